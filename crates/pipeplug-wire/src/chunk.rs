@@ -84,7 +84,6 @@ impl Chunk {
 
     /// The same chunk, borrowed.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "AsRef cannot give a value that holds references")]
     pub fn as_ref(&self) -> ChunkRef<'_> {
         ChunkRef {
             thread_id: self.thread_id,

@@ -1,8 +1,17 @@
 //! The decoder with an input buffer of its own.
 
-use alloc::vec::Vec;
+use alloc::{string::String, vec::Vec};
 
-use crate::{Chunk, ChunkRef, DecodeError, Decoder, Format, Limits, Skipped};
+use crate::{
+    Chunk, ChunkRef, DecodeError, DecodeErrorKind, Decoder, Direction, Field, Format, Header, Limits,
+    Skipped, Step, ThreadId,
+};
+
+/// How much memory the input buffer begins with, and a large body too, in bytes.
+const ROOM: usize = 64 << 10;
+/// With less room than this behind the input, it is worth to make some: a read of few bytes costs as much as a long
+/// one.
+const LOW: usize = 4 << 10;
 
 /// What [`Receiver::next`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,28 +27,55 @@ pub enum Received<'a> {
 /// Where the next bytes of the stream go.
 #[derive(Debug)]
 pub struct Space<'a> {
-    /// What they are appended to.
+    /// What they are appended to; `into.capacity() - into.len()` is at least `max`.
     pub into: &'a mut Vec<u8>,
     /// How many of them at most, 1 or more.
     pub max: usize,
 }
 
 /// Takes a stream in any cut and gives the chunks in it.
+///
+/// Bytes go in through [`space`](Self::space) or [`push`](Self::push), chunks come out of [`next`](Self::next). Call
+/// `next` until it gives `None` before the next bytes go in: what is in the input buffer takes memory until then.
 #[derive(Debug)]
 pub struct Receiver {
     decoder: Decoder,
-    input: Vec<u8>,
+    input: Input,
+    /// The chunk whose body is being received; the input buffer is empty until that is whole.
+    large: Option<Large>,
+}
+
+/// The input buffer.
+#[derive(Debug)]
+struct Input {
+    /// What is from `start` on is received and not consumed.
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+/// A chunk whose body is received into its own memory.
+#[derive(Debug)]
+struct Large {
+    thread_id: ThreadId,
+    direction: Direction,
+    command: String,
+    buffer: Vec<u8>,
+    len: usize,
 }
 
 impl Receiver {
     /// A receiver at the start of a stream; without a format, the first chunk tells it.
+    ///
+    /// It begins with no allocation.
     #[must_use]
     pub fn new(format: Option<Format>, limits: Limits) -> Self {
+        // No more than a Vec can hold: on 32 bits the limit could exceed it.
+        let limits = limits.with_buffer(limits.buffer.min(isize::MAX as u64));
         let decoder = match format {
             Some(format) => Decoder::new(format, limits),
             None => Decoder::detect(limits),
         };
-        Self { decoder, input: Vec::new() }
+        Self { decoder, input: Input { bytes: Vec::new(), start: 0 }, large: None }
     }
 
     /// The format; `None` while the first chunk has not told it.
@@ -48,48 +84,171 @@ impl Receiver {
         self.decoder.format()
     }
 
-    /// How many bytes of the stream are consumed.
+    /// How many bytes of the stream are consumed; a large body counts once it is whole.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.decoder.offset()
     }
 
-    /// How many bytes are allocated.
+    /// How many bytes are allocated, for the input buffer and for a large body that is being received.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.input.capacity()
+        let large = self.large.as_ref().map_or(0, |large| large.buffer.capacity() + large.command.capacity());
+        self.input.bytes.capacity() + large
     }
 
     /// Where the next bytes of the stream go.
+    ///
+    /// That is the input buffer, or, within a large body, that body's own memory, so that it is read straight into
+    /// it. A body's memory grows with what was received, doubling from 64 KiB: a peer that announces much and sends
+    /// little takes little.
     pub fn space(&mut self) -> Space<'_> {
-        Space { into: &mut self.input, max: 1 }
+        match &mut self.large {
+            // A whole body waits for `next`, and what comes now is behind it.
+            Some(large) if large.missing() > 0 => large.space(),
+            _ => self.input.space(),
+        }
     }
 
     /// Copies bytes of the stream in, any number of them.
     pub fn push(&mut self, bytes: &[u8]) {
-        let _ = bytes;
+        let mut bytes = bytes;
+        while !bytes.is_empty() {
+            let Space { into, max } = self.space();
+            let (here, later) = bytes.split_at(max.min(bytes.len()));
+            into.extend_from_slice(here);
+            bytes = later;
+        }
     }
 
     /// The next chunk; `None` if that takes more input.
     ///
     /// # Errors
-    /// Where the peer broke a rule.
+    /// If the peer broke a rule of the format. The stream is dead then: each later call gives the same error.
     #[expect(
         clippy::should_implement_trait,
         reason = "what it gives borrows from the receiver, and it may fail"
     )]
     pub fn next(&mut self) -> Result<Option<Received<'_>>, DecodeError> {
-        unimplemented!()
+        if let Some(large) = self.large.take_if(|large| large.missing() == 0) {
+            self.decoder.body_taken();
+            return Ok(Some(Received::Large(large.into_chunk())));
+        }
+        if self.large.is_some() {
+            return Ok(None);
+        }
+        let unread = &self.input.bytes[self.input.start..];
+        match self.decoder.decode(unread)? {
+            Step::Incomplete { consumed, .. } => {
+                self.input.start += consumed;
+                Ok(None)
+            }
+            Step::Chunk { chunk, consumed } => {
+                self.input.start += consumed;
+                Ok(Some(Received::Chunk(chunk)))
+            }
+            Step::Skipped { skipped, consumed } => {
+                self.input.start += consumed;
+                Ok(Some(Received::Skipped(skipped)))
+            }
+            Step::Head { header, consumed } => {
+                self.large = Some(Large::new(header, &unread[consumed..]));
+                self.input.start = self.input.bytes.len();
+                Ok(None)
+            }
+        }
     }
 
-    /// The stream has ended.
+    /// The stream has ended; to be called once [`next`](Self::next) gives `None`.
     ///
     /// # Errors
-    /// If it ended inside a chunk.
+    /// If it ended inside a chunk, or was broken before. Each later call gives the same error.
     pub fn finish(&mut self) -> Result<(), DecodeError> {
-        unimplemented!()
+        let result = match &self.large {
+            None => self.decoder.finish(self.input.unread()),
+            Some(large) => Err(DecodeError {
+                offset: self.decoder.offset().saturating_add(large.buffer.len() as u64),
+                field: Field::Buffer,
+                kind: DecodeErrorKind::UnexpectedEnd { missing: Some(large.missing() as u64) },
+            }),
+        };
+        if let Err(error) = result {
+            self.large = None;
+            self.decoder.fail(error);
+        }
+        result
     }
 
-    /// Gives the input buffer's memory back if it is empty.
-    pub fn release(&mut self) {}
+    /// Gives the input buffer's memory back if it is empty, which is what an idle connection should do.
+    pub fn release(&mut self) {
+        if self.input.unread().is_empty() {
+            self.input = Input { bytes: Vec::new(), start: 0 };
+        }
+    }
+}
+
+impl Input {
+    fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    fn space(&mut self) -> Space<'_> {
+        if self.unread().is_empty() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+        if self.room() < LOW {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+            // With less than a quarter of the capacity to gain, what is left would be moved again too soon.
+            let capacity = self.bytes.capacity();
+            if self.room() < (capacity / 4).max(LOW) {
+                self.bytes.reserve_exact((capacity * 2).max(ROOM) - self.bytes.len());
+            }
+        }
+        let max = self.room();
+        Space { into: &mut self.bytes, max }
+    }
+
+    fn room(&self) -> usize {
+        self.bytes.capacity() - self.bytes.len()
+    }
+}
+
+impl Large {
+    fn new(header: Header<'_>, received: &[u8]) -> Self {
+        let len = usize::try_from(header.buffer_len).expect("the limit is at most what a Vec can hold");
+        let mut buffer = Vec::new();
+        buffer.reserve_exact(len.min(received.len().max(ROOM)));
+        buffer.extend_from_slice(received);
+        Self {
+            thread_id: header.thread_id,
+            direction: header.direction,
+            command: header.command.into(),
+            buffer,
+            len,
+        }
+    }
+
+    fn missing(&self) -> usize {
+        self.len - self.buffer.len()
+    }
+
+    fn space(&mut self) -> Space<'_> {
+        let received = self.buffer.len();
+        if received == self.buffer.capacity() {
+            self.buffer.reserve_exact(received.max(ROOM).min(self.missing()));
+        }
+        let max = (self.buffer.capacity() - received).min(self.missing());
+        Space { into: &mut self.buffer, max }
+    }
+
+    fn into_chunk(self) -> Chunk {
+        Chunk {
+            thread_id: self.thread_id,
+            direction: self.direction,
+            command: self.command,
+            buffer: self.buffer,
+        }
+    }
 }

@@ -1,0 +1,100 @@
+//! How the fields of a header are found.
+
+use core::str;
+
+use super::{DecodeError, DecodeErrorKind, Decoder, Field, Stage};
+use crate::Format;
+use crate::number::{Decimal, MAX_DIGITS};
+
+/// How far the classic format's cmd was found.
+pub(super) enum ClassicCommand {
+    Whole,
+    TooLong,
+    Incomplete,
+}
+
+impl Decoder {
+    /// Reads the number at `at` up to its NUL and goes behind it; `None` if that was not there yet.
+    #[inline]
+    pub(super) fn number(&mut self, field: Field, input: &[u8]) -> Result<Option<u64>, DecodeError> {
+        for &byte in input.get(self.at..).unwrap_or_default() {
+            if byte == 0 {
+                if self.number.is_empty() && self.format != Some(Format::Classic) {
+                    // Only the classic format writes no digits.
+                    if self.format.is_some() {
+                        return Err(self.error(field, self.at, DecodeErrorKind::NoDigits));
+                    }
+                    self.format = Some(Format::Classic);
+                }
+                self.at += 1;
+                return Ok(Some(self.number.take()));
+            }
+            self.number.push(byte).map_err(|kind| self.error(field, self.at, kind))?;
+            self.at += 1;
+        }
+        Ok(None)
+    }
+
+    /// Reads the third field until it tells the format and sets the stage accordingly; false if it did not yet.
+    pub(super) fn tell_format(&mut self, input: &[u8]) -> bool {
+        for &byte in input.get(self.at..).unwrap_or_default() {
+            if byte == 0 {
+                // The NUL is left for that stage, which finds the number read up to it.
+                self.format = Some(Format::Standard);
+                self.stage = Stage::CommandLen;
+                return true;
+            }
+            if !byte.is_ascii_digit() || self.number.digits() == MAX_DIGITS {
+                self.format = Some(Format::Classic);
+                self.number = Decimal::START;
+                self.fault = None;
+                self.stage = Stage::ClassicCommand;
+                return true;
+            }
+            if let Err(kind) = self.number.push(byte) {
+                self.fault = self.fault.or(Some(self.error(Field::CommandLen, self.at, kind)));
+            }
+            self.at += 1;
+        }
+        false
+    }
+
+    /// Looks for the end of the classic format's cmd and goes behind it.
+    pub(super) fn classic_command(&mut self, input: &[u8]) -> Result<ClassicCommand, DecodeError> {
+        let mut rest = input.get(self.at..).unwrap_or_default();
+        // How many bytes more than those before `at` the limit allows, and one to end the cmd.
+        let room = (self.limits.command.saturating_add(1)).saturating_sub(self.at - self.command_start);
+        if !self.skipping {
+            rest = rest.get(..room).unwrap_or(rest);
+        }
+        let Some(end) = rest.iter().position(|&byte| byte == b' ' || byte == 0) else {
+            self.at += rest.len();
+            return Ok(if !self.skipping && rest.len() == room {
+                ClassicCommand::TooLong
+            } else {
+                ClassicCommand::Incomplete
+            });
+        };
+        let end_at = self.at + end;
+        if rest[end] == 0 {
+            return Err(self.error(Field::Command, end_at, DecodeErrorKind::NulInCommand));
+        }
+        self.command_len = end_at - self.command_start;
+        self.at = end_at + 1;
+        Ok(ClassicCommand::Whole)
+    }
+
+    pub(super) fn command_end(&self) -> usize {
+        self.command_start.saturating_add(self.command_len)
+    }
+
+    /// The cmd, which is whole in `input`.
+    #[inline]
+    pub(super) fn command<'a>(&self, input: &'a [u8]) -> Result<&'a str, DecodeError> {
+        let bytes = input.get(self.command_start..self.command_end()).unwrap_or_default();
+        str::from_utf8(bytes).map_err(|error| {
+            let at = error.valid_up_to();
+            self.error(Field::Command, self.command_start + at, DecodeErrorKind::NotUtf8 { found: bytes[at] })
+        })
+    }
+}
