@@ -1,2 +1,89 @@
-//! Placeholder
-fn main() {}
+//! The project's own commands, started with `cargo xtask`.
+//!
+//! One file a command; what several of them need stands in `project` (what `cargo metadata` says),
+//! `process` (child processes) and `tools` (what happens when a tool is missing).
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod ci;
+mod fuzz;
+mod no_std;
+mod process;
+mod project;
+mod samples;
+mod steps;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::project::Project;
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask ci                            everything that a change has to pass
+  cargo xtask ci fmt clippy tidy            three steps of it
+  cargo xtask samples echo --repeat 50      one sample, fifty times
+  cargo xtask fuzz --seconds 3600           an hour for every fuzz target
+  cargo xtask bench -- --help               what the benchmarks take";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Ci(ci::CiArgs),
+    Tidy(tidy::TidyArgs),
+    Samples(samples::SamplesArgs),
+    Fuzz(fuzz::FuzzArgs),
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    let project = Project::load()?;
+    match command {
+        Command::Ci(args) => return ci::run(&project, &args),
+        Command::Tidy(args) => tidy::run(&project, &args)?,
+        Command::Samples(args) => samples::run(&project, &args)?.report(),
+        Command::Fuzz(args) => fuzz::run(&project, &args)?.report(),
+        Command::Bench(args) => bench::run(&project, &args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bench_takes_flags_that_are_not_ours() {
+        let cli = Cli::try_parse_from(["cargo xtask", "bench", "--", "--rounds", "3"]).unwrap();
+        let Command::Bench(args) = cli.command else { panic!("expected bench, got {:?}", cli.command) };
+        assert_eq!(args.args, ["--rounds", "3"]);
+    }
+}

@@ -1,0 +1,93 @@
+//! Child processes whose output goes straight to the terminal.
+
+use std::env;
+use std::ffi::OsString;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+/// The cargo that started this program, or the one on the path.
+pub(crate) fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
+}
+
+/// Shows the command, runs it with this program's stdin, stdout and stderr, and waits for it.
+///
+/// # Errors
+/// It could not be started, or did not succeed.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let line = display(command);
+    println!("$ {line}");
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` ended with {status}");
+    }
+    Ok(())
+}
+
+/// What the command prints on stdout; its stderr goes to the terminal.
+///
+/// # Errors
+/// It could not be started, did not succeed, or printed something that is not UTF-8.
+pub(crate) fn stdout_of(command: &mut Command) -> anyhow::Result<String> {
+    let line = display(command);
+    let output =
+        command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start `{line}`"))?;
+    if !output.status.success() {
+        bail!("`{line}` ended with {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed something that is not UTF-8"))
+}
+
+/// Whether the command starts and succeeds; nothing of it is seen.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The command as one would type it: variables first, the program without its folder.
+pub(crate) fn display(command: &Command) -> String {
+    let mut words = Vec::new();
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            words.push(format!("{}={}", name.to_string_lossy(), quote(&value.to_string_lossy())));
+        }
+    }
+    let program = std::path::Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(program.as_os_str());
+    words.push(quote(&name.to_string_lossy()));
+    words.extend(command.get_args().map(|arg| quote(&arg.to_string_lossy())));
+    words.join(" ")
+}
+
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_one_would_type_it() {
+        let mut command = Command::new("/usr/bin/cargo");
+        command.env("RUSTFLAGS", "-D warnings").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        command.args(["test", "it's", ""]);
+        assert_eq!(display(&command), r"RUSTFLAGS='-D warnings' cargo test 'it'\''s' ''");
+    }
+
+    #[test]
+    fn a_command_that_fails_is_an_error_that_names_it() {
+        let error = run(Command::new("sh").args(["-c", "exit 3"])).unwrap_err().to_string();
+        assert!(error.contains("sh -c 'exit 3'") && error.contains("exit status: 3"), "{error}");
+    }
+}

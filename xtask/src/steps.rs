@@ -1,0 +1,96 @@
+//! The steps of `cargo xtask ci` that are a cargo command or two.
+
+use std::env;
+use std::process::Command;
+
+use crate::process::{cargo, run};
+use crate::project::Project;
+use crate::tools;
+
+/// The packages that have a second implementation behind `--cfg pipeplug_portable`.
+const PORTABLE: [&str; 3] = ["pipeplug-net", "pipeplug-host", "pipeplug-guest"];
+
+/// The packages with a `Cargo.toml` of their own that the workspace excludes.
+pub(crate) const EXCLUDED: [&str; 2] = ["crates/pipeplug-wire/fuzz", "crates/pipeplug-wire/no-std-proof"];
+
+pub(crate) fn fmt(project: &Project) -> anyhow::Result<()> {
+    run(cargo_in(project).args(["fmt", "--all", "--", "--check"]))?;
+    for dir in EXCLUDED {
+        let manifest = format!("{dir}/Cargo.toml");
+        run(cargo_in(project).args(["fmt", "--manifest-path", &manifest, "--", "--check"]))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn clippy(project: &Project) -> anyhow::Result<()> {
+    run(cargo_in(project).args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+pub(crate) fn docs(project: &Project) -> anyhow::Result<()> {
+    run(cargo_in(project).env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps"]))
+}
+
+pub(crate) fn test(project: &Project) -> anyhow::Result<()> {
+    if !tools::has_nextest() {
+        // Runs the doctests as well.
+        return run(cargo_in(project).args(["test", "--workspace", "--all-features", "--no-fail-fast"]));
+    }
+    let args = ["--workspace", "--all-features", "--no-fail-fast"];
+    let tests = run(cargo_in(project).args(["nextest", "run"]).args(args));
+    let doctests = run(cargo_in(project).args(["test", "--doc"]).args(args));
+    tests.and(doctests)
+}
+
+pub(crate) fn portable(project: &Project) -> anyhow::Result<()> {
+    let mut command = cargo_in(project);
+    let flags = rustflags(env::var("RUSTFLAGS").ok().as_deref(), "--cfg pipeplug_portable");
+    command.env("RUSTFLAGS", flags);
+    // Where it is set, cargo reads it in place of RUSTFLAGS.
+    command.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // Else every change between the two sets of flags would build everything anew.
+    command.env("CARGO_TARGET_DIR", project.target_dir.join("portable"));
+    if tools::has_nextest() {
+        command.args(["nextest", "run"]);
+    } else {
+        command.args(["test"]);
+    }
+    command.arg("--no-fail-fast");
+    for package in PORTABLE {
+        command.args(["-p", package]);
+    }
+    run(&mut command)
+}
+
+/// Cargo, in the project's root.
+pub(crate) fn cargo_in(project: &Project) -> Command {
+    let mut command = cargo();
+    command.current_dir(&project.root);
+    command
+}
+
+fn rustflags(inherited: Option<&str>, ours: &str) -> String {
+    match inherited {
+        Some(inherited) if !inherited.trim().is_empty() => format!("{inherited} {ours}"),
+        _ => ours.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_that_the_user_set_stay() {
+        assert_eq!(rustflags(Some("-C target-cpu=native"), "--cfg x"), "-C target-cpu=native --cfg x");
+        assert_eq!(rustflags(Some(" "), "--cfg x"), "--cfg x");
+        assert_eq!(rustflags(None, "--cfg x"), "--cfg x");
+    }
+}

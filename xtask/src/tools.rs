@@ -1,0 +1,180 @@
+//! What the steps need beyond stable Rust and a linker, and what happens when it is missing.
+//!
+//! On a developer's machine the step, or the part of it, is skipped with a line that says how to get
+//! the tool. With `CI=true` it fails: a check that silently does not run is no check.
+
+use std::env;
+use std::fmt;
+use std::process::Command;
+
+use anyhow::bail;
+use serde::Deserialize;
+
+use crate::process;
+
+/// Something that not every machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Tool {
+    Nightly,
+    CargoFuzz,
+    Cxx,
+    Nm,
+    Docker,
+    Ssh,
+}
+
+/// What a missing tool does to what needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenMissing {
+    Skip,
+    Fail,
+}
+
+/// Whether everything is there that was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Here,
+    /// The line that says what is missing and how to get it.
+    Missing(String),
+}
+
+/// How a step ended that did not fail.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It ran; parts of it may have been skipped, each with a line that says why.
+    Done {
+        skipped_parts: Vec<String>,
+    },
+    Skipped {
+        why: String,
+    },
+}
+
+/// Checks for the tools, with the policy of this environment.
+///
+/// # Errors
+/// One is missing and `CI=true`.
+pub(crate) fn require(tools: &[Tool]) -> anyhow::Result<Presence> {
+    judge(tools, WhenMissing::of_ci(env::var("CI").ok().as_deref()), Tool::is_here)
+}
+
+/// Whether cargo-nextest is installed. It is only a faster runner, so no policy goes with it.
+pub(crate) fn has_nextest() -> bool {
+    process::succeeds(process::cargo().args(["nextest", "--version"]))
+}
+
+fn judge(
+    tools: &[Tool],
+    when_missing: WhenMissing,
+    is_here: impl Fn(&Tool) -> bool,
+) -> anyhow::Result<Presence> {
+    let missing: Vec<String> = tools.iter().filter(|tool| !is_here(tool)).map(Tool::to_string).collect();
+    if missing.is_empty() {
+        return Ok(Presence::Here);
+    }
+    let line = format!("missing: {}", missing.join("; "));
+    match when_missing {
+        WhenMissing::Skip => Ok(Presence::Missing(line)),
+        WhenMissing::Fail => bail!("{line}; with CI=true nothing may be left out"),
+    }
+}
+
+impl WhenMissing {
+    fn of_ci(value: Option<&str>) -> Self {
+        match value {
+            Some("true" | "1") => Self::Fail,
+            _ => Self::Skip,
+        }
+    }
+}
+
+impl Tool {
+    fn is_here(&self) -> bool {
+        let mut command = match self {
+            Self::Nightly => {
+                let mut rustup = Command::new("rustup");
+                rustup.args(["run", "nightly", "rustc", "--version"]);
+                rustup
+            }
+            Self::CargoFuzz => {
+                let mut cargo = process::cargo();
+                cargo.args(["fuzz", "--version"]);
+                cargo
+            }
+            Self::Cxx => program("c++", "--version"),
+            Self::Nm => program("nm", "--version"),
+            // `version` asks the daemon too; a client without one is of no use.
+            Self::Docker => program("docker", "version"),
+            Self::Ssh => program("ssh", "-V"),
+        };
+        process::succeeds(&mut command)
+    }
+}
+
+fn program(name: &str, arg: &str) -> Command {
+    let mut command = Command::new(name);
+    command.arg(arg);
+    command
+}
+
+impl fmt::Display for Tool {
+    /// What it is and, in brackets, how to get it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nightly => "nightly Rust (rustup toolchain install nightly --profile minimal)",
+            Self::CargoFuzz => "cargo-fuzz (cargo install --locked cargo-fuzz)",
+            Self::Cxx => "c++ (Debian: apt-get install g++)",
+            Self::Nm => "nm (Debian: apt-get install binutils)",
+            Self::Docker => "docker with a daemon that answers (Debian: apt-get install docker.io)",
+            Self::Ssh => "ssh (Debian: apt-get install openssh-client)",
+        })
+    }
+}
+
+impl Outcome {
+    pub(crate) fn done() -> Self {
+        Self::Done { skipped_parts: Vec::new() }
+    }
+
+    /// Prints what was left out.
+    pub(crate) fn report(&self) {
+        match self {
+            Self::Done { skipped_parts } => {
+                skipped_parts.iter().for_each(|part| println!("skipped in part: {part}"));
+            }
+            Self::Skipped { why } => println!("skipped: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_no_matter() {
+        let presence = judge(&[Tool::Nm, Tool::Ssh], WhenMissing::Fail, |_| true).unwrap();
+        assert_eq!(presence, Presence::Here);
+    }
+
+    #[test]
+    fn a_missing_tool_skips_and_says_how_to_get_it() {
+        let presence = judge(&[Tool::Nm, Tool::CargoFuzz], WhenMissing::Skip, |tool| *tool == Tool::Nm);
+        let Presence::Missing(line) = presence.unwrap() else { panic!("nothing is missing") };
+        assert_eq!(line, "missing: cargo-fuzz (cargo install --locked cargo-fuzz)");
+    }
+
+    #[test]
+    fn a_missing_tool_fails_in_ci() {
+        let error = judge(&[Tool::Nm], WhenMissing::of_ci(Some("true")), |_| false).unwrap_err();
+        assert!(error.to_string().starts_with("missing: nm"), "{error}");
+    }
+
+    #[test]
+    fn only_a_ci_that_says_so_is_one() {
+        assert_eq!(WhenMissing::of_ci(None), WhenMissing::Skip);
+        assert_eq!(WhenMissing::of_ci(Some("")), WhenMissing::Skip);
+        assert_eq!(WhenMissing::of_ci(Some("false")), WhenMissing::Skip);
+    }
+}
