@@ -1,0 +1,152 @@
+//! What can be wrong with a plugin's file or place.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::process::may_execute;
+
+/// Why a file or a directory cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// This user may not execute the file.
+    #[error("not executable (mode {mode:04o}), run `chmod +x` on it")]
+    NotExecutable {
+        /// The permission bits of the file.
+        mode: u32,
+    },
+    /// There is a directory of that name.
+    #[error("a directory, not an executable file")]
+    IsDirectory,
+    /// There is a socket, a device or the like of that name.
+    #[error("neither a file nor a directory")]
+    NotAFile,
+    /// There is a symbolic link to nowhere.
+    #[error("a symbolic link to {target:?}, which does not exist")]
+    DanglingSymlink {
+        /// Where it points to.
+        target: PathBuf,
+    },
+    /// The file cannot be looked at.
+    #[error("cannot be looked at: {kind}")]
+    Inaccessible {
+        /// What the kernel said.
+        kind: io::ErrorKind,
+    },
+    /// The name is not valid UTF-8.
+    #[error("its name is not UTF-8, rename it")]
+    NameNotUtf8,
+    /// Nothing follows the prefix in the name.
+    #[error("its name ends with the prefix, add the plugin's own name")]
+    NoName,
+    /// The directory cannot be read.
+    #[error("a directory that cannot be read: {kind}")]
+    UnreadableDirectory {
+        /// What the kernel said.
+        kind: io::ErrorKind,
+    },
+    /// A place to search is no directory.
+    #[error("not a directory")]
+    NotADirectory,
+    /// `PIPEPLUG_PATH` has an empty entry.
+    #[error("an empty entry of PIPEPLUG_PATH, ignored: write the directory out")]
+    EmptyPlace,
+    /// `PIPEPLUG_PATH` has a relative entry.
+    #[error("a relative entry of PIPEPLUG_PATH, ignored: write it from the root")]
+    RelativePlace,
+}
+
+impl Problem {
+    pub(super) fn of_directory(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotADirectory => Self::NotADirectory,
+            kind => Self::UnreadableDirectory { kind },
+        }
+    }
+}
+
+/// Why there is no plugin of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FindError {
+    /// No place has a file of that name.
+    #[error("no plugin {name:?}{}; searched {}{}", meant(similar.as_deref()), paths(searched), but_skipped(skipped))]
+    NotFound {
+        /// The name.
+        name: String,
+        /// The directories that were searched, in their order.
+        searched: Vec<PathBuf>,
+        /// The nearest name that there is.
+        similar: Option<String>,
+        /// The directories that could not be searched, and why.
+        skipped: Vec<(PathBuf, Problem)>,
+    },
+    /// There are files of that name, but none can be used.
+    #[error("plugin {name:?} cannot be used: {}", problems_of(problems))]
+    Unusable {
+        /// The name.
+        name: String,
+        /// The files and what is wrong with each, in the order of the search.
+        problems: Vec<(PathBuf, Problem)>,
+    },
+    /// No plugin can have that name.
+    #[error("no plugin can be named {name:?}: a name is not empty and holds no `/` and no NUL")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// A host's own way to find plugins failed.
+    #[error("plugin {name:?} cannot be looked up: {reason}")]
+    Other {
+        /// The name.
+        name: String,
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// `Err(None)` if there is nothing at the path.
+pub(super) fn check_file(path: &Path) -> Result<(), Option<Problem>> {
+    let meta = match fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(error) => {
+            return Err(match (error.kind(), fs::read_link(path)) {
+                (io::ErrorKind::NotFound, Ok(target)) => Some(Problem::DanglingSymlink { target }),
+                (io::ErrorKind::NotFound | io::ErrorKind::NotADirectory, Err(_)) => None,
+                (kind, _) => Some(Problem::Inaccessible { kind }),
+            });
+        }
+    };
+    if meta.is_dir() {
+        Err(Some(Problem::IsDirectory))
+    } else if !meta.is_file() {
+        Err(Some(Problem::NotAFile))
+    } else if !may_execute(path) {
+        Err(Some(Problem::NotExecutable { mode: meta.permissions().mode() & 0o7777 }))
+    } else {
+        Ok(())
+    }
+}
+
+fn meant(similar: Option<&str>) -> String {
+    similar.map_or_else(String::new, |name| format!(", did you mean {name:?}?"))
+}
+
+fn paths(paths: &[PathBuf]) -> String {
+    if paths.is_empty() {
+        return "nowhere, for there is no directory to search".to_owned();
+    }
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn but_skipped(skipped: &[(PathBuf, Problem)]) -> String {
+    if skipped.is_empty() { String::new() } else { format!("; skipped {}", problems_of(skipped)) }
+}
+
+fn problems_of(problems: &[(PathBuf, Problem)]) -> String {
+    problems.iter().map(|(path, problem)| format!("{path:?}: {problem}")).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,239 @@
+//! A guest's process, from its start until it is reaped.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::killpg;
+use nix::unistd;
+
+use super::Signal;
+use crate::sys::{ExitNotice, Look, block_until_exit, exit_status};
+use crate::wait_status::WaitStatus;
+
+/// How long a drop waits for a process that was sent SIGKILL.
+const DROP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A guest's process, which leads its own process group.
+///
+/// All methods take `&self` and may be called from any thread. A signal and the reaping cannot overtake
+/// each other, so no signal reaches a stranger that was given the same process id.
+///
+/// Dropping it kills the process group with `SIGKILL` and reaps the process. That blocks until the
+/// kernel has taken the process down, usually well under a millisecond; after two seconds (a process
+/// in an uninterruptible state) a thread of its own goes on to wait.
+#[derive(Debug)]
+pub struct Child {
+    pid: unistd::Pid,
+    exit: ExitNotice,
+    state: Mutex<State>,
+}
+
+/// The number of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pid(i32);
+
+impl Pid {
+    /// The number as the system functions take it; always positive.
+    #[must_use]
+    pub fn as_raw(self) -> i32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What becomes of the processes that a guest leaves in its process group when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftovers {
+    /// They get `SIGKILL`, right before the guest is reaped.
+    Kill,
+    /// They go on, and nothing here reaches them any more.
+    Leave,
+}
+
+/// What became of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Delivery {
+    /// It was sent to every process of the group.
+    Sent,
+    /// The guest was reaped before, or its group is empty; nothing was sent.
+    Gone,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Running or a zombie: the process id and the group id are ours.
+    Ours,
+    Reaped(WaitStatus),
+}
+
+impl Child {
+    pub(super) fn watch(pid: unistd::Pid) -> io::Result<Self> {
+        match ExitNotice::watch(pid) {
+            Ok(exit) => Ok(Self { pid, exit, state: Mutex::new(State::Ours) }),
+            Err(error) => {
+                // Not reaped yet, so the group is the child's.
+                let _ = killpg(pid, Signal::Kill.to_nix());
+                let _ = block_until_exit(pid);
+                let _ = exit_status(pid, Look::Reap);
+                Err(error)
+            }
+        }
+    }
+
+    /// The process id, which is the process group's id too.
+    ///
+    /// Once the process is reaped the system may give the number to another one.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid(self.pid.as_raw())
+    }
+
+    /// The process as a descriptor, on Linux since 5.3.
+    ///
+    /// It is `None` on other systems, under `--cfg pipeplug_portable`, and where the kernel gave none.
+    #[must_use]
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.exit.pidfd()
+    }
+
+    /// A descriptor that becomes readable when the process has ended, and stays so.
+    ///
+    /// It is the pidfd where there is one, and else a pipe that a waiting thread writes to. Do not
+    /// read from it.
+    #[must_use]
+    pub fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.exit.as_fd()
+    }
+
+    /// The status if the process has ended, without reaping it.
+    ///
+    /// Until it is reaped, [`signal_group`](Self::signal_group) still reaches what it left behind.
+    ///
+    /// # Errors
+    /// What `poll` or `waitid` fail with; none is known for a child of this process.
+    pub fn peek(&self) -> io::Result<Option<WaitStatus>> {
+        match *self.lock() {
+            State::Reaped(status) => Ok(Some(status)),
+            State::Ours => self.status_if_ended(),
+        }
+    }
+
+    /// Reaps the process if it has ended, and leaves what it left behind alone.
+    ///
+    /// The status is remembered: every later call gives the same.
+    ///
+    /// # Errors
+    /// As [`peek`](Self::peek).
+    pub fn try_wait(&self) -> io::Result<Option<WaitStatus>> {
+        self.reap(Leftovers::Leave)
+    }
+
+    /// Reaps the process if it has ended, after dealing with what it left in its process group.
+    ///
+    /// A guest whose status the system did not keep ([`WaitStatus::Unknown`]) no longer owns its group
+    /// id, so its leftovers are left alone in any case.
+    ///
+    /// # Errors
+    /// As [`peek`](Self::peek).
+    pub fn reap(&self, leftovers: Leftovers) -> io::Result<Option<WaitStatus>> {
+        let mut state = self.lock();
+        if let State::Reaped(status) = *state {
+            return Ok(Some(status));
+        }
+        let Some(seen) = self.status_if_ended()? else { return Ok(None) };
+        if seen != WaitStatus::Unknown {
+            // A zombie keeps its number, and with it the group's, from being given away.
+            if leftovers == Leftovers::Kill {
+                // The zombie itself is in the group, so the group exists; and where a leftover may not
+                // be signalled (it changed its user), there is nothing that could be done.
+                let _ = killpg(self.pid, Signal::Kill.to_nix());
+            }
+            exit_status(self.pid, Look::Reap)?;
+        }
+        *state = State::Reaped(seen);
+        Ok(Some(seen))
+    }
+
+    /// Waits for the process to end, and reaps it as [`reap`](Self::reap) does; `None` once the time
+    /// is over.
+    ///
+    /// # Errors
+    /// As [`peek`](Self::peek).
+    ///
+    /// # Blocking
+    /// On the process, for `timeout` at most. Other threads may signal and wait meanwhile.
+    pub fn wait_timeout(&self, timeout: Duration, leftovers: Leftovers) -> io::Result<Option<WaitStatus>> {
+        if self.exit.wait(timeout)? { self.reap(leftovers) } else { Ok(None) }
+    }
+
+    /// Sends a signal to every process of the guest's group, unless the guest is reaped.
+    ///
+    /// # Errors
+    /// `EPERM` if there is no process in the group that the host may signal.
+    pub fn signal_group(&self, signal: Signal) -> io::Result<Delivery> {
+        // Held across the kill, so that no other thread reaps in between.
+        let state = self.lock();
+        if let State::Reaped(_) = *state {
+            return Ok(Delivery::Gone);
+        }
+        match killpg(self.pid, signal.to_nix()) {
+            Ok(()) => Ok(Delivery::Sent),
+            // Nobody is left: the kernel has reaped the child for a host that ignores SIGCHLD.
+            Err(Errno::ESRCH) => Ok(Delivery::Gone),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The status of a child that is ours, if it has ended; the state must be locked.
+    ///
+    /// The notice is asked first: a child that is reaped only after its notice came cannot be mistaken,
+    /// by the thread that waits in portable builds, for a later child of the same number.
+    fn status_if_ended(&self) -> io::Result<Option<WaitStatus>> {
+        if self.exit.wait(Duration::ZERO)? { exit_status(self.pid, Look::Keep) } else { Ok(None) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is one word that is written whole, so a panic elsewhere cannot have spoilt it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let State::Reaped(_) = *self.lock() {
+            return;
+        }
+        let killed = self.signal_group(Signal::Kill);
+        match self.wait_timeout(DROP_PATIENCE, Leftovers::Kill) {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                tracing::warn!(
+                    pid = self.pid.as_raw(),
+                    ?killed,
+                    "guest does not die of SIGKILL, still waiting"
+                );
+                let pid = self.pid;
+                let waiting = thread::Builder::new().name(format!("reap-{pid}")).spawn(move || {
+                    // There is nobody left to tell of a status or an error.
+                    let _ = block_until_exit(pid);
+                    let _ = exit_status(pid, Look::Reap);
+                });
+                if let Err(error) = waiting {
+                    tracing::warn!(pid = self.pid.as_raw(), %error, "guest stays a zombie: no thread to reap it");
+                }
+            }
+            Err(error) => tracing::warn!(pid = self.pid.as_raw(), %error, "guest stays a zombie"),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Why a guest could not be started.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{AccessFlags, faccessat};
+use thiserror::Error;
+
+use super::executable::{Executable, Machine};
+use crate::sys::{ForkExecError, Step};
+
+/// As many interpreters of interpreters as Linux follows before it says ELOOP (exec_binprm).
+const INTERPRETER_DEPTH: usize = 5;
+
+/// Why a guest could not be started; no process is left of the attempt.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// There is no such file.
+    #[error("no plugin at {path:?}: no such file{}; check the path, `PATH` is not searched", of_link(link_target.as_deref()))]
+    NotFound {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// Where the path points to, if it is a symbolic link.
+        link_target: Option<PathBuf>,
+    },
+    /// The file's mode does not let this user execute it.
+    #[error("plugin {path:?} is not executable (mode {mode:04o}): run `chmod +x` on it")]
+    NotExecutable {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// The permission bits of the file.
+        mode: u32,
+    },
+    /// The path is a directory.
+    #[error("plugin {path:?} is a directory: name the executable file inside it")]
+    IsDirectory {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+    },
+    /// The file is a program for another kind of machine.
+    #[error(
+        "plugin {path:?} is built for another machine ({found}), this one is {expected}: build it for this one"
+    )]
+    WrongArchitecture {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// What the file's ELF header says, in words.
+        found: String,
+        /// What this host is built for, in words.
+        expected: String,
+    },
+    /// The file is nothing that the kernel can execute.
+    #[error("plugin {path:?} is not a program: {found}; start a script with a line like `#!/bin/sh`")]
+    NotAProgram {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// What it is, in words.
+        found: &'static str,
+    },
+    /// The file is there, but the interpreter of its `#!` line or its dynamic loader is not.
+    #[error(
+        "plugin {path:?} needs the interpreter {interpreter:?}, which does not exist: {}",
+        install(interpreter)
+    )]
+    MissingInterpreter {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// What its `#!` line or its ELF header names.
+        interpreter: PathBuf,
+    },
+    /// The file's mode is right, and still it may not be executed.
+    #[error(
+        "plugin {path:?} may not be executed ({error}): check the directories above it, its interpreter, \
+         and whether its file system is mounted noexec"
+    )]
+    AccessDenied {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// Somebody has the file open for writing.
+    #[error(
+        "plugin {path:?} is open for writing: close the file, or wait for its copy to end, and start it again"
+    )]
+    Busy {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+    },
+    /// The guest cannot start in its working directory.
+    #[error("plugin {path:?} cannot start in the working directory {cwd:?}: {error}")]
+    BadWorkingDirectory {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// The directory that was asked for, or the host's if none was.
+        cwd: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// An argument or a variable cannot be passed on to any process.
+    #[error("plugin {path:?} cannot be given {what}: {reason}")]
+    BadArgument {
+        /// The path that was to be executed.
+        path: PathBuf,
+        /// Which one, in words.
+        what: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The host, or the whole system, has no descriptor left.
+    #[error(
+        "plugin {path:?} needs up to {needed} free descriptors ({error}; this process may have {limit}): \
+         run fewer plugins or raise the limit with `ulimit -n`"
+    )]
+    TooManyDescriptors {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// How many a start uses at its height.
+        needed: u64,
+        /// How many this process may have open, `RLIMIT_NOFILE`.
+        limit: u64,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The system refused for another reason.
+    #[error("plugin {path:?} cannot be started: {attempt}: {error}")]
+    Os {
+        /// The path that was to be executed.
+        path: PathBuf,
+        /// What was being done.
+        attempt: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+impl SpawnError {
+    /// How many descriptors a start uses at its height: two ends each of four pipes and of the report
+    /// of the exec, the copies that are clear of the guest's numbers, `/dev/null`.
+    const DESCRIPTORS_NEEDED: u64 = 12;
+
+    /// Finds out why the start of `path` failed, which the errno alone does not tell.
+    pub(super) fn diagnose(failure: ForkExecError, path: &Path, cwd: Option<&Path>) -> Self {
+        let ForkExecError { step, error } = failure;
+        match step {
+            Step::Prepare => Self::os(path, "making its pipes", error),
+            Step::Fork => Self::os(path, "forking", error),
+            Step::ProcessGroup => Self::os(path, "making its process group", error),
+            Step::Signals => Self::os(path, "resetting its signals", error),
+            Step::Descriptors => Self::os(path, "placing its descriptors", error),
+            Step::WorkingDirectory => Self::BadWorkingDirectory {
+                path: path.to_owned(),
+                cwd: cwd.unwrap_or(Path::new(".")).to_owned(),
+                error,
+            },
+            Step::Exec => Self::of_exec(path, error),
+        }
+    }
+
+    /// An error of the system, told apart where there is something to do about it.
+    pub(super) fn os(path: &Path, attempt: &'static str, error: io::Error) -> Self {
+        let path = path.to_owned();
+        match errno(&error) {
+            Errno::EMFILE | Errno::ENFILE => Self::TooManyDescriptors {
+                path,
+                needed: Self::DESCRIPTORS_NEEDED,
+                limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
+                error,
+            },
+            _ => Self::Os { path, attempt, error },
+        }
+    }
+
+    fn of_exec(path: &Path, error: io::Error) -> Self {
+        let owned = path.to_owned();
+        match errno(&error) {
+            Errno::ENOENT | Errno::ENOTDIR => {
+                if !path.exists() {
+                    return Self::NotFound { path: owned, link_target: fs::read_link(path).ok() };
+                }
+                match missing_interpreter(path) {
+                    Some(interpreter) => Self::MissingInterpreter { path: owned, interpreter },
+                    None => Self::Os { path: owned, attempt: "executing it", error },
+                }
+            }
+            Errno::EACCES | Errno::EPERM => match fs::metadata(path) {
+                Ok(meta) if meta.is_dir() => Self::IsDirectory { path: owned },
+                Ok(meta) if !meta.is_file() => {
+                    Self::NotAProgram { path: owned, found: "it is no regular file" }
+                }
+                Ok(meta) if meta.permissions().mode() & 0o111 != 0o111 && !may_execute(path) => {
+                    Self::NotExecutable { path: owned, mode: meta.permissions().mode() & 0o7777 }
+                }
+                Ok(_) | Err(_) => Self::AccessDenied { path: owned, error },
+            },
+            Errno::ENOEXEC | Errno::EINVAL => match Executable::inspect(path) {
+                Ok(Executable::Other(found)) => Self::NotAProgram { path: owned, found },
+                Ok(Executable::Elf(elf)) if !elf.machine.is_ours() => Self::WrongArchitecture {
+                    path: owned,
+                    found: elf.machine.in_words(),
+                    expected: Machine::ours_in_words(),
+                },
+                Ok(Executable::Elf(_)) => {
+                    Self::NotAProgram { path: owned, found: "its ELF header is damaged" }
+                }
+                Ok(Executable::Script { .. }) => Self::NotAProgram {
+                    path: owned,
+                    found: "the interpreter of its `#!` line is not a program",
+                },
+                Err(_) => Self::Os { path: owned, attempt: "executing it", error },
+            },
+            Errno::ETXTBSY => Self::Busy { path: owned },
+            _ => Self::os(path, "executing it", error),
+        }
+    }
+}
+
+/// A string as the kernel takes it.
+pub(super) fn c_string(path: &Path, what: impl Into<String>, bytes: Vec<u8>) -> Result<CString, SpawnError> {
+    CString::new(bytes).map_err(|error| SpawnError::BadArgument {
+        path: path.to_owned(),
+        what: format!("{} ({:?})", what.into(), String::from_utf8_lossy(&error.into_vec())),
+        reason: "it holds a NUL byte",
+    })
+}
+
+/// The first interpreter on the way that does not exist.
+fn missing_interpreter(path: &Path) -> Option<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..INTERPRETER_DEPTH {
+        let interpreter = Executable::inspect(&path).ok()?.interpreter()?.to_owned();
+        if !interpreter.exists() {
+            return Some(interpreter);
+        }
+        path = interpreter;
+    }
+    None
+}
+
+/// Whether this process may execute the file itself, whatever its interpreter.
+pub(crate) fn may_execute(path: &Path) -> bool {
+    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok()
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or_default())
+}
+
+fn of_link(target: Option<&Path>) -> String {
+    target.map_or_else(String::new, |target| format!(", it is a symbolic link to {target:?}"))
+}
+
+fn install(interpreter: &Path) -> &'static str {
+    if interpreter.as_os_str().as_encoded_bytes().ends_with(b"\r") {
+        "its first line ends in CR LF, convert the file to Unix line ends"
+    } else {
+        "install it, or correct the plugin's `#!` line or build"
+    }
+}

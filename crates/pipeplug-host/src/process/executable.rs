@@ -1,0 +1,318 @@
+//! What a file is that the kernel refused to execute.
+
+use std::env::consts::ARCH;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// As much of a file as tells what it is; the kernel looks at as much (BINPRM_BUF_SIZE).
+const HEAD_BYTES: usize = 256;
+/// The longest path of a dynamic loader that is read (PATH_MAX).
+const LOADER_PATH_BYTES: u64 = 4096;
+const PT_INTERP: u32 = 3;
+
+/// What a file is, from its first bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Executable {
+    /// It has a `#!` line with an interpreter.
+    Script { interpreter: PathBuf },
+    /// It has a readable ELF header.
+    Elf(Elf),
+    /// Anything else, in words.
+    Other(&'static str),
+}
+
+/// The parts of an ELF header that tell whether this machine can run it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Elf {
+    pub(super) machine: Machine,
+    /// The dynamic loader it asks for.
+    pub(super) interpreter: Option<PathBuf>,
+}
+
+/// What a program is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Machine {
+    number: u16,
+    width: Width,
+    order: Order,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Width {
+    Bits32,
+    Bits64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Little,
+    Big,
+}
+
+impl Executable {
+    /// Looks at the start of a file.
+    pub(super) fn inspect(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let mut head = [0; HEAD_BYTES];
+        let len = read_at_most(&file, &mut head, 0)?;
+        let head = &head[..len];
+        Ok(match head {
+            [] => Self::Other("it is empty"),
+            [b'#', b'!', line @ ..] => match interpreter_of_line(line) {
+                Some(interpreter) => Self::Script { interpreter },
+                None => Self::Other("its `#!` line names no interpreter"),
+            },
+            [0x7f, b'E', b'L', b'F', ..] => match Elf::read(&file, head) {
+                Some(elf) => Self::Elf(elf),
+                None => Self::Other("its ELF header is damaged"),
+            },
+            [b'M', b'Z', ..] => Self::Other("it is a Windows program"),
+            [0xcf | 0xce, 0xfa, 0xed, 0xfe, ..] => Self::Other("it is a macOS program"),
+            _ => Self::Other("it has neither a `#!` line nor an ELF header"),
+        })
+    }
+
+    /// The program that the kernel has to find to run this one.
+    pub(super) fn interpreter(&self) -> Option<&Path> {
+        match self {
+            Self::Script { interpreter } => Some(interpreter),
+            Self::Elf(elf) => elf.interpreter.as_deref(),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+impl Elf {
+    /// `None` if what the header says cannot be.
+    fn read(file: &File, head: &[u8]) -> Option<Self> {
+        let width = match head.get(4)? {
+            1 => Width::Bits32,
+            2 => Width::Bits64,
+            _ => return None,
+        };
+        let order = match head.get(5)? {
+            1 => Order::Little,
+            2 => Order::Big,
+            _ => return None,
+        };
+        let number = order.u16_at(head, 18)?;
+        let interpreter = Self::loader(file, head, width, order);
+        Some(Self { machine: Machine { number, width, order }, interpreter })
+    }
+
+    /// The path in the PT_INTERP segment: elf(5), the program header table.
+    fn loader(file: &File, head: &[u8], width: Width, order: Order) -> Option<PathBuf> {
+        let (table, entry_size, count) = match width {
+            Width::Bits32 => {
+                (u64::from(order.u32_at(head, 28)?), order.u16_at(head, 42)?, order.u16_at(head, 44)?)
+            }
+            Width::Bits64 => (order.u64_at(head, 32)?, order.u16_at(head, 54)?, order.u16_at(head, 56)?),
+        };
+        for index in 0..u64::from(count) {
+            let mut entry = [0; 56];
+            let at = table.checked_add(index * u64::from(entry_size))?;
+            let len = read_at_most(file, &mut entry, at).ok()?;
+            let entry = &entry[..len];
+            if order.u32_at(entry, 0)? != PT_INTERP {
+                continue;
+            }
+            let (start, size) = match width {
+                Width::Bits32 => (u64::from(order.u32_at(entry, 4)?), u64::from(order.u32_at(entry, 16)?)),
+                Width::Bits64 => (order.u64_at(entry, 8)?, order.u64_at(entry, 32)?),
+            };
+            let mut path = vec![0; usize::try_from(size.min(LOADER_PATH_BYTES)).ok()?];
+            let len = read_at_most(file, &mut path, start).ok()?;
+            let path = path[..len].split(|byte| *byte == 0).next().filter(|path| !path.is_empty())?;
+            return Some(PathBuf::from(OsStr::from_bytes(path)));
+        }
+        None
+    }
+}
+
+impl Machine {
+    /// Whether this host's own programs are of the same kind.
+    pub(super) fn is_ours(self) -> bool {
+        self.name() == Some(ARCH) && self.order == Order::OURS
+    }
+
+    /// The host's machine in words.
+    pub(super) fn ours_in_words() -> String {
+        format!("{ARCH}, {} bits, {}", usize::BITS, Order::OURS.in_words())
+    }
+
+    /// The machine in words.
+    pub(super) fn in_words(self) -> String {
+        let bits = match self.width {
+            Width::Bits32 => 32,
+            Width::Bits64 => 64,
+        };
+        let order = self.order.in_words();
+        match self.name() {
+            Some(name) => format!("{name}, {bits} bits, {order}"),
+            None => format!("machine number {}, {bits} bits, {order}", self.number),
+        }
+    }
+
+    /// The name as Rust's target triples have it, for the numbers of elf.h that Linux runs on.
+    fn name(self) -> Option<&'static str> {
+        Some(match (self.number, self.width) {
+            (2, _) => "sparc",
+            (3, _) => "x86",
+            (4, _) => "m68k",
+            (8, Width::Bits32) => "mips",
+            (8, Width::Bits64) => "mips64",
+            (20, _) => "powerpc",
+            (21, _) => "powerpc64",
+            (22, _) => "s390x",
+            (40, _) => "arm",
+            (42, _) => "sh",
+            (43, _) => "sparc64",
+            (50, _) => "ia64",
+            (62, _) => "x86_64",
+            (83, _) => "avr",
+            (164, _) => "hexagon",
+            (183, _) => "aarch64",
+            (243, Width::Bits32) => "riscv32",
+            (243, Width::Bits64) => "riscv64",
+            (247, _) => "bpf",
+            (258, Width::Bits32) => "loongarch32",
+            (258, Width::Bits64) => "loongarch64",
+            _ => return None,
+        })
+    }
+}
+
+impl Order {
+    const OURS: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
+
+    fn in_words(self) -> &'static str {
+        match self {
+            Self::Little => "little-endian",
+            Self::Big => "big-endian",
+        }
+    }
+
+    fn u16_at(self, bytes: &[u8], at: usize) -> Option<u16> {
+        let raw = *bytes.get(at..)?.first_chunk()?;
+        Some(match self {
+            Self::Little => u16::from_le_bytes(raw),
+            Self::Big => u16::from_be_bytes(raw),
+        })
+    }
+
+    fn u32_at(self, bytes: &[u8], at: usize) -> Option<u32> {
+        let raw = *bytes.get(at..)?.first_chunk()?;
+        Some(match self {
+            Self::Little => u32::from_le_bytes(raw),
+            Self::Big => u32::from_be_bytes(raw),
+        })
+    }
+
+    fn u64_at(self, bytes: &[u8], at: usize) -> Option<u64> {
+        let raw = *bytes.get(at..)?.first_chunk()?;
+        Some(match self {
+            Self::Little => u64::from_le_bytes(raw),
+            Self::Big => u64::from_be_bytes(raw),
+        })
+    }
+}
+
+/// The interpreter in what follows `#!`: execve(2), "Interpreter scripts".
+fn interpreter_of_line(line: &[u8]) -> Option<PathBuf> {
+    let line = line.split(|byte| *byte == b'\n').next()?;
+    let start = line.iter().position(|byte| !b" \t".contains(byte))?;
+    let path = line[start..].split(|byte| b" \t\0".contains(byte)).next()?;
+    if path.is_empty() { None } else { Some(PathBuf::from(OsStr::from_bytes(path))) }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_at_most(file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buf.len() {
+        match file.read_at(&mut buf[len..], at.saturating_add(len as u64)) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::{Executable, interpreter_of_line};
+
+    #[test]
+    fn reads_the_interpreter_as_the_kernel_does() {
+        let read = |line: &str| interpreter_of_line(line.as_bytes());
+        assert_eq!(read("/bin/sh\necho"), Some("/bin/sh".into()));
+        assert_eq!(read(" \t/usr/bin/env  python3"), Some("/usr/bin/env".into()));
+        assert_eq!(read("/bin/sh\r\n"), Some("/bin/sh\r".into()), "the kernel takes the CR for a part of it");
+        assert_eq!(read(" \n/bin/sh"), None);
+        assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn knows_its_own_test_program() {
+        let own = std::env::current_exe().unwrap();
+        let Executable::Elf(elf) = Executable::inspect(&own).unwrap() else { panic!("an ELF file") };
+        assert!(elf.machine.is_ours(), "{}", elf.machine.in_words());
+        if let Some(loader) = elf.interpreter {
+            assert!(loader.is_absolute() && loader.exists(), "{}", loader.display());
+        }
+    }
+
+    #[test]
+    fn a_header_cut_anywhere_is_no_panic() {
+        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for len in 0..=super::HEAD_BYTES {
+            fs::write(file.path(), &own[..len]).unwrap();
+            let found = Executable::inspect(file.path()).unwrap();
+            assert_eq!(matches!(found, Executable::Elf(_)), len >= 20, "{len} bytes: {found:?}");
+        }
+    }
+
+    #[test]
+    fn names_what_is_no_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let say = |bytes: &[u8]| {
+            let path = dir.path().join("file");
+            fs::write(&path, bytes).unwrap();
+            Executable::inspect(Path::new(&path)).unwrap()
+        };
+        assert_eq!(say(b""), Executable::Other("it is empty"));
+        assert_eq!(say(b"MZ\x90"), Executable::Other("it is a Windows program"));
+        assert_eq!(say(b"\xcf\xfa\xed\xfe"), Executable::Other("it is a macOS program"));
+        assert_eq!(say(b"echo"), Executable::Other("it has neither a `#!` line nor an ELF header"));
+        assert_eq!(say(b"#!\n"), Executable::Other("its `#!` line names no interpreter"));
+    }
+
+    #[test]
+    fn names_machines() {
+        let dir = tempfile::tempdir().unwrap();
+        let words = |class: u8, data: u8, machine: [u8; 2]| {
+            let mut head = vec![0x7f, b'E', b'L', b'F', class, data];
+            head.resize(18, 0);
+            head.extend(machine);
+            let path = dir.path().join("file");
+            fs::write(&path, head).unwrap();
+            match Executable::inspect(&path).unwrap() {
+                Executable::Elf(elf) => elf.machine.in_words(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(words(2, 1, [183, 0]), "aarch64, 64 bits, little-endian");
+        assert_eq!(words(2, 2, [0, 22]), "s390x, 64 bits, big-endian");
+        assert_eq!(words(1, 1, [243, 0]), "riscv32, 32 bits, little-endian");
+        assert_eq!(words(1, 1, [0x34, 0x12]), "machine number 4660, 32 bits, little-endian");
+    }
+}

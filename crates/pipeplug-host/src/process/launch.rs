@@ -1,0 +1,196 @@
+//! What to start, and how.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// What to start, and how: the argument of [`spawn`](super::spawn).
+///
+/// ```
+/// use pipeplug_host::process::{Launch, spawn};
+///
+/// let mut launch = Launch::new("/bin/sh");
+/// launch.args = vec!["-c".into(), "exit 3".into()];
+/// launch.channel = pipeplug_host::process::Channel::Stdio;
+/// launch.env.set("PLUGIN_COLOR", "never").remove("EDITOR");
+/// let guest = spawn(&launch)?;
+/// let status = guest.child.wait_timeout(
+///     std::time::Duration::from_secs(10),
+///     pipeplug_host::process::Leftovers::Kill,
+/// )?;
+/// assert_eq!(status.and_then(|status| status.code()), Some(3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Launch {
+    /// The file to execute.
+    ///
+    /// A relative path, also one without a slash, is relative to the host's working directory at the
+    /// time of the start, not to [`cwd`](Self::cwd). `PATH` is not searched.
+    pub program: PathBuf,
+    /// The plugin's own arguments. Those that name the channel go ahead of them.
+    pub args: Vec<OsString>,
+    /// The environment.
+    pub env: EnvPlan,
+    /// The working directory; the host's if there is none.
+    pub cwd: Option<PathBuf>,
+    /// How the guest gets its two descriptors.
+    pub channel: Channel,
+    /// The `argv[0]`; the absolute path of the program if there is none.
+    ///
+    /// The kernel does not pass it on to the interpreter of a script.
+    pub arg0: Option<OsString>,
+}
+
+impl Launch {
+    /// Starts `program` with no arguments, the host's environment and directory, and
+    /// [`Channel::Pipes`] with the host's standard output.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: EnvPlan::default(),
+            cwd: None,
+            channel: Channel::default(),
+            arg0: None,
+        }
+    }
+
+    /// The arguments from `argv[1]` on.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let ahead: &[&str] = match self.channel {
+            Channel::Pipes { .. } => &["3", "4"],
+            // The guest would take the plugin's own numbers for its descriptors.
+            Channel::Stdio if self.args.len() >= 2 && self.args[..2].iter().all(is_decimal) => &["0", "1"],
+            Channel::Stdio => &[],
+        };
+        ahead.iter().map(OsString::from).chain(self.args.iter().cloned()).collect()
+    }
+}
+
+/// How the guest gets the two descriptors that it talks over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Channel {
+    /// As descriptors 3 (in) and 4 (out), which the arguments `3` and `4` ahead of the plugin's own
+    /// tell it of; its standard input is `/dev/null`.
+    Pipes {
+        /// Where the guest's standard output goes.
+        stdout: Stdout,
+    },
+    /// As its standard input and output, of which no argument tells it.
+    ///
+    /// But where the plugin's own first two arguments are both decimal numbers, `0` and `1` go ahead of
+    /// them.
+    Stdio,
+}
+
+impl Default for Channel {
+    fn default() -> Self {
+        Self::Pipes { stdout: Stdout::default() }
+    }
+}
+
+/// Where the standard output of a guest goes that talks over [`Channel::Pipes`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stdout {
+    /// To the host's standard output, or to `/dev/null` if the host has closed that.
+    #[default]
+    Inherit,
+    /// To `/dev/null`.
+    Null,
+    /// Into a pipe that the host reads: [`Spawned::stdout`](super::Spawned::stdout).
+    Log,
+}
+
+/// The environment of a guest: the host's at the time of the start, with changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EnvPlan {
+    changes: BTreeMap<OsString, Option<OsString>>,
+}
+
+impl EnvPlan {
+    /// Takes over the host's environment as it is.
+    #[must_use]
+    pub fn inherit() -> Self {
+        Self::default()
+    }
+
+    /// Sets a variable. The last word on a name counts.
+    pub fn set(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> &mut Self {
+        self.changes.insert(name.into(), Some(value.into()));
+        self
+    }
+
+    /// Leaves a variable of the host out.
+    pub fn remove(&mut self, name: impl Into<OsString>) -> &mut Self {
+        self.changes.insert(name.into(), None);
+        self
+    }
+
+    /// The names that are set or left out, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &OsStr> {
+        self.changes.keys().map(OsString::as_os_str)
+    }
+
+    /// All variables, in order of their names.
+    pub(super) fn resolve(&self) -> BTreeMap<OsString, OsString> {
+        let mut all: BTreeMap<_, _> = env::vars_os().collect();
+        for (name, change) in &self.changes {
+            match change {
+                Some(value) => all.insert(name.clone(), value.clone()),
+                None => all.remove(name),
+            };
+        }
+        all
+    }
+}
+
+fn is_decimal(arg: &OsString) -> bool {
+    let bytes = arg.as_encoded_bytes();
+    !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Channel, EnvPlan, Launch};
+
+    fn arguments(channel: Channel, own: &[&str]) -> Vec<String> {
+        let mut launch = Launch::new("plugin");
+        launch.channel = channel;
+        launch.args = own.iter().map(Into::into).collect();
+        launch.arguments().into_iter().map(|arg| arg.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn pipes_go_ahead_of_the_plugins_own_arguments() {
+        assert_eq!(arguments(Channel::default(), &[]), ["3", "4"]);
+        assert_eq!(arguments(Channel::default(), &["7", "8", "x"]), ["3", "4", "7", "8", "x"]);
+    }
+
+    #[test]
+    fn stdio_is_named_only_where_numbers_would_mislead() {
+        assert!(arguments(Channel::Stdio, &[]).is_empty());
+        assert_eq!(arguments(Channel::Stdio, &["7"]), ["7"]);
+        assert_eq!(arguments(Channel::Stdio, &["7", "x"]), ["7", "x"]);
+        assert_eq!(arguments(Channel::Stdio, &["7", ""]), ["7", ""]);
+        assert_eq!(arguments(Channel::Stdio, &["7", "-8"]), ["7", "-8"]);
+        assert_eq!(arguments(Channel::Stdio, &["7", "8"]), ["0", "1", "7", "8"]);
+    }
+
+    #[test]
+    fn the_last_word_on_a_variable_counts() {
+        let mut env = EnvPlan::inherit();
+        env.set("PIPEPLUG_TEST_A", "1")
+            .remove("PIPEPLUG_TEST_A")
+            .remove("PIPEPLUG_TEST_B")
+            .set("PIPEPLUG_TEST_B", "2");
+        let all = env.resolve();
+        assert_eq!(all.get("PIPEPLUG_TEST_A".as_ref() as &std::ffi::OsStr), None);
+        assert_eq!(all.get("PIPEPLUG_TEST_B".as_ref() as &std::ffi::OsStr), Some(&"2".into()));
+        assert!(all.contains_key("PATH".as_ref() as &std::ffi::OsStr));
+    }
+}

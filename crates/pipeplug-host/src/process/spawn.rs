@@ -1,0 +1,182 @@
+//! Starting a guest.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{self, Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use super::error::c_string;
+use super::{Channel, Child, Launch, SpawnError, Stdout};
+use crate::sys::{self, Image};
+
+/// The pauses before a busy file is tried again: 31 milliseconds in all.
+///
+/// A child that another thread forks has for a moment, until its exec, a copy of every descriptor of
+/// the host; one of them may be the plugin's file, which the host has just written and closed.
+const BUSY_PAUSES: [Duration; 5] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(4),
+    Duration::from_millis(8),
+    Duration::from_millis(16),
+];
+
+/// A guest that runs, and the host's ends of its pipes.
+///
+/// All descriptors are CLOEXEC and O_NONBLOCK, and none has a number below 10.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Spawned {
+    /// The process.
+    pub child: Child,
+    /// The write end of what the guest reads.
+    pub to_guest: OwnedFd,
+    /// The read end of what the guest writes.
+    pub from_guest: OwnedFd,
+    /// The read end of the guest's standard error.
+    pub stderr: OwnedFd,
+    /// The read end of the guest's standard output, with [`Stdout::Log`] only.
+    pub stdout: Option<OwnedFd>,
+}
+
+/// Starts a guest.
+///
+/// Any number of threads may start guests at the same time; none gets a descriptor of another.
+///
+/// # Errors
+/// See [`SpawnError`]; a file that cannot be executed is told here, not by an exit status.
+///
+/// # Blocking
+/// Until the kernel has loaded the program, as long as that takes on the file system; a file that is
+/// open for writing is tried again for 31 milliseconds.
+pub fn spawn(launch: &Launch) -> Result<Spawned, SpawnError> {
+    let program = absolute(&launch.program)?;
+    let image = image(launch, &program)?;
+    let pipes =
+        Pipes::new(launch.channel).map_err(|error| SpawnError::os(&program, "making its pipes", error))?;
+
+    let mut pauses = BUSY_PAUSES.into_iter();
+    let pid = loop {
+        let failure = match sys::fork_exec(&image, &pipes.guest) {
+            Ok(pid) => break pid,
+            Err(failure) => SpawnError::diagnose(failure, &program, launch.cwd.as_deref()),
+        };
+        match (failure, pauses.next()) {
+            (SpawnError::Busy { .. }, Some(pause)) => thread::sleep(pause),
+            (failure, _) => return Err(failure),
+        }
+    };
+    // From here on the child alone has the other ends, so that its death is an end of file.
+    drop(pipes.guest);
+    let child = Child::watch(pid).map_err(|error| SpawnError::os(&program, "watching its process", error))?;
+    tracing::debug!(pid = %child.pid(), program = ?program, "started a guest");
+    Ok(Spawned {
+        child,
+        to_guest: pipes.to_guest,
+        from_guest: pipes.from_guest,
+        stderr: pipes.stderr,
+        stdout: pipes.stdout,
+    })
+}
+
+/// The host's ends, and the guest's at the index of their number there.
+struct Pipes {
+    guest: Vec<OwnedFd>,
+    to_guest: OwnedFd,
+    from_guest: OwnedFd,
+    stderr: OwnedFd,
+    stdout: Option<OwnedFd>,
+}
+
+impl Pipes {
+    fn new(channel: Channel) -> io::Result<Self> {
+        let (guest_in, to_guest) = sys::pipe()?;
+        let (from_guest, guest_out) = sys::pipe()?;
+        let (stderr, guest_stderr) = sys::pipe()?;
+        let (guest, stdout) = match channel {
+            Channel::Stdio => (vec![guest_in, guest_out, guest_stderr], None),
+            Channel::Pipes { stdout } => {
+                let (host_stdout, guest_stdout) = match stdout {
+                    Stdout::Inherit => (None, own_stdout()?),
+                    Stdout::Null => (None, dev_null()?),
+                    Stdout::Log => {
+                        let (reader, writer) = sys::pipe()?;
+                        (Some(reader), writer)
+                    }
+                };
+                (vec![dev_null()?, guest_stdout, guest_stderr, guest_in, guest_out], host_stdout)
+            }
+        };
+        for fd in [&to_guest, &from_guest, &stderr].into_iter().chain(&stdout) {
+            sys::set_nonblocking(fd)?;
+        }
+        Ok(Self { guest, to_guest, from_guest, stderr, stdout })
+    }
+}
+
+/// A copy of the host's standard output; a guest without one would open its next file there.
+fn own_stdout() -> io::Result<OwnedFd> {
+    match io::stdout().as_fd().try_clone_to_owned() {
+        Ok(copy) => sys::lift(copy),
+        Err(error) if error.raw_os_error() == Some(nix::libc::EBADF) => dev_null(),
+        Err(error) => Err(error),
+    }
+}
+
+fn dev_null() -> io::Result<OwnedFd> {
+    sys::lift(OpenOptions::new().read(true).write(true).open("/dev/null")?.into())
+}
+
+/// The path from the root, while the host's working directory is still what the caller meant.
+fn absolute(program: &Path) -> Result<PathBuf, SpawnError> {
+    if program.as_os_str().is_empty() {
+        return Err(SpawnError::NotFound { path: PathBuf::new(), link_target: None });
+    }
+    path::absolute(program).map_err(|error| SpawnError::os(program, "finding the working directory", error))
+}
+
+fn image(launch: &Launch, program: &Path) -> Result<Image, SpawnError> {
+    let string = |what: &str, value: OsString| c_string(program, what, value.into_vec());
+    let arg0 = launch.arg0.clone().unwrap_or_else(|| program.as_os_str().to_owned());
+    let mut argv = vec![string("its argument 0", arg0)?];
+    for (index, arg) in launch.arguments().into_iter().enumerate() {
+        argv.push(string(&format!("its argument {}", index + 1), arg)?);
+    }
+    let cwd =
+        launch.cwd.clone().map(|cwd| string("its working directory", cwd.into_os_string())).transpose()?;
+    Ok(Image {
+        program: string("its path", program.as_os_str().to_owned())?,
+        argv,
+        env: environment(launch, program)?,
+        cwd,
+    })
+}
+
+fn environment(launch: &Launch, program: &Path) -> Result<Vec<CString>, SpawnError> {
+    for name in launch.env.names() {
+        let bytes = name.as_encoded_bytes();
+        if bytes.is_empty() || bytes.contains(&b'=') {
+            return Err(SpawnError::BadArgument {
+                path: program.to_owned(),
+                what: format!("the environment variable {name:?}"),
+                reason: "a name is not empty and holds no `=`",
+            });
+        }
+    }
+    let variables: BTreeMap<_, _> = launch.env.resolve();
+    variables
+        .into_iter()
+        .map(|(name, value)| {
+            let what = format!("the environment variable {name:?}");
+            let mut pair = name.into_vec();
+            pair.push(b'=');
+            pair.extend(value.into_vec());
+            c_string(program, what, pair)
+        })
+        .collect()
+}

@@ -1,0 +1,150 @@
+//! A descriptor that becomes readable when a child has ended.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{self, Pid};
+
+use super::{descriptor, wait};
+
+/// The watcher calls one system function and writes one byte.
+const WATCHER_STACK_BYTES: usize = 64 * 1024;
+
+/// Tells that one child has ended, by a descriptor that an event loop can watch.
+#[derive(Debug)]
+pub(crate) struct ExitNotice {
+    fd: OwnedFd,
+    source: Source,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+    Pidfd,
+    Watcher,
+}
+
+impl ExitNotice {
+    /// Starts to watch a child that has not been reaped.
+    pub(crate) fn watch(pid: Pid) -> io::Result<Self> {
+        #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+        // Whatever stands in the way of a pidfd (a kernel before 5.3, a seccomp filter, a child that
+        // is gone because SIGCHLD is ignored), the watcher does without.
+        if let Ok(fd) = pidfd::open(pid) {
+            return Ok(Self { fd: descriptor::lift(fd)?, source: Source::Pidfd });
+        }
+        Self::watch_by_thread(pid)
+    }
+
+    fn watch_by_thread(pid: Pid) -> io::Result<Self> {
+        let (reader, writer) = descriptor::pipe()?;
+        thread::Builder::new().name(format!("wait-{pid}")).stack_size(WATCHER_STACK_BYTES).spawn(
+            move || {
+                // However the wait ends, there is no more to wait for.
+                let _ = wait::block_until_exit(pid);
+                // A byte as well as the end of file: epoll reports the latter as a hang-up only. It
+                // cannot fail but for a reader that is gone, and then nobody wants to know.
+                let _ = unistd::write(&writer, &[0]);
+            },
+        )?;
+        Ok(Self { fd: reader, source: Source::Watcher })
+    }
+
+    /// The pidfd, where that is what tells.
+    pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        match self.source {
+            #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+            Source::Pidfd => Some(self.fd.as_fd()),
+            Source::Watcher => None,
+        }
+    }
+
+    /// Blocks until the child has ended or `timeout` is over, and tells which it was: `true` for ended.
+    pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        // A timeout past what the clock can count is no timeout.
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, left.map_or(PollTimeout::NONE, poll_timeout)) {
+                Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(false),
+                // The step was cut short: poll's clock is an i32 of milliseconds.
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(true),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for ExitNotice {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Rounds up, so that the last fraction of a millisecond is slept through and not spun.
+fn poll_timeout(left: Duration) -> PollTimeout {
+    let millis = left.as_nanos().div_ceil(1_000_000);
+    i32::try_from(millis)
+        .ok()
+        .and_then(|millis| PollTimeout::try_from(millis).ok())
+        .unwrap_or(PollTimeout::MAX)
+}
+
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod pidfd {
+    use std::io;
+    use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+    use nix::errno::Errno;
+    use nix::libc;
+    use nix::unistd::Pid;
+
+    /// pidfd_open(2), since Linux 5.3; the descriptor is CLOEXEC.
+    pub(super) fn open(pid: Pid) -> io::Result<OwnedFd> {
+        // SAFETY: the call takes two integers and touches no memory.
+        let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        let raw = RawFd::try_from(Errno::result(result)?).expect("a descriptor fits its own type");
+        // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+        Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use nix::unistd::Pid;
+
+    use super::ExitNotice;
+
+    fn pid_of(child: &std::process::Child) -> Pid {
+        Pid::from_raw(i32::try_from(child.id()).unwrap())
+    }
+
+    #[test]
+    fn the_watcher_thread_tells_of_an_exit_in_every_build() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let notice = ExitNotice::watch_by_thread(pid_of(&child)).unwrap();
+        assert!(notice.pidfd().is_none());
+        assert!(!notice.wait(Duration::ZERO).unwrap());
+        child.kill().unwrap();
+        assert!(notice.wait(Duration::from_secs(60)).unwrap());
+        child.wait().unwrap();
+        assert!(notice.wait(Duration::ZERO).unwrap(), "it stays readable");
+    }
+
+    #[test]
+    fn a_process_that_is_no_child_counts_as_ended() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = pid_of(&child);
+        child.wait().unwrap();
+        assert!(ExitNotice::watch(pid).unwrap().wait(Duration::from_secs(60)).unwrap());
+    }
+}

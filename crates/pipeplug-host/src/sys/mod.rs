@@ -1,0 +1,14 @@
+//! The seam to the kernel: descriptors, fork and exec, the end of a process.
+//!
+//! All unsafe code of the crate is here. Two builds share one interface: Linux with pidfds, and
+//! everything else (also Linux under `--cfg pipeplug_portable`), where a thread waits.
+
+mod descriptor;
+mod exit_notice;
+mod fork_exec;
+mod wait;
+
+pub(crate) use descriptor::{lift, pipe, set_nonblocking};
+pub(crate) use exit_notice::ExitNotice;
+pub(crate) use fork_exec::{ForkExecError, Image, Step, fork_exec};
+pub(crate) use wait::{Look, block_until_exit, exit_status};

@@ -1,0 +1,83 @@
+//! How a process ended.
+
+use std::fmt;
+
+use nix::sys::signal::Signal;
+
+/// How a guest's process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitStatus {
+    /// It exited by itself with this status, 0 to 255.
+    Exited(i32),
+    /// A signal ended it.
+    Signaled {
+        /// The signal's number, as `kill -l` counts them on this system.
+        signal: i32,
+        /// Whether the kernel wrote a core dump.
+        core_dumped: bool,
+    },
+    /// It has ended, but the kernel keeps no status for us.
+    ///
+    /// That is so where the host ignores `SIGCHLD`, or where some other code in the host waits for
+    /// every child (`waitpid(-1)`) and was faster.
+    Unknown,
+}
+
+impl WaitStatus {
+    /// Tells whether the process exited with status 0.
+    #[must_use]
+    pub fn success(self) -> bool {
+        self == Self::Exited(0)
+    }
+
+    /// The exit status, if it exited by itself.
+    #[must_use]
+    pub fn code(self) -> Option<i32> {
+        match self {
+            Self::Exited(code) => Some(code),
+            Self::Signaled { .. } | Self::Unknown => None,
+        }
+    }
+}
+
+impl fmt::Display for WaitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Exited(code) => write!(f, "exit status {code}"),
+            Self::Signaled { signal, core_dumped } => {
+                write!(f, "killed by signal {signal}")?;
+                // Real-time signals have a number only.
+                if let Ok(known) = Signal::try_from(signal) {
+                    write!(f, " ({})", known.as_str())?;
+                }
+                if core_dumped { f.write_str(" (core dumped)") } else { Ok(()) }
+            }
+            Self::Unknown => f.write_str("ended with a status that the system did not keep"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WaitStatus;
+
+    #[test]
+    fn names_what_happened() {
+        assert_eq!(WaitStatus::Exited(3).to_string(), "exit status 3");
+        let killed = WaitStatus::Signaled { signal: 9, core_dumped: false };
+        assert_eq!(killed.to_string(), "killed by signal 9 (SIGKILL)");
+        let dumped = WaitStatus::Signaled { signal: 11, core_dumped: true };
+        assert_eq!(dumped.to_string(), "killed by signal 11 (SIGSEGV) (core dumped)");
+        let real_time = WaitStatus::Signaled { signal: 40, core_dumped: false };
+        assert_eq!(real_time.to_string(), "killed by signal 40");
+    }
+
+    #[test]
+    fn only_exit_status_zero_is_a_success() {
+        assert!(WaitStatus::Exited(0).success());
+        assert!(!WaitStatus::Exited(1).success());
+        assert!(!WaitStatus::Signaled { signal: 15, core_dumped: false }.success());
+        assert!(!WaitStatus::Unknown.success());
+    }
+}
