@@ -1,1 +1,29 @@
-//! Placeholder
+//! The event loop, connections and calls of pipeplug, over raw descriptors.
+//!
+//! An [`EventLoop`] is one thread that serves any number of [`Connection`]s. A connection is the same on both sides:
+//! it calls, notifies, and has a [`Handler`] answer what the other side asks. Nothing here starts a process or knows
+//! who is host and who is guest.
+
+mod call;
+mod connection;
+mod core;
+mod dispatch;
+mod error;
+mod event_loop;
+mod flow;
+mod handler;
+mod inbox;
+mod lock;
+mod options;
+mod outbox;
+mod pool;
+mod reading;
+mod sys;
+
+pub use call::{CallError, NotifyError, PendingCall};
+pub use connection::{ConnectError, Connection, Endpoint, Stats};
+pub use error::CloseReason;
+pub use event_loop::{EventLoop, Watch};
+pub use handler::{Handler, HandlerError, Incoming, Refuse, Reply, Responder};
+pub use options::{Hold, Options};
+pub use pipeplug_wire as wire;

@@ -1,0 +1,349 @@
+//! The same on both sides: calls, one-ways, and the end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pipeplug_wire::{Chunk, command};
+
+use crate::call::{CallError, NotifyError, PendingCall};
+use crate::core::Core;
+use crate::error::CloseReason;
+use crate::event_loop::EventLoop;
+use crate::flow;
+use crate::handler::Handler;
+use crate::lock::lock;
+use crate::options::Options;
+use crate::outbox::{Outbox, Patience};
+use crate::reading::Reader;
+use crate::sys::Stream;
+
+/// The version of the protocol that this crate speaks.
+const PROTOCOL: &str = "1";
+const KEY_PROTOCOL: &str = "pipeplug.protocol";
+const KEY_FEATURES: &str = "pipeplug.features";
+const KEY_WINDOW: &str = "pipeplug.window";
+
+/// A connection to the other side, whichever that is.
+///
+/// A handle: cloning it is cheap. When the last one is dropped the connection is closed as by
+/// [`close`](Connection::close).
+///
+/// ```
+/// use std::io::pipe;
+/// use pipeplug_net::{Connection, Endpoint, EventLoop, Incoming, Options, Refuse};
+///
+/// let events = EventLoop::new()?;
+/// let ((host_in, guest_out), (guest_in, host_out)) = (pipe()?, pipe()?);
+/// let echo = |incoming: &mut Incoming| Ok(incoming.take_buffer().into());
+/// let _guest = events.connect(
+///     Endpoint::exclusive(guest_in), Endpoint::exclusive(guest_out), Options::default(), echo)?;
+/// let host = events.connect(
+///     Endpoint::exclusive(host_in), Endpoint::exclusive(host_out), Options::default(), Refuse)?;
+/// assert_eq!(host.call("echo", "hello")?, "hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Connection(Arc<Handle>);
+
+/// What the owners of a connection hold; see [`Core::connection`].
+pub(crate) struct Handle {
+    core: Arc<Core>,
+}
+
+/// A descriptor for a connection, and whether somebody else uses its open file description too.
+#[derive(Debug)]
+pub struct Endpoint {
+    fd: OwnedFd,
+    sharing: Sharing,
+}
+
+#[derive(Debug)]
+enum Sharing {
+    Exclusive,
+    Shared,
+}
+
+/// Why two descriptors did not become a connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// A descriptor cannot be used.
+    #[error("the {half} descriptor of {name} cannot be used: {error}")]
+    Descriptor {
+        /// The connection's name.
+        name: String,
+        /// "reading" or "writing".
+        half: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// What a connection has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Calls of ours that wait for a reply.
+    pub open_calls: usize,
+    /// Replies to calls that had been given up; they were dropped.
+    pub late_replies: u64,
+    /// Replies that nobody had asked for; they were dropped.
+    pub unknown_replies: u64,
+    /// Chunks of an unknown direction, or over a limit.
+    pub skipped: u64,
+    /// One-ways of the protocol's own that made no sense.
+    pub unexpected: u64,
+    /// Weight of requests and one-ways that wait for a handler, in bytes; see [`Options::window`].
+    pub held: usize,
+    /// Bytes that wait to be written.
+    pub queued: usize,
+}
+
+impl Endpoint {
+    /// A descriptor that this process alone uses, such as an end of a pipe made for this connection. `O_NONBLOCK` is
+    /// set on it.
+    pub fn exclusive(fd: impl Into<OwnedFd>) -> Self {
+        Self { fd: fd.into(), sharing: Sharing::Exclusive }
+    }
+
+    /// A descriptor that was inherited and that others may share, such as standard input. None of its flags is touched;
+    /// terminals, regular files and `/dev/null` are taken too.
+    pub fn shared(fd: impl Into<OwnedFd>) -> Self {
+        Self { fd: fd.into(), sharing: Sharing::Shared }
+    }
+
+    fn into_stream(self, name: &str, half: &'static str) -> Result<Stream, ConnectError> {
+        match self.sharing {
+            Sharing::Exclusive => Stream::exclusive(self.fd),
+            Sharing::Shared => Stream::shared(self.fd),
+        }
+        .map_err(|error| ConnectError::Descriptor { name: name.to_owned(), half, error })
+    }
+}
+
+impl Connection {
+    pub(crate) fn open(
+        events: EventLoop,
+        reader: Endpoint,
+        writer: Endpoint,
+        options: Options,
+        handler: Arc<dyn Handler>,
+    ) -> Result<Self, ConnectError> {
+        let reader = reader.into_stream(&options.name, "reading")?;
+        let writer = writer.into_stream(&options.name, "writing")?;
+        let reader = Reader::new(reader, &options);
+        let outbox = Outbox::new(writer, &options);
+        let core = Core::new(events, reader, outbox, options, handler);
+        let handle = Arc::new(Handle { core: Arc::clone(&core) });
+        if core.handle.set(Arc::downgrade(&handle)).is_err() {
+            unreachable!("the core was made above");
+        }
+        core.start_reading().map_err(|error| ConnectError::Descriptor {
+            name: core.options.name.clone(),
+            half: "reading",
+            error,
+        })?;
+        Ok(Self(handle))
+    }
+
+    /// Calls the other side and waits for its reply as text; `buffer` is a string or bytes.
+    ///
+    /// # Errors
+    /// Where the other side answered with an error or with bytes that are no UTF-8, or the connection ended.
+    ///
+    /// # Blocking
+    /// While the other side is behind with what was sent, and until the reply is there or the connection ends.
+    pub fn call(&self, command: &str, buffer: impl Into<Vec<u8>>) -> Result<String, CallError> {
+        String::from_utf8(self.call_bytes(command, buffer)?)
+            .map_err(|error| CallError::NotText { command: command.to_owned(), source: error.utf8_error() })
+    }
+
+    /// Calls the other side and waits for its reply, whatever its bytes.
+    ///
+    /// # Errors
+    /// Where the other side answered with an error, or the connection ended.
+    ///
+    /// # Blocking
+    /// As for [`call`](Connection::call).
+    pub fn call_bytes(&self, command: &str, buffer: impl Into<Vec<u8>>) -> Result<Vec<u8>, CallError> {
+        Ok(self.begin_call(command, buffer)?.wait()?.buffer)
+    }
+
+    /// Sends the chunk's command and buffer as a request and waits for the response chunk. The chunk's thread id and
+    /// direction are not used: the connection gives its own.
+    ///
+    /// # Errors
+    /// As for [`call_bytes`](Connection::call_bytes).
+    ///
+    /// # Blocking
+    /// As for [`call`](Connection::call).
+    pub fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, CallError> {
+        self.begin_call(&chunk.command, chunk.buffer)?.wait()
+    }
+
+    /// Calls the other side and gives what to wait on, or to `.await`.
+    ///
+    /// # Errors
+    /// Where the call could not be sent.
+    ///
+    /// # Blocking
+    /// While the other side is behind with what was sent; see [`try_begin_call`](Connection::try_begin_call).
+    pub fn begin_call(&self, command: &str, buffer: impl Into<Vec<u8>>) -> Result<PendingCall, CallError> {
+        self.begin(command, buffer.into(), Patience::Wait)
+    }
+
+    /// As [`begin_call`](Connection::begin_call), but never waits.
+    ///
+    /// # Errors
+    /// [`CallError::WouldBlock`] where it would have to; nothing was sent then.
+    pub fn try_begin_call(
+        &self,
+        command: &str,
+        buffer: impl Into<Vec<u8>>,
+    ) -> Result<PendingCall, CallError> {
+        self.begin(command, buffer.into(), Patience::None)
+    }
+
+    fn begin(&self, command: &str, buffer: Vec<u8>, patience: Patience) -> Result<PendingCall, CallError> {
+        let (id, slot) = self.core().begin(command, buffer, patience)?;
+        Ok(PendingCall::new(self.clone(), command.to_owned(), id, slot))
+    }
+
+    /// Sends a one-way: nobody answers; `buffer` is a string or bytes.
+    ///
+    /// # Errors
+    /// Where the connection has ended. That it was sent does not say that it was handled.
+    ///
+    /// # Blocking
+    /// While the other side is behind with what was sent.
+    pub fn notify(&self, command: &str, buffer: impl Into<Vec<u8>>) -> Result<(), NotifyError> {
+        self.core().notify(command, buffer.into())
+    }
+
+    /// Sends the chunk's command and buffer as a one-way; its thread id and direction are not used.
+    ///
+    /// # Errors
+    /// As for [`notify`](Connection::notify).
+    ///
+    /// # Blocking
+    /// As for [`notify`](Connection::notify).
+    pub fn notify_chunk(&self, chunk: Chunk) -> Result<(), NotifyError> {
+        self.core().notify(&chunk.command, chunk.buffer)
+    }
+
+    /// Asks the other side for a sign of life, which its reading thread gives, handlers or not, and gives the time
+    /// that it took; a call that was forgotten where `timeout` came first.
+    ///
+    /// # Errors
+    /// [`CallError::TimedOut`], or as for [`call`](Connection::call).
+    ///
+    /// # Blocking
+    /// At most for `timeout`, and while the other side is behind with what was sent.
+    pub fn ping(&self, timeout: Duration) -> Result<Duration, CallError> {
+        let start = Instant::now();
+        self.begin_call(command::PING, Vec::new())?.wait_timeout(timeout)?;
+        Ok(start.elapsed())
+    }
+
+    /// What this side tells the other one of itself in the exchange of metadata: keys and values.
+    #[must_use]
+    pub fn offer(&self) -> [(&'static str, String); 3] {
+        [
+            (KEY_PROTOCOL, PROTOCOL.to_owned()),
+            (KEY_FEATURES, flow::FEATURE.to_owned()),
+            (KEY_WINDOW, self.core().options.window.to_string()),
+        ]
+    }
+
+    /// Takes what the other side offered, looked up by key; what both sides name is used from here on.
+    pub fn accept<'a>(&self, offered: impl Fn(&str) -> Option<&'a str>) {
+        let has_flow =
+            offered(KEY_FEATURES).is_some_and(|names| names.split(' ').any(|name| name == flow::FEATURE));
+        if let (true, Some(window)) = (has_flow, offered(KEY_WINDOW).and_then(|window| window.parse().ok())) {
+            self.core().count_received();
+            self.core().outbox.negotiated(window);
+        }
+    }
+
+    /// Lets handlers run, where [`Options::hold`] held them back.
+    pub fn release(&self) {
+        self.core().release();
+    }
+
+    /// Accepts no further calls; what was accepted is still written, and then the other side sees its end of file.
+    ///
+    /// What comes from the other side is taken until it closes too.
+    pub fn close(&self) {
+        self.core().close();
+    }
+
+    /// Ends the connection with the reason given: what has come already is still read, then every open call fails.
+    pub fn end(&self, reason: impl Into<String>) {
+        self.core().end_after_reading(CloseReason::Ended(reason.into()));
+    }
+
+    /// Why nothing is read any more; `None` while the connection is open.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<Arc<CloseReason>> {
+        self.core().ended.get().cloned()
+    }
+
+    /// Waits until the connection has ended and every handler has returned, for at most `timeout`; `None` then.
+    ///
+    /// # Blocking
+    /// At most for `timeout`. Never call it from a handler of the same connection: it waits for that one too.
+    #[must_use]
+    pub fn wait_closed(&self, timeout: Duration) -> Option<Arc<CloseReason>> {
+        self.core().wait_finished(Instant::now().checked_add(timeout))
+    }
+
+    /// What it is called in logs and errors.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.core().options.name
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let core = self.core();
+        let (open_calls, late_replies, unknown_replies) = {
+            let calls = lock(&core.calls);
+            (calls.len(), calls.late(), calls.unknown())
+        };
+        Stats {
+            open_calls,
+            late_replies,
+            unknown_replies,
+            skipped: core.counters.skipped.load(Ordering::Relaxed),
+            unexpected: core.counters.unexpected.load(Ordering::Relaxed),
+            held: core.held(),
+            queued: core.outbox.queued(),
+        }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+}
+
+impl From<Arc<Handle>> for Connection {
+    fn from(handle: Arc<Handle>) -> Self {
+        Self(handle)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.core.close();
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("name", &self.name()).field("stats", &self.stats()).finish()
+    }
+}

@@ -1,0 +1,327 @@
+//! What the two halves of a connection share, and its end.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
+use std::time::Instant;
+
+use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
+
+use crate::call::{CallError, NotifyError, Outcome, Slot};
+use crate::connection::{Connection, Handle};
+use crate::error::CloseReason;
+use crate::event_loop::{EventLoop, Registration, Source};
+use crate::handler::Handler;
+use crate::inbox::Inbox;
+use crate::lock::{lock, wait_until};
+use crate::options::Options;
+use crate::outbox::{Class, Outbox, Patience, SendFault};
+use crate::reading::{Bell, Lead, Reader};
+use crate::sys::Stream;
+
+pub(crate) struct Core {
+    pub(crate) options: Options,
+    pub(crate) events: EventLoop,
+    pub(crate) handler: Arc<dyn Handler>,
+    /// What the owner holds; gone once the owner gave the connection up.
+    pub(crate) handle: OnceLock<Weak<Handle>>,
+    pub(crate) calls: Mutex<Calls<Arc<Slot>>>,
+    pub(crate) inbox: Mutex<Inbox>,
+    pub(crate) outbox: Outbox,
+
+    /// Who reads; see reading.rs.
+    pub(crate) lead: AtomicU8,
+    pub(crate) reader: Mutex<Reader>,
+    /// The reading descriptor's place in the loop, and the descriptor: held for the length of an epoll_ctl(2).
+    pub(crate) registered: Mutex<Option<(Registration, Arc<Stream>)>>,
+    /// Wakes the caller that reads, if one does.
+    pub(crate) bell: Mutex<Option<Arc<Bell>>>,
+
+    /// Why the connection is to end, until whoever reads has ended it.
+    pub(crate) ending: Mutex<Option<CloseReason>>,
+    pub(crate) is_ending: AtomicBool,
+    /// Why nothing is read any more.
+    pub(crate) ended: OnceLock<Arc<CloseReason>>,
+    finished: Mutex<Finish>,
+    finished_changed: Condvar,
+    pub(crate) counters: Counters,
+}
+
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    No,
+    /// `Handler::closed` is on its way.
+    Telling,
+    Done,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) skipped: AtomicU64,
+    pub(crate) unexpected: AtomicU64,
+}
+
+impl Core {
+    pub(crate) fn new(
+        events: EventLoop,
+        reader: Reader,
+        outbox: Outbox,
+        options: Options,
+        handler: Arc<dyn Handler>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            events,
+            handler,
+            handle: OnceLock::new(),
+            calls: Mutex::new(Calls::new(options.calls)),
+            inbox: Mutex::new(Inbox::new(&options)),
+            outbox,
+            lead: AtomicU8::new(Lead::Taken as u8),
+            reader: Mutex::new(reader),
+            registered: Mutex::new(None),
+            bell: Mutex::new(None),
+            ending: Mutex::new(None),
+            is_ending: AtomicBool::new(false),
+            ended: OnceLock::new(),
+            finished: Mutex::new(Finish::No),
+            finished_changed: Condvar::new(),
+            counters: Counters::default(),
+            options,
+        })
+    }
+
+    pub(crate) fn connection(&self) -> Option<Connection> {
+        self.handle.get().and_then(Weak::upgrade).map(Connection::from)
+    }
+
+    /// Sends a request whose reply will come to the slot.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        command: &str,
+        body: Vec<u8>,
+        patience: Patience,
+    ) -> Result<(ThreadId, Arc<Slot>), CallError> {
+        let slot = Arc::new(Slot::default());
+        let owned = || command.to_owned();
+        let id = match lock(&self.calls).open(Arc::clone(&slot)) {
+            Ok(id) => id,
+            Err(OpenError::TooMany { limit, .. }) => {
+                return Err(CallError::TooManyCalls { command: owned(), limit });
+            }
+            Err(OpenError::Closed { .. }) => {
+                return Err(CallError::Closed { command: owned(), reason: self.close_reason() });
+            }
+        };
+        // A reader that paused with no call open looks at the calls after it said so, and this looks after the call
+        // is open: one of the two sees the other.
+        self.resume_reading();
+        let header =
+            Header { thread_id: id, direction: Direction::Request, command, buffer_len: body.len() as u64 };
+        match self.outbox.send(Class::HeldBack(patience), &header, body, self) {
+            Ok(()) => Ok((id, slot)),
+            Err(fault) => {
+                lock(&self.calls).cancel(id);
+                Err(match fault {
+                    SendFault::Encode(error) => CallError::Encode { command: owned(), error },
+                    SendFault::WouldBlock => CallError::WouldBlock { command: owned() },
+                    SendFault::Closed(reason) => {
+                        CallError::Closed { command: owned(), reason: self.reason_or(reason) }
+                    }
+                    SendFault::Fatal(reason) => {
+                        self.end_after_reading(reason);
+                        CallError::Closed { command: owned(), reason: self.close_reason() }
+                    }
+                })
+            }
+        }
+    }
+
+    /// Sends a one-way.
+    pub(crate) fn notify(self: &Arc<Self>, command: &str, body: Vec<u8>) -> Result<(), NotifyError> {
+        let class =
+            if command::is_reserved(command) { Class::Control } else { Class::HeldBack(Patience::Wait) };
+        let header = Header {
+            thread_id: ThreadId::new(0),
+            direction: Direction::OneWay,
+            command,
+            buffer_len: body.len() as u64,
+        };
+        self.outbox.send(class, &header, body, self).map_err(|fault| {
+            let command = command.to_owned();
+            match fault {
+                SendFault::Encode(error) => NotifyError::Encode { command, error },
+                SendFault::Closed(reason) => NotifyError::Closed { command, reason: self.reason_or(reason) },
+                SendFault::WouldBlock => unreachable!("a one-way waits for room"),
+                SendFault::Fatal(reason) => {
+                    self.end_after_reading(reason);
+                    NotifyError::Closed { command, reason: self.close_reason() }
+                }
+            }
+        })
+    }
+
+    /// Sends a handler's answer; where the connection has ended, nobody waits for it.
+    pub(crate) fn respond(self: &Arc<Self>, id: ThreadId, command: &str, body: Vec<u8>) {
+        self.send_answer(Class::Reply, id, Direction::Response, command, body);
+    }
+
+    /// Sends what nobody waits for room with: the thread that reads calls this.
+    pub(crate) fn send_control(
+        self: &Arc<Self>,
+        id: ThreadId,
+        direction: Direction,
+        command: &str,
+        body: Vec<u8>,
+    ) {
+        self.send_answer(Class::Control, id, direction, command, body);
+    }
+
+    pub(crate) fn send_credit(self: &Arc<Self>, total: u64) {
+        let body = total.to_string().into_bytes();
+        self.send_control(ThreadId::new(0), Direction::OneWay, command::CREDIT, body);
+    }
+
+    fn send_answer(
+        self: &Arc<Self>,
+        class: Class,
+        thread_id: ThreadId,
+        direction: Direction,
+        command: &str,
+        body: Vec<u8>,
+    ) {
+        let header = Header { thread_id, direction, command, buffer_len: body.len() as u64 };
+        match self.outbox.send(class, &header, body, self) {
+            Ok(()) | Err(SendFault::Closed(_)) => {}
+            Err(SendFault::Fatal(reason)) => self.end_after_reading(reason),
+            Err(fault @ (SendFault::Encode(_) | SendFault::WouldBlock)) => {
+                // The command of an answer is one that was received, or our own: it can be encoded; and answers wait.
+                tracing::error!(peer = %self.options.name, ?fault, "an answer could not be sent");
+            }
+        }
+    }
+
+    /// Nobody waits for this call any more.
+    pub(crate) fn forget(&self, id: ThreadId) {
+        let slot = lock(&self.calls).cancel(id);
+        drop(slot); // outside of the lock: it may hold somebody's waker
+    }
+
+    /// Every open call fails, since reading on would hold more than the limit.
+    pub(crate) fn give_up_calls(&self, held: usize, limit: usize) {
+        let open: Vec<_> = {
+            let mut calls = lock(&self.calls);
+            let ids: Vec<_> = calls.iter().map(|(id, _)| id).collect();
+            ids.into_iter().filter_map(|id| calls.cancel(id)).collect()
+        };
+        tracing::warn!(peer = %self.options.name, held, limit, calls = open.len(),
+            "calls are given up: too many one-ways wait for handlers");
+        for slot in open {
+            slot.complete(Outcome::Overrun { held, limit });
+        }
+    }
+
+    /// Why it ended, or is about to.
+    pub(crate) fn close_reason(&self) -> Arc<CloseReason> {
+        self.ended.get().cloned().unwrap_or_else(|| Arc::new(CloseReason::Local))
+    }
+
+    /// The reason for which the connection ended, which says more than that this side closed its writer after it.
+    fn reason_or(&self, reason: Arc<CloseReason>) -> Arc<CloseReason> {
+        self.ended.get().cloned().unwrap_or(reason)
+    }
+
+    /// Accepts no further calls; what waits is still written, and then the peer sees its end of file.
+    pub(crate) fn close(self: &Arc<Self>) {
+        if let Err(reason) = self.outbox.close_after_flush(self) {
+            self.end_after_reading(reason);
+        }
+    }
+
+    /// Nothing is read any more, for `reason`: called by whoever reads.
+    pub(crate) fn reading_ended(self: &Arc<Self>, reason: CloseReason) {
+        let flush = matches!(reason, CloseReason::EndOfFile);
+        let reason = Arc::clone(self.ended.get_or_init(|| Arc::new(reason)));
+        tracing::debug!(peer = %self.options.name, %reason, "the connection has ended");
+        if flush {
+            self.outbox.reading_ended();
+        } else {
+            self.outbox.end(&reason);
+        }
+        let open = lock(&self.calls).close();
+        for (_, slot) in open {
+            slot.complete(Outcome::Closed(Arc::clone(&reason)));
+        }
+        self.finish_if_idle();
+    }
+
+    /// Once nothing is read and no handler runs any more: writes the rest and tells the handler.
+    pub(crate) fn finish_if_idle(self: &Arc<Self>) {
+        let Some(reason) = self.ended.get() else { return };
+        if !self.is_idle() {
+            return;
+        }
+        {
+            let mut finished = lock(&self.finished);
+            if *finished != Finish::No {
+                return;
+            }
+            *finished = Finish::Telling;
+        }
+        if let Err(error) = self.outbox.close_after_flush(self) {
+            let error = Arc::new(error);
+            tracing::debug!(peer = %self.options.name, %error, "the last answers could not be written");
+            self.outbox.end(&error);
+        }
+        let core = Arc::clone(self);
+        let reason = Arc::clone(reason);
+        self.once(move || {
+            // A panic in here must not leave others waiting.
+            let told = Told(Arc::clone(&core));
+            core.handler.closed(&reason);
+            drop(told);
+        });
+    }
+
+    /// Waits until the connection has ended and every handler has returned.
+    pub(crate) fn wait_finished(&self, deadline: Option<Instant>) -> Option<Arc<CloseReason>> {
+        let mut finished = lock(&self.finished);
+        while *finished != Finish::Done {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return None;
+            }
+            finished = wait_until(&self.finished_changed, finished, deadline);
+        }
+        self.ended.get().cloned()
+    }
+
+    pub(crate) fn add_unexpected(&self) {
+        self.counters.unexpected.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Marks the end when it is dropped.
+struct Told(Arc<Core>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        *lock(&self.0.finished) = Finish::Done;
+        self.0.finished_changed.notify_all();
+    }
+}
+
+impl Source for Core {
+    fn ready(self: Arc<Self>, readable: bool, writable: bool) {
+        if readable {
+            self.read_on_loop();
+        }
+        if writable && let Err(reason) = self.outbox.flush(&self) {
+            self.end_after_reading(reason);
+        }
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("name", &self.options.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,131 @@
+//! What a received chunk is for.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pipeplug_wire::{
+    Chunk, ChunkRef, Completion, Direction, Received, SkipReason, Skipped, ThreadId, command,
+};
+
+use crate::call::{Outcome, Slot};
+use crate::core::Core;
+use crate::inbox::Admitted;
+use crate::lock::lock;
+
+/// A chunk in the input buffer, or one whose buffer was read into its own memory.
+#[derive(Debug)]
+pub(crate) enum Got<'a> {
+    Borrowed(ChunkRef<'a>),
+    Owned(Chunk),
+}
+
+impl Got<'_> {
+    pub(crate) fn as_ref(&self) -> ChunkRef<'_> {
+        match self {
+            Self::Borrowed(chunk) => *chunk,
+            Self::Owned(chunk) => chunk.as_ref(),
+        }
+    }
+
+    pub(crate) fn into_chunk(self) -> Chunk {
+        match self {
+            Self::Borrowed(chunk) => chunk.to_chunk(),
+            Self::Owned(chunk) => chunk,
+        }
+    }
+}
+
+impl Core {
+    /// Deals with one chunk, on the thread that reads.
+    pub(crate) fn dispatch(self: &Arc<Self>, received: Received<'_>) -> Admitted {
+        let got = match received {
+            Received::Chunk(chunk) => Got::Borrowed(chunk),
+            Received::Large(chunk) => Got::Owned(chunk),
+            Received::Skipped(skipped) => {
+                self.skipped(&skipped);
+                return Admitted::Yes;
+            }
+        };
+        let chunk = got.as_ref();
+        let id = chunk.thread_id;
+        match (chunk.direction, chunk.command) {
+            (Direction::Response, _) => {
+                if let Some(slot) = self.waiting(id) {
+                    let chunk = got.into_chunk();
+                    slot.complete(if chunk.command == command::ERROR {
+                        Outcome::Refused(String::from_utf8_lossy(&chunk.buffer).into_owned())
+                    } else {
+                        Outcome::Reply(chunk)
+                    });
+                }
+                Admitted::Yes
+            }
+            (Direction::Request, command::PING) => {
+                self.send_control(id, Direction::Response, command::PING, Vec::new());
+                Admitted::Yes
+            }
+            (Direction::OneWay, command::STOP) => {
+                if let Some(connection) = self.connection() {
+                    let core = Arc::clone(self);
+                    self.once(move || core.handler.stop(&connection));
+                }
+                Admitted::Yes
+            }
+            (Direction::OneWay, command::CREDIT) => {
+                let total = std::str::from_utf8(chunk.buffer).ok().and_then(|text| text.parse().ok());
+                if !total.is_some_and(|total| self.outbox.credit(total)) {
+                    self.add_unexpected();
+                    let buffer = chunk.buffer.escape_ascii();
+                    tracing::warn!(peer = %self.options.name, %buffer, "a credit that cannot be was ignored");
+                }
+                Admitted::Yes
+            }
+            (Direction::Request, name) if command::is_reserved(name) => {
+                let message = format!("unknown command \"{}\"", name.escape_debug());
+                self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
+                Admitted::Yes
+            }
+            (Direction::OneWay, name) if command::is_reserved(name) => {
+                self.add_unexpected();
+                let command = name.escape_debug();
+                tracing::warn!(peer = %self.options.name, %command, "an unknown one-way was ignored");
+                Admitted::Yes
+            }
+            (Direction::Request | Direction::OneWay, _) => self.admit(got),
+        }
+    }
+
+    /// Who waits for this response; others are counted.
+    fn waiting(&self, id: ThreadId) -> Option<Arc<Slot>> {
+        let completion = lock(&self.calls).complete(id);
+        match completion {
+            Completion::Waiter(slot) => Some(slot),
+            Completion::Late => {
+                tracing::debug!(peer = %self.options.name, %id, "the reply of a call that was given up");
+                None
+            }
+            Completion::Unknown => {
+                tracing::warn!(peer = %self.options.name, %id, "a reply that nobody had asked for");
+                None
+            }
+        }
+    }
+
+    fn skipped(self: &Arc<Self>, skipped: &Skipped) {
+        self.counters.skipped.fetch_add(1, Ordering::Relaxed);
+        let (id, reason) = (skipped.thread_id, skipped.reason);
+        tracing::warn!(peer = %self.options.name, %id, direction = skipped.direction, %reason, "a chunk was skipped");
+        match (Direction::from_u64(skipped.direction), reason) {
+            (_, SkipReason::UnknownDirection) | (None | Some(Direction::OneWay), _) => {}
+            (Some(Direction::Request), _) => {
+                let message = format!("not taken: {reason}");
+                self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
+            }
+            (Some(Direction::Response), _) => {
+                if let Some(slot) = self.waiting(id) {
+                    slot.complete(Outcome::Skipped(reason));
+                }
+            }
+        }
+    }
+}

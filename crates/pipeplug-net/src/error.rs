@@ -1,0 +1,51 @@
+//! Why a connection ended.
+
+use std::io;
+
+use pipeplug_wire::DecodeError;
+
+/// Why a connection ended; open calls and later ones fail with it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer closed its side: its process ended, or it is done.
+    #[error("the other side closed the pipe")]
+    EndOfFile,
+    /// This side closed it.
+    #[error("this side closed the connection")]
+    Local,
+    /// What came is no chunk; nothing after it can be understood.
+    #[error("the other side broke the protocol: {error}; the stream begins with {}", Shown(.first))]
+    Broken {
+        /// What stood where.
+        error: DecodeError,
+        /// The first bytes of the stream, at most 64.
+        first: Vec<u8>,
+    },
+    /// read(2) failed.
+    #[error("reading from the pipe failed: {0}")]
+    ReadFailed(io::Error),
+    /// write(2) failed, as where the peer closed its reading end.
+    #[error("writing to the pipe failed: {0}")]
+    WriteFailed(io::Error),
+    /// The peer sends what has to be answered and does not read the answers.
+    #[error("the other side does not read: {queued} bytes of answers wait for it, the limit is {limit}")]
+    Unread {
+        /// Bytes that wait to be written.
+        queued: usize,
+        /// How many may ([`Options::outgoing`](crate::Options) and `unread` together).
+        limit: usize,
+    },
+    /// What the owner of the connection said when it ended it.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// Bytes from a peer, fit for a terminal.
+struct Shown<'a>(&'a [u8]);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}

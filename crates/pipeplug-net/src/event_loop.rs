@@ -1,0 +1,356 @@
+//! One thread that waits for any number of descriptors.
+
+use std::cmp::Ordering as Order;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+
+use crate::connection::{ConnectError, Connection, Endpoint};
+use crate::handler::Handler;
+use crate::lock::lock;
+use crate::options::Options;
+use crate::pool::Pool;
+use crate::sys;
+
+const WAKER: Token = Token(0);
+
+/// A thread that waits for the descriptors of any number of connections, and the threads that run their handlers.
+///
+/// A handle: cloning it is cheap. The thread ends when the last handle and the last connection are gone.
+#[derive(Clone)]
+pub struct EventLoop {
+    lifetime: Arc<Lifetime>,
+}
+
+/// Ends the thread when the last holder drops it.
+struct Lifetime {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    registry: Registry,
+    waker: Waker,
+    state: Mutex<State>,
+    stopping: AtomicBool,
+    next_token: AtomicUsize,
+    pool: Arc<Pool>,
+}
+
+#[derive(Default)]
+struct State {
+    sources: HashMap<Token, Arc<dyn Source>>,
+    /// Sources that are ready without epoll's word: kinds that it refuses, and readers that gave way to others.
+    ready: Vec<Token>,
+    timers: BinaryHeap<Timer>,
+}
+
+/// What the thread tells when its descriptor is ready.
+pub(crate) trait Source: Send + Sync {
+    fn ready(self: Arc<Self>, readable: bool, writable: bool);
+}
+
+struct Timer {
+    at: Instant,
+    run: Box<dyn FnOnce() + Send>,
+}
+
+/// A descriptor's place in the loop.
+pub(crate) struct Registration {
+    events: EventLoop,
+    token: Token,
+    /// Whether epoll watches it; what epoll refuses is always ready.
+    polled: bool,
+}
+
+impl EventLoop {
+    /// Starts a loop with a thread of its own.
+    ///
+    /// # Errors
+    /// Where the system gives no epoll descriptor or no thread.
+    pub fn new() -> io::Result<Self> {
+        Self::with_handler_threads(crate::pool::DEFAULT_THREADS)
+    }
+
+    /// As [`EventLoop::new`], with at most `threads` (1 or more) threads to run handlers of all connections.
+    ///
+    /// # Errors
+    /// Where the system gives no epoll descriptor or no thread.
+    pub fn with_handler_threads(threads: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let shared = Arc::new(Shared {
+            registry: poll.registry().try_clone()?,
+            waker: Waker::new(poll.registry(), WAKER)?,
+            state: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            next_token: AtomicUsize::new(WAKER.0 + 1),
+            pool: Pool::new(threads.max(1)),
+        });
+        let thread = Arc::clone(&shared);
+        std::thread::Builder::new().name("pipeplug-loop".into()).spawn(move || thread.run(poll))?;
+        Ok(Self { lifetime: Arc::new(Lifetime { shared }) })
+    }
+
+    /// The loop that a process shares where nobody asks for another.
+    ///
+    /// # Errors
+    /// As for [`EventLoop::new`], at the first call.
+    pub fn shared() -> io::Result<Self> {
+        static SHARED: OnceLock<EventLoop> = OnceLock::new();
+        if let Some(events) = SHARED.get() {
+            return Ok(events.clone());
+        }
+        let events = Self::new()?;
+        Ok(SHARED.get_or_init(|| events).clone())
+    }
+
+    /// Makes a connection of two descriptors: `reader` brings the peer's chunks, `writer` takes ours.
+    ///
+    /// # Errors
+    /// Where a descriptor is closed, of the wrong direction, or cannot be watched.
+    pub fn connect(
+        &self,
+        reader: Endpoint,
+        writer: Endpoint,
+        options: Options,
+        handler: impl Handler,
+    ) -> Result<Connection, ConnectError> {
+        Connection::open(self.clone(), reader, writer, options, Arc::new(handler))
+    }
+
+    /// Calls `ready` on the loop's thread each time that `fd` becomes readable, until it says [`Watch::End`].
+    ///
+    /// `ready` must not block: it reads until nothing is left. It is called once more for what is there already.
+    ///
+    /// # Errors
+    /// Where the descriptor cannot be watched.
+    pub fn watch(
+        &self,
+        fd: OwnedFd,
+        ready: impl FnMut(BorrowedFd<'_>) -> Watch + Send + 'static,
+    ) -> io::Result<()> {
+        let watched = Arc::new(Watched { inner: Mutex::new(None) });
+        let registration = self.register(fd.as_fd(), Interest::READABLE, watched.clone())?;
+        *lock(&watched.inner) = Some(WatchedInner { fd, registration, ready: Box::new(ready) });
+        // An event that came ahead of the line above found nothing to call.
+        self.mark_ready(lock(&watched.inner).as_ref().map(|w| w.registration.token));
+        Ok(())
+    }
+
+    /// Calls `run` on the loop's thread after `delay`; `run` must not block.
+    pub fn after(&self, delay: Duration, run: impl FnOnce() + Send + 'static) {
+        let timer = Timer { at: Instant::now() + delay, run: Box::new(run) };
+        let mut state = lock(&self.inner().state);
+        let earliest = state.timers.peek().is_none_or(|first| timer.at < first.at);
+        state.timers.push(timer);
+        drop(state);
+        if earliest {
+            self.wake();
+        }
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.inner().pool
+    }
+
+    pub(crate) fn register(
+        &self,
+        fd: BorrowedFd<'_>,
+        interest: Interest,
+        source: Arc<dyn Source>,
+    ) -> io::Result<Registration> {
+        let token = Token(self.inner().next_token.fetch_add(1, Ordering::Relaxed));
+        lock(&self.inner().state).sources.insert(token, source);
+        match sys::register(&self.inner().registry, fd, token, interest) {
+            Ok(polled) => {
+                if !polled {
+                    self.mark_ready(Some(token));
+                }
+                Ok(Registration { events: self.clone(), token, polled })
+            }
+            Err(e) => {
+                lock(&self.inner().state).sources.remove(&token);
+                Err(e)
+            }
+        }
+    }
+
+    fn mark_ready(&self, token: Option<Token>) {
+        if let Some(token) = token {
+            lock(&self.inner().state).ready.push(token);
+            self.wake();
+        }
+    }
+
+    fn inner(&self) -> &Shared {
+        &self.lifetime.shared
+    }
+
+    fn wake(&self) {
+        self.inner().wake();
+    }
+}
+
+impl std::fmt::Debug for EventLoop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sources = lock(&self.inner().state).sources.len();
+        f.debug_struct("EventLoop").field("sources", &sources).finish()
+    }
+}
+
+impl Drop for Lifetime {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.pool.stop();
+        self.shared.wake();
+    }
+}
+
+impl Shared {
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            // An eventfd refuses only when its counter is full, and then the thread is awake anyway.
+            tracing::error!(%error, "the event loop cannot be woken");
+        }
+    }
+
+    fn run(&self, mut poll: Poll) {
+        let mut events = Events::with_capacity(256);
+        let mut due = Vec::new();
+        while !self.stopping.load(Ordering::Acquire) {
+            if let Err(error) = poll.poll(&mut events, self.timeout()) {
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                // epoll_wait(2) fails otherwise only for a descriptor that is none: nothing can be served any more.
+                tracing::error!(%error, "the event loop ends");
+                return;
+            }
+            for event in &events {
+                let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+                let writable = event.is_writable() || event.is_write_closed() || event.is_error();
+                self.tell(event.token(), readable, writable);
+            }
+            for token in std::mem::take(&mut lock(&self.state).ready) {
+                self.tell(token, true, true);
+            }
+            self.take_due(&mut due);
+            due.drain(..).for_each(|run| run());
+        }
+    }
+
+    fn tell(&self, token: Token, readable: bool, writable: bool) {
+        // Not under the lock: a source registers and takes itself out from in here.
+        let source = lock(&self.state).sources.get(&token).cloned();
+        if let Some(source) = source {
+            source.ready(readable, writable);
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let state = lock(&self.state);
+        if !state.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        state.timers.peek().map(|timer| timer.at.saturating_duration_since(Instant::now()))
+    }
+
+    fn take_due(&self, due: &mut Vec<Box<dyn FnOnce() + Send>>) {
+        let mut state = lock(&self.state);
+        if state.timers.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while state.timers.peek().is_some_and(|timer| timer.at <= now) {
+            due.extend(state.timers.pop().map(|timer| timer.run));
+        }
+    }
+}
+
+impl Registration {
+    /// Watches for `interest`; what is ready already is reported again.
+    pub(crate) fn arm(&self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        if self.polled {
+            sys::reregister(&self.events.inner().registry, fd, self.token, interest)
+        } else {
+            self.events.mark_ready(Some(self.token));
+            Ok(())
+        }
+    }
+
+    /// Stops watching, for as long as another thread does the reading.
+    pub(crate) fn disarm(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        if self.polled {
+            sys::reregister(&self.events.inner().registry, fd, self.token, sys::no_interest())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes the descriptor out of the loop; it must not have been closed yet.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+        if self.polled
+            && let Err(error) = sys::deregister(&self.events.inner().registry, fd)
+        {
+            tracing::debug!(%error, "a descriptor was not registered any more");
+        }
+        let source = lock(&self.events.inner().state).sources.remove(&self.token);
+        drop(source); // outside of the lock: it may be the last holder of a connection
+    }
+}
+
+/// Whether to go on watching a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// Call again when it is readable next.
+    Continue,
+    /// Close it.
+    End,
+}
+
+struct Watched {
+    inner: Mutex<Option<WatchedInner>>,
+}
+
+struct WatchedInner {
+    fd: OwnedFd,
+    registration: Registration,
+    ready: Box<dyn FnMut(BorrowedFd<'_>) -> Watch + Send>,
+}
+
+impl Source for Watched {
+    fn ready(self: Arc<Self>, _readable: bool, _writable: bool) {
+        let mut inner = lock(&self.inner);
+        let Some(watched) = inner.as_mut() else { return };
+        if (watched.ready)(watched.fd.as_fd()) == Watch::End
+            && let Some(watched) = inner.take()
+        {
+            watched.registration.remove(watched.fd.as_fd());
+        }
+    }
+}
+
+impl PartialEq for Timer {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Timer {}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timer {
+    /// The heap gives the greatest first; the earliest is to be the greatest.
+    fn cmp(&self, other: &Self) -> Order {
+        other.at.cmp(&self.at)
+    }
+}

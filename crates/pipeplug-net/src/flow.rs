@@ -1,0 +1,147 @@
+//! Flow control of requests and one-ways: who may send how much before a handler takes it. No I/O, no clock.
+//!
+//! Both sides count from the connection's first chunk, so that it does not matter when either learns that the
+//! other one counts too (docs/protocol.md, "Flow control").
+
+/// What a chunk weighs beside its command and buffer: it bounds their number too.
+const CHUNK_WEIGHT: u64 = 64;
+
+/// The feature's name in `pipeplug.features`.
+pub(crate) const FEATURE: &str = "flow";
+
+/// What a request or one-way counts for.
+pub(crate) fn weight(command_len: usize, buffer_len: usize) -> u64 {
+    CHUNK_WEIGHT + command_len as u64 + buffer_len as u64
+}
+
+/// The sender's side.
+#[derive(Debug, Default)]
+pub(crate) struct SendWindow {
+    sent: u64,
+    credited: u64,
+    /// The peer's window, once it is known to count.
+    window: Option<u64>,
+}
+
+impl SendWindow {
+    /// Whether one more chunk may go out; it may overshoot the window once.
+    pub(crate) fn is_open(&self) -> bool {
+        self.window.is_none_or(|window| self.sent.saturating_sub(self.credited) < window.max(1))
+    }
+
+    pub(crate) fn sent(&mut self, weight: u64) {
+        self.sent = self.sent.saturating_add(weight);
+    }
+
+    pub(crate) fn negotiated(&mut self, window: u64) {
+        self.window = Some(window);
+    }
+
+    /// The peer has taken so much in all; a total that goes back or past what was sent is none.
+    pub(crate) fn credit(&mut self, total: u64) -> bool {
+        let valid = (self.credited..=self.sent).contains(&total);
+        if valid {
+            self.credited = total;
+        }
+        valid
+    }
+}
+
+/// The receiver's side.
+#[derive(Debug)]
+pub(crate) struct ReceiveWindow {
+    taken: u64,
+    reported: u64,
+    window: u64,
+    active: bool,
+}
+
+impl ReceiveWindow {
+    pub(crate) fn new(window: usize) -> Self {
+        Self { taken: 0, reported: 0, window: window as u64, active: false }
+    }
+
+    pub(crate) fn negotiated(&mut self) {
+        self.active = true;
+    }
+
+    /// A handler has taken a chunk.
+    pub(crate) fn taken(&mut self, weight: u64) {
+        self.taken = self.taken.saturating_add(weight);
+    }
+
+    /// The total to report to the peer, at each half window.
+    pub(crate) fn report(&mut self) -> Option<u64> {
+        let due = self.active && self.taken - self.reported >= (self.window / 2).max(1);
+        due.then(|| {
+            self.reported = self.taken;
+            self.taken
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_negotiation_nothing_is_held_back() {
+        let mut window = SendWindow::default();
+        window.sent(u64::MAX);
+        assert!(window.is_open());
+    }
+
+    #[test]
+    fn a_full_window_opens_with_credit() {
+        let mut window = SendWindow::default();
+        window.sent(weight(4, 100));
+        window.negotiated(200);
+        assert!(window.is_open());
+        window.sent(weight(4, 100));
+        assert!(!window.is_open());
+        assert!(window.credit(168));
+        assert!(window.is_open());
+    }
+
+    #[test]
+    fn a_credit_that_cannot_be_is_refused() {
+        let mut window = SendWindow::default();
+        window.sent(100);
+        assert!(!window.credit(101));
+        assert!(window.credit(60));
+        assert!(!window.credit(59));
+    }
+
+    #[test]
+    fn what_was_taken_before_the_negotiation_is_reported_too() {
+        let mut window = ReceiveWindow::new(100);
+        window.taken(70);
+        assert_eq!(window.report(), None);
+        window.negotiated();
+        assert_eq!(window.report(), Some(70));
+        assert_eq!(window.report(), None);
+        window.taken(49);
+        assert_eq!(window.report(), None);
+        window.taken(1);
+        assert_eq!(window.report(), Some(120));
+    }
+
+    /// A sender and a receiver in memory, with windows of any size: they never stand still for good.
+    #[test]
+    fn two_sides_never_stand_still() {
+        for window in [0, 1, 2, 63, 64, 65, 1000] {
+            let (mut send, mut receive) = (SendWindow::default(), ReceiveWindow::new(window));
+            send.negotiated(window as u64);
+            receive.negotiated();
+            for len in 0..1000 {
+                let weight = weight(4, len % 7 * 50);
+                assert!(send.is_open(), "window {window}, chunk {len}");
+                send.sent(weight);
+                receive.taken(weight);
+                if let Some(total) = receive.report() {
+                    assert!(send.credit(total));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What a connection calls when the other side asks something.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use pipeplug_wire::{Chunk, Direction, ThreadId, command};
+
+use crate::connection::Connection;
+use crate::core::Core;
+use crate::error::CloseReason;
+
+/// Whatever went wrong in a handler; its message, with those of its sources, goes back to the caller.
+pub type HandlerError = Box<dyn Error + Send + Sync>;
+
+/// What answers the other side's requests and takes its one-ways.
+///
+/// Each method runs on a thread of the loop's handler pool and may block, call back, and panic: a panic is an
+/// error reply and a log line. Requests and one-ways start in the order in which they came, and several run at once.
+///
+/// A closure `Fn(&mut Incoming) -> Result<Reply, HandlerError>` is a handler.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers a request, or takes a one-way (whose reply is dropped, and whose error is logged).
+    ///
+    /// # Errors
+    /// Any error goes back to the caller as a `cmd.error` reply with its message.
+    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError>;
+
+    /// The other side sent `cmd.stop`: finish and leave.
+    fn stop(&self, connection: &Connection) {
+        let _ = connection;
+    }
+
+    /// The connection is at its end: nothing comes any more, and every handler has returned.
+    fn closed(&self, reason: &Arc<CloseReason>) {
+        let _ = reason;
+    }
+}
+
+impl<F> Handler for F
+where
+    F: Fn(&mut Incoming) -> Result<Reply, HandlerError> + Send + Sync + 'static,
+{
+    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        self(incoming)
+    }
+}
+
+/// A handler for a side that answers nothing: requests get an error, one-ways are logged.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Refuse;
+
+impl Handler for Refuse {
+    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        incoming.unknown()
+    }
+}
+
+/// What a handler answers: bytes.
+#[derive(Debug, Default)]
+pub struct Reply(pub(crate) Vec<u8>);
+
+macro_rules! reply_from {
+    ($($bytes:ty),*) => {$(
+        impl From<$bytes> for Reply {
+            fn from(bytes: $bytes) -> Self {
+                Self(bytes.into())
+            }
+        }
+    )*};
+}
+
+reply_from!(Vec<u8>, String, &str, &[u8], Box<[u8]>, std::borrow::Cow<'_, [u8]>);
+
+impl From<()> for Reply {
+    fn from((): ()) -> Self {
+        Self::empty()
+    }
+}
+
+impl Reply {
+    /// The reply of no bytes; also what a handler returns after it took the [`Responder`] away.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self(Vec::new())
+    }
+}
+
+/// A request or a one-way from the other side.
+#[derive(Debug)]
+pub struct Incoming {
+    connection: Connection,
+    chunk: Chunk,
+    /// Whether the handler's result is to be sent.
+    answerable: bool,
+}
+
+impl Incoming {
+    pub(crate) fn new(connection: Connection, chunk: Chunk) -> Self {
+        let answerable = chunk.direction == Direction::Request;
+        Self { connection, chunk, answerable }
+    }
+
+    /// What is asked.
+    #[must_use]
+    pub fn command(&self) -> &str {
+        &self.chunk.command
+    }
+
+    /// The bytes that came along.
+    #[must_use]
+    pub fn buffer(&self) -> &[u8] {
+        &self.chunk.buffer
+    }
+
+    /// The bytes that came along, without copying them; none are left behind.
+    #[must_use]
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.chunk.buffer)
+    }
+
+    /// The bytes that came along as text.
+    ///
+    /// # Errors
+    /// Where they are no UTF-8.
+    pub fn text(&self) -> Result<&str, std::str::Utf8Error> {
+        std::str::from_utf8(&self.chunk.buffer)
+    }
+
+    /// The whole chunk.
+    #[must_use]
+    pub fn chunk(&self) -> &Chunk {
+        &self.chunk
+    }
+
+    /// Whether nobody waits for an answer.
+    #[must_use]
+    pub fn is_one_way(&self) -> bool {
+        self.chunk.direction == Direction::OneWay
+    }
+
+    /// The connection that it came over, to call back.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Takes the right to answer away, to use it later and from any thread; `None` for a one-way, or the second time.
+    /// What the handler returns is then not sent.
+    #[must_use]
+    pub fn responder(&mut self) -> Option<Responder> {
+        std::mem::take(&mut self.answerable).then(|| {
+            let core = Arc::clone(self.connection.core());
+            core.defer();
+            Responder {
+                core: Some(core),
+                id: self.chunk.thread_id,
+                command: self.chunk.command.as_str().into(),
+            }
+        })
+    }
+
+    /// The answer of a handler that does not know the command.
+    ///
+    /// # Errors
+    /// Always: that is what it makes.
+    pub fn unknown(&self) -> Result<Reply, HandlerError> {
+        Err(format!("unknown command \"{}\"", self.command().escape_debug()).into())
+    }
+
+    /// Runs the handler and sends what it answers.
+    pub(crate) fn run(mut self, handler: &dyn Handler) {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler.incoming(&mut self)));
+        let peer = self.connection.name();
+        let command = &self.chunk.command;
+        let result = match result {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => Err(chain(&*error)),
+            Err(panic) => {
+                let shown = command.escape_debug();
+                let message = format!("the handler of \"{shown}\" panicked: {}", panic_message(&*panic));
+                tracing::error!(%peer, "{message}");
+                Err(message)
+            }
+        };
+        let core = self.connection.core();
+        match result {
+            Ok(reply) if self.answerable => core.respond(self.chunk.thread_id, command, reply.0),
+            Err(message) if self.answerable => {
+                core.respond(self.chunk.thread_id, command::ERROR, message.into_bytes());
+            }
+            Err(error) => {
+                let command = command.escape_debug();
+                tracing::warn!(%peer, %command, %error, "a handler failed, and nobody waits for its answer");
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+/// The right to answer one request, once, from any thread.
+///
+/// Dropping it unanswered sends an error.
+#[derive(Debug)]
+#[must_use = "dropping a responder answers with an error"]
+pub struct Responder {
+    /// `None` once it is answered.
+    core: Option<Arc<Core>>,
+    id: ThreadId,
+    command: Box<str>,
+}
+
+impl Responder {
+    /// Sends the reply. Where the connection has ended meanwhile, nobody waits for it any more.
+    ///
+    /// # Blocking
+    /// While more than [`Options::outgoing`](crate::Options) bytes wait to be written.
+    pub fn answer(mut self, reply: impl Into<Reply>) {
+        let command = std::mem::take(&mut self.command);
+        self.send(&command, reply.into().0);
+    }
+
+    /// Sends an error with this message.
+    ///
+    /// # Blocking
+    /// As for [`answer`](Responder::answer).
+    pub fn fail(mut self, message: &str) {
+        self.send(command::ERROR, message.as_bytes().to_vec());
+    }
+
+    fn send(&mut self, command: &str, buffer: Vec<u8>) {
+        if let Some(core) = self.core.take() {
+            core.respond(self.id, command, buffer);
+            core.deferred_done();
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if self.core.is_some() {
+            self.send(command::ERROR, b"the request was dropped without an answer".to_vec());
+        }
+    }
+}
+
+/// An error's message and its sources' in one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        // Some errors repeat their source in their own message.
+        if !message.ends_with(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        source = error.source();
+    }
+    message
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("with no message")
+}

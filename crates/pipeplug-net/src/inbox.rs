@@ -1,0 +1,328 @@
+//! What waits for a handler, and how many handlers run.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pipeplug_wire::{Chunk, ChunkRef, Direction, command};
+
+use crate::core::Core;
+use crate::dispatch::Got;
+use crate::flow::{ReceiveWindow, weight};
+use crate::handler::Incoming;
+use crate::lock::lock;
+use crate::options::{Hold, Options};
+use crate::pool::{Exhausted, Work};
+
+/// Handlers that take longer than this, on average, get a thread each as they come.
+const SLOW: Duration = Duration::from_micros(50);
+/// When no handler has returned for so long while others wait, one more thread comes.
+const STALL: Duration = Duration::from_millis(1);
+/// Jobs that one thread does before it lets other connections have their turn.
+const TURN: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    jobs: VecDeque<Chunk>,
+    weight: usize,
+    /// Threads at work for this connection, without those that wait for calls of their own.
+    running: usize,
+    /// Those, and answers that were taken away to be given later.
+    blocked: usize,
+    deferred: usize,
+    hold: Hold,
+    /// A moving average of what a handler takes.
+    usual: Duration,
+    /// Jobs begun so far, by which a stall is seen.
+    begun: u64,
+    watched: bool,
+    receive: ReceiveWindow,
+}
+
+impl Inbox {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            jobs: VecDeque::new(),
+            weight: 0,
+            running: 0,
+            blocked: 0,
+            deferred: 0,
+            hold: options.hold.clone(),
+            usual: Duration::ZERO,
+            begun: 0,
+            watched: false,
+            receive: ReceiveWindow::new(options.window),
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        self.hold != Hold::Nothing
+    }
+
+    /// Whether another thread is worth having.
+    fn wants_thread(&self, limit: usize) -> bool {
+        !self.jobs.is_empty()
+            && !self.is_held()
+            && self.running < limit
+            && (self.running == 0 || self.usual > SLOW)
+    }
+
+    fn pop(&mut self) -> Option<Chunk> {
+        if self.is_held() {
+            return None;
+        }
+        let chunk = self.jobs.pop_front()?;
+        let weight = weight(chunk.command.len(), chunk.buffer.len());
+        self.weight -= usize::try_from(weight).unwrap_or(usize::MAX).min(self.weight);
+        self.receive.taken(weight);
+        self.begun += 1;
+        Some(chunk)
+    }
+}
+
+/// Whether to go on reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admitted {
+    Yes,
+    /// More is held than the window says.
+    Full,
+}
+
+impl Core {
+    /// Takes a request or one-way in, on the reading thread.
+    pub(crate) fn admit(self: &Arc<Self>, got: Got<'_>) -> Admitted {
+        let chunk = got.as_ref();
+        let mut inbox = lock(&self.inbox);
+        if let Hold::AllBut(commands) = &inbox.hold
+            && commands.iter().any(|command| command == chunk.command)
+        {
+            drop(inbox);
+            self.run_apart(got.into_chunk());
+            return Admitted::Yes;
+        }
+        let weight = weight(chunk.command.len(), chunk.buffer.len());
+        let held = inbox.weight.saturating_add(usize::try_from(weight).unwrap_or(usize::MAX));
+        let limit = self.options.overrun;
+        if held > limit && !inbox.jobs.is_empty() {
+            drop(inbox);
+            self.overrun(&chunk, held, limit);
+            if chunk.direction == Direction::Request {
+                return Admitted::Full;
+            }
+            inbox = lock(&self.inbox);
+        }
+        inbox.weight = held;
+        inbox.jobs.push_back(got.into_chunk());
+        let full = held >= self.options.window;
+        let another = self.take_seat(&mut inbox);
+        let watch = !another && inbox.running > 0 && !inbox.watched && !inbox.is_held();
+        if watch {
+            inbox.watched = true;
+        }
+        let begun = inbox.begun;
+        drop(inbox);
+        if another {
+            self.seat();
+        } else if watch {
+            self.watch_for_stall(begun);
+        }
+        if full { Admitted::Full } else { Admitted::Yes }
+    }
+
+    /// More is held than even open calls excuse: a request is refused, and where one-ways come what waits for replies
+    /// behind them is given up, since those cannot be read without bound.
+    fn overrun(self: &Arc<Self>, chunk: &ChunkRef<'_>, held: usize, limit: usize) {
+        if chunk.direction == Direction::Request {
+            let message = format!(
+                "not taken: {held} bytes of requests and one-ways wait for handlers, the limit is {limit}"
+            );
+            self.send_control(chunk.thread_id, Direction::Response, command::ERROR, message.into_bytes());
+        } else {
+            self.give_up_calls(held, limit);
+        }
+    }
+
+    /// Lets handlers run from now on.
+    pub(crate) fn release(self: &Arc<Self>) {
+        let mut inbox = lock(&self.inbox);
+        inbox.hold = Hold::Nothing;
+        let another = self.take_seat(&mut inbox);
+        drop(inbox);
+        if another {
+            self.seat();
+        }
+        self.finish_if_idle();
+    }
+
+    /// Both sides count what they hold.
+    pub(crate) fn count_received(&self) {
+        lock(&self.inbox).receive.negotiated();
+    }
+
+    /// Weight that waits for a handler.
+    pub(crate) fn held(&self) -> usize {
+        lock(&self.inbox).weight
+    }
+
+    /// Whether nothing waits, runs, or is to be answered later.
+    pub(crate) fn is_idle(&self) -> bool {
+        let inbox = lock(&self.inbox);
+        inbox.jobs.is_empty() && inbox.running == 0 && inbox.blocked == 0 && inbox.deferred == 0
+    }
+
+    /// An answer was taken away from its handler.
+    pub(crate) fn defer(&self) {
+        lock(&self.inbox).deferred += 1;
+    }
+
+    /// It was given.
+    pub(crate) fn deferred_done(self: &Arc<Self>) {
+        lock(&self.inbox).deferred -= 1;
+        self.finish_if_idle();
+    }
+
+    /// Runs handlers until nothing waits: the work of a pool's thread.
+    pub(crate) fn serve(self: &Arc<Self>) {
+        let mut took = None;
+        for turn in 1.. {
+            let mut inbox = lock(&self.inbox);
+            if let Some(took) = took {
+                inbox.usual = (inbox.usual * 7 + took) / 8;
+            }
+            let leave = inbox.running > self.options.handlers.get();
+            let chunk = if leave { None } else { inbox.pop() };
+            let Some(chunk) = chunk else {
+                inbox.running -= 1;
+                drop(inbox);
+                self.finish_if_idle();
+                return;
+            };
+            let report = inbox.receive.report();
+            let room = inbox.weight < self.options.window;
+            let another = self.take_seat(&mut inbox);
+            drop(inbox);
+            if another {
+                self.seat();
+            }
+            if let Some(total) = report {
+                self.send_credit(total);
+            }
+            if room {
+                self.resume_reading();
+            }
+            let start = Instant::now();
+            self.run_incoming(chunk);
+            took = Some(start.elapsed());
+            if turn % TURN == 0 && self.events.pool().has_waiting() {
+                // Keeps its seat, and goes to the end of the line.
+                self.seat();
+                return;
+            }
+        }
+    }
+
+    fn run_incoming(self: &Arc<Self>, chunk: Chunk) {
+        match self.connection() {
+            Some(connection) => Incoming::new(connection, chunk).run(&*self.handler),
+            None => tracing::debug!(peer = %self.options.name, command = %chunk.command.escape_debug(),
+                "dropped: the connection was given up"),
+        }
+    }
+
+    /// A handler of this connection waits for the other side: another one may run.
+    pub(crate) fn handler_blocked(self: &Arc<Self>, exhausted: Option<Exhausted>) {
+        let mut inbox = lock(&self.inbox);
+        inbox.running -= 1;
+        inbox.blocked += 1;
+        let another = self.take_seat(&mut inbox);
+        drop(inbox);
+        if another {
+            self.seat();
+        } else if let Some(exhausted) = exhausted {
+            self.refuse_waiting(exhausted);
+        }
+    }
+
+    /// It goes on; for a moment one more than the limit may run.
+    pub(crate) fn handler_resumed(&self) {
+        let mut inbox = lock(&self.inbox);
+        inbox.running += 1;
+        inbox.blocked -= 1;
+    }
+
+    /// Counts one more thread in, if it is worth having.
+    fn take_seat(&self, inbox: &mut Inbox) -> bool {
+        let wanted = inbox.wants_thread(self.options.handlers.get());
+        if wanted {
+            inbox.running += 1;
+        }
+        wanted
+    }
+
+    /// Has a thread of the pool work for this connection; it was counted already.
+    fn seat(self: &Arc<Self>) {
+        if let Err(exhausted) = self.events.pool().submit(Work::Serve(Arc::clone(self))) {
+            self.refuse_waiting(exhausted);
+        }
+    }
+
+    /// No thread is left and all there may be wait for calls: refusing requests lets those end. One-ways wait on.
+    fn refuse_waiting(self: &Arc<Self>, exhausted: Exhausted) {
+        let mut inbox = lock(&self.inbox);
+        let (requests, rest) = std::mem::take(&mut inbox.jobs)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|chunk| chunk.direction == Direction::Request);
+        inbox.jobs = rest;
+        for chunk in &requests {
+            let weight = weight(chunk.command.len(), chunk.buffer.len());
+            inbox.weight -= usize::try_from(weight).unwrap_or(usize::MAX).min(inbox.weight);
+            inbox.receive.taken(weight);
+        }
+        drop(inbox);
+        let limit = exhausted.limit;
+        for chunk in requests {
+            let message = format!("not taken: all {limit} handler threads wait for calls of their own");
+            self.send_control(chunk.thread_id, Direction::Response, command::ERROR, message.into_bytes());
+        }
+    }
+
+    /// Runs one handler outside of the count, whatever is held back.
+    fn run_apart(self: &Arc<Self>, chunk: Chunk) {
+        self.defer();
+        let core = Arc::clone(self);
+        self.once(move || {
+            core.run_incoming(chunk);
+            core.deferred_done();
+        });
+    }
+
+    /// Runs something on a thread of the pool, outside of the connection's count.
+    pub(crate) fn once(&self, run: impl FnOnce() + Send + 'static) {
+        if let Err(Exhausted { limit }) = self.events.pool().submit(Work::Once(Box::new(run))) {
+            tracing::warn!(peer = %self.options.name, "all {limit} handler threads wait, others have to end first");
+        }
+    }
+
+    fn watch_for_stall(self: &Arc<Self>, begun: u64) {
+        let core = Arc::clone(self);
+        self.events.after(STALL, move || {
+            let mut inbox = lock(&core.inbox);
+            let limit = core.options.handlers.get();
+            if inbox.jobs.is_empty() || inbox.is_held() {
+                inbox.watched = false;
+                return;
+            }
+            // As many again as there are, so that a thousand sleepers are served within some ticks.
+            let stalled = inbox.begun == begun;
+            let more = if stalled { inbox.running.max(1).min(limit - limit.min(inbox.running)) } else { 0 };
+            let more = more.min(inbox.jobs.len());
+            inbox.running += more;
+            let begun = inbox.begun;
+            drop(inbox);
+            for _ in 0..more {
+                core.seat();
+            }
+            core.watch_for_stall(begun);
+        });
+    }
+}

@@ -1,0 +1,25 @@
+//! Locking that a panic elsewhere does not turn into another one.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Locks; a poisoned lock is taken as it is: no user code runs while this crate holds one, so that what it
+/// guards is whole.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for a notification, at most until `deadline`; spurious wake-ups are the caller's to expect.
+pub(crate) fn wait_until<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    deadline: Option<Instant>,
+) -> MutexGuard<'a, T> {
+    match deadline {
+        None => condvar.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        Some(deadline) => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a connection can be told: its format and its limits.
+
+use std::num::NonZeroUsize;
+
+use pipeplug_wire::{Format, Limits};
+
+/// The settings of a connection; [`Options::default`] is what a host wants.
+///
+/// Each limit bounds something that the peer can make grow.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// What the connection is called in logs and errors. Default: `"peer"`.
+    pub name: String,
+    /// The format to speak; `None`: the one that the peer's first chunk has, and nothing is sent before it.
+    /// Default: the standard format.
+    pub format: Option<Format>,
+    /// The largest command and buffer that are taken in. A longer chunk is skipped and refused.
+    pub limits: Limits,
+    /// Calls of ours that may wait for a reply at once. Default: 4,194,304.
+    pub calls: usize,
+    /// Bytes that wait to be written; past it a caller waits. Default: 4 MiB.
+    pub outgoing: usize,
+    /// Bytes of answers that may wait to be written past `outgoing` where nobody can be made to wait (replies to
+    /// pings, refusals); past it the connection ends. Default: 16 MiB.
+    pub unread: usize,
+    /// Weight, in bytes, of the peer's requests and one-ways that wait for a handler: 64 for each chunk and what
+    /// its command and buffer hold. A peer that negotiated `flow` keeps within it; from any other nothing more is
+    /// read while no call of ours is open. Default: 4 MiB.
+    pub window: usize,
+    /// Weight that may wait for a handler while calls of ours are open and reading has to go on. Past it requests
+    /// are refused, and where one-ways fill it our open calls fail. Default: 256 MiB.
+    pub overrun: usize,
+    /// Handlers of this connection that run at once; one that waits for a call of its own does not count.
+    /// Default: 256.
+    pub handlers: NonZeroUsize,
+    /// The most bytes that one read or one write moves; for tests of short reads and writes. Default: no bound.
+    pub transfer: NonZeroUsize,
+    /// Starts with incoming requests and one-ways held back until [`Connection::release`](crate::Connection::release).
+    pub hold: Hold,
+}
+
+/// Whether handlers run from the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Hold {
+    /// They do.
+    #[default]
+    Nothing,
+    /// Not before [`Connection::release`](crate::Connection::release), but for these commands.
+    AllBut(Vec<String>),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        const HANDLERS: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
+        Self {
+            name: "peer".into(),
+            format: Some(Format::Standard),
+            limits: Limits::default(),
+            calls: 4 << 20,
+            outgoing: 4 << 20,
+            unread: 16 << 20,
+            window: 4 << 20,
+            overrun: 256 << 20,
+            handlers: HANDLERS,
+            transfer: NonZeroUsize::MAX,
+            hold: Hold::Nothing,
+        }
+    }
+}

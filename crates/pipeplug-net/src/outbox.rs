@@ -1,0 +1,427 @@
+//! What waits to be written, and who writes it.
+//!
+//! Whoever has something to send writes it itself, straight from its own memory, where nothing else waits; while
+//! one thread writes, the others leave their chunks in the queue and go, and the writer takes all of them in one
+//! write (group commit). What the pipe does not take now is written by the loop's thread when it does.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use mio::Interest;
+use pipeplug_wire::{EncodeError, Format, Header};
+
+use crate::core::Core;
+use crate::error::CloseReason;
+use crate::event_loop::{Registration, Source};
+use crate::flow::{SendWindow, weight};
+use crate::lock::{lock, wait_until};
+use crate::options::Options;
+use crate::pool;
+use crate::sys::Stream;
+
+/// Chunks up to this size are copied next to each other; a larger buffer is written from where it is.
+const COPY_MAX: usize = 4096;
+/// Room for a chunk that is sent at once without any allocation.
+const STACK: usize = COPY_MAX + 256;
+/// How much small chunks gather in one piece of the queue.
+const GATHER: usize = 64 << 10;
+/// Pieces in one writev(2); Linux takes 1,024.
+const SLICES: usize = 64;
+/// After so many writes for others a caller leaves the rest to the loop's thread.
+const ROUNDS: usize = 16;
+
+/// Whether, and for what, a sender waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// A request or one-way: waits for room in the queue and in the peer's window.
+    HeldBack(Patience),
+    /// A reply of a handler: waits for room in the queue.
+    Reply,
+    /// What the reading thread itself sends, and `cmd.*`: never waits.
+    Control,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Wait,
+    None,
+}
+
+/// Why a chunk was not sent.
+#[derive(Debug)]
+pub(crate) enum SendFault {
+    Closed(Arc<CloseReason>),
+    Encode(EncodeError),
+    WouldBlock,
+    /// The connection has to end for this.
+    Fatal(CloseReason),
+}
+
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    room: Condvar,
+    outgoing: usize,
+    unread: usize,
+    transfer: NonZeroUsize,
+}
+
+struct State {
+    /// Who writes has taken it out.
+    stream: Option<Stream>,
+    registration: Option<Registration>,
+    queue: VecDeque<Piece>,
+    queued: usize,
+    format: Option<Format>,
+    window: SendWindow,
+    ending: Ending,
+    /// Threads that wait on `room`.
+    waiting: usize,
+}
+
+enum Ending {
+    No,
+    /// Nothing new but replies; the descriptor is closed when all is written.
+    AfterFlush,
+    Ended(Arc<CloseReason>),
+}
+
+/// Bytes to write; those before `start` have been.
+struct Piece {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Piece {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+impl Outbox {
+    pub(crate) fn new(stream: Stream, options: &Options) -> Self {
+        Self {
+            state: Mutex::new(State {
+                stream: Some(stream),
+                registration: None,
+                queue: VecDeque::new(),
+                queued: 0,
+                format: options.format,
+                window: SendWindow::default(),
+                ending: Ending::No,
+                waiting: 0,
+            }),
+            room: Condvar::new(),
+            outgoing: options.outgoing.max(1),
+            unread: options.unread,
+            transfer: options.transfer,
+        }
+    }
+
+    /// Sends a chunk: writes it, or leaves it in the queue.
+    pub(crate) fn send(
+        &self,
+        class: Class,
+        header: &Header<'_>,
+        body: Vec<u8>,
+        core: &Arc<Core>,
+    ) -> Result<(), SendFault> {
+        let mut state = self.wait_for_room(class)?;
+        let format = state.format.unwrap_or_default();
+        if let Class::HeldBack(_) = class {
+            state.window.sent(weight(header.command.len(), body.len()));
+        }
+        let head_len = header.encoded_len(format);
+        if state.queue.is_empty()
+            && head_len + COPY_MAX.min(body.len()) <= STACK
+            && let Some(stream) = state.stream.take()
+        {
+            let mut stack = [0; STACK];
+            let mut len = match header.encode(format, &mut stack) {
+                Ok(len) => len,
+                Err(error) => {
+                    state.stream = Some(stream);
+                    return Err(SendFault::Encode(error));
+                }
+            };
+            drop(state);
+            let large = body.len() > COPY_MAX;
+            if !large {
+                stack[len..len + body.len()].copy_from_slice(&body);
+                len += body.len();
+            }
+            let slices = [IoSlice::new(&stack[..len]), IoSlice::new(if large { &body } else { &[] })];
+            let written = stream.write(&slices[..1 + usize::from(large)], self.transfer.get());
+            let mut state = lock(&self.state);
+            let count = match written {
+                Ok(count) => count.unwrap_or(0),
+                Err(error) => {
+                    state.stream = Some(stream);
+                    return Err(SendFault::Fatal(CloseReason::WriteFailed(error)));
+                }
+            };
+            if large && count < len + body.len() {
+                state.push_front(Piece { bytes: body, start: count.saturating_sub(len) });
+            }
+            if count < len {
+                state.push_front(Piece { bytes: stack[count..len].to_vec(), start: 0 });
+            }
+            if state.queue.is_empty() && matches!(state.ending, Ending::No) {
+                state.stream = Some(stream);
+                return Ok(());
+            }
+            return self.pump(state, stream, core).map_err(SendFault::Fatal);
+        }
+        let was_empty = state.queue.is_empty();
+        state.append(format, header, body).map_err(SendFault::Encode)?;
+        let limit = self.outgoing.saturating_add(self.unread);
+        if class == Class::Control && state.queued > limit {
+            return Err(SendFault::Fatal(CloseReason::Unread { queued: state.queued, limit }));
+        }
+        match state.stream.take() {
+            Some(stream) if was_empty => self.pump(state, stream, core).map_err(SendFault::Fatal),
+            // Another thread writes and takes this along, or the loop's thread waits for the pipe.
+            stream => {
+                state.stream = stream;
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes what waits, as far as the pipe takes it.
+    pub(crate) fn flush(&self, core: &Arc<Core>) -> Result<(), CloseReason> {
+        let mut state = lock(&self.state);
+        match state.stream.take() {
+            Some(stream) => self.pump(state, stream, core),
+            None => Ok(()), // whoever writes now goes on until all is written
+        }
+    }
+
+    /// The format of the peer is known from its first chunk.
+    pub(crate) fn set_format(&self, format: Format) {
+        let mut state = lock(&self.state);
+        if state.format.is_none() {
+            state.format = Some(format);
+            self.room.notify_all();
+        }
+    }
+
+    pub(crate) fn negotiated(&self, window: u64) {
+        lock(&self.state).window.negotiated(window);
+    }
+
+    /// The peer's handlers have taken so much; `false` where that cannot be.
+    pub(crate) fn credit(&self, total: u64) -> bool {
+        let mut state = lock(&self.state);
+        let valid = state.window.credit(total);
+        if valid && state.waiting > 0 {
+            self.room.notify_all();
+        }
+        valid
+    }
+
+    /// Accepts nothing more but replies, and closes the descriptor when all is written.
+    pub(crate) fn close_after_flush(&self, core: &Arc<Core>) -> Result<(), CloseReason> {
+        let mut state = lock(&self.state);
+        if let Ending::No = state.ending {
+            state.ending = Ending::AfterFlush;
+        }
+        if state.waiting > 0 {
+            self.room.notify_all();
+        }
+        drop(state);
+        self.flush(core)
+    }
+
+    /// Forgets what waits and closes the descriptor.
+    pub(crate) fn end(&self, reason: &Arc<CloseReason>) {
+        let mut state = lock(&self.state);
+        if !matches!(state.ending, Ending::Ended(_)) {
+            state.ending = Ending::Ended(Arc::clone(reason));
+        }
+        state.queue.clear();
+        state.queued = 0;
+        if let Some(stream) = state.stream.take() {
+            state.close(stream);
+        }
+        self.room.notify_all();
+    }
+
+    /// No chunk will tell the format any more, and no credit will come.
+    pub(crate) fn reading_ended(&self) {
+        let mut state = lock(&self.state);
+        if state.format.is_none() {
+            state.ending = Ending::Ended(Arc::new(CloseReason::EndOfFile));
+        }
+        self.room.notify_all();
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn queued(&self) -> usize {
+        lock(&self.state).queued
+    }
+
+    fn wait_for_room(&self, class: Class) -> Result<MutexGuard<'_, State>, SendFault> {
+        let mut state = lock(&self.state);
+        while self.must_wait(&state, class)? {
+            if class == Class::HeldBack(Patience::None) {
+                return Err(SendFault::WouldBlock);
+            }
+            state.waiting += 1;
+            drop(state);
+            state = pool::while_blocked(|| {
+                let state = lock(&self.state);
+                // What changed between the two locks was told to nobody: look again ahead of sleeping.
+                match self.must_wait(&state, class) {
+                    Ok(true) => wait_until(&self.room, state, None),
+                    Ok(false) | Err(_) => state,
+                }
+            });
+            state.waiting -= 1;
+        }
+        Ok(state)
+    }
+
+    fn must_wait(&self, state: &State, class: Class) -> Result<bool, SendFault> {
+        let held_back = matches!(class, Class::HeldBack(_));
+        match &state.ending {
+            Ending::Ended(reason) => return Err(SendFault::Closed(Arc::clone(reason))),
+            Ending::AfterFlush if held_back => return Err(SendFault::Closed(Arc::new(CloseReason::Local))),
+            Ending::AfterFlush | Ending::No => {}
+        }
+        Ok(state.format.is_none()
+            || (class != Class::Control && state.queued >= self.outgoing)
+            || (held_back && !state.window.is_open()))
+    }
+
+    /// Writes until nothing waits or the pipe takes no more; gives the descriptor back in either case.
+    fn pump<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        stream: Stream,
+        core: &Arc<Core>,
+    ) -> Result<(), CloseReason> {
+        for round in 0.. {
+            if let Ending::Ended(_) = state.ending {
+                state.close(stream);
+                return Ok(());
+            }
+            if state.queue.is_empty() {
+                if let Ending::AfterFlush = state.ending {
+                    state.close(stream);
+                } else {
+                    state.stream = Some(stream);
+                }
+                break;
+            }
+            if round == ROUNDS {
+                return state.wait_writable(stream, core).map_err(CloseReason::WriteFailed);
+            }
+            let mut pieces = std::mem::take(&mut state.queue);
+            drop(state);
+            let written = self.write_pieces(&stream, &mut pieces);
+            state = lock(&self.state);
+            let (bytes, blocked) = match written {
+                Ok(written) => written,
+                Err(error) => {
+                    state.stream = Some(stream);
+                    return Err(CloseReason::WriteFailed(error));
+                }
+            };
+            state.queued -= bytes.min(state.queued);
+            // What came meanwhile goes behind what is left.
+            pieces.append(&mut state.queue);
+            state.queue = pieces;
+            if state.waiting > 0 && state.queued < self.outgoing {
+                self.room.notify_all();
+            }
+            if blocked && !matches!(state.ending, Ending::Ended(_)) {
+                return state.wait_writable(stream, core).map_err(CloseReason::WriteFailed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes pieces from the front, removes what was written; gives the bytes and whether the pipe is full.
+    fn write_pieces(&self, stream: &Stream, pieces: &mut VecDeque<Piece>) -> io::Result<(usize, bool)> {
+        let mut total = 0;
+        while !pieces.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
+                *slice = IoSlice::new(piece.rest());
+                count += 1;
+            }
+            let Some(mut written) = stream.write(&slices[..count], self.transfer.get())? else {
+                return Ok((total, true));
+            };
+            total += written;
+            while written > 0
+                && let Some(piece) = pieces.front_mut()
+            {
+                let step = written.min(piece.rest().len());
+                piece.start += step;
+                written -= step;
+                if piece.rest().is_empty() {
+                    pieces.pop_front();
+                }
+            }
+        }
+        Ok((total, false))
+    }
+}
+
+impl State {
+    fn append(&mut self, format: Format, header: &Header<'_>, body: Vec<u8>) -> Result<(), EncodeError> {
+        let needed = header.encoded_len(format) + if body.len() <= COPY_MAX { body.len() } else { 0 };
+        let room = if self.queue.is_empty() { COPY_MAX } else { GATHER };
+        if !self.queue.back().is_some_and(|last| last.bytes.capacity() - last.bytes.len() >= needed) {
+            self.queue.push_back(Piece { bytes: Vec::with_capacity(needed.max(room)), start: 0 });
+        }
+        let Some(last) = self.queue.back_mut() else { unreachable!("a piece was just put there") };
+        let before = last.bytes.len();
+        if let Err(error) = header.encode_to(format, &mut last.bytes) {
+            if last.rest().is_empty() {
+                self.queue.pop_back();
+            }
+            return Err(error);
+        }
+        if body.len() <= COPY_MAX {
+            last.bytes.extend_from_slice(&body);
+            self.queued += last.bytes.len() - before;
+        } else {
+            self.queued += last.bytes.len() - before + body.len();
+            self.queue.push_back(Piece { bytes: body, start: 0 });
+        }
+        Ok(())
+    }
+
+    fn push_front(&mut self, piece: Piece) {
+        self.queued += piece.rest().len();
+        self.queue.push_front(piece);
+    }
+
+    fn wait_writable(&mut self, stream: Stream, core: &Arc<Core>) -> io::Result<()> {
+        let armed = match &self.registration {
+            Some(registration) => registration.arm(stream.as_fd(), Interest::WRITABLE),
+            None => core
+                .events
+                .register(stream.as_fd(), Interest::WRITABLE, Arc::<Core>::clone(core) as Arc<dyn Source>)
+                .map(|registration| self.registration = Some(registration)),
+        };
+        self.stream = Some(stream);
+        armed
+    }
+
+    fn close(&mut self, stream: Stream) {
+        if let Some(registration) = self.registration.take() {
+            registration.remove(stream.as_fd());
+        }
+        if !matches!(self.ending, Ending::Ended(_)) {
+            self.ending = Ending::Ended(Arc::new(CloseReason::Local));
+        }
+        drop(stream);
+    }
+}

@@ -1,0 +1,167 @@
+//! The threads that run handlers.
+//!
+//! A thread is started when there is work and no idle one, and ends after it had none for [`KEEP`]. How many work for
+//! one connection is the connection's to say (`inbox.rs`); a thread that waits for a call of its own, or for room to
+//! send, does not count there, so that handlers may nest to any depth.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::core::Core;
+use crate::lock::{lock, wait_until};
+
+/// Threads of one pool, unless said otherwise.
+pub(crate) const DEFAULT_THREADS: usize = 1024;
+
+/// How long a thread stays without work.
+const KEEP: Duration = Duration::from_secs(5);
+
+pub(crate) struct Pool {
+    state: Mutex<State>,
+    work: Condvar,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Work>,
+    threads: usize,
+    idle: usize,
+    /// Threads that wait for a call of their own, or for room to send.
+    blocked: usize,
+    stopping: bool,
+}
+
+pub(crate) enum Work {
+    /// Run jobs of this connection until it has none.
+    Serve(Arc<Core>),
+    /// One thing outside of any connection's count.
+    Once(Box<dyn FnOnce() + Send>),
+}
+
+/// No thread will take the work: all there may be wait for calls of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exhausted {
+    pub(crate) limit: usize,
+}
+
+thread_local! {
+    /// Whose handler this thread runs.
+    static SERVING: RefCell<Option<(Arc<Pool>, Option<Arc<Core>>)>> = const { RefCell::new(None) };
+}
+
+impl Pool {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), work: Condvar::new(), limit })
+    }
+
+    /// Has a thread do `work`; an error where none ever might.
+    pub(crate) fn submit(self: &Arc<Self>, work: Work) -> Result<(), Exhausted> {
+        let mut state = lock(&self.state);
+        state.queue.push_back(work);
+        if state.idle >= state.queue.len() {
+            drop(state);
+            self.work.notify_one();
+            return Ok(());
+        }
+        if state.threads < self.limit {
+            state.threads += 1;
+            drop(state);
+            let pool = Arc::clone(self);
+            let Err(error) =
+                std::thread::Builder::new().name("pipeplug-handler".into()).spawn(move || pool.run())
+            else {
+                return Ok(());
+            };
+            tracing::warn!(%error, "no further handler thread can be started");
+            state = lock(&self.state);
+            state.threads -= 1;
+        }
+        if state.idle == 0 && state.blocked >= state.threads {
+            return Err(Exhausted { limit: state.threads });
+        }
+        Ok(())
+    }
+
+    /// Whether work waits that no thread has taken.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !lock(&self.state).queue.is_empty()
+    }
+
+    /// Idle threads end; busy ones when they are done.
+    pub(crate) fn stop(&self) {
+        lock(&self.state).stopping = true;
+        self.work.notify_all();
+    }
+
+    fn run(self: Arc<Self>) {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(work) = state.queue.pop_front() {
+                drop(state);
+                self.do_work(work);
+                state = lock(&self.state);
+                continue;
+            }
+            let until = Instant::now() + KEEP;
+            state.idle += 1;
+            while state.queue.is_empty() && !state.stopping && Instant::now() < until {
+                state = wait_until(&self.work, state, Some(until));
+            }
+            state.idle -= 1;
+            if state.queue.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
+    }
+
+    fn do_work(self: &Arc<Self>, work: Work) {
+        let (core, once) = match work {
+            Work::Serve(core) => (Some(core), None),
+            Work::Once(once) => (None, Some(once)),
+        };
+        SERVING.set(Some((Arc::clone(self), core.clone())));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if let Some(core) = core {
+                core.serve();
+            }
+            if let Some(once) = once {
+                once();
+            }
+        }));
+        SERVING.set(None);
+        if result.is_err() {
+            tracing::error!("a call-back of a connection panicked");
+        }
+    }
+
+    fn count_blocked(&self, change: isize) -> Option<Exhausted> {
+        let mut state = lock(&self.state);
+        state.blocked = state.blocked.saturating_add_signed(change);
+        (change > 0
+            && !state.queue.is_empty()
+            && state.idle == 0
+            && state.threads >= self.limit
+            && state.blocked >= state.threads)
+            .then_some(Exhausted { limit: state.threads })
+    }
+}
+
+/// Runs what may block until something comes from the other side; where this is a handler's thread, another one takes
+/// its place for so long.
+pub(crate) fn while_blocked<T>(wait: impl FnOnce() -> T) -> T {
+    let Some((pool, core)) = SERVING.with_borrow(Clone::clone) else { return wait() };
+    let exhausted = pool.count_blocked(1);
+    if let Some(core) = &core {
+        core.handler_blocked(exhausted);
+    }
+    let result = wait();
+    pool.count_blocked(-1);
+    if let Some(core) = &core {
+        core.handler_resumed();
+    }
+    result
+}

@@ -1,0 +1,251 @@
+//! Reads and writes on raw descriptors, and their registration with mio.
+//!
+//! The only module of this crate that holds `unsafe` and that sees a [`RawFd`](std::os::fd::RawFd).
+
+use std::fs::OpenOptions;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::stat::{SFlag, fstat};
+
+/// The largest write that a pipe which polls writable takes whole: one page, `PIPE_BUF` of pipe(7).
+const POLLED_WRITE_MAX: usize = 4096;
+
+/// A descriptor and how to use it without ever blocking on it.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    fd: OwnedFd,
+    mode: Mode,
+}
+
+/// How a read or a write is kept from blocking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// `O_NONBLOCK` is set: the open file description is ours alone.
+    Nonblocking,
+    /// A socket that may be shared: `MSG_DONTWAIT` with each operation, no flag is touched.
+    Socket,
+    /// Anything else that may be shared (a terminal, a pipe that cannot be reopened): asked by poll(2) before
+    /// each operation, written a page at a time.
+    Polled,
+}
+
+/// What a read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    Data(usize),
+    End,
+    WouldBlock,
+}
+
+impl Stream {
+    /// Takes a descriptor whose open file description nobody else uses, and sets `O_NONBLOCK` on it.
+    pub(crate) fn exclusive(fd: OwnedFd) -> io::Result<Self> {
+        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+        if !flags.contains(OFlag::O_NONBLOCK) {
+            fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        }
+        Ok(Self { fd, mode: Mode::Nonblocking })
+    }
+
+    /// Takes a descriptor that another process may share: none of its flags is changed.
+    ///
+    /// A pipe is opened anew through `/proc/self/fd`, which gives an open file description of our own
+    /// (proc_pid_fd(5)); where that fails, poll(2) is asked ahead of each operation.
+    pub(crate) fn shared(fd: OwnedFd) -> io::Result<Self> {
+        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+        match SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFSOCK => Ok(Self { fd, mode: Mode::Socket }),
+            SFlag::S_IFIFO if !cfg!(pipeplug_portable) => match reopen(&fd, flags) {
+                Ok(own) => Ok(Self { fd: own, mode: Mode::Nonblocking }),
+                Err(_) => Ok(Self { fd, mode: Mode::Polled }), // no /proc, or a pipe of another user
+            },
+            _ => Ok(Self { fd, mode: Mode::Polled }),
+        }
+    }
+
+    /// Appends at most `max` bytes to `into`, whose spare room must hold them.
+    pub(crate) fn read(&self, into: &mut Vec<u8>, max: usize) -> io::Result<Read> {
+        let max = max.min(into.capacity() - into.len());
+        debug_assert!(max > 0, "a read of nothing cannot be told from the end of the file");
+        if self.mode == Mode::Polled && !poll_now(self.fd.as_fd(), PollFlags::POLLIN)? {
+            return Ok(Read::WouldBlock);
+        }
+        let room = into.spare_capacity_mut().as_mut_ptr().cast::<libc::c_void>();
+        let fd = self.fd.as_raw_fd();
+        let count = retry(|| match self.mode {
+            // SAFETY: `room` points to at least `max` writable bytes, the spare room of `into`.
+            Mode::Socket => unsafe { libc::recv(fd, room, max, libc::MSG_DONTWAIT) },
+            // SAFETY: as above.
+            Mode::Nonblocking | Mode::Polled => unsafe { libc::read(fd, room, max) },
+        });
+        match count {
+            Ok(0) => Ok(Read::End),
+            Ok(count) => {
+                // SAFETY: the kernel has filled `count` bytes (at most `max`) behind the old length.
+                unsafe { into.set_len(into.len() + count) };
+                Ok(Read::Data(count))
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Read::WouldBlock),
+            // What a terminal gives once its other side is gone (pty(7)).
+            Err(e) if e.raw_os_error() == Some(libc::EIO) => Ok(Read::End),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes what the descriptor takes now, at most `max` bytes; `None` where it takes nothing.
+    pub(crate) fn write(&self, slices: &[IoSlice<'_>], max: usize) -> io::Result<Option<usize>> {
+        let max = if self.mode == Mode::Polled {
+            if !poll_now(self.fd.as_fd(), PollFlags::POLLOUT)? {
+                return Ok(None);
+            }
+            max.min(POLLED_WRITE_MAX)
+        } else {
+            max
+        };
+        let fd = self.fd.as_raw_fd();
+        let total: usize = slices.iter().map(|s| s.len()).sum();
+        let result = if total > max {
+            // One slice, cut: the rest comes with the next write.
+            let Some(first) = slices.iter().find(|s| !s.is_empty()) else { return Ok(Some(0)) };
+            let cut = [IoSlice::new(&first[..first.len().min(max)])];
+            self.write_vectored(fd, &cut)
+        } else {
+            self.write_vectored(fd, slices)
+        };
+        match result {
+            Ok(count) => Ok(Some(count)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn write_vectored(&self, fd: libc::c_int, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let vectors = slices.as_ptr().cast::<libc::iovec>();
+        let count = slices.len().min(libc::UIO_MAXIOV as usize);
+        retry(|| match (self.mode, slices) {
+            (Mode::Socket, _) => {
+                // SAFETY: all zeroes is a valid msghdr.
+                let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+                message.msg_iov = vectors.cast_mut();
+                message.msg_iovlen = count as _;
+                // SAFETY: `message` names `count` vectors; IoSlice has the layout of iovec, as std promises.
+                unsafe { libc::sendmsg(fd, &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }
+            }
+            // SAFETY: the slice is readable for its length.
+            (_, [one]) => unsafe { libc::write(fd, one.as_ptr().cast(), one.len()) },
+            // SAFETY: IoSlice has the layout of iovec, as std promises; `count` of them are there.
+            _ => unsafe { libc::writev(fd, vectors, count as libc::c_int) },
+        })
+    }
+
+    /// Waits until the descriptor is readable or at its end, or `bell` is readable; `false` when `deadline` came first.
+    pub(crate) fn wait_readable(&self, bell: &impl AsFd, deadline: Option<Instant>) -> io::Result<bool> {
+        let readable = PollFlags::POLLIN;
+        poll_until(
+            &mut [PollFd::new(self.fd.as_fd(), readable), PollFd::new(bell.as_fd(), readable)],
+            deadline,
+        )
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Adds a descriptor to epoll, edge-triggered; `false` where epoll refuses its kind (regular files, /dev/null):
+/// those never block.
+pub(crate) fn register(
+    registry: &Registry,
+    fd: BorrowedFd<'_>,
+    token: Token,
+    interest: Interest,
+) -> io::Result<bool> {
+    match registry.register(&mut SourceFd(&fd.as_raw_fd()), token, interest) {
+        Ok(()) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Changes what is watched; what is ready already is reported once more.
+pub(crate) fn reregister(
+    registry: &Registry,
+    fd: BorrowedFd<'_>,
+    token: Token,
+    interest: Interest,
+) -> io::Result<()> {
+    registry.reregister(&mut SourceFd(&fd.as_raw_fd()), token, interest)
+}
+
+/// Takes a descriptor out of epoll.
+pub(crate) fn deregister(registry: &Registry, fd: BorrowedFd<'_>) -> io::Result<()> {
+    registry.deregister(&mut SourceFd(&fd.as_raw_fd()))
+}
+
+/// An interest in nothing that a pipe or socket reports in ordinary life: mio has no empty interest.
+pub(crate) fn no_interest() -> Interest {
+    #[cfg(target_os = "linux")]
+    return Interest::PRIORITY;
+    #[cfg(not(target_os = "linux"))]
+    return Interest::READABLE;
+}
+
+fn reopen(fd: &OwnedFd, flags: OFlag) -> io::Result<OwnedFd> {
+    let mut options = OpenOptions::new();
+    match flags & OFlag::O_ACCMODE {
+        OFlag::O_RDONLY => options.read(true),
+        OFlag::O_WRONLY => options.write(true),
+        _ => options.read(true).write(true),
+    };
+    // std opens with O_CLOEXEC.
+    let file = options.custom_flags(libc::O_NONBLOCK).open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    Ok(file.into())
+}
+
+fn retry(mut operation: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
+    loop {
+        let count = operation();
+        if let Ok(count) = usize::try_from(count) {
+            return Ok(count);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn poll_now(fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<bool> {
+    poll_until(&mut [PollFd::new(fd, flags)], Some(Instant::now()))
+}
+
+fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
+            // Rounded up, so that the last millisecond is slept and not spun; far deadlines are waited for in parts.
+            let left = deadline.saturating_duration_since(Instant::now());
+            PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+        });
+        match nix::poll::poll(fds, timeout) {
+            // Hang-ups and errors count as ready: the operation itself says which.
+            Ok(count) if count > 0 => return Ok(true),
+            Ok(_) | Err(Errno::EINTR) => {
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return Ok(false);
+                }
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
