@@ -1,0 +1,235 @@
+//! What is said of a guest that cannot be started.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use pipeplug_host::process::{Launch, SpawnError, spawn};
+use tempfile::TempDir;
+
+use crate::guest::{Script, write_file};
+
+fn fails(program: impl Into<PathBuf>) -> SpawnError {
+    spawn(&Launch::new(program)).expect_err("there is nothing to start")
+}
+
+/// A file of that content in a directory of its own.
+fn file(content: &[u8], mode: u32) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("guest");
+    write_file(&path, content, mode);
+    (dir, path)
+}
+
+/// The message is one line that names the path and ends without a full stop.
+fn message(error: &SpawnError, path: &Path) -> String {
+    let said = error.to_string();
+    assert!(!said.contains('\n') && !said.ends_with('.'), "{said}");
+    assert!(said.contains(path.to_str().unwrap()), "{said}");
+    said
+}
+
+/// An ELF header for `machine`, or for this one, which names a dynamic loader.
+fn elf(machine: Option<u16>, loader: &str) -> Vec<u8> {
+    let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+    let mut elf = own[..64].to_vec();
+    if let Some(machine) = machine {
+        elf[18..20].copy_from_slice(&machine.to_ne_bytes());
+    }
+    elf[32..40].copy_from_slice(&64u64.to_ne_bytes()); // e_phoff
+    elf[56..58].copy_from_slice(&1u16.to_ne_bytes()); // e_phnum
+    let len = loader.len() as u64 + 1;
+    let numbers = [120u64, 0, 0, len, len, 1]; // p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
+    elf.extend(3u32.to_ne_bytes()); // PT_INTERP
+    elf.extend(4u32.to_ne_bytes()); // readable
+    elf.extend(numbers.iter().flat_map(|number| number.to_ne_bytes()));
+    elf.extend(loader.as_bytes());
+    elf.push(0);
+    elf
+}
+
+#[test]
+fn no_such_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("guest");
+    let error = fails(&path);
+    assert!(matches!(&error, SpawnError::NotFound { path: p, link_target: None } if *p == path), "{error:?}");
+    assert!(message(&error, &path).contains("`PATH` is not searched"));
+
+    symlink("nowhere", &path).unwrap();
+    let error = fails(&path);
+    assert!(matches!(error, SpawnError::NotFound { link_target: Some(_), .. }), "{error:?}");
+    assert!(message(&error, &path).contains("a symbolic link to \"nowhere\""));
+
+    let (_dir, file) = file(b"", 0o755);
+    assert!(matches!(fails(file.join("below")), SpawnError::NotFound { .. }));
+    assert!(matches!(fails(""), SpawnError::NotFound { .. }));
+}
+
+#[test]
+fn a_name_without_a_slash_is_not_looked_up_in_path() {
+    let error = fails("sh");
+    let here = std::env::current_dir().unwrap().join("sh");
+    assert!(matches!(&error, SpawnError::NotFound { path, .. } if *path == here), "{error:?}");
+}
+
+#[test]
+fn not_executable() {
+    let (_dir, path) = file(b"#!/bin/sh\n", 0o644);
+    let error = fails(&path);
+    assert!(matches!(error, SpawnError::NotExecutable { mode: 0o644, .. }), "{error:?}");
+    assert!(message(&error, &path).contains("(mode 0644): run `chmod +x`"));
+}
+
+#[test]
+fn a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = fails(dir.path());
+    assert!(matches!(error, SpawnError::IsDirectory { .. }), "{error:?}");
+    message(&error, dir.path());
+}
+
+#[test]
+fn another_machine() {
+    let (_dir, path) = file(&elf(Some(83), "/lib/ld.so"), 0o755);
+    let error = fails(&path);
+    let SpawnError::WrongArchitecture { found, expected, .. } = &error else { panic!("{error:?}") };
+    assert!(found.starts_with("avr, "), "{found}");
+    assert!(expected.starts_with(std::env::consts::ARCH), "{expected}");
+    assert!(message(&error, &path).contains(found));
+}
+
+#[test]
+fn no_program_at_all() {
+    let mut damaged = elf(None, "/lib/ld.so");
+    damaged[54..56].copy_from_slice(&1u16.to_ne_bytes()); // e_phentsize
+    let cases: [(&[u8], &str); 3] = [
+        (b"", "it is empty"),
+        (b"echo hello\n", "neither a `#!` line"),
+        (&damaged, "its ELF header is damaged"),
+    ];
+    for (content, said) in cases {
+        let (_dir, path) = file(content, 0o755);
+        let error = fails(&path);
+        assert!(matches!(error, SpawnError::NotAProgram { .. }), "{error:?}");
+        assert!(message(&error, &path).contains(said), "{error}");
+    }
+    assert!(matches!(fails("/dev/null"), SpawnError::NotAProgram { found: "it is no regular file", .. }));
+}
+
+#[test]
+fn no_interpreter() {
+    let missing = |content: &[u8]| {
+        let (_dir, path) = file(content, 0o755);
+        let error = fails(&path);
+        let said = message(&error, &path);
+        let SpawnError::MissingInterpreter { interpreter, .. } = error else { panic!("{error:?}") };
+        (interpreter, said)
+    };
+    assert_eq!(missing(b"#! /nowhere/python3 -u\n").0, Path::new("/nowhere/python3"));
+    let (interpreter, said) = missing(b"#!/bin/sh\r\necho\r\n");
+    assert_eq!(interpreter, Path::new("/bin/sh\r"));
+    assert!(said.contains("CR LF"), "{said}");
+    assert_eq!(missing(&elf(None, "/nowhere/ld.so")).0, Path::new("/nowhere/ld.so"));
+
+    // A script whose interpreter is there, but lacks its own.
+    let (_dir, inner) = file(b"#!/nowhere/inner\n", 0o755);
+    assert_eq!(missing(format!("#!{}\n", inner.display()).as_bytes()).0, Path::new("/nowhere/inner"));
+}
+
+#[test]
+fn an_interpreter_that_may_not_be_executed() {
+    let (_dir, interpreter) = file(b"#!/bin/sh\n", 0o644);
+    let (_dir, path) = file(format!("#!{}\n", interpreter.display()).as_bytes(), 0o755);
+    let error = fails(&path);
+    assert!(matches!(error, SpawnError::AccessDenied { .. }), "{error:?}");
+    assert!(message(&error, &path).contains("its interpreter"));
+}
+
+#[test]
+fn open_for_writing() {
+    let script = Script::new("");
+    let path = script.path();
+    let _writer = fs::File::options().append(true).open(&path).unwrap();
+    let error = fails(&path);
+    assert!(matches!(error, SpawnError::Busy { .. }), "{error:?}");
+    message(&error, &path);
+}
+
+#[test]
+fn no_working_directory() {
+    let script = Script::new("");
+    let mut launch = script.launch();
+    launch.cwd = Some("/nowhere/at/all".into());
+    let error = spawn(&launch).unwrap_err();
+    assert!(matches!(error, SpawnError::BadWorkingDirectory { .. }), "{error:?}");
+    assert!(message(&error, &script.path()).contains("\"/nowhere/at/all\": No such file"));
+
+    launch.cwd = Some(script.path());
+    let error = spawn(&launch).unwrap_err();
+    assert!(message(&error, &script.path()).contains("Not a directory"), "{error}");
+}
+
+#[test]
+fn arguments_that_no_process_can_have() {
+    let script = Script::new("");
+    let said = |change: fn(&mut Launch)| {
+        let mut launch = script.launch();
+        change(&mut launch);
+        let error = spawn(&launch).unwrap_err();
+        assert!(matches!(error, SpawnError::BadArgument { .. }), "{error:?}");
+        message(&error, &script.path())
+    };
+    let nul = said(|launch| launch.args = vec!["ok".into(), "a\0b".into()]);
+    assert!(nul.contains("its argument 4 (\"a\\0b\"): it holds a NUL byte"), "{nul}");
+    assert!(said(|launch| launch.arg0 = Some("\0".into())).contains("its argument 0"));
+    assert!(said(|launch| launch.cwd = Some("\0".into())).contains("its working directory"));
+    assert!(
+        said(|launch| {
+            launch.env.set("A", "\0");
+        })
+        .contains("variable \"A\"")
+    );
+    assert!(
+        said(|launch| {
+            launch.env.set("A=B", "");
+        })
+        .contains("variable \"A=B\"")
+    );
+    assert!(
+        said(|launch| {
+            launch.env.set("", "");
+        })
+        .contains("variable \"\"")
+    );
+}
+
+#[test]
+fn too_many_arguments() {
+    let script = Script::new("");
+    let mut launch = script.launch();
+    launch.args = vec!["x".repeat(64 * 1024 * 1024).into()];
+    let error = spawn(&launch).unwrap_err();
+    assert!(matches!(error, SpawnError::Os { .. }), "{error:?}");
+    assert!(message(&error, &script.path()).contains("Argument list too long"));
+}
+
+#[test]
+fn a_failed_start_leaves_no_child() {
+    let (_dir, path) = file(b"", 0o755);
+    for _ in 0..3 {
+        fails(&path);
+    }
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let children: Vec<_> = threads
+        .filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).ok())
+        .flat_map(|pids| pids.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .filter(|pid| {
+            // A child that failed its exec still has the host's own name for a command.
+            let own = fs::read_to_string("/proc/self/comm").unwrap();
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.contains(&format!("({}) Z", own.trim_end()))
+        })
+        .collect();
+    assert!(children.is_empty(), "{children:?}");
+}
