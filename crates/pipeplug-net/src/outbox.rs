@@ -377,7 +377,7 @@ impl State {
     fn append(&mut self, format: Format, header: &Header<'_>, body: Vec<u8>) -> Result<(), EncodeError> {
         let needed = header.encoded_len(format) + if body.len() <= COPY_MAX { body.len() } else { 0 };
         let room = if self.queue.is_empty() { COPY_MAX } else { GATHER };
-        if !self.queue.back().is_some_and(|last| last.bytes.capacity() - last.bytes.len() >= needed) {
+        if self.queue.back().is_none_or(|last| last.bytes.capacity() - last.bytes.len() < needed) {
             self.queue.push_back(Piece { bytes: Vec::with_capacity(needed.max(room)), start: 0 });
         }
         let Some(last) = self.queue.back_mut() else { unreachable!("a piece was just put there") };

@@ -47,9 +47,11 @@ pub(crate) struct Exhausted {
     pub(crate) limit: usize,
 }
 
+/// The pool that a thread is of, and the connection whose handler it runs.
+type Serving = (Arc<Pool>, Option<Arc<Core>>);
+
 thread_local! {
-    /// Whose handler this thread runs.
-    static SERVING: RefCell<Option<(Arc<Pool>, Option<Arc<Core>>)>> = const { RefCell::new(None) };
+    static SERVING: RefCell<Option<Serving>> = const { RefCell::new(None) };
 }
 
 impl Pool {

@@ -1,5 +1,5 @@
 //! Two connections over two pipes, in one process.
-#![allow(dead_code, reason = "each test file uses some of it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::pipe;
 use std::time::Duration;
