@@ -68,12 +68,18 @@ pub(crate) fn run(project: &Project, args: &SamplesArgs) -> anyhow::Result<Outco
     for sample in &samples {
         for (index, spec) in sample.runs.iter().enumerate() {
             let title = format!("{} [{}/{}]", sample.name, index + 1, sample.runs.len());
-            if let Presence::Missing(line) = tools::require(&spec.needs).with_context(|| title.clone())? {
-                println!("{title}: skipped: {line}");
-                skipped_parts.push(format!("{title}: {line}"));
-                continue;
-            }
-            match run_repeatedly(project, &places.of_sample(&sample.dir), spec, args.repeat, &title) {
+            let result = match tools::require(&spec.needs) {
+                Ok(Presence::Missing(line)) => {
+                    println!("{title}: skipped: {line}");
+                    skipped_parts.push(format!("{title}: {line}"));
+                    continue;
+                }
+                Ok(Presence::Here) => {
+                    run_repeatedly(project, &places.of_sample(&sample.dir), spec, args.repeat, &title)
+                }
+                Err(error) => Err(error),
+            };
+            match result {
                 Ok(()) => passed += 1,
                 Err(error) => {
                     println!("{title}: FAILED\n{error:#}");
@@ -161,7 +167,7 @@ fn run_repeatedly(
 ) -> anyhow::Result<()> {
     let spec = spec.expand(places)?;
     let program = places.bin(&spec.bin)?;
-    let line = format!("{} {}", spec.bin, spec.args.join(" "));
+    let line = std::iter::once(&spec.bin).chain(&spec.args).map(String::as_str).collect::<Vec<_>>().join(" ");
     let started = Instant::now();
     for round in 1..=repeat {
         let mut command = Command::new(program);

@@ -76,7 +76,7 @@ pub(crate) fn check(project: &Project) -> anyhow::Result<()> {
     let warnings = findings.len() - errors;
     println!("tidy: {} files, {errors} errors, {warnings} warnings", files.len());
     if errors > 0 {
-        bail!("rules are broken in {errors} places");
+        bail!("tidy found {errors} errors");
     }
     Ok(())
 }

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     const AMPLE: Duration = Duration::from_secs(60);
-    const SHORT: Duration = Duration::from_secs(1);
+    const SHORT: Duration = Duration::from_secs(3);
 
     fn sh(script: &str, stdin: Option<&[u8]>, limit: Duration) -> Ended {
         run(Command::new("sh").args(["-c", script]), stdin, limit).unwrap()
