@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 
-use crate::number::{TailWriter, decimal_len};
+use crate::number::{Writer, decimal_len};
 use crate::{Direction, Format, ThreadId};
 
 /// What stands in front of a buffer.
@@ -24,6 +24,7 @@ pub struct Header<'a> {
 impl Header<'_> {
     /// How many bytes [`encode`](Self::encode) writes.
     #[must_use]
+    #[inline]
     pub fn encoded_len(&self, format: Format) -> usize {
         let id = self.thread_id.as_u64();
         let fixed = match format {
@@ -45,16 +46,8 @@ impl Header<'_> {
         self.check(format)?;
         let needed = self.encoded_len(format);
         let available = out.len();
-        let Some(mut rest) = out.get_mut(..needed) else {
-            return Err(EncodeError::NoRoom { needed, available });
-        };
-        self.write(format, |part| {
-            let (here, after) = core::mem::take(&mut rest)
-                .split_at_mut_checked(part.len())
-                .expect("encoded_len is the sum of the parts");
-            here.copy_from_slice(part);
-            rest = after;
-        });
+        let out = out.get_mut(..needed).ok_or(EncodeError::NoRoom { needed, available })?;
+        self.write(format, out);
         Ok(needed)
     }
 
@@ -65,8 +58,9 @@ impl Header<'_> {
     #[cfg(feature = "alloc")]
     pub fn encode_to(&self, format: Format, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         self.check(format)?;
-        out.reserve(self.encoded_len(format));
-        self.write(format, |part| out.extend_from_slice(part));
+        let start = out.len();
+        out.resize(start + self.encoded_len(format), 0);
+        self.write(format, &mut out[start..]);
         Ok(())
     }
 
@@ -81,35 +75,32 @@ impl Header<'_> {
         }
     }
 
-    /// Gives the header to `put` in three parts: what is before the cmd, the cmd, what is after it.
+    /// Writes to `out`, which is as long as the header.
     #[inline]
-    fn write(&self, format: Format, mut put: impl FnMut(&[u8])) {
-        let mut before = TailWriter::<44>::new();
-        let mut after = TailWriter::<22>::new();
+    fn write(&self, format: Format, out: &mut [u8]) {
+        let mut out = Writer::new(out);
+        match format {
+            Format::Standard => out.decimal(self.thread_id.as_u64()),
+            Format::Classic => out.classic(self.thread_id.as_u64()),
+        }
+        out.byte(0);
+        out.byte(b'0' + self.direction as u8);
+        out.byte(0);
         match format {
             Format::Standard => {
-                before.byte(0);
-                before.decimal(self.command.len() as u64);
-                after.byte(0);
-                after.decimal(self.buffer_len);
-                after.byte(0);
+                out.decimal(self.command.len() as u64);
+                out.byte(0);
+                out.bytes(self.command.as_bytes());
+                out.byte(0);
+                out.decimal(self.buffer_len);
             }
             Format::Classic => {
-                after.byte(0);
-                after.classic(self.buffer_len);
-                after.byte(b' ');
+                out.bytes(self.command.as_bytes());
+                out.byte(b' ');
+                out.classic(self.buffer_len);
             }
         }
-        before.byte(0);
-        before.byte(b'0' + self.direction as u8);
-        before.byte(0);
-        match format {
-            Format::Standard => before.decimal(self.thread_id.as_u64()),
-            Format::Classic => before.classic(self.thread_id.as_u64()),
-        }
-        put(before.written());
-        put(self.command.as_bytes());
-        put(after.written());
+        out.byte(0);
     }
 }
 

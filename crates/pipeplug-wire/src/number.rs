@@ -29,7 +29,6 @@ impl Decimal {
     /// Reads a byte that should be a digit.
     ///
     /// A digit is counted even where it breaks a rule, for then it may turn out not to be a number's.
-    #[inline]
     pub(crate) fn push(&mut self, byte: u8) -> Result<(), DecodeErrorKind> {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
@@ -49,47 +48,79 @@ impl Decimal {
     }
 
     /// The value, which is 0 if no digit was read, and begins the next number.
-    #[inline]
     pub(crate) fn take(&mut self) -> u64 {
         core::mem::replace(self, Self::START).value
     }
 }
 
+/// The number that `bytes` begin with and what is behind its NUL, if it is whole and as usual.
+///
+/// `None` decides nothing: [`Decimal`] says what is wrong, or that it is right. This is the short way only.
+#[inline]
+pub(crate) fn split_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    // Most lengths and directions are this.
+    if let [digit @ b'0'..=b'9', 0, rest @ ..] = bytes {
+        return Some((u64::from(digit - b'0'), rest));
+    }
+    let mut value = 0_u64;
+    for (index, &byte) in bytes.iter().take(MAX_DIGITS as usize).enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            let usual = byte == 0 && index > 0 && bytes[0] != b'0';
+            return usual.then(|| (value, &bytes[index + 1..]));
+        }
+        // Only a number with all of its digits can overflow, and that one is not found whole here.
+        value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+    }
+    None
+}
+
 /// How many digits the number has.
 #[inline]
 pub(crate) fn decimal_len(number: u64) -> usize {
+    if number < 10 {
+        return 1;
+    }
     number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
-/// An array that is written from its end to its front, as digits come out of a division.
-pub(crate) struct TailWriter<const N: usize> {
-    bytes: [u8; N],
-    start: usize,
+/// Writes to the front of a slice that is long enough.
+pub(crate) struct Writer<'a> {
+    out: &'a mut [u8],
+    at: usize,
 }
 
-impl<const N: usize> TailWriter<N> {
+impl<'a> Writer<'a> {
     #[inline]
-    pub(crate) fn new() -> Self {
-        Self { bytes: [0; N], start: N }
+    pub(crate) fn new(out: &'a mut [u8]) -> Self {
+        Self { out, at: 0 }
     }
 
     #[inline]
     pub(crate) fn byte(&mut self, byte: u8) {
-        self.start -= 1;
-        self.bytes[self.start] = byte;
+        self.out[self.at] = byte;
+        self.at += 1;
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.out[self.at..][..bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
     }
 
     /// The number with at least one digit.
     #[inline]
     pub(crate) fn decimal(&mut self, mut number: u64) {
-        loop {
-            // A remainder by ten fits a byte.
-            self.byte(b'0' + (number % 10) as u8);
-            number /= 10;
-            if number == 0 {
-                break;
-            }
+        if number < 10 {
+            return self.byte(b'0' + number as u8);
         }
+        let len = decimal_len(number);
+        for digit in self.out[self.at..][..len].iter_mut().rev() {
+            // A remainder by ten fits a byte.
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        self.at += len;
     }
 
     /// The number as the classic format writes it: zero has no digits.
@@ -98,11 +129,6 @@ impl<const N: usize> TailWriter<N> {
         if number != 0 {
             self.decimal(number);
         }
-    }
-
-    #[inline]
-    pub(crate) fn written(&self) -> &[u8] {
-        &self.bytes[self.start..]
     }
 }
 
@@ -120,10 +146,22 @@ mod tests {
     fn what_is_written_is_read() {
         let powers = (0..20).map(|power| 10_u64.pow(power));
         for number in powers.flat_map(|power| [power - 1, power, power + 1]).chain([u64::MAX - 1, u64::MAX]) {
-            let mut writer = TailWriter::<20>::new();
-            writer.decimal(number);
-            assert_eq!(writer.written().len(), decimal_len(number), "{number}");
-            assert_eq!(read(writer.written()), Ok(number));
+            let mut written = [b'x'; 21];
+            Writer::new(&mut written).decimal(number);
+            let len = decimal_len(number);
+            assert_eq!(written[len], b'x', "{number}");
+            assert_eq!(read(&written[..len]), Ok(number));
+            written[len] = 0;
+            let short = len < usize::from(MAX_DIGITS);
+            assert_eq!(split_number(&written), short.then_some((number, &written[len + 1..])));
+        }
+    }
+
+    #[test]
+    fn the_short_way_is_for_the_usual() {
+        assert_eq!(split_number(b"0\x005"), Some((0, &b"5"[..])));
+        for other in [&b""[..], b"1", b"\0", b"00\0", b"01\0", b"1x\0", b"18446744073709551616\0"] {
+            assert_eq!(split_number(other), None, "{other:?}");
         }
     }
 

@@ -15,7 +15,6 @@ pub(super) enum ClassicCommand {
 
 impl Decoder {
     /// Reads the number at `at` up to its NUL and goes behind it; `None` if that was not there yet.
-    #[inline]
     pub(super) fn number(&mut self, field: Field, input: &[u8]) -> Result<Option<u64>, DecodeError> {
         for &byte in input.get(self.at..).unwrap_or_default() {
             if byte == 0 {
@@ -61,27 +60,30 @@ impl Decoder {
 
     /// Looks for the end of the classic format's cmd and goes behind it.
     pub(super) fn classic_command(&mut self, input: &[u8]) -> Result<ClassicCommand, DecodeError> {
-        let mut rest = input.get(self.at..).unwrap_or_default();
-        // How many bytes more than those before `at` the limit allows, and one to end the cmd.
-        let room = (self.limits.command.saturating_add(1)).saturating_sub(self.at - self.command_start);
-        if !self.skipping {
-            rest = rest.get(..room).unwrap_or(rest);
-        }
-        let Some(end) = rest.iter().position(|&byte| byte == b' ' || byte == 0) else {
-            self.at += rest.len();
-            return Ok(if !self.skipping && rest.len() == room {
-                ClassicCommand::TooLong
-            } else {
-                ClassicCommand::Incomplete
-            });
+        let rest = input.get(self.at..).unwrap_or_default();
+        // A cmd that is skipped has neither a start nor a limit.
+        let read = if self.skipping { 0 } else { self.at - self.command_start };
+        let room = if self.skipping {
+            usize::MAX
+        } else {
+            self.limits.command.saturating_add(1).saturating_sub(read)
         };
-        let end_at = self.at + end;
-        if rest[end] == 0 {
-            return Err(self.error(Field::Command, end_at, DecodeErrorKind::NulInCommand));
+        let rest = rest.get(..room).unwrap_or(rest);
+        match rest.iter().position(|&byte| byte == b' ' || byte == 0) {
+            None => {
+                self.at += rest.len();
+                let over = rest.len() == room && !self.skipping;
+                Ok(if over { ClassicCommand::TooLong } else { ClassicCommand::Incomplete })
+            }
+            Some(end) if rest[end] == 0 => {
+                Err(self.error(Field::Command, self.at + end, DecodeErrorKind::NulInCommand))
+            }
+            Some(end) => {
+                self.command_len = read + end;
+                self.at += end + 1;
+                Ok(ClassicCommand::Whole)
+            }
         }
-        self.command_len = end_at - self.command_start;
-        self.at = end_at + 1;
-        Ok(ClassicCommand::Whole)
     }
 
     pub(super) fn command_end(&self) -> usize {

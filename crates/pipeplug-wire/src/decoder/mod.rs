@@ -4,11 +4,13 @@ mod error;
 mod fields;
 mod skipped;
 mod step;
+mod whole;
 
 pub use error::{DecodeError, DecodeErrorKind, Field};
 use fields::ClassicCommand;
 pub use skipped::{SkipReason, Skipped};
 pub use step::Step;
+use whole::whole_chunk;
 
 use crate::number::Decimal;
 use crate::{ChunkRef, Direction, Format, Header, Limits, ThreadId};
@@ -131,6 +133,16 @@ impl Decoder {
     /// # Errors
     /// If the peer broke a rule of the format. Each later call gives the same error.
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Step<'a>, DecodeError> {
+        if let Some(format) = self.format
+            && self.stage == Stage::ThreadId
+            && self.at == 0
+            && self.failed.is_none()
+            && let Some((chunk, rest)) = whole_chunk(format, self.limits, input)
+        {
+            let consumed = input.len() - rest.len();
+            self.offset = self.offset.saturating_add(consumed as u64);
+            return Ok(Step::Chunk { chunk, consumed });
+        }
         if let Some(error) = self.failed {
             return Err(error);
         }
@@ -185,6 +197,7 @@ impl Decoder {
         self.failed = Some(error);
     }
 
+    /// The general way, from wherever the last call got to.
     fn run<'a>(&mut self, input: &'a [u8]) -> Result<Step<'a>, DecodeError> {
         let mut input = input;
         // What was discarded in this call, ahead of `input`.
@@ -375,6 +388,7 @@ impl Decoder {
         self.skip(done, self.direction.as_u64(), reason)
     }
 
+    #[cold]
     fn error(&self, field: Field, at: usize, kind: DecodeErrorKind) -> DecodeError {
         DecodeError { offset: self.offset.saturating_add(at as u64), field, kind }
     }
