@@ -73,7 +73,7 @@ fn a_promised_cmd_takes_no_memory() {
 fn a_large_body_is_received_into_its_own_memory() {
     let len = 1_000_000;
     let chunk = Chunk::new("put", vec![b'x'; len]);
-    let mut stream = encode(Format::Standard, &[chunk.clone()]);
+    let mut stream = encode(Format::Standard, std::slice::from_ref(&chunk));
     stream.extend_from_slice(b"1\x001\x001\0a\x000\0");
     let mut receiver = receiver();
     let mut sent = 0;

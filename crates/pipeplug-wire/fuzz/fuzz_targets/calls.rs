@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     let limit = usize::from(limit);
     let mut calls = Calls::new(limit);
     let mut open = BTreeMap::new();
-    let mut newest = 0;
+    let mut newest = 0_u64;
     for (waiter, pair) in operations.chunks_exact(2).enumerate() {
         let (operation, which) = (pair[0], u64::from(pair[1]));
         // An id near the newest one, given out or not.
