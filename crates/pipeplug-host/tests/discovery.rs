@@ -1,5 +1,7 @@
 //! Which files the discovery finds, and what it says of the others.
 
+#![expect(clippy::unwrap_used, reason = "in the helpers of tests too, a panic is the report")]
+
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
