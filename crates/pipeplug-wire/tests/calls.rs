@@ -1,5 +1,7 @@
 //! The table of calls in flight, against a plain map.
 
+#![cfg(feature = "alloc")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use pipeplug_wire::{Calls, Completion, OpenError, ThreadId};

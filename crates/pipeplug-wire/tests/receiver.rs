@@ -1,5 +1,7 @@
 //! What the receiver promises about memory.
 
+#![cfg(feature = "alloc")]
+
 use pipeplug_wire::{Chunk, Format, IN_PLACE_MAX, Limits, Received, Receiver, Space};
 
 const ROOM: usize = 64 << 10;

@@ -1,5 +1,7 @@
 //! Streams of any chunks, in any cut.
 
+#![cfg(feature = "alloc")]
+
 mod common;
 
 use common::{Event, decode, encode, receive};

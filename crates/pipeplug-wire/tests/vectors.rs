@@ -1,5 +1,6 @@
 //! The streams of `tests/vectors`, whole and in every cut.
 
+#![cfg(feature = "alloc")]
 #![expect(
     clippy::unwrap_used,
     reason = "clippy.toml allows it in the test functions, but not in what they share"
@@ -173,17 +174,23 @@ fn event(event: &Value) -> Event {
     }
     let skipped = &event["skipped"];
     let number = |name: &str| skipped[name].as_str().map(|digits| digits.parse::<u64>().unwrap());
+    let (command_len, buffer_len) = (number("command_len").unwrap(), number("buffer_len").unwrap());
     let reason = match skipped["reason"].as_str().unwrap() {
         "unknown-direction" => SkipReason::UnknownDirection,
         "command-too-long" => {
-            SkipReason::CommandTooLong { len: number("len"), limit: number("limit").unwrap() as usize }
+            SkipReason::CommandTooLong { len: command_len, limit: number("limit").unwrap() as usize }
         }
-        "buffer-too-long" => {
-            SkipReason::BufferTooLong { len: number("len").unwrap(), limit: number("limit").unwrap() }
-        }
+        "buffer-too-long" => SkipReason::BufferTooLong { len: buffer_len, limit: number("limit").unwrap() },
         other => panic!("unknown reason {other}"),
     };
-    Event::Skipped(Skipped { thread_id: thread_id(skipped), direction: number("direction").unwrap(), reason })
+    Event::Skipped(Skipped {
+        thread_id: thread_id(skipped),
+        direction: number("direction").unwrap(),
+        reason,
+        command_len,
+        buffer_len,
+        reserved: skipped["reserved"].as_bool().unwrap_or(false),
+    })
 }
 
 fn kind(kind: DecodeErrorKind) -> &'static str {

@@ -45,6 +45,10 @@ impl Decoder {
             }
             if !byte.is_ascii_digit() || self.number.digits() == MAX_DIGITS {
                 self.format = Some(Format::Classic);
+                if self.skip.is_some() {
+                    // They may be consumed by now. Which digits they were makes no difference.
+                    (0..self.number.digits()).for_each(|_| self.skipped.command(b"0"));
+                }
                 self.number = Decimal::START;
                 self.fault = None;
                 self.stage = Stage::ClassicCommand;
@@ -62,17 +66,21 @@ impl Decoder {
     pub(super) fn classic_command(&mut self, input: &[u8]) -> Result<ClassicCommand, DecodeError> {
         let rest = input.get(self.at..).unwrap_or_default();
         // A cmd that is skipped has neither a start nor a limit.
-        let read = if self.skipping { 0 } else { self.at - self.command_start };
-        let room = if self.skipping {
-            usize::MAX
+        let (read, room) = if self.skip.is_some() {
+            (0, usize::MAX)
         } else {
-            self.limits.command.saturating_add(1).saturating_sub(read)
+            let read = self.at - self.command_start;
+            (read, self.limits.command.saturating_add(1).saturating_sub(read))
         };
         let rest = rest.get(..room).unwrap_or(rest);
-        match rest.iter().position(|&byte| byte == b' ' || byte == 0) {
+        let end = rest.iter().position(|&byte| byte == b' ' || byte == 0);
+        if self.skip.is_some() {
+            self.skipped.command(rest.get(..end.unwrap_or(rest.len())).unwrap_or_default());
+        }
+        match end {
             None => {
                 self.at += rest.len();
-                let over = rest.len() == room && !self.skipping;
+                let over = rest.len() == room && self.skip.is_none();
                 Ok(if over { ClassicCommand::TooLong } else { ClassicCommand::Incomplete })
             }
             Some(end) if rest[end] == 0 => {

@@ -8,6 +8,7 @@ mod whole;
 
 pub use error::{DecodeError, DecodeErrorKind, Field};
 use fields::ClassicCommand;
+use skipped::SkippedHeader;
 pub use skipped::{SkipReason, Skipped};
 pub use step::Step;
 use whole::whole_chunk;
@@ -47,13 +48,15 @@ pub struct Decoder {
     number: Decimal,
     /// In the open third field: what is wrong with it if it is a number.
     fault: Option<DecodeError>,
-    /// The bytes of the current chunk are consumed as they are looked at.
-    skipping: bool,
     thread_id: ThreadId,
     direction: Direction,
     command_start: usize,
     command_len: usize,
     buffer_len: u64,
+    /// Why the current chunk is skipped; its bytes are consumed as they are looked at.
+    skip: Option<SkipReason>,
+    /// What is known of it besides.
+    skipped: SkippedHeader,
     /// How many bytes are still to be discarded.
     left: u64,
     failed: Option<DecodeError>,
@@ -102,12 +105,13 @@ impl Decoder {
             at: 0,
             number: Decimal::START,
             fault: None,
-            skipping: false,
             thread_id: ThreadId::new(0),
             direction: Direction::OneWay,
             command_start: 0,
             command_len: 0,
             buffer_len: 0,
+            skip: None,
+            skipped: SkippedHeader::new(0),
             left: 0,
             failed: None,
         }
@@ -153,7 +157,7 @@ impl Decoder {
     ///
     /// Anywhere else this does nothing.
     pub fn body_taken(&mut self) {
-        if self.stage == Stage::DiscardedBuffer && !self.skipping {
+        if self.stage == Stage::DiscardedBuffer && self.skip.is_none() {
             self.offset = self.offset.saturating_add(self.left);
             self.stage = Stage::ThreadId;
         }
@@ -223,9 +227,10 @@ impl Decoder {
                         Some(Format::Classic) => Stage::ClassicCommand,
                         None => Stage::Open,
                     };
+                    self.skipped = SkippedHeader::new(number);
                     match Direction::from_u64(number) {
                         Some(direction) => self.direction = direction,
-                        None => return Ok(self.skip(done, number, SkipReason::UnknownDirection)),
+                        None => self.skip = Some(SkipReason::UnknownDirection),
                     }
                 }
                 Stage::Open => {
@@ -241,7 +246,7 @@ impl Decoder {
                         return Ok(self.incomplete(done, 1));
                     };
                     match usize::try_from(len) {
-                        Ok(len) if len <= self.limits.command && !self.skipping => {
+                        Ok(len) if len <= self.limits.command && self.skip.is_none() => {
                             self.command_start = self.at;
                             self.command_len = len;
                             self.stage = Stage::Command;
@@ -249,9 +254,10 @@ impl Decoder {
                         _ => {
                             self.left = len;
                             self.stage = Stage::DiscardedCommand;
-                            if !self.skipping {
-                                return Ok(self.skip_command(done, Some(len)));
-                            }
+                            self.skip.get_or_insert(SkipReason::CommandTooLong {
+                                len,
+                                limit: self.limits.command,
+                            });
                         }
                     }
                 }
@@ -274,7 +280,10 @@ impl Decoder {
                     self.stage = Stage::BufferLen;
                 }
                 Stage::DiscardedCommand => {
-                    if !self.discard(input) {
+                    let start = self.at;
+                    let whole = self.discard(input);
+                    self.skipped.command(input.get(start..self.at).unwrap_or_default());
+                    if !whole {
                         return Ok(self.incomplete(done, 1));
                     }
                     match input.get(self.at) {
@@ -292,12 +301,16 @@ impl Decoder {
                     self.stage = Stage::BufferLen;
                 }
                 Stage::ClassicCommand => match self.classic_command(input)? {
-                    ClassicCommand::Whole if self.skipping => self.stage = Stage::BufferLen,
+                    ClassicCommand::Whole if self.skip.is_some() => self.stage = Stage::BufferLen,
                     ClassicCommand::Whole => {
                         command = Some(self.command(input)?);
                         self.stage = Stage::BufferLen;
                     }
-                    ClassicCommand::TooLong => return Ok(self.skip_command(done, None)),
+                    ClassicCommand::TooLong => {
+                        self.skipped.command(input.get(self.command_start..self.at).unwrap_or_default());
+                        // How long it is will be known at its space.
+                        self.skip = Some(SkipReason::CommandTooLong { len: 0, limit: self.limits.command });
+                    }
                     // The space, and the NUL behind the buffer's length, which may have no digits.
                     ClassicCommand::Incomplete => return Ok(self.incomplete(done, 2)),
                 },
@@ -305,16 +318,17 @@ impl Decoder {
                     let Some(len) = self.number(Field::BufferLen, input)? else {
                         return Ok(self.incomplete(done, 1));
                     };
-                    if !self.skipping && len <= self.limits.buffer {
-                        self.buffer_len = len;
-                        self.stage = Stage::Buffer;
-                        continue;
+                    self.buffer_len = len;
+                    self.stage = Stage::Buffer;
+                    if self.skip.is_none() && len > self.limits.buffer {
+                        let bytes = input.get(self.command_start..self.command_end()).unwrap_or_default();
+                        self.skipped.command(bytes);
+                        self.skip = Some(SkipReason::BufferTooLong { len, limit: self.limits.buffer });
                     }
-                    self.left = len;
-                    self.stage = Stage::DiscardedBuffer;
-                    if !self.skipping {
-                        let reason = SkipReason::BufferTooLong { len, limit: self.limits.buffer };
-                        return Ok(self.skip(done, self.direction.as_u64(), reason));
+                    if let Some(reason) = self.skip {
+                        self.left = len;
+                        self.stage = Stage::DiscardedBuffer;
+                        return Ok(self.skipped(done, reason));
                     }
                 }
                 Stage::Buffer => {
@@ -348,7 +362,7 @@ impl Decoder {
                         return Ok(Step::Incomplete { consumed: done, needed: 1 });
                     }
                     input = input.get(consumed..).unwrap_or_default();
-                    self.skipping = false;
+                    self.skip = None;
                     self.stage = Stage::ThreadId;
                 }
             }
@@ -373,19 +387,27 @@ impl Decoder {
     }
 
     fn incomplete(&mut self, done: usize, needed: usize) -> Step<'static> {
-        let consumed = if self.skipping { self.consume() } else { 0 };
+        let consumed = if self.skip.is_some() { self.consume() } else { 0 };
         Step::Incomplete { consumed: done + consumed, needed }
     }
 
-    fn skip(&mut self, done: usize, direction: u64, reason: SkipReason) -> Step<'static> {
-        self.skipping = true;
-        let skipped = Skipped { thread_id: self.thread_id, direction, reason };
+    /// Tells of the current chunk, whose header is whole, that it is skipped.
+    fn skipped(&mut self, done: usize, reason: SkipReason) -> Step<'static> {
+        let SkippedHeader { direction, command_len, .. } = self.skipped;
+        let skipped = Skipped {
+            thread_id: self.thread_id,
+            direction,
+            reason: match reason {
+                SkipReason::CommandTooLong { limit, .. } => {
+                    SkipReason::CommandTooLong { len: command_len, limit }
+                }
+                SkipReason::UnknownDirection | SkipReason::BufferTooLong { .. } => reason,
+            },
+            command_len,
+            buffer_len: self.buffer_len,
+            reserved: self.skipped.is_reserved(),
+        };
         Step::Skipped { skipped, consumed: done + self.consume() }
-    }
-
-    fn skip_command(&mut self, done: usize, len: Option<u64>) -> Step<'static> {
-        let reason = SkipReason::CommandTooLong { len, limit: self.limits.command };
-        self.skip(done, self.direction.as_u64(), reason)
     }
 
     #[cold]

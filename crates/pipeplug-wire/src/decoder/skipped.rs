@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::ThreadId;
+use crate::{ThreadId, command};
 
 /// A chunk that is read and thrown away; the stream goes on behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,12 @@ pub struct Skipped {
     pub direction: u64,
     /// Why it is skipped.
     pub reason: SkipReason,
+    /// How long its cmd is, in bytes.
+    pub command_len: u64,
+    /// How long its buffer is, in bytes.
+    pub buffer_len: u64,
+    /// Whether its cmd is one of the protocol's own, which flow control does not count.
+    pub reserved: bool,
 }
 
 impl fmt::Display for Skipped {
@@ -32,8 +38,8 @@ pub enum SkipReason {
     UnknownDirection,
     /// The cmd is longer than [`Limits::command`](crate::Limits::command).
     CommandTooLong {
-        /// How long it is, in bytes; `None` in the classic format, which does not say.
-        len: Option<u64>,
+        /// How long it is, in bytes.
+        len: u64,
         /// How long it may be, in bytes.
         limit: usize,
     },
@@ -50,20 +56,41 @@ impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownDirection => f.write_str("unknown direction, expected 1, 2 or 3"),
-            Self::CommandTooLong { len: Some(len), limit } => {
+            Self::CommandTooLong { len, limit } => {
                 write!(f, "the command is {len} bytes long, the limit is {limit}")
-            }
-            // It is noticed with the first byte past the limit.
-            Self::CommandTooLong { len: None, limit } => {
-                write!(
-                    f,
-                    "the command is at least {} bytes long, the limit is {limit}",
-                    limit.saturating_add(1)
-                )
             }
             Self::BufferTooLong { len, limit } => {
                 write!(f, "the buffer is {len} bytes long, the limit is {limit}")
             }
         }
+    }
+}
+
+/// What is kept of the header of a chunk that is skipped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SkippedHeader {
+    pub(super) direction: u64,
+    /// How many bytes of its cmd were discarded.
+    pub(super) command_len: u64,
+    /// Those that were discarded are what reserved commands begin with, as far as that goes.
+    reserved: bool,
+}
+
+impl SkippedHeader {
+    pub(super) const fn new(direction: u64) -> Self {
+        Self { direction, command_len: 0, reserved: true }
+    }
+
+    /// Takes note of further bytes of the cmd.
+    pub(super) fn command(&mut self, bytes: &[u8]) {
+        let prefix = command::RESERVED_PREFIX.as_bytes();
+        let seen = usize::try_from(self.command_len).unwrap_or(usize::MAX);
+        let expected = prefix.get(seen..).unwrap_or_default();
+        self.reserved &= expected.iter().zip(bytes).all(|(expected, byte)| expected == byte);
+        self.command_len = self.command_len.saturating_add(bytes.len() as u64);
+    }
+
+    pub(super) fn is_reserved(&self) -> bool {
+        self.reserved && self.command_len >= command::RESERVED_PREFIX.len() as u64
     }
 }

@@ -33,8 +33,7 @@ pub enum Step<'a> {
     },
     /// A chunk that is not given out.
     ///
-    /// It comes as soon as the reason is known, which may be ahead of the header's end. The rest of the chunk is
-    /// consumed silently by later calls.
+    /// It comes as soon as the header is known; the buffer is consumed silently by later calls.
     Skipped {
         /// Which chunk, and why.
         skipped: Skipped,
