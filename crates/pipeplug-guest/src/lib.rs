@@ -1,1 +1,32 @@
-//! Placeholder
+//! The plugin's side of pipeplug: register call-backs, be called, call the host.
+//!
+//! ```no_run
+//! use pipeplug_guest::register;
+//!
+//! fn main() -> std::process::ExitCode {
+//!     let main = register((), |_main, incoming| match incoming.command() {
+//!         "echo" => Ok(incoming.take_buffer().into()),
+//!         _ => incoming.unknown(),
+//!     });
+//!     main.wait()
+//! }
+//! ```
+//!
+//! Logs go to standard error, which the host reads line by line. Standard output is the host's to choose; a plugin
+//! that talks over its standard output has that moved away first, so that a stray `println!` lands on standard error.
+
+mod descriptors;
+mod exit;
+mod guest;
+mod main_handle;
+mod metadata;
+mod register;
+mod sys;
+
+pub use guest::{Guest, OnEnd, Request, Start};
+pub use main_handle::Main;
+pub use pipeplug_net as net;
+pub use pipeplug_net::{
+    CallError, Connection, HandlerError, Incoming, NotifyError, PendingCall, Reply, Responder,
+};
+pub use register::{RegisterError, register};

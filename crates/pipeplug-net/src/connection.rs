@@ -300,6 +300,22 @@ impl Connection {
         self.core().wait_finished(Instant::now().checked_add(timeout))
     }
 
+    /// Waits until no request or one-way of the other side waits or is being handled, and every answer is written, for at
+    /// most `timeout`; `false` then.
+    ///
+    /// # Blocking
+    /// At most for `timeout`. Never call it from a handler of the same connection: it waits for that one too.
+    #[must_use]
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        self.core().wait_idle(Instant::now().checked_add(timeout))
+    }
+
+    /// The loop that serves it.
+    #[must_use]
+    pub fn events(&self) -> &EventLoop {
+        &self.core().events
+    }
+
     /// What it is called in logs and errors.
     #[must_use]
     pub fn name(&self) -> &str {

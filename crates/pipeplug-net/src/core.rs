@@ -42,6 +42,8 @@ pub(crate) struct Core {
     /// Why nothing is read any more.
     pub(crate) ended: OnceLock<Arc<CloseReason>>,
     finished: Mutex<Finish>,
+    /// Whether somebody ever waited for it to be idle.
+    is_awaited: AtomicBool,
     finished_changed: Condvar,
     pub(crate) counters: Counters,
 }
@@ -84,6 +86,7 @@ impl Core {
             is_ending: AtomicBool::new(false),
             ended: OnceLock::new(),
             finished: Mutex::new(Finish::No),
+            is_awaited: AtomicBool::new(false),
             finished_changed: Condvar::new(),
             counters: Counters::default(),
             options,
@@ -117,7 +120,12 @@ impl Core {
         self.resume_reading();
         let header =
             Header { thread_id: id, direction: Direction::Request, command, buffer_len: body.len() as u64 };
-        match self.outbox.send(Class::HeldBack(patience), &header, body, self) {
+        let class = if command::is_reserved(command) {
+            Class::Unweighed(patience)
+        } else {
+            Class::HeldBack(patience)
+        };
+        match self.outbox.send(class, &header, body, self) {
             Ok(()) => Ok((id, slot)),
             Err(fault) => {
                 lock(&self.calls).cancel(id);
@@ -243,7 +251,7 @@ impl Core {
         let reason = Arc::clone(self.ended.get_or_init(|| Arc::new(reason)));
         tracing::debug!(peer = %self.options.name, %reason, "the connection has ended");
         if flush {
-            self.outbox.reading_ended();
+            self.outbox.reading_ended(&reason);
         } else {
             self.outbox.end(&reason);
         }
@@ -251,11 +259,39 @@ impl Core {
         for (_, slot) in open {
             slot.complete(Outcome::Closed(Arc::clone(&reason)));
         }
-        self.finish_if_idle();
+        // Counted as an answer to come, so that `closed` is told after `ended`.
+        self.defer();
+        let core = Arc::clone(self);
+        self.once(move || {
+            let done = Undefer(core);
+            done.0.handler.ended(&reason);
+        });
+    }
+
+    /// Waits until no request or one-way waits or is being handled, and nothing waits to be written.
+    pub(crate) fn wait_idle(&self, deadline: Option<Instant>) -> bool {
+        let mut finished = lock(&self.finished);
+        self.is_awaited.store(true, Ordering::SeqCst);
+        while !self.is_idle() || self.outbox.queued() > 0 {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return false;
+            }
+            finished = wait_until(&self.finished_changed, finished, deadline);
+        }
+        true
+    }
+
+    /// Tells [`Core::wait_idle`] to look again.
+    pub(crate) fn idle_may_have_changed(&self) {
+        if self.is_awaited.load(Ordering::SeqCst) {
+            drop(lock(&self.finished));
+            self.finished_changed.notify_all();
+        }
     }
 
     /// Once nothing is read and no handler runs any more: writes the rest and tells the handler.
     pub(crate) fn finish_if_idle(self: &Arc<Self>) {
+        self.idle_may_have_changed();
         let Some(reason) = self.ended.get() else { return };
         if !self.is_idle() {
             return;
@@ -309,6 +345,15 @@ impl Drop for Told {
     }
 }
 
+/// Counts an answer to come as given when it is dropped, whatever panicked.
+pub(crate) struct Undefer(pub(crate) Arc<Core>);
+
+impl Drop for Undefer {
+    fn drop(&mut self) {
+        self.0.deferred_done();
+    }
+}
+
 impl Source for Core {
     fn ready(self: Arc<Self>, readable: bool, writable: bool) {
         if readable {
@@ -316,6 +361,9 @@ impl Source for Core {
         }
         if writable && let Err(reason) = self.outbox.flush(&self) {
             self.end_after_reading(reason);
+        }
+        if writable {
+            self.idle_may_have_changed();
         }
     }
 }

@@ -235,7 +235,9 @@ impl Shared {
                 let writable = event.is_writable() || event.is_write_closed() || event.is_error();
                 self.tell(event.token(), readable, writable);
             }
-            for token in std::mem::take(&mut lock(&self.state).ready) {
+            // Not in the head of the `for`, which would hold the lock for the length of the loop.
+            let ready = std::mem::take(&mut lock(&self.state).ready);
+            for token in ready {
                 self.tell(token, true, true);
             }
             self.take_due(&mut due);

@@ -30,6 +30,11 @@ pub trait Handler: Send + Sync + 'static {
         let _ = connection;
     }
 
+    /// Nothing comes from the other side any more: open calls have failed, handlers may still run and answer.
+    fn ended(&self, reason: &Arc<CloseReason>) {
+        let _ = reason;
+    }
+
     /// The connection is at its end: nothing comes any more, and every handler has returned.
     fn closed(&self, reason: &Arc<CloseReason>) {
         let _ = reason;
@@ -82,6 +87,12 @@ impl Reply {
     #[must_use]
     pub const fn empty() -> Self {
         Self(Vec::new())
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pipeplug_wire::{Chunk, ChunkRef, Direction, command};
 
-use crate::core::Core;
+use crate::core::{Core, Undefer};
 use crate::dispatch::Got;
 use crate::flow::{ReceiveWindow, weight};
 use crate::handler::Incoming;
@@ -37,6 +37,8 @@ pub(crate) struct Inbox {
     begun: u64,
     watched: bool,
     receive: ReceiveWindow,
+    /// Whether a thread sends credits: one at a time, so that the totals go out in order.
+    crediting: bool,
 }
 
 impl Inbox {
@@ -52,6 +54,7 @@ impl Inbox {
             begun: 0,
             watched: false,
             receive: ReceiveWindow::new(options.window),
+            crediting: false,
         }
     }
 
@@ -78,6 +81,16 @@ impl Inbox {
         self.begun += 1;
         Some(chunk)
     }
+
+    /// A total that the peer is to be told with [`Core::credit`], if one is due.
+    fn report(&mut self) -> Option<u64> {
+        if self.crediting {
+            return None; // who sends one looks again behind it
+        }
+        let total = self.receive.report();
+        self.crediting = total.is_some();
+        total
+    }
 }
 
 /// Whether to go on reading.
@@ -92,21 +105,23 @@ impl Core {
     /// Takes a request or one-way in, on the reading thread.
     pub(crate) fn admit(self: &Arc<Self>, got: Got<'_>) -> Admitted {
         let chunk = got.as_ref();
+        let weight = weight(chunk.command.len(), chunk.buffer.len());
         let mut inbox = lock(&self.inbox);
         if let Hold::AllBut(commands) = &inbox.hold
             && commands.iter().any(|command| command == chunk.command)
         {
             drop(inbox);
             self.run_apart(got.into_chunk());
+            self.passed_by(weight);
             return Admitted::Yes;
         }
-        let weight = weight(chunk.command.len(), chunk.buffer.len());
         let held = inbox.weight.saturating_add(usize::try_from(weight).unwrap_or(usize::MAX));
         let limit = self.options.overrun;
         if held > limit && !inbox.jobs.is_empty() {
             drop(inbox);
             self.overrun(&chunk, held, limit);
             if chunk.direction == Direction::Request {
+                self.passed_by(weight);
                 return Admitted::Full;
             }
             inbox = lock(&self.inbox);
@@ -155,8 +170,35 @@ impl Core {
     }
 
     /// Both sides count what they hold.
-    pub(crate) fn count_received(&self) {
-        lock(&self.inbox).receive.negotiated();
+    pub(crate) fn count_received(self: &Arc<Self>) {
+        let report = {
+            let mut inbox = lock(&self.inbox);
+            inbox.receive.negotiated();
+            inbox.report()
+        };
+        // What was taken until now may be all that the peer is allowed to send.
+        self.credit(report);
+    }
+
+    /// A chunk that never waited in here counts as taken.
+    fn passed_by(self: &Arc<Self>, weight: u64) {
+        let report = {
+            let mut inbox = lock(&self.inbox);
+            inbox.receive.taken(weight);
+            inbox.report()
+        };
+        self.credit(report);
+    }
+
+    /// Tells the peer how much was taken, and what was taken meanwhile.
+    fn credit(self: &Arc<Self>, report: Option<u64>) {
+        let mut report = report;
+        while let Some(total) = report {
+            self.send_credit(total);
+            let mut inbox = lock(&self.inbox);
+            inbox.crediting = false;
+            report = inbox.report();
+        }
     }
 
     /// Weight that waits for a handler.
@@ -197,16 +239,14 @@ impl Core {
                 self.finish_if_idle();
                 return;
             };
-            let report = inbox.receive.report();
+            let report = inbox.report();
             let room = inbox.weight < self.options.window;
             let another = self.take_seat(&mut inbox);
             drop(inbox);
             if another {
                 self.seat();
             }
-            if let Some(total) = report {
-                self.send_credit(total);
-            }
+            self.credit(report);
             if room {
                 self.resume_reading();
             }
@@ -230,7 +270,7 @@ impl Core {
     }
 
     /// A handler of this connection waits for the other side: another one may run.
-    pub(crate) fn handler_blocked(self: &Arc<Self>, exhausted: Option<Exhausted>) {
+    pub(crate) fn handler_blocked(self: &Arc<Self>) {
         let mut inbox = lock(&self.inbox);
         inbox.running -= 1;
         inbox.blocked += 1;
@@ -238,8 +278,6 @@ impl Core {
         drop(inbox);
         if another {
             self.seat();
-        } else if let Some(exhausted) = exhausted {
-            self.refuse_waiting(exhausted);
         }
     }
 
@@ -267,7 +305,7 @@ impl Core {
     }
 
     /// No thread is left and all there may be wait for calls: refusing requests lets those end. One-ways wait on.
-    fn refuse_waiting(self: &Arc<Self>, exhausted: Exhausted) {
+    pub(crate) fn refuse_waiting(self: &Arc<Self>, exhausted: Exhausted) {
         let mut inbox = lock(&self.inbox);
         let (requests, rest) = std::mem::take(&mut inbox.jobs)
             .into_iter()
@@ -278,11 +316,17 @@ impl Core {
             inbox.weight -= usize::try_from(weight).unwrap_or(usize::MAX).min(inbox.weight);
             inbox.receive.taken(weight);
         }
+        let report = inbox.report();
         drop(inbox);
+        let has_room = !requests.is_empty();
         let limit = exhausted.limit;
         for chunk in requests {
             let message = format!("not taken: all {limit} handler threads wait for calls of their own");
             self.send_control(chunk.thread_id, Direction::Response, command::ERROR, message.into_bytes());
+        }
+        self.credit(report);
+        if has_room {
+            self.resume_reading();
         }
     }
 
@@ -291,8 +335,8 @@ impl Core {
         self.defer();
         let core = Arc::clone(self);
         self.once(move || {
-            core.run_incoming(chunk);
-            core.deferred_done();
+            let done = Undefer(core);
+            done.0.run_incoming(chunk);
         });
     }
 

@@ -38,6 +38,9 @@ const ROUNDS: usize = 16;
 pub(crate) enum Class {
     /// A request or one-way: waits for room in the queue and in the peer's window.
     HeldBack(Patience),
+    /// A request that the peer's reading thread answers by itself: waits for room in the queue, and the peer's window,
+    /// which only handlers open again, has nothing to do with it.
+    Unweighed(Patience),
     /// A reply of a handler: waits for room in the queue.
     Reply,
     /// What the reading thread itself sends, and `cmd.*`: never waits.
@@ -77,6 +80,8 @@ struct State {
     format: Option<Format>,
     window: SendWindow,
     ending: Ending,
+    /// Why nothing comes from the peer any more.
+    silent: Option<Arc<CloseReason>>,
     /// Threads that wait on `room`.
     waiting: usize,
 }
@@ -111,6 +116,7 @@ impl Outbox {
                 format: options.format,
                 window: SendWindow::default(),
                 ending: Ending::No,
+                silent: None,
                 waiting: 0,
             }),
             room: Condvar::new(),
@@ -130,9 +136,10 @@ impl Outbox {
     ) -> Result<(), SendFault> {
         let mut state = self.wait_for_room(class)?;
         let format = state.format.unwrap_or_default();
-        if let Class::HeldBack(_) = class {
-            state.window.sent(weight(header.command.len(), body.len()));
-        }
+        let weight = match class {
+            Class::HeldBack(_) => weight(header.command.len(), body.len()),
+            Class::Unweighed(_) | Class::Reply | Class::Control => 0,
+        };
         let head_len = header.encoded_len(format);
         if state.queue.is_empty()
             && head_len + COPY_MAX.min(body.len()) <= STACK
@@ -146,6 +153,7 @@ impl Outbox {
                     return Err(SendFault::Encode(error));
                 }
             };
+            state.window.sent(weight);
             drop(state);
             let large = body.len() > COPY_MAX;
             if !large {
@@ -176,6 +184,7 @@ impl Outbox {
         }
         let was_empty = state.queue.is_empty();
         state.append(format, header, body).map_err(SendFault::Encode)?;
+        state.window.sent(weight);
         let limit = self.outgoing.saturating_add(self.unread);
         if class == Class::Control && state.queued > limit {
             return Err(SendFault::Fatal(CloseReason::Unread { queued: state.queued, limit }));
@@ -249,12 +258,13 @@ impl Outbox {
         self.room.notify_all();
     }
 
-    /// No chunk will tell the format any more, and no credit will come.
-    pub(crate) fn reading_ended(&self) {
+    /// No chunk will tell the format any more, and no credit will come: what would have to wait for the peer fails.
+    pub(crate) fn reading_ended(&self, reason: &Arc<CloseReason>) {
         let mut state = lock(&self.state);
         if state.format.is_none() {
-            state.ending = Ending::Ended(Arc::new(CloseReason::EndOfFile));
+            state.ending = Ending::Ended(Arc::clone(reason));
         }
+        state.silent = Some(Arc::clone(reason));
         self.room.notify_all();
     }
 
@@ -266,7 +276,7 @@ impl Outbox {
     fn wait_for_room(&self, class: Class) -> Result<MutexGuard<'_, State>, SendFault> {
         let mut state = lock(&self.state);
         while self.must_wait(&state, class)? {
-            if class == Class::HeldBack(Patience::None) {
+            if let Class::HeldBack(Patience::None) | Class::Unweighed(Patience::None) = class {
                 return Err(SendFault::WouldBlock);
             }
             state.waiting += 1;
@@ -286,14 +296,19 @@ impl Outbox {
 
     fn must_wait(&self, state: &State, class: Class) -> Result<bool, SendFault> {
         let held_back = matches!(class, Class::HeldBack(_));
+        let is_new = held_back || matches!(class, Class::Unweighed(_));
         match &state.ending {
             Ending::Ended(reason) => return Err(SendFault::Closed(Arc::clone(reason))),
-            Ending::AfterFlush if held_back => return Err(SendFault::Closed(Arc::new(CloseReason::Local))),
+            Ending::AfterFlush if is_new => return Err(SendFault::Closed(Arc::new(CloseReason::Local))),
             Ending::AfterFlush | Ending::No => {}
         }
-        Ok(state.format.is_none()
+        let must_wait = state.format.is_none()
             || (class != Class::Control && state.queued >= self.outgoing)
-            || (held_back && !state.window.is_open()))
+            || (held_back && !state.window.is_open());
+        match &state.silent {
+            Some(reason) if must_wait && is_new => Err(SendFault::Closed(Arc::clone(reason))),
+            _ => Ok(must_wait),
+        }
     }
 
     /// Writes until nothing waits or the pipe takes no more; gives the descriptor back in either case.

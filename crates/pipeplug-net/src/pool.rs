@@ -140,15 +140,26 @@ impl Pool {
         }
     }
 
-    fn count_blocked(&self, change: isize) -> Option<Exhausted> {
+    /// One more thread waits; where it was the last one, gives the connections whose work is left without any.
+    fn thread_blocked(&self) -> Option<(Exhausted, Vec<Arc<Core>>)> {
         let mut state = lock(&self.state);
-        state.blocked = state.blocked.saturating_add_signed(change);
-        (change > 0
-            && !state.queue.is_empty()
-            && state.idle == 0
-            && state.threads >= self.limit
-            && state.blocked >= state.threads)
-            .then_some(Exhausted { limit: state.threads })
+        state.blocked += 1;
+        if state.idle > 0 || state.threads < self.limit || state.blocked < state.threads {
+            return None;
+        }
+        let stranded: Vec<_> = state
+            .queue
+            .iter()
+            .filter_map(|work| match work {
+                Work::Serve(core) => Some(Arc::clone(core)),
+                Work::Once(_) => None,
+            })
+            .collect();
+        (!stranded.is_empty()).then_some((Exhausted { limit: state.threads }, stranded))
+    }
+
+    fn thread_resumed(&self) {
+        lock(&self.state).blocked -= 1;
     }
 }
 
@@ -156,12 +167,15 @@ impl Pool {
 /// its place for so long.
 pub(crate) fn while_blocked<T>(wait: impl FnOnce() -> T) -> T {
     let Some((pool, core)) = SERVING.with_borrow(Clone::clone) else { return wait() };
-    let exhausted = pool.count_blocked(1);
+    let exhausted = pool.thread_blocked();
     if let Some(core) = &core {
-        core.handler_blocked(exhausted);
+        core.handler_blocked();
+    }
+    if let Some((exhausted, stranded)) = exhausted {
+        stranded.iter().for_each(|core| core.refuse_waiting(exhausted));
     }
     let result = wait();
-    pool.count_blocked(-1);
+    pool.thread_resumed();
     if let Some(core) = &core {
         core.handler_resumed();
     }

@@ -154,6 +154,8 @@ impl Core {
                 || turn == Turn::Paused
                 || slot.is_done()
                 || self.is_ending.load(Ordering::SeqCst)
+                // A peer that never pauses would have it read for good.
+                || deadline.is_some_and(|deadline| Instant::now() >= deadline)
             {
                 break turn;
             }

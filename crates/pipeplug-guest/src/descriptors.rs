@@ -1,0 +1,152 @@
+//! Which descriptors to talk over, and the guard around standard input and output.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::OwnedFd;
+
+use nix::fcntl::OFlag;
+use pipeplug_net::Endpoint;
+
+use crate::register::RegisterError;
+use crate::sys;
+
+const STDIN: i32 = 0;
+const STDOUT: i32 = 1;
+const STDERR: i32 = 2;
+
+/// What the command line says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) reader: i32,
+    pub(crate) writer: i32,
+    /// Whether both were given by number.
+    pub(crate) told: bool,
+    /// The plugin's own arguments.
+    pub(crate) args: Vec<OsString>,
+}
+
+impl Plan {
+    /// Reads the descriptors' numbers, if the first two arguments are such; the program's name is not among them.
+    pub(crate) fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
+        let mut args: Vec<_> = args.into_iter().collect();
+        let numbers = (args.first().and_then(|arg| number(arg)), args.get(1).and_then(|arg| number(arg)));
+        if let (Some(reader), Some(writer)) = numbers {
+            args.drain(..2);
+            Self { reader, writer, told: true, args }
+        } else {
+            Self { reader: STDIN, writer: STDOUT, told: false, args }
+        }
+    }
+
+    /// Whether a person started this in a terminal, where no host can be at the other end.
+    pub(crate) fn is_by_hand(&self) -> bool {
+        !self.told && (io::stdin().is_terminal() || io::stdout().is_terminal())
+    }
+
+    /// Makes both descriptors ours.
+    ///
+    /// A standard one is copied away, and what user code takes for standard input and output is replaced: by nothing
+    /// and by standard error.
+    pub(crate) fn take(&self) -> Result<(Endpoint, Endpoint), RegisterError> {
+        if self.told && self.reader == self.writer {
+            return Err(RegisterError::SameDescriptor { number: self.reader });
+        }
+        let reader = take(self.reader, Half::In)?;
+        let writer = take(self.writer, Half::Out)?;
+        Ok((reader, writer))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Half {
+    In,
+    Out,
+}
+
+fn number(arg: &OsStr) -> Option<i32> {
+    let text = arg.to_str()?;
+    // parse takes a sign, which no descriptor has.
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+fn take(number: i32, half: Half) -> Result<Endpoint, RegisterError> {
+    let fault = |error: io::Error| RegisterError::Descriptor { number, half: half.name(), error };
+    let mode = sys::access_mode(number).map_err(fault)?;
+    let wrong = if half == Half::In { OFlag::O_WRONLY } else { OFlag::O_RDONLY };
+    if mode == wrong || number == STDERR {
+        return Err(RegisterError::WrongDirection { number, half: half.name(), verb: half.verb() });
+    }
+    match number {
+        STDIN | STDOUT => {
+            let fd = sys::copy_up(number).map_err(fault)?;
+            replace(number).map_err(fault)?;
+            Ok(Endpoint::shared(fd))
+        }
+        _ => Ok(Endpoint::exclusive(sys::adopt(number).map_err(fault)?)),
+    }
+}
+
+/// Puts something harmless in a standard descriptor's place.
+fn replace(number: i32) -> io::Result<()> {
+    if number == STDIN {
+        nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    } else {
+        // Where standard error is closed, what is printed goes nowhere.
+        let stderr: OwnedFd = match sys::copy_up(STDERR) {
+            Ok(stderr) => stderr,
+            Err(_) => File::options().write(true).open("/dev/null")?.into(),
+        };
+        nix::unistd::dup2_stdout(stderr)?;
+    }
+    Ok(())
+}
+
+impl Half {
+    fn name(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+        }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::In => "read from",
+            Self::Out => "written to",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(args: &[&str]) -> Plan {
+        Plan::from_args(args.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn two_numbers_are_descriptors_and_the_rest_is_the_plugins() {
+        let args = vec![OsString::from("--own")];
+        assert_eq!(plan(&["3", "4", "--own"]), Plan { reader: 3, writer: 4, told: true, args });
+    }
+
+    #[test]
+    fn anything_else_means_stdin_and_stdout() {
+        for args in [
+            &[][..],
+            &["3"],
+            &["3", "x"],
+            &["x", "4"],
+            &["-3", "4"],
+            &["+3", "4"],
+            &["", "4"],
+            &["3", "99999999999"],
+        ] {
+            let plan = plan(args);
+            assert_eq!((plan.reader, plan.writer, plan.told), (0, 1, false), "{args:?}");
+            assert_eq!(plan.args.len(), args.len());
+        }
+    }
+}

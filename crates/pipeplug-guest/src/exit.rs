@@ -1,0 +1,126 @@
+//! The end of the process: who says it, and when.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pipeplug_net::{CloseReason, Connection};
+
+use crate::guest::OnEnd;
+
+/// How the end comes about, and who waits for it.
+pub(crate) struct Exit {
+    name: String,
+    grace: Duration,
+    on_end: OnEnd,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The host said stop.
+    stopping: bool,
+    /// How long what still runs may go on.
+    deadline: Option<Instant>,
+    /// The process's exit code, once it is decided.
+    code: Option<u8>,
+    /// Threads in [`Exit::wait`].
+    waiting: usize,
+}
+
+impl Exit {
+    pub(crate) fn new(name: String, grace: Duration, on_end: OnEnd) -> Self {
+        Self { name, grace, on_end, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// The host said stop: answers what it has asked, then closes.
+    pub(crate) fn stop(&self, connection: &Connection) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.stopping, true) {
+            return;
+        }
+        let deadline = self.set_deadline(&mut state);
+        drop(state);
+        let left = || deadline.saturating_duration_since(Instant::now());
+        if !connection.wait_idle(left()) {
+            self.say(&format!("stopped with handlers still at work after {:?}", self.grace));
+        }
+        connection.close();
+        // The host closes its side in answer; where it does not, the grace time is all it gets.
+        let _ = connection.wait_closed(left());
+        self.finish(0);
+    }
+
+    /// Nothing comes from the host any more: handlers that still run have the grace time to end.
+    ///
+    /// # Blocking
+    /// For the grace time, unless the end comes before.
+    pub(crate) fn ended(&self) {
+        let mut state = self.lock();
+        let deadline = self.set_deadline(&mut state);
+        while state.code.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let code = u8::from(!state.stopping);
+                drop(state);
+                self.say(&format!("handlers were still at work {:?} after the host was gone", self.grace));
+                return self.finish(code);
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The connection is at its end and every handler has returned.
+    pub(crate) fn closed(&self, reason: &CloseReason) {
+        let stopping = self.lock().stopping;
+        if stopping {
+            return self.finish(0);
+        }
+        self.say(&format!("the host is gone: {reason}"));
+        self.finish(1);
+    }
+
+    /// Waits for the end.
+    pub(crate) fn wait(&self) -> ExitCode {
+        let mut state = self.lock();
+        state.waiting += 1;
+        let code = loop {
+            if let Some(code) = state.code {
+                break code;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        state.waiting -= 1;
+        ExitCode::from(code)
+    }
+
+    fn set_deadline(&self, state: &mut State) -> Instant {
+        *state.deadline.get_or_insert_with(|| Instant::now() + self.grace)
+    }
+
+    fn finish(&self, code: u8) {
+        let mut state = self.lock();
+        if state.code.is_some() {
+            return;
+        }
+        state.code = Some(code);
+        let leave = state.waiting == 0 && self.on_end == OnEnd::Exit;
+        drop(state);
+        self.changed.notify_all();
+        if leave {
+            // Whoever runs `main` does not wait for the host; it has no use without one.
+            std::process::exit(i32::from(code));
+        }
+    }
+
+    /// Standard error may be gone together with the host.
+    fn say(&self, message: &str) {
+        let _ = writeln!(std::io::stderr(), "{}: {message}", self.name);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

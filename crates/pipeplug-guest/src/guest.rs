@@ -1,0 +1,247 @@
+//! What a plugin says of itself ahead of registering.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pipeplug_net::wire::{Format, Limits, command};
+use pipeplug_net::{EventLoop, HandlerError, Hold, Incoming, Options, Reply};
+
+use crate::descriptors::Plan;
+use crate::exit::Exit;
+use crate::main_handle::{Main, Shared};
+use crate::metadata::Own;
+use crate::register::RegisterError;
+
+/// What runs once at the end of registering, before any message reaches the request call-back. It may call the host.
+///
+/// A closure `FnOnce(&Main) -> Result<(), HandlerError>`, or `()` for nothing.
+pub trait Start {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Any error ends the plugin.
+    fn start(self, main: &Main) -> Result<(), HandlerError>;
+}
+
+impl Start for () {
+    fn start(self, _main: &Main) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+impl<F: FnOnce(&Main) -> Result<(), HandlerError>> Start for F {
+    fn start(self, main: &Main) -> Result<(), HandlerError> {
+        self(main)
+    }
+}
+
+/// What answers the host's requests and takes its one-ways, on threads of a pool: it may block and call back.
+///
+/// A closure `Fn(&Main, &mut Incoming) -> Result<Reply, HandlerError>`.
+pub trait Request: Send + Sync + 'static {
+    /// Answers one.
+    ///
+    /// # Errors
+    /// Any error goes back to the host with its message.
+    fn request(&self, main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError>;
+}
+
+impl<F> Request for F
+where
+    F: Fn(&Main, &mut Incoming) -> Result<Reply, HandlerError> + Send + Sync + 'static,
+{
+    fn request(&self, main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        self(main, incoming)
+    }
+}
+
+impl Request for () {
+    fn request(&self, _main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        incoming.unknown()
+    }
+}
+
+/// What happens to the process when the connection has ended and nobody is in [`Main::wait`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnEnd {
+    /// It exits: 0 after the host said stop, 1 after the host was lost.
+    #[default]
+    Exit,
+    /// It goes on.
+    Stay,
+}
+
+/// A plugin ahead of registering.
+///
+/// ```no_run
+/// # fn main() -> std::process::ExitCode {
+/// let main = pipeplug_guest::Guest::new()
+///     .name("greeter")
+///     .metadata("Help", "greets whom it is told")
+///     .start(|main: &pipeplug_guest::Main| Ok(main.notify("log", "here I am")?))
+///     .request(|_main: &_, incoming: &mut pipeplug_guest::Incoming| {
+///         Ok(format!("hello, {}", incoming.text()?).into())
+///     })
+///     .register();
+/// main.wait()
+/// # }
+/// ```
+#[must_use = "a guest does nothing until it registers"]
+pub struct Guest<S = (), R = ()> {
+    start: S,
+    request: R,
+    args: Option<Vec<OsString>>,
+    own: Own,
+    options: Options,
+    grace: Duration,
+    on_end: OnEnd,
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Guest {
+    /// A plugin that answers nothing yet.
+    pub fn new() -> Self {
+        let mut options = Options::default();
+        options.name = "host".into();
+        options.format = None;
+        Self {
+            start: (),
+            request: (),
+            args: None,
+            own: Own { name: program().name, metadata: BTreeMap::new() },
+            options,
+            grace: Duration::from_secs(5),
+            on_end: OnEnd::default(),
+        }
+    }
+}
+
+impl<S: Start, R: Request> Guest<S, R> {
+    /// What runs at the end of registering.
+    pub fn start<T: Start>(self, start: T) -> Guest<T, R> {
+        let Self { start: _, request, args, own, options, grace, on_end } = self;
+        Guest { start, request, args, own, options, grace, on_end }
+    }
+
+    /// What answers the host.
+    pub fn request<T: Request>(self, request: T) -> Guest<S, T> {
+        let Self { start, request: _, args, own, options, grace, on_end } = self;
+        Guest { start, request, args, own, options, grace, on_end }
+    }
+
+    /// The plugin's name. Default: that of the program.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.own.name = name.into();
+        self
+    }
+
+    /// One entry of the metadata that the host gets, such as `Cmd`, `Help` or `Description`.
+    ///
+    /// With none at all the request call-back is asked `GetMetadata`, and answers a JSON object, or an error for none.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.own.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// The format to speak. Default: that of the host's first chunk.
+    pub fn format(mut self, format: Format) -> Self {
+        self.options.format = Some(format);
+        self
+    }
+
+    /// The largest command and buffer to take in.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.options.limits = limits;
+        self
+    }
+
+    /// Every setting of the connection; its name, format and hold are set by this crate.
+    pub fn options(mut self, options: Options) -> Self {
+        let ours = std::mem::replace(&mut self.options, options);
+        self.options.name = ours.name;
+        self.options.format = ours.format;
+        self
+    }
+
+    /// How long handlers that still run get once the host said stop or is gone. Default: 5 seconds.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// What happens to the process at the end. Default: it exits.
+    pub fn on_end(mut self, on_end: OnEnd) -> Self {
+        self.on_end = on_end;
+        self
+    }
+
+    /// The command line to read, without the program's name. Default: that of the process.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.args = Some(args.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// As [`try_register`](Guest::try_register), and where that fails, says why on standard error and exits.
+    ///
+    /// # Blocking
+    /// While the start call-back runs.
+    pub fn register(self) -> Main {
+        let name = self.own.name.clone();
+        self.try_register().unwrap_or_else(|error| {
+            match error {
+                RegisterError::ByHand { .. } => eprintln!("{error}"),
+                _ => eprintln!("{name}: {error}"),
+            }
+            std::process::exit(error.exit_code())
+        })
+    }
+
+    /// Registers: takes the descriptors, starts the event loop, runs the start call-back, lets requests in.
+    ///
+    /// # Errors
+    /// Where there is no host, a descriptor cannot be used, or the start call-back fails.
+    ///
+    /// # Blocking
+    /// While the start call-back runs.
+    pub fn try_register(self) -> Result<Main, RegisterError> {
+        let plan = match self.args {
+            Some(args) => Plan::from_args(args),
+            None => Plan::from_args(std::env::args_os().skip(1)),
+        };
+        if plan.is_by_hand() {
+            return Err(RegisterError::ByHand { name: self.own.name, path: program().path });
+        }
+        let (reader, writer) = plan.take()?;
+        let events = EventLoop::new().map_err(RegisterError::EventLoop)?;
+        let mut options = self.options;
+        // Asked of the builder it is known already, and need not wait for the start call-back.
+        let at_once = if self.own.metadata.is_empty() { vec![] } else { vec![command::GET_METADATA.into()] };
+        options.hold = Hold::AllBut(at_once);
+        let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end);
+        let shared = Shared::new(plan.args, self.own, exit, self.request);
+        let main = Main::connect(&events, reader, writer, options, shared).map_err(RegisterError::Connect)?;
+        self.start.start(&main).map_err(RegisterError::Start)?;
+        main.release();
+        Ok(main)
+    }
+}
+
+struct Program {
+    name: String,
+    path: PathBuf,
+}
+
+/// How this process was started.
+fn program() -> Program {
+    let path = PathBuf::from(std::env::args_os().next().unwrap_or_else(|| "plugin".into()));
+    let name = path.file_name().map_or_else(|| "plugin".into(), |name| name.to_string_lossy().into_owned());
+    Program { name, path }
+}

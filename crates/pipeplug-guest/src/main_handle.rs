@@ -1,0 +1,139 @@
+//! The guest's handle.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::ops::Deref;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use pipeplug_net::wire::command;
+use pipeplug_net::{
+    CloseReason, ConnectError, Connection, Endpoint, EventLoop, Handler, HandlerError, Incoming, Options,
+    Reply,
+};
+
+use crate::exit::Exit;
+use crate::guest::Request;
+use crate::metadata::{Own, parse_host};
+
+/// The plugin's handle to its host: calls and notifies it, and waits for the end.
+///
+/// It is a [`Connection`] with what only a guest has; cloning it is cheap.
+#[derive(Clone)]
+#[must_use = "a plugin whose main returns ends: call wait()"]
+pub struct Main {
+    connection: Connection,
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    args: Vec<OsString>,
+    own: Own,
+    exit: Exit,
+    request: Box<dyn Request>,
+    host: OnceLock<BTreeMap<String, String>>,
+}
+
+impl Shared {
+    pub(crate) fn new(args: Vec<OsString>, own: Own, exit: Exit, request: impl Request) -> Arc<Self> {
+        Arc::new(Self { args, own, exit, request: Box::new(request), host: OnceLock::new() })
+    }
+}
+
+impl Main {
+    pub(crate) fn connect(
+        events: &EventLoop,
+        reader: Endpoint,
+        writer: Endpoint,
+        options: Options,
+        shared: Arc<Shared>,
+    ) -> Result<Self, ConnectError> {
+        let answer = Answer { shared: Arc::clone(&shared) };
+        let connection = events.connect(reader, writer, options, answer)?;
+        Ok(Self { connection, shared })
+    }
+
+    /// The plugin's own arguments: those behind the descriptors' numbers.
+    #[must_use]
+    pub fn args(&self) -> &[OsString] {
+        &self.shared.args
+    }
+
+    /// What the host said of itself (`pipeplug.protocol`, …); empty until it asked for the metadata, and for hosts that
+    /// say nothing.
+    #[must_use]
+    pub fn host(&self) -> BTreeMap<String, String> {
+        self.shared.host.get().cloned().unwrap_or_default()
+    }
+
+    /// Waits for the end, and gives what `main` returns: success after the host said stop, failure after it was lost.
+    ///
+    /// # Blocking
+    /// Until the host says stop or closes the pipe, and its last requests are answered or the grace time is over.
+    #[must_use = "return it from main"]
+    pub fn wait(&self) -> ExitCode {
+        self.shared.exit.wait()
+    }
+}
+
+impl Deref for Main {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl std::fmt::Debug for Main {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Main").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+/// What the connection calls.
+struct Answer {
+    shared: Arc<Shared>,
+}
+
+impl Answer {
+    fn metadata(&self, main: &Main, incoming: &mut Incoming) -> Reply {
+        let host = parse_host(incoming.buffer());
+        main.accept(|key| host.get(key).map(String::as_str));
+        // A host that asks twice says the same.
+        let _ = self.shared.host.set(host);
+        let asked = if self.shared.own.metadata.is_empty() {
+            // A call-back that does not know the question has no metadata of its own.
+            self.shared.request.request(main, incoming).ok().map(Reply::into_bytes)
+        } else {
+            None
+        };
+        self.shared.own.reply(main, asked).into()
+    }
+}
+
+impl Handler for Answer {
+    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        let main = Main { connection: incoming.connection().clone(), shared: Arc::clone(&self.shared) };
+        if incoming.command() == command::GET_METADATA && !incoming.is_one_way() {
+            return Ok(self.metadata(&main, incoming));
+        }
+        self.shared.request.request(&main, incoming)
+    }
+
+    fn stop(&self, connection: &Connection) {
+        self.shared.exit.stop(connection);
+    }
+
+    fn ended(&self, _reason: &Arc<CloseReason>) {
+        // A thread of its own: `closed` is told only after this has returned.
+        let shared = Arc::clone(&self.shared);
+        let watch = std::thread::Builder::new().name("pipeplug-exit".into());
+        if watch.spawn(move || shared.exit.ended()).is_err() {
+            // No thread left: nobody bounds the handlers' time, `closed` still comes after them.
+        }
+    }
+
+    fn closed(&self, reason: &Arc<CloseReason>) {
+        self.shared.exit.closed(reason);
+    }
+}

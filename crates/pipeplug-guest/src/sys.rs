@@ -1,0 +1,32 @@
+//! Taking over descriptors that the host handed down as numbers.
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+
+/// Whether a descriptor can be read or written, as its open flags say.
+pub(crate) fn access_mode(number: i32) -> io::Result<OFlag> {
+    // SAFETY: the descriptor is only asked for its flags, and fcntl(2) itself says whether there is one.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    Ok(flags & OFlag::O_ACCMODE)
+}
+
+/// Makes a descriptor that came by number ours, and keeps it from processes that this one starts.
+pub(crate) fn adopt(number: i32) -> io::Result<OwnedFd> {
+    access_mode(number)?;
+    // SAFETY: it is open, as was just asked, and it was made for this process by its host, which passed its number.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(fd)
+}
+
+/// Copies a standard descriptor to a number above them, kept from processes that this one starts.
+pub(crate) fn copy_up(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is only copied, and fcntl(2) itself says whether there is one.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: fcntl(2) just made it, so that nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
