@@ -187,6 +187,21 @@ fn a_slow_call_is_passed_over() {
     assert_eq!(calls.complete(slow), Completion::Waiter(0));
 }
 
+/// At least half of the table is free, so at most every other number is passed over.
+#[test]
+fn slow_calls_leave_room() {
+    for held in 1..70 {
+        let mut calls = Calls::new(100);
+        (0..held).for_each(|waiter| drop(calls.open(waiter).unwrap()));
+        for waiter in 0..1000 {
+            let id = calls.open(waiter).unwrap();
+            assert_eq!(calls.complete(id), Completion::Waiter(waiter));
+        }
+        let newest = calls.open(0).unwrap().as_u64();
+        assert!(newest <= 2 * (1000 + 1) + 256, "{newest} with {held} slow calls");
+    }
+}
+
 /// The error of a waiter that cannot be shown can be shown.
 #[test]
 fn an_error_needs_nothing_of_the_waiter() {
