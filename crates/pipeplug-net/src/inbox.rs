@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pipeplug_wire::{Chunk, ChunkRef, Direction, command};
+use pipeplug_wire::{Chunk, ChunkRef, Direction, Limits, command};
 
 use crate::core::{Core, Undefer};
 use crate::dispatch::Got;
@@ -37,6 +37,8 @@ pub(crate) struct Inbox {
     begun: u64,
     watched: bool,
     receive: ReceiveWindow,
+    /// With so much weight nothing more is read while no call of ours is open.
+    pause_at: usize,
     /// Whether a thread sends credits: one at a time, so that the totals go out in order.
     crediting: bool,
 }
@@ -54,8 +56,13 @@ impl Inbox {
             begun: 0,
             watched: false,
             receive: ReceiveWindow::new(options.window),
+            pause_at: options.window.max(1),
             crediting: false,
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.weight >= self.pause_at
     }
 
     fn is_held(&self) -> bool {
@@ -97,7 +104,7 @@ impl Inbox {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admitted {
     Yes,
-    /// More is held than the window says.
+    /// More is held than is read on for.
     Full,
 }
 
@@ -128,7 +135,7 @@ impl Core {
         }
         inbox.weight = held;
         inbox.jobs.push_back(got.into_chunk());
-        let full = held >= self.options.window;
+        let full = inbox.is_full();
         let another = self.take_seat(&mut inbox);
         let watch = !another && inbox.running > 0 && !inbox.watched && !inbox.is_held();
         if watch {
@@ -174,10 +181,16 @@ impl Core {
         let report = {
             let mut inbox = lock(&self.inbox);
             inbox.receive.negotiated();
+            // The peer stops by itself, one chunk past the window at most. Reading goes on meanwhile, for what is never
+            // held back, credits among it: two sides that wait for each other's would stand still.
+            let Limits { command, buffer, .. } = self.options.limits;
+            let largest = usize::try_from(weight(command, 0).saturating_add(buffer)).unwrap_or(usize::MAX);
+            inbox.pause_at = self.options.window.saturating_add(largest);
             inbox.report()
         };
         // What was taken until now may be all that the peer is allowed to send.
         self.credit(report);
+        self.resume_reading();
     }
 
     /// A chunk that never waited in here counts as taken.
@@ -199,6 +212,11 @@ impl Core {
             inbox.crediting = false;
             report = inbox.report();
         }
+    }
+
+    /// Whether more waits for a handler than is read on for.
+    pub(crate) fn is_full(&self) -> bool {
+        lock(&self.inbox).is_full()
     }
 
     /// Weight that waits for a handler.
@@ -240,7 +258,7 @@ impl Core {
                 return;
             };
             let report = inbox.report();
-            let room = inbox.weight < self.options.window;
+            let room = !inbox.is_full();
             let another = self.take_seat(&mut inbox);
             drop(inbox);
             if another {

@@ -286,8 +286,7 @@ impl Core {
     /// Stops reading until a handler took something, unless a call of ours waits for what comes behind.
     fn pause(&self) -> bool {
         self.lead.store(Lead::Paused as u8, Ordering::SeqCst);
-        let full = self.held() >= self.options.window;
-        let go_on = !full || !lock(&self.calls).is_empty() || self.is_ending.load(Ordering::SeqCst);
+        let go_on = !self.is_full() || !lock(&self.calls).is_empty() || self.is_ending.load(Ordering::SeqCst);
         // Somebody may have taken the lead out of the pause meanwhile: then it is theirs.
         !(go_on && self.take_lead(Lead::Paused))
     }

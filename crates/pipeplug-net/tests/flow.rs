@@ -1,0 +1,264 @@
+//! Flow control: what is held back goes out in the end.
+
+mod common;
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use common::{Gate, LONG, Way, accept, echo, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog};
+use pipeplug_net::wire::{Direction, Format};
+use pipeplug_net::{CallError, CloseReason, EventLoop, Incoming, NotifyError, Options, Refuse, Reply};
+
+fn window(bytes: usize) -> Options {
+    let mut options = Options::default();
+    options.window = bytes;
+    options
+}
+
+/// Offers what a peer of this window would.
+fn accept_window(connection: &pipeplug_net::Connection, window: &str) {
+    connection.accept(|key| match key {
+        "pipeplug.features" => Some("flow"),
+        "pipeplug.window" => Some(window),
+        _ => None,
+    });
+}
+
+#[test]
+fn pings_do_not_use_the_window_up() {
+    let _watchdog = watchdog();
+    let (host, guest) = pair(&window(200), Refuse, echo);
+    negotiate(&host, &guest);
+    for _ in 0..100 {
+        host.ping(LONG).unwrap();
+    }
+    assert_eq!(host.call("echo", "x").unwrap(), "x");
+}
+
+#[test]
+fn a_ping_goes_out_while_the_window_is_full() {
+    let _watchdog = watchdog();
+    let gate = Gate::default();
+    let handler_gate = gate.clone();
+    let mut options = window(100);
+    options.handlers = NonZeroUsize::MIN;
+    let (host, guest) = pair(&options, Refuse, move |_: &mut Incoming| {
+        handler_gate.pass();
+        Ok(Reply::empty())
+    });
+    negotiate(&host, &guest);
+    let running = host.begin_call("busy", vec![0; 60]).unwrap();
+    let waiting = host.begin_call("busy", vec![0; 60]).unwrap();
+    eventually("one waits behind the one that runs", || guest.stats().held > 0);
+    assert!(matches!(host.try_begin_call("busy", ""), Err(CallError::WouldBlock { .. })));
+    host.ping(LONG).unwrap();
+    assert!(matches!(host.try_begin_call("busy", ""), Err(CallError::WouldBlock { .. })));
+    gate.open();
+    running.wait().unwrap();
+    waiting.wait().unwrap();
+}
+
+#[test]
+fn what_could_not_be_encoded_does_not_use_the_window_up() {
+    let _watchdog = watchdog();
+    let mut options = window(500);
+    options.format = Some(Format::Classic);
+    let (host, guest) = pair(&options, Refuse, echo);
+    negotiate(&host, &guest);
+    for _ in 0..100 {
+        assert!(host.begin_call("two words", "").is_err());
+        assert!(matches!(host.notify("two words", vec![0; 5000]), Err(NotifyError::Encode { .. })));
+    }
+    assert_eq!(host.call("echo", "x").unwrap(), "x");
+}
+
+#[test]
+fn what_passes_the_hold_does_not_use_the_window_up() {
+    let _watchdog = watchdog();
+    let mut options = window(200);
+    options.hold = pipeplug_net::Hold::AllBut(vec!["echo".into()]);
+    let (host, guest) = pair(&options, Refuse, echo);
+    negotiate(&host, &guest);
+    for _ in 0..100 {
+        assert_eq!(host.call("echo", "x").unwrap(), "x");
+    }
+}
+
+#[test]
+fn what_was_taken_ahead_of_the_agreement_is_credited_at_once() {
+    let _watchdog = watchdog();
+    let (tell, told) = mpsc::channel();
+    let (host, guest) = pair(
+        &window(1000),
+        move |incoming: &mut Incoming| Ok(tell.send(incoming.buffer().len()).map(|()| Reply::empty())?),
+        Refuse,
+    );
+    // The guest knows of the host's window ahead of the host's knowing that the guest counts.
+    accept(&guest, &host);
+    guest.notify("log", vec![0; 2000]).unwrap();
+    told.recv_timeout(LONG).unwrap();
+    assert!(guest.try_begin_call("x", "").is_err(), "the window should be full");
+    accept(&host, &guest);
+    guest.notify("log", vec![0; 2000]).unwrap();
+    told.recv_timeout(LONG).unwrap();
+}
+
+#[test]
+fn refused_requests_are_credited() {
+    let _watchdog = watchdog();
+    // One thread on the host: it runs "outer", and "inner" finds none.
+    let (host_loop, guest_loop) = (EventLoop::with_handler_threads(1).unwrap(), EventLoop::new().unwrap());
+    let (host, guest) = pair_on(
+        (&host_loop, &guest_loop),
+        &window(300),
+        Way::PLAIN,
+        |incoming: &mut Incoming| match incoming.command() {
+            "outer" => Ok(incoming.connection().call("mid", "")?.into()),
+            _ => Ok("taken".into()),
+        },
+        |incoming: &mut Incoming| {
+            let error = incoming.connection().call("inner", vec![0; 1000]).unwrap_err();
+            Ok(error.to_string().into())
+        },
+    );
+    negotiate(&host, &guest);
+    for _ in 0..3 {
+        let message = guest.call("outer", "").unwrap();
+        assert!(message.contains("handler threads"), "{message}");
+        assert_eq!(guest.call("other", "").unwrap(), "taken");
+    }
+}
+
+#[test]
+fn requests_over_the_overrun_are_credited() {
+    let _watchdog = watchdog();
+    let gate = Gate::default();
+    let mut options = window(1000);
+    options.overrun = 1500;
+    options.handlers = NonZeroUsize::MIN;
+    let handler_gate = gate.clone();
+    let (host, guest) = pair(&options, Refuse, move |_: &mut Incoming| {
+        handler_gate.pass();
+        Ok("taken".into())
+    });
+    negotiate(&host, &guest);
+    let first = host.begin_call("a", "").unwrap();
+    eventually("the handler has the first", || guest.stats().held == 0);
+    let second = host.begin_call("b", vec![0; 100]).unwrap();
+    // One chunk may overshoot the window, and this one the overrun with it.
+    let refused = host.begin_call("c", vec![0; 5000]).unwrap();
+    let error = refused.wait().unwrap_err().to_string();
+    assert!(error.contains("not taken") && error.contains("1500"), "{error}");
+    gate.open();
+    first.wait().unwrap();
+    second.wait().unwrap();
+    for _ in 0..10 {
+        assert_eq!(host.call("d", "").unwrap(), "taken");
+    }
+}
+
+#[test]
+fn a_handler_that_waits_for_credit_is_woken_by_the_end_of_file() {
+    let _watchdog = watchdog();
+    let (tell, told) = mpsc::channel();
+    let (connection, mut raw) = raw(&Options::default(), move |incoming: &mut Incoming| {
+        loop {
+            if let Err(error) = incoming.connection().notify("log", vec![0; 100]) {
+                tell.send(error)?;
+                return Ok(Reply::empty());
+            }
+        }
+    });
+    accept_window(&connection, "1000");
+    raw.send(1, Direction::Request, "go", b"");
+    // Past the window nothing comes: the handler waits for a credit.
+    let mut weight = 0;
+    while weight < 1000 {
+        weight += 64 + "log".len() + raw.input.next().unwrap().buffer.len();
+    }
+    let common::Raw { input, output } = raw;
+    drop(output);
+    let error = told.recv_timeout(LONG).unwrap();
+    assert!(
+        matches!(&error, NotifyError::Closed { reason, .. } if matches!(**reason, CloseReason::EndOfFile)),
+        "{error}"
+    );
+    assert!(connection.wait_closed(LONG).is_some());
+    drop(input);
+}
+
+/// The last thread of the pool serves one connection and waits for another one, whose guest calls back.
+#[test]
+fn a_request_that_no_thread_is_left_for_is_refused_whichever_connection_it_came_over() {
+    let _watchdog = watchdog();
+    let (host_loop, guest_loop) = (EventLoop::with_handler_threads(1).unwrap(), EventLoop::new().unwrap());
+    let loops = (&host_loop, &guest_loop);
+    let options = window(1000);
+    let (second, _second_guest) = pair_on(loops, &options, Way::PLAIN, echo, |incoming: &mut Incoming| {
+        let error = incoming.connection().call("echo", vec![0; 2000]).unwrap_err();
+        Ok(error.to_string().into())
+    });
+    let other = second.clone();
+    let (_first, first_guest) = pair_on(
+        loops,
+        &options,
+        Way::PLAIN,
+        move |_: &mut Incoming| {
+            let call = other.begin_call("back", "")?;
+            eventually("the other guest has called back", || other.stats().held > 0);
+            Ok(call.wait()?.buffer.into())
+        },
+        Refuse,
+    );
+    for _ in 0..3 {
+        let message = first_guest.call("over", "").unwrap();
+        assert!(message.contains("handler threads"), "{message}");
+    }
+    assert_eq!(second.stats().held, 0);
+}
+
+/// Refusing what waits makes room, which whoever paused for it has to be told.
+#[test]
+fn reading_goes_on_after_requests_were_refused() {
+    let _watchdog = watchdog();
+    let events = EventLoop::with_handler_threads(1).unwrap();
+    let (inside, entered) = mpsc::channel();
+    let gate = Gate::default();
+    let handler_gate = gate.clone();
+    let (first, mut first_raw) =
+        raw_on(&events, &window(1000), Way::PLAIN, move |incoming: &mut Incoming| {
+            inside.send(())?;
+            handler_gate.pass();
+            Ok(incoming.connection().call_bytes("wait", "")?.into())
+        });
+    let handled = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&handled);
+    let (second, mut second_raw) = raw_on(&events, &window(1000), Way::PLAIN, move |_: &mut Incoming| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Ok(Reply::empty())
+    });
+    first_raw.send(1, Direction::Request, "go", b"");
+    entered.recv_timeout(LONG).unwrap();
+    // The only thread is taken: what comes over the second connection waits, until it is too much to read on.
+    let writer = thread::spawn(move || {
+        for id in 1..=200 {
+            second_raw.send(id, Direction::Request, "x", &[0; 1000]);
+        }
+        second_raw
+    });
+    eventually("the second connection holds more than its window", || second.stats().held >= 1000);
+    gate.open();
+    assert_eq!(first_raw.input.next().unwrap().command, "wait");
+    let mut second_raw = writer.join().unwrap();
+    let mut refused = 0;
+    // The writer may be done while chunks lie in the pipe.
+    first_raw.send(1, Direction::Response, "wait", b"");
+    for _ in 0..200 {
+        refused += usize::from(second_raw.input.next().unwrap().command == "cmd.error");
+    }
+    assert_eq!(refused + handled.load(Ordering::SeqCst), 200);
+    assert!(refused > 0);
+    drop(first);
+}
