@@ -220,16 +220,14 @@ fn a_failed_start_leaves_no_child() {
     for _ in 0..3 {
         fails(&path);
     }
-    let threads = fs::read_dir("/proc/self/task").unwrap();
-    let children: Vec<_> = threads
-        .filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("children")).ok())
-        .flat_map(|pids| pids.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        .filter(|pid| {
-            // A child that failed its exec still has the host's own name for a command.
-            let own = fs::read_to_string("/proc/self/comm").unwrap();
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            stat.contains(&format!("({}) Z", own.trim_end()))
-        })
-        .collect();
+    // A child that fails its exec keeps the name of this thread, which no other test has: proc_pid_stat(5).
+    let own = fs::read_to_string("/proc/thread-self/comm").unwrap();
+    let is_child = |stat: &String| {
+        let Some((name, rest)) = stat.rsplit_once(") ") else { return false };
+        let parent = rest.split(' ').nth(1).unwrap();
+        name.ends_with(&format!("({}", own.trim_end())) && parent == std::process::id().to_string()
+    };
+    let stats = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path().join("stat"));
+    let children: Vec<_> = stats.filter_map(|stat| fs::read_to_string(stat).ok()).filter(is_child).collect();
     assert!(children.is_empty(), "{children:?}");
 }

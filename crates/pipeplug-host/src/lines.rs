@@ -1,0 +1,242 @@
+//! A plugin's standard error (and output, where it is logged), line by line.
+//!
+//! The loop's thread only reads: lines are kept, and handed to `tracing` and to the host's own handler on a thread of
+//! the pool, in their order. While too many wait for that, nothing more is read, and the plugin's writes wait.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use pipeplug_net::{EventLoop, Watch, Watcher};
+
+/// A longer line is cut into pieces of this size, in bytes.
+const LINE_MAX: usize = 16 << 10;
+/// Lines that wait to be handed on.
+const WAITING_MAX: usize = 1024;
+/// What is read at once.
+const CHUNK: usize = 8 << 10;
+
+/// Which of a plugin's streams a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Output {
+    /// Standard error.
+    Stderr,
+    /// Standard output, where it is logged.
+    Stdout,
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stderr => "stderr",
+            Self::Stdout => "stdout",
+        })
+    }
+}
+
+/// What the host does with a line; without its end, bytes that are no UTF-8 replaced.
+pub(crate) type OnLine = Arc<dyn Fn(Output, &str) + Send + Sync>;
+
+/// One stream of a plugin.
+pub(crate) struct Lines {
+    output: Output,
+    plugin: String,
+    fd: OwnedFd,
+    events: EventLoop,
+    on_line: Option<OnLine>,
+    watcher: OnceLock<Watcher>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The line that is not whole yet.
+    partial: Vec<u8>,
+    /// The last lines.
+    tail: VecDeque<String>,
+    tail_max: usize,
+    waiting: VecDeque<String>,
+    handing_on: bool,
+    ended: bool,
+}
+
+/// What `fd` is for the loop.
+struct Fd(Arc<Lines>);
+
+impl AsFd for Fd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+impl Lines {
+    /// Reads `fd`, which must not block, until its end; keeps the last `tail` lines.
+    pub(crate) fn read(
+        events: &EventLoop,
+        fd: OwnedFd,
+        output: Output,
+        plugin: &str,
+        tail: usize,
+        on_line: Option<OnLine>,
+    ) -> io::Result<Arc<Self>> {
+        let lines = Arc::new(Self {
+            output,
+            plugin: plugin.to_owned(),
+            fd,
+            events: events.clone(),
+            on_line,
+            watcher: OnceLock::new(),
+            state: Mutex::new(State { tail_max: tail, ..State::default() }),
+        });
+        let reading = Arc::clone(&lines);
+        let watcher = events.watch(Fd(Arc::clone(&lines)), move |_| reading.ready())?;
+        // Set once, here.
+        let _ = lines.watcher.set(watcher);
+        Ok(lines)
+    }
+
+    /// The last lines, with what there is to read right now.
+    pub(crate) fn tail(self: &Arc<Self>) -> Vec<String> {
+        self.ready();
+        let state = self.lock();
+        let partial = (!state.partial.is_empty()).then(|| text(&state.partial));
+        state.tail.iter().cloned().chain(partial).collect()
+    }
+
+    fn ready(self: &Arc<Self>) -> Watch {
+        let mut state = self.lock();
+        let mut buffer = [0; CHUNK];
+        while !state.ended && state.waiting.len() < WAITING_MAX {
+            match nix::unistd::read(&self.fd, &mut buffer) {
+                Ok(0) => state.end(),
+                Ok(count) => state.take(&buffer[..count]),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(nix::errno::Errno::EAGAIN) => break,
+                Err(errno) => {
+                    tracing::warn!(plugin = %self.plugin, output = %self.output, %errno, "cannot be read any more");
+                    state.end();
+                }
+            }
+        }
+        if !state.waiting.is_empty() && !std::mem::replace(&mut state.handing_on, true) {
+            let lines = Arc::clone(self);
+            self.events.spawn(move || lines.hand_on());
+        }
+        if state.ended { Watch::End } else { Watch::Continue }
+    }
+
+    /// Hands the lines on that wait, on a thread of the pool.
+    fn hand_on(self: Arc<Self>) {
+        loop {
+            let mut state = self.lock();
+            let waiting = std::mem::take(&mut state.waiting);
+            if waiting.is_empty() {
+                state.handing_on = false;
+                return;
+            }
+            drop(state);
+            for line in &waiting {
+                match self.output {
+                    Output::Stderr => tracing::info!(target: "pipeplug::stderr", plugin = %self.plugin, "{line}"),
+                    Output::Stdout => tracing::info!(target: "pipeplug::stdout", plugin = %self.plugin, "{line}"),
+                }
+                if let Some(on_line) = &self.on_line {
+                    let call = std::panic::AssertUnwindSafe(|| on_line(self.output, line));
+                    if std::panic::catch_unwind(call).is_err() {
+                        tracing::error!(plugin = %self.plugin, "the handler of its lines panicked");
+                    }
+                }
+            }
+            if waiting.len() >= WAITING_MAX
+                && let Some(watcher) = self.watcher.get()
+            {
+                watcher.look_again();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(&bytes[..end]);
+            self.line();
+            bytes = &bytes[end + 1..];
+        }
+        self.partial.extend_from_slice(bytes);
+        while self.partial.len() >= LINE_MAX {
+            let rest = self.partial.split_off(LINE_MAX);
+            self.line();
+            self.partial = rest;
+        }
+    }
+
+    fn end(&mut self) {
+        if !self.partial.is_empty() {
+            self.line();
+        }
+        self.ended = true;
+    }
+
+    fn line(&mut self) {
+        let line = text(&self.partial);
+        self.partial.clear();
+        if self.tail.len() >= self.tail_max {
+            self.tail.pop_front();
+        }
+        if self.tail_max > 0 {
+            self.tail.push_back(line.clone());
+        }
+        self.waiting.push_back(line);
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(tail_max: usize) -> State {
+        State { tail_max, ..State::default() }
+    }
+
+    #[test]
+    fn lines_in_any_cut_are_the_same_lines() {
+        let bytes = b"one\ntwo\r\n\nlast";
+        for cut in 0..bytes.len() {
+            let mut state = state(10);
+            state.take(&bytes[..cut]);
+            state.take(&bytes[cut..]);
+            state.end();
+            assert_eq!(state.waiting, ["one", "two", "", "last"], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn only_the_last_lines_are_kept() {
+        let mut state = state(2);
+        state.take(b"a\nb\nc\n");
+        assert_eq!(state.tail, ["b", "c"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut() {
+        let mut state = state(2);
+        for _ in 0..3 {
+            state.take(&vec![b'x'; LINE_MAX]);
+        }
+        assert_eq!(state.waiting.len(), 3);
+        assert!(state.partial.is_empty());
+    }
+}

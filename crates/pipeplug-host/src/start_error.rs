@@ -1,0 +1,142 @@
+//! Why a plugin did not start.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pipeplug_net::wire::Format;
+use pipeplug_net::{CallError, ConnectError};
+
+use crate::process::SpawnError;
+use crate::wait_status::WaitStatus;
+
+/// Why a plugin did not start. No process, descriptor or thread is left of it; the same builder can start again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its process could not be started.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The event loop or a descriptor could not be had.
+    #[error("plugin {path:?} was not started: {error}")]
+    System {
+        /// The plugin's path.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Its descriptors did not become a connection.
+    #[error("plugin {path:?} was not started: {error}")]
+    Connect {
+        /// The plugin's path.
+        path: PathBuf,
+        /// Why.
+        error: ConnectError,
+    },
+    /// It ended before it answered the first request.
+    #[error("plugin {path:?} ended before it answered: {status} after {after:?}{}; is it a plugin?", Tail(stderr))]
+    Exited {
+        /// The plugin's path.
+        path: PathBuf,
+        /// How it ended.
+        status: WaitStatus,
+        /// How long it ran.
+        after: Duration,
+        /// The last lines of its standard error.
+        stderr: Vec<String>,
+    },
+    /// It runs, and closed its end of the pipe before it answered.
+    #[error("plugin {path:?} closed its pipe before it answered, and runs on{}; is it a plugin?", Tail(stderr))]
+    ClosedPipe {
+        /// The plugin's path.
+        path: PathBuf,
+        /// The last lines of its standard error.
+        stderr: Vec<String>,
+    },
+    /// It runs, and did not answer in time.
+    #[error(
+        "plugin {path:?} did not answer GetMetadata within {timeout:?}{}; is it a plugin? A slow one needs a longer \
+         handshake timeout",
+        Tail(stderr)
+    )]
+    HandshakeTimeout {
+        /// The plugin's path.
+        path: PathBuf,
+        /// How long was waited.
+        timeout: Duration,
+        /// The last lines of its standard error.
+        stderr: Vec<String>,
+    },
+    /// It answered in the other format than it was spoken to.
+    #[error("plugin {path:?} was spoken to in the {spoken} format and answers in the {found} one: set the format to {found} (`--format {found}`)")]
+    WrongFormat {
+        /// The plugin's path.
+        path: PathBuf,
+        /// The format that the host used.
+        spoken: Format,
+        /// The plugin's.
+        found: Format,
+    },
+    /// What it wrote is no chunk.
+    #[error(
+        "plugin {path:?} wrote what is no message: \"{}\" ({reason}){}; a plugin on stdin and stdout must print nothing of its own there",
+        first.escape_ascii(),
+        Tail(stderr)
+    )]
+    Garbage {
+        /// The plugin's path.
+        path: PathBuf,
+        /// The first bytes, at most 64.
+        first: Vec<u8>,
+        /// What is wrong with them.
+        reason: String,
+        /// The last lines of its standard error.
+        stderr: Vec<String>,
+    },
+    /// Its metadata is no JSON object.
+    #[error("plugin {path:?} answered GetMetadata with what is no JSON object: \"{}\" ({error})", shown.escape_ascii())]
+    BadMetadata {
+        /// The plugin's path.
+        path: PathBuf,
+        /// The first bytes, at most 64.
+        shown: Vec<u8>,
+        /// What is wrong with them.
+        error: String,
+    },
+    /// The first request failed in another way.
+    #[error("plugin {path:?} failed its first request: {error}{}", Tail(stderr))]
+    Handshake {
+        /// The plugin's path.
+        path: PathBuf,
+        /// How.
+        error: CallError,
+        /// The last lines of its standard error.
+        stderr: Vec<String>,
+    },
+}
+
+/// The last lines of a plugin's standard error at the end of a message.
+struct Tail<'a>(&'a [String]);
+
+impl fmt::Display for Tail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// More than this makes no message any more.
+        const SHOWN: usize = 5;
+        if self.0.is_empty() {
+            return f.write_str(", nothing on its stderr");
+        }
+        f.write_str(", last on its stderr: ")?;
+        let skipped = self.0.len().saturating_sub(SHOWN);
+        for (i, line) in self.0[skipped..].iter().enumerate() {
+            if i > 0 {
+                f.write_str(" | ")?;
+            }
+            // What a plugin writes must not reach a terminal raw.
+            for c in line.chars() {
+                if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+            }
+        }
+        Ok(())
+    }
+}
