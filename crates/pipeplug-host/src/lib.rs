@@ -1,11 +1,45 @@
-//! The host's side of pipeplug: finds plugins, starts them, and looks after their processes.
+//! The host's side of pipeplug: finds plugins, starts them, calls them, stops them.
+//!
+//! ```no_run
+//! use pipeplug_host::{HandlerError, Incoming, Plugin, Reply};
+//!
+//! fn answer(plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+//!     match incoming.command() {
+//!         "log" => Ok(eprintln!("{}: {}", plugin.name(), incoming.text()?).into()),
+//!         _ => incoming.unknown(),
+//!     }
+//! }
+//!
+//! let plugin = Plugin::builder("./target/debug/echo").handler(answer).start()?;
+//! println!("{}", plugin.call("echo", "hello")?);
+//! plugin.stop()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![deny(unsafe_code)]
 
+mod builder;
 pub mod discovery;
+mod handshake;
+mod lines;
+mod metadata;
+mod plugin;
 pub mod process;
+mod start_error;
+mod stop;
 #[expect(unsafe_code, reason = "the one room of this crate that talks to the kernel by hand")]
 mod sys;
 mod wait_status;
 
+pub use builder::{Builder, Grace, Request};
+pub use lines::Output;
+pub use metadata::Metadata;
+pub use pipeplug_net as net;
+pub use pipeplug_net::{
+    CallError, Connection, EventLoop, HandlerError, Incoming, NotifyError, PendingCall, Reply, Responder,
+};
+pub use plugin::Plugin;
+pub use process::Stdout;
+pub use start_error::StartError;
+pub use stop::{StopError, Stopped, StoppedBy};
 pub use wait_status::WaitStatus;

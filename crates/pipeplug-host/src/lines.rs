@@ -140,8 +140,12 @@ impl Lines {
             drop(state);
             for line in &waiting {
                 match self.output {
-                    Output::Stderr => tracing::info!(target: "pipeplug::stderr", plugin = %self.plugin, "{line}"),
-                    Output::Stdout => tracing::info!(target: "pipeplug::stdout", plugin = %self.plugin, "{line}"),
+                    Output::Stderr => {
+                        tracing::info!(target: "pipeplug::stderr", plugin = %self.plugin, "{line}")
+                    }
+                    Output::Stdout => {
+                        tracing::info!(target: "pipeplug::stdout", plugin = %self.plugin, "{line}")
+                    }
                 }
                 if let Some(on_line) = &self.on_line {
                     let call = std::panic::AssertUnwindSafe(|| on_line(self.output, line));

@@ -35,7 +35,10 @@ pub enum StartError {
         error: ConnectError,
     },
     /// It ended before it answered the first request.
-    #[error("plugin {path:?} ended before it answered: {status} after {after:?}{}; is it a plugin?", Tail(stderr))]
+    #[error(
+        "plugin {path:?} ended before it answered: {status} after {after:?}{}; is it a plugin?",
+        Tail(stderr)
+    )]
     Exited {
         /// The plugin's path.
         path: PathBuf,
@@ -47,7 +50,10 @@ pub enum StartError {
         stderr: Vec<String>,
     },
     /// It runs, and closed its end of the pipe before it answered.
-    #[error("plugin {path:?} closed its pipe before it answered, and runs on{}; is it a plugin?", Tail(stderr))]
+    #[error(
+        "plugin {path:?} closed its pipe before it answered, and runs on{}; is it a plugin?",
+        Tail(stderr)
+    )]
     ClosedPipe {
         /// The plugin's path.
         path: PathBuf,
@@ -69,7 +75,9 @@ pub enum StartError {
         stderr: Vec<String>,
     },
     /// It answered in the other format than it was spoken to.
-    #[error("plugin {path:?} was spoken to in the {spoken} format and answers in the {found} one: set the format to {found} (`--format {found}`)")]
+    #[error(
+        "plugin {path:?} was spoken to in the {spoken} format and answers in the {found} one: set the format to {found} (`--format {found}`)"
+    )]
     WrongFormat {
         /// The plugin's path.
         path: PathBuf,

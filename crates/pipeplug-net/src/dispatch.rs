@@ -9,6 +9,7 @@ use pipeplug_wire::{
 
 use crate::call::{Outcome, Slot};
 use crate::core::Core;
+use crate::flow;
 use crate::inbox::Admitted;
 use crate::lock::lock;
 
@@ -115,7 +116,12 @@ impl Core {
         self.counters.skipped.fetch_add(1, Ordering::Relaxed);
         let (id, reason) = (skipped.thread_id, skipped.reason);
         tracing::warn!(peer = %self.options.name, %id, direction = skipped.direction, %reason, "a chunk was skipped");
-        match (Direction::from_u64(skipped.direction), reason) {
+        let direction = Direction::from_u64(skipped.direction);
+        if matches!(direction, Some(Direction::Request | Direction::OneWay)) && !skipped.reserved {
+            // The sender has counted it, and no handler will take it.
+            self.take_unhandled(flow::weight_of(skipped.command_len, skipped.buffer_len));
+        }
+        match (direction, reason) {
             (_, SkipReason::UnknownDirection) | (None | Some(Direction::OneWay), _) => {}
             (Some(Direction::Request), _) => {
                 let message = format!("not taken: {reason}");

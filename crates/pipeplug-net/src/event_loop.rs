@@ -3,7 +3,7 @@
 use std::cmp::Ordering as Order;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::connection::{ConnectError, Connection, Endpoint};
 use crate::handler::Handler;
 use crate::lock::lock;
 use crate::options::Options;
-use crate::pool::Pool;
+use crate::pool::{Exhausted, Pool, Work};
 use crate::sys;
 
 const WAKER: Token = Token(0);
@@ -124,21 +124,29 @@ impl EventLoop {
 
     /// Calls `ready` on the loop's thread each time that `fd` becomes readable, until it says [`Watch::End`].
     ///
-    /// `ready` must not block: it reads until nothing is left. It is called once more for what is there already.
+    /// `ready` must not block: it reads until nothing is left, or leaves the rest until [`Watcher::look_again`].
     ///
     /// # Errors
     /// Where the descriptor cannot be watched.
     pub fn watch(
         &self,
-        fd: OwnedFd,
+        fd: impl AsFd + Send + 'static,
         ready: impl FnMut(BorrowedFd<'_>) -> Watch + Send + 'static,
-    ) -> io::Result<()> {
+    ) -> io::Result<Watcher> {
         let watched = Arc::new(Watched { inner: Mutex::new(None) });
         let registration = self.register(fd.as_fd(), Interest::READABLE, watched.clone())?;
-        *lock(&watched.inner) = Some(WatchedInner { fd, registration, ready: Box::new(ready) });
+        let watcher = Watcher { events: self.clone(), token: registration.token };
+        *lock(&watched.inner) = Some(WatchedInner { fd: Box::new(fd), registration, ready: Box::new(ready) });
         // An event that came ahead of the line above found nothing to call.
-        self.mark_ready(lock(&watched.inner).as_ref().map(|w| w.registration.token));
-        Ok(())
+        watcher.look_again();
+        Ok(watcher)
+    }
+
+    /// Runs something that may block on a thread of the handler pool.
+    pub fn spawn(&self, run: impl FnOnce() + Send + 'static) {
+        if let Err(Exhausted { limit }) = self.pool().submit(Work::Once(Box::new(run))) {
+            tracing::warn!("all {limit} handler threads wait for calls, work has to wait for one of them");
+        }
     }
 
     /// Calls `run` on the loop's thread after `delay`; `run` must not block.
@@ -314,12 +322,27 @@ pub enum Watch {
     End,
 }
 
+/// Calls a watched descriptor's call-back once more.
+#[derive(Debug, Clone)]
+pub struct Watcher {
+    events: EventLoop,
+    token: Token,
+}
+
+impl Watcher {
+    /// Has the call-back look at the descriptor again, for what it left unread; nothing happens once it said
+    /// [`Watch::End`].
+    pub fn look_again(&self) {
+        self.events.mark_ready(Some(self.token));
+    }
+}
+
 struct Watched {
     inner: Mutex<Option<WatchedInner>>,
 }
 
 struct WatchedInner {
-    fd: OwnedFd,
+    fd: Box<dyn AsFd + Send>,
     registration: Registration,
     ready: Box<dyn FnMut(BorrowedFd<'_>) -> Watch + Send>,
 }

@@ -11,7 +11,12 @@ pub(crate) const FEATURE: &str = "flow";
 
 /// What a request or one-way counts for.
 pub(crate) fn weight(command_len: usize, buffer_len: usize) -> u64 {
-    CHUNK_WEIGHT + command_len as u64 + buffer_len as u64
+    weight_of(command_len as u64, buffer_len as u64)
+}
+
+/// The same for lengths that were only declared.
+pub(crate) fn weight_of(command_len: u64, buffer_len: u64) -> u64 {
+    CHUNK_WEIGHT.saturating_add(command_len).saturating_add(buffer_len)
 }
 
 /// The sender's side.

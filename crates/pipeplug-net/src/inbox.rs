@@ -128,6 +128,9 @@ impl Core {
             drop(inbox);
             self.overrun(&chunk, held, limit);
             if chunk.direction == Direction::Request {
+                self.take_unhandled(weight);
+            }
+            if chunk.direction == Direction::Request {
                 self.passed_by(weight);
                 return Admitted::Full;
             }
@@ -217,6 +220,18 @@ impl Core {
     /// Whether more waits for a handler than is read on for.
     pub(crate) fn is_full(&self) -> bool {
         lock(&self.inbox).is_full()
+    }
+
+    /// Counts what no handler of the connection's own line takes, so that the sender gets it credited.
+    pub(crate) fn take_unhandled(self: &Arc<Self>, weight: u64) {
+        let report = {
+            let mut inbox = lock(&self.inbox);
+            inbox.receive.taken(weight);
+            inbox.receive.report()
+        };
+        if let Some(total) = report {
+            self.send_credit(total);
+        }
     }
 
     /// Weight that waits for a handler.
@@ -360,9 +375,7 @@ impl Core {
 
     /// Runs something on a thread of the pool, outside of the connection's count.
     pub(crate) fn once(&self, run: impl FnOnce() + Send + 'static) {
-        if let Err(Exhausted { limit }) = self.events.pool().submit(Work::Once(Box::new(run))) {
-            tracing::warn!(peer = %self.options.name, "all {limit} handler threads wait, others have to end first");
-        }
+        self.events.spawn(run);
     }
 
     fn watch_for_stall(self: &Arc<Self>, begun: u64) {

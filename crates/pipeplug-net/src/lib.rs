@@ -23,7 +23,7 @@ mod sys;
 pub use call::{CallError, NotifyError, PendingCall};
 pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;
-pub use event_loop::{EventLoop, Watch};
+pub use event_loop::{EventLoop, Watch, Watcher};
 pub use handler::{Handler, HandlerError, Incoming, Refuse, Reply, Responder};
 pub use options::{Hold, Options};
 pub use pipeplug_wire as wire;

@@ -1,0 +1,255 @@
+//! What to start and how: a plugin before it runs.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeplug_net::wire::{Format, Limits};
+use pipeplug_net::{EventLoop, HandlerError, Incoming, Options, Reply};
+
+use crate::lines::{OnLine, Output};
+use crate::plugin::Plugin;
+use crate::process::{Channel, Launch, Stdout};
+use crate::start_error::StartError;
+
+/// What answers a plugin's requests and takes its one-ways, on threads of a pool: it may block and call back.
+///
+/// A closure `Fn(&Plugin, &mut Incoming) -> Result<Reply, HandlerError>`; the plugin is the one that asks.
+pub trait Request: Send + Sync + 'static {
+    /// Answers one.
+    ///
+    /// # Errors
+    /// Any error goes back to the plugin with its message.
+    fn request(&self, plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError>;
+}
+
+impl<F> Request for F
+where
+    F: Fn(&Plugin, &mut Incoming) -> Result<Reply, HandlerError> + Send + Sync + 'static,
+{
+    fn request(&self, plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        self(plugin, incoming)
+    }
+}
+
+impl Request for () {
+    fn request(&self, _plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        incoming.unknown()
+    }
+}
+
+/// How long each step of stopping a plugin may take before the next one.
+///
+/// A plugin that ends earlier is not waited for any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Grace {
+    /// After `cmd.stop`: time to answer what was asked and leave. Default: 5 seconds.
+    pub stop: Duration,
+    /// After the end of file on its pipe. Default: 1 second.
+    pub end_of_file: Duration,
+    /// After SIGTERM to its process group; SIGKILL follows. Default: 2 seconds.
+    pub term: Duration,
+}
+
+impl Default for Grace {
+    fn default() -> Self {
+        Self {
+            stop: Duration::from_secs(5),
+            end_of_file: Duration::from_secs(1),
+            term: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Grace {
+    /// The same time for each step.
+    #[must_use]
+    pub fn each(time: Duration) -> Self {
+        Self { stop: time, end_of_file: time, term: time }
+    }
+}
+
+/// A plugin before it runs. One builder can start any number of times.
+#[derive(Clone)]
+#[must_use = "a builder does nothing until it starts"]
+pub struct Builder {
+    pub(crate) launch: Launch,
+    pub(crate) options: Options,
+    pub(crate) handshake: Duration,
+    pub(crate) grace: Grace,
+    pub(crate) request: Arc<dyn Request>,
+    pub(crate) on_line: Option<OnLine>,
+    pub(crate) stderr_tail: usize,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) events: Option<EventLoop>,
+}
+
+impl Builder {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        let launch = Launch::new(path);
+        let mut options = Options::default();
+        options.name = name_of(&launch.program);
+        Self {
+            launch,
+            options,
+            handshake: Duration::from_secs(10),
+            grace: Grace::default(),
+            request: Arc::new(()),
+            on_line: None,
+            stderr_tail: 20,
+            metadata: BTreeMap::new(),
+            events: None,
+        }
+    }
+
+    /// What the plugin is called in logs and errors. Default: its file's name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.options.name = name.into();
+        self
+    }
+
+    /// One more argument of the plugin's own.
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.launch.args.push(arg.into());
+        self
+    }
+
+    /// More arguments of the plugin's own.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.launch.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets a variable of the plugin's environment, which is the host's otherwise.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.launch.env.set(name, value);
+        self
+    }
+
+    /// Leaves a variable of the host's environment out.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
+        self.launch.env.remove(name);
+        self
+    }
+
+    /// The plugin's working directory. Default: the host's.
+    pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.launch.cwd = Some(dir.into());
+        self
+    }
+
+    /// The plugin's `argv[0]`. Default: its path.
+    pub fn arg0(mut self, arg0: impl Into<OsString>) -> Self {
+        self.launch.arg0 = Some(arg0.into());
+        self
+    }
+
+    /// Talks over the plugin's standard input and output, for plugins that know no other descriptors. Default:
+    /// descriptors 3 and 4.
+    pub fn stdio(mut self) -> Self {
+        self.launch.channel = Channel::Stdio;
+        self
+    }
+
+    /// Talks over descriptors 3 and 4, and has the plugin's standard output go where this says. Default: the host's.
+    pub fn stdout(mut self, stdout: Stdout) -> Self {
+        self.launch.channel = Channel::Pipes { stdout };
+        self
+    }
+
+    /// What answers the plugin. Default: each request gets an error.
+    pub fn handler(mut self, request: impl Request) -> Self {
+        self.request = Arc::new(request);
+        self
+    }
+
+    /// Called with each line of the plugin's standard error (and output, with [`Stdout::Log`]), in order, on a thread of
+    /// the handler pool; beside the `tracing` events with target `pipeplug::stderr` that there are anyway.
+    pub fn on_line(mut self, on_line: impl Fn(Output, &str) + Send + Sync + 'static) -> Self {
+        self.on_line = Some(Arc::new(on_line));
+        self
+    }
+
+    /// How many of the last lines of standard error are kept for errors. Default: 20.
+    pub fn stderr_tail(mut self, lines: usize) -> Self {
+        self.stderr_tail = lines;
+        self
+    }
+
+    /// The format to speak: the host speaks first, so it has to know. Default: standard.
+    pub fn format(mut self, format: Format) -> Self {
+        self.options.format = Some(format);
+        self
+    }
+
+    /// The largest command and buffer to take in.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.options.limits = limits;
+        self
+    }
+
+    /// Every setting of the connection at once; its name, format and hold are set by this builder.
+    pub fn options(mut self, options: Options) -> Self {
+        let ours = std::mem::replace(&mut self.options, options);
+        self.options.name = ours.name;
+        self.options.format = ours.format;
+        self
+    }
+
+    /// How long the plugin may take from its start to its answer to `GetMetadata`. Default: 10 seconds.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake = timeout;
+        self
+    }
+
+    /// How long each step of stopping may take.
+    pub fn grace(mut self, grace: Grace) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// One entry of what the host says of itself when it asks for the metadata.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// The loop that serves the plugin. Default: the one that the process shares.
+    pub fn event_loop(mut self, events: EventLoop) -> Self {
+        self.events = Some(events);
+        self
+    }
+
+    /// The file that will be executed.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.launch.program
+    }
+
+    /// Starts the plugin and exchanges metadata with it.
+    ///
+    /// # Errors
+    /// Each says what was wrong and what to do; nothing is left of the attempt.
+    ///
+    /// # Blocking
+    /// Until the plugin has answered, at most for the handshake timeout. The handler may be called meanwhile.
+    pub fn start(&self) -> Result<Plugin, StartError> {
+        Plugin::launch(self)
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("launch", &self.launch)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,94 @@
+//! The first request, and what its failure means.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use pipeplug_net::wire::{Decoder, Format, Limits, Step, command};
+use pipeplug_net::{CallError, CloseReason};
+
+use crate::builder::Builder;
+use crate::metadata::{Metadata, offer};
+use crate::plugin::Plugin;
+use crate::start_error::StartError;
+
+/// How much of what is wrong is shown, in bytes.
+const SHOWN: usize = 64;
+/// How long a process that closed its pipe gets to end, so that its status can be told.
+const EXIT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Why there was no metadata where there should have been some.
+pub(crate) enum Failure {
+    Call(CallError),
+    Metadata { bytes: Vec<u8>, error: serde_json::Error },
+}
+
+/// Asks for the metadata and says what this side is; what both name is used from here on.
+pub(crate) fn exchange(
+    plugin: &Plugin,
+    own: &BTreeMap<String, String>,
+    timeout: Duration,
+) -> Result<Metadata, Failure> {
+    let offered = plugin.offer();
+    let offered = offered.iter().map(|(key, value)| (*key, value.as_str()));
+    let own = own.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let buffer = offer(own.chain(offered));
+    let reply = plugin.begin_call(command::GET_METADATA, buffer).and_then(|call| call.wait_timeout(timeout));
+    let bytes = match reply {
+        Ok(chunk) => chunk.buffer,
+        // A plugin that does not know the question has no metadata.
+        Err(CallError::Remote { .. }) => return Ok(Metadata::default()),
+        Err(error) => return Err(Failure::Call(error)),
+    };
+    let metadata = Metadata::parse(&bytes).map_err(|error| Failure::Metadata { bytes, error })?;
+    plugin.accept(|key| metadata.value(key));
+    Ok(metadata)
+}
+
+/// What to tell whoever wanted to start the plugin.
+pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder: &Builder) -> StartError {
+    let path = plugin.path().to_owned();
+    let error = match failure {
+        Failure::Metadata { mut bytes, error } => {
+            bytes.truncate(SHOWN);
+            return StartError::BadMetadata { path, shown: bytes, error: error.to_string() };
+        }
+        Failure::Call(error) => error,
+    };
+    match &error {
+        CallError::TimedOut { .. } => {
+            return StartError::HandshakeTimeout {
+                path,
+                timeout: builder.handshake,
+                stderr: plugin.stderr_tail(),
+            };
+        }
+        CallError::Closed { reason, .. } => {
+            if let CloseReason::Broken { error, first } = &**reason {
+                let spoken = builder.options.format.unwrap_or_default();
+                let found = if spoken == Format::Standard { Format::Classic } else { Format::Standard };
+                if begins_as(found, first) {
+                    return StartError::WrongFormat { path, spoken, found };
+                }
+                let (first, reason) = (first.clone(), error.to_string());
+                // It may be about to say more.
+                let _ = plugin.wait(EXIT_PATIENCE / 5);
+                return StartError::Garbage { path, first, reason, stderr: plugin.stderr_tail() };
+            }
+        }
+        _ => return StartError::Handshake { path, error, stderr: plugin.stderr_tail() },
+    }
+    match plugin.wait(EXIT_PATIENCE) {
+        Ok(Some(status)) => {
+            StartError::Exited { path, status, after: begun.elapsed(), stderr: plugin.stderr_tail() }
+        }
+        Ok(None) => StartError::ClosedPipe { path, stderr: plugin.stderr_tail() },
+        Err(error) => StartError::System { path, error },
+    }
+}
+
+/// Whether the bytes begin with a header in that format.
+fn begins_as(format: Format, first: &[u8]) -> bool {
+    // With a buffer limit of 0 a whole header is enough, whatever follows it.
+    let mut decoder = Decoder::new(format, Limits::default().with_buffer(0));
+    matches!(decoder.decode(first), Ok(Step::Chunk { .. } | Step::Head { .. } | Step::Skipped { .. }))
+}

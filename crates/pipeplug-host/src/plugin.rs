@@ -1,0 +1,284 @@
+//! The host's handle.
+
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use pipeplug_net::{Connection, Endpoint, EventLoop, Handler, HandlerError, Hold, Incoming, Reply, Watch};
+
+use crate::builder::{Builder, Grace, Request};
+use crate::handshake::{self, Failure};
+use crate::lines::{Lines, Output};
+use crate::metadata::Metadata;
+use crate::process::{Child, Leftovers, Pid, spawn};
+use crate::start_error::StartError;
+use crate::stop::{self, StopError, Stopped};
+use crate::wait_status::WaitStatus;
+
+/// A plugin that runs.
+///
+/// It is a [`Connection`] (`call`, `notify`, `begin_call`, …) with what only a host has. A handle: cloning it is cheap,
+/// and dropping the last one stops the plugin as [`stop`](Plugin::stop) does, which may block as long.
+///
+/// ```no_run
+/// use pipeplug_host::Plugin;
+///
+/// let plugin = Plugin::start("./target/debug/echo")?;
+/// assert_eq!(plugin.call("echo", "hello")?, "hello");
+/// plugin.stop()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Plugin(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    connection: Connection,
+    child: Arc<Child>,
+    stderr: Arc<Lines>,
+    grace: Grace,
+    metadata: OnceLock<Metadata>,
+}
+
+impl Plugin {
+    /// A plugin to start: the file at `path`, which is relative to the working directory; `PATH` is not searched.
+    pub fn builder(path: impl Into<PathBuf>) -> Builder {
+        Builder::new(path)
+    }
+
+    /// Starts the file at `path` with every setting at its default.
+    ///
+    /// # Errors
+    /// As for [`Builder::start`].
+    ///
+    /// # Blocking
+    /// As for [`Builder::start`].
+    pub fn start(path: impl Into<PathBuf>) -> Result<Self, StartError> {
+        Self::builder(path).start()
+    }
+
+    pub(crate) fn launch(builder: &Builder) -> Result<Self, StartError> {
+        let path = builder.launch.program.clone();
+        let system = |error| StartError::System { path: path.clone(), error };
+        let events = builder.events.clone().map_or_else(EventLoop::shared, Ok).map_err(system)?;
+        let begun = Instant::now();
+        let spawned = spawn(&builder.launch)?;
+        let name = &builder.options.name;
+        let lines = |fd, output, tail| {
+            Lines::read(&events, fd, output, name, tail, builder.on_line.clone()).map_err(system)
+        };
+        let stderr = lines(spawned.stderr, Output::Stderr, builder.stderr_tail)?;
+        if let Some(stdout) = spawned.stdout {
+            lines(stdout, Output::Stdout, 0)?;
+        }
+        // Nothing is handed to the handler before there is a plugin to hand along.
+        let mut options = builder.options.clone();
+        options.hold = Hold::AllBut(Vec::new());
+        let inner = Arc::new(OnceLock::new());
+        let answer = Answer { inner: Arc::clone(&inner), request: Arc::clone(&builder.request) };
+        let connection = events
+            .connect(
+                Endpoint::exclusive(spawned.from_guest),
+                Endpoint::exclusive(spawned.to_guest),
+                options,
+                answer,
+            )
+            .map_err(|error| StartError::Connect { path: path.clone(), error })?;
+        let plugin = Self(Arc::new(Inner {
+            path: path.clone(),
+            connection,
+            child: Arc::new(spawned.child),
+            stderr,
+            grace: builder.grace,
+            metadata: OnceLock::new(),
+        }));
+        if inner.set(Arc::downgrade(&plugin.0)).is_err() {
+            unreachable!("it was made above");
+        }
+        plugin.watch_exit(&events).map_err(system)?;
+        plugin.release();
+        match handshake::exchange(&plugin, &builder.metadata, builder.handshake) {
+            Ok(metadata) => {
+                // Set once, here.
+                let _ = plugin.0.metadata.set(metadata);
+                Ok(plugin)
+            }
+            Err(failure) => Err(plugin.failed(failure, begun, builder)),
+        }
+    }
+
+    /// What it said of itself; empty while it is being started, and for plugins that say nothing.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        static NONE: OnceLock<Metadata> = OnceLock::new();
+        self.0.metadata.get().unwrap_or_else(|| NONE.get_or_init(Metadata::default))
+    }
+
+    /// The file that was executed.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Its process id, which is its process group's too.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.0.child.pid()
+    }
+
+    /// How it ended; `None` while it runs.
+    #[must_use]
+    pub fn status(&self) -> Option<WaitStatus> {
+        // What can fail here has no known cause for a child of this process.
+        self.0.child.reap(Leftovers::Kill).ok().flatten()
+    }
+
+    /// Waits for it to end, at most for `timeout`; `None` then.
+    ///
+    /// # Errors
+    /// What the system says; none is known for a child of this process.
+    ///
+    /// # Blocking
+    /// At most for `timeout`.
+    pub fn wait(&self, timeout: Duration) -> io::Result<Option<WaitStatus>> {
+        self.0.child.wait_timeout(timeout, Leftovers::Kill)
+    }
+
+    /// The last lines of its standard error; how many is [`Builder::stderr_tail`].
+    #[must_use]
+    pub fn stderr_tail(&self) -> Vec<String> {
+        self.0.stderr.tail()
+    }
+
+    /// Ends it: `cmd.stop`, then the end of file on its pipe, then SIGTERM, then SIGKILL, each after the step before had
+    /// its [`Grace`]. Requests that it is working on are answered within the first step.
+    ///
+    /// It can be called more than once and from several threads.
+    ///
+    /// # Errors
+    /// Where even SIGKILL did not end it, or the system fails.
+    ///
+    /// # Blocking
+    /// Until it has ended; at the most for all grace times together.
+    pub fn stop(&self) -> Result<Stopped, StopError> {
+        self.stop_within(self.0.grace)
+    }
+
+    /// As [`stop`](Plugin::stop), with other grace times.
+    ///
+    /// # Errors
+    /// As for [`stop`](Plugin::stop).
+    ///
+    /// # Blocking
+    /// As for [`stop`](Plugin::stop).
+    pub fn stop_within(&self, grace: Grace) -> Result<Stopped, StopError> {
+        self.0.stop(grace)
+    }
+
+    /// Ends it at once, with SIGKILL to its process group.
+    ///
+    /// # Errors
+    /// As for [`stop`](Plugin::stop).
+    ///
+    /// # Blocking
+    /// Until the system has taken the process down.
+    pub fn kill(&self) -> Result<Stopped, StopError> {
+        stop::kill(&self.0.child)
+    }
+
+    /// Takes notice of the end of the process, and reaps it.
+    fn watch_exit(&self, events: &EventLoop) -> io::Result<()> {
+        let inner = Arc::downgrade(&self.0);
+        let child = Arc::clone(&self.0.child);
+        events.watch(ExitFd(Arc::clone(&child)), move |_| {
+            match child.reap(Leftovers::Kill) {
+                Ok(None) => return Watch::Continue,
+                Ok(Some(status)) => {
+                    if let Some(inner) = inner.upgrade() {
+                        inner.exited(status);
+                        // Dropping the last handle waits for the plugin, which the loop must not.
+                        inner.connection.events().clone().spawn(move || drop(inner));
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(pid = %child.pid(), %error, "the plugin's end could not be asked for")
+                }
+            }
+            Watch::End
+        })?;
+        Ok(())
+    }
+
+    /// Ends what did not start, and says why.
+    fn failed(self, failure: Failure, begun: Instant, builder: &Builder) -> StartError {
+        let error = handshake::explain(failure, &self, begun, builder);
+        if let Err(error) = self.kill() {
+            tracing::error!(plugin = %self.name(), %error, "a plugin that did not start is still there");
+        }
+        error
+    }
+}
+
+impl Inner {
+    fn exited(&self, status: WaitStatus) {
+        tracing::debug!(plugin = %self.connection.name(), %status, "the plugin has ended");
+        // Some process of its own may hold the pipe open: what it left there is read, and then it is over.
+        self.connection.end(format!("the plugin has ended: {status}"));
+    }
+
+    fn stop(&self, grace: Grace) -> Result<Stopped, StopError> {
+        stop::stop(&self.connection, &self.child, grace)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(self.grace) {
+            tracing::error!(plugin = %self.connection.name(), %error, "the plugin could not be stopped");
+        }
+    }
+}
+
+impl Deref for Plugin {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0.connection
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let inner = &*self.0;
+        f.debug_struct("Plugin")
+            .field("path", &inner.path)
+            .field("connection", &inner.connection)
+            .finish_non_exhaustive()
+    }
+}
+
+struct ExitFd(Arc<Child>);
+
+impl AsFd for ExitFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.exit_fd()
+    }
+}
+
+/// What the connection calls.
+struct Answer {
+    inner: Arc<OnceLock<Weak<Inner>>>,
+    request: Arc<dyn Request>,
+}
+
+impl Handler for Answer {
+    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        match self.inner.get().and_then(Weak::upgrade) {
+            Some(inner) => self.request.request(&Plugin(inner), incoming),
+            None => Err("the host gives the plugin up".into()),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The end of a plugin, step by step.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use pipeplug_net::Connection;
+use pipeplug_net::wire::command;
+
+use crate::builder::Grace;
+use crate::process::{Child, Delivery, Leftovers, Signal};
+use crate::wait_status::WaitStatus;
+
+/// How long the system gets to take a killed process down.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How a plugin was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stopped {
+    /// How its process ended.
+    pub status: WaitStatus,
+    /// What it took.
+    pub by: StoppedBy,
+}
+
+/// What it took to stop a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum StoppedBy {
+    /// It had ended already.
+    Itself,
+    /// It was asked (`cmd.stop`).
+    Stop,
+    /// Its pipe was closed.
+    EndOfFile,
+    /// SIGTERM.
+    Term,
+    /// SIGKILL.
+    Kill,
+}
+
+impl fmt::Display for StoppedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Itself => "ended by itself",
+            Self::Stop => "stopped when asked",
+            Self::EndOfFile => "stopped at the end of its input",
+            Self::Term => "stopped by SIGTERM",
+            Self::Kill => "stopped by SIGKILL",
+        })
+    }
+}
+
+/// Why a plugin is not known to have ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// The system did not take it down.
+    #[error(
+        "process {pid} is still there {after:?} after SIGKILL: it waits within the system, as for a disk"
+    )]
+    StillThere {
+        /// Its process id.
+        pid: i32,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The system failed.
+    #[error("process {pid} cannot be waited for or signalled: {error}")]
+    System {
+        /// Its process id.
+        pid: i32,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// Goes through the steps until the process has ended.
+pub(crate) fn stop(connection: &Connection, child: &Child, grace: Grace) -> Result<Stopped, StopError> {
+    let wait = |time| wait(child, time);
+    if let Some(status) = wait(Duration::ZERO)? {
+        return Ok(Stopped { status, by: StoppedBy::Itself });
+    }
+    // Not sent where the plugin closed its pipe already: then it is on its way, or the next step tells.
+    if connection.notify(command::STOP, "").is_ok()
+        && let Some(status) = wait(grace.stop)?
+    {
+        return Ok(Stopped { status, by: StoppedBy::Stop });
+    }
+    connection.close();
+    if let Some(status) = wait(grace.end_of_file)? {
+        return Ok(Stopped { status, by: StoppedBy::EndOfFile });
+    }
+    signal(child, Signal::Terminate)?;
+    if let Some(status) = wait(grace.term)? {
+        return Ok(Stopped { status, by: StoppedBy::Term });
+    }
+    kill(child)
+}
+
+/// Ends the process group at once.
+pub(crate) fn kill(child: &Child) -> Result<Stopped, StopError> {
+    if let Some(status) = wait(child, Duration::ZERO)? {
+        return Ok(Stopped { status, by: StoppedBy::Itself });
+    }
+    signal(child, Signal::Kill)?;
+    let begun = Instant::now();
+    match wait(child, KILL_PATIENCE)? {
+        Some(status) => Ok(Stopped { status, by: StoppedBy::Kill }),
+        None => Err(StopError::StillThere { pid: child.pid().as_raw(), after: begun.elapsed() }),
+    }
+}
+
+fn wait(child: &Child, time: Duration) -> Result<Option<WaitStatus>, StopError> {
+    child
+        .wait_timeout(time, Leftovers::Kill)
+        .map_err(|error| StopError::System { pid: child.pid().as_raw(), error })
+}
+
+fn signal(child: &Child, signal: Signal) -> Result<(), StopError> {
+    match child.signal_group(signal) {
+        Ok(Delivery::Sent | Delivery::Gone) => Ok(()),
+        Err(error) => Err(StopError::System { pid: child.pid().as_raw(), error }),
+    }
+}
