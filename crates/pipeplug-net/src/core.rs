@@ -106,6 +106,9 @@ impl Core {
     ) -> Result<(ThreadId, Arc<Slot>), CallError> {
         let slot = Arc::new(Slot::default());
         let owned = || command.to_owned();
+        if let Some(held) = self.overrun_while_paused() {
+            return Err(CallError::Overrun { command: owned(), held, limit: self.options.overrun });
+        }
         let id = match lock(&self.calls).open(Arc::clone(&slot)) {
             Ok(id) => id,
             Err(OpenError::TooMany { limit, .. }) => {
