@@ -119,7 +119,7 @@ impl Core {
         let direction = Direction::from_u64(skipped.direction);
         if matches!(direction, Some(Direction::Request | Direction::OneWay)) && !skipped.reserved {
             // The sender has counted it, and no handler will take it.
-            self.take_unhandled(flow::weight_of(skipped.command_len, skipped.buffer_len));
+            self.passed_by(flow::weight_of(skipped.command_len, skipped.buffer_len));
         }
         match (direction, reason) {
             (_, SkipReason::UnknownDirection) | (None | Some(Direction::OneWay), _) => {}

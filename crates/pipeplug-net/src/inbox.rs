@@ -128,9 +128,6 @@ impl Core {
             drop(inbox);
             self.overrun(&chunk, held, limit);
             if chunk.direction == Direction::Request {
-                self.take_unhandled(weight);
-            }
-            if chunk.direction == Direction::Request {
                 self.passed_by(weight);
                 return Admitted::Full;
             }
@@ -197,7 +194,7 @@ impl Core {
     }
 
     /// A chunk that never waited in here counts as taken.
-    fn passed_by(self: &Arc<Self>, weight: u64) {
+    pub(crate) fn passed_by(self: &Arc<Self>, weight: u64) {
         let report = {
             let mut inbox = lock(&self.inbox);
             inbox.receive.taken(weight);
@@ -220,18 +217,6 @@ impl Core {
     /// Whether more waits for a handler than is read on for.
     pub(crate) fn is_full(&self) -> bool {
         lock(&self.inbox).is_full()
-    }
-
-    /// Counts what no handler of the connection's own line takes, so that the sender gets it credited.
-    pub(crate) fn take_unhandled(self: &Arc<Self>, weight: u64) {
-        let report = {
-            let mut inbox = lock(&self.inbox);
-            inbox.receive.taken(weight);
-            inbox.receive.report()
-        };
-        if let Some(total) = report {
-            self.send_credit(total);
-        }
     }
 
     /// Weight that waits for a handler.
