@@ -135,8 +135,11 @@ pub(crate) struct Slot {
 
 #[derive(Debug, Default)]
 enum SlotState {
+    /// Nobody sleeps for it.
     #[default]
     Waiting,
+    /// A thread sleeps on `done`. Told apart, since waking nobody costs a system call too.
+    Sleeping,
     Polled(Waker),
     Done(Box<Outcome>),
     Taken,
@@ -147,7 +150,8 @@ impl Slot {
     pub(crate) fn complete(&self, outcome: Outcome) {
         let mut state = lock(&self.state);
         match std::mem::replace(&mut *state, SlotState::Done(Box::new(outcome))) {
-            SlotState::Waiting => {
+            SlotState::Waiting => {}
+            SlotState::Sleeping => {
                 drop(state);
                 self.done.notify_one();
             }
@@ -160,7 +164,7 @@ impl Slot {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        !matches!(*lock(&self.state), SlotState::Waiting | SlotState::Polled(_))
+        matches!(*lock(&self.state), SlotState::Done(_) | SlotState::Taken)
     }
 
     fn take(&self) -> Option<Outcome> {
@@ -188,7 +192,7 @@ impl Slot {
                 return None;
             }
             // Who polled it before waits for it here now.
-            *state = SlotState::Waiting;
+            *state = SlotState::Sleeping;
             state = wait_until(&self.done, state, deadline);
         }
     }
