@@ -36,8 +36,8 @@ pub(crate) struct Core {
     /// Wakes the caller that reads, if one does.
     pub(crate) bell: Mutex<Option<Arc<Bell>>>,
 
-    /// Why the connection is to end, until whoever reads has ended it.
-    pub(crate) ending: Mutex<Option<CloseReason>>,
+    /// Why the connection is to end; whoever reads ends it.
+    pub(crate) ending: Mutex<Option<Arc<CloseReason>>>,
     pub(crate) is_ending: AtomicBool,
     /// Why nothing is read any more.
     pub(crate) ended: OnceLock<Arc<CloseReason>>,
@@ -233,7 +233,8 @@ impl Core {
 
     /// Why it ended, or is about to.
     pub(crate) fn close_reason(&self) -> Arc<CloseReason> {
-        self.ended.get().cloned().unwrap_or_else(|| Arc::new(CloseReason::Local))
+        let ended = self.ended.get().cloned().or_else(|| lock(&self.ending).clone());
+        ended.unwrap_or_else(|| Arc::new(CloseReason::Local))
     }
 
     /// The reason for which the connection ended, which says more than that this side closed its writer after it.
@@ -249,9 +250,9 @@ impl Core {
     }
 
     /// Nothing is read any more, for `reason`: called by whoever reads.
-    pub(crate) fn reading_ended(self: &Arc<Self>, reason: CloseReason) {
-        let flush = matches!(reason, CloseReason::EndOfFile);
-        let reason = Arc::clone(self.ended.get_or_init(|| Arc::new(reason)));
+    pub(crate) fn reading_ended(self: &Arc<Self>, reason: Arc<CloseReason>) {
+        let flush = matches!(*reason, CloseReason::EndOfFile);
+        let reason = Arc::clone(self.ended.get_or_init(|| reason));
         tracing::debug!(peer = %self.options.name, %reason, "the connection has ended");
         if flush {
             self.outbox.reading_ended(&reason);

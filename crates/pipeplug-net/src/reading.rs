@@ -198,7 +198,7 @@ impl Core {
 
     /// Ends the connection for `reason`, after what lies in the pipe has been read.
     pub(crate) fn end_after_reading(self: &Arc<Self>, reason: CloseReason) {
-        lock(&self.ending).get_or_insert(reason);
+        lock(&self.ending).get_or_insert_with(|| Arc::new(reason));
         self.is_ending.store(true, Ordering::SeqCst);
         if let Some(bell) = &*lock(&self.bell) {
             bell.ring();
@@ -214,8 +214,7 @@ impl Core {
         }
         let mut reader = lock(&self.reader);
         if self.read(&mut reader, Until::Empty) != Turn::Ended {
-            let reason = lock(&self.ending).take().unwrap_or(CloseReason::Local);
-            self.end(&mut reader, reason);
+            self.end(&mut reader, CloseReason::Local);
         }
     }
 
@@ -306,11 +305,11 @@ impl Core {
         if let Some((registration, stream)) = lock(&self.registered).take() {
             registration.remove(stream.as_fd());
         }
-        let asked = lock(&self.ending).take();
+        let asked = lock(&self.ending).clone();
         let reason = match (reason, asked) {
             // What this side saw first says more than the end of file that followed it.
-            (CloseReason::EndOfFile, Some(asked)) => asked,
-            (reason, _) => reason,
+            (CloseReason::EndOfFile | CloseReason::Local, Some(asked)) => asked,
+            (reason, _) => Arc::new(reason),
         };
         self.reading_ended(reason);
     }
