@@ -1,0 +1,91 @@
+//! The host: makes 5,000 calls at once while its plugin makes 5,000 back.
+//!
+//! ```text
+//! sample1-host [PATH OF THE PLUGIN]
+//! ```
+
+use std::env;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use pipeplug_host::{HandlerError, Incoming, Plugin, Reply};
+
+const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
+const CALLS: usize = 5000;
+const THREADS: usize = 8;
+/// How many of the calls each of the threads makes; the main thread makes the rest.
+const CALLS_OF_A_THREAD: usize = 125;
+/// No call here takes nearly as long: where one does, an error is better than a host that hangs.
+const TIME_LIMIT: Duration = Duration::from_secs(50);
+
+fn main() -> anyhow::Result<()> {
+    let (done, wait_for_done) = mpsc::channel();
+    let plugin = Plugin::builder(plugin_path()?)
+        .on_line(|_, line| eprintln!("{line}"))
+        .handler(move |_: &Plugin, incoming: &mut Incoming| answer(incoming, &done))
+        .start()?;
+
+    // It calls back from here on, and is answered while this side makes its own calls.
+    let started = plugin.begin_call("Start", CALLS.to_string())?;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let first = thread * CALLS_OF_A_THREAD;
+                let plugin = &plugin;
+                scope.spawn(move || echo(plugin, first..first + CALLS_OF_A_THREAD))
+            })
+            .collect();
+        echo(&plugin, THREADS * CALLS_OF_A_THREAD..CALLS)?;
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
+    })?;
+    started.wait_timeout(TIME_LIMIT)?;
+
+    // A one-way has no reply to wait for, so its handler tells.
+    let repeats: usize =
+        wait_for_done.recv_timeout(TIME_LIMIT).context("the plugin did not say that it is done")?;
+    ensure!(repeats == CALLS, "the plugin had {repeats} replies to Repeat, not {CALLS}");
+    let docker_host = plugin.call("DockerHost", "")?;
+    ensure!(docker_host == DOCKER_HOST, "the plugin was told {DOCKER_HOST} and kept {docker_host}");
+
+    let stopped = plugin.stop()?;
+    ensure!(stopped.status.success(), "the plugin ended with {}", stopped.status);
+    println!("sample1: {CALLS} Echo, {repeats} Repeat, docker host {docker_host}, done");
+    Ok(())
+}
+
+/// Begins all calls before it waits for the first, so that they are all in flight together.
+fn echo(plugin: &Plugin, numbers: impl IntoIterator<Item = usize>) -> anyhow::Result<()> {
+    let mut pending = Vec::new();
+    for number in numbers {
+        let text = format!("echo {number}");
+        pending.push((plugin.begin_call("Echo", text.as_str())?, text));
+    }
+    for (call, text) in pending {
+        let reply = call.wait_timeout(TIME_LIMIT)?;
+        if reply.buffer != text.as_bytes() {
+            bail!("Echo of {text:?} brought {:?}", String::from_utf8_lossy(&reply.buffer));
+        }
+    }
+    Ok(())
+}
+
+/// Answers the plugin; runs on several threads at once.
+fn answer(incoming: &mut Incoming, done: &Sender<usize>) -> Result<Reply, HandlerError> {
+    match incoming.command() {
+        "GetDockerHost" => Ok(DOCKER_HOST.into()),
+        "Repeat" => Ok(incoming.text()?.repeat(2).into()),
+        "Done" => Ok(done.send(incoming.text()?.parse()?)?.into()),
+        _ => incoming.unknown(),
+    }
+}
+
+/// What the command line says, or the plugin in the folder of this program.
+fn plugin_path() -> anyhow::Result<PathBuf> {
+    match env::args_os().nth(1) {
+        Some(path) => Ok(path.into()),
+        None => Ok(env::current_exe().context("cannot find this program")?.with_file_name("sample1-plugin")),
+    }
+}

@@ -1,0 +1,45 @@
+//! The plugin: asks the host where Docker is before it answers anything, then answers and calls back.
+
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use pipeplug_guest::{HandlerError, Incoming, Main, Reply, register};
+
+fn main() -> ExitCode {
+    let docker_host = Arc::new(OnceLock::new());
+    let kept = Arc::clone(&docker_host);
+    // Runs before the first request comes in, so `request` finds the answer.
+    let start = move |main: &Main| {
+        let answer = main.call("GetDockerHost", "")?;
+        eprintln!("sample1-plugin: the docker host is {answer}");
+        kept.set(answer)?;
+        Ok(())
+    };
+    let request = move |main: &Main, incoming: &mut Incoming| match incoming.command() {
+        "Echo" => Ok(incoming.take_buffer().into()),
+        "Start" => repeat(main, incoming),
+        "DockerHost" => Ok(docker_host.get().ok_or("not asked yet")?.as_str().into()),
+        _ => incoming.unknown(),
+    };
+    register(start, request).wait()
+}
+
+/// Calls the host as often as it asks for, all at once, and tells it when every reply is there.
+///
+/// A request call-back may block on calls of its own: others go on beside it.
+fn repeat(main: &Main, incoming: &Incoming) -> Result<Reply, HandlerError> {
+    let count: usize = incoming.text()?.parse()?;
+    let mut pending = Vec::new();
+    for number in 0..count {
+        let text = format!("repeat {number}.");
+        pending.push((main.begin_call("Repeat", text.as_str())?, text));
+    }
+    for (call, text) in pending {
+        let reply = call.wait()?;
+        if reply.buffer != text.repeat(2).as_bytes() {
+            return Err(format!("Repeat of {text:?} brought \"{}\"", reply.buffer.escape_ascii()).into());
+        }
+    }
+    main.notify("Done", count.to_string())?;
+    Ok(Reply::empty())
+}
