@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use nix::fcntl::OFlag;
 use pipeplug_net::Endpoint;
 
-use crate::register::RegisterError;
+use crate::register_error::RegisterError;
 use crate::sys;
 
 const STDIN: i32 = 0;

@@ -7,7 +7,16 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::{CloseReason, Connection};
 
-use crate::guest::OnEnd;
+/// What happens to the process when the connection has ended and nobody is in [`Main::wait`](crate::Main::wait).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnEnd {
+    /// It exits: 0 after the host said stop, 1 after the host was lost.
+    #[default]
+    Exit,
+    /// It goes on.
+    Stay,
+}
 
 /// How the end comes about, and who waits for it.
 pub(crate) struct Exit {

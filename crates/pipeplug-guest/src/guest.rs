@@ -9,10 +9,24 @@ use pipeplug_net::wire::{Format, Limits, command};
 use pipeplug_net::{EventLoop, HandlerError, Hold, Incoming, Options, Reply};
 
 use crate::descriptors::Plan;
-use crate::exit::Exit;
+use crate::exit::{Exit, OnEnd};
 use crate::main_handle::{Main, Shared};
 use crate::metadata::Own;
-use crate::register::RegisterError;
+use crate::register_error::RegisterError;
+
+/// Registers this process as a plugin: `request` is called for what the host asks, `start` once before; `()` for none.
+///
+/// Short for [`Guest::new`] with both. It gives the handle to the host at once; end `main` with [`Main::wait`].
+///
+/// A plugin that has no host cannot do anything: where it was started by hand, or the descriptors that it was told
+/// cannot be used, this says so on standard error, with the command to type, and exits with 2; where `start` fails it
+/// exits with 1. [`Guest::try_register`] gives these as errors.
+///
+/// # Blocking
+/// While `start` runs.
+pub fn register(start: impl Start, request: impl Request) -> Main {
+    Guest::new().start(start).request(request).register()
+}
 
 /// What runs once at the end of registering, before any message reaches the request call-back. It may call the host.
 ///
@@ -61,17 +75,6 @@ impl Request for () {
     fn request(&self, _main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
         incoming.unknown()
     }
-}
-
-/// What happens to the process when the connection has ended and nobody is in [`Main::wait`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum OnEnd {
-    /// It exits: 0 after the host said stop, 1 after the host was lost.
-    #[default]
-    Exit,
-    /// It goes on.
-    Stay,
 }
 
 /// A plugin ahead of registering.

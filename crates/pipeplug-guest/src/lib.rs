@@ -20,13 +20,14 @@ mod exit;
 mod guest;
 mod main_handle;
 mod metadata;
-mod register;
+mod register_error;
 mod sys;
 
-pub use guest::{Guest, OnEnd, Request, Start};
+pub use exit::OnEnd;
+pub use guest::{Guest, Request, Start, register};
 pub use main_handle::Main;
 pub use pipeplug_net as net;
 pub use pipeplug_net::{
     CallError, Connection, HandlerError, Incoming, NotifyError, PendingCall, Reply, Responder,
 };
-pub use register::{RegisterError, register};
+pub use register_error::RegisterError;

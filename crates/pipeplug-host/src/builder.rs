@@ -13,6 +13,7 @@ use crate::lines::{OnLine, Output};
 use crate::plugin::Plugin;
 use crate::process::{Channel, Launch, Stdout};
 use crate::start_error::StartError;
+use crate::stop::Grace;
 
 /// What answers a plugin's requests and takes its one-ways, on threads of a pool: it may block and call back.
 ///
@@ -37,38 +38,6 @@ where
 impl Request for () {
     fn request(&self, _plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
         incoming.unknown()
-    }
-}
-
-/// How long each step of stopping a plugin may take before the next one.
-///
-/// A plugin that ends earlier is not waited for any longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Grace {
-    /// After `cmd.stop`: time to answer what was asked and leave. Default: 5 seconds.
-    pub stop: Duration,
-    /// After the end of file on its pipe. Default: 1 second.
-    pub end_of_file: Duration,
-    /// After SIGTERM to its process group; SIGKILL follows. Default: 2 seconds.
-    pub term: Duration,
-}
-
-impl Default for Grace {
-    fn default() -> Self {
-        Self {
-            stop: Duration::from_secs(5),
-            end_of_file: Duration::from_secs(1),
-            term: Duration::from_secs(2),
-        }
-    }
-}
-
-impl Grace {
-    /// The same time for each step.
-    #[must_use]
-    pub fn each(time: Duration) -> Self {
-        Self { stop: time, end_of_file: time, term: time }
     }
 }
 

@@ -31,7 +31,7 @@ mod stop;
 mod sys;
 mod wait_status;
 
-pub use builder::{Builder, Grace, Request};
+pub use builder::{Builder, Request};
 pub use lines::Output;
 pub use metadata::Metadata;
 pub use pipeplug_net as net;
@@ -41,5 +41,5 @@ pub use pipeplug_net::{
 pub use plugin::Plugin;
 pub use process::Stdout;
 pub use start_error::StartError;
-pub use stop::{StopError, Stopped, StoppedBy};
+pub use stop::{Grace, StopError, Stopped, StoppedBy};
 pub use wait_status::WaitStatus;

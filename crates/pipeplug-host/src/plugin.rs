@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::{Connection, Endpoint, EventLoop, Handler, HandlerError, Hold, Incoming, Reply, Watch};
 
-use crate::builder::{Builder, Grace, Request};
+use crate::builder::{Builder, Request};
 use crate::handshake::{self, Failure};
 use crate::lines::{Lines, Output};
 use crate::metadata::Metadata;
 use crate::process::{Child, Leftovers, Pid, spawn};
 use crate::start_error::StartError;
-use crate::stop::{self, StopError, Stopped};
+use crate::stop::{self, Grace, StopError, Stopped};
 use crate::wait_status::WaitStatus;
 
 /// A plugin that runs.

@@ -7,12 +7,43 @@ use std::time::{Duration, Instant};
 use pipeplug_net::Connection;
 use pipeplug_net::wire::command;
 
-use crate::builder::Grace;
 use crate::process::{Child, Delivery, Leftovers, Signal};
 use crate::wait_status::WaitStatus;
 
 /// How long the system gets to take a killed process down.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long each step of stopping a plugin may take before the next one.
+///
+/// A plugin that ends earlier is not waited for any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Grace {
+    /// After `cmd.stop`: time to answer what was asked and leave. Default: 5 seconds.
+    pub stop: Duration,
+    /// After the end of file on its pipe. Default: 1 second.
+    pub end_of_file: Duration,
+    /// After SIGTERM to its process group; SIGKILL follows. Default: 2 seconds.
+    pub term: Duration,
+}
+
+impl Default for Grace {
+    fn default() -> Self {
+        Self {
+            stop: Duration::from_secs(5),
+            end_of_file: Duration::from_secs(1),
+            term: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Grace {
+    /// The same time for each step.
+    #[must_use]
+    pub fn each(time: Duration) -> Self {
+        Self { stop: time, end_of_file: time, term: time }
+    }
+}
 
 /// How a plugin was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::lock::lock;
 use crate::options::Options;
 use crate::outbox::{Outbox, Patience};
 use crate::reading::Reader;
-use crate::sys::Stream;
+use crate::sys::{Half, Stream};
 
 /// The version of the protocol that this crate speaks.
 const PROTOCOL: &str = "1";
@@ -115,12 +115,16 @@ impl Endpoint {
         Self { fd: fd.into(), sharing: Sharing::Shared }
     }
 
-    fn into_stream(self, name: &str, half: &'static str) -> Result<Stream, ConnectError> {
+    fn into_stream(self, name: &str, half: Half) -> Result<Stream, ConnectError> {
         match self.sharing {
-            Sharing::Exclusive => Stream::exclusive(self.fd),
-            Sharing::Shared => Stream::shared(self.fd),
+            Sharing::Exclusive => Stream::exclusive(self.fd, half),
+            Sharing::Shared => Stream::shared(self.fd, half),
         }
-        .map_err(|error| ConnectError::Descriptor { name: name.to_owned(), half, error })
+        .map_err(|error| ConnectError::Descriptor {
+            name: name.to_owned(),
+            half: half.name(),
+            error,
+        })
     }
 }
 
@@ -132,8 +136,8 @@ impl Connection {
         options: Options,
         handler: Arc<dyn Handler>,
     ) -> Result<Self, ConnectError> {
-        let reader = reader.into_stream(&options.name, "reading")?;
-        let writer = writer.into_stream(&options.name, "writing")?;
+        let reader = reader.into_stream(&options.name, Half::Reading)?;
+        let writer = writer.into_stream(&options.name, Half::Writing)?;
         let reader = Reader::new(reader, &options);
         let outbox = Outbox::new(writer, &options);
         let core = Core::new(events, reader, outbox, options, handler);
@@ -143,7 +147,7 @@ impl Connection {
         }
         core.start_reading().map_err(|error| ConnectError::Descriptor {
             name: core.options.name.clone(),
-            half: "reading",
+            half: Half::Reading.name(),
             error,
         })?;
         Ok(Self(handle))
@@ -262,7 +266,8 @@ impl Connection {
     pub fn accept<'a>(&self, offered: impl Fn(&str) -> Option<&'a str>) {
         let has_flow =
             offered(KEY_FEATURES).is_some_and(|names| names.split(' ').any(|name| name == flow::FEATURE));
-        if let (true, Some(window)) = (has_flow, offered(KEY_WINDOW).and_then(|window| window.parse().ok())) {
+        let window = offered(KEY_WINDOW).map_or(Some(flow::DEFAULT_WINDOW), |window| window.parse().ok());
+        if let (true, Some(window)) = (has_flow, window) {
             self.core().count_received();
             self.core().outbox.negotiated(window);
         }

@@ -9,6 +9,9 @@ const CHUNK_WEIGHT: u64 = 64;
 /// The feature's name in `pipeplug.features`.
 pub(crate) const FEATURE: &str = "flow";
 
+/// The window of a peer that names the feature and no window, in bytes.
+pub(crate) const DEFAULT_WINDOW: u64 = 4 << 20;
+
 /// What a request or one-way counts for.
 pub(crate) fn weight(command_len: usize, buffer_len: usize) -> u64 {
     weight_of(command_len as u64, buffer_len as u64)

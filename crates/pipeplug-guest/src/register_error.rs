@@ -1,29 +1,12 @@
-//! Registering with the host.
+//! Why registering with the host fails.
 
 use std::io;
 use std::path::PathBuf;
 
 use pipeplug_net::{ConnectError, HandlerError};
 
-use crate::guest::{Guest, Request, Start};
-use crate::main_handle::Main;
-
 /// The exit code of a plugin that was not started by a host, or could not use what it was given.
 pub(crate) const EXIT_USAGE: i32 = 2;
-
-/// Registers this process as a plugin: `request` is called for what the host asks, `start` once before; `()` for none.
-///
-/// Short for [`Guest::new`] with both. It gives the handle to the host at once; end `main` with [`Main::wait`].
-///
-/// A plugin that has no host cannot do anything: where it was started by hand, or the descriptors that it was told
-/// cannot be used, this says so on standard error, with the command to type, and exits with 2; where `start` fails it
-/// exits with 1. [`Guest::try_register`] gives these as errors.
-///
-/// # Blocking
-/// While `start` runs.
-pub fn register(start: impl Start, request: impl Request) -> Main {
-    Guest::new().start(start).request(request).register()
-}
 
 /// Why a plugin has no host.
 #[derive(Debug, thiserror::Error)]
