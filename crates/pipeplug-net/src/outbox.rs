@@ -437,6 +437,7 @@ impl State {
         if !matches!(self.ending, Ending::Ended(_)) {
             self.ending = Ending::Ended(Arc::new(CloseReason::Local));
         }
+        stream.end_writing();
         drop(stream);
     }
 }

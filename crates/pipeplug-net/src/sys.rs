@@ -3,7 +3,7 @@
 //! The only module of this crate that holds `unsafe` and that sees a [`RawFd`](std::os::fd::RawFd).
 
 use std::fs::OpenOptions;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
@@ -14,7 +14,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::stat::{SFlag, fstat, major};
 
 /// The largest write that a pipe which polls writable takes whole: one page, `PIPE_BUF` of pipe(7).
 const POLLED_WRITE_MAX: usize = 4096;
@@ -26,6 +27,13 @@ pub(crate) struct Stream {
     mode: Mode,
 }
 
+/// Which of a connection's two descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Half {
+    Reading,
+    Writing,
+}
+
 /// How a read or a write is kept from blocking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -33,9 +41,12 @@ enum Mode {
     Nonblocking,
     /// A socket that may be shared: `MSG_DONTWAIT` with each operation, no flag is touched.
     Socket,
-    /// Anything else that may be shared (a terminal, a pipe that cannot be reopened): asked by poll(2) before
-    /// each operation, written a page at a time.
+    /// Anything else that may be shared (a pipe that cannot be reopened, `/dev/null`): asked by poll(2) before each
+    /// operation, written a page at a time.
     Polled,
+    /// A terminal that cannot be reopened: as above, but written a byte at a time, since it polls writable with less
+    /// room than a page and then blocks until all is written.
+    PolledByByte,
 }
 
 /// What a read brought.
@@ -48,8 +59,8 @@ pub(crate) enum Read {
 
 impl Stream {
     /// Takes a descriptor whose open file description nobody else uses, and sets `O_NONBLOCK` on it.
-    pub(crate) fn exclusive(fd: OwnedFd) -> io::Result<Self> {
-        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    pub(crate) fn exclusive(fd: OwnedFd, half: Half) -> io::Result<Self> {
+        let flags = half.check(OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?))?;
         if !flags.contains(OFlag::O_NONBLOCK) {
             fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         }
@@ -58,25 +69,33 @@ impl Stream {
 
     /// Takes a descriptor that another process may share: none of its flags is changed.
     ///
-    /// A pipe is opened anew through `/proc/self/fd`, which gives an open file description of our own
+    /// A pipe or terminal is opened anew through `/proc/self/fd`, which gives an open file description of our own
     /// (proc_pid_fd(5)); where that fails, poll(2) is asked ahead of each operation.
-    pub(crate) fn shared(fd: OwnedFd) -> io::Result<Self> {
-        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-        match SFlag::from_bits_truncate(fstat(&fd)?.st_mode) & SFlag::S_IFMT {
-            SFlag::S_IFSOCK => Ok(Self { fd, mode: Mode::Socket }),
-            SFlag::S_IFIFO if !cfg!(pipeplug_portable) => match reopen(&fd, flags) {
-                Ok(own) => Ok(Self { fd: own, mode: Mode::Nonblocking }),
-                Err(_) => Ok(Self { fd, mode: Mode::Polled }), // no /proc, or a pipe of another user
-            },
-            _ => Ok(Self { fd, mode: Mode::Polled }),
+    pub(crate) fn shared(fd: OwnedFd, half: Half) -> io::Result<Self> {
+        let flags = half.check(OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?))?;
+        let stat = fstat(&fd)?;
+        let (mode, can_reopen) = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFSOCK => (Mode::Socket, false),
+            SFlag::S_IFIFO => (Mode::Polled, true),
+            // What is opened anew as /dev/ptmx, of major 5, is another terminal.
+            SFlag::S_IFCHR if fd.is_terminal() => (Mode::PolledByByte, major(stat.st_rdev) != 5),
+            _ => (Mode::Polled, false),
+        };
+        if can_reopen && !cfg!(pipeplug_portable) {
+            match reopen(&fd, flags) {
+                Ok(own) => return Ok(Self { fd: own, mode: Mode::Nonblocking }),
+                Err(error) => tracing::debug!(%error, "not opened anew"), // no /proc, or of another user
+            }
         }
+        Ok(Self { fd, mode })
     }
 
     /// Appends at most `max` bytes to `into`, whose spare room must hold them.
     pub(crate) fn read(&self, into: &mut Vec<u8>, max: usize) -> io::Result<Read> {
         let max = max.min(into.capacity() - into.len());
         debug_assert!(max > 0, "a read of nothing cannot be told from the end of the file");
-        if self.mode == Mode::Polled && !poll_now(self.fd.as_fd(), PollFlags::POLLIN)? {
+        let polled = matches!(self.mode, Mode::Polled | Mode::PolledByByte);
+        if polled && !poll_now(self.fd.as_fd(), PollFlags::POLLIN)? {
             return Ok(Read::WouldBlock);
         }
         let room = into.spare_capacity_mut().as_mut_ptr().cast::<libc::c_void>();
@@ -85,7 +104,7 @@ impl Stream {
             // SAFETY: `room` points to at least `max` writable bytes, the spare room of `into`.
             Mode::Socket => unsafe { libc::recv(fd, room, max, libc::MSG_DONTWAIT) },
             // SAFETY: as above.
-            Mode::Nonblocking | Mode::Polled => unsafe { libc::read(fd, room, max) },
+            Mode::Nonblocking | Mode::Polled | Mode::PolledByByte => unsafe { libc::read(fd, room, max) },
         });
         match count {
             Ok(0) => Ok(Read::End),
@@ -103,13 +122,10 @@ impl Stream {
 
     /// Writes what the descriptor takes now, at most `max` bytes; `None` where it takes nothing.
     pub(crate) fn write(&self, slices: &[IoSlice<'_>], max: usize) -> io::Result<Option<usize>> {
-        let max = if self.mode == Mode::Polled {
-            if !poll_now(self.fd.as_fd(), PollFlags::POLLOUT)? {
-                return Ok(None);
-            }
-            max.min(POLLED_WRITE_MAX)
-        } else {
-            max
+        let max = match self.polled_write_max() {
+            None => max,
+            Some(_) if !poll_now(self.fd.as_fd(), PollFlags::POLLOUT)? => return Ok(None),
+            Some(most) => max.min(most),
         };
         let fd = self.fd.as_raw_fd();
         let total: usize = slices.iter().map(|s| s.len()).sum();
@@ -125,6 +141,15 @@ impl Stream {
             Ok(count) => Ok(Some(count)),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    /// The most that is written once poll(2) said that something can be; `None` where it need not be asked.
+    fn polled_write_max(&self) -> Option<usize> {
+        match self.mode {
+            Mode::Nonblocking | Mode::Socket => None,
+            Mode::Polled => Some(POLLED_WRITE_MAX),
+            Mode::PolledByByte => Some(1),
         }
     }
 
@@ -147,6 +172,15 @@ impl Stream {
         })
     }
 
+    /// Tells the other side of a socket that nothing more comes: closing the descriptor does not, where the reading
+    /// half is the same socket. One that others may share is theirs to shut down.
+    pub(crate) fn end_writing(&self) {
+        if self.mode == Mode::Nonblocking {
+            // A pipe refuses (ENOTSOCK) and ends by being closed; a socket whose peer has gone (ENOTCONN) told already.
+            let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
+        }
+    }
+
     /// Waits until the descriptor is readable or at its end, or `bell` is readable; `false` when `deadline` came first.
     pub(crate) fn wait_readable(&self, bell: &impl AsFd, deadline: Option<Instant>) -> io::Result<bool> {
         let readable = PollFlags::POLLIN;
@@ -154,6 +188,27 @@ impl Stream {
             &mut [PollFd::new(self.fd.as_fd(), readable), PollFd::new(bell.as_fd(), readable)],
             deadline,
         )
+    }
+}
+
+impl Half {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Reading => "reading",
+            Self::Writing => "writing",
+        }
+    }
+
+    /// Refuses a descriptor that is open for the other direction only.
+    fn check(self, flags: OFlag) -> io::Result<OFlag> {
+        let (wrong, message) = match self {
+            Self::Reading => (OFlag::O_WRONLY, "it is open for writing only"),
+            Self::Writing => (OFlag::O_RDONLY, "it is open for reading only"),
+        };
+        if flags & OFlag::O_ACCMODE == wrong {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(flags)
     }
 }
 
@@ -208,8 +263,10 @@ fn reopen(fd: &OwnedFd, flags: OFlag) -> io::Result<OwnedFd> {
         OFlag::O_WRONLY => options.write(true),
         _ => options.read(true).write(true),
     };
-    // std opens with O_CLOEXEC.
-    let file = options.custom_flags(libc::O_NONBLOCK).open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    // std opens with O_CLOEXEC; a terminal must not become the controlling one.
+    let file = options
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
     Ok(file.into())
 }
 
