@@ -360,6 +360,8 @@ impl From<Arc<Handle>> for Connection {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.core.close();
+        // Nobody can let run any more what is held back, and `closed` waits for it.
+        self.core.release();
     }
 }
 
