@@ -1,4 +1,5 @@
 //! Full pipes, nesting, and floods, over pipes of every size and in steps of every size.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use common::{Gate, LONG, Raw, Way, accept, bytes, each_way, echo, eventually, negotiate, pair_on, raw_on};
+use common::{Gate, LONG, Raw, Way, accept, bytes, echo, eventually, negotiate, pair_on, raw_on};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pipeplug_net::wire::Direction;
@@ -17,6 +18,45 @@ use pipeplug_net::{
 };
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
+
+/// Makes a test of a function for each way that bytes can go.
+macro_rules! each_way {
+    ($($name:ident)*) => {$(
+        mod $name {
+            use crate::common::{Way, watchdog};
+
+            #[test]
+            fn plain() {
+                let _watchdog = watchdog();
+                super::$name(Way::PLAIN);
+            }
+
+            #[test]
+            fn small_pipes() {
+                let _watchdog = watchdog();
+                super::$name(Way::SMALL_PIPES);
+            }
+
+            #[test]
+            fn one_byte_at_a_time() {
+                let _watchdog = watchdog();
+                super::$name(Way::short(1));
+            }
+
+            #[test]
+            fn three_bytes_at_a_time() {
+                let _watchdog = watchdog();
+                super::$name(Way::short(3));
+            }
+
+            #[test]
+            fn a_page_less_one_at_a_time() {
+                let _watchdog = watchdog();
+                super::$name(Way::short(4095));
+            }
+        }
+    )*};
+}
 
 each_way! {
     both_sides_call_with_large_buffers_over_full_pipes

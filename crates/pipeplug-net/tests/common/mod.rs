@@ -1,6 +1,6 @@
 //! Two connections over two pipes, in one process; and a peer written by hand.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(dead_code, reason = "each test binary takes what it needs, and none takes all")]
+#![expect(dead_code, reason = "each test binary takes what it needs, and none takes all")]
 
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::num::NonZeroUsize;
@@ -107,46 +107,6 @@ impl Way {
         if self.transfer.get() < 64 { count / 20 } else { count }
     }
 }
-
-/// Makes a test of a function for each way that bytes can go.
-macro_rules! each_way {
-    ($($name:ident)*) => {$(
-        mod $name {
-            use crate::common::{Way, watchdog};
-
-            #[test]
-            fn plain() {
-                let _watchdog = watchdog();
-                super::$name(Way::PLAIN);
-            }
-
-            #[test]
-            fn small_pipes() {
-                let _watchdog = watchdog();
-                super::$name(Way::SMALL_PIPES);
-            }
-
-            #[test]
-            fn one_byte_at_a_time() {
-                let _watchdog = watchdog();
-                super::$name(Way::short(1));
-            }
-
-            #[test]
-            fn three_bytes_at_a_time() {
-                let _watchdog = watchdog();
-                super::$name(Way::short(3));
-            }
-
-            #[test]
-            fn a_page_less_one_at_a_time() {
-                let _watchdog = watchdog();
-                super::$name(Way::short(4095));
-            }
-        }
-    )*};
-}
-pub(crate) use each_way;
 
 /// Aborts the process when it is not dropped in time: a test that hangs fails, and says so.
 pub(crate) struct Watchdog(Option<mpsc::Sender<()>>);
