@@ -1,0 +1,50 @@
+//! `dockercli ping`: what it knows of Docker it asks its host.
+
+use std::process::ExitCode;
+
+use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
+use serde::Deserialize;
+
+/// What the daemon says of itself, as far as it matters here.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Version {
+    api_version: String,
+    #[serde(rename = "OSType")]
+    os_type: String,
+}
+
+fn main() -> ExitCode {
+    Guest::new()
+        .metadata("Cmd", "ping")
+        .metadata("Description", "Asks the daemon for its version")
+        .metadata("Help", "dockercli ping")
+        .request(request)
+        .register()
+        .wait()
+}
+
+fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+    match incoming.command() {
+        "Run" => {
+            Ok(ping(main, &serde_json::from_slice::<Vec<String>>(incoming.buffer())?)?.to_string().into())
+        }
+        _ => incoming.unknown(),
+    }
+}
+
+/// Gives the exit code.
+fn ping(main: &Main, args: &[String]) -> Result<u8, HandlerError> {
+    if !args.is_empty() {
+        main.notify("PrintError", "usage: dockercli ping\n")?;
+        return Ok(2);
+    }
+    let docker_host = main.call("GetDockerHost", "")?;
+    let version: Version = serde_json::from_str(&main.call("CallDaemon", "GET /version")?)?;
+    // In one piece: the host may take two one-ways on two threads, in either order.
+    main.notify(
+        "Print",
+        format!("{docker_host} answers: API {} on {}\n", version.api_version, version.os_type),
+    )?;
+    Ok(0)
+}

@@ -1,0 +1,107 @@
+//! A host whose commands are plugins: `dockercli ping` runs the executable `dockercli-ping`.
+//!
+//! Plugins are looked for as [`Discovery::for_host`] says, which begins with the directories of `PIPEPLUG_PATH`.
+//!
+//! A command gets its arguments as the request `Run`, a JSON array, and answers with its exit code. Meanwhile it may
+//! ask for `GetDockerHost` and `CallDaemon`, and tell the host to `Print` and `PrintError`.
+
+use std::env;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, ensure};
+use pipeplug_host::discovery::{Discovery, EntryState};
+use pipeplug_host::{HandlerError, Incoming, Plugin, Reply, StartError};
+
+const HOST: &str = "dockercli";
+/// How long printing may take once a command is done.
+const PRINT_LIMIT: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("{HOST}: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let args = env::args_os().skip(1).map(|arg| {
+        // They travel as JSON, which holds text only.
+        arg.into_string().map_err(|arg| anyhow!("the argument {arg:?} is no UTF-8"))
+    });
+    let args = args.collect::<anyhow::Result<Vec<String>>>()?;
+    let plugins = Discovery::for_host(HOST);
+    match args.split_first() {
+        None => list(&plugins),
+        Some((help, _)) if help == "--help" || help == "-h" => list(&plugins),
+        Some((name, args)) => run_command(&plugins, name, args),
+    }
+}
+
+/// Prints what there is to run, in each plugin's own words.
+fn list(plugins: &Discovery) -> anyhow::Result<ExitCode> {
+    println!("Usage: {HOST} COMMAND [ARGUMENTS]\n\nCommands:");
+    for (name, path) in usable(plugins) {
+        // One that is broken must not hide the others.
+        match start(&path) {
+            Ok(plugin) => {
+                let told = |key| plugin.metadata().value(key);
+                println!("  {:<9} {}", told("Cmd").unwrap_or(&name), told("Description").unwrap_or_default());
+                println!("  {:<9} {}", "", told("Help").unwrap_or_default());
+                plugin.stop()?;
+            }
+            Err(error) => eprintln!("{HOST}: {name}: {error}"),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_command(plugins: &Discovery, name: &str, args: &[String]) -> anyhow::Result<ExitCode> {
+    let found = plugins.find(name).map_err(|error| {
+        let names: Vec<_> = usable(plugins).map(|(name, _)| name).collect();
+        anyhow!("{error}\n{HOST}: commands: {}", names.join(", "))
+    })?;
+    let plugin = start(&found.path)?;
+    // No time limit: `compose up` runs as long as its services do. Where the plugin dies, the call ends with it.
+    let code = plugin.call("Run", serde_json::to_string(args)?)?;
+    // What the command printed came in ahead of its reply, but may still be in the hands of another thread.
+    ensure!(plugin.wait_idle(PRINT_LIMIT), "{name} is done, but what it printed cannot be written");
+    plugin.stop()?;
+    let code: u8 =
+        code.parse().with_context(|| format!("{name} answered {code:?}, which is no exit code"))?;
+    Ok(code.into())
+}
+
+/// Names and files. Others are left out: a README beside the plugins is no reason to complain, and who asks for one
+/// by its name is told what is wrong with it.
+fn usable(plugins: &Discovery) -> impl Iterator<Item = (String, PathBuf)> {
+    let entries = plugins.list().into_iter();
+    entries.filter(|entry| entry.state == EntryState::Usable).map(|entry| (entry.name, entry.path))
+}
+
+fn start(path: &Path) -> Result<Plugin, StartError> {
+    Plugin::builder(path).on_line(|_, line| eprintln!("{line}")).handler(answer).start()
+}
+
+fn answer(_plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+    match incoming.command() {
+        "GetDockerHost" => {
+            Ok(env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into()).into())
+        }
+        "CallDaemon" => fake_daemon(incoming.text()?),
+        "Print" => Ok(io::stdout().write_all(incoming.buffer())?.into()),
+        "PrintError" => Ok(io::stderr().write_all(incoming.buffer())?.into()),
+        _ => incoming.unknown(),
+    }
+}
+
+/// Stands in for a daemon, so that the sample runs where there is none: this would be the HTTP request over the
+/// socket.
+fn fake_daemon(request: &str) -> Result<Reply, HandlerError> {
+    match request {
+        "GET /version" => Ok(r#"{"ApiVersion":"1.47","OSType":"linux"}"#.into()),
+        _ => Err(format!("the made-up daemon answers GET /version only, not {request}").into()),
+    }
+}
