@@ -51,6 +51,7 @@ pub struct Builder {
     pub(crate) grace: Grace,
     pub(crate) request: Arc<dyn Request>,
     pub(crate) on_line: Option<OnLine>,
+    pub(crate) on_spawn: Option<OnSpawn>,
     pub(crate) stderr_tail: usize,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) events: Option<EventLoop>,
@@ -68,6 +69,7 @@ impl Builder {
             grace: Grace::default(),
             request: Arc::new(()),
             on_line: None,
+            on_spawn: None,
             stderr_tail: 20,
             metadata: BTreeMap::new(),
             events: None,
@@ -139,6 +141,13 @@ impl Builder {
     /// the handler pool; beside the `tracing` events with target `pipeplug::stderr` that there are anyway.
     pub fn on_line(mut self, on_line: impl Fn(Output, &str) + Send + Sync + 'static) -> Self {
         self.on_line = Some(Arc::new(on_line));
+        self
+    }
+
+    /// Called once its process runs, ahead of the exchange of metadata, on the thread that starts it: with this handle
+    /// another thread can end a start that takes too long, by [`Plugin::kill`].
+    pub fn on_spawn(mut self, on_spawn: impl Fn(&Plugin) + Send + Sync + 'static) -> Self {
+        self.on_spawn = Some(Arc::new(on_spawn));
         self
     }
 

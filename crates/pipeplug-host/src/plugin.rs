@@ -99,6 +99,9 @@ impl Plugin {
             unreachable!("it was made above");
         }
         plugin.watch_exit(&events).map_err(system)?;
+        if let Some(on_spawn) = &builder.on_spawn {
+            on_spawn(&plugin);
+        }
         plugin.release();
         match handshake::exchange(&plugin, &builder.metadata, builder.handshake) {
             Ok(metadata) => {
