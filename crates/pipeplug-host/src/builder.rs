@@ -41,6 +41,9 @@ impl Request for () {
     }
 }
 
+/// What is done with a plugin whose process has just been started.
+pub(crate) type OnSpawn = Arc<dyn Fn(&Plugin) + Send + Sync>;
+
 /// A plugin before it runs. One builder can start any number of times.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it starts"]
