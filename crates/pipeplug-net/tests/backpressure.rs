@@ -158,7 +158,7 @@ fn flood(way: Way, count: usize, size: usize) {
             gate.pass();
             let index = u64::from_le_bytes(incoming.buffer()[..8].try_into()?) as usize;
             seen[index].fetch_add(1, Ordering::SeqCst);
-            if index % 64 == 0 {
+            if index.is_multiple_of(64) {
                 incoming.connection().call("echo", "x")?;
             }
             handled.fetch_add(1, Ordering::SeqCst);
