@@ -22,6 +22,7 @@ pub(crate) enum Tool {
     Nm,
     Docker,
     Ssh,
+    Python3,
 }
 
 /// What a missing tool does to what needs it.
@@ -107,6 +108,7 @@ impl Tool {
             // `version` asks the daemon too; a client without one is of no use.
             Self::Docker => program("docker", "version"),
             Self::Ssh => program("ssh", "-V"),
+            Self::Python3 => program("python3", "--version"),
         };
         process::succeeds(&mut command)
     }
@@ -128,6 +130,7 @@ impl fmt::Display for Tool {
             Self::Nm => "nm (Debian: apt-get install binutils)",
             Self::Docker => "docker with a daemon that answers (Debian: apt-get install docker.io)",
             Self::Ssh => "ssh (Debian: apt-get install openssh-client)",
+            Self::Python3 => "python3 (Debian: apt-get install python3)",
         })
     }
 }
