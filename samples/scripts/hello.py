@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""A plugin in Python, with nothing but its standard library:
+
+    pipeplug run samples/scripts/hello.py --call hello world
+
+It asks its host how to greet, and has a greeting of its own for hosts that do not know.
+"""
+
+import os
+import sys
+from collections import deque
+
+ONE_WAY, REQUEST, RESPONSE = 1, 2, 3
+
+
+class HostError(Exception):
+    """What the host answered in place of a reply."""
+
+
+class Host:
+    def __init__(self):
+        numbers = sys.argv[1:3]
+        if len(numbers) == 2 and all(number.isascii() and number.isdigit() for number in numbers):
+            reader, writer = map(int, numbers)
+        else:
+            # Standard output is the host's now: what print() says goes to standard error.
+            reader, writer = 0, os.dup(1)
+            os.dup2(2, 1)
+        self.reader, self.writer = open(reader, "rb"), open(writer, "wb")
+        self.calls = 0
+        self.held = deque()
+
+    def send(self, thread_id, direction, cmd, buffer):
+        cmd = cmd.encode()
+        self.writer.write(
+            b"%d\0%d\0%d\0%b\0%d\0%b" % (thread_id, direction, len(cmd), cmd, len(buffer), buffer)
+        )
+        self.writer.flush()
+
+    def number(self):
+        digits = b""
+        while (byte := self.reader.read(1)) != b"\0":
+            if not byte:
+                raise EOFError("the host is gone")
+            digits += byte
+        return int(digits)
+
+    def receive(self):
+        thread_id, direction = self.number(), self.number()
+        cmd = self.reader.read(self.number())
+        self.reader.read(1)  # the NUL behind it
+        return thread_id, direction, cmd.decode(), self.reader.read(self.number())
+
+    def call(self, cmd, buffer=b""):
+        """Asks the host; what else it sends until it has answered is held for later."""
+        self.calls += 1
+        self.send(self.calls, REQUEST, cmd, buffer)
+        while True:
+            chunk = thread_id, direction, cmd, buffer = self.receive()
+            if direction != RESPONSE:
+                self.held.append(chunk)
+            elif thread_id == self.calls and cmd == "cmd.error":
+                raise HostError(buffer.decode(errors="replace"))
+            elif thread_id == self.calls:
+                return buffer
+
+    def serve(self, answer):
+        """Answers the host until it says stop."""
+        while True:
+            thread_id, direction, cmd, buffer = self.held.popleft() if self.held else self.receive()
+            if direction == ONE_WAY and cmd == "cmd.stop":
+                return
+            if direction == REQUEST:
+                try:
+                    self.send(thread_id, RESPONSE, cmd, answer(self, cmd, buffer))
+                except Exception as error:
+                    self.send(thread_id, RESPONSE, "cmd.error", str(error).encode())
+
+
+def answer(host, cmd, buffer):
+    if cmd == "GetMetadata":
+        return b'{"Cmd":"hello","Description":"greets whom it is told"}'
+    if cmd == "cmd.ping":
+        return b""
+    if cmd == "hello":
+        try:
+            greeting = host.call("GetGreeting")
+        except HostError:
+            greeting = b"hello"
+        return greeting + b", " + buffer
+    raise ValueError(f'unknown command "{cmd}", there is only hello')
+
+
+try:
+    Host().serve(answer)
+except (EOFError, BrokenPipeError) as error:
+    sys.exit(f"hello.py: {error}")
