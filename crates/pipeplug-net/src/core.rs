@@ -224,6 +224,9 @@ impl Core {
             let ids: Vec<_> = calls.iter().map(|(id, _)| id).collect();
             ids.into_iter().filter_map(|id| calls.cancel(id)).collect()
         };
+        if open.is_empty() {
+            return;
+        }
         tracing::warn!(peer = %self.options.name, held, limit, calls = open.len(),
             "calls are given up: too many one-ways wait for handlers");
         for slot in open {

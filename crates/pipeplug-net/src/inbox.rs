@@ -122,7 +122,8 @@ impl Core {
             self.passed_by(weight);
             return Admitted::Yes;
         }
-        let held = inbox.weight.saturating_add(usize::try_from(weight).unwrap_or(usize::MAX));
+        let more = usize::try_from(weight).unwrap_or(usize::MAX);
+        let held = inbox.weight.saturating_add(more);
         let limit = self.options.overrun;
         if held > limit && !inbox.jobs.is_empty() {
             drop(inbox);
@@ -133,7 +134,8 @@ impl Core {
             }
             inbox = lock(&self.inbox);
         }
-        inbox.weight = held;
+        // Added up anew: handlers may have taken some meanwhile.
+        inbox.weight = inbox.weight.saturating_add(more);
         inbox.jobs.push_back(got.into_chunk());
         let full = inbox.is_full();
         let another = self.take_seat(&mut inbox);

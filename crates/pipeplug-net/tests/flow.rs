@@ -262,3 +262,22 @@ fn reading_goes_on_after_requests_were_refused() {
     assert!(refused > 0);
     drop(first);
 }
+
+/// Handlers take chunks while more come in past the overrun, and the two counts must not get mixed up.
+#[test]
+fn nothing_is_left_of_the_weight_when_all_is_handled() {
+    let _watchdog = watchdog();
+    let handled = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&handled);
+    let mut options = window(100);
+    options.overrun = 200;
+    let (connection, mut raw) = raw(&options, move |_: &mut Incoming| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Ok(Reply::empty())
+    });
+    for count in [1000, 2000, 3000, 4000, 5000] {
+        (0..1000).for_each(|_| raw.one_way("tick", b""));
+        eventually("all is handled", || handled.load(Ordering::SeqCst) == count);
+        assert_eq!(connection.stats().held, 0);
+    }
+}
