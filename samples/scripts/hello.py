@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """A plugin in Python, with nothing but its standard library:
 
-    pipeplug run samples/scripts/hello.py --call hello world
+    pipeplug run samples/scripts/hello.py --answer "GetGreeting=good day" --call hello world
 
-It asks its host how to greet, and has a greeting of its own for hosts that do not know.
+It asks its host how to greet, and has a greeting of its own for hosts that do not know. One thread does everything, so
+it answers one request after the other.
 """
 
 import os
