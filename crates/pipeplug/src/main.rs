@@ -1,2 +1,27 @@
-//! Placeholder
-fn main() {}
+//! `pipeplug`: run, list and inspect plugins in a terminal.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod base64;
+mod builtin;
+mod cli;
+mod data;
+mod event;
+mod exit;
+mod halt;
+mod inspect;
+mod list;
+mod logging;
+mod report;
+mod run;
+mod session;
+mod start;
+mod steps;
+mod style;
+mod target;
+mod text;
+mod units;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,88 @@
+//! `--answer CMD=DATA`: what the host says to the plugin's own requests.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+
+use pipeplug_host::{HandlerError, Incoming, Plugin, Reply, Request};
+
+use crate::data::{Data, Loader};
+use crate::event::{Asked, Event};
+use crate::exit::Failure;
+use crate::report::Report;
+use crate::text::Escaped;
+
+/// One `--answer`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    command: String,
+    data: Data,
+}
+
+/// Reads `CMD=DATA`.
+pub(crate) fn parse(arg: OsString) -> Result<Answer, String> {
+    let mut bytes = arg.into_vec();
+    let Some(at) = bytes.iter().position(|byte| *byte == b'=') else {
+        return Err("there is no `=`; write CMD=DATA, as in --answer greet=hello".into());
+    };
+    let data = bytes.split_off(at + 1);
+    bytes.pop();
+    let command = String::from_utf8(bytes).map_err(|_| "the command is not UTF-8".to_owned())?;
+    Ok(Answer { command, data: Data::parse(std::ffi::OsStr::from_bytes(&data))? })
+}
+
+/// Answers the plugin with what the command line says, and shows what else it asks.
+pub(crate) struct Answers {
+    known: BTreeMap<String, Vec<u8>>,
+    report: Arc<Report>,
+}
+
+impl Answers {
+    pub(crate) fn load(
+        answers: &[Answer],
+        loader: &mut Loader,
+        report: &Arc<Report>,
+    ) -> Result<Self, Failure> {
+        let mut known = BTreeMap::new();
+        for answer in answers {
+            known.insert(answer.command.clone(), loader.load(&answer.data)?);
+        }
+        Ok(Self { known, report: Arc::clone(report) })
+    }
+}
+
+impl Request for Answers {
+    fn request(&self, _plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        let answer = self.known.get(incoming.command());
+        let asked = match (incoming.is_one_way(), answer) {
+            (true, _) => Asked::OneWay,
+            (false, Some(_)) => Asked::Answered,
+            (false, None) => Asked::Refused,
+        };
+        self.report.show(&Event::Incoming { asked, command: incoming.command(), data: incoming.buffer() });
+        match (asked, answer) {
+            (Asked::OneWay, _) => Ok(Reply::empty()),
+            (_, Some(answer)) => Ok(answer.as_slice().into()),
+            (_, None) => {
+                let command = Escaped(incoming.command());
+                Err(format!("the host has no answer to \"{command}\" (--answer {command}=DATA gives one)")
+                    .into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_equals_sign_divides() {
+        let answer = parse("a=b=c".into()).unwrap();
+        assert_eq!(answer, Answer { command: "a".into(), data: Data::Literal(b"b=c".to_vec()) });
+        assert_eq!(parse("a=@-".into()).unwrap().data, Data::Stdin);
+        assert_eq!(parse("a=".into()).unwrap().data, Data::Literal(vec![]));
+        assert!(parse("a".into()).unwrap_err().contains("there is no `=`"));
+    }
+}

@@ -1,0 +1,79 @@
+//! `@echo`: a plugin to try a host with.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
+
+use super::BuiltIn;
+
+const HELP: &str = "\
+echo DATA, upper DATA, reverse DATA, log DATA (to stderr), print DATA (to stdout), count (calls so far), \
+args, env NAME, cwd, sleep MILLISECONDS, fail MESSAGE, crash, exit STATUS, \
+ask CMD [DATA] (calls the host), tell CMD [DATA] (one-way to the host)";
+
+pub(super) fn run(plugin: &BuiltIn) -> ExitCode {
+    let counted = AtomicU64::new(0);
+    Guest::new()
+        .name(plugin.name)
+        .metadata("Description", plugin.description)
+        .metadata("Help", HELP)
+        .request(move |main: &Main, incoming: &mut Incoming| answer(main, incoming, &counted))
+        .register()
+        .wait()
+}
+
+fn answer(main: &Main, incoming: &mut Incoming, counted: &AtomicU64) -> Result<Reply, HandlerError> {
+    let count = counted.fetch_add(1, Ordering::Relaxed) + 1;
+    match incoming.command() {
+        "echo" => Ok(incoming.take_buffer().into()),
+        "upper" => Ok(incoming.text()?.to_uppercase().into()),
+        "reverse" => Ok(incoming.text()?.chars().rev().collect::<String>().into()),
+        "log" => {
+            eprintln!("{}", incoming.text()?);
+            Ok(Reply::empty())
+        }
+        "print" => {
+            println!("{}", incoming.text()?);
+            Ok(Reply::empty())
+        }
+        "count" => Ok(count.to_string().into()),
+        // The first two are those that chose this plugin.
+        "args" => {
+            let own: Vec<_> = main.args().iter().skip(2).map(|arg| arg.to_string_lossy()).collect();
+            Ok(own.join(" ").into())
+        }
+        "env" => match std::env::var_os(incoming.text()?) {
+            Some(value) => Ok(value.into_encoded_bytes().into()),
+            None => Err(format!("{} is not set", incoming.text()?).into()),
+        },
+        "cwd" => Ok(std::env::current_dir()?.into_os_string().into_encoded_bytes().into()),
+        "sleep" => {
+            std::thread::sleep(Duration::from_millis(number(incoming)?));
+            Ok(Reply::empty())
+        }
+        "fail" => Err(incoming.text()?.into()),
+        "crash" => std::process::abort(),
+        "exit" => std::process::exit(number(incoming)?),
+        "ask" => {
+            let (command, data) = command_and_data(incoming.text()?);
+            Ok(main.call_bytes(command, data)?.into())
+        }
+        "tell" => {
+            let (command, data) = command_and_data(incoming.text()?);
+            Ok(main.notify(command, data)?.into())
+        }
+        _ => Err(format!("{}; {HELP}", incoming.unknown().err().map_or_else(String::new, |e| e.to_string()))
+            .into()),
+    }
+}
+
+fn number<N: std::str::FromStr>(incoming: &Incoming) -> Result<N, HandlerError> {
+    let text = incoming.text()?;
+    text.parse().map_err(|_| format!("\"{}\" is no number that it takes", text.escape_debug()).into())
+}
+
+fn command_and_data(text: &str) -> (&str, &str) {
+    text.split_once(' ').unwrap_or((text, ""))
+}

@@ -1,0 +1,120 @@
+//! The command line as a whole.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::report::Verbosity;
+use crate::{builtin, exit, inspect, list, logging, run, steps};
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeplug run @echo --call echo hello
+  pipeplug run ./plugin --call open @page.html --notify log done
+  pipeplug list
+  pipeplug inspect ./plugin
+
+`pipeplug help run` tells all about calls.";
+
+/// Run, list and inspect plugins: programs that a host starts and talks to over pipes
+#[derive(Debug, Parser)]
+#[command(name = "pipeplug", version, max_term_width = 100, after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    globals: Globals,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    List(list::ListArgs),
+    Inspect(inspect::InspectArgs),
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Globals {
+    /// Tell more on stderr: metadata and times; -vv: what the libraries do
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    verbose: u8,
+
+    /// Whether to use colours; auto: in a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    pub(crate) color: ColorChoice,
+}
+
+impl Globals {
+    pub(crate) fn verbosity(&self) -> Verbosity {
+        match self.verbose {
+            0 => Verbosity::Normal,
+            1 => Verbosity::Detailed,
+            2.. => Verbosity::Debug,
+        }
+    }
+}
+
+/// The program: a plugin where a host started it as one, and else what the command line says.
+pub(crate) fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    if let Some(plugin) = builtin::of_command_line(&args) {
+        return plugin.run();
+    }
+    let command = Cli::command().color(color_of_help(&args));
+    let parsed = command.try_get_matches_from(steps::shield(args)).and_then(|matches| {
+        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
+    });
+    let Cli { command, globals } = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where nothing can be written any more, the status still tells.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::SUCCESS });
+        }
+    };
+    logging::init(globals.verbosity(), globals.color);
+    let outcome = match &command {
+        Command::Run(args) => run::run(args, &globals),
+        Command::List(args) => list::run(args, &globals),
+        Command::Inspect(args) => inspect::run(args, &globals),
+    };
+    outcome.into()
+}
+
+/// What `--color` says, for what clap itself writes before it knows.
+fn color_of_help(args: &[OsString]) -> ColorChoice {
+    let own = args.iter().take_while(|arg| *arg != "--").filter_map(|arg| arg.to_str());
+    let mut choice = ColorChoice::Auto;
+    let mut before = "";
+    for arg in own {
+        let value = if before == "--color" { Some(arg) } else { arg.strip_prefix("--color=") };
+        // A value that is none is clap's to tell.
+        choice = value.and_then(|value| value.parse().ok()).unwrap_or(choice);
+        before = arg;
+    }
+    choice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn color_is_known_ahead_of_the_rest() {
+        let choice = |args: &[&str]| color_of_help(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(choice(&["p", "run"]), ColorChoice::Auto);
+        assert_eq!(choice(&["p", "--color", "never", "run"]), ColorChoice::Never);
+        assert_eq!(choice(&["p", "run", "--color=always"]), ColorChoice::Always);
+        assert_eq!(choice(&["p", "run", "--", "--color=always"]), ColorChoice::Auto);
+    }
+}

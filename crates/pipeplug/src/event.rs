@@ -1,0 +1,160 @@
+//! What happens in a run, and how it reads as JSON.
+
+use std::time::Duration;
+
+use pipeplug_host::net::wire::Format;
+use pipeplug_host::{Output, Plugin, Stopped, WaitStatus};
+use serde_json::{Map, Value, json};
+
+use crate::base64;
+use crate::exit::Failure;
+
+/// The part of the help that says what the JSON is.
+pub(crate) const HELP: &str = "\
+JSON (--json), one object a line on stdout, each with \"event\":
+  metadata  the plugin has started: plugin, path, pid, format, seconds,
+            metadata (an object of strings)
+  reply     to a --call: command, data, seconds
+  error     a call or the run failed: message; command, if it is a call's;
+            exit_code; stderr (its last lines), if the plugin is to blame
+  incoming  the plugin asks or tells something: kind (request or one-way),
+            command, data, answered
+  stderr    a line of the plugin's: line
+  stdout    the same, with --stdout log
+  exit      the plugin has ended: status (in words), code or signal,
+            by (what it took)
+Where data is no UTF-8, data_base64 stands in its place.";
+
+/// One thing that happened.
+pub(crate) enum Event<'a> {
+    Started(&'a Started<'a>),
+    Reply { command: &'a str, data: &'a [u8], took: Duration },
+    Failed(&'a Failure),
+    Incoming { asked: Asked, command: &'a str, data: &'a [u8] },
+    Line { output: Output, line: &'a str },
+    Ended(Stopped),
+}
+
+/// A plugin that runs, and how it came to.
+pub(crate) struct Started<'a> {
+    pub(crate) plugin: &'a Plugin,
+    pub(crate) format: Format,
+    pub(crate) took: Duration,
+}
+
+/// What the plugin wants, and whether it gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    OneWay,
+    Answered,
+    Refused,
+}
+
+impl Event<'_> {
+    /// Whether nobody needs to be told: the user pressed Ctrl-C, or closed the pipe.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::Failed(failure) if failure.error.is_none())
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let (event, fields) = match self {
+            Self::Started(started) => ("metadata", started.to_json()),
+            Self::Reply { command, data, took } => {
+                let mut fields = object(json!({ "command": command, "seconds": took.as_secs_f64() }));
+                insert_data(&mut fields, data);
+                ("reply", fields)
+            }
+            Self::Failed(failure) => ("error", failed(failure)),
+            Self::Incoming { asked, command, data } => {
+                let kind = if *asked == Asked::OneWay { "one-way" } else { "request" };
+                let answered = *asked == Asked::Answered;
+                let mut fields = object(json!({ "kind": kind, "command": command, "answered": answered }));
+                insert_data(&mut fields, data);
+                ("incoming", fields)
+            }
+            Self::Line { output: Output::Stdout, line } => ("stdout", object(json!({ "line": line }))),
+            Self::Line { output: _, line } => ("stderr", object(json!({ "line": line }))),
+            Self::Ended(stopped) => {
+                let mut fields =
+                    object(json!({ "status": stopped.status.to_string(), "by": stopped.by.to_string() }));
+                match stopped.status {
+                    WaitStatus::Exited(code) => fields.insert("code".into(), code.into()),
+                    WaitStatus::Signaled { signal, .. } => fields.insert("signal".into(), signal.into()),
+                    _ => None,
+                };
+                ("exit", fields)
+            }
+        };
+        let mut all = object(json!({ "event": event }));
+        all.extend(fields);
+        Value::Object(all)
+    }
+}
+
+impl Started<'_> {
+    /// What it says of itself, and what is known of it.
+    pub(crate) fn to_json(&self) -> Map<String, Value> {
+        let plugin = self.plugin;
+        let metadata: Map<_, _> =
+            plugin.metadata().iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
+        object(json!({
+            "plugin": plugin.name(),
+            "path": plugin.path().to_string_lossy(),
+            "pid": plugin.pid().as_raw(),
+            "format": self.format.to_string(),
+            "seconds": self.took.as_secs_f64(),
+            "metadata": metadata,
+        }))
+    }
+}
+
+fn failed(failure: &Failure) -> Map<String, Value> {
+    let message = failure.error.as_ref().map(|error| format!("{error:#}"));
+    let mut fields = object(json!({ "message": message, "exit_code": failure.outcome.code() }));
+    if let Some(command) = &failure.command {
+        fields.insert("command".into(), command.as_str().into());
+    }
+    if !failure.stderr.is_empty() {
+        fields.insert("stderr".into(), failure.stderr.clone().into());
+    }
+    fields
+}
+
+fn insert_data(fields: &mut Map<String, Value>, data: &[u8]) {
+    match std::str::from_utf8(data) {
+        Ok(text) => fields.insert("data".into(), text.into()),
+        Err(_) => fields.insert("data_base64".into(), base64::encode(data).into()),
+    };
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(object) => object,
+        _ => unreachable!("only objects are written above"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Outcome;
+
+    #[test]
+    fn data_is_text_or_base64() {
+        let reply = |data| Event::Reply { command: "c", data, took: Duration::from_millis(500) }.to_json();
+        assert_eq!(reply(b"a\n"), json!({ "event": "reply", "command": "c", "data": "a\n", "seconds": 0.5 }));
+        assert_eq!(
+            reply(&[0xff]),
+            json!({ "event": "reply", "command": "c", "data_base64": "/w==", "seconds": 0.5 })
+        );
+    }
+
+    #[test]
+    fn errors_have_what_there_is() {
+        let failure = Failure::message(Outcome::Failed, "no").of_command("c");
+        assert_eq!(
+            Event::Failed(&failure).to_json(),
+            json!({ "event": "error", "command": "c", "message": "no", "exit_code": 1 })
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! What the program exits with, and the errors that end it.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use pipeplug_host::{CallError, StartError, process::SpawnError};
+
+/// All was well.
+pub(crate) const SUCCESS: u8 = 0;
+/// A call failed, or stdout could not be written.
+pub(crate) const FAILED: u8 = 1;
+/// The command line cannot be understood; clap's too.
+pub(crate) const USAGE: u8 = 2;
+/// There is no such plugin.
+pub(crate) const NOT_FOUND: u8 = 3;
+/// The plugin is there and did not start.
+pub(crate) const NOT_STARTED: u8 = 4;
+/// The plugin ended, or its connection did, while it was in use.
+pub(crate) const DIED: u8 = 5;
+/// Something took longer than `--timeout`; timeout(1) has the same.
+pub(crate) const TIMED_OUT: u8 = 124;
+/// 128 and the number of SIGINT, as shells have it.
+pub(crate) const INTERRUPTED: u8 = 130;
+/// 128 and the number of SIGTERM.
+pub(crate) const TERMINATED: u8 = 143;
+
+/// The part of the help that says what the program exits with.
+pub(crate) const HELP: &str = "\
+Exit status:
+  0    all went well
+  1    a call failed: the plugin answered with an error; or stdout cannot
+       be written
+  2    the command line is wrong, or a DATA file cannot be read
+  3    there is no such plugin
+  4    the plugin did not start
+  5    the plugin ended, or broke the connection, while it was in use
+  124  a call, or the start, took longer than --timeout
+  130  interrupted by Ctrl-C (143: by SIGTERM)";
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Success,
+    Failed,
+    Usage,
+    NotFound,
+    NotStarted,
+    Died,
+    TimedOut,
+    Interrupted,
+    Terminated,
+}
+
+impl Outcome {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Success => SUCCESS,
+            Self::Failed => FAILED,
+            Self::Usage => USAGE,
+            Self::NotFound => NOT_FOUND,
+            Self::NotStarted => NOT_STARTED,
+            Self::Died => DIED,
+            Self::TimedOut => TIMED_OUT,
+            Self::Interrupted => INTERRUPTED,
+            Self::Terminated => TERMINATED,
+        }
+    }
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(outcome.code())
+    }
+}
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) outcome: Outcome,
+    /// What to tell; `None` where the user knows, having pressed Ctrl-C or closed the pipe.
+    pub(crate) error: Option<anyhow::Error>,
+    /// The call that failed.
+    pub(crate) command: Option<String>,
+    /// The last lines of the plugin's standard error; they have been shown already unless the output is JSON.
+    pub(crate) stderr: Vec<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(outcome: Outcome, error: impl Into<anyhow::Error>) -> Self {
+        Self { outcome, error: Some(error.into()), command: None, stderr: Vec::new() }
+    }
+
+    pub(crate) fn message(outcome: Outcome, message: impl fmt::Display) -> Self {
+        Self::new(outcome, anyhow::Error::msg(message.to_string()))
+    }
+
+    pub(crate) fn silent(outcome: Outcome) -> Self {
+        Self { outcome, error: None, command: None, stderr: Vec::new() }
+    }
+
+    /// Whoever read stdout may have read enough, which is no error (`pipeplug … | head -1`).
+    pub(crate) fn of_stdout(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::silent(Outcome::Success),
+            _ => Self::message(Outcome::Failed, format!("stdout cannot be written: {error}")),
+        }
+    }
+
+    pub(crate) fn of_command(self, command: &str) -> Self {
+        Self { command: Some(command.to_owned()), ..self }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let outcome = match &error {
+            StartError::Spawn(SpawnError::NotFound { .. }) => Outcome::NotFound,
+            StartError::HandshakeTimeout { .. } => Outcome::TimedOut,
+            _ => Outcome::NotStarted,
+        };
+        Self::new(outcome, error)
+    }
+}
+
+/// What a failed call means for the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallFault {
+    /// The plugin goes on, and so do the calls.
+    Refused,
+    /// There is nobody to call any more.
+    Died,
+    /// The plugin is given up.
+    TimedOut,
+}
+
+impl CallFault {
+    pub(crate) fn of(error: &CallError) -> Self {
+        match error {
+            CallError::Closed { .. } => Self::Died,
+            CallError::TimedOut { .. } => Self::TimedOut,
+            // The plugin's answer, what was wrong with the answer, or what was wrong with the question.
+            _ => Self::Refused,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_lists_every_status() {
+        let all = [
+            Outcome::Success,
+            Outcome::Failed,
+            Outcome::Usage,
+            Outcome::NotFound,
+            Outcome::NotStarted,
+            Outcome::Died,
+            Outcome::TimedOut,
+            Outcome::Interrupted,
+        ];
+        for outcome in all {
+            let code = format!("  {:<3}  ", outcome.code());
+            assert!(HELP.lines().any(|line| line.starts_with(&code)), "{outcome:?}");
+        }
+        assert!(HELP.contains("143"));
+    }
+}

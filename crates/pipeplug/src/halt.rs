@@ -1,0 +1,148 @@
+//! What ends a run from outside: Ctrl-C, SIGTERM, a reader of our output that went away.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+
+use anyhow::Context as _;
+use pipeplug_host::Plugin;
+use pipeplug_host::process::Pid;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::exit::{Failure, Outcome};
+
+/// Ends the plugins, which wakes whoever waits for them.
+#[derive(Clone, Default)]
+pub(crate) struct Halt(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    cause: OnceLock<Cause>,
+    plugins: Mutex<Vec<Watched>>,
+}
+
+struct Watched {
+    plugin: Plugin,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Running,
+}
+
+/// Why everything ends.
+#[derive(Debug)]
+enum Cause {
+    Signal(i32),
+    /// Standard output cannot be written.
+    Output(io::Error),
+}
+
+impl Halt {
+    /// Handles SIGINT and SIGTERM from here on: the first one stops the plugins, the next one kills them.
+    ///
+    /// They lead process groups of their own, so a terminal's Ctrl-C reaches only this process.
+    pub(crate) fn on_signals(&self, on_first: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+        let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be handled")?;
+        let halt = self.clone();
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    if halt.cause().is_none() {
+                        on_first();
+                        halt.stop(Cause::Signal(signal));
+                    } else {
+                        halt.each(|_| End::Kill);
+                    }
+                }
+            })
+            .context("no thread to handle signals")?;
+        Ok(())
+    }
+
+    /// How the run ends because of this; `None` while nothing happened.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.cause().map(|cause| match cause {
+            Cause::Signal(SIGTERM) => Failure::silent(Outcome::Terminated),
+            Cause::Signal(_) => Failure::silent(Outcome::Interrupted),
+            Cause::Output(error) => Failure::of_stdout(error),
+        })
+    }
+
+    /// Takes a plugin along whose process has just been started.
+    pub(crate) fn starting(&self, plugin: &Plugin) {
+        self.lock().push(Watched { plugin: plugin.clone(), phase: Phase::Starting });
+        // It may have come between the two.
+        if self.cause().is_some() {
+            end(plugin.clone(), End::Kill);
+        }
+    }
+
+    /// It has started: from now on it is asked to stop first.
+    pub(crate) fn started(&self, pid: Pid) {
+        for watched in self.lock().iter_mut().filter(|watched| watched.plugin.pid() == pid) {
+            watched.phase = Phase::Running;
+        }
+    }
+
+    /// Lets go of all plugins: they have ended.
+    pub(crate) fn forget(&self) {
+        let forgotten = std::mem::take(&mut *self.lock());
+        drop(forgotten); // outside of the lock: a last handle stops its plugin
+    }
+
+    /// Ends everything, since standard output is gone.
+    pub(crate) fn output_failed(&self, error: io::Error) {
+        self.stop(Cause::Output(error));
+    }
+
+    fn stop(&self, cause: Cause) {
+        // Only the first cause counts.
+        if self.0.cause.set(cause).is_ok() {
+            self.each(|phase| match phase {
+                Phase::Starting => End::Kill,
+                Phase::Running => End::Stop,
+            });
+        }
+    }
+
+    fn each(&self, how: impl Fn(Phase) -> End) {
+        for watched in self.lock().iter() {
+            end(watched.plugin.clone(), how(watched.phase));
+        }
+    }
+
+    fn cause(&self) -> Option<&Cause> {
+        self.0.cause.get()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Watched>> {
+        self.0.plugins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Stop,
+    Kill,
+}
+
+/// Ends it on a thread of its own: it may take as long as the grace time.
+fn end(plugin: Plugin, how: End) {
+    let run = move || {
+        let ended = match how {
+            End::Stop => plugin.stop(),
+            End::Kill => plugin.kill(),
+        };
+        if let Err(error) = ended {
+            tracing::error!(plugin = %plugin.name(), %error, "the plugin could not be ended");
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("end".into()).spawn(run) {
+        tracing::error!(%error, "no thread to end the plugin");
+    }
+}

@@ -1,0 +1,136 @@
+//! `pipeplug inspect`: what a plugin says of itself.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::answers::Answers;
+use crate::cli::Globals;
+use crate::data::Loader;
+use crate::event::{Event, Started};
+use crate::exit::{self, Failure, Outcome};
+use crate::halt::Halt;
+use crate::report::{self, Mode, Report};
+use crate::run::handle_signals;
+use crate::session::Session;
+use crate::start::StartArgs;
+use crate::style::{Paint, Role};
+use crate::target::{Target, display_name};
+use crate::text::{self, Escaped, took};
+
+const PROTOCOL: &str = "pipeplug.protocol";
+const FEATURES: &str = "pipeplug.features";
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeplug inspect @echo
+  pipeplug inspect ./plugin --format classic
+  pipeplug inspect spell --json | jq -r .metadata.Description";
+
+/// Start a plugin, show what it says of itself, and stop it
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "pipeplug inspect PLUGIN [OPTIONS] [-- ARGS...]",
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP)
+)]
+pub(crate) struct InspectArgs {
+    /// Write a JSON object: plugin, path, pid, format, seconds (that it took to start), metadata
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+/// Runs it.
+///
+/// # Blocking
+/// Until the plugin has ended.
+pub(crate) fn run(args: &InspectArgs, globals: &Globals) -> Outcome {
+    let halt = Halt::default();
+    let report = Arc::new(Report::new(Mode::Text, &display_name(&args.start.plugin), globals, &halt));
+    match attempt(args, globals, &report, &halt) {
+        Ok(()) => Outcome::Success,
+        Err(failure) => {
+            report.show(&Event::Failed(&failure));
+            failure.outcome
+        }
+    }
+}
+
+fn attempt(args: &InspectArgs, globals: &Globals, report: &Arc<Report>, halt: &Halt) -> Result<(), Failure> {
+    let target = Target::find(&args.start.plugin)?;
+    handle_signals(halt, report)?;
+    let answers = Answers::load(&[], &mut Loader::default(), report)?;
+    let session = Session::start(&target, &args.start, report, halt, answers)?;
+    let started = session.started();
+    let text = if args.json {
+        format!("{}\n", Value::Object(started.to_json()))
+    } else {
+        table(&started, Paint::choose(globals.color, &io::stdout()), text::columns())
+    };
+    let stopped = session.end();
+    if let Some(failure) = halt.failure() {
+        return Err(failure);
+    }
+    report::print(&text)?;
+    match stopped {
+        Ok(stopped) => report.show(&Event::Ended(stopped)),
+        Err(error) => return Err(Failure::new(Outcome::Died, error)),
+    }
+    Ok(())
+}
+
+/// What is known of it, a line for each; what it says beyond the protocol below that.
+fn table(started: &Started<'_>, paint: Paint, columns: Option<usize>) -> String {
+    let plugin = started.plugin;
+    let metadata = plugin.metadata();
+    let unsaid = "(it does not say)";
+    let known = [
+        ("plugin", plugin.name().to_owned()),
+        ("path", plugin.path().to_string_lossy().into_owned()),
+        ("pid", plugin.pid().to_string()),
+        ("started in", took(started.took)),
+        ("format", started.format.to_string()),
+        ("protocol", metadata.value(PROTOCOL).unwrap_or(unsaid).to_owned()),
+        ("features", metadata.value(FEATURES).unwrap_or(unsaid).to_owned()),
+    ];
+    let said: Vec<_> = metadata.iter().filter(|(key, _)| ![PROTOCOL, FEATURES].contains(key)).collect();
+    let widest = known.iter().map(|(key, _)| *key).chain(said.iter().map(|(key, _)| *key));
+    let widest = widest.map(|key| Escaped(key).to_string().chars().count()).max().unwrap_or(0);
+    let mut table = String::new();
+    for (key, value) in known.iter().map(|(key, value)| (*key, value.as_str())) {
+        row(&mut table, key, value, widest, paint, columns);
+    }
+    if said.is_empty() {
+        table.push_str("\nIt says nothing of itself.\n");
+    } else {
+        table.push('\n');
+    }
+    for (key, value) in said {
+        row(&mut table, key, value, widest, paint, columns);
+    }
+    table
+}
+
+fn row(table: &mut String, key: &str, value: &str, widest: usize, paint: Paint, columns: Option<usize>) {
+    let key = Escaped(key).to_string();
+    let value = Escaped(value).to_string();
+    let gap = widest.saturating_sub(key.chars().count()) + 2;
+    let lines = match columns {
+        Some(columns) => text::wrap(&value, columns.saturating_sub(widest + 2).max(20)),
+        None => vec![value],
+    };
+    let key = paint.paint(Role::Title, key);
+    for (i, line) in lines.iter().enumerate() {
+        // Writing to a String does not fail.
+        let _ = match i {
+            0 => writeln!(table, "{key}{:gap$}{line}", ""),
+            _ => writeln!(table, "{:1$}{line}", "", widest + 2),
+        };
+    }
+}

@@ -1,0 +1,32 @@
+//! What the libraries log, on standard error.
+
+use std::io;
+
+use clap::ColorChoice;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::report::Verbosity;
+use crate::style::Paint;
+
+/// Logs from here on: warnings, and with `-vv` everything that helps to find a fault.
+pub(crate) fn init(verbosity: Verbosity, color: ColorChoice) {
+    let level = match verbosity {
+        Verbosity::Normal => LevelFilter::WARN,
+        Verbosity::Detailed => LevelFilter::INFO,
+        Verbosity::Debug => LevelFilter::TRACE,
+    };
+    // The plugin's own lines are shown by the report.
+    let targets = Targets::new()
+        .with_default(level)
+        .with_target("pipeplug::stderr", LevelFilter::OFF)
+        .with_target("pipeplug::stdout", LevelFilter::OFF);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(Paint::choose(color, &io::stderr()) == Paint::Colored)
+        .without_time();
+    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
+}

@@ -1,0 +1,191 @@
+//! Where what happens is written: replies to stdout, all else to stderr; or everything to stdout as JSON.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+use clap::ColorChoice;
+use pipeplug_host::{Output, StoppedBy};
+
+use crate::cli::Globals;
+use crate::event::{Asked, Event};
+use crate::exit::Failure;
+use crate::halt::Halt;
+use crate::style::{Paint, Role};
+use crate::text::{Data, Escaped, took};
+
+/// Text for people, or JSON for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Text,
+    Json,
+}
+
+/// Writes what happens. Any thread may: each event is written whole.
+pub(crate) struct Report {
+    mode: Mode,
+    plugin: String,
+    verbosity: Verbosity,
+    paint: Paint,
+    /// Whether stdout is a terminal, where replies stand on lines of their own.
+    replies: Replies,
+    halt: Halt,
+}
+
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verbosity {
+    Normal,
+    /// `-v`: metadata and times too.
+    Detailed,
+    /// `-vv`: what the libraries log too.
+    Debug,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Replies {
+    /// Byte for byte.
+    Exact,
+    /// With a newline where there is none.
+    Lines,
+}
+
+impl Report {
+    /// A report on `plugin`, which is what people call it.
+    pub(crate) fn new(mode: Mode, plugin: &str, globals: &Globals, halt: &Halt) -> Self {
+        Self {
+            mode,
+            plugin: Escaped(plugin).to_string(),
+            verbosity: globals.verbosity(),
+            paint: Paint::choose(globals.color, &io::stderr()),
+            replies: if io::stdout().is_terminal() { Replies::Lines } else { Replies::Exact },
+            halt: halt.clone(),
+        }
+    }
+
+    pub(crate) fn show(&self, event: &Event<'_>) {
+        match self.mode {
+            Mode::Json if event.is_silent() => {}
+            Mode::Json => {
+                let mut line = event.to_json().to_string();
+                line.push('\n');
+                self.put(&[line.as_bytes()]);
+            }
+            Mode::Text => self.show_text(event),
+        }
+    }
+
+    /// Something that is no event, for people.
+    pub(crate) fn note(&self, note: impl fmt::Display) {
+        if self.mode == Mode::Text {
+            self.say(Role::Note, &note);
+        }
+    }
+
+    fn show_text(&self, event: &Event<'_>) {
+        match event {
+            Event::Started(started) => {
+                if self.verbosity >= Verbosity::Detailed {
+                    let plugin = started.plugin;
+                    let (pid, format, took) = (plugin.pid(), started.format, took(started.took));
+                    self.say(
+                        Role::Note,
+                        &format_args!("{} runs after {took} (pid {pid}, {format} format)", self.plugin),
+                    );
+                    for (key, value) in plugin.metadata().iter() {
+                        self.say(Role::Note, &format_args!("  {}: {}", Escaped(key), Escaped(value)));
+                    }
+                }
+            }
+            Event::Reply { command, data, took: time } => {
+                let newline: &[u8] = match self.replies {
+                    Replies::Lines if !data.is_empty() && !data.ends_with(b"\n") => b"\n",
+                    Replies::Lines | Replies::Exact => b"",
+                };
+                self.put(&[data, newline]);
+                if self.verbosity >= Verbosity::Detailed {
+                    let (command, time) = (Escaped(command), took(*time));
+                    self.say(Role::Note, &format_args!("{command}: {} bytes after {time}", data.len()));
+                }
+            }
+            Event::Failed(failure) => say_failure(self.paint, failure),
+            Event::Incoming { asked, command, data } => {
+                let (command, data) = (Escaped(command), Data(data));
+                match asked {
+                    Asked::OneWay => self.speak(&format_args!("tells {command}{data}")),
+                    Asked::Refused => self.speak(&format_args!(
+                        "asks {command}{data}, which has no answer: --answer {command}=DATA gives one"
+                    )),
+                    Asked::Answered if self.verbosity >= Verbosity::Detailed => {
+                        self.speak(&format_args!("asks {command}{data}, and is answered"));
+                    }
+                    Asked::Answered => {}
+                }
+            }
+            Event::Line { output, line } => {
+                let speaker = match output {
+                    Output::Stdout => format_args!("{} (stdout):", self.plugin),
+                    _ => format_args!("{}:", self.plugin),
+                };
+                to_stderr(&format_args!("{} {}", self.paint.paint(Role::Speaker, speaker), Escaped(line)));
+            }
+            Event::Ended(stopped) => match stopped.by {
+                StoppedBy::Term | StoppedBy::Kill => {
+                    self.note(format_args!("{} did not stop when asked: {}", self.plugin, stopped.by));
+                }
+                _ if self.verbosity >= Verbosity::Detailed => {
+                    self.note(format_args!("{}: {}, {}", self.plugin, stopped.by, stopped.status));
+                }
+                _ => {}
+            },
+        }
+    }
+
+    fn speak(&self, what: &dyn fmt::Display) {
+        to_stderr(&format_args!("{} {what}", self.paint.paint(Role::Speaker, &self.plugin)));
+    }
+
+    fn say(&self, role: Role, what: &dyn fmt::Display) {
+        to_stderr(&format_args!("{} {what}", self.paint.paint(role, "pipeplug:")));
+    }
+
+    /// Writes to stdout; where nobody reads it any more, the run is over.
+    fn put(&self, parts: &[&[u8]]) {
+        let mut stdout = io::stdout().lock();
+        let written = parts.iter().try_for_each(|part| stdout.write_all(part)).and_then(|()| stdout.flush());
+        drop(stdout);
+        if let Err(error) = written {
+            self.halt.output_failed(error);
+        }
+    }
+}
+
+/// Says why a command ends that reports nothing else.
+pub(crate) fn say_failure_plainly(color: ColorChoice, failure: &Failure) {
+    say_failure(Paint::choose(color, &io::stderr()), failure);
+}
+
+/// Writes all that a command has to say to stdout.
+///
+/// # Errors
+/// Where it cannot be written; that a reader has read enough is none to tell.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Failure::of_stdout(&error))
+}
+
+fn say_failure(paint: Paint, failure: &Failure) {
+    if let Some(error) = &failure.error {
+        // With its causes in one line.
+        let error = format!("{error:#}");
+        to_stderr(&format_args!("{} {}", paint.paint(Role::Error, "pipeplug:"), Escaped(&error)));
+    }
+}
+
+/// Writes a line in one piece, so that those of other threads do not run into it.
+fn to_stderr(line: &dyn fmt::Display) {
+    // Where standard error is closed there is nobody to tell that.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}

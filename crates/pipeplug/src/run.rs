@@ -1,0 +1,316 @@
+//! `pipeplug run`: start a plugin, call it, and stop it.
+
+use std::io::{self, IsTerminal as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use pipeplug_host::net::CloseReason;
+use pipeplug_host::net::wire::Chunk;
+use pipeplug_host::{CallError, NotifyError, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
+
+use crate::answers::{self, Answer, Answers};
+use crate::cli::Globals;
+use crate::data::Loader;
+use crate::event::Event;
+use crate::exit::{CallFault, Failure, Outcome};
+use crate::halt::Halt;
+use crate::report::{Mode, Report};
+use crate::session::Session;
+use crate::start::StartArgs;
+use crate::steps::{Step, Steps, Verb};
+use crate::target::{Target, display_name};
+use crate::{event, exit};
+
+/// How long a plugin that closed its pipe gets to end, so that its status can be told.
+const EXIT_PATIENCE: Duration = Duration::from_millis(500);
+
+const EXAMPLES: &str = "\
+DATA is taken as it stands; @FILE is what the file holds, @- is stdin, and
+@@TEXT is the text @TEXT. It may begin with one dash (-5); for what begins
+with two, or reads as an option (-v, -h), use @FILE or @-.
+
+Examples:
+  pipeplug run @echo --call echo hello
+  pipeplug run ./plugin --call open @page.html --notify log done --call count
+  date | pipeplug run ./plugin --call store @-
+  pipeplug run ./plugin --answer ask=yes --timeout 2s --call start -- --fast
+  pipeplug run ./plugin --json --call list | jq -r .data";
+
+/// Start a plugin, call it, and stop it
+///
+/// The plugin is started, called and notified in the order given, and stopped. Replies, and nothing else, go to
+/// stdout, byte for byte; in a terminal each ends its line. What the plugin writes to stderr, tells and asks goes to
+/// stderr. Without --call and --notify it runs until it ends or Ctrl-C.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "pipeplug run PLUGIN [--call CMD [DATA]]... [--notify CMD [DATA]]... [OPTIONS] [-- ARGS...]",
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}\n\n{}", event::HELP, exit::HELP)
+)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    steps: Steps,
+
+    /// What to answer when the plugin calls CMD; other requests are refused
+    #[arg(
+        long = "answer",
+        value_name = "CMD=DATA",
+        help_heading = "Calls",
+        value_parser = OsStringValueParser::new().try_map(answers::parse)
+    )]
+    answers: Vec<Answer>,
+
+    /// Write everything that happens to stdout, one JSON object a line
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+/// A step whose data has been read.
+struct Ready<'a> {
+    step: &'a Step,
+    data: Vec<u8>,
+}
+
+/// Runs it.
+///
+/// # Blocking
+/// Until the plugin has ended.
+pub(crate) fn run(args: &RunArgs, globals: &Globals) -> Outcome {
+    let mode = if args.json { Mode::Json } else { Mode::Text };
+    let halt = Halt::default();
+    let report = Arc::new(Report::new(mode, &display_name(&args.start.plugin), globals, &halt));
+    attempt(args, &report, &halt).unwrap_or_else(|failure| {
+        report.show(&Event::Failed(&failure));
+        failure.outcome
+    })
+}
+
+fn attempt(args: &RunArgs, report: &Arc<Report>, halt: &Halt) -> Result<Outcome, Failure> {
+    let target = Target::find(&args.start.plugin)?;
+    let mut loader = Loader::default();
+    let mut steps = Vec::new();
+    for step in &args.steps.0 {
+        steps.push(Ready { step, data: loader.load(&step.data)? });
+    }
+    let answers = Answers::load(&args.answers, &mut loader, report)?;
+    // Not before stdin has been read: until then Ctrl-C simply ends this process.
+    handle_signals(halt, report)?;
+    let session = Session::start(&target, &args.start, report, halt, answers)?;
+    report.show(&Event::Started(&session.started()));
+    let result = if steps.is_empty() {
+        watch(&session.plugin, report)
+    } else {
+        go_through(steps, &session.plugin, args.start.timeout, report, halt)
+    };
+    let name = session.plugin.name().to_owned();
+    let stopped = session.end();
+    conclude(&name, result, stopped, report, halt)
+}
+
+/// Has Ctrl-C stop the plugin, and says so where somebody can press it.
+pub(crate) fn handle_signals(halt: &Halt, report: &Arc<Report>) -> Result<(), Failure> {
+    let report = Arc::clone(report);
+    let told = move || {
+        if io::stderr().is_terminal() {
+            report.note("stopping the plugin; Ctrl-C again kills it");
+        }
+    };
+    halt.on_signals(told).map_err(|error| Failure::new(Outcome::Failed, error))
+}
+
+/// Does every step, and tells the worst of what did not end the run.
+fn go_through(
+    steps: Vec<Ready<'_>>,
+    plugin: &Plugin,
+    timeout: Option<Duration>,
+    report: &Report,
+    halt: &Halt,
+) -> Result<Outcome, Failure> {
+    let mut outcome = Outcome::Success;
+    for Ready { step, data } in steps {
+        if let Some(failure) = halt.failure() {
+            return Err(failure);
+        }
+        let begun = Instant::now();
+        let done = match step.verb {
+            Verb::Call => call(plugin, &step.command, data, timeout),
+            Verb::Notify => notify(plugin, &step.command, data, timeout).map(|()| None),
+        };
+        match done {
+            Ok(Some(reply)) => {
+                let (command, took) = (step.command.as_str(), begun.elapsed());
+                report.show(&Event::Reply { command, data: &reply.buffer, took });
+            }
+            Ok(None) => {}
+            Err(failure) if failure.outcome == Outcome::Failed => {
+                report.show(&Event::Failed(&failure));
+                outcome = Outcome::Failed;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(outcome)
+}
+
+fn call(
+    plugin: &Plugin,
+    command: &str,
+    data: Vec<u8>,
+    timeout: Option<Duration>,
+) -> Result<Option<Chunk>, Failure> {
+    let begun = Instant::now();
+    let sending = SendDeadline::arm(plugin, timeout);
+    let begin = plugin.begin_call(command, data);
+    sending.disarm(command)?;
+    let reply = match timeout {
+        None => begin.and_then(|pending| pending.wait()),
+        Some(timeout) => {
+            begin.and_then(|pending| pending.wait_timeout(timeout.saturating_sub(begun.elapsed())))
+        }
+    };
+    let failure = match reply {
+        Ok(reply) => return Ok(Some(reply)),
+        Err(error) => match CallFault::of(&error) {
+            CallFault::Refused => Failure::new(Outcome::Failed, error),
+            CallFault::Died => died(plugin, command, &error),
+            CallFault::TimedOut => {
+                let waited = timeout.unwrap_or_else(|| begun.elapsed());
+                let message = format!("{command}: no reply within {waited:?}; --timeout allows more");
+                Failure { stderr: plugin.stderr_tail(), ..Failure::message(Outcome::TimedOut, message) }
+            }
+        },
+    };
+    Err(failure.of_command(command))
+}
+
+fn notify(plugin: &Plugin, command: &str, data: Vec<u8>, timeout: Option<Duration>) -> Result<(), Failure> {
+    let sending = SendDeadline::arm(plugin, timeout);
+    let sent = plugin.notify(command, data);
+    sending.disarm(command)?;
+    sent.map_err(|error| {
+        let failure = match &error {
+            NotifyError::Closed { reason, .. } => {
+                let closed = CallError::Closed { command: command.to_owned(), reason: Arc::clone(reason) };
+                died(plugin, command, &closed)
+            }
+            _ => Failure::new(Outcome::Failed, error),
+        };
+        failure.of_command(command)
+    })
+}
+
+/// The connection ended while `command` was on its way: says how the plugin ended, which says more.
+fn died(plugin: &Plugin, command: &str, error: &CallError) -> Failure {
+    let name = plugin.name();
+    let message = match plugin.wait(EXIT_PATIENCE) {
+        Ok(Some(status)) => format!("{command}: no reply, {name} has ended: {status}"),
+        Ok(None) | Err(_) => format!("{error}; {name} still runs, and is stopped"),
+    };
+    Failure { stderr: plugin.stderr_tail(), ..Failure::message(Outcome::Died, message) }
+}
+
+/// Waits until it ends by itself or is stopped.
+fn watch(plugin: &Plugin, report: &Report) -> Result<Outcome, Failure> {
+    if io::stderr().is_terminal() {
+        report.note(format_args!(
+            "{} runs (pid {}) until it ends, or Ctrl-C; --call CMD [DATA] calls it",
+            plugin.name(),
+            plugin.pid()
+        ));
+    }
+    let reason = plugin.wait_closed(Duration::MAX);
+    let failed = |error: io::Error| Failure::new(Outcome::Died, error);
+    if plugin.wait(EXIT_PATIENCE).map_err(failed)?.is_some() {
+        return Ok(Outcome::Success);
+    }
+    match reason.as_deref() {
+        Some(CloseReason::EndOfFile) | None => {
+            report.note(format_args!("{} has closed its pipe, and runs on", plugin.name()));
+            plugin.wait(Duration::MAX).map_err(failed)?;
+            Ok(Outcome::Success)
+        }
+        Some(reason) => {
+            let failure = Failure::message(Outcome::Died, reason);
+            Err(Failure { stderr: plugin.stderr_tail(), ..failure })
+        }
+    }
+}
+
+/// What the run comes to, with the plugin's own end.
+fn conclude(
+    name: &str,
+    result: Result<Outcome, Failure>,
+    stopped: Result<Stopped, StopError>,
+    report: &Report,
+    halt: &Halt,
+) -> Result<Outcome, Failure> {
+    let result = match (halt.failure(), result, &stopped) {
+        // What fails once everything is being ended fails because of that.
+        (Some(failure), _, _) => Err(failure),
+        (None, Ok(_), Ok(stopped)) if ended_badly(stopped) => {
+            let Stopped { status, by, .. } = stopped;
+            let when =
+                if *by == StoppedBy::Itself { "has ended by itself" } else { "did not stop as it should" };
+            Err(Failure::message(Outcome::Died, format!("{name} {when}: {status}")))
+        }
+        (None, result, _) => result,
+    };
+    let outcome = result.unwrap_or_else(|failure| {
+        report.show(&Event::Failed(&failure));
+        failure.outcome
+    });
+    match stopped {
+        Ok(stopped) => report.show(&Event::Ended(stopped)),
+        Err(error) => return Err(Failure::new(Outcome::Died, error)),
+    }
+    Ok(outcome)
+}
+
+/// Whether it crashed or failed of its own, and was not merely forced.
+fn ended_badly(stopped: &Stopped) -> bool {
+    let by_itself = matches!(stopped.by, StoppedBy::Itself | StoppedBy::Stop);
+    by_itself && !stopped.status.success() && stopped.status != WaitStatus::Unknown
+}
+
+/// Ends the connection where the plugin reads so little that sending takes longer than `--timeout`: the calls that
+/// wait for a reply have a deadline of their own, those that wait to be sent have none.
+struct SendDeadline {
+    /// Empty once the time is over, or no longer counted.
+    armed: Arc<Mutex<Option<Plugin>>>,
+    timeout: Option<Duration>,
+}
+
+impl SendDeadline {
+    fn arm(plugin: &Plugin, timeout: Option<Duration>) -> Self {
+        let armed = Arc::new(Mutex::new(Some(plugin.clone())));
+        if let Some(timeout) = timeout {
+            let timer = Arc::clone(&armed);
+            plugin.events().after(timeout, move || {
+                if let Some(plugin) = take(&timer) {
+                    plugin.end("the plugin does not read");
+                }
+            });
+        }
+        Self { armed, timeout }
+    }
+
+    fn disarm(self, command: &str) -> Result<(), Failure> {
+        match (take(&self.armed), self.timeout) {
+            (None, Some(timeout)) => {
+                let message =
+                    format!("{command}: not sent within {timeout:?}, since the plugin does not read");
+                Err(Failure::message(Outcome::TimedOut, message).of_command(command))
+            }
+            (Some(_), _) | (None, None) => Ok(()),
+        }
+    }
+}
+
+fn take(armed: &Mutex<Option<Plugin>>) -> Option<Plugin> {
+    armed.lock().unwrap_or_else(PoisonError::into_inner).take()
+}

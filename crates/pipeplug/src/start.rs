@@ -1,0 +1,144 @@
+//! The options of how to start a plugin, which `run` and `inspect` share.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::{Args, ValueEnum};
+use pipeplug_host::net::wire::{Format, Limits};
+use pipeplug_host::{Builder, Grace, Stdout};
+
+use crate::units::{parse_bytes, parse_duration};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Starting the plugin")]
+pub(crate) struct StartArgs {
+    /// A path (with a slash, or an existing file), the name of an installed plugin, or @echo, which is built in
+    pub(crate) plugin: OsString,
+
+    /// The plugin's own arguments
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<OsString>,
+
+    /// The wire format to speak; the plugin has to speak the same
+    #[arg(long, value_name = "FORMAT", default_value = "standard")]
+    format: FormatArg,
+
+    /// Talk over the plugin's stdin and stdout, not over descriptors 3 and 4
+    #[arg(long)]
+    stdio: bool,
+
+    /// Where the plugin's stdout goes: to ours, nowhere, or line by line to stderr
+    #[arg(long, value_name = "WHERE", default_value = "log", conflicts_with = "stdio")]
+    stdout: StdoutArg,
+
+    /// Set a variable of the plugin's environment
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = OsStringValueParser::new().try_map(parse_variable))]
+    env: Vec<Variable>,
+
+    /// The plugin's working directory
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+
+    /// The longest that the start, and each call, may take: 500ms, 2s, 1m [default: 10s for the start, no limit for calls]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// How long each step of stopping the plugin may take: asking, closing its pipe, SIGTERM [default: 5s, 1s, 2s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    grace: Option<Duration>,
+
+    /// The largest buffer to take from the plugin [default: 256M]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    limit_buffer: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormatArg {
+    Standard,
+    Classic,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StdoutArg {
+    Inherit,
+    Null,
+    Log,
+}
+
+/// A variable of the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Variable {
+    name: OsString,
+    value: OsString,
+}
+
+impl StartArgs {
+    pub(crate) fn format(&self) -> Format {
+        match self.format {
+            FormatArg::Standard => Format::Standard,
+            FormatArg::Classic => Format::Classic,
+        }
+    }
+
+    /// The same builder with all of these settings.
+    pub(crate) fn apply(&self, builder: Builder) -> Builder {
+        let mut builder = builder.args(&self.args).format(self.format());
+        builder = if self.stdio { builder.stdio() } else { builder.stdout(self.stdout.into()) };
+        for Variable { name, value } in &self.env {
+            builder = builder.env(name, value);
+        }
+        if let Some(dir) = &self.cwd {
+            builder = builder.current_dir(dir);
+        }
+        if let Some(timeout) = self.timeout {
+            builder = builder.handshake_timeout(timeout);
+        }
+        if let Some(grace) = self.grace {
+            builder = builder.grace(Grace::each(grace));
+        }
+        if let Some(bytes) = self.limit_buffer {
+            builder = builder.limits(Limits::default().with_buffer(bytes));
+        }
+        builder
+    }
+}
+
+impl From<StdoutArg> for Stdout {
+    fn from(stdout: StdoutArg) -> Self {
+        match stdout {
+            StdoutArg::Inherit => Self::Inherit,
+            StdoutArg::Null => Self::Null,
+            StdoutArg::Log => Self::Log,
+        }
+    }
+}
+
+fn parse_variable(arg: OsString) -> Result<Variable, String> {
+    let mut name = arg.into_vec();
+    match name.iter().position(|byte| *byte == b'=') {
+        None => Err("there is no `=`; write NAME=VALUE, as in --env LANG=C".into()),
+        Some(0) => Err("there is no name ahead of the `=`".into()),
+        Some(at) => {
+            let value = OsString::from_vec(name.split_off(at + 1));
+            name.pop();
+            Ok(Variable { name: OsString::from_vec(name), value })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_equals_sign_divides() {
+        let variable = |name: &str, value: &str| Ok(Variable { name: name.into(), value: value.into() });
+        assert_eq!(parse_variable("A=b=c".into()), variable("A", "b=c"));
+        assert_eq!(parse_variable("A=".into()), variable("A", ""));
+        assert!(parse_variable("A".into()).unwrap_err().contains("there is no `=`"));
+        assert!(parse_variable("=b".into()).unwrap_err().contains("no name"));
+    }
+}

@@ -1,0 +1,188 @@
+//! `--call` and `--notify`: what to ask and to tell the plugin, in the order of the command line.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
+
+use crate::data::Data;
+
+const CALL: &str = "call";
+const NOTIFY: &str = "notify";
+
+/// Stands in front of DATA that begins with a dash and still is no option. No argument of a process holds it.
+const SHIELD: u8 = 0;
+
+/// The options that clap sees in an argument with one dash; what has any other letter is no option.
+const SHORT_OPTIONS: &[u8] = b"vhV";
+
+/// One thing to do with the plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) verb: Verb,
+    pub(crate) command: String,
+    pub(crate) data: Data,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// Send a request and wait for its reply.
+    Call,
+    /// Send a one-way.
+    Notify,
+}
+
+/// All of them. Derived `Args` would give a list for each option, and lose the order between the two.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Steps(pub(crate) Vec<Step>);
+
+impl Args for Steps {
+    fn augment_args(command: Command) -> Command {
+        let option = |name: &'static str| {
+            Arg::new(name)
+                .long(name)
+                .num_args(1..=2)
+                .value_names(["CMD", "DATA"])
+                .action(ArgAction::Append)
+                .value_parser(value_parser!(OsString))
+                .help_heading("Calls")
+        };
+        command
+            .arg(option(CALL).help("Call CMD with DATA (default: none), and write the reply to stdout"))
+            .arg(option(NOTIFY).help("Send CMD with DATA one-way; nothing comes back"))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Steps {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let mut steps = Vec::new();
+        for (name, verb) in [(CALL, Verb::Call), (NOTIFY, Verb::Notify)] {
+            let (Some(occurrences), Some(mut indices)) =
+                (matches.get_occurrences::<OsString>(name), matches.indices_of(name))
+            else {
+                continue;
+            };
+            for values in occurrences {
+                let values: Vec<_> = values.map(OsString::as_os_str).collect();
+                // There is an index for each value; that of the first one tells where the option stood.
+                let index = indices.by_ref().take(values.len()).min();
+                steps.push((index, parse(verb, name, &values)?));
+            }
+        }
+        steps.sort_by_key(|(index, _)| *index);
+        Ok(Self(steps.into_iter().map(|(_, step)| step).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn parse(verb: Verb, name: &str, values: &[&OsStr]) -> Result<Step, Error> {
+    let invalid = |message: String| Error::raw(ErrorKind::ValueValidation, format!("--{name}: {message}\n"));
+    let (command, data) = match values {
+        [command] => (command, None),
+        [command, data, ..] => (command, Some(data)),
+        [] => return Err(invalid("no CMD".into())),
+    };
+    let command = command.to_str().ok_or_else(|| invalid("the CMD is not UTF-8".into()))?.to_owned();
+    let data = data.map_or(Ok(Data::Literal(Vec::new())), |data| {
+        let bytes = data.as_bytes();
+        Data::parse(OsStr::from_bytes(bytes.strip_prefix(&[SHIELD]).unwrap_or(bytes)))
+    });
+    Ok(Step { verb, command, data: data.map_err(invalid)? })
+}
+
+/// Marks DATA that begins with one dash, such as `-5`, as what it is, ahead of clap, which knows two ways to take it:
+/// as an unknown option, or (`allow_hyphen_values`) together with every real option that stands in its place.
+pub(crate) fn shield(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    enum Next {
+        Anything,
+        Command,
+        Data,
+        PluginsOwn,
+    }
+    let mut next = Next::Anything;
+    let shielded = args.into_iter().map(|arg| {
+        let bytes = arg.as_bytes();
+        let is_data = matches!(next, Next::Data) && is_data_with_dash(bytes);
+        next = match (&next, bytes) {
+            (Next::PluginsOwn, _) | (_, b"--") => Next::PluginsOwn,
+            (_, b"--call" | b"--notify") => Next::Command,
+            (Next::Command, _) => Next::Data,
+            (Next::Anything | Next::Data, _) => Next::Anything,
+        };
+        if is_data { OsString::from_vec([&[SHIELD], bytes].concat()) } else { arg }
+    });
+    shielded.collect()
+}
+
+fn is_data_with_dash(arg: &[u8]) -> bool {
+    match arg {
+        [b'-', b'-', ..] => false,
+        [b'-', letters @ ..] => letters.iter().any(|letter| !SHORT_OPTIONS.contains(letter)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(args: &[&str]) -> Result<Vec<(Verb, String, Data)>, Error> {
+        let command = Steps::augment_args(Command::new("test"))
+            .arg(Arg::new("verbose").short('v').action(ArgAction::Count));
+        let args = shield(std::iter::once("test").chain(args.iter().copied()).map(OsString::from));
+        let steps = Steps::from_arg_matches(&command.try_get_matches_from(args)?)?;
+        Ok(steps.0.into_iter().map(|step| (step.verb, step.command, step.data)).collect())
+    }
+
+    fn step(verb: Verb, command: &str, data: &str) -> (Verb, String, Data) {
+        (verb, command.into(), Data::Literal(data.into()))
+    }
+
+    #[test]
+    fn the_order_of_the_command_line_is_kept() {
+        let args =
+            ["--call", "a", "1", "--notify", "b", "--call", "c", "--notify", "d", "4", "-v", "--call", "e"];
+        let expected = [
+            step(Verb::Call, "a", "1"),
+            step(Verb::Notify, "b", ""),
+            step(Verb::Call, "c", ""),
+            step(Verb::Notify, "d", "4"),
+            step(Verb::Call, "e", ""),
+        ];
+        assert_eq!(steps(&args).unwrap(), expected);
+    }
+
+    #[test]
+    fn data_may_begin_with_one_dash() {
+        for data in ["-5", "-x+1", "-", "-help", "-vx"] {
+            let found = steps(&["--call", "a", data, "--call", "b"]).unwrap();
+            assert_eq!(found, [step(Verb::Call, "a", data), step(Verb::Call, "b", "")], "{data}");
+        }
+    }
+
+    #[test]
+    fn options_are_no_data() {
+        for options in [&["-v"][..], &["-vv"], &["--call", "b"]] {
+            let args = [&["--call", "a"], options].concat();
+            assert_eq!(steps(&args).unwrap()[0], step(Verb::Call, "a", ""), "{options:?}");
+        }
+        assert!(steps(&["--call", "a", "--unknown"]).is_err());
+        assert!(steps(&["--call", "a", "1", "-x"]).is_err(), "a third value is none");
+        assert!(steps(&["--call"]).is_err());
+    }
+
+    #[test]
+    fn what_the_plugin_gets_is_not_touched() {
+        let args = ["--call", "a", "--", "--call", "b", "-5"].map(OsString::from);
+        assert_eq!(shield(args.clone()), args);
+    }
+}

@@ -1,0 +1,117 @@
+//! PLUGIN on the command line: a path, a name to look for, or a plugin of our own.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use pipeplug_host::discovery::{Discovery, FindError, Problem};
+use pipeplug_host::{Builder, Plugin};
+
+use crate::builtin::{self, BuiltIn};
+use crate::exit::{Failure, Outcome};
+use crate::text::Escaped;
+
+/// The host whose plugins are found by name.
+pub(crate) const HOST: &str = "pipeplug";
+
+/// What PLUGIN is called in messages, whether there is such a plugin or not.
+pub(crate) fn display_name(plugin: &OsStr) -> String {
+    let name = Path::new(plugin).file_name().unwrap_or(plugin).to_string_lossy();
+    name.strip_prefix('@').unwrap_or(&name).to_owned()
+}
+
+/// A plugin that there is.
+#[derive(Debug)]
+pub(crate) struct Target {
+    name: String,
+    kind: Kind,
+    /// Files of its name in earlier places, which cannot be used.
+    pub(crate) passed_over: Vec<(PathBuf, Problem)>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    File(PathBuf),
+    BuiltIn(&'static BuiltIn),
+}
+
+impl Target {
+    /// Finds it.
+    ///
+    /// # Errors
+    /// Where nothing has that name, or what has it cannot be used.
+    pub(crate) fn find(plugin: &OsStr) -> Result<Self, Failure> {
+        if let [b'@', name @ ..] = plugin.as_bytes() {
+            return built_in(&String::from_utf8_lossy(name));
+        }
+        let path = Path::new(plugin);
+        if plugin.as_bytes().contains(&b'/') || path.is_file() {
+            return Ok(Self {
+                name: display_name(plugin),
+                kind: Kind::File(path.to_owned()),
+                passed_over: Vec::new(),
+            });
+        }
+        let name = plugin.to_string_lossy();
+        match Discovery::for_host(HOST).find(&name) {
+            Ok(found) => Ok(Self {
+                name: name.into_owned(),
+                kind: Kind::File(found.path),
+                passed_over: found.passed_over,
+            }),
+            Err(error) => Err(not_found(&name, path, error)),
+        }
+    }
+
+    /// What starts it, with no other setting made.
+    ///
+    /// # Errors
+    /// Where the system does not tell the path of this program.
+    pub(crate) fn builder(&self) -> anyhow::Result<Builder> {
+        let builder = match &self.kind {
+            Kind::File(path) => Plugin::builder(path),
+            Kind::BuiltIn(plugin) => {
+                let program =
+                    std::env::current_exe().context("the path of this program cannot be found out")?;
+                Plugin::builder(program).args([builtin::SUBCOMMAND, plugin.name])
+            }
+        };
+        Ok(builder.name(&self.name))
+    }
+}
+
+fn built_in(name: &str) -> Result<Target, Failure> {
+    match builtin::find(name) {
+        Some(plugin) => {
+            Ok(Target { name: name.to_owned(), kind: Kind::BuiltIn(plugin), passed_over: Vec::new() })
+        }
+        None => {
+            let all: Vec<_> = builtin::ALL.iter().map(|plugin| format!("@{}", plugin.name)).collect();
+            let (name, all) = (Escaped(name), all.join(", "));
+            Err(Failure::message(
+                Outcome::NotFound,
+                format!(
+                    "no plugin \"@{name}\" is built in, there is {all}; a file of that name is ./@{name}"
+                ),
+            ))
+        }
+    }
+}
+
+fn not_found(name: &str, path: &Path, error: FindError) -> Failure {
+    match &error {
+        FindError::NotFound { .. } if path.is_dir() => Failure::message(
+            Outcome::NotStarted,
+            format!("{path:?} is a directory: name the executable file inside it"),
+        ),
+        FindError::NotFound { .. } => {
+            let hint = format!(
+                "{error}; a file is named with a slash, as in ./{name}, and `pipeplug list` shows what is found by name"
+            );
+            Failure::message(Outcome::NotFound, hint)
+        }
+        FindError::Unusable { .. } => Failure::new(Outcome::NotStarted, error),
+        _ => Failure::new(Outcome::NotFound, error),
+    }
+}

@@ -1,0 +1,133 @@
+//! Text that is fit for a terminal, whoever wrote it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// So many characters of data are shown; the rest is counted.
+const DATA_SHOWN: usize = 160;
+
+/// Text with the characters escaped that a terminal would obey, or that would make it show something else.
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_harmful(*c)) {
+            f.write_str(&rest[..at])?;
+            write!(f, "{}", c.escape_default())?;
+            rest = &rest[at + c.len_utf8()..];
+        }
+        f.write_str(rest)
+    }
+}
+
+/// Controls but for the tab, and the marks that turn the direction of text around.
+fn is_harmful(c: char) -> bool {
+    (c.is_control() && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A chunk's buffer in a message: a space and what it holds, or nothing.
+pub(crate) struct Data<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Data<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let Ok(text) = std::str::from_utf8(self.0) else {
+            return write!(f, " ({} bytes, not UTF-8)", self.0.len());
+        };
+        match text.char_indices().nth(DATA_SHOWN) {
+            None => write!(f, " \"{}\"", Escaped(text)),
+            Some((end, _)) => write!(f, " \"{}…\" ({} bytes)", Escaped(&text[..end]), self.0.len()),
+        }
+    }
+}
+
+/// Cuts text into lines of at most `width` characters, between words; a longer word has its own line.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let len = word.chars().count();
+        if used > 0 && used + 1 + len > width {
+            lines.push(String::new());
+            used = 0;
+        }
+        if let Some(line) = lines.last_mut() {
+            if used > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            line.push_str(word);
+            used += len;
+        }
+    }
+    lines
+}
+
+/// The width of the terminal that stdout is; `None` where it is none, and lines are not cut.
+pub(crate) fn columns() -> Option<usize> {
+    terminal_size::terminal_size_of(std::io::stdout())
+        .map(|(terminal_size::Width(columns), _)| columns.into())
+}
+
+/// A path with the home directory as `~`, for people.
+pub(crate) fn short_path(path: &std::path::Path) -> String {
+    let home = std::env::home_dir().filter(|home| home.parent().is_some());
+    let shown: Cow<'_, str> = match home.and_then(|home| path.strip_prefix(home).ok()) {
+        Some(rest) => format!("~/{}", rest.display()).into(),
+        None => path.to_string_lossy(),
+    };
+    Escaped(&shown).to_string()
+}
+
+/// How long something took, in three digits or so.
+pub(crate) fn took(duration: std::time::Duration) -> String {
+    let micros = duration.as_micros();
+    match micros {
+        0..1000 => format!("{micros} µs"),
+        1000..1_000_000 => format!("{:.1} ms", duration.as_secs_f64() * 1e3),
+        _ => format!("{:.1} s", duration.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        assert_eq!(Escaped("a\tb ü").to_string(), "a\tb ü");
+        assert_eq!(Escaped("\x1b[2Ja\r\nb\u{9b}").to_string(), "\\u{1b}[2Ja\\r\\nb\\u{9b}");
+        assert_eq!(Escaped("\u{202e}txt").to_string(), "\\u{202e}txt");
+    }
+
+    #[test]
+    fn data_is_quoted_or_counted() {
+        assert_eq!(Data(b"").to_string(), "");
+        assert_eq!(Data(b"a\nb").to_string(), " \"a\\nb\"");
+        assert_eq!(Data(&[0xff, 0]).to_string(), " (2 bytes, not UTF-8)");
+        let long = "ü".repeat(DATA_SHOWN + 1);
+        assert_eq!(
+            Data(long.as_bytes()).to_string(),
+            format!(" \"{}…\" (322 bytes)", "ü".repeat(DATA_SHOWN))
+        );
+        assert!(!Data("x".repeat(DATA_SHOWN).as_bytes()).to_string().contains('…'));
+    }
+
+    #[test]
+    fn lines_break_between_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("a incomprehensible b", 5), ["a", "incomprehensible", "b"]);
+        assert_eq!(wrap("", 5), [""]);
+    }
+
+    #[test]
+    fn times_have_few_digits() {
+        let micros = std::time::Duration::from_micros;
+        assert_eq!(took(micros(999)), "999 µs");
+        assert_eq!(took(micros(1500)), "1.5 ms");
+        assert_eq!(took(micros(2_340_000)), "2.3 s");
+    }
+}

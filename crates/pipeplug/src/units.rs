@@ -1,0 +1,106 @@
+//! Durations and sizes as they are typed.
+
+use std::time::Duration;
+
+/// Clocks count further, but not for ever: sums of two times must not overflow.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Reads a time such as `500ms`, `2s`, `1.5m` or `1h`; a plain number counts seconds.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit {unit:?}; write a time as 500ms, 2s, 1m or 1h")),
+    };
+    let number: f64 =
+        number.parse().map_err(|_| "no number; write a time as 500ms, 2s, 1m or 1h".to_owned())?;
+    let duration = Duration::try_from_secs_f64(number * seconds)
+        .ok()
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| "longer than a year; leave the option out for no limit".to_owned())?;
+    if duration.is_zero() {
+        return Err(
+            "a time of 0 is over before anything happens; leave the option out for the default".into()
+        );
+    }
+    Ok(duration)
+}
+
+/// Reads a size such as `4096`, `64K`, `16M` or `1G`, in bytes; K, M and G are powers of 1024.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let factor: u64 = match unit {
+        "" | "B" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        _ => return Err(format!("unknown unit {unit:?}; write a size as 4096, 64K, 16M or 1G")),
+    };
+    let number: u64 =
+        number.parse().map_err(|_| "no whole number; write a size as 4096, 64K, 16M or 1G".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "more bytes than 64 bits count".to_owned())
+}
+
+/// The number and what follows it.
+fn split(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    text.split_at(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("2s", 2000),
+            ("2", 2000),
+            ("1m", 60_000),
+            ("1h", 3_600_000),
+            ("1.5s", 1500),
+            (".5", 500),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_is_told() {
+        for (text, told) in [
+            ("", "no number"),
+            ("s", "no number"),
+            ("-1s", "unknown unit \"-1s\""),
+            ("1d", "unknown unit \"d\""),
+            ("1 s", "unknown unit \" s\""),
+            ("1.2.3", "no number"),
+            ("0", "a time of 0"),
+            ("9999h", "longer than"),
+            ("99999999999999999999999", "longer than"),
+        ] {
+            let error = parse_duration(text).unwrap_err();
+            assert!(error.contains(told), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [("0", 0), ("4096", 4096), ("64K", 65536), ("16M", 16 << 20), ("1GiB", 1 << 30)]
+        {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for (text, told) in [
+            ("", "no whole number"),
+            ("1.5K", "no whole number"),
+            ("1k", "unit \"k\""),
+            ("99999999999G", "64 bits"),
+        ] {
+            let error = parse_bytes(text).unwrap_err();
+            assert!(error.contains(told), "{text:?}: {error}");
+        }
+    }
+}
