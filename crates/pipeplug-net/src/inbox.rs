@@ -310,7 +310,9 @@ impl Core {
 
     /// Counts one more thread in, if it is worth having.
     fn take_seat(&self, inbox: &mut Inbox) -> bool {
-        let wanted = inbox.wants_thread(self.options.handlers.get());
+        // One place in the line is enough where no thread is free: others have theirs behind it.
+        let wanted = inbox.wants_thread(self.options.handlers.get())
+            && (inbox.running == 0 || !self.events.pool().is_saturated());
         if wanted {
             inbox.running += 1;
         }
@@ -375,7 +377,7 @@ impl Core {
                 return;
             }
             // As many again as there are, so that a thousand sleepers are served within some ticks.
-            let stalled = inbox.begun == begun;
+            let stalled = inbox.begun == begun && !core.events.pool().is_saturated();
             let more = if stalled { inbox.running.max(1).min(limit - limit.min(inbox.running)) } else { 0 };
             let more = more.min(inbox.jobs.len());
             inbox.running += more;

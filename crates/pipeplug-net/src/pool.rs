@@ -92,6 +92,12 @@ impl Pool {
         !lock(&self.state).queue.is_empty()
     }
 
+    /// Whether work waits, and no further thread can be started for it.
+    pub(crate) fn is_saturated(&self) -> bool {
+        let state = lock(&self.state);
+        !state.queue.is_empty() && state.idle == 0 && state.threads >= self.limit
+    }
+
     /// Idle threads end; busy ones when they are done.
     pub(crate) fn stop(&self) {
         lock(&self.state).stopping = true;

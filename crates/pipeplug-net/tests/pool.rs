@@ -115,6 +115,10 @@ fn a_busy_connection_lets_another_one_have_its_turn() {
     for _ in 0..FLOOD {
         busy.notify("tick", "").unwrap();
     }
+    // Time for the busy one to ask for more threads than there are.
+    let (passed, pass) = mpsc::channel();
+    guest_loop.after(Duration::from_millis(50), move || passed.send(()).unwrap());
+    pass.recv_timeout(LONG).unwrap();
     let call = quiet.begin_call("how many?", "").unwrap();
     // Answered behind it by who puts it into the line.
     quiet.ping(LONG).unwrap();
