@@ -1,8 +1,10 @@
 //! The command line as a whole.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::report::Verbosity;
@@ -66,14 +68,17 @@ pub(crate) fn main() -> ExitCode {
         return plugin.run();
     }
     let command = Cli::command().color(color_of_help(&args));
-    let parsed = command.try_get_matches_from(steps::shield(args)).and_then(|matches| {
-        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
-    });
+    let parsed =
+        command.try_get_matches_from(steps::shield(args)).and_then(|matches| Cli::from_arg_matches(&matches));
     let Cli { command, globals } = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Where nothing can be written any more, the status still tells.
             let _ = error.print();
+            if is_plugin_missing(&error) {
+                let tip = "tip: PLUGIN comes first; what follows --call CMD is its DATA";
+                let _ = writeln!(std::io::stderr(), "\n{tip}");
+            }
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::SUCCESS });
         }
     };
@@ -84,6 +89,15 @@ pub(crate) fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, &globals),
     };
     outcome.into()
+}
+
+/// Whether PLUGIN was not given, or taken for the DATA of a call.
+fn is_plugin_missing(error: &clap::Error) -> bool {
+    let names = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(names)) => names.as_slice(),
+        _ => &[],
+    };
+    error.kind() == ErrorKind::MissingRequiredArgument && names.iter().any(|name| name == "<PLUGIN>")
 }
 
 /// What `--color` says, for what clap itself writes before it knows.

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
-use pipeplug_host::Plugin;
 use pipeplug_host::process::Pid;
+use pipeplug_host::{Plugin, StoppedBy};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -20,6 +20,8 @@ pub(crate) struct Halt(Arc<Inner>);
 struct Inner {
     cause: OnceLock<Cause>,
     plugins: Mutex<Vec<Watched>>,
+    /// What ends them, on threads of their own: it may take as long as the grace time.
+    ending: Mutex<Vec<JoinHandle<StoppedBy>>>,
 }
 
 struct Watched {
@@ -75,24 +77,29 @@ impl Halt {
 
     /// Takes a plugin along whose process has just been started.
     pub(crate) fn starting(&self, plugin: &Plugin) {
-        self.lock().push(Watched { plugin: plugin.clone(), phase: Phase::Starting });
+        lock(&self.0.plugins).push(Watched { plugin: plugin.clone(), phase: Phase::Starting });
         // It may have come between the two.
         if self.cause().is_some() {
-            end(plugin.clone(), End::Kill);
+            self.end(plugin.clone(), End::Kill);
         }
     }
 
     /// It has started: from now on it is asked to stop first.
     pub(crate) fn started(&self, pid: Pid) {
-        for watched in self.lock().iter_mut().filter(|watched| watched.plugin.pid() == pid) {
+        for watched in lock(&self.0.plugins).iter_mut().filter(|watched| watched.plugin.pid() == pid) {
             watched.phase = Phase::Running;
         }
     }
 
-    /// Lets go of all plugins: they have ended.
-    pub(crate) fn forget(&self) {
-        let forgotten = std::mem::take(&mut *self.lock());
+    /// Lets go of all plugins, which have ended, and tells what that took here.
+    ///
+    /// # Blocking
+    /// On the threads that end plugins, which notice that those have ended.
+    pub(crate) fn forget(&self) -> StoppedBy {
+        let forgotten = std::mem::take(&mut *lock(&self.0.plugins));
         drop(forgotten); // outside of the lock: a last handle stops its plugin
+        let ending = std::mem::take(&mut *lock(&self.0.ending));
+        ending.into_iter().filter_map(|thread| thread.join().ok()).max().unwrap_or(StoppedBy::Itself)
     }
 
     /// Ends everything, since standard output is gone.
@@ -111,8 +118,8 @@ impl Halt {
     }
 
     fn each(&self, how: impl Fn(Phase) -> End) {
-        for watched in self.lock().iter() {
-            end(watched.plugin.clone(), how(watched.phase));
+        for watched in lock(&self.0.plugins).iter() {
+            self.end(watched.plugin.clone(), how(watched.phase));
         }
     }
 
@@ -120,8 +127,24 @@ impl Halt {
         self.0.cause.get()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Watched>> {
-        self.0.plugins.lock().unwrap_or_else(PoisonError::into_inner)
+    fn end(&self, plugin: Plugin, how: End) {
+        let run = move || {
+            let ended = match how {
+                End::Stop => plugin.stop(),
+                End::Kill => plugin.kill(),
+            };
+            match ended {
+                Ok(stopped) => stopped.by,
+                Err(error) => {
+                    tracing::error!(plugin = %plugin.name(), %error, "the plugin could not be ended");
+                    StoppedBy::Itself
+                }
+            }
+        };
+        match thread::Builder::new().name("end".into()).spawn(run) {
+            Ok(thread) => lock(&self.0.ending).push(thread),
+            Err(error) => tracing::error!(%error, "no thread to end the plugin"),
+        }
     }
 }
 
@@ -131,18 +154,6 @@ enum End {
     Kill,
 }
 
-/// Ends it on a thread of its own: it may take as long as the grace time.
-fn end(plugin: Plugin, how: End) {
-    let run = move || {
-        let ended = match how {
-            End::Stop => plugin.stop(),
-            End::Kill => plugin.kill(),
-        };
-        if let Err(error) = ended {
-            tracing::error!(plugin = %plugin.name(), %error, "the plugin could not be ended");
-        }
-    };
-    if let Err(error) = thread::Builder::new().name("end".into()).spawn(run) {
-        tracing::error!(%error, "no thread to end the plugin");
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

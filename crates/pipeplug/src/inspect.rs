@@ -33,7 +33,7 @@ Examples:
 /// Start a plugin, show what it says of itself, and stop it
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "pipeplug inspect PLUGIN [OPTIONS] [-- ARGS...]",
+    override_usage = "pipeplug inspect PLUGIN [OPTIONS] [-- ARGS]",
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP)
 )]

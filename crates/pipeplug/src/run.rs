@@ -45,7 +45,7 @@ Examples:
 /// stderr. Without --call and --notify it runs until it ends or Ctrl-C.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "pipeplug run PLUGIN [--call CMD [DATA]]... [--notify CMD [DATA]]... [OPTIONS] [-- ARGS...]",
+    override_usage = "pipeplug run PLUGIN [--call|--notify CMD [DATA]]... [OPTIONS] [-- ARGS]",
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{}\n\n{}", event::HELP, exit::HELP)
 )]

@@ -96,8 +96,11 @@ impl Session {
     /// For all grace times together at most, and a second more.
     pub(crate) fn end(self) -> Result<Stopped, StopError> {
         let Self { plugin, lines, halt, .. } = self;
-        let stopped = plugin.stop();
-        halt.forget();
+        let mut stopped = plugin.stop();
+        let elsewhere = halt.forget();
+        if let Ok(stopped) = &mut stopped {
+            stopped.by = stopped.by.max(elsewhere);
+        }
         drop(plugin);
         lines.wait();
         stopped

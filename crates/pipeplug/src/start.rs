@@ -16,10 +16,11 @@ use crate::units::{parse_bytes, parse_duration};
 #[command(next_help_heading = "Starting the plugin")]
 pub(crate) struct StartArgs {
     /// A path (with a slash, or an existing file), the name of an installed plugin, or @echo, which is built in
+    #[arg(help_heading = None::<&str>)]
     pub(crate) plugin: OsString,
 
     /// The plugin's own arguments
-    #[arg(last = true, value_name = "ARGS")]
+    #[arg(last = true, value_name = "ARGS", help_heading = None::<&str>)]
     args: Vec<OsString>,
 
     /// The wire format to speak; the plugin has to speak the same

@@ -85,7 +85,12 @@ impl FromArgMatches for Steps {
 }
 
 fn parse(verb: Verb, name: &str, values: &[&OsStr]) -> Result<Step, Error> {
-    let invalid = |message: String| Error::raw(ErrorKind::ValueValidation, format!("--{name}: {message}\n"));
+    let invalid = |message: String| {
+        Error::raw(
+            ErrorKind::ValueValidation,
+            format!("--{name} CMD [DATA]: {message}\n\nFor more information, try '--help'.\n"),
+        )
+    };
     let (command, data) = match values {
         [command] => (command, None),
         [command, data, ..] => (command, Some(data)),

@@ -1,0 +1,243 @@
+//! Plugins that die, hang, or are interrupted, and readers of stdout that go away.
+
+use std::io::pipe;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+
+use crate::common::{MIRROR, Place, is_gone, pipeplug, wait};
+
+/// The handshake, and then nothing is read any more.
+const DEAF: &str = "recv; send 3 x '{}'; exec sleep 600";
+
+#[test]
+fn a_crash_says_how_and_in_which_call() {
+    pipeplug(["run", "@echo", "--call", "echo", "a", "--call", "crash", "--call", "echo", "b"])
+        .run()
+        .exits(5)
+        .prints("a")
+        .says("pipeplug: crash: no reply, echo has ended: killed by signal 6 (SIGABRT)");
+    pipeplug(["run", "@echo", "--call", "exit", "3"])
+        .run()
+        .exits(5)
+        .says("exit: no reply, echo has ended: exit status 3");
+}
+
+#[test]
+fn a_crash_behind_the_last_call_is_not_missed() {
+    pipeplug(["run", "@echo", "--notify", "crash"]).run().exits(5).says("killed by signal 6 (SIGABRT)");
+}
+
+#[test]
+fn its_last_words_come_ahead_of_the_error() {
+    let place = Place::new();
+    let path = place.standard("dying", "recv; send 3 x '{}'; recv; echo 'out of cheese' >&2; exit 9");
+    place
+        .pipeplug(["run", path.to_str().unwrap(), "--call", "x"])
+        .run()
+        .exits(5)
+        .says_only("dying: out of cheese\npipeplug: x: no reply, dying has ended: exit status 9\n");
+}
+
+#[test]
+fn a_broken_stream_ends_the_plugin() {
+    let place = Place::new();
+    let path =
+        place.standard("babbler", "recv; send 3 x '{}'; recv; printf 'hello world' >&4; exec sleep 600");
+    place
+        .pipeplug(["run", path.to_str().unwrap(), "--grace", "50ms", "--call", "x"])
+        .run()
+        .exits(5)
+        .says("broke the protocol")
+        .says("still runs, and is stopped");
+}
+
+#[test]
+fn a_call_that_takes_too_long_ends_the_run() {
+    let mut run = pipeplug([
+        "run",
+        "@echo",
+        "--json",
+        "--timeout",
+        "200ms",
+        "--grace",
+        "50ms",
+        "--call",
+        "sleep",
+        "600000",
+        "--call",
+        "echo",
+    ])
+    .watch();
+    let pid = run.event("metadata")["pid"].as_i64().unwrap();
+    let error = run.event("error");
+    assert_eq!(error["command"], "sleep");
+    assert_eq!(error["message"], "sleep: no reply within 200ms; --timeout allows more");
+    run.event("exit");
+    assert_eq!(run.code(), Some(124));
+    assert!(is_gone(pid.try_into().unwrap()));
+}
+
+#[test]
+fn a_start_that_takes_too_long_ends_the_run() {
+    let place = Place::new();
+    let path = place.executable("slow", "#!/bin/sh\nexec sleep 600\n");
+    place
+        .pipeplug(["run", path.to_str().unwrap(), "--timeout", "200ms"])
+        .run()
+        .exits(124)
+        .says("did not answer GetMetadata within 200ms");
+}
+
+#[test]
+fn sending_to_a_plugin_that_does_not_read_has_an_end_too() {
+    let place = Place::new();
+    let path = place.standard("deaf", DEAF);
+    let data = format!("@{}", place.file("data", &vec![b'x'; 8 << 20]).display());
+    let options = ["--timeout", "500ms", "--grace", "50ms"];
+    for (verb, last) in [("--notify", "b: not sent within 500ms"), ("--call", "b: not sent within 500ms")] {
+        let steps = ["--notify", "a", &data, verb, "b", &data];
+        let args = [&["run", path.to_str().unwrap()], &options[..], &steps[..]].concat();
+        place.pipeplug(args).run().exits(124).prints("").says(last);
+    }
+}
+
+#[test]
+fn a_reply_over_the_limit_is_an_error_of_that_call() {
+    pipeplug([
+        "run",
+        "@echo",
+        "--limit-buffer",
+        "1K",
+        "--call",
+        "echo",
+        &"x".repeat(2000),
+        "--call",
+        "echo",
+        "a",
+    ])
+    .run()
+    .exits(1)
+    .prints("a")
+    .says("2000");
+}
+
+#[test]
+fn a_plugin_that_does_not_stop_is_killed_and_told_of() {
+    let place = Place::new();
+    let path =
+        place.standard("stubborn", "trap '' TERM; recv; send 3 x '{}'; recv; send 3 x y; exec sleep 600");
+    place
+        .pipeplug(["run", path.to_str().unwrap(), "--grace", "50ms", "--call", "x"])
+        .run()
+        .exits(0)
+        .prints("y")
+        .says("stubborn did not stop when asked: stopped by SIGKILL");
+}
+
+#[test]
+fn a_reader_that_has_read_enough_is_no_error() {
+    let place = Place::new();
+    let pid_file = place.path().join("pid");
+    let path = place.standard("mirror", &format!("echo $$ >'{}'\n{MIRROR}", pid_file.display()));
+    for json in [&[][..], &["--json"]] {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let mut run =
+            place.pipeplug([&["run", path.to_str().unwrap(), "--call", "x", "--call", "y"], json].concat());
+        let child = run.command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+        assert_eq!(output.status.code(), Some(0));
+        let pid = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+        assert!(is_gone(pid), "the plugin was not stopped");
+    }
+}
+
+#[test]
+fn a_pipe_into_head_is_quiet() {
+    let script = "\"$0\" run @echo --call echo 'a\n' --call echo 'b\n' --call echo 'c\n' | head -1";
+    let output =
+        Command::new("/bin/sh").args(["-c", script, env!("CARGO_BIN_EXE_pipeplug")]).output().unwrap();
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"a\n"[..], &b""[..]));
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else { return };
+    let mut run = pipeplug(["run", "@echo", "--call", "echo", "a"]);
+    let child = run.command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.starts_with("pipeplug: stdout cannot be written: No space left"), "{stderr}");
+}
+
+#[track_caller]
+fn ends_of(signal: Signal, code: i32) {
+    let mut run = pipeplug([
+        "run", "@echo", "--json", "--grace", "50ms", "--call", "count", "--call", "sleep", "600000",
+    ])
+    .watch();
+    let pid = run.event("metadata")["pid"].as_i64().unwrap();
+    run.event("reply");
+    run.signal(signal);
+    run.event("exit");
+    assert_eq!(run.code(), Some(code));
+    assert!(is_gone(pid.try_into().unwrap()));
+}
+
+#[test]
+fn an_interrupt_stops_the_plugin() {
+    ends_of(Signal::SIGINT, 130);
+}
+
+#[test]
+fn a_request_to_terminate_stops_the_plugin() {
+    ends_of(Signal::SIGTERM, 143);
+}
+
+#[test]
+fn an_interrupt_ends_a_run_without_calls() {
+    let mut run = pipeplug(["run", "@echo", "--json"]).watch();
+    run.event("metadata");
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.event("exit")["by"], "stopped when asked");
+    assert_eq!(run.code(), Some(130));
+}
+
+#[test]
+fn a_second_interrupt_kills() {
+    let place = Place::new();
+    let body = "recv; send 3 x '{}'; recv; echo \"$cmd\" >&2; exec sleep 600";
+    let path = place.standard("stubborn", body);
+    let mut run = place.pipeplug(["run", path.to_str().unwrap(), "--json", "--grace", "1h"]).watch();
+    run.event("metadata");
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.event("stderr")["line"], "cmd.stop");
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.event("exit")["signal"], 9);
+    assert_eq!(run.code(), Some(130));
+}
+
+#[test]
+fn an_interrupt_ends_a_start() {
+    let place = Place::new();
+    let path = place.executable("slow", "#!/bin/sh\necho $$ >&2\nexec sleep 600\n");
+    let mut run = place.pipeplug(["run", path.to_str().unwrap(), "--json", "--timeout", "1h"]).watch();
+    let pid = run.event("stderr")["line"].as_str().unwrap().parse().unwrap();
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.code(), Some(130));
+    assert!(is_gone(pid));
+}
+
+#[test]
+fn an_interrupt_while_stdin_is_read_ends_it() {
+    let mut run = pipeplug(["run", "@echo", "--call", "echo", "@-"]);
+    let mut child = run.command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let stdin = child.stdin.take().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT)
+        .unwrap();
+    assert_eq!(wait(child), None, "it is the signal itself that ends it");
+    drop(stdin);
+}

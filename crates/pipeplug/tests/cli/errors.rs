@@ -1,0 +1,131 @@
+//! What is typed wrongly, and what does not start: the exit status, and a message that says what to do.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::common::{MIRROR, Place, pipeplug};
+
+#[track_caller]
+fn usage(args: &[&str], told: &str) {
+    pipeplug(args).run().exits(2).prints("").says(told);
+}
+
+#[test]
+fn wrong_options_are_explained() {
+    usage(&["run"], "<PLUGIN>");
+    usage(
+        &["run", "--call", "echo", "@echo"],
+        "tip: PLUGIN comes first; what follows --call CMD is its DATA",
+    );
+    usage(&["run", "@echo", "--timeout", "3x"], "unknown unit \"x\"; write a time as 500ms, 2s, 1m or 1h");
+    usage(&["run", "@echo", "--timeout", "0"], "a time of 0 is over before anything happens");
+    usage(&["run", "@echo", "--limit-buffer", "1T"], "unknown unit \"T\"; write a size as 4096, 64K");
+    usage(&["run", "@echo", "--answer", "who"], "there is no `=`; write CMD=DATA");
+    usage(&["run", "@echo", "--env", "WHO"], "there is no `=`; write NAME=VALUE");
+    usage(&["run", "@echo", "--call", "x", "@"], "`@` names no file: write @FILE, @- for stdin, or @@");
+    let ran = pipeplug(["run", "@echo", "--call", "x", "@"]).run();
+    assert!(!ran.stderr.contains("Usage"), "{}", ran.stderr);
+    usage(&["run", "@echo", "--format", "odd"], "[possible values: standard, classic]");
+    usage(&["run", "@echo", "--stdio", "--stdout", "log"], "cannot be used with");
+    usage(&["unknown"], "unrecognized subcommand 'unknown'");
+}
+
+#[test]
+fn a_path_that_leads_nowhere_is_not_found() {
+    pipeplug(["run", "/nonexistent/plugin"])
+        .run()
+        .exits(3)
+        .says_only("pipeplug: no plugin at \"/nonexistent/plugin\": no such file; check the path, `PATH` is not searched\n");
+}
+
+#[test]
+fn a_name_that_is_near_another_is_corrected() {
+    let place = Place::new();
+    place.standard("pipeplug-mirror", MIRROR);
+    place
+        .pipeplug(["run", "miror"])
+        .run()
+        .exits(3)
+        .says("no plugin \"miror\", did you mean \"mirror\"?")
+        .says("./miror");
+    place
+        .pipeplug(["inspect", "zzz"])
+        .run()
+        .exits(3)
+        .says("no plugin \"zzz\"; searched")
+        .says("pipeplug list");
+}
+
+#[test]
+fn an_unknown_built_in_plugin_names_those_there_are() {
+    pipeplug(["run", "@ecko"]).run().exits(3).says_only(
+        "pipeplug: no plugin \"@ecko\" is built in, there is @echo; a file of that name is ./@ecko\n",
+    );
+}
+
+#[test]
+fn what_cannot_be_executed_is_told_apart() {
+    let place = Place::new();
+    let dir = place.path().to_str().unwrap();
+    place.pipeplug(["run", dir]).run().exits(4).says("is a directory: name the executable file inside it");
+    let file = place.file("plain", b"#!/bin/sh\n");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    let path = file.to_str().unwrap();
+    place.pipeplug(["run", path]).run().exits(4).says("is not executable (mode 0644): run `chmod +x` on it");
+    std::fs::create_dir(place.path().join("folder")).unwrap();
+    let mut run = place.pipeplug(["run", "folder"]);
+    run.command.current_dir(place.path());
+    run.run().exits(4).says("\"folder\" is a directory: name the executable file inside it");
+}
+
+#[test]
+fn a_named_plugin_that_cannot_be_used_is_no_missing_one() {
+    let place = Place::new();
+    let file = place.file("pipeplug-plain", b"#!/bin/sh\n");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    place.pipeplug(["run", "plain"]).run().exits(4).says("not executable (mode 0644), run `chmod +x` on it");
+}
+
+#[test]
+fn a_plugin_of_the_other_format_names_the_option() {
+    let place = Place::new();
+    // It answers as a classic peer does whatever it is asked.
+    let path =
+        place.executable("old", "#!/bin/sh\nprintf '1\\0003\\000GetMetadata 2\\000{}' >&4\nexec sleep 600\n");
+    place.pipeplug(["run", path.to_str().unwrap()]).run().exits(4).prints("").says("--format classic");
+}
+
+#[test]
+fn a_plugin_that_ends_at_once_has_its_last_words_told() {
+    let place = Place::new();
+    let path = place.executable("broken", "#!/bin/sh\necho 'no licence' >&2\nexit 3\n");
+    place
+        .pipeplug(["run", path.to_str().unwrap(), "--call", "x"])
+        .run()
+        .exits(4)
+        .says("broken: no licence\n")
+        .says("ended before it answered: exit status 3");
+}
+
+#[test]
+fn files_of_the_name_that_were_passed_over_are_told() {
+    let (first, second) = (Place::new(), Place::new());
+    let file = first.file("pipeplug-mirror", b"");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    second.standard("pipeplug-mirror", MIRROR);
+    let mut run = pipeplug(["run", "mirror", "--call", "x"]);
+    run.command.env("PIPEPLUG_PATH", std::env::join_paths([first.path(), second.path()]).unwrap());
+    let told = format!("{} was passed over: not executable (mode 0644)", file.display());
+    run.run().exits(0).prints("<x >").says(&told);
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let version = format!("pipeplug {}\n", env!("CARGO_PKG_VERSION"));
+    pipeplug(["--version"]).run().exits(0).prints(&version);
+    for args in [&["--help"][..], &["help", "run"], &["list", "--help"], &["inspect", "--help"]] {
+        let ran = pipeplug(args).run().exits(0).says_only("");
+        assert!(ran.text().contains("Examples:\n"), "{args:?}");
+    }
+    let run = pipeplug(["help", "run"]).run();
+    assert!(run.text().contains("Exit status:\n") && run.text().contains("JSON (--json)"));
+}

@@ -1,0 +1,90 @@
+//! `--json`: each line is an object, and says what happened.
+
+use serde_json::{Value, json};
+
+use crate::common::{Place, Ran, pipeplug};
+
+/// The events of one kind, without what differs from run to run.
+fn events(ran: &Ran, kind: &str) -> Vec<Value> {
+    let mut events = ran.json();
+    events.retain(|event| event["event"] == kind);
+    for event in &mut events {
+        event.as_object_mut().unwrap().remove("seconds");
+    }
+    events
+}
+
+#[test]
+fn everything_is_an_event() {
+    let args = [
+        "run", "@echo", "--json", "--answer", "who=me", "--call", "echo", "a\n", "--call", "fail", "no",
+        "--call", "ask", "who x", "--call", "ask", "what", "--call", "tell", "done", "--call", "log", "line",
+        "--call", "print", "out",
+    ];
+    let ran = pipeplug(args).run().exits(1).says_only("");
+    let started = &events(&ran, "metadata")[0];
+    assert_eq!((&started["plugin"], &started["format"]), (&json!("echo"), &json!("standard")));
+    assert!(started["pid"].as_i64().unwrap() > 1);
+    assert!(started["metadata"]["Description"].is_string());
+    let replies = events(&ran, "reply");
+    assert_eq!(replies[0], json!({ "event": "reply", "command": "echo", "data": "a\n" }));
+    assert_eq!(replies[1], json!({ "event": "reply", "command": "ask", "data": "me" }));
+    let errors = events(&ran, "error");
+    assert_eq!(
+        errors[0],
+        json!({ "event": "error", "command": "fail", "message": "fail: no", "exit_code": 1 })
+    );
+    assert_eq!(errors[1]["command"], "ask");
+    let incoming = |kind: &str, command: &str, data: &str, answered: bool| json!({ "event": "incoming", "kind": kind, "command": command, "data": data, "answered": answered });
+    assert_eq!(
+        events(&ran, "incoming"),
+        [
+            incoming("request", "who", "x", true),
+            incoming("request", "what", "", false),
+            incoming("one-way", "done", "", false)
+        ]
+    );
+    assert_eq!(events(&ran, "stderr"), [json!({ "event": "stderr", "line": "line" })]);
+    assert_eq!(events(&ran, "stdout"), [json!({ "event": "stdout", "line": "out" })]);
+    assert_eq!(
+        ran.json().last().unwrap(),
+        &json!({ "event": "exit", "status": "exit status 0", "code": 0, "by": "stopped when asked" })
+    );
+}
+
+#[test]
+fn bytes_that_are_no_text_are_base64() {
+    let ran =
+        pipeplug(["run", "@echo", "--json", "--call", "echo", "@-"]).stdin([0xff, 0xfe, 0xfb]).run().exits(0);
+    assert_eq!(
+        events(&ran, "reply"),
+        [json!({ "event": "reply", "command": "echo", "data_base64": "//77" })]
+    );
+}
+
+#[test]
+fn the_death_of_a_plugin_has_its_last_words() {
+    let place = Place::new();
+    let path = place.standard("dying", "recv; send 3 x '{}'; recv; echo one >&2; echo two >&2; exit 9");
+    let ran =
+        place.pipeplug(["run", path.to_str().unwrap(), "--json", "--call", "x"]).run().exits(5).says_only("");
+    assert_eq!(
+        events(&ran, "error"),
+        [json!({
+            "event": "error",
+            "command": "x",
+            "message": "x: no reply, dying has ended: exit status 9",
+            "exit_code": 5,
+            "stderr": ["one", "two"],
+        })]
+    );
+    assert_eq!(events(&ran, "exit")[0]["code"], 9);
+}
+
+#[test]
+fn what_does_not_start_is_an_event_too() {
+    let ran = pipeplug(["run", "/nonexistent/x", "--json"]).run().exits(3).says_only("");
+    let errors = events(&ran, "error");
+    assert_eq!(errors[0]["exit_code"], 3);
+    assert!(errors[0]["message"].as_str().unwrap().starts_with("no plugin at"));
+}

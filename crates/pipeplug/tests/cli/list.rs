@@ -1,0 +1,115 @@
+//! `pipeplug list`.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use crate::common::{MIRROR, Place, Run, pipeplug};
+
+/// Two places: a plugin in each format, a broken one, one that is no executable; and another of the first's name.
+struct Places {
+    first: Place,
+    second: Place,
+}
+
+impl Places {
+    fn new() -> Self {
+        let (first, second) = (Place::new(), Place::new());
+        first.standard("pipeplug-mirror", MIRROR);
+        first.executable("pipeplug-broken", "#!/bin/sh\nexit 3\n");
+        second.standard("pipeplug-mirror", MIRROR);
+        second.classic("pipeplug-old", &MIRROR.replace("a mirror", "an old mirror"));
+        let file = second.file("pipeplug-plain", b"");
+        std::fs::set_permissions(file, PermissionsExt::from_mode(0o644)).unwrap();
+        second.executable("editor-spell", "#!/bin/sh\n");
+        Self { first, second }
+    }
+
+    fn pipeplug(&self, args: &[&str]) -> Run {
+        let mut run = pipeplug(args);
+        let path = std::env::join_paths([self.first.path(), self.second.path()]).unwrap();
+        run.command.env("PIPEPLUG_PATH", path);
+        run
+    }
+}
+
+#[test]
+fn a_table_shows_what_is_usable_and_what_is_not() {
+    let places = Places::new();
+    let ran = places.pipeplug(&["list"]).run().exits(0).says_only("");
+    let (first, second) = (places.first.path().display(), places.second.path().display());
+    for line in [
+        format!("{first}\n"),
+        "  mirror    a mirror\n".into(),
+        format!(
+            "  broken    plugin \"{first}/pipeplug-broken\" ended before it answered: exit status 3 after "
+        ),
+        format!("{second}\n"),
+        "  old       an old mirror\n".into(),
+        format!("  mirror    shadowed by {first}/pipeplug-mirror\n"),
+        "  plain     not executable (mode 0644), run `chmod +x` on it\n".into(),
+        "  @echo     answers".into(),
+    ] {
+        assert!(ran.text().contains(&line), "{line:?} is not in:\n{}", ran.text());
+    }
+    assert!(!ran.text().contains("spell"), "{}", ran.text());
+}
+
+#[test]
+fn json_has_an_object_for_each() {
+    let places = Places::new();
+    let ran = places.pipeplug(&["list", "--json"]).run().exits(0).says_only("");
+    let all = ran.json();
+    let of = |name: &str, place: &Place| -> Value {
+        let path = place.path().join(format!("pipeplug-{name}"));
+        all.iter().find(|row| row["path"] == path.to_str().unwrap()).unwrap().clone()
+    };
+    let path = |place: &Place, name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    assert_eq!(
+        of("mirror", &places.first),
+        json!({ "name": "mirror", "path": path(&places.first, "pipeplug-mirror"), "state": "usable", "description": "a mirror", "format": "standard" })
+    );
+    assert_eq!(of("old", &places.second)["format"], "classic");
+    assert_eq!(of("mirror", &places.second)["shadowed_by"], path(&places.first, "pipeplug-mirror"));
+    assert_eq!(of("broken", &places.first)["state"], "unusable");
+    assert!(of("plain", &places.second)["problem"].as_str().unwrap().contains("chmod"));
+}
+
+#[test]
+fn without_metadata_nothing_is_started() {
+    let place = Place::new();
+    let mark = place.path().join("started");
+    place.executable("pipeplug-mark", &format!("#!/bin/sh\n: >'{}'\n", mark.display()));
+    let ran = place.pipeplug(["list", "--no-metadata", "--json"]).run().exits(0);
+    assert_eq!(ran.json()[0]["name"], "mark");
+    assert_eq!(ran.json()[0]["state"], "usable");
+    assert!(!mark.exists());
+    place.pipeplug(["list"]).run().exits(0);
+    assert!(mark.exists(), "with metadata it is started");
+}
+
+#[test]
+fn another_host_has_other_plugins() {
+    let places = Places::new();
+    let ran = places.pipeplug(&["list", "--host", "editor", "--no-metadata"]).run().exits(0);
+    assert_eq!(ran.text(), format!("{}\n  spell\n", places.second.path().display()));
+}
+
+#[test]
+fn where_there_is_nothing_it_says_where_it_looked() {
+    let place = Place::new();
+    let ran = place.pipeplug(["list", "--host", "nobody"]).run().exits(0);
+    let text = ran.text();
+    assert!(text.starts_with("No plugins of nobody were found: no executable nobody-NAME in\n"), "{text}");
+    assert!(text.contains("~/\n") || text.contains(&format!("{}\n", place.path().display())), "{text}");
+    assert!(text.contains("~/.local/share/nobody/plugins (does not exist)\n"), "{text}");
+    assert!(text.contains("PIPEPLUG_PATH"), "{text}");
+}
+
+#[test]
+fn a_place_that_cannot_be_searched_is_told() {
+    let mut run = pipeplug(["list"]);
+    run.command.env("PIPEPLUG_PATH", "relative");
+    let ran = run.run().exits(0);
+    assert!(ran.text().contains("a relative entry of PIPEPLUG_PATH, ignored"), "{}", ran.text());
+}
