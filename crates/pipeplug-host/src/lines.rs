@@ -3,11 +3,13 @@
 //! The loop's thread only reads: lines are kept, and handed to `tracing` and to the host's own handler on a thread of
 //! the pool, in their order. While too many wait for that, nothing more is read, and the plugin's writes wait.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use pipeplug_net::{EventLoop, Watch, Watcher};
 
@@ -49,6 +51,13 @@ pub(crate) struct Lines {
     on_line: Option<OnLine>,
     watcher: OnceLock<Watcher>,
     state: Mutex<State>,
+    /// Everything there was has been handed on.
+    all_handed_on: Condvar,
+}
+
+thread_local! {
+    /// Whether this thread hands a line on right now.
+    static HANDING_ON: Cell<bool> = const { Cell::new(false) };
 }
 
 #[derive(Default)]
@@ -90,6 +99,7 @@ impl Lines {
             on_line,
             watcher: OnceLock::new(),
             state: Mutex::new(State { tail_max: tail, ..State::default() }),
+            all_handed_on: Condvar::new(),
         });
         let reading = Arc::clone(&lines);
         let watcher = events.watch(Fd(Arc::clone(&lines)), move |_| reading.ready())?;
@@ -104,6 +114,24 @@ impl Lines {
         let state = self.lock();
         let partial = (!state.partial.is_empty()).then(|| text(&state.partial));
         state.tail.iter().cloned().chain(partial).collect()
+    }
+
+    /// Waits until all lines of a plugin that has ended are handed on, for at most `timeout`: something that it started
+    /// may hold the stream open. Called from the handler of a line it does not wait, since that is one of them.
+    pub(crate) fn wait_handed_on(self: &Arc<Self>, timeout: Duration) {
+        if HANDING_ON.get() {
+            return;
+        }
+        let deadline = Instant::now() + timeout;
+        let _ = self.ready();
+        let mut state = self.lock();
+        while !(state.ended && state.waiting.is_empty() && !state.handing_on) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.all_handed_on.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     fn ready(self: &Arc<Self>) -> Watch {
@@ -125,7 +153,11 @@ impl Lines {
             let lines = Arc::clone(self);
             self.events.spawn(move || lines.hand_on());
         }
-        if state.ended { Watch::End } else { Watch::Continue }
+        if !state.ended {
+            return Watch::Continue;
+        }
+        self.all_handed_on.notify_all();
+        Watch::End
     }
 
     /// Hands the lines on that wait, on a thread of the pool.
@@ -135,9 +167,11 @@ impl Lines {
             let waiting = std::mem::take(&mut state.waiting);
             if waiting.is_empty() {
                 state.handing_on = false;
+                self.all_handed_on.notify_all();
                 return;
             }
             drop(state);
+            HANDING_ON.set(true);
             for line in &waiting {
                 match self.output {
                     Output::Stderr => {
@@ -154,6 +188,7 @@ impl Lines {
                     }
                 }
             }
+            HANDING_ON.set(false);
             if waiting.len() >= WAITING_MAX
                 && let Some(watcher) = self.watcher.get()
             {

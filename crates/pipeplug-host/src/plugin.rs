@@ -18,6 +18,9 @@ use crate::start_error::StartError;
 use crate::stop::{self, Grace, StopError, Stopped};
 use crate::wait_status::WaitStatus;
 
+/// How long the last lines of a plugin that has ended may take to be handed on.
+const LINES_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A plugin that runs.
 ///
 /// It is a [`Connection`] (`call`, `notify`, `begin_call`, …) with what only a host has. A handle: cloning it is cheap,
@@ -38,7 +41,8 @@ struct Inner {
     path: PathBuf,
     connection: Connection,
     child: Arc<Child>,
-    stderr: Arc<Lines>,
+    /// Its standard error, and where it is logged its standard output.
+    lines: Vec<Arc<Lines>>,
     grace: Grace,
     metadata: OnceLock<Metadata>,
 }
@@ -70,9 +74,9 @@ impl Plugin {
         let lines = |fd, output, tail| {
             Lines::read(&events, fd, output, name, tail, builder.on_line.clone()).map_err(system)
         };
-        let stderr = lines(spawned.stderr, Output::Stderr, builder.stderr_tail)?;
+        let mut of_plugin = vec![lines(spawned.stderr, Output::Stderr, builder.stderr_tail)?];
         if let Some(stdout) = spawned.stdout {
-            lines(stdout, Output::Stdout, 0)?;
+            of_plugin.push(lines(stdout, Output::Stdout, 0)?);
         }
         // Nothing is handed to the handler before there is a plugin to hand along.
         let mut options = builder.options.clone();
@@ -91,7 +95,7 @@ impl Plugin {
             path: path.clone(),
             connection,
             child: Arc::new(spawned.child),
-            stderr,
+            lines: of_plugin,
             grace: builder.grace,
             metadata: OnceLock::new(),
         }));
@@ -153,7 +157,7 @@ impl Plugin {
     /// The last lines of its standard error; how many is [`Builder::stderr_tail`].
     #[must_use]
     pub fn stderr_tail(&self) -> Vec<String> {
-        self.0.stderr.tail()
+        self.0.lines.first().map(Lines::tail).unwrap_or_default()
     }
 
     /// Ends it: `cmd.stop`, then the end of file on its pipe, then SIGTERM, then SIGKILL, each after the step before had
@@ -189,7 +193,7 @@ impl Plugin {
     /// # Blocking
     /// Until the system has taken the process down.
     pub fn kill(&self) -> Result<Stopped, StopError> {
-        stop::kill(&self.0.child)
+        self.0.with_its_lines(stop::kill(&self.0.child))
     }
 
     /// Takes notice of the end of the process, and reaps it.
@@ -202,8 +206,7 @@ impl Plugin {
                 Ok(Some(status)) => {
                     if let Some(inner) = inner.upgrade() {
                         inner.exited(status);
-                        // Dropping the last handle waits for the plugin, which the loop must not.
-                        inner.connection.events().clone().spawn(move || drop(inner));
+                        Inner::let_go(inner);
                     }
                 }
                 Err(error) => {
@@ -233,7 +236,15 @@ impl Inner {
     }
 
     fn stop(&self, grace: Grace) -> Result<Stopped, StopError> {
-        stop::stop(&self.connection, &self.child, grace)
+        self.with_its_lines(stop::stop(&self.connection, &self.child, grace))
+    }
+
+    /// Lets what the plugin wrote last be handed on: a host may exit right behind its stop.
+    fn with_its_lines(&self, stopped: Result<Stopped, StopError>) -> Result<Stopped, StopError> {
+        if stopped.is_ok() {
+            self.lines.iter().for_each(|lines| lines.wait_handed_on(LINES_PATIENCE));
+        }
+        stopped
     }
 }
 
@@ -280,7 +291,13 @@ struct Answer {
 impl Handler for Answer {
     fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
         match self.inner.get().and_then(Weak::upgrade) {
-            Some(inner) => self.request.request(&Plugin(inner), incoming),
+            Some(inner) => {
+                let lent = Lent(Some(Plugin(inner)));
+                match &lent.0 {
+                    Some(plugin) => self.request.request(plugin, incoming),
+                    None => unreachable!("it is there until it is dropped"),
+                }
+            }
             None => Err("the host gives the plugin up".into()),
         }
     }

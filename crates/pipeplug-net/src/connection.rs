@@ -218,6 +218,9 @@ impl Connection {
 
     /// Sends a one-way: nobody answers; `buffer` is a string or bytes.
     ///
+    /// One-ways arrive in the order in which they are sent, and start to be handled in it. Where one is to be done ahead
+    /// of the next, make it a call.
+    ///
     /// # Errors
     /// Where the connection has ended. That it was sent does not say that it was handled.
     ///
@@ -294,6 +297,15 @@ impl Connection {
     #[must_use]
     pub fn close_reason(&self) -> Option<Arc<CloseReason>> {
         self.core().ended.get().cloned()
+    }
+
+    /// Waits until nothing comes from the other side any more, for at most `timeout`; `None` then.
+    ///
+    /// # Blocking
+    /// At most for `timeout`. Handlers may call it: it does not wait for them.
+    #[must_use]
+    pub fn wait_ended(&self, timeout: Duration) -> Option<Arc<CloseReason>> {
+        self.core().wait_ended(Instant::now().checked_add(timeout))
     }
 
     /// Waits until the connection has ended and every handler has returned, for at most `timeout`; `None` then.

@@ -257,6 +257,8 @@ impl Core {
         let flush = matches!(*reason, CloseReason::EndOfFile);
         let reason = Arc::clone(self.ended.get_or_init(|| reason));
         tracing::debug!(peer = %self.options.name, %reason, "the connection has ended");
+        drop(lock(&self.finished)); // whoever looked ahead of the line above sleeps by now, and is woken
+        self.finished_changed.notify_all();
         if flush {
             self.outbox.reading_ended(&reason);
         } else {
@@ -323,6 +325,20 @@ impl Core {
             core.handler.closed(&reason);
             drop(told);
         });
+    }
+
+    /// Waits until nothing is read any more.
+    pub(crate) fn wait_ended(&self, deadline: Option<Instant>) -> Option<Arc<CloseReason>> {
+        let mut finished = lock(&self.finished);
+        loop {
+            if let Some(reason) = self.ended.get() {
+                return Some(Arc::clone(reason));
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return None;
+            }
+            finished = wait_until(&self.finished_changed, finished, deadline);
+        }
     }
 
     /// Waits until the connection has ended and every handler has returned.

@@ -381,3 +381,17 @@ fn waited_for_after_it_was_polled() {
     barrier.wait();
     assert_eq!(call.wait_timeout(LONG).unwrap().buffer, b"late");
 }
+
+#[test]
+fn a_handler_can_wait_for_the_end() {
+    let (tell, told) = mpsc::channel();
+    let (host, _guest) = pair(&Options::default(), Refuse, move |incoming: &mut Incoming| {
+        tell.send(incoming.connection().wait_ended(LONG).map(|reason| reason.to_string()))?;
+        Ok(Reply::empty())
+    });
+    assert!(host.wait_ended(Duration::ZERO).is_none());
+    let call = host.begin_call("wait", "").unwrap();
+    host.close();
+    assert_eq!(told.recv_timeout(LONG).unwrap().as_deref(), Some("the other side closed the pipe"));
+    drop(call);
+}
