@@ -235,6 +235,14 @@ impl Inner {
         self.connection.end(format!("the plugin has ended: {status}"));
     }
 
+    /// Gives a handle up. Where it was the last one, that stops the plugin and waits for it, on another thread: neither
+    /// the loop nor an answer that is yet to be sent may wait for that.
+    fn let_go(handle: Arc<Self>) {
+        if let Some(inner) = Arc::into_inner(handle) {
+            inner.connection.events().clone().spawn(move || drop(inner));
+        }
+    }
+
     fn stop(&self, grace: Grace) -> Result<Stopped, StopError> {
         self.with_its_lines(stop::stop(&self.connection, &self.child, grace))
     }
@@ -292,13 +300,23 @@ impl Handler for Answer {
     fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
         match self.inner.get().and_then(Weak::upgrade) {
             Some(inner) => {
-                let lent = Lent(Some(Plugin(inner)));
-                match &lent.0 {
-                    Some(plugin) => self.request.request(plugin, incoming),
-                    None => unreachable!("it is there until it is dropped"),
-                }
+                // Dropped behind `plugin`, also where the handler panics.
+                let _lent = Lent(Some(Arc::clone(&inner)));
+                let plugin = Plugin(inner);
+                self.request.request(&plugin, incoming)
             }
             None => Err("the host gives the plugin up".into()),
+        }
+    }
+}
+
+/// Keeps the last handle to a plugin from being dropped by who must not wait.
+struct Lent(Option<Arc<Inner>>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.take() {
+            Inner::let_go(inner);
         }
     }
 }
