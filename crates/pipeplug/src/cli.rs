@@ -75,9 +75,8 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             // Where nothing can be written any more, the status still tells.
             let _ = error.print();
-            if is_plugin_missing(&error) {
-                let tip = "tip: PLUGIN comes first; what follows --call CMD is its DATA";
-                let _ = writeln!(std::io::stderr(), "\n{tip}");
+            if let Some(tip) = tip(&error) {
+                let _ = writeln!(std::io::stderr(), "\ntip: {tip}");
             }
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::SUCCESS });
         }
@@ -91,13 +90,19 @@ pub(crate) fn main() -> ExitCode {
     outcome.into()
 }
 
-/// Whether PLUGIN was not given, or taken for the DATA of a call.
-fn is_plugin_missing(error: &clap::Error) -> bool {
-    let names = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::Strings(names)) => names.as_slice(),
-        _ => &[],
-    };
-    error.kind() == ErrorKind::MissingRequiredArgument && names.iter().any(|name| name == "<PLUGIN>")
+/// What clap cannot know: how many words belong to a call.
+fn tip(error: &clap::Error) -> Option<&'static str> {
+    match (error.kind(), error.get(ContextKind::InvalidArg)?) {
+        (ErrorKind::MissingRequiredArgument, ContextValue::Strings(names))
+            if names.iter().any(|name| name == "<PLUGIN>") =>
+        {
+            Some("PLUGIN comes first; what follows --call CMD is its DATA")
+        }
+        (ErrorKind::UnknownArgument, ContextValue::String(word)) if !word.starts_with('-') => Some(
+            "DATA of several words stands in quotes: --call CMD 'two words'; the plugin's own ARGS follow --",
+        ),
+        _ => None,
+    }
 }
 
 /// What `--color` says, for what clap itself writes before it knows.

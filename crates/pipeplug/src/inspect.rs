@@ -71,7 +71,7 @@ fn attempt(args: &InspectArgs, globals: &Globals, report: &Arc<Report>, halt: &H
     let text = if args.json {
         format!("{}\n", Value::Object(started.to_json()))
     } else {
-        table(&started, Paint::choose(globals.color, &io::stdout()), text::columns())
+        table(&started, Paint::choose(globals.color, &io::stdout()), text::columns(io::stdout()))
     };
     let stopped = session.end();
     if let Some(failure) = halt.failure() {

@@ -113,14 +113,14 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
     if rows.is_empty() {
         text.push_str(&nothing_found(&args.host, &discovery));
     } else {
-        table(&mut text, &rows, paint, text::columns());
+        table(&mut text, &rows, paint, text::columns(io::stdout()));
     }
     if args.host == HOST {
         let built_in: Vec<_> =
             builtin::ALL.iter().map(|it| (format!("@{}", it.name), it.description)).collect();
         let _ = writeln!(text, "\n{}", paint.paint(Role::Aside, "built in"));
         for (name, description) in &built_in {
-            line(&mut text, name, description, Role::Title, width(&rows), paint, text::columns());
+            line(&mut text, name, description, Role::Title, width(&rows), paint, text::columns(io::stdout()));
         }
     }
     report::print(&text)

@@ -11,7 +11,7 @@ use crate::event::{Asked, Event};
 use crate::exit::Failure;
 use crate::halt::Halt;
 use crate::style::{Paint, Role};
-use crate::text::{Data, Escaped, took};
+use crate::text::{self, Data, Escaped, took};
 
 /// Text for people, or JSON for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl Report {
     }
 
     fn say(&self, role: Role, what: &dyn fmt::Display) {
-        to_stderr(&format_args!("{} {what}", self.paint.paint(role, "pipeplug:")));
+        say(self.paint, role, what);
     }
 
     /// Writes to stdout; where nobody reads it any more, the run is over.
@@ -179,9 +179,22 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 fn say_failure(paint: Paint, failure: &Failure) {
     if let Some(error) = &failure.error {
         // With its causes in one line.
-        let error = format!("{error:#}");
-        to_stderr(&format_args!("{} {}", paint.paint(Role::Error, "pipeplug:"), Escaped(&error)));
+        say(paint, Role::Error, &Escaped(&format!("{error:#}")));
     }
+}
+
+/// Says something of our own, in lines that end between words where that is a terminal.
+fn say(paint: Paint, role: Role, what: &dyn fmt::Display) {
+    const HEAD: &str = "pipeplug:";
+    let what = what.to_string();
+    let what = match text::columns(io::stderr()) {
+        Some(columns) => {
+            let width = columns.saturating_sub(HEAD.len() + 1).max(20);
+            text::wrap(&what, width).join("\n  ")
+        }
+        None => what,
+    };
+    to_stderr(&format_args!("{} {what}", paint.paint(role, HEAD)));
 }
 
 /// Writes a line in one piece, so that those of other threads do not run into it.

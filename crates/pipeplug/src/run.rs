@@ -217,11 +217,7 @@ fn died(plugin: &Plugin, command: &str, error: &CallError) -> Failure {
 /// Waits until it ends by itself or is stopped.
 fn watch(plugin: &Plugin, report: &Report) -> Result<Outcome, Failure> {
     if io::stderr().is_terminal() {
-        report.note(format_args!(
-            "{} runs (pid {}) until it ends, or Ctrl-C; --call CMD [DATA] calls it",
-            plugin.name(),
-            plugin.pid()
-        ));
+        report.note(format_args!("{} runs until it ends or Ctrl-C (--call CMD calls it)", plugin.name()));
     }
     let reason = plugin.wait_closed(Duration::MAX);
     let failed = |error: io::Error| Failure::new(Outcome::Died, error);

@@ -105,6 +105,12 @@ fn not_found(name: &str, path: &Path, error: FindError) -> Failure {
             Outcome::NotStarted,
             format!("{path:?} is a directory: name the executable file inside it"),
         ),
+        FindError::NotFound { similar: Some(similar), .. } => Failure::message(
+            Outcome::NotFound,
+            format!(
+                "no plugin {name:?}, did you mean {similar:?}? A file is named with a slash, as in ./{name}"
+            ),
+        ),
         FindError::NotFound { .. } => {
             let hint = format!(
                 "{error}; a file is named with a slash, as in ./{name}, and `pipeplug list` shows what is found by name"

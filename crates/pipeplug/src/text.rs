@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::os::fd::AsFd;
 
 /// So many characters of data are shown; the rest is counted.
 const DATA_SHOWN: usize = 160;
@@ -44,18 +45,18 @@ impl fmt::Display for Data<'_> {
     }
 }
 
-/// Cuts text into lines of at most `width` characters, between words; a longer word has its own line.
+/// Cuts text into lines of at most `width` characters, at spaces; a longer word has its own line.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
-    let mut used = 0;
-    for word in text.split_whitespace() {
+    let (mut used, mut is_first) = (0, true);
+    for word in text.split(' ') {
         let len = word.chars().count();
-        if used > 0 && used + 1 + len > width {
+        if !is_first && used + 1 + len > width {
             lines.push(String::new());
-            used = 0;
+            (used, is_first) = (0, true);
         }
         if let Some(line) = lines.last_mut() {
-            if used > 0 {
+            if !std::mem::replace(&mut is_first, false) {
                 line.push(' ');
                 used += 1;
             }
@@ -66,10 +67,9 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The width of the terminal that stdout is; `None` where it is none, and lines are not cut.
-pub(crate) fn columns() -> Option<usize> {
-    terminal_size::terminal_size_of(std::io::stdout())
-        .map(|(terminal_size::Width(columns), _)| columns.into())
+/// The width of the terminal that `stream` is; `None` where it is none, and lines are not cut.
+pub(crate) fn columns(stream: impl AsFd) -> Option<usize> {
+    terminal_size::terminal_size_of(stream).map(|(terminal_size::Width(columns), _)| columns.into())
 }
 
 /// A path with the home directory as `~`, for people.
@@ -121,6 +121,7 @@ mod tests {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("a incomprehensible b", 5), ["a", "incomprehensible", "b"]);
         assert_eq!(wrap("", 5), [""]);
+        assert_eq!(wrap("a  b", 5), ["a  b"], "what is quoted keeps its spaces");
     }
 
     #[test]

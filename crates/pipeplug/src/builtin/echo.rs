@@ -64,8 +64,11 @@ fn answer(main: &Main, incoming: &mut Incoming, counted: &AtomicU64) -> Result<R
             let (command, data) = command_and_data(incoming.text()?);
             Ok(main.notify(command, data)?.into())
         }
-        _ => Err(format!("{}; {HELP}", incoming.unknown().err().map_or_else(String::new, |e| e.to_string()))
-            .into()),
+        _ => Err(format!(
+            "{}; it knows {HELP}",
+            incoming.unknown().err().map_or_else(String::new, |e| e.to_string())
+        )
+        .into()),
     }
 }
 

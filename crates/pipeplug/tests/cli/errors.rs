@@ -16,6 +16,7 @@ fn wrong_options_are_explained() {
         &["run", "--call", "echo", "@echo"],
         "tip: PLUGIN comes first; what follows --call CMD is its DATA",
     );
+    usage(&["run", "@echo", "--call", "echo", "a", "b"], "tip: DATA of several words stands in quotes");
     usage(&["run", "@echo", "--timeout", "3x"], "unknown unit \"x\"; write a time as 500ms, 2s, 1m or 1h");
     usage(&["run", "@echo", "--timeout", "0"], "a time of 0 is over before anything happens");
     usage(&["run", "@echo", "--limit-buffer", "1T"], "unknown unit \"T\"; write a size as 4096, 64K");

@@ -1,5 +1,7 @@
 //! The program as its users see it: what is on stdout, on stderr, and what it exits with.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 mod data;
 mod ends;
