@@ -40,7 +40,7 @@ fn state<'a>(entries: &'a [Entry], path: &Path) -> &'a EntryState {
 
 #[test]
 fn the_usual_places_come_in_their_order() {
-    let env = [("PIPEPLUG_PATH", "/b:/a"), ("XDG_DATA_HOME", "/data"), ("HOME", "/home/u")];
+    let env = [("PIPEPLUG_PATH", "/b:/a"), ("XDG_DATA_HOME", "/data"), ("HOME", "/users/u")];
     assert_eq!(
         in_env("editor", &env).dirs(),
         paths(&[
@@ -52,9 +52,9 @@ fn the_usual_places_come_in_their_order() {
         ])
     );
     assert_eq!(
-        in_env("pipeplug", &[("HOME", "/home/u")]).dirs(),
+        in_env("pipeplug", &[("HOME", "/users/u")]).dirs(),
         paths(&[
-            "/home/u/.local/share/pipeplug/plugins",
+            "/users/u/.local/share/pipeplug/plugins",
             "/usr/local/lib/pipeplug/plugins",
             "/usr/lib/pipeplug/plugins"
         ])
