@@ -98,9 +98,9 @@ fn tip(error: &clap::Error) -> Option<&'static str> {
         {
             Some("PLUGIN comes first; what follows --call CMD is its DATA")
         }
-        (ErrorKind::UnknownArgument, ContextValue::String(word)) if !word.starts_with('-') => Some(
-            "DATA of several words stands in quotes: --call CMD 'two words'; the plugin's own ARGS follow --",
-        ),
+        (ErrorKind::UnknownArgument, ContextValue::String(word)) if !word.starts_with('-') => {
+            Some("DATA of several words stands in quotes; the plugin's own ARGS follow --")
+        }
         _ => None,
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use pipeplug_host::net::wire::Format;
 use pipeplug_host::{Output, Plugin, Stopped, WaitStatus};
 use serde_json::{Map, Value, json};
 
-use crate::base64;
 use crate::exit::Failure;
 
 /// The part of the help that says what the JSON is.
@@ -123,7 +124,7 @@ fn failed(failure: &Failure) -> Map<String, Value> {
 fn insert_data(fields: &mut Map<String, Value>, data: &[u8]) {
     match std::str::from_utf8(data) {
         Ok(text) => fields.insert("data".into(), text.into()),
-        Err(_) => fields.insert("data_base64".into(), base64::encode(data).into()),
+        Err(_) => fields.insert("data_base64".into(), BASE64.encode(data).into()),
     };
 }
 

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod answers;
-mod base64;
 mod builtin;
 mod cli;
 mod data;

@@ -104,7 +104,7 @@ impl Report {
                 self.put(&[data, newline]);
                 if self.verbosity >= Verbosity::Detailed {
                     let (command, time) = (Escaped(command), took(*time));
-                    self.say(Role::Note, &format_args!("{command}: {} bytes after {time}", data.len()));
+                    self.say(Role::Note, &format_args!("{command}: reply of {} B after {time}", data.len()));
                 }
             }
             Event::Failed(failure) => say_failure(self.paint, failure),

@@ -36,11 +36,11 @@ impl fmt::Display for Data<'_> {
             return Ok(());
         }
         let Ok(text) = std::str::from_utf8(self.0) else {
-            return write!(f, " ({} bytes, not UTF-8)", self.0.len());
+            return write!(f, " ({} B, not UTF-8)", self.0.len());
         };
         match text.char_indices().nth(DATA_SHOWN) {
             None => write!(f, " \"{}\"", Escaped(text)),
-            Some((end, _)) => write!(f, " \"{}…\" ({} bytes)", Escaped(&text[..end]), self.0.len()),
+            Some((end, _)) => write!(f, " \"{}…\" ({} B)", Escaped(&text[..end]), self.0.len()),
         }
     }
 }
@@ -107,12 +107,9 @@ mod tests {
     fn data_is_quoted_or_counted() {
         assert_eq!(Data(b"").to_string(), "");
         assert_eq!(Data(b"a\nb").to_string(), " \"a\\nb\"");
-        assert_eq!(Data(&[0xff, 0]).to_string(), " (2 bytes, not UTF-8)");
+        assert_eq!(Data(&[0xff, 0]).to_string(), " (2 B, not UTF-8)");
         let long = "ü".repeat(DATA_SHOWN + 1);
-        assert_eq!(
-            Data(long.as_bytes()).to_string(),
-            format!(" \"{}…\" (322 bytes)", "ü".repeat(DATA_SHOWN))
-        );
+        assert_eq!(Data(long.as_bytes()).to_string(), format!(" \"{}…\" (322 B)", "ü".repeat(DATA_SHOWN)));
         assert!(!Data("x".repeat(DATA_SHOWN).as_bytes()).to_string().contains('…'));
     }
 
