@@ -1,6 +1,6 @@
 //! Plugins that die, hang, or are interrupted, and readers of stdout that go away.
 
-use std::io::pipe;
+use std::io::{Write, pipe};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -235,7 +235,9 @@ fn an_interrupt_ends_a_start() {
 fn an_interrupt_while_stdin_is_read_ends_it() {
     let mut run = pipeplug(["run", "@echo", "--call", "echo", "@-"]);
     let mut child = run.command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let stdin = child.stdin.take().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // More than a pipe holds: once it is written, the program is reading.
+    stdin.write_all(&vec![b'x'; 1 << 20]).unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT)
         .unwrap();
     assert_eq!(wait(child), None, "it is the signal itself that ends it");

@@ -1,10 +1,12 @@
 //! `pipeplug list`.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{MIRROR, Place, Run, pipeplug};
+use crate::common::{MIRROR, Place, Run, is_gone, pipeplug};
 
 /// Two places: a plugin in each format, a broken one, one that is no executable; and another of the first's name.
 struct Places {
@@ -86,6 +88,19 @@ fn without_metadata_nothing_is_started() {
     assert!(!mark.exists());
     place.pipeplug(["list"]).run().exits(0);
     assert!(mark.exists(), "with metadata it is started");
+}
+
+#[test]
+fn an_interrupt_ends_what_was_started() {
+    let place = Place::new();
+    let fifo = place.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    place.executable("pipeplug-slow", &format!("#!/bin/sh\necho $$ >'{}'\nexec sleep 600\n", fifo.display()));
+    let run = place.pipeplug(["list", "--json"]).watch();
+    let pid = std::fs::read_to_string(&fifo).unwrap().trim().parse().unwrap();
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.code(), Some(130));
+    assert!(is_gone(pid));
 }
 
 #[test]

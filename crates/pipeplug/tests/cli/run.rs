@@ -167,7 +167,7 @@ fn details_are_told_on_request() {
     let ran = pipeplug(["run", "@echo", "-v", "--call", "echo", "abc"]).run().exits(0).prints("abc");
     ran.says("pipeplug: echo runs after ")
         .says("pipeplug:   Description: ")
-        .says("pipeplug: echo: 3 bytes after ")
+        .says("pipeplug: echo: reply of 3 B after ")
         .says("pipeplug: echo: stopped when asked, exit status 0\n");
     pipeplug(["run", "@echo", "-vv", "--call", "echo", "abc"]).run().exits(0).prints("abc").says("DEBUG");
 }
