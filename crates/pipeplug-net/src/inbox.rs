@@ -377,7 +377,9 @@ impl Core {
                 return;
             }
             // As many again as there are, so that a thousand sleepers are served within some ticks.
-            let stalled = inbox.begun == begun && !core.events.pool().is_saturated();
+            let pool = core.events.pool();
+            let exhausted = pool.exhausted().filter(|_| inbox.begun == begun);
+            let stalled = inbox.begun == begun && exhausted.is_none() && !pool.is_saturated();
             let more = if stalled { inbox.running.max(1).min(limit - limit.min(inbox.running)) } else { 0 };
             let more = more.min(inbox.jobs.len());
             inbox.running += more;
@@ -385,6 +387,10 @@ impl Core {
             drop(inbox);
             for _ in 0..more {
                 core.seat();
+            }
+            if let Some(exhausted) = exhausted {
+                // They came while a place in the line was taken that no thread comes to.
+                core.refuse_waiting(exhausted);
             }
             core.watch_for_stall(begun);
         });

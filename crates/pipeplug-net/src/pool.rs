@@ -92,10 +92,15 @@ impl Pool {
         !lock(&self.state).queue.is_empty()
     }
 
-    /// Whether work waits, and no further thread can be started for it.
+    /// Whether work waits for a thread that will be free when its handler returns.
     pub(crate) fn is_saturated(&self) -> bool {
         let state = lock(&self.state);
-        !state.queue.is_empty() && state.idle == 0 && state.threads >= self.limit
+        !state.queue.is_empty() && state.is_full(self.limit) && state.blocked < state.threads
+    }
+
+    /// Whether every thread there may be waits for a call of its own.
+    pub(crate) fn exhausted(&self) -> Option<Exhausted> {
+        lock(&self.state).exhausted(self.limit)
     }
 
     /// Idle threads end; busy ones when they are done.
@@ -150,9 +155,7 @@ impl Pool {
     fn thread_blocked(&self) -> Option<(Exhausted, Vec<Arc<Core>>)> {
         let mut state = lock(&self.state);
         state.blocked += 1;
-        if state.idle > 0 || state.threads < self.limit || state.blocked < state.threads {
-            return None;
-        }
+        let exhausted = state.exhausted(self.limit)?;
         let stranded: Vec<_> = state
             .queue
             .iter()
@@ -161,11 +164,21 @@ impl Pool {
                 Work::Once(_) => None,
             })
             .collect();
-        (!stranded.is_empty()).then_some((Exhausted { limit: state.threads }, stranded))
+        (!stranded.is_empty()).then_some((exhausted, stranded))
     }
 
     fn thread_resumed(&self) {
         lock(&self.state).blocked -= 1;
+    }
+}
+
+impl State {
+    fn is_full(&self, limit: usize) -> bool {
+        self.idle == 0 && self.threads >= limit
+    }
+
+    fn exhausted(&self, limit: usize) -> Option<Exhausted> {
+        (self.is_full(limit) && self.blocked >= self.threads).then_some(Exhausted { limit: self.threads })
     }
 }
 

@@ -131,6 +131,29 @@ fn refused_requests_are_credited() {
     }
 }
 
+/// The first refusal leaves the connection's place in the line taken, behind a thread that waits for the second.
+#[test]
+fn every_request_that_no_thread_is_left_for_is_refused() {
+    let _watchdog = watchdog();
+    let (host_loop, guest_loop) = (EventLoop::with_handler_threads(1).unwrap(), EventLoop::new().unwrap());
+    let mut options = Options::default();
+    options.handlers = NonZeroUsize::MIN;
+    let (_host, guest) = pair_on(
+        (&host_loop, &guest_loop),
+        &options,
+        Way::PLAIN,
+        |incoming: &mut Incoming| Ok(incoming.connection().call("mid", "")?.into()),
+        |incoming: &mut Incoming| {
+            for _ in 0..10 {
+                let error = incoming.connection().call("inner", "").unwrap_err().to_string();
+                assert!(error.contains("handler threads"), "{error}");
+            }
+            Ok("refused ten times".into())
+        },
+    );
+    assert_eq!(guest.call("outer", "").unwrap(), "refused ten times");
+}
+
 #[test]
 fn requests_over_the_overrun_are_credited() {
     let _watchdog = watchdog();
