@@ -251,7 +251,7 @@ fn conclude(
         (None, Ok(_), Ok(stopped)) if ended_badly(stopped) => {
             let Stopped { status, by, .. } = stopped;
             let when =
-                if *by == StoppedBy::Itself { "has ended by itself" } else { "did not stop as it should" };
+                if *by == StoppedBy::Stop { "did not stop as it should" } else { "has ended by itself" };
             Err(Failure::message(Outcome::Died, format!("{name} {when}: {status}")))
         }
         (None, result, _) => result,
@@ -269,8 +269,14 @@ fn conclude(
 
 /// Whether it crashed or failed of its own, and was not merely forced.
 fn ended_badly(stopped: &Stopped) -> bool {
-    let by_itself = matches!(stopped.by, StoppedBy::Itself | StoppedBy::Stop);
-    by_itself && !stopped.status.success() && stopped.status != WaitStatus::Unknown
+    match stopped.by {
+        StoppedBy::Itself | StoppedBy::Stop => {
+            !stopped.status.success() && stopped.status != WaitStatus::Unknown
+        }
+        // Its own death may have closed the pipe. One that lives on and loses its host exits with what it likes.
+        StoppedBy::EndOfFile => matches!(stopped.status, WaitStatus::Signaled { .. }),
+        _ => false,
+    }
 }
 
 /// Ends the connection where the plugin reads so little that sending takes longer than `--timeout`: the calls that

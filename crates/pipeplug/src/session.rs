@@ -1,8 +1,6 @@
-//! A plugin from its start to its end, and everything that it wrote shown in between.
+//! A plugin from its start to its end, with everything that it writes shown.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use pipeplug_host::net::wire::Format;
@@ -16,9 +14,8 @@ use crate::start::StartArgs;
 use crate::target::Target;
 use crate::text::Escaped;
 
-/// How long what the plugin wrote to stderr may take to be shown once it has ended; only a process that it left behind
-/// with the descriptor makes this wait.
-const LINES_PATIENCE: Duration = Duration::from_secs(1);
+/// How long what a plugin that has ended told and asked may take to be shown.
+const HANDLERS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A plugin that runs.
 pub(crate) struct Session {
@@ -26,12 +23,8 @@ pub(crate) struct Session {
     format: Format,
     /// From the start of its process to its answer to the first request.
     took: Duration,
-    lines: Lines,
     halt: Halt,
 }
-
-/// Tells when the last line of the plugin has been shown: what shows them holds the other end, and is dropped then.
-struct Lines(Receiver<Infallible>);
 
 impl Session {
     /// Starts it.
@@ -53,8 +46,6 @@ impl Session {
             report.note(format_args!("{} was passed over: {problem}", Escaped(&path)));
         }
         let builder = target.builder().map_err(|error| Failure::new(Outcome::NotStarted, error))?;
-        let (shows, lines) = channel();
-        let lines = Lines(lines);
         let builder = args.apply(builder).handler(request);
         let builder = builder.on_spawn({
             let halt = halt.clone();
@@ -62,22 +53,17 @@ impl Session {
         });
         let builder = builder.on_line({
             let report = Arc::clone(report);
-            move |output, line| {
-                let _held: &std::sync::mpsc::Sender<Infallible> = &shows;
-                report.show(&Event::Line { output, line });
-            }
+            move |output, line| report.show(&Event::Line { output, line })
         });
         let begun = Instant::now();
         match builder.start() {
             Ok(plugin) => {
                 halt.started(plugin.pid());
                 let took = begun.elapsed();
-                Ok(Self { plugin, format: args.format(), took, lines, halt: halt.clone() })
+                Ok(Self { plugin, format: args.format(), took, halt: halt.clone() })
             }
             Err(error) => {
-                drop(builder);
                 halt.forget();
-                lines.wait();
                 Err(halt.failure().unwrap_or_else(|| error.into()))
             }
         }
@@ -93,23 +79,15 @@ impl Session {
     /// As for [`Plugin::stop`].
     ///
     /// # Blocking
-    /// For all grace times together at most, and a second more.
+    /// As for [`Plugin::stop`], and a second more.
     pub(crate) fn end(self) -> Result<Stopped, StopError> {
-        let Self { plugin, lines, halt, .. } = self;
-        let mut stopped = plugin.stop();
-        let elsewhere = halt.forget();
+        let mut stopped = self.plugin.stop();
+        // What it told and asked last is still being shown; no end of the connection is no reason to wait for ever.
+        let _ = self.plugin.wait_closed(HANDLERS_PATIENCE);
+        let elsewhere = self.halt.forget();
         if let Ok(stopped) = &mut stopped {
             stopped.by = stopped.by.max(elsewhere);
         }
-        drop(plugin);
-        lines.wait();
         stopped
-    }
-}
-
-impl Lines {
-    fn wait(&self) {
-        // Nothing is ever sent: it ends with the sender, or when the time is over, and then so do we.
-        let _ = self.0.recv_timeout(LINES_PATIENCE);
     }
 }
