@@ -57,8 +57,9 @@ impl Exit {
             self.say(&format!("stopped with handlers still at work after {:?}", self.grace));
         }
         connection.close();
-        // The host closes its side in answer; where it does not, the grace time is all it gets.
-        let _ = connection.wait_closed(left());
+        // Until it is written. Not until the host closes its side in answer: what it runs for this plugin, which keeps
+        // it from closing, may be what waits for this process to end.
+        let _ = connection.wait_idle(left());
         self.finish(0);
     }
 
@@ -81,9 +82,20 @@ impl Exit {
         }
     }
 
-    /// The connection is at its end and every handler has returned.
-    pub(crate) fn closed(&self, reason: &CloseReason) {
-        let stopping = self.lock().stopping;
+    /// Nothing comes from the host any more and every handler has returned. It may still read their answers, as the end
+    /// of a pipeline does.
+    ///
+    /// # Blocking
+    /// Until those are written, at most for what is left of the grace time.
+    pub(crate) fn closed(&self, reason: &CloseReason, connection: Option<&Connection>) {
+        let (stopping, deadline) = {
+            let mut state = self.lock();
+            (state.stopping, self.set_deadline(&mut state))
+        };
+        if let Some(connection) = connection {
+            // Where the time is over there is nothing to be done.
+            let _ = connection.wait_idle(deadline.saturating_duration_since(Instant::now()));
+        }
         if stopping {
             return self.finish(0);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::Deref;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use pipeplug_net::wire::command;
 use pipeplug_net::{
@@ -22,7 +22,7 @@ use crate::metadata::{Own, parse_host};
 #[derive(Clone)]
 #[must_use = "a plugin whose main returns ends: call wait()"]
 pub struct Main {
-    connection: Connection,
+    connection: Arc<Connection>,
     shared: Arc<Shared>,
 }
 
@@ -32,11 +32,14 @@ pub(crate) struct Shared {
     exit: Exit,
     request: Box<dyn Request>,
     host: OnceLock<BTreeMap<String, String>>,
+    /// What the handles hold; gone once they are all dropped, which closes the connection.
+    connection: OnceLock<Weak<Connection>>,
 }
 
 impl Shared {
     pub(crate) fn new(args: Vec<OsString>, own: Own, exit: Exit, request: impl Request) -> Arc<Self> {
-        Arc::new(Self { args, own, exit, request: Box::new(request), host: OnceLock::new() })
+        let (host, connection) = (OnceLock::new(), OnceLock::new());
+        Arc::new(Self { args, own, exit, request: Box::new(request), host, connection })
     }
 }
 
@@ -49,7 +52,10 @@ impl Main {
         shared: Arc<Shared>,
     ) -> Result<Self, ConnectError> {
         let answer = Answer { shared: Arc::clone(&shared) };
-        let connection = events.connect(reader, writer, options, answer)?;
+        let connection = Arc::new(events.connect(reader, writer, options, answer)?);
+        if shared.connection.set(Arc::downgrade(&connection)).is_err() {
+            unreachable!("a plugin connects once");
+        }
         Ok(Self { connection, shared })
     }
 
@@ -113,7 +119,10 @@ impl Answer {
 
 impl Handler for Answer {
     fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        let main = Main { connection: incoming.connection().clone(), shared: Arc::clone(&self.shared) };
+        // The connection may be quicker than who made it.
+        let connection = self.shared.connection.wait().upgrade();
+        let connection = connection.unwrap_or_else(|| Arc::new(incoming.connection().clone()));
+        let main = Main { connection, shared: Arc::clone(&self.shared) };
         if incoming.command() == command::GET_METADATA && !incoming.is_one_way() {
             return Ok(self.metadata(&main, incoming));
         }
@@ -134,6 +143,6 @@ impl Handler for Answer {
     }
 
     fn closed(&self, reason: &Arc<CloseReason>) {
-        self.shared.exit.closed(reason);
+        self.shared.exit.closed(reason, self.shared.connection.wait().upgrade().as_deref());
     }
 }
