@@ -205,13 +205,20 @@ impl Lines {
 impl State {
     fn take(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            self.partial.extend_from_slice(&bytes[..end]);
+            self.add(&bytes[..end]);
+            if self.partial.last() == Some(&b'\r') {
+                self.partial.pop();
+            }
             self.line();
             bytes = &bytes[end + 1..];
         }
+        self.add(bytes);
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
         self.partial.extend_from_slice(bytes);
-        while self.partial.len() >= LINE_MAX {
-            let rest = self.partial.split_off(LINE_MAX);
+        while self.partial.len() > LINE_MAX {
+            let rest = self.partial.split_off(cut(&self.partial));
             self.line();
             self.partial = rest;
         }
@@ -238,8 +245,13 @@ impl State {
 }
 
 fn text(bytes: &[u8]) -> String {
-    let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Where to cut what is longer than a piece may be: not within a character, which has four bytes at the most.
+fn cut(bytes: &[u8]) -> usize {
+    let begins_character = |at: &usize| bytes[*at] & 0b1100_0000 != 0b1000_0000;
+    (LINE_MAX - 3..=LINE_MAX).rev().find(begins_character).unwrap_or(LINE_MAX)
 }
 
 #[cfg(test)]
@@ -275,7 +287,38 @@ mod tests {
         for _ in 0..3 {
             state.take(&vec![b'x'; LINE_MAX]);
         }
-        assert_eq!(state.waiting.len(), 3);
-        assert!(state.partial.is_empty());
+        assert_eq!(state.waiting.len(), 2);
+        assert_eq!(state.partial.len(), LINE_MAX);
+    }
+
+    #[test]
+    fn a_line_is_cut_the_same_however_it_comes_and_not_within_a_character() {
+        for (ahead, character) in [(0, "x"), (0, "é"), (1, "é"), (1, "€"), (2, "😀"), (3, "😀")] {
+            let line = "x".repeat(ahead) + &character.repeat(2 * LINE_MAX);
+            let mut whole = state(0);
+            whole.take(format!("{line}\nnext\n").as_bytes());
+            let mut pieces = state(0);
+            format!("{line}\nnext\n").as_bytes().chunks(1000).for_each(|bytes| pieces.take(bytes));
+            assert_eq!(whole.waiting, pieces.waiting, "{ahead} {character}");
+            assert_eq!(whole.waiting.pop_back().as_deref(), Some("next"));
+            assert!(whole.waiting.make_contiguous().concat() == line, "{ahead} {character}");
+            whole.waiting.pop_back();
+            assert!(whole.waiting.iter().all(|piece| piece.len() <= LINE_MAX && piece.len() > LINE_MAX - 4));
+        }
+    }
+
+    #[test]
+    fn a_line_as_long_as_a_piece_is_one_line() {
+        let mut state = state(0);
+        state.take(&vec![b'x'; LINE_MAX]);
+        state.take(b"\n");
+        assert_eq!(state.waiting.len(), 1);
+    }
+
+    #[test]
+    fn bytes_that_are_no_characters_are_cut_too() {
+        let mut state = state(0);
+        state.take(&vec![0x80; 3 * LINE_MAX]);
+        assert_eq!(state.waiting.len(), 2);
     }
 }
