@@ -1,0 +1,232 @@
+//! A plugin for tests: `misbehave <how> [more…]`, and then what each command asks of it.
+
+use std::error::Error;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use pipeplug_guest::net::Options;
+use pipeplug_guest::net::wire::Format;
+use pipeplug_guest::{Guest, HandlerError, Incoming, Main, OnEnd, Reply};
+
+/// What happened, in its order.
+static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+fn main() -> ExitCode {
+    let guest = Guest::new().name("misbehave").request(request);
+    // The numbers of descriptors are all digits, and no way to misbehave is.
+    let own: Vec<String> =
+        std::env::args().skip(1).skip_while(|arg| arg.bytes().all(|b| b.is_ascii_digit())).collect();
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    match own[..] {
+        // Its metadata is the builder's.
+        [] | ["plain", ..] => with_metadata(guest).register().wait(),
+        // Its metadata is the call-back's, which gives the second argument.
+        ["asked", metadata] => {
+            let metadata = metadata.to_owned();
+            let answer = move |main: &Main, incoming: &mut Incoming| match incoming.command() {
+                "GetMetadata" => Ok(metadata.as_str().into()),
+                _ => request(main, incoming),
+            };
+            guest.request(answer).register().wait()
+        }
+        ["calls-from-start", times] => {
+            let times = times.parse().unwrap_or(1);
+            guest.start(move |main: &Main| calls_from_start(main, times)).register().wait()
+        }
+        ["start-fails"] => guest.start(|_: &Main| Err("the database is locked".into())).register().wait(),
+        ["start-fails-late"] => {
+            with_metadata(guest)
+                .start(|main: &Main| {
+                    // Not ahead of the host's first call, which is held back.
+                    main.call("go-on", "")?;
+                    Err("the database is locked".into())
+                })
+                .register()
+                .wait()
+        }
+        ["classic"] => with_metadata(guest).format(Format::Classic).register().wait(),
+        ["grace", millis] => with_metadata(guest).grace(millis_of(millis)).register().wait(),
+        // Works on and never waits: the runtime ends it.
+        ["busy-main", ..] => {
+            let _main = with_metadata(guest).grace(Duration::from_millis(100)).register();
+            loop {
+                thread::sleep(Duration::from_secs(60));
+            }
+        }
+        // Goes on without a host, and says so in a file.
+        ["stays", file] => {
+            let main = with_metadata(guest).on_end(OnEnd::Stay).register();
+            while main.close_reason().is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            // For longer than the end of the process would take.
+            thread::sleep(Duration::from_millis(200));
+            write(file, "stayed");
+            ExitCode::from(42)
+        }
+        // Tells in a file that main's destructors ran.
+        ["with-guard", file] => {
+            let _guard = Guard(file.to_owned());
+            with_metadata(guest).grace(Duration::from_millis(100)).register().wait()
+        }
+        ["one-at-a-time", window] => {
+            let mut options = Options::default();
+            options.window = window.parse().unwrap_or(1);
+            options.handlers = std::num::NonZeroUsize::MIN;
+            with_metadata(guest).options(options).register().wait()
+        }
+        _ => {
+            eprintln!("misbehave: unknown way to misbehave: {own:?}");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn with_metadata<S, R>(guest: Guest<S, R>) -> Guest<S, R>
+where
+    S: pipeplug_guest::Start,
+    R: pipeplug_guest::Request,
+{
+    guest.metadata("Description", "misbehaves").metadata("Cmd", "misbehave")
+}
+
+/// Writes a line in a file when it is dropped.
+struct Guard(String);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        write(&self.0, "dropped");
+    }
+}
+
+/// A plugin whose file cannot be written has no other way to tell.
+fn write(file: &str, text: &str) {
+    if let Err(error) = fs::write(file, text) {
+        eprintln!("misbehave: {file}: {error}");
+    }
+}
+
+fn calls_from_start(main: &Main, times: usize) -> Result<(), HandlerError> {
+    for i in 0..times {
+        let reply = main.call("double", i.to_string())?;
+        if reply != (2 * i).to_string() {
+            return Err(format!("the double of {i} is not {reply}").into());
+        }
+    }
+    // Time for what the host has sent meanwhile to come in too early.
+    thread::sleep(Duration::from_millis(50));
+    saw("start is done");
+    Ok(())
+}
+
+fn saw(what: &str) {
+    if let Ok(mut seen) = SEEN.lock() {
+        seen.push(what.to_owned());
+    }
+}
+
+fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+    let command = incoming.command().to_owned();
+    let text = String::from_utf8_lossy(incoming.buffer()).into_owned();
+    match command.as_str() {
+        // What came, and in which order.
+        "echo" => Ok(incoming.take_buffer().into()),
+        "saw" => {
+            saw(&text);
+            Ok(Reply::empty())
+        }
+        "seen" => Ok(SEEN.lock().map_or_else(|_| String::new(), |seen| seen.join("\n")).into()),
+        "count" => {
+            COUNT.fetch_add(1, Ordering::SeqCst);
+            Ok(Reply::empty())
+        }
+        "counted" => Ok(COUNT.load(Ordering::SeqCst).to_string().into()),
+
+        // What it was started with.
+        "args" => Ok(all_args(main).into()),
+        "arg0" => Ok(std::env::args().next().unwrap_or_default().into()),
+        "env" => Ok(std::env::var(&text).unwrap_or_else(|_| "unset".into()).into()),
+        "cwd" => Ok(std::env::current_dir()?.display().to_string().into()),
+        "host-says" => Ok(main.host().get(&text).cloned().unwrap_or_default().into()),
+
+        // Time.
+        "sleep" => {
+            thread::sleep(millis_of(&text));
+            Ok(text.into())
+        }
+        "slow-count" => {
+            thread::sleep(Duration::from_micros(30));
+            COUNT.fetch_add(1, Ordering::SeqCst);
+            Ok(Reply::empty())
+        }
+        "never" => loop {
+            thread::park();
+        },
+
+        // The other way.
+        "call-host" => Ok(main.call(&text, "from the guest")?.into()),
+        "notify-host" => {
+            main.notify(&text, "from the guest")?;
+            Ok(Reply::empty())
+        }
+        "panic" => panic!("{text}"),
+
+        // Standard input and output.
+        "print" => print_lines(&text),
+        "err-lines" => err_lines(&text),
+        "err-bytes" => {
+            io::stderr().write_all(incoming.buffer())?;
+            Ok(Reply::empty())
+        }
+        "read-stdin" => {
+            let mut bytes = Vec::new();
+            let read = io::stdin().read_to_end(&mut bytes)?;
+            Ok(read.to_string().into())
+        }
+        "sh" => Ok(shell(&text)?.into()),
+        "sh-prints" => {
+            let status = Command::new("/bin/sh").args(["-c", &text]).status()?;
+            Ok(status.to_string().into())
+        }
+
+        // The end.
+        "exit" => std::process::exit(text.parse()?),
+        "abort" => std::process::abort(),
+        _ => incoming.unknown(),
+    }
+}
+
+fn all_args(main: &Main) -> String {
+    main.args().iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+fn millis_of(text: &str) -> Duration {
+    Duration::from_millis(text.parse().unwrap_or(0))
+}
+
+fn print_lines(count: &str) -> Result<Reply, HandlerError> {
+    for i in 0..count.parse::<usize>()? {
+        println!("printed line {i}");
+    }
+    Ok(Reply::empty())
+}
+
+fn err_lines(count: &str) -> Result<Reply, HandlerError> {
+    let mut stderr = io::BufWriter::new(io::stderr());
+    for i in 0..count.parse::<usize>()? {
+        writeln!(stderr, "line {i}")?;
+    }
+    stderr.flush()?;
+    Ok(Reply::empty())
+}
+
+/// What a shell of its own prints.
+fn shell(script: &str) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+    Ok(Command::new("/bin/sh").args(["-c", script]).output()?.stdout)
+}

@@ -1,0 +1,25 @@
+//! Tests of host and guest together, over real processes.
+//!
+//! The tests are in `tests/`: `together` holds what can run at the same time in one process, `alone` what counts the
+//! descriptors, threads, children or memory of its own process. Two programs help: `misbehave` is a plugin that does
+//! on command what plugins should not, and `lonely-host` a host that can be killed. What knows no protocol at all is
+//! a [`Script`].
+
+mod chunks;
+mod processes;
+mod script;
+
+pub use chunks::{chunk, one_way, read_chunk, request};
+pub use processes::{
+    HostFootprint, children_of, descriptors, eventually, is_running, is_zombie, memory_peak, send, threads,
+    wait_exit,
+};
+pub use script::Script;
+
+use std::time::Duration;
+
+/// Far more than anything here takes; only a hang runs into it.
+pub const LONG: Duration = Duration::from_secs(30);
+
+/// What counts as soon on a busy machine.
+pub const SOON: Duration = Duration::from_secs(1);

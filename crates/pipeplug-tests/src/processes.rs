@@ -1,0 +1,162 @@
+//! What the system knows of processes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::{Child, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::LONG;
+
+/// Waits until `condition` holds, and fails the test where it never does.
+///
+/// # Panics
+/// Then.
+#[track_caller]
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sends a signal to a process, which must be there.
+///
+/// # Panics
+/// Where it is not.
+#[track_caller]
+pub fn send(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).expect("the process is there");
+}
+
+/// Waits for a child of a test, and kills it where it never ends.
+///
+/// # Panics
+/// Where it had to be killed.
+#[track_caller]
+pub fn wait_exit(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            return status;
+        }
+        if Instant::now() >= deadline {
+            // The assertion below is what counts.
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the process did not end");
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The fields of `/proc/<pid>/stat` from the state on.
+fn stat(pid: i32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name ahead of them may hold blanks and brackets.
+    let (_, rest) = stat.rsplit_once(')')?;
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Whether there is such a process, and it has not ended.
+#[must_use]
+pub fn is_running(pid: i32) -> bool {
+    stat(pid).is_some_and(|stat| !matches!(stat[0].as_str(), "Z" | "X"))
+}
+
+/// Whether there is such a process, which has ended and was not waited for.
+#[must_use]
+pub fn is_zombie(pid: i32) -> bool {
+    stat(pid).is_some_and(|stat| stat[0] == "Z")
+}
+
+/// The processes, zombies too, whose parent that is.
+///
+/// # Panics
+/// Where there is no `/proc`.
+#[must_use]
+pub fn children_of(parent: u32) -> BTreeSet<i32> {
+    let parent = parent.to_string();
+    fs::read_dir("/proc")
+        .expect("there is a /proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| stat(*pid).is_some_and(|stat| stat[1] == parent))
+        .collect()
+}
+
+/// How many descriptors this process has.
+///
+/// # Panics
+/// Where there is no `/proc`.
+#[must_use]
+pub fn descriptors() -> usize {
+    // One of them is the directory itself.
+    fs::read_dir("/proc/self/fd").expect("there is a /proc").count() - 1
+}
+
+/// How many threads of this process have a name that begins with that; all with `""`.
+///
+/// # Panics
+/// Where there is no `/proc`.
+#[must_use]
+pub fn threads(name: &str) -> usize {
+    fs::read_dir("/proc/self/task")
+        .expect("there is a /proc")
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("comm")).ok())
+        .filter(|comm| comm.starts_with(name))
+        .count()
+}
+
+/// The most memory that the process ever had, in bytes.
+///
+/// # Panics
+/// Where there is no such process.
+#[must_use]
+pub fn memory_peak(pid: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it has memory");
+    let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+    kib * 1024
+}
+
+/// What this process has of which a plugin that is gone may leave nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFootprint {
+    children: BTreeSet<i32>,
+    descriptors: usize,
+    /// Threads that wait for one process, as portable builds have them. Those of the loop and its pool come and go.
+    waiters: usize,
+}
+
+impl HostFootprint {
+    /// What there is now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self {
+            children: children_of(std::process::id()),
+            descriptors: descriptors(),
+            waiters: threads("wait-") + threads("reap-"),
+        }
+    }
+
+    /// Waits until there is no more than there was: what a thread of the loop still lets go of takes a moment.
+    ///
+    /// # Panics
+    /// Where something stays.
+    #[track_caller]
+    pub fn assert_restored(&self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let now = Self::now();
+            if now == *self {
+                return;
+            }
+            assert!(Instant::now() < deadline, "something is left: {now:?}, before there was {self:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Plugins made of shell scripts: they do with their descriptors what no library would.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use pipeplug_host::{Builder, Plugin};
+use tempfile::TempDir;
+
+/// Answers the first request of a host that speaks the standard format with an empty object.
+///
+/// It reads the first byte only: the host's first request has the id 1. It has to read that much, since an answer ahead
+/// of the request is none.
+const ANSWER: &str = r"head -c 1 <&3 >/dev/null; printf '1\0003\00011\000GetMetadata\0002\000{}' >&4";
+
+/// A directory with one executable script in it, `plugin`, and whatever a test puts beside it.
+#[derive(Debug)]
+pub struct Script {
+    dir: TempDir,
+}
+
+impl Script {
+    /// A script that `/bin/sh` runs, which finds its own directory in `$dir`.
+    ///
+    /// # Panics
+    /// Where the file cannot be written.
+    #[must_use]
+    pub fn new(body: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let path = dir.path().join("plugin");
+        fs::write(&path, format!("#!/bin/sh\ndir=${{0%/*}}\n{body}\n")).expect("the script is written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("the script is ours");
+        Self { dir }
+    }
+
+    /// A script that is a plugin without metadata to begin with, on descriptors 3 and 4, and then does what `body` says.
+    #[must_use]
+    pub fn answering(body: &str) -> Self {
+        Self::new(&format!("{ANSWER}\n{body}"))
+    }
+
+    /// The script.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("plugin")
+    }
+
+    /// Its directory, for what it leaves behind.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Like [`Script::answering`], with `before` done ahead of the answer.
+    #[must_use]
+    pub fn answering_after(before: &str, body: &str) -> Self {
+        Self::new(&format!("{before}\n{ANSWER}\n{body}"))
+    }
+
+    /// Starts it as a plugin.
+    pub fn builder(&self) -> Builder {
+        Plugin::builder(self.path())
+    }
+}

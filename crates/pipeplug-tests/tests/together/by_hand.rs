@@ -1,0 +1,129 @@
+//! Plugins that no host started, or a host that gave them what cannot be used.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Output, Stdio};
+
+use nix::pty::{OpenptyResult, openpty};
+use pipeplug_tests::wait_exit;
+
+use crate::MISBEHAVE;
+
+fn terminal() -> OpenptyResult {
+    openpty(None, None).unwrap()
+}
+
+fn copy(fd: &OwnedFd) -> Stdio {
+    fd.try_clone().unwrap().into()
+}
+
+#[test]
+fn in_a_terminal_it_says_what_to_type() {
+    let OpenptyResult { master, slave } = terminal();
+    let mut plugin = Command::new(MISBEHAVE)
+        .stdin(copy(&slave))
+        .stdout(copy(&slave))
+        .stderr(copy(&slave))
+        .spawn()
+        .unwrap();
+    assert_eq!(wait_exit(&mut plugin).code(), Some(2));
+    drop(slave);
+    let mut shown = Vec::new();
+    match File::from(master).read_to_end(&mut shown) {
+        Ok(_) => {}
+        // What a terminal gives at its end: pty(7).
+        Err(error) => assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EIO as i32)),
+    }
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains("misbehave is a plugin"), "{shown}");
+    assert!(shown.contains(&format!("    pipeplug run {MISBEHAVE} --call COMMAND [DATA]")), "{shown}");
+}
+
+#[test]
+fn half_a_terminal_is_one() {
+    let OpenptyResult { master: _master, slave } = terminal();
+    let ends: [(Stdio, Stdio); 2] = [(copy(&slave), Stdio::piped()), (Stdio::null(), copy(&slave))];
+    for (stdin, stdout) in ends {
+        let mut plugin =
+            Command::new(MISBEHAVE).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        assert_eq!(wait_exit(&mut plugin).code(), Some(2));
+        let output = plugin.wait_with_output().unwrap();
+        assert_eq!(output.stdout, b"");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("pipeplug run"));
+    }
+}
+
+/// Runs the plugin with descriptors that a shell arranged.
+fn with_descriptors(arranged: &str) -> Output {
+    Command::new("/bin/sh")
+        .args(["-c", &format!("exec \"$0\" {arranged}"), MISBEHAVE])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn assert_refuses(arranged: &str, why: &str) {
+    let output = with_descriptors(arranged);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arranged}: {stderr}");
+    assert_eq!(output.stdout, b"", "{arranged}");
+    assert!(stderr.starts_with("misbehave: descriptor "), "{arranged}: {stderr}");
+    assert!(stderr.contains(why), "{arranged}: {stderr}");
+}
+
+#[test]
+fn descriptors_that_are_not_open_are_told() {
+    assert_refuses(
+        "77 78",
+        "descriptor 77, which is to bring messages in, cannot be used: Bad file descriptor",
+    );
+    assert_refuses("7 78 7</dev/null", "descriptor 78, which is to bring messages out");
+    assert_refuses("77 8 8>/dev/null", "descriptor 77");
+    assert_refuses("2147483647 8 8>/dev/null", "descriptor 2147483647");
+}
+
+#[test]
+fn descriptors_of_the_wrong_direction_are_told() {
+    assert_refuses(
+        "7 8 7>/dev/null 8</dev/null",
+        "descriptor 7, which is to bring messages in, cannot be read from",
+    );
+    assert_refuses(
+        "7 8 7</dev/null 8</dev/null",
+        "descriptor 8, which is to bring messages out, cannot be written to",
+    );
+    assert_refuses("1 0", "cannot be read from");
+    assert_refuses("7 2 7</dev/null", "cannot be written to");
+}
+
+#[test]
+fn one_descriptor_for_both_directions_is_told() {
+    assert_refuses("7 7 7<>/dev/null", "descriptor 7 was given for both directions");
+    assert_refuses("0 0", "descriptor 0 was given for both directions");
+}
+
+#[test]
+fn a_closed_standard_input_is_no_host() {
+    let output = with_descriptors("<&-");
+    // The runtime of Rust puts /dev/null where a standard descriptor is closed.
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, b"");
+}
+
+#[test]
+fn stdout_that_nobody_reads_ends_it_without_a_signal() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("in");
+    std::fs::write(&file, pipeplug_tests::request(1, "echo", b"x")).unwrap();
+    let mut plugin = Command::new(MISBEHAVE)
+        .stdin(File::open(file).unwrap())
+        .stdout(writer)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(wait_exit(&mut plugin).code(), Some(1));
+}

@@ -1,0 +1,142 @@
+//! Plugins that end in the middle of things.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use pipeplug_host::{CallError, NotifyError, Plugin, WaitStatus};
+use pipeplug_tests::{LONG, SOON, Script, eventually, send};
+
+use crate::{plain, ready};
+
+const KILLED: WaitStatus = WaitStatus::Signaled { signal: 9, core_dumped: false };
+
+/// Waits for an end, and gives what an open call of 100 said of it.
+#[track_caller]
+fn errors_of_open_calls(plugin: &Plugin, end: impl FnOnce()) -> Vec<CallError> {
+    let calls: Vec<_> = (0..99).map(|_| plugin.begin_call("never", "").unwrap()).collect();
+    // One that waits already when the end comes: it may be the one that reads.
+    let waits = plugin.clone();
+    let waiting = thread::spawn(move || waits.call("never", "").unwrap_err());
+    eventually("all are open", || plugin.stats().open_calls == 100);
+    let begun = Instant::now();
+    end();
+    let mut errors: Vec<_> = calls.into_iter().map(|call| call.wait_timeout(LONG).unwrap_err()).collect();
+    errors.push(waiting.join().unwrap());
+    assert!(begun.elapsed() < SOON, "the calls failed after {:?}", begun.elapsed());
+    errors
+}
+
+#[track_caller]
+fn assert_closed(error: &CallError) {
+    assert!(matches!(error, CallError::Closed { .. }), "{error:?}");
+    assert!(error.to_string().contains("no reply, "), "{error}");
+}
+
+#[test]
+fn a_kill_fails_every_open_call_and_every_later_one() {
+    let plugin = ready(&plain());
+    let errors = errors_of_open_calls(&plugin, || send(plugin.pid().as_raw(), Signal::SIGKILL));
+    errors.iter().for_each(assert_closed);
+    assert_eq!(plugin.wait(LONG).unwrap(), Some(KILLED));
+    assert_closed(&plugin.call("echo", "later").unwrap_err());
+    assert!(matches!(plugin.notify("echo", "later"), Err(NotifyError::Closed { .. })));
+    assert_eq!(plugin.stats().open_calls, 0);
+}
+
+#[test]
+fn a_plugin_that_exits_or_aborts_fails_its_calls() {
+    for (command, status) in [("exit", "exit status 5"), ("abort", "killed by signal 6 (SIGABRT)")] {
+        let plugin = ready(&plain());
+        let errors = errors_of_open_calls(&plugin, || plugin.notify(command, "5").unwrap());
+        errors.iter().for_each(assert_closed);
+        // Whether there is a core dump is not ours to say.
+        let ended = plugin.wait(LONG).unwrap().unwrap().to_string();
+        assert!(ended.starts_with(status), "{ended}");
+    }
+}
+
+#[test]
+fn one_whose_own_child_holds_the_pipes_fails_its_calls_all_the_same() {
+    // A session of its own keeps it out of the group that is killed.
+    let script = Script::answering(
+        r#"setsid sh -c 'echo $$ >"$0/pid.new"; mv "$0/pid.new" "$0/pid"; exec sleep 1000' "$dir" &
+        while ! [ -e "$dir/go" ]; do sleep 0.01; done
+        exit 3"#,
+    );
+    let plugin = script.builder().start().unwrap();
+    eventually("the grandchild started", || script.dir().join("pid").exists());
+    let errors = errors_of_open_calls(&plugin, || fs::write(script.dir().join("go"), "").unwrap());
+    for error in errors {
+        let message = error.to_string();
+        assert!(message.ends_with("no reply, the plugin has ended: exit status 3"), "{message}");
+    }
+    let later = plugin.call("echo", "").unwrap_err().to_string();
+    assert!(later.ends_with("the plugin has ended: exit status 3"), "{later}");
+    let pid = fs::read_to_string(script.dir().join("pid")).unwrap().trim().parse().unwrap();
+    send(pid, Signal::SIGKILL);
+}
+
+#[test]
+fn what_it_had_answered_ahead_of_its_end_counts() {
+    for _ in 0..20 {
+        let plugin = ready(&plain());
+        let calls: Vec<_> = (0..50).map(|i| plugin.begin_call("echo", i.to_string()).unwrap()).collect();
+        // Starts once those before it have started, and does not wait for them.
+        plugin.call("sleep", "20").unwrap();
+        send(plugin.pid().as_raw(), Signal::SIGKILL);
+        for (i, call) in calls.into_iter().enumerate() {
+            assert_eq!(call.wait_timeout(LONG).unwrap().buffer, i.to_string().as_bytes());
+        }
+    }
+}
+
+#[test]
+fn one_that_ends_within_a_reply_is_told_as_broken() {
+    let script = Script::answering(
+        r#"while ! [ -e "$dir/go" ]; do sleep 0.01; done
+        printf '2\0003\0005\000never\00010\000half' >&4"#,
+    );
+    let plugin = script.builder().start().unwrap();
+    let errors = errors_of_open_calls(&plugin, || fs::write(script.dir().join("go"), "").unwrap());
+    errors.iter().for_each(assert_closed);
+    assert_eq!(plugin.wait(LONG).unwrap(), Some(WaitStatus::Exited(0)));
+}
+
+#[test]
+fn one_that_closes_its_pipe_and_lives_on_fails_its_calls() {
+    let script = Script::answering(
+        r#"while ! [ -e "$dir/go" ]; do sleep 0.01; done
+        exec 4>&-; exec sleep 1000"#,
+    );
+    let plugin = script.builder().start().unwrap();
+    let errors = errors_of_open_calls(&plugin, || fs::write(script.dir().join("go"), "").unwrap());
+    for error in errors {
+        assert!(error.to_string().ends_with("the other side closed the pipe"), "{error}");
+    }
+    assert_eq!(plugin.status(), None);
+    plugin.kill().unwrap();
+}
+
+#[test]
+fn a_stopped_process_is_no_ended_one() {
+    let plugin = ready(&plain());
+    send(plugin.pid().as_raw(), Signal::SIGSTOP);
+    // Its threads stop one by one.
+    eventually("it has stopped", || {
+        matches!(plugin.ping(Duration::from_millis(50)), Err(CallError::TimedOut { .. }))
+    });
+    assert_eq!(plugin.status(), None);
+    send(plugin.pid().as_raw(), Signal::SIGCONT);
+    assert_eq!(plugin.call("echo", "back").unwrap(), "back");
+}
+
+#[test]
+fn writing_to_one_that_is_gone_is_an_error_and_no_signal() {
+    let plugin = ready(&plain());
+    plugin.kill().unwrap();
+    for _ in 0..10 {
+        plugin.notify("echo", vec![0; 100_000]).unwrap_err();
+    }
+}

@@ -1,0 +1,39 @@
+//! Host and guest over real processes: what can be tested with other tests at work in the same process.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod by_hand;
+mod crash;
+mod guest_end;
+mod metadata;
+mod options;
+mod raw;
+mod start;
+mod start_errors;
+mod stderr;
+mod stdio;
+mod stop;
+
+use pipeplug_host::{Builder, Plugin};
+
+/// The plugin that misbehaves on command.
+const MISBEHAVE: &str = env!("CARGO_BIN_EXE_misbehave");
+
+/// The host that can be killed.
+const LONELY_HOST: &str = env!("CARGO_BIN_EXE_lonely-host");
+
+/// The plugin, told how to misbehave.
+fn misbehave(how: &[&str]) -> Builder {
+    Plugin::builder(MISBEHAVE).args(how)
+}
+
+/// The plugin with nothing but its commands.
+fn plain() -> Builder {
+    misbehave(&["plain"])
+}
+
+/// Starts it, and waits until it has left its start behind.
+fn ready(builder: &Builder) -> Plugin {
+    let plugin = builder.start().unwrap();
+    plugin.call("echo", "").unwrap();
+    plugin
+}

@@ -1,0 +1,268 @@
+//! How a plugin is brought to its end.
+
+use std::fs;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pipeplug_host::{Grace, Incoming, Plugin, Reply, StoppedBy, WaitStatus};
+use pipeplug_tests::{LONG, SOON, Script, eventually, is_running};
+
+use crate::{misbehave, plain, ready};
+
+/// Time for a step that will not help.
+const SHORT: Duration = Duration::from_millis(60);
+
+const KILLED: WaitStatus = WaitStatus::Signaled { signal: 9, core_dumped: false };
+
+/// Short for the steps up to this one, and long from there on: what comes later cannot have been it.
+fn patient_from(step: StoppedBy) -> Grace {
+    let time = |of| if of < step { SHORT } else { LONG };
+    let mut grace = Grace::default();
+    grace.stop = time(StoppedBy::Stop);
+    grace.end_of_file = time(StoppedBy::EndOfFile);
+    grace.term = time(StoppedBy::Term);
+    grace
+}
+
+#[track_caller]
+fn assert_gone(pid: i32) {
+    assert!(
+        !fs::exists(format!("/proc/{pid}")).unwrap(),
+        "process {pid} is still there, if only as a zombie"
+    );
+}
+
+#[track_caller]
+fn assert_stops(plugin: &Plugin, by: StoppedBy, status: WaitStatus) {
+    let pid = plugin.pid().as_raw();
+    let stopped = plugin.stop_within(patient_from(by)).unwrap();
+    assert_eq!((stopped.by, stopped.status), (by, status));
+    assert_gone(pid);
+    assert_eq!(plugin.status(), Some(status));
+    assert!(plugin.call("echo", "x").is_err(), "nothing can be called any more");
+    assert!(plugin.notify("echo", "x").is_err(), "nothing can be sent any more");
+}
+
+#[test]
+fn one_that_obeys_is_asked() {
+    assert_stops(&plain().start().unwrap(), StoppedBy::Stop, WaitStatus::Exited(0));
+    assert_stops(&plain().stdio().start().unwrap(), StoppedBy::Stop, WaitStatus::Exited(0));
+}
+
+#[test]
+fn one_whose_main_never_waits_obeys_too() {
+    assert_stops(&misbehave(&["busy-main"]).start().unwrap(), StoppedBy::Stop, WaitStatus::Exited(0));
+}
+
+#[test]
+fn one_that_ignores_the_request_gets_the_end_of_file() {
+    let script = Script::answering("cat <&3 >/dev/null; exit 7");
+    assert_stops(&script.builder().start().unwrap(), StoppedBy::EndOfFile, WaitStatus::Exited(7));
+}
+
+#[test]
+fn one_that_ignores_its_pipe_gets_a_term() {
+    let script = Script::answering("exec sleep 1000");
+    let status = WaitStatus::Signaled { signal: 15, core_dumped: false };
+    assert_stops(&script.builder().start().unwrap(), StoppedBy::Term, status);
+}
+
+#[test]
+fn one_may_still_clean_up_on_a_term() {
+    let script = Script::answering_after(
+        "trap 'echo clean >\"$dir/clean\"; exit 4' TERM",
+        "while :; do sleep 0.01; done",
+    );
+    let plugin = script.builder().start().unwrap();
+    assert_stops(&plugin, StoppedBy::Term, WaitStatus::Exited(4));
+    assert_eq!(fs::read_to_string(script.dir().join("clean")).unwrap(), "clean\n");
+}
+
+#[test]
+fn one_that_ignores_a_term_is_killed() {
+    let script = Script::answering_after("trap '' TERM INT HUP", "while :; do sleep 1000; done");
+    assert_stops(&script.builder().start().unwrap(), StoppedBy::Kill, KILLED);
+}
+
+#[test]
+fn one_that_reads_nothing_is_stopped_with_its_pipe_full() {
+    let script = Script::answering("exec sleep 1000");
+    let plugin = script.builder().start().unwrap();
+    let call = plugin.begin_call("large", vec![0; 1 << 20]).unwrap();
+    let status = WaitStatus::Signaled { signal: 15, core_dumped: false };
+    assert_stops(&plugin, StoppedBy::Term, status);
+    assert!(call.wait_timeout(LONG).is_err());
+}
+
+#[test]
+fn kill_asks_nobody() {
+    let plugin = plain().start().unwrap();
+    let call = plugin.begin_call("never", "").unwrap();
+    let stopped = plugin.kill().unwrap();
+    assert_eq!((stopped.by, stopped.status), (StoppedBy::Kill, KILLED));
+    assert!(call.wait_timeout(LONG).is_err());
+    assert_eq!(plugin.kill().unwrap().by, StoppedBy::Itself);
+}
+
+#[test]
+fn what_it_started_goes_with_it() {
+    for end in ["cat <&3 >/dev/null", "exit 0", "kill -KILL $$", "exec sleep 1000"] {
+        let script = Script::answering(&format!(
+            r#"sleep 1000 &
+            (trap '' TERM HUP; sleep 1000) &
+            echo $! >"$dir/pid.new"; mv "$dir/pid.new" "$dir/pid"
+            {end}"#
+        ));
+        let plugin = script.builder().start().unwrap();
+        let pid_file = script.dir().join("pid");
+        eventually("the grandchild started", || pid_file.exists());
+        let grandchild = fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
+        plugin.stop_within(Grace::each(SHORT)).unwrap();
+        // It gets its SIGKILL ahead of the plugin's being reaped, and is somebody else's child now.
+        eventually("the grandchild is gone", || !is_running(grandchild));
+    }
+}
+
+#[test]
+fn requests_that_it_is_working_on_are_answered_first() {
+    let plugin = plain().start().unwrap();
+    let calls: Vec<_> = (0..20).map(|_| plugin.begin_call("sleep", "150").unwrap()).collect();
+    let stopped = plugin.stop().unwrap();
+    assert_eq!((stopped.by, stopped.status), (StoppedBy::Stop, WaitStatus::Exited(0)));
+    for call in calls {
+        assert_eq!(call.wait_timeout(LONG).unwrap().buffer, b"150");
+    }
+}
+
+#[test]
+fn handlers_that_never_return_get_the_guests_grace_and_no_more() {
+    let plugin = ready(&misbehave(&["grace", "100"]));
+    let call = plugin.begin_call("never", "").unwrap();
+    // It came behind, so that the other one is at work.
+    plugin.call("echo", "").unwrap();
+    let begun = Instant::now();
+    assert_stops(&plugin, StoppedBy::Stop, WaitStatus::Exited(0));
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(100) && took < LONG, "{took:?}");
+    assert!(call.wait_timeout(LONG).is_err());
+    assert!(plugin.stderr_tail().concat().contains("still at work"), "{:?}", plugin.stderr_tail());
+}
+
+#[test]
+fn stopping_twice_tells_the_same_end() {
+    let plugin = plain().start().unwrap();
+    assert_eq!(plugin.stop().unwrap().by, StoppedBy::Stop);
+    let again = plugin.clone().stop().unwrap();
+    assert_eq!((again.by, again.status), (StoppedBy::Itself, WaitStatus::Exited(0)));
+}
+
+#[test]
+fn several_threads_may_stop_it() {
+    let plugin = plain().start().unwrap();
+    let call = plugin.begin_call("sleep", "50").unwrap();
+    let stopping: Vec<_> = (0..4)
+        .map(|_| {
+            let plugin = plugin.clone();
+            thread::spawn(move || plugin.stop().unwrap())
+        })
+        .collect();
+    for stopping in stopping {
+        let stopped = stopping.join().unwrap();
+        assert_eq!(stopped.status, WaitStatus::Exited(0));
+        assert!(matches!(stopped.by, StoppedBy::Stop | StoppedBy::Itself), "{}", stopped.by);
+    }
+    assert_eq!(call.wait_timeout(LONG).unwrap().buffer, b"50");
+}
+
+#[test]
+fn one_that_has_ended_is_told_apart() {
+    let plugin = plain().start().unwrap();
+    plugin.call("exit", "3").unwrap_err();
+    assert_eq!(plugin.wait(LONG).unwrap(), Some(WaitStatus::Exited(3)));
+    let stopped = plugin.stop().unwrap();
+    assert_eq!((stopped.by, stopped.status), (StoppedBy::Itself, WaitStatus::Exited(3)));
+    assert_gone(plugin.pid().as_raw());
+}
+
+#[test]
+fn a_handler_may_stop_the_plugin_that_tells_it_something() {
+    let (tell, told) = mpsc::channel();
+    let plugin = plain()
+        .handler(move |plugin: &Plugin, _: &mut Incoming| {
+            tell.send(plugin.stop()?)?;
+            Ok(Reply::empty())
+        })
+        .start()
+        .unwrap();
+    let begun = Instant::now();
+    plugin.call("notify-host", "done").unwrap();
+    let stopped = told.recv_timeout(LONG).unwrap();
+    assert_eq!((stopped.by, stopped.status), (StoppedBy::Stop, WaitStatus::Exited(0)));
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_handler_may_stop_the_plugin_that_waits_for_its_answer() {
+    // The plugin cannot end ahead of the answer that it waits for, which comes after the stop: the end of file helps.
+    let (tell, told) = mpsc::channel();
+    let plugin = plain()
+        .handler(move |plugin: &Plugin, _: &mut Incoming| {
+            tell.send(plugin.stop_within(patient_from(StoppedBy::EndOfFile))?)?;
+            Ok(Reply::empty())
+        })
+        .start()
+        .unwrap();
+    let call = plugin.begin_call("call-host", "may I go").unwrap();
+    let stopped = told.recv_timeout(LONG).unwrap();
+    assert_eq!((stopped.by, stopped.status), (StoppedBy::EndOfFile, WaitStatus::Exited(0)));
+    assert!(call.wait_timeout(LONG).is_err());
+}
+
+#[test]
+fn dropping_the_last_handle_stops_it() {
+    let plugin = plain().start().unwrap();
+    let pid = plugin.pid().as_raw();
+    let another = plugin.clone();
+    drop(plugin);
+    assert_eq!(another.call("echo", "x").unwrap(), "x");
+    let call = another.begin_call("sleep", "100").unwrap();
+    drop(another);
+    assert_gone(pid);
+    assert_eq!(call.wait_timeout(LONG).unwrap().buffer, b"100", "it was asked, not killed");
+}
+
+#[test]
+fn dropping_goes_through_all_the_steps() {
+    let script = Script::answering_after("trap '' TERM", "while :; do sleep 1000; done");
+    let plugin = script.builder().grace(Grace::each(SHORT)).start().unwrap();
+    let pid = plugin.pid().as_raw();
+    let begun = Instant::now();
+    drop(plugin);
+    assert_gone(pid);
+    assert!(begun.elapsed() >= 3 * SHORT, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_handler_whose_handle_is_the_last_one_still_answers() {
+    let (tell, told) = mpsc::channel();
+    let (let_go, gone) = mpsc::channel::<()>();
+    let gone = std::sync::Mutex::new(gone);
+    let plugin = plain()
+        .handler(move |plugin: &Plugin, _: &mut Incoming| {
+            tell.send(plugin.pid().as_raw())?;
+            gone.lock().unwrap().recv()?;
+            Ok(Reply::from("the answer"))
+        })
+        .start()
+        .unwrap();
+    let call = plugin.begin_call("call-host", "question").unwrap();
+    let pid = told.recv_timeout(LONG).unwrap();
+    // It keeps the connection, not the plugin.
+    drop(plugin);
+    let begun = Instant::now();
+    let_go.send(()).unwrap();
+    assert_eq!(call.wait_timeout(LONG).unwrap().buffer, b"the answer");
+    eventually("the plugin was stopped", || !fs::exists(format!("/proc/{pid}")).unwrap());
+    assert!(begun.elapsed() < SOON, "the answer went out ahead of the stop: {:?}", begun.elapsed());
+}
