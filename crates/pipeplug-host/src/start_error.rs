@@ -36,7 +36,7 @@ pub enum StartError {
     },
     /// It ended before it answered the first request.
     #[error(
-        "plugin {path:?} ended before it answered: {status} after {after:?}{}; is it a plugin?",
+        "plugin {path:?} ended before it answered: {status} after {after:.1?}{}; is it a plugin?",
         Tail(stderr)
     )]
     Exited {

@@ -113,11 +113,13 @@ pub(crate) fn stop(connection: &Connection, child: &Child, grace: Grace) -> Resu
     if let Some(status) = wait(Duration::ZERO)? {
         return Ok(Stopped { status, by: StoppedBy::Itself });
     }
-    // Not sent where the plugin closed its pipe already: then it is on its way, or the next step tells.
-    if connection.notify(command::STOP, "").is_ok()
-        && let Some(status) = wait(grace.stop)?
-    {
-        return Ok(Stopped { status, by: StoppedBy::Stop });
+    if connection.notify(command::STOP, "").is_ok() {
+        if let Some(status) = wait(grace.stop)? {
+            return Ok(Stopped { status, by: StoppedBy::Stop });
+        }
+    } else if let Some(status) = wait(grace.end_of_file)? {
+        // It had closed its pipe, and was on its way.
+        return Ok(Stopped { status, by: StoppedBy::Itself });
     }
     connection.close();
     if let Some(status) = wait(grace.end_of_file)? {

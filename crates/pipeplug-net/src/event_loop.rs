@@ -151,7 +151,9 @@ impl EventLoop {
 
     /// Calls `run` on the loop's thread after `delay`; `run` must not block.
     pub fn after(&self, delay: Duration, run: impl FnOnce() + Send + 'static) {
-        let timer = Timer { at: Instant::now() + delay, run: Box::new(run) };
+        // What is too far off to be named never comes.
+        let Some(at) = Instant::now().checked_add(delay) else { return };
+        let timer = Timer { at, run: Box::new(run) };
         let mut state = lock(&self.inner().state);
         let earliest = state.timers.peek().is_none_or(|first| timer.at < first.at);
         state.timers.push(timer);
