@@ -23,3 +23,8 @@ pub const LONG: Duration = Duration::from_secs(30);
 
 /// What counts as soon on a busy machine.
 pub const SOON: Duration = Duration::from_secs(1);
+
+/// The README's programs, which are compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;
