@@ -18,6 +18,10 @@ use crate::start_error::StartError;
 use crate::stop::{self, Grace, StopError, Stopped};
 use crate::wait_status::WaitStatus;
 
+/// How long open calls of a plugin that closed its pipe wait for the news of how its process ended: the kernel closes a
+/// process's descriptors some time ahead of its end, with a core dump in between.
+const REASON_PATIENCE: Duration = Duration::from_millis(50);
+
 /// How long the last lines of a plugin that has ended may take to be handed on.
 const LINES_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -81,6 +85,7 @@ impl Plugin {
         // Nothing is handed to the handler before there is a plugin to hand along.
         let mut options = builder.options.clone();
         options.hold = Hold::AllBut(Vec::new());
+        options.reason_patience = REASON_PATIENCE;
         let inner = Arc::new(OnceLock::new());
         let answer = Answer { inner: Arc::clone(&inner), request: Arc::clone(&builder.request) };
         let connection = events

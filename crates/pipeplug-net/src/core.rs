@@ -39,6 +39,8 @@ pub(crate) struct Core {
     /// Why the connection is to end; whoever reads ends it.
     pub(crate) ending: Mutex<Option<Arc<CloseReason>>>,
     pub(crate) is_ending: AtomicBool,
+    /// The peer is gone for this reason, unless a better one comes in time; see [`Options::reason_patience`].
+    pub(crate) lost: Mutex<Option<Arc<CloseReason>>>,
     /// Why nothing is read any more.
     pub(crate) ended: OnceLock<Arc<CloseReason>>,
     finished: Mutex<Finish>,
@@ -84,6 +86,7 @@ impl Core {
             bell: Mutex::new(None),
             ending: Mutex::new(None),
             is_ending: AtomicBool::new(false),
+            lost: Mutex::new(None),
             ended: OnceLock::new(),
             finished: Mutex::new(Finish::No),
             is_awaited: AtomicBool::new(false),
@@ -130,6 +133,11 @@ impl Core {
         };
         match self.outbox.send(class, &header, body, self) {
             Ok(()) => Ok((id, slot)),
+            // It fails with the others, and with their reason, once the owner has said why the peer is gone.
+            Err(SendFault::Fatal(reason)) if !self.options.reason_patience.is_zero() => {
+                self.end_after_reading(reason);
+                Ok((id, slot))
+            }
             Err(fault) => {
                 lock(&self.calls).cancel(id);
                 Err(match fault {
@@ -165,7 +173,9 @@ impl Core {
                 SendFault::WouldBlock => unreachable!("a one-way waits for room"),
                 SendFault::Fatal(reason) => {
                     self.end_after_reading(reason);
-                    NotifyError::Closed { command, reason: self.close_reason() }
+                    // The owner may be about to say why the peer is gone.
+                    let known = self.wait_ended(Instant::now().checked_add(self.options.reason_patience));
+                    NotifyError::Closed { command, reason: known.unwrap_or_else(|| self.close_reason()) }
                 }
             }
         })

@@ -1,6 +1,7 @@
 //! What a connection can be told: its format and its limits.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use pipeplug_wire::{Format, Limits};
 
@@ -36,6 +37,9 @@ pub struct Options {
     pub handlers: NonZeroUsize,
     /// The most bytes that one read or one write moves; for tests of short reads and writes. Default: no bound.
     pub transfer: NonZeroUsize,
+    /// How long open calls are left waiting after the peer closed the pipe, so that
+    /// [`Connection::end`](crate::Connection::end) can say why; they then fail with that. Default: not at all.
+    pub reason_patience: Duration,
     /// Starts with incoming requests and one-ways held back until [`Connection::release`](crate::Connection::release).
     pub hold: Hold,
 }
@@ -65,6 +69,7 @@ impl Default for Options {
             overrun: 256 << 20,
             handlers: HANDLERS,
             transfer: NonZeroUsize::MAX,
+            reason_patience: Duration::ZERO,
             hold: Hold::Nothing,
         }
     }

@@ -198,12 +198,29 @@ impl Core {
 
     /// Ends the connection for `reason`, after what lies in the pipe has been read.
     pub(crate) fn end_after_reading(self: &Arc<Self>, reason: CloseReason) {
-        lock(&self.ending).get_or_insert_with(|| Arc::new(reason));
+        let explains = matches!(reason, CloseReason::Ended(_));
+        {
+            let mut ending = lock(&self.ending);
+            // The owner knows better what a failed write meant.
+            if ending.as_deref().is_none_or(|earlier| explains && is_loss(earlier)) {
+                *ending = Some(Arc::new(reason));
+            }
+        }
         self.is_ending.store(true, Ordering::SeqCst);
         if let Some(bell) = &*lock(&self.bell) {
             bell.ring();
         }
         self.end_if_asked();
+        if explains {
+            self.end_lost();
+        }
+    }
+
+    /// Ends what was only kept open for a better reason.
+    fn end_lost(self: &Arc<Self>) {
+        let Some(reason) = lock(&self.lost).take() else { return };
+        let asked = lock(&self.ending).clone();
+        self.reading_ended(asked.filter(|asked| !is_loss(asked)).unwrap_or(reason));
     }
 
     fn end_if_asked(self: &Arc<Self>) {
@@ -311,7 +328,16 @@ impl Core {
             (CloseReason::EndOfFile | CloseReason::Local, Some(asked)) => asked,
             (reason, _) => Arc::new(reason),
         };
-        self.reading_ended(reason);
+        let patience = self.options.reason_patience;
+        if patience.is_zero() || !is_loss(&reason) {
+            return self.reading_ended(reason);
+        }
+        *lock(&self.lost) = Some(reason);
+        if lock(&self.ending).as_deref().is_some_and(|asked| !is_loss(asked)) {
+            return self.end_lost(); // the reason came in between
+        }
+        let core = Arc::clone(self);
+        self.events.after(patience, move || core.end_lost());
     }
 
     /// Deals with every chunk that lies whole in the receiver.
@@ -335,6 +361,11 @@ impl Core {
         }
         Ok(admitted)
     }
+}
+
+/// Whether this only says that the peer is gone.
+fn is_loss(reason: &CloseReason) -> bool {
+    matches!(reason, CloseReason::EndOfFile | CloseReason::WriteFailed(_))
 }
 
 impl Bell {

@@ -38,9 +38,13 @@ fn assert_closed(error: &CallError) {
 fn a_kill_fails_every_open_call_and_every_later_one() {
     let plugin = ready(&plain());
     let errors = errors_of_open_calls(&plugin, || send(plugin.pid().as_raw(), Signal::SIGKILL));
-    errors.iter().for_each(assert_closed);
+    for error in errors {
+        let message = error.to_string();
+        assert_eq!(message, "never: no reply, the plugin has ended: killed by signal 9 (SIGKILL)");
+    }
     assert_eq!(plugin.wait(LONG).unwrap(), Some(KILLED));
-    assert_closed(&plugin.call("echo", "later").unwrap_err());
+    let later = plugin.call("echo", "later").unwrap_err().to_string();
+    assert_eq!(later, "echo: no reply, the plugin has ended: killed by signal 9 (SIGKILL)");
     assert!(matches!(plugin.notify("echo", "later"), Err(NotifyError::Closed { .. })));
     assert_eq!(plugin.stats().open_calls, 0);
 }
@@ -49,8 +53,10 @@ fn a_kill_fails_every_open_call_and_every_later_one() {
 fn a_plugin_that_exits_or_aborts_fails_its_calls() {
     for (command, status) in [("exit", "exit status 5"), ("abort", "killed by signal 6 (SIGABRT)")] {
         let plugin = ready(&plain());
-        let errors = errors_of_open_calls(&plugin, || plugin.notify(command, "5").unwrap());
-        errors.iter().for_each(assert_closed);
+        for error in errors_of_open_calls(&plugin, || plugin.notify(command, "5").unwrap()) {
+            let message = error.to_string();
+            assert!(message.contains(&format!("no reply, the plugin has ended: {status}")), "{message}");
+        }
         // Whether there is a core dump is not ours to say.
         let ended = plugin.wait(LONG).unwrap().unwrap().to_string();
         assert!(ended.starts_with(status), "{ended}");
@@ -138,5 +144,19 @@ fn writing_to_one_that_is_gone_is_an_error_and_no_signal() {
     plugin.kill().unwrap();
     for _ in 0..10 {
         plugin.notify("echo", vec![0; 100_000]).unwrap_err();
+    }
+}
+
+#[test]
+fn calls_made_while_it_dies_say_how_it_ended_too() {
+    for _ in 0..20 {
+        let plugin = ready(&plain());
+        send(plugin.pid().as_raw(), Signal::SIGKILL);
+        let error = loop {
+            if let Err(error) = plugin.call("echo", "x") {
+                break error.to_string();
+            }
+        };
+        assert_eq!(error, "echo: no reply, the plugin has ended: killed by signal 9 (SIGKILL)");
     }
 }
