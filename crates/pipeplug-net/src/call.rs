@@ -277,6 +277,10 @@ impl PendingCall {
 impl Future for PendingCall {
     type Output = Result<Chunk, CallError>;
 
+    /// # Blocking
+    /// Never. The waker is woken on the thread that reads for the connection: it may begin calls and send one-ways, but
+    /// must not wait for anything of this loop, as a call that it waits for would.
+    ///
     /// # Panics
     /// When it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

@@ -65,7 +65,7 @@ fn nothing_is_left_over() {
         let (host, guest) = pair_on((&events, &events), &Options::default(), ways[round % 2], echo, echo);
         thread::scope(|scope| {
             scope.spawn(|| assert_eq!(host.call("echo", "hello").unwrap(), "hello"));
-            scope.spawn(|| assert_eq!(guest.call("echo", vec!['x' as u8; 100_000]).unwrap().len(), 100_000));
+            scope.spawn(|| assert_eq!(guest.call("echo", vec![b'x'; 100_000]).unwrap().len(), 100_000));
         });
         match round % 4 {
             0 => drop((host, guest)),
