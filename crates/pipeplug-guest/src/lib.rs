@@ -1,14 +1,14 @@
 //! The plugin's side of pipeplug: register call-backs, be called, call the host.
 //!
 //! ```no_run
-//! use pipeplug_guest::register;
+//! use pipeplug_guest::{Incoming, Main, register};
 //!
 //! fn main() -> std::process::ExitCode {
-//!     let main = register((), |_main, incoming| match incoming.command() {
-//!         "echo" => Ok(incoming.take_buffer().into()),
-//!         _ => incoming.unknown(),
-//!     });
-//!     main.wait()
+//!     let answer = |_host: &Main, asked: &mut Incoming| match asked.command() {
+//!         "echo" => Ok(asked.take_buffer().into()),
+//!         _ => asked.unknown(),
+//!     };
+//!     register((), answer).wait()
 //! }
 //! ```
 //!

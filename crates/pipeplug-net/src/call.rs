@@ -10,7 +10,7 @@ use pipeplug_wire::{Chunk, EncodeError, SkipReason, ThreadId};
 
 use crate::connection::Connection;
 use crate::error::CloseReason;
-use crate::lock::{lock, wait_until};
+use crate::lock::{guarded, lock, wait_until};
 use crate::pool;
 
 /// Why a call brought no reply.
@@ -157,7 +157,8 @@ impl Slot {
             }
             SlotState::Polled(waker) => {
                 drop(state);
-                waker.wake();
+                // It is somebody's code, on the thread that reads.
+                guarded("a waker", || waker.wake());
             }
             earlier @ (SlotState::Done(_) | SlotState::Taken) => *state = earlier,
         }

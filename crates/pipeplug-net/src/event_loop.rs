@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use crate::connection::{ConnectError, Connection, Endpoint};
 use crate::handler::Handler;
-use crate::lock::lock;
+use crate::lock::{guarded, lock};
 use crate::options::Options;
 use crate::pool::{Exhausted, Pool, Work};
 use crate::sys;
@@ -251,7 +251,7 @@ impl Shared {
                 self.tell(token, true, true);
             }
             self.take_due(&mut due);
-            due.drain(..).for_each(|run| run());
+            due.drain(..).for_each(|run| guarded("a timer", run));
         }
     }
 
@@ -353,7 +353,10 @@ impl Source for Watched {
     fn ready(self: Arc<Self>, _readable: bool, _writable: bool) {
         let mut inner = lock(&self.inner);
         let Some(watched) = inner.as_mut() else { return };
-        if (watched.ready)(watched.fd.as_fd()) == Watch::End
+        // One that panics is not called again.
+        let mut watch = Watch::End;
+        guarded("who watches a descriptor", || watch = (watched.ready)(watched.fd.as_fd()));
+        if watch == Watch::End
             && let Some(watched) = inner.take()
         {
             watched.registration.remove(watched.fd.as_fd());

@@ -1,5 +1,6 @@
-//! Locking that a panic elsewhere does not turn into another one.
+//! Keeping a panic where it happened: locks that it does not break, and code of others that may panic.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -21,5 +22,12 @@ pub(crate) fn wait_until<'a, T>(
             let left = deadline.saturating_duration_since(Instant::now());
             condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
         }
+    }
+}
+
+/// Runs code of somebody else's; a panic in it is logged and ends nothing else.
+pub(crate) fn guarded(what: &str, run: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        tracing::error!("{what} panicked");
     }
 }

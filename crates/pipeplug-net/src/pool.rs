@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::core::Core;
-use crate::lock::{lock, wait_until};
+use crate::lock::{guarded, lock, wait_until};
 
 /// Threads of one pool, unless said otherwise.
 pub(crate) const DEFAULT_THREADS: usize = 1024;
@@ -137,18 +137,15 @@ impl Pool {
             Work::Once(once) => (None, Some(once)),
         };
         SERVING.set(Some((Arc::clone(self), core.clone())));
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        guarded("a call-back of a connection", || {
             if let Some(core) = core {
                 core.serve();
             }
             if let Some(once) = once {
                 once();
             }
-        }));
+        });
         SERVING.set(None);
-        if result.is_err() {
-            tracing::error!("a call-back of a connection panicked");
-        }
     }
 
     /// One more thread waits; where it was the last one, gives the connections whose work is left without any.

@@ -395,3 +395,36 @@ fn a_handler_can_wait_for_the_end() {
     assert_eq!(told.recv_timeout(LONG).unwrap().as_deref(), Some("the other side closed the pipe"));
     drop(call);
 }
+
+/// A waker, a timer and a watch that panic.
+#[test]
+fn a_panic_in_somebody_elses_code_ends_nothing_else() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("the waker panics");
+        }
+    }
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let (host, _guest) = pair(&Options::default(), Refuse, move |incoming: &mut Incoming| {
+        if incoming.command() == "slow" {
+            wait.lock().unwrap().recv()?;
+        }
+        Ok("done".into())
+    });
+    let mut call = host.begin_call("slow", "").unwrap();
+    let waker = Arc::new(Panics).into();
+    assert!(pin!(&mut call).poll(&mut Context::from_waker(&waker)).is_pending());
+    go.send(()).unwrap();
+    assert_eq!(host.call("quick", "").unwrap(), "done");
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    host.events().watch(reader, |_| panic!("the watch panics")).unwrap();
+    std::io::Write::write_all(&mut writer, b"x").unwrap();
+    host.events().after(Duration::ZERO, || panic!("the timer panics"));
+    let (tell, told) = mpsc::channel();
+    host.events().after(Duration::from_millis(1), move || tell.send(()).unwrap());
+    told.recv_timeout(LONG).unwrap();
+    assert_eq!(host.call("quick", "").unwrap(), "done");
+    assert_eq!(call.wait().unwrap().buffer, b"done");
+}
