@@ -11,8 +11,8 @@ mod script;
 
 pub use chunks::{chunk, one_way, read_chunk, request};
 pub use processes::{
-    HostFootprint, children_of, descriptors, eventually, is_running, is_zombie, memory_peak, send, threads,
-    wait_exit,
+    HostFootprint, children_of, descriptors, eventually, forget_memory_peak, is_running, is_zombie,
+    memory_peak, send, threads, wait_exit,
 };
 pub use script::Script;
 

@@ -179,7 +179,8 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
 
         // Standard input and output.
         "print" => print_lines(&text),
-        "err-lines" => err_lines(&text),
+        "err-lines" => err_lines(&text, ""),
+        "long-err-lines" => err_lines(&text, &format!(" {}", "x".repeat(1024))),
         "err-bytes" => {
             io::stderr().write_all(incoming.buffer())?;
             Ok(Reply::empty())
@@ -217,10 +218,10 @@ fn print_lines(count: &str) -> Result<Reply, HandlerError> {
     Ok(Reply::empty())
 }
 
-fn err_lines(count: &str) -> Result<Reply, HandlerError> {
+fn err_lines(count: &str, end: &str) -> Result<Reply, HandlerError> {
     let mut stderr = io::BufWriter::new(io::stderr());
     for i in 0..count.parse::<usize>()? {
-        writeln!(stderr, "line {i}")?;
+        writeln!(stderr, "line {i}{end}")?;
     }
     stderr.flush()?;
     Ok(Reply::empty())
