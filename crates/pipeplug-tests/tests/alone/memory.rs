@@ -55,6 +55,8 @@ fn a_host_keeps_few_of_the_lines_that_wait_for_their_handler() {
         })
         .start()
         .unwrap();
+    // It has left its start behind, until which everything waits.
+    plugin.call("echo", "").unwrap();
     forget_memory_peak();
     let before = memory_peak(std::process::id());
     let writing = plugin.begin_call("long-err-lines", LINES.to_string()).unwrap();

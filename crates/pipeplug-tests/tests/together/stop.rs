@@ -126,7 +126,7 @@ fn what_it_started_goes_with_it() {
 
 #[test]
 fn requests_that_it_is_working_on_are_answered_first() {
-    let plugin = plain().start().unwrap();
+    let plugin = ready(&plain());
     let calls: Vec<_> = (0..20).map(|_| plugin.begin_call("sleep", "150").unwrap()).collect();
     let stopped = plugin.stop().unwrap();
     assert_eq!((stopped.by, stopped.status), (StoppedBy::Stop, WaitStatus::Exited(0)));
@@ -159,7 +159,7 @@ fn stopping_twice_tells_the_same_end() {
 
 #[test]
 fn several_threads_may_stop_it() {
-    let plugin = plain().start().unwrap();
+    let plugin = ready(&plain());
     let call = plugin.begin_call("sleep", "50").unwrap();
     let stopping: Vec<_> = (0..4)
         .map(|_| {
