@@ -19,6 +19,8 @@ const LINE_MAX: usize = 16 << 10;
 const WAITING_MAX: usize = 1024;
 /// What is read at once.
 const CHUNK: usize = 8 << 10;
+/// After so many bytes other descriptors of the loop have their turn: what a pipe holds.
+const TURN: usize = 64 << 10;
 
 /// Which of a plugin's streams a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,6 +74,13 @@ struct State {
     ended: bool,
 }
 
+/// Whether a turn of reading left something that nobody will report again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Unread,
+}
+
 /// What `fd` is for the loop.
 struct Fd(Arc<Lines>);
 
@@ -102,7 +111,7 @@ impl Lines {
             all_handed_on: Condvar::new(),
         });
         let reading = Arc::clone(&lines);
-        let watcher = events.watch(Fd(Arc::clone(&lines)), move |_| reading.ready())?;
+        let watcher = events.watch(Fd(Arc::clone(&lines)), move |_| reading.turn())?;
         // Set once, here.
         let _ = lines.watcher.set(watcher);
         Ok(lines)
@@ -123,7 +132,7 @@ impl Lines {
             return;
         }
         let deadline = Instant::now() + timeout;
-        let _ = self.ready();
+        self.ready();
         let mut state = self.lock();
         while !(state.ended && state.waiting.is_empty() && !state.handing_on) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -134,13 +143,37 @@ impl Lines {
         }
     }
 
-    fn ready(self: &Arc<Self>) -> Watch {
+    /// The loop's turn.
+    fn turn(self: &Arc<Self>) -> Watch {
+        // Without a watcher yet, nobody would have it look again.
+        let watcher = self.watcher.get();
+        let (watch, left) = self.read_some(if watcher.is_some() { TURN } else { usize::MAX });
+        if left == Left::Unread
+            && let Some(watcher) = watcher
+        {
+            watcher.look_again();
+        }
+        watch
+    }
+
+    /// Reads what there is.
+    fn ready(self: &Arc<Self>) {
+        // What the end means for the loop's watch is told to it too.
+        let _ = self.read_some(usize::MAX);
+    }
+
+    /// Reads until nothing is left, too many lines wait, or it has been `max` bytes.
+    fn read_some(self: &Arc<Self>, max: usize) -> (Watch, Left) {
         let mut state = self.lock();
         let mut buffer = [0; CHUNK];
-        while !state.ended && state.waiting.len() < WAITING_MAX {
+        let mut total = 0;
+        while !state.ended && state.waiting.len() < WAITING_MAX && total < max {
             match nix::unistd::read(&self.fd, &mut buffer) {
                 Ok(0) => state.end(),
-                Ok(count) => state.take(&buffer[..count]),
+                Ok(count) => {
+                    total += count;
+                    state.take(&buffer[..count]);
+                }
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(nix::errno::Errno::EAGAIN) => break,
                 Err(errno) => {
@@ -154,10 +187,10 @@ impl Lines {
             self.events.spawn(move || lines.hand_on());
         }
         if !state.ended {
-            return Watch::Continue;
+            return (Watch::Continue, if total < max { Left::Nothing } else { Left::Unread });
         }
         self.all_handed_on.notify_all();
-        Watch::End
+        (Watch::End, Left::Nothing)
     }
 
     /// Hands the lines on that wait, on a thread of the pool.
