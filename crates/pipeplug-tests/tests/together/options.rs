@@ -43,8 +43,9 @@ fn the_environment_is_the_hosts_with_changes() {
     let plugin = plain().env("PIPEPLUG_TEST", "a=b c").env_remove("PATH").start().unwrap();
     assert_eq!(plugin.call("env", "PIPEPLUG_TEST").unwrap(), "a=b c");
     assert_eq!(plugin.call("env", "PATH").unwrap(), "unset");
-    let inherited = std::env::var("CARGO_MANIFEST_DIR").unwrap();
-    assert_eq!(plugin.call("env", "CARGO_MANIFEST_DIR").unwrap(), inherited);
+    let inherits = plain().start().unwrap();
+    assert_eq!(inherits.call("env", "PATH").unwrap(), std::env::var("PATH").unwrap());
+    assert_eq!(inherits.call("env", "PIPEPLUG_TEST").unwrap(), "unset");
 }
 
 #[test]

@@ -108,14 +108,12 @@ fn a_pipeline_gets_all_of_a_large_reply_however_slowly_it_reads() {
     let file = dir.path().join("in");
     let large: Vec<u8> = (0..3_000_000_u32).map(|i| i as u8).collect();
     fs::write(&file, [request(1, "echo", b""), request(2, "echo", &large)].concat()).unwrap();
+    let reply = |id, buffer| chunk(Format::Standard, id, Direction::Response, "echo", buffer);
+    let (small, large) = (reply(1, &[]), reply(2, &large));
+    let either_first = [[&*small, &*large].concat(), [&*large, &*small].concat()];
     for script in [r#"cat "$1" | "$0" | (sleep 0.3; cat)"#, r#""$0" <"$1" | (sleep 0.3; cat)"#] {
         let got = pipeline(script, &file);
-        let mut got = &*got;
-        for _ in 0..2 {
-            let reply = read_chunk(Format::Standard, &mut got).unwrap();
-            let expected = if reply.thread_id.as_u64() == 1 { &[][..] } else { &large };
-            assert!(reply.buffer == expected, "{script}");
-        }
+        assert!(either_first.contains(&got), "{script}: {} of {} bytes", got.len(), either_first[0].len());
     }
 }
 
