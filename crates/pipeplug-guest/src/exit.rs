@@ -59,7 +59,7 @@ impl Exit {
         connection.close();
         // Until it is written. Not until the host closes its side in answer: what it runs for this plugin, which keeps
         // it from closing, may be what waits for this process to end.
-        let _ = connection.wait_idle(left());
+        let _ = connection.wait_written(left());
         self.finish(0);
     }
 
@@ -94,7 +94,7 @@ impl Exit {
         };
         if let Some(connection) = connection {
             // Where the time is over there is nothing to be done.
-            let _ = connection.wait_idle(deadline.saturating_duration_since(Instant::now()));
+            let _ = connection.wait_written(deadline.saturating_duration_since(Instant::now()));
         }
         if stopping {
             return self.finish(0);

@@ -279,8 +279,8 @@ impl Future for PendingCall {
     type Output = Result<Chunk, CallError>;
 
     /// # Blocking
-    /// Never. The waker is woken on the thread that reads for the connection: it may begin calls and send one-ways, but
-    /// must not wait for anything of this loop, as a call that it waits for would.
+    /// Never. The waker is woken on the thread that reads for the connection, and must not wait for anything of this
+    /// loop: of the calls only [`try_begin_call`](Connection::try_begin_call) never does.
     ///
     /// # Panics
     /// When it is polled again after it was ready.

@@ -317,14 +317,24 @@ impl Connection {
         self.core().wait_finished(Instant::now().checked_add(timeout))
     }
 
-    /// Waits until no request or one-way of the other side waits or is being handled, and every answer is written, for at
-    /// most `timeout`; `false` then.
+    /// Waits until no request or one-way of the other side waits or is being handled, for at most `timeout`; `false` then.
+    /// Their answers may still wait to be written: see [`wait_written`](Connection::wait_written).
     ///
     /// # Blocking
     /// At most for `timeout`. Never call it from a handler of the same connection: it waits for that one too.
     #[must_use]
     pub fn wait_idle(&self, timeout: Duration) -> bool {
         self.core().wait_idle(Instant::now().checked_add(timeout))
+    }
+
+    /// Waits until everything that was sent is written, for at most `timeout`; `false` then. Whether the other side has read
+    /// it is another matter.
+    ///
+    /// # Blocking
+    /// At most for `timeout`.
+    #[must_use]
+    pub fn wait_written(&self, timeout: Duration) -> bool {
+        self.core().outbox.wait_written(Instant::now().checked_add(timeout))
     }
 
     /// The loop that serves it.

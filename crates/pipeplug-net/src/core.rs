@@ -264,8 +264,9 @@ impl Core {
 
     /// Nothing is read any more, for `reason`: called by whoever reads.
     pub(crate) fn reading_ended(self: &Arc<Self>, reason: Arc<CloseReason>) {
-        let flush = matches!(*reason, CloseReason::EndOfFile);
         let reason = Arc::clone(self.ended.get_or_init(|| reason));
+        // Behind the line above: whoever fails to write leaves its reason first, and then looks whether all has ended.
+        let flush = matches!(*reason, CloseReason::EndOfFile) && lock(&self.ending).is_none();
         tracing::debug!(peer = %self.options.name, %reason, "the connection has ended");
         drop(lock(&self.finished)); // whoever looked ahead of the line above sleeps by now, and is woken
         self.finished_changed.notify_all();
@@ -287,11 +288,11 @@ impl Core {
         });
     }
 
-    /// Waits until no request or one-way waits or is being handled, and nothing waits to be written.
+    /// Waits until no request or one-way waits or is being handled.
     pub(crate) fn wait_idle(&self, deadline: Option<Instant>) -> bool {
         let mut finished = lock(&self.finished);
         self.is_awaited.store(true, Ordering::SeqCst);
-        while !self.is_idle() || self.outbox.queued() > 0 {
+        while !self.is_idle() {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return false;
             }
@@ -394,9 +395,6 @@ impl Source for Core {
         }
         if writable && let Err(reason) = self.outbox.flush(&self) {
             self.end_after_reading(reason);
-        }
-        if writable {
-            self.idle_may_have_changed();
         }
     }
 }

@@ -26,19 +26,28 @@ pub enum CloseReason {
     #[error("reading from the pipe failed: {0}")]
     ReadFailed(io::Error),
     /// write(2) failed, as where the peer closed its reading end.
-    #[error("writing to the pipe failed: {0}")]
+    #[error("{}", write_failed(.0))]
     WriteFailed(io::Error),
     /// The peer sends what has to be answered and does not read the answers.
     #[error("the other side does not read: {queued} bytes of answers wait for it, the limit is {limit}")]
     Unread {
         /// Bytes that wait to be written.
         queued: usize,
-        /// How many may ([`Options::outgoing`](crate::Options) and `unread` together).
+        /// How many may ([`Options::unread`](crate::Options)).
         limit: usize,
     },
     /// What the owner of the connection said when it ended it.
     #[error("{0}")]
     Ended(String),
+}
+
+fn write_failed(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => {
+            format!("the other side reads no more: writing to the pipe failed: {error}")
+        }
+        _ => format!("writing to the pipe failed: {error}"),
+    }
 }
 
 /// Bytes from a peer, fit for a terminal.

@@ -343,7 +343,11 @@ impl Core {
         let has_room = !requests.is_empty();
         let limit = exhausted.limit;
         for chunk in requests {
-            let message = format!("not taken: all {limit} handler threads wait for calls of their own");
+            let message = if limit == 0 {
+                "not taken: the system gives no thread to handle it".to_owned()
+            } else {
+                format!("not taken: all {limit} handler threads wait for calls of their own")
+            };
             self.send_control(chunk.thread_id, Direction::Response, command::ERROR, message.into_bytes());
         }
         self.credit(report);

@@ -19,6 +19,7 @@ mod outbox;
 mod pool;
 mod reading;
 mod sys;
+mod unread;
 
 pub use call::{CallError, NotifyError, PendingCall};
 pub use connection::{ConnectError, Connection, Endpoint, Stats};

@@ -9,9 +9,10 @@ use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 
 use mio::Interest;
-use pipeplug_wire::{EncodeError, Format, Header};
+use pipeplug_wire::{Direction, EncodeError, Format, Header};
 
 use crate::core::Core;
 use crate::error::CloseReason;
@@ -21,6 +22,7 @@ use crate::lock::{lock, wait_until};
 use crate::options::Options;
 use crate::pool;
 use crate::sys::Stream;
+use crate::unread::Unread;
 
 /// Chunks up to this size are copied next to each other; a larger buffer is written from where it is.
 const COPY_MAX: usize = 4096;
@@ -77,6 +79,7 @@ struct State {
     registration: Option<Registration>,
     queue: VecDeque<Piece>,
     queued: usize,
+    unread: Unread,
     format: Option<Format>,
     window: SendWindow,
     ending: Ending,
@@ -113,6 +116,7 @@ impl Outbox {
                 registration: None,
                 queue: VecDeque::new(),
                 queued: 0,
+                unread: Unread::default(),
                 format: options.format,
                 window: SendWindow::default(),
                 ending: Ending::No,
@@ -149,7 +153,7 @@ impl Outbox {
             let mut len = match header.encode(format, &mut stack) {
                 Ok(len) => len,
                 Err(error) => {
-                    state.stream = Some(stream);
+                    state.give_back(stream);
                     return Err(SendFault::Encode(error));
                 }
             };
@@ -166,7 +170,7 @@ impl Outbox {
             let count = match written {
                 Ok(count) => count.unwrap_or(0),
                 Err(error) => {
-                    state.stream = Some(stream);
+                    state.give_back(stream);
                     return Err(SendFault::Fatal(CloseReason::WriteFailed(error)));
                 }
             };
@@ -178,16 +182,24 @@ impl Outbox {
             }
             if state.queue.is_empty() && matches!(state.ending, Ending::No) {
                 state.stream = Some(stream);
+                if state.waiting > 0 {
+                    self.room.notify_all();
+                }
                 return Ok(());
             }
             return self.pump(state, stream, core).map_err(SendFault::Fatal);
         }
         let was_empty = state.queue.is_empty();
+        let before = state.queued;
         state.append(format, header, body).map_err(SendFault::Encode)?;
         state.window.sent(weight);
-        let limit = self.outgoing.saturating_add(self.unread);
-        if class == Class::Control && state.queued > limit {
-            return Err(SendFault::Fatal(CloseReason::Unread { queued: state.queued, limit }));
+        if class == Class::Control && header.direction == Direction::Response {
+            let len = state.queued - before;
+            state.unread.answered(len);
+            let (queued, limit) = (state.unread.bytes(), self.unread);
+            if queued > limit {
+                return Err(SendFault::Fatal(CloseReason::Unread { queued, limit }));
+            }
         }
         match state.stream.take() {
             Some(stream) if was_empty => self.pump(state, stream, core).map_err(SendFault::Fatal),
@@ -250,8 +262,7 @@ impl Outbox {
         if !matches!(state.ending, Ending::Ended(_)) {
             state.ending = Ending::Ended(Arc::clone(reason));
         }
-        state.queue.clear();
-        state.queued = 0;
+        state.forget_queue();
         if let Some(stream) = state.stream.take() {
             state.close(stream);
         }
@@ -266,6 +277,20 @@ impl Outbox {
         }
         state.silent = Some(Arc::clone(reason));
         self.room.notify_all();
+    }
+
+    /// Waits until nothing waits to be written and nobody writes.
+    pub(crate) fn wait_written(&self, deadline: Option<Instant>) -> bool {
+        let mut state = lock(&self.state);
+        while state.queued > 0 || (state.stream.is_none() && !matches!(state.ending, Ending::Ended(_))) {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return false;
+            }
+            state.waiting += 1;
+            state = wait_until(&self.room, state, deadline);
+            state.waiting -= 1;
+        }
+        true
     }
 
     /// Bytes that wait.
@@ -320,6 +345,7 @@ impl Outbox {
     ) -> Result<(), CloseReason> {
         for round in 0.. {
             if let Ending::Ended(_) = state.ending {
+                state.forget_queue();
                 state.close(stream);
                 return Ok(());
             }
@@ -329,7 +355,10 @@ impl Outbox {
                 } else {
                     state.stream = Some(stream);
                 }
-                break;
+                if state.waiting > 0 {
+                    self.room.notify_all();
+                }
+                return Ok(());
             }
             if round == ROUNDS {
                 return state.wait_writable(stream, core).map_err(CloseReason::WriteFailed);
@@ -341,11 +370,13 @@ impl Outbox {
             let (bytes, blocked) = match written {
                 Ok(written) => written,
                 Err(error) => {
-                    state.stream = Some(stream);
+                    state.give_back(stream);
                     return Err(CloseReason::WriteFailed(error));
                 }
             };
-            state.queued -= bytes.min(state.queued);
+            let left = state.queued.saturating_sub(bytes);
+            state.queued = left;
+            state.unread.left(left);
             // What came meanwhile goes behind what is left.
             pieces.append(&mut state.queue);
             state.queue = pieces;
@@ -356,7 +387,7 @@ impl Outbox {
                 return state.wait_writable(stream, core).map_err(CloseReason::WriteFailed);
             }
         }
-        Ok(())
+        unreachable!("the rounds end with their number")
     }
 
     /// Writes pieces from the front, removes what was written; gives the bytes and whether the pipe is full.
@@ -403,19 +434,37 @@ impl State {
             }
             return Err(error);
         }
+        let len = last.bytes.len() - before + body.len();
         if body.len() <= COPY_MAX {
             last.bytes.extend_from_slice(&body);
-            self.queued += last.bytes.len() - before;
         } else {
-            self.queued += last.bytes.len() - before + body.len();
             self.queue.push_back(Piece { bytes: body, start: 0 });
         }
+        self.queued += len;
+        self.unread.appended(len);
         Ok(())
     }
 
     fn push_front(&mut self, piece: Piece) {
         self.queued += piece.rest().len();
+        self.unread.prepended(piece.rest().len());
         self.queue.push_front(piece);
+    }
+
+    fn forget_queue(&mut self) {
+        self.queue.clear();
+        self.queued = 0;
+        self.unread.left(0);
+    }
+
+    /// Who cannot write puts the descriptor back, for whoever ends the connection, or closes it if that was done.
+    fn give_back(&mut self, stream: Stream) {
+        if let Ending::Ended(_) = self.ending {
+            self.forget_queue();
+            self.close(stream);
+        } else {
+            self.stream = Some(stream);
+        }
     }
 
     fn wait_writable(&mut self, stream: Stream, core: &Arc<Core>) -> io::Result<()> {

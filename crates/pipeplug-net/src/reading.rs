@@ -206,6 +206,11 @@ impl Core {
                 *ending = Some(Arc::new(reason));
             }
         }
+        if let Some(ended) = self.ended.get() {
+            // Nothing is read any more, so that nobody comes by to end it: what could not be written is given up here.
+            self.outbox.end(ended);
+            return self.finish_if_idle();
+        }
         self.is_ending.store(true, Ordering::SeqCst);
         if let Some(bell) = &*lock(&self.bell) {
             bell.ring();
@@ -220,7 +225,7 @@ impl Core {
     fn end_lost(self: &Arc<Self>) {
         let Some(reason) = lock(&self.lost).take() else { return };
         let asked = lock(&self.ending).clone();
-        self.reading_ended(asked.filter(|asked| !is_loss(asked)).unwrap_or(reason));
+        self.reading_ended(asked.unwrap_or(reason));
     }
 
     fn end_if_asked(self: &Arc<Self>) {

@@ -377,7 +377,7 @@ fn who_floods_pings_and_never_reads_is_left(way: Way) {
     };
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     let reason = connection.wait_closed(LONG).unwrap();
-    assert!(matches!(*reason, CloseReason::Unread { queued, limit: 5120 } if queued > 5120), "{reason}");
+    assert!(matches!(*reason, CloseReason::Unread { queued, limit: 4096 } if queued > 4096), "{reason}");
 }
 
 fn try_begin_call_leaves_nothing_open(way: Way) {

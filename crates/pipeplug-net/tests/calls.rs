@@ -85,12 +85,14 @@ fn the_guest_takes_the_format_from_the_first_chunk() {
             .connect(Endpoint::exclusive(guest_in), Endpoint::exclusive(guest_out), of_guest, echo)
             .unwrap();
         // The guest calls first, and has to wait for what the host speaks.
-        let asked = thread::spawn(move || guest.call("echo", "from the guest"));
+        let asking = guest.clone();
+        let asked = thread::spawn(move || asking.call("echo", "from the guest"));
         let host = events
             .connect(Endpoint::exclusive(host_in), Endpoint::exclusive(host_out), of_host, echo)
             .unwrap();
         assert_eq!(host.call("echo", "from the host").unwrap(), "from the host");
         assert_eq!(asked.join().unwrap().unwrap(), "from the guest");
+        drop(guest);
     }
 }
 
@@ -427,4 +429,34 @@ fn a_panic_in_somebody_elses_code_ends_nothing_else() {
     told.recv_timeout(LONG).unwrap();
     assert_eq!(host.call("quick", "").unwrap(), "done");
     assert_eq!(call.wait().unwrap().buffer, b"done");
+}
+
+#[test]
+fn large_requests_on_their_way_do_not_stand_for_answers_that_are_not_read() {
+    let mut options = Options::default();
+    options.unread = 1000;
+    options.outgoing = 100;
+    let (host, guest) = pair(&options, echo, echo);
+    // With 10 MB in the host's queue, what it sends of its own accord is no sign of a guest that does not read.
+    let large = host.begin_call("echo", vec![7; 10_000_000]).unwrap();
+    guest.ping(LONG).unwrap();
+    host.notify("cmd.nothing", "").unwrap();
+    assert_eq!(guest.call("echo", "x").unwrap(), "x");
+    assert!(large.wait().unwrap().buffer == vec![7; 10_000_000]);
+}
+
+#[test]
+fn waiting_for_what_waits_ends_when_it_is_written() {
+    let (host, guest) = pair(&Options::default(), Refuse, |_: &mut Incoming| Ok(Reply::empty()));
+    negotiate(&host, &guest);
+    for round in 0..200 {
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| host.notify("tick", vec![0; 100_000]).unwrap());
+            }
+            assert!(host.wait_written(LONG), "round {round}");
+        });
+        assert!(host.wait_written(LONG), "round {round}");
+        assert_eq!(host.stats().queued, 0);
+    }
 }

@@ -393,3 +393,21 @@ fn a_peer_that_breaks_its_promise_is_paused() {
     assert!(connection.wait_closed(LONG).is_some());
     assert_eq!(handled.load(Ordering::SeqCst), 3000);
 }
+
+/// One that asks, closes its writing end, and goes away without reading the answers.
+#[test]
+fn answers_that_nobody_reads_any_more_hold_nothing_back() {
+    let _watchdog = watchdog();
+    let (connection, raw) = raw(&Options::default(), |_: &mut Incoming| Ok(vec![0; 1 << 20].into()));
+    let Raw { input, mut output } = raw;
+    for id in 1..60 {
+        output.write_all(&bytes(id, Direction::Request, "much", b"")).unwrap();
+    }
+    drop(output);
+    assert!(connection.wait_ended(LONG).is_some());
+    // Some answers wait for room by then.
+    eventually("the answers wait", || connection.stats().queued >= Options::default().outgoing);
+    drop(input);
+    assert!(connection.wait_closed(LONG).is_some());
+    assert_eq!(connection.stats().queued, 0);
+}

@@ -28,7 +28,8 @@ pub(crate) const TERMINATED: u8 = 143;
 /// The part of the help that says what the program exits with.
 pub(crate) const HELP: &str = "\
 Exit status:
-  0    all went well
+  0    all went well; also where whoever reads stdout, such as head, has
+       seen enough
   1    a call failed: the plugin answered with an error; or stdout cannot
        be written
   2    the command line is wrong, or a DATA file cannot be read
