@@ -122,7 +122,7 @@ fn a_loop_goes_with_its_last_plugin() {
     let _alone = alone();
     let before = HostFootprint::now();
     let plugin = misbehave(&["plain"]).event_loop(EventLoop::new().unwrap()).start().unwrap();
-    assert_eq!(threads("pipeplug-loop"), 1);
+    eventually("its thread runs", || threads("pipeplug-loop") == 1);
     let call = plugin.begin_call("sleep", "50").unwrap();
     plugin.stop().unwrap();
     assert_eq!(call.wait().unwrap().buffer, b"50");

@@ -41,7 +41,7 @@ fn a_hundred_plugins_share_one_loop() {
                 );
             }
         });
-        assert_eq!(threads("pipeplug-loop"), 1);
+        assert_eq!(threads("pipeplug-loop"), 1, "they have one thread, which runs by now");
         // Nothing was asked of the host, so that no handler ran.
         assert!(threads("pipeplug-") <= 4, "{} threads", threads("pipeplug-"));
 
