@@ -15,11 +15,11 @@ pub enum CloseReason {
     #[error("this side closed the connection")]
     Local,
     /// What came is no chunk; nothing after it can be understood.
-    #[error("the other side broke the protocol: {error}; the stream begins with {}", Shown(.first))]
+    #[error("the other side broke the protocol: {error}; the chunk begins with {}", Shown(.first))]
     Broken {
         /// What stood where.
         error: DecodeError,
-        /// The first bytes of the stream, at most 64.
+        /// The first bytes of the chunk that broke it, at most 64.
         first: Vec<u8>,
     },
     /// read(2) failed.

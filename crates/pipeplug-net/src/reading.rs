@@ -32,8 +32,8 @@ use crate::lock::lock;
 use crate::options::Options;
 use crate::sys::{Read, Stream};
 
-/// What is kept of the beginning of the stream, to be shown where it is no chunk.
-const FIRST: usize = 64;
+/// What is shown of what is no chunk, in bytes.
+const SHOWN: usize = 64;
 /// After so many bytes others have their turn.
 const TURN: usize = 1 << 20;
 
@@ -52,7 +52,6 @@ pub(crate) struct Reader {
     /// `None` once it has ended.
     stream: Option<Arc<Stream>>,
     receiver: Receiver,
-    first: Vec<u8>,
 }
 
 /// How a turn of reading ended.
@@ -92,11 +91,7 @@ thread_local! {
 
 impl Reader {
     pub(crate) fn new(stream: Stream, options: &Options) -> Self {
-        Self {
-            stream: Some(Arc::new(stream)),
-            receiver: Receiver::new(options.format, options.limits),
-            first: Vec::new(),
-        }
+        Self { stream: Some(Arc::new(stream)), receiver: Receiver::new(options.format, options.limits) }
     }
 }
 
@@ -269,20 +264,15 @@ impl Core {
         loop {
             let Some(stream) = &reader.stream else { return Turn::Ended };
             let space = reader.receiver.space();
-            let before = space.into.len();
             let max = space.max.min(self.options.transfer.get());
             match stream.read(space.into, max) {
                 Ok(Read::Data(count)) => {
                     total += count;
-                    let room = FIRST.saturating_sub(reader.first.len());
-                    if room > 0 {
-                        reader.first.extend(space.into[before..].iter().take(room));
-                    }
                     let full = match self.deal(&mut reader.receiver) {
                         Ok(admitted) => admitted == Admitted::Full,
                         Err(error) => {
-                            let first = std::mem::take(&mut reader.first);
-                            self.end(reader, CloseReason::Broken { error, first });
+                            let reason = broken(error, &reader.receiver);
+                            self.end(reader, reason);
                             return Turn::Ended;
                         }
                     };
@@ -300,7 +290,7 @@ impl Core {
                 Ok(Read::End) => {
                     let reason = match reader.receiver.finish() {
                         Ok(()) => CloseReason::EndOfFile,
-                        Err(error) => CloseReason::Broken { error, first: std::mem::take(&mut reader.first) },
+                        Err(error) => broken(error, &reader.receiver),
                     };
                     self.end(reader, reason);
                     return Turn::Ended;
@@ -366,6 +356,12 @@ impl Core {
         }
         Ok(admitted)
     }
+}
+
+/// What stood where, and what it was part of.
+fn broken(error: DecodeError, receiver: &Receiver) -> CloseReason {
+    let chunk = receiver.unread();
+    CloseReason::Broken { error, first: chunk[..chunk.len().min(SHOWN)].to_vec() }
 }
 
 /// Whether this only says that the peer is gone.

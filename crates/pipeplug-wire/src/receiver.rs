@@ -97,6 +97,12 @@ impl Receiver {
         self.input.bytes.capacity() + large
     }
 
+    /// What was received and is not consumed: behind an error, the chunk that broke the stream.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        self.input.unread()
+    }
+
     /// Where the next bytes of the stream go.
     ///
     /// That is the input buffer, or, within a large body, that body's own memory, so that it is read straight into
