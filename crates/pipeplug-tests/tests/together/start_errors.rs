@@ -146,7 +146,8 @@ fn one_that_never_answers_is_told_after_the_timeout() {
         let script = Script::new(&format!("echo waiting >&2; {body}"));
         let error = script.builder().handshake_timeout(timeout).start().unwrap_err();
         let took = begun.elapsed();
-        assert!(took >= timeout && took < LONG, "{took:?}");
+        // It is killed: to be asked to go, it would have to be a plugin.
+        assert!(took >= timeout && took < Duration::from_secs(4), "{took:?}");
         let StartError::HandshakeTimeout { stderr, .. } = &error else { panic!("{body}: {error:?}") };
         assert_eq!(stderr, &["waiting"]);
         assert!(error.to_string().contains("150ms"), "{error}");
