@@ -1,93 +1,124 @@
-//! Measures a sequential call against a ping-pong over raw blocking pipes, between two processes, in one run.
+//! Measures pipeplug against the raw pipe and against what its users would take instead, in one run.
 //!
-//! The two take turns, so that a drift of the machine's speed hits both alike; what counts is their ratio.
+//! Each figure comes from two real processes, started for it alone by this driver: a subject (`bench-subject` and the
+//! programs below `peers`) and its plugin. All subjects take turns within a round, in an order that changes, so that a
+//! drift of the machine's speed hits all alike; what counts are ratios within one run.
 
-mod measure;
-mod pipeplug;
-mod raw;
+#![forbid(unsafe_code)]
 
+mod driver;
+mod figures;
+mod machine;
+mod plan;
+mod print;
+mod rounds;
+mod stats;
+mod subjects;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
 
-use crate::measure::{Placement, Row, median};
-
-#[derive(Parser)]
-#[command(about = "Measures pipeplug's sequential calls against the raw pipe")]
+/// Measure pipeplug, the raw pipe, and other plugin and RPC systems, in one run.
+#[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
-    role: Option<Role>,
-    /// Calls in each round.
-    #[arg(long, default_value_t = 20_000)]
-    calls: u32,
-    /// Rounds of each; the median round counts.
-    #[arg(long, default_value_t = 5)]
-    rounds: u32,
-    /// Bytes that each call carries in each direction.
-    #[arg(long, default_value_t = 64)]
-    size: usize,
-    /// Where the processes run; all three in turn where it is left out.
-    #[arg(long)]
-    placement: Option<Placement>,
-    /// A short run.
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeplug-bench --quick                                      all subjects, a little of each
+  pipeplug-bench run --subjects pipeplug,raw-spin --metrics sequential
+  pipeplug-bench run --out run.json && pipeplug-bench report run.json
+  printf 'sequential 0 1000 64\\ngo\\nquit\\n' | strace -f -c bench-subject host pipeplug";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure, print a table, and write JSON (the default)
+    Run(RunArgs),
+    /// Keep one CPU busy until killed; started by the benchmark
+    #[command(hide = true)]
+    Burn,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// A little of each, in under two minutes
     #[arg(long)]
     quick: bool,
-    /// Instead of measuring, make that many calls over pipeplug and nothing else, for strace(1) and perf(1).
+    /// How often everything is measured; medians count [default: 5, with --quick 3]
     #[arg(long)]
-    only: Option<u32>,
+    rounds: Option<u32>,
+    /// Only these subjects; a name may end in * [default: all]
+    #[arg(long, value_delimiter = ',')]
+    subjects: Vec<String>,
+    /// Only these metrics, by the word before the dot; a name may end in * [default: all]
+    #[arg(long, value_delimiter = ',')]
+    metrics: Vec<String>,
+    /// The order of the subjects within the rounds follows from this number [default: the clock]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where the figures go
+    #[arg(long)]
+    out: Option<PathBuf>,
 }
 
-#[derive(Subcommand)]
-enum Role {
-    /// The other side of the raw pipes; started by the benchmark.
-    #[command(hide = true)]
-    RawGuest { size: usize },
-}
-
-fn main() -> Result<ExitCode> {
-    if pipeplug::is_guest() {
-        return Ok(pipeplug::guest());
-    }
-    let cli = Cli::parse();
-    if let Some(Role::RawGuest { size }) = cli.role {
-        raw::guest(size)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if let Some(calls) = cli.only {
-        pipeplug::Host::start()?.round(calls, cli.size)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let (calls, rounds) = if cli.quick { (2_000, 3) } else { (cli.calls, cli.rounds) };
-    println!("sequential calls of {} bytes, {calls} a round, medians of {rounds} rounds, in turns", cli.size);
-    println!("{:<10}{:<24}{:>10}{:>10}{:>16}", "CPUs", "", "p50 µs", "p99 µs", "CPU µs a call");
-    let placements = cli.placement.map_or_else(|| Placement::value_variants().to_vec(), |one| vec![one]);
-    for placement in placements {
-        compare(placement, calls, rounds, cli.size)?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn compare(placement: Placement, calls: u32, rounds: u32, size: usize) -> Result<()> {
-    let mut raw = raw::Host::start(size)?;
-    let plugin = pipeplug::Host::start()?;
-    let (mut of_raw, mut of_plugin) = (Vec::new(), Vec::new());
-    // The first round of each warms up.
-    for round in 0..=rounds {
-        placement.apply(raw.guest_pid())?;
-        let one = raw.round(calls)?;
-        placement.apply(plugin.guest_pid())?;
-        let other = plugin.round(calls, size)?;
-        if round > 0 {
-            of_raw.push(one);
-            of_plugin.push(other);
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
     }
-    let (raw, plugin) = (median(&of_raw), median(&of_plugin));
-    let ratio = Row { p50: plugin.p50 / raw.p50, p99: plugin.p99 / raw.p99, cpu: plugin.cpu / raw.cpu };
-    let at = placement.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-    for (name, row) in [("raw blocking pipes", raw), ("pipeplug", plugin), ("ratio", ratio)] {
-        println!("{at:<10}{name:<24}{:>10.2}{:>10.2}{:>16.2}", row.p50, row.p99, row.cpu);
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        None => measure(cli.run),
+        Some(Command::Run(args)) => measure(args),
+        Some(Command::Burn) => driver::burn(),
+    }
+}
+
+fn measure(args: RunArgs) -> Result<()> {
+    let document = rounds::run(&rounds::Request {
+        size: if args.quick { plan::Size::Quick } else { plan::Size::Full },
+        rounds: args.rounds,
+        subjects: args.subjects,
+        metrics: args.metrics,
+        seed: args.seed,
+    })?;
+    print::table(&document);
+    if let Some(path) = args.out {
+        let json = document.to_json()?;
+        std::fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("written: {}", path.display());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_what_is_meant_where_nothing_is_said() {
+        let cli = Cli::try_parse_from(["pipeplug-bench", "--quick", "--subjects", "a,b"]).unwrap();
+        assert!(cli.command.is_none() && cli.run.quick);
+        assert_eq!(cli.run.subjects, ["a", "b"]);
+    }
 }

@@ -1,0 +1,76 @@
+//! The plugin that pipeplug's host is measured with: what a user would write, and what the measurements ask of it.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use pipeplug_guest::{HandlerError, Incoming, Main, Reply, Responder, register};
+
+fn main() -> ExitCode {
+    let state = State { delay: delay_asked_for(), one_ways: AtomicU64::new(0), parked: Mutex::default() };
+    register((), move |_: &Main, incoming: &mut Incoming| state.answer(incoming)).wait()
+}
+
+struct State {
+    /// How long an echo takes.
+    delay: Duration,
+    one_ways: AtomicU64,
+    /// The calls that are left open.
+    parked: Mutex<Vec<Responder>>,
+}
+
+impl State {
+    fn answer(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        match incoming.command() {
+            "echo" => {
+                self.work();
+                Ok(incoming.take_buffer().into())
+            }
+            "one-way" => {
+                self.one_ways.fetch_add(1, Ordering::Relaxed);
+                Ok(Reply::empty())
+            }
+            "count" => self.count(incoming.text()?.parse()?),
+            "park" => {
+                let responder = incoming.responder().ok_or("only a call can be parked")?;
+                self.parked.lock().unwrap_or_else(PoisonError::into_inner).push(responder);
+                Ok(Reply::empty())
+            }
+            "parked" => {
+                let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).len();
+                Ok(parked.to_string().into())
+            }
+            _ => incoming.unknown(),
+        }
+    }
+
+    fn work(&self) {
+        if !self.delay.is_zero() {
+            let begun = Instant::now();
+            while begun.elapsed() < self.delay {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Answers once that many one-ways were handled: the last of them may still run beside this.
+    fn count(&self, expected: u64) -> Result<Reply, HandlerError> {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let begun = Instant::now();
+        loop {
+            let handled = self.one_ways.load(Ordering::Relaxed);
+            if handled >= expected || begun.elapsed() > PATIENCE {
+                return Ok(handled.to_string().into());
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn delay_asked_for() -> Duration {
+    let micros = std::env::var("BENCH_HANDLER_US").ok().and_then(|micros| micros.parse().ok());
+    Duration::from_micros(micros.unwrap_or(0))
+}

@@ -1,0 +1,150 @@
+//! Times of calls, kept as histograms.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::channel;
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use hdrhistogram::Histogram;
+
+use crate::contract::{Driver, Figures};
+
+/// How many calls took how long, in nanoseconds.
+#[derive(Debug)]
+pub(crate) struct Latency(Histogram<u32>);
+
+impl Latency {
+    /// Three digits, for one caller.
+    pub(crate) fn fine() -> Self {
+        Self::of(3)
+    }
+
+    /// Two digits, for each of many: what measures should not be what takes the memory.
+    pub(crate) fn coarse() -> Self {
+        Self::of(2)
+    }
+
+    fn of(digits: u8) -> Self {
+        const A_MINUTE: u64 = 60_000_000_000;
+        let histogram = Histogram::new_with_max(A_MINUTE, digits);
+        Self(histogram.expect("the bounds are in order, and 2 and 3 digits are allowed"))
+    }
+
+    pub(crate) fn record(&mut self, took: Duration) {
+        self.0.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.0 += &other.0;
+    }
+
+    /// The percentiles in microseconds.
+    pub(crate) fn percentiles(&self) -> BTreeMap<&'static str, f64> {
+        let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1e3;
+        let max = self.0.max() as f64 / 1e3;
+        BTreeMap::from([
+            ("p50", at(0.5)),
+            ("p90", at(0.9)),
+            ("p99", at(0.99)),
+            ("p999", at(0.999)),
+            ("max", max),
+        ])
+    }
+}
+
+/// Makes `warm_up` calls, then `calls` that count, one at a time.
+pub(crate) fn one_at_a_time(
+    driver: &mut Driver,
+    plugin: u32,
+    [warm_up, calls]: [u64; 2],
+    mut call: impl FnMut() -> Result<()>,
+) -> Result<Figures> {
+    for _ in 0..warm_up {
+        call()?;
+    }
+    let mut latency = Latency::fine();
+    driver.begin(plugin)?;
+    let begun = Instant::now();
+    let mut last = begun;
+    for _ in 0..calls {
+        call()?;
+        let now = Instant::now();
+        latency.record(now - last);
+        last = now;
+    }
+    Ok(Figures { seconds: (last - begun).as_secs_f64(), count: calls, more: latency.percentiles() })
+}
+
+/// The same over threads: `callers` holds one call for each, `calls` are shared out among them.
+pub(crate) fn on_threads<C>(driver: &mut Driver, plugin: u32, calls: u64, callers: Vec<C>) -> Result<Figures>
+where
+    C: FnMut() -> Result<()> + Send,
+{
+    const STACK: usize = 64 << 10;
+    let each = calls.div_ceil(callers.len() as u64).max(1);
+    let count = each * callers.len() as u64;
+    let gate = RwLock::new(());
+    let closed = gate.write().unwrap_or_else(PoisonError::into_inner);
+    let (is_warm, warm) = channel();
+    std::thread::scope(|scope| {
+        // Dropped where a thread cannot be started, which lets the others go too.
+        let closed = closed;
+        let mut threads = Vec::with_capacity(callers.len());
+        for mut call in callers {
+            let (gate, is_warm) = (&gate, is_warm.clone());
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || {
+                let mut latency = Latency::coarse();
+                let warmed = call();
+                // It can only fail where this measurement is given up.
+                let _ = is_warm.send(());
+                drop(gate.read());
+                warmed?;
+                let mut last = Instant::now();
+                for _ in 0..each {
+                    call()?;
+                    let now = Instant::now();
+                    latency.record(now - last);
+                    last = now;
+                }
+                anyhow::Ok(latency)
+            });
+            threads.push(thread.with_context(|| format!("thread {} cannot be started", threads.len()))?);
+        }
+        warm.iter().take(threads.len()).for_each(drop);
+        driver.begin(plugin)?;
+        let begun = Instant::now();
+        drop(closed);
+        let mut all = Latency::coarse();
+        for thread in threads {
+            all.add(&thread.join().map_err(|_| anyhow!("a caller panicked"))??);
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        Ok(Figures { seconds, count, more: all.percentiles() })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_in_microseconds() {
+        let mut latency = Latency::fine();
+        for micros in 1..=1000 {
+            latency.record(Duration::from_micros(micros));
+        }
+        let percentiles = latency.percentiles();
+        for (name, expected) in [("p50", 500.0), ("p99", 990.0), ("max", 1000.0)] {
+            let found = percentiles[name];
+            assert!((found / expected - 1.0).abs() < 0.002, "{name}: {found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_time_beyond_the_bound_is_kept_as_the_largest() {
+        let mut latency = Latency::coarse();
+        latency.record(Duration::from_secs(600));
+        assert!(latency.percentiles()["max"] >= 60e6);
+    }
+}

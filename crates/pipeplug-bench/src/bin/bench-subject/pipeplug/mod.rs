@@ -1,0 +1,123 @@
+//! What a user of pipeplug would write.
+
+mod crowd;
+mod throughput;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use pipeplug_host::{Builder, Plugin};
+
+use crate::contract::{Driver, Figures, Order};
+use crate::latency::{Latency, on_threads, one_at_a_time};
+
+/// The settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Every setting at its default.
+    Default,
+    /// Nobody spins, on neither side.
+    NoSpin,
+}
+
+impl Mode {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            "pipeplug" => Some(Self::Default),
+            "pipeplug-nospin" => Some(Self::NoSpin),
+            _ => None,
+        }
+    }
+}
+
+/// A plugin to start, with the mode's settings on both sides.
+fn builder(mode: Mode) -> Result<Builder> {
+    let builder = Plugin::builder(guest()?);
+    Ok(match mode {
+        Mode::Default => builder,
+        Mode::NoSpin => builder,
+    })
+}
+
+fn guest() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("bench-guest"))
+}
+
+/// The host's side.
+pub(crate) fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
+    if let Order::Spawn { times } = order {
+        let figures = spawn(mode, driver, times)?;
+        return driver.end(&figures);
+    }
+    if let Order::Idle { plugins, calls, size } = order {
+        return crowd::beside_idle(mode, driver, plugins, calls, size);
+    }
+    let plugin = builder(mode)?.start()?;
+    let figures = match order {
+        Order::Sequential { warm_up, calls, size } => sequential(&plugin, driver, [warm_up, calls], size)?,
+        Order::Callers { threads, calls, size } => callers(&plugin, driver, threads, calls, size)?,
+        Order::Tasks { tasks, calls, size } => throughput::tasks(&plugin, driver, tasks, calls, size)?,
+        Order::Flight { window, calls, size } => throughput::flight(&plugin, driver, window, calls, size)?,
+        Order::OneWay { count, size } => throughput::one_ways(&plugin, driver, count, size)?,
+        Order::Bulk { calls, size } => bulk(&plugin, driver, calls, size)?,
+        Order::Open { open, calls, size } => {
+            return crowd::beside_open(&plugin, driver, open, calls, size);
+        }
+        Order::Stream { .. } => return driver.not_here("it has calls and one-ways, no streams"),
+        Order::Spawn { .. } | Order::Idle { .. } => unreachable!("both start plugins of their own, above"),
+    };
+    driver.end(&figures)
+}
+
+fn pid(plugin: &Plugin) -> u32 {
+    plugin.pid().as_raw().unsigned_abs()
+}
+
+fn echo(plugin: &Plugin, message: &[u8]) -> Result<()> {
+    let reply = plugin.call_bytes("echo", message)?;
+    ensure!(reply == message, "the plugin answered something else");
+    Ok(())
+}
+
+fn sequential(plugin: &Plugin, driver: &mut Driver, counts: [u64; 2], size: usize) -> Result<Figures> {
+    let message = vec![b'x'; size];
+    one_at_a_time(driver, pid(plugin), counts, || echo(plugin, &message))
+}
+
+fn callers(plugin: &Plugin, driver: &mut Driver, threads: u64, calls: u64, size: usize) -> Result<Figures> {
+    let message = vec![b'x'; size];
+    let callers = (0..threads).map(|_| || echo(plugin, &message)).collect();
+    on_threads(driver, pid(plugin), calls, callers)
+}
+
+/// The buffer goes there and back; what came back goes again, so that nothing is copied here.
+fn bulk(plugin: &Plugin, driver: &mut Driver, calls: u64, size: usize) -> Result<Figures> {
+    let mut buffer = vec![b'x'; size];
+    let figures = one_at_a_time(driver, pid(plugin), [1, calls], || {
+        buffer = plugin.call_bytes("echo", std::mem::take(&mut buffer))?;
+        ensure!(buffer.len() == size, "the plugin answered {} bytes, not {size}", buffer.len());
+        Ok(())
+    })?;
+    ensure!(buffer.iter().all(|byte| *byte == b'x'), "the plugin answered something else");
+    Ok(figures)
+}
+
+fn spawn(mode: Mode, driver: &mut Driver, times: u64) -> Result<Figures> {
+    const SIZE: usize = 64;
+    let message = [b'x'; SIZE];
+    let builder = builder(mode)?;
+    let mut latency = Latency::fine();
+    let mut seconds = 0.0;
+    driver.begin(0)?;
+    for _ in 0..times {
+        let begun = Instant::now();
+        let plugin = builder.start()?;
+        echo(&plugin, &message)?;
+        let took = begun.elapsed();
+        plugin.stop()?;
+        latency.record(took);
+        seconds += took.as_secs_f64();
+    }
+    Ok(Figures { seconds, count: times, more: latency.percentiles() })
+}

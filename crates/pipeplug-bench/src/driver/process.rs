@@ -1,0 +1,143 @@
+//! Processes as the kernel shows them.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::time::{ClockId, clock_gettime};
+pub(super) use nix::unistd::Pid;
+
+use super::only;
+
+/// The CPUs that this process may use.
+#[derive(Debug, Clone)]
+pub(super) struct Cpus {
+    all: CpuSet,
+    numbers: Vec<usize>,
+}
+
+impl Cpus {
+    pub(super) fn allowed() -> Result<Self> {
+        let all = sched_getaffinity(Pid::from_raw(0))?;
+        let numbers = (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap_or(false)).collect();
+        Ok(Self { all, numbers })
+    }
+
+    pub(super) fn first(&self) -> usize {
+        self.numbers.first().copied().unwrap_or(0)
+    }
+
+    pub(super) fn second(&self) -> Option<usize> {
+        self.numbers.get(1).copied()
+    }
+
+    /// Not the first one, which takes most interrupts, where there is another.
+    pub(super) fn last(&self) -> Vec<usize> {
+        vec![self.second().unwrap_or(self.first())]
+    }
+
+    pub(super) fn first_two(&self) -> Vec<usize> {
+        self.numbers.iter().copied().take(2).collect()
+    }
+
+    /// Runs `start` on these CPUs only, which what it starts inherits.
+    pub(super) fn bound_to<T>(&self, cpus: Vec<usize>, start: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut set = CpuSet::new();
+        for cpu in cpus {
+            set.set(cpu)?;
+        }
+        let this = Pid::from_raw(0);
+        sched_setaffinity(this, &set)?;
+        let result = start();
+        sched_setaffinity(this, &self.all)?;
+        result
+    }
+}
+
+/// Binds all threads that the process has; those to come inherit it.
+pub(super) fn pin(pid: Pid, cpu: usize) -> Result<()> {
+    let set = only(cpu)?;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let name = task?.file_name();
+        let id = name.to_str().and_then(|name| name.parse().ok()).context("a task has a number")?;
+        // A thread may end in between.
+        let _ = sched_setaffinity(Pid::from_raw(id), &set);
+    }
+    Ok(())
+}
+
+/// The CPU time of all threads of each process so far, in seconds.
+pub(super) fn cpu_times(pids: &[Pid]) -> Result<Vec<f64>> {
+    let time = |pid: &Pid| {
+        let clock = ClockId::pid_cpu_clock_id(*pid).with_context(|| format!("process {pid} is gone"))?;
+        Ok(Duration::from(clock_gettime(clock)?).as_secs_f64())
+    };
+    pids.iter().map(time).collect()
+}
+
+/// Starts the count of the most memory that the process had at a time anew (proc_pid_clear_refs(5)).
+pub(super) fn forget_peak(pid: Pid) {
+    // Where it cannot, the peak is that of the whole life.
+    let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
+/// The most resident memory at a time, in bytes.
+pub(super) fn peak_memory(pid: Pid) -> Option<u64> {
+    let kib = status(pid, "VmHWM:")?;
+    Some(kib << 10)
+}
+
+pub(super) fn threads(pid: Pid) -> Option<u64> {
+    status(pid, "Threads:")
+}
+
+fn status(pid: Pid, field: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(field))?;
+    value.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// Makes the processes of subjects that end ahead of them this process's children.
+pub(crate) fn adopt_orphans() -> Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")
+}
+
+/// Ends every child that is left, with its own children; how many still ran.
+pub(super) fn kill_children() -> usize {
+    let mut killed = 0;
+    // A child's children are ours once it is gone.
+    loop {
+        let children = children();
+        if children.is_empty() {
+            return killed;
+        }
+        for pid in children {
+            let has_ended = matches!(
+                waitpid(pid, Some(WaitPidFlag::WNOHANG)),
+                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(_)
+            );
+            if !has_ended {
+                killed += 1;
+                // It is our child and not reaped, so the number is still its own.
+                let _ = kill(pid, Signal::SIGKILL);
+                let _ = waitpid(pid, None);
+            }
+        }
+    }
+}
+
+fn children() -> Vec<Pid> {
+    let this = std::process::id();
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let is_ours = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name ahead of it may hold anything, but for another `)` behind it.
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        parent.and_then(|parent| parent.parse::<u32>().ok()) == Some(this)
+    };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_ours).map(Pid::from_raw).collect()
+}
