@@ -142,15 +142,14 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// How many descriptors a start uses at its height: two ends each of four pipes and of the report
-    /// of the exec, the copies that are clear of the guest's numbers, `/dev/null`.
+    /// How many descriptors a start uses at its height: two ends each of four pipes (in portable builds also of the one
+    /// that reports a failed exec), `/dev/null`, a copy that is clear of the guest's numbers.
     const DESCRIPTORS_NEEDED: u64 = 12;
 
     /// Finds out why the start of `path` failed, which the errno alone does not tell.
     pub(super) fn diagnose(failure: ForkExecError, path: &Path, cwd: Option<&Path>) -> Self {
         let ForkExecError { step, error } = failure;
         match step {
-            Step::Prepare => Self::os(path, "making its pipes", error),
             Step::Fork => Self::os(path, "forking", error),
             Step::ProcessGroup => Self::os(path, "making its process group", error),
             Step::Signals => Self::os(path, "resetting its signals", error),

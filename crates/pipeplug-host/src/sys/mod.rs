@@ -5,6 +5,7 @@
 
 mod descriptor;
 mod exit_notice;
+mod fork;
 mod fork_exec;
 mod wait;
 
