@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pipeplug_net::wire::{Format, Limits, command};
-use pipeplug_net::{EventLoop, HandlerError, Hold, Incoming, Options, Reply};
+use pipeplug_net::{EventLoop, HandlerError, Hold, Incoming, Options, Reading, Reply};
 
 use crate::descriptors::Plan;
 use crate::exit::{Exit, OnEnd};
@@ -115,6 +115,7 @@ impl Guest {
         let mut options = Options::default();
         options.name = "host".into();
         options.format = None;
+        options.reading = Reading::Dedicated;
         Self {
             start: (),
             request: (),

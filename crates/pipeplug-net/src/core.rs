@@ -6,17 +6,18 @@ use std::time::Instant;
 
 use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
 
+use crate::bell::Bell;
 use crate::call::{CallError, NotifyError, Outcome, Slot};
 use crate::connection::{Connection, Handle};
 use crate::error::CloseReason;
-use crate::event_loop::{EventLoop, Registration, Source};
+use crate::event_loop::{EventLoop, Source};
 use crate::handler::Handler;
 use crate::inbox::Inbox;
+use crate::lead::{Lead, Registered};
 use crate::lock::{lock, wait_until};
 use crate::options::Options;
-use crate::outbox::{Class, Outbox, Patience, SendFault};
-use crate::reading::{Bell, Lead, Reader};
-use crate::sys::Stream;
+use crate::outbox::{Class, Outbox, Patience, Push, SendFault};
+use crate::reading::Reader;
 
 pub(crate) struct Core {
     pub(crate) options: Options,
@@ -28,12 +29,16 @@ pub(crate) struct Core {
     pub(crate) inbox: Mutex<Inbox>,
     pub(crate) outbox: Outbox,
 
-    /// Who reads; see reading.rs.
+    /// Who reads; see lead.rs.
     pub(crate) lead: AtomicU8,
+    /// Whether the connection's own reader waits on `lead_is_free`.
+    pub(crate) reader_is_out: AtomicBool,
+    pub(crate) reader_waits: Mutex<()>,
+    pub(crate) lead_is_free: Condvar,
     pub(crate) reader: Mutex<Reader>,
     /// The reading descriptor's place in the loop, and the descriptor: held for the length of an epoll_ctl(2).
-    pub(crate) registered: Mutex<Option<(Registration, Arc<Stream>)>>,
-    /// Wakes the caller that reads, if one does.
+    pub(crate) registered: Mutex<Registered>,
+    /// Wakes the thread that reads, if it is not the loop's.
     pub(crate) bell: Mutex<Option<Arc<Bell>>>,
 
     /// Why the connection is to end; whoever reads ends it.
@@ -81,6 +86,9 @@ impl Core {
             inbox: Mutex::new(Inbox::new(&options)),
             outbox,
             lead: AtomicU8::new(Lead::Taken as u8),
+            reader_is_out: AtomicBool::new(false),
+            reader_waits: Mutex::new(()),
+            lead_is_free: Condvar::new(),
             reader: Mutex::new(reader),
             registered: Mutex::new(None),
             bell: Mutex::new(None),
@@ -131,7 +139,7 @@ impl Core {
         } else {
             Class::HeldBack(patience)
         };
-        match self.outbox.send(class, &header, body, self) {
+        match self.outbox.send(class, &header, body, Push::Now, self) {
             Ok(()) => Ok((id, slot)),
             // It fails with the others, and with their reason, once the owner has said why the peer is gone.
             Err(SendFault::Fatal(reason)) if !self.options.reason_patience.is_zero() => {
@@ -165,7 +173,7 @@ impl Core {
             command,
             buffer_len: body.len() as u64,
         };
-        self.outbox.send(class, &header, body, self).map_err(|fault| {
+        self.outbox.send(class, &header, body, Push::Now, self).map_err(|fault| {
             let command = command.to_owned();
             match fault {
                 SendFault::Encode(error) => NotifyError::Encode { command, error },
@@ -182,8 +190,8 @@ impl Core {
     }
 
     /// Sends a handler's answer; where the connection has ended, nobody waits for it.
-    pub(crate) fn respond(self: &Arc<Self>, id: ThreadId, command: &str, body: Vec<u8>) {
-        self.send_answer(Class::Reply, id, Direction::Response, command, body);
+    pub(crate) fn respond(self: &Arc<Self>, id: ThreadId, command: &str, body: Vec<u8>, push: Push) {
+        self.send_answer(Class::Reply, id, Direction::Response, command, body, push);
     }
 
     /// Sends what nobody waits for room with: the thread that reads calls this.
@@ -194,7 +202,7 @@ impl Core {
         command: &str,
         body: Vec<u8>,
     ) {
-        self.send_answer(Class::Control, id, direction, command, body);
+        self.send_answer(Class::Control, id, direction, command, body, Push::Now);
     }
 
     pub(crate) fn send_credit(self: &Arc<Self>, total: u64) {
@@ -209,15 +217,23 @@ impl Core {
         direction: Direction,
         command: &str,
         body: Vec<u8>,
+        push: Push,
     ) {
         let header = Header { thread_id, direction, command, buffer_len: body.len() as u64 };
-        match self.outbox.send(class, &header, body, self) {
+        match self.outbox.send(class, &header, body, push, self) {
             Ok(()) | Err(SendFault::Closed(_)) => {}
             Err(SendFault::Fatal(reason)) => self.end_after_reading(reason),
             Err(fault @ (SendFault::Encode(_) | SendFault::WouldBlock)) => {
                 // The command of an answer is one that was received, or our own: it can be encoded; and answers wait.
                 tracing::error!(peer = %self.options.name, ?fault, "an answer could not be sent");
             }
+        }
+    }
+
+    /// Writes what was left for later.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        if let Err(reason) = self.outbox.flush(self) {
+            self.end_after_reading(reason);
         }
     }
 
@@ -393,7 +409,7 @@ impl Source for Core {
         if readable {
             self.read_on_loop();
         }
-        if writable && let Err(reason) = self.outbox.flush(&self) {
+        if writable && let Err(reason) = self.outbox.writable(&self) {
             self.end_after_reading(reason);
         }
     }

@@ -12,6 +12,7 @@ use crate::core::Core;
 use crate::flow;
 use crate::inbox::Admitted;
 use crate::lock::lock;
+use crate::reading::By;
 
 /// A chunk in the input buffer, or one whose buffer was read into its own memory.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Got<'_> {
 
 impl Core {
     /// Deals with one chunk, on the thread that reads.
-    pub(crate) fn dispatch(self: &Arc<Self>, received: Received<'_>) -> Admitted {
+    pub(crate) fn dispatch(self: &Arc<Self>, received: Received<'_>, by: By) -> Admitted {
         let got = match received {
             Received::Chunk(chunk) => Got::Borrowed(chunk),
             Received::Large(chunk) => Got::Owned(chunk),
@@ -92,7 +93,7 @@ impl Core {
                 tracing::warn!(peer = %self.options.name, %command, "an unknown one-way was ignored");
                 Admitted::Yes
             }
-            (Direction::Request | Direction::OneWay, _) => self.admit(got),
+            (Direction::Request | Direction::OneWay, _) => self.admit(got, by),
         }
     }
 

@@ -8,6 +8,7 @@ use pipeplug_wire::{Chunk, Direction, ThreadId, command};
 use crate::connection::Connection;
 use crate::core::Core;
 use crate::error::CloseReason;
+use crate::outbox::Push;
 
 /// Whatever went wrong in a handler; its message, with those of its sources, goes back to the caller.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
@@ -179,7 +180,7 @@ impl Incoming {
     }
 
     /// Runs the handler and sends what it answers.
-    pub(crate) fn run(mut self, handler: &dyn Handler) {
+    pub(crate) fn run(mut self, handler: &dyn Handler, push: Push) {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler.incoming(&mut self)));
         let peer = self.connection.name();
         let command = &self.chunk.command;
@@ -195,9 +196,9 @@ impl Incoming {
         };
         let core = self.connection.core();
         match result {
-            Ok(reply) if self.answerable => core.respond(self.chunk.thread_id, command, reply.0),
+            Ok(reply) if self.answerable => core.respond(self.chunk.thread_id, command, reply.0, push),
             Err(message) if self.answerable => {
-                core.respond(self.chunk.thread_id, command::ERROR, message.into_bytes());
+                core.respond(self.chunk.thread_id, command::ERROR, message.into_bytes(), push);
             }
             Err(error) => {
                 let command = command.escape_debug();
@@ -240,7 +241,7 @@ impl Responder {
 
     fn send(&mut self, command: &str, buffer: Vec<u8>) {
         if let Some(core) = self.core.take() {
-            core.respond(self.id, command, buffer);
+            core.respond(self.id, command, buffer, Push::Now);
             core.deferred_done();
         }
     }

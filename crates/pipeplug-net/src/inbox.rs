@@ -11,13 +11,21 @@ use crate::dispatch::Got;
 use crate::flow::{ReceiveWindow, weight};
 use crate::handler::Incoming;
 use crate::lock::lock;
-use crate::options::{Hold, Options};
+use crate::options::{Hold, Options, Reading};
+use crate::outbox::Push;
 use crate::pool::{Exhausted, Work};
+use crate::reading::By;
 
 /// Handlers that take longer than this, on average, get a thread each as they come.
 const SLOW: Duration = Duration::from_micros(50);
 /// When no handler has returned for so long while others wait, one more thread comes.
 const STALL: Duration = Duration::from_millis(1);
+/// Handlers that began within [`STALL`] and are so few, while others wait, are slow.
+const FEW: u64 = 10;
+/// When the connection's own reader comes with jobs again within this time, it is worth to have the loop tick.
+const OFTEN: Duration = Duration::from_micros(500);
+/// So many handlers are timed together: looking at the clock takes longer than many a handler.
+const SAMPLE: u32 = 32;
 /// Jobs that one thread does before it lets other connections have their turn.
 const TURN: usize = 64;
 
@@ -35,7 +43,10 @@ pub(crate) struct Inbox {
     usual: Duration,
     /// Jobs begun so far, by which a stall is seen.
     begun: u64,
+    /// Whether the loop looks each millisecond whether handlers return.
     watched: bool,
+    /// When the connection's own reader last came with jobs.
+    came: Option<Instant>,
     receive: ReceiveWindow,
     /// With so much weight nothing more is read while no call of ours is open.
     pause_at: usize,
@@ -55,6 +66,7 @@ impl Inbox {
             usual: Duration::ZERO,
             begun: 0,
             watched: false,
+            came: None,
             receive: ReceiveWindow::new(options.window),
             pause_at: options.window.max(1),
             crediting: false,
@@ -89,6 +101,20 @@ impl Inbox {
         Some(chunk)
     }
 
+    fn has_work(&self) -> bool {
+        !self.jobs.is_empty() && !self.is_held()
+    }
+
+    /// Handlers took so long on average.
+    fn took(&mut self, each: Duration) {
+        self.usual = (self.usual * 7 + each) / 8;
+    }
+
+    /// The connection's own reader comes with jobs, and did a moment ago.
+    fn comes_often(&mut self, now: Instant) -> bool {
+        self.came.replace(now).is_some_and(|last| now.saturating_duration_since(last) < OFTEN)
+    }
+
     /// A total that the peer is to be told with [`Core::credit`], if one is due.
     fn report(&mut self) -> Option<u64> {
         if self.crediting {
@@ -110,7 +136,7 @@ pub(crate) enum Admitted {
 
 impl Core {
     /// Takes a request or one-way in, on the reading thread.
-    pub(crate) fn admit(self: &Arc<Self>, got: Got<'_>) -> Admitted {
+    pub(crate) fn admit(self: &Arc<Self>, got: Got<'_>, by: By) -> Admitted {
         let chunk = got.as_ref();
         let weight = weight(chunk.command.len(), chunk.buffer.len());
         let mut inbox = lock(&self.inbox);
@@ -138,7 +164,8 @@ impl Core {
         inbox.weight = inbox.weight.saturating_add(more);
         inbox.jobs.push_back(got.into_chunk());
         let full = inbox.is_full();
-        let another = self.take_seat(&mut inbox);
+        // The connection's own reader looks at the jobs by itself; what is slow has other threads beside it.
+        let another = (by == By::Other || inbox.usual > SLOW) && self.take_seat(&mut inbox);
         let watch = !another && inbox.running > 0 && !inbox.watched && !inbox.is_held();
         if watch {
             inbox.watched = true;
@@ -243,47 +270,104 @@ impl Core {
         self.finish_if_idle();
     }
 
-    /// Runs handlers until nothing waits: the work of a pool's thread.
-    pub(crate) fn serve(self: &Arc<Self>) {
-        let mut took = None;
+    /// Whether a handler could run.
+    pub(crate) fn has_jobs(&self) -> bool {
+        lock(&self.inbox).has_work()
+    }
+
+    /// The connection's own reader begins to run handlers, unless as many run as may: those see to what waits.
+    pub(crate) fn sit_down(&self) -> bool {
+        let mut inbox = lock(&self.inbox);
+        let may = inbox.has_work() && inbox.running < self.options.handlers.get();
+        if may {
+            inbox.running += 1;
+        }
+        may
+    }
+
+    /// Others run what waits.
+    pub(crate) fn seat_another(self: &Arc<Self>) {
+        let another = self.take_seat(&mut lock(&self.inbox));
+        if another {
+            self.seat();
+        }
+    }
+
+    /// Runs handlers until nothing waits, on a thread that was counted in; says whether it has the lead still, if it
+    /// had it.
+    pub(crate) fn serve(self: &Arc<Self>, mut leads: bool) -> bool {
+        let mut since = Instant::now();
+        let mut done = 0;
+        let mut corked = false;
         for turn in 1.. {
             let mut inbox = lock(&self.inbox);
-            if let Some(took) = took {
-                inbox.usual = (inbox.usual * 7 + took) / 8;
+            let leave = !leads && inbox.running > self.options.handlers.get();
+            let is_empty = leave || !inbox.has_work();
+            if done > 0 && (is_empty || done == SAMPLE || inbox.usual > SLOW) {
+                let now = Instant::now();
+                inbox.took((now - since) / done);
+                (since, done) = (now, 0);
             }
-            let leave = inbox.running > self.options.handlers.get();
             let chunk = if leave { None } else { inbox.pop() };
             let Some(chunk) = chunk else {
                 inbox.running -= 1;
                 drop(inbox);
+                if corked {
+                    self.flush();
+                }
                 self.finish_if_idle();
-                return;
+                return leads;
             };
             let report = inbox.report();
             let room = !inbox.is_full();
-            let another = self.take_seat(&mut inbox);
+            let another = (!leads || inbox.usual > SLOW) && self.take_seat(&mut inbox);
+            let lends = leads && inbox.watched && inbox.usual <= SLOW;
+            let more = inbox.has_work();
+            let often = leads && turn == 1 && inbox.comes_often(since);
+            let watch = !inbox.watched && (more || often);
+            inbox.watched |= watch;
+            let begun = inbox.begun;
             drop(inbox);
             if another {
                 self.seat();
+            }
+            if watch {
+                self.watch_for_stall(begun);
             }
             self.credit(report);
             if room {
                 self.resume_reading();
             }
-            let start = Instant::now();
-            self.run_incoming(chunk);
-            took = Some(start.elapsed());
+            if lends {
+                self.lend_lead();
+                // The last one of a batch takes the others' answers along.
+                let push = if more { Push::Later } else { Push::Now };
+                corked |= more;
+                self.run_incoming(chunk, push);
+                leads = self.end_lending();
+            } else {
+                if leads {
+                    self.give_lead_back();
+                }
+                self.run_incoming(chunk, Push::Now);
+                leads = leads && self.take_lead_back();
+            }
+            done += 1;
             if turn % TURN == 0 && self.events.pool().has_waiting() {
-                // Keeps its seat, and goes to the end of the line.
+                // Its seat is kept, and goes to the end of the line.
                 self.seat();
-                return;
+                if corked {
+                    self.flush();
+                }
+                return leads;
             }
         }
+        unreachable!("the turns end when nothing waits")
     }
 
-    fn run_incoming(self: &Arc<Self>, chunk: Chunk) {
+    fn run_incoming(self: &Arc<Self>, chunk: Chunk, push: Push) {
         match self.connection() {
-            Some(connection) => Incoming::new(connection, chunk).run(&*self.handler),
+            Some(connection) => Incoming::new(connection, chunk).run(&*self.handler, push),
             None => tracing::debug!(peer = %self.options.name, command = %chunk.command.escape_debug(),
                 "dropped: the connection was given up"),
         }
@@ -291,6 +375,7 @@ impl Core {
 
     /// A handler of this connection waits for the other side: another one may run.
     pub(crate) fn handler_blocked(self: &Arc<Self>) {
+        self.lender_blocked();
         let mut inbox = lock(&self.inbox);
         inbox.running -= 1;
         inbox.blocked += 1;
@@ -362,7 +447,7 @@ impl Core {
         let core = Arc::clone(self);
         self.once(move || {
             let done = Undefer(core);
-            done.0.run_incoming(chunk);
+            done.0.run_incoming(chunk, Push::Now);
         });
     }
 
@@ -376,9 +461,17 @@ impl Core {
         self.events.after(STALL, move || {
             let mut inbox = lock(&core.inbox);
             let limit = core.options.handlers.get();
-            if inbox.jobs.is_empty() || inbox.is_held() {
+            let is_lent = core.is_lent();
+            let goes_on = core.options.reading == Reading::Dedicated && (is_lent || inbox.begun != begun);
+            if !inbox.has_work() && !goes_on {
                 inbox.watched = false;
                 return;
+            }
+            let overdue = is_lent && inbox.begun == begun;
+            if inbox.begun - begun < FEW {
+                let each = STALL / u32::try_from(inbox.begun - begun + 1).unwrap_or(u32::MAX);
+                inbox.usual =
+                    inbox.usual.max(if inbox.has_work() || overdue { each } else { Duration::ZERO });
             }
             // As many again as there are, so that a thousand sleepers are served within some ticks.
             let pool = core.events.pool();
@@ -389,6 +482,9 @@ impl Core {
             inbox.running += more;
             let begun = inbox.begun;
             drop(inbox);
+            if overdue {
+                core.take_over();
+            }
             for _ in 0..more {
                 core.seat();
             }

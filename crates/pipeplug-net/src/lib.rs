@@ -4,6 +4,7 @@
 //! it calls, notifies, and has a [`Handler`] answer what the other side asks. Nothing here starts a process or knows
 //! who is host and who is guest.
 
+mod bell;
 mod call;
 mod connection;
 mod core;
@@ -13,11 +14,13 @@ mod event_loop;
 mod flow;
 mod handler;
 mod inbox;
+mod lead;
 mod lock;
 mod options;
 mod outbox;
 mod pool;
 mod reading;
+mod spin;
 mod sys;
 mod unread;
 
@@ -26,5 +29,5 @@ pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;
 pub use event_loop::{EventLoop, Watch, Watcher};
 pub use handler::{Handler, HandlerError, Incoming, Refuse, Reply, Responder};
-pub use options::{Hold, Options};
+pub use options::{Hold, Options, Reading};
 pub use pipeplug_wire as wire;

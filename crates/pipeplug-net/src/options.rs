@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use pipeplug_wire::{Format, Limits};
 
+use crate::spin::DEFAULT_SPIN;
+
 /// The settings of a connection; [`Options::default`] is what a host wants.
 ///
 /// Each limit bounds something that the peer can make grow.
@@ -40,8 +42,26 @@ pub struct Options {
     /// How long open calls are left waiting after the peer closed the pipe, so that
     /// [`Connection::end`](crate::Connection::end) can say why; they then fail with that. Default: not at all.
     pub reason_patience: Duration,
+    /// Who reads. Default: [`Reading::Shared`], the loop.
+    pub reading: Reading,
+    /// How long a thread that waits for a reply or for requests looks for them at most before it sleeps, which costs
+    /// less than to be woken where they come soon. What it does within this is learned; 0 switches it off.
+    /// Default: 50 µs.
+    pub spin: Duration,
     /// Starts with incoming requests and one-ways held back until [`Connection::release`](crate::Connection::release).
     pub hold: Hold,
+}
+
+/// Who reads a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Reading {
+    /// The loop's thread, which any number of connections share; handlers run on threads of the pool.
+    #[default]
+    Shared,
+    /// A thread of its own, which runs handlers too: what is asked is answered with no hand-over between threads. For a
+    /// process that has one connection or a few, as a guest has.
+    Dedicated,
 }
 
 /// Whether handlers run from the start.
@@ -70,6 +90,8 @@ impl Default for Options {
             handlers: HANDLERS,
             transfer: NonZeroUsize::MAX,
             reason_patience: Duration::ZERO,
+            reading: Reading::Shared,
+            spin: DEFAULT_SPIN,
             hold: Hold::Nothing,
         }
     }

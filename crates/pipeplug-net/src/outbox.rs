@@ -30,6 +30,8 @@ const COPY_MAX: usize = 4096;
 const STACK: usize = COPY_MAX + 256;
 /// How much small chunks gather in one piece of the queue.
 const GATHER: usize = 64 << 10;
+/// What waits to be written together is written when it is this much, in bytes: half of a pipe of the usual size.
+const ENOUGH: usize = 32 << 10;
 /// Pieces in one writev(2); Linux takes 1,024.
 const SLICES: usize = 64;
 /// After so many writes for others a caller leaves the rest to the loop's thread.
@@ -53,6 +55,14 @@ pub(crate) enum Class {
 pub(crate) enum Patience {
     Wait,
     None,
+}
+
+/// When a chunk is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Push {
+    Now,
+    /// With what comes next, or when the sender flushes, which it does soon.
+    Later,
 }
 
 /// Why a chunk was not sent.
@@ -85,6 +95,8 @@ struct State {
     ending: Ending,
     /// Why nothing comes from the peer any more.
     silent: Option<Arc<CloseReason>>,
+    /// Whether the pipe took no more, and the loop's thread waits until it does.
+    is_full: bool,
     /// Threads that wait on `room`.
     waiting: usize,
 }
@@ -121,6 +133,7 @@ impl Outbox {
                 window: SendWindow::default(),
                 ending: Ending::No,
                 silent: None,
+                is_full: false,
                 waiting: 0,
             }),
             room: Condvar::new(),
@@ -136,6 +149,7 @@ impl Outbox {
         class: Class,
         header: &Header<'_>,
         body: Vec<u8>,
+        push: Push,
         core: &Arc<Core>,
     ) -> Result<(), SendFault> {
         let mut state = self.wait_for_room(class)?;
@@ -145,7 +159,8 @@ impl Outbox {
             Class::Unweighed(_) | Class::Reply | Class::Control => 0,
         };
         let head_len = header.encoded_len(format);
-        if state.queue.is_empty()
+        if push == Push::Now
+            && state.queue.is_empty()
             && head_len + COPY_MAX.min(body.len()) <= STACK
             && let Some(stream) = state.stream.take()
         {
@@ -189,7 +204,6 @@ impl Outbox {
             }
             return self.pump(state, stream, core).map_err(SendFault::Fatal);
         }
-        let was_empty = state.queue.is_empty();
         let before = state.queued;
         state.append(format, header, body).map_err(SendFault::Encode)?;
         state.window.sent(weight);
@@ -201,19 +215,27 @@ impl Outbox {
                 return Err(SendFault::Fatal(CloseReason::Unread { queued, limit }));
             }
         }
-        match state.stream.take() {
-            Some(stream) if was_empty => self.pump(state, stream, core).map_err(SendFault::Fatal),
-            // Another thread writes and takes this along, or the loop's thread waits for the pipe.
-            stream => {
-                state.stream = stream;
-                Ok(())
-            }
+        if state.is_full || (push == Push::Later && state.queued < ENOUGH) {
+            return Ok(()); // the loop's thread waits for the pipe, or the sender flushes soon
         }
+        match state.stream.take() {
+            Some(stream) => self.pump(state, stream, core).map_err(SendFault::Fatal),
+            None => Ok(()), // another thread writes and takes this along
+        }
+    }
+
+    /// The pipe takes something again.
+    pub(crate) fn writable(&self, core: &Arc<Core>) -> Result<(), CloseReason> {
+        lock(&self.state).is_full = false;
+        self.flush(core)
     }
 
     /// Writes what waits, as far as the pipe takes it.
     pub(crate) fn flush(&self, core: &Arc<Core>) -> Result<(), CloseReason> {
         let mut state = lock(&self.state);
+        if state.is_full {
+            return Ok(()); // the loop's thread writes it when it can
+        }
         match state.stream.take() {
             Some(stream) => self.pump(state, stream, core),
             None => Ok(()), // whoever writes now goes on until all is written
@@ -476,6 +498,7 @@ impl State {
                 .map(|registration| self.registration = Some(registration)),
         };
         self.stream = Some(stream);
+        self.is_full = true;
         armed
     }
 

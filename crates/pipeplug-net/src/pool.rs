@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::core::Core;
@@ -69,22 +69,31 @@ impl Pool {
             return Ok(());
         }
         if state.threads < self.limit {
-            state.threads += 1;
-            drop(state);
-            let pool = Arc::clone(self);
-            let Err(error) =
-                std::thread::Builder::new().name("pipeplug-handler".into()).spawn(move || pool.run())
-            else {
-                return Ok(());
-            };
-            tracing::warn!(%error, "no further handler thread can be started");
-            state = lock(&self.state);
-            state.threads -= 1;
+            match self.start_thread(state) {
+                None => return Ok(()),
+                Some(again) => state = again,
+            }
         }
         if state.idle == 0 && state.blocked >= state.threads {
             return Err(Exhausted { limit: state.threads });
         }
         Ok(())
+    }
+
+    /// Starts a thread; gives the lock back where there is none to be had.
+    fn start_thread<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+    ) -> Option<MutexGuard<'a, State>> {
+        state.threads += 1;
+        drop(state);
+        let pool = Arc::clone(self);
+        let spawned = std::thread::Builder::new().name("pipeplug-handler".into()).spawn(move || pool.run());
+        let error = spawned.err()?;
+        tracing::warn!(%error, "no further handler thread can be started");
+        let mut state = lock(&self.state);
+        state.threads -= 1;
+        Some(state)
     }
 
     /// Whether work waits that no thread has taken.
@@ -131,6 +140,25 @@ impl Pool {
         }
     }
 
+    /// A thread that is none of the pool's is one of it from here on, if there may be one more.
+    fn step_in(&self) -> bool {
+        let mut state = lock(&self.state);
+        let may = state.threads < self.limit;
+        if may {
+            state.threads += 1;
+        }
+        may
+    }
+
+    /// It goes; what came meanwhile and found no room for a thread has some now.
+    fn step_out(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        state.threads -= 1;
+        if !state.queue.is_empty() && state.idle == 0 && state.threads < self.limit {
+            self.start_thread(state);
+        }
+    }
+
     fn do_work(self: &Arc<Self>, work: Work) {
         let (core, once) = match work {
             Work::Serve(core) => (Some(core), None),
@@ -139,7 +167,7 @@ impl Pool {
         SERVING.set(Some((Arc::clone(self), core.clone())));
         guarded("a call-back of a connection", || {
             if let Some(core) = core {
-                core.serve();
+                core.serve(false);
             }
             if let Some(once) = once {
                 once();
@@ -177,6 +205,22 @@ impl State {
     fn exhausted(&self, limit: usize) -> Option<Exhausted> {
         (self.is_full(limit) && self.blocked >= self.threads).then_some(Exhausted { limit: self.threads })
     }
+}
+
+/// Runs the handlers of what a connection's own reader has read, on its thread; says whether it has the lead still.
+pub(crate) fn serve_with(pool: &Arc<Pool>, core: &Arc<Core>, leads: bool) -> bool {
+    if !pool.step_in() {
+        core.seat_another();
+        return leads;
+    }
+    let mut leads = leads;
+    if core.sit_down() {
+        SERVING.set(Some((Arc::clone(pool), Some(Arc::clone(core)))));
+        leads = core.serve(leads);
+        SERVING.set(None);
+    }
+    pool.step_out();
+    leads
 }
 
 /// Runs what may block until something comes from the other side; where this is a handler's thread, another one takes

@@ -48,14 +48,15 @@ fn nothing_is_left_over() {
             Ok(Reply::empty())
         });
     let calls: Vec<_> = (0..50).map(|_| host.begin_call("block", "").unwrap()).collect();
-    eventually("fifty handlers run", || threads("pipeplug-handle") >= 50);
+    // One of them on the reader's thread.
+    eventually("fifty handlers run", || threads("pipeplug-handle") >= 49);
     gate.open();
     let idle = Instant::now();
     // On a thread of its own, which takes with it what it keeps for waiting.
     thread::scope(|scope| {
         scope.spawn(|| calls.into_iter().for_each(|call| drop(call.wait().unwrap())));
     });
-    assert!(threads("pipeplug-handle") >= 50);
+    assert!(threads("pipeplug-handle") >= 49);
     eventually("idle threads end", || threads("pipeplug-handle") == 0);
     assert!(idle.elapsed() >= Duration::from_secs(4), "threads end at once: {:?}", idle.elapsed());
     drop((host, guest));

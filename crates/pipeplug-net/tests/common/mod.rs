@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, Received, Receiver, ThreadId};
-use pipeplug_net::{Connection, Endpoint, EventLoop, Handler, HandlerError, Incoming, Options, Reply};
+use pipeplug_net::{
+    Connection, Endpoint, EventLoop, Handler, HandlerError, Incoming, Options, Reading, Reply,
+};
 
 /// Longer than anything here takes; reached only where something hangs.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -41,8 +43,10 @@ pub(crate) fn pair_on(
         options.transfer = way.transfer;
         options
     };
+    let mut guest_options = options("host");
+    guest_options.reading = way.reading;
     let guest = guest_loop
-        .connect(Endpoint::exclusive(guest_in), Endpoint::exclusive(guest_out), options("host"), guest)
+        .connect(Endpoint::exclusive(guest_in), Endpoint::exclusive(guest_out), guest_options, guest)
         .unwrap();
     let host = host_loop
         .connect(Endpoint::exclusive(host_in), Endpoint::exclusive(host_out), options("guest"), host)
@@ -79,14 +83,18 @@ pub(crate) struct Way {
     pub(crate) capacity: Option<i32>,
     /// The most that one read or write moves.
     pub(crate) transfer: NonZeroUsize,
+    /// Who reads for the guest.
+    pub(crate) reading: Reading,
 }
 
 impl Way {
-    pub(crate) const PLAIN: Self = Self { capacity: None, transfer: NonZeroUsize::MAX };
+    pub(crate) const PLAIN: Self =
+        Self { capacity: None, transfer: NonZeroUsize::MAX, reading: Reading::Dedicated };
+    pub(crate) const SHARED: Self = Self { reading: Reading::Shared, ..Self::PLAIN };
     pub(crate) const SMALL_PIPES: Self = Self { capacity: Some(4096), ..Self::PLAIN };
 
     pub(crate) const fn short(transfer: usize) -> Self {
-        Self { capacity: None, transfer: NonZeroUsize::new(transfer).unwrap() }
+        Self { transfer: NonZeroUsize::new(transfer).unwrap(), ..Self::PLAIN }
     }
 
     pub(crate) fn pipe(self) -> (PipeReader, PipeWriter) {
