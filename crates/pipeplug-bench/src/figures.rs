@@ -82,6 +82,17 @@ impl Document {
         serde_json::from_str(text).context("this is not what `pipeplug-bench run --out` writes")
     }
 
+    /// The names of those that have rows, in the rows' order.
+    pub(crate) fn subjects(&self) -> Vec<&str> {
+        let mut subjects: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !subjects.contains(&row.subject.as_str()) {
+                subjects.push(&row.subject);
+            }
+        }
+        subjects
+    }
+
     /// The row of these four; `None` where nothing was measured.
     pub(crate) fn row(&self, subject: &str, metric: &str, situation: &str, parameter: u64) -> Option<&Row> {
         self.rows.iter().find(|row| {

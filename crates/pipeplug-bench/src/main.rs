@@ -11,9 +11,11 @@ mod figures;
 mod machine;
 mod plan;
 mod print;
+mod report;
 mod rounds;
 mod stats;
 mod subjects;
+mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +44,14 @@ Examples:
 enum Command {
     /// Measure, print a table, and write JSON (the default)
     Run(RunArgs),
+    /// Write the tables and charts of docs/performance.md from a run's JSON
+    Report {
+        /// What `run --out` wrote
+        json: PathBuf,
+        /// The folder with performance.md
+        #[arg(long, default_value = "docs")]
+        docs: PathBuf,
+    },
     /// Keep one CPU busy until killed; started by the benchmark
     #[command(hide = true)]
     Burn,
@@ -83,6 +93,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         None => measure(cli.run),
         Some(Command::Run(args)) => measure(args),
+        Some(Command::Report { json, docs }) => report::write(&json, &docs),
         Some(Command::Burn) => driver::burn(),
     }
 }

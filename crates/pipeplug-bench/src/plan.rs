@@ -1,6 +1,7 @@
 //! What is measured.
 
 use crate::subjects::{Kind, Subject};
+use crate::work::{MESSAGE, Work};
 
 /// How much of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,123 +35,13 @@ impl Situation {
     }
 }
 
-/// The kind of order, and what of it does not change with how long it is to take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
-    Sequential {
-        size: u64,
-    },
-    /// Sequential calls to a handler that takes its time.
-    Handler {
-        micros: u64,
-    },
-    Callers {
-        callers: u64,
-    },
-    Tasks {
-        tasks: u64,
-    },
-    Flight {
-        window: u64,
-    },
-    Stream {
-        window: u64,
-    },
-    OneWay,
-    Bulk {
-        size: u64,
-    },
-    Spawn,
-    /// A call beside idle plugins.
-    Idle {
-        plugins: u64,
-    },
-    /// A call beside open calls.
-    Open {
-        open: u64,
-    },
-}
-
-/// The usual size of a message in bytes.
-pub(crate) const MESSAGE: u64 = 64;
-
-impl Work {
-    /// The metric's first word.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Sequential { .. } => "sequential",
-            Self::Handler { .. } => "handler",
-            Self::Callers { .. } => "callers",
-            Self::Tasks { .. } => "tasks",
-            Self::Flight { .. } => "flight",
-            Self::Stream { .. } => "stream",
-            Self::OneWay => "oneway",
-            Self::Bulk { .. } => "bulk",
-            Self::Spawn => "spawn",
-            Self::Idle { .. } => "idle",
-            Self::Open { .. } => "open",
-        }
-    }
-
-    /// What it grows with.
-    pub(crate) fn parameter(self) -> u64 {
-        match self {
-            Self::Sequential { size } | Self::Bulk { size } => size,
-            Self::Handler { micros } => micros,
-            Self::Callers { callers: many } | Self::Tasks { tasks: many } => many,
-            Self::Flight { window } | Self::Stream { window } => window,
-            Self::Idle { plugins: many } | Self::Open { open: many } => many,
-            Self::OneWay | Self::Spawn => MESSAGE,
-        }
-    }
-
-    /// The order's line.
-    pub(crate) fn line(self, count: u64) -> String {
-        match self {
-            Self::Sequential { size } => {
-                format!("sequential {} {count} {size}", (count / 4).clamp(100, 2000))
-            }
-            Self::Handler { .. } => format!("sequential {} {count} {MESSAGE}", (count / 4).clamp(20, 1000)),
-            Self::Callers { callers } => format!("callers {callers} {count} {MESSAGE}"),
-            Self::Tasks { tasks } => format!("tasks {tasks} {count} {MESSAGE}"),
-            Self::Flight { window } => format!("flight {window} {count} {MESSAGE}"),
-            Self::Stream { window } => format!("stream {window} {count} {MESSAGE}"),
-            Self::OneWay => format!("oneway {count} {MESSAGE}"),
-            Self::Bulk { size } => format!("bulk {count} {size}"),
-            Self::Spawn => format!("spawn {count}"),
-            Self::Idle { plugins } => format!("idle {plugins} {count} {MESSAGE}"),
-            Self::Open { open } => format!("open {open} {count} {MESSAGE}"),
-        }
-    }
-
-    /// The fewest and the most that one measurement takes. The fewest are what the first round finds the pace with.
-    pub(crate) fn counts(self) -> (u64, u64) {
-        match self {
-            Self::Sequential { .. } => (500, 200_000),
-            Self::Handler { .. } => (100, 200_000),
-            Self::Callers { callers: many } | Self::Tasks { tasks: many } => {
-                ((20 * many).max(2000), 1_000_000)
-            }
-            Self::Flight { window } | Self::Stream { window } => ((4 * window).max(4000), 20_000_000),
-            Self::OneWay => (20_000, 20_000_000),
-            Self::Bulk { .. } => (2, 100_000),
-            Self::Spawn => (3, 100),
-            Self::Idle { .. } | Self::Open { .. } => (1000, 20_000),
-        }
-    }
-
-    /// Whether the number of threads is worth a look.
-    pub(crate) fn has_many_callers(self) -> bool {
-        matches!(self, Self::Callers { .. } | Self::Tasks { .. } | Self::Flight { .. })
-    }
-}
-
 /// One thing to measure of every subject that it fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Case {
     pub(crate) work: Work,
     pub(crate) situation: Situation,
     pub(crate) of: Of,
+    pub(crate) often: Often,
 }
 
 /// Whom a case is for.
@@ -162,19 +53,39 @@ pub(crate) enum Of {
     Curve,
     /// Ours and the limits.
     NoPeer,
-    /// Only ours.
-    Ours,
+    /// Ours with every setting at its default.
+    Default,
+}
+
+/// In which rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Often {
+    EachRound,
+    /// The first that counts: it takes long, or does not vary.
+    Once,
 }
 
 /// Peers that are drawn as curves.
 const IN_CURVES: [&str; 3] = ["tarpc", "tonic", "go-plugin-grpc"];
 
+/// The name of ours with every setting at its default.
+pub(crate) const DEFAULT: &str = "pipeplug";
+
 impl Case {
+    fn new(work: Work, situation: Situation, of: Of) -> Self {
+        Self { work, situation, of, often: Often::EachRound }
+    }
+
+    fn once(work: Work, situation: Situation, of: Of) -> Self {
+        Self { often: Often::Once, ..Self::new(work, situation, of) }
+    }
+
     pub(crate) fn fits(&self, subject: &Subject) -> bool {
         match (self.of, subject.kind) {
-            (Of::All, _) | (Of::Curve | Of::NoPeer, Kind::Raw | Kind::Ours) | (Of::Ours, Kind::Ours) => true,
+            (Of::All, _) | (Of::Curve | Of::NoPeer, Kind::Raw | Kind::Ours) => true,
             (Of::Curve, Kind::Peer) => IN_CURVES.contains(&subject.name.as_str()),
-            (Of::NoPeer, Kind::Peer) | (Of::Ours, Kind::Raw | Kind::Peer) => false,
+            (Of::Default, _) => subject.name == DEFAULT,
+            (Of::NoPeer, Kind::Peer) => false,
         }
     }
 }
@@ -182,25 +93,83 @@ impl Case {
 /// Everything, in the order in which it is measured.
 pub(crate) fn cases(size: Size) -> Vec<Case> {
     use Situation::{Busy, Free, Same, Split};
-    let case = |work, situation, of| Case { work, situation, of };
-    let mut cases: Vec<Case> = [Free, Split, Same, Busy]
-        .map(|situation| case(Work::Sequential { size: MESSAGE }, situation, Of::All))
-        .to_vec();
-    cases.extend([
-        case(Work::Callers { callers: 64 }, Free, Of::All),
-        case(Work::Tasks { tasks: 64 }, Free, Of::All),
-        case(Work::Flight { window: 10_000 }, Free, Of::All),
-        case(Work::Stream { window: 10_000 }, Free, Of::All),
-        case(Work::OneWay, Free, Of::All),
-        case(Work::Bulk { size: 1 << 20 }, Free, Of::All),
-        case(Work::Bulk { size: 64 << 20 }, Free, Of::All),
-        case(Work::Spawn, Free, Of::All),
-    ]);
+    let sequential = |situation| Case::new(Work::Sequential { size: MESSAGE }, situation, Of::All);
+    let mut cases = [Split, Same, Free, Busy].map(sequential).to_vec();
+    cases.extend(
+        [
+            Work::Callers { callers: 64 },
+            Work::Tasks { tasks: 64 },
+            Work::Flight { window: 10_000 },
+            Work::Stream { window: 10_000 },
+            Work::OneWay,
+            Work::Bulk { size: 1 << 20 },
+            Work::Bulk { size: 64 << 20 },
+            Work::Spawn,
+        ]
+        .map(|work| Case::new(work, Free, Of::All)),
+    );
+    let (quiet, handlers): (u64, &[u64]) = match size {
+        Size::Quick => (2, &[100]),
+        Size::Full => (10, &[0, 10, 100, 1000]),
+    };
+    cases.push(Case::once(Work::Quiet { seconds: quiet }, Free, Of::All));
+    cases.extend(handlers.iter().map(|&micros| Case::new(Work::Handler { micros }, Split, Of::NoPeer)));
     if size == Size::Full {
-        cases.extend([
-            case(Work::Callers { callers: 1000 }, Free, Of::All),
-            case(Work::Tasks { tasks: 1000 }, Free, Of::All),
-        ]);
+        cases.extend(in_full());
     }
     cases
+}
+
+/// What --quick leaves out.
+fn in_full() -> Vec<Case> {
+    use Situation::{Free, Split};
+    let mut cases = Vec::new();
+    cases.extend([0, 10, 100, 1000].map(|micros| Case::new(Work::Handler { micros }, Free, Of::NoPeer)));
+    cases.push(Case::new(Work::Callers { callers: 1000 }, Free, Of::All));
+    cases.push(Case::new(Work::Tasks { tasks: 1000 }, Free, Of::All));
+    for many in [1, 4, 16, 256] {
+        cases.push(Case::new(Work::Callers { callers: many }, Free, Of::Curve));
+        cases.push(Case::new(Work::Tasks { tasks: many }, Free, Of::Curve));
+    }
+    cases.extend(
+        [1, 10, 100, 1000, 100_000].map(|window| Case::new(Work::Flight { window }, Free, Of::Curve)),
+    );
+    let sizes = [4, 8, 12, 14, 16, 18, 22, 24].map(|power| 1 << power);
+    cases.extend(sizes.map(|size| Case::new(Work::Bulk { size }, Free, Of::Curve)));
+    cases.extend([0, 1, 10, 100, 1000].map(|plugins| Case::new(Work::Idle { plugins }, Split, Of::Default)));
+    let open = [0, 1000, 10_000, 100_000, 1_000_000];
+    cases.extend(open.map(|open| Case::new(Work::Open { open }, Split, Of::Default)));
+    cases.push(Case::once(Work::Syscalls, Split, Of::All));
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn no_case_stands_there_twice() {
+        for size in [Size::Quick, Size::Full] {
+            let cases = cases(size);
+            let key = |case: &Case| (case.work.name(), case.work.parameter(), case.situation);
+            let mut keys: Vec<_> = cases.iter().map(key).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            assert_eq!(keys.len(), cases.len());
+        }
+    }
+
+    #[test]
+    fn a_curve_is_of_few_peers() {
+        let peer = |name: &str| Subject {
+            name: name.into(),
+            kind: Kind::Peer,
+            program: PathBuf::new(),
+            args: Vec::new(),
+        };
+        let curve = Case::new(Work::OneWay, Situation::Free, Of::Curve);
+        assert!(curve.fits(&peer("tarpc")) && !curve.fits(&peer("lsp-server")));
+    }
 }

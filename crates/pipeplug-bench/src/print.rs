@@ -20,16 +20,10 @@ const COLUMNS: [(&str, &str, &str, u64); 12] = [
 
 /// Prints the medians of what nearly every subject has.
 pub(crate) fn table(document: &Document) {
-    let mut subjects: Vec<&str> = Vec::new();
-    for row in &document.rows {
-        if !subjects.contains(&row.subject.as_str()) {
-            subjects.push(&row.subject);
-        }
-    }
     print!("\n{:<18}", "");
     COLUMNS.iter().for_each(|(heading, ..)| print!("{heading:>13}"));
     println!();
-    for subject in subjects {
+    for subject in document.subjects() {
         print!("{subject:<18}");
         for (_, metric, situation, parameter) in COLUMNS {
             let row = document.row(subject, metric, situation, parameter);

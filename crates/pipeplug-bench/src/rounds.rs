@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::driver::{self, Figure, Outcome};
+use crate::driver::{self, Figure, Measured, Outcome};
 use crate::figures::{Absent, Document, Row};
 use crate::machine::{self, Machine};
-use crate::plan::{self, Case, Size};
+use crate::plan::{self, Case, Often, Size};
 use crate::stats::Random;
 use crate::subjects::{self, Subject, is_wanted};
 
@@ -100,6 +100,9 @@ impl Run {
     /// All cases of all subjects. The first round finds out how fast each is and does not count.
     fn round(&mut self, round: u32, subjects: &[Subject], cases: &[Case]) {
         for (place, case) in cases.iter().enumerate() {
+            if case.often == Often::Once && round != 1 {
+                continue;
+            }
             let mut turn: Vec<&Subject> = subjects.iter().filter(|subject| case.fits(subject)).collect();
             self.random.shuffle(&mut turn);
             for subject in turn {
@@ -120,19 +123,18 @@ impl Run {
         let wanted = state.pace.map_or(0.0, |pace| pace * self.target.as_secs_f64());
         let count = (wanted as u64).clamp(fewest, most);
         match driver::measure(subject, case, count, &self.dir) {
-            Outcome::Figures(figures) => {
+            Outcome::Measured(Measured { pace, figures }) => {
                 state.failures = 0;
-                state.pace = figures.iter().find(|figure| figure.name == "pace").map(|figure| figure.value);
+                state.pace = pace;
                 if round > 0 {
-                    let shown = figures.into_iter().filter(|figure| figure.name != "pace");
-                    shown.for_each(|figure| add(&mut self.rows, subject, case, figure));
+                    figures.into_iter().for_each(|figure| add(&mut self.rows, subject, case, figure));
                 }
             }
             Outcome::Absent(why) => state.absent = Some(why),
             Outcome::Failed(error) => {
                 state.failures += 1;
-                let main = Figure { name: "rate", value: f64::NAN, unit: "" };
-                row(&mut self.rows, subject, case, main).error = Some(error);
+                let main = case.work.main_figure();
+                row(&mut self.rows, subject, case, main, "").error = Some(error);
             }
         }
     }
@@ -152,12 +154,12 @@ impl Run {
 }
 
 fn add(rows: &mut Vec<Row>, subject: &Subject, case: &Case, figure: Figure) {
-    row(rows, subject, case, figure).add(figure.value);
+    row(rows, subject, case, &figure.name, figure.unit).add(figure.value);
 }
 
 /// The row of that figure, made where there is none.
-fn row<'a>(rows: &'a mut Vec<Row>, subject: &Subject, case: &Case, figure: Figure) -> &'a mut Row {
-    let metric = format!("{}.{}", case.work.name(), figure.name);
+fn row<'a>(rows: &'a mut Vec<Row>, subject: &Subject, case: &Case, figure: &str, unit: &str) -> &'a mut Row {
+    let metric = format!("{}.{figure}", case.work.name());
     let (situation, parameter) = (case.situation.name(), case.work.parameter());
     let is_it = |row: &Row| {
         row.subject == subject.name
@@ -171,7 +173,7 @@ fn row<'a>(rows: &'a mut Vec<Row>, subject: &Subject, case: &Case, figure: Figur
             metric,
             situation: situation.into(),
             parameter,
-            unit: figure.unit.into(),
+            unit: unit.into(),
             values: Vec::new(),
             median: None,
             min: None,

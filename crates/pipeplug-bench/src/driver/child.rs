@@ -17,8 +17,8 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 
 use super::only;
-use crate::plan::Work;
 use crate::subjects::Subject;
+use crate::work::Work;
 
 /// What a subject says.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,42 +1,61 @@
 //! One measurement: a subject started, let go, and looked at.
 
+mod carrier;
 mod child;
 mod process;
+mod strace;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::sched::CpuSet;
 
 pub(crate) use child::burn;
-use child::{Burner, Child, Line};
+use child::{Burner, Child, End, Line};
 pub(crate) use process::adopt_orphans;
 use process::{Cpus, Pid};
 
-use crate::plan::{Case, Situation, Work};
-use crate::subjects::Subject;
+use crate::plan::{Case, Situation};
+use crate::subjects::{Kind, Subject};
+use crate::work::Work;
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
-    /// Each with its unit.
-    Figures(Vec<Figure>),
-    /// The subject has no such thing, for this reason.
+    Measured(Measured),
+    /// The subject has no such thing, or the machine has not, for this reason.
     Absent(String),
     Failed(String),
 }
 
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Measured {
+    /// Calls a second, to know how many take how long.
+    pub(crate) pace: Option<f64>,
+    pub(crate) figures: Vec<Figure>,
+}
+
 /// A figure's name, value and unit.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Figure {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
 }
 
-/// How long a subject may take to be warm, and to measure.
+impl Measured {
+    fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
+        self.figures.push(Figure { name: name.into(), value, unit });
+    }
+}
+
+/// How long a subject may take to be warm, and then to measure.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a connection is let alone before it counts as idle.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Measures the case of the subject, with that many calls. `dir` is for what the subject leaves behind.
 pub(crate) fn measure(subject: &Subject, case: &Case, count: u64, dir: &Path) -> Outcome {
@@ -44,7 +63,7 @@ pub(crate) fn measure(subject: &Subject, case: &Case, count: u64, dir: &Path) ->
     // Whoever lost its parent is ours now.
     let left = process::kill_children();
     match outcome {
-        Ok(Outcome::Figures(_)) if left > 0 => {
+        Ok(Outcome::Measured(_)) if left > 0 => {
             Outcome::Failed(format!("{left} of its processes were left behind"))
         }
         Ok(outcome) => outcome,
@@ -52,36 +71,35 @@ pub(crate) fn measure(subject: &Subject, case: &Case, count: u64, dir: &Path) ->
     }
 }
 
-/// The CPUs that measurements are bound to, by the situation; an error says which situations need more than there are.
-fn cpus_of(situation: Situation) -> Result<Cpus> {
-    let cpus = Cpus::allowed()?;
-    if matches!(situation, Situation::Split | Situation::Busy) {
-        cpus.second().context("there is one CPU only")?;
-    }
-    Ok(cpus)
-}
-
 fn try_measure(subject: &Subject, case: &Case, count: u64, dir: &Path) -> Result<Outcome> {
-    let cpus = match cpus_of(case.situation) {
-        Ok(cpus) => cpus,
-        Err(error) => return Ok(Outcome::Absent(error.to_string())),
+    let cpus = Cpus::allowed()?;
+    let needs_two = matches!(case.situation, Situation::Split | Situation::Busy);
+    let second = match cpus.second() {
+        None if needs_two => return Ok(Outcome::Absent("there is one CPU only".into())),
+        second => second.unwrap_or(cpus.first()),
     };
+    if case.work == Work::Syscalls
+        && let Err(why) = strace::look()
+    {
+        return Ok(Outcome::Absent(why));
+    }
     let burner = match case.situation {
-        Situation::Busy => Some(Burner::start(cpus.second().context("looked at above")?)?),
+        Situation::Busy => Some(Burner::start(second)?),
         Situation::Free | Situation::Split | Situation::Same => None,
     };
     let start = || Child::start(subject, case.work, dir);
     let mut child = match case.situation {
-        Situation::Same => cpus.bound_to(cpus.last(), start)?,
-        Situation::Busy => cpus.bound_to(cpus.first_two(), start)?,
+        // Not the first, which takes most interrupts.
+        Situation::Same => cpus.bound_to(&[second], start)?,
+        Situation::Busy => cpus.bound_to(&[cpus.first(), second], start)?,
         Situation::Free | Situation::Split => start()?,
     };
-    let outcome = order(&mut child, case, count, &cpus);
+    let outcome = obeyed(&mut child, subject, case, count, [cpus.first(), second]);
     drop(burner);
     match outcome {
-        Ok(outcome @ Outcome::Figures(_)) => {
+        Ok(Outcome::Measured(measured)) => {
             child.leave()?;
-            Ok(outcome)
+            Ok(Outcome::Measured(measured))
         }
         Ok(outcome) => Ok(outcome),
         Err(error) => {
@@ -91,81 +109,155 @@ fn try_measure(subject: &Subject, case: &Case, count: u64, dir: &Path) -> Result
     }
 }
 
-fn order(child: &mut Child, case: &Case, count: u64, cpus: &Cpus) -> Result<Outcome> {
+/// The subject's two processes.
+struct Pair {
+    host: Pid,
+    plugin: Option<Pid>,
+}
+
+impl Pair {
+    fn both(&self) -> impl Iterator<Item = Pid> {
+        [Some(self.host), self.plugin].into_iter().flatten()
+    }
+
+    /// The CPU time of both so far, in seconds.
+    fn cpu_time(&self) -> Result<f64> {
+        self.both().map(process::cpu_time).sum()
+    }
+
+    fn switches(&self) -> Result<u64> {
+        self.both().map(process::switches).sum()
+    }
+}
+
+fn obeyed(
+    child: &mut Child,
+    subject: &Subject,
+    case: &Case,
+    count: u64,
+    [first, second]: [usize; 2],
+) -> Result<Outcome> {
     let deadline = Instant::now() + PATIENCE;
     child.say(&case.work.line(count))?;
     let plugin = match child.line(deadline, || {})? {
         Line::Begin(plugin) => plugin,
         Line::NotHere(why) => return Ok(Outcome::Absent(why)),
-        Line::End(_) => anyhow::bail!("END came ahead of BEGIN"),
+        Line::End(_) => bail!("END came ahead of BEGIN"),
     };
-    let host = child.pid();
-    let both: Vec<Pid> = [Some(host), plugin].into_iter().flatten().collect();
+    let pair = Pair { host: child.pid(), plugin };
     if case.situation == Situation::Split {
-        process::pin(host, cpus.first())?;
-        if let Some(plugin) = plugin {
-            process::pin(plugin, cpus.second().context("looked at before")?)?;
-        }
+        process::pin(pair.host, first)?;
+        pair.plugin.map(|plugin| process::pin(plugin, second)).transpose()?;
     }
-    both.iter().for_each(|pid| process::forget_peak(*pid));
-    let before = process::cpu_times(&both)?;
-    child.say("go")?;
-    let mut threads = vec![0; both.len()];
+    let measured = match case.work {
+        Work::Quiet { seconds } => watched_idle(child, &pair, Duration::from_secs(seconds))?,
+        Work::Syscalls => match traced(child, &pair)? {
+            Ok(measured) => measured,
+            Err(why) => return Ok(Outcome::Absent(why)),
+        },
+        _ => timed(child, &pair, subject, case)?,
+    };
+    Ok(Outcome::Measured(measured))
+}
+
+/// Lets it go, and looks at both processes before and behind.
+fn timed(child: &mut Child, pair: &Pair, subject: &Subject, case: &Case) -> Result<Measured> {
+    let mut measured = Measured::default();
+    let mut threads = [0, 0];
     let mut sample = || {
         if case.work.has_many_callers() {
-            for (most, pid) in threads.iter_mut().zip(&both) {
-                *most = process::threads(*pid).unwrap_or(0).max(*most);
+            for (most, pid) in threads.iter_mut().zip(pair.both()) {
+                *most = process::threads(pid).unwrap_or(0).max(*most);
             }
         }
     };
-    let Line::End(end) = child.line(deadline, &mut sample)? else {
-        anyhow::bail!("something else came than END")
-    };
-    let after = process::cpu_times(&both)?;
+    pair.both().for_each(process::forget_peak);
+    let before = pair.cpu_time()?;
+    let end = go(child, &mut sample)?;
+    let spent = pair.cpu_time()? - before;
     sample();
-    let mut figures = Vec::new();
-    let mut figure = |name, value, unit| figures.push(Figure { name, value, unit });
-    for name in ["p50", "p90", "p99", "p999", "max"] {
-        if let Some(value) = end.more.get(name) {
-            figure(name, *value, "µs");
+    told(&mut measured, &end, case.work);
+    if pair.plugin.is_some() && end.count > 0 {
+        measured.add("cpu", spent * 1e6 / end.count as f64, "µs");
+        for (name, pid) in [("host_memory", Some(pair.host)), ("plugin_memory", pair.plugin)] {
+            if let Some(peak) = pid.and_then(process::peak_memory) {
+                measured.add(name, peak as f64 / 1024.0, "KiB");
+            }
+        }
+        if case.work.has_many_callers() {
+            measured.add("host_threads", threads[0] as f64, "");
+            measured.add("plugin_threads", threads[1] as f64, "");
         }
     }
-    for name in ["bytes_each", "plugin_bytes_each"] {
-        if let Some(value) = end.more.get(name) {
-            figure(name, *value, "B");
-        }
+    if let (Work::Bulk { .. }, Kind::Ours, Some(plugin)) = (case.work, subject.kind, pair.plugin) {
+        measured.add("carrier", carrier::of(plugin)?, "B");
     }
-    for name in ["descriptors_each", "threads"] {
+    Ok(measured)
+}
+
+fn go(child: &mut Child, sample: impl FnMut()) -> Result<End> {
+    child.say("go")?;
+    match child.line(Instant::now() + PATIENCE, sample)? {
+        Line::End(end) => Ok(end),
+        Line::Begin(_) | Line::NotHere(_) => bail!("something else came than END"),
+    }
+}
+
+/// What the subject itself measured.
+fn told(measured: &mut Measured, end: &End, work: Work) {
+    let of_latency = ["p50", "p90", "p99", "p999", "max"].map(|name| (name, "µs"));
+    let of_crowds =
+        [("bytes_each", "B"), ("plugin_bytes_each", "B"), ("descriptors_each", ""), ("threads", "")];
+    for (name, unit) in of_latency.into_iter().chain(of_crowds) {
         if let Some(value) = end.more.get(name) {
-            figure(name, *value, "");
+            measured.add(name, *value, unit);
         }
     }
     if end.seconds > 0.0 {
-        figure("pace", end.count as f64 / end.seconds, "/s");
-    }
-    match case.work {
-        Work::Bulk { size } if end.seconds > 0.0 => {
+        let pace = end.count as f64 / end.seconds;
+        measured.pace = Some(pace);
+        match work {
             // Both ways.
-            figure("rate", 2.0 * size as f64 * end.count as f64 / end.seconds / 1e9, "GB/s");
-        }
-        _ if end.seconds > 0.0 => figure("rate", end.count as f64 / end.seconds, "/s"),
-        _ => {}
-    }
-    if plugin.is_some() && end.count > 0 {
-        let spent: f64 = after.iter().zip(&before).map(|(after, before)| after - before).sum();
-        figure("cpu", spent * 1e6 / end.count as f64, "µs");
-        for (name, pid) in [("host_memory", Some(host)), ("plugin_memory", plugin)] {
-            if let Some(peak) = pid.and_then(process::peak_memory) {
-                figure(name, peak as f64 / 1024.0, "KiB");
-            }
-        }
-        if case.work.has_many_callers() {
-            for (name, count) in ["host_threads", "plugin_threads"].into_iter().zip(&threads) {
-                figure(name, *count as f64, "");
-            }
+            Work::Bulk { size } => measured.add("rate", 2.0 * size as f64 * pace / 1e9, "GB/s"),
+            _ if work.has_rate() => measured.add("rate", pace, "/s"),
+            _ => {}
         }
     }
-    Ok(Outcome::Figures(figures))
+}
+
+/// What both processes do while nobody asks anything of them.
+fn watched_idle(child: &mut Child, pair: &Pair, time: Duration) -> Result<Measured> {
+    std::thread::sleep(SETTLE);
+    let before = (pair.cpu_time()?, pair.switches()?);
+    std::thread::sleep(time);
+    let after = (pair.cpu_time()?, pair.switches()?);
+    go(child, || {})?;
+    let mut measured = Measured::default();
+    let seconds = time.as_secs_f64();
+    measured.add("cpu", (after.0 - before.0) * 1e6 / seconds, "µs/s");
+    measured.add("switches", (after.1 - before.1) as f64 / seconds, "/s");
+    Ok(measured)
+}
+
+/// The system calls of both processes for each call; or why they cannot be seen.
+fn traced(child: &mut Child, pair: &Pair) -> Result<Result<Measured, String>> {
+    let plugin = pair.plugin.context("no process of a plugin")?;
+    let tracers = strace::attach(pair.host).and_then(|host| Ok((host, strace::attach(plugin)?)));
+    let (host, plugin) = match tracers {
+        Ok(tracers) => tracers,
+        Err(why) => return Ok(Err(format!("{why:#}"))),
+    };
+    let end = go(child, || {})?;
+    let mut measured = Measured::default();
+    for (side, tracer) in [("host", host), ("plugin", plugin)] {
+        let each = |calls: u64| calls as f64 / end.count.max(1) as f64;
+        let counts = tracer.counts()?;
+        measured.add(side, each(counts.values().sum()), "");
+        // What stands beside the measurement happens a time or two.
+        let often = counts.into_iter().filter(|(_, calls)| each(*calls) >= 0.01);
+        often.for_each(|(name, calls)| measured.add(format!("{side}.{name}"), each(calls), ""));
+    }
+    Ok(Ok(measured))
 }
 
 /// The set of one CPU.

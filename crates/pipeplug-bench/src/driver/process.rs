@@ -34,20 +34,11 @@ impl Cpus {
         self.numbers.get(1).copied()
     }
 
-    /// Not the first one, which takes most interrupts, where there is another.
-    pub(super) fn last(&self) -> Vec<usize> {
-        vec![self.second().unwrap_or(self.first())]
-    }
-
-    pub(super) fn first_two(&self) -> Vec<usize> {
-        self.numbers.iter().copied().take(2).collect()
-    }
-
     /// Runs `start` on these CPUs only, which what it starts inherits.
-    pub(super) fn bound_to<T>(&self, cpus: Vec<usize>, start: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(super) fn bound_to<T>(&self, cpus: &[usize], start: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut set = CpuSet::new();
         for cpu in cpus {
-            set.set(cpu)?;
+            set.set(*cpu)?;
         }
         let this = Pid::from_raw(0);
         sched_setaffinity(this, &set)?;
@@ -69,13 +60,21 @@ pub(super) fn pin(pid: Pid, cpu: usize) -> Result<()> {
     Ok(())
 }
 
-/// The CPU time of all threads of each process so far, in seconds.
-pub(super) fn cpu_times(pids: &[Pid]) -> Result<Vec<f64>> {
-    let time = |pid: &Pid| {
-        let clock = ClockId::pid_cpu_clock_id(*pid).with_context(|| format!("process {pid} is gone"))?;
-        Ok(Duration::from(clock_gettime(clock)?).as_secs_f64())
-    };
-    pids.iter().map(time).collect()
+/// The CPU time of all threads so far, in seconds.
+pub(super) fn cpu_time(pid: Pid) -> Result<f64> {
+    let clock = ClockId::pid_cpu_clock_id(pid).with_context(|| format!("process {pid} is gone"))?;
+    Ok(Duration::from(clock_gettime(clock)?).as_secs_f64())
+}
+
+/// How often its threads gave a CPU up or lost it.
+pub(super) fn switches(pid: Pid) -> Result<u64> {
+    let mut switches = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        let counts = status.lines().filter_map(|line| line.split_once("_ctxt_switches:"));
+        switches += counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum::<u64>();
+    }
+    Ok(switches)
 }
 
 /// Starts the count of the most memory that the process had at a time anew (proc_pid_clear_refs(5)).

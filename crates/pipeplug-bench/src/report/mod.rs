@@ -1,0 +1,64 @@
+//! `pipeplug-bench report`: the tables and charts of docs/performance.md, from a run.
+//!
+//! What people wrote there stays: only what stands between `<!-- bench:NAME -->` and `<!-- bench:end -->` is replaced.
+
+mod blocks;
+mod charts;
+mod goals;
+mod panel;
+mod svg;
+mod tables;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::figures::Document;
+
+/// Writes the figures of the run at `json` into `docs/performance.md` and the charts beside it, in `docs/performance`.
+///
+/// # Errors
+/// A file cannot be read or written, is no run, or has a block that nobody knows.
+pub(crate) fn write(json: &Path, docs: &Path) -> Result<()> {
+    let read =
+        |path: &Path| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    let document = Document::from_json(&read(json)?).with_context(|| json.display().to_string())?;
+    let page = docs.join("performance.md");
+    let text = blocks::fill(&read(&page)?, |name| block(&document, name))
+        .with_context(|| page.display().to_string())?;
+    put(&page, &text)?;
+    let dir = docs.join("performance");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    for (name, svg) in charts::all(&document) {
+        put(&dir.join(format!("{name}.svg")), &svg)?;
+    }
+    Ok(())
+}
+
+fn put(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written: {}", path.display());
+    Ok(())
+}
+
+/// What stands in the block of that name.
+fn block(document: &Document, name: &str) -> Option<String> {
+    Some(match name {
+        "run" => tables::run(document),
+        "goals" => goals::table(document),
+        "latency" => tables::latency(document),
+        "tails" => tables::tails(document),
+        "throughput" => tables::throughput(document),
+        "crowded" => tables::crowded(document),
+        "bulk" => tables::bulk(document),
+        "start" => tables::start(document),
+        "memory" => tables::memory(document),
+        "quiet" => tables::quiet(document),
+        "handlers" => tables::handlers(document),
+        "idle" => tables::idle(document),
+        "open" => tables::open(document),
+        "syscalls" => tables::syscalls(document),
+        _ => return None,
+    })
+}
