@@ -167,11 +167,19 @@ impl<S: Start, R: Request> Guest<S, R> {
         self
     }
 
-    /// Every setting of the connection; its name, format and hold are set by this crate.
+    /// How long a thread that waits for what the host asks looks for it at most before it sleeps; 0 for never. Default:
+    /// [`Options::spin`].
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.options.spin = spin;
+        self
+    }
+
+    /// Every setting of the connection; its name, format, reading and hold are set by this crate.
     pub fn options(mut self, options: Options) -> Self {
         let ours = std::mem::replace(&mut self.options, options);
         self.options.name = ours.name;
         self.options.format = ours.format;
+        self.options.reading = ours.reading;
         self
     }
 

@@ -172,6 +172,13 @@ impl Builder {
         self
     }
 
+    /// How long a thread that waits for the plugin's reply looks for it at most before it sleeps; 0 for never. Default:
+    /// [`Options::spin`].
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.options.spin = spin;
+        self
+    }
+
     /// Every setting of the connection at once; its name, format and hold are set by this builder.
     pub fn options(mut self, options: Options) -> Self {
         let ours = std::mem::replace(&mut self.options, options);

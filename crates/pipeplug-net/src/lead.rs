@@ -297,7 +297,7 @@ impl Core {
         if last == Turn::Unfinished {
             return self.read(reader, Until::Short, by);
         }
-        if let Some(budget) = reader.spin(by).budget(sys::usable_cpus) {
+        if let Some(budget) = reader.spin(by).budget() {
             let start = Instant::now();
             loop {
                 let turn = self.read(reader, Until::Short, by);

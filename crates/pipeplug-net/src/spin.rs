@@ -3,7 +3,8 @@
 //! To be woken costs some tens of microseconds where the two sides run on different CPUs, and about as much CPU time.
 //! Looking for the bytes in a loop instead pays if they come within that time, and only if they can: with both sides
 //! on one CPU the loop keeps the other side from running. So each time that looking brought nothing, it is left out
-//! for twice as many times as before.
+//! for twice as many times as before. (The CPUs that a process may use tell nothing of this: two processes of one CPU
+//! each may well have two.)
 
 use std::time::Duration;
 
@@ -11,8 +12,6 @@ use std::time::Duration;
 pub(crate) const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 /// At most 2 to the power of this many waits go by without looking.
 const MAX_SKIPPED: u32 = 10;
-/// After so many waits the process's CPUs are counted anew.
-const RECOUNT: u32 = 1024;
 
 /// What was learned of one kind of wait.
 #[derive(Debug)]
@@ -25,28 +24,16 @@ pub(crate) struct Spin {
     misses: u32,
     /// So many waits go by without looking.
     skip: u32,
-    /// Waits until the CPUs are counted again.
-    recount: u32,
-    /// Whether another CPU is there for the other side to run on.
-    alone: bool,
 }
 
 impl Spin {
     pub(crate) fn new(max: Duration) -> Self {
-        Self { max, usual: max, misses: 0, skip: 0, recount: 0, alone: false }
+        Self { max, usual: max, misses: 0, skip: 0 }
     }
 
-    /// How long to look this time; `cpus` counts those that this process may use.
-    pub(crate) fn budget(&mut self, cpus: impl FnOnce() -> usize) -> Option<Duration> {
+    /// How long to look this time.
+    pub(crate) fn budget(&mut self) -> Option<Duration> {
         if self.max.is_zero() {
-            return None;
-        }
-        if self.recount == 0 {
-            self.recount = RECOUNT;
-            self.alone = cpus() < 2;
-        }
-        self.recount -= 1;
-        if self.alone {
             return None;
         }
         if self.skip > 0 {
@@ -77,18 +64,14 @@ mod tests {
 
     const MAX: Duration = DEFAULT_SPIN;
 
-    fn two() -> usize {
-        2
-    }
-
     #[test]
     fn what_comes_soon_is_looked_for_a_little_longer_than_usual() {
         let mut spin = Spin::new(MAX);
-        assert_eq!(spin.budget(two), Some(MAX));
+        assert_eq!(spin.budget(), Some(MAX));
         for _ in 0..50 {
             spin.hit(Duration::from_micros(2));
         }
-        let budget = spin.budget(two).unwrap();
+        let budget = spin.budget().unwrap();
         assert!(budget > Duration::from_micros(8) && budget < Duration::from_micros(20), "{budget:?}");
     }
 
@@ -97,7 +80,7 @@ mod tests {
         let mut spin = Spin::new(MAX);
         let mut looked = 0;
         for _ in 0..10_000 {
-            if spin.budget(two).is_some() {
+            if spin.budget().is_some() {
                 looked += 1;
                 spin.miss();
             }
@@ -111,23 +94,14 @@ mod tests {
         for _ in 0..5 {
             spin.miss();
         }
-        while spin.budget(two).is_none() {}
+        while spin.budget().is_none() {}
         spin.hit(Duration::from_micros(3));
-        assert!(spin.budget(two).is_some());
-        assert!(spin.budget(two).is_some());
+        assert!(spin.budget().is_some());
+        assert!(spin.budget().is_some());
     }
 
     #[test]
-    fn with_one_cpu_it_never_looks_until_there_is_another() {
-        let mut spin = Spin::new(MAX);
-        assert_eq!(spin.budget(|| 1), None);
-        assert_eq!(spin.budget(two), None);
-        assert!((0..RECOUNT).any(|_| spin.budget(two).is_some()));
-    }
-
-    #[test]
-    fn switched_off_it_does_not_even_count() {
-        let mut spin = Spin::new(Duration::ZERO);
-        assert_eq!(spin.budget(|| unreachable!("the CPUs do not matter")), None);
+    fn switched_off_it_never_looks() {
+        assert_eq!(Spin::new(Duration::ZERO).budget(), None);
     }
 }

@@ -256,20 +256,6 @@ pub(crate) fn no_interest() -> Interest {
     return Interest::READABLE;
 }
 
-/// How many CPUs this process may use.
-#[cfg(target_os = "linux")]
-pub(crate) fn usable_cpus() -> usize {
-    let this = nix::unistd::Pid::from_raw(0);
-    let Ok(set) = nix::sched::sched_getaffinity(this) else { return 1 };
-    (0..nix::sched::CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).count()
-}
-
-/// How many CPUs this process may use.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn usable_cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
-}
-
 fn reopen(fd: &OwnedFd, flags: OFlag) -> io::Result<OwnedFd> {
     let mut options = OpenOptions::new();
     match flags & OFlag::O_ACCMODE {

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pipeplug_guest::{HandlerError, Incoming, Main, Reply, Responder, register};
+use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply, Responder};
 
 fn main() -> ExitCode {
     let state = State { delay: delay_asked_for(), one_ways: AtomicU64::new(0), parked: Mutex::default() };
-    register((), move |_: &Main, incoming: &mut Incoming| state.answer(incoming)).wait()
+    let guest = Guest::new().request(move |_: &Main, incoming: &mut Incoming| state.answer(incoming));
+    let guest = if std::env::var_os("BENCH_NO_SPIN").is_some() { guest.spin(Duration::ZERO) } else { guest };
+    guest.register().wait()
 }
 
 struct State {

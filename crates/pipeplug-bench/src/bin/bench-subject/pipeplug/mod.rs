@@ -4,7 +4,7 @@ mod crowd;
 mod throughput;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use pipeplug_host::{Builder, Plugin};
@@ -36,7 +36,7 @@ fn builder(mode: Mode) -> Result<Builder> {
     let builder = Plugin::builder(guest()?);
     Ok(match mode {
         Mode::Default => builder,
-        Mode::NoSpin => builder,
+        Mode::NoSpin => builder.spin(Duration::ZERO).env("BENCH_NO_SPIN", "1"),
     })
 }
 
