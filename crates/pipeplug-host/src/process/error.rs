@@ -221,11 +221,15 @@ impl SpawnError {
     }
 }
 
-/// A string as the kernel takes it.
-pub(super) fn c_string(path: &Path, what: impl Into<String>, bytes: Vec<u8>) -> Result<CString, SpawnError> {
+/// A string as the kernel takes it; `what` names it where it is none.
+pub(super) fn c_string(
+    path: &Path,
+    what: impl FnOnce() -> String,
+    bytes: Vec<u8>,
+) -> Result<CString, SpawnError> {
     CString::new(bytes).map_err(|error| SpawnError::BadArgument {
         path: path.to_owned(),
-        what: format!("{} ({:?})", what.into(), String::from_utf8_lossy(&error.into_vec())),
+        what: format!("{} ({:?})", what(), String::from_utf8_lossy(&error.into_vec())),
         reason: "it holds a NUL byte",
     })
 }

@@ -1,11 +1,10 @@
 //! Starting a guest.
 
-use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{self, Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -28,7 +27,7 @@ const BUSY_PAUSES: [Duration; 5] = [
 
 /// A guest that runs, and the host's ends of its pipes.
 ///
-/// All descriptors are CLOEXEC and O_NONBLOCK, and none has a number below 10.
+/// All descriptors are CLOEXEC and O_NONBLOCK, and none has a number below 5.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Spawned {
@@ -141,11 +140,11 @@ fn absolute(program: &Path) -> Result<PathBuf, SpawnError> {
 }
 
 fn image(launch: &Launch, program: &Path) -> Result<Image, SpawnError> {
-    let string = |what: &str, value: OsString| c_string(program, what, value.into_vec());
+    let string = |what: &str, value: OsString| c_string(program, || what.to_owned(), value.into_vec());
     let arg0 = launch.arg0.clone().unwrap_or_else(|| program.as_os_str().to_owned());
     let mut argv = vec![string("its argument 0", arg0)?];
     for (index, arg) in launch.arguments().into_iter().enumerate() {
-        argv.push(string(&format!("its argument {}", index + 1), arg)?);
+        argv.push(c_string(program, || format!("its argument {}", index + 1), arg.into_vec())?);
     }
     let cwd =
         launch.cwd.clone().map(|cwd| string("its working directory", cwd.into_os_string())).transpose()?;
@@ -168,15 +167,17 @@ fn environment(launch: &Launch, program: &Path) -> Result<Vec<CString>, SpawnErr
             });
         }
     }
-    let variables: BTreeMap<_, _> = launch.env.resolve();
-    variables
+    launch
+        .env
+        .resolve()
         .into_iter()
         .map(|(name, value)| {
-            let what = format!("the environment variable {name:?}");
-            let mut pair = name.into_vec();
+            // With room for the NUL byte.
+            let mut pair = Vec::with_capacity(name.len() + value.len() + 2);
+            pair.extend_from_slice(name.as_bytes());
             pair.push(b'=');
-            pair.extend(value.into_vec());
-            c_string(program, what, pair)
+            pair.extend_from_slice(value.as_bytes());
+            c_string(program, || format!("the environment variable {name:?}"), pair)
         })
         .collect()
 }
