@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pipeplug_net::{CloseReason, Connection};
+use pipeplug_net::{CloseReason, Connection, EventLoop};
 
 /// What happens to the process when the connection has ended and nobody is in [`Main::wait`](crate::Main::wait).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,6 +23,7 @@ pub(crate) struct Exit {
     name: String,
     grace: Duration,
     on_end: OnEnd,
+    events: EventLoop,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -40,8 +41,8 @@ struct State {
 }
 
 impl Exit {
-    pub(crate) fn new(name: String, grace: Duration, on_end: OnEnd) -> Self {
-        Self { name, grace, on_end, state: Mutex::default(), changed: Condvar::new() }
+    pub(crate) fn new(name: String, grace: Duration, on_end: OnEnd, events: EventLoop) -> Self {
+        Self { name, grace, on_end, events, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// The host said stop: answers what it has asked, then closes.
@@ -103,10 +104,12 @@ impl Exit {
         self.finish(1);
     }
 
-    /// Waits for the end.
+    /// Waits for the end. Meanwhile this thread is the loop's, if that has none yet: starting one would hold up the answer
+    /// to the host's first question.
     pub(crate) fn wait(&self) -> ExitCode {
+        self.lock().waiting += 1;
+        self.events.serve_until(|| self.lock().code.is_some());
         let mut state = self.lock();
-        state.waiting += 1;
         let code = loop {
             if let Some(code) = state.code {
                 break code;
@@ -127,10 +130,13 @@ impl Exit {
             return;
         }
         state.code = Some(code);
-        let leave = state.waiting == 0 && self.on_end == OnEnd::Exit;
+        let waiting = state.waiting;
         drop(state);
         self.changed.notify_all();
-        if leave {
+        if waiting > 0 {
+            // One of them may be in the loop.
+            self.events.after(Duration::ZERO, || ());
+        } else if self.on_end == OnEnd::Exit {
             // Whoever runs `main` does not wait for the host; it has no use without one.
             std::process::exit(i32::from(code));
         }

@@ -37,11 +37,21 @@ pub trait Start {
     /// # Errors
     /// Any error ends the plugin.
     fn start(self, main: &Main) -> Result<(), HandlerError>;
+
+    /// Whether it does nothing, so that no message need wait for it.
+    #[doc(hidden)]
+    fn is_nothing(&self) -> bool {
+        false
+    }
 }
 
 impl Start for () {
     fn start(self, _main: &Main) -> Result<(), HandlerError> {
         Ok(())
+    }
+
+    fn is_nothing(&self) -> bool {
+        true
     }
 }
 
@@ -232,12 +242,18 @@ impl<S: Start, R: Request> Guest<S, R> {
             return Err(RegisterError::ByHand { name: self.own.name, path: program().path });
         }
         let (reader, writer) = plan.take()?;
-        let events = EventLoop::new().map_err(RegisterError::EventLoop)?;
+        // Most often its thread is the one that is in `Main::wait`.
+        let events = EventLoop::on_demand().map_err(RegisterError::EventLoop)?;
         let mut options = self.options;
-        // Asked of the builder it is known already, and need not wait for the start call-back.
-        let at_once = if self.own.metadata.is_empty() { vec![] } else { vec![command::GET_METADATA.into()] };
-        options.hold = Hold::AllBut(at_once);
-        let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end);
+        options.hold = if self.start.is_nothing() {
+            Hold::Nothing
+        } else if self.own.metadata.is_empty() {
+            Hold::AllBut(Vec::new())
+        } else {
+            // Asked of the builder it is known already, and need not wait for the start call-back.
+            Hold::AllBut(vec![command::GET_METADATA.into()])
+        };
+        let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone());
         let shared = Shared::new(plan.args, self.own, exit, self.request);
         let main = Main::connect(&events, reader, writer, options, shared).map_err(RegisterError::Connect)?;
         self.start.start(&main).map_err(RegisterError::Start)?;

@@ -33,6 +33,10 @@ struct Lifetime {
 }
 
 struct Shared {
+    /// What a thread waits with; here while none does.
+    poll: Mutex<Option<Poll>>,
+    /// Whether `poll` is there.
+    is_unattended: AtomicBool,
     registry: Registry,
     waker: Waker,
     state: Mutex<State>,
@@ -47,6 +51,13 @@ struct State {
     /// Sources that are ready without epoll's word: kinds that it refuses, and readers that gave way to others.
     ready: Vec<Token>,
     timers: BinaryHeap<Timer>,
+}
+
+impl State {
+    /// Whether there is anything to wait for, or to do.
+    fn is_waiting(&self) -> bool {
+        !(self.sources.is_empty() && self.ready.is_empty() && self.timers.is_empty())
+    }
 }
 
 /// What the thread tells when its descriptor is ready.
@@ -81,18 +92,69 @@ impl EventLoop {
     /// # Errors
     /// Where the system gives no epoll descriptor or no thread.
     pub fn with_handler_threads(threads: usize) -> io::Result<Self> {
+        let events = Self::unattended(threads)?;
+        events.attend()?;
+        Ok(events)
+    }
+
+    /// A loop that starts its thread once there is something to wait for, unless another one is in
+    /// [`serve_until`](EventLoop::serve_until) by then.
+    ///
+    /// # Errors
+    /// Where the system gives no epoll descriptor.
+    pub fn on_demand() -> io::Result<Self> {
+        Self::unattended(crate::pool::DEFAULT_THREADS)
+    }
+
+    fn unattended(threads: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let shared = Arc::new(Shared {
+            is_unattended: AtomicBool::new(true),
             registry: poll.registry().try_clone()?,
             waker: Waker::new(poll.registry(), WAKER)?,
             state: Mutex::default(),
             stopping: AtomicBool::new(false),
             next_token: AtomicUsize::new(WAKER.0 + 1),
             pool: Pool::new(threads.max(1)),
+            poll: Mutex::new(Some(poll)),
         });
-        let thread = Arc::clone(&shared);
-        std::thread::Builder::new().name("pipeplug-loop".into()).spawn(move || thread.run(poll))?;
         Ok(Self { lifetime: Arc::new(Lifetime { shared }) })
+    }
+
+    /// Is the loop's thread until `done`, which is asked each time something happened; returns at once where the loop
+    /// has a thread already. What is to be waited for behind that, another thread goes on with.
+    ///
+    /// `done` is asked anew once an [`after`](EventLoop::after) of no delay has come.
+    ///
+    /// # Blocking
+    /// Until `done`.
+    pub fn serve_until(&self, done: impl Fn() -> bool) {
+        let Some(poll) = self.inner().take_poll() else { return };
+        let poll = self.inner().run(poll, done);
+        *lock(&self.inner().poll) = Some(poll);
+        self.inner().is_unattended.store(true, Ordering::SeqCst);
+        // Whoever came ahead of the line above saw a thread.
+        if lock(&self.inner().state).is_waiting() {
+            self.attend_or_say();
+        }
+    }
+
+    /// Sees to it that a thread waits for what there is to wait for.
+    fn attend(&self) -> io::Result<()> {
+        if !self.inner().is_unattended.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let Some(poll) = self.inner().take_poll() else { return Ok(()) };
+        let thread = Arc::clone(&self.lifetime.shared);
+        let run = move || drop(thread.run(poll, || false));
+        std::thread::Builder::new().name("pipeplug-loop".into()).spawn(run)?;
+        Ok(())
+    }
+
+    fn attend_or_say(&self) {
+        if let Err(error) = self.attend() {
+            tracing::error!(%error, "the event loop has no thread");
+        }
     }
 
     /// The loop that a process shares where nobody asks for another.
@@ -134,11 +196,12 @@ impl EventLoop {
         ready: impl FnMut(BorrowedFd<'_>) -> Watch + Send + 'static,
     ) -> io::Result<Watcher> {
         let watched = Arc::new(Watched { inner: Mutex::new(None) });
+        // Held until it is whole, so that an event that comes at once waits for it.
+        let mut inner = lock(&watched.inner);
         let registration = self.register(fd.as_fd(), Interest::READABLE, watched.clone())?;
         let watcher = Watcher { events: self.clone(), token: registration.token };
-        *lock(&watched.inner) = Some(WatchedInner { fd: Box::new(fd), registration, ready: Box::new(ready) });
-        // An event that came ahead of the line above found nothing to call.
-        watcher.look_again();
+        *inner = Some(WatchedInner { fd: Box::new(fd), registration, ready: Box::new(ready) });
+        drop(inner);
         Ok(watcher)
     }
 
@@ -158,6 +221,7 @@ impl EventLoop {
         let earliest = state.timers.peek().is_none_or(|first| timer.at < first.at);
         state.timers.push(timer);
         drop(state);
+        self.attend_or_say();
         if earliest {
             self.wake();
         }
@@ -175,7 +239,13 @@ impl EventLoop {
     ) -> io::Result<Registration> {
         let token = Token(self.inner().next_token.fetch_add(1, Ordering::Relaxed));
         lock(&self.inner().state).sources.insert(token, source);
-        match sys::register(&self.inner().registry, fd, token, interest) {
+        let registered = sys::register(&self.inner().registry, fd, token, interest).and_then(|polled| {
+            if interest != sys::no_interest() {
+                self.attend()?;
+            }
+            Ok(polled)
+        });
+        match registered {
             Ok(polled) => {
                 if !polled {
                     self.mark_ready(Some(token));
@@ -192,6 +262,7 @@ impl EventLoop {
     fn mark_ready(&self, token: Option<Token>) {
         if let Some(token) = token {
             lock(&self.inner().state).ready.push(token);
+            self.attend_or_say();
             self.wake();
         }
     }
@@ -228,17 +299,24 @@ impl Shared {
         }
     }
 
-    fn run(&self, mut poll: Poll) {
+    fn take_poll(&self) -> Option<Poll> {
+        let poll = lock(&self.poll).take();
+        self.is_unattended.store(false, Ordering::SeqCst);
+        poll
+    }
+
+    /// Waits, and tells whom it concerns, until `done` or the end.
+    fn run(&self, mut poll: Poll, done: impl Fn() -> bool) -> Poll {
         let mut events = Events::with_capacity(256);
         let mut due = Vec::new();
-        while !self.stopping.load(Ordering::Acquire) {
+        while !(self.stopping.load(Ordering::Acquire) || done()) {
             if let Err(error) = poll.poll(&mut events, self.timeout()) {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
                 }
                 // epoll_wait(2) fails otherwise only for a descriptor that is none: nothing can be served any more.
                 tracing::error!(%error, "the event loop ends");
-                return;
+                return poll;
             }
             for event in &events {
                 let readable = event.is_readable() || event.is_read_closed() || event.is_error();
@@ -253,6 +331,7 @@ impl Shared {
             self.take_due(&mut due);
             due.drain(..).for_each(|run| guarded("a timer", run));
         }
+        poll
     }
 
     fn tell(&self, token: Token, readable: bool, writable: bool) {
@@ -287,7 +366,8 @@ impl Registration {
     /// Watches for `interest`; what is ready already is reported again.
     pub(crate) fn arm(&self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         if self.polled {
-            sys::reregister(&self.events.inner().registry, fd, self.token, interest)
+            sys::reregister(&self.events.inner().registry, fd, self.token, interest)?;
+            self.events.attend()
         } else {
             self.events.mark_ready(Some(self.token));
             Ok(())
