@@ -19,14 +19,14 @@ fn main() {
             black_box(&bytes);
         });
         let mut decoder = Decoder::new(format, Limits::default());
-        report(format, "decode", || match decoder.decode(black_box(&bytes)) {
+        report(format, "decode", || match &decoder.decode(black_box(&bytes)) {
             Ok(Step::Chunk { chunk, .. }) => drop(black_box(chunk)),
             other => panic!("{other:?}"),
         });
         let mut receiver = Receiver::new(Some(format), Limits::default());
         report(format, "receive", || {
             receiver.push(black_box(&bytes));
-            match receiver.next() {
+            match &receiver.next() {
                 Ok(Some(Received::Chunk(chunk))) => drop(black_box(chunk)),
                 other => panic!("{other:?}"),
             }

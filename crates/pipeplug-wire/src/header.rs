@@ -5,8 +5,12 @@ use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 
-use crate::number::{Writer, decimal_len};
+use crate::number::{Digits, Writer};
 use crate::{Direction, Format, ThreadId};
+
+/// Nearly every header is at most this long, in bytes.
+#[cfg(feature = "alloc")]
+const SHORT: usize = 64;
 
 /// What stands in front of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,16 +30,7 @@ impl Header<'_> {
     #[must_use]
     #[inline]
     pub fn encoded_len(&self, format: Format) -> usize {
-        let id = self.thread_id.as_u64();
-        let fixed = match format {
-            // Five NULs and the digit of the direction.
-            Format::Standard => {
-                6 + decimal_len(id) + decimal_len(self.command.len() as u64) + decimal_len(self.buffer_len)
-            }
-            // Three NULs, a space and the digit of the direction.
-            Format::Classic => 5 + classic_len(id) + classic_len(self.buffer_len),
-        };
-        fixed + self.command.len()
+        self.numbers(format).header_len(self.command)
     }
 
     /// Writes the header to the start of `out` and says how many bytes it took.
@@ -44,10 +39,11 @@ impl Header<'_> {
     /// If `out` is too short, or if the classic format cannot carry the cmd. Nothing was written then.
     pub fn encode(&self, format: Format, out: &mut [u8]) -> Result<usize, EncodeError> {
         self.check(format)?;
-        let needed = self.encoded_len(format);
+        let numbers = self.numbers(format);
+        let needed = numbers.header_len(self.command);
         let available = out.len();
         let out = out.get_mut(..needed).ok_or(EncodeError::NoRoom { needed, available })?;
-        self.write(format, out);
+        self.write(numbers, out);
         Ok(needed)
     }
 
@@ -58,9 +54,17 @@ impl Header<'_> {
     #[cfg(feature = "alloc")]
     pub fn encode_to(&self, format: Format, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         self.check(format)?;
+        let numbers = self.numbers(format);
         let start = out.len();
-        out.resize(start + self.encoded_len(format), 0);
-        self.write(format, &mut out[start..]);
+        let end = start + numbers.header_len(self.command);
+        if end - start <= SHORT && out.capacity() - start >= SHORT {
+            // So many zeros are stored at once; as many as are needed take a call.
+            out.extend_from_slice(&[0; SHORT]);
+            out.truncate(end);
+        } else {
+            out.resize(end, 0);
+        }
+        self.write(numbers, &mut out[start..]);
         Ok(())
     }
 
@@ -68,44 +72,77 @@ impl Header<'_> {
         if format == Format::Standard {
             return Ok(());
         }
-        match self.command.bytes().position(|byte| byte == b' ' || byte == 0) {
+        let unfit = |byte| byte == b' ' || byte == 0;
+        // Nearly always there is none. To look at all of them is faster than to stop at one: it is done for several
+        // at a time.
+        if !self.command.bytes().fold(false, |found, byte| found | unfit(byte)) {
+            return Ok(());
+        }
+        match self.command.bytes().position(unfit) {
             None => Ok(()),
             Some(at) if self.command.as_bytes()[at] == 0 => Err(EncodeError::NulInCommand { at }),
             Some(at) => Err(EncodeError::SpaceInCommand { at }),
         }
     }
 
+    #[inline]
+    fn numbers(&self, format: Format) -> Numbers {
+        let thread_id = self.thread_id.as_u64();
+        match format {
+            Format::Standard => Numbers {
+                thread_id: Digits::decimal(thread_id),
+                command_len: Some(Digits::decimal(self.command.len() as u64)),
+                buffer_len: Digits::decimal(self.buffer_len),
+            },
+            Format::Classic => Numbers {
+                thread_id: Digits::classic(thread_id),
+                command_len: None,
+                buffer_len: Digits::classic(self.buffer_len),
+            },
+        }
+    }
+
     /// Writes to `out`, which is as long as the header.
     #[inline]
-    fn write(&self, format: Format, out: &mut [u8]) {
+    fn write(&self, numbers: Numbers, out: &mut [u8]) {
         let mut out = Writer::new(out);
-        match format {
-            Format::Standard => out.decimal(self.thread_id.as_u64()),
-            Format::Classic => out.classic(self.thread_id.as_u64()),
-        }
-        out.byte(0);
-        out.byte(b'0' + self.direction as u8);
-        out.byte(0);
-        match format {
-            Format::Standard => {
-                out.decimal(self.command.len() as u64);
+        out.digits(numbers.thread_id);
+        out.bytes(&[0, b'0' + self.direction as u8, 0]);
+        let behind_command = match numbers.command_len {
+            Some(len) => {
+                out.digits(len);
                 out.byte(0);
-                out.bytes(self.command.as_bytes());
-                out.byte(0);
-                out.decimal(self.buffer_len);
+                0
             }
-            Format::Classic => {
-                out.bytes(self.command.as_bytes());
-                out.byte(b' ');
-                out.classic(self.buffer_len);
-            }
-        }
+            None => b' ',
+        };
+        out.bytes(self.command.as_bytes());
+        out.byte(behind_command);
+        out.digits(numbers.buffer_len);
         out.byte(0);
     }
 }
 
-fn classic_len(number: u64) -> usize {
-    if number == 0 { 0 } else { decimal_len(number) }
+/// The numbers in a header, as its format writes them.
+#[derive(Clone, Copy)]
+struct Numbers {
+    thread_id: Digits,
+    /// Only the standard format has it.
+    command_len: Option<Digits>,
+    buffer_len: Digits,
+}
+
+impl Numbers {
+    #[inline]
+    fn header_len(&self, command: &str) -> usize {
+        let fixed = match self.command_len {
+            // Five NULs and the digit of the direction.
+            Some(len) => 6 + len.len(),
+            // Three NULs, a space and the digit of the direction.
+            None => 5,
+        };
+        fixed + self.thread_id.len() + command.len() + self.buffer_len.len()
+    }
 }
 
 /// Why a header was not written.
@@ -154,3 +191,38 @@ impl fmt::Display for EncodeError {
 }
 
 impl Error for EncodeError {}
+
+#[cfg(all(test, feature = "alloc"))]
+mod tests {
+    use alloc::{string::String, vec};
+
+    use super::*;
+
+    #[test]
+    fn a_header_is_the_same_however_much_room_there_is() {
+        for command in [String::new(), "echo".into(), "x".repeat(100)] {
+            let header = Header {
+                thread_id: ThreadId::new(12_345),
+                direction: Direction::Request,
+                command: &command,
+                buffer_len: 1_234_567,
+            };
+            for format in [Format::Standard, Format::Classic] {
+                let len = header.encoded_len(format);
+                let mut expected = vec![b'x'; len + 100];
+                assert_eq!(header.encode(format, &mut expected), Ok(len));
+                assert_eq!(expected[len..], [b'x'; 100]);
+                for room in [0, len, SHORT - 1, SHORT, 1024] {
+                    let mut out = Vec::with_capacity(1 + room);
+                    out.push(b'>');
+                    assert_eq!(header.encode_to(format, &mut out), Ok(()));
+                    assert_eq!(
+                        out.split_first(),
+                        Some((&b'>', &expected[..len])),
+                        "{command} {format} {room}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -56,33 +56,78 @@ impl Decimal {
 /// The number that `bytes` begin with and what is behind its NUL, if it is whole and as usual.
 ///
 /// `None` decides nothing: [`Decimal`] says what is wrong, or that it is right. This is the short way only.
-#[inline]
+#[inline(always)]
 pub(crate) fn split_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    // Most lengths and directions are this.
+    // Most lengths are this.
     if let [digit @ b'0'..=b'9', 0, rest @ ..] = bytes {
         return Some((u64::from(digit - b'0'), rest));
     }
+    // Neither a number without digits nor one with a leading zero.
+    if !matches!(bytes, [b'1'..=b'9', ..]) {
+        return None;
+    }
     let mut value = 0_u64;
-    for (index, &byte) in bytes.iter().take(MAX_DIGITS as usize).enumerate() {
+    let mut rest = bytes;
+    while let [byte, behind @ ..] = rest {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
-            let usual = byte == 0 && index > 0 && bytes[0] != b'0';
-            return usual.then(|| (value, &bytes[index + 1..]));
+            // Only a number with all of its digits can overflow, and that one is left to the general way.
+            let digits = bytes.len() - rest.len();
+            return (*byte == 0 && digits < usize::from(MAX_DIGITS)).then_some((value, behind));
         }
-        // Only a number with all of its digits can overflow, and that one is not found whole here.
         value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+        rest = behind;
     }
     None
 }
 
-/// How many digits the number has.
-#[inline]
-pub(crate) fn decimal_len(number: u64) -> usize {
-    if number < 10 {
-        return 1;
-    }
-    number.checked_ilog10().unwrap_or(0) as usize + 1
+/// A number and how many digits are written of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Digits {
+    number: u64,
+    len: usize,
 }
+
+impl Digits {
+    /// At least one.
+    #[inline]
+    pub(crate) fn decimal(number: u64) -> Self {
+        // Compared in turn, for small numbers are the most.
+        let len = match number {
+            0..10 => 1,
+            10..100 => 2,
+            100..1_000 => 3,
+            1_000..10_000 => 4,
+            10_000..100_000 => 5,
+            100_000..1_000_000 => 6,
+            _ => number.ilog10() as usize + 1,
+        };
+        Self { number, len }
+    }
+
+    /// As the classic format writes it: zero has none.
+    #[inline]
+    pub(crate) fn classic(number: u64) -> Self {
+        if number == 0 { Self { number, len: 0 } } else { Self::decimal(number) }
+    }
+
+    #[inline]
+    pub(crate) fn len(self) -> usize {
+        self.len
+    }
+}
+
+/// The numbers below a hundred, as two digits each.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut number = 0;
+    while number < pairs.len() {
+        // Both are below ten.
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};
 
 /// Writes to the front of a slice that is long enough.
 pub(crate) struct Writer<'a> {
@@ -108,26 +153,20 @@ impl<'a> Writer<'a> {
         self.at += bytes.len();
     }
 
-    /// The number with at least one digit.
     #[inline]
-    pub(crate) fn decimal(&mut self, mut number: u64) {
-        if number < 10 {
-            return self.byte(b'0' + number as u8);
-        }
-        let len = decimal_len(number);
-        for digit in self.out[self.at..][..len].iter_mut().rev() {
-            // A remainder by ten fits a byte.
-            *digit = b'0' + (number % 10) as u8;
-            number /= 10;
-        }
+    pub(crate) fn digits(&mut self, digits: Digits) {
+        let Digits { mut number, len } = digits;
+        let mut out = &mut self.out[self.at..][..len];
         self.at += len;
-    }
-
-    /// The number as the classic format writes it: zero has no digits.
-    #[inline]
-    pub(crate) fn classic(&mut self, number: u64) {
-        if number != 0 {
-            self.decimal(number);
+        while let [rest @ .., tens, ones] = out {
+            // A remainder by a hundred is an index.
+            [*tens, *ones] = PAIRS[(number % 100) as usize];
+            number /= 100;
+            out = rest;
+        }
+        if let [digit] = out {
+            // What is left of a number with an odd number of digits.
+            *digit = b'0' + number as u8;
         }
     }
 }
@@ -147,8 +186,9 @@ mod tests {
         let powers = (0..20).map(|power| 10_u64.pow(power));
         for number in powers.flat_map(|power| [power - 1, power, power + 1]).chain([u64::MAX - 1, u64::MAX]) {
             let mut written = [b'x'; 21];
-            Writer::new(&mut written).decimal(number);
-            let len = decimal_len(number);
+            let digits = Digits::decimal(number);
+            Writer::new(&mut written).digits(digits);
+            let len = digits.len();
             assert_eq!(written[len], b'x', "{number}");
             assert_eq!(read(&written[..len]), Ok(number));
             written[len] = 0;

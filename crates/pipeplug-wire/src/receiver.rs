@@ -135,31 +135,56 @@ impl Receiver {
         clippy::should_implement_trait,
         reason = "what it gives borrows from the receiver, and it may fail"
     )]
+    #[inline]
     pub fn next(&mut self) -> Result<Option<Received<'_>>, DecodeError> {
-        if let Some(large) = self.large.take_if(|large| large.missing() == 0) {
-            self.decoder.body_taken();
-            return Ok(Some(Received::Large(large.into_chunk())));
-        }
-        if self.large.is_some() {
-            return Ok(None);
-        }
         let unread = &self.input.bytes[self.input.start..];
-        match self.decoder.decode(unread)? {
-            Step::Incomplete { consumed, .. } => {
-                self.input.start += consumed;
-                Ok(None)
-            }
-            Step::Chunk { chunk, consumed } => {
+        // Within a large body the decoder finds none.
+        match self.decoder.whole_chunk(unread) {
+            Some((chunk, consumed)) => {
                 self.input.start += consumed;
                 Ok(Some(Received::Chunk(chunk)))
             }
+            None => Self::next_slowly(
+                &mut self.decoder,
+                &mut self.large,
+                &self.input.bytes,
+                &mut self.input.start,
+            ),
+        }
+    }
+
+    /// The general way to what is next.
+    #[inline(never)]
+    fn next_slowly<'a>(
+        decoder: &mut Decoder,
+        large: &mut Option<Large>,
+        input: &'a [u8],
+        start: &mut usize,
+    ) -> Result<Option<Received<'a>>, DecodeError> {
+        if let Some(large) = large.take_if(|large| large.missing() == 0) {
+            decoder.body_taken();
+            return Ok(Some(Received::Large(large.into_chunk())));
+        }
+        if large.is_some() {
+            return Ok(None);
+        }
+        let unread = &input[*start..];
+        match decoder.decode_on(unread)? {
+            Step::Incomplete { consumed, .. } => {
+                *start += consumed;
+                Ok(None)
+            }
+            Step::Chunk { chunk, consumed } => {
+                *start += consumed;
+                Ok(Some(Received::Chunk(chunk)))
+            }
             Step::Skipped { skipped, consumed } => {
-                self.input.start += consumed;
+                *start += consumed;
                 Ok(Some(Received::Skipped(skipped)))
             }
             Step::Head { header, consumed } => {
-                self.large = Some(Large::new(header, &unread[consumed..]));
-                self.input.start = self.input.bytes.len();
+                *large = Some(Large::new(header, &unread[consumed..]));
+                *start = input.len();
                 Ok(None)
             }
         }

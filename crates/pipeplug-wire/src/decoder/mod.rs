@@ -136,17 +136,31 @@ impl Decoder {
     ///
     /// # Errors
     /// If the peer broke a rule of the format. Each later call gives the same error.
+    #[inline]
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> Result<Step<'a>, DecodeError> {
-        if let Some(format) = self.format
-            && self.stage == Stage::ThreadId
-            && self.at == 0
-            && self.failed.is_none()
-            && let Some((chunk, rest)) = whole_chunk(format, self.limits, input)
-        {
-            let consumed = input.len() - rest.len();
-            self.offset = self.offset.saturating_add(consumed as u64);
-            return Ok(Step::Chunk { chunk, consumed });
+        match self.whole_chunk(input) {
+            Some((chunk, consumed)) => Ok(Step::Chunk { chunk, consumed }),
+            None => self.decode_on(input),
         }
+    }
+
+    /// The short way: the chunk that begins here and how long it is, if it is as nearly every chunk is.
+    ///
+    /// `None` decides nothing, [`decode_on`](Self::decode_on) does.
+    #[inline(always)]
+    pub(crate) fn whole_chunk<'a>(&mut self, input: &'a [u8]) -> Option<(ChunkRef<'a>, usize)> {
+        if self.stage != Stage::ThreadId || self.at != 0 || self.failed.is_some() {
+            return None;
+        }
+        let (chunk, rest) = whole_chunk(self.format?, self.limits, input)?;
+        let consumed = input.len() - rest.len();
+        self.offset = self.offset.saturating_add(consumed as u64);
+        Some((chunk, consumed))
+    }
+
+    /// The general way, with what an error leaves behind.
+    #[inline(never)]
+    pub(crate) fn decode_on<'a>(&mut self, input: &'a [u8]) -> Result<Step<'a>, DecodeError> {
         if let Some(error) = self.failed {
             return Err(error);
         }

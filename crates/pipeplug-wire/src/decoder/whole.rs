@@ -9,15 +9,11 @@ use crate::{ChunkRef, Direction, Format, Limits, ThreadId};
 ///
 /// `None` decides nothing. [`Decoder::decode`](super::Decoder::decode) tries this once for each chunk, where it
 /// begins; whatever else it can be is found out by the general way, which remembers how far it got.
-#[inline]
+#[inline(always)]
 pub(super) fn whole_chunk(format: Format, limits: Limits, input: &[u8]) -> Option<(ChunkRef<'_>, &[u8])> {
     let (thread_id, rest) = split_number(input)?;
-    let (direction, rest) = match rest {
-        [b'1', 0, rest @ ..] => (Direction::OneWay, rest),
-        [b'2', 0, rest @ ..] => (Direction::Request, rest),
-        [b'3', 0, rest @ ..] => (Direction::Response, rest),
-        _ => return None,
-    };
+    let [digit, 0, rest @ ..] = rest else { return None };
+    let direction = Direction::from_u64(u64::from(digit.wrapping_sub(b'0')))?;
     let (command, rest) = match format {
         Format::Standard => {
             let (len, rest) = split_number(rest)?;
@@ -27,7 +23,8 @@ pub(super) fn whole_chunk(format: Format, limits: Limits, input: &[u8]) -> Optio
         Format::Classic => {
             // The general way looks at these bytes once more if they do not end here, so they are kept few.
             const SHORT: usize = 256;
-            let end = rest.iter().take(SHORT).position(|&byte| byte == b' ' || byte == 0)?;
+            let near = rest.get(..SHORT).unwrap_or(rest);
+            let end = near.iter().position(|&byte| byte == b' ' || byte == 0)?;
             (rest.get(..end)?, rest.get(end..)?.strip_prefix(b" ")?)
         }
     };
@@ -39,6 +36,8 @@ pub(super) fn whole_chunk(format: Format, limits: Limits, input: &[u8]) -> Optio
         return None;
     }
     let (buffer, rest) = rest.split_at_checked(usize::try_from(buffer_len).ok()?)?;
-    let command = str::from_utf8(command).ok()?;
+    // All of it, always. But its length is known here and need not be read back from where the call has just put it
+    // as one half of a pair, which holds the processor up.
+    let command = str::from_utf8(command).ok()?.get(..command.len())?;
     Some((ChunkRef { thread_id: ThreadId::new(thread_id), direction, command, buffer }, rest))
 }
