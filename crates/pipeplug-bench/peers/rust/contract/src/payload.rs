@@ -1,0 +1,50 @@
+//! What a call carries and brings back.
+
+use anyhow::{Result, bail};
+use bytes::Bytes;
+
+/// Up to here a reply is compared byte by byte; above, its length has to do.
+const COMPARED: usize = 64 * 1024;
+
+/// What a call carries, in the type that the peer's users have it in.
+pub trait Payload: Clone + PartialEq + Send + Sync + 'static {
+    /// A payload of that many bytes, all of them `x`, so that it can travel as JSON too.
+    fn of(size: usize) -> Self;
+
+    /// Its bytes.
+    fn size(&self) -> usize;
+
+    /// Checks that `reply` is what was sent.
+    ///
+    /// # Errors
+    /// It is not.
+    fn check(&self, reply: &Self) -> Result<()> {
+        if reply.size() != self.size() {
+            bail!("sent {} bytes, but {} came back", self.size(), reply.size());
+        }
+        if self.size() <= COMPARED && reply != self {
+            bail!("{} other bytes came back than were sent", self.size());
+        }
+        Ok(())
+    }
+}
+
+impl Payload for Bytes {
+    fn of(size: usize) -> Self {
+        vec![b'x'; size].into()
+    }
+
+    fn size(&self) -> usize {
+        self.len()
+    }
+}
+
+impl Payload for String {
+    fn of(size: usize) -> Self {
+        "x".repeat(size)
+    }
+
+    fn size(&self) -> usize {
+        self.len()
+    }
+}
