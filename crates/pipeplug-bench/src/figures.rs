@@ -19,6 +19,9 @@ pub(crate) struct Document {
     pub(crate) seed: u64,
     pub(crate) machine: Machine,
     pub(crate) versions: Vec<Version>,
+    /// What the peers are.
+    #[serde(default)]
+    pub(crate) peers: Vec<About>,
     /// Subjects that could not be measured at all.
     pub(crate) absent: Vec<Absent>,
     pub(crate) rows: Vec<Row>,
@@ -29,6 +32,14 @@ pub(crate) struct Document {
 pub(crate) struct Absent {
     pub(crate) subject: String,
     pub(crate) why: String,
+}
+
+/// A peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct About {
+    pub(crate) subject: String,
+    pub(crate) what: String,
+    pub(crate) version: String,
 }
 
 /// One figure of one subject.
@@ -67,15 +78,10 @@ impl Row {
 impl Document {
     pub(crate) fn to_json(&self) -> Result<String> {
         // A row a line: a diff of two runs shows what changed.
-        let mut head = serde_json::to_value(self)?;
-        let rows = head.as_object_mut().and_then(|fields| fields.remove("rows")).unwrap_or_default();
-        let mut text = serde_json::to_string_pretty(&head)?;
-        text.truncate(text.trim_end_matches("\n}").len());
-        let rows: Vec<String> = rows.as_array().into_iter().flatten().map(ToString::to_string).collect();
-        text.push_str(",\n  \"rows\": [\n");
-        text.push_str(&rows.join(",\n"));
-        text.push_str("\n  ]\n}\n");
-        Ok(text)
+        let head = serde_json::to_string_pretty(&Self { rows: Vec::new(), ..self.clone() })?;
+        let rows: Vec<String> = self.rows.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        let rows = format!("\"rows\": [\n{}\n  ]", rows.join(",\n"));
+        Ok(head.replace("\"rows\": []", &rows) + "\n")
     }
 
     pub(crate) fn from_json(text: &str) -> Result<Self> {
@@ -131,6 +137,7 @@ pub(crate) fn sample(rows: &[(&str, &str, &str, u64, &[f64])]) -> Document {
         seed: 1,
         machine: Machine::default(),
         versions: Vec::new(),
+        peers: Vec::new(),
         absent: Vec::new(),
         rows: rows.collect(),
     }

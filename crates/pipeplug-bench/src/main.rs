@@ -9,6 +9,7 @@
 mod driver;
 mod figures;
 mod machine;
+mod peers;
 mod plan;
 mod print;
 mod report;

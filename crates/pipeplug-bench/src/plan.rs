@@ -1,6 +1,6 @@
 //! What is measured.
 
-use crate::subjects::{Kind, Subject};
+use crate::subjects::{Subject, is_wanted};
 use crate::work::{MESSAGE, Work};
 
 /// How much of it.
@@ -49,13 +49,14 @@ pub(crate) struct Case {
 pub(crate) enum Of {
     /// Everybody; who has no such thing says so.
     All,
-    /// Ours, the limits, and the fastest peers: a curve of each would take the day.
-    Curve,
-    /// Ours and the limits.
-    NoPeer,
-    /// Ours with every setting at its default.
-    Default,
+    /// Those of these names, which may end in `*`.
+    These(&'static [&'static str]),
 }
+
+/// A curve of each peer would take the day; these are the fastest, and the one that is used most.
+const CURVES: Of = Of::These(&["raw-*", DEFAULT, "tarpc", "tonic", "go-plugin-grpc"]);
+const HANDLERS: Of = Of::These(&["raw-block", "raw-spin", "pipeplug*"]);
+const CROWDS: Of = Of::These(&[DEFAULT]);
 
 /// In which rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +65,6 @@ pub(crate) enum Often {
     /// The first that counts: it takes long, or does not vary.
     Once,
 }
-
-/// Peers that are drawn as curves.
-const IN_CURVES: [&str; 3] = ["tarpc", "tonic", "go-plugin-grpc"];
 
 /// The name of ours with every setting at its default.
 pub(crate) const DEFAULT: &str = "pipeplug";
@@ -81,11 +79,9 @@ impl Case {
     }
 
     pub(crate) fn fits(&self, subject: &Subject) -> bool {
-        match (self.of, subject.kind) {
-            (Of::All, _) | (Of::Curve | Of::NoPeer, Kind::Raw | Kind::Ours) => true,
-            (Of::Curve, Kind::Peer) => IN_CURVES.contains(&subject.name.as_str()),
-            (Of::Default, _) => subject.name == DEFAULT,
-            (Of::NoPeer, Kind::Peer) => false,
+        match self.of {
+            Of::All => true,
+            Of::These(names) => is_wanted(&subject.name, names),
         }
     }
 }
@@ -108,12 +104,12 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
         ]
         .map(|work| Case::new(work, Free, Of::All)),
     );
-    let (quiet, handlers): (u64, &[u64]) = match size {
-        Size::Quick => (2, &[100]),
-        Size::Full => (10, &[0, 10, 100, 1000]),
+    let (quiet, of_quiet, handlers): (u64, Of, &[u64]) = match size {
+        Size::Quick => (2, CROWDS, &[100]),
+        Size::Full => (10, Of::All, &[0, 10, 100, 1000]),
     };
-    cases.push(Case::once(Work::Quiet { seconds: quiet }, Free, Of::All));
-    cases.extend(handlers.iter().map(|&micros| Case::new(Work::Handler { micros }, Split, Of::NoPeer)));
+    cases.push(Case::once(Work::Quiet { seconds: quiet }, Free, of_quiet));
+    cases.extend(handlers.iter().map(|&micros| Case::new(Work::Handler { micros }, Split, HANDLERS)));
     if size == Size::Full {
         cases.extend(in_full());
     }
@@ -124,21 +120,18 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
 fn in_full() -> Vec<Case> {
     use Situation::{Free, Split};
     let mut cases = Vec::new();
-    cases.extend([0, 10, 100, 1000].map(|micros| Case::new(Work::Handler { micros }, Free, Of::NoPeer)));
     cases.push(Case::new(Work::Callers { callers: 1000 }, Free, Of::All));
     cases.push(Case::new(Work::Tasks { tasks: 1000 }, Free, Of::All));
     for many in [1, 4, 16, 256] {
-        cases.push(Case::new(Work::Callers { callers: many }, Free, Of::Curve));
-        cases.push(Case::new(Work::Tasks { tasks: many }, Free, Of::Curve));
+        cases.push(Case::new(Work::Callers { callers: many }, Free, CURVES));
+        cases.push(Case::new(Work::Tasks { tasks: many }, Free, CURVES));
     }
-    cases.extend(
-        [1, 10, 100, 1000, 100_000].map(|window| Case::new(Work::Flight { window }, Free, Of::Curve)),
-    );
+    cases.extend([1, 10, 100, 1000, 100_000].map(|window| Case::new(Work::Flight { window }, Free, CURVES)));
     let sizes = [4, 8, 12, 14, 16, 18, 22, 24].map(|power| 1 << power);
-    cases.extend(sizes.map(|size| Case::new(Work::Bulk { size }, Free, Of::Curve)));
-    cases.extend([0, 1, 10, 100, 1000].map(|plugins| Case::new(Work::Idle { plugins }, Split, Of::Default)));
+    cases.extend(sizes.map(|size| Case::new(Work::Bulk { size }, Free, CURVES)));
+    cases.extend([0, 1, 10, 100, 1000].map(|plugins| Case::new(Work::Idle { plugins }, Split, CROWDS)));
     let open = [0, 1000, 10_000, 100_000, 1_000_000];
-    cases.extend(open.map(|open| Case::new(Work::Open { open }, Split, Of::Default)));
+    cases.extend(open.map(|open| Case::new(Work::Open { open }, Split, CROWDS)));
     cases.push(Case::once(Work::Syscalls, Split, Of::All));
     cases
 }
@@ -148,6 +141,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::subjects::Kind;
 
     #[test]
     fn no_case_stands_there_twice() {
@@ -169,7 +163,7 @@ mod tests {
             program: PathBuf::new(),
             args: Vec::new(),
         };
-        let curve = Case::new(Work::OneWay, Situation::Free, Of::Curve);
+        let curve = Case::new(Work::OneWay, Situation::Free, CURVES);
         assert!(curve.fits(&peer("tarpc")) && !curve.fits(&peer("lsp-server")));
     }
 }

@@ -11,7 +11,7 @@ use crate::figures::{Absent, Document, Row};
 use crate::machine::{self, Machine};
 use crate::plan::{self, Case, Often, Size};
 use crate::stats::Random;
-use crate::subjects::{self, Subject, is_wanted};
+use crate::subjects::{self, Field, Subject, is_wanted};
 
 /// What to measure, of whom, how often.
 #[derive(Debug)]
@@ -35,8 +35,7 @@ pub(crate) fn run(request: &Request) -> Result<Document> {
     let started = Instant::now();
     let seed = request.seed.unwrap_or(began.as_nanos() as u64 & 0xffff_ffff);
     let rounds = request.rounds.unwrap_or(if request.size == Size::Quick { 3 } else { 5 });
-    let mut subjects = subjects::ours()?;
-    subjects.retain(|subject| is_wanted(&subject.name, &request.subjects));
+    let Field { subjects, mut absent, peers } = subjects::wanted(&request.subjects)?;
     let mut cases = plan::cases(request.size);
     cases.retain(|case| is_wanted(case.work.name(), &request.metrics));
     ensure!(!subjects.is_empty(), "no subject of that name");
@@ -61,7 +60,7 @@ pub(crate) fn run(request: &Request) -> Result<Document> {
     let (ticks_after, stolen_after) = machine::ticks();
     let mut machine = Machine::this();
     machine.stolen = 100.0 * (stolen_after - stolen) as f64 / (ticks_after - ticks).max(1) as f64;
-    let absent = run.absent(&subjects);
+    absent.extend(run.absent(&subjects));
     let mut rows = run.rows;
     rows.sort_by_key(|row| subjects.iter().position(|subject| subject.name == row.subject));
     Ok(Document {
@@ -72,6 +71,7 @@ pub(crate) fn run(request: &Request) -> Result<Document> {
         seed,
         machine,
         versions: machine::tools(),
+        peers,
         absent,
         rows,
     })

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use crate::figures::{About, Absent};
+use crate::peers::{self, LeftOut, Peer};
+
 /// Whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -26,8 +29,41 @@ const RAW: [&str; 7] =
     ["raw-block", "raw-spin", "raw-epoll", "raw-stream", "raw-pipe-1m", "raw-socket", "raw-static"];
 const OURS: [&str; 2] = ["pipeplug", "pipeplug-nospin"];
 
+/// Who can be measured here, who not, and what is to be known of the peers.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) subjects: Vec<Subject>,
+    pub(crate) absent: Vec<Absent>,
+    pub(crate) peers: Vec<About>,
+}
+
+/// Those of these names; peers are built where they are not up to date.
+///
+/// # Blocking
+/// Some minutes the first time.
+pub(crate) fn wanted(patterns: &[impl AsRef<str>]) -> Result<Field> {
+    let mut subjects = ours()?;
+    subjects.retain(|subject| is_wanted(&subject.name, patterns));
+    let peers = peers::all()?.into_iter().filter(|peer| is_wanted(peer.name, patterns)).collect();
+    let (peers, left_out) = peers::build(peers)?;
+    subjects.extend(peers.iter().map(|peer| Subject {
+        name: peer.name.into(),
+        kind: Kind::Peer,
+        program: peer.program.clone(),
+        args: peer.args.clone(),
+    }));
+    let about =
+        |peer: Peer| About { subject: peer.name.into(), what: peer.what.into(), version: peer.version };
+    let absent = |peer: LeftOut| Absent { subject: peer.name.into(), why: peer.why };
+    Ok(Field {
+        subjects,
+        absent: left_out.into_iter().map(absent).collect(),
+        peers: peers.into_iter().map(about).collect(),
+    })
+}
+
 /// Those that are built with this program.
-pub(crate) fn ours() -> Result<Vec<Subject>> {
+fn ours() -> Result<Vec<Subject>> {
     let program = std::env::current_exe().context("where is this program?")?.with_file_name("bench-subject");
     let subject = |name: &str, kind| Subject {
         name: name.into(),
@@ -40,9 +76,9 @@ pub(crate) fn ours() -> Result<Vec<Subject>> {
 }
 
 /// Whether the name is among the patterns, which may end in `*`; an empty list is no restriction.
-pub(crate) fn is_wanted(name: &str, patterns: &[String]) -> bool {
+pub(crate) fn is_wanted(name: &str, patterns: &[impl AsRef<str>]) -> bool {
     patterns.is_empty()
-        || patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+        || patterns.iter().map(AsRef::as_ref).any(|pattern| match pattern.strip_suffix('*') {
             Some(start) => name.starts_with(start),
             None => name == pattern,
         })
@@ -54,8 +90,8 @@ mod tests {
 
     #[test]
     fn a_pattern_may_end_in_a_star() {
-        let patterns = ["raw-*".to_owned(), "tarpc".to_owned()];
+        let patterns = ["raw-*", "tarpc"];
         assert!(is_wanted("raw-block", &patterns) && is_wanted("tarpc", &patterns));
-        assert!(!is_wanted("tarpc-stdio", &patterns) && is_wanted("anything", &[]));
+        assert!(!is_wanted("tarpc-stdio", &patterns) && is_wanted("anything", &[""; 0]));
     }
 }

@@ -159,8 +159,12 @@ fn tone(subjects: &[&str], subject: &str) -> Tone {
     } else if subject.starts_with("raw-") {
         Tone::Raw
     } else {
+        // One in another setting has the colour of the one that it is.
+        let plain = |name: &str| name.trim_end_matches("-one-worker").to_owned();
         let is_peer = |name: &&&str| !name.starts_with(DEFAULT) && !name.starts_with("raw-");
-        Tone::Peer(subjects.iter().filter(is_peer).position(|name| *name == subject).unwrap_or(0))
+        let mut peers: Vec<String> = subjects.iter().filter(is_peer).map(|name| plain(name)).collect();
+        peers.dedup();
+        Tone::Peer(peers.iter().position(|name| *name == plain(subject)).unwrap_or(0))
     }
 }
 

@@ -46,6 +46,7 @@ fn put(path: &Path, text: &str) -> Result<()> {
 fn block(document: &Document, name: &str) -> Option<String> {
     Some(match name {
         "run" => tables::run(document),
+        "peers" => tables::peers(document),
         "goals" => goals::table(document),
         "latency" => tables::latency(document),
         "tails" => tables::tails(document),

@@ -25,7 +25,7 @@ pub(super) struct Dots {
 
 impl Dots {
     const ROW: f64 = 19.0;
-    const NAMES: f64 = 118.0;
+    const NAMES: f64 = 156.0;
     const VALUES: f64 = 52.0;
 
     pub(super) fn height(&self) -> f64 {

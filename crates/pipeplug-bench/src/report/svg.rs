@@ -14,7 +14,7 @@ pub(super) enum Tone {
 }
 
 /// How many colours the peers have.
-pub(super) const PEERS: usize = 6;
+const PEERS: usize = 8;
 
 impl Tone {
     pub(super) fn class(self) -> String {
@@ -79,8 +79,9 @@ impl Canvas {
     pub(super) fn file(&self, title: &str, width: f64, height: f64) -> String {
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
-             height=\"{height:.0}\" role=\"img\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n\
+             height=\"{height:.0}\" role=\"img\">\n<title>{title}</title>\n<style>\n{}</style>\n\
              <rect class=\"page\" width=\"100%\" height=\"100%\" rx=\"6\"/>\n{}</svg>\n",
+            style(),
             self.body
         )
     }
@@ -92,34 +93,62 @@ impl Canvas {
 }
 
 const STYLE: &str = "\
-svg { --page: #ffffff; --text: #24292f; --faint: #57606a; --grid: #d8dee4; --ours: #c2410c; --raw: #6e7781;
-  --p0: #0550ae; --p1: #0f766e; --p2: #7c3aed; --p3: #be185d; --p4: #4d7c0f; --p5: #0e7490; }
-@media (prefers-color-scheme: dark) {
-  svg { --page: #0d1117; --text: #e6edf3; --faint: #9aa4af; --grid: #30363d; --ours: #fb923c; --raw: #9aa4af;
-    --p0: #79b8ff; --p1: #2dd4bf; --p2: #c4b5fd; --p3: #f9a8d4; --p4: #a3e635; --p5: #67e8f9; }
-}
-.page { fill: var(--page); }
-text { font: 12px system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif; fill: var(--text); }
+text { font: 12px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; }
 text.title { font-weight: 600; font-size: 13px; }
-text.faint { fill: var(--faint); font-size: 11px; }
+text.faint { font-size: 11px; }
 text.strong { font-weight: 600; }
 line, polyline { fill: none; stroke-width: 1; }
-.grid { stroke: var(--grid); }
 polyline { stroke-width: 2; stroke-linejoin: round; }
 line.spread { stroke-width: 2.5; stroke-opacity: 0.4; }
-circle { stroke: var(--page); stroke-width: 1; }
-.ours { stroke: var(--ours); } circle.ours, text.ours { fill: var(--ours); stroke: none; }
-.ours-too { stroke: var(--ours); } circle.ours-too, text.ours-too { fill: var(--ours); stroke: none; }
+circle { stroke-width: 1; }
 polyline.ours-too { stroke-dasharray: 2 3; }
-.raw { stroke: var(--raw); } circle.raw, text.raw { fill: var(--raw); stroke: none; }
 polyline.raw { stroke-dasharray: 6 3; }
-.peer0 { stroke: var(--p0); } circle.peer0, text.peer0 { fill: var(--p0); stroke: none; }
-.peer1 { stroke: var(--p1); } circle.peer1, text.peer1 { fill: var(--p1); stroke: none; }
-.peer2 { stroke: var(--p2); } circle.peer2, text.peer2 { fill: var(--p2); stroke: none; }
-.peer3 { stroke: var(--p3); } circle.peer3, text.peer3 { fill: var(--p3); stroke: none; }
-.peer4 { stroke: var(--p4); } circle.peer4, text.peer4 { fill: var(--p4); stroke: none; }
-.peer5 { stroke: var(--p5); } circle.peer5, text.peer5 { fill: var(--p5); stroke: none; }
 ";
+
+/// What belongs to a subject, on light and on dark.
+const COLOURS: [(&str, [&str; 2]); 11] = [
+    ("ours", ["#c2410c", "#fb923c"]),
+    ("ours-too", ["#c2410c", "#fb923c"]),
+    ("raw", ["#6e7781", "#9aa4af"]),
+    ("peer0", ["#0550ae", "#79b8ff"]),
+    ("peer1", ["#0f766e", "#2dd4bf"]),
+    ("peer2", ["#7c3aed", "#c4b5fd"]),
+    ("peer3", ["#be185d", "#f9a8d4"]),
+    ("peer4", ["#4d7c0f", "#a3e635"]),
+    ("peer5", ["#9a6700", "#e3b341"]),
+    ("peer6", ["#0e7490", "#67e8f9"]),
+    ("peer7", ["#a21caf", "#e879f9"]),
+];
+
+const PAGE: [&str; 2] = ["#ffffff", "#0d1117"];
+const TEXT: [&str; 2] = ["#24292f", "#e6edf3"];
+const FAINT: [&str; 2] = ["#57606a", "#9aa4af"];
+const GRID: [&str; 2] = ["#d8dee4", "#30363d"];
+
+/// The style sheet. Its colours stand there by value: not everything that draws SVG knows variables.
+fn style() -> String {
+    let colours = |shade: usize| {
+        let mut css = format!(
+            ".page {{ fill: {page}; }}\ncircle {{ stroke: {page}; }}\ntext {{ fill: {}; }}\n\
+             text.faint {{ fill: {}; }}\n.grid {{ stroke: {}; }}\n",
+            TEXT[shade],
+            FAINT[shade],
+            GRID[shade],
+            page = PAGE[shade],
+        );
+        for (class, colours) in COLOURS {
+            let colour = colours[shade];
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                css,
+                "line.{class}, polyline.{class} {{ stroke: {colour}; }}\n\
+                 circle.{class}, text.{class} {{ fill: {colour}; }}"
+            );
+        }
+        css
+    };
+    format!("{STYLE}{}@media (prefers-color-scheme: dark) {{\n{}}}\n", colours(0), colours(1))
+}
 
 #[cfg(test)]
 mod tests {

@@ -210,9 +210,19 @@ pub(super) fn run(document: &Document) -> String {
         document.versions.iter().map(|version| format!("{} {}", version.name, version.version)).collect();
     text.push_str(&versions.join(", "));
     text.push_str(".\n");
+    text
+}
+
+/// What the peers are, and which versions were measured.
+pub(super) fn peers(document: &Document) -> String {
+    let mut text = "| | what it is | version |\n| --- | --- | --- |\n".to_owned();
+    for peer in &document.peers {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "| {} | {} | {} |", peer.subject, peer.what, peer.version);
+    }
     for absent in &document.absent {
         // Writing to a string does not fail.
-        let _ = write!(text, "\n{} was not measured: {}.", absent.subject, absent.why);
+        let _ = writeln!(text, "| {} | not measured: {} | – |", absent.subject, absent.why);
     }
     text
 }

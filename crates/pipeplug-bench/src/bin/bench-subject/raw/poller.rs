@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -73,7 +74,7 @@ impl<'a> Waiter<'a> {
                     }
                 }
                 Way::Epoll(epoll) => {
-                    epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE)?;
+                    retried(|| epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE))?;
                 }
             }
         }
@@ -143,7 +144,8 @@ pub(super) fn flight(
             PollFd::new(link.reader.as_fd(), PollFlags::POLLIN),
             PollFd::new(link.writer.as_fd(), PollFlags::POLLOUT),
         ];
-        poll(&mut fds[..if is_full { 2 } else { 1 }], PollTimeout::NONE)?;
+        let fds = &mut fds[..if is_full { 2 } else { 1 }];
+        retried(|| poll(fds, PollTimeout::NONE))?;
     }
     Ok(Figures { seconds: begun.elapsed().as_secs_f64(), count: calls, ..Figures::default() })
 }
@@ -202,6 +204,16 @@ fn set_nonblocking(file: &File) -> Result<()> {
 }
 
 fn wait_for(file: &File, event: PollFlags) -> io::Result<()> {
-    poll(&mut [PollFd::new(file.as_fd(), event)], PollTimeout::NONE)?;
+    retried(|| poll(&mut [PollFd::new(file.as_fd(), event)], PollTimeout::NONE))?;
     Ok(())
+}
+
+/// Once more where a signal came in between, as strace(1) sends one to attach.
+fn retried<T>(mut wait: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match wait() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
 }
