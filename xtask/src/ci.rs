@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::project::Project;
 use crate::tools::Outcome;
-use crate::{fuzz, no_std, samples, steps, tidy};
+use crate::{fuzz, instructions, no_std, samples, steps, tidy};
 
 /// Run the checks that a change has to pass, all of them or those that are named.
 #[derive(Debug, Args)]
@@ -47,6 +47,8 @@ enum Step {
     Test,
     /// cargo xtask samples
     Samples,
+    /// cargo xtask instructions: what the codec takes, under valgrind
+    Instructions,
     /// The tests of net, host and guest on their portable Unix code
     Portable,
     /// Ten seconds of each fuzz target
@@ -106,6 +108,7 @@ impl Step {
             Self::Portable => steps::portable(project)?,
             Self::NoStd => return no_std::check(project),
             Self::Samples => return samples::check(project),
+            Self::Instructions => return instructions::check(project),
             Self::Fuzz => return fuzz::check(project),
         }
         Ok(Outcome::done())
@@ -135,12 +138,12 @@ impl Row {
 
 fn table(rows: &[Row]) -> String {
     let mut lines =
-        vec![format!("{:<10}{:<9}{:>8}  {}", "step", "result", "seconds", "why").trim_end().to_owned()];
+        vec![format!("{:<13}{:<9}{:>8}  {}", "step", "result", "seconds", "why").trim_end().to_owned()];
     for row in rows {
         // The reason may have lines of its own; the first one is the summary of it.
         let why = row.why.lines().next().unwrap_or_default();
         let (step, verdict) = (row.step.to_string(), row.verdict.to_string());
-        let line = format!("{step:<10}{verdict:<9}{:>8.1}  {why}", row.took.as_secs_f64());
+        let line = format!("{step:<13}{verdict:<9}{:>8.1}  {why}", row.took.as_secs_f64());
         lines.push(line.trim_end().to_owned());
     }
     lines.join("\n")
@@ -197,11 +200,11 @@ mod tests {
     #[test]
     fn the_table_has_a_line_for_each_step() {
         let expected = "\
-step      result    seconds  why
-fmt       ok            1.2
-no-std    ok            1.2  skipped in part: missing: nm
-fuzz      skipped       1.2  missing: cargo-fuzz
-test      failed        1.2  it broke: two lines";
+step         result    seconds  why
+fmt          ok            1.2
+no-std       ok            1.2  skipped in part: missing: nm
+fuzz         skipped       1.2  missing: cargo-fuzz
+test         failed        1.2  it broke: two lines";
         assert_eq!(table(&rows()), expected);
     }
 

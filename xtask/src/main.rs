@@ -8,6 +8,7 @@
 mod bench;
 mod ci;
 mod fuzz;
+mod instructions;
 mod no_std;
 mod process;
 mod project;
@@ -36,6 +37,7 @@ Examples:
   cargo xtask ci fmt clippy tidy            three steps of it
   cargo xtask samples echo --repeat 50      one sample, fifty times
   cargo xtask fuzz --seconds 3600           an hour for every fuzz target
+  cargo xtask instructions --update         new budgets for the codec's instructions
   cargo xtask bench -- --help               what the benchmarks take";
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +46,7 @@ enum Command {
     Tidy(tidy::TidyArgs),
     Samples(samples::SamplesArgs),
     Fuzz(fuzz::FuzzArgs),
+    Instructions(instructions::InstructionsArgs),
     Bench(bench::BenchArgs),
 }
 
@@ -64,6 +67,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tidy(args) => tidy::run(&project, &args)?,
         Command::Samples(args) => samples::run(&project, &args)?.report(),
         Command::Fuzz(args) => fuzz::run(&project, &args)?.report(),
+        Command::Instructions(args) => instructions::run(&project, &args)?.report(),
         Command::Bench(args) => bench::run(&project, &args)?,
     }
     Ok(ExitCode::SUCCESS)

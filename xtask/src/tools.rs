@@ -20,6 +20,7 @@ pub(crate) enum Tool {
     CargoFuzz,
     Cxx,
     Nm,
+    Valgrind,
     Docker,
     Ssh,
     Python3,
@@ -60,6 +61,14 @@ pub(crate) fn require(tools: &[Tool]) -> anyhow::Result<Presence> {
     judge(tools, WhenMissing::of_ci(env::var("CI").ok().as_deref()), Tool::is_here)
 }
 
+/// What follows, in this environment, from the lack of something else than a tool, which `line` states.
+///
+/// # Errors
+/// `CI=true`.
+pub(crate) fn missing(line: String) -> anyhow::Result<Presence> {
+    WhenMissing::of_ci(env::var("CI").ok().as_deref()).applied(line)
+}
+
 /// Whether cargo-nextest is installed. It is only a faster runner, so no policy goes with it.
 pub(crate) fn has_nextest() -> bool {
     process::succeeds(process::cargo().args(["nextest", "--version"]))
@@ -74,11 +83,7 @@ fn judge(
     if missing.is_empty() {
         return Ok(Presence::Here);
     }
-    let line = format!("missing: {}", missing.join("; "));
-    match when_missing {
-        WhenMissing::Skip => Ok(Presence::Missing(line)),
-        WhenMissing::Fail => bail!("{line}; with CI=true nothing may be left out"),
-    }
+    when_missing.applied(format!("missing: {}", missing.join("; ")))
 }
 
 impl WhenMissing {
@@ -86,6 +91,13 @@ impl WhenMissing {
         match value {
             Some("true" | "1") => Self::Fail,
             _ => Self::Skip,
+        }
+    }
+
+    fn applied(self, line: String) -> anyhow::Result<Presence> {
+        match self {
+            Self::Skip => Ok(Presence::Missing(line)),
+            Self::Fail => bail!("{line}; with CI=true nothing may be left out"),
         }
     }
 }
@@ -105,6 +117,7 @@ impl Tool {
             }
             Self::Cxx => program("c++", "--version"),
             Self::Nm => program("nm", "--version"),
+            Self::Valgrind => program("valgrind", "--version"),
             // `version` asks the daemon too; a client without one is of no use.
             Self::Docker => program("docker", "version"),
             Self::Ssh => program("ssh", "-V"),
@@ -128,6 +141,7 @@ impl fmt::Display for Tool {
             Self::CargoFuzz => "cargo-fuzz (cargo install --locked cargo-fuzz)",
             Self::Cxx => "c++ (Debian: apt-get install g++)",
             Self::Nm => "nm (Debian: apt-get install binutils)",
+            Self::Valgrind => "valgrind (Debian: apt-get install valgrind)",
             Self::Docker => "docker with a daemon that answers (Debian: apt-get install docker.io)",
             Self::Ssh => "ssh (Debian: apt-get install openssh-client)",
             Self::Python3 => "python3 (Debian: apt-get install python3)",
