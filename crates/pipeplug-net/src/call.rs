@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -183,8 +184,19 @@ impl Slot {
     }
 
     /// Sleeps until the outcome is there or `deadline` has come.
-    fn wait(&self, deadline: Option<Instant>) -> Option<Outcome> {
+    fn wait(&self, deadline: Option<Instant>, waiting: &AtomicUsize) -> Option<Outcome> {
         let mut state = lock(&self.state);
+        let outcome = Self::take_from(&mut state);
+        if outcome.is_some() {
+            return outcome;
+        }
+        waiting.fetch_add(1, Ordering::Relaxed);
+        let outcome = self.sleep(state, deadline);
+        waiting.fetch_sub(1, Ordering::Relaxed);
+        outcome
+    }
+
+    fn sleep(&self, mut state: MutexGuard<'_, SlotState>, deadline: Option<Instant>) -> Option<Outcome> {
         loop {
             if let Some(outcome) = Self::take_from(&mut state) {
                 return Some(outcome);
@@ -253,12 +265,16 @@ impl PendingCall {
     }
 
     fn wait_until(&mut self, deadline: Option<Instant>) -> Option<Outcome> {
+        let core = self.connection.core();
         if let Some(outcome) = self.slot.take() {
+            core.end_leading_ahead();
             return Some(outcome);
         }
+        // What other calls left to be sent together, and maybe this one.
+        core.flush();
         pool::while_blocked(|| {
-            self.connection.core().lead_for(&self.slot, deadline);
-            self.slot.wait(deadline)
+            core.lead_for(&self.slot, deadline);
+            self.slot.wait(deadline, &core.waiting)
         })
     }
 

@@ -16,12 +16,14 @@ use crate::flow;
 use crate::handler::Handler;
 use crate::lock::lock;
 use crate::options::Options;
-use crate::outbox::{Outbox, Patience};
+use crate::outbox::{Outbox, Patience, Push};
 use crate::reading::Reader;
 use crate::sys::{Half, Stream};
 
 /// The version of the protocol that this crate speaks.
 const PROTOCOL: &str = "1";
+/// So many callers that sleep are a crowd.
+const CROWD: usize = 4;
 const KEY_PROTOCOL: &str = "pipeplug.protocol";
 const KEY_FEATURES: &str = "pipeplug.features";
 const KEY_WINDOW: &str = "pipeplug.window";
@@ -173,7 +175,7 @@ impl Connection {
     /// # Blocking
     /// As for [`call`](Connection::call).
     pub fn call_bytes(&self, command: &str, buffer: impl Into<Vec<u8>>) -> Result<Vec<u8>, CallError> {
-        Ok(self.begin_call(command, buffer)?.wait()?.buffer)
+        Ok(self.request(command, buffer.into())?.buffer)
     }
 
     /// Sends the chunk's command and buffer as a request and waits for the response chunk. The chunk's thread id and
@@ -185,7 +187,7 @@ impl Connection {
     /// # Blocking
     /// As for [`call`](Connection::call).
     pub fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, CallError> {
-        self.begin_call(&chunk.command, chunk.buffer)?.wait()
+        self.request(&chunk.command, chunk.buffer)
     }
 
     /// Calls the other side and gives what to wait on, or to `.await`.
@@ -196,7 +198,7 @@ impl Connection {
     /// # Blocking
     /// While the other side is behind with what was sent; see [`try_begin_call`](Connection::try_begin_call).
     pub fn begin_call(&self, command: &str, buffer: impl Into<Vec<u8>>) -> Result<PendingCall, CallError> {
-        self.begin(command, buffer.into(), Patience::Wait)
+        self.begin(command, buffer.into(), Patience::Wait, Push::Soon)
     }
 
     /// As [`begin_call`](Connection::begin_call), but never waits.
@@ -208,11 +210,28 @@ impl Connection {
         command: &str,
         buffer: impl Into<Vec<u8>>,
     ) -> Result<PendingCall, CallError> {
-        self.begin(command, buffer.into(), Patience::None)
+        self.begin(command, buffer.into(), Patience::None, Push::Soon)
     }
 
-    fn begin(&self, command: &str, buffer: Vec<u8>, patience: Patience) -> Result<PendingCall, CallError> {
-        let (id, slot) = self.core().begin(command, buffer, patience)?;
+    fn request(&self, command: &str, buffer: Vec<u8>) -> Result<Chunk, CallError> {
+        self.core().lead_ahead();
+        // Among many callers, one write for some of them is worth more than a write at once.
+        let crowd = self.core().waiting.load(Ordering::Relaxed) >= CROWD;
+        let pending = self.begin(command, buffer, Patience::Wait, if crowd { Push::Soon } else { Push::Now });
+        if pending.is_err() {
+            self.core().end_leading_ahead();
+        }
+        pending?.wait()
+    }
+
+    fn begin(
+        &self,
+        command: &str,
+        buffer: Vec<u8>,
+        patience: Patience,
+        push: Push,
+    ) -> Result<PendingCall, CallError> {
+        let (id, slot) = self.core().begin(command, buffer, patience, push)?;
         Ok(PendingCall::new(self.clone(), command.to_owned(), id, slot))
     }
 

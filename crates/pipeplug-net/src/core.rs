@@ -1,6 +1,6 @@
 //! What the two halves of a connection share, and its end.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::bell::Bell;
 use crate::call::{CallError, NotifyError, Outcome, Slot};
 use crate::connection::{Connection, Handle};
 use crate::error::CloseReason;
-use crate::event_loop::{EventLoop, Source};
+use crate::event_loop::{EventLoop, Ready, Source};
 use crate::handler::Handler;
 use crate::inbox::Inbox;
 use crate::lead::{Lead, Registered};
@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) reader: Mutex<Reader>,
     /// The reading descriptor's place in the loop, and the descriptor: held for the length of an epoll_ctl(2).
     pub(crate) registered: Mutex<Registered>,
+    /// Threads that sleep until their call ends.
+    pub(crate) waiting: AtomicUsize,
     /// Wakes the thread that reads, if it is not the loop's.
     pub(crate) bell: Mutex<Option<Arc<Bell>>>,
 
@@ -91,6 +93,7 @@ impl Core {
             lead_is_free: Condvar::new(),
             reader: Mutex::new(reader),
             registered: Mutex::new(None),
+            waiting: AtomicUsize::new(0),
             bell: Mutex::new(None),
             ending: Mutex::new(None),
             is_ending: AtomicBool::new(false),
@@ -114,6 +117,7 @@ impl Core {
         command: &str,
         body: Vec<u8>,
         patience: Patience,
+        push: Push,
     ) -> Result<(ThreadId, Arc<Slot>), CallError> {
         let slot = Arc::new(Slot::default());
         let owned = || command.to_owned();
@@ -139,7 +143,7 @@ impl Core {
         } else {
             Class::HeldBack(patience)
         };
-        match self.outbox.send(class, &header, body, Push::Now, self) {
+        match self.outbox.send(class, &header, body, push, self) {
             Ok(()) => Ok((id, slot)),
             // It fails with the others, and with their reason, once the owner has said why the peer is gone.
             Err(SendFault::Fatal(reason)) if !self.options.reason_patience.is_zero() => {
@@ -173,7 +177,7 @@ impl Core {
             command,
             buffer_len: body.len() as u64,
         };
-        self.outbox.send(class, &header, body, Push::Now, self).map_err(|fault| {
+        self.outbox.send(class, &header, body, Push::Soon, self).map_err(|fault| {
             let command = command.to_owned();
             match fault {
                 SendFault::Encode(error) => NotifyError::Encode { command, error },
@@ -227,6 +231,13 @@ impl Core {
                 // The command of an answer is one that was received, or our own: it can be encoded; and answers wait.
                 tracing::error!(peer = %self.options.name, ?fault, "an answer could not be sent");
             }
+        }
+    }
+
+    /// Has the loop's thread write what waits, soon.
+    pub(crate) fn flush_on_loop(&self) {
+        if let Some((registration, _)) = &*lock(&self.registered) {
+            registration.mark_ready(Ready::Writable);
         }
     }
 
@@ -405,11 +416,13 @@ impl Drop for Undefer {
 }
 
 impl Source for Core {
-    fn ready(self: Arc<Self>, readable: bool, writable: bool) {
-        if readable {
+    fn ready(self: Arc<Self>, what: Ready) {
+        if what != Ready::Writable {
             self.read_on_loop();
         }
-        if writable && let Err(reason) = self.outbox.writable(&self) {
+        if what != Ready::Readable
+            && let Err(reason) = self.outbox.writable(&self)
+        {
             self.end_after_reading(reason);
         }
     }

@@ -41,6 +41,8 @@ struct Shared {
     waker: Waker,
     state: Mutex<State>,
     stopping: AtomicBool,
+    /// Whether the thread waits, or is about to look at `state` for the last time before it does.
+    asleep: AtomicBool,
     next_token: AtomicUsize,
     pool: Arc<Pool>,
 }
@@ -48,8 +50,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     sources: HashMap<Token, Arc<dyn Source>>,
-    /// Sources that are ready without epoll's word: kinds that it refuses, and readers that gave way to others.
-    ready: Vec<Token>,
+    /// Sources that are ready without epoll's word: kinds that it refuses, readers that gave way to others, and what was
+    /// left to be written here.
+    ready: Vec<(Token, Ready)>,
     timers: BinaryHeap<Timer>,
 }
 
@@ -62,7 +65,15 @@ impl State {
 
 /// What the thread tells when its descriptor is ready.
 pub(crate) trait Source: Send + Sync {
-    fn ready(self: Arc<Self>, readable: bool, writable: bool);
+    fn ready(self: Arc<Self>, what: Ready);
+}
+
+/// What a descriptor is ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    Readable,
+    Writable,
+    Both,
 }
 
 struct Timer {
@@ -114,6 +125,7 @@ impl EventLoop {
             waker: Waker::new(poll.registry(), WAKER)?,
             state: Mutex::default(),
             stopping: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
             next_token: AtomicUsize::new(WAKER.0 + 1),
             pool: Pool::new(threads.max(1)),
             poll: Mutex::new(Some(poll)),
@@ -248,7 +260,7 @@ impl EventLoop {
         match registered {
             Ok(polled) => {
                 if !polled {
-                    self.mark_ready(Some(token));
+                    self.mark_ready(token, Ready::Both);
                 }
                 Ok(Registration { events: self.clone(), token, polled })
             }
@@ -259,12 +271,10 @@ impl EventLoop {
         }
     }
 
-    fn mark_ready(&self, token: Option<Token>) {
-        if let Some(token) = token {
-            lock(&self.inner().state).ready.push(token);
-            self.attend_or_say();
-            self.wake();
-        }
+    fn mark_ready(&self, token: Token, what: Ready) {
+        lock(&self.inner().state).ready.push((token, what));
+        self.attend_or_say();
+        self.wake();
     }
 
     fn inner(&self) -> &Shared {
@@ -285,7 +295,7 @@ impl std::fmt::Debug for EventLoop {
 
 impl Drop for Lifetime {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.pool.stop();
         self.shared.wake();
     }
@@ -293,7 +303,10 @@ impl Drop for Lifetime {
 
 impl Shared {
     fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
+        // Who is awake looks at everything again before it sleeps.
+        if self.asleep.swap(false, Ordering::SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
             // An eventfd refuses only when its counter is full, and then the thread is awake anyway.
             tracing::error!(%error, "the event loop cannot be woken");
         }
@@ -309,8 +322,15 @@ impl Shared {
     fn run(&self, mut poll: Poll, done: impl Fn() -> bool) -> Poll {
         let mut events = Events::with_capacity(256);
         let mut due = Vec::new();
-        while !(self.stopping.load(Ordering::Acquire) || done()) {
-            if let Err(error) = poll.poll(&mut events, self.timeout()) {
+        loop {
+            self.asleep.store(true, Ordering::SeqCst);
+            if self.stopping.load(Ordering::SeqCst) || done() {
+                self.asleep.store(false, Ordering::SeqCst);
+                return poll;
+            }
+            let polled = poll.poll(&mut events, self.timeout());
+            self.asleep.store(false, Ordering::SeqCst);
+            if let Err(error) = polled {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
                 }
@@ -321,24 +341,29 @@ impl Shared {
             for event in &events {
                 let readable = event.is_readable() || event.is_read_closed() || event.is_error();
                 let writable = event.is_writable() || event.is_write_closed() || event.is_error();
-                self.tell(event.token(), readable, writable);
+                let what = match (readable, writable) {
+                    (true, false) => Ready::Readable,
+                    (false, true) => Ready::Writable,
+                    (true, true) => Ready::Both,
+                    (false, false) => continue,
+                };
+                self.tell(event.token(), what);
             }
             // Not in the head of the `for`, which would hold the lock for the length of the loop.
             let ready = std::mem::take(&mut lock(&self.state).ready);
-            for token in ready {
-                self.tell(token, true, true);
+            for (token, what) in ready {
+                self.tell(token, what);
             }
             self.take_due(&mut due);
             due.drain(..).for_each(|run| guarded("a timer", run));
         }
-        poll
     }
 
-    fn tell(&self, token: Token, readable: bool, writable: bool) {
+    fn tell(&self, token: Token, what: Ready) {
         // Not under the lock: a source registers and takes itself out from in here.
         let source = lock(&self.state).sources.get(&token).cloned();
         if let Some(source) = source {
-            source.ready(readable, writable);
+            source.ready(what);
         }
     }
 
@@ -369,7 +394,7 @@ impl Registration {
             sys::reregister(&self.events.inner().registry, fd, self.token, interest)?;
             self.events.attend()
         } else {
-            self.events.mark_ready(Some(self.token));
+            self.events.mark_ready(self.token, Ready::Both);
             Ok(())
         }
     }
@@ -381,6 +406,11 @@ impl Registration {
         } else {
             Ok(())
         }
+    }
+
+    /// Has the loop tell the source soon, as if its descriptor were ready.
+    pub(crate) fn mark_ready(&self, what: Ready) {
+        self.events.mark_ready(self.token, what);
     }
 
     /// Takes the descriptor out of the loop; it must not have been closed yet.
@@ -415,7 +445,7 @@ impl Watcher {
     /// Has the call-back look at the descriptor again, for what it left unread; nothing happens once it said
     /// [`Watch::End`].
     pub fn look_again(&self) {
-        self.events.mark_ready(Some(self.token));
+        self.events.mark_ready(self.token, Ready::Readable);
     }
 }
 
@@ -430,7 +460,7 @@ struct WatchedInner {
 }
 
 impl Source for Watched {
-    fn ready(self: Arc<Self>, _readable: bool, _writable: bool) {
+    fn ready(self: Arc<Self>, _what: Ready) {
         let mut inner = lock(&self.inner);
         let Some(watched) = inner.as_mut() else { return };
         // One that panics is not called again.

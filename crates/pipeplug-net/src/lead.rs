@@ -2,7 +2,7 @@
 //!
 //! One thread at a time has the lead: the right to read. Nobody hands over to another thread what it can do itself:
 //!
-//! - A caller that waits for its reply, with no other call open, takes the lead and reads its own reply.
+//! - A caller that waits for its reply while no other thread does takes the lead and reads its own reply.
 //! - On a connection with a reader of its own ([`Reading::Dedicated`]) that thread has the lead and runs the handlers
 //!   too, one after the other. So that nobody waits for a handler, the loop watches meanwhile: either epoll does
 //!   (`Armed`), or, where one call follows the other and two epoll_ctl(2) each are worth saving, a tick of the loop
@@ -61,6 +61,8 @@ pub(crate) enum Lead {
 thread_local! {
     /// Whether this thread is a reader within a handler, with the lead lent.
     static LENDS: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread took the lead for a call that it is about to make.
+    static LEADS: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Core {
@@ -105,15 +107,34 @@ impl Core {
         }
     }
 
-    /// Reads for a caller until its call is done, if nobody else reads and no other call waits.
+    /// Takes the lead for a caller that is about to send its request, if nobody else reads and nobody sleeps until another call ends: were
+    /// it taken after that, the reply might wake the loop in between.
+    pub(crate) fn lead_ahead(&self) {
+        if self.waiting.load(Ordering::Relaxed) == 0 && self.take_lead(Lead::Armed) {
+            self.disarm();
+            LEADS.set(true);
+        }
+    }
+
+    /// Whoever took it ahead has to wait for room first, which somebody has to read for.
+    pub(crate) fn end_leading_ahead(self: &Arc<Self>) {
+        if LEADS.take() {
+            self.give_lead_back();
+        }
+    }
+
+    /// Reads for a caller until its call is done, if it has the lead or can take it: if nobody else reads, and nobody
+    /// sleeps until another call ends.
     pub(crate) fn lead_for(self: &Arc<Self>, slot: &Slot, deadline: Option<Instant>) {
-        if lock(&self.calls).len() > 1 || !self.take_lead(Lead::Armed) {
-            return;
+        if !LEADS.take() {
+            if self.waiting.load(Ordering::Relaxed) > 0 || !self.take_lead(Lead::Armed) {
+                return;
+            }
+            self.disarm();
         }
         let Ok(bell) = Bell::of_this_thread() else {
             return self.give_lead_back(); // no descriptor left: the loop reads
         };
-        self.disarm();
         let mut reader = lock(&self.reader);
         *lock(&self.bell) = Some(Arc::clone(&bell));
         let mut turn = Turn::Nothing;

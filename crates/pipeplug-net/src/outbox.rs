@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::Interest;
 use pipeplug_wire::{Direction, EncodeError, Format, Header};
@@ -26,8 +26,10 @@ use crate::unread::Unread;
 
 /// Chunks up to this size are copied next to each other; a larger buffer is written from where it is.
 const COPY_MAX: usize = 4096;
-/// Room for a chunk that is sent at once without any allocation.
-const STACK: usize = COPY_MAX + 256;
+/// What a sender sends again within this time belongs to a burst,
+const BURST_GAP: Duration = Duration::from_micros(20);
+/// from so many chunks on.
+const BURST_MIN: u32 = 4;
 /// How much small chunks gather in one piece of the queue.
 const GATHER: usize = 64 << 10;
 /// What waits to be written together is written when it is this much, in bytes: half of a pipe of the usual size.
@@ -61,6 +63,8 @@ pub(crate) enum Patience {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Push {
     Now,
+    /// At once, unless much was sent a moment ago: then with what comes next, or by the loop's thread, which is told.
+    Soon,
     /// With what comes next, or when the sender flushes, which it does soon.
     Later,
 }
@@ -88,6 +92,8 @@ struct State {
     stream: Option<Stream>,
     registration: Option<Registration>,
     queue: VecDeque<Piece>,
+    /// The memory of a piece that was written, for the next one.
+    spare: Option<Vec<u8>>,
     queued: usize,
     unread: Unread,
     format: Option<Format>,
@@ -97,8 +103,26 @@ struct State {
     silent: Option<Arc<CloseReason>>,
     /// Whether the pipe took no more, and the loop's thread waits until it does.
     is_full: bool,
+    burst: Burst,
     /// Threads that wait on `room`.
     waiting: usize,
+}
+
+/// Whether one chunk follows the other.
+#[derive(Debug, Default)]
+struct Burst {
+    last: Option<Instant>,
+    length: u32,
+}
+
+impl Burst {
+    /// One more comes; whether it is one of many.
+    fn is_on(&mut self, now: Instant) -> bool {
+        let follows =
+            self.last.replace(now).is_some_and(|last| now.saturating_duration_since(last) < BURST_GAP);
+        self.length = if follows { self.length.saturating_add(1) } else { 0 };
+        self.length >= BURST_MIN
+    }
 }
 
 enum Ending {
@@ -127,6 +151,7 @@ impl Outbox {
                 stream: Some(stream),
                 registration: None,
                 queue: VecDeque::new(),
+                spare: None,
                 queued: 0,
                 unread: Unread::default(),
                 format: options.format,
@@ -134,6 +159,7 @@ impl Outbox {
                 ending: Ending::No,
                 silent: None,
                 is_full: false,
+                burst: Burst::default(),
                 waiting: 0,
             }),
             room: Condvar::new(),
@@ -152,58 +178,12 @@ impl Outbox {
         push: Push,
         core: &Arc<Core>,
     ) -> Result<(), SendFault> {
-        let mut state = self.wait_for_room(class)?;
+        let mut state = self.wait_for_room(class, core)?;
         let format = state.format.unwrap_or_default();
         let weight = match class {
             Class::HeldBack(_) => weight(header.command.len(), body.len()),
             Class::Unweighed(_) | Class::Reply | Class::Control => 0,
         };
-        let head_len = header.encoded_len(format);
-        if push == Push::Now
-            && state.queue.is_empty()
-            && head_len + COPY_MAX.min(body.len()) <= STACK
-            && let Some(stream) = state.stream.take()
-        {
-            let mut stack = [0; STACK];
-            let mut len = match header.encode(format, &mut stack) {
-                Ok(len) => len,
-                Err(error) => {
-                    state.give_back(stream);
-                    return Err(SendFault::Encode(error));
-                }
-            };
-            state.window.sent(weight);
-            drop(state);
-            let large = body.len() > COPY_MAX;
-            if !large {
-                stack[len..len + body.len()].copy_from_slice(&body);
-                len += body.len();
-            }
-            let slices = [IoSlice::new(&stack[..len]), IoSlice::new(if large { &body } else { &[] })];
-            let written = stream.write(&slices[..1 + usize::from(large)], self.transfer.get());
-            let mut state = lock(&self.state);
-            let count = match written {
-                Ok(count) => count.unwrap_or(0),
-                Err(error) => {
-                    state.give_back(stream);
-                    return Err(SendFault::Fatal(CloseReason::WriteFailed(error)));
-                }
-            };
-            if large && count < len + body.len() {
-                state.push_front(Piece { bytes: body, start: count.saturating_sub(len) });
-            }
-            if count < len {
-                state.push_front(Piece { bytes: stack[count..len].to_vec(), start: 0 });
-            }
-            if state.queue.is_empty() && matches!(state.ending, Ending::No) {
-                state.stream = Some(stream);
-                if state.waiting > 0 {
-                    self.room.notify_all();
-                }
-                return Ok(());
-            }
-            return self.pump(state, stream, core).map_err(SendFault::Fatal);
-        }
         let before = state.queued;
         state.append(format, header, body).map_err(SendFault::Encode)?;
         state.window.sent(weight);
@@ -215,13 +195,25 @@ impl Outbox {
                 return Err(SendFault::Fatal(CloseReason::Unread { queued, limit }));
             }
         }
-        if state.is_full || (push == Push::Later && state.queued < ENOUGH) {
-            return Ok(()); // the loop's thread waits for the pipe, or the sender flushes soon
+        if state.is_full || state.stream.is_none() {
+            return Ok(()); // the loop's thread waits for the pipe, or another thread writes and takes this along
         }
-        match state.stream.take() {
-            Some(stream) => self.pump(state, stream, core).map_err(SendFault::Fatal),
-            None => Ok(()), // another thread writes and takes this along
+        let was_empty = before == 0;
+        let leave = match push {
+            Push::Now => false,
+            Push::Later => true,
+            Push::Soon if was_empty => state.burst.is_on(Instant::now()),
+            Push::Soon => true, // whoever left something there saw to it that it is written
+        };
+        if leave && state.queued < ENOUGH.min(self.outgoing) {
+            drop(state);
+            if push == Push::Soon && was_empty {
+                core.flush_on_loop();
+            }
+            return Ok(());
         }
+        let Some(stream) = state.stream.take() else { unreachable!("it was there above") };
+        self.pump(state, stream, core).map_err(SendFault::Fatal)
     }
 
     /// The pipe takes something again.
@@ -320,7 +312,7 @@ impl Outbox {
         lock(&self.state).queued
     }
 
-    fn wait_for_room(&self, class: Class) -> Result<MutexGuard<'_, State>, SendFault> {
+    fn wait_for_room(&self, class: Class, core: &Arc<Core>) -> Result<MutexGuard<'_, State>, SendFault> {
         let mut state = lock(&self.state);
         while self.must_wait(&state, class)? {
             if let Class::HeldBack(Patience::None) | Class::Unweighed(Patience::None) = class {
@@ -328,6 +320,7 @@ impl Outbox {
             }
             state.waiting += 1;
             drop(state);
+            core.end_leading_ahead();
             state = pool::while_blocked(|| {
                 let state = lock(&self.state);
                 // What changed between the two locks was told to nobody: look again ahead of sleeping.
@@ -386,9 +379,11 @@ impl Outbox {
                 return state.wait_writable(stream, core).map_err(CloseReason::WriteFailed);
             }
             let mut pieces = std::mem::take(&mut state.queue);
+            let mut spare = state.spare.take();
             drop(state);
-            let written = self.write_pieces(&stream, &mut pieces);
+            let written = self.write_pieces(&stream, &mut pieces, &mut spare);
             state = lock(&self.state);
+            state.spare = spare;
             let (bytes, blocked) = match written {
                 Ok(written) => written,
                 Err(error) => {
@@ -413,7 +408,12 @@ impl Outbox {
     }
 
     /// Writes pieces from the front, removes what was written; gives the bytes and whether the pipe is full.
-    fn write_pieces(&self, stream: &Stream, pieces: &mut VecDeque<Piece>) -> io::Result<(usize, bool)> {
+    fn write_pieces(
+        &self,
+        stream: &Stream,
+        pieces: &mut VecDeque<Piece>,
+        spare: &mut Option<Vec<u8>>,
+    ) -> io::Result<(usize, bool)> {
         let mut total = 0;
         while !pieces.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -432,8 +432,12 @@ impl Outbox {
                 let step = written.min(piece.rest().len());
                 piece.start += step;
                 written -= step;
-                if piece.rest().is_empty() {
-                    pieces.pop_front();
+                if piece.rest().is_empty()
+                    && let Some(Piece { mut bytes, .. }) = pieces.pop_front()
+                    && bytes.capacity() <= GATHER
+                {
+                    bytes.clear();
+                    *spare = Some(bytes);
                 }
             }
         }
@@ -444,9 +448,11 @@ impl Outbox {
 impl State {
     fn append(&mut self, format: Format, header: &Header<'_>, body: Vec<u8>) -> Result<(), EncodeError> {
         let needed = header.encoded_len(format) + if body.len() <= COPY_MAX { body.len() } else { 0 };
-        let room = if self.queue.is_empty() { COPY_MAX } else { GATHER };
         if self.queue.back().is_none_or(|last| last.bytes.capacity() - last.bytes.len() < needed) {
-            self.queue.push_back(Piece { bytes: Vec::with_capacity(needed.max(room)), start: 0 });
+            let room = needed.max(if self.queue.is_empty() { COPY_MAX } else { GATHER });
+            let spare = self.spare.take().filter(|spare| spare.capacity() >= room);
+            let bytes = spare.unwrap_or_else(|| Vec::with_capacity(room));
+            self.queue.push_back(Piece { bytes, start: 0 });
         }
         let Some(last) = self.queue.back_mut() else { unreachable!("a piece was just put there") };
         let before = last.bytes.len();
@@ -465,12 +471,6 @@ impl State {
         self.queued += len;
         self.unread.appended(len);
         Ok(())
-    }
-
-    fn push_front(&mut self, piece: Piece) {
-        self.queued += piece.rest().len();
-        self.unread.prepended(piece.rest().len());
-        self.queue.push_front(piece);
     }
 
     fn forget_queue(&mut self) {

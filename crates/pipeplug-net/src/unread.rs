@@ -25,12 +25,6 @@ impl Unread {
         self.bytes += len;
     }
 
-    /// Bytes went to the front of the queue.
-    pub(crate) fn prepended(&mut self, len: usize) {
-        self.total += len as u64;
-        self.answers.iter_mut().for_each(|(end, _)| *end += len as u64);
-    }
-
     /// Only so much of the queue is left.
     pub(crate) fn left(&mut self, queued: usize) {
         let written = self.total - queued as u64;
@@ -62,18 +56,6 @@ mod tests {
         assert_eq!(unread.bytes(), 15);
         unread.left(5);
         assert_eq!(unread.bytes(), 5);
-        unread.left(0);
-        assert_eq!(unread.bytes(), 0);
-    }
-
-    #[test]
-    fn what_is_put_in_front_is_written_first() {
-        let mut unread = Unread::default();
-        unread.appended(10);
-        unread.answered(10);
-        unread.prepended(1000);
-        unread.left(10);
-        assert_eq!(unread.bytes(), 10);
         unread.left(0);
         assert_eq!(unread.bytes(), 0);
     }
