@@ -99,19 +99,28 @@ pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
     let current = Compiler::current()?;
     let mut present = tools::require(&[Tool::Valgrind])?;
     if present == Presence::Here && current != budgets.compiler {
-        let line = format!("the budgets of {BUDGETS} are for {}, this is {current}", budgets.compiler);
-        present = tools::missing(line)?;
+        let Compiler { rustc, target } = &budgets.compiler;
+        present = tools::missing(format!(
+            "the budgets are for rustc {rustc} on {target}, this is {current} \
+             (rustup run {rustc} cargo xtask instructions, or new budgets: {UPDATE})"
+        ))?;
     }
     if let Presence::Missing(why) = present {
         return Ok(Outcome::Skipped { why });
     }
     let counts = count_all(project)?;
     println!("{}", budgets.table(&counts));
-    let findings: Vec<String> = budgets.compare(&counts).iter().map(Finding::to_string).collect();
-    if !findings.is_empty() {
-        bail!("{}; if that is as it should be: {UPDATE}", findings.join("; "));
+    let findings = budgets.compare(&counts);
+    if findings.is_empty() {
+        return Ok(Outcome::done());
     }
-    Ok(Outcome::done())
+    let lines: Vec<String> = findings.iter().map(|finding| format!("\n    {finding}")).collect();
+    bail!(
+        "{} of {} counts are off their budgets, if that is as it should be: {UPDATE}{}",
+        findings.len(),
+        counts.len(),
+        lines.concat()
+    );
 }
 
 impl Budgets {
