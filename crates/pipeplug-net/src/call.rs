@@ -2,12 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use pipeplug_wire::{Chunk, EncodeError, SkipReason, ThreadId};
+use pipeplug_wire::{Chunk, Direction, EncodeError, SkipReason, ThreadId};
+use smol_str::SmolStr;
 
 use crate::connection::Connection;
 use crate::error::CloseReason;
@@ -120,16 +120,25 @@ pub enum NotifyError {
 /// How a call ended, in the words of those who have no command at hand.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Reply(Chunk),
+    Reply {
+        buffer: Vec<u8>,
+        /// `None`: that of the request.
+        command: Option<Box<str>>,
+    },
     Refused(String),
     Skipped(SkipReason),
-    Overrun { held: usize, limit: usize },
+    Overrun {
+        held: usize,
+        limit: usize,
+    },
     Closed(Arc<CloseReason>),
 }
 
 /// Where a reply is put and waited for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Slot {
+    /// What was called.
+    pub(crate) command: SmolStr,
     state: Mutex<SlotState>,
     done: Condvar,
 }
@@ -142,15 +151,19 @@ enum SlotState {
     /// A thread sleeps on `done`. Told apart, since waking nobody costs a system call too.
     Sleeping,
     Polled(Waker),
-    Done(Box<Outcome>),
+    Done(Outcome),
     Taken,
 }
 
 impl Slot {
+    pub(crate) fn new(command: &str) -> Arc<Self> {
+        Arc::new(Self { command: command.into(), state: Mutex::default(), done: Condvar::new() })
+    }
+
     /// Ends the call; only the first outcome counts.
     pub(crate) fn complete(&self, outcome: Outcome) {
         let mut state = lock(&self.state);
-        match std::mem::replace(&mut *state, SlotState::Done(Box::new(outcome))) {
+        match std::mem::replace(&mut *state, SlotState::Done(outcome)) {
             SlotState::Waiting => {}
             SlotState::Sleeping => {
                 drop(state);
@@ -175,7 +188,7 @@ impl Slot {
 
     fn take_from(state: &mut SlotState) -> Option<Outcome> {
         match std::mem::replace(state, SlotState::Taken) {
-            SlotState::Done(outcome) => Some(*outcome),
+            SlotState::Done(outcome) => Some(outcome),
             other => {
                 *state = other;
                 None
@@ -184,19 +197,8 @@ impl Slot {
     }
 
     /// Sleeps until the outcome is there or `deadline` has come.
-    fn wait(&self, deadline: Option<Instant>, waiting: &AtomicUsize) -> Option<Outcome> {
+    fn wait(&self, deadline: Option<Instant>) -> Option<Outcome> {
         let mut state = lock(&self.state);
-        let outcome = Self::take_from(&mut state);
-        if outcome.is_some() {
-            return outcome;
-        }
-        waiting.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.sleep(state, deadline);
-        waiting.fetch_sub(1, Ordering::Relaxed);
-        outcome
-    }
-
-    fn sleep(&self, mut state: MutexGuard<'_, SlotState>, deadline: Option<Instant>) -> Option<Outcome> {
         loop {
             if let Some(outcome) = Self::take_from(&mut state) {
                 return Some(outcome);
@@ -218,15 +220,16 @@ impl Slot {
 #[must_use = "dropping a pending call forgets its reply"]
 pub struct PendingCall {
     connection: Connection,
-    command: String,
     id: ThreadId,
     slot: Arc<Slot>,
     taken: bool,
+    /// Whether a waker waits for it.
+    polled: bool,
 }
 
 impl PendingCall {
-    pub(crate) fn new(connection: Connection, command: String, id: ThreadId, slot: Arc<Slot>) -> Self {
-        Self { connection, command, id, slot, taken: false }
+    pub(crate) fn new(connection: Connection, id: ThreadId, slot: Arc<Slot>) -> Self {
+        Self { connection, id, slot, taken: false, polled: false }
     }
 
     /// The thread id that the request went out with.
@@ -260,7 +263,7 @@ impl PendingCall {
         // A time so far off that it cannot be named is none.
         match self.wait_until(Instant::now().checked_add(timeout)) {
             Some(outcome) => self.finish(outcome),
-            None => Err(CallError::TimedOut { command: self.command.clone(), after: timeout }),
+            None => Err(CallError::TimedOut { command: self.slot.command.to_string(), after: timeout }),
         }
     }
 
@@ -274,19 +277,33 @@ impl PendingCall {
         core.flush();
         pool::while_blocked(|| {
             core.lead_for(&self.slot, deadline);
-            self.slot.wait(deadline, &core.waiting)
+            if let Some(outcome) = self.slot.take() {
+                return Some(outcome);
+            }
+            core.wait_begins();
+            let outcome = self.slot.wait(deadline);
+            core.wait_ends();
+            outcome
         })
     }
 
     fn finish(&mut self, outcome: Outcome) -> Result<Chunk, CallError> {
         self.taken = true;
-        let command = std::mem::take(&mut self.command);
+        if std::mem::take(&mut self.polled) {
+            self.connection.core().wait_ends();
+        }
+        let asked = || self.slot.command.to_string();
         match outcome {
-            Outcome::Reply(chunk) => Ok(chunk),
-            Outcome::Refused(message) => Err(CallError::Remote { command, message }),
-            Outcome::Skipped(reason) => Err(CallError::ReplyTooLarge { command, reason }),
-            Outcome::Overrun { held, limit } => Err(CallError::Overrun { command, held, limit }),
-            Outcome::Closed(reason) => Err(CallError::Closed { command, reason }),
+            Outcome::Reply { buffer, command } => Ok(Chunk {
+                thread_id: self.id,
+                direction: Direction::Response,
+                command: command.map_or_else(asked, String::from),
+                buffer,
+            }),
+            Outcome::Refused(message) => Err(CallError::Remote { command: asked(), message }),
+            Outcome::Skipped(reason) => Err(CallError::ReplyTooLarge { command: asked(), reason }),
+            Outcome::Overrun { held, limit } => Err(CallError::Overrun { command: asked(), held, limit }),
+            Outcome::Closed(reason) => Err(CallError::Closed { command: asked(), reason }),
         }
     }
 }
@@ -315,7 +332,12 @@ impl Future for PendingCall {
         };
         match outcome {
             Some(outcome) => Poll::Ready(self.finish(outcome)),
-            None => Poll::Pending,
+            None => {
+                if !std::mem::replace(&mut self.polled, true) {
+                    self.connection.core().wait_begins();
+                }
+                Poll::Pending
+            }
         }
     }
 }
@@ -325,6 +347,9 @@ impl Drop for PendingCall {
         if !self.taken {
             self.connection.core().forget(self.id);
         }
+        if self.polled {
+            self.connection.core().wait_ends();
+        }
     }
 }
 
@@ -332,7 +357,7 @@ impl std::fmt::Debug for PendingCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PendingCall")
             .field("id", &self.id)
-            .field("command", &self.command)
+            .field("command", &self.slot.command)
             .finish_non_exhaustive()
     }
 }

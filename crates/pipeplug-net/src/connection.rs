@@ -232,7 +232,7 @@ impl Connection {
         push: Push,
     ) -> Result<PendingCall, CallError> {
         let (id, slot) = self.core().begin(command, buffer, patience, push)?;
-        Ok(PendingCall::new(self.clone(), command.to_owned(), id, slot))
+        Ok(PendingCall::new(self.clone(), id, slot))
     }
 
     /// Sends a one-way: nobody answers; `buffer` is a string or bytes.

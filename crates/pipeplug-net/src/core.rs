@@ -38,7 +38,7 @@ pub(crate) struct Core {
     pub(crate) reader: Mutex<Reader>,
     /// The reading descriptor's place in the loop, and the descriptor: held for the length of an epoll_ctl(2).
     pub(crate) registered: Mutex<Registered>,
-    /// Threads that sleep until their call ends.
+    /// Threads that sleep until their call ends, and calls that are to wake a task.
     pub(crate) waiting: AtomicUsize,
     /// Wakes the thread that reads, if it is not the loop's.
     pub(crate) bell: Mutex<Option<Arc<Bell>>>,
@@ -119,7 +119,7 @@ impl Core {
         patience: Patience,
         push: Push,
     ) -> Result<(ThreadId, Arc<Slot>), CallError> {
-        let slot = Arc::new(Slot::default());
+        let slot = Slot::new(command);
         let owned = || command.to_owned();
         if let Some(held) = self.overrun_while_paused() {
             return Err(CallError::Overrun { command: owned(), held, limit: self.options.overrun });

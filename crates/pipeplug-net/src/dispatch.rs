@@ -29,6 +29,13 @@ impl Got<'_> {
         }
     }
 
+    fn into_buffer(self) -> Vec<u8> {
+        match self {
+            Self::Borrowed(chunk) => chunk.buffer.to_vec(),
+            Self::Owned(chunk) => chunk.buffer,
+        }
+    }
+
     pub(crate) fn into_chunk(self) -> Chunk {
         match self {
             Self::Borrowed(chunk) => chunk.to_chunk(),
@@ -53,11 +60,11 @@ impl Core {
         match (chunk.direction, chunk.command) {
             (Direction::Response, _) => {
                 if let Some(slot) = self.waiting(id) {
-                    let chunk = got.into_chunk();
                     slot.complete(if chunk.command == command::ERROR {
-                        Outcome::Refused(String::from_utf8_lossy(&chunk.buffer).into_owned())
+                        Outcome::Refused(String::from_utf8_lossy(chunk.buffer).into_owned())
                     } else {
-                        Outcome::Reply(chunk)
+                        let command = (chunk.command != slot.command).then(|| chunk.command.into());
+                        Outcome::Reply { buffer: got.into_buffer(), command }
                     });
                 }
                 Admitted::Yes

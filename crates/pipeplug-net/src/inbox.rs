@@ -11,7 +11,7 @@ use crate::dispatch::Got;
 use crate::flow::{ReceiveWindow, weight};
 use crate::handler::Incoming;
 use crate::lock::lock;
-use crate::options::{Hold, Options, Reading};
+use crate::options::{Hold, Options};
 use crate::outbox::Push;
 use crate::pool::{Exhausted, Work};
 use crate::reading::By;
@@ -41,7 +41,7 @@ pub(crate) struct Inbox {
     hold: Hold,
     /// A moving average of what a handler takes.
     usual: Duration,
-    /// Jobs begun so far, by which a stall is seen.
+    /// Jobs begun so far, and leads lent between calls, by which a stall is seen.
     begun: u64,
     /// Whether the loop looks each millisecond whether handlers return.
     watched: bool,
@@ -456,19 +456,30 @@ impl Core {
         self.events.spawn(run);
     }
 
+    /// Has the loop look whether the lead that was lent is taken up again.
+    pub(crate) fn watch_lent(self: &Arc<Self>) {
+        let mut inbox = lock(&self.inbox);
+        inbox.begun += 1;
+        let watch = !std::mem::replace(&mut inbox.watched, true);
+        let begun = inbox.begun;
+        drop(inbox);
+        if watch {
+            self.watch_for_stall(begun);
+        }
+    }
+
     fn watch_for_stall(self: &Arc<Self>, begun: u64) {
         let core = Arc::clone(self);
         self.events.after(STALL, move || {
             let mut inbox = lock(&core.inbox);
             let limit = core.options.handlers.get();
             let is_lent = core.is_lent();
-            let goes_on = core.options.reading == Reading::Dedicated && (is_lent || inbox.begun != begun);
-            if !inbox.has_work() && !goes_on {
+            if !inbox.has_work() && !is_lent && inbox.begun == begun {
                 inbox.watched = false;
                 return;
             }
             let overdue = is_lent && inbox.begun == begun;
-            if inbox.begun - begun < FEW {
+            if inbox.begun - begun < FEW && inbox.running > 0 {
                 let each = STALL / u32::try_from(inbox.begun - begun + 1).unwrap_or(u32::MAX);
                 inbox.usual =
                     inbox.usual.max(if inbox.has_work() || overdue { each } else { Duration::ZERO });

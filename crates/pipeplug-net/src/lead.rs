@@ -9,6 +9,8 @@
 //!   takes over from a handler that has not returned (`Lent`).
 //! - Otherwise, and wherever nobody else has it, the lead is with the loop, which waits in epoll.
 //!
+//! - A caller that has more calls open is likely to wait for the next one soon: it leaves the lead `Lent` in the same way.
+//!
 //! Who reads runs no user code and waits for nobody: calls are completed, requests and one-ways are put into the inbox.
 //!
 //! ```text
@@ -51,7 +53,7 @@ pub(crate) enum Lead {
     Armed,
     /// A thread that reads, or sleeps until there is something to read.
     Taken,
-    /// Nobody, while the connection's reader runs a handler; anybody may take it.
+    /// Nobody, while the connection's reader runs a handler, or a caller is between two calls; anybody may take it.
     Lent,
     /// Nobody, until there is room in the inbox.
     Paused,
@@ -109,9 +111,8 @@ impl Core {
 
     /// Takes the lead for a caller that is about to send its request, if nobody else reads and nobody sleeps until another call ends: were
     /// it taken after that, the reply might wake the loop in between.
-    pub(crate) fn lead_ahead(&self) {
-        if self.waiting.load(Ordering::Relaxed) == 0 && self.take_lead(Lead::Armed) {
-            self.disarm();
+    pub(crate) fn lead_ahead(self: &Arc<Self>) {
+        if self.waiting.load(Ordering::Relaxed) == 0 && self.take_lead_to_call() {
             LEADS.set(true);
         }
     }
@@ -127,10 +128,9 @@ impl Core {
     /// sleeps until another call ends.
     pub(crate) fn lead_for(self: &Arc<Self>, slot: &Slot, deadline: Option<Instant>) {
         if !LEADS.take() {
-            if self.waiting.load(Ordering::Relaxed) > 0 || !self.take_lead(Lead::Armed) {
+            if self.waiting.load(Ordering::Relaxed) > 0 || !self.take_lead_to_call() {
                 return;
             }
-            self.disarm();
         }
         let Ok(bell) = Bell::of_this_thread() else {
             return self.give_lead_back(); // no descriptor left: the loop reads
@@ -150,9 +150,42 @@ impl Core {
         *lock(&self.bell) = None;
         bell.silence();
         drop(reader);
-        if !matches!(turn, Turn::Ended | Turn::Paused) {
+        if matches!(turn, Turn::Ended | Turn::Paused) {
+            return;
+        }
+        if self.options.reading == Reading::Shared && !lock(&self.calls).is_empty() {
+            self.lend_between_calls();
+        } else {
             self.give_lead_back();
         }
+    }
+
+    /// A caller with further calls open will wait for one of those next, it seems: until then nobody reads, unless
+    /// somebody needs it or nothing comes of it for a while.
+    fn lend_between_calls(self: &Arc<Self>) {
+        self.lead.store(Lead::Lent as u8, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 || self.is_ending.load(Ordering::SeqCst) {
+            self.take_over();
+        } else {
+            self.watch_lent();
+        }
+    }
+
+    /// This thread is about to sleep until somebody else has read its reply, or a task is.
+    pub(crate) fn wait_begins(self: &Arc<Self>) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        // Who lends it looks for those who wait after that.
+        if self.options.reading == Reading::Shared && self.is_lent() {
+            self.take_over();
+        }
+    }
+
+    pub(crate) fn wait_ends(&self) {
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn take_lead_to_call(self: &Arc<Self>) -> bool {
+        (self.options.reading == Reading::Shared && self.take_lead(Lead::Lent)) || self.take_lead_back()
     }
 
     /// What a connection's own reader does: reads and runs handlers until the connection ends.

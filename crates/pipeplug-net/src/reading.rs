@@ -125,7 +125,7 @@ impl Core {
 
     pub(crate) fn end_if_asked(self: &Arc<Self>) {
         if !self.is_ending.load(Ordering::SeqCst)
-            || !(self.take_lead(Lead::Armed) || self.take_lead(Lead::Paused))
+            || ![Lead::Armed, Lead::Paused, Lead::Lent].into_iter().any(|from| self.take_lead(from))
         {
             return; // whoever has the lead looks here again when it gives it back
         }
