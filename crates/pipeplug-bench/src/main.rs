@@ -1,8 +1,8 @@
 //! Measures pipeplug against the raw pipe and against what its users would take instead, in one run.
 //!
-//! Each figure comes from two real processes, started for it alone by this driver: a subject (`bench-subject` and the
-//! programs below `peers`) and its plugin. All subjects take turns within a round, in an order that changes, so that a
-//! drift of the machine's speed hits all alike; what counts are ratios within one run.
+//! Each figure comes from two real processes, started for it alone by this driver: a subject (`bench-raw`,
+//! `bench-subject` and the programs below `peers`) and its plugin. All subjects take turns within a round, in an order
+//! that changes, so that a drift of the machine's speed hits all alike; what counts are ratios within one run.
 
 #![forbid(unsafe_code)]
 
@@ -63,7 +63,7 @@ struct RunArgs {
     /// A little of each, in under two minutes
     #[arg(long)]
     quick: bool,
-    /// How often everything is measured; medians count [default: 5, with --quick 3]
+    /// How often everything is measured; medians count [default: 5, with --quick 2]
     #[arg(long)]
     rounds: Option<u32>,
     /// Only these subjects; a name may end in * [default: all]

@@ -34,8 +34,9 @@ pub(crate) fn run(request: &Request) -> Result<Document> {
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let started = Instant::now();
     let seed = request.seed.unwrap_or(began.as_nanos() as u64 & 0xffff_ffff);
-    let rounds = request.rounds.unwrap_or(if request.size == Size::Quick { 3 } else { 5 });
-    let Field { subjects, mut absent, peers } = subjects::wanted(&request.subjects)?;
+    let rounds = request.rounds.unwrap_or(if request.size == Size::Quick { 2 } else { 5 });
+    let Field { mut subjects, mut absent, peers } = subjects::wanted(&request.subjects)?;
+    subjects.retain(|subject| request.size == Size::Full || plan::is_in_quick(subject));
     let mut cases = plan::cases(request.size);
     cases.retain(|case| is_wanted(case.work.name(), &request.metrics));
     ensure!(!subjects.is_empty(), "no subject of that name");
@@ -43,7 +44,7 @@ pub(crate) fn run(request: &Request) -> Result<Document> {
     driver::adopt_orphans()?;
     let dir = tempfile::tempdir().context("a folder for what subjects leave behind")?;
     let mut run = Run {
-        target: Duration::from_millis(if request.size == Size::Quick { 150 } else { 600 }),
+        target: Duration::from_millis(if request.size == Size::Quick { 150 } else { 500 }),
         random: Random::seeded(seed),
         state: BTreeMap::new(),
         rows: Vec::new(),

@@ -64,15 +64,16 @@ pub(crate) fn wanted(patterns: &[impl AsRef<str>]) -> Result<Field> {
 
 /// Those that are built with this program.
 fn ours() -> Result<Vec<Subject>> {
-    let program = std::env::current_exe().context("where is this program?")?.with_file_name("bench-subject");
-    let subject = |name: &str, kind| Subject {
+    let this = std::env::current_exe().context("where is this program?")?;
+    let subject = |name: &str, kind, program: &str| Subject {
         name: name.into(),
         kind,
-        program: program.clone(),
+        program: this.with_file_name(program),
         args: vec!["host".into(), name.into()],
     };
-    let raw = RAW.map(|name| subject(name, Kind::Raw));
-    Ok(raw.into_iter().chain(OURS.map(|name| subject(name, Kind::Ours))).collect())
+    let raw = RAW.map(|name| subject(name, Kind::Raw, "bench-raw"));
+    let ours = OURS.map(|name| subject(name, Kind::Ours, "bench-subject"));
+    Ok(raw.into_iter().chain(ours).collect())
 }
 
 /// Whether the name is among the patterns, which may end in `*`; an empty list is no restriction.

@@ -131,9 +131,9 @@ impl Work {
             Self::Callers { callers: many } | Self::Tasks { tasks: many } => {
                 ((20 * many).max(2000), 2_000_000)
             }
-            Self::Flight { window } | Self::Stream { window } => ((4 * window).max(4000), 20_000_000),
+            Self::Flight { window } | Self::Stream { window } => ((2 * window).max(4000), 20_000_000),
             Self::OneWay => (20_000, 20_000_000),
-            Self::Bulk { .. } => (2, 100_000),
+            Self::Bulk { .. } => (1, 100_000),
             Self::Spawn => (3, 100),
             Self::Idle { .. } | Self::Open { .. } => (1000, 20_000),
             Self::Quiet { .. } => (1, 1),

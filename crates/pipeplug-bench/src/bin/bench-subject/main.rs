@@ -1,7 +1,6 @@
-//! What is measured: the host's side of each subject that is built from Rust in this workspace, and the plugins of the raw ones.
+//! The host's side of pipeplug, as its users would write it; the plugin is `bench-guest`.
 //!
-//! `bench-subject host SUBJECT` reads one order from standard input (see `contract.rs`), starts its plugin and obeys.
-//! By hand, for strace(1) and perf(1):
+//! `bench-subject host pipeplug` reads one order from standard input and obeys. By hand, for strace(1) and perf(1):
 //!
 //! ```sh
 //! printf 'sequential 0 1000 64\ngo\nquit\n' | strace -f -c bench-subject host pipeplug
@@ -9,20 +8,19 @@
 
 #![forbid(unsafe_code)]
 
-mod contract;
-mod latency;
-mod pipeplug;
-mod raw;
+mod crowd;
+mod throughput;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-
-use crate::contract::Driver;
+use anyhow::{Context as _, Result, bail, ensure};
+use bench_subject::{Driver, Figures, Latency, Order, on_threads, one_at_a_time};
+use pipeplug_host::{Builder, Plugin};
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    match run(&args) {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -31,24 +29,123 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &[String]) -> Result<()> {
-    let role = args.first().map(String::as_str);
-    let subject = args.get(1).map_or("pipeplug", String::as_str);
-    match role {
-        Some("host") => {
-            let mut driver = Driver::on_stdio();
-            let Some(order) = driver.order()? else { return Ok(()) };
-            if let Some(mode) = raw::Mode::named(subject) {
-                raw::host(mode, order, &mut driver)
-            } else {
-                let mode = pipeplug::Mode::named(subject).with_context(|| format!("no subject {subject}"))?;
-                pipeplug::host(mode, order, &mut driver)
-            }
+fn run() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [role, name] = args.as_slice() else {
+        bail!("usage: bench-subject host MODE, and an order on standard input")
+    };
+    ensure!(role == "host", "a mode is run as host, not as {role}");
+    let mode = Mode::named(name).with_context(|| format!("no mode is called {name}"))?;
+    let mut driver = Driver::on_stdio();
+    driver.order()?.map_or(Ok(()), |order| host(mode, order, &mut driver))
+}
+
+/// The settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Every setting at its default.
+    Default,
+    /// Nobody spins, on neither side.
+    NoSpin,
+}
+
+impl Mode {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "pipeplug" => Some(Self::Default),
+            "pipeplug-nospin" => Some(Self::NoSpin),
+            _ => None,
         }
-        Some("plugin") => {
-            let mode = raw::Mode::named(subject).with_context(|| format!("no raw subject {subject}"))?;
-            raw::plugin(mode, args.get(2..).unwrap_or_default())
-        }
-        _ => bail!("usage: bench-subject host SUBJECT, and an order on standard input"),
     }
+}
+
+/// A plugin to start, with the mode's settings on both sides.
+fn builder(mode: Mode) -> Result<Builder> {
+    let builder = Plugin::builder(guest()?);
+    Ok(match mode {
+        Mode::Default => builder,
+        Mode::NoSpin => builder.spin(Duration::ZERO).env("BENCH_NO_SPIN", "1"),
+    })
+}
+
+fn guest() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("bench-guest"))
+}
+
+/// The host's side.
+fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
+    if let Order::Spawn { times } = order {
+        let figures = spawn(mode, driver, times)?;
+        return driver.end(&figures);
+    }
+    if let Order::Idle { plugins, calls, size } = order {
+        return crowd::beside_idle(mode, driver, plugins, calls, size);
+    }
+    let plugin = builder(mode)?.start()?;
+    let figures = match order {
+        Order::Sequential { warm_up, calls, size } => sequential(&plugin, driver, [warm_up, calls], size)?,
+        Order::Callers { threads, calls, size } => callers(&plugin, driver, threads, calls, size)?,
+        Order::Tasks { tasks, calls, size } => throughput::tasks(&plugin, driver, tasks, calls, size)?,
+        Order::Flight { window, calls, size } => throughput::flight(&plugin, driver, window, calls, size)?,
+        Order::OneWay { count, size } => throughput::one_ways(&plugin, driver, count, size)?,
+        Order::Bulk { calls, size } => bulk(&plugin, driver, calls, size)?,
+        Order::Open { open, calls, size } => {
+            return crowd::beside_open(&plugin, driver, open, calls, size);
+        }
+        Order::Stream { .. } => return driver.not_here("it has calls and one-ways, no streams"),
+        Order::Spawn { .. } | Order::Idle { .. } => unreachable!("both start plugins of their own, above"),
+    };
+    driver.end(&figures)
+}
+
+fn pid(plugin: &Plugin) -> u32 {
+    plugin.pid().as_raw().unsigned_abs()
+}
+
+fn echo(plugin: &Plugin, message: &[u8]) -> Result<()> {
+    let reply = plugin.call_bytes("echo", message)?;
+    ensure!(reply == message, "the plugin answered something else");
+    Ok(())
+}
+
+fn sequential(plugin: &Plugin, driver: &mut Driver, counts: [u64; 2], size: usize) -> Result<Figures> {
+    let message = vec![b'x'; size];
+    one_at_a_time(driver, pid(plugin), counts, || echo(plugin, &message))
+}
+
+fn callers(plugin: &Plugin, driver: &mut Driver, threads: u64, calls: u64, size: usize) -> Result<Figures> {
+    let message = vec![b'x'; size];
+    let callers = (0..threads).map(|_| || echo(plugin, &message)).collect();
+    on_threads(driver, pid(plugin), calls, callers)
+}
+
+/// The buffer goes there and back; what came back goes again, so that nothing is copied here.
+fn bulk(plugin: &Plugin, driver: &mut Driver, calls: u64, size: usize) -> Result<Figures> {
+    let mut buffer = vec![b'x'; size];
+    let figures = one_at_a_time(driver, pid(plugin), [1, calls], || {
+        buffer = plugin.call_bytes("echo", std::mem::take(&mut buffer))?;
+        ensure!(buffer.len() == size, "the plugin answered {} bytes, not {size}", buffer.len());
+        Ok(())
+    })?;
+    ensure!(buffer.iter().all(|byte| *byte == b'x'), "the plugin answered something else");
+    Ok(figures)
+}
+
+fn spawn(mode: Mode, driver: &mut Driver, times: u64) -> Result<Figures> {
+    const SIZE: usize = 64;
+    let message = [b'x'; SIZE];
+    let builder = builder(mode)?;
+    let mut latency = Latency::fine();
+    let mut seconds = 0.0;
+    driver.begin(0)?;
+    for _ in 0..times {
+        let begun = Instant::now();
+        let plugin = builder.start()?;
+        echo(&plugin, &message)?;
+        let took = begun.elapsed();
+        plugin.stop()?;
+        latency.record(took);
+        seconds += took.as_secs_f64();
+    }
+    Ok(Figures { seconds, count: times, more: latency.percentiles() })
 }

@@ -8,11 +8,11 @@
 
 use anyhow::{Context as _, Result};
 
-pub(super) const HEADER: usize = 16;
+pub(crate) const HEADER: usize = 16;
 
 /// What a frame asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// To be sent back as it is.
     Request,
     /// To be counted.
@@ -23,15 +23,15 @@ pub(super) enum Kind {
 
 /// The start of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
-    pub(super) body: u32,
+pub(crate) struct Header {
+    pub(crate) body: u32,
     kind: u32,
     id: u64,
 }
 
 impl Header {
     /// Of the frame that these bytes begin with, if they hold that much.
-    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         let (header, _) = bytes.split_first_chunk::<HEADER>()?;
         let field =
             |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
@@ -40,11 +40,11 @@ impl Header {
     }
 
     /// Of the frame with its header.
-    pub(super) fn frame_len(self) -> usize {
+    pub(crate) fn frame_len(self) -> usize {
         HEADER + self.body as usize
     }
 
-    pub(super) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> Kind {
         match self.kind {
             0 => Kind::Request,
             1 => Kind::OneWay,
@@ -55,18 +55,18 @@ impl Header {
 
 /// A frame to send, or many of the same in a row.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(crate) struct Message {
     bytes: Vec<u8>,
     one: usize,
 }
 
 impl Message {
-    pub(super) fn new(kind: Kind, size: usize) -> Result<Self> {
+    pub(crate) fn new(kind: Kind, size: usize) -> Result<Self> {
         Self::repeated(kind, size, 1)
     }
 
     /// As many of them as `room` bytes hold, and one at least.
-    pub(super) fn filling(kind: Kind, size: usize, room: usize) -> Result<Self> {
+    pub(crate) fn filling(kind: Kind, size: usize, room: usize) -> Result<Self> {
         Self::repeated(kind, size, (room / (HEADER + size)).max(1))
     }
 
@@ -81,22 +81,22 @@ impl Message {
         Ok(Self { bytes, one: HEADER + size })
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Of all of them.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Of one.
-    pub(super) fn one(&self) -> usize {
+    pub(crate) fn one(&self) -> usize {
         self.one
     }
 
     /// How many there are.
-    pub(super) fn frames(&self) -> usize {
+    pub(crate) fn frames(&self) -> usize {
         self.bytes.len() / self.one
     }
 }

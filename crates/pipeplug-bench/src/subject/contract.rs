@@ -8,31 +8,92 @@ use std::io::{BufRead as _, StdinLock, Write as _, stdin, stdout};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use serde::Serialize;
 
 /// What to measure. Sizes are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
+pub enum Order {
     /// One call at a time.
-    Sequential { warm_up: u64, calls: u64, size: usize },
+    Sequential {
+        /// Calls that do not count.
+        warm_up: u64,
+        /// Calls that do.
+        calls: u64,
+        /// Of a message.
+        size: usize,
+    },
     /// Threads that each make one call at a time.
-    Callers { threads: u64, calls: u64, size: usize },
+    Callers {
+        /// How many callers.
+        threads: u64,
+        /// Calls in all.
+        calls: u64,
+        /// Of a message.
+        size: usize,
+    },
     /// The same with asynchronous tasks.
-    Tasks { tasks: u64, calls: u64, size: usize },
+    Tasks {
+        /// How many callers.
+        tasks: u64,
+        /// Calls in all.
+        calls: u64,
+        /// Of a message.
+        size: usize,
+    },
     /// One thread that keeps that many calls in flight.
-    Flight { window: u64, calls: u64, size: usize },
+    Flight {
+        /// Calls at once.
+        window: u64,
+        /// Calls in all.
+        calls: u64,
+        /// Of a message.
+        size: usize,
+    },
     /// The same over a stream of messages in place of calls.
-    Stream { window: u64, calls: u64, size: usize },
+    Stream {
+        /// Messages at once.
+        window: u64,
+        /// Calls in all.
+        calls: u64,
+        /// Of a message.
+        size: usize,
+    },
     /// One-ways, confirmed by an answer at the end.
-    OneWay { count: u64, size: usize },
+    OneWay {
+        /// How many.
+        count: u64,
+        /// Of a message.
+        size: usize,
+    },
     /// Echoes of a large buffer.
-    Bulk { calls: u64, size: usize },
+    Bulk {
+        /// Calls that count; one more warms up.
+        calls: u64,
+        /// Of the buffer.
+        size: usize,
+    },
     /// Starts of the plugin, to its first answer.
-    Spawn { times: u64 },
+    Spawn {
+        /// How often.
+        times: u64,
+    },
     /// One call at a time beside idle plugins on the same loop.
-    Idle { plugins: u64, calls: u64, size: usize },
+    Idle {
+        /// How many of them.
+        plugins: u64,
+        /// Calls in all.
+        calls: u64,
+        /// Of a message.
+        size: usize,
+    },
     /// One call at a time beside open ones.
-    Open { open: u64, calls: u64, size: usize },
+    Open {
+        /// How many of them.
+        open: u64,
+        /// Calls in all.
+        calls: u64,
+        /// Of a message.
+        size: usize,
+    },
 }
 
 impl FromStr for Order {
@@ -64,28 +125,45 @@ impl FromStr for Order {
 }
 
 /// What came of an order.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Figures {
-    pub(crate) seconds: f64,
-    pub(crate) count: u64,
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    /// How long it took.
+    pub seconds: f64,
+    /// How many calls it was.
+    pub count: u64,
     /// Percentiles in microseconds, and what else the order brings.
-    #[serde(flatten)]
-    pub(crate) more: BTreeMap<&'static str, f64>,
+    pub more: BTreeMap<&'static str, f64>,
+}
+
+impl Figures {
+    /// As one flat object.
+    fn to_json(&self) -> String {
+        let mut json = format!("{{\"seconds\":{},\"count\":{}", self.seconds, self.count);
+        self.more.iter().for_each(|(name, value)| json.push_str(&format!(",\"{name}\":{value}")));
+        json + "}"
+    }
 }
 
 /// The other end of standard input and output.
 #[derive(Debug)]
-pub(crate) struct Driver {
+pub struct Driver {
     lines: StdinLock<'static>,
 }
 
 impl Driver {
-    pub(crate) fn on_stdio() -> Self {
+    /// Takes standard input; standard output is written to line by line.
+    pub fn on_stdio() -> Self {
         Self { lines: stdin().lock() }
     }
 
     /// The order; `None` where the driver leaves without one.
-    pub(crate) fn order(&mut self) -> Result<Option<Order>> {
+    ///
+    /// # Errors
+    /// It is none.
+    ///
+    /// # Blocking
+    /// Until there is a line.
+    pub fn order(&mut self) -> Result<Option<Order>> {
         match self.line()? {
             Some(line) if line != "quit" => Ok(Some(line.parse()?)),
             _ => Ok(None),
@@ -93,21 +171,36 @@ impl Driver {
     }
 
     /// Says that all is warm, and waits to be let go. A pid of 0: there is no plugin yet.
-    pub(crate) fn begin(&mut self, plugin: u32) -> Result<()> {
+    ///
+    /// # Errors
+    /// The driver has left.
+    ///
+    /// # Blocking
+    /// Until there is a line.
+    pub fn begin(&mut self, plugin: u32) -> Result<()> {
         say(&format!("BEGIN {plugin}"))?;
         ensure!(self.line()?.is_some(), "the driver left ahead of the measurement");
         Ok(())
     }
 
     /// Gives the figures, and waits until the driver has looked at the processes.
-    pub(crate) fn end(&mut self, figures: &Figures) -> Result<()> {
-        say(&format!("END {}", serde_json::to_string(figures)?))?;
+    ///
+    /// # Errors
+    /// The driver cannot be told.
+    ///
+    /// # Blocking
+    /// Until there is a line, or there will be none.
+    pub fn end(&mut self, figures: &Figures) -> Result<()> {
+        say(&format!("END {}", figures.to_json()))?;
         self.line()?;
         Ok(())
     }
 
     /// Says that the subject has no such thing.
-    pub(crate) fn not_here(&mut self, why: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// The driver cannot be told.
+    pub fn not_here(&mut self, why: &str) -> Result<()> {
         say(&format!("NA {why}"))
     }
 
@@ -145,6 +238,6 @@ mod tests {
     #[test]
     fn figures_are_one_flat_object() {
         let figures = Figures { seconds: 0.5, count: 2, more: BTreeMap::from([("p50", 1.5)]) };
-        assert_eq!(serde_json::to_string(&figures).unwrap(), r#"{"seconds":0.5,"count":2,"p50":1.5}"#);
+        assert_eq!(figures.to_json(), r#"{"seconds":0.5,"count":2,"p50":1.5}"#);
     }
 }

@@ -7,14 +7,14 @@ use std::thread::Thread;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow, ensure};
+use bench_subject::{Driver, Figures};
 
-use super::echo::READ;
-use super::frame::{HEADER, Header, Kind, Message};
-use super::link::Plugin;
-use crate::contract::{Driver, Figures};
+use crate::echo::READ;
+use crate::frame::{HEADER, Header, Kind, Message};
+use crate::link::Plugin;
 
 /// At most `window` frames in flight.
-pub(super) fn flight(
+pub(crate) fn flight(
     plugin: &Plugin,
     driver: &mut Driver,
     window: u64,
@@ -46,7 +46,7 @@ pub(super) fn flight(
 }
 
 /// Frames without answers, and a question at the end that shows how many arrived.
-pub(super) fn one_ways(plugin: &Plugin, driver: &mut Driver, count: u64, size: usize) -> Result<Figures> {
+pub(crate) fn one_ways(plugin: &Plugin, driver: &mut Driver, count: u64, size: usize) -> Result<Figures> {
     let message = Message::filling(Kind::OneWay, size, READ)?;
     let question = Message::new(Kind::Count, size.max(8))?;
     let mut answer = vec![0; question.len()];

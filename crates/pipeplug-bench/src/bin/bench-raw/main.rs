@@ -1,6 +1,9 @@
 //! The limits: two processes over a pipe with nothing between, each way as fast as the system allows.
 //!
-//! They speak frames of 16 bytes and a body, so that they do the least that anything with calls has to do.
+//! They speak frames of 16 bytes and a body, so that they do the least that anything with calls has to do. `bench-raw host
+//! MODE` takes its order from standard input; it starts itself as the plugin.
+
+#![forbid(unsafe_code)]
 
 mod callers;
 mod echo;
@@ -9,17 +12,43 @@ mod link;
 mod poller;
 mod stream;
 
-use anyhow::{Result, ensure};
+use std::process::ExitCode;
 
-use crate::contract::{Driver, Figures, Order};
-use crate::latency::{Latency, one_at_a_time};
-use frame::{Kind, Message};
-pub(crate) use link::allow_descriptors;
-use link::{Carrier, Plugin};
+use anyhow::{Context as _, Result, bail, ensure};
+use bench_subject::{Driver, Figures, Latency, Order, one_at_a_time};
+
+use crate::frame::{Kind, Message};
+use crate::link::{Carrier, Plugin};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    let [role, name, pairs @ ..] = args else {
+        bail!("usage: bench-raw host MODE, and an order on standard input")
+    };
+    let mode = Mode::named(name).with_context(|| format!("no mode is called {name}"))?;
+    match role.as_str() {
+        "host" => {
+            let mut driver = Driver::on_stdio();
+            driver.order()?.map_or(Ok(()), |order| host(mode, order, &mut driver))
+        }
+        "plugin" => plugin(mode, pairs),
+        _ => bail!("a mode is run as host or as plugin, not as {role}"),
+    }
+}
 
 /// How the two wait for each other, and over what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
+enum Mode {
     /// Blocking reads.
     Block,
     /// Reads in a loop for some microseconds, then a blocking poll(2).
@@ -47,7 +76,7 @@ impl Mode {
         ("raw-static", Self::Static),
     ];
 
-    pub(crate) fn named(name: &str) -> Option<Self> {
+    fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, mode)| mode)
     }
 
@@ -65,7 +94,7 @@ impl Mode {
 }
 
 /// The host's side.
-pub(crate) fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
+fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
     use Mode::{Block, Epoll, LargePipes, Sockets, Spin, Static, Stream};
     match (order, mode) {
         (Order::Sequential { warm_up, calls, size }, Block | Spin | Epoll | Sockets) => {
@@ -107,7 +136,7 @@ pub(crate) fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> 
 }
 
 /// The plugin's side; `pairs` are the descriptors of every pair of pipes but the first, `reader,writer`.
-pub(crate) fn plugin(mode: Mode, pairs: &[String]) -> Result<()> {
+fn plugin(mode: Mode, pairs: &[String]) -> Result<()> {
     let delay = echo::delay_asked_for();
     let first = link::of_plugin()?;
     match mode {

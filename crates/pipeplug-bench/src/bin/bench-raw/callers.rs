@@ -4,14 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
+use bench_subject::{Driver, Figures, on_threads};
 
-use super::echo::Echo;
-use super::frame::{Kind, Message};
-use super::link::{self, Link, Plugin};
-use crate::contract::{Driver, Figures};
-use crate::latency::on_threads;
+use crate::echo::Echo;
+use crate::frame::{Kind, Message};
+use crate::link::{self, Link, Plugin};
 
-pub(super) fn measure(plugin: &Plugin, driver: &mut Driver, calls: u64, size: usize) -> Result<Figures> {
+pub(crate) fn measure(plugin: &Plugin, driver: &mut Driver, calls: u64, size: usize) -> Result<Figures> {
     let message = Message::new(Kind::Request, size)?;
     let callers = plugin.links().iter().map(|link| {
         let (mut reader, mut writer) = (&link.reader, &link.writer);
@@ -27,7 +26,7 @@ pub(super) fn measure(plugin: &Plugin, driver: &mut Driver, calls: u64, size: us
 }
 
 /// Answers the first link on this thread, and each further one on another.
-pub(super) fn answer(first: Link, further: &[String], delay: Duration) -> Result<()> {
+pub(crate) fn answer(first: Link, further: &[String], delay: Duration) -> Result<()> {
     const STACK: usize = 64 << 10;
     let mut threads = Vec::new();
     for pair in further {

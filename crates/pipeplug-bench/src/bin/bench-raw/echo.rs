@@ -3,20 +3,20 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::frame::{HEADER, Header, Kind};
+use crate::frame::{HEADER, Header, Kind};
 
 /// The most that is asked for by one read, but for frames that are larger.
-pub(super) const READ: usize = 64 << 10;
+pub(crate) const READ: usize = 64 << 10;
 
 /// How long the handler is to take.
-pub(super) fn delay_asked_for() -> Duration {
+pub(crate) fn delay_asked_for() -> Duration {
     let micros = std::env::var("BENCH_HANDLER_US").ok().and_then(|micros| micros.parse().ok());
     Duration::from_micros(micros.unwrap_or(0))
 }
 
 /// Sends requests back and counts one-ways.
 #[derive(Debug)]
-pub(super) struct Echo {
+pub(crate) struct Echo {
     buffer: Vec<u8>,
     /// How much of the buffer was read: less than a frame, between two reads.
     held: usize,
@@ -25,12 +25,12 @@ pub(super) struct Echo {
 }
 
 impl Echo {
-    pub(super) fn new(delay: Duration) -> Self {
+    pub(crate) fn new(delay: Duration) -> Self {
         Self { buffer: vec![0; READ], held: 0, one_ways: 0, delay }
     }
 
     /// Where to read to: to the end of the frame that has begun, where it is a large one.
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         let frame = Header::of(&self.buffer[..self.held]).map_or(0, Header::frame_len);
         let end = frame.max(READ);
         if self.buffer.len() < end {
@@ -40,7 +40,7 @@ impl Echo {
     }
 
     /// Takes what was read there, and has what is whole written: neighbours together.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         read: usize,
         mut write: impl FnMut(&[u8]) -> io::Result<()>,
@@ -89,8 +89,8 @@ impl Echo {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::Message;
     use super::*;
+    use crate::frame::Message;
 
     fn fed(echo: &mut Echo, bytes: &[u8], at_once: usize) -> Vec<u8> {
         let mut written = Vec::new();

@@ -1,16 +1,15 @@
 //! A call beside much that only lies there: idle plugins on the same loop, and calls that nobody answers.
 
 use anyhow::{Context as _, Result, ensure};
+use bench_subject::{Driver, allow_descriptors};
 use pipeplug_host::{PendingCall, Plugin};
 
-use super::{Mode, builder, pid, sequential};
-use crate::contract::Driver;
-use crate::raw::allow_descriptors;
+use crate::{Mode, builder, pid, sequential};
 
 const WARM_UP: u64 = 1000;
 
 /// One call at a time to one plugin, with that many others idle on the same loop; and what each of these takes here.
-pub(super) fn beside_idle(
+pub(crate) fn beside_idle(
     mode: Mode,
     driver: &mut Driver,
     plugins: u64,
@@ -39,7 +38,7 @@ pub(super) fn beside_idle(
 }
 
 /// One call at a time, with that many others open to the same plugin; and what each of these takes on both sides.
-pub(super) fn beside_open(
+pub(crate) fn beside_open(
     plugin: &Plugin,
     driver: &mut Driver,
     open: u64,
@@ -66,7 +65,7 @@ pub(super) fn beside_open(
 
 fn sequential_warm_up(plugin: &Plugin, size: usize) -> Result<()> {
     let message = vec![b'x'; size];
-    (0..WARM_UP).try_for_each(|_| super::echo(plugin, &message))
+    (0..WARM_UP).try_for_each(|_| crate::echo(plugin, &message))
 }
 
 /// What this process has.

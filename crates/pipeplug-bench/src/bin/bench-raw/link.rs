@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
+use bench_subject::allow_descriptors;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 
-use super::Mode;
+use crate::Mode;
 
 /// What carries the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Carrier {
+pub(crate) enum Carrier {
     /// Of the size that the system gives: 64 KiB.
     Pipes,
     /// Of 1 MiB, which is what any user may have.
@@ -26,21 +26,21 @@ pub(super) enum Carrier {
 
 /// One side's ends.
 #[derive(Debug)]
-pub(super) struct Link {
-    pub(super) reader: File,
-    pub(super) writer: File,
+pub(crate) struct Link {
+    pub(crate) reader: File,
+    pub(crate) writer: File,
 }
 
 /// The other process.
 #[derive(Debug)]
-pub(super) struct Plugin {
+pub(crate) struct Plugin {
     child: Child,
     links: Vec<Link>,
 }
 
 impl Plugin {
     /// Starts it with that many links, the first over its standard input and output.
-    pub(super) fn start(mode: Mode, links: usize) -> Result<Self> {
+    pub(crate) fn start(mode: Mode, links: usize) -> Result<Self> {
         let (ours, theirs) = pair(mode.carrier())?;
         let mut command = Command::new(program(mode)?);
         if mode != Mode::Static {
@@ -65,15 +65,15 @@ impl Plugin {
         Ok(Self { child, links: all })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub(super) fn first(&self) -> Result<&Link> {
+    pub(crate) fn first(&self) -> Result<&Link> {
         self.links.first().context("a plugin has a link")
     }
 
-    pub(super) fn links(&self) -> &[Link] {
+    pub(crate) fn links(&self) -> &[Link] {
         &self.links
     }
 }
@@ -87,13 +87,13 @@ impl Drop for Plugin {
 }
 
 /// The plugin's ends of the first link.
-pub(super) fn of_plugin() -> Result<Link> {
+pub(crate) fn of_plugin() -> Result<Link> {
     let (reader, writer) = (stdin().as_fd().try_clone_to_owned()?, stdout().as_fd().try_clone_to_owned()?);
     Ok(Link { reader: reader.into(), writer: writer.into() })
 }
 
 /// The plugin's ends of another link, as the host named it.
-pub(super) fn named(pair: &str) -> Result<Link> {
+pub(crate) fn named(pair: &str) -> Result<Link> {
     let (reader, writer) = pair.split_once(',').context("a pair of descriptors is reader,writer")?;
     let path = |number: &str| format!("/proc/self/fd/{number}");
     let opened = |file: io::Result<File>| file.with_context(|| format!("descriptors {pair}"));
@@ -128,10 +128,4 @@ fn pair(carrier: Carrier) -> Result<(Link, Link)> {
 fn program(mode: Mode) -> Result<PathBuf> {
     let this = std::env::current_exe()?;
     Ok(if mode == Mode::Static { this.with_file_name("bench-answer") } else { this })
-}
-
-/// As many descriptors as the system lets this process have: each caller has a pair of pipes.
-pub(crate) fn allow_descriptors() -> Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }

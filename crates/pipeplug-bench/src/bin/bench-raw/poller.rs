@@ -6,23 +6,23 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use bench_subject::{Driver, Figures};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::Mode;
-use super::echo::{Echo, READ};
-use super::frame::{Header, Kind, Message};
-use super::link::{Link, Plugin};
-use crate::contract::{Driver, Figures};
+use crate::Mode;
+use crate::echo::{Echo, READ};
+use crate::frame::{Header, Kind, Message};
+use crate::link::{Link, Plugin};
 
 /// How long a reader spins before it blocks.
 const SPIN: Duration = Duration::from_micros(50);
 
 /// One side of a link, and how it waits for more.
 #[derive(Debug)]
-pub(super) struct Waiter<'a> {
+pub(crate) struct Waiter<'a> {
     link: &'a Link,
     way: Way,
 }
@@ -35,7 +35,7 @@ enum Way {
 }
 
 impl<'a> Waiter<'a> {
-    pub(super) fn new(mode: Mode, link: &'a Link) -> Result<Self> {
+    pub(crate) fn new(mode: Mode, link: &'a Link) -> Result<Self> {
         let way = match mode {
             Mode::Spin => {
                 set_nonblocking(&link.reader)?;
@@ -80,7 +80,7 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    pub(super) fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         let mut filled = 0;
         while filled < buffer.len() {
             match self.read(&mut buffer[filled..])? {
@@ -91,18 +91,18 @@ impl<'a> Waiter<'a> {
         Ok(())
     }
 
-    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         (&self.link.writer).write_all(bytes)
     }
 }
 
 /// The plugin's side, spinning.
-pub(super) fn answer_spinning(link: Link, delay: Duration) -> Result<()> {
+pub(crate) fn answer_spinning(link: Link, delay: Duration) -> Result<()> {
     answer(Waiter::new(Mode::Spin, &link)?, delay)
 }
 
 /// The plugin's side, with epoll(7).
-pub(super) fn answer_polling(link: Link, delay: Duration) -> Result<()> {
+pub(crate) fn answer_polling(link: Link, delay: Duration) -> Result<()> {
     answer(Waiter::new(Mode::Epoll, &link)?, delay)
 }
 
@@ -118,7 +118,7 @@ fn answer(mut waiter: Waiter<'_>, delay: Duration) -> Result<()> {
 }
 
 /// One thread that writes and reads without blocking, with at most `window` frames in flight.
-pub(super) fn flight(
+pub(crate) fn flight(
     plugin: &Plugin,
     driver: &mut Driver,
     window: u64,

@@ -4,15 +4,14 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use bench_subject::{Driver, Figures, Latency};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use pipeplug_host::{PendingCall, Plugin};
-use tokio::task::JoinSet;
 
-use super::pid;
-use crate::contract::{Driver, Figures};
-use crate::latency::Latency;
+use crate::pid;
 
-/// Tasks on a runtime of one thread, as they are without anything else to do.
-pub(super) fn tasks(
+/// Tasks on one thread, each polled when it is woken.
+pub(crate) fn tasks(
     plugin: &Plugin,
     driver: &mut Driver,
     tasks: u64,
@@ -20,8 +19,7 @@ pub(super) fn tasks(
     size: usize,
 ) -> Result<Figures> {
     let each = calls.div_ceil(tasks.max(1)).max(1);
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(async {
+    futures_executor::block_on(async {
         run_tasks(plugin, tasks, 1, size).await?;
         driver.begin(pid(plugin))?;
         let begun = Instant::now();
@@ -32,10 +30,9 @@ pub(super) fn tasks(
 }
 
 async fn run_tasks(plugin: &Plugin, tasks: u64, each: u64, size: usize) -> Result<Latency> {
-    let mut set = JoinSet::new();
+    let mut set = FuturesUnordered::new();
     for _ in 0..tasks {
-        let plugin = plugin.clone();
-        set.spawn(async move {
+        set.push(async move {
             let message = vec![b'x'; size];
             let mut latency = Latency::coarse();
             let mut last = Instant::now();
@@ -50,14 +47,14 @@ async fn run_tasks(plugin: &Plugin, tasks: u64, each: u64, size: usize) -> Resul
         });
     }
     let mut all = Latency::coarse();
-    while let Some(latency) = set.join_next().await {
-        all.add(&latency??);
+    while let Some(latency) = set.next().await {
+        all.add(&latency?);
     }
     Ok(all)
 }
 
 /// One thread: a new call for each that is answered, oldest first.
-pub(super) fn flight(
+pub(crate) fn flight(
     plugin: &Plugin,
     driver: &mut Driver,
     window: u64,
@@ -91,7 +88,7 @@ fn check(call: PendingCall, message: &[u8]) -> Result<()> {
 }
 
 /// One-ways from one thread; the answer at the end says that all were handled.
-pub(super) fn one_ways(plugin: &Plugin, driver: &mut Driver, count: u64, size: usize) -> Result<Figures> {
+pub(crate) fn one_ways(plugin: &Plugin, driver: &mut Driver, count: u64, size: usize) -> Result<Figures> {
     const WARM_UP: u64 = 1000;
     let message = vec![b'x'; size];
     let send = |times: u64, so_far: u64| -> Result<()> {
