@@ -58,8 +58,11 @@ fn start(mode: &Mode) -> Result<(Plugin, Client)> {
     Ok((plugin, Client::over(stdin, stdout)))
 }
 
-/// What waits for a response; gone once there will be none.
-type Waiting = Arc<Mutex<Option<HashMap<RequestId, Sender<Response>>>>>;
+/// Where a response goes, or that there will be none.
+type Waiter = Sender<Option<Response>>;
+
+/// Who waits for a response; gone once there will be none.
+type Waiting = Arc<Mutex<Option<HashMap<RequestId, Waiter>>>>;
 
 struct Client {
     messages: Sender<Message>,
@@ -78,11 +81,11 @@ impl Client {
         Self { messages, waiting, next_id: AtomicI32::new(0), one_ways: Mutex::new(0) }
     }
 
-    fn send(&self, method: &str, params: Value, response: Sender<Response>) -> Result<()> {
+    fn send(&self, method: &str, params: Value, waiter: Waiter) -> Result<()> {
         let id = RequestId::from(self.next_id.fetch_add(1, Ordering::Relaxed));
         {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.as_mut().context("the plugin is gone")?.insert(id.clone(), response);
+            waiting.as_mut().context("the plugin is gone")?.insert(id.clone(), waiter);
         }
         let request = Request { id, method: method.to_owned(), params };
         self.messages.send(request.into()).context("the plugin is gone")
@@ -111,16 +114,19 @@ fn read(stdout: ChildStdout, waiting: &Waiting) {
             let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(caller) = waiting.as_mut().and_then(|waiting| waiting.remove(&response.id)) {
                 // The caller may have given up.
-                let _ = caller.send(response);
+                let _ = caller.send(Some(response));
             }
         }
     }
-    // Whoever waits hears that its sender is gone.
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+    for caller in waiting.into_iter().flat_map(HashMap::into_values) {
+        // As above.
+        let _ = caller.send(None);
+    }
 }
 
-fn result_of(responses: &Receiver<Response>) -> Result<Value> {
-    let response = responses.recv().context("the plugin is gone")?;
+fn result_of(responses: &Receiver<Option<Response>>) -> Result<Value> {
+    let response = responses.recv().ok().flatten().context("the plugin is gone")?;
     response.response_result.map_err(|error| anyhow!("error {}: {}", error.code, error.message))
 }
 
@@ -146,7 +152,6 @@ impl threads::Client for Client {
             }
             self.send(ECHO, payload.as_str().into(), sender.clone())?;
         }
-        drop(sender);
         for _ in 0..window.min(calls) {
             payload.check(&text_of(result_of(&receiver)?)?)?;
         }

@@ -1,5 +1,6 @@
 //! The blocking side.
 
+#[expect(clippy::unwrap_used, reason = "the generator writes it so")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/blocking/mod.rs"));
 }

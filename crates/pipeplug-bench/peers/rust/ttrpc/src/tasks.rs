@@ -1,5 +1,6 @@
 //! The async side.
 
+#[expect(clippy::unwrap_used, reason = "the generator writes it so")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/tasks/mod.rs"));
 }
