@@ -58,25 +58,16 @@ impl Decimal {
 /// `None` decides nothing: [`Decimal`] says what is wrong, or that it is right. This is the short way only.
 #[inline(always)]
 pub(crate) fn split_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    // Most lengths are this.
-    if let [digit @ b'0'..=b'9', 0, rest @ ..] = bytes {
-        return Some((u64::from(digit - b'0'), rest));
-    }
-    // Neither a number without digits nor one with a leading zero.
-    if !matches!(bytes, [b'1'..=b'9', ..]) {
-        return None;
-    }
     let mut value = 0_u64;
-    let mut rest = bytes;
-    while let [byte, behind @ ..] = rest {
-        let digit = byte.wrapping_sub(b'0');
+    // Only a number with all of its digits can overflow, and that one is left to the general way.
+    for (index, &byte) in bytes.iter().take(usize::from(MAX_DIGITS)).enumerate() {
+        let digit = u64::from(byte).wrapping_sub(u64::from(b'0'));
         if digit > 9 {
-            // Only a number with all of its digits can overflow, and that one is left to the general way.
-            let digits = bytes.len() - rest.len();
-            return (*byte == 0 && digits < usize::from(MAX_DIGITS)).then_some((value, behind));
+            // Neither no digits nor a zero ahead of others.
+            let usual = byte == 0 && index > 0 && (bytes[0] != b'0' || index == 1);
+            return usual.then(|| (value, &bytes[index + 1..]));
         }
-        value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
-        rest = behind;
+        value = value.wrapping_mul(10).wrapping_add(digit);
     }
     None
 }
