@@ -494,3 +494,57 @@ impl Ord for Timer {
         other.at.cmp(&self.at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::EventLoop;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// The thread that the loop is on, once it has come to it.
+    fn thread_of(events: &EventLoop, after: Duration) -> mpsc::Receiver<thread::ThreadId> {
+        let (tell, told) = mpsc::channel();
+        // Nobody may wait for it any more.
+        events.after(after, move || drop(tell.send(thread::current().id())));
+        told
+    }
+
+    #[test]
+    fn a_loop_on_demand_has_the_thread_that_waits_in_it_and_then_another() {
+        let events = EventLoop::on_demand().unwrap();
+        let done = AtomicBool::new(false);
+        let (serves, served) = mpsc::channel();
+        let (on, later) = thread::scope(|scope| {
+            let (events, done) = (&events, &done);
+            let asking = scope.spawn(move || {
+                served.recv_timeout(LONG).unwrap();
+                let on = thread_of(events, Duration::ZERO).recv_timeout(LONG).unwrap();
+                let later = thread_of(events, Duration::from_millis(50));
+                done.store(true, Ordering::SeqCst);
+                events.after(Duration::ZERO, || ());
+                (on, later)
+            });
+            events.serve_until(|| {
+                // Only the first time is waited for.
+                let _ = serves.send(());
+                done.load(Ordering::SeqCst)
+            });
+            asking.join().unwrap()
+        });
+        assert_eq!(on, thread::current().id());
+        assert_ne!(later.recv_timeout(LONG).unwrap(), thread::current().id());
+    }
+
+    #[test]
+    fn a_loop_on_demand_starts_a_thread_where_nobody_waits_in_it() {
+        let events = EventLoop::on_demand().unwrap();
+        let on = thread_of(&events, Duration::ZERO).recv_timeout(LONG).unwrap();
+        assert_ne!(on, thread::current().id());
+        events.serve_until(|| unreachable!("it has a thread"));
+    }
+}

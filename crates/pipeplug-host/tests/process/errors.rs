@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use pipeplug_host::process::{Launch, SpawnError, spawn};
 use tempfile::TempDir;
@@ -230,4 +231,31 @@ fn a_failed_start_leaves_no_child() {
     let stats = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path().join("stat"));
     let children: Vec<_> = stats.filter_map(|stat| fs::read_to_string(stat).ok()).filter(is_child).collect();
     assert!(children.is_empty(), "{children:?}");
+}
+
+#[test]
+fn threads_that_fail_at_once_are_each_told_why_they_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing");
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    assert!(matches!(fails(&missing), SpawnError::NotFound { .. }));
+                }
+            });
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    assert!(matches!(fails(dir.path()), SpawnError::IsDirectory { .. }));
+                }
+            });
+            scope.spawn(|| {
+                let mut launch = Launch::new("/bin/sh");
+                launch.cwd = Some(missing.clone());
+                for _ in 0..50 {
+                    assert!(matches!(spawn(&launch), Err(SpawnError::BadWorkingDirectory { .. })));
+                }
+            });
+        }
+    });
 }
