@@ -11,6 +11,7 @@ use crate::call::{Outcome, Slot};
 use crate::core::Core;
 use crate::flow;
 use crate::inbox::Admitted;
+use crate::job::Job;
 use crate::lock::lock;
 use crate::reading::By;
 
@@ -19,6 +20,8 @@ use crate::reading::By;
 pub(crate) enum Got<'a> {
     Borrowed(ChunkRef<'a>),
     Owned(Chunk),
+    /// A request or one-way that was noted first.
+    Noted(Job),
 }
 
 impl Got<'_> {
@@ -26,6 +29,12 @@ impl Got<'_> {
         match self {
             Self::Borrowed(chunk) => *chunk,
             Self::Owned(chunk) => chunk.as_ref(),
+            Self::Noted(job) => ChunkRef {
+                thread_id: job.thread_id,
+                direction: job.direction,
+                command: &job.command,
+                buffer: &job.buffer,
+            },
         }
     }
 
@@ -33,13 +42,18 @@ impl Got<'_> {
         match self {
             Self::Borrowed(chunk) => chunk.buffer.to_vec(),
             Self::Owned(chunk) => chunk.buffer,
+            Self::Noted(mut job) => job.buffer.take(),
         }
     }
 
-    pub(crate) fn into_chunk(self) -> Chunk {
+    pub(crate) fn into_job(self) -> Job {
         match self {
-            Self::Borrowed(chunk) => chunk.to_chunk(),
-            Self::Owned(chunk) => chunk,
+            Self::Borrowed(chunk) => chunk.into(),
+            Self::Owned(chunk) => chunk.into(),
+            Self::Noted(mut job) => {
+                job.own();
+                job
+            }
         }
     }
 }

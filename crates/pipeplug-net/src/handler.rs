@@ -3,11 +3,12 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use pipeplug_wire::{Chunk, Direction, ThreadId, command};
+use pipeplug_wire::{ChunkRef, Direction, ThreadId, command};
 
 use crate::connection::Connection;
 use crate::core::Core;
 use crate::error::CloseReason;
+use crate::job::Job;
 use crate::outbox::Push;
 
 /// Whatever went wrong in a handler; its message, with those of its sources, goes back to the caller.
@@ -101,33 +102,33 @@ impl Reply {
 #[derive(Debug)]
 pub struct Incoming {
     connection: Connection,
-    chunk: Chunk,
+    job: Job,
     /// Whether the handler's result is to be sent.
     answerable: bool,
 }
 
 impl Incoming {
-    pub(crate) fn new(connection: Connection, chunk: Chunk) -> Self {
-        let answerable = chunk.direction == Direction::Request;
-        Self { connection, chunk, answerable }
+    pub(crate) fn new(connection: Connection, job: Job) -> Self {
+        let answerable = job.direction == Direction::Request;
+        Self { connection, job, answerable }
     }
 
     /// What is asked.
     #[must_use]
     pub fn command(&self) -> &str {
-        &self.chunk.command
+        &self.job.command
     }
 
     /// The bytes that came along.
     #[must_use]
     pub fn buffer(&self) -> &[u8] {
-        &self.chunk.buffer
+        &self.job.buffer
     }
 
-    /// The bytes that came along, without copying them; none are left behind.
+    /// The bytes that came along, as their owner: large ones are not copied. None are left behind.
     #[must_use]
     pub fn take_buffer(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.chunk.buffer)
+        self.job.buffer.take()
     }
 
     /// The bytes that came along as text.
@@ -135,19 +136,24 @@ impl Incoming {
     /// # Errors
     /// Where they are no UTF-8.
     pub fn text(&self) -> Result<&str, std::str::Utf8Error> {
-        std::str::from_utf8(&self.chunk.buffer)
+        std::str::from_utf8(&self.job.buffer)
     }
 
-    /// The whole chunk.
+    /// The chunk that came.
     #[must_use]
-    pub fn chunk(&self) -> &Chunk {
-        &self.chunk
+    pub fn chunk(&self) -> ChunkRef<'_> {
+        ChunkRef {
+            thread_id: self.job.thread_id,
+            direction: self.job.direction,
+            command: &self.job.command,
+            buffer: &self.job.buffer,
+        }
     }
 
     /// Whether nobody waits for an answer.
     #[must_use]
     pub fn is_one_way(&self) -> bool {
-        self.chunk.direction == Direction::OneWay
+        self.job.direction == Direction::OneWay
     }
 
     /// The connection that it came over, to call back.
@@ -163,11 +169,7 @@ impl Incoming {
         std::mem::take(&mut self.answerable).then(|| {
             let core = Arc::clone(self.connection.core());
             core.defer();
-            Responder {
-                core: Some(core),
-                id: self.chunk.thread_id,
-                command: self.chunk.command.as_str().into(),
-            }
+            Responder { core: Some(core), id: self.job.thread_id, command: self.job.command.as_str().into() }
         })
     }
 
@@ -179,11 +181,11 @@ impl Incoming {
         Err(format!("unknown command \"{}\"", self.command().escape_debug()).into())
     }
 
-    /// Runs the handler and sends what it answers.
-    pub(crate) fn run(mut self, handler: &dyn Handler, push: Push) {
+    /// Runs the handler and sends what it answers; gives the connection back.
+    pub(crate) fn run(mut self, handler: &dyn Handler, push: Push) -> Connection {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler.incoming(&mut self)));
         let peer = self.connection.name();
-        let command = &self.chunk.command;
+        let command = self.job.command.as_str();
         let result = match result {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => Err(chain(&*error)),
@@ -196,9 +198,9 @@ impl Incoming {
         };
         let core = self.connection.core();
         match result {
-            Ok(reply) if self.answerable => core.respond(self.chunk.thread_id, command, reply.0, push),
+            Ok(reply) if self.answerable => core.respond(self.job.thread_id, command, reply.0, push),
             Err(message) if self.answerable => {
-                core.respond(self.chunk.thread_id, command::ERROR, message.into_bytes(), push);
+                core.respond(self.job.thread_id, command::ERROR, message.into_bytes(), push);
             }
             Err(error) => {
                 let command = command.escape_debug();
@@ -206,6 +208,7 @@ impl Incoming {
             }
             Ok(_) => {}
         }
+        self.connection
     }
 }
 

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pipeplug_wire::{Chunk, ChunkRef, Direction, Limits, command};
+use pipeplug_wire::{ChunkRef, Direction, Limits, command};
 
+use crate::connection::Connection;
 use crate::core::{Core, Undefer};
 use crate::dispatch::Got;
 use crate::flow::{ReceiveWindow, weight};
 use crate::handler::Incoming;
+use crate::job::{Job, Noted};
 use crate::lock::lock;
 use crate::options::{Hold, Options};
 use crate::outbox::Push;
@@ -24,6 +26,8 @@ const STALL: Duration = Duration::from_millis(1);
 const FEW: u64 = 10;
 /// When the connection's own reader comes with jobs again within this time, it is worth to have the loop tick.
 const OFTEN: Duration = Duration::from_micros(500);
+/// Jobs of less than this part of the bytes that they were read with are copied out of those.
+const SPARSE: usize = 4;
 /// So many handlers are timed together: looking at the clock takes longer than many a handler.
 const SAMPLE: u32 = 32;
 /// Jobs that one thread does before it lets other connections have their turn.
@@ -31,7 +35,7 @@ const TURN: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    jobs: VecDeque<Chunk>,
+    jobs: VecDeque<Job>,
     weight: usize,
     /// Threads at work for this connection, without those that wait for calls of their own.
     running: usize,
@@ -89,16 +93,16 @@ impl Inbox {
             && (self.running == 0 || self.usual > SLOW)
     }
 
-    fn pop(&mut self) -> Option<Chunk> {
+    fn pop(&mut self) -> Option<Job> {
         if self.is_held() {
             return None;
         }
-        let chunk = self.jobs.pop_front()?;
-        let weight = weight(chunk.command.len(), chunk.buffer.len());
+        let job = self.jobs.pop_front()?;
+        let weight = job.weight();
         self.weight -= usize::try_from(weight).unwrap_or(usize::MAX).min(self.weight);
         self.receive.taken(weight);
         self.begun += 1;
-        Some(chunk)
+        Some(job)
     }
 
     fn has_work(&self) -> bool {
@@ -144,7 +148,7 @@ impl Core {
             && commands.iter().any(|command| command == chunk.command)
         {
             drop(inbox);
-            self.run_apart(got.into_chunk());
+            self.run_apart(got.into_job());
             self.passed_by(weight);
             return Admitted::Yes;
         }
@@ -162,7 +166,7 @@ impl Core {
         }
         // Added up anew: handlers may have taken some meanwhile.
         inbox.weight = inbox.weight.saturating_add(more);
-        inbox.jobs.push_back(got.into_chunk());
+        inbox.jobs.push_back(got.into_job());
         let full = inbox.is_full();
         // The connection's own reader looks at the jobs by itself; what is slow has other threads beside it.
         let another = (by == By::Other || inbox.usual > SLOW) && self.take_seat(&mut inbox);
@@ -176,6 +180,35 @@ impl Core {
             self.seat();
         } else if watch {
             self.watch_for_stall(begun);
+        }
+        if full { Admitted::Full } else { Admitted::Yes }
+    }
+
+    /// Takes in what was noted in `input`, for the connection's own reader.
+    pub(crate) fn admit_noted(self: &Arc<Self>, noted: &mut Vec<Noted>, input: &Arc<Vec<u8>>) -> Admitted {
+        let total = noted.iter().map(Noted::weight).fold(0, u64::saturating_add);
+        let total = usize::try_from(total).unwrap_or(usize::MAX);
+        // Few bytes would keep many, and what may have to be refused goes the long way.
+        let is_sparse = total.saturating_mul(SPARSE) < input.len();
+        let mut jobs = noted.drain(..).map(|noted| noted.into_job(input));
+        let mut inbox = lock(&self.inbox);
+        if is_sparse || inbox.is_held() || inbox.weight.saturating_add(total) > self.options.overrun {
+            drop(inbox);
+            let mut admitted = Admitted::Yes;
+            for job in jobs {
+                if self.admit(Got::Noted(job), By::Server) == Admitted::Full {
+                    admitted = Admitted::Full;
+                }
+            }
+            return admitted;
+        }
+        inbox.weight += total;
+        inbox.jobs.extend(jobs.by_ref());
+        let full = inbox.is_full();
+        let another = inbox.usual > SLOW && self.take_seat(&mut inbox);
+        drop((inbox, jobs));
+        if another {
+            self.seat();
         }
         if full { Admitted::Full } else { Admitted::Yes }
     }
@@ -299,6 +332,7 @@ impl Core {
         let mut since = Instant::now();
         let mut done = 0;
         let mut corked = false;
+        let mut connection = None;
         for turn in 1.. {
             let mut inbox = lock(&self.inbox);
             let leave = !leads && inbox.running > self.options.handlers.get();
@@ -308,8 +342,8 @@ impl Core {
                 inbox.took((now - since) / done);
                 (since, done) = (now, 0);
             }
-            let chunk = if leave { None } else { inbox.pop() };
-            let Some(chunk) = chunk else {
+            let job = if leave { None } else { inbox.pop() };
+            let Some(mut job) = job else {
                 inbox.running -= 1;
                 drop(inbox);
                 if corked {
@@ -343,16 +377,21 @@ impl Core {
                 // The last one of a batch takes the others' answers along.
                 let push = if more { Push::Later } else { Push::Now };
                 corked |= more;
-                self.run_incoming(chunk, push);
+                self.run_incoming(&mut connection, job, push);
                 leads = self.end_lending();
             } else {
                 if leads {
                     self.give_lead_back();
                 }
-                self.run_incoming(chunk, Push::Now);
+                // It may take long.
+                job.own();
+                self.run_incoming(&mut connection, job, Push::Now);
                 leads = leads && self.take_lead_back();
             }
             done += 1;
+            if turn % TURN == 0 {
+                connection = None; // its owner may have given it up
+            }
             if turn % TURN == 0 && self.events.pool().has_waiting() {
                 // Its seat is kept, and goes to the end of the line.
                 self.seat();
@@ -365,10 +404,11 @@ impl Core {
         unreachable!("the turns end when nothing waits")
     }
 
-    fn run_incoming(self: &Arc<Self>, chunk: Chunk, push: Push) {
-        match self.connection() {
-            Some(connection) => Incoming::new(connection, chunk).run(&*self.handler, push),
-            None => tracing::debug!(peer = %self.options.name, command = %chunk.command.escape_debug(),
+    /// Runs a handler; `connection` is kept from one to the next.
+    fn run_incoming(self: &Arc<Self>, connection: &mut Option<Connection>, job: Job, push: Push) {
+        match connection.take().or_else(|| self.connection()) {
+            Some(found) => *connection = Some(Incoming::new(found, job).run(&*self.handler, push)),
+            None => tracing::debug!(peer = %self.options.name, command = %job.command.escape_debug(),
                 "dropped: the connection was given up"),
         }
     }
@@ -416,10 +456,10 @@ impl Core {
         let mut inbox = lock(&self.inbox);
         let (requests, rest) = std::mem::take(&mut inbox.jobs)
             .into_iter()
-            .partition::<VecDeque<_>, _>(|chunk| chunk.direction == Direction::Request);
+            .partition::<VecDeque<_>, _>(|job| job.direction == Direction::Request);
         inbox.jobs = rest;
-        for chunk in &requests {
-            let weight = weight(chunk.command.len(), chunk.buffer.len());
+        for job in &requests {
+            let weight = job.weight();
             inbox.weight -= usize::try_from(weight).unwrap_or(usize::MAX).min(inbox.weight);
             inbox.receive.taken(weight);
         }
@@ -427,13 +467,13 @@ impl Core {
         drop(inbox);
         let has_room = !requests.is_empty();
         let limit = exhausted.limit;
-        for chunk in requests {
+        for job in requests {
             let message = if limit == 0 {
                 "not taken: the system gives no thread to handle it".to_owned()
             } else {
                 format!("not taken: all {limit} handler threads wait for calls of their own")
             };
-            self.send_control(chunk.thread_id, Direction::Response, command::ERROR, message.into_bytes());
+            self.send_control(job.thread_id, Direction::Response, command::ERROR, message.into_bytes());
         }
         self.credit(report);
         if has_room {
@@ -442,12 +482,12 @@ impl Core {
     }
 
     /// Runs one handler outside of the count, whatever is held back.
-    fn run_apart(self: &Arc<Self>, chunk: Chunk) {
+    fn run_apart(self: &Arc<Self>, job: Job) {
         self.defer();
         let core = Arc::clone(self);
         self.once(move || {
             let done = Undefer(core);
-            done.0.run_incoming(chunk, Push::Now);
+            done.0.run_incoming(&mut None, job, Push::Now);
         });
     }
 

@@ -175,7 +175,7 @@ impl Core {
     pub(crate) fn wait_begins(self: &Arc<Self>) {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         // Who lends it looks for those who wait after that.
-        if self.options.reading == Reading::Shared && self.is_lent() {
+        if self.is_between_calls() {
             self.take_over();
         }
     }
@@ -256,6 +256,11 @@ impl Core {
         }
         // What earlier handlers answered may have been left for the end of the batch.
         self.flush();
+    }
+
+    /// Whether a caller has left the lead since it is likely to wait for another call soon.
+    pub(crate) fn is_between_calls(&self) -> bool {
+        self.options.reading == Reading::Shared && self.is_lent()
     }
 
     pub(crate) fn is_lent(&self) -> bool {

@@ -14,6 +14,7 @@ mod event_loop;
 mod flow;
 mod handler;
 mod inbox;
+mod job;
 mod lead;
 mod lock;
 mod options;

@@ -207,7 +207,8 @@ impl Outbox {
         };
         if leave && state.queued < ENOUGH.min(self.outgoing) {
             drop(state);
-            if push == Push::Soon && was_empty {
+            // A caller between two calls flushes when it waits, and the loop, which watches it, where it does not.
+            if push == Push::Soon && was_empty && !core.is_between_calls() {
                 core.flush_on_loop();
             }
             return Ok(());

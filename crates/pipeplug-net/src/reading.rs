@@ -4,11 +4,12 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use pipeplug_wire::{DecodeError, Received, Receiver};
+use pipeplug_wire::{DecodeError, Direction, Received, Receiver, command};
 
 use crate::core::Core;
 use crate::error::CloseReason;
 use crate::inbox::Admitted;
+use crate::job::Noted;
 use crate::lead::Lead;
 use crate::lock::lock;
 use crate::options::Options;
@@ -25,6 +26,10 @@ pub(crate) struct Reader {
     /// `None` once it has ended.
     pub(crate) stream: Option<Arc<Stream>>,
     pub(crate) receiver: Receiver,
+    /// Requests and one-ways that lie in the receiver's input buffer.
+    noted: Vec<Noted>,
+    /// The input buffer that was taken away last.
+    taken: Option<Arc<Vec<u8>>>,
     /// How long callers look for their replies before they sleep.
     replies: Spin,
     /// How long the connection's own reader looks for requests.
@@ -68,6 +73,8 @@ impl Reader {
         Self {
             stream: Some(Arc::new(stream)),
             receiver: Receiver::new(options.format, options.limits),
+            noted: Vec::new(),
+            taken: None,
             replies: Spin::new(options.spin),
             requests: Spin::new(options.spin),
         }
@@ -145,7 +152,11 @@ impl Core {
             match stream.read(space.into, max) {
                 Ok(Read::Data(count)) => {
                     total += count;
-                    let full = match self.deal(&mut reader.receiver, by) {
+                    let dealt = match by {
+                        By::Server => self.deal_in_place(reader),
+                        By::Other => self.deal(&mut reader.receiver, by),
+                    };
+                    let full = match dealt {
                         Ok(admitted) => admitted == Admitted::Full,
                         Err(error) => {
                             let reason = broken(error, &reader.receiver);
@@ -214,6 +225,63 @@ impl Core {
         }
         let core = Arc::clone(self);
         self.events.after(patience, move || core.end_lost());
+    }
+
+    /// As [`deal`](Core::deal), for who runs the handlers next: requests and one-ways stay where they were read.
+    fn deal_in_place(self: &Arc<Self>, reader: &mut Reader) -> Result<Admitted, DecodeError> {
+        if self.options.format.is_none() && reader.receiver.offset() == 0 {
+            return self.deal(&mut reader.receiver, By::Server);
+        }
+        let mut admitted = Admitted::Yes;
+        let result = loop {
+            let base = reader.receiver.input().as_ptr() as usize;
+            let received = match reader.receiver.next() {
+                Ok(Some(received)) => received,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            if let Received::Chunk(chunk) = &received
+                && chunk.direction != Direction::Response
+                && !command::is_reserved(chunk.command)
+                && let Some(noted) = Noted::new(chunk, base)
+            {
+                reader.noted.push(noted);
+                continue;
+            }
+            let is_response =
+                matches!(&received, Received::Chunk(chunk) if chunk.direction == Direction::Response);
+            if is_response || reader.noted.is_empty() {
+                if self.dispatch(received, By::Server) == Admitted::Full {
+                    admitted = Admitted::Full;
+                }
+                continue;
+            }
+            // What came ahead of it starts ahead of it.
+            let received = match received {
+                Received::Chunk(chunk) => Received::Large(chunk.to_chunk()),
+                Received::Large(chunk) => Received::Large(chunk),
+                Received::Skipped(skipped) => Received::Skipped(skipped),
+            };
+            for full in [self.admit_from(reader), self.dispatch(received, By::Server)] {
+                if full == Admitted::Full {
+                    admitted = Admitted::Full;
+                }
+            }
+        };
+        if !reader.noted.is_empty() && self.admit_from(reader) == Admitted::Full {
+            admitted = Admitted::Full;
+        }
+        result.map(|()| admitted)
+    }
+
+    /// Takes in what was noted, with the memory that it lies in.
+    fn admit_from(self: &Arc<Self>, reader: &mut Reader) -> Admitted {
+        // The memory of the last time, where all that lay in it has been handled.
+        let spare = reader.taken.take().and_then(Arc::into_inner).unwrap_or_default();
+        let input = Arc::new(reader.receiver.swap_input(spare));
+        let admitted = self.admit_noted(&mut reader.noted, &input);
+        reader.taken = Some(input);
+        admitted
     }
 
     /// Deals with every chunk that lies whole in the receiver.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use common::{Gate, LONG, Raw, Way, accept, bytes, echo, eventually, negotiate, pair_on, raw_on};
+use common::{Gate, LONG, Raw, Way, accept, bytes, echo, eventually, fill, negotiate, pair_on, raw_on};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pipeplug_net::wire::Direction;
@@ -414,7 +414,7 @@ fn a_sender_that_waits_for_room_is_woken_by_the_end(way: Way) {
         let mut options = Options::default();
         options.outgoing = 1000;
         let (connection, raw) = raw_on(&EventLoop::new().unwrap(), &options, way, Refuse);
-        while connection.try_begin_call("x", vec![0; 500]).is_ok() {}
+        drop(fill(&connection, 500));
         thread::scope(|scope| {
             let (start, started) = mpsc::channel();
             let waiting: Vec<_> = (0..4)

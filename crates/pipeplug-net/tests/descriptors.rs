@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
 
-use common::{LONG, Way, bytes, bytes_in, echo, eventually, pair_on, watchdog};
+use common::{LONG, Way, bytes, bytes_in, echo, eventually, fill, pair_on, watchdog};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::openpty;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
@@ -249,10 +249,7 @@ fn assert_full_does_not_block(reader: impl Fn() -> OwnedFd, writer: impl Fn() ->
     let (tell, told) = mpsc::channel();
     // On a thread of its own: where it blocks, this one says so.
     let filling = thread::spawn(move || {
-        let mut calls = Vec::new();
-        while let Ok(call) = stuck.try_begin_call("x", vec![0; size]) {
-            calls.push(call);
-        }
+        let calls = fill(&stuck, size);
         tell.send(()).unwrap();
         (stuck, calls)
     });

@@ -210,6 +210,28 @@ impl Receiver {
         result
     }
 
+    /// The input buffer: what is consumed of it, as far as it is there still, and what is not.
+    ///
+    /// The chunks that [`next`](Self::next) gives lie in here, and stay where they are until the next
+    /// [`space`](Self::space) or [`push`](Self::push).
+    #[must_use]
+    pub fn input(&self) -> &[u8] {
+        &self.input.bytes
+    }
+
+    /// Takes the input buffer's memory away, with the consumed chunks in it. What is not consumed goes on in `other`,
+    /// whose contents are lost.
+    pub fn swap_input(&mut self, mut other: Vec<u8>) -> Vec<u8> {
+        other.clear();
+        let unread = self.input.unread();
+        if !unread.is_empty() && other.capacity() < unread.len() {
+            other.reserve_exact(unread.len().max(ROOM));
+        }
+        other.extend_from_slice(unread);
+        let taken = core::mem::replace(&mut self.input, Input { bytes: other, start: 0 });
+        taken.bytes
+    }
+
     /// Gives the input buffer's memory back if it is empty, which is what an idle connection should do.
     pub fn release(&mut self) {
         if self.input.unread().is_empty() {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, Received, Receiver, ThreadId};
 use pipeplug_net::{
-    Connection, Endpoint, EventLoop, Handler, HandlerError, Incoming, Options, Reading, Reply,
+    Connection, Endpoint, EventLoop, Handler, HandlerError, Incoming, Options, PendingCall, Reading, Reply,
 };
 
 /// Longer than anything here takes; reached only where something hangs.
@@ -64,6 +64,20 @@ pub(crate) fn negotiate(one: &Connection, other: &Connection) {
 pub(crate) fn accept(to: &Connection, from: &Connection) {
     let offer = from.offer();
     to.accept(|key| offer.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str()));
+}
+
+/// Sends requests until the pipe and what may wait for it are full; gives the calls.
+pub(crate) fn fill(connection: &Connection, size: usize) -> Vec<PendingCall> {
+    let mut calls = Vec::new();
+    loop {
+        while let Ok(call) = connection.try_begin_call("x", vec![0; size]) {
+            calls.push(call);
+        }
+        // What was left to be written together, or is being written, makes room yet.
+        if !connection.wait_written(Duration::from_millis(100)) {
+            return calls;
+        }
+    }
 }
 
 /// Answers with what it was given.

@@ -1,0 +1,114 @@
+//! A request or one-way on its way to its handler.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use pipeplug_wire::{Chunk, ChunkRef, Direction, ThreadId};
+use smol_str::SmolStr;
+
+use crate::flow::weight;
+
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) thread_id: ThreadId,
+    pub(crate) direction: Direction,
+    pub(crate) command: SmolStr,
+    pub(crate) buffer: Buffer,
+}
+
+/// The bytes that came along.
+#[derive(Debug)]
+pub(crate) enum Buffer {
+    Own(Vec<u8>),
+    /// Where they were read, among others.
+    InPlace(Arc<Vec<u8>>, Range<u32>),
+}
+
+/// A chunk in the input buffer, by its place in it.
+#[derive(Debug)]
+pub(crate) struct Noted {
+    thread_id: ThreadId,
+    direction: Direction,
+    command: SmolStr,
+    buffer: Range<u32>,
+}
+
+impl Job {
+    pub(crate) fn weight(&self) -> u64 {
+        weight(self.command.len(), self.buffer.len())
+    }
+
+    /// Lets go of what it was read among.
+    pub(crate) fn own(&mut self) {
+        if let Buffer::InPlace(..) = self.buffer {
+            self.buffer = Buffer::Own(self.buffer.to_vec());
+        }
+    }
+}
+
+impl From<Chunk> for Job {
+    fn from(chunk: Chunk) -> Self {
+        let Chunk { thread_id, direction, command, buffer } = chunk;
+        Self { thread_id, direction, command: command.into(), buffer: Buffer::Own(buffer) }
+    }
+}
+
+impl From<ChunkRef<'_>> for Job {
+    fn from(chunk: ChunkRef<'_>) -> Self {
+        Self {
+            thread_id: chunk.thread_id,
+            direction: chunk.direction,
+            command: chunk.command.into(),
+            buffer: Buffer::Own(chunk.buffer.to_vec()),
+        }
+    }
+}
+
+impl Buffer {
+    /// Takes the bytes; none are left.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        match std::mem::replace(self, Self::Own(Vec::new())) {
+            Self::Own(bytes) => bytes,
+            Self::InPlace(all, range) => within(&all, &range).to_vec(),
+        }
+    }
+}
+
+impl std::ops::Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::InPlace(all, range) => within(all, range),
+        }
+    }
+}
+
+fn within<'a>(all: &'a [u8], range: &Range<u32>) -> &'a [u8] {
+    &all[range.start as usize..range.end as usize]
+}
+
+impl Noted {
+    /// Notes a chunk of the input buffer that begins at address `base`; `None` for one of more than 4 GiB.
+    pub(crate) fn new(chunk: &ChunkRef<'_>, base: usize) -> Option<Self> {
+        let start = chunk.buffer.as_ptr() as usize - base;
+        let end = start.checked_add(chunk.buffer.len())?;
+        Some(Self {
+            thread_id: chunk.thread_id,
+            direction: chunk.direction,
+            command: chunk.command.into(),
+            buffer: u32::try_from(start).ok()?..u32::try_from(end).ok()?,
+        })
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        weight(self.command.len(), self.buffer.len())
+    }
+
+    /// The job, `input` being the memory of the input buffer that it was noted for.
+    pub(crate) fn into_job(self, input: &Arc<Vec<u8>>) -> Job {
+        let Self { thread_id, direction, command, buffer } = self;
+        Job { thread_id, direction, command, buffer: Buffer::InPlace(Arc::clone(input), buffer) }
+    }
+}
