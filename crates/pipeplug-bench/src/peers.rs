@@ -123,7 +123,7 @@ const GO_PLUGIN: Entry = Entry {
     mode: "netrpc",
 };
 
-/// Runtimes with one worker thread are what a tuner of a small plugin would find: on two CPUs they are the faster.
+/// A runtime with one worker thread is what a tuner would find: on two CPUs most figures are the better for it.
 const TABLE: [Entry; 12] = [
     TARPC,
     Entry {

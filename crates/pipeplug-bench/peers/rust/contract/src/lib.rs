@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 pub use payload::Payload;
-pub use report::NotAvailable;
 
 /// What this process is to be.
 pub enum Role {

@@ -1,5 +1,6 @@
 //! What a host tells the driver, and when.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::mem;
@@ -11,15 +12,27 @@ use hdrhistogram::Histogram;
 
 /// Why a peer has no such thing as was asked for; not an error of the measurement.
 #[derive(Debug)]
-pub struct NotAvailable(pub &'static str);
+pub(crate) struct NotAvailable(Cow<'static, str>);
 
 impl fmt::Display for NotAvailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(&self.0)
     }
 }
 
 impl std::error::Error for NotAvailable {}
+
+impl NotAvailable {
+    /// For that reason.
+    pub(crate) const fn new(why: &'static str) -> Self {
+        Self(Cow::Borrowed(why))
+    }
+
+    /// Payloads have to be smaller.
+    pub(crate) fn too_large(size: usize, limit: usize) -> Self {
+        Self(Cow::Owned(format!("a payload has to be smaller than {limit} bytes, {size} are asked for")))
+    }
+}
 
 /// Tells the driver how it went, and waits for it to let the host go.
 pub(crate) fn conclude(measured: Result<Measured>) -> Result<()> {

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 
 use crate::command::Command;
 use crate::process::Plugin;
-use crate::report::{self, Latencies, Measured, share, warmup};
-use crate::{Mode, NotAvailable, Payload, threads};
+use crate::report::{self, Latencies, Measured, NotAvailable, share, warmup};
+use crate::{Mode, Payload, threads};
 
 /// A connection to a plugin whose calls are futures; clones share it.
 pub trait Client: Clone + Send + Sync + 'static {
@@ -32,12 +32,12 @@ pub trait Client: Clone + Send + Sync + 'static {
         _chunks: usize,
         _payload: Self::Payload,
     ) -> impl Future<Output = Result<()>> + Send {
-        async { bail!(NotAvailable("there are no streams")) }
+        async { bail!(NotAvailable::new("there are no streams")) }
     }
 
     /// Sends that many one-ways, and has the plugin confirm that all arrived.
     fn one_ways(&self, _count: usize, _payload: Self::Payload) -> impl Future<Output = Result<()>> + Send {
-        async { bail!(NotAvailable("there are no one-ways")) }
+        async { bail!(NotAvailable::new("there are no one-ways")) }
     }
 }
 
@@ -60,7 +60,7 @@ pub fn runtime(mode: &Mode) -> Result<Runtime> {
 pub fn host<C: Client>(mode: &Mode, start: impl AsyncFn(&Mode) -> Result<(Plugin, C)>) -> Result<()> {
     let command = Command::read()?;
     if command.size() >= C::LIMIT {
-        return report::conclude(Err(NotAvailable("a message may not be so large").into()));
+        return report::conclude(Err(NotAvailable::too_large(command.size(), C::LIMIT).into()));
     }
     let runtime = runtime(mode)?;
     let start = async || start(mode).await;

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::command::Command;
 use crate::process::Plugin;
-use crate::report::{self, Latencies, Measured, share, warmup};
-use crate::{Mode, NotAvailable, Payload};
+use crate::report::{self, Latencies, Measured, NotAvailable, share, warmup};
+use crate::{Mode, Payload};
 
 /// A connection to a plugin whose calls block.
 pub trait Client: Send + Sync + 'static {
@@ -24,12 +24,12 @@ pub trait Client: Send + Sync + 'static {
 
     /// Makes that many calls from this thread, at most `window` of them in flight.
     fn flight(&self, _window: usize, _calls: usize, _payload: &Self::Payload) -> Result<()> {
-        bail!(NotAvailable("a thread waits for each call that it makes"))
+        bail!(NotAvailable::new("a thread waits for each call that it makes"))
     }
 
     /// Sends that many one-ways, and has the plugin confirm that all arrived.
     fn one_ways(&self, _count: usize, _payload: &Self::Payload) -> Result<()> {
-        bail!(NotAvailable("there are no one-ways"))
+        bail!(NotAvailable::new("there are no one-ways"))
     }
 }
 
@@ -41,7 +41,7 @@ pub fn host<C: Client>(mode: &Mode, start: impl Fn(&Mode) -> Result<(Plugin, C)>
     let start = || start(mode);
     let command = Command::read()?;
     if command.size() >= C::LIMIT {
-        return report::conclude(Err(NotAvailable("a message may not be so large").into()));
+        return report::conclude(Err(NotAvailable::too_large(command.size(), C::LIMIT).into()));
     }
     if let Command::Spawn { times } = command {
         return report::conclude(spawn(start, times));
@@ -58,8 +58,8 @@ pub fn host<C: Client>(mode: &Mode, start: impl Fn(&Mode) -> Result<(Plugin, C)>
             at_once(pid, calls, |calls| client.flight(window, calls, &payload))
         }
         Command::OneWay { count, .. } => at_once(pid, count, |count| client.one_ways(count, &payload)),
-        Command::Stream { .. } => Err(NotAvailable("there are no streams").into()),
-        Command::Tasks { .. } => Err(NotAvailable("calls block a thread").into()),
+        Command::Stream { .. } => Err(NotAvailable::new("there are no streams").into()),
+        Command::Tasks { .. } => Err(NotAvailable::new("calls block a thread").into()),
         Command::Spawn { .. } => unreachable!("it was measured above"),
     })
 }
