@@ -510,7 +510,7 @@ mod tests {
     fn thread_of(events: &EventLoop, after: Duration) -> mpsc::Receiver<thread::ThreadId> {
         let (tell, told) = mpsc::channel();
         // Nobody may wait for it any more.
-        events.after(after, move || drop(tell.send(thread::current().id())));
+        events.after(after, move || tell.send(thread::current().id()).unwrap());
         told
     }
 

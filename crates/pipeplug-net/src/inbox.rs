@@ -22,8 +22,6 @@ use crate::reading::By;
 const SLOW: Duration = Duration::from_micros(50);
 /// When no handler has returned for so long while others wait, one more thread comes.
 const STALL: Duration = Duration::from_millis(1);
-/// Handlers that began within [`STALL`] and are so few, while others wait, are slow.
-const FEW: u64 = 10;
 /// When the connection's own reader comes with jobs again within this time, it is worth to have the loop tick.
 const OFTEN: Duration = Duration::from_micros(500);
 /// Jobs of less than this part of the bytes that they were read with are copied out of those.
@@ -331,16 +329,19 @@ impl Core {
     pub(crate) fn serve(self: &Arc<Self>, mut leads: bool) -> bool {
         let mut since = Instant::now();
         let mut done = 0;
+        // The first ones tell soon whether handlers are slow.
+        let mut sample = 1;
         let mut corked = false;
         let mut connection = None;
         for turn in 1.. {
             let mut inbox = lock(&self.inbox);
             let leave = !leads && inbox.running > self.options.handlers.get();
             let is_empty = leave || !inbox.has_work();
-            if done > 0 && (is_empty || done == SAMPLE || inbox.usual > SLOW) {
+            if done > 0 && (is_empty || done >= sample || inbox.usual > SLOW) {
                 let now = Instant::now();
                 inbox.took((now - since) / done);
                 (since, done) = (now, 0);
+                sample = (sample * 2).min(SAMPLE);
             }
             let job = if leave { None } else { inbox.pop() };
             let Some(mut job) = job else {
@@ -519,11 +520,6 @@ impl Core {
                 return;
             }
             let overdue = is_lent && inbox.begun == begun;
-            if inbox.begun - begun < FEW && inbox.running > 0 {
-                let each = STALL / u32::try_from(inbox.begun - begun + 1).unwrap_or(u32::MAX);
-                inbox.usual =
-                    inbox.usual.max(if inbox.has_work() || overdue { each } else { Duration::ZERO });
-            }
             // As many again as there are, so that a thousand sleepers are served within some ticks.
             let pool = core.events.pool();
             let exhausted = pool.exhausted().filter(|_| inbox.begun == begun);

@@ -45,6 +45,10 @@ use crate::pool;
 use crate::reading::{By, Reader, Turn, Until};
 use crate::sys::{self, Stream};
 
+/// A caller that is done gives the input buffer's memory back where it has used more of it than this, in bytes: what lies
+/// untouched costs nothing.
+const KEPT: usize = 8 << 10;
+
 /// Who has the right to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -127,10 +131,9 @@ impl Core {
     /// Reads for a caller until its call is done, if it has the lead or can take it: if nobody else reads, and nobody
     /// sleeps until another call ends.
     pub(crate) fn lead_for(self: &Arc<Self>, slot: &Slot, deadline: Option<Instant>) {
-        if !LEADS.take() {
-            if self.waiting.load(Ordering::Relaxed) > 0 || !self.take_lead_to_call() {
-                return;
-            }
+        let may_lead = || self.waiting.load(Ordering::Relaxed) == 0 && self.take_lead_to_call();
+        if !LEADS.take() && !may_lead() {
+            return;
         }
         let Ok(bell) = Bell::of_this_thread() else {
             return self.give_lead_back(); // no descriptor left: the loop reads
@@ -149,11 +152,15 @@ impl Core {
         }
         *lock(&self.bell) = None;
         bell.silence();
+        let goes_on = self.options.reading == Reading::Shared && !lock(&self.calls).is_empty();
+        if !goes_on && reader.receiver.input().len() > KEPT {
+            reader.receiver.release();
+        }
         drop(reader);
         if matches!(turn, Turn::Ended | Turn::Paused) {
             return;
         }
-        if self.options.reading == Reading::Shared && !lock(&self.calls).is_empty() {
+        if goes_on {
             self.lend_between_calls();
         } else {
             self.give_lead_back();

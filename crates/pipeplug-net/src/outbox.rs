@@ -356,7 +356,7 @@ impl Outbox {
     fn pump<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
-        stream: Stream,
+        mut stream: Stream,
         core: &Arc<Core>,
     ) -> Result<(), CloseReason> {
         for round in 0.. {
@@ -382,7 +382,7 @@ impl Outbox {
             let mut pieces = std::mem::take(&mut state.queue);
             let mut spare = state.spare.take();
             drop(state);
-            let written = self.write_pieces(&stream, &mut pieces, &mut spare);
+            let written = self.write_pieces(&mut stream, &mut pieces, &mut spare);
             state = lock(&self.state);
             state.spare = spare;
             let (bytes, blocked) = match written {
@@ -411,7 +411,7 @@ impl Outbox {
     /// Writes pieces from the front, removes what was written; gives the bytes and whether the pipe is full.
     fn write_pieces(
         &self,
-        stream: &Stream,
+        stream: &mut Stream,
         pieces: &mut VecDeque<Piece>,
         spare: &mut Option<Vec<u8>>,
     ) -> io::Result<(usize, bool)> {
@@ -421,6 +421,7 @@ impl Outbox {
             let mut count = 0;
             for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
                 *slice = IoSlice::new(piece.rest());
+                stream.make_room(piece.rest().len());
                 count += 1;
             }
             let Some(mut written) = stream.write(&slices[..count], self.transfer.get())? else {

@@ -19,12 +19,18 @@ use nix::sys::stat::{SFlag, fstat, major};
 
 /// The largest write that a pipe which polls writable takes whole: one page, `PIPE_BUF` of pipe(7).
 const POLLED_WRITE_MAX: usize = 4096;
+/// What a pipe holds unless told otherwise, in bytes (pipe(7)).
+const USUAL_PIPE: usize = 64 << 10;
+/// The most that any user may have it hold: `/proc/sys/fs/pipe-max-size`, unless changed.
+const LARGEST_PIPE: usize = 1 << 20;
 
 /// A descriptor and how to use it without ever blocking on it.
 #[derive(Debug)]
 pub(crate) struct Stream {
     fd: OwnedFd,
     mode: Mode,
+    /// Up to this size, it need not be asked to hold more.
+    holds: usize,
 }
 
 /// Which of a connection's two descriptors.
@@ -64,7 +70,7 @@ impl Stream {
         if !flags.contains(OFlag::O_NONBLOCK) {
             fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         }
-        Ok(Self { fd, mode: Mode::Nonblocking })
+        Ok(Self::new(fd, Mode::Nonblocking))
     }
 
     /// Takes a descriptor that another process may share: none of its flags is changed.
@@ -83,11 +89,31 @@ impl Stream {
         };
         if can_reopen && !cfg!(pipeplug_portable) {
             match reopen(&fd, flags) {
-                Ok(own) => return Ok(Self { fd: own, mode: Mode::Nonblocking }),
+                Ok(own) => return Ok(Self::new(own, Mode::Nonblocking)),
                 Err(error) => tracing::debug!(%error, "not opened anew"), // no /proc, or of another user
             }
         }
-        Ok(Self { fd, mode })
+        Ok(Self::new(fd, mode))
+    }
+
+    fn new(fd: OwnedFd, mode: Mode) -> Self {
+        Self { fd, mode, holds: USUAL_PIPE }
+    }
+
+    /// Has a pipe hold `len` bytes at once, or as many as any user may have: the fewer times the two sides wait for
+    /// each other, the faster large buffers go through.
+    ///
+    /// What is no pipe, or one that may not be asked, stays as it is, and so does one that may not grow: all
+    /// pipes of a user together have an allowance (`pipe-user-pages-soft`).
+    pub(crate) fn make_room(&mut self, len: usize) {
+        if len.min(LARGEST_PIPE) <= self.holds {
+            return;
+        }
+        let size = match self.mode {
+            Mode::Nonblocking => grow_pipe(&self.fd, len.min(LARGEST_PIPE)),
+            Mode::Socket | Mode::Polled | Mode::PolledByByte => None,
+        };
+        self.holds = size.unwrap_or(LARGEST_PIPE); // what was refused once is not asked again
     }
 
     /// Appends at most `max` bytes to `into`, whose spare room must hold them.
@@ -268,6 +294,22 @@ fn reopen(fd: &OwnedFd, flags: OFlag) -> io::Result<OwnedFd> {
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
     Ok(file.into())
+}
+
+/// Gives the size that the pipe has then; `None` where it is none, or may not have that much.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn grow_pipe(fd: &OwnedFd, len: usize) -> Option<usize> {
+    let size = fcntl(fd, FcntlArg::F_GETPIPE_SZ).ok()?;
+    let wanted = libc::c_int::try_from(len.checked_next_power_of_two()?).ok()?;
+    // One that somebody made larger is not to shrink.
+    let size = if size < wanted { fcntl(fd, FcntlArg::F_SETPIPE_SZ(wanted)).ok()? } else { size };
+    usize::try_from(size).ok()
+}
+
+/// Other systems have no such call.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn grow_pipe(_fd: &OwnedFd, _len: usize) -> Option<usize> {
+    None
 }
 
 fn retry(mut operation: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
