@@ -12,8 +12,7 @@ pub(crate) struct Machine {
     pub(crate) cpus: usize,
     pub(crate) memory_mib: u64,
     pub(crate) kernel: String,
-    /// The hypervisor's name, where there is one.
-    pub(crate) virtualised: Option<String>,
+    pub(crate) virtualised: bool,
     /// Per cent of the CPUs' time that the hypervisor gave to others during the run.
     pub(crate) stolen: f64,
 }
@@ -31,8 +30,6 @@ impl Machine {
         let field = |name: &str| cpuinfo.lines().find(|line| line.starts_with(name)).and_then(value_of);
         let is_virtual =
             field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
-        let vendor = read("/sys/class/dmi/id/sys_vendor");
-        let hypervisor = Some(vendor.trim()).filter(|vendor| !vendor.is_empty()).unwrap_or("yes");
         let memory = read("/proc/meminfo");
         let total = memory.lines().next().and_then(value_of).unwrap_or_default();
         let kib: u64 = total.trim_end_matches(" kB").parse().unwrap_or(0);
@@ -41,7 +38,7 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
             memory_mib: kib / 1024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            virtualised: is_virtual.then(|| hypervisor.to_owned()),
+            virtualised: is_virtual,
             stolen: 0.0,
         }
     }
@@ -53,7 +50,9 @@ pub(crate) fn tools() -> Vec<Version> {
     let version = |(name, arg): (&str, &str)| {
         let output = Command::new(name).arg(arg).stderr(Stdio::null()).output().ok()?;
         let text = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
+        // `rustc 1.2.3 (…)`, `go version go1.2.3 …`, `v1.2.3`
         let version = text.trim().trim_start_matches(name).trim_start_matches(" version").trim();
+        let version = version.trim_start_matches(name).trim_start_matches('v');
         Some(Version { name: name.into(), version: version.into() })
     };
     asked.into_iter().filter_map(version).collect()

@@ -36,9 +36,9 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  pipeplug-bench --quick                                      all subjects, a little of each
-  pipeplug-bench run --subjects pipeplug,raw-spin --metrics sequential
-  pipeplug-bench run --out run.json && pipeplug-bench report run.json
+  cargo xtask bench --quick                      a little of each
+  cargo xtask bench --subjects 'pipeplug*,raw-*' --metrics sequential --rounds 3
+  cargo xtask bench report                       docs/performance.md, from the last run
   printf 'sequential 0 1000 64\\ngo\\nquit\\n' | strace -f -c bench-subject host pipeplug";
 
 #[derive(Debug, Subcommand)]
@@ -47,8 +47,8 @@ enum Command {
     Run(RunArgs),
     /// Write the tables and charts of docs/performance.md from a run's JSON
     Report {
-        /// What `run --out` wrote
-        json: PathBuf,
+        /// What `run --out` wrote [default: pipeplug-bench.json in the target directory]
+        json: Option<PathBuf>,
         /// The folder with performance.md
         #[arg(long, default_value = "docs")]
         docs: PathBuf,
@@ -75,9 +75,28 @@ struct RunArgs {
     /// The order of the subjects within the rounds follows from this number [default: the clock]
     #[arg(long)]
     seed: Option<u64>,
-    /// Where the figures go
+    /// Where the figures go [default: pipeplug-bench.json in the target directory]
     #[arg(long)]
     out: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// The command that measures the same: where the figures go is no part of it.
+    fn command(&self) -> String {
+        let mut command = "cargo xtask bench".to_owned();
+        if self.quick {
+            command.push_str(" --quick");
+        }
+        if let Some(rounds) = self.rounds {
+            command.push_str(&format!(" --rounds {rounds}"));
+        }
+        for (name, values) in [("subjects", &self.subjects), ("metrics", &self.metrics)] {
+            if !values.is_empty() {
+                command.push_str(&format!(" --{name} {}", values.join(",")));
+            }
+        }
+        command
+    }
 }
 
 fn main() -> ExitCode {
@@ -94,13 +113,15 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         None => measure(cli.run),
         Some(Command::Run(args)) => measure(args),
-        Some(Command::Report { json, docs }) => report::write(&json, &docs),
+        Some(Command::Report { json, docs }) => report::write(&json.map_or_else(default_json, Ok)?, &docs),
         Some(Command::Burn) => driver::burn(),
     }
 }
 
 fn measure(args: RunArgs) -> Result<()> {
+    let command = args.command();
     let document = rounds::run(&rounds::Request {
+        command,
         size: if args.quick { plan::Size::Quick } else { plan::Size::Full },
         rounds: args.rounds,
         subjects: args.subjects,
@@ -108,12 +129,17 @@ fn measure(args: RunArgs) -> Result<()> {
         seed: args.seed,
     })?;
     print::table(&document);
-    if let Some(path) = args.out {
-        let json = document.to_json()?;
-        std::fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("written: {}", path.display());
-    }
+    let path = args.out.map_or_else(default_json, Ok)?;
+    std::fs::write(&path, document.to_json()?).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written: {}", path.display());
     Ok(())
+}
+
+/// In the target directory, which is two levels above this program.
+fn default_json() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("where is this program?")?;
+    let target = this.ancestors().nth(2).with_context(|| format!("{} is in no folder", this.display()))?;
+    Ok(target.join("pipeplug-bench.json"))
 }
 
 #[cfg(test)]
@@ -132,5 +158,6 @@ mod tests {
         let cli = Cli::try_parse_from(["pipeplug-bench", "--quick", "--subjects", "a,b"]).unwrap();
         assert!(cli.command.is_none() && cli.run.quick);
         assert_eq!(cli.run.subjects, ["a", "b"]);
+        assert_eq!(cli.run.command(), "cargo xtask bench --quick --subjects a,b");
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn short(value: f64) -> String {
         _ => (value, ""),
     };
     let decimals = match value.abs() {
-        size if size >= 99.95 || size == 0.0 => 0,
+        size if size >= 99.95 || (suffix.is_empty() && size.fract() == 0.0) => 0,
         size if size >= 9.995 => 1,
         _ => 2,
     };
@@ -65,6 +65,7 @@ mod tests {
     fn three_digits_are_shown() {
         for (value, shown) in [
             (0.0, "0"),
+            (2.0, "2"),
             (1.234, "1.23"),
             (12.34, "12.3"),
             (123.4, "123"),

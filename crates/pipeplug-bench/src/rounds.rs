@@ -21,6 +21,8 @@ pub(crate) struct Request {
     pub(crate) subjects: Vec<String>,
     pub(crate) metrics: Vec<String>,
     pub(crate) seed: Option<u64>,
+    /// How it was asked for.
+    pub(crate) command: String,
 }
 
 /// After so many failures in a row a subject is not asked for the same thing again.
@@ -65,7 +67,7 @@ pub(crate) fn run(request: &Request) -> Result<Document> {
     let mut rows = run.rows;
     rows.sort_by_key(|row| subjects.iter().position(|subject| subject.name == row.subject));
     Ok(Document {
-        command: std::env::args().skip(1).fold("pipeplug-bench".to_owned(), |line, arg| line + " " + &arg),
+        command: request.command.clone(),
         began: began.as_secs(),
         took: started.elapsed().as_secs(),
         rounds,

@@ -45,13 +45,15 @@ pub(super) struct Child {
     stderr: File,
     /// What was read behind the last line.
     unread: Vec<u8>,
+    /// How long each line may take.
+    patience: Duration,
 }
 
 /// How often a subject is looked at while it measures.
 const SAMPLES: Duration = Duration::from_millis(50);
 
 impl Child {
-    pub(super) fn start(subject: &Subject, work: Work, dir: &Path) -> Result<Self> {
+    pub(super) fn start(subject: &Subject, work: Work, dir: &Path, patience: Duration) -> Result<Self> {
         let stderr = tempfile::tempfile().context("a file for standard error")?;
         let mut command = Command::new(&subject.program);
         command
@@ -67,7 +69,7 @@ impl Child {
         }
         let process =
             command.spawn().with_context(|| format!("cannot start {}", subject.program.display()))?;
-        Ok(Self { process, stderr, unread: Vec::new() })
+        Ok(Self { process, stderr, unread: Vec::new(), patience })
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -80,7 +82,8 @@ impl Child {
     }
 
     /// The next line; until it comes, `sample` is called again and again.
-    pub(super) fn line(&mut self, deadline: Instant, mut sample: impl FnMut()) -> Result<Line> {
+    pub(super) fn line(&mut self, mut sample: impl FnMut()) -> Result<Line> {
+        let deadline = Instant::now() + self.patience;
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=end).collect();

@@ -6,7 +6,7 @@ mod process;
 mod strace;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sched::CpuSet;
@@ -59,7 +59,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 /// Measures the case of the subject, with that many calls. `dir` is for what the subject leaves behind.
 pub(crate) fn measure(subject: &Subject, case: &Case, count: u64, dir: &Path) -> Outcome {
-    let outcome = try_measure(subject, case, count, dir);
+    let outcome = try_measure(subject, case, count, dir, PATIENCE);
     // Whoever lost its parent is ours now.
     let left = process::kill_children();
     match outcome {
@@ -71,7 +71,13 @@ pub(crate) fn measure(subject: &Subject, case: &Case, count: u64, dir: &Path) ->
     }
 }
 
-fn try_measure(subject: &Subject, case: &Case, count: u64, dir: &Path) -> Result<Outcome> {
+fn try_measure(
+    subject: &Subject,
+    case: &Case,
+    count: u64,
+    dir: &Path,
+    patience: Duration,
+) -> Result<Outcome> {
     let cpus = Cpus::allowed()?;
     let needs_two = matches!(case.situation, Situation::Split | Situation::Busy);
     let second = match cpus.second() {
@@ -87,7 +93,7 @@ fn try_measure(subject: &Subject, case: &Case, count: u64, dir: &Path) -> Result
         Situation::Busy => Some(Burner::start(second)?),
         Situation::Free | Situation::Split | Situation::Same => None,
     };
-    let start = || Child::start(subject, case.work, dir);
+    let start = || Child::start(subject, case.work, dir, patience);
     let mut child = match case.situation {
         // Not the first, which takes most interrupts.
         Situation::Same => cpus.bound_to(&[second], start)?,
@@ -137,9 +143,8 @@ fn obeyed(
     count: u64,
     [first, second]: [usize; 2],
 ) -> Result<Outcome> {
-    let deadline = Instant::now() + PATIENCE;
     child.say(&case.work.line(count))?;
-    let plugin = match child.line(deadline, || {})? {
+    let plugin = match child.line(|| {})? {
         Line::Begin(plugin) => plugin,
         Line::NotHere(why) => return Ok(Outcome::Absent(why)),
         Line::End(_) => bail!("END came ahead of BEGIN"),
@@ -197,7 +202,7 @@ fn timed(child: &mut Child, pair: &Pair, subject: &Subject, case: &Case) -> Resu
 
 fn go(child: &mut Child, sample: impl FnMut()) -> Result<End> {
     child.say("go")?;
-    match child.line(Instant::now() + PATIENCE, sample)? {
+    match child.line(sample)? {
         Line::End(end) => Ok(end),
         Line::Begin(_) | Line::NotHere(_) => bail!("something else came than END"),
     }
@@ -265,4 +270,57 @@ fn only(cpu: usize) -> Result<CpuSet> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
     Ok(set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Of, Often};
+
+    /// What comes of a subject that is a shell script.
+    fn outcome(script: &str) -> Result<Outcome> {
+        let subject = Subject {
+            name: "script".into(),
+            kind: Kind::Peer,
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+        };
+        let work = Work::Sequential { size: 64 };
+        let case = Case { work, situation: Situation::Free, of: Of::All, often: Often::EachRound };
+        let dir = tempfile::tempdir()?;
+        try_measure(&subject, &case, 10, dir.path(), Duration::from_millis(500))
+    }
+
+    #[test]
+    fn figures_come_from_the_subject_and_from_its_processes() {
+        let end = r#"{"seconds": 0.5, "count": 10, "p50": 2.5}"#;
+        let script = format!("read order; echo BEGIN $$; read go; echo 'END {end}'; read quit");
+        let Outcome::Measured(measured) = outcome(&script).unwrap() else { panic!("nothing measured") };
+        assert_eq!(measured.pace, Some(20.0));
+        let names: Vec<&str> = measured.figures.iter().map(|figure| figure.name.as_str()).collect();
+        assert_eq!(names, ["p50", "cpu", "host_memory", "plugin_memory"]);
+        assert!(measured.figures.iter().all(|figure| figure.value > 0.0), "{measured:?}");
+    }
+
+    #[test]
+    fn what_a_subject_has_not_is_absent() {
+        let found = outcome("read order; echo NA no such thing").unwrap();
+        assert_eq!(found, Outcome::Absent("no such thing".into()));
+    }
+
+    #[test]
+    fn a_subject_that_fails_says_why() {
+        let error = outcome("read order; echo 'the pipe broke' >&2; exit 1").unwrap_err();
+        assert!(format!("{error:#}").contains("the pipe broke"), "{error:#}");
+        let error = outcome("read order; echo BEGIN 0; read go; echo END {}").unwrap_err();
+        assert!(format!("{error:#}").contains("END {}"), "{error:#}");
+    }
+
+    #[test]
+    fn a_subject_that_hangs_is_killed() {
+        let begun = std::time::Instant::now();
+        let error = outcome("read order; echo BEGIN 0; exec sleep 60").unwrap_err();
+        assert!(format!("{error:#}").contains("took too long"), "{error:#}");
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
 }

@@ -22,7 +22,10 @@ pub(super) fn fill(text: &str, content: impl Fn(&str) -> Option<String>) -> Resu
             }
             let content =
                 content(name).with_context(|| format!("line {number}: no block is called {name}"))?;
-            write!(filled, "{line}\n{}\n", content.trim_end())?;
+            writeln!(filled, "{line}")?;
+            if !content.trim_end().is_empty() {
+                writeln!(filled, "{}", content.trim_end())?;
+            }
             block = Some(name);
             continue;
         } else if block.is_some() {

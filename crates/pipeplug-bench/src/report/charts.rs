@@ -5,8 +5,17 @@ use super::svg::{Canvas, Tone};
 use crate::figures::{Document, Row};
 use crate::plan::DEFAULT;
 
-/// The pictures that the run has figures for, by the names of their files.
-pub(super) fn all(document: &Document) -> Vec<(&'static str, String)> {
+/// A picture.
+#[derive(Debug)]
+pub(super) struct Chart {
+    /// Its file's, without the extension.
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    pub(super) svg: String,
+}
+
+/// The pictures that the run has figures for.
+pub(super) fn all(document: &Document) -> Vec<Chart> {
     let dots = |title, metric, situation, parameter| dots(document, title, metric, situation, parameter);
     let curves = |title, across, metric, situation| curves(document, title, across, metric, situation);
     let mut pictures = vec![
@@ -78,7 +87,7 @@ pub(super) fn all(document: &Document) -> Vec<(&'static str, String)> {
         panels.retain(Option::is_some);
         !panels.is_empty()
     });
-    let draw = |(name, title, panels): (_, &str, Vec<Option<Panel>>)| (name, page(title, panels));
+    let draw = |(name, title, panels)| Chart { name, title, svg: page(title, panels) };
     pictures.into_iter().map(draw).collect()
 }
 
@@ -123,6 +132,10 @@ fn dots(
     };
     let mut rows: Vec<_> = subjects.iter().filter_map(row).collect();
     rows.sort_by(|(_, _, a), (_, _, b)| a.median.total_cmp(&b.median));
+    // The best stands on top.
+    if metric.ends_with(".rate") {
+        rows.reverse();
+    }
     (!rows.is_empty()).then_some(Panel::Dots(Dots { title, rows }))
 }
 
@@ -196,7 +209,7 @@ mod tests {
         ]);
         let pictures = all(&document);
         assert_eq!(pictures.len(), 1);
-        let (name, svg) = &pictures[0];
+        let Chart { name, svg, .. } = &pictures[0];
         assert_eq!(*name, "latency");
         assert!(svg.contains(">tarpc</text>") && !svg.contains(">tonic</text>"), "{svg}");
     }
@@ -207,7 +220,7 @@ mod tests {
             vec![("pipeplug", "idle.p50", "split", 0, &[2.0]), ("pipeplug", "idle.p50", "split", 1, &[2.0])];
         assert!(all(&sample(&rows)).is_empty());
         let more = [rows, vec![("pipeplug", "idle.p50", "split", 10, &[2.0])]].concat();
-        assert_eq!(all(&sample(&more))[0].0, "crowds");
+        assert_eq!(all(&sample(&more))[0].name, "crowds");
     }
 
     #[test]

@@ -257,7 +257,7 @@ mod tests {
                 ("pipeplug", "bulk.carrier", "free", 1 << 20, &[carrier]),
             ]))
         };
-        assert!(with(65_536.0).contains("echo of 1 MiB: rate, to raw-block | 2.00 | ≥ 0.9 | met |"));
+        assert!(with(65_536.0).contains("echo of 1 MiB: rate, to raw-block | 2 | ≥ 0.9 | met |"));
         assert!(with(0.0).contains("echo of 1 MiB: rate, to raw-socket | 0.40 | ≥ 0.9 | **not met** |"));
     }
 }

@@ -15,6 +15,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::figures::Document;
+use charts::Chart;
 
 /// Writes the figures of the run at `json` into `docs/performance.md` and the charts beside it, in `docs/performance`.
 ///
@@ -24,16 +25,16 @@ pub(crate) fn write(json: &Path, docs: &Path) -> Result<()> {
     let read =
         |path: &Path| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
     let document = Document::from_json(&read(json)?).with_context(|| json.display().to_string())?;
+    let charts = charts::all(&document);
     let page = docs.join("performance.md");
-    let text = blocks::fill(&read(&page)?, |name| block(&document, name))
+    let text = blocks::fill(&read(&page)?, |name| block(&document, &charts, name))
         .with_context(|| page.display().to_string())?;
-    put(&page, &text)?;
     let dir = docs.join("performance");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    for (name, svg) in charts::all(&document) {
-        put(&dir.join(format!("{name}.svg")), &svg)?;
+    for chart in &charts {
+        put(&dir.join(format!("{}.svg", chart.name)), &chart.svg)?;
     }
-    Ok(())
+    put(&page, &text)
 }
 
 fn put(path: &Path, text: &str) -> Result<()> {
@@ -43,7 +44,14 @@ fn put(path: &Path, text: &str) -> Result<()> {
 }
 
 /// What stands in the block of that name.
-fn block(document: &Document, name: &str) -> Option<String> {
+fn block(document: &Document, charts: &[Chart], name: &str) -> Option<String> {
+    if let Some(name) = name.strip_prefix("chart ") {
+        // A short run has not the figures of all of them.
+        let chart = charts.iter().find(|chart| chart.name == name);
+        return Some(
+            chart.map(|chart| format!("![{}](performance/{name}.svg)", chart.title)).unwrap_or_default(),
+        );
+    }
     Some(match name {
         "run" => tables::run(document),
         "peers" => tables::peers(document),

@@ -190,12 +190,12 @@ pub(super) fn syscalls(document: &Document) -> String {
 /// What was run, on what.
 pub(super) fn run(document: &Document) -> String {
     let machine = &document.machine;
-    let virtualised = machine.virtualised.as_deref().map_or_else(
-        || "not virtualised".to_owned(),
-        |by| format!("virtualised ({by}), {:.1} % of the CPUs' time stolen during the run", machine.stolen),
-    );
+    let virtualised = match machine.virtualised {
+        false => "not virtualised".to_owned(),
+        true => format!("virtualised, {:.1} % of the CPUs' time stolen during the run", machine.stolen),
+    };
     let mut text = format!(
-        "`{}` on {}, in {} minutes: medians of {} rounds, seed {}. {} × {}, {} MiB of memory, Linux {}, {virtualised}.\n\n",
+        "`{}` on {}, {} minutes, {} rounds, seed {}. {} × {}, {} MiB of memory, Linux {}, {virtualised}.\n\n",
         document.command,
         date(document.began),
         document.took.div_ceil(60),
@@ -210,6 +210,19 @@ pub(super) fn run(document: &Document) -> String {
         document.versions.iter().map(|version| format!("{} {}", version.name, version.version)).collect();
     text.push_str(&versions.join(", "));
     text.push_str(".\n");
+    let failed: Vec<&Row> = document.rows.iter().filter(|row| row.error.is_some()).collect();
+    if !failed.is_empty() {
+        text.push_str("\nWhat failed, in all rounds or in some:\n\n");
+    }
+    for row in failed {
+        let (rounds, error) = (row.values.len(), row.error.as_deref().unwrap_or_default());
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "- {}, {} {} ({}): measured in {rounds} of {} rounds; {error}",
+            row.subject, row.metric, row.parameter, row.situation, document.rounds
+        );
+    }
     text
 }
 
@@ -359,6 +372,6 @@ mod tests {
             ("pipeplug", "syscalls.host.read", "split", 64, &[1.0]),
             ("pipeplug", "syscalls.host.write", "split", 64, &[2.0]),
         ]);
-        assert!(syscalls(&document).contains("| **pipeplug** | 2.00 write, 1.00 read |  |"));
+        assert!(syscalls(&document).contains("| **pipeplug** | 2 write, 1 read |  |"));
     }
 }

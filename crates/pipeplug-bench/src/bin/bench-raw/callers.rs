@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use bench_subject::{Driver, Figures, on_threads};
+use bench_contract::{Driver, Figures, on_threads};
 
 use crate::echo::Echo;
 use crate::frame::{Kind, Message};

@@ -15,7 +15,7 @@ mod stream;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bench_subject::{Driver, Figures, Latency, Order, one_at_a_time};
+use bench_contract::{Driver, Figures, Latency, Order, one_at_a_time};
 
 use crate::frame::{Kind, Message};
 use crate::link::{Carrier, Plugin};

@@ -7,7 +7,7 @@ use std::thread::Thread;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow, ensure};
-use bench_subject::{Driver, Figures};
+use bench_contract::{Driver, Figures};
 
 use crate::echo::READ;
 use crate::frame::{HEADER, Header, Kind, Message};

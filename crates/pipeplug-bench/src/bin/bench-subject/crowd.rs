@@ -1,7 +1,7 @@
 //! A call beside much that only lies there: idle plugins on the same loop, and calls that nobody answers.
 
 use anyhow::{Context as _, Result, ensure};
-use bench_subject::{Driver, allow_descriptors};
+use bench_contract::{Driver, allow_descriptors};
 use pipeplug_host::{PendingCall, Plugin};
 
 use crate::{Mode, builder, pid, sequential};

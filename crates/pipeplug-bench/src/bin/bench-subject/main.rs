@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bench_subject::{Driver, Figures, Latency, Order, on_threads, one_at_a_time};
+use bench_contract::{Driver, Figures, Latency, Order, on_threads, one_at_a_time};
 use pipeplug_host::{Builder, Plugin};
 
 fn main() -> ExitCode {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use bench_subject::{Driver, Figures, Latency};
+use bench_contract::{Driver, Figures, Latency};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use pipeplug_host::{PendingCall, Plugin};
 

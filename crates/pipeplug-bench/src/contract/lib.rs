@@ -3,11 +3,11 @@
 
 #![forbid(unsafe_code)]
 
-mod contract;
 mod descriptors;
 mod histogram;
 mod latency;
+mod order;
 
-pub use contract::{Driver, Figures, Order};
 pub use descriptors::allow_descriptors;
 pub use latency::{Latency, on_threads, one_at_a_time};
+pub use order::{Driver, Figures, Order};

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::contract::{Driver, Figures};
 use crate::histogram::Histogram;
+use crate::order::{Driver, Figures};
 
 /// How many calls took how long.
 #[derive(Debug)]

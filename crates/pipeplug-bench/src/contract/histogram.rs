@@ -47,7 +47,8 @@ impl Histogram {
         for (bucket, count) in self.counts.iter().enumerate() {
             seen += u64::from(*count);
             if seen >= rank {
-                return self.middle(bucket);
+                // The middle of the last one may lie beyond what came.
+                return self.middle(bucket).min(self.max as f64);
             }
         }
         0.0
