@@ -369,7 +369,13 @@ impl Core {
                 let turn = self.read(reader, Until::Short, by);
                 let took = start.elapsed();
                 if turn != Turn::Nothing {
-                    reader.spin(by).hit(took);
+                    // What took longer came while another thread had this CPU: maybe the other side, which looking keeps
+                    // from running.
+                    if took <= budget {
+                        reader.spin(by).hit(took)
+                    } else {
+                        reader.spin(by).miss()
+                    }
                     return turn;
                 }
                 if took >= budget || bell.is_rung() {

@@ -3,7 +3,7 @@
 //! To be woken costs some tens of microseconds where the two sides run on different CPUs, and about as much CPU time.
 //! Looking for the bytes in a loop instead pays if they come within that time, and only if they can: with both sides
 //! on one CPU the loop keeps the other side from running. So each time that looking brought nothing, it is left out
-//! for twice as many times as before. (The CPUs that a process may use tell nothing of this: two processes of one CPU
+//! for twice as many times as before, from the second time in a row on. (The CPUs that a process may use tell nothing of this: two processes of one CPU
 //! each may well have two.)
 
 use std::time::Duration;
@@ -54,7 +54,8 @@ impl Spin {
     /// It did not come in time.
     pub(crate) fn miss(&mut self) {
         self.misses += 1;
-        self.skip = 1 << self.misses.min(MAX_SKIPPED);
+        // The first one may be an accident.
+        self.skip = if self.misses == 1 { 0 } else { 1 << self.misses.min(MAX_SKIPPED) };
     }
 }
 
