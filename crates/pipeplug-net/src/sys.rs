@@ -4,8 +4,10 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, IoSlice, IsTerminal};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -23,6 +25,8 @@ const POLLED_WRITE_MAX: usize = 4096;
 const USUAL_PIPE: usize = 64 << 10;
 /// The most that any user may have it hold: `/proc/sys/fs/pipe-max-size`, unless changed.
 const LARGEST_PIPE: usize = 1 << 20;
+/// So much of a large buffer gets its memory at once, and is read at once, in bytes.
+const STRIDE: usize = 256 << 10;
 
 /// A descriptor and how to use it without ever blocking on it.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(crate) struct Stream {
     mode: Mode,
     /// Up to this size, it need not be asked to hold more.
     holds: usize,
+    /// Where the memory of a large buffer that is being read ends, as far as it is there: an address.
+    backed: AtomicUsize,
 }
 
 /// Which of a connection's two descriptors.
@@ -97,7 +103,7 @@ impl Stream {
     }
 
     fn new(fd: OwnedFd, mode: Mode) -> Self {
-        Self { fd, mode, holds: USUAL_PIPE }
+        Self { fd, mode, holds: USUAL_PIPE, backed: AtomicUsize::new(0) }
     }
 
     /// Has a pipe hold `len` bytes at once, or as many as any user may have: the fewer times the two sides wait for
@@ -124,6 +130,7 @@ impl Stream {
         if polled && !poll_now(self.fd.as_fd(), PollFlags::POLLIN)? {
             return Ok(Read::WouldBlock);
         }
+        let max = if max > STRIDE { self.back(into, STRIDE) } else { max };
         let room = into.spare_capacity_mut().as_mut_ptr().cast::<libc::c_void>();
         let fd = self.fd.as_raw_fd();
         let count = retry(|| match self.mode {
@@ -144,6 +151,22 @@ impl Stream {
             Err(e) if e.raw_os_error() == Some(libc::EIO) => Ok(Read::End),
             Err(e) => Err(e),
         }
+    }
+
+    /// Has the system give the next `len` bytes behind `buffer`, which must be within its spare room, their memory now;
+    /// gives `len` back.
+    ///
+    /// Otherwise they get it page by page while they are read, and as long the pipe is locked against the writer.
+    fn back(&self, buffer: &mut Vec<u8>, len: usize) -> usize {
+        let spare = &mut buffer.spare_capacity_mut()[..len];
+        let range = spare.as_ptr_range();
+        let (start, end) = (range.start.addr(), range.end.addr());
+        let backed = self.backed.load(Ordering::Relaxed);
+        // An address of an earlier buffer does no harm: this only saves time.
+        let done = if (start..end).contains(&backed) { backed - start } else { 0 };
+        populate(&mut spare[done..]);
+        self.backed.store(end, Ordering::Relaxed);
+        len
     }
 
     /// Writes what the descriptor takes now, at most `max` bytes; `None` where it takes nothing.
@@ -295,6 +318,21 @@ fn reopen(fd: &OwnedFd, flags: OFlag) -> io::Result<OwnedFd> {
         .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
     Ok(file.into())
 }
+
+/// Has the system give memory to the whole pages among these bytes, which otherwise happens with the first write to each.
+#[cfg(target_os = "linux")]
+fn populate(bytes: &mut [MaybeUninit<u8>]) {
+    const PAGE: usize = 4096;
+    let skip = bytes.as_ptr().align_offset(PAGE);
+    let Some(pages) = bytes.get_mut(skip..) else { return };
+    // Where pages are larger, or the kernel is older than 5.14, it refuses (madvise(2)), and nothing is lost.
+    // SAFETY: the pages are borrowed for writing, and their contents stay as they are.
+    unsafe { libc::madvise(pages.as_mut_ptr().cast(), pages.len() & !(PAGE - 1), libc::MADV_POPULATE_WRITE) };
+}
+
+/// Other systems have no such call.
+#[cfg(not(target_os = "linux"))]
+fn populate(_bytes: &mut [MaybeUninit<u8>]) {}
 
 /// Gives the size that the pipe has then; `None` where it is none, or may not have that much.
 #[cfg(any(target_os = "linux", target_os = "android"))]
