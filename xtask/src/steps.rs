@@ -11,7 +11,8 @@ use crate::tools;
 const PORTABLE: [&str; 3] = ["pipeplug-net", "pipeplug-host", "pipeplug-guest"];
 
 /// The packages with a `Cargo.toml` of their own that the workspace excludes.
-pub(crate) const EXCLUDED: [&str; 2] = ["crates/pipeplug-wire/fuzz", "crates/pipeplug-wire/no-std-proof"];
+pub(crate) const EXCLUDED: [&str; 3] =
+    ["crates/pipeplug-bench/peers/rust", "crates/pipeplug-wire/fuzz", "crates/pipeplug-wire/no-std-proof"];
 
 pub(crate) fn fmt(project: &Project) -> anyhow::Result<()> {
     run(cargo_in(project).args(["fmt", "--all", "--", "--check"]))?;
