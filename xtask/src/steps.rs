@@ -18,7 +18,7 @@ pub(crate) fn fmt(project: &Project) -> anyhow::Result<()> {
     run(cargo_in(project).args(["fmt", "--all", "--", "--check"]))?;
     for dir in EXCLUDED {
         let manifest = format!("{dir}/Cargo.toml");
-        run(cargo_in(project).args(["fmt", "--manifest-path", &manifest, "--", "--check"]))?;
+        run(cargo_in(project).args(["fmt", "--all", "--manifest-path", &manifest, "--", "--check"]))?;
     }
     Ok(())
 }
