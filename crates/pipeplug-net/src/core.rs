@@ -235,10 +235,11 @@ impl Core {
     }
 
     /// Has the loop's thread write what waits, soon.
-    pub(crate) fn flush_on_loop(&self) {
+    pub(crate) fn flush_on_loop(self: &Arc<Self>) {
         if let Some((registration, _)) = &*lock(&self.registered) {
-            registration.mark_ready(Ready::Writable);
+            return registration.mark_ready(Ready::Writable);
         }
+        self.flush();
     }
 
     /// Writes what was left for later.

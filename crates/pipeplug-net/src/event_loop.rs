@@ -313,8 +313,11 @@ impl Shared {
     }
 
     fn take_poll(&self) -> Option<Poll> {
-        let poll = lock(&self.poll).take();
-        self.is_unattended.store(false, Ordering::SeqCst);
+        let mut place = lock(&self.poll);
+        let poll = place.take();
+        if poll.is_some() {
+            self.is_unattended.store(false, Ordering::SeqCst);
+        }
         poll
     }
 

@@ -9,6 +9,7 @@ use crate::connection::Connection;
 use crate::core::Core;
 use crate::error::CloseReason;
 use crate::job::Job;
+use crate::lock::guarded;
 use crate::outbox::Push;
 
 /// Whatever went wrong in a handler; its message, with those of its sources, goes back to the caller.
@@ -183,16 +184,19 @@ impl Incoming {
 
     /// Runs the handler and sends what it answers; gives the connection back.
     pub(crate) fn run(mut self, handler: &dyn Handler, push: Push) -> Connection {
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler.incoming(&mut self)));
+        // The error's own code runs in here too.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            handler.incoming(&mut self).map_err(|error| chain(&*error))
+        }));
         let peer = self.connection.name();
         let command = self.job.command.as_str();
         let result = match result {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => Err(chain(&*error)),
+            Ok(result) => result,
             Err(panic) => {
                 let shown = command.escape_debug();
                 let message = format!("the handler of \"{shown}\" panicked: {}", panic_message(&*panic));
                 tracing::error!(%peer, "{message}");
+                guarded("what a handler panicked with", || drop(panic));
                 Err(message)
             }
         };

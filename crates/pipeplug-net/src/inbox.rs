@@ -24,8 +24,6 @@ const SLOW: Duration = Duration::from_micros(50);
 const STALL: Duration = Duration::from_millis(1);
 /// When the connection's own reader comes with jobs again within this time, it is worth to have the loop tick.
 const OFTEN: Duration = Duration::from_micros(500);
-/// Jobs of less than this part of the bytes that they were read with are copied out of those.
-const SPARSE: usize = 4;
 /// So many handlers are timed together: looking at the clock takes longer than many a handler.
 const SAMPLE: u32 = 32;
 /// Jobs that one thread does before it lets other connections have their turn.
@@ -43,8 +41,9 @@ pub(crate) struct Inbox {
     hold: Hold,
     /// A moving average of what a handler takes.
     usual: Duration,
-    /// Jobs begun so far, and leads lent between calls, by which a stall is seen.
+    /// Jobs begun so far, and times that the lead was lent, by which a stall is seen.
     begun: u64,
+    lent: u64,
     /// Whether the loop looks each millisecond whether handlers return.
     watched: bool,
     /// When the connection's own reader last came with jobs.
@@ -67,6 +66,7 @@ impl Inbox {
             hold: options.hold.clone(),
             usual: Duration::ZERO,
             begun: 0,
+            lent: 0,
             watched: false,
             came: None,
             receive: ReceiveWindow::new(options.window),
@@ -103,6 +103,15 @@ impl Inbox {
         Some(job)
     }
 
+    fn seen(&self) -> Seen {
+        Seen { begun: self.begun, lent: self.lent }
+    }
+
+    /// Has the loop look for handlers that do not return, if it does not yet; gives what there is to see now.
+    fn watch(&mut self) -> Option<Seen> {
+        (!std::mem::replace(&mut self.watched, true)).then(|| self.seen())
+    }
+
     fn has_work(&self) -> bool {
         !self.jobs.is_empty() && !self.is_held()
     }
@@ -126,6 +135,13 @@ impl Inbox {
         self.crediting = total.is_some();
         total
     }
+}
+
+/// What the loop saw at its last look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    begun: u64,
+    lent: u64,
 }
 
 /// Whether to go on reading.
@@ -168,16 +184,14 @@ impl Core {
         let full = inbox.is_full();
         // The connection's own reader looks at the jobs by itself; what is slow has other threads beside it.
         let another = (by == By::Other || inbox.usual > SLOW) && self.take_seat(&mut inbox);
-        let watch = !another && inbox.running > 0 && !inbox.watched && !inbox.is_held();
-        if watch {
-            inbox.watched = true;
-        }
-        let begun = inbox.begun;
+        let waits = !another && inbox.running > 0 && !inbox.is_held();
+        let watch = if waits { inbox.watch() } else { None };
         drop(inbox);
         if another {
             self.seat();
-        } else if watch {
-            self.watch_for_stall(begun);
+        }
+        if let Some(seen) = watch {
+            self.watch_for_stall(seen);
         }
         if full { Admitted::Full } else { Admitted::Yes }
     }
@@ -186,11 +200,11 @@ impl Core {
     pub(crate) fn admit_noted(self: &Arc<Self>, noted: &mut Vec<Noted>, input: &Arc<Vec<u8>>) -> Admitted {
         let total = noted.iter().map(Noted::weight).fold(0, u64::saturating_add);
         let total = usize::try_from(total).unwrap_or(usize::MAX);
-        // Few bytes would keep many, and what may have to be refused goes the long way.
-        let is_sparse = total.saturating_mul(SPARSE) < input.len();
         let mut jobs = noted.drain(..).map(|noted| noted.into_job(input));
         let mut inbox = lock(&self.inbox);
-        if is_sparse || inbox.is_held() || inbox.weight.saturating_add(total) > self.options.overrun {
+        // Where others have to come to it first, it must not keep the whole input, of which it is a small part, maybe;
+        // and what may have to be refused goes the long way.
+        if inbox.running > 0 || inbox.is_held() || inbox.weight.saturating_add(total) > self.options.overrun {
             drop(inbox);
             let mut admitted = Admitted::Yes;
             for job in jobs {
@@ -317,10 +331,17 @@ impl Core {
     }
 
     /// Others run what waits.
-    pub(crate) fn seat_another(self: &Arc<Self>) {
-        let another = self.take_seat(&mut lock(&self.inbox));
+    pub(crate) fn leave_to_others(self: &Arc<Self>) {
+        let mut inbox = lock(&self.inbox);
+        inbox.jobs.iter_mut().for_each(Job::own);
+        let another = self.take_seat(&mut inbox);
+        let watch = if inbox.has_work() { inbox.watch() } else { None };
+        drop(inbox);
         if another {
             self.seat();
+        }
+        if let Some(seen) = watch {
+            self.watch_for_stall(seen);
         }
     }
 
@@ -359,28 +380,33 @@ impl Core {
             let lends = leads && inbox.watched && inbox.usual <= SLOW;
             let more = inbox.has_work();
             let often = leads && turn == 1 && inbox.comes_often(since);
-            let watch = !inbox.watched && (more || often);
-            inbox.watched |= watch;
-            let begun = inbox.begun;
+            let watch = if more || often { inbox.watch() } else { None };
+            if lends {
+                // Under the lock, under which the loop looks whether it is lent.
+                inbox.lent += 1;
+                self.lend_lead();
+            }
             drop(inbox);
             if another {
                 self.seat();
             }
-            if watch {
-                self.watch_for_stall(begun);
+            if let Some(seen) = watch {
+                self.watch_for_stall(seen);
             }
             self.credit(report);
             if room {
                 self.resume_reading();
             }
             if lends {
-                self.lend_lead();
                 // The last one of a batch takes the others' answers along.
                 let push = if more { Push::Later } else { Push::Now };
                 corked |= more;
                 self.run_incoming(&mut connection, job, push);
                 leads = self.end_lending();
             } else {
+                if std::mem::take(&mut corked) {
+                    self.flush();
+                }
                 if leads {
                     self.give_lead_back();
                 }
@@ -500,34 +526,34 @@ impl Core {
     /// Has the loop look whether the lead that was lent is taken up again.
     pub(crate) fn watch_lent(self: &Arc<Self>) {
         let mut inbox = lock(&self.inbox);
-        inbox.begun += 1;
-        let watch = !std::mem::replace(&mut inbox.watched, true);
-        let begun = inbox.begun;
+        inbox.lent += 1;
+        let watch = inbox.watch();
         drop(inbox);
-        if watch {
-            self.watch_for_stall(begun);
+        if let Some(seen) = watch {
+            self.watch_for_stall(seen);
         }
     }
 
-    fn watch_for_stall(self: &Arc<Self>, begun: u64) {
+    fn watch_for_stall(self: &Arc<Self>, last: Seen) {
         let core = Arc::clone(self);
         self.events.after(STALL, move || {
             let mut inbox = lock(&core.inbox);
             let limit = core.options.handlers.get();
             let is_lent = core.is_lent();
-            if !inbox.has_work() && !is_lent && inbox.begun == begun {
+            let seen = inbox.seen();
+            if !inbox.has_work() && !is_lent && seen == last {
                 inbox.watched = false;
                 return;
             }
-            let overdue = is_lent && inbox.begun == begun;
+            let overdue = is_lent && seen.lent == last.lent;
+            let stands = seen.begun == last.begun;
             // As many again as there are, so that a thousand sleepers are served within some ticks.
             let pool = core.events.pool();
-            let exhausted = pool.exhausted().filter(|_| inbox.begun == begun);
-            let stalled = inbox.begun == begun && exhausted.is_none() && !pool.is_saturated();
+            let exhausted = pool.exhausted().filter(|_| stands);
+            let stalled = stands && exhausted.is_none() && !pool.is_saturated();
             let more = if stalled { inbox.running.max(1).min(limit - limit.min(inbox.running)) } else { 0 };
             let more = more.min(inbox.jobs.len());
             inbox.running += more;
-            let begun = inbox.begun;
             drop(inbox);
             if overdue {
                 core.take_over();
@@ -539,7 +565,7 @@ impl Core {
                 // They came while a place in the line was taken that no thread comes to.
                 core.refuse_waiting(exhausted);
             }
-            core.watch_for_stall(begun);
+            core.watch_for_stall(seen);
         });
     }
 }

@@ -125,6 +125,8 @@ impl Core {
     pub(crate) fn end_leading_ahead(self: &Arc<Self>) {
         if LEADS.take() {
             self.give_lead_back();
+            // What was left to be written by whoever leads next.
+            self.flush();
         }
     }
 
@@ -135,6 +137,8 @@ impl Core {
         if !LEADS.take() && !may_lead() {
             return;
         }
+        // Behind taking the lead: until then others left it to this thread to write.
+        self.flush();
         let Ok(bell) = Bell::of_this_thread() else {
             return self.give_lead_back(); // no descriptor left: the loop reads
         };

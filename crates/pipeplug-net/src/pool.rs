@@ -210,7 +210,7 @@ impl State {
 /// Runs the handlers of what a connection's own reader has read, on its thread; says whether it has the lead still.
 pub(crate) fn serve_with(pool: &Arc<Pool>, core: &Arc<Core>, leads: bool) -> bool {
     if !pool.step_in() {
-        core.seat_another();
+        core.leave_to_others();
         return leads;
     }
     let mut leads = leads;
