@@ -1,5 +1,4 @@
 //! Bursts that are written together, handlers that run on the reader's thread, and what must not wait for either.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
