@@ -7,9 +7,8 @@
 //!   too, one after the other. So that nobody waits for a handler, the loop watches meanwhile: either epoll does
 //!   (`Armed`), or, where one call follows the other and two epoll_ctl(2) each are worth saving, a tick of the loop
 //!   takes over from a handler that has not returned (`Lent`).
-//! - Otherwise, and wherever nobody else has it, the lead is with the loop, which waits in epoll.
-//!
 //! - A caller that has more calls open is likely to wait for the next one soon: it leaves the lead `Lent` in the same way.
+//! - Otherwise, and wherever nobody else has it, the lead is with the loop, which waits in epoll.
 //!
 //! Who reads runs no user code and waits for nobody: calls are completed, requests and one-ways are put into the inbox.
 //!
@@ -113,8 +112,8 @@ impl Core {
         }
     }
 
-    /// Takes the lead for a caller that is about to send its request, if nobody else reads and nobody sleeps until another call ends: were
-    /// it taken after that, the reply might wake the loop in between.
+    /// Takes the lead for a caller that is about to send its request, if nobody else reads and nobody sleeps until
+    /// another call ends: were it taken after that, the reply might wake the loop in between.
     pub(crate) fn lead_ahead(self: &Arc<Self>) {
         if self.waiting.load(Ordering::Relaxed) == 0 && self.take_lead_to_call() {
             LEADS.set(true);
