@@ -73,7 +73,7 @@ fn a_call_that_cannot_be_sent_strands_nothing() {
 #[test]
 fn an_answer_does_not_wait_for_a_slow_handler_behind_it() {
     let _watchdog = watchdog();
-    for busy in [0, 300, 1500, 6000].map(Duration::from_micros) {
+    for busy in [0, 600, 1500, 6000].map(Duration::from_micros) {
         let gate = Gate::default();
         let mut options = Options::default();
         options.reading = Reading::Dedicated;
@@ -93,14 +93,13 @@ fn an_answer_does_not_wait_for_a_slow_handler_behind_it() {
             raw.output.write_all(&bytes(9, Direction::Request, "fast", &[])).unwrap();
             raw.input.next().unwrap();
         }
-        let batch: Vec<u8> = [(1, "fast"), (2, "busy"), (3, "hold")]
+        let batch: Vec<u8> = [(1, "busy"), (3, "hold")]
             .iter()
             .flat_map(|(id, command)| bytes(*id, Direction::Request, command, &[]))
             .collect();
         raw.output.write_all(&batch).unwrap();
-        for expected in [1, 2] {
-            assert_eq!(raw.input.next().unwrap().thread_id.as_u64(), expected);
-        }
+        // From some hundred microseconds on, the first tells that handlers are slow, so that the loop watches the second.
+        assert_eq!(raw.input.next().unwrap().thread_id.as_u64(), 1);
         // Neither does the thread that reads.
         raw.output.write_all(&bytes(4, Direction::Request, "cmd.ping", &[])).unwrap();
         assert_eq!(raw.input.next().unwrap().thread_id.as_u64(), 4);
