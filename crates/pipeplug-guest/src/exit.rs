@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::{CloseReason, Connection, EventLoop};
 
+/// How long the end waits for `main` to come to [`Main::wait`](crate::Main::wait): a host may be gone before it is there,
+/// and what `main` holds wants to be dropped.
+const COMING: Duration = Duration::from_millis(50);
+
 /// What happens to the process when the connection has ended and nobody is in [`Main::wait`](crate::Main::wait).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -108,6 +112,7 @@ impl Exit {
     /// to the host's first question.
     pub(crate) fn wait(&self) -> ExitCode {
         self.lock().waiting += 1;
+        self.changed.notify_all();
         self.events.serve_until(|| self.lock().code.is_some());
         let mut state = self.lock();
         let code = loop {
@@ -130,9 +135,14 @@ impl Exit {
             return;
         }
         state.code = Some(code);
+        self.changed.notify_all();
+        if state.waiting == 0 && self.on_end == OnEnd::Exit {
+            let nobody = |state: &mut State| state.waiting == 0;
+            let waited = self.changed.wait_timeout_while(state, COMING, nobody);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
         let waiting = state.waiting;
         drop(state);
-        self.changed.notify_all();
         if waiting > 0 {
             // One of them may be in the loop.
             self.events.after(Duration::ZERO, || ());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::Deref;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use pipeplug_net::wire::command;
 use pipeplug_net::{
@@ -21,25 +21,34 @@ use crate::metadata::{Own, parse_host};
 /// It is a [`Connection`] with what only a guest has; cloning it is cheap.
 #[derive(Clone)]
 #[must_use = "a plugin whose main returns ends: call wait()"]
-pub struct Main {
-    connection: Arc<Connection>,
-    shared: Arc<Shared>,
-}
+pub struct Main(Connection);
 
+/// What all handles share, and the connection calls.
 pub(crate) struct Shared {
     args: Vec<OsString>,
     own: Own,
-    exit: Exit,
+    exit: Arc<Exit>,
     request: Box<dyn Request>,
     host: OnceLock<BTreeMap<String, String>>,
-    /// What the handles hold; gone once they are all dropped, which closes the connection.
-    connection: OnceLock<Weak<Connection>>,
 }
 
 impl Shared {
-    pub(crate) fn new(args: Vec<OsString>, own: Own, exit: Exit, request: impl Request) -> Arc<Self> {
-        let (host, connection) = (OnceLock::new(), OnceLock::new());
-        Arc::new(Self { args, own, exit, request: Box::new(request), host, connection })
+    pub(crate) fn new(args: Vec<OsString>, own: Own, exit: Exit, request: impl Request) -> Self {
+        Self { args, own, exit: Arc::new(exit), request: Box::new(request), host: OnceLock::new() }
+    }
+
+    fn metadata(&self, main: &Main, incoming: &mut Incoming) -> Reply {
+        let host = parse_host(incoming.buffer());
+        main.accept(|key| host.get(key).map(String::as_str));
+        // A host that asks twice says the same.
+        let _ = self.host.set(host);
+        let asked = if self.own.metadata.is_empty() {
+            // A call-back that does not know the question has no metadata of its own.
+            self.request.request(main, incoming).ok().map(Reply::into_bytes)
+        } else {
+            None
+        };
+        self.own.reply(main, asked).into()
     }
 }
 
@@ -49,27 +58,26 @@ impl Main {
         reader: Endpoint,
         writer: Endpoint,
         options: Options,
-        shared: Arc<Shared>,
+        shared: Shared,
     ) -> Result<Self, ConnectError> {
-        let answer = Answer { shared: Arc::clone(&shared) };
-        let connection = Arc::new(events.connect(reader, writer, options, answer)?);
-        if shared.connection.set(Arc::downgrade(&connection)).is_err() {
-            unreachable!("a plugin connects once");
-        }
-        Ok(Self { connection, shared })
+        events.connect(reader, writer, options, shared).map(Self)
+    }
+
+    fn shared(&self) -> &Shared {
+        self.0.handler().expect("a plugin's connection is made with what its handles share")
     }
 
     /// The plugin's own arguments: those behind the descriptors' numbers.
     #[must_use]
     pub fn args(&self) -> &[OsString] {
-        &self.shared.args
+        &self.shared().args
     }
 
     /// What the host said of itself (`pipeplug.protocol`, …); empty until it asked for the metadata, and for hosts that
     /// say nothing.
     #[must_use]
     pub fn host(&self) -> BTreeMap<String, String> {
-        self.shared.host.get().cloned().unwrap_or_default()
+        self.shared().host.get().cloned().unwrap_or_default()
     }
 
     /// Waits for the end, and gives what `main` returns: success after the host said stop, failure after it was lost.
@@ -78,7 +86,7 @@ impl Main {
     /// Until the host says stop or closes the pipe, and its last requests are answered or the grace time is over.
     #[must_use = "return it from main"]
     pub fn wait(&self) -> ExitCode {
-        self.shared.exit.wait()
+        self.shared().exit.wait()
     }
 }
 
@@ -86,63 +94,39 @@ impl Deref for Main {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.connection
+        &self.0
     }
 }
 
 impl std::fmt::Debug for Main {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Main").field("connection", &self.connection).finish_non_exhaustive()
+        f.debug_tuple("Main").field(&self.0).finish()
     }
 }
 
-/// What the connection calls.
-struct Answer {
-    shared: Arc<Shared>,
-}
-
-impl Answer {
-    fn metadata(&self, main: &Main, incoming: &mut Incoming) -> Reply {
-        let host = parse_host(incoming.buffer());
-        main.accept(|key| host.get(key).map(String::as_str));
-        // A host that asks twice says the same.
-        let _ = self.shared.host.set(host);
-        let asked = if self.shared.own.metadata.is_empty() {
-            // A call-back that does not know the question has no metadata of its own.
-            self.shared.request.request(main, incoming).ok().map(Reply::into_bytes)
-        } else {
-            None
-        };
-        self.shared.own.reply(main, asked).into()
-    }
-}
-
-impl Handler for Answer {
+impl Handler for Shared {
     fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        // The connection may be quicker than who made it.
-        let connection = self.shared.connection.wait().upgrade();
-        let connection = connection.unwrap_or_else(|| Arc::new(incoming.connection().clone()));
-        let main = Main { connection, shared: Arc::clone(&self.shared) };
+        let main = Main(incoming.connection().clone());
         if incoming.command() == command::GET_METADATA && !incoming.is_one_way() {
             return Ok(self.metadata(&main, incoming));
         }
-        self.shared.request.request(&main, incoming)
+        self.request.request(&main, incoming)
     }
 
     fn stop(&self, connection: &Connection) {
-        self.shared.exit.stop(connection);
+        self.exit.stop(connection);
     }
 
     fn ended(&self, _reason: &Arc<CloseReason>) {
         // A thread of its own: `closed` is told only after this has returned.
-        let shared = Arc::clone(&self.shared);
+        let exit = Arc::clone(&self.exit);
         let watch = std::thread::Builder::new().name("pipeplug-exit".into());
-        if watch.spawn(move || shared.exit.ended()).is_err() {
+        if watch.spawn(move || exit.ended()).is_err() {
             // No thread left: nobody bounds the handlers' time, `closed` still comes after them.
         }
     }
 
-    fn closed(&self, reason: &Arc<CloseReason>) {
-        self.shared.exit.closed(reason, self.shared.connection.wait().upgrade().as_deref());
+    fn closed(&self, reason: &Arc<CloseReason>, connection: Option<&Connection>) {
+        self.exit.closed(reason, connection);
     }
 }

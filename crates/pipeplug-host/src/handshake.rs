@@ -34,7 +34,7 @@ pub(crate) fn exchange(
     let buffer = offer(own.chain(offered));
     let reply = plugin.begin_call(command::GET_METADATA, buffer).and_then(|call| call.wait_timeout(timeout));
     let bytes = match reply {
-        Ok(chunk) => chunk.buffer,
+        Ok(bytes) => bytes,
         // A plugin that does not know the question has no metadata.
         Err(CallError::Remote { .. }) => return Ok(Metadata::default()),
         Err(error) => return Err(Failure::Call(error)),

@@ -120,11 +120,7 @@ pub enum NotifyError {
 /// How a call ended, in the words of those who have no command at hand.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Reply {
-        buffer: Vec<u8>,
-        /// `None`: that of the request.
-        command: Option<Box<str>>,
-    },
+    Reply(Replied),
     Refused(String),
     Skipped(SkipReason),
     Overrun {
@@ -132,6 +128,13 @@ pub(crate) enum Outcome {
         limit: usize,
     },
     Closed(Arc<CloseReason>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Replied {
+    pub(crate) buffer: Vec<u8>,
+    /// `None`: that of the request.
+    pub(crate) command: Option<Box<str>>,
 }
 
 /// Where a reply is put and waited for.
@@ -238,18 +241,28 @@ impl PendingCall {
         self.id
     }
 
-    /// Waits for the reply.
+    /// Waits for the bytes of the reply.
     ///
     /// # Errors
     /// Where the other side answered with an error, or the connection ended.
     ///
     /// # Blocking
     /// Until the reply is there or the connection ends. Meanwhile this thread may read for the connection.
-    pub fn wait(mut self) -> Result<Chunk, CallError> {
-        match self.wait_until(None) {
-            Some(outcome) => self.finish(outcome),
-            None => unreachable!("a wait without a deadline ends with an outcome"),
-        }
+    pub fn wait(mut self) -> Result<Vec<u8>, CallError> {
+        Ok(self.wait_for_reply()?.buffer)
+    }
+
+    /// Waits for the reply as a chunk.
+    ///
+    /// # Errors
+    /// As for [`wait`](PendingCall::wait).
+    ///
+    /// # Blocking
+    /// As for [`wait`](PendingCall::wait).
+    pub fn wait_chunk(mut self) -> Result<Chunk, CallError> {
+        let Replied { buffer, command } = self.wait_for_reply()?;
+        let command = command.map_or_else(|| self.slot.command.to_string(), String::from);
+        Ok(Chunk { thread_id: self.id, direction: Direction::Response, command, buffer })
     }
 
     /// Waits for the reply for at most `timeout`, and forgets the call then.
@@ -259,11 +272,18 @@ impl PendingCall {
     ///
     /// # Blocking
     /// As for [`wait`](PendingCall::wait), at most for `timeout`.
-    pub fn wait_timeout(mut self, timeout: Duration) -> Result<Chunk, CallError> {
+    pub fn wait_timeout(mut self, timeout: Duration) -> Result<Vec<u8>, CallError> {
         // A time so far off that it cannot be named is none.
         match self.wait_until(Instant::now().checked_add(timeout)) {
-            Some(outcome) => self.finish(outcome),
+            Some(outcome) => Ok(self.finish(outcome)?.buffer),
             None => Err(CallError::TimedOut { command: self.slot.command.to_string(), after: timeout }),
+        }
+    }
+
+    fn wait_for_reply(&mut self) -> Result<Replied, CallError> {
+        match self.wait_until(None) {
+            Some(outcome) => self.finish(outcome),
+            None => unreachable!("a wait without a deadline ends with an outcome"),
         }
     }
 
@@ -287,19 +307,14 @@ impl PendingCall {
         })
     }
 
-    fn finish(&mut self, outcome: Outcome) -> Result<Chunk, CallError> {
+    fn finish(&mut self, outcome: Outcome) -> Result<Replied, CallError> {
         self.taken = true;
         if std::mem::take(&mut self.polled) {
             self.connection.core().wait_ends();
         }
         let asked = || self.slot.command.to_string();
         match outcome {
-            Outcome::Reply { buffer, command } => Ok(Chunk {
-                thread_id: self.id,
-                direction: Direction::Response,
-                command: command.map_or_else(asked, String::from),
-                buffer,
-            }),
+            Outcome::Reply(replied) => Ok(replied),
             Outcome::Refused(message) => Err(CallError::Remote { command: asked(), message }),
             Outcome::Skipped(reason) => Err(CallError::ReplyTooLarge { command: asked(), reason }),
             Outcome::Overrun { held, limit } => Err(CallError::Overrun { command: asked(), held, limit }),
@@ -309,7 +324,7 @@ impl PendingCall {
 }
 
 impl Future for PendingCall {
-    type Output = Result<Chunk, CallError>;
+    type Output = Result<Vec<u8>, CallError>;
 
     /// # Blocking
     /// Never. The waker is woken on the thread that reads for the connection, and must not wait for anything of this
@@ -331,7 +346,7 @@ impl Future for PendingCall {
             outcome
         };
         match outcome {
-            Some(outcome) => Poll::Ready(self.finish(outcome)),
+            Some(outcome) => Poll::Ready(self.finish(outcome).map(|replied| replied.buffer)),
             None => {
                 if !std::mem::replace(&mut self.polled, true) {
                     self.connection.core().wait_begins();

@@ -1,5 +1,6 @@
 //! The same on both sides: calls, one-ways, and the end.
 
+use std::any::Any;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use pipeplug_wire::{Chunk, command};
 
+use crate::body::Body;
 use crate::call::{CallError, NotifyError, PendingCall};
 use crate::core::Core;
 use crate::error::CloseReason;
@@ -162,7 +164,7 @@ impl Connection {
     ///
     /// # Blocking
     /// While the other side is behind with what was sent, and until the reply is there or the connection ends.
-    pub fn call(&self, command: &str, buffer: impl Into<Vec<u8>>) -> Result<String, CallError> {
+    pub fn call<'a>(&self, command: &str, buffer: impl Into<Body<'a>>) -> Result<String, CallError> {
         String::from_utf8(self.call_bytes(command, buffer)?)
             .map_err(|error| CallError::NotText { command: command.to_owned(), source: error.utf8_error() })
     }
@@ -174,8 +176,8 @@ impl Connection {
     ///
     /// # Blocking
     /// As for [`call`](Connection::call).
-    pub fn call_bytes(&self, command: &str, buffer: impl Into<Vec<u8>>) -> Result<Vec<u8>, CallError> {
-        Ok(self.request(command, buffer.into())?.buffer)
+    pub fn call_bytes<'a>(&self, command: &str, buffer: impl Into<Body<'a>>) -> Result<Vec<u8>, CallError> {
+        self.request(command, buffer.into())?.wait()
     }
 
     /// Sends the chunk's command and buffer as a request and waits for the response chunk. The chunk's thread id and
@@ -187,7 +189,7 @@ impl Connection {
     /// # Blocking
     /// As for [`call`](Connection::call).
     pub fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, CallError> {
-        self.request(&chunk.command, chunk.buffer)
+        self.request(&chunk.command, chunk.buffer.into())?.wait_chunk()
     }
 
     /// Calls the other side and gives what to wait on, or to `.await`.
@@ -197,7 +199,7 @@ impl Connection {
     ///
     /// # Blocking
     /// While the other side is behind with what was sent; see [`try_begin_call`](Connection::try_begin_call).
-    pub fn begin_call(&self, command: &str, buffer: impl Into<Vec<u8>>) -> Result<PendingCall, CallError> {
+    pub fn begin_call<'a>(&self, command: &str, buffer: impl Into<Body<'a>>) -> Result<PendingCall, CallError> {
         self.begin(command, buffer.into(), Patience::Wait, Push::Soon)
     }
 
@@ -205,15 +207,16 @@ impl Connection {
     ///
     /// # Errors
     /// [`CallError::WouldBlock`] where it would have to; nothing was sent then.
-    pub fn try_begin_call(
+    pub fn try_begin_call<'a>(
         &self,
         command: &str,
-        buffer: impl Into<Vec<u8>>,
+        buffer: impl Into<Body<'a>>,
     ) -> Result<PendingCall, CallError> {
         self.begin(command, buffer.into(), Patience::None, Push::Soon)
     }
 
-    fn request(&self, command: &str, buffer: Vec<u8>) -> Result<Chunk, CallError> {
+    /// Begins a call that is waited for next.
+    fn request(&self, command: &str, buffer: Body<'_>) -> Result<PendingCall, CallError> {
         self.core().lead_ahead();
         // Among many callers, one write for some of them is worth more than a write at once.
         let crowd = self.core().waiting.load(Ordering::Relaxed) >= CROWD;
@@ -221,13 +224,13 @@ impl Connection {
         if pending.is_err() {
             self.core().end_leading_ahead();
         }
-        pending?.wait()
+        pending
     }
 
     fn begin(
         &self,
         command: &str,
-        buffer: Vec<u8>,
+        buffer: Body<'_>,
         patience: Patience,
         push: Push,
     ) -> Result<PendingCall, CallError> {
@@ -245,7 +248,7 @@ impl Connection {
     ///
     /// # Blocking
     /// While the other side is behind with what was sent.
-    pub fn notify(&self, command: &str, buffer: impl Into<Vec<u8>>) -> Result<(), NotifyError> {
+    pub fn notify<'a>(&self, command: &str, buffer: impl Into<Body<'a>>) -> Result<(), NotifyError> {
         self.core().notify(command, buffer.into())
     }
 
@@ -257,7 +260,7 @@ impl Connection {
     /// # Blocking
     /// As for [`notify`](Connection::notify).
     pub fn notify_chunk(&self, chunk: Chunk) -> Result<(), NotifyError> {
-        self.core().notify(&chunk.command, chunk.buffer)
+        self.core().notify(&chunk.command, chunk.buffer.into())
     }
 
     /// Asks the other side for a sign of life, which its reading thread gives, handlers or not, and gives the time
@@ -270,7 +273,7 @@ impl Connection {
     /// At most for `timeout`, and while the other side is behind with what was sent.
     pub fn ping(&self, timeout: Duration) -> Result<Duration, CallError> {
         let start = Instant::now();
-        self.begin_call(command::PING, Vec::new())?.wait_timeout(timeout)?;
+        self.begin_call(command::PING, [])?.wait_timeout(timeout)?;
         Ok(start.elapsed())
     }
 
@@ -385,6 +388,13 @@ impl Connection {
             held: core.held(),
             queued: core.outbox.queued(),
         }
+    }
+
+    /// The handler that the connection was made with, if it is of this type.
+    #[must_use]
+    pub fn handler<H: Handler>(&self) -> Option<&H> {
+        let handler: &dyn Any = &*self.core().handler;
+        handler.downcast_ref()
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
 
 use crate::bell::Bell;
+use crate::body::Body;
 use crate::call::{CallError, NotifyError, Outcome, Slot};
 use crate::connection::{Connection, Handle};
 use crate::error::CloseReason;
@@ -115,7 +116,7 @@ impl Core {
     pub(crate) fn begin(
         self: &Arc<Self>,
         command: &str,
-        body: Vec<u8>,
+        body: Body<'_>,
         patience: Patience,
         push: Push,
     ) -> Result<(ThreadId, Arc<Slot>), CallError> {
@@ -137,13 +138,13 @@ impl Core {
         // is open: one of the two sees the other.
         self.resume_reading();
         let header =
-            Header { thread_id: id, direction: Direction::Request, command, buffer_len: body.len() as u64 };
+            Header { thread_id: id, direction: Direction::Request, command, buffer_len: body.0.len() as u64 };
         let class = if command::is_reserved(command) {
             Class::Unweighed(patience)
         } else {
             Class::HeldBack(patience)
         };
-        match self.outbox.send(class, &header, body, push, self) {
+        match self.outbox.send(class, &header, body.0, push, self) {
             Ok(()) => Ok((id, slot)),
             // It fails with the others, and with their reason, once the owner has said why the peer is gone.
             Err(SendFault::Fatal(reason)) if !self.options.reason_patience.is_zero() => {
@@ -168,16 +169,16 @@ impl Core {
     }
 
     /// Sends a one-way.
-    pub(crate) fn notify(self: &Arc<Self>, command: &str, body: Vec<u8>) -> Result<(), NotifyError> {
+    pub(crate) fn notify(self: &Arc<Self>, command: &str, body: Body<'_>) -> Result<(), NotifyError> {
         let class =
             if command::is_reserved(command) { Class::Control } else { Class::HeldBack(Patience::Wait) };
         let header = Header {
             thread_id: ThreadId::new(0),
             direction: Direction::OneWay,
             command,
-            buffer_len: body.len() as u64,
+            buffer_len: body.0.len() as u64,
         };
-        self.outbox.send(class, &header, body, Push::Soon, self).map_err(|fault| {
+        self.outbox.send(class, &header, body.0, Push::Soon, self).map_err(|fault| {
             let command = command.to_owned();
             match fault {
                 SendFault::Encode(error) => NotifyError::Encode { command, error },
@@ -224,7 +225,7 @@ impl Core {
         push: Push,
     ) {
         let header = Header { thread_id, direction, command, buffer_len: body.len() as u64 };
-        match self.outbox.send(class, &header, body, push, self) {
+        match self.outbox.send(class, &header, body.into(), push, self) {
             Ok(()) | Err(SendFault::Closed(_)) => {}
             Err(SendFault::Fatal(reason)) => self.end_after_reading(reason),
             Err(fault @ (SendFault::Encode(_) | SendFault::WouldBlock)) => {
@@ -361,7 +362,7 @@ impl Core {
         self.once(move || {
             // A panic in here must not leave others waiting.
             let told = Told(Arc::clone(&core));
-            core.handler.closed(&reason);
+            core.handler.closed(&reason, core.connection().as_ref());
             drop(told);
         });
     }

@@ -7,7 +7,7 @@ use pipeplug_wire::{
     Chunk, ChunkRef, Completion, Direction, Received, SkipReason, Skipped, ThreadId, command,
 };
 
-use crate::call::{Outcome, Slot};
+use crate::call::{Outcome, Replied, Slot};
 use crate::core::Core;
 use crate::flow;
 use crate::inbox::Admitted;
@@ -78,7 +78,7 @@ impl Core {
                         Outcome::Refused(String::from_utf8_lossy(chunk.buffer).into_owned())
                     } else {
                         let command = (chunk.command != slot.command).then(|| chunk.command.into());
-                        Outcome::Reply { buffer: got.into_buffer(), command }
+                        Outcome::Reply(Replied { buffer: got.into_buffer(), command })
                     });
                 }
                 Admitted::Yes

@@ -1,5 +1,6 @@
 //! What a connection calls when the other side asks something.
 
+use std::any::Any;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub type HandlerError = Box<dyn Error + Send + Sync>;
 /// error reply and a log line. Requests and one-ways start in the order in which they came, and several run at once.
 ///
 /// A closure `Fn(&mut Incoming) -> Result<Reply, HandlerError>` is a handler.
-pub trait Handler: Send + Sync + 'static {
+pub trait Handler: Any + Send + Sync {
     /// Answers a request, or takes a one-way (whose reply is dropped, and whose error is logged).
     ///
     /// # Errors
@@ -38,9 +39,10 @@ pub trait Handler: Send + Sync + 'static {
         let _ = reason;
     }
 
-    /// The connection is at its end: nothing comes any more, and every handler has returned.
-    fn closed(&self, reason: &Arc<CloseReason>) {
-        let _ = reason;
+    /// The connection is at its end: nothing comes any more, and every handler has returned. `connection` is `None` where
+    /// its last handle was dropped.
+    fn closed(&self, reason: &Arc<CloseReason>, connection: Option<&Connection>) {
+        let _ = (reason, connection);
     }
 }
 
@@ -278,7 +280,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     message
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

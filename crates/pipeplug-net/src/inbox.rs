@@ -348,6 +348,8 @@ impl Core {
     /// Runs handlers until nothing waits, on a thread that was counted in; says whether it has the lead still, if it
     /// had it.
     pub(crate) fn serve(self: &Arc<Self>, mut leads: bool) -> bool {
+        // Whether the lead is lent from one handler to the next, unless somebody has taken it over.
+        let mut lends = false;
         let mut since = Instant::now();
         let mut done = 0;
         // The first ones tell soon whether handlers are slow.
@@ -356,6 +358,10 @@ impl Core {
         let mut connection = None;
         for turn in 1.. {
             let mut inbox = lock(&self.inbox);
+            if lends && !self.is_lent() {
+                lends = false;
+                leads = self.end_lending();
+            }
             let leave = !leads && inbox.running > self.options.handlers.get();
             let is_empty = leave || !inbox.has_work();
             if done > 0 && (is_empty || done >= sample || inbox.usual > SLOW) {
@@ -371,20 +377,24 @@ impl Core {
                 if corked {
                     self.flush();
                 }
+                if lends {
+                    leads = self.end_lending();
+                }
                 self.finish_if_idle();
                 return leads;
             };
             let report = inbox.report();
             let room = !inbox.is_full();
             let another = (!leads || inbox.usual > SLOW) && self.take_seat(&mut inbox);
-            let lends = leads && inbox.watched && inbox.usual <= SLOW;
             let more = inbox.has_work();
             let often = leads && turn == 1 && inbox.comes_often(since);
             let watch = if more || often { inbox.watch() } else { None };
-            if lends {
+            let lend = leads && inbox.watched && inbox.usual <= SLOW;
+            if lend && !lends {
                 // Under the lock, under which the loop looks whether it is lent.
                 inbox.lent += 1;
                 self.lend_lead();
+                lends = true;
             }
             drop(inbox);
             if another {
@@ -397,15 +407,17 @@ impl Core {
             if room {
                 self.resume_reading();
             }
-            if lends {
+            if lend {
                 // The last one of a batch takes the others' answers along.
                 let push = if more { Push::Later } else { Push::Now };
                 corked |= more;
                 self.run_incoming(&mut connection, job, push);
-                leads = self.end_lending();
             } else {
                 if std::mem::take(&mut corked) {
                     self.flush();
+                }
+                if std::mem::take(&mut lends) {
+                    leads = self.end_lending();
                 }
                 if leads {
                     self.give_lead_back();
@@ -425,7 +437,7 @@ impl Core {
                 if corked {
                     self.flush();
                 }
-                return leads;
+                return if lends { self.end_lending() } else { leads };
             }
         }
         unreachable!("the turns end when nothing waits")
@@ -545,7 +557,7 @@ impl Core {
                 inbox.watched = false;
                 return;
             }
-            let overdue = is_lent && seen.lent == last.lent;
+            let overdue = is_lent && seen == last;
             let stands = seen.begun == last.begun;
             // As many again as there are, so that a thousand sleepers are served within some ticks.
             let pool = core.events.pool();

@@ -90,14 +90,18 @@ fn within<'a>(all: &'a [u8], range: &Range<u32>) -> &'a [u8] {
 }
 
 impl Noted {
-    /// Notes a chunk of the input buffer that begins at address `base`; `None` for one of more than 4 GiB.
-    pub(crate) fn new(chunk: &ChunkRef<'_>, base: usize) -> Option<Self> {
+    /// Notes a chunk of the input buffer that begins at address `base`; `None` for one of more than 4 GiB. `last` is the
+    /// command noted last, which most often is this one too.
+    pub(crate) fn new(chunk: &ChunkRef<'_>, base: usize, last: &mut SmolStr) -> Option<Self> {
         let start = chunk.buffer.as_ptr() as usize - base;
         let end = start.checked_add(chunk.buffer.len())?;
+        if chunk.command != *last {
+            *last = chunk.command.into();
+        }
         Some(Self {
             thread_id: chunk.thread_id,
             direction: chunk.direction,
-            command: chunk.command.into(),
+            command: last.clone(),
             buffer: u32::try_from(start).ok()?..u32::try_from(end).ok()?,
         })
     }

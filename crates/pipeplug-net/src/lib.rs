@@ -5,6 +5,7 @@
 //! who is host and who is guest.
 
 mod bell;
+mod body;
 mod call;
 mod connection;
 mod core;
@@ -25,6 +26,7 @@ mod spin;
 mod sys;
 mod unread;
 
+pub use body::Body;
 pub use call::{CallError, NotifyError, PendingCall};
 pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;

@@ -4,6 +4,7 @@
 //! one thread writes, the others leave their chunks in the queue and go, and the writer takes all of them in one
 //! write (group commit). What the pipe does not take now is written by the loop's thread when it does.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
@@ -174,7 +175,7 @@ impl Outbox {
         &self,
         class: Class,
         header: &Header<'_>,
-        body: Vec<u8>,
+        body: Cow<'_, [u8]>,
         push: Push,
         core: &Arc<Core>,
     ) -> Result<(), SendFault> {
@@ -448,7 +449,7 @@ impl Outbox {
 }
 
 impl State {
-    fn append(&mut self, format: Format, header: &Header<'_>, body: Vec<u8>) -> Result<(), EncodeError> {
+    fn append(&mut self, format: Format, header: &Header<'_>, body: Cow<'_, [u8]>) -> Result<(), EncodeError> {
         let needed = header.encoded_len(format) + if body.len() <= COPY_MAX { body.len() } else { 0 };
         if self.queue.back().is_none_or(|last| last.bytes.capacity() - last.bytes.len() < needed) {
             let room = needed.max(if self.queue.is_empty() { COPY_MAX } else { GATHER });
@@ -468,7 +469,7 @@ impl State {
         if body.len() <= COPY_MAX {
             last.bytes.extend_from_slice(&body);
         } else {
-            self.queue.push_back(Piece { bytes: body, start: 0 });
+            self.queue.push_back(Piece { bytes: body.into_owned(), start: 0 });
         }
         self.queued += len;
         self.unread.appended(len);

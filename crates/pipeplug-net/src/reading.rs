@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use pipeplug_wire::{DecodeError, Direction, Received, Receiver, command};
+use smol_str::SmolStr;
 
 use crate::core::Core;
 use crate::error::CloseReason;
@@ -28,6 +29,8 @@ pub(crate) struct Reader {
     pub(crate) receiver: Receiver,
     /// Requests and one-ways that lie in the receiver's input buffer.
     noted: Vec<Noted>,
+    /// The command of the last one of them.
+    command: SmolStr,
     /// The input buffer that was taken away last.
     taken: Option<Arc<Vec<u8>>>,
     /// How long callers look for their replies before they sleep.
@@ -74,6 +77,7 @@ impl Reader {
             stream: Some(Arc::new(stream)),
             receiver: Receiver::new(options.format, options.limits),
             noted: Vec::new(),
+            command: SmolStr::default(),
             taken: None,
             replies: Spin::new(options.spin),
             requests: Spin::new(options.spin),
@@ -243,7 +247,7 @@ impl Core {
             if let Received::Chunk(chunk) = &received
                 && chunk.direction != Direction::Response
                 && !command::is_reserved(chunk.command)
-                && let Some(noted) = Noted::new(chunk, base)
+                && let Some(noted) = Noted::new(chunk, base, &mut reader.command)
             {
                 reader.noted.push(noted);
                 continue;

@@ -30,11 +30,11 @@ fn one_thread_keeps_thousands_of_calls_in_flight() {
             open.push_back((i, host.begin_call("echo", i.to_le_bytes()).unwrap()));
             if open.len() == 10_000 {
                 let (i, call) = open.pop_front().unwrap();
-                assert_eq!(call.wait().unwrap().buffer, i.to_le_bytes());
+                assert_eq!(call.wait().unwrap(), i.to_le_bytes());
             }
         }
         for (i, call) in open {
-            assert_eq!(call.wait_timeout(LONG).unwrap().buffer, i.to_le_bytes());
+            assert_eq!(call.wait_timeout(LONG).unwrap(), i.to_le_bytes());
         }
     }
 }

@@ -231,7 +231,7 @@ fn a_request_that_no_thread_is_left_for_is_refused_whichever_connection_it_came_
         move |_: &mut Incoming| {
             let call = other.begin_call("back", "")?;
             eventually("the other guest has called back", || other.stats().held > 0);
-            Ok(call.wait()?.buffer.into())
+            Ok(call.wait()?.into())
         },
         Refuse,
     );

@@ -19,7 +19,7 @@ use pipeplug_net::{CallError, CloseReason, EventLoop, Incoming, NotifyError, Opt
 fn assert_serves(connection: &pipeplug_net::Connection, raw: &mut Raw) {
     let call = connection.begin_call("still there?", "yes").unwrap();
     assert_eq!(raw.answer(), call.thread_id().as_u64());
-    assert_eq!(call.wait().unwrap().buffer, b"yes");
+    assert_eq!(call.wait().unwrap(), b"yes");
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn the_second_reply_is_late() {
     raw.send(id, Direction::Response, "x", b"first");
     raw.send(id, Direction::Response, "x", b"second");
     assert_serves(&connection, &mut drain(raw));
-    assert_eq!(call.wait().unwrap().buffer, b"first");
+    assert_eq!(call.wait().unwrap(), b"first");
     assert_eq!((connection.stats().unknown_replies, connection.stats().late_replies), (0, 1));
 }
 
@@ -133,7 +133,7 @@ fn the_end_of_the_file_amid_a_chunk_is_told_at_every_byte() {
         match cut {
             0 => assert!(matches!(*reason, CloseReason::EndOfFile), "{reason}"),
             whole if whole == chunk.len() => {
-                assert_eq!(result.unwrap().buffer, b"hello");
+                assert_eq!(result.unwrap(), b"hello");
                 assert!(matches!(*reason, CloseReason::EndOfFile), "{reason}");
                 continue;
             }
@@ -157,7 +157,7 @@ fn garbage_behind_good_chunks_ends_what_is_open_and_takes_what_came() {
     let good = stream.len();
     stream.extend(b"{\"jsonrpc\": \"2.0\"}");
     raw.output.write_all(&stream).unwrap();
-    assert_eq!(answered.wait().unwrap().buffer, b"answer");
+    assert_eq!(answered.wait().unwrap(), b"answer");
     let error = open.wait().unwrap_err();
     assert!(error.to_string().contains(&format!("byte {good} ")), "{error}");
     assert_eq!(told.recv_timeout(LONG).unwrap(), "taken");
@@ -304,7 +304,7 @@ fn an_end_that_races_with_replies_ends_each_call_once() {
             for result in waiting.into_iter().flat_map(|thread| thread.join().unwrap()) {
                 match result {
                     Ok(chunk) => {
-                        assert_eq!(chunk.buffer, b"reply");
+                        assert_eq!(chunk, b"reply");
                         replied += 1;
                     }
                     Err(CallError::Closed { reason, .. }) => {

@@ -25,7 +25,7 @@ fn connections_outlive_the_handle_of_their_loop() {
     let (host, guest) = pair_on((&events, &events), &Options::default(), Way::PLAIN, echo, echo);
     drop(events);
     assert_eq!(host.call("echo", "x").unwrap(), "x");
-    assert_eq!(guest.begin_call("echo", "y").unwrap().wait().unwrap().buffer, b"y");
+    assert_eq!(guest.begin_call("echo", "y").unwrap().wait().unwrap(), b"y");
 }
 
 /// Tells of its own drop.
@@ -104,7 +104,7 @@ fn a_handler_waits_for_a_pending_call_of_its_connection() {
             let pending = Arc::clone(&pending);
             move |_: &mut Incoming| {
                 let call = pending.lock().unwrap().take().ok_or("nothing is pending")?;
-                Ok(call.wait()?.buffer.into())
+                Ok(call.wait()?.into())
             }
         },
         {
@@ -119,7 +119,7 @@ fn a_handler_waits_for_a_pending_call_of_its_connection() {
     let waiting = guest.begin_call("wait", "").unwrap();
     eventually("the handler waits", || pending.lock().unwrap().is_none());
     gate.open();
-    assert_eq!(waiting.wait().unwrap().buffer, b"hello");
+    assert_eq!(waiting.wait().unwrap(), b"hello");
 }
 
 /// Calls on, each time that it is woken.
@@ -212,7 +212,7 @@ impl Handler for Events {
         self.0.lock().unwrap().send(format!("ended: {reason}")).unwrap();
     }
 
-    fn closed(&self, reason: &Arc<CloseReason>) {
+    fn closed(&self, reason: &Arc<CloseReason>, _: Option<&Connection>) {
         self.0.lock().unwrap().send(format!("closed: {reason}")).unwrap();
     }
 }

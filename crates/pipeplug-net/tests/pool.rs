@@ -87,7 +87,7 @@ fn two_connections_share_the_threads_of_a_loop() {
     gate.open();
     for (index, call) in calls.into_iter().enumerate() {
         let expected = if index % 2 == 0 { "one" } else { "other" };
-        assert_eq!(call.wait().unwrap().buffer, expected.as_bytes());
+        assert_eq!(call.wait().unwrap(), expected.as_bytes());
     }
     assert_eq!(inside.most.load(Ordering::SeqCst), 3);
 }
@@ -124,7 +124,7 @@ fn a_busy_connection_lets_another_one_have_its_turn() {
     quiet.ping(LONG).unwrap();
     assert!(quiet_guest.stats().held > 0);
     gate.open();
-    let count: usize = String::from_utf8(call.wait().unwrap().buffer).unwrap().parse().unwrap();
+    let count: usize = String::from_utf8(call.wait().unwrap()).unwrap().parse().unwrap();
     assert!(count < FLOOD, "the whole flood came first");
     eventually("the flood is handled", || handled.load(Ordering::SeqCst) == FLOOD);
 }
@@ -212,7 +212,7 @@ fn stop_and_closed_are_told_though_every_thread_was_taken() {
         fn stop(&self, _: &pipeplug_net::Connection) {
             self.told.lock().unwrap().send("stop").unwrap();
         }
-        fn closed(&self, _: &Arc<pipeplug_net::CloseReason>) {
+        fn closed(&self, _: &Arc<pipeplug_net::CloseReason>, _: Option<&pipeplug_net::Connection>) {
             self.told.lock().unwrap().send("closed").unwrap();
         }
     }

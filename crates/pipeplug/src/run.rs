@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipeplug_host::net::CloseReason;
-use pipeplug_host::net::wire::Chunk;
 use pipeplug_host::{CallError, NotifyError, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
 
 use crate::answers::{self, Answer, Answers};
@@ -144,7 +143,7 @@ fn go_through(
         match done {
             Ok(Some(reply)) => {
                 let (command, took) = (step.command.as_str(), begun.elapsed());
-                report.show(&Event::Reply { command, data: &reply.buffer, took });
+                report.show(&Event::Reply { command, data: &reply, took });
             }
             Ok(None) => {}
             Err(failure) if failure.outcome == Outcome::Failed => {
@@ -162,7 +161,7 @@ fn call(
     command: &str,
     data: Vec<u8>,
     timeout: Option<Duration>,
-) -> Result<Option<Chunk>, Failure> {
+) -> Result<Option<Vec<u8>>, Failure> {
     let begun = Instant::now();
     let sending = SendDeadline::arm(plugin, timeout);
     let begin = plugin.begin_call(command, data);

@@ -65,8 +65,8 @@ fn echo(plugin: &Plugin, numbers: impl IntoIterator<Item = usize>) -> anyhow::Re
     }
     for (call, text) in pending {
         let reply = call.wait_timeout(TIME_LIMIT)?;
-        if reply.buffer != text.as_bytes() {
-            bail!("Echo of {text:?} brought {:?}", String::from_utf8_lossy(&reply.buffer));
+        if reply != text.as_bytes() {
+            bail!("Echo of {text:?} brought {:?}", String::from_utf8_lossy(&reply));
         }
     }
     Ok(())

@@ -36,8 +36,8 @@ fn repeat(main: &Main, incoming: &Incoming) -> Result<Reply, HandlerError> {
     }
     for (call, text) in pending {
         let reply = call.wait()?;
-        if reply.buffer != text.repeat(2).as_bytes() {
-            return Err(format!("Repeat of {text:?} brought \"{}\"", reply.buffer.escape_ascii()).into());
+        if reply != text.repeat(2).as_bytes() {
+            return Err(format!("Repeat of {text:?} brought \"{}\"", reply.escape_ascii()).into());
         }
     }
     main.notify("Done", count.to_string())?;

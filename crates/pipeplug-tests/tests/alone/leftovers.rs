@@ -125,7 +125,7 @@ fn a_loop_goes_with_its_last_plugin() {
     eventually("its thread runs", || threads("pipeplug-loop") == 1);
     let call = plugin.begin_call("sleep", "50").unwrap();
     plugin.stop().unwrap();
-    assert_eq!(call.wait().unwrap().buffer, b"50");
+    assert_eq!(call.wait().unwrap(), b"50");
     drop(plugin);
     before.assert_restored();
 }

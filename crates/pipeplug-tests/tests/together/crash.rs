@@ -93,7 +93,7 @@ fn what_it_had_answered_ahead_of_its_end_counts() {
         plugin.call("sleep", "20").unwrap();
         send(plugin.pid().as_raw(), Signal::SIGKILL);
         for (i, call) in calls.into_iter().enumerate() {
-            assert_eq!(call.wait_timeout(LONG).unwrap().buffer, i.to_string().as_bytes());
+            assert_eq!(call.wait_timeout(LONG).unwrap(), i.to_string().as_bytes());
         }
     }
 }

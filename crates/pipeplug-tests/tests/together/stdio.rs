@@ -20,9 +20,9 @@ fn what_is_printed_lands_on_stderr_and_never_in_the_stream() {
         assert_eq!(plugin.call("echo", i.to_string()).unwrap(), i.to_string());
     }
     for call in printing {
-        assert_eq!(call.wait().unwrap().buffer, b"");
+        assert_eq!(call.wait().unwrap(), b"");
     }
-    assert_eq!(child.wait().unwrap().buffer, b"exit status: 0");
+    assert_eq!(child.wait().unwrap(), b"exit status: 0");
     eventually("all was read", || plugin.stderr_tail().len() >= 1000);
     plugin.stop().unwrap();
     let tail = plugin.stderr_tail();

@@ -131,7 +131,7 @@ fn requests_that_it_is_working_on_are_answered_first() {
     let stopped = plugin.stop().unwrap();
     assert_eq!((stopped.by, stopped.status), (StoppedBy::Stop, WaitStatus::Exited(0)));
     for call in calls {
-        assert_eq!(call.wait_timeout(LONG).unwrap().buffer, b"150");
+        assert_eq!(call.wait_timeout(LONG).unwrap(), b"150");
     }
 }
 
@@ -172,7 +172,7 @@ fn several_threads_may_stop_it() {
         assert_eq!(stopped.status, WaitStatus::Exited(0));
         assert!(matches!(stopped.by, StoppedBy::Stop | StoppedBy::Itself), "{}", stopped.by);
     }
-    assert_eq!(call.wait_timeout(LONG).unwrap().buffer, b"50");
+    assert_eq!(call.wait_timeout(LONG).unwrap(), b"50");
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn dropping_the_last_handle_stops_it() {
     let call = another.begin_call("sleep", "100").unwrap();
     drop(another);
     assert_gone(pid);
-    assert_eq!(call.wait_timeout(LONG).unwrap().buffer, b"100", "it was asked, not killed");
+    assert_eq!(call.wait_timeout(LONG).unwrap(), b"100", "it was asked, not killed");
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn a_handler_whose_handle_is_the_last_one_still_answers() {
     drop(plugin);
     let begun = Instant::now();
     let_go.send(()).unwrap();
-    assert_eq!(call.wait_timeout(LONG).unwrap().buffer, b"the answer");
+    assert_eq!(call.wait_timeout(LONG).unwrap(), b"the answer");
     eventually("the plugin was stopped", || !fs::exists(format!("/proc/{pid}")).unwrap());
     assert!(begun.elapsed() < SOON, "the answer went out ahead of the stop: {:?}", begun.elapsed());
 }

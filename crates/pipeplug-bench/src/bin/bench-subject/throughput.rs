@@ -38,7 +38,7 @@ async fn run_tasks(plugin: &Plugin, tasks: u64, each: u64, size: usize) -> Resul
             let mut last = Instant::now();
             for _ in 0..each {
                 let reply = plugin.begin_call("echo", message.as_slice())?.await?;
-                ensure!(reply.buffer == message, "the plugin answered something else");
+                ensure!(reply == message, "the plugin answered something else");
                 let now = Instant::now();
                 latency.record(now - last);
                 last = now;
@@ -83,7 +83,7 @@ pub(crate) fn flight(
 
 fn check(call: PendingCall, message: &[u8]) -> Result<()> {
     let reply = call.wait()?;
-    ensure!(reply.buffer == message, "the plugin answered something else");
+    ensure!(reply == message, "the plugin answered something else");
     Ok(())
 }
 
