@@ -19,6 +19,7 @@
 #![deny(unsafe_code)]
 
 mod builder;
+mod crash;
 pub mod discovery;
 mod handshake;
 mod lines;
@@ -32,6 +33,7 @@ mod sys;
 mod wait_status;
 
 pub use builder::{Builder, Request};
+pub use crash::{Crash, Ended};
 pub use lines::Output;
 pub use metadata::Metadata;
 pub use pipeplug_net as net;

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::{EventLoop, Watch, Watcher};
 
+use crate::crash::Panic;
+
 /// A longer line is cut into pieces of this size, in bytes.
 const LINE_MAX: usize = 16 << 10;
 /// Lines that wait to be handed on.
@@ -69,6 +71,7 @@ struct State {
     /// The last lines.
     tail: VecDeque<String>,
     tail_max: usize,
+    panic: Panic,
     waiting: VecDeque<String>,
     handing_on: bool,
     ended: bool,
@@ -123,6 +126,11 @@ impl Lines {
         let state = self.lock();
         let partial = (!state.partial.is_empty()).then(|| text(&state.partial));
         state.tail.iter().cloned().chain(partial).collect()
+    }
+
+    /// The last panic that they told of.
+    pub(crate) fn panic(&self) -> Option<String> {
+        self.lock().panic.text().map(str::to_owned)
     }
 
     /// Waits until all lines of a plugin that has ended are handed on, for at most `timeout`: something that it started
@@ -267,6 +275,7 @@ impl State {
     fn line(&mut self) {
         let line = text(&self.partial);
         self.partial.clear();
+        self.panic.see(&line);
         if self.tail.len() >= self.tail_max {
             self.tail.pop_front();
         }

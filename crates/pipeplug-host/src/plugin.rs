@@ -1,5 +1,6 @@
 //! The host's handle.
 
+use std::error::Error;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use pipeplug_net::{Connection, Endpoint, EventLoop, Handler, HandlerError, Hold, Incoming, Reply, Watch};
 
 use crate::builder::{Builder, Request};
+use crate::crash::{Crash, Panic};
 use crate::handshake::{self, Failure};
 use crate::lines::{Lines, Output};
 use crate::metadata::Metadata;
@@ -48,6 +50,7 @@ struct Inner {
     /// Its standard error, and where it is logged its standard output.
     lines: Vec<Arc<Lines>>,
     grace: Grace,
+    begun: Instant,
     metadata: OnceLock<Metadata>,
 }
 
@@ -102,6 +105,7 @@ impl Plugin {
             child: Arc::new(spawned.child),
             lines: of_plugin,
             grace: builder.grace,
+            begun,
             metadata: OnceLock::new(),
         }));
         if inner.set(Arc::downgrade(&plugin.0)).is_err() {
@@ -163,6 +167,12 @@ impl Plugin {
     #[must_use]
     pub fn stderr_tail(&self) -> Vec<String> {
         self.0.lines.first().map(Lines::tail).unwrap_or_default()
+    }
+
+    /// What is known of its end, once its connection has ended; the errors of its calls carry the same.
+    #[must_use]
+    pub fn crash(&self) -> Option<Crash> {
+        self.postmortem().as_deref().and_then(Crash::in_postmortem).cloned()
     }
 
     /// Ends it: `cmd.stop`, then the end of file on its pipe, then SIGTERM, then SIGKILL, each after the step before had
@@ -234,10 +244,26 @@ impl Plugin {
 }
 
 impl Inner {
+    fn crash(&self) -> Crash {
+        let of_stderr = self.lines.first();
+        let stderr = of_stderr.map(Lines::tail).unwrap_or_default();
+        let status = self.child.peek().ok().flatten();
+        let panic = of_stderr.and_then(|lines| lines.panic());
+        Crash {
+            plugin: self.connection.name().to_owned(),
+            path: self.path.clone(),
+            pid: self.child.pid(),
+            status,
+            ran: self.begun.elapsed(),
+            panic: panic.filter(|text| Panic::explains(text, status, &stderr)),
+            stderr,
+        }
+    }
+
     fn exited(&self, status: WaitStatus) {
         tracing::debug!(plugin = %self.connection.name(), %status, "the plugin has ended");
         // Some process of its own may hold the pipe open: what it left there is read, and then it is over.
-        self.connection.end(format!("the plugin has ended: {status}"));
+        self.connection.end(format!("{} has ended: {status}", self.connection.name()));
     }
 
     /// Gives a handle up. Where it was the last one, that stops the plugin and waits for it, on another thread: neither
@@ -312,6 +338,13 @@ impl Handler for Answer {
             }
             None => Err("the host gives the plugin up".into()),
         }
+    }
+
+    fn explain(&self) -> Option<Arc<dyn Error + Send + Sync>> {
+        let inner = self.inner.get()?.upgrade()?;
+        let crash = inner.crash();
+        Inner::let_go(inner);
+        Some(Arc::new(crash))
     }
 }
 

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use pipeplug_wire::{Chunk, Direction, EncodeError, SkipReason, ThreadId};
 use smol_str::SmolStr;
 
+use crate::clock::coarse_now;
 use crate::connection::Connection;
 use crate::error::CloseReason;
 use crate::lock::{guarded, lock, wait_until};
 use crate::pool;
+use crate::postmortem::Postmortem;
 
 /// Why a call brought no reply.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -27,12 +29,16 @@ pub enum CallError {
         message: String,
     },
     /// The connection ended before the reply came, or ahead of the call.
-    #[error("{command}: no reply, {reason}")]
+    ///
+    /// It reads as up to three lines: this one and those of the [`Postmortem`].
+    #[error("{command}: no reply, {reason}{postmortem}")]
     Closed {
         /// The command that was called.
         command: String,
         /// Why the connection ended.
         reason: Arc<CloseReason>,
+        /// What was going on then.
+        postmortem: Arc<Postmortem>,
     },
     /// No reply came in time; the call is forgotten, its late reply will be dropped.
     #[error("{command}: no reply within {after:?}")]
@@ -100,12 +106,16 @@ pub enum CallError {
 #[non_exhaustive]
 pub enum NotifyError {
     /// The connection has ended.
-    #[error("{command}: not sent, {reason}")]
+    ///
+    /// It reads as up to three lines: this one and those of the [`Postmortem`].
+    #[error("{command}: not sent, {reason}{postmortem}")]
     Closed {
         /// The command.
         command: String,
         /// Why the connection ended.
         reason: Arc<CloseReason>,
+        /// What was going on then.
+        postmortem: Arc<Postmortem>,
     },
     /// The command cannot be sent in the connection's format.
     #[error("{command}: {error}")]
@@ -123,11 +133,8 @@ pub(crate) enum Outcome {
     Reply(Replied),
     Refused(String),
     Skipped(SkipReason),
-    Overrun {
-        held: usize,
-        limit: usize,
-    },
-    Closed(Arc<CloseReason>),
+    Overrun { held: usize, limit: usize },
+    Closed(Arc<CloseReason>, Arc<Postmortem>),
 }
 
 #[derive(Debug)]
@@ -142,6 +149,8 @@ pub(crate) struct Replied {
 pub(crate) struct Slot {
     /// What was called.
     pub(crate) command: SmolStr,
+    /// When, by the [coarse clock](coarse_now).
+    pub(crate) begun: Duration,
     state: Mutex<SlotState>,
     done: Condvar,
 }
@@ -160,7 +169,12 @@ enum SlotState {
 
 impl Slot {
     pub(crate) fn new(command: &str) -> Arc<Self> {
-        Arc::new(Self { command: command.into(), state: Mutex::default(), done: Condvar::new() })
+        Arc::new(Self {
+            command: command.into(),
+            begun: coarse_now(),
+            state: Mutex::default(),
+            done: Condvar::new(),
+        })
     }
 
     /// Ends the call; only the first outcome counts.
@@ -318,7 +332,9 @@ impl PendingCall {
             Outcome::Refused(message) => Err(CallError::Remote { command: asked(), message }),
             Outcome::Skipped(reason) => Err(CallError::ReplyTooLarge { command: asked(), reason }),
             Outcome::Overrun { held, limit } => Err(CallError::Overrun { command: asked(), held, limit }),
-            Outcome::Closed(reason) => Err(CallError::Closed { command: asked(), reason }),
+            Outcome::Closed(reason, postmortem) => {
+                Err(CallError::Closed { command: asked(), reason, postmortem })
+            }
         }
     }
 }

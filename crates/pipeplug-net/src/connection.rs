@@ -19,6 +19,7 @@ use crate::handler::Handler;
 use crate::lock::lock;
 use crate::options::Options;
 use crate::outbox::{Outbox, Patience, Push};
+use crate::postmortem::Postmortem;
 use crate::reading::Reader;
 use crate::sys::{Half, Stream};
 
@@ -199,7 +200,11 @@ impl Connection {
     ///
     /// # Blocking
     /// While the other side is behind with what was sent; see [`try_begin_call`](Connection::try_begin_call).
-    pub fn begin_call<'a>(&self, command: &str, buffer: impl Into<Body<'a>>) -> Result<PendingCall, CallError> {
+    pub fn begin_call<'a>(
+        &self,
+        command: &str,
+        buffer: impl Into<Body<'a>>,
+    ) -> Result<PendingCall, CallError> {
         self.begin(command, buffer.into(), Patience::Wait, Push::Soon)
     }
 
@@ -319,6 +324,12 @@ impl Connection {
     #[must_use]
     pub fn close_reason(&self) -> Option<Arc<CloseReason>> {
         self.core().ended.get().cloned()
+    }
+
+    /// What was going on when it ended; `None` while the connection is open.
+    #[must_use]
+    pub fn postmortem(&self) -> Option<Arc<Postmortem>> {
+        self.core().ended.get().map(|_| self.core().postmortem())
     }
 
     /// Waits until nothing comes from the other side any more, for at most `timeout`; `None` then.

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
 
 use crate::bell::Bell;
 use crate::body::Body;
 use crate::call::{CallError, NotifyError, Outcome, Slot};
+use crate::clock::coarse_now;
 use crate::connection::{Connection, Handle};
 use crate::error::CloseReason;
 use crate::event_loop::{EventLoop, Ready, Source};
@@ -18,6 +19,7 @@ use crate::lead::{Lead, Registered};
 use crate::lock::{lock, wait_until};
 use crate::options::Options;
 use crate::outbox::{Class, Outbox, Patience, Push, SendFault};
+use crate::postmortem::{self, ChunkHead, OpenCall, Postmortem};
 use crate::reading::Reader;
 
 pub(crate) struct Core {
@@ -51,6 +53,10 @@ pub(crate) struct Core {
     pub(crate) lost: Mutex<Option<Arc<CloseReason>>>,
     /// Why nothing is read any more.
     pub(crate) ended: OnceLock<Arc<CloseReason>>,
+    opened: Duration,
+    /// The headers of the last chunks that came, once no more come.
+    pub(crate) received: OnceLock<Vec<ChunkHead>>,
+    postmortem: OnceLock<Arc<Postmortem>>,
     finished: Mutex<Finish>,
     /// Whether somebody ever waited for it to be idle.
     is_awaited: AtomicBool,
@@ -100,6 +106,9 @@ impl Core {
             is_ending: AtomicBool::new(false),
             lost: Mutex::new(None),
             ended: OnceLock::new(),
+            opened: coarse_now(),
+            received: OnceLock::new(),
+            postmortem: OnceLock::new(),
             finished: Mutex::new(Finish::No),
             is_awaited: AtomicBool::new(false),
             finished_changed: Condvar::new(),
@@ -131,7 +140,7 @@ impl Core {
                 return Err(CallError::TooManyCalls { command: owned(), limit });
             }
             Err(OpenError::Closed { .. }) => {
-                return Err(CallError::Closed { command: owned(), reason: self.close_reason() });
+                return Err(self.closed(owned()));
             }
         };
         // A reader that paused with no call open looks at the calls after it said so, and this looks after the call
@@ -157,11 +166,12 @@ impl Core {
                     SendFault::Encode(error) => CallError::Encode { command: owned(), error },
                     SendFault::WouldBlock => CallError::WouldBlock { command: owned() },
                     SendFault::Closed(reason) => {
-                        CallError::Closed { command: owned(), reason: self.reason_or(reason) }
+                        let (reason, postmortem) = (self.reason_or(reason), self.postmortem());
+                        CallError::Closed { command: owned(), reason, postmortem }
                     }
                     SendFault::Fatal(reason) => {
                         self.end_after_reading(reason);
-                        CallError::Closed { command: owned(), reason: self.close_reason() }
+                        self.closed(owned())
                     }
                 })
             }
@@ -182,13 +192,17 @@ impl Core {
             let command = command.to_owned();
             match fault {
                 SendFault::Encode(error) => NotifyError::Encode { command, error },
-                SendFault::Closed(reason) => NotifyError::Closed { command, reason: self.reason_or(reason) },
+                SendFault::Closed(reason) => {
+                    let (reason, postmortem) = (self.reason_or(reason), self.postmortem());
+                    NotifyError::Closed { command, reason, postmortem }
+                }
                 SendFault::WouldBlock => unreachable!("a one-way waits for room"),
                 SendFault::Fatal(reason) => {
                     self.end_after_reading(reason);
                     // The owner may be about to say why the peer is gone.
                     let known = self.wait_ended(Instant::now().checked_add(self.options.reason_patience));
-                    NotifyError::Closed { command, reason: known.unwrap_or_else(|| self.close_reason()) }
+                    let reason = known.unwrap_or_else(|| self.close_reason());
+                    NotifyError::Closed { command, reason, postmortem: self.postmortem() }
                 }
             }
         })
@@ -273,6 +287,42 @@ impl Core {
         }
     }
 
+    fn closed(&self, command: String) -> CallError {
+        CallError::Closed { command, reason: self.close_reason(), postmortem: self.postmortem() }
+    }
+
+    /// What was going on when it ended; empty while it has not.
+    pub(crate) fn postmortem(&self) -> Arc<Postmortem> {
+        self.postmortem.get().cloned().unwrap_or_default()
+    }
+
+    fn examine(&self) -> Postmortem {
+        let now = coarse_now();
+        let calls = lock(&self.calls);
+        let mut open: Vec<_> = calls.iter().map(|(id, slot)| (id, Arc::clone(slot))).collect();
+        drop(calls);
+        let open_count = open.len();
+        if open_count > postmortem::CALLS {
+            open.select_nth_unstable_by_key(postmortem::CALLS, |(id, _)| *id);
+            open.truncate(postmortem::CALLS);
+        }
+        open.sort_unstable_by_key(|(id, _)| *id);
+        let open_calls = open.into_iter().map(|(thread_id, slot)| OpenCall {
+            thread_id,
+            command: slot.command.to_string(),
+            age: now.saturating_sub(slot.begun),
+        });
+        let explain = std::panic::AssertUnwindSafe(|| self.handler.explain());
+        Postmortem {
+            lasted: now.saturating_sub(self.opened),
+            open_calls: open_calls.collect(),
+            open_count,
+            received: self.received.get().cloned().unwrap_or_default(),
+            sent: self.outbox.recent(),
+            owner: std::panic::catch_unwind(explain).unwrap_or_default(),
+        }
+    }
+
     /// Why it ended, or is about to.
     pub(crate) fn close_reason(&self) -> Arc<CloseReason> {
         let ended = self.ended.get().cloned().or_else(|| lock(&self.ending).clone());
@@ -293,6 +343,8 @@ impl Core {
 
     /// Nothing is read any more, for `reason`: called by whoever reads.
     pub(crate) fn reading_ended(self: &Arc<Self>, reason: Arc<CloseReason>) {
+        // Ahead of the line below, behind which calls fail with it.
+        let postmortem = Arc::clone(self.postmortem.get_or_init(|| Arc::new(self.examine())));
         let reason = Arc::clone(self.ended.get_or_init(|| reason));
         // Behind the line above: whoever fails to write leaves its reason first, and then looks whether all has ended.
         let flush = matches!(*reason, CloseReason::EndOfFile) && lock(&self.ending).is_none();
@@ -306,7 +358,7 @@ impl Core {
         }
         let open = lock(&self.calls).close();
         for (_, slot) in open {
-            slot.complete(Outcome::Closed(Arc::clone(&reason)));
+            slot.complete(Outcome::Closed(Arc::clone(&reason), Arc::clone(&postmortem)));
         }
         // Counted as an answer to come, so that `closed` is told after `ended`.
         self.defer();

@@ -34,6 +34,13 @@ pub trait Handler: Any + Send + Sync {
         let _ = connection;
     }
 
+    /// What the owner of the connection knows of the other side, now that it is about to end: part of the errors that
+    /// calls end with ([`Postmortem::owner`](crate::Postmortem::owner)). Called once, on the thread that reads: it must
+    /// not wait for anything.
+    fn explain(&self) -> Option<Arc<dyn Error + Send + Sync>> {
+        None
+    }
+
     /// Nothing comes from the other side any more: open calls have failed, handlers may still run and answer.
     fn ended(&self, reason: &Arc<CloseReason>) {
         let _ = reason;

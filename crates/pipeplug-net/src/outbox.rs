@@ -22,6 +22,7 @@ use crate::flow::{SendWindow, weight};
 use crate::lock::{lock, wait_until};
 use crate::options::Options;
 use crate::pool;
+use crate::postmortem::{ChunkHead, Recent};
 use crate::sys::Stream;
 use crate::unread::Unread;
 
@@ -105,6 +106,7 @@ struct State {
     /// Whether the pipe took no more, and the loop's thread waits until it does.
     is_full: bool,
     burst: Burst,
+    recent: Recent,
     /// Threads that wait on `room`.
     waiting: usize,
 }
@@ -161,6 +163,7 @@ impl Outbox {
                 silent: None,
                 is_full: false,
                 burst: Burst::default(),
+                recent: Recent::default(),
                 waiting: 0,
             }),
             room: Condvar::new(),
@@ -314,6 +317,11 @@ impl Outbox {
         lock(&self.state).queued
     }
 
+    /// The headers of the last chunks that were sent.
+    pub(crate) fn recent(&self) -> Vec<ChunkHead> {
+        lock(&self.state).recent.heads()
+    }
+
     fn wait_for_room(&self, class: Class, core: &Arc<Core>) -> Result<MutexGuard<'_, State>, SendFault> {
         let mut state = lock(&self.state);
         while self.must_wait(&state, class)? {
@@ -449,7 +457,12 @@ impl Outbox {
 }
 
 impl State {
-    fn append(&mut self, format: Format, header: &Header<'_>, body: Cow<'_, [u8]>) -> Result<(), EncodeError> {
+    fn append(
+        &mut self,
+        format: Format,
+        header: &Header<'_>,
+        body: Cow<'_, [u8]>,
+    ) -> Result<(), EncodeError> {
         let needed = header.encoded_len(format) + if body.len() <= COPY_MAX { body.len() } else { 0 };
         if self.queue.back().is_none_or(|last| last.bytes.capacity() - last.bytes.len() < needed) {
             let room = needed.max(if self.queue.is_empty() { COPY_MAX } else { GATHER });
@@ -473,6 +486,7 @@ impl State {
         }
         self.queued += len;
         self.unread.appended(len);
+        self.recent.note(header);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use crate::job::Noted;
 use crate::lead::Lead;
 use crate::lock::lock;
 use crate::options::Options;
+use crate::postmortem::Recent;
 use crate::spin::Spin;
 use crate::sys::{Read, Stream};
 
@@ -31,6 +32,7 @@ pub(crate) struct Reader {
     noted: Vec<Noted>,
     /// The command of the last one of them.
     command: SmolStr,
+    recent: Recent,
     /// The input buffer that was taken away last.
     taken: Option<Arc<Vec<u8>>>,
     /// How long callers look for their replies before they sleep.
@@ -78,6 +80,7 @@ impl Reader {
             receiver: Receiver::new(options.format, options.limits),
             noted: Vec::new(),
             command: SmolStr::default(),
+            recent: Recent::default(),
             taken: None,
             replies: Spin::new(options.spin),
             requests: Spin::new(options.spin),
@@ -158,7 +161,7 @@ impl Core {
                     total += count;
                     let dealt = match by {
                         By::Server => self.deal_in_place(reader),
-                        By::Other => self.deal(&mut reader.receiver, by),
+                        By::Other => self.deal(reader, by),
                     };
                     let full = match dealt {
                         Ok(admitted) => admitted == Admitted::Full,
@@ -210,6 +213,8 @@ impl Core {
     fn end(self: &Arc<Self>, reader: &mut Reader, reason: CloseReason) {
         self.end_lead();
         reader.stream = None;
+        // Once: nothing is read any more.
+        let _ = self.received.set(reader.recent.heads());
         if let Some((registration, stream)) = lock(&self.registered).take() {
             registration.remove(stream.as_fd());
         }
@@ -234,7 +239,7 @@ impl Core {
     /// As [`deal`](Core::deal), for who runs the handlers next: requests and one-ways stay where they were read.
     fn deal_in_place(self: &Arc<Self>, reader: &mut Reader) -> Result<Admitted, DecodeError> {
         if self.options.format.is_none() && reader.receiver.offset() == 0 {
-            return self.deal(&mut reader.receiver, By::Server);
+            return self.deal(reader, By::Server);
         }
         let mut admitted = Admitted::Yes;
         let result = loop {
@@ -244,6 +249,7 @@ impl Core {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             };
+            note(&mut reader.recent, &received);
             if let Received::Chunk(chunk) = &received
                 && chunk.direction != Direction::Response
                 && !command::is_reserved(chunk.command)
@@ -289,7 +295,8 @@ impl Core {
     }
 
     /// Deals with every chunk that lies whole in the receiver.
-    fn deal(self: &Arc<Self>, receiver: &mut Receiver, by: By) -> Result<Admitted, DecodeError> {
+    fn deal(self: &Arc<Self>, reader: &mut Reader, by: By) -> Result<Admitted, DecodeError> {
+        let Reader { receiver, recent, .. } = reader;
         let mut admitted = Admitted::Yes;
         if self.options.format.is_none() && receiver.offset() == 0 {
             // The first chunk tells the format, which whatever answers it has to know already.
@@ -300,14 +307,24 @@ impl Core {
                 Some(Received::Skipped(skipped)) => Received::Skipped(skipped),
             };
             self.outbox.set_format(receiver.format().unwrap_or_default());
+            note(recent, &first);
             admitted = self.dispatch(first, by);
         }
         while let Some(received) = receiver.next()? {
+            note(recent, &received);
             if self.dispatch(received, by) == Admitted::Full {
                 admitted = Admitted::Full;
             }
         }
         Ok(admitted)
+    }
+}
+
+fn note(recent: &mut Recent, received: &Received<'_>) {
+    match received {
+        Received::Chunk(chunk) => recent.note(&chunk.header()),
+        Received::Large(chunk) => recent.note(&chunk.header()),
+        Received::Skipped(_) => {} // it was logged, and has no command
     }
 }
 

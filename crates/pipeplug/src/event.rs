@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
+use pipeplug_host::net::ChunkHead;
 use pipeplug_host::net::wire::Format;
 use pipeplug_host::{Output, Plugin, Stopped, WaitStatus};
 use serde_json::{Map, Value, json};
 
-use crate::exit::Failure;
+use crate::exit::{Crashed, Failure};
 
 /// The part of the help that says what the JSON is.
 pub(crate) const HELP: &str = "\
@@ -17,13 +18,17 @@ JSON (--json), one object a line on stdout, each with \"event\":
             metadata (an object of strings)
   reply     to a --call: command, data, seconds
   error     a call or the run failed: message; command, if it is a call's;
-            exit_code; stderr (its last lines), if the plugin is to blame
+            exit_code; stderr (its last lines), if the plugin is to blame;
+            crash, if it ended: plugin, path, pid, seconds (it ran), status
+            (in words), code or signal and core_dumped, panic; calls that
+            were open (id, command, seconds) and calls_open, how many; the
+            last chunks received and sent (id, direction, command, length)
   incoming  the plugin asks or tells something: kind (request or one-way),
             command, data, answered
   stderr    a line of the plugin's: line
   stdout    the same, with --stdout log
-  exit      the plugin has ended: status (in words), code or signal,
-            by (what it took)
+  exit      the plugin has ended: status (in words), code or signal and
+            core_dumped, by (what it took)
 Where data is no UTF-8, data_base64 stands in its place.";
 
 /// One thing that happened.
@@ -76,13 +81,8 @@ impl Event<'_> {
             Self::Line { output: Output::Stdout, line } => ("stdout", object(json!({ "line": line }))),
             Self::Line { output: _, line } => ("stderr", object(json!({ "line": line }))),
             Self::Ended(stopped) => {
-                let mut fields =
-                    object(json!({ "status": stopped.status.to_string(), "by": stopped.by.to_string() }));
-                match stopped.status {
-                    WaitStatus::Exited(code) => fields.insert("code".into(), code.into()),
-                    WaitStatus::Signaled { signal, .. } => fields.insert("signal".into(), signal.into()),
-                    _ => None,
-                };
+                let mut fields = object(json!({ "by": stopped.by.to_string() }));
+                insert_status(&mut fields, stopped.status);
                 ("exit", fields)
             }
         };
@@ -118,7 +118,61 @@ fn failed(failure: &Failure) -> Map<String, Value> {
     if !failure.stderr.is_empty() {
         fields.insert("stderr".into(), failure.stderr.clone().into());
     }
+    if let Some(crashed) = &failure.crash {
+        // One line each: the rest of the text is in the fields of the crash.
+        if let Some(Value::String(message)) = fields.get_mut("message") {
+            message.truncate(message.find('\n').unwrap_or(message.len()));
+        }
+        fields.insert("crash".into(), crash(crashed));
+    }
     fields
+}
+
+fn crash(Crashed { crash, postmortem }: &Crashed) -> Value {
+    let calls: Vec<_> = postmortem
+        .open_calls
+        .iter()
+        .map(|call| json!({ "id": call.thread_id.as_u64(), "command": call.command, "seconds": call.age.as_secs_f64() }))
+        .collect();
+    let heads = |chunks: &[ChunkHead]| -> Vec<_> {
+        let head = |head: &ChunkHead| {
+            json!({
+                "id": head.thread_id.as_u64(),
+                "direction": head.direction.to_string(),
+                "command": head.command,
+                "length": head.buffer_len,
+            })
+        };
+        chunks.iter().map(head).collect()
+    };
+    let mut fields = object(json!({
+        "plugin": crash.plugin,
+        "path": crash.path.to_string_lossy(),
+        "pid": crash.pid.as_raw(),
+        "seconds": crash.ran.as_secs_f64(),
+        "panic": crash.panic,
+        "calls": calls,
+        "calls_open": postmortem.open_count,
+        "received": heads(&postmortem.received),
+        "sent": heads(&postmortem.sent),
+    }));
+    if let Some(status) = crash.status {
+        insert_status(&mut fields, status);
+    }
+    Value::Object(fields)
+}
+
+/// How a process ended: in words, and its code or signal.
+fn insert_status(fields: &mut Map<String, Value>, status: WaitStatus) {
+    fields.insert("status".into(), status.to_string().into());
+    match status {
+        WaitStatus::Exited(code) => fields.insert("code".into(), code.into()),
+        WaitStatus::Signaled { signal, core_dumped } => {
+            fields.insert("core_dumped".into(), core_dumped.into());
+            fields.insert("signal".into(), signal.into())
+        }
+        _ => None,
+    };
 }
 
 fn insert_data(fields: &mut Map<String, Value>, data: &[u8]) {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use pipeplug_host::{CallError, StartError, process::SpawnError};
+use pipeplug_host::net::Postmortem;
+use pipeplug_host::{CallError, Crash, Ended, StartError, WaitStatus, process::SpawnError};
 
 /// All was well.
 pub(crate) const SUCCESS: u8 = 0;
@@ -85,11 +86,28 @@ pub(crate) struct Failure {
     pub(crate) command: Option<String>,
     /// The last lines of the plugin's standard error; they have been shown already unless the output is JSON.
     pub(crate) stderr: Vec<String>,
+    /// What is known of the plugin's end, if it is that.
+    pub(crate) crash: Option<Box<Crashed>>,
+}
+
+/// How a plugin ended, and what was going on.
+#[derive(Debug)]
+pub(crate) struct Crashed {
+    pub(crate) crash: Crash,
+    pub(crate) postmortem: Postmortem,
+}
+
+impl Crashed {
+    /// What an error of one of its calls tells.
+    fn of(error: &impl Ended) -> Option<Box<Self>> {
+        let (crash, postmortem) = (Crash::of(error)?.clone(), error.postmortem()?.clone());
+        Some(Box::new(Self { crash, postmortem }))
+    }
 }
 
 impl Failure {
     pub(crate) fn new(outcome: Outcome, error: impl Into<anyhow::Error>) -> Self {
-        Self { outcome, error: Some(error.into()), command: None, stderr: Vec::new() }
+        Self { outcome, error: Some(error.into()), command: None, stderr: Vec::new(), crash: None }
     }
 
     pub(crate) fn message(outcome: Outcome, message: impl fmt::Display) -> Self {
@@ -97,7 +115,18 @@ impl Failure {
     }
 
     pub(crate) fn silent(outcome: Outcome) -> Self {
-        Self { outcome, error: None, command: None, stderr: Vec::new() }
+        Self { outcome, error: None, command: None, stderr: Vec::new(), crash: None }
+    }
+
+    /// The plugin ended with a call under way; `since` is what is known now of a process that still ran then.
+    pub(crate) fn of_end(error: impl Ended + fmt::Display, since: Option<WaitStatus>) -> Self {
+        let crash = Crashed::of(&error);
+        let message = match (crash.as_ref().and_then(|crashed| crashed.crash.status), since) {
+            (Some(_), _) => error.to_string(),
+            (None, Some(status)) => format!("{error}\n  it has ended since: {status}"),
+            (None, None) => format!("{error}\n  it still runs, and is stopped"),
+        };
+        Self { crash, ..Self::message(Outcome::Died, message) }
     }
 
     /// Whoever read stdout may have read enough, which is no error (`pipeplug … | head -1`).

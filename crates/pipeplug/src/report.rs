@@ -177,10 +177,15 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn say_failure(paint: Paint, failure: &Failure) {
-    if let Some(error) = &failure.error {
-        // With its causes in one line.
-        say(paint, Role::Error, &Escaped(&format!("{error:#}")));
+    let Some(error) = &failure.error else { return };
+    // With its causes in one line.
+    let text = format!("{error:#}");
+    if failure.crash.is_none() {
+        return say(paint, Role::Error, &Escaped(&text));
     }
+    // Its lines are its own: what it quotes in them is escaped.
+    let lines: Vec<_> = text.lines().map(|line| Escaped(line).to_string()).collect();
+    say(paint, Role::Error, &lines.join("\n"));
 }
 
 /// Says something of our own, in lines that end between words where that is a terminal.
@@ -190,7 +195,7 @@ fn say(paint: Paint, role: Role, what: &dyn fmt::Display) {
     let what = match text::columns(io::stderr()) {
         Some(columns) => {
             let width = columns.saturating_sub(HEAD.len() + 1).max(20);
-            text::wrap(&what, width).join("\n  ")
+            what.lines().map(|line| text::wrap(line, width).join("\n  ")).collect::<Vec<_>>().join("\n")
         }
         None => what,
     };

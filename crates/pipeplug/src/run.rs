@@ -1,5 +1,6 @@
 //! `pipeplug run`: start a plugin, call it, and stop it.
 
+use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipeplug_host::net::CloseReason;
-use pipeplug_host::{CallError, NotifyError, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
+use pipeplug_host::{Ended, NotifyError, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
 
 use crate::answers::{self, Answer, Answers};
 use crate::cli::Globals;
@@ -176,7 +177,7 @@ fn call(
         Ok(reply) => return Ok(Some(reply)),
         Err(error) => match CallFault::of(&error) {
             CallFault::Refused => Failure::new(Outcome::Failed, error),
-            CallFault::Died => died(plugin, command, &error),
+            CallFault::Died => died(plugin, error),
             CallFault::TimedOut => {
                 let waited = timeout.unwrap_or_else(|| begun.elapsed());
                 let message = format!("{command}: no reply within {waited:?}; --timeout allows more");
@@ -192,25 +193,18 @@ fn notify(plugin: &Plugin, command: &str, data: Vec<u8>, timeout: Option<Duratio
     let sent = plugin.notify(command, data);
     sending.disarm(command)?;
     sent.map_err(|error| {
-        let failure = match &error {
-            NotifyError::Closed { reason, .. } => {
-                let closed = CallError::Closed { command: command.to_owned(), reason: Arc::clone(reason) };
-                died(plugin, command, &closed)
-            }
+        let failure = match error {
+            NotifyError::Closed { .. } => died(plugin, error),
             _ => Failure::new(Outcome::Failed, error),
         };
         failure.of_command(command)
     })
 }
 
-/// The connection ended while `command` was on its way: says how the plugin ended, which says more.
-fn died(plugin: &Plugin, command: &str, error: &CallError) -> Failure {
-    let name = plugin.name();
-    let message = match plugin.wait(EXIT_PATIENCE) {
-        Ok(Some(status)) => format!("{command}: no reply, {name} has ended: {status}"),
-        Ok(None) | Err(_) => format!("{error}; {name} still runs, and is stopped"),
-    };
-    Failure { stderr: plugin.stderr_tail(), ..Failure::message(Outcome::Died, message) }
+/// The connection ended while a command was on its way: says how the plugin ended, which says more.
+fn died(plugin: &Plugin, error: impl Ended + fmt::Display) -> Failure {
+    let failure = Failure::of_end(error, plugin.wait(EXIT_PATIENCE).ok().flatten());
+    Failure { stderr: plugin.stderr_tail(), ..failure }
 }
 
 /// Waits until it ends by itself or is stopped.

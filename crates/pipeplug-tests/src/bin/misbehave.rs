@@ -199,6 +199,11 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
         // The end.
         "exit" => std::process::exit(text.parse()?),
         "abort" => std::process::abort(),
+        "panic-and-exit" => {
+            // As a panic of `main` does.
+            let _ = std::panic::catch_unwind(|| panic!("{text}"));
+            std::process::exit(101)
+        }
         _ => incoming.unknown(),
     }
 }

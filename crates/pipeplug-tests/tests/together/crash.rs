@@ -5,7 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pipeplug_host::{CallError, NotifyError, Plugin, WaitStatus};
+use pipeplug_host::net::wire::Direction;
+use pipeplug_host::{CallError, Crash, Ended as _, NotifyError, Plugin, WaitStatus};
 use pipeplug_tests::{LONG, SOON, Script, eventually, send};
 
 use crate::{plain, ready};
@@ -28,6 +29,10 @@ fn errors_of_open_calls(plugin: &Plugin, end: impl FnOnce()) -> Vec<CallError> {
     errors
 }
 
+fn first_line(error: &CallError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
 #[track_caller]
 fn assert_closed(error: &CallError) {
     assert!(matches!(error, CallError::Closed { .. }), "{error:?}");
@@ -39,12 +44,11 @@ fn a_kill_fails_every_open_call_and_every_later_one() {
     let plugin = ready(&plain());
     let errors = errors_of_open_calls(&plugin, || send(plugin.pid().as_raw(), Signal::SIGKILL));
     for error in errors {
-        let message = error.to_string();
-        assert_eq!(message, "never: no reply, the plugin has ended: killed by signal 9 (SIGKILL)");
+        assert_eq!(first_line(&error), "never: no reply, misbehave has ended: killed by signal 9 (SIGKILL)");
     }
     assert_eq!(plugin.wait(LONG).unwrap(), Some(KILLED));
-    let later = plugin.call("echo", "later").unwrap_err().to_string();
-    assert_eq!(later, "echo: no reply, the plugin has ended: killed by signal 9 (SIGKILL)");
+    let later = plugin.call("echo", "later").unwrap_err();
+    assert_eq!(first_line(&later), "echo: no reply, misbehave has ended: killed by signal 9 (SIGKILL)");
     assert!(matches!(plugin.notify("echo", "later"), Err(NotifyError::Closed { .. })));
     assert_eq!(plugin.stats().open_calls, 0);
 }
@@ -54,8 +58,8 @@ fn a_plugin_that_exits_or_aborts_fails_its_calls() {
     for (command, status) in [("exit", "exit status 5"), ("abort", "killed by signal 6 (SIGABRT)")] {
         let plugin = ready(&plain());
         for error in errors_of_open_calls(&plugin, || plugin.notify(command, "5").unwrap()) {
-            let message = error.to_string();
-            assert!(message.contains(&format!("no reply, the plugin has ended: {status}")), "{message}");
+            let message = first_line(&error);
+            assert!(message.contains(&format!("no reply, misbehave has ended: {status}")), "{message}");
         }
         // Whether there is a core dump is not ours to say.
         let ended = plugin.wait(LONG).unwrap().unwrap().to_string();
@@ -75,11 +79,11 @@ fn one_whose_own_child_holds_the_pipes_fails_its_calls_all_the_same() {
     eventually("the grandchild started", || script.dir().join("pid").exists());
     let errors = errors_of_open_calls(&plugin, || fs::write(script.dir().join("go"), "").unwrap());
     for error in errors {
-        let message = error.to_string();
-        assert!(message.ends_with("no reply, the plugin has ended: exit status 3"), "{message}");
+        let message = first_line(&error);
+        assert!(message.ends_with(" has ended: exit status 3"), "{message}");
     }
-    let later = plugin.call("echo", "").unwrap_err().to_string();
-    assert!(later.ends_with("the plugin has ended: exit status 3"), "{later}");
+    let later = first_line(&plugin.call("echo", "").unwrap_err());
+    assert!(later.ends_with(" has ended: exit status 3"), "{later}");
     let pid = fs::read_to_string(script.dir().join("pid")).unwrap().trim().parse().unwrap();
     send(pid, Signal::SIGKILL);
 }
@@ -119,7 +123,8 @@ fn one_that_closes_its_pipe_and_lives_on_fails_its_calls() {
     let plugin = script.builder().start().unwrap();
     let errors = errors_of_open_calls(&plugin, || fs::write(script.dir().join("go"), "").unwrap());
     for error in errors {
-        assert!(error.to_string().ends_with("the other side closed the pipe"), "{error}");
+        assert!(first_line(&error).ends_with("the other side closed the pipe"), "{error}");
+        assert_eq!(Crash::of(&error).unwrap().status, None);
     }
     assert_eq!(plugin.status(), None);
     plugin.kill().unwrap();
@@ -154,9 +159,63 @@ fn calls_made_while_it_dies_say_how_it_ended_too() {
         send(plugin.pid().as_raw(), Signal::SIGKILL);
         let error = loop {
             if let Err(error) = plugin.call("echo", "x") {
-                break error.to_string();
+                break error;
             }
         };
-        assert_eq!(error, "echo: no reply, the plugin has ended: killed by signal 9 (SIGKILL)");
+        assert_eq!(first_line(&error), "echo: no reply, misbehave has ended: killed by signal 9 (SIGKILL)");
     }
+}
+
+#[test]
+fn a_crash_is_a_value() {
+    let plugin = ready(&plain().stderr_tail(3));
+    assert!(plugin.crash().is_none());
+    plugin.call("echo", "four").unwrap();
+    plugin.call("err-lines", "10").unwrap();
+    let open = plugin.begin_call("never", "").unwrap();
+    thread::sleep(Duration::from_millis(30));
+    let error = plugin.call("exit", "7").unwrap_err();
+    let crash = Crash::of(&error).unwrap();
+    assert_eq!((crash.plugin.as_str(), crash.pid), ("misbehave", plugin.pid()));
+    assert_eq!(crash.path, plugin.path());
+    assert_eq!(crash.status, Some(WaitStatus::Exited(7)));
+    assert_eq!(crash.stderr, ["line 7", "line 8", "line 9"]);
+    assert_eq!(crash.panic, None);
+    assert!(crash.ran > Duration::from_millis(20) && crash.ran < LONG, "{crash:?}");
+
+    let postmortem = error.postmortem().unwrap();
+    assert!(postmortem.lasted > Duration::from_millis(10), "{postmortem:?}");
+    let open_calls: Vec<_> = postmortem.open_calls.iter().map(|call| call.command.as_str()).collect();
+    assert_eq!((open_calls, postmortem.open_count), (vec!["never", "exit"], 2));
+    let age = postmortem.open_calls[0].age;
+    assert!(age >= Duration::from_millis(10) && age <= crash.ran, "{age:?}");
+    assert_eq!(postmortem.open_calls[0].thread_id, open.thread_id());
+    let (sent, received) = (postmortem.sent.last().unwrap(), &postmortem.received);
+    assert_eq!((sent.command.as_str(), sent.direction, sent.buffer_len), ("exit", Direction::Request, 1));
+    assert!(received.iter().any(|head| head.command == "echo" && head.buffer_len == 4), "{received:?}");
+
+    let text = error.to_string();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert_eq!(lines[0], "exit: no reply, misbehave has ended: exit status 7");
+    assert!(lines[1].ends_with("; last on stderr: \"line 9\""), "{text}");
+    assert!(lines[2].starts_with("  calls open: 2 (\"never\" for 0."), "{text}");
+
+    let of_open = open.wait().unwrap_err();
+    assert_eq!(Crash::of(&of_open).unwrap().pid, plugin.pid());
+    let later = plugin.notify("echo", "").unwrap_err();
+    assert_eq!(Crash::of(&later).unwrap().status, Some(WaitStatus::Exited(7)));
+    assert_eq!(plugin.crash().unwrap().stderr, crash.stderr);
+    assert!(Crash::of(&CallError::WouldBlock { command: "x".into() }).is_none());
+}
+
+#[test]
+fn a_panic_is_put_first() {
+    let plugin = ready(&plain());
+    let error = plugin.call("panic-and-exit", "out of cheese\nand wine").unwrap_err();
+    let crash = Crash::of(&error).unwrap();
+    let panic = crash.panic.as_deref().unwrap();
+    assert!(panic.contains("misbehave.rs:") && panic.ends_with(": out of cheese"), "{panic}");
+    let text = error.to_string();
+    assert!(text.lines().nth(1).unwrap().contains("; it panicked: thread "), "{text}");
 }

@@ -68,15 +68,40 @@ fn the_death_of_a_plugin_has_its_last_words() {
     let path = place.standard("dying", "recv; send 3 x '{}'; recv; echo one >&2; echo two >&2; exit 9");
     let ran =
         place.pipeplug(["run", path.to_str().unwrap(), "--json", "--call", "x"]).run().exits(5).says_only("");
+    let mut error = events(&ran, "error").remove(0);
+    let mut crash = error["crash"].take();
     assert_eq!(
-        events(&ran, "error"),
-        [json!({
+        error,
+        json!({
             "event": "error",
             "command": "x",
             "message": "x: no reply, dying has ended: exit status 9",
             "exit_code": 5,
             "stderr": ["one", "two"],
-        })]
+            "crash": null,
+        })
+    );
+    assert!(crash["seconds"].take().as_f64().unwrap() > 0.0);
+    assert!(crash["pid"].take().as_i64().unwrap() > 1);
+    assert!(crash["calls"][0]["seconds"].take().as_f64().unwrap() >= 0.0);
+    let head = |id, direction, command, length| json!({ "id": id, "direction": direction, "command": command, "length": length });
+    let sent = crash["sent"].take();
+    assert_eq!(sent[1], head(2, "request", "x", 0));
+    assert_eq!(
+        crash,
+        json!({
+            "plugin": "dying",
+            "path": path,
+            "pid": null,
+            "seconds": null,
+            "status": "exit status 9",
+            "code": 9,
+            "panic": null,
+            "calls": [{ "id": 2, "command": "x", "seconds": null }],
+            "calls_open": 1,
+            "received": [head(1, "response", "x", 2)],
+            "sent": null,
+        })
     );
     assert_eq!(events(&ran, "exit")[0]["code"], 9);
 }

@@ -1,0 +1,164 @@
+//! What is known of a plugin whose connection has ended.
+
+use std::error::Error;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pipeplug_net::{CallError, NotifyError, Postmortem};
+
+use crate::process::Pid;
+use crate::wait_status::WaitStatus;
+
+/// What is known of a plugin whose connection has ended, be it that its process died or that it broke the connection.
+///
+/// It is part of the errors of all calls that this ended, and of later ones: [`Crash::of`]. What was going on, open calls
+/// and last chunks, is in the [`Postmortem`] beside it. `Display` gives one line.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Crash {
+    /// The plugin's name.
+    pub plugin: String,
+    /// The file that was executed.
+    pub path: PathBuf,
+    /// The process id that it had.
+    pub pid: Pid,
+    /// How its process ended; `None` where it still ran.
+    pub status: Option<WaitStatus>,
+    /// How long it had run.
+    pub ran: Duration,
+    /// The last lines of its standard error; how many is [`Builder::stderr_tail`](crate::Builder::stderr_tail).
+    pub stderr: Vec<String>,
+    /// Where and with what it panicked, where its standard error told of a panic in Rust: of one that is in these lines, or
+    /// that its status (101, or SIGABRT) is due to.
+    pub panic: Option<String>,
+}
+
+/// An error that tells of an ended connection.
+pub trait Ended {
+    /// What was going on; `None` for errors of another kind.
+    fn postmortem(&self) -> Option<&Postmortem>;
+}
+
+impl Ended for CallError {
+    fn postmortem(&self) -> Option<&Postmortem> {
+        match self {
+            Self::Closed { postmortem, .. } => Some(postmortem),
+            _ => None,
+        }
+    }
+}
+
+impl Ended for NotifyError {
+    fn postmortem(&self) -> Option<&Postmortem> {
+        match self {
+            Self::Closed { postmortem, .. } => Some(postmortem),
+            _ => None,
+        }
+    }
+}
+
+impl Crash {
+    /// What an error of a plugin's connection knows of the plugin; `None` where the connection has not ended.
+    #[must_use]
+    pub fn of(error: &impl Ended) -> Option<&Self> {
+        Self::in_postmortem(error.postmortem()?)
+    }
+
+    pub(crate) fn in_postmortem(postmortem: &Postmortem) -> Option<&Self> {
+        postmortem.owner.as_deref()?.downcast_ref()
+    }
+}
+
+impl Error for Crash {}
+
+impl fmt::Display for Crash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (plugin, pid, ran) = (&self.plugin, self.pid, self.ran.as_secs_f64());
+        match self.status {
+            Some(_) => write!(f, "{plugin} (process {pid}) ran for {ran:.3} s")?,
+            None => write!(f, "{plugin} (process {pid}) still ran, for {ran:.3} s")?,
+        }
+        match (&self.panic, self.stderr.last()) {
+            (Some(panic), _) => write!(f, "; it panicked: {}", panic.escape_debug()),
+            (None, Some(line)) => write!(f, "; last on stderr: \"{}\"", line.escape_debug()),
+            (None, None) => f.write_str("; nothing on stderr"),
+        }
+    }
+}
+
+/// The last panic in Rust that lines of standard error tell of: its place and message in one line.
+///
+/// It is noticed as the lines come by, since the backtrace behind it may be longer than what is kept of them.
+#[derive(Debug, Default)]
+pub(crate) struct Panic {
+    text: Option<String>,
+    /// Whether the next line is the message.
+    lacks_message: bool,
+}
+
+impl Panic {
+    /// Looks at the next line.
+    pub(crate) fn see(&mut self, line: &str) {
+        // `thread 'main' (4711) panicked at src/main.rs:2:5:` and the message on the next line; before Rust 1.73
+        // `thread 'main' panicked at 'message', src/main.rs:2:5`.
+        if is_panic(line) {
+            self.text = Some(line.to_owned());
+            self.lacks_message = line.ends_with(':');
+        } else if std::mem::take(&mut self.lacks_message)
+            && let Some(text) = &mut self.text
+        {
+            text.push(' ');
+            text.push_str(line);
+        }
+    }
+
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
+    /// Whether a process with this end, and these last lines, ended of it.
+    pub(crate) fn explains(text: &str, status: Option<WaitStatus>, lines: &[String]) -> bool {
+        // A handler's panic is caught, and may be long ago.
+        let of_panic = match status {
+            Some(WaitStatus::Exited(code)) => code == 101,
+            Some(WaitStatus::Signaled { signal, .. }) => signal == nix::sys::signal::Signal::SIGABRT as i32,
+            Some(WaitStatus::Unknown) | None => false,
+        };
+        of_panic || lines.iter().any(|line| is_panic(line) && text.starts_with(line.as_str()))
+    }
+}
+
+fn is_panic(line: &str) -> bool {
+    line.starts_with("thread '") && line.contains(" panicked at ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn panic_in(text: &str) -> Option<String> {
+        let mut panic = Panic::default();
+        text.lines().for_each(|line| panic.see(line));
+        panic.text().map(str::to_owned)
+    }
+
+    #[test]
+    fn panics_are_recognised() {
+        let now = "a line\n\nthread 'main' (7) panicked at src/main.rs:2:5:\nno way\nnote: run with …";
+        assert_eq!(panic_in(now).as_deref(), Some("thread 'main' (7) panicked at src/main.rs:2:5: no way"));
+        let old = "thread 'io' panicked at 'no way', src/main.rs:2:5\nnote: run with …";
+        assert_eq!(panic_in(old).as_deref(), Some("thread 'io' panicked at 'no way', src/main.rs:2:5"));
+        let cut = "thread 'main' (7) panicked at src/main.rs:2:5:";
+        assert_eq!(panic_in(cut).as_deref(), Some(cut));
+        let two = format!("{now}\n{old}");
+        assert_eq!(panic_in(&two), panic_in(old), "the last one counts");
+        let lines: Vec<_> = now.lines().map(str::to_owned).collect();
+        let text = panic_in(now).unwrap();
+        let killed = WaitStatus::Signaled { signal: 9, core_dumped: false };
+        assert!(Panic::explains(&text, Some(killed), &lines), "it is among the last lines");
+        assert!(!Panic::explains(&text, Some(killed), &lines[3..]), "it was long ago");
+        assert!(Panic::explains(&text, Some(WaitStatus::Exited(101)), &lines[3..]));
+        assert_eq!(panic_in("the word panicked at night\nthread 'x' is fine"), None);
+    }
+}

@@ -1,0 +1,209 @@
+//! What was going on when a connection ended.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeplug_wire::{Direction, Header, ThreadId};
+use smol_str::SmolStr;
+
+/// Chunks that are remembered in each direction.
+const CHUNKS: usize = 8;
+/// Open calls that are named.
+pub(crate) const CALLS: usize = 32;
+/// Open calls that [`Postmortem`] shows in its one line.
+const SHOWN: usize = 3;
+
+/// What was going on when a connection ended: part of the errors of the calls that it ended, and of later ones.
+///
+/// `Display` gives up to two lines, each behind a line break: what the owner of the connection knows of the other side,
+/// and the calls and chunks.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Postmortem {
+    /// How long the connection had been open.
+    pub lasted: Duration,
+    /// Calls of ours that waited for a reply, the oldest first; at most 32.
+    pub open_calls: Vec<OpenCall>,
+    /// How many there were.
+    pub open_count: usize,
+    /// Headers of the last chunks that came, the oldest first; at most 8.
+    pub received: Vec<ChunkHead>,
+    /// Headers of the last chunks that were sent or were about to be, the oldest first; at most 8.
+    pub sent: Vec<ChunkHead>,
+    /// What the owner of the connection knows of the other side; see [`Handler::explain`](crate::Handler::explain).
+    pub owner: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// A call that waited for its reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenCall {
+    /// The thread id that its request went out with.
+    pub thread_id: ThreadId,
+    /// What was called.
+    pub command: String,
+    /// How long ago, to some milliseconds.
+    pub age: Duration,
+}
+
+/// The header of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChunkHead {
+    /// The thread id.
+    pub thread_id: ThreadId,
+    /// The direction.
+    pub direction: Direction,
+    /// The command.
+    pub command: String,
+    /// The buffer's length, in bytes.
+    pub buffer_len: u64,
+}
+
+impl fmt::Display for ChunkHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { thread_id, direction, command, buffer_len } = self;
+        write!(f, "{direction} {thread_id} \"{}\" of {buffer_len} B", command.escape_debug())
+    }
+}
+
+impl fmt::Display for Postmortem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(owner) = &self.owner {
+            write!(f, "\n  {owner}")?;
+        }
+        if self.open_count == 0 && self.received.is_empty() && self.sent.is_empty() {
+            return Ok(());
+        }
+        write!(f, "\n  calls open: {}", self.open_count)?;
+        for (i, call) in self.open_calls.iter().take(SHOWN).enumerate() {
+            let separator = if i == 0 { " (" } else { ", " };
+            let age = call.age.as_secs_f64();
+            write!(f, "{separator}\"{}\" for {age:.3} s", call.command.escape_debug())?;
+        }
+        match self.open_count {
+            0 => {}
+            count if count > SHOWN => write!(f, ", …)")?,
+            _ => write!(f, ")")?,
+        }
+        let last =
+            |chunks: &[ChunkHead]| chunks.last().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        write!(f, "; last received: {}; last sent: {}", last(&self.received), last(&self.sent))
+    }
+}
+
+/// The headers of the last chunks in one direction.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    chunks: Vec<Noted>,
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Noted {
+    thread_id: ThreadId,
+    direction: Direction,
+    command: SmolStr,
+    buffer_len: u64,
+}
+
+impl Recent {
+    pub(crate) fn note(&mut self, header: &Header<'_>) {
+        let Header { thread_id, direction, command, buffer_len } = *header;
+        let Some(noted) = self.chunks.get_mut(self.next) else {
+            self.chunks.push(Noted { thread_id, direction, command: command.into(), buffer_len });
+            self.next = self.chunks.len() % CHUNKS;
+            return;
+        };
+        // Most often it is the same as some chunks before, and comparing costs less than to make it anew.
+        if noted.command != command {
+            noted.command = command.into();
+        }
+        (noted.thread_id, noted.direction, noted.buffer_len) = (thread_id, direction, buffer_len);
+        self.next = (self.next + 1) % CHUNKS;
+    }
+
+    /// The headers, the oldest first.
+    pub(crate) fn heads(&self) -> Vec<ChunkHead> {
+        let (newer, older) = self.chunks.split_at(self.next.min(self.chunks.len()));
+        let in_order = older.iter().chain(newer);
+        in_order
+            .map(|noted| ChunkHead {
+                thread_id: noted.thread_id,
+                direction: noted.direction,
+                command: noted.command.to_string(),
+                buffer_len: noted.buffer_len,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(recent: &mut Recent, id: u64, command: &str) {
+        recent.note(&Header {
+            thread_id: ThreadId::new(id),
+            direction: Direction::Request,
+            command,
+            buffer_len: 2 * id,
+        });
+    }
+
+    #[test]
+    fn the_last_chunks_are_kept_in_their_order() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.heads(), []);
+        for id in 1..=3 {
+            note(&mut recent, id, "a");
+        }
+        let ids =
+            |recent: &Recent| recent.heads().iter().map(|head| head.thread_id.as_u64()).collect::<Vec<_>>();
+        assert_eq!(ids(&recent), [1, 2, 3]);
+        for id in 4..=20 {
+            note(&mut recent, id, if id % 2 == 0 { "even" } else { "odd" });
+        }
+        assert_eq!(ids(&recent), (13..=20).collect::<Vec<_>>());
+        let heads = recent.heads();
+        assert_eq!(heads[7].to_string(), "request 20 \"even\" of 40 B");
+        assert_eq!(heads[6].command, "odd");
+    }
+
+    #[test]
+    fn it_reads_as_lines_to_append() {
+        assert_eq!(Postmortem::default().to_string(), "");
+        let call = |id, command: &str| OpenCall {
+            thread_id: ThreadId::new(id),
+            command: command.into(),
+            age: Duration::from_millis(1234),
+        };
+        let head = ChunkHead {
+            thread_id: ThreadId::new(3),
+            direction: Direction::Response,
+            command: "e\u{1b}".into(),
+            buffer_len: 0,
+        };
+        let mut postmortem = Postmortem {
+            open_calls: vec![call(1, "a"), call(2, "b\n")],
+            open_count: 2,
+            received: vec![head],
+            owner: Some(Arc::from(Box::<dyn Error + Send + Sync>::from("it said: no"))),
+            ..Postmortem::default()
+        };
+        assert_eq!(
+            postmortem.to_string(),
+            "\n  it said: no\n  calls open: 2 (\"a\" for 1.234 s, \"b\\n\" for 1.234 s); last received: response 3 \
+             \"e\\u{1b}\" of 0 B; last sent: nothing"
+        );
+        postmortem.open_calls = (1..=4).map(|id| call(id, "c")).collect();
+        postmortem.open_count = 1000;
+        assert!(
+            postmortem
+                .to_string()
+                .contains("calls open: 1000 (\"c\" for 1.234 s, \"c\" for 1.234 s, \"c\" for 1.234 s, …);")
+        );
+    }
+}
