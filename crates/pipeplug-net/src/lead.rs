@@ -29,7 +29,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::Interest;
 
@@ -367,25 +367,13 @@ impl Core {
             return self.read(reader, Until::Short, by);
         }
         if let Some(budget) = reader.spin(by).budget() {
-            let start = Instant::now();
-            loop {
-                let turn = self.read(reader, Until::Short, by);
-                let took = start.elapsed();
-                if turn != Turn::Nothing {
-                    // What took longer came while another thread had this CPU: maybe the other side, which looking keeps
-                    // from running.
-                    if took <= budget {
-                        reader.spin(by).hit(took)
-                    } else {
-                        reader.spin(by).miss()
-                    }
-                    return turn;
-                }
-                if took >= budget || bell.is_rung() {
-                    reader.spin(by).miss();
-                    break;
-                }
-                std::hint::spin_loop();
+            let turn = self.read(reader, Until::Short, by);
+            if turn != Turn::Nothing {
+                reader.spin(by).at_once();
+                return turn;
+            }
+            if let Some(turn) = self.look_for(budget, reader, by, bell) {
+                return turn;
             }
         }
         let Some(stream) = &reader.stream else { return Turn::Ended };
@@ -397,6 +385,36 @@ impl Core {
                 tracing::debug!(%error, "poll failed");
                 std::thread::yield_now();
                 Turn::Nothing
+            }
+        }
+    }
+
+    /// Reads as soon as there is something, for as long as `budget`.
+    fn look_for(
+        self: &Arc<Self>,
+        budget: Duration,
+        reader: &mut Reader,
+        by: By,
+        bell: &Bell,
+    ) -> Option<Turn> {
+        let start = Instant::now();
+        loop {
+            std::hint::spin_loop();
+            let turn = self.read(reader, Until::Short, by);
+            let took = start.elapsed();
+            if turn != Turn::Nothing {
+                // What took longer came while another thread had this CPU: maybe the other side, which looking keeps
+                // from running.
+                if took <= budget {
+                    reader.spin(by).hit(took)
+                } else {
+                    reader.spin(by).miss()
+                }
+                return Some(turn);
+            }
+            if took >= budget || bell.is_rung() {
+                reader.spin(by).miss();
+                return None;
             }
         }
     }

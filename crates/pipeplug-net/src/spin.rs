@@ -3,8 +3,11 @@
 //! To be woken costs some tens of microseconds where the two sides run on different CPUs, and about as much CPU time.
 //! Looking for the bytes in a loop instead pays if they come within that time, and only if they can: with both sides
 //! on one CPU the loop keeps the other side from running. So each time that looking brought nothing, it is left out
-//! for twice as many times as before, from the second time in a row on. (The CPUs that a process may use tell nothing of this: two processes of one CPU
-//! each may well have two.)
+//! for twice as many times as before, from the second time in a row on. (The CPUs that a process may use tell nothing
+//! of this: two processes of one CPU each may well have two.)
+//!
+//! What lies there at the first look was not brought by looking, and says nothing for it: on one CPU the side that was
+//! woken has often run to its end before this one goes on.
 
 use std::time::Duration;
 
@@ -12,6 +15,10 @@ use std::time::Duration;
 pub(crate) const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 /// At most 2 to the power of this many waits go by without looking.
 const MAX_SKIPPED: u32 = 10;
+
+/// So many waits go by before the first look: the other side is only starting, on the same CPU as likely as not, and
+/// would be kept from it.
+const STARTING: u32 = 3;
 
 /// What was learned of one kind of wait.
 #[derive(Debug)]
@@ -28,7 +35,7 @@ pub(crate) struct Spin {
 
 impl Spin {
     pub(crate) fn new(max: Duration) -> Self {
-        Self { max, usual: max, misses: 0, skip: 0 }
+        Self { max, usual: max, misses: 0, skip: STARTING }
     }
 
     /// How long to look this time.
@@ -45,6 +52,11 @@ impl Spin {
         Some(learned.min(self.max))
     }
 
+    /// It was there at the first look.
+    pub(crate) fn at_once(&mut self) {
+        self.skip = self.pause();
+    }
+
     /// It came after `took`.
     pub(crate) fn hit(&mut self, took: Duration) {
         self.usual = (self.usual * 7 + took) / 8;
@@ -54,8 +66,16 @@ impl Spin {
     /// It did not come in time.
     pub(crate) fn miss(&mut self) {
         self.misses += 1;
-        // The first one may be an accident.
-        self.skip = if self.misses == 1 { 0 } else { 1 << self.misses.min(MAX_SKIPPED) };
+        self.skip = self.pause();
+    }
+
+    /// How many waits go by without looking after so many misses.
+    fn pause(&self) -> u32 {
+        match self.misses {
+            // The first one may be an accident.
+            0 | 1 => 0,
+            misses => 1 << misses.min(MAX_SKIPPED),
+        }
     }
 }
 
@@ -68,12 +88,19 @@ mod tests {
     #[test]
     fn what_comes_soon_is_looked_for_a_little_longer_than_usual() {
         let mut spin = Spin::new(MAX);
-        assert_eq!(spin.budget(), Some(MAX));
         for _ in 0..50 {
             spin.hit(Duration::from_micros(2));
         }
+        while spin.budget().is_none() {}
         let budget = spin.budget().unwrap();
         assert!(budget > Duration::from_micros(8) && budget < Duration::from_micros(20), "{budget:?}");
+    }
+
+    #[test]
+    fn the_other_side_is_left_alone_while_it_starts() {
+        let mut spin = Spin::new(MAX);
+        let first: Vec<_> = (0..=STARTING).map(|_| spin.budget()).collect();
+        assert_eq!(first, [None, None, None, Some(MAX)]);
     }
 
     #[test]
@@ -99,6 +126,23 @@ mod tests {
         spin.hit(Duration::from_micros(3));
         assert!(spin.budget().is_some());
         assert!(spin.budget().is_some());
+    }
+
+    #[test]
+    fn what_is_there_at_the_first_look_says_nothing_for_looking() {
+        let mut spin = Spin::new(MAX);
+        let mut looked = 0;
+        for _ in 0..10_000 {
+            if spin.budget().is_some() {
+                looked += 1;
+                if looked % 2 == 0 {
+                    spin.at_once();
+                } else {
+                    spin.miss();
+                }
+            }
+        }
+        assert!((10..40).contains(&looked), "{looked}");
     }
 
     #[test]
