@@ -22,8 +22,12 @@ use crate::reading::By;
 const SLOW: Duration = Duration::from_micros(50);
 /// When no handler has returned for so long while others wait, one more thread comes.
 const STALL: Duration = Duration::from_millis(1);
-/// When the connection's own reader comes with jobs again within this time, it is worth to have the loop tick.
+/// When the connection's own reader comes with jobs again, or a caller with a call, within this time, it is worth to have
+/// the loop tick.
 const OFTEN: Duration = Duration::from_micros(500);
+/// After so many calls, each so soon after the one before, the next one is waited for with the lead lent. Where something
+/// comes unasked in place of it, which is read late then, it is left be for as many.
+const STREAK: u32 = 1024;
 /// So many handlers are timed together: looking at the clock takes longer than many a handler.
 const SAMPLE: u32 = 32;
 /// Jobs that one thread does before it lets other connections have their turn.
@@ -46,8 +50,10 @@ pub(crate) struct Inbox {
     lent: u64,
     /// Whether the loop looks each millisecond whether handlers return.
     watched: bool,
-    /// When the connection's own reader last came with jobs.
+    /// When the connection's own reader last came with jobs, or a caller's call ended.
     came: Option<Instant>,
+    /// Calls of ours that ended one soon after the other.
+    streak: u32,
     receive: ReceiveWindow,
     /// With so much weight nothing more is read while no call of ours is open.
     pause_at: usize,
@@ -69,6 +75,7 @@ impl Inbox {
             lent: 0,
             watched: false,
             came: None,
+            streak: 0,
             receive: ReceiveWindow::new(options.window),
             pause_at: options.window.max(1),
             crediting: false,
@@ -124,6 +131,12 @@ impl Inbox {
     /// The connection's own reader comes with jobs, and did a moment ago.
     fn comes_often(&mut self, now: Instant) -> bool {
         self.came.replace(now).is_some_and(|last| now.saturating_duration_since(last) < OFTEN)
+    }
+
+    /// A call of ours has ended; whether the next one is likely to come soon.
+    fn calls_often(&mut self, now: Instant) -> bool {
+        self.streak = if self.comes_often(now) { self.streak.saturating_add(1) } else { 0 };
+        self.streak >= STREAK
     }
 
     /// A total that the peer is to be told with [`Core::credit`], if one is due.
@@ -533,6 +546,11 @@ impl Core {
     /// Runs something on a thread of the pool, outside of the connection's count.
     pub(crate) fn once(&self, run: impl FnOnce() + Send + 'static) {
         self.events.spawn(run);
+    }
+
+    /// A call of ours has ended; whether the next one is likely to come soon.
+    pub(crate) fn calls_often(&self) -> bool {
+        lock(&self.inbox).calls_often(Instant::now())
     }
 
     /// Has the loop look whether the lead that was lent is taken up again.

@@ -7,7 +7,8 @@
 //!   too, one after the other. So that nobody waits for a handler, the loop watches meanwhile: either epoll does
 //!   (`Armed`), or, where one call follows the other and two epoll_ctl(2) each are worth saving, a tick of the loop
 //!   takes over from a handler that has not returned (`Lent`).
-//! - A caller that has more calls open is likely to wait for the next one soon: it leaves the lead `Lent` in the same way.
+//! - A caller that has more calls open, or has made a thousand in quick succession, is likely to wait for the next one
+//!   soon: it leaves the lead `Lent` in the same way.
 //! - Otherwise, and wherever nobody else has it, the lead is with the loop, which waits in epoll.
 //!
 //! Who reads runs no user code and waits for nobody: calls are completed, requests and one-ways are put into the inbox.
@@ -155,23 +156,23 @@ impl Core {
         }
         *lock(&self.bell) = None;
         bell.silence();
-        let goes_on = self.options.reading == Reading::Shared && !lock(&self.calls).is_empty();
-        if !goes_on && reader.receiver.input().len() > KEPT {
+        let has_more = !lock(&self.calls).is_empty();
+        if !has_more && reader.receiver.input().len() > KEPT {
             reader.receiver.release();
         }
         drop(reader);
         if matches!(turn, Turn::Ended | Turn::Paused) {
             return;
         }
-        if goes_on {
+        if self.options.reading == Reading::Shared && (has_more || self.calls_often()) {
             self.lend_between_calls();
         } else {
             self.give_lead_back();
         }
     }
 
-    /// A caller with further calls open will wait for one of those next, it seems: until then nobody reads, unless
-    /// somebody needs it or nothing comes of it for a while.
+    /// A caller with further calls open, or after many in quick succession, will wait for one again soon, it seems: until
+    /// then nobody reads, unless somebody needs it or nothing comes of it for a while.
     fn lend_between_calls(self: &Arc<Self>) {
         self.lead.store(Lead::Lent as u8, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 || self.is_ending.load(Ordering::SeqCst) {

@@ -109,6 +109,21 @@ fn an_answer_does_not_wait_for_a_slow_handler_behind_it() {
     }
 }
 
+/// After many calls in quick succession nobody reads until the next one. What comes in its place is read all the same.
+#[test]
+fn what_comes_in_place_of_the_next_call_is_read() {
+    let _watchdog = watchdog();
+    let (host, guest) = pair(&Options::default(), echo, echo);
+    for _ in 0..3 {
+        (0..3000).for_each(|_| assert_eq!(host.call("echo", "x").unwrap(), "x"));
+        let unasked = guest.begin_call("echo", "unasked").unwrap();
+        assert_eq!(unasked.wait_timeout(LONG).unwrap(), b"unasked");
+    }
+    (0..3000).for_each(|_| assert_eq!(host.call("echo", "x").unwrap(), "x"));
+    guest.close();
+    assert!(host.wait_ended(LONG).is_some());
+}
+
 #[derive(Debug)]
 struct Bad;
 
