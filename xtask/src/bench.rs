@@ -9,8 +9,8 @@ use crate::steps::cargo_in;
 
 const PACKAGE: &str = "pipeplug-bench";
 
-/// The plugin that does nothing else than to answer.
-const STATIC: &str = "bench-answer";
+/// The plugins whose start is measured: the one that does nothing else than to answer, and pipeplug's.
+const STATIC: [&str; 2] = ["bench-answer", "bench-guest-static"];
 
 /// Run the benchmarks; all arguments go to them.
 #[derive(Debug, Args)]
@@ -27,9 +27,11 @@ pub(crate) fn run(project: &Project, args: &BenchArgs) -> anyhow::Result<()> {
     }
     let package = ["--release", "--package", PACKAGE];
     process::run(cargo_in(project).arg("build").args(package).arg("--bins"))?;
-    // Its start is the least that a process costs, so it waits for no dynamic linker.
-    let linked_statically = ["--bin", STATIC, "--", "-C", "target-feature=+crt-static"];
-    process::run(cargo_in(project).arg("rustc").args(package).args(linked_statically))?;
+    for name in STATIC {
+        // The least that a process costs has no dynamic linker in it.
+        let linked_statically = ["--bin", name, "--", "-C", "target-feature=+crt-static"];
+        process::run(cargo_in(project).arg("rustc").args(package).args(linked_statically))?;
+    }
     let driver = project.target_dir.join("release").join(PACKAGE);
     process::run(std::process::Command::new(driver).current_dir(&project.root).args(&args.args))
 }

@@ -27,7 +27,7 @@ pub(crate) struct Subject {
 
 const RAW: [&str; 7] =
     ["raw-block", "raw-spin", "raw-epoll", "raw-stream", "raw-pipe-1m", "raw-socket", "raw-static"];
-const OURS: [&str; 2] = ["pipeplug", "pipeplug-nospin"];
+const OURS: [&str; 3] = ["pipeplug", "pipeplug-nospin", "pipeplug-static"];
 
 /// Who can be measured here, who not, and what is to be known of the peers.
 #[derive(Debug)]

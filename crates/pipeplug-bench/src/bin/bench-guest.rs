@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply, Responder};
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let state = State { delay: delay_asked_for(), one_ways: AtomicU64::new(0), parked: Mutex::default() };
     let guest = Guest::new().request(move |_: &Main, incoming: &mut Incoming| state.answer(incoming));
     let guest = if std::env::var_os("BENCH_NO_SPIN").is_some() { guest.spin(Duration::ZERO) } else { guest };

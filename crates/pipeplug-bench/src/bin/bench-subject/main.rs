@@ -47,6 +47,8 @@ enum Mode {
     Default,
     /// Nobody spins, on neither side.
     NoSpin,
+    /// The default, with a plugin that is linked statically, for its start.
+    Static,
 }
 
 impl Mode {
@@ -54,6 +56,7 @@ impl Mode {
         match name {
             "pipeplug" => Some(Self::Default),
             "pipeplug-nospin" => Some(Self::NoSpin),
+            "pipeplug-static" => Some(Self::Static),
             _ => None,
         }
     }
@@ -61,15 +64,19 @@ impl Mode {
 
 /// A plugin to start, with the mode's settings on both sides.
 fn builder(mode: Mode) -> Result<Builder> {
-    let builder = Plugin::builder(guest()?);
+    let builder = Plugin::builder(guest(mode)?);
     Ok(match mode {
-        Mode::Default => builder,
+        Mode::Default | Mode::Static => builder,
         Mode::NoSpin => builder.spin(Duration::ZERO).env("BENCH_NO_SPIN", "1"),
     })
 }
 
-fn guest() -> Result<PathBuf> {
-    Ok(std::env::current_exe()?.with_file_name("bench-guest"))
+fn guest(mode: Mode) -> Result<PathBuf> {
+    let name = match mode {
+        Mode::Default | Mode::NoSpin => "bench-guest",
+        Mode::Static => "bench-guest-static",
+    };
+    Ok(std::env::current_exe()?.with_file_name(name))
 }
 
 /// The host's side.
@@ -77,6 +84,9 @@ fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
     if let Order::Spawn { times } = order {
         let figures = spawn(mode, driver, times)?;
         return driver.end(&figures);
+    }
+    if mode == Mode::Static {
+        return driver.not_here("it differs in its start alone");
     }
     if let Order::Idle { plugins, calls, size } = order {
         return crowd::beside_idle(mode, driver, plugins, calls, size);
