@@ -599,3 +599,24 @@ impl Core {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_come_often_after_many_in_quick_succession_until_one_is_late() {
+        let mut inbox = Inbox::new(&Options::default());
+        let mut now = Instant::now();
+        let mut often = |after| {
+            now += after;
+            inbox.calls_often(now)
+        };
+        let soon = OFTEN / 2;
+        for _ in 0..3 {
+            assert!(!often(OFTEN));
+            assert!((1..STREAK).all(|_| !often(soon)));
+            assert!((0..10).all(|_| often(soon)));
+        }
+    }
+}
