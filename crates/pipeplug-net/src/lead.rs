@@ -370,8 +370,7 @@ impl Core {
         if let Some(budget) = reader.spin(by).budget() {
             let turn = self.read(reader, Until::Short, by);
             if turn != Turn::Nothing {
-                reader.spin(by).at_once();
-                return turn;
+                return turn; // which tells nothing of whether looking pays
             }
             if let Some(turn) = self.look_for(budget, reader, by, bell) {
                 return turn;

@@ -53,11 +53,6 @@ impl Spin {
         Some(learned.min(self.max))
     }
 
-    /// It was there at the first look.
-    pub(crate) fn at_once(&mut self) {
-        self.skip = self.pause();
-    }
-
     /// It came after `took`.
     pub(crate) fn hit(&mut self, took: Duration) {
         self.usual = (self.usual * 7 + took) / 8;
@@ -67,16 +62,8 @@ impl Spin {
     /// It did not come in time.
     pub(crate) fn miss(&mut self) {
         self.misses += 1;
-        self.skip = self.pause();
-    }
-
-    /// How many waits go by without looking after so many misses.
-    fn pause(&self) -> u32 {
-        match self.misses {
-            // The first one may be an accident.
-            0 | 1 => 0,
-            misses => 1 << misses.min(MAX_SKIPPED),
-        }
+        // The first one may be an accident.
+        self.skip = if self.misses == 1 { 0 } else { 1 << self.misses.min(MAX_SKIPPED) };
     }
 }
 
@@ -127,23 +114,6 @@ mod tests {
         spin.hit(Duration::from_micros(3));
         assert!(spin.budget().is_some());
         assert!(spin.budget().is_some());
-    }
-
-    #[test]
-    fn what_is_there_at_the_first_look_says_nothing_for_looking() {
-        let mut spin = Spin::new(MAX);
-        let mut looked = 0;
-        for _ in 0..10_000 {
-            if spin.budget().is_some() {
-                looked += 1;
-                if looked % 2 == 0 {
-                    spin.at_once();
-                } else {
-                    spin.miss();
-                }
-            }
-        }
-        assert!((10..40).contains(&looked), "{looked}");
     }
 
     #[test]
