@@ -61,6 +61,8 @@ struct Large {
     command: String,
     buffer: Vec<u8>,
     len: usize,
+    /// Whether nothing was received but what came with its header.
+    is_new: bool,
 }
 
 impl Receiver {
@@ -113,6 +115,25 @@ impl Receiver {
             // A whole body waits for `next`, and what comes now is behind it.
             Some(large) if large.missing() > 0 => large.space(),
             _ => self.input.space(),
+        }
+    }
+
+    /// How long the large body is that has just begun; `None` where there is none, and once
+    /// [`space`](Self::space) was asked for it.
+    ///
+    /// Until then it can be given memory with [`receive_into`](Self::receive_into).
+    #[must_use]
+    pub fn begun(&self) -> Option<usize> {
+        self.large.as_ref().filter(|large| large.is_new).map(|large| large.len)
+    }
+
+    /// Has the large body that has [just begun](Self::begun) received into this memory, as far as it goes; its
+    /// contents are lost.
+    pub fn receive_into(&mut self, mut memory: Vec<u8>) {
+        if let Some(large) = self.large.as_mut().filter(|large| large.is_new) {
+            memory.clear();
+            memory.extend_from_slice(&large.buffer);
+            large.buffer = memory;
         }
     }
 
@@ -280,6 +301,7 @@ impl Large {
             command: header.command.into(),
             buffer,
             len,
+            is_new: true,
         }
     }
 
@@ -288,6 +310,7 @@ impl Large {
     }
 
     fn space(&mut self) -> Space<'_> {
+        self.is_new = false;
         let received = self.buffer.len();
         if received == self.buffer.capacity() {
             self.buffer.reserve_exact(received.max(ROOM).min(self.missing()));

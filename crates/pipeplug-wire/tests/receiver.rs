@@ -154,3 +154,36 @@ fn much_may_wait() {
     assert_eq!(receiver.next(), Ok(None));
     assert_eq!(receiver.format(), Some(Format::Classic));
 }
+
+#[test]
+fn a_large_body_goes_into_the_memory_that_it_is_given() {
+    let large = Chunk::new("put", vec![b'x'; 100_000]);
+    let stream = encode(Format::Standard, std::slice::from_ref(&large));
+    let mut receiver = receiver();
+    assert_eq!(receiver.begun(), None);
+    receiver.push(&stream[..50]);
+    assert_eq!(receiver.next(), Ok(None));
+    assert_eq!(receiver.begun(), Some(100_000));
+    let memory = vec![b'y'; 150_000];
+    let place = memory.as_ptr();
+    receiver.receive_into(memory);
+    receiver.push(&stream[50..70_000]);
+    assert_eq!(receiver.begun(), None);
+    receiver.receive_into(Vec::new()); // too late
+    receiver.push(&stream[70_000..]);
+    let Ok(Some(Received::Large(received))) = receiver.next() else { panic!("it is whole") };
+    assert_eq!(received, large);
+    assert_eq!(received.buffer.as_ptr(), place);
+}
+
+#[test]
+fn memory_that_is_too_small_for_a_large_body_grows() {
+    let large = Chunk::new("put", vec![b'x'; 100_000]);
+    let stream = encode(Format::Standard, std::slice::from_ref(&large));
+    let mut receiver = receiver();
+    receiver.push(&stream[..20_000]);
+    assert_eq!(receiver.next(), Ok(None));
+    receiver.receive_into(Vec::with_capacity(10));
+    receiver.push(&stream[20_000..]);
+    assert_eq!(receiver.next(), Ok(Some(Received::Large(large))));
+}
