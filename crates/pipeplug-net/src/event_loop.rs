@@ -15,6 +15,7 @@ use crate::handler::Handler;
 use crate::lock::{guarded, lock};
 use crate::options::Options;
 use crate::pool::{Exhausted, Pool, Work};
+use crate::spent::{self, Spent};
 use crate::sys;
 
 const WAKER: Token = Token(0);
@@ -45,6 +46,7 @@ struct Shared {
     asleep: AtomicBool,
     next_token: AtomicUsize,
     pool: Arc<Pool>,
+    spent: Spent,
 }
 
 #[derive(Default)]
@@ -128,6 +130,7 @@ impl EventLoop {
             asleep: AtomicBool::new(false),
             next_token: AtomicUsize::new(WAKER.0 + 1),
             pool: Pool::new(threads.max(1)),
+            spent: Spent::default(),
             poll: Mutex::new(Some(poll)),
         });
         Ok(Self { lifetime: Arc::new(Lifetime { shared }) })
@@ -237,6 +240,28 @@ impl EventLoop {
         if earliest {
             self.wake();
         }
+    }
+
+    /// Keeps a large buffer's memory, which nobody needs any more, for the next one.
+    pub(crate) fn keep_spent(&self, memory: Vec<u8>) {
+        if self.inner().spent.keep(memory) == spent::Watch::Begin {
+            self.watch_spent();
+        }
+    }
+
+    /// Memory for a buffer of `len` bytes, where some is kept that suits.
+    pub(crate) fn take_spent(&self, len: usize) -> Option<Vec<u8>> {
+        self.inner().spent.take(len)
+    }
+
+    fn watch_spent(&self) {
+        let lifetime = Arc::downgrade(&self.lifetime);
+        self.after(spent::LOOK, move || {
+            let Some(lifetime) = lifetime.upgrade() else { return };
+            if lifetime.shared.spent.look() == spent::Watch::Begin {
+                Self { lifetime }.watch_spent();
+            }
+        });
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {

@@ -24,6 +24,7 @@ mod outbox;
 mod pool;
 mod postmortem;
 mod reading;
+mod spent;
 mod spin;
 mod sys;
 mod unread;

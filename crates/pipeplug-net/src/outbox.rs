@@ -23,7 +23,7 @@ use crate::lock::{lock, wait_until};
 use crate::options::Options;
 use crate::pool;
 use crate::postmortem::{ChunkHead, Recent};
-use crate::sys::Stream;
+use crate::sys::{STRIDE, Stream};
 use crate::unread::Unread;
 
 /// Chunks up to this size are copied next to each other; a larger buffer is written from where it is.
@@ -394,7 +394,7 @@ impl Outbox {
             let mut pieces = std::mem::take(&mut state.queue);
             let mut spare = state.spare.take();
             drop(state);
-            let written = self.write_pieces(&mut stream, &mut pieces, &mut spare);
+            let written = self.write_pieces(&mut stream, &mut pieces, &mut spare, core);
             state = lock(&self.state);
             state.spare = spare;
             let (bytes, blocked) = match written {
@@ -426,15 +426,21 @@ impl Outbox {
         stream: &mut Stream,
         pieces: &mut VecDeque<Piece>,
         spare: &mut Option<Vec<u8>>,
+        core: &Core,
     ) -> io::Result<(usize, bool)> {
         let mut total = 0;
         while !pieces.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut count = 0;
+            let (mut count, mut room) = (0, STRIDE);
             for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
-                *slice = IoSlice::new(piece.rest());
-                stream.make_room(piece.rest().len());
+                let rest = piece.rest();
+                stream.make_room(rest.len());
+                *slice = IoSlice::new(&rest[..rest.len().min(room)]);
+                room -= slice.len();
                 count += 1;
+                if room == 0 {
+                    break;
+                }
             }
             let Some(mut written) = stream.write(&slices[..count], self.transfer.get())? else {
                 return Ok((total, true));
@@ -448,10 +454,13 @@ impl Outbox {
                 written -= step;
                 if piece.rest().is_empty()
                     && let Some(Piece { mut bytes, .. }) = pieces.pop_front()
-                    && bytes.capacity() <= GATHER
                 {
-                    bytes.clear();
-                    *spare = Some(bytes);
+                    if bytes.capacity() <= GATHER {
+                        bytes.clear();
+                        *spare = Some(bytes);
+                    } else {
+                        core.events.keep_spent(bytes);
+                    }
                 }
             }
         }

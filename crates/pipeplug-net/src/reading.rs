@@ -154,6 +154,13 @@ impl Core {
         let mut total = 0;
         loop {
             let Some(stream) = &reader.stream else { return Turn::Ended };
+            if let Some(len) = reader.receiver.begun() {
+                let memory = self.events.take_spent(len);
+                stream.begin_buffer(memory.as_ref());
+                if let Some(memory) = memory {
+                    reader.receiver.receive_into(memory);
+                }
+            }
             let space = reader.receiver.space();
             let max = space.max.min(self.options.transfer.get());
             match stream.read(space.into, max) {

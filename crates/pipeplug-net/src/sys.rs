@@ -25,8 +25,9 @@ const POLLED_WRITE_MAX: usize = 4096;
 const USUAL_PIPE: usize = 64 << 10;
 /// The most that any user may have it hold: `/proc/sys/fs/pipe-max-size`, unless changed.
 const LARGEST_PIPE: usize = 1 << 20;
-/// So much of a large buffer gets its memory at once, and is read at once, in bytes.
-const STRIDE: usize = 256 << 10;
+/// So much of large buffers is read or written at once, in bytes. A pipe is locked for the length of either, so that one
+/// side would wait while the other one goes through a long one.
+pub(crate) const STRIDE: usize = 128 << 10;
 
 /// A descriptor and how to use it without ever blocking on it.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(crate) struct Stream {
     mode: Mode,
     /// Up to this size, it need not be asked to hold more.
     holds: usize,
-    /// Where the memory of a large buffer that is being read ends, as far as it is there: an address.
+    /// Where the memory of the large buffer that is being read ends, as far as it is there: an address.
     backed: AtomicUsize,
 }
 
@@ -122,6 +123,12 @@ impl Stream {
         self.holds = size.unwrap_or(LARGEST_PIPE); // what was refused once is not asked again
     }
 
+    /// A large buffer is to be read next, into `memory` that was in use before, or into what is new to the process.
+    pub(crate) fn begin_buffer(&self, memory: Option<&Vec<u8>>) {
+        let end = memory.map_or(0, |memory| memory.as_ptr().addr() + memory.capacity());
+        self.backed.store(end, Ordering::Relaxed);
+    }
+
     /// Appends at most `max` bytes to `into`, whose spare room must hold them.
     pub(crate) fn read(&self, into: &mut Vec<u8>, max: usize) -> io::Result<Read> {
         let max = max.min(into.capacity() - into.len());
@@ -158,14 +165,16 @@ impl Stream {
     ///
     /// Otherwise they get it page by page while they are read, and as long the pipe is locked against the writer.
     fn back(&self, buffer: &mut Vec<u8>, len: usize) -> usize {
-        let spare = &mut buffer.spare_capacity_mut()[..len];
+        let spare = buffer.spare_capacity_mut();
         let range = spare.as_ptr_range();
-        let (start, end) = (range.start.addr(), range.end.addr());
+        let start = range.start.addr();
         let backed = self.backed.load(Ordering::Relaxed);
-        // An address of an earlier buffer does no harm: this only saves time.
-        let done = if (start..end).contains(&backed) { backed - start } else { 0 };
-        populate(&mut spare[done..]);
-        self.backed.store(end, Ordering::Relaxed);
+        // An address of an earlier place does no harm: this only saves time.
+        let done = if (start..=range.end.addr()).contains(&backed) { backed - start } else { 0 };
+        if done < len {
+            populate(&mut spare[done..len]);
+            self.backed.store(start + len, Ordering::Relaxed);
+        }
         len
     }
 

@@ -12,7 +12,7 @@ mod script;
 pub use chunks::{chunk, one_way, read_chunk, request};
 pub use processes::{
     HostFootprint, children_of, descriptors, eventually, forget_memory_peak, is_running, is_zombie,
-    memory_peak, send, threads, wait_exit,
+    memory_in_use, memory_peak, page_faults, send, threads, wait_exit,
 };
 pub use script::Script;
 

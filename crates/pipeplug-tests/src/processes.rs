@@ -118,10 +118,35 @@ pub fn threads(name: &str) -> usize {
 /// Where there is no such process.
 #[must_use]
 pub fn memory_peak(pid: u32) -> usize {
+    memory(pid, "VmHWM:")
+}
+
+/// How much memory a process has in use now, in bytes.
+///
+/// # Panics
+/// Where the process is gone.
+#[must_use]
+pub fn memory_in_use(pid: u32) -> usize {
+    memory(pid, "VmRSS:")
+}
+
+fn memory(pid: u32, key: &str) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("it has memory");
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("it has memory");
     let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
     kib * 1024
+}
+
+/// How often a process was given memory so far, a page at a time: page faults without I/O.
+///
+/// # Panics
+/// Where the process is gone.
+#[must_use]
+pub fn page_faults(pid: u32) -> usize {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
+    let (_, behind_name) = stat.rsplit_once(')').expect("its name is in parentheses");
+    // Field 10, `minflt`, of proc_pid_stat(5); the name is field 2.
+    behind_name.split_whitespace().nth(7).expect("it has that many fields").parse().expect("a number")
 }
 
 /// Has [`memory_peak`] of this process begin anew, where the system can do that (Linux since 4.0: proc_pid_clear_refs(5)).

@@ -133,10 +133,13 @@ fn saw(what: &str) {
 
 fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
     let command = incoming.command().to_owned();
+    if command == "echo" {
+        // Not as text, so that large ones are not copied.
+        return Ok(incoming.take_buffer().into());
+    }
     let text = String::from_utf8_lossy(incoming.buffer()).into_owned();
     match command.as_str() {
         // What came, and in which order.
-        "echo" => Ok(incoming.take_buffer().into()),
         "saw" => {
             saw(&text);
             Ok(Reply::empty())

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use pipeplug_host::EventLoop;
-use pipeplug_tests::{LONG, eventually, forget_memory_peak, memory_peak};
+use pipeplug_tests::{LONG, eventually, forget_memory_peak, memory_in_use, memory_peak, page_faults};
 
 use crate::{alone, misbehave};
 
@@ -69,4 +69,27 @@ fn a_host_keeps_few_of_the_lines_that_wait_for_their_handler() {
     // They are 100 MiB in all.
     let grown = memory_peak(std::process::id()).saturating_sub(before);
     assert!(grown < 20 * MIB, "{grown} bytes more");
+}
+
+#[test]
+fn a_large_buffer_takes_the_memory_of_the_last_one_which_is_kept_for_a_moment() {
+    let _alone = alone();
+    // So much is not kept by the allocator.
+    const LEN: usize = 48 * MIB;
+    let plugin = misbehave(&["plain"]).event_loop(EventLoop::new().unwrap()).start().unwrap();
+    plugin.call("echo", "").unwrap();
+    let pids = [std::process::id(), plugin.pid().as_raw().try_into().unwrap()];
+    let before = pids.map(memory_in_use);
+    let mut buffer = plugin.call_bytes("echo", vec![1; LEN]).unwrap();
+    // A reply may begin to come before its request has been put away, so that once in a while one has memory of its own.
+    let reused = (0..20).any(|_| {
+        let before = pids.map(page_faults);
+        buffer = plugin.call_bytes("echo", std::mem::take(&mut buffer)).unwrap();
+        let after = pids.map(page_faults);
+        (0..pids.len()).all(|i| after[i] - before[i] < LEN / 4096 / 4)
+    });
+    assert!(reused, "each call took new memory");
+    assert!(buffer.len() == LEN && buffer.iter().all(|byte| *byte == 1));
+    drop(buffer);
+    eventually("it was given back", || (0..pids.len()).all(|i| memory_in_use(pids[i]) < before[i] + LEN / 2));
 }
