@@ -3,7 +3,7 @@
 use std::cmp::Ordering as Order;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -86,7 +86,7 @@ struct Timer {
 /// A descriptor's place in the loop.
 pub(crate) struct Registration {
     events: EventLoop,
-    token: Token,
+    pub(crate) token: Token,
     /// Whether epoll watches it; what epoll refuses is always ready.
     polled: bool,
 }
@@ -156,13 +156,20 @@ impl EventLoop {
 
     /// Sees to it that a thread waits for what there is to wait for.
     fn attend(&self) -> io::Result<()> {
-        if !self.inner().is_unattended.load(Ordering::SeqCst) {
+        let is_unattended = &self.inner().is_unattended;
+        if !is_unattended.load(Ordering::SeqCst) || !is_unattended.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
-        let Some(poll) = self.inner().take_poll() else { return Ok(()) };
         let thread = Arc::clone(&self.lifetime.shared);
-        let run = move || drop(thread.run(poll, || false));
-        std::thread::Builder::new().name("pipeplug-loop".into()).spawn(run)?;
+        let run = move || {
+            // Whoever came into `serve_until` in between has it.
+            if let Some(poll) = thread.take_poll() {
+                drop(thread.run(poll, || false));
+            }
+        };
+        let spawned = std::thread::Builder::new().name("pipeplug-loop".into()).spawn(run);
+        // Where there was none to be had, whoever has the loop wait for something next tries again.
+        spawned.inspect_err(|_| is_unattended.store(true, Ordering::SeqCst))?;
         Ok(())
     }
 
@@ -197,27 +204,6 @@ impl EventLoop {
         handler: impl Handler,
     ) -> Result<Connection, ConnectError> {
         Connection::open(self.clone(), reader, writer, options, Arc::new(handler))
-    }
-
-    /// Calls `ready` on the loop's thread each time that `fd` becomes readable, until it says [`Watch::End`].
-    ///
-    /// `ready` must not block: it reads until nothing is left, or leaves the rest until [`Watcher::look_again`].
-    ///
-    /// # Errors
-    /// Where the descriptor cannot be watched.
-    pub fn watch(
-        &self,
-        fd: impl AsFd + Send + 'static,
-        ready: impl FnMut(BorrowedFd<'_>) -> Watch + Send + 'static,
-    ) -> io::Result<Watcher> {
-        let watched = Arc::new(Watched { inner: Mutex::new(None) });
-        // Held until it is whole, so that an event that comes at once waits for it.
-        let mut inner = lock(&watched.inner);
-        let registration = self.register(fd.as_fd(), Interest::READABLE, watched.clone())?;
-        let watcher = Watcher { events: self.clone(), token: registration.token };
-        *inner = Some(WatchedInner { fd: Box::new(fd), registration, ready: Box::new(ready) });
-        drop(inner);
-        Ok(watcher)
     }
 
     /// Runs something that may block on a thread of the handler pool.
@@ -296,7 +282,7 @@ impl EventLoop {
         }
     }
 
-    fn mark_ready(&self, token: Token, what: Ready) {
+    pub(crate) fn mark_ready(&self, token: Token, what: Ready) {
         lock(&self.inner().state).ready.push((token, what));
         self.attend_or_say();
         self.wake();
@@ -450,55 +436,6 @@ impl Registration {
         }
         let source = lock(&self.events.inner().state).sources.remove(&self.token);
         drop(source); // outside of the lock: it may be the last holder of a connection
-    }
-}
-
-/// Whether to go on watching a descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watch {
-    /// Call again when it is readable next.
-    Continue,
-    /// Close it.
-    End,
-}
-
-/// Calls a watched descriptor's call-back once more.
-#[derive(Debug, Clone)]
-pub struct Watcher {
-    events: EventLoop,
-    token: Token,
-}
-
-impl Watcher {
-    /// Has the call-back look at the descriptor again, for what it left unread; nothing happens once it said
-    /// [`Watch::End`].
-    pub fn look_again(&self) {
-        self.events.mark_ready(self.token, Ready::Readable);
-    }
-}
-
-struct Watched {
-    inner: Mutex<Option<WatchedInner>>,
-}
-
-struct WatchedInner {
-    fd: Box<dyn AsFd + Send>,
-    registration: Registration,
-    ready: Box<dyn FnMut(BorrowedFd<'_>) -> Watch + Send>,
-}
-
-impl Source for Watched {
-    fn ready(self: Arc<Self>, _what: Ready) {
-        let mut inner = lock(&self.inner);
-        let Some(watched) = inner.as_mut() else { return };
-        // One that panics is not called again.
-        let mut watch = Watch::End;
-        guarded("who watches a descriptor", || watch = (watched.ready)(watched.fd.as_fd()));
-        if watch == Watch::End
-            && let Some(watched) = inner.take()
-        {
-            watched.registration.remove(watched.fd.as_fd());
-        }
     }
 }
 

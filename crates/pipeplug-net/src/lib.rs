@@ -28,13 +28,15 @@ mod spent;
 mod spin;
 mod sys;
 mod unread;
+mod watch;
 
 pub use body::Body;
 pub use call::{CallError, NotifyError, PendingCall};
 pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;
-pub use event_loop::{EventLoop, Watch, Watcher};
+pub use event_loop::EventLoop;
 pub use handler::{Handler, HandlerError, Incoming, Refuse, Reply, Responder};
 pub use options::{Hold, Options, Reading};
 pub use pipeplug_wire as wire;
 pub use postmortem::{ChunkHead, OpenCall, Postmortem};
+pub use watch::{Watch, Watcher};
