@@ -307,9 +307,15 @@ impl PendingCall {
             core.end_leading_ahead();
             return Some(outcome);
         }
-        // What other calls left to be sent together, and maybe this one.
-        core.flush();
         pool::while_blocked(|| {
+            if core.is_crowded() {
+                core.give_way(&self.slot, deadline);
+                if let Some(outcome) = self.slot.take() {
+                    return Some(outcome);
+                }
+            }
+            // What other calls left to be sent together, and maybe this one.
+            core.flush();
             core.lead_for(&self.slot, deadline);
             if let Some(outcome) = self.slot.take() {
                 return Some(outcome);

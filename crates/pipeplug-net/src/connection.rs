@@ -25,8 +25,6 @@ use crate::sys::{Half, Stream};
 
 /// The version of the protocol that this crate speaks.
 const PROTOCOL: &str = "1";
-/// So many callers that sleep are a crowd.
-const CROWD: usize = 4;
 const KEY_PROTOCOL: &str = "pipeplug.protocol";
 const KEY_FEATURES: &str = "pipeplug.features";
 const KEY_WINDOW: &str = "pipeplug.window";
@@ -224,8 +222,8 @@ impl Connection {
     fn request(&self, command: &str, buffer: Body<'_>) -> Result<PendingCall, CallError> {
         self.core().lead_ahead();
         // Among many callers, one write for some of them is worth more than a write at once.
-        let crowd = self.core().waiting.load(Ordering::Relaxed) >= CROWD;
-        let pending = self.begin(command, buffer, Patience::Wait, if crowd { Push::Soon } else { Push::Now });
+        let push = if self.core().is_crowded() { Push::Later } else { Push::Now };
+        let pending = self.begin(command, buffer, Patience::Wait, push);
         if pending.is_err() {
             self.core().end_leading_ahead();
         }

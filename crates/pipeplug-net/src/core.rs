@@ -11,6 +11,7 @@ use crate::body::Body;
 use crate::call::{CallError, NotifyError, Outcome, Slot};
 use crate::clock::coarse_now;
 use crate::connection::{Connection, Handle};
+use crate::crowd::Crowd;
 use crate::error::CloseReason;
 use crate::event_loop::{EventLoop, Ready, Source};
 use crate::handler::Handler;
@@ -43,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) registered: Mutex<Registered>,
     /// Threads that sleep until their call ends, and calls that are to wake a task.
     pub(crate) waiting: AtomicUsize,
+    /// Those that do not sleep yet; see crowd.rs.
+    pub(crate) crowd: Crowd,
     /// Wakes the thread that reads, if it is not the loop's.
     pub(crate) bell: Mutex<Option<Arc<Bell>>>,
 
@@ -101,6 +104,7 @@ impl Core {
             reader: Mutex::new(reader),
             registered: Mutex::new(None),
             waiting: AtomicUsize::new(0),
+            crowd: Crowd::default(),
             bell: Mutex::new(None),
             ending: Mutex::new(None),
             is_ending: AtomicBool::new(false),

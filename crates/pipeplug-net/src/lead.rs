@@ -9,6 +9,7 @@
 //!   takes over from a handler that has not returned (`Lent`).
 //! - A caller that has more calls open, or has made a thousand in quick succession, is likely to wait for the next one
 //!   soon: it leaves the lead `Lent` in the same way.
+//! - Where several callers wait, each reads in passing and leaves the lead `Lent` to whoever comes next; see crowd.rs.
 //! - Otherwise, and wherever nobody else has it, the lead is with the loop, which waits in epoll.
 //!
 //! Who reads runs no user code and waits for nobody: calls are completed, requests and one-ways are put into the inbox.
@@ -113,12 +114,22 @@ impl Core {
         }
     }
 
-    /// Takes the lead for a caller that is about to send its request, if nobody else reads and nobody sleeps until
-    /// another call ends: were it taken after that, the reply might wake the loop in between.
+    /// Takes the lead for a caller that is about to send its request, if nobody else reads or waits until another call
+    /// ends: were it taken after that, the reply might wake the loop in between.
     pub(crate) fn lead_ahead(self: &Arc<Self>) {
-        if self.waiting.load(Ordering::Relaxed) == 0 && self.take_lead_to_call() {
+        if self.is_alone() && self.take_lead_to_call() {
             LEADS.set(true);
         }
+    }
+
+    /// Whether no other caller waits, but one that reads.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0 && self.crowd.is_empty()
+    }
+
+    /// Whether this thread took the lead for the call that it makes.
+    pub(crate) fn leads_ahead() -> bool {
+        LEADS.get()
     }
 
     /// Whoever took it ahead has to wait for room first, which somebody has to read for.
@@ -130,11 +141,11 @@ impl Core {
         }
     }
 
-    /// Reads for a caller until its call is done, if it has the lead or can take it: if nobody else reads, and nobody
-    /// sleeps until another call ends.
+    /// Reads for a caller until its call is done, if it has the lead or can take it: if nobody else reads or
+    /// waits until another call ends.
     pub(crate) fn lead_for(self: &Arc<Self>, slot: &Slot, deadline: Option<Instant>) {
-        let may_lead = || self.waiting.load(Ordering::Relaxed) == 0 && self.take_lead_to_call();
-        if !LEADS.take() && !may_lead() {
+        let leads = LEADS.take() || (self.is_alone() && self.take_lead_to_call());
+        if !leads {
             return;
         }
         // Behind taking the lead: until then others left it to this thread to write.
@@ -173,9 +184,9 @@ impl Core {
 
     /// A caller with further calls open, or after many in quick succession, will wait for one again soon, it seems: until
     /// then nobody reads, unless somebody needs it or nothing comes of it for a while.
-    fn lend_between_calls(self: &Arc<Self>) {
+    pub(crate) fn lend_between_calls(self: &Arc<Self>) {
         self.lead.store(Lead::Lent as u8, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) > 0 || self.is_ending.load(Ordering::SeqCst) {
+        if self.leaves_sleepers() || self.is_ending.load(Ordering::SeqCst) {
             self.take_over();
         } else {
             self.watch_lent();
@@ -185,17 +196,22 @@ impl Core {
     /// This thread is about to sleep until somebody else has read its reply, or a task is.
     pub(crate) fn wait_begins(self: &Arc<Self>) {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        // Who lends it looks for those who wait after that.
-        if self.is_between_calls() {
+        // Who lends it looks for those who wait after that, and so does the last one of a crowd, which reads meanwhile.
+        if self.is_between_calls() && self.crowd.is_empty() {
             self.take_over();
         }
+    }
+
+    /// Whether somebody sleeps whom no other caller reads for.
+    pub(crate) fn leaves_sleepers(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0 && self.crowd.is_empty()
     }
 
     pub(crate) fn wait_ends(&self) {
         self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn take_lead_to_call(self: &Arc<Self>) -> bool {
+    pub(crate) fn take_lead_to_call(self: &Arc<Self>) -> bool {
         (self.options.reading == Reading::Shared && self.take_lead(Lead::Lent)) || self.take_lead_back()
     }
 

@@ -10,6 +10,7 @@ mod call;
 mod clock;
 mod connection;
 mod core;
+mod crowd;
 mod dispatch;
 mod error;
 mod event_loop;

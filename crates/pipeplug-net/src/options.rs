@@ -45,7 +45,8 @@ pub struct Options {
     /// Who reads. Default: [`Reading::Shared`], the loop.
     pub reading: Reading,
     /// How long a thread that waits for a reply or for requests looks for them at most before it sleeps, which costs
-    /// less than to be woken where they come soon. What it does within this is learned; 0 switches it off.
+    /// less than to be woken where they come soon. What it does within this is learned; 0 switches it off,
+    /// and with it that many callers give way to each other before they sleep.
     /// Default: 50 µs.
     pub spin: Duration,
     /// Starts with incoming requests and one-ways held back until [`Connection::release`](crate::Connection::release).
