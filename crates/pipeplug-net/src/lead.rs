@@ -388,6 +388,10 @@ impl Core {
             if turn != Turn::Nothing {
                 return turn; // which tells nothing of whether looking pays
             }
+            if std::mem::take(&mut reader.read_many) {
+                // They came from many threads, maybe, of which some wait for this CPU.
+                std::thread::yield_now();
+            }
             if let Some(turn) = self.look_for(budget, reader, by, bell) {
                 return turn;
             }

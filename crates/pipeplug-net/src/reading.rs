@@ -22,6 +22,8 @@ use crate::sys::{Read, Stream};
 const SHOWN: usize = 64;
 /// After so many bytes others have their turn.
 const TURN: usize = 1 << 20;
+/// So many requests and one-ways that come together are many.
+const MANY: usize = 4;
 
 /// The reading half, for whoever has the lead.
 pub(crate) struct Reader {
@@ -33,6 +35,8 @@ pub(crate) struct Reader {
     /// The command of the last one of them.
     command: SmolStr,
     recent: Recent,
+    /// Whether many of them came together last time, until somebody has made use of that.
+    pub(crate) read_many: bool,
     /// The input buffer that was taken away last.
     taken: Option<Arc<Vec<u8>>>,
     /// How long callers look for their replies before they sleep.
@@ -81,6 +85,7 @@ impl Reader {
             noted: Vec::new(),
             command: SmolStr::default(),
             recent: Recent::default(),
+            read_many: false,
             taken: None,
             replies: Spin::new(options.spin),
             requests: Spin::new(options.spin),
@@ -296,6 +301,7 @@ impl Core {
         // The memory of the last time, where all that lay in it has been handled.
         let spare = reader.taken.take().and_then(Arc::into_inner).unwrap_or_default();
         let input = Arc::new(reader.receiver.swap_input(spare));
+        reader.read_many = reader.noted.len() >= MANY;
         let admitted = self.admit_noted(&mut reader.noted, &input);
         reader.taken = Some(input);
         admitted
