@@ -9,7 +9,7 @@ use pipeplug_host::net::wire::Direction;
 use pipeplug_host::{CallError, Crash, Ended as _, NotifyError, Plugin, WaitStatus};
 use pipeplug_tests::{LONG, SOON, Script, eventually, send};
 
-use crate::{plain, ready};
+use crate::{misbehave, plain, ready};
 
 const KILLED: WaitStatus = WaitStatus::Signaled { signal: 9, core_dumped: false };
 
@@ -91,9 +91,9 @@ fn one_whose_own_child_holds_the_pipes_fails_its_calls_all_the_same() {
 #[test]
 fn what_it_had_answered_ahead_of_its_end_counts() {
     for _ in 0..20 {
-        let plugin = ready(&plain());
+        let plugin = ready(&misbehave(&["one-at-a-time", "1000000"]));
         let calls: Vec<_> = (0..50).map(|i| plugin.begin_call("echo", i.to_string()).unwrap()).collect();
-        // Starts once those before it have started, and does not wait for them.
+        // Answered behind those before it.
         plugin.call("sleep", "20").unwrap();
         send(plugin.pid().as_raw(), Signal::SIGKILL);
         for (i, call) in calls.into_iter().enumerate() {
