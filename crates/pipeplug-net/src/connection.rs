@@ -273,7 +273,8 @@ impl Connection {
     /// [`CallError::TimedOut`], or as for [`call`](Connection::call).
     ///
     /// # Blocking
-    /// At most for `timeout`, and while the other side is behind with what was sent.
+    /// At most for `timeout`, however far behind the other side is; on the side that does not speak first, also until it
+    /// was spoken to.
     pub fn ping(&self, timeout: Duration) -> Result<Duration, CallError> {
         let start = Instant::now();
         self.begin_call(command::PING, [])?.wait_timeout(timeout)?;

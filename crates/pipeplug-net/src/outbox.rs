@@ -46,8 +46,8 @@ const ROUNDS: usize = 16;
 pub(crate) enum Class {
     /// A request or one-way: waits for room in the queue and in the peer's window.
     HeldBack(Patience),
-    /// A request that the peer's reading thread answers by itself: waits for room in the queue, and the peer's window,
-    /// which only handlers open again, has nothing to do with it.
+    /// A request that the peer's reading thread answers by itself: waits for nothing but the format, so that a ping finds
+    /// out about a peer that reads no more.
     Unweighed(Patience),
     /// A reply of a handler: waits for room in the queue.
     Reply,
@@ -356,7 +356,7 @@ impl Outbox {
             Ending::AfterFlush | Ending::No => {}
         }
         let must_wait = state.format.is_none()
-            || (class != Class::Control && state.queued >= self.outgoing)
+            || (matches!(class, Class::HeldBack(_) | Class::Reply) && state.queued >= self.outgoing)
             || (held_back && !state.window.is_open());
         match &state.silent {
             Some(reason) if must_wait && is_new => Err(SendFault::Closed(Arc::clone(reason))),

@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use common::{Gate, LONG, Raw, Way, accept, bytes, echo, eventually, fill, negotiate, pair_on, raw_on};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -69,6 +70,7 @@ each_way! {
     one_ways_past_the_overrun_end_calls
     requests_past_the_overrun_are_refused
     who_floods_pings_and_never_reads_is_left
+    a_ping_finds_out_about_a_peer_that_reads_no_more
     try_begin_call_leaves_nothing_open
     a_sender_that_waits_for_room_is_woken_by_the_end
 }
@@ -378,6 +380,19 @@ fn who_floods_pings_and_never_reads_is_left(way: Way) {
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     let reason = connection.wait_closed(LONG).unwrap();
     assert!(matches!(*reason, CloseReason::Unread { queued, limit: 4096 } if queued > 4096), "{reason}");
+}
+
+fn a_ping_finds_out_about_a_peer_that_reads_no_more(way: Way) {
+    let mut options = Options::default();
+    options.outgoing = 1000;
+    let (connection, _raw) = raw_on(&EventLoop::new().unwrap(), &options, way, Refuse);
+    let mut pending = Vec::new();
+    while let Ok(call) = connection.try_begin_call("echo", vec![1; 500]) {
+        pending.push(call);
+    }
+    let timeout = Duration::from_millis(20);
+    let error = connection.ping(timeout).unwrap_err();
+    assert!(matches!(error, CallError::TimedOut { after, .. } if after == timeout), "{error}");
 }
 
 fn try_begin_call_leaves_nothing_open(way: Way) {
