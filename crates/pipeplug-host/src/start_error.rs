@@ -124,6 +124,25 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// Whether another start would end no better: something about the plugin, or how it is started, has to be mended
+    /// first. Where that is not certain, it is not said.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Spawn(error) => error.is_permanent(),
+            Self::Exited { status, .. } => status.is_permanent(),
+            Self::WrongFormat { .. } | Self::BadMetadata { .. } => true,
+            Self::System { .. }
+            | Self::Connect { .. }
+            | Self::ClosedPipe { .. }
+            | Self::HandshakeTimeout { .. }
+            | Self::Garbage { .. }
+            | Self::Handshake { .. } => false,
+        }
+    }
+}
+
 /// The last lines of a plugin's standard error at the end of a message.
 struct Tail<'a>(&'a [String]);
 

@@ -31,6 +31,12 @@ impl WaitStatus {
         self == Self::Exited(0)
     }
 
+    /// Whether it says that there was nothing to run: 126, found and not executable, or 127, not found, which is what a
+    /// shell exits with (POSIX, sh(1p), EXIT STATUS).
+    pub(crate) fn is_permanent(self) -> bool {
+        matches!(self.code(), Some(126 | 127))
+    }
+
     /// The exit status, if it exited by itself.
     #[must_use]
     pub fn code(self) -> Option<i32> {

@@ -146,6 +146,24 @@ impl SpawnError {
     /// that reports a failed exec), `/dev/null`, a copy that is clear of the guest's numbers.
     const DESCRIPTORS_NEEDED: u64 = 12;
 
+    /// Whether another attempt would end no better: the file, its interpreter or the way it is started has to be mended
+    /// first. A file that is being written, and what the system has too little of, may be another matter in a moment.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::NotFound { .. }
+            | Self::NotExecutable { .. }
+            | Self::IsDirectory { .. }
+            | Self::WrongArchitecture { .. }
+            | Self::NotAProgram { .. }
+            | Self::MissingInterpreter { .. }
+            | Self::AccessDenied { .. }
+            | Self::BadWorkingDirectory { .. }
+            | Self::BadArgument { .. } => true,
+            Self::Busy { .. } | Self::TooManyDescriptors { .. } | Self::Os { .. } => false,
+        }
+    }
+
     /// Finds out why the start of `path` failed, which the errno alone does not tell.
     pub(super) fn diagnose(failure: ForkExecError, path: &Path, cwd: Option<&Path>) -> Self {
         let ForkExecError { step, error } = failure;
