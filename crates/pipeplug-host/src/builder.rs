@@ -44,6 +44,9 @@ impl Request for () {
 /// What is done with a plugin whose process has just been started.
 pub(crate) type OnSpawn = Arc<dyn Fn(&Plugin) + Send + Sync>;
 
+/// What is done once nothing comes from a plugin any more; not on the loop's thread.
+pub(crate) type OnEnd = Arc<dyn Fn() + Send + Sync>;
+
 /// A plugin before it runs. One builder can start any number of times.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it starts"]
@@ -55,6 +58,7 @@ pub struct Builder {
     pub(crate) request: Arc<dyn Request>,
     pub(crate) on_line: Option<OnLine>,
     pub(crate) on_spawn: Option<OnSpawn>,
+    pub(crate) on_end: Option<OnEnd>,
     pub(crate) stderr_tail: usize,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) events: Option<EventLoop>,
@@ -73,6 +77,7 @@ impl Builder {
             request: Arc::new(()),
             on_line: None,
             on_spawn: None,
+            on_end: None,
             stderr_tail: 20,
             metadata: BTreeMap::new(),
             events: None,

@@ -28,6 +28,7 @@ mod plugin;
 pub mod process;
 mod start_error;
 mod stop;
+mod supervisor;
 #[expect(unsafe_code, reason = "the one room of this crate that talks to the kernel by hand")]
 mod sys;
 mod wait_status;
@@ -44,4 +45,8 @@ pub use plugin::Plugin;
 pub use process::Stdout;
 pub use start_error::StartError;
 pub use stop::{Grace, StopError, Stopped, StoppedBy};
+pub use supervisor::{
+    Backoff, Breaker, EndCause, Event, Failure, HealthCheck, Pool, SupervisedCall, SupervisedCallError,
+    SupervisedNotifyError, Supervisor, SupervisorBuilder, Unavailable,
+};
 pub use wait_status::WaitStatus;

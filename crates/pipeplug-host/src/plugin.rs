@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use pipeplug_net::{Connection, Endpoint, EventLoop, Handler, HandlerError, Hold, Incoming, Reply, Watch};
+use pipeplug_net::{
+    CloseReason, Connection, Endpoint, EventLoop, Handler, HandlerError, Hold, Incoming, Reply, Watch,
+};
 
-use crate::builder::{Builder, Request};
+use crate::builder::{Builder, OnEnd, Request};
 use crate::crash::{Crash, Panic};
 use crate::handshake::{self, Failure};
 use crate::lines::{Lines, Output};
@@ -90,7 +92,11 @@ impl Plugin {
         options.hold = Hold::AllBut(Vec::new());
         options.reason_patience = REASON_PATIENCE;
         let inner = Arc::new(OnceLock::new());
-        let answer = Answer { inner: Arc::clone(&inner), request: Arc::clone(&builder.request) };
+        let answer = Answer {
+            inner: Arc::clone(&inner),
+            request: Arc::clone(&builder.request),
+            on_end: builder.on_end.clone(),
+        };
         let connection = events
             .connect(
                 Endpoint::exclusive(spawned.from_guest),
@@ -173,6 +179,11 @@ impl Plugin {
     #[must_use]
     pub fn crash(&self) -> Option<Crash> {
         self.postmortem().as_deref().and_then(Crash::in_postmortem).cloned()
+    }
+
+    /// What is known of it now, whether or not its connection has ended.
+    pub(crate) fn autopsy(&self) -> Crash {
+        self.0.crash()
     }
 
     /// Ends it: `cmd.stop`, then the end of file on its pipe, then SIGTERM, then SIGKILL, each after the step before had
@@ -325,6 +336,7 @@ impl AsFd for ExitFd {
 struct Answer {
     inner: Arc<OnceLock<Weak<Inner>>>,
     request: Arc<dyn Request>,
+    on_end: Option<OnEnd>,
 }
 
 impl Handler for Answer {
@@ -345,6 +357,12 @@ impl Handler for Answer {
         let crash = inner.crash();
         Inner::let_go(inner);
         Some(Arc::new(crash))
+    }
+
+    fn ended(&self, _reason: &Arc<CloseReason>) {
+        if let Some(on_end) = &self.on_end {
+            on_end();
+        }
     }
 }
 

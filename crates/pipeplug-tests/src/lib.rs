@@ -12,7 +12,7 @@ mod script;
 pub use chunks::{chunk, one_way, read_chunk, request};
 pub use processes::{
     HostFootprint, children_of, descriptors, eventually, forget_memory_peak, is_running, is_zombie,
-    memory_in_use, memory_peak, page_faults, send, threads, wait_exit,
+    memory_in_use, memory_peak, page_faults, send, threads, wait_exit, wake_ups,
 };
 pub use script::Script;
 
@@ -28,3 +28,8 @@ pub const SOON: Duration = Duration::from_secs(1);
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
+
+/// The programs of docs/supervision.md, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/supervision.md")]
+pub struct Supervision;

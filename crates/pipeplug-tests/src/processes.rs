@@ -111,6 +111,24 @@ pub fn threads(name: &str) -> usize {
         .count()
 }
 
+/// How often threads of this process whose name begins with that have gone to sleep, and were woken, so far.
+///
+/// # Panics
+/// Where there is no `/proc`.
+#[must_use]
+pub fn wake_ups(name: &str) -> u64 {
+    let field = |status: &str, key| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.map(|value| value.trim().to_owned()).expect("every thread has it")
+    };
+    fs::read_dir("/proc/self/task")
+        .expect("there is a /proc")
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("status")).ok())
+        .filter(|status| field(status, "Name:").starts_with(name))
+        .map(|status| field(&status, "voluntary_ctxt_switches:").parse::<u64>().expect("a number"))
+        .sum()
+}
+
 /// The most memory that the process ever had, in bytes; give or take some pages, since the kernel counts each thread's
 /// in advance.
 ///

@@ -5,6 +5,7 @@
 mod leftovers;
 mod many;
 mod memory;
+mod supervisor;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 

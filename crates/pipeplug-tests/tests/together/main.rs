@@ -6,12 +6,15 @@ mod crash;
 mod guest_end;
 mod metadata;
 mod options;
+mod pool;
 mod raw;
+mod replace;
 mod start;
 mod start_errors;
 mod stderr;
 mod stdio;
 mod stop;
+mod supervisor;
 
 use pipeplug_host::{Builder, Plugin};
 

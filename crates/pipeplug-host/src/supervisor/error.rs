@@ -1,0 +1,99 @@
+//! Why a supervised plugin was not called.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeplug_net::{CallError, NotifyError};
+
+use super::event::Failure;
+use super::settings::Breaker;
+use crate::start_error::StartError;
+
+/// Why there is no plugin to call.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unavailable {
+    /// The start that was waited for failed; all who waited get the same error.
+    #[error("{0}")]
+    Start(Arc<StartError>),
+    /// It was waited for, and is not there yet.
+    #[error("plugin {plugin:?} did not get ready within {after:?}{}", Last(.last))]
+    NotReady {
+        /// The plugin's name.
+        plugin: String,
+        /// How long was waited, at most ([`SupervisorBuilder::ready_timeout`](crate::SupervisorBuilder::ready_timeout)).
+        after: Duration,
+        /// How it failed last; `None` where it has not.
+        last: Option<Failure>,
+    },
+    /// It failed too often, or in a way that a restart cannot heal.
+    #[error("plugin {plugin:?} is not started any more {}, reset the supervisor once that is mended: {last}", Why(*after))]
+    GaveUp {
+        /// The plugin's name.
+        plugin: String,
+        /// How many failures within which time were too many; `None` where the last one is such that a restart cannot
+        /// heal it.
+        after: Option<(usize, Duration)>,
+        /// The last failure.
+        last: Failure,
+    },
+    /// Its supervisor was stopped.
+    #[error("plugin {plugin:?} was stopped, start its supervisor again to call it")]
+    Stopped {
+        /// The plugin's name.
+        plugin: String,
+    },
+}
+
+impl Unavailable {
+    pub(super) fn gave_up(plugin: &str, breaker: Breaker, last: Failure) -> Self {
+        let after = (!last.is_permanent()).then_some((breaker.failures, breaker.within));
+        Self::GaveUp { plugin: plugin.to_owned(), after, last }
+    }
+}
+
+/// Why a call of a supervised plugin brought no reply.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SupervisedCallError {
+    /// There was no plugin to call; nothing was sent.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The call failed; whether the plugin has handled it is not known where the connection ended.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// Why a one-way was not sent to a supervised plugin.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SupervisedNotifyError {
+    /// There was no plugin to send it to.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// It was not sent.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
+}
+
+struct Last<'a>(&'a Option<Failure>);
+
+impl fmt::Display for Last<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .as_ref()
+            .map_or(Ok(()), |last| write!(f, ", it will be started anew; the last failure: {last}"))
+    }
+}
+
+struct Why(Option<(usize, Duration)>);
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some((failures, within)) => write!(f, "after {failures} failures within {within:?}"),
+            None => f.write_str("since that would not help"),
+        }
+    }
+}

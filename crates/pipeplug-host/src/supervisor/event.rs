@@ -1,0 +1,230 @@
+//! What happens in the life of a supervised plugin, and who is told.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pipeplug_net::{CloseReason, EventLoop};
+
+use crate::crash::Crash;
+use crate::process::Pid;
+use crate::start_error::StartError;
+use crate::wait_status::WaitStatus;
+
+/// What happened in the life of a supervised plugin.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// It runs, and calls go to it.
+    Started {
+        /// Its process id.
+        pid: Pid,
+        /// How long its start took.
+        took: Duration,
+    },
+    /// It did not start.
+    StartFailed {
+        /// Why.
+        error: Arc<StartError>,
+    },
+    /// It did not answer a ping in time, and is killed.
+    HealthFailure {
+        /// Its process id.
+        pid: Pid,
+        /// How long it had.
+        timeout: Duration,
+    },
+    /// Nobody has called it for long, and it is stopped.
+    IdleStop {
+        /// Its process id.
+        pid: Pid,
+        /// For how long no call has been open.
+        idle: Duration,
+    },
+    /// Another process has taken its place, and it is stopped once its open calls have ended.
+    Replaced {
+        /// The process that is left.
+        old: Pid,
+        /// The one that calls go to now.
+        new: Pid,
+    },
+    /// Its process has ended.
+    Ended {
+        /// Its process id.
+        pid: Pid,
+        /// How it ended; `None` where the system did not take it down.
+        status: Option<WaitStatus>,
+        /// How long it ran.
+        ran: Duration,
+        /// Why.
+        cause: EndCause,
+    },
+    /// It failed, and will be started anew.
+    Restarting {
+        /// After this time.
+        after: Duration,
+        /// How often it has failed in a row.
+        failures: u32,
+    },
+    /// It failed, and will not be started anew.
+    GaveUp {
+        /// How it failed.
+        last: Failure,
+    },
+}
+
+/// Why the process of a supervised plugin has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndCause {
+    /// It ended, or closed its pipe, without having been asked to.
+    Unasked,
+    /// It was killed, since it did not answer a ping within the time given.
+    Unhealthy {
+        /// How long it had.
+        timeout: Duration,
+    },
+    /// It was stopped, since nobody called it.
+    Idle,
+    /// It was stopped, since another one has taken its place.
+    Replaced,
+    /// It was stopped with its supervisor.
+    Stopped,
+}
+
+/// How a supervised plugin failed.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Failure {
+    /// It did not start.
+    Start(Arc<StartError>),
+    /// It ended without having been asked to, or hung.
+    Ended {
+        /// What its open calls failed with.
+        reason: Arc<CloseReason>,
+        /// What is known of its process, which has ended by now.
+        crash: Arc<Crash>,
+    },
+}
+
+impl Failure {
+    /// Whether the next start would end no better.
+    pub(super) fn is_permanent(&self) -> bool {
+        match self {
+            Self::Start(error) => error.is_permanent(),
+            Self::Ended { crash, .. } => crash.status.is_some_and(WaitStatus::is_permanent),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(error) => error.fmt(f),
+            Self::Ended { reason, crash } => write!(f, "{reason}; {crash}"),
+        }
+    }
+}
+
+impl fmt::Display for EndCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unasked => f.write_str("unasked"),
+            Self::Unhealthy { timeout } => write!(f, "it did not answer a ping within {timeout:?}"),
+            Self::Idle => f.write_str("it was idle"),
+            Self::Replaced => f.write_str("it was replaced"),
+            Self::Stopped => f.write_str("it was stopped"),
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { pid, took } => write!(f, "process {pid} started in {took:.1?}"),
+            Self::StartFailed { error } => error.fmt(f),
+            Self::HealthFailure { pid, timeout } => {
+                write!(f, "process {pid} did not answer a ping within {timeout:?}")
+            }
+            Self::IdleStop { pid, idle } => {
+                write!(f, "process {pid} is stopped, nobody called for {idle:.1?}")
+            }
+            Self::Replaced { old, new } => write!(f, "process {new} replaces process {old}"),
+            Self::Ended { pid, status, ran, cause } => {
+                write!(f, "process {pid} ended after {ran:.1?} ({cause})")?;
+                status.map_or(Ok(()), |status| write!(f, ": {status}"))
+            }
+            Self::Restarting { after, failures } => {
+                write!(f, "starts anew in {after:.1?}, failures in a row: {failures}")
+            }
+            Self::GaveUp { last } => write!(f, "given up: {last}"),
+        }
+    }
+}
+
+/// What the host does with an event.
+pub(super) type OnEvent = Arc<dyn Fn(&str, &Event) + Send + Sync>;
+
+/// Hands events on, in the order in which they are told.
+pub(super) struct Hook {
+    events: EventLoop,
+    on_event: Option<OnEvent>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// With the plugin's name.
+    waiting: VecDeque<(String, Event)>,
+    /// Whether a thread hands them on, or is about to.
+    handing_on: bool,
+}
+
+impl Hook {
+    pub(super) fn new(events: EventLoop, on_event: Option<OnEvent>) -> Arc<Self> {
+        Arc::new(Self { events, on_event, queue: Mutex::default() })
+    }
+
+    /// Takes an event; nothing of the host's runs in here, so that it may be called under a lock.
+    pub(super) fn tell(self: &Arc<Self>, plugin: &str, event: Event) {
+        match &event {
+            Event::StartFailed { .. } | Event::HealthFailure { .. } | Event::GaveUp { .. } => {
+                tracing::warn!(plugin, "{event}");
+            }
+            Event::Ended { cause: EndCause::Unasked, .. } => tracing::warn!(plugin, "{event}"),
+            _ => tracing::debug!(plugin, "{event}"),
+        }
+        if self.on_event.is_none() {
+            return;
+        }
+        let mut queue = self.queue();
+        queue.waiting.push_back((plugin.to_owned(), event));
+        if !std::mem::replace(&mut queue.handing_on, true) {
+            let hook = Arc::clone(self);
+            self.events.spawn(move || hook.hand_on());
+        }
+    }
+
+    fn hand_on(&self) {
+        let Some(on_event) = &self.on_event else { return };
+        loop {
+            let mut queue = self.queue();
+            let Some((plugin, event)) = queue.waiting.pop_front() else {
+                queue.handing_on = false;
+                return;
+            };
+            drop(queue);
+            // The events behind it must not be lost with it.
+            if catch_unwind(AssertUnwindSafe(|| on_event(&plugin, &event))).is_err() {
+                tracing::error!(plugin, "the handler of a supervisor's event panicked");
+            }
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Nothing can panic while it is held.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

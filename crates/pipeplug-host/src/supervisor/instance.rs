@@ -1,0 +1,152 @@
+//! One process of a supervised plugin, and the calls that are open on it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use pipeplug_net::{CallError, PendingCall};
+
+use super::life::Shared;
+use crate::plugin::Plugin;
+
+/// A process that calls go to, or went to.
+pub(super) struct Instance {
+    pub(super) plugin: Plugin,
+    pub(super) started: Instant,
+    shared: Weak<Shared>,
+    /// Whether anybody wants to know how long it has been idle.
+    is_timed: bool,
+    open: AtomicUsize,
+    /// Whether somebody wants to be told when no call is open.
+    is_awaited: AtomicBool,
+    /// When the last call ended, in microseconds since the start.
+    used: AtomicU64,
+}
+
+impl Instance {
+    pub(super) fn new(plugin: Plugin, shared: Weak<Shared>, is_timed: bool) -> Arc<Self> {
+        Arc::new(Self {
+            plugin,
+            started: Instant::now(),
+            shared,
+            is_timed,
+            open: AtomicUsize::new(0),
+            is_awaited: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+        })
+    }
+
+    /// One call more. Under the lock of the supervisor's state, so that none begins once it leaves that.
+    pub(super) fn lease(self: &Arc<Self>) -> Lease {
+        self.open.fetch_add(1, Ordering::SeqCst);
+        Lease(Arc::clone(self))
+    }
+
+    pub(super) fn open_calls(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Whether a call is open; the supervisor is told when the last one ends, then.
+    pub(super) fn await_idle(&self) -> bool {
+        // Whoever ends a call counts down first and looks here then: one of the two sees the other.
+        self.is_awaited.store(true, Ordering::SeqCst);
+        self.open_calls() > 0
+    }
+
+    /// How long no call has been open, where none is.
+    pub(super) fn idle(&self) -> Duration {
+        let used = Duration::from_micros(self.used.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(used)
+    }
+
+    fn end_of_call(self: &Arc<Self>) {
+        if self.is_timed {
+            let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.used.fetch_max(now, Ordering::Relaxed);
+        }
+        if self.open.fetch_sub(1, Ordering::SeqCst) == 1
+            && self.is_awaited.load(Ordering::SeqCst)
+            && self.is_awaited.swap(false, Ordering::SeqCst)
+            && let Some(shared) = self.shared.upgrade()
+        {
+            shared.idle_begins(self);
+        }
+    }
+}
+
+/// Counts as an open call for as long as it is there.
+pub(super) struct Lease(Arc<Instance>);
+
+impl Lease {
+    pub(super) fn plugin(&self) -> &Plugin {
+        &self.0.plugin
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.end_of_call();
+    }
+}
+
+/// A call of a supervised plugin whose reply has not been taken yet: a [`PendingCall`] that its supervisor counts as
+/// open.
+#[must_use = "dropping a pending call forgets its reply"]
+pub struct SupervisedCall {
+    call: PendingCall,
+    /// Dropped behind the call.
+    _lease: Lease,
+}
+
+impl SupervisedCall {
+    pub(super) fn new(call: PendingCall, lease: Lease) -> Self {
+        Self { call, _lease: lease }
+    }
+
+    /// Waits for the bytes of the reply.
+    ///
+    /// # Errors
+    /// As for [`PendingCall::wait`].
+    ///
+    /// # Blocking
+    /// As for [`PendingCall::wait`].
+    pub fn wait(self) -> Result<Vec<u8>, CallError> {
+        let Self { call, _lease } = self;
+        call.wait()
+    }
+
+    /// Waits for the reply for at most `timeout`, and forgets the call then.
+    ///
+    /// # Errors
+    /// As for [`PendingCall::wait_timeout`].
+    ///
+    /// # Blocking
+    /// At most for `timeout`.
+    pub fn wait_timeout(self, timeout: Duration) -> Result<Vec<u8>, CallError> {
+        let Self { call, _lease } = self;
+        call.wait_timeout(timeout)
+    }
+}
+
+impl Future for SupervisedCall {
+    type Output = Result<Vec<u8>, CallError>;
+
+    /// # Blocking
+    /// Never; see [`PendingCall`].
+    ///
+    /// # Panics
+    /// When it is polled again after it was ready.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.call).poll(context)
+    }
+}
+
+impl fmt::Debug for SupervisedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.call.fmt(f)
+    }
+}

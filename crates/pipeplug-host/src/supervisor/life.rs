@@ -1,0 +1,281 @@
+//! From the start to the end of a supervised plugin, and on to the next start.
+//!
+//! What there is to do stands in the phase, and is done by whoever comes first: a caller that would have to wait for it,
+//! or a thread of the pool. So a start that many wait for is one start, and none waits for a thread to be free.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pipeplug_net::EventLoop;
+
+use super::error::Unavailable;
+use super::event::{EndCause, Event, Failure, Hook, OnEvent};
+use super::instance::{Instance, Lease};
+use super::settings::Settings;
+use crate::builder::Builder;
+use crate::plugin::Plugin;
+
+/// What a supervisor's handles, timers and plugins share.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) events: EventLoop,
+    pub(super) hook: Arc<Hook>,
+    state: Mutex<State>,
+    /// The phase is another one, or the last call of a process that is left has ended.
+    pub(super) changed: Condvar,
+    /// Held by whoever replaces the plugin, from the start of the new one to the end of the old one.
+    pub(super) replacing: Mutex<()>,
+}
+
+pub(super) struct State {
+    /// What is started next.
+    pub(super) plugin: Builder,
+    pub(super) phase: Phase,
+    /// What is being started to take the place of another one.
+    pub(super) replacement: Option<Plugin>,
+    /// The number of the phase that was last given one.
+    pub(super) last_number: u64,
+    /// How many starts have failed, and how the last one did: for those who waited for it.
+    pub(super) failed_starts: u64,
+    pub(super) failed_start: Option<Unavailable>,
+    /// When it failed, as far back as the breaker looks.
+    pub(super) failures: VecDeque<Instant>,
+    pub(super) failures_in_a_row: u32,
+    pub(super) last_failure: Option<Failure>,
+}
+
+pub(super) enum Phase {
+    /// Nothing runs; a call starts it.
+    Down,
+    /// Calls go to it.
+    Up(Arc<Instance>),
+    /// To be done by whoever comes first.
+    Due(Job),
+    /// It is being started; the plugin is there once its process is.
+    Starting { number: u64, plugin: Option<Plugin> },
+    /// It is being stopped or killed.
+    Ending { number: u64, instance: Arc<Instance> },
+    /// It failed, and waits for its time.
+    Backoff { number: u64 },
+    /// It failed too often.
+    GaveUp(Unavailable),
+    /// Its supervisor was stopped.
+    Stopped,
+}
+
+pub(super) enum Job {
+    Start,
+    End(Arc<Instance>, EndCause),
+}
+
+/// How well a call would be off here, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Load {
+    /// So many calls are open.
+    Open(usize),
+    /// It would have to be started.
+    Down,
+    /// It starts, or waits for that.
+    Coming,
+    /// It is given up, or stopped.
+    Out,
+}
+
+impl Shared {
+    pub(super) fn new(
+        plugin: Builder,
+        settings: Settings,
+        events: EventLoop,
+        on_event: Option<OnEvent>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            hook: Hook::new(events.clone(), on_event),
+            events,
+            state: Mutex::new(State {
+                plugin,
+                phase: Phase::Down,
+                replacement: None,
+                last_number: 0,
+                failed_starts: 0,
+                failed_start: None,
+                failures: VecDeque::new(),
+                failures_in_a_row: 0,
+                last_failure: None,
+            }),
+            changed: Condvar::new(),
+            replacing: Mutex::default(),
+        })
+    }
+
+    /// A plugin to call, which is started or waited for where that is needed; one start at most.
+    pub(super) fn acquire(self: &Arc<Self>) -> Result<Lease, Unavailable> {
+        let mut state = self.lock();
+        let failed_starts = state.failed_starts;
+        let mut deadline = None;
+        loop {
+            if let Some(lease) = self.lease(&mut state) {
+                return Ok(lease);
+            }
+            if state.failed_starts != failed_starts
+                && let Some(error) = &state.failed_start
+            {
+                return Err(error.clone());
+            }
+            state = match &state.phase {
+                Phase::Down => {
+                    state.phase = Phase::Due(Job::Start);
+                    state
+                }
+                Phase::Due(_) => {
+                    drop(state);
+                    self.work();
+                    self.lock()
+                }
+                Phase::Starting { .. } | Phase::Ending { .. } | Phase::Backoff { .. } => {
+                    let after = self.settings.ready_timeout;
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now().checked_add(after));
+                    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                    if left.is_some_and(|left| left.is_zero()) {
+                        let (plugin, last) = (state.name().to_owned(), state.last_failure.clone());
+                        return Err(Unavailable::NotReady { plugin, after, last });
+                    }
+                    self.wait(state, left.unwrap_or(Duration::MAX))
+                }
+                Phase::Up(_) => unreachable!("it was leased above, or its end is due"),
+                Phase::GaveUp(error) => return Err(error.clone()),
+                Phase::Stopped => return Err(state.stopped()),
+            };
+        }
+    }
+
+    /// A plugin to call, if there is one right now, and no more calls are open on it than that.
+    pub(super) fn try_acquire(self: &Arc<Self>, open_calls: usize) -> Option<Lease> {
+        let mut state = self.lock();
+        match &state.phase {
+            Phase::Up(instance) if instance.open_calls() > open_calls => None,
+            _ => self.lease(&mut state),
+        }
+    }
+
+    fn lease(self: &Arc<Self>, state: &mut State) -> Option<Lease> {
+        let Phase::Up(instance) = &state.phase else { return None };
+        if instance.plugin.close_reason().is_none() {
+            return Some(instance.lease());
+        }
+        // The news of its end is on its way.
+        let instance = Arc::clone(instance);
+        self.end_soon(state, instance, EndCause::Unasked);
+        None
+    }
+
+    pub(super) fn load(&self) -> Load {
+        match &self.lock().phase {
+            Phase::Up(instance) => Load::Open(instance.open_calls()),
+            Phase::Down => Load::Down,
+            Phase::Due(_) | Phase::Starting { .. } | Phase::Ending { .. } | Phase::Backoff { .. } => {
+                Load::Coming
+            }
+            Phase::GaveUp(_) | Phase::Stopped => Load::Out,
+        }
+    }
+
+    /// The process that calls go to.
+    pub(super) fn up(&self) -> Option<Plugin> {
+        match &self.lock().phase {
+            Phase::Up(instance) => Some(instance.plugin.clone()),
+            _ => None,
+        }
+    }
+
+    /// What errors call the plugin.
+    pub(super) fn name(&self) -> String {
+        self.lock().name().to_owned()
+    }
+
+    /// Has a thread of the pool start it, where nothing runs.
+    pub(super) fn start_soon(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if let Phase::Down = state.phase {
+            state.phase = Phase::Due(Job::Start);
+            drop(state);
+            self.work_soon();
+        }
+    }
+
+    /// Some process of this supervisor has ended; if it is the one that calls go to, it is followed by another.
+    pub(super) fn look_for_end(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if let Phase::Up(instance) = &state.phase
+            && instance.plugin.close_reason().is_some()
+        {
+            let instance = Arc::clone(instance);
+            self.end_soon(&mut state, instance, EndCause::Unasked);
+        }
+    }
+
+    /// Has the one that calls go to ended; they wait from here on.
+    pub(super) fn end_soon(self: &Arc<Self>, state: &mut State, instance: Arc<Instance>, cause: EndCause) {
+        // It is `instance`, which the caller holds.
+        state.phase = Phase::Due(Job::End(instance, cause));
+        self.changed.notify_all();
+        self.work_soon();
+    }
+
+    /// Ends `instance` if calls still go to it and `look`, which comes with the lock held, finds that it has to be.
+    pub(super) fn end_if(
+        self: &Arc<Self>,
+        instance: &Arc<Instance>,
+        look: impl FnOnce() -> Option<(EndCause, Event)>,
+    ) {
+        let mut state = self.lock();
+        if matches!(&state.phase, Phase::Up(up) if Arc::ptr_eq(up, instance))
+            && let Some((cause, event)) = look()
+        {
+            self.hook.tell(state.name(), event);
+            self.end_soon(&mut state, Arc::clone(instance), cause);
+        }
+    }
+
+    pub(super) fn is_calling(&self, instance: &Arc<Instance>) -> bool {
+        matches!(&self.lock().phase, Phase::Up(up) if Arc::ptr_eq(up, instance))
+    }
+
+    /// The last open call of a process has ended, and somebody wanted to be told.
+    pub(super) fn last_call_ended(&self) {
+        // Whoever waits looks at the calls and begins to wait under this lock.
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
+        self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // No code of the host's runs while it is held, so that what it guards is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    pub(super) fn name(&self) -> &str {
+        &self.plugin.options.name
+    }
+
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    pub(super) fn forget_failures(&mut self) {
+        self.failures.clear();
+        self.failures_in_a_row = 0;
+        self.last_failure = None;
+    }
+
+    pub(super) fn stopped(&self) -> Unavailable {
+        Unavailable::Stopped { plugin: self.name().to_owned() }
+    }
+}

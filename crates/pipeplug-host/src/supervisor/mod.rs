@@ -1,0 +1,183 @@
+//! A plugin that is kept running: restarted when it fails, started when it is called, stopped when it is not.
+
+mod calls;
+mod error;
+mod event;
+mod instance;
+mod life;
+mod owner;
+mod pool;
+mod settings;
+mod watch;
+mod work;
+
+use std::sync::Arc;
+
+use pipeplug_net::Body;
+
+pub use error::{SupervisedCallError, SupervisedNotifyError, Unavailable};
+pub use event::{EndCause, Event, Failure};
+pub use instance::SupervisedCall;
+pub use pool::Pool;
+pub use settings::{Backoff, Breaker, HealthCheck, SupervisorBuilder};
+
+use crate::builder::Builder;
+use crate::plugin::Plugin;
+use crate::process::Pid;
+use crate::stop::{StopError, Stopped};
+use calls::calls_of;
+use instance::Lease;
+use life::Shared;
+
+/// A plugin that is kept running.
+///
+/// The first call starts it. From then on it is restarted whenever it ends by itself or hangs, after a wait that grows
+/// ([`Backoff`]), until it has failed too often ([`Breaker`]) or in a way that a restart cannot heal: a file that is
+/// missing or cannot be executed, an exit status of 126 or 127, the wrong format. It stays so until
+/// [`reset`](Supervisor::reset) or [`replace`](Supervisor::replace). A plugin that nobody calls can be stopped
+/// until the next call ([`idle_timeout`](SupervisorBuilder::idle_timeout)).
+///
+/// A call that comes while there is no plugin waits for the start that is under way, or begins it: one start for all
+/// who wait, and one error where it fails. A call is made again only where its caller said that it may be
+/// ([`call_idempotent`](Supervisor::call_idempotent)).
+///
+/// A handle: cloning it is cheap, and dropping the last one stops the plugin as [`stop`](Supervisor::stop) does. The
+/// plugin's own handler is handed the [`Plugin`] that asks, and answers with that: what it asked of the supervisor might
+/// be another process, or wait for a start that waits for the handler.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use pipeplug_host::{Plugin, Supervisor};
+///
+/// let echo = Supervisor::builder(Plugin::builder("./target/debug/echo"))
+///     .idle_timeout(Duration::from_secs(60))
+///     .on_event(|plugin, event| eprintln!("{plugin}: {event}"))
+///     .build()?;
+/// assert_eq!(echo.call("echo", "hello")?, "hello"); // starts it
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Supervisor(Arc<Handle>);
+
+/// What the owners of a supervisor hold.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Supervisor {
+    /// A supervisor to build, for what `plugin` starts.
+    pub fn builder(plugin: Builder) -> SupervisorBuilder {
+        SupervisorBuilder::new(plugin)
+    }
+
+    /// Starts the plugin if it does not run, also behind a [`stop`](Supervisor::stop).
+    ///
+    /// # Errors
+    /// Where it did not start, or is given up.
+    ///
+    /// # Blocking
+    /// Until it runs, or its start has failed.
+    pub fn start(&self) -> Result<(), Unavailable> {
+        self.shared().open();
+        self.acquire().map(drop)
+    }
+
+    /// Starts another process, has new calls go there, waits until the calls that are open on the one before have ended
+    /// ([`drain_timeout`](SupervisorBuilder::drain_timeout)), and stops it. No call is lost. `plugin` is what is started
+    /// from here on, and forgiven what the one before did.
+    ///
+    /// Where the new one does not start, the old one goes on as if nothing had happened.
+    ///
+    /// # Errors
+    /// Where it did not start, or the supervisor was stopped.
+    ///
+    /// # Blocking
+    /// Until the one before has ended. Calls do not wait for it. Not to be called from a handler of the plugin: that one
+    /// is waited for.
+    pub fn replace(&self, plugin: Builder) -> Result<(), Unavailable> {
+        self.shared().replace(Some(plugin))
+    }
+
+    /// As [`replace`](Supervisor::replace), by another process of the same plugin.
+    ///
+    /// # Errors
+    /// As for [`replace`](Supervisor::replace).
+    ///
+    /// # Blocking
+    /// As for [`replace`](Supervisor::replace).
+    pub fn restart(&self) -> Result<(), Unavailable> {
+        self.shared().replace(None)
+    }
+
+    /// Forgets all failures: a plugin that was given up, or waits for its restart, is started by the next call.
+    pub fn reset(&self) {
+        self.shared().reset();
+    }
+
+    /// Stops the plugin as [`Plugin::stop`] does, and starts it no more: calls fail from here on, until
+    /// [`start`](Supervisor::start). `None` where nothing ran.
+    ///
+    /// # Errors
+    /// As for [`Plugin::stop`].
+    ///
+    /// # Blocking
+    /// As for [`Plugin::stop`].
+    pub fn stop(&self) -> Result<Option<Stopped>, StopError> {
+        self.shared().stop()
+    }
+
+    /// The process that calls go to, which is started if need be: for its metadata, its process id, and the kinds of
+    /// calls that a supervisor has not. What is called here is not counted as an open call.
+    ///
+    /// # Errors
+    /// As for [`start`](Supervisor::start).
+    ///
+    /// # Blocking
+    /// As for [`start`](Supervisor::start).
+    pub fn plugin(&self) -> Result<Plugin, Unavailable> {
+        self.acquire().map(|lease| lease.plugin().clone())
+    }
+
+    /// The process id of the plugin that calls go to; `None` while there is none.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        self.shared().up().map(|plugin| plugin.pid())
+    }
+
+    /// What the plugin is called in logs, events and errors.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.shared().name()
+    }
+
+    fn acquire(&self) -> Result<Lease, Unavailable> {
+        self.shared().acquire()
+    }
+
+    fn retries(&self) -> u32 {
+        self.shared().settings.retries
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+}
+
+calls_of!(Supervisor, acquire);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.shared.stop() {
+            tracing::error!(plugin = self.shared.name(), %error, "the plugin could not be stopped");
+        }
+    }
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor")
+            .field("name", &self.name())
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,189 @@
+//! Several processes of one plugin.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use pipeplug_net::Body;
+
+use super::Supervisor;
+use super::calls::calls_of;
+use super::error::{SupervisedCallError, SupervisedNotifyError, Unavailable};
+use super::instance::{Lease, SupervisedCall};
+use super::life::Load;
+use super::settings::SupervisorBuilder;
+use crate::builder::Builder;
+use crate::start_error::StartError;
+use crate::stop::StopError;
+
+/// Several processes of one plugin, each with a supervisor of its own; a call goes to the one with the fewest open calls,
+/// the first among equals, and so does a one-way, in turn among equals.
+///
+/// One that does not run gets no calls as long as another one does: a process that has failed is missed by nobody while
+/// it is started anew, and one that was given up leaves the others its share. Where a call finds every process that runs
+/// at work, another one is started for the calls behind it. Only where none runs a call waits for a start.
+///
+/// A handle: cloning it is cheap, and dropping the last one stops them all, as [`stop`](Pool::stop) does. They are called by the plugin's name and a number: `echo#0`, `echo#1`, and so on.
+///
+/// ```no_run
+/// use std::num::NonZeroUsize;
+/// use pipeplug_host::{Plugin, Pool, Supervisor};
+///
+/// let four = NonZeroUsize::new(4).unwrap();
+/// let pool = Pool::new(Supervisor::builder(Plugin::builder("./target/debug/echo")), four)?;
+/// assert_eq!(pool.call("echo", "hello")?, "hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Pool(Arc<Members>);
+
+#[derive(Debug)]
+struct Members {
+    all: Box<[Supervisor]>,
+    /// Where the next one-way begins to look.
+    next: AtomicUsize,
+}
+
+impl Pool {
+    /// A pool of `size` processes at most, which calls start, or [`start`](Pool::start). The builder's hook is called with
+    /// the events of each.
+    ///
+    /// # Errors
+    /// As for [`SupervisorBuilder::build`].
+    pub fn new(supervisor: SupervisorBuilder, size: NonZeroUsize) -> Result<Self, StartError> {
+        let member = |number| {
+            let mut supervisor = supervisor.clone();
+            supervisor.plugin = numbered(supervisor.plugin, number);
+            supervisor.build()
+        };
+        let all = (0..size.get()).map(member).collect::<Result<_, _>>()?;
+        Ok(Self(Arc::new(Members { all, next: AtomicUsize::new(0) })))
+    }
+
+    /// Starts all of them at the same time, as [`Supervisor::start`] does.
+    ///
+    /// # Errors
+    /// The first one's that did not start; the others go on.
+    ///
+    /// # Blocking
+    /// Until all have started or failed.
+    pub fn start(&self) -> Result<(), Unavailable> {
+        self.0.at_once(Supervisor::start).into_iter().collect()
+    }
+
+    /// [Replaces](Supervisor::replace) one after the other, so that no call is lost, up to the first that fails.
+    ///
+    /// # Errors
+    /// As for [`Supervisor::replace`]; those behind it are still what they were.
+    ///
+    /// # Blocking
+    /// As for [`Supervisor::replace`], for each.
+    pub fn replace(&self, plugin: &Builder) -> Result<(), Unavailable> {
+        let one = |(number, member): (usize, &Supervisor)| member.replace(numbered(plugin.clone(), number));
+        self.members().iter().enumerate().try_for_each(one)
+    }
+
+    /// As [`replace`](Pool::replace), by other processes of the same plugin.
+    ///
+    /// # Errors
+    /// As for [`replace`](Pool::replace).
+    ///
+    /// # Blocking
+    /// As for [`replace`](Pool::replace).
+    pub fn restart(&self) -> Result<(), Unavailable> {
+        self.members().iter().try_for_each(Supervisor::restart)
+    }
+
+    /// [Resets](Supervisor::reset) each.
+    pub fn reset(&self) {
+        self.members().iter().for_each(Supervisor::reset);
+    }
+
+    /// Stops all at the same time, as [`Supervisor::stop`] does.
+    ///
+    /// # Errors
+    /// The first one's that could not be stopped; the others are.
+    ///
+    /// # Blocking
+    /// As for [`Plugin::stop`](crate::Plugin::stop).
+    pub fn stop(&self) -> Result<(), StopError> {
+        self.0.at_once(|member| member.stop().map(drop)).into_iter().collect()
+    }
+
+    /// Each by itself, in the order of their numbers.
+    #[must_use]
+    pub fn members(&self) -> &[Supervisor] {
+        &self.0.all
+    }
+
+    /// The first of those with the fewest open calls: a process that was called a moment ago answers sooner than one that
+    /// has to be woken, and those that are needed for peaks only can be idle.
+    fn acquire(&self) -> Result<Lease, Unavailable> {
+        self.acquire_from(0)
+    }
+
+    /// In turn among those with the fewest open calls, for one-ways: nobody knows how many a process still has to do.
+    fn acquire_in_turn(&self) -> Result<Lease, Unavailable> {
+        self.acquire_from(self.0.next.fetch_add(1, Ordering::Relaxed) % self.members().len())
+    }
+
+    fn acquire_from(&self, first: usize) -> Result<Lease, Unavailable> {
+        let (behind, ahead) = self.members().split_at(first);
+        let members = || ahead.iter().chain(behind).map(Supervisor::shared);
+        loop {
+            let mut best = None;
+            for member in members() {
+                let load = member.load();
+                if best.is_none_or(|(least, _)| load < least) {
+                    best = Some((load, member));
+                }
+                if load == Load::Open(0) {
+                    break;
+                }
+            }
+            let Some((load, best)) = best else { unreachable!("a pool has one member at least") };
+            let Load::Open(open) = load else { return best.acquire() };
+            if open > 0
+                && let Some(down) = members().find(|member| member.load() == Load::Down)
+            {
+                down.start_soon();
+            }
+            // It may have ended by now, or others were faster to call it: then another one may be better.
+            if let Some(lease) = best.try_acquire(open) {
+                return Ok(lease);
+            }
+        }
+    }
+
+    fn retries(&self) -> u32 {
+        self.members()[0].retries()
+    }
+}
+
+calls_of!(Pool, acquire_in_turn);
+
+impl Members {
+    fn at_once<T: Send>(&self, each: impl Fn(&Supervisor) -> T + Sync) -> Vec<T> {
+        thread::scope(|scope| {
+            let each = &each;
+            let running: Vec<_> = self.all.iter().map(|member| scope.spawn(move || each(member))).collect();
+            running.into_iter().map(|one| one.join().expect("nothing panics in it")).collect()
+        })
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        for stopped in self.at_once(Supervisor::stop) {
+            if let Err(error) = stopped {
+                tracing::error!(%error, "a plugin of a pool could not be stopped");
+            }
+        }
+    }
+}
+
+fn numbered(mut plugin: Builder, number: usize) -> Builder {
+    plugin.options.name = format!("{}#{number}", plugin.options.name);
+    plugin
+}
