@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::{SFlag, fstat, major};
 
@@ -34,6 +35,7 @@ pub(crate) const STRIDE: usize = 128 << 10;
 pub(crate) struct Stream {
     fd: OwnedFd,
     mode: Mode,
+    broken_pipe: BrokenPipe,
     /// Up to this size, it need not be asked to hold more.
     holds: usize,
     /// Where the memory of the large buffer that is being read ends, as far as it is there: an address.
@@ -60,6 +62,16 @@ enum Mode {
     /// A terminal that cannot be reopened: as above, but written a byte at a time, since it polls writable with less
     /// room than a page and then blocks until all is written.
     PolledByByte,
+}
+
+/// What a write to a pipe that nobody reads any more does, beside giving an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BrokenPipe {
+    /// Nothing, or what the program has a handler for: the runtime of Rust programs has SIGPIPE ignored.
+    IsAnError,
+    /// SIGPIPE ends the program, if it gets there: other programs begin so, and some return to it for the sake of their
+    /// own output.
+    EndsTheProcess,
 }
 
 /// What a read brought.
@@ -104,7 +116,13 @@ impl Stream {
     }
 
     fn new(fd: OwnedFd, mode: Mode) -> Self {
-        Self { fd, mode, holds: USUAL_PIPE, backed: AtomicUsize::new(0) }
+        Self {
+            fd,
+            mode,
+            broken_pipe: BrokenPipe::of_process(),
+            holds: USUAL_PIPE,
+            backed: AtomicUsize::new(0),
+        }
     }
 
     /// Has a pipe hold `len` bytes at once, or as many as any user may have: the fewer times the two sides wait for
@@ -191,9 +209,9 @@ impl Stream {
             // One slice, cut: the rest comes with the next write.
             let Some(first) = slices.iter().find(|s| !s.is_empty()) else { return Ok(Some(0)) };
             let cut = [IoSlice::new(&first[..first.len().min(max)])];
-            self.write_vectored(fd, &cut)
+            self.without_sigpipe(|| self.write_vectored(fd, &cut))
         } else {
-            self.write_vectored(fd, slices)
+            self.without_sigpipe(|| self.write_vectored(fd, slices))
         };
         match result {
             Ok(count) => Ok(Some(count)),
@@ -230,6 +248,24 @@ impl Stream {
         })
     }
 
+    /// Keeps a SIGPIPE of its own from this thread, where that would end the process.
+    fn without_sigpipe(&self, write: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+        if self.broken_pipe == BrokenPipe::IsAnError || self.mode == Mode::Socket {
+            return write();
+        }
+        let sigpipe = SigSet::from(Signal::SIGPIPE);
+        let before = sigpipe.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let result = write();
+        let broken = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        // The signal of a write goes to the thread that writes. Where it was blocked already, it is not ours to take.
+        if broken && !before.contains(Signal::SIGPIPE) && is_pending(Signal::SIGPIPE) {
+            // It has no error for a signal that can be waited for.
+            let _ = sigpipe.wait();
+        }
+        before.thread_set_mask().expect("a mask that was in force can be set again");
+        result
+    }
+
     /// Tells the other side of a socket that nothing more comes: closing the descriptor does not, where the reading
     /// half is the same socket. One that others may share is theirs to shut down.
     pub(crate) fn end_writing(&self) {
@@ -247,6 +283,31 @@ impl Stream {
             deadline,
         )
     }
+}
+
+impl BrokenPipe {
+    /// As it is now: a program that changes it has to do so ahead of its first connection.
+    fn of_process() -> Self {
+        // SAFETY: a sigaction is integers, a mask and a nullable pointer, for which zero is valid.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: a null new action asks only; `action` is there to be written to.
+        let asked = unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action) };
+        if asked == 0 && action.sa_sigaction == libc::SIG_DFL {
+            Self::EndsTheProcess
+        } else {
+            Self::IsAnError
+        }
+    }
+}
+
+/// Whether such a signal waits for this thread, or for the process.
+fn is_pending(signal: Signal) -> bool {
+    // SAFETY: a sigset_t is integers, for which zero is valid.
+    let mut pending: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `pending` is there to be written to.
+    let asked = unsafe { libc::sigpending(&raw mut pending) };
+    // SAFETY: `pending` is a set that sigpending has filled, or an empty one.
+    asked == 0 && unsafe { libc::sigismember(&raw const pending, signal as libc::c_int) } == 1
 }
 
 impl Half {
