@@ -18,7 +18,7 @@ pub enum OnEnd {
     /// It exits: 0 after the host said stop, 1 after the host was lost.
     #[default]
     Exit,
-    /// It goes on.
+    /// It goes on; unless the host has the system kill it at that time, which is up to the host.
     Stay,
 }
 

@@ -194,6 +194,9 @@ impl<S: Start, R: Request> Guest<S, R> {
     }
 
     /// How long handlers that still run get once the host said stop or is gone. Default: 5 seconds.
+    ///
+    /// A host that is gone without having said stop has most often had the system kill the plugin (`HostLost` of
+    /// `pipeplug-host`), which then gets no time at all.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self

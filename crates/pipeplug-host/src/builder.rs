@@ -11,7 +11,7 @@ use pipeplug_net::{EventLoop, HandlerError, Incoming, Options, Reply};
 
 use crate::lines::{OnLine, Output};
 use crate::plugin::Plugin;
-use crate::process::{Channel, Launch, Stdout};
+use crate::process::{Channel, HostLost, Launch, Stdin, Stdout};
 use crate::start_error::StartError;
 use crate::stop::Grace;
 
@@ -135,7 +135,30 @@ impl Builder {
 
     /// Talks over descriptors 3 and 4, and has the plugin's standard output go where this says. Default: the host's.
     pub fn stdout(mut self, stdout: Stdout) -> Self {
-        self.launch.channel = Channel::Pipes { stdout };
+        let (stdin, _) = self.standard();
+        self.launch.channel = Channel::Pipes { stdin, stdout };
+        self
+    }
+
+    /// Talks over descriptors 3 and 4, and has the plugin's standard input be what this says: [`Stdin::Inherit`] is for
+    /// plugins that need the terminal, and what that means for Ctrl-C stands there. Default: nothing.
+    pub fn stdin(mut self, stdin: Stdin) -> Self {
+        let (_, stdout) = self.standard();
+        self.launch.channel = Channel::Pipes { stdin, stdout };
+        self
+    }
+
+    fn standard(&self) -> (Stdin, Stdout) {
+        match self.launch.channel {
+            Channel::Pipes { stdin, stdout } => (stdin, stdout),
+            Channel::Stdio => Default::default(),
+        }
+    }
+
+    /// What becomes of the plugin when this process ends without having stopped it. Default: it is killed, with what it
+    /// has started.
+    pub fn host_lost(mut self, host_lost: HostLost) -> Self {
+        self.launch.host_lost = host_lost;
         self
     }
 

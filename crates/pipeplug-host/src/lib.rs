@@ -42,7 +42,7 @@ pub use pipeplug_net::{
     CallError, Connection, EventLoop, HandlerError, Incoming, NotifyError, PendingCall, Reply, Responder,
 };
 pub use plugin::Plugin;
-pub use process::Stdout;
+pub use process::{HostLost, Stdin, Stdout};
 pub use start_error::StartError;
 pub use stop::{Grace, StopError, Stopped, StoppedBy};
 pub use supervisor::{

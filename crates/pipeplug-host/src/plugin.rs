@@ -32,7 +32,9 @@ const LINES_PATIENCE: Duration = Duration::from_secs(1);
 /// A plugin that runs.
 ///
 /// It is a [`Connection`] (`call`, `notify`, `begin_call`, …) with what only a host has. A handle: cloning it is cheap,
-/// and dropping the last one stops the plugin as [`stop`](Plugin::stop) does, which may block as long.
+/// and dropping the last one stops the plugin as [`stop`](Plugin::stop) does, which may block as long. A process that ends
+/// without having done either (also by [`std::process::exit`], which drops nothing) has its plugins killed, unless
+/// [`HostLost`](crate::HostLost) says otherwise.
 ///
 /// ```no_run
 /// use pipeplug_host::Plugin;

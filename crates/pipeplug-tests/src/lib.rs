@@ -1,20 +1,23 @@
 //! Tests of host and guest together, over real processes.
 //!
 //! The tests are in `tests/`: `together` holds what can run at the same time in one process, `alone` what counts the
-//! descriptors, threads, children or memory of its own process. Two programs help: `misbehave` is a plugin that does
-//! on command what plugins should not, and `lonely-host` a host that can be killed. What knows no protocol at all is
+//! descriptors, threads, children or memory of its own process. Three programs help: `misbehave` is a plugin that does
+//! on command what plugins should not, `lonely-host` a host that ends without stopping its plugin, and `odd-host` one
+//! that handles signals as it should not. What knows no protocol at all is
 //! a [`Script`].
 
 mod chunks;
 mod processes;
 mod script;
+mod sys;
 
 pub use chunks::{chunk, one_way, read_chunk, request};
 pub use processes::{
-    HostFootprint, children_of, descriptors, eventually, forget_memory_peak, is_running, is_zombie,
-    memory_in_use, memory_peak, page_faults, send, threads, wait_exit, wake_ups,
+    HostFootprint, children_of, command_lines_with, descriptors, eventually, forget_memory_peak, is_running,
+    is_zombie, memory_in_use, memory_peak, page_faults, send, threads, wait_exit, wake_ups,
 };
 pub use script::Script;
+pub use sys::{handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe};
 
 use std::time::Duration;
 

@@ -88,6 +88,23 @@ pub fn children_of(parent: u32) -> BTreeSet<i32> {
         .collect()
 }
 
+/// The processes that have not ended and whose command line holds that text.
+///
+/// # Panics
+/// Where there is no `/proc`.
+#[must_use]
+pub fn command_lines_with(text: &str) -> Vec<i32> {
+    let holds = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(text)
+    };
+    fs::read_dir("/proc")
+        .expect("there is a /proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| holds(pid) && is_running(*pid))
+        .collect()
+}
+
 /// How many descriptors this process has.
 ///
 /// # Panics

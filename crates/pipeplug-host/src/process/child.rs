@@ -8,17 +8,17 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::killpg;
+use nix::sys::signal::{kill, killpg};
 use nix::unistd;
 
 use super::Signal;
-use crate::sys::{ExitNotice, Look, block_until_exit, exit_status};
+use crate::sys::{ExitNotice, Group, Lifeline, Look, block_until_exit, exit_status};
 use crate::wait_status::WaitStatus;
 
 /// How long a drop waits for a process that was sent SIGKILL.
 const DROP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A guest's process, which leads its own process group.
+/// A guest's process, which leads its own process group, or is in the host's ([`Stdin::Inherit`](super::Stdin)).
 ///
 /// All methods take `&self` and may be called from any thread. A signal and the reaping cannot overtake
 /// each other, so no signal reaches a stranger that was given the same process id.
@@ -29,7 +29,10 @@ const DROP_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Child {
     pid: unistd::Pid,
+    group: Group,
     exit: ExitNotice,
+    /// What has the kernel kill it where this process is gone before it.
+    lifeline: Option<Lifeline>,
     state: Mutex<State>,
 }
 
@@ -78,12 +81,12 @@ enum State {
 }
 
 impl Child {
-    pub(super) fn watch(pid: unistd::Pid) -> io::Result<Self> {
+    pub(super) fn watch(pid: unistd::Pid, group: Group, lifeline: Option<Lifeline>) -> io::Result<Self> {
         match ExitNotice::watch(pid) {
-            Ok(exit) => Ok(Self { pid, exit, state: Mutex::new(State::Ours) }),
+            Ok(exit) => Ok(Self { pid, group, exit, lifeline, state: Mutex::new(State::Ours) }),
             Err(error) => {
                 // Not reaped yet, so the group is the child's.
-                let _ = killpg(pid, Signal::Kill.to_nix());
+                let _ = signal(pid, group, Signal::Kill);
                 let _ = block_until_exit(pid);
                 let _ = exit_status(pid, Look::Reap);
                 Err(error)
@@ -91,7 +94,7 @@ impl Child {
         }
     }
 
-    /// The process id, which is the process group's id too.
+    /// The process id, which is the process group's id too where the guest leads one.
     ///
     /// Once the process is reaped the system may give the number to another one.
     #[must_use]
@@ -157,9 +160,12 @@ impl Child {
             if leftovers == Leftovers::Kill {
                 // The zombie itself is in the group, so the group exists; and where a leftover may not
                 // be signalled (it changed its user), there is nothing that could be done.
-                let _ = killpg(self.pid, Signal::Kill.to_nix());
+                let _ = signal(self.pid, self.group, Signal::Kill);
             }
             exit_status(self.pid, Look::Reap)?;
+        }
+        if let Some(lifeline) = &self.lifeline {
+            lifeline.cut();
         }
         *state = State::Reaped(seen);
         Ok(Some(seen))
@@ -179,6 +185,8 @@ impl Child {
 
     /// Sends a signal to every process of the guest's group, unless the guest is reaped.
     ///
+    /// One that is in the host's group is sent it alone.
+    ///
     /// # Errors
     /// `EPERM` if there is no process in the group that the host may signal.
     pub fn signal_group(&self, signal: Signal) -> io::Result<Delivery> {
@@ -187,7 +195,7 @@ impl Child {
         if let State::Reaped(_) = *state {
             return Ok(Delivery::Gone);
         }
-        match killpg(self.pid, signal.to_nix()) {
+        match self::signal(self.pid, self.group, signal) {
             Ok(()) => Ok(Delivery::Sent),
             // Nobody is left: the kernel has reaped the child for a host that ignores SIGCHLD.
             Err(Errno::ESRCH) => Ok(Delivery::Gone),
@@ -235,5 +243,13 @@ impl Drop for Child {
             }
             Err(error) => tracing::warn!(pid = self.pid.as_raw(), %error, "guest stays a zombie"),
         }
+    }
+}
+
+/// Signals a guest that has not been reaped, and all of the group that it leads.
+fn signal(pid: unistd::Pid, group: Group, signal: Signal) -> nix::Result<()> {
+    match group {
+        Group::Own => killpg(pid, signal.to_nix()),
+        Group::OfHost => kill(pid, signal.to_nix()),
     }
 }

@@ -142,8 +142,9 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// How many descriptors a start uses at its height: two ends each of four pipes (in portable builds also of the one
-    /// that reports a failed exec), `/dev/null`, a copy that is clear of the guest's numbers.
+    /// How many descriptors a start uses at its height: two ends each of four pipes and of the sockets that tie it to
+    /// the host (in portable builds of the pipe that reports a failed exec instead), `/dev/null`, a copy that is clear
+    /// of the guest's numbers.
     const DESCRIPTORS_NEEDED: u64 = 12;
 
     /// Whether another attempt would end no better: the file, its interpreter or the way it is started has to be mended
@@ -170,6 +171,7 @@ impl SpawnError {
         match step {
             Step::Fork => Self::os(path, "forking", error),
             Step::ProcessGroup => Self::os(path, "making its process group", error),
+            Step::Lifeline => Self::os(path, "tying it to the host", error),
             Step::Signals => Self::os(path, "resetting its signals", error),
             Step::Descriptors => Self::os(path, "placing its descriptors", error),
             Step::WorkingDirectory => Self::BadWorkingDirectory {

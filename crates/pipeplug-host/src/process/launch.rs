@@ -5,6 +5,8 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use crate::sys::Group;
+
 /// What to start, and how: the argument of [`spawn`](super::spawn).
 ///
 /// ```
@@ -38,6 +40,8 @@ pub struct Launch {
     pub cwd: Option<PathBuf>,
     /// How the guest gets its two descriptors.
     pub channel: Channel,
+    /// What becomes of it when the host ends without having stopped it.
+    pub host_lost: HostLost,
     /// The `argv[0]`; the absolute path of the program if there is none.
     ///
     /// The kernel does not pass it on to the interpreter of a script.
@@ -54,7 +58,16 @@ impl Launch {
             env: EnvPlan::default(),
             cwd: None,
             channel: Channel::default(),
+            host_lost: HostLost::default(),
             arg0: None,
+        }
+    }
+
+    /// The process group that the guest is in.
+    pub(super) fn group(&self) -> Group {
+        match self.channel {
+            Channel::Pipes { stdin: Stdin::Inherit, .. } => Group::OfHost,
+            Channel::Pipes { stdin: Stdin::Null, .. } | Channel::Stdio => Group::Own,
         }
     }
 
@@ -75,8 +88,10 @@ impl Launch {
 #[non_exhaustive]
 pub enum Channel {
     /// As descriptors 3 (in) and 4 (out), which the arguments `3` and `4` ahead of the plugin's own
-    /// tell it of; its standard input is `/dev/null`.
+    /// tell it of.
     Pipes {
+        /// What the guest's standard input is.
+        stdin: Stdin,
         /// Where the guest's standard output goes.
         stdout: Stdout,
     },
@@ -89,8 +104,41 @@ pub enum Channel {
 
 impl Default for Channel {
     fn default() -> Self {
-        Self::Pipes { stdout: Stdout::default() }
+        Self::Pipes { stdin: Stdin::default(), stdout: Stdout::default() }
     }
+}
+
+/// What the standard input of a guest is that talks over [`Channel::Pipes`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stdin {
+    /// `/dev/null`.
+    #[default]
+    Null,
+    /// The host's standard input, for guests that ask the user something; `/dev/null` if the host has closed it.
+    ///
+    /// A terminal lets only its foreground processes read (a read by any other one stops it, `SIGTTIN`). So such a guest
+    /// stays in the host's process group, in place of one of its own: Ctrl-C and Ctrl-Z reach it together with the host,
+    /// and what is said elsewhere of the guest's process group holds for its process alone, not for what that started.
+    Inherit,
+}
+
+/// What becomes of a guest whose host ends without having stopped it: is killed, crashes, exits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HostLost {
+    /// The kernel kills it with all of its process group, at once.
+    ///
+    /// No process and no thread watches for that, and there is no way for the guest to miss it, but for what leaves the
+    /// process group (`setsid`) or changes its user. On Linux; elsewhere, and in sandboxes that refuse it, this is
+    /// [`HostLost::EndOfFile`].
+    ///
+    /// The host has ended once every process has that holds its descriptors: a child that it forked and that executed no
+    /// other program counts as the host.
+    #[default]
+    Kill,
+    /// It is left alone, and sees the end of its input: a guest that pays attention finishes its work and ends.
+    EndOfFile,
 }
 
 /// Where the standard output of a guest goes that talks over [`Channel::Pipes`].

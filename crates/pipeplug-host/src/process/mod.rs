@@ -3,7 +3,9 @@
 //! [`spawn`] takes a [`Launch`] and gives a [`Spawned`]: the guest's [`Child`] and the host's ends of
 //! its pipes. What holds for every guest:
 //!
-//! - It leads a process group of its own, and [`Child::signal_group`] reaches all of the group.
+//! - It leads a process group of its own, and [`Child::signal_group`] reaches all of the group; but with
+//!   [`Stdin::Inherit`] it stays in the host's, and is reached alone.
+//! - It does not outlive the host, unless [`HostLost`] says so.
 //! - It has the descriptors that it is told of, 0, 1 and 2, and no other, whatever the host has open.
 //! - It starts with no signal blocked and none handled; `SIGPIPE` and `SIGCHLD` are not ignored.
 //! - It is waited for by its own process id only, so the host's other children are left alone.
@@ -19,6 +21,6 @@ mod spawn;
 pub use child::{Child, Delivery, Leftovers, Pid};
 pub use error::SpawnError;
 pub(crate) use error::may_execute;
-pub use launch::{Channel, EnvPlan, Launch, Stdout};
+pub use launch::{Channel, EnvPlan, HostLost, Launch, Stdin, Stdout};
 pub use signal::Signal;
 pub use spawn::{Spawned, spawn};

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::c_string;
-use super::{Channel, Child, Launch, SpawnError, Stdout};
-use crate::sys::{self, Image};
+use super::{Channel, Child, HostLost, Launch, SpawnError, Stdin, Stdout};
+use crate::sys::{self, Image, Lifeline};
 
 /// The pauses before a busy file is tried again: 31 milliseconds in all.
 ///
@@ -59,9 +59,12 @@ pub fn spawn(launch: &Launch) -> Result<Spawned, SpawnError> {
     let pipes =
         Pipes::new(launch.channel).map_err(|error| SpawnError::os(&program, "making its pipes", error))?;
 
+    let mut lifeline = lifeline(launch.host_lost)
+        .map_err(|error| SpawnError::os(&program, "making the sockets that tie it to the host", error))?;
+
     let mut pauses = BUSY_PAUSES.into_iter();
     let pid = loop {
-        let failure = match sys::fork_exec(&image, &pipes.guest) {
+        let failure = match sys::fork_exec(&image, &pipes.guest, lifeline.as_ref()) {
             Ok(pid) => break pid,
             Err(failure) => SpawnError::diagnose(failure, &program, launch.cwd.as_deref()),
         };
@@ -72,7 +75,11 @@ pub fn spawn(launch: &Launch) -> Result<Spawned, SpawnError> {
     };
     // From here on the child alone has the other ends, so that its death is an end of file.
     drop(pipes.guest);
-    let child = Child::watch(pid).map_err(|error| SpawnError::os(&program, "watching its process", error))?;
+    if let Some(lifeline) = &mut lifeline {
+        lifeline.is_tied();
+    }
+    let child = Child::watch(pid, image.group, lifeline)
+        .map_err(|error| SpawnError::os(&program, "watching its process", error))?;
     tracing::debug!(pid = %child.pid(), program = ?program, "started a guest");
     Ok(Spawned {
         child,
@@ -99,16 +106,20 @@ impl Pipes {
         let (stderr, guest_stderr) = sys::pipe()?;
         let (guest, stdout) = match channel {
             Channel::Stdio => (vec![guest_in, guest_out, guest_stderr], None),
-            Channel::Pipes { stdout } => {
+            Channel::Pipes { stdin, stdout } => {
+                let guest_stdin = match stdin {
+                    Stdin::Null => dev_null()?,
+                    Stdin::Inherit => own(io::stdin())?,
+                };
                 let (host_stdout, guest_stdout) = match stdout {
-                    Stdout::Inherit => (None, own_stdout()?),
+                    Stdout::Inherit => (None, own(io::stdout())?),
                     Stdout::Null => (None, dev_null()?),
                     Stdout::Log => {
                         let (reader, writer) = sys::pipe()?;
                         (Some(reader), writer)
                     }
                 };
-                (vec![dev_null()?, guest_stdout, guest_stderr, guest_in, guest_out], host_stdout)
+                (vec![guest_stdin, guest_stdout, guest_stderr, guest_in, guest_out], host_stdout)
             }
         };
         for fd in [&to_guest, &from_guest, &stderr].into_iter().chain(&stdout) {
@@ -118,9 +129,17 @@ impl Pipes {
     }
 }
 
-/// A copy of the host's standard output; a guest without one would open its next file there.
-fn own_stdout() -> io::Result<OwnedFd> {
-    match io::stdout().as_fd().try_clone_to_owned() {
+/// What ties the guest to this process, where it is to be and the system can do that.
+fn lifeline(host_lost: HostLost) -> io::Result<Option<Lifeline>> {
+    match host_lost {
+        HostLost::Kill => Lifeline::new(),
+        HostLost::EndOfFile => Ok(None),
+    }
+}
+
+/// A copy of a standard descriptor of the host; a guest without one would open its next file there.
+fn own(standard: impl AsFd) -> io::Result<OwnedFd> {
+    match standard.as_fd().try_clone_to_owned() {
         Ok(copy) => sys::lift(copy),
         Err(error) if error.raw_os_error() == Some(nix::libc::EBADF) => dev_null(),
         Err(error) => Err(error),
@@ -153,6 +172,7 @@ fn image(launch: &Launch, program: &Path) -> Result<Image, SpawnError> {
         argv,
         env: environment(launch, program)?,
         cwd,
+        group: launch.group(),
     })
 }
 

@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{self, Pid};
 
 use super::fork::{Child, Failure, fork};
-use super::{Look, block_until_exit, exit_status};
+use super::{Lifeline, Look, block_until_exit, exit_status};
 
 /// How far the slow way of marking descriptors goes, where there is no close_range(2).
 const MARKED_AT_MOST: RawFd = 65_536;
@@ -34,6 +34,17 @@ pub(crate) struct Image {
     pub(crate) env: Vec<CString>,
     /// The directory to start in, if it is not the host's.
     pub(crate) cwd: Option<CString>,
+    /// The process group to start in.
+    pub(crate) group: Group,
+}
+
+/// Which process group a guest is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// One of its own, which it leads.
+    Own,
+    /// The host's.
+    OfHost,
 }
 
 /// Where a start failed.
@@ -43,6 +54,8 @@ pub(crate) enum Step {
     Fork,
     /// The process group of the guest.
     ProcessGroup,
+    /// What ties the guest to the host.
+    Lifeline,
     /// The signal dispositions and mask of the guest.
     Signals,
     /// The descriptors of the guest.
@@ -56,8 +69,14 @@ pub(crate) enum Step {
 impl Step {
     /// The steps that the child can report.
     #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
-    pub(super) const IN_CHILD: [Self; 5] =
-        [Self::ProcessGroup, Self::Signals, Self::Descriptors, Self::WorkingDirectory, Self::Exec];
+    pub(super) const IN_CHILD: [Self; 6] = [
+        Self::ProcessGroup,
+        Self::Lifeline,
+        Self::Signals,
+        Self::Descriptors,
+        Self::WorkingDirectory,
+        Self::Exec,
+    ];
 }
 
 /// A start that failed; no process is left of it.
@@ -67,11 +86,14 @@ pub(crate) struct ForkExecError {
     pub(crate) error: io::Error,
 }
 
-/// Starts `image` as the leader of a process group of its own, with `slots[n]` as its descriptor `n`
-/// and no other descriptor.
+/// Starts `image`, tied to `lifeline`, with `slots[n]` as its descriptor `n` and no other descriptor.
 ///
 /// The slots must come from `descriptor::lift` or `descriptor::pipe`. Returns once the exec is done.
-pub(crate) fn fork_exec(image: &Image, slots: &[OwnedFd]) -> Result<Pid, ForkExecError> {
+pub(crate) fn fork_exec(
+    image: &Image,
+    slots: &[OwnedFd],
+    lifeline: Option<&Lifeline>,
+) -> Result<Pid, ForkExecError> {
     let argv = pointers(&image.argv);
     let env = pointers(&image.env);
     let plan = Plan {
@@ -79,6 +101,8 @@ pub(crate) fn fork_exec(image: &Image, slots: &[OwnedFd]) -> Result<Pid, ForkExe
         argv: &argv,
         env: &env,
         cwd: image.cwd.as_deref(),
+        group: image.group,
+        lifeline,
         slots,
         descriptor_limit: descriptor_limit(),
     };
@@ -108,14 +132,23 @@ struct Plan<'a> {
     argv: &'a [*const libc::c_char],
     env: &'a [*const libc::c_char],
     cwd: Option<&'a CStr>,
+    group: Group,
+    lifeline: Option<&'a Lifeline>,
     slots: &'a [OwnedFd],
     descriptor_limit: RawFd,
 }
 
 impl Child for Plan<'_> {
     fn run(&self) -> Failure {
-        if let Err(errno) = unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)) {
+        if self.group == Group::Own
+            && let Err(errno) = unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))
+        {
             return Failure { step: Step::ProcessGroup, errno };
+        }
+        if let Some(lifeline) = self.lifeline
+            && let Err(errno) = lifeline.tie(self.group)
+        {
+            return Failure { step: Step::Lifeline, errno };
         }
         if let Err(errno) = self.reset_signals() {
             return Failure { step: Step::Signals, errno };

@@ -7,9 +7,11 @@ mod descriptor;
 mod exit_notice;
 mod fork;
 mod fork_exec;
+mod lifeline;
 mod wait;
 
 pub(crate) use descriptor::{lift, pipe, set_nonblocking};
 pub(crate) use exit_notice::ExitNotice;
-pub(crate) use fork_exec::{ForkExecError, Image, Step, fork_exec};
+pub(crate) use fork_exec::{ForkExecError, Group, Image, Step, fork_exec};
+pub(crate) use lifeline::Lifeline;
 pub(crate) use wait::{Look, block_until_exit, exit_status};

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Barrier;
 use std::thread;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use pipeplug_host::process::{Channel, Spawned, Stdout, spawn};
+use pipeplug_host::process::{Channel, Spawned, Stdin, Stdout, spawn};
 
 use crate::guest::{Script, read_all, read_line, send};
 
@@ -50,11 +50,21 @@ fn a_guest_on_pipes_has_0_to_4_and_no_more() {
     let script = reporter(4);
     let mut launch = script.launch();
     for stdout in [Stdout::Inherit, Stdout::Null, Stdout::Log] {
-        launch.channel = Channel::Pipes { stdout };
+        launch.channel = Channel::Pipes { stdin: Stdin::Null, stdout };
         assert_pipes(&script, &spawn(&launch).unwrap());
     }
-    launch.channel = Channel::Pipes { stdout: Stdout::Null };
+    launch.channel = Channel::Pipes { stdin: Stdin::Null, stdout: Stdout::Null };
     assert_eq!(read_report(&script, &spawn(&launch).unwrap().from_guest)[&1], "/dev/null");
+}
+
+#[test]
+fn standard_input_is_inherited_when_asked_for() {
+    let script = reporter(4);
+    let mut launch = script.launch();
+    launch.channel = Channel::Pipes { stdin: Stdin::Inherit, stdout: Stdout::Null };
+    let has = read_report(&script, &spawn(&launch).unwrap().from_guest);
+    assert_eq!(has.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "{has:?}");
+    assert_eq!(has[&0], behind(&std::io::stdin().as_fd().try_clone_to_owned().unwrap()));
 }
 
 #[test]
@@ -84,7 +94,7 @@ fn the_hosts_ends_are_cloexec_and_nonblocking_and_the_guests_are_not() {
         "while read line; do case $line in flags:*) echo $line; esac; done </proc/$$/fdinfo/3 >&4",
     );
     let mut launch = script.launch();
-    launch.channel = Channel::Pipes { stdout: Stdout::Log };
+    launch.channel = Channel::Pipes { stdin: Stdin::Null, stdout: Stdout::Log };
     let guest = spawn(&launch).unwrap();
     for fd in [&guest.to_guest, &guest.from_guest, &guest.stderr, guest.stdout.as_ref().unwrap()] {
         assert!(FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap()).contains(FdFlag::FD_CLOEXEC));
@@ -99,7 +109,7 @@ fn the_hosts_ends_are_cloexec_and_nonblocking_and_the_guests_are_not() {
 #[test]
 fn threads_that_start_guests_at_once_share_no_descriptor() {
     const THREADS: usize = 8;
-    const GUESTS: usize = 5;
+    const GUESTS: usize = 25;
     let script = Script::new("echo up >&4; exec cat <&3 >&4");
     let all_run = Barrier::new(THREADS);
     thread::scope(|scope| {
@@ -111,13 +121,12 @@ fn threads_that_start_guests_at_once_share_no_descriptor() {
                 }
                 // Every guest of every thread runs now: a copy anywhere would hold an end of file back.
                 all_run.wait();
-                let mut guests = guests.into_iter();
-                let first = guests.next().unwrap();
-                send(&first.to_guest, b"last words");
-                drop(first.to_guest);
-                assert_eq!(read_all(&first.from_guest), "last words");
-                assert_eq!(read_all(&first.stderr), "");
-                all_run.wait();
+                for guest in guests {
+                    send(&guest.to_guest, b"last words");
+                    drop(guest.to_guest);
+                    assert_eq!(read_all(&guest.from_guest), "last words");
+                    assert_eq!(read_all(&guest.stderr), "");
+                }
             });
         }
     });

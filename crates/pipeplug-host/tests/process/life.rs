@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal as NixSignal};
+use nix::sys::signal::{SigSet, Signal as NixSignal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use pipeplug_host::WaitStatus;
-use pipeplug_host::process::{Channel, Delivery, Launch, Leftovers, Signal, Stdout, spawn};
+use pipeplug_host::process::{Channel, Delivery, Launch, Leftovers, Signal, Stdin, Stdout, spawn};
 
 use crate::guest::{LONG, Script, read_all, read_line, send, wait, wait_readable};
 
@@ -68,6 +68,19 @@ fn a_signal_reaches_the_whole_group() {
 }
 
 #[test]
+fn one_in_the_hosts_group_is_signalled_alone() {
+    let script = Script::new("sleep 1000 4>&- 2>&- & echo $! >&4; ps -o pgid= -p $$ >&4; read line <&3");
+    let mut launch = script.launch();
+    launch.channel = Channel::Pipes { stdin: Stdin::Inherit, stdout: Stdout::Null };
+    let guest = spawn(&launch).unwrap();
+    let grandchild = Pid::from_raw(read_line(&guest.from_guest).parse().unwrap());
+    assert_eq!(read_line(&guest.from_guest).trim(), nix::unistd::getpgrp().to_string());
+    assert_eq!(guest.child.signal_group(Signal::Kill).unwrap(), Delivery::Sent);
+    assert_eq!(guest.child.wait_timeout(LONG, Leftovers::Kill).unwrap(), Some(KILLED));
+    kill(grandchild, NixSignal::SIGKILL).expect("it was left alone");
+}
+
+#[test]
 fn a_signal_can_be_handled() {
     let script = Script::new("trap 'exit 7' TERM; echo ready >&4; read line <&3");
     let guest = script.spawn();
@@ -86,6 +99,7 @@ fn nothing_is_signalled_once_it_is_reaped() {
     assert_eq!(wait(&guest), WaitStatus::Exited(0));
     // What it left is still in its group, and would die of this.
     assert_eq!(guest.child.signal_group(Signal::Kill).unwrap(), Delivery::Gone);
+    drop(guest.child);
     send(&guest.to_guest, b"here\n");
     assert_eq!(read_all(&guest.from_guest), "still here\n");
 }
@@ -241,7 +255,7 @@ fn standard_input_and_output_can_be_the_channel() {
 fn standard_output_can_be_read_by_the_host() {
     let script = Script::new("echo out; echo err >&2; echo chunk >&4");
     let mut launch = script.launch();
-    launch.channel = Channel::Pipes { stdout: Stdout::Log };
+    launch.channel = Channel::Pipes { stdin: Stdin::Null, stdout: Stdout::Log };
     let guest = spawn(&launch).unwrap();
     assert_eq!(read_all(guest.stdout.as_ref().unwrap()), "out\n");
     assert_eq!(read_all(&guest.stderr), "err\n");

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, close};
 use pipeplug_host::WaitStatus;
-use pipeplug_host::process::{Delivery, Leftovers, Signal, SpawnError, spawn};
+use pipeplug_host::process::{Channel, Delivery, Leftovers, Signal, SpawnError, Stdin, Stdout, spawn};
 
 use crate::descriptors::{assert_pipes, read_report, reporter};
 use crate::guest::{LONG, Script, read_all, send, wait};
@@ -92,6 +92,9 @@ fn no_standard_descriptors() {
         let guest = script.spawn();
         let has = read_report(&script, &guest.from_guest);
         assert_eq!(has[&1], "/dev/null", "a guest does not go without a standard output");
+        let mut launch = script.launch();
+        launch.channel = Channel::Pipes { stdin: Stdin::Inherit, stdout: Stdout::Inherit };
+        assert_pipes(&script, &spawn(&launch).unwrap());
         let first = File::open("/dev/null").unwrap();
         assert_eq!(first.as_raw_fd(), 0, "no pipe has taken a standard number");
     });

@@ -1,18 +1,25 @@
-//! A host for tests, which can be killed: `lonely-host <plugin> [its arguments…]` starts the plugin, has it work on a
-//! request that never ends, prints its process id, and waits to be killed.
+//! A host for tests, which ends without stopping its plugin: `lonely-host <end> <plugin> [its arguments…]` starts the
+//! plugin, prints its process id, and ends as it is told once its standard input does.
 
-use std::process::ExitCode;
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::thread;
 
-use pipeplug_host::Plugin;
+use pipeplug_host::{HostLost, Plugin};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
-    let Some(path) = args.next() else {
-        eprintln!("lonely-host: which plugin?");
+    let (Some(end), Some(path)) = (args.next(), args.next()) else {
+        eprintln!("lonely-host: how to end, and which plugin?");
         return ExitCode::from(2);
     };
-    let plugin = match Plugin::builder(path).args(args).start() {
+    let end = end.to_string_lossy().into_owned();
+    let mut builder = Plugin::builder(path).args(args);
+    if end == "leaves" {
+        builder = builder.host_lost(HostLost::EndOfFile);
+    }
+    let plugin = match builder.start() {
         Ok(plugin) => plugin,
         Err(error) => {
             eprintln!("lonely-host: {error}");
@@ -20,7 +27,18 @@ fn main() -> ExitCode {
         }
     };
     println!("{}", plugin.pid());
-    loop {
-        thread::park();
+    // Whatever comes: its end is what counts.
+    let _ = io::stdin().read_to_end(&mut Vec::new());
+    match end.as_str() {
+        "exits" => std::process::exit(0),
+        "aborts" => std::process::abort(),
+        "becomes-another" => {
+            eprintln!("lonely-host: {}", Command::new("sleep").arg("1000").exec());
+            ExitCode::FAILURE
+        }
+        // Waits to be killed.
+        _ => loop {
+            thread::park();
+        },
     }
 }

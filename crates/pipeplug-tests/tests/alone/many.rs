@@ -9,8 +9,9 @@ use crate::{alone, misbehave};
 
 const PLUGINS: usize = 100;
 
-/// What the host has open for one plugin: in, out, stderr and its process, of which portable builds have both ends.
-const DESCRIPTORS_EACH: usize = if cfg!(pipeplug_portable) { 5 } else { 4 };
+/// What the host has open for one plugin: in, out, stderr, its process, and what ties that to the host; in place of the
+/// latter portable builds have both ends of a pipe that tells of the process.
+const DESCRIPTORS_EACH: usize = 5;
 
 /// Does something with each of them, all at the same time.
 fn at_once<T: Send, U: Send>(all: impl IntoIterator<Item = T>, f: impl Fn(T) -> U + Sync) -> Vec<U> {

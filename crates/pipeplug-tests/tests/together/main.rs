@@ -4,7 +4,10 @@
 mod by_hand;
 mod crash;
 mod guest_end;
+mod host_lost;
+mod killed;
 mod metadata;
+mod odd_hosts;
 mod options;
 mod pool;
 mod raw;
@@ -21,8 +24,11 @@ use pipeplug_host::{Builder, Plugin};
 /// The plugin that misbehaves on command.
 const MISBEHAVE: &str = env!("CARGO_BIN_EXE_misbehave");
 
-/// The host that can be killed.
+/// The host that ends without stopping its plugin.
 const LONELY_HOST: &str = env!("CARGO_BIN_EXE_lonely-host");
+
+/// The host that handles signals as it should not.
+const ODD_HOST: &str = env!("CARGO_BIN_EXE_odd-host");
 
 /// The plugin, told how to misbehave.
 fn misbehave(how: &[&str]) -> Builder {

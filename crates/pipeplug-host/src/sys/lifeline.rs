@@ -1,0 +1,273 @@
+//! What ties a guest to the life of this process: once this process is gone, the kernel kills the guest.
+//!
+//! Two connected sockets that nobody but this process has. One of them is *armed*: it has asked (`O_ASYNC`, fcntl(2)) for
+//! a signal when the other one is closed: not the mild SIGIO and not to this process, but SIGKILL (`F_SETSIG`) to the
+//! guest's process group (`F_SETOWN`). When this process ends, however that comes about, the kernel closes what it has.
+//! Nothing runs for that meanwhile, in no process. The kernel keeps the group itself and not its number, so no stranger
+//! that is given the number later is ever meant.
+//!
+//! The armed socket must not be closed first. So it lies in the receive queue of the other one (`SCM_RIGHTS`, unix(7)),
+//! which gives it up only once it is closed itself; and it takes no descriptor there:
+//!
+//! ```text
+//!     descriptor ---> plain socket <--peers--> armed socket ---> signals the group
+//!                       receive queue --holds--> ^
+//! ```
+//!
+//! The child ties itself ahead of its exec, so that there is no moment in which it could be missed. Its copies of the
+//! sockets, as those of every child that another thread forks at the time, are gone with the exec.
+
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use asynchronous::Lifeline;
+#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+pub(crate) use none::Lifeline;
+
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod asynchronous {
+    use std::io::{self, IoSlice, IoSliceMut};
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+    use std::os::unix::net::UnixStream;
+
+    use nix::errno::Errno;
+    use nix::libc;
+    use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+
+    use super::super::Group;
+    use super::super::descriptor::lift;
+
+    /// `F_SETSIG` of `<asm-generic/fcntl.h>`, which all architectures share and the libc crate lacks.
+    const F_SETSIG: libc::c_int = 10;
+
+    /// The owner of a descriptor that nobody is to be told of.
+    const NOBODY: libc::pid_t = 0;
+
+    /// Nobody is tied to a new one.
+    #[derive(Debug)]
+    pub(crate) struct Lifeline {
+        pub(super) plain: OwnedFd,
+        /// `None` once it is only in the queue.
+        pub(super) armed: Option<OwnedFd>,
+        keeping: Keeping,
+    }
+
+    /// What keeps the armed socket from being closed first.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(super) enum Keeping {
+        Queue,
+        /// The user has too many sockets in queues already (`RLIMIT_NOFILE`): nothing does, and both are armed.
+        Nothing,
+    }
+
+    impl Lifeline {
+        /// `None` where the system does not have it: a sandbox may refuse it, or emulate Linux without it.
+        pub(crate) fn new() -> io::Result<Option<Self>> {
+            let (plain, armed) = UnixStream::pair()?;
+            let (plain, armed) = (lift(plain.into())?, lift(armed.into())?);
+            let keeping = if queue(&armed).is_ok() { Keeping::Queue } else { Keeping::Nothing };
+            Ok(Self::armed(plain, armed, keeping)
+                .inspect_err(|errno| {
+                    tracing::warn!(%errno, "plugins cannot be tied to this process, and may outlive it");
+                })
+                .ok())
+        }
+
+        pub(super) fn armed(plain: OwnedFd, armed: OwnedFd, keeping: Keeping) -> Result<Self, Errno> {
+            arm(&armed)?;
+            if keeping == Keeping::Nothing {
+                arm(&plain)?;
+            }
+            Ok(Self { plain, armed: Some(armed), keeping })
+        }
+
+        /// Ties the calling process, and with a group of its own all of that. For a child of fork: it only makes system
+        /// calls.
+        pub(crate) fn tie(&self, group: Group) -> Result<(), Errno> {
+            let own = nix::unistd::getpid().as_raw();
+            self.set_owner(match group {
+                Group::Own => -own,
+                Group::OfHost => own,
+            })
+        }
+
+        /// Closes what only a child needs to tie itself.
+        pub(crate) fn is_tied(&mut self) {
+            if self.keeping == Keeping::Queue {
+                self.armed = None;
+            }
+        }
+
+        /// Lets go of whoever is tied.
+        pub(crate) fn cut(&self) {
+            // Setting no owner has no error. Where no descriptor is left for what is in the queue, it is closed at once,
+            // which does nothing to one whose peer is not armed.
+            let _ = self.set_owner(NOBODY);
+            let _ = self.release_queued();
+        }
+
+        pub(super) fn set_owner(&self, owner: libc::pid_t) -> Result<(), Errno> {
+            if let Some(armed) = &self.armed {
+                set(armed, libc::F_SETOWN, owner)?;
+            }
+            match self.keeping {
+                Keeping::Queue => Ok(()),
+                Keeping::Nothing => set(&self.plain, libc::F_SETOWN, owner),
+            }
+        }
+
+        /// Takes the armed socket out of the queue, if it is there, and releases it.
+        fn release_queued(&self) -> Result<(), Errno> {
+            let mut byte = [0];
+            let mut bytes = [IoSliceMut::new(&mut byte)];
+            let mut space = nix::cmsg_space!([RawFd; 1]);
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+            let message = recvmsg::<()>(self.plain.as_raw_fd(), &mut bytes, Some(&mut space), flags)?;
+            for control in message.cmsgs()? {
+                if let ControlMessageOwned::ScmRights(numbers) = control {
+                    for number in numbers {
+                        // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+                        set(&unsafe { OwnedFd::from_raw_fd(number) }, libc::F_SETOWN, NOBODY)?;
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+
+    impl Drop for Lifeline {
+        fn drop(&mut self) {
+            // Closing them must not be taken for the end of this process.
+            self.cut();
+        }
+    }
+
+    /// Puts a copy of the descriptor into the receive queue of its peer.
+    pub(super) fn queue(socket: &OwnedFd) -> Result<(), Errno> {
+        let itself = [socket.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&itself)];
+        // A message has to have a byte.
+        sendmsg::<()>(itself[0], &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_DONTWAIT, None).map(drop)
+    }
+
+    fn arm(socket: &OwnedFd) -> Result<(), Errno> {
+        set(socket, F_SETSIG, libc::SIGKILL)?;
+        // Of the flags that this sets anew, none is set on a new socket.
+        set(socket, libc::F_SETFL, libc::O_ASYNC)
+    }
+
+    fn set(fd: &OwnedFd, command: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
+        // SAFETY: these commands of fcntl take an integer and touch no memory.
+        Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), command, value) }).map(drop)
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+mod none {
+    use std::io;
+
+    use nix::errno::Errno;
+
+    use super::super::Group;
+
+    /// Other systems send no signal but SIGIO, which does nothing by default.
+    #[derive(Debug)]
+    pub(crate) enum Lifeline {}
+
+    impl Lifeline {
+        pub(crate) fn new() -> io::Result<Option<Self>> {
+            Ok(None)
+        }
+
+        pub(crate) fn tie(&self, _group: Group) -> Result<(), Errno> {
+            match *self {}
+        }
+
+        pub(crate) fn is_tied(&mut self) {
+            match *self {}
+        }
+
+        pub(crate) fn cut(&self) {
+            match *self {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod tests {
+    use std::mem::ManuallyDrop;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    use std::process::{Child, Command};
+    use std::ptr;
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    use super::asynchronous::{Keeping, Lifeline, queue};
+
+    fn child() -> Child {
+        Command::new("sleep").arg("1000").process_group(0).spawn().unwrap()
+    }
+
+    fn line(keeping: Keeping, child: &Child) -> Lifeline {
+        let (plain, armed) = UnixStream::pair().unwrap();
+        if keeping == Keeping::Queue {
+            queue(&armed.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        }
+        let line = Lifeline::armed(plain.into(), armed.into(), keeping).unwrap();
+        line.set_owner(-i32::try_from(child.id()).unwrap()).unwrap();
+        line
+    }
+
+    /// Closes the descriptors as the kernel does at the end of the process.
+    fn lose(line: Lifeline, first: &str) {
+        let line = ManuallyDrop::new(line);
+        // SAFETY: each field is read once, and the whole is never dropped.
+        let plain = unsafe { ptr::read(&raw const line.plain) };
+        // SAFETY: as above.
+        let armed = unsafe { ptr::read(&raw const line.armed) };
+        if first == "plain" {
+            drop(plain);
+            drop(armed);
+        } else {
+            drop(armed);
+            drop(plain);
+        }
+    }
+
+    #[test]
+    fn the_end_kills_in_whatever_order_it_comes() {
+        for keeping in [Keeping::Queue, Keeping::Nothing] {
+            for first in ["plain", "armed"] {
+                let mut child = child();
+                lose(line(keeping, &child), first);
+                assert_eq!(child.wait().unwrap().signal(), Some(9), "{keeping:?}, {first} first");
+            }
+            let mut child = child();
+            let mut line = line(keeping, &child);
+            line.is_tied();
+            lose(line, "plain");
+            assert_eq!(child.wait().unwrap().signal(), Some(9), "{keeping:?}");
+        }
+    }
+
+    #[test]
+    fn cutting_and_dropping_do_not() {
+        for keeping in [Keeping::Queue, Keeping::Nothing] {
+            for tied in [false, true] {
+                let mut child = child();
+                let mut first = line(keeping, &child);
+                if tied {
+                    first.is_tied();
+                }
+                first.cut();
+                lose(first, "plain");
+                drop(line(keeping, &child));
+                // The first signal is the one that counts.
+                kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+                assert_eq!(child.wait().unwrap().signal(), Some(15), "{keeping:?}");
+            }
+        }
+    }
+}
