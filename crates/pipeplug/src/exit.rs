@@ -21,7 +21,9 @@ pub(crate) const NOT_STARTED: u8 = 4;
 pub(crate) const DIED: u8 = 5;
 /// Something took longer than `--timeout`; timeout(1) has the same.
 pub(crate) const TIMED_OUT: u8 = 124;
-/// 128 and the number of SIGINT, as shells have it.
+/// 128 and the number of SIGHUP, as shells have it.
+pub(crate) const HUNG_UP: u8 = 129;
+/// 128 and the number of SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
 /// 128 and the number of SIGTERM.
 pub(crate) const TERMINATED: u8 = 143;
@@ -38,7 +40,8 @@ Exit status:
   4    the plugin did not start
   5    the plugin ended, or broke the connection, while it was in use
   124  a call, or the start, took longer than --timeout
-  130  interrupted by Ctrl-C (143: by SIGTERM)";
+  130  interrupted by Ctrl-C (129: by SIGHUP, as its terminal was closed;
+       143: by SIGTERM)";
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,7 @@ pub(crate) enum Outcome {
     NotStarted,
     Died,
     TimedOut,
+    HungUp,
     Interrupted,
     Terminated,
 }
@@ -64,6 +68,7 @@ impl Outcome {
             Self::NotStarted => NOT_STARTED,
             Self::Died => DIED,
             Self::TimedOut => TIMED_OUT,
+            Self::HungUp => HUNG_UP,
             Self::Interrupted => INTERRUPTED,
             Self::Terminated => TERMINATED,
         }
@@ -195,6 +200,6 @@ mod tests {
             let code = format!("  {:<3}  ", outcome.code());
             assert!(HELP.lines().any(|line| line.starts_with(&code)), "{outcome:?}");
         }
-        assert!(HELP.contains("143"));
+        assert!(HELP.contains("129") && HELP.contains("143"));
     }
 }

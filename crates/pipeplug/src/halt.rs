@@ -1,4 +1,4 @@
-//! What ends a run from outside: Ctrl-C, SIGTERM, a reader of our output that went away.
+//! What ends a run from outside: Ctrl-C, SIGTERM, a terminal or a reader of our output that went away.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::Context as _;
 use pipeplug_host::process::Pid;
 use pipeplug_host::{Plugin, StoppedBy};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::exit::{Failure, Outcome};
@@ -44,11 +44,13 @@ enum Cause {
 }
 
 impl Halt {
-    /// Handles SIGINT and SIGTERM from here on: the first one stops the plugins, the next one kills them.
+    /// Handles SIGINT, SIGTERM and SIGHUP from here on: the first one stops the plugins, the next one kills them.
     ///
-    /// They lead process groups of their own, so a terminal's Ctrl-C reaches only this process.
+    /// Unless they have its stdin they lead process groups of their own, so a terminal's Ctrl-C reaches only this process.
     pub(crate) fn on_signals(&self, on_first: impl Fn() + Send + 'static) -> anyhow::Result<()> {
-        let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals cannot be handled")?;
+        let hang_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hang_up))
+            .context("signals cannot be handled")?;
         let halt = self.clone();
         thread::Builder::new()
             .name("signals".into())
@@ -69,6 +71,7 @@ impl Halt {
     /// How the run ends because of this; `None` while nothing happened.
     pub(crate) fn failure(&self) -> Option<Failure> {
         self.cause().map(|cause| match cause {
+            Cause::Signal(SIGHUP) => Failure::silent(Outcome::HungUp),
             Cause::Signal(SIGTERM) => Failure::silent(Outcome::Terminated),
             Cause::Signal(_) => Failure::silent(Outcome::Interrupted),
             Cause::Output(error) => Failure::of_stdout(error),
@@ -152,6 +155,15 @@ impl Halt {
 enum End {
     Stop,
     Kill,
+}
+
+/// Whether whoever started this program wants it to ignore that signal, as nohup(1) does; where there is no `/proc`, that
+/// is not known.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 use pipeplug_host::net::wire::{Format, Limits};
-use pipeplug_host::{Builder, Grace, Stdout};
+use pipeplug_host::{Builder, Grace, Stdin, Stdout};
 
 use crate::units::{parse_bytes, parse_duration};
 
@@ -30,6 +30,10 @@ pub(crate) struct StartArgs {
     /// Talk over the plugin's stdin and stdout, not over descriptors 3 and 4
     #[arg(long)]
     stdio: bool,
+
+    /// What the plugin's stdin is: nothing, or ours, for one that asks the user; Ctrl-C then reaches both
+    #[arg(long, value_name = "WHAT", default_value = "null", conflicts_with = "stdio")]
+    stdin: StdinArg,
 
     /// Where the plugin's stdout goes: to ours, nowhere, or line by line to stderr
     #[arg(long, value_name = "WHERE", default_value = "log", conflicts_with = "stdio")]
@@ -63,6 +67,12 @@ enum FormatArg {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum StdinArg {
+    Null,
+    Inherit,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum StdoutArg {
     Inherit,
     Null,
@@ -87,7 +97,11 @@ impl StartArgs {
     /// The same builder with all of these settings.
     pub(crate) fn apply(&self, builder: Builder) -> Builder {
         let mut builder = builder.args(&self.args).format(self.format());
-        builder = if self.stdio { builder.stdio() } else { builder.stdout(self.stdout.into()) };
+        builder = if self.stdio {
+            builder.stdio()
+        } else {
+            builder.stdin(self.stdin.into()).stdout(self.stdout.into())
+        };
         for Variable { name, value } in &self.env {
             builder = builder.env(name, value);
         }
@@ -104,6 +118,15 @@ impl StartArgs {
             builder = builder.limits(Limits::default().with_buffer(bytes));
         }
         builder
+    }
+}
+
+impl From<StdinArg> for Stdin {
+    fn from(stdin: StdinArg) -> Self {
+        match stdin {
+            StdinArg::Null => Self::Null,
+            StdinArg::Inherit => Self::Inherit,
+        }
     }
 }
 

@@ -202,6 +202,26 @@ fn a_request_to_terminate_stops_the_plugin() {
 }
 
 #[test]
+fn a_hang_up_stops_the_plugin() {
+    ends_of(Signal::SIGHUP, 129);
+}
+
+#[test]
+fn a_hang_up_that_nohup_has_ignored_stays_so() {
+    let mut run = pipeplug(["run", "@echo", "--json"]);
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    command.arg(run.command.get_program()).args(run.command.get_args());
+    run.command = command;
+    let mut run = run.watch();
+    run.event("metadata");
+    run.signal(Signal::SIGHUP);
+    run.signal(Signal::SIGTERM);
+    run.event("exit");
+    assert_eq!(run.code(), Some(143), "it is the second one that ended it");
+}
+
+#[test]
 fn an_interrupt_ends_a_run_without_calls() {
     let mut run = pipeplug(["run", "@echo", "--json"]).watch();
     run.event("metadata");
