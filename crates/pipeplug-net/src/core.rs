@@ -347,6 +347,9 @@ impl Core {
 
     /// Nothing is read any more, for `reason`: called by whoever reads.
     pub(crate) fn reading_ended(self: &Arc<Self>, reason: Arc<CloseReason>) {
+        // Counted as an answer to come, so that `closed` is told after `ended`: ahead of the lines below, behind which a
+        // handler that returns may be the last one.
+        self.defer();
         // Ahead of the line below, behind which calls fail with it.
         let postmortem = Arc::clone(self.postmortem.get_or_init(|| Arc::new(self.examine())));
         let reason = Arc::clone(self.ended.get_or_init(|| reason));
@@ -364,8 +367,6 @@ impl Core {
         for (_, slot) in open {
             slot.complete(Outcome::Closed(Arc::clone(&reason), Arc::clone(&postmortem)));
         }
-        // Counted as an answer to come, so that `closed` is told after `ended`.
-        self.defer();
         let core = Arc::clone(self);
         self.once(move || {
             let done = Undefer(core);
