@@ -3,7 +3,11 @@
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::sync::{
+    atomic::{AtomicBool, Ordering},
+    thread_local,
+};
 
 #[derive(Debug)]
 pub(crate) struct Bell {

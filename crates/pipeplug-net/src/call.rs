@@ -2,9 +2,9 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipeplug_wire::{Chunk, Direction, EncodeError, SkipReason, ThreadId};
 use smol_str::SmolStr;
@@ -15,6 +15,7 @@ use crate::error::CloseReason;
 use crate::lock::{guarded, lock, wait_until};
 use crate::pool;
 use crate::postmortem::Postmortem;
+use crate::sync::{Condvar, Instant, Mutex};
 
 /// Why a call brought no reply.
 #[derive(Debug, Clone, thiserror::Error)]

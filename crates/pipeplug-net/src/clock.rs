@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
+
+use crate::sync::clock_gettime;
 
 /// What the kernel noted at its last tick, some milliseconds ago at most: it costs a fifth of the exact time.
 #[cfg(target_os = "linux")]

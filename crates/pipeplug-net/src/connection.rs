@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipeplug_wire::{Chunk, command};
 
@@ -21,6 +21,7 @@ use crate::options::Options;
 use crate::outbox::{Outbox, Patience, Push};
 use crate::postmortem::Postmortem;
 use crate::reading::Reader;
+use crate::sync::Instant;
 use crate::sys::{Half, Stream};
 
 /// The version of the protocol that this crate speaks.

@@ -1,8 +1,7 @@
 //! What the two halves of a connection share, and its end.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
 
@@ -22,6 +21,10 @@ use crate::options::Options;
 use crate::outbox::{Class, Outbox, Patience, Push, SendFault};
 use crate::postmortem::{self, ChunkHead, OpenCall, Postmortem};
 use crate::reading::Reader;
+use crate::sync::{
+    Condvar, Instant, Mutex,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
 
 pub(crate) struct Core {
     pub(crate) options: Options,
@@ -347,11 +350,12 @@ impl Core {
 
     /// Nothing is read any more, for `reason`: called by whoever reads.
     pub(crate) fn reading_ended(self: &Arc<Self>, reason: Arc<CloseReason>) {
+        // Ahead of the line below, behind which calls fail with it.
+        let postmortem = Arc::new(self.examine());
         // Counted as an answer to come, so that `closed` is told after `ended`: ahead of the lines below, behind which a
         // handler that returns may be the last one.
         self.defer();
-        // Ahead of the line below, behind which calls fail with it.
-        let postmortem = Arc::clone(self.postmortem.get_or_init(|| Arc::new(self.examine())));
+        let postmortem = Arc::clone(self.postmortem.get_or_init(|| postmortem));
         let reason = Arc::clone(self.ended.get_or_init(|| reason));
         // Behind the line above: whoever fails to write leaves its reason first, and then looks whether all has ended.
         let flush = matches!(*reason, CloseReason::EndOfFile) && lock(&self.ending).is_none();

@@ -4,11 +4,10 @@ use std::cmp::Ordering as Order;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use mio::{Events, Interest, Registry, Token, Waker};
 
 use crate::connection::{ConnectError, Connection, Endpoint};
 use crate::handler::Handler;
@@ -16,6 +15,11 @@ use crate::lock::{guarded, lock};
 use crate::options::Options;
 use crate::pool::{Exhausted, Pool, Work};
 use crate::spent::{self, Spent};
+use crate::sync::{
+    Instant, Mutex, Poll,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
 use crate::sys;
 
 const WAKER: Token = Token(0);
@@ -167,7 +171,7 @@ impl EventLoop {
                 drop(thread.run(poll, || false));
             }
         };
-        let spawned = std::thread::Builder::new().name("pipeplug-loop".into()).spawn(run);
+        let spawned = thread::Builder::new().name("pipeplug-loop".into()).spawn(run);
         // Where there was none to be had, whoever has the loop wait for something next tries again.
         spawned.inspect_err(|_| is_unattended.store(true, Ordering::SeqCst))?;
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipeplug_wire::{ChunkRef, Direction, Limits, command};
 
@@ -17,6 +17,7 @@ use crate::options::{Hold, Options};
 use crate::outbox::Push;
 use crate::pool::{Exhausted, Work};
 use crate::reading::By;
+use crate::sync::Instant;
 
 /// Handlers that take longer than this, on average, get a thread each as they come.
 const SLOW: Duration = Duration::from_micros(50);

@@ -31,7 +31,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::Interest;
 
@@ -44,6 +44,7 @@ use crate::lock::{lock, wait_until};
 use crate::options::Reading;
 use crate::pool;
 use crate::reading::{By, Reader, Turn, Until};
+use crate::sync::{Instant, thread, thread_local};
 use crate::sys::{self, Stream};
 
 /// A caller that is done gives the input buffer's memory back where it has used more of it than this, in bytes: what lies
@@ -83,7 +84,7 @@ impl Core {
         if dedicated {
             let core = Arc::clone(self);
             let name = "pipeplug-reader".into();
-            match std::thread::Builder::new().name(name).spawn(move || core.read_and_serve()) {
+            match thread::Builder::new().name(name).spawn(move || core.read_and_serve()) {
                 Ok(_) => return Ok(()),
                 Err(error) => tracing::warn!(%error, "no reader of its own, the loop reads"),
             }
@@ -403,7 +404,7 @@ impl Core {
             Err(error) => {
                 // poll(2) fails only for want of memory: it is asked again, and says so until there is some.
                 tracing::debug!(%error, "poll failed");
-                std::thread::yield_now();
+                thread::yield_now();
                 Turn::Nothing
             }
         }

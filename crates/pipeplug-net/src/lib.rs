@@ -20,6 +20,8 @@ mod inbox;
 mod job;
 mod lead;
 mod lock;
+#[cfg(all(test, shuttle))]
+mod models;
 mod options;
 mod outbox;
 mod pool;
@@ -27,6 +29,7 @@ mod postmortem;
 mod reading;
 mod spent;
 mod spin;
+mod sync;
 mod sys;
 mod unread;
 mod watch;

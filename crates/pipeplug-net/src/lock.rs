@@ -1,8 +1,9 @@
 //! Keeping a panic where it happened: locks that it does not break, and code of others that may panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::PoisonError;
+
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// Locks; a poisoned lock is taken as it is: no user code runs while this crate holds one, so that what it
 /// guards is whole.

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use mio::Interest;
 use pipeplug_wire::{Direction, EncodeError, Format, Header};
@@ -23,6 +23,7 @@ use crate::lock::{lock, wait_until};
 use crate::options::Options;
 use crate::pool;
 use crate::postmortem::{ChunkHead, Recent};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::sys::{STRIDE, Stream};
 use crate::unread::Unread;
 

@@ -6,11 +6,12 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::core::Core;
 use crate::lock::{guarded, lock, wait_until};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, thread, thread_local};
 
 /// Threads of one pool, unless said otherwise.
 pub(crate) const DEFAULT_THREADS: usize = 1024;
@@ -88,7 +89,7 @@ impl Pool {
         state.threads += 1;
         drop(state);
         let pool = Arc::clone(self);
-        let spawned = std::thread::Builder::new().name("pipeplug-handler".into()).spawn(move || pool.run());
+        let spawned = thread::Builder::new().name("pipeplug-handler".into()).spawn(move || pool.run());
         let error = spawned.err()?;
         tracing::warn!(%error, "no further handler thread can be started");
         let mut state = lock(&self.state);

@@ -4,10 +4,10 @@
 //! pipe. One buffer is kept for all connections of a loop, and given back to the system when no other one took its place
 //! for a second or two. Who looks for that is a timer of the loop, which runs only while something is kept.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::lock::lock;
+use crate::sync::Mutex;
 
 /// Buffers of this size, in bytes, are worth it,
 const SMALLEST: usize = 256 << 10;

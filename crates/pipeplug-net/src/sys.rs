@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -19,6 +19,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::{SFlag, fstat, major};
+
+use crate::sync::{self, Instant};
 
 /// The largest write that a pipe which polls writable takes whole: one page, `PIPE_BUF` of pipe(7).
 const POLLED_WRITE_MAX: usize = 4096;
@@ -359,11 +361,13 @@ pub(crate) fn reregister(
     token: Token,
     interest: Interest,
 ) -> io::Result<()> {
+    sync::step();
     registry.reregister(&mut SourceFd(&fd.as_raw_fd()), token, interest)
 }
 
 /// Takes a descriptor out of epoll.
 pub(crate) fn deregister(registry: &Registry, fd: BorrowedFd<'_>) -> io::Result<()> {
+    sync::step();
     registry.deregister(&mut SourceFd(&fd.as_raw_fd()))
 }
 
@@ -422,6 +426,7 @@ fn grow_pipe(_fd: &OwnedFd, _len: usize) -> Option<usize> {
 
 fn retry(mut operation: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
     loop {
+        sync::step();
         let count = operation();
         if let Ok(count) = usize::try_from(count) {
             return Ok(count);
@@ -444,7 +449,7 @@ fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<b
             let left = deadline.saturating_duration_since(Instant::now());
             PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
         });
-        match nix::poll::poll(fds, timeout) {
+        match sync::poll(fds, timeout) {
             // Hang-ups and errors count as ready: the operation itself says which.
             Ok(count) if count > 0 => return Ok(true),
             Ok(_) | Err(Errno::EINTR) => {

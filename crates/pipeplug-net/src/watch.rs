@@ -2,12 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use mio::{Interest, Token};
 
 use crate::event_loop::{EventLoop, Ready, Registration, Source};
 use crate::lock::{guarded, lock};
+use crate::sync::Mutex;
 
 impl EventLoop {
     /// Calls `ready` on the loop's thread each time that `fd` becomes readable, until it says [`Watch::End`].

@@ -1,0 +1,225 @@
+//! Calls: what ends them, and who reads for them.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use pipeplug_wire::Direction;
+
+use super::{check, connect, options, sync};
+use crate::sync::thread;
+use crate::{CallError, Connection, EventLoop, Hold, Options, Refuse};
+
+/// Nothing is left of the calls that were made, which have all ended.
+fn assert_nothing_left(connection: &Connection) {
+    assert_eq!(connection.stats().open_calls, 0, "a call is left in the table");
+    assert_eq!(connection.core().waiting.load(Ordering::SeqCst), 0, "somebody is still counted as waiting");
+}
+
+fn assert_echo_or_closed(result: Result<Vec<u8>, CallError>, sent: &[u8]) {
+    match result {
+        Ok(reply) => assert_eq!(reply, sent),
+        Err(CallError::Closed { .. }) => {}
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// Unparks the thread that polls.
+struct Unpark {
+    thread: thread::Thread,
+    count: AtomicUsize,
+}
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+/// As an executor does: polls when woken, and only then.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let unpark = Arc::new(Unpark { thread: thread::current(), count: AtomicUsize::new(0) });
+    let waker = Waker::from(Arc::clone(&unpark));
+    let mut future = pin!(future);
+    for polls in 0.. {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => {
+                while unpark.count.load(Ordering::SeqCst) <= polls {
+                    thread::park();
+                }
+                assert_eq!(unpark.count.load(Ordering::SeqCst), polls + 1, "woken twice for one poll");
+            }
+        }
+    }
+    unreachable!("the polls end with the reply")
+}
+
+/// One call waits, one is awaited, one is given up, while the other side answers `answers` of them and closes.
+fn replies_cancels_and_the_end(answers: usize, ends_here: bool) {
+    let events = EventLoop::with_handler_threads(2).unwrap();
+    let (connection, mut peer) = connect(&events, options(), Refuse);
+    drop(events);
+    thread::scope(|scope| {
+        let connection = &connection;
+        scope.spawn(|| assert_echo_or_closed(connection.call_bytes("waits", "1"), b"1"));
+        scope.spawn(|| {
+            if let Ok(pending) = connection.begin_call("awaited", "2") {
+                assert_echo_or_closed(block_on(pending), b"2");
+            }
+        });
+        scope.spawn(|| drop(connection.begin_call("given up", "3")));
+        if ends_here {
+            scope.spawn(|| connection.end("over"));
+        }
+        scope.spawn(move || {
+            for _ in 0..answers {
+                let Some(request) = peer.receive() else { return };
+                peer.echo(&request);
+            }
+            // Else its own end would do in place of the one from the other side.
+            while ends_here && peer.receive().is_some() {}
+        });
+    });
+    assert!(connection.wait_closed(super::LONG).is_some());
+    assert_nothing_left(&connection);
+    assert!(connection.stats().unknown_replies == 0);
+}
+
+#[test]
+fn a_reply_a_cancel_and_the_peers_end_end_each_call_once() {
+    check(|| replies_cancels_and_the_end(2, false));
+}
+
+#[test]
+fn a_reply_a_cancel_and_an_end_from_this_side_end_each_call_once() {
+    check(|| replies_cancels_and_the_end(2, true));
+}
+
+#[test]
+fn a_reply_and_a_time_out_end_a_call_once_and_the_next_one_gets_its_own() {
+    check(|| {
+        let events = EventLoop::with_handler_threads(2).unwrap();
+        let (connection, mut peer) = connect(&events, options(), Refuse);
+        drop(events);
+        let peer = thread::spawn(move || peer.echo_all());
+        thread::scope(|scope| {
+            for name in ["1", "2"] {
+                let connection = &connection;
+                scope.spawn(move || {
+                    let timeout = std::time::Duration::from_micros(150);
+                    match connection.begin_call("may be late", name).unwrap().wait_timeout(timeout) {
+                        Ok(reply) => assert_eq!(reply, name.as_bytes()),
+                        Err(CallError::TimedOut { .. }) => {}
+                        Err(other) => panic!("{other}"),
+                    }
+                    assert_eq!(connection.call("next", name).unwrap(), name);
+                });
+            }
+        });
+        assert_nothing_left(&connection);
+        drop(connection);
+        peer.join().unwrap();
+    });
+}
+
+/// `callers` threads, each with `each` calls open at a time, twice. The time stands still, so that no tick of the loop
+/// helps out: each reply is read by who waits for it, or by one who was told to.
+fn callers(callers: usize, each: usize) {
+    let events = EventLoop::with_handler_threads(2).unwrap();
+    let (connection, mut peer) = connect(&events, options(), Refuse);
+    drop(events);
+    let peer = thread::spawn(move || peer.echo_all());
+    let stopped = sync::StoppedClock::new();
+    thread::scope(|scope| {
+        for caller in 0..callers {
+            let connection = &connection;
+            scope.spawn(move || {
+                for _ in 0..2 {
+                    let texts: Vec<_> = (0..each).map(|call| format!("{caller}.{call}")).collect();
+                    let mut pending = Vec::new();
+                    for text in &texts[1..] {
+                        pending.push(connection.begin_call("x", text).unwrap());
+                    }
+                    assert_eq!(connection.call("x", &texts[0]).unwrap(), texts[0]);
+                    for (pending, text) in pending.into_iter().zip(&texts[1..]) {
+                        assert_eq!(pending.wait().unwrap(), text.as_bytes());
+                    }
+                }
+            });
+        }
+    });
+    drop(stopped);
+    assert_nothing_left(&connection);
+    drop(connection);
+    peer.join().unwrap();
+}
+
+#[test]
+fn of_two_callers_neither_is_left_without_its_reply() {
+    check(|| callers(2, 1));
+}
+
+#[test]
+fn of_two_callers_with_several_calls_neither_is_left_without_a_reply() {
+    check(|| callers(2, 2));
+}
+
+#[test]
+fn an_awaited_call_is_woken_though_a_caller_reads() {
+    check(|| {
+        let events = EventLoop::with_handler_threads(2).unwrap();
+        let (connection, mut peer) = connect(&events, options(), Refuse);
+        drop(events);
+        let peer = thread::spawn(move || peer.echo_all());
+        let stopped = sync::StoppedClock::new();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for text in ["1", "2"] {
+                    assert_eq!(block_on(connection.begin_call("x", text).unwrap()).unwrap(), text.as_bytes());
+                }
+            });
+            scope.spawn(|| {
+                let pending = connection.begin_call("x", "3").unwrap();
+                assert_eq!(connection.call("x", "4").unwrap(), "4");
+                assert_eq!(pending.wait().unwrap(), b"3");
+            });
+        });
+        drop(stopped);
+        assert_nothing_left(&connection);
+        drop(connection);
+        peer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reply_is_read_though_what_came_ahead_of_it_had_reading_pause() {
+    check(|| {
+        let events = EventLoop::with_handler_threads(2).unwrap();
+        let handled = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&handled);
+        let handler = move |_: &mut crate::Incoming| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(().into())
+        };
+        let options = Options { window: 1, hold: Hold::AllBut(Vec::new()), ..options() };
+        let (connection, mut peer) = connect(&events, options, handler);
+        drop(events);
+        let peer = thread::spawn(move || {
+            peer.send(Direction::OneWay, 0, "held", b"1");
+            peer.send(Direction::OneWay, 0, "held", b"2");
+            peer.echo_all();
+        });
+        let stopped = sync::StoppedClock::new();
+        assert_eq!(connection.call("x", "y").unwrap(), "y");
+        connection.release();
+        drop(stopped);
+        connection.close();
+        peer.join().unwrap();
+        assert!(connection.wait_closed(super::LONG).is_some());
+        assert_eq!(handled.load(Ordering::SeqCst), 2);
+        assert_nothing_left(&connection);
+    });
+}

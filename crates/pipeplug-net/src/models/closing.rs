@@ -1,0 +1,143 @@
+//! The end: a stop, a close and a broken pipe against calls and handlers.
+
+use std::sync::{Arc, Mutex};
+
+use pipeplug_wire::{Direction, command};
+
+use super::{LONG, check, connect, options};
+use crate::sync::thread;
+use crate::{
+    CallError, CloseReason, Connection, EventLoop, Handler, HandlerError, Incoming, Options, Reading, Reply,
+};
+
+/// Notes what it is told; nobody waits for anything in here, so that the lock is not one of the model's.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Vec<&'static str>>>);
+
+impl Notes {
+    fn note(&self, what: &'static str) {
+        self.0.lock().unwrap().push(what);
+    }
+
+    fn count(&self, what: &'static str) -> usize {
+        self.0.lock().unwrap().iter().filter(|note| **note == what).count()
+    }
+
+    fn place(&self, what: &'static str) -> Option<usize> {
+        self.0.lock().unwrap().iter().position(|note| *note == what)
+    }
+}
+
+impl Handler for Notes {
+    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        self.note("begins");
+        let _ = incoming.connection().notify("from a handler", "");
+        self.note("returns");
+        Ok("done".into())
+    }
+
+    fn stop(&self, connection: &Connection) {
+        self.note("stop");
+        connection.close();
+    }
+
+    fn ended(&self, _: &Arc<CloseReason>) {
+        self.note("ended");
+    }
+
+    fn closed(&self, _: &Arc<CloseReason>, _: Option<&Connection>) {
+        self.note("closed");
+    }
+}
+
+/// The other side asks to stop while it asks for something else and is called.
+fn stopped(reading: Reading) {
+    let events = EventLoop::with_handler_threads(4).unwrap();
+    let notes = Notes::default();
+    let (connection, mut peer) = connect(&events, Options { reading, ..options() }, notes.clone());
+    drop(events);
+    let peer = thread::spawn(move || {
+        peer.send(Direction::Request, 7, "x", b"");
+        peer.send(Direction::OneWay, 0, command::STOP, b"");
+        let mut answers = 0;
+        while let Some(chunk) = peer.receive() {
+            match chunk.direction {
+                Direction::Request => peer.echo(&chunk),
+                Direction::Response => answers += 1,
+                _ => {}
+            }
+        }
+        answers
+    });
+    thread::scope(|scope| {
+        scope.spawn(|| match connection.call_bytes("x", "y") {
+            Ok(reply) => assert_eq!(reply, b"y"),
+            Err(CallError::Closed { .. }) => {}
+            Err(other) => panic!("{other}"),
+        });
+        scope.spawn(|| assert!(connection.wait_ended(LONG).is_some()));
+    });
+    assert!(connection.wait_closed(LONG).is_some());
+    assert_eq!(connection.stats().open_calls, 0);
+    // It stopped after the request was taken in, so that the answer went out, unless the writer was closed by then.
+    assert!(peer.join().unwrap() <= 1);
+    for once in ["begins", "returns", "stop", "ended", "closed"] {
+        assert_eq!(notes.count(once), 1, "{once}: {:?}", notes.0);
+    }
+    assert!(notes.place("ended") < notes.place("closed"));
+    assert!(notes.place("returns") < notes.place("closed"));
+}
+
+#[test]
+fn a_stop_ends_a_call_once_and_tells_the_end_behind_the_handlers() {
+    check(|| stopped(Reading::Shared));
+}
+
+#[test]
+fn a_stop_ends_a_call_once_where_a_reader_of_its_own_runs_the_handlers() {
+    check(|| stopped(Reading::Dedicated));
+}
+
+#[test]
+fn the_end_is_told_once_whoever_brings_it_about() {
+    check(|| {
+        let events = EventLoop::with_handler_threads(4).unwrap();
+        let notes = Notes::default();
+        let (connection, mut peer) = connect(&events, options(), notes.clone());
+        drop(events);
+        let peer = thread::spawn(move || {
+            peer.send(Direction::Request, 7, "x", b"");
+            drop(peer);
+        });
+        thread::scope(|scope| {
+            scope.spawn(|| connection.end("over"));
+            scope.spawn(|| connection.close());
+            scope.spawn(|| drop(connection.notify("x", "y")));
+            scope.spawn(|| assert!(connection.wait_closed(LONG).is_some()));
+        });
+        peer.join().unwrap();
+        assert!(notes.count("begins") <= 1 && notes.count("begins") == notes.count("returns"));
+        for once in ["ended", "closed"] {
+            assert_eq!(notes.count(once), 1, "{once}: {:?}", notes.0);
+        }
+        assert!(notes.place("ended") < notes.place("closed"));
+        assert!(notes.place("returns") < notes.place("closed"));
+    });
+}
+
+#[test]
+fn a_connection_whose_last_handle_is_dropped_ends_with_its_threads() {
+    check(|| {
+        let events = EventLoop::with_handler_threads(2).unwrap();
+        let notes = Notes::default();
+        let (connection, mut peer) = connect(&events, options(), notes.clone());
+        drop(events);
+        let peer = thread::spawn(move || peer.echo_all());
+        let other = connection.clone();
+        thread::scope(|scope| {
+            scope.spawn(move || drop(other.begin_call("x", "y")));
+            scope.spawn(move || drop(connection));
+        });
+        peer.join().unwrap();
+    });
+}
