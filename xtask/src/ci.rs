@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::project::Project;
 use crate::tools::Outcome;
-use crate::{fuzz, instructions, no_std, samples, steps, tidy};
+use crate::{fuzz, instructions, models, no_std, samples, steps, tidy};
 
 /// Run the checks that a change has to pass, all of them or those that are named.
 #[derive(Debug, Args)]
@@ -45,6 +45,8 @@ enum Step {
     NoStd,
     /// All tests and doctests (cargo-nextest where it is installed)
     Test,
+    /// cargo xtask models: hand-overs between threads, some schedules of each
+    Models,
     /// cargo xtask samples
     Samples,
     /// cargo xtask instructions: what the codec takes, under valgrind
@@ -106,6 +108,7 @@ impl Step {
             Self::Docs => steps::docs(project)?,
             Self::Test => steps::test(project)?,
             Self::Portable => steps::portable(project)?,
+            Self::Models => models::check(project)?,
             Self::NoStd => return no_std::check(project),
             Self::Samples => return samples::check(project),
             Self::Instructions => return instructions::check(project),

@@ -9,10 +9,12 @@ mod bench;
 mod ci;
 mod fuzz;
 mod instructions;
+mod models;
 mod no_std;
 mod process;
 mod project;
 mod samples;
+mod sanitize;
 mod steps;
 mod tidy;
 mod tools;
@@ -37,6 +39,8 @@ Examples:
   cargo xtask ci fmt clippy tidy            three steps of it
   cargo xtask samples echo --repeat 50      one sample, fifty times
   cargo xtask fuzz --seconds 3600           an hour for every fuzz target
+  cargo xtask models                        thousands of schedules of each model
+  cargo xtask sanitize address              the tests, with each access to memory checked
   cargo xtask instructions --update         new budgets for the codec's instructions
   cargo xtask bench -- --help               what the benchmarks take";
 
@@ -46,6 +50,8 @@ enum Command {
     Tidy(tidy::TidyArgs),
     Samples(samples::SamplesArgs),
     Fuzz(fuzz::FuzzArgs),
+    Models(models::ModelsArgs),
+    Sanitize(sanitize::SanitizeArgs),
     Instructions(instructions::InstructionsArgs),
     Bench(bench::BenchArgs),
 }
@@ -67,6 +73,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tidy(args) => tidy::run(&project, &args)?,
         Command::Samples(args) => samples::run(&project, &args)?.report(),
         Command::Fuzz(args) => fuzz::run(&project, &args)?.report(),
+        Command::Models(args) => models::run(&project, &args)?,
+        Command::Sanitize(args) => sanitize::run(&project, &args)?.report(),
         Command::Instructions(args) => instructions::run(&project, &args)?.report(),
         Command::Bench(args) => bench::run(&project, &args)?,
     }

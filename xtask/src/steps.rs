@@ -51,13 +51,7 @@ pub(crate) fn test(project: &Project) -> anyhow::Result<()> {
 }
 
 pub(crate) fn portable(project: &Project) -> anyhow::Result<()> {
-    let mut command = cargo_in(project);
-    let flags = rustflags(env::var("RUSTFLAGS").ok().as_deref(), "--cfg pipeplug_portable");
-    command.env("RUSTFLAGS", flags);
-    // Where it is set, cargo reads it in place of RUSTFLAGS.
-    command.env_remove("CARGO_ENCODED_RUSTFLAGS");
-    // Else every change between the two sets of flags would build everything anew.
-    command.env("CARGO_TARGET_DIR", project.target_dir.join("portable"));
+    let mut command = cargo_with(project, "--cfg pipeplug_portable", "portable");
     if tools::has_nextest() {
         command.args(["nextest", "run"]);
     } else {
@@ -68,6 +62,22 @@ pub(crate) fn portable(project: &Project) -> anyhow::Result<()> {
         command.args(["-p", package]);
     }
     run(&mut command)
+}
+
+/// Cargo, in the project's root, with flags for the compiler and a folder of its own in the target directory: else every
+/// change between two sets of flags would build everything anew.
+pub(crate) fn cargo_with(project: &Project, flags: &str, target: &str) -> Command {
+    let mut command = cargo_in(project);
+    set_flags(&mut command, project, flags, target);
+    command
+}
+
+/// As for [`cargo_with`], where it is another cargo.
+pub(crate) fn set_flags(command: &mut Command, project: &Project, flags: &str, target: &str) {
+    command.env("RUSTFLAGS", rustflags(env::var("RUSTFLAGS").ok().as_deref(), flags));
+    // Where it is set, cargo reads it in place of RUSTFLAGS.
+    command.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command.env("CARGO_TARGET_DIR", project.target_dir.join(target));
 }
 
 /// Cargo, in the project's root.

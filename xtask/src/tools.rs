@@ -5,6 +5,7 @@
 
 use std::env;
 use std::fmt;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::bail;
@@ -17,6 +18,7 @@ use crate::process;
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Tool {
     Nightly,
+    RustSrc,
     CargoFuzz,
     Cxx,
     Nm,
@@ -110,6 +112,7 @@ impl Tool {
                 rustup.args(["run", "nightly", "rustc", "--version"]);
                 rustup
             }
+            Self::RustSrc => return has_rust_src(),
             Self::CargoFuzz => {
                 let mut cargo = process::cargo();
                 cargo.args(["fuzz", "--version"]);
@@ -127,6 +130,14 @@ impl Tool {
     }
 }
 
+/// Whether nightly has the sources of its standard library.
+fn has_rust_src() -> bool {
+    let mut rustc = Command::new("rustup");
+    rustc.args(["run", "nightly", "rustc", "--print", "sysroot"]);
+    process::stdout_of(&mut rustc)
+        .is_ok_and(|root| Path::new(root.trim()).join("lib/rustlib/src/rust/library/std").is_dir())
+}
+
 fn program(name: &str, arg: &str) -> Command {
     let mut command = Command::new(name);
     command.arg(arg);
@@ -138,6 +149,9 @@ impl fmt::Display for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nightly => "nightly Rust (rustup toolchain install nightly --profile minimal)",
+            Self::RustSrc => {
+                "the sources of nightly's std (rustup component add rust-src --toolchain nightly)"
+            }
             Self::CargoFuzz => "cargo-fuzz (cargo install --locked cargo-fuzz)",
             Self::Cxx => "c++ (Debian: apt-get install g++)",
             Self::Nm => "nm (Debian: apt-get install binutils)",
