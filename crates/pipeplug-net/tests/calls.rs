@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake};
 use std::thread;
 use std::time::Duration;
 
-use common::{LONG, echo, negotiate, pair};
+use common::{LONG, echo, negotiate, never_answer, pair};
 use pipeplug_net::wire::{Chunk, Format, Limits};
 use pipeplug_net::{
     CallError, CloseReason, Endpoint, EventLoop, Incoming, NotifyError, Options, Refuse, Reply, Responder,
@@ -199,7 +199,7 @@ fn too_many_calls_say_the_limit() {
     let mut options = Options::default();
     options.calls = 2;
     let (host, _guest) = pair(&options, Refuse, |incoming: &mut Incoming| {
-        std::mem::forget(incoming.responder()); // never answered
+        never_answer(incoming);
         Ok(Reply::empty())
     });
     let _open = [host.begin_call("a", "").unwrap(), host.begin_call("b", "").unwrap()];
@@ -246,7 +246,7 @@ fn a_ping_is_answered_while_every_handler_is_busy() {
 #[test]
 fn the_end_fails_open_calls_and_later_ones_with_its_reason() {
     let (host, guest) = pair(&Options::default(), Refuse, |incoming: &mut Incoming| {
-        std::mem::forget(incoming.responder());
+        never_answer(incoming);
         Ok(Reply::empty())
     });
     let call = host.begin_call("never", "").unwrap();
@@ -264,7 +264,7 @@ fn the_end_fails_open_calls_and_later_ones_with_its_reason() {
 fn a_caller_that_reads_is_woken_when_the_connection_is_ended() {
     let (entered, inside) = mpsc::channel();
     let (host, _guest) = pair(&Options::default(), Refuse, move |incoming: &mut Incoming| {
-        std::mem::forget(incoming.responder());
+        never_answer(incoming);
         entered.send(())?;
         Ok(Reply::empty())
     });
