@@ -35,7 +35,7 @@ mod asynchronous {
     use super::super::Group;
     use super::super::descriptor::lift;
 
-    /// `F_SETSIG` of `<asm-generic/fcntl.h>`, which all architectures share and the libc crate lacks.
+    /// `F_SETSIG` of `<asm-generic/fcntl.h>`, which the libc crate lacks; all architectures that Rust knows have this one.
     const F_SETSIG: libc::c_int = 10;
 
     /// The owner of a descriptor that nobody is to be told of.
