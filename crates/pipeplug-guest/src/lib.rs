@@ -28,6 +28,6 @@ pub use guest::{Guest, Request, Start, register};
 pub use main_handle::Main;
 pub use pipeplug_net as net;
 pub use pipeplug_net::{
-    CallError, Connection, HandlerError, Incoming, NotifyError, PendingCall, Reply, Responder,
+    CallError, Cancellation, Connection, HandlerError, Incoming, NotifyError, PendingCall, Reply, Responder,
 };
 pub use register_error::RegisterError;

@@ -9,8 +9,10 @@ use std::time::Duration;
 use pipeplug_wire::{Chunk, Direction, EncodeError, SkipReason, ThreadId};
 use smol_str::SmolStr;
 
+use crate::alarm::Alarm;
 use crate::clock::coarse_now;
 use crate::connection::Connection;
+use crate::deadline::{Deadline, sooner};
 use crate::error::CloseReason;
 use crate::lock::{guarded, lock, wait_until};
 use crate::pool;
@@ -41,12 +43,22 @@ pub enum CallError {
         /// What was going on then.
         postmortem: Arc<Postmortem>,
     },
-    /// No reply came in time; the call is forgotten, its late reply will be dropped.
+    /// No reply came in time, which is that of the call, of whoever waited for it, or of the request whose handler made it.
+    /// The call is given up, and its late reply will be dropped.
     #[error("{command}: no reply within {after:?}")]
     TimedOut {
         /// The command that was called.
         command: String,
         /// How long it was waited for.
+        after: Duration,
+    },
+    /// The time was over before the call was sent, while the other side was behind with what was sent earlier, or from
+    /// the start: nothing of it reached the other side.
+    #[error("{command}: {}", not_sent(*.after))]
+    NotSent {
+        /// The command that was called.
+        command: String,
+        /// How long it waited to be sent; 0 where its deadline had passed when it was made.
         after: Duration,
     },
     /// As many calls as [`Options::calls`](crate::Options) allows are open.
@@ -100,6 +112,14 @@ pub enum CallError {
         /// The command that was called.
         command: String,
     },
+}
+
+fn not_sent(after: Duration) -> String {
+    if after.is_zero() {
+        return "not sent: its deadline, or that of the request whose handler made it, had passed already"
+            .into();
+    }
+    format!("not sent within {after:?}: the other side is behind with what was sent before")
 }
 
 /// Why a one-way was not sent.
@@ -234,20 +254,35 @@ impl Slot {
 /// A call whose reply has not been taken yet.
 ///
 /// Wait for it with [`wait`](PendingCall::wait) or [`wait_timeout`](PendingCall::wait_timeout), or `.await` it from
-/// any executor. Dropping it forgets the call: its reply is counted ([`Stats::late_replies`](crate::Stats)) and dropped.
-#[must_use = "dropping a pending call forgets its reply"]
+/// any executor. Dropping it gives the call up, as [`cancel`](PendingCall::cancel) does.
+#[must_use = "dropping a pending call gives it up"]
 pub struct PendingCall {
     connection: Connection,
     id: ThreadId,
     slot: Arc<Slot>,
+    /// Apart, so that the others, of which there may be many, stay small.
+    timed: Option<Box<Timed>>,
     taken: bool,
     /// Whether a waker waits for it.
     polled: bool,
 }
 
+/// What a call with a deadline has besides.
+struct Timed {
+    deadline: Deadline,
+    /// Wakes the task that awaits it when the deadline comes.
+    alarm: Option<Alarm>,
+}
+
 impl PendingCall {
-    pub(crate) fn new(connection: Connection, id: ThreadId, slot: Arc<Slot>) -> Self {
-        Self { connection, id, slot, taken: false, polled: false }
+    pub(crate) fn new(
+        connection: Connection,
+        id: ThreadId,
+        slot: Arc<Slot>,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        let timed = deadline.map(|deadline| Box::new(Timed { deadline, alarm: None }));
+        Self { connection, id, slot, timed, taken: false, polled: false }
     }
 
     /// The thread id that the request went out with.
@@ -259,10 +294,12 @@ impl PendingCall {
     /// Waits for the bytes of the reply.
     ///
     /// # Errors
-    /// Where the other side answered with an error, or the connection ended.
+    /// Where the other side answered with an error, or the connection ended; [`CallError::TimedOut`] for a call with a
+    /// deadline.
     ///
     /// # Blocking
-    /// Until the reply is there or the connection ends. Meanwhile this thread may read for the connection.
+    /// Until the reply is there, the call's deadline passes, or the connection ends. Meanwhile this thread may read for the
+    /// connection.
     pub fn wait(mut self) -> Result<Vec<u8>, CallError> {
         Ok(self.wait_for_reply()?.buffer)
     }
@@ -280,7 +317,8 @@ impl PendingCall {
         Ok(Chunk { thread_id: self.id, direction: Direction::Response, command, buffer })
     }
 
-    /// Waits for the reply for at most `timeout`, and forgets the call then.
+    /// Waits for the reply for at most `timeout`, and gives the call up then. The other side is not told of this deadline
+    /// ahead, as it is with [`begin_call_within`](Connection::begin_call_within).
     ///
     /// # Errors
     /// As for [`wait`](PendingCall::wait), and [`CallError::TimedOut`].
@@ -289,16 +327,40 @@ impl PendingCall {
     /// As for [`wait`](PendingCall::wait), at most for `timeout`.
     pub fn wait_timeout(mut self, timeout: Duration) -> Result<Vec<u8>, CallError> {
         // A time so far off that it cannot be named is none.
-        match self.wait_until(Instant::now().checked_add(timeout)) {
+        let until = Instant::now().checked_add(timeout);
+        let deadline = self.deadline();
+        match self.wait_until(sooner(until, deadline.map(|deadline| deadline.at))) {
             Some(outcome) => Ok(self.finish(outcome)?.buffer),
-            None => Err(CallError::TimedOut { command: self.slot.command.to_string(), after: timeout }),
+            None => Err(match deadline {
+                Some(deadline) if until.is_none_or(|until| deadline.at < until) => {
+                    self.timed_out(deadline.within)
+                }
+                _ => self.timed_out(timeout),
+            }),
         }
     }
 
+    /// Gives the call up: its reply, should there be one, is counted ([`Stats::late_replies`](crate::Stats)) and dropped.
+    /// Where both sides negotiated `cancel` the other side's handler is told
+    /// ([`Incoming::cancellation`](crate::Incoming::cancellation)), and where none has begun yet none will.
+    pub fn cancel(self) {
+        drop(self);
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.timed.as_ref().map(|timed| timed.deadline)
+    }
+
+    fn timed_out(&self, after: Duration) -> CallError {
+        CallError::TimedOut { command: self.slot.command.to_string(), after }
+    }
+
     fn wait_for_reply(&mut self) -> Result<Replied, CallError> {
-        match self.wait_until(None) {
-            Some(outcome) => self.finish(outcome),
-            None => unreachable!("a wait without a deadline ends with an outcome"),
+        let deadline = self.deadline();
+        match (self.wait_until(deadline.map(|deadline| deadline.at)), deadline) {
+            (Some(outcome), _) => self.finish(outcome),
+            (None, Some(deadline)) => Err(self.timed_out(deadline.within)),
+            (None, None) => unreachable!("a wait without a deadline ends with an outcome"),
         }
     }
 
@@ -326,6 +388,13 @@ impl PendingCall {
             core.wait_ends();
             outcome
         })
+    }
+
+    /// Nobody wants the reply any more, if it has not been taken.
+    fn give_up(&mut self) {
+        if !std::mem::replace(&mut self.taken, true) {
+            self.connection.core().forget(self.id);
+        }
     }
 
     fn finish(&mut self, outcome: Outcome) -> Result<Replied, CallError> {
@@ -368,23 +437,34 @@ impl Future for PendingCall {
             }
             outcome
         };
-        match outcome {
-            Some(outcome) => Poll::Ready(self.finish(outcome).map(|replied| replied.buffer)),
-            None => {
-                if !std::mem::replace(&mut self.polled, true) {
-                    self.connection.core().wait_begins();
+        if let Some(outcome) = outcome {
+            return Poll::Ready(self.finish(outcome).map(|replied| replied.buffer));
+        }
+        let this = &mut *self;
+        if let Some(timed) = &mut this.timed {
+            let deadline = timed.deadline;
+            if Instant::now() >= deadline.at {
+                this.give_up();
+                return Poll::Ready(Err(this.timed_out(deadline.within)));
+            }
+            let waker = context.waker();
+            match &timed.alarm {
+                Some(alarm) => alarm.renew(waker),
+                None => {
+                    timed.alarm = Some(Alarm::set(this.connection.core(), deadline.at, waker.clone()));
                 }
-                Poll::Pending
             }
         }
+        if !std::mem::replace(&mut self.polled, true) {
+            self.connection.core().wait_begins();
+        }
+        Poll::Pending
     }
 }
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
-        if !self.taken {
-            self.connection.core().forget(self.id);
-        }
+        self.give_up();
         if self.polled {
             self.connection.core().wait_ends();
         }

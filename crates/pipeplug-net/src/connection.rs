@@ -11,7 +11,9 @@ use pipeplug_wire::{Chunk, command};
 
 use crate::body::Body;
 use crate::call::{CallError, NotifyError, PendingCall};
+use crate::cancel;
 use crate::core::Core;
+use crate::deadline::{self, Deadline};
 use crate::error::CloseReason;
 use crate::event_loop::EventLoop;
 use crate::flow;
@@ -165,8 +167,29 @@ impl Connection {
     /// # Blocking
     /// While the other side is behind with what was sent, and until the reply is there or the connection ends.
     pub fn call<'a>(&self, command: &str, buffer: impl Into<Body<'a>>) -> Result<String, CallError> {
-        String::from_utf8(self.call_bytes(command, buffer)?)
-            .map_err(|error| CallError::NotText { command: command.to_owned(), source: error.utf8_error() })
+        text_of(command, self.call_bytes(command, buffer)?)
+    }
+
+    /// As [`call`](Connection::call), and gives the call up where there is no reply within `timeout`.
+    ///
+    /// The other side is told of the deadline with the request, and of the call's being given up, as far as it negotiated
+    /// `context` and `cancel`: its handler sees [`Incoming::deadline`](crate::Incoming::deadline) and
+    /// [`Incoming::cancellation`](crate::Incoming::cancellation), and the calls that it makes inherit the deadline. With any
+    /// other peer the time is over on this side alone. Within a handler the deadline of its own request counts too, whichever
+    /// is sooner, in every call.
+    ///
+    /// # Errors
+    /// [`CallError::TimedOut`], [`CallError::NotSent`], or as for [`call`](Connection::call).
+    ///
+    /// # Blocking
+    /// As for [`call`](Connection::call), at most for `timeout`.
+    pub fn call_within<'a>(
+        &self,
+        timeout: Duration,
+        command: &str,
+        buffer: impl Into<Body<'a>>,
+    ) -> Result<String, CallError> {
+        text_of(command, self.request(Some(timeout), command, buffer.into())?.wait()?)
     }
 
     /// Calls the other side and waits for its reply, whatever its bytes.
@@ -177,7 +200,7 @@ impl Connection {
     /// # Blocking
     /// As for [`call`](Connection::call).
     pub fn call_bytes<'a>(&self, command: &str, buffer: impl Into<Body<'a>>) -> Result<Vec<u8>, CallError> {
-        self.request(command, buffer.into())?.wait()
+        self.request(None, command, buffer.into())?.wait()
     }
 
     /// Sends the chunk's command and buffer as a request and waits for the response chunk. The chunk's thread id and
@@ -189,7 +212,7 @@ impl Connection {
     /// # Blocking
     /// As for [`call`](Connection::call).
     pub fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, CallError> {
-        self.request(&chunk.command, chunk.buffer.into())?.wait_chunk()
+        self.request(None, &chunk.command, chunk.buffer.into())?.wait_chunk()
     }
 
     /// Calls the other side and gives what to wait on, or to `.await`.
@@ -204,7 +227,24 @@ impl Connection {
         command: &str,
         buffer: impl Into<Body<'a>>,
     ) -> Result<PendingCall, CallError> {
-        self.begin(command, buffer.into(), Patience::Wait, Push::Soon)
+        self.begin(None, command, buffer.into(), Patience::Wait, Push::Soon)
+    }
+
+    /// As [`begin_call`](Connection::begin_call), for a call that is given up where there is no reply within `timeout` from
+    /// now, however it is waited for; see [`call_within`](Connection::call_within).
+    ///
+    /// # Errors
+    /// Where the call could not be sent.
+    ///
+    /// # Blocking
+    /// As for [`begin_call`](Connection::begin_call), at most for `timeout`.
+    pub fn begin_call_within<'a>(
+        &self,
+        timeout: Duration,
+        command: &str,
+        buffer: impl Into<Body<'a>>,
+    ) -> Result<PendingCall, CallError> {
+        self.begin(Some(timeout), command, buffer.into(), Patience::Wait, Push::Soon)
     }
 
     /// As [`begin_call`](Connection::begin_call), but never waits.
@@ -216,15 +256,20 @@ impl Connection {
         command: &str,
         buffer: impl Into<Body<'a>>,
     ) -> Result<PendingCall, CallError> {
-        self.begin(command, buffer.into(), Patience::None, Push::Soon)
+        self.begin(None, command, buffer.into(), Patience::None, Push::Soon)
     }
 
     /// Begins a call that is waited for next.
-    fn request(&self, command: &str, buffer: Body<'_>) -> Result<PendingCall, CallError> {
+    fn request(
+        &self,
+        timeout: Option<Duration>,
+        command: &str,
+        buffer: Body<'_>,
+    ) -> Result<PendingCall, CallError> {
         self.core().lead_ahead();
         // Among many callers, one write for some of them is worth more than a write at once.
         let push = if self.core().is_crowded() { Push::Later } else { Push::Now };
-        let pending = self.begin(command, buffer, Patience::Wait, push);
+        let pending = self.begin(timeout, command, buffer, Patience::Wait, push);
         if pending.is_err() {
             self.core().end_leading_ahead();
         }
@@ -233,13 +278,15 @@ impl Connection {
 
     fn begin(
         &self,
+        timeout: Option<Duration>,
         command: &str,
         buffer: Body<'_>,
         patience: Patience,
         push: Push,
     ) -> Result<PendingCall, CallError> {
-        let (id, slot) = self.core().begin(command, buffer, patience, push)?;
-        Ok(PendingCall::new(self.clone(), id, slot))
+        let deadline = Deadline::of_call(timeout);
+        let (id, slot) = self.core().begin(command, buffer, patience, deadline, push)?;
+        Ok(PendingCall::new(self.clone(), id, slot, deadline))
     }
 
     /// Sends a one-way: nobody answers; `buffer` is a string or bytes.
@@ -287,17 +334,23 @@ impl Connection {
     pub fn offer(&self) -> [(&'static str, String); 3] {
         [
             (KEY_PROTOCOL, PROTOCOL.to_owned()),
-            (KEY_FEATURES, flow::FEATURE.to_owned()),
+            (KEY_FEATURES, [flow::FEATURE, deadline::FEATURE, cancel::FEATURE].join(" ")),
             (KEY_WINDOW, self.core().options.window.to_string()),
         ]
     }
 
     /// Takes what the other side offered, looked up by key; what both sides name is used from here on.
     pub fn accept<'a>(&self, offered: impl Fn(&str) -> Option<&'a str>) {
-        let has_flow =
-            offered(KEY_FEATURES).is_some_and(|names| names.split(' ').any(|name| name == flow::FEATURE));
+        let features = offered(KEY_FEATURES).unwrap_or_default();
+        let has = |feature| features.split(' ').any(|name| name == feature);
+        if has(deadline::FEATURE) {
+            self.core().outbox.tell_deadlines();
+        }
+        if has(cancel::FEATURE) {
+            self.core().tells_cancels.store(true, Ordering::Relaxed);
+        }
         let window = offered(KEY_WINDOW).map_or(Some(flow::DEFAULT_WINDOW), |window| window.parse().ok());
-        if let (true, Some(window)) = (has_flow, window) {
+        if let (true, Some(window)) = (has(flow::FEATURE), window) {
             self.core().count_received();
             self.core().outbox.negotiated(window);
         }
@@ -411,6 +464,11 @@ impl Connection {
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.0.core
     }
+}
+
+fn text_of(command: &str, reply: Vec<u8>) -> Result<String, CallError> {
+    String::from_utf8(reply)
+        .map_err(|error| CallError::NotText { command: command.to_owned(), source: error.utf8_error() })
 }
 
 impl From<Arc<Handle>> for Connection {

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
 
+use crate::alarm::Alarms;
 use crate::bell::Bell;
 use crate::body::Body;
 use crate::call::{CallError, NotifyError, Outcome, Slot};
 use crate::clock::coarse_now;
 use crate::connection::{Connection, Handle};
 use crate::crowd::Crowd;
+use crate::deadline::Deadline;
 use crate::error::CloseReason;
 use crate::event_loop::{EventLoop, Ready, Source};
 use crate::handler::Handler;
@@ -18,7 +20,7 @@ use crate::inbox::Inbox;
 use crate::lead::{Lead, Registered};
 use crate::lock::{lock, wait_until};
 use crate::options::Options;
-use crate::outbox::{Class, Outbox, Patience, Push, SendFault};
+use crate::outbox::{Class, Outbox, Patience, Push, SendFault, Terms};
 use crate::postmortem::{self, ChunkHead, OpenCall, Postmortem};
 use crate::reading::Reader;
 use crate::sync::{
@@ -35,6 +37,10 @@ pub(crate) struct Core {
     pub(crate) calls: Mutex<Calls<Arc<Slot>>>,
     pub(crate) inbox: Mutex<Inbox>,
     pub(crate) outbox: Outbox,
+    /// Whether the peer is told of calls that are given up.
+    pub(crate) tells_cancels: AtomicBool,
+    /// What is awaited with a deadline.
+    pub(crate) alarms: Mutex<Alarms>,
 
     /// Who reads; see lead.rs.
     pub(crate) lead: AtomicU8,
@@ -100,6 +106,8 @@ impl Core {
             calls: Mutex::new(Calls::new(options.calls)),
             inbox: Mutex::new(Inbox::new(&options)),
             outbox,
+            tells_cancels: AtomicBool::new(false),
+            alarms: Mutex::default(),
             lead: AtomicU8::new(Lead::Taken as u8),
             reader_is_out: AtomicBool::new(false),
             reader_waits: Mutex::new(()),
@@ -134,10 +142,14 @@ impl Core {
         command: &str,
         body: Body<'_>,
         patience: Patience,
+        deadline: Option<Deadline>,
         push: Push,
     ) -> Result<(ThreadId, Arc<Slot>), CallError> {
-        let slot = Slot::new(command);
         let owned = || command.to_owned();
+        if deadline.is_some_and(|deadline| deadline.is_over()) {
+            return Err(CallError::NotSent { command: owned(), after: Duration::ZERO });
+        }
+        let slot = Slot::new(command);
         if let Some(held) = self.overrun_while_paused() {
             return Err(CallError::Overrun { command: owned(), held, limit: self.options.overrun });
         }
@@ -155,11 +167,9 @@ impl Core {
         self.resume_reading();
         let header =
             Header { thread_id: id, direction: Direction::Request, command, buffer_len: body.0.len() as u64 };
-        let class = if command::is_reserved(command) {
-            Class::Unweighed(patience)
-        } else {
-            Class::HeldBack(patience)
-        };
+        let terms = Terms { patience, deadline: deadline.map(|deadline| deadline.at) };
+        let class =
+            if command::is_reserved(command) { Class::Unweighed(terms) } else { Class::HeldBack(terms) };
         match self.outbox.send(class, &header, body.0, push, self) {
             Ok(()) => Ok((id, slot)),
             // It fails with the others, and with their reason, once the owner has said why the peer is gone.
@@ -172,6 +182,10 @@ impl Core {
                 Err(match fault {
                     SendFault::Encode(error) => CallError::Encode { command: owned(), error },
                     SendFault::WouldBlock => CallError::WouldBlock { command: owned() },
+                    SendFault::Late => {
+                        let after = deadline.map_or(Duration::ZERO, |deadline| deadline.within);
+                        CallError::NotSent { command: owned(), after }
+                    }
                     SendFault::Closed(reason) => {
                         let (reason, postmortem) = (self.reason_or(reason), self.postmortem());
                         CallError::Closed { command: owned(), reason, postmortem }
@@ -187,8 +201,7 @@ impl Core {
 
     /// Sends a one-way.
     pub(crate) fn notify(self: &Arc<Self>, command: &str, body: Body<'_>) -> Result<(), NotifyError> {
-        let class =
-            if command::is_reserved(command) { Class::Control } else { Class::HeldBack(Patience::Wait) };
+        let class = if command::is_reserved(command) { Class::Control } else { Class::HeldBack(Terms::WAIT) };
         let header = Header {
             thread_id: ThreadId::new(0),
             direction: Direction::OneWay,
@@ -203,7 +216,7 @@ impl Core {
                     let (reason, postmortem) = (self.reason_or(reason), self.postmortem());
                     NotifyError::Closed { command, reason, postmortem }
                 }
-                SendFault::WouldBlock => unreachable!("a one-way waits for room"),
+                SendFault::WouldBlock | SendFault::Late => unreachable!("a one-way waits for room"),
                 SendFault::Fatal(reason) => {
                     self.end_after_reading(reason);
                     // The owner may be about to say why the peer is gone.
@@ -231,6 +244,14 @@ impl Core {
         self.send_answer(Class::Control, id, direction, command, body, Push::Now);
     }
 
+    /// Tells the peer that nobody waits for the answer to this request any more, if it wants to know.
+    fn send_cancel(self: &Arc<Self>, id: ThreadId) {
+        if self.tells_cancels.load(Ordering::Relaxed) {
+            let body = Vec::new();
+            self.send_answer(Class::Control, id, Direction::OneWay, command::CANCEL, body, Push::Soon);
+        }
+    }
+
     pub(crate) fn send_credit(self: &Arc<Self>, total: u64) {
         let body = total.to_string().into_bytes();
         self.send_control(ThreadId::new(0), Direction::OneWay, command::CREDIT, body);
@@ -249,7 +270,7 @@ impl Core {
         match self.outbox.send(class, &header, body.into(), push, self) {
             Ok(()) | Err(SendFault::Closed(_)) => {}
             Err(SendFault::Fatal(reason)) => self.end_after_reading(reason),
-            Err(fault @ (SendFault::Encode(_) | SendFault::WouldBlock)) => {
+            Err(fault @ (SendFault::Encode(_) | SendFault::WouldBlock | SendFault::Late)) => {
                 // The command of an answer is one that was received, or our own: it can be encoded; and answers wait.
                 tracing::error!(peer = %self.options.name, ?fault, "an answer could not be sent");
             }
@@ -272,25 +293,28 @@ impl Core {
     }
 
     /// Nobody waits for this call any more.
-    pub(crate) fn forget(&self, id: ThreadId) {
-        let slot = lock(&self.calls).cancel(id);
-        drop(slot); // outside of the lock: it may hold somebody's waker
+    pub(crate) fn forget(self: &Arc<Self>, id: ThreadId) {
+        let slot = lock(&self.calls).cancel(id); // outside of the lock from here on: it may hold somebody's waker
+        if slot.is_some() {
+            self.send_cancel(id);
+        }
     }
 
     /// Every open call fails, since reading on would hold more than the limit.
-    pub(crate) fn give_up_calls(&self, held: usize, limit: usize) {
+    pub(crate) fn give_up_calls(self: &Arc<Self>, held: usize, limit: usize) {
         let open: Vec<_> = {
             let mut calls = lock(&self.calls);
             let ids: Vec<_> = calls.iter().map(|(id, _)| id).collect();
-            ids.into_iter().filter_map(|id| calls.cancel(id)).collect()
+            ids.into_iter().filter_map(|id| Some((id, calls.cancel(id)?))).collect()
         };
         if open.is_empty() {
             return;
         }
         tracing::warn!(peer = %self.options.name, held, limit, calls = open.len(),
             "calls are given up: too many one-ways wait for handlers");
-        for slot in open {
+        for (id, slot) in open {
             slot.complete(Outcome::Overrun { held, limit });
+            self.send_cancel(id);
         }
     }
 
@@ -371,6 +395,7 @@ impl Core {
         for (_, slot) in open {
             slot.complete(Outcome::Closed(Arc::clone(&reason), Arc::clone(&postmortem)));
         }
+        self.cancel_all();
         let core = Arc::clone(self);
         self.once(move || {
             let done = Undefer(core);

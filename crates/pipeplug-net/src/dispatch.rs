@@ -9,19 +9,19 @@ use pipeplug_wire::{
 
 use crate::call::{Outcome, Replied, Slot};
 use crate::core::Core;
+use crate::deadline::{self, Ahead};
 use crate::flow;
 use crate::inbox::Admitted;
 use crate::job::Job;
 use crate::lock::lock;
 use crate::reading::By;
+use crate::sync::Instant;
 
 /// A chunk in the input buffer, or one whose buffer was read into its own memory.
 #[derive(Debug)]
 pub(crate) enum Got<'a> {
     Borrowed(ChunkRef<'a>),
     Owned(Chunk),
-    /// A request or one-way that was noted first.
-    Noted(Job),
 }
 
 impl Got<'_> {
@@ -29,12 +29,6 @@ impl Got<'_> {
         match self {
             Self::Borrowed(chunk) => *chunk,
             Self::Owned(chunk) => chunk.as_ref(),
-            Self::Noted(job) => ChunkRef {
-                thread_id: job.thread_id,
-                direction: job.direction,
-                command: &job.command,
-                buffer: &job.buffer,
-            },
         }
     }
 
@@ -42,25 +36,27 @@ impl Got<'_> {
         match self {
             Self::Borrowed(chunk) => chunk.buffer.to_vec(),
             Self::Owned(chunk) => chunk.buffer,
-            Self::Noted(mut job) => job.buffer.take(),
         }
     }
 
-    pub(crate) fn into_job(self) -> Job {
+    fn into_job(self) -> Job {
         match self {
             Self::Borrowed(chunk) => chunk.into(),
             Self::Owned(chunk) => chunk.into(),
-            Self::Noted(mut job) => {
-                job.own();
-                job
-            }
         }
     }
 }
 
 impl Core {
-    /// Deals with one chunk, on the thread that reads.
-    pub(crate) fn dispatch(self: &Arc<Self>, received: Received<'_>, by: By) -> Admitted {
+    /// Deals with one chunk, on the thread that reads. `ahead` is what the last one said of it, and gets what it says of the
+    /// next one.
+    pub(crate) fn dispatch(
+        self: &Arc<Self>,
+        received: Received<'_>,
+        ahead: &mut Option<Ahead>,
+        by: By,
+    ) -> Admitted {
+        let last = ahead.take();
         let got = match received {
             Received::Chunk(chunk) => Got::Borrowed(chunk),
             Received::Large(chunk) => Got::Owned(chunk),
@@ -103,6 +99,14 @@ impl Core {
                 }
                 Admitted::Yes
             }
+            (Direction::OneWay, command::CONTEXT) => {
+                *ahead = self.context(&chunk);
+                Admitted::Yes
+            }
+            (Direction::OneWay, command::CANCEL) => {
+                self.cancel_request(id);
+                Admitted::Yes
+            }
             (Direction::Request, name) if command::is_reserved(name) => {
                 let message = format!("unknown command \"{}\"", name.escape_debug());
                 self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
@@ -114,7 +118,22 @@ impl Core {
                 tracing::warn!(peer = %self.options.name, %command, "an unknown one-way was ignored");
                 Admitted::Yes
             }
-            (Direction::Request | Direction::OneWay, _) => self.admit(got, by),
+            (Direction::Request | Direction::OneWay, _) => {
+                let deadline = last.and_then(|last| last.deadline_for(&chunk));
+                self.admit(got.into_job(), deadline, by)
+            }
+        }
+    }
+
+    /// What a `cmd.context` says of the request behind it.
+    fn context(&self, chunk: &ChunkRef<'_>) -> Option<Ahead> {
+        match deadline::parse(chunk.buffer, Instant::now()) {
+            Ok(deadline) => deadline.map(|deadline| Ahead { id: chunk.thread_id, deadline }),
+            Err(error) => {
+                self.add_unexpected();
+                tracing::warn!(peer = %self.options.name, id = %chunk.thread_id, %error, "a context was ignored");
+                None
+            }
         }
     }
 

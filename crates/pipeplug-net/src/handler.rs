@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use pipeplug_wire::{ChunkRef, Direction, ThreadId, command};
 
+use crate::cancel::{self, Cancellation, Place};
 use crate::connection::Connection;
 use crate::core::Core;
+use crate::deadline::Inherit;
 use crate::error::CloseReason;
 use crate::job::Job;
-use crate::lock::guarded;
+use crate::lock::{guarded, lock};
 use crate::outbox::Push;
+use crate::sync::Instant;
 
 /// Whatever went wrong in a handler; its message, with those of its sources, goes back to the caller.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
@@ -113,14 +116,17 @@ impl Reply {
 pub struct Incoming {
     connection: Connection,
     job: Job,
+    /// Where the inbox notes that it is being handled.
+    place: Place,
+    deadline: Option<Instant>,
     /// Whether the handler's result is to be sent.
     answerable: bool,
 }
 
 impl Incoming {
-    pub(crate) fn new(connection: Connection, job: Job) -> Self {
+    pub(crate) fn new(connection: Connection, job: Job, place: Place, deadline: Option<Instant>) -> Self {
         let answerable = job.direction == Direction::Request;
-        Self { connection, job, answerable }
+        Self { connection, job, place, deadline, answerable }
     }
 
     /// What is asked.
@@ -172,14 +178,36 @@ impl Incoming {
         &self.connection
     }
 
+    /// By when the caller wants the answer; `None` where it did not say, or knows no way to.
+    ///
+    /// The calls that the handler makes on its own thread, over any connection, inherit it: they fail with
+    /// [`CallError::TimedOut`](crate::CallError) when it passes. Those of other threads do not; give them what is left of it
+    /// with [`call_within`](Connection::call_within). A request whose deadline has passed before its turn is refused unseen.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Says whether the request is still wanted, now and later; for a one-way, whether the connection is still there.
+    pub fn cancellation(&self) -> Cancellation {
+        let core = self.connection.core();
+        let token = lock(&core.inbox).handling.token(self.place, self.job.request());
+        Cancellation::new(core, token, self.deadline)
+    }
+
     /// Takes the right to answer away, to use it later and from any thread; `None` for a one-way, or the second time.
     /// What the handler returns is then not sent.
     #[must_use]
     pub fn responder(&mut self) -> Option<Responder> {
         std::mem::take(&mut self.answerable).then(|| {
             let core = Arc::clone(self.connection.core());
-            core.defer();
-            Responder { core: Some(core), id: self.job.thread_id, command: self.job.command.as_str().into() }
+            core.answer_later(self.place);
+            Responder {
+                core: Some(core),
+                id: self.job.thread_id,
+                command: self.job.command.as_str().into(),
+                deadline: self.deadline,
+            }
         })
     }
 
@@ -193,10 +221,19 @@ impl Incoming {
 
     /// Runs the handler and sends what it answers; gives the connection back.
     pub(crate) fn run(mut self, handler: &dyn Handler, push: Push) -> Connection {
+        if let Some(why) = self.unwanted() {
+            if self.answerable {
+                let core = self.connection.core();
+                core.respond(self.job.thread_id, command::ERROR, why.into(), push);
+            }
+            return self.connection;
+        }
+        let inherited = self.deadline.map(Inherit::from);
         // The error's own code runs in here too.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             handler.incoming(&mut self).map_err(|error| chain(&*error))
         }));
+        drop(inherited);
         let peer = self.connection.name();
         let command = self.job.command.as_str();
         let result = match result {
@@ -223,6 +260,15 @@ impl Incoming {
         }
         self.connection
     }
+
+    /// Why the handler is not to be bothered with it.
+    fn unwanted(&self) -> Option<&'static str> {
+        if self.job.is_cancelled {
+            return Some(cancel::CANCELLED);
+        }
+        let is_over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        is_over.then_some("not handled: its deadline had passed before its turn came")
+    }
 }
 
 /// The right to answer one request, once, from any thread.
@@ -235,6 +281,7 @@ pub struct Responder {
     core: Option<Arc<Core>>,
     id: ThreadId,
     command: Box<str>,
+    deadline: Option<Instant>,
 }
 
 impl Responder {
@@ -255,10 +302,18 @@ impl Responder {
         self.send(command::ERROR, message.as_bytes().to_vec());
     }
 
+    /// Says whether the request is still wanted; the same as [`Incoming::cancellation`].
+    pub fn cancellation(&self) -> Cancellation {
+        let core =
+            self.core.as_ref().expect("it is there until the answer is given, which takes the responder");
+        let token = lock(&core.inbox).handling.token_of_later(self.id);
+        Cancellation::new(core, token, self.deadline)
+    }
+
     fn send(&mut self, command: &str, buffer: Vec<u8>) {
         if let Some(core) = self.core.take() {
             core.respond(self.id, command, buffer, Push::Now);
-            core.deferred_done();
+            core.answered_later(self.id);
         }
     }
 }

@@ -1,14 +1,14 @@
 //! What waits for a handler, and how many handlers run.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_wire::{ChunkRef, Direction, Limits, command};
+use pipeplug_wire::{Direction, Limits, ThreadId, command};
 
+use crate::cancel::{Cancelled, Handling, Place};
 use crate::connection::Connection;
 use crate::core::{Core, Undefer};
-use crate::dispatch::Got;
 use crate::flow::{ReceiveWindow, weight};
 use crate::handler::Incoming;
 use crate::job::{Job, Noted};
@@ -37,6 +37,8 @@ const TURN: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Inbox {
     jobs: VecDeque<Job>,
+    /// By when those have to be answered whose senders said so. Few have one, and a job is as long as a cache line.
+    deadlines: HashMap<ThreadId, Instant>,
     weight: usize,
     /// Threads at work for this connection, without those that wait for calls of their own.
     running: usize,
@@ -60,12 +62,15 @@ pub(crate) struct Inbox {
     pause_at: usize,
     /// Whether a thread sends credits: one at a time, so that the totals go out in order.
     crediting: bool,
+    pub(crate) handling: Handling,
+    cancelled: Cancelled,
 }
 
 impl Inbox {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
             jobs: VecDeque::new(),
+            deadlines: HashMap::new(),
             weight: 0,
             running: 0,
             blocked: 0,
@@ -80,6 +85,8 @@ impl Inbox {
             receive: ReceiveWindow::new(options.window),
             pause_at: options.window.max(1),
             crediting: false,
+            handling: Handling::default(),
+            cancelled: Cancelled::default(),
         }
     }
 
@@ -99,16 +106,53 @@ impl Inbox {
             && (self.running == 0 || self.usual > SLOW)
     }
 
-    fn pop(&mut self) -> Option<Job> {
+    /// The next one, for the thread in this place.
+    fn pop(&mut self, place: Place) -> Option<Job> {
         if self.is_held() {
             return None;
         }
-        let job = self.jobs.pop_front()?;
-        let weight = job.weight();
+        let mut job = self.jobs.pop_front()?;
+        self.has_left(job.weight());
+        self.begun += 1;
+        if !self.cancelled.is_empty() {
+            job.is_cancelled = self.cancelled.take(&job, self.jobs.len());
+        }
+        self.handling.begin(place, job.request());
+        Some(job)
+    }
+
+    /// By when a job that has come out has to be answered.
+    #[inline]
+    fn deadline_of(&mut self, job: &Job) -> Option<Instant> {
+        if self.deadlines.is_empty() {
+            return None; // nearly always
+        }
+        job.request().and_then(|id| self.deadlines.remove(&id))
+    }
+
+    fn has_left(&mut self, weight: u64) {
         self.weight -= usize::try_from(weight).unwrap_or(usize::MAX).min(self.weight);
         self.receive.taken(weight);
-        self.begun += 1;
-        Some(job)
+    }
+
+    /// Takes out those that will not be handled.
+    fn take_out(&mut self, which: impl Fn(&Job) -> bool) -> Vec<Job> {
+        let (out, rest) = std::mem::take(&mut self.jobs).into_iter().partition::<Vec<_>, _>(which);
+        self.jobs = rest.into();
+        for job in &out {
+            self.has_left(job.weight());
+            self.deadline_of(job);
+        }
+        out
+    }
+
+    /// The request is not to be handled, if it waits; gives those to refuse, this one maybe among them.
+    pub(crate) fn cancel_waiting(&mut self, id: ThreadId) -> Vec<Job> {
+        if !self.cancelled.add(id, self.jobs.len()) {
+            return Vec::new();
+        }
+        let cancelled = std::mem::take(&mut self.cancelled);
+        self.take_out(|job| cancelled.contains(job))
     }
 
     fn seen(&self) -> Seen {
@@ -168,15 +212,15 @@ pub(crate) enum Admitted {
 
 impl Core {
     /// Takes a request or one-way in, on the reading thread.
-    pub(crate) fn admit(self: &Arc<Self>, got: Got<'_>, by: By) -> Admitted {
-        let chunk = got.as_ref();
-        let weight = weight(chunk.command.len(), chunk.buffer.len());
+    pub(crate) fn admit(self: &Arc<Self>, job: Job, deadline: Option<Instant>, by: By) -> Admitted {
+        let weight = job.weight();
         let mut inbox = lock(&self.inbox);
         if let Hold::AllBut(commands) = &inbox.hold
-            && commands.iter().any(|command| command == chunk.command)
+            && commands.iter().any(|command| *command == *job.command)
         {
+            let deadline = deadline.or_else(|| inbox.deadline_of(&job));
             drop(inbox);
-            self.run_apart(got.into_job());
+            self.run_apart(job, deadline);
             self.passed_by(weight);
             return Admitted::Yes;
         }
@@ -184,9 +228,10 @@ impl Core {
         let held = inbox.weight.saturating_add(more);
         let limit = self.options.overrun;
         if held > limit && !inbox.jobs.is_empty() {
+            inbox.deadline_of(&job);
             drop(inbox);
-            self.overrun(&chunk, held, limit);
-            if chunk.direction == Direction::Request {
+            self.overrun(&job, held, limit);
+            if job.direction == Direction::Request {
                 self.passed_by(weight);
                 return Admitted::Full;
             }
@@ -194,7 +239,10 @@ impl Core {
         }
         // Added up anew: handlers may have taken some meanwhile.
         inbox.weight = inbox.weight.saturating_add(more);
-        inbox.jobs.push_back(got.into_job());
+        if let Some(deadline) = deadline {
+            inbox.deadlines.insert(job.thread_id, deadline);
+        }
+        inbox.jobs.push_back(job);
         let full = inbox.is_full();
         // The connection's own reader looks at the jobs by itself; what is slow has other threads beside it.
         let another = (by == By::Other || inbox.usual > SLOW) && self.take_seat(&mut inbox);
@@ -211,18 +259,27 @@ impl Core {
     }
 
     /// Takes in what was noted in `input`, for the connection's own reader.
-    pub(crate) fn admit_noted(self: &Arc<Self>, noted: &mut Vec<Noted>, input: &Arc<Vec<u8>>) -> Admitted {
+    pub(crate) fn admit_noted(
+        self: &Arc<Self>,
+        noted: &mut Vec<Noted>,
+        deadlines: &mut Vec<(ThreadId, Instant)>,
+        input: &Arc<Vec<u8>>,
+    ) -> Admitted {
         let total = noted.iter().map(Noted::weight).fold(0, u64::saturating_add);
         let total = usize::try_from(total).unwrap_or(usize::MAX);
         let mut jobs = noted.drain(..).map(|noted| noted.into_job(input));
         let mut inbox = lock(&self.inbox);
+        if !deadlines.is_empty() {
+            inbox.deadlines.extend(deadlines.drain(..));
+        }
         // Where others have to come to it first, it must not keep the whole input, of which it is a small part, maybe;
         // and what may have to be refused goes the long way.
         if inbox.running > 0 || inbox.is_held() || inbox.weight.saturating_add(total) > self.options.overrun {
             drop(inbox);
             let mut admitted = Admitted::Yes;
-            for job in jobs {
-                if self.admit(Got::Noted(job), By::Server) == Admitted::Full {
+            for mut job in jobs {
+                job.own();
+                if self.admit(job, None, By::Server) == Admitted::Full {
                     admitted = Admitted::Full;
                 }
             }
@@ -241,12 +298,12 @@ impl Core {
 
     /// More is held than even open calls excuse: a request is refused, and where one-ways come what waits for replies
     /// behind them is given up, since those cannot be read without bound.
-    fn overrun(self: &Arc<Self>, chunk: &ChunkRef<'_>, held: usize, limit: usize) {
-        if chunk.direction == Direction::Request {
+    fn overrun(self: &Arc<Self>, job: &Job, held: usize, limit: usize) {
+        if job.direction == Direction::Request {
             let message = format!(
                 "not taken: {held} bytes of requests and one-ways wait for handlers, the limit is {limit}"
             );
-            self.send_control(chunk.thread_id, Direction::Response, command::ERROR, message.into_bytes());
+            self.send_control(job.thread_id, Direction::Response, command::ERROR, message.into_bytes());
         } else {
             self.give_up_calls(held, limit);
         }
@@ -323,6 +380,19 @@ impl Core {
         lock(&self.inbox).deferred += 1;
     }
 
+    /// The request in this place will be answered later.
+    pub(crate) fn answer_later(&self, place: Place) {
+        let mut inbox = lock(&self.inbox);
+        inbox.deferred += 1;
+        inbox.handling.answer_later(place);
+    }
+
+    /// It was.
+    pub(crate) fn answered_later(self: &Arc<Self>, id: ThreadId) {
+        lock(&self.inbox).handling.answered_later(id);
+        self.deferred_done();
+    }
+
     /// It was given.
     pub(crate) fn deferred_done(self: &Arc<Self>) {
         lock(&self.inbox).deferred -= 1;
@@ -370,8 +440,10 @@ impl Core {
         let mut sample = 1;
         let mut corked = false;
         let mut connection = None;
+        let mut place = None;
         for turn in 1.. {
             let mut inbox = lock(&self.inbox);
+            let place = *place.get_or_insert_with(|| inbox.handling.take_place());
             if lends && !self.is_lent() {
                 lends = false;
                 leads = self.end_lending();
@@ -384,9 +456,10 @@ impl Core {
                 (since, done) = (now, 0);
                 sample = (sample * 2).min(SAMPLE);
             }
-            let job = if leave { None } else { inbox.pop() };
+            let job = if leave { None } else { inbox.pop(place) };
             let Some(mut job) = job else {
                 inbox.running -= 1;
+                inbox.handling.leave(place);
                 drop(inbox);
                 if corked {
                     self.flush();
@@ -397,6 +470,7 @@ impl Core {
                 self.finish_if_idle();
                 return leads;
             };
+            let deadline = inbox.deadline_of(&job);
             let report = inbox.report();
             let room = !inbox.is_full();
             let another = (!leads || inbox.usual > SLOW) && self.take_seat(&mut inbox);
@@ -425,7 +499,7 @@ impl Core {
                 // The last one of a batch takes the others' answers along.
                 let push = if more { Push::Later } else { Push::Now };
                 corked |= more;
-                self.run_incoming(&mut connection, job, push);
+                self.run_incoming(&mut connection, job, place, deadline, push);
             } else {
                 if std::mem::take(&mut corked) {
                     self.flush();
@@ -438,7 +512,7 @@ impl Core {
                 }
                 // It may take long.
                 job.own();
-                self.run_incoming(&mut connection, job, Push::Now);
+                self.run_incoming(&mut connection, job, place, deadline, Push::Now);
                 leads = leads && self.take_lead_back();
             }
             done += 1;
@@ -446,6 +520,7 @@ impl Core {
                 connection = None; // its owner may have given it up
             }
             if turn % TURN == 0 && self.events.pool().has_waiting() {
+                lock(&self.inbox).handling.leave(place);
                 // Its seat is kept, and goes to the end of the line.
                 self.seat();
                 if corked {
@@ -458,9 +533,18 @@ impl Core {
     }
 
     /// Runs a handler; `connection` is kept from one to the next.
-    fn run_incoming(self: &Arc<Self>, connection: &mut Option<Connection>, job: Job, push: Push) {
+    fn run_incoming(
+        self: &Arc<Self>,
+        connection: &mut Option<Connection>,
+        job: Job,
+        place: Place,
+        deadline: Option<Instant>,
+        push: Push,
+    ) {
         match connection.take().or_else(|| self.connection()) {
-            Some(found) => *connection = Some(Incoming::new(found, job).run(&*self.handler, push)),
+            Some(found) => {
+                *connection = Some(Incoming::new(found, job, place, deadline).run(&*self.handler, push))
+            }
             None => tracing::debug!(peer = %self.options.name, command = %job.command.escape_debug(),
                 "dropped: the connection was given up"),
         }
@@ -506,41 +590,42 @@ impl Core {
 
     /// No thread is left and all there may be wait for calls: refusing requests lets those end. One-ways wait on.
     pub(crate) fn refuse_waiting(self: &Arc<Self>, exhausted: Exhausted) {
-        let mut inbox = lock(&self.inbox);
-        let (requests, rest) = std::mem::take(&mut inbox.jobs)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|job| job.direction == Direction::Request);
-        inbox.jobs = rest;
-        for job in &requests {
-            let weight = job.weight();
-            inbox.weight -= usize::try_from(weight).unwrap_or(usize::MAX).min(inbox.weight);
-            inbox.receive.taken(weight);
+        let requests = lock(&self.inbox).take_out(|job| job.direction == Direction::Request);
+        let message = match exhausted.limit {
+            0 => "not taken: the system gives no thread to handle it".to_owned(),
+            limit => format!("not taken: all {limit} handler threads wait for calls of their own"),
+        };
+        self.refuse(requests, &message);
+    }
+
+    /// Answers requests with an error that were taken out of the inbox.
+    pub(crate) fn refuse(self: &Arc<Self>, requests: Vec<Job>, message: &str) {
+        if requests.is_empty() {
+            return;
         }
-        let report = inbox.report();
-        drop(inbox);
-        let has_room = !requests.is_empty();
-        let limit = exhausted.limit;
         for job in requests {
-            let message = if limit == 0 {
-                "not taken: the system gives no thread to handle it".to_owned()
-            } else {
-                format!("not taken: all {limit} handler threads wait for calls of their own")
-            };
-            self.send_control(job.thread_id, Direction::Response, command::ERROR, message.into_bytes());
+            self.send_control(job.thread_id, Direction::Response, command::ERROR, message.into());
         }
+        let report = lock(&self.inbox).report();
         self.credit(report);
-        if has_room {
-            self.resume_reading();
-        }
+        self.resume_reading();
+        self.finish_if_idle();
     }
 
     /// Runs one handler outside of the count, whatever is held back.
-    fn run_apart(self: &Arc<Self>, job: Job) {
+    fn run_apart(self: &Arc<Self>, job: Job, deadline: Option<Instant>) {
         self.defer();
         let core = Arc::clone(self);
         self.once(move || {
             let done = Undefer(core);
-            done.0.run_incoming(&mut None, job, Push::Now);
+            let place = {
+                let mut inbox = lock(&done.0.inbox);
+                let place = inbox.handling.take_place();
+                inbox.handling.begin(place, job.request());
+                place
+            };
+            done.0.run_incoming(&mut None, job, place, deadline, Push::Now);
+            lock(&done.0.inbox).handling.leave(place);
         });
     }
 

@@ -14,6 +14,8 @@ pub(crate) struct Job {
     pub(crate) direction: Direction,
     pub(crate) command: SmolStr,
     pub(crate) buffer: Buffer,
+    /// Whether it was cancelled ahead of its turn.
+    pub(crate) is_cancelled: bool,
 }
 
 /// The bytes that came along.
@@ -34,6 +36,11 @@ pub(crate) struct Noted {
 }
 
 impl Job {
+    /// The id to answer and to be cancelled with.
+    pub(crate) fn request(&self) -> Option<ThreadId> {
+        (self.direction == Direction::Request).then_some(self.thread_id)
+    }
+
     pub(crate) fn weight(&self) -> u64 {
         weight(self.command.len(), self.buffer.len())
     }
@@ -49,7 +56,13 @@ impl Job {
 impl From<Chunk> for Job {
     fn from(chunk: Chunk) -> Self {
         let Chunk { thread_id, direction, command, buffer } = chunk;
-        Self { thread_id, direction, command: command.into(), buffer: Buffer::Own(buffer) }
+        Self {
+            thread_id,
+            direction,
+            command: command.into(),
+            buffer: Buffer::Own(buffer),
+            is_cancelled: false,
+        }
     }
 }
 
@@ -60,6 +73,7 @@ impl From<ChunkRef<'_>> for Job {
             direction: chunk.direction,
             command: chunk.command.into(),
             buffer: Buffer::Own(chunk.buffer.to_vec()),
+            is_cancelled: false,
         }
     }
 }
@@ -113,6 +127,7 @@ impl Noted {
     /// The job, `input` being the memory of the input buffer that it was noted for.
     pub(crate) fn into_job(self, input: &Arc<Vec<u8>>) -> Job {
         let Self { thread_id, direction, command, buffer } = self;
-        Job { thread_id, direction, command, buffer: Buffer::InPlace(Arc::clone(input), buffer) }
+        let buffer = Buffer::InPlace(Arc::clone(input), buffer);
+        Job { thread_id, direction, command, buffer, is_cancelled: false }
     }
 }

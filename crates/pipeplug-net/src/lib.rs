@@ -4,13 +4,16 @@
 //! it calls, notifies, and has a [`Handler`] answer what the other side asks. Nothing here starts a process or knows
 //! who is host and who is guest.
 
+mod alarm;
 mod bell;
 mod body;
 mod call;
+mod cancel;
 mod clock;
 mod connection;
 mod core;
 mod crowd;
+mod deadline;
 mod dispatch;
 mod error;
 mod event_loop;
@@ -36,6 +39,7 @@ mod watch;
 
 pub use body::Body;
 pub use call::{CallError, NotifyError, PendingCall};
+pub use cancel::Cancellation;
 pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;
 pub use event_loop::EventLoop;

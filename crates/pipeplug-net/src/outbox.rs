@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Interest;
-use pipeplug_wire::{Direction, EncodeError, Format, Header};
+use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 
 use crate::core::Core;
+use crate::deadline;
 use crate::error::CloseReason;
 use crate::event_loop::{Registration, Source};
 use crate::flow::{SendWindow, weight};
@@ -46,14 +47,26 @@ const ROUNDS: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     /// A request or one-way: waits for room in the queue and in the peer's window.
-    HeldBack(Patience),
+    HeldBack(Terms),
     /// A request that the peer's reading thread answers by itself: waits for nothing but the format, so that a ping finds
     /// out about a peer that reads no more.
-    Unweighed(Patience),
+    Unweighed(Terms),
     /// A reply of a handler: waits for room in the queue.
     Reply,
     /// What the reading thread itself sends, and `cmd.*`: never waits.
     Control,
+}
+
+/// How long a sender waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) patience: Patience,
+    /// No longer than until then; a peer that knows of contexts is told.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Terms {
+    pub(crate) const WAIT: Self = Self { patience: Patience::Wait, deadline: None };
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +91,8 @@ pub(crate) enum SendFault {
     Closed(Arc<CloseReason>),
     Encode(EncodeError),
     WouldBlock,
+    /// The deadline came first.
+    Late,
     /// The connection has to end for this.
     Fatal(CloseReason),
 }
@@ -101,6 +116,8 @@ struct State {
     unread: Unread,
     format: Option<Format>,
     window: SendWindow,
+    /// Whether the peer knows of contexts.
+    tells_deadlines: bool,
     ending: Ending,
     /// Why nothing comes from the peer any more.
     silent: Option<Arc<CloseReason>>,
@@ -160,6 +177,7 @@ impl Outbox {
                 unread: Unread::default(),
                 format: options.format,
                 window: SendWindow::default(),
+                tells_deadlines: false,
                 ending: Ending::No,
                 silent: None,
                 is_full: false,
@@ -190,6 +208,13 @@ impl Outbox {
             Class::Unweighed(_) | Class::Reply | Class::Control => 0,
         };
         let before = state.queued;
+        if let Class::HeldBack(Terms { deadline: Some(deadline), .. }) = class
+            && state.tells_deadlines
+        {
+            // Under one lock with its request: nothing may come in between.
+            header.check(format).map_err(SendFault::Encode)?;
+            state.append_context(format, header, deadline)?;
+        }
         state.append(format, header, body).map_err(SendFault::Encode)?;
         state.window.sent(weight);
         if class == Class::Control && header.direction == Direction::Response {
@@ -250,6 +275,11 @@ impl Outbox {
             state.format = Some(format);
             self.room.notify_all();
         }
+    }
+
+    /// The peer takes contexts.
+    pub(crate) fn tell_deadlines(&self) {
+        lock(&self.state).tells_deadlines = true;
     }
 
     pub(crate) fn negotiated(&self, window: u64) {
@@ -329,8 +359,15 @@ impl Outbox {
     fn wait_for_room(&self, class: Class, core: &Arc<Core>) -> Result<MutexGuard<'_, State>, SendFault> {
         let mut state = lock(&self.state);
         while self.must_wait(&state, class)? {
-            if let Class::HeldBack(Patience::None) | Class::Unweighed(Patience::None) = class {
+            let terms = match class {
+                Class::HeldBack(terms) | Class::Unweighed(terms) => terms,
+                Class::Reply | Class::Control => Terms::WAIT,
+            };
+            if terms.patience == Patience::None {
                 return Err(SendFault::WouldBlock);
+            }
+            if terms.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(SendFault::Late);
             }
             state.waiting += 1;
             drop(state);
@@ -339,7 +376,7 @@ impl Outbox {
                 let state = lock(&self.state);
                 // What changed between the two locks was told to nobody: look again ahead of sleeping.
                 match self.must_wait(&state, class) {
-                    Ok(true) => wait_until(&self.room, state, None),
+                    Ok(true) => wait_until(&self.room, state, terms.deadline),
                     Ok(false) | Err(_) => state,
                 }
             });
@@ -470,6 +507,8 @@ impl Outbox {
 }
 
 impl State {
+    /// Inlined where it is not for a context: it is half of what a small chunk costs its sender.
+    #[inline(always)]
     fn append(
         &mut self,
         format: Format,
@@ -501,6 +540,28 @@ impl State {
         self.unread.appended(len);
         self.recent.note(header);
         Ok(())
+    }
+
+    /// Tells how much time is left for the request that is appended next.
+    #[cold]
+    fn append_context(
+        &mut self,
+        format: Format,
+        request: &Header<'_>,
+        deadline: Instant,
+    ) -> Result<(), SendFault> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(SendFault::Late);
+        }
+        let context = deadline::encode(left);
+        let header = Header {
+            thread_id: request.thread_id,
+            direction: Direction::OneWay,
+            command: command::CONTEXT,
+            buffer_len: context.len() as u64,
+        };
+        self.append(format, &header, context.into()).map_err(SendFault::Encode)
     }
 
     fn forget_queue(&mut self) {

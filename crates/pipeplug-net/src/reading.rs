@@ -4,10 +4,11 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use pipeplug_wire::{DecodeError, Direction, Received, Receiver, command};
+use pipeplug_wire::{DecodeError, Direction, Received, Receiver, ThreadId, command};
 use smol_str::SmolStr;
 
 use crate::core::Core;
+use crate::deadline::Ahead;
 use crate::error::CloseReason;
 use crate::inbox::Admitted;
 use crate::job::Noted;
@@ -16,6 +17,7 @@ use crate::lock::lock;
 use crate::options::Options;
 use crate::postmortem::Recent;
 use crate::spin::Spin;
+use crate::sync::Instant;
 use crate::sys::{Read, Stream};
 
 /// What is shown of what is no chunk, in bytes.
@@ -32,8 +34,12 @@ pub(crate) struct Reader {
     pub(crate) receiver: Receiver,
     /// Requests and one-ways that lie in the receiver's input buffer.
     noted: Vec<Noted>,
+    /// Those of them that have a deadline.
+    deadlines: Vec<(ThreadId, Instant)>,
     /// The command of the last one of them.
     command: SmolStr,
+    /// What the last chunk said of the one behind it.
+    ahead: Option<Ahead>,
     recent: Recent,
     /// Whether many of them came together last time, until somebody has made use of that.
     pub(crate) read_many: bool,
@@ -83,7 +89,9 @@ impl Reader {
             stream: Some(Arc::new(stream)),
             receiver: Receiver::new(options.format, options.limits),
             noted: Vec::new(),
+            deadlines: Vec::new(),
             command: SmolStr::default(),
+            ahead: None,
             recent: Recent::default(),
             read_many: false,
             taken: None,
@@ -267,13 +275,16 @@ impl Core {
                 && !command::is_reserved(chunk.command)
                 && let Some(noted) = Noted::new(chunk, base, &mut reader.command)
             {
+                if let Some(deadline) = reader.ahead.take().and_then(|ahead| ahead.deadline_for(chunk)) {
+                    reader.deadlines.push((chunk.thread_id, deadline));
+                }
                 reader.noted.push(noted);
                 continue;
             }
             let is_response =
                 matches!(&received, Received::Chunk(chunk) if chunk.direction == Direction::Response);
             if is_response || reader.noted.is_empty() {
-                if self.dispatch(received, By::Server) == Admitted::Full {
+                if self.dispatch(received, &mut reader.ahead, By::Server) == Admitted::Full {
                     admitted = Admitted::Full;
                 }
                 continue;
@@ -284,7 +295,7 @@ impl Core {
                 Received::Large(chunk) => Received::Large(chunk),
                 Received::Skipped(skipped) => Received::Skipped(skipped),
             };
-            for full in [self.admit_from(reader), self.dispatch(received, By::Server)] {
+            for full in [self.admit_from(reader), self.dispatch(received, &mut reader.ahead, By::Server)] {
                 if full == Admitted::Full {
                     admitted = Admitted::Full;
                 }
@@ -302,14 +313,14 @@ impl Core {
         let spare = reader.taken.take().and_then(Arc::into_inner).unwrap_or_default();
         let input = Arc::new(reader.receiver.swap_input(spare));
         reader.read_many = reader.noted.len() >= MANY;
-        let admitted = self.admit_noted(&mut reader.noted, &input);
+        let admitted = self.admit_noted(&mut reader.noted, &mut reader.deadlines, &input);
         reader.taken = Some(input);
         admitted
     }
 
     /// Deals with every chunk that lies whole in the receiver.
     fn deal(self: &Arc<Self>, reader: &mut Reader, by: By) -> Result<Admitted, DecodeError> {
-        let Reader { receiver, recent, .. } = reader;
+        let Reader { receiver, recent, ahead, .. } = reader;
         let mut admitted = Admitted::Yes;
         if self.options.format.is_none() && receiver.offset() == 0 {
             // The first chunk tells the format, which whatever answers it has to know already.
@@ -321,11 +332,11 @@ impl Core {
             };
             self.outbox.set_format(receiver.format().unwrap_or_default());
             note(recent, &first);
-            admitted = self.dispatch(first, by);
+            admitted = self.dispatch(first, ahead, by);
         }
         while let Some(received) = receiver.next()? {
             note(recent, &received);
-            if self.dispatch(received, by) == Admitted::Full {
+            if self.dispatch(received, ahead, by) == Admitted::Full {
                 admitted = Admitted::Full;
             }
         }

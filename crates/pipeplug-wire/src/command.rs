@@ -9,7 +9,7 @@ pub const ERROR: &str = "cmd.error";
 pub const PING: &str = "cmd.ping";
 /// A one-way from host to guest: finish and exit.
 pub const STOP: &str = "cmd.stop";
-/// A one-way that carries the thread id of a request of the sender's, which is no longer wanted.
+/// A one-way with the thread id of a request of the sender's whose answer is no longer wanted.
 pub const CANCEL: &str = "cmd.cancel";
 /// A one-way just ahead of a request with the same thread id: what a chunk has no room for, as JSON.
 pub const CONTEXT: &str = "cmd.context";

@@ -68,7 +68,11 @@ impl Header<'_> {
         Ok(())
     }
 
-    fn check(&self, format: Format) -> Result<(), EncodeError> {
+    /// Looks whether the format can carry the header.
+    ///
+    /// # Errors
+    /// If the classic format cannot carry the cmd.
+    pub fn check(&self, format: Format) -> Result<(), EncodeError> {
         if format == Format::Standard {
             return Ok(());
         }

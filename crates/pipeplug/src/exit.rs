@@ -173,7 +173,7 @@ impl CallFault {
     pub(crate) fn of(error: &CallError) -> Self {
         match error {
             CallError::Closed { .. } => Self::Died,
-            CallError::TimedOut { .. } => Self::TimedOut,
+            CallError::TimedOut { .. } | CallError::NotSent { .. } => Self::TimedOut,
             // The plugin's answer, what was wrong with the answer, or what was wrong with the question.
             _ => Self::Refused,
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipeplug_host::net::CloseReason;
-use pipeplug_host::{Ended, NotifyError, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
+use pipeplug_host::{CallError, Ended, NotifyError, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
 
 use crate::answers::{self, Answer, Answers};
 use crate::cli::Globals;
@@ -164,17 +164,13 @@ fn call(
     timeout: Option<Duration>,
 ) -> Result<Option<Vec<u8>>, Failure> {
     let begun = Instant::now();
-    let sending = SendDeadline::arm(plugin, timeout);
-    let begin = plugin.begin_call(command, data);
-    sending.disarm(command)?;
-    let reply = match timeout {
-        None => begin.and_then(|pending| pending.wait()),
-        Some(timeout) => {
-            begin.and_then(|pending| pending.wait_timeout(timeout.saturating_sub(begun.elapsed())))
-        }
+    let begin = match timeout {
+        None => plugin.begin_call(command, data),
+        Some(timeout) => plugin.begin_call_within(timeout, command, data),
     };
-    let failure = match reply {
+    let failure = match begin.and_then(|pending| pending.wait()) {
         Ok(reply) => return Ok(Some(reply)),
+        Err(CallError::NotSent { after, .. }) => not_sent(command, after),
         Err(error) => match CallFault::of(&error) {
             CallFault::Refused => Failure::new(Outcome::Failed, error),
             CallFault::Died => died(plugin, error),
@@ -199,6 +195,11 @@ fn notify(plugin: &Plugin, command: &str, data: Vec<u8>, timeout: Option<Duratio
         };
         failure.of_command(command)
     })
+}
+
+fn not_sent(command: &str, within: Duration) -> Failure {
+    let message = format!("{command}: not sent within {within:?}, since the plugin does not read");
+    Failure::message(Outcome::TimedOut, message)
 }
 
 /// The connection ended while a command was on its way: says how the plugin ended, which says more.
@@ -272,8 +273,8 @@ fn ended_badly(stopped: &Stopped) -> bool {
     }
 }
 
-/// Ends the connection where the plugin reads so little that sending takes longer than `--timeout`: the calls that
-/// wait for a reply have a deadline of their own, those that wait to be sent have none.
+/// Ends the connection where the plugin reads so little that sending a one-way takes longer than `--timeout`: calls have a
+/// deadline of their own.
 struct SendDeadline {
     /// Empty once the time is over, or no longer counted.
     armed: Arc<Mutex<Option<Plugin>>>,
@@ -296,11 +297,7 @@ impl SendDeadline {
 
     fn disarm(self, command: &str) -> Result<(), Failure> {
         match (take(&self.armed), self.timeout) {
-            (None, Some(timeout)) => {
-                let message =
-                    format!("{command}: not sent within {timeout:?}, since the plugin does not read");
-                Err(Failure::message(Outcome::TimedOut, message).of_command(command))
-            }
+            (None, Some(timeout)) => Err(not_sent(command, timeout).of_command(command)),
             (Some(_), _) | (None, None) => Ok(()),
         }
     }

@@ -47,7 +47,7 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
 
-    /// The longest that the start, and each call, may take: 500ms, 2s, 1m [default: 10s for the start, no limit for calls]
+    /// The longest that the start, and each call, may take: 500ms, 2s, 1m; the plugin is told of it [default: 10s for the start, no limit for calls]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 

@@ -220,6 +220,17 @@ impl<T: 'static> LocalKey<std::cell::Cell<T>> {
         self.with(|cell| cell.set(value));
     }
 
+    pub(crate) fn get(&'static self) -> T
+    where
+        T: Copy,
+    {
+        self.with(std::cell::Cell::get)
+    }
+
+    pub(crate) fn replace(&'static self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
+    }
+
     pub(crate) fn take(&'static self) -> T
     where
         T: Default,

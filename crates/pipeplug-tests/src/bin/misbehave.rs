@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pipeplug_guest::net::Options;
 use pipeplug_guest::net::wire::Format;
@@ -172,12 +172,26 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
             thread::park();
         },
 
+        "left" => Ok(left(incoming).into()),
+        // Until nobody wants the answer any more.
+        "until-cancelled" => {
+            saw("begun");
+            let cancelled = incoming.cancellation().wait_timeout(Duration::from_secs(60));
+            saw(if cancelled { "cancelled" } else { "not cancelled" });
+            Ok("too late".into())
+        }
+
         // The other way.
         "call-host" => Ok(main.call(&text, "from the guest")?.into()),
         "notify-host" => {
             main.notify(&text, "from the guest")?;
             Ok(Reply::empty())
         }
+        // Back and forth, for as many words as there are; each side says how much time is left.
+        "relay" => match text.split_once(' ') {
+            None => Ok(left(incoming).into()),
+            Some((_, rest)) => Ok(format!("{} {}", left(incoming), main.call("relay", rest)?).into()),
+        },
         "panic" => panic!("{text}"),
 
         // Standard input and output.
@@ -209,6 +223,12 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
         }
         _ => incoming.unknown(),
     }
+}
+
+/// How many milliseconds there are to answer.
+fn left(incoming: &Incoming) -> String {
+    let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+    incoming.deadline().map_or_else(|| "none".into(), |deadline| left(deadline).as_millis().to_string())
 }
 
 fn all_args(main: &Main) -> String {

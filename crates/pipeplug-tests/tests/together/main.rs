@@ -3,6 +3,7 @@
 
 mod by_hand;
 mod crash;
+mod deadlines;
 mod guest_end;
 mod host_lost;
 mod killed;

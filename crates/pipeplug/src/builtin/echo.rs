@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
 
@@ -10,7 +10,7 @@ use super::BuiltIn;
 
 const HELP: &str = "\
 echo DATA, upper DATA, reverse DATA, log DATA (to stderr), print DATA (to stdout), count (calls so far), \
-args, env NAME, cwd, sleep MILLISECONDS, fail MESSAGE, crash, exit STATUS, \
+args, env NAME, cwd, sleep MILLISECONDS (or until the call is given up), deadline (milliseconds left), fail MESSAGE, crash, exit STATUS, \
 ask CMD [DATA] (calls the host), tell CMD [DATA] (one-way to the host)";
 
 pub(super) fn run(plugin: &BuiltIn) -> ExitCode {
@@ -50,9 +50,17 @@ fn answer(main: &Main, incoming: &mut Incoming, counted: &AtomicU64) -> Result<R
         },
         "cwd" => Ok(std::env::current_dir()?.into_os_string().into_encoded_bytes().into()),
         "sleep" => {
-            std::thread::sleep(Duration::from_millis(number(incoming)?));
+            let begun = Instant::now();
+            if incoming.cancellation().wait_timeout(Duration::from_millis(number(incoming)?)) {
+                // Nobody waits for the answer any more.
+                eprintln!("sleep: given up by the caller after {} ms", begun.elapsed().as_millis());
+            }
             Ok(Reply::empty())
         }
+        "deadline" => Ok(incoming.deadline().map_or_else(
+            || "none".into(),
+            |deadline| deadline.saturating_duration_since(Instant::now()).as_millis().to_string().into(),
+        )),
         "fail" => Err(incoming.text()?.into()),
         "crash" => std::process::abort(),
         "exit" => std::process::exit(number(incoming)?),

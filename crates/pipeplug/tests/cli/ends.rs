@@ -83,6 +83,17 @@ fn a_call_that_takes_too_long_ends_the_run() {
 }
 
 #[test]
+fn the_plugin_learns_of_the_deadline_and_of_its_passing() {
+    pipeplug(["run", "@echo", "--call", "deadline"]).run().exits(0).prints("none");
+    let run = pipeplug(["run", "@echo", "--timeout", "1h", "--call", "deadline"]).run().exits(0);
+    assert!((3_000_000..=3_600_000).contains(&run.text().trim().parse::<u32>().unwrap()), "{}", run.text());
+    pipeplug(["run", "@echo", "--timeout", "200ms", "--call", "sleep", "600000"])
+        .run()
+        .exits(124)
+        .says("sleep: given up by the caller after ");
+}
+
+#[test]
 fn a_start_that_takes_too_long_ends_the_run() {
     let place = Place::new();
     let path = place.executable("slow", "#!/bin/sh\nexec sleep 600\n");

@@ -1,0 +1,204 @@
+//! By when a call has to be over, and how the other side is told.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use pipeplug_wire::{ChunkRef, Direction, ThreadId};
+use serde_json::{Map, Value};
+
+use crate::sync::{Instant, thread_local};
+
+/// The feature's name in `pipeplug.features`.
+pub(crate) const FEATURE: &str = "context";
+
+/// A context that is larger than this is ignored, in bytes.
+const CONTEXT_MAX: usize = 4096;
+
+/// The remaining time in a context, in whole milliseconds.
+const KEY_REMAINING: &str = "deadline_ms";
+
+thread_local! {
+    /// That of the request whose handler runs on this thread.
+    static INHERITED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// By when a call has to be over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    /// How long after the call began that is.
+    pub(crate) within: Duration,
+}
+
+impl Deadline {
+    /// That of a call which begins now: after `timeout`, or with the request that this thread handles, whichever is sooner.
+    pub(crate) fn of_call(timeout: Option<Duration>) -> Option<Self> {
+        let inherited = INHERITED.get();
+        if timeout.is_none() && inherited.is_none() {
+            return None; // nearly always, and then the clock is not asked
+        }
+        let now = Instant::now();
+        // A time so far off that it cannot be named is none.
+        let own = timeout.and_then(|timeout| now.checked_add(timeout));
+        let at = sooner(own, inherited)?;
+        Some(Self { at, within: at.saturating_duration_since(now) })
+    }
+
+    /// Whether it was over when the call began.
+    pub(crate) fn is_over(&self) -> bool {
+        self.within.is_zero()
+    }
+}
+
+/// Whichever of the two comes first, where there is one.
+pub(crate) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Has this thread's calls inherit a deadline until it is dropped.
+pub(crate) struct Inherit(Option<Instant>);
+
+impl Inherit {
+    pub(crate) fn from(deadline: Instant) -> Self {
+        Self(INHERITED.replace(Some(deadline)))
+    }
+}
+
+impl Drop for Inherit {
+    fn drop(&mut self) {
+        INHERITED.set(self.0);
+    }
+}
+
+/// What a `cmd.context` says of the request that comes next, if it is the one with this id.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ahead {
+    pub(crate) id: ThreadId,
+    pub(crate) deadline: Instant,
+}
+
+impl Ahead {
+    /// The deadline, if `chunk` is what it is for.
+    #[cold]
+    pub(crate) fn deadline_for(self, chunk: &ChunkRef<'_>) -> Option<Instant> {
+        let is_its_request = chunk.direction == Direction::Request && chunk.thread_id == self.id;
+        is_its_request.then_some(self.deadline)
+    }
+}
+
+/// Why a context was ignored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ContextError {
+    #[error("it has {len} bytes, the limit is {CONTEXT_MAX}")]
+    TooLong { len: usize },
+    #[error("it is no JSON object: {0}")]
+    NoObject(serde_json::Error),
+    #[error("its {KEY_REMAINING} is no whole number from 0 to 2^64-1")]
+    NoMilliseconds,
+}
+
+/// The buffer of the context that tells how much time is left; begun milliseconds count.
+pub(crate) fn encode(left: Duration) -> Vec<u8> {
+    let millis = left.as_nanos().div_ceil(1_000_000);
+    format!("{{\"{KEY_REMAINING}\":{}}}", u64::try_from(millis).unwrap_or(u64::MAX)).into_bytes()
+}
+
+/// By when the request has to be answered, by the clock of this side; `None`: the context does not say, or a time so far off
+/// that it cannot be named.
+pub(crate) fn parse(buffer: &[u8], now: Instant) -> Result<Option<Instant>, ContextError> {
+    if buffer.len() > CONTEXT_MAX {
+        return Err(ContextError::TooLong { len: buffer.len() });
+    }
+    let object: Map<String, Value> = serde_json::from_slice(buffer).map_err(ContextError::NoObject)?;
+    match object.get(KEY_REMAINING) {
+        None => Ok(None),
+        Some(value) => {
+            let millis = value.as_u64().ok_or(ContextError::NoMilliseconds)?;
+            Ok(now.checked_add(Duration::from_millis(millis)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn without_any_a_call_has_none() {
+        assert!(Deadline::of_call(None).is_none());
+        assert!(Deadline::of_call(Some(Duration::MAX)).is_none());
+    }
+
+    #[test]
+    fn the_sooner_of_its_own_and_the_inherited_one_counts_while_the_handler_runs() {
+        let at = Instant::now() + 10 * SECOND;
+        let within = |timeout| Deadline::of_call(timeout).map(|deadline| deadline.within);
+        {
+            let _outer = Inherit::from(at);
+            assert_eq!(Deadline::of_call(None).map(|deadline| deadline.at), Some(at));
+            assert_eq!(within(Some(SECOND)), Some(SECOND));
+            assert!(within(Some(100 * SECOND)).unwrap() <= 10 * SECOND);
+            {
+                let _inner = Inherit::from(Instant::now());
+                assert!(Deadline::of_call(Some(SECOND)).unwrap().is_over());
+            }
+            assert_eq!(Deadline::of_call(None).map(|deadline| deadline.at), Some(at));
+        }
+        assert_eq!(within(None), None);
+    }
+
+    #[test]
+    fn a_context_tells_begun_milliseconds() {
+        for (left, text) in [
+            (Duration::from_nanos(1), "1"),
+            (Duration::from_millis(1500), "1500"),
+            (Duration::from_micros(1001), "2"),
+            (Duration::MAX, "18446744073709551615"),
+        ] {
+            assert_eq!(encode(left), format!("{{\"deadline_ms\":{text}}}").into_bytes());
+        }
+    }
+
+    #[test]
+    fn what_was_told_is_understood() {
+        let now = Instant::now();
+        assert_eq!(parse(&encode(SECOND), now).unwrap(), Some(now + SECOND));
+        assert_eq!(parse(b" { \"trace\": [1], \"deadline_ms\": 0 } ", now).unwrap(), Some(now));
+        assert_eq!(parse(b"{}", now).unwrap(), None);
+        let far = parse(&encode(Duration::MAX), now).unwrap();
+        assert!(far.is_none_or(|at| at > now + 1_000_000 * SECOND), "{far:?}");
+    }
+
+    #[test]
+    fn a_context_that_says_nothing_sensible_is_an_error() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(2000), "]".repeat(2000));
+        let long = format!("{{\"deadline_ms\":1{}}}", " ".repeat(CONTEXT_MAX));
+        for text in [
+            "",
+            "1",
+            "[]",
+            "null",
+            "{",
+            "{} {}",
+            "{\"deadline_ms\":-1}",
+            "{\"deadline_ms\":1.5}",
+            "{\"deadline_ms\":1e3}",
+            "{\"deadline_ms\":18446744073709551616}",
+            "{\"deadline_ms\":1e999}",
+            "{\"deadline_ms\":\"1\"}",
+            "{\"deadline_ms\":null}",
+            "\u{0}",
+            deep.as_str(),
+            long.as_str(),
+        ] {
+            let result = parse(text.as_bytes(), Instant::now());
+            assert!(result.is_err(), "{text}: {result:?}");
+        }
+        assert!(parse(b"{\"deadline_ms\":\xff}", Instant::now()).is_err());
+    }
+}
