@@ -26,7 +26,7 @@ pub(crate) struct TidyArgs {}
 
 const RULES: &str = "\
 Rules:
-  layers      wire <- net <- {host, guest} <- the CLI; only net names mio; wire depends on nothing
+  layers      wire <- net <- {host, guest} <- the CLI, guest <- testkit; only net names mio; wire depends on nothing
   unsafe      stands only in modules called sys, each block and impl below a SAFETY comment
   processes   only pipeplug-host starts them
   size        no source file over 800 lines without its tests (a warning from 600)

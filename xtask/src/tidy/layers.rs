@@ -4,11 +4,12 @@ use super::{Finding, Severity};
 use crate::project::{Package, Project};
 
 /// What each of the layers may use of ours.
-const LAYERS: [(&str, &[&str]); 5] = [
+const LAYERS: [(&str, &[&str]); 6] = [
     ("pipeplug-wire", &[]),
     ("pipeplug-net", &["pipeplug-wire"]),
     ("pipeplug-host", &["pipeplug-net", "pipeplug-wire"]),
     ("pipeplug-guest", &["pipeplug-net", "pipeplug-wire"]),
+    ("pipeplug-testkit", &["pipeplug-guest", "pipeplug-net", "pipeplug-wire"]),
     (CLI, &["pipeplug-host", "pipeplug-guest"]),
 ];
 

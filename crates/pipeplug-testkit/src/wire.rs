@@ -1,0 +1,342 @@
+//! A go-between on one direction, which does to the bytes what the world may do.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::clock::Clock;
+
+/// How much a wire has in its hands at most, in bytes; behind that the sender waits.
+const HOLD: usize = 64 << 10;
+
+/// One direction of a [`Pair`](crate::Pair), and what happens to the bytes on their way.
+///
+/// A thread takes the bytes from one pipe and hands them on into another. A handle: clones are the same wire. Faults
+/// apply from when they are asked for, also to bytes that the wire has in its hands; not to what was handed on already
+/// and lies in the receiver's pipe. When the last handle is dropped, a stall ends.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use pipeplug_testkit::Wire;
+///
+/// let (mut sender, wire, mut receiver) = Wire::new()?;
+/// wire.cut_after(5);
+/// sender.write_all(b"hello, world")?;
+/// let mut received = String::new();
+/// receiver.read_to_string(&mut received)?;
+/// assert_eq!(received, "hello");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Wire(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    passed: Condvar,
+    bell: Arc<Bell>,
+}
+
+#[derive(Debug)]
+struct State {
+    delay: Duration,
+    piece: usize,
+    is_stalled: bool,
+    /// Bytes until it is cut; `None`: it is not to be.
+    left: Option<u64>,
+    is_over: bool,
+    passed: u64,
+}
+
+/// Wakes the thread of a wire.
+#[derive(Debug)]
+pub(crate) struct Bell(PipeWriter);
+
+impl Wire {
+    /// A wire without faults: the end to write into, the wire, and the end to read from.
+    ///
+    /// # Errors
+    /// Where the system gives no pipe or no thread.
+    pub fn new() -> io::Result<(PipeWriter, Self, PipeReader)> {
+        Self::with(Clock::system(), None)
+    }
+
+    /// As [`Wire::new`], with delays by `clock`, and pipes of `capacity` bytes ([`pipe_of`]).
+    ///
+    /// # Errors
+    /// As for [`Wire::new`].
+    pub fn with(clock: Clock, capacity: Option<NonZeroUsize>) -> io::Result<(PipeWriter, Self, PipeReader)> {
+        let ((input, sender), (receiver, output)) = (pipe_of(capacity)?, pipe_of(capacity)?);
+        let (rung, ringer) = io::pipe()?;
+        for fd in [input.as_fd(), output.as_fd(), rung.as_fd(), ringer.as_fd()] {
+            fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        let bell = Arc::new(Bell(ringer));
+        clock.ring(&bell);
+        let state = State {
+            delay: Duration::ZERO,
+            piece: usize::MAX,
+            is_stalled: false,
+            left: None,
+            is_over: false,
+            passed: 0,
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), passed: Condvar::new(), bell });
+        let pump = Pump {
+            shared: Arc::clone(&shared),
+            clock,
+            input,
+            output,
+            rung,
+            held: VecDeque::new(),
+            len: 0,
+            is_at_end: false,
+        };
+        std::thread::Builder::new().name("testkit-wire".into()).spawn(move || pump.run())?;
+        Ok((sender, Self(Arc::new(Handle(shared))), receiver))
+    }
+
+    /// Closes both of its ends now: the sender's next write fails, the receiver comes to its end of file. What the wire
+    /// has in its hands is lost.
+    pub fn cut(&self) {
+        self.cut_after(0);
+    }
+
+    /// Closes both of its ends once `bytes` more have been handed on, be it within a chunk.
+    pub fn cut_after(&self, bytes: u64) {
+        self.set(|state| state.left = Some(bytes));
+    }
+
+    /// Hands bytes that come from now on on only after so long, to the millisecond; the wire takes up to 64 KiB meanwhile.
+    pub fn delay(&self, time: Duration) {
+        self.set(|state| state.delay = time);
+    }
+
+    /// Hands on in writes of at most `bytes`. A receiver that comes late reads several of them at once: for short reads
+    /// for certain there is `Options::transfer`.
+    pub fn shorten(&self, bytes: NonZeroUsize) {
+        self.set(|state| state.piece = bytes.get());
+    }
+
+    /// Takes nothing and hands nothing on, not even an end of file, until [`release`](Wire::release).
+    pub fn stall(&self) {
+        self.set(|state| state.is_stalled = true);
+    }
+
+    /// Ends a stall.
+    pub fn release(&self) {
+        self.set(|state| state.is_stalled = false);
+    }
+
+    /// How many bytes it has handed on.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.shared().lock().passed
+    }
+
+    /// Waits until it has handed on so many bytes in all, for at most `timeout`; `false` then, or where it is over before.
+    ///
+    /// # Blocking
+    /// At most for `timeout`.
+    #[must_use]
+    pub fn wait_passed(&self, bytes: u64, timeout: Duration) -> bool {
+        let not_yet = |state: &mut State| state.passed < bytes && !state.is_over;
+        let waited = self.shared().passed.wait_timeout_while(self.shared().lock(), timeout, not_yet);
+        waited.unwrap_or_else(PoisonError::into_inner).0.passed >= bytes
+    }
+
+    /// Whether it is cut, or one of its ends was closed and what came ahead of that handed on.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.shared().lock().is_over
+    }
+
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        self.shared().set(change);
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.0.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Nobody can any more.
+        self.0.set(|state| state.is_stalled = false);
+    }
+}
+
+impl Shared {
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.bell.ring();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        // A pipe that is full has rung already, and one whose reader is gone rings for nobody.
+        let _ = (&self.0).write(&[0]);
+    }
+}
+
+/// A pipe that holds `capacity` bytes, rounded up to what the system can do; with `None`, or where a pipe's size cannot be
+/// set, as many as it likes.
+///
+/// # Errors
+/// Where the system gives no pipe, or none of this size.
+pub fn pipe_of(capacity: Option<NonZeroUsize>) -> io::Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    #[cfg(target_os = "linux")]
+    if let Some(capacity) = capacity {
+        let capacity = i32::try_from(capacity.get()).unwrap_or(i32::MAX);
+        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(capacity))?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = capacity;
+    Ok((reader, writer))
+}
+
+/// The thread's side of a wire.
+struct Pump {
+    shared: Arc<Shared>,
+    clock: Clock,
+    input: PipeReader,
+    output: PipeWriter,
+    rung: PipeReader,
+    held: VecDeque<Piece>,
+    /// Bytes in `held`.
+    len: usize,
+    is_at_end: bool,
+}
+
+struct Piece {
+    due: Instant,
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+/// What to wait for.
+enum Next {
+    /// What can be done without waiting is done.
+    Wait { room: bool, due: Option<Instant> },
+    /// Nothing can be handed on any more.
+    Over,
+}
+
+impl Pump {
+    fn run(mut self) {
+        while let Next::Wait { room, due } = self.hand_on() {
+            if self.wait(room, due).is_err() {
+                break;
+            }
+        }
+        let Self { shared, input, output, .. } = self;
+        // Ahead of the word that it is over.
+        drop((input, output));
+        shared.lock().is_over = true;
+        shared.passed.notify_all();
+    }
+
+    /// Hands on what may be.
+    fn hand_on(&mut self) -> Next {
+        loop {
+            let now = self.clock.now();
+            let mut state = self.shared.lock();
+            if state.left == Some(0) {
+                return Next::Over;
+            }
+            if state.is_stalled {
+                return Next::Wait { room: false, due: None };
+            }
+            let Some(piece) = self.held.front_mut() else {
+                return if self.is_at_end { Next::Over } else { Next::Wait { room: false, due: None } };
+            };
+            if piece.due > now {
+                return Next::Wait { room: false, due: Some(piece.due) };
+            }
+            let rest = &piece.bytes[piece.start..];
+            let left = state.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+            let len = rest.len().min(state.piece).min(left);
+            // The lock is held, so that a stall that was asked for has begun. The write does not block.
+            match self.output.write(&rest[..len]) {
+                Ok(written) => {
+                    state.passed += written as u64;
+                    state.left = state.left.map(|left| left - written as u64);
+                    piece.start += written;
+                    self.len -= written;
+                    if piece.start == piece.bytes.len() {
+                        self.held.pop_front();
+                    }
+                    self.shared.passed.notify_all();
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Next::Wait { room: true, due: None };
+                }
+                Err(_) => return Next::Over,
+            }
+        }
+    }
+
+    fn wait(&mut self, room: bool, due: Option<Instant>) -> io::Result<()> {
+        let takes = !self.is_at_end && self.len < HOLD && !self.shared.lock().is_stalled;
+        let (input, output, rung) = (self.input.as_fd(), self.output.as_fd(), self.rung.as_fd());
+        // Without flags, too, the output tells that its reader is gone.
+        let room = if room { PollFlags::POLLOUT } else { PollFlags::empty() };
+        let mut fds = [(rung, PollFlags::POLLIN), (output, room), (input, PollFlags::POLLIN)]
+            .map(|(fd, flags)| PollFd::new(fd, flags));
+        let fds = if takes { &mut fds[..] } else { &mut fds[..2] };
+        let timeout = match due.and_then(|due| self.clock.real_time_until(due)) {
+            None => PollTimeout::NONE,
+            // Rounded up, so that it is due then.
+            Some(time) => PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+        };
+        match poll(fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let told = |index: usize| fds.get(index).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+        let (rings, gone, comes) =
+            (!told(0).is_empty(), told(1).contains(PollFlags::POLLERR), !told(2).is_empty());
+        if rings {
+            // Many rings are one.
+            let _ = self.rung.read(&mut [0; 64]);
+        }
+        if gone {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        if comes { self.take() } else { Ok(()) }
+    }
+
+    fn take(&mut self) -> io::Result<()> {
+        let mut bytes = vec![0; HOLD];
+        match self.input.read(&mut bytes) {
+            Ok(0) => self.is_at_end = true,
+            Ok(count) => {
+                bytes.truncate(count);
+                bytes.shrink_to_fit();
+                self.len += count;
+                let due = self.clock.now() + self.shared.lock().delay;
+                self.held.push_back(Piece { due, bytes, start: 0 });
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
