@@ -2,21 +2,8 @@
 
 use std::io::Read;
 
-use pipeplug_host::net::wire::{Chunk, Direction, Format, Header, Limits, Received, Receiver, ThreadId};
-
-/// The bytes of one chunk.
-///
-/// # Panics
-/// Where the format has no way to write the command.
-#[must_use]
-pub fn chunk(format: Format, id: u64, direction: Direction, command: &str, buffer: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    Header { thread_id: ThreadId::new(id), direction, command, buffer_len: buffer.len() as u64 }
-        .encode_to(format, &mut bytes)
-        .expect("tests use commands that can be written");
-    bytes.extend_from_slice(buffer);
-    bytes
-}
+use pipeplug_host::net::wire::{Chunk, Direction, Format, Limits, Received, Receiver};
+use pipeplug_testkit::chunk;
 
 /// A request in the standard format.
 #[must_use]

@@ -11,18 +11,16 @@ mod processes;
 mod script;
 mod sys;
 
-pub use chunks::{chunk, one_way, read_chunk, request};
+pub use chunks::{one_way, read_chunk, request};
+pub use pipeplug_testkit::{LONG, chunk, eventually};
 pub use processes::{
-    HostFootprint, children_of, command_lines_with, descriptors, eventually, forget_memory_peak, is_running,
-    is_zombie, memory_in_use, memory_peak, page_faults, send, threads, wait_exit, wake_ups,
+    HostFootprint, children_of, command_lines_with, descriptors, forget_memory_peak, is_running, is_zombie,
+    memory_in_use, memory_peak, page_faults, send, threads, wait_exit, wake_ups,
 };
 pub use script::Script;
 pub use sys::{handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe};
 
 use std::time::Duration;
-
-/// Far more than anything here takes; only a hang runs into it.
-pub const LONG: Duration = Duration::from_secs(30);
 
 /// What counts as soon on a busy machine.
 pub const SOON: Duration = Duration::from_secs(1);

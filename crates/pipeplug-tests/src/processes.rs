@@ -11,19 +11,6 @@ use nix::unistd::Pid;
 
 use crate::LONG;
 
-/// Waits until `condition` holds, and fails the test where it never does.
-///
-/// # Panics
-/// Then.
-#[track_caller]
-pub fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !condition() {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// Sends a signal to a process, which must be there.
 ///
 /// # Panics
@@ -212,18 +199,30 @@ impl HostFootprint {
 
     /// Waits until there is as much as there was: what a thread still lets go of takes a moment.
     ///
-    /// # Panics
-    /// Where something stays.
-    #[track_caller]
-    pub fn assert_restored(&self) {
+    /// # Errors
+    /// Where something stays: what.
+    pub fn wait_restored(&self) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
             let now = Self::now();
             if now == *self {
-                return;
+                return Ok(());
             }
-            assert!(Instant::now() < deadline, "something is left: {now:?}, before there was {self:?}");
+            if Instant::now() >= deadline {
+                return Err(format!("something is left: {now:?}, before there was {self:?}"));
+            }
             thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// As [`wait_restored`](HostFootprint::wait_restored), for tests.
+    ///
+    /// # Panics
+    /// Where something stays.
+    #[track_caller]
+    pub fn assert_restored(&self) {
+        if let Err(left) = self.wait_restored() {
+            panic!("{left}");
         }
     }
 }

@@ -2,22 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(dead_code, reason = "each test binary takes what it needs, and none takes all")]
 
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::io::{PipeReader, PipeWriter};
 use std::num::NonZeroUsize;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, fcntl};
-use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, Received, Receiver, ThreadId};
+use pipeplug_net::wire::{Direction, Format};
 use pipeplug_net::{
-    Connection, Endpoint, EventLoop, Handler, HandlerError, Incoming, Options, PendingCall, Reading, Reply,
-    Responder,
+    Endpoint, EventLoop, Handler, HandlerError, Incoming, Options, PendingCall, Reading, Reply, Responder,
 };
 
-/// Longer than anything here takes; reached only where something hangs.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+// All of it, since no test binary needs each name.
+pub(crate) use pipeplug_testkit::*;
+
+/// The other side, by hand.
+pub(crate) type Raw = Peer;
 
 /// After so long a test that did not end is one that hangs.
 const HUNG: Duration = Duration::from_secs(60);
@@ -101,7 +99,7 @@ pub(crate) fn echo(incoming: &mut Incoming) -> Result<Reply, HandlerError> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Way {
     /// What the kernel keeps of a pipe, in bytes; `None`: what it likes.
-    pub(crate) capacity: Option<i32>,
+    pub(crate) capacity: Option<NonZeroUsize>,
     /// The most that one read or write moves.
     pub(crate) transfer: NonZeroUsize,
     /// Who reads for the guest.
@@ -112,18 +110,14 @@ impl Way {
     pub(crate) const PLAIN: Self =
         Self { capacity: None, transfer: NonZeroUsize::MAX, reading: Reading::Dedicated };
     pub(crate) const SHARED: Self = Self { reading: Reading::Shared, ..Self::PLAIN };
-    pub(crate) const SMALL_PIPES: Self = Self { capacity: Some(4096), ..Self::PLAIN };
+    pub(crate) const SMALL_PIPES: Self = Self { capacity: NonZeroUsize::new(4096), ..Self::PLAIN };
 
     pub(crate) const fn short(transfer: usize) -> Self {
         Self { transfer: NonZeroUsize::new(transfer).unwrap(), ..Self::PLAIN }
     }
 
     pub(crate) fn pipe(self) -> (PipeReader, PipeWriter) {
-        let (reader, writer) = pipe().unwrap();
-        if let Some(capacity) = self.capacity {
-            fcntl(&writer, FcntlArg::F_SETPIPE_SZ(capacity)).unwrap();
-        }
-        (reader, writer)
+        pipe_of(self.capacity).unwrap()
     }
 
     /// `bytes`, or what can be moved in as many steps as a test has time for.
@@ -137,57 +131,8 @@ impl Way {
     }
 }
 
-/// Aborts the process when it is not dropped in time: a test that hangs fails, and says so.
-pub(crate) struct Watchdog(Option<mpsc::Sender<()>>);
-
 pub(crate) fn watchdog() -> Watchdog {
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    let (sender, receiver) = mpsc::channel::<()>();
-    thread::spawn(move || {
-        if receiver.recv_timeout(HUNG) == Err(RecvTimeoutError::Timeout) {
-            eprintln!("{test} hangs: it did not end within {HUNG:?}");
-            std::process::abort();
-        }
-    });
-    Watchdog(Some(sender))
-}
-
-/// Looks again and again until it is so.
-#[track_caller]
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not within {LONG:?}: {what}");
-        thread::park_timeout(Duration::from_micros(200));
-    }
-}
-
-/// Shut at first; who waits goes on once it is open.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    pub(crate) fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
-        self.0.1.notify_all();
-    }
-
-    pub(crate) fn pass(&self) {
-        let open = self.0.1.wait_while(self.0.0.lock().unwrap(), |open| !*open).unwrap();
-        assert!(*open);
-    }
-}
-
-/// The other side, by hand.
-pub(crate) struct Raw {
-    pub(crate) input: RawInput,
-    pub(crate) output: PipeWriter,
-}
-
-/// Its reading half.
-pub(crate) struct RawInput {
-    pub(crate) pipe: PipeReader,
-    receiver: Receiver,
+    Watchdog::new(HUNG)
 }
 
 /// A connection whose other side is written by hand.
@@ -208,13 +153,12 @@ pub(crate) fn raw_on(
     let format = options.format;
     let connection =
         events.connect(Endpoint::exclusive(reader), Endpoint::exclusive(writer), options, handler).unwrap();
-    let receiver = Receiver::new(format, Limits::default());
-    (connection, Raw { input: RawInput { pipe: input, receiver }, output })
+    (connection, Raw::new(input, output, format.unwrap_or_default()))
 }
 
 /// A chunk's bytes in the standard format.
 pub(crate) fn bytes(id: u64, direction: Direction, command: &str, buffer: &[u8]) -> Vec<u8> {
-    bytes_in(Format::Standard, id, direction, command, buffer)
+    chunk(Format::Standard, id, direction, command, buffer)
 }
 
 pub(crate) fn bytes_in(
@@ -224,47 +168,5 @@ pub(crate) fn bytes_in(
     command: &str,
     buffer: &[u8],
 ) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let header = Header { thread_id: ThreadId::new(id), direction, command, buffer_len: buffer.len() as u64 };
-    header.encode_to(format, &mut bytes).unwrap();
-    bytes.extend_from_slice(buffer);
-    bytes
-}
-
-impl Raw {
-    pub(crate) fn send(&mut self, id: u64, direction: Direction, command: &str, buffer: &[u8]) {
-        self.output.write_all(&bytes(id, direction, command, buffer)).unwrap();
-    }
-
-    pub(crate) fn one_way(&mut self, command: &str, buffer: &[u8]) {
-        self.send(0, Direction::OneWay, command, buffer);
-    }
-
-    /// Answers the next request with its own buffer and gives its id.
-    pub(crate) fn answer(&mut self) -> u64 {
-        let request = self.input.next().unwrap();
-        assert_eq!(request.direction, Direction::Request);
-        let id = request.thread_id.as_u64();
-        self.send(id, Direction::Response, &request.command, &request.buffer);
-        id
-    }
-}
-
-impl RawInput {
-    /// The next chunk; `None` at the end of the file.
-    pub(crate) fn next(&mut self) -> Option<Chunk> {
-        loop {
-            match self.receiver.next().unwrap() {
-                Some(Received::Chunk(chunk)) => return Some(chunk.to_chunk()),
-                Some(Received::Large(chunk)) => return Some(chunk),
-                Some(Received::Skipped(skipped)) => panic!("{skipped}"),
-                None => {}
-            }
-            let mut some = [0; 4096];
-            match self.pipe.read(&mut some).unwrap() {
-                0 => return None,
-                count => self.receiver.push(&some[..count]),
-            }
-        }
-    }
+    chunk(format, id, direction, command, buffer)
 }
