@@ -32,6 +32,8 @@ pub(crate) struct Reader {
     /// `None` once it has ended.
     pub(crate) stream: Option<Arc<Stream>>,
     pub(crate) receiver: Receiver,
+    /// Whether no chunk has told the format yet. That a first chunk has begun does not: it is given out once it is whole.
+    format_is_open: bool,
     /// Requests and one-ways that lie in the receiver's input buffer.
     noted: Vec<Noted>,
     /// Those of them that have a deadline.
@@ -88,6 +90,7 @@ impl Reader {
         Self {
             stream: Some(Arc::new(stream)),
             receiver: Receiver::new(options.format, options.limits),
+            format_is_open: options.format.is_none(),
             noted: Vec::new(),
             deadlines: Vec::new(),
             command: SmolStr::default(),
@@ -258,7 +261,7 @@ impl Core {
 
     /// As [`deal`](Core::deal), for who runs the handlers next: requests and one-ways stay where they were read.
     fn deal_in_place(self: &Arc<Self>, reader: &mut Reader) -> Result<Admitted, DecodeError> {
-        if self.options.format.is_none() && reader.receiver.offset() == 0 {
+        if reader.format_is_open {
             return self.deal(reader, By::Server);
         }
         let mut admitted = Admitted::Yes;
@@ -320,9 +323,9 @@ impl Core {
 
     /// Deals with every chunk that lies whole in the receiver.
     fn deal(self: &Arc<Self>, reader: &mut Reader, by: By) -> Result<Admitted, DecodeError> {
-        let Reader { receiver, recent, ahead, .. } = reader;
+        let Reader { receiver, recent, ahead, format_is_open, .. } = reader;
         let mut admitted = Admitted::Yes;
-        if self.options.format.is_none() && receiver.offset() == 0 {
+        if *format_is_open {
             // The first chunk tells the format, which whatever answers it has to know already.
             let first = match receiver.next()? {
                 None => return Ok(admitted),
@@ -330,6 +333,7 @@ impl Core {
                 Some(Received::Large(chunk)) => Received::Large(chunk),
                 Some(Received::Skipped(skipped)) => Received::Skipped(skipped),
             };
+            *format_is_open = false;
             self.outbox.set_format(receiver.format().unwrap_or_default());
             note(recent, &first);
             admitted = self.dispatch(first, ahead, by);
