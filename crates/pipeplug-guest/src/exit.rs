@@ -152,9 +152,11 @@ impl Exit {
         }
     }
 
-    /// Standard error may be gone together with the host.
     fn say(&self, message: &str) {
-        let _ = writeln!(std::io::stderr(), "{}: {message}", self.name);
+        // In one write: the process may be killed between two, which would leave half a line.
+        let line = format!("{}: {message}\n", self.name);
+        // Standard error may be gone together with the host.
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
