@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::project::Project;
 use crate::tools::Outcome;
-use crate::{fuzz, instructions, models, no_std, samples, steps, tidy};
+use crate::{chaos, fuzz, instructions, models, no_std, samples, steps, tidy};
 
 /// Run the checks that a change has to pass, all of them or those that are named.
 #[derive(Debug, Args)]
@@ -51,6 +51,8 @@ enum Step {
     Samples,
     /// cargo xtask instructions: what the codec takes, under valgrind
     Instructions,
+    /// 300 cycles of cargo xtask chaos
+    Chaos,
     /// The tests of net, host and guest on their portable Unix code
     Portable,
     /// Ten seconds of each fuzz target
@@ -107,6 +109,7 @@ impl Step {
             Self::Clippy => steps::clippy(project)?,
             Self::Docs => steps::docs(project)?,
             Self::Test => steps::test(project)?,
+            Self::Chaos => chaos::check(project)?,
             Self::Portable => steps::portable(project)?,
             Self::Models => models::check(project)?,
             Self::NoStd => return no_std::check(project),

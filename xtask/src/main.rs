@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod chaos;
 mod ci;
 mod fuzz;
 mod instructions;
@@ -38,6 +39,7 @@ Examples:
   cargo xtask ci                            everything that a change has to pass
   cargo xtask ci fmt clippy tidy            three steps of it
   cargo xtask samples echo --repeat 50      one sample, fifty times
+  cargo xtask chaos --cycles 10000          what is lost or left where processes break
   cargo xtask fuzz --seconds 3600           an hour for every fuzz target
   cargo xtask models                        thousands of schedules of each model
   cargo xtask sanitize address              the tests, with each access to memory checked
@@ -49,6 +51,7 @@ enum Command {
     Ci(ci::CiArgs),
     Tidy(tidy::TidyArgs),
     Samples(samples::SamplesArgs),
+    Chaos(chaos::ChaosArgs),
     Fuzz(fuzz::FuzzArgs),
     Models(models::ModelsArgs),
     Sanitize(sanitize::SanitizeArgs),
@@ -72,6 +75,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ci(args) => return ci::run(&project, &args),
         Command::Tidy(args) => tidy::run(&project, &args)?,
         Command::Samples(args) => samples::run(&project, &args)?.report(),
+        Command::Chaos(args) => chaos::run(&project, &args)?,
         Command::Fuzz(args) => fuzz::run(&project, &args)?.report(),
         Command::Models(args) => models::run(&project, &args)?,
         Command::Sanitize(args) => sanitize::run(&project, &args)?.report(),
@@ -97,5 +101,12 @@ mod tests {
         let cli = Cli::try_parse_from(["cargo xtask", "bench", "--", "--rounds", "3"]).unwrap();
         let Command::Bench(args) = cli.command else { panic!("expected bench, got {:?}", cli.command) };
         assert_eq!(args.args, ["--rounds", "3"]);
+    }
+
+    #[test]
+    fn chaos_takes_its_flags_as_they_are() {
+        let cli = Cli::try_parse_from(["cargo xtask", "chaos", "--cycles", "10", "--seed", "7"]).unwrap();
+        let Command::Chaos(args) = cli.command else { panic!("expected chaos, got {:?}", cli.command) };
+        assert_eq!(args.args, ["--cycles", "10", "--seed", "7"]);
     }
 }

@@ -1,0 +1,141 @@
+//! What either side answers, and what it notes of what it was asked.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use pipeplug_host::net::{Connection, HandlerError, Incoming, Reply};
+
+/// What a handler fails or panics with where it is to.
+pub(crate) const PLANNED: &str = "as planned";
+/// How an answer that never came is reported by net.
+pub(crate) const DROPPED: &str = "the request was dropped without an answer";
+
+/// Bytes of the token that each request and one-way begins with.
+pub(crate) const TOKEN: usize = 8;
+
+/// What one side was asked, and what it found wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    seen: Mutex<HashSet<u64>>,
+    notes: AtomicU64,
+    violations: Mutex<Vec<String>>,
+}
+
+impl Board {
+    /// A rule was broken.
+    pub(crate) fn violation(&self, what: String) {
+        self.violations.lock().expect("nobody panics while it is held").push(what);
+    }
+
+    /// What was broken since the last time.
+    pub(crate) fn take_violations(&self) -> Vec<String> {
+        std::mem::take(&mut *self.violations.lock().expect("nobody panics while it is held"))
+    }
+
+    /// One-ways that came.
+    pub(crate) fn notes(&self) -> u64 {
+        self.notes.load(Ordering::SeqCst)
+    }
+
+    /// Each token comes once.
+    fn see(&self, command: &str, buffer: &[u8]) -> Option<u64> {
+        let Some(token) = token_of(buffer) else {
+            self.violation(format!("\"{command}\" came with {} bytes, too few for a token", buffer.len()));
+            return None;
+        };
+        if !self.seen.lock().expect("nobody panics while it is held").insert(token) {
+            self.violation(format!("\"{command}\" with token {token:x} was handled twice"));
+        }
+        Some(token)
+    }
+}
+
+fn token_of(buffer: &[u8]) -> Option<u64> {
+    buffer.first_chunk().copied().map(u64::from_le_bytes)
+}
+
+/// A buffer that no other call has: its token, and `len` bytes whose order follows from that. Their pattern comes again after
+/// a number of bytes that no page, pipe or piece is a multiple of.
+pub(crate) fn payload(token: u64, len: usize) -> Vec<u8> {
+    const PERIOD: usize = 4093;
+    let mut bytes = Vec::with_capacity(TOKEN + len);
+    bytes.extend_from_slice(&token.to_le_bytes());
+    let mut word = token;
+    while bytes.len() < TOKEN + len.min(PERIOD) {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let room = TOKEN + len.min(PERIOD) - bytes.len();
+        bytes.extend_from_slice(&word.to_be_bytes()[..room.min(TOKEN)]);
+    }
+    while bytes.len() < TOKEN + len {
+        let more = PERIOD.min(TOKEN + len - bytes.len());
+        bytes.extend_from_within(TOKEN..TOKEN + more);
+    }
+    bytes
+}
+
+/// Answers what both sides understand; `None` where it is something else.
+pub(crate) fn answer(board: &Board, incoming: &mut Incoming) -> Option<Result<Reply, HandlerError>> {
+    let command = incoming.command().to_owned();
+    if command == "tally" {
+        return Some(Ok(board.notes().to_string().into()));
+    }
+    if !["echo", "slow", "fail", "panic", "later", "drop", "nest", "note"].contains(&command.as_str()) {
+        return None;
+    }
+    let token = board.see(&command, incoming.buffer())?;
+    Some(match command.as_str() {
+        "echo" => Ok(incoming.take_buffer().into()),
+        "slow" => {
+            thread::sleep(Duration::from_micros(token % 3000));
+            Ok(incoming.take_buffer().into())
+        }
+        "fail" => Err(PLANNED.into()),
+        "panic" => std::panic::panic_any(PLANNED),
+        "later" => {
+            let buffer = incoming.take_buffer();
+            if let Some(responder) = incoming.responder() {
+                thread::spawn(move || responder.answer(buffer));
+            }
+            Ok(Reply::empty())
+        }
+        "drop" => {
+            drop(incoming.responder());
+            Ok(Reply::empty())
+        }
+        "nest" => nest(&incoming.connection().clone(), incoming.buffer()),
+        _ => {
+            board.notes.fetch_add(1, Ordering::SeqCst);
+            Ok(Reply::empty())
+        }
+    })
+}
+
+/// Calls back as many times as bytes follow the token, one within the other; the reply is the whole buffer.
+fn nest(connection: &Connection, buffer: &[u8]) -> Result<Reply, HandlerError> {
+    let Some((last, rest)) = buffer.split_last().filter(|(_, rest)| rest.len() >= TOKEN) else {
+        return Ok(buffer.into());
+    };
+    // Another token for each level.
+    let mut inner = rest.to_vec();
+    inner[0] = inner[0].wrapping_add(1);
+    let mut reply = connection.call_bytes("nest", &inner)?;
+    if reply != inner {
+        return Err(format!("a nested call brought {} bytes that were not asked", reply.len()).into());
+    }
+    reply[0] = reply[0].wrapping_sub(1);
+    reply.push(*last);
+    Ok(reply.into())
+}
+
+/// Keeps panics that are part of a plan from being printed.
+pub(crate) fn quiet_planned_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if info.payload().downcast_ref::<&str>() != Some(&PLANNED) {
+            print(info);
+        }
+    }));
+}

@@ -1,0 +1,255 @@
+//! The work of one side: calls of every kind, each of which has to end as it must.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use fastrand::Rng;
+use pipeplug_host::net::{CallError, Connection};
+
+use crate::answer::{Board, DROPPED, PLANNED, payload};
+use crate::plan::{Plan, Side, rng};
+
+/// Far more than a call takes here; only one that hangs runs into it.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+const MIB: usize = 1 << 20;
+
+/// How the calls of one side ended.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) begun: AtomicU64,
+    pub(crate) ended: AtomicU64,
+    /// Given up by whoever made them.
+    pub(crate) given_up: AtomicU64,
+    /// One-ways that were sent.
+    pub(crate) notes: AtomicU64,
+}
+
+impl Tally {
+    fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// One side at work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) plan: &'a Plan,
+    pub(crate) side: Side,
+    /// Tells apart what the same side does more than once in a cycle.
+    pub(crate) round: u64,
+    pub(crate) board: &'a Board,
+    pub(crate) tally: &'a Tally,
+}
+
+/// How a call has to end.
+enum Expected<'a> {
+    Bytes(&'a [u8]),
+    /// An error reply that holds this.
+    Error(&'a str),
+}
+
+impl Load<'_> {
+    /// Does all of it, and comes back once every call has ended.
+    pub(crate) fn run(&self) {
+        thread::scope(|scope| {
+            for caller in 0..self.plan.party(self.side).callers {
+                scope.spawn(move || self.caller(caller as u64));
+            }
+        });
+        let [begun, ended] = [&self.tally.begun, &self.tally.ended].map(|count| count.load(Ordering::SeqCst));
+        if begun != ended {
+            self.board.violation(format!("{begun} calls of the {} began, {ended} ended", self.side));
+        }
+    }
+
+    fn caller(&self, caller: u64) {
+        let part = 1 + ((self.side as u64) << 24 | self.round << 8 | caller);
+        let mut rng = rng(self.plan.seed, self.plan.cycle, part);
+        // 8 bits for calls that nest, 24 for what one caller does, and then who it is.
+        let mut token = part << 32;
+        for _ in 0..self.plan.party(self.side).steps {
+            self.step(&mut rng, &mut token);
+        }
+    }
+
+    fn step(&self, rng: &mut Rng, token: &mut u64) {
+        let mut next = |len: usize| {
+            *token += 1 << 8;
+            payload(*token, len)
+        };
+        match rng.u32(..32) {
+            0..=7 => {
+                let body = next(rng.usize(..200));
+                self.ends("echo", Expected::Bytes(&body), || self.connection.call_bytes("echo", &body));
+            }
+            8 => {
+                let body = next(self.plan.size(rng.usize(64 << 10..4 * MIB)));
+                self.ends("echo", Expected::Bytes(&body), || self.connection.call_bytes("echo", &body));
+            }
+            9 | 10 => {
+                let body = next(self.plan.size(rng.usize(4000..70_000)));
+                self.ends("later", Expected::Bytes(&body), || self.connection.call_bytes("later", &body));
+            }
+            11..=13 => {
+                let body = next(rng.usize(..6));
+                self.ends("nest", Expected::Bytes(&body), || self.connection.call_bytes("nest", &body));
+            }
+            14 => {
+                let body = next(0);
+                self.ends("slow", Expected::Bytes(&body), || self.connection.call_bytes("slow", &body));
+            }
+            15 => self.ends("fail", Expected::Error(PLANNED), || self.connection.call_bytes("fail", next(0))),
+            16 => {
+                self.ends("panic", Expected::Error(PLANNED), || self.connection.call_bytes("panic", next(0)))
+            }
+            17 => self.ends("drop", Expected::Error(DROPPED), || self.connection.call_bytes("drop", next(0))),
+            18 | 19 => self.gives_up(rng, &next(0)),
+            20 | 21 => self.times_out(rng, &next(0)),
+            22 | 23 => {
+                let body = next(self.plan.size(rng.usize(..5000)));
+                self.ends("echo", Expected::Bytes(&body), || {
+                    self.connection.begin_call("echo", &body).and_then(block_on)
+                });
+            }
+            24..=27 => {
+                let bodies: Vec<_> =
+                    (0..self.plan.count(rng.usize(2..100))).map(|_| next(rng.usize(..600))).collect();
+                self.burst(rng, &bodies);
+            }
+            28 | 29 => {
+                let count = self.plan.count(*rng.choice(&[10, 100, 2000]).unwrap_or(&10));
+                let len = rng.usize(..300);
+                self.flood((0..count).map(|_| next(len)));
+            }
+            30 => {
+                // Too late on a busy machine, or while the other side is stopped: it ends, and that counts.
+                Tally::add(&self.tally.begun);
+                let _ = self.connection.ping(LONG);
+                Tally::add(&self.tally.ended);
+            }
+            _ => thread::yield_now(),
+        }
+    }
+
+    /// A call that has to end so, or with the connection.
+    fn ends(&self, what: &str, expected: Expected<'_>, call: impl FnOnce() -> Result<Vec<u8>, CallError>) {
+        Tally::add(&self.tally.begun);
+        let outcome = call();
+        Tally::add(&self.tally.ended);
+        self.judge(what, &expected, &outcome);
+    }
+
+    fn judge(&self, what: &str, expected: &Expected<'_>, outcome: &Result<Vec<u8>, CallError>) {
+        let side = self.side;
+        let told = match (expected, outcome) {
+            (Expected::Bytes(expected), Ok(bytes)) if bytes == expected => return,
+            (Expected::Bytes(expected), Ok(bytes)) => {
+                let at = bytes.iter().zip(*expected).position(|(one, other)| one != other);
+                format!("{} bytes in place of {}, the first wrong one at {at:?}", bytes.len(), expected.len())
+            }
+            (Expected::Error(expected), Err(CallError::Remote { message, .. }))
+                if message.contains(expected) =>
+            {
+                return;
+            }
+            // A handler's own call ended with the connection, and the news was faster than its end.
+            (_, Err(CallError::Closed { .. } | CallError::Remote { .. })) if self.plan.breaks() => return,
+            (_, Err(error)) => format!("\"{error}\""),
+            (Expected::Error(expected), Ok(bytes)) => {
+                format!("{} bytes in place of the error \"{expected}\"", bytes.len())
+            }
+        };
+        self.board.violation(format!("a call \"{what}\" of the {side} brought {told}"));
+    }
+
+    /// Calls that nobody waits for, some of them after they were looked at once.
+    fn gives_up(&self, rng: &mut Rng, body: &[u8]) {
+        Tally::add(&self.tally.begun);
+        let begun = self.connection.begin_call("slow", body);
+        match begun {
+            Ok(call) => {
+                Tally::add(&self.tally.given_up);
+                if rng.bool() {
+                    let mut call = pin!(call);
+                    let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                    if let Poll::Ready(outcome) = polled {
+                        self.judge("slow", &Expected::Bytes(body), &outcome);
+                    }
+                }
+            }
+            Err(error) => self.judge("slow", &Expected::Bytes(body), &Err(error)),
+        }
+        Tally::add(&self.tally.ended);
+    }
+
+    fn times_out(&self, rng: &mut Rng, body: &[u8]) {
+        Tally::add(&self.tally.begun);
+        let after = Duration::from_micros(rng.u64(..3000));
+        let outcome = self.connection.begin_call("slow", body).and_then(|call| call.wait_timeout(after));
+        Tally::add(&self.tally.ended);
+        if let Err(CallError::TimedOut { .. }) = &outcome {
+            return Tally::add(&self.tally.given_up);
+        }
+        self.judge("slow", &Expected::Bytes(body), &outcome);
+    }
+
+    /// Many calls at once, whose replies are taken in another order.
+    fn burst(&self, rng: &mut Rng, bodies: &[Vec<u8>]) {
+        let mut open = Vec::new();
+        for body in bodies {
+            Tally::add(&self.tally.begun);
+            match self.connection.begin_call("echo", body) {
+                Ok(call) => open.push((call, body)),
+                Err(error) => {
+                    Tally::add(&self.tally.ended);
+                    self.judge("echo", &Expected::Bytes(body), &Err(error));
+                }
+            }
+        }
+        rng.shuffle(&mut open);
+        for (call, body) in open {
+            let outcome = call.wait_timeout(LONG);
+            Tally::add(&self.tally.ended);
+            self.judge("echo", &Expected::Bytes(body), &outcome);
+        }
+    }
+
+    fn flood(&self, bodies: impl Iterator<Item = Vec<u8>>) {
+        for body in bodies {
+            match self.connection.notify("note", body) {
+                Ok(()) => Tally::add(&self.tally.notes),
+                Err(_) if self.plan.breaks() => return,
+                Err(error) => {
+                    return self.board.violation(format!("a one-way of the {} failed: {error}", self.side));
+                }
+            }
+        }
+    }
+}
+
+/// Awaits it, and sleeps meanwhile.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
