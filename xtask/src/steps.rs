@@ -11,8 +11,12 @@ use crate::tools;
 const PORTABLE: [&str; 3] = ["pipeplug-net", "pipeplug-host", "pipeplug-guest"];
 
 /// The packages with a `Cargo.toml` of their own that the workspace excludes.
-pub(crate) const EXCLUDED: [&str; 3] =
-    ["crates/pipeplug-bench/peers/rust", "crates/pipeplug-wire/fuzz", "crates/pipeplug-wire/no-std-proof"];
+pub(crate) const EXCLUDED: [&str; 4] = [
+    "crates/pipeplug-bench/peers/rust",
+    "crates/pipeplug-net/fuzz",
+    "crates/pipeplug-wire/fuzz",
+    "crates/pipeplug-wire/no-std-proof",
+];
 
 pub(crate) fn fmt(project: &Project) -> anyhow::Result<()> {
     run(cargo_in(project).args(["fmt", "--all", "--", "--check"]))?;

@@ -1,0 +1,155 @@
+//! What a stream asks for and answers, by the codec alone.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use pipeplug_net::CallError;
+use pipeplug_net::wire::{Chunk, Direction, Format, Limits, Received, Receiver, command};
+
+/// What the first bytes of an input say.
+pub struct Plan<'a> {
+    pub format: Option<Format>,
+    /// The most that the connection reads or writes at once.
+    pub transfer: NonZeroUsize,
+    pub is_dedicated: bool,
+    /// One handler at a time, and hardly anything may wait.
+    pub is_narrow: bool,
+    is_limited: bool,
+    /// Whether the peer reads nothing and closes that side, too.
+    pub closes_input: bool,
+    /// The window that the peer offers, where it negotiates flow control.
+    pub peer_window: Option<String>,
+    /// Calls that are begun ahead of the first byte.
+    pub calls: u8,
+    cuts: &'a [u8],
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        let [transfer, flags, more, calls] =
+            [0, 1, 2, 3].map(|at| bytes.get(at).copied().unwrap_or_default());
+        let transfer = if transfer == 0 { usize::MAX } else { usize::from(transfer) };
+        Self {
+            format: [Some(Format::Standard), Some(Format::Classic), None][usize::from(flags & 3) % 3],
+            transfer: NonZeroUsize::new(transfer).unwrap_or(NonZeroUsize::MIN),
+            is_dedicated: flags & 4 != 0,
+            is_narrow: flags & 8 != 0,
+            is_limited: flags & 16 != 0,
+            closes_input: flags & 32 != 0,
+            peer_window: (more & 1 != 0).then(|| (usize::from(more) * 10).to_string()),
+            calls: calls % 32,
+            cuts: bytes.get(4..).unwrap_or_default(),
+        }
+    }
+
+    pub fn limits(&self) -> Limits {
+        if self.is_limited { Limits::default().with_command(16).with_buffer(100) } else { Limits::default() }
+    }
+
+    /// The stream in pieces whose lengths the plan says, over and over.
+    pub fn cut<'s>(&self, mut stream: &'s [u8]) -> impl Iterator<Item = &'s [u8]> + use<'a, 's> {
+        let mut lengths = self.cuts.iter().cycle();
+        std::iter::from_fn(move || {
+            let len = lengths.next().map_or(usize::MAX, |&len| 4 * usize::from(len) + 1);
+            let (piece, rest) = stream.split_at(len.min(stream.len()));
+            stream = rest;
+            (!piece.is_empty()).then_some(piece)
+        })
+    }
+}
+
+/// How a call ends.
+#[derive(Debug)]
+enum End {
+    Reply(Vec<u8>),
+    Refused(String),
+    TooLarge,
+}
+
+/// What a stream holds, up to its end or to what is no chunk.
+#[derive(Debug, Default)]
+pub struct Model {
+    pub format: Option<Format>,
+    /// How many requests there are of each id.
+    requests: BTreeMap<u64, usize>,
+    /// The first response of each id.
+    ends: BTreeMap<u64, End>,
+    /// Whether it ends where a chunk ends.
+    is_whole: bool,
+    /// Whether something in it has the connection closed from within, or a request withdrawn.
+    pub may_close: bool,
+}
+
+impl Model {
+    pub fn of(plan: &Plan<'_>, stream: &[u8]) -> Self {
+        let mut model = Self::default();
+        let mut receiver = Receiver::new(plan.format, plan.limits());
+        receiver.push(stream);
+        loop {
+            let chunk = match receiver.next() {
+                Ok(Some(Received::Chunk(chunk))) => chunk.to_chunk(),
+                Ok(Some(Received::Large(chunk))) => chunk,
+                Ok(Some(Received::Skipped(skipped))) => {
+                    let id = skipped.thread_id.as_u64();
+                    match Direction::from_u64(skipped.direction) {
+                        Some(Direction::Request) => *model.requests.entry(id).or_default() += 1,
+                        Some(Direction::Response) => drop(model.ends.entry(id).or_insert(End::TooLarge)),
+                        Some(Direction::OneWay) | None => {}
+                    }
+                    continue;
+                }
+                Ok(None) => {
+                    model.is_whole = receiver.finish().is_ok();
+                    break;
+                }
+                Err(_) => break,
+            };
+            model.take(chunk);
+        }
+        model.format = receiver.format();
+        model
+    }
+
+    fn take(&mut self, chunk: Chunk) {
+        let id = chunk.thread_id.as_u64();
+        self.may_close |= ["k", command::CANCEL].contains(&chunk.command.as_str());
+        match chunk.direction {
+            Direction::Request => *self.requests.entry(id).or_default() += 1,
+            Direction::Response => {
+                let end = if chunk.command == command::ERROR {
+                    End::Refused(String::from_utf8_lossy(&chunk.buffer).into_owned())
+                } else {
+                    End::Reply(chunk.buffer)
+                };
+                self.ends.entry(id).or_insert(end);
+            }
+            Direction::OneWay => {}
+        }
+    }
+
+    /// A call that was begun ahead of the stream ends with what the stream has for it.
+    pub fn check_call(&self, id: u64, outcome: &Result<Vec<u8>, CallError>) {
+        let is_so = match (self.ends.get(&id), outcome) {
+            (Some(End::Reply(expected)), Ok(bytes)) => expected == bytes,
+            (Some(End::Refused(expected)), Err(CallError::Remote { message, .. })) => expected == message,
+            (Some(End::TooLarge), Err(CallError::ReplyTooLarge { .. })) => true,
+            (None, Err(CallError::Closed { .. })) => true,
+            _ => false,
+        };
+        assert!(is_so, "call {id} ended with {outcome:?}, expected {:?}", self.ends.get(&id));
+    }
+
+    /// Each request is answered once; where the peer breaks the protocol, at most.
+    pub fn check_answers(&self, answers: &BTreeMap<u64, Vec<Chunk>>) {
+        for (id, answers) in answers {
+            let asked = self.requests.get(id).copied().unwrap_or_default();
+            assert!(answers.len() <= asked, "{asked} requests with id {id} were answered with {answers:?}");
+        }
+        if self.is_whole && !self.may_close {
+            for (id, asked) in &self.requests {
+                let answered = answers.get(id).map_or(0, Vec::len);
+                assert_eq!(answered, *asked, "answers to requests with id {id}");
+            }
+        }
+    }
+}
