@@ -4,6 +4,7 @@
 
 use std::io::{PipeReader, PipeWriter};
 use std::num::NonZeroUsize;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use pipeplug_net::wire::{Direction, Format};
