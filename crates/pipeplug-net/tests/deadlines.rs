@@ -1,4 +1,5 @@
 //! Deadlines: how they reach the other side's handlers and what these call, and what ends when they pass.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
