@@ -357,7 +357,15 @@ impl PendingCall {
 
     fn wait_for_reply(&mut self) -> Result<Replied, CallError> {
         let deadline = self.deadline();
+        let came_before = deadline.is_some() && self.slot.is_done();
         match (self.wait_until(deadline.map(|deadline| deadline.at)), deadline) {
+            // What the other side answers when the deadline comes there, which is a moment later, is no reply in time.
+            (Some(Outcome::Reply(_) | Outcome::Refused(_)), Some(deadline))
+                if !came_before && Instant::now() >= deadline.at =>
+            {
+                self.taken = true;
+                Err(self.timed_out(deadline.within))
+            }
             (Some(outcome), _) => self.finish(outcome),
             (None, Some(deadline)) => Err(self.timed_out(deadline.within)),
             (None, None) => unreachable!("a wait without a deadline ends with an outcome"),

@@ -12,13 +12,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::call::Slot;
 use crate::core::Core;
 use crate::lock::lock;
 use crate::options::Reading;
 use crate::reading::{By, Turn, Until};
+use crate::sync::Instant;
 
 /// So often a caller looks for its reply before it sleeps: about as much CPU time as being woken takes.
 const ROUNDS: u32 = 32;

@@ -188,7 +188,8 @@ fn a_crash_is_a_value() {
     let open_calls: Vec<_> = postmortem.open_calls.iter().map(|call| call.command.as_str()).collect();
     assert_eq!((open_calls, postmortem.open_count), (vec!["never", "exit"], 2));
     let age = postmortem.open_calls[0].age;
-    assert!(age >= Duration::from_millis(10) && age <= crash.ran, "{age:?}");
+    // The clock of ages is some milliseconds behind.
+    assert!(age >= Duration::from_millis(10) && age <= crash.ran + Duration::from_millis(20), "{age:?}");
     assert_eq!(postmortem.open_calls[0].thread_id, open.thread_id());
     let (sent, received) = (postmortem.sent.last().unwrap(), &postmortem.received);
     assert_eq!((sent.command.as_str(), sent.direction, sent.buffer_len), ("exit", Direction::Request, 1));
