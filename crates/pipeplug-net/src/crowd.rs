@@ -11,7 +11,6 @@
 //! giving way is learned from that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::call::Slot;
@@ -19,7 +18,11 @@ use crate::core::Core;
 use crate::lock::lock;
 use crate::options::Reading;
 use crate::reading::{By, Turn, Until};
-use crate::sync::Instant;
+use crate::sync::{
+    Instant,
+    atomic::{AtomicU32, AtomicUsize, Ordering},
+    thread,
+};
 
 /// So often a caller looks for its reply before it sleeps: about as much CPU time as being woken takes.
 const ROUNDS: u32 = 32;
@@ -89,7 +92,7 @@ impl Core {
         let longest = EACH.saturating_mul(u32::try_from(others + 1).unwrap_or(u32::MAX));
         let mut rounds = 0..ROUNDS;
         let found = loop {
-            std::thread::yield_now();
+            thread::yield_now();
             if slot.is_done() {
                 break true;
             }

@@ -391,7 +391,7 @@ impl Core {
             }
             if std::mem::take(&mut reader.read_many) {
                 // They came from many threads, maybe, of which some wait for this CPU.
-                std::thread::yield_now();
+                thread::yield_now();
             }
             if let Some(turn) = self.look_for(budget, reader, by, bell) {
                 return turn;

@@ -4,12 +4,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use pipeplug_wire::Direction;
+use shuttle::rand::Rng as _;
 
 use super::{check, connect, options, sync};
 use crate::sync::thread;
 use crate::{CallError, Connection, EventLoop, Hold, Options, Refuse};
+
+/// As many steps are spent on looking for a reply.
+const SPIN: Duration = Duration::from_micros(50);
 
 /// Nothing is left of the calls that were made, which have all ended.
 fn assert_nothing_left(connection: &Connection) {
@@ -57,8 +62,9 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     unreachable!("the polls end with the reply")
 }
 
-/// One call waits, one is awaited, one is given up, while the other side answers `answers` of them and closes.
-fn replies_cancels_and_the_end(answers: usize, ends_here: bool) {
+/// One call waits, one is awaited, one is given up, while the other side answers some of them and closes, or this one ends.
+fn replies_cancels_and_the_end(ends_here: bool) {
+    let answers = shuttle::rand::thread_rng().gen_range(0..=3);
     let events = EventLoop::with_handler_threads(2).unwrap();
     let (connection, mut peer) = connect(&events, options(), Refuse);
     drop(events);
@@ -90,12 +96,12 @@ fn replies_cancels_and_the_end(answers: usize, ends_here: bool) {
 
 #[test]
 fn a_reply_a_cancel_and_the_peers_end_end_each_call_once() {
-    check(|| replies_cancels_and_the_end(2, false));
+    check(|| replies_cancels_and_the_end(false));
 }
 
 #[test]
 fn a_reply_a_cancel_and_an_end_from_this_side_end_each_call_once() {
-    check(|| replies_cancels_and_the_end(2, true));
+    check(|| replies_cancels_and_the_end(true));
 }
 
 #[test]
@@ -109,7 +115,7 @@ fn a_reply_and_a_time_out_end_a_call_once_and_the_next_one_gets_its_own() {
             for name in ["1", "2"] {
                 let connection = &connection;
                 scope.spawn(move || {
-                    let timeout = std::time::Duration::from_micros(150);
+                    let timeout = Duration::from_micros(150);
                     match connection.begin_call("may be late", name).unwrap().wait_timeout(timeout) {
                         Ok(reply) => assert_eq!(reply, name.as_bytes()),
                         Err(CallError::TimedOut { .. }) => {}
@@ -158,6 +164,34 @@ fn callers(callers: usize, each: usize) {
 }
 
 #[test]
+fn a_call_that_is_given_up_leaves_nothing_whether_it_was_polled_or_not() {
+    check(|| {
+        let events = EventLoop::with_handler_threads(2).unwrap();
+        let (connection, mut peer) = connect(&events, options(), Refuse);
+        drop(events);
+        let peer = thread::spawn(move || {
+            while let Some(request) = peer.receive() {
+                if request.command == "answered" {
+                    peer.echo(&request);
+                }
+            }
+        });
+        thread::scope(|scope| {
+            scope.spawn(|| drop(connection.begin_call("never", "").unwrap()));
+            scope.spawn(|| {
+                let mut pending = connection.begin_call("never", "").unwrap();
+                let mut context = Context::from_waker(Waker::noop());
+                assert!(pin!(&mut pending).poll(&mut context).is_pending());
+            });
+            scope.spawn(|| assert_eq!(connection.call("answered", "x").unwrap(), "x"));
+        });
+        assert_nothing_left(&connection);
+        drop(connection);
+        peer.join().unwrap();
+    });
+}
+
+#[test]
 fn of_two_callers_neither_is_left_without_its_reply() {
     check(|| callers(2, 1));
 }
@@ -165,6 +199,29 @@ fn of_two_callers_neither_is_left_without_its_reply() {
 #[test]
 fn of_two_callers_with_several_calls_neither_is_left_without_a_reply() {
     check(|| callers(2, 2));
+}
+
+#[test]
+fn callers_that_give_way_to_each_other_leave_no_reply_unread() {
+    check(|| {
+        let events = EventLoop::with_handler_threads(2).unwrap();
+        let (connection, mut peer) = connect(&events, Options { spin: SPIN, ..options() }, Refuse);
+        drop(events);
+        let peer = thread::spawn(move || peer.echo_all());
+        thread::scope(|scope| {
+            for name in ["1", "2", "3"] {
+                let connection = &connection;
+                scope.spawn(move || {
+                    for _ in 0..2 {
+                        assert_eq!(connection.call("x", name).unwrap(), name);
+                    }
+                });
+            }
+        });
+        assert_nothing_left(&connection);
+        drop(connection);
+        peer.join().unwrap();
+    });
 }
 
 #[test]
@@ -208,18 +265,23 @@ fn a_reply_is_read_though_what_came_ahead_of_it_had_reading_pause() {
         let (connection, mut peer) = connect(&events, options, handler);
         drop(events);
         let peer = thread::spawn(move || {
-            peer.send(Direction::OneWay, 0, "held", b"1");
-            peer.send(Direction::OneWay, 0, "held", b"2");
-            peer.echo_all();
+            peer.send(Direction::OneWay, 0, "held", b"");
+            while let Some(request) = peer.receive() {
+                peer.echo(&request);
+                // With the reply it is read for the call; behind it, it has reading pause ahead of the next one.
+                peer.send(Direction::OneWay, 0, "held", b"");
+            }
         });
         let stopped = sync::StoppedClock::new();
-        assert_eq!(connection.call("x", "y").unwrap(), "y");
+        for text in ["1", "2", "3"] {
+            assert_eq!(connection.call("x", text).unwrap(), text);
+        }
         connection.release();
         drop(stopped);
         connection.close();
         peer.join().unwrap();
         assert!(connection.wait_closed(super::LONG).is_some());
-        assert_eq!(handled.load(Ordering::SeqCst), 2);
+        assert_eq!(handled.load(Ordering::SeqCst), 4);
         assert_nothing_left(&connection);
     });
 }

@@ -126,6 +126,23 @@ fn the_end_is_told_once_whoever_brings_it_about() {
 }
 
 #[test]
+fn a_handler_that_waits_for_the_end_is_told_of_it() {
+    check(|| {
+        let events = EventLoop::with_handler_threads(3).unwrap();
+        let handler = |incoming: &mut Incoming| {
+            // What comes behind it, such as `closed`, waits for this to return.
+            drop(incoming.connection().wait_ended(LONG));
+            Ok(().into())
+        };
+        let (connection, mut peer) = connect(&events, options(), handler);
+        drop(events);
+        peer.send(Direction::Request, 7, "x", b"");
+        drop(peer);
+        assert!(connection.wait_closed(LONG).is_some());
+    });
+}
+
+#[test]
 fn a_connection_whose_last_handle_is_dropped_ends_with_its_threads() {
     check(|| {
         let events = EventLoop::with_handler_threads(2).unwrap();

@@ -72,6 +72,11 @@ fn jobs_that_wait_for_others_leave_these_a_thread() {
     check(|| {
         let pool = Pool::new(LIMIT);
         let (waiting, ran) = (Arc::new(Ran::default()), Arc::new(Ran::default()));
+        // A thread that may be idle by now is there, too.
+        let first = Arc::new(Ran::default());
+        let job = Arc::clone(&first);
+        pool.submit(Work::Once(Box::new(move || job.ends()))).unwrap();
+        first.wait(1);
         thread::scope(|scope| {
             // One thread less than may be waits for what comes after it.
             for _ in 1..LIMIT {
