@@ -447,8 +447,8 @@ impl Connection {
             open_calls,
             late_replies,
             unknown_replies,
-            skipped: core.counters.skipped.load(Ordering::Relaxed),
-            unexpected: core.counters.unexpected.load(Ordering::Relaxed),
+            skipped: core.counters.skipped.total(),
+            unexpected: core.counters.unexpected.total(),
             held: core.held(),
             queued: core.outbox.queued(),
         }

@@ -74,6 +74,8 @@ pub(crate) struct Core {
     is_awaited: AtomicBool,
     finished_changed: Condvar,
     pub(crate) counters: Counters,
+    /// Whether the peer has said stop.
+    pub(crate) is_stopped: AtomicBool,
 }
 
 /// How far the end has come.
@@ -85,10 +87,30 @@ enum Finish {
     Done,
 }
 
+/// What the peer did that is logged.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) skipped: AtomicU64,
-    pub(crate) unexpected: AtomicU64,
+    pub(crate) skipped: Count,
+    pub(crate) unexpected: Count,
+    /// One-ways whose handler failed.
+    pub(crate) failed: Count,
+    /// Times that more came than the window that was agreed on.
+    pub(crate) exceeded: Count,
+}
+
+/// How often something happened that a peer may do as often as it likes.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// Once more; gives the number where it is to be logged: a peer must not fill the host's log.
+    pub(crate) fn count(&self) -> Option<u64> {
+        Some(self.0.fetch_add(1, Ordering::Relaxed) + 1).filter(|times| times.is_power_of_two())
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Core {
@@ -128,6 +150,7 @@ impl Core {
             is_awaited: AtomicBool::new(false),
             finished_changed: Condvar::new(),
             counters: Counters::default(),
+            is_stopped: AtomicBool::new(false),
             options,
         })
     }
@@ -477,10 +500,6 @@ impl Core {
             finished = wait_until(&self.finished_changed, finished, deadline);
         }
         self.ended.get().cloned()
-    }
-
-    pub(crate) fn add_unexpected(&self) {
-        self.counters.unexpected.fetch_add(1, Ordering::Relaxed);
     }
 }
 

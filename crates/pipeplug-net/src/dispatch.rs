@@ -17,6 +17,11 @@ use crate::lock::lock;
 use crate::reading::By;
 use crate::sync::Instant;
 
+/// How much of a credit that is none, or of an unknown command, is shown, in bytes.
+const SHOWN: usize = 64;
+/// A longer error message from the peer is cut, in bytes.
+const MESSAGE_MAX: usize = 64 << 10;
+
 /// A chunk in the input buffer, or one whose buffer was read into its own memory.
 #[derive(Debug)]
 pub(crate) enum Got<'a> {
@@ -71,7 +76,7 @@ impl Core {
             (Direction::Response, _) => {
                 if let Some(slot) = self.waiting(id) {
                     slot.complete(if chunk.command == command::ERROR {
-                        Outcome::Refused(String::from_utf8_lossy(chunk.buffer).into_owned())
+                        Outcome::Refused(message(chunk.buffer))
                     } else {
                         let command = (chunk.command != slot.command).then(|| chunk.command.into());
                         Outcome::Reply(Replied { buffer: got.into_buffer(), command })
@@ -84,7 +89,10 @@ impl Core {
                 Admitted::Yes
             }
             (Direction::OneWay, command::STOP) => {
-                if let Some(connection) = self.connection() {
+                // Told once: each takes a thread.
+                if !self.is_stopped.swap(true, Ordering::SeqCst)
+                    && let Some(connection) = self.connection()
+                {
                     let core = Arc::clone(self);
                     self.once(move || core.handler.stop(&connection));
                 }
@@ -92,10 +100,11 @@ impl Core {
             }
             (Direction::OneWay, command::CREDIT) => {
                 let total = std::str::from_utf8(chunk.buffer).ok().and_then(|text| text.parse().ok());
-                if !total.is_some_and(|total| self.outbox.credit(total)) {
-                    self.add_unexpected();
-                    let buffer = chunk.buffer.escape_ascii();
-                    tracing::warn!(peer = %self.options.name, %buffer, "a credit that cannot be was ignored");
+                if !total.is_some_and(|total| self.outbox.credit(total))
+                    && let Some(times) = self.counters.unexpected.count()
+                {
+                    let buffer = chunk.buffer[..chunk.buffer.len().min(SHOWN)].escape_ascii();
+                    tracing::warn!(peer = %self.options.name, %buffer, times, "a credit that cannot be was ignored");
                 }
                 Admitted::Yes
             }
@@ -108,14 +117,15 @@ impl Core {
                 Admitted::Yes
             }
             (Direction::Request, name) if command::is_reserved(name) => {
-                let message = format!("unknown command \"{}\"", name.escape_debug());
+                let message = unknown_command(name);
                 self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
                 Admitted::Yes
             }
             (Direction::OneWay, name) if command::is_reserved(name) => {
-                self.add_unexpected();
-                let command = name.escape_debug();
-                tracing::warn!(peer = %self.options.name, %command, "an unknown one-way was ignored");
+                if let Some(times) = self.counters.unexpected.count() {
+                    let message = unknown_command(name);
+                    tracing::warn!(peer = %self.options.name, times, "a one-way was ignored: {message}");
+                }
                 Admitted::Yes
             }
             (Direction::Request | Direction::OneWay, _) => {
@@ -130,8 +140,10 @@ impl Core {
         match deadline::parse(chunk.buffer, Instant::now()) {
             Ok(deadline) => deadline.map(|deadline| Ahead { id: chunk.thread_id, deadline }),
             Err(error) => {
-                self.add_unexpected();
-                tracing::warn!(peer = %self.options.name, id = %chunk.thread_id, %error, "a context was ignored");
+                if let Some(times) = self.counters.unexpected.count() {
+                    let id = chunk.thread_id;
+                    tracing::warn!(peer = %self.options.name, %id, %error, times, "a context was ignored");
+                }
                 None
             }
         }
@@ -139,7 +151,10 @@ impl Core {
 
     /// Who waits for this response; others are counted.
     fn waiting(&self, id: ThreadId) -> Option<Arc<Slot>> {
-        let completion = lock(&self.calls).complete(id);
+        let (completion, unknown) = {
+            let mut calls = lock(&self.calls);
+            (calls.complete(id), calls.unknown())
+        };
         match completion {
             Completion::Waiter(slot) => Some(slot),
             Completion::Late => {
@@ -147,16 +162,21 @@ impl Core {
                 None
             }
             Completion::Unknown => {
-                tracing::warn!(peer = %self.options.name, %id, "a reply that nobody had asked for");
+                if unknown.is_power_of_two() {
+                    let times = unknown;
+                    tracing::warn!(peer = %self.options.name, %id, times, "a reply that nobody had asked for");
+                }
                 None
             }
         }
     }
 
     fn skipped(self: &Arc<Self>, skipped: &Skipped) {
-        self.counters.skipped.fetch_add(1, Ordering::Relaxed);
         let (id, reason) = (skipped.thread_id, skipped.reason);
-        tracing::warn!(peer = %self.options.name, %id, direction = skipped.direction, %reason, "a chunk was skipped");
+        if let Some(times) = self.counters.skipped.count() {
+            let direction = skipped.direction;
+            tracing::warn!(peer = %self.options.name, %id, direction, %reason, times, "a chunk was skipped");
+        }
         let direction = Direction::from_u64(skipped.direction);
         if matches!(direction, Some(Direction::Request | Direction::OneWay)) && !skipped.reserved {
             // The sender has counted it, and no handler will take it.
@@ -175,4 +195,19 @@ impl Core {
             }
         }
     }
+}
+
+/// The peer's error message, as much of it as somebody might read.
+fn message(bytes: &[u8]) -> String {
+    match bytes.get(..MESSAGE_MAX) {
+        None => String::from_utf8_lossy(bytes).into_owned(),
+        Some(start) => format!("{}… ({} bytes in all)", String::from_utf8_lossy(start), bytes.len()),
+    }
+}
+
+/// The answer to a command that nobody knows; a peer must not get much more than it sent.
+pub(crate) fn unknown_command(command: &str) -> String {
+    let end = command.floor_char_boundary(SHOWN);
+    let rest = if end < command.len() { "…" } else { "" };
+    format!("unknown command \"{}{rest}\"", command[..end].escape_debug())
 }

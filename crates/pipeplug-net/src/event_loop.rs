@@ -13,7 +13,7 @@ use crate::connection::{ConnectError, Connection, Endpoint};
 use crate::handler::Handler;
 use crate::lock::{guarded, lock};
 use crate::options::Options;
-use crate::pool::{Exhausted, Pool, Work};
+use crate::pool::{Pool, Work};
 use crate::spent::{self, Spent};
 use crate::sync::{
     Instant, Mutex, Poll,
@@ -50,6 +50,7 @@ struct Shared {
     asleep: AtomicBool,
     next_token: AtomicUsize,
     pool: Arc<Pool>,
+    aside: Arc<Pool>,
     spent: Spent,
 }
 
@@ -134,6 +135,7 @@ impl EventLoop {
             asleep: AtomicBool::new(false),
             next_token: AtomicUsize::new(WAKER.0 + 1),
             pool: Pool::new(threads.max(1)),
+            aside: Pool::aside(),
             spent: Spent::default(),
             poll: Mutex::new(Some(poll)),
         });
@@ -210,10 +212,10 @@ impl EventLoop {
         Connection::open(self.clone(), reader, writer, options, Arc::new(handler))
     }
 
-    /// Runs something that may block on a thread of the handler pool.
+    /// Runs something that may block, on a thread that handlers do not take: there is always one more.
     pub fn spawn(&self, run: impl FnOnce() + Send + 'static) {
-        if let Err(Exhausted { limit }) = self.pool().submit(Work::Once(Box::new(run))) {
-            tracing::warn!("all {limit} handler threads wait for calls, work has to wait for one of them");
+        if self.inner().aside.submit(Work::Once(Box::new(run))).is_err() {
+            tracing::warn!("the system gives no thread, work has to wait for one");
         }
     }
 
@@ -312,6 +314,7 @@ impl Drop for Lifetime {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.pool.stop();
+        self.shared.aside.stop();
         self.shared.wake();
     }
 }

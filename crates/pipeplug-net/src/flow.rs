@@ -73,6 +73,11 @@ impl ReceiveWindow {
         self.active = true;
     }
 
+    /// Whether the sender counts too.
+    pub(crate) fn is_negotiated(&self) -> bool {
+        self.active
+    }
+
     /// A handler has taken a chunk.
     pub(crate) fn taken(&mut self, weight: u64) {
         self.taken = self.taken.saturating_add(weight);

@@ -10,6 +10,7 @@ use crate::cancel::{self, Cancellation, Place};
 use crate::connection::Connection;
 use crate::core::Core;
 use crate::deadline::Inherit;
+use crate::dispatch::unknown_command;
 use crate::error::CloseReason;
 use crate::job::Job;
 use crate::lock::{guarded, lock};
@@ -216,7 +217,7 @@ impl Incoming {
     /// # Errors
     /// Always: that is what it makes.
     pub fn unknown(&self) -> Result<Reply, HandlerError> {
-        Err(format!("unknown command \"{}\"", self.command().escape_debug()).into())
+        Err(unknown_command(self.command()).into())
     }
 
     /// Runs the handler and sends what it answers; gives the connection back.
@@ -253,8 +254,10 @@ impl Incoming {
                 core.respond(self.job.thread_id, command::ERROR, message.into_bytes(), push);
             }
             Err(error) => {
-                let command = command.escape_debug();
-                tracing::warn!(%peer, %command, %error, "a handler failed, and nobody waits for its answer");
+                if let Some(times) = core.counters.failed.count() {
+                    let command = command.escape_debug();
+                    tracing::warn!(%peer, %command, %error, times, "a handler failed, and nobody waits for its answer");
+                }
             }
             Ok(_) => {}
         }

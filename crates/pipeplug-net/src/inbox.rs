@@ -1,21 +1,23 @@
 //! What waits for a handler, and how many handlers run.
 
+mod refuse;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_wire::{Direction, Limits, ThreadId, command};
+use pipeplug_wire::{Direction, ThreadId};
 
 use crate::cancel::{Cancelled, Handling, Place};
 use crate::connection::Connection;
 use crate::core::{Core, Undefer};
-use crate::flow::{ReceiveWindow, weight};
+use crate::flow::ReceiveWindow;
 use crate::handler::Incoming;
 use crate::job::{Job, Noted};
 use crate::lock::lock;
 use crate::options::{Hold, Options};
 use crate::outbox::Push;
-use crate::pool::{Exhausted, Work};
+use crate::pool::Work;
 use crate::reading::By;
 use crate::sync::Instant;
 
@@ -39,6 +41,8 @@ pub(crate) struct Inbox {
     jobs: VecDeque<Job>,
     /// By when those have to be answered whose senders said so. Few have one, and a job is as long as a cache line.
     deadlines: HashMap<ThreadId, Instant>,
+    /// How many of them are requests.
+    requests: usize,
     weight: usize,
     /// Threads at work for this connection, without those that wait for calls of their own.
     running: usize,
@@ -58,8 +62,10 @@ pub(crate) struct Inbox {
     /// Calls of ours that ended one soon after the other.
     streak: u32,
     receive: ReceiveWindow,
-    /// With so much weight nothing more is read while no call of ours is open.
-    pause_at: usize,
+    /// With so much weight nothing more is read while no call of ours is open, unless the peer stops by itself,
+    window: usize,
+    /// which it did not: it agreed to, and one more chunk came.
+    is_exceeded: bool,
     /// Whether a thread sends credits: one at a time, so that the totals go out in order.
     crediting: bool,
     pub(crate) handling: Handling,
@@ -71,6 +77,7 @@ impl Inbox {
         Self {
             jobs: VecDeque::new(),
             deadlines: HashMap::new(),
+            requests: 0,
             weight: 0,
             running: 0,
             blocked: 0,
@@ -83,15 +90,38 @@ impl Inbox {
             came: None,
             streak: 0,
             receive: ReceiveWindow::new(options.window),
-            pause_at: options.window.max(1),
+            window: options.window.max(1),
+            is_exceeded: false,
             crediting: false,
             handling: Handling::default(),
             cancelled: Cancelled::default(),
         }
     }
 
+    /// Whether more is held than is read on for.
+    ///
+    /// A peer that counts stops with a full window, and what comes behind it is never held back, credits among it: two
+    /// sides that wait for each other's would stand still.
     fn is_full(&self) -> bool {
-        self.weight >= self.pause_at
+        self.weight >= self.window && (self.is_exceeded || !self.receive.is_negotiated())
+    }
+
+    /// So much waits now too, `last` of it the last chunk; whether a peer that counts should have stopped ahead of that
+    /// one.
+    fn add(&mut self, weight: usize, last: usize) -> bool {
+        self.weight = self.weight.saturating_add(weight);
+        let exceeds = self.receive.is_negotiated() && self.weight - last >= self.window;
+        exceeds && !std::mem::replace(&mut self.is_exceeded, true)
+    }
+
+    fn push(&mut self, job: Job) {
+        self.requests += usize::from(job.request().is_some());
+        self.jobs.push_back(job);
+    }
+
+    /// Threads that are taken, at work or waiting.
+    fn threads(&self) -> usize {
+        self.running + self.blocked
     }
 
     fn is_held(&self) -> bool {
@@ -112,7 +142,7 @@ impl Inbox {
             return None;
         }
         let mut job = self.jobs.pop_front()?;
-        self.has_left(job.weight());
+        self.has_left(&job);
         self.begun += 1;
         if !self.cancelled.is_empty() {
             job.is_cancelled = self.cancelled.take(&job, self.jobs.len());
@@ -130,8 +160,12 @@ impl Inbox {
         job.request().and_then(|id| self.deadlines.remove(&id))
     }
 
-    fn has_left(&mut self, weight: u64) {
+    /// It does not wait any more.
+    fn has_left(&mut self, job: &Job) {
+        let weight = job.weight();
+        self.requests -= usize::from(job.request().is_some());
         self.weight -= usize::try_from(weight).unwrap_or(usize::MAX).min(self.weight);
+        self.is_exceeded &= self.weight >= self.window;
         self.receive.taken(weight);
     }
 
@@ -140,7 +174,7 @@ impl Inbox {
         let (out, rest) = std::mem::take(&mut self.jobs).into_iter().partition::<Vec<_>, _>(which);
         self.jobs = rest.into();
         for job in &out {
-            self.has_left(job.weight());
+            self.has_left(job);
             self.deadline_of(job);
         }
         out
@@ -219,15 +253,21 @@ impl Core {
             && commands.iter().any(|command| *command == *job.command)
         {
             let deadline = deadline.or_else(|| inbox.deadline_of(&job));
+            let deferred = inbox.deferred;
             drop(inbox);
-            self.run_apart(job, deadline);
+            if self.may_defer(deferred) {
+                self.run_apart(job, deadline);
+            } else if let Some(id) = job.request() {
+                self.send_refusal(id, self.too_many_deferred(deferred));
+            }
             self.passed_by(weight);
             return Admitted::Yes;
         }
         let more = usize::try_from(weight).unwrap_or(usize::MAX);
-        let held = inbox.weight.saturating_add(more);
         let limit = self.options.overrun;
-        if held > limit && !inbox.jobs.is_empty() {
+        // As with the window, one chunk may go past it, so that none is too large to be ever taken.
+        if inbox.weight >= limit && !inbox.jobs.is_empty() {
+            let held = inbox.weight.saturating_add(more);
             inbox.deadline_of(&job);
             drop(inbox);
             self.overrun(&job, held, limit);
@@ -237,12 +277,18 @@ impl Core {
             }
             inbox = lock(&self.inbox);
         }
-        // Added up anew: handlers may have taken some meanwhile.
-        inbox.weight = inbox.weight.saturating_add(more);
+        if let (Some(id), Some(exhausted)) = (job.request(), self.share_is_blocked(&inbox)) {
+            inbox.deadline_of(&job);
+            drop(inbox);
+            self.send_refusal(id, exhausted.to_string());
+            self.passed_by(weight);
+            return Admitted::Yes;
+        }
+        let exceeds = inbox.add(more, more);
         if let Some(deadline) = deadline {
             inbox.deadlines.insert(job.thread_id, deadline);
         }
-        inbox.jobs.push_back(job);
+        inbox.push(job);
         let full = inbox.is_full();
         // The connection's own reader looks at the jobs by itself; what is slow has other threads beside it.
         let another = (by == By::Other || inbox.usual > SLOW) && self.take_seat(&mut inbox);
@@ -254,6 +300,9 @@ impl Core {
         }
         if let Some(seen) = watch {
             self.watch_for_stall(seen);
+        }
+        if exceeds {
+            self.window_exceeded();
         }
         if full { Admitted::Full } else { Admitted::Yes }
     }
@@ -267,6 +316,7 @@ impl Core {
     ) -> Admitted {
         let total = noted.iter().map(Noted::weight).fold(0, u64::saturating_add);
         let total = usize::try_from(total).unwrap_or(usize::MAX);
+        let last = noted.last().map_or(0, |last| usize::try_from(last.weight()).unwrap_or(usize::MAX));
         let mut jobs = noted.drain(..).map(|noted| noted.into_job(input));
         let mut inbox = lock(&self.inbox);
         if !deadlines.is_empty() {
@@ -285,28 +335,18 @@ impl Core {
             }
             return admitted;
         }
-        inbox.weight += total;
-        inbox.jobs.extend(jobs.by_ref());
+        let exceeds = inbox.add(total, last);
+        jobs.by_ref().for_each(|job| inbox.push(job));
         let full = inbox.is_full();
         let another = inbox.usual > SLOW && self.take_seat(&mut inbox);
         drop((inbox, jobs));
         if another {
             self.seat();
         }
-        if full { Admitted::Full } else { Admitted::Yes }
-    }
-
-    /// More is held than even open calls excuse: a request is refused, and where one-ways come what waits for replies
-    /// behind them is given up, since those cannot be read without bound.
-    fn overrun(self: &Arc<Self>, job: &Job, held: usize, limit: usize) {
-        if job.direction == Direction::Request {
-            let message = format!(
-                "not taken: {held} bytes of requests and one-ways wait for handlers, the limit is {limit}"
-            );
-            self.send_control(job.thread_id, Direction::Response, command::ERROR, message.into_bytes());
-        } else {
-            self.give_up_calls(held, limit);
+        if exceeds {
+            self.window_exceeded();
         }
+        if full { Admitted::Full } else { Admitted::Yes }
     }
 
     /// Lets handlers run from now on.
@@ -326,11 +366,6 @@ impl Core {
         let report = {
             let mut inbox = lock(&self.inbox);
             inbox.receive.negotiated();
-            // The peer stops by itself, one chunk past the window at most. Reading goes on meanwhile, for what is never
-            // held back, credits among it: two sides that wait for each other's would stand still.
-            let Limits { command, buffer, .. } = self.options.limits;
-            let largest = usize::try_from(weight(command, 0).saturating_add(buffer)).unwrap_or(usize::MAX);
-            inbox.pause_at = self.options.window.saturating_add(largest);
             inbox.report()
         };
         // What was taken until now may be all that the peer is allowed to send.
@@ -471,6 +506,7 @@ impl Core {
                 return leads;
             };
             let deadline = inbox.deadline_of(&job);
+            let deferred = inbox.deferred;
             let report = inbox.report();
             let room = !inbox.is_full();
             let another = (!leads || inbox.usual > SLOW) && self.take_seat(&mut inbox);
@@ -499,7 +535,9 @@ impl Core {
                 // The last one of a batch takes the others' answers along.
                 let push = if more { Push::Later } else { Push::Now };
                 corked |= more;
-                self.run_incoming(&mut connection, job, place, deadline, push);
+                if let Some(job) = self.unless_too_many_are_deferred(job, deferred, push) {
+                    self.run_incoming(&mut connection, job, place, deadline, push);
+                }
             } else {
                 if std::mem::take(&mut corked) {
                     self.flush();
@@ -512,7 +550,9 @@ impl Core {
                 }
                 // It may take long.
                 job.own();
-                self.run_incoming(&mut connection, job, place, deadline, Push::Now);
+                if let Some(job) = self.unless_too_many_are_deferred(job, deferred, Push::Now) {
+                    self.run_incoming(&mut connection, job, place, deadline, Push::Now);
+                }
                 leads = leads && self.take_lead_back();
             }
             done += 1;
@@ -557,9 +597,13 @@ impl Core {
         inbox.running -= 1;
         inbox.blocked += 1;
         let another = self.take_seat(&mut inbox);
+        let stranded = self.share_is_blocked(&inbox);
         drop(inbox);
         if another {
             self.seat();
+        }
+        if let Some(stranded) = stranded {
+            self.refuse_waiting(stranded);
         }
     }
 
@@ -574,6 +618,7 @@ impl Core {
     fn take_seat(&self, inbox: &mut Inbox) -> bool {
         // One place in the line is enough where no thread is free: others have theirs behind it.
         let wanted = inbox.wants_thread(self.options.handlers.get())
+            && inbox.threads() < self.events.pool().share()
             && (inbox.running == 0 || !self.events.pool().is_saturated());
         if wanted {
             inbox.running += 1;
@@ -588,35 +633,11 @@ impl Core {
         }
     }
 
-    /// No thread is left and all there may be wait for calls: refusing requests lets those end. One-ways wait on.
-    pub(crate) fn refuse_waiting(self: &Arc<Self>, exhausted: Exhausted) {
-        let requests = lock(&self.inbox).take_out(|job| job.direction == Direction::Request);
-        let message = match exhausted.limit {
-            0 => "not taken: the system gives no thread to handle it".to_owned(),
-            limit => format!("not taken: all {limit} handler threads wait for calls of their own"),
-        };
-        self.refuse(requests, &message);
-    }
-
-    /// Answers requests with an error that were taken out of the inbox.
-    pub(crate) fn refuse(self: &Arc<Self>, requests: Vec<Job>, message: &str) {
-        if requests.is_empty() {
-            return;
-        }
-        for job in requests {
-            self.send_control(job.thread_id, Direction::Response, command::ERROR, message.into());
-        }
-        let report = lock(&self.inbox).report();
-        self.credit(report);
-        self.resume_reading();
-        self.finish_if_idle();
-    }
-
     /// Runs one handler outside of the count, whatever is held back.
     fn run_apart(self: &Arc<Self>, job: Job, deadline: Option<Instant>) {
         self.defer();
         let core = Arc::clone(self);
-        self.once(move || {
+        let run = move || {
             let done = Undefer(core);
             let place = {
                 let mut inbox = lock(&done.0.inbox);
@@ -626,10 +647,13 @@ impl Core {
             };
             done.0.run_incoming(&mut None, job, place, deadline, Push::Now);
             lock(&done.0.inbox).handling.leave(place);
-        });
+        };
+        if let Err(exhausted) = self.events.pool().submit(Work::Once(Box::new(run))) {
+            tracing::warn!("a request has to wait for a thread: {exhausted}");
+        }
     }
 
-    /// Runs something on a thread of the pool, outside of the connection's count.
+    /// Runs something on a thread that no handler takes.
     pub(crate) fn once(&self, run: impl FnOnce() + Send + 'static) {
         self.events.spawn(run);
     }
@@ -665,10 +689,11 @@ impl Core {
             let stands = seen.begun == last.begun;
             // As many again as there are, so that a thousand sleepers are served within some ticks.
             let pool = core.events.pool();
-            let exhausted = pool.exhausted().filter(|_| stands);
+            let exhausted = pool.exhausted().or_else(|| core.share_is_blocked(&inbox)).filter(|_| stands);
             let stalled = stands && exhausted.is_none() && !pool.is_saturated();
             let more = if stalled { inbox.running.max(1).min(limit - limit.min(inbox.running)) } else { 0 };
-            let more = more.min(inbox.jobs.len());
+            let share = pool.share();
+            let more = more.min(inbox.jobs.len()).min(share - share.min(inbox.threads()));
             inbox.running += more;
             drop(inbox);
             if overdue {

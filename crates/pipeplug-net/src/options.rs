@@ -28,15 +28,18 @@ pub struct Options {
     /// it the connection ends, since the peer sends and does not read. Default: 16 MiB.
     pub unread: usize,
     /// Weight, in bytes, of the peer's requests and one-ways that wait for a handler: 64 for each chunk and what
-    /// its command and buffer hold. A peer that negotiated `flow` keeps within it; from any other nothing more is
-    /// read while no call of ours is open. Default: 4 MiB.
+    /// its command and buffer hold; one chunk may go past it. A peer that negotiated `flow` keeps within it; from any
+    /// other, and from one that does not keep to it, nothing more is read while no call of ours is open. Default: 4 MiB.
     pub window: usize,
-    /// Weight that may wait for a handler while calls of ours are open and reading has to go on. Past it requests
-    /// are refused, and where one-ways fill it our open calls fail. Default: 256 MiB.
+    /// Weight that may wait for a handler while calls of ours are open and reading has to go on; one chunk may go past it.
+    /// Past it requests are refused, and where one-ways fill it our open calls fail. Default: 64 MiB.
     pub overrun: usize,
-    /// Handlers of this connection that run at once; one that waits for a call of its own does not count.
-    /// Default: 256.
+    /// Handlers of this connection that run at once; one that waits for a call of its own does not count. With those
+    /// that wait, a connection has at most three quarters of its loop's handler threads. Default: 256.
     pub handlers: NonZeroUsize,
+    /// Requests of the peer whose answers a handler has put off ([`Incoming::responder`](crate::Incoming::responder)).
+    /// Past it requests are refused. Default: 65,536.
+    pub deferred: usize,
     /// The most bytes that one read or one write moves; for tests of short reads and writes. Default: no bound.
     pub transfer: NonZeroUsize,
     /// How long open calls are left waiting after the peer closed the pipe, so that
@@ -87,8 +90,9 @@ impl Default for Options {
             outgoing: 4 << 20,
             unread: 16 << 20,
             window: 4 << 20,
-            overrun: 256 << 20,
+            overrun: 64 << 20,
             handlers: HANDLERS,
+            deferred: 64 << 10,
             transfer: NonZeroUsize::MAX,
             reason_patience: Duration::ZERO,
             reading: Reading::Shared,

@@ -372,14 +372,18 @@ impl Outbox {
             state.waiting += 1;
             drop(state);
             core.end_leading_ahead();
-            state = pool::while_blocked(|| {
+            let wait = || {
                 let state = lock(&self.state);
                 // What changed between the two locks was told to nobody: look again ahead of sleeping.
                 match self.must_wait(&state, class) {
                     Ok(true) => wait_until(&self.room, state, terms.deadline),
                     Ok(false) | Err(_) => state,
                 }
-            });
+            };
+            state = match class {
+                Class::HeldBack(_) | Class::Unweighed(_) => pool::while_blocked(wait),
+                Class::Reply | Class::Control => pool::while_unread(wait),
+            };
             state.waiting -= 1;
         }
         Ok(state)

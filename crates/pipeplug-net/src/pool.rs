@@ -1,4 +1,4 @@
-//! The threads that run handlers.
+//! The threads that run handlers, and those that run what must not wait for handlers.
 //!
 //! A thread is started when there is work and no idle one, and ends after it had none for [`KEEP`]. How many work for
 //! one connection is the connection's to say (`inbox.rs`); a thread that waits for a call of its own, or for room to
@@ -23,6 +23,7 @@ pub(crate) struct Pool {
     state: Mutex<State>,
     work: Condvar,
     limit: usize,
+    thread_name: &'static str,
 }
 
 #[derive(Default)]
@@ -48,6 +49,15 @@ pub(crate) struct Exhausted {
     pub(crate) limit: usize,
 }
 
+impl std::fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.limit {
+            0 => f.write_str("not taken: the system gives no thread to handle it"),
+            limit => write!(f, "not taken: all {limit} handler threads wait for calls of their own"),
+        }
+    }
+}
+
 /// The pool that a thread is of, and the connection whose handler it runs.
 type Serving = (Arc<Pool>, Option<Arc<Core>>);
 
@@ -56,8 +66,26 @@ thread_local! {
 }
 
 impl Pool {
+    /// Handlers' threads.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), work: Condvar::new(), limit })
+        Arc::new(Self {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            limit,
+            thread_name: "pipeplug-handler",
+        })
+    }
+
+    /// Threads for what no busy handler may keep waiting: a connection's stop and end, and what a plugin prints. As many
+    /// as have work: a connection has a few of these at most, whatever its peer does.
+    pub(crate) fn aside() -> Arc<Self> {
+        let (state, work) = (Mutex::default(), Condvar::new());
+        Arc::new(Self { state, work, limit: usize::MAX, thread_name: "pipeplug-aside" })
+    }
+
+    /// How many threads one connection may take, those that wait included: what is left is for the others.
+    pub(crate) fn share(&self) -> usize {
+        self.limit - self.limit / 4
     }
 
     /// Has a thread do `work`; an error where none ever might.
@@ -89,9 +117,9 @@ impl Pool {
         state.threads += 1;
         drop(state);
         let pool = Arc::clone(self);
-        let spawned = thread::Builder::new().name("pipeplug-handler".into()).spawn(move || pool.run());
+        let spawned = thread::Builder::new().name(self.thread_name.into()).spawn(move || pool.run());
         let error = spawned.err()?;
-        tracing::warn!(%error, "no further handler thread can be started");
+        tracing::warn!(%error, thread = self.thread_name, "no further thread can be started");
         let mut state = lock(&self.state);
         state.threads -= 1;
         Some(state)
@@ -222,6 +250,15 @@ pub(crate) fn serve_with(pool: &Arc<Pool>, core: &Arc<Core>, leads: bool) -> boo
     }
     pool.step_out();
     leads
+}
+
+/// Runs what may block until the other side reads, which it does whatever its handlers do. A handler's thread keeps its
+/// place for so long: a peer that does not read must not get one thread after the other.
+pub(crate) fn while_unread<T>(wait: impl FnOnce() -> T) -> T {
+    if let Some((_, Some(core))) = SERVING.with_borrow(Clone::clone) {
+        core.lender_blocked();
+    }
+    wait()
 }
 
 /// Runs what may block until something comes from the other side; where this is a handler's thread, another one takes

@@ -10,6 +10,8 @@ use smol_str::SmolStr;
 
 /// Chunks that are remembered in each direction.
 const CHUNKS: usize = 8;
+/// What is remembered of a chunk's command, in bytes.
+const COMMAND: usize = 128;
 /// Open calls that are named.
 pub(crate) const CALLS: usize = 32;
 /// Open calls that [`Postmortem`] shows in its one line.
@@ -56,7 +58,7 @@ pub struct ChunkHead {
     pub thread_id: ThreadId,
     /// The direction.
     pub direction: Direction,
-    /// The command.
+    /// The command, at most its first 128 bytes.
     pub command: String,
     /// The buffer's length, in bytes.
     pub buffer_len: u64,
@@ -112,6 +114,7 @@ struct Noted {
 impl Recent {
     pub(crate) fn note(&mut self, header: &Header<'_>) {
         let Header { thread_id, direction, command, buffer_len } = *header;
+        let command = &command[..command.floor_char_boundary(COMMAND)];
         let Some(noted) = self.chunks.get_mut(self.next) else {
             self.chunks.push(Noted { thread_id, direction, command: command.into(), buffer_len });
             self.next = self.chunks.len() % CHUNKS;
@@ -170,6 +173,15 @@ mod tests {
         let heads = recent.heads();
         assert_eq!(heads[7].to_string(), "request 20 \"even\" of 40 B");
         assert_eq!(heads[6].command, "odd");
+    }
+
+    #[test]
+    fn of_a_long_command_the_beginning_is_kept() {
+        let mut recent = Recent::default();
+        note(&mut recent, 1, &"é".repeat(30_000));
+        note(&mut recent, 2, &format!("x{}", "é".repeat(30_000)));
+        let commands: Vec<_> = recent.heads().into_iter().map(|head| head.command).collect();
+        assert_eq!(commands, ["é".repeat(64), format!("x{}", "é".repeat(63))]);
     }
 
     #[test]

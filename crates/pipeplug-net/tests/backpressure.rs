@@ -357,7 +357,8 @@ fn requests_past_the_overrun_are_refused(way: Way) {
     call.wait().unwrap();
     has_replied.recv_timeout(LONG).unwrap();
     let held = connection.stats().held;
-    assert!(held <= OVERRUN, "{held}");
+    // One chunk may go past it.
+    assert!(held < OVERRUN + 1100, "{held}");
     gate.open();
     let (refused, answered) = reader.join().unwrap();
     assert_eq!(handled.load(Ordering::SeqCst), answered);

@@ -340,6 +340,9 @@ fn many_that_wait_are_cancelled_and_the_accounts_of_flow_control_are_right() {
             "pipeplug.window" => Some("1000000"),
             _ => None,
         });
+        // So that it reads on past the window, which this peer does not heed.
+        let _open = connection.begin_call("open", "").unwrap();
+        raw.expect(Direction::Request, "open");
         raw.send(1, Direction::Request, "x", b"");
         assert_eq!(told.recv_timeout(LONG).unwrap(), 1);
         for id in 2..=COUNT {

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Gate, LONG, Raw, Way, bytes, bytes_in, eventually, raw, raw_on, watchdog};
-use pipeplug_net::wire::{Direction, Format, Limits};
+use pipeplug_net::wire::{Direction, Format};
 use pipeplug_net::{CallError, CloseReason, EventLoop, Incoming, NotifyError, Options, Refuse, Reply};
 
 /// The connection still does what it is for.
@@ -354,7 +354,6 @@ fn a_peer_that_breaks_its_promise_is_paused() {
     let handled = Arc::new(AtomicUsize::new(0));
     let mut options = Options::default();
     options.window = 10_000;
-    options.limits = Limits::default().with_buffer(10_000).with_command(100);
     let (handler_gate, counter) = (gate.clone(), Arc::clone(&handled));
     let (connection, raw) = raw(&options, move |_: &mut Incoming| {
         handler_gate.pass();
@@ -375,8 +374,7 @@ fn a_peer_that_breaks_its_promise_is_paused() {
                 written.fetch_add(1, Ordering::SeqCst);
             }
         });
-        // What is promised, one chunk more, and what one read brings on top.
-        eventually("much is held", || connection.stats().held >= 20_000);
+        eventually("much is held", || connection.stats().held >= 10_000);
         let mut before = 0;
         eventually("the writer stands still", || {
             let now = written.load(Ordering::SeqCst);
@@ -384,8 +382,8 @@ fn a_peer_that_breaks_its_promise_is_paused() {
             std::mem::replace(&mut before, now) == now
         });
         let held = connection.stats().held;
-        // Handlers that took one each hold nothing here.
-        assert!(held <= 20_000 + (70 << 10), "{held}");
+        // What one read brings may come on top, however large a chunk may be.
+        assert!(held <= 10_000 + (70 << 10), "{held}");
         gate.open();
     });
     drop(output);

@@ -197,9 +197,9 @@ fn who_waits_for_a_call_of_its_own_does_not_count() {
     assert!(inside.most.load(Ordering::SeqCst) <= 2);
 }
 
-/// All threads wait, and those that come free are the ones that everybody waits for.
+/// No handler that does not return can keep them.
 #[test]
-fn stop_and_closed_are_told_though_every_thread_was_taken() {
+fn stop_and_the_end_are_told_though_every_thread_is_taken() {
     struct Told {
         gate: Gate,
         told: Mutex<mpsc::Sender<&'static str>>,
@@ -211,6 +211,9 @@ fn stop_and_closed_are_told_though_every_thread_was_taken() {
         }
         fn stop(&self, _: &pipeplug_net::Connection) {
             self.told.lock().unwrap().send("stop").unwrap();
+        }
+        fn ended(&self, _: &Arc<pipeplug_net::CloseReason>) {
+            self.told.lock().unwrap().send("ended").unwrap();
         }
         fn closed(&self, _: &Arc<pipeplug_net::CloseReason>, _: Option<&pipeplug_net::Connection>) {
             self.told.lock().unwrap().send("closed").unwrap();
@@ -224,9 +227,10 @@ fn stop_and_closed_are_told_though_every_thread_was_taken() {
     let (host, _guest) = pair_on((&host_loop, &guest_loop), &Options::default(), Way::PLAIN, Refuse, handler);
     host.notify("block", "").unwrap();
     host.notify("cmd.stop", "").unwrap();
+    assert_eq!(told.recv_timeout(LONG), Ok("stop"));
     host.close();
     drop(host);
+    assert_eq!(told.recv_timeout(LONG), Ok("ended"));
     gate.open();
-    assert_eq!(told.recv_timeout(LONG), Ok("stop"));
     assert_eq!(told.recv_timeout(LONG), Ok("closed"));
 }
