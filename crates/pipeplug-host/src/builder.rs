@@ -168,8 +168,8 @@ impl Builder {
         self
     }
 
-    /// Called with each line of the plugin's standard error (and output, with [`Stdout::Log`]), in order, on a thread of
-    /// the handler pool; beside the `tracing` events with target `pipeplug::stderr` that there are anyway.
+    /// Called with each line of the plugin's standard error (and output, with [`Stdout::Log`]), in order, on a thread
+    /// of its own; beside the `tracing` events with target `pipeplug::stderr` that there are anyway.
     pub fn on_line(mut self, on_line: impl Fn(Output, &str) + Send + Sync + 'static) -> Self {
         self.on_line = Some(Arc::new(on_line));
         self

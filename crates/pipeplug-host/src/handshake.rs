@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pipeplug_net::wire::{Decoder, Format, Limits, Step, command};
-use pipeplug_net::{CallError, CloseReason};
+use pipeplug_net::{CallError, CloseReason, Connection};
 
 use crate::builder::Builder;
 use crate::metadata::{Metadata, offer};
@@ -16,10 +16,26 @@ const SHOWN: usize = 64;
 /// How long a process that closed its pipe gets to end, so that its status can be told.
 const EXIT_PATIENCE: Duration = Duration::from_millis(500);
 
+/// The most that a plugin says of itself, in bytes.
+const METADATA_MAX: usize = 1 << 20;
+/// Why the connection to what sends the host's own request back ends.
+const ECHO: &str = "it sent the host's own first request back";
+/// How long that takes at most.
+const END_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Why there was no metadata where there should have been some.
 pub(crate) enum Failure {
     Call(CallError),
     Metadata { bytes: Vec<u8>, error: serde_json::Error },
+    Large { len: usize },
+}
+
+/// Ends the connection to a plugin that asks for metadata, which only hosts do: whatever it is, it sends back what it gets,
+/// and the refusal of its request would come back as the answer to ours.
+pub(crate) fn is_echo(connection: &Connection) {
+    connection.end(ECHO);
+    // So that no answer goes out ahead of the end.
+    let _ = connection.wait_ended(END_PATIENCE);
 }
 
 /// Asks for the metadata and says what this side is; what both name is used from here on.
@@ -39,6 +55,9 @@ pub(crate) fn exchange(
         Err(CallError::Remote { .. }) => return Ok(Metadata::default()),
         Err(error) => return Err(Failure::Call(error)),
     };
+    if bytes.len() > METADATA_MAX {
+        return Err(Failure::Large { len: bytes.len() });
+    }
     let metadata = Metadata::parse(&bytes).map_err(|error| Failure::Metadata { bytes, error })?;
     plugin.accept(|key| metadata.value(key));
     Ok(metadata)
@@ -52,6 +71,7 @@ pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder
             bytes.truncate(SHOWN);
             return StartError::BadMetadata { path, shown: bytes, error: error.to_string() };
         }
+        Failure::Large { len } => return StartError::LargeMetadata { path, len, limit: METADATA_MAX },
         Failure::Call(error) => error,
     };
     match &error {
@@ -63,6 +83,9 @@ pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder
             };
         }
         CallError::Closed { reason, .. } => {
+            if matches!(&**reason, CloseReason::Ended(why) if why == ECHO) {
+                return StartError::Echo { path };
+            }
             if let CloseReason::Broken { error, first } = &**reason {
                 let spoken = builder.options.format.unwrap_or_default();
                 let found = if spoken == Format::Standard { Format::Classic } else { Format::Standard };

@@ -1,7 +1,7 @@
 //! A plugin's standard error (and output, where it is logged), line by line.
 //!
-//! The loop's thread only reads: lines are kept, and handed to `tracing` and to the host's own handler on a thread of
-//! the pool, in their order. While too many wait for that, nothing more is read, and the plugin's writes wait.
+//! The loop's thread only reads: lines are kept, and handed to `tracing` and to the host's own handler on a thread that
+//! no other handler takes, in their order. While too many wait for that, nothing more is read, and the plugin's writes wait.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -17,8 +17,10 @@ use crate::crash::Panic;
 
 /// A longer line is cut into pieces of this size, in bytes.
 const LINE_MAX: usize = 16 << 10;
-/// Lines that wait to be handed on.
+/// Lines that wait to be handed on,
 const WAITING_MAX: usize = 1024;
+/// and their bytes; the lines of one read may come on top.
+const WAITING_BYTES_MAX: usize = 1 << 20;
 /// What is read at once.
 const CHUNK: usize = 8 << 10;
 /// After so many bytes other descriptors of the loop have their turn: what a pipe holds.
@@ -73,6 +75,7 @@ struct State {
     tail_max: usize,
     panic: Panic,
     waiting: VecDeque<String>,
+    waiting_bytes: usize,
     handing_on: bool,
     ended: bool,
 }
@@ -175,7 +178,7 @@ impl Lines {
         let mut state = self.lock();
         let mut buffer = [0; CHUNK];
         let mut total = 0;
-        while !state.ended && state.waiting.len() < WAITING_MAX && total < max {
+        while !state.ended && !state.is_full() && total < max {
             match nix::unistd::read(&self.fd, &mut buffer) {
                 Ok(0) => state.end(),
                 Ok(count) => {
@@ -201,10 +204,12 @@ impl Lines {
         (Watch::End, Left::Nothing)
     }
 
-    /// Hands the lines on that wait, on a thread of the pool.
+    /// Hands the lines on that wait, on a thread that may block.
     fn hand_on(self: Arc<Self>) {
         loop {
             let mut state = self.lock();
+            let was_full = state.is_full();
+            state.waiting_bytes = 0;
             let waiting = std::mem::take(&mut state.waiting);
             if waiting.is_empty() {
                 state.handing_on = false;
@@ -230,9 +235,7 @@ impl Lines {
                 }
             }
             HANDING_ON.set(false);
-            if waiting.len() >= WAITING_MAX
-                && let Some(watcher) = self.watcher.get()
-            {
+            if was_full && let Some(watcher) = self.watcher.get() {
                 watcher.look_again();
             }
         }
@@ -244,6 +247,10 @@ impl Lines {
 }
 
 impl State {
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
+    }
+
     fn take(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.add(&bytes[..end]);
@@ -282,6 +289,7 @@ impl State {
         if self.tail_max > 0 {
             self.tail.push_back(line.clone());
         }
+        self.waiting_bytes += line.len();
         self.waiting.push_back(line);
     }
 }
@@ -355,6 +363,21 @@ mod tests {
         state.take(&vec![b'x'; LINE_MAX]);
         state.take(b"\n");
         assert_eq!(state.waiting.len(), 1);
+    }
+
+    #[test]
+    fn few_long_lines_are_as_full_as_many_short_ones() {
+        let mut short = state(0);
+        short.take(&b"\n".repeat(WAITING_MAX - 1));
+        assert!(!short.is_full());
+        short.take(b"\n");
+        assert!(short.is_full());
+        let mut long = state(0);
+        let line = [&vec![b'x'; LINE_MAX][..], b"\n"].concat();
+        (1..WAITING_BYTES_MAX / LINE_MAX).for_each(|_| long.take(&line));
+        assert!(!long.is_full());
+        long.take(&line);
+        assert!(long.is_full());
     }
 
     #[test]

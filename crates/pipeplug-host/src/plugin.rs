@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use pipeplug_net::wire::command;
 use pipeplug_net::{
     CloseReason, Connection, Endpoint, EventLoop, Handler, HandlerError, Hold, Incoming, Reply, Watch,
 };
@@ -347,6 +348,9 @@ impl Handler for Answer {
             Some(inner) => {
                 // Dropped behind `plugin`, also where the handler panics.
                 let _lent = Lent(Some(Arc::clone(&inner)));
+                if inner.metadata.get().is_none() && incoming.command() == command::GET_METADATA {
+                    handshake::is_echo(incoming.connection());
+                }
                 let plugin = Plugin(inner);
                 self.request.request(&plugin, incoming)
             }

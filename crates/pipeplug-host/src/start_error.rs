@@ -112,6 +112,26 @@ pub enum StartError {
         /// What is wrong with them.
         error: String,
     },
+    /// Its metadata is larger than any that is meant.
+    #[error(
+        "plugin {path:?} answered GetMetadata with {len} bytes, the limit is {limit}: send what is large as a reply to a call"
+    )]
+    LargeMetadata {
+        /// The plugin's path.
+        path: PathBuf,
+        /// How many bytes it sent.
+        len: usize,
+        /// How many may be.
+        limit: usize,
+    },
+    /// It is no plugin: what it reads, it writes, as `cat` does.
+    #[error(
+        "plugin {path:?} sent the host's own first request back: it copies its input to its output; is it a plugin?"
+    )]
+    Echo {
+        /// The plugin's path.
+        path: PathBuf,
+    },
     /// The first request failed in another way.
     #[error("plugin {path:?} failed its first request: {error}{}", Tail(stderr))]
     Handshake {
@@ -132,7 +152,10 @@ impl StartError {
         match self {
             Self::Spawn(error) => error.is_permanent(),
             Self::Exited { status, .. } => status.is_permanent(),
-            Self::WrongFormat { .. } | Self::BadMetadata { .. } => true,
+            Self::WrongFormat { .. }
+            | Self::BadMetadata { .. }
+            | Self::LargeMetadata { .. }
+            | Self::Echo { .. } => true,
             Self::System { .. }
             | Self::Connect { .. }
             | Self::ClosedPipe { .. }
