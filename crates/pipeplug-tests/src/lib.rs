@@ -8,6 +8,7 @@
 
 mod chunks;
 mod processes;
+mod raw;
 mod script;
 mod sys;
 
@@ -17,6 +18,7 @@ pub use processes::{
     HostFootprint, children_of, command_lines_with, descriptors, forget_memory_peak, is_running, is_zombie,
     memory_in_use, memory_peak, page_faults, send, threads, wait_exit, wake_ups,
 };
+pub use raw::misbehave_raw;
 pub use script::Script;
 pub use sys::{handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe};
 

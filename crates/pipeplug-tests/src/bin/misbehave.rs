@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use pipeplug_guest::net::Options;
 use pipeplug_guest::net::wire::Format;
 use pipeplug_guest::{Guest, HandlerError, Incoming, Main, OnEnd, Reply};
+use pipeplug_tests::misbehave_raw;
 
 /// What happened, in its order.
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -81,11 +82,24 @@ fn main() -> ExitCode {
             options.handlers = std::num::NonZeroUsize::MIN;
             with_metadata(guest).options(options).register().wait()
         }
-        _ => {
-            eprintln!("misbehave: unknown way to misbehave: {own:?}");
-            ExitCode::from(3)
-        }
+        _ => match misbehave_raw(&own, descriptors()) {
+            Ok(true) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("misbehave: {own:?}: {error}");
+                ExitCode::from(4)
+            }
+            Ok(false) => {
+                eprintln!("misbehave: unknown way to misbehave: {own:?}");
+                ExitCode::from(3)
+            }
+        },
     }
+}
+
+/// The descriptors that it was told of.
+fn descriptors() -> Option<[i32; 2]> {
+    let mut numbers = std::env::args().skip(1).map_while(|arg| arg.parse().ok());
+    Some([numbers.next()?, numbers.next()?])
 }
 
 fn with_metadata<S, R>(guest: Guest<S, R>) -> Guest<S, R>

@@ -2,6 +2,7 @@
 //! one runs at a time.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod hostile;
 mod leftovers;
 mod many;
 mod memory;

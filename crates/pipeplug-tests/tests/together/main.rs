@@ -8,6 +8,7 @@ mod guest_end;
 mod host_lost;
 mod killed;
 mod metadata;
+mod misbehaviours;
 mod odd_hosts;
 mod options;
 mod pool;

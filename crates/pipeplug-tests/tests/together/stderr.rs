@@ -181,6 +181,35 @@ fn a_flood_on_stderr_leaves_the_loop_to_others() {
 }
 
 #[test]
+fn lines_and_a_stop_are_dealt_with_though_every_handler_thread_is_taken() {
+    let events = pipeplug_host::EventLoop::with_handler_threads(1).unwrap();
+    let (inside, entered) = std::sync::mpsc::channel();
+    let go_on = Arc::new(AtomicBool::new(false));
+    let waits = Arc::clone(&go_on);
+    let busy = plain()
+        .event_loop(events.clone())
+        .handler(move |_: &pipeplug_host::Plugin, _: &mut pipeplug_host::Incoming| {
+            inside.send(())?;
+            while !waits.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Ok("".into())
+        })
+        .start()
+        .unwrap();
+    let asked = busy.begin_call("call-host", "anything").unwrap();
+    entered.recv_timeout(LONG).unwrap();
+    let lines = Lines::default();
+    let other = lines.of(plain().event_loop(events)).start().unwrap();
+    other.call("err-lines", "3").unwrap();
+    eventually("they are handed on", || lines.len() == 3);
+    assert_eq!(other.stop().unwrap().by, pipeplug_host::StoppedBy::Stop);
+    assert!(other.wait_closed(LONG).is_some());
+    go_on.store(true, Ordering::SeqCst);
+    asked.wait_timeout(LONG).unwrap();
+}
+
+#[test]
 fn no_line_need_be_kept() {
     let plugin = plain().stderr_tail(0).start().unwrap();
     plugin.call("err-lines", "10").unwrap();

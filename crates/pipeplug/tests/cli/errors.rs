@@ -96,6 +96,42 @@ fn a_plugin_of_the_other_format_names_the_option() {
 }
 
 #[test]
+fn programs_that_are_no_plugins_are_told_for_what_they_are() {
+    let run = |program: &str, told: &str| {
+        pipeplug(["run", program, "--stdio", "--timeout", "500ms"]).run().prints("").says(told).code.unwrap()
+    };
+    assert_eq!(run("/bin/true", "plugin \"/bin/true\" ended before it answered: exit status 0"), 4);
+    let copies = "plugin \"/bin/cat\" sent the host's own first request back: it copies its input to its output; is it a plugin?";
+    assert_eq!(run("/bin/cat", copies), 4);
+    assert_eq!(run("/bin/sh", "plugin \"/bin/sh\" did not answer GetMetadata within 500ms"), 124);
+    let place = Place::new();
+    let yes = place.executable("yes", "#!/bin/sh\nexec yes\n");
+    assert_eq!(run(yes.to_str().unwrap(), "wrote what is no message: \"y\\ny\\n"), 4);
+}
+
+#[test]
+fn a_line_between_two_messages_is_shown() {
+    let place = Place::new();
+    let path = place.standard(
+        "chatty",
+        r#"
+while recv; do
+    case $cmd in
+    GetMetadata) send 3 "$cmd" '{}' ;;
+    *) printf 'Connected to the database\n' >&"$out" ;;
+    esac
+done
+"#,
+    );
+    place
+        .pipeplug(["run", path.to_str().unwrap(), "--call", "x"])
+        .run()
+        .prints("")
+        .says("the other side broke the protocol")
+        .says("the chunk begins with \"Connected to the database\\n\"");
+}
+
+#[test]
 fn a_plugin_that_ends_at_once_has_its_last_words_told() {
     let place = Place::new();
     let path = place.executable("broken", "#!/bin/sh\necho 'no licence' >&2\nexit 3\n");

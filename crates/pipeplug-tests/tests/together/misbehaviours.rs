@@ -1,0 +1,426 @@
+//! One plugin for each way to misbehave: what the host's user reads, and what becomes of the connection.
+//!
+//! The table is in docs/limits.md too, which is compared with this one.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use pipeplug_host::{Builder, CallError, Grace, Plugin};
+use pipeplug_tests::SOON;
+
+use crate::misbehave;
+
+/// How long a call, or a start, is waited for that nothing comes of.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// What is started.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    /// `misbehave`, with these arguments.
+    Way(&'static [&'static str]),
+    /// A program that is no plugin, on stdin and stdout.
+    Program(&'static [&'static str]),
+}
+
+use What::{Program, Way};
+
+/// What becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It does not start, and nothing is left of it.
+    NoStart,
+    /// The connection ends, with all its calls.
+    Ended,
+    /// The call fails, the connection goes on.
+    CallFails,
+    /// The call is answered, the connection goes on.
+    Answered,
+}
+
+/// A way to misbehave; what it does; the first line that is read, `…` for any text; and the end.
+type Row = (What, &'static str, &'static str, End);
+
+const TABLE: &[Row] = &[
+    // Ahead of its first answer.
+    (
+        Program(&["/bin/true"]),
+        "is no plugin and exits",
+        "plugin \"/bin/true\" ended before it answered: exit status 0 after …, nothing on its stderr; is it a plugin?",
+        End::NoStart,
+    ),
+    (
+        Program(&["/bin/cat"]),
+        "is no plugin and copies its input",
+        "plugin \"/bin/cat\" sent the host's own first request back: it copies its input to its output; is it a plugin?",
+        End::NoStart,
+    ),
+    (
+        Program(&["/bin/sh"]),
+        "is no plugin and takes what it reads for commands",
+        "plugin \"/bin/sh\" did not answer GetMetadata within 300ms…; is it a plugin? A slow one needs a longer handshake \
+         timeout",
+        End::NoStart,
+    ),
+    (
+        Program(&["/bin/sh", "-c", "yes"]),
+        "is no plugin and prints lines without end",
+        "plugin \"/bin/sh\" wrote what is no message: \"y\\ny\\n…\" (broken chunk at byte 0 of the stream, in its threadID: \
+         expected digits up to a NUL, found 0x79 ('y')), nothing on its stderr; a plugin on stdin and stdout must print \
+         nothing of its own there",
+        End::NoStart,
+    ),
+    (
+        Program(&["/bin/sh", "-c", "cat /dev/zero"]),
+        "is no plugin and writes zeros without end",
+        "plugin \"/bin/sh\" wrote what is no message: \"\\x00\\x00…\" (broken chunk at byte 0 of the stream, in its threadID: \
+         expected at least one digit, found NUL), nothing on its stderr; a plugin on stdin and stdout must print nothing \
+         of its own there",
+        End::NoStart,
+    ),
+    (
+        Way(&["prints-first"]),
+        "prints a line where its messages go",
+        "plugin \"misbehave\" wrote what is no message: \"Listening on port 8080\\n\" (broken chunk at byte 0 of the stream, in \
+         its threadID: expected digits up to a NUL, found 0x4c ('L')), nothing on its stderr; a plugin on stdin and stdout \
+         must print nothing of its own there",
+        End::NoStart,
+    ),
+    (
+        Way(&["answers-classic"]),
+        "answers in the other format",
+        "plugin \"misbehave\" was spoken to in the standard format and answers in the classic one: set the format to classic \
+         (`--format classic`)",
+        End::NoStart,
+    ),
+    (
+        Way(&["answers-a-list"]),
+        "gives metadata that is no object",
+        "plugin \"misbehave\" answered GetMetadata with what is no JSON object: \"[\\\"a\\\"]\" (…)",
+        End::NoStart,
+    ),
+    (
+        Way(&["answers-much"]),
+        "gives 2 MiB of metadata",
+        "plugin \"misbehave\" answered GetMetadata with 2097152 bytes, the limit is 1048576: send what is large as a reply to \
+         a call",
+        End::NoStart,
+    ),
+    (
+        Way(&["answers-nothing"]),
+        "never answers",
+        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
+         a longer handshake timeout",
+        End::NoStart,
+    ),
+    (
+        Way(&["answers-half"]),
+        "stops amid its answer",
+        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
+         a longer handshake timeout",
+        End::NoStart,
+    ),
+    (
+        Way(&["trickles", "1000"]),
+        "answers a byte a second",
+        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
+         a longer handshake timeout",
+        End::NoStart,
+    ),
+    // In place of a reply.
+    (
+        Way(&["declares-buffer"]),
+        "declares a reply of 10¹⁸ bytes",
+        "x: the reply was skipped: the buffer is 1000000000000000000 bytes long, the limit is 268435456",
+        End::CallFails,
+    ),
+    (
+        Way(&["declares-command"]),
+        "declares a command of 10¹⁸ bytes",
+        "x: no reply within 300ms",
+        End::CallFails,
+    ),
+    (Way(&["never-reads"]), "never reads, nor answers", "x: no reply within 300ms", End::CallFails),
+    (
+        Way(&["number-too-large"]),
+        "sends a number above 2⁶⁴−1",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected a \
+         number of at most 18446744073709551615, found the further digit 0x36 ('6'); the chunk begins with …",
+        End::Ended,
+    ),
+    (
+        Way(&["number-without-digits"]),
+        "sends a number of no digits",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected at \
+         least one digit, found NUL; the chunk begins with \"\\x003\\x00\"",
+        End::Ended,
+    ),
+    (
+        Way(&["number-with-leading-zero"]),
+        "sends a number with a zero ahead",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected NUL \
+         behind a leading zero, found …; the chunk begins with …",
+        End::Ended,
+    ),
+    (
+        Way(&["number-with-sign"]),
+        "sends a negative number",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected \
+         digits up to a NUL, found 0x2d ('-'); the chunk begins with …",
+        End::Ended,
+    ),
+    (
+        Way(&["command-without-end"]),
+        "sends a command that is longer than it says",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its cmd: expected NUL behind \
+         the announced length, found 0x79 ('y'); the chunk begins with …",
+        End::Ended,
+    ),
+    (
+        Way(&["command-not-utf8"]),
+        "sends a command that is no UTF-8",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its cmd: expected UTF-8, \
+         found 0xff; the chunk begins with …",
+        End::Ended,
+    ),
+    (
+        Way(&["prints"]),
+        "prints a line between two messages",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected \
+         digits up to a NUL, found 0x44 ('D'); the chunk begins with \"Done!\\n\"",
+        End::Ended,
+    ),
+    (
+        Way(&["prints-json"]),
+        "speaks another protocol",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected \
+         digits up to a NUL, found 0x7b ('{'); the chunk begins with \"{\\\"id\\\":…,\\\"result\\\":[]}\\n\"",
+        End::Ended,
+    ),
+    (
+        Way(&["half-a-reply"]),
+        "ends amid a reply",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its buffer: expected 96 \
+         further bytes, found the end of the stream; the chunk begins with …",
+        End::Ended,
+    ),
+    (
+        Way(&["answers-and-leaves"]),
+        "exits once it has started",
+        "x: no reply, misbehave has ended: exit status 0",
+        End::Ended,
+    ),
+    (
+        Way(&["closes-output"]),
+        "closes its pipe and lives on",
+        "x: no reply, the other side closed the pipe",
+        End::Ended,
+    ),
+    (
+        Way(&["error-much"]),
+        "gives an error message of 10 MiB",
+        "x: nnnnn…nnnn… (10485760 bytes in all)",
+        End::CallFails,
+    ),
+    // Beside its replies.
+    (Way(&["answers-twice"]), "answers each call twice", "once", End::Answered),
+    (Way(&["answers-unasked"]), "answers a hundred calls that nobody made", "asked", End::Answered),
+    (Way(&["odd-directions"]), "sends chunks of directions that there are not", "even", End::Answered),
+    (
+        Way(&["odd-notices"]),
+        "gives credit for more than was sent, and tells the host to stop",
+        "fine",
+        End::Answered,
+    ),
+    // Without end.
+    (
+        Way(&["floods", "", "pings"]),
+        "pings without end, and reads no answer",
+        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is 16777216",
+        End::Ended,
+    ),
+    (
+        Way(&["floods", "", "unknown"]),
+        "asks for what there is not, and reads no answer",
+        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is 16777216",
+        End::Ended,
+    ),
+    (
+        Way(&["floods", "", "commands"]),
+        "asks with commands over the limit, and reads no answer",
+        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is 16777216",
+        End::Ended,
+    ),
+    (
+        Way(&["floods", "", "unasked"]),
+        "answers without end what nobody asked",
+        "x: no reply within 300ms",
+        End::CallFails,
+    ),
+    (
+        Way(&["floods", "", "directions"]),
+        "sends without end what is skipped",
+        "x: no reply within 300ms",
+        End::CallFails,
+    ),
+    (
+        Way(&["floods", "", "one-ways"]),
+        "sends one-ways without end",
+        "x: no reply within 300ms",
+        End::CallFails,
+    ),
+    (
+        Way(&["floods", "flow", "one-ways"]),
+        "sends one-ways without end, having agreed not to",
+        "x: no reply within 300ms",
+        End::CallFails,
+    ),
+    (
+        Way(&["line-without-end"]),
+        "prints a line without end on stderr",
+        "x: no reply within 300ms",
+        End::CallFails,
+    ),
+    (
+        Way(&["lines-without-end"]),
+        "prints empty lines without end on stderr",
+        "x: no reply within 300ms",
+        End::CallFails,
+    ),
+];
+
+impl What {
+    fn builder(self) -> Builder {
+        match self {
+            Way(how) => misbehave(how),
+            Program([program, args @ ..]) => Plugin::builder(program).args(args.iter()).stdio(),
+            Program([]) => unreachable!("the table names programs"),
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Way(how) | Program(how) => {
+                how.iter().map(|word| if word.is_empty() { "''" } else { word }).collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+}
+
+/// Whether the text is this, with `…` in it for anything.
+fn is_like(text: &str, pattern: &str) -> bool {
+    let mut pieces = pattern.split('…');
+    let first = pieces.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut pieces = pieces.peekable();
+    if pieces.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(piece) = pieces.next() {
+        if pieces.peek().is_none() {
+            return rest.ends_with(piece);
+        }
+        let Some(at) = rest.find(piece) else { return false };
+        rest = &rest[at + piece.len()..];
+    }
+    true
+}
+
+/// The first line of what is read, and the end.
+fn try_out(what: What) -> (String, End) {
+    // What never answers the first request is not waited for; what does has time.
+    let patience = if matches!(
+        what,
+        Way(["answers-nothing" | "answers-half" | "trickles", ..]) | Program(["/bin/sh"])
+    ) {
+        PATIENCE
+    } else {
+        pipeplug_tests::LONG
+    };
+    let builder = what.builder().handshake_timeout(patience).grace(Grace::each(Duration::from_millis(20)));
+    let plugin = match builder.start() {
+        Ok(plugin) => plugin,
+        Err(error) => {
+            let path = format!("{:?}", Path::new(crate::MISBEHAVE));
+            return (error.to_string().replace(&path, "\"misbehave\""), End::NoStart);
+        }
+    };
+    let never = matches!(
+        what,
+        Way(["never-reads" | "declares-command" | "line-without-end" | "lines-without-end", ..]
+            | ["floods", _, "unasked" | "directions" | "one-ways"])
+    );
+    let called = match plugin.begin_call("x", "") {
+        Ok(call) => call.wait_timeout(if never { PATIENCE } else { pipeplug_tests::LONG }),
+        Err(error) => Err(error),
+    };
+    let (text, end) = match called {
+        Ok(reply) => (String::from_utf8(reply).unwrap(), End::Answered),
+        Err(error @ CallError::Closed { .. }) => (error.to_string(), End::Ended),
+        Err(error) => (error.to_string(), End::CallFails),
+    };
+    if end == End::Ended {
+        assert!(plugin.wait_ended(SOON).is_some(), "{what:?}");
+    } else {
+        assert!(plugin.close_reason().is_none(), "{what:?}: {:?}", plugin.close_reason());
+    }
+    if end == End::Answered {
+        assert!(plugin.call("again", "").is_ok(), "{what:?}");
+    }
+    plugin.stop().unwrap();
+    (text.lines().next().unwrap_or_default().to_owned(), end)
+}
+
+#[test]
+fn each_way_to_misbehave_is_told_for_what_it_is() {
+    let mut wrong = String::new();
+    for (what, _, reads, end) in TABLE {
+        let (text, found) = try_out(*what);
+        if !is_like(&text, reads) || found != *end {
+            wrong += &format!("{what:?}\nexpected: {reads}\nread:     {text}\n{end:?}, {found:?}\n\n");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// The table as docs/limits.md has it.
+fn in_markdown() -> String {
+    let mut table = String::from(
+        "| plugin | what it does | what is read | what becomes of it |\n| --- | --- | --- | --- |\n",
+    );
+    for (what, does, reads, end) in TABLE {
+        let kind = if matches!(what, Way(_)) { "misbehave " } else { "" };
+        let reads = if *end == End::Answered {
+            "nothing: the call is answered".to_owned()
+        } else {
+            format!("`` {} ``", reads.replace('|', "\\|"))
+        };
+        let end = match end {
+            End::NoStart => "it is killed; nothing is left",
+            End::Ended => "its connection ends; its other calls fail with the same",
+            End::CallFails => "the connection goes on",
+            End::Answered => "the connection goes on; counted in `Stats`",
+        };
+        table += &format!("| `{kind}{}` | {does} | {reads} | {end} |\n", what.name());
+    }
+    table
+}
+
+#[test]
+fn the_table_in_the_documentation_is_this_one() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/limits.md");
+    let text = fs::read_to_string(&file).unwrap();
+    let (begin, end) = ("<!-- misbehaviours -->\n", "<!-- end of misbehaviours -->\n");
+    let start = text.find(begin).unwrap() + begin.len();
+    let stop = text.find(end).unwrap();
+    let expected = in_markdown();
+    if text[start..stop] == expected {
+        return;
+    }
+    // So that nobody has to write it by hand.
+    if std::env::var_os("PIPEPLUG_WRITE_DOCS").is_some() {
+        fs::write(&file, [&text[..start], &expected, &text[stop..]].concat()).unwrap();
+        return;
+    }
+    panic!("docs/limits.md has another table: run this test with PIPEPLUG_WRITE_DOCS=1\n{expected}");
+}
