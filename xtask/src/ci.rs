@@ -84,6 +84,9 @@ pub(crate) fn run(project: &Project, args: &CiArgs) -> anyhow::Result<ExitCode> 
         let failed = rows.iter().any(|row| row.verdict == Verdict::Failed);
         rows.push(if args.fail_fast && failed { Row::not_run(step) } else { run_step(project, step) });
     }
+    for row in rows.iter().filter(|row| row.verdict == Verdict::Failed) {
+        println!("\n=== {}: failed ===\n{}", row.step, row.why);
+    }
     println!("\n{}", table(&rows));
     println!("{}", counts(&rows));
     let failed = rows.iter().any(|row| row.verdict == Verdict::Failed);
@@ -95,8 +98,8 @@ fn run_step(project: &Project, step: Step) -> Row {
     let started = Instant::now();
     let row = Row::new(step, step.run(project), started.elapsed());
     println!("--- {step}: {} in {:.1} s", row.verdict, row.took.as_secs_f64());
-    if !row.why.is_empty() {
-        println!("    {}", row.why);
+    if let Some(why) = row.why.lines().next() {
+        println!("    {why}");
     }
     row
 }

@@ -1,28 +1,67 @@
 //! Child processes whose output goes straight to the terminal.
 
+use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsString;
-use std::process::{Command, Stdio};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, bail};
+
+use crate::tools;
 
 /// The cargo that started this program, or the one on the path.
 pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
 }
 
-/// Shows the command, runs it with this program's stdin, stdout and stderr, and waits for it.
+/// How many lines of what a failed command printed are shown again at the end of a run in CI, where often
+/// nothing but the end of the output is kept.
+const LAST_LINES: usize = 120;
+
+/// Shows the command, runs it with this program's stdin, stdout and stderr, and waits for it. With CI=true
+/// the last lines of what it printed are in the error.
 ///
 /// # Errors
 /// It could not be started, or did not succeed.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let line = display(command);
     println!("$ {line}");
-    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    let (status, printed) = if tools::in_ci() {
+        status_and_last_lines(command)
+    } else {
+        command.status().map(|status| (status, String::new()))
+    }
+    .with_context(|| format!("cannot start `{line}`"))?;
     if !status.success() {
-        bail!("`{line}` ended with {status}");
+        bail!("`{line}` ended with {status}{printed}");
     }
     Ok(())
+}
+
+/// Runs the command with its stdout and stderr passed on as they come, and gives their last lines, each
+/// behind a line feed.
+fn status_and_last_lines(command: &mut Command) -> io::Result<(ExitStatus, String)> {
+    let (output, input) = io::pipe()?;
+    command.stdout(input.try_clone()?).stderr(input);
+    let child = command.spawn();
+    // What the command holds of the pipe would keep it open for ever.
+    command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    let mut child = child?;
+
+    let mut last = VecDeque::new();
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line)? > 0 {
+        io::stdout().write_all(&line)?;
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(String::from_utf8_lossy(line.trim_ascii_end()).into_owned());
+        line.clear();
+    }
+    let printed = last.iter().map(|line| format!("\n{line}")).collect();
+    Ok((child.wait()?, printed))
 }
 
 /// What the command prints on stdout; its stderr goes to the terminal.
@@ -89,5 +128,18 @@ mod tests {
     fn a_command_that_fails_is_an_error_that_names_it() {
         let error = run(Command::new("sh").args(["-c", "exit 3"])).unwrap_err().to_string();
         assert!(error.contains("sh -c 'exit 3'") && error.contains("exit status: 3"), "{error}");
+    }
+
+    #[test]
+    fn the_last_lines_of_a_command_are_those_of_stdout_and_stderr() {
+        let script = "for i in $(seq 200); do echo out $i; done; echo err >&2; exit 3";
+        let (status, printed) = status_and_last_lines(Command::new("sh").args(["-c", script])).unwrap();
+        assert_eq!(status.code(), Some(3));
+        assert_eq!(
+            printed.lines().count(),
+            LAST_LINES + 1,
+            "with the empty one ahead of the first line feed"
+        );
+        assert!(printed.ends_with("\nout 200\nerr"), "{printed}");
     }
 }

@@ -60,7 +60,7 @@ pub(crate) enum Outcome {
 /// # Errors
 /// One is missing and `CI=true`.
 pub(crate) fn require(tools: &[Tool]) -> anyhow::Result<Presence> {
-    judge(tools, WhenMissing::of_ci(env::var("CI").ok().as_deref()), Tool::is_here)
+    judge(tools, WhenMissing::here(), Tool::is_here)
 }
 
 /// What follows, in this environment, from the lack of something else than a tool, which `line` states.
@@ -68,7 +68,12 @@ pub(crate) fn require(tools: &[Tool]) -> anyhow::Result<Presence> {
 /// # Errors
 /// `CI=true`.
 pub(crate) fn missing(line: String) -> anyhow::Result<Presence> {
-    WhenMissing::of_ci(env::var("CI").ok().as_deref()).applied(line)
+    WhenMissing::here().applied(line)
+}
+
+/// Whether this is a run with `CI=true`.
+pub(crate) fn in_ci() -> bool {
+    WhenMissing::here() == WhenMissing::Fail
 }
 
 /// Whether cargo-nextest is installed. It is only a faster runner, so no policy goes with it.
@@ -89,6 +94,10 @@ fn judge(
 }
 
 impl WhenMissing {
+    fn here() -> Self {
+        Self::of_ci(env::var("CI").ok().as_deref())
+    }
+
     fn of_ci(value: Option<&str>) -> Self {
         match value {
             Some("true" | "1") => Self::Fail,
