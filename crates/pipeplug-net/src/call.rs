@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use pipeplug_wire::{Chunk, Direction, EncodeError, SkipReason, ThreadId};
+use pipeplug_wire::{Chunk, Completion, Direction, EncodeError, SkipReason, ThreadId};
 use smol_str::SmolStr;
 
 use crate::alarm::Alarm;
@@ -364,6 +364,8 @@ impl PendingCall {
                 if !came_before && Instant::now() >= deadline.at =>
             {
                 self.taken = true;
+                // Counted like one that came another moment later: as for a call that is not open any more.
+                let _: Completion<_> = lock(&self.connection.core().calls).complete(self.id);
                 Err(self.timed_out(deadline.within))
             }
             (Some(outcome), _) => self.finish(outcome),
