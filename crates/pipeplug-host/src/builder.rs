@@ -9,6 +9,7 @@ use std::time::Duration;
 use pipeplug_net::wire::{Format, Limits};
 use pipeplug_net::{EventLoop, HandlerError, Incoming, Options, Reply};
 
+use crate::launcher::{Exec, Launcher};
 use crate::lines::{OnLine, Output};
 use crate::plugin::Plugin;
 use crate::process::{Channel, HostLost, Launch, Stdin, Stdout};
@@ -52,6 +53,7 @@ pub(crate) type OnEnd = Arc<dyn Fn() + Send + Sync>;
 #[must_use = "a builder does nothing until it starts"]
 pub struct Builder {
     pub(crate) launch: Launch,
+    pub(crate) launcher: Arc<dyn Launcher>,
     pub(crate) options: Options,
     pub(crate) handshake: Duration,
     pub(crate) grace: Grace,
@@ -71,6 +73,7 @@ impl Builder {
         options.name = name_of(&launch.program);
         Self {
             launch,
+            launcher: Arc::new(Exec),
             options,
             handshake: Duration::from_secs(10),
             grace: Grace::default(),
@@ -82,6 +85,12 @@ impl Builder {
             metadata: BTreeMap::new(),
             events: None,
         }
+    }
+
+    /// Where it runs. Default: on this machine ([`Exec`]).
+    pub fn launcher(mut self, launcher: impl Launcher) -> Self {
+        self.launcher = Arc::new(launcher);
+        self
     }
 
     /// What the plugin is called in logs and errors. Default: its file's name.
@@ -261,6 +270,7 @@ impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder")
             .field("launch", &self.launch)
+            .field("launcher", &self.launcher)
             .field("options", &self.options)
             .finish_non_exhaustive()
     }

@@ -21,10 +21,14 @@ pub struct Crash {
     pub plugin: String,
     /// The file that was executed.
     pub path: PathBuf,
-    /// The process id that it had.
+    /// Where it ran, where that is not as a process of this machine: `in a container of …`.
+    pub place: Option<String>,
+    /// The process id that it had, or what carried its pipes to where it ran.
     pub pid: Pid,
     /// How its process ended; `None` where it still ran.
     pub status: Option<WaitStatus>,
+    /// What that end means where it ran, where it is not the plugin's own: a lost connection.
+    pub diagnosis: Option<String>,
     /// How long it had run.
     pub ran: Duration,
     /// The last lines of its standard error; how many is [`Builder::stderr_tail`](crate::Builder::stderr_tail).
@@ -75,9 +79,13 @@ impl Error for Crash {}
 impl fmt::Display for Crash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (plugin, pid, ran) = (&self.plugin, self.pid, self.ran.as_secs_f64());
+        write!(f, "{plugin} (process {pid}")?;
+        if let Some(place) = &self.place {
+            write!(f, ", {place}")?;
+        }
         match self.status {
-            Some(_) => write!(f, "{plugin} (process {pid}) ran for {ran:.3} s")?,
-            None => write!(f, "{plugin} (process {pid}) still ran, for {ran:.3} s")?,
+            Some(_) => write!(f, ") ran for {ran:.3} s")?,
+            None => write!(f, ") still ran, for {ran:.3} s")?,
         }
         match (&self.panic, self.stderr.last()) {
             (Some(panic), _) => write!(f, "; it panicked: {}", panic.escape_debug()),

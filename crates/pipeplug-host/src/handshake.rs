@@ -7,6 +7,7 @@ use pipeplug_net::wire::{Decoder, Format, Limits, Step, command};
 use pipeplug_net::{CallError, CloseReason, Connection};
 
 use crate::builder::Builder;
+use crate::launcher::Diagnosis;
 use crate::metadata::{Metadata, offer};
 use crate::plugin::Plugin;
 use crate::start_error::StartError;
@@ -102,7 +103,14 @@ pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder
     }
     match plugin.wait(EXIT_PATIENCE) {
         Ok(Some(status)) => {
-            StartError::Exited { path, status, after: begun.elapsed(), stderr: plugin.stderr_tail() }
+            let stderr = plugin.stderr_tail();
+            match builder.launcher.diagnose(status, &stderr) {
+                Some(Diagnosis { problem, is_permanent }) => {
+                    let place = builder.launcher.describe().unwrap_or_default();
+                    StartError::Place { path, place, problem, is_permanent, status, stderr }
+                }
+                None => StartError::Exited { path, status, after: begun.elapsed(), stderr },
+            }
         }
         Ok(None) => StartError::ClosedPipe { path, stderr: plugin.stderr_tail() },
         Err(error) => StartError::System { path, error },

@@ -22,6 +22,7 @@ mod builder;
 mod crash;
 pub mod discovery;
 mod handshake;
+pub mod launcher;
 mod lines;
 mod metadata;
 mod plugin;

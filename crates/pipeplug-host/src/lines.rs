@@ -123,6 +123,11 @@ impl Lines {
         Ok(lines)
     }
 
+    /// Which stream it is.
+    pub(crate) fn output(&self) -> Output {
+        self.output
+    }
+
     /// The last lines, with what there is to read right now.
     pub(crate) fn tail(self: &Arc<Self>) -> Vec<String> {
         self.ready();

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -16,9 +15,10 @@ use pipeplug_net::{
 use crate::builder::{Builder, OnEnd, Request};
 use crate::crash::{Crash, Panic};
 use crate::handshake::{self, Failure};
+use crate::launcher::{ExitFd, Launcher, Process};
 use crate::lines::{Lines, Output};
 use crate::metadata::Metadata;
-use crate::process::{Child, Leftovers, Pid, spawn};
+use crate::process::Pid;
 use crate::start_error::StartError;
 use crate::stop::{self, Grace, StopError, Stopped};
 use crate::wait_status::WaitStatus;
@@ -51,7 +51,8 @@ pub struct Plugin(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     connection: Connection,
-    child: Arc<Child>,
+    launcher: Arc<dyn Launcher>,
+    process: Arc<dyn Process>,
     /// Its standard error, and where it is logged its standard output.
     lines: Vec<Arc<Lines>>,
     grace: Grace,
@@ -81,15 +82,16 @@ impl Plugin {
         let system = |error| StartError::System { path: path.clone(), error };
         let events = builder.events.clone().map_or_else(EventLoop::shared, Ok).map_err(system)?;
         let begun = Instant::now();
-        let spawned = spawn(&builder.launch)?;
+        let started = builder.launcher.start(&builder.launch)?;
         let name = &builder.options.name;
         let lines = |fd, output, tail| {
             Lines::read(&events, fd, output, name, tail, builder.on_line.clone()).map_err(system)
         };
-        let mut of_plugin = vec![lines(spawned.stderr, Output::Stderr, builder.stderr_tail)?];
-        if let Some(stdout) = spawned.stdout {
-            of_plugin.push(lines(stdout, Output::Stdout, 0)?);
-        }
+        let of_stderr = started.stderr.map(|fd| (fd, Output::Stderr, builder.stderr_tail));
+        let of_stdout = started.stdout.map(|fd| (fd, Output::Stdout, 0));
+        let streams = of_stderr.into_iter().chain(of_stdout);
+        let of_plugin =
+            streams.map(|(fd, output, tail)| lines(fd, output, tail)).collect::<Result<_, _>>()?;
         // Nothing is handed to the handler before there is a plugin to hand along.
         let mut options = builder.options.clone();
         options.hold = Hold::AllBut(Vec::new());
@@ -102,8 +104,8 @@ impl Plugin {
         };
         let connection = events
             .connect(
-                Endpoint::exclusive(spawned.from_guest),
-                Endpoint::exclusive(spawned.to_guest),
+                Endpoint::exclusive(started.from_guest),
+                Endpoint::exclusive(started.to_guest),
                 options,
                 answer,
             )
@@ -111,7 +113,8 @@ impl Plugin {
         let plugin = Self(Arc::new(Inner {
             path: path.clone(),
             connection,
-            child: Arc::new(spawned.child),
+            launcher: Arc::clone(&builder.launcher),
+            process: started.process.into(),
             lines: of_plugin,
             grace: builder.grace,
             begun,
@@ -148,17 +151,18 @@ impl Plugin {
         &self.0.path
     }
 
-    /// Its process id, which is its process group's too.
+    /// Its process id, which is its process group's too; where it runs elsewhere, that of what carries its pipes there.
     #[must_use]
     pub fn pid(&self) -> Pid {
-        self.0.child.pid()
+        self.0.process.pid()
     }
 
     /// How it ended; `None` while it runs.
     #[must_use]
     pub fn status(&self) -> Option<WaitStatus> {
-        // What can fail here has no known cause for a child of this process.
-        self.0.child.reap(Leftovers::Kill).ok().flatten()
+        // What can fail here has no known cause for a child of this process; what another launcher's says is told by
+        // `wait`.
+        self.0.process.reap().ok().flatten()
     }
 
     /// Waits for it to end, at most for `timeout`; `None` then.
@@ -169,13 +173,13 @@ impl Plugin {
     /// # Blocking
     /// At most for `timeout`.
     pub fn wait(&self, timeout: Duration) -> io::Result<Option<WaitStatus>> {
-        self.0.child.wait_timeout(timeout, Leftovers::Kill)
+        self.0.process.wait_timeout(timeout)
     }
 
     /// The last lines of its standard error; how many is [`Builder::stderr_tail`].
     #[must_use]
     pub fn stderr_tail(&self) -> Vec<String> {
-        self.0.lines.first().map(Lines::tail).unwrap_or_default()
+        self.0.of_stderr().map(Lines::tail).unwrap_or_default()
     }
 
     /// What is known of its end, once its connection has ended; the errors of its calls carry the same.
@@ -222,15 +226,15 @@ impl Plugin {
     /// # Blocking
     /// Until the system has taken the process down.
     pub fn kill(&self) -> Result<Stopped, StopError> {
-        self.0.with_its_lines(stop::kill(&self.0.child))
+        self.0.with_its_lines(stop::kill(&*self.0.process))
     }
 
     /// Takes notice of the end of the process, and reaps it.
     fn watch_exit(&self, events: &EventLoop) -> io::Result<()> {
         let inner = Arc::downgrade(&self.0);
-        let child = Arc::clone(&self.0.child);
-        events.watch(ExitFd(Arc::clone(&child)), move |_| {
-            match child.reap(Leftovers::Kill) {
+        let process = Arc::clone(&self.0.process);
+        events.watch(ExitFd(Arc::clone(&process)), move |_| {
+            match process.reap() {
                 Ok(None) => return Watch::Continue,
                 Ok(Some(status)) => {
                     if let Some(inner) = inner.upgrade() {
@@ -239,7 +243,7 @@ impl Plugin {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(pid = %child.pid(), %error, "the plugin's end could not be asked for")
+                    tracing::error!(pid = %process.pid(), %error, "the plugin's end could not be asked for")
                 }
             }
             Watch::End
@@ -259,25 +263,35 @@ impl Plugin {
 
 impl Inner {
     fn crash(&self) -> Crash {
-        let of_stderr = self.lines.first();
+        let of_stderr = self.of_stderr();
         let stderr = of_stderr.map(Lines::tail).unwrap_or_default();
-        let status = self.child.peek().ok().flatten();
+        let status = self.process.peek().ok().flatten();
+        let diagnosis = status.and_then(|status| self.launcher.diagnose(status, &stderr));
         let panic = of_stderr.and_then(|lines| lines.panic());
         Crash {
             plugin: self.connection.name().to_owned(),
             path: self.path.clone(),
-            pid: self.child.pid(),
+            place: self.launcher.describe(),
+            pid: self.process.pid(),
             status,
+            diagnosis: diagnosis.map(|diagnosis| diagnosis.problem),
             ran: self.begun.elapsed(),
             panic: panic.filter(|text| Panic::explains(text, status, &stderr)),
             stderr,
         }
     }
 
+    fn of_stderr(&self) -> Option<&Arc<Lines>> {
+        self.lines.iter().find(|lines| lines.output() == Output::Stderr)
+    }
+
     fn exited(&self, status: WaitStatus) {
         tracing::debug!(plugin = %self.connection.name(), %status, "the plugin has ended");
         // Some process of its own may hold the pipe open: what it left there is read, and then it is over.
-        self.connection.end(format!("{} has ended: {status}", self.connection.name()));
+        let stderr = self.of_stderr().map(Lines::tail).unwrap_or_default();
+        let diagnosis = self.launcher.diagnose(status, &stderr);
+        let diagnosis = diagnosis.map(|it| format!(", {}", it.problem)).unwrap_or_default();
+        self.connection.end(format!("{} has ended: {status}{diagnosis}", self.connection.name()));
     }
 
     /// Gives a handle up. Where it was the last one, that stops the plugin and waits for it, on another thread: neither
@@ -289,7 +303,7 @@ impl Inner {
     }
 
     fn stop(&self, grace: Grace) -> Result<Stopped, StopError> {
-        self.with_its_lines(stop::stop(&self.connection, &self.child, grace))
+        self.with_its_lines(stop::stop(&self.connection, &*self.process, grace))
     }
 
     /// Lets what the plugin wrote last be handed on: a host may exit right behind its stop.
@@ -324,14 +338,6 @@ impl std::fmt::Debug for Plugin {
             .field("path", &inner.path)
             .field("connection", &inner.connection)
             .finish_non_exhaustive()
-    }
-}
-
-struct ExitFd(Arc<Child>);
-
-impl AsFd for ExitFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.exit_fd()
     }
 }
 

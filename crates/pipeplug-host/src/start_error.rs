@@ -49,6 +49,22 @@ pub enum StartError {
         /// The last lines of its standard error.
         stderr: Vec<String>,
     },
+    /// It could not run where it was to.
+    #[error("plugin {path:?} did not start {place}: {problem}{}", Tail(stderr))]
+    Place {
+        /// The plugin's path, where it runs.
+        path: PathBuf,
+        /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
+        place: String,
+        /// What is wrong, and what to do.
+        problem: String,
+        /// Whether another start would end no better.
+        is_permanent: bool,
+        /// How what was to carry it there ended.
+        status: WaitStatus,
+        /// The last lines of its standard error.
+        stderr: Vec<String>,
+    },
     /// It runs, and closed its end of the pipe before it answered.
     #[error(
         "plugin {path:?} closed its pipe before it answered, and runs on{}; is it a plugin?",
@@ -152,6 +168,7 @@ impl StartError {
         match self {
             Self::Spawn(error) => error.is_permanent(),
             Self::Exited { status, .. } => status.is_permanent(),
+            Self::Place { is_permanent, .. } => *is_permanent,
             Self::WrongFormat { .. }
             | Self::BadMetadata { .. }
             | Self::LargeMetadata { .. }

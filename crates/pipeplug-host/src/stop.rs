@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use pipeplug_net::Connection;
 use pipeplug_net::wire::command;
 
-use crate::process::{Child, Delivery, Leftovers, Signal};
+use crate::launcher::Process;
+use crate::process::{Delivery, Signal};
 use crate::wait_status::WaitStatus;
 
 /// How long the system gets to take a killed process down.
@@ -108,8 +109,12 @@ pub enum StopError {
 }
 
 /// Goes through the steps until the process has ended.
-pub(crate) fn stop(connection: &Connection, child: &Child, grace: Grace) -> Result<Stopped, StopError> {
-    let wait = |time| wait(child, time);
+pub(crate) fn stop(
+    connection: &Connection,
+    process: &dyn Process,
+    grace: Grace,
+) -> Result<Stopped, StopError> {
+    let wait = |time| wait(process, time);
     if let Some(status) = wait(Duration::ZERO)? {
         return Ok(Stopped { status, by: StoppedBy::Itself });
     }
@@ -125,35 +130,33 @@ pub(crate) fn stop(connection: &Connection, child: &Child, grace: Grace) -> Resu
     if let Some(status) = wait(grace.end_of_file)? {
         return Ok(Stopped { status, by: StoppedBy::EndOfFile });
     }
-    signal(child, Signal::Terminate)?;
+    signal(process, Signal::Terminate)?;
     if let Some(status) = wait(grace.term)? {
         return Ok(Stopped { status, by: StoppedBy::Term });
     }
-    kill(child)
+    kill(process)
 }
 
 /// Ends the process group at once.
-pub(crate) fn kill(child: &Child) -> Result<Stopped, StopError> {
-    if let Some(status) = wait(child, Duration::ZERO)? {
+pub(crate) fn kill(process: &dyn Process) -> Result<Stopped, StopError> {
+    if let Some(status) = wait(process, Duration::ZERO)? {
         return Ok(Stopped { status, by: StoppedBy::Itself });
     }
-    signal(child, Signal::Kill)?;
+    signal(process, Signal::Kill)?;
     let begun = Instant::now();
-    match wait(child, KILL_PATIENCE)? {
+    match wait(process, KILL_PATIENCE)? {
         Some(status) => Ok(Stopped { status, by: StoppedBy::Kill }),
-        None => Err(StopError::StillThere { pid: child.pid().as_raw(), after: begun.elapsed() }),
+        None => Err(StopError::StillThere { pid: process.pid().as_raw(), after: begun.elapsed() }),
     }
 }
 
-fn wait(child: &Child, time: Duration) -> Result<Option<WaitStatus>, StopError> {
-    child
-        .wait_timeout(time, Leftovers::Kill)
-        .map_err(|error| StopError::System { pid: child.pid().as_raw(), error })
+fn wait(process: &dyn Process, time: Duration) -> Result<Option<WaitStatus>, StopError> {
+    process.wait_timeout(time).map_err(|error| StopError::System { pid: process.pid().as_raw(), error })
 }
 
-fn signal(child: &Child, signal: Signal) -> Result<(), StopError> {
-    match child.signal_group(signal) {
+fn signal(process: &dyn Process, signal: Signal) -> Result<(), StopError> {
+    match process.signal(signal) {
         Ok(Delivery::Sent | Delivery::Gone) => Ok(()),
-        Err(error) => Err(StopError::System { pid: child.pid().as_raw(), error }),
+        Err(error) => Err(StopError::System { pid: process.pid().as_raw(), error }),
     }
 }

@@ -11,6 +11,7 @@ mod halt;
 mod inspect;
 mod list;
 mod logging;
+mod place;
 mod report;
 mod run;
 mod session;

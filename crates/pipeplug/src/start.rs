@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use pipeplug_host::net::wire::{Format, Limits};
 use pipeplug_host::{Builder, Grace, Stdin, Stdout};
 
+use crate::place::PlaceArgs;
 use crate::units::{parse_bytes, parse_duration};
 
 #[derive(Debug, Args)]
@@ -18,6 +19,9 @@ pub(crate) struct StartArgs {
     /// A path (with a slash, or an existing file), the name of an installed plugin, or @echo, which is built in
     #[arg(help_heading = None::<&str>)]
     pub(crate) plugin: OsString,
+
+    #[command(flatten)]
+    place: PlaceArgs,
 
     /// The plugin's own arguments
     #[arg(last = true, value_name = "ARGS", help_heading = None::<&str>)]
@@ -96,7 +100,7 @@ impl StartArgs {
 
     /// The same builder with all of these settings.
     pub(crate) fn apply(&self, builder: Builder) -> Builder {
-        let mut builder = builder.args(&self.args).format(self.format());
+        let mut builder = self.place.apply(builder).args(&self.args).format(self.format());
         builder = if self.stdio {
             builder.stdio()
         } else {

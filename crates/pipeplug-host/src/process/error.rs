@@ -12,7 +12,9 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, faccessat};
 use thiserror::Error;
 
+use super::Launch;
 use super::executable::{Executable, Machine};
+use crate::launcher::Launcher;
 use crate::sys::{ForkExecError, Step};
 
 /// As many interpreters of interpreters as Linux follows before it says ELOOP (exec_binprm).
@@ -129,6 +131,28 @@ pub enum SpawnError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// What is to carry it to where it runs is not installed.
+    #[error(
+        "plugin {path:?} was not started: there is no program {carrier:?}; install it, or add its directory to `PATH`"
+    )]
+    NoCarrier {
+        /// The plugin's path, where it runs.
+        path: PathBuf,
+        /// What was looked for.
+        carrier: String,
+    },
+    /// It could not be started where it was to run.
+    #[error("plugin {path:?} was not started {place}: {problem}")]
+    Place {
+        /// The plugin's path, where it runs.
+        path: PathBuf,
+        /// Where it was to run: [`Launcher::describe`].
+        place: String,
+        /// What is wrong, and what to do.
+        problem: String,
+        /// Whether another start would end no better.
+        is_permanent: bool,
+    },
     /// The system refused for another reason.
     #[error("plugin {path:?} cannot be started: {attempt}: {error}")]
     Os {
@@ -160,8 +184,25 @@ impl SpawnError {
             | Self::MissingInterpreter { .. }
             | Self::AccessDenied { .. }
             | Self::BadWorkingDirectory { .. }
-            | Self::BadArgument { .. } => true,
+            | Self::BadArgument { .. }
+            | Self::NoCarrier { .. } => true,
+            Self::Place { is_permanent, .. } => *is_permanent,
             Self::Busy { .. } | Self::TooManyDescriptors { .. } | Self::Os { .. } => false,
+        }
+    }
+
+    /// That a launcher cannot start a plugin.
+    pub fn place(
+        launch: &Launch,
+        launcher: &dyn Launcher,
+        problem: impl Into<String>,
+        is_permanent: bool,
+    ) -> Self {
+        Self::Place {
+            path: launch.program.clone(),
+            place: launcher.describe().unwrap_or_default(),
+            problem: problem.into(),
+            is_permanent,
         }
     }
 

@@ -72,7 +72,7 @@ impl Launch {
     }
 
     /// The arguments from `argv[1]` on.
-    pub(super) fn arguments(&self) -> Vec<OsString> {
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
         let ahead: &[&str] = match self.channel {
             Channel::Pipes { .. } => &["3", "4"],
             // The guest would take the plugin's own numbers for its descriptors.

@@ -18,9 +18,11 @@ mod launch;
 mod signal;
 mod spawn;
 
+pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
 pub use error::SpawnError;
 pub(crate) use error::may_execute;
 pub use launch::{Channel, EnvPlan, HostLost, Launch, Stdin, Stdout};
 pub use signal::Signal;
+pub(crate) use spawn::spawn_with;
 pub use spawn::{Spawned, spawn};

@@ -54,8 +54,13 @@ pub struct Spawned {
 /// Until the kernel has loaded the program, as long as that takes on the file system; a file that is
 /// open for writing is tried again for 31 milliseconds.
 pub fn spawn(launch: &Launch) -> Result<Spawned, SpawnError> {
+    spawn_with(launch, launch.arguments())
+}
+
+/// As [`spawn`], with these for the arguments from `argv[1]` on.
+pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Spawned, SpawnError> {
     let program = absolute(&launch.program)?;
-    let image = image(launch, &program)?;
+    let image = image(launch, &program, arguments)?;
     let pipes =
         Pipes::new(launch.channel).map_err(|error| SpawnError::os(&program, "making its pipes", error))?;
 
@@ -158,11 +163,11 @@ fn absolute(program: &Path) -> Result<PathBuf, SpawnError> {
     path::absolute(program).map_err(|error| SpawnError::os(program, "finding the working directory", error))
 }
 
-fn image(launch: &Launch, program: &Path) -> Result<Image, SpawnError> {
+fn image(launch: &Launch, program: &Path, arguments: Vec<OsString>) -> Result<Image, SpawnError> {
     let string = |what: &str, value: OsString| c_string(program, || what.to_owned(), value.into_vec());
     let arg0 = launch.arg0.clone().unwrap_or_else(|| program.as_os_str().to_owned());
     let mut argv = vec![string("its argument 0", arg0)?];
-    for (index, arg) in launch.arguments().into_iter().enumerate() {
+    for (index, arg) in arguments.into_iter().enumerate() {
         argv.push(c_string(program, || format!("its argument {}", index + 1), arg.into_vec())?);
     }
     let cwd =

@@ -65,18 +65,23 @@ impl ExitNotice {
 
     /// Blocks until the child has ended or `timeout` is over, and tells which it was: `true` for ended.
     pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
-        // A timeout past what the clock can count is no timeout.
-        let deadline = Instant::now().checked_add(timeout);
-        loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, left.map_or(PollTimeout::NONE, poll_timeout)) {
-                Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(false),
-                // The step was cut short: poll's clock is an i32 of milliseconds.
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return Ok(true),
-                Err(errno) => return Err(errno.into()),
-            }
+        poll_readable(self.fd.as_fd(), timeout)
+    }
+}
+
+/// Blocks until there is something to read or `timeout` is over, and tells which it was: `true` for the former.
+pub(crate) fn poll_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+    // A timeout past what the clock can count is no timeout.
+    let deadline = Instant::now().checked_add(timeout);
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        match poll(&mut fds, left.map_or(PollTimeout::NONE, poll_timeout)) {
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(false),
+            // The step was cut short: poll's clock is an i32 of milliseconds.
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(errno.into()),
         }
     }
 }

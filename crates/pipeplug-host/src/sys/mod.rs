@@ -11,7 +11,7 @@ mod lifeline;
 mod wait;
 
 pub(crate) use descriptor::{lift, pipe, set_nonblocking};
-pub(crate) use exit_notice::ExitNotice;
+pub(crate) use exit_notice::{ExitNotice, poll_readable};
 pub(crate) use fork_exec::{ForkExecError, Group, Image, Step, fork_exec};
 pub(crate) use lifeline::Lifeline;
 pub(crate) use wait::{Look, block_until_exit, exit_status};

@@ -1,0 +1,68 @@
+//! What launchers share that have a program of this machine carry the plugin's pipes.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use super::{Launcher, Started};
+use crate::process::{Channel, EnvPlan, Launch, SpawnError, Stdin, may_execute, spawn_with};
+
+/// The plugin's path and arguments: it talks over its standard input and output, for these are what is carried.
+pub(super) fn command_line(launch: &Launch) -> Vec<OsString> {
+    let mut plugin = launch.clone();
+    plugin.channel = Channel::Stdio;
+    let mut line = vec![launch.program.clone().into_os_string()];
+    line.extend(plugin.arguments());
+    line
+}
+
+/// How to start the program that carries the pipes: with the host's environment and working directory, and arguments
+/// that are all its own.
+pub(super) fn launch(plugin: &Launch, program: &OsStr, args: Vec<OsString>) -> Result<Launch, SpawnError> {
+    if let Channel::Pipes { stdin: Stdin::Inherit, .. } = plugin.channel {
+        return Err(SpawnError::BadArgument {
+            path: plugin.program.clone(),
+            what: "the host's standard input".to_owned(),
+            reason: "what carries it to where it runs has one only, for the messages",
+        });
+    }
+    let path = find(program).ok_or_else(|| SpawnError::NoCarrier {
+        path: plugin.program.clone(),
+        carrier: program.to_string_lossy().into_owned(),
+    })?;
+    let mut carrier = Launch::new(path);
+    carrier.channel = Channel::Stdio;
+    carrier.args = args;
+    carrier.env = EnvPlan::inherit();
+    carrier.host_lost = plugin.host_lost;
+    Ok(carrier)
+}
+
+/// Starts it; that it cannot be started is told as the plugin's.
+pub(super) fn start(
+    plugin: &Launch,
+    carrier: &Launch,
+    launcher: &dyn Launcher,
+) -> Result<Started, SpawnError> {
+    // None of its arguments is a plugin's, of which the first two might have to be explained.
+    spawn_with(carrier, carrier.args.clone()).map(Started::from).map_err(|error| {
+        let permanent = error.is_permanent();
+        SpawnError::place(plugin, launcher, error.to_string(), permanent)
+    })
+}
+
+/// A program as a shell finds it.
+fn find(program: &OsStr) -> Option<PathBuf> {
+    if program.as_encoded_bytes().contains(&b'/') {
+        return Some(program.into());
+    }
+    if program.is_empty() {
+        return None;
+    }
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|dir| dir.join(program)).find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && may_execute(path)
+}
