@@ -7,11 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use pipeplug_guest::net::Options;
 use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply, Responder};
 
 pub(crate) fn main() -> ExitCode {
     let state = State { delay: delay_asked_for(), one_ways: AtomicU64::new(0), parked: Mutex::default() };
-    let guest = Guest::new().request(move |_: &Main, incoming: &mut Incoming| state.answer(incoming));
+    let mut options = Options::default();
+    // Open calls are parked by the million.
+    options.deferred = usize::MAX;
+    let answer = move |_: &Main, incoming: &mut Incoming| state.answer(incoming);
+    let guest = Guest::new().options(options).request(answer);
     let guest = if std::env::var_os("BENCH_NO_SPIN").is_some() { guest.spin(Duration::ZERO) } else { guest };
     guest.register().wait()
 }
