@@ -44,7 +44,7 @@ impl Wake for Unpark {
 }
 
 /// As an executor does: polls when woken, and only then.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let unpark = Arc::new(Unpark { thread: thread::current(), count: AtomicUsize::new(0) });
     let waker = Waker::from(Arc::clone(&unpark));
     let mut future = pin!(future);

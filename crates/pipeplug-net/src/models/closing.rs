@@ -126,6 +126,25 @@ fn the_end_is_told_once_whoever_brings_it_about() {
 }
 
 #[test]
+fn an_end_from_this_side_reaches_a_caller_that_reads() {
+    check(|| {
+        let events = EventLoop::with_handler_threads(2).unwrap();
+        // It neither answers nor goes.
+        let (connection, peer) = connect(&events, options(), Notes::default());
+        drop(events);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let reply = connection.call_bytes("x", "y");
+                assert!(matches!(reply, Err(CallError::Closed { .. })), "{reply:?}");
+            });
+            scope.spawn(|| connection.end("over"));
+        });
+        assert!(connection.wait_closed(LONG).is_some());
+        drop(peer);
+    });
+}
+
+#[test]
 fn a_handler_that_waits_for_the_end_is_told_of_it() {
     check(|| {
         let events = EventLoop::with_handler_threads(3).unwrap();

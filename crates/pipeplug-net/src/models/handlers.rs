@@ -1,5 +1,6 @@
 //! Handlers: threads for them, those that call back, and a reader that runs them by itself.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -68,6 +69,40 @@ fn handlers_that_call_back_are_all_answered_where_there_are_threads() {
 #[test]
 fn handlers_that_call_back_are_answered_or_refused_where_threads_are_few() {
     check(|| assert!(nested(2, options()).0 > 0));
+}
+
+#[test]
+fn a_handler_that_waits_for_the_other_side_leaves_its_seat_to_the_next() {
+    check(|| {
+        let events = EventLoop::with_handler_threads(3).unwrap();
+        let handler = |incoming: &mut Incoming| {
+            if incoming.command() == "calls back" {
+                return Ok(incoming.connection().call_bytes("back", b"")?.into());
+            }
+            Ok(().into())
+        };
+        let options = Options { handlers: NonZeroUsize::MIN, ..options() };
+        let (connection, mut peer) = connect(&events, options, handler);
+        drop(events);
+        // Nobody but who waits gives the seat up.
+        let stopped = StoppedClock::new();
+        peer.send(Direction::Request, 0, "calls back", b"");
+        peer.send(Direction::Request, 1, "returns", b"");
+        let (mut back, mut returned) = (None, false);
+        loop {
+            let chunk = peer.receive().expect("the connection ended ahead of its answers");
+            match (chunk.direction, chunk.thread_id.as_u64()) {
+                (Direction::Request, _) => back = Some(chunk),
+                (_, 1) => returned = true,
+                _ => break,
+            }
+            if returned && let Some(back) = back.take() {
+                peer.echo(&back);
+            }
+        }
+        drop((stopped, peer));
+        assert!(connection.wait_closed(LONG).is_some());
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a model fails by panicking")]
 
 mod calls;
+mod cancel;
 mod closing;
 mod handlers;
 mod outbox;
