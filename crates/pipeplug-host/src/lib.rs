@@ -27,6 +27,7 @@ mod lines;
 mod metadata;
 mod plugin;
 pub mod process;
+mod sha256;
 mod start_error;
 mod stop;
 mod supervisor;
@@ -45,6 +46,7 @@ pub use pipeplug_net::{
 };
 pub use plugin::Plugin;
 pub use process::{HostLost, Stdin, Stdout};
+pub use sha256::{ParseSha256Error, Sha256};
 pub use start_error::StartError;
 pub use stop::{Grace, StopError, Stopped, StoppedBy};
 pub use supervisor::{

@@ -24,6 +24,16 @@ impl Metadata {
         Ok(Self(object.into_iter().map(|(key, value)| (key, text(value))).collect()))
     }
 
+    /// What [`to_map`](Self::to_map) gave.
+    pub(crate) fn from_map(entries: BTreeMap<String, String>) -> Self {
+        Self(entries)
+    }
+
+    /// All entries, to be kept.
+    pub(crate) fn to_map(&self) -> BTreeMap<String, String> {
+        self.0.clone()
+    }
+
     /// The value of a key.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<&str> {

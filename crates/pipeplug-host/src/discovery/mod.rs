@@ -1,11 +1,17 @@
 //! Finding plugins by name.
 //!
 //! [`Discovery`] looks for executables in a list of directories, as a shell does with `PATH`. A host
-//! with other ways implements [`Discover`].
+//! with other ways implements [`Discover`]. A [`Catalog`] has what the plugins say of themselves too, and a [`Store`] is
+//! where the user's own ones are added.
 
+mod ask;
+mod cache;
+mod catalog;
+mod files;
 mod places;
 mod problem;
 mod similar;
+mod store;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -14,7 +20,12 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+pub use ask::Said;
+pub use catalog::{Answer, Asked, Catalog, Listed};
 pub use problem::{FindError, Problem};
+pub use store::{AddError, Added, Existing, RemoveError, Store, StoreError, Way};
+
+use self::cache::Cache;
 
 /// A way to find plugins.
 pub trait Discover {
@@ -54,6 +65,10 @@ pub struct Discovery {
     prefix: String,
     dirs: Vec<PathBuf>,
     rejected: Vec<(PathBuf, Problem)>,
+    /// What was added to the user's plugins of this host; `None` where there is no place for them.
+    store: Option<Store>,
+    /// What is known of plugins; `None` where there is no place for that.
+    cache: Option<Cache>,
 }
 
 /// A plugin that was found.
@@ -109,8 +124,17 @@ impl Discovery {
     /// Like [`for_host`](Self::for_host), with `env` for the environment.
     #[must_use]
     pub fn for_host_in(host: &str, env: impl Fn(&str) -> Option<OsString>) -> Self {
-        let places = places::usual(host, env);
-        let empty = Self { prefix: format!("{host}-"), dirs: Vec::new(), rejected: places.rejected };
+        let places = places::usual(host, &env);
+        // A host of a name that has none does without them.
+        let store = Store::for_host_in(host, &env).ok();
+        let cache = store.as_ref().and(places::user_dir(places::CACHE, host, &env));
+        let empty = Self {
+            prefix: format!("{host}-"),
+            dirs: Vec::new(),
+            rejected: places.rejected,
+            store,
+            cache: cache.map(|dir| Cache::at(dir.join("pipeplug.json"))),
+        };
         places.dirs.into_iter().fold(empty, Self::append)
     }
 
@@ -152,7 +176,7 @@ impl Discovery {
     /// # Errors
     /// See [`FindError`].
     pub fn find(&self, name: &str) -> Result<Found, FindError> {
-        if name.is_empty() || name.contains(['/', '\0']) {
+        if !problem::is_name(name) {
             return Err(FindError::BadName { name: name.to_owned() });
         }
         let mut passed_over = Vec::new();
@@ -187,6 +211,12 @@ impl Discovery {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         shadow(&mut entries);
         entries
+    }
+
+    /// The same plugins, with what each says of itself.
+    #[must_use]
+    pub fn catalog(&self) -> Catalog {
+        Catalog::new(self.clone())
     }
 
     fn not_found(&self, name: &str, mut skipped: Vec<(PathBuf, Problem)>) -> FindError {
@@ -242,6 +272,17 @@ impl Entry {
     fn unusable(name: &str, path: &Path, problem: Problem) -> Self {
         Self { name: name.to_owned(), path: path.to_owned(), state: EntryState::Unusable(problem) }
     }
+}
+
+/// The executable files in a directory, by name, and not those in directories below it.
+///
+/// # Errors
+/// Where the directory cannot be read.
+pub fn executables(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = fs::read_dir(dir)?.map(|file| Ok(file?.path())).collect::<io::Result<Vec<_>>>()?;
+    files.retain(|file| problem::check_file(file).is_ok());
+    files.sort();
+    Ok(files)
 }
 
 /// Of the usable files of one name, lets the first shadow the others.

@@ -12,6 +12,18 @@ pub(super) struct Places {
     pub(super) rejected: Vec<(PathBuf, Problem)>,
 }
 
+/// A base directory of the user: its variable, and where it is below the home directory without that.
+///
+/// The XDG Base Directory Specification, 0.8: a relative path in the variable is to be ignored.
+#[derive(Clone, Copy)]
+pub(super) struct Base {
+    variable: &'static str,
+    below_home: &'static str,
+}
+
+pub(super) const DATA: Base = Base { variable: "XDG_DATA_HOME", below_home: ".local/share" };
+pub(super) const CACHE: Base = Base { variable: "XDG_CACHE_HOME", below_home: ".cache" };
+
 pub(super) fn usual(host: &str, env: impl Fn(&str) -> Option<OsString>) -> Places {
     let mut dirs = Vec::new();
     let mut rejected = Vec::new();
@@ -27,14 +39,26 @@ pub(super) fn usual(host: &str, env: impl Fn(&str) -> Option<OsString>) -> Place
         }
     }
     let plugins = |root: &Path| root.join(host).join("plugins");
-    dirs.extend(data_home(env).map(|root| plugins(&root)));
+    dirs.extend(DATA.dir(env).map(|(root, _)| plugins(&root)));
     dirs.push(plugins(Path::new("/usr/local/lib")));
     dirs.push(plugins(Path::new("/usr/lib")));
     Places { dirs, rejected }
 }
 
-/// The XDG Base Directory Specification, 0.8: a relative path in `XDG_DATA_HOME` is to be ignored.
-fn data_home(env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let absolute = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+/// A host's directory below a base directory, to be written to. A home directory that does not exist is not made: it
+/// is the name of none.
+pub(super) fn user_dir(base: Base, host: &str, env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let (dir, home) = base.dir(env)?;
+    home.is_none_or(|home| home.is_dir()).then(|| dir.join(host))
+}
+
+impl Base {
+    /// The directory, and the home directory where that follows from it.
+    fn dir(self, env: impl Fn(&str) -> Option<OsString>) -> Option<(PathBuf, Option<PathBuf>)> {
+        let absolute = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        match absolute(self.variable) {
+            Some(dir) => Some((dir, None)),
+            None => absolute("HOME").map(|home| (home.join(self.below_home), Some(home))),
+        }
+    }
 }

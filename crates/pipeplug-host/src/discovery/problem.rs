@@ -58,6 +58,12 @@ pub enum Problem {
     /// `PIPEPLUG_PATH` has a relative entry.
     #[error("a relative entry of PIPEPLUG_PATH, ignored: write it from the root")]
     RelativePlace,
+    /// What was added to the user's plugins cannot be read.
+    #[error("{reason}")]
+    Records {
+        /// Why, and what to do.
+        reason: String,
+    },
 }
 
 impl Problem {
@@ -107,6 +113,11 @@ pub enum FindError {
         /// Why, in words.
         reason: String,
     },
+}
+
+/// Whether a plugin can have that name.
+pub(super) fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '\0'])
 }
 
 /// `Err(None)` if there is nothing at the path.

@@ -1,0 +1,279 @@
+//! What plugins have said of themselves, kept from one listing to the next.
+//!
+//! The file is a help and no more: where it is missing, broken, of another version or cannot be written, plugins are
+//! asked again. Processes that write it at the same time replace it as a whole, each with what it found in it: what one of
+//! them then misses is asked again too.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata as FileMetadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Said, files};
+use crate::metadata::Metadata;
+use crate::sha256::Sha256;
+
+/// The layout of the file; one of another number is as good as none.
+const VERSION: u32 = 1;
+/// The most that is kept of one plugin, in bytes: who says more is asked each time.
+const KEPT_MAX: usize = 64 << 10;
+/// How long an error is kept: what the plugin missed may be there by now, though its file is the same.
+const ERROR_KEPT: Duration = Duration::from_secs(60 * 60);
+/// A file as young as this may change again without its times telling: the kernel's clock for them goes by ticks, of 10 ms
+/// at most.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// Where it is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Cache {
+    path: PathBuf,
+}
+
+/// What is kept, by the path of the plugin's file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Kept {
+    version: u32,
+    plugins: BTreeMap<String, Facts>,
+}
+
+/// What is known of a file as long as it is the same.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Facts {
+    stamp: Stamp,
+    answer: Option<KeptAnswer>,
+    sha256: Option<Sha256>,
+}
+
+/// What tells a file from the one that it was: any write changes at least one of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    /// The same; unlike the other one it cannot be set.
+    changed: (i64, i64),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KeptAnswer {
+    /// In seconds since 1970.
+    at: u64,
+    said: Result<KeptSaid, String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct KeptSaid {
+    /// Its name.
+    format: String,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Cache {
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(super) fn load(&self) -> Kept {
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::debug!(path = %self.path.display(), %error, "the cache of metadata cannot be read");
+                }
+                return Kept::default();
+            }
+        };
+        match serde_json::from_slice::<Kept>(&bytes) {
+            Ok(kept) if kept.version == VERSION => kept,
+            Ok(kept) => {
+                tracing::debug!(path = %self.path.display(), version = kept.version, "a cache of another version");
+                Kept::default()
+            }
+            Err(error) => {
+                tracing::debug!(path = %self.path.display(), %error, "the cache of metadata is broken");
+                Kept::default()
+            }
+        }
+    }
+
+    /// Adds what is new to what is there by now, less the files that are gone.
+    pub(super) fn save(&self, news: Vec<(PathBuf, Facts)>) {
+        let mut kept = self.load();
+        kept.version = VERSION;
+        for (path, facts) in news {
+            // A path that is no UTF-8 would need an encoding of its own; its plugin is asked each time.
+            if let Ok(path) = path.into_os_string().into_string() {
+                kept.plugins.insert(path, facts);
+            }
+        }
+        kept.plugins.retain(|path, _| !is_gone(path));
+        let written = serde_json::to_vec(&kept)
+            .map_err(io::Error::from)
+            .and_then(|bytes| files::replace(&self.path, &bytes));
+        if let Err(error) = written {
+            tracing::debug!(path = %self.path.display(), %error, "the cache of metadata cannot be written");
+        }
+    }
+}
+
+impl Kept {
+    /// What is known of the file, if it is still the same.
+    pub(super) fn facts(&self, path: &Path, stamp: &Stamp) -> Option<&Facts> {
+        self.plugins.get(path.to_str()?).filter(|facts| facts.stamp == *stamp)
+    }
+
+    /// Whether it holds files that are no more.
+    pub(super) fn has_gone(&self) -> bool {
+        self.plugins.keys().any(|path| is_gone(path))
+    }
+}
+
+impl Facts {
+    pub(super) fn new(stamp: Stamp) -> Self {
+        Self { stamp, answer: None, sha256: None }
+    }
+
+    /// What the plugin said; `None` if that has to be asked again.
+    pub(super) fn said(&self, now: SystemTime) -> Option<Result<Said, String>> {
+        let answer = self.answer.as_ref()?;
+        match &answer.said {
+            Ok(said) => {
+                let metadata = Metadata::from_map(said.metadata.clone());
+                Some(Ok(Said { format: said.format.parse().ok()?, metadata }))
+            }
+            Err(problem) => {
+                let at = UNIX_EPOCH.checked_add(Duration::from_secs(answer.at))?;
+                // One from the future was kept under another clock.
+                let is_fresh = now.duration_since(at).is_ok_and(|age| age < ERROR_KEPT);
+                is_fresh.then(|| Err(problem.clone()))
+            }
+        }
+    }
+
+    /// Takes what the plugin said, unless it is too much.
+    pub(super) fn keep_said(&mut self, said: &Result<Said, String>, now: SystemTime) {
+        let bytes: usize = match said {
+            Ok(said) => said.metadata.iter().map(|(key, value)| key.len() + value.len()).sum(),
+            Err(problem) => problem.len(),
+        };
+        let at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let said = match said {
+            Ok(said) => Ok(KeptSaid { format: said.format.to_string(), metadata: said.metadata.to_map() }),
+            Err(problem) => Err(problem.clone()),
+        };
+        self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, said });
+    }
+
+    pub(super) fn sha256(&self) -> Option<Sha256> {
+        self.sha256
+    }
+
+    pub(super) fn keep_sha256(&mut self, sum: Sha256) {
+        self.sha256 = Some(sum);
+    }
+
+    /// Whether they were found out of a file that has not changed since, nor could have without its times telling.
+    pub(super) fn hold(&self, path: &Path, begun: SystemTime) -> bool {
+        let (seconds, nanos) = self.stamp.changed;
+        let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanos).ok());
+        let changed =
+            changed.and_then(|(seconds, nanos)| UNIX_EPOCH.checked_add(Duration::new(seconds, nanos)));
+        changed.is_some_and(|changed| begun.duration_since(changed).is_ok_and(|age| age >= SETTLED))
+            && Stamp::of(path).is_ok_and(|now| now == self.stamp)
+    }
+}
+
+impl Stamp {
+    /// That of the file that the path leads to, through links.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|file| Self::from(&file))
+    }
+}
+
+impl From<&FileMetadata> for Stamp {
+    fn from(file: &FileMetadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+/// One that cannot be looked at may be there.
+fn is_gone(path: &str) -> bool {
+    let gone = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+    fs::symlink_metadata(path).is_err_and(|error| gone.contains(&error.kind()))
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeplug_net::wire::Format;
+
+    use super::*;
+
+    fn said(value: &str) -> Result<Said, String> {
+        let metadata = Metadata::from_map([("Help".to_owned(), value.to_owned())].into());
+        Ok(Said { metadata, format: Format::Classic })
+    }
+
+    fn facts_of(path: &Path) -> Facts {
+        Facts::new(Stamp::of(path).unwrap())
+    }
+
+    #[test]
+    fn an_answer_is_kept_as_it_was_and_an_error_for_an_hour() {
+        let now = SystemTime::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let mut facts = facts_of(Path::new("/"));
+        assert_eq!(facts.said(now), None);
+        facts.keep_said(&said("text"), now);
+        assert_eq!(facts.said(after(1_000_000)), Some(said("text")));
+        facts.keep_said(&Err("broken".into()), now);
+        assert_eq!(facts.said(after(3590)), Some(Err("broken".into())));
+        assert_eq!(facts.said(after(3610)), None);
+        assert_eq!(facts.said(now - Duration::from_secs(60)), None, "the clock was set back");
+    }
+
+    #[test]
+    fn what_is_too_much_is_not_kept() {
+        let now = SystemTime::now();
+        let mut facts = facts_of(Path::new("/"));
+        facts.keep_said(&said(&"x".repeat(KEPT_MAX - "Help".len())), now);
+        assert!(facts.said(now).is_some());
+        facts.keep_said(&said(&"x".repeat(KEPT_MAX)), now);
+        assert_eq!(facts.said(now), None);
+        facts.keep_said(&Err("x".repeat(KEPT_MAX + 1)), now);
+        assert_eq!(facts.said(now), None);
+    }
+
+    #[test]
+    fn a_file_that_is_young_or_changes_meanwhile_has_nothing_kept() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (path, facts) = (file.path(), facts_of(file.path()));
+        let (seconds, nanos) = facts.stamp.changed;
+        let changed = UNIX_EPOCH + Duration::new(seconds.try_into().unwrap(), nanos.try_into().unwrap());
+        assert!(facts.hold(path, changed + SETTLED));
+        assert!(!facts.hold(path, changed + SETTLED / 2));
+        assert!(!facts.hold(path, changed - SETTLED));
+        fs::write(path, "more").unwrap();
+        assert!(!facts.hold(path, changed + SETTLED));
+        drop(file);
+        assert!(!facts.hold(Path::new("/nonexistent/file"), changed + SETTLED));
+    }
+
+    #[test]
+    fn a_time_that_no_clock_shows_is_no_panic() {
+        let mut facts = facts_of(Path::new("/"));
+        facts.answer = Some(KeptAnswer { at: u64::MAX, said: Err("broken".into()) });
+        assert_eq!(facts.said(SystemTime::now()), None);
+    }
+}

@@ -1,0 +1,273 @@
+//! What all plugins are, asked once for each file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use super::ask::{ask, is_about_the_plugin};
+use super::cache::{Facts, Kept, Stamp};
+use super::{Added, Discovery, Entry, EntryState, Problem, Said};
+use crate::builder::Builder;
+use crate::plugin::Plugin;
+use crate::process::Stdout;
+use crate::sha256::Sha256;
+use crate::start_error::StartError;
+use crate::stop::Grace;
+
+/// How long each step of stopping one may take.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+/// How many are started at once.
+const AT_ONCE: usize = 8;
+
+/// The plugins that a [`Discovery`] finds, with what each says of itself.
+///
+/// To find that out a plugin is started for a moment, once for each file: the answer is kept in the user's cache directory
+/// (`$XDG_CACHE_HOME/<host>/pipeplug.json`, or below `~/.cache`) until the file's size, times, device or inode are
+/// other ones. So a plugin whose answer depends on something else than its file is asked anew only by
+/// [`refresh`](Self::refresh). That a plugin failed to answer is kept too, for an hour at most. Where there is no home
+/// directory, or the cache cannot be written, plugins are asked each time.
+///
+/// ```no_run
+/// use pipeplug_host::discovery::Discovery;
+///
+/// let plugins = Discovery::for_host("editor");
+/// for listed in plugins.catalog().list() {
+///     match listed.answer.map(|answer| answer.said) {
+///         Some(Ok(said)) => println!("{}: {}", listed.entry.name, said.metadata.value("Help").unwrap_or_default()),
+///         Some(Err(problem)) => eprintln!("{}: {problem}", listed.entry.name),
+///         None => {} // shadowed, or no executable
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Catalog {
+    discovery: Discovery,
+    configure: Arc<dyn Fn(Builder) -> Builder + Send + Sync>,
+}
+
+/// An entry of a [`Catalog`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listed {
+    /// What there is.
+    pub entry: Entry,
+    /// What it says of itself; `None` where it cannot be started by its name, or was not to be.
+    pub answer: Option<Answer>,
+    /// How it came to be there, where [`Store::add`](super::Store::add) put it there.
+    pub added: Option<Added>,
+    /// The sum of its file, where that is not the one that was added.
+    pub changed: Option<Sha256>,
+}
+
+/// What a plugin answered when it was asked what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// What it said, or why it did not say anything.
+    pub said: Result<Said, String>,
+    /// When that was.
+    pub asked: Asked,
+}
+
+/// When a plugin was asked what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// For this listing.
+    Now,
+    /// For an earlier one, with the same file.
+    Earlier,
+}
+
+/// Which plugins are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Unknown,
+    All,
+    None,
+}
+
+impl Catalog {
+    pub(super) fn new(discovery: Discovery) -> Self {
+        Self { discovery, configure: Arc::new(|builder| builder) }
+    }
+
+    /// Changes how plugins are started to be asked. Default: half a second for each step of stopping, standard output
+    /// to the log, everything else as [`Plugin::builder`] has it.
+    #[must_use]
+    pub fn starting(mut self, configure: impl Fn(Builder) -> Builder + Send + Sync + 'static) -> Self {
+        self.configure = Arc::new(configure);
+        self
+    }
+
+    /// Lists all there is, and asks those plugins of which nothing is known.
+    ///
+    /// # Blocking
+    /// Until each of these has answered and ended, eight at once; and on reading the files that were added and have
+    /// changed.
+    #[must_use]
+    pub fn list(&self) -> Vec<Listed> {
+        self.collect(Ask::Unknown)
+    }
+
+    /// Lists all there is, and asks all plugins, whatever is known of them.
+    ///
+    /// # Blocking
+    /// As for [`list`](Self::list), with every plugin, and every file that was added.
+    #[must_use]
+    pub fn refresh(&self) -> Vec<Listed> {
+        self.collect(Ask::All)
+    }
+
+    /// Lists all there is, with what is known, and starts no plugin.
+    ///
+    /// # Blocking
+    /// On reading the files that were added and have changed.
+    #[must_use]
+    pub fn known(&self) -> Vec<Listed> {
+        self.collect(Ask::None)
+    }
+
+    /// Asks the plugin at `path`, wherever that is, and whatever is known of it.
+    ///
+    /// # Errors
+    /// As for [`Builder::start`].
+    ///
+    /// # Blocking
+    /// Until it has answered and ended.
+    pub fn ask(&self, path: impl Into<PathBuf>) -> Result<Said, StartError> {
+        ask(&self.builder(path))
+    }
+
+    fn collect(&self, ask: Ask) -> Vec<Listed> {
+        let cache = self.discovery.cache.as_ref();
+        let kept = cache.map(|cache| cache.load()).unwrap_or_default();
+        let mut rows = self.rows(&kept, ask);
+        self.ask_all(&mut rows, ask);
+        let news: Vec<_> = rows.iter_mut().filter_map(Row::take_news).collect();
+        if let Some(cache) = cache.filter(|_| !news.is_empty() || kept.has_gone()) {
+            cache.save(news);
+        }
+        rows.into_iter().map(|row| row.listed).collect()
+    }
+
+    /// All that is found out without a start.
+    fn rows(&self, kept: &Kept, ask: Ask) -> Vec<Row> {
+        let mut entries = self.discovery.list();
+        let (store, mut records) = (self.discovery.store.as_ref(), BTreeMap::new());
+        if let Some(store) = store {
+            match store.added() {
+                Ok(found) => records = found,
+                Err(error) => {
+                    let problem = Problem::Records { reason: error.to_string() };
+                    entries.insert(0, Entry::unusable("", &store.records_path(), problem));
+                }
+            }
+        }
+        let begun = SystemTime::now();
+        entries
+            .into_iter()
+            .map(|entry| {
+                let is_of_store =
+                    store.is_some_and(|store| store.path_of(&entry.name).as_deref() == Some(&*entry.path));
+                let added = if is_of_store { records.remove(&entry.name) } else { None };
+                Row::new(entry, added, kept, begun, ask)
+            })
+            .collect()
+    }
+
+    /// Asks several at once, since most of the time is spent waiting for them.
+    fn ask_all(&self, rows: &mut [Row], ask: Ask) {
+        let to_ask: Vec<_> = rows.iter_mut().filter(|row| ask != Ask::None && row.is_unknown()).collect();
+        let threads = AT_ONCE.min(to_ask.len());
+        let work = Mutex::new(to_ask.into_iter());
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    // The lock is held to take one, and not while it is asked.
+                    while let Some(row) = work.lock().ok().and_then(|mut work| work.next()) {
+                        row.take_answer(self.ask(&row.listed.entry.path));
+                    }
+                });
+            }
+        });
+    }
+
+    fn builder(&self, path: impl Into<PathBuf>) -> Builder {
+        (self.configure)(Plugin::builder(path).stdout(Stdout::Log).grace(Grace::each(STOP_PATIENCE)))
+    }
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog").field("discovery", &self.discovery).finish_non_exhaustive()
+    }
+}
+
+/// An entry while it is being found out.
+struct Row {
+    listed: Listed,
+    /// What is known of its file; `None` where it cannot be looked at.
+    facts: Option<Facts>,
+    /// When its file was looked at.
+    begun: SystemTime,
+    /// Whether the facts are other ones than those that are kept.
+    has_news: bool,
+}
+
+impl Row {
+    fn new(entry: Entry, added: Option<Added>, kept: &Kept, begun: SystemTime, ask: Ask) -> Self {
+        let facts = Stamp::of(&entry.path).ok().map(|stamp| {
+            let known = if ask == Ask::All { None } else { kept.facts(&entry.path, &stamp).cloned() };
+            known.unwrap_or_else(|| Facts::new(stamp))
+        });
+        let said = match entry.state {
+            EntryState::Usable => facts.as_ref().and_then(|facts| facts.said(begun)),
+            EntryState::Shadowed { .. } | EntryState::Unusable(_) => None,
+        };
+        let answer = said.map(|said| Answer { said, asked: Asked::Earlier });
+        let listed = Listed { entry, answer, added, changed: None };
+        let mut row = Self { listed, facts, begun, has_news: false };
+        row.compare_sums();
+        row
+    }
+
+    /// Whether it has to be asked what it is.
+    fn is_unknown(&self) -> bool {
+        self.listed.entry.state == EntryState::Usable && self.listed.answer.is_none()
+    }
+
+    fn take_answer(&mut self, said: Result<Said, StartError>) {
+        let is_kept = said.as_ref().map_or_else(is_about_the_plugin, |_| true);
+        let said = said.map_err(|error| error.to_string());
+        if let Some(facts) = self.facts.as_mut().filter(|_| is_kept) {
+            facts.keep_said(&said, SystemTime::now());
+            self.has_news = true;
+        }
+        self.listed.answer = Some(Answer { said, asked: Asked::Now });
+    }
+
+    /// Looks whether the file is the one that was added.
+    fn compare_sums(&mut self) {
+        if matches!(self.listed.entry.state, EntryState::Unusable(_)) {
+            return;
+        }
+        let (Some(added), Some(facts)) = (&self.listed.added, &mut self.facts) else { return };
+        let known = facts.sha256();
+        // What cannot be read has its problem told by whoever starts it.
+        let Some(sum) = known.or_else(|| Sha256::of_file(&self.listed.entry.path).ok()) else { return };
+        if known.is_none() {
+            facts.keep_sha256(sum);
+            self.has_news = true;
+        }
+        self.listed.changed = (sum != added.sha256).then_some(sum);
+    }
+
+    /// What is to be kept of it.
+    fn take_news(&mut self) -> Option<(PathBuf, Facts)> {
+        let path = self.listed.entry.path.clone();
+        let facts = self.facts.take().filter(|_| self.has_news)?;
+        facts.hold(&path, self.begun).then_some((path, facts))
+    }
+}

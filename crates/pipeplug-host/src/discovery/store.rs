@@ -1,0 +1,269 @@
+//! The user's own plugins of a host, and what was added to them.
+
+mod error;
+mod records;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tempfile::TempPath;
+
+pub use error::{AddError, RemoveError, StoreError};
+
+use self::records::{Lock, Records};
+use super::{files, places, problem, similar};
+use crate::sha256::Sha256;
+
+/// A host's plugins in the user's data directory, `$XDG_DATA_HOME/<host>/plugins` or `~/.local/share/<host>/plugins`,
+/// where [`Discovery`](super::Discovery) finds them.
+///
+/// What is added there is recorded, with its sum, in `added.json` beside that directory. Both are replaced as a whole, so
+/// that a process that is killed meanwhile leaves no half of a plugin; several may add and remove at the same time.
+#[derive(Debug, Clone)]
+pub struct Store {
+    host: String,
+    /// What holds `plugins` and the records.
+    root: PathBuf,
+}
+
+/// What was added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Added {
+    /// Its sum when it was added.
+    pub sha256: Sha256,
+    /// The file that it came from.
+    pub from: PathBuf,
+    /// How it came.
+    pub way: Way,
+}
+
+/// How a plugin comes into a [`Store`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// As a copy.
+    #[default]
+    Copy,
+    /// As a symbolic link to the file, so that what becomes of it becomes of the plugin.
+    Link,
+}
+
+/// What [`Store::add`] and [`Store::remove`] do to a file that would be lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Existing {
+    /// They fail.
+    #[default]
+    Keep,
+    /// They replace or remove it.
+    Lose,
+}
+
+impl Store {
+    /// That of `host`, as the environment of this process says.
+    ///
+    /// # Errors
+    /// Where there is no home directory, or no host can have that name.
+    pub fn for_host(host: &str) -> Result<Self, StoreError> {
+        Self::for_host_in(host, |name| std::env::var_os(name))
+    }
+
+    /// Like [`for_host`](Self::for_host), with `env` for the environment.
+    ///
+    /// # Errors
+    /// As for [`for_host`](Self::for_host).
+    pub fn for_host_in(host: &str, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, StoreError> {
+        if host.is_empty() || host.starts_with('.') || host.contains(['/', '\0']) {
+            return Err(StoreError::BadHost { host: host.to_owned() });
+        }
+        let root = places::user_dir(places::DATA, host, env).ok_or(StoreError::NoHome)?;
+        Ok(Self { host: host.to_owned(), root })
+    }
+
+    /// The directory of the plugins; it need not be there yet.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
+        self.root.join("plugins")
+    }
+
+    /// Where the plugin of that name is, or would be; `None` where no plugin can have that name.
+    #[must_use]
+    pub fn path_of(&self, name: &str) -> Option<PathBuf> {
+        problem::is_name(name).then(|| self.dir().join(format!("{}-{name}", self.host)))
+    }
+
+    /// Adds a plugin: an executable file of any name, which is found by `name` then.
+    ///
+    /// What others may write of the file's mode is left out in the copy; nor does it get the bits that change its user.
+    ///
+    /// # Errors
+    /// See [`AddError`]; nothing has been changed then.
+    ///
+    /// # Blocking
+    /// On reading and writing the file, and while another process adds or removes a plugin of this host.
+    pub fn add(
+        &self,
+        source: &Path,
+        name: &str,
+        way: Way,
+        existing: Existing,
+    ) -> Result<(PathBuf, Added), AddError> {
+        let path = self.path_of(name).ok_or_else(|| AddError::BadName { name: name.to_owned() })?;
+        let unusable = |problem| AddError::Unusable { path: source.to_owned(), problem };
+        problem::check_file(source)
+            .map_err(|problem| problem.map_or(AddError::NotFound { path: source.to_owned() }, unusable))?;
+        if is_same_file(source, &path) {
+            return Err(AddError::Itself { name: name.to_owned(), path });
+        }
+        // Ahead of the work, for whoever has not seen it; it is looked at again under the lock.
+        self.check_place(name, &path, existing)?;
+        let (unfinished, sha256) = match way {
+            Way::Copy => self.copy(source),
+            Way::Link => self.link(source),
+        }?;
+        let from = std::path::absolute(source).unwrap_or_else(|_| source.to_owned());
+        // As text, for it is kept as such.
+        let added = Added { sha256, from: from.to_string_lossy().into_owned().into(), way };
+        let _lock = Lock::take(&self.root)?;
+        self.check_place(name, &path, existing)?;
+        let before = self.records()?;
+        let mut records = before.clone();
+        records.plugins.retain(|known, _| self.is_there(known));
+        records.plugins.insert(name.to_owned(), added.clone());
+        // The record first: one without a file is of no account, but a file without a record would be anybody's.
+        records.write(&self.records_path())?;
+        if let Err(error) = unfinished.persist(&path) {
+            before.write(&self.records_path())?;
+            return Err(StoreError::io("write", &path, error.error).into());
+        }
+        Ok((path, added))
+    }
+
+    /// Removes a plugin that was added, and tells what it was.
+    ///
+    /// # Errors
+    /// See [`RemoveError`]; nothing has been changed then.
+    ///
+    /// # Blocking
+    /// On reading the file, and while another process adds or removes a plugin of this host.
+    pub fn remove(&self, name: &str, existing: Existing) -> Result<(PathBuf, Added), RemoveError> {
+        let not_added = |path: Option<PathBuf>, records: &Records| RemoveError::NotAdded {
+            name: name.to_owned(),
+            host: self.host.clone(),
+            path,
+            similar: similar::nearest(name, records.plugins.keys().map(String::as_str)).map(str::to_owned),
+        };
+        let Some(path) = self.path_of(name) else { return Err(not_added(None, &Records::default())) };
+        if !self.root.is_dir() {
+            return Err(not_added(None, &Records::default()));
+        }
+        let _lock = Lock::take(&self.root)?;
+        let mut records = self.records()?;
+        let Some(added) = records.plugins.remove(name) else {
+            return Err(not_added(Some(path).filter(|_| self.is_there(name)), &records));
+        };
+        if existing == Existing::Keep {
+            self.check_same(name, &path, &added)?;
+        }
+        // The file first: a record without one is of no account.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", &path, error).into());
+            }
+            _ => records.write(&self.records_path())?,
+        }
+        Ok((path, added))
+    }
+
+    /// All that was added and is still there, by name.
+    ///
+    /// # Errors
+    /// Where the records cannot be read.
+    pub fn added(&self) -> Result<BTreeMap<String, Added>, StoreError> {
+        let mut plugins = self.records()?.plugins;
+        plugins.retain(|name, _| self.is_there(name));
+        Ok(plugins)
+    }
+
+    /// The file of the records.
+    pub(super) fn records_path(&self) -> PathBuf {
+        self.root.join("added.json")
+    }
+
+    fn records(&self) -> Result<Records, StoreError> {
+        Records::read(&self.records_path())
+    }
+
+    /// Whether there is something where that plugin belongs, be it a link to nowhere.
+    fn is_there(&self, name: &str) -> bool {
+        self.path_of(name).is_some_and(|path| fs::symlink_metadata(path).is_ok())
+    }
+
+    fn check_place(&self, name: &str, path: &Path, existing: Existing) -> Result<(), AddError> {
+        match fs::symlink_metadata(path) {
+            Ok(_) if existing == Existing::Keep => {
+                let added = self.added()?.remove(name);
+                Err(AddError::AlreadyThere { name: name.to_owned(), path: path.to_owned(), added })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the file is what was added: a link of ours may lead to what it likes.
+    fn check_same(&self, name: &str, path: &Path, added: &Added) -> Result<(), RemoveError> {
+        let is_link = match fs::symlink_metadata(path) {
+            Ok(file) => file.is_symlink(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(StoreError::io("read", path, error).into()),
+        };
+        let is_same = match added.way {
+            Way::Link => is_link,
+            Way::Copy => {
+                let sum = Sha256::of_file(path).map_err(|error| StoreError::io("read", path, error))?;
+                !is_link && sum == added.sha256
+            }
+        };
+        if is_same {
+            Ok(())
+        } else {
+            Err(RemoveError::Changed { name: name.to_owned(), path: path.to_owned() })
+        }
+    }
+
+    fn copy(&self, source: &Path) -> Result<(TempPath, Sha256), StoreError> {
+        let reading = |error| StoreError::io("read", source, error);
+        let mut from = File::open(source).map_err(reading)?;
+        let mode = from.metadata().map_err(reading)?.permissions().mode() & 0o755;
+        let dir = self.dir();
+        let mut copy = || {
+            let mut to = files::temporary(&dir, |builder| builder.tempfile_in(&dir))?;
+            let sum = Sha256::copy(&mut from, &mut to)?;
+            to.as_file().set_permissions(Permissions::from_mode(mode))?;
+            to.as_file().sync_all()?;
+            // Closed, so that it can be executed.
+            Ok((to.into_temp_path(), sum))
+        };
+        copy().map_err(|error| StoreError::io("copy it into", &dir, error))
+    }
+
+    fn link(&self, source: &Path) -> Result<(TempPath, Sha256), StoreError> {
+        let reading = |error| StoreError::io("read", source, error);
+        let target = std::path::absolute(source).map_err(reading)?;
+        let sum = Sha256::of_file(&target).map_err(reading)?;
+        let dir = self.dir();
+        let link = files::temporary(&dir, |builder| builder.make_in(&dir, |path| symlink(&target, path)))
+            .map_err(|error| StoreError::io("write", &dir, error))?;
+        Ok((link.into_temp_path(), sum))
+    }
+}
+
+/// Whether `source` leads to what is at `path` itself, rather than to what that links to.
+fn is_same_file(source: &Path, path: &Path) -> bool {
+    let (source, path) = (fs::metadata(source), fs::symlink_metadata(path));
+    source.is_ok_and(|source| path.is_ok_and(|path| (source.dev(), source.ino()) == (path.dev(), path.ino())))
+}

@@ -1,0 +1,147 @@
+//! What can go wrong with the user's plugins.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::super::Problem;
+use super::Added;
+
+/// Why the user's plugins cannot be had, read or written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// There is no place for them.
+    #[error("there is no place for plugins: set HOME to a directory that exists, or XDG_DATA_HOME")]
+    NoHome,
+    /// No host can have that name.
+    #[error(
+        "no host can be named {host:?}: a name is not empty, begins with no dot, and holds no `/` and no NUL"
+    )]
+    BadHost {
+        /// The name.
+        host: String,
+    },
+    /// A file or directory fails.
+    #[error("cannot {action} {path:?}: {error}")]
+    Io {
+        /// What was to be done with it, as a verb.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The records of what was added make no sense.
+    #[error(
+        "the records of what was added, {path:?}, cannot be understood ({reason}): remove the file, and add the plugins again with --force"
+    )]
+    BadRecords {
+        /// Their file.
+        path: PathBuf,
+        /// What is wrong with them.
+        reason: String,
+    },
+}
+
+/// Why a plugin was not added.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AddError {
+    /// No plugin can have that name.
+    #[error("no plugin can be named {name:?}: a name is not empty and holds no `/` and no NUL")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// There is no such file.
+    #[error("no file at {path:?}")]
+    NotFound {
+        /// The file that was to be added.
+        path: PathBuf,
+    },
+    /// The file is none that can be a plugin.
+    #[error("{path:?} cannot be added: {problem}")]
+    Unusable {
+        /// The file that was to be added.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: Problem,
+    },
+    /// The file is the plugin that it would become.
+    #[error("{path:?} is the plugin {name:?} already: add the file that it came from")]
+    Itself {
+        /// Its name.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+    },
+    /// There is a plugin of that name.
+    #[error("there is a plugin {name:?} already, {}: --force replaces it", came(path, added.as_ref()))]
+    AlreadyThere {
+        /// Its name.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// How it came to be there, if it was added.
+        added: Option<Added>,
+    },
+    /// The user's plugins cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a plugin was not removed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// No such plugin was added.
+    #[error("{}", not_added(name, host, path.as_deref(), similar.as_deref()))]
+    NotAdded {
+        /// Its name.
+        name: String,
+        /// The host whose plugin it would be.
+        host: String,
+        /// The file of that name, which somebody put there by other means.
+        path: Option<PathBuf>,
+        /// The nearest name that was added.
+        similar: Option<String>,
+    },
+    /// The file is another one than was added.
+    #[error(
+        "plugin {name:?} is not what was added any more: {path:?} has been changed; --force removes it all the same"
+    )]
+    Changed {
+        /// Its name.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The user's plugins cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl StoreError {
+    pub(super) fn io(action: &'static str, path: &Path, error: io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), error }
+    }
+}
+
+fn came(path: &Path, added: Option<&Added>) -> String {
+    match added {
+        Some(added) => format!("added from {:?}", added.from),
+        None => format!("{path:?}"),
+    }
+}
+
+fn not_added(name: &str, host: &str, path: Option<&Path>, similar: Option<&str>) -> String {
+    match (path, similar) {
+        (Some(path), _) => {
+            format!("plugin {name:?} was not put there by `add`: remove {path:?} as it came")
+        }
+        (None, Some(similar)) => format!("no plugin {name:?} of {host} was added, did you mean {similar:?}?"),
+        (None, None) => format!("no plugin {name:?} of {host} was added"),
+    }
+}

@@ -1,0 +1,71 @@
+//! The file that says what was added.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::files;
+use super::Added;
+use super::error::StoreError;
+
+/// The layout of the file.
+const VERSION: u32 = 1;
+
+/// What was added, by name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Records {
+    version: u32,
+    pub(super) plugins: BTreeMap<String, Added>,
+}
+
+/// The right to change the records, and the plugins with them.
+pub(super) struct Lock {
+    /// Closing it lets go of the lock, as the end of the process does.
+    _file: File,
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self { version: VERSION, plugins: BTreeMap::new() }
+    }
+}
+
+impl Records {
+    pub(super) fn read(path: &Path) -> Result<Self, StoreError> {
+        let bad = |reason: String| StoreError::BadRecords { path: path.to_owned(), reason };
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(StoreError::io("read", path, error)),
+        };
+        let records: Self = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        if records.version != VERSION {
+            return Err(bad(format!("they are of version {}, known is {VERSION}", records.version)));
+        }
+        Ok(records)
+    }
+
+    pub(super) fn write(&self, path: &Path) -> Result<(), StoreError> {
+        serde_json::to_vec_pretty(self)
+            .map_err(io::Error::from)
+            .and_then(|bytes| files::replace(path, &bytes))
+            .map_err(|error| StoreError::io("write", path, error))
+    }
+}
+
+impl Lock {
+    /// Waits for whoever has it. A file of its own, since the records are replaced, and with them what was locked.
+    pub(super) fn take(root: &Path) -> Result<Self, StoreError> {
+        let path = root.join("added.lock");
+        let open = || {
+            files::make_dir(root)?;
+            let file = File::options().create(true).append(true).open(&path)?;
+            file.lock()?;
+            Ok(Self { _file: file })
+        };
+        open().map_err(|error| StoreError::io("lock", &path, error))
+    }
+}
