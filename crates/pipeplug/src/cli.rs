@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::report::Verbosity;
-use crate::{builtin, exit, inspect, list, logging, run, steps};
+use crate::{add, builtin, exit, inspect, list, logging, rm, run, steps};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,10 +16,11 @@ Examples:
   pipeplug run ./plugin --call open @page.html --notify log done
   pipeplug list
   pipeplug inspect ./plugin
+  pipeplug add ./plugin
 
 `pipeplug help run` tells all about calls.";
 
-/// Run, list and inspect plugins: programs that a host starts and talks to over pipes
+/// Run, list, inspect and add plugins: programs that a host starts and talks to over pipes
 #[derive(Debug, Parser)]
 #[command(name = "pipeplug", version, max_term_width = 100, after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
@@ -36,6 +37,8 @@ enum Command {
     Run(run::RunArgs),
     List(list::ListArgs),
     Inspect(inspect::InspectArgs),
+    Add(add::AddArgs),
+    Rm(rm::RmArgs),
 }
 
 /// What every command takes.
@@ -86,6 +89,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &globals),
         Command::List(args) => list::run(args, &globals),
         Command::Inspect(args) => inspect::run(args, &globals),
+        Command::Add(args) => add::run(args, &globals),
+        Command::Rm(args) => rm::run(args, &globals),
     };
     outcome.into()
 }

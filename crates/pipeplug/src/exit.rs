@@ -9,7 +9,7 @@ use pipeplug_host::{CallError, Crash, Ended, StartError, WaitStatus, process::Sp
 
 /// All was well.
 pub(crate) const SUCCESS: u8 = 0;
-/// A call failed, or stdout could not be written.
+/// A call failed, stdout could not be written, or a plugin not be added or removed.
 pub(crate) const FAILED: u8 = 1;
 /// The command line cannot be understood; clap's too.
 pub(crate) const USAGE: u8 = 2;
@@ -33,8 +33,8 @@ pub(crate) const HELP: &str = "\
 Exit status:
   0    all went well; also where whoever reads stdout, such as head, has
        seen enough
-  1    a call failed: the plugin answered with an error; or stdout cannot
-       be written
+  1    a call failed: the plugin answered with an error; stdout cannot be
+       written; or a plugin could not be added or removed
   2    the command line is wrong, or a DATA file cannot be read
   3    there is no such plugin
   4    the plugin did not start

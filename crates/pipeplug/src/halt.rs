@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
 use pipeplug_host::process::Pid;
-use pipeplug_host::{Plugin, StoppedBy};
+use pipeplug_host::{Builder, Plugin, StoppedBy};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -148,6 +148,15 @@ impl Halt {
             Ok(thread) => lock(&self.0.ending).push(thread),
             Err(error) => tracing::error!(%error, "no thread to end the plugin"),
         }
+    }
+}
+
+/// What has plugins that are asked what they are end with everything else.
+pub(crate) fn halting(halt: &Halt) -> impl Fn(Builder) -> Builder + Send + Sync + 'static {
+    let halt = halt.clone();
+    move |builder| {
+        let halt = halt.clone();
+        builder.on_spawn(move |plugin| halt.starting(plugin))
     }
 }
 

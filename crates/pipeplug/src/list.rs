@@ -3,47 +3,43 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::thread;
-use std::time::Duration;
 
 use clap::Args;
-use pipeplug_host::discovery::{Discovery, Entry, EntryState};
+use pipeplug_host::Sha256;
+use pipeplug_host::discovery::{Added, Answer, Asked, Discovery, EntryState, Listed, Way};
 use pipeplug_host::net::wire::Format;
-use pipeplug_host::{Grace, Plugin, StartError, Stdout};
 use serde_json::{Value, json};
 
+use crate::add::origin;
 use crate::builtin;
 use crate::cli::Globals;
 use crate::exit::{Failure, Outcome};
-use crate::halt::Halt;
+use crate::halt::{Halt, halting};
 use crate::report;
 use crate::style::{Paint, Role};
 use crate::target::HOST;
 use crate::text::{self, Escaped, short_path};
 
-/// How long a plugin may take to say what it is.
-const START_PATIENCE: Duration = Duration::from_secs(3);
-/// How long each step of stopping one may take.
-const STOP_PATIENCE: Duration = Duration::from_millis(500);
-/// How many are started at once.
-const AT_ONCE: usize = 8;
-
 const EXAMPLES: &str = "\
 Examples:
   pipeplug list
+  pipeplug list --refresh
   pipeplug list --host editor
   PIPEPLUG_PATH=$PWD/target/debug pipeplug list --no-metadata
   pipeplug list --json | jq -r 'select(.state == \"usable\") | .name'
 
 JSON (--json), one object a line: name, path, state (usable, shadowed or
-unusable); description and format, if it says; shadowed_by; problem.";
+unusable); description and format, if it says; shadowed_by; problem;
+remembered (whether an earlier listing asked it); added (from, way, sha256)
+if `pipeplug add` put it there; changed_to, the sum that its file has now, if
+that is another one.";
 
 /// List the plugins that are found by name
 ///
 /// A plugin of the host HOST is an executable HOST-NAME in a directory of PIPEPLUG_PATH,
 /// ~/.local/share/HOST/plugins, /usr/local/lib/HOST/plugins or /usr/lib/HOST/plugins; earlier ones win. Each is
-/// started for a moment, to ask what it is.
+/// started for a moment, to ask what it is; that is remembered, in ~/.cache/HOST, until its file changes, and for an
+/// hour if it failed.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ListArgs {
@@ -55,28 +51,39 @@ pub(crate) struct ListArgs {
     #[arg(long)]
     json: bool,
 
-    /// Start no plugin; what they are is not shown then
+    /// Ask all plugins anew, and sum up the files that were added
+    #[arg(long, conflicts_with = "no_metadata")]
+    refresh: bool,
+
+    /// Start no plugin; what is not remembered of them is not shown then
     #[arg(long)]
     no_metadata: bool,
 }
+
+/// How many digits of a sum are shown to people, which tell two of them apart.
+const SUM_SHOWN: usize = 12;
 
 /// What is shown of one file or directory.
 struct Row {
     name: String,
     path: PathBuf,
     state: State,
+    added: Option<Added>,
+    /// The sum of its file, where that is not the one that was added.
+    changed: Option<Sha256>,
 }
 
 enum State {
-    Usable(Option<Said>),
+    Usable(Option<Known>),
     Shadowed { by: PathBuf },
-    Unusable { problem: String },
+    Unusable { problem: String, asked: Asked },
 }
 
-/// What a plugin said of itself.
-struct Said {
+/// What is known of a plugin that answered.
+struct Known {
     description: Option<String>,
     format: Format,
+    asked: Asked,
 }
 
 /// Runs it.
@@ -97,11 +104,13 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
     let discovery = Discovery::for_host(&args.host);
     let halt = Halt::default();
     halt.on_signals(|| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
-    let rows = if args.no_metadata {
-        discovery.list().into_iter().map(|entry| Row::new(entry, |_| Ok(None))).collect()
-    } else {
-        ask_all(discovery.list(), &halt)
+    let catalog = discovery.catalog().starting(halting(&halt));
+    let listed = match (args.refresh, args.no_metadata) {
+        (true, _) => catalog.refresh(),
+        (false, true) => catalog.known(),
+        (false, false) => catalog.list(),
     };
+    let rows: Vec<_> = listed.into_iter().map(Row::new).collect();
     if let Some(failure) = halt.failure() {
         return Err(failure);
     }
@@ -114,6 +123,11 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
         text.push_str(&nothing_found(&args.host, &discovery));
     } else {
         table(&mut text, &rows, paint, text::columns(io::stdout()));
+        if rows.iter().any(Row::is_remembered_problem) {
+            text.push_str(
+                "\nWhat did not answer an earlier time is asked again after an hour, or with --refresh.\n",
+            );
+        }
     }
     if args.host == HOST {
         let built_in: Vec<_> =
@@ -126,87 +140,62 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
     report::print(&text)
 }
 
-/// Starts what can be started, several at once, and keeps the order.
-fn ask_all(entries: Vec<Entry>, halt: &Halt) -> Vec<Row> {
-    let mut rows: Vec<Option<Row>> = Vec::new();
-    rows.resize_with(entries.len(), || None);
-    let threads = AT_ONCE.min(entries.len());
-    let work = Mutex::new(entries.into_iter().zip(rows.iter_mut()));
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                // The lock is held to take one, and not while it is asked.
-                while let Some((entry, row)) = work.lock().ok().and_then(|mut work| work.next()) {
-                    *row = Some(Row::new(entry, |path| ask(path, halt)));
-                }
-            });
-        }
-    });
-    drop(work);
-    rows.into_iter().flatten().collect()
-}
-
-/// Starts it, in whichever format it speaks, and asks what it is.
-fn ask(path: &Path, halt: &Halt) -> Result<Option<Said>, String> {
-    let start = |format| {
-        let halt = halt.clone();
-        Plugin::builder(path)
-            .format(format)
-            .stdout(Stdout::Log)
-            .handshake_timeout(START_PATIENCE)
-            .grace(Grace::each(STOP_PATIENCE))
-            .on_spawn(move |plugin| halt.starting(plugin))
-            .start()
-    };
-    let mut format = Format::Standard;
-    let started = match start(format) {
-        Err(StartError::WrongFormat { found, .. }) => {
-            format = found;
-            start(found)
-        }
-        started => started,
-    };
-    let plugin = started.map_err(|error| error.to_string())?;
-    let description = plugin.metadata().value("Description").map(str::to_owned);
-    if let Err(error) = plugin.stop() {
-        return Err(error.to_string());
-    }
-    Ok(Some(Said { description, format }))
-}
-
 impl Row {
-    fn new(entry: Entry, ask: impl FnOnce(&Path) -> Result<Option<Said>, String>) -> Self {
-        let Entry { name, path, state } = entry;
-        let state = match state {
-            EntryState::Usable => match ask(&path) {
-                Ok(said) => State::Usable(said),
-                Err(problem) => State::Unusable { problem },
+    fn new(listed: Listed) -> Self {
+        let Listed { entry, answer, added, changed, .. } = listed;
+        let unusable = |problem| State::Unusable { problem, asked: Asked::Now };
+        let state = match (entry.state, answer) {
+            (EntryState::Usable, None) => State::Usable(None),
+            (EntryState::Usable, Some(Answer { said, asked, .. })) => match said {
+                Ok(said) => State::Usable(Some(Known {
+                    description: said.metadata.value("Description").map(str::to_owned),
+                    format: said.format,
+                    asked,
+                })),
+                Err(problem) => State::Unusable { problem, asked },
             },
-            EntryState::Shadowed { by } => State::Shadowed { by },
-            EntryState::Unusable(problem) => State::Unusable { problem: problem.to_string() },
-            _ => State::Unusable { problem: "in a state that this program does not know".into() },
+            (EntryState::Shadowed { by }, _) => State::Shadowed { by },
+            (EntryState::Unusable(problem), _) => unusable(problem.to_string()),
+            _ => unusable("in a state that this program does not know".into()),
         };
-        Self { name, path, state }
+        Self { name: entry.name, path: entry.path, state, added, changed }
+    }
+
+    fn is_remembered_problem(&self) -> bool {
+        matches!(self.state, State::Unusable { asked: Asked::Earlier, .. })
     }
 
     fn to_json(&self) -> Value {
         let mut row = json!({ "name": self.name, "path": self.path.to_string_lossy() });
         match &self.state {
-            State::Usable(said) => {
+            State::Usable(known) => {
                 row["state"] = "usable".into();
-                if let Some(said) = said {
-                    row["description"] = said.description.as_deref().into();
-                    row["format"] = said.format.to_string().into();
+                if let Some(Known { description, format, asked }) = known {
+                    row["description"] = description.as_deref().into();
+                    row["format"] = format.to_string().into();
+                    row["remembered"] = (*asked == Asked::Earlier).into();
                 }
             }
             State::Shadowed { by } => {
                 row["state"] = "shadowed".into();
                 row["shadowed_by"] = by.to_string_lossy().into();
             }
-            State::Unusable { problem } => {
+            State::Unusable { problem, asked } => {
                 row["state"] = "unusable".into();
                 row["problem"] = problem.as_str().into();
+                row["remembered"] = (*asked == Asked::Earlier).into();
             }
+        }
+        if let Some(Added { from, way, sha256, .. }) = &self.added {
+            let way = match way {
+                Way::Copy => "copy",
+                Way::Link => "link",
+            };
+            row["added"] =
+                json!({ "from": from.to_string_lossy(), "way": way, "sha256": sha256.to_string() });
+        }
+        if let Some(sum) = self.changed {
+            row["changed_to"] = sum.to_string().into();
         }
         row
     }
@@ -228,20 +217,37 @@ fn table(text: &mut String, rows: &[Row], paint: Paint, columns: Option<usize>) 
         // Writing to a String does not fail.
         let _ = writeln!(text, "{}", paint.paint(Role::Aside, short_path(dir)));
         for row in rows.iter().filter(|row| row.directory() == *dir) {
-            let (role, what) = match &row.state {
-                State::Usable(Some(Said { description: Some(description), .. })) => {
-                    (Role::Title, description.clone())
-                }
-                State::Usable(_) => (Role::Title, String::new()),
-                State::Shadowed { by } => (Role::Aside, format!("shadowed by {}", short_path(by))),
-                State::Unusable { problem } => (Role::Error, problem.clone()),
-            };
+            let (role, what) = row.in_words();
             line(text, &row.shown_name(), &what, role, width(rows), paint, columns);
         }
     }
 }
 
 impl Row {
+    /// What is to be said of it, and what its name looks like.
+    fn in_words(&self) -> (Role, String) {
+        let (mut role, what) = match &self.state {
+            State::Usable(known) => {
+                let description = known.as_ref().and_then(|known| known.description.clone());
+                (Role::Title, description.unwrap_or_default())
+            }
+            State::Shadowed { by } => (Role::Aside, format!("shadowed by {}", short_path(by))),
+            State::Unusable { problem, .. } => (Role::Error, problem.clone()),
+        };
+        let Some(added) = &self.added else { return (role, what) };
+        let mut origin = origin(added);
+        if let Some(sum) = self.changed {
+            role = Role::Error;
+            let (was, is) = (added.sha256.to_string(), sum.to_string());
+            origin.push_str(&format!(
+                ", CHANGED since: its sum was {}…, and is {}…",
+                &was[..SUM_SHOWN],
+                &is[..SUM_SHOWN]
+            ));
+        }
+        (role, format!("{what} ({origin})").trim_start().to_owned())
+    }
+
     /// Where it is listed: below its directory, or, if it is a place with a problem, below itself.
     fn directory(&self) -> &Path {
         if self.name.is_empty() && !self.path.is_file() {
@@ -305,7 +311,7 @@ fn nothing_found(host: &str, discovery: &Discovery) -> String {
         let _ = writeln!(text, "  {}{missing}", short_path(dir));
     }
     text.push_str(
-        "Put them into one of these, or name more directories in PIPEPLUG_PATH, with\ncolons between them.\n",
+        "`pipeplug add PATH` puts them into the user's own; more directories are named in\nPIPEPLUG_PATH, with colons between them.\n",
     );
     text
 }
@@ -315,11 +321,12 @@ mod tests {
     use super::*;
 
     fn row(name: &str, path: &str, state: State) -> Row {
-        Row { name: name.into(), path: path.into(), state }
+        Row { name: name.into(), path: path.into(), state, added: None, changed: None }
     }
 
     fn usable(description: &str) -> State {
-        State::Usable(Some(Said { description: Some(description.into()), format: Format::Standard }))
+        let (description, format) = (Some(description.into()), Format::Standard);
+        State::Usable(Some(Known { description, format, asked: Asked::Now }))
     }
 
     #[test]
@@ -327,7 +334,11 @@ mod tests {
         let rows = [
             row("a", "/one/p-a", usable("first")),
             row("a", "/two/p-a", State::Shadowed { by: "/one/p-a".into() }),
-            row("bb", "/one/p-bb", State::Unusable { problem: "is\x1b[31m broken".into() }),
+            row(
+                "bb",
+                "/one/p-bb",
+                State::Unusable { problem: "is\x1b[31m broken".into(), asked: Asked::Now },
+            ),
         ];
         let mut text = String::new();
         table(&mut text, &rows, Paint::Plain, Some(80));

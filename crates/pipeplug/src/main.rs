@@ -1,6 +1,7 @@
-//! `pipeplug`: run, list and inspect plugins in a terminal.
+//! `pipeplug`: run, list, inspect and add plugins in a terminal.
 #![forbid(unsafe_code)]
 
+mod add;
 mod answers;
 mod builtin;
 mod cli;
@@ -13,6 +14,7 @@ mod list;
 mod logging;
 mod place;
 mod report;
+mod rm;
 mod run;
 mod session;
 mod start;

@@ -126,10 +126,13 @@ impl Run {
     fn new<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pipeplug"));
         command.args(args);
-        for name in ["PIPEPLUG_PATH", "XDG_DATA_HOME", "NO_COLOR", "CLICOLOR_FORCE", "COLUMNS"] {
+        for name in
+            ["PIPEPLUG_PATH", "XDG_DATA_HOME", "XDG_CACHE_HOME", "NO_COLOR", "CLICOLOR_FORCE", "COLUMNS"]
+        {
             command.env_remove(name);
         }
-        command.env("HOME", "/nonexistent");
+        // Not even root can make anything there.
+        command.env("HOME", "/proc/nonexistent");
         Self { command, stdin: Vec::new() }
     }
 
@@ -243,6 +246,12 @@ impl Watched {
         drained.join().unwrap();
         code
     }
+}
+
+/// Lets what has just been written grow old enough for a listing to remember it. This waits for nobody: age is the
+/// condition.
+pub(crate) fn settle() {
+    thread::sleep(Duration::from_millis(150));
 }
 
 /// Whether no process has that number.

@@ -6,7 +6,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{MIRROR, Place, Run, is_gone, pipeplug};
+use crate::common::{MIRROR, Place, Run, is_gone, pipeplug, settle};
 
 /// Two places: a plugin in each format, a broken one, one that is no executable; and another of the first's name.
 struct Places {
@@ -69,7 +69,7 @@ fn json_has_an_object_for_each() {
     let path = |place: &Place, name: &str| place.path().join(name).to_str().unwrap().to_owned();
     assert_eq!(
         of("mirror", &places.first),
-        json!({ "name": "mirror", "path": path(&places.first, "pipeplug-mirror"), "state": "usable", "description": "a mirror", "format": "standard" })
+        json!({ "name": "mirror", "path": path(&places.first, "pipeplug-mirror"), "state": "usable", "description": "a mirror", "format": "standard", "remembered": false })
     );
     assert_eq!(of("old", &places.second)["format"], "classic");
     assert_eq!(of("mirror", &places.second)["shadowed_by"], path(&places.first, "pipeplug-mirror"));
@@ -127,4 +127,82 @@ fn a_place_that_cannot_be_searched_is_told() {
     run.command.env("PIPEPLUG_PATH", "relative");
     let ran = run.run().exits(0);
     assert!(ran.text().contains("a relative entry of PIPEPLUG_PATH, ignored"), "{}", ran.text());
+}
+
+/// A mirror that notes each start in a file.
+fn noting(place: &Place, name: &str) -> impl Fn() -> usize {
+    let starts = place.path().join("starts");
+    place.standard(name, &format!("echo start >>'{}'\n{MIRROR}", starts.display()));
+    move || std::fs::read_to_string(&starts).unwrap_or_default().lines().count()
+}
+
+#[test]
+fn what_plugins_are_is_remembered_until_their_files_change() {
+    let place = Place::new();
+    let starts = noting(&place, "pipeplug-mirror");
+    place.executable("pipeplug-broken", "#!/bin/sh\nexit 3\n");
+    settle();
+    let first = place.pipeplug(["list"]).run().exits(0);
+    assert_eq!(starts(), 1);
+    assert!(!first.text().contains("an earlier time"), "{}", first.text());
+    let second = place.pipeplug(["list"]).run().exits(0);
+    assert_eq!(starts(), 1, "nothing is started");
+    let note =
+        "What did not answer an earlier time is asked again after an hour, or with --refresh.\n\nbuilt in\n";
+    assert_eq!(
+        second.text().replace(note, "built in\n"),
+        first.text(),
+        "and the same is shown, with the error"
+    );
+    assert!(second.text().contains(note), "{}", second.text());
+    let known = place.pipeplug(["list", "--no-metadata", "--json"]).run().exits(0).json();
+    assert_eq!(known[0]["remembered"], true);
+    assert!(known[0]["problem"].as_str().unwrap().contains("exit status 3"), "{known:?}");
+    assert_eq!(known[1]["description"], "a mirror");
+    place.pipeplug(["list", "--refresh"]).run().exits(0);
+    assert_eq!(starts(), 2);
+    place.standard("pipeplug-mirror", &MIRROR.replace("a mirror", "changed!"));
+    let changed = place.pipeplug(["list"]).run().exits(0);
+    assert!(changed.text().contains("changed!\n"), "{}", changed.text());
+    place.pipeplug(["list", "--refresh", "--no-metadata"]).run().exits(2).says("cannot be used with");
+}
+
+#[test]
+fn many_may_list_at_once() {
+    let place = Place::new();
+    let starts = noting(&place, "pipeplug-mirror");
+    settle();
+    let expected = place.pipeplug(["list", "--refresh"]).run().exits(0);
+    std::thread::scope(|scope| {
+        for options in [&["list"][..], &["list", "--refresh"]].repeat(4) {
+            let (place, expected) = (&place, &expected);
+            scope.spawn(move || place.pipeplug(options).run().exits(0).prints(expected.text()));
+        }
+    });
+    let before = starts();
+    place.pipeplug(["list"]).run().exits(0).prints(expected.text());
+    assert_eq!(starts(), before);
+}
+
+#[test]
+fn what_was_interrupted_is_not_remembered() {
+    let place = Place::new();
+    let fifo = place.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let starts = noting(&place, "pipeplug-mirror");
+    let path = place.path().join("pipeplug-mirror");
+    let script = std::fs::read_to_string(&path).unwrap();
+    // It waits for a reader of the FIFO once, and is a mirror the next time.
+    let wait =
+        format!("if [ -p '{0}' ]; then echo $$ >'{0}'; exec sleep 600; fi\necho start", fifo.display());
+    place.executable("pipeplug-mirror", &script.replacen("echo start", &wait, 1));
+    settle();
+    let run = place.pipeplug(["list", "--json"]).watch();
+    std::fs::read_to_string(&fifo).unwrap();
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.code(), Some(130));
+    std::fs::remove_file(&fifo).unwrap();
+    let rows = place.pipeplug(["list", "--json"]).run().exits(0).json();
+    assert_eq!((&rows[0]["state"], &rows[0]["remembered"]), (&json!("usable"), &json!(false)));
+    assert_eq!(starts(), 1);
 }
