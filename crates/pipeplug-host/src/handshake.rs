@@ -20,7 +20,7 @@ const EXIT_PATIENCE: Duration = Duration::from_millis(500);
 /// The most that a plugin says of itself, in bytes.
 const METADATA_MAX: usize = 1 << 20;
 /// Why the connection to what sends the host's own request back ends.
-const ECHO: &str = "it sent the host's own first request back";
+pub(crate) const ECHO: &str = "it sent the host's own first request back";
 /// How long that takes at most.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 

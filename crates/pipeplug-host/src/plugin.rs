@@ -356,6 +356,8 @@ impl Handler for Answer {
                 let _lent = Lent(Some(Arc::clone(&inner)));
                 if inner.metadata.get().is_none() && incoming.command() == command::GET_METADATA {
                     handshake::is_echo(incoming.connection());
+                    // It is the host's own question, which is none for its handler.
+                    return Err(handshake::ECHO.into());
                 }
                 let plugin = Plugin(inner);
                 self.request.request(&plugin, incoming)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipeplug_host::net::CloseReason;
+use pipeplug_host::net::wire::{Direction, Format, Header, ThreadId};
 use pipeplug_host::{CallError, Ended, NotifyError, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
 
 use crate::answers::{self, Answer, Answers};
@@ -21,6 +22,7 @@ use crate::session::Session;
 use crate::start::StartArgs;
 use crate::steps::{Step, Steps, Verb};
 use crate::target::{Target, display_name};
+use crate::text::Escaped;
 use crate::{event, exit};
 
 /// How long a plugin that closed its pipe gets to end, so that its status can be told.
@@ -97,6 +99,7 @@ fn attempt(args: &RunArgs, report: &Arc<Report>, halt: &Halt) -> Result<Outcome,
     for step in &args.steps.0 {
         steps.push(Ready { step, data: loader.load(&step.data)? });
     }
+    check_commands(&args.steps.0, args.start.format())?;
     let answers = Answers::load(&args.answers, &mut loader, report)?;
     // Not before stdin has been read: until then Ctrl-C simply ends this process.
     handle_signals(halt, report)?;
@@ -110,6 +113,19 @@ fn attempt(args: &RunArgs, report: &Arc<Report>, halt: &Halt) -> Result<Outcome,
     let name = session.plugin.name().to_owned();
     let stopped = session.end();
     conclude(&name, result, stopped, report, halt)
+}
+
+/// Looks whether the format has room for every command, ahead of any start.
+fn check_commands(steps: &[Step], format: Format) -> Result<(), Failure> {
+    for step in steps {
+        let (thread_id, direction) = (ThreadId::new(1), Direction::Request);
+        let header = Header { thread_id, direction, command: &step.command, buffer_len: 0 };
+        header.check(format).map_err(|error| {
+            let command = Escaped(&step.command);
+            Failure::message(Outcome::Usage, format!("{command}: {error}")).of_command(&step.command)
+        })?;
+    }
+    Ok(())
 }
 
 /// Has Ctrl-C stop the plugin, and says so where somebody can press it.

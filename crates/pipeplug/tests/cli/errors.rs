@@ -27,6 +27,9 @@ fn wrong_options_are_explained() {
     assert!(!ran.stderr.contains("Usage"), "{}", ran.stderr);
     usage(&["run", "@echo", "--format", "odd"], "[possible values: standard, classic]");
     usage(&["run", "@echo", "--stdio", "--stdout", "log"], "cannot be used with");
+    let spaced = "a b: the command has a space at byte 1, which the classic format cannot carry";
+    usage(&["run", "@echo", "--format", "classic", "--call", "a b"], spaced);
+    usage(&["run", "/nonexistent/plugin", "--format", "classic", "--notify", "a b"], spaced);
     usage(&["unknown"], "unrecognized subcommand 'unknown'");
 }
 
@@ -103,6 +106,7 @@ fn programs_that_are_no_plugins_are_told_for_what_they_are() {
     assert_eq!(run("/bin/true", "plugin \"/bin/true\" ended before it answered: exit status 0"), 4);
     let copies = "plugin \"/bin/cat\" sent the host's own first request back: it copies its input to its output; is it a plugin?";
     assert_eq!(run("/bin/cat", copies), 4);
+    pipeplug(["run", "/bin/cat", "--stdio"]).run().says_only(&format!("pipeplug: {copies}\n"));
     assert_eq!(run("/bin/sh", "plugin \"/bin/sh\" did not answer GetMetadata within 500ms"), 124);
     let place = Place::new();
     let yes = place.executable("yes", "#!/bin/sh\nexec yes\n");
