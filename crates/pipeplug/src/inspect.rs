@@ -101,7 +101,7 @@ fn table(started: &Started<'_>, paint: Paint, columns: Option<usize>) -> String 
     ];
     let said: Vec<_> = metadata.iter().filter(|(key, _)| ![PROTOCOL, FEATURES].contains(key)).collect();
     let widest = known.iter().map(|(key, _)| *key).chain(said.iter().map(|(key, _)| *key));
-    let widest = widest.map(|key| Escaped(key).to_string().chars().count()).max().unwrap_or(0);
+    let widest = widest.map(|key| text::width(&Escaped(key).to_string())).max().unwrap_or(0);
     let mut table = String::new();
     for (key, value) in known.iter().map(|(key, value)| (*key, value.as_str())) {
         row(&mut table, key, value, widest, paint, columns);
@@ -120,7 +120,7 @@ fn table(started: &Started<'_>, paint: Paint, columns: Option<usize>) -> String 
 fn row(table: &mut String, key: &str, value: &str, widest: usize, paint: Paint, columns: Option<usize>) {
     let key = Escaped(key).to_string();
     let value = Escaped(value).to_string();
-    let gap = widest.saturating_sub(key.chars().count()) + 2;
+    let gap = widest.saturating_sub(text::width(&key)) + 2;
     let lines = match columns {
         Some(columns) => text::wrap(&value, columns.saturating_sub(widest + 2).max(20)),
         None => vec![value],

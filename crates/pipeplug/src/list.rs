@@ -271,7 +271,7 @@ impl Row {
 fn width(rows: &[Row]) -> usize {
     const LEAST: usize = 8;
     const MOST: usize = 24;
-    rows.iter().map(|row| row.shown_name().chars().count()).max().unwrap_or(0).clamp(LEAST, MOST)
+    rows.iter().map(|row| text::width(&row.shown_name())).max().unwrap_or(0).clamp(LEAST, MOST)
 }
 
 /// A name and what is to be said of it, in as many lines as it needs.
@@ -290,7 +290,7 @@ fn line(
         Some(columns) => text::wrap(&what, columns.saturating_sub(indent).max(20)),
         None => vec![what],
     };
-    let gap = width.saturating_sub(name.chars().count());
+    let gap = width.saturating_sub(text::width(name));
     for (i, part) in lines.iter().enumerate() {
         // Writing to a String does not fail.
         let _ = if i == 0 {
@@ -334,6 +334,7 @@ mod tests {
         let rows = [
             row("a", "/one/p-a", usable("first")),
             row("a", "/two/p-a", State::Shadowed { by: "/one/p-a".into() }),
+            row("插件", "/one/p-插件", usable("of four columns")),
             row(
                 "bb",
                 "/one/p-bb",
@@ -344,7 +345,7 @@ mod tests {
         table(&mut text, &rows, Paint::Plain, Some(80));
         assert_eq!(
             text,
-            "/one\n  a         first\n  bb        is\\u{1b}[31m broken\n\n/two\n  a         shadowed by /one/p-a\n"
+            "/one\n  a         first\n  插件      of four columns\n  bb        is\\u{1b}[31m broken\n\n/two\n  a         shadowed by /one/p-a\n"
         );
     }
 

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::os::fd::AsFd;
 
+use unicode_width::UnicodeWidthStr as _;
+
 /// So many characters of data are shown; the rest is counted.
 const DATA_SHOWN: usize = 160;
 
@@ -45,13 +47,18 @@ impl fmt::Display for Data<'_> {
     }
 }
 
-/// Cuts text into lines of at most `width` characters, at spaces; a longer word has its own line.
-pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+/// How many columns of a terminal the text takes: a character of Chinese takes two, a combining accent none.
+pub(crate) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// Cuts text into lines of at most `width` columns, at spaces; a longer word has its own line.
+pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let (mut used, mut is_first) = (0, true);
     for word in text.split(' ') {
-        let len = word.chars().count();
-        if !is_first && used + 1 + len > width {
+        let len = width(word);
+        if !is_first && used + 1 + len > columns {
             lines.push(String::new());
             (used, is_first) = (0, true);
         }
@@ -118,6 +125,7 @@ mod tests {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("a incomprehensible b", 5), ["a", "incomprehensible", "b"]);
         assert_eq!(wrap("", 5), [""]);
+        assert_eq!(wrap("插件 检查 拼写", 9), ["插件 检查", "拼写"], "two columns each");
         assert_eq!(wrap("a  b", 5), ["a  b"], "what is quoted keeps its spaces");
     }
 
