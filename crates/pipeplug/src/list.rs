@@ -44,7 +44,7 @@ that is another one.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ListArgs {
     /// Whose plugins to list
-    #[arg(long, value_name = "NAME", default_value = HOST)]
+    #[arg(long, value_name = "HOST", default_value = HOST)]
     host: String,
 
     /// Write one JSON object a line

@@ -283,17 +283,24 @@ fn one_that_is_killed_at_any_time_leaves_a_whole_file() {
     home.run(["add", "--no-metadata", "one", "--name", "x"]).exits(0);
     for i in 0..40 {
         let source = ["one", "two"][i % 2];
-        let mut child = start(home.command(["add", "--no-metadata", source, "--name", "x", "--force"]));
-        // As far as it comes in that time: that differs, and any is a test.
-        thread::sleep(Duration::from_micros(500 * i as u64));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let found = fs::read(home.file("x")).unwrap();
-        assert!(versions.contains(&found), "{} bytes", found.len());
+        // One that replaces, and one that is new.
+        let new = format!("new{i}");
+        for name in ["x", &new] {
+            let mut child = start(home.command(["add", "--no-metadata", source, "--name", name, "--force"]));
+            // As far as it comes in that time: that differs, and any is a test.
+            thread::sleep(Duration::from_micros(500 * i as u64));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
         let rows = home.run(["list", "--json", "--no-metadata"]).exits(0).json();
-        assert_eq!((rows.len(), &rows[0]["state"]), (1, &json!("usable")), "{rows:?}");
-        assert!(rows[0]["added"].is_object(), "{rows:?}");
+        assert!(rows.iter().any(|row| row["name"] == "x"), "{rows:?}");
+        for row in rows {
+            let found = fs::read(row["path"].as_str().unwrap()).unwrap();
+            assert!(versions.contains(&found), "{} bytes: {row}", found.len());
+            assert!(row["state"] == "usable" && row["added"].is_object(), "{row}");
+        }
     }
     home.run(["add", "two", "--name", "x", "--force"]).exits(0);
-    assert!(home.list()[0].get("changed_to").is_none());
+    let rows = home.list();
+    assert!(rows.iter().find(|row| row["name"] == "x").unwrap().get("changed_to").is_none(), "{rows:?}");
 }
