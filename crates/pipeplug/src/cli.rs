@@ -103,11 +103,19 @@ fn tip(error: &clap::Error) -> Option<&'static str> {
         {
             Some("PLUGIN comes first; what follows --call CMD is its DATA")
         }
-        (ErrorKind::UnknownArgument, ContextValue::String(word)) if !word.starts_with('-') => {
+        (ErrorKind::UnknownArgument, ContextValue::String(word))
+            if !word.starts_with('-') && takes_plugin(error) =>
+        {
             Some("DATA of several words stands in quotes; the plugin's own ARGS follow --")
         }
         _ => None,
     }
+}
+
+/// Whether the error is about a command that starts a plugin.
+fn takes_plugin(error: &clap::Error) -> bool {
+    let usage = error.get(ContextKind::Usage);
+    matches!(usage, Some(ContextValue::StyledStr(usage)) if usage.to_string().contains("PLUGIN"))
 }
 
 /// What `--color` says, for what clap itself writes before it knows.

@@ -23,6 +23,12 @@ fn wrong_options_are_explained() {
     usage(&["run", "@echo", "--answer", "who"], "there is no `=`; write CMD=DATA");
     usage(&["run", "@echo", "--env", "WHO"], "there is no `=`; write NAME=VALUE");
     usage(&["run", "@echo", "--call", "x", "@"], "`@` names no file: write @FILE, @- for stdin, or @@");
+    usage(
+        &["inspect", "@echo", "a"],
+        "tip: DATA of several words stands in quotes; the plugin's own ARGS follow --",
+    );
+    let ran = pipeplug(["list", "a"]).run().exits(2).says("unexpected argument 'a' found");
+    assert!(!ran.stderr.contains("tip:"), "{}", ran.stderr);
     let ran = pipeplug(["run", "@echo", "--call", "x", "@"]).run();
     assert!(!ran.stderr.contains("Usage"), "{}", ran.stderr);
     usage(&["run", "@echo", "--format", "odd"], "[possible values: standard, classic]");
