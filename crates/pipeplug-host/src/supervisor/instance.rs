@@ -57,8 +57,17 @@ impl Instance {
         self.open_calls() > 0
     }
 
-    /// How long no call has been open, where none is.
-    pub(super) fn idle(&self) -> Duration {
+    /// How long no call has been open; `None` where one is, or was until now: the supervisor is told of its end, then.
+    pub(super) fn idle_or_await(&self) -> Option<Duration> {
+        if self.await_idle() {
+            return None;
+        }
+        // What was asked for above has to be taken back, or the next call's end would tell too. Where that is too late, one
+        // has ended in between and tells.
+        self.is_awaited.swap(false, Ordering::SeqCst).then(|| self.idle())
+    }
+
+    fn idle(&self) -> Duration {
         let used = Duration::from_micros(self.used.load(Ordering::Relaxed));
         self.started.elapsed().saturating_sub(used)
     }

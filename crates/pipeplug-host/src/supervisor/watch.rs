@@ -40,15 +40,12 @@ impl Shared {
     }
 
     /// Calls set no timer each, only one that finds them at work is set anew: for the time that is left, or by the call
-    /// that ends last.
+    /// that ends last. Never by both, or there would be ever more of them.
     fn look_at_idleness(self: &Arc<Self>, instance: &Arc<Instance>) {
         let Some(timeout) = self.settings.idle_timeout else { return };
         let mut left = None;
         self.end_if(instance, || {
-            if instance.await_idle() {
-                return None;
-            }
-            let idle = instance.idle();
+            let idle = instance.idle_or_await()?;
             left = Some(timeout.saturating_sub(idle)).filter(|left| !left.is_zero());
             let pid = instance.plugin.pid();
             left.is_none().then_some((EndCause::Idle, Event::IdleStop { pid, idle }))

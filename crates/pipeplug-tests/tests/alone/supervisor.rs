@@ -1,7 +1,7 @@
 //! What a supervisor costs while nothing happens, and what it leaves.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_host::{Backoff, Breaker, EventLoop, Grace, HealthCheck, Pool, Supervisor, SupervisorBuilder};
@@ -73,6 +73,22 @@ fn a_call_of_an_hour_is_not_looked_at_again_and_again() {
     assert_asleep();
     drop(open);
     eventually("it was stopped", || supervisor.pid().is_none());
+}
+
+#[test]
+fn it_is_looked_at_once_in_each_idle_time_however_many_calls_there_were() {
+    let _alone = alone();
+    let plugin = misbehave(&["grace", "1"]).event_loop(EventLoop::new().unwrap());
+    let supervisor = Supervisor::builder(plugin).idle_timeout(WHILE / 5).build().unwrap();
+    let end = Instant::now() + 4 * WHILE;
+    while Instant::now() < end {
+        supervisor.call("echo", "").unwrap();
+        thread::sleep(millis(1));
+    }
+    // Nothing else wakes the loop while it is open.
+    let _open = supervisor.begin_call("never", "").unwrap();
+    let wakes = wakes();
+    assert!(wakes < 10, "{wakes} times");
 }
 
 #[test]
