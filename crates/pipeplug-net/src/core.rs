@@ -36,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) handle: OnceLock<Weak<Handle>>,
     pub(crate) calls: Mutex<Calls<Arc<Slot>>>,
     pub(crate) inbox: Mutex<Inbox>,
+    /// Whether one-ways have come that no call may be opened for; set under the lock of the inbox.
+    pub(crate) is_overrun: AtomicBool,
     pub(crate) outbox: Outbox,
     /// Whether the peer is told of calls that are given up.
     pub(crate) tells_cancels: AtomicBool,
@@ -127,6 +129,7 @@ impl Core {
             handle: OnceLock::new(),
             calls: Mutex::new(Calls::new(options.calls)),
             inbox: Mutex::new(Inbox::new(&options)),
+            is_overrun: AtomicBool::new(false),
             outbox,
             tells_cancels: AtomicBool::new(false),
             alarms: Mutex::default(),
@@ -173,7 +176,7 @@ impl Core {
             return Err(CallError::NotSent { command: owned(), after: Duration::ZERO });
         }
         let slot = Slot::new(command);
-        if let Some(held) = self.overrun_while_paused() {
+        if let Some(held) = self.overrun_by_now() {
             return Err(CallError::Overrun { command: owned(), held, limit: self.options.overrun });
         }
         let id = match lock(&self.calls).open(Arc::clone(&slot)) {

@@ -19,7 +19,7 @@ use crate::options::{Hold, Options};
 use crate::outbox::Push;
 use crate::pool::Work;
 use crate::reading::By;
-use crate::sync::Instant;
+use crate::sync::{Instant, atomic::Ordering};
 
 /// Handlers that take longer than this, on average, get a thread each as they come.
 const SLOW: Duration = Duration::from_micros(50);
@@ -269,6 +269,9 @@ impl Core {
         if inbox.weight >= limit && !inbox.jobs.is_empty() {
             let held = inbox.weight.saturating_add(more);
             inbox.deadline_of(&job);
+            if job.direction != Direction::Request {
+                self.is_overrun.store(true, Ordering::Relaxed);
+            }
             drop(inbox);
             self.overrun(&job, held, limit);
             if job.direction == Direction::Request {

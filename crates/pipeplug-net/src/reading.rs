@@ -112,15 +112,6 @@ impl Reader {
 }
 
 impl Core {
-    /// What is held, where it is so much that not even an open call has more read: one call after the other would have
-    /// it grow without bound.
-    pub(crate) fn overrun_while_paused(&self) -> Option<usize> {
-        if self.lead.load(Ordering::SeqCst) != Lead::Paused as u8 {
-            return None;
-        }
-        Some(self.held()).filter(|held| *held > self.options.overrun)
-    }
-
     /// Ends the connection for `reason`, after what lies in the pipe has been read.
     pub(crate) fn end_after_reading(self: &Arc<Self>, reason: CloseReason) {
         let explains = matches!(reason, CloseReason::Ended(_));

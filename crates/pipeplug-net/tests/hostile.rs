@@ -409,3 +409,40 @@ fn answers_that_nobody_reads_any_more_hold_nothing_back() {
     assert!(connection.wait_closed(LONG).is_some());
     assert_eq!(connection.stats().queued, 0);
 }
+
+/// Each of their calls is given up at the next one-way, and must not have more of them read.
+#[test]
+fn callers_that_try_again_and_again_have_no_more_one_ways_read_than_one() {
+    let _watchdog = watchdog();
+    let mut options = Options::default();
+    options.window = 64 << 10;
+    options.overrun = 256 << 10;
+    let gate = Gate::default();
+    let blocked = gate.clone();
+    let (connection, raw) = raw(&options, move |_: &mut Incoming| {
+        blocked.pass();
+        Ok(Reply::empty())
+    });
+    let common::Raw { input: _input, mut output } = raw;
+    let flood = bytes(0, Direction::OneWay, "tick", &[b'.'; 100]).repeat(100);
+    let flooding = thread::spawn(move || while output.write_all(&flood).is_ok() {});
+    let end = Instant::now() + Duration::from_secs(2);
+    let most = thread::scope(|scope| {
+        let callers = (0..24).map(|_| {
+            scope.spawn(|| {
+                let mut most = 0;
+                while Instant::now() < end {
+                    drop(connection.begin_call("x", ""));
+                    most = most.max(connection.stats().held);
+                }
+                most
+            })
+        });
+        callers.collect::<Vec<_>>().into_iter().map(|caller| caller.join().unwrap()).max().unwrap()
+    });
+    assert!(most < 2 * options.overrun, "{most}");
+    gate.open();
+    connection.end("enough");
+    drop(connection);
+    flooding.join().unwrap();
+}

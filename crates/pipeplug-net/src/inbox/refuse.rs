@@ -7,11 +7,29 @@ use pipeplug_wire::{Direction, ThreadId, command};
 use super::Inbox;
 use crate::core::Core;
 use crate::job::Job;
+use crate::lead::Lead;
 use crate::lock::lock;
 use crate::outbox::Push;
 use crate::pool::Exhausted;
+use crate::sync::atomic::Ordering;
 
 impl Core {
+    /// What is held, where it is so much that not even an open call has more read: one call after the other, or many at
+    /// once, would have it grow without bound.
+    pub(crate) fn overrun_by_now(&self) -> Option<usize> {
+        let is_overrun = self.is_overrun.load(Ordering::Relaxed);
+        if !is_overrun && self.lead.load(Ordering::SeqCst) != Lead::Paused as u8 {
+            return None; // nearly always
+        }
+        let inbox = lock(&self.inbox);
+        let held = Some(inbox.weight).filter(|held| *held > self.options.overrun);
+        if held.is_none() {
+            // Under the lock, under which it is set.
+            self.is_overrun.store(false, Ordering::Relaxed);
+        }
+        held
+    }
+
     /// More is held than even open calls excuse: a request is refused, and where one-ways come what waits for replies
     /// behind them is given up, since those cannot be read without bound.
     pub(super) fn overrun(self: &Arc<Self>, job: &Job, held: usize, limit: usize) {
