@@ -1,7 +1,8 @@
 //! Waking tasks at their time: for what is awaited with a deadline.
 //!
-//! One timer of the loop serves all alarms of a connection: the one for the earliest, which sets the next one. So a call
-//! that is answered in time, as nearly all are, leaves nothing behind in the loop.
+//! A timer of the loop serves all alarms of a connection: the one for the earliest, which sets the next one. So a call
+//! that is answered in time, as nearly all are, leaves nothing behind in the loop. A timer cannot be taken back: one that
+//! an earlier one came ahead of is left to its time, and serves then.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ type Key = (Instant, u64);
 pub(crate) struct Alarms {
     wakers: BTreeMap<Key, Waker>,
     next: u64,
-    /// When the timer comes.
-    armed: Option<Instant>,
+    /// When timers come, the soonest last.
+    timers: Vec<Instant>,
 }
 
 /// Wakes a task at its time, unless it is dropped before.
@@ -30,12 +31,22 @@ pub(crate) struct Alarm {
 }
 
 impl Alarms {
-    /// The wakers whose time has come, and when to look again.
-    fn due(&mut self, now: Instant) -> (Vec<Waker>, Option<Instant>) {
+    /// Whether a timer is to be set for this time: none comes by then.
+    fn wants_timer(&mut self, at: Instant) -> bool {
+        let wants = self.timers.last().is_none_or(|soonest| at < *soonest);
+        if wants {
+            self.timers.push(at);
+        }
+        wants
+    }
+
+    /// A timer has come: the wakers whose time has, and the timer to set next.
+    fn ring(&mut self, timer: Instant, now: Instant) -> (Vec<Waker>, Option<Instant>) {
+        self.timers.retain(|at| *at != timer);
         let later = self.wakers.split_off(&(now, u64::MAX));
         let due = std::mem::replace(&mut self.wakers, later);
-        self.armed = self.wakers.first_key_value().map(|((at, _), _)| *at);
-        (due.into_values().collect(), self.armed)
+        let next = self.wakers.first_key_value().map(|((at, _), _)| *at);
+        (due.into_values().collect(), next.filter(|at| self.wants_timer(*at)))
     }
 }
 
@@ -45,12 +56,9 @@ impl Alarm {
         let key = (at, alarms.next);
         alarms.next += 1;
         alarms.wakers.insert(key, waker);
-        let is_first = alarms.armed.is_none_or(|armed| at < armed);
-        if is_first {
-            alarms.armed = Some(at);
-        }
+        let wants_timer = alarms.wants_timer(at);
         drop(alarms);
-        if is_first {
+        if wants_timer {
             core.arm_alarms(at);
         }
         Self { core: Arc::clone(core), key }
@@ -82,12 +90,7 @@ impl Core {
     }
 
     fn ring_alarms(self: &Arc<Self>, at: Instant) {
-        let mut alarms = lock(&self.alarms);
-        if alarms.armed != Some(at) {
-            return; // an earlier one was set behind this timer, and has its own
-        }
-        let (due, next) = alarms.due(Instant::now());
-        drop(alarms);
+        let (due, next) = lock(&self.alarms).ring(at, Instant::now());
         for waker in due {
             guarded("a waker", || waker.wake());
         }
@@ -103,20 +106,46 @@ mod tests {
 
     use super::*;
 
+    fn alarm(alarms: &mut Alarms, at: Instant) -> Key {
+        let key = (at, alarms.next);
+        alarms.next += 1;
+        alarms.wakers.insert(key, Waker::noop().clone());
+        key
+    }
+
     #[test]
     fn what_is_due_rings_and_the_rest_waits() {
         let now = Instant::now();
+        let at = |after| now + Duration::from_secs(after);
         let mut alarms = Alarms::default();
-        for (number, after) in [3, 1, 1, 2].into_iter().enumerate() {
-            let key = (now + Duration::from_secs(after), number as u64);
-            alarms.wakers.insert(key, Waker::noop().clone());
+        for (after, timer) in [(3, true), (1, true), (1, false), (2, false)] {
+            alarm(&mut alarms, at(after));
+            assert_eq!(alarms.wants_timer(at(after)), timer, "{after}");
         }
-        let mut at = |after| {
-            let (due, next) = alarms.due(now + Duration::from_secs(after));
+        let mut ring = |timer, after| {
+            let (due, next) = alarms.ring(at(timer), at(after));
             (due.len(), next.map(|next| (next - now).as_secs()))
         };
-        assert_eq!(at(0), (0, Some(1)));
-        assert_eq!(at(1), (2, Some(2)));
-        assert_eq!(at(5), (2, None));
+        assert_eq!(ring(1, 1), (2, Some(2)));
+        assert_eq!(ring(2, 2), (1, None), "the first timer is still to come");
+        assert_eq!(ring(3, 5), (1, None));
+    }
+
+    #[test]
+    fn a_late_alarm_has_one_timer_however_many_sooner_ones_there_were() {
+        let now = Instant::now();
+        let at = |after| now + Duration::from_secs(after);
+        let mut alarms = Alarms::default();
+        alarm(&mut alarms, at(3600));
+        assert!(alarms.wants_timer(at(3600)));
+        for after in 1..1000 {
+            let sooner = alarm(&mut alarms, at(after));
+            assert!(alarms.wants_timer(at(after)));
+            if after % 2 == 0 {
+                alarms.wakers.remove(&sooner);
+            }
+            assert!(alarms.ring(at(after), at(after)).1.is_none());
+        }
+        assert_eq!(alarms.timers, [at(3600)]);
     }
 }
