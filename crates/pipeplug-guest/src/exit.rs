@@ -22,6 +22,16 @@ pub enum OnEnd {
     Stay,
 }
 
+/// When what still runs has had its time; `None`: so far off that it cannot be named, which is never.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(Option<Instant>);
+
+impl Deadline {
+    fn left(self) -> Duration {
+        self.0.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()))
+    }
+}
+
 /// How the end comes about, and who waits for it.
 pub(crate) struct Exit {
     name: String,
@@ -36,8 +46,8 @@ pub(crate) struct Exit {
 struct State {
     /// The host said stop.
     stopping: bool,
-    /// How long what still runs may go on.
-    deadline: Option<Instant>,
+    /// How long what still runs may go on, once that is decided.
+    deadline: Option<Deadline>,
     /// The process's exit code, once it is decided.
     code: Option<u8>,
     /// Threads in [`Exit::wait`].
@@ -57,14 +67,13 @@ impl Exit {
         }
         let deadline = self.set_deadline(&mut state);
         drop(state);
-        let left = || deadline.saturating_duration_since(Instant::now());
-        if !connection.wait_idle(left()) {
+        if !connection.wait_idle(deadline.left()) {
             self.say(&format!("stopped with handlers still at work after {:?}", self.grace));
         }
         connection.close();
         // Until it is written. Not until the host closes its side in answer: what it runs for this plugin, which keeps
         // it from closing, may be what waits for this process to end.
-        let _ = connection.wait_written(left());
+        let _ = connection.wait_written(deadline.left());
         self.finish(0);
     }
 
@@ -76,7 +85,7 @@ impl Exit {
         let mut state = self.lock();
         let deadline = self.set_deadline(&mut state);
         while state.code.is_none() {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.left();
             if left.is_zero() {
                 let code = u8::from(!state.stopping);
                 drop(state);
@@ -99,7 +108,7 @@ impl Exit {
         };
         if let Some(connection) = connection {
             // Where the time is over there is nothing to be done.
-            let _ = connection.wait_written(deadline.saturating_duration_since(Instant::now()));
+            let _ = connection.wait_written(deadline.left());
         }
         if stopping {
             return self.finish(0);
@@ -125,8 +134,8 @@ impl Exit {
         ExitCode::from(code)
     }
 
-    fn set_deadline(&self, state: &mut State) -> Instant {
-        *state.deadline.get_or_insert_with(|| Instant::now() + self.grace)
+    fn set_deadline(&self, state: &mut State) -> Deadline {
+        *state.deadline.get_or_insert_with(|| Deadline(Instant::now().checked_add(self.grace)))
     }
 
     fn finish(&self, code: u8) {

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
                 .wait()
         }
         ["classic"] => with_metadata(guest).format(Format::Classic).register().wait(),
+        ["grace", "ever"] => with_metadata(guest).grace(Duration::MAX).register().wait(),
         ["grace", millis] => with_metadata(guest).grace(millis_of(millis)).register().wait(),
         // Works on and never waits: the runtime ends it.
         ["busy-main", ..] => {

@@ -98,6 +98,21 @@ fn handlers_at_work_are_waited_for() {
 }
 
 #[test]
+fn a_grace_without_end_ends_with_the_last_handler() {
+    for stop in [true, false] {
+        let mut guest = Guest::new(&["grace", "ever"]);
+        guest.send(&request(2, "sleep", b"50"));
+        if stop {
+            guest.stop();
+        } else {
+            guest.lose_host();
+        }
+        assert_eq!(guest.exit_code(), i32::from(!stop));
+        assert_eq!(guest.read(), b"50");
+    }
+}
+
+#[test]
 fn handlers_that_never_return_get_the_grace_and_no_more() {
     for (stop, code) in [(true, 0), (false, 1)] {
         let mut guest = Guest::new(&["grace", "150"]);
