@@ -24,8 +24,8 @@ pub struct Options {
     pub calls: usize,
     /// Bytes that wait to be written; past it a caller waits. Default: 4 MiB.
     pub outgoing: usize,
-    /// Bytes of answers that may wait to be written where nobody can be made to wait (replies to pings, refusals); past
-    /// it the connection ends, since the peer sends and does not read. Default: 16 MiB.
+    /// Bytes of answers that may wait to be written where nobody can be made to wait (replies to pings, refusals,
+    /// credits); past it the connection ends, since the peer sends and does not read. Default: 16 MiB.
     pub unread: usize,
     /// Weight, in bytes, of the peer's requests and one-ways that wait for a handler: 64 for each chunk and what
     /// its command and buffer hold; one chunk may go past it. A peer that negotiated `flow` keeps within it; from any

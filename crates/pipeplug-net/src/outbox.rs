@@ -217,7 +217,9 @@ impl Outbox {
         }
         state.append(format, header, body).map_err(SendFault::Encode)?;
         state.window.sent(weight);
-        if class == Class::Control && header.direction == Direction::Response {
+        // The peer has these come by what it sends; of cancels and stops there are as many as this side likes.
+        let is_asked_for = header.direction == Direction::Response || header.command == command::CREDIT;
+        if class == Class::Control && is_asked_for {
             let len = state.queued - before;
             state.unread.answered(len);
             let (queued, limit) = (state.unread.bytes(), self.unread);

@@ -410,6 +410,23 @@ fn answers_that_nobody_reads_any_more_hold_nothing_back() {
     assert_eq!(connection.stats().queued, 0);
 }
 
+/// One that keeps to the window has read them first: it could not send on.
+#[test]
+fn credits_that_nobody_reads_end_the_connection() {
+    let _watchdog = watchdog();
+    let mut options = Options::default();
+    options.window = 1;
+    options.unread = 16 << 10;
+    let (connection, raw) = raw(&options, |_: &mut Incoming| Ok(Reply::empty()));
+    connection.accept(|key| (key == "pipeplug.features").then_some("flow"));
+    let common::Raw { input: _input, mut output } = raw;
+    let flood = bytes(0, Direction::OneWay, "tick", b"").repeat(1000);
+    let flooding = thread::spawn(move || (0..1000).all(|_| output.write_all(&flood).is_ok()));
+    assert!(!flooding.join().unwrap(), "{:?}", connection.stats());
+    let reason = connection.wait_ended(LONG).unwrap();
+    assert!(matches!(*reason, CloseReason::Unread { limit: 16384, .. }), "{reason}");
+}
+
 /// Each of their calls is given up at the next one-way, and must not have more of them read.
 #[test]
 fn callers_that_try_again_and_again_have_no_more_one_ways_read_than_one() {
