@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pipeplug_net::CloseReason;
@@ -27,6 +28,7 @@ impl Shared {
             return;
         }
         let number = state.next_number();
+        let _undone = Undone { shared: self, number };
         match mem::replace(&mut state.phase, Phase::Down) {
             Phase::Due(Job::Start) => {
                 state.phase = Phase::Starting { number, plugin: None };
@@ -232,6 +234,31 @@ impl Shared {
             self.changed.notify_all();
             drop(state);
             self.work_soon();
+        }
+    }
+}
+
+/// Sees to it that what the host's own code panics in, a hook or a launcher, is not waited for for good.
+struct Undone<'a> {
+    shared: &'a Arc<Shared>,
+    number: u64,
+}
+
+impl Drop for Undone<'_> {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        let mut state = self.shared.lock();
+        if let Phase::Starting { number, .. } | Phase::Ending { number, .. } = state.phase
+            && number == self.number
+        {
+            // The next call begins anew.
+            let before = mem::replace(&mut state.phase, Phase::Down);
+            drop(state);
+            self.shared.changed.notify_all();
+            // Elsewhere: to drop a plugin runs the launcher's code, which may panic once more.
+            self.shared.events.spawn(move || drop(before));
         }
     }
 }

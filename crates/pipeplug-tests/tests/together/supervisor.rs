@@ -528,3 +528,14 @@ impl Wake for Unpark {
         self.0.unpark();
     }
 }
+
+#[test]
+fn a_hook_that_panics_as_it_starts_is_not_waited_for() {
+    let panics = AtomicBool::new(true);
+    let plugin = plain().on_spawn(move |_| assert!(!panics.swap(false, Ordering::SeqCst), "not today"));
+    let supervisor = Supervisor::builder(plugin).build().unwrap();
+    thread::scope(|scope| {
+        assert!(scope.spawn(|| supervisor.start()).join().is_err(), "it did not panic");
+    });
+    assert_eq!(supervisor.call("echo", "hello").unwrap(), "hello");
+}
