@@ -8,8 +8,8 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use pipeplug_net::PendingCall;
 use pipeplug_net::wire::command;
+use pipeplug_net::{CallError, PendingCall};
 
 use super::event::{EndCause, Event};
 use super::instance::Instance;
@@ -63,8 +63,13 @@ impl Shared {
         if !self.is_calling(instance) {
             return;
         }
-        // Where it cannot be sent the connection is at its end, which is found by itself.
-        let Ok(ping) = instance.plugin.try_begin_call(command::PING, []) else { return };
+        let ping = match instance.plugin.try_begin_call(command::PING, []) {
+            Ok(ping) => ping,
+            // That is found by itself.
+            Err(CallError::Closed { .. }) => return,
+            // What waits for handlers is more than may be, say, which tells nothing of the plugin for now.
+            Err(_) => return self.ping_after(check, check.interval, instance),
+        };
         self.after(check.timeout, instance, move |shared, instance| {
             shared.take_answer(check, ping, &instance);
         });

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use pipeplug_host::net::Options;
 use pipeplug_host::{
-    Backoff, Breaker, CallError, EndCause, Event, Failure, Grace, HealthCheck, Plugin, StartError, StoppedBy,
-    SupervisedCallError, Supervisor, SupervisorBuilder, Unavailable, WaitStatus,
+    Backoff, Breaker, CallError, EndCause, Event, Failure, Grace, HealthCheck, Incoming, Plugin, Reply,
+    StartError, StoppedBy, SupervisedCallError, Supervisor, SupervisorBuilder, Unavailable, WaitStatus,
 };
 use pipeplug_tests::{LONG, SOON, Script, eventually, is_running, send};
 
-use crate::{MISBEHAVE, plain};
+use crate::{MISBEHAVE, misbehave, plain};
 
 /// A wait that no test sees the end of.
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -538,4 +538,30 @@ fn a_hook_that_panics_as_it_starts_is_not_waited_for() {
         assert!(scope.spawn(|| supervisor.start()).join().is_err(), "it did not panic");
     });
     assert_eq!(supervisor.call("echo", "hello").unwrap(), "hello");
+}
+
+#[test]
+fn one_that_could_not_be_asked_for_a_while_is_asked_again() {
+    let events = Events::default();
+    let mut options = Options::default();
+    (options.window, options.overrun) = (4 << 10, 16 << 10);
+    let (go, may_go) = mpsc::channel::<()>();
+    let may_go = Mutex::new(may_go);
+    let plugin = misbehave(&["floods", "", "one-ways"]).options(options).handler(
+        move |_: &Plugin, _: &mut Incoming| {
+            // Until there is no sender any more.
+            let _ = may_go.lock().unwrap().recv();
+            Ok(Reply::empty())
+        },
+    );
+    let check = HealthCheck::new(millis(200), millis(100));
+    let supervisor = events.of(eager(plugin)).health_check(check).build().unwrap();
+    let error = supervisor.call("flood", "").unwrap_err();
+    assert!(matches!(error, SupervisedCallError::Call(CallError::Overrun { .. })), "{error}");
+    thread::sleep(2 * check.interval);
+    send(pid(&supervisor), Signal::SIGSTOP);
+    drop(go);
+    eventually("it is found to hang", || {
+        events.count(|event| matches!(event, Event::HealthFailure { .. })) > 0
+    });
 }
