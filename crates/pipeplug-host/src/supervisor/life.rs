@@ -76,7 +76,9 @@ pub(super) enum Load {
     Open(usize),
     /// It would have to be started.
     Down,
-    /// It starts, or waits for that.
+    /// It starts.
+    Starting,
+    /// It waits for its restart, or ends ahead of that.
     Coming,
     /// It is given up, or stopped.
     Out,
@@ -174,9 +176,8 @@ impl Shared {
         match &self.lock().phase {
             Phase::Up(instance) => Load::Open(instance.open_calls()),
             Phase::Down => Load::Down,
-            Phase::Due(_) | Phase::Starting { .. } | Phase::Ending { .. } | Phase::Backoff { .. } => {
-                Load::Coming
-            }
+            Phase::Due(Job::Start) | Phase::Starting { .. } => Load::Starting,
+            Phase::Due(Job::End(..)) | Phase::Ending { .. } | Phase::Backoff { .. } => Load::Coming,
             Phase::GaveUp(_) | Phase::Stopped => Load::Out,
         }
     }

@@ -12,7 +12,7 @@ use pipeplug_host::{
 };
 use pipeplug_tests::{LONG, Script, eventually, is_running, send};
 
-use crate::supervisor::{Events, eager, reluctant};
+use crate::supervisor::{Events, eager, reluctant, starts};
 use crate::{MISBEHAVE, misbehave, plain};
 
 fn pool(supervisor: SupervisorBuilder, size: usize) -> Pool {
@@ -134,6 +134,24 @@ fn one_that_is_dead_is_left_out_and_missed_by_no_call() {
     let many: Vec<_> = (0..3).map(|_| begin(&pool)).collect();
     eventually("it is one of them again", || running(&pool) == 3);
     drop(many);
+}
+
+#[test]
+fn a_call_waits_for_the_one_that_starts_and_not_for_one_that_waits() {
+    let script = Script::new(&format!(
+        "echo started >>\"$dir/starts\"\nsleep 0.3\nexec {MISBEHAVE} \"$1\" \"$2\" plain"
+    ));
+    let pool = pool(reluctant(script.builder()).ready_timeout(LONG), 2);
+    let dead = &pool.members()[0];
+    dead.start().unwrap();
+    send(dead.pid().unwrap().as_raw(), Signal::SIGKILL);
+    eventually("it waits for its restart", || dead.pid().is_none());
+    thread::scope(|scope| {
+        let first = scope.spawn(|| pool.call("echo", "first"));
+        eventually("another one starts", || starts(&script) == 2);
+        assert_eq!(pool.call("echo", "second").unwrap(), "second");
+        assert_eq!(first.join().unwrap().unwrap(), "first");
+    });
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn script(first: &str) -> Script {
     Script::new(&format!("echo started >>\"$dir/starts\"\n{first}\nexec {MISBEHAVE} \"$1\" \"$2\" plain"))
 }
 
-fn starts(script: &Script) -> usize {
+pub(crate) fn starts(script: &Script) -> usize {
     fs::read_to_string(script.dir().join("starts")).map_or(0, |starts| starts.lines().count())
 }
 
