@@ -159,6 +159,21 @@ struct Piece {
     start: usize,
 }
 
+/// How much of what there was the pipe has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    All,
+    /// It is full now.
+    Some,
+}
+
+/// The pipe takes nothing more.
+struct Broken {
+    reason: CloseReason,
+    /// How much was written of all that was ever put into the queue, in bytes.
+    written: u64,
+}
+
 impl Piece {
     fn rest(&self) -> &[u8] {
         &self.bytes[self.start..]
@@ -246,7 +261,15 @@ impl Outbox {
             return Ok(());
         }
         let Some(stream) = state.stream.take() else { unreachable!("it was there above") };
-        self.pump(state, stream, core).map_err(SendFault::Fatal)
+        let end = state.unread.total();
+        match self.pump(state, stream, core) {
+            Err(Broken { reason, written }) if written >= end => {
+                // It was another one's, behind this one, that could not be written.
+                core.end_after_reading(reason);
+                Ok(())
+            }
+            other => other.map_err(|broken| SendFault::Fatal(broken.reason)),
+        }
     }
 
     /// The pipe takes something again.
@@ -265,7 +288,7 @@ impl Outbox {
             return Ok(()); // each call comes by here twice
         }
         match state.stream.take() {
-            Some(stream) => self.pump(state, stream, core),
+            Some(stream) => self.pump(state, stream, core).map_err(|broken| broken.reason),
             None => Ok(()), // whoever writes now goes on until all is written
         }
     }
@@ -414,7 +437,7 @@ impl Outbox {
         mut state: MutexGuard<'a, State>,
         mut stream: Stream,
         core: &Arc<Core>,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<(), Broken> {
         for round in 0.. {
             if let Ending::Ended(_) = state.ending {
                 state.forget_queue();
@@ -433,24 +456,25 @@ impl Outbox {
                 return Ok(());
             }
             if round == ROUNDS {
-                return state.wait_writable(stream, core).map_err(CloseReason::WriteFailed);
+                return state.wait_writable(stream, core);
             }
             let mut pieces = std::mem::take(&mut state.queue);
             let mut spare = state.spare.take();
             drop(state);
-            let written = self.write_pieces(&mut stream, &mut pieces, &mut spare, core);
+            let (bytes, taken) = self.write_pieces(&mut stream, &mut pieces, &mut spare, core);
             state = lock(&self.state);
             state.spare = spare;
-            let (bytes, blocked) = match written {
-                Ok(written) => written,
-                Err(error) => {
-                    state.give_back(stream);
-                    return Err(CloseReason::WriteFailed(error));
-                }
-            };
             let left = state.queued.saturating_sub(bytes);
             state.queued = left;
             state.unread.left(left);
+            let blocked = match taken {
+                Ok(taken) => taken == Taken::Some,
+                Err(error) => {
+                    let broken = state.broken(error);
+                    state.give_back(stream);
+                    return Err(broken);
+                }
+            };
             // What came meanwhile goes behind what is left.
             pieces.append(&mut state.queue);
             state.queue = pieces;
@@ -458,20 +482,20 @@ impl Outbox {
                 self.room.notify_all();
             }
             if blocked && !matches!(state.ending, Ending::Ended(_)) {
-                return state.wait_writable(stream, core).map_err(CloseReason::WriteFailed);
+                return state.wait_writable(stream, core);
             }
         }
         unreachable!("the rounds end with their number")
     }
 
-    /// Writes pieces from the front, removes what was written; gives the bytes and whether the pipe is full.
+    /// Writes pieces from the front, removes what was written; gives the bytes, also where it fails then.
     fn write_pieces(
         &self,
         stream: &mut Stream,
         pieces: &mut VecDeque<Piece>,
         spare: &mut Option<Vec<u8>>,
         core: &Core,
-    ) -> io::Result<(usize, bool)> {
+    ) -> (usize, io::Result<Taken>) {
         let mut total = 0;
         while !pieces.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -486,8 +510,10 @@ impl Outbox {
                     break;
                 }
             }
-            let Some(mut written) = stream.write(&slices[..count], self.transfer.get())? else {
-                return Ok((total, true));
+            let mut written = match stream.write(&slices[..count], self.transfer.get()) {
+                Ok(Some(written)) => written,
+                Ok(None) => return (total, Ok(Taken::Some)),
+                Err(error) => return (total, Err(error)),
             };
             total += written;
             while written > 0
@@ -508,7 +534,7 @@ impl Outbox {
                 }
             }
         }
-        Ok((total, false))
+        (total, Ok(Taken::All))
     }
 }
 
@@ -586,7 +612,15 @@ impl State {
         }
     }
 
-    fn wait_writable(&mut self, stream: Stream, core: &Arc<Core>) -> io::Result<()> {
+    /// What has been written when that fails.
+    fn broken(&self, error: io::Error) -> Broken {
+        // At the end the rest is forgotten, and does not count as queued.
+        let was_forgotten = matches!(self.ending, Ending::Ended(_));
+        let written = if was_forgotten { 0 } else { self.unread.total() - self.queued as u64 };
+        Broken { reason: CloseReason::WriteFailed(error), written }
+    }
+
+    fn wait_writable(&mut self, stream: Stream, core: &Arc<Core>) -> Result<(), Broken> {
         let armed = match &self.registration {
             Some(registration) => registration.arm(stream.as_fd(), Interest::WRITABLE),
             None => core
@@ -596,7 +630,7 @@ impl State {
         };
         self.stream = Some(stream);
         self.is_full = true;
-        armed
+        armed.map_err(|error| self.broken(error))
     }
 
     fn close(&mut self, stream: Stream) {

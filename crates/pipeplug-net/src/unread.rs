@@ -33,6 +33,11 @@ impl Unread {
         }
     }
 
+    /// Bytes that were ever put into the queue.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Bytes of answers that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

@@ -4,6 +4,7 @@
 mod common;
 
 use std::future::Future;
+use std::io::Read;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -11,7 +12,7 @@ use std::task::{Context, Wake};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, LONG, Way, echo, eventually, negotiate, pair, pair_on, raw, watchdog};
+use common::{Gate, LONG, Way, bytes, echo, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog};
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
     CallError, CloseReason, Connection, EventLoop, Handler, HandlerError, Hold, Incoming, Options,
@@ -315,4 +316,26 @@ fn dropping_and_ending_from_everywhere() {
             assert_eq!(side.stats().open_calls, 0);
         }
     }
+}
+
+/// It is told of by whoever waits for its answer, as where a plugin that was told to stop does so.
+#[test]
+fn what_was_written_counts_as_sent_though_what_came_behind_it_could_not_be() {
+    let _watchdog = watchdog();
+    let (connection, raw) = raw_on(&EventLoop::new().unwrap(), &Options::default(), Way::short(1), Refuse);
+    let mut read = raw.input.into_pipe();
+    let first = bytes(0, Direction::OneWay, "first", &[1; 40_000]);
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| connection.notify("first", vec![1; 40_000]));
+        let mut came = vec![0; first.len()];
+        read.read_exact(&mut came[..1]).unwrap();
+        // The one that writes takes it along.
+        connection.notify("second", vec![2; 200_000]).unwrap();
+        read.read_exact(&mut came[1..]).unwrap();
+        assert!(came == first);
+        drop(read);
+        writing.join().unwrap().unwrap();
+    });
+    let reason = connection.wait_ended(LONG).unwrap();
+    assert!(matches!(*reason, CloseReason::WriteFailed(_)), "{reason}");
 }
