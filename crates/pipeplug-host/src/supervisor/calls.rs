@@ -49,7 +49,7 @@ macro_rules! calls_of {
                 command: &str,
                 buffer: impl Into<Body<'a>>,
             ) -> Result<String, SupervisedCallError> {
-                Ok(self.acquire()?.plugin().call(command, buffer)?)
+                Ok(self.acquire(None)?.plugin().call(command, buffer)?)
             }
 
             /// As [`call`](Self::call), whatever the bytes of the reply.
@@ -64,7 +64,29 @@ macro_rules! calls_of {
                 command: &str,
                 buffer: impl Into<Body<'a>>,
             ) -> Result<Vec<u8>, SupervisedCallError> {
-                Ok(self.acquire()?.plugin().call_bytes(command, buffer)?)
+                Ok(self.acquire(None)?.plugin().call_bytes(command, buffer)?)
+            }
+
+            /// As [`call`](Self::call), given up where there is no reply within `timeout`: that counts from now, be it that
+            /// the plugin has to be started first or waits for its restart, and takes the place of
+            /// [`SupervisorBuilder::ready_timeout`]. The plugin is told of what is left of it with the request, as by
+            /// [`Connection::call_within`](crate::Connection::call_within).
+            ///
+            /// # Errors
+            /// As for [`call`](Self::call), and [`CallError::TimedOut`] or [`CallError::NotSent`].
+            ///
+            /// # Blocking
+            /// At most for `timeout`. A start that takes longer goes on.
+            pub fn call_within<'a>(
+                &self,
+                timeout: Duration,
+                command: &str,
+                buffer: impl Into<Body<'a>>,
+            ) -> Result<String, SupervisedCallError> {
+                let begun = Instant::now();
+                let lease = self.acquire(Some(timeout))?;
+                let left = timeout.saturating_sub(begun.elapsed());
+                Ok(lease.plugin().call_within(left, command, buffer)?)
             }
 
             /// As [`call`](Self::call), for what does no harm when it is done twice: it is made again where the plugin
@@ -97,7 +119,7 @@ macro_rules! calls_of {
                 command: &str,
                 buffer: impl Into<Body<'a>>,
             ) -> Result<Vec<u8>, SupervisedCallError> {
-                let acquire = || self.acquire();
+                let acquire = || self.acquire(None);
                 $crate::supervisor::calls::call_idempotent(command, &buffer.into(), self.retries(), acquire)
             }
 
@@ -114,8 +136,29 @@ macro_rules! calls_of {
                 command: &str,
                 buffer: impl Into<Body<'a>>,
             ) -> Result<SupervisedCall, SupervisedCallError> {
-                let lease = self.acquire()?;
+                let lease = self.acquire(None)?;
                 let call = lease.plugin().begin_call(command, buffer)?;
+                Ok(SupervisedCall::new(call, lease))
+            }
+
+            /// As [`begin_call`](Self::begin_call), for a call that is given up where there is no reply within `timeout` from
+            /// now, however it is waited for; see [`call_within`](Self::call_within).
+            ///
+            /// # Errors
+            /// Where the call could not be sent.
+            ///
+            /// # Blocking
+            /// As for [`begin_call`](Self::begin_call), at most for `timeout`.
+            pub fn begin_call_within<'a>(
+                &self,
+                timeout: Duration,
+                command: &str,
+                buffer: impl Into<Body<'a>>,
+            ) -> Result<SupervisedCall, SupervisedCallError> {
+                let begun = Instant::now();
+                let lease = self.acquire(Some(timeout))?;
+                let left = timeout.saturating_sub(begun.elapsed());
+                let call = lease.plugin().begin_call_within(left, command, buffer)?;
                 Ok(SupervisedCall::new(call, lease))
             }
 
@@ -132,7 +175,7 @@ macro_rules! calls_of {
                 command: &str,
                 buffer: impl Into<Body<'a>>,
             ) -> Result<(), SupervisedNotifyError> {
-                Ok(self.$acquire_for_one_way()?.plugin().notify(command, buffer)?)
+                Ok(self.$acquire_for_one_way(None)?.plugin().notify(command, buffer)?)
             }
         }
     };

@@ -22,7 +22,8 @@ pub enum Unavailable {
     NotReady {
         /// The plugin's name.
         plugin: String,
-        /// How long was waited, at most ([`SupervisorBuilder::ready_timeout`](crate::SupervisorBuilder::ready_timeout)).
+        /// How long was waited, at most ([`SupervisorBuilder::ready_timeout`](crate::SupervisorBuilder::ready_timeout), or
+        /// the call's own time).
         after: Duration,
         /// How it failed last; `None` where it has not.
         last: Option<Failure>,

@@ -111,8 +111,9 @@ impl Shared {
         })
     }
 
-    /// A plugin to call, which is started or waited for where that is needed; one start at most.
-    pub(super) fn acquire(self: &Arc<Self>) -> Result<Lease, Unavailable> {
+    /// A plugin to call, which is started or waited for where that is needed; one start at most. `within` that time, where
+    /// there is one.
+    pub(super) fn acquire(self: &Arc<Self>, within: Option<Duration>) -> Result<Lease, Unavailable> {
         let mut state = self.lock();
         let failed_starts = state.failed_starts;
         let mut deadline = None;
@@ -128,15 +129,19 @@ impl Shared {
             state = match &state.phase {
                 Phase::Down => {
                     state.phase = Phase::Due(Job::Start);
+                    if within.is_some() {
+                        self.work_soon();
+                    }
                     state
                 }
-                Phase::Due(_) => {
+                Phase::Due(_) if within.is_none() => {
                     drop(state);
                     self.work();
                     self.lock()
                 }
-                Phase::Starting { .. } | Phase::Ending { .. } | Phase::Backoff { .. } => {
-                    let after = self.settings.ready_timeout;
+                // Who has that much time only cannot do it: it takes what it takes. A thread of the pool comes.
+                Phase::Due(_) | Phase::Starting { .. } | Phase::Ending { .. } | Phase::Backoff { .. } => {
+                    let after = within.unwrap_or(self.settings.ready_timeout);
                     let deadline = *deadline.get_or_insert_with(|| Instant::now().checked_add(after));
                     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
                     if left.is_some_and(|left| left.is_zero()) {

@@ -12,6 +12,7 @@ mod watch;
 mod work;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pipeplug_net::Body;
 
@@ -79,7 +80,7 @@ impl Supervisor {
     /// Until it runs, or its start has failed.
     pub fn start(&self) -> Result<(), Unavailable> {
         self.shared().open();
-        self.acquire().map(drop)
+        self.acquire(None).map(drop)
     }
 
     /// Starts another process, has new calls go there, waits until the calls that are open on the one before have ended
@@ -135,7 +136,7 @@ impl Supervisor {
     /// # Blocking
     /// As for [`start`](Supervisor::start).
     pub fn plugin(&self) -> Result<Plugin, Unavailable> {
-        self.acquire().map(|lease| lease.plugin().clone())
+        self.acquire(None).map(|lease| lease.plugin().clone())
     }
 
     /// The process id of the plugin that calls go to; `None` while there is none.
@@ -150,8 +151,8 @@ impl Supervisor {
         self.shared().name()
     }
 
-    fn acquire(&self) -> Result<Lease, Unavailable> {
-        self.shared().acquire()
+    fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
+        self.shared().acquire(within)
     }
 
     fn retries(&self) -> u32 {

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use pipeplug_net::Body;
 
@@ -119,16 +120,16 @@ impl Pool {
 
     /// The first of those with the fewest open calls: a process that was called a moment ago answers sooner than one that
     /// has to be woken, and those that are needed for peaks only can be idle.
-    fn acquire(&self) -> Result<Lease, Unavailable> {
-        self.acquire_from(0)
+    fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
+        self.acquire_from(0, within)
     }
 
     /// In turn among those with the fewest open calls, for one-ways: nobody knows how many a process still has to do.
-    fn acquire_in_turn(&self) -> Result<Lease, Unavailable> {
-        self.acquire_from(self.0.next.fetch_add(1, Ordering::Relaxed) % self.members().len())
+    fn acquire_in_turn(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
+        self.acquire_from(self.0.next.fetch_add(1, Ordering::Relaxed) % self.members().len(), within)
     }
 
-    fn acquire_from(&self, first: usize) -> Result<Lease, Unavailable> {
+    fn acquire_from(&self, first: usize, within: Option<Duration>) -> Result<Lease, Unavailable> {
         let (behind, ahead) = self.members().split_at(first);
         let members = || ahead.iter().chain(behind).map(Supervisor::shared);
         loop {
@@ -143,7 +144,7 @@ impl Pool {
                 }
             }
             let Some((load, best)) = best else { unreachable!("a pool has one member at least") };
-            let Load::Open(open) = load else { return best.acquire() };
+            let Load::Open(open) = load else { return best.acquire(within) };
             if open > 0
                 && let Some(down) = members().find(|member| member.load() == Load::Down)
             {

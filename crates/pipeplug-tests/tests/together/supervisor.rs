@@ -565,3 +565,24 @@ fn one_that_could_not_be_asked_for_a_while_is_asked_again() {
         events.count(|event| matches!(event, Event::HealthFailure { .. })) > 0
     });
 }
+
+#[test]
+fn a_call_with_a_time_of_its_own_waits_no_longer_for_a_start() {
+    let script = script("while ! [ -e \"$dir/go\" ]; do sleep 0.01; done");
+    let supervisor = Supervisor::builder(script.builder()).ready_timeout(Duration::ZERO).build().unwrap();
+    for first in [true, false] {
+        let error = supervisor.call_within(millis(50), "echo", "").unwrap_err();
+        let timed_out = |after: &Duration| *after == millis(50);
+        assert!(
+            matches!(&error, SupervisedCallError::Unavailable(Unavailable::NotReady { after, .. }) if timed_out(after)),
+            "{first}: {error}"
+        );
+    }
+    fs::write(script.dir().join("go"), "").unwrap();
+    // The start has gone on, and the plugin is told of the time that is left.
+    let left: u128 = supervisor.call_within(LONG, "left", "").unwrap().parse().unwrap();
+    assert!((1..=LONG.as_millis()).contains(&left), "{left}");
+    assert_eq!(starts(&script), 1);
+    let late = supervisor.begin_call_within(millis(20), "sleep", "200").unwrap();
+    assert!(matches!(late.wait(), Err(CallError::TimedOut { .. })));
+}
