@@ -15,7 +15,7 @@ use crate::connection::Connection;
 use crate::deadline::{Deadline, sooner};
 use crate::error::CloseReason;
 use crate::lock::{guarded, lock, wait_until};
-use crate::pool;
+use crate::pool::{self, Awaits};
 use crate::postmortem::Postmortem;
 use crate::sync::{Condvar, Instant, Mutex};
 
@@ -380,7 +380,7 @@ impl PendingCall {
             core.end_leading_ahead();
             return Some(outcome);
         }
-        pool::while_blocked(|| {
+        pool::while_blocked(Awaits::Peer, || {
             if core.is_crowded() {
                 core.give_way(&self.slot, deadline);
                 if let Some(outcome) = self.slot.take() {

@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::deadline::sooner;
 use crate::job::Job;
 use crate::lock::{guarded, lock, wait_until};
-use crate::pool;
+use crate::pool::{self, Awaits};
 use crate::sync::{
     Condvar, Instant, Mutex,
     atomic::{AtomicBool, Ordering},
@@ -86,7 +86,7 @@ impl Cancellation {
             return true;
         }
         let until = sooner(Instant::now().checked_add(timeout), self.deadline);
-        pool::while_blocked(|| self.token.wait(until));
+        pool::while_blocked(Awaits::Nothing, || self.token.wait(until));
         self.is_cancelled()
     }
 }

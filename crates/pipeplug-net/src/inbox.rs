@@ -17,7 +17,7 @@ use crate::job::{Job, Noted};
 use crate::lock::lock;
 use crate::options::{Hold, Options};
 use crate::outbox::Push;
-use crate::pool::Work;
+use crate::pool::{Awaits, Work};
 use crate::reading::By;
 use crate::sync::{Instant, atomic::Ordering};
 
@@ -44,10 +44,13 @@ pub(crate) struct Inbox {
     /// How many of them are requests.
     requests: usize,
     weight: usize,
-    /// Threads at work for this connection, without those that wait for calls of their own.
+    /// Threads at work for this connection, without those that wait,
     running: usize,
-    /// Those, and answers that were taken away to be given later.
+    /// for calls of their own,
     blocked: usize,
+    /// or for nothing but a cancel or their time.
+    dozing: usize,
+    /// Answers that were taken away to be given later.
     deferred: usize,
     hold: Hold,
     /// A moving average of what a handler takes.
@@ -81,6 +84,7 @@ impl Inbox {
             weight: 0,
             running: 0,
             blocked: 0,
+            dozing: 0,
             deferred: 0,
             hold: options.hold.clone(),
             usual: Duration::ZERO,
@@ -121,7 +125,15 @@ impl Inbox {
 
     /// Threads that are taken, at work or waiting.
     fn threads(&self) -> usize {
-        self.running + self.blocked
+        self.running + self.blocked + self.dozing
+    }
+
+    /// Those of them that wait so.
+    fn waiting(&mut self, awaits: Awaits) -> &mut usize {
+        match awaits {
+            Awaits::Peer => &mut self.blocked,
+            Awaits::Nothing => &mut self.dozing,
+        }
     }
 
     fn is_held(&self) -> bool {
@@ -410,7 +422,7 @@ impl Core {
     /// Whether nothing waits, runs, or is to be answered later.
     pub(crate) fn is_idle(&self) -> bool {
         let inbox = lock(&self.inbox);
-        inbox.jobs.is_empty() && inbox.running == 0 && inbox.blocked == 0 && inbox.deferred == 0
+        inbox.jobs.is_empty() && inbox.threads() == 0 && inbox.deferred == 0
     }
 
     /// An answer was taken away from its handler.
@@ -593,12 +605,12 @@ impl Core {
         }
     }
 
-    /// A handler of this connection waits for the other side: another one may run.
-    pub(crate) fn handler_blocked(self: &Arc<Self>) {
+    /// A handler of this connection waits: another one may run.
+    pub(crate) fn handler_blocked(self: &Arc<Self>, awaits: Awaits) {
         self.lender_blocked();
         let mut inbox = lock(&self.inbox);
         inbox.running -= 1;
-        inbox.blocked += 1;
+        *inbox.waiting(awaits) += 1;
         let another = self.take_seat(&mut inbox);
         let stranded = self.share_is_blocked(&inbox);
         drop(inbox);
@@ -611,10 +623,10 @@ impl Core {
     }
 
     /// It goes on; for a moment one more than the limit may run.
-    pub(crate) fn handler_resumed(&self) {
+    pub(crate) fn handler_resumed(&self, awaits: Awaits) {
         let mut inbox = lock(&self.inbox);
         inbox.running += 1;
-        inbox.blocked -= 1;
+        *inbox.waiting(awaits) -= 1;
     }
 
     /// Counts one more thread in, if it is worth having.

@@ -22,7 +22,7 @@ use crate::event_loop::{Registration, Source};
 use crate::flow::{SendWindow, weight};
 use crate::lock::{lock, wait_until};
 use crate::options::Options;
-use crate::pool;
+use crate::pool::{self, Awaits};
 use crate::postmortem::{ChunkHead, Recent};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::sys::{STRIDE, Stream};
@@ -406,7 +406,7 @@ impl Outbox {
                 }
             };
             state = match class {
-                Class::HeldBack(_) | Class::Unweighed(_) => pool::while_blocked(wait),
+                Class::HeldBack(_) | Class::Unweighed(_) => pool::while_blocked(Awaits::Peer, wait),
                 Class::Reply | Class::Control => pool::while_unread(wait),
             };
             state.waiting -= 1;

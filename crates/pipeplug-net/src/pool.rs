@@ -261,21 +261,35 @@ pub(crate) fn while_unread<T>(wait: impl FnOnce() -> T) -> T {
     wait()
 }
 
+/// What a handler's thread waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaits {
+    /// What the other side may send only once handlers have run that have no thread: where all wait so, some are refused.
+    Peer,
+    /// A cancel, or the time, which come without any.
+    Nothing,
+}
+
 /// Runs what may block until something comes from the other side; where this is a handler's thread, another one takes
 /// its place for so long.
-pub(crate) fn while_blocked<T>(wait: impl FnOnce() -> T) -> T {
+pub(crate) fn while_blocked<T>(awaits: Awaits, wait: impl FnOnce() -> T) -> T {
     let Some((pool, core)) = SERVING.with_borrow(Clone::clone) else { return wait() };
-    let exhausted = pool.thread_blocked();
+    let exhausted = match awaits {
+        Awaits::Peer => pool.thread_blocked(),
+        Awaits::Nothing => None,
+    };
     if let Some(core) = &core {
-        core.handler_blocked();
+        core.handler_blocked(awaits);
     }
     if let Some((exhausted, stranded)) = exhausted {
         stranded.iter().for_each(|core| core.refuse_waiting(exhausted));
     }
     let result = wait();
-    pool.thread_resumed();
+    if awaits == Awaits::Peer {
+        pool.thread_resumed();
+    }
     if let Some(core) = &core {
-        core.handler_resumed();
+        core.handler_resumed(awaits);
     }
     result
 }

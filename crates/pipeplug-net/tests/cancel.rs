@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Gate, LONG, Raw, Way, eventually, negotiate, pair, pair_on, raw, watchdog};
+use common::{Gate, LONG, Raw, Way, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog};
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
     Cancellation, Connection, EventLoop, Handler, Incoming, Options, PendingCall, Reading, Refuse, Reply,
@@ -463,4 +463,22 @@ fn what_is_given_up_by_both_sides_at_once_is_answered_once() {
     let count = seen.len();
     seen.dedup();
     assert_eq!(seen.len(), count);
+}
+
+/// A sleep that ends early is no reason to be refused, as a plain one is none.
+#[test]
+fn requests_wait_for_handlers_that_wait_for_their_time() {
+    let _watchdog = watchdog();
+    let events = EventLoop::with_handler_threads(4).unwrap();
+    let (_connection, mut peer) =
+        raw_on(&events, &Options::default(), Way::PLAIN, |incoming: &mut Incoming| {
+            Ok(incoming.cancellation().wait_timeout(Duration::from_millis(50)).to_string().into())
+        });
+    for id in 1..=10 {
+        peer.send(id, Direction::Request, "wait", b"");
+    }
+    for _ in 1..=10 {
+        let answer = peer.input.next().unwrap();
+        assert_eq!((answer.command.as_str(), answer.buffer), ("wait", b"false".to_vec()));
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::check;
 use crate::lock::lock;
-use crate::pool::{Pool, Work, while_blocked};
+use crate::pool::{Awaits, Pool, Work, while_blocked};
 use crate::sync::{Condvar, Mutex, thread};
 
 /// Threads that may be.
@@ -84,7 +84,7 @@ fn jobs_that_wait_for_others_leave_these_a_thread() {
                     let (waiting, ran) = (Arc::clone(&waiting), Arc::clone(&ran));
                     let job = move || {
                         waiting.begins();
-                        while_blocked(|| ran.wait(2));
+                        while_blocked(Awaits::Peer, || ran.wait(2));
                         waiting.ends();
                     };
                     pool.submit(Work::Once(Box::new(job))).unwrap();
