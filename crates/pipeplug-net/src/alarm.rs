@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::core::Core;
-use crate::lock::{guarded, lock};
+use crate::lock::{guarded, lock, renew};
 use crate::sync::Instant;
 
 /// When, and a number to tell those of the same moment apart.
@@ -66,9 +66,8 @@ impl Alarm {
 
     /// Another waker is to be woken; too late where it has rung, which the task sees by the time.
     pub(crate) fn renew(&self, waker: &Waker) {
-        if let Some(kept) = lock(&self.core.alarms).wakers.get_mut(&self.key) {
-            kept.clone_from(waker);
-        }
+        let earlier = lock(&self.core.alarms).wakers.get_mut(&self.key).and_then(|kept| renew(kept, waker));
+        drop(earlier); // outside of the lock: it is somebody's code
     }
 }
 

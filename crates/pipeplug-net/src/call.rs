@@ -14,7 +14,7 @@ use crate::clock::coarse_now;
 use crate::connection::Connection;
 use crate::deadline::{Deadline, sooner};
 use crate::error::CloseReason;
-use crate::lock::{guarded, lock, wait_until};
+use crate::lock::{guarded, lock, renew, wait_until};
 use crate::pool::{self, Awaits};
 use crate::postmortem::Postmortem;
 use crate::sync::{Condvar, Instant, Mutex};
@@ -436,17 +436,20 @@ impl Future for PendingCall {
     /// When it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         assert!(!self.taken, "a pending call was polled after it had given its reply");
-        let outcome = {
+        let (outcome, earlier) = {
             let mut state = lock(&self.slot.state);
             let outcome = Slot::take_from(&mut state);
-            if outcome.is_none() {
-                match &mut *state {
-                    SlotState::Polled(waker) => waker.clone_from(context.waker()),
-                    other => *other = SlotState::Polled(context.waker().clone()),
+            let earlier = match &mut *state {
+                _ if outcome.is_some() => None,
+                SlotState::Polled(waker) => renew(waker, context.waker()),
+                other => {
+                    *other = SlotState::Polled(context.waker().clone());
+                    None
                 }
-            }
-            outcome
+            };
+            (outcome, earlier)
         };
+        drop(earlier); // outside of the lock: it is somebody's code
         if let Some(outcome) = outcome {
             return Poll::Ready(self.finish(outcome).map(|replied| replied.buffer));
         }

@@ -3,6 +3,7 @@
 //! A handler that never asks pays for none of this but for its request's id being noted where the inbox is locked anyway.
 //! What is shared between it and whoever reads is made when it asks.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ use crate::alarm::Alarm;
 use crate::core::Core;
 use crate::deadline::sooner;
 use crate::job::Job;
-use crate::lock::{guarded, lock, wait_until};
+use crate::lock::{guarded, lock, renew, wait_until};
 use crate::pool::{self, Awaits};
 use crate::sync::{
     Condvar, Instant, Mutex,
@@ -185,7 +186,15 @@ impl Token {
             waiters.next += 1;
             waiters.next
         });
-        waiters.wakers.entry(key).and_modify(|kept| kept.clone_from(waker)).or_insert_with(|| waker.clone());
+        let earlier = match waiters.wakers.entry(key) {
+            Entry::Occupied(mut kept) => renew(kept.get_mut(), waker),
+            Entry::Vacant(place) => {
+                place.insert(waker.clone());
+                None
+            }
+        };
+        drop(waiters);
+        drop(earlier); // outside of the lock: it is somebody's code
         Registered::Yes
     }
 

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
+use std::task::Waker;
 
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
@@ -24,6 +25,12 @@ pub(crate) fn wait_until<'a, T>(
             condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
         }
     }
+}
+
+/// Keeps `waker` in place of the one that is kept, where that wakes another task; gives that, to be dropped behind the
+/// lock that this is called under: it may be what holds a task, and that whatever takes the lock when it is dropped.
+pub(crate) fn renew(kept: &mut Waker, waker: &Waker) -> Option<Waker> {
+    (!kept.will_wake(waker)).then(|| std::mem::replace(kept, waker.clone()))
 }
 
 /// Runs code of somebody else's; a panic in it is logged and ends nothing else.

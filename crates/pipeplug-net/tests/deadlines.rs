@@ -3,8 +3,11 @@
 
 mod common;
 
+use std::future::Future;
 use std::num::NonZeroUsize;
-use std::sync::mpsc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +16,7 @@ use common::{
 };
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    CallError, Connection, EventLoop, HandlerError, Incoming, Options, Reading, Refuse, Reply,
+    CallError, Connection, EventLoop, HandlerError, Incoming, Options, PendingCall, Reading, Refuse, Reply,
 };
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -422,4 +425,25 @@ fn a_late_reply_reaches_no_other_call_however_many_are_given_up() {
     assert_eq!(host.call("say", "last").unwrap(), "last");
     eventually("every request has had one answer", || host.stats().open_calls == 0);
     assert_eq!(host.stats().unknown_replies, 0);
+}
+
+/// What a task awaits is dropped with its last waker, where nobody else holds the task any more.
+#[test]
+fn a_waker_that_holds_another_call_may_be_the_last_that_does() {
+    struct Task(#[expect(dead_code, reason = "it is there to be dropped")] Mutex<Pin<Box<PendingCall>>>);
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+    let _watchdog = watchdog();
+    let (connection, _raw) = raw(&Options::default(), Refuse);
+    let begin = || Box::pin(connection.begin_call_within(LONG, "never", "").unwrap());
+    let mut nobody = Context::from_waker(Waker::noop());
+    let (mut first, mut second) = (begin(), begin());
+    assert!(first.as_mut().poll(&mut nobody).is_pending());
+    let task = Waker::from(Arc::new(Task(Mutex::new(first))));
+    assert!(second.as_mut().poll(&mut Context::from_waker(&task)).is_pending());
+    drop(task);
+    // Another task awaits it from here on.
+    assert!(second.as_mut().poll(&mut nobody).is_pending());
+    assert_eq!(connection.stats().open_calls, 1);
 }
