@@ -117,9 +117,12 @@ impl Lines {
             all_handed_on: Condvar::new(),
         });
         let reading = Arc::clone(&lines);
+        // Held until there is a watcher, without which nobody would have it look again at what it leaves.
+        let state = lines.lock();
         let watcher = events.watch(Fd(Arc::clone(&lines)), move |_| reading.turn())?;
         // Set once, here.
         let _ = lines.watcher.set(watcher);
+        drop(state);
         Ok(lines)
     }
 
@@ -161,11 +164,9 @@ impl Lines {
 
     /// The loop's turn.
     fn turn(self: &Arc<Self>) -> Watch {
-        // Without a watcher yet, nobody would have it look again.
-        let watcher = self.watcher.get();
-        let (watch, left) = self.read_some(if watcher.is_some() { TURN } else { usize::MAX });
+        let (watch, left) = self.read_some(TURN);
         if left == Left::Unread
-            && let Some(watcher) = watcher
+            && let Some(watcher) = self.watcher.get()
         {
             watcher.look_again();
         }
