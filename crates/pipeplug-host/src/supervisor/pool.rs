@@ -1,6 +1,7 @@
 //! Several processes of one plugin.
 
 use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -168,8 +169,17 @@ impl Members {
     fn at_once<T: Send>(&self, each: impl Fn(&Supervisor) -> T + Sync) -> Vec<T> {
         thread::scope(|scope| {
             let each = &each;
-            let running: Vec<_> = self.all.iter().map(|member| scope.spawn(move || each(member))).collect();
-            running.into_iter().map(|one| one.join().expect("nothing panics in it")).collect()
+            let begin = |member| {
+                // Where the system gives no thread it is done behind the others, by this one.
+                thread::Builder::new().spawn_scoped(scope, move || each(member)).map_err(|_| member)
+            };
+            let running: Vec<_> = self.all.iter().map(begin).collect();
+            let end = |one: Result<thread::ScopedJoinHandle<'_, T>, _>| match one {
+                // A hook of the host's may panic.
+                Ok(running) => running.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(member) => each(member),
+            };
+            running.into_iter().map(end).collect()
         })
     }
 }
