@@ -202,7 +202,8 @@ impl Plugin {
     /// Where even SIGKILL did not end it, or the system fails.
     ///
     /// # Blocking
-    /// Until it has ended; at the most for all grace times together.
+    /// Until it has ended; at the most for all grace times together. In a handler of a request of its own that takes the
+    /// whole first step, since the plugin waits for the answer: another thread is to do it there.
     pub fn stop(&self) -> Result<Stopped, StopError> {
         self.stop_within(self.0.grace)
     }
