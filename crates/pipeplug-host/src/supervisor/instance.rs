@@ -107,13 +107,13 @@ impl Drop for Lease {
 #[must_use = "dropping a pending call forgets its reply"]
 pub struct SupervisedCall {
     call: PendingCall,
-    /// Dropped behind the call.
-    _lease: Lease,
+    /// Dropped behind the call; `None` once that has ended, which whoever awaited it may keep.
+    lease: Option<Lease>,
 }
 
 impl SupervisedCall {
     pub(super) fn new(call: PendingCall, lease: Lease) -> Self {
-        Self { call, _lease: lease }
+        Self { call, lease: Some(lease) }
     }
 
     /// Waits for the bytes of the reply.
@@ -124,7 +124,7 @@ impl SupervisedCall {
     /// # Blocking
     /// As for [`PendingCall::wait`].
     pub fn wait(self) -> Result<Vec<u8>, CallError> {
-        let Self { call, _lease } = self;
+        let Self { call, lease: _lease } = self;
         call.wait()
     }
 
@@ -136,7 +136,7 @@ impl SupervisedCall {
     /// # Blocking
     /// At most for `timeout`.
     pub fn wait_timeout(self, timeout: Duration) -> Result<Vec<u8>, CallError> {
-        let Self { call, _lease } = self;
+        let Self { call, lease: _lease } = self;
         call.wait_timeout(timeout)
     }
 }
@@ -150,7 +150,11 @@ impl Future for SupervisedCall {
     /// # Panics
     /// When it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.call).poll(context)
+        let polled = Pin::new(&mut self.call).poll(context);
+        if polled.is_ready() {
+            self.lease = None;
+        }
+        polled
     }
 }
 

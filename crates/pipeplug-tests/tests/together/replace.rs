@@ -1,7 +1,10 @@
 //! One process takes the place of another.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -193,4 +196,17 @@ fn one_that_hangs_in_its_start_is_replaced_and_its_callers_go_on() {
     });
     let pid = std::fs::read_to_string(script.dir().join("pid")).unwrap().trim().parse().unwrap();
     eventually("it is gone", || !is_running(pid));
+}
+
+#[test]
+fn a_call_that_has_given_its_reply_is_not_waited_for() {
+    let supervisor = Supervisor::builder(plain()).build().unwrap();
+    let mut call = pin!(supervisor.begin_call("echo", "hello").unwrap());
+    eventually("the reply is there", || {
+        call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    });
+    let begun = Instant::now();
+    supervisor.restart().unwrap();
+    // Whoever awaited it has it still.
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
