@@ -24,6 +24,9 @@ use crate::sys;
 
 const WAKER: Token = Token(0);
 
+/// How long the system gets to have a thread to give again.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// A thread that waits for the descriptors of any number of connections, and the threads that run their handlers.
 ///
 /// A handle: cloning it is cheap. The thread ends when the last handle and the last connection are gone.
@@ -214,8 +217,21 @@ impl EventLoop {
 
     /// Runs something that may block, on a thread that handlers do not take: there is always one more.
     pub fn spawn(&self, run: impl FnOnce() + Send + 'static) {
-        if self.inner().aside.submit(Work::Once(Box::new(run))).is_err() {
-            tracing::warn!("the system gives no thread, work has to wait for one");
+        // That it has to wait for a thread is logged there.
+        let _ = self.inner().aside.submit(Work::Once(Box::new(run)));
+        self.see_to_a_thread();
+    }
+
+    /// Tries for a thread again where there was none to be had: it may be the end of a connection that waits for it, of
+    /// which nobody else would be told.
+    fn see_to_a_thread(&self) {
+        if self.inner().aside.lacked_thread() {
+            let lifetime = Arc::downgrade(&self.lifetime);
+            self.after(AGAIN, move || {
+                let Some(lifetime) = lifetime.upgrade() else { return };
+                lifetime.shared.aside.try_again();
+                Self { lifetime }.see_to_a_thread();
+            });
         }
     }
 

@@ -33,6 +33,8 @@ struct State {
     idle: usize,
     /// Threads that wait for a call of their own, or for room to send.
     blocked: usize,
+    /// Whether the system gave no thread for what waits.
+    lacks_thread: bool,
     stopping: bool,
 }
 
@@ -122,7 +124,21 @@ impl Pool {
         tracing::warn!(%error, thread = self.thread_name, "no further thread can be started");
         let mut state = lock(&self.state);
         state.threads -= 1;
+        state.lacks_thread = true;
         Some(state)
+    }
+
+    /// Whether the system gave no thread for what waits, since this was asked last.
+    pub(crate) fn lacked_thread(&self) -> bool {
+        std::mem::take(&mut lock(&self.state).lacks_thread)
+    }
+
+    /// Has a thread more do what waits still.
+    pub(crate) fn try_again(self: &Arc<Self>) {
+        let state = lock(&self.state);
+        if state.queue.len() > state.idle {
+            self.start_thread(state);
+        }
     }
 
     /// Whether work waits that no thread has taken.

@@ -1,9 +1,13 @@
 //! Many plugins at once.
 
+use std::fs;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pipeplug_host::{EventLoop, Plugin, StoppedBy};
-use pipeplug_tests::{HostFootprint, descriptors, threads};
+use pipeplug_tests::{HostFootprint, LONG, descriptors, threads};
 
 use crate::{alone, misbehave};
 
@@ -56,4 +60,35 @@ fn a_hundred_plugins_share_one_loop() {
         }
     }
     before.assert_restored();
+}
+
+/// It may be the end of a connection, which its owner waits for.
+#[test]
+fn what_finds_no_thread_is_done_once_there_is_one() {
+    let _alone = alone();
+    let events = EventLoop::new().unwrap();
+    let (tell, told) = mpsc::channel();
+    // Its own thread is there.
+    let at_first = tell.clone();
+    events.after(Duration::ZERO, move || at_first.send("the loop runs").unwrap());
+    assert_eq!(told.recv_timeout(LONG), Ok("the loop runs"));
+    let (soft, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+    let in_use: u64 =
+        fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
+    // Too little for the stack of a thread, and enough for all else; and what others have left of theirs is taken.
+    setrlimit(Resource::RLIMIT_AS, in_use * 4096 + (1 << 20), hard).unwrap();
+    let (go, may_go) = mpsc::channel::<()>();
+    let may_go = Arc::new(Mutex::new(may_go));
+    let take = || {
+        let may_go = Arc::clone(&may_go);
+        thread::Builder::new().spawn(move || may_go.lock().unwrap().recv().is_ok()).ok()
+    };
+    let all: Vec<_> = std::iter::from_fn(take).collect();
+    events.spawn(move || tell.send("done").unwrap());
+    let early = told.recv_timeout(Duration::from_millis(50));
+    setrlimit(Resource::RLIMIT_AS, soft, hard).unwrap();
+    drop(go);
+    assert!(all.into_iter().all(|one| !one.join().unwrap()), "nothing is sent");
+    assert!(early.is_err(), "there was a thread");
+    assert_eq!(told.recv_timeout(LONG), Ok("done"));
 }
