@@ -1,10 +1,14 @@
 //! What a supervisor costs while nothing happens, and what it leaves.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pipeplug_host::{Backoff, Breaker, EventLoop, Grace, HealthCheck, Pool, Supervisor, SupervisorBuilder};
+use pipeplug_host::{
+    Backoff, Breaker, CallError, EventLoop, Grace, HealthCheck, Pool, SupervisedCallError, Supervisor,
+    SupervisorBuilder, Unavailable,
+};
 use pipeplug_tests::{HostFootprint, LONG, Script, children_of, eventually, send, wake_ups};
 
 use crate::{alone, misbehave};
@@ -122,6 +126,65 @@ fn nothing_is_left_of_what_it_started() {
                 hangs.stop().unwrap();
             });
         }
+    }
+    before.assert_restored();
+}
+
+/// Whatever meets whatever: no call hangs, each fails as it may or brings its reply, and nothing is left.
+#[test]
+fn all_that_can_be_done_to_it_at_once_ends() {
+    let _alone = alone();
+    let before = HostFootprint::now();
+    {
+        let supervisor = supervisor(&EventLoop::new().unwrap())
+            .breaker(Breaker::never())
+            .idle_timeout(millis(5))
+            .health_check(HealthCheck::new(millis(5), millis(400)))
+            .build()
+            .unwrap();
+        let end = Instant::now() + 3 * WHILE;
+        let again_and_again = |pause: u64, step: &dyn Fn()| {
+            while Instant::now() < end {
+                let begun = Instant::now();
+                step();
+                assert!(begun.elapsed() < LONG / 3, "{:?}", begun.elapsed());
+                thread::sleep(millis(pause));
+            }
+        };
+        let replies = AtomicUsize::new(0);
+        let calls = |pause, call: &dyn Fn() -> Result<String, SupervisedCallError>| {
+            again_and_again(pause, &|| match call() {
+                Ok(reply) => {
+                    assert_eq!(reply, "there");
+                    replies.fetch_add(1, Ordering::SeqCst);
+                }
+                Err(SupervisedCallError::Unavailable(
+                    Unavailable::Stopped { .. } | Unavailable::Start(_),
+                )) => {}
+                Err(SupervisedCallError::Call(CallError::Closed { .. })) => {}
+                Err(error) => panic!("{error}"),
+            });
+        };
+        thread::scope(|scope| {
+            for pause in 0..3 {
+                let (calls, supervisor) = (&calls, &supervisor);
+                scope.spawn(move || calls(pause, &|| supervisor.call("echo", "there")));
+            }
+            scope.spawn(|| calls(7, &|| supervisor.call_within(LONG, "echo", "there")));
+            // What comes of these depends on what the others have just done.
+            scope.spawn(|| again_and_again(29, &|| assert!(supervisor.stop().is_ok())));
+            scope.spawn(|| again_and_again(11, &|| drop(supervisor.start())));
+            scope.spawn(|| again_and_again(13, &|| drop(supervisor.restart())));
+            scope.spawn(|| {
+                again_and_again(17, &|| {
+                    supervisor.reset();
+                    if let Ok(plugin) = supervisor.plugin() {
+                        plugin.kill().unwrap();
+                    }
+                });
+            });
+        });
+        assert!(replies.into_inner() > 100);
     }
     before.assert_restored();
 }
