@@ -4,21 +4,18 @@
 //! one thread writes, the others leave their chunks in the queue and go, and the writer takes all of them in one
 //! write (group commit). What the pipe does not take now is written by the loop's thread when it does.
 
+mod queue;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
 
-use mio::Interest;
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 
 use crate::core::Core;
-use crate::deadline;
 use crate::error::CloseReason;
-use crate::event_loop::{Registration, Source};
 use crate::flow::{SendWindow, weight};
 use crate::lock::{lock, wait_until};
 use crate::options::Options;
@@ -27,13 +24,8 @@ use crate::postmortem::{ChunkHead, Recent};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::sys::{STRIDE, Stream};
 use crate::unread::Unread;
+use queue::{Broken, Burst, Ending, Piece, State, Taken};
 
-/// Chunks up to this size are copied next to each other; a larger buffer is written from where it is.
-const COPY_MAX: usize = 4096;
-/// What a sender sends again within this time belongs to a burst,
-const BURST_GAP: Duration = Duration::from_micros(20);
-/// from so many chunks on.
-const BURST_MIN: u32 = 4;
 /// How much small chunks gather in one piece of the queue.
 const GATHER: usize = 64 << 10;
 /// What waits to be written together is written when it is this much, in bytes: half of a pipe of the usual size.
@@ -103,81 +95,6 @@ pub(crate) struct Outbox {
     outgoing: usize,
     unread: usize,
     transfer: NonZeroUsize,
-}
-
-struct State {
-    /// Who writes has taken it out.
-    stream: Option<Stream>,
-    registration: Option<Registration>,
-    queue: VecDeque<Piece>,
-    /// The memory of a piece that was written, for the next one.
-    spare: Option<Vec<u8>>,
-    queued: usize,
-    unread: Unread,
-    format: Option<Format>,
-    window: SendWindow,
-    /// Whether the peer knows of contexts.
-    tells_deadlines: bool,
-    ending: Ending,
-    /// Why nothing comes from the peer any more.
-    silent: Option<Arc<CloseReason>>,
-    /// Whether the pipe took no more, and the loop's thread waits until it does.
-    is_full: bool,
-    burst: Burst,
-    recent: Recent,
-    /// Threads that wait on `room`.
-    waiting: usize,
-}
-
-/// Whether one chunk follows the other.
-#[derive(Debug, Default)]
-struct Burst {
-    last: Option<Instant>,
-    length: u32,
-}
-
-impl Burst {
-    /// One more comes; whether it is one of many.
-    fn is_on(&mut self, now: Instant) -> bool {
-        let follows =
-            self.last.replace(now).is_some_and(|last| now.saturating_duration_since(last) < BURST_GAP);
-        self.length = if follows { self.length.saturating_add(1) } else { 0 };
-        self.length >= BURST_MIN
-    }
-}
-
-enum Ending {
-    No,
-    /// Nothing new but replies; the descriptor is closed when all is written.
-    AfterFlush,
-    Ended(Arc<CloseReason>),
-}
-
-/// Bytes to write; those before `start` have been.
-struct Piece {
-    bytes: Vec<u8>,
-    start: usize,
-}
-
-/// How much of what there was the pipe has taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
-    All,
-    /// It is full now.
-    Some,
-}
-
-/// The pipe takes nothing more.
-struct Broken {
-    reason: CloseReason,
-    /// How much was written of all that was ever put into the queue, in bytes.
-    written: u64,
-}
-
-impl Piece {
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.start..]
-    }
 }
 
 impl Outbox {
@@ -535,112 +452,5 @@ impl Outbox {
             }
         }
         (total, Ok(Taken::All))
-    }
-}
-
-impl State {
-    /// Inlined where it is not for a context: it is half of what a small chunk costs its sender.
-    #[inline(always)]
-    fn append(
-        &mut self,
-        format: Format,
-        header: &Header<'_>,
-        body: Cow<'_, [u8]>,
-    ) -> Result<(), EncodeError> {
-        let needed = header.encoded_len(format) + if body.len() <= COPY_MAX { body.len() } else { 0 };
-        if self.queue.back().is_none_or(|last| last.bytes.capacity() - last.bytes.len() < needed) {
-            let room = needed.max(if self.queue.is_empty() { COPY_MAX } else { GATHER });
-            let spare = self.spare.take().filter(|spare| spare.capacity() >= room);
-            let bytes = spare.unwrap_or_else(|| Vec::with_capacity(room));
-            self.queue.push_back(Piece { bytes, start: 0 });
-        }
-        let Some(last) = self.queue.back_mut() else { unreachable!("a piece was just put there") };
-        let before = last.bytes.len();
-        if let Err(error) = header.encode_to(format, &mut last.bytes) {
-            if last.rest().is_empty() {
-                self.queue.pop_back();
-            }
-            return Err(error);
-        }
-        let len = last.bytes.len() - before + body.len();
-        if body.len() <= COPY_MAX {
-            last.bytes.extend_from_slice(&body);
-        } else {
-            self.queue.push_back(Piece { bytes: body.into_owned(), start: 0 });
-        }
-        self.queued += len;
-        self.unread.appended(len);
-        self.recent.note(header);
-        Ok(())
-    }
-
-    /// Tells how much time is left for the request that is appended next.
-    #[cold]
-    fn append_context(
-        &mut self,
-        format: Format,
-        request: &Header<'_>,
-        deadline: Instant,
-    ) -> Result<(), SendFault> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(SendFault::Late);
-        }
-        let context = deadline::encode(left);
-        let header = Header {
-            thread_id: request.thread_id,
-            direction: Direction::OneWay,
-            command: command::CONTEXT,
-            buffer_len: context.len() as u64,
-        };
-        self.append(format, &header, context.into()).map_err(SendFault::Encode)
-    }
-
-    fn forget_queue(&mut self) {
-        self.queue.clear();
-        self.queued = 0;
-        self.unread.left(0);
-    }
-
-    /// Who cannot write puts the descriptor back, for whoever ends the connection, or closes it if that was done.
-    fn give_back(&mut self, stream: Stream) {
-        if let Ending::Ended(_) = self.ending {
-            self.forget_queue();
-            self.close(stream);
-        } else {
-            self.stream = Some(stream);
-        }
-    }
-
-    /// What has been written when that fails.
-    fn broken(&self, error: io::Error) -> Broken {
-        // At the end the rest is forgotten, and does not count as queued.
-        let was_forgotten = matches!(self.ending, Ending::Ended(_));
-        let written = if was_forgotten { 0 } else { self.unread.total() - self.queued as u64 };
-        Broken { reason: CloseReason::WriteFailed(error), written }
-    }
-
-    fn wait_writable(&mut self, stream: Stream, core: &Arc<Core>) -> Result<(), Broken> {
-        let armed = match &self.registration {
-            Some(registration) => registration.arm(stream.as_fd(), Interest::WRITABLE),
-            None => core
-                .events
-                .register(stream.as_fd(), Interest::WRITABLE, Arc::<Core>::clone(core) as Arc<dyn Source>)
-                .map(|registration| self.registration = Some(registration)),
-        };
-        self.stream = Some(stream);
-        self.is_full = true;
-        armed.map_err(|error| self.broken(error))
-    }
-
-    fn close(&mut self, stream: Stream) {
-        if let Some(registration) = self.registration.take() {
-            registration.remove(stream.as_fd());
-        }
-        if !matches!(self.ending, Ending::Ended(_)) {
-            self.ending = Ending::Ended(Arc::new(CloseReason::Local));
-        }
-        stream.end_writing();
-        drop(stream);
     }
 }

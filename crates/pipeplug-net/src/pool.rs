@@ -1,7 +1,7 @@
 //! The threads that run handlers, and those that run what must not wait for handlers.
 //!
 //! A thread is started when there is work and no idle one, and ends after it had none for [`KEEP`]. How many work for
-//! one connection is the connection's to say (`inbox.rs`); a thread that waits for a call of its own, or for room to
+//! one connection is the connection's to say (`inbox/seats.rs`); a thread that waits for a call of its own, or for room to
 //! send, does not count there, so that handlers may nest to any depth.
 
 use std::cell::RefCell;

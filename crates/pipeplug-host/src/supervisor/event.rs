@@ -174,10 +174,16 @@ pub(super) struct Hook {
     queue: Mutex<Queue>,
 }
 
+/// Events that wait for a handler that takes long; the oldest give way. One may have all that is kept of a plugin's standard
+/// error.
+const WAITING: usize = 128;
+
 #[derive(Default)]
 struct Queue {
     /// With the plugin's name.
     waiting: VecDeque<(String, Event)>,
+    /// How many gave way since the last one that was handed on.
+    missed: u64,
     /// Whether a thread hands them on, or is about to.
     handing_on: bool,
 }
@@ -187,19 +193,14 @@ impl Hook {
         Arc::new(Self { events, on_event, queue: Mutex::default() })
     }
 
-    /// Takes an event; nothing of the host's runs in here, so that it may be called under a lock.
+    /// Takes an event; nothing of the host's runs in here, no subscriber of `tracing` either, so that it may be called under
+    /// a lock.
     pub(super) fn tell(self: &Arc<Self>, plugin: &str, event: Event) {
-        match &event {
-            Event::StartFailed { .. } | Event::HealthFailure { .. } | Event::GaveUp { .. } => {
-                tracing::warn!(plugin, "{event}");
-            }
-            Event::Ended { cause: EndCause::Unasked, .. } => tracing::warn!(plugin, "{event}"),
-            _ => tracing::debug!(plugin, "{event}"),
-        }
-        if self.on_event.is_none() {
-            return;
-        }
         let mut queue = self.queue();
+        if queue.waiting.len() == WAITING {
+            queue.waiting.pop_front();
+            queue.missed += 1;
+        }
         queue.waiting.push_back((plugin.to_owned(), event));
         if !std::mem::replace(&mut queue.handing_on, true) {
             let hook = Arc::clone(self);
@@ -208,23 +209,71 @@ impl Hook {
     }
 
     fn hand_on(&self) {
-        let Some(on_event) = &self.on_event else { return };
         loop {
             let mut queue = self.queue();
+            let missed = std::mem::take(&mut queue.missed);
             let Some((plugin, event)) = queue.waiting.pop_front() else {
                 queue.handing_on = false;
                 return;
             };
             drop(queue);
             // The events behind it must not be lost with it.
-            if catch_unwind(AssertUnwindSafe(|| on_event(&plugin, &event))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.hand_on_one(missed, &plugin, &event))).is_err() {
                 tracing::error!(plugin, "the handler of a supervisor's event panicked");
             }
+        }
+    }
+
+    fn hand_on_one(&self, missed: u64, plugin: &str, event: &Event) {
+        if missed > 0 {
+            tracing::warn!(plugin, missed, "the handler of events takes too long, some were left out");
+        }
+        match event {
+            Event::StartFailed { .. } | Event::HealthFailure { .. } | Event::GaveUp { .. } => {
+                tracing::warn!(plugin, "{event}");
+            }
+            Event::Ended { cause: EndCause::Unasked, .. } => tracing::warn!(plugin, "{event}"),
+            _ => tracing::debug!(plugin, "{event}"),
+        }
+        if let Some(on_event) = &self.on_event {
+            on_event(plugin, event);
         }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // Nothing can panic while it is held.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn restarting(failures: u32) -> Event {
+        Event::Restarting { after: Duration::ZERO, failures }
+    }
+
+    #[test]
+    fn a_handler_that_is_stuck_has_the_oldest_events_give_way() {
+        let (enter, entered) = mpsc::channel();
+        let (go_on, stuck) = mpsc::channel::<()>();
+        let stuck = Mutex::new(stuck);
+        let on_event = move |_: &str, event: &Event| {
+            let Event::Restarting { failures, .. } = event else { panic!("{event}") };
+            enter.send(*failures).unwrap();
+            let _ = stuck.lock().unwrap().recv();
+        };
+        let hook = Hook::new(EventLoop::new().unwrap(), Some(Arc::new(on_event)));
+        hook.tell("x", restarting(0));
+        assert_eq!(entered.recv().unwrap(), 0);
+        let last = 10 * u32::try_from(WAITING).unwrap();
+        (1..=last).for_each(|failures| hook.tell("x", restarting(failures)));
+        drop(go_on);
+        let seen: Vec<_> = entered.iter().take(WAITING).collect();
+        assert_eq!(seen.first(), Some(&(last + 1 - u32::try_from(WAITING).unwrap())));
+        assert_eq!(seen.last(), Some(&last));
     }
 }

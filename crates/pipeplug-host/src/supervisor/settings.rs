@@ -203,8 +203,8 @@ impl SupervisorBuilder {
 
     /// Called with the plugin's name and each event of its life, in their order and one at a time, on a thread that no
     /// handler takes; beside the `tracing` events that there are anyway. It may block and use the supervisor; the next
-    /// event waits for it, the supervisor does not. What holds a handle to the supervisor itself keeps it from being
-    /// dropped.
+    /// event waits for it, the supervisor does not: of more than 128 that wait the oldest are left out, with a warning. What
+    /// holds a handle to the supervisor itself keeps it from being dropped.
     pub fn on_event(mut self, on_event: impl Fn(&str, &Event) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(on_event));
         self

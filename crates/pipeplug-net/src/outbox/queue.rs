@@ -1,0 +1,211 @@
+//! What waits to be written, as whoever holds the lock sees it.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::Interest;
+use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
+
+use super::{GATHER, SendFault};
+use crate::core::Core;
+use crate::deadline;
+use crate::error::CloseReason;
+use crate::event_loop::{Registration, Source};
+use crate::flow::SendWindow;
+use crate::postmortem::Recent;
+use crate::sync::Instant;
+use crate::sys::Stream;
+use crate::unread::Unread;
+
+/// Chunks up to this size are copied next to each other; a larger buffer is written from where it is.
+const COPY_MAX: usize = 4096;
+/// What a sender sends again within this time belongs to a burst,
+const BURST_GAP: Duration = Duration::from_micros(20);
+/// from so many chunks on.
+const BURST_MIN: u32 = 4;
+
+pub(super) struct State {
+    /// Who writes has taken it out.
+    pub(super) stream: Option<Stream>,
+    pub(super) registration: Option<Registration>,
+    pub(super) queue: VecDeque<Piece>,
+    /// The memory of a piece that was written, for the next one.
+    pub(super) spare: Option<Vec<u8>>,
+    pub(super) queued: usize,
+    pub(super) unread: Unread,
+    pub(super) format: Option<Format>,
+    pub(super) window: SendWindow,
+    /// Whether the peer knows of contexts.
+    pub(super) tells_deadlines: bool,
+    pub(super) ending: Ending,
+    /// Why nothing comes from the peer any more.
+    pub(super) silent: Option<Arc<CloseReason>>,
+    /// Whether the pipe took no more, and the loop's thread waits until it does.
+    pub(super) is_full: bool,
+    pub(super) burst: Burst,
+    pub(super) recent: Recent,
+    /// Threads that wait on `room`.
+    pub(super) waiting: usize,
+}
+
+/// Whether one chunk follows the other.
+#[derive(Debug, Default)]
+pub(super) struct Burst {
+    pub(super) last: Option<Instant>,
+    pub(super) length: u32,
+}
+
+impl Burst {
+    /// One more comes; whether it is one of many.
+    pub(super) fn is_on(&mut self, now: Instant) -> bool {
+        let follows =
+            self.last.replace(now).is_some_and(|last| now.saturating_duration_since(last) < BURST_GAP);
+        self.length = if follows { self.length.saturating_add(1) } else { 0 };
+        self.length >= BURST_MIN
+    }
+}
+
+pub(super) enum Ending {
+    No,
+    /// Nothing new but replies; the descriptor is closed when all is written.
+    AfterFlush,
+    Ended(Arc<CloseReason>),
+}
+
+/// Bytes to write; those before `start` have been.
+pub(super) struct Piece {
+    pub(super) bytes: Vec<u8>,
+    pub(super) start: usize,
+}
+
+/// How much of what there was the pipe has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    All,
+    /// It is full now.
+    Some,
+}
+
+/// The pipe takes nothing more.
+pub(super) struct Broken {
+    pub(super) reason: CloseReason,
+    /// How much was written of all that was ever put into the queue, in bytes.
+    pub(super) written: u64,
+}
+
+impl Piece {
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+impl State {
+    /// Inlined where it is not for a context: it is half of what a small chunk costs its sender.
+    #[inline(always)]
+    pub(super) fn append(
+        &mut self,
+        format: Format,
+        header: &Header<'_>,
+        body: Cow<'_, [u8]>,
+    ) -> Result<(), EncodeError> {
+        let needed = header.encoded_len(format) + if body.len() <= COPY_MAX { body.len() } else { 0 };
+        if self.queue.back().is_none_or(|last| last.bytes.capacity() - last.bytes.len() < needed) {
+            let room = needed.max(if self.queue.is_empty() { COPY_MAX } else { GATHER });
+            let spare = self.spare.take().filter(|spare| spare.capacity() >= room);
+            let bytes = spare.unwrap_or_else(|| Vec::with_capacity(room));
+            self.queue.push_back(Piece { bytes, start: 0 });
+        }
+        let Some(last) = self.queue.back_mut() else { unreachable!("a piece was just put there") };
+        let before = last.bytes.len();
+        if let Err(error) = header.encode_to(format, &mut last.bytes) {
+            if last.rest().is_empty() {
+                self.queue.pop_back();
+            }
+            return Err(error);
+        }
+        let len = last.bytes.len() - before + body.len();
+        if body.len() <= COPY_MAX {
+            last.bytes.extend_from_slice(&body);
+        } else {
+            self.queue.push_back(Piece { bytes: body.into_owned(), start: 0 });
+        }
+        self.queued += len;
+        self.unread.appended(len);
+        self.recent.note(header);
+        Ok(())
+    }
+
+    /// Tells how much time is left for the request that is appended next.
+    #[cold]
+    pub(super) fn append_context(
+        &mut self,
+        format: Format,
+        request: &Header<'_>,
+        deadline: Instant,
+    ) -> Result<(), SendFault> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(SendFault::Late);
+        }
+        let context = deadline::encode(left);
+        let header = Header {
+            thread_id: request.thread_id,
+            direction: Direction::OneWay,
+            command: command::CONTEXT,
+            buffer_len: context.len() as u64,
+        };
+        self.append(format, &header, context.into()).map_err(SendFault::Encode)
+    }
+
+    pub(super) fn forget_queue(&mut self) {
+        self.queue.clear();
+        self.queued = 0;
+        self.unread.left(0);
+    }
+
+    /// Who cannot write puts the descriptor back, for whoever ends the connection, or closes it if that was done.
+    pub(super) fn give_back(&mut self, stream: Stream) {
+        if let Ending::Ended(_) = self.ending {
+            self.forget_queue();
+            self.close(stream);
+        } else {
+            self.stream = Some(stream);
+        }
+    }
+
+    /// What has been written when that fails.
+    pub(super) fn broken(&self, error: io::Error) -> Broken {
+        // At the end the rest is forgotten, and does not count as queued.
+        let was_forgotten = matches!(self.ending, Ending::Ended(_));
+        let written = if was_forgotten { 0 } else { self.unread.total() - self.queued as u64 };
+        Broken { reason: CloseReason::WriteFailed(error), written }
+    }
+
+    pub(super) fn wait_writable(&mut self, stream: Stream, core: &Arc<Core>) -> Result<(), Broken> {
+        let armed = match &self.registration {
+            Some(registration) => registration.arm(stream.as_fd(), Interest::WRITABLE),
+            None => core
+                .events
+                .register(stream.as_fd(), Interest::WRITABLE, Arc::<Core>::clone(core) as Arc<dyn Source>)
+                .map(|registration| self.registration = Some(registration)),
+        };
+        self.stream = Some(stream);
+        self.is_full = true;
+        armed.map_err(|error| self.broken(error))
+    }
+
+    pub(super) fn close(&mut self, stream: Stream) {
+        if let Some(registration) = self.registration.take() {
+            registration.remove(stream.as_fd());
+        }
+        if !matches!(self.ending, Ending::Ended(_)) {
+            self.ending = Ending::Ended(Arc::new(CloseReason::Local));
+        }
+        stream.end_writing();
+        drop(stream);
+    }
+}
