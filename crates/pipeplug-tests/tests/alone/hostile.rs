@@ -69,6 +69,7 @@ bounded! {
     one_ways_past_what_was_agreed_that_are_read_on_for: ["floods", "flow", "empty-one-ways"], Blocks, Waits, 128;
     a_million_requests_that_are_put_off: ["asks", "1000000"], PutsOff, Waits, 128;
     a_million_requests_that_are_stuck: ["asks", "1000000"], Blocks, Waits, 128;
+    replies_that_come_twice: ["answers-twice"], Refuses, Sends, 32;
     what_is_never_read: ["never-reads"], Refuses, Sends, 32;
     pings: ["floods", "", "pings"], Refuses, Waits, 48;
     unknown_requests: ["floods", "", "unknown"], Refuses, Waits, 48;
