@@ -87,6 +87,12 @@ impl Builder {
         }
     }
 
+    pub(crate) fn placed(name: impl Into<PathBuf>) -> Self {
+        let mut builder = Self::new(name);
+        builder.launch.is_placed = true;
+        builder
+    }
+
     /// Where it runs. Default: on this machine ([`Exec`]).
     pub fn launcher(mut self, launcher: impl Launcher) -> Self {
         self.launcher = Arc::new(launcher);
@@ -248,7 +254,7 @@ impl Builder {
         self
     }
 
-    /// The file that will be executed.
+    /// The file that will be executed; of a plugin that its place has already, its name.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.launch.program

@@ -66,6 +66,12 @@ impl Plugin {
         Builder::new(path)
     }
 
+    /// A plugin to start that its place has already, so that it takes no path: the entry point of an image. `name` stands
+    /// for it in logs and errors; the place is the builder's [`launcher`](Builder::launcher).
+    pub fn placed(name: impl Into<PathBuf>) -> Builder {
+        Builder::placed(name)
+    }
+
     /// Starts the file at `path` with every setting at its default.
     ///
     /// # Errors
@@ -145,7 +151,7 @@ impl Plugin {
         self.0.metadata.get().unwrap_or_else(|| NONE.get_or_init(Metadata::default))
     }
 
-    /// The file that was executed.
+    /// The file that was executed; of a plugin that its place had already, its name.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0.path

@@ -190,12 +190,13 @@ impl fmt::Display for Tail<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// More than this makes no message any more.
         const SHOWN: usize = 5;
-        if self.0.is_empty() {
+        let lines: Vec<_> = self.0.iter().filter(|line| !line.trim().is_empty()).collect();
+        if lines.is_empty() {
             return f.write_str(", nothing on its stderr");
         }
         f.write_str(", last on its stderr: ")?;
-        let skipped = self.0.len().saturating_sub(SHOWN);
-        for (i, line) in self.0[skipped..].iter().enumerate() {
+        let skipped = lines.len().saturating_sub(SHOWN);
+        for (i, line) in lines[skipped..].iter().enumerate() {
             if i > 0 {
                 f.write_str(" | ")?;
             }

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::report::Verbosity;
-use crate::{add, builtin, exit, inspect, list, logging, rm, run, steps};
+use crate::{add, builtin, exit, inspect, list, logging, pack, rm, run, steps};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,6 +39,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Add(add::AddArgs),
     Rm(rm::RmArgs),
+    Pack(pack::PackArgs),
 }
 
 /// What every command takes.
@@ -91,6 +92,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, &globals),
         Command::Add(args) => add::run(args, &globals),
         Command::Rm(args) => rm::run(args, &globals),
+        Command::Pack(args) => pack::run(args, &globals),
     };
     outcome.into()
 }

@@ -18,7 +18,7 @@ use crate::run::handle_signals;
 use crate::session::Session;
 use crate::start::StartArgs;
 use crate::style::{Paint, Role};
-use crate::target::{Target, display_name};
+use crate::target::Target;
 use crate::text::{self, Escaped, took};
 
 const PROTOCOL: &str = "pipeplug.protocol";
@@ -52,7 +52,7 @@ pub(crate) struct InspectArgs {
 /// Until the plugin has ended.
 pub(crate) fn run(args: &InspectArgs, globals: &Globals) -> Outcome {
     let halt = Halt::default();
-    let report = Arc::new(Report::new(Mode::Text, &display_name(&args.start.plugin), globals, &halt));
+    let report = Arc::new(Report::new(Mode::Text, &args.start.wanted().display_name(), globals, &halt));
     match attempt(args, globals, &report, &halt) {
         Ok(()) => Outcome::Success,
         Err(failure) => {
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &InspectArgs, globals: &Globals) -> Outcome {
 }
 
 fn attempt(args: &InspectArgs, globals: &Globals, report: &Arc<Report>, halt: &Halt) -> Result<(), Failure> {
-    let target = Target::find(&args.start.plugin)?;
+    let target = Target::find(args.start.wanted())?;
     handle_signals(halt, report)?;
     let answers = Answers::load(&[], &mut Loader::default(), report)?;
     let session = Session::start(&target, &args.start, report, halt, answers)?;

@@ -2,7 +2,12 @@
 
 use clap::Args;
 use pipeplug_host::Builder;
-use pipeplug_host::launcher::Via;
+use pipeplug_host::launcher::{Engine, Via};
+
+use crate::container::ContainerArgs;
+
+/// The options with which PLUGIN may be left out, since the place has one.
+pub(crate) const WITH_PLUGIN: [&str; 2] = ["docker", "podman"];
 
 /// Where a plugin runs; as a process of this machine, unless one of these says otherwise.
 #[derive(Debug, Args)]
@@ -12,6 +17,14 @@ pub(crate) struct PlaceArgs {
     /// Start it by this command, which carries its stdin and stdout: "sudo -n -u guest", "bwrap --ro-bind / /"
     #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
     via: Option<Command>,
+
+    /// Run it in a container of this image, by Docker
+    #[arg(long, value_name = "IMAGE", group = "container")]
+    docker: Option<String>,
+
+    /// Run it in a container of this image, by Podman
+    #[arg(long, value_name = "IMAGE", group = "container")]
+    podman: Option<String>,
 }
 
 /// A command with its arguments.
@@ -19,12 +32,26 @@ pub(crate) struct PlaceArgs {
 struct Command(Vec<String>);
 
 impl PlaceArgs {
-    /// The same builder with the place set.
-    pub(crate) fn apply(&self, builder: Builder) -> Builder {
+    /// The same builder with the place set, and what a plugin in a container may do.
+    pub(crate) fn apply(&self, builder: Builder, container: &ContainerArgs) -> Builder {
         if let Some(Command(words)) = &self.via {
             return builder.launcher(Via::new(words));
         }
+        if let Some((engine, image)) = self.image() {
+            return builder.launcher(container.container(engine, image));
+        }
         builder
+    }
+
+    /// Where PLUGIN is a path in the place, what it is called that starts without a PLUGIN; `None` where it is one of this
+    /// machine.
+    pub(crate) fn of_its_own(&self) -> Option<&str> {
+        self.image().map(|(_, image)| image)
+    }
+
+    fn image(&self) -> Option<(Engine, &str)> {
+        let docker = self.docker.as_deref().map(|image| (Engine::Docker, image));
+        docker.or(self.podman.as_deref().map(|image| (Engine::Podman, image)))
     }
 }
 

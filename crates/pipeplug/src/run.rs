@@ -21,7 +21,7 @@ use crate::report::{Mode, Report};
 use crate::session::Session;
 use crate::start::StartArgs;
 use crate::steps::{Step, Steps, Verb};
-use crate::target::{Target, display_name};
+use crate::target::Target;
 use crate::text::Escaped;
 use crate::{event, exit};
 
@@ -85,7 +85,7 @@ struct Ready<'a> {
 pub(crate) fn run(args: &RunArgs, globals: &Globals) -> Outcome {
     let mode = if args.json { Mode::Json } else { Mode::Text };
     let halt = Halt::default();
-    let report = Arc::new(Report::new(mode, &display_name(&args.start.plugin), globals, &halt));
+    let report = Arc::new(Report::new(mode, &args.start.wanted().display_name(), globals, &halt));
     attempt(args, &report, &halt).unwrap_or_else(|failure| {
         report.show(&Event::Failed(&failure));
         failure.outcome
@@ -93,7 +93,7 @@ pub(crate) fn run(args: &RunArgs, globals: &Globals) -> Outcome {
 }
 
 fn attempt(args: &RunArgs, report: &Arc<Report>, halt: &Halt) -> Result<Outcome, Failure> {
-    let target = Target::find(&args.start.plugin)?;
+    let target = Target::find(args.start.wanted())?;
     let mut loader = Loader::default();
     let mut steps = Vec::new();
     for step in &args.steps.0 {

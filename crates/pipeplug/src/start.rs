@@ -10,18 +10,24 @@ use clap::{Args, ValueEnum};
 use pipeplug_host::net::wire::{Format, Limits};
 use pipeplug_host::{Builder, Grace, Stdin, Stdout};
 
-use crate::place::PlaceArgs;
+use crate::container::ContainerArgs;
+use crate::place::{self, PlaceArgs};
+use crate::target::Wanted;
 use crate::units::{parse_bytes, parse_duration};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Starting the plugin")]
 pub(crate) struct StartArgs {
-    /// A path (with a slash, or an existing file), the name of an installed plugin, or @echo, which is built in
-    #[arg(help_heading = None::<&str>)]
-    pub(crate) plugin: OsString,
+    /// A path (with a slash, or an existing file), the name of an installed plugin, or @echo, which is built in; where it
+    /// runs in a container, a path in the image, or nothing for the image's entry point
+    #[arg(help_heading = None::<&str>, required_unless_present_any = place::WITH_PLUGIN)]
+    plugin: Option<OsString>,
 
     #[command(flatten)]
     place: PlaceArgs,
+
+    #[command(flatten)]
+    container: ContainerArgs,
 
     /// The plugin's own arguments
     #[arg(last = true, value_name = "ARGS", help_heading = None::<&str>)]
@@ -98,9 +104,18 @@ impl StartArgs {
         }
     }
 
+    /// What PLUGIN means, with the place that it is to run in.
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        match (&self.plugin, self.place.of_its_own()) {
+            (Some(path), Some(_)) => Wanted::PathThere(path),
+            (None, Some(name)) => Wanted::Placed(name),
+            (plugin, None) => Wanted::Here(plugin.as_deref().unwrap_or_default()),
+        }
+    }
+
     /// The same builder with all of these settings.
     pub(crate) fn apply(&self, builder: Builder) -> Builder {
-        let mut builder = self.place.apply(builder).args(&self.args).format(self.format());
+        let mut builder = self.place.apply(builder, &self.container).args(&self.args).format(self.format());
         builder = if self.stdio {
             builder.stdio()
         } else {

@@ -15,10 +15,33 @@ use crate::text::Escaped;
 /// The host whose plugins are found by name.
 pub(crate) const HOST: &str = "pipeplug";
 
-/// What PLUGIN is called in messages, whether there is such a plugin or not.
-pub(crate) fn display_name(plugin: &OsStr) -> String {
-    let name = Path::new(plugin).file_name().unwrap_or(plugin).to_string_lossy();
-    name.strip_prefix('@').unwrap_or(&name).to_owned()
+/// What is to be started.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wanted<'a> {
+    /// PLUGIN, to be found on this machine.
+    Here(&'a OsStr),
+    /// A path where it runs, of which this machine knows nothing.
+    PathThere(&'a OsStr),
+    /// What the place has, by its name.
+    Placed(&'a str),
+}
+
+impl Wanted<'_> {
+    /// What it is called in messages, whether there is such a plugin or not.
+    pub(crate) fn display_name(self) -> String {
+        match self {
+            Self::Here(plugin) => {
+                let name = last_part(plugin);
+                name.strip_prefix('@').unwrap_or(&name).to_owned()
+            }
+            Self::PathThere(path) => last_part(path),
+            Self::Placed(name) => name.to_owned(),
+        }
+    }
+}
+
+fn last_part(path: &OsStr) -> String {
+    Path::new(path).file_name().unwrap_or(path).to_string_lossy().into_owned()
 }
 
 /// A plugin that there is.
@@ -33,6 +56,7 @@ pub(crate) struct Target {
 #[derive(Debug)]
 enum Kind {
     File(PathBuf),
+    Placed,
     BuiltIn(&'static BuiltIn),
 }
 
@@ -41,17 +65,19 @@ impl Target {
     ///
     /// # Errors
     /// Where nothing has that name, or what has it cannot be used.
-    pub(crate) fn find(plugin: &OsStr) -> Result<Self, Failure> {
+    pub(crate) fn find(wanted: Wanted<'_>) -> Result<Self, Failure> {
+        let of_kind = |kind| Self { name: wanted.display_name(), kind, passed_over: Vec::new() };
+        let plugin = match wanted {
+            Wanted::Here(plugin) => plugin,
+            Wanted::PathThere(path) => return Ok(of_kind(Kind::File(path.into()))),
+            Wanted::Placed(_) => return Ok(of_kind(Kind::Placed)),
+        };
         if let [b'@', name @ ..] = plugin.as_bytes() {
             return built_in(&String::from_utf8_lossy(name));
         }
         let path = Path::new(plugin);
         if plugin.as_bytes().contains(&b'/') || path.is_file() {
-            return Ok(Self {
-                name: display_name(plugin),
-                kind: Kind::File(path.to_owned()),
-                passed_over: Vec::new(),
-            });
+            return Ok(of_kind(Kind::File(path.to_owned())));
         }
         let name = plugin.to_string_lossy();
         match Discovery::for_host(HOST).find(&name) {
@@ -71,6 +97,7 @@ impl Target {
     pub(crate) fn builder(&self) -> anyhow::Result<Builder> {
         let builder = match &self.kind {
             Kind::File(path) => Plugin::builder(path),
+            Kind::Placed => Plugin::placed(&self.name),
             Kind::BuiltIn(plugin) => {
                 let program =
                     std::env::current_exe().context("the path of this program cannot be found out")?;

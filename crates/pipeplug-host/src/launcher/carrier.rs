@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use super::{Launcher, Started};
 use crate::process::{Channel, EnvPlan, Launch, SpawnError, Stdin, may_execute, spawn_with};
 
-/// The plugin's path and arguments: it talks over its standard input and output, for these are what is carried.
+/// The plugin's path, if it takes one, and arguments: it talks over its standard input and output, for these are what is
+/// carried.
 pub(super) fn command_line(launch: &Launch) -> Vec<OsString> {
     let mut plugin = launch.clone();
     plugin.channel = Channel::Stdio;
-    let mut line = vec![launch.program.clone().into_os_string()];
-    line.extend(plugin.arguments());
-    line
+    let path = (!launch.is_placed).then(|| launch.program.clone().into_os_string());
+    path.into_iter().chain(plugin.arguments()).collect()
 }
 
 /// How to start the program that carries the pipes: with the host's environment and working directory, and arguments
@@ -52,7 +52,7 @@ pub(super) fn start(
 }
 
 /// A program as a shell finds it.
-fn find(program: &OsStr) -> Option<PathBuf> {
+pub(super) fn find(program: &OsStr) -> Option<PathBuf> {
     if program.as_encoded_bytes().contains(&b'/') {
         return Some(program.into());
     }

@@ -13,6 +13,7 @@
 //! ```
 
 mod carrier;
+mod container;
 mod via;
 
 use std::fmt;
@@ -20,6 +21,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+pub use container::{Container, Engine};
+#[cfg(feature = "pack")]
+pub use container::{PackError, pack};
 pub use via::Via;
 
 use crate::process::{

@@ -16,7 +16,7 @@ const PT_INTERP: u32 = 3;
 
 /// What a file is, from its first bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Executable {
+pub(crate) enum Executable {
     /// It has a `#!` line with an interpreter.
     Script { interpreter: PathBuf },
     /// It has a readable ELF header.
@@ -27,15 +27,15 @@ pub(super) enum Executable {
 
 /// The parts of an ELF header that tell whether this machine can run it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Elf {
-    pub(super) machine: Machine,
+pub(crate) struct Elf {
+    pub(crate) machine: Machine,
     /// The dynamic loader it asks for.
-    pub(super) interpreter: Option<PathBuf>,
+    pub(crate) interpreter: Option<PathBuf>,
 }
 
 /// What a program is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     number: u16,
     width: Width,
     order: Order,
@@ -55,7 +55,7 @@ enum Order {
 
 impl Executable {
     /// Looks at the start of a file.
-    pub(super) fn inspect(path: &Path) -> io::Result<Self> {
+    pub(crate) fn inspect(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let mut head = [0; HEAD_BYTES];
         let len = read_at_most(&file, &mut head, 0)?;
@@ -77,7 +77,7 @@ impl Executable {
     }
 
     /// The program that the kernel has to find to run this one.
-    pub(super) fn interpreter(&self) -> Option<&Path> {
+    pub(crate) fn interpreter(&self) -> Option<&Path> {
         match self {
             Self::Script { interpreter } => Some(interpreter),
             Self::Elf(elf) => elf.interpreter.as_deref(),
@@ -135,17 +135,17 @@ impl Elf {
 
 impl Machine {
     /// Whether this host's own programs are of the same kind.
-    pub(super) fn is_ours(self) -> bool {
+    pub(crate) fn is_ours(self) -> bool {
         self.name() == Some(ARCH) && self.order == Order::OURS
     }
 
     /// The host's machine in words.
-    pub(super) fn ours_in_words() -> String {
+    pub(crate) fn ours_in_words() -> String {
         format!("{ARCH}, {} bits, {}", usize::BITS, Order::OURS.in_words())
     }
 
     /// The machine in words.
-    pub(super) fn in_words(self) -> String {
+    pub(crate) fn in_words(self) -> String {
         let bits = match self.width {
             Width::Bits32 => 32,
             Width::Bits64 => 64,

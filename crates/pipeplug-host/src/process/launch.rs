@@ -32,6 +32,9 @@ pub struct Launch {
     /// A relative path, also one without a slash, is relative to the host's working directory at the
     /// time of the start, not to [`cwd`](Self::cwd). `PATH` is not searched.
     pub program: PathBuf,
+    /// Whether the place has a plugin of its own, such as the entry point of an image, so that [`program`](Self::program)
+    /// is only what it is called. A process of this machine has none: it takes the name for a path.
+    pub is_placed: bool,
     /// The plugin's own arguments. Those that name the channel go ahead of them.
     pub args: Vec<OsString>,
     /// The environment.
@@ -54,6 +57,7 @@ impl Launch {
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
+            is_placed: false,
             args: Vec::new(),
             env: EnvPlan::default(),
             cwd: None,
@@ -182,6 +186,11 @@ impl EnvPlan {
     /// The names that are set or left out, in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &OsStr> {
         self.changes.keys().map(OsString::as_os_str)
+    }
+
+    /// The variables that are set, in order of their names.
+    pub(crate) fn added(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.changes.iter().filter_map(|(name, value)| Some((name.as_os_str(), value.as_deref()?)))
     }
 
     /// All variables, in order of their names.

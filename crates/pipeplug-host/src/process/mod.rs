@@ -22,6 +22,8 @@ pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
 pub use error::SpawnError;
 pub(crate) use error::may_execute;
+#[cfg(feature = "pack")]
+pub(crate) use executable::{Executable, Machine};
 pub use launch::{Channel, EnvPlan, HostLost, Launch, Stdin, Stdout};
 pub use signal::Signal;
 pub(crate) use spawn::spawn_with;

@@ -1,0 +1,172 @@
+//! Images of one executable.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+
+use super::Engine;
+use crate::process::{Executable, Machine};
+
+/// The executable's path in the image.
+const PATH: &str = "/plugin";
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// The file cannot be read.
+    #[error("plugin {path:?} cannot be read: {error}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// It is no program that could run without others.
+    #[error(
+        "plugin {path:?} is no executable of its own: {found}; an image of one file has no interpreter for it, so write a \
+         Dockerfile"
+    )]
+    NoExecutable {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+    },
+    /// It needs libraries, which the image has not.
+    #[error(
+        "plugin {path:?} is dynamically linked (it needs {loader:?}), and the image has nothing but this file: link it \
+         statically, in Rust with `RUSTFLAGS=\"-C target-feature=+crt-static\" cargo build --release --target {target}`, or write a \
+         Dockerfile",
+        target = target()
+    )]
+    Dynamic {
+        /// The file.
+        path: PathBuf,
+        /// The dynamic loader that it asks for.
+        loader: PathBuf,
+    },
+    /// It is built for another machine.
+    #[error(
+        "plugin {path:?} is built for another machine ({found}), this one is {expected}: build it for this one"
+    )]
+    WrongArchitecture {
+        /// The file.
+        path: PathBuf,
+        /// What its ELF header says, in words.
+        found: String,
+        /// What this host is built for, in words.
+        expected: String,
+    },
+    /// The engine's client is not installed.
+    #[error("there is no program {program:?}: install {engine}, or add the program's directory to `PATH`")]
+    NoEngine {
+        /// The engine.
+        engine: Engine,
+        /// Its client.
+        program: &'static str,
+    },
+    /// The engine did not take it.
+    #[error("{engine} made no image {image:?}: {said} ({status})")]
+    Refused {
+        /// The engine.
+        engine: Engine,
+        /// The image's name.
+        image: String,
+        /// What it wrote to its standard error.
+        said: String,
+        /// How its client ended.
+        status: ExitStatus,
+    },
+    /// The engine's client could not be run or written to.
+    #[error("{program} cannot be run: {error}")]
+    System {
+        /// The client.
+        program: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Makes an image that holds nothing but a statically linked executable, which is its entry point; gives the image's id.
+///
+/// # Errors
+/// Where the file is not such an executable for this machine, or the engine does not make it. Each says what to do.
+///
+/// # Blocking
+/// Until the engine has it all.
+pub fn pack(engine: Engine, executable: &Path, image: &str) -> Result<String, PackError> {
+    let unreadable = |error| PackError::Unreadable { path: executable.to_owned(), error };
+    check(executable)?;
+    let mut file = File::open(executable).map_err(unreadable)?;
+    let len = file.metadata().map_err(unreadable)?.len();
+    let program = engine.program();
+    let client = engine.path().ok_or(PackError::NoEngine { engine, program })?;
+    let system = |error| PackError::System { program, error };
+    let mut child = Command::new(client)
+        .args(["import", "--change", &format!("ENTRYPOINT [\"{PATH}\"]"), "-", image])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(system)?;
+    let (Some(stdin), Some(mut stderr)) = (child.stdin.take(), child.stderr.take()) else {
+        unreachable!("both are piped")
+    };
+    // On a thread of its own, since the client may write more than a pipe holds before it has read everything.
+    let writing = thread::spawn(move || archive(stdin, &mut file, len));
+    let reading = thread::spawn(move || {
+        let mut said = String::new();
+        // What cannot be read is not shown.
+        let _ = stderr.read_to_string(&mut said);
+        said
+    });
+    let output = child.wait_with_output().map_err(system)?;
+    let said = reading.join().unwrap_or_default();
+    let written = writing.join().unwrap_or_else(|_| Err(io::Error::other("writing the archive panicked")));
+    if !output.status.success() {
+        let said = said.trim().to_owned();
+        return Err(PackError::Refused { engine, image: image.to_owned(), said, status: output.status });
+    }
+    written.map_err(unreadable)?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Whether it can run where there is nothing else.
+fn check(path: &Path) -> Result<(), PackError> {
+    let owned = path.to_owned();
+    match Executable::inspect(path).map_err(|error| PackError::Unreadable { path: owned.clone(), error })? {
+        Executable::Elf(elf) if !elf.machine.is_ours() => Err(PackError::WrongArchitecture {
+            path: owned,
+            found: elf.machine.in_words(),
+            expected: Machine::ours_in_words(),
+        }),
+        Executable::Elf(elf) => match elf.interpreter {
+            Some(loader) => Err(PackError::Dynamic { path: owned, loader }),
+            None => Ok(()),
+        },
+        Executable::Script { interpreter } => {
+            let found = format!("it is a script for {interpreter:?}");
+            Err(PackError::NoExecutable { path: owned, found })
+        }
+        Executable::Other(found) => Err(PackError::NoExecutable { path: owned, found: found.to_owned() }),
+    }
+}
+
+/// A tar archive of the executable alone.
+fn archive(to: impl io::Write, file: &mut File, len: u64) -> io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(len);
+    header.set_mode(0o755);
+    let mut archive = tar::Builder::new(to);
+    archive.append_data(&mut header, PATH.trim_start_matches('/'), file.take(len))?;
+    // Its end goes with the pipe.
+    archive.into_inner().map(drop)
+}
+
+/// This machine as a target of Rust; where none is named, the flags go to build scripts and macros too.
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
