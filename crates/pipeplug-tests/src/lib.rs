@@ -1,18 +1,21 @@
 //! Tests of host and guest together, over real processes.
 //!
 //! The tests are in `tests/`: `together` holds what can run at the same time in one process, `alone` what counts the
-//! descriptors, threads, children or memory of its own process. Three programs help: `misbehave` is a plugin that does
-//! on command what plugins should not, `lonely-host` a host that ends without stopping its plugin, and `odd-host` one
+//! descriptors, threads, children or memory of its own process. Four programs help: `misbehave` is a plugin that does
+//! on command what plugins should not, `captive` one that tries what it is kept from, `lonely-host` a host that ends without stopping its plugin, and `odd-host` one
 //! that handles signals as it should not. What knows no protocol at all is
 //! a [`Script`].
 
 mod chunks;
+mod containers;
 mod processes;
 mod raw;
 mod script;
 mod sys;
+mod tools;
 
 pub use chunks::{one_way, read_chunk, request};
+pub use containers::Containers;
 pub use pipeplug_testkit::{LONG, chunk, eventually};
 pub use processes::{
     HostFootprint, children_of, command_lines_with, descriptors, forget_memory_peak, is_running, is_zombie,
@@ -21,6 +24,7 @@ pub use processes::{
 pub use raw::misbehave_raw;
 pub use script::Script;
 pub use sys::{handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe};
+pub use tools::{missing, tool};
 
 use std::time::Duration;
 

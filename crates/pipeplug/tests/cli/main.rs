@@ -4,6 +4,7 @@
 
 mod add;
 mod common;
+mod containers;
 mod controlling;
 mod data;
 mod ends;

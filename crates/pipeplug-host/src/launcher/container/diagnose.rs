@@ -61,10 +61,13 @@ pub(super) fn diagnose(container: &Container, status: WaitStatus, stderr: &[Stri
     } else if says(&["bind source path does not exist", "statfs"]) {
         Diagnosis::permanent("what is to be mounted does not exist where the engine runs: check the path")
     } else if says(&["no such file or directory", "not found"]) && code != 125 {
-        Diagnosis::permanent(
-            "there is no such program in the image, or not what it needs to run: its dynamic loader, or the \
-             interpreter of its `#!` line; link it statically, or put those into the image",
-        )
+        // Where exec(2) refuses a file, the init tries `/bin/sh` on it, and tells that there is none.
+        Diagnosis::permanent(format!(
+            "there is no such program in the image, or it cannot run there: it needs a dynamic loader, or the interpreter \
+             of its `#!` line, which the image has not (link it statically), or it is built for another machine than \
+             this {}",
+            std::env::consts::ARCH
+        ))
     } else if says(&["permission denied"]) {
         Diagnosis::permanent(
             "the program in the image may not be executed: it needs the mode 0755, and must be no directory",

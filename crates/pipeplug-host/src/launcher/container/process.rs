@@ -10,12 +10,15 @@ use std::time::Duration;
 use super::guard::Guard;
 use crate::launcher::{Process, Started};
 use crate::process::{
-    Channel, Child, Delivery, HostLost, Launch, Leftovers, Pid, Signal, Spawned, spawn_with,
+    Channel, Child, Delivery, HostLost, Launch, Leftovers, Pid, Signal, Spawned, poll_readable, spawn_with,
 };
 use crate::wait_status::WaitStatus;
 
 /// How long the engine may take to send a signal.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the engine may take to remove a container that has ended.
+const REMOVAL: Duration = Duration::from_secs(5);
 
 /// What an engine's client exits with where it failed itself, so that what became of the container is not known.
 const CLIENT_FAILED: i32 = 125;
@@ -77,6 +80,19 @@ impl Contained {
     }
 }
 
+impl Contained {
+    /// There was nothing to kill: the container is ending, and its client is about to tell; or the client is yet to start
+    /// it; or the engine is stuck. In the end the client is killed, and the guard sees to what there is.
+    fn killed_already(&self, error: &io::Error) -> io::Result<Delivery> {
+        let never_was = error.to_string().to_lowercase().contains("no such container");
+        if !never_was && poll_readable(self.client.exit_fd(), REMOVAL)? {
+            return Ok(Delivery::Gone);
+        }
+        tracing::debug!(container = %self.name, %error, "the engine does not kill it, its client is killed");
+        self.client.signal_group(Signal::Kill)
+    }
+}
+
 impl Process for Contained {
     fn pid(&self) -> Pid {
         self.client.pid()
@@ -117,11 +133,7 @@ impl Process for Contained {
         }
         match (self.order(order), signal) {
             (Ok(()), _) => Ok(Delivery::Sent),
-            (Err(error), Signal::Kill) => {
-                // It is yet to start, has just ended, or the engine is stuck: the guard sees to what there is.
-                tracing::debug!(container = %self.name, %error, "the engine does not kill it, its client is killed");
-                self.client.signal_group(signal)
-            }
+            (Err(error), Signal::Kill) => self.killed_already(&error),
             (Err(error), _) => Err(error),
         }
     }

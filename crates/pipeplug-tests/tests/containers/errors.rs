@@ -1,0 +1,89 @@
+//! What does not start in a container, and what is told of that.
+
+use std::path::PathBuf;
+
+use pipeplug_host::launcher::Container;
+use pipeplug_host::{Builder, Plugin, StartError};
+use pipeplug_tests::{Containers, LONG};
+
+use crate::CAPTIVE;
+
+crate::with_each_engine! {
+    a_missing_image_is_told,
+    a_missing_program_is_told,
+    what_is_no_program_is_told,
+    a_program_for_another_machine_is_told,
+    a_limit_that_the_engine_may_not_set_is_told,
+    a_missing_source_of_a_mount_is_told,
+    what_the_engine_refuses_is_told,
+}
+
+#[track_caller]
+fn told(builder: Builder, text: &str) -> StartError {
+    let error = builder.handshake_timeout(LONG).start().unwrap_err();
+    assert!(matches!(error, StartError::Place { .. }), "{error:?}");
+    assert!(error.to_string().contains(text), "{error}");
+    error
+}
+
+fn placed(container: Container) -> Builder {
+    Plugin::placed("captive").launcher(container)
+}
+
+fn a_missing_image_is_told(containers: &Containers) {
+    let builder = placed(containers.container_of("pipeplug-no-such-image"));
+    let pull = format!("`{} pull pipeplug-no-such-image` downloads it", containers.engine.program());
+    let error = told(builder, &pull);
+    assert!(error.is_permanent());
+    assert!(
+        error
+            .to_string()
+            .starts_with("plugin \"captive\" did not start in a container of \"pipeplug-no-such-image\"")
+    );
+}
+
+fn a_missing_program_is_told(containers: &Containers) {
+    let builder = Plugin::builder("/no/such/program").launcher(containers.container());
+    assert!(told(builder, "there is no such program in the image").is_permanent());
+    let builder = Plugin::builder("/no/such/program").launcher(containers.container().without_init());
+    assert!(told(builder, "there is no such program in the image").is_permanent());
+}
+
+fn what_is_no_program_is_told(containers: &Containers) {
+    let builder = Plugin::builder("/proc").launcher(containers.container());
+    assert!(told(builder, "may not be executed: it needs the mode 0755").is_permanent());
+}
+
+fn a_program_for_another_machine_is_told(containers: &Containers) {
+    let dir = tempfile::tempdir().unwrap();
+    let path: PathBuf = dir.path().join("foreign");
+    let mut program = std::fs::read(CAPTIVE).unwrap();
+    // A machine that nobody has: e_machine, elf(5).
+    program[18..20].copy_from_slice(&[0xfe, 0xfe]);
+    std::fs::write(&path, program).unwrap();
+    std::fs::set_permissions(&path, std::fs::metadata(CAPTIVE).unwrap().permissions()).unwrap();
+    let image = format!("pipeplug-foreign:{}", std::process::id());
+    containers.make_image(&image, "", &[(path, "foreign")]);
+    let builder = placed(containers.container_of(&image));
+    let error = told(builder, "built for another machine");
+    assert!(error.is_permanent());
+    let error = told(placed(containers.container_of(&image).without_init()), "built for another machine");
+    assert!(error.is_permanent());
+    let _ = containers.output(&["rmi", "--force", &image]);
+}
+
+fn a_limit_that_the_engine_may_not_set_is_told(containers: &Containers) {
+    // More than fs.nr_open lets anybody have.
+    let builder = placed(containers.container().engine_arg("--ulimit=nofile=2000000000:2000000000"));
+    assert!(told(builder, "--ulimit=nofile=1024:1024").is_permanent());
+}
+
+fn a_missing_source_of_a_mount_is_told(containers: &Containers) {
+    let builder = placed(containers.container().mount("/no/such/source", "/data"));
+    assert!(told(builder, "does not exist where the engine runs").is_permanent());
+}
+
+fn what_the_engine_refuses_is_told(containers: &Containers) {
+    let builder = placed(containers.container().engine_arg("--no-such-option"));
+    assert!(!told(builder, "refuses: unknown flag: --no-such-option").is_permanent());
+}

@@ -1,0 +1,129 @@
+//! That a container is gone when its plugin is, and that signals get there.
+
+use std::time::Duration;
+
+use nix::sys::signal;
+use pipeplug_host::launcher::Launcher;
+use pipeplug_host::process::{Delivery, Launch, Signal};
+use pipeplug_host::{Builder, Grace, Plugin, StartError, StoppedBy, WaitStatus};
+use pipeplug_tests::{Containers, LONG, children_of, eventually, send};
+
+crate::with_each_engine! {
+    it_is_gone_after_a_stop,
+    it_is_gone_after_a_stop_by_force,
+    it_is_gone_when_it_exits,
+    it_is_gone_after_a_kill_of_the_plugin,
+    it_is_gone_after_a_kill_of_the_client,
+    it_is_gone_after_a_start_that_took_too_long,
+    arguments_and_directory_arrive,
+    signals_arrive,
+    a_pause_holds_it_until_it_goes_on,
+}
+
+/// One that heeds nothing.
+fn stubborn(containers: &Containers) -> Builder {
+    containers.builder(containers.container()).arg("stubborn").grace(Grace::each(Duration::from_millis(100)))
+}
+
+fn it_is_gone_after_a_stop(containers: &Containers) {
+    let plugin = containers.builder(containers.container()).start().unwrap();
+    assert_eq!(containers.all().len(), 1);
+    let stopped = plugin.stop_within(Grace::each(LONG)).unwrap();
+    assert_eq!((stopped.by, stopped.status), (StoppedBy::Stop, WaitStatus::Exited(0)));
+    assert_eq!(containers.all(), [""; 0]);
+}
+
+fn it_is_gone_after_a_stop_by_force(containers: &Containers) {
+    let plugin = stubborn(containers).start().unwrap();
+    let stopped = plugin.stop().unwrap();
+    assert_eq!((stopped.by, stopped.status), (StoppedBy::Kill, WaitStatus::Exited(128 + 9)));
+    containers.assert_gone();
+}
+
+fn it_is_gone_when_it_exits(containers: &Containers) {
+    let plugin = containers.builder(containers.container()).start().unwrap();
+    plugin.call("exit", "7").unwrap_err();
+    assert_eq!(plugin.wait(LONG).unwrap(), Some(WaitStatus::Exited(7)));
+    assert_eq!(containers.all(), [""; 0]);
+}
+
+fn it_is_gone_after_a_kill_of_the_plugin(containers: &Containers) {
+    let plugin = stubborn(containers).start().unwrap();
+    let init = containers.inspect("{{.State.Pid}}").parse().unwrap();
+    let inside = children_of(init);
+    let inside: Vec<_> = inside.iter().collect();
+    let [pid] = inside[..] else { panic!("the init has one child: {inside:?}") };
+    send(*pid, signal::Signal::SIGKILL);
+    assert_eq!(plugin.wait(LONG).unwrap(), Some(WaitStatus::Exited(128 + 9)));
+    assert_eq!(containers.all(), [""; 0]);
+}
+
+fn it_is_gone_after_a_kill_of_the_client(containers: &Containers) {
+    let plugin = stubborn(containers).start().unwrap();
+    send(plugin.pid().as_raw(), signal::Signal::SIGKILL);
+    let status = plugin.wait(LONG).unwrap().unwrap();
+    assert!(matches!(status, WaitStatus::Signaled { signal: 9, .. }), "{status}");
+    containers.assert_gone();
+}
+
+fn it_is_gone_after_a_start_that_took_too_long(containers: &Containers) {
+    // The shorter ones are over before the container runs, or before there is one.
+    for millis in [1, 30, 100, 300, 1000] {
+        let builder = containers.builder(containers.container()).arg("mute");
+        let error = builder.handshake_timeout(Duration::from_millis(millis)).start().unwrap_err();
+        assert!(matches!(error, StartError::HandshakeTimeout { .. }), "{error}");
+        containers.assert_gone();
+    }
+}
+
+fn arguments_and_directory_arrive(containers: &Containers) {
+    let told = |builder: Builder| {
+        let plugin =
+            builder.handshake_timeout(LONG).args(["a b", "--c"]).current_dir("/proc").start().unwrap();
+        format!("{} in {}", plugin.call("args", "").unwrap(), plugin.call("cwd", "").unwrap())
+    };
+    let placed = || containers.builder(containers.container());
+    assert_eq!(told(placed()), "/captive a b --c in /proc");
+    let path = Plugin::builder("/captive").launcher(containers.container());
+    assert_eq!(told(path), "/captive a b --c in /proc");
+    let entry = containers.container().entry_point("/captive");
+    assert_eq!(told(Plugin::builder("/own").launcher(entry.clone())), "/captive /own a b --c in /proc");
+    assert_eq!(told(placed().launcher(entry)), "/captive a b --c in /proc");
+}
+
+fn signals_arrive(containers: &Containers) {
+    for (signal, number) in [(Signal::Terminate, 15), (Signal::User1, 10), (Signal::Hangup, 1)] {
+        let started = containers.container().start(&placed()).unwrap();
+        let process = started.process;
+        // The client passes signals on as soon as the container runs.
+        eventually("it runs", || {
+            !containers.all().is_empty() && containers.inspect("{{.State.Status}}") == "running"
+        });
+        assert_eq!(process.signal(signal).unwrap(), Delivery::Sent);
+        assert_eq!(process.wait_timeout(LONG).unwrap(), Some(WaitStatus::Exited(128 + number)), "{signal}");
+        assert_eq!(process.signal(signal).unwrap(), Delivery::Gone);
+    }
+}
+
+fn a_pause_holds_it_until_it_goes_on(containers: &Containers) {
+    let started = containers.container().start(&placed()).unwrap();
+    let process = started.process;
+    let status = || {
+        if containers.all().is_empty() { String::new() } else { containers.inspect("{{.State.Status}}") }
+    };
+    eventually("it runs", || status() == "running");
+    assert_eq!(process.signal(Signal::Stop).unwrap(), Delivery::Sent);
+    assert_eq!(status(), "paused");
+    assert!(process.signal(Signal::Stop).unwrap_err().to_string().contains("pause"));
+    assert_eq!(process.signal(Signal::Continue).unwrap(), Delivery::Sent);
+    assert_eq!(status(), "running");
+    assert_eq!(process.signal(Signal::Stop).unwrap(), Delivery::Sent);
+    assert_eq!(process.signal(Signal::Kill).unwrap(), Delivery::Sent, "one that is held can be killed too");
+    assert!(process.wait_timeout(LONG).unwrap().is_some());
+}
+
+fn placed() -> Launch {
+    let mut launch = Launch::new("captive");
+    launch.is_placed = true;
+    launch
+}
