@@ -87,6 +87,19 @@ impl Containers {
         self.output(&["container", "inspect", "--format", format, id]).trim().to_owned()
     }
 
+    /// Waits until the only one is in that state: `running`, `paused`.
+    pub fn wait_state(&self, state: &str) {
+        eventually(state, || {
+            let all = self.all();
+            // Docker lists one for a moment that it is yet to make.
+            all.len() == 1 && {
+                let args = ["container", "inspect", "--format", "{{.State.Status}}", &all[0]];
+                let output = self.command(&args).output().expect("it is there");
+                String::from_utf8_lossy(&output.stdout).trim() == state
+            }
+        });
+    }
+
     /// Waits until there is none any more.
     pub fn assert_gone(&self) {
         eventually("no container is left", || self.all().is_empty());

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::SigSet;
-use nix::unistd::{Uid, setuid};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::{Pid, Uid, setuid};
 use pipeplug_guest::net::wire::{Direction, Format};
 use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
 use pipeplug_tests::{chunk, read_chunk};
@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         Some("stubborn") => stubborn(),
         // Never answers, and heeds nothing.
         Some("mute") => deaf(),
+        // Beside one that runs: its end from inside.
+        Some("kill") => kill_others(),
         _ => Guest::new().name("captive").request(request).register().wait(),
     }
 }
@@ -58,6 +60,17 @@ fn deaf() -> ! {
     loop {
         thread::park();
     }
+}
+
+/// Kills what there is but the init and itself.
+fn kill_others() -> ExitCode {
+    let own = i32::try_from(std::process::id()).expect("a process id");
+    let entries = fs::read_dir("/proc").expect("there is a /proc").filter_map(Result::ok);
+    let all = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for pid in all.filter(|pid| *pid != 1 && *pid != own) {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it is of the same user");
+    }
+    ExitCode::SUCCESS
 }
 
 fn interfaces() -> io::Result<String> {

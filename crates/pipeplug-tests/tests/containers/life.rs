@@ -6,7 +6,7 @@ use nix::sys::signal;
 use pipeplug_host::launcher::Launcher;
 use pipeplug_host::process::{Delivery, Launch, Signal};
 use pipeplug_host::{Builder, Grace, Plugin, StartError, StoppedBy, WaitStatus};
-use pipeplug_tests::{Containers, LONG, children_of, eventually, send};
+use pipeplug_tests::{Containers, LONG, send};
 
 crate::with_each_engine! {
     it_is_gone_after_a_stop,
@@ -49,11 +49,7 @@ fn it_is_gone_when_it_exits(containers: &Containers) {
 
 fn it_is_gone_after_a_kill_of_the_plugin(containers: &Containers) {
     let plugin = stubborn(containers).start().unwrap();
-    let init = containers.inspect("{{.State.Pid}}").parse().unwrap();
-    let inside = children_of(init);
-    let inside: Vec<_> = inside.iter().collect();
-    let [pid] = inside[..] else { panic!("the init has one child: {inside:?}") };
-    send(*pid, signal::Signal::SIGKILL);
+    let _ = containers.output(&["exec", &containers.all()[0], "/captive", "kill"]);
     assert_eq!(plugin.wait(LONG).unwrap(), Some(WaitStatus::Exited(128 + 9)));
     assert_eq!(containers.all(), [""; 0]);
 }
@@ -96,9 +92,7 @@ fn signals_arrive(containers: &Containers) {
         let started = containers.container().start(&placed()).unwrap();
         let process = started.process;
         // The client passes signals on as soon as the container runs.
-        eventually("it runs", || {
-            !containers.all().is_empty() && containers.inspect("{{.State.Status}}") == "running"
-        });
+        containers.wait_state("running");
         assert_eq!(process.signal(signal).unwrap(), Delivery::Sent);
         assert_eq!(process.wait_timeout(LONG).unwrap(), Some(WaitStatus::Exited(128 + number)), "{signal}");
         assert_eq!(process.signal(signal).unwrap(), Delivery::Gone);
@@ -108,15 +102,12 @@ fn signals_arrive(containers: &Containers) {
 fn a_pause_holds_it_until_it_goes_on(containers: &Containers) {
     let started = containers.container().start(&placed()).unwrap();
     let process = started.process;
-    let status = || {
-        if containers.all().is_empty() { String::new() } else { containers.inspect("{{.State.Status}}") }
-    };
-    eventually("it runs", || status() == "running");
+    containers.wait_state("running");
     assert_eq!(process.signal(Signal::Stop).unwrap(), Delivery::Sent);
-    assert_eq!(status(), "paused");
+    containers.wait_state("paused");
     assert!(process.signal(Signal::Stop).unwrap_err().to_string().contains("pause"));
     assert_eq!(process.signal(Signal::Continue).unwrap(), Delivery::Sent);
-    assert_eq!(status(), "running");
+    containers.wait_state("running");
     assert_eq!(process.signal(Signal::Stop).unwrap(), Delivery::Sent);
     assert_eq!(process.signal(Signal::Kill).unwrap(), Delivery::Sent, "one that is held can be killed too");
     assert!(process.wait_timeout(LONG).unwrap().is_some());
