@@ -40,3 +40,8 @@ pub struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/supervision.md")]
 pub struct Supervision;
+
+/// The programs of docs/placement.md, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/placement.md")]
+pub struct Placement;

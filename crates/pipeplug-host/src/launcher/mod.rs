@@ -111,6 +111,9 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// What the system says; that it is gone is none.
+    ///
+    /// # Blocking
+    /// On what runs it elsewhere, where that has to be asked; for 15 seconds at most.
     fn signal(&self, signal: Signal) -> io::Result<Delivery>;
 
     /// Waits for its end and reaps it; `None` once the time is over.

@@ -6,6 +6,9 @@ use super::Container;
 use crate::launcher::Diagnosis;
 use crate::wait_status::WaitStatus;
 
+/// How it is told from within the container, ahead of the plugin.
+const FATAL: [&str; 3] = ["[FATAL tini", "ERROR (catatonit", "exec /"];
+
 pub(super) fn diagnose(container: &Container, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
     let code = status.code()?;
     let complaint = match code {
@@ -14,10 +17,10 @@ pub(super) fn diagnose(container: &Container, status: WaitStatus, stderr: &[Stri
             stderr,
             &["docker: ", "Error: ", "Error response ", "unknown flag", "permission denied"],
         )?,
-        // Not executable, not found, or else: the engine, its runtime, or the init in the container.
-        1 | 126 | 127 | 255 => {
-            complaint(stderr, &["docker: ", "Error: ", "[FATAL tini", "ERROR (catatonit", "exec "])?
-        }
+        // What cannot be executed, as the engine tells it, its runtime, or the init in the container.
+        126 | 127 => complaint(stderr, &["docker: ", "Error: ", FATAL[0], FATAL[1], FATAL[2]])?,
+        // The same; but a plugin of its own accord says `Error: …` and exits so too.
+        1 | 255 => complaint(stderr, &FATAL)?,
         129..=192 => return of_signal(container, code - 128),
         _ => return None,
     };
@@ -98,4 +101,66 @@ fn of_signal(container: &Container, number: i32) -> Option<Diagnosis> {
 fn complaint<'a>(stderr: &'a [String], beginnings: &[&str]) -> Option<&'a str> {
     let is_one = |line: &&String| beginnings.iter().any(|beginning| line.starts_with(beginning));
     stderr.iter().find(is_one).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(code: i32, stderr: &str) -> Option<Diagnosis> {
+        let stderr: Vec<_> = stderr.lines().map(str::to_owned).collect();
+        diagnose(&Container::docker("image"), WaitStatus::Exited(code), &stderr)
+    }
+
+    #[track_caller]
+    fn assert_told(code: i32, stderr: &str, text: &str) {
+        let told = problem(code, stderr).unwrap().problem;
+        assert!(told.contains(text), "{told}");
+    }
+
+    #[test]
+    fn what_clients_of_several_years_say_is_known() {
+        let daemon =
+            "Cannot connect to the Docker daemon at unix:///run/docker.sock. Is the docker daemon running?";
+        assert_told(
+            125,
+            &format!("docker: {daemon}.\nSee 'docker run --help'."),
+            "does not answer: start it",
+        );
+        assert!(!problem(125, &format!("docker: {daemon}")).unwrap().is_permanent);
+        let socket = "permission denied while trying to connect to the Docker daemon socket at unix:///run/docker.sock";
+        assert_told(125, &format!("docker: {socket}"), "group `docker`");
+        assert_told(
+            125,
+            "docker: Error response from daemon: No such image: image:latest.",
+            "`docker pull image`",
+        );
+        assert_told(125, "Error: image: image not known", "there is no image \"image\"");
+        let denied = "docker: Error response from daemon: pull access denied for image, repository does not exist or may";
+        assert_told(125, denied, "to download: check its name");
+        let init = "Error: container-init binary not found on the host: stat /usr/libexec/podman/catatonit: no such file";
+        assert_told(125, init, "install catatonit");
+        assert_told(
+            125,
+            "docker: Error response from daemon: out of cheese.",
+            "Docker refuses: out of cheese.",
+        );
+    }
+
+    #[test]
+    fn what_the_plugin_itself_says_is_no_word_of_the_engine() {
+        assert_eq!(problem(1, "Error: no such file or directory: settings.toml"), None);
+        assert_eq!(problem(2, "docker: Error response from daemon"), None);
+        assert_eq!(problem(127, "sh: 1: settings: not found"), None);
+        assert_eq!(problem(0, ""), None);
+    }
+
+    #[test]
+    fn an_end_by_signal_is_told() {
+        assert_told(128 + 9, "", "SIGKILL: the kernel sends it where the limit of 512 MiB");
+        assert_told(128 + 11, "", "which is SIGSEGV");
+        let unlimited = Container::docker("image").memory(None);
+        let told = diagnose(&unlimited, WaitStatus::Exited(128 + 9), &[]).unwrap();
+        assert_eq!(told.problem, "which is SIGKILL");
+    }
 }
