@@ -67,6 +67,7 @@ pub(crate) fn exchange(
 /// What to tell whoever wanted to start the plugin.
 pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder: &Builder) -> StartError {
     let path = plugin.path().to_owned();
+    let place = builder.launcher.describe();
     let error = match failure {
         Failure::Metadata { mut bytes, error } => {
             bytes.truncate(SHOWN);
@@ -79,6 +80,7 @@ pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder
         CallError::TimedOut { .. } => {
             return StartError::HandshakeTimeout {
                 path,
+                place,
                 timeout: builder.handshake,
                 stderr: plugin.stderr_tail(),
             };
@@ -96,7 +98,7 @@ pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder
                 let (first, reason) = (first.clone(), error.to_string());
                 // It may be about to say more.
                 let _ = plugin.wait(EXIT_PATIENCE / 5);
-                return StartError::Garbage { path, first, reason, stderr: plugin.stderr_tail() };
+                return StartError::Garbage { path, place, first, reason, stderr: plugin.stderr_tail() };
             }
         }
         _ => return StartError::Handshake { path, error, stderr: plugin.stderr_tail() },
@@ -106,13 +108,13 @@ pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder
             let stderr = plugin.stderr_tail();
             match builder.launcher.diagnose(status, &stderr) {
                 Some(Diagnosis { problem, is_permanent }) => {
-                    let place = builder.launcher.describe().unwrap_or_default();
+                    let place = place.unwrap_or_default();
                     StartError::Place { path, place, problem, is_permanent, status, stderr }
                 }
-                None => StartError::Exited { path, status, after: begun.elapsed(), stderr },
+                None => StartError::Exited { path, place, status, after: begun.elapsed(), stderr },
             }
         }
-        Ok(None) => StartError::ClosedPipe { path, stderr: plugin.stderr_tail() },
+        Ok(None) => StartError::ClosedPipe { path, place, stderr: plugin.stderr_tail() },
         Err(error) => StartError::System { path, error },
     }
 }

@@ -36,12 +36,15 @@ pub enum StartError {
     },
     /// It ended before it answered the first request.
     #[error(
-        "plugin {path:?} ended before it answered: {status} after {after:.1?}{}; is it a plugin?",
+        "plugin {path:?}{} ended before it answered: {status} after {after:.1?}{}; is it a plugin?",
+        Place(place),
         Tail(stderr)
     )]
     Exited {
         /// The plugin's path.
         path: PathBuf,
+        /// Where it was to run, where that is not as a process of this machine.
+        place: Option<String>,
         /// How it ended.
         status: WaitStatus,
         /// How long it ran.
@@ -67,24 +70,30 @@ pub enum StartError {
     },
     /// It runs, and closed its end of the pipe before it answered.
     #[error(
-        "plugin {path:?} closed its pipe before it answered, and runs on{}; is it a plugin?",
+        "plugin {path:?}{} closed its pipe before it answered, and runs on{}; is it a plugin?",
+        Place(place),
         Tail(stderr)
     )]
     ClosedPipe {
         /// The plugin's path.
         path: PathBuf,
+        /// Where it was to run, where that is not as a process of this machine.
+        place: Option<String>,
         /// The last lines of its standard error.
         stderr: Vec<String>,
     },
     /// It runs, and did not answer in time.
     #[error(
-        "plugin {path:?} did not answer GetMetadata within {timeout:?}{}; is it a plugin? A slow one needs a longer \
+        "plugin {path:?}{} did not answer GetMetadata within {timeout:?}{}; is it a plugin? A slow one needs a longer \
          handshake timeout",
+        Place(place),
         Tail(stderr)
     )]
     HandshakeTimeout {
         /// The plugin's path.
         path: PathBuf,
+        /// Where it was to run, where that is not as a process of this machine.
+        place: Option<String>,
         /// How long was waited.
         timeout: Duration,
         /// The last lines of its standard error.
@@ -104,13 +113,16 @@ pub enum StartError {
     },
     /// What it wrote is no chunk.
     #[error(
-        "plugin {path:?} wrote what is no message: \"{}\" ({reason}){}; a plugin on stdin and stdout must print nothing of its own there",
+        "plugin {path:?}{} wrote what is no message: \"{}\" ({reason}){}; a plugin on stdin and stdout must print nothing of its own there",
+        Place(place),
         first.escape_ascii(),
         Tail(stderr)
     )]
     Garbage {
         /// The plugin's path.
         path: PathBuf,
+        /// Where it was to run, where that is not as a process of this machine.
+        place: Option<String>,
         /// The first bytes, at most 64.
         first: Vec<u8>,
         /// What is wrong with them.
@@ -180,6 +192,15 @@ impl StartError {
             | Self::Garbage { .. }
             | Self::Handshake { .. } => false,
         }
+    }
+}
+
+/// Where a plugin was to run, behind its path.
+struct Place<'a>(&'a Option<String>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |place| write!(f, " {place}"))
     }
 }
 

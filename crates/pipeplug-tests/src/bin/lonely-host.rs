@@ -1,15 +1,20 @@
-//! A host for tests, which ends without stopping its plugin: `lonely-host <end> <plugin> [its arguments…]` starts the
-//! plugin, prints its process id, and ends as it is told once its standard input does.
+//! A host for tests, which ends without stopping its plugin: `lonely-host [<how>] <end> <plugin> [its arguments…]` starts
+//! the plugin, prints its process id, and ends as it is told once its standard input does. How to launch it is one of
+//! `--via COMMAND`.
 
+use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::thread;
 
+use pipeplug_host::launcher::Via;
 use pipeplug_host::{HostLost, Plugin};
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
+    let mut args = std::env::args_os().skip(1).peekable();
+    let how = args.next_if(|arg| arg.as_encoded_bytes().starts_with(b"--"));
+    let what = how.as_ref().and_then(|_| args.next()).unwrap_or_default();
     let (Some(end), Some(path)) = (args.next(), args.next()) else {
         eprintln!("lonely-host: how to end, and which plugin?");
         return ExitCode::from(2);
@@ -19,6 +24,10 @@ fn main() -> ExitCode {
     if end == "leaves" {
         builder = builder.host_lost(HostLost::EndOfFile);
     }
+    builder = match how.as_deref().and_then(OsStr::to_str) {
+        Some("--via") => builder.launcher(Via::new(what.to_string_lossy().split_whitespace())),
+        _ => builder,
+    };
     let plugin = match builder.start() {
         Ok(plugin) => plugin,
         Err(error) => {

@@ -13,14 +13,20 @@ use pipeplug_tests::{LONG, SOON, Script, command_lines_with, eventually, is_runn
 use crate::{LONELY_HOST, MISBEHAVE};
 
 /// A host that runs a plugin.
-struct Host {
-    process: Child,
-    plugin: i32,
+pub(crate) struct Host {
+    pub(crate) process: Child,
+    pub(crate) plugin: i32,
 }
 
 impl Host {
     fn start(end: &str, plugin: impl AsRef<Path>, args: &[&str]) -> Self {
+        Self::launched(&[], end, plugin, args)
+    }
+
+    /// One that is told how to launch it.
+    pub(crate) fn launched(how: &[&str], end: &str, plugin: impl AsRef<Path>, args: &[&str]) -> Self {
         let mut process = Command::new(LONELY_HOST)
+            .args(how)
             .arg(end)
             .arg(plugin.as_ref())
             .args(args)
@@ -36,7 +42,7 @@ impl Host {
     }
 
     /// Has it end as it was told; with "parks", that takes a signal as well.
-    fn end(&mut self, end: &str) {
+    pub(crate) fn end(&mut self, end: &str) {
         drop(self.process.stdin.take());
         if end == "parks" {
             self.process.kill().unwrap();

@@ -20,6 +20,7 @@ mod stderr;
 mod stdio;
 mod stop;
 mod supervisor;
+mod via;
 
 use pipeplug_host::{Builder, Plugin};
 

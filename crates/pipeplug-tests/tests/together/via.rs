@@ -1,0 +1,164 @@
+//! Plugins that another command starts, which carries their pipes.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use pipeplug_host::launcher::Via;
+use pipeplug_host::process::SpawnError;
+use pipeplug_host::{Builder, Crash, Grace, Plugin, StartError, Stdin, StoppedBy, WaitStatus};
+use pipeplug_tests::{LONG, Script, eventually, is_running, send};
+
+use crate::host_lost::Host;
+use crate::{MISBEHAVE, misbehave, plain};
+
+/// One that executes the plugin in its own place, and one whose child it is.
+const EXECUTES: [&str; 4] = ["sh", "-c", "exec \"$@\"", "sh"];
+const WAITS: [&str; 4] = ["sh", "-c", "\"$@\"; exit $?", "sh"];
+
+/// A plugin on standard input and output with a family in its group, of which nobody heeds the end of a pipe or SIGTERM.
+fn stubborn() -> Script {
+    Script::new(
+        r#"trap '' TERM HUP INT QUIT PIPE
+        for i in 1 2 3; do
+            sh -c 'trap "" TERM HUP INT QUIT PIPE; sleep 1000 & echo $! >"$0/$1"; echo $$ >>"$0/$1"; wait' \
+                "$dir" "$i" <&- >&- 2>&- &
+        done
+        head -c 1 >/dev/null; printf '1\0003\00011\000GetMetadata\0002\000{}'
+        echo $$ >"$dir/4"; exec <&- >&- 2>&-; while :; do sleep 1000; done"#,
+    )
+}
+
+/// The processes of [`stubborn`], once all have started.
+fn family(dir: &Path) -> Vec<i32> {
+    let numbers = || {
+        let files = (1..=4).map(|i| fs::read_to_string(dir.join(i.to_string())).unwrap_or_default());
+        let text: String = files.collect();
+        text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>()
+    };
+    eventually("all have started", || numbers().len() == 7);
+    numbers()
+}
+
+#[track_caller]
+fn assert_gone(family: &[i32]) {
+    eventually("all are gone", || !family.iter().any(|pid| is_running(*pid)));
+}
+
+fn via(builder: Builder, command: &[&str]) -> Builder {
+    builder.launcher(Via::new(command))
+}
+
+#[test]
+fn any_command_that_ends_with_a_command_starts_it() {
+    for command in [&["nice", "-n", "5"][..], &["env", "VIA=env"], &EXECUTES, &WAITS] {
+        let plugin = via(plain(), command).start().unwrap();
+        assert_eq!(plugin.call("echo", "hello").unwrap(), "hello", "{command:?}");
+        let stopped = plugin.stop().unwrap();
+        assert_eq!((stopped.status, stopped.by), (WaitStatus::Exited(0), StoppedBy::Stop), "{command:?}");
+    }
+    let nice = via(plain(), &["nice", "-n", "5"]).start().unwrap();
+    assert_eq!(nice.call("sh", "nice").unwrap(), "5\n");
+    let env = via(plain(), &["env", "VIA=env"]).start().unwrap();
+    assert_eq!(env.call("env", "VIA").unwrap(), "env");
+}
+
+#[test]
+fn its_arguments_variables_and_directory_arrive_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    // The first two would be taken for descriptors, and the rest for what a shell has a meaning for.
+    for own in
+        [&["7", "8", "plain"][..], &["0", "1", "2"], &["3", "plain"], &["plain", "a b", "$HOME", "'", "*"]]
+    {
+        let builder = misbehave(own).env("VIA_A", "it's $HOME\n").current_dir(dir.path());
+        let plugin = via(builder, &EXECUTES).start().unwrap();
+        assert_eq!(plugin.call("args", "").unwrap(), own.join(" "));
+        assert_eq!(plugin.call("env", "VIA_A").unwrap(), "it's $HOME\n");
+        let cwd = dir.path().canonicalize().unwrap();
+        assert_eq!(plugin.call("cwd", "").unwrap(), cwd.to_str().unwrap());
+    }
+}
+
+#[test]
+fn a_command_that_is_not_there_is_named() {
+    for command in [&["no-such-carrier", "x"][..], &["/no/such/carrier"], &[""], &[]] {
+        let error = via(plain(), command).start().unwrap_err();
+        assert!(error.is_permanent(), "{command:?}: {error}");
+        let message = error.to_string();
+        let name = command.first().copied().unwrap_or_default();
+        assert!(message.contains(MISBEHAVE) && message.contains(name), "{message}");
+    }
+    let error = via(plain(), &["no-such-carrier"]).start().unwrap_err();
+    assert!(matches!(error, StartError::Spawn(SpawnError::NoCarrier { .. })), "{error:?}");
+    assert!(error.to_string().contains("install it, or add its directory to `PATH`"), "{error}");
+}
+
+#[test]
+fn a_command_that_fails_is_told_with_its_status_and_last_words() {
+    let error = via(plain(), &["sh", "-c", "echo 'no such user' >&2; exit 3"]).start().unwrap_err();
+    let StartError::Exited { status, stderr, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((*status, stderr.as_slice()), (WaitStatus::Exited(3), &["no such user".to_owned()][..]));
+    let place =
+        format!("plugin {MISBEHAVE:?} via `sh -c echo 'no such user' >&2; exit 3` ended before it answered");
+    assert!(error.to_string().starts_with(&place), "{error}");
+    let error = via(Plugin::builder("/no/such/plugin"), &["env"]).start().unwrap_err();
+    assert!(error.is_permanent() && error.to_string().contains("/no/such/plugin"), "{error}");
+}
+
+#[test]
+fn a_command_that_prints_something_first_is_told_by_what() {
+    let error =
+        via(plain(), &["sh", "-c", "echo 'Last login: today'; exec \"$@\"", "sh"]).start().unwrap_err();
+    let StartError::Garbage { first, .. } = &error else { panic!("{error:?}") };
+    assert!(first.starts_with(b"Last login: today\n"), "{error}");
+    assert!(error.to_string().starts_with(&format!("plugin {MISBEHAVE:?} via `sh -c")), "{error}");
+    assert!(error.to_string().contains("must print nothing of its own there"), "{error}");
+}
+
+#[test]
+fn the_terminal_cannot_be_carried() {
+    let error = via(plain(), &EXECUTES).stdin(Stdin::Inherit).start();
+    // `plain` talks over its own descriptors, which the carrier has none of.
+    let error = error.map_or_else(|error| error, |_| panic!("it has one standard input only"));
+    assert!(error.to_string().contains("the host's standard input"), "{error}");
+}
+
+#[test]
+fn all_of_it_is_gone_after_a_stop() {
+    for command in [EXECUTES, WAITS] {
+        let script = stubborn();
+        let plugin = via(script.builder(), &command).start().unwrap();
+        let family = family(script.dir());
+        let stopped = plugin.stop_within(Grace::each(std::time::Duration::from_millis(50))).unwrap();
+        // The shell that waits does heed SIGTERM, and its family is killed then.
+        assert!(stopped.by >= StoppedBy::Term, "{stopped:?}");
+        assert_gone(&family);
+    }
+}
+
+#[test]
+fn all_of_it_is_gone_after_a_kill_of_what_carries_it() {
+    for command in [EXECUTES, WAITS] {
+        let script = stubborn();
+        let plugin = via(script.builder(), &command).start().unwrap();
+        let family = family(script.dir());
+        let call = plugin.begin_call("never", "").unwrap();
+        send(plugin.pid().as_raw(), Signal::SIGKILL);
+        let error = call.wait_timeout(LONG).unwrap_err();
+        let place = Crash::of(&error).unwrap().place.clone().unwrap();
+        assert!(place.starts_with("via `sh -c"), "{place}");
+        assert_gone(&family);
+    }
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn all_of_it_is_gone_after_a_kill_of_the_host() {
+    for command in ["env", "nice -n 1", "setarch -R"] {
+        let script = stubborn();
+        let mut host = Host::launched(&["--via", command], "parks", script.path(), &[]);
+        let family = family(script.dir());
+        host.end("parks");
+        assert_gone(&family);
+    }
+}
