@@ -66,3 +66,8 @@ pub(super) fn find(program: &OsStr) -> Option<PathBuf> {
 fn is_program(path: &Path) -> bool {
     path.is_file() && may_execute(path)
 }
+
+/// A name that no other container or pod has.
+pub(super) fn unused_name() -> String {
+    format!("pipeplug-{}-{:016x}", std::process::id(), fastrand::u64(..))
+}

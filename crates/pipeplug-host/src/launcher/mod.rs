@@ -14,6 +14,7 @@
 
 mod carrier;
 mod container;
+mod guard;
 mod via;
 
 use std::fmt;
@@ -95,7 +96,8 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// A descriptor that becomes readable once it has ended, and stays so. Nobody reads from it.
     fn exit_fd(&self) -> BorrowedFd<'_>;
 
-    /// How it ended; `None` while it runs. Does not block, and takes nothing away: signals still reach what it left.
+    /// How it ended; `None` while it runs.. Does not
+    /// block, and takes nothing away: signals still reach what it left.
     ///
     /// # Errors
     /// What the system says.

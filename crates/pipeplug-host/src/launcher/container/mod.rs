@@ -3,7 +3,6 @@
 mod command_line;
 mod diagnose;
 mod engine;
-mod guard;
 #[cfg(feature = "pack")]
 mod pack;
 mod process;
@@ -14,10 +13,10 @@ pub use engine::Engine;
 #[cfg(feature = "pack")]
 pub use pack::{PackError, pack};
 
+use super::guard::{Guard, Removal};
 use super::{Diagnosis, Launcher, Started, carrier};
 use crate::process::{Launch, SpawnError, spawn_with};
 use crate::wait_status::WaitStatus;
-use guard::Guard;
 use process::Contained;
 
 /// Runs a plugin in a container of its own, which Docker or Podman starts and removes; its standard input and output are
@@ -237,7 +236,7 @@ impl Container {
 
 impl Launcher for Container {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
-        let name = unused_name();
+        let name = carrier::unused_name();
         let mut client = carrier::launch(launch, self.engine.program().as_ref(), Vec::new())?;
         client.args = self.arguments(&name, launch, &mut client.env)?;
         let engine = client.program.clone();
@@ -246,7 +245,14 @@ impl Launcher for Container {
             SpawnError::place(launch, self, error.to_string(), permanent)
         };
         // First, so that there is no moment in which a container has none.
-        let guard = Guard::set(&engine, &name, launch.host_lost).map_err(of_place)?;
+        let removal = Removal {
+            what: format!("the container {name}"),
+            // That there is one is not told by `rm --force`.
+            script: r#""$1" kill "$2" && killed=yes; "$1" rm --force --volumes "$2"; [ "$killed" ]"#,
+            program: engine.clone(),
+            args: vec![name.clone().into()],
+        };
+        let guard = Guard::set(removal, launch.host_lost).map_err(of_place)?;
         let spawned = spawn_with(&client, client.args.clone()).map_err(of_place)?;
         tracing::debug!(container = %name, image = %self.image, "started a container's client");
         Ok(Contained::started(spawned, engine, name, guard))
@@ -259,9 +265,4 @@ impl Launcher for Container {
     fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
         diagnose::diagnose(self, status, stderr)
     }
-}
-
-/// A name that no other container has.
-fn unused_name() -> String {
-    format!("pipeplug-{}-{:016x}", std::process::id(), fastrand::u64(..))
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::guard::Guard;
+use crate::launcher::guard::Guard;
 use crate::launcher::{Process, Started};
 use crate::process::{
     Channel, Child, Delivery, HostLost, Launch, Leftovers, Pid, Signal, Spawned, poll_readable, spawn_with,

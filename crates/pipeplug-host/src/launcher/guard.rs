@@ -1,9 +1,10 @@
-//! What removes a container where neither it nor the host does.
+//! What removes a container, or a pod, where neither it nor the host does.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::path::{self, Path};
+use std::path::{self, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -25,11 +26,10 @@ exec 3<&0
 (
     read -r word || word=$1
     [ "$word" = remove ] || exit 0
+    shift
     for pause in 0 2 8; do
         sleep "$pause"
-        "$2" kill "$3" && last=yes
-        "$2" rm --force --volumes "$3"
-        [ -z "$last" ] || break
+        remove "$@" && break
     done
 ) <&3 3<&- >/dev/null 2>&1 &
 "#;
@@ -37,52 +37,59 @@ exec 3<&0
 const REMOVE: &str = "remove";
 const OVER: &str = "over";
 
-/// Removes the container when it is dropped, or when this process ends.
+/// How something is removed.
+#[derive(Debug)]
+pub(super) struct Removal {
+    /// What it is called in logs.
+    pub(super) what: String,
+    /// What a shell runs, with the program as `$1` and the arguments behind that; it succeeds where there was something
+    /// to remove.
+    pub(super) script: &'static str,
+    pub(super) program: PathBuf,
+    pub(super) args: Vec<OsString>,
+}
+
+/// Removes something when it is dropped, or when this process ends.
 #[derive(Debug)]
 pub(super) struct Guard {
     pipe: OwnedFd,
-    container: String,
+    what: String,
     then: &'static str,
 }
 
 impl Guard {
     /// # Blocking
     /// Until the shell has forked.
-    pub(super) fn set(engine: &Path, container: &str, host_lost: HostLost) -> Result<Self, SpawnError> {
+    pub(super) fn set(removal: Removal, host_lost: HostLost) -> Result<Self, SpawnError> {
+        let Removal { what, script, program, args } = removal;
         let at_end = match host_lost {
             HostLost::Kill => REMOVE,
             HostLost::EndOfFile => OVER,
         };
-        let system = |attempt| move |error| SpawnError::Os { path: engine.to_owned(), attempt, error };
-        let engine = path::absolute(engine).map_err(system("finding the working directory"))?;
+        let system = |attempt| {
+            let program = program.clone();
+            move |error| SpawnError::Os { path: program, attempt, error }
+        };
+        let absolute = path::absolute(&program).map_err(system("finding the working directory"))?;
         let mut launch = Launch::new("/bin/sh");
         launch.channel = Channel::Stdio;
         launch.host_lost = HostLost::EndOfFile;
-        launch.args = vec![
-            "-c".into(),
-            SCRIPT.into(),
-            "pipeplug-guard".into(),
-            at_end.into(),
-            engine.clone().into_os_string(),
-            container.into(),
-        ];
+        let script = format!("remove() {{\n{script}\n}}\n{SCRIPT}");
+        launch.args =
+            vec!["-c".into(), script.into(), "pipeplug-guard".into(), at_end.into(), absolute.into()];
+        launch.args.extend(args);
         let shell = spawn(&launch)?;
         let ended = shell.child.wait_timeout(PATIENCE, Leftovers::Leave);
-        match ended.map_err(|error| SpawnError::Os {
-            path: engine.clone(),
-            attempt: "waiting for its guard",
-            error,
-        })? {
-            Some(_) => Ok(Self { pipe: shell.to_guest, container: container.to_owned(), then: REMOVE }),
-            None => Err(SpawnError::Os {
-                path: engine,
-                attempt: "starting its guard",
-                error: io::Error::new(io::ErrorKind::TimedOut, "the shell does not end"),
-            }),
+        match ended.map_err(system("waiting for its guard"))? {
+            Some(_) => Ok(Self { pipe: shell.to_guest, what, then: REMOVE }),
+            None => {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "the shell does not end");
+                Err(system("starting its guard")(error))
+            }
         }
     }
 
-    /// The container is gone.
+    /// There is nothing left to remove.
     pub(super) fn release(mut self) {
         self.then = OVER;
     }
@@ -94,8 +101,8 @@ impl Drop for Guard {
         if let Err(error) = told
             && self.then == REMOVE
         {
-            let container = &self.container;
-            tracing::warn!(%container, %error, "a container may be left: what was to remove it is gone");
+            let what = &self.what;
+            tracing::warn!(%error, "{what} may be left: what was to remove it is gone");
         }
     }
 }
