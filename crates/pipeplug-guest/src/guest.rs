@@ -10,6 +10,7 @@ use pipeplug_net::{EventLoop, HandlerError, Hold, Incoming, Options, Reading, Re
 
 use crate::descriptors::Plan;
 use crate::exit::{Exit, OnEnd};
+use crate::listen;
 use crate::main_handle::{Main, Shared};
 use crate::metadata::Own;
 use crate::register_error::RegisterError;
@@ -18,12 +19,15 @@ use crate::register_error::RegisterError;
 ///
 /// Short for [`Guest::new`] with both. It gives the handle to the host at once; end `main` with [`Main::wait`].
 ///
+/// A plugin that is started by hand or in a debugger waits for a host at a socket where its arguments begin with
+/// `--pipeplug-listen PATH`; it prints how to attach one.
+///
 /// A plugin that has no host cannot do anything: where it was started by hand, or the descriptors that it was told
 /// cannot be used, this says so on standard error, with the command to type, and exits with 2; where `start` fails it
 /// exits with 1. [`Guest::try_register`] gives these as errors.
 ///
 /// # Blocking
-/// While `start` runs.
+/// While `start` runs; ahead of that, with `--pipeplug-listen PATH` as the first arguments, until a host has attached.
 pub fn register(start: impl Start, request: impl Request) -> Main {
     Guest::new().start(start).request(request).register()
 }
@@ -217,7 +221,7 @@ impl<S: Start, R: Request> Guest<S, R> {
     /// As [`try_register`](Guest::try_register), and where that fails, says why on standard error and exits.
     ///
     /// # Blocking
-    /// While the start call-back runs.
+    /// As for [`try_register`](Guest::try_register).
     pub fn register(self) -> Main {
         let name = self.own.name.clone();
         self.try_register().unwrap_or_else(|error| {
@@ -235,16 +239,24 @@ impl<S: Start, R: Request> Guest<S, R> {
     /// Where there is no host, a descriptor cannot be used, or the start call-back fails.
     ///
     /// # Blocking
-    /// While the start call-back runs.
+    /// While the start call-back runs; ahead of that, with `--pipeplug-listen PATH` as the first arguments, until a host has
+    /// attached.
     pub fn try_register(self) -> Result<Main, RegisterError> {
-        let plan = match self.args {
-            Some(args) => Plan::from_args(args),
-            None => Plan::from_args(std::env::args_os().skip(1)),
+        let mut args = self.args.unwrap_or_else(|| std::env::args_os().skip(1).collect());
+        let (reader, writer, args) = match listen::path_in(&mut args)? {
+            Some(path) => {
+                let (reader, writer) = listen::wait_for_host(&path, &self.own.name)?;
+                (reader, writer, args)
+            }
+            None => {
+                let plan = Plan::from_args(args);
+                if plan.is_by_hand() {
+                    return Err(RegisterError::ByHand { name: self.own.name, path: program().path });
+                }
+                let (reader, writer) = plan.take()?;
+                (reader, writer, plan.args)
+            }
         };
-        if plan.is_by_hand() {
-            return Err(RegisterError::ByHand { name: self.own.name, path: program().path });
-        }
-        let (reader, writer) = plan.take()?;
         // Most often its thread is the one that is in `Main::wait`.
         let events = EventLoop::on_demand().map_err(RegisterError::EventLoop)?;
         let mut options = self.options;
@@ -257,7 +269,7 @@ impl<S: Start, R: Request> Guest<S, R> {
             Hold::AllBut(vec![command::GET_METADATA.into()])
         };
         let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone());
-        let shared = Shared::new(plan.args, self.own, exit, self.request);
+        let shared = Shared::new(args, self.own, exit, self.request);
         let main = Main::connect(&events, reader, writer, options, shared).map_err(RegisterError::Connect)?;
         self.start.start(&main).map_err(RegisterError::Start)?;
         main.release();

@@ -18,6 +18,7 @@
 mod descriptors;
 mod exit;
 mod guest;
+mod listen;
 mod main_handle;
 mod metadata;
 mod register_error;
@@ -25,6 +26,7 @@ mod sys;
 
 pub use exit::OnEnd;
 pub use guest::{Guest, Request, Start, register};
+pub use listen::ListenError;
 pub use main_handle::Main;
 pub use pipeplug_net as net;
 pub use pipeplug_net::{

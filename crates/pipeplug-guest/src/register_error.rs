@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use pipeplug_net::{ConnectError, HandlerError};
 
+use crate::listen::ListenError;
+
 /// The exit code of a plugin that was not started by a host, or could not use what it was given.
 pub(crate) const EXIT_USAGE: i32 = 2;
 
@@ -54,6 +56,19 @@ pub enum RegisterError {
         /// Its number.
         number: i32,
     },
+    /// `--pipeplug-listen` was given without a path.
+    #[error(
+        "--pipeplug-listen needs the path of the socket to make, as in `--pipeplug-listen /tmp/plugin.sock`"
+    )]
+    NoListenPath,
+    /// It cannot wait for a host.
+    #[error("cannot wait for a host at {path:?}: {reason}")]
+    Listen {
+        /// The path of the socket.
+        path: PathBuf,
+        /// Why.
+        reason: ListenError,
+    },
     /// No thread or no epoll descriptor could be had.
     #[error("the event loop could not be started: {0}")]
     EventLoop(io::Error),
@@ -72,7 +87,9 @@ impl RegisterError {
             Self::ByHand { .. }
             | Self::Descriptor { .. }
             | Self::WrongDirection { .. }
-            | Self::SameDescriptor { .. } => EXIT_USAGE,
+            | Self::SameDescriptor { .. }
+            | Self::NoListenPath
+            | Self::Listen { .. } => EXIT_USAGE,
             Self::EventLoop(_) | Self::Connect(_) | Self::Start(_) => 1,
         }
     }

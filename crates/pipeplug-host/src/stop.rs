@@ -70,6 +70,8 @@ pub enum StoppedBy {
     Term,
     /// SIGKILL.
     Kill,
+    /// Nothing: it may still run, and is left to whoever started it.
+    LetGo,
 }
 
 impl fmt::Display for StoppedBy {
@@ -80,6 +82,7 @@ impl fmt::Display for StoppedBy {
             Self::EndOfFile => "stopped at the end of its input",
             Self::Term => "stopped by SIGTERM",
             Self::Kill => "stopped by SIGKILL",
+            Self::LetGo => "let go of, and left to whoever started it",
         })
     }
 }
@@ -130,7 +133,9 @@ pub(crate) fn stop(
     if let Some(status) = wait(grace.end_of_file)? {
         return Ok(Stopped { status, by: StoppedBy::EndOfFile });
     }
-    signal(process, Signal::Terminate)?;
+    if let Some(let_go) = signal(process, Signal::Terminate)? {
+        return Ok(let_go);
+    }
     if let Some(status) = wait(grace.term)? {
         return Ok(Stopped { status, by: StoppedBy::Term });
     }
@@ -142,7 +147,9 @@ pub(crate) fn kill(process: &dyn Process) -> Result<Stopped, StopError> {
     if let Some(status) = wait(process, Duration::ZERO)? {
         return Ok(Stopped { status, by: StoppedBy::Itself });
     }
-    signal(process, Signal::Kill)?;
+    if let Some(let_go) = signal(process, Signal::Kill)? {
+        return Ok(let_go);
+    }
     let begun = Instant::now();
     match wait(process, KILL_PATIENCE)? {
         Some(status) => Ok(Stopped { status, by: StoppedBy::Kill }),
@@ -154,9 +161,11 @@ fn wait(process: &dyn Process, time: Duration) -> Result<Option<WaitStatus>, Sto
     process.wait_timeout(time).map_err(|error| StopError::System { pid: process.pid().as_raw(), error })
 }
 
-fn signal(process: &dyn Process, signal: Signal) -> Result<(), StopError> {
+/// Sends it, and tells what has come of a process that is not ours to signal.
+fn signal(process: &dyn Process, signal: Signal) -> Result<Option<Stopped>, StopError> {
     match process.signal(signal) {
-        Ok(Delivery::Sent | Delivery::Gone) => Ok(()),
+        Ok(Delivery::Sent | Delivery::Gone) => Ok(None),
+        Ok(Delivery::NotOurs) => Ok(Some(Stopped { status: WaitStatus::Unknown, by: StoppedBy::LetGo })),
         Err(error) => Err(StopError::System { pid: process.pid().as_raw(), error }),
     }
 }

@@ -132,6 +132,9 @@ impl Report {
                 StoppedBy::Term | StoppedBy::Kill => {
                     self.note(format_args!("{} did not stop when asked: {}", self.plugin, stopped.by));
                 }
+                StoppedBy::LetGo => {
+                    self.note(format_args!("{} did not end when asked: it was {}", self.plugin, stopped.by));
+                }
                 _ if self.verbosity >= Verbosity::Detailed => {
                     self.note(format_args!("{}: {}, {}", self.plugin, stopped.by, stopped.status));
                 }

@@ -12,6 +12,8 @@
 //! # Ok::<(), pipeplug_host::StartError>(())
 //! ```
 
+#[cfg(target_os = "linux")]
+mod attach;
 mod carrier;
 mod container;
 mod guard;
@@ -22,6 +24,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+pub use attach::Attach;
 pub use container::{Container, Engine};
 #[cfg(feature = "pack")]
 pub use container::{PackError, pack};
@@ -88,7 +92,7 @@ impl From<Spawned> for Started {
 
 /// What stands for a plugin on this machine: its process, or the one that carries its pipes to where it runs.
 ///
-/// All methods may be called from any thread, at the same time. Dropping it ends the plugin.
+/// All methods may be called from any thread, at the same time. Dropping it ends the plugin, if it is the host's to end.
 pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// Its process id.
     fn pid(&self) -> Pid;
@@ -96,7 +100,7 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// A descriptor that becomes readable once it has ended, and stays so. Nobody reads from it.
     fn exit_fd(&self) -> BorrowedFd<'_>;
 
-    /// How it ended; `None` while it runs.. Does not
+    /// How it ended; `None` while it runs. One that has been let go of ([`Delivery::NotOurs`]) counts as ended. Does not
     /// block, and takes nothing away: signals still reach what it left.
     ///
     /// # Errors

@@ -41,6 +41,12 @@ pub struct Child {
 pub struct Pid(i32);
 
 impl Pid {
+    /// `None` where no process can have that number.
+    #[must_use]
+    pub fn new(raw: i32) -> Option<Self> {
+        (raw > 0).then_some(Self(raw))
+    }
+
     /// The number as the system functions take it; always positive.
     #[must_use]
     pub fn as_raw(self) -> i32 {
@@ -71,6 +77,8 @@ pub enum Delivery {
     Sent,
     /// The guest was reaped before, or its group is empty; nothing was sent.
     Gone,
+    /// Somebody else started it, and ends it: nothing was sent, and it is let go of.
+    NotOurs,
 }
 
 #[derive(Debug, Clone, Copy)]

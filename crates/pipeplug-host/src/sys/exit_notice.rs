@@ -101,7 +101,13 @@ fn poll_timeout(left: Duration) -> PollTimeout {
         .unwrap_or(PollTimeout::MAX)
 }
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+/// Any process as a descriptor, which becomes readable when it has ended.
+#[cfg(target_os = "linux")]
+pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    pidfd::open(pid)
+}
+
+#[cfg(target_os = "linux")]
 mod pidfd {
     use std::io;
     use std::os::fd::{FromRawFd, OwnedFd, RawFd};

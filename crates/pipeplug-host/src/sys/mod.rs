@@ -11,6 +11,8 @@ mod lifeline;
 mod wait;
 
 pub(crate) use descriptor::{lift, pipe, set_nonblocking};
+#[cfg(target_os = "linux")]
+pub(crate) use exit_notice::pidfd_open;
 pub(crate) use exit_notice::{ExitNotice, poll_readable};
 pub(crate) use fork_exec::{ForkExecError, Group, Image, Step, fork_exec};
 pub(crate) use lifeline::Lifeline;

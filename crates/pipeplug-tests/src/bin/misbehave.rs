@@ -24,7 +24,12 @@ fn main() -> ExitCode {
     let own: Vec<String> =
         std::env::args().skip(1).skip_while(|arg| arg.bytes().all(|b| b.is_ascii_digit())).collect();
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
-    match own[..] {
+    let own = match own[..] {
+        // Where to listen comes ahead of them, too.
+        ["--pipeplug-listen", ref own @ ..] => own.get(1..).unwrap_or_default(),
+        ref own => own,
+    };
+    match *own {
         // Its metadata is the builder's.
         [] | ["plain", ..] => with_metadata(guest).register().wait(),
         // Its metadata is the call-back's, which gives the second argument.
@@ -83,7 +88,7 @@ fn main() -> ExitCode {
             options.handlers = std::num::NonZeroUsize::MIN;
             with_metadata(guest).options(options).register().wait()
         }
-        _ => match misbehave_raw(&own, descriptors()) {
+        _ => match misbehave_raw(own, descriptors()) {
             Ok(true) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("misbehave: {own:?}: {error}");

@@ -1,0 +1,206 @@
+//! Plugins that somebody else has started, and that wait for their host.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{UnixAddr, getsockopt, sockopt};
+use nix::unistd::{self, Uid, geteuid};
+
+use super::{Diagnosis, Launcher, Process, Started};
+use crate::process::{Delivery, Launch, Pid, Signal, SpawnError, poll_readable};
+use crate::sys;
+use crate::wait_status::WaitStatus;
+
+/// Attaches to a plugin that was started by hand, or in a debugger, with `--pipeplug-listen PATH`.
+///
+/// The path, arguments and environment that the builder names are those of whoever started it, and not looked at. Its
+/// standard error goes where it was started. It has to be of the same user, and to be seen from here: not in a container.
+///
+/// It is not this host's to end: no signal is sent to it. [`Plugin::stop`](crate::Plugin::stop) asks it to end,
+/// closes the connection, and lets go of one that still runs ([`StoppedBy::LetGo`](crate::StoppedBy)); and it outlives a
+/// host that is killed, if it does not end by itself when its host is gone. How it ended is not known
+/// ([`WaitStatus::Unknown`]).
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use pipeplug_host::Plugin;
+/// use pipeplug_host::launcher::Attach;
+///
+/// // In a debugger: gdb --args ./plugin --pipeplug-listen /tmp/plugin.sock
+/// let plugin = Plugin::builder("./plugin")
+///     .launcher(Attach::new("/tmp/plugin.sock"))
+///     .handshake_timeout(Duration::from_secs(3600)) // breakpoints take their time
+///     .start()?;
+/// # Ok::<(), pipeplug_host::StartError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Attach {
+    path: PathBuf,
+}
+
+impl Attach {
+    /// The path that the plugin was told.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+}
+
+impl Launcher for Attach {
+    fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
+        attach(&self.path).map_err(|Refusal { problem, is_permanent }| {
+            SpawnError::place(launch, self, problem, is_permanent)
+        })
+    }
+
+    fn describe(&self) -> Option<String> {
+        Some(format!("at the socket {:?}", self.path))
+    }
+
+    fn diagnose(&self, status: WaitStatus, _stderr: &[String]) -> Option<Diagnosis> {
+        (status == WaitStatus::Unknown)
+            .then(|| Diagnosis::passing("it tells where it was started why, and how it ended"))
+    }
+}
+
+/// Why there is nothing to attach to.
+struct Refusal {
+    problem: String,
+    is_permanent: bool,
+}
+
+impl Refusal {
+    /// Something that whoever starts the plugin may mend in a moment.
+    fn passing(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), is_permanent: false }
+    }
+
+    fn permanent(problem: impl Into<String>) -> Self {
+        Self { problem: problem.into(), is_permanent: true }
+    }
+
+    fn system(attempt: &str, error: impl Into<io::Error>) -> Self {
+        Self::passing(format!("{attempt}: {}", error.into()))
+    }
+}
+
+fn attach(path: &Path) -> Result<Started, Refusal> {
+    let stream = connect(path)?;
+    let credentials = getsockopt(&stream, sockopt::PeerCredentials)
+        .map_err(|errno| Refusal::system("asking whose it is", errno))?;
+    // Anybody may make a socket in /tmp.
+    let (uid, own) = (Uid::from_raw(credentials.uid()), geteuid());
+    if uid != own {
+        return Err(Refusal::permanent(format!(
+            "the process behind it is of user {uid}, not of user {own} as this host: start the plugin as that"
+        )));
+    }
+    // Its number is 0 where it cannot be seen from here.
+    let Some(pid) = Pid::new(credentials.pid()) else {
+        return Err(Refusal::permanent(
+            "the process behind it cannot be seen from here, as that of a container: its end could not be told",
+        ));
+    };
+    let make = || -> io::Result<Started> {
+        let peer = Peer::watch(&stream, pid)?;
+        let stream = sys::lift(stream.into())?;
+        let copy = sys::lift(stream.try_clone()?)?;
+        Ok(Started::new(peer, copy, stream))
+    };
+    make().map_err(|error| Refusal::system("watching the process behind it", error))
+}
+
+fn connect(path: &Path) -> Result<UnixStream, Refusal> {
+    if UnixAddr::new(path).is_err_and(|errno| errno == nix::errno::Errno::ENAMETOOLONG) {
+        let len = path.as_os_str().len();
+        return Err(Refusal::permanent(format!(
+            "its path is {len} bytes long, which no socket's can be: take a shorter one"
+        )));
+    }
+    let error = match UnixStream::connect(path) {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
+    };
+    let start = "start the plugin with `--pipeplug-listen` and this path";
+    Err(match error.kind() {
+        io::ErrorKind::NotFound => Refusal::passing(format!(
+            "there is none: {start}; it takes one host, and removes the socket then"
+        )),
+        // The system says so of a file that is no socket, too.
+        io::ErrorKind::ConnectionRefused => match fs::symlink_metadata(path) {
+            Ok(meta) if !meta.file_type().is_socket() && !meta.file_type().is_symlink() => {
+                Refusal::permanent("there is something that is no socket: check the path")
+            }
+            _ => Refusal::passing(format!("nobody listens there any more: {start}")),
+        },
+        io::ErrorKind::PermissionDenied => Refusal::permanent(
+            "it is another user's, or in a directory of theirs: a plugin takes hosts of its own user only",
+        ),
+        _ if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => {
+            Refusal::permanent("it is a socket of another kind, and no plugin's: check the path")
+        }
+        _ => Refusal::system("connecting to it", error),
+    })
+}
+
+/// A process that is not ours, until it has ended or is let go of.
+#[derive(Debug)]
+struct Peer {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Readable once it has been let go of.
+    let_go: EventFd,
+    /// Readable once either of them is.
+    either: Epoll,
+}
+
+impl Peer {
+    fn watch(stream: &UnixStream, pid: Pid) -> io::Result<Self> {
+        // Of the process itself, since Linux 6.5. By its number it could be another one's by now; but then the connection
+        // has ended, which whoever uses it is told.
+        let pidfd = match getsockopt(stream, sockopt::PeerPidfd) {
+            Ok(pidfd) => pidfd,
+            Err(_) => sys::pidfd_open(unistd::Pid::from_raw(pid.as_raw()))?,
+        };
+        let let_go = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let either = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        either.add(&pidfd, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        either.add(&let_go, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        Ok(Self { pid, pidfd, let_go, either })
+    }
+}
+
+impl Process for Peer {
+    fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.either.0.as_fd()
+    }
+
+    fn peek(&self) -> io::Result<Option<WaitStatus>> {
+        let is_over = poll_readable(self.exit_fd(), Duration::ZERO)?;
+        Ok(is_over.then_some(WaitStatus::Unknown))
+    }
+
+    fn reap(&self) -> io::Result<Option<WaitStatus>> {
+        // It is reaped by whoever started it.
+        self.peek()
+    }
+
+    fn signal(&self, _signal: Signal) -> io::Result<Delivery> {
+        if poll_readable(self.pidfd.as_fd(), Duration::ZERO)? {
+            return Ok(Delivery::Gone);
+        }
+        self.let_go.write(1)?;
+        Ok(Delivery::NotOurs)
+    }
+}
