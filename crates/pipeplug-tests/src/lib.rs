@@ -11,6 +11,7 @@ mod containers;
 mod processes;
 mod raw;
 mod script;
+mod sshd;
 mod sys;
 mod tools;
 
@@ -23,6 +24,7 @@ pub use processes::{
 };
 pub use raw::misbehave_raw;
 pub use script::Script;
+pub use sshd::{Sshd, free_port};
 pub use sys::{handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe};
 pub use tools::{missing, tool};
 

@@ -3,9 +3,10 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Launcher, Started};
-use crate::process::{Channel, EnvPlan, Launch, SpawnError, Stdin, may_execute, spawn_with};
+use crate::process::{Channel, EnvPlan, Launch, SpawnError, Stdin, check_names, may_execute, spawn_with};
 
 /// The plugin's path, if it takes one, and arguments: it talks over its standard input and output, for these are what is
 /// carried.
@@ -14,6 +15,12 @@ pub(super) fn command_line(launch: &Launch) -> Vec<OsString> {
     plugin.channel = Channel::Stdio;
     let path = (!launch.is_placed).then(|| launch.program.clone().into_os_string());
     path.into_iter().chain(plugin.arguments()).collect()
+}
+
+/// The variables that go with the plugin to where the host's environment does not.
+pub(super) fn variables(launch: &Launch) -> Result<Vec<(&OsStr, &OsStr)>, SpawnError> {
+    check_names(launch, &launch.program)?;
+    Ok(launch.env.added().collect())
 }
 
 /// How to start the program that carries the pipes: with the host's environment and working directory, and arguments
@@ -65,6 +72,11 @@ pub(super) fn find(program: &OsStr) -> Option<PathBuf> {
 
 fn is_program(path: &Path) -> bool {
     path.is_file() && may_execute(path)
+}
+
+/// What a program takes that counts in seconds: rounded up.
+pub(super) fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// A name that no other container or pod has.

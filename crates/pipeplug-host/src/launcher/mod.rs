@@ -17,6 +17,7 @@ mod attach;
 mod carrier;
 mod container;
 mod guard;
+mod ssh;
 mod via;
 
 use std::fmt;
@@ -29,6 +30,7 @@ pub use attach::Attach;
 pub use container::{Container, Engine};
 #[cfg(feature = "pack")]
 pub use container::{PackError, pack};
+pub use ssh::Ssh;
 pub use via::Via;
 
 use crate::process::{

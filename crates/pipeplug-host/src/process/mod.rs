@@ -26,5 +26,5 @@ pub(crate) use error::may_execute;
 pub(crate) use executable::{Executable, Machine};
 pub use launch::{Channel, EnvPlan, HostLost, Launch, Stdin, Stdout};
 pub use signal::Signal;
-pub(crate) use spawn::spawn_with;
 pub use spawn::{Spawned, spawn};
+pub(crate) use spawn::{check_names, spawn_with};

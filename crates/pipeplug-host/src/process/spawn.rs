@@ -181,7 +181,8 @@ fn image(launch: &Launch, program: &Path, arguments: Vec<OsString>) -> Result<Im
     })
 }
 
-fn environment(launch: &Launch, program: &Path) -> Result<Vec<CString>, SpawnError> {
+/// That each variable has a name that can be one.
+pub(crate) fn check_names(launch: &Launch, program: &Path) -> Result<(), SpawnError> {
     for name in launch.env.names() {
         let bytes = name.as_encoded_bytes();
         if bytes.is_empty() || bytes.contains(&b'=') {
@@ -192,6 +193,11 @@ fn environment(launch: &Launch, program: &Path) -> Result<Vec<CString>, SpawnErr
             });
         }
     }
+    Ok(())
+}
+
+fn environment(launch: &Launch, program: &Path) -> Result<Vec<CString>, SpawnError> {
+    check_names(launch, program)?;
     launch
         .env
         .resolve()

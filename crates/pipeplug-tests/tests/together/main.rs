@@ -15,6 +15,7 @@ mod options;
 mod pool;
 mod raw;
 mod replace;
+mod ssh;
 mod start;
 mod start_errors;
 mod stderr;

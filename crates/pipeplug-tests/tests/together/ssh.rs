@@ -1,0 +1,270 @@
+//! Plugins on another machine, which is this one with a real ssh server of the test's own.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use pipeplug_host::launcher::{Launcher as _, Ssh};
+use pipeplug_host::process::SpawnError;
+use pipeplug_host::{Builder, Crash, Plugin, StartError, StoppedBy, WaitStatus};
+use pipeplug_tests::{LONG, Sshd, command_lines_with, eventually, free_port, is_running, send};
+
+use crate::host_lost::Host;
+use crate::{MISBEHAVE, misbehave};
+
+fn there(sshd: &Sshd) -> Ssh {
+    Ssh::new(Sshd::NAME).args(sshd.options())
+}
+
+/// A plugin that can be told from those of other tests, and its mark.
+fn marked(what: &str) -> (Builder, String) {
+    let mark = format!("ssh-test-{what}-{}", std::process::id());
+    (misbehave(&["plain", &mark]).handshake_timeout(LONG), mark)
+}
+
+/// Fails to start by this, and tells why.
+#[track_caller]
+fn refused(builder: &Builder) -> StartError {
+    let error = builder.clone().handshake_timeout(LONG).start().unwrap_err();
+    let StartError::Place { place, .. } = &error else { panic!("{error:?}") };
+    assert!(place.ends_with("(ssh)") && error.to_string().contains(place), "{error}");
+    error
+}
+
+/// The end comes to be told as that, once it is known and the last lines have been read.
+#[track_caller]
+fn assert_diagnosed(plugin: &Plugin, ssh: &Ssh, problem: &str) {
+    let status = plugin.wait(LONG).unwrap().expect("it has ended");
+    eventually(problem, || {
+        let diagnosis = ssh.diagnose(status, &plugin.stderr_tail());
+        diagnosis.is_some_and(|diagnosis| diagnosis.problem.contains(problem))
+    });
+}
+
+#[test]
+fn it_runs_there_and_stops_when_asked() {
+    let Some(sshd) = Sshd::start() else { return };
+    let (builder, mark) = marked("runs");
+    let plugin = builder.launcher(there(&sshd)).start().unwrap();
+    assert_eq!(plugin.call("echo", "hello").unwrap(), "hello");
+    let stopped = plugin.stop().unwrap();
+    assert_eq!((stopped.status, stopped.by), (WaitStatus::Exited(0), StoppedBy::Stop));
+    eventually("it is gone there", || command_lines_with(&mark).is_empty());
+}
+
+#[test]
+fn arguments_variables_and_directory_go_with_it_as_they_are() {
+    let Some(sshd) = Sshd::start() else { return };
+    let dir = tempfile::Builder::new().prefix("it's a $dir ").tempdir().unwrap();
+    for own in [&["7", "8"][..], &["plain", "a b", "$HOME", "it's", "*", "--", "-x", "\\", "a\nb", "", "ü"]]
+    {
+        let builder = misbehave(own).handshake_timeout(LONG);
+        let plugin = builder
+            .env("A", "it's $HOME\n")
+            .env("B", "")
+            .env_remove("HOME")
+            .current_dir(dir.path())
+            .launcher(there(&sshd))
+            .start()
+            .unwrap();
+        assert_eq!(plugin.call("args", "").unwrap(), own.join(" "));
+        assert_eq!(plugin.call("env", "A").unwrap(), "it's $HOME\n");
+        assert_eq!(plugin.call("env", "B").unwrap(), "");
+        assert_ne!(plugin.call("env", "HOME").unwrap(), "unset", "it is the other machine's");
+        assert_eq!(plugin.call("env", "CARGO_PKG_NAME").unwrap(), "unset", "it is this machine's");
+        let cwd = dir.path().canonicalize().unwrap();
+        assert_eq!(plugin.call("cwd", "").unwrap(), cwd.to_str().unwrap());
+    }
+}
+
+#[test]
+fn what_cannot_be_said_to_a_shell_is_refused() {
+    let start = |builder: Builder| builder.launcher(Ssh::new("nowhere.invalid")).start().unwrap_err();
+    let error = start(misbehave(&["a\0b"]));
+    assert!(error.is_permanent() && error.to_string().contains("NUL"), "{error}");
+    let error = start(misbehave(&[]).env("A=B", "c"));
+    assert!(error.is_permanent() && error.to_string().contains("\"A=B\""), "{error}");
+    let error = start(Plugin::builder("/opt/a=b/plugin").env("A", "b"));
+    assert!(error.is_permanent() && error.to_string().contains("path with a `=`"), "{error}");
+}
+
+#[test]
+fn what_is_not_there_or_cannot_be_executed_is_told() {
+    let Some(sshd) = Sshd::start() else { return };
+    let error = refused(&Plugin::builder("/no/such/plugin").launcher(there(&sshd)));
+    assert!(
+        error.is_permanent() && error.to_string().contains("no such program there (status 127)"),
+        "{error}"
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = refused(&Plugin::builder(file.path()).launcher(there(&sshd)));
+    assert!(error.is_permanent() && error.to_string().contains("cannot be executed (status 126)"), "{error}");
+    let error = refused(&misbehave(&[]).current_dir("/no/such/directory").launcher(there(&sshd)));
+    assert!(error.is_permanent() && error.to_string().contains("directory cannot be entered"), "{error}");
+    // Its own failure is the plugin's, not the place's.
+    let error =
+        misbehave(&["no-such-way"]).handshake_timeout(LONG).launcher(there(&sshd)).start().unwrap_err();
+    assert!(matches!(error, StartError::Exited { status: WaitStatus::Exited(3), .. }), "{error:?}");
+}
+
+#[test]
+fn an_unknown_and_a_changed_host_key_are_told_apart() {
+    let Some(sshd) = Sshd::start() else { return };
+    let builder = misbehave(&["plain"]).launcher(there(&sshd));
+    sshd.configure("id", "");
+    let error = refused(&builder);
+    assert!(error.is_permanent(), "{error}");
+    assert!(error.to_string().contains("host key is not known: run `ssh there true`"), "{error}");
+    sshd.configure("id", "other");
+    let error = refused(&builder);
+    assert!(error.is_permanent() && error.to_string().contains("host key has changed"), "{error}");
+    sshd.configure("id", "host");
+    builder.handshake_timeout(LONG).start().unwrap();
+}
+
+#[test]
+fn a_refused_key_and_one_with_a_passphrase_ask_nobody() {
+    let Some(sshd) = Sshd::start() else { return };
+    let builder = misbehave(&["plain"]).launcher(there(&sshd));
+    sshd.configure("other", "host");
+    let error = refused(&builder);
+    assert!(error.is_permanent() && error.to_string().contains("it refuses the login"), "{error}");
+    sshd.make_key("locked", "a passphrase");
+    sshd.configure("locked", "host");
+    let error = refused(&builder);
+    assert!(error.is_permanent() && error.to_string().contains("nobody is asked"), "{error}");
+}
+
+#[test]
+fn a_host_that_is_not_there_is_told() {
+    if pipeplug_tests::tool("ssh", "openssh-client").is_none() {
+        return;
+    }
+    let to = |destination: String| misbehave(&["plain"]).launcher(Ssh::new(destination).args(["-F", "none"]));
+    let error = refused(&to("no-such-host.invalid".into()));
+    // Without a network, or a name server, that is not known for certain.
+    let message = error.to_string();
+    assert!(
+        message.contains("no machine of that name") || message.contains("could not be looked up"),
+        "{error}"
+    );
+    let error = refused(&to(format!("ssh://127.0.0.1:{}", free_port())));
+    assert!(!error.is_permanent() && error.to_string().contains("it cannot be reached"), "{error}");
+    // As an option of ssh it would print a version, or, by `-oProxyCommand=…`, run anything on this machine.
+    let error = refused(&to("-V".into()));
+    assert!(error.is_permanent() && error.to_string().contains("no machine of that name"), "{error}");
+}
+
+#[test]
+fn a_host_that_says_nothing_is_given_up() {
+    if pipeplug_tests::tool("ssh", "openssh-client").is_none() {
+        return;
+    }
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let ssh = Ssh::new(format!("ssh://127.0.0.1:{port}")).args(["-F", "none"]);
+    let error = refused(&misbehave(&[]).launcher(ssh.connect_timeout(Duration::from_millis(300))));
+    assert!(!error.is_permanent() && error.to_string().contains("it does not answer"), "{error}");
+}
+
+#[test]
+fn a_missing_ssh_is_told() {
+    let error = misbehave(&[]).launcher(Ssh::new("there").program("no-such-ssh")).start().unwrap_err();
+    assert!(matches!(error, StartError::Spawn(SpawnError::NoCarrier { .. })), "{error:?}");
+    assert!(error.to_string().contains("no program \"no-such-ssh\""), "{error}");
+}
+
+#[test]
+fn a_lost_connection_ends_the_plugin_and_its_calls() {
+    let Some(sshd) = Sshd::start() else { return };
+    let (builder, mark) = marked("lost");
+    let plugin = builder.launcher(there(&sshd)).start().unwrap();
+    let call = plugin.begin_call("never", "").unwrap();
+    for session in sshd.sessions() {
+        send(session, Signal::SIGKILL);
+    }
+    let error = call.wait_timeout(LONG).unwrap_err();
+    assert_eq!(Crash::of(&error).unwrap().place.as_deref(), Some("on there (ssh)"));
+    assert_diagnosed(&plugin, &there(&sshd), "the connection was lost");
+    eventually("it is gone there", || command_lines_with(&mark).is_empty());
+}
+
+#[test]
+fn a_silent_connection_counts_as_lost() {
+    let Some(sshd) = Sshd::start() else { return };
+    let (builder, mark) = marked("silent");
+    let ssh = there(&sshd).alive_interval(Duration::from_secs(1)).alive_count(1);
+    let plugin = builder.launcher(ssh.clone()).start().unwrap();
+    let call = plugin.begin_call("never", "").unwrap();
+    let sessions = sshd.sessions();
+    sessions.iter().for_each(|session| send(*session, Signal::SIGSTOP));
+    call.wait_timeout(LONG).unwrap_err();
+    assert_diagnosed(&plugin, &ssh, "the connection was lost");
+    sessions.iter().for_each(|session| send(*session, Signal::SIGCONT));
+    eventually("it is gone there", || command_lines_with(&mark).is_empty());
+}
+
+#[test]
+fn one_that_is_killed_there_is_told() {
+    let Some(sshd) = Sshd::start() else { return };
+    let (builder, mark) = marked("killed");
+    let plugin = builder.launcher(there(&sshd)).start().unwrap();
+    let call = plugin.begin_call("never", "").unwrap();
+    // The client's command line has the mark, too, and its process group is the host's affair.
+    let remote = command_lines_with(&mark).into_iter().find(|pid| *pid != plugin.pid().as_raw()).unwrap();
+    send(remote, Signal::SIGKILL);
+    call.wait_timeout(LONG).unwrap_err();
+    // The server tells ssh of the signal, and ssh tells nobody.
+    assert_diagnosed(&plugin, &there(&sshd), "the plugin was killed there");
+    assert!(!is_running(remote));
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn it_ends_with_a_host_that_is_killed() {
+    let Some(sshd) = Sshd::start() else { return };
+    let [option, config] = sshd.options();
+    let mark = format!("ssh-test-host-{}", std::process::id());
+    let via = format!("ssh {option} {config} -oBatchMode=yes {}", Sshd::NAME);
+    let mut host = Host::launched(&["--via", &via], "parks", MISBEHAVE, &["plain", &mark]);
+    assert!(command_lines_with(&mark).len() >= 2, "here and there");
+    host.end("parks");
+    eventually("it is gone there", || command_lines_with(&mark).is_empty());
+}
+
+#[test]
+fn what_the_configuration_forwards_and_shares_is_not_for_plugins() {
+    let Some(sshd) = Sshd::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let [agent, master] = ["agent", "master"].map(|name| dir.path().join(name));
+    let mut command = Command::new("ssh-agent");
+    let _running = Agent(command.arg("-D").arg("-a").arg(&agent).stdout(Stdio::null()).spawn().unwrap());
+    eventually("the agent listens", || agent.exists());
+    sshd.add_settings(&format!(
+        "IdentityAgent {}\n  ForwardAgent yes\n  ControlMaster auto\n  ControlPath {}\n  ControlPersist yes\n  \
+         RemoteForward {} 127.0.0.1:9\n  RemoteCommand false\n  RequestTTY force\n",
+        agent.display(),
+        master.display(),
+        dir.path().join("forwarded").display(),
+    ));
+    let builder = misbehave(&["plain"]).handshake_timeout(LONG);
+    let plugin = builder.clone().launcher(there(&sshd)).start().unwrap();
+    assert_eq!(plugin.call("env", "SSH_AUTH_SOCK").unwrap(), "unset");
+    assert_eq!(plugin.call("env", "SSH_TTY").unwrap(), "unset");
+    assert!(!dir.path().join("forwarded").exists(), "a port or socket of the configuration");
+    assert!(!master.exists(), "other connections would end with the plugin's");
+    // Whoever says so of the plugin itself has it so.
+    let plugin = builder.launcher(there(&sshd).arg("-oForwardAgent=yes")).start().unwrap();
+    assert_ne!(plugin.call("env", "SSH_AUTH_SOCK").unwrap(), "unset");
+}
+
+/// Ends with the test.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
