@@ -17,6 +17,7 @@ mod attach;
 mod carrier;
 mod container;
 mod guard;
+mod kubectl;
 mod ssh;
 mod via;
 
@@ -30,6 +31,7 @@ pub use attach::Attach;
 pub use container::{Container, Engine};
 #[cfg(feature = "pack")]
 pub use container::{PackError, pack};
+pub use kubectl::{Kubectl, PullPolicy};
 pub use ssh::Ssh;
 pub use via::Via;
 

@@ -1,6 +1,6 @@
 //! A host for tests, which ends without stopping its plugin: `lonely-host [<how>] <end> <plugin> [its arguments…]` starts
 //! the plugin, prints its process id, and ends as it is told once its standard input does. How to launch it is one of
-//! `--via COMMAND` and `--attach SOCKET`.
+//! `--via COMMAND`, `--attach SOCKET` and `--kubectl PROGRAM`.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::thread;
 
-use pipeplug_host::launcher::{Attach, Via};
+use pipeplug_host::launcher::{Attach, Kubectl, Via};
 use pipeplug_host::{HostLost, Plugin};
 
 fn main() -> ExitCode {
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     builder = match how.as_deref().and_then(OsStr::to_str) {
         Some("--via") => builder.launcher(Via::new(what.to_string_lossy().split_whitespace())),
         Some("--attach") => builder.launcher(Attach::new(what)),
+        Some("--kubectl") => builder.launcher(Kubectl::new("image").program(what)),
         _ => builder,
     };
     let plugin = match builder.start() {

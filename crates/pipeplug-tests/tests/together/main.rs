@@ -8,6 +8,7 @@ mod deadlines;
 mod guest_end;
 mod host_lost;
 mod killed;
+mod kubectl;
 mod metadata;
 mod misbehaviours;
 mod odd_hosts;

@@ -1,0 +1,208 @@
+//! Plugins in Kubernetes, by the user's own kubectl.
+
+mod diagnose;
+mod pod;
+mod process;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use super::guard::{Guard, Removal};
+use super::{Diagnosis, Launcher, Started, carrier};
+use crate::process::{Launch, SpawnError, spawn_with};
+use crate::wait_status::WaitStatus;
+use process::Pod;
+
+/// Runs a plugin in a pod of its own, by `kubectl run`, with the user's own configuration and login; its standard input and
+/// output are the pipes.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use pipeplug_host::Plugin;
+/// use pipeplug_host::launcher::Kubectl;
+///
+/// let kubectl = Kubectl::new("registry.example/spell:2").namespace("plugins").limit("memory", "64Mi");
+/// // The entry point of the image; `Plugin::builder("/bin/plugin")` starts another program in it.
+/// let plugin = Plugin::placed("spell").launcher(kubectl).handshake_timeout(Duration::from_secs(90)).start()?;
+/// # Ok::<(), pipeplug_host::StartError>(())
+/// ```
+///
+/// What [`Builder::env`](crate::Builder::env) sets goes with it, nothing of the host's environment does;
+/// [`Builder::current_dir`](crate::Builder::current_dir) is a directory in the pod. Where it runs and what it may do is
+/// the cluster's choice, but for the token of its service account, which it does not get unless
+/// [`overrides`](Self::overrides) say so.
+///
+/// A pod takes seconds to start, and longer where its image is yet to be pulled: the start needs a longer
+/// [`handshake_timeout`](crate::Builder::handshake_timeout) than the default one. The pod is deleted after the plugin has
+/// ended or was stopped, also where the start failed, and where kubectl or the host are killed (not with
+/// [`HostLost::EndOfFile`](crate::HostLost)). Its process here, with the process id, is kubectl; SIGTERM to that has the
+/// pod deleted. All pods have the label `app.kubernetes.io/managed-by=pipeplug`.
+#[derive(Debug, Clone)]
+pub struct Kubectl {
+    image: String,
+    program: OsString,
+    args: Vec<OsString>,
+    namespace: Option<String>,
+    context: Option<String>,
+    pull_policy: Option<PullPolicy>,
+    requests: BTreeMap<String, String>,
+    limits: BTreeMap<String, String>,
+    running_timeout: Duration,
+    overrides: Option<String>,
+}
+
+/// When the machine that a pod runs on pulls its image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// At each start; an image that has not changed is not transferred again.
+    Always,
+    /// Where it is missing.
+    IfNotPresent,
+    /// Never: it has to be there.
+    Never,
+}
+
+impl Kubectl {
+    /// The image to run.
+    pub fn new(image: impl Into<String>) -> Self {
+        Self {
+            image: image.into(),
+            program: "kubectl".into(),
+            args: Vec::new(),
+            namespace: None,
+            context: None,
+            pull_policy: None,
+            requests: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            running_timeout: Duration::from_secs(60),
+            overrides: None,
+        }
+    }
+
+    /// The program to run, which is looked for in `PATH` unless it has a slash. Default: `kubectl`.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<OsString>) -> Self {
+        self.program = program.into();
+        self
+    }
+
+    /// One more option that all commands of kubectl take, such as `--kubeconfig=…` or `--as=…`, ahead of the command.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// The pod's namespace. Default: that of the context.
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// The context of kubectl's configuration, which names the cluster. Default: the current one.
+    #[must_use]
+    pub fn context(mut self, context: impl Into<String>) -> Self {
+        self.context = Some(context.into());
+        self
+    }
+
+    /// When the image is pulled. Default: the cluster's choice, which is always for `:latest`, and else where it is missing.
+    #[must_use]
+    pub fn pull_policy(mut self, policy: PullPolicy) -> Self {
+        self.pull_policy = Some(policy);
+        self
+    }
+
+    /// How much of a resource is set aside for it: `"cpu"` and `"500m"`, `"memory"` and `"64Mi"`. Default: the
+    /// namespace's.
+    #[must_use]
+    pub fn request(mut self, resource: impl Into<String>, quantity: impl Into<String>) -> Self {
+        self.requests.insert(resource.into(), quantity.into());
+        self
+    }
+
+    /// How much of a resource it may have at most. Default: the namespace's.
+    #[must_use]
+    pub fn limit(mut self, resource: impl Into<String>, quantity: impl Into<String>) -> Self {
+        self.limits.insert(resource.into(), quantity.into());
+        self
+    }
+
+    /// How long kubectl waits for the pod to run, in whole seconds, rounded up, at least one. Default: 60 seconds.
+    #[must_use]
+    pub fn running_timeout(mut self, timeout: Duration) -> Self {
+        self.running_timeout = timeout;
+        self
+    }
+
+    /// Anything else of the pod, as JSON of the `v1` API: `{"spec":{"nodeSelector":{"disk":"ssd"}}}`. Its own container is
+    /// not to be changed by it; further ones stand behind that.
+    #[must_use]
+    pub fn overrides(mut self, json: impl Into<String>) -> Self {
+        self.overrides = Some(json.into());
+        self
+    }
+
+    /// The options ahead of any command.
+    fn global(&self) -> Vec<OsString> {
+        let mut args = self.args.clone();
+        args.extend(self.context.iter().map(|context| format!("--context={context}").into()));
+        args.extend(self.namespace.iter().map(|namespace| format!("--namespace={namespace}").into()));
+        args
+    }
+
+    fn run(&self, name: &str, launch: &Launch) -> Result<Vec<OsString>, SpawnError> {
+        let seconds = carrier::whole_seconds(self.running_timeout).max(1);
+        let mut args = self.global();
+        args.extend([
+            "run".into(),
+            name.into(),
+            format!("--image={}", self.image).into(),
+            "--stdin".into(),
+            "--rm".into(),
+            "--restart=Never".into(),
+            // It would write to the pipe.
+            "--quiet".into(),
+            "--labels=app.kubernetes.io/managed-by=pipeplug".into(),
+            format!("--pod-running-timeout={seconds}s").into(),
+            // All of the container, since a list is replaced as a whole: `--override-type=strategic`, which would not, is
+            // not known to kubectl before 1.24.
+            format!("--overrides={}", pod::overrides(self, name, launch)?).into(),
+        ]);
+        Ok(args)
+    }
+
+    fn removal(&self, name: &str, program: std::path::PathBuf) -> Removal {
+        let mut args = self.global();
+        args.extend(["delete".into(), "pod".into(), name.into(), "--now".into(), "--wait=false".into()]);
+        Removal { what: format!("the pod {name}"), script: "\"$@\"", program, args }
+    }
+}
+
+impl Launcher for Kubectl {
+    fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
+        let name = carrier::unused_name();
+        let client = carrier::launch(launch, &self.program, self.run(&name, launch)?)?;
+        let of_place = |error: SpawnError| {
+            let permanent = error.is_permanent();
+            SpawnError::place(launch, self, error.to_string(), permanent)
+        };
+        // First, so that there is no moment in which a pod has none.
+        let removal = self.removal(&name, client.program.clone());
+        let guard = Guard::set(removal, launch.host_lost).map_err(of_place)?;
+        let spawned = spawn_with(&client, client.args.clone()).map_err(of_place)?;
+        tracing::debug!(pod = %name, image = %self.image, "started kubectl");
+        Ok(Pod::started(spawned, guard))
+    }
+
+    fn describe(&self) -> Option<String> {
+        Some(format!("in a pod of {:?} (kubectl)", self.image))
+    }
+
+    fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
+        diagnose::diagnose(self, status, stderr)
+    }
+}
