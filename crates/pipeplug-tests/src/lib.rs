@@ -38,6 +38,11 @@ pub const SOON: Duration = Duration::from_secs(1);
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
 
+/// The programs of docs/placement.md, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/placement.md")]
+pub struct Placement;
+
 /// The programs of docs/supervision.md, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/supervision.md")]

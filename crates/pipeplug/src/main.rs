@@ -11,6 +11,7 @@ mod event;
 mod exit;
 mod halt;
 mod inspect;
+mod kubectl;
 mod list;
 mod logging;
 mod pack;

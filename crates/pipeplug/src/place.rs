@@ -1,13 +1,25 @@
 //! The options of where a plugin runs.
 
+#[cfg(target_os = "linux")]
+use std::{ffi::OsStr, path::PathBuf};
+
 use clap::Args;
 use pipeplug_host::Builder;
-use pipeplug_host::launcher::{Engine, Via};
+#[cfg(target_os = "linux")]
+use pipeplug_host::launcher::Attach;
+use pipeplug_host::launcher::{Engine, Ssh, Via};
 
 use crate::container::ContainerArgs;
+use crate::kubectl::KubectlArgs;
 
 /// The options with which PLUGIN may be left out, since the place has one.
-pub(crate) const WITH_PLUGIN: [&str; 2] = ["docker", "podman"];
+pub(crate) const WITH_PLUGIN: &[&str] = &[
+    "docker",
+    "podman",
+    "kubectl",
+    #[cfg(target_os = "linux")]
+    "attach",
+];
 
 /// Where a plugin runs; as a process of this machine, unless one of these says otherwise.
 #[derive(Debug, Args)]
@@ -25,6 +37,23 @@ pub(crate) struct PlaceArgs {
     /// Run it in a container of this image, by Podman
     #[arg(long, value_name = "IMAGE", group = "container")]
     podman: Option<String>,
+
+    /// Run it on another machine, by your ssh; PLUGIN is a path there
+    #[arg(long, value_name = "USER@HOST")]
+    ssh: Option<String>,
+
+    /// Run it in a pod of this image, by your kubectl; a start takes longer there, which --timeout has to allow
+    #[arg(long, value_name = "IMAGE")]
+    kubectl: Option<String>,
+
+    /// Attach to one that was started by hand, or in a debugger, with --pipeplug-listen PATH; without PLUGIN
+    #[cfg(target_os = "linux")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        conflicts_with_all = ["plugin", "args", "stdio", "stdin", "stdout", "env", "cwd"]
+    )]
+    attach: Option<PathBuf>,
 }
 
 /// A command with its arguments.
@@ -32,13 +61,28 @@ pub(crate) struct PlaceArgs {
 struct Command(Vec<String>);
 
 impl PlaceArgs {
-    /// The same builder with the place set, and what a plugin in a container may do.
-    pub(crate) fn apply(&self, builder: Builder, container: &ContainerArgs) -> Builder {
+    /// The same builder with the place set, and what a plugin in a container or a pod may do.
+    pub(crate) fn apply(
+        &self,
+        builder: Builder,
+        container: &ContainerArgs,
+        kubectl: &KubectlArgs,
+    ) -> Builder {
         if let Some(Command(words)) = &self.via {
             return builder.launcher(Via::new(words));
         }
         if let Some((engine, image)) = self.image() {
             return builder.launcher(container.container(engine, image));
+        }
+        if let Some(destination) = &self.ssh {
+            return builder.launcher(Ssh::new(destination));
+        }
+        if let Some(image) = &self.kubectl {
+            return builder.launcher(kubectl.kubectl(image));
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(path) = &self.attach {
+            return builder.launcher(Attach::new(path));
         }
         builder
     }
@@ -46,7 +90,17 @@ impl PlaceArgs {
     /// Where PLUGIN is a path in the place, what it is called that starts without a PLUGIN; `None` where it is one of this
     /// machine.
     pub(crate) fn of_its_own(&self) -> Option<&str> {
-        self.image().map(|(_, image)| image)
+        let image = self.image().map(|(_, image)| image);
+        image.or(self.ssh.as_deref()).or(self.kubectl.as_deref()).or_else(|| self.socket())
+    }
+
+    /// What a plugin is called that is attached to.
+    fn socket(&self) -> Option<&str> {
+        #[cfg(target_os = "linux")]
+        if let Some(path) = &self.attach {
+            return Some(path.file_name().and_then(OsStr::to_str).unwrap_or("plugin"));
+        }
+        None
     }
 
     fn image(&self) -> Option<(Engine, &str)> {

@@ -11,6 +11,7 @@ use pipeplug_host::net::wire::{Format, Limits};
 use pipeplug_host::{Builder, Grace, Stdin, Stdout};
 
 use crate::container::ContainerArgs;
+use crate::kubectl::KubectlArgs;
 use crate::place::{self, PlaceArgs};
 use crate::target::Wanted;
 use crate::units::{parse_bytes, parse_duration};
@@ -19,7 +20,7 @@ use crate::units::{parse_bytes, parse_duration};
 #[command(next_help_heading = "Starting the plugin")]
 pub(crate) struct StartArgs {
     /// A path (with a slash, or an existing file), the name of an installed plugin, or @echo, which is built in; where it
-    /// runs in a container, a path in the image, or nothing for the image's entry point
+    /// runs elsewhere, a path there, or nothing for the entry point of an image
     #[arg(help_heading = None::<&str>, required_unless_present_any = place::WITH_PLUGIN)]
     plugin: Option<OsString>,
 
@@ -28,6 +29,9 @@ pub(crate) struct StartArgs {
 
     #[command(flatten)]
     container: ContainerArgs,
+
+    #[command(flatten)]
+    kubectl: KubectlArgs,
 
     /// The plugin's own arguments
     #[arg(last = true, value_name = "ARGS", help_heading = None::<&str>)]
@@ -115,7 +119,8 @@ impl StartArgs {
 
     /// The same builder with all of these settings.
     pub(crate) fn apply(&self, builder: Builder) -> Builder {
-        let mut builder = self.place.apply(builder, &self.container).args(&self.args).format(self.format());
+        let mut builder =
+            self.place.apply(builder, &self.container, &self.kubectl).args(&self.args).format(self.format());
         builder = if self.stdio {
             builder.stdio()
         } else {

@@ -69,6 +69,7 @@ impl Target {
         let of_kind = |kind| Self { name: wanted.display_name(), kind, passed_over: Vec::new() };
         let plugin = match wanted {
             Wanted::Here(plugin) => plugin,
+            Wanted::PathThere(path) if path.as_bytes().starts_with(b"@") => return Err(not_there(path)),
             Wanted::PathThere(path) => return Ok(of_kind(Kind::File(path.into()))),
             Wanted::Placed(_) => return Ok(of_kind(Kind::Placed)),
         };
@@ -106,6 +107,14 @@ impl Target {
         };
         Ok(builder.name(&self.name))
     }
+}
+
+fn not_there(plugin: &OsStr) -> Failure {
+    let name = plugin.to_string_lossy();
+    let name = Escaped(&name);
+    let message =
+        format!("{name} is built into this program, and not there; name a file that is, as in ./{name}");
+    Failure::message(Outcome::NotFound, message)
 }
 
 fn built_in(name: &str) -> Result<Target, Failure> {

@@ -7,6 +7,7 @@ mod common;
 mod containers;
 mod controlling;
 mod data;
+mod elsewhere;
 mod ends;
 mod errors;
 mod inspect;
