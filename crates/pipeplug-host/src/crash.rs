@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pipeplug_net::{CallError, NotifyError, Postmortem};
+use pipeplug_net::{CallError, Escaped, NotifyError, Postmortem};
 
 use crate::process::Pid;
 use crate::wait_status::WaitStatus;
@@ -78,7 +78,7 @@ impl Error for Crash {}
 
 impl fmt::Display for Crash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (plugin, pid, ran) = (&self.plugin, self.pid, self.ran.as_secs_f64());
+        let (plugin, pid, ran) = (Escaped(&self.plugin), self.pid, self.ran.as_secs_f64());
         write!(f, "{plugin} (process {pid}")?;
         if let Some(place) = &self.place {
             write!(f, ", {place}")?;

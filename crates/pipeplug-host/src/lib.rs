@@ -41,8 +41,8 @@ pub use lines::Output;
 pub use metadata::Metadata;
 pub use pipeplug_net as net;
 pub use pipeplug_net::{
-    CallError, Cancellation, Connection, EventLoop, HandlerError, Incoming, NotifyError, PendingCall, Reply,
-    Responder,
+    CallError, Cancellation, Connection, Escaped, EventLoop, HandlerError, Incoming, NotifyError,
+    PendingCall, Reply, Responder,
 };
 pub use plugin::Plugin;
 pub use process::{HostLost, Stdin, Stdout};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pipeplug_net::wire::Format;
-use pipeplug_net::{CallError, ConnectError};
+use pipeplug_net::{CallError, ConnectError, Escaped};
 
 use crate::process::SpawnError;
 use crate::wait_status::WaitStatus;
@@ -53,7 +53,7 @@ pub enum StartError {
         stderr: Vec<String>,
     },
     /// It could not run where it was to.
-    #[error("plugin {path:?} did not start {place}: {problem}{}", Tail(stderr))]
+    #[error("plugin {path:?} did not start {place}: {}{}", Escaped(problem), Tail(stderr))]
     Place {
         /// The plugin's path, where it runs.
         path: PathBuf,
@@ -221,10 +221,7 @@ impl fmt::Display for Tail<'_> {
             if i > 0 {
                 f.write_str(" | ")?;
             }
-            // What a plugin writes must not reach a terminal raw.
-            for c in line.chars() {
-                if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-            }
+            write!(f, "{}", Escaped(line))?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::clock::coarse_now;
 use crate::connection::Connection;
 use crate::deadline::{Deadline, sooner};
 use crate::error::CloseReason;
+use crate::escape::Escaped;
 use crate::lock::{guarded, lock, renew, wait_until};
 use crate::pool::{self, Awaits};
 use crate::postmortem::Postmortem;
@@ -24,7 +25,7 @@ use crate::sync::{Condvar, Instant, Mutex};
 #[non_exhaustive]
 pub enum CallError {
     /// The other side answered with an error (`cmd.error`); the message is its own.
-    #[error("{command}: {message}")]
+    #[error("{command}: {}", Escaped(message))]
     Remote {
         /// The command that was called.
         command: String,

@@ -4,6 +4,8 @@ use std::io;
 
 use pipeplug_wire::DecodeError;
 
+use crate::escape::Escaped;
+
 /// Why a connection ended; open calls and later ones fail with it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -37,7 +39,7 @@ pub enum CloseReason {
         limit: usize,
     },
     /// What the owner of the connection said when it ended it.
-    #[error("{0}")]
+    #[error("{}", Escaped(.0))]
     Ended(String),
 }
 

@@ -69,7 +69,7 @@ fn attempt(args: &InspectArgs, globals: &Globals, report: &Arc<Report>, halt: &H
     let session = Session::start(&target, &args.start, report, halt, answers)?;
     let started = session.started();
     let text = if args.json {
-        format!("{}\n", Value::Object(started.to_json()))
+        text::json_line(&Value::Object(started.to_json()))
     } else {
         table(&started, Paint::choose(globals.color, &io::stdout()), text::columns(io::stdout()))
     };

@@ -115,7 +115,7 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
         return Err(failure);
     }
     if args.json {
-        return report::print(&rows.iter().map(|row| format!("{}\n", row.to_json())).collect::<String>());
+        return report::print(&rows.iter().map(|row| text::json_line(&row.to_json())).collect::<String>());
     }
     let paint = Paint::choose(globals.color, &io::stdout());
     let mut text = String::new();

@@ -45,7 +45,7 @@ pub(crate) enum Verbosity {
 enum Replies {
     /// Byte for byte.
     Exact,
-    /// With a newline where there is none.
+    /// For people: with a newline where there is none, and nothing that steers the terminal.
     Lines,
 }
 
@@ -66,9 +66,7 @@ impl Report {
         match self.mode {
             Mode::Json if event.is_silent() => {}
             Mode::Json => {
-                let mut line = event.to_json().to_string();
-                line.push('\n');
-                self.put(&[line.as_bytes()]);
+                self.put(&[text::json_line(&event.to_json()).as_bytes()]);
             }
             Mode::Text => self.show_text(event),
         }
@@ -97,11 +95,14 @@ impl Report {
                 }
             }
             Event::Reply { command, data, took: time } => {
-                let newline: &[u8] = match self.replies {
-                    Replies::Lines if !data.is_empty() && !data.ends_with(b"\n") => b"\n",
-                    Replies::Lines | Replies::Exact => b"",
-                };
-                self.put(&[data, newline]);
+                match self.replies {
+                    Replies::Exact => self.put(&[data]),
+                    Replies::Lines => {
+                        let newline: &[u8] =
+                            if data.is_empty() || data.ends_with(b"\n") { b"" } else { b"\n" };
+                        self.put(&[text::reply(data).as_bytes(), newline]);
+                    }
+                }
                 if self.verbosity >= Verbosity::Detailed {
                     let (command, time) = (Escaped(command), took(*time));
                     self.say(Role::Note, &format_args!("{command}: reply of {} B after {time}", data.len()));

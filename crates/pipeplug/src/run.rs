@@ -43,7 +43,7 @@ Examples:
 /// Start a plugin, call it, and stop it
 ///
 /// The plugin is started, called and notified in the order given, and stopped. Replies, and nothing else, go to
-/// stdout, byte for byte; in a terminal each ends its line. What the plugin writes to stderr, tells and asks goes to
+/// stdout, byte for byte; in a terminal each ends its line, and what would steer the terminal is escaped. What the plugin writes to stderr, tells and asks goes to
 /// stderr. Without --call and --notify it runs until it ends or Ctrl-C.
 #[derive(Debug, Args)]
 #[command(

@@ -1,32 +1,45 @@
 //! Text that is fit for a terminal, whoever wrote it.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::os::fd::AsFd;
 
+pub(crate) use pipeplug_host::Escaped;
 use unicode_width::UnicodeWidthStr as _;
 
 /// So many characters of data are shown; the rest is counted.
 const DATA_SHOWN: usize = 160;
 
-/// Text with the characters escaped that a terminal would obey, or that would make it show something else.
-pub(crate) struct Escaped<'a>(pub(crate) &'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
-        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_harmful(*c)) {
-            f.write_str(&rest[..at])?;
-            write!(f, "{}", c.escape_default())?;
-            rest = &rest[at + c.len_utf8()..];
+/// A reply in a terminal: its lines as they are, and escaped what would steer the terminal.
+pub(crate) fn reply(data: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in data.utf8_chunks() {
+        for line in chunk.valid().split_inclusive('\n') {
+            let (line, end) = match line.strip_suffix('\n') {
+                Some(line) => (line.strip_suffix('\r').unwrap_or(line), "\n"),
+                None => (line, ""),
+            };
+            // Writing to a String does not fail.
+            let _ = write!(text, "{}{end}", Escaped(line));
         }
-        f.write_str(rest)
+        let _ = write!(text, "{}", chunk.invalid().escape_ascii());
     }
+    text
 }
 
-/// Controls but for the tab, and the marks that turn the direction of text around.
-fn is_harmful(c: char) -> bool {
-    (c.is_control() && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// JSON in a line, with those characters escaped that JSON need not escape and a terminal obeys.
+pub(crate) fn json_line(value: &serde_json::Value) -> String {
+    let mut line = String::new();
+    for c in value.to_string().chars() {
+        if Escaped::is_harmless(c) {
+            line.push(c);
+        } else {
+            // They stand in strings only, and all of them have four digits at most. Writing to a String does not fail.
+            let _ = write!(line, "\\u{:04x}", u32::from(c));
+        }
+    }
+    line.push('\n');
+    line
 }
 
 /// A chunk's buffer in a message: a space and what it holds, or nothing.
@@ -104,10 +117,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_escaped() {
-        assert_eq!(Escaped("a\tb ü").to_string(), "a\tb ü");
-        assert_eq!(Escaped("\x1b[2Ja\r\nb\u{9b}").to_string(), "\\u{1b}[2Ja\\r\\nb\\u{9b}");
-        assert_eq!(Escaped("\u{202e}txt").to_string(), "\\u{202e}txt");
+    fn replies_keep_their_lines_and_nothing_that_steers() {
+        assert_eq!(reply(b"a\tb\r\nc\n\n"), "a\tb\nc\n\n");
+        assert_eq!(reply(b"over\rwritten \x1b[2J\x9b1m \xff"), "over\\rwritten \\u{1b}[2J\\x9b1m \\xff");
+        assert_eq!(reply("\u{9b}31m".as_bytes()), "\\u{9b}31m");
+    }
+
+    #[test]
+    fn json_means_the_same_and_steers_nothing() {
+        let value = serde_json::json!({ "a\u{9b}": "\x1b[2J\x7f\u{202e}\t\n ü" });
+        let line = json_line(&value);
+        assert!(line.trim_end().chars().all(Escaped::is_harmless), "{line:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), value);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, faccessat};
+use pipeplug_net::Escaped;
 use thiserror::Error;
 
 use super::Launch;
@@ -142,7 +143,7 @@ pub enum SpawnError {
         carrier: String,
     },
     /// It could not be started where it was to run.
-    #[error("plugin {path:?} was not started {place}: {problem}")]
+    #[error("plugin {path:?} was not started {place}: {}", Escaped(problem))]
     Place {
         /// The plugin's path, where it runs.
         path: PathBuf,

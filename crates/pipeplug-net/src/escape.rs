@@ -1,0 +1,49 @@
+//! Text of somebody else, fit for a terminal.
+
+use std::fmt;
+
+/// Text that shows with those characters escaped that a terminal would obey, or that would make it show something else:
+/// controls but for the tab, and the marks that turn the direction of text around.
+///
+/// The errors of this crate, and of those on top of it, show what came from the other side in this way. What a host
+/// shows of it by itself, say the lines that a plugin writes, it can wrap in this.
+///
+/// ```
+/// use pipeplug_net::Escaped;
+///
+/// assert_eq!(Escaped("done\x1b[2J\n").to_string(), "done\\u{1b}[2J\\n");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Escaped<'a>(pub &'a str);
+
+impl Escaped<'_> {
+    /// Whether a character shows as it is.
+    #[must_use]
+    pub fn is_harmless(c: char) -> bool {
+        !((c.is_control() && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+    }
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| !Self::is_harmless(*c)) {
+            f.write_str(&rest[..at])?;
+            write!(f, "{}", c.escape_default())?;
+            rest = &rest[at + c.len_utf8()..];
+        }
+        f.write_str(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        assert_eq!(Escaped("a\tb ü").to_string(), "a\tb ü");
+        assert_eq!(Escaped("\x1b[2Ja\r\nb\u{9b}\x7f").to_string(), "\\u{1b}[2Ja\\r\\nb\\u{9b}\\u{7f}");
+        assert_eq!(Escaped("\u{202e}txt\u{2066}").to_string(), "\\u{202e}txt\\u{2066}");
+    }
+}
