@@ -117,9 +117,22 @@ impl Builder {
         self
     }
 
-    /// Sets a variable of the plugin's environment, which is the host's otherwise.
+    /// Sets a variable of the plugin's environment. Of the host's it gets only what
+    /// [`EnvPlan::PASSED`](crate::process::EnvPlan::PASSED) lists, and what begins with `LC_`, unless [`env_pass`](Self::env_pass) or [`env_inherit`](Self::env_inherit) says more.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.launch.env.set(name, value);
+        self
+    }
+
+    /// Lets one more variable of the host's environment through, if it is set.
+    pub fn env_pass(mut self, name: impl Into<OsString>) -> Self {
+        self.launch.env.pass(name);
+        self
+    }
+
+    /// Lets all of the host's environment through, with every secret in it.
+    pub fn env_inherit(mut self) -> Self {
+        self.launch.env = self.launch.env.with_all();
         self
     }
 

@@ -1,8 +1,9 @@
 //! Tests of host and guest together, over real processes.
 //!
 //! The tests are in `tests/`: `together` holds what can run at the same time in one process, `alone` what counts the
-//! descriptors, threads, children or memory of its own process. Four programs help: `misbehave` is a plugin that does
-//! on command what plugins should not, `captive` one that tries what it is kept from, `lonely-host` a host that ends without stopping its plugin, and `odd-host` one
+//! descriptors, threads, children or memory of its own process. Five programs help: `misbehave` is a plugin that does
+//! on command what plugins should not, `captive` one in a container that tries what it is kept from, `burglar` one that
+//! tries to break out of its sandbox, `lonely-host` a host that ends without stopping its plugin, and `odd-host` one
 //! that handles signals as it should not. What knows no protocol at all is
 //! a [`Script`].
 
@@ -25,7 +26,7 @@ pub use processes::{
 pub use raw::misbehave_raw;
 pub use script::Script;
 pub use sshd::{Sshd, free_port};
-pub use sys::{handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe};
+pub use sys::{handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe, system_call, system_calls};
 pub use tools::{missing, tool};
 
 use std::time::Duration;

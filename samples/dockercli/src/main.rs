@@ -82,7 +82,11 @@ fn usable(plugins: &Discovery) -> impl Iterator<Item = (String, PathBuf)> {
 }
 
 fn start(path: &Path) -> Result<Plugin, StartError> {
-    Plugin::builder(path).on_line(|_, line| eprintln!("{line}")).handler(answer).start()
+    Plugin::builder(path)
+        .env_pass("DOCKERCLI_COMPOSE")
+        .on_line(|_, line| eprintln!("{line}"))
+        .handler(answer)
+        .start()
 }
 
 fn answer(_plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {

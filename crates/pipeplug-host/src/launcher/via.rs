@@ -8,8 +8,9 @@ use crate::process::{Launch, SpawnError};
 /// Runs a plugin by a command that ends with it, and that carries its standard input and output: `nice`, `sudo -n`,
 /// `nsenter …`, `bwrap …`, `srun …`, `nomad alloc exec …`.
 ///
-/// The command gets the plugin's path and arguments as its own last ones, and the host's environment; variables of the
-/// plugin ([`Builder::env`](crate::Builder::env)) are set for the command, which may pass them on or not. Its standard
+/// The command gets the plugin's path and arguments as its own last ones, and all of the host's environment, which it may
+/// need for itself; variables of the plugin ([`Builder::env`](crate::Builder::env)) are set for the command. What of all
+/// that the plugin gets is the command's choice: `env -i` ahead of the plugin leaves nothing. Its standard
 /// error counts as the plugin's. Signals go to the command's process group.
 #[derive(Debug, Clone)]
 pub struct Via {
@@ -32,7 +33,7 @@ impl Launcher for Via {
         let mut args: Vec<_> = self.command.iter().skip(1).cloned().collect();
         args.extend(carrier::command_line(launch));
         let mut carrier = carrier::launch(launch, self.program(), args)?;
-        carrier.env = launch.env.clone();
+        carrier.env = launch.env.clone().with_all();
         carrier.cwd.clone_from(&launch.cwd);
         carrier::start(launch, &carrier, self)
     }

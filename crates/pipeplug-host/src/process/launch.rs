@@ -1,6 +1,6 @@
 //! What to start, and how.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Starts `program` with no arguments, the host's environment and directory, and
+    /// Starts `program` with no arguments, what every guest gets of the host's environment, the host's directory, and
     /// [`Channel::Pipes`] with the host's standard output.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
@@ -158,17 +158,48 @@ pub enum Stdout {
     Log,
 }
 
-/// The environment of a guest: the host's at the time of the start, with changes.
+/// The environment of a guest: what goes through of the host's, as it is at the time of the start, with changes.
+///
+/// By default that is a short list ([`EnvPlan::PASSED`], and every `LC_*`): a host's environment holds what is no plugin's
+/// business, from access tokens to the addresses of its agents.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnvPlan {
+    source: EnvSource,
+    /// Names that go through beside the list.
+    passed: BTreeSet<OsString>,
     changes: BTreeMap<OsString, Option<OsString>>,
 }
 
+/// What of the host's environment goes through unasked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum EnvSource {
+    #[default]
+    Listed,
+    All,
+}
+
 impl EnvPlan {
+    /// The variables of the host that every guest gets, where they are set; beside them those that begin with `LC_`.
+    pub const PASSED: [&'static str; 8] =
+        ["HOME", "LANG", "PATH", "RUST_BACKTRACE", "RUST_LOG", "TERM", "TMPDIR", "TZ"];
+
     /// Takes over the host's environment as it is.
     #[must_use]
     pub fn inherit() -> Self {
-        Self::default()
+        Self::default().with_all()
+    }
+
+    /// The same plan with all of the host's environment, where it had the list.
+    #[must_use]
+    pub fn with_all(mut self) -> Self {
+        self.source = EnvSource::All;
+        self
+    }
+
+    /// Has a variable of the host go through, if it is set.
+    pub fn pass(&mut self, name: impl Into<OsString>) -> &mut Self {
+        self.passed.insert(name.into());
+        self
     }
 
     /// Sets a variable. The last word on a name counts.
@@ -183,9 +214,9 @@ impl EnvPlan {
         self
     }
 
-    /// The names that are set or left out, in order.
+    /// The names that are set, left out or let through, in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &OsStr> {
-        self.changes.keys().map(OsString::as_os_str)
+        self.changes.keys().chain(&self.passed).map(OsString::as_os_str)
     }
 
     /// The variables that are set, in order of their names.
@@ -195,7 +226,11 @@ impl EnvPlan {
 
     /// All variables, in order of their names.
     pub(super) fn resolve(&self) -> BTreeMap<OsString, OsString> {
-        let mut all: BTreeMap<_, _> = env::vars_os().collect();
+        self.resolve_from(env::vars_os())
+    }
+
+    fn resolve_from(&self, host: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<OsString, OsString> {
+        let mut all: BTreeMap<_, _> = host.filter(|(name, _)| self.passes(name)).collect();
         for (name, change) in &self.changes {
             match change {
                 Some(value) => all.insert(name.clone(), value.clone()),
@@ -203,6 +238,17 @@ impl EnvPlan {
             };
         }
         all
+    }
+
+    fn passes(&self, name: &OsStr) -> bool {
+        match self.source {
+            EnvSource::All => true,
+            EnvSource::Listed => {
+                Self::PASSED.iter().any(|listed| name == *listed)
+                    || name.as_encoded_bytes().starts_with(b"LC_")
+                    || self.passed.contains(name)
+            }
+        }
     }
 }
 
@@ -213,6 +259,8 @@ fn is_decimal(arg: &OsString) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::{Channel, EnvPlan, Launch};
 
     fn arguments(channel: Channel, own: &[&str]) -> Vec<String> {
@@ -238,16 +286,39 @@ mod tests {
         assert_eq!(arguments(Channel::Stdio, &["7", "8"]), ["0", "1", "7", "8"]);
     }
 
+    fn resolved(env: &EnvPlan, host: &[(&str, &str)]) -> Vec<String> {
+        let host = host.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let text = |text: OsString| text.into_string().unwrap();
+        env.resolve_from(host)
+            .into_iter()
+            .map(|(name, value)| format!("{}={}", text(name), text(value)))
+            .collect()
+    }
+
     #[test]
     fn the_last_word_on_a_variable_counts() {
         let mut env = EnvPlan::inherit();
-        env.set("PIPEPLUG_TEST_A", "1")
-            .remove("PIPEPLUG_TEST_A")
-            .remove("PIPEPLUG_TEST_B")
-            .set("PIPEPLUG_TEST_B", "2");
-        let all = env.resolve();
-        assert_eq!(all.get("PIPEPLUG_TEST_A".as_ref() as &std::ffi::OsStr), None);
-        assert_eq!(all.get("PIPEPLUG_TEST_B".as_ref() as &std::ffi::OsStr), Some(&"2".into()));
-        assert!(all.contains_key("PATH".as_ref() as &std::ffi::OsStr));
+        env.set("A", "1").remove("A").remove("B").set("B", "2");
+        assert_eq!(resolved(&env, &[("A", "0"), ("C", "3")]), ["B=2", "C=3"]);
+    }
+
+    #[test]
+    fn by_default_only_what_is_listed_goes_through() {
+        let host = [
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+            ("HOME", "/h"),
+            ("LC_ALL", "C"),
+            ("LCD", "s"),
+            ("LD_PRELOAD", "s"),
+            ("PATH", "/bin"),
+            ("path", "s"),
+            ("SSH_AUTH_SOCK", "s"),
+            ("TZ", "UTC"),
+        ];
+        let mut env = EnvPlan::default();
+        assert_eq!(resolved(&env, &host), ["HOME=/h", "LC_ALL=C", "PATH=/bin", "TZ=UTC"]);
+        env.pass("LCD").pass("UNSET").remove("HOME");
+        assert_eq!(resolved(&env, &host), ["LCD=s", "LC_ALL=C", "PATH=/bin", "TZ=UTC"]);
+        assert_eq!(resolved(&env.with_all(), &host).len(), host.len() - 1);
     }
 }

@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal as NixSignal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use pipeplug_host::WaitStatus;
-use pipeplug_host::process::{Channel, Delivery, Launch, Leftovers, Signal, Stdin, Stdout, spawn};
+use pipeplug_host::process::{Channel, Delivery, EnvPlan, Launch, Leftovers, Signal, Stdin, Stdout, spawn};
 
 use crate::guest::{LONG, Script, read_all, read_line, send, wait, wait_readable};
 
@@ -273,12 +273,19 @@ fn argument_zero_is_the_absolute_path_or_what_is_asked_for() {
 }
 
 #[test]
-fn the_environment_is_the_hosts_with_changes() {
+fn of_the_hosts_environment_goes_what_is_let_through() {
     let script =
         Script::new("printf '%s' \"$PIPEPLUG_TEST_NEW|${CARGO_MANIFEST_DIR-gone}|${PATH:+path}\" >&4");
     let mut launch = script.launch();
-    launch.env.set("PIPEPLUG_TEST_NEW", "a=b c").remove("CARGO_MANIFEST_DIR");
+    launch.env.set("PIPEPLUG_TEST_NEW", "a=b c");
     assert_eq!(read_all(&spawn(&launch).unwrap().from_guest), "a=b c|gone|path");
+    launch.env.pass("CARGO_MANIFEST_DIR");
+    let here = std::env::var("CARGO_MANIFEST_DIR").unwrap();
+    assert_eq!(read_all(&spawn(&launch).unwrap().from_guest), format!("a=b c|{here}|path"));
+    launch.env = EnvPlan::inherit();
+    assert_eq!(read_all(&spawn(&launch).unwrap().from_guest), format!("|{here}|path"));
+    launch.env.remove("CARGO_MANIFEST_DIR");
+    assert_eq!(read_all(&spawn(&launch).unwrap().from_guest), "|gone|path");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod attach;
 mod by_hand;
 mod crash;
 mod deadlines;
+mod environment;
 mod guest_end;
 mod host_lost;
 mod killed;
@@ -29,6 +30,9 @@ use pipeplug_host::{Builder, Plugin};
 
 /// The plugin that misbehaves on command.
 const MISBEHAVE: &str = env!("CARGO_BIN_EXE_misbehave");
+
+/// The plugin that tries to break out.
+const BURGLAR: &str = env!("CARGO_BIN_EXE_burglar");
 
 /// The host that ends without stopping its plugin.
 const LONELY_HOST: &str = env!("CARGO_BIN_EXE_lonely-host");

@@ -1,6 +1,6 @@
 //! `dockercli compose`: wraps a program that knows nothing of pipeplug.
 //!
-//! That is `docker-compose`, or what the variable `DOCKERCLI_COMPOSE` names. It writes straight to the host's standard
+//! That is `docker-compose`, or what the variable `DOCKERCLI_COMPOSE` names, which the host lets through. It writes straight to the host's standard
 //! output, which a plugin inherits. A plugin's own standard error is for logs, which the host takes line by line; so
 //! that of compose goes byte for byte through the host. There is nothing on its standard input.
 
