@@ -1,6 +1,6 @@
 //! What to start and how: a plugin before it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,6 +58,8 @@ pub struct Builder {
     pub(crate) handshake: Duration,
     pub(crate) grace: Grace,
     pub(crate) request: Arc<dyn Request>,
+    /// Every command, if there is none.
+    pub(crate) allowed: Option<BTreeSet<String>>,
     pub(crate) on_line: Option<OnLine>,
     pub(crate) on_spawn: Option<OnSpawn>,
     pub(crate) on_end: Option<OnEnd>,
@@ -78,6 +80,7 @@ impl Builder {
             handshake: Duration::from_secs(10),
             grace: Grace::default(),
             request: Arc::new(()),
+            allowed: None,
             on_line: None,
             on_spawn: None,
             on_end: None,
@@ -187,6 +190,14 @@ impl Builder {
     /// has started.
     pub fn host_lost(mut self, host_lost: HostLost) -> Self {
         self.launch.host_lost = host_lost;
+        self
+    }
+
+    /// What the plugin may ask the host for, and tell it. Any other request is refused with an error ahead of the handler,
+    /// any other one-way is dropped with a warning in the log, and further calls allow more. Default: everything that the
+    /// handler knows.
+    pub fn allow(mut self, commands: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.allowed.get_or_insert_default().extend(commands.into_iter().map(Into::into));
         self
     }
 

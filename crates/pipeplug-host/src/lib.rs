@@ -21,6 +21,7 @@
 mod builder;
 mod crash;
 pub mod discovery;
+mod gate;
 mod handshake;
 pub mod launcher;
 mod lines;

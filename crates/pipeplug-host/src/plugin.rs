@@ -14,6 +14,7 @@ use pipeplug_net::{
 
 use crate::builder::{Builder, OnEnd, Request};
 use crate::crash::{Crash, Panic};
+use crate::gate::Gate;
 use crate::handshake::{self, Failure};
 use crate::launcher::{ExitFd, Launcher, Process};
 use crate::lines::{Lines, Output};
@@ -106,6 +107,7 @@ impl Plugin {
         let answer = Answer {
             inner: Arc::clone(&inner),
             request: Arc::clone(&builder.request),
+            gate: builder.allowed.clone().map(Gate::new),
             on_end: builder.on_end.clone(),
         };
         let connection = events
@@ -352,6 +354,7 @@ impl std::fmt::Debug for Plugin {
 struct Answer {
     inner: Arc<OnceLock<Weak<Inner>>>,
     request: Arc<dyn Request>,
+    gate: Option<Gate>,
     on_end: Option<OnEnd>,
 }
 
@@ -367,6 +370,11 @@ impl Handler for Answer {
                     return Err(handshake::ECHO.into());
                 }
                 let plugin = Plugin(inner);
+                if let Some(gate) = &self.gate
+                    && !gate.admits(incoming.command())
+                {
+                    return gate.refuse(&plugin, incoming);
+                }
                 self.request.request(&plugin, incoming)
             }
             None => Err("the host gives the plugin up".into()),

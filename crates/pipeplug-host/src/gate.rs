@@ -1,0 +1,39 @@
+//! What a plugin may ask its host for.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pipeplug_net::{HandlerError, Incoming, Reply};
+
+use crate::plugin::Plugin;
+
+/// The commands that a plugin may send, ahead of the host's handler.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    allowed: BTreeSet<String>,
+    refused: AtomicU64,
+}
+
+impl Gate {
+    pub(crate) fn new(allowed: BTreeSet<String>) -> Self {
+        Self { allowed, refused: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn admits(&self, command: &str) -> bool {
+        self.allowed.contains(command)
+    }
+
+    /// Answers a request with an error, and drops a one-way. Either is logged at the first, second, fourth, eighth time.
+    pub(crate) fn refuse(&self, plugin: &Plugin, incoming: &Incoming) -> Result<Reply, HandlerError> {
+        let command = incoming.command();
+        let times = self.refused.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if times.is_power_of_two() {
+            let what = if incoming.is_one_way() { "a one-way was dropped" } else { "a request was refused" };
+            tracing::warn!(plugin = plugin.name(), ?command, times, "{what}, which the plugin may not send");
+        }
+        if incoming.is_one_way() {
+            return Ok(Reply::empty());
+        }
+        Err(format!("the host does not allow this plugin to ask for \"{}\"", command.escape_debug()).into())
+    }
+}
