@@ -13,6 +13,8 @@ use crate::launcher::{Exec, Launcher};
 use crate::lines::{OnLine, Output};
 use crate::plugin::Plugin;
 use crate::process::{Channel, HostLost, Launch, Stdin, Stdout};
+use crate::sandbox::Sandbox;
+use crate::sha256::Sha256;
 use crate::start_error::StartError;
 use crate::stop::Grace;
 
@@ -190,6 +192,25 @@ impl Builder {
     /// has started.
     pub fn host_lost(mut self, host_lost: HostLost) -> Self {
         self.launch.host_lost = host_lost;
+        self
+    }
+
+    /// The SHA-256 sum that the plugin's file has to have: what is executed is what was checked, however the file is
+    /// swapped meanwhile. [`Launch::sha256`] tells what is different for the plugin then.
+    pub fn sha256(mut self, sum: Sha256) -> Self {
+        self.launch.sha256 = Some(sum);
+        self
+    }
+
+    /// The [`LockFile`](crate::LockFile) that has to have the sum of the plugin's file; it is read at each start.
+    pub fn lock_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.launch.lock_file = Some(path.into());
+        self
+    }
+
+    /// What the plugin may do to this machine. Default: whatever the host may.
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.launch.sandbox = Some(sandbox);
         self
     }
 

@@ -25,9 +25,11 @@ mod gate;
 mod handshake;
 pub mod launcher;
 mod lines;
+mod lock_file;
 mod metadata;
 mod plugin;
 pub mod process;
+pub mod sandbox;
 mod sha256;
 mod start_error;
 mod stop;
@@ -39,6 +41,7 @@ mod wait_status;
 pub use builder::{Builder, Request};
 pub use crash::{Crash, Ended};
 pub use lines::Output;
+pub use lock_file::{LockFile, LockFileError};
 pub use metadata::Metadata;
 pub use pipeplug_net as net;
 pub use pipeplug_net::{
@@ -47,6 +50,7 @@ pub use pipeplug_net::{
 };
 pub use plugin::Plugin;
 pub use process::{HostLost, Stdin, Stdout};
+pub use sandbox::Sandbox;
 pub use sha256::{ParseSha256Error, Sha256};
 pub use start_error::StartError;
 pub use stop::{Grace, StopError, Stopped, StoppedBy};

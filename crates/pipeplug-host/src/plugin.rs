@@ -19,7 +19,7 @@ use crate::handshake::{self, Failure};
 use crate::launcher::{ExitFd, Launcher, Process};
 use crate::lines::{Lines, Output};
 use crate::metadata::Metadata;
-use crate::process::Pid;
+use crate::process::{Pid, SpawnError};
 use crate::start_error::StartError;
 use crate::stop::{self, Grace, StopError, Stopped};
 use crate::wait_status::WaitStatus;
@@ -87,6 +87,12 @@ impl Plugin {
     pub(crate) fn launch(builder: &Builder) -> Result<Self, StartError> {
         let path = builder.launch.program.clone();
         let system = |error| StartError::System { path: path.clone(), error };
+        if let Some(demand) = builder.launch.demands()
+            && !builder.launcher.sees_to_demands()
+        {
+            let place = builder.launcher.describe().unwrap_or_else(|| "by its launcher".to_owned());
+            return Err(SpawnError::NotEnforced { path, place, demand }.into());
+        }
         let events = builder.events.clone().map_or_else(EventLoop::shared, Ok).map_err(system)?;
         let begun = Instant::now();
         let started = builder.launcher.start(&builder.launch)?;

@@ -55,6 +55,12 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
     /// process of this machine, as everybody expects.
     fn describe(&self) -> Option<String>;
 
+    /// Whether [`start`](Self::start) sees to what the host demands of a start: [`Launch::sha256`],
+    /// [`Launch::lock_file`] and [`Launch::sandbox`]. Where it does not, a host that demands one of them is refused.
+    fn sees_to_demands(&self) -> bool {
+        false
+    }
+
     /// What an end means here, where that is not the plugin's own: the lines are the last ones of its standard error.
     fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
         let _ = (status, stderr);
@@ -193,6 +199,10 @@ impl Launcher for Exec {
 
     fn describe(&self) -> Option<String> {
         None
+    }
+
+    fn sees_to_demands(&self) -> bool {
+        true
     }
 }
 

@@ -16,6 +16,8 @@ use thiserror::Error;
 use super::Launch;
 use super::executable::{Executable, Machine};
 use crate::launcher::Launcher;
+use crate::lock_file::LockFileError;
+use crate::sha256::Sha256;
 use crate::sys::{ForkExecError, Step};
 
 /// As many interpreters of interpreters as Linux follows before it says ELOOP (exec_binprm).
@@ -81,7 +83,7 @@ pub enum SpawnError {
     /// The file's mode is right, and still it may not be executed.
     #[error(
         "plugin {path:?} may not be executed ({error}): check the directories above it, its interpreter, \
-         and whether its file system is mounted noexec"
+         whether its file system is mounted noexec, and what its sandbox lets it read"
     )]
     AccessDenied {
         /// The absolute path that was to be executed.
@@ -154,6 +156,60 @@ pub enum SpawnError {
         /// Whether another start would end no better.
         is_permanent: bool,
     },
+    /// It is not the file that was pinned.
+    #[error(
+        "plugin {path:?} is not the file that was pinned: its SHA-256 is {found}, and {expected} is {}; nothing was started",
+        demanded(lock_file.as_deref())
+    )]
+    SumMismatch {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// The sum that was demanded.
+        expected: Sha256,
+        /// The file's.
+        found: Sha256,
+        /// The lock file that demanded it, if it was one.
+        lock_file: Option<PathBuf>,
+    },
+    /// The lock file does not have it.
+    #[error(
+        "plugin {path:?} is not pinned in {lock_file:?}, nothing was started; `pipeplug pin` adds one that is to be trusted"
+    )]
+    NotPinned {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// The lock file.
+        lock_file: PathBuf,
+    },
+    /// The lock file cannot be read.
+    #[error("plugin {path:?} was not started: {error}")]
+    LockFile {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: LockFileError,
+    },
+    /// This system cannot confine it as it was demanded.
+    #[error("plugin {path:?} was not started, for its sandbox cannot be had: {problem}")]
+    Sandbox {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// What is missing or wrong, and what to do.
+        problem: String,
+    },
+    /// The launcher does not see to what was demanded.
+    #[error(
+        "plugin {path:?} was not started {place}: {demand} is something that is done on this machine only; \
+         leave it out, or start the plugin here"
+    )]
+    NotEnforced {
+        /// The plugin's path, where it runs.
+        path: PathBuf,
+        /// Where it was to run: [`Launcher::describe`].
+        place: String,
+        /// What was demanded, in words.
+        demand: &'static str,
+    },
     /// The system refused for another reason.
     #[error("plugin {path:?} cannot be started: {attempt}: {error}")]
     Os {
@@ -186,7 +242,12 @@ impl SpawnError {
             | Self::AccessDenied { .. }
             | Self::BadWorkingDirectory { .. }
             | Self::BadArgument { .. }
-            | Self::NoCarrier { .. } => true,
+            | Self::NoCarrier { .. }
+            | Self::SumMismatch { .. }
+            | Self::NotPinned { .. }
+            | Self::LockFile { .. }
+            | Self::Sandbox { .. }
+            | Self::NotEnforced { .. } => true,
             Self::Place { is_permanent, .. } => *is_permanent,
             Self::Busy { .. } | Self::TooManyDescriptors { .. } | Self::Os { .. } => false,
         }
@@ -221,6 +282,11 @@ impl SpawnError {
                 cwd: cwd.unwrap_or(Path::new(".")).to_owned(),
                 error,
             },
+            Step::Limits => Self::os(path, "limiting its resources", error),
+            Step::Namespace => Self::os(path, "making its network namespace", error),
+            Step::Privileges => Self::os(path, "taking its privileges away", error),
+            Step::Files => Self::os(path, "confining its files with Landlock", error),
+            Step::SystemCalls => Self::os(path, "filtering its system calls with seccomp", error),
             Step::Exec => Self::of_exec(path, error),
         }
     }
@@ -239,7 +305,7 @@ impl SpawnError {
         }
     }
 
-    fn of_exec(path: &Path, error: io::Error) -> Self {
+    pub(super) fn of_exec(path: &Path, error: io::Error) -> Self {
         let owned = path.to_owned();
         match errno(&error) {
             Errno::ENOENT | Errno::ENOTDIR => {
@@ -298,15 +364,27 @@ pub(super) fn c_string(
 
 /// The first interpreter on the way that does not exist.
 fn missing_interpreter(path: &Path) -> Option<PathBuf> {
-    let mut path = path.to_owned();
-    for _ in 0..INTERPRETER_DEPTH {
-        let interpreter = Executable::inspect(&path).ok()?.interpreter()?.to_owned();
-        if !interpreter.exists() {
-            return Some(interpreter);
+    interpreters(path).into_iter().find(|interpreter| !interpreter.exists())
+}
+
+/// What the kernel has to load to run a program: its interpreter or dynamic loader, that of the interpreter, and so on.
+pub(crate) fn interpreters(path: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = Vec::new();
+    while all.len() < INTERPRETER_DEPTH {
+        let inspected = Executable::inspect(all.last().map_or(path, PathBuf::as_path));
+        match inspected.ok().as_ref().and_then(Executable::interpreter) {
+            Some(next) => all.push(next.to_owned()),
+            None => break,
         }
-        path = interpreter;
     }
-    None
+    all
+}
+
+fn demanded(lock_file: Option<&Path>) -> String {
+    match lock_file {
+        None => "what the host demands".to_owned(),
+        Some(path) => format!("what {path:?} has (`pipeplug pin` again, if you know why it changed)"),
+    }
 }
 
 /// Whether this process may execute the file itself, whatever its interpreter.

@@ -56,9 +56,13 @@ enum Order {
 impl Executable {
     /// Looks at the start of a file.
     pub(crate) fn inspect(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Self::of(&File::open(path)?)
+    }
+
+    /// Looks at the start of an open file.
+    pub(super) fn of(file: &File) -> io::Result<Self> {
         let mut head = [0; HEAD_BYTES];
-        let len = read_at_most(&file, &mut head, 0)?;
+        let len = read_at_most(file, &mut head, 0)?;
         let head = &head[..len];
         Ok(match head {
             [] => Self::Other("it is empty"),
@@ -66,7 +70,7 @@ impl Executable {
                 Some(interpreter) => Self::Script { interpreter },
                 None => Self::Other("its `#!` line names no interpreter"),
             },
-            [0x7f, b'E', b'L', b'F', ..] => match Elf::read(&file, head) {
+            [0x7f, b'E', b'L', b'F', ..] => match Elf::read(file, head) {
                 Some(elf) => Self::Elf(elf),
                 None => Self::Other("its ELF header is damaged"),
             },

@@ -5,6 +5,8 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use crate::sandbox::Sandbox;
+use crate::sha256::Sha256;
 use crate::sys::Group;
 
 /// What to start, and how: the argument of [`spawn`](super::spawn).
@@ -49,6 +51,14 @@ pub struct Launch {
     ///
     /// The kernel does not pass it on to the interpreter of a script.
     pub arg0: Option<OsString>,
+    /// The sum that the file has to have. What is executed is a copy of it in memory that has been checked and that nobody
+    /// can change: `/proc/self/exe` does not lead to the file then, and a script gets the descriptor behind its others,
+    /// which the interpreter reads it from.
+    pub sha256: Option<Sha256>,
+    /// The [`LockFile`](crate::LockFile) that has to have the file's sum; as for [`sha256`](Self::sha256).
+    pub lock_file: Option<PathBuf>,
+    /// What it may do, if that is not all that the host may.
+    pub sandbox: Option<Sandbox>,
 }
 
 impl Launch {
@@ -64,6 +74,18 @@ impl Launch {
             channel: Channel::default(),
             host_lost: HostLost::default(),
             arg0: None,
+            sha256: None,
+            lock_file: None,
+            sandbox: None,
+        }
+    }
+
+    /// What is demanded that not every launcher can see to, in words.
+    pub(crate) fn demands(&self) -> Option<&'static str> {
+        match self {
+            Self { sha256: Some(_), .. } | Self { lock_file: Some(_), .. } => Some("the check of its sum"),
+            Self { sandbox: Some(_), .. } => Some("its sandbox"),
+            Self { .. } => None,
         }
     }
 

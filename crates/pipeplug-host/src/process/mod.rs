@@ -6,7 +6,9 @@
 //! - It leads a process group of its own, and [`Child::signal_group`] reaches all of the group; but with
 //!   [`Stdin::Inherit`] it stays in the host's, and is reached alone.
 //! - It does not outlive the host, unless [`HostLost`] says so.
-//! - It has the descriptors that it is told of, 0, 1 and 2, and no other, whatever the host has open.
+//! - It has the descriptors that it is told of, 0, 1 and 2, and no other, whatever the host has open; but a script whose
+//!   sum was checked has one more, behind these, which it is read from.
+//! - Of the host's environment it gets what its [`EnvPlan`] lets through.
 //! - It starts with no signal blocked and none handled; `SIGPIPE` and `SIGCHLD` are not ignored.
 //! - It is waited for by its own process id only, so the host's other children are left alone.
 //! - It is killed and reaped when its [`Child`] is dropped.
@@ -17,10 +19,13 @@ mod executable;
 mod launch;
 mod signal;
 mod spawn;
+mod verified;
 
 pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
 pub use error::SpawnError;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use error::interpreters;
 pub(crate) use error::may_execute;
 #[cfg(feature = "pack")]
 pub(crate) use executable::{Executable, Machine};

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::c_string;
-use super::{Channel, Child, HostLost, Launch, SpawnError, Stdin, Stdout};
+use super::{Channel, Child, HostLost, Launch, SpawnError, Stdin, Stdout, verified};
 use crate::sys::{self, Image, Lifeline};
 
 /// The pauses before a busy file is tried again: 31 milliseconds in all.
@@ -27,7 +27,7 @@ const BUSY_PAUSES: [Duration; 5] = [
 
 /// A guest that runs, and the host's ends of its pipes.
 ///
-/// All descriptors are CLOEXEC and O_NONBLOCK, and none has a number below 5.
+/// All descriptors are CLOEXEC and O_NONBLOCK, and none has a number below 6.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Spawned {
@@ -60,7 +60,9 @@ pub fn spawn(launch: &Launch) -> Result<Spawned, SpawnError> {
 /// As [`spawn`], with these for the arguments from `argv[1]` on.
 pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Spawned, SpawnError> {
     let program = absolute(&launch.program)?;
-    let image = image(launch, &program, arguments)?;
+    let mut image = image(launch, &program, arguments)?;
+    image.open = verified::copy(launch, &program)?;
+    let walls = launch.sandbox.as_ref().map(|sandbox| sandbox.walls(&program)).transpose()?;
     let pipes =
         Pipes::new(launch.channel).map_err(|error| SpawnError::os(&program, "making its pipes", error))?;
 
@@ -69,7 +71,7 @@ pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Sp
 
     let mut pauses = BUSY_PAUSES.into_iter();
     let pid = loop {
-        let failure = match sys::fork_exec(&image, &pipes.guest, lifeline.as_ref()) {
+        let failure = match sys::fork_exec(&image, &pipes.guest, lifeline.as_ref(), walls.as_ref()) {
             Ok(pid) => break pid,
             Err(failure) => SpawnError::diagnose(failure, &program, launch.cwd.as_deref()),
         };
@@ -174,6 +176,7 @@ fn image(launch: &Launch, program: &Path, arguments: Vec<OsString>) -> Result<Im
         launch.cwd.clone().map(|cwd| string("its working directory", cwd.into_os_string())).transpose()?;
     Ok(Image {
         program: string("its path", program.as_os_str().to_owned())?,
+        open: None,
         argv,
         env: environment(launch, program)?,
         cwd,

@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{self, Pid};
 
 use super::fork::{Child, Failure, fork};
-use super::{Lifeline, Look, block_until_exit, exit_status};
+use super::{Lifeline, Look, OpenImage, Walls, block_until_exit, exit_status};
 
 /// How far the slow way of marking descriptors goes, where there is no close_range(2).
 const MARKED_AT_MOST: RawFd = 65_536;
@@ -28,6 +28,8 @@ const HIGHEST_SIGNAL: libc::c_int = 64;
 pub(crate) struct Image {
     /// The file, as an absolute path.
     pub(crate) program: CString,
+    /// The file as it was checked, to execute in place of what is at the path.
+    pub(crate) open: Option<OpenImage>,
     /// All arguments, from `argv[0]` on.
     pub(crate) argv: Vec<CString>,
     /// All of the environment, as `NAME=value`.
@@ -62,6 +64,16 @@ pub(crate) enum Step {
     Descriptors,
     /// The working directory of the guest.
     WorkingDirectory,
+    /// The limits of the guest's resources.
+    Limits,
+    /// The network namespace of the guest.
+    Namespace,
+    /// What takes privileges away from the guest.
+    Privileges,
+    /// The walls around files.
+    Files,
+    /// The filter of system calls.
+    SystemCalls,
     /// The exec.
     Exec,
 }
@@ -69,12 +81,17 @@ pub(crate) enum Step {
 impl Step {
     /// The steps that the child can report.
     #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
-    pub(super) const IN_CHILD: [Self; 6] = [
+    pub(super) const IN_CHILD: [Self; 11] = [
         Self::ProcessGroup,
         Self::Lifeline,
         Self::Signals,
         Self::Descriptors,
         Self::WorkingDirectory,
+        Self::Limits,
+        Self::Namespace,
+        Self::Privileges,
+        Self::Files,
+        Self::SystemCalls,
         Self::Exec,
     ];
 }
@@ -86,23 +103,26 @@ pub(crate) struct ForkExecError {
     pub(crate) error: io::Error,
 }
 
-/// Starts `image`, tied to `lifeline`, with `slots[n]` as its descriptor `n` and no other descriptor.
+/// Starts `image`, tied to `lifeline` and within `walls`, with `slots[n]` as its descriptor `n` and no other descriptor.
 ///
 /// The slots must come from `descriptor::lift` or `descriptor::pipe`. Returns once the exec is done.
 pub(crate) fn fork_exec(
     image: &Image,
     slots: &[OwnedFd],
     lifeline: Option<&Lifeline>,
+    walls: Option<&Walls>,
 ) -> Result<Pid, ForkExecError> {
     let argv = pointers(&image.argv);
     let env = pointers(&image.env);
     let plan = Plan {
         program: &image.program,
+        open: image.open.as_ref(),
         argv: &argv,
         env: &env,
         cwd: image.cwd.as_deref(),
         group: image.group,
         lifeline,
+        walls,
         slots,
         descriptor_limit: descriptor_limit(),
     };
@@ -129,45 +149,79 @@ pub(crate) fn fork_exec(
 /// What the child of fork has to do, as plain borrowed memory.
 struct Plan<'a> {
     program: &'a CStr,
+    open: Option<&'a OpenImage>,
     argv: &'a [*const libc::c_char],
     env: &'a [*const libc::c_char],
     cwd: Option<&'a CStr>,
     group: Group,
     lifeline: Option<&'a Lifeline>,
+    walls: Option<&'a Walls>,
     slots: &'a [OwnedFd],
     descriptor_limit: RawFd,
 }
 
 impl Child for Plan<'_> {
     fn run(&self) -> Failure {
-        if self.group == Group::Own
-            && let Err(errno) = unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))
-        {
-            return Failure { step: Step::ProcessGroup, errno };
+        match self.prepare() {
+            Ok(open) => Failure { step: Step::Exec, errno: self.exec(open) },
+            Err(failure) => failure,
         }
-        if let Some(lifeline) = self.lifeline
-            && let Err(errno) = lifeline.tie(self.group)
-        {
-            return Failure { step: Step::Lifeline, errno };
-        }
-        if let Err(errno) = self.reset_signals() {
-            return Failure { step: Step::Signals, errno };
-        }
-        if let Err(errno) = self.place_descriptors() {
-            return Failure { step: Step::Descriptors, errno };
-        }
-        if let Some(cwd) = self.cwd
-            && let Err(errno) = unistd::chdir(cwd)
-        {
-            return Failure { step: Step::WorkingDirectory, errno };
-        }
-        // SAFETY: the path and both arrays are NUL-terminated, and outlive the call.
-        unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), self.env.as_ptr()) };
-        Failure { step: Step::Exec, errno: Errno::last() }
     }
 }
 
 impl Plan<'_> {
+    /// All but the exec; gives the number of the open image, if there is one.
+    fn prepare(&self) -> Result<Option<RawFd>, Failure> {
+        let at = |step| move |errno| Failure { step, errno };
+        if self.group == Group::Own {
+            self.lead_group().map_err(at(Step::ProcessGroup))?;
+        }
+        if let Some(lifeline) = self.lifeline {
+            lifeline.tie(self.group).map_err(at(Step::Lifeline))?;
+        }
+        self.reset_signals().map_err(at(Step::Signals))?;
+        let open = self.place_descriptors().map_err(at(Step::Descriptors))?;
+        if let Some(cwd) = self.cwd {
+            unistd::chdir(cwd).map_err(at(Step::WorkingDirectory))?;
+        }
+        if let Some(walls) = self.walls {
+            walls.raise()?;
+        }
+        Ok(open)
+    }
+
+    /// A guest within walls has a session of its own too: it has no terminal then.
+    fn lead_group(&self) -> Result<(), Errno> {
+        match self.walls {
+            None => unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)),
+            Some(_) => unistd::setsid().map(drop),
+        }
+    }
+
+    /// Returns only if it fails.
+    fn exec(&self, open: Option<RawFd>) -> Errno {
+        #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+        if let Some(open) = open {
+            // SAFETY: the empty path and both arrays are NUL-terminated, and outlive the call.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_execveat,
+                    open,
+                    c"".as_ptr(),
+                    self.argv.as_ptr(),
+                    self.env.as_ptr(),
+                    libc::AT_EMPTY_PATH,
+                )
+            };
+            return Errno::last();
+        }
+        #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+        let _ = open;
+        // SAFETY: the path and both arrays are NUL-terminated, and outlive the call.
+        unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), self.env.as_ptr()) };
+        Errno::last()
+    }
+
     /// Gives the guest the dispositions of a process that a shell starts, and an empty mask.
     ///
     /// What the host ignores stays ignored (`nohup` relies on that), but for SIGPIPE, which the Rust
@@ -194,17 +248,38 @@ impl Plan<'_> {
         SigSet::empty().thread_set_mask()
     }
 
-    fn place_descriptors(&self) -> Result<(), Errno> {
+    /// Gives the number of the open image, if there is one.
+    fn place_descriptors(&self) -> Result<Option<RawFd>, Errno> {
         let mut next = 0;
         for slot in self.slots {
-            // Never the same number twice, so CLOEXEC is off on the copy: see `descriptor::lift`.
-            // SAFETY: dup2 takes two integers. What it closes in this copy of the host's table
-            // belongs to owners that never run here.
-            Errno::result(unsafe { libc::dup2(slot.as_raw_fd(), next) })?;
+            place(slot, next)?;
             next += 1;
         }
-        close_on_exec_from(next, self.descriptor_limit)
+        let open = match self.open {
+            None => None,
+            #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+            Some(OpenImage::Program(fd)) => Some(fd.as_raw_fd()),
+            // The kernel hands `/dev/fd/N` to the interpreter, and nothing that is closed by then: execveat(2), BUGS.
+            #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+            Some(OpenImage::Script(fd)) => {
+                place(fd, next)?;
+                next += 1;
+                Some(next - 1)
+            }
+            #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+            Some(open) => match *open {},
+        };
+        close_on_exec_from(next, self.descriptor_limit)?;
+        Ok(open)
     }
+}
+
+/// Makes a guest's descriptor of one that is clear of the guest's numbers.
+fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
+    // Never the same number twice, so CLOEXEC is off on the copy: see `descriptor::lift`.
+    // SAFETY: dup2 takes two integers. What it closes in this copy of the host's table belongs to owners that never run
+    // here.
+    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
 }
 
 /// Marks every descriptor from `first` up as CLOEXEC: those that somebody in the host opened without.

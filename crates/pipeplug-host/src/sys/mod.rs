@@ -9,6 +9,7 @@ mod fork;
 mod fork_exec;
 mod lifeline;
 mod wait;
+mod walls;
 
 pub(crate) use descriptor::{lift, pipe, set_nonblocking};
 #[cfg(target_os = "linux")]
@@ -17,3 +18,6 @@ pub(crate) use exit_notice::{ExitNotice, poll_readable};
 pub(crate) use fork_exec::{ForkExecError, Group, Image, Step, fork_exec};
 pub(crate) use lifeline::Lifeline;
 pub(crate) use wait::{Look, block_until_exit, exit_status};
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use walls::Limit;
+pub(crate) use walls::{OpenImage, Walls, has_seccomp, landlock_abi, new_network};

@@ -89,6 +89,29 @@ fn a_descriptor_without_cloexec_does_not_leak_either() {
 }
 
 #[test]
+fn hundreds_of_descriptors_of_the_host_stay_its_own() {
+    const EACH: usize = 300;
+    let path = tempfile::NamedTempFile::new().unwrap();
+    let files: Vec<_> = (0..EACH).map(|_| fs::File::open(path.path()).unwrap()).collect();
+    // Without CLOEXEC, as C libraries open theirs: below, among and far above the others.
+    let leaky: Vec<_> = (0..EACH).map(|_| fs::File::open(path.path()).unwrap()).collect();
+    for file in &leaky {
+        fcntl(file, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    }
+    let far = fcntl(&leaky[0], FcntlArg::F_DUPFD(1000)).unwrap();
+    assert!(fs::read_link(format!("/proc/self/fd/{far}")).is_ok());
+    let script = reporter(4);
+    assert_pipes(&script, &script.spawn());
+    let script = reporter(1);
+    let mut launch = script.launch();
+    launch.channel = Channel::Stdio;
+    let has = read_report(&script, &spawn(&launch).unwrap().from_guest);
+    assert_eq!(has.keys().copied().collect::<Vec<_>>(), [0, 1, 2], "{has:?}");
+    drop(files);
+    nix::unistd::close(far).unwrap();
+}
+
+#[test]
 fn the_hosts_ends_are_cloexec_and_nonblocking_and_the_guests_are_not() {
     let script = Script::new(
         "while read line; do case $line in flags:*) echo $line; esac; done </proc/$$/fdinfo/3 >&4",
@@ -99,7 +122,7 @@ fn the_hosts_ends_are_cloexec_and_nonblocking_and_the_guests_are_not() {
     for fd in [&guest.to_guest, &guest.from_guest, &guest.stderr, guest.stdout.as_ref().unwrap()] {
         assert!(FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap()).contains(FdFlag::FD_CLOEXEC));
         assert!(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap()).contains(OFlag::O_NONBLOCK));
-        assert!(fd.as_raw_fd() >= 5);
+        assert!(fd.as_raw_fd() >= 6);
     }
     let flags =
         i32::from_str_radix(read_all(&guest.from_guest).trim_start_matches("flags:").trim(), 8).unwrap();

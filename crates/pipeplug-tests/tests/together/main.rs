@@ -18,6 +18,8 @@ mod options;
 mod pool;
 mod raw;
 mod replace;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod sandbox;
 mod ssh;
 mod start;
 mod start_errors;
@@ -25,6 +27,8 @@ mod stderr;
 mod stdio;
 mod stop;
 mod supervisor;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod verified;
 mod via;
 
 use pipeplug_host::{Builder, Plugin};

@@ -1,0 +1,265 @@
+//! The sums of a host's plugins, in a file.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{self, Path, PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+use crate::sha256::Sha256;
+
+/// The version of the format that is read and written.
+const VERSION: u64 = 1;
+/// A larger file is none of ours, in bytes.
+const FILE_MAX: u64 = 16 << 20;
+
+/// The SHA-256 sums of a host's plugins, which [`Builder::lock_file`](crate::Builder::lock_file) demands.
+///
+/// A JSON file, made to be kept beside the host's own files in version control: a plugin below the file's directory is
+/// named relative to it, any other one by its absolute path.
+///
+/// ```text
+/// {
+///   "plugins": {
+///     "plugins/echo": "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+///   },
+///   "version": 1
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockFile {
+    /// With no link in it but perhaps the last part.
+    path: PathBuf,
+    pins: BTreeMap<String, Sha256>,
+}
+
+/// What cannot be done with a lock file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockFileError {
+    /// There is none.
+    #[error("there is no lock file {path:?}: `pipeplug pin PLUGIN` makes one")]
+    Missing {
+        /// The lock file's path.
+        path: PathBuf,
+    },
+    /// It cannot be read or written.
+    #[error("the lock file {path:?} cannot be {what}: {error}")]
+    Io {
+        /// The lock file's path.
+        path: PathBuf,
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// It is not what this version writes.
+    #[error(
+        "the lock file {path:?} cannot be understood: {problem}; take it from version control, or remove it and pin anew"
+    )]
+    Malformed {
+        /// The lock file's path.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A plugin cannot be pinned.
+    #[error("plugin {plugin:?} cannot be pinned: {problem}")]
+    Plugin {
+        /// The plugin's path.
+        plugin: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl LockFile {
+    /// What it is called where nobody says otherwise.
+    pub const NAME: &'static str = "pipeplug.lock";
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Where there is none, or it cannot be read or understood.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LockFileError> {
+        let path = path.as_ref();
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => LockFileError::Missing { path: path.to_owned() },
+            _ => LockFileError::Io { path: path.to_owned(), what: "read", error },
+        };
+        let len = fs::metadata(path).map_err(failed)?.len();
+        let malformed = |problem: String| LockFileError::Malformed { path: path.to_owned(), problem };
+        if len > FILE_MAX {
+            return Err(malformed(format!("it has {len} bytes, the limit is {FILE_MAX}")));
+        }
+        let pins = parse(&fs::read(path).map_err(failed)?).map_err(malformed)?;
+        Ok(Self { path: located(path).map_err(failed)?, pins })
+    }
+
+    /// Reads it, or takes an empty one where there is none.
+    ///
+    /// # Errors
+    /// Where it cannot be read or understood.
+    pub fn open_or_new(path: impl AsRef<Path>) -> Result<Self, LockFileError> {
+        let path = path.as_ref();
+        match Self::open(path) {
+            Err(LockFileError::Missing { .. }) => {
+                let located = located(path).map_err(|error| LockFileError::Io {
+                    path: path.to_owned(),
+                    what: "written there",
+                    error,
+                })?;
+                Ok(Self { path: located, pins: BTreeMap::new() })
+            }
+            opened => opened,
+        }
+    }
+
+    /// Takes a plugin's sum as it is now; [`save`](Self::save) keeps it.
+    ///
+    /// # Errors
+    /// Where the plugin's file cannot be read.
+    pub fn pin(&mut self, plugin: impl AsRef<Path>) -> Result<Sha256, LockFileError> {
+        let plugin = plugin.as_ref();
+        let failed = |problem: String| LockFileError::Plugin { plugin: plugin.to_owned(), problem };
+        let meta = fs::metadata(plugin).map_err(|error| failed(error.to_string()))?;
+        if !meta.is_file() {
+            return Err(failed("it is no regular file".to_owned()));
+        }
+        let sum = Sha256::of_file(plugin).map_err(|error| failed(error.to_string()))?;
+        let key = self.key(plugin).map_err(|error| failed(error.to_string()))?;
+        let key = key.ok_or_else(|| failed("its path is no UTF-8".to_owned()))?;
+        self.pins.insert(key, sum);
+        Ok(sum)
+    }
+
+    /// A plugin's sum, if it is pinned.
+    ///
+    /// # Errors
+    /// What the system says to the plugin's path.
+    pub fn sum_of(&self, plugin: impl AsRef<Path>) -> io::Result<Option<Sha256>> {
+        Ok(self.key(plugin.as_ref())?.and_then(|key| self.pins.get(&key).copied()))
+    }
+
+    /// All pins: the plugins as they are named in the file, and their sums.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Sha256)> {
+        self.pins.iter().map(|(name, sum)| (name.as_str(), *sum))
+    }
+
+    /// Writes the file, whole or not at all, whatever happens meanwhile.
+    ///
+    /// # Errors
+    /// Where it cannot be written; the one that was there is left then.
+    pub fn save(&self) -> Result<(), LockFileError> {
+        let failed = |error| LockFileError::Io { path: self.path.clone(), what: "written", error };
+        // A link to it stays one.
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let mut file: NamedTempFile = tempfile::Builder::new()
+            .prefix(".pipeplug-lock")
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(path.parent().unwrap_or(Path::new("/")))
+            .map_err(failed)?;
+        let pins: BTreeMap<_, _> = self.pins.iter().map(|(name, sum)| (name, sum.to_string())).collect();
+        let text = format!("{:#}\n", json!({ "version": VERSION, "plugins": pins }));
+        file.write_all(text.as_bytes()).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(&path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+
+    /// What the file calls a plugin; `None` where its path is no UTF-8.
+    fn key(&self, plugin: &Path) -> io::Result<Option<String>> {
+        let plugin = located(plugin)?;
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        let named = plugin.strip_prefix(dir).unwrap_or(&plugin);
+        Ok(named.to_str().map(str::to_owned))
+    }
+}
+
+/// The absolute path of a file, with no link in it but perhaps the last part: the file is what its name says, wherever
+/// that points to at the time.
+fn located(file: &Path) -> io::Result<PathBuf> {
+    let file = path::absolute(file)?;
+    match (file.parent(), file.file_name()) {
+        (Some(dir), Some(name)) => Ok(fs::canonicalize(dir)?.join(name)),
+        _ => fs::canonicalize(&file),
+    }
+}
+
+fn parse(text: &[u8]) -> Result<BTreeMap<String, Sha256>, String> {
+    let file: Value = serde_json::from_slice(text).map_err(|error| format!("it is no JSON ({error})"))?;
+    match file.get("version").and_then(Value::as_u64) {
+        Some(VERSION) => {}
+        Some(other) => return Err(format!("it is of version {other}, this program knows {VERSION}")),
+        None => return Err("it has no `version`".to_owned()),
+    }
+    let Some(Value::Object(plugins)) = file.get("plugins") else {
+        return Err("it has no object `plugins`".to_owned());
+    };
+    plugins
+        .iter()
+        .map(|(name, sum)| match sum.as_str().map(str::parse) {
+            Some(Ok(sum)) => Ok((name.clone(), sum)),
+            Some(Err(error)) => Err(format!("{name:?}: {error}")),
+            None => Err(format!("{name:?}: its sum is no string")),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn pins_are_found_again_however_the_plugin_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, outside) = (dir.path().join("host/plugins/echo"), dir.path().join("elsewhere"));
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        fs::write(&inside, "inside").unwrap();
+        fs::write(&outside, "outside").unwrap();
+        symlink(dir.path().join("host"), dir.path().join("link")).unwrap();
+        let path = dir.path().join("host/pipeplug.lock");
+        let mut lock = LockFile::open_or_new(&path).unwrap();
+        let sum = lock.pin(&inside).unwrap();
+        lock.pin(&outside).unwrap();
+        lock.save().unwrap();
+
+        let read = LockFile::open(dir.path().join("link/pipeplug.lock")).unwrap();
+        let names: Vec<_> = read.iter().map(|(name, _)| name.to_owned()).collect();
+        let outside = outside.canonicalize().unwrap();
+        let mut expected = [outside.to_str().unwrap(), "plugins/echo"];
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        for way in ["link/plugins/echo", "host/plugins/../plugins/./echo"] {
+            assert_eq!(read.sum_of(dir.path().join(way)).unwrap(), Some(sum), "{way}");
+        }
+        assert_eq!(read.sum_of(&path).unwrap(), None);
+        let left: Vec<_> = fs::read_dir(dir.path().join("host")).unwrap().collect();
+        assert_eq!(left.len(), 2, "nothing is left of the writing: {left:?}");
+    }
+
+    #[test]
+    fn what_is_no_lock_file_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipeplug.lock");
+        let problem = || LockFile::open(&path).unwrap_err().to_string();
+        assert!(problem().contains("there is no lock file"), "{}", problem());
+        for (text, part) in [
+            ("", "no JSON"),
+            ("{}", "no `version`"),
+            (r#"{"version":2,"plugins":{}}"#, "version 2"),
+            (r#"{"version":1}"#, "no object `plugins`"),
+            (r#"{"version":1,"plugins":{"a":"12"}}"#, "64 hexadecimal digits"),
+            (r#"{"version":1,"plugins":{"a":7}}"#, "no string"),
+        ] {
+            fs::write(&path, text).unwrap();
+            assert!(problem().contains(part), "{}", problem());
+            assert!(LockFile::open_or_new(&path).is_err(), "{text} is not overwritten");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What a plugin may do to the machine that it runs on.
+//!
+//! A process of its own is a wall against crashes, not against malice: what a plugin does, its user does. A [`Sandbox`]
+//! takes most of that away before the plugin's first instruction, by means of the kernel alone: no privileges, resource
+//! limits, Landlock for files and TCP, a seccomp filter for system calls, and an empty network namespace.
+//!
+//! ```no_run
+//! use pipeplug_host::{Plugin, Sandbox};
+//!
+//! let sandbox = Sandbox::strict().read("/usr/share/dict").write("/var/cache/spell");
+//! let plugin = Plugin::builder("./spell").sandbox(sandbox).start()?;
+//! # Ok::<(), pipeplug_host::StartError>(())
+//! ```
+//!
+//! It is Linux's, and holds for the plugin and all that it starts. Everything is prepared ahead of the fork; where the
+//! kernel cannot do what was demanded the plugin is not started, unless [`Sandbox::best_effort`] says otherwise.
+
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod calls;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod files;
+mod support;
+mod walls;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use support::Support;
+
+/// What a plugin may do to the machine that it runs on: [`basic`](Sandbox::basic) or [`strict`](Sandbox::strict), with
+/// changes.
+///
+/// Whichever it is, the plugin
+/// - has a session of its own, and so no terminal that it could type into (but with
+///   [`Stdin::Inherit`](crate::Stdin::Inherit), which needs it);
+/// - has no capabilities, also where the host is root, and gains none by executing anything (`no_new_privs`);
+/// - writes no core dumps;
+/// - cannot make the system calls that no plugin needs, among them `ptrace`, `mount`, `bpf`, `kexec_load`, `keyctl`,
+///   `unshare`, `io_uring_setup`, and sockets that are raw or for packets: they fail with EPERM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    pub(crate) limits: Limits,
+    /// Every file, if there is none.
+    pub(crate) files: Option<Files>,
+    /// The host's network, if there is none.
+    pub(crate) ports: Option<Ports>,
+    pub(crate) demand: Demand,
+}
+
+/// Resource limits, as setrlimit(2) has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) memory: Option<u64>,
+    pub(crate) cpu: Option<Duration>,
+    pub(crate) open_files: Option<u64>,
+    pub(crate) processes: Option<u64>,
+    pub(crate) file_size: Option<u64>,
+}
+
+/// The files that may be used, beside those that every program needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Files {
+    pub(crate) read: Vec<PathBuf>,
+    pub(crate) write: Vec<PathBuf>,
+}
+
+/// The TCP ports that may be used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Ports {
+    pub(crate) connect: Vec<u16>,
+    pub(crate) bind: Vec<u16>,
+}
+
+impl Ports {
+    #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.connect.is_empty() && self.bind.is_empty()
+    }
+}
+
+/// What to do where the kernel cannot do all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Demand {
+    All,
+    WhatThereIs,
+}
+
+impl Sandbox {
+    /// What takes nothing away from a plugin that means well: the list above. Files and network are the host's.
+    #[must_use]
+    pub fn basic() -> Self {
+        Self { limits: Limits::default(), files: None, ports: None, demand: Demand::All }
+    }
+
+    /// What a plugin needs that computes something from what the host sends it, and no more. Beside the list above:
+    /// - no files but its own one, the system's programs and libraries (`/usr`, `/lib`, …) to read and to execute, and a
+    ///   few of `/etc`, `/proc`, `/sys` and `/dev` that programs look at when they start; [`read`](Self::read) and
+    ///   [`write`](Self::write) add more;
+    /// - no network and no sockets, but pairs that are connected to each other; [`connect`](Self::connect) and
+    ///   [`bind`](Self::bind) allow TCP ports;
+    /// - no signals to processes that it did not start (Linux 6.12);
+    /// - 4 GiB of address space, 256 open files, and files of 1 GiB at most.
+    ///
+    /// Files need Linux 6.2, and ports 6.7, with Landlock enabled.
+    #[must_use]
+    pub fn strict() -> Self {
+        let limits = Limits {
+            memory: Some(4 << 30),
+            open_files: Some(256),
+            file_size: Some(1 << 30),
+            ..Limits::default()
+        };
+        Self { limits, files: Some(Files::default()), ports: Some(Ports::default()), demand: Demand::All }
+    }
+
+    /// How much address space each of its processes may have, in bytes: past it allocations fail. Runtimes that reserve
+    /// much more than they use (a JVM, Go with cgo, WebAssembly) need a lot.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.limits.memory = Some(bytes);
+        self
+    }
+
+    /// How much CPU time each of its processes may use, to the second above: past it SIGXCPU ends it, and a second later
+    /// SIGKILL.
+    #[must_use]
+    pub fn cpu(mut self, time: Duration) -> Self {
+        self.limits.cpu = Some(time);
+        self
+    }
+
+    /// How many files each of its processes may have open, with its pipes; 16 is about the least that works.
+    #[must_use]
+    pub fn open_files(mut self, count: u64) -> Self {
+        self.limits.open_files = Some(count);
+        self
+    }
+
+    /// How many processes and threads its user may have, the plugin's and all others: past it no more can be started.
+    /// It does not hold for root.
+    #[must_use]
+    pub fn processes(mut self, count: u64) -> Self {
+        self.limits.processes = Some(count);
+        self
+    }
+
+    /// How large a file may become that it writes, in bytes: past it SIGXFSZ ends it.
+    #[must_use]
+    pub fn file_size(mut self, bytes: u64) -> Self {
+        self.limits.file_size = Some(bytes);
+        self
+    }
+
+    /// Lets it read and execute a file, or all below a directory. Files that nobody names are out of reach from then on.
+    #[must_use]
+    pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
+        self.files.get_or_insert_default().read.push(path.into());
+        self
+    }
+
+    /// Lets it read and write a file, or make, read, write and remove all below a directory, but execute nothing there.
+    /// Files that nobody names are out of reach from then on.
+    #[must_use]
+    pub fn write(mut self, path: impl Into<PathBuf>) -> Self {
+        self.files.get_or_insert_default().write.push(path.into());
+        self
+    }
+
+    /// Lets it connect to a TCP port, at any address. All else of the network is out of reach from then on, also what
+    /// looks up names.
+    #[must_use]
+    pub fn connect(mut self, port: u16) -> Self {
+        self.ports.get_or_insert_default().connect.push(port);
+        self
+    }
+
+    /// Lets it listen on a TCP port; all else as for [`connect`](Self::connect).
+    #[must_use]
+    pub fn bind(mut self, port: u16) -> Self {
+        self.ports.get_or_insert_default().bind.push(port);
+        self
+    }
+
+    /// Leaves out what this kernel cannot do, with a warning in the log, in place of not starting the plugin.
+    #[must_use]
+    pub fn best_effort(mut self) -> Self {
+        self.demand = Demand::WhatThereIs;
+        self
+    }
+}
