@@ -39,11 +39,6 @@ pub const SOON: Duration = Duration::from_secs(1);
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;
 
-/// The programs of docs/placement.md, likewise.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/placement.md")]
-pub struct Placement;
-
 /// The programs of docs/supervision.md, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/supervision.md")]
@@ -53,3 +48,8 @@ pub struct Supervision;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/placement.md")]
 pub struct Placement;
+
+/// The programs of docs/security.md, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/security.md")]
+pub struct Security;

@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::report::Verbosity;
-use crate::{add, builtin, exit, inspect, list, logging, pack, rm, run, steps};
+use crate::{add, builtin, exit, inspect, list, logging, pack, pin, rm, run, steps};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,6 +17,7 @@ Examples:
   pipeplug list
   pipeplug inspect ./plugin
   pipeplug add ./plugin
+  pipeplug pin ./plugin && pipeplug run --locked --sandbox strict ./plugin
 
 `pipeplug help run` tells all about calls.";
 
@@ -40,6 +41,7 @@ enum Command {
     Add(add::AddArgs),
     Rm(rm::RmArgs),
     Pack(pack::PackArgs),
+    Pin(pin::PinArgs),
 }
 
 /// What every command takes.
@@ -93,6 +95,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Add(args) => add::run(args, &globals),
         Command::Rm(args) => rm::run(args, &globals),
         Command::Pack(args) => pack::run(args, &globals),
+        Command::Pin(args) => pin::run(args, &globals),
     };
     outcome.into()
 }

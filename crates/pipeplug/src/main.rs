@@ -15,6 +15,7 @@ mod kubectl;
 mod list;
 mod logging;
 mod pack;
+mod pin;
 mod place;
 mod report;
 mod rm;
@@ -26,6 +27,7 @@ mod style;
 mod target;
 mod text;
 mod units;
+mod walls;
 
 fn main() -> std::process::ExitCode {
     cli::main()

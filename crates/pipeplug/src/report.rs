@@ -79,6 +79,13 @@ impl Report {
         }
     }
 
+    /// As a note, for people who asked for more.
+    pub(crate) fn detail(&self, detail: impl fmt::Display) {
+        if self.verbosity >= Verbosity::Detailed {
+            self.note(detail);
+        }
+    }
+
     fn show_text(&self, event: &Event<'_>) {
         match event {
             Event::Started(started) => {

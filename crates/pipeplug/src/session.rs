@@ -45,6 +45,9 @@ impl Session {
             let path = path.display().to_string();
             report.note(format_args!("{} was passed over: {problem}", Escaped(&path)));
         }
+        if let Some(walls) = args.walls.note() {
+            report.detail(walls);
+        }
         let builder = target.builder().map_err(|error| Failure::new(Outcome::NotStarted, error))?;
         let builder = args.apply(builder).handler(request);
         let builder = builder.on_spawn({

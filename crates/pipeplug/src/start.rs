@@ -15,6 +15,7 @@ use crate::kubectl::KubectlArgs;
 use crate::place::{self, PlaceArgs};
 use crate::target::Wanted;
 use crate::units::{parse_bytes, parse_duration};
+use crate::walls::WallArgs;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Starting the plugin")]
@@ -23,15 +24,6 @@ pub(crate) struct StartArgs {
     /// runs elsewhere, a path there, or nothing for the entry point of an image
     #[arg(help_heading = None::<&str>, required_unless_present_any = place::WITH_PLUGIN)]
     plugin: Option<OsString>,
-
-    #[command(flatten)]
-    place: PlaceArgs,
-
-    #[command(flatten)]
-    container: ContainerArgs,
-
-    #[command(flatten)]
-    kubectl: KubectlArgs,
 
     /// The plugin's own arguments
     #[arg(last = true, value_name = "ARGS", help_heading = None::<&str>)]
@@ -72,6 +64,19 @@ pub(crate) struct StartArgs {
     /// The largest buffer to take from the plugin [default: 256M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     limit_buffer: Option<u64>,
+
+    // Last, since what follows would stand below their headings in the help.
+    #[command(flatten)]
+    place: PlaceArgs,
+
+    #[command(flatten)]
+    container: ContainerArgs,
+
+    #[command(flatten)]
+    kubectl: KubectlArgs,
+
+    #[command(flatten)]
+    pub(crate) walls: WallArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -119,8 +124,8 @@ impl StartArgs {
 
     /// The same builder with all of these settings.
     pub(crate) fn apply(&self, builder: Builder) -> Builder {
-        let mut builder =
-            self.place.apply(builder, &self.container, &self.kubectl).args(&self.args).format(self.format());
+        let builder = self.place.apply(builder, &self.container, &self.kubectl);
+        let mut builder = self.walls.apply(builder).args(&self.args).format(self.format());
         builder = if self.stdio {
             builder.stdio()
         } else {

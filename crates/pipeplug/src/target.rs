@@ -91,6 +91,14 @@ impl Target {
         }
     }
 
+    /// The file that it is on this machine; `None` for one that is built in, or elsewhere.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::File(path) => Some(path),
+            Kind::Placed | Kind::BuiltIn(_) => None,
+        }
+    }
+
     /// What starts it, with no other setting made.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! What launchers share that have a program of this machine carry the plugin's pipes.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -18,9 +19,9 @@ pub(super) fn command_line(launch: &Launch) -> Vec<OsString> {
 }
 
 /// The variables that go with the plugin to where the host's environment does not.
-pub(super) fn variables(launch: &Launch) -> Result<Vec<(&OsStr, &OsStr)>, SpawnError> {
+pub(super) fn variables(launch: &Launch) -> Result<BTreeMap<OsString, OsString>, SpawnError> {
     check_names(launch, &launch.program)?;
-    Ok(launch.env.added().collect())
+    Ok(launch.env.added())
 }
 
 /// How to start the program that carries the pipes: with the host's environment and working directory, and arguments

@@ -241,9 +241,18 @@ impl EnvPlan {
         self.changes.keys().chain(&self.passed).map(OsString::as_os_str)
     }
 
-    /// The variables that are set, in order of their names.
-    pub(crate) fn added(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        self.changes.iter().filter_map(|(name, value)| Some((name.as_os_str(), value.as_deref()?)))
+    /// The variables that are set or let through by name, in order of their names: what goes along where the host's
+    /// environment does not.
+    pub(crate) fn added(&self) -> BTreeMap<OsString, OsString> {
+        let passed = self.passed.iter().filter_map(|name| Some((name.clone(), env::var_os(name)?)));
+        let mut added: BTreeMap<_, _> = passed.collect();
+        for (name, change) in &self.changes {
+            match change {
+                Some(value) => added.insert(name.clone(), value.clone()),
+                None => added.remove(name),
+            };
+        }
+        added
     }
 
     /// All variables, in order of their names.

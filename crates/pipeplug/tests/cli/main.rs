@@ -15,3 +15,5 @@ mod json;
 mod list;
 mod run;
 mod terminal;
+#[cfg(not(pipeplug_portable))]
+mod walls;

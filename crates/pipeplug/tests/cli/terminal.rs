@@ -78,3 +78,54 @@ fn long_texts_keep_within_the_width() {
         assert!(line.chars().count() <= 60, "{line:?}");
     }
 }
+
+/// What would set a title, clear the screen, and turn text around, as UTF-8 and as the bytes of old terminals.
+const RUDE: &str = r"\033]0;title\a\033[2J\xc2\x9b31m\xe2\x80\xae\r\x9b1m\x7f";
+
+/// Everything that a plugin can have shown, on each way that there is: its stderr and stdout, its metadata, what it asks and
+/// tells, replies, errors, its end, and what the libraries log of it.
+#[test]
+fn nothing_of_a_plugin_steers_the_terminal() {
+    let place = Place::new();
+    let body = r#"
+        rude=$(printf 'RUDE') text=$(printf 'TEXT')
+        printf '%s\n' "$rude" >&2
+        printf '%s\n' "$rude"
+        id=9
+        while recv; do case $cmd in
+            GetMetadata) send 3 "$cmd" '{"Description":"JSON","JSON":"x","pipeplug.features":"JSON"}' ;;
+            tell) id=5; send 1 "$text" "$rude"; send 1 "cmd.$text" x; send 2 "$text" "$rude" ;;
+            fail) send 3 cmd.error "$rude" ;;
+            die) printf 'thread %s panicked at %s:\n%s\n' "'main'" "$rude" "$rude" >&2; exit 101 ;;
+            garbage) printf '%s\000' "$rude" >&"$out"; sleep 1000 ;;
+            cmd.stop) exit 0 ;;
+            *) send 3 "$text" "$rude" ;;
+        esac; done"#;
+    let text = RUDE.replace(r"\x9b1m", "");
+    let json = r"\u001b]0;title\u0007\u001b[2J\u009b31m\u202e\r\u007f";
+    let body = body.replace("RUDE", RUDE).replace("TEXT", &text).replace("JSON", json);
+    let path = place.standard("pipeplug-rude", &body);
+    let path = path.to_str().unwrap();
+    let ways: [&[&str]; 9] = [
+        &["run", path, "-v", "--call", "reply", "--notify", "tell", "--call", "fail"],
+        &["run", path, "-vv", "--call", "reply", "--notify", "tell", "--call", "fail"],
+        &["run", path, "-v", "--allow", "x", "--notify", "tell", "--call", "fail"],
+        &["run", path, "--json", "--call", "reply", "--notify", "tell", "--call", "fail"],
+        &["run", path, "--call", "die"],
+        &["run", path, "--json", "--call", "die"],
+        &["run", path, "--grace", "100ms", "--call", "garbage"],
+        &["inspect", path],
+        &["list"],
+    ];
+    for args in ways.iter().copied().chain([&["inspect", path, "--json"][..], &["list", "--json"]]) {
+        let mut run = place.pipeplug([args, &["--color", "never"]].concat());
+        run.command.env("RUST_BACKTRACE", "0");
+        let (shown, _) = in_terminal(run);
+        // The terminal itself makes CR LF of each end of line.
+        let shown = shown.replace("\r\n", "\n");
+        let harmful =
+            |c: &char| (c.is_control() && !"\n\t".contains(*c)) || ('\u{202a}'..='\u{202e}').contains(c);
+        assert_eq!(shown.chars().find(harmful), None, "{args:?}: {shown:?}");
+        assert!(shown.contains("title"), "{args:?} shows it in some way: {shown:?}");
+    }
+}

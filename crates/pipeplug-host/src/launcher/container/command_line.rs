@@ -40,7 +40,7 @@ impl Container {
         }
         for (variable, value) in launch.env.added() {
             args.push("--env".into());
-            args.push(passed_on(variable, value, client));
+            args.push(passed_on(&variable, &value, client));
         }
         if let Some(dir) = &launch.cwd {
             args.extend(["--workdir".into(), dir.clone().into_os_string()]);
@@ -133,7 +133,11 @@ fn quoted(key: &str, value: &OsStr) -> OsString {
 /// The value of `--env`: the name alone where the client can have the value in its own environment, which others on this
 /// machine cannot read, as they can its arguments.
 fn passed_on(name: &OsStr, value: &OsStr, client: &mut EnvPlan) -> OsString {
-    let is_of_client = std::env::var_os(name).is_some()
+    let of_host = std::env::var_os(name);
+    if of_host.as_deref() == Some(value) {
+        return name.to_owned();
+    }
+    let is_of_client = of_host.is_some()
         || OF_CLIENTS.iter().any(|begin| name.as_encoded_bytes().starts_with(begin.as_bytes()));
     let mut option = name.to_owned();
     if is_of_client {
@@ -201,7 +205,16 @@ mod tests {
             line.contains("--env DOCKER_HOST=its-own --env PIPEPLUG_TEST_TOKEN --entrypoint /plugin"),
             "{line}"
         );
-        let expected: Vec<(&OsStr, &OsStr)> = vec![("PIPEPLUG_TEST_TOKEN".as_ref(), "secret".as_ref())];
-        assert_eq!(client.added().collect::<Vec<_>>(), expected);
+        assert_eq!(client.added(), [("PIPEPLUG_TEST_TOKEN".into(), "secret".into())].into());
+    }
+
+    #[test]
+    fn what_the_host_lets_through_is_in_the_clients_environment_already() {
+        let mut launch = Launch::new("/plugin");
+        launch.env.pass("PATH").pass("PIPEPLUG_TEST_ABSENT");
+        let mut client = EnvPlan::inherit();
+        let line = line(&Container::docker("image"), &launch, &mut client);
+        assert!(line.contains("--env PATH --entrypoint") && !line.contains("ABSENT"), "{line}");
+        assert!(client.added().is_empty());
     }
 }

@@ -59,7 +59,9 @@ fn container(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<Value, Sp
     if !variables.is_empty() {
         let env = variables
             .into_iter()
-            .map(|(name, value)| Ok(json!({ "name": text(launch, name)?, "value": literal(launch, value)? })))
+            .map(|(name, value)| {
+                Ok(json!({ "name": text(launch, &name)?, "value": literal(launch, &value)? }))
+            })
             .collect::<Result<_, SpawnError>>()?;
         set("env", env);
     }

@@ -1,0 +1,130 @@
+//! What a plugin may do, and what it has to be.
+
+use std::fs;
+
+use pipeplug_host::sandbox::Support;
+
+use crate::common::{MIRROR, Place, pipeplug};
+
+#[test]
+fn the_environment_is_let_through_by_name() {
+    let run = |options: &[&str]| {
+        let mut run = pipeplug([&["run", "@echo"], options, &["--call", "env", "MY_SECRET"]].concat());
+        run.command.env("MY_SECRET", "s");
+        run.run()
+    };
+    run(&[]).exits(1).says("MY_SECRET is not set");
+    run(&["--env-pass", "MY_SECRET"]).exits(0).prints("s");
+    run(&["--env-inherit"]).exits(0).prints("s");
+    run(&["--env-inherit", "--env", "MY_SECRET=t"]).exits(0).prints("t");
+    run(&["--env-pass", "A=B"]).exits(2).says("a name holds no `=`");
+}
+
+#[test]
+fn what_is_not_allowed_is_refused_unseen() {
+    let calls = ["--call", "ask", "clock", "--call", "ask", "delete all", "--call", "tell", "delete all"];
+    let all = ["run", "@echo", "--answer", "clock=noon", "--answer", "delete=gone"];
+    pipeplug([&all[..], &calls].concat()).run().exits(0).prints("noongone").says("tells delete");
+    let ran = pipeplug([&all[..], &["--allow", "clock"], &calls].concat()).run().exits(1).prints("noon");
+    let ran = ran.says("the host does not allow this plugin to ask for \"delete\"");
+    let ran = ran.says("which the plugin may not send");
+    assert!(!ran.stderr.contains("echo tells delete"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_sum_is_demanded() {
+    let place = Place::new();
+    let path = place.standard("mirror", MIRROR);
+    let path = path.to_str().unwrap();
+    let pinned = place
+        .pipeplug(["pin", path, "--lock-file"].into_iter().chain([lock(&place).as_str()]))
+        .run()
+        .exits(0);
+    let sum = pinned.text().split_whitespace().next().unwrap().to_owned();
+    assert_eq!(sum.len(), 64, "{sum}");
+    let run = |option: &str| place.pipeplug(["run", path, option, "--call", "x", "y"]).run();
+    run(&format!("--sha256={sum}")).exits(0).prints("<x y>");
+    run(&format!("--sha256={}", sum.replace(&sum[..1], "g"))).exits(2).says("64 hexadecimal digits");
+    let other = "0".repeat(64);
+    run(&format!("--sha256={other}")).exits(4).prints("").says(&sum).says(&other);
+}
+
+fn lock(place: &Place) -> String {
+    place.path().join("pipeplug.lock").display().to_string()
+}
+
+#[test]
+fn pins_are_demanded_and_changed() {
+    let place = Place::new();
+    let path = place.standard("mirror", MIRROR);
+    let [mirror, other] = [path.to_str().unwrap(), "other"];
+    place.standard(other, MIRROR);
+    // Where nobody names it, the lock file is in the working directory.
+    let in_place = |args: &[&str]| {
+        let mut run = place.pipeplug(args);
+        run.command.current_dir(place.path());
+        run.run()
+    };
+    let run = |plugin: &str| in_place(&["run", "--locked", plugin, "--call", "x", "y"]);
+    run(mirror).exits(4).says("there is no lock file \"pipeplug.lock\"");
+    in_place(&["pin", mirror]).exits(0);
+    run(mirror).exits(0).prints("<x y>");
+    run("./mirror").exits(0).prints("<x y>");
+    run(other).exits(4).says("is not pinned in \"pipeplug.lock\"").says("`pipeplug pin`");
+
+    let changed = fs::read_to_string(&path).unwrap() + "# more\n";
+    place.executable("mirror", &changed);
+    run(mirror).exits(4).prints("").says("is not the file that was pinned").says("pipeplug.lock");
+    in_place(&["pin", mirror, other]).exits(0).says_only("");
+    run(mirror).exits(0).prints("<x y>");
+    run(other).exits(0).prints("<x y>");
+
+    // All or none.
+    let before = fs::read(lock(&place)).unwrap();
+    in_place(&["pin", mirror, "missing"]).exits(3).prints("");
+    in_place(&["pin", "@echo"]).exits(2).says("has no file to pin");
+    in_place(&["pin", "./"]).exits(1).says("no regular file");
+    assert_eq!(fs::read(lock(&place)).unwrap(), before);
+    fs::write(lock(&place), "{}").unwrap();
+    in_place(&["pin", mirror]).exits(1).says("cannot be understood");
+    assert_eq!(fs::read(lock(&place)).unwrap(), b"{}");
+}
+
+#[test]
+fn a_sandbox_is_a_level_and_its_exceptions() {
+    let support = Support::of_system();
+    if support.landlock_abi < 3 || !support.seccomp {
+        assert!(std::env::var_os("CI").is_none(), "ABI 3 of Landlock is needed, there is: {support}");
+        eprintln!("skipped: ABI 3 of Landlock is needed, there is: {support}");
+        return;
+    }
+    let place = Place::new();
+    place.file("data", b"some data");
+    let reader = place.standard(
+        "reader",
+        "while recv; do case $cmd in cmd.stop) exit 0 ;; GetMetadata) send 3 x '{}' ;; *) send 3 x \"$(cat \"$data\" 2>&1)\" ;; esac; done",
+    );
+    let data = place.path().join("data").display().to_string();
+    let run = |options: &[&str]| {
+        place
+            .pipeplug([&["run", reader.to_str().unwrap()], options, &["--call", "read", &data]].concat())
+            .run()
+    };
+    run(&[]).exits(0).prints("some data");
+    run(&["--sandbox", "basic"]).exits(0).prints("some data");
+    let kept = run(&["--sandbox", "strict", "-v"])
+        .exits(0)
+        .says("its sandbox is strict; this system has Landlock ABI");
+    assert!(kept.text().contains("Permission denied"), "{}", kept.text());
+    run(&["--sandbox", "strict", "--sandbox-read", &data]).exits(0).prints("some data");
+    run(&["--sandbox", "strict", "--sandbox-read", "/no/such"])
+        .exits(4)
+        .says("\"/no/such\" cannot be let in");
+    run(&["--sandbox-read", &data]).exits(2).says("--sandbox <LEVEL>");
+    run(&["--sandbox", "weak"]).exits(2).says("strict");
+    let sandboxed = ["run", "--sandbox", "basic", "--via", "nice", "@echo", "--call", "echo", "x"];
+    pipeplug(sandboxed)
+        .run()
+        .exits(4)
+        .says("via `nice`: its sandbox is something that is done on this machine only");
+}
