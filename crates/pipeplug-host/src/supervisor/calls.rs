@@ -73,7 +73,8 @@ macro_rules! calls_of {
             /// [`Connection::call_within`](crate::Connection::call_within).
             ///
             /// # Errors
-            /// As for [`call`](Self::call), and [`CallError::TimedOut`] or [`CallError::NotSent`].
+            /// As for [`call`](Self::call), and [`CallError::TimedOut`](crate::CallError::TimedOut) or
+            /// [`CallError::NotSent`](crate::CallError::NotSent).
             ///
             /// # Blocking
             /// At most for `timeout`. A start that takes longer goes on.

@@ -1,12 +1,16 @@
 //! That a container is gone when its plugin is, and that signals get there.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal;
 use pipeplug_host::launcher::Launcher;
+use pipeplug_host::net::wire::{Direction, Format};
 use pipeplug_host::process::{Delivery, Launch, Signal};
 use pipeplug_host::{Builder, Grace, Plugin, StartError, StoppedBy, WaitStatus};
-use pipeplug_tests::{Containers, LONG, send};
+use pipeplug_tests::{Containers, LONG, chunk, send};
 
 crate::with_each_engine! {
     it_is_gone_after_a_stop,
@@ -91,8 +95,11 @@ fn signals_arrive(containers: &Containers) {
     for (signal, number) in [(Signal::Terminate, 15), (Signal::User1, 10), (Signal::Hangup, 1)] {
         let started = containers.container().start(&placed()).unwrap();
         let process = started.process;
-        // The client passes signals on as soon as the container runs.
-        containers.wait_state("running");
+        // A client passes signals on some time behind the start of the container, and dies of them ahead of that.
+        fcntl(&started.from_guest, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        let (mut to_guest, mut from_guest) = (File::from(started.to_guest), File::from(started.from_guest));
+        to_guest.write_all(&chunk(Format::Standard, 1, Direction::Request, "GetMetadata", b"")).unwrap();
+        from_guest.read_exact(&mut [0]).unwrap();
         assert_eq!(process.signal(signal).unwrap(), Delivery::Sent);
         assert_eq!(process.wait_timeout(LONG).unwrap(), Some(WaitStatus::Exited(128 + number)), "{signal}");
         assert_eq!(process.signal(signal).unwrap(), Delivery::Gone);
