@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Launcher, Started};
-use crate::process::{Channel, EnvPlan, Launch, SpawnError, Stdin, check_names, may_execute, spawn_with};
+use crate::process::{
+    Channel, EnvPlan, HostLost, Launch, SpawnError, Stdin, check_names, may_execute, spawn_with,
+};
 
 /// The plugin's path, if it takes one, and arguments: it talks over its standard input and output, for these are what is
 /// carried.
@@ -38,12 +40,20 @@ pub(super) fn launch(plugin: &Launch, program: &OsStr, args: Vec<OsString>) -> R
         path: plugin.program.clone(),
         carrier: program.to_string_lossy().into_owned(),
     })?;
-    let mut carrier = Launch::new(path);
-    carrier.channel = Channel::Stdio;
+    let mut carrier = tool(path);
     carrier.args = args;
-    carrier.env = EnvPlan::inherit();
     carrier.host_lost = plugin.host_lost;
     Ok(carrier)
+}
+
+/// A program of the user's own, such as an engine's client: with all of the host's environment, which says what it talks to,
+/// and left to itself when the host ends.
+pub(super) fn tool(path: impl Into<PathBuf>) -> Launch {
+    let mut tool = Launch::new(path);
+    tool.channel = Channel::Stdio;
+    tool.env = EnvPlan::inherit();
+    tool.host_lost = HostLost::EndOfFile;
+    tool
 }
 
 /// Starts it; that it cannot be started is told as the plugin's.

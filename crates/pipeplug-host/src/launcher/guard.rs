@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::process::{Channel, HostLost, Launch, Leftovers, SpawnError, spawn};
+use super::carrier;
+use crate::process::{HostLost, Leftovers, SpawnError, spawn};
 
 /// How long the shell may take to leave the guard behind.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,9 +72,7 @@ impl Guard {
             move |error| SpawnError::Os { path: program, attempt, error }
         };
         let absolute = path::absolute(&program).map_err(system("finding the working directory"))?;
-        let mut launch = Launch::new("/bin/sh");
-        launch.channel = Channel::Stdio;
-        launch.host_lost = HostLost::EndOfFile;
+        let mut launch = carrier::tool("/bin/sh");
         let script = format!("remove() {{\n{script}\n}}\n{SCRIPT}");
         launch.args =
             vec!["-c".into(), script.into(), "pipeplug-guard".into(), at_end.into(), absolute.into()];

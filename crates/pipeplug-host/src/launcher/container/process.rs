@@ -8,10 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::launcher::guard::Guard;
-use crate::launcher::{Process, Started};
-use crate::process::{
-    Channel, Child, Delivery, HostLost, Launch, Leftovers, Pid, Signal, Spawned, poll_readable, spawn_with,
-};
+use crate::launcher::{Process, Started, carrier};
+use crate::process::{Child, Delivery, Leftovers, Pid, Signal, Spawned, poll_readable, spawn_with};
 use crate::wait_status::WaitStatus;
 
 /// How long the engine may take to send a signal.
@@ -53,9 +51,7 @@ impl Contained {
 
     /// Has the engine do something with the container.
     fn order(&self, what: &str) -> io::Result<()> {
-        let mut launch = Launch::new(&self.engine);
-        launch.channel = Channel::Stdio;
-        launch.host_lost = HostLost::EndOfFile;
+        let launch = carrier::tool(&self.engine);
         let args = vec![what.into(), self.name.clone().into()];
         let asked = spawn_with(&launch, args).map_err(io::Error::other)?;
         match asked.child.wait_timeout(PATIENCE, Leftovers::Kill)? {
