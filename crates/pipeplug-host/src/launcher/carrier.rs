@@ -65,7 +65,7 @@ pub(super) fn start(
     // None of its arguments is a plugin's, of which the first two might have to be explained.
     spawn_with(carrier, carrier.args.clone()).map(Started::from).map_err(|error| {
         let permanent = error.is_permanent();
-        SpawnError::place(plugin, launcher, error.to_string(), permanent)
+        SpawnError::place(plugin, launcher.describe(), error.to_string(), permanent)
     })
 }
 

@@ -15,7 +15,6 @@ use thiserror::Error;
 
 use super::Launch;
 use super::executable::{Executable, Machine};
-use crate::launcher::Launcher;
 use crate::lock_file::LockFileError;
 use crate::sha256::Sha256;
 use crate::sys::{ForkExecError, Step};
@@ -253,16 +252,16 @@ impl SpawnError {
         }
     }
 
-    /// That a launcher cannot start a plugin.
+    /// That a plugin cannot be started in a place, as [`Launcher::describe`](crate::launcher::Launcher::describe) has it.
     pub fn place(
         launch: &Launch,
-        launcher: &dyn Launcher,
+        place: Option<String>,
         problem: impl Into<String>,
         is_permanent: bool,
     ) -> Self {
         Self::Place {
             path: launch.program.clone(),
-            place: launcher.describe().unwrap_or_default(),
+            place: place.unwrap_or_default(),
             problem: problem.into(),
             is_permanent,
         }

@@ -242,7 +242,7 @@ impl Launcher for Container {
         let engine = client.program.clone();
         let of_place = |error: SpawnError| {
             let permanent = error.is_permanent();
-            SpawnError::place(launch, self, error.to_string(), permanent)
+            SpawnError::place(launch, self.describe(), error.to_string(), permanent)
         };
         // First, so that there is no moment in which a container has none.
         let removal = Removal {

@@ -188,7 +188,7 @@ impl Launcher for Kubectl {
         let client = carrier::launch(launch, &self.program, self.run(&name, launch)?)?;
         let of_place = |error: SpawnError| {
             let permanent = error.is_permanent();
-            SpawnError::place(launch, self, error.to_string(), permanent)
+            SpawnError::place(launch, self.describe(), error.to_string(), permanent)
         };
         // First, so that there is no moment in which a pod has none.
         let removal = self.removal(&name, client.program.clone());
