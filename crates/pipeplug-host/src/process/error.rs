@@ -148,7 +148,7 @@ pub enum SpawnError {
     Place {
         /// The plugin's path, where it runs.
         path: PathBuf,
-        /// Where it was to run: [`Launcher::describe`].
+        /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
         place: String,
         /// What is wrong, and what to do.
         problem: String,
