@@ -204,7 +204,7 @@ pub enum SpawnError {
     NotEnforced {
         /// The plugin's path, where it runs.
         path: PathBuf,
-        /// Where it was to run: [`Launcher::describe`].
+        /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
         place: String,
         /// What was demanded, in words.
         demand: &'static str,
