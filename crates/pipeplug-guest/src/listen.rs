@@ -5,11 +5,12 @@ use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Uid, geteuid};
@@ -124,11 +125,21 @@ impl<'a> Listener<'a> {
             };
             let uid = peer_uid(&stream).map_err(system("asking who the host is"))?;
             if uid == geteuid() {
+                if has_gone(&stream) {
+                    continue;
+                }
                 return Ok(stream.into());
             }
             say(&format!("{name} turned a host of user {uid} away: it has to be of user {}", geteuid()));
         }
     }
+}
+
+/// Whether a host gave up while it waited to be taken.
+fn has_gone(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    // A hang-up is told unasked.
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
 impl Drop for Listener<'_> {

@@ -151,8 +151,12 @@ impl Containers {
         let file = fs::metadata(captive).expect("it was built");
         let built = file.modified().expect("the file system keeps times");
         let comment = format!("{built:?} {}", file.len());
-        let lock = File::create(std::env::temp_dir().join(format!("pipeplug-image-{}", self.engine)))
-            .expect("there is room for temporary files");
+        let lock = File::create(std::env::temp_dir().join(format!(
+            "pipeplug-image-{}-{}",
+            self.engine,
+            nix::unistd::geteuid()
+        )))
+        .expect("there is room for temporary files");
         // Released with the file.
         lock.lock().expect("the file system has locks");
         let inspect = self.command(&["image", "inspect", "--format", "{{.Comment}}", Self::IMAGE]).output();

@@ -19,7 +19,7 @@ pub(crate) struct WallArgs {
     env_pass: Vec<OsString>,
 
     /// Let all of our environment through, with every secret in it
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["docker", "podman", "ssh", "kubectl", "attach"])]
     env_inherit: bool,
 
     /// What the plugin may ask us for and tell us; other commands are refused unseen [default: all]

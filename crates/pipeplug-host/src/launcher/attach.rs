@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{UnixAddr, getsockopt, sockopt};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, socket, sockopt};
 use nix::unistd::{self, Uid, geteuid};
 
 use super::{Diagnosis, Launcher, Process, Started};
@@ -124,7 +124,7 @@ fn connect(path: &Path) -> Result<UnixStream, Refusal> {
             "its path is {len} bytes long, which no socket's can be: take a shorter one"
         )));
     }
-    let error = match UnixStream::connect(path) {
+    let error = match connect_at_once(path) {
         Ok(stream) => return Ok(stream),
         Err(error) => error,
     };
@@ -140,6 +140,9 @@ fn connect(path: &Path) -> Result<UnixStream, Refusal> {
             }
             _ => Refusal::passing(format!("nobody listens there any more: {start}")),
         },
+        io::ErrorKind::WouldBlock => Refusal::passing(
+            "others wait there already: the plugin stands still, as at a breakpoint, or takes its host right now",
+        ),
         io::ErrorKind::PermissionDenied => Refusal::permanent(
             "it is another user's, or in a directory of theirs: a plugin takes hosts of its own user only",
         ),
@@ -148,6 +151,14 @@ fn connect(path: &Path) -> Result<UnixStream, Refusal> {
         }
         _ => Refusal::system("connecting to it", error),
     })
+}
+
+/// Connects, or says that too many wait for that already: nobody knows how long that takes.
+fn connect_at_once(path: &Path) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd.into())
 }
 
 /// A process that is not ours, until it has ended or is let go of.

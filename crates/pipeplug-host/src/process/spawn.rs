@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::error::c_string;
 use super::{Channel, Child, HostLost, Launch, SpawnError, Stdin, Stdout, verified};
-use crate::sys::{self, Image, Lifeline};
+use crate::sys::{self, Image, Lifeline, OpenImage};
 
 /// The pauses before a busy file is tried again: 31 milliseconds in all.
 ///
@@ -62,7 +62,9 @@ pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Sp
     let program = absolute(&launch.program)?;
     let mut image = image(launch, &program, arguments)?;
     image.open = verified::copy(launch, &program)?;
-    let walls = launch.sandbox.as_ref().map(|sandbox| sandbox.walls(&program)).transpose()?;
+    let copy = image.open.as_ref().map(OpenImage::path);
+    let walls =
+        launch.sandbox.as_ref().map(|sandbox| sandbox.walls(&program, copy.as_deref())).transpose()?;
     let pipes =
         Pipes::new(launch.channel).map_err(|error| SpawnError::os(&program, "making its pipes", error))?;
 

@@ -52,17 +52,21 @@ const LOOKED_AT: [&str; 26] = [
 /// What takes whatever is written to it.
 const SINKS: [&str; 3] = ["/dev/full", "/dev/null", "/dev/zero"];
 
-/// The rules as a descriptor that the child confines itself with; `None` where nothing of the kind is asked for.
-pub(super) fn ruleset(sandbox: &Sandbox, program: &Path) -> Result<Option<OwnedFd>, String> {
+/// The rules as a descriptor that the child confines itself with; `None` where the kernel has none of it.
+///
+/// Also where no file and no port is out of reach there is a domain of Landlock's: a process in one cannot look into the
+/// memory, the environment and the descriptors of those outside (`/proc/PID/mem`), who may be of the same user.
+pub(super) fn ruleset(
+    sandbox: &Sandbox,
+    program: &Path,
+    copy: Option<&Path>,
+) -> Result<Option<OwnedFd>, String> {
     let Sandbox { files, ports, .. } = sandbox;
-    if files.is_none() && ports.is_none() {
-        return Ok(None);
-    }
     let in_words = |error: RulesetError| format!("Landlock: {error}");
     let rules = create(files.as_ref(), ports.as_ref()).map_err(in_words)?;
     let rules = match files {
-        None => rules,
-        Some(files) => add_files(rules, files, program)?,
+        None => add_path(rules, Path::new("/"), AccessFs::Refer.into())?,
+        Some(files) => add_files(rules, files, program, copy)?,
     };
     let rules = match ports {
         None => rules,
@@ -78,6 +82,8 @@ fn create(files: Option<&Files>, ports: Option<&Ports>) -> Result<RulesetCreated
     if files.is_some() {
         ruleset = ruleset.handle_access(AccessFs::from_all(ABI_MEANT))?;
         ruleset = ruleset.scope(Scope::Signal)?;
+    } else {
+        ruleset = ruleset.handle_access(AccessFs::Refer)?;
     }
     if ports.is_some() {
         ruleset = ruleset.handle_access(AccessNet::from_all(ABI_MEANT))?;
@@ -86,7 +92,12 @@ fn create(files: Option<&Files>, ports: Option<&Ports>) -> Result<RulesetCreated
     ruleset.create()
 }
 
-fn add_files(mut rules: RulesetCreated, files: &Files, program: &Path) -> Result<RulesetCreated, String> {
+fn add_files(
+    mut rules: RulesetCreated,
+    files: &Files,
+    program: &Path,
+    copy: Option<&Path>,
+) -> Result<RulesetCreated, String> {
     let read = AccessFs::from_read(ABI_MEANT);
     let look = make_bitflags!(AccessFs::{ReadFile | ReadDir});
     let write = AccessFs::from_all(ABI_MEANT) & !make_bitflags!(AccessFs::{Execute | MakeBlock | MakeChar});
@@ -100,14 +111,16 @@ fn add_files(mut rules: RulesetCreated, files: &Files, program: &Path) -> Result
     for (path, access) in of_system.filter(|(path, _)| path.exists()) {
         rules = add_path(rules, path, access)?;
     }
-    let needed = interpreters(program);
-    let needed = needed.iter().map(|path| (path.as_path(), read)).chain([(program, read)]);
+    let needed = interpreters(copy.unwrap_or(program));
+    // A copy is in memory, which no rule is needed for.
+    let own = copy.is_none().then_some((program, read));
+    let needed = needed.iter().map(|path| (path.as_path(), read)).chain(own);
     let asked = files
         .read
         .iter()
         .map(|path| (path.as_path(), read))
         .chain(files.write.iter().map(|path| (path.as_path(), write)));
-    for (path, access) in needed.filter(|(path, _)| path.exists()).chain(asked) {
+    for (path, access) in needed.filter(|(path, _)| path.is_file()).chain(asked) {
         rules = add_path(rules, path, access)?;
     }
     Ok(rules)

@@ -158,7 +158,8 @@ impl Sandbox {
         self
     }
 
-    /// Lets it read and write a file, or make, read, write and remove all below a directory, but execute nothing there.
+    /// Lets it read and write a file, or make, read, write and remove all below a directory. An `execve` of what is there is
+    /// refused, which keeps nobody from loading it in another way.
     /// Files that nobody names are out of reach from then on.
     #[must_use]
     pub fn write(mut self, path: impl Into<PathBuf>) -> Self {

@@ -9,7 +9,7 @@ use crate::sys::Walls;
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
 impl Sandbox {
     /// Other systems have nothing of the kind.
-    pub(crate) fn walls(&self, program: &Path) -> Result<Walls, SpawnError> {
+    pub(crate) fn walls(&self, program: &Path, _copy: Option<&Path>) -> Result<Walls, SpawnError> {
         let problem = "that needs Linux".to_owned();
         Err(SpawnError::Sandbox { path: program.to_owned(), problem })
     }
@@ -29,8 +29,9 @@ mod linux {
     const ABI_OF_PORTS: u32 = 4;
 
     impl Sandbox {
-        /// All that the child needs to confine itself.
-        pub(crate) fn walls(&self, program: &Path) -> Result<Walls, SpawnError> {
+        /// All that the child needs to confine itself; what is looked at is the copy that is executed, if there is one, and
+        /// nothing that has taken its place by now.
+        pub(crate) fn walls(&self, program: &Path, copy: Option<&Path>) -> Result<Walls, SpawnError> {
             let failed = |problem| SpawnError::Sandbox { path: program.to_owned(), problem };
             let support = Support::of_system();
             let missing = self.missing(support);
@@ -44,7 +45,8 @@ mod linux {
                 }
             }
             // Landlock 1 and 2 hold most of what is demanded, and a best effort takes that.
-            let ruleset = if support.landlock_abi > 0 { files::ruleset(self, program) } else { Ok(None) };
+            let ruleset =
+                if support.landlock_abi > 0 { files::ruleset(self, program, copy) } else { Ok(None) };
             let filter = if support.seccomp { calls::filter(self.ports.as_ref()) } else { Ok(Vec::new()) };
             let needs_network = self.ports.as_ref().is_none_or(|ports| !ports.is_empty());
             Ok(Walls {

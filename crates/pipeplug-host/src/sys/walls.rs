@@ -9,6 +9,7 @@ pub(crate) use none::{OpenImage, Walls, has_seccomp, landlock_abi, new_network};
 mod linux {
     use std::ffi::{CStr, CString};
     use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+    use std::path::PathBuf;
     use std::ptr;
     use std::sync::OnceLock;
 
@@ -62,16 +63,25 @@ mod linux {
         Script(OwnedFd),
     }
 
+    impl OpenImage {
+        /// A path that leads to it, in this process.
+        pub(crate) fn path(&self) -> PathBuf {
+            let (Self::Program(fd) | Self::Script(fd)) = self;
+            format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
+        }
+    }
+
     impl Walls {
         /// Raises all of them around the calling process, so that nothing but an exec is to follow. For a child of fork:
         /// it only makes system calls.
         pub(in crate::sys) fn raise(&self) -> Result<(), Failure> {
             let at = |step| move |errno| Failure { step, errno };
-            for Limit { resource, soft, hard } in &self.limits {
-                setrlimit(*resource, *soft, *hard).map_err(at(Step::Limits))?;
-            }
+            // Ahead of the limits: it may open files, and all of the host's are open still.
             if let Some(network) = self.network {
                 network.enter().map_err(at(Step::Namespace))?;
+            }
+            for Limit { resource, soft, hard } in &self.limits {
+                setrlimit(*resource, *soft, *hard).map_err(at(Step::Limits))?;
             }
             drop_capabilities().map_err(at(Step::Privileges))?;
             // Without it, Landlock and seccomp are for root only.
@@ -223,6 +233,8 @@ mod linux {
 
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
 mod none {
+    use std::path::PathBuf;
+
     use super::super::fork::Failure;
 
     /// Other systems have none of these.
@@ -238,6 +250,12 @@ mod none {
     /// Other systems execute files by their paths.
     #[derive(Debug)]
     pub(crate) enum OpenImage {}
+
+    impl OpenImage {
+        pub(crate) fn path(&self) -> PathBuf {
+            match *self {}
+        }
+    }
 
     /// There is no way to one.
     pub(crate) fn new_network() -> Option<&'static ()> {

@@ -6,22 +6,42 @@ use std::path;
 use super::{Access, Container, Engine, Init, Mount, Privileges, Pull, carrier};
 use crate::process::{EnvPlan, Launch, SpawnError};
 
-/// How the names of variables begin that a client, its runtime or its loader reads for itself.
+/// How the names of variables begin that a client, its runtime or its loader reads for itself,
 const OF_CLIENTS: [&str; 14] = [
     "DOCKER_",
     "BUILDKIT_",
-    "CONTAINER",
+    "CONTAINERS_",
+    "CONTAINER_HOST",
+    "CONTAINER_SSHKEY",
     "PODMAN_",
     "STORAGE_",
-    "REGISTRY_",
+    "REGISTRY_AUTH_FILE",
     "XDG_",
-    "GO",
     "LD_",
-    "SSL_",
+    "SSL_CERT_",
     "SSH_",
-    "HTTP",
-    "http",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+];
+/// and others of these.
+const OF_CLIENTS_BY_NAME: [&str; 17] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "TMPDIR",
+    "GODEBUG",
+    "GOGC",
+    "GOMAXPROCS",
+    "GOMEMLIMIT",
+    "GOTRACEBACK",
+    "ALL_PROXY",
     "NO_PROXY",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "NOTIFY_SOCKET",
+    "DBUS_SESSION_BUS_ADDRESS",
 ];
 
 impl Container {
@@ -133,11 +153,10 @@ fn quoted(key: &str, value: &OsStr) -> OsString {
 /// The value of `--env`: the name alone where the client can have the value in its own environment, which others on this
 /// machine cannot read, as they can its arguments.
 fn passed_on(name: &OsStr, value: &OsStr, client: &mut EnvPlan) -> OsString {
-    let of_host = std::env::var_os(name);
-    if of_host.as_deref() == Some(value) {
+    if std::env::var_os(name).as_deref() == Some(value) {
         return name.to_owned();
     }
-    let is_of_client = of_host.is_some()
+    let is_of_client = OF_CLIENTS_BY_NAME.iter().any(|known| name == *known)
         || OF_CLIENTS.iter().any(|begin| name.as_encoded_bytes().starts_with(begin.as_bytes()));
     let mut option = name.to_owned();
     if is_of_client {
