@@ -140,7 +140,9 @@ impl Containers {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// The engine's client with these arguments.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.engine.program());
         command.args(args).stdin(Stdio::null());
         command
