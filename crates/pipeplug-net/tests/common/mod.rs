@@ -76,11 +76,12 @@ pub(crate) fn accept(to: &Connection, from: &Connection) {
 pub(crate) fn fill(connection: &Connection, size: usize) -> Vec<PendingCall> {
     let mut calls = Vec::new();
     loop {
+        let before = calls.len();
         while let Ok(call) = connection.try_begin_call("x", vec![0; size]) {
             calls.push(call);
         }
         // What was left to be written together, or is being written, makes room yet.
-        if !connection.wait_written(Duration::from_millis(100)) {
+        if !connection.wait_written(Duration::from_millis(100)) && calls.len() == before {
             return calls;
         }
     }
