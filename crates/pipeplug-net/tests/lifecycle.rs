@@ -127,35 +127,49 @@ fn a_handler_waits_for_a_pending_call_of_its_connection() {
 struct Again {
     connection: Connection,
     pending: Mutex<Option<PendingCall>>,
+    wakes: AtomicUsize,
     replies: AtomicUsize,
     tell: Mutex<mpsc::Sender<Result<usize, String>>>,
 }
 
 impl Again {
     fn poll(self: &Arc<Self>) {
-        let Some(mut call) = self.pending.lock().unwrap().take() else { return };
-        let waker = Arc::clone(self).into();
-        match Pin::new(&mut call).poll(&mut Context::from_waker(&waker)) {
-            std::task::Poll::Pending => *self.pending.lock().unwrap() = Some(call),
-            std::task::Poll::Ready(result) => {
-                let count = self.replies.fetch_add(1, Ordering::SeqCst) + 1;
-                let result = result.map(|_| count).map_err(|error| error.to_string());
-                let go_on = result.is_ok() && count < 100;
-                self.tell.lock().unwrap().send(result).unwrap();
-                if go_on {
+        // Who is woken while the call is out of its place has it polled once more.
+        while let Some(mut call) = take(&self.pending) {
+            let seen = self.wakes.load(Ordering::SeqCst);
+            let waker = Arc::clone(self).into();
+            match Pin::new(&mut call).poll(&mut Context::from_waker(&waker)) {
+                std::task::Poll::Pending => {
+                    *self.pending.lock().unwrap() = Some(call);
+                    if self.wakes.load(Ordering::SeqCst) == seen {
+                        return;
+                    }
+                }
+                std::task::Poll::Ready(result) => {
+                    let count = self.replies.fetch_add(1, Ordering::SeqCst) + 1;
+                    let result = result.map(|_| count).map_err(|error| error.to_string());
+                    let go_on = result.is_ok() && count < 100;
+                    self.tell.lock().unwrap().send(result).unwrap();
+                    if !go_on {
+                        return;
+                    }
                     // On whichever thread this is, which may be the one that reads.
                     self.connection.notify("tick", "").unwrap();
                     drop(self.connection.begin_call("echo", "forgotten").unwrap());
                     *self.pending.lock().unwrap() = Some(self.connection.begin_call("echo", "x").unwrap());
-                    Arc::clone(self).wake();
                 }
             }
         }
     }
 }
 
+fn take(pending: &Mutex<Option<PendingCall>>) -> Option<PendingCall> {
+    pending.lock().unwrap().take()
+}
+
 impl Wake for Again {
     fn wake(self: Arc<Self>) {
+        self.wakes.fetch_add(1, Ordering::SeqCst);
         self.poll();
     }
 }
@@ -169,6 +183,7 @@ fn a_waker_may_call() {
     let again = Arc::new(Again {
         connection: host.clone(),
         pending,
+        wakes: AtomicUsize::new(0),
         replies: AtomicUsize::new(0),
         tell: Mutex::new(tell),
     });
