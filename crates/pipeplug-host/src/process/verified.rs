@@ -60,17 +60,13 @@ mod sealed {
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     use std::path::Path;
 
-    use nix::errno::Errno;
-    use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
-    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nix::fcntl::OFlag;
 
     use super::super::executable::Executable;
     use super::{OpenImage, Sha256, SpawnError};
     use crate::process::error::may_execute;
     use crate::sys;
 
-    /// Says that the memory may be executed; since Linux 6.3, which may be told to refuse memory that says nothing.
-    const MFD_EXEC: MFdFlags = MFdFlags::from_bits_retain(0x10);
     /// The longest name of such memory, in bytes: memfd_create(2).
     const NAME_MAX: usize = 249;
 
@@ -81,10 +77,7 @@ mod sealed {
         let mut copy =
             File::from(memory(program.file_name()).map_err(failed("making room for a copy of it"))?);
         let sum = Sha256::copy(&mut file, &mut copy).map_err(failed("copying it"))?;
-        let seals =
-            SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
-        fcntl(&copy, FcntlArg::F_ADD_SEALS(seals))
-            .map_err(|errno| failed("sealing the copy of it")(errno.into()))?;
+        sys::memfd::seal(&copy).map_err(failed("sealing the copy of it"))?;
         let kind = Executable::of(&copy).map_err(failed("reading the copy of it"))?;
         let fd = OwnedFd::from(copy);
         let image = match kind {
@@ -120,12 +113,7 @@ mod sealed {
     fn memory(name: Option<&OsStr>) -> io::Result<OwnedFd> {
         let name = name.map_or(&b"plugin"[..], OsStr::as_bytes);
         let name = CString::new(&name[..name.len().min(NAME_MAX)])?;
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let made = match memfd_create(name.as_c_str(), flags | MFD_EXEC) {
-            Err(Errno::EINVAL) => memfd_create(name.as_c_str(), flags),
-            made => made,
-        };
-        sys::lift(made?)
+        sys::memfd::executable(&name)
     }
 }
 
