@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use nix::sys::signal::{kill, killpg};
 use nix::unistd;
 
 use super::Signal;
-use crate::sys::{ExitNotice, Group, Lifeline, Look, block_until_exit, exit_status};
+use crate::sys::{Executed, ExitNotice, Group, Lifeline, Look, PidNamespace, block_until_exit, exit_status};
 use crate::wait_status::WaitStatus;
 
 /// How long a drop waits for a process that was sent SIGKILL.
@@ -33,6 +33,8 @@ pub struct Child {
     exit: ExitNotice,
     /// What has the kernel kill it where this process is gone before it.
     lifeline: Option<Lifeline>,
+    /// All that it has started, where it has a pid namespace of its own; taken at the end.
+    namespace: Mutex<Option<PidNamespace>>,
     state: Mutex<State>,
 }
 
@@ -89,14 +91,32 @@ enum State {
 }
 
 impl Child {
-    pub(super) fn watch(pid: unistd::Pid, group: Group, lifeline: Option<Lifeline>) -> io::Result<Self> {
+    /// The descriptor is the end of a pipe whose closing ends the plugin's pid namespace, where it has one.
+    pub(super) fn watch(
+        executed: Executed,
+        group: Group,
+        lifeline: Option<Lifeline>,
+        host_alive: Option<OwnedFd>,
+    ) -> io::Result<Self> {
+        let Executed { pid, init } = executed;
+        let namespace = init.zip(host_alive).map(|(init, alive)| PidNamespace::new(init, alive));
         match ExitNotice::watch(pid) {
-            Ok(exit) => Ok(Self { pid, group, exit, lifeline, state: Mutex::new(State::Ours) }),
+            Ok(exit) => Ok(Self {
+                pid,
+                group,
+                exit,
+                lifeline,
+                namespace: Mutex::new(namespace),
+                state: Mutex::new(State::Ours),
+            }),
             Err(error) => {
                 // Not reaped yet, so the group is the child's.
                 let _ = signal(pid, group, Signal::Kill);
                 let _ = block_until_exit(pid);
                 let _ = exit_status(pid, Look::Reap);
+                if let Some(namespace) = namespace {
+                    namespace.end(DROP_PATIENCE);
+                }
                 Err(error)
             }
         }
@@ -172,6 +192,10 @@ impl Child {
             }
             exit_status(self.pid, Look::Reap)?;
         }
+        // Nothing of it can be left alone: the kernel kills it with the namespace.
+        if let Some(namespace) = self.namespace().take() {
+            namespace.end(DROP_PATIENCE);
+        }
         if let Some(lifeline) = &self.lifeline {
             lifeline.cut();
         }
@@ -203,6 +227,11 @@ impl Child {
         if let State::Reaped(_) = *state {
             return Ok(Delivery::Gone);
         }
+        if signal == Signal::Kill
+            && let Some(namespace) = &*self.namespace()
+        {
+            namespace.kill();
+        }
         match self::signal(self.pid, self.group, signal) {
             Ok(()) => Ok(Delivery::Sent),
             // Nobody is left: the kernel has reaped the child for a host that ignores SIGCHLD.
@@ -217,6 +246,11 @@ impl Child {
     /// by the thread that waits in portable builds, for a later child of the same number.
     fn status_if_ended(&self) -> io::Result<Option<WaitStatus>> {
         if self.exit.wait(Duration::ZERO)? { exit_status(self.pid, Look::Keep) } else { Ok(None) }
+    }
+
+    fn namespace(&self) -> MutexGuard<'_, Option<PidNamespace>> {
+        // As for the state.
+        self.namespace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

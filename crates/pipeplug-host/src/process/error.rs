@@ -268,7 +268,15 @@ impl SpawnError {
     }
 
     /// Finds out why the start of `path` failed, which the errno alone does not tell.
-    pub(super) fn diagnose(failure: ForkExecError, path: &Path, cwd: Option<&Path>) -> Self {
+    ///
+    /// `at` is what was being put into its root file system.
+    pub(super) fn diagnose(
+        failure: ForkExecError,
+        path: &Path,
+        cwd: Option<&Path>,
+        at: Option<&Path>,
+        is_confined: bool,
+    ) -> Self {
         let ForkExecError { step, error } = failure;
         match step {
             Step::Fork => Self::os(path, "forking", error),
@@ -282,10 +290,24 @@ impl SpawnError {
                 error,
             },
             Step::Limits => Self::os(path, "limiting its resources", error),
-            Step::Namespace => Self::os(path, "making its network namespace", error),
+            Step::Namespaces => Self::os(path, "making its namespaces", error),
+            Step::IdMaps => Self::os(path, "giving its user namespace a user", error),
+            Step::Grant | Step::Root => {
+                let at = at.unwrap_or(path);
+                let problem = match errno(&error) {
+                    Errno::ESTALE => {
+                        format!("{at:?} was replaced by another file while it was let in; start it again")
+                    }
+                    _ => format!("{at:?} cannot be put into its root file system: {error}"),
+                };
+                Self::Sandbox { path: path.to_owned(), problem }
+            }
+            Step::Init => Self::os(path, "starting the init of its pid namespace", error),
+            Step::Processes => Self::os(path, "mounting its /proc", error),
             Step::Privileges => Self::os(path, "taking its privileges away", error),
             Step::Files => Self::os(path, "confining its files with Landlock", error),
             Step::SystemCalls => Self::os(path, "filtering its system calls with seccomp", error),
+            Step::Exec if is_confined => Self::of_confined_exec(path, error),
             Step::Exec => Self::of_exec(path, error),
         }
     }
@@ -301,6 +323,21 @@ impl SpawnError {
                 error,
             },
             _ => Self::Os { path, attempt, error },
+        }
+    }
+
+    /// As [`of_exec`](Self::of_exec), where the interpreter may be there and still out of the plugin's reach.
+    fn of_confined_exec(path: &Path, error: io::Error) -> Self {
+        let is_out_of_reach = matches!(errno(&error), Errno::ENOENT | Errno::EACCES | Errno::EPERM);
+        match interpreters(path).into_iter().find(|it| it.exists() && !crate::sandbox::is_of_programs(it)) {
+            Some(interpreter) if is_out_of_reach => Self::Sandbox {
+                path: path.to_owned(),
+                problem: format!(
+                    "its interpreter {interpreter:?} is out of reach ({error}); let it read that, with all that belongs to it \
+                     (`--sandbox-read DIR`, Sandbox::read)"
+                ),
+            },
+            _ => Self::of_exec(path, error),
         }
     }
 

@@ -5,7 +5,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, Terminal};
 use crate::sha256::Sha256;
 use crate::sys::Group;
 
@@ -94,6 +94,14 @@ impl Launch {
         match self.channel {
             Channel::Pipes { stdin: Stdin::Inherit, .. } => Group::OfHost,
             Channel::Pipes { stdin: Stdin::Null, .. } | Channel::Stdio => Group::Own,
+        }
+    }
+
+    /// What the guest has of the host's terminal, in a sandbox.
+    pub(super) fn terminal(&self) -> Terminal {
+        match self.channel {
+            Channel::Pipes { stdin: Stdin::Inherit, .. } => Terminal::Granted,
+            Channel::Pipes { stdin: Stdin::Null, .. } | Channel::Stdio => Terminal::None,
         }
     }
 

@@ -24,8 +24,6 @@ mod verified;
 pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
 pub use error::SpawnError;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(crate) use error::interpreters;
 pub(crate) use error::may_execute;
 #[cfg(feature = "pack")]
 pub(crate) use executable::{Executable, Machine};

@@ -1,8 +1,9 @@
 //! Starting a guest.
 
-use std::ffi::{CString, OsString};
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{self, Path, PathBuf};
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use super::error::c_string;
 use super::{Channel, Child, HostLost, Launch, SpawnError, Stdin, Stdout, verified};
-use crate::sys::{self, Image, Lifeline, OpenImage};
+use crate::sandbox::{self, Extent, ImageKind, Prepared, Sandbox};
+use crate::sys::{self, Executed, ForkExecError, Image, Lifeline, WorkingDirectory};
 
 /// The pauses before a busy file is tried again: 31 milliseconds in all.
 ///
@@ -62,21 +64,21 @@ pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Sp
     let program = absolute(&launch.program)?;
     let mut image = image(launch, &program, arguments)?;
     image.open = verified::copy(launch, &program)?;
-    let copy = image.open.as_ref().map(OpenImage::path);
-    let walls =
-        launch.sandbox.as_ref().map(|sandbox| sandbox.walls(&program, copy.as_deref())).transpose()?;
-    let pipes =
-        Pipes::new(launch.channel).map_err(|error| SpawnError::os(&program, "making its pipes", error))?;
-
-    let mut lifeline = lifeline(launch.host_lost)
-        .map_err(|error| SpawnError::os(&program, "making the sockets that tie it to the host", error))?;
-
+    let pipes = Pipes::new(launch.channel, launch.sandbox.is_some())
+        .map_err(|error| SpawnError::os(&program, "making its pipes", error))?;
+    let mut confinement = Confinement::new(launch, &program, &image, Extent::Whole)?;
     let mut pauses = BUSY_PAUSES.into_iter();
-    let pid = loop {
-        let failure = match sys::fork_exec(&image, &pipes.guest, lifeline.as_ref(), walls.as_ref()) {
-            Ok(pid) => break pid,
-            Err(failure) => SpawnError::diagnose(failure, &program, launch.cwd.as_deref()),
+    let executed = loop {
+        let failure = match confinement.fork_exec(&image, &pipes.guest) {
+            Ok(executed) => break executed,
+            Err(failure) => failure,
         };
+        if let Some(reason) = confinement.refusal(&failure) {
+            confinement.go_without(&reason)?;
+            confinement = Confinement::new(launch, &program, &image, Extent::WithoutNamespaces)?;
+            continue;
+        }
+        let failure = confinement.diagnose(failure, launch.cwd.as_deref());
         match (failure, pauses.next()) {
             (SpawnError::Busy { .. }, Some(pause)) => thread::sleep(pause),
             (failure, _) => return Err(failure),
@@ -84,10 +86,8 @@ pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Sp
     };
     // From here on the child alone has the other ends, so that its death is an end of file.
     drop(pipes.guest);
-    if let Some(lifeline) = &mut lifeline {
-        lifeline.is_tied();
-    }
-    let child = Child::watch(pid, image.group, lifeline)
+    let child = confinement
+        .watch(executed, image.group)
         .map_err(|error| SpawnError::os(&program, "watching its process", error))?;
     tracing::debug!(pid = %child.pid(), program = ?program, "started a guest");
     Ok(Spawned {
@@ -97,6 +97,64 @@ pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Sp
         stderr: pipes.stderr,
         stdout: pipes.stdout,
     })
+}
+
+/// What confines a guest, and what ends it with the host.
+struct Confinement<'a> {
+    plugin: sandbox::Plugin<'a>,
+    sandbox: Option<&'a Sandbox>,
+    prepared: Option<Prepared>,
+    lifeline: Option<Lifeline>,
+}
+
+impl<'a> Confinement<'a> {
+    fn new(launch: &'a Launch, program: &'a Path, image: &Image, extent: Extent) -> Result<Self, SpawnError> {
+        let plugin = sandbox::Plugin {
+            program,
+            image: if image.open.is_some() { ImageKind::Memory } else { ImageKind::File },
+            host_lost: launch.host_lost,
+            terminal: launch.terminal(),
+        };
+        let sandbox = launch.sandbox.as_ref();
+        let prepared = sandbox.map(|sandbox| sandbox.prepare(plugin, extent)).transpose()?;
+        // The end of a pid namespace is the end of all that is in it.
+        let lifeline = match &prepared {
+            Some(Prepared { host_alive: Some(_), .. }) => None,
+            _ => lifeline(launch.host_lost).map_err(|error| {
+                SpawnError::os(program, "making the sockets that tie it to the host", error)
+            })?,
+        };
+        Ok(Self { plugin, sandbox, prepared, lifeline })
+    }
+
+    fn fork_exec(&self, image: &Image, slots: &[OwnedFd]) -> Result<Executed, ForkExecError> {
+        let walls = self.prepared.as_ref().map(|prepared| &prepared.walls);
+        sys::fork_exec(image, slots, self.lifeline.as_ref(), walls)
+    }
+
+    /// The reason for which this system makes no namespaces, if that is what failed.
+    fn refusal(&self, failure: &ForkExecError) -> Option<String> {
+        self.prepared.as_ref()?.host_alive.as_ref()?;
+        sandbox::refusal(failure)
+    }
+
+    fn go_without(&self, reason: &str) -> Result<(), SpawnError> {
+        self.sandbox.map_or(Ok(()), |sandbox| sandbox.go_without(self.plugin, reason))
+    }
+
+    fn diagnose(&self, failure: ForkExecError, cwd: Option<&Path>) -> SpawnError {
+        let at = self.prepared.as_ref().and_then(|prepared| prepared.walls.failed_at());
+        SpawnError::diagnose(failure, self.plugin.program, cwd, at.as_deref(), self.prepared.is_some())
+    }
+
+    fn watch(self, executed: Executed, group: sys::Group) -> io::Result<Child> {
+        let mut lifeline = self.lifeline;
+        if let Some(lifeline) = &mut lifeline {
+            lifeline.is_tied();
+        }
+        let host_alive = self.prepared.and_then(|prepared| prepared.host_alive);
+        Child::watch(executed, group, lifeline, host_alive)
+    }
 }
 
 /// The host's ends, and the guest's at the index of their number there.
@@ -109,7 +167,7 @@ struct Pipes {
 }
 
 impl Pipes {
-    fn new(channel: Channel) -> io::Result<Self> {
+    fn new(channel: Channel, is_confined: bool) -> io::Result<Self> {
         let (guest_in, to_guest) = sys::pipe()?;
         let (from_guest, guest_out) = sys::pipe()?;
         let (stderr, guest_stderr) = sys::pipe()?;
@@ -121,6 +179,11 @@ impl Pipes {
                     Stdin::Inherit => own(io::stdin())?,
                 };
                 let (host_stdout, guest_stdout) = match stdout {
+                    // A terminal is more than a place to write to: it is read from, and has settings.
+                    Stdout::Inherit if is_confined && io::stdout().is_terminal() => {
+                        let (reader, writer) = sys::pipe()?;
+                        (Some(reader), writer)
+                    }
                     Stdout::Inherit => (None, own(io::stdout())?),
                     Stdout::Null => (None, dev_null()?),
                     Stdout::Log => {
@@ -169,13 +232,20 @@ fn absolute(program: &Path) -> Result<PathBuf, SpawnError> {
 
 fn image(launch: &Launch, program: &Path, arguments: Vec<OsString>) -> Result<Image, SpawnError> {
     let string = |what: &str, value: OsString| c_string(program, || what.to_owned(), value.into_vec());
+    let cwd = |dir: PathBuf| string("its working directory", dir.into_os_string());
     let arg0 = launch.arg0.clone().unwrap_or_else(|| program.as_os_str().to_owned());
     let mut argv = vec![string("its argument 0", arg0)?];
     for (index, arg) in arguments.into_iter().enumerate() {
         argv.push(c_string(program, || format!("its argument {}", index + 1), arg.into_vec())?);
     }
-    let cwd =
-        launch.cwd.clone().map(|cwd| string("its working directory", cwd.into_os_string())).transpose()?;
+    let cwd = match &launch.cwd {
+        Some(dir) => Some(WorkingDirectory::Demanded(cwd(dir.clone())?)),
+        // A root of its own need not have the host's.
+        None if launch.sandbox.is_some() => {
+            env::current_dir().ok().map(cwd).transpose()?.map(WorkingDirectory::IfThere)
+        }
+        None => None,
+    };
     Ok(Image {
         program: string("its path", program.as_os_str().to_owned())?,
         open: None,
@@ -203,9 +273,13 @@ pub(crate) fn check_names(launch: &Launch, program: &Path) -> Result<(), SpawnEr
 
 fn environment(launch: &Launch, program: &Path) -> Result<Vec<CString>, SpawnError> {
     check_names(launch, program)?;
-    launch
-        .env
-        .resolve()
+    let mut variables = launch.env.resolve();
+    // The host's directory for temporary files is not in a root of the plugin's own, which has /tmp.
+    let own = |name: &OsStr| launch.env.names().any(|known| known == name);
+    if launch.sandbox.as_ref().is_some_and(Sandbox::has_root) && !own(OsStr::new("TMPDIR")) {
+        variables.remove(OsStr::new("TMPDIR"));
+    }
+    variables
         .into_iter()
         .map(|(name, value)| {
             // With room for the NUL byte.

@@ -18,14 +18,25 @@
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod calls;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-mod files;
+mod grants;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod landlock;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod refusal;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod root;
 mod support;
 mod walls;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use grants::is_of_programs;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use refusal::refusal;
 pub use support::Support;
+pub(crate) use walls::{Extent, ImageKind, Plugin, Prepared, Terminal};
 
 /// What a plugin may do to the machine that it runs on: [`basic`](Sandbox::basic) or [`strict`](Sandbox::strict), with
 /// changes.
@@ -39,12 +50,24 @@ pub use support::Support;
 ///   `unshare`, `io_uring_setup`, and sockets that are raw or for packets: they fail with EPERM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
+    pub(crate) level: Level,
     pub(crate) limits: Limits,
     /// Every file, if there is none.
     pub(crate) files: Option<Files>,
     /// The host's network, if there is none.
     pub(crate) ports: Option<Ports>,
+    /// The size of each file system in memory, in bytes.
+    pub(crate) scratch: u64,
     pub(crate) demand: Demand,
+}
+
+/// What a sandbox starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// The host's world, less what no plugin needs.
+    Basic,
+    /// A world of its own, with what was granted in it.
+    Strict,
 }
 
 /// Resource limits, as setrlimit(2) has them.
@@ -71,6 +94,18 @@ pub(crate) struct Ports {
     pub(crate) bind: Vec<u16>,
 }
 
+/// Other systems have no sandbox that a program could be out of.
+#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+pub(crate) fn is_of_programs(_path: &std::path::Path) -> bool {
+    true
+}
+
+/// Other systems are asked for no namespaces.
+#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+pub(crate) fn refusal(_failure: &crate::sys::ForkExecError) -> Option<String> {
+    None
+}
+
 impl Ports {
     #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
     pub(crate) fn is_empty(&self) -> bool {
@@ -86,10 +121,20 @@ pub(crate) enum Demand {
 }
 
 impl Sandbox {
+    /// The size of `/tmp` and of `/dev/shm` in a strict sandbox, in bytes, unless [`scratch`](Self::scratch) says otherwise.
+    pub const SCRATCH: u64 = 64 << 20;
+
     /// What takes nothing away from a plugin that means well: the list above. Files and network are the host's.
     #[must_use]
     pub fn basic() -> Self {
-        Self { limits: Limits::default(), files: None, ports: None, demand: Demand::All }
+        Self {
+            level: Level::Basic,
+            limits: Limits::default(),
+            files: None,
+            ports: None,
+            scratch: Self::SCRATCH,
+            demand: Demand::All,
+        }
     }
 
     /// What a plugin needs that computes something from what the host sends it, and no more. Beside the list above:
@@ -110,7 +155,19 @@ impl Sandbox {
             file_size: Some(1 << 30),
             ..Limits::default()
         };
-        Self { limits, files: Some(Files::default()), ports: Some(Ports::default()), demand: Demand::All }
+        Self {
+            level: Level::Strict,
+            limits,
+            files: Some(Files::default()),
+            ports: Some(Ports::default()),
+            scratch: Self::SCRATCH,
+            demand: Demand::All,
+        }
+    }
+
+    /// Whether a plugin has a root file system of its own in it.
+    pub(crate) fn has_root(&self) -> bool {
+        self.level == Level::Strict
     }
 
     /// How much address space each of its processes may have, in bytes: past it allocations fail. Runtimes that reserve
@@ -148,6 +205,14 @@ impl Sandbox {
     #[must_use]
     pub fn file_size(mut self, bytes: u64) -> Self {
         self.limits.file_size = Some(bytes);
+        self
+    }
+
+    /// The size of `/tmp` and of `/dev/shm` each, in bytes: past it a write fails with ENOSPC. Both are the plugin's own, in
+    /// memory, and gone with it. For [`strict`](Self::strict) only.
+    #[must_use]
+    pub fn scratch(mut self, bytes: u64) -> Self {
+        self.scratch = bytes;
         self
     }
 

@@ -9,7 +9,7 @@ use crate::sys;
 ///
 /// ```
 /// println!("{}", pipeplug_host::sandbox::Support::of_system());
-/// // say: Landlock ABI 7, seccomp, network namespaces
+/// // say: Landlock ABI 7, seccomp, namespaces
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -18,22 +18,28 @@ pub struct Support {
     pub landlock_abi: u32,
     /// Whether system calls can be filtered.
     pub seccomp: bool,
-    /// Whether a process without privileges, or this one with those that it has, can make a network namespace.
-    pub network_namespace: bool,
+    /// Whether this process can make the namespaces of a strict sandbox, with a root file system in them.
+    pub namespaces: bool,
 }
 
 impl Support {
     /// What there is here; asked for once.
     ///
     /// # Blocking
-    /// The first time, until a child has tried to make a network namespace.
+    /// The first time, until a child has tried to make namespaces: some milliseconds.
     #[must_use]
     pub fn of_system() -> Self {
         static SUPPORT: OnceLock<Support> = OnceLock::new();
+        *SUPPORT.get_or_init(|| Self { namespaces: tried::can_make_namespaces(), ..Self::of_kernel() })
+    }
+
+    /// The same, with no word about namespaces; costs nothing.
+    pub(super) fn of_kernel() -> Self {
+        static SUPPORT: OnceLock<Support> = OnceLock::new();
         *SUPPORT.get_or_init(|| Self {
-            landlock_abi: sys::landlock_abi(),
+            landlock_abi: tried::landlock_abi(),
             seccomp: sys::has_seccomp(),
-            network_namespace: sys::new_network().is_some(),
+            namespaces: false,
         })
     }
 }
@@ -45,7 +51,45 @@ impl fmt::Display for Support {
             abi => write!(f, "Landlock ABI {abi}")?,
         }
         f.write_str(if self.seccomp { ", seccomp" } else { ", no seccomp" })?;
-        f.write_str(if self.network_namespace { ", network namespaces" } else { ", no network namespaces" })
+        f.write_str(if self.namespaces { ", namespaces" } else { ", no namespaces" })
+    }
+}
+
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod tried {
+    use crate::sandbox::root;
+    use crate::sys::{self, IdMaps, Init, InitHostLost, Namespaces, Network};
+
+    pub(super) fn landlock_abi() -> u32 {
+        sys::landlock_abi()
+    }
+
+    pub(super) fn can_make_namespaces() -> bool {
+        let (Ok((host_alive, _writer)), Ok(program)) = (sys::pipe(), sys::program::init()) else {
+            return false;
+        };
+        let namespaces = Namespaces {
+            network: Network::Own,
+            ids: IdMaps::of_self(),
+            root: root::lay_out(&[], &[], None, 1 << 20),
+            init: Init { program, host_alive, host_lost: InitHostLost::Ends },
+        };
+        let tried = sys::try_namespaces(&namespaces);
+        if let Err(failure) = &tried {
+            tracing::debug!(step = ?failure.step, error = %failure.error, "this process can make no namespaces");
+        }
+        tried.is_ok()
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+mod tried {
+    pub(super) fn landlock_abi() -> u32 {
+        0
+    }
+
+    pub(super) fn can_make_namespaces() -> bool {
+        false
     }
 }
 
@@ -55,9 +99,9 @@ mod tests {
 
     #[test]
     fn it_says_what_there_is_and_what_is_not() {
-        let all = Support { landlock_abi: 7, seccomp: true, network_namespace: true };
-        assert_eq!(all.to_string(), "Landlock ABI 7, seccomp, network namespaces");
-        let none = Support { landlock_abi: 0, seccomp: false, network_namespace: false };
-        assert_eq!(none.to_string(), "no Landlock, no seccomp, no network namespaces");
+        let all = Support { landlock_abi: 7, seccomp: true, namespaces: true };
+        assert_eq!(all.to_string(), "Landlock ABI 7, seccomp, namespaces");
+        let none = Support { landlock_abi: 0, seccomp: false, namespaces: false };
+        assert_eq!(none.to_string(), "no Landlock, no seccomp, no namespaces");
     }
 }

@@ -3,15 +3,70 @@
 use std::path::Path;
 
 use super::Sandbox;
-use crate::process::SpawnError;
+use crate::process::{HostLost, SpawnError};
 use crate::sys::Walls;
+
+/// What a start needs to know, beside the sandbox.
+#[cfg_attr(
+    not(all(target_os = "linux", not(pipeplug_portable))),
+    expect(dead_code, reason = "other systems have no sandbox")
+)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plugin<'a> {
+    /// The file to execute, as an absolute path.
+    pub(crate) program: &'a Path,
+    /// Whether the file itself is executed, or a copy of it in memory.
+    pub(crate) image: ImageKind,
+    pub(crate) host_lost: HostLost,
+    #[cfg_attr(
+        all(target_os = "linux", not(pipeplug_portable)),
+        expect(dead_code, reason = "for the filter of system calls")
+    )]
+    pub(crate) terminal: Terminal,
+}
+
+/// What is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ImageKind {
+    File,
+    Memory,
+}
+
+/// What a plugin has of the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Terminal {
+    /// The host's standard input.
+    Granted,
+    None,
+}
+
+/// How much of a sandbox a start is to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Whole,
+    /// Without the namespaces, which this system has just refused.
+    WithoutNamespaces,
+}
+
+/// What a child does to confine itself.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) walls: Walls,
+    /// The end of a pipe whose closing ends the plugin's pid namespace, where it has one.
+    pub(crate) host_alive: Option<std::os::fd::OwnedFd>,
+}
 
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
 impl Sandbox {
     /// Other systems have nothing of the kind.
-    pub(crate) fn walls(&self, program: &Path, _copy: Option<&Path>) -> Result<Walls, SpawnError> {
+    pub(crate) fn prepare(&self, plugin: Plugin<'_>, _extent: Extent) -> Result<Prepared, SpawnError> {
         let problem = "that needs Linux".to_owned();
-        Err(SpawnError::Sandbox { path: program.to_owned(), problem })
+        Err(SpawnError::Sandbox { path: plugin.program.to_owned(), problem })
+    }
+
+    pub(crate) fn go_without(&self, plugin: Plugin<'_>, missing: &str) -> Result<(), SpawnError> {
+        let problem = missing.to_owned();
+        Err(SpawnError::Sandbox { path: plugin.program.to_owned(), problem })
     }
 }
 
@@ -19,9 +74,9 @@ impl Sandbox {
 mod linux {
     use nix::sys::resource::{Resource, getrlimit};
 
-    use super::{Path, Sandbox, SpawnError, Walls};
-    use crate::sandbox::{Demand, Limits, Support, calls, files};
-    use crate::sys::{self, Limit};
+    use super::{Extent, HostLost, ImageKind, Plugin, Prepared, Sandbox, SpawnError, Walls};
+    use crate::sandbox::{Demand, Level, Limits, Ports, Support, calls, grants, landlock, root};
+    use crate::sys::{self, IdMaps, Init, InitHostLost, Limit, Namespaces, Network};
 
     /// The first ABI of Landlock that keeps a file from being truncated: Linux 6.2.
     const ABI_OF_FILES: u32 = 3;
@@ -29,36 +84,83 @@ mod linux {
     const ABI_OF_PORTS: u32 = 4;
 
     impl Sandbox {
-        /// All that the child needs to confine itself; what is looked at is the copy that is executed, if there is one, and
-        /// nothing that has taken its place by now.
-        pub(crate) fn walls(&self, program: &Path, copy: Option<&Path>) -> Result<Walls, SpawnError> {
-            let failed = |problem| SpawnError::Sandbox { path: program.to_owned(), problem };
-            let support = Support::of_system();
-            let missing = self.missing(support);
+        /// All that the child needs to confine itself.
+        pub(crate) fn prepare(&self, plugin: Plugin<'_>, extent: Extent) -> Result<Prepared, SpawnError> {
+            let failed = |problem| SpawnError::Sandbox { path: plugin.program.to_owned(), problem };
+            let namespaces = self.level == Level::Strict && extent == Extent::Whole;
+            let missing = self.missing(Support::of_kernel(), namespaces);
             if !missing.is_empty() {
-                let missing = missing.join("; ");
-                match self.demand {
-                    Demand::All => return Err(failed(format!("{missing}; a best effort goes without"))),
-                    Demand::WhatThereIs => {
-                        tracing::warn!(plugin = ?program, "the sandbox lacks something: {missing}");
-                    }
+                self.go_without(plugin, &missing.join("; "))?;
+            }
+            self.prepare_as_far(plugin, namespaces).map_err(failed)
+        }
+
+        /// Goes on without something, where that was asked for.
+        pub(crate) fn go_without(&self, plugin: Plugin<'_>, missing: &str) -> Result<(), SpawnError> {
+            match self.demand {
+                Demand::All => Err(SpawnError::Sandbox {
+                    path: plugin.program.to_owned(),
+                    problem: format!(
+                        "{missing}; `--sandbox-best-effort` (Sandbox::best_effort) goes without"
+                    ),
+                }),
+                Demand::WhatThereIs => {
+                    tracing::warn!(plugin = ?plugin.program, "the sandbox lacks something: {missing}");
+                    Ok(())
                 }
             }
+        }
+
+        fn prepare_as_far(&self, plugin: Plugin<'_>, namespaces: bool) -> Result<Prepared, String> {
+            let support = Support::of_kernel();
+            let (mut system, mut granted, mut program) = (Vec::new(), Vec::new(), None);
+            if let Some(files) = &self.files {
+                system = grants::of_system();
+                if !namespaces {
+                    system.extend(grants::of_proc());
+                }
+                granted = grants::of_host(files)?;
+                if plugin.image == ImageKind::File {
+                    program = Some(grants::of_program(plugin.program, &granted)?);
+                }
+            }
+            let mut limits = self.limits.resolved();
+            let (namespaces, host_alive) = if namespaces {
+                let (host_alive, writer) = sys::pipe().map_err(|error| format!("making a pipe: {error}"))?;
+                let program_of_init = sys::program::init()
+                    .map_err(|error| format!("the init of its pid namespace: {error}"))?;
+                limits.push_open_files();
+                let host_lost = match plugin.host_lost {
+                    HostLost::Kill => InitHostLost::Ends,
+                    HostLost::EndOfFile => InitHostLost::WaitsForPlugin,
+                };
+                let namespaces = Namespaces {
+                    network: self.network(),
+                    ids: IdMaps::of_self(),
+                    root: root::lay_out(&system, &granted, program.as_ref(), self.scratch),
+                    init: Init { program: program_of_init, host_alive, host_lost },
+                };
+                (Some(namespaces), Some(writer))
+            } else {
+                (None, None)
+            };
+            let grants: Vec<_> = system.into_iter().chain(granted).chain(program).collect();
             // Landlock 1 and 2 hold most of what is demanded, and a best effort takes that.
-            let ruleset =
-                if support.landlock_abi > 0 { files::ruleset(self, program, copy) } else { Ok(None) };
-            let filter = if support.seccomp { calls::filter(self.ports.as_ref()) } else { Ok(Vec::new()) };
-            let needs_network = self.ports.as_ref().is_none_or(|ports| !ports.is_empty());
-            Ok(Walls {
-                limits: self.limits.resolved(),
-                network: if needs_network { None } else { sys::new_network() },
-                ruleset: ruleset.map_err(failed)?,
-                filter: filter.map_err(failed)?,
-            })
+            let ruleset = if support.landlock_abi > 0 {
+                landlock::ruleset(self.files.as_ref().map(|_| grants.as_slice()), self.ports.as_ref())?
+            } else {
+                None
+            };
+            let filter = if support.seccomp { calls::filter(self.ports.as_ref())? } else { Vec::new() };
+            Ok(Prepared { walls: Walls { namespaces, limits: limits.0, ruleset, filter }, host_alive })
+        }
+
+        fn network(&self) -> Network {
+            if self.ports.as_ref().is_some_and(Ports::is_empty) { Network::Own } else { Network::OfHost }
         }
 
         /// What is demanded and cannot be had.
-        fn missing(&self, support: Support) -> Vec<String> {
+        fn missing(&self, support: Support, namespaces: bool) -> Vec<String> {
             let mut missing = Vec::new();
             let Support { landlock_abi: abi, .. } = support;
             let mut landlock = |what: &str, needed: u32, linux: &str| {
@@ -70,7 +172,8 @@ mod linux {
                     ));
                 }
             };
-            if self.files.is_some() {
+            // Within a root of its own it is the second layer.
+            if self.files.is_some() && !namespaces {
                 landlock("walls around files", ABI_OF_FILES, "6.2");
             }
             if self.ports.as_ref().is_some_and(|ports| !ports.is_empty()) {
@@ -87,7 +190,7 @@ mod linux {
 
     impl Limits {
         /// As the kernel takes them, none above what this process has to keep to itself.
-        fn resolved(&self) -> Vec<Limit> {
+        fn resolved(&self) -> Resolved {
             let seconds = self.cpu.map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0));
             let known = [
                 (Resource::RLIMIT_AS, self.memory, 0),
@@ -101,12 +204,26 @@ mod linux {
                 (Resource::RLIMIT_CORE, Some(1), 0),
             ];
             let asked = known.into_iter().filter_map(|(resource, soft, more)| Some((resource, soft?, more)));
-            asked
-                .map(|(resource, soft, more)| {
-                    let most = getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard);
-                    Limit { resource, soft: soft.min(most), hard: soft.saturating_add(more).min(most) }
-                })
-                .collect()
+            let resolved = asked.map(|(resource, soft, more)| {
+                let most = getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard);
+                Limit { resource, soft: soft.min(most), hard: soft.saturating_add(more).min(most) }
+            });
+            Resolved(resolved.collect())
+        }
+    }
+
+    /// Limits as the kernel takes them.
+    struct Resolved(Vec<Limit>);
+
+    impl Resolved {
+        /// Adds the host's own limit of open files, which is raised while namespaces are made, unless there is another.
+        fn push_open_files(&mut self) {
+            let resource = Resource::RLIMIT_NOFILE;
+            if self.0.iter().all(|limit| limit.resource != resource)
+                && let Ok((soft, hard)) = getrlimit(resource)
+            {
+                self.0.push(Limit { resource, soft, hard });
+            }
         }
     }
 
@@ -116,9 +233,9 @@ mod linux {
 
         #[test]
         fn what_is_missing_is_said_and_only_what_is_demanded() {
-            let none = Support { landlock_abi: 0, seccomp: false, network_namespace: false };
-            let old = Support { landlock_abi: 3, seccomp: true, network_namespace: false };
-            let missing = |sandbox: &Sandbox, support| sandbox.missing(support).join("; ");
+            let none = Support { landlock_abi: 0, seccomp: false, namespaces: false };
+            let old = Support { landlock_abi: 3, seccomp: true, namespaces: false };
+            let missing = |sandbox: &Sandbox, support| sandbox.missing(support, false).join("; ");
             let basic = missing(&Sandbox::basic(), none);
             assert!(basic.contains("seccomp") && !basic.contains("Landlock"), "{basic}");
             let strict = missing(&Sandbox::strict(), none);
@@ -131,11 +248,11 @@ mod linux {
         #[test]
         fn seconds_are_rounded_up_and_limits_do_not_rise() {
             use std::time::Duration;
-            let limits = Limits { cpu: Some(Duration::from_millis(1001)), ..Limits::default() }.resolved();
+            let limits = Limits { cpu: Some(Duration::from_millis(1001)), ..Limits::default() }.resolved().0;
             let cpu = limits.iter().find(|limit| limit.resource == Resource::RLIMIT_CPU).unwrap();
             assert_eq!((cpu.soft, cpu.hard), (2, 3));
             let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-            let limits = Limits { open_files: Some(u64::MAX), ..Limits::default() }.resolved();
+            let limits = Limits { open_files: Some(u64::MAX), ..Limits::default() }.resolved().0;
             let files = limits.iter().find(|limit| limit.resource == Resource::RLIMIT_NOFILE).unwrap();
             assert_eq!(files.hard, most);
         }

@@ -14,11 +14,11 @@ use super::fork_exec::Step;
 
 /// What the child of a fork does.
 pub(super) trait Child {
-    /// Its whole life: it executes a program, or says why it cannot, and is ended then.
+    /// Its whole life: it executes a program, or does all that it is there for, and is ended then.
     ///
     /// No allocation, no lock, no panic, no destructor: other threads of the host may have held any lock at the moment
     /// of the fork, and what it writes to may be the host's own memory.
-    fn run(&self) -> Failure;
+    fn run(&self) -> Result<(), Failure>;
 }
 
 /// What a child has to say.
@@ -31,12 +31,13 @@ pub(super) struct Failure {
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
 pub(super) use copied::fork;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(super) use shared::fork;
+pub(super) use shared::{Forked, HelperStack, fork, fork_helper, fork_sibling};
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod shared {
     use std::mem::MaybeUninit;
     use std::ptr;
+    use std::sync::atomic::{AtomicI32, Ordering};
 
     use super::{Child, Errno, Failure, Pid, leave, libc};
 
@@ -46,36 +47,89 @@ mod shared {
 
     /// Aligned as every ABI wants it.
     #[repr(align(16))]
-    struct Stack(MaybeUninit<[u8; STACK_BYTES]>);
+    struct Stack<const BYTES: usize>(MaybeUninit<[u8; BYTES]>);
+
+    /// Memory for the stack of a [`fork_helper`], which has those of its siblings on it, one after the other.
+    pub(in crate::sys) struct HelperStack(Box<Stack<{ 4 * STACK_BYTES }>>);
+
+    impl HelperStack {
+        pub(in crate::sys) fn new() -> Self {
+            let zeroed = Box::new_zeroed();
+            // SAFETY: the bytes of a stack may have any value.
+            Self(unsafe { zeroed.assume_init() })
+        }
+    }
+
+    /// The number of a process that was forked, from the moment on that it exists; `None` before.
+    ///
+    /// The kernel writes it (`CLONE_PARENT_SETTID`), so that it is known even where the process that forks is killed.
+    #[derive(Debug, Default)]
+    pub(in crate::sys) struct Forked(AtomicI32);
+
+    impl Forked {
+        pub(in crate::sys) fn pid(&self) -> Option<Pid> {
+            let raw = self.0.load(Ordering::SeqCst);
+            (raw > 0).then(|| Pid::from_raw(raw))
+        }
+    }
 
     struct Entry<'a, C> {
         child: &'a C,
         failure: Option<Failure>,
     }
 
-    /// Starts a process that is `child`; returns once it has executed a program, or with its failure.
+    /// Starts a process that is `child`; returns once it has executed a program or ended, in which case it may have failed.
     ///
     /// Every signal must be blocked, so that no handler of the host runs in the child.
     pub(crate) fn fork<C: Child>(child: &C) -> Result<(Pid, Option<Failure>), Errno> {
-        let mut stack = Stack(MaybeUninit::uninit());
+        let mut stack: Stack<STACK_BYTES> = Stack(MaybeUninit::uninit());
+        let pid = Forked::default();
+        let failure = clone(child, &mut stack, libc::SIGCHLD, &pid)?;
+        Ok((pid.pid().expect("a process that was forked has a number"), failure))
+    }
+
+    /// As [`fork`], for a child that forks on itself, and executes nothing.
+    ///
+    /// Its end sends no SIGCHLD, and only a wait with `__WALL` sees it: a host that waits for all of its children does
+    /// not notice it.
+    pub(in crate::sys) fn fork_helper<C: Child>(
+        child: &C,
+        stack: &mut HelperStack,
+    ) -> Result<(Pid, Option<Failure>), Errno> {
+        let pid = Forked::default();
+        let failure = clone(child, &mut *stack.0, 0, &pid)?;
+        Ok((pid.pid().expect("a process that was forked has a number"), failure))
+    }
+
+    /// As [`fork`], for a helper: the new process is a child of the helper's own parent.
+    pub(in crate::sys) fn fork_sibling<C: Child>(child: &C, pid: &Forked) -> Result<Option<Failure>, Errno> {
+        let mut stack: Stack<STACK_BYTES> = Stack(MaybeUninit::uninit());
+        clone(child, &mut stack, libc::CLONE_PARENT | libc::SIGCHLD, pid)
+    }
+
+    fn clone<C: Child, const BYTES: usize>(
+        child: &C,
+        stack: &mut Stack<BYTES>,
+        flags: libc::c_int,
+        pid: &Forked,
+    ) -> Result<Option<Failure>, Errno> {
         let mut entry = Entry { child, failure: None };
         let top = stack.0.as_mut_ptr().wrapping_add(1).cast::<libc::c_void>();
         let argument = (&raw mut entry).cast::<libc::c_void>();
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        let flags = flags | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID;
         // SAFETY: CLONE_VFORK has this thread wait until the child has left the memory, so that the stack below `top`
         // and what `argument` points to, which is what `enter` expects, outlive its use of them. Without CLONE_FILES,
-        // CLONE_SIGHAND and CLONE_FS it changes nothing else of the host's.
-        let pid = unsafe { libc::clone(enter::<C>, top, flags, argument) };
-        let pid = Errno::result(pid).map(Pid::from_raw)?;
+        // CLONE_SIGHAND and CLONE_FS it changes nothing else of the host's. The kernel writes one number to `pid`.
+        let cloned = unsafe { libc::clone(enter::<C>, top, flags, argument, pid.0.as_ptr()) };
+        Errno::result(cloned)?;
         // SAFETY: `entry` is a live local; the child has written to it, if at all, ahead of its end.
-        let failure = unsafe { ptr::read_volatile(&raw const entry.failure) };
-        Ok((pid, failure))
+        Ok(unsafe { ptr::read_volatile(&raw const entry.failure) })
     }
 
     extern "C" fn enter<C: Child>(argument: *mut libc::c_void) -> libc::c_int {
         // SAFETY: `fork` passes an `Entry<C>`, and stands still while this runs.
         let entry = unsafe { &mut *argument.cast::<Entry<'_, C>>() };
-        entry.failure = Some(entry.child.run());
+        entry.failure = entry.child.run().err();
         leave()
     }
 }
@@ -102,9 +156,10 @@ mod copied {
         // SAFETY: the child calls async-signal-safe functions only, and ends in exec or _exit: see `Child::run`.
         let pid = match unsafe { unistd::fork() }? {
             ForkResult::Child => {
-                let failure = child.run();
-                // The host is not there any more if this fails, and there is nobody else to tell.
-                let _ = unistd::write(writer.as_fd(), &failure.to_bytes());
+                if let Err(failure) = child.run() {
+                    // The host is not there any more if this fails, and there is nobody else to tell.
+                    let _ = unistd::write(writer.as_fd(), &failure.to_bytes());
+                }
                 leave()
             }
             ForkResult::Parent { child } => child,

@@ -12,10 +12,19 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow};
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{self, Pid};
 
 use super::fork::{Child, Failure, fork};
 use super::{Lifeline, Look, OpenImage, Walls, block_until_exit, exit_status};
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+use super::{
+    fork::{HelperStack, fork_helper},
+    namespaces::{Helper, Namespaces, Pids},
+};
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+use crate::wait_status::WaitStatus;
 
 /// How far the slow way of marking descriptors goes, where there is no close_range(2).
 const MARKED_AT_MOST: RawFd = 65_536;
@@ -35,9 +44,18 @@ pub(crate) struct Image {
     /// All of the environment, as `NAME=value`.
     pub(crate) env: Vec<CString>,
     /// The directory to start in, if it is not the host's.
-    pub(crate) cwd: Option<CString>,
+    pub(crate) cwd: Option<WorkingDirectory>,
     /// The process group to start in.
     pub(crate) group: Group,
+}
+
+/// A directory for a guest to start in.
+#[derive(Debug)]
+pub(crate) enum WorkingDirectory {
+    /// Without it there is no start.
+    Demanded(CString),
+    /// The host's own, which a guest with a root of its own may not have.
+    IfThere(CString),
 }
 
 /// Which process group a guest is in.
@@ -66,8 +84,18 @@ pub(crate) enum Step {
     WorkingDirectory,
     /// The limits of the guest's resources.
     Limits,
-    /// The network namespace of the guest.
-    Namespace,
+    /// The namespaces of the guest.
+    Namespaces,
+    /// The user and the group of a user namespace.
+    IdMaps,
+    /// A file or directory that is let into the root of the guest.
+    Grant,
+    /// The root file system of the guest.
+    Root,
+    /// The init of the guest's pid namespace.
+    Init,
+    /// The `/proc` of the guest.
+    Processes,
     /// What takes privileges away from the guest.
     Privileges,
     /// The walls around files.
@@ -81,19 +109,32 @@ pub(crate) enum Step {
 impl Step {
     /// The steps that the child can report.
     #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
-    pub(super) const IN_CHILD: [Self; 11] = [
+    pub(super) const IN_CHILD: [Self; 16] = [
         Self::ProcessGroup,
         Self::Lifeline,
         Self::Signals,
         Self::Descriptors,
         Self::WorkingDirectory,
         Self::Limits,
-        Self::Namespace,
+        Self::Namespaces,
+        Self::IdMaps,
+        Self::Grant,
+        Self::Root,
+        Self::Init,
+        Self::Processes,
         Self::Privileges,
         Self::Files,
         Self::SystemCalls,
         Self::Exec,
     ];
+}
+
+/// A guest that has been started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Executed {
+    pub(crate) pid: Pid,
+    /// The init of its pid namespace, a child of the host as well.
+    pub(crate) init: Option<Pid>,
 }
 
 /// A start that failed; no process is left of it.
@@ -111,7 +152,7 @@ pub(crate) fn fork_exec(
     slots: &[OwnedFd],
     lifeline: Option<&Lifeline>,
     walls: Option<&Walls>,
-) -> Result<Pid, ForkExecError> {
+) -> Result<Executed, ForkExecError> {
     let argv = pointers(&image.argv);
     let env = pointers(&image.env);
     let plan = Plan {
@@ -119,7 +160,7 @@ pub(crate) fn fork_exec(
         open: image.open.as_ref(),
         argv: &argv,
         env: &env,
-        cwd: image.cwd.as_deref(),
+        cwd: image.cwd.as_ref(),
         group: image.group,
         lifeline,
         walls,
@@ -131,19 +172,9 @@ pub(crate) fn fork_exec(
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(|errno| ForkExecError { step: Step::Fork, error: errno.into() })?;
-    let forked = fork(&plan);
+    let started = plan.start();
     mask.thread_set_mask().expect("a mask that was in force can be set again");
-
-    let (pid, failure) = forked.map_err(|errno| ForkExecError { step: Step::Fork, error: errno.into() })?;
-    match failure {
-        None => Ok(pid),
-        Some(Failure { step, errno }) => {
-            // The child is about to exit. Where SIGCHLD is ignored it is gone already, which is as good.
-            let _ = block_until_exit(pid);
-            let _ = exit_status(pid, Look::Reap);
-            Err(ForkExecError { step, error: errno.into() })
-        }
-    }
+    started.map_err(|Failure { step, errno }| ForkExecError { step, error: errno.into() })
 }
 
 /// What the child of fork has to do, as plain borrowed memory.
@@ -152,7 +183,7 @@ struct Plan<'a> {
     open: Option<&'a OpenImage>,
     argv: &'a [*const libc::c_char],
     env: &'a [*const libc::c_char],
-    cwd: Option<&'a CStr>,
+    cwd: Option<&'a WorkingDirectory>,
     group: Group,
     lifeline: Option<&'a Lifeline>,
     walls: Option<&'a Walls>,
@@ -161,15 +192,41 @@ struct Plan<'a> {
 }
 
 impl Child for Plan<'_> {
-    fn run(&self) -> Failure {
-        match self.prepare() {
-            Ok(open) => Failure { step: Step::Exec, errno: self.exec(open) },
-            Err(failure) => failure,
-        }
+    fn run(&self) -> Result<(), Failure> {
+        let open = self.prepare()?;
+        Err(Failure { step: Step::Exec, errno: self.exec(open) })
     }
 }
 
 impl Plan<'_> {
+    /// Every signal must be blocked.
+    fn start(&self) -> Result<Executed, Failure> {
+        #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+        if let Some(namespaces) = self.walls.and_then(|walls| walls.namespaces.as_ref()) {
+            return self.start_within(namespaces);
+        }
+        let (pid, failure) = fork(self).map_err(|errno| Failure { step: Step::Fork, errno })?;
+        match failure {
+            None => Ok(Executed { pid, init: None }),
+            Some(failure) => {
+                // The child is about to exit. Where SIGCHLD is ignored it is gone already, which is as good.
+                let _ = block_until_exit(pid);
+                let _ = exit_status(pid, Look::Reap);
+                Err(failure)
+            }
+        }
+    }
+
+    #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+    fn start_within(&self, namespaces: &Namespaces) -> Result<Executed, Failure> {
+        let ruleset = self.walls.and_then(|walls| walls.ruleset.as_ref());
+        let pids = fork_within(namespaces, ruleset, self)?;
+        match (pids.plugin.pid(), pids.init.pid()) {
+            (Some(pid), Some(init)) => Ok(Executed { pid, init: Some(init) }),
+            _ => unreachable!("a helper that has not failed has forked both"),
+        }
+    }
+
     /// All but the exec; gives the number of the open image, if there is one.
     fn prepare(&self) -> Result<Option<RawFd>, Failure> {
         let at = |step| move |errno| Failure { step, errno };
@@ -180,14 +237,31 @@ impl Plan<'_> {
             lifeline.tie(self.group).map_err(at(Step::Lifeline))?;
         }
         self.reset_signals().map_err(at(Step::Signals))?;
-        let open = self.place_descriptors().map_err(at(Step::Descriptors))?;
-        if let Some(cwd) = self.cwd {
-            unistd::chdir(cwd).map_err(at(Step::WorkingDirectory))?;
+        // Ahead of the descriptors: what the helper has opened may have any number.
+        #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+        if let Some(walls) = self.walls
+            && let Some(namespaces) = &walls.namespaces
+        {
+            namespaces.finish(walls.ruleset.as_ref())?;
         }
+        let open = self.place_descriptors().map_err(at(Step::Descriptors))?;
+        self.enter_working_directory().map_err(at(Step::WorkingDirectory))?;
         if let Some(walls) = self.walls {
             walls.raise()?;
         }
         Ok(open)
+    }
+
+    fn enter_working_directory(&self) -> Result<(), Errno> {
+        match self.cwd {
+            None => Ok(()),
+            Some(WorkingDirectory::Demanded(dir)) => unistd::chdir(dir.as_c_str()),
+            // The root is the working directory by now.
+            Some(WorkingDirectory::IfThere(dir)) => {
+                let _ = unistd::chdir(dir.as_c_str());
+                Ok(())
+            }
+        }
     }
 
     /// A guest within walls has a session of its own too: it has no terminal then.
@@ -272,6 +346,71 @@ impl Plan<'_> {
         close_on_exec_from(next, self.descriptor_limit)?;
         Ok(open)
     }
+}
+
+/// Forks init and `plugin` within namespaces; no process is left where that fails.
+///
+/// Every signal must be blocked.
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn fork_within<C: Child>(
+    namespaces: &Namespaces,
+    ruleset: Option<&super::Ruleset>,
+    plugin: &C,
+) -> Result<Pids, Failure> {
+    let pids = Pids::default();
+    let mut stack = HelperStack::new();
+    let helper = Helper { namespaces, ruleset, plugin, pids: &pids };
+    let (pid, failure) =
+        fork_helper(&helper, &mut stack).map_err(|errno| Failure { step: Step::Fork, errno })?;
+    // It has ended, or is about to.
+    let _ = block_until_exit(pid);
+    let status = exit_status(pid, Look::Reap);
+    let was_killed = matches!(status, Ok(Some(WaitStatus::Signaled { .. })));
+    let failure = match (failure, was_killed) {
+        (None, false) => return Ok(pids),
+        (Some(failure), _) => failure,
+        (None, true) => {
+            // A child of it may still have its stack here.
+            std::mem::forget(stack);
+            Failure { step: Step::Fork, errno: Errno::EINTR }
+        }
+    };
+    end(&pids);
+    Err(failure)
+}
+
+/// Ends what was forked within namespaces.
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn end(pids: &Pids) {
+    // The plugin first: init does not end before all that is inside has been waited for.
+    for pid in [pids.plugin.pid(), pids.init.pid()].into_iter().flatten() {
+        // It may have ended by itself.
+        let _ = kill(pid, Signal::SIGKILL);
+        let _ = block_until_exit(pid);
+        let _ = exit_status(pid, Look::Reap);
+    }
+}
+
+/// Whether this process can make namespaces as these are; a child tries it.
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) fn try_namespaces(namespaces: &Namespaces) -> Result<(), ForkExecError> {
+    struct Try<'a>(&'a Namespaces);
+
+    impl Child for Try<'_> {
+        fn run(&self) -> Result<(), Failure> {
+            self.0.finish(None)
+        }
+    }
+
+    let failed = |step, error: io::Error| ForkExecError { step, error };
+    let mask = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map_err(|errno| failed(Step::Fork, errno.into()))?;
+    let tried = fork_within(namespaces, None, &Try(namespaces));
+    mask.thread_set_mask().expect("a mask that was in force can be set again");
+    let pids = tried.map_err(|Failure { step, errno }| failed(step, errno.into()))?;
+    end(&pids);
+    Ok(())
 }
 
 /// Makes a guest's descriptor of one that is clear of the guest's numbers.

@@ -7,12 +7,19 @@ mod descriptor;
 mod exit_notice;
 mod fork;
 mod fork_exec;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod landlock;
 mod lifeline;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-#[cfg_attr(not(test), expect(dead_code, reason = "used by the guard and by namespaces"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the guard"))]
 pub(crate) mod memfd;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-#[cfg_attr(not(test), expect(dead_code, reason = "used by the guard and by namespaces"))]
+mod mounts;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod namespaces;
+mod pid_namespace;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg_attr(not(test), expect(dead_code, reason = "used by the guard"))]
 pub(crate) mod program;
 mod wait;
 mod walls;
@@ -21,9 +28,20 @@ pub(crate) use descriptor::{lift, pipe, set_nonblocking};
 #[cfg(target_os = "linux")]
 pub(crate) use exit_notice::pidfd_open;
 pub(crate) use exit_notice::{ExitNotice, poll_readable};
-pub(crate) use fork_exec::{ForkExecError, Group, Image, Step, fork_exec};
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use fork_exec::try_namespaces;
+pub(crate) use fork_exec::{Executed, ForkExecError, Group, Image, Step, WorkingDirectory, fork_exec};
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use landlock::{PathRights, Ruleset, landlock_abi};
 pub(crate) use lifeline::Lifeline;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use mounts::Attributes;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use namespaces::{
+    Copied, Entry, IdMaps, Identity, Init, InitHostLost, Kind, Namespaces, Network, Root,
+};
+pub(crate) use pid_namespace::PidNamespace;
 pub(crate) use wait::{Look, block_until_exit, exit_status};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use walls::Limit;
-pub(crate) use walls::{OpenImage, Walls, has_seccomp, landlock_abi, new_network};
+pub(crate) use walls::{OpenImage, Walls, has_seccomp};

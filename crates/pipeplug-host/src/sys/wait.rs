@@ -12,6 +12,12 @@ use nix::unistd::Pid;
 
 use crate::wait_status::WaitStatus;
 
+/// Waits also for a child whose end sends another signal than SIGCHLD, or none: clone(2), `__WALL`.
+#[cfg(target_os = "linux")]
+const ANY_CHILD: libc::c_int = libc::__WALL;
+#[cfg(not(target_os = "linux"))]
+const ANY_CHILD: libc::c_int = 0;
+
 /// What a look at a child's status does to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
@@ -41,7 +47,7 @@ fn waitid(pid: Pid, options: libc::c_int) -> io::Result<Option<WaitStatus>> {
         // asks for si_pid to be zeroed, to tell "nothing yet" from a status under WNOHANG.
         let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
         // SAFETY: `info` is a siginfo_t that outlives the call.
-        let result = unsafe { libc::waitid(libc::P_PID, id, &raw mut info, options) };
+        let result = unsafe { libc::waitid(libc::P_PID, id, &raw mut info, options | ANY_CHILD) };
         match Errno::result(result) {
             Ok(_) => return Ok(status_of(&info)),
             Err(Errno::EINTR) => {}

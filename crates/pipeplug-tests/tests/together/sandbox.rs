@@ -95,19 +95,18 @@ fn files_that_nobody_named_are_out_of_reach() {
         ("list", dir.path()),
         ("execute", &program),
         ("create", &dir.path().join("new")),
-        ("list", "/".as_ref()),
-        ("list", "/proc".as_ref()),
-        ("read", "/proc/self/environ".as_ref()),
+        ("list", "/root".as_ref()),
+        ("read", "/etc/hostname".as_ref()),
         ("read", format!("/proc/{}/environ", std::process::id()).as_ref()),
         ("read", &std::env::current_exe().unwrap()),
     ] {
-        stopped(&strict, attack, path.display(), "EACCES");
+        stopped(&strict, attack, path.display(), "ENOENT");
     }
-    assert_eq!(tries(&strict, "remove", secret.display()), "EACCES");
+    assert_eq!(tries(&strict, "remove", secret.display()), "ENOENT");
     // A way around by a link changes nothing; making it is denied as well.
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(&secret, &link).unwrap();
-    stopped(&strict, "read", link.display(), "EACCES");
+    stopped(&strict, "read", link.display(), "ENOENT");
 }
 
 #[test]
@@ -127,10 +126,10 @@ fn files_that_somebody_named_are_let_in_as_they_were_named() {
         [&reads, &writes].map(|dir| tries(&plugin, attack, dir.join(name).display()))
     };
     assert_eq!(on_both("read", "file"), ["done", "done"]);
-    assert_eq!(on_both("append", "file"), ["EACCES", "done"]);
-    assert_eq!(on_both("create", "new"), ["EACCES", "done"]);
-    assert_eq!(on_both("truncate", "file"), ["EACCES", "done"]);
-    assert_eq!(on_both("remove", "file"), ["EACCES", "done"]);
+    assert_eq!(on_both("append", "file"), ["EROFS", "done"]);
+    assert_eq!(on_both("create", "new"), ["EROFS", "done"]);
+    assert_eq!(on_both("truncate", "file"), ["EROFS", "done"]);
+    assert_eq!(on_both("remove", "file"), ["EROFS", "done"]);
     assert_eq!(on_both("execute", "program"), ["done", "EACCES"]);
     // Basic walls keep no files away, until somebody names one.
     let basic = within(Sandbox::basic());
@@ -168,7 +167,7 @@ fn a_network_namespace_of_its_own_has_no_way_out() {
     if !kernel_has(FILES) {
         return;
     }
-    if !support.network_namespace {
+    if !support.namespaces {
         eprintln!("skipped: this process may make no network namespace");
         return;
     }
@@ -212,8 +211,8 @@ fn other_processes_are_out_of_reach() {
         return;
     }
     let strict = within(Sandbox::strict());
-    stopped(&strict, "signal", std::process::id(), "EPERM");
-    assert_eq!(tries(&strict, "signal", strict.pid()), "done", "its own it may signal");
+    stopped(&strict, "signal", std::process::id(), "ESRCH");
+    assert_eq!(tries(&strict, "signal", 2), "done", "its own it may signal");
 }
 
 #[test]

@@ -1,0 +1,173 @@
+//! Files and directories that a plugin may use, each opened once.
+//!
+//! A path that is resolved a second time may lead elsewhere by then. So all that follows, the rules of Landlock and the
+//! mounts of a root file system, is about the file that is open here.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{self, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{SFlag, fstat};
+
+use super::Files;
+use crate::sys::{self, Identity, Kind};
+
+/// Programs and libraries.
+const PROGRAMS: [&str; 9] =
+    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
+
+/// What dynamic loaders, C libraries and runtimes look at when they start.
+const LOOKED_AT: [&str; 14] = [
+    "/etc/alternatives",
+    "/etc/group",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/ld.so.preload",
+    "/etc/locale.alias",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/passwd",
+    "/etc/timezone",
+    "/sys/devices/system/cpu",
+    "/sys/kernel/mm/transparent_hugepage",
+];
+
+/// The same of `/proc`, for a plugin that sees the host's.
+const LOOKED_AT_IN_PROC: [&str; 7] = [
+    "/proc/cpuinfo",
+    "/proc/filesystems",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/sys/kernel/random",
+    "/proc/sys/vm/overcommit_memory",
+];
+
+/// Devices that hold nothing.
+const DEVICES: [&str; 5] = ["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
+
+/// What a plugin may do with a [`Grant`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Reading, listing and executing.
+    Execute,
+    /// Reading and listing.
+    Read,
+    /// Reading and writing what keeps nothing.
+    Device,
+    /// Reading, listing, writing, making and removing.
+    Write,
+}
+
+/// A file or directory that a plugin may use.
+#[derive(Debug)]
+pub(super) struct Grant {
+    /// From the root, as it was named.
+    pub(super) path: PathBuf,
+    /// Opened with `O_PATH`.
+    pub(super) file: OwnedFd,
+    pub(super) kind: Kind,
+    pub(super) identity: Identity,
+    pub(super) access: Access,
+}
+
+/// Whether a path is in a directory of programs and libraries.
+pub(crate) fn is_of_programs(path: &Path) -> bool {
+    PROGRAMS.iter().any(|dir| path.starts_with(dir))
+}
+
+/// A file that cannot be granted, in words.
+pub(super) type Refused = String;
+
+/// What every program needs, as far as this system has it.
+pub(super) fn of_system() -> Vec<Grant> {
+    let programs = PROGRAMS.iter().map(|path| (path, Access::Execute));
+    let looked_at = LOOKED_AT.iter().map(|path| (path, Access::Read));
+    let devices = DEVICES.iter().map(|path| (path, Access::Device));
+    programs
+        .chain(looked_at)
+        .chain(devices)
+        .filter_map(|(path, access)| Grant::open(Path::new(path), access).ok())
+        .collect()
+}
+
+/// What programs need of the host's `/proc`.
+pub(super) fn of_proc() -> Vec<Grant> {
+    LOOKED_AT_IN_PROC.iter().filter_map(|path| Grant::open(Path::new(path), Access::Read).ok()).collect()
+}
+
+/// What the host grants, directories before what is below them.
+pub(super) fn of_host(files: &Files) -> Result<Vec<Grant>, Refused> {
+    let read = files.read.iter().map(|path| (path, Access::Execute));
+    let write = files.write.iter().map(|path| (path, Access::Write));
+    let mut wanted = Vec::new();
+    for (path, access) in read.chain(write) {
+        let path = path::absolute(path).map_err(|error| refused(path, &error))?;
+        wanted.push((path, access));
+    }
+    // By components, so that a directory comes before what is in it. Of the same path, the write access is the last one,
+    // and counts.
+    wanted.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut grants: Vec<Grant> = Vec::new();
+    for (path, access) in wanted {
+        let grant = open_beneath(&grants, &path, access).map_err(|error| refused(&path, &error))?;
+        grants.push(grant);
+    }
+    Ok(grants)
+}
+
+/// The program itself, which has to be a regular file.
+pub(super) fn of_program(program: &Path, granted: &[Grant]) -> Result<Grant, Refused> {
+    open_beneath(granted, program, Access::Execute).map_err(|error| refused(program, &error))
+}
+
+fn refused(path: &Path, error: &io::Error) -> Refused {
+    format!("{path:?} cannot be let in: {error}")
+}
+
+/// Opens a path, without a symbolic link below a directory that the plugin may write to: it could have made it, to be
+/// let in wherever that leads to.
+fn open_beneath(granted: &[Grant], path: &Path, access: Access) -> io::Result<Grant> {
+    let writable = granted.iter().rfind(|it| it.access == Access::Write && it.kind == Kind::Directory);
+    match writable.and_then(|it| Some((it, path.strip_prefix(&it.path).ok()?))) {
+        Some((writable, rest)) if !rest.as_os_str().is_empty() => {
+            let how = OpenHow::new()
+                .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+                .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+            let file = openat2(&writable.file, rest, how).map_err(|errno| match errno {
+                Errno::ELOOP => io::Error::other(format!(
+                    "a symbolic link leads there, which the plugin may have made, as it may write to {:?}; \
+                     name where it leads to",
+                    writable.path
+                )),
+                errno => errno.into(),
+            })?;
+            Grant::of(file, path, access)
+        }
+        _ => Grant::open(path, access),
+    }
+}
+
+impl Grant {
+    fn open(path: &Path, access: Access) -> io::Result<Self> {
+        // The links of /proc lead to whatever this process has open.
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        Self::of(openat2(AT_FDCWD, path, how)?, path, access)
+    }
+
+    fn of(file: OwnedFd, path: &Path, access: Access) -> io::Result<Self> {
+        let file = sys::lift(file)?;
+        let stat = fstat(&file)?;
+        let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFDIR => Kind::Directory,
+            _ => Kind::File,
+        };
+        Ok(Self { path: path.to_owned(), kind, identity: Identity::from(&stat), file, access })
+    }
+}

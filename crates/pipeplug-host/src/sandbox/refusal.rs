@@ -1,0 +1,90 @@
+//! The reasons for which a system makes no namespaces, and what to do about each.
+
+use std::fs;
+use std::io;
+
+use nix::errno::Errno;
+
+use crate::sys::{ForkExecError, Step};
+
+/// What is lost without namespaces.
+const LOST: &str = "without them the metadata of all files can be seen and signals may reach what the host runs, and a \
+                    process that leaves the plugin's session outlives it";
+
+/// Says why a start failed that was to make namespaces; `None` where it failed for another reason.
+pub(crate) fn refusal(failure: &ForkExecError) -> Option<String> {
+    let what = match failure.step {
+        Step::Namespaces => "namespaces cannot be made",
+        Step::IdMaps => "a user namespace cannot be given its user",
+        Step::Init => "the init of a pid namespace cannot be started",
+        Step::Processes => "the /proc of a pid namespace cannot be mounted",
+        Step::Root if is_denied(&failure.error) => "nothing can be mounted in a mount namespace",
+        _ => return None,
+    };
+    let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let remedy = remedy(failure.step, &failure.error, read);
+    Some(format!("{what} ({}){remedy}; {LOST}", failure.error))
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    [Errno::EPERM, Errno::EACCES].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+/// What to do, after a colon, as far as the settings of the kernel tell.
+fn remedy(step: Step, error: &io::Error, read: impl Fn(&str) -> Option<String>) -> String {
+    let is = |path: &str, value: &str| read(path).as_deref() == Some(value);
+    if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        return ": this system lets only root make user namespaces; `sysctl kernel.unprivileged_userns_clone=1` lets all users"
+            .to_owned();
+    }
+    if is("/proc/sys/user/max_user_namespaces", "0") {
+        return ": user namespaces are switched off; `sysctl user.max_user_namespaces=10000` switches them on".to_owned();
+    }
+    if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+        return ": AppArmor's policy on this system (Ubuntu's default) blocks user namespaces of programs that have no \
+                profile; give the host's program a profile with the rule `userns,`, or run \
+                `sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
+            .to_owned();
+    }
+    match step {
+        Step::Processes => ": a part of the host's own /proc is covered, as within a container; start the host outside of it, or \
+                            with an uncovered /proc (`--security-opt systempaths=unconfined`)"
+            .to_owned(),
+        Step::Namespaces if is_denied(error) => {
+            ": a seccomp filter or a security module around the host refuses it, as in a container; start the host outside of it"
+                .to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(step: Step, errno: Errno, settings: &[(&str, &str)]) -> String {
+        let read = |path: &str| {
+            settings.iter().find(|(known, _)| path.ends_with(known)).map(|(_, value)| (*value).to_owned())
+        };
+        remedy(step, &errno.into(), read)
+    }
+
+    #[test]
+    fn the_setting_that_refuses_is_named_with_its_remedy() {
+        let denied = |settings| told(Step::IdMaps, Errno::EPERM, settings);
+        assert!(denied(&[("apparmor_restrict_unprivileged_userns", "1")]).contains("`userns,`"));
+        assert!(denied(&[("max_user_namespaces", "0")]).contains("sysctl user.max_user_namespaces"));
+        assert!(denied(&[("unprivileged_userns_clone", "0")]).contains("unprivileged_userns_clone=1"));
+        assert_eq!(denied(&[("apparmor_restrict_unprivileged_userns", "0")]), "");
+        assert!(told(Step::Namespaces, Errno::EPERM, &[]).contains("container"));
+        assert!(told(Step::Processes, Errno::EPERM, &[]).contains("systempaths=unconfined"));
+    }
+
+    #[test]
+    fn other_failures_are_no_refusal() {
+        let failure = |step, errno: Errno| ForkExecError { step, error: errno.into() };
+        assert!(refusal(&failure(Step::Exec, Errno::EPERM)).is_none());
+        assert!(refusal(&failure(Step::Root, Errno::ENOENT)).is_none());
+        assert!(refusal(&failure(Step::Namespaces, Errno::ENOSPC)).unwrap().contains("outlives"));
+    }
+}
