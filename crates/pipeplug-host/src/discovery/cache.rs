@@ -1,8 +1,8 @@
 //! What plugins have said of themselves, kept from one listing to the next.
 //!
 //! The file is a help and no more: where it is missing, broken, of another version or cannot be written, plugins are
-//! asked again. Processes that write it at the same time replace it as a whole, each with what it found in it: what one of
-//! them then misses is asked again too.
+//! asked again. It is replaced as a whole, and processes that do so at the same time wait for each other (a lock on its
+//! directory), so that what each of them found out stays.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata as FileMetadata};
@@ -14,11 +14,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{Said, files};
+use crate::lock_file::lock_directory;
 use crate::metadata::Metadata;
+use crate::regular_file::{FileError, RegularFile};
 use crate::sha256::Sha256;
 
 /// The layout of the file; one of another number is as good as none.
 const VERSION: u32 = 1;
+/// A larger file is as good as none, in bytes.
+const FILE_MAX: u64 = 256 << 20;
 /// The most that is kept of one plugin, in bytes: who says more is asked each time.
 const KEPT_MAX: usize = 64 << 10;
 /// How long an error is kept: what the plugin missed may be there by now, though its file is the same.
@@ -80,30 +84,45 @@ impl Cache {
     }
 
     pub(super) fn load(&self) -> Kept {
-        let bytes = match fs::read(&self.path) {
+        let path = &self.path;
+        let bytes = match RegularFile::open(path).and_then(|file| file.read(FILE_MAX)) {
             Ok(bytes) => bytes,
+            Err(FileError::System(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Kept::default();
+            }
             Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    tracing::debug!(path = %self.path.display(), %error, "the cache of metadata cannot be read");
-                }
+                tracing::debug!(?path, %error, "the cache of metadata cannot be read");
                 return Kept::default();
             }
         };
         match serde_json::from_slice::<Kept>(&bytes) {
             Ok(kept) if kept.version == VERSION => kept,
             Ok(kept) => {
-                tracing::debug!(path = %self.path.display(), version = kept.version, "a cache of another version");
+                tracing::debug!(?path, version = kept.version, "a cache of another version");
                 Kept::default()
             }
             Err(error) => {
-                tracing::debug!(path = %self.path.display(), %error, "the cache of metadata is broken");
+                tracing::debug!(?path, %error, "the cache of metadata is broken");
                 Kept::default()
             }
         }
     }
 
     /// Adds what is new to what is there by now, less the files that are gone.
+    ///
+    /// # Blocking
+    /// While another process does so.
     pub(super) fn save(&self, news: Vec<(PathBuf, Facts)>) {
+        let path = &self.path;
+        if let Err(error) = self.update(news) {
+            tracing::debug!(?path, %error, "the cache of metadata cannot be written");
+        }
+    }
+
+    fn update(&self, news: Vec<(PathBuf, Facts)>) -> io::Result<()> {
+        let dir = self.path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
+        files::make_dir(dir)?;
+        let _lock = lock_directory(dir)?;
         let mut kept = self.load();
         kept.version = VERSION;
         for (path, facts) in news {
@@ -113,12 +132,7 @@ impl Cache {
             }
         }
         kept.plugins.retain(|path, _| !is_gone(path));
-        let written = serde_json::to_vec(&kept)
-            .map_err(io::Error::from)
-            .and_then(|bytes| files::replace(&self.path, &bytes));
-        if let Err(error) = written {
-            tracing::debug!(path = %self.path.display(), %error, "the cache of metadata cannot be written");
-        }
+        files::replace(&self.path, &serde_json::to_vec(&kept)?)
     }
 }
 

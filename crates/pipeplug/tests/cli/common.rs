@@ -70,6 +70,13 @@ impl Place {
         path
     }
 
+    /// A FIFO, which nobody writes to.
+    pub(crate) fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.path().join(name);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        path
+    }
+
     /// An executable, written by another process: a descriptor of ours that is open for writing could be inherited by
     /// a child that another test starts just then, and nothing could execute the file (ETXTBSY).
     pub(crate) fn executable(&self, name: &str, content: &str) -> PathBuf {
@@ -192,6 +199,12 @@ impl Ran {
             "{}",
             self.stderr
         );
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn prints_part(self, stdout: &str) -> Self {
+        assert!(self.text().contains(stdout), "{stdout:?} is not in: {}", self.text());
         self
     }
 

@@ -185,6 +185,57 @@ fn many_may_list_at_once() {
 }
 
 #[test]
+fn a_cache_that_is_no_file_is_ignored_and_not_waited_for() {
+    let place = Place::new();
+    let starts = noting(&place, "pipeplug-mirror");
+    let cache = place.path().join(".cache/pipeplug/pipeplug.json");
+    std::fs::create_dir_all(cache.parent().unwrap()).unwrap();
+    let fifo = place.fifo("fifo");
+    settle();
+    for (i, target) in [fifo.to_str().unwrap(), "/dev/zero"].into_iter().enumerate() {
+        let _ = std::fs::remove_file(&cache);
+        std::os::unix::fs::symlink(target, &cache).unwrap();
+        let ran = place.pipeplug(["list", "--no-metadata", "-vv"]).run().exits(0);
+        ran.says("the cache of metadata cannot be read").says("no regular file");
+        place.pipeplug(["list"]).run().exits(0).prints_part("a mirror");
+        assert_eq!(starts(), i + 1);
+        place.pipeplug(["list"]).run().exits(0).prints_part("a mirror");
+        assert_eq!(starts(), i + 1, "a file has taken its place");
+    }
+}
+
+/// Each listing finds out about one plugin more than those at the same time.
+#[test]
+fn nothing_that_one_listing_found_out_is_lost_to_others() {
+    const COUNT: usize = 20;
+    let home = Place::new();
+    let places: Vec<_> = (0..COUNT)
+        .map(|i| {
+            let place = Place::new();
+            place.standard(&format!("pipeplug-p{i}"), MIRROR);
+            place
+        })
+        .collect();
+    settle();
+    let list = |i: usize, option: &[&str]| {
+        let mut run = home.pipeplug(["list", "--json"].iter().chain(option));
+        run.command.env("PIPEPLUG_PATH", places[i].path());
+        run.run().exits(0).json()
+    };
+    let list = &list;
+    std::thread::scope(|scope| {
+        for i in 0..COUNT {
+            scope.spawn(move || list(i, &[]));
+        }
+    });
+    for i in 0..COUNT {
+        assert_eq!(list(i, &["--no-metadata"])[0]["description"], "a mirror", "{i}");
+    }
+    let left = std::fs::read_dir(home.path().join(".cache/pipeplug")).unwrap().count();
+    assert_eq!(left, 1, "nothing is left of their locks");
+}
+
+#[test]
 fn what_was_interrupted_is_not_remembered() {
     let place = Place::new();
     let fifo = place.path().join("fifo");

@@ -1,10 +1,13 @@
 //! What a plugin may do, and what it has to be.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::process::Stdio;
 
+use pipeplug_host::LockFile;
 use pipeplug_host::sandbox::Support;
 
-use crate::common::{MIRROR, Place, pipeplug};
+use crate::common::{MIRROR, Place, pipeplug, wait};
 
 #[test]
 fn the_environment_is_let_through_by_name() {
@@ -88,6 +91,55 @@ fn pins_are_demanded_and_changed() {
     fs::write(lock(&place), "{}").unwrap();
     in_place(&["pin", mirror]).exits(1).says("cannot be understood");
     assert_eq!(fs::read(lock(&place)).unwrap(), b"{}");
+}
+
+#[test]
+fn many_may_pin_at_once() {
+    const COUNT: usize = 50;
+    let place = Place::new();
+    let lock = lock(&place);
+    let children: Vec<_> = (0..COUNT)
+        .map(|i| {
+            let plugin = place.file(&format!("plugin{i}"), b"");
+            let mut run = place.pipeplug([
+                OsStr::new("pin"),
+                plugin.as_os_str(),
+                "--lock-file".as_ref(),
+                lock.as_ref(),
+            ]);
+            run.command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for child in children {
+        assert_eq!(wait(child), Some(0));
+    }
+    assert_eq!(LockFile::open(&lock).unwrap().iter().count(), COUNT);
+    let left = fs::read_dir(place.path()).unwrap().count();
+    assert_eq!(left, COUNT + 1, "nothing is left of their locks");
+}
+
+#[test]
+fn a_lock_file_that_is_none_is_an_error_and_is_not_waited_for() {
+    let place = Place::new();
+    let path = place.standard("mirror", MIRROR);
+    let path = path.to_str().unwrap();
+    let fifo = place.fifo("fifo");
+    for (lock, problem) in [(fifo.to_str().unwrap(), "a FIFO"), ("/dev/zero", "a device")] {
+        let locked = format!("--locked={lock}");
+        let message =
+            format!("the lock file {lock:?} cannot be understood: it is {problem}, no regular file");
+        place.pipeplug(["run", &locked, path]).run().exits(4).says(&message);
+    }
+    place.pipeplug(["pin", path, "--lock-file", fifo.to_str().unwrap()]).run().exits(1).says("it is a FIFO");
+    place.pipeplug(["pin", fifo.to_str().unwrap()]).run().exits(1).says("it is a FIFO, no regular file");
+    let lock = lock(&place);
+    let sum = "0".repeat(64);
+    let text = format!(r#"{{"version":1,"plugins":{{"mirror":"{sum}","mirror":"{sum}"}}}}"#);
+    fs::write(&lock, &text).unwrap();
+    let ran = place.pipeplug(["run", &format!("--locked={lock}"), path]).run();
+    ran.exits(4).says("the key \"mirror\" is there twice");
+    place.pipeplug(["pin", path, "--lock-file", &lock]).run().exits(1).says("is there twice");
+    assert_eq!(fs::read_to_string(&lock).unwrap(), text);
 }
 
 #[test]
