@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeplug_net::wire::{Format, Limits};
-use pipeplug_net::{EventLoop, HandlerError, Incoming, Options, Reply};
+use pipeplug_net::{Escaped, EventLoop, HandlerError, Incoming, Options, Reply};
 
 use crate::launcher::{Exec, Launcher};
 use crate::lines::{OnLine, Output};
@@ -104,9 +104,9 @@ impl Builder {
         self
     }
 
-    /// What the plugin is called in logs and errors. Default: its file's name.
+    /// What the plugin is called in logs and errors, with what a terminal would obey [`Escaped`]. Default: its file's name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.options.name = name.into();
+        self.options.name = Escaped(&name.into()).to_string();
         self
     }
 
@@ -328,5 +328,19 @@ impl std::fmt::Debug for Builder {
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    Escaped(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_fit_for_every_message() {
+        let builder = Builder::new("/plugins/a\x1b[2J");
+        assert_eq!(builder.options.name, "a\\u{1b}[2J");
+        assert_eq!(builder.path(), Path::new("/plugins/a\x1b[2J"));
+        assert_eq!(builder.name("b\n").options.name, "b\\n");
+        assert_eq!(Builder::new("/").options.name, "/");
+    }
 }
