@@ -68,6 +68,15 @@ pub struct Builder {
     pub(crate) stderr_tail: usize,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) events: Option<EventLoop>,
+    sandbox_by: SandboxBy,
+}
+
+/// Who chose the sandbox, or that there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SandboxBy {
+    Host,
+    /// [`Builder::untrusted`], until the host says otherwise.
+    Default,
 }
 
 impl Builder {
@@ -89,6 +98,7 @@ impl Builder {
             stderr_tail: 20,
             metadata: BTreeMap::new(),
             events: None,
+            sandbox_by: SandboxBy::Host,
         }
     }
 
@@ -211,6 +221,31 @@ impl Builder {
     /// What the plugin may do to this machine. Default: whatever the host may.
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.launch.sandbox = Some(sandbox);
+        self.sandbox_by = SandboxBy::Host;
+        self
+    }
+
+    /// Takes a sandbox off that was set before, as the one of a [`Catalog`](crate::discovery::Catalog): the plugin may do
+    /// whatever the host may.
+    pub fn no_sandbox(mut self) -> Self {
+        self.launch.sandbox = None;
+        self.sandbox_by = SandboxBy::Host;
+        self
+    }
+
+    /// Sets the strict sandbox, on systems that have one, for a plugin that nothing is known of.
+    pub(crate) fn untrusted(mut self) -> Self {
+        self.launch.sandbox = cfg!(all(target_os = "linux", not(pipeplug_portable))).then(Sandbox::strict);
+        self.sandbox_by = SandboxBy::Default;
+        self
+    }
+
+    /// Takes the default of [`untrusted`](Self::untrusted) off where the launcher would be refused because of it: what runs
+    /// elsewhere is confined by the place. A sandbox that the host demanded stays.
+    pub(crate) fn without_default_sandbox_elsewhere(mut self) -> Self {
+        if self.sandbox_by == SandboxBy::Default && !self.launcher.sees_to_demands() {
+            self.launch.sandbox = None;
+        }
         self
     }
 
@@ -334,6 +369,18 @@ fn name_of(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_default_sandbox_is_for_this_machine_and_a_demanded_one_for_all() {
+        let is_sandboxed =
+            |builder: Builder| builder.without_default_sandbox_elsewhere().launch.sandbox.is_some();
+        let here = Builder::new("x").untrusted();
+        let elsewhere = here.clone().launcher(crate::launcher::Ssh::new("host"));
+        assert_eq!(is_sandboxed(here.clone()), cfg!(all(target_os = "linux", not(pipeplug_portable))));
+        assert!(!is_sandboxed(here.no_sandbox()));
+        assert!(!is_sandboxed(elsewhere.clone()));
+        assert!(is_sandboxed(elsewhere.sandbox(Sandbox::strict())));
+    }
 
     #[test]
     fn a_name_is_fit_for_every_message() {
