@@ -5,9 +5,8 @@ use std::fs;
 use std::process::Stdio;
 
 use pipeplug_host::LockFile;
-use pipeplug_host::sandbox::Support;
 
-use crate::common::{MIRROR, Place, pipeplug, wait};
+use crate::common::{MIRROR, Place, has_strict_sandbox, pipeplug, wait};
 
 #[test]
 fn the_environment_is_let_through_by_name() {
@@ -94,6 +93,32 @@ fn pins_are_demanded_and_changed() {
 }
 
 #[test]
+fn inspect_starts_a_plugin_in_the_strict_sandbox() {
+    if !has_strict_sandbox() {
+        return;
+    }
+    let place = Place::new();
+    let data = place.file("data", b"data").display().to_string();
+    let needy = place.standard("needy", &format!("[ \"$(cat '{data}')\" = data ] || exit 9\n{MIRROR}"));
+    let inspect =
+        |options: &[&str]| place.pipeplug([&["inspect", needy.to_str().unwrap()], options].concat()).run();
+    inspect(&[])
+        .exits(4)
+        .says("exit status 9")
+        .says("it may need more than its sandbox grants: --sandbox none");
+    inspect(&["-v", "--sandbox-read", &data]).exits(0).says("its sandbox is strict").prints_part("a mirror");
+    inspect(&["--sandbox", "none"]).exits(0).prints_part("a mirror");
+    inspect(&["--sandbox", "none", "--sandbox-read", &data]).exits(2).says("--sandbox-read is for a sandbox");
+    // What runs elsewhere has no sandbox unless one is demanded, which is refused.
+    let elsewhere =
+        |options: &[&str]| pipeplug([&["inspect", "@echo", "--via", "env"], options].concat()).run();
+    let ran = elsewhere(&["-v"]).exits(0).prints_part("Description");
+    assert!(!ran.stderr.contains("sandbox"), "{}", ran.stderr);
+    elsewhere(&["--sandbox-read", &data]).exits(2).says("--sandbox-read is for a sandbox");
+    elsewhere(&["--sandbox", "strict"]).exits(4).says("on this machine only");
+}
+
+#[test]
 fn many_may_pin_at_once() {
     const COUNT: usize = 50;
     let place = Place::new();
@@ -144,10 +169,7 @@ fn a_lock_file_that_is_none_is_an_error_and_is_not_waited_for() {
 
 #[test]
 fn a_sandbox_is_a_level_and_its_exceptions() {
-    let support = Support::of_system();
-    if support.landlock_abi < 3 || !support.seccomp {
-        assert!(std::env::var_os("CI").is_none(), "ABI 3 of Landlock is needed, there is: {support}");
-        eprintln!("skipped: ABI 3 of Landlock is needed, there is: {support}");
+    if !has_strict_sandbox() {
         return;
     }
     let place = Place::new();
@@ -173,6 +195,8 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
         .exits(4)
         .says("\"/no/such\" cannot be let in");
     run(&["--sandbox-read", &data]).exits(2).says("--sandbox <LEVEL>");
+    run(&["--sandbox", "none"]).exits(0).prints("some data");
+    run(&["--sandbox", "none", "--sandbox-write", &data]).exits(2).says("--sandbox-write is for a sandbox");
     run(&["--sandbox", "weak"]).exits(2).says("strict");
     let sandboxed = ["run", "--sandbox", "basic", "--via", "nice", "@echo", "--call", "echo", "x"];
     pipeplug(sandboxed)
