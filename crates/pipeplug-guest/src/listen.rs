@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Uid, geteuid};
-use pipeplug_net::Endpoint;
+use pipeplug_net::{Endpoint, Escaped};
 use std::os::fd::AsRawFd;
 
 use crate::register_error::RegisterError;
@@ -67,9 +67,10 @@ pub(crate) fn path_in(args: &mut Vec<OsString>) -> Result<Option<PathBuf>, Regis
 pub(crate) fn wait_for_host(path: &Path, name: &str) -> Result<(Endpoint, Endpoint), RegisterError> {
     let fail = |reason| RegisterError::Listen { path: path.to_owned(), reason };
     let listener = Listener::new(path).map_err(fail)?;
-    let shown = path.display();
+    let shown = path.to_string_lossy();
+    let (name, shown) = (Escaped(name), Escaped(&shown));
     say(&format!("{name} waits for its host: pipeplug run --attach {shown} --call COMMAND [DATA]"));
-    let stream = listener.accept(name).map_err(fail)?;
+    let stream = listener.accept(name.0).map_err(fail)?;
     drop(listener);
     let copy = stream.try_clone().map_err(|error| fail(system("copying the connection")(error)))?;
     Ok((Endpoint::exclusive(stream), Endpoint::exclusive(copy)))

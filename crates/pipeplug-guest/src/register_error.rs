@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use pipeplug_net::{ConnectError, HandlerError};
 
+use pipeplug_net::Escaped;
+
 use crate::listen::ListenError;
 
 /// The exit code of a plugin that was not started by a host, or could not use what it was given.
@@ -16,9 +18,10 @@ pub(crate) const EXIT_USAGE: i32 = 2;
 pub enum RegisterError {
     /// Neither descriptors were told nor is there a pipe: a person typed the command.
     #[error(
-        "{name} is a plugin: a host starts it and talks to it over pipes. To try it in a terminal:\n\n    \
+        "{} is a plugin: a host starts it and talks to it over pipes. To try it in a terminal:\n\n    \
          pipeplug run {path} --call COMMAND [DATA]\n",
-        path = .path.display()
+        Escaped(name),
+        path = Escaped(&.path.to_string_lossy())
     )]
     ByHand {
         /// The plugin's name.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeplug_net::wire::{Format, Limits};
-use pipeplug_net::{EventLoop, HandlerError, Incoming, Options, Reply};
+use pipeplug_net::{Escaped, EventLoop, HandlerError, Incoming, Options, Reply};
 
 use crate::launcher::{Exec, Launcher};
 use crate::lines::{OnLine, Output};
@@ -68,6 +68,15 @@ pub struct Builder {
     pub(crate) stderr_tail: usize,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) events: Option<EventLoop>,
+    sandbox_by: SandboxBy,
+}
+
+/// Who chose the sandbox, or that there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SandboxBy {
+    Host,
+    /// [`Builder::untrusted`], until the host says otherwise.
+    Default,
 }
 
 impl Builder {
@@ -89,6 +98,7 @@ impl Builder {
             stderr_tail: 20,
             metadata: BTreeMap::new(),
             events: None,
+            sandbox_by: SandboxBy::Host,
         }
     }
 
@@ -104,9 +114,9 @@ impl Builder {
         self
     }
 
-    /// What the plugin is called in logs and errors. Default: its file's name.
+    /// What the plugin is called in logs and errors, with what a terminal would obey [`Escaped`]. Default: its file's name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.options.name = name.into();
+        self.options.name = Escaped(&name.into()).to_string();
         self
     }
 
@@ -211,6 +221,31 @@ impl Builder {
     /// What the plugin may do to this machine. Default: whatever the host may.
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.launch.sandbox = Some(sandbox);
+        self.sandbox_by = SandboxBy::Host;
+        self
+    }
+
+    /// Takes a sandbox off that was set before, as the one of a [`Catalog`](crate::discovery::Catalog): the plugin may do
+    /// whatever the host may.
+    pub fn no_sandbox(mut self) -> Self {
+        self.launch.sandbox = None;
+        self.sandbox_by = SandboxBy::Host;
+        self
+    }
+
+    /// Sets the strict sandbox, on systems that have one, for a plugin that nothing is known of.
+    pub(crate) fn untrusted(mut self) -> Self {
+        self.launch.sandbox = cfg!(all(target_os = "linux", not(pipeplug_portable))).then(Sandbox::strict);
+        self.sandbox_by = SandboxBy::Default;
+        self
+    }
+
+    /// Takes the default of [`untrusted`](Self::untrusted) off where the launcher would be refused because of it: what runs
+    /// elsewhere is confined by the place. A sandbox that the host demanded stays.
+    pub(crate) fn without_default_sandbox_elsewhere(mut self) -> Self {
+        if self.sandbox_by == SandboxBy::Default && !self.launcher.sees_to_demands() {
+            self.launch.sandbox = None;
+        }
         self
     }
 
@@ -328,5 +363,31 @@ impl std::fmt::Debug for Builder {
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    Escaped(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_sandbox_is_for_this_machine_and_a_demanded_one_for_all() {
+        let is_sandboxed =
+            |builder: Builder| builder.without_default_sandbox_elsewhere().launch.sandbox.is_some();
+        let here = Builder::new("x").untrusted();
+        let elsewhere = here.clone().launcher(crate::launcher::Ssh::new("host"));
+        assert_eq!(is_sandboxed(here.clone()), cfg!(all(target_os = "linux", not(pipeplug_portable))));
+        assert!(!is_sandboxed(here.no_sandbox()));
+        assert!(!is_sandboxed(elsewhere.clone()));
+        assert!(is_sandboxed(elsewhere.sandbox(Sandbox::strict())));
+    }
+
+    #[test]
+    fn a_name_is_fit_for_every_message() {
+        let builder = Builder::new("/plugins/a\x1b[2J");
+        assert_eq!(builder.options.name, "a\\u{1b}[2J");
+        assert_eq!(builder.path(), Path::new("/plugins/a\x1b[2J"));
+        assert_eq!(builder.name("b\n").options.name, "b\\n");
+        assert_eq!(Builder::new("/").options.name, "/");
+    }
 }

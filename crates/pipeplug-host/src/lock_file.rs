@@ -1,14 +1,18 @@
 //! The sums of a host's plugins, in a file.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{self, Path, PathBuf};
 
+use nix::errno::Errno;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
+use crate::json;
+use crate::process::Launch;
+use crate::regular_file::{FileError, RegularFile};
 use crate::sha256::Sha256;
 
 /// The version of the format that is read and written.
@@ -29,6 +33,8 @@ const FILE_MAX: u64 = 16 << 20;
 ///   "version": 1
 /// }
 /// ```
+///
+/// [`update`](Self::update) is for programs that change one: of those that do so at the same time each one's change stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockFile {
     /// With no link in it but perhaps the last part.
@@ -90,12 +96,13 @@ impl LockFile {
             io::ErrorKind::NotFound => LockFileError::Missing { path: path.to_owned() },
             _ => LockFileError::Io { path: path.to_owned(), what: "read", error },
         };
-        let len = fs::metadata(path).map_err(failed)?.len();
         let malformed = |problem: String| LockFileError::Malformed { path: path.to_owned(), problem };
-        if len > FILE_MAX {
-            return Err(malformed(format!("it has {len} bytes, the limit is {FILE_MAX}")));
-        }
-        let pins = parse(&fs::read(path).map_err(failed)?).map_err(malformed)?;
+        let text = match RegularFile::open(path).and_then(|file| file.read(FILE_MAX)) {
+            Ok(text) => text,
+            Err(FileError::System(error)) => return Err(failed(error)),
+            Err(error) => return Err(malformed(error.to_string())),
+        };
+        let pins = parse(&text).map_err(malformed)?;
         Ok(Self { path: located(path).map_err(failed)?, pins })
     }
 
@@ -118,18 +125,56 @@ impl LockFile {
         }
     }
 
+    /// Changes the file: reads it, or takes an empty one where there is none, and writes what `change` makes of it, whole
+    /// or not at all. Where `change` fails nothing is written.
+    ///
+    /// Updates of one file wait for each other, in all processes, so that none is lost. They hold a lock (flock(2)) on the
+    /// directory that the file is in, which leaves nothing behind. A file system without such locks (NFS has none for
+    /// directories) goes without, with a warning in the log.
+    ///
+    /// ```no_run
+    /// use pipeplug_host::{LockFile, LockFileError};
+    ///
+    /// LockFile::update(LockFile::NAME, |lock| {
+    ///     lock.pin("plugins/spell")?;
+    ///     lock.pin("plugins/count")?;
+    ///     Ok::<(), LockFileError>(())
+    /// })?;
+    /// # Ok::<(), LockFileError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`open_or_new`](Self::open_or_new) and [`save`](Self::save), and those of `change`.
+    ///
+    /// # Blocking
+    /// While another process updates the file, or has the directory locked for another reason; and on `change`.
+    pub fn update<T, E: From<LockFileError>>(
+        path: impl AsRef<Path>,
+        change: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let path = path.as_ref();
+        let _lock = directory_of(path).and_then(|dir| lock_directory(&dir)).map_err(|error| {
+            LockFileError::Io { path: path.to_owned(), what: "locked for the update", error }
+        })?;
+        let mut file = Self::open_or_new(path)?;
+        let changed = change(&mut file)?;
+        file.save()?;
+        Ok(changed)
+    }
+
     /// Takes a plugin's sum as it is now; [`save`](Self::save) keeps it.
     ///
     /// # Errors
-    /// Where the plugin's file cannot be read.
+    /// Where the plugin's file cannot be read, or has more bytes than can be checked ([`Launch::CHECKED_SIZE_MAX`]).
+    ///
+    /// # Blocking
+    /// On reading all of the plugin's file.
     pub fn pin(&mut self, plugin: impl AsRef<Path>) -> Result<Sha256, LockFileError> {
         let plugin = plugin.as_ref();
         let failed = |problem: String| LockFileError::Plugin { plugin: plugin.to_owned(), problem };
-        let meta = fs::metadata(plugin).map_err(|error| failed(error.to_string()))?;
-        if !meta.is_file() {
-            return Err(failed("it is no regular file".to_owned()));
-        }
-        let sum = Sha256::of_file(plugin).map_err(|error| failed(error.to_string()))?;
+        let file = RegularFile::open(plugin).map_err(|error| failed(error.to_string()))?;
+        let sum =
+            Sha256::of_limited(&file, Launch::CHECKED_SIZE_MAX).map_err(|error| failed(error.to_string()))?;
         let key = self.key(plugin).map_err(|error| failed(error.to_string()))?;
         let key = key.ok_or_else(|| failed("its path is no UTF-8".to_owned()))?;
         self.pins.insert(key, sum);
@@ -149,7 +194,8 @@ impl LockFile {
         self.pins.iter().map(|(name, sum)| (name.as_str(), *sum))
     }
 
-    /// Writes the file, whole or not at all, whatever happens meanwhile.
+    /// Writes the file, whole or not at all, whatever happens meanwhile. What another process has written since this one
+    /// was read is lost, unless that is done by [`update`](Self::update).
     ///
     /// # Errors
     /// Where it cannot be written; the one that was there is left then.
@@ -179,6 +225,38 @@ impl LockFile {
     }
 }
 
+/// The directory that the file itself is in, where the path leads to it through a link.
+fn directory_of(path: &Path) -> io::Result<PathBuf> {
+    let file = match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => located(path)?,
+        file => file?,
+    };
+    Ok(file.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+/// Locks a directory until the answer is dropped, or this process ends. What is in it can be replaced meanwhile, which a
+/// lock on a file of it would not survive.
+///
+/// # Blocking
+/// While another process has the lock.
+pub(crate) fn lock_directory(dir: &Path) -> io::Result<File> {
+    let open = File::open(dir)?;
+    loop {
+        match open.lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // NFS makes a lock on bytes of it, for which a directory cannot be opened; other file systems have none at all.
+            Err(error)
+                if [Errno::EBADF, Errno::ENOLCK, Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::EINVAL]
+                    .contains(&Errno::from_raw(error.raw_os_error().unwrap_or_default())) =>
+            {
+                tracing::warn!(?dir, %error, "cannot be locked: changes that are made at the same time may be lost");
+                return Ok(open);
+            }
+            locked => return locked.map(|()| open),
+        }
+    }
+}
+
 /// The absolute path of a file, with no link in it but perhaps the last part: the file is what its name says, wherever
 /// that points to at the time.
 fn located(file: &Path) -> io::Result<PathBuf> {
@@ -190,7 +268,7 @@ fn located(file: &Path) -> io::Result<PathBuf> {
 }
 
 fn parse(text: &[u8]) -> Result<BTreeMap<String, Sha256>, String> {
-    let file: Value = serde_json::from_slice(text).map_err(|error| format!("it is no JSON ({error})"))?;
+    let file = json::parse(text).map_err(|error| format!("it is no JSON ({error})"))?;
     match file.get("version").and_then(Value::as_u64) {
         Some(VERSION) => {}
         Some(other) => return Err(format!("it is of version {other}, this program knows {VERSION}")),
@@ -244,6 +322,59 @@ mod tests {
     }
 
     #[test]
+    fn updates_of_one_file_wait_for_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("real/pipeplug.lock");
+        fs::create_dir(dir.path().join("real")).unwrap();
+        let link = dir.path().join("link.lock");
+        symlink(&path, &link).unwrap();
+        let plugin = |i| dir.path().join(format!("plugin{i}"));
+        fs::write(plugin(100), "").unwrap();
+        LockFile::update(&path, |lock| lock.pin(plugin(100)).map(drop)).unwrap();
+        std::thread::scope(|scope| {
+            for i in 0..10 {
+                fs::write(plugin(i), "").unwrap();
+                let (path, plugin) = (if i % 2 == 0 { &path } else { &link }, plugin(i));
+                scope.spawn(move || LockFile::update(path, |lock| lock.pin(plugin).map(drop)).unwrap());
+            }
+        });
+        assert_eq!(LockFile::open(&path).unwrap().iter().count(), 11);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let left = fs::read_dir(dir.path().join("real")).unwrap().count();
+        assert_eq!(left, 1, "nothing is left of the lock");
+
+        let before = fs::read(&path).unwrap();
+        let failed = LockFile::update(&path, |lock| {
+            lock.pins.clear();
+            lock.pin(dir.path().join("missing")).map(drop)
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn what_cannot_be_read_to_its_end_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lock, fifo, sparse) =
+            (dir.path().join("lock"), dir.path().join("fifo"), dir.path().join("sparse"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        File::create(&sparse).unwrap().set_len(6 << 30).unwrap();
+        let mut file = LockFile::open_or_new(&lock).unwrap();
+        let cases = [
+            (LockFile::open(&fifo), "it is a FIFO, no regular file"),
+            (LockFile::open("/dev/zero"), "it is a device, no regular file"),
+            (LockFile::open(&sparse), "it has 6442450944 bytes, the limit is 16777216"),
+            (LockFile::update(&fifo, |lock| Ok(lock.clone())), "it is a FIFO, no regular file"),
+            (file.pin(&fifo).map(|_| file.clone()), "it is a FIFO, no regular file"),
+            (file.pin(&sparse).map(|_| file.clone()), "it has 6442450944 bytes, the limit is 1073741824"),
+        ];
+        for (opened, part) in cases {
+            let error = opened.unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_no_lock_file_is_told_apart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pipeplug.lock");
@@ -256,6 +387,8 @@ mod tests {
             (r#"{"version":1}"#, "no object `plugins`"),
             (r#"{"version":1,"plugins":{"a":"12"}}"#, "64 hexadecimal digits"),
             (r#"{"version":1,"plugins":{"a":7}}"#, "no string"),
+            (r#"{"version":1,"plugins":{"a":"12","a":"12"}}"#, "the key \"a\" is there twice"),
+            (r#"{"version":1,"version":1,"plugins":{}}"#, "the key \"version\" is there twice"),
         ] {
             fs::write(&path, text).unwrap();
             assert!(problem().contains(part), "{}", problem());

@@ -1,27 +1,40 @@
 //! Sums of files.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
 use sha2::Digest as _;
 
+use crate::regular_file::{FileError, RegularFile};
+
 /// The SHA-256 sum of a file (FIPS 180-4), written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha256([u8; 32]);
 
 impl Sha256 {
-    /// The sum of what a file holds.
+    /// The sum of what a regular file holds.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where it cannot be read; where it is a directory, a FIFO, a socket or a device.
     ///
     /// # Blocking
     /// On reading all of it.
     pub fn of_file(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::copy(&mut File::open(path)?, &mut io::sink())
+        Self::of(&mut RegularFile::open(path.as_ref())?.into_file())
+    }
+
+    /// The sum of a file of `limit` bytes at most.
+    pub(crate) fn of_limited(file: &RegularFile, limit: u64) -> Result<Self, FileError> {
+        let mut sum = Summing(sha2::Sha256::new());
+        file.copy(limit, &mut sum)?;
+        Ok(Self(sum.0.finalize().into()))
+    }
+
+    /// The sum of all that there is to read.
+    pub(crate) fn of(from: &mut impl Read) -> io::Result<Self> {
+        Self::copy(from, &mut io::sink())
     }
 
     /// Copies all that there is to read, and sums it up on the way.
@@ -39,6 +52,20 @@ impl Sha256 {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Sums up what is written to it.
+struct Summing(sha2::Sha256);
+
+impl io::Write for Summing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -11,10 +11,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use pipeplug_host::Grace;
 use pipeplug_host::discovery::{
     Asked, Catalog, Discovery, EntryState, Existing, Listed, Problem, Store, Way,
 };
+use pipeplug_host::sandbox::Support;
+use pipeplug_host::{Builder, Grace};
 use tempfile::TempDir;
 
 /// A home directory with plugins of the host `editor`, which write down their starts.
@@ -94,7 +95,11 @@ impl Home {
     fn listed(&self, list: impl FnOnce(&Catalog) -> Vec<Listed>) -> Vec<Listed> {
         let discovery = self.discovery();
         let quick = Grace::each(Duration::from_millis(10));
-        list(&discovery.catalog().starting(move |builder| builder.handshake_timeout(LONG).grace(quick)))
+        list(
+            &discovery
+                .catalog()
+                .starting(move |builder| builder.no_sandbox().handshake_timeout(LONG).grace(quick)),
+        )
     }
 }
 
@@ -226,7 +231,7 @@ fn a_cache_that_cannot_be_used_is_none() {
     let good = fs::read_to_string(home.cache()).unwrap();
     assert_eq!(answer(&home.list(), "a").1, Asked::Earlier, "{good}");
     let half = &good[..good.len() / 2];
-    for bad in ["", "{}", "[]", "\0", half, &good.replace("\"version\":1", "\"version\":2")] {
+    for bad in ["", "{}", "[]", "\0", half, &good.replace("\"version\":2", "\"version\":3")] {
         assert_ne!(bad, good);
         fs::write(home.cache(), bad).unwrap();
         assert_eq!(answer(&home.list(), "a"), (Ok("text".into()), Asked::Now), "{bad}");
@@ -239,6 +244,51 @@ fn a_cache_that_cannot_be_used_is_none() {
     assert_eq!(answer(&home.list(), "a").1, Asked::Now, "and where it cannot be replaced it is done without");
     let left = fs::read_dir(home.cache().parent().unwrap()).unwrap().count();
     assert_eq!(left, 1, "nothing unfinished stays");
+}
+
+/// Whether a strict sandbox can be had; in CI it has to be.
+fn has_sandbox() -> bool {
+    let support = Support::of_system();
+    let has = support.landlock_abi >= 3 && support.seccomp && cfg!(not(pipeplug_portable));
+    assert!(
+        has || cfg!(pipeplug_portable) || std::env::var_os("CI").is_none(),
+        "ABI 3 of Landlock is needed, there is: {support}"
+    );
+    has
+}
+
+#[test]
+fn plugins_are_asked_in_a_strict_sandbox_unless_it_is_taken_off() {
+    if !has_sandbox() {
+        eprintln!("skipped: there is no strict sandbox");
+        return;
+    }
+    let home = Home::new();
+    // One writes a file and answers anyway, the other one needs the file.
+    home.plugin("a", "text");
+    home.broken(
+        "b",
+        &format!("[ -s \"{}\" ] || exit 9\n{}", home.root.path().join("starts").display(), answering("more")),
+    );
+    settle();
+    let list = |configure: fn(Builder) -> Builder| {
+        home.discovery().catalog().starting(move |builder| configure(builder.handshake_timeout(LONG))).list()
+    };
+    let default: fn(Builder) -> Builder = |builder| builder;
+    let listed = list(default);
+    assert_eq!(answer(&listed, "a"), (Ok("text".into()), Asked::Now));
+    assert_eq!(home.starts(), 0, "nothing was written");
+    let (problem, asked) = answer(&listed, "b");
+    assert!(problem.unwrap_err().contains("exit status 9"), "{listed:?}");
+    assert_eq!(asked, Asked::Now);
+    assert!(of(&listed, "b").answer.as_ref().unwrap().in_sandbox);
+    // Where the same sandbox is meant again, the failure is remembered; elsewhere it is not.
+    assert_eq!(answer(&list(default), "b").1, Asked::Earlier);
+    let listed = list(Builder::no_sandbox);
+    assert_eq!(answer(&listed, "a").1, Asked::Earlier, "an answer holds for all");
+    assert_eq!(answer(&listed, "b"), (Ok("more".into()), Asked::Now));
+    assert!(!of(&listed, "b").answer.as_ref().unwrap().in_sandbox);
+    assert_eq!(answer(&list(default), "b"), (Ok("more".into()), Asked::Earlier));
 }
 
 #[test]
@@ -291,7 +341,10 @@ fn without_a_home_everything_is_asked_each_time() {
         _ => None,
     });
     for starts in 1..=2 {
-        assert_eq!(answer(&discovery.catalog().list(), "a"), (Ok("text".into()), Asked::Now));
+        assert_eq!(
+            answer(&discovery.catalog().starting(Builder::no_sandbox).list(), "a"),
+            (Ok("text".into()), Asked::Now)
+        );
         assert_eq!(home.starts(), starts);
     }
     assert!(!home.root.path().join("nobody").exists(), "and no home is made");

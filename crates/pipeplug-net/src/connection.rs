@@ -15,6 +15,7 @@ use crate::cancel;
 use crate::core::Core;
 use crate::deadline::{self, Deadline};
 use crate::error::CloseReason;
+use crate::escape::Escaped;
 use crate::event_loop::EventLoop;
 use crate::flow;
 use crate::handler::Handler;
@@ -139,9 +140,11 @@ impl Connection {
         events: EventLoop,
         reader: Endpoint,
         writer: Endpoint,
-        options: Options,
+        mut options: Options,
         handler: Arc<dyn Handler>,
     ) -> Result<Self, ConnectError> {
+        // It is in every message from here on.
+        options.name = Escaped(&options.name).to_string();
         let reader = reader.into_stream(&options.name, Half::Reading)?;
         let writer = writer.into_stream(&options.name, Half::Writing)?;
         let reader = Reader::new(reader, &options);

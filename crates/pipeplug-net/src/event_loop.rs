@@ -102,6 +102,9 @@ pub(crate) struct Registration {
 impl EventLoop {
     /// Starts a loop with a thread of its own.
     ///
+    /// Where this process has closed its standard input, output or error, `/dev/null` is opened in its place first: no
+    /// descriptor of the loop is taken for one of them.
+    ///
     /// # Errors
     /// Where the system gives no epoll descriptor or no thread.
     pub fn new() -> io::Result<Self> {
@@ -128,6 +131,8 @@ impl EventLoop {
     }
 
     fn unattended(threads: usize) -> io::Result<Self> {
+        // Ahead of the first descriptor of our own.
+        sys::open_standard_descriptors()?;
         let poll = Poll::new()?;
         let shared = Arc::new(Shared {
             is_unattended: AtomicBool::new(true),

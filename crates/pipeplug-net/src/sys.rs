@@ -5,7 +5,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, IoSlice, IsTerminal};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{Shutdown, shutdown};
-use nix::sys::stat::{SFlag, fstat, major};
+use nix::sys::stat::{Mode as FileMode, SFlag, fstat, major};
 
 use crate::sync::{self, Instant};
 
@@ -337,6 +337,28 @@ impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Opens `/dev/null` as each of descriptors 0, 1 and 2 that is closed.
+///
+/// The next descriptor of this process would else become one of them, and what writes to standard output, or hands it to
+/// a child, would use that. The standard library does the same when a program starts, and like there `/dev/null` is
+/// inherited by children.
+pub(crate) fn open_standard_descriptors() -> io::Result<()> {
+    let is_closed = |fd: RawFd| {
+        // SAFETY: F_GETFD takes any number, and only looks.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        flags == -1 && Errno::last() == Errno::EBADF
+    };
+    // The lowest number that is free is taken each time. Another thread may take it first: then there is one less to fill.
+    while (0..=2).any(is_closed) {
+        let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR, FileMode::empty())?;
+        if null.as_raw_fd() <= 2 {
+            // It stays open, as what the rest of the process takes for its own.
+            let _ = null.into_raw_fd();
+        }
+    }
+    Ok(())
 }
 
 /// Adds a descriptor to epoll, edge-triggered; `false` where epoll refuses its kind (regular files, /dev/null):

@@ -16,6 +16,7 @@ use crate::report;
 use crate::style::{Paint, Role};
 use crate::target::HOST;
 use crate::text::{Escaped, short_path};
+use crate::walls::AskWallArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,7 +27,7 @@ Examples:
 
 /// Add plugins to the user's own, which are found by name
 ///
-/// Each executable is asked what it is, and copied to ~/.local/share/HOST/plugins as HOST-NAME, with its SHA-256 sum
+/// Each executable is asked what it is, in a strict sandbox, and copied to ~/.local/share/HOST/plugins as HOST-NAME, with its SHA-256 sum
 /// recorded: `pipeplug list` shows a file that has changed since, and `pipeplug rm` removes it.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -54,6 +55,9 @@ pub(crate) struct AddArgs {
     /// Do not start it to see whether it is a plugin
     #[arg(long)]
     no_metadata: bool,
+
+    #[command(flatten)]
+    walls: AskWallArgs,
 }
 
 /// Runs it.
@@ -69,6 +73,7 @@ pub(crate) fn run(args: &AddArgs, globals: &Globals) -> Outcome {
 }
 
 fn attempt(args: &AddArgs, globals: &Globals, told: &dyn Fn(Failure) -> Outcome) -> Result<Outcome, Failure> {
+    args.walls.check()?;
     let store = open_store(&args.host)?;
     let halt = Halt::default();
     halt.on_signals(|| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
@@ -136,7 +141,7 @@ fn add(args: &AddArgs, store: &Store, source: &Path, halt: &Halt, paint: Paint) 
         return Err(Failure::message(Outcome::Usage, message));
     }
     let discovery = Discovery::for_host(&args.host);
-    let said = if args.no_metadata { None } else { Some(ask(&discovery, source, halt)?) };
+    let said = if args.no_metadata { None } else { Some(ask(args, &discovery, source, halt)?) };
     let way = if args.link { Way::Link } else { Way::Copy };
     let existing = if args.force { Existing::Lose } else { Existing::Keep };
     let (path, added) = store.add(source, &name, way, existing)?;
@@ -169,17 +174,17 @@ fn name_of(source: &Path, host: &str) -> Result<String, Failure> {
     Ok(own.unwrap_or(file).to_owned())
 }
 
-fn ask(discovery: &Discovery, source: &Path, halt: &Halt) -> Result<Said, Failure> {
-    let catalog = discovery.catalog().starting(halting(halt));
+fn ask(args: &AddArgs, discovery: &Discovery, source: &Path, halt: &Halt) -> Result<Said, Failure> {
+    let (halting, walls) = (halting(halt), args.walls.walls());
+    let catalog = discovery.catalog().starting(move |builder| walls(halting(builder)));
     catalog.ask(source).map_err(|error| {
-        let hint = match error {
+        let not_added = match error {
             // It would not be added unasked either.
             StartError::Spawn(_) => "",
             _ => "; it was not added: --no-metadata adds it unasked, say a plugin on stdin and stdout",
         };
-        let message = format!("{error}{hint}");
-        let failure = Failure::from(error);
-        halt.failure().unwrap_or_else(|| Failure::message(failure.outcome, message))
+        let failure = Failure::of_start(error, args.walls.level());
+        halt.failure().unwrap_or_else(|| failure.followed_by(not_added))
     })
 }
 

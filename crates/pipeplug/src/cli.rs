@@ -8,6 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::report::Verbosity;
+use crate::text::Escaped;
 use crate::{add, builtin, exit, inspect, list, logging, pack, pin, rm, run, steps};
 
 const EXAMPLES: &str = "\
@@ -74,11 +75,13 @@ pub(crate) fn main() -> ExitCode {
         return plugin.run();
     }
     let command = Cli::command().color(color_of_help(&args));
-    let parsed =
-        command.try_get_matches_from(steps::shield(args)).and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = command
+        .try_get_matches_from(steps::shield(args.clone()))
+        .and_then(|matches| Cli::from_arg_matches(&matches));
     let Cli { command, globals } = match parsed {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
+            escape_context(&mut error, &args);
             // Where nothing can be written any more, the status still tells.
             let _ = error.print();
             if let Some(tip) = tip(&error) {
@@ -98,6 +101,31 @@ pub(crate) fn main() -> ExitCode {
         Command::Pin(args) => pin::run(args, &globals),
     };
     outcome.into()
+}
+
+/// Escapes what an error quotes of the command line, where a shell may have put the name of any file.
+fn escape_context(error: &mut clap::Error, args: &[OsString]) {
+    let escaped = |text: &String| Escaped(text).to_string();
+    let is_harmless = args.iter().all(|arg| arg.to_string_lossy().chars().all(Escaped::is_harmless));
+    let context: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(escaped(text)))),
+            ContextValue::Strings(texts) => {
+                Some((kind, ContextValue::Strings(texts.iter().map(escaped).collect())))
+            }
+            // Tips, whose styles are lost where they quote what is harmful.
+            ContextValue::StyledStrs(tips) => {
+                let plain: Vec<_> = tips.iter().map(ToString::to_string).collect();
+                let tips = plain.iter().map(|tip| escaped(tip).into()).collect();
+                (!is_harmless).then_some((kind, ContextValue::StyledStrs(tips)))
+            }
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in context {
+        error.insert(kind, value);
+    }
 }
 
 /// What clap cannot know: how many words belong to a call.

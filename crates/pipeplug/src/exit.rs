@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use pipeplug_host::net::Postmortem;
 use pipeplug_host::{CallError, Crash, Ended, StartError, WaitStatus, process::SpawnError};
 
+use crate::walls::Level;
+
 /// All was well.
 pub(crate) const SUCCESS: u8 = 0;
 /// A call failed, stdout could not be written, or a plugin not be added or removed.
@@ -140,6 +142,19 @@ impl Failure {
             io::ErrorKind::BrokenPipe => Self::silent(Outcome::Success),
             _ => Self::message(Outcome::Failed, format!("stdout cannot be written: {error}")),
         }
+    }
+
+    /// A plugin did not start, in a sandbox of that level.
+    pub(crate) fn of_start(error: StartError, level: Level) -> Self {
+        let Some(hint) = level.hint(&error) else { return error.into() };
+        let message = format!("{error}; {hint}");
+        Self { error: Some(anyhow::Error::msg(message)), ..error.into() }
+    }
+
+    /// The same with more at the end of its message.
+    pub(crate) fn followed_by(self, more: &str) -> Self {
+        let error = self.error.map(|error| anyhow::Error::msg(format!("{error:#}{more}")));
+        Self { error, ..self }
     }
 
     pub(crate) fn of_command(self, command: &str) -> Self {

@@ -20,6 +20,7 @@ use crate::start::StartArgs;
 use crate::style::{Paint, Role};
 use crate::target::Target;
 use crate::text::{self, Escaped, took};
+use crate::walls::Level;
 
 const PROTOCOL: &str = "pipeplug.protocol";
 const FEATURES: &str = "pipeplug.features";
@@ -31,6 +32,8 @@ Examples:
   pipeplug inspect spell --json | jq -r .metadata.Description";
 
 /// Start a plugin, show what it says of itself, and stop it
+///
+/// It is started in a strict sandbox, unless --sandbox says otherwise or it runs elsewhere.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug inspect PLUGIN [OPTIONS] [-- ARGS]",
@@ -63,10 +66,12 @@ pub(crate) fn run(args: &InspectArgs, globals: &Globals) -> Outcome {
 }
 
 fn attempt(args: &InspectArgs, globals: &Globals, report: &Arc<Report>, halt: &Halt) -> Result<(), Failure> {
+    let level = args.start.level(Level::OF_UNKNOWN);
+    args.start.walls.check(level)?;
     let target = Target::find(args.start.wanted())?;
     handle_signals(halt, report)?;
     let answers = Answers::load(&[], &mut Loader::default(), report)?;
-    let session = Session::start(&target, &args.start, report, halt, answers)?;
+    let session = Session::start(&target, &args.start, level, report, halt, answers)?;
     let started = session.started();
     let text = if args.json {
         text::json_line(&Value::Object(started.to_json()))

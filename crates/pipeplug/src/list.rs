@@ -19,6 +19,7 @@ use crate::report;
 use crate::style::{Paint, Role};
 use crate::target::HOST;
 use crate::text::{self, Escaped, short_path};
+use crate::walls::{AskWallArgs, Hint};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,6 +31,7 @@ Examples:
 
 JSON (--json), one object a line: name, path, state (usable, shadowed or
 unusable); description and format, if it says; shadowed_by; problem;
+in_sandbox (whether it was asked in one, which may be why it failed);
 remembered (whether an earlier listing asked it); added (from, way, sha256)
 if `pipeplug add` put it there; changed_to, the sum that its file has now, if
 that is another one.";
@@ -38,7 +40,7 @@ that is another one.";
 ///
 /// A plugin of the host HOST is an executable HOST-NAME in a directory of PIPEPLUG_PATH,
 /// ~/.local/share/HOST/plugins, /usr/local/lib/HOST/plugins or /usr/lib/HOST/plugins; earlier ones win. Each is
-/// started for a moment, to ask what it is; that is remembered, in ~/.cache/HOST, until its file changes, and for an
+/// started for a moment, in a strict sandbox, to ask what it is; that is remembered, in ~/.cache/HOST, until its file changes, and for an
 /// hour if it failed.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -58,6 +60,9 @@ pub(crate) struct ListArgs {
     /// Start no plugin; what is not remembered of them is not shown then
     #[arg(long)]
     no_metadata: bool,
+
+    #[command(flatten)]
+    walls: AskWallArgs,
 }
 
 /// How many digits of a sum are shown to people, which tell two of them apart.
@@ -76,7 +81,7 @@ struct Row {
 enum State {
     Usable(Option<Known>),
     Shadowed { by: PathBuf },
-    Unusable { problem: String, asked: Asked },
+    Unusable { problem: String, asked: Asked, in_sandbox: bool },
 }
 
 /// What is known of a plugin that answered.
@@ -101,10 +106,12 @@ pub(crate) fn run(args: &ListArgs, globals: &Globals) -> Outcome {
 }
 
 fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
+    args.walls.check()?;
     let discovery = Discovery::for_host(&args.host);
     let halt = Halt::default();
     halt.on_signals(|| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
-    let catalog = discovery.catalog().starting(halting(&halt));
+    let (halting, walls) = (halting(&halt), args.walls.walls());
+    let catalog = discovery.catalog().starting(move |builder| walls(halting(builder)));
     let listed = match (args.refresh, args.no_metadata) {
         (true, _) => catalog.refresh(),
         (false, true) => catalog.known(),
@@ -128,6 +135,9 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
                 "\nWhat did not answer an earlier time is asked again after an hour, or with --refresh.\n",
             );
         }
+        if rows.iter().any(Row::is_problem_in_sandbox) {
+            let _ = write!(text, "\n{}", Hint::OF_LIST);
+        }
     }
     if args.host == HOST {
         let built_in: Vec<_> =
@@ -143,16 +153,16 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
 impl Row {
     fn new(listed: Listed) -> Self {
         let Listed { entry, answer, added, changed, .. } = listed;
-        let unusable = |problem| State::Unusable { problem, asked: Asked::Now };
+        let unusable = |problem| State::Unusable { problem, asked: Asked::Now, in_sandbox: false };
         let state = match (entry.state, answer) {
             (EntryState::Usable, None) => State::Usable(None),
-            (EntryState::Usable, Some(Answer { said, asked, .. })) => match said {
+            (EntryState::Usable, Some(Answer { said, asked, in_sandbox, .. })) => match said {
                 Ok(said) => State::Usable(Some(Known {
                     description: said.metadata.value("Description").map(str::to_owned),
                     format: said.format,
                     asked,
                 })),
-                Err(problem) => State::Unusable { problem, asked },
+                Err(problem) => State::Unusable { problem, asked, in_sandbox },
             },
             (EntryState::Shadowed { by }, _) => State::Shadowed { by },
             (EntryState::Unusable(problem), _) => unusable(problem.to_string()),
@@ -163,6 +173,11 @@ impl Row {
 
     fn is_remembered_problem(&self) -> bool {
         matches!(self.state, State::Unusable { asked: Asked::Earlier, .. })
+    }
+
+    /// Whether its sandbox may be why it did not answer.
+    fn is_problem_in_sandbox(&self) -> bool {
+        matches!(self.state, State::Unusable { in_sandbox: true, .. })
     }
 
     fn to_json(&self) -> Value {
@@ -180,10 +195,11 @@ impl Row {
                 row["state"] = "shadowed".into();
                 row["shadowed_by"] = by.to_string_lossy().into();
             }
-            State::Unusable { problem, asked } => {
+            State::Unusable { problem, asked, in_sandbox } => {
                 row["state"] = "unusable".into();
                 row["problem"] = problem.as_str().into();
                 row["remembered"] = (*asked == Asked::Earlier).into();
+                row["in_sandbox"] = (*in_sandbox).into();
             }
         }
         if let Some(Added { from, way, sha256, .. }) = &self.added {
@@ -338,7 +354,7 @@ mod tests {
             row(
                 "bb",
                 "/one/p-bb",
-                State::Unusable { problem: "is\x1b[31m broken".into(), asked: Asked::Now },
+                State::Unusable { problem: "is\x1b[31m broken".into(), asked: Asked::Now, in_sandbox: false },
             ),
         ];
         let mut text = String::new();

@@ -5,12 +5,15 @@ use std::io;
 use clap::ColorChoice;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer as _;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::report::Verbosity;
 use crate::style::Paint;
+use crate::text::Escaped;
 
 /// Logs from here on: warnings, and with `-vv` everything that helps to find a fault.
 pub(crate) fn init(verbosity: Verbosity, color: ColorChoice) {
@@ -24,7 +27,16 @@ pub(crate) fn init(verbosity: Verbosity, color: ColorChoice) {
         .with_default(level)
         .with_target("pipeplug::stderr", LevelFilter::OFF)
         .with_target("pipeplug::stdout", LevelFilter::OFF);
+    // What a log tells of may come from a plugin, or be the name of a file.
+    let fields = debug_fn(|writer, field, value| {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", Escaped(&text)),
+            name => write!(writer, "{name}={}", Escaped(&text)),
+        }
+    });
     let lines = tracing_subscriber::fmt::layer()
+        .fmt_fields(fields.delimited(" "))
         .with_writer(io::stderr)
         .with_ansi(Paint::choose(color, &io::stderr()) == Paint::Colored)
         .without_time();

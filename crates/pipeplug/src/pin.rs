@@ -1,11 +1,11 @@
 //! `pipeplug pin`: take down the sums of plugins that are trusted.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use pipeplug_host::LockFile;
+use pipeplug_host::{LockFile, LockFileError};
 
 use crate::cli::Globals;
 use crate::exit::{self, Failure, Outcome};
@@ -38,7 +38,7 @@ pub(crate) struct PinArgs {
 /// Runs it.
 ///
 /// # Blocking
-/// Until all files have been read.
+/// Until all files have been read, and while another process pins plugins in the same lock file.
 pub(crate) fn run(args: &PinArgs, globals: &Globals) -> Outcome {
     match attempt(args) {
         Ok(()) => Outcome::Success,
@@ -50,25 +50,39 @@ pub(crate) fn run(args: &PinArgs, globals: &Globals) -> Outcome {
 }
 
 fn attempt(args: &PinArgs) -> Result<(), Failure> {
-    let failed = |error| Failure::new(Outcome::Failed, error);
-    let mut lock = LockFile::open_or_new(&args.lock_file).map_err(failed)?;
-    let mut text = String::new();
-    for plugin in &args.plugins {
-        let target = Target::find(Wanted::Here(plugin))?;
-        let path = target.file().ok_or_else(|| {
-            let message = format!("{} is a part of this program, and has no file to pin", plugin.display());
-            Failure::message(Outcome::Usage, message)
-        })?;
-        let before = lock.sum_of(path).ok().flatten();
-        let sum = lock.pin(path).map_err(failed)?;
-        let shown = path.display().to_string();
-        let _ = match before {
-            // Writing to a String does not fail.
-            Some(before) if before != sum => writeln!(text, "{sum}  {}  (it was {before})", Escaped(&shown)),
-            _ => writeln!(text, "{sum}  {}", Escaped(&shown)),
-        };
-    }
     // All or none.
-    lock.save().map_err(failed)?;
+    let text = LockFile::update(&args.lock_file, |lock| {
+        let mut text = String::new();
+        for plugin in &args.plugins {
+            let path = file_of(plugin)?;
+            let before = lock.sum_of(&path).ok().flatten();
+            let sum = lock.pin(&path)?;
+            let shown = path.to_string_lossy();
+            let _ = match before {
+                // Writing to a String does not fail.
+                Some(before) if before != sum => {
+                    writeln!(text, "{sum}  {}  (it was {before})", Escaped(&shown))
+                }
+                _ => writeln!(text, "{sum}  {}", Escaped(&shown)),
+            };
+        }
+        Ok::<_, Failure>(text)
+    })?;
     report::print(&text)
+}
+
+/// The file of a plugin that can be pinned.
+fn file_of(plugin: &OsStr) -> Result<PathBuf, Failure> {
+    let target = Target::find(Wanted::Here(plugin))?;
+    target.file().map(Path::to_owned).ok_or_else(|| {
+        let plugin = plugin.to_string_lossy();
+        let message = format!("{} is a part of this program, and has no file to pin", Escaped(&plugin));
+        Failure::message(Outcome::Usage, message)
+    })
+}
+
+impl From<LockFileError> for Failure {
+    fn from(error: LockFileError) -> Self {
+        Self::new(Outcome::Failed, error)
+    }
 }

@@ -94,6 +94,11 @@ impl PlaceArgs {
         image.or(self.ssh.as_deref()).or(self.kubectl.as_deref()).or_else(|| self.socket())
     }
 
+    /// Whether it runs as no process of this machine that this program starts, which sees to no sandbox.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.via.is_some() || self.of_its_own().is_some()
+    }
+
     /// What a plugin is called that is attached to.
     fn socket(&self) -> Option<&str> {
         #[cfg(target_os = "linux")]

@@ -23,6 +23,7 @@ use crate::start::StartArgs;
 use crate::steps::{Step, Steps, Verb};
 use crate::target::Target;
 use crate::text::Escaped;
+use crate::walls::Level;
 use crate::{event, exit};
 
 /// How long a plugin that closed its pipe gets to end, so that its status can be told.
@@ -93,6 +94,8 @@ pub(crate) fn run(args: &RunArgs, globals: &Globals) -> Outcome {
 }
 
 fn attempt(args: &RunArgs, report: &Arc<Report>, halt: &Halt) -> Result<Outcome, Failure> {
+    let level = args.start.level(Level::None);
+    args.start.walls.check(level)?;
     let target = Target::find(args.start.wanted())?;
     let mut loader = Loader::default();
     let mut steps = Vec::new();
@@ -103,7 +106,7 @@ fn attempt(args: &RunArgs, report: &Arc<Report>, halt: &Halt) -> Result<Outcome,
     let answers = Answers::load(&args.answers, &mut loader, report)?;
     // Not before stdin has been read: until then Ctrl-C simply ends this process.
     handle_signals(halt, report)?;
-    let session = Session::start(&target, &args.start, report, halt, answers)?;
+    let session = Session::start(&target, &args.start, level, report, halt, answers)?;
     report.show(&Event::Started(&session.started()));
     let result = if steps.is_empty() {
         watch(&session.plugin, report)

@@ -13,6 +13,7 @@ use crate::report::Report;
 use crate::start::StartArgs;
 use crate::target::Target;
 use crate::text::Escaped;
+use crate::walls::{self, Level};
 
 /// How long what a plugin that has ended told and asked may take to be shown.
 const HANDLERS_PATIENCE: Duration = Duration::from_secs(1);
@@ -27,7 +28,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Starts it.
+    /// Starts it, in a sandbox of that level.
     ///
     /// # Errors
     /// Where it does not start; what it wrote to stderr has been shown then.
@@ -37,19 +38,20 @@ impl Session {
     pub(crate) fn start(
         target: &Target,
         args: &StartArgs,
+        level: Level,
         report: &Arc<Report>,
         halt: &Halt,
         request: impl Request,
     ) -> Result<Self, Failure> {
         for (path, problem) in &target.passed_over {
-            let path = path.display().to_string();
+            let path = path.to_string_lossy();
             report.note(format_args!("{} was passed over: {problem}", Escaped(&path)));
         }
-        if let Some(walls) = args.walls.note() {
+        if let Some(walls) = walls::note(level) {
             report.detail(walls);
         }
         let builder = target.builder().map_err(|error| Failure::new(Outcome::NotStarted, error))?;
-        let builder = args.apply(builder).handler(request);
+        let builder = args.apply(builder, level).handler(request);
         let builder = builder.on_spawn({
             let halt = halt.clone();
             move |plugin| halt.starting(plugin)
@@ -67,7 +69,7 @@ impl Session {
             }
             Err(error) => {
                 halt.forget();
-                Err(halt.failure().unwrap_or_else(|| error.into()))
+                Err(halt.failure().unwrap_or_else(|| Failure::of_start(error, level)))
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::kubectl::KubectlArgs;
 use crate::place::{self, PlaceArgs};
 use crate::target::Wanted;
 use crate::units::{parse_bytes, parse_duration};
-use crate::walls::WallArgs;
+use crate::walls::{Level, WallArgs};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Starting the plugin")]
@@ -122,10 +122,17 @@ impl StartArgs {
         }
     }
 
-    /// The same builder with all of these settings.
-    pub(crate) fn apply(&self, builder: Builder) -> Builder {
+    /// How much the plugin's sandbox takes away, where that is `default` unless the command line says otherwise. Elsewhere
+    /// the place confines it.
+    pub(crate) fn level(&self, default: Level) -> Level {
+        let default = if self.place.is_elsewhere() { Level::None } else { default };
+        self.walls.named_level().unwrap_or(default)
+    }
+
+    /// The same builder with all of these settings, and a sandbox of that level.
+    pub(crate) fn apply(&self, builder: Builder, level: Level) -> Builder {
         let builder = self.place.apply(builder, &self.container, &self.kubectl);
-        let mut builder = self.walls.apply(builder).args(&self.args).format(self.format());
+        let mut builder = self.walls.apply(builder, level).args(&self.args).format(self.format());
         builder = if self.stdio {
             builder.stdio()
         } else {

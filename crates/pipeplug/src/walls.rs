@@ -1,13 +1,16 @@
 //! The options of what a plugin may do.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use pipeplug_host::process::SpawnError;
 use pipeplug_host::sandbox::Support;
-use pipeplug_host::{Builder, LockFile, Sandbox, Sha256};
+use pipeplug_host::{Builder, LockFile, Sandbox, Sha256, StartError};
 
+use crate::exit::{Failure, Outcome};
 use crate::units::{parse_bytes, parse_duration};
 
 /// What a plugin may do, and what it has to be.
@@ -34,60 +37,190 @@ pub(crate) struct WallArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = LockFile::NAME)]
     locked: Option<PathBuf>,
 
-    /// Take away what the plugin does not need: basic: privileges and odd system calls; strict: files and network too
+    /// Take away what the plugin does not need: basic: privileges and odd system calls; strict: files and network too [default: none for run, strict for inspect]
     #[arg(long, value_name = "LEVEL")]
     sandbox: Option<Level>,
 
     /// Let it read and execute a file, or all below a directory
-    #[arg(long, value_name = "PATH", requires = "sandbox")]
+    #[arg(long, value_name = "PATH")]
     sandbox_read: Vec<PathBuf>,
 
     /// Let it read and write a file, or all below a directory
-    #[arg(long, value_name = "PATH", requires = "sandbox")]
+    #[arg(long, value_name = "PATH")]
     sandbox_write: Vec<PathBuf>,
 
     /// Let it connect to a TCP port
-    #[arg(long, value_name = "PORT", requires = "sandbox")]
+    #[arg(long, value_name = "PORT")]
     sandbox_connect: Vec<u16>,
 
     /// Let it listen on a TCP port
-    #[arg(long, value_name = "PORT", requires = "sandbox")]
+    #[arg(long, value_name = "PORT")]
     sandbox_bind: Vec<u16>,
 
     /// The address space of each of its processes [strict: 4G]
-    #[arg(long, value_name = "BYTES", requires = "sandbox", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     sandbox_memory: Option<u64>,
 
     /// The CPU time of each of its processes
-    #[arg(long, value_name = "TIME", requires = "sandbox", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     sandbox_cpu: Option<Duration>,
 
     /// How many files it may have open [strict: 256]
-    #[arg(long, value_name = "N", requires = "sandbox")]
+    #[arg(long, value_name = "N")]
     sandbox_open_files: Option<u64>,
 
     /// How many processes and threads its user may have in all; not for root
-    #[arg(long, value_name = "N", requires = "sandbox")]
+    #[arg(long, value_name = "N")]
     sandbox_processes: Option<u64>,
 
     /// The largest file that it may write [strict: 1G]
-    #[arg(long, value_name = "BYTES", requires = "sandbox", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     sandbox_file_size: Option<u64>,
 
     /// Go without what this kernel lacks, in place of not starting the plugin
-    #[arg(long, requires = "sandbox")]
+    #[arg(long)]
     sandbox_best_effort: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Level {
+/// How much a sandbox takes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    None,
     Basic,
     Strict,
 }
 
+/// What a plugin may do while it is asked what it is.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What it may do")]
+pub(crate) struct AskWallArgs {
+    /// Take away what a plugin does not need to say what it is: basic: privileges and odd system calls; strict: files and network too
+    #[arg(long, value_name = "LEVEL", default_value_t = Level::OF_UNKNOWN, conflicts_with = "no_metadata")]
+    sandbox: Level,
+
+    /// Go without what this kernel lacks, in place of not asking
+    #[arg(long, conflicts_with = "no_metadata")]
+    sandbox_best_effort: bool,
+}
+
+/// What a user can do about a start that failed inside a sandbox.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hint(&'static str);
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Basic => "basic",
+            Self::Strict => "strict",
+        })
+    }
+}
+
+impl Level {
+    /// The level for a plugin that is not trusted yet, since it is only asked what it is; other systems have no sandbox.
+    pub(crate) const OF_UNKNOWN: Self =
+        if cfg!(all(target_os = "linux", not(pipeplug_portable))) { Self::Strict } else { Self::None };
+
+    fn sandbox(self, best_effort: bool) -> Option<Sandbox> {
+        let sandbox = match self {
+            Self::None => return None,
+            Self::Basic => Sandbox::basic(),
+            Self::Strict => Sandbox::strict(),
+        };
+        Some(if best_effort { sandbox.best_effort() } else { sandbox })
+    }
+
+    /// What to try where a start failed; `None` where no sandbox can be why.
+    pub(crate) fn hint(self, error: &StartError) -> Option<Hint> {
+        if self == Self::None {
+            return None;
+        }
+        match error {
+            StartError::Spawn(SpawnError::Sandbox { .. }) => Some(Hint::UNAVAILABLE),
+            StartError::Spawn(SpawnError::AccessDenied { .. })
+            | StartError::Exited { .. }
+            | StartError::ClosedPipe { .. }
+            | StartError::HandshakeTimeout { .. }
+            | StartError::Garbage { .. }
+            | StartError::Handshake { .. } => Some(Hint::MAY_NEED_MORE),
+            _ => None,
+        }
+    }
+}
+
+impl Hint {
+    const UNAVAILABLE: Self = Self(
+        "--sandbox-best-effort goes without what this system lacks, --sandbox none starts the plugin without a sandbox",
+    );
+    const MAY_NEED_MORE: Self =
+        Self("it may need more than its sandbox grants: --sandbox none starts it without one");
+    /// Below a list of several.
+    pub(crate) const OF_LIST: &str = "\
+Plugins are asked in a sandbox, and one that did not answer may need more than
+that grants: --sandbox none asks them without one, --sandbox-best-effort goes
+without what this system lacks.
+";
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl AskWallArgs {
+    /// The level of the sandbox that plugins are asked in.
+    pub(crate) fn level(&self) -> Level {
+        self.sandbox
+    }
+
+    /// Refuses what makes no sense together.
+    ///
+    /// # Errors
+    /// With the option that needs a sandbox, where there is none.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        check(self.sandbox, self.sandbox_best_effort.then_some("--sandbox-best-effort"))
+    }
+
+    /// What has plugins asked in that sandbox.
+    pub(crate) fn walls(&self) -> impl Fn(Builder) -> Builder + Send + Sync + use<> {
+        let sandbox = self.sandbox.sandbox(self.sandbox_best_effort);
+        move |builder| match &sandbox {
+            Some(sandbox) => builder.sandbox(sandbox.clone()),
+            None => builder.no_sandbox(),
+        }
+    }
+}
+
 impl WallArgs {
-    /// The same builder with all of these settings.
-    pub(crate) fn apply(&self, mut builder: Builder) -> Builder {
+    /// The level that the command line names.
+    pub(crate) fn named_level(&self) -> Option<Level> {
+        self.sandbox
+    }
+
+    /// Refuses what makes no sense together.
+    ///
+    /// # Errors
+    /// With an option that is for a sandbox, where there is none.
+    pub(crate) fn check(&self, level: Level) -> Result<(), Failure> {
+        let given = [
+            ("--sandbox-read", !self.sandbox_read.is_empty()),
+            ("--sandbox-write", !self.sandbox_write.is_empty()),
+            ("--sandbox-connect", !self.sandbox_connect.is_empty()),
+            ("--sandbox-bind", !self.sandbox_bind.is_empty()),
+            ("--sandbox-memory", self.sandbox_memory.is_some()),
+            ("--sandbox-cpu", self.sandbox_cpu.is_some()),
+            ("--sandbox-open-files", self.sandbox_open_files.is_some()),
+            ("--sandbox-processes", self.sandbox_processes.is_some()),
+            ("--sandbox-file-size", self.sandbox_file_size.is_some()),
+            ("--sandbox-best-effort", self.sandbox_best_effort),
+        ];
+        check(level, given.into_iter().find_map(|(option, is_given)| is_given.then_some(option)))
+    }
+
+    /// The same builder with all of these settings, and a sandbox of that level.
+    pub(crate) fn apply(&self, mut builder: Builder, level: Level) -> Builder {
         if self.env_inherit {
             builder = builder.env_inherit();
         }
@@ -103,23 +236,14 @@ impl WallArgs {
         if let Some(path) = &self.locked {
             builder = builder.lock_file(path);
         }
-        match self.sandbox() {
+        match self.sandbox(level) {
             Some(sandbox) => builder.sandbox(sandbox),
             None => builder,
         }
     }
 
-    /// What people are told of the walls, if there are any.
-    pub(crate) fn note(&self) -> Option<String> {
-        let level = self.sandbox?.to_possible_value()?;
-        Some(format!("its sandbox is {}; this system has {}", level.get_name(), Support::of_system()))
-    }
-
-    fn sandbox(&self) -> Option<Sandbox> {
-        let mut sandbox = match self.sandbox? {
-            Level::Basic => Sandbox::basic(),
-            Level::Strict => Sandbox::strict(),
-        };
+    fn sandbox(&self, level: Level) -> Option<Sandbox> {
+        let mut sandbox = level.sandbox(self.sandbox_best_effort)?;
         sandbox = self.sandbox_read.iter().fold(sandbox, Sandbox::read);
         sandbox = self.sandbox_write.iter().fold(sandbox, Sandbox::write);
         sandbox = self.sandbox_connect.iter().copied().fold(sandbox, Sandbox::connect);
@@ -128,8 +252,25 @@ impl WallArgs {
         sandbox = self.sandbox_cpu.into_iter().fold(sandbox, Sandbox::cpu);
         sandbox = self.sandbox_open_files.into_iter().fold(sandbox, Sandbox::open_files);
         sandbox = self.sandbox_processes.into_iter().fold(sandbox, Sandbox::processes);
-        sandbox = self.sandbox_file_size.into_iter().fold(sandbox, Sandbox::file_size);
-        Some(if self.sandbox_best_effort { sandbox.best_effort() } else { sandbox })
+        Some(self.sandbox_file_size.into_iter().fold(sandbox, Sandbox::file_size))
+    }
+}
+
+/// What people are told of the walls, if there are any.
+pub(crate) fn note(level: Level) -> Option<String> {
+    (level != Level::None)
+        .then(|| format!("its sandbox is {level}; this system has {}", Support::of_system()))
+}
+
+fn check(level: Level, option: Option<&str>) -> Result<(), Failure> {
+    match option {
+        Some(option) if level == Level::None => {
+            let message = format!(
+                "{option} is for a sandbox, and there is none: --sandbox <LEVEL> makes one, basic or strict"
+            );
+            Err(Failure::message(Outcome::Usage, message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,8 +1,8 @@
 //! What plugins have said of themselves, kept from one listing to the next.
 //!
 //! The file is a help and no more: where it is missing, broken, of another version or cannot be written, plugins are
-//! asked again. Processes that write it at the same time replace it as a whole, each with what it found in it: what one of
-//! them then misses is asked again too.
+//! asked again. It is replaced as a whole, and processes that do so at the same time wait for each other (a lock on its
+//! directory), so that what each of them found out stays.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata as FileMetadata};
@@ -14,11 +14,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{Said, files};
+use crate::lock_file::lock_directory;
 use crate::metadata::Metadata;
+use crate::regular_file::{FileError, RegularFile};
 use crate::sha256::Sha256;
 
 /// The layout of the file; one of another number is as good as none.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// A larger file is as good as none, in bytes.
+const FILE_MAX: u64 = 256 << 20;
 /// The most that is kept of one plugin, in bytes: who says more is asked each time.
 const KEPT_MAX: usize = 64 << 10;
 /// How long an error is kept: what the plugin missed may be there by now, though its file is the same.
@@ -64,6 +68,8 @@ pub(super) struct Stamp {
 struct KeptAnswer {
     /// In seconds since 1970.
     at: u64,
+    /// The sandbox that it was asked in, if there was one.
+    walls: Option<String>,
     said: Result<KeptSaid, String>,
 }
 
@@ -80,30 +86,45 @@ impl Cache {
     }
 
     pub(super) fn load(&self) -> Kept {
-        let bytes = match fs::read(&self.path) {
+        let path = &self.path;
+        let bytes = match RegularFile::open(path).and_then(|file| file.read(FILE_MAX)) {
             Ok(bytes) => bytes,
+            Err(FileError::System(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Kept::default();
+            }
             Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    tracing::debug!(path = %self.path.display(), %error, "the cache of metadata cannot be read");
-                }
+                tracing::debug!(?path, %error, "the cache of metadata cannot be read");
                 return Kept::default();
             }
         };
         match serde_json::from_slice::<Kept>(&bytes) {
             Ok(kept) if kept.version == VERSION => kept,
             Ok(kept) => {
-                tracing::debug!(path = %self.path.display(), version = kept.version, "a cache of another version");
+                tracing::debug!(?path, version = kept.version, "a cache of another version");
                 Kept::default()
             }
             Err(error) => {
-                tracing::debug!(path = %self.path.display(), %error, "the cache of metadata is broken");
+                tracing::debug!(?path, %error, "the cache of metadata is broken");
                 Kept::default()
             }
         }
     }
 
     /// Adds what is new to what is there by now, less the files that are gone.
+    ///
+    /// # Blocking
+    /// While another process does so.
     pub(super) fn save(&self, news: Vec<(PathBuf, Facts)>) {
+        let path = &self.path;
+        if let Err(error) = self.update(news) {
+            tracing::debug!(?path, %error, "the cache of metadata cannot be written");
+        }
+    }
+
+    fn update(&self, news: Vec<(PathBuf, Facts)>) -> io::Result<()> {
+        let dir = self.path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
+        files::make_dir(dir)?;
+        let _lock = lock_directory(dir)?;
         let mut kept = self.load();
         kept.version = VERSION;
         for (path, facts) in news {
@@ -113,12 +134,7 @@ impl Cache {
             }
         }
         kept.plugins.retain(|path, _| !is_gone(path));
-        let written = serde_json::to_vec(&kept)
-            .map_err(io::Error::from)
-            .and_then(|bytes| files::replace(&self.path, &bytes));
-        if let Err(error) = written {
-            tracing::debug!(path = %self.path.display(), %error, "the cache of metadata cannot be written");
-        }
+        files::replace(&self.path, &serde_json::to_vec(&kept)?)
     }
 }
 
@@ -139,25 +155,30 @@ impl Facts {
         Self { stamp, answer: None, sha256: None }
     }
 
-    /// What the plugin said; `None` if that has to be asked again.
-    pub(super) fn said(&self, now: SystemTime) -> Option<Result<Said, String>> {
+    /// What the plugin said, and whether in a sandbox; `None` if that has to be asked again, inside `walls`.
+    ///
+    /// An answer is the same in each sandbox. That it failed in one says nothing of another one, or of none.
+    pub(super) fn said(&self, walls: Option<&str>, now: SystemTime) -> Option<(Result<Said, String>, bool)> {
         let answer = self.answer.as_ref()?;
-        match &answer.said {
+        let said = match &answer.said {
             Ok(said) => {
                 let metadata = Metadata::from_map(said.metadata.clone());
-                Some(Ok(Said { format: said.format.parse().ok()?, metadata }))
+                Ok(Said { format: said.format.parse().ok()?, metadata })
             }
+            Err(_) if answer.walls.is_some() && answer.walls.as_deref() != walls => return None,
             Err(problem) => {
                 let at = UNIX_EPOCH.checked_add(Duration::from_secs(answer.at))?;
                 // One from the future was kept under another clock.
                 let is_fresh = now.duration_since(at).is_ok_and(|age| age < ERROR_KEPT);
-                is_fresh.then(|| Err(problem.clone()))
+                is_fresh.then(|| Err(problem.clone()))?
             }
-        }
+        };
+        Some((said, answer.walls.is_some()))
     }
 
-    /// Takes what the plugin said, unless it is too much.
-    pub(super) fn keep_said(&mut self, said: &Result<Said, String>, now: SystemTime) {
+    /// Takes what the plugin said inside `walls`, unless it is too much.
+    pub(super) fn keep_said(&mut self, said: &Result<Said, String>, walls: Option<&str>, now: SystemTime) {
+        let walls = walls.map(str::to_owned);
         let bytes: usize = match said {
             Ok(said) => said.metadata.iter().map(|(key, value)| key.len() + value.len()).sum(),
             Err(problem) => problem.len(),
@@ -167,7 +188,7 @@ impl Facts {
             Ok(said) => Ok(KeptSaid { format: said.format.to_string(), metadata: said.metadata.to_map() }),
             Err(problem) => Err(problem.clone()),
         };
-        self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, said });
+        self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, walls, said });
     }
 
     pub(super) fn sha256(&self) -> Option<Sha256> {
@@ -234,25 +255,41 @@ mod tests {
         let now = SystemTime::now();
         let after = |seconds| now + Duration::from_secs(seconds);
         let mut facts = facts_of(Path::new("/"));
-        assert_eq!(facts.said(now), None);
-        facts.keep_said(&said("text"), now);
-        assert_eq!(facts.said(after(1_000_000)), Some(said("text")));
-        facts.keep_said(&Err("broken".into()), now);
-        assert_eq!(facts.said(after(3590)), Some(Err("broken".into())));
-        assert_eq!(facts.said(after(3610)), None);
-        assert_eq!(facts.said(now - Duration::from_secs(60)), None, "the clock was set back");
+        assert_eq!(facts.said(None, now), None);
+        facts.keep_said(&said("text"), None, now);
+        assert_eq!(facts.said(None, after(1_000_000)), Some((said("text"), false)));
+        facts.keep_said(&Err("broken".into()), None, now);
+        assert_eq!(facts.said(None, after(3590)), Some((Err("broken".into()), false)));
+        assert_eq!(facts.said(None, after(3610)), None);
+        assert_eq!(facts.said(None, now - Duration::from_secs(60)), None, "the clock was set back");
+    }
+
+    #[test]
+    fn an_error_inside_walls_holds_for_the_same_walls_only() {
+        let now = SystemTime::now();
+        let mut facts = facts_of(Path::new("/"));
+        facts.keep_said(&Err("broken".into()), Some("strict"), now);
+        assert_eq!(facts.said(Some("strict"), now), Some((Err("broken".into()), true)));
+        assert_eq!(facts.said(Some("basic"), now), None);
+        assert_eq!(facts.said(None, now), None);
+        facts.keep_said(&Err("broken".into()), None, now);
+        assert_eq!(facts.said(Some("strict"), now), Some((Err("broken".into()), false)));
+        facts.keep_said(&said("text"), Some("strict"), now);
+        for walls in [None, Some("basic"), Some("strict")] {
+            assert_eq!(facts.said(walls, now), Some((said("text"), true)));
+        }
     }
 
     #[test]
     fn what_is_too_much_is_not_kept() {
         let now = SystemTime::now();
         let mut facts = facts_of(Path::new("/"));
-        facts.keep_said(&said(&"x".repeat(KEPT_MAX - "Help".len())), now);
-        assert!(facts.said(now).is_some());
-        facts.keep_said(&said(&"x".repeat(KEPT_MAX)), now);
-        assert_eq!(facts.said(now), None);
-        facts.keep_said(&Err("x".repeat(KEPT_MAX + 1)), now);
-        assert_eq!(facts.said(now), None);
+        facts.keep_said(&said(&"x".repeat(KEPT_MAX - "Help".len())), None, now);
+        assert!(facts.said(None, now).is_some());
+        facts.keep_said(&said(&"x".repeat(KEPT_MAX)), None, now);
+        assert_eq!(facts.said(None, now), None);
+        facts.keep_said(&Err("x".repeat(KEPT_MAX + 1)), None, now);
+        assert_eq!(facts.said(None, now), None);
     }
 
     #[test]
@@ -273,7 +310,7 @@ mod tests {
     #[test]
     fn a_time_that_no_clock_shows_is_no_panic() {
         let mut facts = facts_of(Path::new("/"));
-        facts.answer = Some(KeptAnswer { at: u64::MAX, said: Err("broken".into()) });
-        assert_eq!(facts.said(SystemTime::now()), None);
+        facts.answer = Some(KeptAnswer { at: u64::MAX, walls: None, said: Err("broken".into()) });
+        assert_eq!(facts.said(None, SystemTime::now()), None);
     }
 }

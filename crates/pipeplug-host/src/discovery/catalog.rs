@@ -12,6 +12,7 @@ use super::{Added, Discovery, Entry, EntryState, Problem, Said};
 use crate::builder::Builder;
 use crate::plugin::Plugin;
 use crate::process::Stdout;
+use crate::sandbox::Sandbox;
 use crate::sha256::Sha256;
 use crate::start_error::StartError;
 use crate::stop::Grace;
@@ -23,11 +24,14 @@ const AT_ONCE: usize = 8;
 
 /// The plugins that a [`Discovery`] finds, with what each says of itself.
 ///
-/// To find that out a plugin is started for a moment, once for each file: the answer is kept in the user's cache directory
+/// To find that out a plugin is started, in a [strict](crate::Sandbox::strict) sandbox since nobody has trusted it yet, for a moment, once for each file: the answer is kept in the user's cache directory
 /// (`$XDG_CACHE_HOME/<host>/pipeplug.json`, or below `~/.cache`) until the file's size, times, device or inode are
 /// other ones. So a plugin whose answer depends on something else than its file is asked anew only by
 /// [`refresh`](Self::refresh). That a plugin failed to answer is kept too, for an hour at most. Where there is no home
 /// directory, or the cache cannot be written, plugins are asked each time.
+///
+/// An answer holds wherever it was given. A failure inside a sandbox may be due to the sandbox, so it is kept for listings
+/// with the same one; a failure outside of any is kept for all.
 ///
 /// ```no_run
 /// use pipeplug_host::discovery::Discovery;
@@ -69,6 +73,8 @@ pub struct Answer {
     pub said: Result<Said, String>,
     /// When that was.
     pub asked: Asked,
+    /// Inside a sandbox: one that did not answer may need more than that grants.
+    pub in_sandbox: bool,
 }
 
 /// When a plugin was asked what it is.
@@ -94,7 +100,9 @@ impl Catalog {
     }
 
     /// Changes how plugins are started to be asked. Default: half a second for each step of stopping, standard output
-    /// to the log, everything else as [`Plugin::builder`] has it.
+    /// to the log, everything else as [`Plugin::builder`] has it; and [`Sandbox::strict`](crate::Sandbox::strict), which
+    /// [`Builder::no_sandbox`] and [`Builder::sandbox`] change. There is no sandbox by default where the system has none to
+    /// offer (other systems than Linux), and with launchers that see to none.
     #[must_use]
     pub fn starting(mut self, configure: impl Fn(Builder) -> Builder + Send + Sync + 'static) -> Self {
         self.configure = Arc::new(configure);
@@ -169,10 +177,11 @@ impl Catalog {
         entries
             .into_iter()
             .map(|entry| {
+                let sandbox = self.builder(&entry.path).launch.sandbox;
                 let is_of_store =
                     store.is_some_and(|store| store.path_of(&entry.name).as_deref() == Some(&*entry.path));
                 let added = if is_of_store { records.remove(&entry.name) } else { None };
-                Row::new(entry, added, kept, begun, ask)
+                Row::new(entry, added, kept, begun, ask, sandbox.as_ref())
             })
             .collect()
     }
@@ -195,7 +204,8 @@ impl Catalog {
     }
 
     fn builder(&self, path: impl Into<PathBuf>) -> Builder {
-        (self.configure)(Plugin::builder(path).stdout(Stdout::Log).grace(Grace::each(STOP_PATIENCE)))
+        let quiet = Plugin::builder(path).stdout(Stdout::Log).grace(Grace::each(STOP_PATIENCE));
+        (self.configure)(quiet.untrusted()).without_default_sandbox_elsewhere()
     }
 }
 
@@ -210,6 +220,8 @@ struct Row {
     listed: Listed,
     /// What is known of its file; `None` where it cannot be looked at.
     facts: Option<Facts>,
+    /// What it is asked in.
+    walls: Option<String>,
     /// When its file was looked at.
     begun: SystemTime,
     /// Whether the facts are other ones than those that are kept.
@@ -217,18 +229,27 @@ struct Row {
 }
 
 impl Row {
-    fn new(entry: Entry, added: Option<Added>, kept: &Kept, begun: SystemTime, ask: Ask) -> Self {
+    fn new(
+        entry: Entry,
+        added: Option<Added>,
+        kept: &Kept,
+        begun: SystemTime,
+        ask: Ask,
+        sandbox: Option<&Sandbox>,
+    ) -> Self {
+        // All that it takes away, as text: another one is another text.
+        let walls = sandbox.map(|sandbox| format!("{sandbox:?}"));
         let facts = Stamp::of(&entry.path).ok().map(|stamp| {
             let known = if ask == Ask::All { None } else { kept.facts(&entry.path, &stamp).cloned() };
             known.unwrap_or_else(|| Facts::new(stamp))
         });
         let said = match entry.state {
-            EntryState::Usable => facts.as_ref().and_then(|facts| facts.said(begun)),
+            EntryState::Usable => facts.as_ref().and_then(|facts| facts.said(walls.as_deref(), begun)),
             EntryState::Shadowed { .. } | EntryState::Unusable(_) => None,
         };
-        let answer = said.map(|said| Answer { said, asked: Asked::Earlier });
+        let answer = said.map(|(said, in_sandbox)| Answer { said, asked: Asked::Earlier, in_sandbox });
         let listed = Listed { entry, answer, added, changed: None };
-        let mut row = Self { listed, facts, begun, has_news: false };
+        let mut row = Self { listed, facts, walls, begun, has_news: false };
         row.compare_sums();
         row
     }
@@ -242,10 +263,10 @@ impl Row {
         let is_kept = said.as_ref().map_or_else(is_about_the_plugin, |_| true);
         let said = said.map_err(|error| error.to_string());
         if let Some(facts) = self.facts.as_mut().filter(|_| is_kept) {
-            facts.keep_said(&said, SystemTime::now());
+            facts.keep_said(&said, self.walls.as_deref(), SystemTime::now());
             self.has_news = true;
         }
-        self.listed.answer = Some(Answer { said, asked: Asked::Now });
+        self.listed.answer = Some(Answer { said, asked: Asked::Now, in_sandbox: self.walls.is_some() });
     }
 
     /// Looks whether the file is the one that was added.

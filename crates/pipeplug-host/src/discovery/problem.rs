@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use pipeplug_net::Escaped;
 use thiserror::Error;
 
 use crate::process::may_execute;
@@ -59,7 +60,7 @@ pub enum Problem {
     #[error("a relative entry of PIPEPLUG_PATH, ignored: write it from the root")]
     RelativePlace,
     /// What was added to the user's plugins cannot be read.
-    #[error("{reason}")]
+    #[error("{}", Escaped(reason))]
     Records {
         /// Why, and what to do.
         reason: String,
@@ -106,7 +107,7 @@ pub enum FindError {
         name: String,
     },
     /// A host's own way to find plugins failed.
-    #[error("plugin {name:?} cannot be looked up: {reason}")]
+    #[error("plugin {name:?} cannot be looked up: {}", Escaped(reason))]
     Other {
         /// The name.
         name: String,
@@ -151,7 +152,7 @@ fn paths(paths: &[PathBuf]) -> String {
     if paths.is_empty() {
         return "nowhere, for there is no directory to search".to_owned();
     }
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    paths.iter().map(|path| Escaped(&path.to_string_lossy()).to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn but_skipped(skipped: &[(PathBuf, Problem)]) -> String {

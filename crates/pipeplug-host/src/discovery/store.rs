@@ -5,7 +5,7 @@ mod records;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ pub use error::{AddError, RemoveError, StoreError};
 
 use self::records::{Lock, Records};
 use super::{files, places, problem, similar};
+use crate::regular_file::RegularFile;
 use crate::sha256::Sha256;
 
 /// A host's plugins in the user's data directory, `$XDG_DATA_HOME/<host>/plugins` or `~/.local/share/<host>/plugins`,
@@ -237,8 +238,9 @@ impl Store {
 
     fn copy(&self, source: &Path) -> Result<(TempPath, Sha256), StoreError> {
         let reading = |error| StoreError::io("read", source, error);
-        let mut from = File::open(source).map_err(reading)?;
-        let mode = from.metadata().map_err(reading)?.permissions().mode() & 0o755;
+        let from = RegularFile::open(source).map_err(|error| reading(error.into()))?;
+        let mode = from.metadata().permissions().mode() & 0o755;
+        let mut from = from.into_file();
         let dir = self.dir();
         let mut copy = || {
             let mut to = files::temporary(&dir, |builder| builder.tempfile_in(&dir))?;

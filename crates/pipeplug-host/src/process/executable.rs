@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::regular_file::RegularFile;
+
 /// As much of a file as tells what it is; the kernel looks at as much (BINPRM_BUF_SIZE).
 const HEAD_BYTES: usize = 256;
 /// The longest path of a dynamic loader that is read (PATH_MAX).
@@ -56,7 +58,7 @@ enum Order {
 impl Executable {
     /// Looks at the start of a file.
     pub(crate) fn inspect(path: &Path) -> io::Result<Self> {
-        Self::of(&File::open(path)?)
+        Self::of(&RegularFile::open(path)?.into_file())
     }
 
     /// Looks at the start of an open file.

@@ -53,7 +53,8 @@ pub struct Launch {
     pub arg0: Option<OsString>,
     /// The sum that the file has to have. What is executed is a copy of it in memory that has been checked and that nobody
     /// can change: `/proc/self/exe` does not lead to the file then, and a script gets the descriptor behind its others,
-    /// which the interpreter reads it from.
+    /// which the interpreter reads it from. A file of more than [`CHECKED_SIZE_MAX`](Self::CHECKED_SIZE_MAX) bytes is not
+    /// started.
     pub sha256: Option<Sha256>,
     /// The [`LockFile`](crate::LockFile) that has to have the file's sum; as for [`sha256`](Self::sha256).
     pub lock_file: Option<PathBuf>,
@@ -62,6 +63,9 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// The largest file whose sum is checked, in bytes: 1 GiB, since its copy is in memory as long as the guest runs.
+    pub const CHECKED_SIZE_MAX: u64 = 1 << 30;
+
     /// Starts `program` with no arguments, what every guest gets of the host's environment, the host's directory, and
     /// [`Channel::Pipes`] with the host's standard output.
     pub fn new(program: impl Into<PathBuf>) -> Self {

@@ -1,7 +1,8 @@
 //! Executing what was checked, and nothing else.
 //!
-//! The file is opened once, and copied into memory that is sealed then (`memfd_create`, `F_ADD_SEALS`); the copy is what
-//! is summed and what is executed. Whatever happens to the file's path or content meanwhile, neither changes any more.
+//! The file is opened once, copied into memory, and the copy is sealed (`memfd_create`, `F_ADD_SEALS`). Only then the
+//! sealed copy is summed, and it is what is executed: whatever happened to the file, its path, or the memory before the
+//! seal (`/proc/PID/fd` gives it to other processes of the same user) is in the sum.
 
 use std::path::Path;
 
@@ -53,31 +54,40 @@ fn demands<'a>(launch: &'a Launch, program: &Path) -> Result<Vec<Demand<'a>>, Sp
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod sealed {
     use std::ffi::{CString, OsStr};
-    use std::fs::{File, OpenOptions};
-    use std::io;
-    use std::os::fd::OwnedFd;
+    use std::fs::File;
+    use std::io::{self, Seek as _};
+    use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
     use std::os::unix::ffi::OsStrExt as _;
-    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
-    use nix::fcntl::OFlag;
+    use nix::errno::Errno;
+    use nix::fcntl::{AT_FDCWD, AtFlags};
+    use nix::unistd::{AccessFlags, faccessat};
 
     use super::super::executable::Executable;
     use super::{OpenImage, Sha256, SpawnError};
-    use crate::process::error::may_execute;
+    use crate::process::Launch;
+    use crate::regular_file::{DIRECTORY, FileError, RegularFile};
     use crate::sys;
 
     /// The longest name of such memory, in bytes: memfd_create(2).
     const NAME_MAX: usize = 249;
 
-    /// Copies a program into memory that nobody can change.
+    /// Copies a program into memory that nobody can change, and sums that up.
     pub(super) fn copy(program: &Path) -> Result<(OpenImage, Sha256), SpawnError> {
-        let mut file = open(program)?;
+        let file = open(program)?;
         let failed = |attempt| move |error| SpawnError::os(program, attempt, error);
         let mut copy =
             File::from(memory(program.file_name()).map_err(failed("making room for a copy of it"))?);
-        let sum = Sha256::copy(&mut file, &mut copy).map_err(failed("copying it"))?;
+        file.copy(Launch::CHECKED_SIZE_MAX, &mut copy)
+            .map_err(|error| failed("copying it, to check its sum")(error.into()))?;
         sys::memfd::seal(&copy).map_err(failed("sealing the copy of it"))?;
+        // From here on it does not change.
+        let sum = copy
+            .rewind()
+            .and_then(|()| Sha256::of(&mut copy))
+            .map_err(failed("summing up the copy of it"))?;
         let kind = Executable::of(&copy).map_err(failed("reading the copy of it"))?;
         let fd = OwnedFd::from(copy);
         let image = match kind {
@@ -89,25 +99,34 @@ mod sealed {
     }
 
     /// What is executed has to be a file that this user may execute, as without a check.
-    fn open(program: &Path) -> Result<File, SpawnError> {
-        // A FIFO would wait for a writer.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
-            .open(program)
-            .map_err(|error| SpawnError::of_exec(program, error))?;
-        let meta = file.metadata().map_err(|error| SpawnError::os(program, "looking at it", error))?;
+    fn open(program: &Path) -> Result<RegularFile, SpawnError> {
         let path = program.to_owned();
-        if meta.is_dir() {
-            return Err(SpawnError::IsDirectory { path });
-        }
-        if !meta.is_file() {
-            return Err(SpawnError::NotAProgram { path, found: "it is no regular file" });
-        }
-        if !may_execute(program) {
-            return Err(SpawnError::NotExecutable { path, mode: meta.permissions().mode() & 0o7777 });
+        let file = match RegularFile::open(program) {
+            Ok(file) => file,
+            Err(FileError::System(error)) => return Err(SpawnError::of_exec(program, error)),
+            Err(FileError::NotRegular { found: DIRECTORY }) => return Err(SpawnError::IsDirectory { path }),
+            Err(_) => return Err(SpawnError::NotAProgram { path, found: "it is no regular file" }),
+        };
+        if !may_execute(&file) {
+            let mode = file.metadata().permissions().mode() & 0o7777;
+            return Err(SpawnError::NotExecutable { path, mode });
         }
         Ok(file)
+    }
+
+    /// Whether this process may execute the open file, wherever its path leads to by now.
+    fn may_execute(file: &RegularFile) -> bool {
+        let access =
+            |dir, path: &str, flags| faccessat(dir, path, AccessFlags::X_OK, AtFlags::AT_EACCESS | flags);
+        match access(file.as_fd(), "", AtFlags::AT_EMPTY_PATH) {
+            // Without faccessat2(2), of Linux 5.8, or where a filter of system calls does not know it. The link leads to
+            // the open file itself: proc_pid_fd(5).
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::ENOENT | Errno::EPERM) => {
+                let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+                access(AT_FDCWD, &link, AtFlags::empty()).is_ok()
+            }
+            answer => answer.is_ok(),
+        }
     }
 
     fn memory(name: Option<&OsStr>) -> io::Result<OwnedFd> {

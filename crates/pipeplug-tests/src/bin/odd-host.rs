@@ -5,7 +5,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use pipeplug_host::{Plugin, WaitStatus};
+use pipeplug_host::{Plugin, Stdin, Stdout, WaitStatus};
 use pipeplug_tests::{LONG, handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe};
 
 fn main() -> ExitCode {
@@ -37,7 +37,9 @@ fn main() -> ExitCode {
         }
         _ => return ExitCode::from(2),
     };
-    match through(&plugin, known) {
+    let has_proc = cfg!(target_os = "linux");
+    let standard = if oddity == "no-stdio" && has_proc { standard_is_null(&plugin) } else { Ok(()) };
+    match standard.and_then(|()| through(&plugin, known)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("odd-host: {error}");
@@ -74,6 +76,21 @@ fn through(path: &str, status_is_known: bool) -> Result<(), Box<dyn Error>> {
     let pid = plugin.pid().as_raw();
     drop(plugin);
     check(!pipeplug_tests::is_running(pid), "the drop")
+}
+
+/// That a plugin which gets the host's standard descriptors gets none that is something else by now.
+fn standard_is_null(path: &str) -> Result<(), Box<dyn Error>> {
+    for _ in 0..2 {
+        let builder = Plugin::builder(path).stdin(Stdin::Inherit).stdout(Stdout::Inherit);
+        let plugin = builder.start()?;
+        let standard = plugin.call("sh", "readlink /proc/$PPID/fd/0 /proc/$PPID/fd/1")?;
+        check(
+            standard == "/dev/null\n/dev/null\n",
+            &format!("the plugin's standard input and output: {standard:?}"),
+        )?;
+        plugin.stop()?;
+    }
+    Ok(())
 }
 
 fn check(holds: bool, what: &str) -> Result<(), Box<dyn Error>> {

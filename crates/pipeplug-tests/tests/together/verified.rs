@@ -1,7 +1,7 @@
 //! Plugins whose sum is checked: what is executed is what was summed.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -143,6 +143,67 @@ fn a_plugin_cannot_be_changed_behind_its_back() {
     plugin.kill().unwrap();
 }
 
+/// The memory is open to other processes of the user while it is written: what they write there is in the sum.
+#[test]
+fn a_copy_that_is_changed_while_it_is_made_does_not_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("plugin");
+    let marker = dir.path().join("got in");
+    // As long as the other one, to be written over it.
+    let evil = format!("#!/bin/sh\n: >'{}'; exit 1\n", marker.display());
+    let good = format!("#!/bin/sh\n{:<1$}\n", "exit 1", evil.len() - "#!/bin/sh\n\n".len());
+    assert_eq!(good.len(), evil.len());
+    // Long enough for the other thread to find it while it is copied.
+    let content = good + &"# padding\n".repeat(4 << 20);
+    fs::write(&path, content).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let sum = sum_of(&path);
+
+    let stop = AtomicBool::new(false);
+    let written = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for link in fs::read_dir("/proc/self/fd").unwrap().flatten().map(|entry| entry.path()) {
+                    if fs::read_link(&link).ok().as_deref() != Some(Path::new("/memfd:plugin (deleted)")) {
+                        continue;
+                    }
+                    let Ok(copy) = fs::OpenOptions::new().write(true).open(&link) else { continue };
+                    // Behind what is written at the start, so that it is not written over.
+                    if copy.metadata().unwrap().len() > 1 << 20
+                        && copy.write_all_at(evil.as_bytes(), 0).is_ok()
+                    {
+                        written.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+        for _ in 0..100 {
+            let before = written.load(Ordering::Relaxed);
+            let error = Plugin::builder(&path).sha256(sum).start().unwrap_err();
+            let is_refused = matches!(error, StartError::Spawn(SpawnError::SumMismatch { .. }));
+            if marker.exists() || (is_refused && written.load(Ordering::Relaxed) > before) {
+                break;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(!marker.exists(), "the other program ran");
+    assert!(written.into_inner() > 0, "it was written over in time");
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("plugin");
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(6 << 30).unwrap();
+    file.set_permissions(fs::Permissions::from_mode(0o755)).unwrap();
+    drop(file);
+    let text = spawn_error(&Plugin::builder(&path).sha256("5".repeat(64).parse().unwrap())).to_string();
+    assert!(text.contains("it has 6442450944 bytes, the limit is 1073741824"), "{text}");
+}
+
 #[test]
 fn the_lock_file_is_demanded_and_names_both_sums() {
     let (dir, path, sum) = copied(MISBEHAVE);
@@ -217,10 +278,9 @@ fn launchers_that_cannot_check_are_refused() {
 #[test]
 fn what_cannot_be_executed_is_told_as_ever() {
     let dir = tempfile::tempdir().unwrap();
-    // That of the empty file.
-    let sum = sum_of("/dev/null");
     let plain = dir.path().join("plain");
     fs::write(&plain, "").unwrap();
+    let sum = sum_of(&plain);
     let check = |path: &Path, part: &str| {
         let text = spawn_error(&Plugin::builder(path).sha256(sum)).to_string();
         assert!(text.contains(part), "{text}");
@@ -229,6 +289,9 @@ fn what_cannot_be_executed_is_told_as_ever() {
     check(dir.path(), "is a directory");
     check(Path::new("/dev/null"), "no regular file");
     check(&dir.path().join("missing"), "no such file");
+    let fifo = dir.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    check(&fifo, "no regular file");
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o755)).unwrap();
     check(&plain, "is not a program: it is empty");
 }

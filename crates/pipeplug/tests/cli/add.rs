@@ -1,7 +1,7 @@
 //! `pipeplug add` and `pipeplug rm`.
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{LONG, MIRROR, Place, Ran, Run, is_gone, pipeplug, settle};
+use crate::common::{LONG, MIRROR, Place, Ran, Run, has_strict_sandbox, is_gone, pipeplug, settle};
 
 /// A place for plugins that are to be added, beside a home directory that has none.
 struct Home {
@@ -133,7 +133,7 @@ fn an_interrupt_ends_what_was_asked_and_adds_nothing() {
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     home.sources.executable("slow", &format!("#!/bin/sh\necho $$ >'{}'\nexec sleep 600\n", fifo.display()));
     home.sources.standard("zz", MIRROR);
-    let run = home.command(["add", "slow", "zz"]).watch();
+    let run = home.command(["add", "slow", "zz", "--sandbox", "none"]).watch();
     let pid = fs::read_to_string(&fifo).unwrap().trim().parse().unwrap();
     run.signal(Signal::SIGINT);
     assert_eq!(run.code(), Some(130));
@@ -220,6 +220,58 @@ fn one_that_is_hidden_by_another_is_told() {
     run.command.env("PIPEPLUG_PATH", home.sources.path());
     let ran = run.run().exits(0);
     assert!(ran.text().contains("/pipeplug-mirror, which comes first\n"), "{}", ran.text());
+}
+
+#[test]
+fn records_that_are_no_file_are_told_and_not_waited_for() {
+    let home = Home::new();
+    home.sources.standard("mirror", MIRROR);
+    let root = home.home.path().join(".local/share/pipeplug");
+    fs::create_dir_all(&root).unwrap();
+    let fifo = home.sources.fifo("fifo");
+    home.run(["add", "fifo"]).exits(4).says("no regular file");
+    home.run(["add", "--no-metadata", "fifo"]).exits(4).says("neither a file nor a directory");
+
+    // Nobody writes to the one, and the other one has no end.
+    for (target, problem) in [(fifo.to_str().unwrap(), "it is a FIFO"), ("/dev/zero", "it is a device")] {
+        symlink(target, root.join("added.json")).unwrap();
+        let told = format!("added.json\", cannot be understood ({problem}, no regular file)");
+        home.run(["list"]).exits(0).prints_part(&told);
+        home.run(["add", "mirror", "--no-metadata"]).exits(1).says(&told);
+        home.run(["rm", "mirror"]).exits(1).says(&told);
+        fs::remove_file(root.join("added.json")).unwrap();
+
+        let _ = fs::remove_file(root.join("added.lock"));
+        symlink(target, root.join("added.lock")).unwrap();
+        let told = format!("added.lock\": {problem}, no regular file");
+        home.run(["add", "mirror", "--no-metadata"]).exits(1).says(&told);
+        home.run(["rm", "mirror"]).exits(1).says(&told);
+        fs::remove_file(root.join("added.lock")).unwrap();
+    }
+
+    home.run(["add", "mirror"]).exits(0);
+    let records = fs::read_to_string(root.join("added.json")).unwrap();
+    let twice = records.replacen("\"plugins\": {", "\"plugins\": { \"mirror\": 1,", 1);
+    assert_ne!(records, twice);
+    fs::write(root.join("added.json"), &twice).unwrap();
+    home.run(["rm", "mirror"]).exits(1).says("the key \"mirror\" is there twice");
+    assert_eq!(fs::read_to_string(root.join("added.json")).unwrap(), twice);
+}
+
+#[test]
+fn a_plugin_is_asked_in_a_sandbox_before_it_is_added() {
+    if !has_strict_sandbox() {
+        return;
+    }
+    let home = Home::new();
+    let mark = home.sources.path().join("mark");
+    home.sources.standard("greedy", &format!(": >'{}' || exit 9\n{MIRROR}", mark.display()));
+    let ran =
+        home.run(["add", "greedy"]).exits(4).says("it may need more than its sandbox grants: --sandbox none");
+    assert!(ran.stderr.contains("--no-metadata adds it unasked") && !mark.exists(), "{}", ran.stderr);
+    home.run(["add", "greedy", "--sandbox", "none"]).exits(0);
+    assert!(mark.exists());
+    home.run(["add", "greedy", "--sandbox", "basic", "--no-metadata"]).exits(2).says("cannot be used with");
 }
 
 #[test]

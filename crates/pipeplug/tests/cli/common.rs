@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pipeplug_host::sandbox::Support;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -67,6 +68,13 @@ impl Place {
     pub(crate) fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.path().join(name);
         std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A FIFO, which nobody writes to.
+    pub(crate) fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.path().join(name);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         path
     }
 
@@ -196,6 +204,12 @@ impl Ran {
     }
 
     #[track_caller]
+    pub(crate) fn prints_part(self, stdout: &str) -> Self {
+        assert!(self.text().contains(stdout), "{stdout:?} is not in: {}", self.text());
+        self
+    }
+
+    #[track_caller]
     pub(crate) fn says(self, stderr: &str) -> Self {
         assert!(self.stderr.contains(stderr), "{stderr:?} is not in: {}", self.stderr);
         self
@@ -252,6 +266,17 @@ impl Watched {
 /// condition.
 pub(crate) fn settle() {
     thread::sleep(Duration::from_millis(150));
+}
+
+/// Whether this system has what the strict sandbox needs; in CI it has to.
+pub(crate) fn has_strict_sandbox() -> bool {
+    let support = Support::of_system();
+    let has = support.landlock_abi >= 3 && support.seccomp;
+    if !has {
+        assert!(std::env::var_os("CI").is_none(), "ABI 3 of Landlock is needed, there is: {support}");
+        eprintln!("skipped: ABI 3 of Landlock is needed, there is: {support}");
+    }
+    has
 }
 
 /// Whether no process has that number.

@@ -6,7 +6,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{MIRROR, Place, Run, is_gone, pipeplug, settle};
+use crate::common::{MIRROR, Place, Run, has_strict_sandbox, is_gone, pipeplug, settle};
 
 /// Two places: a plugin in each format, a broken one, one that is no executable; and another of the first's name.
 struct Places {
@@ -86,7 +86,7 @@ fn without_metadata_nothing_is_started() {
     assert_eq!(ran.json()[0]["name"], "mark");
     assert_eq!(ran.json()[0]["state"], "usable");
     assert!(!mark.exists());
-    place.pipeplug(["list"]).run().exits(0);
+    place.pipeplug(["list", "--sandbox", "none"]).run().exits(0);
     assert!(mark.exists(), "with metadata it is started");
 }
 
@@ -96,7 +96,7 @@ fn an_interrupt_ends_what_was_started() {
     let fifo = place.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     place.executable("pipeplug-slow", &format!("#!/bin/sh\necho $$ >'{}'\nexec sleep 600\n", fifo.display()));
-    let run = place.pipeplug(["list", "--json"]).watch();
+    let run = place.pipeplug(["list", "--json", "--sandbox", "none"]).watch();
     let pid = std::fs::read_to_string(&fifo).unwrap().trim().parse().unwrap();
     run.signal(Signal::SIGINT);
     assert_eq!(run.code(), Some(130));
@@ -129,6 +129,11 @@ fn a_place_that_cannot_be_searched_is_told() {
     assert!(ran.text().contains("a relative entry of PIPEPLUG_PATH, ignored"), "{}", ran.text());
 }
 
+/// A listing outside of a sandbox, for plugins that write files.
+fn list(place: &Place, options: &[&str]) -> Run {
+    place.pipeplug([&["list", "--sandbox", "none"], options].concat())
+}
+
 /// A mirror that notes each start in a file.
 fn noting(place: &Place, name: &str) -> impl Fn() -> usize {
     let starts = place.path().join("starts");
@@ -142,10 +147,10 @@ fn what_plugins_are_is_remembered_until_their_files_change() {
     let starts = noting(&place, "pipeplug-mirror");
     place.executable("pipeplug-broken", "#!/bin/sh\nexit 3\n");
     settle();
-    let first = place.pipeplug(["list"]).run().exits(0);
+    let first = list(&place, &[]).run().exits(0);
     assert_eq!(starts(), 1);
     assert!(!first.text().contains("an earlier time"), "{}", first.text());
-    let second = place.pipeplug(["list"]).run().exits(0);
+    let second = list(&place, &[]).run().exits(0);
     assert_eq!(starts(), 1, "nothing is started");
     let note =
         "What did not answer an earlier time is asked again after an hour, or with --refresh.\n\nbuilt in\n";
@@ -159,10 +164,10 @@ fn what_plugins_are_is_remembered_until_their_files_change() {
     assert_eq!(known[0]["remembered"], true);
     assert!(known[0]["problem"].as_str().unwrap().contains("exit status 3"), "{known:?}");
     assert_eq!(known[1]["description"], "a mirror");
-    place.pipeplug(["list", "--refresh"]).run().exits(0);
+    list(&place, &["--refresh"]).run().exits(0);
     assert_eq!(starts(), 2);
     place.standard("pipeplug-mirror", &MIRROR.replace("a mirror", "changed!"));
-    let changed = place.pipeplug(["list"]).run().exits(0);
+    let changed = list(&place, &[]).run().exits(0);
     assert!(changed.text().contains("changed!\n"), "{}", changed.text());
     place.pipeplug(["list", "--refresh", "--no-metadata"]).run().exits(2).says("cannot be used with");
 }
@@ -172,16 +177,99 @@ fn many_may_list_at_once() {
     let place = Place::new();
     let starts = noting(&place, "pipeplug-mirror");
     settle();
-    let expected = place.pipeplug(["list", "--refresh"]).run().exits(0);
+    let expected = list(&place, &["--refresh"]).run().exits(0);
     std::thread::scope(|scope| {
-        for options in [&["list"][..], &["list", "--refresh"]].repeat(4) {
+        for options in [&[][..], &["--refresh"]].repeat(4) {
             let (place, expected) = (&place, &expected);
-            scope.spawn(move || place.pipeplug(options).run().exits(0).prints(expected.text()));
+            scope.spawn(move || list(place, options).run().exits(0).prints(expected.text()));
         }
     });
     let before = starts();
-    place.pipeplug(["list"]).run().exits(0).prints(expected.text());
+    list(&place, &[]).run().exits(0).prints(expected.text());
     assert_eq!(starts(), before);
+}
+
+#[test]
+fn a_cache_that_is_no_file_is_ignored_and_not_waited_for() {
+    let place = Place::new();
+    let starts = noting(&place, "pipeplug-mirror");
+    let cache = place.path().join(".cache/pipeplug/pipeplug.json");
+    std::fs::create_dir_all(cache.parent().unwrap()).unwrap();
+    let fifo = place.fifo("fifo");
+    settle();
+    for (i, target) in [fifo.to_str().unwrap(), "/dev/zero"].into_iter().enumerate() {
+        let _ = std::fs::remove_file(&cache);
+        std::os::unix::fs::symlink(target, &cache).unwrap();
+        let ran = place.pipeplug(["list", "--no-metadata", "-vv"]).run().exits(0);
+        ran.says("the cache of metadata cannot be read").says("no regular file");
+        list(&place, &[]).run().exits(0).prints_part("a mirror");
+        assert_eq!(starts(), i + 1);
+        list(&place, &[]).run().exits(0).prints_part("a mirror");
+        assert_eq!(starts(), i + 1, "a file has taken its place");
+    }
+}
+
+/// Each listing finds out about one plugin more than those at the same time.
+#[test]
+fn nothing_that_one_listing_found_out_is_lost_to_others() {
+    const COUNT: usize = 20;
+    let home = Place::new();
+    let places: Vec<_> = (0..COUNT)
+        .map(|i| {
+            let place = Place::new();
+            place.standard(&format!("pipeplug-p{i}"), MIRROR);
+            place
+        })
+        .collect();
+    settle();
+    let list = |i: usize, option: &[&str]| {
+        let mut run = home.pipeplug(["list", "--json"].iter().chain(option));
+        run.command.env("PIPEPLUG_PATH", places[i].path());
+        run.run().exits(0).json()
+    };
+    let list = &list;
+    std::thread::scope(|scope| {
+        for i in 0..COUNT {
+            scope.spawn(move || list(i, &[]));
+        }
+    });
+    for i in 0..COUNT {
+        assert_eq!(list(i, &["--no-metadata"])[0]["description"], "a mirror", "{i}");
+    }
+    let left = std::fs::read_dir(home.path().join(".cache/pipeplug")).unwrap().count();
+    assert_eq!(left, 1, "nothing is left of their locks");
+}
+
+#[test]
+fn plugins_are_asked_in_a_sandbox_and_told_to_need_more() {
+    if !has_strict_sandbox() {
+        return;
+    }
+    let place = Place::new();
+    let data = place.file("data", b"data");
+    let body = format!("[ \"$(cat '{}')\" = data ] || exit 9\n{MIRROR}", data.display());
+    place.standard("pipeplug-needy", &body);
+    settle();
+    let needy = |options: &[&str]| {
+        let all = [&["list", "--json"], options].concat();
+        place.pipeplug(all).run().exits(0).json().swap_remove(0)
+    };
+    let told = place.pipeplug(["list"]).run().exits(0);
+    assert!(told.text().contains("exit status 9"), "{}", told.text());
+    assert!(told.text().contains("--sandbox none asks them without one"), "{}", told.text());
+    let row = needy(&[]);
+    assert_eq!((&row["remembered"], &row["in_sandbox"]), (&json!(true), &json!(true)), "{row}");
+    let row = needy(&["--sandbox", "none"]);
+    assert_eq!((&row["state"], &row["remembered"]), (&json!("usable"), &json!(false)), "{row}");
+    let row = needy(&[]);
+    assert_eq!((&row["state"], &row["remembered"]), (&json!("usable"), &json!(true)), "{row}");
+    assert_eq!(needy(&["--refresh", "--sandbox", "basic", "--sandbox-best-effort"])["state"], "usable");
+    place
+        .pipeplug(["list", "--sandbox", "none", "--sandbox-best-effort"])
+        .run()
+        .exits(2)
+        .says("--sandbox-best-effort is for a sandbox");
+    place.pipeplug(["list", "--sandbox", "none", "--no-metadata"]).run().exits(2);
 }
 
 #[test]
@@ -197,12 +285,12 @@ fn what_was_interrupted_is_not_remembered() {
         format!("if [ -p '{0}' ]; then echo $$ >'{0}'; exec sleep 600; fi\necho start", fifo.display());
     place.executable("pipeplug-mirror", &script.replacen("echo start", &wait, 1));
     settle();
-    let run = place.pipeplug(["list", "--json"]).watch();
+    let run = list(&place, &["--json"]).watch();
     std::fs::read_to_string(&fifo).unwrap();
     run.signal(Signal::SIGINT);
     assert_eq!(run.code(), Some(130));
     std::fs::remove_file(&fifo).unwrap();
-    let rows = place.pipeplug(["list", "--json"]).run().exits(0).json();
+    let rows = list(&place, &["--json"]).run().exits(0).json();
     assert_eq!((&rows[0]["state"], &rows[0]["remembered"]), (&json!("usable"), &json!(false)));
     assert_eq!(starts(), 1);
 }

@@ -120,12 +120,95 @@ fn nothing_of_a_plugin_steers_the_terminal() {
     for args in ways.iter().copied().chain([&["inspect", path, "--json"][..], &["list", "--json"]]) {
         let mut run = place.pipeplug([args, &["--color", "never"]].concat());
         run.command.env("RUST_BACKTRACE", "0");
-        let (shown, _) = in_terminal(run);
-        // The terminal itself makes CR LF of each end of line.
-        let shown = shown.replace("\r\n", "\n");
-        let harmful =
-            |c: &char| (c.is_control() && !"\n\t".contains(*c)) || ('\u{202a}'..='\u{202e}').contains(c);
-        assert_eq!(shown.chars().find(harmful), None, "{args:?}: {shown:?}");
-        assert!(shown.contains("title"), "{args:?} shows it in some way: {shown:?}");
+        shows_unharmed(run, "title");
+    }
+}
+
+/// Asserts that it shows that part, and nothing that steers the terminal.
+#[track_caller]
+fn shows_unharmed(run: Run, part: &str) {
+    let args = format!("{:?}", run.command);
+    let (shown, _) = in_terminal(run);
+    // The terminal itself makes CR LF of each end of line.
+    let shown = shown.replace("\r\n", "\n");
+    let harmful =
+        |c: &char| (c.is_control() && !"\n\t".contains(*c)) || ('\u{202a}'..='\u{202e}').contains(c);
+    assert_eq!(shown.chars().find(harmful), None, "{args}: {shown:?}");
+    assert!(shown.contains(part), "{args} shows it in some way: {shown:?}");
+}
+
+/// The name of a file is its own author's, too: it comes out of an archive, or by a glob of a shell.
+#[test]
+fn no_file_name_steers_the_terminal() {
+    let place = Place::new();
+    let name = "\x1b]0;title\x07\x1b[2J\u{9b}31m\u{202e}\r\x7f";
+    let body = r#"
+        while recv; do case $cmd in
+            GetMetadata) send 3 "$cmd" '{}' ;;
+            tell) id=5; send 2 other x; id=7; send 3 unasked x ;;
+            die) exit 101 ;;
+            garbage) printf 'garbage\000' >&"$out"; sleep 1000 ;;
+            cmd.stop) exit 0 ;;
+            *) send 3 "$cmd" x ;;
+        esac; done"#;
+    let rude = place.standard(&format!("pipeplug-{name}"), body);
+    let rude = rude.to_str().unwrap();
+    let silent = place.executable(&format!("{name}-silent"), "#!/bin/sh\nexit 3\n");
+    let plain = place.file(&format!("{name}-plain"), b"");
+    let lock = place.file(&format!("{name}.lock"), b"{}");
+    let dangling = place.path().join(format!("pipeplug-{name}-dangling"));
+    std::os::unix::fs::symlink(&lock, place.path().join("pipeplug-not-executable")).unwrap();
+    std::os::unix::fs::symlink(place.path().join(name), dangling).unwrap();
+    // What has the name in an earlier place is passed over, with a note.
+    let earlier = Place::new();
+    earlier.file(&format!("pipeplug-{name}"), b"");
+    let [silent, plain, lock] = [&silent, &plain, &lock].map(|path| path.to_str().unwrap());
+    let locked = format!("--locked={lock}");
+    let ways: &[&[&str]] = &[
+        &["run", rude, "-v", "--call", "reply"],
+        &["run", rude, "-vv", "--call", "reply", "--notify", "tell", "--call", "reply"],
+        &["run", rude, "-v", "--allow", "x", "--notify", "tell", "--call", "reply"],
+        &["run", rude, "--json", "--call", "reply", "--call", "die"],
+        &["run", rude, "--call", "die"],
+        &["run", rude, "-vv", "--grace", "100ms", "--call", "garbage"],
+        &["run", rude, "--cwd", name],
+        &["run", rude, "-vv", "--sandbox", "strict", "--call", "die"],
+        &["run", name, "-v", "--call", "die"],
+        &["run", silent],
+        &["run", plain],
+        &["run", name, &locked],
+        &["run", rude, name],
+        &["run", &format!("@{name}")],
+        &["run", "no-such", &format!("--{name}")],
+        &["run", rude, "--sandbox", name],
+        &["run", rude, "--sandbox-read", "x", "--sandbox", "basic", "--timeout", name],
+        &["inspect", rude, "-vv"],
+        &["inspect", rude, "--json"],
+        &["inspect", silent],
+        &["list"],
+        &["list", "-vv", "--refresh"],
+        &["list", "--json"],
+        &["list", "--host", name],
+        &["pin", rude, "--lock-file", lock],
+        &["pin", rude, silent, "--lock-file", &format!("{lock}.new")],
+        &["pin", name, &format!("--{name}")],
+        &["pin", &format!("{name}-missing")],
+        &["add", silent],
+        &["add", plain, "-vv"],
+        &["add", rude, "-vv"],
+        &["add", rude],
+        &["add", silent, "--no-metadata", "--name", "shown"],
+        &["add", plain, "--host", name, "--no-metadata"],
+        &["list", "-v"],
+        &["rm", &format!("{name}x")],
+        &["rm", name, name],
+        &["rm", "shown", "-vv"],
+    ];
+    for args in ways {
+        let mut run = place.pipeplug([args, &["--color", "never"][..]].concat());
+        run.command.env("RUST_BACKTRACE", "0").current_dir(place.path());
+        let path = std::env::join_paths([earlier.path(), place.path()]).unwrap();
+        run.command.env("PIPEPLUG_PATH", path);
+        shows_unharmed(run, "title");
     }
 }

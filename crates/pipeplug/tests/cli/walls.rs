@@ -1,10 +1,12 @@
 //! What a plugin may do, and what it has to be.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::process::Stdio;
 
-use pipeplug_host::sandbox::Support;
+use pipeplug_host::LockFile;
 
-use crate::common::{MIRROR, Place, pipeplug};
+use crate::common::{MIRROR, Place, has_strict_sandbox, pipeplug, wait};
 
 #[test]
 fn the_environment_is_let_through_by_name() {
@@ -91,11 +93,83 @@ fn pins_are_demanded_and_changed() {
 }
 
 #[test]
+fn inspect_starts_a_plugin_in_the_strict_sandbox() {
+    if !has_strict_sandbox() {
+        return;
+    }
+    let place = Place::new();
+    let data = place.file("data", b"data").display().to_string();
+    let needy = place.standard("needy", &format!("[ \"$(cat '{data}')\" = data ] || exit 9\n{MIRROR}"));
+    let inspect =
+        |options: &[&str]| place.pipeplug([&["inspect", needy.to_str().unwrap()], options].concat()).run();
+    inspect(&[])
+        .exits(4)
+        .says("exit status 9")
+        .says("it may need more than its sandbox grants: --sandbox none");
+    inspect(&["-v", "--sandbox-read", &data]).exits(0).says("its sandbox is strict").prints_part("a mirror");
+    inspect(&["--sandbox", "none"]).exits(0).prints_part("a mirror");
+    inspect(&["--sandbox", "none", "--sandbox-read", &data]).exits(2).says("--sandbox-read is for a sandbox");
+    // What runs elsewhere has no sandbox unless one is demanded, which is refused.
+    let elsewhere =
+        |options: &[&str]| pipeplug([&["inspect", "@echo", "--via", "env"], options].concat()).run();
+    let ran = elsewhere(&["-v"]).exits(0).prints_part("Description");
+    assert!(!ran.stderr.contains("sandbox"), "{}", ran.stderr);
+    elsewhere(&["--sandbox-read", &data]).exits(2).says("--sandbox-read is for a sandbox");
+    elsewhere(&["--sandbox", "strict"]).exits(4).says("on this machine only");
+}
+
+#[test]
+fn many_may_pin_at_once() {
+    const COUNT: usize = 50;
+    let place = Place::new();
+    let lock = lock(&place);
+    let children: Vec<_> = (0..COUNT)
+        .map(|i| {
+            let plugin = place.file(&format!("plugin{i}"), b"");
+            let mut run = place.pipeplug([
+                OsStr::new("pin"),
+                plugin.as_os_str(),
+                "--lock-file".as_ref(),
+                lock.as_ref(),
+            ]);
+            run.command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for child in children {
+        assert_eq!(wait(child), Some(0));
+    }
+    assert_eq!(LockFile::open(&lock).unwrap().iter().count(), COUNT);
+    let left = fs::read_dir(place.path()).unwrap().count();
+    assert_eq!(left, COUNT + 1, "nothing is left of their locks");
+}
+
+#[test]
+fn a_lock_file_that_is_none_is_an_error_and_is_not_waited_for() {
+    let place = Place::new();
+    let path = place.standard("mirror", MIRROR);
+    let path = path.to_str().unwrap();
+    let fifo = place.fifo("fifo");
+    for (lock, problem) in [(fifo.to_str().unwrap(), "a FIFO"), ("/dev/zero", "a device")] {
+        let locked = format!("--locked={lock}");
+        let message =
+            format!("the lock file {lock:?} cannot be understood: it is {problem}, no regular file");
+        place.pipeplug(["run", &locked, path]).run().exits(4).says(&message);
+    }
+    place.pipeplug(["pin", path, "--lock-file", fifo.to_str().unwrap()]).run().exits(1).says("it is a FIFO");
+    place.pipeplug(["pin", fifo.to_str().unwrap()]).run().exits(1).says("it is a FIFO, no regular file");
+    let lock = lock(&place);
+    let sum = "0".repeat(64);
+    let text = format!(r#"{{"version":1,"plugins":{{"mirror":"{sum}","mirror":"{sum}"}}}}"#);
+    fs::write(&lock, &text).unwrap();
+    let ran = place.pipeplug(["run", &format!("--locked={lock}"), path]).run();
+    ran.exits(4).says("the key \"mirror\" is there twice");
+    place.pipeplug(["pin", path, "--lock-file", &lock]).run().exits(1).says("is there twice");
+    assert_eq!(fs::read_to_string(&lock).unwrap(), text);
+}
+
+#[test]
 fn a_sandbox_is_a_level_and_its_exceptions() {
-    let support = Support::of_system();
-    if support.landlock_abi < 3 || !support.seccomp {
-        assert!(std::env::var_os("CI").is_none(), "ABI 3 of Landlock is needed, there is: {support}");
-        eprintln!("skipped: ABI 3 of Landlock is needed, there is: {support}");
+    if !has_strict_sandbox() {
         return;
     }
     let place = Place::new();
@@ -121,6 +195,8 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
         .exits(4)
         .says("\"/no/such\" cannot be let in");
     run(&["--sandbox-read", &data]).exits(2).says("--sandbox <LEVEL>");
+    run(&["--sandbox", "none"]).exits(0).prints("some data");
+    run(&["--sandbox", "none", "--sandbox-write", &data]).exits(2).says("--sandbox-write is for a sandbox");
     run(&["--sandbox", "weak"]).exits(2).says("strict");
     let sandboxed = ["run", "--sandbox", "basic", "--via", "nice", "@echo", "--call", "echo", "x"];
     pipeplug(sandboxed)

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pipeplug_net::Escaped;
 use thiserror::Error;
 
 use super::super::Problem;
@@ -35,7 +36,8 @@ pub enum StoreError {
     },
     /// The records of what was added make no sense.
     #[error(
-        "the records of what was added, {path:?}, cannot be understood ({reason}): remove the file, and add the plugins again with --force"
+        "the records of what was added, {path:?}, cannot be understood ({}): remove the file, and add the plugins again with --force",
+        Escaped(reason)
     )]
     BadRecords {
         /// Their file.

@@ -1,7 +1,7 @@
 //! The file that says what was added.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -10,9 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::super::files;
 use super::Added;
 use super::error::StoreError;
+use crate::json;
+use crate::regular_file::{FileError, RegularFile};
 
 /// The layout of the file.
 const VERSION: u32 = 1;
+/// The most bytes that the file may have: some 60,000 plugins.
+const FILE_MAX: u64 = 16 << 20;
 
 /// What was added, by name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,12 +40,16 @@ impl Default for Records {
 impl Records {
     pub(super) fn read(path: &Path) -> Result<Self, StoreError> {
         let bad = |reason: String| StoreError::BadRecords { path: path.to_owned(), reason };
-        let bytes = match fs::read(path) {
+        let bytes = match RegularFile::open(path).and_then(|file| file.read(FILE_MAX)) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(StoreError::io("read", path, error)),
+            Err(FileError::System(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(FileError::System(error)) => return Err(StoreError::io("read", path, error)),
+            Err(error) => return Err(bad(error.to_string())),
         };
-        let records: Self = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        let records: Self =
+            json::parse(&bytes).and_then(serde_json::from_value).map_err(|error| bad(error.to_string()))?;
         if records.version != VERSION {
             return Err(bad(format!("they are of version {}, known is {VERSION}", records.version)));
         }
@@ -62,7 +70,7 @@ impl Lock {
         let path = root.join("added.lock");
         let open = || {
             files::make_dir(root)?;
-            let file = File::options().create(true).append(true).open(&path)?;
+            let file = RegularFile::open_or_create(&path)?.into_file();
             file.lock()?;
             Ok(Self { _file: file })
         };

@@ -254,7 +254,7 @@ impl Launcher for Container {
         };
         let guard = Guard::set(removal, launch.host_lost).map_err(of_place)?;
         let spawned = spawn_with(&client, client.args.clone()).map_err(of_place)?;
-        tracing::debug!(container = %name, image = %self.image, "started a container's client");
+        tracing::debug!(container = %name, image = ?self.image, "started a container's client");
         Ok(Contained::started(spawned, engine, name, guard))
     }
 

@@ -194,7 +194,7 @@ impl Launcher for Kubectl {
         let removal = self.removal(&name, client.program.clone());
         let guard = Guard::set(removal, launch.host_lost).map_err(of_place)?;
         let spawned = spawn_with(&client, client.args.clone()).map_err(of_place)?;
-        tracing::debug!(pod = %name, image = %self.image, "started kubectl");
+        tracing::debug!(pod = %name, image = ?self.image, "started kubectl");
         Ok(Pod::started(spawned, guard))
     }
 
