@@ -31,13 +31,14 @@ pub(super) struct Failure {
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
 pub(super) use copied::fork;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(super) use shared::fork;
+pub(super) use shared::{fork, fork_orphan};
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod shared {
     use std::mem::MaybeUninit;
     use std::ptr;
 
+    use super::super::{fork_exec::Step, wait};
     use super::{Child, Errno, Failure, Pid, leave, libc};
 
     /// What the child has on its stack at the most is a signal's disposition, a few frames deep, perhaps in a wrapper
@@ -70,6 +71,53 @@ mod shared {
         // SAFETY: `entry` is a live local; the child has written to it, if at all, ahead of its end.
         let failure = unsafe { ptr::read_volatile(&raw const entry.failure) };
         Ok((pid, failure))
+    }
+
+    struct Between<'a, C> {
+        child: &'a C,
+        stack: *mut libc::c_void,
+        outcome: Result<(), Failure>,
+    }
+
+    /// Starts a process that is `child`, whose parent is none of this process's but what takes orphans in; returns once it
+    /// has executed a program.
+    ///
+    /// The process between is a child without an exit signal: no handler of SIGCHLD and no wait for all children takes
+    /// notice of it (wait(2), `__WALL`). Every signal must be blocked, so that no handler of the host runs in either.
+    pub(crate) fn fork_orphan<C: Child>(child: &C) -> Result<(), Failure> {
+        let at_fork = |errno| Failure { step: Step::Fork, errno };
+        let mut stacks = Box::new([const { Stack(MaybeUninit::uninit()) }; 2]);
+        let [own, next] = &mut *stacks;
+        let top = |stack: &mut Stack| stack.0.as_mut_ptr().wrapping_add(1).cast::<libc::c_void>();
+        let mut between = Between { child, stack: top(next), outcome: Err(at_fork(Errno::UnknownErrno)) };
+        let argument = (&raw mut between).cast::<libc::c_void>();
+        // SAFETY: as in `fork`; this thread waits until the process between has ended, and that until its child has left
+        // the memory.
+        let pid = unsafe {
+            libc::clone(enter_between::<C>, top(own), libc::CLONE_VM | libc::CLONE_VFORK, argument)
+        };
+        let pid = Errno::result(pid).map(Pid::from_raw).map_err(at_fork)?;
+        wait::reap_clone(pid);
+        // SAFETY: `between` is a live local; the process between has written to it ahead of its end.
+        unsafe { ptr::read_volatile(&raw const between.outcome) }
+    }
+
+    extern "C" fn enter_between<C: Child>(argument: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `fork_orphan` passes a `Between<C>`, and stands still while this runs.
+        let between = unsafe { &mut *argument.cast::<Between<'_, C>>() };
+        let mut entry = Entry { child: between.child, failure: None };
+        let argument = (&raw mut entry).cast::<libc::c_void>();
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: as in `fork`; the stack is the second one of `fork_orphan`, and nothing else uses it.
+        let pid = unsafe { libc::clone(enter::<C>, between.stack, flags, argument) };
+        // SAFETY: `entry` is a live local; the child has written to it, if at all, ahead of its end.
+        let failure = unsafe { ptr::read_volatile(&raw const entry.failure) };
+        between.outcome = match (Errno::result(pid), failure) {
+            (Ok(_), None) => Ok(()),
+            (Ok(_), Some(failure)) => Err(failure),
+            (Err(errno), _) => Err(Failure { step: Step::Fork, errno }),
+        };
+        leave()
     }
 
     extern "C" fn enter<C: Child>(argument: *mut libc::c_void) -> libc::c_int {

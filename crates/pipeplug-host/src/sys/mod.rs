@@ -7,9 +7,10 @@ mod descriptor;
 mod exit_notice;
 mod fork;
 mod fork_exec;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod guard;
 mod lifeline;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-#[cfg_attr(not(test), expect(dead_code, reason = "used by the guard and by namespaces"))]
 pub(crate) mod memfd;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 #[cfg_attr(not(test), expect(dead_code, reason = "used by the guard and by namespaces"))]
