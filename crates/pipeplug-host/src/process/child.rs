@@ -190,6 +190,9 @@ impl Child {
                 // be signalled (it changed its user), there is nothing that could be done.
                 let _ = signal(self.pid, self.group, Signal::Kill);
             }
+            if let Some(lifeline) = &self.lifeline {
+                lifeline.is_ended();
+            }
             exit_status(self.pid, Look::Reap)?;
         }
         // Nothing of it can be left alone: the kernel kills it with the namespace.

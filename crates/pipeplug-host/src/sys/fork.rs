@@ -31,7 +31,7 @@ pub(super) struct Failure {
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
 pub(super) use copied::fork;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(super) use shared::{Forked, HelperStack, fork, fork_helper, fork_sibling};
+pub(super) use shared::{Forked, HelperStack, fork, fork_helper, fork_orphan, fork_sibling};
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod shared {
@@ -39,6 +39,7 @@ mod shared {
     use std::ptr;
     use std::sync::atomic::{AtomicI32, Ordering};
 
+    use super::super::{fork_exec::Step, wait};
     use super::{Child, Errno, Failure, Pid, leave, libc};
 
     /// What the child has on its stack at the most is a signal's disposition, a few frames deep, perhaps in a wrapper
@@ -124,6 +125,29 @@ mod shared {
         Errno::result(cloned)?;
         // SAFETY: `entry` is a live local; the child has written to it, if at all, ahead of its end.
         Ok(unsafe { ptr::read_volatile(&raw const entry.failure) })
+    }
+
+    /// Starts a process that is `child`, whose parent is none of this process's but what takes orphans in; returns once it
+    /// has executed a program.
+    ///
+    /// Every signal must be blocked, so that no handler of the host runs in it or in the helper between.
+    pub(crate) fn fork_orphan<C: Child>(child: &C) -> Result<(), Failure> {
+        struct Between<'a, C>(&'a C);
+
+        impl<C: Child> Child for Between<'_, C> {
+            fn run(&self) -> Result<(), Failure> {
+                let (_, failure) = fork(self.0).map_err(at_fork)?;
+                failure.map_or(Ok(()), Err)
+            }
+        }
+
+        let (pid, failure) = fork_helper(&Between(child), &mut HelperStack::new()).map_err(at_fork)?;
+        wait::reap_clone(pid);
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn at_fork(errno: Errno) -> Failure {
+        Failure { step: Step::Fork, errno }
     }
 
     extern "C" fn enter<C: Child>(argument: *mut libc::c_void) -> libc::c_int {

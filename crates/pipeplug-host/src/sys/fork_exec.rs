@@ -30,7 +30,7 @@ use crate::wait_status::WaitStatus;
 const MARKED_AT_MOST: RawFd = 65_536;
 
 /// The highest signal number of any system; sigaction refuses those that a system does not have.
-const HIGHEST_SIGNAL: libc::c_int = 64;
+pub(super) const HIGHEST_SIGNAL: libc::c_int = 64;
 
 /// What to execute: all strings ready in memory, since a child of fork must not allocate.
 #[derive(Debug)]
@@ -211,6 +211,9 @@ impl Plan<'_> {
             Some(failure) => {
                 // The child is about to exit. Where SIGCHLD is ignored it is gone already, which is as good.
                 let _ = block_until_exit(pid);
+                if let Some(lifeline) = self.lifeline {
+                    lifeline.is_ended();
+                }
                 let _ = exit_status(pid, Look::Reap);
                 Err(failure)
             }
@@ -276,18 +279,7 @@ impl Plan<'_> {
     fn exec(&self, open: Option<RawFd>) -> Errno {
         #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
         if let Some(open) = open {
-            // SAFETY: the empty path and both arrays are NUL-terminated, and outlive the call.
-            unsafe {
-                libc::syscall(
-                    libc::SYS_execveat,
-                    open,
-                    c"".as_ptr(),
-                    self.argv.as_ptr(),
-                    self.env.as_ptr(),
-                    libc::AT_EMPTY_PATH,
-                )
-            };
-            return Errno::last();
+            return exec_open(open, self.argv, self.env);
         }
         #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
         let _ = open;
@@ -413,8 +405,17 @@ pub(crate) fn try_namespaces(namespaces: &Namespaces) -> Result<(), ForkExecErro
     Ok(())
 }
 
+/// Executes an open file; returns only if that fails. Both arrays end with a null pointer.
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(super) fn exec_open(open: RawFd, argv: &[*const libc::c_char], env: &[*const libc::c_char]) -> Errno {
+    let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the empty path, both arrays and what these point to are NUL-terminated, and outlive the call.
+    unsafe { libc::syscall(libc::SYS_execveat, open, path, argv.as_ptr(), env.as_ptr(), flags) };
+    Errno::last()
+}
+
 /// Makes a guest's descriptor of one that is clear of the guest's numbers.
-fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
+pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
     // Never the same number twice, so CLOEXEC is off on the copy: see `descriptor::lift`.
     // SAFETY: dup2 takes two integers. What it closes in this copy of the host's table belongs to owners that never run
     // here.
@@ -422,7 +423,7 @@ fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
 }
 
 /// Marks every descriptor from `first` up as CLOEXEC: those that somebody in the host opened without.
-fn close_on_exec_from(first: RawFd, limit: RawFd) -> Result<(), Errno> {
+pub(super) fn close_on_exec_from(first: RawFd, limit: RawFd) -> Result<(), Errno> {
     #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
     {
         // close_range(2) has CLOSE_RANGE_CLOEXEC since Linux 5.11.
@@ -445,7 +446,7 @@ fn close_on_exec_from(first: RawFd, limit: RawFd) -> Result<(), Errno> {
 }
 
 /// One more than the highest number a descriptor can have here, or `MARKED_AT_MOST`.
-fn descriptor_limit() -> RawFd {
+pub(super) fn descriptor_limit() -> RawFd {
     let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
     RawFd::try_from(soft).map_or(MARKED_AT_MOST, |soft| soft.min(MARKED_AT_MOST))
 }

@@ -14,13 +14,72 @@
 //!                       receive queue --holds--> ^
 //! ```
 //!
+//! That acts at once, but not on all: behind it stands a guard (`guard.rs`).
+//!
 //! The child ties itself ahead of its exec, so that there is no moment in which it could be missed. Its copies of the
 //! sockets, as those of every child that another thread forks at the time, are gone with the exec.
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(crate) use asynchronous::Lifeline;
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
 pub(crate) use none::Lifeline;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use tied::Lifeline;
+
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod tied {
+    use std::io;
+
+    use nix::errno::Errno;
+
+    use super::super::Group;
+    use super::super::guard::Entry;
+    use super::asynchronous::Sockets;
+
+    /// Nobody is tied to a new one.
+    #[derive(Debug)]
+    pub(crate) struct Lifeline {
+        sockets: Option<Sockets>,
+        entry: Option<Entry>,
+    }
+
+    impl Lifeline {
+        /// `None` where the system has nothing of it: a sandbox may refuse it, or emulate Linux without it.
+        pub(crate) fn new() -> io::Result<Option<Self>> {
+            let (sockets, entry) = (Sockets::new()?, Entry::new());
+            Ok((sockets.is_some() || entry.is_some()).then_some(Self { sockets, entry }))
+        }
+
+        /// Ties the calling process, and with a group of its own all of that. For a child of fork: it only makes system
+        /// calls.
+        pub(crate) fn tie(&self, group: Group) -> Result<(), Errno> {
+            if let Some(entry) = &self.entry {
+                entry.enter(group);
+            }
+            self.sockets.as_ref().map_or(Ok(()), |sockets| sockets.tie(group))
+        }
+
+        /// Closes what only a child needs to tie itself.
+        pub(crate) fn is_tied(&mut self) {
+            if let Some(sockets) = &mut self.sockets {
+                sockets.is_tied();
+            }
+        }
+
+        /// Forgets the number of a child that has ended, right before it is reaped: it may be another's then.
+        pub(crate) fn is_ended(&self) {
+            if let Some(entry) = &self.entry {
+                entry.clear();
+            }
+        }
+
+        /// Lets go of whatever is tied.
+        pub(crate) fn cut(&self) {
+            self.is_ended();
+            if let Some(sockets) = &self.sockets {
+                sockets.cut();
+            }
+        }
+    }
+}
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod asynchronous {
@@ -43,7 +102,7 @@ mod asynchronous {
 
     /// Nobody is tied to a new one.
     #[derive(Debug)]
-    pub(crate) struct Lifeline {
+    pub(crate) struct Sockets {
         pub(super) plain: OwnedFd,
         /// `None` once it is only in the queue.
         pub(super) armed: Option<OwnedFd>,
@@ -58,7 +117,7 @@ mod asynchronous {
         Nothing,
     }
 
-    impl Lifeline {
+    impl Sockets {
         /// `None` where the system does not have it: a sandbox may refuse it, or emulate Linux without it.
         pub(crate) fn new() -> io::Result<Option<Self>> {
             let (plain, armed) = UnixStream::pair()?;
@@ -66,7 +125,7 @@ mod asynchronous {
             let keeping = if queue(&armed).is_ok() { Keeping::Queue } else { Keeping::Nothing };
             Ok(Self::armed(plain, armed, keeping)
                 .inspect_err(|errno| {
-                    tracing::warn!(%errno, "plugins cannot be tied to this process, and may outlive it");
+                    tracing::warn!(%errno, "plugins cannot be tied to this process by a socket, and may outlive it");
                 })
                 .ok())
         }
@@ -96,7 +155,7 @@ mod asynchronous {
             }
         }
 
-        /// Lets go of whoever is tied.
+        /// Lets go of whatever is tied.
         pub(crate) fn cut(&self) {
             // Setting no owner has no error. Where no descriptor is left for what is in the queue, it is closed at once,
             // which does nothing to one whose peer is not armed.
@@ -133,7 +192,7 @@ mod asynchronous {
         }
     }
 
-    impl Drop for Lifeline {
+    impl Drop for Sockets {
         fn drop(&mut self) {
             // Closing them must not be taken for the end of this process.
             self.cut();
@@ -185,6 +244,10 @@ mod none {
             match *self {}
         }
 
+        pub(crate) fn is_ended(&self) {
+            match *self {}
+        }
+
         pub(crate) fn cut(&self) {
             match *self {}
         }
@@ -204,24 +267,24 @@ mod tests {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
 
-    use super::asynchronous::{Keeping, Lifeline, queue};
+    use super::asynchronous::{Keeping, Sockets, queue};
 
     fn child() -> Child {
         Command::new("sleep").arg("1000").process_group(0).spawn().unwrap()
     }
 
-    fn line(keeping: Keeping, child: &Child) -> Lifeline {
+    fn line(keeping: Keeping, child: &Child) -> Sockets {
         let (plain, armed) = UnixStream::pair().unwrap();
         if keeping == Keeping::Queue {
             queue(&armed.as_fd().try_clone_to_owned().unwrap()).unwrap();
         }
-        let line = Lifeline::armed(plain.into(), armed.into(), keeping).unwrap();
+        let line = Sockets::armed(plain.into(), armed.into(), keeping).unwrap();
         line.set_owner(-i32::try_from(child.id()).unwrap()).unwrap();
         line
     }
 
     /// Closes the descriptors as the kernel does at the end of the process.
-    fn lose(line: Lifeline, first: &str) {
+    fn lose(line: Sockets, first: &str) {
         let line = ManuallyDrop::new(line);
         // SAFETY: each field is read once, and the whole is never dropped.
         let plain = unsafe { ptr::read(&raw const line.plain) };

@@ -25,10 +25,10 @@ pub(crate) fn executable(name: &CStr) -> io::Result<OwnedFd> {
 }
 
 /// Makes a file of zeros to map, clear of the guest's numbers and CLOEXEC.
-pub(super) fn zeros(name: &CStr, bytes: u32) -> io::Result<OwnedFd> {
-    check_size(bytes.into())?;
+pub(super) fn zeros(name: &CStr, bytes: u64) -> io::Result<OwnedFd> {
+    check_size(bytes)?;
     let fd = create(name, MFD_NOEXEC_SEAL)?;
-    nix::unistd::ftruncate(&fd, bytes.into())?;
+    nix::unistd::ftruncate(&fd, bytes.try_into().map_err(io::Error::other)?)?;
     Ok(fd)
 }
 

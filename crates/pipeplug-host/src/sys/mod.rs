@@ -8,10 +8,11 @@ mod exit_notice;
 mod fork;
 mod fork_exec;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod guard;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod landlock;
 mod lifeline;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-#[cfg_attr(not(test), expect(dead_code, reason = "used by the guard"))]
 pub(crate) mod memfd;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod mounts;
@@ -19,7 +20,6 @@ mod mounts;
 mod namespaces;
 mod pid_namespace;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-#[cfg_attr(not(test), expect(dead_code, reason = "used by the guard"))]
 pub(crate) mod program;
 mod wait;
 mod walls;

@@ -16,6 +16,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
@@ -26,7 +27,7 @@ use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{self, fchdir, mkdir, sethostname, symlinkat};
 
 use super::fork::{Child, Failure, Forked, fork_sibling};
-use super::fork_exec::Step;
+use super::fork_exec::{Step, close_on_exec_from, exec_open, place};
 use super::landlock::{PathRights, Ruleset};
 use super::mounts::{self, Attributes};
 use super::walls::give_up_privileges;
@@ -400,32 +401,15 @@ impl Child for Init {
         let at = |step| move |errno| Failure { step, errno };
         unistd::setsid().map_err(at(Step::Init))?;
         ignore_children().map_err(at(Step::Init))?;
-        // SAFETY: dup2 takes two integers. What it closes in this copy of the host's table belongs to owners that never
-        // run here. Where both are the same number, CLOEXEC would stay on: the host has lifted its own above 0.
-        Errno::result(unsafe { libc::dup2(self.host_alive.as_raw_fd(), 0) }).map_err(at(Step::Init))?;
-        let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_uint;
-        // SAFETY: the call takes three integers and touches no memory.
-        Errno::result(unsafe { libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, flags) })
-            .map_err(at(Step::Init))?;
+        place(&self.host_alive, 0).map_err(at(Step::Init))?;
+        close_on_exec_from(1, 0).map_err(at(Step::Init))?;
         give_up_privileges().map_err(at(Step::Init))?;
-        let name = c"init".as_ptr();
+        let (name, end) = (c"pipeplug-init".as_ptr(), ptr::null());
         let arguments = match self.host_lost {
-            InitHostLost::Ends => [name, std::ptr::null(), std::ptr::null()],
-            InitHostLost::WaitsForPlugin => [name, c"wait".as_ptr(), std::ptr::null()],
+            InitHostLost::Ends => [name, end, end],
+            InitHostLost::WaitsForPlugin => [name, c"wait".as_ptr(), end],
         };
-        let no_environment = [std::ptr::null::<libc::c_char>()];
-        // SAFETY: the path and both arrays are NUL-terminated, and outlive the call.
-        unsafe {
-            libc::syscall(
-                libc::SYS_execveat,
-                self.program.as_raw_fd(),
-                c"".as_ptr(),
-                arguments.as_ptr(),
-                no_environment.as_ptr(),
-                libc::AT_EMPTY_PATH,
-            )
-        };
-        Err(at(Step::Init)(Errno::last()))
+        Err(at(Step::Init)(exec_open(self.program.as_raw_fd(), &arguments, &[end])))
     }
 }
 

@@ -56,35 +56,26 @@ mod machine {
 /// (`vm.memfd_noexec`); what else memfd_create(2) and write(2) fail with.
 pub(crate) fn init() -> io::Result<&'static OwnedFd> {
     static IMAGE: OnceLock<OwnedFd> = OnceLock::new();
-    cached(&IMAGE, c"pipeplug-init", machine::init())
+    match IMAGE.get() {
+        Some(image) => Ok(image),
+        None => {
+            // A failure is not kept: the next start may have the descriptors or the memory for it.
+            let image = image(c"pipeplug-init", machine::init())?;
+            Ok(IMAGE.get_or_init(|| image))
+        }
+    }
 }
 
 /// Kills what a table names at the end of the host: see `guard.rs`.
 ///
 /// Descriptor 1 is a file of pairs of `i32`, at most 4 KiB of them read at once. Of each pair both numbers are sent SIGKILL
 /// with kill(2), 0 stands for none; the second one only in the first round. Rounds follow each other until one reaches no
-/// process, one millisecond apart, 5,000 at most.
+/// process, one millisecond apart, 5,000 at most. A process has one guard, so the file is not kept.
 ///
 /// # Errors
 /// As for [`init`].
-pub(super) fn guard() -> io::Result<&'static OwnedFd> {
-    static IMAGE: OnceLock<OwnedFd> = OnceLock::new();
-    cached(&IMAGE, c"pipeplug-watch", machine::guard())
-}
-
-/// A failure is not kept: the next one who asks may have the descriptors or the memory for it.
-fn cached(
-    cache: &'static OnceLock<OwnedFd>,
-    name: &CStr,
-    code: &'static [u8],
-) -> io::Result<&'static OwnedFd> {
-    match cache.get() {
-        Some(image) => Ok(image),
-        None => {
-            let image = image(name, code)?;
-            Ok(cache.get_or_init(|| image))
-        }
-    }
+pub(super) fn guard() -> io::Result<OwnedFd> {
+    image(c"pipeplug-watch", machine::guard())
 }
 
 fn image(name: &CStr, code: &[u8]) -> io::Result<OwnedFd> {
@@ -237,7 +228,7 @@ mod tests {
             let bytes = [first.to_ne_bytes(), second.to_ne_bytes()].concat();
             nix::sys::uio::pwrite(&table, &bytes, at * 8).unwrap();
         }
-        let (mut child, pipe) = start_alone(guard().unwrap(), table);
+        let (mut child, pipe) = start_alone(&guard().unwrap(), table);
         assert!(child.try_wait().unwrap().is_none());
         drop(pipe);
         for killed in &mut children[..2] {
@@ -251,7 +242,7 @@ mod tests {
 
     #[test]
     fn neither_file_can_be_changed() {
-        for image in [init().unwrap(), guard().unwrap()] {
+        for image in [init().unwrap(), &guard().unwrap()] {
             assert_eq!(nix::unistd::write(image, b"x"), Err(nix::errno::Errno::EPERM));
             assert_eq!(nix::unistd::ftruncate(image, 0), Err(nix::errno::Errno::EPERM));
         }
@@ -260,7 +251,7 @@ mod tests {
     #[test]
     fn guard_ends_at_once_where_there_is_nothing_to_kill() {
         let table = super::memfd::zeros(c"table", 4096).unwrap();
-        let (mut child, pipe) = start_alone(guard().unwrap(), table);
+        let (mut child, pipe) = start_alone(&guard().unwrap(), table);
         drop(pipe);
         let ended = super::super::ExitNotice::watch(nix::unistd::Pid::from_raw(number(&child))).unwrap();
         assert!(poll_readable(ended.as_fd(), Duration::from_secs(4)).unwrap(), "5,000 rounds take longer");

@@ -40,6 +40,13 @@ pub(crate) fn block_until_exit(pid: Pid) -> io::Result<()> {
     waitid(pid, libc::WEXITED | libc::WNOWAIT).map(drop)
 }
 
+/// Blocks until a child has ended that has no exit signal, and reaps it: wait(2), `__WALL`.
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(super) fn reap_clone(pid: Pid) {
+    // A wait of that kind for all children, on another thread, may have been faster, which is as good.
+    let _ = waitid(pid, libc::WEXITED | libc::__WALL);
+}
+
 fn waitid(pid: Pid, options: libc::c_int) -> io::Result<Option<WaitStatus>> {
     let id = libc::id_t::try_from(pid.as_raw()).expect("a child's process id is positive");
     loop {
