@@ -16,9 +16,9 @@
 //! kernel cannot do what was demanded the plugin is not started, unless [`Sandbox::best_effort`] says otherwise.
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-mod calls;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod files;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod seccomp;
 mod support;
 mod walls;
 
@@ -39,12 +39,20 @@ pub use support::Support;
 ///   `unshare`, `io_uring_setup`, and sockets that are raw or for packets: they fail with EPERM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
+    level: Level,
     pub(crate) limits: Limits,
     /// Every file, if there is none.
     pub(crate) files: Option<Files>,
     /// The host's network, if there is none.
     pub(crate) ports: Option<Ports>,
     pub(crate) demand: Demand,
+}
+
+/// The list that the filter of system calls is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Basic,
+    Strict,
 }
 
 /// Resource limits, as setrlimit(2) has them.
@@ -89,7 +97,7 @@ impl Sandbox {
     /// What takes nothing away from a plugin that means well: the list above. Files and network are the host's.
     #[must_use]
     pub fn basic() -> Self {
-        Self { limits: Limits::default(), files: None, ports: None, demand: Demand::All }
+        Self { level: Level::Basic, limits: Limits::default(), files: None, ports: None, demand: Demand::All }
     }
 
     /// What a plugin needs that computes something from what the host sends it, and no more. Beside the list above:
@@ -110,7 +118,13 @@ impl Sandbox {
             file_size: Some(1 << 30),
             ..Limits::default()
         };
-        Self { limits, files: Some(Files::default()), ports: Some(Ports::default()), demand: Demand::All }
+        Self {
+            level: Level::Strict,
+            limits,
+            files: Some(Files::default()),
+            ports: Some(Ports::default()),
+            demand: Demand::All,
+        }
     }
 
     /// How much address space each of its processes may have, in bytes: past it allocations fail. Runtimes that reserve

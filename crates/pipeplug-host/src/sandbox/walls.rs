@@ -20,7 +20,8 @@ mod linux {
     use nix::sys::resource::{Resource, getrlimit};
 
     use super::{Path, Sandbox, SpawnError, Walls};
-    use crate::sandbox::{Demand, Limits, Support, calls, files};
+    use crate::sandbox::seccomp::{self, Policy};
+    use crate::sandbox::{Demand, Limits, Support, files};
     use crate::sys::{self, Limit};
 
     /// The first ABI of Landlock that keeps a file from being truncated: Linux 6.2.
@@ -47,7 +48,9 @@ mod linux {
             // Landlock 1 and 2 hold most of what is demanded, and a best effort takes that.
             let ruleset =
                 if support.landlock_abi > 0 { files::ruleset(self, program, copy) } else { Ok(None) };
-            let filter = if support.seccomp { calls::filter(self.ports.as_ref()) } else { Ok(Vec::new()) };
+            let policy =
+                Policy { level: self.level, ports: self.ports.as_ref(), namespaces: false, terminal: false };
+            let filter = if support.seccomp { seccomp::filter(&policy) } else { Ok(Vec::new()) };
             let needs_network = self.ports.as_ref().is_none_or(|ports| !ports.is_empty());
             Ok(Walls {
                 limits: self.limits.resolved(),
@@ -78,7 +81,7 @@ mod linux {
             }
             if !support.seccomp {
                 missing.push("filters of system calls need seccomp, which this kernel lacks".to_owned());
-            } else if !calls::is_known_machine() {
+            } else if !seccomp::is_known_machine() {
                 missing.push(format!("there is no filter of system calls for {}", std::env::consts::ARCH));
             }
             missing
