@@ -26,7 +26,10 @@ pub use processes::{
 pub use raw::misbehave_raw;
 pub use script::Script;
 pub use sshd::{Sshd, free_port};
-pub use sys::{handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe, system_call, system_calls};
+pub use sys::{
+    Outcome, handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe, probe, probe_foreign,
+    strict_system_calls, system_call, system_calls,
+};
 pub use tools::{missing, tool};
 
 use std::time::Duration;

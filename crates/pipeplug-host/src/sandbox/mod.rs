@@ -16,8 +16,6 @@
 //! kernel cannot do what was demanded the plugin is not started, unless [`Sandbox::best_effort`] says otherwise.
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-mod calls;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod grants;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod landlock;
@@ -25,6 +23,8 @@ mod landlock;
 mod refusal;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod root;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod seccomp;
 mod support;
 mod walls;
 

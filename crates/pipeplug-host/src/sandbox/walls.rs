@@ -18,10 +18,6 @@ pub(crate) struct Plugin<'a> {
     /// Whether the file itself is executed, or a copy of it in memory.
     pub(crate) image: ImageKind,
     pub(crate) host_lost: HostLost,
-    #[cfg_attr(
-        all(target_os = "linux", not(pipeplug_portable)),
-        expect(dead_code, reason = "for the filter of system calls")
-    )]
     pub(crate) terminal: Terminal,
 }
 
@@ -74,8 +70,9 @@ impl Sandbox {
 mod linux {
     use nix::sys::resource::{Resource, getrlimit};
 
-    use super::{Extent, HostLost, ImageKind, Plugin, Prepared, Sandbox, SpawnError, Walls};
-    use crate::sandbox::{Demand, Level, Limits, Ports, Support, calls, grants, landlock, root};
+    use super::{Extent, HostLost, ImageKind, Plugin, Prepared, Sandbox, SpawnError, Terminal, Walls};
+    use crate::sandbox::seccomp::{self, Policy};
+    use crate::sandbox::{Demand, Level, Limits, Ports, Support, grants, landlock, root};
     use crate::sys::{self, IdMaps, Init, InitHostLost, Limit, Namespaces, Network};
 
     /// The first ABI of Landlock that keeps a file from being truncated: Linux 6.2.
@@ -151,7 +148,13 @@ mod linux {
             } else {
                 None
             };
-            let filter = if support.seccomp { calls::filter(self.ports.as_ref())? } else { Vec::new() };
+            let policy = Policy {
+                level: self.level,
+                ports: self.ports.as_ref(),
+                namespaces: namespaces.is_some(),
+                terminal: plugin.terminal == Terminal::Granted,
+            };
+            let filter = if support.seccomp { seccomp::filter(&policy)? } else { Vec::new() };
             Ok(Prepared { walls: Walls { namespaces, limits: limits.0, ruleset, filter }, host_alive })
         }
 
@@ -181,7 +184,7 @@ mod linux {
             }
             if !support.seccomp {
                 missing.push("filters of system calls need seccomp, which this kernel lacks".to_owned());
-            } else if !calls::is_known_machine() {
+            } else if !seccomp::is_known_machine() {
                 missing.push(format!("there is no filter of system calls for {}", std::env::consts::ARCH));
             }
             missing

@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::kill;
 use nix::unistd::{self, Pid};
 use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
-use pipeplug_tests::system_call;
+use pipeplug_tests::{probe, probe_foreign, system_call};
 
 /// Far above any number that a test has open.
 const DESCRIPTORS: i32 = 4096;
@@ -66,6 +66,10 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
 
         // System calls and resources.
         "system-call" => system_call(&text).map(|result| result.to_string()).map_err(Into::into),
+        "probe" => probe_range(&text),
+        "foreign" => probe_foreign()
+            .map(|outcome| outcome.map_or("none".into(), |it| it.to_string()))
+            .map_err(Into::into),
         "allocate" => allocate(text.parse()?),
         "open" => (0..text.parse()?)
             .map(|_| File::open("/dev/null"))
@@ -116,6 +120,17 @@ fn grow(text: &str) -> io::Result<String> {
     let bytes = bytes.parse().map_err(io::Error::other)?;
     File::create(path)?.write_all(&vec![0; bytes])?;
     Ok(format!("{bytes} bytes"))
+}
+
+/// The outcome of each system call `FIRST LAST`, one a line.
+fn probe_range(text: &str) -> io::Result<String> {
+    let (first, last) = text.split_once(' ').ok_or_else(|| io::Error::other("FIRST LAST"))?;
+    let [first, last] = [first, last].map(|number| number.parse::<u32>().map_err(io::Error::other));
+    let mut lines = Vec::new();
+    for number in first?..=last? {
+        lines.push(format!("{number} {}", probe(number)?));
+    }
+    Ok(lines.join("\n"))
 }
 
 fn allocate(bytes: usize) -> io::Result<String> {

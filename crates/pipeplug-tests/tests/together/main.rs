@@ -28,6 +28,8 @@ mod stdio;
 mod stop;
 mod supervisor;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod system_calls;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod verified;
 mod via;
 

@@ -1,0 +1,37 @@
+//! Dispositions of signals that a host of ours may have, and the tests' own process has not; and system calls as they are.
+
+mod calls;
+mod probe;
+
+pub use calls::{strict_system_calls, system_call, system_calls};
+pub use probe::{Outcome, probe, probe_foreign};
+
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// Has SIGPIPE end the process, as C programs start with, and as programs set it whose output goes into `head`.
+pub fn kill_by_sigpipe() {
+    set(Signal::SIGPIPE, SigHandler::SigDfl);
+}
+
+/// Has the system reap all children by itself.
+pub fn ignore_sigchld() {
+    set(Signal::SIGCHLD, SigHandler::SigIgn);
+}
+
+/// Reaps every child that ends, in a handler of SIGCHLD, as old servers do.
+pub fn handle_sigchld_by_reaping() {
+    set(Signal::SIGCHLD, SigHandler::Handler(reap_all));
+}
+
+fn set(signal: Signal, handler: SigHandler) {
+    let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the only handler of ours, `reap_all`, is async-signal-safe.
+    unsafe { sigaction(signal, &action) }.expect("these signals can be handled");
+}
+
+extern "C" fn reap_all(_signal: libc::c_int) {
+    // SAFETY: waitpid(2) is async-signal-safe, and a null status is not written to. That it may change errno is one more
+    // of the habits of such hosts.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+}
