@@ -266,10 +266,9 @@ fn plugins_are_asked_in_a_strict_sandbox_unless_it_is_taken_off() {
     let home = Home::new();
     // One writes a file and answers anyway, the other one needs the file.
     home.plugin("a", "text");
-    home.broken(
-        "b",
-        &format!("[ -s \"{}\" ] || exit 9\n{}", home.root.path().join("starts").display(), answering("more")),
-    );
+    let needed = home.root.path().join("needed");
+    std::fs::write(&needed, "it").unwrap();
+    home.broken("b", &format!("[ -s \"{}\" ] || exit 9\n{}", needed.display(), answering("more")));
     settle();
     let list = |configure: fn(Builder) -> Builder| {
         home.discovery().catalog().starting(move |builder| configure(builder.handshake_timeout(LONG))).list()
