@@ -19,6 +19,8 @@ mod pool;
 mod raw;
 mod replace;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod runtimes;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod sandbox;
 mod ssh;
 mod start;

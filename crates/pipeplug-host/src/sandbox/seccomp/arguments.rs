@@ -101,10 +101,11 @@ const FCNTL: &[u32] = &[
 ];
 
 const IOCTL: &[u32] = &[
-    // isatty(3), and the size of the window.
+    // isatty(3), the size of the window, and the group in the foreground, which shells look at.
     request(libc::TCGETS),
     request(libc::TCGETS2),
     request(libc::TIOCGWINSZ),
+    request(libc::TIOCGPGRP),
     // Bytes that can be read, and that are still to be sent.
     request(libc::FIONREAD),
     request(libc::TIOCOUTQ),
@@ -131,7 +132,6 @@ const IOCTL_OF_TERMINALS: &[u32] = &[
     request(libc::TCSBRK),
     request(libc::TCXONC),
     request(libc::TCFLSH),
-    request(libc::TIOCGPGRP),
     request(libc::TIOCSPGRP),
     request(libc::TIOCGSID),
 ];

@@ -1,0 +1,155 @@
+//! Plugins in languages of all sorts, in a strict sandbox: each does what programs of its kind do, with its threads,
+//! children, files and timers, and needs no more than the grants that stand here.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pipeplug_host::sandbox::Support;
+use pipeplug_host::{Builder, Plugin, Sandbox};
+use pipeplug_tests::{LONG, missing, tool};
+use tempfile::TempDir;
+
+/// A Java machine reserves far more than it uses: heap, classes and compiled code.
+const JAVA_MEMORY: u64 = 16 << 30;
+
+/// A file of `plugins/`.
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins").join(name)
+}
+
+/// A directory for what is compiled, and the one for temporary files in it.
+struct Room {
+    dir: TempDir,
+}
+
+impl Room {
+    /// `None` where the kernel has no strict sandbox.
+    fn new() -> Option<Self> {
+        let support = Support::of_system();
+        if !support.seccomp || support.landlock_abi < 3 {
+            missing(&format!("a strict sandbox; there is: {support}"));
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("tmp")).unwrap();
+        Some(Self { dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The strict sandbox in which a plugin has its temporary files here.
+    fn strict(&self) -> Sandbox {
+        Sandbox::strict().write(self.path("tmp"))
+    }
+
+    /// Runs a compiler, with what it caches here too.
+    fn compile<I: AsRef<OsStr>>(&self, compiler: &Path, arguments: impl IntoIterator<Item = I>) {
+        let status = Command::new(compiler)
+            .args(arguments)
+            .env("GOCACHE", self.path("go-cache"))
+            .env("GO111MODULE", "off")
+            .status()
+            .unwrap();
+        assert!(status.success(), "{}: {status}", compiler.display());
+    }
+
+    /// Has the plugin do all that it can.
+    #[track_caller]
+    fn works(&self, plugin: Builder, sandbox: Sandbox, parts: &str) {
+        let plugin = plugin.stdio().env("TMPDIR", self.path("tmp")).handshake_timeout(LONG).sandbox(sandbox);
+        let plugin = plugin.start().unwrap();
+        let said = plugin.call("work", "");
+        assert_eq!(said.as_deref().ok(), Some(parts), "{said:?}, {:?}", plugin.stderr_tail());
+        assert!(plugin.stop().unwrap().status.success());
+    }
+}
+
+#[test]
+fn c_with_glibc() {
+    c("gcc", "gcc");
+}
+
+#[test]
+fn c_with_musl() {
+    c("musl-gcc", "musl-tools");
+}
+
+#[track_caller]
+fn c(compiler: &str, package: &str) {
+    let (Some(compiler), Some(room)) = (tool(compiler, package), Room::new()) else { return };
+    for (name, linking) in [("dynamic", "-pthread"), ("static", "-static")] {
+        let program = room.path(name);
+        let (source, linking) = (fixture("at_work.c"), OsStr::new(linking));
+        room.compile(&compiler, [source.as_os_str(), "-o".as_ref(), program.as_os_str(), linking]);
+        room.works(Plugin::builder(program), room.strict(), "threads programs files sockets waiting");
+    }
+}
+
+#[test]
+fn go() {
+    let (Some(compiler), Some(room)) = (tool("go", "golang-go"), Room::new()) else { return };
+    let program = room.path("at-work");
+    let source = fixture("at_work.go");
+    room.compile(&compiler, ["build".as_ref(), "-o".as_ref(), program.as_os_str(), source.as_os_str()]);
+    room.works(Plugin::builder(program), room.strict(), "threads programs files waiting tls");
+}
+
+#[test]
+fn python() {
+    let Some(room) = Room::new() else { return };
+    if !Path::new("/usr/bin/python3").is_file() {
+        missing("/usr/bin/python3 is missing (Debian: apt-get install python3)");
+        return;
+    }
+    // Semaphores of `multiprocessing` are files there, as are those of sem_open(3).
+    let sandbox = room.strict().write("/dev/shm");
+    let parts = "threads programs files processes locks tls waiting";
+    room.works(Plugin::builder(fixture("at_work.py")), sandbox, parts);
+}
+
+#[test]
+fn node() {
+    let (Some(_), Some(room)) = (tool("node", "nodejs"), Room::new()) else { return };
+    // OpenSSL does without its configuration where there is none, but not where it cannot be read.
+    let sandbox = with_existing(room.strict(), "/etc/ssl");
+    room.works(Plugin::builder(fixture("at_work.js")), sandbox, "threads programs files computing waiting");
+}
+
+#[test]
+fn java() {
+    let (Some(compiler), Some(room)) = (tool("javac", "default-jdk-headless"), Room::new()) else { return };
+    let classes = room.path("classes");
+    let source = fixture("AtWork.java");
+    room.compile(&compiler, ["-d".as_ref(), classes.as_os_str(), source.as_os_str()]);
+    let java = compiler.canonicalize().unwrap().with_file_name("java");
+    let mut sandbox = room.strict().read(&classes).memory(JAVA_MEMORY);
+    // Its certificates, and on Debian its security settings, which are links into /etc.
+    sandbox = with_existing(sandbox, "/etc/ssl");
+    for entry in fs::read_dir("/etc").unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with("java-") {
+            sandbox = sandbox.read(entry.path());
+        }
+    }
+    let temporary = format!("-Djava.io.tmpdir={}", room.path("tmp").display());
+    let plugin = Plugin::builder(java).arg(temporary).arg("-cp").arg(&classes).arg("AtWork");
+    room.works(plugin, sandbox, "threads programs files waiting computing");
+}
+
+#[test]
+fn shell() {
+    let Some(room) = Room::new() else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/scripts/hello.sh");
+    let plugin = Plugin::builder(script).stdio().sandbox(room.strict()).start().unwrap();
+    assert_eq!(plugin.call("hello", "world").unwrap(), "hello, world");
+    assert!(plugin.stop().unwrap().status.success());
+}
+
+/// Grants a file to read that not every system has.
+fn with_existing(sandbox: Sandbox, path: &str) -> Sandbox {
+    if Path::new(path).exists() { sandbox.read(path) } else { sandbox }
+}
