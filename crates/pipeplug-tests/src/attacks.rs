@@ -26,9 +26,7 @@ pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
         "stat" => fs::metadata(path).map(|meta| format!("{} bytes", meta.len())),
         "access" => access(path, AccessFlags::F_OK).map(|()| "there".into()).map_err(Into::into),
         "read-link" => fs::read_link(path).map(|target| target.display().to_string()),
-        "open-path" => {
-            open(path, OFlag::O_PATH, Mode::empty()).map(|_| "open".into()).map_err(Into::into)
-        }
+        "open-path" => open(path, OFlag::O_PATH, Mode::empty()).map(|_| "open".into()).map_err(Into::into),
         "chmod" => fs::set_permissions(path, fs::Permissions::from_mode(0o4777)).map(|()| "changed".into()),
         "chown" => chown(path, Some(nix::unistd::geteuid().as_raw()), None).map(|()| "changed".into()),
         "set-times" => {
@@ -68,6 +66,15 @@ pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
         "fill" => fill(path),
         _ => return None,
     })
+}
+
+/// Has the kernel refuse namespaces to this thread, and to all that comes from it, as the filters of container engines do.
+///
+/// # Errors
+/// What the system says to the filter.
+pub fn refuse_namespaces() -> io::Result<()> {
+    nix::sys::prctl::set_no_new_privs()?;
+    sys::refuse_unshare()
 }
 
 fn number(data: &str) -> io::Result<i32> {

@@ -1,12 +1,14 @@
 //! Tests of host and guest together, over real processes.
 //!
 //! The tests are in `tests/`: `together` holds what can run at the same time in one process, `alone` what counts the
-//! descriptors, threads, children or memory of its own process. Five programs help: `misbehave` is a plugin that does
+//! descriptors, threads, children or memory of its own process. Six programs help: `misbehave` is a plugin that does
 //! on command what plugins should not, `captive` one in a container that tries what it is kept from, `burglar` one that
-//! tries to break out of its sandbox, `lonely-host` a host that ends without stopping its plugin, and `odd-host` one
+//! tries to break out of its sandbox, `sandbox-host` a host of it that any user can be, `lonely-host` a host that ends without stopping its plugin, and `odd-host` one
 //! that handles signals as it should not. What knows no protocol at all is
 //! a [`Script`].
 
+#[cfg(target_os = "linux")]
+mod attacks;
 mod chunks;
 mod containers;
 mod processes;
@@ -16,6 +18,8 @@ mod sshd;
 mod sys;
 mod tools;
 
+#[cfg(target_os = "linux")]
+pub use attacks::{attack, refuse_namespaces, time_that_is_set};
 pub use chunks::{one_way, read_chunk, request};
 pub use containers::Containers;
 pub use pipeplug_testkit::{LONG, chunk, eventually};
@@ -27,8 +31,8 @@ pub use raw::misbehave_raw;
 pub use script::Script;
 pub use sshd::{Sshd, free_port};
 pub use sys::{
-    Outcome, handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe, probe, probe_foreign,
-    strict_system_calls, system_call, system_calls,
+    Outcome, apart_system_calls, handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe, probe,
+    probe_foreign, strict_system_calls, system_call, system_calls,
 };
 pub use tools::{missing, tool};
 

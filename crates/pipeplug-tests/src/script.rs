@@ -26,9 +26,18 @@ impl Script {
     /// Where the file cannot be written.
     #[must_use]
     pub fn new(body: &str) -> Self {
+        Self::with_interpreter("/bin/sh", &format!("dir=${{0%/*}}\n{body}"))
+    }
+
+    /// A script that another program runs.
+    ///
+    /// # Panics
+    /// Where the file cannot be written.
+    #[must_use]
+    pub fn with_interpreter(interpreter: &str, body: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory for the test");
         let path = dir.path().join("plugin");
-        fs::write(&path, format!("#!/bin/sh\ndir=${{0%/*}}\n{body}\n")).expect("the script is written");
+        fs::write(&path, format!("#!{interpreter}\n{body}\n")).expect("the script is written");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("the script is ours");
         Self { dir }
     }

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use crate::sys::{ForkExecError, Step};
 
 /// What is lost without namespaces.
-const LOST: &str = "without them the metadata of all files can be seen and signals may reach what the host runs, and a \
-                    process that leaves the plugin's session outlives it";
+const LOST: &str = "without them the plugin sees the metadata of files that it cannot open, and the host's processes, and \
+                    what leaves its session outlives it";
 
 /// Says why a start failed that was to make namespaces; `None` where it failed for another reason.
 pub(crate) fn refusal(failure: &ForkExecError) -> Option<String> {

@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::kill;
 use nix::unistd::{self, Pid};
 use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
-use pipeplug_tests::{probe, probe_foreign, system_call};
+use pipeplug_tests::{attack, probe, probe_foreign, system_call};
 
 /// Far above any number that a test has open.
 const DESCRIPTORS: i32 = 4096;
@@ -80,7 +80,10 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
         "abort" => std::process::abort(),
         "call-host" => return Ok(main.call(&text, "")?.into()),
         "notify-host" => return Ok(main.notify(&text, "")?.into()),
-        _ => return incoming.unknown(),
+        other => match attack(other, &text) {
+            Some(got) => got,
+            None => return incoming.unknown(),
+        },
     };
     Ok(match got {
         Ok(got) => format!("done: {got}").into(),

@@ -66,7 +66,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     for line in io::stdin().lock().lines() {
         let line = line?;
         let (command, data) = line.split_once('\t').unwrap_or((&line, ""));
-        let answer = plugin.call(command, data.to_owned()).map_or_else(|error| error.to_string(), |it| it.to_string());
+        let answer =
+            plugin.call(command, data.to_owned()).map_or_else(|error| error.to_string(), |it| it.to_string());
         writeln!(answers, "{}", answer.replace('\n', " "))?;
     }
     plugin.stop()?;

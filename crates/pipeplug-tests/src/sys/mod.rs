@@ -1,9 +1,13 @@
 //! Dispositions of signals that a host of ours may have, and the tests' own process has not; and system calls as they are.
 
+mod attacks;
 mod calls;
 mod probe;
 
-pub use calls::{strict_system_calls, system_call, system_calls};
+pub(crate) use attacks::{
+    exit_at_once, fork, in_child, lower_io_priority, lower_priority, refuse_unshare, set_attribute,
+};
+pub use calls::{apart_system_calls, strict_system_calls, system_call, system_calls};
 pub use probe::{Outcome, probe, probe_foreign};
 
 use nix::libc;

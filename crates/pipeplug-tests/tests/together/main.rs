@@ -3,6 +3,8 @@
 
 mod allow;
 mod attach;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod attacks;
 mod by_hand;
 mod crash;
 mod deadlines;
@@ -22,6 +24,8 @@ mod replace;
 mod runtimes;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod sandbox;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod sandbox_host;
 mod ssh;
 mod start;
 mod start_errors;
@@ -45,6 +49,10 @@ const BURGLAR: &str = env!("CARGO_BIN_EXE_burglar");
 
 /// The host that ends without stopping its plugin.
 const LONELY_HOST: &str = env!("CARGO_BIN_EXE_lonely-host");
+
+/// The host that runs the one that tries to break out, as any user.
+#[cfg(target_os = "linux")]
+const SANDBOX_HOST: &str = env!("CARGO_BIN_EXE_sandbox-host");
 
 /// The host that handles signals as it should not.
 const ODD_HOST: &str = env!("CARGO_BIN_EXE_odd-host");

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 
 use pipeplug_host::sandbox::Support;
 use pipeplug_host::{Plugin, Sandbox};
-use pipeplug_tests::strict_system_calls;
+use pipeplug_tests::{apart_system_calls, strict_system_calls};
 
 use crate::BURGLAR;
+use crate::sandbox_host::{Kind, SandboxHost};
 
 /// A number above those of the kernels that are known.
 const HIGHEST: u32 = 600;
@@ -19,8 +20,9 @@ const TABLE: &str = include_str!("../../../pipeplug-host/system-calls/aarch64.tx
 #[cfg(target_arch = "riscv64")]
 const TABLE: &str = include_str!("../../../pipeplug-host/system-calls/riscv64.txt");
 
-/// The word of a row that is tested, behind the number, the name, and the verdict of `basic`.
+/// The words of a row behind the number, the name, and the verdict of `basic`.
 const STRICT: usize = 3;
+const STRICT_WITH_NAMESPACES: usize = 4;
 
 fn can_be_tested() -> bool {
     let support = Support::of_system();
@@ -36,33 +38,30 @@ fn free() -> Plugin {
     Plugin::start(BURGLAR).unwrap()
 }
 
-fn strict() -> Plugin {
-    Plugin::builder(BURGLAR).sandbox(Sandbox::strict()).start().unwrap()
-}
-
 /// Name and verdict of each number, and the verdict on numbers without a name.
-fn table() -> (BTreeMap<u32, (&'static str, &'static str)>, &'static str) {
+fn table(column: usize) -> (BTreeMap<u32, (&'static str, &'static str)>, &'static str) {
     let mut named = BTreeMap::new();
     let mut other = "";
     for row in TABLE.lines().filter(|line| !line.starts_with('#')) {
         let words: Vec<_> = row.split_whitespace().collect();
         match words[0].parse() {
-            Ok(number) => _ = named.insert(number, (words[1], words[STRICT])),
-            Err(_) if words[0] == "other" => other = words[STRICT],
+            Ok(number) => _ = named.insert(number, (words[1], words[column])),
+            Err(_) if words[0] == "other" => other = words[column],
             Err(_) => {}
         }
     }
     (named, other)
 }
 
-fn outcomes(plugin: &Plugin) -> BTreeMap<u32, String> {
-    let said = plugin.call("probe", format!("0 {HIGHEST}")).unwrap();
-    let lines = said.strip_prefix("done: ").unwrap_or_else(|| panic!("{said}")).lines();
-    lines
-        .map(|line| {
-            let (number, outcome) = line.split_once(' ').unwrap();
-            (number.parse().unwrap(), outcome.to_owned())
-        })
+fn outcomes(host: &mut SandboxHost) -> BTreeMap<u32, String> {
+    let said = host.says("probe", format!("0 {HIGHEST}"));
+    let words = said.strip_prefix("done: ").unwrap_or_else(|| panic!("{said}"));
+    let words: Vec<_> = words.split_whitespace().collect();
+    words
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|[number, outcome]| (number.parse().unwrap(), (*outcome).to_owned()))
         .collect()
 }
 
@@ -73,24 +72,27 @@ fn every_number_has_the_answer_of_the_table() {
     if !can_be_tested() {
         return;
     }
-    let (named, other) = table();
-    let (inside, outside) = (outcomes(&strict()), outcomes(&free()));
-    let mut differences = String::new();
-    for (number, inside) in inside {
-        let (name, verdict) = named.get(&number).copied().unwrap_or(("", other));
-        let outside = &outside[&number];
-        let as_expected = match verdict {
-            "EPERM" | "ENOSYS" => inside == verdict,
-            "allow" => inside == *outside,
-            "arguments" => inside == *outside || inside == "EPERM",
-            verdict => panic!("no call is answered with {verdict}"),
-        };
-        if !as_expected {
-            writeln!(differences, "{number} {name}: {verdict}, and it is {inside}; outside {outside}")
-                .unwrap();
+    for (kind, column) in [(Kind::Own, STRICT_WITH_NAMESPACES), (Kind::WithoutNamespaces, STRICT)] {
+        let (named, other) = table(column);
+        let inside = outcomes(&mut SandboxHost::start(kind, "strict", &[]));
+        let outside = outcomes(&mut SandboxHost::start(Kind::Own, "none", &[]));
+        let mut differences = String::new();
+        for (number, inside) in inside {
+            let (name, verdict) = named.get(&number).copied().unwrap_or(("", other));
+            let outside = &outside[&number];
+            let as_expected = match verdict {
+                "EPERM" | "ENOSYS" => inside == verdict,
+                "allow" => inside == *outside,
+                "arguments" => inside == *outside || inside == "EPERM",
+                verdict => panic!("no call is answered with {verdict}"),
+            };
+            if !as_expected {
+                writeln!(differences, "{number} {name}: {verdict}, and it is {inside}; outside {outside}")
+                    .unwrap();
+            }
         }
+        assert!(differences.is_empty(), "{kind:?}\n{differences}");
     }
-    assert!(differences.is_empty(), "\n{differences}");
 }
 
 #[test]
@@ -98,10 +100,15 @@ fn calls_that_reach_others_fail() {
     if !can_be_tested() {
         return;
     }
-    let (strict, free) = (strict(), free());
-    for call in strict_system_calls() {
-        assert_eq!(strict.call("system-call", call).unwrap(), "EPERM", "{call}");
-        assert_ne!(free.call("system-call", call).unwrap(), "EPERM", "without a sandbox: {call}");
+    for kind in [Kind::Own, Kind::WithoutNamespaces] {
+        let (mut strict, mut free) =
+            (SandboxHost::start(kind, "strict", &[]), SandboxHost::start(Kind::Own, "none", &[]));
+        // With namespaces of its own a plugin reaches no others by them.
+        let apart = apart_system_calls().filter(|_| kind == Kind::WithoutNamespaces);
+        for call in strict_system_calls().chain(apart) {
+            assert_eq!(strict.says("system-call", call), "EPERM", "{kind:?}: {call}");
+            assert_ne!(free.says("system-call", call), "EPERM", "without a sandbox: {call}");
+        }
     }
 }
 

@@ -1,0 +1,320 @@
+//! What a plugin tries to get out of a strict sandbox, of three hosts: root, a user without rights, and one whom the kernel
+//! refuses namespaces. Each attack works without the sandbox.
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use pipeplug_host::process::SpawnError;
+use pipeplug_host::sandbox::Support;
+use pipeplug_host::{Plugin, Sandbox, StartError};
+use pipeplug_tests::{Script, command_lines_with, eventually, time_that_is_set};
+
+use crate::BURGLAR;
+use crate::sandbox_host::{Kind, SandboxHost, open_dir, terminal};
+
+/// Whether there is all that a strict sandbox is made of. Where there is not, the test is skipped; not in CI.
+fn is_supported() -> bool {
+    let support = Support::of_system();
+    let is = support.seccomp && support.namespaces && support.landlock_abi >= 6;
+    if !is {
+        assert!(std::env::var_os("CI").is_none(), "namespaces and Landlock are needed, there is: {support}");
+        eprintln!("skipped: namespaces and Landlock are needed, there is: {support}");
+    }
+    is
+}
+
+/// A file of the host's user, with a link to it.
+struct Secret {
+    dir: tempfile::TempDir,
+}
+
+impl Secret {
+    fn of(kind: Kind) -> Self {
+        let dir = open_dir();
+        let file = dir.path().join("file");
+        fs::write(&file, "secret").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        symlink(&file, dir.path().join("link")).unwrap();
+        for path in [dir.path(), &file] {
+            chown(path, Some(kind.user().as_raw()), None).unwrap();
+        }
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+/// The attacks on files: with the outcome in a root file system of the plugin's own, and in the host's.
+const ON_FILES: [(&str, &str, &str, &str); 16] = [
+    ("stat", "file", "ENOENT", "done"),
+    ("access", "file", "ENOENT", "done"),
+    ("open-path", "file", "ENOENT", "done"),
+    ("read-link", "link", "ENOENT", "done"),
+    ("read", "file", "ENOENT", "EACCES"),
+    ("append", "file", "ENOENT", "EACCES"),
+    ("truncate", "file", "ENOENT", "EACCES"),
+    ("list", "", "ENOENT", "EACCES"),
+    ("create", "new", "ENOENT", "EACCES"),
+    ("chmod", "file", "ENOENT", "EPERM"),
+    ("chown", "file", "ENOENT", "EPERM"),
+    ("set-times", "file", "ENOENT", "EPERM"),
+    ("set-attribute", "file", "ENOENT", "EPERM"),
+    ("watch", "", "ENOENT", "EPERM"),
+    ("rename", "file", "ENOENT", "EACCES"),
+    ("remove", "link", "ENOENT", "EACCES"),
+];
+
+#[test]
+fn files_that_were_not_granted_are_not_there() {
+    if !is_supported() {
+        return;
+    }
+    for kind in Kind::all() {
+        let secret = Secret::of(kind);
+        let before = fs::metadata(secret.path("file")).unwrap();
+        let mut strict = SandboxHost::start(kind, "strict", &[]);
+        for (attack, name, own_root, hosts_root) in ON_FILES {
+            let expected = if kind == Kind::WithoutNamespaces { hosts_root } else { own_root };
+            let got = strict.tries(attack, secret.path(name));
+            assert_eq!(got, expected, "{kind:?}: {attack} {name}");
+        }
+        let after = fs::metadata(secret.path("file")).unwrap();
+        assert_eq!(after.permissions(), before.permissions(), "{kind:?}");
+        assert_eq!(after.modified().unwrap(), before.modified().unwrap(), "{kind:?}");
+        // What is tried gets through where nothing stops it.
+        let mut free = SandboxHost::start(kind, "none", &[]);
+        for (attack, name, ..) in ON_FILES {
+            assert_eq!(free.tries(attack, secret.path(name)), "done", "{kind:?}: {attack} {name}");
+            if attack == "rename" {
+                fs::rename(secret.path("file.renamed"), secret.path("file")).unwrap();
+            }
+        }
+        let after = fs::metadata(secret.path("file")).unwrap();
+        // A change of the owner takes the set-user-id bit away again.
+        assert_eq!(after.permissions().mode() & 0o777, 0o777, "{kind:?}");
+        assert_eq!(after.modified().unwrap(), time_that_is_set(), "{kind:?}");
+    }
+}
+
+/// The attacks on the host's process: with the outcome in a pid namespace of the plugin's own, and in the host's.
+const ON_THE_HOST: [(&str, &str, &str); 4] = [
+    ("signal", "ESRCH", "EPERM"),
+    ("affinity", "ESRCH", "EPERM"),
+    ("priority", "ESRCH", "EPERM"),
+    ("io-priority", "ESRCH", "EPERM"),
+];
+
+#[test]
+fn processes_of_the_host_are_not_there() {
+    if !is_supported() {
+        return;
+    }
+    for kind in Kind::all() {
+        let (mut strict, mut free) =
+            (SandboxHost::start(kind, "strict", &[]), SandboxHost::start(kind, "none", &[]));
+        for (attack, own, hosts) in ON_THE_HOST {
+            let expected = if kind == Kind::WithoutNamespaces { hosts } else { own };
+            assert_eq!(strict.tries(attack, strict.pid()), expected, "{kind:?}: {attack}");
+            assert_eq!(free.tries(attack, free.pid()), "done", "{kind:?}: {attack}");
+        }
+        let environment = |host: &SandboxHost| format!("/proc/{}/environ", host.pid());
+        let expected = if kind == Kind::WithoutNamespaces { "EACCES" } else { "ENOENT" };
+        let path = environment(&strict);
+        assert_eq!(strict.tries("read", path), expected, "{kind:?}");
+        let path = environment(&free);
+        assert_eq!(free.tries("read", path), "done", "{kind:?}");
+    }
+}
+
+#[test]
+fn memory_that_is_not_mapped_has_a_limit_too() {
+    if !is_supported() {
+        return;
+    }
+    for kind in Kind::all() {
+        let mut strict = SandboxHost::start(kind, "strict", &[]);
+        assert_eq!(strict.tries("memory-file", 1), "ENOSYS", "{kind:?}");
+        if kind == Kind::WithoutNamespaces {
+            continue;
+        }
+        for dir in ["/tmp", "/dev/shm"] {
+            let got = strict.says("fill", format!("{dir}/file"));
+            assert_eq!(got, "done: 64 MiB, then StorageFull", "{kind:?}: {dir}");
+        }
+        assert_eq!(strict.tries("create", "/file"), "EROFS", "{kind:?}");
+        assert_eq!(strict.tries("create", "/dev/file"), "EROFS", "{kind:?}");
+    }
+}
+
+#[test]
+fn nothing_outlives_a_strict_plugin_wherever_it_went() {
+    if !is_supported() {
+        return;
+    }
+    for kind in Kind::all().into_iter().filter(|kind| *kind != Kind::WithoutNamespaces) {
+        for end in ["stop", "kill", "kill the plugin"] {
+            let mut host = SandboxHost::start(kind, "strict", &[]);
+            let mark = format!("pipeplug-mark-{}-{end}", host.pid());
+            for way in ["leave-by-session", "leave-by-group", "leave-as-orphan"] {
+                assert_eq!(host.tries(way, &mark), "done", "{kind:?}: {way}");
+            }
+            eventually("all run", || command_lines_with(&mark).len() == 3);
+            match end {
+                "stop" => host.stop(),
+                "kill" => host.kill(),
+                _ => {
+                    pipeplug_tests::send(host.plugin(), nix::sys::signal::Signal::SIGKILL);
+                    eventually("all are gone, and the host is not", || command_lines_with(&mark).is_empty());
+                    assert!(pipeplug_tests::is_running(host.pid()));
+                }
+            }
+            eventually("all are gone", || command_lines_with(&mark).is_empty());
+        }
+    }
+}
+
+#[test]
+fn the_terminal_is_not_handed_over_with_standard_output() {
+    if !is_supported() {
+        return;
+    }
+    for (level, expected) in [("none", "done"), ("basic", "ENOTTY"), ("strict", "ENOTTY")] {
+        let (user, programs) = terminal();
+        let stdout = Stdio::from(programs.try_clone().unwrap());
+        let mut host = SandboxHost::start_with(Kind::Own, level, &["--inherit-stdout"], stdout);
+        assert_eq!(host.tries("echo-off", ""), expected, "{level}");
+        let has_echo = tcgetattr(programs.as_fd()).unwrap().local_flags.contains(LocalFlags::ECHO);
+        assert_eq!(has_echo, expected != "done", "{level}");
+        drop(user);
+    }
+}
+
+#[test]
+fn a_path_that_is_swapped_grants_nothing_else() {
+    if !is_supported() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    let granted = dir.path().join("granted");
+    let (real, fake) = (dir.path().join("real"), dir.path().join("fake"));
+    fs::create_dir(&real).unwrap();
+    symlink("/", &fake).unwrap();
+    fs::rename(&real, &granted).unwrap();
+    let program = dir.path().join("program");
+    let (own, root) = (dir.path().join("own"), dir.path().join("root"));
+    fs::hard_link(BURGLAR, &own).or_else(|_| fs::copy(BURGLAR, &own).map(drop)).unwrap();
+    symlink("/", &root).unwrap();
+    fs::rename(&own, &program).unwrap();
+    let over = AtomicBool::new(false);
+    let mut starts = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Exchanges both of them with links to all there is, and back.
+            while !over.load(Ordering::Relaxed) {
+                for (path, link) in [(&program, &root), (&granted, &fake)] {
+                    exchange(path, link);
+                }
+            }
+        });
+        for _ in 0..300 {
+            let builder = Plugin::builder(&program).sandbox(Sandbox::strict().read(&granted));
+            let Ok(plugin) = builder.start() else { continue };
+            starts += 1;
+            let got = plugin.call("read", secret.to_str().unwrap()).unwrap();
+            assert_eq!(got, "ENOENT");
+            plugin.kill().unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert!(starts > 0, "the plugin was never started");
+}
+
+/// Exchanges two names, in one step.
+fn exchange(one: &Path, other: &Path) {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE).unwrap();
+}
+
+#[test]
+fn a_link_that_the_plugin_could_have_made_leads_nowhere() {
+    if !is_supported() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("own");
+    fs::create_dir(&own).unwrap();
+    symlink("/etc", own.join("data")).unwrap();
+    let error = Plugin::builder(BURGLAR)
+        .sandbox(Sandbox::strict().write(&own).read(own.join("data")))
+        .start()
+        .unwrap_err();
+    assert!(matches!(error, StartError::Spawn(SpawnError::Sandbox { .. })), "{error:?}");
+    assert!(error.to_string().contains("name where it leads to"), "{error}");
+}
+
+#[test]
+fn nothing_is_granted_because_a_program_names_it() {
+    if !is_supported() {
+        return;
+    }
+    // The interpreter of a script.
+    let dir = open_dir();
+    let shell = dir.path().join("shell");
+    fs::copy("/bin/sh", &shell).unwrap();
+    let script = Script::with_interpreter(shell.to_str().unwrap(), "exit 0");
+    let start =
+        |path: &Path| Plugin::builder(path).sandbox(Sandbox::strict()).start().unwrap_err().to_string();
+    let error = start(&script.path());
+    assert!(error.contains("is out of reach") && error.contains("--sandbox-read"), "{error}");
+    // The dynamic loader of a program.
+    let loader = dir.path().join("loader");
+    fs::copy("/lib64/ld-linux-x86-64.so.2", &loader).unwrap_or_default();
+    if let Some(program) = with_loader(&fs::read(BURGLAR).unwrap(), &loader) {
+        let path = dir.path().join("program");
+        fs::write(&path, program).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let error = start(&path);
+        assert!(error.contains("is out of reach") && error.contains("loader"), "{error}");
+    }
+}
+
+/// The program with another loader, if its path is not longer than the one that it has.
+fn with_loader(program: &[u8], loader: &Path) -> Option<Vec<u8>> {
+    const OWN: &[u8] = b"/lib64/ld-linux-x86-64.so.2\0";
+    let at = program.windows(OWN.len()).position(|window| window == OWN)?;
+    let path = loader.to_str().unwrap().as_bytes();
+    let mut program = program.to_vec();
+    let room = program.get_mut(at..at + OWN.len())?;
+    room.fill(0);
+    room.get_mut(..path.len()).filter(|_| path.len() < OWN.len())?.copy_from_slice(path);
+    Some(program)
+}
+
+#[test]
+fn what_cannot_be_enforced_is_named_and_starts_nothing() {
+    if !is_supported() {
+        return;
+    }
+    let host = std::process::Command::new(crate::SANDBOX_HOST)
+        .args(["--without-namespaces", "strict", BURGLAR])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&host.stderr);
+    assert!(!host.status.success() && !said.lines().any(|line| line.starts_with("started ")), "{said}");
+    for part in
+        ["namespaces cannot be made", "Operation not permitted", "outlives it", "--sandbox-best-effort"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
