@@ -12,6 +12,7 @@ use super::{Added, Discovery, Entry, EntryState, Problem, Said};
 use crate::builder::Builder;
 use crate::plugin::Plugin;
 use crate::process::Stdout;
+use crate::regular_file::RegularFile;
 use crate::sandbox::Sandbox;
 use crate::sha256::Sha256;
 use crate::start_error::StartError;
@@ -275,13 +276,20 @@ impl Row {
             return;
         }
         let (Some(added), Some(facts)) = (&self.listed.added, &mut self.facts) else { return };
-        let known = facts.sha256();
-        // What cannot be read has its problem told by whoever starts it.
-        let Some(sum) = known.or_else(|| Sha256::of_file(&self.listed.entry.path).ok()) else { return };
-        if known.is_none() {
-            facts.keep_sha256(sum);
-            self.has_news = true;
-        }
+        let sum = match facts.sha256() {
+            Some(known) => known,
+            None => {
+                // What cannot be read has its problem told when it is started.
+                let Ok(file) = RegularFile::open(&self.listed.entry.path) else { return };
+                let is_same = facts.is_of(file.metadata());
+                let Ok(sum) = Sha256::of(&mut file.into_file()) else { return };
+                if is_same {
+                    facts.keep_sha256(sum);
+                    self.has_news = true;
+                }
+                sum
+            }
+        };
         self.listed.changed = (sum != added.sha256).then_some(sum);
     }
 
