@@ -8,8 +8,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-/// What file systems without such a lock answer. NFS makes it a lock on bytes, for which a file has to be open for
-/// writing, and a directory cannot be (EBADF).
+/// Answers of file systems without such a lock. NFS makes it a lock on bytes, for which a file has to be open for writing,
+/// and a directory cannot be (EBADF).
 const NO_LOCKS: [Errno; 5] = [Errno::EBADF, Errno::EINVAL, Errno::ENOLCK, Errno::ENOSYS, Errno::EOPNOTSUPP];
 
 /// The right to change files of a directory that are changed only by its owner; until it is dropped, or the process ends.
@@ -25,7 +25,7 @@ impl DirectoryLock {
     /// Takes the lock. Where the file system has none, it is only said to be taken, with a warning in the log.
     ///
     /// # Errors
-    /// Where the directory cannot be opened for reading.
+    /// An error of opening the directory for reading.
     ///
     /// # Blocking
     /// While another process has it.

@@ -165,7 +165,7 @@ impl LockFile {
     /// Takes a plugin's sum as it is now; [`save`](Self::save) keeps it.
     ///
     /// # Errors
-    /// Where the plugin's file cannot be read, or has more bytes than can be checked ([`Launch::CHECKED_SIZE_MAX`]).
+    /// An error of reading the plugin's file; a file of more bytes than can be checked ([`Launch::CHECKED_SIZE_MAX`]).
     ///
     /// # Blocking
     /// On reading all of the plugin's file.

@@ -50,7 +50,7 @@ impl RegularFile {
     /// Opens a file to read it; links are followed.
     ///
     /// # Errors
-    /// Where the system refuses, or what is there is no regular file.
+    /// The system's answer, or [`FileError::NotRegular`].
     pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
         Self::open_with(path, OpenOptions::new().read(true))
     }
@@ -82,7 +82,7 @@ impl RegularFile {
         &self.metadata
     }
 
-    /// Whether this process may execute it, wherever its path leads to by now.
+    /// Asks for this process's right to execute the open file, wherever its path leads to by now.
     #[cfg(target_os = "linux")]
     pub(crate) fn may_execute(&self) -> bool {
         let access =
@@ -98,7 +98,7 @@ impl RegularFile {
         }
     }
 
-    /// Whether its mode lets a user execute it; other systems have no way to ask for this process.
+    /// Looks for any right to execute in the file's mode; other systems have no way to ask for this process.
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn may_execute(&self) -> bool {
         std::os::unix::fs::PermissionsExt::mode(&self.metadata.permissions()) & 0o111 != 0
@@ -112,7 +112,7 @@ impl RegularFile {
     /// Reads all of it.
     ///
     /// # Errors
-    /// Where it has more than `limit` bytes, also if it gets them while it is read.
+    /// [`FileError::TooLarge`] past `limit` bytes, [`FileError::Grown`] if it gets them while it is read.
     pub(crate) fn read(&self, limit: u64) -> Result<Vec<u8>, FileError> {
         let mut bytes = Vec::new();
         self.copy(limit, &mut bytes)?;

@@ -155,9 +155,9 @@ impl Facts {
         Self { stamp, answer: None, sha256: None }
     }
 
-    /// What the plugin said, and whether in a sandbox; `None` if that has to be asked again, inside `walls`.
+    /// The plugin's answer, and `true` if it was given in a sandbox; `None` if it has to be asked again, inside `walls`.
     ///
-    /// An answer is the same in each sandbox. That it failed in one says nothing of another one, or of none.
+    /// An answer is the same in each sandbox. A failure in one says nothing of another one, or of none.
     pub(super) fn said(&self, walls: Option<&str>, now: SystemTime) -> Option<(Result<Said, String>, bool)> {
         let answer = self.answer.as_ref()?;
         let said = match &answer.said {
@@ -191,7 +191,7 @@ impl Facts {
         self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, walls, said });
     }
 
-    /// Whether they are those of that file, as it is.
+    /// Compares the file with the one that they are of.
     pub(super) fn is_of(&self, file: &FileMetadata) -> bool {
         self.stamp == Stamp::from(file)
     }

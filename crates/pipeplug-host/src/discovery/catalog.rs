@@ -25,7 +25,8 @@ const AT_ONCE: usize = 8;
 
 /// The plugins that a [`Discovery`] finds, with what each says of itself.
 ///
-/// To find that out a plugin is started, in a [strict](crate::Sandbox::strict) sandbox since nobody has trusted it yet, for a moment, once for each file: the answer is kept in the user's cache directory
+/// Each plugin is started for a moment to find that out, once for each file, and in a [strict](crate::Sandbox::strict)
+/// sandbox, since it is not trusted yet. The answer is kept in the user's cache directory
 /// (`$XDG_CACHE_HOME/<host>/pipeplug.json`, or below `~/.cache`) until the file's size, times, device or inode are
 /// other ones. So a plugin whose answer depends on something else than its file is asked anew only by
 /// [`refresh`](Self::refresh). That a plugin failed to answer is kept too, for an hour at most. Where there is no home
@@ -221,7 +222,7 @@ struct Row {
     listed: Listed,
     /// What is known of its file; `None` where it cannot be looked at.
     facts: Option<Facts>,
-    /// What it is asked in.
+    /// The sandbox that it is asked in, as text.
     walls: Option<String>,
     /// When its file was looked at.
     begun: SystemTime,

@@ -278,7 +278,7 @@ fn open_source(source: &Path) -> Result<RegularFile, AddError> {
     Err(AddError::Unusable { path, problem })
 }
 
-/// Whether the open file is what is at `path` itself, rather than what that links to.
+/// Compares the open file with the one at `path` itself, to which no link is followed.
 fn is_same_file(file: &RegularFile, path: &Path) -> bool {
     let (file, path) = (file.metadata(), fs::symlink_metadata(path));
     path.is_ok_and(|path| (file.dev(), file.ino()) == (path.dev(), path.ino()))

@@ -76,7 +76,7 @@ mod sealed {
     /// The longest name of such memory, in bytes: memfd_create(2).
     const NAME_MAX: usize = 249;
 
-    /// Copies a program into memory that nobody can change, and sums that up.
+    /// Copies a program into memory that is sealed then, and sums the memory up.
     pub(super) fn copy(program: &Path) -> Result<(OpenImage, Sha256), SpawnError> {
         let file = open(program)?;
         let failed = |attempt| move |error| SpawnError::os(program, attempt, error);
