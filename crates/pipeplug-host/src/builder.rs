@@ -71,7 +71,7 @@ pub struct Builder {
     sandbox_by: SandboxBy,
 }
 
-/// Who chose the sandbox, or that there is none.
+/// The origin of the choice of a sandbox, or of none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SandboxBy {
     Host,
@@ -114,7 +114,7 @@ impl Builder {
         self
     }
 
-    /// What the plugin is called in logs and errors, with what a terminal would obey [`Escaped`]. Default: its file's name.
+    /// The plugin's name in logs and errors, [`Escaped`] for terminals. Default: its file's name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.name = Escaped(&name.into()).to_string();
         self
@@ -233,7 +233,7 @@ impl Builder {
         self
     }
 
-    /// Sets the strict sandbox, on systems that have one, for a plugin that nothing is known of.
+    /// Sets the strict sandbox, on systems that have one, for an unknown plugin.
     pub(crate) fn untrusted(mut self) -> Self {
         self.launch.sandbox = cfg!(all(target_os = "linux", not(pipeplug_portable))).then(Sandbox::strict);
         self.sandbox_by = SandboxBy::Default;

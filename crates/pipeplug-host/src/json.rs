@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 /// go through.
 ///
 /// # Errors
-/// Where it is no JSON, or has a key twice; the message names the key.
+/// An error of syntax, or a key that is there twice, which the message names.
 pub(crate) fn parse(bytes: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice::<Unambiguous>(bytes).map(|value| value.0)
 }

@@ -20,6 +20,7 @@
 
 mod builder;
 mod crash;
+mod directory_lock;
 pub mod discovery;
 mod gate;
 mod handshake;

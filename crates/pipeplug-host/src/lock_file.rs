@@ -1,15 +1,15 @@
 //! The sums of a host's plugins, in a file.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{self, Path, PathBuf};
 
-use nix::errno::Errno;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
+use crate::directory_lock::DirectoryLock;
 use crate::json;
 use crate::process::Launch;
 use crate::regular_file::{FileError, RegularFile};
@@ -153,7 +153,7 @@ impl LockFile {
         change: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
         let path = path.as_ref();
-        let _lock = directory_of(path).and_then(|dir| lock_directory(&dir)).map_err(|error| {
+        let _lock = directory_of(path).and_then(|dir| DirectoryLock::take(&dir)).map_err(|error| {
             LockFileError::Io { path: path.to_owned(), what: "locked for the update", error }
         })?;
         let mut file = Self::open_or_new(path)?;
@@ -165,7 +165,7 @@ impl LockFile {
     /// Takes a plugin's sum as it is now; [`save`](Self::save) keeps it.
     ///
     /// # Errors
-    /// Where the plugin's file cannot be read, or has more bytes than can be checked ([`Launch::CHECKED_SIZE_MAX`]).
+    /// An error of reading the plugin's file; a file of more bytes than can be checked ([`Launch::CHECKED_SIZE_MAX`]).
     ///
     /// # Blocking
     /// On reading all of the plugin's file.
@@ -232,29 +232,6 @@ fn directory_of(path: &Path) -> io::Result<PathBuf> {
         file => file?,
     };
     Ok(file.parent().unwrap_or(Path::new("/")).to_owned())
-}
-
-/// Locks a directory until the answer is dropped, or this process ends. What is in it can be replaced meanwhile, which a
-/// lock on a file of it would not survive.
-///
-/// # Blocking
-/// While another process has the lock.
-pub(crate) fn lock_directory(dir: &Path) -> io::Result<File> {
-    let open = File::open(dir)?;
-    loop {
-        match open.lock() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // NFS makes a lock on bytes of it, for which a directory cannot be opened; other file systems have none at all.
-            Err(error)
-                if [Errno::EBADF, Errno::ENOLCK, Errno::EOPNOTSUPP, Errno::ENOSYS, Errno::EINVAL]
-                    .contains(&Errno::from_raw(error.raw_os_error().unwrap_or_default())) =>
-            {
-                tracing::warn!(?dir, %error, "cannot be locked: changes that are made at the same time may be lost");
-                return Ok(open);
-            }
-            locked => return locked.map(|()| open),
-        }
-    }
 }
 
 /// The absolute path of a file, with no link in it but perhaps the last part: the file is what its name says, wherever
@@ -358,7 +335,7 @@ mod tests {
         let (lock, fifo, sparse) =
             (dir.path().join("lock"), dir.path().join("fifo"), dir.path().join("sparse"));
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        File::create(&sparse).unwrap().set_len(6 << 30).unwrap();
+        fs::File::create(&sparse).unwrap().set_len(6 << 30).unwrap();
         let mut file = LockFile::open_or_new(&lock).unwrap();
         let cases = [
             (LockFile::open(&fifo), "it is a FIFO, no regular file"),

@@ -6,12 +6,18 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd as _;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+#[cfg(target_os = "linux")]
+use nix::fcntl::{AT_FDCWD, AtFlags};
+#[cfg(target_os = "linux")]
+use nix::unistd::{AccessFlags, faccessat};
 
 /// A regular file, and its metadata at the time it was opened.
 #[derive(Debug)]
@@ -44,7 +50,7 @@ impl RegularFile {
     /// Opens a file to read it; links are followed.
     ///
     /// # Errors
-    /// Where the system refuses, or what is there is no regular file.
+    /// The system's answer, or [`FileError::NotRegular`].
     pub(crate) fn open(path: &Path) -> Result<Self, FileError> {
         Self::open_with(path, OpenOptions::new().read(true))
     }
@@ -76,6 +82,28 @@ impl RegularFile {
         &self.metadata
     }
 
+    /// Asks for this process's right to execute the open file, wherever its path leads to by now.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn may_execute(&self) -> bool {
+        let access =
+            |dir, path: &str, flags| faccessat(dir, path, AccessFlags::X_OK, AtFlags::AT_EACCESS | flags);
+        match access(self.as_fd(), "", AtFlags::AT_EMPTY_PATH) {
+            // Without faccessat2(2), of Linux 5.8, or where a filter of system calls does not know it. The link leads to
+            // the open file itself: proc_pid_fd(5).
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::ENOENT | Errno::EPERM) => {
+                let link = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
+                access(AT_FDCWD, &link, AtFlags::empty()).is_ok()
+            }
+            answer => answer.is_ok(),
+        }
+    }
+
+    /// Looks for any right to execute in the file's mode; other systems have no way to ask for this process.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn may_execute(&self) -> bool {
+        std::os::unix::fs::PermissionsExt::mode(&self.metadata.permissions()) & 0o111 != 0
+    }
+
     /// The open file, for what needs no limit.
     pub(crate) fn into_file(self) -> File {
         self.file
@@ -84,7 +112,7 @@ impl RegularFile {
     /// Reads all of it.
     ///
     /// # Errors
-    /// Where it has more than `limit` bytes, also if it gets them while it is read.
+    /// [`FileError::TooLarge`] past `limit` bytes, [`FileError::Grown`] if it gets them while it is read.
     pub(crate) fn read(&self, limit: u64) -> Result<Vec<u8>, FileError> {
         let mut bytes = Vec::new();
         self.copy(limit, &mut bytes)?;
@@ -158,6 +186,7 @@ fn kind(metadata: &Metadata) -> &'static str {
 mod tests {
     use std::fs;
     use std::io::Write;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::net::UnixListener;
 
     use nix::sys::stat::Mode;
@@ -185,6 +214,23 @@ mod tests {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&fifo, &link).unwrap();
         assert!(matches!(RegularFile::open(&link), Err(FileError::NotRegular { found: "a FIFO" })));
+    }
+
+    #[test]
+    fn the_open_file_tells_whether_it_may_be_executed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for (mode, may) in [(0o755, true), (0o644, false)] {
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let open = RegularFile::open(&path).unwrap();
+            // Another file takes its place.
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o777 - mode)).unwrap();
+            assert_eq!(open.may_execute(), may, "{mode:o}");
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ impl Sha256 {
     /// The sum of what a regular file holds.
     ///
     /// # Errors
-    /// Where it cannot be read; where it is a directory, a FIFO, a socket or a device.
+    /// An error of reading it; a directory, a FIFO, a socket or a device.
     ///
     /// # Blocking
     /// On reading all of it.

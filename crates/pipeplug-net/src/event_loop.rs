@@ -102,8 +102,8 @@ pub(crate) struct Registration {
 impl EventLoop {
     /// Starts a loop with a thread of its own.
     ///
-    /// Where this process has closed its standard input, output or error, `/dev/null` is opened in its place first: no
-    /// descriptor of the loop is taken for one of them.
+    /// Opens `/dev/null` first in place of a standard input, output or error that this process has closed: no descriptor of
+    /// the loop is taken for one of them.
     ///
     /// # Errors
     /// Where the system gives no epoll descriptor or no thread.

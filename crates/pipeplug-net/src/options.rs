@@ -13,7 +13,7 @@ use crate::spin::DEFAULT_SPIN;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// What the connection is called in logs and errors, where it shows [`Escaped`](crate::Escaped). Default: `"peer"`.
+    /// The connection's name in logs and errors, which show it [`Escaped`](crate::Escaped). Default: `"peer"`.
     pub name: String,
     /// The format to speak; `None`: the one that the peer's first chunk has, and nothing is sent before it.
     /// Default: the standard format.

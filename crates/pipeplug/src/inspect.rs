@@ -33,7 +33,7 @@ Examples:
 
 /// Start a plugin, show what it says of itself, and stop it
 ///
-/// It is started in a strict sandbox, unless --sandbox says otherwise or it runs elsewhere.
+/// The plugin is started in a strict sandbox, unless --sandbox says otherwise or it runs elsewhere.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug inspect PLUGIN [OPTIONS] [-- ARGS]",

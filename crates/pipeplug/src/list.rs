@@ -175,7 +175,7 @@ impl Row {
         matches!(self.state, State::Unusable { asked: Asked::Earlier, .. })
     }
 
-    /// Whether its sandbox may be why it did not answer.
+    /// Looks for a failure that its sandbox may be the cause of.
     fn is_problem_in_sandbox(&self) -> bool {
         matches!(self.state, State::Unusable { in_sandbox: true, .. })
     }

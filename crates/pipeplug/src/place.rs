@@ -94,7 +94,7 @@ impl PlaceArgs {
         image.or(self.ssh.as_deref()).or(self.kubectl.as_deref()).or_else(|| self.socket())
     }
 
-    /// Whether it runs as no process of this machine that this program starts, which sees to no sandbox.
+    /// Looks for a place that sees to no sandbox: all but a process that this program starts.
     pub(crate) fn is_elsewhere(&self) -> bool {
         self.via.is_some() || self.of_its_own().is_some()
     }

@@ -90,7 +90,7 @@ pub(crate) enum Level {
     Strict,
 }
 
-/// What a plugin may do while it is asked what it is.
+/// The sandbox of plugins that are asked what they are.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "What it may do")]
 pub(crate) struct AskWallArgs {
@@ -103,7 +103,7 @@ pub(crate) struct AskWallArgs {
     sandbox_best_effort: bool,
 }
 
-/// What a user can do about a start that failed inside a sandbox.
+/// The next step after a start that failed inside a sandbox.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hint(&'static str);
 
@@ -131,7 +131,7 @@ impl Level {
         Some(if best_effort { sandbox.best_effort() } else { sandbox })
     }
 
-    /// What to try where a start failed; `None` where no sandbox can be why.
+    /// The next step after a start that failed; `None` where no sandbox can be the cause.
     pub(crate) fn hint(self, error: &StartError) -> Option<Hint> {
         if self == Self::None {
             return None;
@@ -183,7 +183,7 @@ impl AskWallArgs {
         check(self.sandbox, self.sandbox_best_effort.then_some("--sandbox-best-effort"))
     }
 
-    /// What has plugins asked in that sandbox.
+    /// A change of builders, for plugins to be asked in that sandbox.
     pub(crate) fn walls(&self) -> impl Fn(Builder) -> Builder + Send + Sync + use<> {
         let sandbox = self.sandbox.sandbox(self.sandbox_best_effort);
         move |builder| match &sandbox {
@@ -256,7 +256,7 @@ impl WallArgs {
     }
 }
 
-/// What people are told of the walls, if there are any.
+/// A note for people on the sandbox, if there is one.
 pub(crate) fn note(level: Level) -> Option<String> {
     (level != Level::None)
         .then(|| format!("its sandbox is {level}; this system has {}", Support::of_system()))

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::{Said, files};
-use crate::lock_file::lock_directory;
+use crate::directory_lock::DirectoryLock;
 use crate::metadata::Metadata;
 use crate::regular_file::{FileError, RegularFile};
 use crate::sha256::Sha256;
@@ -124,7 +124,7 @@ impl Cache {
     fn update(&self, news: Vec<(PathBuf, Facts)>) -> io::Result<()> {
         let dir = self.path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
         files::make_dir(dir)?;
-        let _lock = lock_directory(dir)?;
+        let _lock = DirectoryLock::take(dir)?;
         let mut kept = self.load();
         kept.version = VERSION;
         for (path, facts) in news {
@@ -155,9 +155,9 @@ impl Facts {
         Self { stamp, answer: None, sha256: None }
     }
 
-    /// What the plugin said, and whether in a sandbox; `None` if that has to be asked again, inside `walls`.
+    /// The plugin's answer, and `true` if it was given in a sandbox; `None` if it has to be asked again, inside `walls`.
     ///
-    /// An answer is the same in each sandbox. That it failed in one says nothing of another one, or of none.
+    /// An answer is the same in each sandbox. A failure in one says nothing of another one, or of none.
     pub(super) fn said(&self, walls: Option<&str>, now: SystemTime) -> Option<(Result<Said, String>, bool)> {
         let answer = self.answer.as_ref()?;
         let said = match &answer.said {
@@ -189,6 +189,11 @@ impl Facts {
             Err(problem) => Err(problem.clone()),
         };
         self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, walls, said });
+    }
+
+    /// Compares the file with the one that they are of.
+    pub(super) fn is_of(&self, file: &FileMetadata) -> bool {
+        self.stamp == Stamp::from(file)
     }
 
     pub(super) fn sha256(&self) -> Option<Sha256> {

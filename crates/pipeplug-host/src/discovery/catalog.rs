@@ -12,6 +12,7 @@ use super::{Added, Discovery, Entry, EntryState, Problem, Said};
 use crate::builder::Builder;
 use crate::plugin::Plugin;
 use crate::process::Stdout;
+use crate::regular_file::RegularFile;
 use crate::sandbox::Sandbox;
 use crate::sha256::Sha256;
 use crate::start_error::StartError;
@@ -24,7 +25,8 @@ const AT_ONCE: usize = 8;
 
 /// The plugins that a [`Discovery`] finds, with what each says of itself.
 ///
-/// To find that out a plugin is started, in a [strict](crate::Sandbox::strict) sandbox since nobody has trusted it yet, for a moment, once for each file: the answer is kept in the user's cache directory
+/// Each plugin is started for a moment to find that out, once for each file, and in a [strict](crate::Sandbox::strict)
+/// sandbox, since it is not trusted yet. The answer is kept in the user's cache directory
 /// (`$XDG_CACHE_HOME/<host>/pipeplug.json`, or below `~/.cache`) until the file's size, times, device or inode are
 /// other ones. So a plugin whose answer depends on something else than its file is asked anew only by
 /// [`refresh`](Self::refresh). That a plugin failed to answer is kept too, for an hour at most. Where there is no home
@@ -220,7 +222,7 @@ struct Row {
     listed: Listed,
     /// What is known of its file; `None` where it cannot be looked at.
     facts: Option<Facts>,
-    /// What it is asked in.
+    /// The sandbox that it is asked in, as text.
     walls: Option<String>,
     /// When its file was looked at.
     begun: SystemTime,
@@ -275,13 +277,20 @@ impl Row {
             return;
         }
         let (Some(added), Some(facts)) = (&self.listed.added, &mut self.facts) else { return };
-        let known = facts.sha256();
-        // What cannot be read has its problem told by whoever starts it.
-        let Some(sum) = known.or_else(|| Sha256::of_file(&self.listed.entry.path).ok()) else { return };
-        if known.is_none() {
-            facts.keep_sha256(sum);
-            self.has_news = true;
-        }
+        let sum = match facts.sha256() {
+            Some(known) => known,
+            None => {
+                // What cannot be read has its problem told when it is started.
+                let Ok(file) = RegularFile::open(&self.listed.entry.path) else { return };
+                let is_same = facts.is_of(file.metadata());
+                let Ok(sum) = Sha256::of(&mut file.into_file()) else { return };
+                if is_same {
+                    facts.keep_sha256(sum);
+                    self.has_news = true;
+                }
+                sum
+            }
+        };
         self.listed.changed = (sum != added.sha256).then_some(sum);
     }
 

@@ -16,8 +16,8 @@ use tempfile::TempPath;
 pub use error::{AddError, RemoveError, StoreError};
 
 use self::records::{Lock, Records};
-use super::{files, places, problem, similar};
-use crate::regular_file::RegularFile;
+use super::{Problem, files, places, problem, similar};
+use crate::regular_file::{DIRECTORY, FileError, RegularFile};
 use crate::sha256::Sha256;
 
 /// A host's plugins in the user's data directory, `$XDG_DATA_HOME/<host>/plugins` or `~/.local/share/<host>/plugins`,
@@ -115,17 +115,15 @@ impl Store {
         existing: Existing,
     ) -> Result<(PathBuf, Added), AddError> {
         let path = self.path_of(name).ok_or_else(|| AddError::BadName { name: name.to_owned() })?;
-        let unusable = |problem| AddError::Unusable { path: source.to_owned(), problem };
-        problem::check_file(source)
-            .map_err(|problem| problem.map_or(AddError::NotFound { path: source.to_owned() }, unusable))?;
-        if is_same_file(source, &path) {
+        let file = open_source(source)?;
+        if is_same_file(&file, &path) {
             return Err(AddError::Itself { name: name.to_owned(), path });
         }
         // Ahead of the work, for whoever has not seen it; it is looked at again under the lock.
         self.check_place(name, &path, existing)?;
         let (unfinished, sha256) = match way {
-            Way::Copy => self.copy(source),
-            Way::Link => self.link(source),
+            Way::Copy => self.copy(file),
+            Way::Link => self.link(file, source),
         }?;
         let from = std::path::absolute(source).unwrap_or_else(|_| source.to_owned());
         // As text, for it is kept as such.
@@ -236,11 +234,9 @@ impl Store {
         }
     }
 
-    fn copy(&self, source: &Path) -> Result<(TempPath, Sha256), StoreError> {
-        let reading = |error| StoreError::io("read", source, error);
-        let from = RegularFile::open(source).map_err(|error| reading(error.into()))?;
-        let mode = from.metadata().permissions().mode() & 0o755;
-        let mut from = from.into_file();
+    fn copy(&self, file: RegularFile) -> Result<(TempPath, Sha256), StoreError> {
+        let mode = file.metadata().permissions().mode() & 0o755;
+        let mut from = file.into_file();
         let dir = self.dir();
         let mut copy = || {
             let mut to = files::temporary(&dir, |builder| builder.tempfile_in(&dir))?;
@@ -253,10 +249,10 @@ impl Store {
         copy().map_err(|error| StoreError::io("copy it into", &dir, error))
     }
 
-    fn link(&self, source: &Path) -> Result<(TempPath, Sha256), StoreError> {
+    fn link(&self, file: RegularFile, source: &Path) -> Result<(TempPath, Sha256), StoreError> {
         let reading = |error| StoreError::io("read", source, error);
         let target = std::path::absolute(source).map_err(reading)?;
-        let sum = Sha256::of_file(&target).map_err(reading)?;
+        let sum = Sha256::of(&mut file.into_file()).map_err(reading)?;
         let dir = self.dir();
         let link = files::temporary(&dir, |builder| builder.make_in(&dir, |path| symlink(&target, path)))
             .map_err(|error| StoreError::io("write", &dir, error))?;
@@ -264,8 +260,26 @@ impl Store {
     }
 }
 
-/// Whether `source` leads to what is at `path` itself, rather than to what that links to.
-fn is_same_file(source: &Path, path: &Path) -> bool {
-    let (source, path) = (fs::metadata(source), fs::symlink_metadata(path));
-    source.is_ok_and(|source| path.is_ok_and(|path| (source.dev(), source.ino()) == (path.dev(), path.ino())))
+/// Opens what is to be added: an executable file.
+fn open_source(source: &Path) -> Result<RegularFile, AddError> {
+    let path = source.to_owned();
+    let not_there = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+    let problem = match RegularFile::open(source) {
+        Ok(file) if file.may_execute() => return Ok(file),
+        Ok(file) => Problem::NotExecutable { mode: file.metadata().permissions().mode() & 0o7777 },
+        Err(FileError::NotRegular { found: DIRECTORY }) => Problem::IsDirectory,
+        Err(FileError::NotRegular { .. }) => Problem::NotAFile,
+        Err(FileError::System(error)) if not_there.contains(&error.kind()) => match fs::read_link(source) {
+            Ok(target) => Problem::DanglingSymlink { target },
+            Err(_) => return Err(AddError::NotFound { path }),
+        },
+        Err(error) => return Err(StoreError::io("read", source, error.into()).into()),
+    };
+    Err(AddError::Unusable { path, problem })
+}
+
+/// Compares the open file with the one at `path` itself, to which no link is followed.
+fn is_same_file(file: &RegularFile, path: &Path) -> bool {
+    let (file, path) = (file.metadata(), fs::symlink_metadata(path));
+    path.is_ok_and(|path| (file.dev(), file.ino()) == (path.dev(), path.ino()))
 }

@@ -62,7 +62,7 @@ impl Executable {
     }
 
     /// Looks at the start of an open file.
-    pub(super) fn of(file: &File) -> io::Result<Self> {
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
         let mut head = [0; HEAD_BYTES];
         let len = read_at_most(file, &mut head, 0)?;
         let head = &head[..len];

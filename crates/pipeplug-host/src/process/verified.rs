@@ -56,14 +56,10 @@ mod sealed {
     use std::ffi::{CString, OsStr};
     use std::fs::File;
     use std::io::{self, Seek as _};
-    use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+    use std::os::fd::OwnedFd;
     use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
-
-    use nix::errno::Errno;
-    use nix::fcntl::{AT_FDCWD, AtFlags};
-    use nix::unistd::{AccessFlags, faccessat};
 
     use super::super::executable::Executable;
     use super::{OpenImage, Sha256, SpawnError};
@@ -74,7 +70,7 @@ mod sealed {
     /// The longest name of such memory, in bytes: memfd_create(2).
     const NAME_MAX: usize = 249;
 
-    /// Copies a program into memory that nobody can change, and sums that up.
+    /// Copies a program into memory that is sealed then, and sums the memory up.
     pub(super) fn copy(program: &Path) -> Result<(OpenImage, Sha256), SpawnError> {
         let file = open(program)?;
         let failed = |attempt| move |error| SpawnError::os(program, attempt, error);
@@ -107,26 +103,11 @@ mod sealed {
             Err(FileError::NotRegular { found: DIRECTORY }) => return Err(SpawnError::IsDirectory { path }),
             Err(_) => return Err(SpawnError::NotAProgram { path, found: "it is no regular file" }),
         };
-        if !may_execute(&file) {
+        if !file.may_execute() {
             let mode = file.metadata().permissions().mode() & 0o7777;
             return Err(SpawnError::NotExecutable { path, mode });
         }
         Ok(file)
-    }
-
-    /// Whether this process may execute the open file, wherever its path leads to by now.
-    fn may_execute(file: &RegularFile) -> bool {
-        let access =
-            |dir, path: &str, flags| faccessat(dir, path, AccessFlags::X_OK, AtFlags::AT_EACCESS | flags);
-        match access(file.as_fd(), "", AtFlags::AT_EMPTY_PATH) {
-            // Without faccessat2(2), of Linux 5.8, or where a filter of system calls does not know it. The link leads to
-            // the open file itself: proc_pid_fd(5).
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::ENOENT | Errno::EPERM) => {
-                let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-                access(AT_FDCWD, &link, AtFlags::empty()).is_ok()
-            }
-            answer => answer.is_ok(),
-        }
     }
 
     fn memory(name: Option<&OsStr>) -> io::Result<OwnedFd> {

@@ -78,7 +78,7 @@ fn through(path: &str, status_is_known: bool) -> Result<(), Box<dyn Error>> {
     check(!pipeplug_tests::is_running(pid), "the drop")
 }
 
-/// That a plugin which gets the host's standard descriptors gets none that is something else by now.
+/// Starts a plugin with the host's standard descriptors, which must not be other ones by now.
 fn standard_is_null(path: &str) -> Result<(), Box<dyn Error>> {
     for _ in 0..2 {
         let builder = Plugin::builder(path).stdin(Stdin::Inherit).stdout(Stdout::Inherit);

@@ -193,7 +193,8 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
     run(&["--sandbox", "strict", "--sandbox-read", &data]).exits(0).prints("some data");
     run(&["--sandbox", "strict", "--sandbox-read", "/no/such"])
         .exits(4)
-        .says("\"/no/such\" cannot be let in");
+        .says("\"/no/such\" cannot be let in")
+        .says("--sandbox-best-effort goes without what this system lacks, --sandbox none");
     run(&["--sandbox-read", &data]).exits(2).says("--sandbox <LEVEL>");
     run(&["--sandbox", "none"]).exits(0).prints("some data");
     run(&["--sandbox", "none", "--sandbox-write", &data]).exits(2).says("--sandbox-write is for a sandbox");

@@ -8,6 +8,7 @@ use std::thread;
 
 use super::Engine;
 use crate::process::{Executable, Machine};
+use crate::regular_file::RegularFile;
 
 /// The executable's path in the image.
 const PATH: &str = "/plugin";
@@ -99,9 +100,10 @@ pub enum PackError {
 /// Until the engine has it all.
 pub fn pack(engine: Engine, executable: &Path, image: &str) -> Result<String, PackError> {
     let unreadable = |error| PackError::Unreadable { path: executable.to_owned(), error };
-    check(executable)?;
-    let mut file = File::open(executable).map_err(unreadable)?;
-    let len = file.metadata().map_err(unreadable)?.len();
+    let file = RegularFile::open(executable).map_err(|error| unreadable(error.into()))?;
+    let len = file.metadata().len();
+    let mut file = file.into_file();
+    check(executable, &file)?;
     let program = engine.program();
     let client = engine.path().ok_or(PackError::NoEngine { engine, program })?;
     let system = |error| PackError::System { program, error };
@@ -135,9 +137,9 @@ pub fn pack(engine: Engine, executable: &Path, image: &str) -> Result<String, Pa
 }
 
 /// Whether it can run where there is nothing else.
-fn check(path: &Path) -> Result<(), PackError> {
+fn check(path: &Path, file: &File) -> Result<(), PackError> {
     let owned = path.to_owned();
-    match Executable::inspect(path).map_err(|error| PackError::Unreadable { path: owned.clone(), error })? {
+    match Executable::of(file).map_err(|error| PackError::Unreadable { path: owned.clone(), error })? {
         Executable::Elf(elf) if !elf.machine.is_ours() => Err(PackError::WrongArchitecture {
             path: owned,
             found: elf.machine.in_words(),
