@@ -75,6 +75,28 @@ pub fn children_of(parent: u32) -> BTreeSet<i32> {
         .collect()
 }
 
+/// The process group of a process, which may have ended; `None` where there is no such process.
+#[must_use]
+pub fn group_of(pid: i32) -> Option<i32> {
+    stat(pid)?[2].parse().ok()
+}
+
+/// The processes of a process group that have not ended.
+///
+/// # Panics
+/// Where there is no `/proc`.
+#[must_use]
+pub fn group_members(group: i32) -> BTreeSet<i32> {
+    let group = group.to_string();
+    fs::read_dir("/proc")
+        .expect("there is a /proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            stat(*pid).is_some_and(|stat| stat[2] == group && !matches!(stat[0].as_str(), "Z" | "X"))
+        })
+        .collect()
+}
+
 /// The processes that have not ended and whose command line holds that text.
 ///
 /// # Panics
