@@ -21,13 +21,14 @@ pub use containers::Containers;
 pub use pipeplug_testkit::{LONG, chunk, eventually};
 pub use processes::{
     HostFootprint, children_of, command_lines_with, descriptors, forget_memory_peak, group_members, group_of,
-    is_running, is_zombie, memory_in_use, memory_peak, page_faults, send, threads, wait_exit, wake_ups,
+    guards_of, is_running, is_zombie, memory_in_use, memory_peak, page_faults, send, threads, wait_exit,
+    wake_ups,
 };
 pub use raw::misbehave_raw;
 pub use script::Script;
 pub use sshd::{Sshd, free_port};
 pub use sys::{
-    Relation, fork_forkers, fork_relative, handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe,
+    Relation, fork, fork_forkers, fork_relative, handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe,
     system_call, system_calls,
 };
 pub use tools::{missing, tool};

@@ -123,6 +123,23 @@ pub fn fork_relative(relation: Relation, run: impl FnOnce()) {
     }
 }
 
+/// Has a copy of this process run this, and gives what it exits with. For programs of one thread.
+///
+/// # Errors
+/// What the system says.
+pub fn fork(run: impl FnOnce() -> i32) -> nix::Result<i32> {
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    // SAFETY: there is no other thread, so the child may do anything.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Child => std::process::exit(run()),
+        nix::unistd::ForkResult::Parent { child } => match waitpid(child, None)? {
+            WaitStatus::Exited(_, code) => Ok(code),
+            _ => Ok(-1),
+        },
+    }
+}
+
 /// Starts processes that fork all the time, and keep some children each. For programs of one thread.
 ///
 /// The kernel visits the youngest members of a group first; what forks is old here, so that it goes on while those are

@@ -24,7 +24,7 @@ pub(crate) use exit_notice::pidfd_open;
 pub(crate) use exit_notice::{ExitNotice, poll_readable};
 pub(crate) use fork_exec::{ForkExecError, Group, Image, Step, fork_exec};
 pub(crate) use lifeline::Lifeline;
-pub(crate) use wait::{Look, block_until_exit, exit_status};
+pub(crate) use wait::{Look, block_until_exit, exit_status, reap_group};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use walls::Limit;
 pub(crate) use walls::{OpenImage, Walls, has_seccomp, landlock_abi, new_network};

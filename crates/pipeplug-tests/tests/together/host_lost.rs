@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_tests::{
-    LONG, SOON, Script, command_lines_with, eventually, group_members, group_of, is_running, send, wait_exit,
+    LONG, SOON, Script, command_lines_with, eventually, group_members, group_of, guards_of, is_running, send,
+    wait_exit,
 };
 
 use crate::{FUGITIVE, LONELY_HOST, MISBEHAVE};
@@ -174,6 +175,19 @@ fn one_that_left_its_group_is_gone_too() {
         let begun = Instant::now();
         eventually("it is gone", || !is_running(host.plugin));
         assert!(begun.elapsed() < SOON, "{how}: {:?}", begun.elapsed());
+    }
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn the_guard_goes_with_its_host() {
+    for end in ["exits", "aborts", "becomes-another", "parks"] {
+        let mut host = Host::start(end, MISBEHAVE, &["plain"]);
+        let guards = guards_of(host.process.id());
+        assert_eq!(guards.len(), 1, "{end}");
+        host.end(end);
+        // It tries again for as long as the plugin is a zombie, five seconds at most.
+        eventually("it is gone", || !guards.iter().any(|guard| is_running(*guard)));
     }
 }
 
