@@ -8,7 +8,7 @@ use pipeplug_net::Connection;
 use pipeplug_net::wire::command;
 
 use crate::launcher::Process;
-use crate::process::{Delivery, Signal};
+use crate::process::{Delivery, Pid, Signal};
 use crate::wait_status::WaitStatus;
 
 /// How long the system gets to take a killed process down.
@@ -47,13 +47,35 @@ impl Grace {
 }
 
 /// How a plugin was stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stopped {
     /// How its process ended.
     pub status: WaitStatus,
     /// What it took.
     pub by: StoppedBy,
+    /// Processes that it had started, and these had, which still run and are out of reach: they left its process group, as
+    /// daemons do by setsid(2), or changed their user. Those that it had when its stop began, on Linux.
+    pub left: Vec<Pid>,
+}
+
+impl Stopped {
+    fn alone(status: WaitStatus, by: StoppedBy) -> Self {
+        Self { status, by, left: Vec::new() }
+    }
+
+    /// Asks what is left of what was noted.
+    fn of(process: &dyn Process, status: WaitStatus, by: StoppedBy) -> Self {
+        let left = process.left();
+        if !left.is_empty() {
+            let processes: Vec<_> = left.iter().map(|pid| pid.as_raw()).collect();
+            tracing::warn!(
+                target: "pipeplug::left",
+                pid = %process.pid(), ?processes, "the plugin has ended, and processes that it started run on"
+            );
+        }
+        Self { status, by, left }
+    }
 }
 
 /// What it took to stop a plugin.
@@ -119,25 +141,28 @@ pub(crate) fn stop(
 ) -> Result<Stopped, StopError> {
     let wait = |time| wait(process, time);
     if let Some(status) = wait(Duration::ZERO)? {
-        return Ok(Stopped { status, by: StoppedBy::Itself });
+        return Ok(Stopped::alone(status, StoppedBy::Itself));
     }
+    process.note_descendants();
     if connection.notify(command::STOP, "").is_ok() {
         if let Some(status) = wait(grace.stop)? {
-            return Ok(Stopped { status, by: StoppedBy::Stop });
+            return Ok(Stopped::of(process, status, StoppedBy::Stop));
         }
     } else if let Some(status) = wait(grace.end_of_file)? {
         // It had closed its pipe, and was on its way.
-        return Ok(Stopped { status, by: StoppedBy::Itself });
+        return Ok(Stopped::of(process, status, StoppedBy::Itself));
     }
+    // It may have started some meanwhile.
+    process.note_descendants();
     connection.close();
     if let Some(status) = wait(grace.end_of_file)? {
-        return Ok(Stopped { status, by: StoppedBy::EndOfFile });
+        return Ok(Stopped::of(process, status, StoppedBy::EndOfFile));
     }
     if let Some(let_go) = signal(process, Signal::Terminate)? {
         return Ok(let_go);
     }
     if let Some(status) = wait(grace.term)? {
-        return Ok(Stopped { status, by: StoppedBy::Term });
+        return Ok(Stopped::of(process, status, StoppedBy::Term));
     }
     kill(process)
 }
@@ -145,14 +170,15 @@ pub(crate) fn stop(
 /// Ends the process group at once.
 pub(crate) fn kill(process: &dyn Process) -> Result<Stopped, StopError> {
     if let Some(status) = wait(process, Duration::ZERO)? {
-        return Ok(Stopped { status, by: StoppedBy::Itself });
+        return Ok(Stopped::of(process, status, StoppedBy::Itself));
     }
+    process.note_descendants();
     if let Some(let_go) = signal(process, Signal::Kill)? {
         return Ok(let_go);
     }
     let begun = Instant::now();
     match wait(process, KILL_PATIENCE)? {
-        Some(status) => Ok(Stopped { status, by: StoppedBy::Kill }),
+        Some(status) => Ok(Stopped::of(process, status, StoppedBy::Kill)),
         None => Err(StopError::StillThere { pid: process.pid().as_raw(), after: begun.elapsed() }),
     }
 }
@@ -165,7 +191,7 @@ fn wait(process: &dyn Process, time: Duration) -> Result<Option<WaitStatus>, Sto
 fn signal(process: &dyn Process, signal: Signal) -> Result<Option<Stopped>, StopError> {
     match process.signal(signal) {
         Ok(Delivery::Sent | Delivery::Gone) => Ok(None),
-        Ok(Delivery::NotOurs) => Ok(Some(Stopped { status: WaitStatus::Unknown, by: StoppedBy::LetGo })),
+        Ok(Delivery::NotOurs) => Ok(Some(Stopped::alone(WaitStatus::Unknown, StoppedBy::LetGo))),
         Err(error) => Err(StopError::System { pid: process.pid().as_raw(), error }),
     }
 }

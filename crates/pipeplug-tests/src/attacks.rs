@@ -99,7 +99,7 @@ fn leave(mark: &str, by: fn() -> nix::Result<()>) -> io::Result<String> {
 
 /// The same, by way of a process that ends at once, and in a session of its own.
 fn leave_as_orphan(mark: &str) -> io::Result<String> {
-    match sys::fork()? {
+    match sys::fork_with_threads()? {
         ForkResult::Child => {
             let mut sleeper = sleeper(mark);
             sys::in_child(&mut sleeper, || setsid().map(drop));

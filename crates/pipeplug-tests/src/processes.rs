@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,6 +73,45 @@ pub fn children_of(parent: u32) -> BTreeSet<i32> {
         .expect("there is a /proc")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid| stat(*pid).is_some_and(|stat| stat[1] == parent))
+        .collect()
+}
+
+/// The process group of a process, which may have ended; `None` where there is no such process.
+#[must_use]
+pub fn group_of(pid: i32) -> Option<i32> {
+    stat(pid)?[2].parse().ok()
+}
+
+/// The processes of a process group that have not ended.
+///
+/// # Panics
+/// Where there is no `/proc`.
+#[must_use]
+pub fn group_members(group: i32) -> BTreeSet<i32> {
+    let group = group.to_string();
+    fs::read_dir("/proc")
+        .expect("there is a /proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            stat(*pid).is_some_and(|stat| stat[2] == group && !matches!(stat[0].as_str(), "Z" | "X"))
+        })
+        .collect()
+}
+
+/// The processes that kill the plugins of that host once it is gone: they read from a pipe that it has the other end of.
+///
+/// # Panics
+/// Where there is no `/proc`.
+#[must_use]
+pub fn guards_of(host: u32) -> BTreeSet<i32> {
+    let pipes = |dir: String| -> BTreeSet<PathBuf> {
+        let entries = fs::read_dir(dir).into_iter().flatten();
+        entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect()
+    };
+    let of_host = pipes(format!("/proc/{host}/fd"));
+    command_lines_with("pipeplug-watch")
+        .into_iter()
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/fd/0")).is_ok_and(|pipe| of_host.contains(&pipe)))
         .collect()
 }
 

@@ -28,7 +28,8 @@ JSON (--json), one object a line on stdout, each with \"event\":
   stderr    a line of the plugin's: line
   stdout    the same, with --stdout log
   exit      the plugin has ended: status (in words), code or signal and
-            core_dumped, by (what it took)
+            core_dumped, by (what it took), left (the process ids of what it
+            started and what still runs out of reach, if there are any)
 Where data is no UTF-8, data_base64 stands in its place.";
 
 /// One thing that happened.
@@ -83,6 +84,10 @@ impl Event<'_> {
             Self::Ended(stopped) => {
                 let mut fields = object(json!({ "by": stopped.by.to_string() }));
                 insert_status(&mut fields, stopped.status);
+                if !stopped.left.is_empty() {
+                    let left: Vec<_> = stopped.left.iter().map(|pid| pid.as_raw()).collect();
+                    fields.insert("left".into(), left.into());
+                }
                 ("exit", fields)
             }
         };

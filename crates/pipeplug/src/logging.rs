@@ -22,9 +22,10 @@ pub(crate) fn init(verbosity: Verbosity, color: ColorChoice) {
         Verbosity::Detailed => LevelFilter::INFO,
         Verbosity::Debug => LevelFilter::TRACE,
     };
-    // The plugin's own lines are shown by the report.
+    // The plugin's own lines, and what it leaves, are shown by the report.
     let targets = Targets::new()
         .with_default(level)
+        .with_target("pipeplug::left", LevelFilter::OFF)
         .with_target("pipeplug::stderr", LevelFilter::OFF)
         .with_target("pipeplug::stdout", LevelFilter::OFF);
     // What a log tells of may come from a plugin, or be the name of a file.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ColorChoice;
-use pipeplug_host::{Output, StoppedBy};
+use pipeplug_host::process::Pid;
+use pipeplug_host::{Output, Stopped, StoppedBy};
 
 use crate::cli::Globals;
 use crate::event::{Asked, Event};
@@ -136,18 +137,30 @@ impl Report {
                 };
                 to_stderr(&format_args!("{} {}", self.paint.paint(Role::Speaker, speaker), Escaped(line)));
             }
-            Event::Ended(stopped) => match stopped.by {
-                StoppedBy::Term | StoppedBy::Kill => {
-                    self.note(format_args!("{} did not stop when asked: {}", self.plugin, stopped.by));
-                }
-                StoppedBy::LetGo => {
-                    self.note(format_args!("{} did not end when asked: it was {}", self.plugin, stopped.by));
-                }
-                _ if self.verbosity >= Verbosity::Detailed => {
-                    self.note(format_args!("{}: {}, {}", self.plugin, stopped.by, stopped.status));
-                }
-                _ => {}
-            },
+            Event::Ended(stopped) => self.show_end(stopped),
+        }
+    }
+
+    fn show_end(&self, stopped: &Stopped) {
+        match stopped.by {
+            StoppedBy::Term | StoppedBy::Kill => {
+                self.note(format_args!("{} did not stop when asked: {}", self.plugin, stopped.by));
+            }
+            StoppedBy::LetGo => {
+                self.note(format_args!("{} did not end when asked: it was {}", self.plugin, stopped.by));
+            }
+            _ if self.verbosity >= Verbosity::Detailed => {
+                self.note(format_args!("{}: {}, {}", self.plugin, stopped.by, stopped.status));
+            }
+            _ => {}
+        }
+        if !stopped.left.is_empty() {
+            let pids: Vec<_> = stopped.left.iter().map(Pid::to_string).collect();
+            self.note(format_args!(
+                "warning: {} has left processes that still run, out of reach: {}",
+                self.plugin,
+                pids.join(", ")
+            ));
         }
     }
 

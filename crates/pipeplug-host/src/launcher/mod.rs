@@ -132,6 +132,17 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// On what runs it elsewhere, where that has to be asked; for 15 seconds at most.
     fn signal(&self, signal: Signal) -> io::Result<Delivery>;
 
+    /// Takes note of what it has started, for [`left`](Process::left): its stop begins.
+    fn note_descendants(&self) {}
+
+    /// What was noted and still runs once it has ended, out of reach.
+    ///
+    /// # Blocking
+    /// For a moment at the most.
+    fn left(&self) -> Vec<Pid> {
+        Vec::new()
+    }
+
     /// Waits for its end and reaps it; `None` once the time is over.
     ///
     /// # Errors
@@ -163,6 +174,14 @@ impl Process for Child {
 
     fn signal(&self, signal: Signal) -> io::Result<Delivery> {
         self.signal_group(signal)
+    }
+
+    fn note_descendants(&self) {
+        Self::note_descendants(self);
+    }
+
+    fn left(&self) -> Vec<Pid> {
+        Self::left(self)
     }
 }
 

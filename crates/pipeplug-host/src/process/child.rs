@@ -9,14 +9,20 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{kill, killpg};
-use nix::unistd;
+use nix::unistd::{self, getpgid};
 
 use super::Signal;
-use crate::sys::{Executed, ExitNotice, Group, Lifeline, Look, PidNamespace, block_until_exit, exit_status};
+use super::descendants::Descendants;
+use crate::sys::{
+    Executed, ExitNotice, Group, Lifeline, Look, PidNamespace, block_until_exit, exit_status, reap_group,
+};
 use crate::wait_status::WaitStatus;
 
 /// How long a drop waits for a process that was sent SIGKILL.
 const DROP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long those may take to end that were sent SIGKILL with the guest and that this process has to reap.
+const SIBLINGS_PATIENCE: Duration = Duration::from_millis(100);
 
 /// A guest's process, which leads its own process group, or is in the host's ([`Stdin::Inherit`](super::Stdin)).
 ///
@@ -36,6 +42,7 @@ pub struct Child {
     /// All that it has started, where it has a pid namespace of its own; taken at the end.
     namespace: Mutex<Option<PidNamespace>>,
     state: Mutex<State>,
+    descendants: Mutex<Descendants>,
 }
 
 /// The number of a process.
@@ -108,10 +115,14 @@ impl Child {
                 lifeline,
                 namespace: Mutex::new(namespace),
                 state: Mutex::new(State::Ours),
+                descendants: Mutex::default(),
             }),
             Err(error) => {
-                // Not reaped yet, so the group is the child's.
-                let _ = signal(pid, group, Signal::Kill);
+                // Not reaped yet, so the group and the number are the child's.
+                if group == Group::Own {
+                    let _ = killpg(pid, Signal::Kill.to_nix());
+                }
+                let _ = kill(pid, Signal::Kill.to_nix());
                 let _ = block_until_exit(pid);
                 let _ = exit_status(pid, Look::Reap);
                 if let Some(namespace) = namespace {
@@ -185,15 +196,22 @@ impl Child {
         let Some(seen) = self.status_if_ended()? else { return Ok(None) };
         if seen != WaitStatus::Unknown {
             // A zombie keeps its number, and with it the group's, from being given away.
-            if leftovers == Leftovers::Kill {
-                // The zombie itself is in the group, so the group exists; and where a leftover may not
-                // be signalled (it changed its user), there is nothing that could be done.
-                let _ = signal(self.pid, self.group, Signal::Kill);
+            if leftovers == Leftovers::Kill && self.group == Group::Own {
+                // Where a leftover may not be signalled (it changed its user), there is nothing that could be done. One call
+                // is enough: kill(2) holds the lock that fork(2) needs to add a member, and a fork that waits for it fails.
+                let _ = killpg(self.pid, Signal::Kill.to_nix());
             }
             if let Some(lifeline) = &self.lifeline {
                 lifeline.is_ended();
             }
             exit_status(self.pid, Look::Reap)?;
+            if self.group == Group::Own {
+                let patience = match leftovers {
+                    Leftovers::Kill => SIBLINGS_PATIENCE,
+                    Leftovers::Leave => Duration::ZERO,
+                };
+                reap_group(self.pid, patience);
+            }
         }
         // Nothing of it can be left alone: the kernel kills it with the namespace.
         if let Some(namespace) = self.namespace().take() {
@@ -218,7 +236,8 @@ impl Child {
         if self.exit.wait(timeout)? { self.reap(leftovers) } else { Ok(None) }
     }
 
-    /// Sends a signal to every process of the guest's group, unless the guest is reaped.
+    /// Sends a signal to every process of the guest's group, and to the guest where it moved to another one, unless it is
+    /// reaped.
     ///
     /// One that is in the host's group is sent it alone.
     ///
@@ -235,11 +254,55 @@ impl Child {
         {
             namespace.kill();
         }
-        match self::signal(self.pid, self.group, signal) {
+        match self.send(signal) {
             Ok(()) => Ok(Delivery::Sent),
             // Nobody is left: the kernel has reaped the child for a host that ignores SIGCHLD.
             Err(Errno::ESRCH) => Ok(Delivery::Gone),
             Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Takes note of the processes that the guest has started, and these have, for [`left`](Self::left).
+    ///
+    /// Once the guest has ended, the system no longer tells which were its. On Linux; elsewhere this does nothing.
+    pub fn note_descendants(&self) {
+        // What is in a pid namespace of its own ends with it.
+        if self.namespace().is_some() {
+            return;
+        }
+        // Held, so that the number is the guest's.
+        if let State::Ours = *self.lock() {
+            self.descendants.lock().unwrap_or_else(PoisonError::into_inner).note(self.pid);
+        }
+    }
+
+    /// The processes that were noted before and still run, once the guest has ended and its group was killed: those that
+    /// left the group and are out of reach, as by setsid(2), and those of another user.
+    ///
+    /// # Blocking
+    /// For a moment where there are some, at most for 100 milliseconds.
+    #[must_use]
+    pub fn left(&self) -> Vec<Pid> {
+        let descendants = self.descendants.lock().unwrap_or_else(PoisonError::into_inner);
+        descendants.running(self.pid).into_iter().map(Pid).collect()
+    }
+
+    /// Sends a signal to a guest that has not been reaped, and to all of the group that it led at first. The state must be
+    /// locked.
+    fn send(&self, signal: Signal) -> nix::Result<()> {
+        if self.group == Group::OfHost {
+            return self.exit.send(self.pid, signal.to_nix());
+        }
+        // It may have moved to any other group of its session: setpgid(2). Twice the same signal is harmless with SIGKILL
+        // alone.
+        let has_moved = signal == Signal::Kill || getpgid(Some(self.pid)) != Ok(self.pid);
+        let to_group = killpg(self.pid, signal.to_nix());
+        if !has_moved && to_group != Err(Errno::ESRCH) {
+            return to_group;
+        }
+        match (to_group, self.exit.send(self.pid, signal.to_nix())) {
+            (Ok(()), _) | (_, Ok(())) => Ok(()),
+            (Err(Errno::ESRCH), Err(errno)) | (Err(errno), Err(_)) => Err(errno),
         }
     }
 
@@ -288,13 +351,5 @@ impl Drop for Child {
             }
             Err(error) => tracing::warn!(pid = self.pid.as_raw(), %error, "guest stays a zombie"),
         }
-    }
-}
-
-/// Signals a guest that has not been reaped, and all of the group that it leads.
-fn signal(pid: unistd::Pid, group: Group, signal: Signal) -> nix::Result<()> {
-    match group {
-        Group::Own => killpg(pid, signal.to_nix()),
-        Group::OfHost => kill(pid, signal.to_nix()),
     }
 }

@@ -11,9 +11,11 @@
 //! - Of the host's environment it gets what its [`EnvPlan`] lets through.
 //! - It starts with no signal blocked and none handled; `SIGPIPE` and `SIGCHLD` are not ignored.
 //! - It is waited for by its own process id only, so the host's other children are left alone.
+//! - A process in another session, which it started, is out of reach and goes on: [`Child::left`] names those.
 //! - It is killed and reaped when its [`Child`] is dropped.
 
 mod child;
+mod descendants;
 mod error;
 mod executable;
 mod launch;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{self, Pid};
 
 use super::{descriptor, wait};
@@ -63,6 +64,16 @@ impl ExitNotice {
         }
     }
 
+    /// Sends the child, which is `pid` and has not been reaped, a signal.
+    pub(crate) fn send(&self, pid: Pid, signal: Signal) -> Result<(), Errno> {
+        match self.source {
+            // Where SIGCHLD is ignored, the number may be another's by now.
+            #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+            Source::Pidfd => pidfd::send(&self.fd, signal),
+            Source::Watcher => kill(pid, signal),
+        }
+    }
+
     /// Blocks until the child has ended or `timeout` is over, and tells which it was: `true` for ended.
     pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
         poll_readable(self.fd.as_fd(), timeout)
@@ -115,6 +126,17 @@ mod pidfd {
     use nix::errno::Errno;
     use nix::libc;
     use nix::unistd::Pid;
+
+    /// pidfd_send_signal(2), since Linux 5.1.
+    #[cfg(not(pipeplug_portable))]
+    pub(super) fn send(pidfd: &OwnedFd, signal: nix::sys::signal::Signal) -> Result<(), Errno> {
+        use std::os::fd::AsRawFd as _;
+
+        let (fd, signal) = (pidfd.as_raw_fd(), signal as libc::c_int);
+        let info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: the call takes integers, and a null pointer in place of a record that the kernel then fills by itself.
+        Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, 0) }).map(drop)
+    }
 
     /// pidfd_open(2), since Linux 5.3; the descriptor is CLOEXEC.
     pub(super) fn open(pid: Pid) -> io::Result<OwnedFd> {

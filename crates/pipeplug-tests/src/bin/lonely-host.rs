@@ -1,6 +1,6 @@
 //! A host for tests, which ends without stopping its plugin: `lonely-host [<how>] <end> <plugin> [its arguments…]` starts
 //! the plugin, prints its process id, and ends as it is told once its standard input does. How to launch it is one of
-//! `--via COMMAND`, `--attach SOCKET` and `--kubectl PROGRAM`.
+//! `--via COMMAND`, `--attach SOCKET`, `--kubectl PROGRAM` and `--sandbox LEVEL`.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::thread;
 
 use pipeplug_host::launcher::{Attach, Kubectl, Via};
-use pipeplug_host::{HostLost, Plugin};
+use pipeplug_host::{HostLost, Plugin, Sandbox};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1).peekable();
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
         Some("--via") => builder.launcher(Via::new(what.to_string_lossy().split_whitespace())),
         Some("--attach") => builder.launcher(Attach::new(what)),
         Some("--kubectl") => builder.launcher(Kubectl::new("image").program(what)),
+        Some("--sandbox") => builder.sandbox(match what.to_str() {
+            Some("strict") => Sandbox::strict(),
+            _ => Sandbox::basic(),
+        }),
         _ => builder,
     };
     let plugin = match builder.start() {

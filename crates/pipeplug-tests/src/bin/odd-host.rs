@@ -2,11 +2,18 @@
 //! do, and exits with 0 if all went well.
 
 use std::error::Error;
+use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use pipeplug_host::process::{Channel, Launch, spawn};
 use pipeplug_host::{Plugin, Stdin, Stdout, WaitStatus};
-use pipeplug_tests::{LONG, handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe};
+use pipeplug_tests::{
+    LONG, eventually, fork, guards_of, handle_sigchld_by_reaping, ignore_sigchld, is_running, kill_by_sigpipe,
+};
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -27,6 +34,16 @@ fn main() -> ExitCode {
             handle_sigchld_by_reaping();
             false
         }
+        "forks" => {
+            return match forks() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("odd-host: {error}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
+        "waits-for-all" => true,
         // Closed by a shell they would not be closed here: the runtime opens /dev/null in their place.
         "no-stdio" => {
             for fd in 0..=2 {
@@ -39,7 +56,11 @@ fn main() -> ExitCode {
     };
     let has_proc = cfg!(target_os = "linux");
     let standard = if oddity == "no-stdio" && has_proc { standard_is_null(&plugin) } else { Ok(()) };
-    match standard.and_then(|()| through(&plugin, known)) {
+    let gone_well = standard.and_then(|()| through(&plugin, known)).and_then(|()| match oddity.as_str() {
+        "waits-for-all" => check(waitpid(None::<Pid>, None) == Err(Errno::ECHILD), "no child that is left"),
+        _ => Ok(()),
+    });
+    match gone_well {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("odd-host: {error}");
@@ -91,6 +112,37 @@ fn standard_is_null(path: &str) -> Result<(), Box<dyn Error>> {
         plugin.stop()?;
     }
     Ok(())
+}
+
+/// A child that is no other program starts plugins of its own, and is killed; nothing but these ends with it.
+fn forks() -> Result<(), Box<dyn Error>> {
+    let sleeper = || {
+        let mut launch = Launch::new("/bin/sleep");
+        launch.channel = Channel::Stdio;
+        launch.args = vec!["1000".into()];
+        spawn(&launch)
+    };
+    let of_parent = sleeper()?;
+    let (mut reader, mut writer) = io::pipe()?;
+    let code = fork(|| {
+        let Ok(of_child) = sleeper() else { return 1 };
+        if writer.write_all(&of_child.child.pid().as_raw().to_ne_bytes()).is_err() {
+            return 2;
+        }
+        let guards = guards_of(std::process::id());
+        // With the one of its parent, which it keeps from taking its end for the parent's.
+        if guards.len() != if cfg!(all(target_os = "linux", not(pipeplug_portable))) { 2 } else { 0 } {
+            return 3;
+        }
+        // As one that is killed, it drops nothing.
+        std::process::abort()
+    })?;
+    check(code == -1, &format!("the child: {code}"))?;
+    let mut pid = [0; 4];
+    reader.read_exact(&mut pid)?;
+    let pid = i32::from_ne_bytes(pid);
+    eventually("the child's plugin has ended", || !is_running(pid));
+    check(of_parent.child.peek()?.is_none(), "the parent's plugin")
 }
 
 fn check(holds: bool, what: &str) -> Result<(), Box<dyn Error>> {

@@ -43,7 +43,7 @@ pub(crate) fn in_child(command: &mut Command, act: fn() -> nix::Result<()>) {
 }
 
 /// Forks this process, which may have other threads.
-pub(crate) fn fork() -> io::Result<ForkResult> {
+pub(crate) fn fork_with_threads() -> io::Result<ForkResult> {
     // SAFETY: the child starts a process and exits at once. Starting one allocates, which glibc keeps working in the child
     // of a process with threads.
     Ok(unsafe { nix::unistd::fork() }?)

@@ -2,12 +2,15 @@
 
 mod attacks;
 mod calls;
+mod forks;
 mod probe;
 
 pub(crate) use attacks::{
-    exit_at_once, fork, in_child, lower_io_priority, lower_priority, refuse_unshare, set_attribute,
+    exit_at_once, fork_with_threads, in_child, lower_io_priority, lower_priority, refuse_unshare,
+    set_attribute,
 };
 pub use calls::{apart_system_calls, strict_system_calls, system_call, system_calls};
+pub use forks::{Relation, fork, fork_forkers, fork_relative};
 pub use probe::{Outcome, probe, probe_foreign};
 
 use nix::libc;

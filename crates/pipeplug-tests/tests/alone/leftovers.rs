@@ -1,12 +1,18 @@
 //! Nothing is left of a plugin that is gone, or never came.
 
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pipeplug_host::{EventLoop, Grace, Stdout, StoppedBy};
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+use pipeplug_host::process::{Channel, Launch, spawn};
+use pipeplug_host::{EventLoop, Grace, Plugin, Stdout, StoppedBy};
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+use pipeplug_tests::guards_of;
 use pipeplug_tests::{HostFootprint, LONG, Script, children_of, descriptors, eventually, send, threads};
 
-use crate::{MISBEHAVE, alone, misbehave};
+use crate::{FUGITIVE, MISBEHAVE, alone, misbehave};
 
 #[test]
 fn a_failed_start_leaves_nothing() {
@@ -115,6 +121,49 @@ fn plugins_that_end_by_themselves_are_reaped_with_nobody_waiting() {
     }
     drop(plugins);
     eventually("their descriptors are closed", || descriptors() == before);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn children_of_its_hosts_are_reaped_too() {
+    let _alone = alone();
+    let before = HostFootprint::now();
+    let events = EventLoop::new().unwrap();
+    for stop in [Plugin::stop, Plugin::kill] {
+        let plugin =
+            Plugin::builder(FUGITIVE).arg("leaves-siblings").event_loop(events.clone()).start().unwrap();
+        assert!(children_of(std::process::id()).len() >= 3, "two of them live on");
+        stop(&plugin).unwrap();
+        assert_eq!(children_of(std::process::id()), [].into());
+    }
+    drop(events);
+    before.assert_restored();
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn a_host_has_one_guard_and_another_where_that_was_killed() {
+    let _alone = alone();
+    let mut launch = Launch::new("/bin/true");
+    launch.channel = Channel::Stdio;
+    for _ in 0..1000 {
+        spawn(&launch).unwrap();
+    }
+    let first = guards_of(std::process::id());
+    assert_eq!(first.len(), 1, "{first:?}");
+    first.iter().for_each(|guard| send(*guard, Signal::SIGKILL));
+    eventually("it is gone", || guards_of(std::process::id()).is_empty());
+    spawn(&launch).unwrap();
+    let second = guards_of(std::process::id());
+    assert!(second.len() == 1 && second.is_disjoint(&first), "{first:?}, {second:?}");
+    // Signals that end services, and Ctrl-C, do nothing to it.
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        second.iter().for_each(|guard| send(*guard, signal));
+    }
+    spawn(&launch).unwrap();
+    assert_eq!(guards_of(std::process::id()), second);
+    let of_guard = second.iter().flat_map(|guard| fs::read_dir(format!("/proc/{guard}/fd")).unwrap());
+    assert_eq!(of_guard.count(), 2, "its pipe and its table");
 }
 
 #[test]

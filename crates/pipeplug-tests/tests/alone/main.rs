@@ -16,6 +16,9 @@ use pipeplug_tests::{children_of, descriptors, eventually, threads};
 /// The plugin that misbehaves on command.
 const MISBEHAVE: &str = env!("CARGO_BIN_EXE_misbehave");
 
+/// The plugin that tries to outlive its host.
+const FUGITIVE: &str = env!("CARGO_BIN_EXE_fugitive");
+
 /// What stays open behind the first plugin: a pipe that a thread keeps for calls of its own, and where plugins are tied to
 /// their host its end of the pipe to their guard.
 const KEPT: usize = if cfg!(all(target_os = "linux", not(pipeplug_portable))) { 3 } else { 2 };

@@ -8,9 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pipeplug_tests::{LONG, SOON, Script, command_lines_with, eventually, is_running, send, wait_exit};
+use pipeplug_tests::{
+    LONG, SOON, Script, command_lines_with, eventually, group_members, group_of, guards_of, is_running, send,
+    wait_exit,
+};
 
-use crate::{LONELY_HOST, MISBEHAVE};
+use crate::{FUGITIVE, LONELY_HOST, MISBEHAVE};
 
 /// A host that runs a plugin.
 pub(crate) struct Host {
@@ -127,6 +130,65 @@ fn no_moment_of_a_start_is_too_early() {
     let begun = Instant::now();
     eventually("all are gone", || command_lines_with(path.to_str().unwrap()).is_empty());
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+}
+
+/// How often a host is killed in [`one_that_forks_leaves_none`]; the environment may say more.
+fn kills() -> usize {
+    std::env::var("PIPEPLUG_TEST_KILLS").map_or(20, |kills| kills.parse().unwrap())
+}
+
+fn leaves_none_of_its_group(how: &[&str]) {
+    for kill in 0..kills() {
+        let mut host = Host::launched(how, "parks", FUGITIVE, &["forks"]);
+        host.end("parks");
+        host.process.wait().unwrap();
+        let begun = Instant::now();
+        while let left = group_members(host.plugin)
+            && !left.is_empty()
+        {
+            assert!(begun.elapsed() < SOON, "kill {kill}: {left:?} are left");
+            thread::yield_now();
+        }
+    }
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn one_that_forks_leaves_none() {
+    leaves_none_of_its_group(&[]);
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn one_that_forks_in_a_sandbox_leaves_none() {
+    leaves_none_of_its_group(&["--sandbox", "basic"]);
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn one_that_left_its_group_is_gone_too() {
+    for how in ["joins-its-child", "joins-its-host"] {
+        let mut host = Host::start("parks", FUGITIVE, &[how]);
+        assert_ne!(group_of(host.plugin), Some(host.plugin), "{how}");
+        host.end("parks");
+        host.process.wait().unwrap();
+        let begun = Instant::now();
+        eventually("it is gone", || !is_running(host.plugin));
+        assert!(begun.elapsed() < SOON, "{how}: {:?}", begun.elapsed());
+    }
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn the_guard_goes_with_its_host() {
+    for end in ["exits", "aborts", "becomes-another", "parks"] {
+        let mut host = Host::start(end, MISBEHAVE, &["plain"]);
+        let guards = guards_of(host.process.id());
+        assert_eq!(guards.len(), 1, "{end}");
+        host.end(end);
+        // It tries again for as long as the plugin is a zombie, five seconds at most.
+        eventually("it is gone", || !guards.iter().any(|guard| is_running(*guard)));
+    }
 }
 
 #[test]

@@ -47,6 +47,9 @@ const MISBEHAVE: &str = env!("CARGO_BIN_EXE_misbehave");
 /// The plugin that tries to break out.
 const BURGLAR: &str = env!("CARGO_BIN_EXE_burglar");
 
+/// The plugin that tries to outlive its host.
+const FUGITIVE: &str = env!("CARGO_BIN_EXE_fugitive");
+
 /// The host that ends without stopping its plugin.
 const LONELY_HOST: &str = env!("CARGO_BIN_EXE_lonely-host");
 

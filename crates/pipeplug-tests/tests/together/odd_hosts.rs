@@ -32,3 +32,13 @@ fn one_whose_handler_reaps_every_child() {
 fn one_that_has_closed_its_standard_descriptors() {
     all_goes_well("no-stdio");
 }
+
+#[test]
+fn one_that_waits_for_all_of_its_children() {
+    all_goes_well("waits-for-all");
+}
+
+#[test]
+fn one_that_forks_without_an_exec() {
+    all_goes_well("forks");
+}

@@ -5,10 +5,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use pipeplug_host::{Grace, Incoming, Plugin, Reply, StoppedBy, WaitStatus};
-use pipeplug_tests::{LONG, SOON, Script, eventually, is_running};
+use pipeplug_tests::{LONG, SOON, Script, eventually, group_members, group_of, is_running, send};
 
-use crate::{misbehave, plain, ready};
+use crate::{FUGITIVE, misbehave, plain, ready};
 
 /// Time for a step that will not help.
 const SHORT: Duration = Duration::from_millis(60);
@@ -265,4 +266,54 @@ fn a_handler_whose_handle_is_the_last_one_still_answers() {
     assert_eq!(call.wait_timeout(LONG).unwrap(), b"the answer");
     eventually("the plugin was stopped", || !fs::exists(format!("/proc/{pid}")).unwrap());
     assert!(begun.elapsed() < SOON, "the answer went out ahead of the stop: {:?}", begun.elapsed());
+}
+
+#[test]
+fn one_that_left_its_group_is_reached() {
+    for how in ["joins-its-child", "joins-its-host"] {
+        for by in [StoppedBy::Term, StoppedBy::Kill] {
+            let plugin = Plugin::builder(FUGITIVE).arg(how).start().unwrap();
+            let pid = plugin.pid().as_raw();
+            let group = group_of(pid).unwrap();
+            assert_ne!(group, pid, "{how}");
+            let stopped = match by {
+                StoppedBy::Kill => plugin.kill(),
+                _ => plugin.stop_within(patient_from(by)),
+            };
+            let stopped = stopped.unwrap();
+            assert_eq!(stopped.by, by, "{how}");
+            assert_gone(pid);
+            // The leader of the group that it joined, if it is its child, is out of reach.
+            let left = if how == "joins-its-child" { vec![group] } else { Vec::new() };
+            assert_eq!(stopped.left.iter().map(|pid| pid.as_raw()).collect::<Vec<_>>(), left, "{how}");
+            left.into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
+        }
+    }
+}
+
+#[test]
+fn one_that_forks_all_the_time_leaves_none_of_its_group() {
+    for _ in 0..5 {
+        let plugin = Plugin::builder(FUGITIVE).arg("forks").start().unwrap();
+        let group = plugin.pid().as_raw();
+        assert_eq!(plugin.kill().unwrap().left, [], "what is in its group is within reach");
+        eventually("all are gone", || group_members(group).is_empty());
+    }
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn what_runs_on_is_named() {
+    let start = |how| Plugin::builder(FUGITIVE).arg(how).start().unwrap();
+    for (how, by) in [("leaves-a-daemon", StoppedBy::Stop), ("keeps-a-daemon", StoppedBy::Term)] {
+        let stopped = start(how).stop_within(patient_from(by)).unwrap();
+        assert_eq!(stopped.by, by);
+        let [daemon] = stopped.left[..] else { panic!("{how}: {stopped:?}") };
+        assert!(is_running(daemon.as_raw()));
+        send(daemon.as_raw(), Signal::SIGKILL);
+    }
+    for how in ["leaves-nothing", "leaves-a-child", "leaves-siblings"] {
+        let stopped = start(how).stop_within(patient_from(StoppedBy::Stop)).unwrap();
+        assert_eq!((stopped.by, &stopped.left[..]), (StoppedBy::Stop, &[][..]), "{how}");
+    }
 }

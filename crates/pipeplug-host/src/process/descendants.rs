@@ -1,0 +1,133 @@
+//! What a guest has started, as far as the system tells: proc_pid_task(5), `children`.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+
+/// So many are taken note of at the most.
+const NOTED_AT_MOST: usize = 1024;
+
+/// How long a process may take that ends because the guest has: most that read from it do.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// How long a process of the guest's group may take, which was sent SIGKILL.
+const KILL_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Processes that a guest has started, known by their numbers and when they began.
+#[derive(Debug, Default)]
+pub(super) struct Descendants(Vec<Descendant>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Descendant {
+    pid: i32,
+    begun: u64,
+}
+
+impl Descendants {
+    /// Adds those that there are now of a process that is not reaped. Where the system does not tell, there are none.
+    ///
+    /// A process without children costs a few small reads.
+    pub(super) fn note(&mut self, process: Pid) {
+        let mut parents = vec![process.as_raw()];
+        while let Some(parent) = parents.pop() {
+            for pid in children(parent) {
+                // The number may be another's by now.
+                let Some(stat) = Stat::of(pid).filter(|stat| stat.parent == parent) else { continue };
+                let descendant = Descendant { pid, begun: stat.begun };
+                if self.0.contains(&descendant) {
+                    // Its children may be new.
+                } else if self.0.len() < NOTED_AT_MOST {
+                    self.0.push(descendant);
+                } else {
+                    return;
+                }
+                parents.push(pid);
+            }
+        }
+    }
+
+    /// Those that still run once the guest has ended and its `group` was killed.
+    ///
+    /// # Blocking
+    /// For a moment, where some do.
+    pub(super) fn running(&self, group: Pid) -> Vec<i32> {
+        let begun = Instant::now();
+        loop {
+            let running: Vec<_> = self.0.iter().filter_map(Descendant::stat).collect();
+            let dies = running.iter().any(|stat| stat.group == group.as_raw());
+            if running.is_empty() || begun.elapsed() >= if dies { KILL_PATIENCE } else { PATIENCE } {
+                return running.into_iter().map(|stat| stat.pid).collect();
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Descendant {
+    /// `None` once it has ended.
+    fn stat(&self) -> Option<Stat> {
+        Stat::of(self.pid).filter(|stat| stat.begun == self.begun && !stat.has_ended)
+    }
+}
+
+fn children(parent: i32) -> Vec<i32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
+    let of_thread = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children"));
+    // A thread may end meanwhile.
+    let lists = threads.filter_map(|thread| of_thread(thread.ok()?).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// What of proc_pid_stat(5) counts here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    pid: i32,
+    has_ended: bool,
+    parent: i32,
+    group: i32,
+    /// In ticks of the system's clock since it began.
+    begun: u64,
+}
+
+impl Stat {
+    fn of(pid: i32) -> Option<Self> {
+        Self::parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(pid: i32, stat: &str) -> Option<Self> {
+        // The name, which is field 2, may hold anything.
+        let (_, behind_name) = stat.rsplit_once(')')?;
+        let mut fields = behind_name.split_whitespace();
+        let state = fields.next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        // Field 22; the last one was field 5.
+        let begun = fields.nth(16)?.parse().ok()?;
+        Some(Self { pid, has_ended: matches!(state, "Z" | "X"), parent, group, begun })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stat;
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let stat = "42 (a) R 1 (b) S 7 5 5 0 -1 4194304 88 0 0 0 0 0 0 0 20 0 1 0 4711 2703360 200";
+        let expected = Stat { pid: 42, has_ended: false, parent: 7, group: 5, begun: 4711 };
+        assert_eq!(Stat::parse(42, stat), Some(expected));
+        assert_eq!(Stat::parse(42, &stat.replace(") S", ") Z")).map(|stat| stat.has_ended), Some(true));
+        assert_eq!(Stat::parse(42, "42 (a) S 7"), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_has_begun() {
+        let stat = Stat::of(std::process::id().cast_signed()).unwrap();
+        assert!(!stat.has_ended && stat.parent > 0 && stat.begun > 0);
+    }
+}
