@@ -1,13 +1,14 @@
-//! The calls of a `strict` plugin: all that C libraries and runtimes (glibc, musl, Go, Node, Java, Python) make of a program
-//! that computes, reads and writes its files, and starts threads and processes.
+//! The calls of a `strict` plugin: all that C libraries and runtimes (glibc, musl, Go, Node, Java, Python) make for a
+//! program that computes, reads and writes its files, and starts threads and processes.
 //!
 //! Left out on purpose, beside what needs a privilege:
 //! - other processes' memory and descriptors: `ptrace`, `process_vm_*`, `process_madvise`, `pidfd_getfd`, `kcmp`,
 //!   `move_pages`; and where memory lies: `mbind`, `set_mempolicy`;
 //! - mounts, namespaces and file handles: `mount`, `fsopen`, …, `unshare`, `setns`, `open_by_handle_at`;
-//! - objects with names that all processes of a user share: System V and POSIX message queues, semaphores, shared memory.
-//!   They would outlive the plugin, and their memory is not in its limit;
-//! - large parts of the kernel that runtimes do without: `bpf`, `perf_event_open`, `keyctl`, `userfaultfd`, `fanotify_*`;
+//! - objects with names that all processes of a user share: message queues, semaphores and shared memory of System V,
+//!   and POSIX message queues. They would outlive the plugin, and their memory is not in its limit;
+//! - large parts of the kernel that runtimes do without: `bpf`, `perf_event_open`, `keyctl`, `userfaultfd`,
+//!   `fanotify_*`;
 //! - `sync`, which writes back all file systems of the machine.
 
 use super::rules::Verdict;
@@ -28,8 +29,8 @@ const METADATA: &str = "stat fstat lstat newfstatat statx access faccessat facce
 
 /// Changes of metadata, which no version of Landlock knows up to Linux 6.18: with mounts of its own only, and not of a
 /// terminal that it was given, which it reaches by descriptor.
-const METADATA_CHANGES: &str = "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat \
-     setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat";
+const METADATA_CHANGES: &str = "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes \
+     futimesat utimensat setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat";
 
 /// News of files, also of such as Landlock keeps out of reach: with mounts of its own only.
 const WATCHES: &str = "inotify_init inotify_init1 inotify_add_watch inotify_rm_watch";
@@ -48,8 +49,8 @@ const PROCESSES: &str = "fork vfork execve execveat exit exit_group wait4 waitid
 const THREADS: &str = "futex futex_waitv futex_wait futex_wake futex_requeue set_robust_list get_robust_list \
      set_tid_address rseq arch_prctl riscv_flush_icache riscv_hwprobe";
 
-/// Signals of its own. `uretprobe` and `uprobe` are no calls of a program: the kernel has one make them whose functions are traced,
-/// and lets them past filters (Linux 6.11 and 6.18).
+/// Signals of its own. `uretprobe` and `uprobe` are no calls of a program: the kernel has one make them whose functions
+/// are traced, and lets them past filters (Linux 6.11 and 6.18).
 const SIGNALS: &str = "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend \
      sigaltstack signalfd signalfd4 pause restart_syscall uretprobe uprobe";
 
@@ -68,8 +69,8 @@ const DESCRIPTORS: &str = "dup dup2 dup3 pipe pipe2";
 /// Sockets once they are there; those that make, name and connect them, and that send, are in `arguments`.
 const SOCKETS: &str = "recvfrom recvmsg recvmmsg shutdown getsockname getpeername getsockopt";
 
-/// Users and groups. The setters can set nothing but the ids that it has: shells and tools call them to be sure. `setgroups`
-/// needs a privilege.
+/// Users and groups. The setters can set nothing but the ids that it has: shells and tools call them to be sure.
+/// `setgroups` needs a privilege.
 const IDS: &str = "getuid geteuid getgid getegid getresuid getresgid getgroups setuid setgid setreuid setregid \
      setresuid setresgid setfsuid setfsgid capget capset";
 
