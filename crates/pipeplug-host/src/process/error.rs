@@ -341,7 +341,7 @@ impl SpawnError {
         }
     }
 
-    pub(super) fn of_exec(path: &Path, error: io::Error) -> Self {
+    pub(crate) fn of_exec(path: &Path, error: io::Error) -> Self {
         let owned = path.to_owned();
         match errno(&error) {
             Errno::ENOENT | Errno::ENOTDIR => {

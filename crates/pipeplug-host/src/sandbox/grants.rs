@@ -71,6 +71,7 @@ pub(super) struct Grant {
     /// Opened with `O_PATH`.
     pub(super) file: OwnedFd,
     pub(super) kind: Kind,
+    is_regular: bool,
     pub(super) identity: Identity,
     pub(super) access: Access,
 }
@@ -120,9 +121,13 @@ pub(super) fn of_host(files: &Files) -> Result<Vec<Grant>, Refused> {
     Ok(grants)
 }
 
-/// The program itself, which has to be a regular file.
-pub(super) fn of_program(program: &Path, granted: &[Grant]) -> Result<Grant, Refused> {
-    open_beneath(granted, program, Access::Execute).map_err(|error| refused(program, &error))
+/// The program itself.
+///
+/// # Errors
+/// As an exec fails: EACCES for what is no regular file.
+pub(super) fn of_program(program: &Path, granted: &[Grant]) -> io::Result<Grant> {
+    let grant = open_beneath(granted, program, Access::Execute)?;
+    if grant.is_regular { Ok(grant) } else { Err(Errno::EACCES.into()) }
 }
 
 fn refused(path: &Path, error: &io::Error) -> Refused {
@@ -164,10 +169,14 @@ impl Grant {
     fn of(file: OwnedFd, path: &Path, access: Access) -> io::Result<Self> {
         let file = sys::lift(file)?;
         let stat = fstat(&file)?;
-        let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-            SFlag::S_IFDIR => Kind::Directory,
-            _ => Kind::File,
-        };
-        Ok(Self { path: path.to_owned(), kind, identity: Identity::from(&stat), file, access })
+        let format = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        Ok(Self {
+            path: path.to_owned(),
+            kind: if format == SFlag::S_IFDIR { Kind::Directory } else { Kind::File },
+            is_regular: format == SFlag::S_IFREG,
+            identity: Identity::from(&stat),
+            file,
+            access,
+        })
     }
 }

@@ -143,6 +143,10 @@ impl Sandbox {
     ///   [`write`](Self::write) add more;
     /// - no network and no sockets, but pairs that are connected to each other; [`connect`](Self::connect) and
     ///   [`bind`](Self::bind) allow TCP ports;
+    /// - no system calls but those on a list, which holds what C libraries, Go, Java, Node and Python need; the others fail
+    ///   with EPERM, and those that are newer than the list with ENOSYS. Among them are System V and POSIX message queues
+    ///   and shared memory, `memfd_create`, and what changes modes, owners, times and attributes of files, or watches them;
+    ///   the code of another machine (32-bit programs) is killed;
     /// - no signals to processes that it did not start (Linux 6.12);
     /// - 4 GiB of address space, 256 open files, and files of 1 GiB at most.
     ///

@@ -68,6 +68,8 @@ impl Sandbox {
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod linux {
+    use std::io;
+
     use nix::sys::resource::{Resource, getrlimit};
 
     use super::{Extent, HostLost, ImageKind, Plugin, Prepared, Sandbox, SpawnError, Terminal, Walls};
@@ -89,7 +91,10 @@ mod linux {
             if !missing.is_empty() {
                 self.go_without(plugin, &missing.join("; "))?;
             }
-            self.prepare_as_far(plugin, namespaces).map_err(failed)
+            self.prepare_as_far(plugin, namespaces).map_err(|error| match error {
+                Unprepared::Program(error) => SpawnError::of_exec(plugin.program, error),
+                Unprepared::Other(problem) => failed(problem),
+            })
         }
 
         /// Goes on without something, where that was asked for.
@@ -97,9 +102,7 @@ mod linux {
             match self.demand {
                 Demand::All => Err(SpawnError::Sandbox {
                     path: plugin.program.to_owned(),
-                    problem: format!(
-                        "{missing}; `--sandbox-best-effort` (Sandbox::best_effort) goes without"
-                    ),
+                    problem: format!("{missing}; a best effort (Sandbox::best_effort) goes without"),
                 }),
                 Demand::WhatThereIs => {
                     tracing::warn!(plugin = ?plugin.program, "the sandbox lacks something: {missing}");
@@ -108,7 +111,7 @@ mod linux {
             }
         }
 
-        fn prepare_as_far(&self, plugin: Plugin<'_>, namespaces: bool) -> Result<Prepared, String> {
+        fn prepare_as_far(&self, plugin: Plugin<'_>, namespaces: bool) -> Result<Prepared, Unprepared> {
             let support = Support::of_kernel();
             let (mut system, mut granted, mut program) = (Vec::new(), Vec::new(), None);
             if let Some(files) = &self.files {
@@ -118,7 +121,8 @@ mod linux {
                 }
                 granted = grants::of_host(files)?;
                 if plugin.image == ImageKind::File {
-                    program = Some(grants::of_program(plugin.program, &granted)?);
+                    let grant = grants::of_program(plugin.program, &granted);
+                    program = Some(grant.map_err(Unprepared::Program)?);
                 }
             }
             let mut limits = self.limits.resolved();
@@ -188,6 +192,20 @@ mod linux {
                 missing.push(format!("there is no filter of system calls for {}", std::env::consts::ARCH));
             }
             missing
+        }
+    }
+
+    /// The reason for which a sandbox is not prepared.
+    enum Unprepared {
+        /// The program cannot be opened.
+        Program(io::Error),
+        /// Anything else, in words.
+        Other(String),
+    }
+
+    impl From<String> for Unprepared {
+        fn from(problem: String) -> Self {
+            Self::Other(problem)
         }
     }
 

@@ -6,14 +6,19 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::kill;
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrIn, listen, sendto, socket,
+};
 use nix::unistd::{self, Pid};
 use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
 use pipeplug_tests::{attack, probe, probe_foreign, system_call};
@@ -54,6 +59,11 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
         // The network, and other processes.
         "connect" => TcpStream::connect(("127.0.0.1", text.parse()?)).map(|_| "connected".into()),
         "listen" => TcpListener::bind(("127.0.0.1", text.parse()?)).map(|_| "listening".into()),
+        "fast-open" => fast_open(text.parse()?),
+        "listen-unbound" => tcp_socket().and_then(|socket| {
+            listen(&socket, Backlog::MAXCONN)?;
+            Ok("listening".into())
+        }),
         "udp" => UdpSocket::bind("127.0.0.1:0").map(|_| "bound".into()),
         "unix" => UnixStream::connect(&text).map(|_| "connected".into()),
         "abstract" => SocketAddr::from_abstract_name(&text)
@@ -123,6 +133,18 @@ fn grow(text: &str) -> io::Result<String> {
     let bytes = bytes.parse().map_err(io::Error::other)?;
     File::create(path)?.write_all(&vec![0; bytes])?;
     Ok(format!("{bytes} bytes"))
+}
+
+fn tcp_socket() -> io::Result<OwnedFd> {
+    Ok(socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
+/// Connects to a port with what it sends, and not by connect(2): tcp(7), `MSG_FASTOPEN`.
+fn fast_open(port: u16) -> io::Result<String> {
+    let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN);
+    let socket = tcp_socket()?;
+    let sent = sendto(socket.as_raw_fd(), b"hi", &SockaddrIn::new(127, 0, 0, 1, port), flags)?;
+    Ok(format!("{sent} bytes"))
 }
 
 /// The outcome of each system call `FIRST LAST`, one a line.

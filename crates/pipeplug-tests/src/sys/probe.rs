@@ -21,9 +21,9 @@ pub enum Outcome {
     Error(Errno),
     /// Its name: `SIGSYS`
     Signal(Signal),
-    /// It exited with another code: `exit`
+    /// An exit with a code that is no error: `exit`
     Exit,
-    /// It did not end: `hang`
+    /// No end in time: `hang`
     Hang,
 }
 

@@ -113,9 +113,9 @@ fn python() {
 
 #[test]
 fn node() {
-    let (Some(_), Some(room)) = (tool("node", "nodejs"), Room::new()) else { return };
+    let (Some(node), Some(room)) = (tool("node", "nodejs"), Room::new()) else { return };
     // OpenSSL does without its configuration where there is none, but not where it cannot be read.
-    let sandbox = with_existing(room.strict(), "/etc/ssl");
+    let sandbox = with_existing(room.strict(), "/etc/ssl").read(node.canonicalize().unwrap());
     room.works(Plugin::builder(fixture("at_work.js")), sandbox, "threads programs files computing waiting");
 }
 
@@ -126,7 +126,8 @@ fn java() {
     let source = fixture("AtWork.java");
     room.compile(&compiler, ["-d".as_ref(), classes.as_os_str(), source.as_os_str()]);
     let java = compiler.canonicalize().unwrap().with_file_name("java");
-    let mut sandbox = room.strict().read(&classes).memory(JAVA_MEMORY);
+    let home = java.ancestors().nth(2).unwrap();
+    let mut sandbox = room.strict().read(&classes).read(home).memory(JAVA_MEMORY);
     // Its certificates, and on Debian its security settings, which are links into /etc.
     sandbox = with_existing(sandbox, "/etc/ssl");
     for entry in fs::read_dir("/etc").unwrap() {
@@ -136,7 +137,7 @@ fn java() {
         }
     }
     let temporary = format!("-Djava.io.tmpdir={}", room.path("tmp").display());
-    let plugin = Plugin::builder(java).arg(temporary).arg("-cp").arg(&classes).arg("AtWork");
+    let plugin = Plugin::builder(&java).arg(temporary).arg("-cp").arg(&classes).arg("AtWork");
     room.works(plugin, sandbox, "threads programs files waiting computing");
 }
 

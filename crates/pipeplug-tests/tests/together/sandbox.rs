@@ -196,6 +196,11 @@ fn only_the_ports_that_somebody_named_can_be_used() {
     assert_eq!(tries(&plugin, "connect", open_port), "done");
     stopped(&plugin, "connect", other_port, "EACCES");
     stopped(&plugin, "listen", 0, "EPERM");
+    // Landlock looks at connect(2) and bind(2), and not at these.
+    stopped(&plugin, "fast-open", other_port, "EPERM");
+    stopped(&plugin, "listen-unbound", "", "EPERM");
+    stopped(&within(Sandbox::basic().connect(open_port)), "fast-open", other_port, "EPERM");
+    stopped(&within(Sandbox::basic().connect(open_port)), "listen-unbound", "", "EPERM");
     stopped(&plugin, "udp", "", "EPERM");
     stopped(&plugin, "unix", socket.display(), "EPERM");
     // Whoever listens needs a port that nobody else has.

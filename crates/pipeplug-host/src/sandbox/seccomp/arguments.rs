@@ -162,8 +162,6 @@ const PRCTL: &[u32] = &[
     int(libc::PR_GET_TID_ADDRESS),
     int(libc::PR_SET_THP_DISABLE),
     int(libc::PR_GET_THP_DISABLE),
-    int(libc::PR_SET_SPECULATION_CTRL),
-    int(libc::PR_GET_SPECULATION_CTRL),
     int(libc::PR_SET_MDWE),
     int(libc::PR_GET_MDWE),
     // Names of anonymous memory in /proc/PID/maps: Go, Java and glibc give some.
@@ -172,21 +170,23 @@ const PRCTL: &[u32] = &[
 
 /// More options, by their numbers of <linux/prctl.h>, since the libc crate has them for some machines only.
 const PRCTL_OF_MACHINES: &[u32] = &[
-    50,
-    51, // PR_SVE_SET_VL, PR_SVE_GET_VL
-    54,
-    60,
-    61, // PR_PAC_RESET_KEYS, PR_PAC_SET_ENABLED_KEYS, PR_PAC_GET_ENABLED_KEYS
-    55,
-    56, // PR_SET_TAGGED_ADDR_CTRL, PR_GET_TAGGED_ADDR_CTRL
-    63,
-    64, // PR_SME_SET_VL, PR_SME_GET_VL
-    69,
-    70,
-    71, // PR_RISCV_V_SET_CONTROL, PR_RISCV_V_GET_CONTROL, PR_RISCV_SET_ICACHE_FLUSH_CTX
-    74,
-    75,
-    76,          // PR_GET_SHADOW_STACK_STATUS, PR_SET_SHADOW_STACK_STATUS, PR_LOCK_SHADOW_STACK_STATUS
+    50,          // PR_SVE_SET_VL
+    51,          // PR_SVE_GET_VL
+    52,          // PR_GET_SPECULATION_CTRL
+    53,          // PR_SET_SPECULATION_CTRL
+    54,          // PR_PAC_RESET_KEYS
+    55,          // PR_SET_TAGGED_ADDR_CTRL
+    56,          // PR_GET_TAGGED_ADDR_CTRL
+    60,          // PR_PAC_SET_ENABLED_KEYS
+    61,          // PR_PAC_GET_ENABLED_KEYS
+    63,          // PR_SME_SET_VL
+    64,          // PR_SME_GET_VL
+    69,          // PR_RISCV_V_SET_CONTROL
+    70,          // PR_RISCV_V_GET_CONTROL
+    71,          // PR_RISCV_SET_ICACHE_FLUSH_CTX
+    74,          // PR_GET_SHADOW_STACK_STATUS
+    75,          // PR_SET_SHADOW_STACK_STATUS
+    76,          // PR_LOCK_SHADOW_STACK_STATUS
     0x4155_5856, // PR_GET_AUXV
 ];
 

@@ -53,7 +53,7 @@ fn all(lists: &[&'static str], verdict: Verdict) -> Rules {
 /// Numbers from here on mean the x32 variants of system calls: `__X32_SYSCALL_BIT` of <asm/unistd.h>.
 const X32: u32 = 0x4000_0000;
 
-/// What seccomp is told of a call that a tracer has cancelled: seccomp(2), `SECCOMP_RET_TRACE`.
+/// The number of a call that a tracer has cancelled: seccomp(2), `SECCOMP_RET_TRACE`.
 const CANCELLED: u32 = u32::MAX;
 
 /// A kind of machine that there is a filter for.

@@ -41,7 +41,7 @@ pub(super) enum Half {
     High,
 }
 
-/// What the bits have to be.
+/// The values that the bits may have, or may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expected {
     OneOf(Vec<u32>),
