@@ -233,7 +233,7 @@ impl Plugin {
         self.0.stop(grace)
     }
 
-    /// Ends it at once, with SIGKILL to its process group.
+    /// Ends it at once, with SIGKILL to its process group and to itself.
     ///
     /// # Errors
     /// As for [`stop`](Plugin::stop).

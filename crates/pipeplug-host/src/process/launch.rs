@@ -165,11 +165,14 @@ pub enum Stdin {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HostLost {
-    /// The kernel kills it with all of its process group, at once.
+    /// It is killed with all of its process group, at once: by the kernel, and again by a guard, a process of a few pages
+    /// that each host has one of (`pipeplug-watch`), until nothing of the group is left.
     ///
-    /// No process and no thread watches for that, and there is no way for the guest to miss it, but for what leaves the
-    /// process group (`setsid`) or changes its user. On Linux; elsewhere, and in sandboxes that refuse it, this is
-    /// [`HostLost::EndOfFile`].
+    /// The guest itself dies in whatever group it is by then. What it started goes on where that has left the group
+    /// (`setsid`) or changed its user. On Linux; elsewhere, and in sandboxes that refuse it, this is
+    /// [`HostLost::EndOfFile`]. Where there can be no guard (a host that adopts orphans, `PR_SET_CHILD_SUBREAPER`; a limit
+    /// that keeps it from being started), that is logged once, and the kernel's one signal has to do: a guest that forks
+    /// at that moment, or that left its group, may survive it.
     ///
     /// The host has ended once every process has that holds its descriptors: a child that it forked and that executed no
     /// other program counts as the host.

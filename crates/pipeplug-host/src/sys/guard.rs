@@ -126,10 +126,15 @@ impl Entry {
         Ok(Self { guard, index })
     }
 
-    /// Enters the calling process, and with a group of its own all of that. For a child of fork, in the host's pid
-    /// namespace: it makes one system call.
+    /// Enters the calling process, and with a group of its own all of that. For a child of fork in the host's pid
+    /// namespace, elsewhere it does nothing; it makes one system call.
     pub(super) fn enter(&self, group: Group) {
         let own = unistd::getpid().as_raw();
+        // Within a pid namespace the number would be another process here, and that of its process 1 would be everything. This
+        // process is not process 1, so that no child of it has a number up to 2.
+        if own <= 2 {
+            return;
+        }
         let pair = self.guard.table.pair(self.index);
         pair.process.store(own, Ordering::Relaxed);
         if group == Group::Own {
