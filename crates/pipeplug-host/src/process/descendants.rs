@@ -1,6 +1,8 @@
 //! What a guest has started, as far as the system tells: proc_pid_task(5), `children`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -74,12 +76,26 @@ impl Descendant {
 
 fn children(parent: i32) -> Vec<i32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
-    let of_thread = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children"));
+    let mut children = Vec::new();
     // A thread may end meanwhile.
-    let lists = threads.filter_map(|thread| of_thread(thread.ok()?).ok());
-    lists
-        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect()
+    for thread in threads.flatten() {
+        if let Ok(list) = read(&thread.path().join("children")) {
+            children.extend(list.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+    }
+    children
+}
+
+/// Most such files are empty: they take one read, where `fs::read_to_string` would ask for the size first.
+fn read(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; 256];
+    let length = file.read(&mut bytes)?;
+    bytes.truncate(length);
+    if length > 0 {
+        file.read_to_end(&mut bytes)?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// What of proc_pid_stat(5) counts here.
