@@ -26,8 +26,8 @@ pub use containers::Containers;
 pub use pipeplug_testkit::{LONG, chunk, eventually};
 pub use processes::{
     HostFootprint, children_of, command_lines_with, descriptors, forget_memory_peak, group_members, group_of,
-    guards_of, is_running, is_zombie, memory_in_use, memory_peak, page_faults, send, threads, wait_exit,
-    wake_ups,
+    guards_of, is_running, is_stopped, is_zombie, memory_in_use, memory_peak, page_faults, send, threads,
+    wait_exit, wake_ups,
 };
 pub use raw::misbehave_raw;
 pub use script::Script;

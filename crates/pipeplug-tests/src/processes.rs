@@ -62,6 +62,12 @@ pub fn is_zombie(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat[0] == "Z")
 }
 
+/// Whether there is such a process, and a signal has stopped it. The signal's sender may be ahead of that.
+#[must_use]
+pub fn is_stopped(pid: i32) -> bool {
+    stat(pid).is_some_and(|stat| stat[0] == "T")
+}
+
 /// The processes, zombies too, whose parent that is.
 ///
 /// # Panics

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use pipeplug_host::launcher::Attach;
 use pipeplug_host::process::SpawnError;
 use pipeplug_host::{Builder, Crash, Grace, Plugin, StartError, StoppedBy, WaitStatus};
-use pipeplug_tests::{LONG, eventually, is_running, send, wait_exit};
+use pipeplug_tests::{LONG, eventually, is_running, is_stopped, send, wait_exit};
 use tempfile::TempDir;
 
 use crate::host_lost::Host;
@@ -249,6 +249,7 @@ fn nothing_kills_it() {
     let guest = Guest::listen(&socket);
     let plugin = attach(&socket).start().unwrap();
     send(guest.pid(), Signal::SIGSTOP);
+    eventually("it is stopped", || is_stopped(guest.pid()));
     let call = plugin.begin_call("echo", "").unwrap();
     assert_eq!(plugin.kill().unwrap().by, StoppedBy::LetGo);
     call.wait_timeout(LONG).unwrap_err();
