@@ -69,13 +69,17 @@ pub(crate) struct WallArgs {
     #[arg(long, value_name = "N")]
     sandbox_open_files: Option<u64>,
 
-    /// How many processes and threads its user may have in all; not for root
+    /// How many processes and threads it may have (without namespaces: its user in all); not for root
     #[arg(long, value_name = "N")]
     sandbox_processes: Option<u64>,
 
     /// The largest file that it may write [strict: 1G]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     sandbox_file_size: Option<u64>,
+
+    /// The size of /tmp and of /dev/shm in a strict sandbox, each the plugin's own, in memory [strict: 64M]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    sandbox_scratch: Option<u64>,
 
     /// Go without what this kernel lacks, in place of not starting the plugin
     #[arg(long)]
@@ -214,6 +218,7 @@ impl WallArgs {
             ("--sandbox-open-files", self.sandbox_open_files.is_some()),
             ("--sandbox-processes", self.sandbox_processes.is_some()),
             ("--sandbox-file-size", self.sandbox_file_size.is_some()),
+            ("--sandbox-scratch", self.sandbox_scratch.is_some()),
             ("--sandbox-best-effort", self.sandbox_best_effort),
         ];
         check(level, given.into_iter().find_map(|(option, is_given)| is_given.then_some(option)))
@@ -252,7 +257,8 @@ impl WallArgs {
         sandbox = self.sandbox_cpu.into_iter().fold(sandbox, Sandbox::cpu);
         sandbox = self.sandbox_open_files.into_iter().fold(sandbox, Sandbox::open_files);
         sandbox = self.sandbox_processes.into_iter().fold(sandbox, Sandbox::processes);
-        Some(self.sandbox_file_size.into_iter().fold(sandbox, Sandbox::file_size))
+        sandbox = self.sandbox_file_size.into_iter().fold(sandbox, Sandbox::file_size);
+        Some(self.sandbox_scratch.into_iter().fold(sandbox, Sandbox::scratch))
     }
 }
 

@@ -1,8 +1,14 @@
 //! What a plugin may do to the machine that it runs on.
 //!
-//! A process of its own is a wall against crashes, not against malice: what a plugin does, its user does. A [`Sandbox`]
-//! takes most of that away before the plugin's first instruction, by means of the kernel alone: no privileges, resource
-//! limits, Landlock for files and TCP, a seccomp filter for system calls, and an empty network namespace.
+//! A process of its own is a wall against crashes, not against malice: a plugin may do whatever its user may. A
+//! [`Sandbox`] takes that away before the plugin's first instruction, by means of the kernel alone. There are two levels:
+//!
+//! - [`basic`](Sandbox::basic) leaves the plugin in the host's world, without privileges and without the system calls that
+//!   no plugin needs.
+//! - [`strict`](Sandbox::strict) gives it a world of its own. What was not granted is not there: namespaces for files,
+//!   processes, network, IPC and users, with Landlock and an allow list of system calls as a second layer.
+//!
+//! docs/security.md of the project says for each promise what keeps it, and which kernel that needs.
 //!
 //! ```no_run
 //! use pipeplug_host::{Plugin, Sandbox};
@@ -12,7 +18,7 @@
 //! # Ok::<(), pipeplug_host::StartError>(())
 //! ```
 //!
-//! It is Linux's, and holds for the plugin and all that it starts. Everything is prepared ahead of the fork; where the
+//! It is Linux's, and holds for the plugin and all that it starts. Everything is prepared before the fork; where the
 //! kernel cannot do what was demanded the plugin is not started, unless [`Sandbox::best_effort`] says otherwise.
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
@@ -41,13 +47,14 @@ pub(crate) use walls::{Extent, ImageKind, Plugin, Prepared, Terminal};
 /// What a plugin may do to the machine that it runs on: [`basic`](Sandbox::basic) or [`strict`](Sandbox::strict), with
 /// changes.
 ///
-/// Whichever it is, the plugin
-/// - has a session of its own, and so no terminal that it could type into (but with
-///   [`Stdin::Inherit`](crate::Stdin::Inherit), which needs it);
+/// In both levels the plugin
 /// - has no capabilities, also where the host is root, and gains none by executing anything (`no_new_privs`);
+/// - has a session of its own, and no terminal as its standard output: where the host's is one,
+///   [`Stdout::Inherit`](crate::Stdout::Inherit) is as [`Stdout::Log`](crate::Stdout::Log).
+///   [`Stdin::Inherit`](crate::Stdin::Inherit) grants the terminal, which it needs;
 /// - writes no core dumps;
 /// - cannot make the system calls that no plugin needs, among them `ptrace`, `mount`, `bpf`, `kexec_load`, `keyctl`,
-///   `unshare`, `io_uring_setup`, and sockets that are raw or for packets: they fail with EPERM.
+///   `unshare`, `io_uring_setup`, and sockets that are raw or for packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
     pub(crate) level: Level,
@@ -124,7 +131,10 @@ impl Sandbox {
     /// The size of `/tmp` and of `/dev/shm` in a strict sandbox, in bytes, unless [`scratch`](Self::scratch) says otherwise.
     pub const SCRATCH: u64 = 64 << 20;
 
-    /// What takes nothing away from a plugin that means well: the list above. Files and network are the host's.
+    /// The level that every plugin can live with: the list above, and nothing else.
+    ///
+    /// Files, network and processes are the host's, and so is whatever is reached by them: a plugin may open the user's
+    /// terminal by its path, talk to a session bus, or start a process that outlives it.
     #[must_use]
     pub fn basic() -> Self {
         Self {
@@ -137,20 +147,26 @@ impl Sandbox {
         }
     }
 
-    /// What a plugin needs that computes something from what the host sends it, and no more. Beside the list above:
-    /// - no files but its own one, the system's programs and libraries (`/usr`, `/lib`, …) to read and to execute, and a
-    ///   few of `/etc`, `/proc`, `/sys` and `/dev` that programs look at when they start; [`read`](Self::read) and
-    ///   [`write`](Self::write) add more;
-    /// - no network and no sockets, but pairs that are connected to each other; [`connect`](Self::connect) and
-    ///   [`bind`](Self::bind) allow TCP ports;
-    /// - no system calls but those on a list, which holds what C libraries, Go, Java, Node and Python need; the others fail
-    ///   with EPERM, and those that are newer than the list with ENOSYS. Among them are System V and POSIX message queues
-    ///   and shared memory, `memfd_create`, and what changes modes, owners, times and attributes of files, or watches them;
-    ///   the code of another machine (32-bit programs) is killed;
-    /// - no signals to processes that it did not start (Linux 6.12);
+    /// The level for plugins that are not trusted: what was not granted is not there.
+    ///
+    /// Beside the list above, the plugin has
+    /// - a root file system with its own file, the system's programs and libraries (`/usr`, `/lib`, …, read only), a few
+    ///   files of `/etc` and `/sys` that programs look at when they start, and what [`read`](Self::read) and
+    ///   [`write`](Self::write) grant. `/proc`, `/dev`, `/tmp` and `/dev/shm` are its own, the last two in memory and of a
+    ///   limited size ([`scratch`](Self::scratch));
+    /// - its own processes and no others: the kernel kills all of them when the plugin ends, is stopped, or its host ends,
+    ///   whatever session or process group they are in;
+    /// - an empty network, and no sockets but pairs that are connected to each other; [`connect`](Self::connect) and
+    ///   [`bind`](Self::bind) allow TCP ports, in the host's network;
+    /// - the system calls of an allow list: others fail with EPERM, or with ENOSYS where programs then try another way;
     /// - 4 GiB of address space, 256 open files, and files of 1 GiB at most.
     ///
-    /// Files need Linux 6.2, and ports 6.7, with Landlock enabled.
+    /// The program's interpreter is not granted with it: one outside of the system's directories needs a
+    /// [`read`](Self::read).
+    ///
+    /// It needs Linux 5.14 with user namespaces that this user may make (or the privileges of root), and 6.7 with Landlock
+    /// for ports. Without namespaces it does not start; a [`best_effort`](Self::best_effort) then confines the plugin with
+    /// Landlock (Linux 6.2) and the allow list, as far as those go.
     #[must_use]
     pub fn strict() -> Self {
         let limits = Limits {
@@ -197,8 +213,8 @@ impl Sandbox {
         self
     }
 
-    /// How many processes and threads its user may have, the plugin's and all others: past it no more can be started.
-    /// It does not hold for root.
+    /// How many processes and threads the plugin may have: past it no more can be started. Without a user namespace, as in
+    /// [`basic`](Self::basic), all processes of its user count. It does not hold for root.
     #[must_use]
     pub fn processes(mut self, count: u64) -> Self {
         self.limits.processes = Some(count);
