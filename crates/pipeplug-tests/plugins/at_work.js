@@ -35,6 +35,9 @@ const parts = {
     await fs.rename(file, file + '2');
     assert.deepEqual((await fs.readdir(dir)).sort(), ['file2']);
     assert.equal((await fs.stat(file + '2')).size, 8192);
+    await fs.copyFile(file + '2', file);
+    await fs.chmod(file, 0o600);
+    await fs.utimes(file, 1, 1);
     await fs.rm(dir, { recursive: true });
   },
   async computing() {
