@@ -196,6 +196,14 @@ pub enum SpawnError {
         /// What is missing or wrong, and what to do.
         problem: String,
     },
+    /// A file or directory cannot be granted to it, or it needs one that was not.
+    #[error("plugin {path:?} was not started in its sandbox: {problem}")]
+    Grant {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// The launcher does not see to what was demanded.
     #[error(
         "plugin {path:?} was not started {place}: {demand} is something that is done on this machine only; \
@@ -246,6 +254,7 @@ impl SpawnError {
             | Self::NotPinned { .. }
             | Self::LockFile { .. }
             | Self::Sandbox { .. }
+            | Self::Grant { .. }
             | Self::NotEnforced { .. } => true,
             Self::Place { is_permanent, .. } => *is_permanent,
             Self::Busy { .. } | Self::TooManyDescriptors { .. } | Self::Os { .. } => false,
@@ -292,15 +301,13 @@ impl SpawnError {
             Step::Limits => Self::os(path, "limiting its resources", error),
             Step::Namespaces => Self::os(path, "making its namespaces", error),
             Step::IdMaps => Self::os(path, "giving its user namespace a user", error),
+            Step::Grant if errno(&error) == Errno::ESTALE => {
+                Self::os(path, "letting files into its sandbox, one of which was replaced meanwhile", error)
+            }
             Step::Grant | Step::Root => {
                 let at = at.unwrap_or(path);
-                let problem = match errno(&error) {
-                    Errno::ESTALE => {
-                        format!("{at:?} was replaced by another file while it was let in; start it again")
-                    }
-                    _ => format!("{at:?} cannot be put into its root file system: {error}"),
-                };
-                Self::Sandbox { path: path.to_owned(), problem }
+                let problem = format!("{at:?} cannot be put into its root file system: {error}");
+                Self::Grant { path: path.to_owned(), problem }
             }
             Step::Init => Self::os(path, "starting the init of its pid namespace", error),
             Step::Processes => Self::os(path, "mounting its /proc", error),
@@ -330,7 +337,7 @@ impl SpawnError {
     fn of_confined_exec(path: &Path, error: io::Error) -> Self {
         let is_out_of_reach = matches!(errno(&error), Errno::ENOENT | Errno::EACCES | Errno::EPERM);
         match interpreters(path).into_iter().find(|it| it.exists() && !crate::sandbox::is_of_programs(it)) {
-            Some(interpreter) if is_out_of_reach => Self::Sandbox {
+            Some(interpreter) if is_out_of_reach => Self::Grant {
                 path: path.to_owned(),
                 problem: format!(
                     "its interpreter {interpreter:?} is out of reach ({error}); let it read that, with all that belongs to it \

@@ -93,6 +93,7 @@ mod linux {
             }
             self.prepare_as_far(plugin, namespaces).map_err(|error| match error {
                 Unprepared::Program(error) => SpawnError::of_exec(plugin.program, error),
+                Unprepared::Grant(problem) => SpawnError::Grant { path: plugin.program.to_owned(), problem },
                 Unprepared::Other(problem) => failed(problem),
             })
         }
@@ -119,7 +120,7 @@ mod linux {
                 if !namespaces {
                     system.extend(grants::of_proc());
                 }
-                granted = grants::of_host(files)?;
+                granted = grants::of_host(files).map_err(Unprepared::Grant)?;
                 if plugin.image == ImageKind::File {
                     let grant = grants::of_program(plugin.program, &granted);
                     program = Some(grant.map_err(Unprepared::Program)?);
@@ -199,6 +200,8 @@ mod linux {
     enum Unprepared {
         /// The program cannot be opened.
         Program(io::Error),
+        /// A file or directory cannot be granted.
+        Grant(String),
         /// Anything else, in words.
         Other(String),
     }

@@ -2,13 +2,13 @@
 //! has it do what the lines of its standard input say, a command, a tab and the data; each answer is a line of its
 //! standard error. At the end of its input it stops the plugin.
 //!
-//! Options: `--read PATH`, `--write PATH`, `--connect PORT`, `--bind PORT`, `--best-effort`, `--inherit-stdout`, and
+//! Options: `--read PATH`, `--write PATH`, `--connect PORT`, `--bind PORT`, `--best-effort`, `--leave`, `--inherit-stdout`, and
 //! `--without-namespaces`, which has the kernel refuse them to this process, as a container engine does.
 
 use std::io::{self, BufRead as _, Write as _};
 use std::process::ExitCode;
 
-use pipeplug_host::{Plugin, Sandbox, Stdout};
+use pipeplug_host::{HostLost, Plugin, Sandbox, Stdout};
 
 fn main() -> ExitCode {
     match run() {
@@ -24,7 +24,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let mut next = || args.next().ok_or("something is missing on the command line");
     let mut changes: Vec<Box<dyn FnOnce(Sandbox) -> Sandbox>> = Vec::new();
-    let mut stdout = Stdout::Null;
+    let (mut stdout, mut host_lost) = (Stdout::Null, HostLost::Kill);
     let level = loop {
         match next()?.as_str() {
             "--read" => {
@@ -44,13 +44,14 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                 changes.push(Box::new(move |sandbox| sandbox.bind(port)));
             }
             "--best-effort" => changes.push(Box::new(Sandbox::best_effort)),
+            "--leave" => host_lost = HostLost::EndOfFile,
             "--inherit-stdout" => stdout = Stdout::Inherit,
             "--without-namespaces" => pipeplug_tests::refuse_namespaces()?,
             level => break level.to_owned(),
         }
     };
     let plugin = next()?;
-    let mut builder = Plugin::builder(plugin).stdout(stdout);
+    let mut builder = Plugin::builder(plugin).stdout(stdout).host_lost(host_lost);
     let sandbox = match level.as_str() {
         "none" => None,
         "basic" => Some(Sandbox::basic()),

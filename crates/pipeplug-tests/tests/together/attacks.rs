@@ -258,7 +258,7 @@ fn a_link_that_the_plugin_could_have_made_leads_nowhere() {
         .sandbox(Sandbox::strict().write(&own).read(own.join("data")))
         .start()
         .unwrap_err();
-    assert!(matches!(error, StartError::Spawn(SpawnError::Sandbox { .. })), "{error:?}");
+    assert!(matches!(error, StartError::Spawn(SpawnError::Grant { .. })), "{error:?}");
     assert!(error.to_string().contains("name where it leads to"), "{error}");
 }
 
@@ -298,6 +298,59 @@ fn with_loader(program: &[u8], loader: &Path) -> Option<Vec<u8>> {
     room.fill(0);
     room.get_mut(..path.len()).filter(|_| path.len() < OWN.len())?.copy_from_slice(path);
     Some(program)
+}
+
+#[test]
+fn grants_within_grants_are_as_they_were_named() {
+    if !is_supported() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (outer, inner) = (dir.path().join("outer"), dir.path().join("outer/inner"));
+    fs::create_dir_all(&inner).unwrap();
+    let on =
+        |plugin: &Plugin, path: &Path| plugin.call("create", path.join("new").to_str().unwrap()).unwrap();
+    let sandbox = Sandbox::strict().write(&inner).read(&outer);
+    let plugin = Plugin::builder(BURGLAR).sandbox(sandbox).start().unwrap();
+    assert_eq!([on(&plugin, &outer), on(&plugin, &inner)], ["EROFS", "done: created"]);
+    let sandbox = Sandbox::strict().write(&outer).read(&inner);
+    let plugin = Plugin::builder(BURGLAR).sandbox(sandbox).start().unwrap();
+    assert_eq!([on(&plugin, &outer), on(&plugin, &inner)], ["done: created", "EROFS"]);
+    // All of the host's files may be read, but for what the plugin has of its own.
+    let plugin = Plugin::builder(BURGLAR).sandbox(Sandbox::strict().read("/")).start().unwrap();
+    assert_eq!(plugin.call("create", "/new").unwrap(), "EROFS");
+    assert!(plugin.call("list", "/var").unwrap().starts_with("done"));
+    let hosts = format!("/proc/{}/environ", std::process::id());
+    assert_eq!(plugin.call("read", hosts).unwrap(), "ENOENT");
+    // A program in a directory that it may write to runs all the same, and cannot be replaced.
+    let program = outer.join("program");
+    fs::copy(BURGLAR, &program).unwrap();
+    let plugin = Plugin::builder(&program).sandbox(Sandbox::strict().write(&outer)).start().unwrap();
+    assert_eq!(plugin.call("remove", program.to_str().unwrap()).unwrap(), "EBUSY");
+}
+
+#[test]
+fn one_that_is_left_alone_ends_by_itself_and_leaves_nothing() {
+    if !is_supported() {
+        return;
+    }
+    let mut host = SandboxHost::start(Kind::Own, "strict", &["--leave"]);
+    let mark = format!("pipeplug-mark-{}", host.pid());
+    assert_eq!(host.tries("leave-by-session", &mark), "done");
+    eventually("it runs", || command_lines_with(&mark).len() == 1);
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = namespace(host.plugin()).unwrap();
+    let plugin = host.plugin();
+    pipeplug_tests::send(plugin, nix::sys::signal::Signal::SIGSTOP);
+    host.kill();
+    assert!(pipeplug_tests::is_running(plugin), "it is left alone");
+    pipeplug_tests::send(plugin, nix::sys::signal::Signal::SIGCONT);
+    eventually("the plugin and its init are gone", || {
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        !all.filter_map(|it| it.file_name().to_str()?.parse().ok())
+            .any(|pid| namespace(pid).as_ref() == Some(&own))
+    });
+    assert!(command_lines_with(&mark).is_empty());
 }
 
 #[test]

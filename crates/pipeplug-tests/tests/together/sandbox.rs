@@ -350,6 +350,6 @@ fn what_cannot_be_had_starts_nothing() {
     let sandbox = Sandbox::strict().read("/no/such/file");
     let error = Plugin::builder(BURGLAR).sandbox(sandbox.clone().best_effort()).start().unwrap_err();
     assert!(error.is_permanent());
-    assert!(matches!(error, StartError::Spawn(SpawnError::Sandbox { .. })), "{error:?}");
+    assert!(matches!(error, StartError::Spawn(SpawnError::Grant { .. })), "{error:?}");
     assert!(error.to_string().contains("\"/no/such/file\" cannot be let in"), "{error}");
 }
