@@ -203,40 +203,50 @@ fn a_path_that_is_swapped_grants_nothing_else() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let secret = dir.path().join("secret");
-    fs::write(&secret, "secret").unwrap();
-    let granted = dir.path().join("granted");
-    let (real, fake) = (dir.path().join("real"), dir.path().join("fake"));
-    fs::create_dir(&real).unwrap();
-    symlink("/", &fake).unwrap();
-    fs::rename(&real, &granted).unwrap();
-    let program = dir.path().join("program");
-    let (own, root) = (dir.path().join("own"), dir.path().join("root"));
-    fs::hard_link(BURGLAR, &own).or_else(|_| fs::copy(BURGLAR, &own).map(drop)).unwrap();
-    symlink("/", &root).unwrap();
-    fs::rename(&own, &program).unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("secret"), "secret").unwrap();
+    // The program, and a grant in a directory that the plugin may write to: both are exchanged with links to all there is.
+    let program = path("program");
+    fs::hard_link(BURGLAR, &program).or_else(|_| fs::copy(BURGLAR, &program).map(drop)).unwrap();
+    symlink("/", path("root")).unwrap();
+    let (own, granted) = (path("own"), path("own/granted"));
+    fs::create_dir_all(&granted).unwrap();
+    symlink("/", path("own/root")).unwrap();
     let over = AtomicBool::new(false);
-    let mut starts = 0;
+    let (mut starts, mut attempts) = (0, 0);
     thread::scope(|scope| {
         scope.spawn(|| {
-            // Exchanges both of them with links to all there is, and back.
             while !over.load(Ordering::Relaxed) {
-                for (path, link) in [(&program, &root), (&granted, &fake)] {
-                    exchange(path, link);
-                }
+                exchange(&program, &path("root"));
+                exchange(&granted, &path("own/root"));
+                thread::yield_now();
             }
         });
-        for _ in 0..300 {
-            let builder = Plugin::builder(&program).sandbox(Sandbox::strict().read(&granted));
+        let _over = AtDrop(|| over.store(true, Ordering::Relaxed));
+        while starts < 30 && attempts < 300 {
+            attempts += 1;
+            let builder = Plugin::builder(&program).sandbox(Sandbox::strict().write(&own).read(&granted));
             let Ok(plugin) = builder.start() else { continue };
             starts += 1;
-            let got = plugin.call("read", secret.to_str().unwrap()).unwrap();
-            assert_eq!(got, "ENOENT");
+            // By its path, and by the ones that it had if a link were what was granted.
+            for root in ["".as_ref(), granted.as_path(), program.as_path(), &path("own/root")] {
+                let got =
+                    plugin.call("read", format!("{}{}", root.display(), path("secret").display())).unwrap();
+                assert!(["ENOENT", "ENOTDIR"].contains(&got.as_str()), "{}: {got}", root.display());
+            }
             plugin.kill().unwrap();
         }
-        over.store(true, Ordering::Relaxed);
     });
-    assert!(starts > 0, "the plugin was never started");
+    assert!(starts > 0, "the plugin was never started, in {attempts} attempts");
+}
+
+/// Does something when it is dropped, by a panic too.
+struct AtDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for AtDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 /// Exchanges two names, in one step.
