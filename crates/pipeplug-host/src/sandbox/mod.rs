@@ -78,6 +78,9 @@ pub(crate) struct Limits {
     pub(crate) open_files: Option<u64>,
     pub(crate) processes: Option<u64>,
     pub(crate) file_size: Option<u64>,
+    /// Signals that wait, and timers, which have one each: the kernel counts those of all processes of a user, so that none
+    /// would be left for the host's.
+    pub(crate) pending_signals: Option<u64>,
 }
 
 /// The files that may be used, beside those that every program needs.
@@ -148,7 +151,7 @@ impl Sandbox {
     ///   and shared memory, `memfd_create`, and what changes modes, owners, times and attributes of files, or watches them;
     ///   the code of another machine (32-bit programs) is killed;
     /// - no signals to processes that it did not start (Linux 6.12);
-    /// - 4 GiB of address space, 256 open files, and files of 1 GiB at most.
+    /// - 4 GiB of address space, 256 open files, 1024 signals that wait and timers, and files of 1 GiB at most.
     ///
     /// Files need Linux 6.2, and ports 6.7, with Landlock enabled.
     #[must_use]
@@ -157,6 +160,7 @@ impl Sandbox {
             memory: Some(4 << 30),
             open_files: Some(256),
             file_size: Some(1 << 30),
+            pending_signals: Some(1024),
             ..Limits::default()
         };
         Self {

@@ -223,6 +223,7 @@ mod linux {
                 // Not 0: a core dump that goes to a program (core(5), `|` in core_pattern) heeds no limit but this one,
                 // and a file of one byte is never begun (fs/coredump.c).
                 (Resource::RLIMIT_CORE, Some(1), 0),
+                (Resource::RLIMIT_SIGPENDING, self.pending_signals, 0),
             ];
             let asked = known.into_iter().filter_map(|(resource, soft, more)| Some((resource, soft?, more)));
             let resolved = asked.map(|(resource, soft, more)| {
