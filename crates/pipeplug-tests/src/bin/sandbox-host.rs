@@ -3,7 +3,8 @@
 //! standard error. At the end of its input it stops the plugin.
 //!
 //! Options: `--read PATH`, `--write PATH`, `--connect PORT`, `--bind PORT`, `--best-effort`, `--inherit-stdout`, and
-//! `--without-namespaces`, which has the kernel refuse them to this process, as a container engine does.
+//! `--without-namespaces`, which has the kernel refuse them to this process, as a container engine does, and
+//! `--without-landlock`, which has it seem to have none.
 
 use std::io::{self, BufRead as _, Write as _};
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             }
             "--best-effort" => changes.push(Box::new(Sandbox::best_effort)),
             "--inherit-stdout" => stdout = Stdout::Inherit,
+            "--without-landlock" => pipeplug_tests::refuse_landlock()?,
             "--without-namespaces" => pipeplug_tests::refuse_namespaces()?,
             level => break level.to_owned(),
         }
