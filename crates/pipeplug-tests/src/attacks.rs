@@ -77,6 +77,7 @@ pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
         "leave-by-group" => leave(data, || setpgid(Pid::from_raw(0), Pid::from_raw(0))),
         "leave-as-orphan" => leave_as_orphan(data),
         "memory-file" => number(data).and_then(hold_in_memory_files),
+        "fork-bomb" => Ok(fork_bomb()),
         "fill" => fill(path),
         _ => return None,
     })
@@ -98,6 +99,18 @@ pub fn refuse_namespaces() -> io::Result<()> {
 pub fn refuse_landlock() -> io::Result<()> {
     nix::sys::prctl::set_no_new_privs()?;
     sys::refuse(nix::libc::SYS_landlock_create_ruleset, nix::errno::Errno::ENOSYS)
+}
+
+/// Starts processes until no more can be started, some thousands at most, and ends them again.
+fn fork_bomb() -> String {
+    let start = || Command::new("/bin/sleep").arg("1000").stdin(Stdio::null()).spawn();
+    let mut all: Vec<_> = std::iter::from_fn(|| start().ok()).take(2000).collect();
+    for child in &mut all {
+        // It has not been waited for.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    format!("{} processes", all.len())
 }
 
 /// How often inotify can be had.

@@ -151,7 +151,8 @@ impl Sandbox {
     ///   and shared memory, `memfd_create`, and what changes modes, owners, times and attributes of files, or watches them;
     ///   the code of another machine (32-bit programs) is killed;
     /// - no signals to processes that it did not start (Linux 6.12);
-    /// - 4 GiB of address space, 256 open files, 1024 signals that wait and timers, and files of 1 GiB at most.
+    /// - 4 GiB of address space, 256 open files, 1024 signals that wait and timers, and files of 1 GiB at most; in a
+    ///   user namespace, and not of root, 1024 processes and threads.
     ///
     /// Files need Linux 6.2, and ports 6.7, with Landlock enabled.
     #[must_use]
