@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
+use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, utimensat};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use nix::sys::time::{TimeSpec, TimeValLike as _};
 use nix::unistd::{AccessFlags, ForkResult, Pid, access, setpgid, setsid};
@@ -27,7 +27,10 @@ pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
         "access" => access(path, AccessFlags::F_OK).map(|()| "there".into()).map_err(Into::into),
         "read-link" => fs::read_link(path).map(|target| target.display().to_string()),
         "open-path" => open(path, OFlag::O_PATH, Mode::empty()).map(|_| "open".into()).map_err(Into::into),
-        "chmod" => fs::set_permissions(path, fs::Permissions::from_mode(0o4777)).map(|()| "changed".into()),
+        "chmod" => fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map(|()| "changed".into()),
+        "set-user-id" => {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o4755)).map(|()| "changed".into())
+        }
         "chown" => chown(path, Some(nix::unistd::geteuid().as_raw()), None).map(|()| "changed".into()),
         "set-times" => {
             let time = TimeSpec::seconds(1);
@@ -44,6 +47,17 @@ pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
             .and_then(|inotify| inotify.add_watch(path, AddWatchFlags::IN_CREATE))
             .map(|_| "watching".into())
             .map_err(Into::into),
+
+        // The host's files, by descriptor: to what it is already, so that no harm is done.
+        "chmod-descriptor" => number(data).and_then(|raw| {
+            let fd = sys::duplicate(raw)?;
+            fchmod(&fd, Mode::from_bits_truncate(fstat(&fd)?.st_mode))?;
+            Ok("changed".into())
+        }),
+        "truncate-output" => {
+            nix::unistd::ftruncate(io::stdout(), 0).map(|()| "truncated".into()).map_err(Into::into)
+        }
+        "watch-much" => Ok(watch_much()),
 
         // Other processes, by their numbers.
         "affinity" => number(data).and_then(|pid| {
@@ -63,6 +77,7 @@ pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
         "leave-by-group" => leave(data, || setpgid(Pid::from_raw(0), Pid::from_raw(0))),
         "leave-as-orphan" => leave_as_orphan(data),
         "memory-file" => number(data).and_then(hold_in_memory_files),
+        "fork-bomb" => Ok(fork_bomb()),
         "fill" => fill(path),
         _ => return None,
     })
@@ -74,7 +89,34 @@ pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
 /// What the system says to the filter.
 pub fn refuse_namespaces() -> io::Result<()> {
     nix::sys::prctl::set_no_new_privs()?;
-    sys::refuse_unshare()
+    sys::refuse(nix::libc::SYS_unshare, nix::errno::Errno::EPERM)
+}
+
+/// Has the kernel answer as one without Landlock, to this thread and to all that comes from it.
+///
+/// # Errors
+/// What the system says to the filter.
+pub fn refuse_landlock() -> io::Result<()> {
+    nix::sys::prctl::set_no_new_privs()?;
+    sys::refuse(nix::libc::SYS_landlock_create_ruleset, nix::errno::Errno::ENOSYS)
+}
+
+/// Starts processes until no more can be started, some thousands at most, and ends them again.
+fn fork_bomb() -> String {
+    let start = || Command::new("/bin/sleep").arg("1000").stdin(Stdio::null()).spawn();
+    let mut all: Vec<_> = std::iter::from_fn(|| start().ok()).take(2000).collect();
+    for child in &mut all {
+        // It has not been waited for.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    format!("{} processes", all.len())
+}
+
+/// How often inotify can be had.
+fn watch_much() -> String {
+    let all: Vec<_> = std::iter::from_fn(|| Inotify::init(InitFlags::empty()).ok()).take(200).collect();
+    format!("{} instances", all.len())
 }
 
 fn number(data: &str) -> io::Result<i32> {

@@ -187,6 +187,9 @@ pub enum HostLost {
 #[non_exhaustive]
 pub enum Stdout {
     /// To the host's standard output, or to `/dev/null` if the host has closed that.
+    ///
+    /// In a strict sandbox, and where it is a terminal in a basic one, this is [`Stdout::Log`]: who has the descriptor could
+    /// truncate what the host has written before, read the terminal, and have the host's own writes fail.
     #[default]
     Inherit,
     /// To `/dev/null`.

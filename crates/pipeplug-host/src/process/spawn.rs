@@ -64,7 +64,7 @@ pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Sp
     let program = absolute(&launch.program)?;
     let mut image = image(launch, &program, arguments)?;
     image.open = verified::copy(launch, &program)?;
-    let pipes = Pipes::new(launch.channel, launch.sandbox.is_some())
+    let pipes = Pipes::new(launch.channel, launch.sandbox.as_ref())
         .map_err(|error| SpawnError::os(&program, "making its pipes", error))?;
     let mut confinement = Confinement::new(launch, &program, &image, Extent::Whole)?;
     let mut pauses = BUSY_PAUSES.into_iter();
@@ -167,7 +167,8 @@ struct Pipes {
 }
 
 impl Pipes {
-    fn new(channel: Channel, is_confined: bool) -> io::Result<Self> {
+    fn new(channel: Channel, sandbox: Option<&Sandbox>) -> io::Result<Self> {
+        let (is_confined, is_strict) = (sandbox.is_some(), sandbox.is_some_and(Sandbox::has_root));
         let (guest_in, to_guest) = sys::pipe()?;
         let (from_guest, guest_out) = sys::pipe()?;
         let (stderr, guest_stderr) = sys::pipe()?;
@@ -179,8 +180,10 @@ impl Pipes {
                     Stdin::Inherit => own(io::stdin())?,
                 };
                 let (host_stdout, guest_stdout) = match stdout {
-                    // A terminal is more than a place to write to: it is read from, and has settings.
-                    Stdout::Inherit if is_confined && io::stdout().is_terminal() => {
+                    // A terminal is more than a place to write to: it is read from, and has settings. A file can be truncated
+                    // by its descriptor, and be made executable as its owner; and whatever it is, one who has it can
+                    // have the host's own writes fail (O_NONBLOCK).
+                    Stdout::Inherit if is_strict || is_confined && io::stdout().is_terminal() => {
                         let (reader, writer) = sys::pipe()?;
                         (Some(reader), writer)
                     }

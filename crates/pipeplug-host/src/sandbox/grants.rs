@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use std::path::{self, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{SFlag, fstat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::Files;
 use crate::sys::{self, Identity, Kind};
@@ -105,20 +105,30 @@ pub(super) fn of_proc() -> Vec<Grant> {
 pub(super) fn of_host(files: &Files) -> Result<Vec<Grant>, Refused> {
     let read = files.read.iter().map(|path| (path, Access::Execute));
     let write = files.write.iter().map(|path| (path, Access::Write));
-    let mut wanted = Vec::new();
-    for (path, access) in read.chain(write) {
-        let path = path::absolute(path).map_err(|error| refused(path, &error))?;
-        wanted.push((path, access));
+    // What may be written to comes first: a name of it may sort behind a path that leads through it by another name.
+    let mut grants: Vec<Grant> = Vec::new();
+    for wanted in [sorted(write)?, sorted(read)?] {
+        for (path, access) in wanted {
+            let grant = open_beneath(&grants, &path, access).map_err(|error| refused(&path, &error))?;
+            grants.push(grant);
+        }
     }
     // By components, so that a directory comes before what is in it. Of the same path, the write access is the last one,
     // and counts.
-    wanted.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut grants: Vec<Grant> = Vec::new();
-    for (path, access) in wanted {
-        let grant = open_beneath(&grants, &path, access).map_err(|error| refused(&path, &error))?;
-        grants.push(grant);
-    }
+    grants.sort_by(|a, b| {
+        a.path.cmp(&b.path).then((a.access == Access::Write).cmp(&(b.access == Access::Write)))
+    });
     Ok(grants)
+}
+
+/// From the root, directories before what is below them.
+fn sorted<'a>(paths: impl Iterator<Item = (&'a PathBuf, Access)>) -> Result<Vec<(PathBuf, Access)>, Refused> {
+    let absolute = |(path, access): (&PathBuf, _)| {
+        Ok((path::absolute(path).map_err(|error| refused(path, &error))?, access))
+    };
+    let mut all = paths.map(absolute).collect::<Result<Vec<_>, Refused>>()?;
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(all)
 }
 
 /// The program itself.
@@ -137,24 +147,36 @@ fn refused(path: &Path, error: &io::Error) -> Refused {
 /// Opens a path, without a symbolic link below a directory that the plugin may write to: it could have made it, to be
 /// let in wherever that leads to.
 fn open_beneath(granted: &[Grant], path: &Path, access: Access) -> io::Result<Grant> {
-    let writable = granted.iter().rfind(|it| it.access == Access::Write && it.kind == Kind::Directory);
-    match writable.and_then(|it| Some((it, path.strip_prefix(&it.path).ok()?))) {
-        Some((writable, rest)) if !rest.as_os_str().is_empty() => {
-            let how = OpenHow::new()
-                .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-                .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-            let file = openat2(&writable.file, rest, how).map_err(|errno| match errno {
-                Errno::ELOOP => io::Error::other(format!(
-                    "a symbolic link leads there, which the plugin may have made, as it may write to {:?}; \
-                     name where it leads to",
-                    writable.path
-                )),
-                errno => errno.into(),
-            })?;
-            Grant::of(file, path, access)
-        }
-        _ => Grant::open(path, access),
+    let Some((writable, rest)) = writable_above(granted, path) else { return Grant::open(path, access) };
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let file = openat2(&writable.file, rest, how).map_err(|errno| match errno {
+        Errno::ELOOP => io::Error::other(format!(
+            "a symbolic link leads there, which the plugin may have made, as it may write to {:?}; \
+             name where it leads to",
+            writable.path
+        )),
+        errno => errno.into(),
+    })?;
+    Grant::of(file, path, access)
+}
+
+/// The first directory on the way to a path that the plugin may write to, whatever its name is there, and the rest of the
+/// way.
+fn writable_above<'a, 'b>(granted: &'a [Grant], path: &'b Path) -> Option<(&'a Grant, &'b Path)> {
+    let writable: Vec<_> =
+        granted.iter().filter(|it| it.access == Access::Write && it.kind == Kind::Directory).collect();
+    if writable.is_empty() {
+        return None;
     }
+    let above: Vec<_> = path.ancestors().skip(1).collect();
+    above.into_iter().rev().find_map(|dir| {
+        let identity =
+            open(dir, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).and_then(Identity::of).ok()?;
+        let found = writable.iter().find(|it| it.identity == identity)?;
+        Some((*found, path.strip_prefix(dir).ok()?))
+    })
 }
 
 impl Grant {

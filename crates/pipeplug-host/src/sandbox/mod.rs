@@ -85,6 +85,9 @@ pub(crate) struct Limits {
     pub(crate) open_files: Option<u64>,
     pub(crate) processes: Option<u64>,
     pub(crate) file_size: Option<u64>,
+    /// Signals that wait, and timers, which have one each: the kernel counts those of all processes of a user, so that none
+    /// would be left for the host's.
+    pub(crate) pending_signals: Option<u64>,
 }
 
 /// The files that may be used, beside those that every program needs.
@@ -159,7 +162,8 @@ impl Sandbox {
     /// - an empty network, and no sockets but pairs that are connected to each other; [`connect`](Self::connect) and
     ///   [`bind`](Self::bind) allow TCP ports, in the host's network;
     /// - the system calls of an allow list: others fail with EPERM, or with ENOSYS where programs then try another way;
-    /// - 4 GiB of address space, 256 open files, and files of 1 GiB at most.
+    /// - 4 GiB of address space, 256 open files, 1024 signals that wait and timers, and files of 1 GiB at most; in a user
+    ///   namespace, and not of root, 1024 processes and threads.
     ///
     /// The program's interpreter is not granted with it: one outside of the system's directories needs a
     /// [`read`](Self::read).
@@ -173,6 +177,7 @@ impl Sandbox {
             memory: Some(4 << 30),
             open_files: Some(256),
             file_size: Some(1 << 30),
+            pending_signals: Some(1024),
             ..Limits::default()
         };
         Self {

@@ -54,6 +54,11 @@ fn remedy(step: Step, error: &io::Error, read: impl Fn(&str) -> Option<String>) 
             ": a seccomp filter or a security module around the host refuses it, as in a container; start the host outside of it"
                 .to_owned()
         }
+        Step::Namespaces if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+            ": the root directory of this process is not the root of a mount, as in a chroot or an initramfs; mount it \
+             (`mount --rbind DIR DIR`) ahead of the chroot"
+                .to_owned()
+        }
         _ => String::new(),
     }
 }
@@ -77,6 +82,7 @@ mod tests {
         assert!(denied(&[("unprivileged_userns_clone", "0")]).contains("unprivileged_userns_clone=1"));
         assert_eq!(denied(&[("apparmor_restrict_unprivileged_userns", "0")]), "");
         assert!(told(Step::Namespaces, Errno::EPERM, &[]).contains("container"));
+        assert!(told(Step::Namespaces, Errno::EINVAL, &[]).contains("chroot"));
         assert!(told(Step::Processes, Errno::EPERM, &[]).contains("systempaths=unconfined"));
     }
 

@@ -21,10 +21,13 @@ pub(super) fn lay_out(system: &[Grant], granted: &[Grant], program: Option<&Gran
     for grant in system.iter().filter(|it| it.access != Access::Device) {
         layout.add_of_system(grant);
     }
+    // The devices that every program needs are on top of a /dev that was granted, where none can be opened.
+    granted.iter().filter(|it| it.path == Path::new("/dev")).for_each(|it| layout.add(it));
     layout.add_devices(system, scratch);
     layout.add_processes(granted);
     layout.add_memory("/tmp", scratch);
-    for grant in granted.iter().filter(|it| it.path != Path::new("/") && !is_of_proc(&it.path)) {
+    let placed = [Path::new("/"), Path::new("/dev")];
+    for grant in granted.iter().filter(|it| !placed.contains(&&*it.path) && !is_of_proc(&it.path)) {
         layout.add(grant);
     }
     // A directory that may be written to is not executed from, so the program is there once more.

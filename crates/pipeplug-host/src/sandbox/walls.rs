@@ -82,6 +82,9 @@ mod linux {
     /// The first one that knows TCP ports: Linux 6.7.
     const ABI_OF_PORTS: u32 = 4;
 
+    /// How many processes and threads a plugin may have in namespaces of its own.
+    const PROCESSES_WITHIN: u64 = 1024;
+
     impl Sandbox {
         /// All that the child needs to confine itself.
         pub(crate) fn prepare(&self, plugin: Plugin<'_>, extent: Extent) -> Result<Prepared, SpawnError> {
@@ -132,6 +135,7 @@ mod linux {
                 let program_of_init = sys::program::init()
                     .map_err(|error| format!("the init of its pid namespace: {error}"))?;
                 limits.push_open_files();
+                limits.push_processes();
                 let host_lost = match plugin.host_lost {
                     HostLost::Kill => InitHostLost::Ends,
                     HostLost::EndOfFile => InitHostLost::WaitsForPlugin,
@@ -226,6 +230,7 @@ mod linux {
                 // Not 0: a core dump that goes to a program (core(5), `|` in core_pattern) heeds no limit but this one,
                 // and a file of one byte is never begun (fs/coredump.c).
                 (Resource::RLIMIT_CORE, Some(1), 0),
+                (Resource::RLIMIT_SIGPENDING, self.pending_signals, 0),
             ];
             let asked = known.into_iter().filter_map(|(resource, soft, more)| Some((resource, soft?, more)));
             let resolved = asked.map(|(resource, soft, more)| {
@@ -247,6 +252,18 @@ mod linux {
                 && let Ok((soft, hard)) = getrlimit(resource)
             {
                 self.0.push(Limit { resource, soft, hard });
+            }
+        }
+
+        /// Adds a limit of processes and threads, unless there is one. Within a user namespace it counts those of the plugin
+        /// alone (Linux 5.14), so that none of the host's user has to be known; it does not hold for root.
+        fn push_processes(&mut self) {
+            let resource = Resource::RLIMIT_NPROC;
+            if self.0.iter().all(|limit| limit.resource != resource)
+                && let Ok((_, most)) = getrlimit(resource)
+            {
+                let limit = PROCESSES_WITHIN.min(most);
+                self.0.push(Limit { resource, soft: limit, hard: limit });
             }
         }
     }

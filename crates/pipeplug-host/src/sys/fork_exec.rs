@@ -6,15 +6,21 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+use std::os::fd::{BorrowedFd, IntoRawFd as _};
 use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow};
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::{self, Pid};
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+use nix::{
+    fcntl::{OFlag, open},
+    sys::signal::{Signal, kill},
+    sys::stat::{Mode, SFlag, fstat},
+};
 
 use super::fork::{Child, Failure, fork};
 use super::{Lifeline, Look, OpenImage, Walls, block_until_exit, exit_status};
@@ -335,9 +341,33 @@ impl Plan<'_> {
             #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
             Some(open) => match *open {},
         };
+        #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+        if self.walls.is_some_and(|walls| walls.namespaces.is_some()) {
+            for number in 0..next {
+                take_own_null(number)?;
+            }
+        }
         close_on_exec_from(next, self.descriptor_limit)?;
         Ok(open)
     }
+}
+
+/// Has a guest's `/dev/null` be the one of its own root, which nobody can change. That of the host is on a mount that is
+/// written to: its owner, as the guest of a root may be, could change its mode by the descriptor.
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn take_own_null(number: RawFd) -> Result<(), Errno> {
+    // The first memory device and its third minor number: null(4).
+    const NULL: libc::dev_t = libc::makedev(1, 3);
+    // SAFETY: a guest's descriptor is open here, and stays so up to the exec.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let stat = fstat(fd)?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFCHR || stat.st_rdev != NULL {
+        return Ok(());
+    }
+    let own = open(c"/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    // It is not dropped: closing it is left to the exec, as for all others. Its number is another one, since that is taken.
+    // SAFETY: dup2 takes two integers, and what it closes is the host's `/dev/null` in this copy of the table.
+    Errno::result(unsafe { libc::dup2(own.into_raw_fd(), number) }).map(drop)
 }
 
 /// Forks init and `plugin` within namespaces; no process is left where that fails.

@@ -35,6 +35,24 @@ use super::walls::give_up_privileges;
 /// The name of the machine inside.
 const HOST_NAME: &str = "sandbox";
 
+/// What of `/proc` tells of the whole machine, and not of the processes inside: the plugin of a root owns it, and could
+/// read most of it although it has no privilege. `interrupts` tells when keys are pressed.
+const HIDDEN: [&CStr; 13] = [
+    c"/proc/interrupts",
+    c"/proc/kcore",
+    c"/proc/key-users",
+    c"/proc/keys",
+    c"/proc/kpagecgroup",
+    c"/proc/kpagecount",
+    c"/proc/kpageflags",
+    c"/proc/latency_stats",
+    c"/proc/pagetypeinfo",
+    c"/proc/sched_debug",
+    c"/proc/slabinfo",
+    c"/proc/timer_list",
+    c"/proc/vmallocinfo",
+];
+
 /// What the helper, init and the plugin do; ready in memory, since none of them may allocate.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
@@ -198,7 +216,8 @@ impl Root {
     /// Opens all that is to be in it, makes it the root, and puts everything in place but the processes.
     fn build(&self, ruleset: Option<&Ruleset>) -> Result<(), Failure> {
         let at = |step| move |errno| Failure { step, errno };
-        mounts::make_all_private().map_err(at(Step::Root))?;
+        // Both this and the pivot below need a root that is the root of a mount.
+        mounts::make_all_private().map_err(at(Step::Namespaces))?;
         // Absolute paths lead through the old root as long as it is the root.
         for copied in self.each().filter_map(Entry::copied) {
             copied.open()?;
@@ -215,7 +234,7 @@ impl Root {
             .map_err(at(Step::Root))?;
         mounts::attach(new.as_fd(), c"/").map_err(at(Step::Root))?;
         fchdir(&new).map_err(at(Step::Root))?;
-        mounts::pivot_to_working_directory().map_err(at(Step::Root))?;
+        mounts::pivot_to_working_directory().map_err(at(Step::Namespaces))?;
         // The working directory is the new root now; its processes have no other.
         for entry in self.each() {
             entry.put(ruleset).map_err(at(Step::Root))?;
@@ -239,6 +258,9 @@ impl Root {
                 let processes =
                     mounts::new_file_system(c"proc", &[], attributes).map_err(at(Step::Processes))?;
                 mounts::attach(processes.as_fd(), path).map_err(at(Step::Processes))?;
+                for hidden in HIDDEN {
+                    hide(hidden).map_err(at(Step::Processes))?;
+                }
                 if let Some(ruleset) = ruleset {
                     ruleset.allow(processes.as_fd(), *rights).map_err(at(Step::Files))?;
                 }
@@ -336,6 +358,14 @@ fn there_already(made: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
+/// Puts the `/dev/null` of the new root in the place of a file, if both are there.
+fn hide(path: &CStr) -> Result<(), Errno> {
+    match mounts::copy_tree(c"/dev/null").and_then(|null| mounts::attach(null.as_fd(), path)) {
+        Err(Errno::ENOENT) => Ok(()),
+        hidden => hidden,
+    }
+}
+
 fn memory(bytes: &CStr, files: &CStr, mode: &CStr, attributes: Attributes) -> Result<OwnedFd, Errno> {
     let options = [(c"size", bytes), (c"nr_inodes", files), (c"mode", mode)];
     mounts::new_file_system(c"tmpfs", &options, attributes)
@@ -383,7 +413,10 @@ impl Namespaces {
             flags |= CloneFlags::CLONE_NEWNET;
         }
         match unshare(flags | CloneFlags::CLONE_NEWUSER) {
-            Ok(()) => self.ids.write().map_err(at(Step::IdMaps))?,
+            Ok(()) => {
+                self.ids.write().map_err(at(Step::IdMaps))?;
+                limit_watches();
+            }
             // With the privileges that a host may have. If it has none, the reason is the first one.
             Err(errno) => unshare(flags).map_err(|_| at(Step::Namespaces)(errno))?,
         }
@@ -425,6 +458,16 @@ fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Keeps the processes of a new user namespace from using up what the user may have of inotify(7), which counts there and
+/// for the user. Without a failure of its own: `/proc/sys` may be read-only.
+fn limit_watches() {
+    for (path, limit) in
+        [(c"/proc/sys/user/max_inotify_instances", c"32"), (c"/proc/sys/user/max_inotify_watches", c"8192")]
+    {
+        let _ = write_file(path, limit);
     }
 }
 

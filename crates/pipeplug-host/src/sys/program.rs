@@ -15,6 +15,8 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
+use nix::sys::stat::{Mode, fchmod};
+
 use super::memfd;
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
@@ -87,6 +89,9 @@ fn image(name: &CStr, code: &[u8]) -> io::Result<OwnedFd> {
     memfd::check_size(elf.len() as u64)?;
     let mut file = File::from(memfd::executable(name)?);
     file.write_all(&elf)?;
+    // The kernel lets nobody look into a process whose program its user cannot read (fs/exec.c, would_dump). A plugin of
+    // the same user could keep the pipe of its init open, by `/proc/1/fd/0`, and outlive the host.
+    fchmod(&file, Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH)?;
     memfd::seal(&file)?;
     Ok(file.into())
 }

@@ -122,6 +122,7 @@ fn limit(name: &str) -> io::Result<String> {
     let resource = match name {
         "core" => Resource::RLIMIT_CORE,
         "memory" => Resource::RLIMIT_AS,
+        "pending signals" => Resource::RLIMIT_SIGPENDING,
         _ => return Err(io::Error::other("no such limit")),
     };
     Ok(getrlimit(resource).map(|(soft, hard)| format!("{soft} {hard}"))?)

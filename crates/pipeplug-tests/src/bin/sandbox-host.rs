@@ -2,8 +2,9 @@
 //! has it do what the lines of its standard input say, a command, a tab and the data; each answer is a line of its
 //! standard error. At the end of its input it stops the plugin.
 //!
-//! Options: `--read PATH`, `--write PATH`, `--connect PORT`, `--bind PORT`, `--best-effort`, `--leave`, `--inherit-stdout`, and
-//! `--without-namespaces`, which has the kernel refuse them to this process, as a container engine does.
+//! Options: `--read PATH`, `--write PATH`, `--connect PORT`, `--bind PORT`, `--best-effort`, `--leave`, `--inherit-stdout`,
+//! `--without-namespaces`, which has the kernel refuse them to this process, as a container engine does, and
+//! `--without-landlock`, which has it seem to have none.
 
 use std::io::{self, BufRead as _, Write as _};
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             "--best-effort" => changes.push(Box::new(Sandbox::best_effort)),
             "--leave" => host_lost = HostLost::EndOfFile,
             "--inherit-stdout" => stdout = Stdout::Inherit,
+            "--without-landlock" => pipeplug_tests::refuse_landlock()?,
             "--without-namespaces" => pipeplug_tests::refuse_namespaces()?,
             level => break level.to_owned(),
         }

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -55,14 +56,22 @@ pub(crate) fn exit_at_once(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Has unshare(2) fail with EPERM in this thread, and in all that comes from it.
-pub(crate) fn refuse_unshare() -> io::Result<()> {
+/// Makes a copy of a descriptor that the host has given.
+pub(crate) fn duplicate(raw: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes an integer, and says so where that is no descriptor.
+    let copy = Errno::result(unsafe { libc::dup(raw) })?;
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Has a system call fail in this thread, and in all that comes from it.
+pub(crate) fn refuse(call: libc::c_long, with: Errno) -> io::Result<()> {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let filter = [
         // The number is the first field of what a filter sees: seccomp(2), `struct seccomp_data`.
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_unshare as u32),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | with as u32),
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let program =

@@ -6,7 +6,7 @@ mod forks;
 mod probe;
 
 pub(crate) use attacks::{
-    exit_at_once, fork_with_threads, in_child, lower_io_priority, lower_priority, refuse_unshare,
+    duplicate, exit_at_once, fork_with_threads, in_child, lower_io_priority, lower_priority, refuse,
     set_attribute,
 };
 pub use calls::{apart_system_calls, strict_system_calls, system_call, system_calls};

@@ -2,6 +2,7 @@
 //! refuses namespaces. Each attack works without the sandbox.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
@@ -198,6 +199,120 @@ fn the_terminal_is_not_handed_over_with_standard_output() {
 }
 
 #[test]
+fn what_the_host_has_written_is_not_handed_over_with_standard_output() {
+    if !is_supported() {
+        return;
+    }
+    for kind in Kind::all() {
+        for (level, expected) in [("none", "done"), ("strict", "EINVAL")] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(b"of the host").unwrap();
+            let stdout = Stdio::from(file.try_clone().unwrap());
+            let mut host = SandboxHost::start_with(kind, level, &["--inherit-stdout"], stdout);
+            assert_eq!(host.tries("truncate-output", ""), expected, "{kind:?}: {level}");
+            let bytes = file.metadata().unwrap().len();
+            assert_eq!(bytes == 0, expected == "done", "{kind:?}: {level}");
+        }
+    }
+}
+
+#[test]
+fn no_device_of_the_host_is_handed_over() {
+    if !is_supported() {
+        return;
+    }
+    for kind in Kind::all() {
+        let expected = if kind == Kind::WithoutNamespaces { "EPERM" } else { "EROFS" };
+        let mut strict = SandboxHost::start(kind, "strict", &[]);
+        for standard in [0, 1] {
+            assert_eq!(strict.tries("chmod-descriptor", standard), expected, "{kind:?}: {standard}");
+        }
+    }
+    if nix::unistd::geteuid().is_root() {
+        let mut free = SandboxHost::start(Kind::Own, "none", &[]);
+        assert_eq!(free.tries("chmod-descriptor", 0), "done");
+    }
+}
+
+#[test]
+fn nobody_becomes_the_host_by_a_file_that_it_made() {
+    if !is_supported() {
+        return;
+    }
+    for kind in Kind::all() {
+        let dir = open_dir();
+        chown(dir.path(), Some(kind.user().as_raw()), None).unwrap();
+        let file = dir.path().join("file");
+        let path = file.to_str().unwrap();
+        let options = ["--write", dir.path().to_str().unwrap()];
+        let mut strict = SandboxHost::start(kind, "strict", &options);
+        assert_eq!(strict.tries("create", path), "done", "{kind:?}");
+        assert_eq!(strict.tries("set-user-id", path), "EPERM", "{kind:?}");
+        let expected = if kind == Kind::WithoutNamespaces { "EPERM" } else { "done" };
+        assert_eq!(strict.tries("chmod", path), expected, "{kind:?}: other modes it may set");
+        let mut free = SandboxHost::start(kind, "none", &[]);
+        assert_eq!(free.tries("set-user-id", path), "done", "{kind:?}");
+    }
+}
+
+#[test]
+fn init_is_left_alone() {
+    if !is_supported() {
+        return;
+    }
+    for kind in Kind::all().into_iter().filter(|kind| *kind != Kind::WithoutNamespaces) {
+        let mut strict = SandboxHost::start(kind, "strict", &[]);
+        for attack in ["affinity", "priority", "io-priority"] {
+            assert_eq!(strict.tries(attack, 1), "EPERM", "{kind:?}: {attack}");
+            assert_eq!(strict.tries(attack, 2), "done", "{kind:?}: {attack}, of its own");
+        }
+        // By its pipe, a plugin could keep it from noticing the end of the host.
+        let mut without_landlock = SandboxHost::start(kind, "strict", &["--without-landlock"]);
+        for host in [&mut strict, &mut without_landlock] {
+            assert_eq!(host.tries("append", "/proc/1/fd/0"), "EACCES", "{kind:?}");
+        }
+        assert_eq!(without_landlock.tries("append", "/proc/2/fd/3"), "done", "{kind:?}: of its own");
+    }
+}
+
+#[test]
+fn the_machine_is_not_looked_into_by_its_processes() {
+    if !is_supported() {
+        return;
+    }
+    for kind in Kind::all().into_iter().filter(|kind| *kind != Kind::WithoutNamespaces) {
+        let (mut strict, mut free) =
+            (SandboxHost::start(kind, "strict", &[]), SandboxHost::start(kind, "none", &[]));
+        for file in ["interrupts", "slabinfo", "timer_list", "vmallocinfo"] {
+            let path = format!("/proc/{file}");
+            if free.tries("read", &path) == "done" {
+                assert_eq!(strict.says("read", &path), "done: 0 bytes", "{kind:?}: {file}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_user_has_in_all_is_not_used_up() {
+    if !is_supported() {
+        return;
+    }
+    for kind in Kind::all() {
+        let mut strict = SandboxHost::start(kind, "strict", &[]);
+        assert_eq!(strict.says("limit", "pending signals"), "done: 1024 1024", "{kind:?}");
+        let instances = strict.says("watch-much", "");
+        let most = if kind == Kind::WithoutNamespaces { 0 } else { 32 };
+        assert_eq!(instances, format!("done: {most} instances"), "{kind:?}");
+        // The kernel has no limit of processes for root.
+        if kind == Kind::Nobody {
+            let processes = strict.says("fork-bomb", "");
+            let number: u32 = processes.split_whitespace().nth(1).unwrap().parse().unwrap();
+            assert!((1000..1024).contains(&number), "{processes}");
+        }
+    }
+}
+
+#[test]
 fn a_path_that_is_swapped_grants_nothing_else() {
     if !is_supported() {
         return;
@@ -264,12 +379,41 @@ fn a_link_that_the_plugin_could_have_made_leads_nowhere() {
     let own = dir.path().join("own");
     fs::create_dir(&own).unwrap();
     symlink("/etc", own.join("data")).unwrap();
-    let error = Plugin::builder(BURGLAR)
-        .sandbox(Sandbox::strict().write(&own).read(own.join("data")))
-        .start()
-        .unwrap_err();
-    assert!(matches!(error, StartError::Spawn(SpawnError::Grant { .. })), "{error:?}");
-    assert!(error.to_string().contains("name where it leads to"), "{error}");
+    let more = own.join("above");
+    fs::create_dir(&more).unwrap();
+    let alias = dir.path().join("alias");
+    symlink(&own, &alias).unwrap();
+    let around = own.join("../own");
+    for sandbox in [
+        Sandbox::strict().write(&own).read(own.join("data")),
+        Sandbox::strict().write(&own).write(own.join("data")),
+        // Whichever other directories may be written to, and whatever this one is called.
+        Sandbox::strict().write(&own).write(&more).write(own.join("data")),
+        Sandbox::strict().write(&alias).read(own.join("data")),
+        Sandbox::strict().write(&own).read(alias.join("data")),
+        Sandbox::strict().write(&own).read(around.join("data")),
+    ] {
+        let error = Plugin::builder(BURGLAR).sandbox(sandbox.clone()).start().unwrap_err();
+        assert!(matches!(error, StartError::Spawn(SpawnError::Grant { .. })), "{error:?}");
+        assert!(error.to_string().contains("cannot be let in"), "{sandbox:?}: {error}");
+    }
+}
+
+#[test]
+fn what_is_granted_below_a_directory_that_may_be_written_to_is_there() {
+    if !is_supported() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let below = dir.path().join("below");
+    fs::create_dir(&below).unwrap();
+    for sandbox in [
+        Sandbox::strict().write(dir.path()).read(&below),
+        Sandbox::strict().write(dir.path()).write(&below).read(&below),
+    ] {
+        let plugin = Plugin::builder(BURGLAR).sandbox(sandbox).start().unwrap();
+        assert_eq!(plugin.call("list", below.to_str().unwrap()).unwrap(), "done: 0 entries");
+    }
 }
 
 #[test]

@@ -28,9 +28,9 @@ const METADATA: &str = "stat fstat lstat newfstatat statx access faccessat facce
      fstatfs getxattr lgetxattr fgetxattr getxattrat listxattr llistxattr flistxattr listxattrat";
 
 /// Changes of metadata, which no version of Landlock knows up to Linux 6.18: with mounts of its own only, and not of a
-/// terminal that it was given, which it reaches by descriptor.
-const METADATA_CHANGES: &str = "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes \
-     futimesat utimensat setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat";
+/// terminal that it was given, which it reaches by descriptor. The modes themselves are in `arguments`.
+const METADATA_CHANGES: &str = "chown fchown lchown fchownat utime utimes futimesat utimensat setxattr lsetxattr \
+     fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat";
 
 /// News of files, also of such as Landlock keeps out of reach: with mounts of its own only.
 const WATCHES: &str = "inotify_init inotify_init1 inotify_add_watch inotify_rm_watch";

@@ -190,6 +190,15 @@ const PRCTL_OF_MACHINES: &[u32] = &[
     0x4155_5856, // PR_GET_AUXV
 ];
 
+/// The init of a pid namespace, within.
+const INIT: u32 = 1;
+
+/// `PIDFD_SIGNAL_PROCESS_GROUP` of <linux/pidfd.h>, Linux 6.9.
+const SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
+
+/// The bits of a mode that have a program run as the owner and the group of its file.
+const SETS_IDS: u32 = libc::S_ISUID | libc::S_ISGID;
+
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER` of <linux/seccomp.h>: answers calls from another process, and needs ioctl(2) for
 /// that.
 const NEW_LISTENER: u32 = 1 << 3;
@@ -211,9 +220,27 @@ pub(super) fn rules(policy: &Policy<'_>) -> Rules {
         ("mknod", Rule::when(files(1))),
         ("mknodat", Rule::when(files(2))),
     ]);
+    if policy.terminal {
+        // The host is in its process group, from which no namespace parts it.
+        rules.insert("kill", Rule::when(Test::none_of(0, &[0])));
+        rules.insert("pidfd_send_signal", Rule::when(Test::without(3, SIGNAL_PROCESS_GROUP)));
+    }
+    if policy.namespaces && !policy.terminal {
+        rules.extend(modes());
+    }
     rules.extend(sockets(policy));
     rules.extend(scheduling(policy));
     rules
+}
+
+/// Any mode but one with which others, who find the file in a directory that was granted, would run it as the host's user.
+/// A new file may have such a mode (open(2)), and loses it with the first byte that is written.
+fn modes() -> Rules {
+    let arguments = [("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2)];
+    arguments
+        .into_iter()
+        .map(|(name, argument)| (name, Rule::when(Test::without(argument, SETS_IDS))))
+        .collect()
 }
 
 /// O_ASYNC sends signals too: to the foreground of a terminal without anybody having asked for it (drivers/tty/tty_io.c).
@@ -281,9 +308,14 @@ fn scheduling(policy: &Policy<'_>) -> Rules {
         ["prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler"];
     let taking_kind = ["setpriority", "ioprio_set"].into_iter().zip(PROCESS).zip(GROUP);
     if policy.namespaces {
-        let by_pid = taking_pid.into_iter().map(|name| (name, Rule::Always(Verdict::Allow)));
-        let by_kind = taking_kind
-            .map(|((name, process), group)| (name, Rule::when(Test::one_of(0, &[process, group]))));
+        // Of all but init, which has to get its time when the host is gone.
+        let but_init = |argument| Test::none_of(argument, &[INIT]);
+        let by_pid = taking_pid.into_iter().map(|name| (name, Rule::when(but_init(0))));
+        let by_kind = taking_kind.map(|((name, process), group)| {
+            // With a terminal the host is in its group.
+            let kinds = if policy.terminal { vec![process] } else { vec![process, group] };
+            (name, Rule::if_all([Test::one_of(0, &kinds), but_init(1)]))
+        });
         by_pid.chain(by_kind).collect()
     } else {
         let by_pid = taking_pid.into_iter().map(|name| (name, Rule::when(Test::one_of(0, &[0]))));

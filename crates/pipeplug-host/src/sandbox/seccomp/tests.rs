@@ -297,14 +297,19 @@ fn limits_and_priorities_of_others_are_theirs() {
     let namespaces = Policy { namespaces: true, ..strict() };
     for name in ["prlimit64", "sched_setaffinity", "sched_setscheduler"] {
         allowed(&strict(), name, [0, 7, 1]);
-        denied(&strict(), name, [1, 7, 1]);
-        allowed(&namespaces, name, [1, 7, 1]);
+        denied(&strict(), name, [2, 7, 1]);
+        allowed(&namespaces, name, [2, 7, 1]);
+        // Init has to end when the host does.
+        denied(&namespaces, name, [1, 7, 1]);
+        denied(&namespaces, name, [1 << 32 | 1, 7, 1]);
     }
     let [process, group, user] = [0, 1, 2];
     allowed(&strict(), "setpriority", [process, 0]);
     denied(&strict(), "setpriority", [process, 1]);
     denied(&strict(), "setpriority", [group, 0]);
-    allowed(&namespaces, "setpriority", [process, 1]);
+    allowed(&namespaces, "setpriority", [process, 2]);
+    allowed(&namespaces, "setpriority", [group, 0]);
+    denied(&namespaces, "setpriority", [process, 1]);
     denied(&namespaces, "setpriority", [user, 0]);
     allowed(&strict(), "ioprio_set", [1, 0]);
     denied(&namespaces, "ioprio_set", [3, 0]);
@@ -313,6 +318,40 @@ fn limits_and_priorities_of_others_are_theirs() {
     // A pointer is no null for its lower half's being one.
     denied(&basic(), "prlimit64", [1, 7, 1 << 32]);
     denied(&basic(), "prlimit64", [1, 7, 1]);
+}
+
+#[test]
+fn the_hosts_process_group_is_out_of_reach() {
+    // The plugin is in it with a terminal, also in a pid namespace of its own.
+    let namespaces = Policy { namespaces: true, ..strict() };
+    for terminal in [Policy { terminal: true, ..strict() }, Policy { terminal: true, ..namespaces }] {
+        for above in [0, 1 << 32] {
+            denied(&terminal, "kill", [above, 9]);
+            denied(&terminal, "setpriority", [above | 1, 0]);
+            denied(&terminal, "ioprio_set", [above | 2, 0]);
+            denied(&terminal, "pidfd_send_signal", [5, 9, 0, above | 1 << 2]);
+        }
+        allowed(&terminal, "kill", [7, 9]);
+        allowed(&terminal, "setpriority", [0, 0]);
+        allowed(&terminal, "pidfd_send_signal", [5, 9, 0, 0]);
+    }
+    allowed(&namespaces, "kill", [0, 9]);
+}
+
+#[test]
+fn no_file_becomes_one_that_sets_ids() {
+    let namespaces = Policy { namespaces: true, ..strict() };
+    let modes = [0o4755, 0o2755, 0o6000, 1 << 32 | 0o4000];
+    for mode in modes {
+        for name in ["chmod", "fchmod"] {
+            denied(&namespaces, name, [0, mode]);
+        }
+        for name in ["fchmodat", "fchmodat2"] {
+            denied(&namespaces, name, [0, 0, mode]);
+        }
+    }
+    allowed(&namespaces, "fchmod", [0, 0o1777]);
+    allowed(&namespaces, "fchmodat", [0, 0, 0o755]);
 }
 
 #[test]
