@@ -3,12 +3,14 @@
 //! A path that is resolved a second time may lead elsewhere by then. So all that follows, the rules of Landlock and the
 //! mounts of a root file system, is about the file that is open here.
 
+use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{self, Path, PathBuf};
+use std::path::{self, Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::Files;
@@ -50,6 +52,9 @@ const LOOKED_AT_IN_PROC: [&str; 7] = [
 /// Devices that hold nothing.
 const DEVICES: [&str; 5] = ["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"];
 
+/// As many symbolic links on a way as the kernel follows: path_resolution(7).
+const LINKS_MAX: u32 = 40;
+
 /// What a plugin may do with a [`Grant`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
@@ -72,6 +77,7 @@ pub(super) struct Grant {
     pub(super) file: OwnedFd,
     pub(super) kind: Kind,
     is_regular: bool,
+    is_device: bool,
     pub(super) identity: Identity,
     pub(super) access: Access,
 }
@@ -79,6 +85,13 @@ pub(super) struct Grant {
 /// Whether a path is in a directory of programs and libraries.
 pub(crate) fn is_of_programs(path: &Path) -> bool {
     PROGRAMS.iter().any(|dir| path.starts_with(dir))
+}
+
+/// Whether grants go into a root file system of the plugin's own, or are rules about the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnRoot {
+    Yes,
+    No,
 }
 
 /// A file that cannot be granted, in words.
@@ -102,14 +115,16 @@ pub(super) fn of_proc() -> Vec<Grant> {
 }
 
 /// What the host grants, directories before what is below them.
-pub(super) fn of_host(files: &Files) -> Result<Vec<Grant>, Refused> {
+pub(super) fn of_host(files: &Files, own_root: OwnRoot) -> Result<Vec<Grant>, Refused> {
     let read = files.read.iter().map(|path| (path, Access::Execute));
     let write = files.write.iter().map(|path| (path, Access::Write));
     // What may be written to comes first: a name of it may sort behind a path that leads through it by another name.
     let mut grants: Vec<Grant> = Vec::new();
     for wanted in [sorted(write)?, sorted(read)?] {
         for (path, access) in wanted {
-            let grant = open_beneath(&grants, &path, access).map_err(|error| refused(&path, &error))?;
+            let grant = open_beneath(&grants, &path, access)
+                .and_then(|grant| grant.checked(own_root))
+                .map_err(|error| refused(&path, &error))?;
             grants.push(grant);
         }
     }
@@ -141,42 +156,83 @@ pub(super) fn of_program(program: &Path, granted: &[Grant]) -> io::Result<Grant>
 }
 
 fn refused(path: &Path, error: &io::Error) -> Refused {
-    format!("{path:?} cannot be let in: {error}")
+    let next = match error.kind() {
+        io::ErrorKind::NotFound => "; make it first, or grant the directory that it will be in",
+        _ => "",
+    };
+    format!("{path:?} cannot be let in: {error}{next}")
 }
 
-/// Opens a path, without a symbolic link below a directory that the plugin may write to: it could have made it, to be
-/// let in wherever that leads to.
+/// Opens a path, without a symbolic link in a directory that the plugin may write to, or below one: it could have made the
+/// link, to be let in wherever that leads to.
 fn open_beneath(granted: &[Grant], path: &Path, access: Access) -> io::Result<Grant> {
-    let Some((writable, rest)) = writable_above(granted, path) else { return Grant::open(path, access) };
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let file = openat2(&writable.file, rest, how).map_err(|errno| match errno {
-        Errno::ELOOP => io::Error::other(format!(
-            "a symbolic link leads there, which the plugin may have made, as it may write to {:?}; \
-             name where it leads to",
-            writable.path
-        )),
-        errno => errno.into(),
-    })?;
-    Grant::of(file, path, access)
+    let writable: Vec<_> = granted
+        .iter()
+        .filter(|it| it.access == Access::Write && it.kind == Kind::Directory)
+        .map(|it| it.identity)
+        .collect();
+    if writable.is_empty() { Grant::open(path, access) } else { Grant::of(walk(path, &writable)?, path, access) }
 }
 
-/// The first directory on the way to a path that the plugin may write to, whatever its name is there, and the rest of the
-/// way.
-fn writable_above<'a, 'b>(granted: &'a [Grant], path: &'b Path) -> Option<(&'a Grant, &'b Path)> {
-    let writable: Vec<_> =
-        granted.iter().filter(|it| it.access == Access::Write && it.kind == Kind::Directory).collect();
-    if writable.is_empty() {
-        return None;
+/// Opens a path step by step, as the kernel would: path_resolution(7).
+///
+/// A directory is known by its identity, by whatever name the way leads there.
+fn walk(path: &Path, writable: &[Identity]) -> io::Result<OwnedFd> {
+    struct Place {
+        file: OwnedFd,
+        /// Whether it is a directory that the plugin may write to, or below one.
+        is_writable: bool,
     }
-    let above: Vec<_> = path.ancestors().skip(1).collect();
-    above.into_iter().rev().find_map(|dir| {
-        let identity =
-            open(dir, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).and_then(Identity::of).ok()?;
-        let found = writable.iter().find(|it| it.identity == identity)?;
-        Some((*found, path.strip_prefix(dir).ok()?))
-    })
+    let place = |file: OwnedFd, above: bool| -> io::Result<Place> {
+        let is_writable = above || writable.contains(&Identity::of(&file)?);
+        Ok(Place { file, is_writable })
+    };
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut way = vec![place(open("/", flags, Mode::empty())?, false)?];
+    let mut rest: VecDeque<OsString> = names(path);
+    let mut links = 0;
+    while let Some(name) = rest.pop_front() {
+        if name == ".." {
+            // That of the root is the root.
+            if way.len() > 1 {
+                way.pop();
+            }
+            continue;
+        }
+        let here = way.last().expect("the root is never left");
+        let next = openat(&here.file, name.as_os_str(), flags, Mode::empty())?;
+        if SFlag::from_bits_truncate(fstat(&next)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK {
+            let next = place(next, here.is_writable)?;
+            way.push(next);
+            continue;
+        }
+        links += 1;
+        if here.is_writable || links > LINKS_MAX {
+            return Err(io::Error::other(format!(
+                "the symbolic link {name:?} leads there, which the plugin may have made, as it may write to that \
+                 directory; name where it leads to"
+            )));
+        }
+        let target = PathBuf::from(readlinkat(&next, "")?);
+        if target.is_absolute() {
+            way.truncate(1);
+        }
+        for name in names(&target).into_iter().rev() {
+            rest.push_front(name);
+        }
+    }
+    Ok(way.pop().expect("the root is never left").file)
+}
+
+/// The names in a path, and `..`.
+fn names(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+        })
+        .collect()
 }
 
 impl Grant {
@@ -188,6 +244,20 @@ impl Grant {
         Self::of(openat2(AT_FDCWD, path, how)?, path, access)
     }
 
+    /// Refuses what would have no effect in a root file system of the plugin's own.
+    fn checked(self, own_root: OwnRoot) -> io::Result<Self> {
+        let own_root = own_root == OwnRoot::Yes;
+        if own_root && self.path.starts_with("/proc") && self.path != Path::new("/proc") {
+            return Err(io::Error::other("a sandbox has a /proc of its own, with the plugin's processes"));
+        }
+        if own_root && self.is_device {
+            return Err(io::Error::other(
+                "it is a device; a sandbox has /dev/null, zero, full, random and urandom, and no others",
+            ));
+        }
+        Ok(self)
+    }
+
     fn of(file: OwnedFd, path: &Path, access: Access) -> io::Result<Self> {
         let file = sys::lift(file)?;
         let stat = fstat(&file)?;
@@ -196,6 +266,7 @@ impl Grant {
             path: path.to_owned(),
             kind: if format == SFlag::S_IFDIR { Kind::Directory } else { Kind::File },
             is_regular: format == SFlag::S_IFREG,
+            is_device: [SFlag::S_IFCHR, SFlag::S_IFBLK].contains(&format),
             identity: Identity::from(&stat),
             file,
             access,

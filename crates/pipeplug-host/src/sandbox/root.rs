@@ -27,7 +27,7 @@ pub(super) fn lay_out(system: &[Grant], granted: &[Grant], program: Option<&Gran
     layout.add_processes(granted);
     layout.add_memory("/tmp", scratch);
     let placed = [Path::new("/"), Path::new("/dev")];
-    for grant in granted.iter().filter(|it| !placed.contains(&&*it.path) && !is_of_proc(&it.path)) {
+    for grant in granted.iter().filter(|it| !placed.contains(&&*it.path)) {
         layout.add(grant);
     }
     // A directory that may be written to is not executed from, so the program is there once more.
@@ -35,11 +35,6 @@ pub(super) fn lay_out(system: &[Grant], granted: &[Grant], program: Option<&Gran
         layout.add(program);
     }
     Root::new(layout.entries, rights_to_list())
-}
-
-/// The plugin's own /proc is above it.
-fn is_of_proc(path: &Path) -> bool {
-    path.starts_with("/proc") && path != Path::new("/proc")
 }
 
 #[derive(Default)]
@@ -99,7 +94,8 @@ impl Layout {
         let number = |number: u64| CString::new(number.to_string()).expect("digits hold no NUL");
         self.entries.push(Entry::Memory {
             path: c_path(path),
-            bytes: number(bytes),
+            // 0 would be no limit: tmpfs(5).
+            bytes: number(bytes.max(1)),
             files: number(SCRATCH_FILES),
             rights: Access::Write.rights_of_child(),
         });

@@ -73,6 +73,7 @@ mod linux {
     use nix::sys::resource::{Resource, getrlimit};
 
     use super::{Extent, HostLost, ImageKind, Plugin, Prepared, Sandbox, SpawnError, Terminal, Walls};
+    use crate::sandbox::grants::OwnRoot;
     use crate::sandbox::seccomp::{self, Policy};
     use crate::sandbox::{Demand, Level, Limits, Ports, Support, grants, landlock, root};
     use crate::sys::{self, IdMaps, Init, InitHostLost, Limit, Namespaces, Network};
@@ -106,7 +107,7 @@ mod linux {
             match self.demand {
                 Demand::All => Err(SpawnError::Sandbox {
                     path: plugin.program.to_owned(),
-                    problem: format!("{missing}; a best effort (Sandbox::best_effort) goes without"),
+                    problem: missing.to_owned(),
                 }),
                 Demand::WhatThereIs => {
                     tracing::warn!(plugin = ?plugin.program, "the sandbox lacks something: {missing}");
@@ -118,12 +119,13 @@ mod linux {
         fn prepare_as_far(&self, plugin: Plugin<'_>, namespaces: bool) -> Result<Prepared, Unprepared> {
             let support = Support::of_kernel();
             let (mut system, mut granted, mut program) = (Vec::new(), Vec::new(), None);
+            let own_root = if namespaces { OwnRoot::Yes } else { OwnRoot::No };
             if let Some(files) = &self.files {
                 system = grants::of_system();
                 if !namespaces {
                     system.extend(grants::of_proc());
                 }
-                granted = grants::of_host(files).map_err(Unprepared::Grant)?;
+                granted = grants::of_host(files, own_root).map_err(Unprepared::Grant)?;
                 if plugin.image == ImageKind::File {
                     let grant = grants::of_program(plugin.program, &granted);
                     program = Some(grant.map_err(Unprepared::Program)?);

@@ -16,7 +16,7 @@ use super::{Policy, Rules, all, arguments};
 
 /// The contents of files and pipes.
 const CONTENTS: &str = "open openat openat2 creat close close_range read write readv writev pread64 pwrite64 preadv \
-     pwritev preadv2 pwritev2 lseek sendfile copy_file_range splice tee vmsplice truncate ftruncate \
+     pwritev preadv2 pwritev2 lseek sendfile copy_file_range splice tee truncate ftruncate \
      fallocate fadvise64 readahead fsync fdatasync syncfs sync_file_range flock";
 
 /// Directories, and names in them. `mknod` is in `arguments`.

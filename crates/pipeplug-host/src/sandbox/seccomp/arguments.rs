@@ -130,7 +130,6 @@ const IOCTL_OF_TERMINALS: &[u32] = &[
     request(libc::TCSETSF2),
     // tcdrain(3), tcflow(3), tcflush(3).
     request(libc::TCSBRK),
-    request(libc::TCXONC),
     request(libc::TCFLSH),
     request(libc::TIOCSPGRP),
     request(libc::TIOCGSID),
