@@ -128,6 +128,9 @@ impl Sandbox {
     pub const SCRATCH: u64 = 64 << 20;
 
     /// What takes nothing away from a plugin that means well: the list above. Files and network are the host's.
+    ///
+    /// Once [`read`](Self::read) or [`write`](Self::write) name files, it cannot change modes, owners, times and attributes, nor
+    /// watch files: the kernel would let it do so with all others.
     #[must_use]
     pub fn basic() -> Self {
         Self {

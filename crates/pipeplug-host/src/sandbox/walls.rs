@@ -159,6 +159,7 @@ mod linux {
             let policy = Policy {
                 level: self.level,
                 ports: self.ports.as_ref(),
+                files: self.files.is_some(),
                 namespaces: namespaces.is_some(),
                 terminal: plugin.terminal == Terminal::Granted,
             };
