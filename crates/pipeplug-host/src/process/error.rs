@@ -203,6 +203,8 @@ pub enum SpawnError {
         path: PathBuf,
         /// What is wrong, and what to do.
         problem: String,
+        /// Whether another start would end no better.
+        is_permanent: bool,
     },
     /// The launcher does not see to what was demanded.
     #[error(
@@ -254,9 +256,8 @@ impl SpawnError {
             | Self::NotPinned { .. }
             | Self::LockFile { .. }
             | Self::Sandbox { .. }
-            | Self::Grant { .. }
             | Self::NotEnforced { .. } => true,
-            Self::Place { is_permanent, .. } => *is_permanent,
+            Self::Place { is_permanent, .. } | Self::Grant { is_permanent, .. } => *is_permanent,
             Self::Busy { .. } | Self::TooManyDescriptors { .. } | Self::Os { .. } => false,
         }
     }
@@ -293,6 +294,14 @@ impl SpawnError {
             Step::Lifeline => Self::os(path, "tying it to the host", error),
             Step::Signals => Self::os(path, "resetting its signals", error),
             Step::Descriptors => Self::os(path, "placing its descriptors", error),
+            Step::WorkingDirectory if is_confined && cwd.is_some_and(Path::is_dir) => Self::Grant {
+                path: path.to_owned(),
+                problem: format!(
+                    "its working directory {:?} was not granted ({error}): `--sandbox-read DIR` (Sandbox::read) grants it",
+                    cwd.unwrap_or(Path::new("."))
+                ),
+                is_permanent: true,
+            },
             Step::WorkingDirectory => Self::BadWorkingDirectory {
                 path: path.to_owned(),
                 cwd: cwd.unwrap_or(Path::new(".")).to_owned(),
@@ -301,13 +310,15 @@ impl SpawnError {
             Step::Limits => Self::os(path, "limiting its resources", error),
             Step::Namespaces => Self::os(path, "making its namespaces", error),
             Step::IdMaps => Self::os(path, "giving its user namespace a user", error),
-            Step::Grant if errno(&error) == Errno::ESTALE => {
-                Self::os(path, "letting files into its sandbox, one of which was replaced meanwhile", error)
-            }
             Step::Grant | Step::Root => {
                 let at = at.unwrap_or(path);
-                let problem = format!("{at:?} cannot be put into its root file system: {error}");
-                Self::Grant { path: path.to_owned(), problem }
+                let is_replaced = errno(&error) == Errno::ESTALE;
+                let problem = if is_replaced {
+                    format!("{at:?} was replaced by another file while it was let in; start the plugin again")
+                } else {
+                    format!("{at:?} cannot be put into its root file system: {error}")
+                };
+                Self::Grant { path: path.to_owned(), problem, is_permanent: !is_replaced }
             }
             Step::Init => Self::os(path, "starting the init of its pid namespace", error),
             Step::Processes => Self::os(path, "mounting its /proc", error),
@@ -343,6 +354,7 @@ impl SpawnError {
                     "its interpreter {interpreter:?} is out of reach ({error}); let it read that, with all that belongs to it \
                      (`--sandbox-read DIR`, Sandbox::read)"
                 ),
+                is_permanent: true,
             },
             _ => Self::of_exec(path, error),
         }

@@ -171,7 +171,11 @@ fn open_beneath(granted: &[Grant], path: &Path, access: Access) -> io::Result<Gr
         .filter(|it| it.access == Access::Write && it.kind == Kind::Directory)
         .map(|it| it.identity)
         .collect();
-    if writable.is_empty() { Grant::open(path, access) } else { Grant::of(walk(path, &writable)?, path, access) }
+    if writable.is_empty() {
+        Grant::open(path, access)
+    } else {
+        Grant::of(walk(path, &writable)?, path, access)
+    }
 }
 
 /// Opens a path step by step, as the kernel would: path_resolution(7).

@@ -138,6 +138,9 @@ impl Sandbox {
     ///
     /// Files, network and processes are the host's, and so is whatever is reached by them: a plugin may open the user's
     /// terminal by its path, talk to a session bus, or start a process that outlives it.
+    ///
+    /// Once [`read`](Self::read) or [`write`](Self::write) name files, it cannot change modes, owners, times and attributes, nor
+    /// watch files: the kernel would let it do so with all others.
     #[must_use]
     pub fn basic() -> Self {
         Self {

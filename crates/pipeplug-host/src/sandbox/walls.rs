@@ -97,7 +97,9 @@ mod linux {
             }
             self.prepare_as_far(plugin, namespaces).map_err(|error| match error {
                 Unprepared::Program(error) => SpawnError::of_exec(plugin.program, error),
-                Unprepared::Grant(problem) => SpawnError::Grant { path: plugin.program.to_owned(), problem },
+                Unprepared::Grant(problem) => {
+                    SpawnError::Grant { path: plugin.program.to_owned(), problem, is_permanent: true }
+                }
                 Unprepared::Other(problem) => failed(problem),
             })
         }
@@ -105,10 +107,9 @@ mod linux {
         /// Goes on without something, where that was asked for.
         pub(crate) fn go_without(&self, plugin: Plugin<'_>, missing: &str) -> Result<(), SpawnError> {
             match self.demand {
-                Demand::All => Err(SpawnError::Sandbox {
-                    path: plugin.program.to_owned(),
-                    problem: missing.to_owned(),
-                }),
+                Demand::All => {
+                    Err(SpawnError::Sandbox { path: plugin.program.to_owned(), problem: missing.to_owned() })
+                }
                 Demand::WhatThereIs => {
                     tracing::warn!(plugin = ?plugin.program, "the sandbox lacks something: {missing}");
                     Ok(())
@@ -162,6 +163,7 @@ mod linux {
             let policy = Policy {
                 level: self.level,
                 ports: self.ports.as_ref(),
+                files: self.files.is_some(),
                 namespaces: namespaces.is_some(),
                 terminal: plugin.terminal == Terminal::Granted,
             };

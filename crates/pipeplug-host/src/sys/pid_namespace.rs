@@ -7,37 +7,41 @@ pub(crate) use none::PidNamespace;
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod linux {
-    use std::os::fd::{AsFd as _, OwnedFd};
+    use std::os::fd::OwnedFd;
     use std::thread;
     use std::time::Duration;
 
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
 
-    use super::super::exit_notice::poll_readable;
-    use super::super::{Look, block_until_exit, exit_status, pidfd_open};
+    use super::super::{ExitNotice, Look, block_until_exit, exit_status};
 
-    /// A pid namespace. Its init is a child of this process, and is reaped by [`end`](Self::end) only: until then its number
-    /// is no other process's.
+    /// A pid namespace, whose init is a child of this process.
     ///
     /// The kernel kills all that is inside when init ends, whatever session or process group it has moved to, and init ends
     /// when this process does: pid_namespaces(7).
     #[derive(Debug)]
     pub(crate) struct PidNamespace {
         init: Pid,
+        /// `None` where the system had no descriptor left for it. A host that ignores SIGCHLD, or waits for all its children,
+        /// reaps init by itself; without a pidfd its number could be another's then.
+        exit: Option<ExitNotice>,
         /// Closing it tells init that this process has ended.
         _host_alive: OwnedFd,
     }
 
     impl PidNamespace {
         pub(crate) fn new(init: Pid, host_alive: OwnedFd) -> Self {
-            Self { init, _host_alive: host_alive }
+            Self { init, exit: ExitNotice::watch(init).ok(), _host_alive: host_alive }
         }
 
         /// Kills all that is inside; returns before it is gone.
         pub(crate) fn kill(&self) {
-            // It has no error for a child that has not been reaped.
-            let _ = kill(self.init, Signal::SIGKILL);
+            // It fails only where init has ended, and with it all that is inside.
+            let _ = match &self.exit {
+                Some(exit) => exit.send(self.init, Signal::SIGKILL),
+                None => kill(self.init, Signal::SIGKILL),
+            };
         }
 
         /// Kills all that is inside, and waits until it is gone, for so long; then a thread goes on to wait.
@@ -46,12 +50,8 @@ mod linux {
         pub(crate) fn end(self, patience: Duration) {
             self.kill();
             let init = self.init;
-            let ended = match pidfd_open(init) {
-                Ok(fd) => poll_readable(fd.as_fd(), patience).unwrap_or(true),
-                // Without a descriptor left there is no wait with a limit.
-                Err(_) => true,
-            };
-            if ended {
+            // Without a descriptor there is no wait with a limit.
+            if self.exit.is_none_or(|exit| exit.wait(patience).unwrap_or(true)) {
                 reap(init);
                 return;
             }

@@ -2,7 +2,7 @@
 //! has it do what the lines of its standard input say, a command, a tab and the data; each answer is a line of its
 //! standard error. At the end of its input it stops the plugin.
 //!
-//! Options: `--read PATH`, `--write PATH`, `--connect PORT`, `--bind PORT`, `--best-effort`, `--leave`, `--inherit-stdout`,
+//! Options: `--read PATH`, `--write PATH`, `--connect PORT`, `--bind PORT`, `--scratch BYTES`, `--best-effort`, `--leave`, `--inherit-stdout`,
 //! `--without-namespaces`, which has the kernel refuse them to this process, as a container engine does, and
 //! `--without-landlock`, which has it seem to have none.
 
@@ -43,6 +43,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             "--bind" => {
                 let port = next()?.parse()?;
                 changes.push(Box::new(move |sandbox| sandbox.bind(port)));
+            }
+            "--scratch" => {
+                let bytes = next()?.parse()?;
+                changes.push(Box::new(move |sandbox| sandbox.scratch(bytes)));
             }
             "--best-effort" => changes.push(Box::new(Sandbox::best_effort)),
             "--leave" => host_lost = HostLost::EndOfFile,

@@ -110,6 +110,20 @@ fn files_that_nobody_named_are_out_of_reach() {
 }
 
 #[test]
+fn a_basic_plugin_changes_no_file_that_is_out_of_reach() {
+    if !kernel_has(FILES) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "secret").unwrap();
+    let basic = within(Sandbox::basic().read("/usr"));
+    for attack in ["chmod", "chown", "set-times", "set-attribute", "watch"] {
+        stopped(&basic, attack, file.display(), "EPERM");
+    }
+}
+
+#[test]
 fn files_that_somebody_named_are_let_in_as_they_were_named() {
     if !kernel_has(FILES) {
         return;

@@ -28,12 +28,15 @@ const METADATA: &str = "stat fstat lstat newfstatat statx access faccessat facce
      fstatfs getxattr lgetxattr fgetxattr getxattrat listxattr llistxattr flistxattr listxattrat";
 
 /// Changes of metadata, which no version of Landlock knows up to Linux 6.18: with mounts of its own only, and not of a
-/// terminal that it was given, which it reaches by descriptor. The modes themselves are in `arguments`.
-const METADATA_CHANGES: &str = "chown fchown lchown fchownat utime utimes futimesat utimensat setxattr lsetxattr \
+/// terminal that it was given, which it reaches by descriptor. The modes themselves are in [`MODES`].
+pub(super) const METADATA_CHANGES: &str = "chown fchown lchown fchownat utime utimes futimesat utimensat setxattr lsetxattr \
      fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat";
 
+/// Changes of modes; those that are allowed are in `arguments`.
+pub(super) const MODES: &str = "chmod fchmod fchmodat fchmodat2";
+
 /// News of files, also of such as Landlock keeps out of reach: with mounts of its own only.
-const WATCHES: &str = "inotify_init inotify_init1 inotify_add_watch inotify_rm_watch";
+pub(super) const WATCHES: &str = "inotify_init inotify_init1 inotify_add_watch inotify_rm_watch";
 
 /// Memory. JITs write code and execute it, with keys for that (pkeys(7)) where the machine has them. `mincore` is Go's
 /// and Java's, `map_shadow_stack` glibc's. RLIMIT_AS and RLIMIT_MEMLOCK limit all of it.

@@ -2,10 +2,11 @@
 //!
 //! All others are allowed, also those of kernels to come: most of these need a privilege, or go through a call that is
 //! denied here. System V and POSIX IPC is allowed as long as the network is the host's, since databases and their clients use
-//! it; so are the setters of scheduling, and metadata of files that the plugin may reach anyway.
+//! it; so are the setters of scheduling, and metadata of files, unless some are out of reach.
 
 use nix::libc;
 
+use super::allow_list::{METADATA_CHANGES, MODES, WATCHES};
 use super::arguments::{FAST_OPEN, NAMESPACES, PERSONALITY_ASKED};
 use super::rules::{Rule, Test, Verdict, int, request};
 use super::{Policy, Rules, all};
@@ -57,6 +58,10 @@ pub(super) fn rules(policy: &Policy<'_>) -> Rules {
     // Of other processes it may read the limits.
     let reads = Test::null(2).to_vec();
     rules.insert("prlimit64", Rule::AnyOf(vec![vec![Test::one_of(0, &[0])], reads]));
+    if policy.files {
+        // Landlock lets them through, for whatever file of the user.
+        rules.extend(all(&[METADATA_CHANGES, MODES, WATCHES], Verdict::Deny));
+    }
     match policy.ports {
         None => {
             rules.insert("socket", any_network());

@@ -8,11 +8,11 @@ use super::*;
 
 fn strict() -> Policy<'static> {
     static NONE: Ports = Ports { connect: Vec::new(), bind: Vec::new() };
-    Policy { level: Level::Strict, ports: Some(&NONE), namespaces: false, terminal: false }
+    Policy { level: Level::Strict, ports: Some(&NONE), files: true, namespaces: false, terminal: false }
 }
 
 fn basic() -> Policy<'static> {
-    Policy { level: Level::Basic, ports: None, namespaces: false, terminal: false }
+    Policy { level: Level::Basic, ports: None, files: false, namespaces: false, terminal: false }
 }
 
 pub(super) fn ports(connect: &[u16], bind: &[u16]) -> Ports {
@@ -362,7 +362,11 @@ fn metadata_and_news_of_files_need_mounts_of_its_own() {
         denied(&strict(), name, []);
         allowed(&namespaces, name, []);
         denied(&terminal, name, []);
+        // A basic plugin changes what it may reach, which is all there is, unless somebody named some.
+        allowed(&basic(), name, []);
+        denied(&Policy { files: true, ..basic() }, name, []);
     }
+    denied(&Policy { files: true, ..basic() }, "inotify_init1", []);
     denied(&strict(), "inotify_init1", []);
     allowed(&terminal, "inotify_init1", []);
     allowed(&strict(), "mknodat", [0, 0, u64::from(libc::S_IFIFO | 0o644)]);

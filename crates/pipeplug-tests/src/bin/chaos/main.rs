@@ -20,8 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use pipeplug_testkit::Watchdog;
 use pipeplug_host::process::{Launch, spawn};
+use pipeplug_testkit::Watchdog;
 use pipeplug_tests::{HostFootprint, memory_in_use, threads};
 
 use crate::answer::Board;
