@@ -165,8 +165,8 @@ impl Sandbox {
     /// - an empty network, and no sockets but pairs that are connected to each other; [`connect`](Self::connect) and
     ///   [`bind`](Self::bind) allow TCP ports, in the host's network;
     /// - the system calls of an allow list: others fail with EPERM, or with ENOSYS where programs then try another way;
-    /// - 4 GiB of address space, 256 open files, 1024 signals that wait and timers, and files of 1 GiB at most; in a user
-    ///   namespace, and not of root, 1024 processes and threads.
+    /// - 4 GiB of address space, 256 open files, 1024 signals that wait and timers, files of 1 GiB at most, and 1024 processes
+    ///   and threads.
     ///
     /// The program's interpreter is not granted with it: one outside of the system's directories needs a
     /// [`read`](Self::read).
@@ -222,7 +222,8 @@ impl Sandbox {
     }
 
     /// How many processes and threads the plugin may have: past it no more can be started. Without a user namespace, as in
-    /// [`basic`](Self::basic), all processes of its user count. It does not hold for root.
+    /// [`basic`](Self::basic), all processes of its user count, and it does not hold for root. For a plugin of root in a strict
+    /// sandbox some 300 more may be there, and it needs Linux 6.14.
     #[must_use]
     pub fn processes(mut self, count: u64) -> Self {
         self.limits.processes = Some(count);

@@ -73,6 +73,7 @@ mod tried {
             ids: IdMaps::of_self(),
             root: root::lay_out(&[], &[], None, 1 << 20),
             init: Init { program, host_alive, host_lost: InitHostLost::Ends },
+            pid_max: None,
         };
         let tried = sys::try_namespaces(&namespaces);
         if let Err(failure) = &tried {

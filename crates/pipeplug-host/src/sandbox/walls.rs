@@ -68,7 +68,9 @@ impl Sandbox {
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod linux {
-    use std::io;
+    use std::ffi::CString;
+    use std::sync::OnceLock;
+    use std::{fs, io};
 
     use nix::sys::resource::{Resource, getrlimit};
 
@@ -148,6 +150,7 @@ mod linux {
                     ids: IdMaps::of_self(),
                     root: root::lay_out(&system, &granted, program.as_ref(), self.scratch),
                     init: Init { program: program_of_init, host_alive, host_lost },
+                    pid_max: pid_max(self.limits.processes.unwrap_or(PROCESSES_WITHIN)),
                 };
                 (Some(namespaces), Some(writer))
             } else {
@@ -202,6 +205,27 @@ mod linux {
             }
             missing
         }
+    }
+
+    /// The number that leaves room for so many processes and threads, where a pid namespace has one of its own: since Linux
+    /// 6.14. Before, writing it would change that of the machine.
+    fn pid_max(processes: u64) -> Option<CString> {
+        /// Lower numbers are not given away a second time (RESERVED_PIDS of kernel/pid.c).
+        const RESERVED: u64 = 300;
+        static IS_OWN: OnceLock<bool> = OnceLock::new();
+        let is_own = IS_OWN.get_or_init(|| {
+            let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+            version(&release).is_some_and(|version| version >= (6, 14))
+        });
+        let highest = RESERVED.saturating_add(processes.max(1)).min(u64::from(u32::MAX >> 10));
+        is_own.then(|| CString::new(highest.to_string()).expect("digits hold no NUL"))
+    }
+
+    /// The first two numbers of a kernel's release, as in `6.14.0-27-generic`.
+    fn version(release: &str) -> Option<(u32, u32)> {
+        let (major, rest) = release.split_once('.')?;
+        let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        Some((major.parse().ok()?, minor.parse().ok()?))
     }
 
     /// The reason for which a sandbox is not prepared.
@@ -288,6 +312,14 @@ mod linux {
             assert_eq!(missing(&Sandbox::strict(), old), "");
             let ports = missing(&Sandbox::strict().connect(80), old);
             assert!(ports.contains("ABI 4 (Linux 6.7") && ports.contains("there is ABI 3"), "{ports}");
+        }
+
+        #[test]
+        fn the_version_of_a_kernel_is_read_from_its_release() {
+            assert_eq!(version("6.14.0-27-generic\n"), Some((6, 14)));
+            assert_eq!(version("5.10-rc1"), Some((5, 10)));
+            assert_eq!(version("unknown"), None);
+            assert!((6, 9) < (6, 14) && (7, 0) > (6, 14));
         }
 
         #[test]

@@ -60,6 +60,8 @@ pub(crate) struct Namespaces {
     pub(crate) ids: IdMaps,
     pub(crate) root: Root,
     pub(crate) init: Init,
+    /// The number above the highest one that a process inside may have; `None` where the kernel has one for all namespaces.
+    pub(crate) pid_max: Option<CString>,
 }
 
 /// The network of a plugin.
@@ -245,19 +247,23 @@ impl Root {
     }
 
     /// What is left to the plugin: its own processes, and the end of the old root.
-    fn finish(&self, ruleset: Option<&Ruleset>) -> Result<(), Failure> {
+    fn finish(&self, ruleset: Option<&Ruleset>, pid_max: Option<&CStr>) -> Result<(), Failure> {
         let at = |step| move |errno| Failure { step, errno };
         for entry in self.each() {
             if let Entry::Processes { path, rights } = entry {
                 // Before the old root is gone: a user namespace may mount procfs only where it sees all of one already
                 // (mount_too_revealing in fs/namespace.c).
-                let attributes = Attributes::READ_ONLY
-                    .and(Attributes::NO_SETUID)
-                    .and(Attributes::NO_DEVICES)
-                    .and(Attributes::NO_EXECUTION);
+                let attributes =
+                    Attributes::NO_SETUID.and(Attributes::NO_DEVICES).and(Attributes::NO_EXECUTION);
                 let processes =
                     mounts::new_file_system(c"proc", &[], attributes).map_err(at(Step::Processes))?;
                 mounts::attach(processes.as_fd(), path).map_err(at(Step::Processes))?;
+                if let Some(pid_max) = pid_max {
+                    // The limit of processes does not hold for root, who may write this. Others need not: it holds for them.
+                    let _ = write_file(c"/proc/sys/kernel/pid_max", pid_max);
+                }
+                mounts::restrict_mount(processes.as_fd(), Attributes::READ_ONLY)
+                    .map_err(at(Step::Processes))?;
                 for hidden in HIDDEN {
                     hide(hidden).map_err(at(Step::Processes))?;
                 }
@@ -425,7 +431,7 @@ impl Namespaces {
 
     /// The plugin's part; nothing of the host's files can be reached by a path from then on.
     pub(super) fn finish(&self, ruleset: Option<&Ruleset>) -> Result<(), Failure> {
-        self.root.finish(ruleset)
+        self.root.finish(ruleset, self.pid_max.as_deref())
     }
 }
 
