@@ -37,7 +37,7 @@ pub(crate) struct WallArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = LockFile::NAME)]
     locked: Option<PathBuf>,
 
-    /// Take away what the plugin does not need: basic: privileges and odd system calls; strict: files and network too [default: none for run, strict for inspect]
+    /// Confine the plugin. basic: it has no privileges and no system calls that no plugin needs; strict: what is not granted is not there, neither files nor processes nor a network [default: none for run, strict for inspect]
     #[arg(long, value_name = "LEVEL")]
     sandbox: Option<Level>,
 
@@ -69,7 +69,7 @@ pub(crate) struct WallArgs {
     #[arg(long, value_name = "N")]
     sandbox_open_files: Option<u64>,
 
-    /// How many processes and threads it may have (without namespaces: its user in all); not for root
+    /// How many processes and threads it may have [strict: 1024; basic: counts all of its user's, and not for root]
     #[arg(long, value_name = "N")]
     sandbox_processes: Option<u64>,
 
