@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_tests::{
-    LONG, SOON, Script, command_lines_with, eventually, group_members, group_of, guards_of, is_running, send,
-    wait_exit,
+    LONG, SOON, Script, command_lines_with, eventually, group_members, group_of, guards_of, is_running,
+    missing, send, wait_exit,
 };
 
 use crate::{FUGITIVE, LONELY_HOST, MISBEHAVE};
@@ -162,6 +162,17 @@ fn one_that_forks_leaves_none() {
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 fn one_that_forks_in_a_sandbox_leaves_none() {
     leaves_none_of_its_group(&["--sandbox", "basic"]);
+}
+
+/// The kernel ends a whole pid namespace at once; in it, the storm is in the plugin's process group as well.
+#[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn one_that_forks_in_namespaces_leaves_none() {
+    if !pipeplug_host::sandbox::Support::of_system().namespaces {
+        missing("namespaces, which this process may not make");
+        return;
+    }
+    leaves_none_of_its_group(&["--sandbox", "strict"]);
 }
 
 #[test]
