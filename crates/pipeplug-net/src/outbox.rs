@@ -4,6 +4,7 @@
 //! one thread writes, the others leave their chunks in the queue and go, and the writer takes all of them in one
 //! write (group commit). What the pipe does not take now is written by the loop's thread when it does.
 
+mod outlines;
 mod queue;
 
 use std::borrow::Cow;
@@ -22,8 +23,9 @@ use crate::options::Options;
 use crate::pool::{self, Awaits};
 use crate::postmortem::{ChunkHead, Recent};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
-use crate::sys::{STRIDE, Stream};
+use crate::sys::Stream;
 use crate::unread::Unread;
+use outlines::{Outlines, Step};
 use queue::{Broken, Burst, Ending, Piece, State, Taken};
 
 /// How much small chunks gather in one piece of the queue.
@@ -104,6 +106,8 @@ impl Outbox {
                 stream: Some(stream),
                 registration: None,
                 queue: VecDeque::new(),
+                outlines: Outlines::default(),
+                looks: 0,
                 spare: None,
                 queued: 0,
                 unread: Unread::default(),
@@ -376,16 +380,20 @@ impl Outbox {
                 return state.wait_writable(stream, core);
             }
             let mut pieces = std::mem::take(&mut state.queue);
+            let mut outlines = std::mem::take(&mut state.outlines);
             let mut spare = state.spare.take();
             drop(state);
-            let (bytes, taken) = self.write_pieces(&mut stream, &mut pieces, &mut spare, core);
+            let (bytes, taken) = self.write_pieces(&mut stream, &mut pieces, &mut outlines, &mut spare, core);
             state = lock(&self.state);
             state.spare = spare;
             let left = state.queued.saturating_sub(bytes);
             state.queued = left;
             state.unread.left(left);
-            let blocked = match taken {
-                Ok(taken) => taken == Taken::Some,
+            if bytes > 0 {
+                state.looks = 0;
+            }
+            let taken = match taken {
+                Ok(taken) => taken,
                 Err(error) => {
                     let broken = state.broken(error);
                     state.give_back(stream);
@@ -395,11 +403,19 @@ impl Outbox {
             // What came meanwhile goes behind what is left.
             pieces.append(&mut state.queue);
             state.queue = pieces;
+            outlines.append(&mut state.outlines);
+            state.outlines = outlines;
             if state.waiting > 0 && state.queued < self.outgoing {
                 self.room.notify_all();
             }
-            if blocked && !matches!(state.ending, Ending::Ended(_)) {
-                return state.wait_writable(stream, core);
+            match taken {
+                _ if matches!(state.ending, Ending::Ended(_)) => {}
+                Taken::All => {}
+                Taken::Some => return state.wait_writable(stream, core),
+                Taken::NoRoom => {
+                    state.wait_for_room(stream, core);
+                    return Ok(());
+                }
             }
         }
         unreachable!("the rounds end with their number")
@@ -410,16 +426,23 @@ impl Outbox {
         &self,
         stream: &mut Stream,
         pieces: &mut VecDeque<Piece>,
+        outlines: &mut Outlines,
         spare: &mut Option<Vec<u8>>,
         core: &Core,
     ) -> (usize, io::Result<Taken>) {
         let mut total = 0;
         while !pieces.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let (mut count, mut room) = (0, STRIDE);
+            let in_classic = !outlines.is_empty();
+            let (mut count, mut room) = match outlines.step(|len| stream.room_for(len)) {
+                Step::Write(len) => (0, len),
+                Step::Wait => return (total, Ok(Taken::NoRoom)),
+            };
             for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
                 let rest = piece.rest();
-                stream.make_room(rest.len());
+                if !in_classic {
+                    stream.make_room(rest.len());
+                }
                 *slice = IoSlice::new(&rest[..rest.len().min(room)]);
                 room -= slice.len();
                 count += 1;
@@ -433,6 +456,7 @@ impl Outbox {
                 Err(error) => return (total, Err(error)),
             };
             total += written;
+            outlines.wrote(written);
             while written > 0
                 && let Some(piece) = pieces.front_mut()
             {

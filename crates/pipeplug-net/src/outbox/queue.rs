@@ -10,11 +10,12 @@ use std::time::Duration;
 use mio::Interest;
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 
+use super::outlines::Outlines;
 use super::{GATHER, SendFault};
 use crate::core::Core;
 use crate::deadline;
 use crate::error::CloseReason;
-use crate::event_loop::{Registration, Source};
+use crate::event_loop::{Ready, Registration, Source};
 use crate::flow::SendWindow;
 use crate::postmortem::Recent;
 use crate::sync::Instant;
@@ -23,6 +24,9 @@ use crate::unread::Unread;
 
 /// Chunks up to this size are copied next to each other; a larger buffer is written from where it is.
 const COPY_MAX: usize = 4096;
+/// How long the first look for room of a large chunk is away, and the last ones of many.
+const LOOK_FIRST: Duration = Duration::from_millis(1);
+const LOOK_LAST: Duration = Duration::from_millis(8);
 /// What a sender sends again within this time belongs to a burst,
 const BURST_GAP: Duration = Duration::from_micros(20);
 /// from so many chunks on.
@@ -33,6 +37,10 @@ pub(super) struct State {
     pub(super) stream: Option<Stream>,
     pub(super) registration: Option<Registration>,
     pub(super) queue: VecDeque<Piece>,
+    /// Of the chunks in the queue, in the classic format.
+    pub(super) outlines: Outlines,
+    /// Looks in a row that found no room for the next one of them.
+    pub(super) looks: u32,
     /// The memory of a piece that was written, for the next one.
     pub(super) spare: Option<Vec<u8>>,
     pub(super) queued: usize,
@@ -88,6 +96,8 @@ pub(super) enum Taken {
     All,
     /// It is full now.
     Some,
+    /// It is not full, and has no room for what has to leave in one write.
+    NoRoom,
 }
 
 /// The pipe takes nothing more.
@@ -127,7 +137,11 @@ impl State {
             }
             return Err(error);
         }
-        let len = last.bytes.len() - before + body.len();
+        let header_len = last.bytes.len() - before;
+        let len = header_len + body.len();
+        if format == Format::Classic {
+            self.outlines.push(header_len, body.len());
+        }
         if body.len() <= COPY_MAX {
             last.bytes.extend_from_slice(&body);
         } else {
@@ -163,6 +177,7 @@ impl State {
 
     pub(super) fn forget_queue(&mut self) {
         self.queue.clear();
+        self.outlines.clear();
         self.queued = 0;
         self.unread.left(0);
     }
@@ -196,6 +211,22 @@ impl State {
         self.stream = Some(stream);
         self.is_full = true;
         armed.map_err(|error| self.broken(error))
+    }
+
+    /// Has the loop look again soon whether there is room for the next chunk.
+    ///
+    /// Readiness does not tell: a pipe wakes a writer only when it was full (`pipe_read` in Linux's fs/pipe.c).
+    pub(super) fn wait_for_room(&mut self, stream: Stream, core: &Arc<Core>) {
+        self.stream = Some(stream);
+        self.is_full = true;
+        let pause = LOOK_FIRST.saturating_mul(1 << self.looks.min(16)).min(LOOK_LAST);
+        self.looks = self.looks.saturating_add(1);
+        let weak = Arc::downgrade(core);
+        core.events.after(pause, move || {
+            if let Some(core) = weak.upgrade() {
+                core.ready(Ready::Writable);
+            }
+        });
     }
 
     pub(super) fn close(&mut self, stream: Stream) {
