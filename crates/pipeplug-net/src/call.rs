@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use pipeplug_wire::{Chunk, Completion, Direction, EncodeError, SkipReason, ThreadId};
+use pipeplug_wire::{Chunk, Direction, EncodeError, SkipReason, ThreadId};
 use smol_str::SmolStr;
 
 use crate::alarm::Alarm;
@@ -15,6 +15,7 @@ use crate::connection::Connection;
 use crate::deadline::{Deadline, sooner};
 use crate::error::CloseReason;
 use crate::escape::Escaped;
+use crate::last_look::{EACH, LONGEST, Look};
 use crate::lock::{guarded, lock, renew, wait_until};
 use crate::pool::{self, Awaits};
 use crate::postmortem::Postmortem;
@@ -154,8 +155,13 @@ pub enum NotifyError {
 pub(crate) enum Outcome {
     Reply(Replied),
     Refused(String),
+    /// The other side answered for the call's deadline.
+    Late,
     Skipped(SkipReason),
-    Overrun { held: usize, limit: usize },
+    Overrun {
+        held: usize,
+        limit: usize,
+    },
     Closed(Arc<CloseReason>, Arc<Postmortem>),
 }
 
@@ -173,6 +179,8 @@ pub(crate) struct Slot {
     pub(crate) command: SmolStr,
     /// When, by the [coarse clock](coarse_now).
     pub(crate) begun: Duration,
+    /// By when it has to be over.
+    pub(crate) deadline: Option<Instant>,
     state: Mutex<SlotState>,
     done: Condvar,
 }
@@ -190,10 +198,11 @@ enum SlotState {
 }
 
 impl Slot {
-    pub(crate) fn new(command: &str) -> Arc<Self> {
+    pub(crate) fn new(command: &str, deadline: Option<Instant>) -> Arc<Self> {
         Arc::new(Self {
             command: command.into(),
             begun: coarse_now(),
+            deadline,
             state: Mutex::default(),
             done: Condvar::new(),
         })
@@ -235,6 +244,21 @@ impl Slot {
         }
     }
 
+    /// Sleeps until the outcome is there, without taking it, or `deadline` has come; whether it is there.
+    pub(crate) fn wait_done(&self, deadline: Option<Instant>) -> bool {
+        let mut state = lock(&self.state);
+        loop {
+            if matches!(*state, SlotState::Done(_) | SlotState::Taken) {
+                return true;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return false;
+            }
+            *state = SlotState::Sleeping;
+            state = wait_until(&self.done, state, deadline);
+        }
+    }
+
     /// Sleeps until the outcome is there or `deadline` has come.
     fn wait(&self, deadline: Option<Instant>) -> Option<Outcome> {
         let mut state = lock(&self.state);
@@ -273,6 +297,8 @@ struct Timed {
     deadline: Deadline,
     /// Wakes the task that awaits it when the deadline comes.
     alarm: Option<Alarm>,
+    /// When the first look into the pipe was that did not see it through.
+    looks_since: Option<Instant>,
 }
 
 impl PendingCall {
@@ -282,7 +308,7 @@ impl PendingCall {
         slot: Arc<Slot>,
         deadline: Option<Deadline>,
     ) -> Self {
-        let timed = deadline.map(|deadline| Box::new(Timed { deadline, alarm: None }));
+        let timed = deadline.map(|deadline| Box::new(Timed { deadline, alarm: None, looks_since: None }));
         Self { connection, id, slot, timed, taken: false, polled: false }
     }
 
@@ -358,17 +384,7 @@ impl PendingCall {
 
     fn wait_for_reply(&mut self) -> Result<Replied, CallError> {
         let deadline = self.deadline();
-        let came_before = deadline.is_some() && self.slot.is_done();
         match (self.wait_until(deadline.map(|deadline| deadline.at)), deadline) {
-            // What the other side answers when the deadline comes there, which is a moment later, is no reply in time.
-            (Some(Outcome::Reply(_) | Outcome::Refused(_)), Some(deadline))
-                if !came_before && Instant::now() >= deadline.at =>
-            {
-                self.taken = true;
-                // Counted like one that came another moment later: as for a call that is not open any more.
-                let _: Completion<_> = lock(&self.connection.core().calls).complete(self.id);
-                Err(self.timed_out(deadline.within))
-            }
             (Some(outcome), _) => self.finish(outcome),
             (None, Some(deadline)) => Err(self.timed_out(deadline.within)),
             (None, None) => unreachable!("a wait without a deadline ends with an outcome"),
@@ -397,7 +413,10 @@ impl PendingCall {
             core.wait_begins();
             let outcome = self.slot.wait(deadline);
             core.wait_ends();
-            outcome
+            outcome.or_else(|| {
+                core.look_until_through(&self.slot);
+                self.slot.take()
+            })
         })
     }
 
@@ -417,6 +436,10 @@ impl PendingCall {
         match outcome {
             Outcome::Reply(replied) => Ok(replied),
             Outcome::Refused(message) => Err(CallError::Remote { command: asked(), message }),
+            Outcome::Late => {
+                let within = self.deadline().map_or(Duration::ZERO, |deadline| deadline.within);
+                Err(self.timed_out(within))
+            }
             Outcome::Skipped(reason) => Err(CallError::ReplyTooLarge { command: asked(), reason }),
             Outcome::Overrun { held, limit } => Err(CallError::Overrun { command: asked(), held, limit }),
             Outcome::Closed(reason, postmortem) => {
@@ -457,15 +480,23 @@ impl Future for PendingCall {
         let this = &mut *self;
         if let Some(timed) = &mut this.timed {
             let deadline = timed.deadline;
-            if Instant::now() >= deadline.at {
-                this.give_up();
-                return Poll::Ready(Err(this.timed_out(deadline.within)));
-            }
-            let waker = context.waker();
-            match &timed.alarm {
-                Some(alarm) => alarm.renew(waker),
-                None => {
-                    timed.alarm = Some(Alarm::set(this.connection.core(), deadline.at, waker.clone()));
+            let (core, waker) = (this.connection.core(), context.waker());
+            let now = Instant::now();
+            if now >= deadline.at {
+                let look = core.look();
+                if let Some(outcome) = this.slot.take() {
+                    return Poll::Ready(this.finish(outcome).map(|replied| replied.buffer));
+                }
+                let since = *timed.looks_since.get_or_insert(now);
+                if look == Look::Through || now.saturating_duration_since(since) >= LONGEST {
+                    this.give_up();
+                    return Poll::Ready(Err(this.timed_out(deadline.within)));
+                }
+                timed.alarm = Some(Alarm::set(core, now + EACH, waker.clone()));
+            } else {
+                match &timed.alarm {
+                    Some(alarm) => alarm.renew(waker),
+                    None => timed.alarm = Some(Alarm::set(core, deadline.at, waker.clone())),
                 }
             }
         }

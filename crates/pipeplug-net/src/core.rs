@@ -17,6 +17,7 @@ use crate::error::CloseReason;
 use crate::event_loop::{EventLoop, Ready, Source};
 use crate::handler::Handler;
 use crate::inbox::Inbox;
+use crate::last_look::Turns;
 use crate::lead::{Lead, Registered};
 use crate::lock::{lock, wait_until};
 use crate::options::Options;
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     pub(crate) reader_waits: Mutex<()>,
     pub(crate) lead_is_free: Condvar,
     pub(crate) reader: Mutex<Reader>,
+    /// How often somebody has read; see last_look.rs.
+    pub(crate) turns: Turns,
     /// The reading descriptor's place in the loop, and the descriptor: held for the length of an epoll_ctl(2).
     pub(crate) registered: Mutex<Registered>,
     /// Threads that sleep until their call ends, and calls that are to wake a task.
@@ -138,6 +141,7 @@ impl Core {
             reader_waits: Mutex::new(()),
             lead_is_free: Condvar::new(),
             reader: Mutex::new(reader),
+            turns: Turns::default(),
             registered: Mutex::new(None),
             waiting: AtomicUsize::new(0),
             crowd: Crowd::default(),
@@ -175,7 +179,7 @@ impl Core {
         if deadline.is_some_and(|deadline| deadline.is_over()) {
             return Err(CallError::NotSent { command: owned(), after: Duration::ZERO });
         }
-        let slot = Slot::new(command);
+        let slot = Slot::new(command, deadline.map(|deadline| deadline.at));
         if let Some(held) = self.overrun_by_now() {
             return Err(CallError::Overrun { command: owned(), held, limit: self.options.overrun });
         }

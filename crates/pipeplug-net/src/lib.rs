@@ -22,6 +22,7 @@ mod flow;
 mod handler;
 mod inbox;
 mod job;
+mod last_look;
 mod lead;
 mod lock;
 #[cfg(all(test, shuttle))]

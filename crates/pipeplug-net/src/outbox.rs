@@ -228,6 +228,11 @@ impl Outbox {
         lock(&self.state).tells_deadlines = true;
     }
 
+    /// Whether it is told of the deadlines of calls.
+    pub(crate) fn tells_deadlines(&self) -> bool {
+        lock(&self.state).tells_deadlines
+    }
+
     pub(crate) fn negotiated(&self, window: u64) {
         lock(&self.state).window.negotiated(window);
     }

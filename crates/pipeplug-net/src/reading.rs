@@ -158,6 +158,13 @@ impl Core {
 
     /// Reads and deals with what is there.
     pub(crate) fn read(self: &Arc<Self>, reader: &mut Reader, until: Until, by: By) -> Turn {
+        self.turns.begin();
+        let turn = self.read_turn(reader, until, by);
+        self.turns.end();
+        turn
+    }
+
+    fn read_turn(self: &Arc<Self>, reader: &mut Reader, until: Until, by: By) -> Turn {
         let mut total = 0;
         loop {
             let Some(stream) = &reader.stream else { return Turn::Ended };

@@ -307,6 +307,12 @@ impl Stream {
         }
     }
 
+    /// Whether there is something to read now, or its end.
+    pub(crate) fn is_readable(&self) -> bool {
+        // Where poll(2) fails for want of memory, what is there is not seen.
+        poll_now(self.fd.as_fd(), PollFlags::POLLIN).unwrap_or(false)
+    }
+
     /// Waits until the descriptor is readable or at its end, or `bell` is readable; `false` when `deadline` came first.
     pub(crate) fn wait_readable(&self, bell: &impl AsFd, deadline: Option<Instant>) -> io::Result<bool> {
         let readable = PollFlags::POLLIN;
