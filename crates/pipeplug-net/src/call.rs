@@ -15,6 +15,7 @@ use crate::connection::Connection;
 use crate::deadline::{Deadline, sooner};
 use crate::error::CloseReason;
 use crate::escape::Escaped;
+use crate::flow::Credit;
 use crate::last_look::{EACH, LONGEST, Look};
 use crate::lock::{guarded, lock, renew, wait_until};
 use crate::pool::{self, Awaits};
@@ -47,7 +48,7 @@ pub enum CallError {
     },
     /// No reply came in time, which is that of the call, of whoever waited for it, or of the request whose handler made it.
     /// The call is given up, and its late reply will be dropped.
-    #[error("{command}: no reply within {after:?}")]
+    #[error("{command}: no reply within {}", Rounded(*.after))]
     TimedOut {
         /// The command that was called.
         command: String,
@@ -56,12 +57,14 @@ pub enum CallError {
     },
     /// The time was over before the call was sent, while the other side was behind with what was sent earlier, or from
     /// the start: nothing of it reached the other side.
-    #[error("{command}: {}", not_sent(*.after))]
+    #[error("{command}: {}", not_sent(*.after, *.credit))]
     NotSent {
         /// The command that was called.
         command: String,
         /// How long it waited to be sent; 0 where its deadline had passed when it was made.
         after: Duration,
+        /// The credit that it waited for, where that is what it waited for.
+        credit: Option<Credit>,
     },
     /// As many calls as [`Options::calls`](crate::Options) allows are open.
     #[error("{command}: {limit} calls wait for a reply already, the limit is {limit}")]
@@ -116,12 +119,28 @@ pub enum CallError {
     },
 }
 
-fn not_sent(after: Duration) -> String {
+fn not_sent(after: Duration, credit: Option<Credit>) -> String {
     if after.is_zero() {
         return "not sent: its deadline, or that of the request whose handler made it, had passed already"
             .into();
     }
-    format!("not sent within {after:?}: the other side is behind with what was sent before")
+    let after = Rounded(after);
+    match credit {
+        Some(credit) => format!("not sent within {after}: {credit}"),
+        None => format!("not sent within {after}: the other side is behind with what was sent before"),
+    }
+}
+
+/// A time as a reader wants it: to the millisecond, where it is longer than one.
+struct Rounded(Duration);
+
+impl std::fmt::Display for Rounded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match u64::try_from(self.0.as_nanos().div_ceil(1_000_000)) {
+            Ok(millis @ 2..) => write!(f, "{:?}", Duration::from_millis(millis)),
+            _ => write!(f, "{:?}", self.0),
+        }
+    }
 }
 
 /// Why a one-way was not sent.

@@ -177,7 +177,7 @@ impl Core {
     ) -> Result<(ThreadId, Arc<Slot>), CallError> {
         let owned = || command.to_owned();
         if deadline.is_some_and(|deadline| deadline.is_over()) {
-            return Err(CallError::NotSent { command: owned(), after: Duration::ZERO });
+            return Err(CallError::NotSent { command: owned(), after: Duration::ZERO, credit: None });
         }
         let slot = Slot::new(command, deadline.map(|deadline| deadline.at));
         if let Some(held) = self.overrun_by_now() {
@@ -212,9 +212,9 @@ impl Core {
                 Err(match fault {
                     SendFault::Encode(error) => CallError::Encode { command: owned(), error },
                     SendFault::WouldBlock => CallError::WouldBlock { command: owned() },
-                    SendFault::Late => {
+                    SendFault::Late(credit) => {
                         let after = deadline.map_or(Duration::ZERO, |deadline| deadline.within);
-                        CallError::NotSent { command: owned(), after }
+                        CallError::NotSent { command: owned(), after, credit }
                     }
                     SendFault::Closed(reason) => {
                         let (reason, postmortem) = (self.reason_or(reason), self.postmortem());
@@ -246,7 +246,7 @@ impl Core {
                     let (reason, postmortem) = (self.reason_or(reason), self.postmortem());
                     NotifyError::Closed { command, reason, postmortem }
                 }
-                SendFault::WouldBlock | SendFault::Late => unreachable!("a one-way waits for room"),
+                SendFault::WouldBlock | SendFault::Late(_) => unreachable!("a one-way waits for room"),
                 SendFault::Fatal(reason) => {
                     self.end_after_reading(reason);
                     // The owner may be about to say why the peer is gone.
@@ -300,7 +300,7 @@ impl Core {
         match self.outbox.send(class, &header, body.into(), push, self) {
             Ok(()) | Err(SendFault::Closed(_)) => {}
             Err(SendFault::Fatal(reason)) => self.end_after_reading(reason),
-            Err(fault @ (SendFault::Encode(_) | SendFault::WouldBlock | SendFault::Late)) => {
+            Err(fault @ (SendFault::Encode(_) | SendFault::WouldBlock | SendFault::Late(_))) => {
                 // The command of an answer is one that was received, or our own: it can be encoded; and answers wait.
                 tracing::error!(peer = %self.options.name, ?fault, "an answer could not be sent");
             }

@@ -28,6 +28,7 @@ pub(crate) struct Deadline {
     pub(crate) at: Instant,
     /// How long after the call began that is.
     pub(crate) within: Duration,
+    is_over: bool,
 }
 
 impl Deadline {
@@ -41,12 +42,20 @@ impl Deadline {
         // A time so far off that it cannot be named is none.
         let own = timeout.and_then(|timeout| now.checked_add(timeout));
         let at = sooner(own, inherited)?;
-        Some(Self { at, within: at.saturating_duration_since(now) })
+        let within = at.saturating_duration_since(now);
+        Some(Self { at, within, is_over: within.is_zero() })
+    }
+
+    /// As for a call that began earlier.
+    pub(crate) fn of_call_since(begun: Instant, timeout: Duration) -> Option<Self> {
+        let at = sooner(begun.checked_add(timeout), INHERITED.get())?;
+        let within = at.saturating_duration_since(begun);
+        Some(Self { at, within, is_over: at <= Instant::now() })
     }
 
     /// Whether it was over when the call began.
     pub(crate) fn is_over(&self) -> bool {
-        self.within.is_zero()
+        self.is_over
     }
 }
 

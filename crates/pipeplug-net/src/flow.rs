@@ -37,6 +37,12 @@ impl SendWindow {
         self.window.is_none_or(|window| self.sent.saturating_sub(self.credited) < window.max(1))
     }
 
+    /// What is missing, where none may.
+    pub(crate) fn missing(&self) -> Option<Credit> {
+        let window = self.window.filter(|_| !self.is_open())?;
+        Some(Credit { sent: self.sent, credited: self.credited, window })
+    }
+
     pub(crate) fn sent(&mut self, weight: u64) {
         self.sent = self.sent.saturating_add(weight);
     }
@@ -52,6 +58,38 @@ impl SendWindow {
             self.credited = total;
         }
         valid
+    }
+}
+
+/// What a sender waits for that the peer's window holds back (docs/protocol.md, "Flow").
+///
+/// `Display` says what is missing and what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Credit {
+    /// Weight that was sent, in bytes.
+    pub sent: u64,
+    /// How much of it the other side has taken, by its last `cmd.credit`, in bytes.
+    pub credited: u64,
+    /// How much it is ready to hold, in bytes.
+    pub window: u64,
+}
+
+impl std::fmt::Display for Credit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { sent, credited, window } = self;
+        write!(
+            f,
+            "the other side has given credit for {credited} of {sent} bytes, and its window is {window}: "
+        )?;
+        if *credited == 0 {
+            f.write_str(
+                "either its handlers have taken nothing yet, or it names the feature flow in pipeplug.features and \
+                 never sends cmd.credit, which it then has to",
+            )
+        } else {
+            f.write_str("its handlers are behind, or it has stopped sending cmd.credit")
+        }
     }
 }
 

@@ -46,6 +46,7 @@ pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;
 pub use escape::Escaped;
 pub use event_loop::EventLoop;
+pub use flow::Credit;
 pub use handler::{Handler, HandlerError, Incoming, Refuse, Reply, Responder};
 pub use options::{Hold, Options, Reading};
 pub use pipeplug_wire as wire;

@@ -16,8 +16,9 @@ use std::sync::Arc;
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 
 use crate::core::Core;
+use crate::deadline::sooner;
 use crate::error::CloseReason;
-use crate::flow::{SendWindow, weight};
+use crate::flow::{Credit, SendWindow, weight};
 use crate::lock::{lock, wait_until};
 use crate::options::Options;
 use crate::pool::{self, Awaits};
@@ -85,8 +86,8 @@ pub(crate) enum SendFault {
     Closed(Arc<CloseReason>),
     Encode(EncodeError),
     WouldBlock,
-    /// The deadline came first.
-    Late,
+    /// The deadline came first, while it waited for the peer's credit, or for something else.
+    Late(Option<Credit>),
     /// The connection has to end for this.
     Fatal(CloseReason),
 }
@@ -108,6 +109,8 @@ impl Outbox {
                 queue: VecDeque::new(),
                 outlines: Outlines::default(),
                 looks: 0,
+                given_up: None,
+                tells_credit: true,
                 spare: None,
                 queued: 0,
                 unread: Unread::default(),
@@ -241,6 +244,7 @@ impl Outbox {
     pub(crate) fn credit(&self, total: u64) -> bool {
         let mut state = lock(&self.state);
         let valid = state.window.credit(total);
+        state.tells_credit |= valid;
         if valid && state.waiting > 0 {
             self.room.notify_all();
         }
@@ -297,6 +301,12 @@ impl Outbox {
         true
     }
 
+    /// The credit that a sender waits for, if any.
+    pub(crate) fn awaited_credit(&self) -> Option<Credit> {
+        let state = lock(&self.state);
+        state.window.missing().filter(|_| state.waiting > 0)
+    }
+
     /// Bytes that wait.
     pub(crate) fn queued(&self) -> usize {
         lock(&self.state).queued
@@ -304,12 +314,15 @@ impl Outbox {
 
     /// The headers of the last chunks that were sent.
     pub(crate) fn recent(&self) -> Vec<ChunkHead> {
-        lock(&self.state).recent.heads()
+        let state = lock(&self.state);
+        state.recent.heads_sent(state.written())
     }
 
     fn wait_for_room(&self, class: Class, core: &Arc<Core>) -> Result<MutexGuard<'_, State>, SendFault> {
         let mut state = lock(&self.state);
+        let mut began = None;
         while self.must_wait(&state, class)? {
+            let begun = *began.get_or_insert_with(Instant::now);
             let terms = match class {
                 Class::HeldBack(terms) | Class::Unweighed(terms) => terms,
                 Class::Reply | Class::Control => Terms::WAIT,
@@ -318,8 +331,10 @@ impl Outbox {
                 return Err(SendFault::WouldBlock);
             }
             if terms.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(SendFault::Late);
+                return Err(SendFault::Late(state.awaited_credit(class)));
             }
+            // Without a deadline there is no error that would say why the sender waits.
+            let notice = state.notice_of_credit(class, begun, core);
             state.waiting += 1;
             drop(state);
             core.end_leading_ahead();
@@ -327,7 +342,7 @@ impl Outbox {
                 let state = lock(&self.state);
                 // What changed between the two locks was told to nobody: look again ahead of sleeping.
                 match self.must_wait(&state, class) {
-                    Ok(true) => wait_until(&self.room, state, terms.deadline),
+                    Ok(true) => wait_until(&self.room, state, sooner(terms.deadline, notice)),
                     Ok(false) | Err(_) => state,
                 }
             };
@@ -391,6 +406,9 @@ impl Outbox {
             let (bytes, taken) = self.write_pieces(&mut stream, &mut pieces, &mut outlines, &mut spare, core);
             state = lock(&self.state);
             state.spare = spare;
+            if let Some(written) = &mut state.given_up {
+                *written += bytes as u64;
+            }
             let left = state.queued.saturating_sub(bytes);
             state.queued = left;
             state.unread.left(left);

@@ -187,7 +187,7 @@ impl Core {
                     let full = match dealt {
                         Ok(admitted) => admitted == Admitted::Full,
                         Err(error) => {
-                            let reason = broken(error, &reader.receiver);
+                            let reason = broken(error, reader.receiver.first_bytes(SHOWN));
                             self.end(reader, reason);
                             return Turn::Ended;
                         }
@@ -204,9 +204,10 @@ impl Core {
                 }
                 Ok(Read::WouldBlock) => return if total == 0 { Turn::Nothing } else { Turn::Drained },
                 Ok(Read::End) => {
+                    let first = reader.receiver.first_bytes(SHOWN);
                     let reason = match reader.receiver.finish() {
                         Ok(()) => CloseReason::EndOfFile,
-                        Err(error) => broken(error, &reader.receiver),
+                        Err(error) => broken(error, first),
                     };
                     self.end(reader, reason);
                     return Turn::Ended;
@@ -355,9 +356,8 @@ fn note(recent: &mut Recent, received: &Received<'_>) {
 }
 
 /// What stood where, and what it was part of.
-fn broken(error: DecodeError, receiver: &Receiver) -> CloseReason {
-    let chunk = receiver.unread();
-    CloseReason::Broken { error, first: chunk[..chunk.len().min(SHOWN)].to_vec() }
+fn broken(error: DecodeError, first: Vec<u8>) -> CloseReason {
+    CloseReason::Broken { error, first }
 }
 
 /// Whether this only says that the peer is gone.

@@ -138,6 +138,24 @@ fn a_call_without_a_reply_is_given_up_at_once() {
     }
 }
 
+#[test]
+fn a_time_that_has_run_for_a_while_is_named_as_it_was_given() {
+    let _watchdog = watchdog();
+    let (connection, _raw, _stop) = stopped();
+    let begun = Instant::now();
+    pass(begun, SHORT / 2);
+    for result in [
+        connection.begin_call_since(begun, 2 * SHORT, "x", "").unwrap().wait().map(drop),
+        connection.call_since(Instant::now(), 2 * SHORT, "x", "").map(drop),
+    ] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, CallError::TimedOut { .. }), "{error}");
+        assert_eq!(error.to_string(), "x: no reply within 20ms");
+    }
+    let error = connection.call_since(begun, SHORT, "x", "").unwrap_err();
+    assert!(matches!(error, CallError::NotSent { .. }), "{error}");
+}
+
 /// Where another thread reads, who gives up waits for what that one is dealing with.
 #[test]
 fn a_reply_that_another_thread_is_about_to_read_is_taken() {

@@ -11,12 +11,12 @@ use mio::Interest;
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 
 use super::outlines::Outlines;
-use super::{GATHER, SendFault};
+use super::{Class, GATHER, SendFault};
 use crate::core::Core;
 use crate::deadline;
 use crate::error::CloseReason;
 use crate::event_loop::{Ready, Registration, Source};
-use crate::flow::SendWindow;
+use crate::flow::{Credit, SendWindow};
 use crate::postmortem::Recent;
 use crate::sync::Instant;
 use crate::sys::Stream;
@@ -24,6 +24,8 @@ use crate::unread::Unread;
 
 /// Chunks up to this size are copied next to each other; a larger buffer is written from where it is.
 const COPY_MAX: usize = 4096;
+/// How long a sender waits for credit before that is logged.
+const CREDIT_NOTICE: Duration = Duration::from_secs(5);
 /// How long the first look for room of a large chunk is away, and the last ones of many.
 const LOOK_FIRST: Duration = Duration::from_millis(1);
 const LOOK_LAST: Duration = Duration::from_millis(8);
@@ -50,6 +52,10 @@ pub(super) struct State {
     /// Whether the peer knows of contexts.
     pub(super) tells_deadlines: bool,
     pub(super) ending: Ending,
+    /// How much was written before the rest of the queue was forgotten, in bytes.
+    pub(super) given_up: Option<u64>,
+    /// Whether a sender that waits long for credit says so in the log.
+    pub(super) tells_credit: bool,
     /// Why nothing comes from the peer any more.
     pub(super) silent: Option<Arc<CloseReason>>,
     /// Whether the pipe took no more, and the loop's thread waits until it does.
@@ -147,9 +153,10 @@ impl State {
         } else {
             self.queue.push_back(Piece { bytes: body.into_owned(), start: 0 });
         }
+        let (start, written) = (self.unread.total(), self.written());
         self.queued += len;
         self.unread.appended(len);
-        self.recent.note(header);
+        self.recent.note_to_send(start, written, header);
         Ok(())
     }
 
@@ -163,7 +170,7 @@ impl State {
     ) -> Result<(), SendFault> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(SendFault::Late);
+            return Err(SendFault::Late(None));
         }
         let context = deadline::encode(left);
         let header = Header {
@@ -175,7 +182,30 @@ impl State {
         self.append(format, &header, context.into()).map_err(SendFault::Encode)
     }
 
+    /// How much of what was ever put into the queue was written, in bytes.
+    pub(super) fn written(&self) -> u64 {
+        self.given_up.unwrap_or(self.unread.total() - self.queued as u64)
+    }
+
+    /// The credit that a sender of this class waits for, if that is what it waits for.
+    pub(super) fn awaited_credit(&self, class: Class) -> Option<Credit> {
+        self.window.missing().filter(|_| matches!(class, Class::HeldBack(_)))
+    }
+
+    /// Until when a sender that has waited since `begun` waits for credit before that is logged; logs it when it is time.
+    pub(super) fn notice_of_credit(&mut self, class: Class, begun: Instant, core: &Core) -> Option<Instant> {
+        let credit = self.awaited_credit(class).filter(|_| self.tells_credit)?;
+        let at = begun.checked_add(CREDIT_NOTICE)?;
+        if Instant::now() < at {
+            return Some(at);
+        }
+        self.tells_credit = false; // once, until there is some
+        tracing::warn!(peer = %core.options.name, "what is sent has waited for {CREDIT_NOTICE:?}: {credit}");
+        None
+    }
+
     pub(super) fn forget_queue(&mut self) {
+        self.given_up = Some(self.written());
         self.queue.clear();
         self.outlines.clear();
         self.queued = 0;
