@@ -399,14 +399,15 @@ impl Connection {
         let has = |feature| features.split(' ').any(|name| name == feature);
         if has(deadline::FEATURE) {
             self.core().outbox.tell_deadlines();
+        } else {
+            self.core().ignores_contexts.store(true, Ordering::Relaxed);
         }
         if has(cancel::FEATURE) {
             self.core().tells_cancels.store(true, Ordering::Relaxed);
         }
-        let window = offered(KEY_WINDOW).map_or(Some(flow::DEFAULT_WINDOW), |window| window.parse().ok());
-        if let (true, Some(window)) = (has(flow::FEATURE), window) {
+        if has(flow::FEATURE) {
             self.core().count_received();
-            self.core().outbox.negotiated(window);
+            self.core().outbox.negotiated(flow::window(offered(KEY_WINDOW)));
         }
     }
 

@@ -42,6 +42,9 @@ pub(crate) struct Core {
     pub(crate) outbox: Outbox,
     /// Whether the peer is told of calls that are given up.
     pub(crate) tells_cancels: AtomicBool,
+    /// Whether the peer has said what it knows, and contexts are not among it. Until then it may be about to: its first
+    /// request can be read ahead of what its answer says being taken.
+    pub(crate) ignores_contexts: AtomicBool,
     /// What is awaited with a deadline.
     pub(crate) alarms: Mutex<Alarms>,
 
@@ -135,6 +138,7 @@ impl Core {
             is_overrun: AtomicBool::new(false),
             outbox,
             tells_cancels: AtomicBool::new(false),
+            ignores_contexts: AtomicBool::new(false),
             alarms: Mutex::default(),
             lead: AtomicU8::new(Lead::Taken as u8),
             reader_is_out: AtomicBool::new(false),

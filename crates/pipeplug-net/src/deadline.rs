@@ -179,6 +179,8 @@ mod tests {
         assert_eq!(parse(&encode(SECOND), now).unwrap(), Some(now + SECOND));
         assert_eq!(parse(b" { \"trace\": [1], \"deadline_ms\": 0 } ", now).unwrap(), Some(now));
         assert_eq!(parse(b"{}", now).unwrap(), None);
+        let twice = b"{\"deadline_ms\":\"1\",\"deadline_ms\":1000}";
+        assert_eq!(parse(twice, now).unwrap(), Some(now + SECOND), "the last one counts");
         let far = parse(&encode(Duration::MAX), now).unwrap();
         assert!(far.is_none_or(|at| at > now + 1_000_000 * SECOND), "{far:?}");
     }
@@ -194,6 +196,10 @@ mod tests {
             "null",
             "{",
             "{} {}",
+            "{\"deadline_ms\":1000,\"deadline_ms\":\"1\"}",
+            "{\"deadline_ms\":-0}",
+            "{\"deadline_ms\":01}",
+            "{\"deadline_ms\":1.0}",
             "{\"deadline_ms\":-1}",
             "{\"deadline_ms\":1.5}",
             "{\"deadline_ms\":1e3}",

@@ -106,7 +106,7 @@ impl Core {
                 Admitted::Yes
             }
             (Direction::OneWay, command::CREDIT) => {
-                let total = std::str::from_utf8(chunk.buffer).ok().and_then(|text| text.parse().ok());
+                let total = std::str::from_utf8(chunk.buffer).ok().and_then(flow::number);
                 if !total.is_some_and(|total| self.outbox.credit(total))
                     && let Some(times) = self.counters.unexpected.count()
                 {
@@ -162,6 +162,13 @@ impl Core {
 
     /// What a `cmd.context` says of the request behind it.
     fn context(&self, chunk: &ChunkRef<'_>) -> Option<Ahead> {
+        if self.ignores_contexts.load(Ordering::Relaxed) {
+            if let Some(times) = self.counters.unexpected.count() {
+                let id = chunk.thread_id;
+                tracing::warn!(peer = %self.options.name, %id, times, "a context that was not agreed to was ignored");
+            }
+            return None;
+        }
         match deadline::parse(chunk.buffer, Instant::now()) {
             Ok(deadline) => deadline.map(|deadline| Ahead { id: chunk.thread_id, deadline }),
             Err(error) => {

@@ -351,6 +351,18 @@ fn a_classic_command_that_cannot_be_written_leaves_no_context_behind() {
 }
 
 #[test]
+fn a_context_of_a_peer_that_knows_none_is_ignored() {
+    let _watchdog = watchdog();
+    let (connection, mut raw) = raw(&Options::default(), tell_left);
+    let context = br#"{"deadline_ms":30000}"#;
+    let ask =
+        [(7, Direction::OneWay, "cmd.context", &context[..]), (7, Direction::Request, "left", &b""[..])];
+    accept_features(&connection, "flow cancel");
+    assert_eq!(reply_to_7(&mut raw, &ask), "none");
+    assert_eq!(connection.stats().unexpected, 1);
+}
+
+#[test]
 fn an_awaited_call_ends_with_its_deadline_and_tells() {
     let _watchdog = watchdog();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -1,5 +1,4 @@
 //! What a start call-back of a plugin knows of its host.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::IntoRawFd as _;
