@@ -67,8 +67,10 @@ fn poll(call: &mut PendingCall) -> Poll<Result<Vec<u8>, CallError>> {
     Pin::new(call).poll(&mut Context::from_waker(Waker::noop()))
 }
 
+type Wait = fn(PendingCall) -> Result<Vec<u8>, CallError>;
+
 /// How a call is waited for once its deadline has passed.
-const WAITS: [fn(PendingCall) -> Result<Vec<u8>, CallError>; 4] = [
+const WAITS: [Wait; 4] = [
     PendingCall::wait,
     |call| call.wait_chunk().map(|chunk| chunk.buffer),
     |call| call.wait_timeout(LONG),
