@@ -8,6 +8,7 @@ use std::time::Duration;
 use pipeplug_net::wire::{Format, Limits, command};
 use pipeplug_net::{EventLoop, HandlerError, Hold, Incoming, Options, Reading, Reply};
 
+use crate::acquaintance::Acquaintance;
 use crate::descriptors::Plan;
 use crate::exit::{Exit, OnEnd};
 use crate::listen;
@@ -32,7 +33,8 @@ pub fn register(start: impl Start, request: impl Request) -> Main {
     Guest::new().start(start).request(request).register()
 }
 
-/// What runs once at the end of registering, before any message reaches the request call-back. It may call the host.
+/// What runs once at the end of registering, when the host has said what it is ([`Main::host`]) and before any message
+/// reaches the request call-back. It may call the host.
 ///
 /// A closure `FnOnce(&Main) -> Result<(), HandlerError>`, or `()` for nothing.
 pub trait Start {
@@ -239,8 +241,8 @@ impl<S: Start, R: Request> Guest<S, R> {
     /// Where there is no host, a descriptor cannot be used, or the start call-back fails.
     ///
     /// # Blocking
-    /// While the start call-back runs; ahead of that, with `--pipeplug-listen PATH` as the first arguments, until a host has
-    /// attached.
+    /// While the start call-back runs; ahead of that, until the host has asked for the metadata, which it does at once; and
+    /// with `--pipeplug-listen PATH` as the first arguments, until a host has attached.
     pub fn try_register(self) -> Result<Main, RegisterError> {
         let mut args = self.args.unwrap_or_else(|| std::env::args_os().skip(1).collect());
         let (reader, writer, args) = match listen::path_in(&mut args)? {
@@ -262,16 +264,23 @@ impl<S: Start, R: Request> Guest<S, R> {
         let mut options = self.options;
         options.hold = if self.start.is_nothing() {
             Hold::Nothing
-        } else if self.own.metadata.is_empty() {
-            Hold::AllBut(Vec::new())
         } else {
-            // Asked of the builder it is known already, and need not wait for the start call-back.
+            // What the host says of itself comes with it, and the start call-back may want to know.
             Hold::AllBut(vec![command::GET_METADATA.into()])
         };
+        let is_awaited = !self.start.is_nothing();
+        let acquaintance = if is_awaited { Acquaintance::with_start() } else { Acquaintance::default() };
         let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone());
-        let shared = Shared::new(args, self.own, exit, self.request);
+        let shared = Shared::new(args, self.own, exit, self.request, acquaintance);
         let main = Main::connect(&events, reader, writer, options, shared).map_err(RegisterError::Connect)?;
+        let acquaintance = &main.shared().acquaintance;
+        // Whatever becomes of it: until then the request call-back is not asked for metadata.
+        let started = acquaintance.starting();
+        if is_awaited {
+            acquaintance.wait_made(|| main.stats().held > 0);
+        }
         self.start.start(&main).map_err(RegisterError::Start)?;
+        drop(started);
         main.release();
         Ok(main)
     }

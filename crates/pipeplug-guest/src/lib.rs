@@ -15,6 +15,7 @@
 //! Logs go to standard error, which the host reads line by line. Standard output is the host's to choose; a plugin
 //! that talks over its standard output has that moved away first, so that a stray `println!` lands on standard error.
 
+mod acquaintance;
 mod descriptors;
 mod exit;
 mod guest;

@@ -12,6 +12,7 @@ use pipeplug_net::{
     Reply,
 };
 
+use crate::acquaintance::Acquaintance;
 use crate::exit::Exit;
 use crate::guest::Request;
 use crate::metadata::{Own, parse_host};
@@ -30,11 +31,25 @@ pub(crate) struct Shared {
     exit: Arc<Exit>,
     request: Box<dyn Request>,
     host: OnceLock<BTreeMap<String, String>>,
+    pub(crate) acquaintance: Acquaintance,
 }
 
 impl Shared {
-    pub(crate) fn new(args: Vec<OsString>, own: Own, exit: Exit, request: impl Request) -> Self {
-        Self { args, own, exit: Arc::new(exit), request: Box::new(request), host: OnceLock::new() }
+    pub(crate) fn new(
+        args: Vec<OsString>,
+        own: Own,
+        exit: Exit,
+        request: impl Request,
+        acquaintance: Acquaintance,
+    ) -> Self {
+        Self {
+            args,
+            own,
+            exit: Arc::new(exit),
+            request: Box::new(request),
+            host: OnceLock::new(),
+            acquaintance,
+        }
     }
 
     fn metadata(&self, main: &Main, incoming: &mut Incoming) -> Reply {
@@ -42,7 +57,9 @@ impl Shared {
         main.accept(|key| host.get(key).map(String::as_str));
         // A host that asks twice says the same.
         let _ = self.host.set(host);
+        self.acquaintance.made();
         let asked = if self.own.metadata.is_empty() {
+            self.acquaintance.wait_started();
             // A call-back that does not know the question has no metadata of its own.
             self.request.request(main, incoming).ok().map(Reply::into_bytes)
         } else {
@@ -63,7 +80,7 @@ impl Main {
         events.connect(reader, writer, options, shared).map(Self)
     }
 
-    fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Shared {
         self.0.handler().expect("a plugin's connection is made with what its handles share")
     }
 
@@ -73,8 +90,9 @@ impl Main {
         &self.shared().args
     }
 
-    /// What the host said of itself (`pipeplug.protocol`, …); empty until it asked for the metadata, and for hosts that
-    /// say nothing.
+    /// What the host said of itself (`pipeplug.protocol`, …): complete once the start call-back runs, or any call-back for
+    /// what the host asks. Empty for hosts that say nothing, and, without a start call-back, until the host has asked for the
+    /// metadata, which is the first that it does.
     #[must_use]
     pub fn host(&self) -> BTreeMap<String, String> {
         self.shared().host.get().cloned().unwrap_or_default()
@@ -118,6 +136,7 @@ impl Handler for Shared {
     }
 
     fn ended(&self, _reason: &Arc<CloseReason>) {
+        self.acquaintance.made();
         // A thread of its own: `closed` is told only after this has returned.
         let exit = Arc::clone(&self.exit);
         let watch = std::thread::Builder::new().name("pipeplug-exit".into());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use pipeplug_wire::{Chunk, Completion, Direction, EncodeError, SkipReason, ThreadId};
+use pipeplug_wire::{Chunk, Direction, EncodeError, SkipReason, ThreadId};
 use smol_str::SmolStr;
 
 use crate::alarm::Alarm;
@@ -15,6 +15,8 @@ use crate::connection::Connection;
 use crate::deadline::{Deadline, sooner};
 use crate::error::CloseReason;
 use crate::escape::Escaped;
+use crate::flow::Credit;
+use crate::last_look::{EACH, LONGEST, Look};
 use crate::lock::{guarded, lock, renew, wait_until};
 use crate::pool::{self, Awaits};
 use crate::postmortem::Postmortem;
@@ -46,7 +48,7 @@ pub enum CallError {
     },
     /// No reply came in time, which is that of the call, of whoever waited for it, or of the request whose handler made it.
     /// The call is given up, and its late reply will be dropped.
-    #[error("{command}: no reply within {after:?}")]
+    #[error("{command}: no reply within {}", Rounded(*.after))]
     TimedOut {
         /// The command that was called.
         command: String,
@@ -55,12 +57,14 @@ pub enum CallError {
     },
     /// The time was over before the call was sent, while the other side was behind with what was sent earlier, or from
     /// the start: nothing of it reached the other side.
-    #[error("{command}: {}", not_sent(*.after))]
+    #[error("{command}: {}", not_sent(*.after, *.credit))]
     NotSent {
         /// The command that was called.
         command: String,
         /// How long it waited to be sent; 0 where its deadline had passed when it was made.
         after: Duration,
+        /// The credit that it waited for, where that is what it waited for.
+        credit: Option<Credit>,
     },
     /// As many calls as [`Options::calls`](crate::Options) allows are open.
     #[error("{command}: {limit} calls wait for a reply already, the limit is {limit}")]
@@ -115,12 +119,28 @@ pub enum CallError {
     },
 }
 
-fn not_sent(after: Duration) -> String {
+fn not_sent(after: Duration, credit: Option<Credit>) -> String {
     if after.is_zero() {
         return "not sent: its deadline, or that of the request whose handler made it, had passed already"
             .into();
     }
-    format!("not sent within {after:?}: the other side is behind with what was sent before")
+    let after = Rounded(after);
+    match credit {
+        Some(credit) => format!("not sent within {after}: {credit}"),
+        None => format!("not sent within {after}: the other side is behind with what was sent before"),
+    }
+}
+
+/// A time as a reader wants it: to the millisecond, where it is longer than one.
+struct Rounded(Duration);
+
+impl std::fmt::Display for Rounded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match u64::try_from(self.0.as_nanos().div_ceil(1_000_000)) {
+            Ok(millis @ 2..) => write!(f, "{:?}", Duration::from_millis(millis)),
+            _ => write!(f, "{:?}", self.0),
+        }
+    }
 }
 
 /// Why a one-way was not sent.
@@ -154,8 +174,13 @@ pub enum NotifyError {
 pub(crate) enum Outcome {
     Reply(Replied),
     Refused(String),
+    /// The other side answered for the call's deadline.
+    Late,
     Skipped(SkipReason),
-    Overrun { held: usize, limit: usize },
+    Overrun {
+        held: usize,
+        limit: usize,
+    },
     Closed(Arc<CloseReason>, Arc<Postmortem>),
 }
 
@@ -173,6 +198,8 @@ pub(crate) struct Slot {
     pub(crate) command: SmolStr,
     /// When, by the [coarse clock](coarse_now).
     pub(crate) begun: Duration,
+    /// By when it has to be over.
+    pub(crate) deadline: Option<Instant>,
     state: Mutex<SlotState>,
     done: Condvar,
 }
@@ -190,10 +217,11 @@ enum SlotState {
 }
 
 impl Slot {
-    pub(crate) fn new(command: &str) -> Arc<Self> {
+    pub(crate) fn new(command: &str, deadline: Option<Instant>) -> Arc<Self> {
         Arc::new(Self {
             command: command.into(),
             begun: coarse_now(),
+            deadline,
             state: Mutex::default(),
             done: Condvar::new(),
         })
@@ -235,6 +263,21 @@ impl Slot {
         }
     }
 
+    /// Sleeps until the outcome is there, without taking it, or `deadline` has come; whether it is there.
+    pub(crate) fn wait_done(&self, deadline: Option<Instant>) -> bool {
+        let mut state = lock(&self.state);
+        loop {
+            if matches!(*state, SlotState::Done(_) | SlotState::Taken) {
+                return true;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return false;
+            }
+            *state = SlotState::Sleeping;
+            state = wait_until(&self.done, state, deadline);
+        }
+    }
+
     /// Sleeps until the outcome is there or `deadline` has come.
     fn wait(&self, deadline: Option<Instant>) -> Option<Outcome> {
         let mut state = lock(&self.state);
@@ -273,6 +316,8 @@ struct Timed {
     deadline: Deadline,
     /// Wakes the task that awaits it when the deadline comes.
     alarm: Option<Alarm>,
+    /// When the first look into the pipe was that did not see it through.
+    looks_since: Option<Instant>,
 }
 
 impl PendingCall {
@@ -282,7 +327,7 @@ impl PendingCall {
         slot: Arc<Slot>,
         deadline: Option<Deadline>,
     ) -> Self {
-        let timed = deadline.map(|deadline| Box::new(Timed { deadline, alarm: None }));
+        let timed = deadline.map(|deadline| Box::new(Timed { deadline, alarm: None, looks_since: None }));
         Self { connection, id, slot, timed, taken: false, polled: false }
     }
 
@@ -358,17 +403,7 @@ impl PendingCall {
 
     fn wait_for_reply(&mut self) -> Result<Replied, CallError> {
         let deadline = self.deadline();
-        let came_before = deadline.is_some() && self.slot.is_done();
         match (self.wait_until(deadline.map(|deadline| deadline.at)), deadline) {
-            // What the other side answers when the deadline comes there, which is a moment later, is no reply in time.
-            (Some(Outcome::Reply(_) | Outcome::Refused(_)), Some(deadline))
-                if !came_before && Instant::now() >= deadline.at =>
-            {
-                self.taken = true;
-                // Counted like one that came another moment later: as for a call that is not open any more.
-                let _: Completion<_> = lock(&self.connection.core().calls).complete(self.id);
-                Err(self.timed_out(deadline.within))
-            }
             (Some(outcome), _) => self.finish(outcome),
             (None, Some(deadline)) => Err(self.timed_out(deadline.within)),
             (None, None) => unreachable!("a wait without a deadline ends with an outcome"),
@@ -397,7 +432,10 @@ impl PendingCall {
             core.wait_begins();
             let outcome = self.slot.wait(deadline);
             core.wait_ends();
-            outcome
+            outcome.or_else(|| {
+                core.look_until_through(&self.slot);
+                self.slot.take()
+            })
         })
     }
 
@@ -417,6 +455,10 @@ impl PendingCall {
         match outcome {
             Outcome::Reply(replied) => Ok(replied),
             Outcome::Refused(message) => Err(CallError::Remote { command: asked(), message }),
+            Outcome::Late => {
+                let within = self.deadline().map_or(Duration::ZERO, |deadline| deadline.within);
+                Err(self.timed_out(within))
+            }
             Outcome::Skipped(reason) => Err(CallError::ReplyTooLarge { command: asked(), reason }),
             Outcome::Overrun { held, limit } => Err(CallError::Overrun { command: asked(), held, limit }),
             Outcome::Closed(reason, postmortem) => {
@@ -457,15 +499,23 @@ impl Future for PendingCall {
         let this = &mut *self;
         if let Some(timed) = &mut this.timed {
             let deadline = timed.deadline;
-            if Instant::now() >= deadline.at {
-                this.give_up();
-                return Poll::Ready(Err(this.timed_out(deadline.within)));
-            }
-            let waker = context.waker();
-            match &timed.alarm {
-                Some(alarm) => alarm.renew(waker),
-                None => {
-                    timed.alarm = Some(Alarm::set(this.connection.core(), deadline.at, waker.clone()));
+            let (core, waker) = (this.connection.core(), context.waker());
+            let now = Instant::now();
+            if now >= deadline.at {
+                let look = core.look();
+                if let Some(outcome) = this.slot.take() {
+                    return Poll::Ready(this.finish(outcome).map(|replied| replied.buffer));
+                }
+                let since = *timed.looks_since.get_or_insert(now);
+                if look == Look::Through || now.saturating_duration_since(since) >= LONGEST {
+                    this.give_up();
+                    return Poll::Ready(Err(this.timed_out(deadline.within)));
+                }
+                timed.alarm = Some(Alarm::set(core, now + EACH, waker.clone()));
+            } else {
+                match &timed.alarm {
+                    Some(alarm) => alarm.renew(waker),
+                    None => timed.alarm = Some(Alarm::set(core, deadline.at, waker.clone())),
                 }
             }
         }

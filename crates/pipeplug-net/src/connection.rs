@@ -18,6 +18,7 @@ use crate::error::CloseReason;
 use crate::escape::Escaped;
 use crate::event_loop::EventLoop;
 use crate::flow;
+use crate::flow::Credit;
 use crate::handler::Handler;
 use crate::lock::lock;
 use crate::options::Options;
@@ -107,6 +108,8 @@ pub struct Stats {
     pub held: usize,
     /// Bytes that wait to be written.
     pub queued: usize,
+    /// The credit that a call or a one-way of ours waits for ahead of being sent; `None` where none does.
+    pub credit: Option<Credit>,
 }
 
 impl Endpoint {
@@ -192,7 +195,26 @@ impl Connection {
         command: &str,
         buffer: impl Into<Body<'a>>,
     ) -> Result<String, CallError> {
-        text_of(command, self.request(Some(timeout), command, buffer.into())?.wait()?)
+        text_of(command, self.request(Deadline::of_call(Some(timeout)), command, buffer.into())?.wait()?)
+    }
+
+    /// As [`call_within`](Connection::call_within), with a time that has run since `begun`: for a caller that did something
+    /// else for the call first.
+    ///
+    /// # Errors
+    /// As for [`call_within`](Connection::call_within).
+    ///
+    /// # Blocking
+    /// As for [`call`](Connection::call), at most for what is left of `timeout`.
+    pub fn call_since<'a>(
+        &self,
+        begun: Instant,
+        timeout: Duration,
+        command: &str,
+        buffer: impl Into<Body<'a>>,
+    ) -> Result<String, CallError> {
+        let deadline = Deadline::of_call_since(begun, timeout);
+        text_of(command, self.request(deadline, command, buffer.into())?.wait()?)
     }
 
     /// Calls the other side and waits for its reply, whatever its bytes.
@@ -203,7 +225,7 @@ impl Connection {
     /// # Blocking
     /// As for [`call`](Connection::call).
     pub fn call_bytes<'a>(&self, command: &str, buffer: impl Into<Body<'a>>) -> Result<Vec<u8>, CallError> {
-        self.request(None, command, buffer.into())?.wait()
+        self.request(Deadline::of_call(None), command, buffer.into())?.wait()
     }
 
     /// Sends the chunk's command and buffer as a request and waits for the response chunk. The chunk's thread id and
@@ -215,7 +237,7 @@ impl Connection {
     /// # Blocking
     /// As for [`call`](Connection::call).
     pub fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, CallError> {
-        self.request(None, &chunk.command, chunk.buffer.into())?.wait_chunk()
+        self.request(Deadline::of_call(None), &chunk.command, chunk.buffer.into())?.wait_chunk()
     }
 
     /// Calls the other side and gives what to wait on, or to `.await`.
@@ -250,6 +272,25 @@ impl Connection {
         self.begin(Some(timeout), command, buffer.into(), Patience::Wait, Push::Soon)
     }
 
+    /// As [`begin_call_within`](Connection::begin_call_within), with a time that has run since `begun`: for a
+    /// caller that did something else for the call first.
+    ///
+    /// # Errors
+    /// Where the call could not be sent.
+    ///
+    /// # Blocking
+    /// As for [`begin_call`](Connection::begin_call), at most for what is left of `timeout`.
+    pub fn begin_call_since<'a>(
+        &self,
+        begun: Instant,
+        timeout: Duration,
+        command: &str,
+        buffer: impl Into<Body<'a>>,
+    ) -> Result<PendingCall, CallError> {
+        let deadline = Deadline::of_call_since(begun, timeout);
+        self.begin_by(deadline, command, buffer.into(), Patience::Wait, Push::Soon)
+    }
+
     /// As [`begin_call`](Connection::begin_call), but never waits.
     ///
     /// # Errors
@@ -265,14 +306,14 @@ impl Connection {
     /// Begins a call that is waited for next.
     fn request(
         &self,
-        timeout: Option<Duration>,
+        deadline: Option<Deadline>,
         command: &str,
         buffer: Body<'_>,
     ) -> Result<PendingCall, CallError> {
         self.core().lead_ahead();
         // Among many callers, one write for some of them is worth more than a write at once.
         let push = if self.core().is_crowded() { Push::Later } else { Push::Now };
-        let pending = self.begin(timeout, command, buffer, Patience::Wait, push);
+        let pending = self.begin_by(deadline, command, buffer, Patience::Wait, push);
         if pending.is_err() {
             self.core().end_leading_ahead();
         }
@@ -287,7 +328,17 @@ impl Connection {
         patience: Patience,
         push: Push,
     ) -> Result<PendingCall, CallError> {
-        let deadline = Deadline::of_call(timeout);
+        self.begin_by(Deadline::of_call(timeout), command, buffer, patience, push)
+    }
+
+    fn begin_by(
+        &self,
+        deadline: Option<Deadline>,
+        command: &str,
+        buffer: Body<'_>,
+        patience: Patience,
+        push: Push,
+    ) -> Result<PendingCall, CallError> {
         let (id, slot) = self.core().begin(command, buffer, patience, deadline, push)?;
         Ok(PendingCall::new(self.clone(), id, slot, deadline))
     }
@@ -348,14 +399,15 @@ impl Connection {
         let has = |feature| features.split(' ').any(|name| name == feature);
         if has(deadline::FEATURE) {
             self.core().outbox.tell_deadlines();
+        } else {
+            self.core().ignores_contexts.store(true, Ordering::Relaxed);
         }
         if has(cancel::FEATURE) {
             self.core().tells_cancels.store(true, Ordering::Relaxed);
         }
-        let window = offered(KEY_WINDOW).map_or(Some(flow::DEFAULT_WINDOW), |window| window.parse().ok());
-        if let (true, Some(window)) = (has(flow::FEATURE), window) {
+        if has(flow::FEATURE) {
             self.core().count_received();
-            self.core().outbox.negotiated(window);
+            self.core().outbox.negotiated(flow::window(offered(KEY_WINDOW)));
         }
     }
 
@@ -454,6 +506,7 @@ impl Connection {
             unexpected: core.counters.unexpected.total(),
             held: core.held(),
             queued: core.outbox.queued(),
+            credit: core.outbox.awaited_credit(),
         }
     }
 

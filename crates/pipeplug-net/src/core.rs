@@ -17,6 +17,7 @@ use crate::error::CloseReason;
 use crate::event_loop::{EventLoop, Ready, Source};
 use crate::handler::Handler;
 use crate::inbox::Inbox;
+use crate::last_look::Turns;
 use crate::lead::{Lead, Registered};
 use crate::lock::{lock, wait_until};
 use crate::options::Options;
@@ -41,6 +42,9 @@ pub(crate) struct Core {
     pub(crate) outbox: Outbox,
     /// Whether the peer is told of calls that are given up.
     pub(crate) tells_cancels: AtomicBool,
+    /// Whether the peer has said what it knows, and contexts are not among it. Until then it may be about to: its first
+    /// request can be read ahead of what its answer says being taken.
+    pub(crate) ignores_contexts: AtomicBool,
     /// What is awaited with a deadline.
     pub(crate) alarms: Mutex<Alarms>,
 
@@ -51,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) reader_waits: Mutex<()>,
     pub(crate) lead_is_free: Condvar,
     pub(crate) reader: Mutex<Reader>,
+    /// How often somebody has read; see last_look.rs.
+    pub(crate) turns: Turns,
     /// The reading descriptor's place in the loop, and the descriptor: held for the length of an epoll_ctl(2).
     pub(crate) registered: Mutex<Registered>,
     /// Threads that sleep until their call ends, and calls that are to wake a task.
@@ -132,12 +138,14 @@ impl Core {
             is_overrun: AtomicBool::new(false),
             outbox,
             tells_cancels: AtomicBool::new(false),
+            ignores_contexts: AtomicBool::new(false),
             alarms: Mutex::default(),
             lead: AtomicU8::new(Lead::Taken as u8),
             reader_is_out: AtomicBool::new(false),
             reader_waits: Mutex::new(()),
             lead_is_free: Condvar::new(),
             reader: Mutex::new(reader),
+            turns: Turns::default(),
             registered: Mutex::new(None),
             waiting: AtomicUsize::new(0),
             crowd: Crowd::default(),
@@ -173,9 +181,9 @@ impl Core {
     ) -> Result<(ThreadId, Arc<Slot>), CallError> {
         let owned = || command.to_owned();
         if deadline.is_some_and(|deadline| deadline.is_over()) {
-            return Err(CallError::NotSent { command: owned(), after: Duration::ZERO });
+            return Err(CallError::NotSent { command: owned(), after: Duration::ZERO, credit: None });
         }
-        let slot = Slot::new(command);
+        let slot = Slot::new(command, deadline.map(|deadline| deadline.at));
         if let Some(held) = self.overrun_by_now() {
             return Err(CallError::Overrun { command: owned(), held, limit: self.options.overrun });
         }
@@ -208,9 +216,9 @@ impl Core {
                 Err(match fault {
                     SendFault::Encode(error) => CallError::Encode { command: owned(), error },
                     SendFault::WouldBlock => CallError::WouldBlock { command: owned() },
-                    SendFault::Late => {
+                    SendFault::Late(credit) => {
                         let after = deadline.map_or(Duration::ZERO, |deadline| deadline.within);
-                        CallError::NotSent { command: owned(), after }
+                        CallError::NotSent { command: owned(), after, credit }
                     }
                     SendFault::Closed(reason) => {
                         let (reason, postmortem) = (self.reason_or(reason), self.postmortem());
@@ -242,7 +250,7 @@ impl Core {
                     let (reason, postmortem) = (self.reason_or(reason), self.postmortem());
                     NotifyError::Closed { command, reason, postmortem }
                 }
-                SendFault::WouldBlock | SendFault::Late => unreachable!("a one-way waits for room"),
+                SendFault::WouldBlock | SendFault::Late(_) => unreachable!("a one-way waits for room"),
                 SendFault::Fatal(reason) => {
                     self.end_after_reading(reason);
                     // The owner may be about to say why the peer is gone.
@@ -296,7 +304,7 @@ impl Core {
         match self.outbox.send(class, &header, body.into(), push, self) {
             Ok(()) | Err(SendFault::Closed(_)) => {}
             Err(SendFault::Fatal(reason)) => self.end_after_reading(reason),
-            Err(fault @ (SendFault::Encode(_) | SendFault::WouldBlock | SendFault::Late)) => {
+            Err(fault @ (SendFault::Encode(_) | SendFault::WouldBlock | SendFault::Late(_))) => {
                 // The command of an answer is one that was received, or our own: it can be encoded; and answers wait.
                 tracing::error!(peer = %self.options.name, ?fault, "an answer could not be sent");
             }

@@ -28,6 +28,7 @@ pub(crate) struct Deadline {
     pub(crate) at: Instant,
     /// How long after the call began that is.
     pub(crate) within: Duration,
+    is_over: bool,
 }
 
 impl Deadline {
@@ -41,12 +42,20 @@ impl Deadline {
         // A time so far off that it cannot be named is none.
         let own = timeout.and_then(|timeout| now.checked_add(timeout));
         let at = sooner(own, inherited)?;
-        Some(Self { at, within: at.saturating_duration_since(now) })
+        let within = at.saturating_duration_since(now);
+        Some(Self { at, within, is_over: within.is_zero() })
+    }
+
+    /// As for a call that began earlier.
+    pub(crate) fn of_call_since(begun: Instant, timeout: Duration) -> Option<Self> {
+        let at = sooner(begun.checked_add(timeout), INHERITED.get())?;
+        let within = at.saturating_duration_since(begun);
+        Some(Self { at, within, is_over: at <= Instant::now() })
     }
 
     /// Whether it was over when the call began.
     pub(crate) fn is_over(&self) -> bool {
-        self.within.is_zero()
+        self.is_over
     }
 }
 
@@ -170,6 +179,8 @@ mod tests {
         assert_eq!(parse(&encode(SECOND), now).unwrap(), Some(now + SECOND));
         assert_eq!(parse(b" { \"trace\": [1], \"deadline_ms\": 0 } ", now).unwrap(), Some(now));
         assert_eq!(parse(b"{}", now).unwrap(), None);
+        let twice = b"{\"deadline_ms\":\"1\",\"deadline_ms\":1000}";
+        assert_eq!(parse(twice, now).unwrap(), Some(now + SECOND), "the last one counts");
         let far = parse(&encode(Duration::MAX), now).unwrap();
         assert!(far.is_none_or(|at| at > now + 1_000_000 * SECOND), "{far:?}");
     }
@@ -185,6 +196,10 @@ mod tests {
             "null",
             "{",
             "{} {}",
+            "{\"deadline_ms\":1000,\"deadline_ms\":\"1\"}",
+            "{\"deadline_ms\":-0}",
+            "{\"deadline_ms\":01}",
+            "{\"deadline_ms\":1.0}",
             "{\"deadline_ms\":-1}",
             "{\"deadline_ms\":1.5}",
             "{\"deadline_ms\":1e3}",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use pipeplug_wire::{
     Chunk, ChunkRef, Completion, Direction, Received, SkipReason, Skipped, ThreadId, command,
@@ -19,6 +20,9 @@ use crate::sync::Instant;
 
 /// How much of a credit that is none, or of an unknown command, is shown, in bytes.
 const SHOWN: usize = 64;
+/// A deadline is told in whole milliseconds, slept for in whole milliseconds, and who is woken runs a tick later at worst,
+/// on a machine that is not overloaded.
+const MOMENT: Duration = Duration::from_millis(5);
 /// A longer error message from the peer is cut, in bytes.
 const MESSAGE_MAX: usize = 64 << 10;
 
@@ -75,12 +79,15 @@ impl Core {
         match (chunk.direction, chunk.command) {
             (Direction::Response, _) => {
                 if let Some(slot) = self.waiting(id) {
-                    slot.complete(if chunk.command == command::ERROR {
+                    let outcome = if self.is_late(id, &slot, chunk.command) {
+                        Outcome::Late
+                    } else if chunk.command == command::ERROR {
                         Outcome::Refused(message(chunk.buffer))
                     } else {
                         let command = (chunk.command != slot.command).then(|| chunk.command.into());
                         Outcome::Reply(Replied { buffer: got.into_buffer(), command })
-                    });
+                    };
+                    slot.complete(outcome);
                 }
                 Admitted::Yes
             }
@@ -99,7 +106,7 @@ impl Core {
                 Admitted::Yes
             }
             (Direction::OneWay, command::CREDIT) => {
-                let total = std::str::from_utf8(chunk.buffer).ok().and_then(|text| text.parse().ok());
+                let total = std::str::from_utf8(chunk.buffer).ok().and_then(flow::number);
                 if !total.is_some_and(|total| self.outbox.credit(total))
                     && let Some(times) = self.counters.unexpected.count()
                 {
@@ -135,8 +142,33 @@ impl Core {
         }
     }
 
+    /// Whether the call's deadline has passed and brought about this response.
+    ///
+    /// A handler that is told of the deadline sees it pass a moment after it has passed here, and what it answers then is none
+    /// in time; whether that is read ahead of giving the call up is chance. A reply that is read later than in a moment may
+    /// have come in time, while this process was stopped.
+    #[inline]
+    fn is_late(&self, id: ThreadId, slot: &Slot, command: &str) -> bool {
+        let Some(deadline) = slot.deadline else { return false };
+        let late = Instant::now().checked_duration_since(deadline);
+        let is_late = late.is_some_and(|late| command == command::ERROR || late < MOMENT)
+            && self.outbox.tells_deadlines();
+        if is_late {
+            // Counted like one that comes after the call was given up: as for a call that is not open any more.
+            let _: Completion<_> = lock(&self.calls).complete(id);
+        }
+        is_late
+    }
+
     /// What a `cmd.context` says of the request behind it.
     fn context(&self, chunk: &ChunkRef<'_>) -> Option<Ahead> {
+        if self.ignores_contexts.load(Ordering::Relaxed) {
+            if let Some(times) = self.counters.unexpected.count() {
+                let id = chunk.thread_id;
+                tracing::warn!(peer = %self.options.name, %id, times, "a context that was not agreed to was ignored");
+            }
+            return None;
+        }
         match deadline::parse(chunk.buffer, Instant::now()) {
             Ok(deadline) => deadline.map(|deadline| Ahead { id: chunk.thread_id, deadline }),
             Err(error) => {

@@ -17,11 +17,11 @@ pub enum CloseReason {
     #[error("this side closed the connection")]
     Local,
     /// What came is no chunk; nothing after it can be understood.
-    #[error("the other side broke the protocol: {error}; the chunk begins with {}", Shown(.first))]
+    #[error("the other side broke the protocol: {error}; {}", Shown(.first))]
     Broken {
         /// What stood where.
         error: DecodeError,
-        /// The first bytes of the chunk that broke it, at most 64.
+        /// The first bytes of the chunk that broke it, at most 64; none of one that was being thrown away.
         first: Vec<u8>,
     },
     /// read(2) failed.
@@ -52,11 +52,14 @@ fn write_failed(error: &io::Error) -> String {
     }
 }
 
-/// Bytes from a peer, fit for a terminal.
+/// The beginning of a chunk, fit for a terminal.
 struct Shown<'a>(&'a [u8]);
 
 impl std::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "\"{}\"", self.0.escape_ascii())
+        if self.0.is_empty() {
+            return f.write_str("the chunk was being thrown away, for its size or its direction");
+        }
+        write!(f, "the chunk begins with \"{}\"", self.0.escape_ascii())
     }
 }

@@ -12,6 +12,17 @@ pub(crate) const FEATURE: &str = "flow";
 /// The window of a peer that names the feature and no window, in bytes.
 pub(crate) const DEFAULT_WINDOW: u64 = 4 << 20;
 
+/// A number as the protocol writes it: digits, without a sign or a leading zero.
+pub(crate) fn number(text: &str) -> Option<u64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if is_plain { text.parse().ok() } else { None }
+}
+
+/// The window that a peer which names the feature has: one that is no number counts as left out.
+pub(crate) fn window(offered: Option<&str>) -> u64 {
+    offered.and_then(number).unwrap_or(DEFAULT_WINDOW)
+}
+
 /// What a request or one-way counts for.
 pub(crate) fn weight(command_len: usize, buffer_len: usize) -> u64 {
     weight_of(command_len as u64, buffer_len as u64)
@@ -37,6 +48,12 @@ impl SendWindow {
         self.window.is_none_or(|window| self.sent.saturating_sub(self.credited) < window.max(1))
     }
 
+    /// What is missing, where none may.
+    pub(crate) fn missing(&self) -> Option<Credit> {
+        let window = self.window.filter(|_| !self.is_open())?;
+        Some(Credit { sent: self.sent, credited: self.credited, window })
+    }
+
     pub(crate) fn sent(&mut self, weight: u64) {
         self.sent = self.sent.saturating_add(weight);
     }
@@ -52,6 +69,38 @@ impl SendWindow {
             self.credited = total;
         }
         valid
+    }
+}
+
+/// What a sender waits for that the peer's window holds back (docs/protocol.md, "Flow").
+///
+/// `Display` says what is missing and what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Credit {
+    /// Weight that was sent, in bytes.
+    pub sent: u64,
+    /// How much of it the other side has taken, by its last `cmd.credit`, in bytes.
+    pub credited: u64,
+    /// How much it is ready to hold, in bytes.
+    pub window: u64,
+}
+
+impl std::fmt::Display for Credit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { sent, credited, window } = self;
+        write!(
+            f,
+            "the other side has given credit for {credited} of {sent} bytes, and its window is {window}: "
+        )?;
+        if *credited == 0 {
+            f.write_str(
+                "either its handlers have taken nothing yet, or it names the feature flow in pipeplug.features and \
+                 never sends cmd.credit, which it then has to",
+            )
+        } else {
+            f.write_str("its handlers are behind, or it has stopped sending cmd.credit")
+        }
     }
 }
 
@@ -96,6 +145,27 @@ impl ReceiveWindow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_that_is_no_number_counts_as_left_out() {
+        for odd in ["", "+1", "-1", " 1", "1 ", "01", "00", "1e3", "0x10", "18446744073709551616", "1.0"] {
+            assert_eq!((odd, number(odd)), (odd, None));
+            assert_eq!(window(Some(odd)), DEFAULT_WINDOW);
+        }
+        assert_eq!(window(None), DEFAULT_WINDOW);
+        assert_eq!([window(Some("0")), window(Some("100"))], [0, 100]);
+        assert_eq!(number("18446744073709551615"), Some(u64::MAX));
+    }
+
+    #[test]
+    fn a_window_of_0_counts_as_1() {
+        let mut window = SendWindow::default();
+        window.negotiated(0);
+        assert!(window.is_open());
+        window.sent(64);
+        assert!(!window.is_open());
+        assert!(window.credit(64) && window.is_open());
+    }
 
     #[test]
     fn without_negotiation_nothing_is_held_back() {

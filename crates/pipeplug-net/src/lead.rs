@@ -166,6 +166,9 @@ impl Core {
         {
             turn = self.read_next(&mut reader, By::Other, &bell, deadline, turn);
         }
+        if !matches!(turn, Turn::Ended | Turn::Paused) && deadline.is_some() && !slot.is_done() {
+            turn = self.read(&mut reader, Until::Empty, By::Other); // see last_look.rs
+        }
         *lock(&self.bell) = None;
         bell.silence();
         let has_more = !lock(&self.calls).is_empty();

@@ -22,6 +22,7 @@ mod flow;
 mod handler;
 mod inbox;
 mod job;
+mod last_look;
 mod lead;
 mod lock;
 #[cfg(all(test, shuttle))]
@@ -45,6 +46,7 @@ pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;
 pub use escape::Escaped;
 pub use event_loop::EventLoop;
+pub use flow::Credit;
 pub use handler::{Handler, HandlerError, Incoming, Refuse, Reply, Responder};
 pub use options::{Hold, Options, Reading};
 pub use pipeplug_wire as wire;

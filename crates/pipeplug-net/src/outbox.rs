@@ -4,6 +4,7 @@
 //! one thread writes, the others leave their chunks in the queue and go, and the writer takes all of them in one
 //! write (group commit). What the pipe does not take now is written by the loop's thread when it does.
 
+mod outlines;
 mod queue;
 
 use std::borrow::Cow;
@@ -15,15 +16,17 @@ use std::sync::Arc;
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 
 use crate::core::Core;
+use crate::deadline::sooner;
 use crate::error::CloseReason;
-use crate::flow::{SendWindow, weight};
+use crate::flow::{Credit, SendWindow, weight};
 use crate::lock::{lock, wait_until};
 use crate::options::Options;
 use crate::pool::{self, Awaits};
 use crate::postmortem::{ChunkHead, Recent};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
-use crate::sys::{STRIDE, Stream};
+use crate::sys::Stream;
 use crate::unread::Unread;
+use outlines::{Outlines, Step};
 use queue::{Broken, Burst, Ending, Piece, State, Taken};
 
 /// How much small chunks gather in one piece of the queue.
@@ -83,8 +86,8 @@ pub(crate) enum SendFault {
     Closed(Arc<CloseReason>),
     Encode(EncodeError),
     WouldBlock,
-    /// The deadline came first.
-    Late,
+    /// The deadline came first, while it waited for the peer's credit, or for something else.
+    Late(Option<Credit>),
     /// The connection has to end for this.
     Fatal(CloseReason),
 }
@@ -104,6 +107,10 @@ impl Outbox {
                 stream: Some(stream),
                 registration: None,
                 queue: VecDeque::new(),
+                outlines: Outlines::default(),
+                looks: 0,
+                given_up: None,
+                tells_credit: true,
                 spare: None,
                 queued: 0,
                 unread: Unread::default(),
@@ -224,6 +231,11 @@ impl Outbox {
         lock(&self.state).tells_deadlines = true;
     }
 
+    /// Whether it is told of the deadlines of calls.
+    pub(crate) fn tells_deadlines(&self) -> bool {
+        lock(&self.state).tells_deadlines
+    }
+
     pub(crate) fn negotiated(&self, window: u64) {
         lock(&self.state).window.negotiated(window);
     }
@@ -232,6 +244,7 @@ impl Outbox {
     pub(crate) fn credit(&self, total: u64) -> bool {
         let mut state = lock(&self.state);
         let valid = state.window.credit(total);
+        state.tells_credit |= valid;
         if valid && state.waiting > 0 {
             self.room.notify_all();
         }
@@ -288,6 +301,12 @@ impl Outbox {
         true
     }
 
+    /// The credit that a sender waits for, if any.
+    pub(crate) fn awaited_credit(&self) -> Option<Credit> {
+        let state = lock(&self.state);
+        state.window.missing().filter(|_| state.waiting > 0)
+    }
+
     /// Bytes that wait.
     pub(crate) fn queued(&self) -> usize {
         lock(&self.state).queued
@@ -295,12 +314,15 @@ impl Outbox {
 
     /// The headers of the last chunks that were sent.
     pub(crate) fn recent(&self) -> Vec<ChunkHead> {
-        lock(&self.state).recent.heads()
+        let state = lock(&self.state);
+        state.recent.heads_sent(state.written())
     }
 
     fn wait_for_room(&self, class: Class, core: &Arc<Core>) -> Result<MutexGuard<'_, State>, SendFault> {
         let mut state = lock(&self.state);
+        let mut began = None;
         while self.must_wait(&state, class)? {
+            let begun = *began.get_or_insert_with(Instant::now);
             let terms = match class {
                 Class::HeldBack(terms) | Class::Unweighed(terms) => terms,
                 Class::Reply | Class::Control => Terms::WAIT,
@@ -309,8 +331,10 @@ impl Outbox {
                 return Err(SendFault::WouldBlock);
             }
             if terms.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(SendFault::Late);
+                return Err(SendFault::Late(state.awaited_credit(class)));
             }
+            // Without a deadline there is no error that would say why the sender waits.
+            let notice = state.notice_of_credit(class, begun, core);
             state.waiting += 1;
             drop(state);
             core.end_leading_ahead();
@@ -318,7 +342,7 @@ impl Outbox {
                 let state = lock(&self.state);
                 // What changed between the two locks was told to nobody: look again ahead of sleeping.
                 match self.must_wait(&state, class) {
-                    Ok(true) => wait_until(&self.room, state, terms.deadline),
+                    Ok(true) => wait_until(&self.room, state, sooner(terms.deadline, notice)),
                     Ok(false) | Err(_) => state,
                 }
             };
@@ -376,16 +400,23 @@ impl Outbox {
                 return state.wait_writable(stream, core);
             }
             let mut pieces = std::mem::take(&mut state.queue);
+            let mut outlines = std::mem::take(&mut state.outlines);
             let mut spare = state.spare.take();
             drop(state);
-            let (bytes, taken) = self.write_pieces(&mut stream, &mut pieces, &mut spare, core);
+            let (bytes, taken) = self.write_pieces(&mut stream, &mut pieces, &mut outlines, &mut spare, core);
             state = lock(&self.state);
             state.spare = spare;
+            if let Some(written) = &mut state.given_up {
+                *written += bytes as u64;
+            }
             let left = state.queued.saturating_sub(bytes);
             state.queued = left;
             state.unread.left(left);
-            let blocked = match taken {
-                Ok(taken) => taken == Taken::Some,
+            if bytes > 0 {
+                state.looks = 0;
+            }
+            let taken = match taken {
+                Ok(taken) => taken,
                 Err(error) => {
                     let broken = state.broken(error);
                     state.give_back(stream);
@@ -395,11 +426,19 @@ impl Outbox {
             // What came meanwhile goes behind what is left.
             pieces.append(&mut state.queue);
             state.queue = pieces;
+            outlines.append(&mut state.outlines);
+            state.outlines = outlines;
             if state.waiting > 0 && state.queued < self.outgoing {
                 self.room.notify_all();
             }
-            if blocked && !matches!(state.ending, Ending::Ended(_)) {
-                return state.wait_writable(stream, core);
+            match taken {
+                _ if matches!(state.ending, Ending::Ended(_)) => {}
+                Taken::All => {}
+                Taken::Some => return state.wait_writable(stream, core),
+                Taken::NoRoom => {
+                    state.wait_for_room(stream, core);
+                    return Ok(());
+                }
             }
         }
         unreachable!("the rounds end with their number")
@@ -410,16 +449,23 @@ impl Outbox {
         &self,
         stream: &mut Stream,
         pieces: &mut VecDeque<Piece>,
+        outlines: &mut Outlines,
         spare: &mut Option<Vec<u8>>,
         core: &Core,
     ) -> (usize, io::Result<Taken>) {
         let mut total = 0;
         while !pieces.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let (mut count, mut room) = (0, STRIDE);
+            let in_classic = !outlines.is_empty();
+            let (mut count, mut room) = match outlines.step(|len| stream.room_for(len)) {
+                Step::Write(len) => (0, len),
+                Step::Wait => return (total, Ok(Taken::NoRoom)),
+            };
             for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
                 let rest = piece.rest();
-                stream.make_room(rest.len());
+                if !in_classic {
+                    stream.make_room(rest.len());
+                }
                 *slice = IoSlice::new(&rest[..rest.len().min(room)]);
                 room -= slice.len();
                 count += 1;
@@ -433,6 +479,7 @@ impl Outbox {
                 Err(error) => return (total, Err(error)),
             };
             total += written;
+            outlines.wrote(written);
             while written > 0
                 && let Some(piece) = pieces.front_mut()
             {

@@ -32,7 +32,7 @@ pub struct Postmortem {
     pub open_count: usize,
     /// Headers of the last chunks that came, the oldest first; at most 8.
     pub received: Vec<ChunkHead>,
-    /// Headers of the last chunks that were sent or were about to be, the oldest first; at most 8.
+    /// Headers of the last chunks of which at least a part was sent, the oldest first; at most 8.
     pub sent: Vec<ChunkHead>,
     /// What the owner of the connection knows of the other side; see [`Handler::explain`](crate::Handler::explain).
     pub owner: Option<Arc<dyn Error + Send + Sync>>,
@@ -101,10 +101,14 @@ impl fmt::Display for Postmortem {
 pub(crate) struct Recent {
     chunks: Vec<Noted>,
     next: usize,
+    /// The last one that had been sent when so many others waited that it had to leave its place.
+    last_sent: Option<Noted>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Noted {
+    /// Where it begins in the stream, in bytes; 0 where that does not matter.
+    start: u64,
     thread_id: ThreadId,
     direction: Direction,
     command: SmolStr,
@@ -112,11 +116,28 @@ struct Noted {
 }
 
 impl Recent {
+    /// One more that came.
     pub(crate) fn note(&mut self, header: &Header<'_>) {
+        self.note_at(0, header);
+    }
+
+    /// One more is to be sent, and begins at `start`, when `written` bytes of the stream have been.
+    #[inline]
+    pub(crate) fn note_to_send(&mut self, start: u64, written: u64, header: &Header<'_>) {
+        if written < start
+            && let Some(oldest) = self.chunks.get(self.next)
+            && oldest.start < written
+        {
+            self.last_sent = Some(oldest.clone());
+        }
+        self.note_at(start, header);
+    }
+
+    fn note_at(&mut self, start: u64, header: &Header<'_>) {
         let Header { thread_id, direction, command, buffer_len } = *header;
         let command = &command[..command.floor_char_boundary(COMMAND)];
         let Some(noted) = self.chunks.get_mut(self.next) else {
-            self.chunks.push(Noted { thread_id, direction, command: command.into(), buffer_len });
+            self.chunks.push(Noted { start, thread_id, direction, command: command.into(), buffer_len });
             self.next = self.chunks.len() % CHUNKS;
             return;
         };
@@ -124,22 +145,36 @@ impl Recent {
         if noted.command != command {
             noted.command = command.into();
         }
-        (noted.thread_id, noted.direction, noted.buffer_len) = (thread_id, direction, buffer_len);
+        (noted.start, noted.thread_id, noted.direction, noted.buffer_len) =
+            (start, thread_id, direction, buffer_len);
         self.next = (self.next + 1) % CHUNKS;
     }
 
     /// The headers, the oldest first.
     pub(crate) fn heads(&self) -> Vec<ChunkHead> {
+        self.in_order().map(Noted::head).collect()
+    }
+
+    /// Those of which a part was sent when `written` bytes of the stream were, the oldest first.
+    pub(crate) fn heads_sent(&self, written: u64) -> Vec<ChunkHead> {
+        let sent: Vec<_> = self.in_order().filter(|noted| noted.start < written).map(Noted::head).collect();
+        if sent.is_empty() { self.last_sent.iter().map(Noted::head).collect() } else { sent }
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = &Noted> {
         let (newer, older) = self.chunks.split_at(self.next.min(self.chunks.len()));
-        let in_order = older.iter().chain(newer);
-        in_order
-            .map(|noted| ChunkHead {
-                thread_id: noted.thread_id,
-                direction: noted.direction,
-                command: noted.command.to_string(),
-                buffer_len: noted.buffer_len,
-            })
-            .collect()
+        older.iter().chain(newer)
+    }
+}
+
+impl Noted {
+    fn head(&self) -> ChunkHead {
+        ChunkHead {
+            thread_id: self.thread_id,
+            direction: self.direction,
+            command: self.command.to_string(),
+            buffer_len: self.buffer_len,
+        }
     }
 }
 
@@ -173,6 +208,26 @@ mod tests {
         let heads = recent.heads();
         assert_eq!(heads[7].to_string(), "request 20 \"even\" of 40 B");
         assert_eq!(heads[6].command, "odd");
+    }
+
+    #[test]
+    fn what_only_waited_was_not_sent() {
+        let mut recent = Recent::default();
+        let heads = |recent: &Recent, written| {
+            recent.heads_sent(written).iter().map(|head| head.thread_id.as_u64()).collect::<Vec<_>>()
+        };
+        let header = |id| Header {
+            thread_id: ThreadId::new(id),
+            direction: Direction::Request,
+            command: "a",
+            buffer_len: 0,
+        };
+        // Ten bytes each, of which two were written whole and one in part.
+        for id in 0..20 {
+            recent.note_to_send(10 * id, (10 * id).min(25), &header(id));
+            let sent: Vec<_> = (0..=id.min(2)).filter(|sent| sent + 8 > id).collect();
+            assert_eq!(heads(&recent, 25), if sent.is_empty() { vec![2] } else { sent }, "{id}");
+        }
     }
 
     #[test]

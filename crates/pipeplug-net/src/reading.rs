@@ -158,6 +158,13 @@ impl Core {
 
     /// Reads and deals with what is there.
     pub(crate) fn read(self: &Arc<Self>, reader: &mut Reader, until: Until, by: By) -> Turn {
+        self.turns.begin();
+        let turn = self.read_turn(reader, until, by);
+        self.turns.end();
+        turn
+    }
+
+    fn read_turn(self: &Arc<Self>, reader: &mut Reader, until: Until, by: By) -> Turn {
         let mut total = 0;
         loop {
             let Some(stream) = &reader.stream else { return Turn::Ended };
@@ -180,7 +187,7 @@ impl Core {
                     let full = match dealt {
                         Ok(admitted) => admitted == Admitted::Full,
                         Err(error) => {
-                            let reason = broken(error, &reader.receiver);
+                            let reason = broken(error, reader.receiver.first_bytes(SHOWN));
                             self.end(reader, reason);
                             return Turn::Ended;
                         }
@@ -197,9 +204,10 @@ impl Core {
                 }
                 Ok(Read::WouldBlock) => return if total == 0 { Turn::Nothing } else { Turn::Drained },
                 Ok(Read::End) => {
+                    let first = reader.receiver.first_bytes(SHOWN);
                     let reason = match reader.receiver.finish() {
                         Ok(()) => CloseReason::EndOfFile,
-                        Err(error) => broken(error, &reader.receiver),
+                        Err(error) => broken(error, first),
                     };
                     self.end(reader, reason);
                     return Turn::Ended;
@@ -348,9 +356,8 @@ fn note(recent: &mut Recent, received: &Received<'_>) {
 }
 
 /// What stood where, and what it was part of.
-fn broken(error: DecodeError, receiver: &Receiver) -> CloseReason {
-    let chunk = receiver.unread();
-    CloseReason::Broken { error, first: chunk[..chunk.len().min(SHOWN)].to_vec() }
+fn broken(error: DecodeError, first: Vec<u8>) -> CloseReason {
+    CloseReason::Broken { error, first }
 }
 
 /// Whether this only says that the peer is gone.

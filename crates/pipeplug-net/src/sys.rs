@@ -22,8 +22,14 @@ use nix::sys::stat::{Mode as FileMode, SFlag, fstat, major};
 
 use crate::sync::{self, Instant};
 
+mod pipe;
+
+pub(crate) use pipe::Room;
+
 /// The largest write that a pipe which polls writable takes whole: one page, `PIPE_BUF` of pipe(7).
 const POLLED_WRITE_MAX: usize = 4096;
+/// The largest write that a pipe takes as a whole or not at all, in bytes: `PIPE_BUF` of pipe(7), on Linux.
+pub(crate) const ATOMIC_WRITE: usize = 4096;
 /// What a pipe holds unless told otherwise, in bytes (pipe(7)).
 const USUAL_PIPE: usize = 64 << 10;
 /// The most that any user may have it hold: `/proc/sys/fs/pipe-max-size`, unless changed.
@@ -40,6 +46,8 @@ pub(crate) struct Stream {
     broken_pipe: BrokenPipe,
     /// Up to this size, it need not be asked to hold more.
     holds: usize,
+    /// The smallest size that the pipe may not have; see [`Stream::room_for`].
+    refused: usize,
     /// Where the memory of the large buffer that is being read ends, as far as it is there: an address.
     backed: AtomicUsize,
 }
@@ -123,6 +131,7 @@ impl Stream {
             mode,
             broken_pipe: BrokenPipe::of_process(),
             holds: USUAL_PIPE,
+            refused: usize::MAX,
             backed: AtomicUsize::new(0),
         }
     }
@@ -141,6 +150,27 @@ impl Stream {
             Mode::Socket | Mode::Polled | Mode::PolledByByte => None,
         };
         self.holds = size.unwrap_or(LARGEST_PIPE); // what was refused once is not asked again
+    }
+
+    /// Has a pipe take `len` bytes in one write, as far as the system allows, and gives the room that it has then.
+    ///
+    /// `None` where that is not known: for other kinds of descriptors, on systems that do not tell, for a pipe that others
+    /// may share, which is written a page at a time, and for one without a reader, to which a write fails.
+    pub(crate) fn room_for(&mut self, len: usize) -> Option<Room> {
+        match self.mode {
+            Mode::Nonblocking => {
+                let room = pipe::make_room(&self.fd, len, &mut self.refused)?;
+                (len <= room.now || !self.has_no_reader()).then_some(room)
+            }
+            Mode::Socket | Mode::Polled | Mode::PolledByByte => None,
+        }
+    }
+
+    fn has_no_reader(&self) -> bool {
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::empty())];
+        // POLLERR need not be asked for (poll(2)). Where poll fails for want of memory, the next look tells.
+        let told = sync::poll(&mut fds, PollTimeout::ZERO);
+        told.is_ok_and(|count| count > 0)
     }
 
     /// A large buffer is to be read next, into `memory` that was in use before, or into what is new to the process.
@@ -275,6 +305,12 @@ impl Stream {
             // A pipe refuses (ENOTSOCK) and ends by being closed; a socket whose peer has gone (ENOTCONN) told already.
             let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
         }
+    }
+
+    /// Whether there is something to read now, or its end.
+    pub(crate) fn is_readable(&self) -> bool {
+        // Where poll(2) fails for want of memory, what is there is not seen.
+        poll_now(self.fd.as_fd(), PollFlags::POLLIN).unwrap_or(false)
     }
 
     /// Waits until the descriptor is readable or at its end, or `bell` is readable; `false` when `deadline` came first.

@@ -175,7 +175,7 @@ fn what_a_handler_calls_fails_when_its_deadline_passes() {
         |incoming: &mut Incoming| match incoming.command() {
             "never" => {
                 let _ = incoming.cancellation().wait_timeout(LONG);
-                Ok(Reply::empty())
+                Err("too late".into())
             }
             _ => incoming.unknown(),
         },
@@ -348,6 +348,18 @@ fn a_classic_command_that_cannot_be_written_leaves_no_context_behind() {
     assert!(matches!(error, CallError::Encode { .. }), "{error}");
     connection.notify("next", "").unwrap();
     assert_eq!(raw.input.next().unwrap().command, "next");
+}
+
+#[test]
+fn a_context_of_a_peer_that_knows_none_is_ignored() {
+    let _watchdog = watchdog();
+    let (connection, mut raw) = raw(&Options::default(), tell_left);
+    let context = br#"{"deadline_ms":30000}"#;
+    let ask =
+        [(7, Direction::OneWay, "cmd.context", &context[..]), (7, Direction::Request, "left", &b""[..])];
+    accept_features(&connection, "flow cancel");
+    assert_eq!(reply_to_7(&mut raw, &ask), "none");
+    assert_eq!(connection.stats().unexpected, 1);
 }
 
 #[test]

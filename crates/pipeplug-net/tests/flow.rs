@@ -27,6 +27,37 @@ fn accept_window(connection: &pipeplug_net::Connection, window: &str) {
 }
 
 #[test]
+fn a_peer_that_gives_no_credit_is_named_as_such() {
+    let _watchdog = watchdog();
+    let (connection, mut raw) = raw(&Options::default(), Refuse);
+    accept_window(&connection, "100");
+    let timeout = std::time::Duration::from_millis(20);
+    let first = connection.begin_call("first", vec![0; 100]).unwrap();
+    let error = connection.call_within(timeout, "x", "").unwrap_err();
+    let CallError::NotSent { after, credit: Some(credit), .. } = &error else { panic!("{error}") };
+    assert_eq!((*after, credit.sent, credit.credited, credit.window), (timeout, 169, 0, 100));
+    let told = error.to_string();
+    assert!(
+        told.starts_with("x: not sent within 20ms: the other side has given credit for 0 of 169 bytes"),
+        "{told}"
+    );
+    assert!(
+        told.contains("names the feature flow in pipeplug.features and never sends cmd.credit"),
+        "{told}"
+    );
+    // The same for a one-way, which has no deadline.
+    thread::scope(|scope| {
+        scope.spawn(|| connection.notify("x", "").unwrap());
+        eventually("it waits", || connection.stats().credit == Some(*credit));
+        raw.send(0, Direction::OneWay, "cmd.credit", b"100");
+    });
+    assert_eq!(connection.stats().credit, None);
+    drop(first);
+    // Another peer that does not read is still one.
+    drop(raw);
+}
+
+#[test]
 fn pings_do_not_use_the_window_up() {
     let _watchdog = watchdog();
     let (host, guest) = pair(&window(200), Refuse, echo);

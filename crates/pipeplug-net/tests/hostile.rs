@@ -33,6 +33,31 @@ fn replies_that_nobody_asked_for_are_counted() {
     assert_eq!((connection.stats().unknown_replies, connection.stats().late_replies), (3, 0));
 }
 
+/// What a call is told of a peer that ends inside a chunk.
+fn told_of_end_behind(options: &Options, sent: &[u8]) -> String {
+    let (connection, mut raw) = raw(options, Refuse);
+    let call = connection.begin_call("x", "").unwrap();
+    raw.input.next().unwrap();
+    raw.output.write_all(sent).unwrap();
+    drop(raw);
+    call.wait().unwrap_err().to_string()
+}
+
+#[test]
+fn an_end_inside_a_chunk_shows_how_that_begins_wherever_it_is() {
+    let _watchdog = watchdog();
+    let large = bytes(7, Direction::Response, "large", &vec![b'x'; 300_000]);
+    for len in [3, 20, 70_000, 200_000] {
+        let told = told_of_end_behind(&Options::default(), &large[..len]);
+        assert!(told.contains("the chunk begins with \"7\\x003"), "{len}: {told}");
+        assert!(len < 20 || told.contains("large\\x00300000\\x00x"), "{len}: {told}");
+    }
+    let mut options = Options::default();
+    options.limits = options.limits.with_buffer(1000);
+    let told = told_of_end_behind(&options, &large[..70_000]);
+    assert!(told.contains("; the chunk was being thrown away, for its size or its direction"), "{told}");
+}
+
 #[test]
 fn the_second_reply_is_late() {
     let _watchdog = watchdog();

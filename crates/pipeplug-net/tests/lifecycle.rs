@@ -12,12 +12,33 @@ use std::task::{Context, Wake};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, LONG, Way, bytes, echo, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog};
+use common::{
+    Gate, LONG, Raw, Way, bytes, echo, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog,
+};
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
     CallError, CloseReason, Connection, EventLoop, Handler, HandlerError, Hold, Incoming, Options,
     PendingCall, Refuse, Reply,
 };
+
+#[test]
+fn what_could_not_be_written_is_not_what_was_sent_last() {
+    let _watchdog = watchdog();
+    for unsent in [1, 20] {
+        let (connection, mut raw) = raw(&Options::default(), Refuse);
+        let first = connection.begin_call("first", "").unwrap();
+        assert_eq!(raw.input.next().unwrap().command, "first");
+        let Raw { input, output } = raw;
+        drop(input);
+        let calls: Vec<_> = (0..unsent).map(|_| connection.begin_call("unsent", "")).collect();
+        let error = first.wait().unwrap_err().to_string();
+        assert!(
+            error.ends_with("; last received: nothing; last sent: request 1 \"first\" of 0 B"),
+            "{error}"
+        );
+        drop((calls, output));
+    }
+}
 
 #[test]
 fn connections_outlive_the_handle_of_their_loop() {

@@ -105,6 +105,31 @@ impl Receiver {
         self.input.unread()
     }
 
+    /// The first bytes of the chunk that is not whole yet, at most `most`; none of one that is thrown away.
+    ///
+    /// Of a chunk whose buffer goes to its own memory, which is no longer in [`unread`](Self::unread), the header is written
+    /// anew.
+    #[must_use]
+    pub fn first_bytes(&self, most: usize) -> Vec<u8> {
+        let Some(large) = &self.large else {
+            let unread = self.unread();
+            return unread[..unread.len().min(most)].to_vec();
+        };
+        let header = Header {
+            thread_id: large.thread_id,
+            direction: large.direction,
+            command: &large.command,
+            buffer_len: large.len as u64,
+        };
+        let mut bytes = Vec::new();
+        // A command that was read in this format can be written in it.
+        let _ = header.encode_to(self.format().unwrap_or_default(), &mut bytes);
+        let more = most.saturating_sub(bytes.len()).min(large.buffer.len());
+        bytes.extend_from_slice(&large.buffer[..more]);
+        bytes.truncate(most);
+        bytes
+    }
+
     /// Where the next bytes of the stream go.
     ///
     /// That is the input buffer, or, within a large body, that body's own memory, so that it is read straight into

@@ -100,6 +100,40 @@ fn what_is_decoded_encodes_to_the_same_bytes() {
     assert!(checked > 20, "only {checked} vectors were encoded");
 }
 
+/// A reader in another language relies on what docs/protocol.md says of the keys: which there are, and which may be missing.
+#[test]
+fn the_keys_are_those_that_the_protocol_names() {
+    let keys = |value: &Value, always: &[&str], maybe: &[&str], name: &str| {
+        let keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        assert!(always.iter().all(|key| keys.contains(key)), "{name}: {keys:?}");
+        assert!(keys.iter().all(|key| always.contains(key) || maybe.contains(key)), "{name}: {keys:?}");
+    };
+    for (format, vector) in raw_vectors() {
+        let name = text(&vector["name"]);
+        let maybe = ["error", "limits", "canonical", if format.is_none() { "told" } else { "error" }];
+        keys(&vector, &["name", "bytes", "events"], &maybe, &name);
+        if let Some(limits) = vector.get("limits") {
+            keys(limits, &[], &["command", "buffer"], &name);
+        }
+        if let Some(error) = vector.get("error") {
+            keys(error, &["field", "offset", "kind"], &[], &name);
+        }
+        for event in vector["events"].as_array().unwrap() {
+            keys(event, &[], &["chunk", "skipped"], &name);
+            if let Some(chunk) = event.get("chunk") {
+                keys(chunk, &["thread_id", "direction", "command", "buffer"], &[], &name);
+            } else {
+                let skipped = &event["skipped"];
+                let always = ["thread_id", "direction", "reason", "command_len", "buffer_len"];
+                keys(skipped, &always, &["limit", "reserved"], &name);
+                let has_limit = skipped.get("limit").is_some();
+                assert_eq!(has_limit, skipped["reason"] != "unknown-direction", "{name}");
+                assert_ne!(skipped.get("reserved"), Some(&Value::Bool(false)), "{name}");
+            }
+        }
+    }
+}
+
 /// The two ways to encode agree, and neither writes where there is no room.
 fn check_encode(format: Format, header: Header<'_>) {
     let mut appended = b"before".to_vec();
@@ -151,15 +185,21 @@ impl Vector {
 }
 
 fn vectors() -> Vec<Vector> {
+    let vectors: Vec<_> =
+        raw_vectors().iter().map(|(format, vector)| Vector::parse(*format, vector)).collect();
+    assert!(vectors.len() > 80);
+    vectors
+}
+
+/// Each with its file's format.
+fn raw_vectors() -> Vec<(Option<Format>, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let mut vectors = Vec::new();
     for file in ["standard.json", "classic.json", "detect.json"] {
         let file: Value = serde_json::from_slice(&std::fs::read(folder.join(file)).unwrap()).unwrap();
         let format = file["format"].as_str().map(|name| name.parse().unwrap());
-        vectors
-            .extend(file["vectors"].as_array().unwrap().iter().map(|vector| Vector::parse(format, vector)));
+        vectors.extend(file["vectors"].as_array().unwrap().iter().map(|vector| (format, vector.clone())));
     }
-    assert!(vectors.len() > 80);
     vectors
 }
 

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use pipeplug_host::net::CloseReason;
 use pipeplug_host::net::wire::{Direction, Format, Header, ThreadId};
+use pipeplug_host::net::{CloseReason, Credit};
 use pipeplug_host::{CallError, Ended, NotifyError, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
 
 use crate::answers::{self, Answer, Answers};
@@ -189,7 +189,7 @@ fn call(
     };
     let failure = match begin.and_then(|pending| pending.wait()) {
         Ok(reply) => return Ok(Some(reply)),
-        Err(CallError::NotSent { after, .. }) => not_sent(command, after),
+        Err(CallError::NotSent { after, credit, .. }) => not_sent(command, after, credit),
         Err(error) => match CallFault::of(&error) {
             CallFault::Refused => Failure::new(Outcome::Failed, error),
             CallFault::Died => died(plugin, error),
@@ -216,9 +216,14 @@ fn notify(plugin: &Plugin, command: &str, data: Vec<u8>, timeout: Option<Duratio
     })
 }
 
-fn not_sent(command: &str, within: Duration) -> Failure {
-    let message = format!("{command}: not sent within {within:?}, since the plugin does not read");
+fn not_sent(command: &str, within: Duration, credit: Option<Credit>) -> Failure {
+    let message = format!("{command}: not sent within {within:?}, since {}", why_not(credit));
     Failure::message(Outcome::TimedOut, message)
+}
+
+/// Why the plugin cannot be sent anything.
+fn why_not(credit: Option<Credit>) -> String {
+    credit.map_or_else(|| "the plugin does not read".into(), |credit| credit.to_string())
 }
 
 /// The connection ended while a command was on its way: says how the plugin ended, which says more.
@@ -298,30 +303,40 @@ struct SendDeadline {
     /// Empty once the time is over, or no longer counted.
     armed: Arc<Mutex<Option<Plugin>>>,
     timeout: Option<Duration>,
+    /// The credit that was missing when the time was over.
+    credit: Arc<Mutex<Option<Credit>>>,
 }
 
 impl SendDeadline {
     fn arm(plugin: &Plugin, timeout: Option<Duration>) -> Self {
         let armed = Arc::new(Mutex::new(Some(plugin.clone())));
+        let credit = Arc::default();
         if let Some(timeout) = timeout {
-            let timer = Arc::clone(&armed);
+            let (timer, waits_for) = (Arc::clone(&armed), Arc::clone(&credit));
             plugin.events().after(timeout, move || {
-                if let Some(plugin) = take(&timer) {
-                    plugin.end("the plugin does not read");
+                let mut armed = lock(&timer);
+                if let Some(plugin) = armed.take() {
+                    let credit = plugin.stats().credit;
+                    *lock(&waits_for) = credit;
+                    plugin.end(why_not(credit));
                 }
             });
         }
-        Self { armed, timeout }
+        Self { armed, timeout, credit }
     }
 
     fn disarm(self, command: &str) -> Result<(), Failure> {
-        match (take(&self.armed), self.timeout) {
-            (None, Some(timeout)) => Err(not_sent(command, timeout).of_command(command)),
+        let armed = lock(&self.armed).take();
+        match (armed, self.timeout) {
+            (None, Some(timeout)) => {
+                let credit = *lock(&self.credit);
+                Err(not_sent(command, timeout, credit).of_command(command))
+            }
             (Some(_), _) | (None, None) => Ok(()),
         }
     }
 }
 
-fn take(armed: &Mutex<Option<Plugin>>) -> Option<Plugin> {
-    armed.lock().unwrap_or_else(PoisonError::into_inner).take()
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -86,8 +86,7 @@ macro_rules! calls_of {
             ) -> Result<String, SupervisedCallError> {
                 let begun = Instant::now();
                 let lease = self.acquire(Some(timeout))?;
-                let left = timeout.saturating_sub(begun.elapsed());
-                Ok(lease.plugin().call_within(left, command, buffer)?)
+                Ok(lease.plugin().call_since(begun, timeout, command, buffer)?)
             }
 
             /// As [`call`](Self::call), for what does no harm when it is done twice: it is made again where the plugin
@@ -158,8 +157,7 @@ macro_rules! calls_of {
             ) -> Result<SupervisedCall, SupervisedCallError> {
                 let begun = Instant::now();
                 let lease = self.acquire(Some(timeout))?;
-                let left = timeout.saturating_sub(begun.elapsed());
-                let call = lease.plugin().begin_call_within(left, command, buffer)?;
+                let call = lease.plugin().begin_call_since(begun, timeout, command, buffer)?;
                 Ok(SupervisedCall::new(call, lease))
             }
 

@@ -10,12 +10,13 @@ use std::time::Duration;
 use mio::Interest;
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 
-use super::{GATHER, SendFault};
+use super::outlines::Outlines;
+use super::{Class, GATHER, SendFault};
 use crate::core::Core;
 use crate::deadline;
 use crate::error::CloseReason;
-use crate::event_loop::{Registration, Source};
-use crate::flow::SendWindow;
+use crate::event_loop::{Ready, Registration, Source};
+use crate::flow::{Credit, SendWindow};
 use crate::postmortem::Recent;
 use crate::sync::Instant;
 use crate::sys::Stream;
@@ -23,6 +24,11 @@ use crate::unread::Unread;
 
 /// Chunks up to this size are copied next to each other; a larger buffer is written from where it is.
 const COPY_MAX: usize = 4096;
+/// How long a sender waits for credit before that is logged.
+const CREDIT_NOTICE: Duration = Duration::from_secs(5);
+/// How long the first look for room of a large chunk is away, and the last ones of many.
+const LOOK_FIRST: Duration = Duration::from_millis(1);
+const LOOK_LAST: Duration = Duration::from_millis(8);
 /// What a sender sends again within this time belongs to a burst,
 const BURST_GAP: Duration = Duration::from_micros(20);
 /// from so many chunks on.
@@ -33,6 +39,10 @@ pub(super) struct State {
     pub(super) stream: Option<Stream>,
     pub(super) registration: Option<Registration>,
     pub(super) queue: VecDeque<Piece>,
+    /// Of the chunks in the queue, in the classic format.
+    pub(super) outlines: Outlines,
+    /// Looks in a row that found no room for the next one of them.
+    pub(super) looks: u32,
     /// The memory of a piece that was written, for the next one.
     pub(super) spare: Option<Vec<u8>>,
     pub(super) queued: usize,
@@ -42,6 +52,10 @@ pub(super) struct State {
     /// Whether the peer knows of contexts.
     pub(super) tells_deadlines: bool,
     pub(super) ending: Ending,
+    /// How much was written before the rest of the queue was forgotten, in bytes.
+    pub(super) given_up: Option<u64>,
+    /// Whether a sender that waits long for credit says so in the log.
+    pub(super) tells_credit: bool,
     /// Why nothing comes from the peer any more.
     pub(super) silent: Option<Arc<CloseReason>>,
     /// Whether the pipe took no more, and the loop's thread waits until it does.
@@ -88,6 +102,8 @@ pub(super) enum Taken {
     All,
     /// It is full now.
     Some,
+    /// It is not full, and has no room for what has to leave in one write.
+    NoRoom,
 }
 
 /// The pipe takes nothing more.
@@ -127,15 +143,20 @@ impl State {
             }
             return Err(error);
         }
-        let len = last.bytes.len() - before + body.len();
+        let header_len = last.bytes.len() - before;
+        let len = header_len + body.len();
+        if format == Format::Classic {
+            self.outlines.push(header_len, body.len());
+        }
         if body.len() <= COPY_MAX {
             last.bytes.extend_from_slice(&body);
         } else {
             self.queue.push_back(Piece { bytes: body.into_owned(), start: 0 });
         }
+        let (start, written) = (self.unread.total(), self.written());
         self.queued += len;
         self.unread.appended(len);
-        self.recent.note(header);
+        self.recent.note_to_send(start, written, header);
         Ok(())
     }
 
@@ -149,7 +170,7 @@ impl State {
     ) -> Result<(), SendFault> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(SendFault::Late);
+            return Err(SendFault::Late(None));
         }
         let context = deadline::encode(left);
         let header = Header {
@@ -161,8 +182,32 @@ impl State {
         self.append(format, &header, context.into()).map_err(SendFault::Encode)
     }
 
+    /// How much of what was ever put into the queue was written, in bytes.
+    pub(super) fn written(&self) -> u64 {
+        self.given_up.unwrap_or(self.unread.total() - self.queued as u64)
+    }
+
+    /// The credit that a sender of this class waits for, if that is what it waits for.
+    pub(super) fn awaited_credit(&self, class: Class) -> Option<Credit> {
+        self.window.missing().filter(|_| matches!(class, Class::HeldBack(_)))
+    }
+
+    /// Until when a sender that has waited since `begun` waits for credit before that is logged; logs it when it is time.
+    pub(super) fn notice_of_credit(&mut self, class: Class, begun: Instant, core: &Core) -> Option<Instant> {
+        let credit = self.awaited_credit(class).filter(|_| self.tells_credit)?;
+        let at = begun.checked_add(CREDIT_NOTICE)?;
+        if Instant::now() < at {
+            return Some(at);
+        }
+        self.tells_credit = false; // once, until there is some
+        tracing::warn!(peer = %core.options.name, "what is sent has waited for {CREDIT_NOTICE:?}: {credit}");
+        None
+    }
+
     pub(super) fn forget_queue(&mut self) {
+        self.given_up = Some(self.written());
         self.queue.clear();
+        self.outlines.clear();
         self.queued = 0;
         self.unread.left(0);
     }
@@ -196,6 +241,22 @@ impl State {
         self.stream = Some(stream);
         self.is_full = true;
         armed.map_err(|error| self.broken(error))
+    }
+
+    /// Has the loop look again soon whether there is room for the next chunk.
+    ///
+    /// Readiness does not tell: a pipe wakes a writer only when it was full (`pipe_read` in Linux's fs/pipe.c).
+    pub(super) fn wait_for_room(&mut self, stream: Stream, core: &Arc<Core>) {
+        self.stream = Some(stream);
+        self.is_full = true;
+        let pause = LOOK_FIRST.saturating_mul(1 << self.looks.min(16)).min(LOOK_LAST);
+        self.looks = self.looks.saturating_add(1);
+        let weak = Arc::downgrade(core);
+        core.events.after(pause, move || {
+            if let Some(core) = weak.upgrade() {
+                core.ready(Ready::Writable);
+            }
+        });
     }
 
     pub(super) fn close(&mut self, stream: Stream) {

@@ -1,0 +1,79 @@
+//! What has to come first: what the host says of itself, then the start call-back, then the request call-back.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often a wait for the host looks whether the host asks something else instead.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long what the host said is waited for once it has asked something else. Its first request may be on its way to a
+/// thread still.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How far registering has come.
+#[derive(Debug, Default)]
+pub(crate) struct Acquaintance {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether the host has said what it is, or nothing comes from it any more.
+    is_made: bool,
+    /// Whether the start call-back is still to return.
+    is_starting: bool,
+}
+
+/// Ends the start when it is dropped, whatever became of it.
+pub(crate) struct Starting<'a>(&'a Acquaintance);
+
+impl Acquaintance {
+    /// The host has said what it is, or will not.
+    pub(crate) fn made(&self) {
+        self.lock().is_made = true;
+        self.changed.notify_all();
+    }
+
+    /// For a plugin with a start call-back, which is still to run.
+    pub(crate) fn with_start() -> Self {
+        Self { state: Mutex::new(State { is_made: false, is_starting: true }), changed: Condvar::new() }
+    }
+
+    /// Ends the start when what it gives is dropped.
+    pub(crate) fn starting(&self) -> Starting<'_> {
+        Starting(self)
+    }
+
+    /// Waits until the host has said what it is, which it does first of all. One that does not, which shows by what it asks
+    /// in place of that, is waited for no longer.
+    pub(crate) fn wait_made(&self, asks_something_else: impl Fn() -> bool) {
+        let mut state = self.lock();
+        let mut until = None;
+        while !state.is_made && until.is_none_or(|until| Instant::now() < until) {
+            let waited = self.changed.wait_timeout(state, LOOK);
+            state = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state);
+            if until.is_none() && asks_something_else() {
+                until = Instant::now().checked_add(PATIENCE);
+            }
+        }
+    }
+
+    /// Waits until the start call-back has returned.
+    pub(crate) fn wait_started(&self) {
+        let mut state = self.lock();
+        while state.is_starting {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().is_starting = false;
+        self.0.changed.notify_all();
+    }
+}

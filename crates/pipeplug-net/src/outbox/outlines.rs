@@ -1,0 +1,166 @@
+//! Where the chunks of the classic format end, and how much of them leaves in one write.
+//!
+//! The Go package reads a header byte by byte and a buffer with one read(2), and takes what that gives for all of it
+//! (docs/protocol.md, "Writes of the classic format"). So a buffer has to lie in the pipe as a whole before any of it can
+//! be read: it leaves in one write, which the pipe has room for. A write of at most `PIPE_BUF` bytes is taken as a whole or not
+//! at all (pipe(7)); for a larger one the room is looked up first.
+
+use std::collections::VecDeque;
+
+use crate::sys::{ATOMIC_WRITE, Room, STRIDE};
+
+/// The chunks that wait to be written, in their order; none in the standard format, whose writes may end anywhere.
+#[derive(Debug, Default)]
+pub(super) struct Outlines(VecDeque<Outline>);
+
+/// What is left to be written of a chunk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Outline {
+    header: usize,
+    buffer: usize,
+    /// Whether a part of the buffer has left without the rest.
+    is_cut: bool,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Write so many bytes, or as many of them as can be.
+    Write(usize),
+    /// Wait until the pipe has more room.
+    Wait,
+}
+
+impl Outlines {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn push(&mut self, header: usize, buffer: usize) {
+        self.0.push_back(Outline { header, buffer, is_cut: false });
+    }
+
+    pub(super) fn append(&mut self, other: &mut Self) {
+        if !other.0.is_empty() {
+            self.0.append(&mut other.0);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// How much to write next; `room_for` makes room for so many bytes, and gives what there is, if that is known.
+    pub(super) fn step(&self, room_for: impl FnOnce(usize) -> Option<Room>) -> Step {
+        let Some(first) = self.0.front() else { return Step::Write(STRIDE) };
+        let total = first.header + first.buffer;
+        if total <= ATOMIC_WRITE {
+            return Step::Write(self.joined());
+        }
+        let Some(room) = room_for(total) else { return Step::Write(total.min(STRIDE)) };
+        if total <= room.now {
+            Step::Write(total)
+        } else if total <= room.empty && !first.is_cut {
+            Step::Wait
+        } else if first.header > 0 {
+            // Ahead of a buffer that the pipe holds without it, or not even so.
+            Step::Write(first.header.min(ATOMIC_WRITE))
+        } else if first.buffer > room.empty || first.is_cut {
+            // Nothing keeps it from being cut.
+            Step::Write(first.buffer.min(STRIDE))
+        } else {
+            Step::Wait
+        }
+    }
+
+    /// The length of the first chunk and of those behind it that leave with it.
+    fn joined(&self) -> usize {
+        let mut joined = 0;
+        for outline in &self.0 {
+            let total = outline.header + outline.buffer;
+            if joined + total > ATOMIC_WRITE {
+                break;
+            }
+            joined += total;
+        }
+        joined
+    }
+
+    /// So many bytes were written.
+    pub(super) fn wrote(&mut self, mut bytes: usize) {
+        while bytes > 0
+            && let Some(first) = self.0.front_mut()
+        {
+            let header = bytes.min(first.header);
+            first.header -= header;
+            bytes -= header;
+            let buffer = bytes.min(first.buffer);
+            first.buffer -= buffer;
+            bytes -= buffer;
+            first.is_cut |= buffer > 0;
+            if first.header + first.buffer > 0 {
+                break;
+            }
+            self.0.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_ROOM: Room = Room { now: 0, empty: 65_536 };
+
+    fn of(chunks: &[(usize, usize)]) -> Outlines {
+        let mut outlines = Outlines::default();
+        chunks.iter().for_each(|(header, buffer)| outlines.push(*header, *buffer));
+        outlines
+    }
+
+    fn unasked(_: usize) -> Option<Room> {
+        panic!("a write that the pipe takes as a whole or not at all needs no look")
+    }
+
+    #[test]
+    fn without_chunks_writes_may_end_anywhere() {
+        assert_eq!(of(&[]).step(unasked), Step::Write(STRIDE));
+    }
+
+    #[test]
+    fn small_chunks_leave_together_up_to_the_end_of_one() {
+        assert_eq!(of(&[(10, 3000), (10, 1000), (10, 1000)]).step(unasked), Step::Write(3010 + 1010));
+        assert_eq!(of(&[(10, 3000), (10, 3000)]).step(unasked), Step::Write(3010));
+        assert_eq!(of(&[(10, 0), (96, 4000)]).step(unasked), Step::Write(10));
+        assert_eq!(of(&[(96, 4000)]).step(unasked), Step::Write(4096));
+    }
+
+    #[test]
+    fn a_large_chunk_waits_for_room_and_leaves_alone() {
+        let outlines = of(&[(10, 10_000), (10, 0)]);
+        assert_eq!(outlines.step(|len| (len == 10_010).then_some(NO_ROOM)), Step::Wait);
+        assert_eq!(outlines.step(|_| Some(Room { now: 12_288, ..NO_ROOM })), Step::Write(10_010));
+        assert_eq!(outlines.step(|_| None), Step::Write(10_010));
+    }
+
+    #[test]
+    fn a_header_goes_ahead_of_a_buffer_that_the_pipe_just_holds() {
+        let mut outlines = of(&[(10, 65_530)]);
+        assert_eq!(outlines.step(|_| Some(Room { now: 65_536, ..NO_ROOM })), Step::Write(10));
+        outlines.wrote(10);
+        assert_eq!(outlines.step(|_| Some(Room { now: 57_344, ..NO_ROOM })), Step::Wait);
+        assert_eq!(outlines.step(|_| Some(Room { now: 65_536, ..NO_ROOM })), Step::Write(65_530));
+    }
+
+    #[test]
+    fn what_no_pipe_holds_leaves_in_pieces() {
+        let mut outlines = of(&[(10, 1 << 20), (10, 0)]);
+        assert_eq!(outlines.step(|_| Some(NO_ROOM)), Step::Write(10));
+        outlines.wrote(10);
+        assert_eq!(outlines.step(|_| Some(NO_ROOM)), Step::Write(STRIDE));
+        outlines.wrote((1 << 20) - 60_000);
+        assert_eq!(outlines.step(|_| Some(NO_ROOM)), Step::Write(60_000), "it is cut already");
+        outlines.wrote(60_000);
+        assert_eq!(outlines.step(unasked), Step::Write(10));
+    }
+}

@@ -1,0 +1,83 @@
+//! What a start call-back of a plugin knows of its host.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::IntoRawFd as _;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use pipeplug_guest::{Guest, Incoming, Main, OnEnd};
+use pipeplug_net::{HandlerError, Reply};
+use pipeplug_testkit::{Pair, pipe_of};
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Answers what it calls the host with.
+fn echo(incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+    Ok(incoming.take_buffer().into())
+}
+
+#[test]
+fn the_start_call_back_knows_the_host() {
+    for (round, has_metadata) in [true, false].into_iter().cycle().take(100).enumerate() {
+        let (tell, told) = mpsc::channel();
+        let (tell_request, asked) = (tell.clone(), told);
+        let start = move |main: &Main| {
+            tell.send(format!("{:?}", main.host().get("pipeplug.protocol")))?;
+            // What both sides negotiated is in force too.
+            tell.send(main.call("echo", "from start")?)?;
+            Ok(())
+        };
+        let request = move |_: &Main, incoming: &mut Incoming| {
+            tell_request.send(incoming.command().to_owned())?;
+            match incoming.command() {
+                "GetMetadata" => Ok(r#"{"Cmd":"late"}"#.into()),
+                _ => Ok("done".into()),
+            }
+        };
+        let mut guest = Guest::new().start(start).request(request);
+        if has_metadata {
+            guest = guest.metadata("Cmd", "early");
+        }
+        let pair = Pair::setup().register(echo, guest).unwrap();
+        assert_eq!(pair.metadata["Cmd"], if has_metadata { "early" } else { "late" });
+        assert_eq!(pair.host.call("x", "").unwrap(), "done");
+        let mut order = vec!["Some(\"1\")", "from start"];
+        order.extend((!has_metadata).then_some("GetMetadata"));
+        order.push("x");
+        let came: Vec<_> = order.iter().map(|_| asked.recv_timeout(LONG).unwrap()).collect();
+        assert_eq!(came, order, "{round}");
+    }
+}
+
+#[test]
+fn a_host_that_never_asks_for_metadata_is_not_waited_for() {
+    let (guest_in, mut host_out) = pipe_of(None).unwrap();
+    let (mut host_in, guest_out) = pipe_of(None).unwrap();
+    let args = [guest_in.into_raw_fd(), guest_out.into_raw_fd()].map(|number| number.to_string());
+    host_out.write_all(b"1\x002\x001\0x\x000\0").unwrap();
+    let registered = thread::spawn(move || {
+        let request = |main: &Main, _: &mut Incoming| Ok(main.host().len().to_string().into());
+        let start = |_: &Main| Ok(());
+        Guest::new().start(start).request(request).args(args).on_end(OnEnd::Stay).try_register().unwrap()
+    });
+    let mut answer = [0; 11];
+    host_in.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"1\x003\x001\0x\x001\x000");
+    drop(host_out);
+    drop(registered.join().unwrap());
+}
+
+#[test]
+fn a_host_that_is_gone_ends_the_wait_for_it() {
+    let (guest_in, host_out) = pipe_of(None).unwrap();
+    let (_host_in, guest_out) = pipe_of(None).unwrap();
+    let args = [guest_in.into_raw_fd(), guest_out.into_raw_fd()].map(|number| number.to_string());
+    drop(host_out);
+    let start = |main: &Main| {
+        assert!(main.host().is_empty());
+        Err("no host".into())
+    };
+    let result = Guest::new().start(start).args(args).on_end(OnEnd::Stay).try_register();
+    assert!(result.is_err());
+}
