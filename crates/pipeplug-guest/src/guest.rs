@@ -279,7 +279,11 @@ impl<S: Start, R: Request> Guest<S, R> {
         if is_awaited {
             acquaintance.wait_made(|| main.stats().held > 0);
         }
-        self.start.start(&main).map_err(RegisterError::Start)?;
+        if let Err(error) = self.start.start(&main) {
+            // Ahead of the end of the start: a plugin that does not start answers nothing.
+            main.close();
+            return Err(RegisterError::Start(error));
+        }
         drop(started);
         main.release();
         Ok(main)

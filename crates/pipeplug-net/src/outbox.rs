@@ -110,6 +110,7 @@ impl Outbox {
                 outlines: Outlines::default(),
                 looks: 0,
                 given_up: None,
+                in_flight: 0,
                 tells_credit: true,
                 spare: None,
                 queued: 0,
@@ -315,7 +316,7 @@ impl Outbox {
     /// The headers of the last chunks that were sent.
     pub(crate) fn recent(&self) -> Vec<ChunkHead> {
         let state = lock(&self.state);
-        state.recent.heads_sent(state.written())
+        state.recent.heads_sent(state.sent())
     }
 
     fn wait_for_room(&self, class: Class, core: &Arc<Core>) -> Result<MutexGuard<'_, State>, SendFault> {
@@ -402,10 +403,12 @@ impl Outbox {
             let mut pieces = std::mem::take(&mut state.queue);
             let mut outlines = std::mem::take(&mut state.outlines);
             let mut spare = state.spare.take();
+            state.in_flight = state.queued;
             drop(state);
             let (bytes, taken) = self.write_pieces(&mut stream, &mut pieces, &mut outlines, &mut spare, core);
             state = lock(&self.state);
             state.spare = spare;
+            state.in_flight = 0;
             if let Some(written) = &mut state.given_up {
                 *written += bytes as u64;
             }

@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) ending: Ending,
     /// How much was written before the rest of the queue was forgotten, in bytes.
     pub(super) given_up: Option<u64>,
+    /// How much of the queue a thread has taken out to write it, in bytes.
+    pub(super) in_flight: usize,
     /// Whether a sender that waits long for credit says so in the log.
     pub(super) tells_credit: bool,
     /// Why nothing comes from the peer any more.
@@ -153,7 +155,7 @@ impl State {
         } else {
             self.queue.push_back(Piece { bytes: body.into_owned(), start: 0 });
         }
-        let (start, written) = (self.unread.total(), self.written());
+        let (start, written) = (self.unread.total(), self.sent());
         self.queued += len;
         self.unread.appended(len);
         self.recent.note_to_send(start, written, header);
@@ -185,6 +187,11 @@ impl State {
     /// How much of what was ever put into the queue was written, in bytes.
     pub(super) fn written(&self) -> u64 {
         self.given_up.unwrap_or(self.unread.total() - self.queued as u64)
+    }
+
+    /// The same with what a thread writes at this moment.
+    pub(super) fn sent(&self) -> u64 {
+        self.written() + self.in_flight as u64
     }
 
     /// The credit that a sender of this class waits for, if that is what it waits for.
