@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pipeplug_net::wire::{Format, Limits, command};
@@ -11,9 +12,10 @@ use pipeplug_net::{EventLoop, HandlerError, Hold, Incoming, Options, Reading, Re
 use crate::descriptors::Plan;
 use crate::exit::{Exit, OnEnd};
 use crate::listen;
-use crate::main_handle::{Main, Shared};
+use crate::main_handle::{Main, OnStop, Shared};
 use crate::metadata::Own;
 use crate::register_error::RegisterError;
+use crate::stopping::Stop;
 
 /// Registers this process as a plugin: `request` is called for what the host asks, `start` once before; `()` for none.
 ///
@@ -115,6 +117,7 @@ pub struct Guest<S = (), R = ()> {
     options: Options,
     grace: Duration,
     on_end: OnEnd,
+    on_stop: Option<OnStop>,
 }
 
 impl Default for Guest {
@@ -138,6 +141,7 @@ impl Guest {
             options,
             grace: Duration::from_secs(5),
             on_end: OnEnd::default(),
+            on_stop: None,
         }
     }
 }
@@ -145,14 +149,14 @@ impl Guest {
 impl<S: Start, R: Request> Guest<S, R> {
     /// What runs at the end of registering.
     pub fn start<T: Start>(self, start: T) -> Guest<T, R> {
-        let Self { start: _, request, args, own, options, grace, on_end } = self;
-        Guest { start, request, args, own, options, grace, on_end }
+        let Self { start: _, request, args, own, options, grace, on_end, on_stop } = self;
+        Guest { start, request, args, own, options, grace, on_end, on_stop }
     }
 
     /// What answers the host.
     pub fn request<T: Request>(self, request: T) -> Guest<S, T> {
-        let Self { start, request: _, args, own, options, grace, on_end } = self;
-        Guest { start, request, args, own, options, grace, on_end }
+        let Self { start, request: _, args, own, options, grace, on_end, on_stop } = self;
+        Guest { start, request, args, own, options, grace, on_end, on_stop }
     }
 
     /// The plugin's name. Default: that of the program.
@@ -209,6 +213,21 @@ impl<S: Start, R: Request> Guest<S, R> {
     /// What happens to the process at the end. Default: it exits.
     pub fn on_end(mut self, on_end: OnEnd) -> Self {
         self.on_end = on_end;
+        self
+    }
+
+    /// Runs once, on a thread of its own, when the plugin is to end: to wake what handlers wait for. They have the grace time
+    /// from then on; [`Main::stopping`] tells them the same.
+    ///
+    /// ```no_run
+    /// use pipeplug_guest::{Guest, Stop};
+    ///
+    /// let main = Guest::new()
+    ///     .on_stop(|why: Stop| eprintln!("the plugin ends: {why:?}"))
+    ///     .register();
+    /// ```
+    pub fn on_stop(mut self, on_stop: impl Fn(Stop) + Send + Sync + 'static) -> Self {
+        self.on_stop = Some(Arc::new(on_stop));
         self
     }
 
@@ -269,7 +288,7 @@ impl<S: Start, R: Request> Guest<S, R> {
             Hold::AllBut(vec![command::GET_METADATA.into()])
         };
         let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone());
-        let shared = Shared::new(args, self.own, exit, self.request);
+        let shared = Shared::new(args, self.own, exit, self.request, self.on_stop);
         let main = Main::connect(&events, reader, writer, options, shared).map_err(RegisterError::Connect)?;
         self.start.start(&main).map_err(RegisterError::Start)?;
         main.release();

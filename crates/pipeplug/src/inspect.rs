@@ -55,6 +55,7 @@ pub(crate) struct InspectArgs {
 /// Until the plugin has ended.
 pub(crate) fn run(args: &InspectArgs, globals: &Globals) -> Outcome {
     let halt = Halt::default();
+    args.start.bound_output(&halt);
     let report = Arc::new(Report::new(Mode::Text, &args.start.wanted().display_name(), globals, &halt));
     match attempt(args, globals, &report, &halt) {
         Ok(()) => Outcome::Success,

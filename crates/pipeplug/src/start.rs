@@ -11,7 +11,9 @@ use pipeplug_host::net::wire::{Format, Limits};
 use pipeplug_host::{Builder, Grace, Stdin, Stdout};
 
 use crate::container::ContainerArgs;
+use crate::halt::Halt;
 use crate::kubectl::KubectlArgs;
+use crate::output;
 use crate::place::{self, PlaceArgs};
 use crate::target::Wanted;
 use crate::units::{parse_bytes, parse_duration};
@@ -111,6 +113,14 @@ impl StartArgs {
             FormatArg::Standard => Format::Standard,
             FormatArg::Classic => Format::Classic,
         }
+    }
+
+    /// Has the output wait no longer to be read than `--timeout` and `--grace` say.
+    pub(crate) fn bound_output(&self, halt: &Halt) {
+        if let Some(timeout) = self.timeout {
+            output::limit(timeout);
+        }
+        halt.set_grace(self.grace.unwrap_or(Grace::default().stop));
     }
 
     /// What PLUGIN means, with the place that it is to run in.

@@ -278,3 +278,48 @@ fn an_interrupt_while_stdin_is_read_ends_it() {
     assert_eq!(wait(child), None, "it is the signal itself that ends it");
     drop(stdin);
 }
+
+#[test]
+fn an_interrupt_cancels_the_open_call() {
+    let args = ["run", "@echo", "--json", "--grace", "1h", "--call", "count", "--call", "sleep", "600000"];
+    let mut run = pipeplug(args).watch();
+    run.event("reply");
+    run.signal(Signal::SIGINT);
+    let error = run.event("error");
+    assert_eq!((&error["command"], &error["exit_code"]), (&"sleep".into(), &130.into()));
+    assert_eq!(error["message"], "sleep: cancelled by SIGINT");
+    // Its handler was told, and did not sleep on.
+    let exit = run.event("exit");
+    assert_eq!((&exit["by"], &exit["code"]), (&"stopped when asked".into(), &0.into()));
+    assert_eq!(run.code(), Some(130));
+}
+
+#[test]
+fn a_handler_of_a_one_way_learns_of_the_stop() {
+    let args = ["run", "@echo", "--grace", "1h", "--notify", "sleep", "600000", "--call", "count"];
+    pipeplug(args).run().exits(0).says("echo: sleep: the plugin ends (Asked) after ");
+}
+
+#[test]
+fn a_one_way_that_fails_is_told_of() {
+    pipeplug(["run", "@echo", "--notify", "fail", "no \x1b way", "--notify", "unheard-of"])
+        .run()
+        .says("echo: echo: one-way \"fail\" failed: no \\u{1b} way\n")
+        .says("echo: echo: one-way \"unheard-of\" failed: unknown command");
+}
+
+#[test]
+fn an_interrupt_that_is_ignored_stays_so() {
+    let mut run = pipeplug(["run", "@echo", "--json"]);
+    let mut command = Command::new("/bin/sh");
+    // As a shell without job control starts what stands before a `&`.
+    command.args(["-c", "trap '' INT; exec \"$@\"", "sh"]);
+    command.arg(run.command.get_program()).args(run.command.get_args());
+    run.command = command;
+    let mut run = run.watch();
+    run.event("metadata");
+    run.signal(Signal::SIGINT);
+    run.signal(Signal::SIGTERM);
+    run.event("exit");
+    assert_eq!(run.code(), Some(143), "it is the second one that ended it");
+}
