@@ -270,7 +270,7 @@ impl<S: Start, R: Request> Guest<S, R> {
             None => {
                 let plan = Plan::from_args(args);
                 if plan.is_by_hand() {
-                    return Err(RegisterError::ByHand { name: self.own.name, path: program().path });
+                    return Err(RegisterError::ByHand { name: self.own.name, path: program().path_to_type() });
                 }
                 let (reader, writer) = plan.take()?;
                 (reader, writer, plan.args)
@@ -299,6 +299,16 @@ impl<S: Start, R: Request> Guest<S, R> {
 struct Program {
     name: String,
     path: PathBuf,
+}
+
+impl Program {
+    /// A path that leads to the program from any command: a shell that found it through PATH has told its name only.
+    fn path_to_type(self) -> PathBuf {
+        if self.path.as_os_str().as_encoded_bytes().contains(&b'/') {
+            return self.path;
+        }
+        std::env::current_exe().unwrap_or(self.path)
+    }
 }
 
 /// How this process was started.

@@ -189,6 +189,14 @@ impl LockFile {
         Ok(self.key(plugin.as_ref())?.and_then(|key| self.pins.get(&key).copied()))
     }
 
+    /// What the file calls a plugin, however its path is written; `None` where the path is no UTF-8.
+    ///
+    /// # Errors
+    /// What the system says to the plugin's path.
+    pub fn name_of(&self, plugin: impl AsRef<Path>) -> io::Result<Option<String>> {
+        self.key(plugin.as_ref())
+    }
+
     /// All pins: the plugins as they are named in the file, and their sums.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Sha256)> {
         self.pins.iter().map(|(name, sum)| (name.as_str(), *sum))

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use pipeplug_host::discovery;
 
 use crate::output::{self, Kind, Stream};
 use crate::report::Verbosity;
@@ -83,6 +84,7 @@ pub(crate) fn main() -> ExitCode {
     let Cli { command, globals } = match parsed {
         Ok(cli) => cli,
         Err(mut error) => {
+            suggest(&mut error);
             escape_context(&mut error, &args);
             print(&error, color_of_help(&args));
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::SUCCESS });
@@ -115,6 +117,20 @@ fn print(error: &clap::Error, color: ColorChoice) {
     }
     // Where nothing can be written any more, the status still tells.
     let _ = output::write(stream, Kind::Report, &[text.as_bytes()]);
+}
+
+/// Suggests the subcommand that was meant where clap does not: its measure finds nothing in common of `rnu` and `run`.
+fn suggest(error: &mut clap::Error) {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return };
+    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+        return;
+    }
+    let command = Cli::command();
+    let names = command.get_subcommands().map(clap::Command::get_name);
+    if let Some(meant) = discovery::nearest_name(typed, names) {
+        let meant = ContextValue::Strings(vec![meant.to_owned()]);
+        error.insert(ContextKind::SuggestedSubcommand, meant);
+    }
 }
 
 /// Escapes what an error quotes of the command line, where a shell may have put the name of any file.

@@ -164,6 +164,9 @@ impl Failure {
 
     /// The same with more at the end of its message.
     pub(crate) fn followed_by(self, more: &str) -> Self {
+        if more.is_empty() {
+            return self;
+        }
         let error = self.error.map(|error| anyhow::Error::msg(format!("{error:#}{more}")));
         Self { error, ..self }
     }

@@ -281,16 +281,21 @@ fn an_interrupt_while_stdin_is_read_ends_it() {
 
 #[test]
 fn an_interrupt_cancels_the_open_call() {
-    let args = ["run", "@echo", "--json", "--grace", "1h", "--call", "count", "--call", "sleep", "600000"];
-    let mut run = pipeplug(args).watch();
-    run.event("reply");
+    let place = Place::new();
+    // It works until it is told that its work is not wanted any more.
+    let body = r#"
+        recv; send 3 "$cmd" '{"pipeplug.features":"cancel"}'
+        recv; echo "begins $cmd" >&2
+        while recv; do [ "$cmd" = cmd.cancel ] && exit 7; done"#;
+    let path = place.standard("worker", body);
+    let args = ["run", path.to_str().unwrap(), "--json", "--grace", "1h", "--call", "work", "--call", "more"];
+    let mut run = place.pipeplug(args).watch();
+    assert_eq!(run.event("stderr")["line"], "begins work");
     run.signal(Signal::SIGINT);
     let error = run.event("error");
-    assert_eq!((&error["command"], &error["exit_code"]), (&"sleep".into(), &130.into()));
-    assert_eq!(error["message"], "sleep: cancelled by SIGINT");
-    // Its handler was told, and did not sleep on.
-    let exit = run.event("exit");
-    assert_eq!((&exit["by"], &exit["code"]), (&"stopped when asked".into(), &0.into()));
+    assert_eq!((&error["command"], &error["exit_code"]), (&"work".into(), &130.into()));
+    assert_eq!(error["message"], "work: cancelled by SIGINT");
+    assert_eq!(run.event("exit")["code"], 7, "it was told");
     assert_eq!(run.code(), Some(130));
 }
 
@@ -322,4 +327,14 @@ fn an_interrupt_that_is_ignored_stays_so() {
     run.signal(Signal::SIGTERM);
     run.event("exit");
     assert_eq!(run.code(), Some(143), "it is the second one that ended it");
+}
+
+#[test]
+fn a_line_that_ends_in_a_carriage_return_is_shown_as_it_comes() {
+    let place = Place::new();
+    let path = place.standard("loader", "recv; send 3 x '{}'; printf '10 %%\\r' >&2; recv; exit 0");
+    let mut run = place.pipeplug(["run", path.to_str().unwrap(), "--json"]).watch();
+    assert_eq!(run.event("stderr")["line"], "10 %", "it is not held back until the end");
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.code(), Some(143));
 }

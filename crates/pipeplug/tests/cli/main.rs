@@ -18,3 +18,4 @@ mod terminal;
 mod unread;
 #[cfg(not(pipeplug_portable))]
 mod walls;
+mod ways;
