@@ -270,7 +270,10 @@ impl<S: Start, R: Request> Guest<S, R> {
             None => {
                 let plan = Plan::from_args(args);
                 if plan.is_by_hand() {
-                    return Err(RegisterError::ByHand { name: self.own.name, path: program().path_to_type() });
+                    return Err(RegisterError::ByHand {
+                        name: self.own.name,
+                        path: program().path_to_type(),
+                    });
                 }
                 let (reader, writer) = plan.take()?;
                 (reader, writer, plan.args)

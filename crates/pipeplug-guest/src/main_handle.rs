@@ -81,7 +81,8 @@ impl Shared {
     fn tell_failure(&self, command: &str, error: &HandlerError) {
         let times = self.failed_one_ways.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if times <= FAILURES_TOLD || times.is_power_of_two() {
-            let counted = if times > FAILURES_TOLD { format!(" ({times} have failed)") } else { String::new() };
+            let counted =
+                if times > FAILURES_TOLD { format!(" ({times} have failed)") } else { String::new() };
             let error = error.to_string();
             self.exit.say(&format!("one-way \"{}\" failed: {}{counted}", Escaped(command), Escaped(&error)));
         }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::Args;
 use pipeplug_host::StartError;
-use pipeplug_host::discovery::{self, AddError, Added, Discovery, Existing, Over, Said, Store, StoreError, Way};
+use pipeplug_host::discovery::{
+    self, AddError, Added, Discovery, Existing, Over, Said, Store, StoreError, Way,
+};
 use pipeplug_host::net::wire::Format;
 
 use crate::cli::Globals;
@@ -85,7 +87,7 @@ fn attempt(args: &AddArgs, globals: &Globals, told: &dyn Fn(Failure) -> Outcome)
     let mut outcome = Outcome::Success;
     for path in files_to_add(args)? {
         match add(args, &store, &path, &halt, paint) {
-            Ok(text) => report::print(&text)?,
+            Ok(text) => report::print_unless_halted(&text, &halt)?,
             Err(failure) => outcome = told(failure),
         }
         if let Some(failure) = halt.failure() {

@@ -83,7 +83,7 @@ fn attempt(args: &InspectArgs, globals: &Globals, report: &Arc<Report>, halt: &H
     if let Some(failure) = halt.failure() {
         return Err(failure);
     }
-    report::print(&text)?;
+    report::print_unless_halted(&text, halt)?;
     match stopped {
         Ok(stopped) => report.show(&Event::Ended(stopped)),
         Err(error) => return Err(Failure::new(Outcome::Died, error)),

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use pipeplug_host::Sha256;
-use pipeplug_host::discovery::{Added, Answer, Asked, Catalog, Discovery, EntryState, Listed, Over, Progress, Way};
+use pipeplug_host::discovery::{
+    Added, Answer, Asked, Catalog, Discovery, EntryState, Listed, Over, Progress, Way,
+};
 use pipeplug_host::net::wire::Format;
 use serde_json::{Value, json};
 
@@ -137,7 +139,8 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
         return Err(failure);
     }
     if args.json {
-        return report::print(&rows.iter().map(|row| text::json_line(&row.to_json())).collect::<String>());
+        let text: String = rows.iter().map(|row| text::json_line(&row.to_json())).collect();
+        return report::print_unless_halted(&text, &halt);
     }
     let paint = Paint::choose(globals.color, &io::stdout());
     let mut text = String::new();
@@ -162,7 +165,7 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
             line(&mut text, name, description, Role::Title, width(&rows), paint, text::columns(io::stdout()));
         }
     }
-    report::print(&text)
+    report::print_unless_halted(&text, &halt)
 }
 
 /// Has a thread show how far the catalog is, in a terminal; it ends with the catalog.

@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     Log,
 }
 
-/// Why something was not written. What comes behind it on the same stream is not written either.
+/// Why something was not written. What comes behind a part that was is not written either.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
     #[error(transparent)]
@@ -165,18 +165,27 @@ impl Output {
             return Err(WriteError::GivenUp);
         }
         let most = piece(fd);
+        let mut count = 0;
         let written = parts
             .iter()
             .flat_map(|part| part.chunks(most))
-            .try_for_each(|piece| self.write_piece(fd.as_fd(), kind, piece));
-        // Behind a gap nothing would be what it looks like.
-        if matches!(written, Err(WriteError::NotRead(_) | WriteError::GivenUp)) {
+            .try_for_each(|piece| self.write_piece(fd.as_fd(), kind, piece, &mut count));
+        // Behind a gap nothing would be what it looks like; a log line that is left out as a whole makes none.
+        let is_whole = kind == Kind::Log && count == 0;
+        if matches!(written, Err(WriteError::NotRead(_) | WriteError::GivenUp)) && !is_whole {
             *state = State::Abandoned;
         }
         written
     }
 
-    fn write_piece(&self, fd: BorrowedFd<'_>, kind: Kind, mut piece: &[u8]) -> Result<(), WriteError> {
+    /// Adds to `total` how much has been written.
+    fn write_piece(
+        &self,
+        fd: BorrowedFd<'_>,
+        kind: Kind,
+        mut piece: &[u8],
+        total: &mut usize,
+    ) -> Result<(), WriteError> {
         while !piece.is_empty() {
             self.wait_for_room(fd, kind)?;
             let room = lock(&self.room);
@@ -184,7 +193,10 @@ impl Output {
                 continue;
             }
             match nix::unistd::write(fd, piece) {
-                Ok(count) => piece = &piece[count..],
+                Ok(count) => {
+                    piece = &piece[count..];
+                    *total += count;
+                }
                 // In non-blocking mode another process that has the same pipe may have been faster.
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(errno) => return Err(system(errno)),
@@ -213,8 +225,11 @@ impl Output {
             let bell = bell.and_then(|bell| Some(&self.bells()?[bell].reader));
             let fds = [Some(fd), bell.map(AsFd::as_fd)];
             let events = [PollFlags::POLLOUT, PollFlags::POLLIN];
-            let mut fds: Vec<_> =
-                fds.into_iter().zip(events).filter_map(|(fd, events)| Some(PollFd::new(fd?, events))).collect();
+            let mut fds: Vec<_> = fds
+                .into_iter()
+                .zip(events)
+                .filter_map(|(fd, events)| Some(PollFd::new(fd?, events)))
+                .collect();
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             match poll(&mut fds, left.map_or(PollTimeout::NONE, timeout)) {
                 // POLLERR too: the write says what is wrong.
@@ -251,7 +266,8 @@ impl Bell {
 /// How much can be written at once where poll(2) tells of room.
 fn piece(fd: &(impl AsFd + io::IsTerminal)) -> usize {
     let is_file = !fd.is_terminal()
-        && fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG);
+        && fstat(fd)
+            .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG);
     // A file always has room, or fails.
     if is_file { usize::MAX } else { PIPE_BUF }
 }

@@ -215,9 +215,23 @@ pub(crate) fn say_failure_plainly(color: ColorChoice, failure: &Failure) {
 ///
 /// # Errors
 /// Where it cannot be written; that a reader has read enough is none to tell.
+///
+/// # Blocking
+/// Until it is read.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     output::write(Stream::Stdout, Kind::Report, &[text.as_bytes()])
         .map_err(|error| Failure::of_output(Stream::Stdout, &error))
+}
+
+/// As [`print`], for a command that ends at a signal.
+///
+/// # Errors
+/// As for [`print`], and where a signal came while it was not read.
+///
+/// # Blocking
+/// Until it is read, or some time after a signal.
+pub(crate) fn print_unless_halted(text: &str, halt: &Halt) -> Result<(), Failure> {
+    print(text).map_err(|failure| halt.failure().unwrap_or(failure))
 }
 
 /// `None` where the user knows.

@@ -59,7 +59,7 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
 
-    /// The longest that the start, and each call, may take: 500ms, 2s, 1m; the plugin is told of it [default: 10s for the start, no limit for calls]
+    /// The longest that the start, each call, and each wait for the output to be read may take: 500ms, 2s, 1m; the plugin is told of it [default: 10s for the start, no limit else]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 

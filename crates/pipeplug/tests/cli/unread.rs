@@ -1,8 +1,8 @@
 //! Output that is read slowly, in non-blocking mode, or not at all.
 
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Read, pipe};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use nix::unistd::Pid;
 use crate::common::{LONG, MIRROR, Place, Run, is_gone, wait};
 
 /// Has more to say on its stderr than any pipe holds, and says it until it is ended.
-const CHATTY: &str = "recv; send 3 x '{}'; while :; do printf 'a line that nobody reads, of many\\n' >&2; done";
+const CHATTY: &str =
+    "recv; send 3 x '{}'; while :; do printf 'a line that nobody reads, of many\\n' >&2; done";
 
 /// Which of the two streams is the pipe under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,7 @@ fn start(mut run: Run, which: Which, writer: PipeWriter) -> Child {
 
 /// Waits until nothing more fits into the pipe: whoever writes to it waits.
 fn wait_until_full(reader: &PipeReader) {
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(reader));
+    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
     let writer: OwnedFd = File::options().write(true).open(path).unwrap().into();
     let begun = Instant::now();
     loop {
@@ -45,6 +46,28 @@ fn wait_until_full(reader: &PipeReader) {
             return;
         }
         assert!(begun.elapsed() < LONG, "the pipe is never full");
+        std::thread::yield_now();
+    }
+}
+
+/// Fills a pipe in non-blocking mode.
+fn fill(writer: &PipeWriter) {
+    let mut filler = File::from(OwnedFd::from(writer.try_clone().unwrap()));
+    while filler.write(&[b'x'; 4096]).is_ok() {}
+}
+
+/// Waits until the process has a handler for SIGTERM: proc_pid_status(5).
+#[cfg(target_os = "linux")]
+fn wait_until_handled(child: &Child) {
+    let begun = Instant::now();
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        let bit = Signal::SIGTERM as u32 - 1;
+        if u64::from_str_radix(mask.trim(), 16).unwrap() >> bit & 1 == 1 {
+            return;
+        }
+        assert!(begun.elapsed() < LONG, "there is no handler");
         std::thread::yield_now();
     }
 }
@@ -75,7 +98,8 @@ fn the_first_signal_ends_what_is_not_read_within_the_grace_time() {
     let place = Place::new();
     for (which, args) in cases(&place) {
         let (reader, writer) = pipe().unwrap();
-        let child = start(place.pipeplug([&args[..], &["--grace".into(), "2s".into()]].concat()), which, writer);
+        let child =
+            start(place.pipeplug([&args[..], &["--grace".into(), "2s".into()]].concat()), which, writer);
         wait_until_full(&reader);
         let begun = Instant::now();
         signal(&child, Signal::SIGTERM);
@@ -140,14 +164,29 @@ fn a_help_text_waits_for_room_too() {
     let place = Place::new();
     let (mut reader, writer) = pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_WRONLY | OFlag::O_NONBLOCK)).unwrap();
-    let mut filler = File::from(OwnedFd::from(writer.try_clone().unwrap()));
-    while std::io::Write::write(&mut filler, &[b'x'; 4096]).is_ok() {}
-    drop(filler);
+    fill(&writer);
     let child = start(place.pipeplug(["help", "run"]), Which::Stdout, writer);
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes).unwrap();
     assert!(String::from_utf8(bytes).unwrap().contains("Exit status:\n"));
     assert_eq!(wait(child), Some(0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_ends_a_listing_that_is_not_read() {
+    let place = Place::new();
+    place.standard("pipeplug-mirror", MIRROR);
+    for args in [&["list", "--no-metadata"][..], &["list", "--json"], &["inspect", "@echo"]] {
+        let (reader, writer) = pipe().unwrap();
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_WRONLY | OFlag::O_NONBLOCK)).unwrap();
+        fill(&writer);
+        let child = start(place.pipeplug(args), Which::Stdout, writer);
+        wait_until_handled(&child);
+        signal(&child, Signal::SIGTERM);
+        assert_eq!(wait(child), Some(143), "{args:?}");
+        drop(reader);
+    }
 }
 
 #[test]

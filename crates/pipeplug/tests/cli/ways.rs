@@ -80,7 +80,8 @@ fn what_list_found_out_is_remembered() {
     settle();
     for remembered in [false, true] {
         let rows = place.pipeplug(["list", "--json", "--sandbox", "none"]).run().exits(0).json();
-        let shown: Vec<_> = rows.iter().map(|row| (row["stdio"].clone(), row["remembered"].clone())).collect();
+        let shown: Vec<_> =
+            rows.iter().map(|row| (row["stdio"].clone(), row["remembered"].clone())).collect();
         assert_eq!(shown, [(true.into(), remembered.into()), (false.into(), remembered.into())]);
     }
 }
