@@ -18,7 +18,7 @@ use crate::guest::Request;
 use crate::metadata::{Own, parse_host};
 use crate::stopping::{Stop, Stopping};
 
-/// What the plugin runs when it is to end.
+/// The plugin's own hook for its end.
 pub(crate) type OnStop = Arc<dyn Fn(Stop) + Send + Sync>;
 
 /// The plugin's handle to its host: calls and notifies it, and waits for the end.

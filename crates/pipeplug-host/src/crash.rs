@@ -50,7 +50,7 @@ pub trait Ended {
         Self: fmt::Display,
     {
         let text = self.to_string();
-        // What the plugin has a part in is escaped there: the first end of line is that ahead of the postmortem.
+        // What the plugin has a part in is escaped there: the first end of line is that before the postmortem.
         text.lines().next().unwrap_or_default().to_owned()
     }
 }

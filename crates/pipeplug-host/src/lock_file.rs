@@ -189,10 +189,10 @@ impl LockFile {
         Ok(self.key(plugin.as_ref())?.and_then(|key| self.pins.get(&key).copied()))
     }
 
-    /// What the file calls a plugin, however its path is written; `None` where the path is no UTF-8.
+    /// The name of a plugin in the file, however its path is written; `None` where the path is no UTF-8.
     ///
     /// # Errors
-    /// What the system says to the plugin's path.
+    /// An error of the system for the plugin's path.
     pub fn name_of(&self, plugin: impl AsRef<Path>) -> io::Result<Option<String>> {
         self.key(plugin.as_ref())
     }

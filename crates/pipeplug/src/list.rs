@@ -208,8 +208,7 @@ fn show_progress(progress: &Receiver<Progress>) {
 
 fn show(progress: &Progress) {
     let Progress { done, all, .. } = progress;
-    let plugins = if *all == 1 { "plugin" } else { "plugins" };
-    progress_line(&format!("asking {all} {plugins} what they are: {done} done"));
+    progress_line(&format!("asking plugins what they are: {done} of {all}"));
 }
 
 fn progress_line(text: &str) {

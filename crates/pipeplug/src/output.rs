@@ -1,7 +1,7 @@
 //! Writing to standard output and standard error: waits for room, loses nothing, and can be given up.
 //!
-//! A shell, Node or an editor may hand both down in non-blocking mode, where a full pipe is an error (EAGAIN). Whoever
-//! should read may also have stopped to, and a write(2) that sleeps in the kernel cannot be ended. So each write waits in
+//! A shell, Node or an editor may hand both down in non-blocking mode, where a full pipe is an error (EAGAIN). A
+//! reader may also have stopped to read, and a write(2) that sleeps in the kernel cannot be ended. So each write waits in
 //! poll(2) for room, together with a pipe that tells of a signal, and then writes no more than there is room for: poll(2)
 //! tells of room for `PIPE_BUF` bytes of a pipe.
 //!
@@ -142,7 +142,7 @@ pub(crate) struct LogLines;
 
 impl io::Write for LogLines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Where standard error is closed or not read there is nobody to tell that.
+        // A standard error that is closed or not read is no place to tell that.
         let _ = write(Stream::Stderr, Kind::Log, &[bytes]);
         Ok(bytes.len())
     }
@@ -275,7 +275,7 @@ fn piece(fd: &(impl AsFd + io::IsTerminal)) -> usize {
 /// A longer wait is done in pieces.
 const LONGEST_POLL: Duration = Duration::from_secs(3600);
 
-/// In whole milliseconds, rounded up, so that nothing is given up ahead of its time.
+/// In whole milliseconds, rounded up, so that nothing is given up before its time.
 fn timeout(left: Duration) -> PollTimeout {
     let millis = left.min(LONGEST_POLL).as_nanos().div_ceil(1_000_000);
     i32::try_from(millis).ok().and_then(|millis| millis.try_into().ok()).unwrap_or(PollTimeout::MAX)

@@ -85,7 +85,7 @@ impl Report {
     pub(crate) fn hint(&self, hint: &str) {
         if self.mode == Mode::Text {
             let text = saying(self.paint, Role::Note, &hint);
-            // Where standard error is not read there is nobody to tell that.
+            // A standard error that is not read is no place to tell that.
             let _ = output::write(Stream::Stderr, Kind::Log, &[text.as_bytes()]);
         }
     }
@@ -197,7 +197,7 @@ impl Report {
     fn put_error(&self, text: &str) {
         match output::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]) {
             Err(error @ WriteError::NotRead(_)) => self.halt.output_failed(Stream::Stderr, error),
-            // Where standard error is closed there is nobody to tell that.
+            // A standard error that is closed is no place to tell that.
             Err(WriteError::System(_) | WriteError::GivenUp) | Ok(()) => {}
         }
     }
@@ -206,7 +206,7 @@ impl Report {
 /// Says why a command ends that reports nothing else.
 pub(crate) fn say_failure_plainly(color: ColorChoice, failure: &Failure) {
     if let Some(text) = failure_text(Paint::choose(color, &io::stderr()), failure) {
-        // Where standard error is closed or not read there is nobody to tell that.
+        // A standard error that is closed or not read is no place to tell that.
         let _ = output::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
     }
 }

@@ -77,7 +77,7 @@ struct KeptAnswer {
 struct KeptSaid {
     /// Its name.
     format: String,
-    /// Whether it talks over its standard input and output.
+    /// Set for a plugin that talks over its standard input and output.
     #[serde(default)]
     stdio: bool,
     metadata: BTreeMap<String, String>,

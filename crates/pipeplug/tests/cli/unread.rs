@@ -1,8 +1,8 @@
 //! Output that is read slowly, in non-blocking mode, or not at all.
 
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{PipeWriter, Read, Write, pipe};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::common::{LONG, MIRROR, Place, Run, is_gone, wait};
 
 /// Has more to say on its stderr than any pipe holds, and says it until it is ended.
 const CHATTY: &str =
-    "recv; send 3 x '{}'; while :; do printf 'a line that nobody reads, of many\\n' >&2; done";
+    "recv; send 3 x '{}'; while :; do printf 'a line that is not read, of many\\n' >&2; done";
 
 /// Which of the two streams is the pipe under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +35,8 @@ fn start(mut run: Run, which: Which, writer: PipeWriter) -> Child {
     run.command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().unwrap()
 }
 
-/// Waits until nothing more fits into the pipe: whoever writes to it waits.
-fn wait_until_full(reader: &PipeReader) {
-    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
-    let writer: OwnedFd = File::options().write(true).open(path).unwrap().into();
+/// Waits until nothing more fits into the pipe, so that what writes to it waits.
+fn wait_until_full(writer: PipeWriter) {
     let begun = Instant::now();
     loop {
         let mut fds = [PollFd::new(writer.as_fd(), PollFlags::POLLOUT)];
@@ -98,9 +96,10 @@ fn the_first_signal_ends_what_is_not_read_within_the_grace_time() {
     let place = Place::new();
     for (which, args) in cases(&place) {
         let (reader, writer) = pipe().unwrap();
+        let watched = writer.try_clone().unwrap();
         let child =
             start(place.pipeplug([&args[..], &["--grace".into(), "2s".into()]].concat()), which, writer);
-        wait_until_full(&reader);
+        wait_until_full(watched);
         let begun = Instant::now();
         signal(&child, Signal::SIGTERM);
         assert_eq!(wait(child), Some(143), "{which:?} {:?}", &args[..2]);
@@ -115,9 +114,10 @@ fn the_second_signal_ends_what_is_not_read_at_once() {
     let place = Place::new();
     for (which, args) in cases(&place) {
         let (reader, writer) = pipe().unwrap();
+        let watched = writer.try_clone().unwrap();
         let args = [&args[..], &["--grace".into(), "1h".into()]].concat();
         let child = start(place.pipeplug(&args), which, writer);
-        wait_until_full(&reader);
+        wait_until_full(watched);
         let begun = Instant::now();
         // Two of one kind could become one.
         signal(&child, Signal::SIGTERM);
@@ -148,9 +148,10 @@ fn nothing_is_lost_in_non_blocking_mode() {
     let file = format!("@{}", place.file("data", data.as_bytes()).display());
     for (which, command) in [(Which::Stdout, "echo"), (Which::Stderr, "log")] {
         let (mut reader, writer) = pipe().unwrap();
+        let watched = writer.try_clone().unwrap();
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_WRONLY | OFlag::O_NONBLOCK)).unwrap();
         let child = start(place.pipeplug(["run", "@echo", "--call", command, &file]), which, writer);
-        wait_until_full(&reader);
+        wait_until_full(watched);
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).unwrap();
         let text = String::from_utf8(bytes).unwrap().replace("echo: ", "");
@@ -195,10 +196,12 @@ fn the_plugin_does_not_outlive_a_run_that_is_not_read() {
     let pid_file = place.path().join("pid");
     let path = place.standard("chatty", &format!("echo $$ >'{}'\n{CHATTY}", pid_file.display()));
     let (reader, writer) = pipe().unwrap();
+    let watched = writer.try_clone().unwrap();
     let run = place.pipeplug(["run", path.to_str().unwrap(), "--grace", "100ms"]);
     let child = start(run, Which::Stderr, writer);
-    wait_until_full(&reader);
+    wait_until_full(watched);
     signal(&child, Signal::SIGTERM);
     assert_eq!(wait(child), Some(143));
+    drop(reader);
     assert!(is_gone(std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap()));
 }

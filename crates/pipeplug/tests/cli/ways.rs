@@ -1,6 +1,6 @@
 //! Plugins that speak another way than the usual one: over stdin and stdout, or in the classic format.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::common::{MIRROR, Place, pipeplug, settle};
@@ -11,7 +11,7 @@ fn hello() -> PathBuf {
 }
 
 /// Makes a plugin on stdin and stdout of one of the helpers, which have the descriptors as arguments.
-fn on_stdio(place: &Place, name: &str, inner: &PathBuf) -> PathBuf {
+fn on_stdio(place: &Place, name: &str, inner: &Path) -> PathBuf {
     place.executable(name, &format!("#!/bin/sh\nexec '{}' 0 1\n", inner.display()))
 }
 
