@@ -49,6 +49,7 @@ fn wait_until_full(writer: PipeWriter) {
 }
 
 /// Fills a pipe in non-blocking mode.
+#[cfg(target_os = "linux")]
 fn fill(writer: &PipeWriter) {
     let mut filler = File::from(OwnedFd::from(writer.try_clone().unwrap()));
     while filler.write(&[b'x'; 4096]).is_ok() {}
@@ -66,6 +67,22 @@ fn wait_until_handled(child: &Child) {
             return;
         }
         assert!(begun.elapsed() < LONG, "there is no handler");
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until the main thread of the process sleeps, as for room in a pipe, or has ended: proc_pid_stat(5).
+#[cfg(target_os = "linux")]
+fn wait_until_asleep(child: &Child) {
+    let begun = Instant::now();
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        // Behind the name, which may hold anything.
+        let state = stat.rsplit_once(") ").unwrap().1.chars().next();
+        if matches!(state, Some('S' | 'Z')) {
+            return;
+        }
+        assert!(begun.elapsed() < LONG, "it neither sleeps nor ends");
         std::thread::yield_now();
     }
 }
@@ -160,6 +177,7 @@ fn nothing_is_lost_in_non_blocking_mode() {
     }
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn a_help_text_waits_for_room_too() {
     let place = Place::new();
@@ -167,6 +185,7 @@ fn a_help_text_waits_for_room_too() {
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_WRONLY | OFlag::O_NONBLOCK)).unwrap();
     fill(&writer);
     let child = start(place.pipeplug(["help", "run"]), Which::Stdout, writer);
+    wait_until_asleep(&child);
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes).unwrap();
     assert!(String::from_utf8(bytes).unwrap().contains("Exit status:\n"));
@@ -184,6 +203,7 @@ fn a_signal_ends_a_listing_that_is_not_read() {
         fill(&writer);
         let child = start(place.pipeplug(args), Which::Stdout, writer);
         wait_until_handled(&child);
+        wait_until_asleep(&child);
         signal(&child, Signal::SIGTERM);
         assert_eq!(wait(child), Some(143), "{args:?}");
         drop(reader);
