@@ -44,9 +44,9 @@ Examples:
 /// Start a plugin, call it, and stop it
 ///
 /// The plugin is started, called and notified in the order given, and stopped. Replies, and nothing else, go to
-/// stdout, byte for byte; in a terminal each ends its line, and what would steer the terminal is escaped. What the plugin writes to stderr, tells and asks goes to
-/// stderr. A one-way has no reply: a plugin made with
-/// pipeplug-guest tells on its stderr of one that failed, and the exit status does not. Without --call and --notify it runs until it ends or Ctrl-C.
+/// stdout, byte for byte; in a terminal each ends its line, and what would steer the terminal is escaped. What the plugin
+/// writes to stderr, tells and asks goes to stderr. A one-way has no reply: a plugin made with pipeplug-guest tells on its
+/// stderr of one that failed, and the exit status does not. Without --call and --notify it runs until it ends or Ctrl-C.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug run PLUGIN [--call|--notify CMD [DATA]]... [OPTIONS] [-- ARGS]",
