@@ -161,7 +161,7 @@ impl Exit {
         }
     }
 
-    fn say(&self, message: &str) {
+    pub(crate) fn say(&self, message: &str) {
         // In one write: the process may be killed between two, which would leave half a line.
         let line = format!("{}: {message}\n", self.name);
         // Standard error may be gone together with the host.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pipeplug_net::wire::{Format, Limits, command};
@@ -12,9 +13,10 @@ use crate::acquaintance::Acquaintance;
 use crate::descriptors::Plan;
 use crate::exit::{Exit, OnEnd};
 use crate::listen;
-use crate::main_handle::{Main, Shared};
+use crate::main_handle::{Main, OnStop, Shared};
 use crate::metadata::Own;
 use crate::register_error::RegisterError;
+use crate::stopping::Stop;
 
 /// Registers this process as a plugin: `request` is called for what the host asks, `start` once before; `()` for none.
 ///
@@ -117,6 +119,7 @@ pub struct Guest<S = (), R = ()> {
     options: Options,
     grace: Duration,
     on_end: OnEnd,
+    on_stop: Option<OnStop>,
 }
 
 impl Default for Guest {
@@ -140,6 +143,7 @@ impl Guest {
             options,
             grace: Duration::from_secs(5),
             on_end: OnEnd::default(),
+            on_stop: None,
         }
     }
 }
@@ -147,14 +151,14 @@ impl Guest {
 impl<S: Start, R: Request> Guest<S, R> {
     /// What runs at the end of registering.
     pub fn start<T: Start>(self, start: T) -> Guest<T, R> {
-        let Self { start: _, request, args, own, options, grace, on_end } = self;
-        Guest { start, request, args, own, options, grace, on_end }
+        let Self { start: _, request, args, own, options, grace, on_end, on_stop } = self;
+        Guest { start, request, args, own, options, grace, on_end, on_stop }
     }
 
     /// What answers the host.
     pub fn request<T: Request>(self, request: T) -> Guest<S, T> {
-        let Self { start, request: _, args, own, options, grace, on_end } = self;
-        Guest { start, request, args, own, options, grace, on_end }
+        let Self { start, request: _, args, own, options, grace, on_end, on_stop } = self;
+        Guest { start, request, args, own, options, grace, on_end, on_stop }
     }
 
     /// The plugin's name. Default: that of the program.
@@ -214,6 +218,21 @@ impl<S: Start, R: Request> Guest<S, R> {
         self
     }
 
+    /// Runs once, on a thread of its own, when the plugin is to end: to wake what handlers wait for. They have the grace time
+    /// from then on; [`Main::stopping`] tells them the same.
+    ///
+    /// ```no_run
+    /// use pipeplug_guest::{Guest, Stop};
+    ///
+    /// let main = Guest::new()
+    ///     .on_stop(|why: Stop| eprintln!("the plugin ends: {why:?}"))
+    ///     .register();
+    /// ```
+    pub fn on_stop(mut self, on_stop: impl Fn(Stop) + Send + Sync + 'static) -> Self {
+        self.on_stop = Some(Arc::new(on_stop));
+        self
+    }
+
     /// The command line to read, without the program's name. Default: that of the process.
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.args = Some(args.into_iter().map(Into::into).collect());
@@ -253,7 +272,10 @@ impl<S: Start, R: Request> Guest<S, R> {
             None => {
                 let plan = Plan::from_args(args);
                 if plan.is_by_hand() {
-                    return Err(RegisterError::ByHand { name: self.own.name, path: program().path });
+                    return Err(RegisterError::ByHand {
+                        name: self.own.name,
+                        path: program().path_to_type(),
+                    });
                 }
                 let (reader, writer) = plan.take()?;
                 (reader, writer, plan.args)
@@ -271,7 +293,7 @@ impl<S: Start, R: Request> Guest<S, R> {
         let is_awaited = !self.start.is_nothing();
         let acquaintance = if is_awaited { Acquaintance::with_start() } else { Acquaintance::default() };
         let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone());
-        let shared = Shared::new(args, self.own, exit, self.request, acquaintance);
+        let shared = Shared::new(args, self.own, exit, self.request, acquaintance, self.on_stop);
         let main = Main::connect(&events, reader, writer, options, shared).map_err(RegisterError::Connect)?;
         let acquaintance = &main.shared().acquaintance;
         // Whatever becomes of it: until then the request call-back is not asked for metadata.
@@ -293,6 +315,16 @@ impl<S: Start, R: Request> Guest<S, R> {
 struct Program {
     name: String,
     path: PathBuf,
+}
+
+impl Program {
+    /// A path that leads to the program from any command: a shell that found it through PATH has told its name only.
+    fn path_to_type(self) -> PathBuf {
+        if self.path.as_os_str().as_encoded_bytes().contains(&b'/') {
+            return self.path;
+        }
+        std::env::current_exe().unwrap_or(self.path)
+    }
 }
 
 /// How this process was started.

@@ -23,6 +23,7 @@ mod listen;
 mod main_handle;
 mod metadata;
 mod register_error;
+mod stopping;
 mod sys;
 
 pub use exit::OnEnd;
@@ -34,3 +35,4 @@ pub use pipeplug_net::{
     CallError, Cancellation, Connection, HandlerError, Incoming, NotifyError, PendingCall, Reply, Responder,
 };
 pub use register_error::RegisterError;
+pub use stopping::{Stop, Stopping};

@@ -17,7 +17,7 @@ use nix::unistd::{Uid, geteuid};
 use pipeplug_net::{Endpoint, Escaped};
 use std::os::fd::AsRawFd;
 
-use crate::register_error::RegisterError;
+use crate::register_error::{RegisterError, shell_word};
 
 /// The first argument of a plugin that is to wait for its host, ahead of the path of the socket to make.
 const LISTEN: &str = "--pipeplug-listen";
@@ -67,7 +67,7 @@ pub(crate) fn path_in(args: &mut Vec<OsString>) -> Result<Option<PathBuf>, Regis
 pub(crate) fn wait_for_host(path: &Path, name: &str) -> Result<(Endpoint, Endpoint), RegisterError> {
     let fail = |reason| RegisterError::Listen { path: path.to_owned(), reason };
     let listener = Listener::new(path).map_err(fail)?;
-    let shown = path.to_string_lossy();
+    let shown = shell_word(&path.to_string_lossy());
     let (name, shown) = (Escaped(name), Escaped(&shown));
     say(&format!("{name} waits for its host: pipeplug run --attach {shown} --call COMMAND [DATA]"));
     let stream = listener.accept(name.0).map_err(fail)?;

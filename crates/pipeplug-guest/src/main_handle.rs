@@ -4,18 +4,23 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::Deref;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use pipeplug_net::wire::command;
 use pipeplug_net::{
-    CloseReason, ConnectError, Connection, Endpoint, EventLoop, Handler, HandlerError, Incoming, Options,
-    Reply,
+    CloseReason, ConnectError, Connection, Endpoint, Escaped, EventLoop, Handler, HandlerError, Incoming,
+    Options, Reply,
 };
 
 use crate::acquaintance::Acquaintance;
 use crate::exit::Exit;
 use crate::guest::Request;
 use crate::metadata::{Own, parse_host};
+use crate::stopping::{Stop, Stopping};
+
+/// The plugin's own hook for its end.
+pub(crate) type OnStop = Arc<dyn Fn(Stop) + Send + Sync>;
 
 /// The plugin's handle to its host: calls and notifies it, and waits for the end.
 ///
@@ -32,7 +37,14 @@ pub(crate) struct Shared {
     request: Box<dyn Request>,
     host: OnceLock<BTreeMap<String, String>>,
     pub(crate) acquaintance: Acquaintance,
+    stopping: Stopping,
+    on_stop: Option<OnStop>,
+    failed_one_ways: AtomicU64,
 }
+
+/// So many failures of one-ways are told one by one, and later ones each time that their number has doubled: a host that
+/// sends many must not fill its own log.
+const FAILURES_TOLD: u64 = 16;
 
 impl Shared {
     pub(crate) fn new(
@@ -41,6 +53,7 @@ impl Shared {
         exit: Exit,
         request: impl Request,
         acquaintance: Acquaintance,
+        on_stop: Option<OnStop>,
     ) -> Self {
         Self {
             args,
@@ -49,6 +62,33 @@ impl Shared {
             request: Box::new(request),
             host: OnceLock::new(),
             acquaintance,
+            stopping: Stopping::default(),
+            on_stop,
+            failed_one_ways: AtomicU64::new(0),
+        }
+    }
+
+    /// Tells handlers that run, and the plugin's own hook.
+    fn tell_stop(&self, why: Stop) {
+        if self.stopping.stop(why)
+            && let Some(on_stop) = self.on_stop.clone()
+        {
+            // Not here: the grace time begins now, however long the hook takes.
+            let hook = std::thread::Builder::new().name("pipeplug-stop".into());
+            if hook.spawn(move || on_stop(why)).is_err() {
+                self.exit.say("no thread is left to run what was to run at a stop");
+            }
+        }
+    }
+
+    /// A one-way has no answer that could tell of a failure, so standard error does.
+    fn tell_failure(&self, command: &str, error: &HandlerError) {
+        let times = self.failed_one_ways.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if times <= FAILURES_TOLD || times.is_power_of_two() {
+            let counted =
+                if times > FAILURES_TOLD { format!(" ({times} have failed)") } else { String::new() };
+            let error = error.to_string();
+            self.exit.say(&format!("one-way \"{}\" failed: {}{counted}", Escaped(command), Escaped(&error)));
         }
     }
 
@@ -98,6 +138,12 @@ impl Main {
         self.shared().host.get().cloned().unwrap_or_default()
     }
 
+    /// Says whether the plugin is to end, now and later, for handlers that run long: the host said stop, or is gone.
+    #[must_use]
+    pub fn stopping(&self) -> Stopping {
+        self.shared().stopping.clone()
+    }
+
     /// Waits for the end, and gives what `main` returns: success after the host said stop, failure after it was lost.
     ///
     /// # Blocking
@@ -128,15 +174,23 @@ impl Handler for Shared {
         if incoming.command() == command::GET_METADATA && !incoming.is_one_way() {
             return Ok(self.metadata(&main, incoming));
         }
-        self.request.request(&main, incoming)
+        let answer = self.request.request(&main, incoming);
+        if let Err(error) = &answer
+            && incoming.is_one_way()
+        {
+            self.tell_failure(incoming.command(), error);
+        }
+        answer
     }
 
     fn stop(&self, connection: &Connection) {
+        self.tell_stop(Stop::Asked);
         self.exit.stop(connection);
     }
 
     fn ended(&self, _reason: &Arc<CloseReason>) {
         self.acquaintance.made();
+        self.tell_stop(Stop::HostLost);
         // A thread of its own: `closed` is told only after this has returned.
         let exit = Arc::clone(&self.exit);
         let watch = std::thread::Builder::new().name("pipeplug-exit".into());

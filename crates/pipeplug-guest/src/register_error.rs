@@ -21,7 +21,7 @@ pub enum RegisterError {
         "{} is a plugin: a host starts it and talks to it over pipes. To try it in a terminal:\n\n    \
          pipeplug run {path} --call COMMAND [DATA]\n",
         Escaped(name),
-        path = Escaped(&.path.to_string_lossy())
+        path = Escaped(&shell_word(&.path.to_string_lossy()))
     )]
     ByHand {
         /// The plugin's name.
@@ -83,6 +83,16 @@ pub enum RegisterError {
     Start(HandlerError),
 }
 
+/// The text as one word of a shell: in quotes, unless it is made of what no shell takes for anything else (POSIX, sh(1p),
+/// Quoting).
+pub(crate) fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:=@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 impl RegisterError {
     /// What a process that cannot go on exits with.
     pub(crate) fn exit_code(&self) -> i32 {
@@ -95,5 +105,19 @@ impl RegisterError {
             | Self::Listen { .. } => EXIT_USAGE,
             Self::EventLoop(_) | Self::Connect(_) | Self::Start(_) => 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_to_type_is_one_that_a_shell_takes() {
+        let told = |path: &str| RegisterError::ByHand { name: "spell".into(), path: path.into() }.to_string();
+        assert!(told("/a/spell").contains("pipeplug run /a/spell --call COMMAND"));
+        assert!(told("/a b/spell").contains("pipeplug run '/a b/spell' --call COMMAND"));
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+        assert_eq!(shell_word(""), "''");
     }
 }

@@ -42,6 +42,17 @@ pub struct Crash {
 pub trait Ended {
     /// What was going on; `None` for errors of another kind.
     fn postmortem(&self) -> Option<&Postmortem>;
+
+    /// The error in one line, as for a response of a web server: without the [`Postmortem`], which is for logs, and of
+    /// which `Display` makes two lines more.
+    fn summary(&self) -> String
+    where
+        Self: fmt::Display,
+    {
+        let text = self.to_string();
+        // What the plugin has a part in is escaped there: the first end of line is that before the postmortem.
+        text.lines().next().unwrap_or_default().to_owned()
+    }
 }
 
 impl Ended for CallError {
@@ -67,6 +78,20 @@ impl Crash {
     #[must_use]
     pub fn of(error: &impl Ended) -> Option<&Self> {
         Self::in_postmortem(error.postmortem()?)
+    }
+
+    /// The end in a few words and one line, for a status page or a response: `spell has ended: exit status 3 after 1.2 s`.
+    /// Nothing of its standard error is in there.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let (plugin, ran) = (Escaped(&self.plugin), self.ran.as_secs_f64());
+        match (&self.status, &self.diagnosis) {
+            (Some(status), Some(diagnosis)) => {
+                format!("{plugin} has ended: {status} after {ran:.1} s, {}", Escaped(diagnosis))
+            }
+            (Some(status), None) => format!("{plugin} has ended: {status} after {ran:.1} s"),
+            (None, _) => format!("the connection to {plugin} has ended after {ran:.1} s"),
+        }
     }
 
     pub(crate) fn in_postmortem(postmortem: &Postmortem) -> Option<&Self> {
@@ -128,6 +153,9 @@ impl Panic {
     /// Whether a process with this end, and these last lines, ended of it.
     pub(crate) fn explains(text: &str, status: Option<WaitStatus>, lines: &[String]) -> bool {
         // A handler's panic is caught, and may be long ago.
+        if status.is_some_and(WaitStatus::success) {
+            return false; // it went on, and ended as it meant to
+        }
         let of_panic = match status {
             Some(WaitStatus::Exited(code)) => code == 101,
             Some(WaitStatus::Signaled { signal, .. }) => signal == nix::sys::signal::Signal::SIGABRT as i32,
@@ -152,6 +180,33 @@ mod tests {
     }
 
     #[test]
+    fn a_summary_is_one_line() {
+        let crash = |status| Crash {
+            plugin: "sp\nell".into(),
+            path: "/a/spell".into(),
+            place: None,
+            pid: Pid::new(7).unwrap(),
+            status,
+            diagnosis: None,
+            ran: Duration::from_millis(1234),
+            stderr: vec!["secret".into()],
+            panic: None,
+        };
+        assert_eq!(
+            crash(Some(WaitStatus::Exited(3))).summary(),
+            "sp\\nell has ended: exit status 3 after 1.2 s"
+        );
+        assert_eq!(crash(None).summary(), "the connection to sp\\nell has ended after 1.2 s");
+        let mut postmortem = Postmortem::default();
+        postmortem.owner = Some(std::sync::Arc::new(crash(None)));
+        let reason = std::sync::Arc::new(pipeplug_net::CloseReason::EndOfFile);
+        let error = CallError::Closed { command: "x".into(), reason, postmortem: postmortem.into() };
+        assert!(error.to_string().lines().count() > 1, "{error}");
+        assert_eq!(error.summary().lines().count(), 1);
+        assert!(error.summary().starts_with("x: no reply, "), "{}", error.summary());
+    }
+
+    #[test]
     fn panics_are_recognised() {
         let now = "a line\n\nthread 'main' (7) panicked at src/main.rs:2:5:\nno way\nnote: run with …";
         assert_eq!(panic_in(now).as_deref(), Some("thread 'main' (7) panicked at src/main.rs:2:5: no way"));
@@ -167,6 +222,7 @@ mod tests {
         assert!(Panic::explains(&text, Some(killed), &lines), "it is among the last lines");
         assert!(!Panic::explains(&text, Some(killed), &lines[3..]), "it was long ago");
         assert!(Panic::explains(&text, Some(WaitStatus::Exited(101)), &lines[3..]));
+        assert!(!Panic::explains(&text, Some(WaitStatus::Exited(0)), &lines), "it was caught");
         assert_eq!(panic_in("the word panicked at night\nthread 'x' is fine"), None);
     }
 }

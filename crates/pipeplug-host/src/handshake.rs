@@ -101,7 +101,7 @@ pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder
                 return StartError::Garbage { path, place, first, reason, stderr: plugin.stderr_tail() };
             }
         }
-        _ => return StartError::Handshake { path, error, stderr: plugin.stderr_tail() },
+        _ => return StartError::Handshake { path, error: Box::new(error), stderr: plugin.stderr_tail() },
     }
     match plugin.wait(EXIT_PATIENCE) {
         Ok(Some(status)) => {

@@ -70,6 +70,8 @@ thread_local! {
 struct State {
     /// The line that is not whole yet.
     partial: Vec<u8>,
+    /// A carriage return has just ended a line: a line feed behind it belongs to it.
+    after_return: bool,
     /// The last lines.
     tail: VecDeque<String>,
     tail_max: usize,
@@ -257,14 +259,25 @@ impl State {
         self.waiting.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
     }
 
+    /// Takes what was read. A line ends with LF, CR LF, or CR, with which a program shows its progress in one line of a
+    /// terminal: that would else be held back until the program is done.
     fn take(&mut self, mut bytes: &[u8]) {
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
             self.add(&bytes[..end]);
-            if self.partial.last() == Some(&b'\r') {
-                self.partial.pop();
-            }
-            self.line();
+            let is_return = bytes[end] == b'\r';
             bytes = &bytes[end + 1..];
+            if std::mem::replace(&mut self.after_return, is_return) && !is_return && end == 0 {
+                continue;
+            }
+            // A program may begin with CR too: there is no line between it and the last one.
+            if !is_return || !self.partial.is_empty() {
+                self.line();
+            } else {
+                self.after_return = false;
+            }
+        }
+        if !bytes.is_empty() {
+            self.after_return = false;
         }
         self.add(bytes);
     }
@@ -328,6 +341,22 @@ mod tests {
             state.end();
             assert_eq!(state.waiting, ["one", "two", "", "last"], "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn progress_is_told_as_it_comes() {
+        for bytes in [&b"10 %\r20 %\rdone\r\n\r\nend"[..], b"\r10 %\r20 %\rdone\r\n\nend\r"] {
+            for cut in 0..bytes.len() {
+                let mut state = state(10);
+                state.take(&bytes[..cut]);
+                state.take(&bytes[cut..]);
+                state.end();
+                assert_eq!(state.waiting, ["10 %", "20 %", "done", "", "end"], "cut at {cut}");
+            }
+        }
+        let mut state = state(10);
+        state.take(b"10 %\r");
+        assert_eq!(state.waiting, ["10 %"], "it is not held back");
     }
 
     #[test]

@@ -189,6 +189,14 @@ impl LockFile {
         Ok(self.key(plugin.as_ref())?.and_then(|key| self.pins.get(&key).copied()))
     }
 
+    /// The name of a plugin in the file, however its path is written; `None` where the path is no UTF-8.
+    ///
+    /// # Errors
+    /// An error of the system for the plugin's path.
+    pub fn name_of(&self, plugin: impl AsRef<Path>) -> io::Result<Option<String>> {
+        self.key(plugin.as_ref())
+    }
+
     /// All pins: the plugins as they are named in the file, and their sums.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Sha256)> {
         self.pins.iter().map(|(name, sum)| (name.as_str(), *sum))

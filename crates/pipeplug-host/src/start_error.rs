@@ -165,8 +165,8 @@ pub enum StartError {
     Handshake {
         /// The plugin's path.
         path: PathBuf,
-        /// How.
-        error: CallError,
+        /// How; boxed, so that a start's result stays small.
+        error: Box<CallError>,
         /// The last lines of its standard error.
         stderr: Vec<String>,
     },

@@ -205,11 +205,20 @@ impl Core {
 
     fn skipped(self: &Arc<Self>, skipped: &Skipped) {
         let (id, reason) = (skipped.thread_id, skipped.reason);
-        if let Some(times) = self.counters.skipped.count() {
-            let direction = skipped.direction;
-            tracing::warn!(peer = %self.options.name, %id, direction, %reason, times, "a chunk was skipped");
-        }
         let direction = Direction::from_u64(skipped.direction);
+        if let Some(times) = self.counters.skipped.count() {
+            let peer = &self.options.name;
+            match (direction, reason) {
+                // Its call fails with the same reason, which the caller tells as it likes.
+                (Some(Direction::Response), reason) if reason != SkipReason::UnknownDirection => {
+                    tracing::debug!(%peer, %id, %reason, times, "a reply was skipped");
+                }
+                _ => {
+                    let direction = skipped.direction;
+                    tracing::warn!(%peer, %id, direction, %reason, times, "a chunk was skipped");
+                }
+            }
+        }
         if matches!(direction, Some(Direction::Request | Direction::OneWay)) && !skipped.reserved {
             // The sender has counted it, and no handler will take it.
             self.passed_by(flow::weight_of(skipped.command_len, skipped.buffer_len));

@@ -3,10 +3,13 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use pipeplug_host::StartError;
-use pipeplug_host::discovery::{self, AddError, Added, Discovery, Existing, Said, Store, StoreError, Way};
+use pipeplug_host::discovery::{
+    self, AddError, Added, Discovery, Existing, Over, Said, Store, StoreError, Way,
+};
 use pipeplug_host::net::wire::Format;
 
 use crate::cli::Globals;
@@ -60,6 +63,9 @@ pub(crate) struct AddArgs {
     walls: AskWallArgs,
 }
 
+/// How long a plugin has to answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Runs it.
 ///
 /// # Blocking
@@ -81,7 +87,7 @@ fn attempt(args: &AddArgs, globals: &Globals, told: &dyn Fn(Failure) -> Outcome)
     let mut outcome = Outcome::Success;
     for path in files_to_add(args)? {
         match add(args, &store, &path, &halt, paint) {
-            Ok(text) => report::print(&text)?,
+            Ok(text) => report::print_unless_halted(&text, &halt)?,
             Err(failure) => outcome = told(failure),
         }
         if let Some(failure) = halt.failure() {
@@ -176,12 +182,17 @@ fn name_of(source: &Path, host: &str) -> Result<String, Failure> {
 
 fn ask(args: &AddArgs, discovery: &Discovery, source: &Path, halt: &Halt) -> Result<Said, Failure> {
     let (halting, walls) = (halting(halt), args.walls.walls());
-    let catalog = discovery.catalog().starting(move |builder| walls(halting(builder)));
+    let catalog = discovery
+        .catalog()
+        .starting(move |builder| walls(halting(builder.handshake_timeout(ANSWER_PATIENCE))));
     catalog.ask(source).map_err(|error| {
         let not_added = match error {
             // It would not be added unasked either.
             StartError::Spawn(_) => "",
-            _ => "; it was not added: --no-metadata adds it unasked, say a plugin on stdin and stdout",
+            StartError::Exited { .. } | StartError::ClosedPipe { .. } | StartError::HandshakeTimeout { .. } => {
+                "; it was not added, and was asked over descriptors 3 and 4 and over stdin and stdout, in both formats: --no-metadata adds it unasked"
+            }
+            _ => "; it was not added: --no-metadata adds it unasked",
         };
         let failure = Failure::of_start(error, args.walls.level());
         halt.failure().unwrap_or_else(|| failure.followed_by(not_added))
@@ -198,16 +209,27 @@ pub(crate) fn origin(added: &Added) -> String {
 }
 
 fn how_to_run(host: &str, name: &str, said: Option<&Said>) -> String {
-    if host != HOST {
-        return format!("name    {} finds it as {}", Escaped(host), Escaped(name));
-    }
     let format = match said.map(|said| said.format) {
         Some(Format::Classic) => " --format classic",
         Some(Format::Standard) | None => "",
     };
+    let over = match said.map(|said| said.over) {
+        Some(Over::Stdio) => " --stdio",
+        _ => "",
+    };
     // What no shell can be given, a NUL, is in no name.
     let word = shlex::try_quote(name).unwrap_or(name.into());
-    format!("run     pipeplug run {}{format} --call CMD", Escaped(&word))
+    if host != HOST {
+        let of = shlex::try_quote(host).unwrap_or(host.into());
+        return format!(
+            "name    {} finds it as {}\n  run     pipeplug run {} --host {}{over}{format} --call CMD",
+            Escaped(host),
+            Escaped(name),
+            Escaped(&word),
+            Escaped(&of)
+        );
+    }
+    format!("run     pipeplug run {}{over}{format} --call CMD", Escaped(&word))
 }
 
 impl From<AddError> for Failure {

@@ -1,13 +1,16 @@
 //! The command line as a whole.
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use pipeplug_host::discovery;
 
+use crate::output::{self, Kind, Stream};
 use crate::report::Verbosity;
+use crate::style::Paint;
 use crate::text::Escaped;
 use crate::{add, builtin, exit, inspect, list, logging, pack, pin, rm, run, steps};
 
@@ -81,12 +84,9 @@ pub(crate) fn main() -> ExitCode {
     let Cli { command, globals } = match parsed {
         Ok(cli) => cli,
         Err(mut error) => {
+            suggest(&mut error);
             escape_context(&mut error, &args);
-            // Where nothing can be written any more, the status still tells.
-            let _ = error.print();
-            if let Some(tip) = tip(&error) {
-                let _ = writeln!(std::io::stderr(), "\ntip: {tip}");
-            }
+            print(&error, color_of_help(&args));
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::SUCCESS });
         }
     };
@@ -101,6 +101,36 @@ pub(crate) fn main() -> ExitCode {
         Command::Pin(args) => pin::run(args, &globals),
     };
     outcome.into()
+}
+
+/// Writes what clap has to say, errors to stderr and help to stdout.
+fn print(error: &clap::Error, color: ColorChoice) {
+    let (stream, paint) = if error.use_stderr() {
+        (Stream::Stderr, Paint::choose(color, &io::stderr()))
+    } else {
+        (Stream::Stdout, Paint::choose(color, &io::stdout()))
+    };
+    let text = error.render();
+    let mut text = if paint == Paint::Colored { text.ansi().to_string() } else { text.to_string() };
+    if let Some(tip) = tip(error) {
+        text.push_str(&format!("\ntip: {tip}\n"));
+    }
+    // Where nothing can be written any more, the status still tells.
+    let _ = output::write(stream, Kind::Report, &[text.as_bytes()]);
+}
+
+/// Suggests the subcommand that was meant where clap does not: its measure finds nothing in common of `rnu` and `run`.
+fn suggest(error: &mut clap::Error) {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return };
+    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+        return;
+    }
+    let command = Cli::command();
+    let names = command.get_subcommands().map(clap::Command::get_name);
+    if let Some(meant) = discovery::nearest_name(typed, names) {
+        let meant = ContextValue::Strings(vec![meant.to_owned()]);
+        error.insert(ContextKind::SuggestedSubcommand, meant);
+    }
 }
 
 /// Escapes what an error quotes of the command line, where a shell may have put the name of any file.

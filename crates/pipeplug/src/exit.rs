@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use pipeplug_host::net::Postmortem;
 use pipeplug_host::{CallError, Crash, Ended, StartError, WaitStatus, process::SpawnError};
 
+use crate::output::{Stream, WriteError};
 use crate::walls::Level;
 
 /// All was well.
@@ -41,7 +42,8 @@ Exit status:
   3    there is no such plugin
   4    the plugin did not start
   5    the plugin ended, or broke the connection, while it was in use
-  124  a call, or the start, took longer than --timeout
+  124  a call, the start, or a wait for the output to be read took longer
+       than --timeout
   130  interrupted by Ctrl-C (129: by SIGHUP, as its terminal was closed;
        143: by SIGTERM)";
 
@@ -136,12 +138,21 @@ impl Failure {
         Self { crash, ..Self::message(Outcome::Died, message) }
     }
 
-    /// Whoever read stdout may have read enough, which is no error (`pipeplug … | head -1`).
-    pub(crate) fn of_stdout(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::silent(Outcome::Success),
-            _ => Self::message(Outcome::Failed, format!("stdout cannot be written: {error}")),
-        }
+    /// Something could not be written. A reader of stdout may have read enough, which is no error
+    /// (`pipeplug … | head -1`).
+    pub(crate) fn of_output(stream: Stream, error: &WriteError) -> Self {
+        let name = match stream {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        };
+        let outcome = match error {
+            WriteError::System(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Self::silent(Outcome::Success);
+            }
+            WriteError::NotRead(_) => Outcome::TimedOut,
+            WriteError::System(_) | WriteError::GivenUp => Outcome::Failed,
+        };
+        Self::message(outcome, format!("{name} cannot be written: {error}"))
     }
 
     /// A plugin did not start, in a sandbox of that level.
@@ -153,6 +164,9 @@ impl Failure {
 
     /// The same with more at the end of its message.
     pub(crate) fn followed_by(self, more: &str) -> Self {
+        if more.is_empty() {
+            return self;
+        }
         let error = self.error.map(|error| anyhow::Error::msg(format!("{error:#}{more}")));
         Self { error, ..self }
     }

@@ -1,16 +1,22 @@
 //! What ends a run from outside: Ctrl-C, SIGTERM, a terminal or a reader of our output that went away.
 
-use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use pipeplug_host::process::Pid;
-use pipeplug_host::{Builder, Plugin, StoppedBy};
+use pipeplug_host::{Builder, Grace, Plugin, StoppedBy};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::exit::{Failure, Outcome};
+use crate::output::{self, Stream, WriteError};
+
+/// How long a run may take to end by itself after the second signal; past that the process exits at once.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Ends the plugins, which wakes whoever waits for them.
 #[derive(Clone, Default)]
@@ -22,6 +28,10 @@ struct Inner {
     plugins: Mutex<Vec<Watched>>,
     /// What ends them, on threads of their own: it may take as long as the grace time.
     ending: Mutex<Vec<JoinHandle<StoppedBy>>>,
+    /// The thread that waits for a call, which is cancelled.
+    waiting: Mutex<Option<Thread>>,
+    /// How long the plugins may take to answer and leave.
+    grace: OnceLock<Duration>,
 }
 
 struct Watched {
@@ -39,28 +49,31 @@ enum Phase {
 #[derive(Debug)]
 enum Cause {
     Signal(i32),
-    /// Standard output cannot be written.
-    Output(io::Error),
+    /// The output cannot be written.
+    Output(Stream, WriteError),
 }
 
 impl Halt {
-    /// Handles SIGINT, SIGTERM and SIGHUP from here on: the first one stops the plugins, the next one kills them.
+    /// Handles SIGINT, SIGTERM and SIGHUP from here on: the first one stops the plugins, the next one kills them. Those
+    /// that are ignored stay so, as a shell sets SIGINT for the background jobs of a script (POSIX, sh(1p), Asynchronous
+    /// Lists) and nohup(1) SIGHUP.
     ///
     /// Unless they have its stdin they lead process groups of their own, so a terminal's Ctrl-C reaches only this process.
     pub(crate) fn on_signals(&self, on_first: impl Fn() + Send + 'static) -> anyhow::Result<()> {
-        let hang_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
-        let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hang_up))
-            .context("signals cannot be handled")?;
+        let handled = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+        let mut signals = Signals::new(handled).context("signals cannot be handled")?;
         let halt = self.clone();
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
                 for signal in signals.forever() {
                     if halt.cause().is_none() {
-                        on_first();
                         halt.stop(Cause::Signal(signal));
+                        on_first();
                     } else {
                         halt.each(|_| End::Kill);
+                        output::over();
+                        halt.exit_after(KILL_PATIENCE, signal);
                     }
                 }
             })
@@ -71,11 +84,52 @@ impl Halt {
     /// How the run ends because of this; `None` while nothing happened.
     pub(crate) fn failure(&self) -> Option<Failure> {
         self.cause().map(|cause| match cause {
-            Cause::Signal(SIGHUP) => Failure::silent(Outcome::HungUp),
-            Cause::Signal(SIGTERM) => Failure::silent(Outcome::Terminated),
-            Cause::Signal(_) => Failure::silent(Outcome::Interrupted),
-            Cause::Output(error) => Failure::of_stdout(error),
+            Cause::Signal(signal) => Failure::silent(outcome_of(*signal)),
+            Cause::Output(stream, error) => Failure::of_output(*stream, error),
         })
+    }
+
+    /// Looks whether a signal ends everything.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        matches!(self.cause(), Some(Cause::Signal(_)))
+    }
+
+    /// How a call ends that was open when everything was to end; `None` while nothing happened.
+    pub(crate) fn cancelled(&self, command: &str) -> Option<Failure> {
+        let Cause::Signal(signal) = self.cause()? else { return self.failure() };
+        let name = match *signal {
+            SIGHUP => "SIGHUP",
+            SIGTERM => "SIGTERM",
+            _ => "SIGINT",
+        };
+        let message = format!("{command}: cancelled by {name}");
+        Some(Failure::message(outcome_of(*signal), message).of_command(command))
+    }
+
+    /// Sets how long the plugins may take to answer and leave once they are stopped.
+    pub(crate) fn set_grace(&self, grace: Duration) {
+        // Set once, by the command.
+        let _ = self.0.grace.set(grace);
+    }
+
+    /// Waits for a future on this thread; `None` where everything is to end first.
+    pub(crate) fn wait_for<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        *lock(&self.0.waiting) = Some(thread::current());
+        let output = loop {
+            // A wake-up between these looks and the park is kept for the park (std::thread::park).
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                break Some(output);
+            }
+            if self.cause().is_some() {
+                break None;
+            }
+            thread::park();
+        };
+        *lock(&self.0.waiting) = None;
+        output
     }
 
     /// Takes a plugin along whose process has just been started.
@@ -105,19 +159,32 @@ impl Halt {
         ending.into_iter().filter_map(|thread| thread.join().ok()).max().unwrap_or(StoppedBy::Itself)
     }
 
-    /// Ends everything, since standard output is gone.
-    pub(crate) fn output_failed(&self, error: io::Error) {
-        self.stop(Cause::Output(error));
+    /// Ends everything, since the output is not read any more.
+    pub(crate) fn output_failed(&self, stream: Stream, error: WriteError) {
+        self.stop(Cause::Output(stream, error));
     }
 
     fn stop(&self, cause: Cause) {
         // Only the first cause counts.
         if self.0.cause.set(cause).is_ok() {
+            output::ending(self.0.grace.get().copied().unwrap_or(Grace::default().stop));
+            if let Some(thread) = &*lock(&self.0.waiting) {
+                thread.unpark();
+            }
             self.each(|phase| match phase {
                 Phase::Starting => End::Kill,
                 Phase::Running => End::Stop,
             });
         }
+    }
+
+    /// Ends the process where the run has not ended by then: something of it waits for what does not come, such as room in
+    /// a pipe that another process has filled.
+    fn exit_after(&self, patience: Duration, signal: i32) {
+        let failure = self.failure();
+        thread::sleep(patience);
+        let outcome = failure.map_or(outcome_of(signal), |failure| failure.outcome);
+        std::process::exit(outcome.code().into());
     }
 
     fn each(&self, how: impl Fn(Phase) -> End) {
@@ -164,6 +231,23 @@ pub(crate) fn halting(halt: &Halt) -> impl Fn(Builder) -> Builder + Send + Sync 
 enum End {
     Stop,
     Kill,
+}
+
+/// Wakes a thread that waits for a future.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn outcome_of(signal: i32) -> Outcome {
+    match signal {
+        SIGHUP => Outcome::HungUp,
+        SIGTERM => Outcome::Terminated,
+        _ => Outcome::Interrupted,
+    }
 }
 
 /// Whether whoever started this program wants it to ignore that signal, as nohup(1) does; where there is no `/proc`, that

@@ -55,6 +55,7 @@ pub(crate) struct InspectArgs {
 /// Until the plugin has ended.
 pub(crate) fn run(args: &InspectArgs, globals: &Globals) -> Outcome {
     let halt = Halt::default();
+    args.start.bound_output(&halt);
     let report = Arc::new(Report::new(Mode::Text, &args.start.wanted().display_name(), globals, &halt));
     match attempt(args, globals, &report, &halt) {
         Ok(()) => Outcome::Success,
@@ -82,7 +83,7 @@ fn attempt(args: &InspectArgs, globals: &Globals, report: &Arc<Report>, halt: &H
     if let Some(failure) = halt.failure() {
         return Err(failure);
     }
-    report::print(&text)?;
+    report::print_unless_halted(&text, halt)?;
     match stopped {
         Ok(stopped) => report.show(&Event::Ended(stopped)),
         Err(error) => return Err(Failure::new(Outcome::Died, error)),

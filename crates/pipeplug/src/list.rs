@@ -1,12 +1,17 @@
 //! `pipeplug list`: the plugins that are found by name.
 
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use pipeplug_host::Sha256;
-use pipeplug_host::discovery::{Added, Answer, Asked, Discovery, EntryState, Listed, Way};
+use pipeplug_host::discovery::{
+    Added, Answer, Asked, Catalog, Discovery, EntryState, Listed, Over, Progress, Way,
+};
 use pipeplug_host::net::wire::Format;
 use serde_json::{Value, json};
 
@@ -15,6 +20,7 @@ use crate::builtin;
 use crate::cli::Globals;
 use crate::exit::{Failure, Outcome};
 use crate::halt::{Halt, halting};
+use crate::output::{self, Kind, Stream};
 use crate::report;
 use crate::style::{Paint, Role};
 use crate::target::HOST;
@@ -31,6 +37,7 @@ Examples:
 
 JSON (--json), one object a line: name, path, state (usable, shadowed or
 unusable); description and format, if it says; shadowed_by; problem;
+stdio (whether it talks over stdin and stdout, for which `run` has --stdio);
 in_sandbox (whether it was asked in one, which may be why it failed);
 remembered (whether an earlier listing asked it); added (from, way, sha256)
 if `pipeplug add` put it there; changed_to, the sum that its file has now, if
@@ -65,6 +72,9 @@ pub(crate) struct ListArgs {
     walls: AskWallArgs,
 }
 
+/// A listing that is done sooner shows no progress.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// How many digits of a sum are shown to people, which tell two of them apart.
 const SUM_SHOWN: usize = 12;
 
@@ -88,6 +98,7 @@ enum State {
 struct Known {
     description: Option<String>,
     format: Format,
+    over: Over,
     asked: Asked,
 }
 
@@ -112,17 +123,24 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
     halt.on_signals(|| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
     let (halting, walls) = (halting(&halt), args.walls.walls());
     let catalog = discovery.catalog().starting(move |builder| walls(halting(builder)));
+    let (catalog, shown) = with_progress(catalog)?;
     let listed = match (args.refresh, args.no_metadata) {
         (true, _) => catalog.refresh(),
         (false, true) => catalog.known(),
         (false, false) => catalog.list(),
     };
+    drop(catalog);
+    if let Some(shown) = shown {
+        // It has nothing more to show, and panics no more than this thread does.
+        let _ = shown.join();
+    }
     let rows: Vec<_> = listed.into_iter().map(Row::new).collect();
     if let Some(failure) = halt.failure() {
         return Err(failure);
     }
     if args.json {
-        return report::print(&rows.iter().map(|row| text::json_line(&row.to_json())).collect::<String>());
+        let text: String = rows.iter().map(|row| text::json_line(&row.to_json())).collect();
+        return report::print_unless_halted(&text, &halt);
     }
     let paint = Paint::choose(globals.color, &io::stdout());
     let mut text = String::new();
@@ -147,7 +165,55 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
             line(&mut text, name, description, Role::Title, width(&rows), paint, text::columns(io::stdout()));
         }
     }
-    report::print(&text)
+    report::print_unless_halted(&text, &halt)
+}
+
+/// Has a thread show how far the catalog is, in a terminal; it ends with the catalog.
+fn with_progress(catalog: Catalog) -> Result<(Catalog, Option<JoinHandle<()>>), Failure> {
+    if !io::stderr().is_terminal() {
+        return Ok((catalog, None));
+    }
+    let (sender, receiver) = channel();
+    let thread = thread::Builder::new()
+        .name("progress".into())
+        .spawn(move || show_progress(&receiver))
+        .map_err(|error| Failure::message(Outcome::Failed, format!("no thread to show progress: {error}")))?;
+    let catalog = catalog.on_progress(move |progress| {
+        // Where the thread has ended nothing is shown.
+        let _ = sender.send(progress);
+    });
+    Ok((catalog, Some(thread)))
+}
+
+/// Shows how many have answered once that takes a while, in a line that is written over and gone at the end.
+fn show_progress(progress: &Receiver<Progress>) {
+    let begin = Instant::now() + SILENCE;
+    let (mut last, mut is_shown) = (None, false);
+    loop {
+        let wait = if is_shown { Duration::MAX } else { begin.saturating_duration_since(Instant::now()) };
+        match progress.recv_timeout(wait) {
+            Ok(progress) => last = Some(progress),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if Instant::now() >= begin {
+            is_shown = true;
+            last.iter().for_each(show);
+        }
+    }
+    if is_shown {
+        progress_line("");
+    }
+}
+
+fn show(progress: &Progress) {
+    let Progress { done, all, .. } = progress;
+    progress_line(&format!("asking plugins what they are: {done} of {all}"));
+}
+
+fn progress_line(text: &str) {
+    // From the first column on, in place of what was there (ECMA-48, EL). Progress is not worth waiting for.
+    let _ = output::write(Stream::Stderr, Kind::Log, &[format!("\r{text}\x1b[K").as_bytes()]);
 }
 
 impl Row {
@@ -160,6 +226,7 @@ impl Row {
                 Ok(said) => State::Usable(Some(Known {
                     description: said.metadata.value("Description").map(str::to_owned),
                     format: said.format,
+                    over: said.over,
                     asked,
                 })),
                 Err(problem) => State::Unusable { problem, asked, in_sandbox },
@@ -185,9 +252,10 @@ impl Row {
         match &self.state {
             State::Usable(known) => {
                 row["state"] = "usable".into();
-                if let Some(Known { description, format, asked }) = known {
+                if let Some(Known { description, format, over, asked }) = known {
                     row["description"] = description.as_deref().into();
                     row["format"] = format.to_string().into();
+                    row["stdio"] = (*over == Over::Stdio).into();
                     row["remembered"] = (*asked == Asked::Earlier).into();
                 }
             }
@@ -342,7 +410,7 @@ mod tests {
 
     fn usable(description: &str) -> State {
         let (description, format) = (Some(description.into()), Format::Standard);
-        State::Usable(Some(Known { description, format, asked: Asked::Now }))
+        State::Usable(Some(Known { description, format, over: Over::Descriptors, asked: Asked::Now }))
     }
 
     #[test]

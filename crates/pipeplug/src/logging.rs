@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::output;
 use crate::report::Verbosity;
 use crate::style::Paint;
 use crate::text::Escaped;
@@ -38,7 +39,7 @@ pub(crate) fn init(verbosity: Verbosity, color: ColorChoice) {
     });
     let lines = tracing_subscriber::fmt::layer()
         .fmt_fields(fields.delimited(" "))
-        .with_writer(io::stderr)
+        .with_writer(|| output::LogLines)
         .with_ansi(Paint::choose(color, &io::stderr()) == Paint::Colored)
         .without_time();
     tracing_subscriber::registry().with(lines.with_filter(targets)).init();

@@ -14,6 +14,7 @@ mod inspect;
 mod kubectl;
 mod list;
 mod logging;
+mod output;
 mod pack;
 mod pin;
 mod place;

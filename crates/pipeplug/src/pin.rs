@@ -1,5 +1,6 @@
 //! `pipeplug pin`: take down the sums of plugins that are trusted.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use pipeplug_host::{LockFile, LockFileError};
 use crate::cli::Globals;
 use crate::exit::{self, Failure, Outcome};
 use crate::report;
-use crate::target::{Target, Wanted};
+use crate::target::{HOST, Target, Wanted};
 use crate::text::Escaped;
 
 const EXAMPLES: &str = "\
@@ -53,8 +54,13 @@ fn attempt(args: &PinArgs) -> Result<(), Failure> {
     // All or none.
     let text = LockFile::update(&args.lock_file, |lock| {
         let mut text = String::new();
+        let mut done = BTreeSet::new();
         for plugin in &args.plugins {
             let path = file_of(plugin)?;
+            // Of two ways to write the same path one is told.
+            if !done.insert(lock.name_of(&path).unwrap_or_else(|_| path.to_str().map(str::to_owned))) {
+                continue;
+            }
             let before = lock.sum_of(&path).ok().flatten();
             let sum = lock.pin(&path)?;
             let shown = path.to_string_lossy();
@@ -73,7 +79,7 @@ fn attempt(args: &PinArgs) -> Result<(), Failure> {
 
 /// The file of a plugin that can be pinned.
 fn file_of(plugin: &OsStr) -> Result<PathBuf, Failure> {
-    let target = Target::find(Wanted::Here(plugin))?;
+    let target = Target::find(Wanted::Here(plugin, HOST))?;
     target.file().map(Path::to_owned).ok_or_else(|| {
         let plugin = plugin.to_string_lossy();
         let message = format!("{} is a part of this program, and has no file to pin", Escaped(&plugin));

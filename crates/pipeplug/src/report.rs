@@ -1,7 +1,7 @@
 //! Where what happens is written: replies to stdout, all else to stderr; or everything to stdout as JSON.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use clap::ColorChoice;
 use pipeplug_host::process::Pid;
@@ -11,6 +11,7 @@ use crate::cli::Globals;
 use crate::event::{Asked, Event};
 use crate::exit::Failure;
 use crate::halt::Halt;
+use crate::output::{self, Kind, Stream, WriteError};
 use crate::style::{Paint, Role};
 use crate::text::{self, Data, Escaped, took};
 
@@ -80,6 +81,15 @@ impl Report {
         }
     }
 
+    /// As a note that is not worth waiting for where the program is to end.
+    pub(crate) fn hint(&self, hint: &str) {
+        if self.mode == Mode::Text {
+            let text = saying(self.paint, Role::Note, &hint);
+            // A standard error that is not read is no place to tell that.
+            let _ = output::write(Stream::Stderr, Kind::Log, &[text.as_bytes()]);
+        }
+    }
+
     /// As a note, for people who asked for more.
     pub(crate) fn detail(&self, detail: impl fmt::Display) {
         if self.verbosity >= Verbosity::Detailed {
@@ -116,7 +126,11 @@ impl Report {
                     self.say(Role::Note, &format_args!("{command}: reply of {} B after {time}", data.len()));
                 }
             }
-            Event::Failed(failure) => say_failure(self.paint, failure),
+            Event::Failed(failure) => {
+                if let Some(text) = failure_text(self.paint, failure) {
+                    self.put_error(&text);
+                }
+            }
             Event::Incoming { asked, command, data } => {
                 let (command, data) = (Escaped(command), Data(data));
                 match asked {
@@ -135,7 +149,7 @@ impl Report {
                     Output::Stdout => format_args!("{} (stdout):", self.plugin),
                     _ => format_args!("{}:", self.plugin),
                 };
-                to_stderr(&format_args!("{} {}", self.paint.paint(Role::Speaker, speaker), Escaped(line)));
+                self.put_error(&format!("{} {}\n", self.paint.paint(Role::Speaker, speaker), Escaped(line)));
             }
             Event::Ended(stopped) => self.show_end(stopped),
         }
@@ -165,55 +179,76 @@ impl Report {
     }
 
     fn speak(&self, what: &dyn fmt::Display) {
-        to_stderr(&format_args!("{} {what}", self.paint.paint(Role::Speaker, &self.plugin)));
+        self.put_error(&format!("{} {what}\n", self.paint.paint(Role::Speaker, &self.plugin)));
     }
 
     fn say(&self, role: Role, what: &dyn fmt::Display) {
-        say(self.paint, role, what);
+        self.put_error(&saying(self.paint, role, what));
     }
 
-    /// Writes to stdout; where nobody reads it any more, the run is over.
+    /// Writes to stdout; where it is not read any more, the run is over.
     fn put(&self, parts: &[&[u8]]) {
-        let mut stdout = io::stdout().lock();
-        let written = parts.iter().try_for_each(|part| stdout.write_all(part)).and_then(|()| stdout.flush());
-        drop(stdout);
-        if let Err(error) = written {
-            self.halt.output_failed(error);
+        if let Err(error) = output::write(Stream::Stdout, Kind::Report, parts) {
+            self.halt.output_failed(Stream::Stdout, error);
+        }
+    }
+
+    /// Writes whole lines to stderr; where it is not read within `--timeout`, the run is over.
+    fn put_error(&self, text: &str) {
+        match output::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]) {
+            Err(error @ WriteError::NotRead(_)) => self.halt.output_failed(Stream::Stderr, error),
+            // A standard error that is closed is no place to tell that.
+            Err(WriteError::System(_) | WriteError::GivenUp) | Ok(()) => {}
         }
     }
 }
 
 /// Says why a command ends that reports nothing else.
 pub(crate) fn say_failure_plainly(color: ColorChoice, failure: &Failure) {
-    say_failure(Paint::choose(color, &io::stderr()), failure);
+    if let Some(text) = failure_text(Paint::choose(color, &io::stderr()), failure) {
+        // A standard error that is closed or not read is no place to tell that.
+        let _ = output::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
+    }
 }
 
 /// Writes all that a command has to say to stdout.
 ///
 /// # Errors
 /// Where it cannot be written; that a reader has read enough is none to tell.
+///
+/// # Blocking
+/// Until it is read.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::of_stdout(&error))
+    output::write(Stream::Stdout, Kind::Report, &[text.as_bytes()])
+        .map_err(|error| Failure::of_output(Stream::Stdout, &error))
 }
 
-fn say_failure(paint: Paint, failure: &Failure) {
-    let Some(error) = &failure.error else { return };
+/// As [`print`], for a command that ends at a signal.
+///
+/// # Errors
+/// As for [`print`], and where a signal came while it was not read.
+///
+/// # Blocking
+/// Until it is read, or some time after a signal.
+pub(crate) fn print_unless_halted(text: &str, halt: &Halt) -> Result<(), Failure> {
+    print(text).map_err(|failure| halt.failure().unwrap_or(failure))
+}
+
+/// `None` where the user knows.
+fn failure_text(paint: Paint, failure: &Failure) -> Option<String> {
+    let error = failure.error.as_ref()?;
     // With its causes in one line.
     let text = format!("{error:#}");
     if failure.crash.is_none() {
-        return say(paint, Role::Error, &Escaped(&text));
+        return Some(saying(paint, Role::Error, &Escaped(&text)));
     }
     // Its lines are its own: what it quotes in them is escaped.
     let lines: Vec<_> = text.lines().map(|line| Escaped(line).to_string()).collect();
-    say(paint, Role::Error, &lines.join("\n"));
+    Some(saying(paint, Role::Error, &lines.join("\n")))
 }
 
-/// Says something of our own, in lines that end between words where that is a terminal.
-fn say(paint: Paint, role: Role, what: &dyn fmt::Display) {
+/// Lines of our own for stderr, which end between words where that is a terminal.
+fn saying(paint: Paint, role: Role, what: &dyn fmt::Display) -> String {
     const HEAD: &str = "pipeplug:";
     let what = what.to_string();
     let what = match text::columns(io::stderr()) {
@@ -223,11 +258,5 @@ fn say(paint: Paint, role: Role, what: &dyn fmt::Display) {
         }
         None => what,
     };
-    to_stderr(&format_args!("{} {what}", paint.paint(role, HEAD)));
-}
-
-/// Writes a line in one piece, so that those of other threads do not run into it.
-fn to_stderr(line: &dyn fmt::Display) {
-    // Where standard error is closed there is nobody to tell that.
-    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+    format!("{} {what}\n", paint.paint(role, HEAD))
 }

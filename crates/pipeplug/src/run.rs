@@ -44,8 +44,9 @@ Examples:
 /// Start a plugin, call it, and stop it
 ///
 /// The plugin is started, called and notified in the order given, and stopped. Replies, and nothing else, go to
-/// stdout, byte for byte; in a terminal each ends its line, and what would steer the terminal is escaped. What the plugin writes to stderr, tells and asks goes to
-/// stderr. Without --call and --notify it runs until it ends or Ctrl-C.
+/// stdout, byte for byte; in a terminal each ends its line, and what would steer the terminal is escaped. What the plugin
+/// writes to stderr, tells and asks goes to stderr. A one-way has no reply: a plugin made with pipeplug-guest tells on its
+/// stderr of one that failed, and the exit status does not. Without --call and --notify it runs until it ends or Ctrl-C.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug run PLUGIN [--call|--notify CMD [DATA]]... [OPTIONS] [-- ARGS]",
@@ -86,6 +87,7 @@ struct Ready<'a> {
 pub(crate) fn run(args: &RunArgs, globals: &Globals) -> Outcome {
     let mode = if args.json { Mode::Json } else { Mode::Text };
     let halt = Halt::default();
+    args.start.bound_output(&halt);
     let report = Arc::new(Report::new(mode, &args.start.wanted().display_name(), globals, &halt));
     attempt(args, &report, &halt).unwrap_or_else(|failure| {
         report.show(&Event::Failed(&failure));
@@ -136,7 +138,7 @@ pub(crate) fn handle_signals(halt: &Halt, report: &Arc<Report>) -> Result<(), Fa
     let report = Arc::clone(report);
     let told = move || {
         if io::stderr().is_terminal() {
-            report.note("stopping the plugin; Ctrl-C again kills it");
+            report.hint("stopping the plugin; Ctrl-C again kills it");
         }
     };
     halt.on_signals(told).map_err(|error| Failure::new(Outcome::Failed, error))
@@ -157,15 +159,22 @@ fn go_through(
         }
         let begun = Instant::now();
         let done = match step.verb {
-            Verb::Call => call(plugin, &step.command, data, timeout),
+            Verb::Call => call(plugin, &step.command, data, timeout, halt),
             Verb::Notify => notify(plugin, &step.command, data, timeout).map(|()| None),
         };
+        // What fails once everything is being ended fails because of that.
+        let done = done.map_err(|failure| halt.cancelled(&step.command).unwrap_or(failure));
         match done {
             Ok(Some(reply)) => {
                 let (command, took) = (step.command.as_str(), begun.elapsed());
                 report.show(&Event::Reply { command, data: &reply, took });
             }
             Ok(None) => {}
+            // The end of everything is told by `conclude`, which knows of no call.
+            Err(failure) if halt.is_interrupted() => {
+                report.show(&Event::Failed(&failure));
+                return Err(failure);
+            }
             Err(failure) if failure.outcome == Outcome::Failed => {
                 report.show(&Event::Failed(&failure));
                 outcome = Outcome::Failed;
@@ -181,13 +190,22 @@ fn call(
     command: &str,
     data: Vec<u8>,
     timeout: Option<Duration>,
+    halt: &Halt,
 ) -> Result<Option<Vec<u8>>, Failure> {
     let begun = Instant::now();
     let begin = match timeout {
         None => plugin.begin_call(command, data),
         Some(timeout) => plugin.begin_call_within(timeout, command, data),
     };
-    let failure = match begin.and_then(|pending| pending.wait()) {
+    let reply = match begin {
+        Ok(pending) => match halt.wait_for(pending) {
+            Some(reply) => reply,
+            // It was dropped, which cancels it; `go_through` says why.
+            None => return Err(Failure::silent(Outcome::Interrupted)),
+        },
+        Err(error) => Err(error),
+    };
+    let failure = match reply {
         Ok(reply) => return Ok(Some(reply)),
         Err(CallError::NotSent { after, credit, .. }) => not_sent(command, after, credit),
         Err(error) => match CallFault::of(&error) {

@@ -69,7 +69,8 @@ impl Session {
             }
             Err(error) => {
                 halt.forget();
-                Err(halt.failure().unwrap_or_else(|| Failure::of_start(error, level)))
+                let hint = args.hint(&error).map(|hint| format!("; {hint}")).unwrap_or_default();
+                Err(halt.failure().unwrap_or_else(|| Failure::of_start(error, level).followed_by(&hint)))
             }
         }
     }

@@ -8,12 +8,14 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 use pipeplug_host::net::wire::{Format, Limits};
-use pipeplug_host::{Builder, Grace, Stdin, Stdout};
+use pipeplug_host::{Builder, Grace, StartError, Stdin, Stdout};
 
 use crate::container::ContainerArgs;
+use crate::halt::Halt;
 use crate::kubectl::KubectlArgs;
+use crate::output;
 use crate::place::{self, PlaceArgs};
-use crate::target::Wanted;
+use crate::target::{HOST, Wanted};
 use crate::units::{parse_bytes, parse_duration};
 use crate::walls::{Level, WallArgs};
 
@@ -24,6 +26,10 @@ pub(crate) struct StartArgs {
     /// runs elsewhere, a path there, or nothing for the entry point of an image
     #[arg(help_heading = None::<&str>, required_unless_present_any = place::WITH_PLUGIN)]
     plugin: Option<OsString>,
+
+    /// Whose plugin PLUGIN names, where it is no path
+    #[arg(long, value_name = "HOST", default_value = HOST)]
+    host: String,
 
     /// The plugin's own arguments
     #[arg(last = true, value_name = "ARGS", help_heading = None::<&str>)]
@@ -53,7 +59,7 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
 
-    /// The longest that the start, and each call, may take: 500ms, 2s, 1m; the plugin is told of it [default: 10s for the start, no limit for calls]
+    /// The longest that the start, each call, and each wait for the output to be read may take: 500ms, 2s, 1m; the plugin is told of it [default: 10s for the start, no limit else]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 
@@ -113,12 +119,42 @@ impl StartArgs {
         }
     }
 
+    /// Has the output wait no longer to be read than `--timeout` and `--grace` say.
+    pub(crate) fn bound_output(&self, halt: &Halt) {
+        if let Some(timeout) = self.timeout {
+            output::limit(timeout);
+        }
+        halt.set_grace(self.grace.unwrap_or(Grace::default().stop));
+    }
+
+    /// The next step after a start that failed: the option that a plugin needs which speaks another way.
+    pub(crate) fn hint(&self, error: &StartError) -> Option<String> {
+        let other_format = match self.format() {
+            Format::Standard => "if it speaks the classic format use --format classic",
+            Format::Classic => "if it speaks the standard format leave --format out",
+        };
+        let may_be_on_stdio = !self.stdio && !self.place.is_elsewhere();
+        let hint = match error {
+            // There was nothing to run.
+            error if error.is_permanent() => return None,
+            StartError::Exited { .. } | StartError::ClosedPipe { .. } if may_be_on_stdio => {
+                "if it talks over stdin and stdout use --stdio".to_owned()
+            }
+            StartError::HandshakeTimeout { .. } if may_be_on_stdio => {
+                format!("{other_format}, if it talks over stdin and stdout use --stdio")
+            }
+            StartError::HandshakeTimeout { .. } => other_format.to_owned(),
+            _ => return None,
+        };
+        Some(hint)
+    }
+
     /// What PLUGIN means, with the place that it is to run in.
     pub(crate) fn wanted(&self) -> Wanted<'_> {
         match (&self.plugin, self.place.of_its_own()) {
             (Some(path), Some(_)) => Wanted::PathThere(path),
             (None, Some(name)) => Wanted::Placed(name),
-            (plugin, None) => Wanted::Here(plugin.as_deref().unwrap_or_default()),
+            (plugin, None) => Wanted::Here(plugin.as_deref().unwrap_or_default(), &self.host),
         }
     }
 

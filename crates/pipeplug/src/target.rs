@@ -18,8 +18,8 @@ pub(crate) const HOST: &str = "pipeplug";
 /// What is to be started.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wanted<'a> {
-    /// PLUGIN, to be found on this machine.
-    Here(&'a OsStr),
+    /// PLUGIN, to be found on this machine among the plugins of this host.
+    Here(&'a OsStr, &'a str),
     /// A path where it runs, of which this machine knows nothing.
     PathThere(&'a OsStr),
     /// What the place has, by its name.
@@ -30,7 +30,7 @@ impl Wanted<'_> {
     /// What it is called in messages, whether there is such a plugin or not.
     pub(crate) fn display_name(self) -> String {
         match self {
-            Self::Here(plugin) => {
+            Self::Here(plugin, _) => {
                 let name = last_part(plugin);
                 name.strip_prefix('@').unwrap_or(&name).to_owned()
             }
@@ -67,8 +67,8 @@ impl Target {
     /// Where nothing has that name, or what has it cannot be used.
     pub(crate) fn find(wanted: Wanted<'_>) -> Result<Self, Failure> {
         let of_kind = |kind| Self { name: wanted.display_name(), kind, passed_over: Vec::new() };
-        let plugin = match wanted {
-            Wanted::Here(plugin) => plugin,
+        let (plugin, host) = match wanted {
+            Wanted::Here(plugin, host) => (plugin, host),
             Wanted::PathThere(path) if path.as_bytes().starts_with(b"@") => return Err(not_there(path)),
             Wanted::PathThere(path) => return Ok(of_kind(Kind::File(path.into()))),
             Wanted::Placed(_) => return Ok(of_kind(Kind::Placed)),
@@ -81,13 +81,13 @@ impl Target {
             return Ok(of_kind(Kind::File(path.to_owned())));
         }
         let name = plugin.to_string_lossy();
-        match Discovery::for_host(HOST).find(&name) {
+        match Discovery::for_host(host).find(&name) {
             Ok(found) => Ok(Self {
                 name: name.into_owned(),
                 kind: Kind::File(found.path),
                 passed_over: found.passed_over,
             }),
-            Err(error) => Err(not_found(&name, path, error)),
+            Err(error) => Err(not_found(&name, host, path, error)),
         }
     }
 
@@ -143,7 +143,7 @@ fn built_in(name: &str) -> Result<Target, Failure> {
     }
 }
 
-fn not_found(name: &str, path: &Path, error: FindError) -> Failure {
+fn not_found(name: &str, host: &str, path: &Path, error: FindError) -> Failure {
     match &error {
         FindError::NotFound { .. } if path.is_dir() => Failure::message(
             Outcome::NotStarted,
@@ -156,8 +156,14 @@ fn not_found(name: &str, path: &Path, error: FindError) -> Failure {
             ),
         ),
         FindError::NotFound { .. } => {
+            let list = match host {
+                HOST => "pipeplug list".to_owned(),
+                // What no shell can be given, a NUL, is in no argument.
+                host => format!("pipeplug list --host {}", shlex::try_quote(host).unwrap_or(host.into())),
+            };
             let hint = format!(
-                "{error}; a file is named with a slash, as in ./{name}, and `pipeplug list` shows what is found by name"
+                "{error}; a file is named with a slash, as in ./{name}, and `{}` shows what is found by name",
+                Escaped(&list)
             );
             Failure::message(Outcome::NotFound, hint)
         }

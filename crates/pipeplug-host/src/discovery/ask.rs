@@ -1,10 +1,14 @@
 //! Asking a plugin what it is.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use pipeplug_net::wire::Format;
 
 use crate::builder::Builder;
 use crate::metadata::Metadata;
+use crate::plugin::Plugin;
+use crate::process::Channel;
 use crate::start_error::StartError;
 use crate::wait_status::WaitStatus;
 
@@ -16,20 +20,66 @@ pub struct Said {
     pub metadata: Metadata,
     /// The format that it speaks.
     pub format: Format,
+    /// The descriptors that it talks over.
+    pub over: Over,
 }
 
-/// Starts a plugin for a moment, in whichever format it speaks, to ask what it is.
+/// The descriptors that a plugin talks over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Over {
+    /// Those that its first two arguments name, as a host starts plugins by default.
+    #[default]
+    Descriptors,
+    /// Its standard input and output: a host starts it with [`Builder::stdio`].
+    Stdio,
+}
+
+/// How long a plugin that did not answer the usual way has to answer another way. It has been in memory just now.
+const OTHER_WAY: Duration = Duration::from_secs(2);
+
+/// Starts a plugin for a moment, in whichever way it speaks, to ask what it is.
 pub(super) fn ask(builder: &Builder) -> Result<Said, StartError> {
-    let (plugin, format) = match builder.start() {
-        Err(StartError::WrongFormat { found, .. }) => (builder.clone().format(found).start()?, found),
-        started => (started?, builder.options.format.unwrap_or_default()),
+    let format = builder.options.format.unwrap_or_default();
+    let over = match builder.launch.channel {
+        Channel::Stdio => Over::Stdio,
+        Channel::Pipes { .. } => Over::Descriptors,
+    };
+    let (plugin, format, over) = match builder.start() {
+        Err(StartError::WrongFormat { found, .. }) => (builder.clone().format(found).start()?, found, over),
+        Err(error) if over == Over::Descriptors && may_speak_otherwise(&error) => {
+            // The first error is that of the way that was asked for.
+            other_way(builder, format).ok_or(error)?
+        }
+        started => (started?, format, over),
     };
     let metadata = plugin.metadata().clone();
     if let Err(error) = plugin.stop() {
         // It has answered, and that is what was asked for.
         tracing::warn!(plugin = %plugin.name(), %error, "a plugin that was asked what it is did not end");
     }
-    Ok(Said { metadata, format })
+    Ok(Said { metadata, format, over })
+}
+
+/// Tries the other ways to talk, of which a plugin knows one and says nothing of it: what is on stdin and stdout finds its
+/// input at its end, and what knows the other format waits for more.
+fn other_way(builder: &Builder, format: Format) -> Option<(Plugin, Format, Over)> {
+    let other = if format == Format::Standard { Format::Classic } else { Format::Standard };
+    let ways = [(other, Over::Descriptors), (format, Over::Stdio), (other, Over::Stdio)];
+    ways.into_iter().find_map(|(format, over)| {
+        let builder = builder.clone().handshake_timeout(OTHER_WAY.min(builder.handshake)).format(format);
+        let builder = if over == Over::Stdio { builder.stdio() } else { builder };
+        Some((builder.start().ok()?, format, over))
+    })
+}
+
+/// Looks for an end that a plugin may come to which was spoken to the wrong way.
+fn may_speak_otherwise(error: &StartError) -> bool {
+    match error {
+        StartError::Exited { status, place: None, .. } => !was_ended(*status) && !error.is_permanent(),
+        StartError::ClosedPipe { place: None, .. } | StartError::HandshakeTimeout { place: None, .. } => true,
+        _ => false,
+    }
 }
 
 /// Whether an error is worth keeping as the answer of that file: it took a start to find out, and the same start will

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Said, files};
+use super::{Over, Said, files};
 use crate::directory_lock::DirectoryLock;
 use crate::metadata::Metadata;
 use crate::regular_file::{FileError, RegularFile};
@@ -77,6 +77,9 @@ struct KeptAnswer {
 struct KeptSaid {
     /// Its name.
     format: String,
+    /// Set for a plugin that talks over its standard input and output.
+    #[serde(default)]
+    stdio: bool,
     metadata: BTreeMap<String, String>,
 }
 
@@ -163,7 +166,8 @@ impl Facts {
         let said = match &answer.said {
             Ok(said) => {
                 let metadata = Metadata::from_map(said.metadata.clone());
-                Ok(Said { format: said.format.parse().ok()?, metadata })
+                let over = if said.stdio { Over::Stdio } else { Over::Descriptors };
+                Ok(Said { format: said.format.parse().ok()?, over, metadata })
             }
             Err(_) if answer.walls.is_some() && answer.walls.as_deref() != walls => return None,
             Err(problem) => {
@@ -185,7 +189,11 @@ impl Facts {
         };
         let at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let said = match said {
-            Ok(said) => Ok(KeptSaid { format: said.format.to_string(), metadata: said.metadata.to_map() }),
+            Ok(said) => Ok(KeptSaid {
+                format: said.format.to_string(),
+                stdio: said.over == Over::Stdio,
+                metadata: said.metadata.to_map(),
+            }),
             Err(problem) => Err(problem.clone()),
         };
         self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, walls, said });
@@ -248,7 +256,7 @@ mod tests {
 
     fn said(value: &str) -> Result<Said, String> {
         let metadata = Metadata::from_map([("Help".to_owned(), value.to_owned())].into());
-        Ok(Said { metadata, format: Format::Classic })
+        Ok(Said { metadata, format: Format::Classic, over: Over::Stdio })
     }
 
     fn facts_of(path: &Path) -> Facts {

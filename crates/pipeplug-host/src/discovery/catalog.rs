@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::ask::{ask, is_about_the_plugin};
 use super::cache::{Facts, Kept, Stamp};
+use super::starts::{AT_ONCE, Starts};
 use super::{Added, Discovery, Entry, EntryState, Problem, Said};
 use crate::builder::Builder;
 use crate::plugin::Plugin;
@@ -20,8 +22,8 @@ use crate::stop::Grace;
 
 /// How long each step of stopping one may take.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
-/// How many are started at once.
-const AT_ONCE: usize = 8;
+/// How long a plugin has to answer, in a listing of many.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The plugins that a [`Discovery`] finds, with what each says of itself.
 ///
@@ -51,6 +53,17 @@ const AT_ONCE: usize = 8;
 pub struct Catalog {
     discovery: Discovery,
     configure: Arc<dyn Fn(Builder) -> Builder + Send + Sync>,
+    progress: Arc<dyn Fn(Progress) + Send + Sync>,
+}
+
+/// How far a listing has come with asking plugins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// How many have answered, or failed to.
+    pub done: usize,
+    /// How many are asked for this listing.
+    pub all: usize,
 }
 
 /// An entry of a [`Catalog`].
@@ -98,11 +111,11 @@ enum Ask {
 
 impl Catalog {
     pub(super) fn new(discovery: Discovery) -> Self {
-        Self { discovery, configure: Arc::new(|builder| builder) }
+        Self { discovery, configure: Arc::new(|builder| builder), progress: Arc::new(|_| ()) }
     }
 
-    /// Changes how plugins are started to be asked. Default: half a second for each step of stopping, standard output
-    /// to the log, everything else as [`Plugin::builder`] has it; and [`Sandbox::strict`](crate::Sandbox::strict), which
+    /// Changes how plugins are started to be asked. Default: five seconds to answer, half a second for each step of
+    /// stopping, standard output to the log, everything else as [`Plugin::builder`] has it; and [`Sandbox::strict`](crate::Sandbox::strict), which
     /// [`Builder::no_sandbox`] and [`Builder::sandbox`] change. There is no sandbox by default where the system has none to
     /// offer (other systems than Linux), and with launchers that see to none.
     #[must_use]
@@ -111,10 +124,19 @@ impl Catalog {
         self
     }
 
+    /// Has `progress` told how far a listing is: before the first plugin is asked, and after each, on the threads that ask.
+    #[must_use]
+    pub fn on_progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.progress = Arc::new(progress);
+        self
+    }
+
     /// Lists all there is, and asks those plugins of which nothing is known.
     ///
     /// # Blocking
-    /// Until each of these has answered and ended, eight at once; and on reading the files that were added and have
+    /// Until each of these has answered and ended. Eight start at once; one that takes longer than a second holds no other
+    /// one up, so that 64 that hang take as long as one: by default 5 seconds for the usual way to talk, and 2 for each of
+    /// the three others ([`ask`](Self::ask)). And on reading the files that were added and have
     /// changed.
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
@@ -139,7 +161,8 @@ impl Catalog {
         self.collect(Ask::None)
     }
 
-    /// Asks the plugin at `path`, wherever that is, and whatever is known of it.
+    /// Asks the plugin at `path`, wherever that is, and whatever is known of it: over descriptors 3 and 4, and where it does
+    /// not answer there over its standard input and output, in both formats. [`Said`] tells which one it answered.
     ///
     /// # Errors
     /// As for [`Builder::start`].
@@ -191,14 +214,23 @@ impl Catalog {
     /// Asks several at once, since most of the time is spent waiting for them.
     fn ask_all(&self, rows: &mut [Row], ask: Ask) {
         let to_ask: Vec<_> = rows.iter_mut().filter(|row| ask != Ask::None && row.is_unknown()).collect();
-        let threads = AT_ONCE.min(to_ask.len());
+        let all = to_ask.len();
+        if all > 0 {
+            (self.progress)(Progress { done: 0, all });
+        }
+        let threads = AT_ONCE.min(all);
+        let (starts, done) = (Starts::default(), AtomicUsize::new(0));
         let work = Mutex::new(to_ask.into_iter());
         thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
                     // The lock is held to take one, and not while it is asked.
                     while let Some(row) = work.lock().ok().and_then(|mut work| work.next()) {
+                        let turn = starts.begin();
                         row.take_answer(self.ask(&row.listed.entry.path));
+                        drop(turn);
+                        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                        (self.progress)(Progress { done, all });
                     }
                 });
             }
@@ -207,6 +239,7 @@ impl Catalog {
 
     fn builder(&self, path: impl Into<PathBuf>) -> Builder {
         let quiet = Plugin::builder(path).stdout(Stdout::Log).grace(Grace::each(STOP_PATIENCE));
+        let quiet = quiet.handshake_timeout(ANSWER_PATIENCE);
         (self.configure)(quiet.untrusted()).without_default_sandbox_elsewhere()
     }
 }

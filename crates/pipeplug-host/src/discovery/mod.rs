@@ -11,6 +11,7 @@ mod files;
 mod places;
 mod problem;
 mod similar;
+mod starts;
 mod store;
 
 use std::collections::HashMap;
@@ -20,9 +21,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-pub use ask::Said;
-pub use catalog::{Answer, Asked, Catalog, Listed};
+pub use ask::{Over, Said};
+pub use catalog::{Answer, Asked, Catalog, Listed, Progress};
 pub use problem::{FindError, Problem};
+pub use similar::nearest as nearest_name;
 pub use store::{AddError, Added, Existing, RemoveError, Store, StoreError, Way};
 
 use self::cache::Cache;
@@ -244,6 +246,9 @@ impl Discovery {
     fn entry(&self, dir: &Path, file: &OsStr) -> Option<Entry> {
         let name = file.as_bytes().strip_prefix(self.prefix.as_bytes())?;
         let path = dir.join(file);
+        if is_dependency_file(dir, file) {
+            return None;
+        }
         let Ok(text) = str::from_utf8(name) else {
             return Some(Entry::unusable(&String::from_utf8_lossy(name), &path, Problem::NameNotUtf8));
         };
@@ -283,6 +288,14 @@ pub fn executables(dir: &Path) -> io::Result<Vec<PathBuf>> {
     files.retain(|file| problem::check_file(file).is_ok());
     files.sort();
     Ok(files)
+}
+
+/// Looks for what cargo writes beside an executable in a target directory: `editor-spell.d` names the sources of
+/// `editor-spell`. A plugin of such a name, which may be executed, is one.
+fn is_dependency_file(dir: &Path, file: &OsStr) -> bool {
+    let Some(executable) = file.as_bytes().strip_suffix(b".d") else { return false };
+    dir.join(OsStr::from_bytes(executable)).is_file()
+        && matches!(problem::check_file(&dir.join(file)), Err(Some(Problem::NotExecutable { .. })))
 }
 
 /// Of the usable files of one name, lets the first shadow the others.

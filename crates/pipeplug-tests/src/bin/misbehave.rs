@@ -4,19 +4,22 @@ use std::error::Error;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::process::{Command, ExitCode};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pipeplug_guest::net::Options;
 use pipeplug_guest::net::wire::Format;
-use pipeplug_guest::{Guest, HandlerError, Incoming, Main, OnEnd, Reply};
+use pipeplug_guest::{Guest, HandlerError, Incoming, Main, OnEnd, Reply, Stop};
 use pipeplug_tests::misbehave_raw;
 
 /// What happened, in its order.
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static COUNT: AtomicU64 = AtomicU64::new(0);
+/// The reason that the hook of a stop was told.
+static STOP: Mutex<Option<Stop>> = Mutex::new(None);
+static TOLD: Condvar = Condvar::new();
 
 fn main() -> ExitCode {
     let guest = Guest::new().name("misbehave").request(request);
@@ -55,6 +58,13 @@ fn main() -> ExitCode {
                 })
                 .register()
                 .wait()
+        }
+        ["tells-stop"] => {
+            let on_stop = |why| {
+                *lock_told() = Some(why);
+                TOLD.notify_all();
+            };
+            with_metadata(guest).on_stop(on_stop).register().wait()
         }
         ["classic"] => with_metadata(guest).format(Format::Classic).register().wait(),
         ["grace", "ever"] => with_metadata(guest).grace(Duration::MAX).register().wait(),
@@ -100,6 +110,10 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+fn lock_told() -> MutexGuard<'static, Option<Stop>> {
+    STOP.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The descriptors that it was told of.
@@ -187,6 +201,19 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
             thread::sleep(Duration::from_micros(30));
             COUNT.fetch_add(1, Ordering::SeqCst);
             Ok(Reply::empty())
+        }
+        // Works until the plugin is to end.
+        "until-stop" => {
+            let why = main.stopping().wait_timeout(Duration::MAX);
+            Ok(format!("{why:?}").into())
+        }
+        // The same, where the hook of "tells-stop" ends the wait.
+        "until-told" => {
+            let mut told = lock_told();
+            while told.is_none() {
+                told = TOLD.wait(told).unwrap_or_else(PoisonError::into_inner);
+            }
+            Ok(format!("{told:?}").into())
         }
         "never" => loop {
             thread::park();

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
 
 use nix::pty::{OpenptyResult, openpty};
@@ -37,6 +38,17 @@ fn in_a_terminal_it_says_what_to_type() {
     }
     let shown = String::from_utf8(shown).unwrap();
     assert!(shown.contains("misbehave is a plugin"), "{shown}");
+    assert!(shown.contains(&format!("    pipeplug run {MISBEHAVE} --call COMMAND [DATA]")), "{shown}");
+}
+
+#[test]
+fn the_command_to_type_leads_there_from_any_place() {
+    // As a shell starts what it finds through PATH.
+    let OpenptyResult { master: _master, slave } = terminal();
+    let mut plugin = Command::new(MISBEHAVE);
+    let plugin = plugin.arg0("misbehave").stdin(copy(&slave)).stdout(Stdio::null()).stderr(Stdio::piped());
+    let output = plugin.spawn().unwrap().wait_with_output().unwrap();
+    let shown = String::from_utf8(output.stderr).unwrap();
     assert!(shown.contains(&format!("    pipeplug run {MISBEHAVE} --call COMMAND [DATA]")), "{shown}");
 }
 

@@ -98,6 +98,24 @@ fn handlers_at_work_are_waited_for() {
 }
 
 #[test]
+fn handlers_that_look_for_a_stop_end_at_once() {
+    for command in ["until-stop", "until-told"] {
+        for (stop, told) in [(true, "Some(Asked)"), (false, "Some(HostLost)")] {
+            // With no other end than that which the handler comes to by itself.
+            let mut guest = Guest::new(&["tells-stop"]);
+            guest.send(&request(2, command, b""));
+            if stop {
+                guest.stop();
+            } else {
+                guest.lose_host();
+            }
+            assert_eq!(guest.read(), told.as_bytes(), "{command}");
+            assert_eq!(guest.exit_code(), i32::from(!stop), "{command}");
+        }
+    }
+}
+
+#[test]
 fn a_grace_without_end_ends_with_the_last_handler() {
     for stop in [true, false] {
         let mut guest = Guest::new(&["grace", "ever"]);

@@ -51,7 +51,13 @@ fn answer(main: &Main, incoming: &mut Incoming, counted: &AtomicU64) -> Result<R
         "cwd" => Ok(std::env::current_dir()?.into_os_string().into_encoded_bytes().into()),
         "sleep" => {
             let begun = Instant::now();
-            if incoming.cancellation().wait_timeout(Duration::from_millis(number(incoming)?)) {
+            if incoming.is_one_way() {
+                // A one-way is never given up, but the plugin may be stopped.
+                let why = main.stopping().wait_timeout(Duration::from_millis(number(incoming)?));
+                if let Some(why) = why {
+                    eprintln!("sleep: the plugin ends ({why:?}) after {} ms", begun.elapsed().as_millis());
+                }
+            } else if incoming.cancellation().wait_timeout(Duration::from_millis(number(incoming)?)) {
                 // Nobody waits for the answer any more.
                 eprintln!("sleep: given up by the caller after {} ms", begun.elapsed().as_millis());
             }

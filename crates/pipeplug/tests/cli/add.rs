@@ -77,10 +77,9 @@ fn a_directory_has_each_of_its_plugins_added() {
     home.sources.executable("no-plugin", "#!/bin/sh\nexit 3\n");
     home.sources.file("README", b"text");
     let ran = home.run(["add", dir]).exits(4).says("no-plugin\" ended before it answered: exit status 3");
-    assert!(
-        ran.stderr
-            .ends_with("it was not added: --no-metadata adds it unasked, say a plugin on stdin and stdout\n")
-    );
+    assert!(ran.stderr.ends_with(
+        "it was not added, and was asked over descriptors 3 and 4 and over stdin and stdout, in both formats: --no-metadata adds it unasked\n"
+    ));
     assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     assert!(ran.text().contains("run     pipeplug run two --format classic --call CMD\n"), "{}", ran.text());
     home.run(["run", "two", "--format", "classic", "--call", "x"]).exits(0).prints("<x >");
@@ -147,7 +146,9 @@ fn another_host_has_its_own() {
     home.sources.standard("editor-mirror", MIRROR);
     let ran = home.run(["add", "editor-mirror", "--host", "editor"]).exits(0);
     assert!(ran.text().contains("plugins/editor-mirror ("), "{}", ran.text());
-    assert!(ran.text().ends_with("name    editor finds it as mirror\n"), "{}", ran.text());
+    let how = "name    editor finds it as mirror\n  run     pipeplug run mirror --host editor --call CMD\n";
+    assert!(ran.text().ends_with(how), "{}", ran.text());
+    home.run(["run", "mirror", "--host", "editor", "--call", "CMD"]).exits(0).prints("<CMD >");
     assert!(home.list().is_empty());
     let ran = home.run(["list", "--host", "editor"]).exits(0);
     assert!(ran.text().contains("  mirror    a mirror (a copy of "), "{}", ran.text());

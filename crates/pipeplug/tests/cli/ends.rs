@@ -134,7 +134,7 @@ fn a_reply_over_the_limit_is_an_error_of_that_call() {
     .run()
     .exits(1)
     .prints("a")
-    .says("2000");
+    .says_only("pipeplug: echo: the reply was skipped: the buffer is 2000 bytes long, the limit is 1024\n");
 }
 
 #[test]
@@ -277,4 +277,64 @@ fn an_interrupt_while_stdin_is_read_ends_it() {
         .unwrap();
     assert_eq!(wait(child), None, "it is the signal itself that ends it");
     drop(stdin);
+}
+
+#[test]
+fn an_interrupt_cancels_the_open_call() {
+    let place = Place::new();
+    // It works until it is told that its work is not wanted any more.
+    let body = r#"
+        recv; send 3 "$cmd" '{"pipeplug.features":"cancel"}'
+        recv; echo "begins $cmd" >&2
+        while recv; do [ "$cmd" = cmd.cancel ] && exit 7; done"#;
+    let path = place.standard("worker", body);
+    let args = ["run", path.to_str().unwrap(), "--json", "--grace", "1h", "--call", "work", "--call", "more"];
+    let mut run = place.pipeplug(args).watch();
+    assert_eq!(run.event("stderr")["line"], "begins work");
+    run.signal(Signal::SIGINT);
+    let error = run.event("error");
+    assert_eq!((&error["command"], &error["exit_code"]), (&"work".into(), &130.into()));
+    assert_eq!(error["message"], "work: cancelled by SIGINT");
+    assert_eq!(run.event("exit")["code"], 7, "it was told");
+    assert_eq!(run.code(), Some(130));
+}
+
+#[test]
+fn a_handler_of_a_one_way_learns_of_the_stop() {
+    let args = ["run", "@echo", "--grace", "1h", "--notify", "sleep", "600000", "--call", "count"];
+    pipeplug(args).run().exits(0).says("echo: sleep: the plugin ends (Asked) after ");
+}
+
+#[test]
+fn a_one_way_that_fails_is_told_of() {
+    pipeplug(["run", "@echo", "--notify", "fail", "no \x1b way", "--notify", "unheard-of"])
+        .run()
+        .says("echo: echo: one-way \"fail\" failed: no \\u{1b} way\n")
+        .says("echo: echo: one-way \"unheard-of\" failed: unknown command");
+}
+
+#[test]
+fn an_interrupt_that_is_ignored_stays_so() {
+    let mut run = pipeplug(["run", "@echo", "--json"]);
+    let mut command = Command::new("/bin/sh");
+    // As a shell without job control starts what stands before a `&`.
+    command.args(["-c", "trap '' INT; exec \"$@\"", "sh"]);
+    command.arg(run.command.get_program()).args(run.command.get_args());
+    run.command = command;
+    let mut run = run.watch();
+    run.event("metadata");
+    run.signal(Signal::SIGINT);
+    run.signal(Signal::SIGTERM);
+    run.event("exit");
+    assert_eq!(run.code(), Some(143), "it is the second one that ended it");
+}
+
+#[test]
+fn a_line_that_ends_in_a_carriage_return_is_shown_as_it_comes() {
+    let place = Place::new();
+    let path = place.standard("loader", "recv; send 3 x '{}'; printf '10 %%\\r' >&2; recv; exit 0");
+    let mut run = place.pipeplug(["run", path.to_str().unwrap(), "--json"]).watch();
+    assert_eq!(run.event("stderr")["line"], "10 %", "it is not held back until the end");
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.code(), Some(143));
 }

@@ -37,6 +37,8 @@ fn wrong_options_are_explained() {
     usage(&["run", "@echo", "--format", "classic", "--call", "a b"], spaced);
     usage(&["run", "/nonexistent/plugin", "--format", "classic", "--notify", "a b"], spaced);
     usage(&["unknown"], "unrecognized subcommand 'unknown'");
+    usage(&["rnu"], "tip: a similar subcommand exists: 'run'");
+    usage(&["lst"], "tip: a similar subcommand exists: 'list'");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn json_has_an_object_for_each() {
     let path = |place: &Place, name: &str| place.path().join(name).to_str().unwrap().to_owned();
     assert_eq!(
         of("mirror", &places.first),
-        json!({ "name": "mirror", "path": path(&places.first, "pipeplug-mirror"), "state": "usable", "description": "a mirror", "format": "standard", "remembered": false })
+        json!({ "name": "mirror", "path": path(&places.first, "pipeplug-mirror"), "state": "usable", "description": "a mirror", "format": "standard", "stdio": false, "remembered": false })
     );
     assert_eq!(of("old", &places.second)["format"], "classic");
     assert_eq!(of("mirror", &places.second)["shadowed_by"], path(&places.first, "pipeplug-mirror"));

@@ -15,5 +15,7 @@ mod json;
 mod list;
 mod run;
 mod terminal;
+mod unread;
 #[cfg(not(pipeplug_portable))]
 mod walls;
+mod ways;

@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::pty::{OpenptyResult, Winsize, openpty};
 
-use crate::common::{Place, Run, pipeplug, wait};
+use crate::common::{MIRROR, Place, Run, pipeplug, wait};
 
 /// Runs it with stdout and stderr in a terminal of 60 columns, and gives what that got.
 fn in_terminal(mut run: Run) -> (String, Option<i32>) {
@@ -56,6 +56,17 @@ fn errors_are_coloured_unless_that_is_not_wanted() {
     let mut run = pipeplug(args);
     run.command.env("NO_COLOR", "1");
     assert_eq!(in_terminal(run).0, "pipeplug: fail: no\r\n");
+}
+
+#[test]
+fn a_listing_that_takes_long_shows_how_far_it_is() {
+    let place = Place::new();
+    // Longer than a listing is silent.
+    place.standard("pipeplug-slow", &format!("sleep 2\n{MIRROR}"));
+    let (text, code) = in_terminal(place.pipeplug(["list", "--sandbox", "none", "--color", "never"]));
+    assert!(text.starts_with("\rasking plugins what they are: 0 of 1\x1b[K"), "{text:?}");
+    assert!(text.contains("\r\x1b[K") && text.contains("  slow      a mirror\r\n"), "{text:?}");
+    assert_eq!(code, Some(0));
 }
 
 #[test]

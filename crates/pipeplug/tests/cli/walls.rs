@@ -206,3 +206,13 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
         .exits(4)
         .says("via `nice`: its sandbox is something that is done on this machine only");
 }
+
+#[test]
+fn one_plugin_is_pinned_once_however_it_is_written() {
+    let place = Place::new();
+    place.standard("x", MIRROR);
+    std::fs::create_dir(place.path().join("below")).unwrap();
+    let mut run = place.pipeplug(["pin", "x", "./x", "below/../x", "--lock-file", "lock"]);
+    run.command.current_dir(place.path());
+    assert_eq!(run.run().exits(0).text().lines().count(), 1);
+}
