@@ -150,8 +150,9 @@ impl Core {
     #[inline]
     fn is_late(&self, id: ThreadId, slot: &Slot, command: &str) -> bool {
         let Some(deadline) = slot.deadline else { return false };
-        let late = Instant::now().checked_duration_since(deadline);
-        let is_late = late.is_some_and(|late| command == command::ERROR || late < MOMENT)
+        let now = Instant::now();
+        let is_late = now >= deadline
+            && (command == command::ERROR || now.saturating_duration_since(deadline) < MOMENT)
             && self.outbox.tells_deadlines();
         if is_late {
             // Counted like one that comes after the call was given up: as for a call that is not open any more.
