@@ -265,6 +265,9 @@ impl Builder {
 
     /// Called with each line of the plugin's standard error (and output, with [`Stdout::Log`]), in order, on a thread
     /// of its own; beside the `tracing` events with target `pipeplug::stderr` that there are anyway.
+    ///
+    /// A host that has neither this nor a `tracing` subscriber sees the lines on its own standard error, behind the
+    /// plugin's name. `on_line(|_, _| {})` switches that off.
     pub fn on_line(mut self, on_line: impl Fn(Output, &str) + Send + Sync + 'static) -> Self {
         self.on_line = Some(Arc::new(on_line));
         self

@@ -1,17 +1,18 @@
 //! A plugin's standard error (and output, where it is logged), line by line.
 //!
 //! The loop's thread only reads: lines are kept, and handed to `tracing` and to the host's own handler on a thread that
-//! no other handler takes, in their order. While too many wait for that, nothing more is read, and the plugin's writes wait.
+//! no other handler takes, in their order. Where the host has neither a subscriber nor a handler, they go to its own standard
+//! error. While too many wait for that, nothing more is read, and the plugin's writes wait.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use pipeplug_net::{EventLoop, Watch, Watcher};
+use pipeplug_net::{Escaped, EventLoop, Watch, Watcher};
 
 use crate::crash::Panic;
 
@@ -235,11 +236,15 @@ impl Lines {
                         tracing::info!(target: "pipeplug::stdout", plugin = %self.plugin, "{line}")
                     }
                 }
-                if let Some(on_line) = &self.on_line {
-                    let call = std::panic::AssertUnwindSafe(|| on_line(self.output, line));
-                    if std::panic::catch_unwind(call).is_err() {
-                        tracing::error!(plugin = %self.plugin, "the handler of its lines panicked");
+                match &self.on_line {
+                    Some(on_line) => {
+                        let call = std::panic::AssertUnwindSafe(|| on_line(self.output, line));
+                        if std::panic::catch_unwind(call).is_err() {
+                            tracing::error!(plugin = %self.plugin, "the handler of its lines panicked");
+                        }
                     }
+                    None if !tracing::dispatcher::has_been_set() => self.forward(line),
+                    None => {}
                 }
             }
             HANDING_ON.set(false);
@@ -247,6 +252,13 @@ impl Lines {
                 watcher.look_again();
             }
         }
+    }
+
+    /// Shows a line on the host's standard error, since nothing else in the host takes it.
+    fn forward(&self, line: &str) {
+        let text = format!("{}: {}\n", self.plugin, Escaped(line));
+        // There is no other place to tell of a standard error that is closed.
+        let _ = io::stderr().write_all(text.as_bytes());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

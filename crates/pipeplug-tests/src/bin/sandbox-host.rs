@@ -57,7 +57,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     let plugin = next()?;
-    let mut builder = Plugin::builder(plugin).stdout(stdout).host_lost(host_lost);
+    // Its own standard error is for the answers.
+    let mut builder = Plugin::builder(plugin).on_line(|_, _| {}).stdout(stdout).host_lost(host_lost);
     let sandbox = match level.as_str() {
         "none" => None,
         "basic" => Some(Sandbox::basic()),

@@ -1,5 +1,7 @@
 //! What a plugin writes to its standard error.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use pipeplug_host::{Builder, Output};
 use pipeplug_tests::{LONG, Script, eventually};
 
-use crate::{plain, ready};
+use crate::{LONELY_HOST, plain, ready};
 
 /// Lines, in the order in which they were handed on.
 #[derive(Clone, Default)]
@@ -30,6 +32,23 @@ impl Lines {
     fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
+}
+
+#[test]
+fn a_host_that_takes_no_lines_shows_them() {
+    let script = Script::answering(r"printf 'first\nred \033[31m\n' >&2; exec cat <&3 >/dev/null");
+    let mut host = Command::new(LONELY_HOST)
+        .arg("exits")
+        .arg(script.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let shown = BufReader::new(host.stderr.take().unwrap()).lines().take(2);
+    assert_eq!(shown.map(Result::unwrap).collect::<Vec<_>>(), ["plugin: first", r"plugin: red \u{1b}[31m"]);
+    drop(host.stdin.take());
+    host.wait().unwrap();
 }
 
 #[test]
