@@ -18,6 +18,7 @@
 
 #![deny(unsafe_code)]
 
+mod access;
 mod builder;
 mod crash;
 mod directory_lock;

@@ -13,11 +13,14 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use nix::errno::Errno;
+#[cfg(target_os = "linux")]
+use nix::fcntl::AtFlags;
 use nix::fcntl::OFlag;
 #[cfg(target_os = "linux")]
-use nix::fcntl::{AT_FDCWD, AtFlags};
-#[cfg(target_os = "linux")]
 use nix::unistd::{AccessFlags, faccessat};
+
+#[cfg(target_os = "linux")]
+use crate::access::may_execute;
 
 /// A regular file, and its metadata at the time it was opened.
 #[derive(Debug)]
@@ -85,14 +88,12 @@ impl RegularFile {
     /// Asks for this process's right to execute the open file, wherever its path leads to by now.
     #[cfg(target_os = "linux")]
     pub(crate) fn may_execute(&self) -> bool {
-        let access =
-            |dir, path: &str, flags| faccessat(dir, path, AccessFlags::X_OK, AtFlags::AT_EACCESS | flags);
-        match access(self.as_fd(), "", AtFlags::AT_EMPTY_PATH) {
+        let flags = AtFlags::AT_EACCESS | AtFlags::AT_EMPTY_PATH;
+        match faccessat(self.as_fd(), "", AccessFlags::X_OK, flags) {
             // Without faccessat2(2), of Linux 5.8, or where a filter of system calls does not know it. The link leads to
             // the open file itself: proc_pid_fd(5).
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::ENOENT | Errno::EPERM) => {
-                let link = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
-                access(AT_FDCWD, &link, AtFlags::empty()).is_ok()
+                may_execute(format!("/proc/self/fd/{}", self.as_fd().as_raw_fd()).as_ref())
             }
             answer => answer.is_ok(),
         }

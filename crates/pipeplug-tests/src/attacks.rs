@@ -101,6 +101,41 @@ pub fn refuse_landlock() -> io::Result<()> {
     sys::refuse(nix::libc::SYS_landlock_create_ruleset, nix::errno::Errno::ENOSYS)
 }
 
+/// Newer system calls that a host uses, each of which an older kernel or a filter of system calls may not know.
+pub const NEWER_CALLS: [&str; 9] = [
+    "faccessat2",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "close_range",
+    "openat2",
+    "execveat",
+    "memfd_create",
+    "statx",
+    "landlock_create_ruleset",
+];
+
+/// Has the kernel refuse one of [`NEWER_CALLS`] to this thread, and to all that comes from it.
+///
+/// # Errors
+/// What the system says to the filter; EINVAL for a call that is not known.
+pub fn refuse_newer_call(name: &str, with: nix::errno::Errno) -> io::Result<()> {
+    use nix::libc;
+    let call = match name {
+        "faccessat2" => libc::SYS_faccessat2,
+        "pidfd_open" => libc::SYS_pidfd_open,
+        "pidfd_send_signal" => libc::SYS_pidfd_send_signal,
+        "close_range" => libc::SYS_close_range,
+        "openat2" => libc::SYS_openat2,
+        "execveat" => libc::SYS_execveat,
+        "memfd_create" => libc::SYS_memfd_create,
+        "statx" => libc::SYS_statx,
+        "landlock_create_ruleset" => libc::SYS_landlock_create_ruleset,
+        _ => return Err(nix::errno::Errno::EINVAL.into()),
+    };
+    nix::sys::prctl::set_no_new_privs()?;
+    sys::refuse(call, with)
+}
+
 /// Starts processes until no more can be started, some thousands at most, and ends them again.
 fn fork_bomb() -> String {
     let start = || Command::new("/bin/sleep").arg("1000").stdin(Stdio::null()).spawn();

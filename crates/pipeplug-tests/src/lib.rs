@@ -20,7 +20,9 @@ mod sys;
 mod tools;
 
 #[cfg(target_os = "linux")]
-pub use attacks::{attack, refuse_landlock, refuse_namespaces, time_that_is_set};
+pub use attacks::{
+    NEWER_CALLS, attack, refuse_landlock, refuse_namespaces, refuse_newer_call, time_that_is_set,
+};
 pub use chunks::{one_way, read_chunk, request};
 pub use containers::Containers;
 pub use pipeplug_testkit::{LONG, chunk, eventually};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use pipeplug_net::Escaped;
 use thiserror::Error;
 
-use crate::process::may_execute;
+use crate::access::may_execute;
 
 /// Why a file or a directory cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -8,12 +8,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, socket, sockopt};
 use nix::unistd::{self, Uid, geteuid};
 
 use super::{Diagnosis, Launcher, Process, Started};
+use crate::access::is_unknown_call;
 use crate::process::{Delivery, Launch, Pid, Signal, SpawnError, poll_readable};
 use crate::sys;
 use crate::wait_status::WaitStatus;
@@ -165,7 +167,10 @@ fn connect_at_once(path: &Path) -> io::Result<UnixStream> {
 #[derive(Debug)]
 struct Peer {
     pid: Pid,
-    pidfd: OwnedFd,
+    /// Readable once it has ended, or its end of the connection is closed where the system tells no more.
+    ended: Epoll,
+    /// What `ended` watches.
+    _of_process: OwnedFd,
     /// Readable once it has been let go of.
     let_go: EventFd,
     /// Readable once either of them is.
@@ -177,14 +182,24 @@ impl Peer {
         // Of the process itself, since Linux 6.5. By its number it could be another one's by now; but then the connection
         // has ended, which whoever uses it is told.
         let pidfd = match getsockopt(stream, sockopt::PeerPidfd) {
-            Ok(pidfd) => pidfd,
-            Err(_) => sys::pidfd_open(unistd::Pid::from_raw(pid.as_raw()))?,
+            Ok(pidfd) => Ok(pidfd),
+            Err(_) => sys::pidfd_open(unistd::Pid::from_raw(pid.as_raw())),
         };
+        let (of_process, event) = match pidfd {
+            Ok(pidfd) => (pidfd, EpollFlags::EPOLLIN),
+            // pidfd_open(2), since Linux 5.3, and not with every filter of system calls.
+            Err(error) if error.raw_os_error().map(Errno::from_raw).is_some_and(is_unknown_call) => {
+                (stream.try_clone()?.into(), EpollFlags::EPOLLRDHUP)
+            }
+            Err(error) => return Err(error),
+        };
+        let ended = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        ended.add(&of_process, EpollEvent::new(event, 0))?;
         let let_go = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let either = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        either.add(&pidfd, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        either.add(&ended.0, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
         either.add(&let_go, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-        Ok(Self { pid, pidfd, let_go, either })
+        Ok(Self { pid, ended, _of_process: of_process, let_go, either })
     }
 }
 
@@ -208,7 +223,7 @@ impl Process for Peer {
     }
 
     fn signal(&self, _signal: Signal) -> io::Result<Delivery> {
-        if poll_readable(self.pidfd.as_fd(), Duration::ZERO)? {
+        if poll_readable(self.ended.0.as_fd(), Duration::ZERO)? {
             return Ok(Delivery::Gone);
         }
         self.let_go.write(1)?;

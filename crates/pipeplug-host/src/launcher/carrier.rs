@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Launcher, Started};
-use crate::process::{
-    Channel, EnvPlan, HostLost, Launch, SpawnError, Stdin, check_names, may_execute, spawn_with,
-};
+use crate::access::may_execute;
+use crate::process::{Channel, EnvPlan, HostLost, Launch, SpawnError, Stdin, check_names, spawn_with};
 
 /// The plugin's path, if it takes one, and arguments: it talks over its standard input and output, for these are what is
 /// carried.

@@ -7,14 +7,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::unistd::{AccessFlags, faccessat};
 use pipeplug_net::Escaped;
 use thiserror::Error;
 
 use super::Launch;
 use super::executable::{Executable, Machine};
+use crate::access::may_execute;
 use crate::lock_file::LockFileError;
 use crate::sha256::Sha256;
 use crate::sys::{ForkExecError, Step};
@@ -440,11 +439,6 @@ fn demanded(lock_file: Option<&Path>) -> String {
         None => "what the host demands".to_owned(),
         Some(path) => format!("what {path:?} has (`pipeplug pin` again, if you know why it changed)"),
     }
-}
-
-/// Whether this process may execute the file itself, whatever its interpreter.
-pub(crate) fn may_execute(path: &Path) -> bool {
-    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok()
 }
 
 fn errno(error: &io::Error) -> Errno {

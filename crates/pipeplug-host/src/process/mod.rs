@@ -26,7 +26,6 @@ mod verified;
 pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
 pub use error::SpawnError;
-pub(crate) use error::may_execute;
 #[cfg(feature = "pack")]
 pub(crate) use executable::{Executable, Machine};
 pub use launch::{Channel, EnvPlan, HostLost, Launch, Stdin, Stdout};

@@ -92,7 +92,12 @@ mod linux {
         /// All that the child needs to confine itself.
         pub(crate) fn prepare(&self, plugin: Plugin<'_>, extent: Extent) -> Result<Prepared, SpawnError> {
             let failed = |problem| SpawnError::Sandbox { path: plugin.program.to_owned(), problem };
-            let namespaces = self.level == Level::Strict && extent == Extent::Whole;
+            let mut namespaces = self.level == Level::Strict && extent == Extent::Whole;
+            // It is in memory, which memfd_create(2) may be kept from making.
+            if namespaces && let Err(error) = sys::program::init() {
+                self.go_without(plugin, &format!("the init of its pid namespace: {error}"))?;
+                namespaces = false;
+            }
             let missing = self.missing(Support::of_kernel(), namespaces);
             if !missing.is_empty() {
                 self.go_without(plugin, &missing.join("; "))?;

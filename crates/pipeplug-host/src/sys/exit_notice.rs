@@ -11,6 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{self, Pid};
 
 use super::{descriptor, wait};
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+use crate::access::is_unknown_call;
 
 /// The watcher calls one system function and writes one byte.
 const WATCHER_STACK_BYTES: usize = 64 * 1024;
@@ -69,7 +71,16 @@ impl ExitNotice {
         match self.source {
             // Where SIGCHLD is ignored, the number may be another's by now.
             #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-            Source::Pidfd => pidfd::send(&self.fd, signal),
+            Source::Pidfd => match pidfd::send(&self.fd, signal) {
+                // A filter may know pidfd_open(2) and not this. A child that has not ended is the owner of its number.
+                Err(errno) if is_unknown_call(errno) => {
+                    match poll_readable(self.fd.as_fd(), Duration::ZERO) {
+                        Ok(true) => Err(Errno::ESRCH),
+                        Ok(false) | Err(_) => kill(pid, signal),
+                    }
+                }
+                sent => sent,
+            },
             Source::Watcher => kill(pid, signal),
         }
     }

@@ -30,6 +30,8 @@ use super::{
     namespaces::{Helper, Namespaces, Pids},
 };
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+use crate::access::is_unknown_call;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 use crate::wait_status::WaitStatus;
 
 /// How far the slow way of marking descriptors goes, where there is no close_range(2).
@@ -441,7 +443,38 @@ pub(super) fn exec_open(open: RawFd, argv: &[*const libc::c_char], env: &[*const
     let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
     // SAFETY: the empty path, both arrays and what these point to are NUL-terminated, and outlive the call.
     unsafe { libc::syscall(libc::SYS_execveat, open, path, argv.as_ptr(), env.as_ptr(), flags) };
-    Errno::last()
+    let errno = Errno::last();
+    if is_unknown_call(errno) {
+        // Without execveat(2), by the link to the open file, if there is a /proc: proc_pid_fd(5).
+        let path = link_of(open);
+        // SAFETY: the path, both arrays and what these point to are NUL-terminated, and outlive the call.
+        unsafe { libc::execve(path.as_ptr().cast(), argv.as_ptr(), env.as_ptr()) };
+    }
+    errno
+}
+
+/// The path `/proc/self/fd/N` with a NUL at its end, without an allocation.
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn link_of(open: RawFd) -> [u8; 32] {
+    const DIRECTORY: &[u8] = b"/proc/self/fd/";
+    let mut path = [0; 32];
+    let mut digits = [0; 10];
+    let mut rest = open.unsigned_abs();
+    let mut count = 0;
+    // A number of 32 bits has 10 digits at most.
+    for digit in &mut digits {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        count += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    let digits = digits.iter().take(count).rev();
+    for (byte, from) in path.iter_mut().zip(DIRECTORY.iter().chain(digits)) {
+        *byte = *from;
+    }
+    path
 }
 
 /// Makes a guest's descriptor of one that is clear of the guest's numbers.

@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use pipeplug_host::process::{Channel, Launch, spawn};
+#[cfg(target_os = "linux")]
+use pipeplug_host::{Builder, Sandbox, Sha256, StoppedBy, discovery::Discovery, launcher::Via};
 use pipeplug_host::{Plugin, Stdin, Stdout, WaitStatus};
 use pipeplug_tests::{
     LONG, eventually, fork, guards_of, handle_sigchld_by_reaping, ignore_sigchld, is_running, kill_by_sigpipe,
@@ -33,6 +35,17 @@ fn main() -> ExitCode {
         "reaps-all" => {
             handle_sigchld_by_reaping();
             false
+        }
+        #[cfg(target_os = "linux")]
+        "lacks-a-call" => {
+            return match args.next().map(|call| lacks(&plugin, &call, args)) {
+                Some(Ok(())) => ExitCode::SUCCESS,
+                Some(Err(error)) => {
+                    eprintln!("odd-host: {error}");
+                    ExitCode::FAILURE
+                }
+                None => ExitCode::from(2),
+            };
         }
         "forks" => {
             return match forks() {
@@ -97,6 +110,43 @@ fn through(path: &str, status_is_known: bool) -> Result<(), Box<dyn Error>> {
     let pid = plugin.pid().as_raw();
     drop(plugin);
     check(!pipeplug_tests::is_running(pid), "the drop")
+}
+
+/// All that a host does with plugins, without a system call: `<call> <errno> <directory>`, the latter with the plugin as
+/// `odd-it`.
+#[cfg(target_os = "linux")]
+fn lacks(path: &str, call: &str, mut args: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
+    let mut next = || args.next().ok_or("an error's number and a directory are missing");
+    let errno = Errno::from_raw(next()?.parse()?);
+    let dir = next()?;
+    pipeplug_tests::refuse_newer_call(call, errno)?;
+    through(path, true)?;
+
+    let found = Discovery::for_host("odd").with_dirs([&dir]).find("it")?.path;
+    echoes(Plugin::builder(&found))?;
+    echoes(Plugin::builder(&found).launcher(Via::new(["env"])))?;
+    // Without memory to copy it to, there is no file that stays as it was checked.
+    if call != "memfd_create" {
+        let sum = Sha256::of_file(&found)?;
+        echoes(Plugin::builder(&found).sha256(sum))?;
+        let script = std::path::Path::new(&dir).join("odd-script");
+        let sum = Sha256::of_file(&script)?;
+        echoes(Plugin::builder(&script).sha256(sum))?;
+    }
+    let strict = Sandbox::strict().best_effort().read(&dir);
+    echoes(Plugin::builder(&found).sandbox(strict))?;
+
+    // In the host's group it is signalled alone.
+    let plugin = Plugin::builder(&found).stdin(Stdin::Inherit).start()?;
+    check(plugin.kill()?.by == StoppedBy::Kill, "the kill")
+}
+
+/// Starts a plugin, calls it, and stops it.
+#[cfg(target_os = "linux")]
+fn echoes(builder: Builder) -> Result<(), Box<dyn Error>> {
+    let plugin = builder.start()?;
+    check(plugin.call("echo", "x")? == "x", "the echo")?;
+    check(plugin.stop()?.by == StoppedBy::Stop, "the stop")
 }
 
 /// Starts a plugin with the host's standard descriptors, which must not be other ones by now.

@@ -13,6 +13,28 @@ fn all_goes_well(oddity: &str) {
     assert!(status.success(), "{oddity}: {status}");
 }
 
+/// As an older kernel has it, or a filter of system calls of its time.
+#[test]
+#[cfg(target_os = "linux")]
+fn one_that_lacks_a_newer_system_call() {
+    use nix::errno::Errno;
+
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(MISBEHAVE, dir.path().join("odd-it")).unwrap();
+    let script = dir.path().join("odd-script");
+    std::fs::write(&script, format!("#!/bin/sh\nexec '{MISBEHAVE}' \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for call in pipeplug_tests::NEWER_CALLS {
+        for errno in [Errno::EPERM, Errno::ENOSYS] {
+            let number = (errno as i32).to_string();
+            let mut command = Command::new(ODD_HOST);
+            command.args(["lacks-a-call", MISBEHAVE, call, &number]).arg(dir.path()).stdin(Stdio::null());
+            let status = wait_exit(&mut command.spawn().unwrap());
+            assert!(status.success(), "{call} is {errno}: {status}");
+        }
+    }
+}
+
 #[test]
 fn one_that_sigpipe_kills() {
     all_goes_well("dies-of-sigpipe");
