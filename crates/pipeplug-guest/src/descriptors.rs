@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 
 use nix::fcntl::OFlag;
+use nix::sys::stat::SFlag;
 use pipeplug_net::Endpoint;
 
 use crate::register_error::RegisterError;
@@ -52,9 +53,13 @@ impl Plan {
         if self.told && self.reader == self.writer {
             return Err(RegisterError::SameDescriptor { number: self.reader });
         }
-        let reader = take(self.reader, Half::In)?;
-        let writer = take(self.writer, Half::Out)?;
-        Ok((reader, writer))
+        let halves = [(self.reader, Half::In), (self.writer, Half::Out)];
+        halves.iter().try_for_each(|(number, half)| check_direction(*number, *half))?;
+        // By hand, chunks may come from a file and go to one. A number may be any file's, which would be written over.
+        if self.told {
+            halves.iter().try_for_each(|(number, half)| check_kind(*number, *half))?;
+        }
+        Ok((take(self.reader, Half::In)?, take(self.writer, Half::Out)?))
     }
 }
 
@@ -70,13 +75,25 @@ fn number(arg: &OsStr) -> Option<i32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-fn take(number: i32, half: Half) -> Result<Endpoint, RegisterError> {
-    let fault = |error: io::Error| RegisterError::Descriptor { number, half: half.name(), error };
-    let mode = sys::access_mode(number).map_err(fault)?;
+fn check_direction(number: i32, half: Half) -> Result<(), RegisterError> {
+    let mode = sys::access_mode(number).map_err(|error| half.fault(number, error))?;
     let wrong = if half == Half::In { OFlag::O_WRONLY } else { OFlag::O_RDONLY };
     if mode == wrong || number == STDERR {
         return Err(RegisterError::WrongDirection { number, half: half.name(), verb: half.verb() });
     }
+    Ok(())
+}
+
+fn check_kind(number: i32, half: Half) -> Result<(), RegisterError> {
+    let kind = sys::file_kind(number).map_err(|error| half.fault(number, error))?;
+    match without_host(kind) {
+        Some(found) => Err(RegisterError::NotAPipe { number, half: half.name(), found }),
+        None => Ok(()),
+    }
+}
+
+fn take(number: i32, half: Half) -> Result<Endpoint, RegisterError> {
+    let fault = |error: io::Error| half.fault(number, error);
     match number {
         STDIN | STDOUT => {
             let fd = sys::copy_up(number).map_err(fault)?;
@@ -84,6 +101,19 @@ fn take(number: i32, half: Half) -> Result<Endpoint, RegisterError> {
             Ok(Endpoint::shared(fd))
         }
         _ => Ok(Endpoint::exclusive(sys::adopt(number).map_err(fault)?)),
+    }
+}
+
+/// The words for a file that no host is at the other end of; `None` for a pipe or a socket.
+fn without_host(kind: SFlag) -> Option<&'static str> {
+    match kind {
+        SFlag::S_IFIFO | SFlag::S_IFSOCK => None,
+        SFlag::S_IFREG => Some("a regular file"),
+        SFlag::S_IFDIR => Some("a directory"),
+        SFlag::S_IFCHR => Some("a terminal or another device"),
+        SFlag::S_IFBLK => Some("a block device"),
+        // A descriptor of the kernel's, as of epoll(7), has no kind.
+        _ => Some("a file of another kind"),
     }
 }
 
@@ -108,6 +138,10 @@ impl Half {
             Self::In => "in",
             Self::Out => "out",
         }
+    }
+
+    fn fault(self, number: i32, error: io::Error) -> RegisterError {
+        RegisterError::Descriptor { number, half: self.name(), error }
     }
 
     fn verb(self) -> &'static str {

@@ -53,6 +53,19 @@ pub enum RegisterError {
         /// What it should do.
         verb: &'static str,
     },
+    /// A descriptor is open, and has no host at its other end.
+    #[error(
+        "descriptor {number}, which is to bring messages {half}, is {found}, neither a pipe nor a socket; its host has to \
+         hand down one of these, and `pipeplug run PLUGIN` does for a plugin that is started by hand"
+    )]
+    NotAPipe {
+        /// Its number.
+        number: i32,
+        /// "in" or "out".
+        half: &'static str,
+        /// The kind of file that it is, in words.
+        found: &'static str,
+    },
     /// One descriptor was told for both directions.
     #[error("descriptor {number} was given for both directions; hand down a copy of it under another number")]
     SameDescriptor {
@@ -100,6 +113,7 @@ impl RegisterError {
             Self::ByHand { .. }
             | Self::Descriptor { .. }
             | Self::WrongDirection { .. }
+            | Self::NotAPipe { .. }
             | Self::SameDescriptor { .. }
             | Self::NoListenPath
             | Self::Listen { .. } => EXIT_USAGE,

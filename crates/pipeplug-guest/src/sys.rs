@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::stat::{SFlag, fstat};
 
 /// Whether a descriptor can be read or written, as its open flags say.
 pub(crate) fn access_mode(number: i32) -> io::Result<OFlag> {
@@ -11,6 +12,13 @@ pub(crate) fn access_mode(number: i32) -> io::Result<OFlag> {
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     Ok(flags & OFlag::O_ACCMODE)
+}
+
+/// The kind of file that a descriptor is of, as in `S_IFMT`.
+pub(crate) fn file_kind(number: i32) -> io::Result<SFlag> {
+    // SAFETY: the descriptor is only asked for its file's status, and fstat(2) itself says whether there is one.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode & SFlag::S_IFMT.bits()))
 }
 
 /// Makes a descriptor that came by number ours, and keeps it from processes that this one starts.

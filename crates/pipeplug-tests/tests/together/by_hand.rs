@@ -139,3 +139,34 @@ fn stdout_that_nobody_reads_ends_it_without_a_signal() {
         .unwrap();
     assert_eq!(wait_exit(&mut plugin).code(), Some(1));
 }
+
+#[test]
+fn descriptors_without_a_host_at_the_other_end_are_told_and_left_alone() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    std::fs::write(file.path(), "kept").unwrap();
+    let to_file = format!("3 4 3<&0 4<>'{path}'");
+    let with_pipe = |arranged: &str| {
+        let mut plugin = Command::new("/bin/sh")
+            .args(["-c", &format!("exec \"$0\" {arranged}"), MISBEHAVE])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert_eq!(wait_exit(&mut plugin).code(), Some(2), "{arranged}");
+        String::from_utf8(plugin.wait_with_output().unwrap().stderr).unwrap()
+    };
+    for (arranged, why) in [
+        (to_file.as_str(), "descriptor 4, which is to bring messages out, is a regular file, neither a pipe"),
+        ("3 4 3</ 4>&1", "descriptor 3, which is to bring messages in, is a directory, neither a pipe"),
+        (
+            "3 4 3<&0 4>/dev/null",
+            "descriptor 4, which is to bring messages out, is a terminal or another device",
+        ),
+    ] {
+        let stderr = with_pipe(arranged);
+        assert!(stderr.contains(why) && stderr.contains("pipeplug run"), "{arranged}: {stderr}");
+    }
+    assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "kept");
+}
