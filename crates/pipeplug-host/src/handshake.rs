@@ -82,6 +82,7 @@ pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder
                 path,
                 place,
                 timeout: builder.handshake,
+                stopped_by: plugin.stopped_by(),
                 stderr: plugin.stderr_tail(),
             };
         }

@@ -179,6 +179,15 @@ impl Plugin {
         self.0.process.reap().ok().flatten()
     }
 
+    /// The number of the signal that has stopped it, and that `SIGCONT` has not followed; `None` while it is not stopped.
+    ///
+    /// One that is stopped answers nothing, and its calls wait. `SIGTTIN` and `SIGTTOU` stop a plugin that reads from the
+    /// terminal, or sets it: [`Stdin::Inherit`](crate::Stdin::Inherit) lets it do so.
+    #[must_use]
+    pub fn stopped_by(&self) -> Option<i32> {
+        self.0.process.stopped_by()
+    }
+
     /// Waits for it to end, at most for `timeout`; `None` then.
     ///
     /// # Errors

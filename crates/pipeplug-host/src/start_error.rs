@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use pipeplug_net::wire::Format;
 use pipeplug_net::{CallError, ConnectError, Escaped};
 
@@ -84,10 +85,10 @@ pub enum StartError {
     },
     /// It runs, and did not answer in time.
     #[error(
-        "plugin {path:?}{} did not answer GetMetadata within {timeout:?}{}; is it a plugin? A slow one needs a longer \
-         handshake timeout",
+        "plugin {path:?}{} did not answer GetMetadata within {timeout:?}{}; {}",
         Place(place),
-        Tail(stderr)
+        Tail(stderr),
+        Silent(*stopped_by)
     )]
     HandshakeTimeout {
         /// The plugin's path.
@@ -96,6 +97,8 @@ pub enum StartError {
         place: Option<String>,
         /// How long was waited.
         timeout: Duration,
+        /// The number of the signal that had stopped it by then.
+        stopped_by: Option<i32>,
         /// The last lines of its standard error.
         stderr: Vec<String>,
     },
@@ -201,6 +204,26 @@ struct Place<'a>(&'a Option<String>);
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.as_ref().map_or(Ok(()), |place| write!(f, " {place}"))
+    }
+}
+
+/// The cause of a plugin's silence, and the next step.
+struct Silent(Option<i32>);
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(number) = self.0 else {
+            return f.write_str("is it a plugin? A slow one needs a longer handshake timeout");
+        };
+        match Signal::try_from(number) {
+            Ok(signal @ (Signal::SIGTTIN | Signal::SIGTTOU)) => write!(
+                f,
+                "it is stopped ({signal}), since it used the terminal in the background: `--stdin inherit` \
+                 (Stdin::Inherit) lets it use that"
+            ),
+            Ok(signal) => write!(f, "it is stopped ({signal}): `kill -CONT` lets it go on"),
+            Err(_) => write!(f, "it is stopped (signal {number}): `kill -CONT` lets it go on"),
+        }
     }
 }
 

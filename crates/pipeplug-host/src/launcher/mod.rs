@@ -132,6 +132,12 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// On what runs it elsewhere, where that has to be asked; for 15 seconds at most.
     fn signal(&self, signal: Signal) -> io::Result<Delivery>;
 
+    /// The number of the signal that has stopped it and that a `SIGCONT` has not followed; `None` where it is not stopped, or
+    /// where that is not known here.
+    fn stopped_by(&self) -> Option<i32> {
+        None
+    }
+
     /// Takes note of what it has started, for [`left`](Process::left): its stop begins.
     fn note_descendants(&self) {}
 
@@ -173,7 +179,17 @@ impl Process for Child {
     }
 
     fn signal(&self, signal: Signal) -> io::Result<Delivery> {
-        self.signal_group(signal)
+        let delivery = self.signal_group(signal);
+        if signal == Signal::Terminate {
+            // A stopped process takes no notice before it goes on, and then of this first: signal(7). Where the first one was
+            // not sent, this is not either.
+            let _ = self.signal_group(Signal::Continue);
+        }
+        delivery
+    }
+
+    fn stopped_by(&self) -> Option<i32> {
+        Self::stopped_by(self)
     }
 
     fn note_descendants(&self) {

@@ -15,6 +15,7 @@ use super::Signal;
 use super::descendants::Descendants;
 use crate::sys::{
     Executed, ExitNotice, Group, Lifeline, Look, PidNamespace, block_until_exit, exit_status, reap_group,
+    stopped_by,
 };
 use crate::wait_status::WaitStatus;
 
@@ -259,6 +260,17 @@ impl Child {
             // Nobody is left: the kernel has reaped the child for a host that ignores SIGCHLD.
             Err(Errno::ESRCH) => Ok(Delivery::Gone),
             Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// The number of the signal that has stopped the process, such as `SIGSTOP`, or `SIGTTIN` where it reads from the terminal
+    /// and may not; `None` while it is not stopped.
+    #[must_use]
+    pub fn stopped_by(&self) -> Option<i32> {
+        // Held, so that the number is the guest's.
+        match *self.lock() {
+            State::Reaped(_) => None,
+            State::Ours => stopped_by(self.pid),
         }
     }
 

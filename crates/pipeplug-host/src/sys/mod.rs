@@ -41,7 +41,7 @@ pub(crate) use namespaces::{
     Copied, Entry, IdMaps, Identity, Init, InitHostLost, Kind, Namespaces, Network, Root,
 };
 pub(crate) use pid_namespace::PidNamespace;
-pub(crate) use wait::{Look, block_until_exit, exit_status, reap_group};
+pub(crate) use wait::{Look, block_until_exit, exit_status, reap_group, stopped_by};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use walls::Limit;
 pub(crate) use walls::{OpenImage, Walls, has_seccomp};

@@ -40,6 +40,16 @@ pub(crate) fn exit_status(pid: Pid, look: Look) -> io::Result<Option<WaitStatus>
     waitid(pid, libc::WEXITED | libc::WNOHANG | keep)
 }
 
+/// The signal that has stopped the child, which has not been reaped; `None` where it is not stopped. Takes no news away
+/// from a wait elsewhere.
+pub(crate) fn stopped_by(pid: Pid) -> Option<i32> {
+    let options = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | ANY_CHILD;
+    let info = waitid_once(libc::P_PID, pid, options).ok()?;
+    ended(&info)?;
+    // SAFETY: si_pid is set, so this is a SIGCHLD record, which has a status.
+    (info.si_code == libc::CLD_STOPPED).then(|| unsafe { info.si_status() })
+}
+
 /// Blocks until the child has ended, and leaves it as a zombie.
 pub(crate) fn block_until_exit(pid: Pid) -> io::Result<()> {
     waitid(pid, libc::WEXITED | libc::WNOWAIT).map(drop)

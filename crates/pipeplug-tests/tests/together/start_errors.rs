@@ -155,6 +155,19 @@ fn one_that_never_answers_is_told_after_the_timeout() {
 }
 
 #[test]
+fn one_that_is_stopped_is_told_with_the_signal() {
+    let timeout = Duration::from_millis(300);
+    for (name, number, next) in [("TTIN", 21, "--stdin inherit"), ("STOP", 19, "kill -CONT")] {
+        let script = Script::new(&format!("kill -{name} $$"));
+        let error = script.builder().handshake_timeout(timeout).start().unwrap_err();
+        let StartError::HandshakeTimeout { stopped_by, .. } = &error else { panic!("{name}: {error:?}") };
+        assert_eq!(*stopped_by, Some(number), "{error}");
+        let said = error.to_string();
+        assert!(said.contains(&format!("it is stopped (SIG{name})")) && said.contains(next), "{said}");
+    }
+}
+
+#[test]
 fn one_that_prints_and_then_hangs_is_told_by_what_it_printed() {
     let error = Script::new("echo 'usage: plugin FILE'; sleep 1000")
         .builder()

@@ -317,3 +317,14 @@ fn what_runs_on_is_named() {
         assert_eq!((stopped.by, &stopped.left[..]), (StoppedBy::Stop, &[][..]), "{how}");
     }
 }
+
+#[test]
+fn one_that_is_stopped_goes_on_to_end_by_sigterm() {
+    let plugin = plain().start().unwrap();
+    assert_eq!(plugin.stopped_by(), None);
+    send(plugin.pid().as_raw(), Signal::SIGSTOP);
+    eventually("it is stopped", || plugin.stopped_by() == Some(Signal::SIGSTOP as i32));
+    let stopped = plugin.stop_within(patient_from(StoppedBy::Term)).unwrap();
+    assert_eq!(stopped.by, StoppedBy::Term);
+    assert_eq!(plugin.stopped_by(), None);
+}
