@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pipeplug_net::{Escaped, EventLoop, Watch, Watcher};
 
@@ -81,6 +81,25 @@ struct State {
     waiting_bytes: usize,
     handing_on: bool,
     ended: bool,
+    /// The plugin has ended, and the stream did not end within the time for that.
+    is_held: bool,
+}
+
+/// How long what a plugin wrote last is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// The end of its streams.
+    pub(crate) ended: Instant,
+    /// The handlers of its lines.
+    pub(crate) handed_on: Instant,
+}
+
+/// A stream of a plugin that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Ended,
+    /// Another process has it open.
+    Held,
 }
 
 /// Whether a turn of reading left something that nobody will report again.
@@ -147,22 +166,42 @@ impl Lines {
         self.lock().panic.text().map(str::to_owned)
     }
 
-    /// Waits until all lines of a plugin that has ended are handed on, for at most `timeout`: something that it started
-    /// may hold the stream open. Called from the handler of a line it does not wait, since that is one of them.
-    pub(crate) fn wait_handed_on(self: &Arc<Self>, timeout: Duration) {
+    /// Waits until all lines of a plugin that has ended are handed on, and tells whether something holds the stream open still,
+    /// which that started.
+    ///
+    /// The end of the stream is waited for once, until `by.ended`: what the plugin itself wrote is there when it has ended.
+    /// Called from the handler of a line it does not wait, since that is one of them.
+    pub(crate) fn wait_handed_on(self: &Arc<Self>, by: Patience) -> Stream {
         if HANDING_ON.get() {
-            return;
+            return Stream::Ended;
         }
-        let deadline = Instant::now() + timeout;
         self.ready();
         let mut state = self.lock();
-        while !(state.ended && state.waiting.is_empty() && !state.handing_on) {
-            let left = deadline.saturating_duration_since(Instant::now());
+        loop {
+            let is_handed_on = state.waiting.is_empty() && !state.handing_on;
+            let until = match (is_handed_on, state.ended || state.is_held) {
+                (true, true) => break,
+                (true, false) => by.ended,
+                (false, _) => by.handed_on,
+            };
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return;
+                // What did not fit while too many lines waited.
+                drop(state);
+                self.ready();
+                state = self.lock();
+                if !is_handed_on || state.waiting.is_empty() && !state.handing_on {
+                    break;
+                }
+                continue;
             }
             state = self.all_handed_on.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        if state.ended {
+            return Stream::Ended;
+        }
+        state.is_held = true;
+        Stream::Held
     }
 
     /// The loop's turn.

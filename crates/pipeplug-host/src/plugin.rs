@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::crash::{Crash, Panic};
 use crate::gate::Gate;
 use crate::handshake::{self, Failure};
 use crate::launcher::{ExitFd, Launcher, Process};
-use crate::lines::{Lines, Output};
+use crate::lines::{Lines, Output, Patience, Stream};
 use crate::metadata::Metadata;
 use crate::process::{Pid, SpawnError};
 use crate::start_error::StartError;
@@ -28,7 +29,10 @@ use crate::wait_status::WaitStatus;
 /// process's descriptors some time ahead of its end, with a core dump in between.
 const REASON_PATIENCE: Duration = Duration::from_millis(50);
 
-/// How long the last lines of a plugin that has ended may take to be handed on.
+/// How long the streams of a plugin that has ended may take to end, all together: what it started may hold them open.
+const STREAMS_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long the last lines of a plugin that has ended may take to be handed on, all together.
 const LINES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A plugin that runs.
@@ -59,6 +63,8 @@ struct Inner {
     grace: Grace,
     begun: Instant,
     metadata: OnceLock<Metadata>,
+    /// Whether it was told that something holds its streams open.
+    is_held_told: AtomicBool,
 }
 
 impl Plugin {
@@ -133,6 +139,7 @@ impl Plugin {
             grace: builder.grace,
             begun,
             metadata: OnceLock::new(),
+            is_held_told: AtomicBool::new(false),
         }));
         if inner.set(Arc::downgrade(&plugin.0)).is_err() {
             unreachable!("it was made above");
@@ -332,10 +339,23 @@ impl Inner {
 
     /// Lets what the plugin wrote last be handed on: a host may exit right behind its stop.
     fn with_its_lines(&self, stopped: Result<Stopped, StopError>) -> Result<Stopped, StopError> {
-        if stopped.is_ok() {
-            self.lines.iter().for_each(|lines| lines.wait_handed_on(LINES_PATIENCE));
+        let mut stopped = stopped?;
+        let now = Instant::now();
+        let by = Patience { ended: now + STREAMS_PATIENCE, handed_on: now + LINES_PATIENCE };
+        for lines in &self.lines {
+            if lines.wait_handed_on(by) == Stream::Held {
+                stopped.held.push(lines.output());
+            }
         }
-        stopped
+        if !stopped.held.is_empty() && !self.is_held_told.swap(true, Ordering::Relaxed) {
+            let processes: Vec<_> = stopped.left.iter().map(|pid| pid.as_raw()).collect();
+            tracing::warn!(
+                target: "pipeplug::left",
+                plugin = %self.connection.name(), held = ?stopped.held, ?processes,
+                "the plugin has ended, and something that it started holds its output open: what that writes may be lost"
+            );
+        }
+        Ok(stopped)
     }
 }
 

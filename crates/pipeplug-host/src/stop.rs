@@ -8,6 +8,7 @@ use pipeplug_net::Connection;
 use pipeplug_net::wire::command;
 
 use crate::launcher::Process;
+use crate::lines::Output;
 use crate::process::{Delivery, Pid, Signal};
 use crate::wait_status::WaitStatus;
 
@@ -57,11 +58,14 @@ pub struct Stopped {
     /// Processes that it had started, and these had, which still run and are out of reach: they left its process group, as
     /// daemons do by setsid(2), or changed their user. Those that it had when its stop began, on Linux.
     pub left: Vec<Pid>,
+    /// Its streams that were still open a moment after its end: something that it started has them, as a daemon that keeps
+    /// its standard error. That is among [`left`](Self::left) as far as it is known.
+    pub held: Vec<Output>,
 }
 
 impl Stopped {
     fn alone(status: WaitStatus, by: StoppedBy) -> Self {
-        Self { status, by, left: Vec::new() }
+        Self { status, by, left: Vec::new(), held: Vec::new() }
     }
 
     /// Asks what is left of what was noted.
@@ -74,7 +78,7 @@ impl Stopped {
                 pid = %process.pid(), ?processes, "the plugin has ended, and processes that it started run on"
             );
         }
-        Self { status, by, left }
+        Self { status, by, left, held: Vec::new() }
     }
 }
 

@@ -176,6 +176,14 @@ impl Report {
                 pids.join(", ")
             ));
         }
+        if !stopped.held.is_empty() {
+            let held: Vec<_> = stopped.held.iter().map(Output::to_string).collect();
+            self.note(format_args!(
+                "warning: something that {} started holds its {} open; what it writes from here on is not shown",
+                self.plugin,
+                held.join(" and ")
+            ));
+        }
     }
 
     fn speak(&self, what: &dyn fmt::Display) {

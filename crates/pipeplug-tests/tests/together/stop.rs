@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pipeplug_host::{Grace, Incoming, Plugin, Reply, StoppedBy, WaitStatus};
+use pipeplug_host::{Grace, Incoming, Output, Plugin, Reply, Stdout, StoppedBy, WaitStatus};
 use pipeplug_tests::{LONG, SOON, Script, eventually, group_members, group_of, is_running, send};
 
-use crate::{FUGITIVE, misbehave, plain, ready};
+use crate::{FUGITIVE, MISBEHAVE, misbehave, plain, ready};
 
 /// Time for a step that will not help.
 const SHORT: Duration = Duration::from_millis(60);
@@ -327,4 +327,22 @@ fn one_that_is_stopped_goes_on_to_end_by_sigterm() {
     let stopped = plugin.stop_within(patient_from(StoppedBy::Term)).unwrap();
     assert_eq!(stopped.by, StoppedBy::Term);
     assert_eq!(plugin.stopped_by(), None);
+}
+
+#[test]
+fn what_holds_its_standard_error_is_named_and_not_waited_for() {
+    // The daemon keeps standard error, and not what the plugin talks over.
+    let script = format!("sleep 1000 3>&- 4>&- & exec '{MISBEHAVE}' \"$@\"");
+    let script = Script::new(&script.replacen("sleep", "setsid sleep", 1));
+    let plugin = script.builder().stdout(Stdout::Log).start().unwrap();
+    let begun = Instant::now();
+    let stopped = plugin.stop().unwrap();
+    drop(plugin);
+    let took = begun.elapsed();
+    assert!(took < SOON, "one wait for all streams, and none at the drop: {took:?}");
+    assert_eq!((stopped.by, &stopped.held[..]), (StoppedBy::Stop, &[Output::Stderr, Output::Stdout][..]));
+    if cfg!(target_os = "linux") {
+        let [daemon] = stopped.left[..] else { panic!("{stopped:?}") };
+        send(daemon.as_raw(), Signal::SIGKILL);
+    }
 }
