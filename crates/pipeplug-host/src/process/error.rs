@@ -261,6 +261,19 @@ impl SpawnError {
         }
     }
 
+    /// Tells that the file may be in the middle of being replaced: it is away, not whole, without its mode, or open for
+    /// writing.
+    pub(crate) fn may_be_an_upgrade(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound { .. }
+                | Self::NotExecutable { .. }
+                | Self::NotAProgram { .. }
+                | Self::AccessDenied { .. }
+                | Self::Busy { .. }
+        )
+    }
+
     /// That a plugin cannot be started in a place, as [`Launcher::describe`](crate::launcher::Launcher::describe) has it.
     pub fn place(
         launch: &Launch,

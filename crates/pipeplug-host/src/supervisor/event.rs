@@ -110,6 +110,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Tells that the plugin's file may be in the middle of being replaced.
+    pub(super) fn may_be_an_upgrade(&self) -> bool {
+        match self {
+            Self::Start(error) => matches!(&**error, StartError::Spawn(error) if error.may_be_an_upgrade()),
+            Self::Ended { .. } => false,
+        }
+    }
+
     /// Whether the next start would end no better.
     pub(super) fn is_permanent(&self) -> bool {
         match self {

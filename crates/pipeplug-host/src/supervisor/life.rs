@@ -43,6 +43,10 @@ pub(super) struct State {
     pub(super) failures: VecDeque<Instant>,
     pub(super) failures_in_a_row: u32,
     pub(super) last_failure: Option<Failure>,
+    /// It ran once, so that its file was right.
+    pub(super) has_run: bool,
+    /// Since then its file is not right any more.
+    pub(super) upgraded_since: Option<Instant>,
 }
 
 pub(super) enum Phase {
@@ -105,6 +109,8 @@ impl Shared {
                 failures: VecDeque::new(),
                 failures_in_a_row: 0,
                 last_failure: None,
+                has_run: false,
+                upgraded_since: None,
             }),
             changed: Condvar::new(),
             replacing: Mutex::default(),
@@ -279,6 +285,7 @@ impl State {
         self.failures.clear();
         self.failures_in_a_row = 0;
         self.last_failure = None;
+        self.upgraded_since = None;
     }
 
     pub(super) fn stopped(&self) -> Unavailable {

@@ -126,6 +126,7 @@ pub(super) struct Settings {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) ready_timeout: Duration,
     pub(super) drain_timeout: Duration,
+    pub(super) upgrade_timeout: Duration,
     pub(super) retries: u32,
 }
 
@@ -149,6 +150,7 @@ impl SupervisorBuilder {
                 idle_timeout: None,
                 ready_timeout: Duration::from_secs(10),
                 drain_timeout: Duration::from_secs(30),
+                upgrade_timeout: Duration::from_secs(30),
                 retries: 2,
             },
             on_event: None,
@@ -191,6 +193,14 @@ impl SupervisorBuilder {
     /// same. Default: 30 seconds.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.settings.drain_timeout = timeout;
+        self
+    }
+
+    /// How long the file of a plugin that has run may be away, not executable, not whole or open for writing, as in the middle
+    /// of an upgrade: for so long its start is tried again after each [backoff](Self::backoff), and no such failure counts for
+    /// the [breaker](Self::breaker). 0 has it given up at once. Default: 30 seconds.
+    pub fn upgrade_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.upgrade_timeout = timeout;
         self
     }
 

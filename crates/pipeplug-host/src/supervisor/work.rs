@@ -125,6 +125,7 @@ impl Shared {
         took: Duration,
     ) -> Phase {
         let before = mem::replace(&mut state.phase, Phase::Up(Arc::clone(instance)));
+        (state.has_run, state.upgraded_since) = (true, None);
         self.hook.tell(state.name(), Event::Started { pid: instance.plugin.pid(), took });
         self.watch(instance);
         if instance.plugin.close_reason().is_some() {
@@ -197,19 +198,25 @@ impl Shared {
 
     /// What becomes of it after a failure; gives the phase before, to be dropped behind the lock.
     fn failed(self: &Arc<Self>, state: &mut State, failure: Failure, ran: Duration) -> Phase {
-        let Settings { backoff, breaker, .. } = self.settings;
+        let Settings { backoff, breaker, upgrade_timeout, .. } = self.settings;
         if ran >= backoff.reset_after {
             state.failures_in_a_row = 0;
         }
         state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
         let now = Instant::now();
-        state.failures.push_back(now);
+        // One that never ran has a wrong path, more likely than an upgrade under way.
+        let is_upgrade = state.has_run
+            && failure.may_be_an_upgrade()
+            && now.duration_since(*state.upgraded_since.get_or_insert(now)) < upgrade_timeout;
+        if !is_upgrade {
+            state.failures.push_back(now);
+        }
         while state.failures.front().is_some_and(|at| now.duration_since(*at) > breaker.within) {
             state.failures.pop_front();
         }
         state.last_failure = Some(failure.clone());
         self.changed.notify_all();
-        if failure.is_permanent() || state.failures.len() >= breaker.failures {
+        if !is_upgrade && (failure.is_permanent() || state.failures.len() >= breaker.failures) {
             self.hook.tell(state.name(), Event::GaveUp { last: failure.clone() });
             let error = Unavailable::gave_up(state.name(), breaker, failure);
             return mem::replace(&mut state.phase, Phase::GaveUp(error));

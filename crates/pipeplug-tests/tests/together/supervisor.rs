@@ -308,6 +308,38 @@ fn what_a_restart_cannot_heal_is_tried_once() {
 }
 
 #[test]
+fn a_file_that_is_away_during_an_upgrade_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("plugin");
+    let install = || std::os::unix::fs::symlink(MISBEHAVE, &path).unwrap();
+    let failed = |events: &Events| events.count(|event| matches!(event, Event::StartFailed { .. }));
+    install();
+    let events = Events::default();
+    // The failures of an upgrade are none for the breaker.
+    let supervisor = eager(Plugin::builder(&path)).breaker(Breaker::new(2, FOREVER));
+    let supervisor = events.of(supervisor).build().unwrap();
+    supervisor.start().unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_closed(supervisor.call("exit", "1"));
+    eventually("it was tried again", || failed(&events) >= 5);
+    fs::write(&path, "").unwrap();
+    let before = failed(&events);
+    eventually("it was tried without its mode", || failed(&events) >= before + 2);
+    fs::remove_file(&path).unwrap();
+    install();
+    eventually("it runs", || supervisor.pid().is_some());
+    assert_eq!(supervisor.call("echo", "x").unwrap(), "x");
+
+    let events = Events::default();
+    let supervisor =
+        events.of(eager(Plugin::builder(&path)).upgrade_timeout(Duration::ZERO)).build().unwrap();
+    supervisor.start().unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_closed(supervisor.call("exit", "1"));
+    events.await_kinds(&["started", "ended", "restarting", "start failed", "gave up"]);
+}
+
+#[test]
 fn what_may_be_otherwise_next_time_is_tried_again() {
     let script = script("mkdir \"$dir/once\" && exit 3");
     let supervisor = eager(script.builder()).build().unwrap();
