@@ -1,12 +1,13 @@
 //! The right to execute a file, asked in ways that every kernel and every filter of system calls knows.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::{AccessFlags, access, faccessat, getegid, geteuid, getgid, getuid};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{AccessFlags, User, access, faccessat, getegid, geteuid, getgid, getuid};
 
 /// Tells that a system call is not known here: `ENOSYS` is the kernel's answer, `EPERM` that of the filters of older
 /// container runtimes.
@@ -32,12 +33,52 @@ fn may_execute_by_access(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
 }
 
+/// The reason for which this process may not execute a regular file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// Its file system is mounted noexec.
+    FileSystem,
+    /// It is another user's, in words, who alone can change its mode.
+    Owner(String),
+    /// Its mode.
+    Mode,
+}
+
+impl Obstacle {
+    /// The obstacle for a file that [`may_execute`] denies.
+    pub(crate) fn of(path: &Path, metadata: &Metadata) -> Self {
+        if is_noexec(path) { Self::FileSystem } else { Self::of_owner(metadata.uid(), geteuid().as_raw()) }
+    }
+
+    fn of_owner(owner: u32, user: u32) -> Self {
+        if user == 0 || user == owner {
+            return Self::Mode;
+        }
+        // The name is a help; the number is enough.
+        let name = User::from_uid(owner.into()).ok().flatten().map(|user| format!(" ({})", user.name));
+        Self::Owner(format!("user {owner}{}", name.unwrap_or_default()))
+    }
+}
+
+/// Asks whether no file can be executed on the file system of `path`: mount(8), `noexec`.
+pub(crate) fn is_noexec(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|status| status.flags().contains(FsFlags::ST_NOEXEC))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::{may_execute, may_execute_by_access};
+    use super::{Obstacle, may_execute, may_execute_by_access};
+
+    #[test]
+    fn another_user_s_file_is_not_this_one_s_to_change() {
+        assert_eq!(Obstacle::of_owner(0, 1000), Obstacle::Owner("user 0 (root)".to_owned()));
+        assert_eq!(Obstacle::of_owner(0x7fff_fff0, 1), Obstacle::Owner("user 2147483632".to_owned()));
+        assert_eq!(Obstacle::of_owner(1000, 1000), Obstacle::Mode);
+        assert_eq!(Obstacle::of_owner(1000, 0), Obstacle::Mode);
+    }
 
     #[test]
     fn both_ways_answer_alike() {

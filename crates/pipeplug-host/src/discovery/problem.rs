@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use pipeplug_net::Escaped;
 use thiserror::Error;
 
-use crate::access::may_execute;
+use crate::access::{Obstacle, may_execute};
 
 /// Why a file or a directory cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -20,6 +20,19 @@ pub enum Problem {
         /// The permission bits of the file.
         mode: u32,
     },
+    /// The file is another user's, whose mode does not let this user execute it.
+    #[error(
+        "not executable for this user (mode {mode:04o}, it belongs to {owner}), let the owner run `chmod a+rx` on it"
+    )]
+    NotOurs {
+        /// The permission bits of the file.
+        mode: u32,
+        /// The owner, by number and name.
+        owner: String,
+    },
+    /// The file is on a file system that nothing is executed from.
+    #[error("on a file system that is mounted noexec, move it to another one")]
+    NoExec,
     /// There is a directory of that name.
     #[error("a directory, not an executable file")]
     IsDirectory,
@@ -68,6 +81,16 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// The problem of a regular file that this process may not execute.
+    pub(super) fn of_execution(path: &Path, metadata: &fs::Metadata) -> Self {
+        let mode = metadata.permissions().mode() & 0o7777;
+        match Obstacle::of(path, metadata) {
+            Obstacle::FileSystem => Self::NoExec,
+            Obstacle::Owner(owner) => Self::NotOurs { mode, owner },
+            Obstacle::Mode => Self::NotExecutable { mode },
+        }
+    }
+
     pub(super) fn of_directory(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotADirectory => Self::NotADirectory,
@@ -138,7 +161,7 @@ pub(super) fn check_file(path: &Path) -> Result<(), Option<Problem>> {
     } else if !meta.is_file() {
         Err(Some(Problem::NotAFile))
     } else if !may_execute(path) {
-        Err(Some(Problem::NotExecutable { mode: meta.permissions().mode() & 0o7777 }))
+        Err(Some(Problem::of_execution(path, &meta)))
     } else {
         Ok(())
     }

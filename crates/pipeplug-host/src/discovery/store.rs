@@ -266,7 +266,7 @@ fn open_source(source: &Path) -> Result<RegularFile, AddError> {
     let not_there = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
     let problem = match RegularFile::open(source) {
         Ok(file) if file.may_execute() => return Ok(file),
-        Ok(file) => Problem::NotExecutable { mode: file.metadata().permissions().mode() & 0o7777 },
+        Ok(file) => Problem::of_execution(source, file.metadata()),
         Err(FileError::NotRegular { found: DIRECTORY }) => Problem::IsDirectory,
         Err(FileError::NotRegular { .. }) => Problem::NotAFile,
         Err(FileError::System(error)) if not_there.contains(&error.kind()) => match fs::read_link(source) {

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::Launch;
 use super::executable::{Executable, Machine};
-use crate::access::may_execute;
+use crate::access::{Obstacle, is_noexec, may_execute};
 use crate::lock_file::LockFileError;
 use crate::sha256::Sha256;
 use crate::sys::{ForkExecError, Step};
@@ -40,6 +40,27 @@ pub enum SpawnError {
         path: PathBuf,
         /// The permission bits of the file.
         mode: u32,
+    },
+    /// The file is another user's, and its mode does not let this user execute it.
+    #[error(
+        "plugin {path:?} is not executable for this user (mode {mode:04o}, it belongs to {owner}): let the owner run \
+         `chmod a+rx` on it, or take a copy"
+    )]
+    NotOurs {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// The permission bits of the file.
+        mode: u32,
+        /// The owner, by number and name.
+        owner: String,
+    },
+    /// The file is on a file system that nothing is executed from.
+    #[error(
+        "plugin {path:?} is on a file system that is mounted noexec: move it to another one, or remount that"
+    )]
+    NoExec {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
     },
     /// The path is a directory.
     #[error("plugin {path:?} is a directory: name the executable file inside it")]
@@ -129,6 +150,20 @@ pub enum SpawnError {
         needed: u64,
         /// How many this process may have open, `RLIMIT_NOFILE`.
         limit: u64,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// No process can be made.
+    #[error(
+        "plugin {path:?} cannot be started, for there is a limit of processes ({error}): end some, or raise the limit of the \
+         user (`ulimit -u`, {} here), of the container (`--pids-limit`) or of the service (TasksMax=)",
+        limit.map_or("unlimited".to_owned(), |limit| limit.to_string())
+    )]
+    TooManyProcesses {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// How many processes and threads the user may have, `RLIMIT_NPROC`; `None` for any number.
+        limit: Option<u64>,
         /// What the kernel said.
         error: io::Error,
     },
@@ -243,6 +278,8 @@ impl SpawnError {
         match self {
             Self::NotFound { .. }
             | Self::NotExecutable { .. }
+            | Self::NotOurs { .. }
+            | Self::NoExec { .. }
             | Self::IsDirectory { .. }
             | Self::WrongArchitecture { .. }
             | Self::NotAProgram { .. }
@@ -257,7 +294,10 @@ impl SpawnError {
             | Self::Sandbox { .. }
             | Self::NotEnforced { .. } => true,
             Self::Place { is_permanent, .. } | Self::Grant { is_permanent, .. } => *is_permanent,
-            Self::Busy { .. } | Self::TooManyDescriptors { .. } | Self::Os { .. } => false,
+            Self::Busy { .. }
+            | Self::TooManyDescriptors { .. }
+            | Self::TooManyProcesses { .. }
+            | Self::Os { .. } => false,
         }
     }
 
@@ -268,6 +308,7 @@ impl SpawnError {
             self,
             Self::NotFound { .. }
                 | Self::NotExecutable { .. }
+                | Self::NotOurs { .. }
                 | Self::NotAProgram { .. }
                 | Self::AccessDenied { .. }
                 | Self::Busy { .. }
@@ -301,6 +342,13 @@ impl SpawnError {
     ) -> Self {
         let ForkExecError { step, error } = failure;
         match step {
+            Step::Fork | Step::Exec if errno(&error) == Errno::EAGAIN => Self::TooManyProcesses {
+                path: path.to_owned(),
+                limit: getrlimit(Resource::RLIMIT_NPROC)
+                    .ok()
+                    .and_then(|(soft, _)| (soft != nix::libc::RLIM_INFINITY).then_some(soft)),
+                error,
+            },
             Step::Fork => Self::os(path, "forking", error),
             Step::ProcessGroup => Self::os(path, "making its process group", error),
             Step::Lifeline => Self::os(path, "tying it to the host", error),
@@ -372,6 +420,16 @@ impl SpawnError {
         }
     }
 
+    /// The error for a regular file that this process may not execute.
+    pub(super) fn not_executable(path: &Path, metadata: &fs::Metadata) -> Self {
+        let (owned, mode) = (path.to_owned(), metadata.permissions().mode() & 0o7777);
+        match Obstacle::of(path, metadata) {
+            Obstacle::FileSystem => Self::NoExec { path: owned },
+            Obstacle::Owner(owner) => Self::NotOurs { path: owned, mode, owner },
+            Obstacle::Mode => Self::NotExecutable { path: owned, mode },
+        }
+    }
+
     pub(crate) fn of_exec(path: &Path, error: io::Error) -> Self {
         let owned = path.to_owned();
         match errno(&error) {
@@ -390,8 +448,9 @@ impl SpawnError {
                     Self::NotAProgram { path: owned, found: "it is no regular file" }
                 }
                 Ok(meta) if meta.permissions().mode() & 0o111 != 0o111 && !may_execute(path) => {
-                    Self::NotExecutable { path: owned, mode: meta.permissions().mode() & 0o7777 }
+                    Self::not_executable(path, &meta)
                 }
+                Ok(_) if is_noexec(path) => Self::NoExec { path: owned },
                 Ok(_) | Err(_) => Self::AccessDenied { path: owned, error },
             },
             Errno::ENOEXEC | Errno::EINVAL => match Executable::inspect(path) {
@@ -467,5 +526,21 @@ fn install(interpreter: &Path) -> &'static str {
         "its first line ends in CR LF, convert the file to Unix line ends"
     } else {
         "install it, or correct the plugin's `#!` line or build"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_limit_of_processes_is_named() {
+        let failure = ForkExecError { step: Step::Fork, error: Errno::EAGAIN.into() };
+        let error = SpawnError::diagnose(failure, Path::new("/plugin"), None, None, false);
+        assert!(!error.is_permanent());
+        let said = error.to_string();
+        assert!(["ulimit -u", "--pids-limit", "TasksMax="].iter().all(|name| said.contains(name)), "{said}");
     }
 }

@@ -68,6 +68,11 @@ impl Executable {
         let head = &head[..len];
         Ok(match head {
             [] => Self::Other("it is empty"),
+            // The kernel takes no path for whole that fills what it reads: load_script of fs/binfmt_script.c.
+            [b'#', b'!', line @ ..] if len == HEAD_BYTES && is_cut(line) => Self::Other(
+                "its `#!` line is longer than the kernel reads (BINPRM_BUF_SIZE, 256 bytes), which takes a shorter path to \
+                 the interpreter",
+            ),
             [b'#', b'!', line @ ..] => match interpreter_of_line(line) {
                 Some(interpreter) => Self::Script { interpreter },
                 None => Self::Other("its `#!` line names no interpreter"),
@@ -76,6 +81,12 @@ impl Executable {
                 Some(elf) => Self::Elf(elf),
                 None => Self::Other("its ELF header is damaged"),
             },
+            [0xef, 0xbb, 0xbf, b'#', b'!', ..] => Self::Other(
+                "a byte order mark stands before its `#!` line, which hides that from the kernel: save it as UTF-8 without one",
+            ),
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+                Self::Other("it is UTF-16 text, by its byte order mark: save it as UTF-8 without one")
+            }
             [b'M', b'Z', ..] => Self::Other("it is a Windows program"),
             [0xcf | 0xce, 0xfa, 0xed, 0xfe, ..] => Self::Other("it is a macOS program"),
             _ => Self::Other("it has neither a `#!` line nor an ELF header"),
@@ -227,6 +238,12 @@ impl Order {
     }
 }
 
+/// Tells that the path in what follows `#!` has no end.
+fn is_cut(line: &[u8]) -> bool {
+    let start = line.iter().position(|byte| !b" \t".contains(byte)).unwrap_or(line.len());
+    !line[start..].iter().any(|byte| b" \t\n\0".contains(byte))
+}
+
 /// The interpreter in what follows `#!`: execve(2), "Interpreter scripts".
 fn interpreter_of_line(line: &[u8]) -> Option<PathBuf> {
     let line = line.split(|byte| *byte == b'\n').next()?;
@@ -299,6 +316,16 @@ mod tests {
         assert_eq!(say(b"MZ\x90"), Executable::Other("it is a Windows program"));
         assert_eq!(say(b"\xcf\xfa\xed\xfe"), Executable::Other("it is a macOS program"));
         assert_eq!(say(b"echo"), Executable::Other("it has neither a `#!` line nor an ELF header"));
+        let other = |bytes: &[u8]| match say(bytes) {
+            Executable::Other(found) => found,
+            found => panic!("{found:?}"),
+        };
+        assert!(other(b"\xef\xbb\xbf#!/bin/sh\n").contains("byte order mark"));
+        assert!(other(b"\xff\xfe#\0!\0").contains("UTF-16"));
+        let line = |len: usize| [b"#!/".as_slice(), &vec![b'x'; len - 3], b"\n"].concat();
+        assert!(other(&line(256)).contains("256 bytes"));
+        assert!(matches!(say(&line(255)), Executable::Script { .. }), "the end of the line is within");
+        assert!(matches!(say(&[b"#!/bin/sh ", &line(300)[..]].concat()), Executable::Script { .. }));
         assert_eq!(say(b"#!\n"), Executable::Other("its `#!` line names no interpreter"));
     }
 

@@ -58,7 +58,6 @@ mod sealed {
     use std::io::{self, Seek as _};
     use std::os::fd::OwnedFd;
     use std::os::unix::ffi::OsStrExt as _;
-    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
     use super::super::executable::Executable;
@@ -104,8 +103,7 @@ mod sealed {
             Err(_) => return Err(SpawnError::NotAProgram { path, found: "it is no regular file" }),
         };
         if !file.may_execute() {
-            let mode = file.metadata().permissions().mode() & 0o7777;
-            return Err(SpawnError::NotExecutable { path, mode });
+            return Err(SpawnError::not_executable(program, file.metadata()));
         }
         Ok(file)
     }

@@ -104,7 +104,10 @@ fn another_machine() {
 fn no_program_at_all() {
     let mut damaged = elf(None, "/lib/ld.so");
     damaged[54..56].copy_from_slice(&1u16.to_ne_bytes()); // e_phentsize
-    let cases: [(&[u8], &str); 3] = [
+    let long = [b"#!/".as_slice(), &[b'x'; 300], b"\n"].concat();
+    let cases: [(&[u8], &str); 5] = [
+        (&long, "its `#!` line is longer than the kernel reads"),
+        (b"\xef\xbb\xbf#!/bin/sh\n", "a byte order mark stands before its `#!` line"),
         (b"", "it is empty"),
         (b"echo hello\n", "neither a `#!` line"),
         (&damaged, "its ELF header is damaged"),

@@ -211,3 +211,26 @@ fn a_plugin_that_starts_slowly_starts() {
     let plugin = script.builder().start().unwrap();
     assert_eq!(plugin.call("echo", "late").unwrap(), "late");
 }
+
+/// Where this user can make such a mount, in namespaces.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_system_without_programs_is_named() {
+    const NO_MOUNT: i32 = 77;
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!(
+        "mount -t tmpfs -o noexec none \"$2\" || exit {NO_MOUNT}; cp \"$1\" \"$2/plugin\"; exec \"$0\" none \"$2/plugin\""
+    );
+    let output = std::process::Command::new("unshare")
+        .args(["--map-root-user", "--user", "--mount", "sh", "-c", &script])
+        .args([crate::SANDBOX_HOST, crate::MISBEHAVE])
+        .arg(dir.path())
+        .stdin(std::process::Stdio::null())
+        .output();
+    let Ok(output) = output else { return };
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(NO_MOUNT) || said.contains("unshare: ") {
+        return;
+    }
+    assert!(said.contains("is on a file system that is mounted noexec: move it"), "{said}");
+}
