@@ -24,6 +24,7 @@ mod run;
 mod session;
 mod start;
 mod steps;
+mod stopped;
 mod style;
 mod target;
 mod text;

@@ -11,6 +11,7 @@ use crate::exit::{Failure, Outcome};
 use crate::halt::Halt;
 use crate::report::Report;
 use crate::start::StartArgs;
+use crate::stopped::StopWatch;
 use crate::target::Target;
 use crate::text::Escaped;
 use crate::walls::{self, Level};
@@ -25,6 +26,7 @@ pub(crate) struct Session {
     /// From the start of its process to its answer to the first request.
     took: Duration,
     halt: Halt,
+    watch: Arc<StopWatch>,
 }
 
 impl Session {
@@ -52,9 +54,13 @@ impl Session {
         }
         let builder = target.builder().map_err(|error| Failure::new(Outcome::NotStarted, error))?;
         let builder = args.apply(builder, level).handler(request);
+        let watch = Arc::new(StopWatch::new());
         let builder = builder.on_spawn({
-            let halt = halt.clone();
-            move |plugin| halt.starting(plugin)
+            let (halt, watch, report) = (halt.clone(), Arc::clone(&watch), Arc::clone(report));
+            move |plugin| {
+                watch.begin(plugin, &report);
+                halt.starting(plugin);
+            }
         });
         let builder = builder.on_line({
             let report = Arc::clone(report);
@@ -65,7 +71,7 @@ impl Session {
             Ok(plugin) => {
                 halt.started(plugin.pid());
                 let took = begun.elapsed();
-                Ok(Self { plugin, format: args.format(), took, halt: halt.clone() })
+                Ok(Self { plugin, format: args.format(), took, halt: halt.clone(), watch })
             }
             Err(error) => {
                 halt.forget();
@@ -87,6 +93,7 @@ impl Session {
     /// # Blocking
     /// As for [`Plugin::stop`], and a second more.
     pub(crate) fn end(self) -> Result<Stopped, StopError> {
+        drop(self.watch);
         let mut stopped = self.plugin.stop();
         // What it told and asked last is still being shown; no end of the connection is no reason to wait for ever.
         let _ = self.plugin.wait_closed(HANDLERS_PATIENCE);

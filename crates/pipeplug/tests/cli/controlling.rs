@@ -118,6 +118,19 @@ fn a_plugin_may_ask_the_user() {
 }
 
 #[test]
+fn a_plugin_that_the_terminal_stops_is_told_of() {
+    let place = Place::new();
+    let body = "recv; send 3 x '{}'; recv; read -r name </dev/tty; send 3 x \"$name\"; recv";
+    let path = place.standard("reads", body);
+    let args = ["run", path.to_str().unwrap(), "--grace", "50ms", "--call", "greet"];
+    let mut session = Session::start(&place, &args);
+    session.until("is stopped (SIGTTIN), since it used the terminal: --stdin inherit");
+    session.type_in("\x03");
+    session.until("did not stop when asked: stopped by SIGTERM");
+    assert_eq!(session.code(), Some(130));
+}
+
+#[test]
 fn ctrl_c_reaches_the_program_which_asks_the_plugin_to_stop() {
     let place = Place::new();
     let mut session = Session::start(&place, &["run", &attentive(&place)]);

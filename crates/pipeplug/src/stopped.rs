@@ -1,0 +1,74 @@
+//! A note for a plugin that a signal has stopped: it answers nothing, and whoever waits for it sees no reason.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use pipeplug_host::Plugin;
+
+use crate::report::Report;
+
+/// How often to look.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks after one plugin, until it is dropped.
+pub(crate) struct StopWatch {
+    /// Its end ends the thread.
+    _alive: Sender<()>,
+    /// Taken by the thread.
+    ended: Mutex<Option<Receiver<()>>>,
+}
+
+impl StopWatch {
+    pub(crate) fn new() -> Self {
+        let (alive, ended) = mpsc::channel();
+        Self { _alive: alive, ended: Mutex::new(Some(ended)) }
+    }
+
+    /// Begins to look.
+    pub(crate) fn begin(&self, plugin: &Plugin, report: &Arc<Report>) {
+        let Some(ended) = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let (plugin, report) = (plugin.clone(), Arc::clone(report));
+        let watch = move || {
+            let mut told = None;
+            while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                let stopped = plugin.stopped_by();
+                if let Some(signal) = stopped
+                    && told != stopped
+                {
+                    report.note(note(signal));
+                }
+                told = stopped;
+            }
+        };
+        // Without the thread there is no note, and all else goes on.
+        let _ = thread::Builder::new().name("stop-watch".to_owned()).spawn(watch);
+    }
+}
+
+fn note(signal: i32) -> String {
+    match signal_hook::low_level::signal_name(signal) {
+        Some(name @ ("SIGTTIN" | "SIGTTOU")) => {
+            format!(
+                "the plugin is stopped ({name}), since it used the terminal: --stdin inherit lets it use that"
+            )
+        }
+        Some(name) => format!("the plugin is stopped ({name}): kill -CONT lets it go on"),
+        None => format!("the plugin is stopped (signal {signal}): kill -CONT lets it go on"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::note;
+
+    #[test]
+    fn a_use_of_the_terminal_has_an_option() {
+        assert!(
+            note(signal_hook::consts::SIGTTIN)
+                .contains("(SIGTTIN), since it used the terminal: --stdin inherit")
+        );
+        assert!(note(signal_hook::consts::SIGSTOP).contains("(SIGSTOP): kill -CONT"));
+    }
+}
