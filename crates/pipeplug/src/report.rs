@@ -231,10 +231,10 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::of_output(Stream::Stdout, &error))
 }
 
-/// As [`print`], for a command that ends at a signal.
+/// As [`print()`], for a command that ends at a signal.
 ///
 /// # Errors
-/// As for [`print`], and where a signal came while it was not read.
+/// As for [`print()`], and where a signal came while it was not read.
 ///
 /// # Blocking
 /// Until it is read, or some time after a signal.
