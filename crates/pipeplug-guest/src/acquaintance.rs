@@ -1,4 +1,4 @@
-//! What has to come first: what the host says of itself, then the start call-back, then the request call-back.
+//! The order of a start: the host's metadata, then the start call-back, then the request call-back.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,9 +18,9 @@ pub(crate) struct Acquaintance {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether the host has said what it is, or nothing comes from it any more.
+    /// True once the host has said what it is, or nothing comes from it any more.
     is_made: bool,
-    /// Whether the start call-back is still to return.
+    /// True until the start call-back returns.
     is_starting: bool,
 }
 

@@ -38,7 +38,7 @@ fn may_execute_by_access(path: &Path) -> bool {
 pub(crate) enum Obstacle {
     /// Its file system is mounted noexec.
     FileSystem,
-    /// It is another user's, in words, who alone can change its mode.
+    /// The owner, in words, where that is another user, who alone can change the file's mode.
     Owner(String),
     /// Its mode.
     Mode,

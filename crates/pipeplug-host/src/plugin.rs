@@ -63,7 +63,7 @@ struct Inner {
     grace: Grace,
     begun: Instant,
     metadata: OnceLock<Metadata>,
-    /// Whether it was told that something holds its streams open.
+    /// True once it was said that something holds its streams open.
     is_held_told: AtomicBool,
 }
 

@@ -142,7 +142,7 @@ impl Core {
         }
     }
 
-    /// Whether the call's deadline has passed and brought about this response.
+    /// True if the call's deadline has passed and brought about this response.
     ///
     /// A handler that is told of the deadline sees it pass a moment after it has passed here, and what it answers then is none
     /// in time; whether that is read ahead of giving the call up is chance. A reply that is read later than in a moment may

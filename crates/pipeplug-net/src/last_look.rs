@@ -48,10 +48,10 @@ impl Turns {
     }
 }
 
-/// What a look came to.
+/// The outcome of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// What had come has been dealt with.
+    /// All that had come has been dealt with.
     Through,
     /// Another thread is about to: look again a moment later.
     Later,

@@ -307,7 +307,7 @@ impl Stream {
         }
     }
 
-    /// Whether there is something to read now, or its end.
+    /// Tells whether there is something to read now, or the end.
     pub(crate) fn is_readable(&self) -> bool {
         // Where poll(2) fails for want of memory, what is there is not seen.
         poll_now(self.fd.as_fd(), PollFlags::POLLIN).unwrap_or(false)

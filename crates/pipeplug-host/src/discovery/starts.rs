@@ -3,11 +3,11 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So many may be starting, which takes the CPUs.
+/// Limit of plugins that are starting at once, which takes the CPUs.
 const STARTING: usize = 8;
 /// Past this time a plugin is taken to wait, which takes nothing: another one may start.
 const BUSY: Duration = Duration::from_secs(1);
-/// So many run at once, whatever they do.
+/// Limit of plugins that run at once, whatever they do.
 pub(super) const AT_ONCE: usize = 64;
 
 /// Lets plugins start a few at a time, and those that hang hold no other one up.

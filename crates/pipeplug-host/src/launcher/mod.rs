@@ -141,7 +141,7 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// Takes note of what it has started, for [`left`](Process::left): its stop begins.
     fn note_descendants(&self) {}
 
-    /// What was noted and still runs once it has ended, out of reach.
+    /// Processes that were noted and still run once it has ended, out of reach.
     ///
     /// # Blocking
     /// For a moment at the most.

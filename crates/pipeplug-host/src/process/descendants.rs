@@ -1,4 +1,4 @@
-//! What a guest has started, as far as the system tells: proc_pid_task(5), `children`.
+//! Descendants of a guest, as far as the system tells: proc_pid_task(5), `children`.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-/// So many are taken note of at the most.
+/// Limit of the processes that are noted.
 const NOTED_AT_MOST: usize = 1024;
 
 /// How long a process may take that ends because the guest has: most that read from it do.
@@ -98,7 +98,7 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What of proc_pid_stat(5) counts here.
+/// Fields of proc_pid_stat(5) that count here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     pid: i32,

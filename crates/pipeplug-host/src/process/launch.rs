@@ -101,7 +101,7 @@ impl Launch {
         }
     }
 
-    /// What the guest has of the host's terminal, in a sandbox.
+    /// The guest's share of the host's terminal, in a sandbox.
     pub(super) fn terminal(&self) -> Terminal {
         match self.channel {
             Channel::Pipes { stdin: Stdin::Inherit, .. } => Terminal::Granted,

@@ -99,7 +99,7 @@ pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Sp
     })
 }
 
-/// What confines a guest, and what ends it with the host.
+/// The confinement of a guest, and the mechanism that ends it with the host.
 struct Confinement<'a> {
     plugin: sandbox::Plugin<'a>,
     sandbox: Option<&'a Sandbox>,

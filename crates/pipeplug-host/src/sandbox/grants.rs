@@ -21,7 +21,7 @@ use crate::sys::{self, Identity, Kind};
 const PROGRAMS: [&str; 9] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
 
-/// What dynamic loaders, C libraries and runtimes look at when they start.
+/// Files that dynamic loaders, C libraries and runtimes look at when they start.
 const LOOKED_AT: [&str; 14] = [
     "/etc/alternatives",
     "/etc/group",
@@ -56,7 +56,7 @@ const DEVICES: [&str; 5] = ["/dev/full", "/dev/null", "/dev/random", "/dev/urand
 /// As many symbolic links on a way as the kernel follows: path_resolution(7).
 const LINKS_MAX: u32 = 40;
 
-/// What a plugin may do with a [`Grant`].
+/// Rights of a plugin to a [`Grant`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// Reading, listing and executing.
@@ -83,12 +83,12 @@ pub(super) struct Grant {
     pub(super) access: Access,
 }
 
-/// Whether a path is in a directory of programs and libraries.
+/// Tells whether a path is in a directory of programs and libraries.
 pub(crate) fn is_of_programs(path: &Path) -> bool {
     PROGRAMS.iter().any(|dir| path.starts_with(dir))
 }
 
-/// Whether grants go into a root file system of the plugin's own, or are rules about the host's.
+/// The root file system that grants are about: the plugin's own, or the host's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OwnRoot {
     Yes,
@@ -98,7 +98,7 @@ pub(super) enum OwnRoot {
 /// A file that cannot be granted, in words.
 pub(super) type Refused = String;
 
-/// What every program needs, as far as this system has it.
+/// Opens the files that every program needs, as far as this system has them.
 pub(super) fn of_system() -> Vec<Grant> {
     let programs = PROGRAMS.iter().map(|path| (path, Access::Execute));
     let looked_at = LOOKED_AT.iter().map(|path| (path, Access::Read));
@@ -110,12 +110,12 @@ pub(super) fn of_system() -> Vec<Grant> {
         .collect()
 }
 
-/// What programs need of the host's `/proc`.
+/// Opens the files of the host's `/proc` that programs need.
 pub(super) fn of_proc() -> Vec<Grant> {
     LOOKED_AT_IN_PROC.iter().filter_map(|path| Grant::open(Path::new(path), Access::Read).ok()).collect()
 }
 
-/// What the host grants, directories before what is below them.
+/// Opens the files that the host grants, directories before their content.
 pub(super) fn of_host(files: &Files, own_root: OwnRoot) -> Result<Vec<Grant>, Refused> {
     let read = files.read.iter().map(|path| (path, Access::Execute));
     let write = files.write.iter().map(|path| (path, Access::Write));
@@ -185,7 +185,7 @@ fn open_beneath(granted: &[Grant], path: &Path, access: Access) -> io::Result<Gr
 fn walk(path: &Path, writable: &[Identity]) -> io::Result<OwnedFd> {
     struct Place {
         file: OwnedFd,
-        /// Whether it is a directory that the plugin may write to, or below one.
+        /// True for a directory that the plugin may write to, and below one.
         is_writable: bool,
     }
     let place = |file: OwnedFd, above: bool| -> io::Result<Place> {

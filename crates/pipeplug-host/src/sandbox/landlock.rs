@@ -11,7 +11,7 @@ use super::Ports;
 use super::grants::{Access, Grant};
 use crate::sys::{self, Kind, PathRights};
 
-/// What is handled as far as the kernel knows it; what must not be missing is asked for ahead of this.
+/// The version that is handled as far as the kernel knows it; the caller checks for what must not be missing.
 const ABI_MEANT: ABI = ABI::V6;
 
 /// The rules that the child confines itself with; `None` where the kernel has none of them.

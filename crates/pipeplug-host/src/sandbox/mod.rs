@@ -68,7 +68,7 @@ pub struct Sandbox {
     pub(crate) demand: Demand,
 }
 
-/// What a sandbox starts from.
+/// The base of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
     /// The host's world, less what no plugin needs.
@@ -193,7 +193,7 @@ impl Sandbox {
         }
     }
 
-    /// Whether a plugin has a root file system of its own in it.
+    /// Tells whether a plugin has a root file system of its own in it.
     pub(crate) fn has_root(&self) -> bool {
         self.level == Level::Strict
     }

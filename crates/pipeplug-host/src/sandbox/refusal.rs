@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use crate::sys::{ForkExecError, Step};
 
-/// What is lost without namespaces.
+/// The loss without namespaces.
 const LOST: &str = "without them the plugin sees the metadata of files that it cannot open, and the host's processes, and \
                     what leaves its session outlives it";
 
@@ -30,7 +30,7 @@ fn is_denied(error: &io::Error) -> bool {
     [Errno::EPERM, Errno::EACCES].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
-/// What to do, after a colon, as far as the settings of the kernel tell.
+/// The remedy, after a colon, as far as the settings of the kernel tell.
 fn remedy(step: Step, error: &io::Error, read: impl Fn(&str) -> Option<String>) -> String {
     let is = |path: &str, value: &str| read(path).as_deref() == Some(value);
     if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {

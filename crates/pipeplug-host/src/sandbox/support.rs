@@ -18,7 +18,7 @@ pub struct Support {
     pub landlock_abi: u32,
     /// Whether system calls can be filtered.
     pub seccomp: bool,
-    /// Whether this process can make the namespaces of a strict sandbox, with a root file system in them.
+    /// True if this process can make the namespaces of a strict sandbox, with a root file system in them.
     pub namespaces: bool,
 }
 

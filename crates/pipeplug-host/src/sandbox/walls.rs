@@ -6,7 +6,7 @@ use super::Sandbox;
 use crate::process::{HostLost, SpawnError};
 use crate::sys::Walls;
 
-/// What a start needs to know, beside the sandbox.
+/// The facts about a start that a sandbox needs.
 #[cfg_attr(
     not(all(target_os = "linux", not(pipeplug_portable))),
     expect(dead_code, reason = "other systems have no sandbox")
@@ -15,20 +15,20 @@ use crate::sys::Walls;
 pub(crate) struct Plugin<'a> {
     /// The file to execute, as an absolute path.
     pub(crate) program: &'a Path,
-    /// Whether the file itself is executed, or a copy of it in memory.
+    /// The kind of image: the file itself, or a copy of it in memory.
     pub(crate) image: ImageKind,
     pub(crate) host_lost: HostLost,
     pub(crate) terminal: Terminal,
 }
 
-/// What is executed.
+/// The image that is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ImageKind {
     File,
     Memory,
 }
 
-/// What a plugin has of the terminal.
+/// A plugin's share of the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Terminal {
     /// The host's standard input.
@@ -44,7 +44,7 @@ pub(crate) enum Extent {
     WithoutNamespaces,
 }
 
-/// What a child does to confine itself.
+/// A confinement that is ready for the child.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) walls: Walls,

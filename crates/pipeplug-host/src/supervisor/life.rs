@@ -43,7 +43,7 @@ pub(super) struct State {
     pub(super) failures: VecDeque<Instant>,
     pub(super) failures_in_a_row: u32,
     pub(super) last_failure: Option<Failure>,
-    /// It ran once, so that its file was right.
+    /// True once it has run, so that its file was right.
     pub(super) has_run: bool,
     /// Since then its file is not right any more.
     pub(super) upgraded_since: Option<Instant>,

@@ -415,7 +415,7 @@ fn end(pids: &Pids) {
     }
 }
 
-/// Whether this process can make namespaces as these are; a child tries it.
+/// Tries, in a child, whether this process can make namespaces as these are.
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) fn try_namespaces(namespaces: &Namespaces) -> Result<(), ForkExecError> {
     struct Try<'a>(&'a Namespaces);

@@ -51,7 +51,7 @@ const IGNORED: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, li
 /// The guard of this process, if it has one.
 static GUARD: Mutex<Option<Arc<Guard>>> = Mutex::new(None);
 
-/// What is in the table of one plugin.
+/// One plugin's part of the table.
 #[derive(Debug)]
 #[repr(C)]
 struct Pair {
@@ -249,7 +249,7 @@ impl Drop for Table {
     }
 }
 
-/// What the child that becomes the guard has to do, as plain borrowed memory.
+/// The task of the child that becomes the guard, as plain borrowed memory.
 struct Plan<'a> {
     image: RawFd,
     pipe: &'a OwnedFd,

@@ -53,7 +53,7 @@ const HIDDEN: [&CStr; 13] = [
     c"/proc/vmallocinfo",
 ];
 
-/// What the helper, init and the plugin do; ready in memory, since none of them may allocate.
+/// The task of the helper, init and the plugin; ready in memory, since none of them may allocate.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
     pub(crate) network: Network,
@@ -89,7 +89,7 @@ pub(crate) struct Init {
     pub(crate) host_lost: InitHostLost,
 }
 
-/// What init does once the host is gone.
+/// The behaviour of init once the host is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InitHostLost {
     Ends,
@@ -101,7 +101,7 @@ pub(crate) enum InitHostLost {
 pub(crate) struct Root {
     /// In their order: directories before what is in them.
     pub(crate) entries: Vec<Entry>,
-    /// What the plugin may do in a directory of the root itself.
+    /// The plugin's rights to a directory of the root itself.
     pub(crate) rights: PathRights,
     /// The entry that the helper was at.
     at: AtomicUsize,
@@ -118,7 +118,7 @@ pub(crate) enum Entry {
         path: CString,
         target: CString,
     },
-    /// What is at a path outside.
+    /// A file or directory outside.
     Copy(Copied),
     /// An empty file system of its own, in memory.
     Memory {
@@ -246,7 +246,7 @@ impl Root {
         Ok(())
     }
 
-    /// What is left to the plugin: its own processes, and the end of the old root.
+    /// Does the plugin's share: mounts its own processes, and detaches the old root.
     fn finish(&self, ruleset: Option<&Ruleset>, pid_max: Option<&CStr>) -> Result<(), Failure> {
         let at = |step| move |errno| Failure { step, errno };
         for entry in self.each() {

@@ -13,16 +13,16 @@ use crate::sys::{ATOMIC_WRITE, Room, STRIDE};
 #[derive(Debug, Default)]
 pub(super) struct Outlines(VecDeque<Outline>);
 
-/// What is left to be written of a chunk, in bytes.
+/// The rest of a chunk that is to be written, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Outline {
     header: usize,
     buffer: usize,
-    /// Whether a part of the buffer has left without the rest.
+    /// True once a part of the buffer has left without the rest.
     is_cut: bool,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Write so many bytes, or as many of them as can be.
@@ -86,7 +86,7 @@ impl Outlines {
         joined
     }
 
-    /// So many bytes were written.
+    /// The number of bytes that were written.
     pub(super) fn wrote(&mut self, mut bytes: usize) {
         while bytes > 0
             && let Some(first) = self.0.front_mut()

@@ -17,7 +17,7 @@ pub(super) struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) verdict: Verdict,
-    /// Whether an argument was loaded on the way.
+    /// True if an argument was loaded on the way.
     pub(super) arguments_seen: bool,
 }
 
