@@ -117,17 +117,25 @@ pub(super) fn of_proc() -> Vec<Grant> {
 
 /// Opens the files that the host grants, directories before their content.
 pub(super) fn of_host(files: &Files, own_root: OwnRoot) -> Result<Vec<Grant>, Refused> {
-    let read = files.read.iter().map(|path| (path, Access::Execute));
-    let write = files.write.iter().map(|path| (path, Access::Write));
-    // What may be written to comes first: a name of it may sort behind a path that leads through it by another name.
+    let wanted = sorted(
+        files
+            .write
+            .iter()
+            .map(|path| (path, Access::Write))
+            .chain(files.read.iter().map(|path| (path, Access::Execute))),
+    )?;
+    // All of them before the first is walked to: a way may lead through any of them, by a name that says nothing of it.
+    let mut writable = Vec::new();
+    for (path, _) in wanted.iter().filter(|(_, access)| *access == Access::Write) {
+        let grant = Grant::open(path, Access::Write).map_err(|error| refused(path, &error))?;
+        writable.extend((grant.kind == Kind::Directory).then_some(grant.identity));
+    }
     let mut grants: Vec<Grant> = Vec::new();
-    for wanted in [sorted(write)?, sorted(read)?] {
-        for (path, access) in wanted {
-            let grant = open_beneath(&grants, &path, access)
-                .and_then(|grant| grant.checked(own_root))
-                .map_err(|error| refused(&path, &error))?;
-            grants.push(grant);
-        }
+    for (path, access) in wanted {
+        let grant = open_beneath(&writable, &path, access)
+            .and_then(|grant| grant.checked(own_root))
+            .map_err(|error| refused(&path, &error))?;
+        grants.push(grant);
     }
     // By components, so that a directory comes before what is in it. Of the same path, the write access is the last one,
     // and counts.
@@ -152,7 +160,12 @@ fn sorted<'a>(paths: impl Iterator<Item = (&'a PathBuf, Access)>) -> Result<Vec<
 /// # Errors
 /// As an exec fails: EACCES for what is no regular file.
 pub(super) fn of_program(program: &Path, granted: &[Grant]) -> io::Result<Grant> {
-    let grant = open_beneath(granted, program, Access::Execute)?;
+    let writable: Vec<_> = granted
+        .iter()
+        .filter(|it| it.access == Access::Write && it.kind == Kind::Directory)
+        .map(|it| it.identity)
+        .collect();
+    let grant = open_beneath(&writable, program, Access::Execute)?;
     if grant.is_regular { Ok(grant) } else { Err(Errno::EACCES.into()) }
 }
 
@@ -166,16 +179,11 @@ fn refused(path: &Path, error: &io::Error) -> Refused {
 
 /// Opens a path, without a symbolic link in a directory that the plugin may write to, or below one: it could have made the
 /// link, to be let in wherever that leads to.
-fn open_beneath(granted: &[Grant], path: &Path, access: Access) -> io::Result<Grant> {
-    let writable: Vec<_> = granted
-        .iter()
-        .filter(|it| it.access == Access::Write && it.kind == Kind::Directory)
-        .map(|it| it.identity)
-        .collect();
+fn open_beneath(writable: &[Identity], path: &Path, access: Access) -> io::Result<Grant> {
     if writable.is_empty() {
         Grant::open(path, access)
     } else {
-        Grant::of(walk(path, &writable)?, path, access)
+        Grant::of(walk(path, writable)?, path, access)
     }
 }
 

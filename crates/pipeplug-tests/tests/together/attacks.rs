@@ -411,6 +411,8 @@ fn a_link_that_the_plugin_could_have_made_leads_nowhere() {
         Sandbox::strict().write(&alias).read(own.join("data")),
         Sandbox::strict().write(&own).read(alias.join("data")),
         Sandbox::strict().write(&own).read(around.join("data")),
+        // By a name that sorts before the one of the directory itself.
+        Sandbox::strict().write(&own).write(alias.join("data")),
         // By a link outside of it, to the one inside.
         Sandbox::strict().write(&own).read(dir.path().join("to-data")),
     ] {
