@@ -11,6 +11,7 @@ use crate::launcher::Diagnosis;
 use crate::metadata::{Metadata, offer};
 use crate::plugin::Plugin;
 use crate::start_error::StartError;
+use crate::wait_status::WaitStatus;
 
 /// How much of what is wrong is shown, in bytes.
 const SHOWN: usize = 64;
@@ -91,6 +92,13 @@ pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder
                 return StartError::Echo { path };
             }
             if let CloseReason::Broken { error, first } = &**reason {
+                if let Some(Diagnosis { problem, is_permanent }) = builder.launcher.diagnose_output() {
+                    // What carries it may run on: its status is no part of what went wrong.
+                    let status = plugin.status().unwrap_or(WaitStatus::Unknown);
+                    let place = place.unwrap_or_default();
+                    let stderr = plugin.stderr_tail();
+                    return StartError::Place { path, place, problem, is_permanent, status, stderr };
+                }
                 let spoken = builder.options.format.unwrap_or_default();
                 let found = if spoken == Format::Standard { Format::Classic } else { Format::Standard };
                 if begins_as(found, first) {

@@ -17,7 +17,7 @@ use crate::builder::{Builder, OnEnd, Request};
 use crate::crash::{Crash, Panic};
 use crate::gate::Gate;
 use crate::handshake::{self, Failure};
-use crate::launcher::{ExitFd, Launcher, Process};
+use crate::launcher::{Diagnosis, ExitFd, Launcher, Process};
 use crate::lines::{Lines, Output, Patience, Stream};
 use crate::metadata::Metadata;
 use crate::process::{Pid, SpawnError};
@@ -297,7 +297,7 @@ impl Inner {
         let of_stderr = self.of_stderr();
         let stderr = of_stderr.map(Lines::tail).unwrap_or_default();
         let status = self.process.peek().ok().flatten();
-        let diagnosis = status.and_then(|status| self.launcher.diagnose(status, &stderr));
+        let diagnosis = status.and_then(|status| self.diagnose(status, &stderr));
         let panic = of_stderr.and_then(|lines| lines.panic());
         Crash {
             plugin: self.connection.name().to_owned(),
@@ -312,6 +312,15 @@ impl Inner {
         }
     }
 
+    /// Has the launcher explain an end.
+    fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
+        if self.metadata.get().is_some() {
+            self.launcher.diagnose_end(status, stderr)
+        } else {
+            self.launcher.diagnose(status, stderr)
+        }
+    }
+
     fn of_stderr(&self) -> Option<&Arc<Lines>> {
         self.lines.iter().find(|lines| lines.output() == Output::Stderr)
     }
@@ -320,7 +329,7 @@ impl Inner {
         tracing::debug!(plugin = %self.connection.name(), %status, "the plugin has ended");
         // Some process of its own may hold the pipe open: what it left there is read, and then it is over.
         let stderr = self.of_stderr().map(Lines::tail).unwrap_or_default();
-        let diagnosis = self.launcher.diagnose(status, &stderr);
+        let diagnosis = self.diagnose(status, &stderr);
         let diagnosis = diagnosis.map(|it| format!(", {}", it.problem)).unwrap_or_default();
         self.connection.end(format!("{} has ended: {status}{diagnosis}", self.connection.name()));
     }

@@ -64,7 +64,7 @@ pub enum StartError {
         problem: String,
         /// Whether another start would end no better.
         is_permanent: bool,
-        /// How what was to carry it there ended.
+        /// How what was to carry it there ended; unknown where it had not.
         status: WaitStatus,
         /// The last lines of its standard error.
         stderr: Vec<String>,
@@ -213,7 +213,9 @@ struct Silent(Option<i32>);
 impl fmt::Display for Silent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(number) = self.0 else {
-            return f.write_str("is it a plugin? A slow one needs a longer handshake timeout");
+            return f.write_str(
+                "is it a plugin? A slow one needs more time: `--timeout` (Builder::handshake_timeout)",
+            );
         };
         match Signal::try_from(number) {
             Ok(signal @ (Signal::SIGTTIN | Signal::SIGTTOU)) => write!(

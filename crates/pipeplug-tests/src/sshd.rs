@@ -5,9 +5,10 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::unistd::{Uid, User};
 use tempfile::TempDir;
 
-use crate::{children_of, eventually, tool};
+use crate::{children_of, eventually, missing, tool};
 
 /// A real ssh server on a loopback port, with keys of its own, and what a client needs to log in as this user. It ends with
 /// this value.
@@ -28,6 +29,21 @@ impl Sshd {
     /// Where it does not start, or is missing and `CI=true`.
     #[must_use]
     pub fn start() -> Option<Self> {
+        Self::start_for(None)
+    }
+
+    /// Starts one to which this user has that login shell, and an empty [home directory](Self::home): it has an
+    /// `/etc/passwd` of its own, in its mount namespace. `None` where that cannot be, which is told.
+    ///
+    /// # Panics
+    /// As for [`start`](Self::start).
+    #[must_use]
+    pub fn start_with_shell(shell: &Path) -> Option<Self> {
+        tool("unshare", "util-linux")?;
+        Self::start_for(Some(shell))
+    }
+
+    fn start_for(shell: Option<&Path>) -> Option<Self> {
         let sshd = tool("sshd", "openssh-server")?;
         tool("ssh", "openssh-client")?;
         let dir = tempfile::tempdir().expect("a directory for the server");
@@ -45,11 +61,24 @@ impl Sshd {
             file("authorized_keys"),
         );
         fs::write(file("sshd_config"), settings).expect("the directory is ours");
+        if let Some(shell) = shell {
+            fs::create_dir(file("home")).expect("the directory is ours");
+            fs::write(file("passwd"), passwd(shell, &file("home"))).expect("the directory is ours");
+            let tried = with_passwd(&file("passwd"), Path::new("true")).status().expect("unshare is there");
+            if !tried.success() {
+                missing("a mount namespace cannot be had, for an /etc/passwd of the server's own");
+                return None;
+            }
+        }
         // Another process may be given the free port first.
         for _ in 0..10 {
             let port = free_port();
             let log = fs::File::create(file("log")).expect("the directory is ours");
-            let mut server = Command::new(&sshd)
+            let mut command = match shell {
+                None => Command::new(&sshd),
+                Some(_) => with_passwd(&file("passwd"), &sshd),
+            };
+            let mut server = command
                 .args(["-D", "-e", "-f", &file("sshd_config"), "-p", &port.to_string()])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -68,6 +97,12 @@ impl Sshd {
             }
         }
         panic!("it does not start: {}", fs::read_to_string(file("log")).unwrap_or_default());
+    }
+
+    /// The user's home directory to a server [with a shell](Self::start_with_shell).
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.dir.path().join("home")
     }
 
     /// The options of an `ssh` that logs in to [`NAME`](Self::NAME).
@@ -141,6 +176,26 @@ impl Drop for Sshd {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
+}
+
+/// The system's users, of which this one has that shell and home directory.
+fn passwd(shell: &Path, home: &str) -> String {
+    let user = User::from_uid(Uid::current()).expect("users can be looked up").expect("this user has a name");
+    let own = format!("{}:x:{}:{}::{home}:{}\n", user.name, user.uid, user.gid, shell.display());
+    let all = fs::read_to_string("/etc/passwd").expect("every system has one");
+    let others = all.lines().filter(|line| line.split(':').next() != Some(&user.name));
+    others.fold(own, |all, line| all + line + "\n")
+}
+
+/// A program that has that `/etc/passwd`, in the same process.
+fn with_passwd(passwd: &str, program: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    if !Uid::current().is_root() {
+        command.args(["--user", "--map-current-user", "--keep-caps"]);
+    }
+    let script = "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh", passwd]).arg(program);
+    command
 }
 
 fn make_key(path: &Path, passphrase: &str) {

@@ -1,5 +1,6 @@
 //! The options of where a plugin runs.
 
+use std::time::Duration;
 #[cfg(target_os = "linux")]
 use std::{ffi::OsStr, path::PathBuf};
 
@@ -61,12 +62,14 @@ pub(crate) struct PlaceArgs {
 struct Command(Vec<String>);
 
 impl PlaceArgs {
-    /// The same builder with the place set, and what a plugin in a container or a pod may do.
+    /// The same builder with the place set, and what a plugin in a container or a pod may do. A time-out of the start is also
+    /// one of the way there.
     pub(crate) fn apply(
         &self,
         builder: Builder,
         container: &ContainerArgs,
         kubectl: &KubectlArgs,
+        timeout: Option<Duration>,
     ) -> Builder {
         if let Some(Command(words)) = &self.via {
             return builder.launcher(Via::new(words));
@@ -75,7 +78,13 @@ impl PlaceArgs {
             return builder.launcher(container.container(engine, image));
         }
         if let Some(destination) = &self.ssh {
-            return builder.launcher(Ssh::new(destination));
+            let ssh = Ssh::new(destination);
+            // In whole seconds and less than the start has, so that it is ssh that tells.
+            let connecting = timeout.map(|timeout| Duration::from_secs((timeout * 4 / 5).as_secs()));
+            return builder.launcher(match connecting {
+                Some(time) => ssh.connect_timeout(time),
+                None => ssh,
+            });
         }
         if let Some(image) = &self.kubectl {
             return builder.launcher(kubectl.kubectl(image));

@@ -167,7 +167,7 @@ impl StartArgs {
 
     /// The same builder with all of these settings, and a sandbox of that level.
     pub(crate) fn apply(&self, builder: Builder, level: Level) -> Builder {
-        let builder = self.place.apply(builder, &self.container, &self.kubectl);
+        let builder = self.place.apply(builder, &self.container, &self.kubectl, self.timeout);
         let mut builder = self.walls.apply(builder, level).args(&self.args).format(self.format());
         builder = if self.stdio {
             builder.stdio()

@@ -61,9 +61,24 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// What an end means here, where that is not the plugin's own: the lines are the last ones of its standard error.
+    /// Explains an end before the plugin has answered the host's first request, where that is not the plugin's own: the
+    /// lines are the last ones of its standard error.
     fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
         let _ = (status, stderr);
+        None
+    }
+
+    /// Explains an end after the plugin has answered, as [`diagnose`](Self::diagnose) does before. Statuses that say that it
+    /// could not run mean nothing of the kind then. Default: what `diagnose` says.
+    fn diagnose_end(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
+        self.diagnose(status, stderr)
+    }
+
+    /// Explains an answer to the host's first request that is no message, where something other than the plugin wrote it.
+    ///
+    /// # Blocking
+    /// It may, on a question to the place.
+    fn diagnose_output(&self) -> Option<Diagnosis> {
         None
     }
 }

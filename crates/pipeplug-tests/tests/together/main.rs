@@ -27,6 +27,7 @@ mod sandbox;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod sandbox_host;
 mod ssh;
+mod ssh_shells;
 mod start;
 mod start_errors;
 mod stderr;

@@ -58,8 +58,8 @@ const TABLE: &[Row] = &[
     (
         Program(&["/bin/sh"]),
         "is no plugin and takes what it reads for commands",
-        "plugin \"/bin/sh\" did not answer GetMetadata within 300ms…; is it a plugin? A slow one needs a longer handshake \
-         timeout",
+        "plugin \"/bin/sh\" did not answer GetMetadata within 300ms…; is it a plugin? A slow one needs more time: \
+         `--timeout` (Builder::handshake_timeout)",
         End::NoStart,
     ),
     (
@@ -110,21 +110,21 @@ const TABLE: &[Row] = &[
         Way(&["answers-nothing"]),
         "never answers",
         "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         a longer handshake timeout",
+         more time: `--timeout` (Builder::handshake_timeout)",
         End::NoStart,
     ),
     (
         Way(&["answers-half"]),
         "stops amid its answer",
         "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         a longer handshake timeout",
+         more time: `--timeout` (Builder::handshake_timeout)",
         End::NoStart,
     ),
     (
         Way(&["trickles", "1000"]),
         "answers a byte a second",
         "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         a longer handshake timeout",
+         more time: `--timeout` (Builder::handshake_timeout)",
         End::NoStart,
     ),
     // In place of a reply.

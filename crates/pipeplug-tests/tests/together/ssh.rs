@@ -2,13 +2,13 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_host::launcher::{Launcher as _, Ssh};
 use pipeplug_host::process::SpawnError;
 use pipeplug_host::{Builder, Crash, Plugin, StartError, StoppedBy, WaitStatus};
-use pipeplug_tests::{LONG, Sshd, command_lines_with, eventually, free_port, is_running, send};
+use pipeplug_tests::{LONG, Script, Sshd, command_lines_with, eventually, free_port, is_running, send};
 
 use crate::host_lost::Host;
 use crate::{MISBEHAVE, misbehave};
@@ -37,7 +37,7 @@ fn refused(builder: &Builder) -> StartError {
 fn assert_diagnosed(plugin: &Plugin, ssh: &Ssh, problem: &str) {
     let status = plugin.wait(LONG).unwrap().expect("it has ended");
     eventually(problem, || {
-        let diagnosis = ssh.diagnose(status, &plugin.stderr_tail());
+        let diagnosis = ssh.diagnose_end(status, &plugin.stderr_tail());
         diagnosis.is_some_and(|diagnosis| diagnosis.problem.contains(problem))
     });
 }
@@ -92,16 +92,24 @@ fn what_cannot_be_said_to_a_shell_is_refused() {
 #[test]
 fn what_is_not_there_or_cannot_be_executed_is_told() {
     let Some(sshd) = Sshd::start() else { return };
-    let error = refused(&Plugin::builder("/no/such/plugin").launcher(there(&sshd)));
-    assert!(
-        error.is_permanent() && error.to_string().contains("no such program there (status 127)"),
-        "{error}"
-    );
+    let told = |builder: Builder, problem: &str| {
+        let error = refused(&builder.launcher(there(&sshd)));
+        assert!(error.is_permanent() && error.to_string().contains(problem), "{error}");
+    };
+    told(Plugin::builder("/no/such/plugin"), "there is no such file there (status 127): copy it there");
+    told(Plugin::builder("no-such-plugin"), "there is no program of that name in `PATH` there");
+    told(Plugin::builder("/"), "it is a directory there (status 126)");
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = refused(&Plugin::builder(file.path()).launcher(there(&sshd)));
-    assert!(error.is_permanent() && error.to_string().contains("cannot be executed (status 126)"), "{error}");
-    let error = refused(&misbehave(&[]).current_dir("/no/such/directory").launcher(there(&sshd)));
-    assert!(error.is_permanent() && error.to_string().contains("directory cannot be entered"), "{error}");
+    told(Plugin::builder(file.path()), "cannot be executed (status 126): run `chmod +x` on it");
+    let script = Script::with_interpreter("/no/such/interpreter", "");
+    told(
+        Plugin::builder(script.path()),
+        "its interpreter (the first line) or dynamic loader is not (status 127)",
+    );
+    let nowhere = misbehave(&[]).current_dir("/no/such/directory");
+    told(nowhere.clone(), "its working directory cannot be entered there (status 125)");
+    told(nowhere.env("A", "b"), "its working directory cannot be entered there (status 125)");
+    told(Plugin::builder("/no/such/plugin").env("A", "b"), "there is no such file there (status 127)");
     // Its own failure is the plugin's, not the place's.
     let error =
         misbehave(&["no-such-way"]).handshake_timeout(LONG).launcher(there(&sshd)).start().unwrap_err();
@@ -165,7 +173,9 @@ fn a_host_that_says_nothing_is_given_up() {
     let port = silent.local_addr().unwrap().port();
     let ssh = Ssh::new(format!("ssh://127.0.0.1:{port}")).args(["-F", "none"]);
     let error = refused(&misbehave(&[]).launcher(ssh.connect_timeout(Duration::from_millis(300))));
-    assert!(!error.is_permanent() && error.to_string().contains("it does not answer"), "{error}");
+    let message = error.to_string();
+    assert!(!error.is_permanent() && message.contains("it does not answer; ssh waits for 1 s"), "{error}");
+    assert!(message.contains("`--timeout` (Ssh::connect_timeout) allows more"), "{error}");
 }
 
 #[test]
@@ -191,18 +201,44 @@ fn a_lost_connection_ends_the_plugin_and_its_calls() {
 }
 
 #[test]
-fn a_silent_connection_counts_as_lost() {
+fn a_silent_connection_counts_as_lost_after_the_interval_and_one_for_each_question() {
     let Some(sshd) = Sshd::start() else { return };
     let (builder, mark) = marked("silent");
-    let ssh = there(&sshd).alive_interval(Duration::from_secs(1)).alive_count(1);
+    let ssh = there(&sshd).alive_interval(Duration::from_secs(1)).alive_count(2);
     let plugin = builder.launcher(ssh.clone()).start().unwrap();
     let call = plugin.begin_call("never", "").unwrap();
     let sessions = sshd.sessions();
     sessions.iter().for_each(|session| send(*session, Signal::SIGSTOP));
+    let silent_from = Instant::now();
     call.wait_timeout(LONG).unwrap_err();
+    // Three seconds, as documented, counted by ssh in whole ones; the rest is for a busy machine.
+    let took = silent_from.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(13)).contains(&took), "{took:?}");
     assert_diagnosed(&plugin, &ssh, "the connection was lost");
     sessions.iter().for_each(|session| send(*session, Signal::SIGCONT));
     eventually("it is gone there", || command_lines_with(&mark).is_empty());
+}
+
+#[test]
+fn exit_statuses_after_the_first_answer_are_the_plugins_own() {
+    let Some(sshd) = Sshd::start() else { return };
+    for code in [125, 126, 127] {
+        let builder = misbehave(&["plain"]).handshake_timeout(LONG);
+        let plugin = builder.launcher(there(&sshd)).start().unwrap();
+        let error = plugin.call("exit", code.to_string()).unwrap_err();
+        assert_eq!(plugin.wait(LONG).unwrap(), Some(WaitStatus::Exited(code)));
+        let crash = Crash::of(&error).unwrap();
+        assert_eq!(crash.diagnosis, None, "{code}");
+        let later = plugin.call("echo", "").unwrap_err().to_string();
+        assert!(!later.contains("there is no") && !later.contains("cannot be"), "{later}");
+    }
+    // As ssh itself has it, so that it is told apart by what ssh prints, and by that alone.
+    let plugin = misbehave(&["plain"]).handshake_timeout(LONG).launcher(there(&sshd)).start().unwrap();
+    plugin.call("exit", "255").unwrap_err();
+    assert_diagnosed(&plugin, &there(&sshd), "it exited with 255 itself");
+    let printed = ["Timeout of 3 s", "the db says: Connection reset by peer"].map(str::to_owned);
+    let diagnosis = there(&sshd).diagnose_end(WaitStatus::Exited(255), &printed).unwrap();
+    assert!(diagnosis.problem.starts_with("it exited with 255 itself"), "{diagnosis:?}");
 }
 
 #[test]
@@ -216,7 +252,7 @@ fn one_that_is_killed_there_is_told() {
     send(remote, Signal::SIGKILL);
     call.wait_timeout(LONG).unwrap_err();
     // The server tells ssh of the signal, and ssh tells nobody.
-    assert_diagnosed(&plugin, &there(&sshd), "the plugin was killed there");
+    assert_diagnosed(&plugin, &there(&sshd), "or a signal killed it there");
     assert!(!is_running(remote));
 }
 
@@ -257,6 +293,46 @@ fn what_the_configuration_forwards_and_shares_is_not_for_plugins() {
     // Whoever says so of the plugin itself has it so.
     let plugin = builder.launcher(there(&sshd).arg("-oForwardAgent=yes")).start().unwrap();
     assert_ne!(plugin.call("env", "SSH_AUTH_SOCK").unwrap(), "unset");
+}
+
+#[test]
+fn settings_that_would_break_a_plugin_are_overridden() {
+    let Some(sshd) = Sshd::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let ran = dir.path().join("ran");
+    sshd.add_settings(&format!(
+        "PermitLocalCommand yes\n  LocalCommand echo printed; touch {}\n  RemoteCommand echo printed\n  \
+         RequestTTY force\n  EscapeChar ~\n  LogLevel QUIET\n  VisualHostKey yes\n  BatchMode no\n  \
+         ForwardAgent yes\n  ForwardX11 yes\n  ForwardX11Trusted yes\n  DynamicForward 127.0.0.1:{}\n  \
+         LocalForward {} 127.0.0.1:9\n  RemoteForward 127.0.0.1:1 127.0.0.1:9\n  ExitOnForwardFailure yes\n  \
+         Tunnel yes\n  ControlMaster auto\n  ControlPath {}\n  ControlPersist yes\n  ConnectTimeout 1\n  \
+         ConnectionAttempts 100\n  ServerAliveInterval 1\n  ServerAliveCountMax 1\n",
+        ran.display(),
+        free_port(),
+        dir.path().join("forwarded").display(),
+        dir.path().join("master").display(),
+    ));
+    // OpenSSH 8.7, and the last of them 9.6: older ones would refuse the file.
+    let newer =
+        ["StdinNull yes", "ForkAfterAuthentication yes", "SessionType none", "ChannelTimeout session=1s"];
+    let knows = |setting: &str| {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-G", "-F", "none", "-o", &setting.replacen(' ', "=", 1), "there"]);
+        ssh.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    };
+    newer.into_iter().filter(|setting| knows(setting)).for_each(|setting| sshd.add_settings(setting));
+    let plugin = misbehave(&["plain"]).handshake_timeout(LONG).launcher(there(&sshd)).start().unwrap();
+    // At the begin of a line, where an escape stands.
+    assert_eq!(plugin.call("echo", "\n~.\n~?\n").unwrap(), "\n~.\n~?\n");
+    assert_eq!(plugin.call("env", "SSH_TTY").unwrap(), "unset");
+    assert_eq!(plugin.call("env", "DISPLAY").unwrap(), "unset");
+    let left: Vec<_> = dir.path().read_dir().unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    // What ssh says of a connection that is lost comes here in spite of `LogLevel`.
+    let call = plugin.begin_call("never", "").unwrap();
+    sshd.sessions().into_iter().for_each(|session| send(session, Signal::SIGKILL));
+    call.wait_timeout(LONG).unwrap_err();
+    assert_diagnosed(&plugin, &there(&sshd), "the connection was lost");
 }
 
 /// Ends with the test.

@@ -38,7 +38,8 @@ fn ssh_is_told_where_and_what() {
     // It has the destination and the line for the shell there behind its options.
     place.executable(
         "ssh",
-        "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\necho \"$2\" >&2; exec sh -c \"$3\"\n",
+        "#!/bin/sh\n[ \"$1\" != -V ] || exit 0\ncase $* in *ConnectTimeout=9\\ *) echo 9 s >&2; esac\n\
+         while [ \"$1\" != -- ]; do shift; done\necho \"$2\" >&2; exec sh -c \"$3\"\n",
     );
     let plugin = place.executable("it's a plugin", "#!/bin/sh\nexec \"$PROGRAM\" __plugin echo \"$@\"\n");
     let args = ["run", "--ssh", "me@there", plugin.to_str().unwrap(), "--env", "A=$B", "--cwd", "/"];
@@ -48,7 +49,14 @@ fn ssh_is_told_where_and_what() {
     run.run().exits(0).prints("$B/a b").says_only("it's a plugin: me@there\n");
 
     let ran = with_programs(&place, &["run", "--ssh", "there", "/no/such/plugin"]).run().exits(4);
-    ran.says("plugin \"/no/such/plugin\" did not start on there (ssh): there is no such program there (status 127)");
+    ran.says(
+        "plugin \"/no/such/plugin\" did not start on there (ssh): there is no such file there (status 127)",
+    );
+    let ran = with_programs(&place, &["run", "--ssh", "there", "/no/such/plugin", "--timeout", "12s"]);
+    ran.run().exits(4).says("plugin: 9 s\n");
+    let silent = place.executable("silent", "#!/bin/sh\nexec sleep 60\n");
+    let args = ["run", "--ssh", "there", silent.to_str().unwrap(), "--timeout", "300ms"];
+    with_programs(&place, &args).run().exits(124).says("A slow one needs more time: `--timeout`");
     let ran = with_programs(&place, &["run", "--ssh", "there", "@echo"]).run().exits(3);
     ran.says_only(
         "pipeplug: @echo is built into this program, and not there; name a file that is, as in ./@echo\n",
