@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use pipeplug_host::StartError;
 use pipeplug_host::launcher::{Launcher as _, Ssh};
+use pipeplug_host::net::wire::Format;
 use pipeplug_host::process::{Launch, SpawnError};
 use pipeplug_tests::{LONG, Script, Sshd, eventually, tool};
 
@@ -169,6 +170,27 @@ fn arguments_of_any_bytes_arrive() {
 }
 
 #[test]
+fn the_script_is_for_every_shell_that_is_somewhere_the_posix_one() {
+    let (_dir, cwd) = odd_directory();
+    let args = hard_arguments();
+    let variable: Vec<u8> = (1..=255).collect();
+    for command in ["dash", "bash --posix", "busybox sh", "zsh --emulate sh"] {
+        let name = command.split(' ').next().unwrap();
+        if tool(name, name).is_none() {
+            continue;
+        }
+        for locale in ["C", "C.UTF-8"] {
+            let ssh = Script::new(&format!(
+                "[ \"$1\" != -V ] || exit 0\nwhile [ \"$1\" != -- ]; do shift; done\n\
+                 export LC_ALL={locale}\nexec sh -c \"exec {command}${{3#exec /bin/sh}}\""
+            ));
+            let what = format!("{command} in {locale}");
+            assert_arrives(&Ssh::new("there").program(ssh.path()), &what, &cwd, &variable, &args);
+        }
+    }
+}
+
+#[test]
 fn settings_of_a_shell_change_nothing() {
     // What the user sets where the shell reads it, also without a terminal.
     let settings = [
@@ -227,17 +249,34 @@ fn a_login_shell_that_prints_is_named() {
         fs::write(&path, text).unwrap();
         let builder = misbehave(&[]).handshake_timeout(LONG);
         let builder = builder.launcher(Ssh::new(Sshd::NAME).args(sshd.options()));
-        let error = builder.start().unwrap_err();
-        let message = error.to_string();
-        assert!(matches!(error, StartError::Place { .. }) && error.is_permanent(), "{name}: {error:?}");
-        assert!(
-            message.contains("its login shell there prints to standard output")
-                && message.contains("\"Welcome to this machine\"")
-                && message.contains("`ssh there true` prints nothing"),
-            "{name}: {message}"
-        );
+        for format in [Format::Standard, Format::Classic] {
+            let error = builder.clone().format(format).start().unwrap_err();
+            let message = error.to_string();
+            assert!(matches!(error, StartError::Place { .. }) && error.is_permanent(), "{name}: {error:?}");
+            assert!(
+                message.contains("its login shell there prints to standard output")
+                    && message.contains("\"Welcome to this machine\"")
+                    && message.contains("`ssh there true` prints nothing"),
+                "{name}: {message}"
+            );
+        }
         fs::write(&path, format!("{remedy}\n{text}")).unwrap();
         builder.start().unwrap();
+    }
+}
+
+#[test]
+fn a_login_shell_that_lets_nobody_in_is_named() {
+    let Some(shell) = tool("nologin", "login") else { return };
+    let Some(sshd) = Sshd::start_with_shell(&shell) else { return };
+    for format in [Format::Standard, Format::Classic] {
+        let ssh = Ssh::new(Sshd::NAME).args(sshd.options());
+        let builder = misbehave(&[]).handshake_timeout(LONG).format(format);
+        let message = builder.launcher(ssh).start().unwrap_err().to_string();
+        assert!(
+            message.contains("its login shell there prints") && message.contains("\"This account is"),
+            "{format}: {message}"
+        );
     }
 }
 

@@ -60,14 +60,15 @@ impl Ssh {
         }
     }
 
-    /// The program to run, which is looked for in `PATH` unless it has a slash. Default: `ssh`.
+    /// The program to run, which is looked for in `PATH` unless it has a slash. Default: `ssh`. It is asked for its version
+    /// before each start, by `-V`.
     #[must_use]
     pub fn program(mut self, program: impl Into<OsString>) -> Self {
         self.program = program.into();
         self
     }
 
-    /// One more argument of ssh: an option such as `-p` or `-oIdentityFile=…`, ahead of those that are set here, so that
+    /// One more argument of ssh: an option such as `-p` or `-oIdentityFile=…`, before those that are set here, so that
     /// it wins.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
