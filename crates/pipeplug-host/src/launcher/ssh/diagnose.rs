@@ -11,11 +11,8 @@ use crate::wait_status::WaitStatus;
 const SSH_FAILED: i32 = 255;
 
 /// Begins of the lines that ssh prints when it loses a connection.
-const LOST: [&str; 14] = [
+const LOST: [&str; 11] = [
     "Timeout, server ",
-    "Connection to ",
-    "Connection reset by ",
-    "Connection closed by ",
     "Read from remote host ",
     "Received disconnect from ",
     "Disconnected from ",
@@ -114,6 +111,51 @@ fn of_ssh(ssh: &Ssh, stderr: &[String]) -> Diagnosis {
     }
 }
 
+/// Looks for a line by which ssh says that it has lost the connection. A plugin may write of connections too, but hardly in
+/// these words.
 fn is_lost(stderr: &[String]) -> bool {
-    stderr.iter().any(|line| LOST.iter().any(|begin| line.starts_with(begin)))
+    let is_of_ssh = |line: &String| {
+        LOST.iter().any(|begin| line.starts_with(begin))
+            || line.starts_with("Connection to ") && line.ends_with(" closed by remote host.")
+            || ["Connection reset by ", "Connection closed by "].iter().any(|begin| line.starts_with(begin))
+                && line.contains(" port ")
+    };
+    stderr.iter().any(is_of_ssh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_connection_is_told_from_what_a_plugin_says() {
+        let end = |line: &str| of_end(WaitStatus::Exited(255), &[line.to_owned()]).unwrap().problem;
+        for line in [
+            "Timeout, server 127.0.0.1 not responding.",
+            "Connection to 127.0.0.1 closed by remote host.",
+            "Connection reset by 127.0.0.1 port 22",
+            "Read from remote host there: Connection reset by peer",
+            "client_loop: send disconnect: Broken pipe",
+        ] {
+            assert!(end(line).starts_with("the connection was lost"), "{line}");
+        }
+        for line in
+            ["Connection to the database failed", "write: Broken pipe", "Connection reset by peer", ""]
+        {
+            assert!(end(line).starts_with("it exited with 255 itself"), "{line}");
+        }
+        assert_eq!(of_end(WaitStatus::Exited(127), &[NO_FILE.to_owned()]), None);
+    }
+
+    #[test]
+    fn what_the_script_says_counts_with_its_status_only() {
+        let start = |code, line: &str| {
+            of_start(&Ssh::new("there"), WaitStatus::Exited(code), &[line.to_owned()])
+                .map(|told| told.problem)
+        };
+        assert!(start(NOT_FOUND, NO_FILE).unwrap().starts_with("there is no such file there"));
+        assert!(start(NOT_FOUND, "").unwrap().starts_with("there is no program of that name"));
+        assert!(start(NO_DIRECTORY, CANNOT_ENTER).unwrap().starts_with("its working directory"));
+        assert_eq!(start(1, NO_FILE), None);
+    }
 }
