@@ -26,8 +26,9 @@ mod verified;
 pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
 pub use error::SpawnError;
+pub(crate) use executable::Executable;
 #[cfg(feature = "pack")]
-pub(crate) use executable::{Executable, Machine};
+pub(crate) use executable::Machine;
 pub use launch::{Channel, EnvPlan, HostLost, Launch, Stdin, Stdout};
 pub use signal::Signal;
 pub use spawn::{Spawned, spawn};
