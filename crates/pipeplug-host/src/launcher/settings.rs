@@ -28,7 +28,7 @@ const SHELL: [&str; 4] =
 /// How long what carries the line may take to read so much of it that the rest fits into the pipe.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a plugin's variables and working directory are set with, where there are any.
+/// The line that sets a plugin's variables and working directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     line: Vec<u8>,

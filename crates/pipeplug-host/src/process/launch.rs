@@ -294,7 +294,7 @@ impl EnvPlan {
         all
     }
 
-    fn passes(&self, name: &OsStr) -> bool {
+    pub(super) fn passes(&self, name: &OsStr) -> bool {
         match self.source {
             EnvSource::All => true,
             EnvSource::Listed => {

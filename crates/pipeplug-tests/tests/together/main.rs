@@ -29,6 +29,7 @@ mod sandbox_host;
 mod ssh;
 mod start;
 mod start_errors;
+mod start_hints;
 mod stderr;
 mod stdio;
 mod stop;

@@ -174,7 +174,7 @@ fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What a command prints that has to end well.
+/// Output of a command that has to end well.
 #[track_caller]
 fn output(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
