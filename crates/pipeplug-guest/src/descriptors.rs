@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 use pipeplug_net::Endpoint;
@@ -141,6 +142,9 @@ impl Half {
     }
 
     fn fault(self, number: i32, error: io::Error) -> RegisterError {
+        if error.raw_os_error() == Some(Errno::EBADF as i32) {
+            return RegisterError::NotOpen { number, half: self.name() };
+        }
         RegisterError::Descriptor { number, half: self.name(), error }
     }
 

@@ -1,12 +1,14 @@
 //! Waiting for a host that attaches, for a plugin that a person or a debugger starts.
 
 use std::ffi::OsString;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -21,6 +23,10 @@ use crate::register_error::{RegisterError, shell_word};
 
 /// The first argument of a plugin that is to wait for its host, ahead of the path of the socket to make.
 const LISTEN: &str = "--pipeplug-listen";
+
+/// How long other plugins may take that make a socket in the same directory, and how often they are looked at.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why a plugin cannot wait for a host.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +48,12 @@ pub enum ListenError {
     /// Another process has a socket there, and has not ended.
     #[error("another process listens there: end that, or take another path")]
     InUse,
+    /// Another process keeps the directory of the socket locked.
+    #[error("another process has locked its directory (flock) for {} s: end that, or take another path", .patience.as_secs())]
+    Locked {
+        /// How long the lock was waited for.
+        patience: Duration,
+    },
     /// The system refused.
     #[error("{attempt}: {error}")]
     System {
@@ -93,6 +105,9 @@ impl<'a> Listener<'a> {
             errno => system("taking the path")(errno.into()),
         })?;
         let (socket, mode) = unnamed()?;
+        // Until it listens, a socket looks like one that a dead process left; and of two plugins that both see a stale one,
+        // the second would remove the socket of the first.
+        let _lock = lock_directory(path)?;
         match bind(socket.as_raw_fd(), &address) {
             Err(Errno::EADDRINUSE) => {
                 remove_stale(path, &address)?;
@@ -172,6 +187,24 @@ fn unnamed() -> Result<(OwnedFd, EarlyMode), ListenError> {
         Err(_) => EarlyMode::Missing,
     };
     Ok((socket, mode))
+}
+
+/// Takes the lock of the directory that a path is in, flock(2), which leaves nothing behind. `None` where a directory cannot be
+/// read, or its file system has no locks.
+fn lock_directory(path: &Path) -> Result<Option<File>, ListenError> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(dir) = File::open(dir) else { return Ok(None) };
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match dir.try_lock() {
+            Ok(()) => return Ok(Some(dir)),
+            // Any user who can read the directory can keep the lock, and nothing else tells of its end.
+            Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(ListenError::Locked { patience: LOCK_PATIENCE }),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+    }
 }
 
 /// Removes a socket that a process left which has ended.

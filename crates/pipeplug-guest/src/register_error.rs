@@ -29,7 +29,19 @@ pub enum RegisterError {
         /// How it was started.
         path: PathBuf,
     },
-    /// A descriptor that was told is not open.
+    /// A descriptor that was told is not open: a program between host and plugin did not pass it on.
+    #[error(
+        "descriptor {number}, which is to bring messages {half}, is not open: the first two arguments of a plugin are the numbers of \
+         its descriptors, which the program that starts it has to pass on (pass_fds=(3, 4) in Python, stdio: [0, 1, 2, 3, 4] in \
+         Node); `pipeplug run --stdio` makes do with stdin and stdout"
+    )]
+    NotOpen {
+        /// Its number.
+        number: i32,
+        /// "in" or "out".
+        half: &'static str,
+    },
+    /// A descriptor that was told cannot be used.
     #[error(
         "descriptor {number}, which is to bring messages {half}, cannot be used: {error}; the first two arguments of a plugin are the numbers of its descriptors, which its host has to hand down"
     )]
@@ -111,6 +123,7 @@ impl RegisterError {
     pub(crate) fn exit_code(&self) -> i32 {
         match self {
             Self::ByHand { .. }
+            | Self::NotOpen { .. }
             | Self::Descriptor { .. }
             | Self::WrongDirection { .. }
             | Self::NotAPipe { .. }

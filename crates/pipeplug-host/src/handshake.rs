@@ -11,6 +11,7 @@ use crate::launcher::Diagnosis;
 use crate::metadata::{Metadata, offer};
 use crate::plugin::Plugin;
 use crate::start_error::StartError;
+use crate::start_hint::{self, End, StartPipe};
 use crate::wait_status::WaitStatus;
 
 /// How much of what is wrong is shown, in bytes.
@@ -66,7 +67,16 @@ pub(crate) fn exchange(
 }
 
 /// What to tell whoever wanted to start the plugin.
-pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder: &Builder) -> StartError {
+pub(crate) fn explain(
+    failure: Failure,
+    plugin: &Plugin,
+    begun: Instant,
+    builder: &Builder,
+    pipe: &StartPipe,
+) -> StartError {
+    let pipe = pipe.look();
+    let hint =
+        |end, stderr: &[String]| start_hint::find(end, plugin.pid(), builder, pipe, stderr).map(Box::from);
     let path = plugin.path().to_owned();
     let place = builder.launcher.describe();
     let error = match failure {
@@ -79,12 +89,14 @@ pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder
     };
     match &error {
         CallError::TimedOut { .. } => {
+            let stderr = plugin.stderr_tail();
             return StartError::HandshakeTimeout {
                 path,
                 place,
                 timeout: builder.handshake,
                 stopped_by: plugin.stopped_by(),
-                stderr: plugin.stderr_tail(),
+                hint: hint(End::Silent, &stderr),
+                stderr,
             };
         }
         CallError::Closed { reason, .. } => {
@@ -120,10 +132,16 @@ pub(crate) fn explain(failure: Failure, plugin: &Plugin, begun: Instant, builder
                     let place = place.unwrap_or_default();
                     StartError::Place { path, place, problem, is_permanent, status, stderr }
                 }
-                None => StartError::Exited { path, place, status, after: begun.elapsed(), stderr },
+                None => {
+                    let hint = hint(End::Exited(status), &stderr);
+                    StartError::Exited { path, place, status, after: begun.elapsed(), stderr, hint }
+                }
             }
         }
-        Ok(None) => StartError::ClosedPipe { path, place, stderr: plugin.stderr_tail() },
+        Ok(None) => {
+            let stderr = plugin.stderr_tail();
+            StartError::ClosedPipe { path, place, hint: hint(End::ClosedPipe, &stderr), stderr }
+        }
         Err(error) => StartError::System { path, error },
     }
 }

@@ -36,6 +36,7 @@ mod regular_file;
 pub mod sandbox;
 mod sha256;
 mod start_error;
+mod start_hint;
 mod stop;
 mod supervisor;
 #[expect(unsafe_code, reason = "the one room of this crate that talks to the kernel by hand")]

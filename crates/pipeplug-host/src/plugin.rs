@@ -22,6 +22,7 @@ use crate::lines::{Lines, Output, Patience, Stream};
 use crate::metadata::Metadata;
 use crate::process::{Pid, SpawnError};
 use crate::start_error::StartError;
+use crate::start_hint::StartPipe;
 use crate::stop::{self, Grace, StopError, Stopped};
 use crate::wait_status::WaitStatus;
 
@@ -111,6 +112,7 @@ impl Plugin {
         let streams = of_stderr.into_iter().chain(of_stdout);
         let of_plugin =
             streams.map(|(fd, output, tail)| lines(fd, output, tail)).collect::<Result<_, _>>()?;
+        let pipe = Arc::new(StartPipe::new(&started.from_guest).map_err(system)?);
         // Nothing is handed to the handler before there is a plugin to hand along.
         let mut options = builder.options.clone();
         options.hold = Hold::AllBut(Vec::new());
@@ -144,18 +146,19 @@ impl Plugin {
         if inner.set(Arc::downgrade(&plugin.0)).is_err() {
             unreachable!("it was made above");
         }
-        plugin.watch_exit(&events).map_err(system)?;
+        plugin.watch_exit(&events, Arc::clone(&pipe)).map_err(system)?;
         if let Some(on_spawn) = &builder.on_spawn {
             on_spawn(&plugin);
         }
         plugin.release();
         match handshake::exchange(&plugin, &builder.metadata, builder.handshake) {
             Ok(metadata) => {
+                pipe.close();
                 // Set once, here.
                 let _ = plugin.0.metadata.set(metadata);
                 Ok(plugin)
             }
-            Err(failure) => Err(plugin.failed(failure, begun, builder)),
+            Err(failure) => Err(plugin.failed(failure, begun, builder, &pipe)),
         }
     }
 
@@ -261,10 +264,13 @@ impl Plugin {
     }
 
     /// Takes notice of the end of the process, and reaps it.
-    fn watch_exit(&self, events: &EventLoop) -> io::Result<()> {
+    fn watch_exit(&self, events: &EventLoop, pipe: Arc<StartPipe>) -> io::Result<()> {
         let inner = Arc::downgrade(&self.0);
         let process = Arc::clone(&self.0.process);
         events.watch(ExitFd(Arc::clone(&process)), move |_| {
+            if matches!(process.peek(), Ok(Some(_))) {
+                pipe.look();
+            }
             match process.reap() {
                 Ok(None) => return Watch::Continue,
                 Ok(Some(status)) => {
@@ -283,8 +289,8 @@ impl Plugin {
     }
 
     /// Ends what did not start, and says why.
-    fn failed(self, failure: Failure, begun: Instant, builder: &Builder) -> StartError {
-        let error = handshake::explain(failure, &self, begun, builder);
+    fn failed(self, failure: Failure, begun: Instant, builder: &Builder, pipe: &StartPipe) -> StartError {
+        let error = handshake::explain(failure, &self, begun, builder, pipe);
         if let Err(error) = self.kill() {
             tracing::error!(plugin = %self.name(), %error, "a plugin that did not start is still there");
         }

@@ -37,9 +37,10 @@ pub enum StartError {
     },
     /// It ended before it answered the first request.
     #[error(
-        "plugin {path:?}{} ended before it answered: {status} after {after:.1?}{}; is it a plugin?",
+        "plugin {path:?}{} ended before it answered: {status} after {after:.1?}{}; {}",
         Place(place),
-        Tail(stderr)
+        Tail(stderr),
+        Hint(hint)
     )]
     Exited {
         /// The plugin's path.
@@ -52,6 +53,8 @@ pub enum StartError {
         after: Duration,
         /// The last lines of its standard error.
         stderr: Vec<String>,
+        /// The likely cause and the next step, where something tells of them.
+        hint: Option<Box<str>>,
     },
     /// It could not run where it was to.
     #[error("plugin {path:?} did not start {place}: {}{}", Escaped(problem), Tail(stderr))]
@@ -71,9 +74,10 @@ pub enum StartError {
     },
     /// It runs, and closed its end of the pipe before it answered.
     #[error(
-        "plugin {path:?}{} closed its pipe before it answered, and runs on{}; is it a plugin?",
+        "plugin {path:?}{} closed its pipe before it answered, and runs on{}; {}",
         Place(place),
-        Tail(stderr)
+        Tail(stderr),
+        Hint(hint)
     )]
     ClosedPipe {
         /// The plugin's path.
@@ -82,13 +86,15 @@ pub enum StartError {
         place: Option<String>,
         /// The last lines of its standard error.
         stderr: Vec<String>,
+        /// The likely cause and the next step, where something tells of them.
+        hint: Option<Box<str>>,
     },
     /// It runs, and did not answer in time.
     #[error(
         "plugin {path:?}{} did not answer GetMetadata within {timeout:?}{}; {}",
         Place(place),
         Tail(stderr),
-        Silent(*stopped_by)
+        Silent(*stopped_by, hint)
     )]
     HandshakeTimeout {
         /// The plugin's path.
@@ -101,6 +107,8 @@ pub enum StartError {
         stopped_by: Option<i32>,
         /// The last lines of its standard error.
         stderr: Vec<String>,
+        /// The likely cause and the next step, where something tells of them.
+        hint: Option<Box<str>>,
     },
     /// It answered in the other format than it was spoken to.
     #[error(
@@ -176,6 +184,17 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// The likely cause and the next step, where something tells of them; the message has them too.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Exited { hint, .. }
+            | Self::ClosedPipe { hint, .. }
+            | Self::HandshakeTimeout { hint, .. } => hint.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Whether another start would end no better: something about the plugin, or how it is started, has to be mended
     /// first. Where that is not certain, it is not said.
     #[must_use]
@@ -207,12 +226,24 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// The cause of a plugin's silence, and the next step.
-struct Silent(Option<i32>);
+/// The likely cause of an end, and the next step.
+struct Hint<'a>(&'a Option<Box<str>>);
 
-impl fmt::Display for Silent {
+impl fmt::Display for Hint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_deref().unwrap_or("is it a plugin?"))
+    }
+}
+
+/// The cause of a plugin's silence, and the next step.
+struct Silent<'a>(Option<i32>, &'a Option<Box<str>>);
+
+impl fmt::Display for Silent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(number) = self.0 else {
+            if let Some(hint) = self.1 {
+                return f.write_str(hint);
+            }
             return f.write_str(
                 "is it a plugin? A slow one needs more time: `--timeout` (Builder::handshake_timeout)",
             );

@@ -133,7 +133,10 @@ impl StartArgs {
             Format::Standard => "if it speaks the classic format use --format classic",
             Format::Classic => "if it speaks the standard format leave --format out",
         };
-        let may_be_on_stdio = !self.stdio && !self.place.is_elsewhere();
+        // A daemon, and one that --stdio is named for already.
+        let is_explained =
+            error.hint().is_some_and(|hint| hint.contains("--stdio") || hint.contains("background"));
+        let may_be_on_stdio = !self.stdio && !self.place.is_elsewhere() && !is_explained;
         let hint = match error {
             // There was nothing to run.
             error if error.is_permanent() => return None,

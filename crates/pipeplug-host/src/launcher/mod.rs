@@ -18,6 +18,7 @@ mod carrier;
 mod container;
 mod guard;
 mod kubectl;
+mod settings;
 mod ssh;
 mod via;
 

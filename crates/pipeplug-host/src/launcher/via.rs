@@ -1,17 +1,25 @@
 //! Plugins that another program starts.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd as _;
+use std::path::{self, Path};
 
-use super::{Launcher, Started, carrier};
-use crate::process::{Launch, SpawnError};
+use super::settings::Settings;
+use super::{Diagnosis, Launcher, Started, carrier};
+use crate::access::may_execute;
+use crate::process::{Executable, Launch, SpawnError};
+use crate::wait_status::WaitStatus;
 
 /// Runs a plugin by a command that ends with it, and that carries its standard input and output: `nice`, `sudo -n`,
-/// `nsenter …`, `bwrap …`, `srun …`, `nomad alloc exec …`.
+/// `nsenter …`, `bwrap …`, `docker exec -i …`.
 ///
-/// The command gets the plugin's path and arguments as its own last ones, and all of the host's environment, which it may
-/// need for itself; variables of the plugin ([`Builder::env`](crate::Builder::env)) are set for the command. What of all
-/// that the plugin gets is the command's choice: `env -i` ahead of the plugin leaves nothing. Its standard
-/// error counts as the plugin's. Signals go to the command's process group.
+/// The command gets the plugin's path and arguments as its own last ones. It runs with the host's environment and working
+/// directory, which it may need for itself, and passes on of these what it likes. What is set for the plugin, variables
+/// ([`Builder::env`](crate::Builder::env), [`env_pass`](crate::Builder::env_pass),
+/// [`env_remove`](crate::Builder::env_remove)) and a working directory, reaches the plugin past every such command: there
+/// the command starts `/bin/sh`, which reads it from its standard input and executes the plugin. Only where this machine
+/// cannot execute the plugin, and the command is an interpreter or an emulator, it is set for the command. The command's
+/// standard error counts as the plugin's. Signals go to the command's process group.
 #[derive(Debug, Clone)]
 pub struct Via {
     command: Vec<OsString>,
@@ -30,16 +38,84 @@ impl Via {
 
 impl Launcher for Via {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
+        let launch = &from_root(launch)?;
+        let by = Passing::of(launch)?;
         let mut args: Vec<_> = self.command.iter().skip(1).cloned().collect();
+        if let Passing::Shell(_) = by {
+            args.extend(Settings::shell());
+        }
         args.extend(carrier::command_line(launch));
         let mut carrier = carrier::launch(launch, self.program(), args)?;
-        carrier.env = launch.env.clone().with_all();
-        carrier.cwd.clone_from(&launch.cwd);
-        carrier::start(launch, &carrier, self)
+        if let Passing::Inheritance = by {
+            carrier.env = launch.env.clone().with_all();
+            carrier.cwd.clone_from(&launch.cwd);
+        }
+        let started = carrier::start(launch, &carrier, self)?;
+        if let Passing::Shell(settings) = by {
+            let sent = settings.send(started.to_guest.as_fd());
+            sent.map_err(|error| SpawnError::place(launch, self.describe(), error.to_string(), false))?;
+        }
+        Ok(started)
     }
 
     fn describe(&self) -> Option<String> {
         let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
         Some(format!("via `{}`", words.join(" ")))
     }
+
+    fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
+        // Of a container without a shell, of an interpreter that reads it as a program, of an emulator, of sudo.
+        let of_shell = ["\"/bin/sh\"", "/bin/sh: Invalid", "_pipeplug"];
+        let is_of_shell = |line: &String| of_shell.iter().any(|words| line.contains(words));
+        (!status.success() && stderr.iter().any(is_of_shell)).then(|| {
+            Diagnosis::permanent(
+                "it did not run the /bin/sh that sets the plugin's variables and directory (--env, --env-pass, --cwd): leave \
+                 these out, or set them in the command, as by `env NAME=VALUE` at its end",
+            )
+        })
+    }
+}
+
+/// The way to the plugin for what is set for it.
+#[derive(Debug)]
+enum Passing {
+    /// Behind the command, which may pass on nothing of its own.
+    Shell(Settings),
+    /// By the command, as its own.
+    Inheritance,
+    /// There is nothing to pass.
+    Nothing,
+}
+
+impl Passing {
+    fn of(launch: &Launch) -> Result<Self, SpawnError> {
+        if is_for_another_program(&launch.program) {
+            return Ok(Self::Inheritance);
+        }
+        Ok(Settings::of(launch)?.map_or(Self::Nothing, Self::Shell))
+    }
+}
+
+/// Looks for a plugin that this machine cannot execute: its command is an emulator or an interpreter, which takes a file for
+/// its own machine or language, and no shell.
+fn is_for_another_program(plugin: &Path) -> bool {
+    match Executable::inspect(plugin) {
+        Ok(Executable::Elf(elf)) => !elf.machine.is_ours(),
+        Ok(Executable::Script { .. }) => !may_execute(plugin),
+        Ok(Executable::Other(_)) => true,
+        // It may be somewhere else, as in a container.
+        Err(_) => false,
+    }
+}
+
+/// The same with a relative path taken from the host's working directory, which the command may leave. A name without a
+/// slash that is no file here is left to the command, which may look for it in its `PATH`.
+fn from_root(launch: &Launch) -> Result<Launch, SpawnError> {
+    let path = &launch.program;
+    let mut launch = launch.clone();
+    if path.is_relative() && !launch.is_placed && (path.components().count() > 1 || path.is_file()) {
+        launch.program = path::absolute(path)
+            .map_err(|error| SpawnError::os(path, "finding the working directory", error))?;
+    }
+    Ok(launch)
 }

@@ -50,6 +50,11 @@ impl Descendants {
         }
     }
 
+    /// The numbers of those that were noted, parents before their children.
+    pub(super) fn pids(&self) -> impl Iterator<Item = i32> {
+        self.0.iter().map(|descendant| descendant.pid)
+    }
+
     /// Those that still run once the guest has ended and its `group` was killed.
     ///
     /// # Blocking

@@ -391,7 +391,7 @@ impl SpawnError {
     }
 
     /// An error of the system, told apart where there is something to do about it.
-    pub(super) fn os(path: &Path, attempt: &'static str, error: io::Error) -> Self {
+    pub(crate) fn os(path: &Path, attempt: &'static str, error: io::Error) -> Self {
         let path = path.to_owned();
         match errno(&error) {
             Errno::EMFILE | Errno::ENFILE => Self::TooManyDescriptors {

@@ -259,6 +259,11 @@ impl EnvPlan {
         self.changes.keys().chain(&self.passed).map(OsString::as_os_str)
     }
 
+    /// The names that are left out.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = &OsStr> {
+        self.changes.iter().filter(|(_, change)| change.is_none()).map(|(name, _)| name.as_os_str())
+    }
+
     /// The variables that are set or let through by name, in order of their names: what goes along where the host's
     /// environment does not.
     pub(crate) fn added(&self) -> BTreeMap<OsString, OsString> {
@@ -289,7 +294,7 @@ impl EnvPlan {
         all
     }
 
-    fn passes(&self, name: &OsStr) -> bool {
+    pub(super) fn passes(&self, name: &OsStr) -> bool {
         match self.source {
             EnvSource::All => true,
             EnvSource::Listed => {

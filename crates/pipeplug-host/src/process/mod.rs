@@ -16,19 +16,24 @@
 
 mod child;
 mod descendants;
+mod dropped;
 mod error;
 mod executable;
 mod launch;
+mod passed_on;
 mod signal;
 mod spawn;
 mod verified;
 
 pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
+pub(crate) use dropped::dropped;
 pub use error::SpawnError;
+pub(crate) use executable::Executable;
 #[cfg(feature = "pack")]
-pub(crate) use executable::{Executable, Machine};
+pub(crate) use executable::Machine;
 pub use launch::{Channel, EnvPlan, HostLost, Launch, Stdin, Stdout};
+pub(crate) use passed_on::started_without;
 pub use signal::Signal;
 pub use spawn::{Spawned, spawn};
 pub(crate) use spawn::{check_names, spawn_with};

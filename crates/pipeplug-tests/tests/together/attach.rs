@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -145,6 +145,57 @@ fn a_socket_that_was_left_behind_is_replaced() {
     let guest = Guest::listen(&socket);
     let plugin = attach(&socket).start().unwrap();
     assert_eq!(plugin.pid().as_raw(), guest.pid());
+}
+
+/// As many as start at once, and how often.
+const RIVALS: usize = 4;
+const RACES: usize = 150;
+
+#[test]
+fn of_several_at_one_stale_socket_one_gets_it() {
+    for stale in [true, false] {
+        for race in 0..RACES {
+            let (_dir, socket) = place();
+            if stale {
+                // Its process has ended, and left the file.
+                drop(UnixListener::bind(&socket).unwrap());
+            }
+            let rivals: Vec<_> = (0..RIVALS)
+                .map(|_| {
+                    let socket = socket.clone();
+                    std::thread::spawn(move || Guest::listen(&socket))
+                })
+                .collect();
+            let all: Vec<_> = rivals.into_iter().map(|rival| rival.join().unwrap()).collect();
+            let said: Vec<_> = all.iter().map(|guest| guest.said.clone()).collect();
+            let (won, lost): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|guest| guest.said.contains("waits for its host"));
+            assert_eq!(won.len(), 1, "race {race}: {said:#?}");
+            let plugin = attach(&socket).start().unwrap_or_else(|error| panic!("race {race}: {error}"));
+            assert_eq!(plugin.pid().as_raw(), won[0].pid());
+            for guest in lost {
+                assert!(guest.said.contains("another process listens there: end that"), "{}", guest.said);
+                assert_eq!(guest.end().0, Some(2));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_is_locked_is_told() {
+    let (dir, socket) = place();
+    let directory = fs::File::open(dir.path()).unwrap();
+    directory.lock().unwrap();
+    let guest = Guest::listen(&socket);
+    assert!(guest.said.contains("has locked its directory"), "{}", guest.said);
+    assert_eq!(guest.end().0, Some(2));
+    // For a moment only.
+    let unlocks = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(directory);
+    });
+    assert!(Guest::listen(&socket).said.contains("waits for its host"));
+    unlocks.join().unwrap();
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod ssh;
 mod ssh_shells;
 mod start;
 mod start_errors;
+mod start_hints;
 mod stderr;
 mod stdio;
 mod stop;

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use pipeplug_host::launcher::Via;
 use pipeplug_host::process::SpawnError;
 use pipeplug_host::{Builder, Crash, Grace, Plugin, StartError, Stdin, StoppedBy, WaitStatus};
-use pipeplug_tests::{LONG, Script, eventually, is_running, send};
+use pipeplug_tests::{LONG, Script, command_lines_with, eventually, is_running, send};
 
 use crate::host_lost::Host;
 use crate::{MISBEHAVE, misbehave, plain};
@@ -77,6 +77,79 @@ fn its_arguments_variables_and_directory_arrive_as_they_are() {
         let cwd = dir.path().canonicalize().unwrap();
         assert_eq!(plugin.call("cwd", "").unwrap(), cwd.to_str().unwrap());
     }
+}
+
+/// Passes neither its environment nor its directory on, as `sudo` and `docker exec`; one that does not, and waits.
+const DROPS: [&str; 6] = ["env", "-i", "-C", "/", "sh", "-c"];
+
+#[test]
+fn variables_and_directory_get_past_a_command_that_drops_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let cwd = dir.path().canonicalize().unwrap().into_os_string().into_string().unwrap();
+    for script in ["exec \"$@\"", "\"$@\"; exit $?"] {
+        let command = [&DROPS[..], &[script, "sh"]].concat();
+        let secret = format!("it's a secret\n{}", "x".repeat(200_000 / 2));
+        let builder = plain().env("VIA_SECRET", &secret).env_remove("PWD").current_dir(dir.path());
+        // A variable that nothing sets here, and one that cargo sets for every test.
+        let plugin = via(builder.env_pass("VIA_UNSET").env_pass("CARGO_PKG_NAME"), &command).start().unwrap();
+        assert_eq!(plugin.call("env", "VIA_SECRET").unwrap(), secret.as_str());
+        assert_eq!(plugin.call("env", "CARGO_PKG_NAME").unwrap(), env!("CARGO_PKG_NAME"));
+        assert_eq!(plugin.call("cwd", "").unwrap(), cwd.as_str());
+        assert!(command_lines_with("it's a secret").is_empty(), "every user can read command lines");
+        assert_eq!(plugin.stop().unwrap().by, StoppedBy::Stop);
+    }
+}
+
+#[test]
+fn the_command_itself_is_the_host_s() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "echo \"${VIA_A-none}\" >&2; pwd >&2; exit 1";
+    let builder = plain().env("VIA_A", "plugin").current_dir(dir.path());
+    let error = via(builder, &["sh", "-c", script]).start().unwrap_err();
+    let StartError::Exited { stderr, .. } = &error else { panic!("{error:?}") };
+    let here = std::env::current_dir().unwrap().into_os_string().into_string().unwrap();
+    assert_eq!(stderr, &["none".to_owned(), here]);
+}
+
+#[test]
+fn an_interpreter_gets_the_variables_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    // A script that nothing but its interpreter can run: it is not executable, or has no `#!` line.
+    for line in ["#!/bin/sh", "# no interpreter"] {
+        let path = dir.path().join("plugin");
+        fs::write(&path, format!("{line}\nexec \"$MISBEHAVE\" \"$@\"\n")).unwrap();
+        let builder = Plugin::builder(&path).args(["plain"]).env("MISBEHAVE", MISBEHAVE).current_dir("/usr");
+        let plugin = via(builder, &["sh"]).start().unwrap();
+        assert_eq!(plugin.call("cwd", "").unwrap(), "/usr");
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_relative_path_is_the_host_s() {
+    let here = std::env::current_dir().unwrap();
+    let up: String = here.components().skip(1).map(|_| "../").collect();
+    let relative = format!("{}{}", up, MISBEHAVE.trim_start_matches('/'));
+    let plugin =
+        via(Plugin::builder(relative).arg("plain").current_dir("/usr"), &DROPS[..4]).start().unwrap();
+    assert_eq!(plugin.call("cwd", "").unwrap(), "/usr");
+}
+
+#[test]
+fn what_cannot_be_set_past_the_command_is_told() {
+    let error = via(plain().env("A", "x"), &["python3"]).start().unwrap_err();
+    if !error.to_string().contains("there is no program") {
+        assert!(error.is_permanent() && error.to_string().contains("`env NAME=VALUE` at its end"), "{error}");
+    }
+    let error = via(plain().current_dir("/no/such/directory"), &DROPS[..4]).start().unwrap_err();
+    assert!(error.to_string().contains("/no/such/directory"), "{error}");
+    let error = via(plain().env("a-b", "x"), &DROPS[..4]).start().unwrap_err();
+    assert!(error.is_permanent() && error.to_string().contains("`env NAME=VALUE` at the end"), "{error}");
+    let plugin = via(plain(), &["env", "a-b=x"]).start().unwrap();
+    assert_eq!(plugin.call("env", "a-b").unwrap(), "x");
+    // One that takes nothing of its input, and ends: its end is the cause, not what could not be written.
+    let error = via(plain().env("A", "x".repeat(100_000)), &["sh", "-c", "exit 3"]).start().unwrap_err();
+    assert!(matches!(error, StartError::Exited { status: WaitStatus::Exited(3), .. }), "{error:?}");
 }
 
 #[test]

@@ -102,7 +102,10 @@ impl Place {
     }
 
     fn script(&self, name: &str, format: &str, body: &str) -> PathBuf {
-        self.executable(name, &format!("#!/bin/bash\nLC_ALL=C in=$1 out=$2\n{format}\n{body}\n"))
+        self.executable(
+            name,
+            &format!("#!/bin/bash\nLC_ALL=C in=${{1:-0}} out=${{2:-1}}\n{format}\n{body}\n"),
+        )
     }
 
     /// The program, with this place for its home and for the plugins that it finds.
@@ -275,6 +278,23 @@ pub(crate) fn has_strict_sandbox() -> bool {
     if !has {
         assert!(std::env::var_os("CI").is_none(), "ABI 3 of Landlock is needed, there is: {support}");
         eprintln!("skipped: ABI 3 of Landlock is needed, there is: {support}");
+    }
+    has
+}
+
+/// Tells that a test is skipped, since something is missing; with `CI=true` that is a failure.
+pub(crate) fn missing(what: &str) {
+    let in_ci = matches!(std::env::var("CI").as_deref(), Ok("true" | "1"));
+    assert!(!in_ci, "{what}; with CI=true nothing may be left out");
+    eprintln!("skipped: {what}");
+}
+
+/// Looks for a program in `PATH`, and tells where it is missing.
+pub(crate) fn has_tool(program: &str, package: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has = std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|dir| dir.join(program).is_file());
+    if !has {
+        missing(&format!("{program} is missing (Debian: apt-get install {package})"));
     }
     has
 }

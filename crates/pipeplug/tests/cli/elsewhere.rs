@@ -106,7 +106,7 @@ fn a_plugin_that_runs_is_attached_to_and_let_go_of() {
 
 /// Whether a socket has that path, and takes connections: proc_net(5), `SO_ACCEPTCON` of the flags.
 #[cfg(target_os = "linux")]
-fn is_listened_at(path: &Path) -> bool {
+pub(crate) fn is_listened_at(path: &Path) -> bool {
     let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
     sockets.lines().any(|line| line.ends_with(path.to_str().unwrap()) && line.contains(" 00010000 "))
 }

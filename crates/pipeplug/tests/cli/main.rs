@@ -13,6 +13,10 @@ mod errors;
 mod inspect;
 mod json;
 mod list;
+#[cfg(target_os = "linux")]
+mod node;
+#[cfg(target_os = "linux")]
+mod recipes;
 mod run;
 mod terminal;
 mod unread;

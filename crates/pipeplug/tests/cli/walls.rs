@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
 use pipeplug_host::LockFile;
@@ -20,6 +21,98 @@ fn the_environment_is_let_through_by_name() {
     run(&["--env-inherit"]).exits(0).prints("s");
     run(&["--env-inherit", "--env", "MY_SECRET=t"]).exits(0).prints("t");
     run(&["--env-pass", "A=B"]).exits(2).says("a name holds no `=`");
+}
+
+#[test]
+fn variables_that_did_not_get_through_are_named_where_a_plugin_does_not_start() {
+    let place = Place::new();
+    let needs = "#!/bin/sh\n[ -n \"$PYTHONPATH\" ] || { echo 'No module named x' >&2; exit 1; }\necho failed >&2\nexit \"$STATUS\"\n";
+    let path = place.executable("needs", needs);
+    let run = |options: &[&str]| {
+        let args = [&["run", path.to_str().unwrap(), "--env", "STATUS=0"], options].concat();
+        let mut run = place.pipeplug(args);
+        for name in ["PYTHONPATH", "LD_PRELOAD_X", "GEM_PATH", "ASDF_RUBY_VERSION", "MY_SECRET"] {
+            run.command.env(name, "/nonexistent");
+        }
+        run.command.env("LC_ALL", "C").env_remove("PYENV_VERSION");
+        run.run()
+    };
+    let names = |stderr: &str| {
+        let told =
+            stderr.split("it did not get ").nth(1).and_then(|rest| rest.split(':').next()).map(str::to_owned);
+        told.map(|told| told.split(", ").map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default()
+    };
+    let ran = run(&[]).exits(4).says("`--env-pass NAME` (Builder::env_pass) passes one on");
+    let named = names(&ran.stderr);
+    for name in ["PYTHONPATH", "GEM_PATH", "ASDF_RUBY_VERSION"] {
+        assert!(named.iter().any(|named| named == name), "{name}: {}", ran.stderr);
+    }
+    for name in ["LD_PRELOAD_X", "MY_SECRET", "LC_ALL", "PYENV_VERSION"] {
+        assert!(!ran.stderr.contains(name), "{name}: {}", ran.stderr);
+    }
+    // With one that is passed on the others are named still; one that ended well lacks none, nor does one that has all.
+    let ran = run(&["--env-pass", "PYTHONPATH", "--env", "STATUS=3"]).exits(4).says("exit status 3");
+    let named = names(&ran.stderr);
+    assert!(
+        named.contains(&"GEM_PATH".to_owned()) && !named.contains(&"PYTHONPATH".to_owned()),
+        "{}",
+        ran.stderr
+    );
+    for options in [&["--env-pass", "PYTHONPATH"][..], &["--env-inherit", "--env", "STATUS=3"]] {
+        let ran = run(options).exits(4);
+        assert!(!ran.stderr.contains("it did not get"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_directory_that_the_sandbox_hides_is_named() {
+    if !has_strict_sandbox() {
+        return;
+    }
+    let place = Place::new();
+    let dir = place.path().join("a plugin");
+    fs::create_dir(&dir).unwrap();
+    let own = dir.canonicalize().unwrap();
+    let grant = format!("let it read that (`--sandbox-read {own:?}`, Sandbox::read)");
+    let python = "#!/usr/bin/python3\nimport own\n";
+    let node = "#!/usr/bin/env node\nrequire('./own.js')\n";
+    let shell = "#!/bin/sh\n. \"${0%/*}/own.sh\"\n";
+    for (program, name, code, own_name) in [
+        ("python3", "python", python, "own.py"),
+        ("node", "node", node, "own.js"),
+        ("sh", "shell", shell, "own.sh"),
+    ] {
+        if !Path::new("/usr/bin").join(program).exists() {
+            crate::common::missing(&format!("/usr/bin/{program} is missing"));
+            continue;
+        }
+        let plugin = place.executable(&format!("a plugin/{name}"), code);
+        fs::write(dir.join(own_name), "").unwrap();
+        let run =
+            |options: &[&str]| place.pipeplug([&["run", plugin.to_str().unwrap()], options].concat()).run();
+        run(&["--sandbox", "strict"]).exits(4).says(&grant);
+        // A link leads there.
+        let link = place.path().join(format!("link-to-{name}"));
+        std::os::unix::fs::symlink(&plugin, &link).unwrap();
+        let args = ["run", link.to_str().unwrap(), "--sandbox", "strict"];
+        place.pipeplug(args).run().exits(4).says(if name == "shell" { "" } else { &grant });
+        // Where nothing is hidden, and where the plugin has it, that is not the cause.
+        let own = own.to_str().unwrap();
+        for options in [&["--sandbox", "basic"][..], &["--sandbox", "strict", "--sandbox-read", own], &[]] {
+            let ran = run(options).exits(4);
+            assert!(!ran.stderr.contains("hides what is in"), "{options:?}: {}", ran.stderr);
+        }
+    }
+    // What a plugin says is no reason to grant it more.
+    let asks = place
+        .executable("a plugin/asks", "#!/bin/sh\necho 'No such file or directory: /etc/ssh' >&2; exit 1\n");
+    let ran =
+        place.pipeplug(["run", asks.to_str().unwrap(), "--sandbox", "strict"]).run().exits(4).says(&grant);
+    assert!(!ran.stderr.contains("--sandbox-read \"/etc"), "{}", ran.stderr);
+    // All of a home is too much to grant.
+    let plugin = place.executable("at-home", shell);
+    let ran = place.pipeplug(["run", plugin.to_str().unwrap(), "--sandbox", "strict"]).run().exits(4);
+    ran.says("move it into a directory of its own");
 }
 
 #[test]
