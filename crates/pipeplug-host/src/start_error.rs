@@ -215,6 +215,23 @@ impl StartError {
             | Self::Handshake { .. } => false,
         }
     }
+
+    /// How its process ended, where that is why it did not start.
+    pub(crate) fn status(&self) -> Option<WaitStatus> {
+        match self {
+            Self::Exited { status, .. } | Self::Place { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Tells that it ran, and ended or closed its pipe before it had answered: a crash, as that of one that runs.
+    pub(crate) fn is_crash(&self) -> bool {
+        match self {
+            Self::Exited { .. } | Self::ClosedPipe { .. } => !self.is_permanent(),
+            Self::Handshake { error, .. } => matches!(**error, CallError::Closed { .. }),
+            _ => false,
+        }
+    }
 }
 
 /// Where a plugin was to run, behind its path.

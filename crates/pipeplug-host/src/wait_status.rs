@@ -37,6 +37,17 @@ impl WaitStatus {
         matches!(self.code(), Some(126 | 127))
     }
 
+    /// Tells whether a signal ended it that asks for an end, SIGTERM, SIGINT or SIGHUP: by itself, or as a shell reports it
+    /// of what it ran (128 and the signal's number: bash(1), EXIT STATUS).
+    pub(crate) fn is_request_to_end(self) -> bool {
+        let signal = match self {
+            Self::Exited(code) => code - 128,
+            Self::Signaled { signal, .. } => signal,
+            Self::Unknown => return false,
+        };
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].map(|asks| asks as i32).contains(&signal)
+    }
+
     /// The exit status, if it exited by itself.
     #[must_use]
     pub fn code(self) -> Option<i32> {
@@ -77,6 +88,17 @@ mod tests {
         assert_eq!(dumped.to_string(), "killed by signal 11 (SIGSEGV) (core dumped)");
         let real_time = WaitStatus::Signaled { signal: 40, core_dumped: false };
         assert_eq!(real_time.to_string(), "killed by signal 40");
+    }
+
+    #[test]
+    fn a_request_to_end_is_told_from_a_crash() {
+        let signaled = |signal| WaitStatus::Signaled { signal, core_dumped: false };
+        for asked in [signaled(1), signaled(2), signaled(15), WaitStatus::Exited(143)] {
+            assert!(asked.is_request_to_end(), "{asked}");
+        }
+        for other in [signaled(9), signaled(6), signaled(3), WaitStatus::Exited(0), WaitStatus::Exited(15)] {
+            assert!(!other.is_request_to_end(), "{other}");
+        }
     }
 
     #[test]

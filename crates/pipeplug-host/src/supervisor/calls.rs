@@ -5,7 +5,7 @@ use pipeplug_net::{Body, CallError};
 use super::error::{SupervisedCallError, Unavailable};
 use super::instance::Lease;
 
-/// Makes a call, and makes it again on another process where the connection ended under it.
+/// Makes a call, and makes it again on another process where the connection ended under it, or the plugin under its start.
 pub(super) fn call_idempotent(
     command: &str,
     buffer: &Body<'_>,
@@ -14,7 +14,14 @@ pub(super) fn call_idempotent(
 ) -> Result<Vec<u8>, SupervisedCallError> {
     let mut left = retries;
     loop {
-        let lease = acquire()?;
+        let lease = match acquire() {
+            Err(Unavailable::Start(error)) if left > 0 && error.is_crash() => {
+                left -= 1;
+                tracing::debug!(command, %error, left, "waits for the next start");
+                continue;
+            }
+            acquired => acquired?,
+        };
         match lease.plugin().call_bytes(command, buffer.as_bytes()) {
             Err(CallError::Closed { reason, .. }) if left > 0 => {
                 left -= 1;
@@ -90,7 +97,7 @@ macro_rules! calls_of {
             }
 
             /// As [`call`](Self::call), for what does no harm when it is done twice: it is made again where the plugin
-            /// ended under it, up to [`SupervisorBuilder::retries`] times. An error that the plugin answered with, or any
+            /// ended under it, or while it started, up to [`SupervisorBuilder::retries`] times. An error that the plugin answered with, or any
             /// other, is given as it is.
             ///
             /// # Errors

@@ -118,6 +118,15 @@ impl Failure {
         }
     }
 
+    /// Tells that a signal ended the plugin that asks for an end, and that a service manager may have sent to its host too.
+    pub(super) fn may_be_a_shutdown(&self) -> bool {
+        let status = match self {
+            Self::Start(error) => error.status(),
+            Self::Ended { crash, .. } => crash.status,
+        };
+        status.is_some_and(WaitStatus::is_request_to_end)
+    }
+
     /// Whether the next start would end no better.
     pub(super) fn is_permanent(&self) -> bool {
         match self {

@@ -127,6 +127,7 @@ pub(super) struct Settings {
     pub(super) ready_timeout: Duration,
     pub(super) drain_timeout: Duration,
     pub(super) upgrade_timeout: Duration,
+    pub(super) shutdown_wait: Duration,
     pub(super) retries: u32,
 }
 
@@ -151,6 +152,7 @@ impl SupervisorBuilder {
                 ready_timeout: Duration::from_secs(10),
                 drain_timeout: Duration::from_secs(30),
                 upgrade_timeout: Duration::from_secs(30),
+                shutdown_wait: Duration::from_millis(500),
                 retries: 2,
             },
             on_event: None,
@@ -204,8 +206,17 @@ impl SupervisorBuilder {
         self
     }
 
-    /// How often at most a call that its caller marked as idempotent is made again; no other is. Default: 2, so that
-    /// there are three attempts.
+    /// The shortest wait before the restart of a plugin that was ended by SIGTERM, SIGINT or SIGHUP, none of which its
+    /// supervisor had sent: a service manager sends these to all processes of a service, and the host is about to
+    /// [stop](Supervisor::stop) too. A longer [`backoff`](Self::backoff) stays what it is. 0 has such an end treated as any
+    /// other. Default: 500 ms.
+    pub fn shutdown_wait(mut self, wait: Duration) -> Self {
+        self.settings.shutdown_wait = wait;
+        self
+    }
+
+    /// How often at most a call that its caller marked as idempotent is made again; no other is. A start that it waited for,
+    /// and that the plugin did not survive, counts as an attempt. Default: 2, so that there are three attempts.
     pub fn retries(mut self, retries: u32) -> Self {
         self.settings.retries = retries;
         self

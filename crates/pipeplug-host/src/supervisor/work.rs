@@ -198,7 +198,7 @@ impl Shared {
 
     /// What becomes of it after a failure; gives the phase before, to be dropped behind the lock.
     fn failed(self: &Arc<Self>, state: &mut State, failure: Failure, ran: Duration) -> Phase {
-        let Settings { backoff, breaker, upgrade_timeout, .. } = self.settings;
+        let Settings { backoff, breaker, upgrade_timeout, shutdown_wait, .. } = self.settings;
         if ran >= backoff.reset_after {
             state.failures_in_a_row = 0;
         }
@@ -222,7 +222,8 @@ impl Shared {
             return mem::replace(&mut state.phase, Phase::GaveUp(error));
         }
         let failures = state.failures_in_a_row;
-        let after = backoff.delay(failures, fastrand::f64());
+        let least = if failure.may_be_a_shutdown() { shutdown_wait } else { Duration::ZERO };
+        let after = backoff.delay(failures, fastrand::f64()).max(least);
         self.hook.tell(state.name(), Event::Restarting { after, failures });
         let number = state.next_number();
         let weak = Arc::downgrade(self);

@@ -14,7 +14,8 @@ use pipeplug_host::process::{Channel, Launch, spawn};
 use pipeplug_host::{Builder, Sandbox, Sha256, StoppedBy, discovery::Discovery, launcher::Via};
 use pipeplug_host::{Plugin, Stdin, Stdout, WaitStatus};
 use pipeplug_tests::{
-    LONG, eventually, fork, guards_of, handle_sigchld_by_reaping, ignore_sigchld, is_running, kill_by_sigpipe,
+    LONG, children_of, eventually, fork, group_of, guards_of, handle_sigchld_by_reaping, ignore_sigchld,
+    is_running, is_zombie, kill_by_sigpipe,
 };
 
 fn main() -> ExitCode {
@@ -47,8 +48,9 @@ fn main() -> ExitCode {
                 None => ExitCode::from(2),
             };
         }
-        "forks" => {
-            return match forks() {
+        "forks" | "is-init" => {
+            let gone = if oddity == "forks" { forks() } else { is_init(&plugin) };
+            return match gone {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     eprintln!("odd-host: {error}");
@@ -191,6 +193,36 @@ fn forks() -> Result<(), Box<dyn Error>> {
     let pid = i32::from_ne_bytes(pid);
     eventually("the child's plugin has ended", || !is_running(pid));
     check(of_parent.child.peek()?.is_none(), "the parent's plugin")
+}
+
+/// Orphans of a plugin are this process's to reap: those that ended before the plugin, those that end with it, by its stop
+/// and by its death.
+fn is_init(path: &str) -> Result<(), Box<dyn Error>> {
+    check(std::process::id() == 1, "the number of the first process")?;
+    // The guard of this process is its child too, and stays.
+    let before = Plugin::builder(path).start()?;
+    let others = children_of(1).len() - 1;
+    before.stop()?;
+    let orphans = "(sleep 0.01 & sleep 1000 & sleep 1000 &) >/dev/null 2>&1";
+    for death in ["stop", "kill"] {
+        let plugin = Plugin::builder(path).start()?;
+        plugin.call("sh", orphans)?;
+        let pid = plugin.pid().as_raw();
+        let ours =
+            || children_of(1).into_iter().filter(|child| *child != pid && group_of(*child) == Some(pid));
+        eventually("they are this process's children", || ours().count() == 3);
+        eventually("one has ended", || ours().any(is_zombie));
+        match death {
+            "stop" => drop(plugin.stop()?),
+            _ => {
+                nix::sys::signal::kill(Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+                plugin.wait(LONG)?;
+            }
+        }
+        let left = children_of(1);
+        check(left.len() == others, &format!("behind a {death}, what is left of {pid}: {left:?}"))?;
+    }
+    Ok(())
 }
 
 fn check(holds: bool, what: &str) -> Result<(), Box<dyn Error>> {

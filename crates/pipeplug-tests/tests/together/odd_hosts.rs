@@ -64,3 +64,22 @@ fn one_that_waits_for_all_of_its_children() {
 fn one_that_forks_without_an_exec() {
     all_goes_well("forks");
 }
+
+/// As the first process of a container without an init, which is the parent of every orphan.
+#[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn one_that_is_the_first_process_of_its_namespace() {
+    let mut host = Command::new("unshare");
+    host.args([
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        ODD_HOST,
+        "is-init",
+        MISBEHAVE,
+    ]);
+    let output = host.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}

@@ -463,6 +463,80 @@ fn a_call_that_may_be_made_twice_survives_the_death_of_its_plugin() {
     assert_ne!(supervisor.pid(), Some(plugin.pid()));
 }
 
+/// Kills itself as it starts the first two times.
+fn killed_at_its_start() -> Script {
+    script(
+        "[ -e \"$dir/twice\" ] || { [ -e \"$dir/once\" ] && : >\"$dir/twice\"; : >\"$dir/once\"; kill -KILL $$; }",
+    )
+}
+
+#[test]
+fn a_call_that_may_be_made_twice_survives_a_start_that_is_killed() {
+    let script = killed_at_its_start();
+    let supervisor = eager(script.builder()).build().unwrap();
+    assert_eq!(supervisor.call_idempotent("echo", "there").unwrap(), "there");
+    assert_eq!(starts(&script), 3);
+
+    // Any other does not, nor one whose attempts are over.
+    for (retries, ends_well) in [(0, false), (1, false), (2, true)] {
+        let script = killed_at_its_start();
+        let supervisor = eager(script.builder()).retries(retries).build().unwrap();
+        let called = supervisor.call_idempotent("echo", "there");
+        assert_eq!(called.is_ok(), ends_well, "{retries}: {called:?}");
+    }
+    let script = killed_at_its_start();
+    let error = reluctant(script.builder()).build().unwrap().call("echo", "").unwrap_err();
+    assert!(matches!(error, SupervisedCallError::Unavailable(Unavailable::Start(_))), "{error}");
+    assert_eq!(starts(&script), 1);
+
+    // The one under way may be the restart of one that was killed itself.
+    let script = Script::new(&format!(
+        "echo started >>\"$dir/starts\"; [ $(wc -l <\"$dir/starts\") = 2 ] && kill -KILL $$\nexec {MISBEHAVE} \"$1\" \"$2\" plain"
+    ));
+    let supervisor = eager(script.builder()).build().unwrap();
+    let plugin = supervisor.plugin().unwrap();
+    thread::scope(|scope| {
+        let call = scope.spawn(|| supervisor.call_idempotent("sleep", "100"));
+        eventually("it is open", || plugin.stats().open_calls == 1);
+        send(plugin.pid().as_raw(), Signal::SIGKILL);
+        assert_eq!(call.join().unwrap().unwrap(), "100");
+    });
+    assert_eq!(starts(&script), 3);
+}
+
+#[test]
+fn what_a_service_manager_ends_with_its_host_is_not_restarted_at_once() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let events = Events::default();
+        let supervisor = events.of(eager(plain()).shutdown_wait(FOREVER)).build().unwrap();
+        send(pid(&supervisor), signal);
+        events.await_kinds(&["started", "ended", "restarting"]);
+        assert_eq!(events.waits(), [FOREVER], "{signal}");
+        // The host is stopped too, and nothing runs or is started.
+        assert!(supervisor.stop().unwrap().is_none());
+        assert_eq!(events.started(), 1, "{signal}");
+    }
+    // That is what a shell ends with whose child was sent it too, and the start may be what is ended.
+    for ends in ["kill -TERM $$", "exit 143"] {
+        let script = script(ends);
+        let events = Events::default();
+        let supervisor = events.of(eager(script.builder())).build().unwrap();
+        supervisor.start().unwrap_err();
+        eventually("it waits", || !events.waits().is_empty());
+        assert_eq!(events.waits(), [millis(500)], "{ends}");
+    }
+    // Any other end is a crash, and a longer wait stays what it is.
+    let events = Events::default();
+    let supervisor = events.of(eager(plain()).shutdown_wait(FOREVER)).build().unwrap();
+    send(pid(&supervisor), Signal::SIGKILL);
+    events.await_kinds(&["started", "ended", "restarting", "started"]);
+    let events = Events::default();
+    let supervisor = events.of(reluctant(plain()).shutdown_wait(Duration::ZERO)).build().unwrap();
+    send(pid(&supervisor), Signal::SIGTERM);
+    events.await_kinds(&["started", "ended", "restarting"]);
+    assert!(events.waits()[0] > FOREVER / 2);
+}
+
 #[test]
 fn a_stopped_one_is_started_by_nobody_but_its_owner() {
     let events = Events::default();
