@@ -81,8 +81,12 @@ impl Shared {
         }
     }
 
-    /// A one-way has no answer that could tell of a failure, so standard error does.
+    /// A one-way has no answer that could tell of a failure, so standard error does, unless the plugin's own subscriber of
+    /// `tracing` is told of it by the connection: that one mostly writes there too.
     fn tell_failure(&self, command: &str, error: &HandlerError) {
+        if tracing::enabled!(target: pipeplug_net::FAILED_ONE_WAYS, tracing::Level::WARN) {
+            return;
+        }
         let times = self.failed_one_ways.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if times <= FAILURES_TOLD || times.is_power_of_two() {
             let counted =

@@ -170,7 +170,8 @@ impl From<FileError> for io::Error {
     }
 }
 
-fn kind(metadata: &Metadata) -> &'static str {
+/// What a path leads to that is no regular file, in words.
+pub(crate) fn kind(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();
     if kind.is_dir() {
         DIRECTORY
@@ -178,6 +179,8 @@ fn kind(metadata: &Metadata) -> &'static str {
         "a FIFO"
     } else if kind.is_char_device() || kind.is_block_device() {
         "a device"
+    } else if kind.is_socket() {
+        "a socket"
     } else {
         "something else"
     }

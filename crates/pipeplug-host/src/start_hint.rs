@@ -117,6 +117,11 @@ pub(crate) fn find(end: End, pid: Pid, builder: &Builder, pipe: Pipe, stderr: &[
     if builder.launcher.describe().is_some() {
         return None;
     }
+    if let End::Exited(status) = end
+        && let Some(limit) = launch.sandbox.as_ref().and_then(|sandbox| sandbox.likely_limit(status, stderr))
+    {
+        return Some(limit);
+    }
     descriptors(end, pid, launch, pipe, stderr).or_else(|| {
         let causes = [files(end, launch, stderr), variables(end, launch, stderr)];
         let causes: Vec<_> = causes.into_iter().flatten().collect();

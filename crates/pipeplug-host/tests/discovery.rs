@@ -161,7 +161,7 @@ fn each_problem_of_a_file_is_named() {
     assert_eq!(unusable(&in_dir("editor-dir")), Problem::IsDirectory);
     assert_eq!(unusable(&in_dir("editor-link")), Problem::DanglingSymlink { target: "gone".into() });
     assert!(matches!(unusable(&in_dir("editor-loop")), Problem::Inaccessible { .. }));
-    assert_eq!(unusable(&in_dir("editor-socket")), Problem::NotAFile);
+    assert_eq!(unusable(&in_dir("editor-socket")), Problem::NotAFile { kind: "a socket" });
     assert_eq!(unusable(&in_dir("editor-")), Problem::NoName);
     assert_eq!(unusable(&odd), Problem::NameNotUtf8);
     assert_eq!(state(&list, &good), &EntryState::Usable);

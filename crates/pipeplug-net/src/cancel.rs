@@ -31,7 +31,8 @@ pub(crate) const FEATURE: &str = "cancel";
 ///
 /// It is set when the caller gives the call up and both sides know of `cancel`, when the request's deadline passes, and when
 /// nothing comes from the other side any more. It stays set. The answer of a request that was cancelled is sent all the
-/// same, and dropped by the caller.
+/// same, and dropped by the caller. Let it be an error: a caller that stood still past its deadline (a suspended machine)
+/// takes any other answer for one that came in time.
 ///
 /// Cloning it is cheap, and it may outlive its handler: behind the answer it is set by the deadline or the connection's end
 /// alone, if at all.

@@ -20,6 +20,9 @@ use crate::sync::Instant;
 /// Whatever went wrong in a handler; its message, with those of its sources, goes back to the caller.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
 
+/// Target of the `tracing` event that tells of a one-way whose handler failed.
+pub const FAILED_ONE_WAYS: &str = module_path!();
+
 /// What answers the other side's requests and takes its one-ways.
 ///
 /// Each method runs on a thread of the loop's handler pool and may block, call back, and panic: a panic is an
@@ -256,7 +259,7 @@ impl Incoming {
             Err(error) => {
                 if let Some(times) = core.counters.failed.count() {
                     let command = command.escape_debug();
-                    tracing::warn!(%peer, %command, %error, times, "a handler failed, and nobody waits for its answer");
+                    tracing::warn!(target: FAILED_ONE_WAYS, %peer, %command, %error, times, "a handler failed, and nobody waits for its answer");
                 }
             }
             Ok(_) => {}

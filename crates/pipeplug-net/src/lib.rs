@@ -47,7 +47,7 @@ pub use error::CloseReason;
 pub use escape::Escaped;
 pub use event_loop::EventLoop;
 pub use flow::Credit;
-pub use handler::{Handler, HandlerError, Incoming, Refuse, Reply, Responder};
+pub use handler::{FAILED_ONE_WAYS, Handler, HandlerError, Incoming, Refuse, Reply, Responder};
 pub use options::{Hold, Options, Reading};
 pub use pipeplug_wire as wire;
 pub use postmortem::{ChunkHead, OpenCall, Postmortem};

@@ -214,9 +214,10 @@ fn what_is_answered_later_can_be_cancelled_until_it_is() {
             Ok(Reply::empty())
         });
         for asks in [false, true] {
+            // One after the other: two handlers at once may come in any order.
             raw.send(5, Direction::Request, "x", b"");
-            raw.send(6, Direction::Request, "x", b"");
             let (five, early) = told.recv_timeout(LONG).unwrap();
+            raw.send(6, Direction::Request, "x", b"");
             let (six, _) = told.recv_timeout(LONG).unwrap();
             let waiting = asks.then(|| {
                 thread::spawn({

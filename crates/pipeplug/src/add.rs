@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use pipeplug_host::StartError;
 use pipeplug_host::discovery::{
-    self, AddError, Added, Discovery, Existing, Over, Said, Store, StoreError, Way,
+    self, AddError, Added, Catalog, Discovery, Existing, Over, Said, Store, StoreError, Way,
 };
 use pipeplug_host::net::wire::Format;
 
@@ -19,6 +19,7 @@ use crate::report;
 use crate::style::{Paint, Role};
 use crate::target::HOST;
 use crate::text::{Escaped, short_path};
+use crate::units::parse_duration;
 use crate::walls::AskWallArgs;
 
 const EXAMPLES: &str = "\
@@ -59,11 +60,15 @@ pub(crate) struct AddArgs {
     #[arg(long)]
     no_metadata: bool,
 
+    /// How long a plugin has to answer [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "no_metadata")]
+    timeout: Option<Duration>,
+
     #[command(flatten)]
     walls: AskWallArgs,
 }
 
-/// How long a plugin has to answer.
+/// How long a plugin has to answer, unless `--timeout` says otherwise.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs it.
@@ -84,16 +89,21 @@ fn attempt(args: &AddArgs, globals: &Globals, told: &dyn Fn(Failure) -> Outcome)
     let halt = Halt::default();
     halt.on_signals(|| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
     let paint = Paint::choose(globals.color, &io::stdout());
-    let mut outcome = Outcome::Success;
+    let (mut outcome, mut said) = (Outcome::Success, Vec::new());
     for path in files_to_add(args)? {
         match add(args, &store, &path, &halt, paint) {
-            Ok(text) => report::print_unless_halted(&text, &halt)?,
+            Ok((text, of_file)) => {
+                report::print_unless_halted(&text, &halt)?;
+                said.extend(of_file);
+            }
             Err(failure) => outcome = told(failure),
         }
         if let Some(failure) = halt.failure() {
             return Err(failure);
         }
     }
+    // So `run` knows how each one talks, and `list` need not ask.
+    catalog(args, &Discovery::for_host(&args.host), &halt).remember(said);
     Ok(outcome)
 }
 
@@ -134,8 +144,14 @@ fn files_to_add(args: &AddArgs) -> Result<Vec<PathBuf>, Failure> {
     }
 }
 
-/// Adds one, and says what was done.
-fn add(args: &AddArgs, store: &Store, source: &Path, halt: &Halt, paint: Paint) -> Result<String, Failure> {
+/// Adds one, and says what was done, and what it said of itself.
+fn add(
+    args: &AddArgs,
+    store: &Store,
+    source: &Path,
+    halt: &Halt,
+    paint: Paint,
+) -> Result<(String, Option<(PathBuf, Said)>), Failure> {
     let name = match &args.name {
         Some(name) => name.clone(),
         None => name_of(source, &args.host)?,
@@ -166,7 +182,7 @@ fn add(args: &AddArgs, store: &Store, source: &Path, halt: &Halt, paint: Paint) 
             let _ = writeln!(text, "  {}", how_to_run(&args.host, &name, said.as_ref()));
         }
     }
-    Ok(text)
+    Ok((text, said.map(|said| (path, said))))
 }
 
 /// The file's name, without what is put in front of it again.
@@ -180,12 +196,15 @@ fn name_of(source: &Path, host: &str) -> Result<String, Failure> {
     Ok(own.unwrap_or(file).to_owned())
 }
 
-fn ask(args: &AddArgs, discovery: &Discovery, source: &Path, halt: &Halt) -> Result<Said, Failure> {
+/// What asks plugins in the way that the command line says.
+fn catalog(args: &AddArgs, discovery: &Discovery, halt: &Halt) -> Catalog {
     let (halting, walls) = (halting(halt), args.walls.walls());
-    let catalog = discovery
-        .catalog()
-        .starting(move |builder| walls(halting(builder.handshake_timeout(ANSWER_PATIENCE))));
-    catalog.ask(source).map_err(|error| {
+    let patience = args.timeout.unwrap_or(ANSWER_PATIENCE);
+    discovery.catalog().starting(move |builder| walls(halting(builder.handshake_timeout(patience))))
+}
+
+fn ask(args: &AddArgs, discovery: &Discovery, source: &Path, halt: &Halt) -> Result<Said, Failure> {
+    catalog(args, discovery, halt).ask(source).map_err(|error| {
         let not_added = match error {
             // It would not be added unasked either.
             StartError::Spawn(_) => "",

@@ -29,7 +29,8 @@ JSON (--json), one object a line on stdout, each with \"event\":
   stdout    the same, with --stdout log
   exit      the plugin has ended: status (in words), code or signal and
             core_dumped, by (what it took), left (the process ids of what it
-            started and what still runs out of reach, if there are any)
+            started and what still runs out of reach, if there are any), held
+            (stdout, stderr: what of it something else holds open, if so)
 Where data is no UTF-8, data_base64 stands in its place.";
 
 /// One thing that happened.
@@ -87,6 +88,10 @@ impl Event<'_> {
                 if !stopped.left.is_empty() {
                     let left: Vec<_> = stopped.left.iter().map(|pid| pid.as_raw()).collect();
                     fields.insert("left".into(), left.into());
+                }
+                if !stopped.held.is_empty() {
+                    let held: Vec<_> = stopped.held.iter().map(Output::to_string).collect();
+                    fields.insert("held".into(), held.into());
                 }
                 ("exit", fields)
             }

@@ -25,6 +25,7 @@ use crate::report;
 use crate::style::{Paint, Role};
 use crate::target::HOST;
 use crate::text::{self, Escaped, short_path};
+use crate::units::parse_duration;
 use crate::walls::{AskWallArgs, Hint};
 
 const EXAMPLES: &str = "\
@@ -67,6 +68,10 @@ pub(crate) struct ListArgs {
     /// Start no plugin; what is not remembered of them is not shown then
     #[arg(long)]
     no_metadata: bool,
+
+    /// How long a plugin has to answer; one that is remembered as silent is asked again with --refresh [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "no_metadata")]
+    timeout: Option<Duration>,
 
     #[command(flatten)]
     walls: AskWallArgs,
@@ -122,7 +127,13 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
     let halt = Halt::default();
     halt.on_signals(|| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
     let (halting, walls) = (halting(&halt), args.walls.walls());
-    let catalog = discovery.catalog().starting(move |builder| walls(halting(builder)));
+    let timeout = args.timeout;
+    let catalog = discovery.catalog().starting(move |builder| {
+        walls(halting(match timeout {
+            Some(timeout) => builder.handshake_timeout(timeout),
+            None => builder,
+        }))
+    });
     let (catalog, shown) = with_progress(catalog)?;
     let listed = match (args.refresh, args.no_metadata) {
         (true, _) => catalog.refresh(),

@@ -104,7 +104,7 @@ fn attempt(args: &RunArgs, report: &Arc<Report>, halt: &Halt) -> Result<Outcome,
     for step in &args.steps.0 {
         steps.push(Ready { step, data: loader.load(&step.data)? });
     }
-    check_commands(&args.steps.0, args.start.format())?;
+    check_commands(&args.steps.0, args.start.way(&target).format)?;
     let answers = Answers::load(&args.answers, &mut loader, report)?;
     // Not before stdin has been read: until then Ctrl-C simply ends this process.
     handle_signals(halt, report)?;

@@ -49,11 +49,15 @@ impl Session {
             let path = path.to_string_lossy();
             report.note(format_args!("{} was passed over: {problem}", Escaped(&path)));
         }
-        if let Some(walls) = walls::note(level) {
-            report.detail(walls);
+        for note in walls::notes(&args.walls, level) {
+            report.detail(note);
         }
         let builder = target.builder().map_err(|error| Failure::new(Outcome::NotStarted, error))?;
-        let builder = args.apply(builder, level).handler(request);
+        let talk = args.way(target);
+        if let Some(options) = &talk.remembered {
+            report.detail(format_args!("it is remembered to talk as with {options}"));
+        }
+        let builder = args.apply(builder, level, &talk).handler(request);
         let watch = Arc::new(StopWatch::new());
         let builder = builder.on_spawn({
             let (halt, watch, report) = (halt.clone(), Arc::clone(&watch), Arc::clone(report));
@@ -71,11 +75,11 @@ impl Session {
             Ok(plugin) => {
                 halt.started(plugin.pid());
                 let took = begun.elapsed();
-                Ok(Self { plugin, format: args.format(), took, halt: halt.clone(), watch })
+                Ok(Self { plugin, format: talk.format, took, halt: halt.clone(), watch })
             }
             Err(error) => {
                 halt.forget();
-                let hint = args.hint(&error).map(|hint| format!("; {hint}")).unwrap_or_default();
+                let hint = args.hint(&error, &talk).map(|hint| format!("; {hint}")).unwrap_or_default();
                 Err(halt.failure().unwrap_or_else(|| Failure::of_start(error, level).followed_by(&hint)))
             }
         }

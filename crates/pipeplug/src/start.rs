@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
+use pipeplug_host::discovery::Over;
 use pipeplug_host::net::wire::{Format, Limits};
 use pipeplug_host::{Builder, Grace, StartError, Stdin, Stdout};
 
@@ -15,9 +16,9 @@ use crate::halt::Halt;
 use crate::kubectl::KubectlArgs;
 use crate::output;
 use crate::place::{self, PlaceArgs};
-use crate::target::{HOST, Wanted};
+use crate::target::{HOST, Target, Wanted};
 use crate::units::{parse_bytes, parse_duration};
-use crate::walls::{Level, WallArgs};
+use crate::walls::{self, Level, WallArgs};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Starting the plugin")]
@@ -35,21 +36,21 @@ pub(crate) struct StartArgs {
     #[arg(last = true, value_name = "ARGS", help_heading = None::<&str>)]
     args: Vec<OsString>,
 
-    /// The wire format to speak; the plugin has to speak the same
-    #[arg(long, value_name = "FORMAT", default_value = "standard")]
-    format: FormatArg,
+    /// The wire format to speak; the plugin has to speak the same [default: what is remembered of a plugin that is found by its name, else standard]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<FormatArg>,
 
-    /// Talk over the plugin's stdin and stdout, not over descriptors 3 and 4
+    /// Talk over the plugin's stdin and stdout, not over descriptors 3 and 4 [default: as is remembered of a plugin that is found by its name]
     #[arg(long)]
     stdio: bool,
 
-    /// What the plugin's stdin is: nothing, or ours, for one that asks the user; Ctrl-C then reaches both
-    #[arg(long, value_name = "WHAT", default_value = "null", conflicts_with = "stdio")]
-    stdin: StdinArg,
+    /// What the plugin's stdin is: nothing, or ours, for one that asks the user; Ctrl-C then reaches both [default: null]
+    #[arg(long, value_name = "WHAT", conflicts_with = "stdio")]
+    stdin: Option<StdinArg>,
 
-    /// Where the plugin's stdout goes: to ours, nowhere, or line by line to stderr
-    #[arg(long, value_name = "WHERE", default_value = "log", conflicts_with = "stdio")]
-    stdout: StdoutArg,
+    /// Where the plugin's stdout goes: to ours, nowhere, or line by line to stderr [default: log]
+    #[arg(long, value_name = "WHERE", conflicts_with = "stdio")]
+    stdout: Option<StdoutArg>,
 
     /// Set a variable of the plugin's environment
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = OsStringValueParser::new().try_map(parse_variable))]
@@ -104,6 +105,16 @@ enum StdoutArg {
     Log,
 }
 
+/// A way to talk to a plugin.
+#[derive(Debug, Clone)]
+pub(crate) struct Talk {
+    pub(crate) format: Format,
+    /// Over its stdin and stdout.
+    pub(crate) stdio: bool,
+    /// The options that would name it, where it is another one than the usual and was not named.
+    pub(crate) remembered: Option<String>,
+}
+
 /// A variable of the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Variable {
@@ -112,11 +123,22 @@ struct Variable {
 }
 
 impl StartArgs {
-    pub(crate) fn format(&self) -> Format {
-        match self.format {
+    /// The way that the plugin is to be talked to: as the command line says, or else as is remembered of it.
+    pub(crate) fn way(&self, target: &Target) -> Talk {
+        let named = self.format.map(|format| match format {
             FormatArg::Standard => Format::Standard,
             FormatArg::Classic => Format::Classic,
+        });
+        let mut talk = Talk { format: named.unwrap_or_default(), stdio: self.stdio, remembered: None };
+        // One option of the way is the whole way, and what stdin or stdout is otherwise says that it is not they.
+        let is_named = named.is_some() || self.stdio || self.stdin.is_some() || self.stdout.is_some();
+        if let Some(said) = target.remembered().filter(|_| !is_named) {
+            let stdio = said.over == Over::Stdio;
+            talk.remembered = (stdio || said.format != talk.format)
+                .then(|| format!("{}--format {}", if stdio { "--stdio " } else { "" }, said.format));
+            (talk.format, talk.stdio) = (said.format, stdio);
         }
+        talk
     }
 
     /// Has the output wait no longer to be read than `--timeout` and `--grace` say.
@@ -128,18 +150,20 @@ impl StartArgs {
     }
 
     /// The next step after a start that failed: the option that a plugin needs which speaks another way.
-    pub(crate) fn hint(&self, error: &StartError) -> Option<String> {
-        let other_format = match self.format() {
+    pub(crate) fn hint(&self, error: &StartError, talk: &Talk) -> Option<String> {
+        let other_format = match talk.format {
             Format::Standard => "if it speaks the classic format use --format classic",
             Format::Classic => "if it speaks the standard format leave --format out",
         };
         // A daemon, and one that --stdio is named for already.
         let is_explained =
             error.hint().is_some_and(|hint| hint.contains("--stdio") || hint.contains("background"));
-        let may_be_on_stdio = !self.stdio && !self.place.is_elsewhere() && !is_explained;
+        let may_be_on_stdio = !talk.stdio && !self.place.is_elsewhere() && !is_explained;
         let hint = match error {
             // There was nothing to run.
             error if error.is_permanent() => return None,
+            // The cause is known.
+            error if walls::names_a_limit(error) => return None,
             StartError::Exited { .. } | StartError::ClosedPipe { .. } if may_be_on_stdio => {
                 "if it talks over stdin and stdout use --stdio".to_owned()
             }
@@ -169,13 +193,15 @@ impl StartArgs {
     }
 
     /// The same builder with all of these settings, and a sandbox of that level.
-    pub(crate) fn apply(&self, builder: Builder, level: Level) -> Builder {
+    pub(crate) fn apply(&self, builder: Builder, level: Level, talk: &Talk) -> Builder {
         let builder = self.place.apply(builder, &self.container, &self.kubectl, self.timeout);
-        let mut builder = self.walls.apply(builder, level).args(&self.args).format(self.format());
-        builder = if self.stdio {
+        let mut builder = self.walls.apply(builder, level).args(&self.args).format(talk.format);
+        builder = if talk.stdio {
             builder.stdio()
         } else {
-            builder.stdin(self.stdin.into()).stdout(self.stdout.into())
+            let (stdin, stdout) =
+                (self.stdin.unwrap_or(StdinArg::Null), self.stdout.unwrap_or(StdoutArg::Log));
+            builder.stdin(stdin.into()).stdout(stdout.into())
         };
         for Variable { name, value } in &self.env {
             builder = builder.env(name, value);

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use pipeplug_host::discovery::{Discovery, FindError, Problem};
+use pipeplug_host::discovery::{Discovery, FindError, Problem, Said};
 use pipeplug_host::{Builder, Plugin};
 
 use crate::builtin::{self, BuiltIn};
@@ -49,6 +49,8 @@ fn last_part(path: &OsStr) -> String {
 pub(crate) struct Target {
     name: String,
     kind: Kind,
+    /// What the plugin said of itself when it was last asked, where it was found by its name.
+    remembered: Option<Said>,
     /// Files of its name in earlier places, which cannot be used.
     pub(crate) passed_over: Vec<(PathBuf, Problem)>,
 }
@@ -66,7 +68,8 @@ impl Target {
     /// # Errors
     /// Where nothing has that name, or what has it cannot be used.
     pub(crate) fn find(wanted: Wanted<'_>) -> Result<Self, Failure> {
-        let of_kind = |kind| Self { name: wanted.display_name(), kind, passed_over: Vec::new() };
+        let of_kind =
+            |kind| Self { name: wanted.display_name(), kind, remembered: None, passed_over: Vec::new() };
         let (plugin, host) = match wanted {
             Wanted::Here(plugin, host) => (plugin, host),
             Wanted::PathThere(path) if path.as_bytes().starts_with(b"@") => return Err(not_there(path)),
@@ -81,9 +84,11 @@ impl Target {
             return Ok(of_kind(Kind::File(path.to_owned())));
         }
         let name = plugin.to_string_lossy();
-        match Discovery::for_host(host).find(&name) {
+        let discovery = Discovery::for_host(host);
+        match discovery.find(&name) {
             Ok(found) => Ok(Self {
                 name: name.into_owned(),
+                remembered: discovery.catalog().remembered(&found.path),
                 kind: Kind::File(found.path),
                 passed_over: found.passed_over,
             }),
@@ -97,6 +102,11 @@ impl Target {
             Kind::File(path) => Some(path),
             Kind::Placed | Kind::BuiltIn(_) => None,
         }
+    }
+
+    /// What it said of itself when it was last asked; `None` where that is not known, or it was not found by its name.
+    pub(crate) fn remembered(&self) -> Option<&Said> {
+        self.remembered.as_ref()
     }
 
     /// What starts it, with no other setting made.
@@ -128,7 +138,8 @@ fn not_there(plugin: &OsStr) -> Failure {
 fn built_in(name: &str) -> Result<Target, Failure> {
     match builtin::find(name) {
         Some(plugin) => {
-            Ok(Target { name: name.to_owned(), kind: Kind::BuiltIn(plugin), passed_over: Vec::new() })
+            let name = name.to_owned();
+            Ok(Target { name, kind: Kind::BuiltIn(plugin), remembered: None, passed_over: Vec::new() })
         }
         None => {
             let all: Vec<_> = builtin::ALL.iter().map(|plugin| format!("@{}", plugin.name)).collect();

@@ -29,6 +29,22 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Reads a TCP port.
+pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
+    if let Ok(port) = text.parse() {
+        return Ok(port);
+    }
+    // As in localhost:80 or [::1]:80; an address of IPv6 alone ends in digits too, and has more colons.
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    match port.parse::<u16>() {
+        Ok(port) if !host.contains(':') || host.ends_with(']') => Err(format!(
+            "the kernel confines TCP by ports and not by addresses: write the port alone, {port}, which allows it at every \
+             address"
+        )),
+        _ => Err("no port; write a number from 0 to 65535, as in 80".to_owned()),
+    }
+}
+
 /// Reads a size such as `4096`, `64K`, `16M` or `1G`, in bytes; K, M and G are powers of 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
@@ -84,6 +100,18 @@ mod tests {
         ] {
             let error = parse_duration(text).unwrap_err();
             assert!(error.contains(told), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_address_names_the_port_to_write() {
+        assert_eq!(parse_port("80"), Ok(80));
+        for address in ["localhost:80", "127.0.0.1:80", "[::1]:80", ":80"] {
+            let error = parse_port(address).unwrap_err();
+            assert!(error.contains("write the port alone, 80, which"), "{address}: {error}");
+        }
+        for other in ["", "localhost", "99999", "localhost:http", "::1", "-1", "localhost:99999"] {
+            assert!(parse_port(other).unwrap_err().contains("from 0 to 65535"), "{other}");
         }
     }
 

@@ -11,7 +11,7 @@ use pipeplug_host::sandbox::Support;
 use pipeplug_host::{Builder, LockFile, Sandbox, Sha256, StartError};
 
 use crate::exit::{Failure, Outcome};
-use crate::units::{parse_bytes, parse_duration};
+use crate::units::{parse_bytes, parse_duration, parse_port};
 
 /// What a plugin may do, and what it has to be.
 #[derive(Debug, Args)]
@@ -49,12 +49,12 @@ pub(crate) struct WallArgs {
     #[arg(long, value_name = "PATH")]
     sandbox_write: Vec<PathBuf>,
 
-    /// Let it connect to a TCP port
-    #[arg(long, value_name = "PORT")]
+    /// Let it connect to a TCP port, at any address
+    #[arg(long, value_name = "PORT", value_parser = parse_port)]
     sandbox_connect: Vec<u16>,
 
-    /// Let it listen on a TCP port
-    #[arg(long, value_name = "PORT")]
+    /// Let it listen on a TCP port, at any address
+    #[arg(long, value_name = "PORT", value_parser = parse_port)]
     sandbox_bind: Vec<u16>,
 
     /// The address space of each of its processes [strict: 4G]
@@ -102,6 +102,10 @@ pub(crate) struct AskWallArgs {
     #[arg(long, value_name = "LEVEL", default_value_t = Level::OF_UNKNOWN, conflicts_with = "no_metadata")]
     sandbox: Level,
 
+    /// Let a plugin read and execute a file, or all below a directory, while it is asked: an interpreter's modules, say
+    #[arg(long, value_name = "PATH", conflicts_with = "no_metadata")]
+    sandbox_read: Vec<PathBuf>,
+
     /// Go without what this kernel lacks, in place of not asking
     #[arg(long, conflicts_with = "no_metadata")]
     sandbox_best_effort: bool,
@@ -141,6 +145,8 @@ impl Level {
             return None;
         }
         match error {
+            // The limit is named.
+            error if names_a_limit(error) => None,
             StartError::Spawn(SpawnError::Sandbox { .. }) => Some(Hint::UNAVAILABLE),
             StartError::Spawn(SpawnError::AccessDenied { .. })
             | StartError::Exited { .. }
@@ -162,8 +168,8 @@ impl Hint {
     /// Below a list of several.
     pub(crate) const OF_LIST: &str = "\
 Plugins are asked in a sandbox, and one that did not answer may need more than
-that grants: --sandbox none asks them without one, --sandbox-best-effort goes
-without what this system lacks.
+that grants: --sandbox-read PATH grants a file or directory, --sandbox none asks
+them without one, --sandbox-best-effort goes without what this system lacks.
 ";
 }
 
@@ -184,12 +190,14 @@ impl AskWallArgs {
     /// # Errors
     /// With the option that needs a sandbox, where there is none.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        check(self.sandbox, self.sandbox_best_effort.then_some("--sandbox-best-effort"))
+        let read = (!self.sandbox_read.is_empty()).then_some("--sandbox-read");
+        check(self.sandbox, read.or(self.sandbox_best_effort.then_some("--sandbox-best-effort")))
     }
 
     /// A change of builders, for plugins to be asked in that sandbox.
     pub(crate) fn walls(&self) -> impl Fn(Builder) -> Builder + Send + Sync + use<> {
         let sandbox = self.sandbox.sandbox(self.sandbox_best_effort);
+        let sandbox = sandbox.map(|sandbox| self.sandbox_read.iter().fold(sandbox, Sandbox::read));
         move |builder| match &sandbox {
             Some(sandbox) => builder.sandbox(sandbox.clone()),
             None => builder.no_sandbox(),
@@ -262,10 +270,17 @@ impl WallArgs {
     }
 }
 
-/// A note for people on the sandbox, if there is one.
-pub(crate) fn note(level: Level) -> Option<String> {
-    (level != Level::None)
-        .then(|| format!("its sandbox is {level}; this system has {}", Support::of_system()))
+/// Whether the error names a limit of the sandbox as its cause.
+pub(crate) fn names_a_limit(error: &StartError) -> bool {
+    error.hint().is_some_and(|hint| hint.starts_with("its sandbox allows it "))
+}
+
+/// Notes for people on the sandbox, if there is one: what it grants, and what it is made of.
+pub(crate) fn notes(args: &WallArgs, level: Level) -> Vec<String> {
+    let Some(sandbox) = args.sandbox(level) else { return Vec::new() };
+    let mut notes = vec![format!("its sandbox is {level}; this system has {}", Support::of_system())];
+    notes.extend(sandbox.in_words().into_iter().map(|line| format!("  {line}")));
+    notes
 }
 
 fn check(level: Level, option: Option<&str>) -> Result<(), Failure> {

@@ -67,7 +67,9 @@ fn other_way(builder: &Builder, format: Format) -> Option<(Plugin, Format, Over)
     let other = if format == Format::Standard { Format::Classic } else { Format::Standard };
     let ways = [(other, Over::Descriptors), (format, Over::Stdio), (other, Over::Stdio)];
     ways.into_iter().find_map(|(format, over)| {
-        let builder = builder.clone().handshake_timeout(OTHER_WAY.min(builder.handshake)).format(format);
+        // Who allows much time for an answer knows of a plugin that is slow to start.
+        let patience = builder.handshake.min(OTHER_WAY.max(builder.handshake / 5));
+        let builder = builder.clone().handshake_timeout(patience).format(format);
         let builder = if over == Over::Stdio { builder.stdio() } else { builder };
         Some((builder.start().ok()?, format, over))
     })

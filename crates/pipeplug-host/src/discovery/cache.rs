@@ -214,12 +214,20 @@ impl Facts {
 
     /// Whether they were found out of a file that has not changed since, nor could have without its times telling.
     pub(super) fn hold(&self, path: &Path, begun: SystemTime) -> bool {
-        let (seconds, nanos) = self.stamp.changed;
-        let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanos).ok());
-        let changed =
-            changed.and_then(|(seconds, nanos)| UNIX_EPOCH.checked_add(Duration::new(seconds, nanos)));
-        changed.is_some_and(|changed| begun.duration_since(changed).is_ok_and(|age| age >= SETTLED))
+        self.age_at(begun).is_some_and(|age| age >= SETTLED)
             && Stamp::of(path).is_ok_and(|now| now == self.stamp)
+    }
+
+    /// The time until a change of the file would show in its times, no more than 100 ms.
+    pub(super) fn until_settled(&self, now: SystemTime) -> Duration {
+        self.age_at(now).map_or(Duration::ZERO, |age| SETTLED.saturating_sub(age))
+    }
+
+    /// The age of the file; `None` for one from the future.
+    fn age_at(&self, now: SystemTime) -> Option<Duration> {
+        let (seconds, nanos) = self.stamp.changed;
+        let since = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
+        now.duration_since(UNIX_EPOCH.checked_add(since)?).ok()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What all plugins are, asked once for each file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -15,7 +15,6 @@ use crate::builder::Builder;
 use crate::plugin::Plugin;
 use crate::process::Stdout;
 use crate::regular_file::RegularFile;
-use crate::sandbox::Sandbox;
 use crate::sha256::Sha256;
 use crate::start_error::StartError;
 use crate::stop::Grace;
@@ -173,6 +172,44 @@ impl Catalog {
         ask(&self.builder(path))
     }
 
+    /// What the plugin at `path` said of itself when it was last asked, where that is remembered and its file is the same.
+    #[must_use]
+    pub fn remembered(&self, path: impl AsRef<Path>) -> Option<Said> {
+        let path = path.as_ref();
+        let kept = self.discovery.cache.as_ref()?.load();
+        let (said, _) = kept.facts(path, &Stamp::of(path).ok()?)?.said(None, SystemTime::now())?;
+        said.ok()
+    }
+
+    /// Takes note of what files have said of themselves, as of their copies before these had their path: listings do not
+    /// ask them again.
+    ///
+    /// # Blocking
+    /// Until the files are 100 milliseconds old: a younger one may change without its times telling.
+    pub fn remember(&self, said: impl IntoIterator<Item = (PathBuf, Said)>) {
+        let Some(cache) = &self.discovery.cache else { return };
+        let facts = |(path, said): (PathBuf, Said)| {
+            let walls = self.walls_of(&path);
+            let mut facts = Facts::new(Stamp::of(&path).ok()?);
+            facts.keep_said(&Ok(said), walls.as_deref(), SystemTime::now());
+            Some((path, facts))
+        };
+        let news: Vec<_> = said.into_iter().filter_map(facts).collect();
+        let now = SystemTime::now();
+        let wait = news.iter().map(|(_, facts)| facts.until_settled(now)).max().unwrap_or_default();
+        thread::sleep(wait);
+        let now = now + wait;
+        let news: Vec<_> = news.into_iter().filter(|(path, facts)| facts.hold(path, now)).collect();
+        if !news.is_empty() {
+            cache.save(news);
+        }
+    }
+
+    /// The sandbox that a plugin is asked in, as text: another one is another text.
+    fn walls_of(&self, path: &Path) -> Option<String> {
+        self.builder(path).launch.sandbox.map(|sandbox| format!("{sandbox:?}"))
+    }
+
     fn collect(&self, ask: Ask) -> Vec<Listed> {
         let cache = self.discovery.cache.as_ref();
         let kept = cache.map(|cache| cache.load()).unwrap_or_default();
@@ -202,11 +239,11 @@ impl Catalog {
         entries
             .into_iter()
             .map(|entry| {
-                let sandbox = self.builder(&entry.path).launch.sandbox;
+                let walls = self.walls_of(&entry.path);
                 let is_of_store =
                     store.is_some_and(|store| store.path_of(&entry.name).as_deref() == Some(&*entry.path));
                 let added = if is_of_store { records.remove(&entry.name) } else { None };
-                Row::new(entry, added, kept, begun, ask, sandbox.as_ref())
+                Row::new(entry, added, kept, begun, ask, walls)
             })
             .collect()
     }
@@ -270,10 +307,8 @@ impl Row {
         kept: &Kept,
         begun: SystemTime,
         ask: Ask,
-        sandbox: Option<&Sandbox>,
+        walls: Option<String>,
     ) -> Self {
-        // All that it takes away, as text: another one is another text.
-        let walls = sandbox.map(|sandbox| format!("{sandbox:?}"));
         let facts = Stamp::of(&entry.path).ok().map(|stamp| {
             let known = if ask == Ask::All { None } else { kept.facts(&entry.path, &stamp).cloned() };
             known.unwrap_or_else(|| Facts::new(stamp))

@@ -9,6 +9,7 @@ use pipeplug_net::Escaped;
 use thiserror::Error;
 
 use crate::access::{Obstacle, may_execute};
+use crate::regular_file::kind;
 
 /// Why a file or a directory cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -37,8 +38,11 @@ pub enum Problem {
     #[error("a directory, not an executable file")]
     IsDirectory,
     /// There is a socket, a device or the like of that name.
-    #[error("neither a file nor a directory")]
-    NotAFile,
+    #[error("{kind}, where an executable file is expected")]
+    NotAFile {
+        /// What there is, in words: `a FIFO`.
+        kind: &'static str,
+    },
     /// There is a symbolic link to nowhere.
     #[error("a symbolic link to {target:?}, which does not exist")]
     DanglingSymlink {
@@ -159,7 +163,7 @@ pub(super) fn check_file(path: &Path) -> Result<(), Option<Problem>> {
     if meta.is_dir() {
         Err(Some(Problem::IsDirectory))
     } else if !meta.is_file() {
-        Err(Some(Problem::NotAFile))
+        Err(Some(Problem::NotAFile { kind: kind(&meta) }))
     } else if !may_execute(path) {
         Err(Some(Problem::of_execution(path, &meta)))
     } else {

@@ -268,7 +268,7 @@ fn open_source(source: &Path) -> Result<RegularFile, AddError> {
         Ok(file) if file.may_execute() => return Ok(file),
         Ok(file) => Problem::of_execution(source, file.metadata()),
         Err(FileError::NotRegular { found: DIRECTORY }) => Problem::IsDirectory,
-        Err(FileError::NotRegular { .. }) => Problem::NotAFile,
+        Err(FileError::NotRegular { found: kind }) => Problem::NotAFile { kind },
         Err(FileError::System(error)) if not_there.contains(&error.kind()) => match fs::read_link(source) {
             Ok(target) => Problem::DanglingSymlink { target },
             Err(_) => return Err(AddError::NotFound { path }),

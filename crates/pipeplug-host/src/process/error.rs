@@ -15,6 +15,7 @@ use super::Launch;
 use super::executable::{Executable, Machine};
 use crate::access::{Obstacle, is_noexec, may_execute};
 use crate::lock_file::LockFileError;
+use crate::regular_file::kind;
 use crate::sha256::Sha256;
 use crate::sys::{ForkExecError, Step};
 
@@ -87,6 +88,14 @@ pub enum SpawnError {
         path: PathBuf,
         /// What it is, in words.
         found: &'static str,
+    },
+    /// The path leads to a FIFO, a device or a socket.
+    #[error("plugin {path:?} is {kind}, which cannot be executed: {}", instead_of(kind))]
+    NotAFile {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// What it is, in words: `a FIFO`.
+        kind: &'static str,
     },
     /// The file is there, but the interpreter of its `#!` line or its dynamic loader is not.
     #[error(
@@ -283,6 +292,7 @@ impl SpawnError {
             | Self::IsDirectory { .. }
             | Self::WrongArchitecture { .. }
             | Self::NotAProgram { .. }
+            | Self::NotAFile { .. }
             | Self::MissingInterpreter { .. }
             | Self::AccessDenied { .. }
             | Self::BadWorkingDirectory { .. }
@@ -444,9 +454,7 @@ impl SpawnError {
             }
             Errno::EACCES | Errno::EPERM => match fs::metadata(path) {
                 Ok(meta) if meta.is_dir() => Self::IsDirectory { path: owned },
-                Ok(meta) if !meta.is_file() => {
-                    Self::NotAProgram { path: owned, found: "it is no regular file" }
-                }
+                Ok(meta) if !meta.is_file() => Self::NotAFile { path: owned, kind: kind(&meta) },
                 Ok(meta) if meta.permissions().mode() & 0o111 != 0o111 && !may_execute(path) => {
                     Self::not_executable(path, &meta)
                 }
@@ -519,6 +527,16 @@ fn errno(error: &io::Error) -> Errno {
 
 fn of_link(target: Option<&Path>) -> String {
     target.map_or_else(String::new, |target| format!(", it is a symbolic link to {target:?}"))
+}
+
+/// The next step with what is no file.
+fn instead_of(kind: &str) -> &'static str {
+    match kind {
+        // The path of a process substitution, `<(…)`, leads to one.
+        "a FIFO" => "write what comes out of it to a file, `chmod +x` that, and start it",
+        "a socket" => "a plugin that listens on it is attached to (Attach, `--attach`)",
+        _ => "name the plugin's executable file",
+    }
 }
 
 fn install(interpreter: &Path) -> &'static str {

@@ -100,7 +100,8 @@ mod sealed {
             Ok(file) => file,
             Err(FileError::System(error)) => return Err(SpawnError::of_exec(program, error)),
             Err(FileError::NotRegular { found: DIRECTORY }) => return Err(SpawnError::IsDirectory { path }),
-            Err(_) => return Err(SpawnError::NotAProgram { path, found: "it is no regular file" }),
+            Err(FileError::NotRegular { found: kind }) => return Err(SpawnError::NotAFile { path, kind }),
+            Err(error) => return Err(SpawnError::of_exec(program, error.into())),
         };
         if !file.may_execute() {
             return Err(SpawnError::not_executable(program, file.metadata()));

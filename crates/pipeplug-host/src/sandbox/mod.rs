@@ -23,8 +23,10 @@
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod grants;
+mod in_words;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod landlock;
+mod likely_limit;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod refusal;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]

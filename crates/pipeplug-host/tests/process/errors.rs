@@ -118,7 +118,9 @@ fn no_program_at_all() {
         assert!(matches!(error, SpawnError::NotAProgram { .. }), "{error:?}");
         assert!(message(&error, &path).contains(said), "{error}");
     }
-    assert!(matches!(fails("/dev/null"), SpawnError::NotAProgram { found: "it is no regular file", .. }));
+    let error = fails("/dev/null");
+    assert!(matches!(error, SpawnError::NotAFile { kind: "a device", .. }), "{error}");
+    assert!(error.is_permanent());
 }
 
 #[test]

@@ -66,6 +66,11 @@ fn main() -> ExitCode {
             };
             with_metadata(guest).on_stop(on_stop).register().wait()
         }
+        // Has a subscriber of its own, as most plugins that log.
+        ["logs"] => {
+            tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+            with_metadata(guest).register().wait()
+        }
         ["classic"] => with_metadata(guest).format(Format::Classic).register().wait(),
         ["grace", "ever"] => with_metadata(guest).grace(Duration::MAX).register().wait(),
         ["grace", millis] => with_metadata(guest).grace(millis_of(millis)).register().wait(),

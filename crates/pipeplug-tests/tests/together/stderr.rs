@@ -10,7 +10,7 @@ use std::time::Duration;
 use pipeplug_host::{Builder, Output};
 use pipeplug_tests::{LONG, Script, eventually};
 
-use crate::{LONELY_HOST, plain, ready};
+use crate::{LONELY_HOST, misbehave, plain, ready};
 
 /// Lines, in the order in which they were handed on.
 #[derive(Clone, Default)]
@@ -233,4 +233,19 @@ fn no_line_need_be_kept() {
     let plugin = plain().stderr_tail(0).start().unwrap();
     plugin.call("err-lines", "10").unwrap();
     assert_eq!(plugin.stderr_tail(), Vec::<String>::new());
+}
+
+/// A plugin that logs to its standard error has it told there once, and one that does not too.
+#[test]
+fn a_one_way_that_fails_is_told_of_once() {
+    for builder in [plain(), misbehave(&["logs"])] {
+        let lines = Lines::default();
+        let plugin = lines.of(builder).start().unwrap();
+        plugin.notify("exit", "no number").unwrap();
+        plugin.call("echo", "").unwrap();
+        plugin.stop().unwrap();
+        let told: Vec<_> = lines.all().into_iter().filter(|line| line.contains("exit")).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("invalid digit"), "{told:?}");
+    }
 }

@@ -230,8 +230,8 @@ fn records_that_are_no_file_are_told_and_not_waited_for() {
     let root = home.home.path().join(".local/share/pipeplug");
     fs::create_dir_all(&root).unwrap();
     let fifo = home.sources.fifo("fifo");
-    home.run(["add", "fifo"]).exits(4).says("no regular file");
-    home.run(["add", "--no-metadata", "fifo"]).exits(4).says("neither a file nor a directory");
+    home.run(["add", "fifo"]).exits(4).says("is a FIFO");
+    home.run(["add", "--no-metadata", "fifo"]).exits(4).says("a FIFO, where an executable file is expected");
 
     // Nobody writes to the one, and the other one has no end.
     for (target, problem) in [(fifo.to_str().unwrap(), "it is a FIFO"), ("/dev/zero", "it is a device")] {
@@ -270,7 +270,10 @@ fn a_plugin_is_asked_in_a_sandbox_before_it_is_added() {
     let ran =
         home.run(["add", "greedy"]).exits(4).says("it may need more than its sandbox grants: --sandbox none");
     assert!(ran.stderr.contains("--no-metadata adds it unasked"), "{}", ran.stderr);
-    home.run(["add", "greedy", "--sandbox", "none"]).exits(0);
+    home.run(["add", "greedy", "--sandbox-read", needed.to_str().unwrap()]).exits(0);
+    home.run(["add", "greedy", "--sandbox", "none", "--force"]).exits(0);
+    home.sources.executable("hangs", "#!/bin/sh\nexec sleep 600\n");
+    home.run(["add", "hangs", "--timeout", "100ms", "--sandbox", "none"]).exits(124).says("within 100ms");
     home.run(["add", "greedy", "--sandbox", "basic", "--no-metadata"]).exits(2).says("cannot be used with");
 }
 

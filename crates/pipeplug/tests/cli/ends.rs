@@ -2,8 +2,10 @@
 
 use std::io::{Write, pipe};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::common::{MIRROR, Place, is_gone, pipeplug, wait};
 
@@ -303,6 +305,38 @@ fn an_interrupt_cancels_the_open_call() {
 fn a_handler_of_a_one_way_learns_of_the_stop() {
     let args = ["run", "@echo", "--grace", "1h", "--notify", "sleep", "600000", "--call", "count"];
     pipeplug(args).run().exits(0).says("echo: sleep: the plugin ends (Asked) after ");
+}
+
+/// A host that is stopped past the deadline finds the answer of a plugin that was told of the deadline.
+#[test]
+fn a_call_that_takes_too_long_ends_the_run_of_a_host_that_stood_still() {
+    let args =
+        ["run", "@echo", "--json", "--timeout", "1s", "--call", "echo", "x", "--call", "sleep", "600000"];
+    let mut run = pipeplug([&args[..], &["--call", "echo"]].concat()).watch();
+    run.event("reply");
+    // Time is the input here: the call is sent, the deadline passes, and the plugin answers.
+    std::thread::sleep(Duration::from_millis(300));
+    run.signal(Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_millis(1200));
+    run.signal(Signal::SIGCONT);
+    assert_eq!(run.event("error")["message"], "sleep: no reply within 1s; --timeout allows more");
+    assert_eq!(run.code(), Some(124));
+}
+
+#[test]
+fn what_a_daemon_holds_is_in_the_json() {
+    let place = Place::new();
+    let ready = place.path().join("ready");
+    let daemon = format!(
+        "setsid sh -c ': >{0}; exec sleep 5' >/dev/null & until [ -e {0} ]; do :; done",
+        ready.display()
+    );
+    let leaves = place.standard("leaves", &format!("{daemon}\n{MIRROR}"));
+    let mut run = place.pipeplug(["run", leaves.to_str().unwrap(), "--json", "--call", "x"]).watch();
+    let exit = run.event("exit");
+    assert_eq!(exit["held"], serde_json::json!(["stderr"]), "{exit}");
+    let pid = exit["left"][0].as_i64().unwrap();
+    let _ = nix::sys::signal::kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL);
 }
 
 #[test]

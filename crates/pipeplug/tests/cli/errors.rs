@@ -178,3 +178,28 @@ fn help_and_version_are_no_errors() {
     let run = pipeplug(["help", "run"]).run();
     assert!(run.text().contains("Exit status:\n") && run.text().contains("JSON (--json)"));
 }
+
+#[test]
+fn what_is_no_file_is_named() {
+    let place = Place::new();
+    let fifo = place.fifo("fifo");
+    let socket = place.path().join("socket");
+    let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for command in ["run", "inspect", "add"] {
+        for (path, says) in [
+            (
+                fifo.to_str().unwrap(),
+                "is a FIFO, which cannot be executed: write what comes out of it to a file",
+            ),
+            ("/dev/null", "is a device, which cannot be executed: name the plugin's executable file"),
+            (
+                socket.to_str().unwrap(),
+                "is a socket, which cannot be executed: a plugin that listens on it is attached to",
+            ),
+        ] {
+            place.pipeplug([command, path]).run().exits(4).says(says);
+        }
+    }
+    let sum = "0".repeat(64);
+    place.pipeplug(["run", "--sha256", &sum, fifo.to_str().unwrap()]).run().exits(4).says("is a FIFO");
+}

@@ -256,7 +256,7 @@ fn plugins_are_asked_in_a_sandbox_and_told_to_need_more() {
     };
     let told = place.pipeplug(["list"]).run().exits(0);
     assert!(told.text().contains("exit status 9"), "{}", told.text());
-    assert!(told.text().contains("--sandbox none asks them without one"), "{}", told.text());
+    assert!(told.text().contains("--sandbox none asks\nthem without one"), "{}", told.text());
     let row = needy(&[]);
     assert_eq!((&row["remembered"], &row["in_sandbox"]), (&json!(true), &json!(true)), "{row}");
     let row = needy(&["--sandbox", "none"]);
@@ -264,12 +264,35 @@ fn plugins_are_asked_in_a_sandbox_and_told_to_need_more() {
     let row = needy(&[]);
     assert_eq!((&row["state"], &row["remembered"]), (&json!("usable"), &json!(true)), "{row}");
     assert_eq!(needy(&["--refresh", "--sandbox", "basic", "--sandbox-best-effort"])["state"], "usable");
+    assert_eq!(needy(&["--refresh"])["state"], "unusable");
+    let granted = data.to_str().unwrap();
+    assert_eq!(needy(&["--sandbox-read", granted])["state"], "usable");
+    place
+        .pipeplug(["list", "--sandbox", "none", "--sandbox-read", granted])
+        .run()
+        .exits(2)
+        .says("--sandbox-read is for a sandbox");
     place
         .pipeplug(["list", "--sandbox", "none", "--sandbox-best-effort"])
         .run()
         .exits(2)
         .says("--sandbox-best-effort is for a sandbox");
     place.pipeplug(["list", "--sandbox", "none", "--no-metadata"]).run().exits(2);
+}
+
+#[test]
+fn a_slow_plugin_is_given_more_time() {
+    let place = Place::new();
+    place.standard("pipeplug-slow", &format!("sleep 1\n{MIRROR}"));
+    settle();
+    let state = |timeout: &str| {
+        let args = ["list", "--json", "--refresh", "--sandbox", "none", "--timeout", timeout];
+        place.pipeplug(args).run().exits(0).json().swap_remove(0)
+    };
+    let row = state("100ms");
+    assert!(row["problem"].as_str().unwrap().contains("within 100ms"), "{row}");
+    assert_eq!(state("30s")["state"], "usable");
+    place.pipeplug(["list", "--no-metadata", "--timeout", "1s"]).run().exits(2);
 }
 
 #[test]

@@ -289,6 +289,19 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
         .says("\"/no/such\" cannot be let in: No such file");
     // Another sandbox would be no help.
     assert!(!told.stderr.contains("best-effort"), "{}", told.stderr);
+    for (options, says) in [
+        (
+            &["--sandbox-read", &data, "--sandbox-write", &data][..],
+            [format!("read: {data:?}\n"), format!("write: {data:?}\n")],
+        ),
+        (&[], ["network: none\n".into(), "limits: 4294967296 bytes of address space, 256 open files".into()]),
+    ] {
+        let options = [&["--sandbox", "strict", "-v"], options].concat();
+        run(&options)
+            .exits(0)
+            .says(&format!("pipeplug:   {}", says[0]))
+            .says(&format!("pipeplug:   {}", says[1]));
+    }
     run(&["--sandbox-read", &data]).exits(2).says("--sandbox <LEVEL>");
     run(&["--sandbox", "none"]).exits(0).prints("some data");
     run(&["--sandbox", "none", "--sandbox-write", &data]).exits(2).says("--sandbox-write is for a sandbox");
@@ -308,4 +321,41 @@ fn one_plugin_is_pinned_once_however_it_is_written() {
     let mut run = place.pipeplug(["pin", "x", "./x", "below/../x", "--lock-file", "lock"]);
     run.command.current_dir(place.path());
     assert_eq!(run.run().exits(0).text().lines().count(), 1);
+}
+
+#[test]
+fn a_limit_that_is_too_small_is_named() {
+    if !has_strict_sandbox() {
+        return;
+    }
+    for (option, value, named) in [
+        (
+            "--sandbox-memory",
+            "1K",
+            "its sandbox allows it 1024 bytes of address space, which is probably too little: allow more",
+        ),
+        ("--sandbox-open-files", "3", "its sandbox allows it 3 open files"),
+    ] {
+        for level in ["basic", "strict"] {
+            let ran = pipeplug(["run", "@echo", "--sandbox", level, option, value, "--call", "echo", "x"])
+                .run()
+                .exits(4);
+            let ran = ran.says(named).says(&format!("(`{option}`"));
+            assert!(
+                !ran.stderr.contains("is it a plugin") && !ran.stderr.contains("--sandbox none"),
+                "{}",
+                ran.stderr
+            );
+        }
+    }
+}
+
+#[test]
+fn an_address_where_a_port_is_expected_names_the_port() {
+    for option in ["--sandbox-connect", "--sandbox-bind"] {
+        pipeplug(["run", "@echo", "--sandbox", "strict", option, "localhost:80"])
+            .run()
+            .exits(2)
+            .says("the kernel confines TCP by ports and not by addresses: write the port alone, 80");
+    }
 }

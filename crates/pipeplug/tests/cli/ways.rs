@@ -65,6 +65,16 @@ fn add_finds_out_which_it_is_and_prints_a_command_that_works() {
         assert!(added.text().contains(&command), "{}", added.text());
         let options: Vec<_> = options.split(' ').collect();
         run(&[&["run", name][..], &options, &["--call"], &call].concat()).exits(0).prints(reply);
+        // It is remembered, so that nothing has to be typed again.
+        let by_name = |args: &[&str]| {
+            let mut run = pipeplug([&["run", name], args].concat());
+            run.command.env("HOME", home.path()).current_dir("/");
+            run.run()
+        };
+        by_name(&[&["--call"][..], &call].concat()).exits(0).prints(reply);
+        by_name(&["-v", "--call", "x"]).says(&format!("remembered to talk as with {}", options[0]));
+        let row = run(&["list", "--json", "--sandbox", "none"]).exits(0).json().swap_remove(0);
+        assert_eq!((&row["stdio"], &row["remembered"]), (&true.into(), &true.into()), "{row}");
     }
     let listed = run(&["list", "--json", "--sandbox", "none"]).exits(0);
     for row in listed.json() {
@@ -84,6 +94,27 @@ fn what_list_found_out_is_remembered() {
             rows.iter().map(|row| (row["stdio"].clone(), row["remembered"].clone())).collect();
         assert_eq!(shown, [(true.into(), remembered.into()), (false.into(), remembered.into())]);
     }
+}
+
+#[test]
+fn a_plugin_that_is_found_by_its_name_is_talked_to_as_is_remembered() {
+    let place = Place::new();
+    std::fs::copy(hello(), place.path().join("pipeplug-hello")).unwrap();
+    place.classic("pipeplug-classic", MIRROR);
+    settle();
+    let run = |args: &[&str]| place.pipeplug([&["run"], args].concat()).run();
+    run(&["hello", "--call", "hello", "world"]).exits(4).says("use --stdio");
+    place.pipeplug(["list", "--sandbox", "none"]).run().exits(0);
+    run(&["hello", "--call", "hello", "world"]).exits(0).prints("hello, world");
+    run(&["classic", "--call", "a", "b"]).exits(0).prints("<a b>");
+    // What is typed counts, and a path is no name.
+    run(&["hello", "--format", "standard", "--call", "hello", "world"]).exits(4);
+    run(&["hello", "--stdin", "null", "--call", "hello", "world"]).exits(4);
+    let path = place.path().join("pipeplug-hello");
+    run(&[path.to_str().unwrap(), "--call", "hello", "world"]).exits(4);
+    // Another file is another plugin.
+    place.standard("pipeplug-hello", MIRROR);
+    run(&["hello", "--call", "a", "b"]).exits(0).prints("<a b>");
 }
 
 #[test]
