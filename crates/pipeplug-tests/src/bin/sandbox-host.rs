@@ -4,7 +4,8 @@
 //!
 //! Options: `--read PATH`, `--write PATH`, `--connect PORT`, `--bind PORT`, `--scratch BYTES`, `--best-effort`, `--leave`, `--inherit-stdout`,
 //! `--without-namespaces`, which has the kernel refuse them to this process, as a container engine does, and
-//! `--without-landlock`, which has it seem to have none.
+//! `--without-landlock`, which has it seem to have none; `--landlock ABI`, which has it seem to have that version; `--log`, which
+//! has warnings in the standard error too.
 
 use std::io::{self, BufRead as _, Write as _};
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             "--leave" => host_lost = HostLost::EndOfFile,
             "--inherit-stdout" => stdout = Stdout::Inherit,
             "--without-landlock" => pipeplug_tests::refuse_landlock()?,
+            "--landlock" => pipeplug_tests::seem_to_have_landlock(next()?.parse()?)?,
+            "--log" => tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init(),
             "--without-namespaces" => pipeplug_tests::refuse_namespaces()?,
             level => break level.to_owned(),
         }

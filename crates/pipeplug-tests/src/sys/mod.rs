@@ -3,6 +3,7 @@
 mod attacks;
 mod calls;
 mod forks;
+mod older_landlock;
 mod probe;
 
 pub(crate) use attacks::{
@@ -11,6 +12,7 @@ pub(crate) use attacks::{
 };
 pub use calls::{apart_system_calls, strict_system_calls, system_call, system_calls};
 pub use forks::{Relation, fork, fork_forkers, fork_relative};
+pub use older_landlock::seem_to_have_landlock;
 pub use probe::{Outcome, probe, probe_foreign};
 
 use nix::libc;

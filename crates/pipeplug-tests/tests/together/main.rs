@@ -16,6 +16,8 @@ mod kubectl;
 mod metadata;
 mod misbehaviours;
 mod odd_hosts;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod older_landlock;
 mod options;
 mod pool;
 mod raw;
