@@ -235,7 +235,7 @@ impl Load<'_> {
 }
 
 /// Awaits it, and sleeps meanwhile.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
 
     impl Wake for Unpark {

@@ -2,7 +2,7 @@
 //!
 //! A cycle follows from the seed and its number (`plan.rs`). Both sides work at once: calls that echo, fail, panic, nest,
 //! are given up or time out, one-ways in floods, buffers of megabytes (`load.rs`, `answer.rs`). Meanwhile processes are
-//! killed, stopped and paused (`processes.rs`), or the wires between two connections cut and stalled (`wires.rs`).
+//! killed, stopped and paused (`processes.rs`), those of supervisors and pools also replaced (`supervised.rs`), or the wires between two connections cut and stalled (`wires.rs`).
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -10,6 +10,7 @@ mod guest;
 mod load;
 mod plan;
 mod processes;
+mod supervised;
 mod wires;
 
 use std::os::unix::process::CommandExt;
@@ -70,6 +71,12 @@ fn main() -> ExitCode {
     // The numbers of a guest's descriptors come first.
     let args: Vec<_> = std::env::args().skip(1).collect();
     let numbers = |args: &[String]| args.iter().map(|arg| arg.parse().ok()).collect::<Option<Vec<u64>>>();
+    if let Some(at) = args.iter().position(|arg| arg == "supervised")
+        && let Some((delay, log)) =
+            args.get(at + 1).and_then(|delay| delay.parse().ok()).zip(args.get(at + 2))
+    {
+        return supervised::guest_main(delay, log);
+    }
     match args.iter().position(|arg| arg == "guest" || arg == "host") {
         Some(at) => match (args[at].as_str(), numbers(&args[at + 1..]).as_deref()) {
             ("guest", Some(&[seed, cycle, round])) => guest::main(seed, cycle, round),
@@ -163,6 +170,7 @@ fn cycle(plan: &Plan, total: &Tally) -> Result<(), String> {
                 processes::run(plan, starts, grandchild, &board, total)
             }
             Stage::HostDies => processes::host_dies(plan, &board),
+            Stage::Supervised { pool } => supervised::run(plan, pool, &board, total),
             Stage::Wires => wires::run(plan, &board, total),
         };
         scope.spawn(cycle).join()

@@ -30,6 +30,8 @@ pub(crate) enum Stage {
     Processes { starts: usize, grandchild: bool },
     /// The host is a process of its own, which is killed.
     HostDies,
+    /// This process has a supervisor, or a pool of so many processes where that is not 0.
+    Supervised { pool: usize },
     /// Both sides are in this process, with a wire in each direction.
     Wires,
 }
@@ -68,6 +70,14 @@ pub(crate) struct Fault {
 pub(crate) enum What {
     /// SIGKILL from outside.
     Shoot,
+    /// SIGTERM from outside.
+    Terminate,
+    /// SIGKILL to so many of the next processes, as they start.
+    DoomStarts(u64),
+    /// Another process takes the place of each.
+    Replace,
+    Restart,
+    StopAndStart(Duration),
     /// SIGSTOP and SIGCONT.
     Pause(Duration),
     /// SIGSTOP and then SIGKILL.
@@ -89,14 +99,19 @@ pub(crate) enum What {
 impl Plan {
     pub(crate) fn of(seed: u64, cycle: u64) -> Self {
         let mut rng = rng(seed, cycle, 0);
-        let stage = match rng.u32(..20) {
+        let stage = match rng.u32(..24) {
             0 => Stage::HostDies,
+            20..24 => Stage::Supervised { pool: pick(&mut rng, [0, 0, 2, 3]) },
             1..=8 => Stage::Wires,
             _ => Stage::Processes { starts: pick(&mut rng, [1, 1, 2, 3]), grandchild: rng.u32(..8) == 0 },
         };
         let faults = match stage {
             Stage::HostDies => vec![Fault { after: moment(&mut rng), what: What::Shoot }],
             Stage::Processes { .. } => faults(&mut rng, of_process),
+            Stage::Supervised { .. } => {
+                let count = rng.usize(1..8);
+                (0..count).map(|_| Fault { after: moment(&mut rng), what: of_supervised(&mut rng) }).collect()
+            }
             Stage::Wires => faults(&mut rng, of_wires),
         };
         Self {
@@ -121,8 +136,21 @@ impl Plan {
     /// Whether the connection may end before all work is done.
     pub(crate) fn breaks(&self) -> bool {
         self.faults.iter().any(|fault| {
-            !matches!(fault.what, What::Pause(_) | What::Delay(..) | What::Shorten(..) | What::Stall(..))
+            !matches!(
+                fault.what,
+                What::Pause(_)
+                    | What::Replace
+                    | What::Restart
+                    | What::Delay(..)
+                    | What::Shorten(..)
+                    | What::Stall(..)
+            )
         })
+    }
+
+    /// Whether a supervisor is stopped while it is called.
+    pub(crate) fn stops(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.what, What::StopAndStart(_)))
     }
 
     /// `bytes`, or what can be moved in as many steps as there is time for.
@@ -180,6 +208,19 @@ fn of_process(rng: &mut Rng) -> What {
         9 => What::GuestExits,
         10 => What::GuestAborts,
         _ => pick(rng, [What::Close(Side::Host), What::End(Side::Host)]),
+    }
+}
+
+fn of_supervised(rng: &mut Rng) -> What {
+    let time = moment(rng);
+    match rng.u32(..12) {
+        0..=2 => What::Shoot,
+        3 => What::Terminate,
+        4 => What::Pause(time),
+        5 => What::DoomStarts(rng.u64(1..4)),
+        6..=8 => What::Replace,
+        9 | 10 => What::Restart,
+        _ => What::StopAndStart(time),
     }
 }
 
@@ -277,6 +318,13 @@ mod tests {
         for what in [
             "HostDies",
             "Wires",
+            "Supervised { pool: 0 }",
+            "Supervised { pool: 3 }",
+            "what: Terminate",
+            "DoomStarts(",
+            "what: Replace",
+            "what: Restart",
+            "StopAndStart(",
             "grandchild: true",
             "starts: 3",
             "Classic",

@@ -56,7 +56,7 @@ fn builder(plan: &Plan, board: &Arc<Board>) -> Builder {
 }
 
 /// What a guest says whose host has gone, or that works longer than its grace time.
-fn is_expected(line: &str) -> bool {
+pub(crate) fn is_expected(line: &str) -> bool {
     line.starts_with("chaos: the host is gone")
         || line.starts_with("chaos: stopped with handlers still at work")
 }
@@ -147,6 +147,9 @@ impl Round<'_> {
             What::GuestAborts => return drop(plugin.notify("abort", "")),
             What::Close(_) => return plugin.close(),
             What::End(_) => return plugin.end("chaos ends it"),
+            What::Terminate | What::DoomStarts(_) | What::Replace | What::Restart | What::StopAndStart(_) => {
+                unreachable!("that is for a supervisor")
+            }
             What::Cut(_) | What::CutAfter(..) | What::Delay(..) | What::Shorten(..) | What::Stall(..) => {
                 unreachable!("a pipe between processes has no wire")
             }

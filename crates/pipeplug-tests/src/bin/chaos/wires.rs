@@ -109,6 +109,11 @@ fn inflict(pair: &Pair, Fault { after, what }: Fault) {
         What::Close(side) => connection(side).close(),
         What::End(side) => connection(side).end("chaos ends it"),
         What::Shoot
+        | What::Terminate
+        | What::DoomStarts(_)
+        | What::Replace
+        | What::Restart
+        | What::StopAndStart(_)
         | What::Pause(_)
         | What::PauseAndShoot(_)
         | What::Stop
