@@ -15,6 +15,9 @@
 //! plugin.stop()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Calls can be awaited ([`Connection::begin_call`]), under any executor; docs/async.md of the project says what blocks, and on
+//! what.
 
 #![deny(unsafe_code)]
 

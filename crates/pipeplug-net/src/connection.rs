@@ -240,7 +240,7 @@ impl Connection {
         self.request(Deadline::of_call(None), &chunk.command, chunk.buffer.into())?.wait_chunk()
     }
 
-    /// Calls the other side and gives what to wait on, or to `.await`.
+    /// Calls the other side and gives what to wait on, or to `.await`; docs/async.md of the project is about that.
     ///
     /// # Errors
     /// Where the call could not be sent.

@@ -61,6 +61,11 @@ pub struct Supervision;
 #[doc = include_str!("../../../docs/placement.md")]
 pub struct Placement;
 
+/// The programs of docs/async.md, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/async.md")]
+pub struct Async;
+
 /// The programs of docs/security.md, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/security.md")]

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod allow;
+mod async_use;
 mod attach;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod attacks;

@@ -51,7 +51,7 @@ pub(crate) fn guest_main(delay: u64, log: &str) -> ExitCode {
     let request = move |_: &Main, incoming: &mut Incoming| -> Result<Reply, HandlerError> {
         let buffer = incoming.take_buffer();
         let token = buffer.first_chunk::<TOKEN>().ok_or("there is no token")?;
-        // Whole, whoever else writes: O_APPEND, open(2).
+        // Whole, also where another process writes: O_APPEND, open(2).
         (&log).write_all(token)?;
         thread::sleep(Duration::from_micros(u64::from_le_bytes(*token) / 256 % 300));
         Ok(buffer.into())
@@ -338,7 +338,7 @@ impl Cycle<'_> {
             }
         }
         if !handled.is_empty() {
-            self.board.violation(format!("handled, and sent by nobody: {handled:x?}"));
+            self.board.violation(format!("handled, and never sent: {handled:x?}"));
         }
     }
 }
