@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::project::Project;
 use crate::tools::Outcome;
-use crate::{chaos, fuzz, instructions, models, no_std, samples, steps, tidy};
+use crate::{chaos, fuzz, instructions, models, no_std, samples, sanitize, steps, tidy};
 
 /// Run the checks that a change has to pass, all of them or those that are named.
 #[derive(Debug, Args)]
@@ -55,6 +55,8 @@ enum Step {
     Chaos,
     /// The tests of net, host and guest on their portable Unix code
     Portable,
+    /// The tests of net under the thread sanitizer
+    Tsan,
     /// Ten seconds of each fuzz target
     Fuzz,
 }
@@ -118,6 +120,7 @@ impl Step {
             Self::NoStd => return no_std::check(project),
             Self::Samples => return samples::check(project),
             Self::Instructions => return instructions::check(project),
+            Self::Tsan => return sanitize::check(project),
             Self::Fuzz => return fuzz::check(project),
         }
         Ok(Outcome::done())

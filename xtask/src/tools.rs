@@ -63,6 +63,12 @@ pub(crate) fn require(tools: &[Tool]) -> anyhow::Result<Presence> {
     judge(tools, WhenMissing::here(), Tool::is_here)
 }
 
+/// Looks for the tools, with no policy.
+pub(crate) fn look_for(tools: &[Tool]) -> Presence {
+    let missing = missing_of(tools, Tool::is_here);
+    missing.map_or(Presence::Here, Presence::Missing)
+}
+
 /// What follows, in this environment, from the lack of something else than a tool, which `line` states.
 ///
 /// # Errors
@@ -86,11 +92,13 @@ fn judge(
     when_missing: WhenMissing,
     is_here: impl Fn(&Tool) -> bool,
 ) -> anyhow::Result<Presence> {
+    missing_of(tools, is_here).map_or(Ok(Presence::Here), |line| when_missing.applied(line))
+}
+
+/// The line that says which of the tools are missing, if any is.
+fn missing_of(tools: &[Tool], is_here: impl Fn(&Tool) -> bool) -> Option<String> {
     let missing: Vec<String> = tools.iter().filter(|tool| !is_here(tool)).map(Tool::to_string).collect();
-    if missing.is_empty() {
-        return Ok(Presence::Here);
-    }
-    when_missing.applied(format!("missing: {}", missing.join("; ")))
+    (!missing.is_empty()).then(|| format!("missing: {}", missing.join("; ")))
 }
 
 impl WhenMissing {
