@@ -81,5 +81,10 @@ fn one_that_is_the_first_process_of_its_namespace() {
         MISBEHAVE,
     ]);
     let output = host.stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("unshare: ") && std::env::var_os("CI").is_none() {
+        eprintln!("skipped: this user can make no namespaces: {said}");
+        return;
+    }
+    assert!(output.status.success(), "{}: {said}", output.status);
 }

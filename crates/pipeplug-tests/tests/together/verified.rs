@@ -287,11 +287,11 @@ fn what_cannot_be_executed_is_told_as_ever() {
     };
     check(&plain, "is not executable");
     check(dir.path(), "is a directory");
-    check(Path::new("/dev/null"), "no regular file");
+    check(Path::new("/dev/null"), "is a device");
     check(&dir.path().join("missing"), "no such file");
     let fifo = dir.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    check(&fifo, "no regular file");
+    check(&fifo, "is a FIFO");
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o755)).unwrap();
     check(&plain, "is not a program: it is empty");
 }
