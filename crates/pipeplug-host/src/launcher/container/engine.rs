@@ -31,6 +31,30 @@ impl Engine {
         }
     }
 
+    /// The shell's commands that remove a container, with the client as `$1` and the container's name as `$2`. They succeed
+    /// where there was one, which `rm --force` does not tell.
+    pub(super) fn removal(self) -> &'static str {
+        match self {
+            // A daemon that is being restarted removes nothing.
+            Self::Docker => {
+                r#"for pause in 2 4 8 16 30 60; do "$1" version && break; sleep "$pause"; done
+                "$1" kill "$2" && killed=yes; "$1" rm --force --volumes "$2"; [ "$killed" ]"#
+            }
+            // Where a start is removed that is under way, the monitor (conmon) and what it started stay for ever, and Podman
+            // knows nothing of them.
+            Self::Podman => {
+                r#"i=0
+                while [ "$i" -lt 150 ]; do
+                    state=$("$1" container inspect --format "{{.State.Status}}" "$2") || break
+                    case $state in configured|created|initialized) ;; *) break;; esac
+                    sleep 0.2 || sleep 1
+                    i=$((i + 1))
+                done
+                "$1" kill "$2" && killed=yes; "$1" rm --force --volumes "$2"; [ "$killed" ]"#
+            }
+        }
+    }
+
     pub(super) fn path(self) -> Option<PathBuf> {
         carrier::find(self.program().as_ref())
     }
