@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use nix::sys::signal::Signal;
 
 use super::complaint::{self, Phase};
-use super::process::KilledBy;
+use super::process::{CLIENT_FAILED, KilledBy};
 use super::{Container, Engine};
 use crate::launcher::Diagnosis;
 use crate::wait_status::WaitStatus;
@@ -48,6 +48,7 @@ pub(super) struct Run {
     pub(super) directory: Option<PathBuf>,
 }
 
+/// The cause of an end before the plugin has answered.
 pub(super) fn diagnose(
     container: &Container,
     run: &Run,
@@ -56,19 +57,33 @@ pub(super) fn diagnose(
     stderr: &[String],
 ) -> Option<Diagnosis> {
     let code = status.code()?;
-    if let 129..=192 = code {
-        return of_signal(container, code, killed_by);
-    }
-    if code == 0 {
-        return None;
-    }
-    of_processes(container, stderr)
+    diagnose_end(container, run, status, killed_by, stderr)
         .or_else(|| of_command(container, run, code, stderr))
         .or_else(|| of_machine(code, stderr))
         .or_else(|| {
             let (phase, complaint) = complaint(code, stderr)?;
             complaint::diagnose(container, run, phase, complaint)
         })
+}
+
+/// The cause of an end after the plugin has answered: most that engines say is not about that, and the statuses are the
+/// plugin's own.
+pub(super) fn diagnose_end(
+    container: &Container,
+    run: &Run,
+    status: WaitStatus,
+    killed_by: KilledBy,
+    stderr: &[String],
+) -> Option<Diagnosis> {
+    match status.code()? {
+        0 => None,
+        code @ 129..=192 => of_signal(container, code, killed_by),
+        CLIENT_FAILED => {
+            let line = stderr.iter().find(|line| IN_CLIENT.iter().any(|part| line.contains(part)))?;
+            complaint::diagnose(container, run, Phase::Engine, line)
+        }
+        _ => of_processes(container, stderr),
+    }
 }
 
 /// The line that tells why there is no plugin, and who says so.
@@ -82,7 +97,7 @@ fn complaint(code: i32, stderr: &[String]) -> Option<(Phase, &str)> {
     };
     match code {
         // The engine itself; podman also says so of what it cannot execute.
-        125 => Some((Phase::Engine, find(&OF_CLIENT, &IN_CLIENT)?)),
+        CLIENT_FAILED => Some((Phase::Engine, find(&OF_CLIENT, &IN_CLIENT)?)),
         // What cannot be executed, as the engine tells it, its runtime, or the init in the container.
         126 | 127 => find(&[&OF_CLIENT[..], &FATAL].concat(), &IN_CLIENT).map(|line| (Phase::Program, line)),
         // The same; but a plugin of its own accord says `Error: …` and exits so too.
@@ -260,6 +275,21 @@ mod tests {
         assert_eq!(problem(127, "sh: 1: settings: not found"), None);
         assert_eq!(problem(3, "exec format error"), None);
         assert_eq!(problem(0, ""), None);
+        // Once it has answered, all of that is its own.
+        let end = |code, line: &str| {
+            let docker = Container::docker("image");
+            let status = WaitStatus::Exited(code);
+            diagnose_end(&docker, &run(Some("7")), status, KilledBy::Unknown, &[line.to_owned()])
+        };
+        for code in [1, 2, 125, 126, 127, 255] {
+            for line in
+                ["docker: Error response from daemon: x", "exec /7: exec format error", "'7': not found"]
+            {
+                assert_eq!(end(code, line), None, "{code} {line}");
+            }
+        }
+        assert!(end(125, "error waiting for container: unexpected EOF").is_some());
+        assert!(end(139, "").is_some());
     }
 
     #[test]

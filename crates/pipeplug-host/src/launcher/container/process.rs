@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const ROUND: Duration = Duration::from_secs(3600);
 
 /// What an engine's client exits with where it failed itself, so that what became of the container is not known.
-const CLIENT_FAILED: i32 = 125;
+pub(super) const CLIENT_FAILED: i32 = 125;
 
 /// 128 and the number of SIGKILL.
 const KILLED: i32 = 137;
@@ -69,6 +69,8 @@ struct Client {
     /// `None` once the container is gone, or its removal under way.
     guard: Mutex<Option<Guard>>,
     was_killed: AtomicBool,
+    /// True once the plugin has answered: what could not run has not.
+    has_answered: AtomicBool,
     end: OnceLock<(WaitStatus, KilledBy)>,
 }
 
@@ -90,6 +92,7 @@ impl Contained {
             run,
             guard: Mutex::new(Some(guard)),
             was_killed: AtomicBool::new(false),
+            has_answered: AtomicBool::new(false),
             end: OnceLock::new(),
         });
         let (ended, tell) = io::pipe()?;
@@ -282,10 +285,16 @@ impl Process for Contained {
 
     fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
         let killed_by = self.client.end.get().map_or(KilledBy::Unknown, |(_, killed_by)| *killed_by);
-        diagnose::diagnose(&self.client.container, &self.client.run, status, killed_by, stderr)
+        let client = &self.client;
+        if client.has_answered.load(Ordering::Acquire) {
+            diagnose::diagnose_end(&client.container, &client.run, status, killed_by, stderr)
+        } else {
+            diagnose::diagnose(&client.container, &client.run, status, killed_by, stderr)
+        }
     }
 
     fn unmet(&self, stderr: &[String]) -> Option<Diagnosis> {
+        self.client.has_answered.store(true, Ordering::Release);
         self.client.container.unmet(stderr)
     }
 }
