@@ -289,7 +289,7 @@ mod tests {
         // Docker 28.2.
         docker(
             "Failed to initialize: unable to resolve docker endpoint: context \"nosuch\": context not found: open \
-             /root/.docker/contexts/meta/9e62/meta.json: no such file or directory",
+             contexts/meta/9e62/meta.json: no such file or directory",
             "there is no such context of Docker: `docker context ls` lists them",
         );
         docker(

@@ -50,7 +50,7 @@ impl Resource {
         }
     }
 
-    /// Options of the engines that set it, ahead of their value.
+    /// Options of the engines that set it.
     fn options(self) -> &'static [&'static str] {
         match self {
             Self::Memory => &["--memory", "-m"],
