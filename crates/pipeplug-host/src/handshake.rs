@@ -12,6 +12,7 @@ use crate::metadata::{Metadata, offer};
 use crate::plugin::Plugin;
 use crate::start_error::StartError;
 use crate::start_hint::{self, End, StartPipe};
+use crate::terminal;
 use crate::wait_status::WaitStatus;
 
 /// How much of what is wrong is shown, in bytes.
@@ -104,6 +105,10 @@ pub(crate) fn explain(
                 return StartError::Echo { path };
             }
             if let CloseReason::Broken { error, first } = &**reason {
+                // A command in between, such as `docker exec -t`, has made it.
+                if terminal::shows_in(first) {
+                    return StartError::Terminal { path, place, shown: first.clone() };
+                }
                 if let Some(Diagnosis { problem, is_permanent }) = builder.launcher.diagnose_output() {
                     // What carries it may run on: its status is no part of what went wrong.
                     let status = plugin.status().unwrap_or(WaitStatus::Unknown);
@@ -116,6 +121,10 @@ pub(crate) fn explain(
                 if begins_as(found, first) {
                     return StartError::WrongFormat { path, spoken, found };
                 }
+                // Programs that end lines so by themselves are few.
+                if place.is_some() && terminal::ends_lines_of(first) {
+                    return StartError::Terminal { path, place, shown: first.clone() };
+                }
                 let (first, reason) = (first.clone(), error.to_string());
                 // It may be about to say more.
                 let _ = plugin.wait(EXIT_PATIENCE / 5);
@@ -124,11 +133,17 @@ pub(crate) fn explain(
         }
         _ => return StartError::Handshake { path, error: Box::new(error), stderr: plugin.stderr_tail() },
     }
-    match plugin.wait(EXIT_PATIENCE) {
+    match plugin.wait(plugin.end_patience().max(EXIT_PATIENCE)) {
         Ok(Some(status)) => {
             let stderr = plugin.stderr_tail();
-            match builder.launcher.diagnose(status, &stderr) {
-                Some(Diagnosis { problem, is_permanent }) => {
+            if let Some(line) = terminal::missed_in(&stderr) {
+                return StartError::Terminal { path, place, shown: line.as_bytes().to_owned() };
+            }
+            match plugin.diagnose(status, &stderr) {
+                Some(Diagnosis { mut problem, is_permanent }) => {
+                    if problem.starts_with("which ") {
+                        problem = format!("it ended with {status}, {problem}");
+                    }
                     let place = place.unwrap_or_default();
                     StartError::Place { path, place, problem, is_permanent, status, stderr }
                 }

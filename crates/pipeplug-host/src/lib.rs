@@ -44,6 +44,7 @@ mod stop;
 mod supervisor;
 #[expect(unsafe_code, reason = "the one room of this crate that talks to the kernel by hand")]
 mod sys;
+mod terminal;
 mod wait_status;
 
 pub use builder::{Builder, Request};

@@ -22,6 +22,8 @@ const LINE_MAX: usize = 16 << 10;
 const WAITING_MAX: usize = 1024;
 /// and their bytes; the lines of one read may come on top.
 const WAITING_BYTES_MAX: usize = 1 << 20;
+/// The first lines that are kept, which are those of what carries the plugin's streams.
+const HEAD_MAX: usize = 8;
 /// What is read at once.
 const CHUNK: usize = 8 << 10;
 /// After so many bytes other descriptors of the loop have their turn: what a pipe holds.
@@ -73,6 +75,8 @@ struct State {
     partial: Vec<u8>,
     /// A carriage return has just ended a line: a line feed behind it belongs to it.
     after_return: bool,
+    /// The first lines.
+    head: Vec<String>,
     /// The last lines.
     tail: VecDeque<String>,
     tail_max: usize,
@@ -159,6 +163,12 @@ impl Lines {
         let state = self.lock();
         let partial = (!state.partial.is_empty()).then(|| text(&state.partial));
         state.tail.iter().cloned().chain(partial).collect()
+    }
+
+    /// The first lines, at most 8, with what there is to read right now.
+    pub(crate) fn head(self: &Arc<Self>) -> Vec<String> {
+        self.ready();
+        self.lock().head.clone()
     }
 
     /// The last panic that they told of.
@@ -353,6 +363,9 @@ impl State {
         let line = text(&self.partial);
         self.partial.clear();
         self.panic.see(&line);
+        if self.head.len() < HEAD_MAX {
+            self.head.push(line.clone());
+        }
         if self.tail.len() >= self.tail_max {
             self.tail.pop_front();
         }
@@ -408,6 +421,13 @@ mod tests {
         let mut state = state(10);
         state.take(b"10 %\r");
         assert_eq!(state.waiting, ["10 %"], "it is not held back");
+    }
+
+    #[test]
+    fn the_first_lines_are_kept_whatever_follows() {
+        let mut state = state(0);
+        (0..100).for_each(|i| state.take(format!("{i}\n").as_bytes()));
+        assert_eq!(state.head, ["0", "1", "2", "3", "4", "5", "6", "7"]);
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Plugin {
         // Nothing is handed to the handler before there is a plugin to hand along.
         let mut options = builder.options.clone();
         options.hold = Hold::AllBut(Vec::new());
-        options.reason_patience = REASON_PATIENCE;
+        options.reason_patience = started.process.end_patience().max(REASON_PATIENCE);
         let inner = Arc::new(OnceLock::new());
         let answer = Answer {
             inner: Arc::clone(&inner),
@@ -154,6 +154,7 @@ impl Plugin {
         match handshake::exchange(&plugin, &builder.metadata, builder.handshake) {
             Ok(metadata) => {
                 pipe.close();
+                plugin.check_place(builder)?;
                 // Set once, here.
                 let _ = plugin.0.metadata.set(metadata);
                 Ok(plugin)
@@ -288,6 +289,32 @@ impl Plugin {
         Ok(())
     }
 
+    /// Ends one whose place has said that it does not meet a demand.
+    fn check_place(&self, builder: &Builder) -> Result<(), StartError> {
+        let head = self.0.of_stderr().map(Lines::head).unwrap_or_default();
+        let Some(Diagnosis { problem, is_permanent }) = self.0.process.unmet(&head) else { return Ok(()) };
+        let status = match self.kill() {
+            Ok(stopped) => stopped.status,
+            Err(error) => {
+                tracing::error!(plugin = %self.name(), %error, "a plugin that was refused is still there");
+                WaitStatus::Unknown
+            }
+        };
+        let place = builder.launcher.describe().unwrap_or_default();
+        let path = self.path().to_owned();
+        Err(StartError::Place { path, place, problem, is_permanent, status, stderr: head })
+    }
+
+    /// Its end's meaning where it ran.
+    pub(crate) fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
+        self.0.diagnose(status, stderr)
+    }
+
+    /// How long its end may take to be known.
+    pub(crate) fn end_patience(&self) -> Duration {
+        self.0.process.end_patience()
+    }
+
     /// Ends what did not start, and says why.
     fn failed(self, failure: Failure, begun: Instant, builder: &Builder, pipe: &StartPipe) -> StartError {
         let error = handshake::explain(failure, &self, begun, builder, pipe);
@@ -318,9 +345,12 @@ impl Inner {
         }
     }
 
-    /// Has the launcher explain an end.
+    /// Has the process or its launcher explain an end.
     fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
-        if self.metadata.get().is_some() {
+        let of_process = self.process.diagnose(status, stderr);
+        if of_process.is_some() {
+            of_process
+        } else if self.metadata.get().is_some() {
             self.launcher.diagnose_end(status, stderr)
         } else {
             self.launcher.diagnose(status, stderr)

@@ -141,6 +141,21 @@ pub enum StartError {
         /// The last lines of its standard error.
         stderr: Vec<String>,
     },
+    /// A terminal is between host and plugin, made by a command that starts it there.
+    #[error(
+        "plugin {path:?}{} is behind a terminal, which changes the messages: it showed \"{}\"; have no command on the way make \
+         one, as by leaving out `-t` (docker exec, podman exec, kubectl exec, ssh) or `script`",
+        Place(place),
+        shown.escape_ascii()
+    )]
+    Terminal {
+        /// The plugin's path.
+        path: PathBuf,
+        /// Where it was to run, where that is not as a process of this machine.
+        place: Option<String>,
+        /// The sign of it: an echo of the host's own first request, a line that ends in CR LF, or a line of its standard error.
+        shown: Vec<u8>,
+    },
     /// Its metadata is no JSON object.
     #[error("plugin {path:?} answered GetMetadata with what is no JSON object: \"{}\" ({error})", shown.escape_ascii())]
     BadMetadata {
@@ -204,6 +219,7 @@ impl StartError {
             Self::Exited { status, .. } => status.is_permanent(),
             Self::Place { is_permanent, .. } => *is_permanent,
             Self::WrongFormat { .. }
+            | Self::Terminal { .. }
             | Self::BadMetadata { .. }
             | Self::LargeMetadata { .. }
             | Self::Echo { .. } => true,

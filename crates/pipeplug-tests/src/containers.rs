@@ -121,9 +121,23 @@ impl Containers {
     /// # Panics
     /// Where the engine does not.
     pub fn make_image(&self, image: &str, comment: &str, files: &[(PathBuf, &str)]) {
-        let change = format!("ENTRYPOINT [\"/{}\"]", files[0].1);
+        self.import_files(image, comment, &format!("ENTRYPOINT [\"/{}\"]", files[0].1), files);
+    }
+
+    /// Makes an image of files, with that line of a Dockerfile, and of what the first one is linked to.
+    ///
+    /// # Panics
+    /// Where the engine does not.
+    pub fn make_image_with(&self, image: &str, change: &str, files: &[(PathBuf, &str)]) {
+        let libraries = libraries(&files[0].0);
+        let mut all = files.to_vec();
+        all.extend(libraries.iter().map(|path| (path.clone(), name_in_image(path))));
+        self.import_files(image, "", change, &all);
+    }
+
+    fn import_files(&self, image: &str, comment: &str, change: &str, files: &[(PathBuf, &str)]) {
         let mut import = self
-            .command(&["import", "--message", comment, "--change", &change, "-", image])
+            .command(&["import", "--message", comment, "--change", change, "-", image])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -172,13 +186,13 @@ impl Containers {
         }
         let mut files = vec![(captive.to_owned(), "captive")];
         let libraries = libraries(captive);
-        files.extend(
-            libraries
-                .iter()
-                .map(|path| (path.clone(), path.to_str().expect("UTF-8").trim_start_matches('/'))),
-        );
+        files.extend(libraries.iter().map(|path| (path.clone(), name_in_image(path))));
         self.make_image(Self::IMAGE, &comment, &files);
     }
+}
+
+fn name_in_image(path: &Path) -> &str {
+    path.to_str().expect("UTF-8").trim_start_matches('/')
 }
 
 /// What a program is linked to: the words of `ldd` that are paths.

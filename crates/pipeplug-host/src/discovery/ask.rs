@@ -98,6 +98,7 @@ pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
         | StartError::Garbage { .. }
         | StartError::BadMetadata { .. }
         | StartError::LargeMetadata { .. }
+        | StartError::Terminal { .. }
         | StartError::Echo { .. }
         | StartError::Handshake { .. } => true,
     }

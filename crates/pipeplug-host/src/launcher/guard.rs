@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A shell that waits for a word, or for the end of the pipe that the host alone can write to; it runs in the background, as
 /// nobody's child, so that it is there when all else is killed, and nobody has to reap it.
 ///
-/// Where the client was killed within its start, the engine may yet be making the container: hence more than one attempt.
+/// The engine may yet be making the container: hence more than one attempt.
 const SCRIPT: &str = r#"
 trap '' HUP INT QUIT TERM
 cd /

@@ -154,6 +154,26 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// How long its end may take to be known here once nothing comes from it any more. Calls that its end fails wait for that
+    /// before they fail, so that they can tell of it. Default: as long as a process of this machine takes.
+    fn end_patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// The meaning of its end, where more is known of it than [`Launcher::diagnose`] is told; the lines are the last ones of
+    /// its standard error. Called once it has ended; does not block.
+    fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
+        let _ = (status, stderr);
+        None
+    }
+
+    /// A demand of the host that the place has said it does not meet, and that fails the start; the lines are the first ones
+    /// of its standard error. Called once the plugin has answered; does not block.
+    fn unmet(&self, stderr: &[String]) -> Option<Diagnosis> {
+        let _ = stderr;
+        None
+    }
+
     /// Takes note of what it has started, for [`left`](Process::left): its stop begins.
     fn note_descendants(&self) {}
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal;
-use pipeplug_host::launcher::Launcher;
+use pipeplug_host::launcher::{Engine, Launcher};
+use pipeplug_host::net::CallError;
 use pipeplug_host::net::wire::{Direction, Format};
 use pipeplug_host::process::{Delivery, Launch, Signal};
-use pipeplug_host::{Builder, Grace, Plugin, StartError, StoppedBy, WaitStatus};
+use pipeplug_host::{Builder, Crash, Grace, Plugin, StartError, StoppedBy, WaitStatus};
 use pipeplug_tests::{Containers, LONG, chunk, send};
 
 crate::with_each_engine! {
@@ -19,6 +20,8 @@ crate::with_each_engine! {
     it_is_gone_after_a_kill_of_the_plugin,
     it_is_gone_after_a_kill_of_the_client,
     it_is_gone_after_a_start_that_took_too_long,
+    a_kill_from_outside_is_no_lack_of_memory,
+    a_status_like_that_of_a_signal_is_told_as_both,
     arguments_and_directory_arrive,
     signals_arrive,
     a_pause_holds_it_until_it_goes_on,
@@ -74,6 +77,38 @@ fn it_is_gone_after_a_start_that_took_too_long(containers: &Containers) {
         let error = builder.handshake_timeout(Duration::from_millis(millis)).start().unwrap_err();
         assert!(matches!(error, StartError::HandshakeTimeout { .. }), "{error}");
         containers.assert_gone();
+    }
+}
+
+fn diagnosis(plugin: &Plugin, error: &CallError) -> String {
+    assert_eq!(plugin.wait(LONG).unwrap(), Crash::of(error).unwrap().status);
+    Crash::of(error).unwrap().diagnosis.clone().unwrap()
+}
+
+fn a_kill_from_outside_is_no_lack_of_memory(containers: &Containers) {
+    let plugin = containers.builder(containers.container()).start().unwrap();
+    let call = plugin.begin_call("burn", "60000").unwrap();
+    let killed = containers.command(&["kill", &containers.all()[0]]).output().unwrap();
+    assert!(killed.status.success(), "{killed:?}");
+    let told = diagnosis(&plugin, &call.wait().unwrap_err());
+    let cause = match containers.engine {
+        Engine::Docker => "the container was killed by `docker kill`",
+        // It does not tell.
+        _ => "it may also be `podman kill`",
+    };
+    assert!(told.contains(cause), "{told}");
+}
+
+fn a_status_like_that_of_a_signal_is_told_as_both(containers: &Containers) {
+    for (status, told) in
+        [(137, "with this status"), (139, "which stands for SIGSEGV: the program crashed, or exited")]
+    {
+        let plugin = containers.builder(containers.container()).start().unwrap();
+        let error = plugin.call("exit", status.to_string()).unwrap_err();
+        let diagnosis = diagnosis(&plugin, &error);
+        assert!(diagnosis.contains(told), "{diagnosis}");
+        let summary = Crash::of(&error).unwrap().summary();
+        assert!(summary.contains(&format!("exit status {status} after")), "{summary}");
     }
 }
 

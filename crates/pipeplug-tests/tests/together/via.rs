@@ -5,9 +5,10 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use pipeplug_host::launcher::Via;
+use pipeplug_host::net::wire::Format;
 use pipeplug_host::process::SpawnError;
 use pipeplug_host::{Builder, Crash, Grace, Plugin, StartError, Stdin, StoppedBy, WaitStatus};
-use pipeplug_tests::{LONG, Script, command_lines_with, eventually, is_running, send};
+use pipeplug_tests::{LONG, Script, command_lines_with, eventually, is_running, send, tool};
 
 use crate::host_lost::Host;
 use crate::{MISBEHAVE, misbehave, plain};
@@ -186,6 +187,45 @@ fn a_command_that_prints_something_first_is_told_by_what() {
     assert!(first.starts_with(b"Last login: today\n"), "{error}");
     assert!(error.to_string().starts_with(&format!("plugin {MISBEHAVE:?} via `sh -c")), "{error}");
     assert!(error.to_string().contains("must print nothing of its own there"), "{error}");
+}
+
+/// A command that has what follows it run in a terminal of its own, as `docker exec -t` does.
+fn in_a_terminal(setup: &str) -> Script {
+    Script::new(&format!(r#"exec script -qec "{setup}exec $*" /dev/null"#))
+}
+
+#[test]
+fn a_terminal_in_between_is_told() {
+    if tool("script", "bsdutils").is_none() {
+        return;
+    }
+    for format in [Format::Standard, Format::Classic] {
+        let script = in_a_terminal("");
+        let error = via(plain(), &[script.path().to_str().unwrap()]).format(format).start().unwrap_err();
+        let StartError::Terminal { shown, .. } = &error else { panic!("{error:?}") };
+        assert!(shown.starts_with(b"1^@2^@"), "{error}");
+        assert!(error.is_permanent());
+        let message = error.to_string();
+        assert!(
+            message.contains("is behind a terminal") && message.contains("leaving out `-t`"),
+            "{message}"
+        );
+    }
+    // Without an echo its ends of lines give it away.
+    let script = in_a_terminal("echo ready; ");
+    let quiet = Script::new(&format!("sleep 1 | {} \"$@\"", script.path().display()));
+    let error = via(plain(), &[quiet.path().to_str().unwrap()]).start().unwrap_err();
+    let StartError::Terminal { shown, .. } = &error else { panic!("{error:?}") };
+    assert!(shown.starts_with(b"ready\r\n"), "{error}");
+}
+
+#[test]
+fn a_command_that_misses_a_terminal_is_told() {
+    // As `docker exec -it` does.
+    let script = Script::new("echo 'the input device is not a TTY' >&2; exit 1");
+    let error = via(plain(), &[script.path().to_str().unwrap()]).start().unwrap_err();
+    assert!(matches!(error, StartError::Terminal { .. }), "{error:?}");
+    assert!(error.to_string().contains("it showed \"the input device is not a TTY\""), "{error}");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! `pipeplug pack`, and plugins that run in containers of a real engine.
 
+mod daemon;
+mod rootless;
+
 use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -47,6 +50,9 @@ fn main() {
         let data = match &command[..] {
             b"cmd.stop" => end(),
             b"GetMetadata" => b"{}".to_vec(),
+            b"hang" => loop {
+                std::thread::park();
+            },
             b"user" => std::fs::read_to_string("/proc/self/status").unwrap().into_bytes(),
             _ => data,
         };
@@ -69,9 +75,7 @@ impl Image {
     /// `None` where the engine does not work here, which is told; with `CI=true` that is a failure.
     fn pack(engine: &'static str, place: &Place) -> Option<Self> {
         if !works(engine) {
-            let missing = format!("{engine} is missing, or `{engine} info` fails");
-            assert!(!matches!(env::var("CI").as_deref(), Ok("true" | "1")), "{missing}");
-            eprintln!("skipped: {missing}");
+            missing(&format!("{engine} is missing, or `{engine} info` fails"));
             return None;
         }
         let plugin = built(place, &["-C", "target-feature=+crt-static"]);
@@ -118,6 +122,12 @@ impl Drop for Image {
         // It is one of many, and small.
         let _ = Command::new(self.engine).args(["rmi", "--force", &self.name]).output();
     }
+}
+
+/// Tells that a test is skipped, which fails it with `CI=true`.
+fn missing(what: &str) {
+    assert!(!matches!(env::var("CI").as_deref(), Ok("true" | "1")), "{what}");
+    eprintln!("skipped: {what}");
 }
 
 fn works(engine: &str) -> bool {
@@ -196,13 +206,52 @@ fn ctrl_c_leaves_no_container_of_podman() {
     ctrl_c_leaves_no_container("podman");
 }
 
+/// The processes with this text among their arguments.
+fn processes(with: &str) -> Vec<(i32, String)> {
+    let numbers = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    // One may end meanwhile, and a zombie has no arguments.
+    let line = |pid: i32| Some((pid, std::fs::read(format!("/proc/{pid}/cmdline")).ok()?));
+    numbers
+        .filter_map(line)
+        .map(|(pid, line)| (pid, String::from_utf8_lossy(&line).replace('\0', " ")))
+        .filter(|(_, line)| line.contains(with))
+        .collect()
+}
+
+#[test]
+fn a_host_killed_within_the_start_leaves_nothing_of_podman() {
+    let place = Place::new();
+    let Some(image) = Image::pack("podman", &place) else { return };
+    let names: Vec<_> = (0..24)
+        .map(|i| {
+            let mut run = image.run(&place, &["--call", "echo", "hello"]);
+            run.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut host = run.command.spawn().unwrap();
+            // No event tells how far Podman is: each host is killed at another moment of the start.
+            thread::sleep(Duration::from_millis(30 + 20 * i));
+            host.kill().unwrap();
+            host.wait().unwrap();
+            format!("pipeplug-{}-", host.id())
+        })
+        .collect();
+    // Its monitor has the container's name; the guard and the clients have, too.
+    let left = || names.iter().flat_map(|name| processes(name)).collect::<Vec<_>>();
+    let begun = Instant::now();
+    while !left().is_empty() {
+        assert!(begun.elapsed() < LONG, "{:#?}", left());
+        thread::sleep(Duration::from_millis(100));
+    }
+    image.assert_no_container();
+}
+
 #[test]
 fn a_daemon_that_does_not_answer_is_told() {
     let place = Place::new();
     let mut run = place.pipeplug(["run", "--docker", "image"]);
     if Command::new("docker").arg("--version").output().is_err() {
-        assert!(!matches!(env::var("CI").as_deref(), Ok("true" | "1")), "docker is missing");
-        return eprintln!("skipped: docker is missing (Debian: apt-get install docker.io)");
+        return missing("docker is missing (Debian: apt-get install docker.io)");
     }
     run.command.env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
     run.run()

@@ -106,13 +106,13 @@ impl Container {
             option("--security-opt=no-new-privileges");
         }
         options.extend(self.capabilities.iter().map(|capability| format!("--cap-add={capability}")));
-        if let Some(bytes) = self.memory {
+        if let Some(bytes) = self.memory.value {
             // Memory and swap together.
             options.extend([format!("--memory={bytes}b"), format!("--memory-swap={bytes}b")]);
         }
-        options.extend(self.cpus.map(|cpus| format!("--cpus={cpus}")));
+        options.extend(self.cpus.value.map(|cpus| format!("--cpus={cpus}")));
         // The engines' own defaults differ.
-        options.push(match self.pids {
+        options.push(match self.pids.value {
             Some(pids) => format!("--pids-limit={pids}"),
             None => "--pids-limit=-1".to_owned(),
         });

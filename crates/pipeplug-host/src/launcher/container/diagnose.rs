@@ -1,115 +1,265 @@
-//! What the end of an engine's client means.
+//! The meaning of the end of an engine's client.
+
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 
-use super::Container;
+use super::complaint::{self, Phase};
+use super::process::{CLIENT_FAILED, KilledBy};
+use super::{Container, Engine};
 use crate::launcher::Diagnosis;
 use crate::wait_status::WaitStatus;
 
-/// How it is told from within the container, ahead of the plugin.
+/// How an init tells, from within the container and in place of the plugin, that it cannot start it; or a runtime does.
 const FATAL: [&str; 3] = ["[FATAL tini", "ERROR (catatonit", "exec /"];
 
-pub(super) fn diagnose(container: &Container, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
+/// How an engine's client begins a complaint,
+const OF_CLIENT: [&str; 7] = [
+    "docker: ",
+    "Error: ",
+    "Error response ",
+    "unknown flag",
+    "permission denied",
+    "Failed to initialize: ",
+    "unable to resolve docker endpoint",
+];
+
+/// and what is in others.
+const IN_CLIENT: [&str; 3] =
+    ["error waiting for container", "no subuid ranges found", "must be writable by the user"];
+
+/// Words of EAGAIN,
+const AGAIN: [&str; 4] = ["resource temporarily unavailable", "os error 11", "errno=11", "code: 11"];
+
+/// which is about processes with one of these,
+const OF_PROCESSES: [&str; 5] = ["fork", "thread", "process", "spawn", "clone"];
+
+/// and those of runtimes that leave it out.
+const NO_THREAD: [&str; 2] = ["can't start new thread", "unable to create native thread"];
+
+/// One run of a container.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// The container's.
+    pub(super) name: String,
+    /// The first of the words that stand in the place of the image's command (`CMD`), where there are some.
+    pub(super) replaces_command: Option<String>,
+    /// The working directory that was asked for.
+    pub(super) directory: Option<PathBuf>,
+}
+
+/// The cause of an end before the plugin has answered.
+pub(super) fn diagnose(
+    container: &Container,
+    run: &Run,
+    status: WaitStatus,
+    killed_by: KilledBy,
+    stderr: &[String],
+) -> Option<Diagnosis> {
     let code = status.code()?;
-    let complaint = match code {
+    diagnose_end(container, run, status, killed_by, stderr)
+        .or_else(|| of_command(container, run, code, stderr))
+        .or_else(|| of_machine(code, stderr))
+        .or_else(|| {
+            let (phase, complaint) = complaint(code, stderr)?;
+            complaint::diagnose(container, run, phase, complaint)
+        })
+}
+
+/// The cause of an end after the plugin has answered: most that engines say is not about that, and the statuses are the
+/// plugin's own.
+pub(super) fn diagnose_end(
+    container: &Container,
+    run: &Run,
+    status: WaitStatus,
+    killed_by: KilledBy,
+    stderr: &[String],
+) -> Option<Diagnosis> {
+    match status.code()? {
+        0 => None,
+        code @ 129..=192 => of_signal(container, code, killed_by),
+        CLIENT_FAILED => {
+            let line = stderr.iter().find(|line| IN_CLIENT.iter().any(|part| line.contains(part)))?;
+            complaint::diagnose(container, run, Phase::Engine, line)
+        }
+        _ => of_processes(container, stderr),
+    }
+}
+
+/// The line that tells why there is no plugin, and who says so.
+fn complaint(code: i32, stderr: &[String]) -> Option<(Phase, &str)> {
+    let find = |beginnings: &[&str], parts: &[&str]| {
+        let is_one = |line: &&String| {
+            beginnings.iter().any(|beginning| line.starts_with(beginning))
+                || parts.iter().any(|part| line.contains(part))
+        };
+        stderr.iter().find(is_one).map(String::as_str)
+    };
+    match code {
         // The engine itself; podman also says so of what it cannot execute.
-        125 => complaint(
-            stderr,
-            &["docker: ", "Error: ", "Error response ", "unknown flag", "permission denied"],
-        )?,
+        CLIENT_FAILED => Some((Phase::Engine, find(&OF_CLIENT, &IN_CLIENT)?)),
         // What cannot be executed, as the engine tells it, its runtime, or the init in the container.
-        126 | 127 => complaint(stderr, &["docker: ", "Error: ", FATAL[0], FATAL[1], FATAL[2]])?,
+        126 | 127 => find(&[&OF_CLIENT[..], &FATAL].concat(), &IN_CLIENT).map(|line| (Phase::Program, line)),
         // The same; but a plugin of its own accord says `Error: …` and exits so too.
-        1 | 255 => complaint(stderr, &FATAL)?,
-        129..=192 => return of_signal(container, code - 128),
-        _ => return None,
-    };
-    let Container { engine, image, .. } = container;
-    let says = |texts: &[&str]| {
-        let complaint = complaint.to_lowercase();
-        texts.iter().any(|text| complaint.contains(text))
-    };
-    Some(if says(&["cannot connect to the docker daemon", "error during connect", "connection refused"]) {
-        Diagnosis::passing(format!(
-            "{engine}'s daemon does not answer: start it, as with `systemctl start docker`, or have DOCKER_HOST say where it listens"
-        ))
-    } else if says(&["permission denied while trying to connect", "dial unix", "connect: permission denied"])
-    {
-        Diagnosis::permanent(format!(
-            "this user may not use {engine}'s daemon: add the user to the group `docker`, or use rootless Docker or Podman"
-        ))
-    } else if says(&["no such image", "image not known", "unable to find image"]) {
-        Diagnosis::permanent(format!(
-            "there is no image {image:?} on this machine: `{} pull {image}` downloads it, `pipeplug pack` makes one",
-            engine.program()
-        ))
-    } else if says(&["pull access denied", "manifest unknown", "repository does not exist"]) {
-        Diagnosis::permanent(format!("there is no image {image:?} to download: check its name, or log in"))
-    } else if says(&["exec format error"]) {
-        Diagnosis::permanent(format!(
-            "the program in the image is built for another machine, or is a script without a `#!` line: \
-             use an image for {}",
-            std::env::consts::ARCH
-        ))
-    } else if says(&["setting rlimit"]) {
-        Diagnosis::permanent(
-            "the engine may not raise a limit here: set the one that it names as low as its own, as with \
-             `--ulimit=nofile=1024:1024` for rlimit type 7 (`Container::engine_arg`, --engine-arg)",
-        )
-    } else if says(&["container-init binary not found"]) {
-        Diagnosis::permanent(
-            "Podman's init is not installed: install catatonit, or do without it (`Container::without_init`, \
-             --engine-arg=--init=false)",
-        )
-    } else if says(&["bind source path does not exist", "statfs"]) {
-        Diagnosis::permanent("what is to be mounted does not exist where the engine runs: check the path")
-    } else if says(&["no such file or directory", "not found"]) && code != 125 {
-        // Where exec(2) refuses a file, the init tries `/bin/sh` on it, and tells that there is none.
-        Diagnosis::permanent(format!(
-            "there is no such program in the image, or it cannot run there: it needs a dynamic loader, or the interpreter \
-             of its `#!` line, which the image has not (link it statically), or it is built for another machine than \
-             this {}",
-            std::env::consts::ARCH
-        ))
-    } else if says(&["permission denied"]) {
-        Diagnosis::permanent(
-            "the program in the image may not be executed: it needs the mode 0755, and must be no directory",
-        )
-    } else if code == 125 {
-        let complaint = ["docker: ", "Error response from daemon: ", "Error: "]
-            .iter()
-            .fold(complaint, |text, beginning| text.strip_prefix(beginning).unwrap_or(text));
-        Diagnosis::passing(format!("{engine} refuses: {}", complaint.escape_debug()))
-    } else {
-        return None;
-    })
+        1 => find(&[&FATAL[..], &OF_CLIENT[5..]].concat(), &[]).map(|line| (Phase::Program, line)),
+        255 => find(&FATAL, &[]).map(|line| (Phase::Program, line)),
+        _ => None,
+    }
 }
 
 /// 128 and the signal's number, as the init and the engines tell it.
-fn of_signal(container: &Container, number: i32) -> Option<Diagnosis> {
-    let signal = Signal::try_from(number).ok()?;
-    Some(Diagnosis::passing(match (signal, container.memory) {
-        (Signal::SIGKILL, Some(bytes)) => format!(
-            "which is SIGKILL: the kernel sends it where the limit of {} MiB of memory is exceeded",
-            bytes >> 20
+fn of_signal(container: &Container, code: i32, killed_by: KilledBy) -> Option<Diagnosis> {
+    let signal = Signal::try_from(code - 128).ok()?;
+    let engine = container.engine;
+    let client = engine.program();
+    let limit = container.memory.value.map(|bytes| format!("the limit of {} MiB of memory", bytes >> 20));
+    let more = "allow more with `--memory` (Container::memory)";
+    // It stands behind the status.
+    let means = format!("which stands for {}", signal.as_str());
+    if signal != Signal::SIGKILL {
+        let cause = match signal {
+            Signal::SIGSEGV | Signal::SIGBUS | Signal::SIGILL | Signal::SIGFPE => {
+                ": the program crashed, or exited with this status; run it alone in the image to see more"
+            }
+            Signal::SIGABRT => {
+                ": the program gave up (abort), or exited with this status; its stderr may say why"
+            }
+            Signal::SIGSYS => ": the engine's seccomp profile forbids a system call that the program makes",
+            _ => "",
+        };
+        return Some(Diagnosis::passing(format!("{means}{cause}")));
+    }
+    Some(Diagnosis::passing(match (killed_by, limit) {
+        (KilledBy::Memory, Some(limit)) => {
+            format!("{means}: the kernel sent it as {limit} was exceeded; {more}")
+        }
+        (KilledBy::Memory, None) => format!("{means}: the kernel sent it as the machine has no memory left"),
+        (KilledBy::User, _) => {
+            format!("{means}: the container was killed by `{client} kill`, `{client} rm --force` or the like")
+        }
+        (KilledBy::Host, _) => format!("{means}, which this host sent"),
+        (KilledBy::NeitherOfThese, _) => format!(
+            "{means}: {engine} knows of no lack of memory and of no `{client} kill`, so a process killed the plugin, or \
+             it exited with this status by itself"
         ),
-        (signal, _) => format!("which is {}", signal.as_str()),
+        (KilledBy::Unknown, Some(limit)) => format!(
+            "{means}: the kernel sends it where {limit} is exceeded ({more}); it may also be `{client} kill`, or an exit \
+             with this status"
+        ),
+        (KilledBy::Unknown, None) => {
+            format!(
+                "{means}: it may be `{client} kill`, a machine without memory, or an exit with this status"
+            )
+        }
     }))
 }
 
-/// The first line that begins like that.
-fn complaint<'a>(stderr: &'a [String], beginnings: &[&str]) -> Option<&'a str> {
-    let is_one = |line: &&String| beginnings.iter().any(|beginning| line.starts_with(beginning));
-    stderr.iter().find(is_one).map(String::as_str)
+/// The limit on processes, which shows as a failure to start one.
+fn of_processes(container: &Container, stderr: &[String]) -> Option<Diagnosis> {
+    let pids = container.pids.value?;
+    let is_one = |line: &String| {
+        let line = line.to_lowercase();
+        let has = |words: &[&str]| words.iter().any(|words| line.contains(words));
+        has(&NO_THREAD)
+            || (has(&AGAIN) && has(&OF_PROCESSES))
+            // The init has room, and the engine does not find it.
+            || (pids <= 2 && line.contains("failed to connect to container's attach socket"))
+    };
+    stderr.iter().any(is_one).then(|| {
+        Diagnosis::passing(format!(
+            "a process or thread could not be started in it: the limit of {pids}, which counts the engine's init and all \
+             threads, seems to be reached; allow more with `--pids` (Container::pids)"
+        ))
+    })
+}
+
+/// Arguments that the image takes for the program, or for the script of an interpreter.
+fn of_command(container: &Container, run: &Run, code: i32, stderr: &[String]) -> Option<Diagnosis> {
+    const MISSING: [&str; 6] =
+        ["not found", "no such file", "can't open", "cannot open", "cannot find", "can't execute"];
+    let word = run.replaces_command.as_deref().filter(|_| matches!(code, 1 | 2 | 126 | 127 | 255))?;
+    let names_it = |line: &String| {
+        let text = line.to_lowercase();
+        // exec: "0": …, exec 0 failed: …, can't open file '//0': …, Cannot find module '/srv/0', sh: 0: …
+        let is_end = |char: char| matches!(char, ' ' | '"' | '\'' | ':' | '/');
+        let is_bounded = |(at, _): (usize, &str)| {
+            line[..at].chars().next_back().is_none_or(is_end)
+                && line[at + word.len()..].chars().next().is_none_or(is_end)
+        };
+        MISSING.iter().any(|words| text.contains(words)) && line.match_indices(word).any(is_bounded)
+    };
+    let is_sure = stderr.iter().any(names_it);
+    // This init does not say which.
+    let may_be = stderr.iter().any(|line| line.starts_with(FATAL[1]) && line.contains("No such file"));
+    if !is_sure && !may_be {
+        return None;
+    }
+    let (program, image) = (container.engine.program(), &container.image);
+    let certainly = if is_sure { "" } else { "either there is no such program in the image, or " };
+    Some(Diagnosis::permanent(format!(
+        "{certainly}the plugin's arguments replaced the command (CMD) of the image, which has the program, or a part of it, \
+         there: name the program, as in `pipeplug run --{program} {image} /path/in/it -- ARGUMENT`, or have the image name it \
+         as its ENTRYPOINT"
+    )))
+}
+
+/// A program for another machine that a shell was to execute, and took for a script where it did not know better.
+fn of_machine(code: i32, stderr: &[String]) -> Option<Diagnosis> {
+    let is_one = |line: &String| {
+        let line = line.to_lowercase();
+        match code {
+            // The shell says so itself.
+            126 | 127 | 255 | 1 => {
+                line.contains("exec format error") || line.contains("cannot execute binary file")
+            }
+            // The init of Docker and Podman has it tried by `/bin/sh`, and some shells do so themselves.
+            2 => line.contains("line 1:") && line.contains("elf") && line.contains("not found"),
+            _ => false,
+        }
+    };
+    stderr.iter().any(is_one).then(|| {
+        Diagnosis::permanent(format!(
+            "a program in the image is built for another machine than this {arch}, or is a script without a `#!` line: \
+             use an image for {arch}, as `--platform` chooses one where it is pulled or built",
+            arch = std::env::consts::ARCH
+        ))
+    })
+}
+
+impl Engine {
+    /// The engine's own words, without what its client puts before them.
+    pub(super) fn words(complaint: &str) -> &str {
+        ["docker: ", "Error response from daemon: ", "Error: "]
+            .iter()
+            .fold(complaint, |text, beginning| text.strip_prefix(beginning).unwrap_or(text))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn problem(code: i32, stderr: &str) -> Option<Diagnosis> {
+    fn run(replaces_command: Option<&str>) -> Run {
+        Run {
+            name: "pipeplug-7".to_owned(),
+            replaces_command: replaces_command.map(str::to_owned),
+            directory: None,
+        }
+    }
+
+    fn told(
+        container: &Container,
+        run: &Run,
+        code: i32,
+        killed_by: KilledBy,
+        stderr: &str,
+    ) -> Option<Diagnosis> {
         let stderr: Vec<_> = stderr.lines().map(str::to_owned).collect();
-        diagnose(&Container::docker("image"), WaitStatus::Exited(code), &stderr)
+        diagnose(container, run, WaitStatus::Exited(code), killed_by, &stderr)
+    }
+
+    fn problem(code: i32, stderr: &str) -> Option<Diagnosis> {
+        told(&Container::docker("image"), &run(None), code, KilledBy::Unknown, stderr)
     }
 
     #[track_caller]
@@ -119,48 +269,130 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_of_several_years_say_is_known() {
-        let daemon =
-            "Cannot connect to the Docker daemon at unix:///run/docker.sock. Is the docker daemon running?";
-        assert_told(
-            125,
-            &format!("docker: {daemon}.\nSee 'docker run --help'."),
-            "does not answer: start it",
-        );
-        assert!(!problem(125, &format!("docker: {daemon}")).unwrap().is_permanent);
-        let socket = "permission denied while trying to connect to the Docker daemon socket at unix:///run/docker.sock";
-        assert_told(125, &format!("docker: {socket}"), "group `docker`");
-        assert_told(
-            125,
-            "docker: Error response from daemon: No such image: image:latest.",
-            "`docker pull image`",
-        );
-        assert_told(125, "Error: image: image not known", "there is no image \"image\"");
-        let denied = "docker: Error response from daemon: pull access denied for image, repository does not exist or may";
-        assert_told(125, denied, "to download: check its name");
-        let init = "Error: container-init binary not found on the host: stat /usr/libexec/podman/catatonit: no such file";
-        assert_told(125, init, "install catatonit");
-        assert_told(
-            125,
-            "docker: Error response from daemon: out of cheese.",
-            "Docker refuses: out of cheese.",
-        );
-    }
-
-    #[test]
     fn what_the_plugin_itself_says_is_no_word_of_the_engine() {
         assert_eq!(problem(1, "Error: no such file or directory: settings.toml"), None);
         assert_eq!(problem(2, "docker: Error response from daemon"), None);
         assert_eq!(problem(127, "sh: 1: settings: not found"), None);
+        assert_eq!(problem(3, "exec format error"), None);
         assert_eq!(problem(0, ""), None);
+        // Once it has answered, all of that is its own.
+        let end = |code, line: &str| {
+            let docker = Container::docker("image");
+            let status = WaitStatus::Exited(code);
+            diagnose_end(&docker, &run(Some("7")), status, KilledBy::Unknown, &[line.to_owned()])
+        };
+        for code in [1, 2, 125, 126, 127, 255] {
+            for line in
+                ["docker: Error response from daemon: x", "exec /7: exec format error", "'7': not found"]
+            {
+                assert_eq!(end(code, line), None, "{code} {line}");
+            }
+        }
+        assert!(end(125, "error waiting for container: unexpected EOF").is_some());
+        assert!(end(139, "").is_some());
     }
 
     #[test]
     fn an_end_by_signal_is_told() {
-        assert_told(128 + 9, "", "SIGKILL: the kernel sends it where the limit of 512 MiB");
-        assert_told(128 + 11, "", "which is SIGSEGV");
-        let unlimited = Container::docker("image").memory(None);
-        let told = diagnose(&unlimited, WaitStatus::Exited(128 + 9), &[]).unwrap();
-        assert_eq!(told.problem, "which is SIGKILL");
+        assert_told(128 + 11, "", "which stands for SIGSEGV: the program crashed");
+        assert_told(128 + 6, "", "which stands for SIGABRT: ");
+        assert_told(128 + 15, "", "which stands for SIGTERM");
+    }
+
+    #[test]
+    fn a_sigkill_has_the_cause_that_is_known() {
+        let told = |container: &Container, by| told(container, &run(None), 137, by, "").unwrap().problem;
+        let docker = Container::docker("image");
+        let memory = "which stands for SIGKILL: the kernel sent it as the limit of 512 MiB of memory was exceeded; allow";
+        assert!(told(&docker, KilledBy::Memory).starts_with(memory));
+        assert!(!told(&docker, KilledBy::User).contains("memory"));
+        assert!(told(&docker, KilledBy::User).contains("killed by `docker kill`"));
+        assert!(told(&docker, KilledBy::NeitherOfThese).contains("or it exited with this status by itself"));
+        assert!(told(&docker, KilledBy::Host).ends_with("SIGKILL, which this host sent"));
+        let podman = Container::podman("image");
+        let unknown = told(&podman, KilledBy::Unknown);
+        assert!(
+            unknown.contains("the kernel sends it where the limit of 512 MiB of memory is exceeded"),
+            "{unknown}"
+        );
+        assert!(unknown.contains("it may also be `podman kill`, or an exit with this status"), "{unknown}");
+        assert!(!told(&podman.memory(None), KilledBy::Unknown).contains("limit"));
+    }
+
+    #[test]
+    fn arguments_that_replaced_the_command_are_told() {
+        let told = |container: &Container, word, code, stderr: &str| {
+            told(container, &run(word), code, KilledBy::Unknown, stderr).map(|told| told.problem)
+        };
+        // Docker 20.10 and 28 with runc 1.1, with tini, and images whose entry point is an interpreter.
+        let said = [
+            (
+                127,
+                "docker: Error response from daemon: failed to create shim task: OCI runtime create failed: runc create failed: \
+                unable to start container process: exec: \"7\": executable file not found in $PATH: unknown\n",
+            ),
+            (127, "[FATAL tini (8)] exec 7 failed: No such file or directory"),
+            (2, "python3: can't open file '//7': [Errno 2] No such file or directory"),
+            (1, "Error: Cannot find module '/srv/7'"),
+            (127, "sh: 0: cannot open 7: No such file"),
+            (2, "/bin/sh: can't open '7': No such file or directory"),
+        ];
+        let docker = Container::docker("spell");
+        for (code, stderr) in said {
+            for word in ["7", "--fast"] {
+                let stderr = stderr.replace('7', word);
+                let text = told(&docker, Some(word), code, &stderr).unwrap();
+                assert!(
+                    text.starts_with("the plugin's arguments replaced the command (CMD)"),
+                    "{stderr}: {text}"
+                );
+                assert!(text.contains("`pipeplug run --docker spell /path/in/it -- ARGUMENT`"), "{text}");
+                let without = told(&docker, None, code, &stderr).unwrap_or_default();
+                assert!(!without.contains("CMD"), "{without}");
+            }
+        }
+        let init = "ERROR (catatonit:6): failed to exec pid1: No such file or directory";
+        let text = told(&Container::podman("spell"), Some("7"), 1, init).unwrap();
+        assert!(text.starts_with("either there is no such program in the image, or the plugin's"), "{text}");
+        assert!(told(&docker, Some("7"), 2, "usage: spell [FILE]: 17 files not found").is_none());
+    }
+
+    #[test]
+    fn a_program_for_another_machine_is_told_behind_a_shell_too() {
+        // busybox, tini's fallback with it, runc, dash, bash.
+        let said = [
+            (
+                2,
+                "/bin/foreign: line 1: \u{7f}ELF\u{2}\u{1}\u{1}\u{3}@@: not found\n/bin/foreign: line 2: syntax error",
+            ),
+            (1, "exec /bin/foreign: exec format error"),
+            (126, "/plugin: 2: /bin/foreign: Exec format error"),
+            (126, "/plugin: line 2: /bin/foreign: cannot execute binary file: Exec format error"),
+        ];
+        for (code, stderr) in said {
+            assert_told(code, stderr, "built for another machine than this");
+        }
+    }
+
+    #[test]
+    fn a_limit_on_processes_is_told() {
+        assert_eq!(problem(1, "reading stdin: Resource temporarily unavailable (os error 11)"), None);
+        let limit = "the limit of 256, which counts";
+        // busybox, tini, catatonit, Rust, Python, Go.
+        assert_told(2, "/bin/sh: can't fork: Resource temporarily unavailable", limit);
+        assert_told(1, "[FATAL tini (1)] fork failed: Resource temporarily unavailable", limit);
+        assert_told(1, "ERROR (catatonit:1): failed to fork child: Resource temporarily unavailable", limit);
+        assert_told(
+            101,
+            "failed to spawn thread: Os { code: 11, kind: WouldBlock, message: \"Resource temporarily unavailable\" }",
+            limit,
+        );
+        assert_told(1, "RuntimeError: can't start new thread", limit);
+        assert_told(2, "runtime: failed to create new OS thread (have 2 already; errno=11)", limit);
+        let attach =
+            "Error: failed to connect to container's attach socket: /run/attach: no such file or directory";
+        let podman = Container::podman("image").pids(2);
+        let told = told(&podman, &run(None), 127, KilledBy::Unknown, attach).unwrap();
+        assert!(told.problem.contains("the limit of 2, "), "{}", told.problem);
     }
 }

@@ -1,8 +1,11 @@
 //! Plugins in containers.
 
 mod command_line;
+mod complaint;
 mod diagnose;
 mod engine;
+mod engine_args;
+mod limits;
 #[cfg(feature = "pack")]
 mod pack;
 mod process;
@@ -14,9 +17,10 @@ pub use engine::Engine;
 pub use pack::{PackError, pack};
 
 use super::guard::{Guard, Removal};
-use super::{Diagnosis, Launcher, Started, carrier};
-use crate::process::{Launch, SpawnError, spawn_with};
-use crate::wait_status::WaitStatus;
+use super::{Launcher, Started, carrier};
+use crate::process::{HostLost, Launch, SpawnError, spawn_with};
+use diagnose::Run;
+use limits::Limit;
 use process::Contained;
 
 /// Runs a plugin in a container of its own, which Docker or Podman starts and removes; its standard input and output are
@@ -51,9 +55,9 @@ pub struct Container {
     capabilities: Vec<String>,
     privileges: Privileges,
     user: String,
-    memory: Option<u64>,
-    cpus: Option<f64>,
-    pids: Option<u32>,
+    memory: Limit<u64>,
+    cpus: Limit<f64>,
+    pids: Limit<u32>,
     init: Init,
     mounts: Vec<Mount>,
     entry_point: Option<PathBuf>,
@@ -117,9 +121,9 @@ impl Container {
             capabilities: Vec::new(),
             privileges: Privileges::Final,
             user: Self::NOBODY.to_owned(),
-            memory: Some(512 << 20),
-            cpus: Some(1.0),
-            pids: Some(256),
+            memory: Limit::by_default(512 << 20),
+            cpus: Limit::by_default(1.0),
+            pids: Limit::by_default(256),
             init: Init::OfEngine,
             mounts: Vec::new(),
             entry_point: None,
@@ -172,23 +176,26 @@ impl Container {
 
     /// The most memory it may have, in bytes, with no swap beside it; past it the kernel kills it. `None` is no limit.
     /// Default: 512 MiB.
+    ///
+    /// A start fails where the engine says that it ignores this limit, or one of [`cpus`](Self::cpus) or [`pids`](Self::pids)
+    /// (rootless Podman with cgroups v1); where it ignores those by default, that is a warning in the log.
     #[must_use]
     pub fn memory(mut self, bytes: impl Into<Option<u64>>) -> Self {
-        self.memory = bytes.into();
+        self.memory = Limit::by_host(bytes.into());
         self
     }
 
     /// How many CPUs' time it may take, 0.01 up to as many as there are. `None` is no limit. Default: 1.
     #[must_use]
     pub fn cpus(mut self, cpus: impl Into<Option<f64>>) -> Self {
-        self.cpus = cpus.into();
+        self.cpus = Limit::by_host(cpus.into());
         self
     }
 
     /// How many processes and threads it may have together. `None` is no limit. Default: 256.
     #[must_use]
     pub fn pids(mut self, pids: impl Into<Option<u32>>) -> Self {
-        self.pids = pids.into();
+        self.pids = Limit::by_host(pids.into());
         self
     }
 
@@ -226,7 +233,8 @@ impl Container {
     }
 
     /// One more option of `docker run` or `podman run`, behind all others: `--ulimit=nofile=1024:1024`, `--tmpfs=/tmp`.
-    /// A word of its own is one more call.
+    /// A word of its own is one more call. What would cut the plugin off (`--tty`, `--detach`, `--attach`), or the container
+    /// from what removes it (`--name`, `--rm=false`), fails the start.
     #[must_use]
     pub fn engine_arg(mut self, arg: impl Into<String>) -> Self {
         self.engine_args.push(arg.into());
@@ -236,9 +244,14 @@ impl Container {
 
 impl Launcher for Container {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
+        engine_args::check(launch, &self.engine_args)?;
         let name = carrier::unused_name();
         let mut client = carrier::launch(launch, self.engine.program().as_ref(), Vec::new())?;
         client.args = self.arguments(&name, launch, &mut client.env)?;
+        if self.engine == Engine::Podman {
+            // A kill within the start would leave processes that no removal knows of: the guard sees to its end, too.
+            client.host_lost = HostLost::EndOfFile;
+        }
         let engine = client.program.clone();
         let of_place = |error: SpawnError| {
             let permanent = error.is_permanent();
@@ -247,22 +260,28 @@ impl Launcher for Container {
         // First, so that there is no moment in which a container has none.
         let removal = Removal {
             what: format!("the container {name}"),
-            // That there is one is not told by `rm --force`.
-            script: r#""$1" kill "$2" && killed=yes; "$1" rm --force --volumes "$2"; [ "$killed" ]"#,
+            script: self.engine.removal(),
             program: engine.clone(),
             args: vec![name.clone().into()],
         };
         let guard = Guard::set(removal, launch.host_lost).map_err(of_place)?;
         let spawned = spawn_with(&client, client.args.clone()).map_err(of_place)?;
         tracing::debug!(container = %name, image = ?self.image, "started a container's client");
-        Ok(Contained::started(spawned, engine, name, guard))
+        let run = Run {
+            name,
+            replaces_command: (self.entry_point.is_none() && launch.is_placed)
+                .then(|| carrier::command_line(launch).into_iter().next())
+                .flatten()
+                .map(|word| word.to_string_lossy().into_owned()),
+            directory: launch.cwd.clone(),
+        };
+        Contained::started(spawned, engine, self.clone(), run, guard).map_err(|error| {
+            let attempt = "starting a thread that waits for the engine's client";
+            SpawnError::Os { path: launch.program.clone(), attempt, error }
+        })
     }
 
     fn describe(&self) -> Option<String> {
         Some(format!("in a container of {:?} ({})", self.image, self.engine.program()))
-    }
-
-    fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
-        diagnose::diagnose(self, status, stderr)
     }
 }
