@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pipeplug_wire::{Format, Limits};
 
-use crate::spin::DEFAULT_SPIN;
+use crate::connection::read::spin::DEFAULT_SPIN;
 
 /// The settings of a connection; [`Options::default`] is what a host wants.
 ///

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::check;
-use crate::lock::lock;
-use crate::pool::{Awaits, Pool, Work, while_blocked};
+use crate::event_loop::thread_pool::{Awaits, Pool, Work, while_blocked};
+use crate::sync::lock::lock;
 use crate::sync::{Condvar, Mutex, thread};
 
 /// Threads that may be.

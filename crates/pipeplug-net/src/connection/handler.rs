@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use pipeplug_wire::{ChunkRef, Direction, ThreadId, command};
 
-use crate::cancel::{self, Cancellation, Place};
 use crate::connection::Connection;
-use crate::core::Core;
-use crate::deadline::Inherit;
-use crate::dispatch::unknown_command;
+use crate::connection::cancellation::{self, Cancellation, Place};
+use crate::connection::read::dispatch::unknown_command;
+use crate::connection::serve::request::Job;
+use crate::connection::shared::Core;
 use crate::error::CloseReason;
-use crate::job::Job;
-use crate::lock::{guarded, lock};
-use crate::outbox::Push;
+use crate::protocol::deadline::Inherit;
 use crate::sync::Instant;
+use crate::sync::lock::{guarded, lock};
+use crate::writer::Push;
 
 /// Whatever went wrong in a handler; its message, with those of its sources, goes back to the caller.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
@@ -267,7 +267,7 @@ impl Incoming {
     /// Why the handler is not to be bothered with it.
     fn unwanted(&self) -> Option<&'static str> {
         if self.job.is_cancelled {
-            return Some(cancel::CANCELLED);
+            return Some(cancellation::CANCELLED);
         }
         let is_over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         is_over.then_some("not handled: its deadline had passed before its turn came")

@@ -1,7 +1,8 @@
 //! What waits for a handler.
 
 mod refuse;
-mod seats;
+pub(crate) mod request;
+mod workers;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,14 +10,14 @@ use std::time::Duration;
 
 use pipeplug_wire::{Direction, ThreadId};
 
-use crate::cancel::{Cancelled, Handling, Place};
-use crate::core::Core;
-use crate::flow::ReceiveWindow;
-use crate::job::{Job, Noted};
-use crate::lock::lock;
+use crate::connection::cancellation::{Cancelled, Handling, Place};
+use crate::connection::read::By;
+use crate::connection::serve::request::{Job, Noted};
+use crate::connection::shared::Core;
+use crate::event_loop::thread_pool::Awaits;
 use crate::options::{Hold, Options};
-use crate::pool::Awaits;
-use crate::reading::By;
+use crate::protocol::flow::ReceiveWindow;
+use crate::sync::lock::lock;
 use crate::sync::{Instant, atomic::Ordering};
 
 /// Handlers that take longer than this, on average, get a thread each as they come.

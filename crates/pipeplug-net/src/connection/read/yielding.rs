@@ -13,11 +13,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::Slot;
-use crate::core::Core;
-use crate::lock::lock;
+use crate::connection::call::Slot;
+use crate::connection::read::{By, Turn, Until};
+use crate::connection::shared::Core;
 use crate::options::Reading;
-use crate::reading::{By, Turn, Until};
+use crate::sync::lock::lock;
 use crate::sync::{
     Instant,
     atomic::{AtomicU32, AtomicUsize, Ordering},

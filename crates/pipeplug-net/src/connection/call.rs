@@ -9,17 +9,17 @@ use std::time::Duration;
 use pipeplug_wire::{Chunk, Direction, EncodeError, SkipReason, ThreadId};
 use smol_str::SmolStr;
 
-use crate::alarm::Alarm;
-use crate::clock::coarse_now;
 use crate::connection::Connection;
-use crate::deadline::{Deadline, sooner};
+use crate::connection::read::last_look::{EACH, LONGEST, Look};
 use crate::error::CloseReason;
 use crate::escape::Escaped;
-use crate::flow::Credit;
-use crate::last_look::{EACH, LONGEST, Look};
-use crate::lock::{guarded, lock, renew, wait_until};
-use crate::pool::{self, Awaits};
+use crate::event_loop::thread_pool::{self, Awaits};
+use crate::event_loop::timers::Alarm;
 use crate::postmortem::Postmortem;
+use crate::protocol::deadline::{Deadline, sooner};
+use crate::protocol::flow::Credit;
+use crate::sync::clock::coarse_now;
+use crate::sync::lock::{guarded, lock, renew, wait_until};
 use crate::sync::{Condvar, Instant, Mutex};
 
 /// Why a call brought no reply.
@@ -416,7 +416,7 @@ impl PendingCall {
             core.end_leading_ahead();
             return Some(outcome);
         }
-        pool::while_blocked(Awaits::Peer, || {
+        thread_pool::while_blocked(Awaits::Peer, || {
             if core.is_crowded() {
                 core.give_way(&self.slot, deadline);
                 if let Some(outcome) = self.slot.take() {

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Inbox, SLOW, Seen};
-use crate::cancel::Place;
 use crate::connection::Connection;
-use crate::core::{Core, Undefer};
-use crate::handler::Incoming;
-use crate::job::Job;
-use crate::lock::lock;
-use crate::outbox::Push;
-use crate::pool::{Awaits, Work};
+use crate::connection::cancellation::Place;
+use crate::connection::handler::Incoming;
+use crate::connection::serve::request::Job;
+use crate::connection::shared::{Core, Undefer};
+use crate::event_loop::thread_pool::{Awaits, Work};
 use crate::sync::Instant;
+use crate::sync::lock::lock;
+use crate::writer::Push;
 
 /// When no handler has returned for so long while others wait, one more thread comes.
 const STALL: Duration = Duration::from_millis(1);

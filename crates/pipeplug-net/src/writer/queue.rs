@@ -10,17 +10,17 @@ use std::time::Duration;
 use mio::Interest;
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 
-use super::outlines::Outlines;
+use super::classic::Outlines;
 use super::{Class, GATHER, SendFault};
-use crate::core::Core;
-use crate::deadline;
+use crate::connection::shared::Core;
 use crate::error::CloseReason;
 use crate::event_loop::{Ready, Registration, Source};
-use crate::flow::{Credit, SendWindow};
 use crate::postmortem::Recent;
+use crate::protocol::deadline;
+use crate::protocol::flow::{Credit, SendWindow};
 use crate::sync::Instant;
 use crate::sys::Stream;
-use crate::unread::Unread;
+use crate::writer::unflushed::Unread;
 
 /// Chunks up to this size are copied next to each other; a larger buffer is written from where it is.
 const COPY_MAX: usize = 4096;

@@ -1,5 +1,12 @@
 //! The same on both sides: calls, one-ways, and the end.
 
+pub(crate) mod call;
+pub(crate) mod cancellation;
+pub(crate) mod handler;
+pub(crate) mod read;
+pub(crate) mod serve;
+pub(crate) mod shared;
+
 use std::any::Any;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,24 +16,24 @@ use std::time::Duration;
 
 use pipeplug_wire::{Chunk, command};
 
-use crate::body::Body;
-use crate::call::{CallError, NotifyError, PendingCall};
-use crate::cancel;
-use crate::core::Core;
-use crate::deadline::{self, Deadline};
+use crate::connection::call::{CallError, NotifyError, PendingCall};
+use crate::payload::Body;
+
+use crate::connection::handler::Handler;
+use crate::connection::read::Reader;
+use crate::connection::shared::Core;
 use crate::error::CloseReason;
 use crate::escape::Escaped;
 use crate::event_loop::EventLoop;
-use crate::flow;
-use crate::flow::Credit;
-use crate::handler::Handler;
-use crate::lock::lock;
 use crate::options::Options;
-use crate::outbox::{Outbox, Patience, Push};
 use crate::postmortem::Postmortem;
-use crate::reading::Reader;
+use crate::protocol::deadline::{self, Deadline};
+use crate::protocol::flow;
+use crate::protocol::flow::Credit;
 use crate::sync::Instant;
+use crate::sync::lock::lock;
 use crate::sys::{Half, Stream};
+use crate::writer::{Outbox, Patience, Push};
 
 /// The version of the protocol that this crate speaks.
 const PROTOCOL: &str = "1";
@@ -388,7 +395,7 @@ impl Connection {
     pub fn offer(&self) -> [(&'static str, String); 3] {
         [
             (KEY_PROTOCOL, PROTOCOL.to_owned()),
-            (KEY_FEATURES, [flow::FEATURE, deadline::FEATURE, cancel::FEATURE].join(" ")),
+            (KEY_FEATURES, [flow::FEATURE, deadline::FEATURE, cancellation::FEATURE].join(" ")),
             (KEY_WINDOW, self.core().options.window.to_string()),
         ]
     }
@@ -402,7 +409,7 @@ impl Connection {
         } else {
             self.core().ignores_contexts.store(true, Ordering::Relaxed);
         }
-        if has(cancel::FEATURE) {
+        if has(cancellation::FEATURE) {
             self.core().tells_cancels.store(true, Ordering::Relaxed);
         }
         if has(flow::FEATURE) {

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::Slot;
-use crate::core::Core;
-use crate::lead::Lead;
-use crate::lock::lock;
-use crate::reading::{By, Turn, Until};
+use crate::connection::call::Slot;
+use crate::connection::read::leader::Lead;
+use crate::connection::read::{By, Turn, Until};
+use crate::connection::shared::Core;
+use crate::sync::lock::lock;
 use crate::sync::{
     Instant,
     atomic::{AtomicU32, Ordering, fence},

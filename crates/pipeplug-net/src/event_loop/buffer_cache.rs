@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use crate::lock::lock;
 use crate::sync::Mutex;
+use crate::sync::lock::lock;
 
 /// Buffers of this size, in bytes, are worth it,
 const SMALLEST: usize = 256 << 10;

@@ -1,7 +1,7 @@
 //! The threads that run handlers, and those that run what must not wait for handlers.
 //!
 //! A thread is started when there is work and no idle one, and ends after it had none for [`KEEP`]. How many work for
-//! one connection is the connection's to say (`inbox/seats.rs`); a thread that waits for a call of its own, or for room to
+//! one connection is the connection's to say (`serve/workers.rs`); a thread that waits for a call of its own, or for room to
 //! send, does not count there, so that handlers may nest to any depth.
 
 use std::cell::RefCell;
@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::Core;
-use crate::lock::{guarded, lock, wait_until};
+use crate::connection::shared::Core;
+use crate::sync::lock::{guarded, lock, wait_until};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard, thread, thread_local};
 
 /// Threads of one pool, unless said otherwise.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pipeplug_wire::{Chunk, ChunkRef, Direction, ThreadId};
 use smol_str::SmolStr;
 
-use crate::flow::weight;
+use crate::protocol::flow::weight;
 
 #[derive(Debug)]
 pub(crate) struct Job {

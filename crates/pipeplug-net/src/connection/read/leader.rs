@@ -9,7 +9,7 @@
 //!   takes over from a handler that has not returned (`Lent`).
 //! - A caller that has more calls open, or has made a thousand in quick succession, is likely to wait for the next one
 //!   soon: it leaves the lead `Lent` in the same way.
-//! - Where several callers wait, each reads in passing and leaves the lead `Lent` to whoever comes next; see crowd.rs.
+//! - Where several callers wait, each reads in passing and leaves the lead `Lent` to whoever comes next; see read/yielding.rs.
 //! - Otherwise, and wherever nobody else has it, the lead is with the loop, which waits in epoll.
 //!
 //! Who reads runs no user code and waits for nobody: calls are completed, requests and one-ways are put into the inbox.
@@ -35,15 +35,15 @@ use std::time::Duration;
 
 use mio::Interest;
 
-use crate::bell::Bell;
-use crate::call::Slot;
-use crate::core::Core;
+use crate::connection::call::Slot;
+use crate::connection::read::{By, Reader, Turn, Until};
+use crate::connection::shared::Core;
 use crate::error::CloseReason;
 use crate::event_loop::Registration;
-use crate::lock::{lock, wait_until};
+use crate::event_loop::thread_pool;
+use crate::event_loop::wake_pipe::Bell;
 use crate::options::Reading;
-use crate::pool;
-use crate::reading::{By, Reader, Turn, Until};
+use crate::sync::lock::{lock, wait_until};
 use crate::sync::{Instant, thread, thread_local};
 use crate::sys::{self, Stream};
 
@@ -167,7 +167,7 @@ impl Core {
             turn = self.read_next(&mut reader, By::Other, &bell, deadline, turn);
         }
         if !matches!(turn, Turn::Ended | Turn::Paused) && deadline.is_some() && !slot.is_done() {
-            turn = self.read(&mut reader, Until::Empty, By::Other); // see last_look.rs
+            turn = self.read(&mut reader, Until::Empty, By::Other); // see read/last_look.rs
         }
         *lock(&self.bell) = None;
         bell.silence();
@@ -242,7 +242,7 @@ impl Core {
                 leads = false;
                 self.give_lead_back();
             }
-            leads = pool::serve_with(self.events.pool(), self, leads);
+            leads = thread_pool::serve_with(self.events.pool(), self, leads);
             if !leads {
                 if !self.wait_for_lead() {
                     return;

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use pipeplug_wire::ThreadId;
 
-use crate::alarm::Alarm;
-use crate::core::Core;
-use crate::deadline::sooner;
-use crate::job::Job;
-use crate::lock::{guarded, lock, renew, wait_until};
-use crate::pool::{self, Awaits};
+use crate::connection::serve::request::Job;
+use crate::connection::shared::Core;
+use crate::event_loop::thread_pool::{self, Awaits};
+use crate::event_loop::timers::Alarm;
+use crate::protocol::deadline::sooner;
+use crate::sync::lock::{guarded, lock, renew, wait_until};
 use crate::sync::{
     Condvar, Instant, Mutex,
     atomic::{AtomicBool, Ordering},
@@ -87,7 +87,7 @@ impl Cancellation {
             return true;
         }
         let until = sooner(Instant::now().checked_add(timeout), self.deadline);
-        pool::while_blocked(Awaits::Nothing, || self.token.wait(until));
+        thread_pool::while_blocked(Awaits::Nothing, || self.token.wait(until));
         self.is_cancelled()
     }
 }

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::core::Core;
-use crate::lock::{guarded, lock, renew};
+use crate::connection::shared::Core;
 use crate::sync::Instant;
+use crate::sync::lock::{guarded, lock, renew};
 
 /// When, and a number to tell those of the same moment apart.
 type Key = (Instant, u64);

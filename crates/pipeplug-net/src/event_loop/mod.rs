@@ -1,5 +1,11 @@
 //! One thread that waits for any number of descriptors.
 
+pub(crate) mod buffer_cache;
+pub(crate) mod thread_pool;
+pub(crate) mod timers;
+pub(crate) mod wake_pipe;
+pub(crate) mod watch;
+
 use std::cmp::Ordering as Order;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
@@ -9,12 +15,12 @@ use std::time::Duration;
 
 use mio::{Events, Interest, Registry, Token, Waker};
 
+use crate::connection::handler::Handler;
 use crate::connection::{ConnectError, Connection, Endpoint};
-use crate::handler::Handler;
-use crate::lock::{guarded, lock};
+use crate::event_loop::buffer_cache::Spent;
+use crate::event_loop::thread_pool::{Pool, Work};
 use crate::options::Options;
-use crate::pool::{Pool, Work};
-use crate::spent::{self, Spent};
+use crate::sync::lock::{guarded, lock};
 use crate::sync::{
     Instant, Mutex, Poll,
     atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -108,7 +114,7 @@ impl EventLoop {
     /// # Errors
     /// Where the system gives no epoll descriptor or no thread.
     pub fn new() -> io::Result<Self> {
-        Self::with_handler_threads(crate::pool::DEFAULT_THREADS)
+        Self::with_handler_threads(crate::event_loop::thread_pool::DEFAULT_THREADS)
     }
 
     /// As [`EventLoop::new`], with at most `threads` (1 or more) threads to run handlers of all connections.
@@ -127,7 +133,7 @@ impl EventLoop {
     /// # Errors
     /// Where the system gives no epoll descriptor.
     pub fn on_demand() -> io::Result<Self> {
-        Self::unattended(crate::pool::DEFAULT_THREADS)
+        Self::unattended(crate::event_loop::thread_pool::DEFAULT_THREADS)
     }
 
     fn unattended(threads: usize) -> io::Result<Self> {
@@ -257,7 +263,7 @@ impl EventLoop {
 
     /// Keeps a large buffer's memory, which nobody needs any more, for the next one.
     pub(crate) fn keep_spent(&self, memory: Vec<u8>) {
-        if self.inner().spent.keep(memory) == spent::Watch::Begin {
+        if self.inner().spent.keep(memory) == buffer_cache::Watch::Begin {
             self.watch_spent();
         }
     }
@@ -269,9 +275,9 @@ impl EventLoop {
 
     fn watch_spent(&self) {
         let lifetime = Arc::downgrade(&self.lifetime);
-        self.after(spent::LOOK, move || {
+        self.after(buffer_cache::LOOK, move || {
             let Some(lifetime) = lifetime.upgrade() else { return };
-            if lifetime.shared.spent.look() == spent::Watch::Begin {
+            if lifetime.shared.spent.look() == buffer_cache::Watch::Begin {
                 Self { lifetime }.watch_spent();
             }
         });

@@ -2,6 +2,9 @@
 //!
 //! In a model (`models/mod.rs`) a scheduler that tries one order of steps after the other takes the place of the system's.
 
+pub(crate) mod clock;
+pub(crate) mod lock;
+
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use self::system::*;
 #[cfg(all(test, shuttle))]

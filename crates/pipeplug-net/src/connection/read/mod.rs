@@ -1,4 +1,10 @@
-//! What becomes of what is read, and how reading ends. Who reads is said in lead.rs.
+//! What becomes of what is read, and how reading ends. Who reads is said in read/leader.rs.
+
+pub(crate) mod dispatch;
+pub(crate) mod last_look;
+pub(crate) mod leader;
+pub(crate) mod spin;
+pub(crate) mod yielding;
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -7,17 +13,17 @@ use std::sync::atomic::Ordering;
 use pipeplug_wire::{DecodeError, Direction, Received, Receiver, ThreadId, command};
 use smol_str::SmolStr;
 
-use crate::core::Core;
-use crate::deadline::Ahead;
+use crate::connection::read::leader::Lead;
+use crate::connection::read::spin::Spin;
+use crate::connection::serve::Admitted;
+use crate::connection::serve::request::Noted;
+use crate::connection::shared::Core;
 use crate::error::CloseReason;
-use crate::inbox::Admitted;
-use crate::job::Noted;
-use crate::lead::Lead;
-use crate::lock::lock;
 use crate::options::Options;
 use crate::postmortem::Recent;
-use crate::spin::Spin;
+use crate::protocol::deadline::Ahead;
 use crate::sync::Instant;
+use crate::sync::lock::lock;
 use crate::sys::{Read, Stream};
 
 /// What is shown of what is no chunk, in bytes.

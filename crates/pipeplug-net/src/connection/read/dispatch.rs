@@ -8,15 +8,15 @@ use pipeplug_wire::{
     Chunk, ChunkRef, Completion, Direction, Received, SkipReason, Skipped, ThreadId, command,
 };
 
-use crate::call::{Outcome, Replied, Slot};
-use crate::core::Core;
-use crate::deadline::{self, Ahead};
-use crate::flow;
-use crate::inbox::Admitted;
-use crate::job::Job;
-use crate::lock::lock;
-use crate::reading::By;
+use crate::connection::call::{Outcome, Replied, Slot};
+use crate::connection::read::By;
+use crate::connection::serve::Admitted;
+use crate::connection::serve::request::Job;
+use crate::connection::shared::Core;
+use crate::protocol::deadline::{self, Ahead};
+use crate::protocol::flow;
 use crate::sync::Instant;
+use crate::sync::lock::lock;
 
 /// How much of a credit that is none, or of an unknown command, is shown, in bytes.
 const SHOWN: usize = 64;

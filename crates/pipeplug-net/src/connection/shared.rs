@@ -5,29 +5,29 @@ use std::time::Duration;
 
 use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
 
-use crate::alarm::Alarms;
-use crate::bell::Bell;
-use crate::body::Body;
-use crate::call::{CallError, NotifyError, Outcome, Slot};
-use crate::clock::coarse_now;
+use crate::connection::call::{CallError, NotifyError, Outcome, Slot};
+use crate::connection::handler::Handler;
+use crate::connection::read::Reader;
+use crate::connection::read::last_look::Turns;
+use crate::connection::read::leader::{Lead, Registered};
+use crate::connection::read::yielding::Crowd;
+use crate::connection::serve::Inbox;
 use crate::connection::{Connection, Handle};
-use crate::crowd::Crowd;
-use crate::deadline::Deadline;
 use crate::error::CloseReason;
+use crate::event_loop::timers::Alarms;
+use crate::event_loop::wake_pipe::Bell;
 use crate::event_loop::{EventLoop, Ready, Source};
-use crate::handler::Handler;
-use crate::inbox::Inbox;
-use crate::last_look::Turns;
-use crate::lead::{Lead, Registered};
-use crate::lock::{lock, wait_until};
 use crate::options::Options;
-use crate::outbox::{Class, Outbox, Patience, Push, SendFault, Terms};
+use crate::payload::Body;
 use crate::postmortem::{self, ChunkHead, OpenCall, Postmortem};
-use crate::reading::Reader;
+use crate::protocol::deadline::Deadline;
+use crate::sync::clock::coarse_now;
+use crate::sync::lock::{lock, wait_until};
 use crate::sync::{
     Condvar, Instant, Mutex,
     atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
+use crate::writer::{Class, Outbox, Patience, Push, SendFault, Terms};
 
 pub(crate) struct Core {
     pub(crate) options: Options,
@@ -48,20 +48,20 @@ pub(crate) struct Core {
     /// What is awaited with a deadline.
     pub(crate) alarms: Mutex<Alarms>,
 
-    /// Who reads; see lead.rs.
+    /// Who reads; see read/leader.rs.
     pub(crate) lead: AtomicU8,
     /// Whether the connection's own reader waits on `lead_is_free`.
     pub(crate) reader_is_out: AtomicBool,
     pub(crate) reader_waits: Mutex<()>,
     pub(crate) lead_is_free: Condvar,
     pub(crate) reader: Mutex<Reader>,
-    /// How often somebody has read; see last_look.rs.
+    /// How often somebody has read; see read/last_look.rs.
     pub(crate) turns: Turns,
     /// The reading descriptor's place in the loop, and the descriptor: held for the length of an epoll_ctl(2).
     pub(crate) registered: Mutex<Registered>,
     /// Threads that sleep until their call ends, and calls that are to wake a task.
     pub(crate) waiting: AtomicUsize,
-    /// Those that do not sleep yet; see crowd.rs.
+    /// Those that do not sleep yet; see read/yielding.rs.
     pub(crate) crowd: Crowd,
     /// Wakes the thread that reads, if it is not the loop's.
     pub(crate) bell: Mutex<Option<Arc<Bell>>>,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use pipeplug_wire::{Direction, ThreadId, command};
 
 use super::Inbox;
-use crate::core::Core;
-use crate::job::Job;
-use crate::lead::Lead;
-use crate::lock::lock;
-use crate::outbox::Push;
-use crate::pool::Exhausted;
+use crate::connection::read::leader::Lead;
+use crate::connection::serve::request::Job;
+use crate::connection::shared::Core;
+use crate::event_loop::thread_pool::Exhausted;
 use crate::sync::atomic::Ordering;
+use crate::sync::lock::lock;
+use crate::writer::Push;
 
 impl Core {
     /// What is held, where it is so much that not even an open call has more read: one call after the other, or many at

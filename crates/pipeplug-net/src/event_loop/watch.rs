@@ -7,8 +7,8 @@ use std::sync::Arc;
 use mio::{Interest, Token};
 
 use crate::event_loop::{EventLoop, Ready, Registration, Source};
-use crate::lock::{guarded, lock};
 use crate::sync::Mutex;
+use crate::sync::lock::{guarded, lock};
 
 impl EventLoop {
     /// Calls `ready` on the loop's thread each time that `fd` becomes readable, until it says [`Watch::End`].

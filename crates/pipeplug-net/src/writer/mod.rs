@@ -4,8 +4,9 @@
 //! one thread writes, the others leave their chunks in the queue and go, and the writer takes all of them in one
 //! write (group commit). What the pipe does not take now is written by the loop's thread when it does.
 
-mod outlines;
+mod classic;
 mod queue;
+pub(crate) mod unflushed;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -15,18 +16,18 @@ use std::sync::Arc;
 
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 
-use crate::core::Core;
-use crate::deadline::sooner;
+use crate::connection::shared::Core;
 use crate::error::CloseReason;
-use crate::flow::{Credit, SendWindow, weight};
-use crate::lock::{lock, wait_until};
+use crate::event_loop::thread_pool::{self, Awaits};
 use crate::options::Options;
-use crate::pool::{self, Awaits};
 use crate::postmortem::{ChunkHead, Recent};
+use crate::protocol::deadline::sooner;
+use crate::protocol::flow::{Credit, SendWindow, weight};
+use crate::sync::lock::{lock, wait_until};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::sys::Stream;
-use crate::unread::Unread;
-use outlines::{Outlines, Step};
+use crate::writer::unflushed::Unread;
+use classic::{Outlines, Step};
 use queue::{Broken, Burst, Ending, Piece, State, Taken};
 
 /// How much small chunks gather in one piece of the queue.
@@ -348,8 +349,8 @@ impl Outbox {
                 }
             };
             state = match class {
-                Class::HeldBack(_) | Class::Unweighed(_) => pool::while_blocked(Awaits::Peer, wait),
-                Class::Reply | Class::Control => pool::while_unread(wait),
+                Class::HeldBack(_) | Class::Unweighed(_) => thread_pool::while_blocked(Awaits::Peer, wait),
+                Class::Reply | Class::Control => thread_pool::while_unread(wait),
             };
             state.waiting -= 1;
         }
