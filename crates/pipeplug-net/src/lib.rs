@@ -18,7 +18,8 @@ mod sync;
 mod sys;
 mod writer;
 
-pub use connection::call::{CallError, NotifyError, PendingCall};
+pub use connection::call::PendingCall;
+pub use connection::call_error::{CallError, NotifyError};
 pub use connection::cancellation::Cancellation;
 pub use connection::handler::{Handler, HandlerError, Incoming, Refuse, Reply, Responder};
 pub use connection::{ConnectError, Connection, Endpoint, Stats};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use pipeplug_wire::{Format, Limits};
 
-use crate::connection::read::spin::DEFAULT_SPIN;
+/// Longest time to spin for input unless the user chooses another: about what a wake-up costs.
+pub(crate) const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 
 /// The settings of a connection; [`Options::default`] is what a host wants.
 ///

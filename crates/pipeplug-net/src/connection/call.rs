@@ -6,175 +6,27 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use pipeplug_wire::{Chunk, Direction, EncodeError, SkipReason, ThreadId};
+use pipeplug_wire::{Chunk, Direction, SkipReason, ThreadId};
 use smol_str::SmolStr;
 
-use crate::connection::Connection;
-use crate::connection::read::last_look::{EACH, LONGEST, Look};
+use super::Connection;
+use super::call_error::CallError;
+use super::read::final_read::{FinalRead, LONGEST, RETRY};
 use crate::error::CloseReason;
-use crate::escape::Escaped;
-use crate::event_loop::thread_pool::{self, Awaits};
-use crate::event_loop::timers::Alarm;
+use crate::event_loop::thread_pool::{self, BlockedOn};
+use crate::event_loop::timers::Timer;
 use crate::postmortem::Postmortem;
 use crate::protocol::deadline::{Deadline, sooner};
-use crate::protocol::flow::Credit;
 use crate::sync::clock::coarse_now;
 use crate::sync::lock::{guarded, lock, renew, wait_until};
 use crate::sync::{Condvar, Instant, Mutex};
 
-/// Why a call brought no reply.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallError {
-    /// The other side answered with an error (`cmd.error`); the message is its own.
-    #[error("{command}: {}", Escaped(message))]
-    Remote {
-        /// The command that was called.
-        command: String,
-        /// What the other side said.
-        message: String,
-    },
-    /// The connection ended before the reply came, or ahead of the call.
-    ///
-    /// It reads as up to three lines: this one and those of the [`Postmortem`].
-    #[error("{command}: no reply, {reason}{postmortem}")]
-    Closed {
-        /// The command that was called.
-        command: String,
-        /// Why the connection ended.
-        reason: Arc<CloseReason>,
-        /// What was going on then.
-        postmortem: Arc<Postmortem>,
-    },
-    /// No reply came in time, which is that of the call, of whoever waited for it, or of the request whose handler made it.
-    /// The call is given up, and its late reply will be dropped.
-    #[error("{command}: no reply within {}", Rounded(*.after))]
-    TimedOut {
-        /// The command that was called.
-        command: String,
-        /// How long it was waited for.
-        after: Duration,
-    },
-    /// The time was over before the call was sent, while the other side was behind with what was sent earlier, or from
-    /// the start: nothing of it reached the other side.
-    #[error("{command}: {}", not_sent(*.after, *.credit))]
-    NotSent {
-        /// The command that was called.
-        command: String,
-        /// How long it waited to be sent; 0 where its deadline had passed when it was made.
-        after: Duration,
-        /// The credit that it waited for, where that is what it waited for.
-        credit: Option<Credit>,
-    },
-    /// As many calls as [`Options::calls`](crate::Options) allows are open.
-    #[error("{command}: {limit} calls wait for a reply already, the limit is {limit}")]
-    TooManyCalls {
-        /// The command that was called.
-        command: String,
-        /// How many may be open.
-        limit: usize,
-    },
-    /// The reply is larger than [`Options::limits`](crate::Options) allows and was skipped.
-    #[error("{command}: the reply was skipped: {reason}")]
-    ReplyTooLarge {
-        /// The command that was called.
-        command: String,
-        /// Both numbers.
-        reason: SkipReason,
-    },
-    /// The reply is no UTF-8 text, which `call` promises; `call_bytes` takes any.
-    #[error("{command}: the reply is no UTF-8 text ({source}); call_bytes takes any bytes")]
-    NotText {
-        /// The command that was called.
-        command: String,
-        /// Where it is not.
-        source: std::str::Utf8Error,
-    },
-    /// The command cannot be sent in the connection's format.
-    #[error("{command}: {error}")]
-    Encode {
-        /// The command that was called.
-        command: String,
-        /// What it holds that it may not.
-        error: EncodeError,
-    },
-    /// More one-ways from the other side wait for handlers than [`Options::overrun`](crate::Options) allows, so
-    /// that its replies, which come behind them, cannot be read.
-    #[error(
-        "{command}: given up, since {held} bytes of one-ways from the other side wait for handlers, the limit is {limit}"
-    )]
-    Overrun {
-        /// The command that was called.
-        command: String,
-        /// Weight that waits for a handler.
-        held: usize,
-        /// How much may.
-        limit: usize,
-    },
-    /// The call would have had to wait ahead of being sent, and was asked not to.
-    #[error("{command}: the other side is behind, sending would have to wait")]
-    WouldBlock {
-        /// The command that was called.
-        command: String,
-    },
-}
-
-fn not_sent(after: Duration, credit: Option<Credit>) -> String {
-    if after.is_zero() {
-        return "not sent: its deadline, or that of the request whose handler made it, had passed already"
-            .into();
-    }
-    let after = Rounded(after);
-    match credit {
-        Some(credit) => format!("not sent within {after}: {credit}"),
-        None => format!("not sent within {after}: the other side is behind with what was sent before"),
-    }
-}
-
-/// A time as a reader wants it: to the millisecond, where it is longer than one.
-struct Rounded(Duration);
-
-impl std::fmt::Display for Rounded {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match u64::try_from(self.0.as_nanos().div_ceil(1_000_000)) {
-            Ok(millis @ 2..) => write!(f, "{:?}", Duration::from_millis(millis)),
-            _ => write!(f, "{:?}", self.0),
-        }
-    }
-}
-
-/// Why a one-way was not sent.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotifyError {
-    /// The connection has ended.
-    ///
-    /// It reads as up to three lines: this one and those of the [`Postmortem`].
-    #[error("{command}: not sent, {reason}{postmortem}")]
-    Closed {
-        /// The command.
-        command: String,
-        /// Why the connection ended.
-        reason: Arc<CloseReason>,
-        /// What was going on then.
-        postmortem: Arc<Postmortem>,
-    },
-    /// The command cannot be sent in the connection's format.
-    #[error("{command}: {error}")]
-    Encode {
-        /// The command.
-        command: String,
-        /// What it holds that it may not.
-        error: EncodeError,
-    },
-}
-
-/// How a call ended, in the words of those who have no command at hand.
+/// How a call ended, without its command.
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    Reply(Replied),
+pub(crate) enum CallOutcome {
+    Reply(ReplyParts),
     Refused(String),
-    /// The other side answered for the call's deadline.
+    /// The other side answered because of the call's deadline.
     Late,
     Skipped(SkipReason),
     Overrun {
@@ -185,20 +37,18 @@ pub(crate) enum Outcome {
 }
 
 #[derive(Debug)]
-pub(crate) struct Replied {
+pub(crate) struct ReplyParts {
     pub(crate) buffer: Vec<u8>,
-    /// `None`: that of the request.
+    /// `None` if it is the request's.
     pub(crate) command: Option<Box<str>>,
 }
 
-/// Where a reply is put and waited for.
+/// Place for the outcome of a call, where it is waited for.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    /// What was called.
+pub(crate) struct CallSlot {
     pub(crate) command: SmolStr,
-    /// When, by the [coarse clock](coarse_now).
+    /// Time of the call, by the [coarse clock](coarse_now).
     pub(crate) begun: Duration,
-    /// By when it has to be over.
     pub(crate) deadline: Option<Instant>,
     state: Mutex<SlotState>,
     done: Condvar,
@@ -206,17 +56,18 @@ pub(crate) struct Slot {
 
 #[derive(Debug, Default)]
 enum SlotState {
-    /// Nobody sleeps for it.
+    /// No thread sleeps, and no task waits.
     #[default]
     Waiting,
-    /// A thread sleeps on `done`. Told apart, since waking nobody costs a system call too.
+    /// A thread sleeps on `done`. Kept apart from `Waiting`, since a notification costs a system call even if no thread
+    /// sleeps.
     Sleeping,
     Polled(Waker),
-    Done(Outcome),
+    Done(CallOutcome),
     Taken,
 }
 
-impl Slot {
+impl CallSlot {
     pub(crate) fn new(command: &str, deadline: Option<Instant>) -> Arc<Self> {
         Arc::new(Self {
             command: command.into(),
@@ -227,8 +78,8 @@ impl Slot {
         })
     }
 
-    /// Ends the call; only the first outcome counts.
-    pub(crate) fn complete(&self, outcome: Outcome) {
+    /// Ends the call. Only the first outcome counts.
+    pub(crate) fn complete(&self, outcome: CallOutcome) {
         let mut state = lock(&self.state);
         match std::mem::replace(&mut *state, SlotState::Done(outcome)) {
             SlotState::Waiting => {}
@@ -238,7 +89,7 @@ impl Slot {
             }
             SlotState::Polled(waker) => {
                 drop(state);
-                // It is somebody's code, on the thread that reads.
+                // Code of the user, on the thread that reads.
                 guarded("a waker", || waker.wake());
             }
             earlier @ (SlotState::Done(_) | SlotState::Taken) => *state = earlier,
@@ -249,11 +100,11 @@ impl Slot {
         matches!(*lock(&self.state), SlotState::Done(_) | SlotState::Taken)
     }
 
-    fn take(&self) -> Option<Outcome> {
+    fn take(&self) -> Option<CallOutcome> {
         Self::take_from(&mut lock(&self.state))
     }
 
-    fn take_from(state: &mut SlotState) -> Option<Outcome> {
+    fn take_from(state: &mut SlotState) -> Option<CallOutcome> {
         match std::mem::replace(state, SlotState::Taken) {
             SlotState::Done(outcome) => Some(outcome),
             other => {
@@ -263,7 +114,7 @@ impl Slot {
         }
     }
 
-    /// Sleeps until the outcome is there, without taking it, or `deadline` has come; whether it is there.
+    /// Sleeps until the outcome is there, without taking it, or `deadline` has passed. Returns true if it is there.
     pub(crate) fn wait_done(&self, deadline: Option<Instant>) -> bool {
         let mut state = lock(&self.state);
         loop {
@@ -278,8 +129,8 @@ impl Slot {
         }
     }
 
-    /// Sleeps until the outcome is there or `deadline` has come.
-    fn wait(&self, deadline: Option<Instant>) -> Option<Outcome> {
+    /// Sleeps until the outcome is there or `deadline` has passed.
+    fn wait(&self, deadline: Option<Instant>) -> Option<CallOutcome> {
         let mut state = lock(&self.state);
         loop {
             if let Some(outcome) = Self::take_from(&mut state) {
@@ -288,7 +139,7 @@ impl Slot {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return None;
             }
-            // Who polled it before waits for it here now.
+            // The waker of an earlier poll is dropped: this thread waits now.
             *state = SlotState::Sleeping;
             state = wait_until(&self.done, state, deadline);
         }
@@ -297,41 +148,42 @@ impl Slot {
 
 /// A call whose reply has not been taken yet.
 ///
-/// Wait for it with [`wait`](PendingCall::wait) or [`wait_timeout`](PendingCall::wait_timeout), or `.await` it from
-/// any executor. Dropping it gives the call up, as [`cancel`](PendingCall::cancel) does.
+/// Wait for it with [`wait`](PendingCall::wait) or [`wait_timeout`](PendingCall::wait_timeout), or `.await` it in any
+/// executor. Dropping it gives the call up, as [`cancel`](PendingCall::cancel) does.
 #[must_use = "dropping a pending call gives it up"]
 pub struct PendingCall {
     connection: Connection,
     id: ThreadId,
-    slot: Arc<Slot>,
-    /// Apart, so that the others, of which there may be many, stay small.
-    timed: Option<Box<Timed>>,
+    slot: Arc<CallSlot>,
+    /// Boxed, so that calls without a deadline, of which there may be many, stay small.
+    timed: Option<Box<TimedCall>>,
     taken: bool,
-    /// Whether a waker waits for it.
+    /// True while a waker waits for it.
     polled: bool,
 }
 
-/// What a call with a deadline has besides.
-struct Timed {
+/// Additional state of a call with a deadline.
+struct TimedCall {
     deadline: Deadline,
-    /// Wakes the task that awaits it when the deadline comes.
-    alarm: Option<Alarm>,
-    /// When the first look into the pipe was that did not see it through.
-    looks_since: Option<Instant>,
+    /// Wakes the task that awaits the call when the deadline passes.
+    timer: Option<Timer>,
+    /// Time of the first last read that was not complete.
+    final_read_since: Option<Instant>,
 }
 
 impl PendingCall {
     pub(crate) fn new(
         connection: Connection,
         id: ThreadId,
-        slot: Arc<Slot>,
+        slot: Arc<CallSlot>,
         deadline: Option<Deadline>,
     ) -> Self {
-        let timed = deadline.map(|deadline| Box::new(Timed { deadline, alarm: None, looks_since: None }));
+        let timed =
+            deadline.map(|deadline| Box::new(TimedCall { deadline, timer: None, final_read_since: None }));
         Self { connection, id, slot, timed, taken: false, polled: false }
     }
 
-    /// The thread id that the request went out with.
+    /// Thread id of the request.
     #[must_use]
     pub fn thread_id(&self) -> ThreadId {
         self.id
@@ -340,8 +192,7 @@ impl PendingCall {
     /// Waits for the bytes of the reply.
     ///
     /// # Errors
-    /// Where the other side answered with an error, or the connection ended; [`CallError::TimedOut`] for a call with a
-    /// deadline.
+    /// The other side answered with an error, or the connection ended. [`CallError::TimedOut`] for a call with a deadline.
     ///
     /// # Blocking
     /// Until the reply is there, the call's deadline passes, or the connection ends. Meanwhile this thread may read for the
@@ -358,13 +209,13 @@ impl PendingCall {
     /// # Blocking
     /// As for [`wait`](PendingCall::wait).
     pub fn wait_chunk(mut self) -> Result<Chunk, CallError> {
-        let Replied { buffer, command } = self.wait_for_reply()?;
+        let ReplyParts { buffer, command } = self.wait_for_reply()?;
         let command = command.map_or_else(|| self.slot.command.to_string(), String::from);
         Ok(Chunk { thread_id: self.id, direction: Direction::Response, command, buffer })
     }
 
-    /// Waits for the reply for at most `timeout`, and gives the call up then. The other side is not told of this deadline
-    /// ahead, as it is with [`begin_call_within`](Connection::begin_call_within).
+    /// Waits for the reply for at most `timeout`, and then gives the call up. The other side does not know of this limit,
+    /// as it does with [`begin_call_within`](Connection::begin_call_within).
     ///
     /// # Errors
     /// As for [`wait`](PendingCall::wait), and [`CallError::TimedOut`].
@@ -372,7 +223,7 @@ impl PendingCall {
     /// # Blocking
     /// As for [`wait`](PendingCall::wait), at most for `timeout`.
     pub fn wait_timeout(mut self, timeout: Duration) -> Result<Vec<u8>, CallError> {
-        // A time so far off that it cannot be named is none.
+        // A time that no `Instant` can hold is no limit.
         let until = Instant::now().checked_add(timeout);
         let deadline = self.deadline();
         match self.wait_until(sooner(until, deadline.map(|deadline| deadline.at))) {
@@ -386,9 +237,10 @@ impl PendingCall {
         }
     }
 
-    /// Gives the call up: its reply, should there be one, is counted ([`Stats::late_replies`](crate::Stats)) and dropped.
-    /// Where both sides negotiated `cancel` the other side's handler is told
-    /// ([`Incoming::cancellation`](crate::Incoming::cancellation)), and where none has begun yet none will.
+    /// Gives the call up. A reply that still comes is counted ([`Stats::late_replies`](crate::Stats)) and dropped.
+    ///
+    /// If both sides negotiated `cancel`, the other side's handler learns of it
+    /// ([`Incoming::cancellation`](crate::Incoming::cancellation)). A handler that has not begun yet will not begin.
     pub fn cancel(self) {
         drop(self);
     }
@@ -401,7 +253,7 @@ impl PendingCall {
         CallError::TimedOut { command: self.slot.command.to_string(), after }
     }
 
-    fn wait_for_reply(&mut self) -> Result<Replied, CallError> {
+    fn wait_for_reply(&mut self) -> Result<ReplyParts, CallError> {
         let deadline = self.deadline();
         match (self.wait_until(deadline.map(|deadline| deadline.at)), deadline) {
             (Some(outcome), _) => self.finish(outcome),
@@ -410,59 +262,61 @@ impl PendingCall {
         }
     }
 
-    fn wait_until(&mut self, deadline: Option<Instant>) -> Option<Outcome> {
-        let core = self.connection.core();
+    fn wait_until(&mut self, deadline: Option<Instant>) -> Option<CallOutcome> {
+        let shared = self.connection.shared();
         if let Some(outcome) = self.slot.take() {
-            core.end_leading_ahead();
+            shared.end_early_lead();
             return Some(outcome);
         }
-        thread_pool::while_blocked(Awaits::Peer, || {
-            if core.is_crowded() {
-                core.give_way(&self.slot, deadline);
+        thread_pool::while_blocked(BlockedOn::Peer, || {
+            if shared.has_other_callers() {
+                shared.yield_to_callers(&self.slot, deadline);
                 if let Some(outcome) = self.slot.take() {
                     return Some(outcome);
                 }
             }
-            // What other calls left to be sent together, and maybe this one.
-            core.flush();
-            core.lead_for(&self.slot, deadline);
+            // Other calls, and maybe this one, were left in the queue to be written together.
+            shared.flush();
+            shared.lead_until_done(&self.slot, deadline);
             if let Some(outcome) = self.slot.take() {
                 return Some(outcome);
             }
-            core.wait_begins();
+            shared.sleep_begins();
             let outcome = self.slot.wait(deadline);
-            core.wait_ends();
+            shared.leader.sleep_ends();
             outcome.or_else(|| {
-                core.look_until_through(&self.slot);
+                shared.final_read_blocking(&self.slot);
                 self.slot.take()
             })
         })
     }
 
-    /// Nobody wants the reply any more, if it has not been taken.
+    /// Gives the call up, unless its outcome was taken.
     fn give_up(&mut self) {
         if !std::mem::replace(&mut self.taken, true) {
-            self.connection.core().forget(self.id);
+            self.connection.shared().forget(self.id);
         }
     }
 
-    fn finish(&mut self, outcome: Outcome) -> Result<Replied, CallError> {
+    fn finish(&mut self, outcome: CallOutcome) -> Result<ReplyParts, CallError> {
         self.taken = true;
         if std::mem::take(&mut self.polled) {
-            self.connection.core().wait_ends();
+            self.connection.shared().leader.sleep_ends();
         }
-        let asked = || self.slot.command.to_string();
+        let command = || self.slot.command.to_string();
         match outcome {
-            Outcome::Reply(replied) => Ok(replied),
-            Outcome::Refused(message) => Err(CallError::Remote { command: asked(), message }),
-            Outcome::Late => {
+            CallOutcome::Reply(reply) => Ok(reply),
+            CallOutcome::Refused(message) => Err(CallError::Remote { command: command(), message }),
+            CallOutcome::Late => {
                 let within = self.deadline().map_or(Duration::ZERO, |deadline| deadline.within);
                 Err(self.timed_out(within))
             }
-            Outcome::Skipped(reason) => Err(CallError::ReplyTooLarge { command: asked(), reason }),
-            Outcome::Overrun { held, limit } => Err(CallError::Overrun { command: asked(), held, limit }),
-            Outcome::Closed(reason, postmortem) => {
-                Err(CallError::Closed { command: asked(), reason, postmortem })
+            CallOutcome::Skipped(reason) => Err(CallError::ReplyTooLarge { command: command(), reason }),
+            CallOutcome::Overrun { held, limit } => {
+                Err(CallError::Overrun { command: command(), held, limit })
+            }
+            CallOutcome::Closed(reason, postmortem) => {
+                Err(CallError::Closed { command: command(), reason, postmortem })
             }
         }
     }
@@ -472,8 +326,8 @@ impl Future for PendingCall {
     type Output = Result<Vec<u8>, CallError>;
 
     /// # Blocking
-    /// Never. The waker is woken on the thread that reads for the connection, and must not wait for anything of this
-    /// loop: of the calls only [`try_begin_call`](Connection::try_begin_call) never does.
+    /// Never. The waker is woken on the thread that reads for the connection. It must not wait for anything of this event
+    /// loop; of the calls only [`try_begin_call`](Connection::try_begin_call) never does.
     ///
     /// # Panics
     /// When it is polled again after it was ready.
@@ -481,7 +335,7 @@ impl Future for PendingCall {
         assert!(!self.taken, "a pending call was polled after it had given its reply");
         let (outcome, earlier) = {
             let mut state = lock(&self.slot.state);
-            let outcome = Slot::take_from(&mut state);
+            let outcome = CallSlot::take_from(&mut state);
             let earlier = match &mut *state {
                 _ if outcome.is_some() => None,
                 SlotState::Polled(waker) => renew(waker, context.waker()),
@@ -492,35 +346,35 @@ impl Future for PendingCall {
             };
             (outcome, earlier)
         };
-        drop(earlier); // outside of the lock: it is somebody's code
+        drop(earlier); // not under the lock: a waker's drop is code of the user
         if let Some(outcome) = outcome {
-            return Poll::Ready(self.finish(outcome).map(|replied| replied.buffer));
+            return Poll::Ready(self.finish(outcome).map(|reply| reply.buffer));
         }
         let this = &mut *self;
         if let Some(timed) = &mut this.timed {
             let deadline = timed.deadline;
-            let (core, waker) = (this.connection.core(), context.waker());
+            let (shared, waker) = (this.connection.shared(), context.waker());
             let now = Instant::now();
             if now >= deadline.at {
-                let look = core.look();
+                let final_read = shared.final_read();
                 if let Some(outcome) = this.slot.take() {
-                    return Poll::Ready(this.finish(outcome).map(|replied| replied.buffer));
+                    return Poll::Ready(this.finish(outcome).map(|reply| reply.buffer));
                 }
-                let since = *timed.looks_since.get_or_insert(now);
-                if look == Look::Through || now.saturating_duration_since(since) >= LONGEST {
+                let since = *timed.final_read_since.get_or_insert(now);
+                if final_read == FinalRead::Complete || now.saturating_duration_since(since) >= LONGEST {
                     this.give_up();
                     return Poll::Ready(Err(this.timed_out(deadline.within)));
                 }
-                timed.alarm = Some(Alarm::set(core, now + EACH, waker.clone()));
+                timed.timer = Some(shared.timers.set(now + RETRY, waker.clone()));
             } else {
-                match &timed.alarm {
-                    Some(alarm) => alarm.renew(waker),
-                    None => timed.alarm = Some(Alarm::set(core, deadline.at, waker.clone())),
+                match &timed.timer {
+                    Some(timer) => timer.renew(waker),
+                    None => timed.timer = Some(shared.timers.set(deadline.at, waker.clone())),
                 }
             }
         }
         if !std::mem::replace(&mut self.polled, true) {
-            self.connection.core().wait_begins();
+            self.connection.shared().sleep_begins();
         }
         Poll::Pending
     }
@@ -530,7 +384,7 @@ impl Drop for PendingCall {
     fn drop(&mut self) {
         self.give_up();
         if self.polled {
-            self.connection.core().wait_ends();
+            self.connection.shared().leader.sleep_ends();
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Requests that are no longer wanted: how their handlers are told.
+//! Cancellation of requests: how their handlers learn that they are no longer wanted.
 //!
-//! A handler that never asks pays for none of this but for its request's id being noted where the inbox is locked anyway.
-//! What is shared between it and whoever reads is made when it asks.
+//! A handler that never asks pays only for the id of its request, which is noted where the serve queue is locked anyway.
+//! The token that it shares with the thread that reads is made when it asks.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use pipeplug_wire::ThreadId;
 
-use crate::connection::serve::request::Job;
-use crate::connection::shared::Core;
-use crate::event_loop::thread_pool::{self, Awaits};
-use crate::event_loop::timers::Alarm;
+use super::serve::job::Job;
+use super::shared::Shared;
+use crate::event_loop::thread_pool::{self, BlockedOn};
+use crate::event_loop::timers::Timer;
 use crate::protocol::deadline::sooner;
 use crate::sync::lock::{guarded, lock, renew, wait_until};
 use crate::sync::{
@@ -24,17 +24,20 @@ use crate::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// The feature's name in `pipeplug.features`.
+/// Name of the feature in `pipeplug.features`.
 pub(crate) const FEATURE: &str = "cancel";
 
-/// Says whether a request that is being handled is still wanted: look at it, wait for it, or `.await` it.
+/// Error message for a request that is cancelled before its handler: each request has one answer.
+pub(crate) const CANCELLED: &str = "not handled: the request was cancelled";
+
+/// Tells whether a request that is being handled is still wanted: look at it, wait for it, or `.await` it.
 ///
-/// It is set when the caller gives the call up and both sides know of `cancel`, when the request's deadline passes, and when
-/// nothing comes from the other side any more. It stays set. The answer of a request that was cancelled is sent all the
-/// same, and dropped by the caller.
+/// It is set when the caller gives the call up and both sides negotiated `cancel`, when the request's deadline passes,
+/// and when nothing comes from the other side any more. It stays set. The answer of a cancelled request is sent all the
+/// same, and the caller drops it.
 ///
-/// Cloning it is cheap, and it may outlive its handler: behind the answer it is set by the deadline or the connection's end
-/// alone, if at all.
+/// Cloning it is cheap, and it may outlive its handler. After the answer only the deadline or the end of the connection
+/// sets it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,44 +53,43 @@ pub(crate) const FEATURE: &str = "cancel";
 ///     Ok("60".into())
 /// }
 /// ```
-#[must_use = "it does nothing but say whether the request is wanted"]
+#[must_use = "a cancellation only tells whether the request is wanted"]
 pub struct Cancellation {
-    core: Arc<Core>,
-    token: Arc<Token>,
+    shared: Arc<Shared>,
+    token: Arc<CancelToken>,
     deadline: Option<Instant>,
-    /// Under which its waker is kept, once it was polled.
+    /// Key of its waker in the token, once it was polled.
     key: Option<u64>,
-    alarm: Option<Alarm>,
+    timer: Option<Timer>,
 }
 
 impl Cancellation {
-    pub(crate) fn new(core: &Arc<Core>, token: Arc<Token>, deadline: Option<Instant>) -> Self {
-        // Behind the token's being where the end finds it: one of the two sees the other.
-        if core.ended.get().is_some() {
+    pub(crate) fn new(shared: &Arc<Shared>, token: Arc<CancelToken>, deadline: Option<Instant>) -> Self {
+        // After the token was put where the end of the connection finds it: one of the two sees the other.
+        if shared.close.ended().is_some() {
             token.cancel();
         }
-        Self { core: Arc::clone(core), token, deadline, key: None, alarm: None }
+        Self { shared: Arc::clone(shared), token, deadline, key: None, timer: None }
     }
 
-    /// Whether the request is no longer wanted.
+    /// Returns true if the request is no longer wanted.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.token.is_cancelled.load(Ordering::Acquire)
             || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// Waits until the request is no longer wanted, for at most `timeout`, and says whether it is so: a sleep that ends when
-    /// there is no point in it any more.
+    /// Sleeps for `timeout`, or until the request is no longer wanted. Returns true if it is no longer wanted.
     ///
     /// # Blocking
-    /// At most for `timeout`. Another thread runs handlers in this one's place meanwhile.
+    /// At most for `timeout`. Another thread runs handlers in place of this one meanwhile.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         if self.is_cancelled() {
             return true;
         }
         let until = sooner(Instant::now().checked_add(timeout), self.deadline);
-        thread_pool::while_blocked(Awaits::Nothing, || self.token.wait(until));
+        thread_pool::while_blocked(BlockedOn::TimeOrCancel, || self.token.wait(until));
         self.is_cancelled()
     }
 }
@@ -95,11 +97,11 @@ impl Cancellation {
 impl Clone for Cancellation {
     fn clone(&self) -> Self {
         Self {
-            core: Arc::clone(&self.core),
+            shared: Arc::clone(&self.shared),
             token: Arc::clone(&self.token),
             deadline: self.deadline,
             key: None,
-            alarm: None,
+            timer: None,
         }
     }
 }
@@ -108,7 +110,7 @@ impl Future for Cancellation {
     type Output = ();
 
     /// # Blocking
-    /// Never. The waker is woken on the thread that reads for the connection, or on the loop's, and must not wait for
+    /// Never. The waker is woken on the thread that reads for the connection, or on the event loop's. It must not wait for
     /// anything of this loop.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
@@ -117,9 +119,9 @@ impl Future for Cancellation {
             return Poll::Ready(());
         }
         if let Some(deadline) = this.deadline {
-            match &this.alarm {
-                Some(alarm) => alarm.renew(waker),
-                None => this.alarm = Some(Alarm::set(&this.core, deadline, waker.clone())),
+            match &this.timer {
+                Some(timer) => timer.renew(waker),
+                None => this.timer = Some(this.shared.timers.set(deadline, waker.clone())),
             }
         }
         Poll::Pending
@@ -130,7 +132,7 @@ impl Drop for Cancellation {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             let waker = lock(&self.token.waiters).wakers.remove(&key);
-            drop(waker); // outside of the lock: it is somebody's code
+            drop(waker); // not under the lock: a waker's drop is code of the user
         }
     }
 }
@@ -144,9 +146,9 @@ impl std::fmt::Debug for Cancellation {
     }
 }
 
-/// What those share who want to know whether a request is still wanted.
+/// State that the cancellations of one request share.
 #[derive(Debug, Default)]
-pub(crate) struct Token {
+pub(crate) struct CancelToken {
     is_cancelled: AtomicBool,
     waiters: Mutex<Waiters>,
     told: Condvar,
@@ -164,7 +166,7 @@ enum Registered {
     Cancelled,
 }
 
-impl Token {
+impl CancelToken {
     pub(crate) fn cancel(&self) {
         let wakers = {
             let mut waiters = lock(&self.waiters);
@@ -194,7 +196,7 @@ impl Token {
             }
         };
         drop(waiters);
-        drop(earlier); // outside of the lock: it is somebody's code
+        drop(earlier); // not under the lock: a waker's drop is code of the user
         Registered::Yes
     }
 
@@ -206,72 +208,73 @@ impl Token {
     }
 }
 
-/// The requests that are being handled, so that a cancel finds them.
+/// Requests that are being handled, where a cancel finds them.
 #[derive(Debug, Default)]
-pub(crate) struct Handling {
-    /// One for each thread that runs handlers of the connection: a cancel looks at all of them.
-    places: Vec<Occupant>,
-    free: Vec<Place>,
-    /// Those that will be answered later, from anywhere.
-    later: HashMap<ThreadId, State>,
+pub(crate) struct ActiveRequests {
+    /// One slot for each worker of the connection. A cancel looks at all of them.
+    slots: Vec<SlotRequest>,
+    free: Vec<WorkerSlot>,
+    /// Requests that will be answered later, from any thread.
+    later: HashMap<ThreadId, TokenState>,
 }
 
-/// A thread's place.
+/// Index of a worker's slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place(usize);
+pub(crate) struct WorkerSlot(usize);
 
 #[derive(Debug, Default)]
-struct Occupant {
-    /// `None`: nothing that could be cancelled.
+struct SlotRequest {
+    /// `None` for a one-way, and for nothing.
     id: Option<ThreadId>,
-    state: State,
+    state: TokenState,
 }
 
 #[derive(Debug, Default)]
-enum State {
-    /// Nobody wants to know whether it is wanted.
+enum TokenState {
+    /// No handler has asked for the token.
     #[default]
     Unasked,
-    /// It is not, and nobody has asked yet.
+    /// Cancelled before a handler has asked for the token.
     Cancelled,
-    Asked(Arc<Token>),
+    Asked(Arc<CancelToken>),
 }
 
-/// Whom a cancel reaches.
+/// Receiver of a cancel.
 #[derive(Debug)]
 enum Reached {
-    Token(Arc<Token>),
-    /// It is noted, for whoever may ask.
+    Token(Arc<CancelToken>),
+    /// A handler that has not asked: it is noted for when it does.
     Handler,
-    Nobody,
+    NotFound,
 }
 
-impl Handling {
-    /// A place for a thread that begins to run handlers.
-    pub(crate) fn take_place(&mut self) -> Place {
+impl ActiveRequests {
+    /// Claims a slot for a worker.
+    pub(crate) fn claim_slot(&mut self) -> WorkerSlot {
         self.free.pop().unwrap_or_else(|| {
-            self.places.push(Occupant::default());
-            Place(self.places.len() - 1)
+            self.slots.push(SlotRequest::default());
+            WorkerSlot(self.slots.len() - 1)
         })
     }
 
-    /// The thread runs the handler of this request next, or of a one-way.
+    /// Notes that the worker runs the handler of this request next, or of a one-way.
     #[inline]
-    pub(crate) fn begin(&mut self, place: Place, request: Option<ThreadId>) {
-        // A token that is dropped here wakes nobody: who waits on one holds it too.
-        self.places[place.0] = Occupant { id: request, state: State::Unasked };
+    pub(crate) fn begin(&mut self, slot: WorkerSlot, request: Option<ThreadId>) {
+        // Dropping a token here wakes no task: a task that waits on it holds it too.
+        self.slots[slot.0] = SlotRequest { id: request, state: TokenState::Unasked };
     }
 
-    pub(crate) fn leave(&mut self, place: Place) {
-        self.begin(place, None);
-        self.free.push(place);
+    /// Returns a worker's slot.
+    pub(crate) fn leave(&mut self, slot: WorkerSlot) {
+        self.begin(slot, None);
+        self.free.push(slot);
     }
 
-    /// The request in this place will be answered later, whatever its thread does meanwhile.
-    pub(crate) fn answer_later(&mut self, place: Place) {
-        let occupant = std::mem::take(&mut self.places[place.0]);
-        if let Some(id) = occupant.id {
-            self.later.insert(id, occupant.state);
+    /// Notes that the request in this slot will be answered later, whatever its worker does meanwhile.
+    pub(crate) fn answer_later(&mut self, slot: WorkerSlot) {
+        let request = std::mem::take(&mut self.slots[slot.0]);
+        if let Some(id) = request.id {
+            self.later.insert(id, request.state);
         }
     }
 
@@ -279,48 +282,48 @@ impl Handling {
         self.later.remove(&id);
     }
 
-    /// The token of what the thread in this place handles.
-    pub(crate) fn token(&mut self, place: Place, request: Option<ThreadId>) -> Arc<Token> {
+    /// Token of the request or one-way that the worker in this slot handles.
+    pub(crate) fn token(&mut self, slot: WorkerSlot, request: Option<ThreadId>) -> Arc<CancelToken> {
         let later = request.and_then(|id| self.later.get_mut(&id));
         match later {
-            Some(state) if self.places[place.0].id.is_none() => state.ask(),
-            _ => self.places[place.0].state.ask(),
+            Some(state) if self.slots[slot.0].id.is_none() => state.ask(),
+            _ => self.slots[slot.0].state.ask(),
         }
     }
 
-    /// The token of a request that will be answered later.
-    pub(crate) fn token_of_later(&mut self, id: ThreadId) -> Arc<Token> {
-        self.later.get_mut(&id).map(State::ask).unwrap_or_default()
+    /// Token of a request that will be answered later.
+    pub(crate) fn token_of_later(&mut self, id: ThreadId) -> Arc<CancelToken> {
+        self.later.get_mut(&id).map(TokenState::ask).unwrap_or_default()
     }
 
     fn cancel(&mut self, id: ThreadId) -> Reached {
-        let handled = self.places.iter_mut().find(|occupant| occupant.id == Some(id));
-        match handled.map(|occupant| &mut occupant.state).or_else(|| self.later.get_mut(&id)) {
-            None => Reached::Nobody,
-            Some(State::Asked(token)) => Reached::Token(Arc::clone(token)),
+        let handled = self.slots.iter_mut().find(|slot| slot.id == Some(id));
+        match handled.map(|slot| &mut slot.state).or_else(|| self.later.get_mut(&id)) {
+            None => Reached::NotFound,
+            Some(TokenState::Asked(token)) => Reached::Token(Arc::clone(token)),
             Some(state) => {
-                *state = State::Cancelled;
+                *state = TokenState::Cancelled;
                 Reached::Handler
             }
         }
     }
 
-    fn tokens(&self) -> Vec<Arc<Token>> {
-        let handled = self.places.iter().map(|occupant| &occupant.state);
+    fn tokens(&self) -> Vec<Arc<CancelToken>> {
+        let handled = self.slots.iter().map(|slot| &slot.state);
         let asked = handled.chain(self.later.values()).filter_map(|state| match state {
-            State::Asked(token) => Some(Arc::clone(token)),
-            State::Unasked | State::Cancelled => None,
+            TokenState::Asked(token) => Some(Arc::clone(token)),
+            TokenState::Unasked | TokenState::Cancelled => None,
         });
         asked.collect()
     }
 }
 
-impl State {
-    fn ask(&mut self) -> Arc<Token> {
+impl TokenState {
+    fn ask(&mut self) -> Arc<CancelToken> {
         if let Self::Asked(token) = self {
             return Arc::clone(token);
         }
-        let token = Arc::new(Token::default());
+        let token = Arc::new(CancelToken::default());
         if matches!(self, Self::Cancelled) {
             token.cancel();
         }
@@ -329,63 +332,60 @@ impl State {
     }
 }
 
-impl Core {
-    /// The other side has no use for the answer to this request any more: called by whoever reads.
+impl Shared {
+    /// Cancels a request: the other side has no use for its answer any more. Called by the leader.
     pub(crate) fn cancel_request(self: &Arc<Self>, id: ThreadId) {
-        let mut inbox = lock(&self.inbox);
-        match inbox.handling.cancel(id) {
+        let mut queue = lock(&self.serve_queue);
+        match queue.active.cancel(id) {
             Reached::Handler => {}
             Reached::Token(token) => {
-                drop(inbox);
+                drop(queue);
                 token.cancel();
             }
-            Reached::Nobody => {
-                let dropped = inbox.cancel_waiting(id);
-                drop(inbox);
+            Reached::NotFound => {
+                let dropped = queue.cancel_queued(id);
+                drop(queue);
                 self.refuse(dropped, CANCELLED);
             }
         }
     }
 
-    /// Nobody waits for any answer any more.
+    /// Cancels all requests: the other side takes no answer any more.
     pub(crate) fn cancel_all(&self) {
-        let tokens = lock(&self.inbox).handling.tokens();
+        let tokens = lock(&self.serve_queue).active.tokens();
         tokens.iter().for_each(|token| token.cancel());
     }
 }
 
-/// What a request is answered that is cancelled ahead of its handler: each has one answer.
-pub(crate) const CANCELLED: &str = "not handled: the request was cancelled";
-
-/// Requests that are cancelled while they wait.
+/// Queued requests that are cancelled.
 #[derive(Debug, Default)]
-pub(crate) struct Cancelled(std::collections::HashSet<ThreadId>);
+pub(crate) struct CancelledInQueue(HashSet<ThreadId>);
 
-/// For so many requests that wait, one cancelled one is left in its place until its turn comes. They are taken out
-/// together: to look through all for each would let a peer that cancels much hold up whoever reads.
-const WAITING_EACH: usize = 16;
+/// Number of queued jobs for which one cancelled request is left in the queue until its turn. Cancelled requests are taken
+/// out together: with a search for each, a peer that cancels much could hold up the thread that reads.
+const QUEUED_EACH: usize = 16;
 
-impl Cancelled {
-    /// One more; whether it is time to take them out of so many that wait.
-    pub(crate) fn add(&mut self, id: ThreadId, waiting: usize) -> bool {
-        waiting > 0 && self.0.insert(id) && self.0.len() * WAITING_EACH >= waiting
+impl CancelledInQueue {
+    /// Adds a request. Returns true if it is time to take the cancelled requests out of the `queued` jobs.
+    pub(crate) fn add(&mut self, id: ThreadId, queued: usize) -> bool {
+        queued > 0 && self.0.insert(id) && self.0.len() * QUEUED_EACH >= queued
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether what comes out of the inbox was cancelled; so many wait on.
+    /// Returns true if a job that leaves the queue was cancelled. `queued` jobs are left.
     #[cold]
-    pub(crate) fn take(&mut self, job: &Job, waiting: usize) -> bool {
-        let was_cancelled = job.request().is_some_and(|id| self.0.remove(&id));
-        if waiting == 0 {
-            self.0.clear(); // what was never found had been answered already
+    pub(crate) fn take(&mut self, job: &Job, queued: usize) -> bool {
+        let was_cancelled = job.request_id().is_some_and(|id| self.0.remove(&id));
+        if queued == 0 {
+            self.0.clear(); // requests that were never found had been answered before
         }
         was_cancelled
     }
 
     pub(crate) fn contains(&self, job: &Job) -> bool {
-        job.request().is_some_and(|id| self.0.contains(&id))
+        job.request_id().is_some_and(|id| self.0.contains(&id))
     }
 }

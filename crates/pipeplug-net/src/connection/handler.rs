@@ -7,15 +7,15 @@ use std::sync::Arc;
 use pipeplug_wire::{ChunkRef, Direction, ThreadId, command};
 
 use crate::connection::Connection;
-use crate::connection::cancellation::{self, Cancellation, Place};
+use crate::connection::cancellation::{self, Cancellation, WorkerSlot};
 use crate::connection::read::dispatch::unknown_command;
-use crate::connection::serve::request::Job;
-use crate::connection::shared::Core;
+use crate::connection::serve::job::Job;
+use crate::connection::shared::Shared;
 use crate::error::CloseReason;
 use crate::protocol::deadline::Inherit;
 use crate::sync::Instant;
 use crate::sync::lock::{guarded, lock};
-use crate::writer::Push;
+use crate::writer::Flush;
 
 /// Whatever went wrong in a handler; its message, with those of its sources, goes back to the caller.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
@@ -118,16 +118,16 @@ pub struct Incoming {
     connection: Connection,
     job: Job,
     /// Where the inbox notes that it is being handled.
-    place: Place,
+    slot: WorkerSlot,
     deadline: Option<Instant>,
     /// Whether the handler's result is to be sent.
     answerable: bool,
 }
 
 impl Incoming {
-    pub(crate) fn new(connection: Connection, job: Job, place: Place, deadline: Option<Instant>) -> Self {
+    pub(crate) fn new(connection: Connection, job: Job, slot: WorkerSlot, deadline: Option<Instant>) -> Self {
         let answerable = job.direction == Direction::Request;
-        Self { connection, job, place, deadline, answerable }
+        Self { connection, job, slot, deadline, answerable }
     }
 
     /// What is asked.
@@ -191,9 +191,9 @@ impl Incoming {
 
     /// Says whether the request is still wanted, now and later; for a one-way, whether the connection is still there.
     pub fn cancellation(&self) -> Cancellation {
-        let core = self.connection.core();
-        let token = lock(&core.inbox).handling.token(self.place, self.job.request());
-        Cancellation::new(core, token, self.deadline)
+        let shared = self.connection.shared();
+        let token = lock(&shared.serve_queue).active.token(self.slot, self.job.request_id());
+        Cancellation::new(shared, token, self.deadline)
     }
 
     /// Takes the right to answer away, to use it later and from any thread; `None` for a one-way, or the second time.
@@ -201,10 +201,10 @@ impl Incoming {
     #[must_use]
     pub fn responder(&mut self) -> Option<Responder> {
         std::mem::take(&mut self.answerable).then(|| {
-            let core = Arc::clone(self.connection.core());
-            core.answer_later(self.place);
+            let shared = Arc::clone(self.connection.shared());
+            shared.answer_later(self.slot);
             Responder {
-                core: Some(core),
+                shared: Some(shared),
                 id: self.job.thread_id,
                 command: self.job.command.as_str().into(),
                 deadline: self.deadline,
@@ -221,11 +221,11 @@ impl Incoming {
     }
 
     /// Runs the handler and sends what it answers; gives the connection back.
-    pub(crate) fn run(mut self, handler: &dyn Handler, push: Push) -> Connection {
+    pub(crate) fn run(mut self, handler: &dyn Handler, flush: Flush) -> Connection {
         if let Some(why) = self.unwanted() {
             if self.answerable {
-                let core = self.connection.core();
-                core.respond(self.job.thread_id, command::ERROR, why.into(), push);
+                let shared = self.connection.shared();
+                shared.respond(self.job.thread_id, command::ERROR, why.into(), flush);
             }
             return self.connection;
         }
@@ -247,14 +247,14 @@ impl Incoming {
                 Err(message)
             }
         };
-        let core = self.connection.core();
+        let shared = self.connection.shared();
         match result {
-            Ok(reply) if self.answerable => core.respond(self.job.thread_id, command, reply.0, push),
+            Ok(reply) if self.answerable => shared.respond(self.job.thread_id, command, reply.0, flush),
             Err(message) if self.answerable => {
-                core.respond(self.job.thread_id, command::ERROR, message.into_bytes(), push);
+                shared.respond(self.job.thread_id, command::ERROR, message.into_bytes(), flush);
             }
             Err(error) => {
-                if let Some(times) = core.counters.failed.count() {
+                if let Some(times) = shared.counters.failed.count() {
                     let command = command.escape_debug();
                     tracing::warn!(%peer, %command, %error, times, "a handler failed, and nobody waits for its answer");
                 }
@@ -281,7 +281,7 @@ impl Incoming {
 #[must_use = "dropping a responder answers with an error"]
 pub struct Responder {
     /// `None` once it is answered.
-    core: Option<Arc<Core>>,
+    shared: Option<Arc<Shared>>,
     id: ThreadId,
     command: Box<str>,
     deadline: Option<Instant>,
@@ -307,23 +307,23 @@ impl Responder {
 
     /// Says whether the request is still wanted; the same as [`Incoming::cancellation`].
     pub fn cancellation(&self) -> Cancellation {
-        let core =
-            self.core.as_ref().expect("it is there until the answer is given, which takes the responder");
-        let token = lock(&core.inbox).handling.token_of_later(self.id);
-        Cancellation::new(core, token, self.deadline)
+        let shared =
+            self.shared.as_ref().expect("it is there until the answer is given, which takes the responder");
+        let token = lock(&shared.serve_queue).active.token_of_later(self.id);
+        Cancellation::new(shared, token, self.deadline)
     }
 
     fn send(&mut self, command: &str, buffer: Vec<u8>) {
-        if let Some(core) = self.core.take() {
-            core.respond(self.id, command, buffer, Push::Now);
-            core.answered_later(self.id);
+        if let Some(shared) = self.shared.take() {
+            shared.respond(self.id, command, buffer, Flush::Now);
+            shared.answered_later(self.id);
         }
     }
 }
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        if self.core.is_some() {
+        if self.shared.is_some() {
             self.send(command::ERROR, b"the request was dropped without an answer".to_vec());
         }
     }

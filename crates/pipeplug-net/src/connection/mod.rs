@@ -1,7 +1,9 @@
 //! The same on both sides: calls, one-ways, and the end.
 
 pub(crate) mod call;
+pub(crate) mod call_error;
 pub(crate) mod cancellation;
+pub(crate) mod close;
 pub(crate) mod handler;
 pub(crate) mod read;
 pub(crate) mod serve;
@@ -16,24 +18,23 @@ use std::time::Duration;
 
 use pipeplug_wire::{Chunk, command};
 
-use crate::connection::call::{CallError, NotifyError, PendingCall};
-use crate::payload::Body;
-
-use crate::connection::handler::Handler;
-use crate::connection::read::Reader;
-use crate::connection::shared::Core;
 use crate::error::CloseReason;
 use crate::escape::Escaped;
 use crate::event_loop::EventLoop;
 use crate::options::Options;
+use crate::payload::Body;
 use crate::postmortem::Postmortem;
 use crate::protocol::deadline::{self, Deadline};
-use crate::protocol::flow;
-use crate::protocol::flow::Credit;
+use crate::protocol::flow::{self, Credit};
 use crate::sync::Instant;
 use crate::sync::lock::lock;
 use crate::sys::{Half, Stream};
-use crate::writer::{Outbox, Patience, Push};
+use crate::writer::{Blocking, Flush};
+use call::PendingCall;
+use call_error::{CallError, NotifyError};
+use handler::Handler;
+use read::Reader;
+use shared::Shared;
 
 /// The version of the protocol that this crate speaks.
 const PROTOCOL: &str = "1";
@@ -63,9 +64,9 @@ const KEY_WINDOW: &str = "pipeplug.window";
 #[derive(Clone)]
 pub struct Connection(Arc<Handle>);
 
-/// What the owners of a connection hold; see [`Core::connection`].
+/// What the owners of a connection hold; see [`Shared::connection`].
 pub(crate) struct Handle {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
 }
 
 /// A descriptor for a connection, and whether somebody else uses its open file description too.
@@ -145,33 +146,38 @@ impl Endpoint {
     }
 }
 
-impl Connection {
-    pub(crate) fn open(
-        events: EventLoop,
+impl EventLoop {
+    /// Makes a connection of two descriptors: `reader` brings the peer's chunks, `writer` takes ours.
+    ///
+    /// # Errors
+    /// A descriptor is closed, of the wrong direction, or cannot be watched.
+    pub fn connect(
+        &self,
         reader: Endpoint,
         writer: Endpoint,
         mut options: Options,
-        handler: Arc<dyn Handler>,
-    ) -> Result<Self, ConnectError> {
-        // It is in every message from here on.
+        handler: impl Handler,
+    ) -> Result<Connection, ConnectError> {
+        // The name is in every message from here on.
         options.name = Escaped(&options.name).to_string();
         let reader = reader.into_stream(&options.name, Half::Reading)?;
         let writer = writer.into_stream(&options.name, Half::Writing)?;
         let reader = Reader::new(reader, &options);
-        let outbox = Outbox::new(writer, &options);
-        let core = Core::new(events, reader, outbox, options, handler);
-        let handle = Arc::new(Handle { core: Arc::clone(&core) });
-        if core.handle.set(Arc::downgrade(&handle)).is_err() {
-            unreachable!("the core was made above");
+        let shared = Shared::new(self.clone(), reader, writer, options, Arc::new(handler));
+        let handle = Arc::new(Handle { shared: Arc::clone(&shared) });
+        if shared.handle.set(Arc::downgrade(&handle)).is_err() {
+            unreachable!("the value was created above");
         }
-        core.start_reading().map_err(|error| ConnectError::Descriptor {
-            name: core.options.name.clone(),
+        shared.start_reading().map_err(|error| ConnectError::Descriptor {
+            name: shared.options.name.clone(),
             half: Half::Reading.name(),
             error,
         })?;
-        Ok(Self(handle))
+        Ok(Connection(handle))
     }
+}
 
+impl Connection {
     /// Calls the other side and waits for its reply as text; `buffer` is a string or bytes.
     ///
     /// # Errors
@@ -259,7 +265,7 @@ impl Connection {
         command: &str,
         buffer: impl Into<Body<'a>>,
     ) -> Result<PendingCall, CallError> {
-        self.begin(None, command, buffer.into(), Patience::Wait, Push::Soon)
+        self.begin(None, command, buffer.into(), Blocking::Allowed, Flush::Soon)
     }
 
     /// As [`begin_call`](Connection::begin_call), for a call that is given up where there is no reply within `timeout` from
@@ -276,7 +282,7 @@ impl Connection {
         command: &str,
         buffer: impl Into<Body<'a>>,
     ) -> Result<PendingCall, CallError> {
-        self.begin(Some(timeout), command, buffer.into(), Patience::Wait, Push::Soon)
+        self.begin(Some(timeout), command, buffer.into(), Blocking::Allowed, Flush::Soon)
     }
 
     /// As [`begin_call_within`](Connection::begin_call_within), with a time that has run since `begun`: for a
@@ -295,7 +301,7 @@ impl Connection {
         buffer: impl Into<Body<'a>>,
     ) -> Result<PendingCall, CallError> {
         let deadline = Deadline::of_call_since(begun, timeout);
-        self.begin_by(deadline, command, buffer.into(), Patience::Wait, Push::Soon)
+        self.begin_by(deadline, command, buffer.into(), Blocking::Allowed, Flush::Soon)
     }
 
     /// As [`begin_call`](Connection::begin_call), but never waits.
@@ -307,7 +313,7 @@ impl Connection {
         command: &str,
         buffer: impl Into<Body<'a>>,
     ) -> Result<PendingCall, CallError> {
-        self.begin(None, command, buffer.into(), Patience::None, Push::Soon)
+        self.begin(None, command, buffer.into(), Blocking::Never, Flush::Soon)
     }
 
     /// Begins a call that is waited for next.
@@ -317,12 +323,12 @@ impl Connection {
         command: &str,
         buffer: Body<'_>,
     ) -> Result<PendingCall, CallError> {
-        self.core().lead_ahead();
+        self.shared().lead_early();
         // Among many callers, one write for some of them is worth more than a write at once.
-        let push = if self.core().is_crowded() { Push::Later } else { Push::Now };
-        let pending = self.begin_by(deadline, command, buffer, Patience::Wait, push);
+        let flush = if self.shared().has_other_callers() { Flush::Later } else { Flush::Now };
+        let pending = self.begin_by(deadline, command, buffer, Blocking::Allowed, flush);
         if pending.is_err() {
-            self.core().end_leading_ahead();
+            self.shared().end_early_lead();
         }
         pending
     }
@@ -332,10 +338,10 @@ impl Connection {
         timeout: Option<Duration>,
         command: &str,
         buffer: Body<'_>,
-        patience: Patience,
-        push: Push,
+        blocking: Blocking,
+        flush: Flush,
     ) -> Result<PendingCall, CallError> {
-        self.begin_by(Deadline::of_call(timeout), command, buffer, patience, push)
+        self.begin_by(Deadline::of_call(timeout), command, buffer, blocking, flush)
     }
 
     fn begin_by(
@@ -343,10 +349,10 @@ impl Connection {
         deadline: Option<Deadline>,
         command: &str,
         buffer: Body<'_>,
-        patience: Patience,
-        push: Push,
+        blocking: Blocking,
+        flush: Flush,
     ) -> Result<PendingCall, CallError> {
-        let (id, slot) = self.core().begin(command, buffer, patience, deadline, push)?;
+        let (id, slot) = self.shared().begin(command, buffer, blocking, deadline, flush)?;
         Ok(PendingCall::new(self.clone(), id, slot, deadline))
     }
 
@@ -361,7 +367,7 @@ impl Connection {
     /// # Blocking
     /// While the other side is behind with what was sent.
     pub fn notify<'a>(&self, command: &str, buffer: impl Into<Body<'a>>) -> Result<(), NotifyError> {
-        self.core().notify(command, buffer.into())
+        self.shared().notify(command, buffer.into())
     }
 
     /// Sends the chunk's command and buffer as a one-way; its thread id and direction are not used.
@@ -372,7 +378,7 @@ impl Connection {
     /// # Blocking
     /// As for [`notify`](Connection::notify).
     pub fn notify_chunk(&self, chunk: Chunk) -> Result<(), NotifyError> {
-        self.core().notify(&chunk.command, chunk.buffer.into())
+        self.shared().notify(&chunk.command, chunk.buffer.into())
     }
 
     /// Asks the other side for a sign of life, which its reading thread gives, handlers or not, and gives the time
@@ -396,7 +402,7 @@ impl Connection {
         [
             (KEY_PROTOCOL, PROTOCOL.to_owned()),
             (KEY_FEATURES, [flow::FEATURE, deadline::FEATURE, cancellation::FEATURE].join(" ")),
-            (KEY_WINDOW, self.core().options.window.to_string()),
+            (KEY_WINDOW, self.shared().options.window.to_string()),
         ]
     }
 
@@ -405,46 +411,46 @@ impl Connection {
         let features = offered(KEY_FEATURES).unwrap_or_default();
         let has = |feature| features.split(' ').any(|name| name == feature);
         if has(deadline::FEATURE) {
-            self.core().outbox.tell_deadlines();
+            self.shared().writer.tell_deadlines();
         } else {
-            self.core().ignores_contexts.store(true, Ordering::Relaxed);
+            self.shared().peer.ignores_contexts.store(true, Ordering::Relaxed);
         }
         if has(cancellation::FEATURE) {
-            self.core().tells_cancels.store(true, Ordering::Relaxed);
+            self.shared().peer.takes_cancels.store(true, Ordering::Relaxed);
         }
         if has(flow::FEATURE) {
-            self.core().count_received();
-            self.core().outbox.negotiated(flow::window(offered(KEY_WINDOW)));
+            self.shared().count_received();
+            self.shared().writer.negotiated(flow::window(offered(KEY_WINDOW)));
         }
     }
 
     /// Lets handlers run, where [`Options::hold`] held them back.
     pub fn release(&self) {
-        self.core().release();
+        self.shared().release();
     }
 
     /// Accepts no further calls; what was accepted is still written, and then the other side sees its end of file.
     ///
     /// What comes from the other side is taken until it closes too.
     pub fn close(&self) {
-        self.core().close();
+        self.shared().close_writer();
     }
 
     /// Ends the connection with the reason given: what has come already is still read, then every open call fails.
     pub fn end(&self, reason: impl Into<String>) {
-        self.core().end_after_reading(CloseReason::Ended(reason.into()));
+        self.shared().end_after_reading(CloseReason::Ended(reason.into()));
     }
 
     /// Why nothing is read any more; `None` while the connection is open.
     #[must_use]
     pub fn close_reason(&self) -> Option<Arc<CloseReason>> {
-        self.core().ended.get().cloned()
+        self.shared().close.ended().cloned()
     }
 
     /// What was going on when it ended; `None` while the connection is open.
     #[must_use]
     pub fn postmortem(&self) -> Option<Arc<Postmortem>> {
-        self.core().ended.get().map(|_| self.core().postmortem())
+        self.shared().close.ended().map(|_| self.shared().close.postmortem())
     }
 
     /// Waits until nothing comes from the other side any more, for at most `timeout`; `None` then.
@@ -453,7 +459,7 @@ impl Connection {
     /// At most for `timeout`. Handlers may call it: it does not wait for them.
     #[must_use]
     pub fn wait_ended(&self, timeout: Duration) -> Option<Arc<CloseReason>> {
-        self.core().wait_ended(Instant::now().checked_add(timeout))
+        self.shared().close.wait_ended(Instant::now().checked_add(timeout))
     }
 
     /// Waits until the connection has ended and every handler has returned, for at most `timeout`; `None` then.
@@ -462,7 +468,7 @@ impl Connection {
     /// At most for `timeout`. Never call it from a handler of the same connection: it waits for that one too.
     #[must_use]
     pub fn wait_closed(&self, timeout: Duration) -> Option<Arc<CloseReason>> {
-        self.core().wait_finished(Instant::now().checked_add(timeout))
+        self.shared().close.wait_finished(Instant::now().checked_add(timeout))
     }
 
     /// Waits until no request or one-way of the other side waits or is being handled, for at most `timeout`; `false` then.
@@ -472,7 +478,7 @@ impl Connection {
     /// At most for `timeout`. Never call it from a handler of the same connection: it waits for that one too.
     #[must_use]
     pub fn wait_idle(&self, timeout: Duration) -> bool {
-        self.core().wait_idle(Instant::now().checked_add(timeout))
+        self.shared().wait_idle(Instant::now().checked_add(timeout))
     }
 
     /// Waits until everything that was sent is written, for at most `timeout`; `false` then. Whether the other side has read
@@ -482,50 +488,50 @@ impl Connection {
     /// At most for `timeout`.
     #[must_use]
     pub fn wait_written(&self, timeout: Duration) -> bool {
-        self.core().outbox.wait_written(Instant::now().checked_add(timeout))
+        self.shared().writer.wait_written(Instant::now().checked_add(timeout))
     }
 
     /// The loop that serves it.
     #[must_use]
     pub fn events(&self) -> &EventLoop {
-        &self.core().events
+        &self.shared().events
     }
 
     /// What it is called in logs and errors.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.core().options.name
+        &self.shared().options.name
     }
 
     /// What it has counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let core = self.core();
+        let shared = self.shared();
         let (open_calls, late_replies, unknown_replies) = {
-            let calls = lock(&core.calls);
+            let calls = lock(&shared.calls);
             (calls.len(), calls.late(), calls.unknown())
         };
         Stats {
             open_calls,
             late_replies,
             unknown_replies,
-            skipped: core.counters.skipped.total(),
-            unexpected: core.counters.unexpected.total(),
-            held: core.held(),
-            queued: core.outbox.queued(),
-            credit: core.outbox.awaited_credit(),
+            skipped: shared.counters.skipped.total(),
+            unexpected: shared.counters.unexpected.total(),
+            held: shared.held(),
+            queued: shared.writer.queued(),
+            credit: shared.writer.awaited_credit(),
         }
     }
 
     /// The handler that the connection was made with, if it is of this type.
     #[must_use]
     pub fn handler<H: Handler>(&self) -> Option<&H> {
-        let handler: &dyn Any = &*self.core().handler;
+        let handler: &dyn Any = &*self.shared().handler;
         handler.downcast_ref()
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.0.core
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
     }
 }
 
@@ -542,9 +548,9 @@ impl From<Arc<Handle>> for Connection {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.core.close();
-        // Nobody can let run any more what is held back, and `closed` waits for it.
-        self.core.release();
+        self.shared.close_writer();
+        // The user can no longer release what is held back, and `Handler::closed` waits for it.
+        self.shared.release();
     }
 }
 

@@ -1,59 +1,60 @@
-//! The memory of a large buffer that is done with, kept for the next one.
+//! Cache for the memory of one large buffer.
 //!
-//! Memory that is new to a process comes page by page and zeroed, which takes about as long as to read as much from a
-//! pipe. One buffer is kept for all connections of a loop, and given back to the system when no other one took its place
-//! for a second or two. Who looks for that is a timer of the loop, which runs only while something is kept.
+//! Memory that is new to a process is mapped page by page and zeroed, which takes about as long as reading as many
+//! bytes from a pipe. One buffer is kept for all connections of a loop. It is freed when it was not replaced for a
+//! second or two. The check for that is scheduled in the loop only while something is kept.
 
 use std::time::Duration;
 
 use crate::sync::Mutex;
 use crate::sync::lock::lock;
 
-/// Buffers of this size, in bytes, are worth it,
+/// Smallest buffer that is kept, in bytes.
 const SMALLEST: usize = 256 << 10;
-/// and of this size are not too much to keep.
+/// Largest buffer that is kept, in bytes.
 const LARGEST: usize = 64 << 20;
-/// How often it is looked whether it is used still.
-pub(crate) const LOOK: Duration = Duration::from_secs(1);
+/// Time between two checks for an unused buffer.
+pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
-pub(crate) struct Spent(Mutex<State>);
+pub(crate) struct BufferCache(Mutex<CacheState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct CacheState {
     memory: Option<Vec<u8>>,
-    /// Whether one was kept since the last look.
+    /// True if a buffer was kept since the last check.
     is_used: bool,
-    /// Whether somebody looks.
-    is_watched: bool,
+    /// True while a check is scheduled.
+    is_scheduled: bool,
 }
 
-/// What is to be done about what is kept.
+/// Next step for the owner of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Watch {
-    /// [`Spent::look`] after [`LOOK`].
-    Begin,
+pub(crate) enum Expiry {
+    /// Call [`BufferCache::expire`] after [`EXPIRY_INTERVAL`].
+    Schedule,
     Nothing,
 }
 
-impl Spent {
-    /// Keeps memory that nobody needs any more, in place of what was kept.
-    pub(crate) fn keep(&self, mut memory: Vec<u8>) -> Watch {
+impl BufferCache {
+    /// Keeps memory that is no longer needed, in place of the memory that was kept before.
+    pub(crate) fn keep(&self, mut memory: Vec<u8>) -> Expiry {
         if !(SMALLEST..=LARGEST).contains(&memory.capacity()) {
-            return Watch::Nothing;
+            return Expiry::Nothing;
         }
         memory.clear();
         let mut state = lock(&self.0);
         state.is_used = true;
-        let was_watched = std::mem::replace(&mut state.is_watched, true);
+        let was_scheduled = std::mem::replace(&mut state.is_scheduled, true);
         let earlier = state.memory.replace(memory);
         drop(state);
-        drop(earlier); // outside of the lock: it is a system call
-        if was_watched { Watch::Nothing } else { Watch::Begin }
+        drop(earlier); // not under the lock: freeing it is a system call
+        if was_scheduled { Expiry::Nothing } else { Expiry::Schedule }
     }
 
-    /// Takes what is kept for a buffer of `len` bytes, where it suits: its owner may keep it for long.
+    /// Takes the kept memory if it suits a buffer of `len` bytes. It has at most twice the capacity, since its new owner
+    /// may keep it for long.
     pub(crate) fn take(&self, len: usize) -> Option<Vec<u8>> {
         if len < SMALLEST {
             return None;
@@ -62,17 +63,17 @@ impl Spent {
         lock(&self.0).memory.take_if(|memory| suits.contains(&memory.capacity()))
     }
 
-    /// Gives back what was kept ahead of the last look and not used since; whether to look again.
-    pub(crate) fn look(&self) -> Watch {
+    /// Frees memory that was kept before the last check and not replaced since.
+    pub(crate) fn expire(&self) -> Expiry {
         let mut state = lock(&self.0);
-        state.is_watched = std::mem::take(&mut state.is_used);
-        if state.is_watched {
-            return Watch::Begin;
+        state.is_scheduled = std::mem::take(&mut state.is_used);
+        if state.is_scheduled {
+            return Expiry::Schedule;
         }
         let unused = state.memory.take();
         drop(state);
-        drop(unused); // outside of the lock: it is a system call
-        Watch::Nothing
+        drop(unused); // not under the lock: freeing it is a system call
+        Expiry::Nothing
     }
 }
 
@@ -82,40 +83,40 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn kept(spent: &Spent) -> Option<usize> {
-        lock(&spent.0).memory.as_ref().map(Vec::capacity)
+    fn kept(buffer_cache: &BufferCache) -> Option<usize> {
+        lock(&buffer_cache.0).memory.as_ref().map(Vec::capacity)
     }
 
     #[test]
     fn the_last_of_what_is_neither_small_nor_too_large_is_kept() {
-        let spent = Spent::default();
-        assert_eq!(spent.keep(Vec::with_capacity(SMALLEST - 1)), Watch::Nothing);
-        assert_eq!(spent.keep(Vec::with_capacity(LARGEST + 1)), Watch::Nothing);
-        assert_eq!(kept(&spent), None);
-        assert_eq!(spent.keep(Vec::with_capacity(LARGEST)), Watch::Begin);
-        assert_eq!(spent.keep(Vec::with_capacity(SMALLEST)), Watch::Nothing, "it is watched already");
-        assert_eq!(kept(&spent), Some(SMALLEST));
+        let buffer_cache = BufferCache::default();
+        assert_eq!(buffer_cache.keep(Vec::with_capacity(SMALLEST - 1)), Expiry::Nothing);
+        assert_eq!(buffer_cache.keep(Vec::with_capacity(LARGEST + 1)), Expiry::Nothing);
+        assert_eq!(kept(&buffer_cache), None);
+        assert_eq!(buffer_cache.keep(Vec::with_capacity(LARGEST)), Expiry::Schedule);
+        assert_eq!(buffer_cache.keep(Vec::with_capacity(SMALLEST)), Expiry::Nothing, "it is watched already");
+        assert_eq!(kept(&buffer_cache), Some(SMALLEST));
     }
 
     #[test]
     fn it_is_taken_for_what_fills_half_of_it_at_least() {
-        let spent = Spent::default();
-        let _ = spent.keep(vec![1; 2 * MIB]);
-        assert_eq!(spent.take(2 * MIB + 1), None);
-        assert_eq!(spent.take(MIB - 1), None);
-        let taken = spent.take(MIB).unwrap();
+        let buffer_cache = BufferCache::default();
+        let _ = buffer_cache.keep(vec![1; 2 * MIB]);
+        assert_eq!(buffer_cache.take(2 * MIB + 1), None);
+        assert_eq!(buffer_cache.take(MIB - 1), None);
+        let taken = buffer_cache.take(MIB).unwrap();
         assert_eq!((taken.len(), taken.capacity()), (0, 2 * MIB));
-        assert_eq!(spent.take(MIB), None, "it was taken");
+        assert_eq!(buffer_cache.take(MIB), None, "it was taken");
     }
 
     #[test]
     fn what_is_not_used_from_one_look_to_the_next_is_given_back() {
-        let spent = Spent::default();
-        assert_eq!(spent.keep(vec![1; MIB]), Watch::Begin);
-        assert_eq!(spent.look(), Watch::Begin);
-        assert_eq!(kept(&spent), Some(MIB), "it came since the last look");
-        assert_eq!(spent.look(), Watch::Nothing);
-        assert_eq!(kept(&spent), None);
-        assert_eq!(spent.keep(vec![1; MIB]), Watch::Begin, "nobody looks any more");
+        let buffer_cache = BufferCache::default();
+        assert_eq!(buffer_cache.keep(vec![1; MIB]), Expiry::Schedule);
+        assert_eq!(buffer_cache.expire(), Expiry::Schedule);
+        assert_eq!(kept(&buffer_cache), Some(MIB), "it came since the last look");
+        assert_eq!(buffer_cache.expire(), Expiry::Nothing);
+        assert_eq!(kept(&buffer_cache), None);
+        assert_eq!(buffer_cache.keep(vec![1; MIB]), Expiry::Schedule, "nobody looks any more");
     }
 }

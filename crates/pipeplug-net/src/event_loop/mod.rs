@@ -1,4 +1,7 @@
-//! One thread that waits for any number of descriptors.
+//! Event loop: one thread that waits for any number of descriptors.
+//!
+//! The loop knows descriptors, times and threads, and no connection: a connection registers its descriptors as
+//! [`Source`]s, and its work as `thread_pool::Serve`.
 
 pub(crate) mod buffer_cache;
 pub(crate) mod thread_pool;
@@ -15,11 +18,6 @@ use std::time::Duration;
 
 use mio::{Events, Interest, Registry, Token, Waker};
 
-use crate::connection::handler::Handler;
-use crate::connection::{ConnectError, Connection, Endpoint};
-use crate::event_loop::buffer_cache::Spent;
-use crate::event_loop::thread_pool::{Pool, Work};
-use crate::options::Options;
 use crate::sync::lock::{guarded, lock};
 use crate::sync::{
     Instant, Mutex, Poll,
@@ -27,15 +25,17 @@ use crate::sync::{
     thread,
 };
 use crate::sys;
+use buffer_cache::{BufferCache, Expiry};
+use thread_pool::{DEFAULT_THREADS, ThreadPool, Work};
 
 const WAKER: Token = Token(0);
 
-/// How long the system gets to have a thread to give again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Pause after which a thread is tried for again that the system has refused.
+const RETRY_THREAD: Duration = Duration::from_millis(500);
 
 /// A thread that waits for the descriptors of any number of connections, and the threads that run their handlers.
 ///
-/// A handle: cloning it is cheap. The thread ends when the last handle and the last connection are gone.
+/// This is a handle: cloning it is cheap. The thread ends when the last handle and the last connection are gone.
 #[derive(Clone)]
 pub struct EventLoop {
     lifetime: Arc<Lifetime>,
@@ -43,48 +43,48 @@ pub struct EventLoop {
 
 /// Ends the thread when the last holder drops it.
 struct Lifetime {
-    shared: Arc<Shared>,
+    shared: Arc<LoopShared>,
 }
 
-struct Shared {
-    /// What a thread waits with; here while none does.
+struct LoopShared {
+    /// The selector. Taken out by the thread that waits with it.
     poll: Mutex<Option<Poll>>,
-    /// Whether `poll` is there.
+    /// True while `poll` is here, which means that no thread waits.
     is_unattended: AtomicBool,
     registry: Registry,
     waker: Waker,
-    state: Mutex<State>,
+    state: Mutex<LoopState>,
     stopping: AtomicBool,
-    /// Whether the thread waits, or is about to look at `state` for the last time before it does.
+    /// True while the thread waits, or is about to look at `state` for the last time before it waits.
     asleep: AtomicBool,
     next_token: AtomicUsize,
-    pool: Arc<Pool>,
-    aside: Arc<Pool>,
-    spent: Spent,
+    handlers: Arc<ThreadPool>,
+    call_backs: Arc<ThreadPool>,
+    buffer_cache: BufferCache,
 }
 
 #[derive(Default)]
-struct State {
+struct LoopState {
     sources: HashMap<Token, Arc<dyn Source>>,
-    /// Sources that are ready without epoll's word: kinds that it refuses, readers that gave way to others, and what was
-    /// left to be written here.
+    /// Sources that are ready though epoll does not say so: kinds of descriptors that epoll refuses, readers that let
+    /// others have their turn, and writers with something left to write.
     ready: Vec<(Token, Ready)>,
-    timers: BinaryHeap<Timer>,
+    scheduled: BinaryHeap<Scheduled>,
 }
 
-impl State {
-    /// Whether there is anything to wait for, or to do.
+impl LoopState {
+    /// Returns true if there is anything to wait for or to do.
     fn is_waiting(&self) -> bool {
-        !(self.sources.is_empty() && self.ready.is_empty() && self.timers.is_empty())
+        !(self.sources.is_empty() && self.ready.is_empty() && self.scheduled.is_empty())
     }
 }
 
-/// What the thread tells when its descriptor is ready.
+/// Receiver of readiness. Called on the loop's thread.
 pub(crate) trait Source: Send + Sync {
     fn ready(self: Arc<Self>, what: Ready);
 }
 
-/// What a descriptor is ready for.
+/// Operations that a descriptor is ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
     Readable,
@@ -92,55 +92,56 @@ pub(crate) enum Ready {
     Both,
 }
 
-struct Timer {
+struct Scheduled {
     at: Instant,
     run: Box<dyn FnOnce() + Send>,
 }
 
-/// A descriptor's place in the loop.
+/// Registration of a descriptor in the loop.
 pub(crate) struct Registration {
     events: EventLoop,
     pub(crate) token: Token,
-    /// Whether epoll watches it; what epoll refuses is always ready.
+    /// True if epoll watches the descriptor. One that epoll refuses is always ready.
     polled: bool,
 }
 
 impl EventLoop {
     /// Starts a loop with a thread of its own.
     ///
-    /// Opens `/dev/null` first in place of a standard input, output or error that this process has closed: no descriptor of
-    /// the loop is taken for one of them.
+    /// If this process has closed its standard input, output or error, `/dev/null` is opened in its place first, so that
+    /// no descriptor of the loop is taken for one of them.
     ///
     /// # Errors
-    /// Where the system gives no epoll descriptor or no thread.
+    /// The system gives no epoll descriptor or no thread.
     pub fn new() -> io::Result<Self> {
-        Self::with_handler_threads(crate::event_loop::thread_pool::DEFAULT_THREADS)
+        Self::with_handler_threads(DEFAULT_THREADS)
     }
 
-    /// As [`EventLoop::new`], with at most `threads` (1 or more) threads to run handlers of all connections.
+    /// Starts a loop like [`EventLoop::new`], with at most `threads` threads (1 or more) for the handlers of all its
+    /// connections.
     ///
     /// # Errors
-    /// Where the system gives no epoll descriptor or no thread.
+    /// The system gives no epoll descriptor or no thread.
     pub fn with_handler_threads(threads: usize) -> io::Result<Self> {
         let events = Self::unattended(threads)?;
         events.attend()?;
         Ok(events)
     }
 
-    /// A loop that starts its thread once there is something to wait for, unless another one is in
+    /// Creates a loop that starts its thread once there is something to wait for, unless another thread runs
     /// [`serve_until`](EventLoop::serve_until) by then.
     ///
     /// # Errors
-    /// Where the system gives no epoll descriptor.
+    /// The system gives no epoll descriptor.
     pub fn on_demand() -> io::Result<Self> {
-        Self::unattended(crate::event_loop::thread_pool::DEFAULT_THREADS)
+        Self::unattended(DEFAULT_THREADS)
     }
 
     fn unattended(threads: usize) -> io::Result<Self> {
-        // Ahead of the first descriptor of our own.
+        // Before the first descriptor of our own, which would take the place of a closed one.
         sys::open_standard_descriptors()?;
         let poll = Poll::new()?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LoopShared {
             is_unattended: AtomicBool::new(true),
             registry: poll.registry().try_clone()?,
             waker: Waker::new(poll.registry(), WAKER)?,
@@ -148,33 +149,34 @@ impl EventLoop {
             stopping: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             next_token: AtomicUsize::new(WAKER.0 + 1),
-            pool: Pool::new(threads.max(1)),
-            aside: Pool::aside(),
-            spent: Spent::default(),
+            handlers: ThreadPool::new(threads.max(1)),
+            call_backs: ThreadPool::for_call_backs(),
+            buffer_cache: BufferCache::default(),
             poll: Mutex::new(Some(poll)),
         });
         Ok(Self { lifetime: Arc::new(Lifetime { shared }) })
     }
 
-    /// Is the loop's thread until `done`, which is asked each time something happened; returns at once where the loop
-    /// has a thread already. What is to be waited for behind that, another thread goes on with.
+    /// Makes the calling thread the loop's thread until `done` returns true. Returns at once if the loop has a thread
+    /// already. Afterwards the loop starts another thread if there is still something to wait for.
     ///
-    /// `done` is asked anew once an [`after`](EventLoop::after) of no delay has come.
+    /// `done` is called each time that something happened. To have it called, schedule an
+    /// [`after`](EventLoop::after) without delay.
     ///
     /// # Blocking
-    /// Until `done`.
+    /// Until `done` returns true.
     pub fn serve_until(&self, done: impl Fn() -> bool) {
         let Some(poll) = self.inner().take_poll() else { return };
         let poll = self.inner().run(poll, done);
         *lock(&self.inner().poll) = Some(poll);
         self.inner().is_unattended.store(true, Ordering::SeqCst);
-        // Whoever came ahead of the line above saw a thread.
+        // A registration before the line above saw a thread, and started none.
         if lock(&self.inner().state).is_waiting() {
-            self.attend_or_say();
+            self.attend_or_log();
         }
     }
 
-    /// Sees to it that a thread waits for what there is to wait for.
+    /// Starts the loop's thread if the loop has none.
     fn attend(&self) -> io::Result<()> {
         let is_unattended = &self.inner().is_unattended;
         if !is_unattended.load(Ordering::SeqCst) || !is_unattended.swap(false, Ordering::SeqCst) {
@@ -182,24 +184,24 @@ impl EventLoop {
         }
         let thread = Arc::clone(&self.lifetime.shared);
         let run = move || {
-            // Whoever came into `serve_until` in between has it.
+            // A thread in `serve_until` may have taken it in between.
             if let Some(poll) = thread.take_poll() {
                 drop(thread.run(poll, || false));
             }
         };
         let spawned = thread::Builder::new().name("pipeplug-loop".into()).spawn(run);
-        // Where there was none to be had, whoever has the loop wait for something next tries again.
+        // The next registration tries again.
         spawned.inspect_err(|_| is_unattended.store(true, Ordering::SeqCst))?;
         Ok(())
     }
 
-    fn attend_or_say(&self) {
+    fn attend_or_log(&self) {
         if let Err(error) = self.attend() {
             tracing::error!(%error, "the event loop has no thread");
         }
     }
 
-    /// The loop that a process shares where nobody asks for another.
+    /// Returns the loop that the process shares where no other one was chosen.
     ///
     /// # Errors
     /// As for [`EventLoop::new`], at the first call.
@@ -212,81 +214,69 @@ impl EventLoop {
         Ok(SHARED.get_or_init(|| events).clone())
     }
 
-    /// Makes a connection of two descriptors: `reader` brings the peer's chunks, `writer` takes ours.
-    ///
-    /// # Errors
-    /// Where a descriptor is closed, of the wrong direction, or cannot be watched.
-    pub fn connect(
-        &self,
-        reader: Endpoint,
-        writer: Endpoint,
-        options: Options,
-        handler: impl Handler,
-    ) -> Result<Connection, ConnectError> {
-        Connection::open(self.clone(), reader, writer, options, Arc::new(handler))
-    }
-
-    /// Runs something that may block, on a thread that handlers do not take: there is always one more.
+    /// Runs a function that may block, on a thread that no handler takes: there is always one more.
     pub fn spawn(&self, run: impl FnOnce() + Send + 'static) {
-        // That it has to wait for a thread is logged there.
-        let _ = self.inner().aside.submit(Work::Once(Box::new(run)));
-        self.see_to_a_thread();
+        // The pool logs that the work has to wait for a thread.
+        let _ = self.inner().call_backs.submit(Work::Once(Box::new(run)));
+        self.retry_thread();
     }
 
-    /// Tries for a thread again where there was none to be had: it may be the end of a connection that waits for it, of
-    /// which nobody else would be told.
-    fn see_to_a_thread(&self) {
-        if self.inner().aside.lacked_thread() {
+    /// Tries again for a thread that the system refused. The work may be the end of a connection, of which nobody else
+    /// would be told.
+    fn retry_thread(&self) {
+        if self.inner().call_backs.lacked_thread() {
             let lifetime = Arc::downgrade(&self.lifetime);
-            self.after(AGAIN, move || {
+            self.after(RETRY_THREAD, move || {
                 let Some(lifetime) = lifetime.upgrade() else { return };
-                lifetime.shared.aside.try_again();
-                Self { lifetime }.see_to_a_thread();
+                lifetime.shared.call_backs.try_again();
+                Self { lifetime }.retry_thread();
             });
         }
     }
 
-    /// Calls `run` on the loop's thread after `delay`; `run` must not block.
+    /// Calls `run` on the loop's thread after `delay`. `run` must not block.
     pub fn after(&self, delay: Duration, run: impl FnOnce() + Send + 'static) {
-        // What is too far off to be named never comes.
+        // A time that no `Instant` can hold never comes.
         let Some(at) = Instant::now().checked_add(delay) else { return };
-        let timer = Timer { at, run: Box::new(run) };
+        let scheduled = Scheduled { at, run: Box::new(run) };
         let mut state = lock(&self.inner().state);
-        let earliest = state.timers.peek().is_none_or(|first| timer.at < first.at);
-        state.timers.push(timer);
+        let is_earliest = state.scheduled.peek().is_none_or(|first| scheduled.at < first.at);
+        state.scheduled.push(scheduled);
         drop(state);
-        self.attend_or_say();
-        if earliest {
-            self.wake();
+        self.attend_or_log();
+        if is_earliest {
+            self.inner().wake();
         }
     }
 
-    /// Keeps a large buffer's memory, which nobody needs any more, for the next one.
-    pub(crate) fn keep_spent(&self, memory: Vec<u8>) {
-        if self.inner().spent.keep(memory) == buffer_cache::Watch::Begin {
-            self.watch_spent();
+    /// Keeps the memory of a large buffer that is no longer needed, for the next one.
+    pub(crate) fn cache_buffer(&self, memory: Vec<u8>) {
+        if self.inner().buffer_cache.keep(memory) == Expiry::Schedule {
+            self.schedule_expiry();
         }
     }
 
-    /// Memory for a buffer of `len` bytes, where some is kept that suits.
-    pub(crate) fn take_spent(&self, len: usize) -> Option<Vec<u8>> {
-        self.inner().spent.take(len)
+    /// Returns cached memory that suits a buffer of `len` bytes, if there is any.
+    pub(crate) fn take_buffer(&self, len: usize) -> Option<Vec<u8>> {
+        self.inner().buffer_cache.take(len)
     }
 
-    fn watch_spent(&self) {
+    fn schedule_expiry(&self) {
         let lifetime = Arc::downgrade(&self.lifetime);
-        self.after(buffer_cache::LOOK, move || {
+        self.after(buffer_cache::EXPIRY_INTERVAL, move || {
             let Some(lifetime) = lifetime.upgrade() else { return };
-            if lifetime.shared.spent.look() == buffer_cache::Watch::Begin {
-                Self { lifetime }.watch_spent();
+            if lifetime.shared.buffer_cache.expire() == Expiry::Schedule {
+                Self { lifetime }.schedule_expiry();
             }
         });
     }
 
-    pub(crate) fn pool(&self) -> &Arc<Pool> {
-        &self.inner().pool
+    /// The threads for handlers.
+    pub(crate) fn handlers(&self) -> &Arc<ThreadPool> {
+        &self.inner().handlers
     }
 
+    /// Adds a descriptor. `source` is called when it is ready for `interest`.
     pub(crate) fn register(
         &self,
         fd: BorrowedFd<'_>,
@@ -315,18 +305,15 @@ impl EventLoop {
         }
     }
 
+    /// Has the loop call a source soon, as if its descriptor were ready.
     pub(crate) fn mark_ready(&self, token: Token, what: Ready) {
         lock(&self.inner().state).ready.push((token, what));
-        self.attend_or_say();
-        self.wake();
-    }
-
-    fn inner(&self) -> &Shared {
-        &self.lifetime.shared
-    }
-
-    fn wake(&self) {
+        self.attend_or_log();
         self.inner().wake();
+    }
+
+    fn inner(&self) -> &LoopShared {
+        &self.lifetime.shared
     }
 }
 
@@ -340,15 +327,15 @@ impl std::fmt::Debug for EventLoop {
 impl Drop for Lifetime {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.pool.stop();
-        self.shared.aside.stop();
+        self.shared.handlers.stop();
+        self.shared.call_backs.stop();
         self.shared.wake();
     }
 }
 
-impl Shared {
+impl LoopShared {
     fn wake(&self) {
-        // Who is awake looks at everything again before it sleeps.
+        // A thread that is awake looks at everything again before it sleeps.
         if self.asleep.swap(false, Ordering::SeqCst)
             && let Err(error) = self.waker.wake()
         {
@@ -366,11 +353,12 @@ impl Shared {
         poll
     }
 
-    /// Waits, and tells whom it concerns, until `done` or the end.
+    /// Waits and calls sources until `done` returns true or the loop is dropped.
     fn run(&self, mut poll: Poll, done: impl Fn() -> bool) -> Poll {
         let mut events = Events::with_capacity(256);
         let mut due = Vec::new();
         loop {
+            // Set before the last look at what there is to do: a wake-up after that look writes to the waker.
             self.asleep.store(true, Ordering::SeqCst);
             if self.stopping.load(Ordering::SeqCst) || done() {
                 self.asleep.store(false, Ordering::SeqCst);
@@ -382,7 +370,7 @@ impl Shared {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
                 }
-                // epoll_wait(2) fails otherwise only for a descriptor that is none: nothing can be served any more.
+                // Otherwise epoll_wait(2) fails only for a wrong descriptor: nothing can be served any more.
                 tracing::error!(%error, "the event loop ends");
                 return poll;
             }
@@ -395,20 +383,20 @@ impl Shared {
                     (true, true) => Ready::Both,
                     (false, false) => continue,
                 };
-                self.tell(event.token(), what);
+                self.call_source(event.token(), what);
             }
             // Not in the head of the `for`, which would hold the lock for the length of the loop.
             let ready = std::mem::take(&mut lock(&self.state).ready);
             for (token, what) in ready {
-                self.tell(token, what);
+                self.call_source(token, what);
             }
             self.take_due(&mut due);
-            due.drain(..).for_each(|run| guarded("a timer", run));
+            due.drain(..).for_each(|run| guarded("a scheduled call-back", run));
         }
     }
 
-    fn tell(&self, token: Token, what: Ready) {
-        // Not under the lock: a source registers and takes itself out from in here.
+    fn call_source(&self, token: Token, what: Ready) {
+        // Not under the lock: a source registers descriptors and removes itself in this call.
         let source = lock(&self.state).sources.get(&token).cloned();
         if let Some(source) = source {
             source.ready(what);
@@ -420,23 +408,23 @@ impl Shared {
         if !state.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        state.timers.peek().map(|timer| timer.at.saturating_duration_since(Instant::now()))
+        state.scheduled.peek().map(|first| first.at.saturating_duration_since(Instant::now()))
     }
 
     fn take_due(&self, due: &mut Vec<Box<dyn FnOnce() + Send>>) {
         let mut state = lock(&self.state);
-        if state.timers.is_empty() {
+        if state.scheduled.is_empty() {
             return;
         }
         let now = Instant::now();
-        while state.timers.peek().is_some_and(|timer| timer.at <= now) {
-            due.extend(state.timers.pop().map(|timer| timer.run));
+        while state.scheduled.peek().is_some_and(|first| first.at <= now) {
+            due.extend(state.scheduled.pop().map(|first| first.run));
         }
     }
 }
 
 impl Registration {
-    /// Watches for `interest`; what is ready already is reported again.
+    /// Watches for `interest`. Readiness that was reported before is reported again.
     pub(crate) fn arm(&self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
         if self.polled {
             sys::reregister(&self.events.inner().registry, fd, self.token, interest)?;
@@ -447,7 +435,7 @@ impl Registration {
         }
     }
 
-    /// Stops watching, for as long as another thread does the reading.
+    /// Stops watching while another thread reads.
     pub(crate) fn disarm(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if self.polled {
             sys::reregister(&self.events.inner().registry, fd, self.token, sys::no_interest())
@@ -456,12 +444,12 @@ impl Registration {
         }
     }
 
-    /// Has the loop tell the source soon, as if its descriptor were ready.
+    /// Has the loop call the source soon, as if its descriptor were ready.
     pub(crate) fn mark_ready(&self, what: Ready) {
         self.events.mark_ready(self.token, what);
     }
 
-    /// Takes the descriptor out of the loop; it must not have been closed yet.
+    /// Removes the descriptor from the loop. It must still be open.
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
         if self.polled
             && let Err(error) = sys::deregister(&self.events.inner().registry, fd)
@@ -469,26 +457,26 @@ impl Registration {
             tracing::debug!(%error, "a descriptor was not registered any more");
         }
         let source = lock(&self.events.inner().state).sources.remove(&self.token);
-        drop(source); // outside of the lock: it may be the last holder of a connection
+        drop(source); // not under the lock: it may be the last holder of a connection
     }
 }
 
-impl PartialEq for Timer {
+impl PartialEq for Scheduled {
     fn eq(&self, other: &Self) -> bool {
         self.at == other.at
     }
 }
 
-impl Eq for Timer {}
+impl Eq for Scheduled {}
 
-impl PartialOrd for Timer {
+impl PartialOrd for Scheduled {
     fn partial_cmp(&self, other: &Self) -> Option<Order> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Timer {
-    /// The heap gives the greatest first; the earliest is to be the greatest.
+impl Ord for Scheduled {
+    /// `BinaryHeap` returns the greatest element first, so the earliest time is the greatest.
     fn cmp(&self, other: &Self) -> Order {
         other.at.cmp(&self.at)
     }

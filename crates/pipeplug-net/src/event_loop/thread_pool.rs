@@ -1,51 +1,78 @@
-//! The threads that run handlers, and those that run what must not wait for handlers.
+//! Threads that run handlers, and threads for call-backs that must not wait for handlers.
 //!
-//! A thread is started when there is work and no idle one, and ends after it had none for [`KEEP`]. How many work for
-//! one connection is the connection's to say (`serve/workers.rs`); a thread that waits for a call of its own, or for room to
-//! send, does not count there, so that handlers may nest to any depth.
+//! A thread is started when there is work and no idle thread, and ends after [`KEEP`] without work. The owner of the
+//! work, a connection, decides how many threads work for it (`connection/serve/workers.rs`). A thread that waits for a
+//! call of its own, or for room to send, does not count there, so that handlers may nest to any depth.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connection::shared::Core;
 use crate::sync::lock::{guarded, lock, wait_until};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard, thread, thread_local};
 
-/// Threads of one pool, unless said otherwise.
+/// Number of threads of a pool unless the user chooses another.
 pub(crate) const DEFAULT_THREADS: usize = 1024;
 
-/// How long a thread stays without work.
+/// Time that a thread stays without work before it ends.
 const KEEP: Duration = Duration::from_secs(5);
 
-pub(crate) struct Pool {
-    state: Mutex<State>,
+pub(crate) struct ThreadPool {
+    state: Mutex<PoolState>,
     work: Condvar,
     limit: usize,
     thread_name: &'static str,
 }
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     queue: VecDeque<Work>,
     threads: usize,
     idle: usize,
     /// Threads that wait for a call of their own, or for room to send.
     blocked: usize,
-    /// Whether the system gave no thread for what waits.
+    /// True once the system refused a thread for work that waits.
     lacks_thread: bool,
     stopping: bool,
 }
 
+/// Owner of work that counts its own workers.
+pub(crate) trait Serve: Send + Sync {
+    /// Runs jobs until none is left. The thread was counted as a worker before.
+    fn serve(self: Arc<Self>);
+
+    /// A worker is about to block: another one may run in its place.
+    fn worker_blocked(self: Arc<Self>, on: BlockedOn);
+
+    /// The worker goes on. For a moment one more worker than the limit may run.
+    fn worker_resumed(&self, on: BlockedOn);
+
+    /// A worker is about to wait until the peer reads. It keeps its place.
+    fn worker_waits_for_room(self: Arc<Self>);
+
+    /// No thread will run what waits: requests are refused, so that the calls that block the threads can end.
+    fn refuse_waiting(self: Arc<Self>, exhausted: Exhausted);
+}
+
 pub(crate) enum Work {
-    /// Run jobs of this connection until it has none.
-    Serve(Arc<Core>),
-    /// One thing outside of any connection's count.
+    /// Runs the owner's jobs until it has none.
+    Serve(Arc<dyn Serve>),
+    /// Runs once, and counts as no owner's worker.
     Once(Box<dyn FnOnce() + Send>),
 }
 
-/// No thread will take the work: all there may be wait for calls of their own.
+/// Thing that a worker waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlockedOn {
+    /// Something from the peer, which may send it only after handlers have run that have no thread. Where all threads
+    /// wait like this, some requests are refused.
+    Peer,
+    /// A cancellation or a time, which come without any handler.
+    TimeOrCancel,
+}
+
+/// No thread will take the work: all threads that are allowed wait for calls of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Exhausted {
     pub(crate) limit: usize,
@@ -60,15 +87,15 @@ impl std::fmt::Display for Exhausted {
     }
 }
 
-/// The pool that a thread is of, and the connection whose handler it runs.
-type Serving = (Arc<Pool>, Option<Arc<Core>>);
+/// The pool that a thread belongs to, and the owner that it works for.
+type Serving = (Arc<ThreadPool>, Option<Arc<dyn Serve>>);
 
 thread_local! {
     static SERVING: RefCell<Option<Serving>> = const { RefCell::new(None) };
 }
 
-impl Pool {
-    /// Handlers' threads.
+impl ThreadPool {
+    /// Creates the pool for handlers.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
@@ -78,19 +105,24 @@ impl Pool {
         })
     }
 
-    /// Threads for what no busy handler may keep waiting: a connection's stop and end, and what a plugin prints. As many
-    /// as have work: a connection has a few of these at most, whatever its peer does.
-    pub(crate) fn aside() -> Arc<Self> {
-        let (state, work) = (Mutex::default(), Condvar::new());
-        Arc::new(Self { state, work, limit: usize::MAX, thread_name: "pipeplug-aside" })
+    /// Creates the pool for call-backs that no busy handler may delay: a connection's stop and end, and the lines that
+    /// a plugin prints. It has as many threads as have work. A connection has a few of these call-backs at most,
+    /// whatever its peer does.
+    pub(crate) fn for_call_backs() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            limit: usize::MAX,
+            thread_name: "pipeplug-aside",
+        })
     }
 
-    /// How many threads one connection may take, those that wait included: what is left is for the others.
+    /// Number of threads that one owner may have, including those that wait. The rest is for other owners.
     pub(crate) fn share(&self) -> usize {
         self.limit - self.limit / 4
     }
 
-    /// Has a thread do `work`; an error where none ever might.
+    /// Queues `work` for a thread. Returns an error if no thread may ever take it; it stays queued.
     pub(crate) fn submit(self: &Arc<Self>, work: Work) -> Result<(), Exhausted> {
         let mut state = lock(&self.state);
         state.queue.push_back(work);
@@ -111,11 +143,11 @@ impl Pool {
         Ok(())
     }
 
-    /// Starts a thread; gives the lock back where there is none to be had.
+    /// Starts a thread. Returns the lock if the system refuses one.
     fn start_thread<'a>(
         self: &'a Arc<Self>,
-        mut state: MutexGuard<'a, State>,
-    ) -> Option<MutexGuard<'a, State>> {
+        mut state: MutexGuard<'a, PoolState>,
+    ) -> Option<MutexGuard<'a, PoolState>> {
         state.threads += 1;
         drop(state);
         let pool = Arc::clone(self);
@@ -128,12 +160,12 @@ impl Pool {
         Some(state)
     }
 
-    /// Whether the system gave no thread for what waits, since this was asked last.
+    /// Returns true if the system has refused a thread since the last call of this function.
     pub(crate) fn lacked_thread(&self) -> bool {
         std::mem::take(&mut lock(&self.state).lacks_thread)
     }
 
-    /// Has a thread more do what waits still.
+    /// Tries to start a thread for work that still waits.
     pub(crate) fn try_again(self: &Arc<Self>) {
         let state = lock(&self.state);
         if state.queue.len() > state.idle {
@@ -141,23 +173,23 @@ impl Pool {
         }
     }
 
-    /// Whether work waits that no thread has taken.
+    /// Returns true if work waits that no thread has taken.
     pub(crate) fn has_waiting(&self) -> bool {
         !lock(&self.state).queue.is_empty()
     }
 
-    /// Whether work waits for a thread that will be free when its handler returns.
+    /// Returns true if work waits, and a thread will take it when its handler returns.
     pub(crate) fn is_saturated(&self) -> bool {
         let state = lock(&self.state);
         !state.queue.is_empty() && state.is_full(self.limit) && state.blocked < state.threads
     }
 
-    /// Whether every thread there may be waits for a call of its own.
+    /// The exhaustion, if all threads that are allowed wait for calls of their own.
     pub(crate) fn exhausted(&self) -> Option<Exhausted> {
         lock(&self.state).exhausted(self.limit)
     }
 
-    /// Idle threads end; busy ones when they are done.
+    /// Ends idle threads now, and busy ones when they are done.
     pub(crate) fn stop(&self) {
         lock(&self.state).stopping = true;
         self.work.notify_all();
@@ -185,44 +217,47 @@ impl Pool {
         }
     }
 
-    /// A thread that is none of the pool's is one of it from here on, if there may be one more.
-    fn step_in(&self) -> bool {
-        let mut state = lock(&self.state);
-        let may = state.threads < self.limit;
-        if may {
+    /// Counts this thread, which is not the pool's, as one of its threads while `run` runs. Returns `None` without
+    /// running it if the pool may not have another thread.
+    pub(crate) fn as_worker<T>(self: &Arc<Self>, run: impl FnOnce() -> T) -> Option<T> {
+        {
+            let mut state = lock(&self.state);
+            if state.threads >= self.limit {
+                return None;
+            }
             state.threads += 1;
         }
-        may
-    }
-
-    /// It goes; what came meanwhile and found no room for a thread has some now.
-    fn step_out(self: &Arc<Self>) {
+        let result = run();
         let mut state = lock(&self.state);
         state.threads -= 1;
+        // Work that came meanwhile may have found no room for a thread, and nobody else looks for it.
         if !state.queue.is_empty() && state.idle == 0 && state.threads < self.limit {
             self.start_thread(state);
         }
+        Some(result)
+    }
+
+    /// Runs `run` as work for `owner`, which is told where it blocks.
+    pub(crate) fn serving<T>(self: &Arc<Self>, owner: Option<Arc<dyn Serve>>, run: impl FnOnce() -> T) -> T {
+        SERVING.set(Some((Arc::clone(self), owner)));
+        let result = run();
+        SERVING.set(None);
+        result
     }
 
     fn do_work(self: &Arc<Self>, work: Work) {
-        let (core, once) = match work {
-            Work::Serve(core) => (Some(core), None),
-            Work::Once(once) => (None, Some(once)),
-        };
-        SERVING.set(Some((Arc::clone(self), core.clone())));
-        guarded("a call-back of a connection", || {
-            if let Some(core) = core {
-                core.serve(false);
+        const WHAT: &str = "a call-back of a connection";
+        match work {
+            Work::Serve(owner) => {
+                self.serving(Some(Arc::clone(&owner)), || guarded(WHAT, || owner.serve()));
             }
-            if let Some(once) = once {
-                once();
-            }
-        });
-        SERVING.set(None);
+            Work::Once(once) => self.serving(None, || guarded(WHAT, once)),
+        }
     }
 
-    /// One more thread waits; where it was the last one, gives the connections whose work is left without any.
-    fn thread_blocked(&self) -> Option<(Exhausted, Vec<Arc<Core>>)> {
+    /// Counts one more blocked thread. If it was the last one that could take work, returns the owners whose work
+    /// waits without any.
+    fn thread_blocked(&self) -> Option<(Exhausted, Vec<Arc<dyn Serve>>)> {
         let mut state = lock(&self.state);
         state.blocked += 1;
         let exhausted = state.exhausted(self.limit)?;
@@ -230,7 +265,7 @@ impl Pool {
             .queue
             .iter()
             .filter_map(|work| match work {
-                Work::Serve(core) => Some(Arc::clone(core)),
+                Work::Serve(owner) => Some(Arc::clone(owner)),
                 Work::Once(_) => None,
             })
             .collect();
@@ -242,7 +277,7 @@ impl Pool {
     }
 }
 
-impl State {
+impl PoolState {
     fn is_full(&self, limit: usize) -> bool {
         self.idle == 0 && self.threads >= limit
     }
@@ -252,60 +287,36 @@ impl State {
     }
 }
 
-/// Runs the handlers of what a connection's own reader has read, on its thread; says whether it has the lead still.
-pub(crate) fn serve_with(pool: &Arc<Pool>, core: &Arc<Core>, leads: bool) -> bool {
-    if !pool.step_in() {
-        core.leave_to_others();
-        return leads;
-    }
-    let mut leads = leads;
-    if core.sit_down() {
-        SERVING.set(Some((Arc::clone(pool), Some(Arc::clone(core)))));
-        leads = core.serve(leads);
-        SERVING.set(None);
-    }
-    pool.step_out();
-    leads
-}
-
-/// Runs what may block until the other side reads, which it does whatever its handlers do. A handler's thread keeps its
-/// place for so long: a peer that does not read must not get one thread after the other.
+/// Runs `wait`, which may block until the peer reads. The peer reads whatever its handlers do.
+///
+/// A worker keeps its place: a peer that does not read must not cost one thread after the other.
 pub(crate) fn while_unread<T>(wait: impl FnOnce() -> T) -> T {
-    if let Some((_, Some(core))) = SERVING.with_borrow(Clone::clone) {
-        core.lender_blocked();
+    if let Some((_, Some(owner))) = SERVING.with_borrow(Clone::clone) {
+        owner.worker_waits_for_room();
     }
     wait()
 }
 
-/// What a handler's thread waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Awaits {
-    /// What the other side may send only once handlers have run that have no thread: where all wait so, some are refused.
-    Peer,
-    /// A cancel, or the time, which come without any.
-    Nothing,
-}
-
-/// Runs what may block until something comes from the other side; where this is a handler's thread, another one takes
-/// its place for so long.
-pub(crate) fn while_blocked<T>(awaits: Awaits, wait: impl FnOnce() -> T) -> T {
-    let Some((pool, core)) = SERVING.with_borrow(Clone::clone) else { return wait() };
-    let exhausted = match awaits {
-        Awaits::Peer => pool.thread_blocked(),
-        Awaits::Nothing => None,
+/// Runs `wait`, which may block until something comes from the peer. If this thread is a worker, another one takes its
+/// place meanwhile.
+pub(crate) fn while_blocked<T>(on: BlockedOn, wait: impl FnOnce() -> T) -> T {
+    let Some((pool, owner)) = SERVING.with_borrow(Clone::clone) else { return wait() };
+    let exhausted = match on {
+        BlockedOn::Peer => pool.thread_blocked(),
+        BlockedOn::TimeOrCancel => None,
     };
-    if let Some(core) = &core {
-        core.handler_blocked(awaits);
+    if let Some(owner) = &owner {
+        Arc::clone(owner).worker_blocked(on);
     }
     if let Some((exhausted, stranded)) = exhausted {
-        stranded.iter().for_each(|core| core.refuse_waiting(exhausted));
+        stranded.into_iter().for_each(|owner| owner.refuse_waiting(exhausted));
     }
     let result = wait();
-    if awaits == Awaits::Peer {
+    if on == BlockedOn::Peer {
         pool.thread_resumed();
     }
-    if let Some(core) = &core {
-        core.handler_resumed(awaits);
+    if let Some(owner) = &owner {
+        owner.worker_resumed(on);
     }
     result
 }

@@ -1,4 +1,4 @@
-//! Descriptors that the loop watches for others than connections.
+//! Descriptors that the loop watches for other code than connections.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,19 +11,19 @@ use crate::sync::Mutex;
 use crate::sync::lock::{guarded, lock};
 
 impl EventLoop {
-    /// Calls `ready` on the loop's thread each time that `fd` becomes readable, until it says [`Watch::End`].
+    /// Calls `ready` on the loop's thread each time that `fd` becomes readable, until it returns [`Watch::End`].
     ///
-    /// `ready` must not block: it reads until nothing is left, or leaves the rest until [`Watcher::look_again`].
+    /// `ready` must not block. It reads until nothing is left, or leaves the rest for [`Watcher::look_again`].
     ///
     /// # Errors
-    /// Where the descriptor cannot be watched.
+    /// The descriptor cannot be watched.
     pub fn watch(
         &self,
         fd: impl AsFd + Send + 'static,
         ready: impl FnMut(BorrowedFd<'_>) -> Watch + Send + 'static,
     ) -> io::Result<Watcher> {
         let watched = Arc::new(Watched { inner: Mutex::new(None) });
-        // Held until it is whole, so that an event that comes at once waits for it.
+        // Held until the value is complete: an event that comes at once waits for it.
         let mut inner = lock(&watched.inner);
         let registration = self.register(fd.as_fd(), Interest::READABLE, watched.clone())?;
         let watcher = Watcher { events: self.clone(), token: registration.token };
@@ -33,7 +33,7 @@ impl EventLoop {
     }
 }
 
-/// Whether to go on watching a descriptor.
+/// Result of a call-back: continue to watch the descriptor, or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watch {
     /// Call again when it is readable next.
@@ -42,7 +42,7 @@ pub enum Watch {
     End,
 }
 
-/// Calls a watched descriptor's call-back once more.
+/// Handle of a watched descriptor.
 #[derive(Debug, Clone)]
 pub struct Watcher {
     events: EventLoop,
@@ -50,8 +50,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Has the call-back look at the descriptor again, for what it left unread; nothing happens once it said
-    /// [`Watch::End`].
+    /// Has the loop call the call-back again, for what it left unread. Does nothing after [`Watch::End`].
     pub fn look_again(&self) {
         self.events.mark_ready(self.token, Ready::Readable);
     }
@@ -71,9 +70,9 @@ impl Source for Watched {
     fn ready(self: Arc<Self>, _what: Ready) {
         let mut inner = lock(&self.inner);
         let Some(watched) = inner.as_mut() else { return };
-        // One that panics is not called again.
+        // A call-back that panics is not called again.
         let mut watch = Watch::End;
-        guarded("who watches a descriptor", || watch = (watched.ready)(watched.fd.as_fd()));
+        guarded("the call-back of a watched descriptor", || watch = (watched.ready)(watched.fd.as_fd()));
         if watch == Watch::End
             && let Some(watched) = inner.take()
         {

@@ -1,4 +1,4 @@
-//! By when a call has to be over, and how the other side is told.
+//! Deadlines of calls, and the `cmd.context` that tells the other side.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,58 +8,58 @@ use serde_json::{Map, Value};
 
 use crate::sync::{Instant, thread_local};
 
-/// The feature's name in `pipeplug.features`.
+/// Name of the feature in `pipeplug.features`.
 pub(crate) const FEATURE: &str = "context";
 
-/// A context that is larger than this is ignored, in bytes.
+/// Size past which a context is ignored, in bytes.
 const CONTEXT_MAX: usize = 4096;
 
-/// The remaining time in a context, in whole milliseconds.
+/// Key of the remaining time in a context, in whole milliseconds.
 const KEY_REMAINING: &str = "deadline_ms";
 
 thread_local! {
-    /// That of the request whose handler runs on this thread.
+    /// Deadline of the request whose handler runs on this thread.
     static INHERITED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// By when a call has to be over.
+/// Deadline of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
-    /// How long after the call began that is.
+    /// Time from the begin of the call to the deadline.
     pub(crate) within: Duration,
     is_over: bool,
 }
 
 impl Deadline {
-    /// That of a call which begins now: after `timeout`, or with the request that this thread handles, whichever is sooner.
+    /// Deadline of a call that begins now: `timeout`, or that of the request that this thread handles, whichever is sooner.
     pub(crate) fn of_call(timeout: Option<Duration>) -> Option<Self> {
         let inherited = INHERITED.get();
         if timeout.is_none() && inherited.is_none() {
-            return None; // nearly always, and then the clock is not asked
+            return None; // nearly always, and then the clock is not read
         }
         let now = Instant::now();
-        // A time so far off that it cannot be named is none.
+        // A time that no `Instant` can hold is no limit.
         let own = timeout.and_then(|timeout| now.checked_add(timeout));
         let at = sooner(own, inherited)?;
         let within = at.saturating_duration_since(now);
         Some(Self { at, within, is_over: within.is_zero() })
     }
 
-    /// As for a call that began earlier.
+    /// Deadline of a call that began at `begun`.
     pub(crate) fn of_call_since(begun: Instant, timeout: Duration) -> Option<Self> {
         let at = sooner(begun.checked_add(timeout), INHERITED.get())?;
         let within = at.saturating_duration_since(begun);
         Some(Self { at, within, is_over: at <= Instant::now() })
     }
 
-    /// Whether it was over when the call began.
+    /// Returns true if it had passed when it was made.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over
     }
 }
 
-/// Whichever of the two comes first, where there is one.
+/// The earlier one of two optional times.
 pub(crate) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -67,7 +67,7 @@ pub(crate) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Ins
     }
 }
 
-/// Has this thread's calls inherit a deadline until it is dropped.
+/// Has the calls of this thread inherit a deadline, until it is dropped.
 pub(crate) struct Inherit(Option<Instant>);
 
 impl Inherit {
@@ -82,15 +82,15 @@ impl Drop for Inherit {
     }
 }
 
-/// What a `cmd.context` says of the request that comes next, if it is the one with this id.
+/// A `cmd.context` that was received, for the request that follows it if it has this id.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ahead {
+pub(crate) struct PendingContext {
     pub(crate) id: ThreadId,
     pub(crate) deadline: Instant,
 }
 
-impl Ahead {
-    /// The deadline, if `chunk` is what it is for.
+impl PendingContext {
+    /// The deadline, if `chunk` is its request.
     #[cold]
     pub(crate) fn deadline_for(self, chunk: &ChunkRef<'_>) -> Option<Instant> {
         let is_its_request = chunk.direction == Direction::Request && chunk.thread_id == self.id;
@@ -98,7 +98,7 @@ impl Ahead {
     }
 }
 
-/// Why a context was ignored.
+/// Reason that a context was ignored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ContextError {
     #[error("it has {len} bytes, the limit is {CONTEXT_MAX}")]
@@ -109,14 +109,14 @@ pub(crate) enum ContextError {
     NoMilliseconds,
 }
 
-/// The buffer of the context that tells how much time is left; begun milliseconds count.
+/// Encodes a context with the time that is left, rounded up to milliseconds.
 pub(crate) fn encode(left: Duration) -> Vec<u8> {
     let millis = left.as_nanos().div_ceil(1_000_000);
     format!("{{\"{KEY_REMAINING}\":{}}}", u64::try_from(millis).unwrap_or(u64::MAX)).into_bytes()
 }
 
-/// By when the request has to be answered, by the clock of this side; `None`: the context does not say, or a time so far off
-/// that it cannot be named.
+/// Parses a context and returns the deadline by the clock of this side. `None` if the context names none, or a time that
+/// no `Instant` can hold.
 pub(crate) fn parse(buffer: &[u8], now: Instant) -> Result<Option<Instant>, ContextError> {
     if buffer.len() > CONTEXT_MAX {
         return Err(ContextError::TooLong { len: buffer.len() });

@@ -1,54 +1,54 @@
-//! Flow control of requests and one-ways: who may send how much before a handler takes it. No I/O, no clock.
+//! Flow control of requests and one-ways: how much a side may send before a handler takes it. No I/O, no clock.
 //!
-//! Both sides count from the connection's first chunk, so that it does not matter when either learns that the
-//! other one counts too (docs/protocol.md, "Flow control").
+//! Both sides count from the first chunk of the connection. When either learns that the other counts too does therefore
+//! not matter (docs/protocol.md, "Flow control").
 
-/// What a chunk weighs beside its command and buffer: it bounds their number too.
+/// Weight of a chunk in addition to its command and buffer, in bytes. It bounds the number of chunks too.
 const CHUNK_WEIGHT: u64 = 64;
 
-/// The feature's name in `pipeplug.features`.
+/// Name of the feature in `pipeplug.features`.
 pub(crate) const FEATURE: &str = "flow";
 
-/// The window of a peer that names the feature and no window, in bytes.
+/// Window of a peer that names the feature and no window, in bytes.
 pub(crate) const DEFAULT_WINDOW: u64 = 4 << 20;
 
-/// A number as the protocol writes it: digits, without a sign or a leading zero.
+/// Parses a number of the protocol: digits, without a sign or a leading zero.
 pub(crate) fn number(text: &str) -> Option<u64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if is_plain { text.parse().ok() } else { None }
 }
 
-/// The window that a peer which names the feature has: one that is no number counts as left out.
+/// Window of a peer that names the feature. A window that is no number counts as left out.
 pub(crate) fn window(offered: Option<&str>) -> u64 {
     offered.and_then(number).unwrap_or(DEFAULT_WINDOW)
 }
 
-/// What a request or one-way counts for.
+/// Weight of a request or one-way, in bytes.
 pub(crate) fn weight(command_len: usize, buffer_len: usize) -> u64 {
     weight_of(command_len as u64, buffer_len as u64)
 }
 
-/// The same for lengths that were only declared.
+/// Weight for lengths that were only declared.
 pub(crate) fn weight_of(command_len: u64, buffer_len: u64) -> u64 {
     CHUNK_WEIGHT.saturating_add(command_len).saturating_add(buffer_len)
 }
 
-/// The sender's side.
+/// Flow control of the sender.
 #[derive(Debug, Default)]
 pub(crate) struct SendWindow {
     sent: u64,
     credited: u64,
-    /// The peer's window, once it is known to count.
+    /// The peer's window, once it has negotiated `flow`.
     window: Option<u64>,
 }
 
 impl SendWindow {
-    /// Whether one more chunk may go out; it may overshoot the window once.
+    /// Returns true if one more chunk may be sent. The last one may overshoot the window.
     pub(crate) fn is_open(&self) -> bool {
         self.window.is_none_or(|window| self.sent.saturating_sub(self.credited) < window.max(1))
     }
 
-    /// What is missing, where none may.
+    /// The missing credit, if no chunk may be sent.
     pub(crate) fn missing(&self) -> Option<Credit> {
         let window = self.window.filter(|_| !self.is_open())?;
         Some(Credit { sent: self.sent, credited: self.credited, window })
@@ -62,7 +62,7 @@ impl SendWindow {
         self.window = Some(window);
     }
 
-    /// The peer has taken so much in all; a total that goes back or past what was sent is none.
+    /// Notes that the peer has taken `total` bytes in all. Returns false for a total that decreases, or exceeds what was sent.
     pub(crate) fn credit(&mut self, total: u64) -> bool {
         let valid = (self.credited..=self.sent).contains(&total);
         if valid {
@@ -72,17 +72,17 @@ impl SendWindow {
     }
 }
 
-/// What a sender waits for that the peer's window holds back (docs/protocol.md, "Flow").
+/// Credit that a sender waits for (docs/protocol.md, "Flow").
 ///
-/// `Display` says what is missing and what to do about it.
+/// `Display` writes what is missing, and what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Credit {
     /// Weight that was sent, in bytes.
     pub sent: u64,
-    /// How much of it the other side has taken, by its last `cmd.credit`, in bytes.
+    /// Weight that the other side has taken by its last `cmd.credit`, in bytes.
     pub credited: u64,
-    /// How much it is ready to hold, in bytes.
+    /// The other side's window, in bytes.
     pub window: u64,
 }
 
@@ -104,7 +104,7 @@ impl std::fmt::Display for Credit {
     }
 }
 
-/// The receiver's side.
+/// Flow control of the receiver.
 #[derive(Debug)]
 pub(crate) struct ReceiveWindow {
     taken: u64,
@@ -122,17 +122,17 @@ impl ReceiveWindow {
         self.active = true;
     }
 
-    /// Whether the sender counts too.
+    /// Returns true if the sender counts too.
     pub(crate) fn is_negotiated(&self) -> bool {
         self.active
     }
 
-    /// A handler has taken a chunk.
+    /// Notes that a handler has taken a chunk.
     pub(crate) fn taken(&mut self, weight: u64) {
         self.taken = self.taken.saturating_add(weight);
     }
 
-    /// The total to report to the peer, at each half window.
+    /// Total to report to the peer. Due at each half window.
     pub(crate) fn report(&mut self) -> Option<u64> {
         let due = self.active && self.taken - self.reported >= (self.window / 2).max(1);
         due.then(|| {

@@ -313,11 +313,11 @@ impl Stream {
         poll_now(self.fd.as_fd(), PollFlags::POLLIN).unwrap_or(false)
     }
 
-    /// Waits until the descriptor is readable or at its end, or `bell` is readable; `false` when `deadline` came first.
-    pub(crate) fn wait_readable(&self, bell: &impl AsFd, deadline: Option<Instant>) -> io::Result<bool> {
+    /// Waits until the descriptor is readable or at its end, or `wake_pipe` is readable; `false` when `deadline` came first.
+    pub(crate) fn wait_readable(&self, wake_pipe: &impl AsFd, deadline: Option<Instant>) -> io::Result<bool> {
         let readable = PollFlags::POLLIN;
         poll_until(
-            &mut [PollFd::new(self.fd.as_fd(), readable), PollFd::new(bell.as_fd(), readable)],
+            &mut [PollFd::new(self.fd.as_fd(), readable), PollFd::new(wake_pipe.as_fd(), readable)],
             deadline,
         )
     }

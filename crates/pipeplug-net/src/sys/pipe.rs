@@ -129,7 +129,7 @@ mod tests {
             (seed >> 33) as usize % below
         };
         // Of each slot, where its data begins and ends.
-        let mut ring: std::collections::VecDeque<(usize, usize)> = std::collections::VecDeque::new();
+        let mut wake: std::collections::VecDeque<(usize, usize)> = std::collections::VecDeque::new();
         for _ in 0..100_000 {
             let mut len = match random(4) {
                 0 => 1 + random(10),
@@ -137,31 +137,31 @@ mod tests {
                 2 => 1 + random(PAGE),
                 _ => 1 + random(4 * PAGE),
             };
-            if let Some((_, end)) = ring.back_mut()
+            if let Some((_, end)) = wake.back_mut()
                 && *end + len % PAGE <= PAGE
             {
                 *end += len % PAGE;
                 len -= len % PAGE;
             }
             while len > 0 {
-                ring.push_back((0, len.min(PAGE)));
+                wake.push_back((0, len.min(PAGE)));
                 len -= len.min(PAGE);
             }
             let mut read = random(3 * PAGE);
-            while let Some((start, end)) = ring.front_mut()
+            while let Some((start, end)) = wake.front_mut()
                 && read > 0
             {
                 let step = read.min(*end - *start);
                 *start += step;
                 read -= step;
                 if start == end {
-                    ring.pop_front();
+                    wake.pop_front();
                 }
             }
-            let waiting = ring.iter().map(|(start, end)| end - start).sum();
-            assert!(ring.len() <= slots_of(waiting, PAGE), "{} slots for {waiting} bytes", ring.len());
-            if ring.len() > 300 {
-                ring.clear();
+            let waiting = wake.iter().map(|(start, end)| end - start).sum();
+            assert!(wake.len() <= slots_of(waiting, PAGE), "{} slots for {waiting} bytes", wake.len());
+            if wake.len() > 300 {
+                wake.clear();
             }
         }
     }

@@ -1,43 +1,43 @@
-//! Where the chunks of the classic format end, and how much of them leaves in one write.
+//! Chunk boundaries in the classic format, and how much leaves in one write.
 //!
-//! The Go package reads a header byte by byte and a buffer with one read(2), and takes what that gives for all of it
-//! (docs/protocol.md, "Writes of the classic format"). So a buffer has to lie in the pipe as a whole before any of it can
-//! be read: it leaves in one write, which the pipe has room for. A write of at most `PIPE_BUF` bytes is taken as a whole or not
-//! at all (pipe(7)); for a larger one the room is looked up first.
+//! The Go package reads a header byte by byte and a buffer with one read(2), and takes what that returns for the whole
+//! buffer (docs/protocol.md, "Writes of the classic format"). A buffer must therefore lie in the pipe as a whole before any
+//! of it can be read: it leaves in one write, and only when the pipe has room for it. A write of at most `PIPE_BUF` bytes
+//! is taken as a whole or not at all (pipe(7)). For a larger one the room is looked up first.
 
 use std::collections::VecDeque;
 
 use crate::sys::{ATOMIC_WRITE, Room, STRIDE};
 
-/// The chunks that wait to be written, in their order; none in the standard format, whose writes may end anywhere.
+/// Queued chunks, in order. Empty in the standard format, whose writes may end anywhere.
 #[derive(Debug, Default)]
-pub(super) struct Outlines(VecDeque<Outline>);
+pub(super) struct ClassicChunks(VecDeque<ClassicChunk>);
 
-/// The rest of a chunk that is to be written, in bytes.
+/// Rest of a chunk that is not written yet, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Outline {
+struct ClassicChunk {
     header: usize,
     buffer: usize,
-    /// True once a part of the buffer has left without the rest.
+    /// True once a part of the buffer was written without the rest.
     is_cut: bool,
 }
 
-/// The next step.
+/// Next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Write so many bytes, or as many of them as can be.
+pub(super) enum WriteStep {
+    /// Write this many bytes, or as many of them as the pipe takes.
     Write(usize),
     /// Wait until the pipe has more room.
     Wait,
 }
 
-impl Outlines {
+impl ClassicChunks {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     pub(super) fn push(&mut self, header: usize, buffer: usize) {
-        self.0.push_back(Outline { header, buffer, is_cut: false });
+        self.0.push_back(ClassicChunk { header, buffer, is_cut: false });
     }
 
     pub(super) fn append(&mut self, other: &mut Self) {
@@ -50,30 +50,30 @@ impl Outlines {
         self.0.clear();
     }
 
-    /// How much to write next; `room_for` makes room for so many bytes, and gives what there is, if that is known.
-    pub(super) fn step(&self, room_for: impl FnOnce(usize) -> Option<Room>) -> Step {
-        let Some(first) = self.0.front() else { return Step::Write(STRIDE) };
+    /// Returns how much to write next. `room_for` makes room for a number of bytes, and returns the room if it is known.
+    pub(super) fn step(&self, room_for: impl FnOnce(usize) -> Option<Room>) -> WriteStep {
+        let Some(first) = self.0.front() else { return WriteStep::Write(STRIDE) };
         let total = first.header + first.buffer;
         if total <= ATOMIC_WRITE {
-            return Step::Write(self.joined());
+            return WriteStep::Write(self.joined());
         }
-        let Some(room) = room_for(total) else { return Step::Write(total.min(STRIDE)) };
+        let Some(room) = room_for(total) else { return WriteStep::Write(total.min(STRIDE)) };
         if total <= room.now {
-            Step::Write(total)
+            WriteStep::Write(total)
         } else if total <= room.empty && !first.is_cut {
-            Step::Wait
+            WriteStep::Wait
         } else if first.header > 0 {
-            // Ahead of a buffer that the pipe holds without it, or not even so.
-            Step::Write(first.header.min(ATOMIC_WRITE))
+            // The header goes first: the pipe holds the buffer without it, or not at all.
+            WriteStep::Write(first.header.min(ATOMIC_WRITE))
         } else if first.buffer > room.empty || first.is_cut {
-            // Nothing keeps it from being cut.
-            Step::Write(first.buffer.min(STRIDE))
+            // It has to be cut: no pipe holds it, or a part of it was written before.
+            WriteStep::Write(first.buffer.min(STRIDE))
         } else {
-            Step::Wait
+            WriteStep::Wait
         }
     }
 
-    /// The length of the first chunk and of those behind it that leave with it.
+    /// Length of the first chunk and of those behind it that leave in the same write.
     fn joined(&self) -> usize {
         let mut joined = 0;
         for outline in &self.0 {
@@ -86,7 +86,7 @@ impl Outlines {
         joined
     }
 
-    /// The number of bytes that were written.
+    /// Notes that `bytes` bytes were written.
     pub(super) fn wrote(&mut self, mut bytes: usize) {
         while bytes > 0
             && let Some(first) = self.0.front_mut()
@@ -112,10 +112,10 @@ mod tests {
 
     const NO_ROOM: Room = Room { now: 0, empty: 65_536 };
 
-    fn of(chunks: &[(usize, usize)]) -> Outlines {
-        let mut outlines = Outlines::default();
-        chunks.iter().for_each(|(header, buffer)| outlines.push(*header, *buffer));
-        outlines
+    fn of(chunks: &[(usize, usize)]) -> ClassicChunks {
+        let mut classic = ClassicChunks::default();
+        chunks.iter().for_each(|(header, buffer)| classic.push(*header, *buffer));
+        classic
     }
 
     fn unasked(_: usize) -> Option<Room> {
@@ -124,43 +124,43 @@ mod tests {
 
     #[test]
     fn without_chunks_writes_may_end_anywhere() {
-        assert_eq!(of(&[]).step(unasked), Step::Write(STRIDE));
+        assert_eq!(of(&[]).step(unasked), WriteStep::Write(STRIDE));
     }
 
     #[test]
     fn small_chunks_leave_together_up_to_the_end_of_one() {
-        assert_eq!(of(&[(10, 3000), (10, 1000), (10, 1000)]).step(unasked), Step::Write(3010 + 1010));
-        assert_eq!(of(&[(10, 3000), (10, 3000)]).step(unasked), Step::Write(3010));
-        assert_eq!(of(&[(10, 0), (96, 4000)]).step(unasked), Step::Write(10));
-        assert_eq!(of(&[(96, 4000)]).step(unasked), Step::Write(4096));
+        assert_eq!(of(&[(10, 3000), (10, 1000), (10, 1000)]).step(unasked), WriteStep::Write(3010 + 1010));
+        assert_eq!(of(&[(10, 3000), (10, 3000)]).step(unasked), WriteStep::Write(3010));
+        assert_eq!(of(&[(10, 0), (96, 4000)]).step(unasked), WriteStep::Write(10));
+        assert_eq!(of(&[(96, 4000)]).step(unasked), WriteStep::Write(4096));
     }
 
     #[test]
     fn a_large_chunk_waits_for_room_and_leaves_alone() {
-        let outlines = of(&[(10, 10_000), (10, 0)]);
-        assert_eq!(outlines.step(|len| (len == 10_010).then_some(NO_ROOM)), Step::Wait);
-        assert_eq!(outlines.step(|_| Some(Room { now: 12_288, ..NO_ROOM })), Step::Write(10_010));
-        assert_eq!(outlines.step(|_| None), Step::Write(10_010));
+        let classic = of(&[(10, 10_000), (10, 0)]);
+        assert_eq!(classic.step(|len| (len == 10_010).then_some(NO_ROOM)), WriteStep::Wait);
+        assert_eq!(classic.step(|_| Some(Room { now: 12_288, ..NO_ROOM })), WriteStep::Write(10_010));
+        assert_eq!(classic.step(|_| None), WriteStep::Write(10_010));
     }
 
     #[test]
     fn a_header_goes_ahead_of_a_buffer_that_the_pipe_just_holds() {
-        let mut outlines = of(&[(10, 65_530)]);
-        assert_eq!(outlines.step(|_| Some(Room { now: 65_536, ..NO_ROOM })), Step::Write(10));
-        outlines.wrote(10);
-        assert_eq!(outlines.step(|_| Some(Room { now: 57_344, ..NO_ROOM })), Step::Wait);
-        assert_eq!(outlines.step(|_| Some(Room { now: 65_536, ..NO_ROOM })), Step::Write(65_530));
+        let mut classic = of(&[(10, 65_530)]);
+        assert_eq!(classic.step(|_| Some(Room { now: 65_536, ..NO_ROOM })), WriteStep::Write(10));
+        classic.wrote(10);
+        assert_eq!(classic.step(|_| Some(Room { now: 57_344, ..NO_ROOM })), WriteStep::Wait);
+        assert_eq!(classic.step(|_| Some(Room { now: 65_536, ..NO_ROOM })), WriteStep::Write(65_530));
     }
 
     #[test]
     fn what_no_pipe_holds_leaves_in_pieces() {
-        let mut outlines = of(&[(10, 1 << 20), (10, 0)]);
-        assert_eq!(outlines.step(|_| Some(NO_ROOM)), Step::Write(10));
-        outlines.wrote(10);
-        assert_eq!(outlines.step(|_| Some(NO_ROOM)), Step::Write(STRIDE));
-        outlines.wrote((1 << 20) - 60_000);
-        assert_eq!(outlines.step(|_| Some(NO_ROOM)), Step::Write(60_000), "it is cut already");
-        outlines.wrote(60_000);
-        assert_eq!(outlines.step(unasked), Step::Write(10));
+        let mut classic = of(&[(10, 1 << 20), (10, 0)]);
+        assert_eq!(classic.step(|_| Some(NO_ROOM)), WriteStep::Write(10));
+        classic.wrote(10);
+        assert_eq!(classic.step(|_| Some(NO_ROOM)), WriteStep::Write(STRIDE));
+        classic.wrote((1 << 20) - 60_000);
+        assert_eq!(classic.step(|_| Some(NO_ROOM)), WriteStep::Write(60_000), "it is cut already");
+        classic.wrote(60_000);
+        assert_eq!(classic.step(unasked), WriteStep::Write(10));
     }
 }

@@ -1,507 +1,398 @@
-//! What waits to be written, and who writes it.
+//! Sends chunks: queues them, and decides which thread writes them.
 //!
-//! Whoever has something to send writes it itself, straight from its own memory, where nothing else waits; while
-//! one thread writes, the others leave their chunks in the queue and go, and the writer takes all of them in one
-//! write (group commit). What the pipe does not take now is written by the loop's thread when it does.
+//! A thread that has something to send writes it itself, directly from its own memory, if nothing else waits. While one
+//! thread writes, the others leave their chunks in the queue and return, and the writing thread takes all of them in one
+//! write (group commit). What the pipe does not take now is written by the event loop's thread when it does.
+//!
+//! The writer knows no connection. It registers its descriptor with the event loop, and returns what its owner has to
+//! do next ([`Next`]).
 
 mod classic;
+mod flush;
 mod queue;
-pub(crate) mod unflushed;
+mod unflushed;
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 
-use crate::connection::shared::Core;
 use crate::error::CloseReason;
-use crate::event_loop::thread_pool::{self, Awaits};
+use crate::event_loop::thread_pool::{self, BlockedOn};
+use crate::event_loop::{EventLoop, Source};
 use crate::options::Options;
-use crate::postmortem::{ChunkHead, Recent};
+use crate::postmortem::ChunkHead;
 use crate::protocol::deadline::sooner;
-use crate::protocol::flow::{Credit, SendWindow, weight};
+use crate::protocol::flow::{Credit, weight};
 use crate::sync::lock::{lock, wait_until};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::sys::Stream;
-use crate::writer::unflushed::Unread;
-use classic::{Outlines, Step};
-use queue::{Broken, Burst, Ending, Piece, State, Taken};
+use flush::WriteFailure;
+use queue::{Ending, WriteQueue};
 
-/// How much small chunks gather in one piece of the queue.
-const GATHER: usize = 64 << 10;
-/// What waits to be written together is written when it is this much, in bytes: half of a pipe of the usual size.
+/// Queued bytes from which a delayed chunk is written at once: half of a pipe of the usual size.
 const ENOUGH: usize = 32 << 10;
-/// Pieces in one writev(2). Linux takes 1,024, but to make room for 64 took a tenth of a call's instructions already.
-const SLICES: usize = 16;
-/// After so many writes for others a caller leaves the rest to the loop's thread.
-const ROUNDS: usize = 16;
+/// Time that a sender waits for credit before that is logged.
+const CREDIT_NOTICE: Duration = Duration::from_secs(5);
 
-/// Whether, and for what, a sender waits.
+/// Kind of chunk, which decides what its sender waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
+pub(crate) enum SendClass {
     /// A request or one-way: waits for room in the queue and in the peer's window.
-    HeldBack(Terms),
-    /// A request that the peer's reading thread answers by itself: waits for nothing but the format, so that a ping finds
-    /// out about a peer that reads no more.
-    Unweighed(Terms),
-    /// A reply of a handler: waits for room in the queue.
+    FlowControlled(WaitPolicy),
+    /// A request that the peer's reading thread answers itself: waits for nothing but the format, so that a ping
+    /// detects a peer that reads no more.
+    Uncounted(WaitPolicy),
+    /// A handler's response: waits for room in the queue.
     Reply,
-    /// What the reading thread itself sends, and `cmd.*`: never waits.
+    /// A chunk of the reading thread, or a `cmd.*`: never waits.
     Control,
 }
 
 /// How long a sender waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Terms {
-    pub(crate) patience: Patience,
-    /// No longer than until then; a peer that knows of contexts is told.
+pub(crate) struct WaitPolicy {
+    pub(crate) blocking: Blocking,
+    /// Latest time to wait until. Sent to a peer that negotiated `context`.
     pub(crate) deadline: Option<Instant>,
 }
 
-impl Terms {
-    pub(crate) const WAIT: Self = Self { patience: Patience::Wait, deadline: None };
+impl WaitPolicy {
+    pub(crate) const WAIT: Self = Self { blocking: Blocking::Allowed, deadline: None };
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
-    Wait,
-    None,
+pub(crate) enum Blocking {
+    Allowed,
+    Never,
 }
 
 /// When a chunk is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Push {
+pub(crate) enum Flush {
     Now,
-    /// At once, unless much was sent a moment ago: then with what comes next, or by the loop's thread, which is told.
+    /// At once, unless this sender sends chunk after chunk: then together with the next chunk, or by the event loop.
     Soon,
-    /// With what comes next, or when the sender flushes, which it does soon.
+    /// Together with the next chunk, or when the sender flushes, which it does soon.
     Later,
 }
 
-/// Why a chunk was not sent.
+/// Next step for the owner of the writer.
 #[derive(Debug)]
-pub(crate) enum SendFault {
+#[must_use]
+pub(crate) enum Next {
+    Nothing,
+    /// Nothing writes the queue: flush it soon.
+    Flush,
+    /// The chunk was sent, and a later one could not be: end the connection for this reason.
+    End(CloseReason),
+}
+
+/// Reason that a chunk was not sent.
+#[derive(Debug)]
+pub(crate) enum SendError {
     Closed(Arc<CloseReason>),
     Encode(EncodeError),
     WouldBlock,
-    /// The deadline came first, while it waited for the peer's credit, or for something else.
+    /// The deadline passed while the sender waited, for the peer's credit if it is given.
     Late(Option<Credit>),
-    /// The connection has to end for this.
+    /// The connection has to end for this reason.
     Fatal(CloseReason),
 }
 
-pub(crate) struct Outbox {
-    state: Mutex<State>,
+/// Writing half of a connection.
+pub(crate) struct Writer {
+    queue: Mutex<WriteQueue>,
+    /// Notified when a sender that waits may go on.
     room: Condvar,
+    events: EventLoop,
+    /// The owner, which gets the readiness of the descriptor.
+    source: Weak<dyn Source>,
+    /// Name of the connection, for the log.
+    name: String,
+    /// Limit of queued bytes past which senders wait.
     outgoing: usize,
+    /// Limit of queued bytes of responses that nobody can be made to wait for.
     unread: usize,
     transfer: NonZeroUsize,
 }
 
-impl Outbox {
-    pub(crate) fn new(stream: Stream, options: &Options) -> Self {
+/// Lock of the queue, held by a sender that need not wait.
+pub(crate) struct SendPermit<'a> {
+    writer: &'a Writer,
+    queue: MutexGuard<'a, WriteQueue>,
+    class: SendClass,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        stream: Stream,
+        events: EventLoop,
+        source: Weak<dyn Source>,
+        options: &Options,
+    ) -> Self {
         Self {
-            state: Mutex::new(State {
-                stream: Some(stream),
-                registration: None,
-                queue: VecDeque::new(),
-                outlines: Outlines::default(),
-                looks: 0,
-                given_up: None,
-                in_flight: 0,
-                tells_credit: true,
-                spare: None,
-                queued: 0,
-                unread: Unread::default(),
-                format: options.format,
-                window: SendWindow::default(),
-                tells_deadlines: false,
-                ending: Ending::No,
-                silent: None,
-                is_full: false,
-                burst: Burst::default(),
-                recent: Recent::default(),
-                waiting: 0,
-            }),
+            queue: Mutex::new(WriteQueue::new(stream, options.format)),
             room: Condvar::new(),
+            events,
+            source,
+            name: options.name.clone(),
             outgoing: options.outgoing.max(1),
             unread: options.unread,
             transfer: options.transfer,
         }
     }
 
-    /// Sends a chunk: writes it, or leaves it in the queue.
-    pub(crate) fn send(
+    /// Returns the permit to send a chunk of this class, or `None` if the sender has to wait for it.
+    #[inline]
+    pub(crate) fn try_permit(&self, class: SendClass) -> Result<Option<SendPermit<'_>>, SendError> {
+        let queue = lock(&self.queue);
+        let must_wait = self.must_wait(&queue, class)?;
+        Ok((!must_wait).then_some(SendPermit { writer: self, queue, class }))
+    }
+
+    /// Waits until a chunk of this class may be sent.
+    ///
+    /// # Blocking
+    /// As the class says, on the peer. If this thread is a worker, another one takes its place where that helps.
+    #[cold]
+    pub(crate) fn wait_for_permit(&self, class: SendClass) -> Result<SendPermit<'_>, SendError> {
+        let policy = match class {
+            SendClass::FlowControlled(policy) | SendClass::Uncounted(policy) => policy,
+            SendClass::Reply | SendClass::Control => WaitPolicy::WAIT,
+        };
+        let begun = Instant::now();
+        let mut queue = lock(&self.queue);
+        while self.must_wait(&queue, class)? {
+            if policy.blocking == Blocking::Never {
+                return Err(SendError::WouldBlock);
+            }
+            if policy.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(SendError::Late(queue.awaited_credit(class)));
+            }
+            // A sender without a deadline gets no error that would name the cause of the wait.
+            let notice = self.log_missing_credit(&mut queue, class, begun);
+            queue.senders_waiting += 1;
+            drop(queue);
+            let wait = || {
+                let queue = lock(&self.queue);
+                // Between the two locks the condition may have changed, and the notification was lost then.
+                match self.must_wait(&queue, class) {
+                    Ok(true) => wait_until(&self.room, queue, sooner(policy.deadline, notice)),
+                    Ok(false) | Err(_) => queue,
+                }
+            };
+            queue = match class {
+                SendClass::FlowControlled(_) | SendClass::Uncounted(_) => {
+                    thread_pool::while_blocked(BlockedOn::Peer, wait)
+                }
+                SendClass::Reply | SendClass::Control => thread_pool::while_unread(wait),
+            };
+            queue.senders_waiting -= 1;
+        }
+        Ok(SendPermit { writer: self, queue, class })
+    }
+
+    #[inline]
+    fn must_wait(&self, queue: &WriteQueue, class: SendClass) -> Result<bool, SendError> {
+        let is_counted = matches!(class, SendClass::FlowControlled(_));
+        let is_new = is_counted || matches!(class, SendClass::Uncounted(_));
+        match &queue.ending {
+            Ending::Ended(reason) => return Err(SendError::Closed(Arc::clone(reason))),
+            Ending::AfterFlush if is_new => return Err(SendError::Closed(Arc::new(CloseReason::Local))),
+            Ending::AfterFlush | Ending::No => {}
+        }
+        let must_wait = queue.format.is_none()
+            || (matches!(class, SendClass::FlowControlled(_) | SendClass::Reply)
+                && queue.queued >= self.outgoing)
+            || (is_counted && !queue.window.is_open());
+        match &queue.silent {
+            Some(reason) if must_wait && is_new => Err(SendError::Closed(Arc::clone(reason))),
+            _ => Ok(must_wait),
+        }
+    }
+
+    /// Logs once that a sender has waited for credit for [`CREDIT_NOTICE`] since `begun`. Returns the time of that
+    /// while it is still to come.
+    fn log_missing_credit(
         &self,
-        class: Class,
-        header: &Header<'_>,
-        body: Cow<'_, [u8]>,
-        push: Push,
-        core: &Arc<Core>,
-    ) -> Result<(), SendFault> {
-        let mut state = self.wait_for_room(class, core)?;
-        let format = state.format.unwrap_or_default();
-        let weight = match class {
-            Class::HeldBack(_) => weight(header.command.len(), body.len()),
-            Class::Unweighed(_) | Class::Reply | Class::Control => 0,
-        };
-        let before = state.queued;
-        if let Class::HeldBack(Terms { deadline: Some(deadline), .. }) = class
-            && state.tells_deadlines
-        {
-            // Under one lock with its request: nothing may come in between.
-            header.check(format).map_err(SendFault::Encode)?;
-            state.append_context(format, header, deadline)?;
+        queue: &mut WriteQueue,
+        class: SendClass,
+        begun: Instant,
+    ) -> Option<Instant> {
+        let credit = queue.awaited_credit(class).filter(|_| queue.logs_missing_credit)?;
+        let at = begun.checked_add(CREDIT_NOTICE)?;
+        if Instant::now() < at {
+            return Some(at);
         }
-        state.append(format, header, body).map_err(SendFault::Encode)?;
-        state.window.sent(weight);
-        // The peer has these come by what it sends; of cancels and stops there are as many as this side likes.
-        let is_asked_for = header.direction == Direction::Response || header.command == command::CREDIT;
-        if class == Class::Control && is_asked_for {
-            let len = state.queued - before;
-            state.unread.answered(len);
-            let (queued, limit) = (state.unread.bytes(), self.unread);
-            if queued > limit {
-                return Err(SendFault::Fatal(CloseReason::Unread { queued, limit }));
-            }
-        }
-        if state.is_full || state.stream.is_none() {
-            return Ok(()); // the loop's thread waits for the pipe, or another thread writes and takes this along
-        }
-        let was_empty = before == 0;
-        let leave = match push {
-            Push::Now => false,
-            Push::Later => true,
-            Push::Soon if was_empty => state.burst.is_on(Instant::now()),
-            Push::Soon => true, // whoever left something there saw to it that it is written
-        };
-        if leave && state.queued < ENOUGH.min(self.outgoing) {
-            drop(state);
-            // A caller between two calls flushes when it waits, and the loop, which watches it, where it does not.
-            if push == Push::Soon && was_empty && !core.is_between_calls() {
-                core.flush_on_loop();
-            }
-            return Ok(());
-        }
-        let Some(stream) = state.stream.take() else { unreachable!("it was there above") };
-        let end = state.unread.total();
-        match self.pump(state, stream, core) {
-            Err(Broken { reason, written }) if written >= end => {
-                // It was another one's, behind this one, that could not be written.
-                core.end_after_reading(reason);
-                Ok(())
-            }
-            other => other.map_err(|broken| SendFault::Fatal(broken.reason)),
-        }
+        queue.logs_missing_credit = false; // until there is some
+        tracing::warn!(peer = %self.name, "what is sent has waited for {CREDIT_NOTICE:?}: {credit}");
+        None
     }
 
-    /// The pipe takes something again.
-    pub(crate) fn writable(&self, core: &Arc<Core>) -> Result<(), CloseReason> {
-        lock(&self.state).is_full = false;
-        self.flush(core)
-    }
-
-    /// Writes what waits, as far as the pipe takes it.
-    pub(crate) fn flush(&self, core: &Arc<Core>) -> Result<(), CloseReason> {
-        let mut state = lock(&self.state);
-        if state.is_full {
-            return Ok(()); // the loop's thread writes it when it can
-        }
-        if state.queue.is_empty() && matches!(state.ending, Ending::No) {
-            return Ok(()); // each call comes by here twice
-        }
-        match state.stream.take() {
-            Some(stream) => self.pump(state, stream, core).map_err(|broken| broken.reason),
-            None => Ok(()), // whoever writes now goes on until all is written
-        }
-    }
-
-    /// The format of the peer is known from its first chunk.
+    /// Sets the format, which the peer's first chunk has told.
     pub(crate) fn set_format(&self, format: Format) {
-        let mut state = lock(&self.state);
-        if state.format.is_none() {
-            state.format = Some(format);
+        let mut queue = lock(&self.queue);
+        if queue.format.is_none() {
+            queue.format = Some(format);
             self.room.notify_all();
         }
     }
 
-    /// The peer takes contexts.
+    /// Sends deadlines with requests from now on: the peer negotiated `context`.
     pub(crate) fn tell_deadlines(&self) {
-        lock(&self.state).tells_deadlines = true;
+        lock(&self.queue).tells_deadlines = true;
     }
 
-    /// Whether it is told of the deadlines of calls.
+    /// Returns true if deadlines are sent with requests.
     pub(crate) fn tells_deadlines(&self) -> bool {
-        lock(&self.state).tells_deadlines
+        lock(&self.queue).tells_deadlines
     }
 
+    /// Applies the peer's window from now on: the peer negotiated `flow`.
     pub(crate) fn negotiated(&self, window: u64) {
-        lock(&self.state).window.negotiated(window);
+        lock(&self.queue).window.negotiated(window);
     }
 
-    /// The peer's handlers have taken so much; `false` where that cannot be.
+    /// Notes that the peer's handlers have taken `total` bytes of weight. Returns false if that cannot be.
     pub(crate) fn credit(&self, total: u64) -> bool {
-        let mut state = lock(&self.state);
-        let valid = state.window.credit(total);
-        state.tells_credit |= valid;
-        if valid && state.waiting > 0 {
+        let mut queue = lock(&self.queue);
+        let valid = queue.window.credit(total);
+        queue.logs_missing_credit |= valid;
+        if valid && queue.senders_waiting > 0 {
             self.room.notify_all();
         }
         valid
     }
 
-    /// Accepts nothing more but replies, and closes the descriptor when all is written.
-    pub(crate) fn close_after_flush(&self, core: &Arc<Core>) -> Result<(), CloseReason> {
-        let mut state = lock(&self.state);
-        if let Ending::No = state.ending {
-            state.ending = Ending::AfterFlush;
+    /// Accepts nothing more but responses, and closes the descriptor when everything is written.
+    pub(crate) fn close_after_flush(&self) -> Result<(), CloseReason> {
+        let mut queue = lock(&self.queue);
+        if let Ending::No = queue.ending {
+            queue.ending = Ending::AfterFlush;
         }
-        if state.waiting > 0 {
+        if queue.senders_waiting > 0 {
             self.room.notify_all();
         }
-        drop(state);
-        self.flush(core)
+        drop(queue);
+        self.flush()
     }
 
-    /// Forgets what waits and closes the descriptor.
+    /// Drops what is queued and closes the descriptor.
     pub(crate) fn end(&self, reason: &Arc<CloseReason>) {
-        let mut state = lock(&self.state);
-        if !matches!(state.ending, Ending::Ended(_)) {
-            state.ending = Ending::Ended(Arc::clone(reason));
+        let mut queue = lock(&self.queue);
+        if !matches!(queue.ending, Ending::Ended(_)) {
+            queue.ending = Ending::Ended(Arc::clone(reason));
         }
-        state.forget_queue();
-        if let Some(stream) = state.stream.take() {
-            state.close(stream);
+        queue.discard();
+        if let Some(stream) = queue.stream.take() {
+            queue.close(stream);
         }
         self.room.notify_all();
     }
 
-    /// No chunk will tell the format any more, and no credit will come: what would have to wait for the peer fails.
+    /// Fails the senders that would have to wait for the peer: no chunk will tell the format any more, and no credit
+    /// will come.
     pub(crate) fn reading_ended(&self, reason: &Arc<CloseReason>) {
-        let mut state = lock(&self.state);
-        if state.format.is_none() {
-            state.ending = Ending::Ended(Arc::clone(reason));
+        let mut queue = lock(&self.queue);
+        if queue.format.is_none() {
+            queue.ending = Ending::Ended(Arc::clone(reason));
         }
-        state.silent = Some(Arc::clone(reason));
+        queue.silent = Some(Arc::clone(reason));
         self.room.notify_all();
     }
 
-    /// Waits until nothing waits to be written and nobody writes.
+    /// Waits until the queue is empty and no thread writes.
     pub(crate) fn wait_written(&self, deadline: Option<Instant>) -> bool {
-        let mut state = lock(&self.state);
-        while state.queued > 0 || (state.stream.is_none() && !matches!(state.ending, Ending::Ended(_))) {
+        let mut queue = lock(&self.queue);
+        while queue.queued > 0 || (queue.stream.is_none() && !matches!(queue.ending, Ending::Ended(_))) {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return false;
             }
-            state.waiting += 1;
-            state = wait_until(&self.room, state, deadline);
-            state.waiting -= 1;
+            queue.senders_waiting += 1;
+            queue = wait_until(&self.room, queue, deadline);
+            queue.senders_waiting -= 1;
         }
         true
     }
 
-    /// The credit that a sender waits for, if any.
+    /// The credit that a sender waits for, if one does.
     pub(crate) fn awaited_credit(&self) -> Option<Credit> {
-        let state = lock(&self.state);
-        state.window.missing().filter(|_| state.waiting > 0)
+        let queue = lock(&self.queue);
+        queue.window.missing().filter(|_| queue.senders_waiting > 0)
     }
 
-    /// Bytes that wait.
+    /// Number of queued bytes.
     pub(crate) fn queued(&self) -> usize {
-        lock(&self.state).queued
+        lock(&self.queue).queued
     }
 
-    /// The headers of the last chunks that were sent.
+    /// Headers of the last chunks that were sent.
     pub(crate) fn recent(&self) -> Vec<ChunkHead> {
-        let state = lock(&self.state);
-        state.recent.heads_sent(state.sent())
+        let queue = lock(&self.queue);
+        queue.recent.heads_sent(queue.sent())
     }
+}
 
-    fn wait_for_room(&self, class: Class, core: &Arc<Core>) -> Result<MutexGuard<'_, State>, SendFault> {
-        let mut state = lock(&self.state);
-        let mut began = None;
-        while self.must_wait(&state, class)? {
-            let begun = *began.get_or_insert_with(Instant::now);
-            let terms = match class {
-                Class::HeldBack(terms) | Class::Unweighed(terms) => terms,
-                Class::Reply | Class::Control => Terms::WAIT,
-            };
-            if terms.patience == Patience::None {
-                return Err(SendFault::WouldBlock);
-            }
-            if terms.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(SendFault::Late(state.awaited_credit(class)));
-            }
-            // Without a deadline there is no error that would say why the sender waits.
-            let notice = state.notice_of_credit(class, begun, core);
-            state.waiting += 1;
-            drop(state);
-            core.end_leading_ahead();
-            let wait = || {
-                let state = lock(&self.state);
-                // What changed between the two locks was told to nobody: look again ahead of sleeping.
-                match self.must_wait(&state, class) {
-                    Ok(true) => wait_until(&self.room, state, sooner(terms.deadline, notice)),
-                    Ok(false) | Err(_) => state,
-                }
-            };
-            state = match class {
-                Class::HeldBack(_) | Class::Unweighed(_) => thread_pool::while_blocked(Awaits::Peer, wait),
-                Class::Reply | Class::Control => thread_pool::while_unread(wait),
-            };
-            state.waiting -= 1;
+impl SendPermit<'_> {
+    /// Sends a chunk: writes it, or leaves it in the queue.
+    #[inline]
+    pub(crate) fn send(
+        self,
+        header: &Header<'_>,
+        payload: Cow<'_, [u8]>,
+        flush: Flush,
+    ) -> Result<Next, SendError> {
+        let Self { writer, mut queue, class } = self;
+        let format = queue.format.unwrap_or_default();
+        let weight = match class {
+            SendClass::FlowControlled(_) => weight(header.command.len(), payload.len()),
+            SendClass::Uncounted(_) | SendClass::Reply | SendClass::Control => 0,
+        };
+        let before = queue.queued;
+        if let SendClass::FlowControlled(WaitPolicy { deadline: Some(deadline), .. }) = class
+            && queue.tells_deadlines
+        {
+            // Under one lock with its request: nothing may come in between.
+            header.check(format).map_err(SendError::Encode)?;
+            queue.append_context(format, header, deadline)?;
         }
-        Ok(state)
-    }
-
-    fn must_wait(&self, state: &State, class: Class) -> Result<bool, SendFault> {
-        let held_back = matches!(class, Class::HeldBack(_));
-        let is_new = held_back || matches!(class, Class::Unweighed(_));
-        match &state.ending {
-            Ending::Ended(reason) => return Err(SendFault::Closed(Arc::clone(reason))),
-            Ending::AfterFlush if is_new => return Err(SendFault::Closed(Arc::new(CloseReason::Local))),
-            Ending::AfterFlush | Ending::No => {}
-        }
-        let must_wait = state.format.is_none()
-            || (matches!(class, Class::HeldBack(_) | Class::Reply) && state.queued >= self.outgoing)
-            || (held_back && !state.window.is_open());
-        match &state.silent {
-            Some(reason) if must_wait && is_new => Err(SendFault::Closed(Arc::clone(reason))),
-            _ => Ok(must_wait),
-        }
-    }
-
-    /// Writes until nothing waits or the pipe takes no more; gives the descriptor back in either case.
-    fn pump<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        mut stream: Stream,
-        core: &Arc<Core>,
-    ) -> Result<(), Broken> {
-        for round in 0.. {
-            if let Ending::Ended(_) = state.ending {
-                state.forget_queue();
-                state.close(stream);
-                return Ok(());
-            }
-            if state.queue.is_empty() {
-                if let Ending::AfterFlush = state.ending {
-                    state.close(stream);
-                } else {
-                    state.stream = Some(stream);
-                }
-                if state.waiting > 0 {
-                    self.room.notify_all();
-                }
-                return Ok(());
-            }
-            if round == ROUNDS {
-                return state.wait_writable(stream, core);
-            }
-            let mut pieces = std::mem::take(&mut state.queue);
-            let mut outlines = std::mem::take(&mut state.outlines);
-            let mut spare = state.spare.take();
-            state.in_flight = state.queued;
-            drop(state);
-            let (bytes, taken) = self.write_pieces(&mut stream, &mut pieces, &mut outlines, &mut spare, core);
-            state = lock(&self.state);
-            state.spare = spare;
-            state.in_flight = 0;
-            if let Some(written) = &mut state.given_up {
-                *written += bytes as u64;
-            }
-            let left = state.queued.saturating_sub(bytes);
-            state.queued = left;
-            state.unread.left(left);
-            if bytes > 0 {
-                state.looks = 0;
-            }
-            let taken = match taken {
-                Ok(taken) => taken,
-                Err(error) => {
-                    let broken = state.broken(error);
-                    state.give_back(stream);
-                    return Err(broken);
-                }
-            };
-            // What came meanwhile goes behind what is left.
-            pieces.append(&mut state.queue);
-            state.queue = pieces;
-            outlines.append(&mut state.outlines);
-            state.outlines = outlines;
-            if state.waiting > 0 && state.queued < self.outgoing {
-                self.room.notify_all();
-            }
-            match taken {
-                _ if matches!(state.ending, Ending::Ended(_)) => {}
-                Taken::All => {}
-                Taken::Some => return state.wait_writable(stream, core),
-                Taken::NoRoom => {
-                    state.wait_for_room(stream, core);
-                    return Ok(());
-                }
+        queue.append(format, header, payload).map_err(SendError::Encode)?;
+        queue.window.sent(weight);
+        // The number of these grows with what the peer sends. That of cancels and stops is up to this side.
+        let is_asked_for = header.direction == Direction::Response || header.command == command::CREDIT;
+        if class == SendClass::Control && is_asked_for {
+            let len = queue.queued - before;
+            queue.unflushed.answered(len);
+            let (queued, limit) = (queue.unflushed.bytes(), writer.unread);
+            if queued > limit {
+                return Err(SendError::Fatal(CloseReason::Unread { queued, limit }));
             }
         }
-        unreachable!("the rounds end with their number")
-    }
-
-    /// Writes pieces from the front, removes what was written; gives the bytes, also where it fails then.
-    fn write_pieces(
-        &self,
-        stream: &mut Stream,
-        pieces: &mut VecDeque<Piece>,
-        outlines: &mut Outlines,
-        spare: &mut Option<Vec<u8>>,
-        core: &Core,
-    ) -> (usize, io::Result<Taken>) {
-        let mut total = 0;
-        while !pieces.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let in_classic = !outlines.is_empty();
-            let (mut count, mut room) = match outlines.step(|len| stream.room_for(len)) {
-                Step::Write(len) => (0, len),
-                Step::Wait => return (total, Ok(Taken::NoRoom)),
-            };
-            for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
-                let rest = piece.rest();
-                if !in_classic {
-                    stream.make_room(rest.len());
-                }
-                *slice = IoSlice::new(&rest[..rest.len().min(room)]);
-                room -= slice.len();
-                count += 1;
-                if room == 0 {
-                    break;
-                }
-            }
-            let mut written = match stream.write(&slices[..count], self.transfer.get()) {
-                Ok(Some(written)) => written,
-                Ok(None) => return (total, Ok(Taken::Some)),
-                Err(error) => return (total, Err(error)),
-            };
-            total += written;
-            outlines.wrote(written);
-            while written > 0
-                && let Some(piece) = pieces.front_mut()
-            {
-                let step = written.min(piece.rest().len());
-                piece.start += step;
-                written -= step;
-                if piece.rest().is_empty()
-                    && let Some(Piece { mut bytes, .. }) = pieces.pop_front()
-                {
-                    if bytes.capacity() <= GATHER {
-                        bytes.clear();
-                        *spare = Some(bytes);
-                    } else {
-                        core.events.keep_spent(bytes);
-                    }
-                }
-            }
+        if queue.is_full || queue.stream.is_none() {
+            // The event loop waits for the pipe, or another thread writes and takes this chunk along.
+            return Ok(Next::Nothing);
         }
-        (total, Ok(Taken::All))
+        let was_empty = before == 0;
+        let is_left = match flush {
+            Flush::Now => false,
+            Flush::Later => true,
+            Flush::Soon if was_empty => queue.burst.is_on(Instant::now()),
+            // The sender of what is queued has arranged for the flush.
+            Flush::Soon => true,
+        };
+        if is_left && queue.queued < ENOUGH.min(writer.outgoing) {
+            return Ok(if flush == Flush::Soon && was_empty { Next::Flush } else { Next::Nothing });
+        }
+        let Some(stream) = queue.stream.take() else { unreachable!("it was there above") };
+        let end = queue.unflushed.total();
+        match writer.write_queue(queue, stream) {
+            Ok(()) => Ok(Next::Nothing),
+            // A later chunk, of another thread, could not be written.
+            Err(WriteFailure { reason, written }) if written >= end => Ok(Next::End(reason)),
+            Err(WriteFailure { reason, .. }) => Err(SendError::Fatal(reason)),
+        }
     }
 }

@@ -1,45 +1,45 @@
-//! How much of what waits to be written are answers for which nobody can be made to wait.
+//! Counts the queued bytes of responses that nobody can be made to wait for.
 //!
-//! Positions count all bytes that were ever put into the queue; what is written is what is not queued any more.
+//! Positions count all bytes that were ever queued. Bytes that are no longer queued are written.
 
 use std::collections::VecDeque;
 
 #[derive(Debug, Default)]
-pub(crate) struct Unread {
-    /// Bytes that were ever put into the queue.
+pub(super) struct Unflushed {
+    /// Bytes that were ever queued.
     total: u64,
-    /// Where each answer in the queue ends, and its length.
+    /// End position and length of each response in the queue.
     answers: VecDeque<(u64, usize)>,
     bytes: usize,
 }
 
-impl Unread {
-    /// Bytes went to the end of the queue.
-    pub(crate) fn appended(&mut self, len: usize) {
+impl Unflushed {
+    /// Notes `len` bytes at the end of the queue.
+    pub(super) fn appended(&mut self, len: usize) {
         self.total += len as u64;
     }
 
-    /// What went there last is an answer.
-    pub(crate) fn answered(&mut self, len: usize) {
+    /// Notes that the last `len` bytes of the queue are such a response.
+    pub(super) fn answered(&mut self, len: usize) {
         self.answers.push_back((self.total, len));
         self.bytes += len;
     }
 
-    /// Only so much of the queue is left.
-    pub(crate) fn left(&mut self, queued: usize) {
+    /// Notes that only `queued` bytes of the queue are left.
+    pub(super) fn left(&mut self, queued: usize) {
         let written = self.total - queued as u64;
         while let Some((_, len)) = self.answers.pop_front_if(|(end, _)| *end <= written) {
             self.bytes -= len;
         }
     }
 
-    /// Bytes that were ever put into the queue.
-    pub(crate) fn total(&self) -> u64 {
+    /// Bytes that were ever queued.
+    pub(super) fn total(&self) -> u64 {
         self.total
     }
 
-    /// Bytes of answers that wait.
-    pub(crate) fn bytes(&self) -> usize {
+    /// Bytes of responses that are not completely written.
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 }
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn an_answer_counts_until_its_last_byte_is_written() {
-        let mut unread = Unread::default();
+        let mut unread = Unflushed::default();
         unread.appended(100);
         unread.appended(10);
         unread.answered(10);

@@ -1,35 +1,37 @@
-//! How long to look for input before going to sleep, learned from what came of it. No clock, no I/O.
+//! Decides how long to look for input before sleeping, learned from the results. No clock, no I/O.
 //!
-//! To be woken costs some tens of microseconds where the two sides run on different CPUs, and about as much CPU time.
-//! Looking for the bytes in a loop instead pays if they come within that time, and only if they can: with both sides
-//! on one CPU the loop keeps the other side from running. So each time that looking brought nothing, it is left out
-//! for twice as many times as before, from the second time in a row on. (The CPUs that a process may use tell nothing
-//! of this: two processes of one CPU each may well have two.)
+//! A wake-up costs some tens of microseconds if the two sides run on different CPUs, and about as much CPU time. Looking
+//! for the bytes in a loop instead (spinning) pays if they come within that time, and only if they can: with both sides on
+//! one CPU the loop keeps the peer from running. Each time that spinning brought nothing, it is left out for twice as many
+//! waits as before, from the second time in a row on. (The CPUs that a process may use tell nothing about this: two
+//! processes that may use one CPU each may well use two.)
 //!
-//! What lies there at the first look was not brought by looking, and says nothing for it: on one CPU the side that was
-//! woken has often run to its end before this one goes on.
+//! Input that is there at the first look was not brought by spinning, and does not count for it: on one CPU the peer that
+//! was woken has often run to its end before this side goes on.
 
 use std::time::Duration;
 
-/// The longest time spent on looking, unless said otherwise: about what being woken costs.
-pub(crate) const DEFAULT_SPIN: Duration = Duration::from_micros(50);
-/// At most 2 to the power of this many waits go by without looking.
+/// The number of skipped waits is at most 2 to the power of this.
 const MAX_SKIPPED: u32 = 10;
 
-/// So many waits go by before the first look: the other side is only starting, on the same CPU as likely as not, and
-/// would be kept from it.
+/// Number of waits before the first spin. The peer is only starting, probably on the same CPU, and would be kept from it.
 const STARTING: u32 = 3;
 
-/// What was learned of one kind of wait.
+/// Number of waits to skip after so many misses in a row. The first miss may be an accident.
+pub(super) fn skips_after(misses: u32) -> u32 {
+    if misses <= 1 { 0 } else { 1 << misses.min(MAX_SKIPPED) }
+}
+
+/// Results of spinning for one kind of wait.
 #[derive(Debug)]
 pub(crate) struct Spin {
-    /// 0 switches it off.
+    /// Longest time. 0 disables spinning.
     max: Duration,
-    /// A moving average of how long it took, where looking brought something.
+    /// Moving average of the time after which input came.
     usual: Duration,
-    /// How often in a row it brought nothing.
+    /// Misses in a row.
     misses: u32,
-    /// So many waits go by without looking.
+    /// Number of waits to go without spinning.
     skip: u32,
 }
 
@@ -38,7 +40,7 @@ impl Spin {
         Self { max, usual: max, misses: 0, skip: STARTING }
     }
 
-    /// How long to look this time.
+    /// Time to spin in this wait.
     pub(crate) fn budget(&mut self) -> Option<Duration> {
         if self.max.is_zero() {
             return None;
@@ -47,29 +49,30 @@ impl Spin {
             self.skip -= 1;
             return None;
         }
-        // After a miss all of it is tried, since it may be that only the usual time has changed. Otherwise half of it goes
-        // on top of that time: a tick of the loop that takes this CPU for some 20 µs, on either side, is not to end in sleep.
+        // After a miss the whole time is tried, since maybe only the usual time has changed. Otherwise half of it is
+        // added to that time: a tick of the event loop that takes this CPU for some 20 µs, on either side, is not to end in
+        // sleep.
         let learned = if self.misses > 0 { self.max } else { self.usual * 4 + self.max / 2 };
         Some(learned.min(self.max))
     }
 
-    /// It came after `took`.
+    /// Notes that input came after `took`.
     pub(crate) fn hit(&mut self, took: Duration) {
         self.usual = (self.usual * 7 + took) / 8;
         self.misses = 0;
     }
 
-    /// It did not come in time.
+    /// Notes that no input came in time.
     pub(crate) fn miss(&mut self) {
         self.misses += 1;
-        // The first one may be an accident.
-        self.skip = if self.misses == 1 { 0 } else { 1 << self.misses.min(MAX_SKIPPED) };
+        self.skip = skips_after(self.misses);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::DEFAULT_SPIN;
 
     const MAX: Duration = DEFAULT_SPIN;
 

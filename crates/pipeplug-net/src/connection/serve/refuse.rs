@@ -1,39 +1,39 @@
-//! What is not taken, and what the peer is told of that.
+//! Refuses requests that cannot be taken, and tells the peer why.
 
 use std::sync::Arc;
 
 use pipeplug_wire::{Direction, ThreadId, command};
 
-use super::Inbox;
-use crate::connection::read::leader::Lead;
-use crate::connection::serve::request::Job;
-use crate::connection::shared::Core;
+use super::job::Job;
+use super::queue::ServeQueue;
+use crate::connection::read::leader::ReaderRole;
+use crate::connection::shared::Shared;
 use crate::event_loop::thread_pool::Exhausted;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock::lock;
-use crate::writer::Push;
+use crate::writer::Flush;
 
-impl Core {
-    /// What is held, where it is so much that not even an open call has more read: one call after the other, or many at
-    /// once, would have it grow without bound.
+impl Shared {
+    /// Weight that is queued, if it is so much that no call may be opened: an open call has more read, and one call after
+    /// the other would let the queue grow without bound.
     pub(crate) fn overrun_by_now(&self) -> Option<usize> {
         let is_overrun = self.is_overrun.load(Ordering::Relaxed);
-        if !is_overrun && self.lead.load(Ordering::SeqCst) != Lead::Paused as u8 {
+        if !is_overrun && !self.leader.is(ReaderRole::Suspended) {
             return None; // nearly always
         }
-        let inbox = lock(&self.inbox);
-        let held = Some(inbox.weight).filter(|held| *held > self.options.overrun);
+        let queue = lock(&self.serve_queue);
+        let held = Some(queue.weight).filter(|held| *held > self.options.overrun);
         if held.is_none() {
-            // Under the lock, under which it is set.
+            // Under the lock under which it is set.
             self.is_overrun.store(false, Ordering::Relaxed);
         }
         held
     }
 
-    /// More is held than even open calls excuse: a request is refused, and where one-ways come what waits for replies
-    /// behind them is given up, since those cannot be read without bound.
+    /// Deals with more than open calls excuse: a request is refused. After a one-way open calls are given up, since
+    /// their replies, which come behind it, cannot be read without bound.
     pub(super) fn overrun(self: &Arc<Self>, job: &Job, held: usize, limit: usize) {
-        match job.request() {
+        match job.request_id() {
             Some(id) => self.send_refusal(
                 id,
                 format!(
@@ -44,24 +44,24 @@ impl Core {
         }
     }
 
-    /// The peer agreed to stop at its window, and did not: it is held back like one that agreed to nothing.
-    pub(super) fn window_exceeded(&self) {
+    /// Logs that the peer does not keep to the window it agreed to. It is held back like a peer without `flow`.
+    pub(super) fn log_window_exceeded(&self) {
         if let Some(times) = self.counters.exceeded.count() {
             tracing::warn!(peer = %self.options.name, window = self.options.window, times,
                 "the other side sends past the window that it agreed to; no more is read until handlers took some");
         }
     }
 
-    /// Refuses a request where so many answers have been put off that it must not add one; gives what is to be handled.
+    /// Refuses a request if so many answers are deferred that it must not add one. Returns the job to handle.
     pub(super) fn unless_too_many_are_deferred(
         self: &Arc<Self>,
         job: Job,
         deferred: usize,
-        push: Push,
+        flush: Flush,
     ) -> Option<Job> {
-        match job.request() {
+        match job.request_id() {
             Some(id) if !self.may_defer(deferred) => {
-                self.respond(id, command::ERROR, self.too_many_deferred(deferred).into_bytes(), push);
+                self.respond(id, command::ERROR, self.too_many_deferred(deferred).into_bytes(), flush);
                 None
             }
             _ => Some(job),
@@ -77,26 +77,26 @@ impl Core {
         format!("not taken: {deferred} requests wait for their answers, the limit is {limit}")
     }
 
-    /// Whether each thread that this connection may have waits for a call of its own.
-    pub(super) fn share_is_blocked(&self, inbox: &Inbox) -> Option<Exhausted> {
-        let limit = self.events.pool().share();
-        (inbox.blocked >= limit).then_some(Exhausted { limit })
+    /// The exhaustion, if each thread that this connection may have waits for a call of its own.
+    pub(super) fn share_is_blocked(&self, queue: &ServeQueue) -> Option<Exhausted> {
+        let limit = self.events.handlers().share();
+        (queue.blocked() >= limit).then_some(Exhausted { limit })
     }
 
-    /// No thread is left and all there may be wait for calls: refusing requests lets those end. One-ways wait on.
-    pub(crate) fn refuse_waiting(self: &Arc<Self>, exhausted: Exhausted) {
+    /// Refuses the queued requests: no thread is left, and all threads wait for calls, which end by that. One-ways stay.
+    pub(super) fn refuse_queued(self: &Arc<Self>, exhausted: Exhausted) {
         let requests = {
-            let mut inbox = lock(&self.inbox);
-            // One-ways may be many, and whoever sends them could have them gone through again and again.
-            if inbox.requests == 0 {
+            let mut queue = lock(&self.serve_queue);
+            // There may be many one-ways, and a peer could have them searched again and again.
+            if !queue.has_requests() {
                 return;
             }
-            inbox.take_out(|job| job.direction == Direction::Request)
+            queue.take_out(|job| job.direction == Direction::Request)
         };
         self.refuse(requests, &exhausted.to_string());
     }
 
-    /// Answers requests with an error that were taken out of the inbox.
+    /// Answers requests that were taken out of the queue with an error.
     pub(crate) fn refuse(self: &Arc<Self>, requests: Vec<Job>, message: &str) {
         if requests.is_empty() {
             return;
@@ -104,8 +104,8 @@ impl Core {
         for job in requests {
             self.send_refusal(job.thread_id, message.to_owned());
         }
-        let report = lock(&self.inbox).report();
-        self.credit(report);
+        let credit = lock(&self.serve_queue).credit_due();
+        self.send_credits(credit);
         self.resume_reading();
         self.finish_if_idle();
     }

@@ -1,295 +1,326 @@
-//! Threads at work for a connection: how many there may be, who takes a seat, and who gives it up.
+//! Workers of a connection: the threads that run its handlers, and how many of them there are.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Inbox, SLOW, Seen};
+use super::job::Job;
+use super::queue::{HandlerProgress, SLOW, ServeQueue};
 use crate::connection::Connection;
-use crate::connection::cancellation::Place;
+use crate::connection::cancellation::WorkerSlot;
 use crate::connection::handler::Incoming;
-use crate::connection::serve::request::Job;
-use crate::connection::shared::{Core, Undefer};
-use crate::event_loop::thread_pool::{Awaits, Work};
+use crate::connection::read::leader::ReaderRole;
+use crate::connection::shared::{DeferredGuard, Shared};
+use crate::event_loop::thread_pool::{BlockedOn, Exhausted, Serve, Work};
 use crate::sync::Instant;
 use crate::sync::lock::lock;
-use crate::writer::Push;
+use crate::writer::Flush;
 
-/// When no handler has returned for so long while others wait, one more thread comes.
+/// Time without a handler that returns, while others wait, after which one more worker is started.
 const STALL: Duration = Duration::from_millis(1);
-/// So many handlers are timed together: looking at the clock takes longer than many a handler.
+/// Number of handlers that are timed together: reading the clock takes longer than many a handler.
 const SAMPLE: u32 = 32;
-/// Jobs that one thread does before it lets other connections have their turn.
+/// Number of jobs that a worker does before it lets other connections have their turn.
 const TURN: usize = 64;
 
-impl Core {
-    /// The connection's own reader begins to run handlers, unless as many run as may: those see to what waits.
-    pub(crate) fn sit_down(&self) -> bool {
-        let mut inbox = lock(&self.inbox);
-        let may = inbox.has_work() && inbox.running < self.options.handlers.get();
+impl Serve for Shared {
+    fn serve(self: Arc<Self>) {
+        self.run_jobs(false);
+    }
+
+    fn worker_blocked(self: Arc<Self>, on: BlockedOn) {
+        self.return_role_of_handler();
+        let mut queue = lock(&self.serve_queue);
+        queue.worker_blocked(on);
+        let another = self.claim_worker(&mut queue);
+        let exhausted = self.share_is_blocked(&queue);
+        drop(queue);
+        if another {
+            self.start_worker();
+        }
+        if let Some(exhausted) = exhausted {
+            self.refuse_queued(exhausted);
+        }
+    }
+
+    fn worker_resumed(&self, on: BlockedOn) {
+        lock(&self.serve_queue).worker_resumed(on);
+    }
+
+    fn worker_waits_for_room(self: Arc<Self>) {
+        self.return_role_of_handler();
+    }
+
+    fn refuse_waiting(self: Arc<Self>, exhausted: Exhausted) {
+        self.refuse_queued(exhausted);
+    }
+}
+
+impl Shared {
+    /// Runs handlers on the dedicated reader's thread, for what it has read. Returns true if it is the leader still.
+    pub(crate) fn serve_on_reader(self: &Arc<Self>, is_leader: bool) -> bool {
+        let pool = self.events.handlers();
+        let served = pool.as_worker(|| {
+            if self.claim_reader_as_worker() {
+                let owner: Arc<dyn Serve> = Arc::<Self>::clone(self);
+                pool.serving(Some(owner), || self.run_jobs(is_leader))
+            } else {
+                is_leader
+            }
+        });
+        served.unwrap_or_else(|| {
+            self.leave_to_others();
+            is_leader
+        })
+    }
+
+    /// Counts the dedicated reader as a worker, unless as many workers run as may: those take what is queued.
+    fn claim_reader_as_worker(&self) -> bool {
+        let mut queue = lock(&self.serve_queue);
+        let may = queue.has_work() && queue.running < self.options.handlers.get();
         if may {
-            inbox.running += 1;
+            queue.running += 1;
         }
         may
     }
 
-    /// Others run what waits.
-    pub(crate) fn leave_to_others(self: &Arc<Self>) {
-        let mut inbox = lock(&self.inbox);
-        inbox.jobs.iter_mut().for_each(Job::own);
-        let another = self.take_seat(&mut inbox);
-        let watch = if inbox.has_work() { inbox.watch() } else { None };
-        drop(inbox);
+    /// Leaves what is queued to other threads.
+    fn leave_to_others(self: &Arc<Self>) {
+        let mut queue = lock(&self.serve_queue);
+        queue.jobs_mut().for_each(Job::own);
+        let another = self.claim_worker(&mut queue);
+        let watch = if queue.has_work() { queue.begin_watch() } else { None };
+        drop(queue);
         if another {
-            self.seat();
+            self.start_worker();
         }
-        if let Some(seen) = watch {
-            self.watch_for_stall(seen);
+        if let Some(progress) = watch {
+            self.watch_for_stall(progress);
         }
     }
 
-    /// Runs handlers until nothing waits, on a thread that was counted in; says whether it has the lead still, if it
-    /// had it.
-    pub(crate) fn serve(self: &Arc<Self>, mut leads: bool) -> bool {
-        // Whether the lead is lent from one handler to the next, unless somebody has taken it over.
-        let mut lends = false;
+    /// Runs handlers until the queue is empty, on a thread that was counted as a worker. Returns true if it is the
+    /// leader still, if it was.
+    fn run_jobs(self: &Arc<Self>, mut is_leader: bool) -> bool {
+        // True while the reader role is vacant from one handler to the next, unless another thread has taken it.
+        let mut is_vacated = false;
         let mut since = Instant::now();
         let mut done = 0;
-        // The first ones tell soon whether handlers are slow.
+        // The first samples are short: they show soon whether handlers are slow.
         let mut sample = 1;
-        let mut corked = false;
+        // True while responses are queued for the end of the batch.
+        let mut is_corked = false;
         let mut connection = None;
-        let mut place = None;
+        let mut slot = None;
         for turn in 1.. {
-            let mut inbox = lock(&self.inbox);
-            let place = *place.get_or_insert_with(|| inbox.handling.take_place());
-            if lends && !self.is_lent() {
-                lends = false;
-                leads = self.end_lending();
+            let mut queue = lock(&self.serve_queue);
+            let slot = *slot.get_or_insert_with(|| queue.active.claim_slot());
+            if is_vacated && !self.leader.is(ReaderRole::Vacant) {
+                is_vacated = false;
+                is_leader = self.leader.retake_after_handler();
             }
-            let leave = !leads && inbox.running > self.options.handlers.get();
-            let is_empty = leave || !inbox.has_work();
-            if done > 0 && (is_empty || done >= sample || inbox.usual > SLOW) {
+            // After a blocked worker has resumed, one more than the limit may run.
+            let is_surplus = !is_leader && queue.running > self.options.handlers.get();
+            let is_empty = is_surplus || !queue.has_work();
+            if done > 0 && (is_empty || done >= sample || queue.usual > SLOW) {
                 let now = Instant::now();
-                inbox.took((now - since) / done);
+                queue.took((now - since) / done);
                 (since, done) = (now, 0);
                 sample = (sample * 2).min(SAMPLE);
             }
-            let job = if leave { None } else { inbox.pop(place) };
+            let job = if is_surplus { None } else { queue.pop(slot) };
             let Some(mut job) = job else {
-                inbox.running -= 1;
-                inbox.handling.leave(place);
-                drop(inbox);
-                if corked {
+                queue.running -= 1;
+                queue.active.leave(slot);
+                drop(queue);
+                if is_corked {
                     self.flush();
                 }
-                if lends {
-                    leads = self.end_lending();
+                if is_vacated {
+                    is_leader = self.leader.retake_after_handler();
                 }
                 self.finish_if_idle();
-                return leads;
+                return is_leader;
             };
-            let deadline = inbox.deadline_of(&job);
-            let deferred = inbox.deferred;
-            let report = inbox.report();
-            let room = !inbox.is_full();
-            let another = (!leads || inbox.usual > SLOW) && self.take_seat(&mut inbox);
-            let more = inbox.has_work();
-            let often = leads && turn == 1 && inbox.comes_often(since);
-            let watch = if more || often { inbox.watch() } else { None };
-            let lend = leads && inbox.watched && inbox.usual <= SLOW;
-            if lend && !lends {
-                // Under the lock, under which the loop looks whether it is lent.
-                inbox.lent += 1;
-                self.lend_lead();
-                lends = true;
+            let deadline = queue.take_deadline(&job);
+            let deferred = queue.deferred;
+            let credit = queue.credit_due();
+            let has_room = !queue.is_full();
+            let another = (!is_leader || queue.usual > SLOW) && self.claim_worker(&mut queue);
+            let has_more = queue.has_work();
+            let comes_often = is_leader && turn == 1 && queue.comes_often(since);
+            let watch = if has_more || comes_often { queue.begin_watch() } else { None };
+            // The role may be left vacant only while the event loop ticks: the tick takes it from a slow handler.
+            let leaves_vacant = is_leader && queue.is_watched && queue.usual <= SLOW;
+            if leaves_vacant && !is_vacated {
+                // Under the lock under which the tick looks at the role.
+                queue.note_vacancy();
+                self.leader.leave_for_handler();
+                is_vacated = true;
             }
-            drop(inbox);
+            drop(queue);
             if another {
-                self.seat();
+                self.start_worker();
             }
-            if let Some(seen) = watch {
-                self.watch_for_stall(seen);
+            if let Some(progress) = watch {
+                self.watch_for_stall(progress);
             }
-            self.credit(report);
-            if room {
+            self.send_credits(credit);
+            if has_room {
                 self.resume_reading();
             }
-            if lend {
-                // The last one of a batch takes the others' answers along.
-                let push = if more { Push::Later } else { Push::Now };
-                corked |= more;
-                if let Some(job) = self.unless_too_many_are_deferred(job, deferred, push) {
-                    self.run_incoming(&mut connection, job, place, deadline, push);
+            if leaves_vacant {
+                // The last response of a batch takes the others along.
+                let flush = if has_more { Flush::Later } else { Flush::Now };
+                is_corked |= has_more;
+                if let Some(job) = self.unless_too_many_are_deferred(job, deferred, flush) {
+                    self.run_handler(&mut connection, job, slot, deadline, flush);
                 }
             } else {
-                if std::mem::take(&mut corked) {
+                if std::mem::take(&mut is_corked) {
                     self.flush();
                 }
-                if std::mem::take(&mut lends) {
-                    leads = self.end_lending();
+                if std::mem::take(&mut is_vacated) {
+                    is_leader = self.leader.retake_after_handler();
                 }
-                if leads {
-                    self.give_lead_back();
+                if is_leader {
+                    self.return_role_to_loop();
                 }
-                // It may take long.
+                // The handler may take long: the job must not keep the whole input.
                 job.own();
-                if let Some(job) = self.unless_too_many_are_deferred(job, deferred, Push::Now) {
-                    self.run_incoming(&mut connection, job, place, deadline, Push::Now);
+                if let Some(job) = self.unless_too_many_are_deferred(job, deferred, Flush::Now) {
+                    self.run_handler(&mut connection, job, slot, deadline, Flush::Now);
                 }
-                leads = leads && self.take_lead_back();
+                is_leader = is_leader && self.leader.take_from_event_loop();
             }
             done += 1;
             if turn % TURN == 0 {
-                connection = None; // its owner may have given it up
+                connection = None; // the user may have dropped it
             }
-            if turn % TURN == 0 && self.events.pool().has_waiting() {
-                lock(&self.inbox).handling.leave(place);
-                // Its seat is kept, and goes to the end of the line.
-                self.seat();
-                if corked {
+            if turn % TURN == 0 && self.events.handlers().has_waiting() {
+                lock(&self.serve_queue).active.leave(slot);
+                // The worker stays counted, and goes to the end of the pool's queue.
+                self.start_worker();
+                if is_corked {
                     self.flush();
                 }
-                return if lends { self.end_lending() } else { leads };
+                return if is_vacated { self.leader.retake_after_handler() } else { is_leader };
             }
         }
-        unreachable!("the turns end when nothing waits")
+        unreachable!("the turns end when the queue is empty")
     }
 
-    /// Runs a handler; `connection` is kept from one to the next.
-    pub(super) fn run_incoming(
+    /// Runs a handler. `connection` is kept from one handler to the next.
+    fn run_handler(
         self: &Arc<Self>,
         connection: &mut Option<Connection>,
         job: Job,
-        place: Place,
+        slot: WorkerSlot,
         deadline: Option<Instant>,
-        push: Push,
+        flush: Flush,
     ) {
         match connection.take().or_else(|| self.connection()) {
             Some(found) => {
-                *connection = Some(Incoming::new(found, job, place, deadline).run(&*self.handler, push))
+                let incoming = Incoming::new(found, job, slot, deadline);
+                *connection = Some(incoming.run(&*self.handler, flush));
             }
             None => tracing::debug!(peer = %self.options.name, command = %job.command.escape_debug(),
                 "dropped: the connection was given up"),
         }
     }
 
-    /// A handler of this connection waits: another one may run.
-    pub(crate) fn handler_blocked(self: &Arc<Self>, awaits: Awaits) {
-        self.lender_blocked();
-        let mut inbox = lock(&self.inbox);
-        inbox.running -= 1;
-        *inbox.waiting(awaits) += 1;
-        let another = self.take_seat(&mut inbox);
-        let stranded = self.share_is_blocked(&inbox);
-        drop(inbox);
-        if another {
-            self.seat();
+    /// Counts one more worker if it pays. The caller starts it with [`start_worker`](Shared::start_worker).
+    pub(super) fn claim_worker(&self, queue: &mut ServeQueue) -> bool {
+        let pool = self.events.handlers();
+        // If no thread is free, one place in the pool's queue is enough: other connections are behind it.
+        let pays = queue.wants_worker(self.options.handlers.get())
+            && queue.workers() < pool.share()
+            && (queue.running == 0 || !pool.is_saturated());
+        if pays {
+            queue.running += 1;
         }
-        if let Some(stranded) = stranded {
-            self.refuse_waiting(stranded);
-        }
+        pays
     }
 
-    /// It goes on; for a moment one more than the limit may run.
-    pub(crate) fn handler_resumed(&self, awaits: Awaits) {
-        let mut inbox = lock(&self.inbox);
-        inbox.running += 1;
-        *inbox.waiting(awaits) -= 1;
-    }
-
-    /// Counts one more thread in, if it is worth having.
-    pub(super) fn take_seat(&self, inbox: &mut Inbox) -> bool {
-        // One place in the line is enough where no thread is free: others have theirs behind it.
-        let wanted = inbox.wants_thread(self.options.handlers.get())
-            && inbox.threads() < self.events.pool().share()
-            && (inbox.running == 0 || !self.events.pool().is_saturated());
-        if wanted {
-            inbox.running += 1;
-        }
-        wanted
-    }
-
-    /// Has a thread of the pool work for this connection; it was counted already.
-    pub(super) fn seat(self: &Arc<Self>) {
-        if let Err(exhausted) = self.events.pool().submit(Work::Serve(Arc::clone(self))) {
-            self.refuse_waiting(exhausted);
+    /// Has a thread of the pool work for this connection. It was counted before.
+    pub(super) fn start_worker(self: &Arc<Self>) {
+        let owner: Arc<dyn Serve> = Arc::<Self>::clone(self);
+        if let Err(exhausted) = self.events.handlers().submit(Work::Serve(owner)) {
+            self.refuse_queued(exhausted);
         }
     }
 
-    /// Runs one handler outside of the count, whatever is held back.
-    pub(super) fn run_apart(self: &Arc<Self>, job: Job, deadline: Option<Instant>) {
+    /// Runs one handler without queueing it and without counting a worker.
+    pub(super) fn run_unqueued(self: &Arc<Self>, job: Job, deadline: Option<Instant>) {
         self.defer();
-        let core = Arc::clone(self);
+        let shared = Arc::clone(self);
         let run = move || {
-            let done = Undefer(core);
-            let place = {
-                let mut inbox = lock(&done.0.inbox);
-                let place = inbox.handling.take_place();
-                inbox.handling.begin(place, job.request());
-                place
+            let done = DeferredGuard(shared);
+            let slot = {
+                let mut queue = lock(&done.0.serve_queue);
+                let slot = queue.active.claim_slot();
+                queue.active.begin(slot, job.request_id());
+                slot
             };
-            done.0.run_incoming(&mut None, job, place, deadline, Push::Now);
-            lock(&done.0.inbox).handling.leave(place);
+            done.0.run_handler(&mut None, job, slot, deadline, Flush::Now);
+            lock(&done.0.serve_queue).active.leave(slot);
         };
-        if let Err(exhausted) = self.events.pool().submit(Work::Once(Box::new(run))) {
+        if let Err(exhausted) = self.events.handlers().submit(Work::Once(Box::new(run))) {
             tracing::warn!("a request has to wait for a thread: {exhausted}");
         }
     }
 
-    /// Runs something on a thread that no handler takes.
-    pub(crate) fn once(&self, run: impl FnOnce() + Send + 'static) {
-        self.events.spawn(run);
-    }
-
-    /// A call of ours has ended; whether the next one is likely to come soon.
+    /// Notes that a call of this side has ended. Returns true if the next one is likely to come soon.
     pub(crate) fn calls_often(&self) -> bool {
-        lock(&self.inbox).calls_often(Instant::now())
+        lock(&self.serve_queue).calls_often(Instant::now())
     }
 
-    /// Has the loop look whether the lead that was lent is taken up again.
-    pub(crate) fn watch_lent(self: &Arc<Self>) {
-        let mut inbox = lock(&self.inbox);
-        inbox.lent += 1;
-        let watch = inbox.watch();
-        drop(inbox);
-        if let Some(seen) = watch {
-            self.watch_for_stall(seen);
+    /// Has the event loop tick until the reader role, which a caller has left vacant, is taken again.
+    pub(crate) fn watch_vacancy(self: &Arc<Self>) {
+        let mut queue = lock(&self.serve_queue);
+        queue.note_vacancy();
+        let watch = queue.begin_watch();
+        drop(queue);
+        if let Some(progress) = watch {
+            self.watch_for_stall(progress);
         }
     }
 
-    pub(super) fn watch_for_stall(self: &Arc<Self>, last: Seen) {
-        let core = Arc::clone(self);
+    /// Has the event loop look after [`STALL`] whether handlers have returned and the vacant role was taken since
+    /// `last`. Ticks until it finds nothing to watch.
+    pub(super) fn watch_for_stall(self: &Arc<Self>, last: HandlerProgress) {
+        let shared = Arc::clone(self);
         self.events.after(STALL, move || {
-            let mut inbox = lock(&core.inbox);
-            let limit = core.options.handlers.get();
-            let is_lent = core.is_lent();
-            let seen = inbox.seen();
-            if !inbox.has_work() && !is_lent && seen == last {
-                inbox.watched = false;
+            let mut queue = lock(&shared.serve_queue);
+            let limit = shared.options.handlers.get();
+            let is_vacant = shared.leader.is(ReaderRole::Vacant);
+            let progress = queue.progress();
+            if !queue.has_work() && !is_vacant && progress == last {
+                queue.is_watched = false;
                 return;
             }
-            let overdue = is_lent && seen == last;
-            let stands = seen.begun == last.begun;
-            // As many again as there are, so that a thousand sleepers are served within some ticks.
-            let pool = core.events.pool();
-            let exhausted = pool.exhausted().or_else(|| core.share_is_blocked(&inbox)).filter(|_| stands);
-            let stalled = stands && exhausted.is_none() && !pool.is_saturated();
-            let more = if stalled { inbox.running.max(1).min(limit - limit.min(inbox.running)) } else { 0 };
+            let is_overdue = is_vacant && progress == last;
+            let stands = progress.begun == last.begun;
+            let pool = shared.events.handlers();
+            let exhausted = pool.exhausted().or_else(|| shared.share_is_blocked(&queue)).filter(|_| stands);
+            let is_stalled = stands && exhausted.is_none() && !pool.is_saturated();
+            // As many again as there are, so that a thousand sleeping handlers are served within some ticks.
+            let more =
+                if is_stalled { queue.running.max(1).min(limit - limit.min(queue.running)) } else { 0 };
             let share = pool.share();
-            let more = more.min(inbox.jobs.len()).min(share - share.min(inbox.threads()));
-            inbox.running += more;
-            drop(inbox);
-            if overdue {
-                core.take_over();
+            let more = more.min(queue.len()).min(share - share.min(queue.workers()));
+            queue.running += more;
+            drop(queue);
+            if is_overdue {
+                shared.return_vacant_role();
             }
             for _ in 0..more {
-                core.seat();
+                shared.start_worker();
             }
             if let Some(exhausted) = exhausted {
-                // They came while a place in the line was taken that no thread comes to.
-                core.refuse_waiting(exhausted);
+                // These came while a place in the pool's queue was taken that no thread comes to.
+                shared.refuse_queued(exhausted);
             }
-            core.watch_for_stall(seen);
+            shared.watch_for_stall(progress);
         });
     }
 }

@@ -46,7 +46,7 @@ fn written(outgoing: usize, flushes: bool) {
         if flushes {
             scope.spawn(|| {
                 for _ in 0..3 {
-                    connection.core().flush();
+                    connection.shared().flush();
                 }
             });
         }

@@ -28,7 +28,7 @@ pub(crate) enum Buffer {
 
 /// A chunk in the input buffer, by its place in it.
 #[derive(Debug)]
-pub(crate) struct Noted {
+pub(crate) struct JobInPlace {
     thread_id: ThreadId,
     direction: Direction,
     command: SmolStr,
@@ -37,7 +37,7 @@ pub(crate) struct Noted {
 
 impl Job {
     /// The id to answer and to be cancelled with.
-    pub(crate) fn request(&self) -> Option<ThreadId> {
+    pub(crate) fn request_id(&self) -> Option<ThreadId> {
         (self.direction == Direction::Request).then_some(self.thread_id)
     }
 
@@ -103,7 +103,7 @@ fn within<'a>(all: &'a [u8], range: &Range<u32>) -> &'a [u8] {
     &all[range.start as usize..range.end as usize]
 }
 
-impl Noted {
+impl JobInPlace {
     /// Notes a chunk of the input buffer that begins at address `base`; `None` for one of more than 4 GiB. `last` is the
     /// command noted last, which most often is this one too.
     pub(crate) fn new(chunk: &ChunkRef<'_>, base: usize, last: &mut SmolStr) -> Option<Self> {
