@@ -1,11 +1,11 @@
-//! What goes along with a request or a one-way.
+//! Bytes that are sent with a request or one-way.
 
 use std::borrow::Cow;
 
-/// The bytes of a request or a one-way: a string or bytes, borrowed or owned.
+/// Bytes of a request or one-way: a string or bytes, borrowed or owned.
 ///
-/// Small ones are copied once, next to their header, so that borrowed ones cost no allocation; large ones (above 4 KiB)
-/// are written from where they lie if they are owned, and copied first if they are borrowed.
+/// Up to 4 KiB are copied once, behind their header, so that borrowed bytes cost no allocation. More bytes are written from
+/// where they are if they are owned, and copied first if they are borrowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Body<'a>(pub(crate) Cow<'a, [u8]>);
 

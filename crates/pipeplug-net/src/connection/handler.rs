@@ -1,4 +1,4 @@
-//! What a connection calls when the other side asks something.
+//! Handlers: called for what the other side asks.
 
 use std::any::Any;
 use std::error::Error;
@@ -17,41 +17,44 @@ use crate::sync::Instant;
 use crate::sync::lock::{guarded, lock};
 use crate::writer::Flush;
 
-/// Whatever went wrong in a handler; its message, with those of its sources, goes back to the caller.
+/// Error of a handler. Its message, with those of its sources, is sent to the caller.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
 
-/// What answers the other side's requests and takes its one-ways.
+/// Answers the other side's requests and takes its one-ways.
 ///
-/// Each method runs on a thread of the loop's handler pool and may block, call back, and panic: a panic is an
-/// error reply and a log line. Requests and one-ways start in the order in which they came, and several run at once.
+/// Each method runs on a thread of the event loop's handler pool. It may block, call back, and panic: a panic becomes an
+/// error reply and a log line.
+///
+/// Handlers run concurrently. They start in the order in which requests and one-ways came, and finish in any order.
 ///
 /// A closure `Fn(&mut Incoming) -> Result<Reply, HandlerError>` is a handler.
 pub trait Handler: Any + Send + Sync {
-    /// Answers a request, or takes a one-way (whose reply is dropped, and whose error is logged).
+    /// Answers a request, or takes a one-way. The reply to a one-way is dropped, and an error is logged.
     ///
     /// # Errors
-    /// Any error goes back to the caller as a `cmd.error` reply with its message.
+    /// Any error is sent to the caller as a `cmd.error` reply with its message.
     fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError>;
 
-    /// The other side sent `cmd.stop`: finish and leave.
+    /// Called once when the other side sends `cmd.stop`: finish and leave.
     fn stop(&self, connection: &Connection) {
         let _ = connection;
     }
 
-    /// What the owner of the connection knows of the other side, now that it is about to end: part of the errors that
-    /// calls end with ([`Postmortem::owner`](crate::Postmortem::owner)). Called once, on the thread that reads: it must
-    /// not wait for anything.
+    /// Describes the other side when the connection is about to end. The description is part of the errors that calls end
+    /// with ([`Postmortem::owner`](crate::Postmortem::owner)).
+    ///
+    /// Called once, on the thread that reads. It must not wait for anything.
     fn explain(&self) -> Option<Arc<dyn Error + Send + Sync>> {
         None
     }
 
-    /// Nothing comes from the other side any more: open calls have failed, handlers may still run and answer.
+    /// Called when nothing comes from the other side any more. Open calls have failed, and handlers may still run and answer.
     fn ended(&self, reason: &Arc<CloseReason>) {
         let _ = reason;
     }
 
-    /// The connection is at its end: nothing comes any more, and every handler has returned. `connection` is `None` where
-    /// its last handle was dropped.
+    /// Called at the end of the connection: nothing comes any more, and every handler has returned. `connection` is `None`
+    /// if its last handle was dropped.
     fn closed(&self, reason: &Arc<CloseReason>, connection: Option<&Connection>) {
         let _ = (reason, connection);
     }
@@ -66,7 +69,7 @@ where
     }
 }
 
-/// A handler for a side that answers nothing: requests get an error, one-ways are logged.
+/// Handler of a side that answers nothing: requests get an error, and one-ways are logged.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Refuse;
 
@@ -76,7 +79,7 @@ impl Handler for Refuse {
     }
 }
 
-/// What a handler answers: bytes.
+/// Reply of a handler: bytes.
 #[derive(Debug, Default)]
 pub struct Reply(pub(crate) Vec<u8>);
 
@@ -99,7 +102,7 @@ impl From<()> for Reply {
 }
 
 impl Reply {
-    /// The reply of no bytes; also what a handler returns after it took the [`Responder`] away.
+    /// A reply without bytes. A handler that has taken the [`Responder`] returns it too.
     #[must_use]
     pub const fn empty() -> Self {
         Self(Vec::new())
@@ -112,15 +115,15 @@ impl Reply {
     }
 }
 
-/// A request or a one-way from the other side.
+/// A request or one-way from the other side.
 #[derive(Debug)]
 pub struct Incoming {
     connection: Connection,
     job: Job,
-    /// Where the inbox notes that it is being handled.
+    /// Slot in which a cancel finds it.
     slot: WorkerSlot,
     deadline: Option<Instant>,
-    /// Whether the handler's result is to be sent.
+    /// True while the handler's result is to be sent.
     answerable: bool,
 }
 
@@ -130,33 +133,33 @@ impl Incoming {
         Self { connection, job, slot, deadline, answerable }
     }
 
-    /// What is asked.
+    /// The command.
     #[must_use]
     pub fn command(&self) -> &str {
         &self.job.command
     }
 
-    /// The bytes that came along.
+    /// The bytes.
     #[must_use]
     pub fn buffer(&self) -> &[u8] {
         &self.job.buffer
     }
 
-    /// The bytes that came along, as their owner: large ones are not copied. None are left behind.
+    /// Takes the bytes, without copying large ones. None are left.
     #[must_use]
     pub fn take_buffer(&mut self) -> Vec<u8> {
         self.job.buffer.take()
     }
 
-    /// The bytes that came along as text.
+    /// The bytes as text.
     ///
     /// # Errors
-    /// Where they are no UTF-8.
+    /// The bytes are no UTF-8.
     pub fn text(&self) -> Result<&str, std::str::Utf8Error> {
         std::str::from_utf8(&self.job.buffer)
     }
 
-    /// The chunk that came.
+    /// The chunk.
     #[must_use]
     pub fn chunk(&self) -> ChunkRef<'_> {
         ChunkRef {
@@ -167,37 +170,39 @@ impl Incoming {
         }
     }
 
-    /// Whether nobody waits for an answer.
+    /// Returns true for a one-way, which has no answer.
     #[must_use]
     pub fn is_one_way(&self) -> bool {
         self.job.direction == Direction::OneWay
     }
 
-    /// The connection that it came over, to call back.
+    /// The connection that it came over, for calls back.
     #[must_use]
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// By when the caller wants the answer; `None` where it did not say, or knows no way to.
+    /// Deadline of the caller. `None` if the caller has none, or did not negotiate `context`.
     ///
-    /// The calls that the handler makes on its own thread, over any connection, inherit it: they fail with
-    /// [`CallError::TimedOut`](crate::CallError) when it passes. Those of other threads do not; give them what is left of it
-    /// with [`call_within`](Connection::call_within). A request whose deadline has passed before its turn is refused unseen.
+    /// Calls that the handler makes on its own thread, over any connection, inherit it: they fail with
+    /// [`CallError::TimedOut`](crate::CallError) when it passes. Calls of other threads do not. Give them what is left of it
+    /// with [`call_within`](Connection::call_within). A request whose deadline passes while it is queued is refused without
+    /// a call of the handler.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Says whether the request is still wanted, now and later; for a one-way, whether the connection is still there.
+    /// Returns the cancellation, which tells now and later whether the request is still wanted. For a one-way it tells
+    /// whether the connection is still open.
     pub fn cancellation(&self) -> Cancellation {
         let shared = self.connection.shared();
         let token = lock(&shared.serve_queue).active.token(self.slot, self.job.request_id());
         Cancellation::new(shared, token, self.deadline)
     }
 
-    /// Takes the right to answer away, to use it later and from any thread; `None` for a one-way, or the second time.
-    /// What the handler returns is then not sent.
+    /// Takes the right to answer, to use it later and from any thread. The handler's result is then not sent. `None` for a
+    /// one-way, and the second time.
     #[must_use]
     pub fn responder(&mut self) -> Option<Responder> {
         std::mem::take(&mut self.answerable).then(|| {
@@ -212,15 +217,15 @@ impl Incoming {
         })
     }
 
-    /// The answer of a handler that does not know the command.
+    /// Answers that the command is unknown.
     ///
     /// # Errors
-    /// Always: that is what it makes.
+    /// Always.
     pub fn unknown(&self) -> Result<Reply, HandlerError> {
         Err(unknown_command(self.command()).into())
     }
 
-    /// Runs the handler and sends what it answers; gives the connection back.
+    /// Runs the handler and sends its answer. Returns the connection.
     pub(crate) fn run(mut self, handler: &dyn Handler, flush: Flush) -> Connection {
         if let Some(why) = self.unwanted() {
             if self.answerable {
@@ -230,7 +235,7 @@ impl Incoming {
             return self.connection;
         }
         let inherited = self.deadline.map(Inherit::from);
-        // The error's own code runs in here too.
+        // Inside, since the error's `Display` is code of the user too.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             handler.incoming(&mut self).map_err(|error| chain(&*error))
         }));
@@ -264,7 +269,7 @@ impl Incoming {
         self.connection
     }
 
-    /// Why the handler is not to be bothered with it.
+    /// Reason not to call the handler.
     fn unwanted(&self) -> Option<&'static str> {
         if self.job.is_cancelled {
             return Some(cancellation::CANCELLED);
@@ -280,7 +285,7 @@ impl Incoming {
 #[derive(Debug)]
 #[must_use = "dropping a responder answers with an error"]
 pub struct Responder {
-    /// `None` once it is answered.
+    /// `None` once the answer is given.
     shared: Option<Arc<Shared>>,
     id: ThreadId,
     command: Box<str>,
@@ -288,7 +293,7 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Sends the reply. Where the connection has ended meanwhile, nobody waits for it any more.
+    /// Sends the reply. Does nothing if the connection has ended.
     ///
     /// # Blocking
     /// While more than [`Options::outgoing`](crate::Options) bytes wait to be written.
@@ -305,10 +310,9 @@ impl Responder {
         self.send(command::ERROR, message.as_bytes().to_vec());
     }
 
-    /// Says whether the request is still wanted; the same as [`Incoming::cancellation`].
+    /// Returns the cancellation, as [`Incoming::cancellation`] does.
     pub fn cancellation(&self) -> Cancellation {
-        let shared =
-            self.shared.as_ref().expect("it is there until the answer is given, which takes the responder");
+        let shared = self.shared.as_ref().expect("giving the answer consumes the responder");
         let token = lock(&shared.serve_queue).active.token_of_later(self.id);
         Cancellation::new(shared, token, self.deadline)
     }
@@ -329,7 +333,7 @@ impl Drop for Responder {
     }
 }
 
-/// An error's message and its sources' in one line.
+/// Message of an error and of its sources, in one line.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut message = error.to_string();
     let mut source = error.source();

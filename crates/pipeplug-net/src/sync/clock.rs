@@ -1,4 +1,4 @@
-//! The time as cheaply as it is to be had.
+//! Time at the lowest cost.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use nix::time::ClockId;
 
 use crate::sync::clock_gettime;
 
-/// What the kernel noted at its last tick, some milliseconds ago at most: it costs a fifth of the exact time.
+/// Time of the kernel's last tick, at most some milliseconds ago. Reading it costs a fifth of the exact time.
 #[cfg(target_os = "linux")]
 const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC_COARSE;
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
 
-/// A moment, as the time since some fixed one.
+/// The time since a fixed moment.
 pub(crate) fn coarse_now() -> Duration {
-    // The clock is there on every system that this is built for.
+    // Every supported system has this clock.
     clock_gettime(CLOCK).map(Duration::from).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Keeping a panic where it happened: locks that it does not break, and code of others that may panic.
+//! Locks that a panic does not break, and calls of user code that may panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
@@ -6,13 +6,12 @@ use std::task::Waker;
 
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
-/// Locks; a poisoned lock is taken as it is: no user code runs while this crate holds one, so that what it
-/// guards is whole.
+/// Locks a mutex, poisoned or not. No user code runs while this crate holds a lock, so that the value is consistent.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for a notification, at most until `deadline`; spurious wake-ups are the caller's to expect.
+/// Waits for a notification, at most until `deadline`. There may be spurious wake-ups.
 pub(crate) fn wait_until<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,
@@ -27,13 +26,13 @@ pub(crate) fn wait_until<'a, T>(
     }
 }
 
-/// Keeps `waker` in place of the one that is kept, where that wakes another task; gives that, to be dropped behind the
-/// lock that this is called under: it may be what holds a task, and that whatever takes the lock when it is dropped.
+/// Replaces the kept waker if it wakes another task than `waker`. Returns the old one, which the caller drops after it has
+/// released its lock: it may own a task whose drop takes the same lock.
 pub(crate) fn renew(kept: &mut Waker, waker: &Waker) -> Option<Waker> {
     (!kept.will_wake(waker)).then(|| std::mem::replace(kept, waker.clone()))
 }
 
-/// Runs code of somebody else's; a panic in it is logged and ends nothing else.
+/// Runs user code. A panic in it is logged, and has no other effect.
 pub(crate) fn guarded(what: &str, run: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(run)).is_err() {
         tracing::error!("{what} panicked");

@@ -1,4 +1,4 @@
-//! Where threads meet and wait, and the time that they see.
+//! Threads, locks, atomics and the clock, which a model can replace.
 //!
 //! In a model (`models/mod.rs`) a scheduler that tries one order of steps after the other takes the place of the system's.
 
@@ -20,7 +20,7 @@ mod system {
     pub(crate) use nix::poll::poll;
     pub(crate) use nix::time::clock_gettime;
 
-    /// A system call comes next, ahead of which a model may have another thread run.
+    /// Marks a system call, before which a model may let another thread run.
     #[inline(always)]
     pub(crate) fn step() {}
 }

@@ -18,7 +18,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{Shutdown, shutdown};
-use nix::sys::stat::{Mode as FileMode, SFlag, fstat, major};
+use nix::sys::stat::{Mode as FileMode, SFlag, fstat};
 
 use crate::sync::{self, Instant};
 
@@ -26,65 +26,66 @@ mod pipe;
 
 pub(crate) use pipe::Room;
 
-/// The largest write that a pipe which polls writable takes whole: one page, `PIPE_BUF` of pipe(7).
+/// Most slices in one writev(2): `IOV_MAX` of Linux, macOS and FreeBSD.
+const SLICES_MAX: usize = 1024;
+/// Largest write that a pipe takes as a whole once it polls writable, in bytes: one page, `PIPE_BUF` of pipe(7).
 const POLLED_WRITE_MAX: usize = 4096;
-/// The largest write that a pipe takes as a whole or not at all, in bytes: `PIPE_BUF` of pipe(7), on Linux.
+/// Largest write that a pipe takes as a whole or not at all, in bytes: `PIPE_BUF` of pipe(7), on Linux.
 pub(crate) const ATOMIC_WRITE: usize = 4096;
-/// What a pipe holds unless told otherwise, in bytes (pipe(7)).
+/// Default capacity of a pipe, in bytes (pipe(7)).
 const USUAL_PIPE: usize = 64 << 10;
-/// The most that any user may have it hold: `/proc/sys/fs/pipe-max-size`, unless changed.
+/// Largest capacity that any user may set, in bytes: the default of `/proc/sys/fs/pipe-max-size`.
 const LARGEST_PIPE: usize = 1 << 20;
-/// So much of large buffers is read or written at once, in bytes. A pipe is locked for the length of either, so that one
-/// side would wait while the other one goes through a long one.
+/// Bytes of a large buffer that are read or written at once. A pipe is locked for the length of a read or write, so that
+/// one side would wait for the other during a long one.
 pub(crate) const STRIDE: usize = 128 << 10;
 
-/// A descriptor and how to use it without ever blocking on it.
+/// A descriptor, and the way to use it without blocking.
 #[derive(Debug)]
 pub(crate) struct Stream {
     fd: OwnedFd,
     mode: Mode,
     broken_pipe: BrokenPipe,
-    /// Up to this size, it need not be asked to hold more.
+    /// Capacity of the pipe as far as it is known, in bytes.
     holds: usize,
-    /// The smallest size that the pipe may not have; see [`Stream::room_for`].
+    /// Smallest capacity that the system has refused; see [`Stream::room_for`].
     refused: usize,
-    /// Where the memory of the large buffer that is being read ends, as far as it is there: an address.
+    /// End address of the memory that is mapped for the large buffer that is being read.
     backed: AtomicUsize,
 }
 
-/// Which of a connection's two descriptors.
+/// One of a connection's two descriptors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Half {
     Reading,
     Writing,
 }
 
-/// How a read or a write is kept from blocking.
+/// The way that a read or write is kept from blocking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// `O_NONBLOCK` is set: the open file description is ours alone.
+    /// `O_NONBLOCK` is set: no other process uses the open file description.
     Nonblocking,
-    /// A socket that may be shared: `MSG_DONTWAIT` with each operation, no flag is touched.
+    /// A socket that may be shared: `MSG_DONTWAIT` with each operation. No flag is changed.
     Socket,
-    /// Anything else that may be shared (a pipe that cannot be reopened, `/dev/null`): asked by poll(2) before each
-    /// operation, written a page at a time.
+    /// Another kind that may be shared (a pipe that cannot be reopened, `/dev/null`): poll(2) before each operation, and
+    /// writes of at most a page.
     Polled,
-    /// A terminal that cannot be reopened: as above, but written a byte at a time, since it polls writable with less
-    /// room than a page and then blocks until all is written.
+    /// A terminal that cannot be reopened: like `Polled`, with writes of one byte. It polls writable with less room than a
+    /// page, and then blocks until everything is written.
     PolledByByte,
 }
 
-/// What a write to a pipe that nobody reads any more does, beside giving an error.
+/// Effect of a write to a pipe without a reader, in addition to the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BrokenPipe {
-    /// Nothing, or what the program has a handler for: the runtime of Rust programs has SIGPIPE ignored.
+    /// None, or a handler of the program. The runtime of Rust programs ignores SIGPIPE.
     IsAnError,
-    /// SIGPIPE ends the program, if it gets there: other programs begin so, and some return to it for the sake of their
-    /// own output.
+    /// SIGPIPE ends the program. That is the default, to which some Rust programs return for their own output.
     EndsTheProcess,
 }
 
-/// What a read brought.
+/// Result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Read {
     Data(usize),
@@ -93,7 +94,7 @@ pub(crate) enum Read {
 }
 
 impl Stream {
-    /// Takes a descriptor whose open file description nobody else uses, and sets `O_NONBLOCK` on it.
+    /// Takes a descriptor whose open file description no other process uses, and sets `O_NONBLOCK` on it.
     pub(crate) fn exclusive(fd: OwnedFd, half: Half) -> io::Result<Self> {
         let flags = half.check(OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?))?;
         if !flags.contains(OFlag::O_NONBLOCK) {
@@ -102,18 +103,18 @@ impl Stream {
         Ok(Self::new(fd, Mode::Nonblocking))
     }
 
-    /// Takes a descriptor that another process may share: none of its flags is changed.
+    /// Takes a descriptor that another process may share. None of its flags is changed.
     ///
-    /// A pipe or terminal is opened anew through `/proc/self/fd`, which gives an open file description of our own
-    /// (proc_pid_fd(5)); where that fails, poll(2) is asked ahead of each operation.
+    /// A pipe or terminal is reopened through `/proc/self/fd`, which gives an open file description of our own
+    /// (proc_pid_fd(5)). If that fails, poll(2) is called before each operation.
     pub(crate) fn shared(fd: OwnedFd, half: Half) -> io::Result<Self> {
         let flags = half.check(OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?))?;
         let stat = fstat(&fd)?;
         let (mode, can_reopen) = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFSOCK => (Mode::Socket, false),
             SFlag::S_IFIFO => (Mode::Polled, true),
-            // What is opened anew as /dev/ptmx, of major 5, is another terminal.
-            SFlag::S_IFCHR if fd.is_terminal() => (Mode::PolledByByte, major(stat.st_rdev) != 5),
+            // Opening /dev/ptmx, of major 5, again makes another terminal.
+            SFlag::S_IFCHR if fd.is_terminal() => (Mode::PolledByByte, libc::major(stat.st_rdev) != 5),
             _ => (Mode::Polled, false),
         };
         if can_reopen && !cfg!(pipeplug_portable) {
@@ -136,11 +137,11 @@ impl Stream {
         }
     }
 
-    /// Has a pipe hold `len` bytes at once, or as many as any user may have: the fewer times the two sides wait for
-    /// each other, the faster large buffers go through.
+    /// Grows a pipe to `len` bytes, or to the largest capacity that any user may set: the fewer times the two sides wait
+    /// for each other, the faster large buffers go through.
     ///
-    /// What is no pipe, or one that may not be asked, stays as it is, and so does one that may not grow: all
-    /// pipes of a user together have an allowance (`pipe-user-pages-soft`).
+    /// Does nothing for other kinds of descriptors, for a pipe that may be shared, and for one that may not grow: all pipes
+    /// of a user together have an allowance (`pipe-user-pages-soft`).
     pub(crate) fn make_room(&mut self, len: usize) {
         if len.min(LARGEST_PIPE) <= self.holds {
             return;
@@ -149,13 +150,13 @@ impl Stream {
             Mode::Nonblocking => grow_pipe(&self.fd, len.min(LARGEST_PIPE)),
             Mode::Socket | Mode::Polled | Mode::PolledByByte => None,
         };
-        self.holds = size.unwrap_or(LARGEST_PIPE); // what was refused once is not asked again
+        self.holds = size.unwrap_or(LARGEST_PIPE); // a refused capacity is not tried again
     }
 
-    /// Has a pipe take `len` bytes in one write, as far as the system allows, and gives the room that it has then.
+    /// Grows a pipe so that it takes `len` bytes in one write, as far as the system allows. Returns its room.
     ///
-    /// `None` where that is not known: for other kinds of descriptors, on systems that do not tell, for a pipe that others
-    /// may share, which is written a page at a time, and for one without a reader, to which a write fails.
+    /// `None` if the room is not known: for other kinds of descriptors, on systems that do not tell, for a pipe that may be
+    /// shared, which is written a page at a time, and for one without a reader, to which a write fails.
     pub(crate) fn room_for(&mut self, len: usize) -> Option<Room> {
         match self.mode {
             Mode::Nonblocking => {
@@ -168,12 +169,12 @@ impl Stream {
 
     fn has_no_reader(&self) -> bool {
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::empty())];
-        // POLLERR need not be asked for (poll(2)). Where poll fails for want of memory, the next look tells.
+        // POLLERR is always reported (poll(2)). If poll fails for lack of memory, the next look tells.
         let told = sync::poll(&mut fds, PollTimeout::ZERO);
         told.is_ok_and(|count| count > 0)
     }
 
-    /// A large buffer is to be read next, into `memory` that was in use before, or into what is new to the process.
+    /// Notes that a large buffer is read next, into `memory` that was used before, or into new memory.
     pub(crate) fn begin_buffer(&self, memory: Option<&Vec<u8>>) {
         let end = memory.map_or(0, |memory| memory.as_ptr().addr() + memory.capacity());
         self.backed.store(end, Ordering::Relaxed);
@@ -210,16 +211,16 @@ impl Stream {
         }
     }
 
-    /// Has the system give the next `len` bytes behind `buffer`, which must be within its spare room, their memory now;
-    /// gives `len` back.
+    /// Has the system map the memory of the next `len` bytes behind `buffer`, which must be in its spare capacity. Returns
+    /// `len`.
     ///
-    /// Otherwise they get it page by page while they are read, and as long the pipe is locked against the writer.
+    /// Otherwise it is mapped page by page during the read, while the pipe is locked against the writer.
     fn back(&self, buffer: &mut Vec<u8>, len: usize) -> usize {
         let spare = buffer.spare_capacity_mut();
         let range = spare.as_ptr_range();
         let start = range.start.addr();
         let backed = self.backed.load(Ordering::Relaxed);
-        // An address of an earlier place does no harm: this only saves time.
+        // An address of earlier memory does no harm: this only saves time.
         let done = if (start..=range.end.addr()).contains(&backed) { backed - start } else { 0 };
         if done < len {
             populate(&mut spare[done..len]);
@@ -228,7 +229,7 @@ impl Stream {
         len
     }
 
-    /// Writes what the descriptor takes now, at most `max` bytes; `None` where it takes nothing.
+    /// Writes what the descriptor takes now, at most `max` bytes. `None` if it takes nothing.
     pub(crate) fn write(&self, slices: &[IoSlice<'_>], max: usize) -> io::Result<Option<usize>> {
         let max = match self.polled_write_max() {
             None => max,
@@ -238,7 +239,7 @@ impl Stream {
         let fd = self.fd.as_raw_fd();
         let total: usize = slices.iter().map(|s| s.len()).sum();
         let result = if total > max {
-            // One slice, cut: the rest comes with the next write.
+            // One slice, cut. The rest comes with the next write.
             let Some(first) = slices.iter().find(|s| !s.is_empty()) else { return Ok(Some(0)) };
             let cut = [IoSlice::new(&first[..first.len().min(max)])];
             self.without_sigpipe(|| self.write_vectored(fd, &cut))
@@ -252,7 +253,7 @@ impl Stream {
         }
     }
 
-    /// The most that is written once poll(2) said that something can be; `None` where it need not be asked.
+    /// Largest write after poll(2) has reported room. `None` if poll(2) is not needed.
     fn polled_write_max(&self) -> Option<usize> {
         match self.mode {
             Mode::Nonblocking | Mode::Socket => None,
@@ -263,7 +264,7 @@ impl Stream {
 
     fn write_vectored(&self, fd: libc::c_int, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let vectors = slices.as_ptr().cast::<libc::iovec>();
-        let count = slices.len().min(libc::UIO_MAXIOV as usize);
+        let count = slices.len().min(SLICES_MAX);
         retry(|| match (self.mode, slices) {
             (Mode::Socket, _) => {
                 // SAFETY: all zeroes is a valid msghdr.
@@ -280,7 +281,7 @@ impl Stream {
         })
     }
 
-    /// Keeps a SIGPIPE of its own from this thread, where that would end the process.
+    /// Keeps the SIGPIPE of this write from ending the process.
     fn without_sigpipe(&self, write: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
         if self.broken_pipe == BrokenPipe::IsAnError || self.mode == Mode::Socket {
             return write();
@@ -289,27 +290,27 @@ impl Stream {
         let before = sigpipe.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let result = write();
         let broken = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-        // The signal of a write goes to the thread that writes. Where it was blocked already, it is not ours to take.
+        // The signal of a write goes to the thread that writes. If it was blocked before, it is not ours to take.
         if broken && !before.contains(Signal::SIGPIPE) && is_pending(Signal::SIGPIPE) {
-            // It has no error for a signal that can be waited for.
+            // sigwait(3) has no error for a valid signal.
             let _ = sigpipe.wait();
         }
         before.thread_set_mask().expect("a mask that was in force can be set again");
         result
     }
 
-    /// Tells the other side of a socket that nothing more comes: closing the descriptor does not, where the reading
-    /// half is the same socket. One that others may share is theirs to shut down.
+    /// Shuts a socket down for writing: closing the descriptor does not end it if the reading half is the same socket. A
+    /// socket that may be shared is left open.
     pub(crate) fn end_writing(&self) {
         if self.mode == Mode::Nonblocking {
-            // A pipe refuses (ENOTSOCK) and ends by being closed; a socket whose peer has gone (ENOTCONN) told already.
+            // A pipe refuses (ENOTSOCK) and ends when it is closed. A socket whose peer is gone (ENOTCONN) has ended.
             let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
         }
     }
 
-    /// Tells whether there is something to read now, or the end.
+    /// Returns true if there is something to read now, or the end.
     pub(crate) fn is_readable(&self) -> bool {
-        // Where poll(2) fails for want of memory, what is there is not seen.
+        // If poll(2) fails for lack of memory, nothing is seen.
         poll_now(self.fd.as_fd(), PollFlags::POLLIN).unwrap_or(false)
     }
 
@@ -324,11 +325,11 @@ impl Stream {
 }
 
 impl BrokenPipe {
-    /// As it is now: a program that changes it has to do so ahead of its first connection.
+    /// Looks it up. A program that changes it has to do so before its first connection.
     fn of_process() -> Self {
         // SAFETY: a sigaction is integers, a mask and a nullable pointer, for which zero is valid.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        // SAFETY: a null new action asks only; `action` is there to be written to.
+        // SAFETY: a null new action changes nothing. `action` is valid for writes.
         let asked = unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action) };
         if asked == 0 && action.sa_sigaction == libc::SIG_DFL {
             Self::EndsTheProcess
@@ -338,11 +339,11 @@ impl BrokenPipe {
     }
 }
 
-/// Whether such a signal waits for this thread, or for the process.
+/// Returns true if the signal is pending for this thread or for the process.
 fn is_pending(signal: Signal) -> bool {
     // SAFETY: a sigset_t is integers, for which zero is valid.
     let mut pending: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `pending` is there to be written to.
+    // SAFETY: `pending` is valid for writes.
     let asked = unsafe { libc::sigpending(&raw mut pending) };
     // SAFETY: `pending` is a set that sigpending has filled, or an empty one.
     asked == 0 && unsafe { libc::sigismember(&raw const pending, signal as libc::c_int) } == 1
@@ -377,28 +378,28 @@ impl AsFd for Stream {
 
 /// Opens `/dev/null` as each of descriptors 0, 1 and 2 that is closed.
 ///
-/// The next descriptor of this process would else become one of them, and what writes to standard output, or hands it to
-/// a child, would use that. The standard library does the same when a program starts, and like there `/dev/null` is
-/// inherited by children.
+/// Otherwise the next descriptor of this process would become one of them, and code that writes to standard output, or
+/// passes it to a child, would use that. The standard library does the same when a program starts. Children inherit
+/// `/dev/null`.
 pub(crate) fn open_standard_descriptors() -> io::Result<()> {
     let is_closed = |fd: RawFd| {
         // SAFETY: F_GETFD takes any number, and only looks.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
         flags == -1 && Errno::last() == Errno::EBADF
     };
-    // The lowest number that is free is taken each time. Another thread may take it first: then there is one less to fill.
+    // open(2) takes the lowest free number. If another thread takes it first, there is one less to fill.
     while (0..=2).any(is_closed) {
         let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR, FileMode::empty())?;
         if null.as_raw_fd() <= 2 {
-            // It stays open, as what the rest of the process takes for its own.
+            // It stays open: the rest of the process uses it as a standard descriptor.
             let _ = null.into_raw_fd();
         }
     }
     Ok(())
 }
 
-/// Adds a descriptor to epoll, edge-triggered; `false` where epoll refuses its kind (regular files, /dev/null):
-/// those never block.
+/// Adds a descriptor to epoll, edge-triggered. Returns false if epoll refuses its kind (regular files, /dev/null), which
+/// never blocks.
 pub(crate) fn register(
     registry: &Registry,
     fd: BorrowedFd<'_>,
@@ -412,7 +413,7 @@ pub(crate) fn register(
     }
 }
 
-/// Changes what is watched; what is ready already is reported once more.
+/// Changes the interest. Readiness that was reported before is reported again.
 pub(crate) fn reregister(
     registry: &Registry,
     fd: BorrowedFd<'_>,
@@ -423,13 +424,15 @@ pub(crate) fn reregister(
     registry.reregister(&mut SourceFd(&fd.as_raw_fd()), token, interest)
 }
 
-/// Takes a descriptor out of epoll.
+/// Removes a descriptor from epoll.
 pub(crate) fn deregister(registry: &Registry, fd: BorrowedFd<'_>) -> io::Result<()> {
     sync::step();
     registry.deregister(&mut SourceFd(&fd.as_raw_fd()))
 }
 
-/// An interest in nothing that a pipe or socket reports in ordinary life: mio has no empty interest.
+/// An interest that a pipe or socket does not report in normal use: mio has no empty interest.
+///
+/// kqueue has none at all: there the event loop watches for input while another thread reads, and does nothing.
 pub(crate) fn no_interest() -> Interest {
     #[cfg(target_os = "linux")]
     return Interest::PRIORITY;
@@ -444,21 +447,21 @@ fn reopen(fd: &OwnedFd, flags: OFlag) -> io::Result<OwnedFd> {
         OFlag::O_WRONLY => options.write(true),
         _ => options.read(true).write(true),
     };
-    // std opens with O_CLOEXEC; a terminal must not become the controlling one.
+    // std opens with O_CLOEXEC. O_NOCTTY: a terminal must not become the controlling one.
     let file = options
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
     Ok(file.into())
 }
 
-/// Has the system give memory to the whole pages among these bytes, which otherwise happens with the first write to each.
+/// Has the system map the whole pages of these bytes, which otherwise happens at the first write to each.
 #[cfg(target_os = "linux")]
 fn populate(bytes: &mut [MaybeUninit<u8>]) {
     const PAGE: usize = 4096;
     let skip = bytes.as_ptr().align_offset(PAGE);
     let Some(pages) = bytes.get_mut(skip..) else { return };
-    // Where pages are larger, or the kernel is older than 5.14, it refuses (madvise(2)), and nothing is lost.
-    // SAFETY: the pages are borrowed for writing, and their contents stay as they are.
+    // madvise(2) refuses if pages are larger or the kernel is older than 5.14. Nothing is lost then.
+    // SAFETY: the pages are borrowed for writing, and their contents do not change.
     unsafe { libc::madvise(pages.as_mut_ptr().cast(), pages.len() & !(PAGE - 1), libc::MADV_POPULATE_WRITE) };
 }
 
@@ -466,12 +469,12 @@ fn populate(bytes: &mut [MaybeUninit<u8>]) {
 #[cfg(not(target_os = "linux"))]
 fn populate(_bytes: &mut [MaybeUninit<u8>]) {}
 
-/// Gives the size that the pipe has then; `None` where it is none, or may not have that much.
+/// Grows a pipe and returns its capacity. `None` if it is no pipe, or may not have that much.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn grow_pipe(fd: &OwnedFd, len: usize) -> Option<usize> {
     let size = fcntl(fd, FcntlArg::F_GETPIPE_SZ).ok()?;
     let wanted = libc::c_int::try_from(len.checked_next_power_of_two()?).ok()?;
-    // One that somebody made larger is not to shrink.
+    // A larger pipe is not shrunk.
     let size = if size < wanted { fcntl(fd, FcntlArg::F_SETPIPE_SZ(wanted)).ok()? } else { size };
     usize::try_from(size).ok()
 }
@@ -503,12 +506,12 @@ fn poll_now(fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<bool> {
 fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
     loop {
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
-            // Rounded up, so that the last millisecond is slept and not spun; far deadlines are waited for in parts.
+            // Rounded up: the last millisecond is slept, not spun. Far deadlines are waited for in parts.
             let left = deadline.saturating_duration_since(Instant::now());
             PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
         });
         match sync::poll(fds, timeout) {
-            // Hang-ups and errors count as ready: the operation itself says which.
+            // Hang-ups and errors count as ready. The operation itself reports which it is.
             Ok(count) if count > 0 => return Ok(true),
             Ok(_) | Err(Errno::EINTR) => {
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {

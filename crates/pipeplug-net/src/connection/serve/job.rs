@@ -1,4 +1,4 @@
-//! A request or one-way on its way to its handler.
+//! A request or one-way between the reader and its handler.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ pub(crate) struct Job {
     pub(crate) direction: Direction,
     pub(crate) command: SmolStr,
     pub(crate) buffer: Buffer,
-    /// Whether it was cancelled ahead of its turn.
+    /// True if it was cancelled while it was queued.
     pub(crate) is_cancelled: bool,
 }
 
-/// The bytes that came along.
+/// Bytes of a request or one-way.
 #[derive(Debug)]
 pub(crate) enum Buffer {
     Own(Vec<u8>),
-    /// Where they were read, among others.
+    /// A range of the input buffer that they were read into.
     InPlace(Arc<Vec<u8>>, Range<u32>),
 }
 
-/// A chunk in the input buffer, by its place in it.
+/// A chunk in the input buffer, by its position.
 #[derive(Debug)]
 pub(crate) struct JobInPlace {
     thread_id: ThreadId,
@@ -36,7 +36,7 @@ pub(crate) struct JobInPlace {
 }
 
 impl Job {
-    /// The id to answer and to be cancelled with.
+    /// Thread id of a request. `None` for a one-way.
     pub(crate) fn request_id(&self) -> Option<ThreadId> {
         (self.direction == Direction::Request).then_some(self.thread_id)
     }
@@ -45,7 +45,7 @@ impl Job {
         weight(self.command.len(), self.buffer.len())
     }
 
-    /// Lets go of what it was read among.
+    /// Copies the bytes, so that the input buffer can be freed.
     pub(crate) fn own(&mut self) {
         if let Buffer::InPlace(..) = self.buffer {
             self.buffer = Buffer::Own(self.buffer.to_vec());
@@ -79,7 +79,7 @@ impl From<ChunkRef<'_>> for Job {
 }
 
 impl Buffer {
-    /// Takes the bytes; none are left.
+    /// Takes the bytes. None are left.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         match std::mem::replace(self, Self::Own(Vec::new())) {
             Self::Own(bytes) => bytes,
@@ -104,8 +104,8 @@ fn within<'a>(all: &'a [u8], range: &Range<u32>) -> &'a [u8] {
 }
 
 impl JobInPlace {
-    /// Notes a chunk of the input buffer that begins at address `base`; `None` for one of more than 4 GiB. `last` is the
-    /// command noted last, which most often is this one too.
+    /// Notes a chunk of the input buffer that begins at address `base`. `None` for positions past 4 GiB. `last` is the
+    /// command of the chunk before, which is shared if it is the same.
     pub(crate) fn new(chunk: &ChunkRef<'_>, base: usize, last: &mut SmolStr) -> Option<Self> {
         let start = chunk.buffer.as_ptr() as usize - base;
         let end = start.checked_add(chunk.buffer.len())?;
@@ -124,7 +124,7 @@ impl JobInPlace {
         weight(self.command.len(), self.buffer.len())
     }
 
-    /// The job, `input` being the memory of the input buffer that it was noted for.
+    /// Makes the job. `input` is the input buffer that it was noted for.
     pub(crate) fn into_job(self, input: &Arc<Vec<u8>>) -> Job {
         let Self { thread_id, direction, command, buffer } = self;
         let buffer = Buffer::InPlace(Arc::clone(input), buffer);
