@@ -1,4 +1,4 @@
-//! Why a connection ended.
+//! Reasons that a connection ends.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use pipeplug_wire::DecodeError;
 
 use crate::escape::Escaped;
 
-/// Why a connection ended; open calls and later ones fail with it.
+/// Reason that a connection ended. Open calls and later ones fail with it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -16,29 +16,29 @@ pub enum CloseReason {
     /// This side closed it.
     #[error("this side closed the connection")]
     Local,
-    /// What came is no chunk; nothing after it can be understood.
+    /// Bytes came that are no chunk. Nothing after them can be understood.
     #[error("the other side broke the protocol: {error}; {}", Shown(.first))]
     Broken {
-        /// What stood where.
+        /// The wrong bytes and their position.
         error: DecodeError,
-        /// The first bytes of the chunk that broke it, at most 64; none of one that was being thrown away.
+        /// The first bytes of that chunk, at most 64. Empty for a chunk that was being skipped.
         first: Vec<u8>,
     },
     /// read(2) failed.
     #[error("reading from the pipe failed: {0}")]
     ReadFailed(io::Error),
-    /// write(2) failed, as where the peer closed its reading end.
+    /// write(2) failed, for example because the peer closed its reading end.
     #[error("{}", write_failed(.0))]
     WriteFailed(io::Error),
-    /// The peer sends what has to be answered and does not read the answers.
+    /// The peer sends requests that have to be answered, and does not read the answers.
     #[error("the other side does not read: {queued} bytes of answers wait for it, the limit is {limit}")]
     Unread {
         /// Bytes that wait to be written.
         queued: usize,
-        /// How many may ([`Options::unread`](crate::Options)).
+        /// Limit of those bytes ([`Options::unread`](crate::Options)).
         limit: usize,
     },
-    /// What the owner of the connection said when it ended it.
+    /// Reason that the owner of the connection gave when it ended it.
     #[error("{}", Escaped(.0))]
     Ended(String),
 }
@@ -52,7 +52,7 @@ fn write_failed(error: &io::Error) -> String {
     }
 }
 
-/// The beginning of a chunk, fit for a terminal.
+/// Shows the first bytes of a chunk, safe for a terminal.
 struct Shown<'a>(&'a [u8]);
 
 impl std::fmt::Display for Shown<'_> {

@@ -1,12 +1,12 @@
-//! Text of somebody else, fit for a terminal.
+//! Text from the other side, made safe for a terminal.
 
 use std::fmt;
 
-/// Text that shows with those characters escaped that a terminal would obey, or that would make it show something else:
-/// controls but for the tab, and the marks that turn the direction of text around.
+/// Shows text with those characters escaped that a terminal would obey, or that would change how it shows other text:
+/// controls except for the tab, and marks that change the direction of text.
 ///
-/// The errors of this crate, and of those on top of it, show what came from the other side in this way. What a host
-/// shows of it by itself, say the lines that a plugin writes, it can wrap in this.
+/// The errors of this crate, and of the crates above it, show text from the other side like this. A host can use it for
+/// what it shows by itself, such as the lines that a plugin writes.
 ///
 /// ```
 /// use pipeplug_net::Escaped;
@@ -17,7 +17,7 @@ use std::fmt;
 pub struct Escaped<'a>(pub &'a str);
 
 impl Escaped<'_> {
-    /// Whether a character shows as it is.
+    /// Returns true for a character that is shown as it is.
     #[must_use]
     pub fn is_harmless(c: char) -> bool {
         !((c.is_control() && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))

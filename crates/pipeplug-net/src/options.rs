@@ -1,81 +1,81 @@
-//! What a connection can be told: its format and its limits.
+//! Options of a connection: its format and its limits.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use pipeplug_wire::{Format, Limits};
 
-use crate::spin::DEFAULT_SPIN;
+/// Longest time to spin for input unless the user chooses another: about what a wake-up costs.
+pub(crate) const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 
-/// The settings of a connection; [`Options::default`] is what a host wants.
+/// Options of a connection. The default is right for a host.
 ///
 /// Each limit bounds something that the peer can make grow.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// The connection's name in logs and errors, which show it [`Escaped`](crate::Escaped). Default: `"peer"`.
+    /// Name of the connection in logs and errors, where it is [`Escaped`](crate::Escaped). Default: `"peer"`.
     pub name: String,
-    /// The format to speak; `None`: the one that the peer's first chunk has, and nothing is sent before it.
+    /// Format. `None` for the format of the peer's first chunk; nothing is sent before that.
     /// Default: the standard format.
     pub format: Option<Format>,
-    /// The largest command and buffer that are taken in. A longer chunk is skipped and refused.
+    /// Largest command and buffer that are received. A larger chunk is skipped and refused.
     pub limits: Limits,
-    /// Calls of ours that may wait for a reply at once. Default: 4,194,304.
+    /// Number of open calls of this side. Default: 4,194,304.
     pub calls: usize,
-    /// Bytes that wait to be written; past it a caller waits. Default: 4 MiB.
+    /// Bytes that wait to be written, past which callers wait. Default: 4 MiB.
     pub outgoing: usize,
-    /// Bytes of answers that may wait to be written where nobody can be made to wait (replies to pings, refusals,
-    /// credits); past it the connection ends, since the peer sends and does not read. Default: 16 MiB.
+    /// Bytes of responses that wait to be written and that no thread can wait for (replies to pings, refusals, credits).
+    /// Past it the connection ends, since the peer sends and does not read. Default: 16 MiB.
     pub unread: usize,
-    /// Weight, in bytes, of the peer's requests and one-ways that wait for a handler: 64 for each chunk and what
-    /// its command and buffer hold; one chunk may go past it. A peer that negotiated `flow` keeps within it; from any
-    /// other, and from one that does not keep to it, nothing more is read while no call of ours is open. Default: 4 MiB.
+    /// Weight of the peer's requests and one-ways that wait for a handler, in bytes: 64 for each chunk, and the length of its
+    /// command and buffer. One chunk may exceed it. A peer that negotiated `flow` keeps within it. From any other peer, and
+    /// from one that does not keep to it, nothing more is read while no call of this side is open. Default: 4 MiB.
     pub window: usize,
-    /// Weight that may wait for a handler while calls of ours are open and reading has to go on; one chunk may go past it.
-    /// Past it requests are refused, and where one-ways fill it our open calls fail. Default: 64 MiB.
+    /// Weight that may wait for handlers while calls of this side are open, so that reading has to go on, in bytes. One chunk
+    /// may exceed it. Past it requests are refused, and if one-ways fill it the open calls fail. Default: 64 MiB.
     pub overrun: usize,
-    /// Handlers of this connection that run at once; one that waits for a call of its own does not count. With those
-    /// that wait, a connection has at most three quarters of its loop's handler threads. Default: 256.
+    /// Number of handlers of this connection that run at once. A handler that waits for a call of its own does not count.
+    /// Including those, a connection has at most three quarters of the handler threads of its event loop. Default: 256.
     pub handlers: NonZeroUsize,
-    /// Requests of the peer whose answers a handler has put off ([`Incoming::responder`](crate::Incoming::responder)).
+    /// Number of requests whose answers a handler has deferred ([`Incoming::responder`](crate::Incoming::responder)).
     /// Past it requests are refused. Default: 65,536.
     pub deferred: usize,
-    /// The most bytes that one read or one write moves; for tests of short reads and writes. Default: no bound.
+    /// Largest number of bytes of one read or write, for tests of short ones. Default: no limit.
     pub transfer: NonZeroUsize,
-    /// How long open calls are left waiting after the peer closed the pipe, so that
-    /// [`Connection::end`](crate::Connection::end) can say why; they then fail with that. Default: not at all.
+    /// Time that open calls wait on after the peer has closed the pipe, so that
+    /// [`Connection::end`](crate::Connection::end) can give the reason that they fail with. Default: 0.
     pub reason_patience: Duration,
-    /// Who reads. Default: [`Reading::Shared`], the loop.
+    /// Thread that reads. Default: [`Reading::Shared`].
     pub reading: Reading,
-    /// How long a thread that waits for a reply or for requests looks for them at most before it sleeps, which costs
-    /// less than to be woken where they come soon. What it does within this is learned; 0 switches it off,
-    /// and with it that many callers give way to each other before they sleep.
-    /// Default: 50 µs.
+    /// Maximum spin time of a thread that waits for a reply or for requests, before it sleeps. Adapts to the input seen. 0
+    /// disables spinning, and the yielding of many callers to each other. Default: 50 µs.
     pub spin: Duration,
-    /// Starts with incoming requests and one-ways held back until [`Connection::release`](crate::Connection::release).
+    /// Requests and one-ways that are held back until [`Connection::release`](crate::Connection::release).
     pub hold: Hold,
 }
 
-/// Who reads a connection.
+/// Thread that reads a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reading {
-    /// The loop's thread, which any number of connections share; handlers run on threads of the pool.
+    /// The event loop's thread, which any number of connections share, and callers that wait for replies. Handlers run on
+    /// threads of the pool.
     #[default]
     Shared,
-    /// A thread of its own, which runs handlers too: what is asked is answered with no hand-over between threads. For a
-    /// process that has one connection or a few, as a guest has.
+    /// A dedicated thread, which runs handlers too: a request is answered without a hand-over between threads. For a process
+    /// with one connection or a few, such as a guest.
     Dedicated,
 }
 
-/// Whether handlers run from the start.
+/// Requests and one-ways that are held back at first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Hold {
-    /// They do.
+    /// None.
     #[default]
     Nothing,
-    /// Not before [`Connection::release`](crate::Connection::release), but for these commands.
+    /// All but these commands, until [`Connection::release`](crate::Connection::release).
     AllBut(Vec<String>),
 }
 

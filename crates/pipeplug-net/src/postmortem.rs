@@ -1,4 +1,4 @@
-//! What was going on when a connection ended.
+//! State of a connection at its end.
 
 use std::error::Error;
 use std::fmt;
@@ -8,49 +8,49 @@ use std::time::Duration;
 use pipeplug_wire::{Direction, Header, ThreadId};
 use smol_str::SmolStr;
 
-/// Chunks that are remembered in each direction.
+/// Number of chunks that are remembered in each direction.
 const CHUNKS: usize = 8;
-/// What is remembered of a chunk's command, in bytes.
+/// Bytes of a command that are remembered.
 const COMMAND: usize = 128;
-/// Open calls that are named.
+/// Number of open calls that are named.
 pub(crate) const CALLS: usize = 32;
-/// Open calls that [`Postmortem`] shows in its one line.
+/// Number of open calls that `Display` shows.
 const SHOWN: usize = 3;
 
-/// What was going on when a connection ended: part of the errors of the calls that it ended, and of later ones.
+/// State of a connection at its end. Part of the errors of the calls that the end failed, and of later ones.
 ///
-/// `Display` gives up to two lines, each behind a line break: what the owner of the connection knows of the other side,
-/// and the calls and chunks.
+/// `Display` writes up to two lines, each after a line break: the owner's description of the other side, and the calls and
+/// chunks.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Postmortem {
-    /// How long the connection had been open.
+    /// Time that the connection was open.
     pub lasted: Duration,
-    /// Calls of ours that waited for a reply, the oldest first; at most 32.
+    /// Open calls of this side, the oldest first, at most 32.
     pub open_calls: Vec<OpenCall>,
-    /// How many there were.
+    /// Number of open calls.
     pub open_count: usize,
-    /// Headers of the last chunks that came, the oldest first; at most 8.
+    /// Headers of the last chunks that were received, the oldest first, at most 8.
     pub received: Vec<ChunkHead>,
-    /// Headers of the last chunks of which at least a part was sent, the oldest first; at most 8.
+    /// Headers of the last chunks of which at least a part was sent, the oldest first, at most 8.
     pub sent: Vec<ChunkHead>,
-    /// What the owner of the connection knows of the other side; see [`Handler::explain`](crate::Handler::explain).
+    /// Description of the other side by [`Handler::explain`](crate::Handler::explain).
     pub owner: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// A call that waited for its reply.
+/// A call without a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenCall {
-    /// The thread id that its request went out with.
+    /// Thread id of the request.
     pub thread_id: ThreadId,
-    /// What was called.
+    /// The command.
     pub command: String,
-    /// How long ago, to some milliseconds.
+    /// Age, accurate to some milliseconds.
     pub age: Duration,
 }
 
-/// The header of a chunk.
+/// Header of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChunkHead {
@@ -58,9 +58,9 @@ pub struct ChunkHead {
     pub thread_id: ThreadId,
     /// The direction.
     pub direction: Direction,
-    /// The command, at most its first 128 bytes.
+    /// The command, at most 128 bytes of it.
     pub command: String,
-    /// The buffer's length, in bytes.
+    /// Length of the buffer, in bytes.
     pub buffer_len: u64,
 }
 
@@ -96,18 +96,18 @@ impl fmt::Display for Postmortem {
     }
 }
 
-/// The headers of the last chunks in one direction.
+/// Headers of the last chunks in one direction.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     chunks: Vec<Noted>,
     next: usize,
-    /// The last one that had been sent when so many others waited that it had to leave its place.
+    /// The last chunk that was sent, if so many others are queued that it had to leave its place.
     last_sent: Option<Noted>,
 }
 
 #[derive(Debug, Clone)]
 struct Noted {
-    /// Where it begins in the stream, in bytes; 0 where that does not matter.
+    /// Position in the stream, in bytes. 0 where it does not matter.
     start: u64,
     thread_id: ThreadId,
     direction: Direction,
@@ -116,12 +116,12 @@ struct Noted {
 }
 
 impl Recent {
-    /// One more that came.
+    /// Notes a chunk that was received.
     pub(crate) fn note(&mut self, header: &Header<'_>) {
         self.note_at(0, header);
     }
 
-    /// One more is to be sent, and begins at `start`, when `written` bytes of the stream have been.
+    /// Notes a chunk that is to be sent at position `start`, after `written` bytes of the stream were written.
     #[inline]
     pub(crate) fn note_to_send(&mut self, start: u64, written: u64, header: &Header<'_>) {
         if written < start
@@ -141,7 +141,7 @@ impl Recent {
             self.next = self.chunks.len() % CHUNKS;
             return;
         };
-        // Most often it is the same as some chunks before, and comparing costs less than to make it anew.
+        // Most often it is the same as eight chunks before, and a comparison costs less than a new string.
         if noted.command != command {
             noted.command = command.into();
         }
@@ -155,7 +155,7 @@ impl Recent {
         self.in_order().map(Noted::head).collect()
     }
 
-    /// Those of which a part was sent when `written` bytes of the stream were, the oldest first.
+    /// Headers of the chunks of which a part is among the first `written` bytes of the stream, the oldest first.
     pub(crate) fn heads_sent(&self, written: u64) -> Vec<ChunkHead> {
         let sent: Vec<_> = self.in_order().filter(|noted| noted.start < written).map(Noted::head).collect();
         if sent.is_empty() { self.last_sent.iter().map(Noted::head).collect() } else { sent }

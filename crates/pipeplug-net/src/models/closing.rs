@@ -23,7 +23,7 @@ impl Notes {
         self.0.lock().unwrap().iter().filter(|note| **note == what).count()
     }
 
-    fn place(&self, what: &'static str) -> Option<usize> {
+    fn slot(&self, what: &'static str) -> Option<usize> {
         self.0.lock().unwrap().iter().position(|note| *note == what)
     }
 }
@@ -84,8 +84,8 @@ fn stopped(reading: Reading) {
     for once in ["begins", "returns", "stop", "ended", "closed"] {
         assert_eq!(notes.count(once), 1, "{once}: {:?}", notes.0);
     }
-    assert!(notes.place("ended") < notes.place("closed"));
-    assert!(notes.place("returns") < notes.place("closed"));
+    assert!(notes.slot("ended") < notes.slot("closed"));
+    assert!(notes.slot("returns") < notes.slot("closed"));
 }
 
 #[test]
@@ -120,8 +120,8 @@ fn the_end_is_told_once_whoever_brings_it_about() {
         for once in ["ended", "closed"] {
             assert_eq!(notes.count(once), 1, "{once}: {:?}", notes.0);
         }
-        assert!(notes.place("ended") < notes.place("closed"));
-        assert!(notes.place("returns") < notes.place("closed"));
+        assert!(notes.slot("ended") < notes.slot("closed"));
+        assert!(notes.slot("returns") < notes.slot("closed"));
     });
 }
 

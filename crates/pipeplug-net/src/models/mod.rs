@@ -10,10 +10,10 @@ mod calls;
 mod cancel;
 mod closing;
 mod handlers;
-mod outbox;
 mod peer;
 mod pool;
 pub(crate) mod sync;
+mod writer;
 
 use std::env;
 use std::time::Duration;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::check;
-use crate::lock::lock;
-use crate::pool::{Awaits, Pool, Work, while_blocked};
+use crate::event_loop::thread_pool::{BlockedOn, ThreadPool, Work, while_blocked};
+use crate::sync::lock::lock;
 use crate::sync::{Condvar, Mutex, thread};
 
 /// Threads that may be.
@@ -43,7 +43,7 @@ impl Ran {
 #[test]
 fn each_job_is_run_once_by_as_many_threads_as_may_be() {
     check(|| {
-        let pool = Pool::new(LIMIT);
+        let pool = ThreadPool::new(LIMIT);
         let ran = Arc::new(Ran::default());
         thread::scope(|scope| {
             for _ in 0..2 {
@@ -70,7 +70,7 @@ fn each_job_is_run_once_by_as_many_threads_as_may_be() {
 #[test]
 fn jobs_that_wait_for_others_leave_these_a_thread() {
     check(|| {
-        let pool = Pool::new(LIMIT);
+        let pool = ThreadPool::new(LIMIT);
         let (waiting, ran) = (Arc::new(Ran::default()), Arc::new(Ran::default()));
         // A thread that may be idle by now is there, too.
         let first = Arc::new(Ran::default());
@@ -84,7 +84,7 @@ fn jobs_that_wait_for_others_leave_these_a_thread() {
                     let (waiting, ran) = (Arc::clone(&waiting), Arc::clone(&ran));
                     let job = move || {
                         waiting.begins();
-                        while_blocked(Awaits::Peer, || ran.wait(2));
+                        while_blocked(BlockedOn::Peer, || ran.wait(2));
                         waiting.ends();
                     };
                     pool.submit(Work::Once(Box::new(job))).unwrap();

@@ -154,8 +154,8 @@ impl Condvar {
         // Who waits is not to wake without one notification or the other: it would find what nobody told it of.
         thread::scope(|scope| {
             scope.spawn(|| {
-                let mut turns = 0..delay;
-                let mut waits = || if is_far { turns.next().is_some() } else { Instant::now() < deadline };
+                let mut reads = 0..delay;
+                let mut waits = || if is_far { reads.next().is_some() } else { Instant::now() < deadline };
                 while !is_over.load(Ordering::Relaxed) && waits() {
                     thread::yield_now();
                 }

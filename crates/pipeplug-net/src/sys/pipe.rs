@@ -1,35 +1,35 @@
-//! The room of a pipe: how much it takes in one write(2), and how it is given more.
+//! Room of a pipe: how much it takes in one write(2), and how it grows.
 //!
-//! A pipe is a ring of slots with at most a page each. A write fills up the last slot if what its length leaves over of
-//! whole pages fits behind what is there, and takes new slots for the rest (`pipe_write` in Linux's fs/pipe.c). So of two
-//! slots that follow each other both together hold more than a page, but for the first one, which may be read in part.
+//! A pipe is a ring of slots of at most a page each. A write fills the last slot if the part of its length that exceeds
+//! whole pages fits there, and takes new slots for the rest (`pipe_write` in Linux's fs/pipe.c). Two slots in a row
+//! therefore hold more than a page together, except for the first slot, which may be read in part.
 
-/// How much a pipe takes, in bytes.
+/// Number of bytes that a pipe takes in one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Room {
-    /// In one write now, for certain.
+    /// Now, at least.
     pub(crate) now: usize,
-    /// In one write while it is empty.
+    /// When it is empty.
     pub(crate) empty: usize,
 }
 
-/// The most slots that so many bytes may take up in a pipe.
+/// Largest number of slots that `bytes` bytes may take in a pipe.
 fn slots_of(bytes: usize, page: usize) -> usize {
     match bytes.checked_sub(1) {
         None => 0,
-        // One byte of the first slot is left at least, each two of the others hold more than a page, and one may be over.
+        // At least one byte of the first slot, more than a page in each two of the others, and one slot may be left over.
         Some(others) => 2 + 2 * (others / (page + 1)),
     }
 }
 
-/// The room of a pipe of `size` bytes in which `waiting` bytes lie.
+/// Room of a pipe of `size` bytes that holds `waiting` bytes.
 fn room(size: usize, waiting: usize, page: usize) -> Room {
     let free = (size / page).saturating_sub(slots_of(waiting, page));
     Room { now: free * page, empty: size }
 }
 
-/// The size that a pipe is to have, in bytes, so that it takes `len` bytes in one write: by the side of what waits in
-/// it, as long as it does not get larger than `usual` for that.
+/// Capacity that a pipe needs to take `len` bytes in one write, in bytes: in addition to what waits in it, as long as that
+/// does not exceed `usual`.
 fn wanted(len: usize, waiting: usize, usual: usize, page: usize) -> usize {
     let own = len.div_ceil(page);
     let beside = own.saturating_add(slots_of(waiting, page)).min(usual / page);
@@ -50,11 +50,11 @@ mod linux {
     use super::{Room, room, wanted};
     use crate::sys::LARGEST_PIPE;
 
-    /// No pipe is made larger than this for the sake of one buffer, in bytes: what waits in it is memory of the kernel.
+    /// Largest capacity for one buffer, in bytes: what waits in a pipe is memory of the kernel.
     const AT_ONCE_MAX: usize = 64 << 20;
 
-    /// Has a pipe take `len` bytes in one write as far as the system allows, and gives the room that it has then; `None`
-    /// where it is no pipe. `refused` is the smallest size that it was refused, in bytes.
+    /// Grows a pipe so that it takes `len` bytes in one write, as far as the system allows. Returns its room, or `None` if
+    /// it is no pipe. `refused` is the smallest capacity that the system has refused, in bytes.
     pub(in crate::sys) fn make_room(fd: &OwnedFd, len: usize, refused: &mut usize) -> Option<Room> {
         let page = page();
         let mut size = usize::try_from(fcntl(fd, FcntlArg::F_GETPIPE_SZ).ok()?).ok()?;
@@ -64,18 +64,18 @@ mod linux {
             if wanted <= size || wanted >= *refused {
                 continue;
             }
-            // The kernel takes a power of two of pages, and refuses more than pipe-max-size or the allowance of the user
-            // (`pipe-user-pages-soft`, pipe(7)).
+            // The kernel rounds up to a power of two of pages, and refuses more than pipe-max-size or the allowance of
+            // the user (`pipe-user-pages-soft`, pipe(7)).
             let wish = libc::c_int::try_from(wanted).ok()?;
             match fcntl(fd, FcntlArg::F_SETPIPE_SZ(wish)).ok().and_then(|size| usize::try_from(size).ok()) {
                 Some(grown) => size = grown,
-                None => *refused = wanted, // what was refused once is not asked again
+                None => *refused = wanted, // a refused capacity is not tried again
             }
         }
         Some(room(size, waiting, page))
     }
 
-    /// Bytes that lie in the pipe.
+    /// Number of bytes in the pipe.
     fn waiting(fd: &OwnedFd) -> Option<usize> {
         let mut count: libc::c_int = 0;
         // SAFETY: FIONREAD (pipe(7)) writes an int to where the third argument points.
@@ -83,11 +83,11 @@ mod linux {
         if result == -1 { None } else { usize::try_from(count).ok() }
     }
 
-    /// The size of a page, in bytes.
+    /// Size of a page, in bytes.
     fn page() -> usize {
         static PAGE: OnceLock<usize> = OnceLock::new();
         *PAGE.get_or_init(|| {
-            // SAFETY: sysconf only looks up a number.
+            // SAFETY: sysconf only reads a number.
             let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
             usize::try_from(size).ok().filter(|size| *size > 0).unwrap_or(super::super::POLLED_WRITE_MAX)
         })
@@ -129,7 +129,7 @@ mod tests {
             (seed >> 33) as usize % below
         };
         // Of each slot, where its data begins and ends.
-        let mut ring: std::collections::VecDeque<(usize, usize)> = std::collections::VecDeque::new();
+        let mut wake: std::collections::VecDeque<(usize, usize)> = std::collections::VecDeque::new();
         for _ in 0..100_000 {
             let mut len = match random(4) {
                 0 => 1 + random(10),
@@ -137,31 +137,31 @@ mod tests {
                 2 => 1 + random(PAGE),
                 _ => 1 + random(4 * PAGE),
             };
-            if let Some((_, end)) = ring.back_mut()
+            if let Some((_, end)) = wake.back_mut()
                 && *end + len % PAGE <= PAGE
             {
                 *end += len % PAGE;
                 len -= len % PAGE;
             }
             while len > 0 {
-                ring.push_back((0, len.min(PAGE)));
+                wake.push_back((0, len.min(PAGE)));
                 len -= len.min(PAGE);
             }
             let mut read = random(3 * PAGE);
-            while let Some((start, end)) = ring.front_mut()
+            while let Some((start, end)) = wake.front_mut()
                 && read > 0
             {
                 let step = read.min(*end - *start);
                 *start += step;
                 read -= step;
                 if start == end {
-                    ring.pop_front();
+                    wake.pop_front();
                 }
             }
-            let waiting = ring.iter().map(|(start, end)| end - start).sum();
-            assert!(ring.len() <= slots_of(waiting, PAGE), "{} slots for {waiting} bytes", ring.len());
-            if ring.len() > 300 {
-                ring.clear();
+            let waiting = wake.iter().map(|(start, end)| end - start).sum();
+            assert!(wake.len() <= slots_of(waiting, PAGE), "{} slots for {waiting} bytes", wake.len());
+            if wake.len() > 300 {
+                wake.clear();
             }
         }
     }

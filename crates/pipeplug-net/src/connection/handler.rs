@@ -1,0 +1,361 @@
+//! Handlers: called for what the other side asks.
+
+use std::any::Any;
+use std::error::Error;
+use std::sync::Arc;
+
+use pipeplug_wire::{ChunkRef, Direction, ThreadId, command};
+
+use crate::connection::Connection;
+use crate::connection::cancellation::{self, Cancellation, WorkerSlot};
+use crate::connection::read::dispatch::unknown_command;
+use crate::connection::serve::job::Job;
+use crate::connection::shared::Shared;
+use crate::error::CloseReason;
+use crate::protocol::deadline::Inherit;
+use crate::sync::Instant;
+use crate::sync::lock::{guarded, lock};
+use crate::writer::Flush;
+
+/// Error of a handler. Its message, with those of its sources, is sent to the caller.
+pub type HandlerError = Box<dyn Error + Send + Sync>;
+
+/// Target of the `tracing` event for a one-way whose handler failed.
+pub const FAILED_ONE_WAYS: &str = module_path!();
+
+/// Answers the other side's requests and takes its one-ways.
+///
+/// Each method runs on a thread of the event loop's handler pool. It may block, call back, and panic: a panic becomes an
+/// error reply and a log line.
+///
+/// Handlers run concurrently. They start in the order in which requests and one-ways came, and finish in any order.
+///
+/// A closure `Fn(&mut Incoming) -> Result<Reply, HandlerError>` is a handler.
+pub trait Handler: Any + Send + Sync {
+    /// Answers a request, or takes a one-way. The reply to a one-way is dropped, and an error is logged.
+    ///
+    /// # Errors
+    /// Any error is sent to the caller as a `cmd.error` reply with its message.
+    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError>;
+
+    /// Called once when the other side sends `cmd.stop`: finish and leave.
+    fn stop(&self, connection: &Connection) {
+        let _ = connection;
+    }
+
+    /// Describes the other side when the connection is about to end. The description is part of the errors that calls end
+    /// with ([`Postmortem::owner`](crate::Postmortem::owner)).
+    ///
+    /// Called once, on the thread that reads. It must not wait for anything.
+    fn explain(&self) -> Option<Arc<dyn Error + Send + Sync>> {
+        None
+    }
+
+    /// Called when nothing comes from the other side any more. Open calls have failed, and handlers may still run and answer.
+    fn ended(&self, reason: &Arc<CloseReason>) {
+        let _ = reason;
+    }
+
+    /// Called at the end of the connection: nothing comes any more, and every handler has returned. `connection` is `None`
+    /// if its last handle was dropped.
+    fn closed(&self, reason: &Arc<CloseReason>, connection: Option<&Connection>) {
+        let _ = (reason, connection);
+    }
+}
+
+impl<F> Handler for F
+where
+    F: Fn(&mut Incoming) -> Result<Reply, HandlerError> + Send + Sync + 'static,
+{
+    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        self(incoming)
+    }
+}
+
+/// Handler of a side that answers nothing: requests get an error, and one-ways are logged.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Refuse;
+
+impl Handler for Refuse {
+    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+        incoming.unknown()
+    }
+}
+
+/// Reply of a handler: bytes.
+#[derive(Debug, Default)]
+pub struct Reply(pub(crate) Vec<u8>);
+
+macro_rules! reply_from {
+    ($($bytes:ty),*) => {$(
+        impl From<$bytes> for Reply {
+            fn from(bytes: $bytes) -> Self {
+                Self(bytes.into())
+            }
+        }
+    )*};
+}
+
+reply_from!(Vec<u8>, String, &str, &[u8], Box<[u8]>, std::borrow::Cow<'_, [u8]>);
+
+impl From<()> for Reply {
+    fn from((): ()) -> Self {
+        Self::empty()
+    }
+}
+
+impl Reply {
+    /// A reply without bytes. A handler that has taken the [`Responder`] returns it too.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// A request or one-way from the other side.
+#[derive(Debug)]
+pub struct Incoming {
+    connection: Connection,
+    job: Job,
+    /// Slot in which a cancel finds it.
+    slot: WorkerSlot,
+    deadline: Option<Instant>,
+    /// True while the handler's result is to be sent.
+    answerable: bool,
+}
+
+impl Incoming {
+    pub(crate) fn new(connection: Connection, job: Job, slot: WorkerSlot, deadline: Option<Instant>) -> Self {
+        let answerable = job.direction == Direction::Request;
+        Self { connection, job, slot, deadline, answerable }
+    }
+
+    /// The command.
+    #[must_use]
+    pub fn command(&self) -> &str {
+        &self.job.command
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn buffer(&self) -> &[u8] {
+        &self.job.buffer
+    }
+
+    /// Takes the bytes, without copying large ones. None are left.
+    #[must_use]
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        self.job.buffer.take()
+    }
+
+    /// The bytes as text.
+    ///
+    /// # Errors
+    /// The bytes are no UTF-8.
+    pub fn text(&self) -> Result<&str, std::str::Utf8Error> {
+        std::str::from_utf8(&self.job.buffer)
+    }
+
+    /// The chunk.
+    #[must_use]
+    pub fn chunk(&self) -> ChunkRef<'_> {
+        ChunkRef {
+            thread_id: self.job.thread_id,
+            direction: self.job.direction,
+            command: &self.job.command,
+            buffer: &self.job.buffer,
+        }
+    }
+
+    /// Returns true for a one-way, which has no answer.
+    #[must_use]
+    pub fn is_one_way(&self) -> bool {
+        self.job.direction == Direction::OneWay
+    }
+
+    /// The connection that it came over, for calls back.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Deadline of the caller. `None` if the caller has none, or did not negotiate `context`.
+    ///
+    /// Calls that the handler makes on its own thread, over any connection, inherit it: they fail with
+    /// [`CallError::TimedOut`](crate::CallError) when it passes. Calls of other threads do not. Give them what is left of it
+    /// with [`call_within`](Connection::call_within). A request whose deadline passes while it is queued is refused without
+    /// a call of the handler.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Returns the cancellation, which tells now and later whether the request is still wanted. For a one-way it tells
+    /// whether the connection is still open.
+    pub fn cancellation(&self) -> Cancellation {
+        let shared = self.connection.shared();
+        let token = lock(&shared.serve_queue).active.token(self.slot, self.job.request_id());
+        Cancellation::new(shared, token, self.deadline)
+    }
+
+    /// Takes the right to answer, to use it later and from any thread. The handler's result is then not sent. `None` for a
+    /// one-way, and the second time.
+    #[must_use]
+    pub fn responder(&mut self) -> Option<Responder> {
+        std::mem::take(&mut self.answerable).then(|| {
+            let shared = Arc::clone(self.connection.shared());
+            shared.answer_later(self.slot);
+            Responder {
+                shared: Some(shared),
+                id: self.job.thread_id,
+                command: self.job.command.as_str().into(),
+                deadline: self.deadline,
+            }
+        })
+    }
+
+    /// Answers that the command is unknown.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn unknown(&self) -> Result<Reply, HandlerError> {
+        Err(unknown_command(self.command()).into())
+    }
+
+    /// Runs the handler and sends its answer. Returns the connection.
+    pub(crate) fn run(mut self, handler: &dyn Handler, flush: Flush) -> Connection {
+        if let Some(why) = self.unwanted() {
+            if self.answerable {
+                let shared = self.connection.shared();
+                shared.respond(self.job.thread_id, command::ERROR, why.into(), flush);
+            }
+            return self.connection;
+        }
+        let inherited = self.deadline.map(Inherit::from);
+        // Inside, since the error's `Display` is code of the user too.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            handler.incoming(&mut self).map_err(|error| chain(&*error))
+        }));
+        drop(inherited);
+        let peer = self.connection.name();
+        let command = self.job.command.as_str();
+        let result = match result {
+            Ok(result) => result,
+            Err(panic) => {
+                let shown = command.escape_debug();
+                let message = format!("the handler of \"{shown}\" panicked: {}", panic_message(&*panic));
+                tracing::error!(%peer, "{message}");
+                guarded("what a handler panicked with", || drop(panic));
+                Err(message)
+            }
+        };
+        let shared = self.connection.shared();
+        match result {
+            Ok(reply) if self.answerable => shared.respond(self.job.thread_id, command, reply.0, flush),
+            Err(message) if self.answerable => {
+                shared.respond(self.job.thread_id, command::ERROR, message.into_bytes(), flush);
+            }
+            Err(error) => {
+                if let Some(times) = shared.counters.failed.count() {
+                    let command = command.escape_debug();
+                    tracing::warn!(target: FAILED_ONE_WAYS, %peer, %command, %error, times, "a handler failed, and nobody waits for its answer");
+                }
+            }
+            Ok(_) => {}
+        }
+        self.connection
+    }
+
+    /// Reason not to call the handler.
+    fn unwanted(&self) -> Option<&'static str> {
+        if self.job.is_cancelled {
+            return Some(cancellation::CANCELLED);
+        }
+        let is_over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        is_over.then_some("not handled: its deadline had passed before its turn came")
+    }
+}
+
+/// The right to answer one request, once, from any thread.
+///
+/// Dropping it unanswered sends an error.
+#[derive(Debug)]
+#[must_use = "dropping a responder answers with an error"]
+pub struct Responder {
+    /// `None` once the answer is given.
+    shared: Option<Arc<Shared>>,
+    id: ThreadId,
+    command: Box<str>,
+    deadline: Option<Instant>,
+}
+
+impl Responder {
+    /// Sends the reply. Does nothing if the connection has ended.
+    ///
+    /// # Blocking
+    /// While more than [`Options::outgoing`](crate::Options) bytes wait to be written.
+    pub fn answer(mut self, reply: impl Into<Reply>) {
+        let command = std::mem::take(&mut self.command);
+        self.send(&command, reply.into().0);
+    }
+
+    /// Sends an error with this message.
+    ///
+    /// # Blocking
+    /// As for [`answer`](Responder::answer).
+    pub fn fail(mut self, message: &str) {
+        self.send(command::ERROR, message.as_bytes().to_vec());
+    }
+
+    /// Returns the cancellation, as [`Incoming::cancellation`] does.
+    pub fn cancellation(&self) -> Cancellation {
+        let shared = self.shared.as_ref().expect("giving the answer consumes the responder");
+        let token = lock(&shared.serve_queue).active.token_of_later(self.id);
+        Cancellation::new(shared, token, self.deadline)
+    }
+
+    fn send(&mut self, command: &str, buffer: Vec<u8>) {
+        if let Some(shared) = self.shared.take() {
+            shared.respond(self.id, command, buffer, Flush::Now);
+            shared.answered_later(self.id);
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if self.shared.is_some() {
+            self.send(command::ERROR, b"the request was dropped without an answer".to_vec());
+        }
+    }
+}
+
+/// Message of an error and of its sources, in one line.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        // Some errors repeat their source in their own message.
+        if !message.ends_with(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        source = error.source();
+    }
+    message
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("with no message")
+}

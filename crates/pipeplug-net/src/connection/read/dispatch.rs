@@ -1,0 +1,243 @@
+//! Decides what a received chunk is for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeplug_wire::{
+    Chunk, ChunkRef, Completion, Direction, Received, SkipReason, Skipped, ThreadId, command,
+};
+
+use super::ReaderKind;
+use crate::connection::call::{CallOutcome, CallSlot, ReplyParts};
+use crate::connection::serve::Admission;
+use crate::connection::serve::job::Job;
+use crate::connection::shared::Shared;
+use crate::protocol::deadline::{self, PendingContext};
+use crate::protocol::flow;
+use crate::sync::lock::lock;
+use crate::sync::{Instant, atomic::Ordering};
+
+/// Bytes of a wrong credit or of an unknown command that are shown.
+const SHOWN: usize = 64;
+/// Time after a deadline within which the peer's handler answers because of it. The deadline is sent in whole
+/// milliseconds, slept for in whole milliseconds, and the sleeper runs a tick later at worst, on a machine that is not
+/// overloaded.
+const MOMENT: Duration = Duration::from_millis(5);
+/// Bytes past which an error message of the peer is cut.
+const MESSAGE_MAX: usize = 64 << 10;
+
+/// A chunk in the input buffer, or one whose buffer was read into memory of its own.
+#[derive(Debug)]
+enum ReceivedChunk<'a> {
+    Borrowed(ChunkRef<'a>),
+    Owned(Chunk),
+}
+
+impl ReceivedChunk<'_> {
+    fn as_ref(&self) -> ChunkRef<'_> {
+        match self {
+            Self::Borrowed(chunk) => *chunk,
+            Self::Owned(chunk) => chunk.as_ref(),
+        }
+    }
+
+    fn into_buffer(self) -> Vec<u8> {
+        match self {
+            Self::Borrowed(chunk) => chunk.buffer.to_vec(),
+            Self::Owned(chunk) => chunk.buffer,
+        }
+    }
+
+    fn into_job(self) -> Job {
+        match self {
+            Self::Borrowed(chunk) => chunk.into(),
+            Self::Owned(chunk) => chunk.into(),
+        }
+    }
+}
+
+impl Shared {
+    /// Deals with one chunk, on the thread that reads. `pending_context` is the context that the last chunk was, and is
+    /// set if this one is a context.
+    pub(crate) fn dispatch(
+        self: &Arc<Self>,
+        received: Received<'_>,
+        pending_context: &mut Option<PendingContext>,
+        by: ReaderKind,
+    ) -> Admission {
+        let context = pending_context.take();
+        let received = match received {
+            Received::Chunk(chunk) => ReceivedChunk::Borrowed(chunk),
+            Received::Large(chunk) => ReceivedChunk::Owned(chunk),
+            Received::Skipped(skipped) => {
+                self.skipped(&skipped);
+                return Admission::Continue;
+            }
+        };
+        let chunk = received.as_ref();
+        let id = chunk.thread_id;
+        match (chunk.direction, chunk.command) {
+            (Direction::Response, _) => {
+                if let Some(slot) = self.waiting(id) {
+                    let outcome = if self.is_late(id, &slot, chunk.command) {
+                        CallOutcome::Late
+                    } else if chunk.command == command::ERROR {
+                        CallOutcome::Refused(message(chunk.buffer))
+                    } else {
+                        let command = (chunk.command != slot.command).then(|| chunk.command.into());
+                        CallOutcome::Reply(ReplyParts { buffer: received.into_buffer(), command })
+                    };
+                    slot.complete(outcome);
+                }
+            }
+            (Direction::Request, command::PING) => {
+                self.send_control(id, Direction::Response, command::PING, Vec::new());
+            }
+            (Direction::OneWay, command::STOP) => {
+                // Once: each call of the handler takes a thread.
+                if self.close.stop()
+                    && let Some(connection) = self.connection()
+                {
+                    let shared = Arc::clone(self);
+                    self.events.spawn(move || shared.handler.stop(&connection));
+                }
+            }
+            (Direction::OneWay, command::CREDIT) => {
+                let total = std::str::from_utf8(chunk.buffer).ok().and_then(flow::number);
+                if !total.is_some_and(|total| self.writer.credit(total))
+                    && let Some(times) = self.counters.unexpected.count()
+                {
+                    let buffer = chunk.buffer[..chunk.buffer.len().min(SHOWN)].escape_ascii();
+                    tracing::warn!(peer = %self.options.name, %buffer, times, "a credit that cannot be was ignored");
+                }
+            }
+            (Direction::OneWay, command::CONTEXT) => *pending_context = self.context(&chunk),
+            (Direction::OneWay, command::CANCEL) => self.cancel_request(id),
+            (Direction::Request, name) if command::is_reserved(name) => {
+                let message = unknown_command(name);
+                self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
+            }
+            (Direction::OneWay, name) if command::is_reserved(name) => {
+                if let Some(times) = self.counters.unexpected.count() {
+                    let message = unknown_command(name);
+                    tracing::warn!(peer = %self.options.name, times, "a one-way was ignored: {message}");
+                }
+            }
+            (Direction::Request | Direction::OneWay, _) => {
+                let deadline = context.and_then(|context| context.deadline_for(&chunk));
+                return self.admit(received.into_job(), deadline, by);
+            }
+        }
+        Admission::Continue
+    }
+
+    /// Returns true if the call's deadline has passed and caused this response.
+    ///
+    /// A handler that knows the deadline sees it pass a moment after it has passed here, and what it answers then is no
+    /// answer in time. Whether that is read before the call is given up is chance. A reply that is read later than a
+    /// moment after the deadline may have come in time, while this process was stopped.
+    #[inline]
+    fn is_late(&self, id: ThreadId, slot: &CallSlot, command: &str) -> bool {
+        let Some(deadline) = slot.deadline else { return false };
+        let now = Instant::now();
+        let is_late = now >= deadline
+            && (command == command::ERROR || now.saturating_duration_since(deadline) < MOMENT)
+            && self.writer.tells_deadlines();
+        if is_late {
+            // Counted as a late reply: completed again, it is not open any more.
+            let _: Completion<_> = lock(&self.calls).complete(id);
+        }
+        is_late
+    }
+
+    /// Parses the `cmd.context` for the request that follows it.
+    fn context(&self, chunk: &ChunkRef<'_>) -> Option<PendingContext> {
+        let id = chunk.thread_id;
+        if self.peer.ignores_contexts.load(Ordering::Relaxed) {
+            if let Some(times) = self.counters.unexpected.count() {
+                tracing::warn!(peer = %self.options.name, %id, times, "a context that was not agreed to was ignored");
+            }
+            return None;
+        }
+        match deadline::parse(chunk.buffer, Instant::now()) {
+            Ok(deadline) => deadline.map(|deadline| PendingContext { id, deadline }),
+            Err(error) => {
+                if let Some(times) = self.counters.unexpected.count() {
+                    tracing::warn!(peer = %self.options.name, %id, %error, times, "a context was ignored");
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes the slot of the call that waits for this response. Other responses are counted.
+    fn waiting(&self, id: ThreadId) -> Option<Arc<CallSlot>> {
+        let (completion, unknown) = {
+            let mut calls = lock(&self.calls);
+            (calls.complete(id), calls.unknown())
+        };
+        match completion {
+            Completion::Waiter(slot) => Some(slot),
+            Completion::Late => {
+                tracing::debug!(peer = %self.options.name, %id, "the reply of a call that was given up");
+                None
+            }
+            Completion::Unknown => {
+                if unknown.is_power_of_two() {
+                    let times = unknown;
+                    tracing::warn!(peer = %self.options.name, %id, times, "a reply to no request was dropped");
+                }
+                None
+            }
+        }
+    }
+
+    fn skipped(self: &Arc<Self>, skipped: &Skipped) {
+        let (id, reason) = (skipped.thread_id, skipped.reason);
+        let direction = Direction::from_u64(skipped.direction);
+        if let Some(times) = self.counters.skipped.count() {
+            let peer = &self.options.name;
+            match (direction, reason) {
+                // Its call fails with the same reason, and the caller reports it.
+                (Some(Direction::Response), reason) if reason != SkipReason::UnknownDirection => {
+                    tracing::debug!(%peer, %id, %reason, times, "a reply was skipped");
+                }
+                _ => {
+                    let direction = skipped.direction;
+                    tracing::warn!(%peer, %id, direction, %reason, times, "a chunk was skipped");
+                }
+            }
+        }
+        if matches!(direction, Some(Direction::Request | Direction::OneWay)) && !skipped.reserved {
+            // The sender has counted it, and no handler will take it.
+            self.credit_unqueued(flow::weight_of(skipped.command_len, skipped.buffer_len));
+        }
+        match (direction, reason) {
+            (_, SkipReason::UnknownDirection) | (None | Some(Direction::OneWay), _) => {}
+            (Some(Direction::Request), _) => {
+                let message = format!("not taken: {reason}");
+                self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
+            }
+            (Some(Direction::Response), _) => {
+                if let Some(slot) = self.waiting(id) {
+                    slot.complete(CallOutcome::Skipped(reason));
+                }
+            }
+        }
+    }
+}
+
+/// The peer's error message, as much of it as a person might read.
+fn message(bytes: &[u8]) -> String {
+    match bytes.get(..MESSAGE_MAX) {
+        None => String::from_utf8_lossy(bytes).into_owned(),
+        Some(start) => format!("{}… ({} bytes in all)", String::from_utf8_lossy(start), bytes.len()),
+    }
+}
+
+/// The error message for an unknown command. It is short: a peer must not get much more than it sent.
+pub(crate) fn unknown_command(command: &str) -> String {
+    let end = command.floor_char_boundary(SHOWN);
+    let rest = if end < command.len() { "…" } else { "" };
+    format!("unknown command \"{}{rest}\"", command[..end].escape_debug())
+}

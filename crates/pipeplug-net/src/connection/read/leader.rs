@@ -1,0 +1,543 @@
+//! Decides which thread reads a connection: the reader role.
+//!
+//! This is the Leader/Followers pattern (Schmidt, Stal, Rohnert and Buschmann, "Pattern-Oriented Software Architecture",
+//! volume 2): one thread at a time, the leader, has the right to read. No thread hands to another one what it can do
+//! itself:
+//!
+//! - A caller that waits for its reply while no other thread does becomes the leader and reads its own reply.
+//! - On a connection with a dedicated reader ([`Reading::Dedicated`]) that thread is the leader, and runs the handlers
+//!   too, one after the other. Nothing may wait for a handler, so the event loop watches meanwhile. Either epoll does
+//!   (`EventLoop`), or, where one call follows the other and two epoll_ctl(2) each are worth saving, the role is
+//!   `Vacant`, and a tick of the event loop takes it from a handler that has not returned.
+//! - A caller that has more calls open, or has made a thousand calls in quick succession, is likely to wait for the
+//!   next one soon. It leaves the role `Vacant` in the same way.
+//! - Where several callers wait, each one reads in turn, and leaves the role `Vacant` for the next one (yielding.rs).
+//! - In every other case the role belongs to the event loop, which waits in epoll.
+//!
+//! The leader runs no user code and waits for no other thread: it completes calls, and queues requests and one-ways.
+//!
+//! ```text
+//!             event, caller, reader                too much is queued, no call is open
+//!   EventLoop ---------------------> Leader ------------------------------------> Suspended
+//!       ^  <------------------------  |  |  <------------------------------------  |
+//!       |       nothing to read       |  |                                         |
+//!       |                             |  | end of file,      room again, or a call |
+//!       |    handler blocks,          |  | error             was opened            |
+//!       |    or is slow               v  v                                         |
+//!       +-------------------------- Vacant  Ended                                  |
+//!       +--------------------------------------------------------------------------+
+//! ```
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::Interest;
+
+use super::yielding::Yielding;
+use super::{ReadOutcome, ReadSequence, ReadUntil, Reader, ReaderKind};
+use crate::connection::call::CallSlot;
+use crate::connection::shared::Shared;
+use crate::error::CloseReason;
+use crate::event_loop::Registration;
+use crate::event_loop::wake_pipe::WakePipe;
+use crate::options::Reading;
+use crate::sync::lock::{lock, wait_until};
+use crate::sync::{
+    Condvar, Instant, Mutex,
+    atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+    thread, thread_local,
+};
+use crate::sys::{self, Stream};
+
+/// A caller that is done frees the input buffer if it has used more than this many bytes of it. Memory that was never
+/// touched costs nothing.
+const KEPT: usize = 8 << 10;
+
+/// Holder of the right to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum ReaderRole {
+    /// The event loop, as soon as epoll reports something.
+    EventLoop,
+    /// A thread that reads, or sleeps until there is something to read.
+    Leader,
+    /// No thread: the dedicated reader runs a handler, or a caller is between two calls. Any thread may take the role.
+    Vacant,
+    /// No thread, until there is room in the serve queue.
+    Suspended,
+    Ended,
+}
+
+/// State of the reader role.
+pub(crate) struct Leader {
+    /// A [`ReaderRole`].
+    role: AtomicU8,
+    /// True while the dedicated reader waits on `role_is_free`.
+    dedicated_waits: AtomicBool,
+    dedicated_lock: Mutex<()>,
+    role_is_free: Condvar,
+    pub(crate) reader: Mutex<Reader>,
+    /// Number of reads, for the last read before a deadline passes; see final_read.rs.
+    pub(crate) reads: ReadSequence,
+    /// Registration of the reading descriptor in the event loop, with the descriptor. Locked for the length of an
+    /// epoll_ctl(2).
+    registered: Mutex<Option<(Registration, Arc<Stream>)>>,
+    /// Threads that sleep until their call ends, and calls that are to wake a task.
+    sleepers: AtomicUsize,
+    /// Callers that yield to each other instead of sleeping; see yielding.rs.
+    pub(crate) yielding: Yielding,
+    /// Wake pipe of the leader, if it is not the event loop.
+    wake_pipe: Mutex<Option<Arc<WakePipe>>>,
+}
+
+thread_local! {
+    /// True on a dedicated reader that runs a handler and has left its role vacant.
+    static LEFT_VACANT: Cell<bool> = const { Cell::new(false) };
+    /// True on a thread that became the leader for a call that it is about to make.
+    static IS_EARLY_LEADER: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Leader {
+    pub(crate) fn new(reader: Reader) -> Self {
+        Self {
+            role: AtomicU8::new(ReaderRole::Leader as u8),
+            dedicated_waits: AtomicBool::new(false),
+            dedicated_lock: Mutex::new(()),
+            role_is_free: Condvar::new(),
+            reader: Mutex::new(reader),
+            reads: ReadSequence::default(),
+            registered: Mutex::new(None),
+            sleepers: AtomicUsize::new(0),
+            yielding: Yielding::default(),
+            wake_pipe: Mutex::new(None),
+        }
+    }
+
+    /// Returns true if the role is held like this at the moment.
+    pub(crate) fn is(&self, role: ReaderRole) -> bool {
+        self.role.load(Ordering::SeqCst) == role as u8
+    }
+
+    /// Sets the role, which this thread holds.
+    pub(crate) fn set(&self, role: ReaderRole) {
+        self.role.store(role as u8, Ordering::SeqCst);
+    }
+
+    /// Makes this thread the leader if the role is held by `from`.
+    pub(crate) fn take(&self, from: ReaderRole) -> bool {
+        let (from, to) = (from as u8, ReaderRole::Leader as u8);
+        self.role.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Makes this thread the leader in place of the event loop.
+    pub(crate) fn take_from_event_loop(&self) -> bool {
+        let took = self.take(ReaderRole::EventLoop);
+        if took
+            && let Some((registration, stream)) = &*lock(&self.registered)
+            && let Err(error) = registration.disarm(stream.as_fd())
+        {
+            tracing::debug!(%error, "the loop goes on watching");
+        }
+        took
+    }
+
+    /// Leaves the role vacant while a handler runs on the dedicated reader.
+    pub(crate) fn leave_for_handler(&self) {
+        LEFT_VACANT.set(true);
+        self.set(ReaderRole::Vacant);
+    }
+
+    /// Takes the role again after handlers. Returns false if another thread has taken it meanwhile.
+    pub(crate) fn retake_after_handler(&self) -> bool {
+        LEFT_VACANT.set(false);
+        self.take(ReaderRole::Vacant)
+    }
+
+    /// Returns true if no other caller waits, except for one that reads.
+    pub(crate) fn is_only_caller(&self) -> bool {
+        self.sleepers.load(Ordering::Relaxed) == 0 && self.yielding.is_empty()
+    }
+
+    /// Returns true if a thread sleeps that no yielding caller reads for.
+    pub(crate) fn leaves_sleepers(&self) -> bool {
+        self.sleepers.load(Ordering::SeqCst) > 0 && self.yielding.is_empty()
+    }
+
+    /// Notes that a sleeper, counted by [`Shared::sleep_begins`], has woken up.
+    pub(crate) fn sleep_ends(&self) {
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    #[cfg(all(test, shuttle))]
+    pub(crate) fn sleepers(&self) -> usize {
+        self.sleepers.load(Ordering::SeqCst)
+    }
+
+    /// Wakes the leader if it sleeps in poll(2).
+    pub(crate) fn wake(&self) {
+        if let Some(wake_pipe) = &*lock(&self.wake_pipe) {
+            wake_pipe.wake();
+        }
+    }
+
+    /// Gives the role up for good.
+    pub(crate) fn end(&self) {
+        self.set(ReaderRole::Ended);
+        self.notify_dedicated();
+    }
+
+    fn set_event_loop(&self) {
+        self.set(ReaderRole::EventLoop);
+        self.notify_dedicated();
+    }
+
+    /// Removes the reading descriptor from the event loop.
+    pub(crate) fn deregister(&self) {
+        if let Some((registration, stream)) = lock(&self.registered).take() {
+            registration.remove(stream.as_fd());
+        }
+    }
+
+    /// The reading descriptor, until it has ended.
+    pub(crate) fn stream(&self) -> Option<Arc<Stream>> {
+        lock(&self.registered).as_ref().map(|(_, stream)| Arc::clone(stream))
+    }
+
+    /// Has the event loop call the connection soon, as if its descriptor were ready. Returns false if it is not
+    /// registered any more.
+    pub(crate) fn mark_ready(&self, what: crate::event_loop::Ready) -> bool {
+        match &*lock(&self.registered) {
+            Some((registration, _)) => {
+                registration.mark_ready(what);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Waits until the dedicated reader can take the role again. Returns false once the role has ended.
+    fn wait_for_role(&self) -> bool {
+        let mut guard = lock(&self.dedicated_lock);
+        loop {
+            // Set before the look at the role, which another thread stores before it looks at this flag: one of the
+            // two sees the other.
+            self.dedicated_waits.store(true, Ordering::SeqCst);
+            if self.take_from_event_loop() {
+                self.dedicated_waits.store(false, Ordering::SeqCst);
+                return true;
+            }
+            if self.is(ReaderRole::Ended) {
+                return false;
+            }
+            guard = wait_until(&self.role_is_free, guard, None);
+        }
+    }
+
+    fn notify_dedicated(&self) {
+        if self.dedicated_waits.load(Ordering::SeqCst) {
+            // With the lock taken once, the dedicated reader either sleeps by now or has not looked yet.
+            drop(lock(&self.dedicated_lock));
+            self.role_is_free.notify_one();
+        }
+    }
+}
+
+/// Returns true if this thread became the leader for the call that it is about to make.
+pub(crate) fn is_early_leader() -> bool {
+    IS_EARLY_LEADER.get()
+}
+
+impl Shared {
+    /// Begins to read.
+    pub(crate) fn start_reading(self: &Arc<Self>) -> io::Result<()> {
+        let Some(stream) = lock(&self.leader.reader).stream.clone() else { return Ok(()) };
+        let is_dedicated = self.options.reading == Reading::Dedicated;
+        let interest = if is_dedicated { sys::no_interest() } else { Interest::READABLE };
+        let registration = self.events.register(stream.as_fd(), interest, Arc::<Self>::clone(self))?;
+        *lock(&self.leader.registered) = Some((registration, stream));
+        if is_dedicated {
+            let shared = Arc::clone(self);
+            let name = "pipeplug-reader".into();
+            match thread::Builder::new().name(name).spawn(move || shared.run_dedicated_reader()) {
+                Ok(_) => return Ok(()),
+                Err(error) => tracing::warn!(%error, "no dedicated reader: the event loop reads"),
+            }
+        }
+        self.return_role_to_loop();
+        Ok(())
+    }
+
+    /// Reads on the event loop's thread: the pipe is readable.
+    pub(crate) fn read_on_loop(self: &Arc<Self>) {
+        if !self.leader.take(ReaderRole::EventLoop) {
+            // Another thread reads. What it leaves is reported when it returns the role.
+            return;
+        }
+        let mut reader = lock(&self.leader.reader);
+        let outcome = self.read(&mut reader, ReadUntil::Empty, ReaderKind::Other);
+        if matches!(outcome, ReadOutcome::Nothing | ReadOutcome::Drained) {
+            reader.receiver.release();
+        }
+        drop(reader);
+        match outcome {
+            ReadOutcome::Ended | ReadOutcome::Suspended => {}
+            ReadOutcome::Unfinished => self.return_role_to_loop(),
+            ReadOutcome::Nothing | ReadOutcome::Drained => {
+                // No epoll_ctl(2): the registration is still armed, and epoll reports what comes after the last read.
+                self.leader.set_event_loop();
+                self.end_if_asked();
+            }
+        }
+    }
+
+    /// Makes a caller that is about to send its request the leader, if no other thread reads or waits for a call.
+    ///
+    /// After the request the reply might wake the event loop before this thread takes the role.
+    pub(crate) fn lead_early(self: &Arc<Self>) {
+        if self.leader.is_only_caller() && self.take_role_to_call() {
+            IS_EARLY_LEADER.set(true);
+        }
+    }
+
+    /// Returns the role that [`lead_early`](Shared::lead_early) took: the caller has to wait for room first, and a
+    /// thread has to read for that.
+    pub(crate) fn end_early_lead(self: &Arc<Self>) {
+        if IS_EARLY_LEADER.take() {
+            self.return_role_to_loop();
+            // Others left chunks for the leader to write.
+            self.flush();
+        }
+    }
+
+    /// Reads for a caller until its call is done, if it is the leader or can become it: if no other thread reads or
+    /// waits for a call.
+    pub(crate) fn lead_until_done(self: &Arc<Self>, slot: &CallSlot, deadline: Option<Instant>) {
+        let is_leader = IS_EARLY_LEADER.take() || (self.leader.is_only_caller() && self.take_role_to_call());
+        if !is_leader {
+            return;
+        }
+        // After taking the role: until then others left their chunks for this thread to write.
+        self.flush();
+        let Ok(wake_pipe) = WakePipe::of_this_thread() else {
+            return self.return_role_to_loop(); // no descriptor is left: the event loop reads
+        };
+        let mut reader = lock(&self.leader.reader);
+        *lock(&self.leader.wake_pipe) = Some(Arc::clone(&wake_pipe));
+        let mut outcome = ReadOutcome::Nothing;
+        // The conditions are checked after the wake pipe was set: what happened before wrote to no wake pipe.
+        while !(matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended)
+            || slot.is_done()
+            || self.close.is_ending()
+            // Checked each time: a peer that sends without a pause would have this thread read for ever.
+            || deadline.is_some_and(|deadline| Instant::now() >= deadline))
+        {
+            outcome = self.read_next(&mut reader, ReaderKind::Other, &wake_pipe, deadline, outcome);
+        }
+        if !matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended)
+            && deadline.is_some()
+            && !slot.is_done()
+        {
+            outcome = self.read(&mut reader, ReadUntil::Empty, ReaderKind::Other); // see final_read.rs
+        }
+        *lock(&self.leader.wake_pipe) = None;
+        wake_pipe.clear();
+        let has_more = !lock(&self.calls).is_empty();
+        if !has_more && reader.receiver.input().len() > KEPT {
+            reader.receiver.release();
+        }
+        drop(reader);
+        if matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended) {
+            return;
+        }
+        if self.options.reading == Reading::Shared && (has_more || self.calls_often()) {
+            self.leave_between_calls();
+        } else {
+            self.return_role_to_loop();
+        }
+    }
+
+    /// Leaves the role vacant: a caller with further calls open, or after many in quick succession, is likely to wait
+    /// for a call again soon. Until then no thread reads, unless one needs the role, or the tick of the event loop
+    /// finds that nothing comes of it.
+    pub(crate) fn leave_between_calls(self: &Arc<Self>) {
+        self.leader.set(ReaderRole::Vacant);
+        // After the store. A thread that goes to sleep counts itself first and looks for a vacant role then
+        // (`sleep_begins`): one of the two sees the other.
+        if self.leader.leaves_sleepers() || self.close.is_ending() {
+            self.return_vacant_role();
+        } else {
+            self.watch_vacancy();
+        }
+    }
+
+    /// Notes that this thread is about to sleep until another one has read its reply, or that a task does so.
+    pub(crate) fn sleep_begins(self: &Arc<Self>) {
+        self.leader.sleepers.fetch_add(1, Ordering::SeqCst);
+        // A yielding caller reads meanwhile, and the last one looks for sleepers when it leaves.
+        if self.is_between_calls() && self.leader.yielding.is_empty() {
+            self.return_vacant_role();
+        }
+    }
+
+    /// Makes this thread, which waits for a call, the leader if no thread reads.
+    pub(crate) fn take_role_to_call(self: &Arc<Self>) -> bool {
+        (self.options.reading == Reading::Shared && self.leader.take(ReaderRole::Vacant))
+            || self.leader.take_from_event_loop()
+    }
+
+    /// Runs the dedicated reader: reads and runs handlers until the connection ends.
+    fn run_dedicated_reader(self: &Arc<Self>) {
+        let Ok(wake_pipe) = WakePipe::of_this_thread() else {
+            return self.return_role_to_loop(); // no descriptor is left: the event loop reads
+        };
+        let mut outcome = ReadOutcome::Nothing;
+        loop {
+            let mut reader = lock(&self.leader.reader);
+            *lock(&self.leader.wake_pipe) = Some(Arc::clone(&wake_pipe));
+            while !self.close.is_ending() {
+                outcome = self.read_next(&mut reader, ReaderKind::Dedicated, &wake_pipe, None, outcome);
+                if matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended) || self.has_jobs() {
+                    break;
+                }
+            }
+            *lock(&self.leader.wake_pipe) = None;
+            wake_pipe.clear();
+            drop(reader);
+            let mut is_leader = !matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended);
+            if is_leader && self.close.is_ending() {
+                is_leader = false;
+                self.return_role_to_loop();
+            }
+            is_leader = self.serve_on_reader(is_leader);
+            if !is_leader {
+                if !self.leader.wait_for_role() {
+                    return;
+                }
+                outcome = ReadOutcome::Nothing;
+            }
+        }
+    }
+
+    /// Returns a vacant role to the event loop if this handler's thread has left it: the handler is about to wait.
+    pub(crate) fn return_role_of_handler(self: &Arc<Self>) {
+        if LEFT_VACANT.take() {
+            self.return_vacant_role();
+        }
+    }
+
+    /// Returns a vacant role to the event loop, which reads from now on.
+    pub(crate) fn return_vacant_role(self: &Arc<Self>) {
+        if self.leader.take(ReaderRole::Vacant) {
+            self.return_role_to_loop();
+        }
+        // Responses of earlier handlers may have been left for the end of their batch.
+        self.flush();
+    }
+
+    /// Returns true if a caller has left the role vacant because it is likely to wait for another call soon.
+    pub(crate) fn is_between_calls(&self) -> bool {
+        self.options.reading == Reading::Shared && self.leader.is(ReaderRole::Vacant)
+    }
+
+    /// Reads on if reading was suspended: there is room again, or a call was opened.
+    pub(crate) fn resume_reading(self: &Arc<Self>) {
+        if self.leader.is(ReaderRole::Suspended)
+            && self.leader.take(ReaderRole::Suspended)
+            // Another thread may have resumed in between, and the queue may be full again.
+            && !(self.is_overfull() && self.suspend())
+        {
+            self.return_role_to_loop();
+        }
+    }
+
+    /// Gives the role, which this thread holds, to the event loop.
+    pub(crate) fn return_role_to_loop(self: &Arc<Self>) {
+        self.leader.set_event_loop();
+        // After the store: the event loop may be called within this epoll_ctl(2), and takes the role then. If another
+        // thread took it in between, the call of the event loop does nothing.
+        self.arm();
+        self.end_if_asked();
+    }
+
+    fn arm(self: &Arc<Self>) {
+        let registered = lock(&self.leader.registered);
+        if let Some((registration, stream)) = &*registered
+            && let Err(error) = registration.arm(stream.as_fd(), Interest::READABLE)
+        {
+            drop(registered);
+            self.end_after_reading(CloseReason::ReadFailed(error));
+        }
+    }
+
+    /// Reads as soon as there is something: spins for as long as that has paid lately, then sleeps until the pipe is
+    /// readable, the wake pipe is woken, or `deadline` passes.
+    fn read_next(
+        self: &Arc<Self>,
+        reader: &mut Reader,
+        by: ReaderKind,
+        wake_pipe: &WakePipe,
+        deadline: Option<Instant>,
+        last: ReadOutcome,
+    ) -> ReadOutcome {
+        if last == ReadOutcome::Unfinished {
+            return self.read(reader, ReadUntil::OneRead, by);
+        }
+        if let Some(budget) = reader.spin(by).budget() {
+            let outcome = self.read(reader, ReadUntil::OneRead, by);
+            if outcome != ReadOutcome::Nothing {
+                return outcome; // this says nothing about whether spinning pays
+            }
+            if std::mem::take(&mut reader.read_many) {
+                // They may have come from many threads, some of which wait for this CPU.
+                thread::yield_now();
+            }
+            if let Some(outcome) = self.spin(budget, reader, by, wake_pipe) {
+                return outcome;
+            }
+        }
+        let Some(stream) = &reader.stream else { return ReadOutcome::Ended };
+        match stream.wait_readable(wake_pipe, deadline) {
+            Ok(true) => self.read(reader, ReadUntil::OneRead, by),
+            Ok(false) => ReadOutcome::Nothing,
+            Err(error) => {
+                // poll(2) fails only for lack of memory. It is called again, and logged, until there is some.
+                tracing::debug!(%error, "poll failed");
+                thread::yield_now();
+                ReadOutcome::Nothing
+            }
+        }
+    }
+
+    /// Reads in a loop for at most `budget`, until something comes.
+    fn spin(
+        self: &Arc<Self>,
+        budget: Duration,
+        reader: &mut Reader,
+        by: ReaderKind,
+        wake_pipe: &WakePipe,
+    ) -> Option<ReadOutcome> {
+        let start = Instant::now();
+        loop {
+            std::hint::spin_loop();
+            let outcome = self.read(reader, ReadUntil::OneRead, by);
+            let took = start.elapsed();
+            if outcome != ReadOutcome::Nothing {
+                // Input that took longer came while another thread had this CPU. That may have been the peer, which
+                // spinning keeps from running.
+                if took <= budget {
+                    reader.spin(by).hit(took);
+                } else {
+                    reader.spin(by).miss();
+                }
+                return Some(outcome);
+            }
+            if took >= budget || wake_pipe.is_woken() {
+                reader.spin(by).miss();
+                return None;
+            }
+        }
+    }
+}

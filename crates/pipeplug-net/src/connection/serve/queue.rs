@@ -1,0 +1,412 @@
+//! Queue of requests and one-ways that wait for a handler, and the counts of the workers that take them. No threads, no
+//! I/O.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use pipeplug_wire::ThreadId;
+
+use super::job::Job;
+use crate::connection::cancellation::{ActiveRequests, CancelledInQueue, WorkerSlot};
+use crate::event_loop::thread_pool::BlockedOn;
+use crate::options::{Hold, Options};
+use crate::protocol::flow::ReceiveWindow;
+use crate::sync::Instant;
+
+/// Handlers that take longer than this on average get a thread each as their requests come.
+pub(super) const SLOW: Duration = Duration::from_micros(50);
+/// The dedicated reader that comes with jobs again within this time, or a caller with a call, is worth a tick of the
+/// event loop.
+const OFTEN: Duration = Duration::from_micros(500);
+/// Number of calls in quick succession after which the next one is waited for with the reader role vacant. If something
+/// else comes in place of it, which is read late then, the role is left to the event loop for as many calls.
+const STREAK: u32 = 1024;
+
+#[derive(Debug)]
+pub(crate) struct ServeQueue {
+    jobs: VecDeque<Job>,
+    /// Deadlines of the queued requests that have one. Apart from the jobs: few have one, and a job fills a cache line.
+    deadlines: HashMap<ThreadId, Instant>,
+    /// Number of the jobs that are requests.
+    requests: usize,
+    /// Weight of the jobs, in bytes.
+    pub(super) weight: usize,
+    /// Workers that run handlers.
+    pub(super) running: usize,
+    /// Workers that wait for calls of their own.
+    blocked: usize,
+    /// Workers that wait for nothing but a cancellation or a time.
+    dozing: usize,
+    /// Requests whose answers a handler has deferred.
+    pub(super) deferred: usize,
+    hold: Hold,
+    /// Moving average of the time that a handler takes.
+    pub(super) usual: Duration,
+    /// Jobs begun so far, and times that the reader role was left vacant: a stall shows by them.
+    begun: u64,
+    vacancies: u64,
+    /// True while the event loop ticks to look for handlers that do not return.
+    pub(super) is_watched: bool,
+    /// Last time that the dedicated reader came with jobs, or that a caller's call ended.
+    came: Option<Instant>,
+    /// Calls of this side that ended in quick succession.
+    streak: u32,
+    receive: ReceiveWindow,
+    /// Weight from which nothing more is read while no call is open, in bytes. A peer that negotiated `flow` stops by
+    /// itself,
+    window: usize,
+    /// unless it does not keep to that: one more chunk came.
+    is_exceeded: bool,
+    /// True while a thread sends credits. One at a time does, so that the totals are sent in order.
+    is_crediting: bool,
+    pub(crate) active: ActiveRequests,
+    cancelled: CancelledInQueue,
+}
+
+/// Progress of the handlers, as the tick of the event loop saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HandlerProgress {
+    pub(super) begun: u64,
+    vacancies: u64,
+}
+
+impl ServeQueue {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            jobs: VecDeque::new(),
+            deadlines: HashMap::new(),
+            requests: 0,
+            weight: 0,
+            running: 0,
+            blocked: 0,
+            dozing: 0,
+            deferred: 0,
+            hold: options.hold.clone(),
+            usual: Duration::ZERO,
+            begun: 0,
+            vacancies: 0,
+            is_watched: false,
+            came: None,
+            streak: 0,
+            receive: ReceiveWindow::new(options.window),
+            window: options.window.max(1),
+            is_exceeded: false,
+            is_crediting: false,
+            active: ActiveRequests::default(),
+            cancelled: CancelledInQueue::default(),
+        }
+    }
+
+    /// Returns true if so much is queued that reading is suspended.
+    ///
+    /// A peer that negotiated `flow` stops when its window is full. What it sends behind that is never held back,
+    /// credits among it: two sides that wait for each other's credits would stand still.
+    pub(super) fn is_full(&self) -> bool {
+        self.weight >= self.window && (self.is_exceeded || !self.receive.is_negotiated())
+    }
+
+    /// Adds `weight`, of which `last` is the last chunk's. Returns true if a peer that negotiated `flow` should have
+    /// stopped before that chunk, the first time.
+    pub(super) fn add_weight(&mut self, weight: usize, last: usize) -> bool {
+        self.weight = self.weight.saturating_add(weight);
+        let exceeds = self.receive.is_negotiated() && self.weight - last >= self.window;
+        exceeds && !std::mem::replace(&mut self.is_exceeded, true)
+    }
+
+    /// Queues a job whose weight was added.
+    pub(super) fn push(&mut self, job: Job) {
+        self.requests += usize::from(job.request_id().is_some());
+        self.jobs.push_back(job);
+    }
+
+    pub(super) fn set_deadline(&mut self, id: ThreadId, deadline: Instant) {
+        self.deadlines.insert(id, deadline);
+    }
+
+    pub(super) fn set_deadlines(&mut self, deadlines: &mut Vec<(ThreadId, Instant)>) {
+        if !deadlines.is_empty() {
+            self.deadlines.extend(deadlines.drain(..));
+        }
+    }
+
+    /// Number of jobs.
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub(super) fn has_requests(&self) -> bool {
+        self.requests > 0
+    }
+
+    pub(super) fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
+        self.jobs.iter_mut()
+    }
+
+    /// Number of workers, running or waiting.
+    pub(super) fn workers(&self) -> usize {
+        self.running + self.blocked + self.dozing
+    }
+
+    /// Moves a worker from those that run to those that wait.
+    pub(super) fn worker_blocked(&mut self, on: BlockedOn) {
+        self.running -= 1;
+        *self.waiting(on) += 1;
+    }
+
+    /// Moves a worker from those that wait to those that run.
+    pub(super) fn worker_resumed(&mut self, on: BlockedOn) {
+        self.running += 1;
+        *self.waiting(on) -= 1;
+    }
+
+    fn waiting(&mut self, on: BlockedOn) -> &mut usize {
+        match on {
+            BlockedOn::Peer => &mut self.blocked,
+            BlockedOn::TimeOrCancel => &mut self.dozing,
+        }
+    }
+
+    /// Number of workers that wait for calls of their own.
+    pub(super) fn blocked(&self) -> usize {
+        self.blocked
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.hold != Hold::Nothing
+    }
+
+    /// Returns true if this command is handled though others are held back.
+    pub(super) fn is_exempt(&self, command: &str) -> bool {
+        match &self.hold {
+            Hold::AllBut(commands) => commands.iter().any(|exempt| exempt == command),
+            Hold::Nothing => false,
+        }
+    }
+
+    pub(super) fn release(&mut self) {
+        self.hold = Hold::Nothing;
+    }
+
+    /// Returns true if a job can be handled now.
+    pub(super) fn has_work(&self) -> bool {
+        !self.jobs.is_empty() && !self.is_held()
+    }
+
+    /// Returns true if nothing is queued, runs, or is to be answered later.
+    pub(super) fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && self.workers() == 0 && self.deferred == 0
+    }
+
+    /// Returns true if one more worker pays, `limit` being how many may run.
+    pub(super) fn wants_worker(&self, limit: usize) -> bool {
+        self.has_work() && self.running < limit && (self.running == 0 || self.usual > SLOW)
+    }
+
+    /// Takes the next job, for the worker with this slot.
+    pub(super) fn pop(&mut self, slot: WorkerSlot) -> Option<Job> {
+        if self.is_held() {
+            return None;
+        }
+        let mut job = self.jobs.pop_front()?;
+        self.has_left(&job);
+        self.begun += 1;
+        if !self.cancelled.is_empty() {
+            job.is_cancelled = self.cancelled.take(&job, self.jobs.len());
+        }
+        self.active.begin(slot, job.request_id());
+        Some(job)
+    }
+
+    /// Takes the deadline of a job that was taken out.
+    #[inline]
+    pub(super) fn take_deadline(&mut self, job: &Job) -> Option<Instant> {
+        if self.deadlines.is_empty() {
+            return None; // nearly always
+        }
+        job.request_id().and_then(|id| self.deadlines.remove(&id))
+    }
+
+    fn has_left(&mut self, job: &Job) {
+        let weight = job.weight();
+        self.requests -= usize::from(job.request_id().is_some());
+        self.weight -= usize::try_from(weight).unwrap_or(usize::MAX).min(self.weight);
+        self.is_exceeded &= self.weight >= self.window;
+        self.receive.taken(weight);
+    }
+
+    /// Takes out the jobs that will not be handled.
+    pub(super) fn take_out(&mut self, which: impl Fn(&Job) -> bool) -> Vec<Job> {
+        let (out, rest) = std::mem::take(&mut self.jobs).into_iter().partition::<Vec<_>, _>(which);
+        self.jobs = rest.into();
+        for job in &out {
+            self.has_left(job);
+            self.take_deadline(job);
+        }
+        out
+    }
+
+    /// Notes that a request is cancelled, if it is queued. Returns the requests to refuse now, maybe with this one.
+    pub(crate) fn cancel_queued(&mut self, id: ThreadId) -> Vec<Job> {
+        if !self.cancelled.add(id, self.jobs.len()) {
+            return Vec::new();
+        }
+        let cancelled = std::mem::take(&mut self.cancelled);
+        self.take_out(|job| cancelled.contains(job))
+    }
+
+    pub(super) fn progress(&self) -> HandlerProgress {
+        HandlerProgress { begun: self.begun, vacancies: self.vacancies }
+    }
+
+    /// Begins the ticks of the event loop. Returns the progress at this time, or `None` if they have begun already.
+    pub(super) fn begin_watch(&mut self) -> Option<HandlerProgress> {
+        (!std::mem::replace(&mut self.is_watched, true)).then(|| self.progress())
+    }
+
+    /// Notes that the reader role is left vacant.
+    pub(super) fn note_vacancy(&mut self) {
+        self.vacancies += 1;
+    }
+
+    /// Notes the average time of handlers.
+    pub(super) fn took(&mut self, each: Duration) {
+        self.usual = (self.usual * 7 + each) / 8;
+    }
+
+    /// Notes that the dedicated reader comes with jobs. Returns true if it did a moment ago too.
+    pub(super) fn comes_often(&mut self, now: Instant) -> bool {
+        self.came.replace(now).is_some_and(|last| now.saturating_duration_since(last) < OFTEN)
+    }
+
+    /// Notes that a call of this side has ended. Returns true if the next one is likely to come soon.
+    pub(super) fn calls_often(&mut self, now: Instant) -> bool {
+        self.streak = if self.comes_often(now) { self.streak.saturating_add(1) } else { 0 };
+        self.streak >= STREAK
+    }
+
+    /// Counts weight that was never queued as taken.
+    pub(super) fn took_unqueued(&mut self, weight: u64) {
+        self.receive.taken(weight);
+    }
+
+    /// Reports credits from now on: the peer negotiated `flow`.
+    pub(super) fn negotiated(&mut self) {
+        self.receive.negotiated();
+    }
+
+    /// Total that is to be sent as a credit, if one is due and no thread sends one.
+    pub(super) fn credit_due(&mut self) -> Option<u64> {
+        if self.is_crediting {
+            return None; // the thread that sends one looks again afterwards
+        }
+        let total = self.receive.report();
+        self.is_crediting = total.is_some();
+        total
+    }
+
+    /// Notes that a credit was sent. Returns the next one that is due.
+    pub(super) fn credit_sent(&mut self) -> Option<u64> {
+        self.is_crediting = false;
+        self.credit_due()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeplug_wire::{ChunkRef, Direction};
+
+    use super::*;
+
+    fn job(id: u64) -> Job {
+        let thread_id = ThreadId::new(id);
+        Job::from(ChunkRef { thread_id, direction: Direction::Request, command: "c", buffer: b"" })
+    }
+
+    fn queue(window: usize) -> ServeQueue {
+        ServeQueue::new(&Options { window, ..Options::default() })
+    }
+
+    fn add(queue: &mut ServeQueue, job: Job) -> bool {
+        let weight = usize::try_from(job.weight()).unwrap();
+        let exceeds = queue.add_weight(weight, weight);
+        queue.push(job);
+        exceeds
+    }
+
+    #[test]
+    fn a_peer_without_flow_is_held_back_when_the_window_is_full() {
+        let mut queue = queue(100);
+        assert!(!add(&mut queue, job(1)) && !queue.is_full());
+        assert!(!add(&mut queue, job(2)) && queue.is_full());
+        let slot = queue.active.claim_slot();
+        assert!(queue.pop(slot).is_some() && !queue.is_full());
+    }
+
+    #[test]
+    fn a_peer_with_flow_is_held_back_once_it_does_not_keep_to_its_window() {
+        let mut queue = queue(100);
+        queue.negotiated();
+        assert!(!add(&mut queue, job(1)));
+        assert!(!add(&mut queue, job(2)) && !queue.is_full(), "one chunk may overshoot");
+        assert!(add(&mut queue, job(3)) && queue.is_full());
+        assert!(!add(&mut queue, job(4)), "told once");
+    }
+
+    #[test]
+    fn jobs_leave_in_order_with_their_deadlines() {
+        let mut queue = queue(1 << 20);
+        let now = Instant::now();
+        for id in 1..=3 {
+            add(&mut queue, job(id));
+        }
+        queue.set_deadline(ThreadId::new(2), now);
+        let slot = queue.active.claim_slot();
+        let left: Vec<_> = std::iter::from_fn(|| {
+            let job = queue.pop(slot)?;
+            Some((job.thread_id.as_u64(), queue.take_deadline(&job)))
+        })
+        .collect();
+        assert_eq!(left, [(1, None), (2, Some(now)), (3, None)]);
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn a_slow_handler_gets_another_worker_and_a_fast_one_does_not() {
+        let mut queue = queue(1 << 20);
+        add(&mut queue, job(1));
+        assert!(queue.wants_worker(2), "no worker runs");
+        queue.running = 1;
+        assert!(!queue.wants_worker(2));
+        queue.took(SLOW * 100);
+        assert!(queue.wants_worker(2));
+        assert!(!queue.wants_worker(1), "the limit is reached");
+    }
+
+    #[test]
+    fn calls_come_often_after_many_in_quick_succession_until_one_is_late() {
+        let mut queue = queue(1);
+        let mut now = Instant::now();
+        let mut often = |after| {
+            now += after;
+            queue.calls_often(now)
+        };
+        let soon = OFTEN / 2;
+        for _ in 0..3 {
+            assert!(!often(OFTEN));
+            assert!((1..STREAK).all(|_| !often(soon)));
+            assert!((0..10).all(|_| often(soon)));
+        }
+    }
+
+    #[test]
+    fn one_credit_is_sent_at_a_time() {
+        let mut queue = queue(100);
+        queue.negotiated();
+        queue.took_unqueued(60);
+        assert_eq!(queue.credit_due(), Some(60));
+        queue.took_unqueued(60);
+        assert_eq!(queue.credit_due(), None);
+        assert_eq!(queue.credit_sent(), Some(120));
+        assert_eq!(queue.credit_sent(), None);
+    }
+}

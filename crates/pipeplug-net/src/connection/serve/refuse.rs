@@ -1,0 +1,116 @@
+//! Refuses requests that cannot be taken, and tells the peer why.
+
+use std::sync::Arc;
+
+use pipeplug_wire::{Direction, ThreadId, command};
+
+use super::job::Job;
+use super::queue::ServeQueue;
+use crate::connection::read::leader::ReaderRole;
+use crate::connection::shared::Shared;
+use crate::event_loop::thread_pool::Exhausted;
+use crate::sync::atomic::Ordering;
+use crate::sync::lock::lock;
+use crate::writer::Flush;
+
+impl Shared {
+    /// Weight that is queued, if it is so much that no call may be opened: an open call has more read, and one call after
+    /// the other would let the queue grow without bound.
+    pub(crate) fn overrun_by_now(&self) -> Option<usize> {
+        let is_overrun = self.is_overrun.load(Ordering::Relaxed);
+        if !is_overrun && !self.leader.is(ReaderRole::Suspended) {
+            return None; // nearly always
+        }
+        let queue = lock(&self.serve_queue);
+        let held = Some(queue.weight).filter(|held| *held > self.options.overrun);
+        if held.is_none() {
+            // Under the lock under which it is set.
+            self.is_overrun.store(false, Ordering::Relaxed);
+        }
+        held
+    }
+
+    /// Deals with more than open calls excuse: a request is refused. After a one-way open calls are given up, since
+    /// their replies, which come behind it, cannot be read without bound.
+    pub(super) fn overrun(self: &Arc<Self>, job: &Job, held: usize, limit: usize) {
+        match job.request_id() {
+            Some(id) => self.send_refusal(
+                id,
+                format!(
+                    "not taken: {held} bytes of requests and one-ways wait for handlers, the limit is {limit}"
+                ),
+            ),
+            None => self.give_up_calls(held, limit),
+        }
+    }
+
+    /// Logs that the peer does not keep to the window it agreed to. It is held back like a peer without `flow`.
+    pub(super) fn log_window_exceeded(&self) {
+        if let Some(times) = self.counters.exceeded.count() {
+            tracing::warn!(peer = %self.options.name, window = self.options.window, times,
+                "the other side sends past the window that it agreed to; no more is read until handlers took some");
+        }
+    }
+
+    /// Refuses a request if so many answers are deferred that it must not add one. Returns the job to handle.
+    pub(super) fn unless_too_many_are_deferred(
+        self: &Arc<Self>,
+        job: Job,
+        deferred: usize,
+        flush: Flush,
+    ) -> Option<Job> {
+        match job.request_id() {
+            Some(id) if !self.may_defer(deferred) => {
+                self.respond(id, command::ERROR, self.too_many_deferred(deferred).into_bytes(), flush);
+                None
+            }
+            _ => Some(job),
+        }
+    }
+
+    pub(super) fn may_defer(&self, deferred: usize) -> bool {
+        deferred < self.options.deferred
+    }
+
+    pub(super) fn too_many_deferred(&self, deferred: usize) -> String {
+        let limit = self.options.deferred;
+        format!("not taken: {deferred} requests wait for their answers, the limit is {limit}")
+    }
+
+    /// The exhaustion, if each thread that this connection may have waits for a call of its own.
+    pub(super) fn share_is_blocked(&self, queue: &ServeQueue) -> Option<Exhausted> {
+        let limit = self.events.handlers().share();
+        (queue.blocked() >= limit).then_some(Exhausted { limit })
+    }
+
+    /// Refuses the queued requests: no thread is left, and all threads wait for calls, which end by that. One-ways stay.
+    pub(super) fn refuse_queued(self: &Arc<Self>, exhausted: Exhausted) {
+        let requests = {
+            let mut queue = lock(&self.serve_queue);
+            // There may be many one-ways, and a peer could have them searched again and again.
+            if !queue.has_requests() {
+                return;
+            }
+            queue.take_out(|job| job.direction == Direction::Request)
+        };
+        self.refuse(requests, &exhausted.to_string());
+    }
+
+    /// Answers requests that were taken out of the queue with an error.
+    pub(crate) fn refuse(self: &Arc<Self>, requests: Vec<Job>, message: &str) {
+        if requests.is_empty() {
+            return;
+        }
+        for job in requests {
+            self.send_refusal(job.thread_id, message.to_owned());
+        }
+        let credit = lock(&self.serve_queue).credit_due();
+        self.send_credits(credit);
+        self.resume_reading();
+        self.finish_if_idle();
+    }
+
+    pub(super) fn send_refusal(self: &Arc<Self>, id: ThreadId, message: String) {
+        self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
+    }
+}

@@ -1,0 +1,387 @@
+//! State that the halves of a connection share, and sending.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
+
+use super::call::{CallOutcome, CallSlot};
+use super::call_error::{CallError, NotifyError};
+use super::close::Close;
+use super::handler::Handler;
+use super::read::Reader;
+use super::read::leader::Leader;
+use super::serve::queue::ServeQueue;
+use super::{Connection, Handle};
+use crate::event_loop::timers::Timers;
+use crate::event_loop::{EventLoop, Ready, Source};
+use crate::options::Options;
+use crate::payload::Body;
+use crate::protocol::deadline::Deadline;
+use crate::sync::lock::lock;
+use crate::sync::{
+    Instant, Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+use crate::sys::Stream;
+use crate::writer::{Blocking, Flush, Next, SendClass, SendError, WaitPolicy, Writer};
+
+/// A connection, without the user's handle.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) events: EventLoop,
+    pub(crate) handler: Arc<dyn Handler>,
+    /// The user's handle. Dangling once the user has dropped the connection.
+    pub(crate) handle: OnceLock<Weak<Handle>>,
+    pub(crate) calls: Mutex<Calls<Arc<CallSlot>>>,
+    pub(crate) peer: PeerFeatures,
+    /// Timers of awaited calls and cancellations.
+    pub(crate) timers: Arc<Timers>,
+    pub(crate) leader: Leader,
+    pub(crate) serve_queue: Mutex<ServeQueue>,
+    /// True once one-ways have come that no call may be opened for. Set under the lock of the serve queue.
+    pub(crate) is_overrun: AtomicBool,
+    pub(crate) writer: Writer,
+    pub(crate) close: Close,
+    pub(crate) counters: Counters,
+}
+
+/// Features that the peer has named.
+#[derive(Debug, Default)]
+pub(crate) struct PeerFeatures {
+    /// True if the peer is told of calls that are given up.
+    pub(crate) takes_cancels: AtomicBool,
+    /// True once the peer has named its features, without `context`.
+    ///
+    /// Until then it may be about to name it: its first request can be read before its metadata is accepted.
+    pub(crate) ignores_contexts: AtomicBool,
+}
+
+/// Faults of the peer that are logged.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Chunks that were skipped.
+    pub(crate) skipped: Count,
+    /// One-ways of the protocol that made no sense.
+    pub(crate) unexpected: Count,
+    /// One-ways whose handler failed.
+    pub(crate) failed: Count,
+    /// Times that more came than the window that was agreed on.
+    pub(crate) exceeded: Count,
+}
+
+/// Counter of something that a peer may do as often as it likes.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// Counts once more. Returns the number if it is to be logged, which it is for powers of two: a peer must not fill
+    /// the host's log.
+    pub(crate) fn count(&self) -> Option<u64> {
+        Some(self.0.fetch_add(1, Ordering::Relaxed) + 1).filter(|times| times.is_power_of_two())
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        events: EventLoop,
+        reader: Reader,
+        writer: Stream,
+        options: Options,
+        handler: Arc<dyn Handler>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this: &Weak<Self>| {
+            let source: Weak<dyn Source> = Weak::<Self>::clone(this);
+            Self {
+                handler,
+                handle: OnceLock::new(),
+                calls: Mutex::new(Calls::new(options.calls)),
+                peer: PeerFeatures::default(),
+                timers: Timers::new(&events),
+                leader: Leader::new(reader),
+                serve_queue: Mutex::new(ServeQueue::new(&options)),
+                is_overrun: AtomicBool::new(false),
+                writer: Writer::new(writer, events.clone(), source, &options),
+                close: Close::new(),
+                counters: Counters::default(),
+                events,
+                options,
+            }
+        })
+    }
+
+    /// The user's connection, unless the user has dropped it.
+    pub(crate) fn connection(&self) -> Option<Connection> {
+        self.handle.get().and_then(Weak::upgrade).map(Connection::from)
+    }
+
+    /// Sends a request and opens the call. The reply will come to the slot.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        command: &str,
+        payload: Body<'_>,
+        blocking: Blocking,
+        deadline: Option<Deadline>,
+        flush: Flush,
+    ) -> Result<(ThreadId, Arc<CallSlot>), CallError> {
+        let owned = || command.to_owned();
+        if deadline.is_some_and(|deadline| deadline.is_over()) {
+            return Err(CallError::NotSent { command: owned(), after: Duration::ZERO, credit: None });
+        }
+        let slot = CallSlot::new(command, deadline.map(|deadline| deadline.at));
+        if let Some(held) = self.overrun_by_now() {
+            return Err(CallError::Overrun { command: owned(), held, limit: self.options.overrun });
+        }
+        let id = match lock(&self.calls).open(Arc::clone(&slot)) {
+            Ok(id) => id,
+            Err(OpenError::TooMany { limit, .. }) => {
+                return Err(CallError::TooManyCalls { command: owned(), limit });
+            }
+            Err(OpenError::Closed { .. }) => {
+                return Err(self.closed(owned()));
+            }
+        };
+        // A leader that suspends reading because no call is open stores that first and looks at the calls then. This
+        // looks at the role after the call is open: one of the two sees the other.
+        self.resume_reading();
+        let header = Header {
+            thread_id: id,
+            direction: Direction::Request,
+            command,
+            buffer_len: payload.0.len() as u64,
+        };
+        let policy = WaitPolicy { blocking, deadline: deadline.map(|deadline| deadline.at) };
+        let class = if command::is_reserved(command) {
+            SendClass::Uncounted(policy)
+        } else {
+            SendClass::FlowControlled(policy)
+        };
+        match self.send(class, &header, payload, flush) {
+            Ok(()) => Ok((id, slot)),
+            // The call fails with the others, and with their reason, once the owner has said why the peer is gone.
+            Err(SendError::Fatal(reason)) if !self.options.reason_patience.is_zero() => {
+                self.end_after_reading(reason);
+                Ok((id, slot))
+            }
+            Err(error) => {
+                lock(&self.calls).cancel(id);
+                Err(match error {
+                    SendError::Encode(error) => CallError::Encode { command: owned(), error },
+                    SendError::WouldBlock => CallError::WouldBlock { command: owned() },
+                    SendError::Late(credit) => {
+                        let after = deadline.map_or(Duration::ZERO, |deadline| deadline.within);
+                        CallError::NotSent { command: owned(), after, credit }
+                    }
+                    SendError::Closed(reason) => CallError::Closed {
+                        command: owned(),
+                        reason: self.close.reason_or(reason),
+                        postmortem: self.close.postmortem(),
+                    },
+                    SendError::Fatal(reason) => {
+                        self.end_after_reading(reason);
+                        self.closed(owned())
+                    }
+                })
+            }
+        }
+    }
+
+    fn closed(&self, command: String) -> CallError {
+        CallError::Closed { command, reason: self.close.reason(), postmortem: self.close.postmortem() }
+    }
+
+    /// Sends a one-way.
+    pub(crate) fn notify(self: &Arc<Self>, command: &str, payload: Body<'_>) -> Result<(), NotifyError> {
+        let class = if command::is_reserved(command) {
+            SendClass::Control
+        } else {
+            SendClass::FlowControlled(WaitPolicy::WAIT)
+        };
+        let header = Header {
+            thread_id: ThreadId::new(0),
+            direction: Direction::OneWay,
+            command,
+            buffer_len: payload.0.len() as u64,
+        };
+        self.send(class, &header, payload, Flush::Soon).map_err(|error| {
+            let command = command.to_owned();
+            match error {
+                SendError::Encode(error) => NotifyError::Encode { command, error },
+                SendError::Closed(reason) => NotifyError::Closed {
+                    command,
+                    reason: self.close.reason_or(reason),
+                    postmortem: self.close.postmortem(),
+                },
+                SendError::WouldBlock | SendError::Late(_) => unreachable!("a one-way waits for room"),
+                SendError::Fatal(reason) => {
+                    self.end_after_reading(reason);
+                    // The owner may be about to say why the peer is gone.
+                    let until = Instant::now().checked_add(self.options.reason_patience);
+                    let reason = self.close.wait_ended(until).unwrap_or_else(|| self.close.reason());
+                    NotifyError::Closed { command, reason, postmortem: self.close.postmortem() }
+                }
+            }
+        })
+    }
+
+    /// Sends a handler's response. Does nothing if the connection has ended: the caller waits no more.
+    pub(crate) fn respond(self: &Arc<Self>, id: ThreadId, command: &str, buffer: Vec<u8>, flush: Flush) {
+        self.send_or_log(SendClass::Reply, id, Direction::Response, command, buffer, flush);
+    }
+
+    /// Sends a chunk without waiting for room. Called by the thread that reads.
+    pub(crate) fn send_control(
+        self: &Arc<Self>,
+        id: ThreadId,
+        direction: Direction,
+        command: &str,
+        buffer: Vec<u8>,
+    ) {
+        self.send_or_log(SendClass::Control, id, direction, command, buffer, Flush::Now);
+    }
+
+    /// Tells a peer that negotiated `cancel` that this side has given the call up.
+    fn send_cancel(self: &Arc<Self>, id: ThreadId) {
+        if self.peer.takes_cancels.load(Ordering::Relaxed) {
+            let (direction, buffer) = (Direction::OneWay, Vec::new());
+            self.send_or_log(SendClass::Control, id, direction, command::CANCEL, buffer, Flush::Soon);
+        }
+    }
+
+    pub(crate) fn send_credit(self: &Arc<Self>, total: u64) {
+        let buffer = total.to_string().into_bytes();
+        self.send_control(ThreadId::new(0), Direction::OneWay, command::CREDIT, buffer);
+    }
+
+    fn send_or_log(
+        self: &Arc<Self>,
+        class: SendClass,
+        thread_id: ThreadId,
+        direction: Direction,
+        command: &str,
+        buffer: Vec<u8>,
+        flush: Flush,
+    ) {
+        let header = Header { thread_id, direction, command, buffer_len: buffer.len() as u64 };
+        match self.send(class, &header, buffer.into(), flush) {
+            Ok(()) | Err(SendError::Closed(_)) => {}
+            Err(SendError::Fatal(reason)) => self.end_after_reading(reason),
+            Err(error @ (SendError::Encode(_) | SendError::WouldBlock | SendError::Late(_))) => {
+                // Cannot happen: the command was received or is our own, so that it can be encoded, and these wait.
+                tracing::error!(peer = %self.options.name, ?error, "an answer could not be sent");
+            }
+        }
+    }
+
+    /// Sends a chunk: writes it, or leaves it in the queue.
+    #[inline]
+    fn send(
+        self: &Arc<Self>,
+        class: SendClass,
+        header: &Header<'_>,
+        payload: Body<'_>,
+        flush: Flush,
+    ) -> Result<(), SendError> {
+        let permit = match self.writer.try_permit(class)? {
+            Some(permit) => permit,
+            None => {
+                // A thread has to read while this one waits.
+                self.end_early_lead();
+                self.writer.wait_for_permit(class)?
+            }
+        };
+        match permit.send(header, payload.0, flush)? {
+            Next::Nothing => {}
+            // Between two calls the caller flushes when it waits, and the tick of the event loop if it does not.
+            Next::Flush if self.is_between_calls() => {}
+            Next::Flush => self.flush_on_loop(),
+            Next::End(reason) => self.end_after_reading(reason),
+        }
+        Ok(())
+    }
+
+    /// Has the event loop's thread flush soon.
+    fn flush_on_loop(self: &Arc<Self>) {
+        if !self.leader.mark_ready(Ready::Writable) {
+            self.flush();
+        }
+    }
+
+    /// Writes what is queued.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        if let Err(reason) = self.writer.flush() {
+            self.end_after_reading(reason);
+        }
+    }
+
+    /// Gives a call up: no one waits for it any more.
+    pub(crate) fn forget(self: &Arc<Self>, id: ThreadId) {
+        // The slot is dropped after the lock is released: it may hold a waker, which is code of the user.
+        let slot = lock(&self.calls).cancel(id);
+        if slot.is_some() {
+            self.send_cancel(id);
+        }
+    }
+
+    /// Fails every open call: reading on for their replies would hold more than the limit.
+    pub(crate) fn give_up_calls(self: &Arc<Self>, held: usize, limit: usize) {
+        let open: Vec<_> = {
+            let mut calls = lock(&self.calls);
+            let ids: Vec<_> = calls.iter().map(|(id, _)| id).collect();
+            ids.into_iter().filter_map(|id| Some((id, calls.cancel(id)?))).collect()
+        };
+        if open.is_empty() {
+            return;
+        }
+        tracing::warn!(peer = %self.options.name, held, limit, calls = open.len(),
+            "calls are given up: too many one-ways wait for handlers");
+        for (id, slot) in open {
+            slot.complete(CallOutcome::Overrun { held, limit });
+            self.send_cancel(id);
+        }
+    }
+}
+
+/// Counts a deferred answer as given when it is dropped, whatever panicked.
+pub(crate) struct DeferredGuard(pub(crate) Arc<Shared>);
+
+impl Drop for DeferredGuard {
+    fn drop(&mut self) {
+        self.0.deferred_done();
+    }
+}
+
+impl Source for Shared {
+    fn ready(self: Arc<Self>, what: Ready) {
+        if what != Ready::Writable {
+            self.read_on_loop();
+        }
+        if what != Ready::Readable
+            && let Err(reason) = self.writer.writable()
+        {
+            self.end_after_reading(reason);
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("name", &self.options.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_two_are_logged() {
+        let count = Count::default();
+        let logged: Vec<_> = (0..20).filter_map(|_| count.count()).collect();
+        assert_eq!((logged.as_slice(), count.total()), (&[1, 2, 4, 8, 16][..], 20));
+    }
+}

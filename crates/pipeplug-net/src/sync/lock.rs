@@ -1,0 +1,40 @@
+//! Locks that a panic does not break, and calls of user code that may panic.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
+use std::task::Waker;
+
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
+
+/// Locks a mutex, poisoned or not. No user code runs while this crate holds a lock, so that the value is consistent.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for a notification, at most until `deadline`. There may be spurious wake-ups.
+pub(crate) fn wait_until<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    deadline: Option<Instant>,
+) -> MutexGuard<'a, T> {
+    match deadline {
+        None => condvar.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        Some(deadline) => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
+        }
+    }
+}
+
+/// Replaces the kept waker if it wakes another task than `waker`. Returns the old one, which the caller drops after it has
+/// released its lock: it may own a task whose drop takes the same lock.
+pub(crate) fn renew(kept: &mut Waker, waker: &Waker) -> Option<Waker> {
+    (!kept.will_wake(waker)).then(|| std::mem::replace(kept, waker.clone()))
+}
+
+/// Runs user code. A panic in it is logged, and has no other effect.
+pub(crate) fn guarded(what: &str, run: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        tracing::error!("{what} panicked");
+    }
+}
