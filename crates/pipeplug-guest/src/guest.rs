@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeplug_net::wire::{Format, Limits, command};
-use pipeplug_net::{EventLoop, HandlerError, Hold, Incoming, Options, Reading, Reply};
+use pipeplug_net::{EventLoop, HandlerError, Hold, Options, Reading, Reply, Request};
 
 use crate::acquaintance::Acquaintance;
 use crate::descriptors::Plan;
@@ -18,7 +18,7 @@ use crate::metadata::Own;
 use crate::register_error::RegisterError;
 use crate::stopping::Stop;
 
-/// Registers this process as a plugin: `request` is called for what the host asks, `start` once before; `()` for none.
+/// Registers this process as a plugin: `handler` is called for what the host asks, `start` once before; `()` for none.
 ///
 /// Short for [`Guest::new`] with both. It gives the handle to the host at once; end `main` with [`Main::wait`].
 ///
@@ -31,8 +31,8 @@ use crate::stopping::Stop;
 ///
 /// # Blocking
 /// While `start` runs; ahead of that, with `--pipeplug-listen PATH` as the first arguments, until a host has attached.
-pub fn register(start: impl Start, request: impl Request) -> Main {
-    Guest::new().start(start).request(request).register()
+pub fn register(start: impl Start, handler: impl Handler) -> Main {
+    Guest::new().start(start).handler(handler).register()
 }
 
 /// What runs once at the end of registering, when the host has said what it is ([`Main::host`]) and before any message
@@ -71,27 +71,27 @@ impl<F: FnOnce(&Main) -> Result<(), HandlerError>> Start for F {
 
 /// What answers the host's requests and takes its one-ways, on threads of a pool: it may block and call back.
 ///
-/// A closure `Fn(&Main, &mut Incoming) -> Result<Reply, HandlerError>`.
-pub trait Request: Send + Sync + 'static {
+/// A closure `Fn(&Main, &mut Request) -> Result<Reply, HandlerError>`.
+pub trait Handler: Send + Sync + 'static {
     /// Answers one.
     ///
     /// # Errors
     /// Any error goes back to the host with its message.
-    fn request(&self, main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError>;
+    fn handle(&self, main: &Main, request: &mut Request) -> Result<Reply, HandlerError>;
 }
 
-impl<F> Request for F
+impl<F> Handler for F
 where
-    F: Fn(&Main, &mut Incoming) -> Result<Reply, HandlerError> + Send + Sync + 'static,
+    F: Fn(&Main, &mut Request) -> Result<Reply, HandlerError> + Send + Sync + 'static,
 {
-    fn request(&self, main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        self(main, incoming)
+    fn handle(&self, main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
+        self(main, request)
     }
 }
 
-impl Request for () {
-    fn request(&self, _main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        incoming.unknown()
+impl Handler for () {
+    fn handle(&self, _main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
+        request.unknown()
     }
 }
 
@@ -103,8 +103,8 @@ impl Request for () {
 ///     .name("greeter")
 ///     .metadata("Help", "greets whom it is told")
 ///     .start(|main: &pipeplug_guest::Main| Ok(main.notify("log", "here I am")?))
-///     .request(|_main: &_, incoming: &mut pipeplug_guest::Incoming| {
-///         Ok(format!("hello, {}", incoming.text()?).into())
+///     .handler(|_main: &_, request: &mut pipeplug_guest::Request| {
+///         Ok(format!("hello, {}", request.text()?).into())
 ///     })
 ///     .register();
 /// main.wait()
@@ -113,7 +113,7 @@ impl Request for () {
 #[must_use = "a guest does nothing until it registers"]
 pub struct Guest<S = (), R = ()> {
     start: S,
-    request: R,
+    handler: R,
     args: Option<Vec<OsString>>,
     own: Own,
     options: Options,
@@ -137,7 +137,7 @@ impl Guest {
         options.reading = Reading::Dedicated;
         Self {
             start: (),
-            request: (),
+            handler: (),
             args: None,
             own: Own { name: program().name, metadata: BTreeMap::new() },
             options,
@@ -148,17 +148,17 @@ impl Guest {
     }
 }
 
-impl<S: Start, R: Request> Guest<S, R> {
+impl<S: Start, R: Handler> Guest<S, R> {
     /// What runs at the end of registering.
     pub fn start<T: Start>(self, start: T) -> Guest<T, R> {
-        let Self { start: _, request, args, own, options, grace, on_end, on_stop } = self;
-        Guest { start, request, args, own, options, grace, on_end, on_stop }
+        let Self { start: _, handler, args, own, options, grace, on_end, on_stop } = self;
+        Guest { start, handler, args, own, options, grace, on_end, on_stop }
     }
 
     /// What answers the host.
-    pub fn request<T: Request>(self, request: T) -> Guest<S, T> {
-        let Self { start, request: _, args, own, options, grace, on_end, on_stop } = self;
-        Guest { start, request, args, own, options, grace, on_end, on_stop }
+    pub fn handler<T: Handler>(self, handler: T) -> Guest<S, T> {
+        let Self { start, handler: _, args, own, options, grace, on_end, on_stop } = self;
+        Guest { start, handler, args, own, options, grace, on_end, on_stop }
     }
 
     /// The plugin's name. Default: that of the program.
@@ -293,21 +293,21 @@ impl<S: Start, R: Request> Guest<S, R> {
         let is_awaited = !self.start.is_nothing();
         let acquaintance = if is_awaited { Acquaintance::with_start() } else { Acquaintance::default() };
         let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone());
-        let shared = Shared::new(args, self.own, exit, self.request, acquaintance, self.on_stop);
+        let shared = Shared::new(args, self.own, exit, self.handler, acquaintance, self.on_stop);
         let main = Main::connect(&events, reader, writer, options, shared).map_err(RegisterError::Connect)?;
         let acquaintance = &main.shared().acquaintance;
         // Whatever becomes of it: until then the request call-back is not asked for metadata.
         let started = acquaintance.starting();
         if is_awaited {
-            acquaintance.wait_made(|| main.stats().held > 0);
+            acquaintance.wait_made(|| main.connection().stats().held > 0);
         }
         if let Err(error) = self.start.start(&main) {
             // Ahead of the end of the start: a plugin that does not start answers nothing.
-            main.close();
+            main.connection().close();
             return Err(RegisterError::Start(error));
         }
         drop(started);
-        main.release();
+        main.connection().release();
         Ok(main)
     }
 }

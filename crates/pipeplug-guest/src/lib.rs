@@ -1,12 +1,12 @@
 //! The plugin's side of pipeplug: register call-backs, be called, call the host.
 //!
 //! ```no_run
-//! use pipeplug_guest::{Incoming, Main, register};
+//! use pipeplug_guest::{Main, Request, register};
 //!
 //! fn main() -> std::process::ExitCode {
-//!     let answer = |_host: &Main, asked: &mut Incoming| match asked.command() {
-//!         "echo" => Ok(asked.take_buffer().into()),
-//!         _ => asked.unknown(),
+//!     let answer = |_host: &Main, request: &mut Request| match request.command() {
+//!         "echo" => Ok(request.take_buffer().into()),
+//!         _ => request.unknown(),
 //!     };
 //!     register((), answer).wait()
 //! }
@@ -27,12 +27,14 @@ mod stopping;
 mod sys;
 
 pub use exit::OnEnd;
-pub use guest::{Guest, Request, Start, register};
+pub use guest::{Guest, Handler, Start, register};
 pub use listen::ListenError;
 pub use main_handle::Main;
-pub use pipeplug_net as net;
+pub use pipeplug_net::wire::{Chunk, Direction, Format, Limits, ThreadId};
 pub use pipeplug_net::{
-    CallError, Cancellation, Connection, HandlerError, Incoming, NotifyError, PendingCall, Reply, Responder,
+    CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped, EventLoop,
+    HandlerError, NotifyError, OpenCall, Options, OutgoingRequest, Payload, PendingCall, PendingReply,
+    Postmortem, Reading, Reply, Request, RequestBuilder, Responder, Stats,
 };
 pub use register_error::RegisterError;
 pub use stopping::{Stop, Stopping};

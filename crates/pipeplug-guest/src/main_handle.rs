@@ -2,29 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::ops::Deref;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use pipeplug_net::wire::command;
 use pipeplug_net::{
-    CloseReason, ConnectError, Connection, Endpoint, Escaped, EventLoop, Handler, HandlerError, Incoming,
-    Options, Reply,
+    CallError, Caller, CloseReason, ConnectError, Connection, Endpoint, Escaped, EventLoop, HandlerError,
+    NotifyError, Options, OutgoingRequest, Payload, PendingCall, Reply, Request, caller_methods, handshake,
 };
 
 use crate::acquaintance::Acquaintance;
 use crate::exit::Exit;
-use crate::guest::Request;
+use crate::guest::Handler;
 use crate::metadata::{Own, parse_host};
 use crate::stopping::{Stop, Stopping};
 
 /// The plugin's own hook for its end.
 pub(crate) type OnStop = Arc<dyn Fn(Stop) + Send + Sync>;
 
-/// The plugin's handle to its host: calls and notifies it, and waits for the end.
-///
-/// It is a [`Connection`] with what only a guest has; cloning it is cheap.
+/// The plugin's handle to its host: calls and notifies it, and waits for the end. Cloning it is cheap.
 #[derive(Clone)]
 #[must_use = "a plugin whose main returns ends: call wait()"]
 pub struct Main(Connection);
@@ -34,7 +31,7 @@ pub(crate) struct Shared {
     args: Vec<OsString>,
     own: Own,
     exit: Arc<Exit>,
-    request: Box<dyn Request>,
+    handler: Box<dyn Handler>,
     host: OnceLock<BTreeMap<String, String>>,
     pub(crate) acquaintance: Acquaintance,
     stopping: Stopping,
@@ -51,7 +48,7 @@ impl Shared {
         args: Vec<OsString>,
         own: Own,
         exit: Exit,
-        request: impl Request,
+        handler: impl Handler,
         acquaintance: Acquaintance,
         on_stop: Option<OnStop>,
     ) -> Self {
@@ -59,7 +56,7 @@ impl Shared {
             args,
             own,
             exit: Arc::new(exit),
-            request: Box::new(request),
+            handler: Box::new(handler),
             host: OnceLock::new(),
             acquaintance,
             stopping: Stopping::default(),
@@ -96,20 +93,20 @@ impl Shared {
         }
     }
 
-    fn metadata(&self, main: &Main, incoming: &mut Incoming) -> Reply {
-        let host = parse_host(incoming.buffer());
-        main.accept(|key| host.get(key).map(String::as_str));
+    fn metadata(&self, main: &Main, request: &mut Request) -> Reply {
+        let host = parse_host(request.buffer());
+        handshake::accept(&main.0, |key| host.get(key).map(String::as_str));
         // A host that asks twice says the same.
         let _ = self.host.set(host);
         self.acquaintance.made();
-        let asked = if self.own.metadata.is_empty() {
+        let answered = if self.own.metadata.is_empty() {
             self.acquaintance.wait_started();
             // A call-back that does not know the question has no metadata of its own.
-            self.request.request(main, incoming).ok().map(Reply::into_bytes)
+            self.handler.handle(main, request).ok().map(Reply::into_bytes)
         } else {
             None
         };
-        self.own.reply(main, asked).into()
+        self.own.reply(&main.0, answered).into()
     }
 }
 
@@ -126,6 +123,12 @@ impl Main {
 
     pub(crate) fn shared(&self) -> &Shared {
         self.0.handler().expect("a plugin's connection is made with what its handles share")
+    }
+
+    /// The connection to the host: its counters, and waits for its parts.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.0
     }
 
     /// The plugin's own arguments: those behind the descriptors' numbers.
@@ -158,11 +161,23 @@ impl Main {
     }
 }
 
-impl Deref for Main {
-    type Target = Connection;
+caller_methods!(Main, CallError, NotifyError);
 
-    fn deref(&self) -> &Connection {
-        &self.0
+impl Caller for Main {
+    type CallError = CallError;
+    type NotifyError = NotifyError;
+    type Pending = PendingCall;
+
+    fn begin_request(&self, request: OutgoingRequest<'_>) -> Result<PendingCall, CallError> {
+        self.0.begin_request(request)
+    }
+
+    fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, CallError> {
+        self.0.wait_for_request(request)
+    }
+
+    fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {
+        self.0.send_one_way(command, payload)
     }
 }
 
@@ -172,17 +187,17 @@ impl std::fmt::Debug for Main {
     }
 }
 
-impl Handler for Shared {
-    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        let main = Main(incoming.connection().clone());
-        if incoming.command() == command::GET_METADATA && !incoming.is_one_way() {
-            return Ok(self.metadata(&main, incoming));
+impl pipeplug_net::Handler for Shared {
+    fn handle(&self, request: &mut Request) -> Result<Reply, HandlerError> {
+        let main = Main(request.connection().clone());
+        if request.command() == command::GET_METADATA && !request.is_one_way() {
+            return Ok(self.metadata(&main, request));
         }
-        let answer = self.request.request(&main, incoming);
+        let answer = self.handler.handle(&main, request);
         if let Err(error) = &answer
-            && incoming.is_one_way()
+            && request.is_one_way()
         {
-            self.tell_failure(incoming.command(), error);
+            self.tell_failure(request.command(), error);
         }
         answer
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pipeplug_net::Connection;
+use pipeplug_net::{Connection, handshake};
 use serde_json::{Map, Value};
 
 const KEY_NAME: &str = "pipeplug.name";
@@ -24,7 +24,8 @@ impl Own {
             Some((Err(_), bytes)) => return bytes,
         };
         object.extend(self.metadata.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))));
-        let offer = connection.offer().into_iter().map(|(key, value)| (key.to_owned(), Value::from(value)));
+        let offer =
+            handshake::offer(connection).into_iter().map(|(key, value)| (key.to_owned(), Value::from(value)));
         object.extend(offer);
         object.entry(KEY_NAME).or_insert_with(|| Value::from(self.name.as_str()));
         Value::Object(object).to_string().into_bytes()

@@ -24,8 +24,8 @@ pub enum Stop {
 ///
 /// ```no_run
 /// # use std::time::Duration;
-/// # use pipeplug_guest::{HandlerError, Incoming, Main, Reply};
-/// fn watch(main: &Main, _asked: &mut Incoming) -> Result<Reply, HandlerError> {
+/// # use pipeplug_guest::{HandlerError, Request, Main, Reply};
+/// fn watch(main: &Main, _asked: &mut Request) -> Result<Reply, HandlerError> {
 ///     let stopping = main.stopping();
 ///     while stopping.wait_timeout(Duration::from_secs(1)).is_none() {
 ///         main.notify("tick", "")?;

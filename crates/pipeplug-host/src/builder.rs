@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeplug_net::wire::{Format, Limits};
-use pipeplug_net::{Escaped, EventLoop, HandlerError, Incoming, Options, Reply};
+use pipeplug_net::{Escaped, EventLoop, HandlerError, Options, Reply, Request};
 
 use crate::launcher::{Exec, Launcher};
 use crate::lines::{OnLine, Output};
@@ -20,27 +20,27 @@ use crate::stop::Grace;
 
 /// What answers a plugin's requests and takes its one-ways, on threads of a pool: it may block and call back.
 ///
-/// A closure `Fn(&Plugin, &mut Incoming) -> Result<Reply, HandlerError>`; the plugin is the one that asks.
-pub trait Request: Send + Sync + 'static {
+/// A closure `Fn(&Plugin, &mut Request) -> Result<Reply, HandlerError>`; the plugin is the one that asks.
+pub trait Handler: Send + Sync + 'static {
     /// Answers one.
     ///
     /// # Errors
     /// Any error goes back to the plugin with its message.
-    fn request(&self, plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError>;
+    fn handle(&self, plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError>;
 }
 
-impl<F> Request for F
+impl<F> Handler for F
 where
-    F: Fn(&Plugin, &mut Incoming) -> Result<Reply, HandlerError> + Send + Sync + 'static,
+    F: Fn(&Plugin, &mut Request) -> Result<Reply, HandlerError> + Send + Sync + 'static,
 {
-    fn request(&self, plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        self(plugin, incoming)
+    fn handle(&self, plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
+        self(plugin, request)
     }
 }
 
-impl Request for () {
-    fn request(&self, _plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        incoming.unknown()
+impl Handler for () {
+    fn handle(&self, _plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
+        request.unknown()
     }
 }
 
@@ -59,7 +59,7 @@ pub struct Builder {
     pub(crate) options: Options,
     pub(crate) handshake: Duration,
     pub(crate) grace: Grace,
-    pub(crate) request: Arc<dyn Request>,
+    pub(crate) handler: Arc<dyn Handler>,
     /// Every command, if there is none.
     pub(crate) allowed: Option<BTreeSet<String>>,
     pub(crate) on_line: Option<OnLine>,
@@ -90,7 +90,7 @@ impl Builder {
             options,
             handshake: Duration::from_secs(10),
             grace: Grace::default(),
-            request: Arc::new(()),
+            handler: Arc::new(()),
             allowed: None,
             on_line: None,
             on_spawn: None,
@@ -258,8 +258,8 @@ impl Builder {
     }
 
     /// What answers the plugin. Default: each request gets an error.
-    pub fn handler(mut self, request: impl Request) -> Self {
-        self.request = Arc::new(request);
+    pub fn handler(mut self, handler: impl Handler) -> Self {
+        self.handler = Arc::new(handler);
         self
     }
 

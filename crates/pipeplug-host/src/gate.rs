@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pipeplug_net::{HandlerError, Incoming, Reply};
+use pipeplug_net::{HandlerError, Reply, Request};
 
 use crate::plugin::Plugin;
 
@@ -24,14 +24,14 @@ impl Gate {
     }
 
     /// Answers a request with an error, and drops a one-way. Either is logged at the first, second, fourth, eighth time.
-    pub(crate) fn refuse(&self, plugin: &Plugin, incoming: &Incoming) -> Result<Reply, HandlerError> {
-        let command = incoming.command();
+    pub(crate) fn refuse(&self, plugin: &Plugin, request: &Request) -> Result<Reply, HandlerError> {
+        let command = request.command();
         let times = self.refused.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if times.is_power_of_two() {
-            let what = if incoming.is_one_way() { "a one-way was dropped" } else { "a request was refused" };
+            let what = if request.is_one_way() { "a one-way was dropped" } else { "a request was refused" };
             tracing::warn!(plugin = plugin.name(), ?command, times, "{what}, which the plugin may not send");
         }
-        if incoming.is_one_way() {
+        if request.is_one_way() {
             return Ok(Reply::empty());
         }
         Err(format!("the host does not allow this plugin to ask for \"{}\"", command.escape_debug()).into())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pipeplug_net::wire::{Decoder, Format, Limits, Step, command};
-use pipeplug_net::{CallError, CloseReason, Connection};
+use pipeplug_net::{CallError, CloseReason, Connection, handshake};
 
 use crate::builder::Builder;
 use crate::launcher::Diagnosis;
@@ -48,13 +48,14 @@ pub(crate) fn exchange(
     own: &BTreeMap<String, String>,
     timeout: Duration,
 ) -> Result<Metadata, Failure> {
-    let offered = plugin.offer();
+    let offered = handshake::offer(plugin.connection());
     let offered = offered.iter().map(|(key, value)| (*key, value.as_str()));
     let own = own.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let buffer = offer(own.chain(offered));
-    let reply = plugin.begin_call(command::GET_METADATA, buffer).and_then(|call| call.wait_timeout(timeout));
+    let reply =
+        plugin.request(command::GET_METADATA, buffer).begin().and_then(|call| call.wait_timeout(timeout));
     let bytes = match reply {
-        Ok(bytes) => bytes,
+        Ok(reply) => reply.into_bytes(),
         // A plugin that does not know the question has no metadata.
         Err(CallError::Remote { .. }) => return Ok(Metadata::default()),
         Err(error) => return Err(Failure::Call(error)),
@@ -63,7 +64,7 @@ pub(crate) fn exchange(
         return Err(Failure::Large { len: bytes.len() });
     }
     let metadata = Metadata::parse(&bytes).map_err(|error| Failure::Metadata { bytes, error })?;
-    plugin.accept(|key| metadata.value(key));
+    handshake::accept(plugin.connection(), |key| metadata.value(key));
     Ok(metadata)
 }
 

@@ -1,12 +1,12 @@
 //! The host's side of pipeplug: finds plugins, starts them, calls them, stops them.
 //!
 //! ```no_run
-//! use pipeplug_host::{HandlerError, Incoming, Plugin, Reply};
+//! use pipeplug_host::{HandlerError, Plugin, Reply, Request};
 //!
-//! fn answer(plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-//!     match incoming.command() {
-//!         "log" => Ok(eprintln!("{}: {}", plugin.name(), incoming.text()?).into()),
-//!         _ => incoming.unknown(),
+//! fn answer(plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
+//!     match request.command() {
+//!         "log" => Ok(eprintln!("{}: {}", plugin.name(), request.text()?).into()),
+//!         _ => request.unknown(),
 //!     }
 //! }
 //!
@@ -16,7 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Calls can be awaited ([`Connection::begin_call`]), under any executor; docs/async.md of the project says what blocks, and on
+//! Calls can be awaited ([`Plugin::request`]), under any executor; docs/async.md of the project says what blocks, and on
 //! what.
 
 #![deny(unsafe_code)]
@@ -47,15 +47,16 @@ mod sys;
 mod terminal;
 mod wait_status;
 
-pub use builder::{Builder, Request};
+pub use builder::{Builder, Handler};
 pub use crash::{Crash, Ended};
 pub use lines::Output;
 pub use lock_file::{LockFile, LockFileError};
 pub use metadata::Metadata;
-pub use pipeplug_net as net;
+pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId};
 pub use pipeplug_net::{
-    CallError, Cancellation, Connection, Escaped, EventLoop, HandlerError, Incoming, NotifyError,
-    PendingCall, Reply, Responder,
+    CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped, EventLoop,
+    HandlerError, NotifyError, OpenCall, Options, OutgoingRequest, Payload, PendingCall, PendingReply,
+    Postmortem, Reading, Reply, Request, RequestBuilder, Responder, Stats,
 };
 pub use plugin::Plugin;
 pub use process::{HostLost, Stdin, Stdout};

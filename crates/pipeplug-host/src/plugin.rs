@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io;
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -10,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::wire::command;
 use pipeplug_net::{
-    CloseReason, Connection, Endpoint, EventLoop, Handler, HandlerError, Hold, Incoming, Reply, Watch,
+    CallError, Caller, CloseReason, Connection, Endpoint, EventLoop, HandlerError, Hold, NotifyError,
+    OutgoingRequest, Payload, PendingCall, Reply, Request, Watch, caller_methods,
 };
 
-use crate::builder::{Builder, OnEnd, Request};
+use crate::builder::{Builder, Handler, OnEnd};
 use crate::crash::{Crash, Panic};
 use crate::gate::Gate;
 use crate::handshake::{self, Failure};
@@ -38,7 +38,7 @@ const LINES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A plugin that runs.
 ///
-/// It is a [`Connection`] (`call`, `notify`, `begin_call`, …) with what only a host has. A handle: cloning it is cheap,
+/// This is a handle: cloning it is cheap,
 /// and dropping the last one stops the plugin as [`stop`](Plugin::stop) does, which may block as long. A process that ends
 /// without having done either (also by [`std::process::exit`], which drops nothing) has its plugins killed, unless
 /// [`HostLost`](crate::HostLost) says otherwise.
@@ -120,7 +120,7 @@ impl Plugin {
         let inner = Arc::new(OnceLock::new());
         let answer = Answer {
             inner: Arc::clone(&inner),
-            request: Arc::clone(&builder.request),
+            handler: Arc::clone(&builder.handler),
             gate: builder.allowed.clone().map(Gate::new),
             on_end: builder.on_end.clone(),
         };
@@ -150,7 +150,7 @@ impl Plugin {
         if let Some(on_spawn) = &builder.on_spawn {
             on_spawn(&plugin);
         }
-        plugin.release();
+        plugin.connection().release();
         match handshake::exchange(&plugin, &builder.metadata, builder.handshake) {
             Ok(metadata) => {
                 pipe.close();
@@ -168,6 +168,18 @@ impl Plugin {
     pub fn metadata(&self) -> &Metadata {
         static NONE: OnceLock<Metadata> = OnceLock::new();
         self.0.metadata.get().unwrap_or_else(|| NONE.get_or_init(Metadata::default))
+    }
+
+    /// Name of the plugin in logs and errors.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.connection.name()
+    }
+
+    /// The connection to the plugin: its counters, and waits for its parts.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.0.connection
     }
 
     /// The file that was executed; of a plugin that its place had already, its name.
@@ -219,7 +231,7 @@ impl Plugin {
     /// What is known of its end, once its connection has ended; the errors of its calls carry the same.
     #[must_use]
     pub fn crash(&self) -> Option<Crash> {
-        self.postmortem().as_deref().and_then(Crash::in_postmortem).cloned()
+        self.0.connection.postmortem().as_deref().and_then(Crash::in_postmortem).cloned()
     }
 
     /// What is known of it now, whether or not its connection has ended.
@@ -412,11 +424,23 @@ impl Drop for Inner {
     }
 }
 
-impl Deref for Plugin {
-    type Target = Connection;
+caller_methods!(Plugin, CallError, NotifyError);
 
-    fn deref(&self) -> &Connection {
-        &self.0.connection
+impl Caller for Plugin {
+    type CallError = CallError;
+    type NotifyError = NotifyError;
+    type Pending = PendingCall;
+
+    fn begin_request(&self, request: OutgoingRequest<'_>) -> Result<PendingCall, CallError> {
+        self.0.connection.begin_request(request)
+    }
+
+    fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, CallError> {
+        self.0.connection.wait_for_request(request)
+    }
+
+    fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {
+        self.0.connection.send_one_way(command, payload)
     }
 }
 
@@ -433,29 +457,29 @@ impl std::fmt::Debug for Plugin {
 /// What the connection calls.
 struct Answer {
     inner: Arc<OnceLock<Weak<Inner>>>,
-    request: Arc<dyn Request>,
+    handler: Arc<dyn Handler>,
     gate: Option<Gate>,
     on_end: Option<OnEnd>,
 }
 
-impl Handler for Answer {
-    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+impl pipeplug_net::Handler for Answer {
+    fn handle(&self, request: &mut Request) -> Result<Reply, HandlerError> {
         match self.inner.get().and_then(Weak::upgrade) {
             Some(inner) => {
                 // Dropped behind `plugin`, also where the handler panics.
                 let _lent = Lent(Some(Arc::clone(&inner)));
-                if inner.metadata.get().is_none() && incoming.command() == command::GET_METADATA {
-                    handshake::is_echo(incoming.connection());
+                if inner.metadata.get().is_none() && request.command() == command::GET_METADATA {
+                    handshake::is_echo(request.connection());
                     // It is the host's own question, which is none for its handler.
                     return Err(handshake::ECHO.into());
                 }
                 let plugin = Plugin(inner);
                 if let Some(gate) = &self.gate
-                    && !gate.admits(incoming.command())
+                    && !gate.admits(request.command())
                 {
-                    return gate.refuse(&plugin, incoming);
+                    return gate.refuse(&plugin, request);
                 }
-                self.request.request(&plugin, incoming)
+                self.handler.handle(&plugin, request)
             }
             None => Err("the host gives the plugin up".into()),
         }

@@ -20,15 +20,21 @@ mod writer;
 
 pub use connection::call::PendingCall;
 pub use connection::call_error::{CallError, NotifyError};
+pub use connection::caller::{AwaitedRequest, Caller, OutgoingRequest, PendingReply, RequestBuilder};
 pub use connection::cancellation::Cancellation;
-pub use connection::handler::{FAILED_ONE_WAYS, Handler, HandlerError, Incoming, Refuse, Reply, Responder};
+pub use connection::handler::{FAILED_ONE_WAYS, Handler, HandlerError, Refuse, Reply, Request, Responder};
 pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;
 pub use escape::Escaped;
 pub use event_loop::EventLoop;
 pub use event_loop::watch::{Watch, Watcher};
 pub use options::{Hold, Options, Reading};
-pub use payload::Body;
+pub use payload::Payload;
 pub use pipeplug_wire as wire;
 pub use postmortem::{ChunkHead, OpenCall, Postmortem};
 pub use protocol::flow::Credit;
+
+/// Negotiation of features, for crates that exchange metadata themselves.
+pub mod handshake {
+    pub use crate::connection::handshake::{accept, offer};
+}

@@ -38,7 +38,7 @@ pub struct Options {
     /// Number of handlers of this connection that run at once. A handler that waits for a call of its own does not count.
     /// Including those, a connection has at most three quarters of the handler threads of its event loop. Default: 256.
     pub handlers: NonZeroUsize,
-    /// Number of requests whose answers a handler has deferred ([`Incoming::responder`](crate::Incoming::responder)).
+    /// Number of requests whose answers a handler has deferred ([`Request::responder`](crate::Request::responder)).
     /// Past it requests are refused. Default: 65,536.
     pub deferred: usize,
     /// Largest number of bytes of one read or write, for tests of short ones. Default: no limit.

@@ -7,9 +7,9 @@ use std::borrow::Cow;
 /// Up to 4 KiB are copied once, behind their header, so that borrowed bytes cost no allocation. More bytes are written from
 /// where they are if they are owned, and copied first if they are borrowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Body<'a>(pub(crate) Cow<'a, [u8]>);
+pub struct Payload<'a>(pub(crate) Cow<'a, [u8]>);
 
-impl Body<'_> {
+impl Payload<'_> {
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -19,7 +19,7 @@ impl Body<'_> {
 
 macro_rules! borrowed {
     ($($bytes:ty => $take:ident),* $(,)?) => {$(
-        impl<'a> From<&'a $bytes> for Body<'a> {
+        impl<'a> From<&'a $bytes> for Payload<'a> {
             fn from(bytes: &'a $bytes) -> Self {
                 Self(Cow::Borrowed(bytes.$take()))
             }
@@ -31,7 +31,7 @@ borrowed!([u8] => as_ref, Vec<u8> => as_slice, str => as_bytes, String => as_byt
 
 macro_rules! owned {
     ($($bytes:ty),*) => {$(
-        impl From<$bytes> for Body<'_> {
+        impl From<$bytes> for Payload<'_> {
             fn from(bytes: $bytes) -> Self {
                 Self(Cow::Owned(bytes.into()))
             }
@@ -41,25 +41,25 @@ macro_rules! owned {
 
 owned!(Vec<u8>, String, Box<[u8]>);
 
-impl<'a, const N: usize> From<&'a [u8; N]> for Body<'a> {
+impl<'a, const N: usize> From<&'a [u8; N]> for Payload<'a> {
     fn from(bytes: &'a [u8; N]) -> Self {
         Self(Cow::Borrowed(bytes))
     }
 }
 
-impl<const N: usize> From<[u8; N]> for Body<'_> {
+impl<const N: usize> From<[u8; N]> for Payload<'_> {
     fn from(bytes: [u8; N]) -> Self {
         Self(Cow::Owned(bytes.into()))
     }
 }
 
-impl<'a> From<Cow<'a, [u8]>> for Body<'a> {
+impl<'a> From<Cow<'a, [u8]>> for Payload<'a> {
     fn from(bytes: Cow<'a, [u8]>) -> Self {
         Self(bytes)
     }
 }
 
-impl<'a> From<Cow<'a, str>> for Body<'a> {
+impl<'a> From<Cow<'a, str>> for Payload<'a> {
     fn from(text: Cow<'a, str>) -> Self {
         match text {
             Cow::Borrowed(text) => text.into(),

@@ -14,8 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    CallError, CloseReason, Connection, EventLoop, HandlerError, Incoming, NotifyError, Options, Refuse,
-    Reply,
+    CallError, CloseReason, Connection, EventLoop, HandlerError, NotifyError, Options, Refuse, Reply, Request,
 };
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -71,7 +70,7 @@ each_way! {
     requests_past_the_overrun_are_refused
     who_floods_pings_and_never_reads_is_left
     a_ping_finds_out_about_a_peer_that_reads_no_more
-    try_begin_call_leaves_nothing_open
+    a_nonblocking_request_leaves_nothing_open
     a_sender_that_waits_for_room_is_woken_by_the_end
 }
 
@@ -100,11 +99,11 @@ fn both_sides_call_with_large_buffers_over_full_pipes(way: Way) {
 }
 
 /// Calls back until the number is 0, and gives how often the sides changed.
-fn down(incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    let left: u32 = incoming.text()?.parse()?;
+fn down(request: &mut Request) -> Result<Reply, HandlerError> {
+    let left: u32 = request.text()?.parse()?;
     let below = match left {
         0 => 0,
-        left => incoming.connection().call("down", (left - 1).to_string())?.parse::<u32>()? + 1,
+        left => request.connection().call("down", (left - 1).to_string())?.parse::<u32>()? + 1,
     };
     Ok(below.to_string().into())
 }
@@ -156,12 +155,12 @@ fn flood(way: Way, count: usize, size: usize) {
     let (gate, handled) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
     let handler = {
         let (seen, gate, handled) = (Arc::clone(&seen), gate.clone(), Arc::clone(&handled));
-        move |incoming: &mut Incoming| {
+        move |request: &mut Request| {
             gate.pass();
-            let index = u64::from_le_bytes(incoming.buffer()[..8].try_into()?) as usize;
+            let index = u64::from_le_bytes(request.buffer()[..8].try_into()?) as usize;
             seen[index].fetch_add(1, Ordering::SeqCst);
             if index.is_multiple_of(64) {
-                incoming.connection().call("echo", "x")?;
+                request.connection().call("echo", "x")?;
             }
             handled.fetch_add(1, Ordering::SeqCst);
             Ok(Reply::empty())
@@ -188,7 +187,7 @@ fn flood(way: Way, count: usize, size: usize) {
             }
         });
         eventually("the window is full", || host.stats().held + 4 * (most - WINDOW) >= WINDOW);
-        eventually("the sender has to wait", || guest.try_begin_call("x", "").is_err());
+        eventually("the sender has to wait", || guest.request("x", "").nonblocking().begin().is_err());
         gate.open();
         eventually("everything is handled", || handled.load(Ordering::SeqCst) >= count);
         done.store(true, Ordering::SeqCst);
@@ -212,10 +211,10 @@ fn handlers_of_both_sides_flood_each_other(way: Way) {
     let count = way.count(2000);
     let handler = |taken: &Arc<AtomicUsize>| {
         let taken = Arc::clone(taken);
-        move |incoming: &mut Incoming| {
-            if incoming.command() == "flood" {
+        move |request: &mut Request| {
+            if request.command() == "flood" {
                 for _ in 0..count {
-                    incoming.connection().notify("tick", vec![0; 100])?;
+                    request.connection().notify("tick", vec![0; 100])?;
                 }
             } else {
                 taken.fetch_add(1, Ordering::SeqCst);
@@ -237,12 +236,11 @@ fn handlers_of_both_sides_flood_each_other(way: Way) {
 fn gated(way: Way, options: &Options) -> (Connection, Raw, Gate, Arc<AtomicUsize>) {
     let (gate, handled) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
     let (handler_gate, counter) = (gate.clone(), Arc::clone(&handled));
-    let (connection, raw) =
-        raw_on(&EventLoop::new().unwrap(), options, way, move |incoming: &mut Incoming| {
-            handler_gate.pass();
-            counter.fetch_add(1, Ordering::SeqCst);
-            Ok(incoming.take_buffer().into())
-        });
+    let (connection, raw) = raw_on(&EventLoop::new().unwrap(), options, way, move |request: &mut Request| {
+        handler_gate.pass();
+        counter.fetch_add(1, Ordering::SeqCst);
+        Ok(request.take_buffer().into())
+    });
     (connection, raw, gate, handled)
 }
 
@@ -293,7 +291,7 @@ fn one_ways_past_the_overrun_end_calls(way: Way) {
     // More than the overrun takes and one for each call below, which may come ahead of the pause.
     let chunks = way.count(2000).max(500);
     let (connection, mut raw, gate, handled) = gated(way, &narrow(OVERRUN));
-    let call = connection.begin_call("never", "").unwrap();
+    let call = connection.request("never", "").begin().unwrap();
     assert_eq!(raw.input.next().unwrap().command, "never");
     let Raw { input, mut output } = raw;
     let writer = thread::spawn(move || {
@@ -314,7 +312,7 @@ fn one_ways_past_the_overrun_end_calls(way: Way) {
     gate.open();
     eventually("everything is handled", || handled.load(Ordering::SeqCst) == chunks);
     let mut raw = Raw { input, output: writer.join().unwrap() };
-    let call = connection.begin_call("again", "hello").unwrap();
+    let call = connection.request("again", "hello").begin().unwrap();
     while raw.input.next().unwrap().command != "again" {}
     raw.send(call.thread_id().as_u64(), Direction::Response, "again", b"goodbye");
     assert_eq!(call.wait().unwrap(), b"goodbye");
@@ -325,7 +323,7 @@ fn requests_past_the_overrun_are_refused(way: Way) {
     const OVERRUN: usize = 32 << 10;
     let chunks = way.count(2000);
     let (connection, mut raw, gate, handled) = gated(way, &narrow(OVERRUN));
-    let call = connection.begin_call("one", "").unwrap();
+    let call = connection.request("one", "").begin().unwrap();
     assert_eq!(raw.input.next().unwrap().command, "one");
     let Raw { mut input, mut output } = raw;
     let writer = thread::spawn(move || {
@@ -388,7 +386,7 @@ fn a_ping_finds_out_about_a_peer_that_reads_no_more(way: Way) {
     options.outgoing = 1000;
     let (connection, _raw) = raw_on(&EventLoop::new().unwrap(), &options, way, Refuse);
     let mut pending = Vec::new();
-    while let Ok(call) = connection.try_begin_call("echo", vec![1; 500]) {
+    while let Ok(call) = connection.request("echo", vec![1; 500]).nonblocking().begin() {
         pending.push(call);
     }
     let timeout = Duration::from_millis(20);
@@ -396,13 +394,13 @@ fn a_ping_finds_out_about_a_peer_that_reads_no_more(way: Way) {
     assert!(matches!(error, CallError::TimedOut { after, .. } if after == timeout), "{error}");
 }
 
-fn try_begin_call_leaves_nothing_open(way: Way) {
+fn a_nonblocking_request_leaves_nothing_open(way: Way) {
     let mut options = Options::default();
     options.outgoing = 1000;
     let (connection, mut raw) = raw_on(&EventLoop::new().unwrap(), &options, way, Refuse);
     let mut pending = Vec::new();
     let error = loop {
-        match connection.try_begin_call("echo", vec![1; 500]) {
+        match connection.request("echo", vec![1; 500]).nonblocking().begin() {
             Ok(call) => pending.push(call),
             Err(error) => break error,
         }
@@ -419,7 +417,7 @@ fn try_begin_call_leaves_nothing_open(way: Way) {
     }
     assert_eq!(last.wait().unwrap(), [1; 500]);
     assert_eq!(connection.stats().late_replies, count as u64 - 1);
-    let call = connection.try_begin_call("echo", "again").unwrap();
+    let call = connection.request("echo", "again").nonblocking().begin().unwrap();
     raw.answer();
     assert_eq!(call.wait().unwrap(), b"again");
     assert_eq!((connection.stats().open_calls, connection.stats().queued), (0, 0));
@@ -475,7 +473,7 @@ fn an_agreement_amid_a_flood_holds_from_then_on() {
         (&one, &other),
         &options,
         Way::PLAIN,
-        move |_: &mut Incoming| {
+        move |_: &mut Request| {
             counter.fetch_add(1, Ordering::SeqCst);
             Ok(Reply::empty())
         },

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::{Gate, LONG, Way, bytes, echo, eventually, pair, pair_on, raw, watchdog};
 use pipeplug_net::wire::Direction;
-use pipeplug_net::{CallError, EventLoop, HandlerError, Incoming, Options, Reading, Refuse, Reply};
+use pipeplug_net::{CallError, EventLoop, HandlerError, Options, Reading, Refuse, Reply, Request};
 
 /// One thread with thousands of calls open, which waits for the oldest: each reply is its own.
 #[test]
@@ -27,7 +27,7 @@ fn one_thread_keeps_thousands_of_calls_in_flight() {
         );
         let mut open = VecDeque::new();
         for i in 0..30_000_u32 {
-            open.push_back((i, host.begin_call("echo", i.to_le_bytes()).unwrap()));
+            open.push_back((i, host.request("echo", i.to_le_bytes()).begin().unwrap()));
             if open.len() == 10_000 {
                 let (i, call) = open.pop_front().unwrap();
                 assert_eq!(call.wait().unwrap(), i.to_le_bytes());
@@ -48,8 +48,8 @@ fn a_call_that_cannot_be_sent_strands_nothing() {
     options.calls = 3;
     let (host, _guest) = pair(&options, Refuse, {
         let (gate, taken) = (gate.clone(), Arc::clone(&taken));
-        move |incoming: &mut Incoming| {
-            match incoming.command() {
+        move |request: &mut Request| {
+            match request.command() {
                 "hold" => gate.pass(),
                 "tick" => drop(taken.fetch_add(1, Ordering::SeqCst)),
                 _ => {}
@@ -58,10 +58,10 @@ fn a_call_that_cannot_be_sent_strands_nothing() {
         }
     });
     for round in 1..=20 {
-        let held = host.begin_call("hold", "").unwrap();
+        let held = host.request("hold", "").begin().unwrap();
         host.call("x", "").unwrap();
         (0..30).for_each(|_| host.notify("tick", "").unwrap());
-        let more = [host.begin_call("hold", "").unwrap(), host.begin_call("hold", "").unwrap()];
+        let more = [host.request("hold", "").begin().unwrap(), host.request("hold", "").begin().unwrap()];
         assert!(matches!(host.call("x", ""), Err(CallError::TooManyCalls { .. })));
         eventually("the one-ways arrive", || taken.load(Ordering::SeqCst) == 30 * round);
         drop((held, more));
@@ -79,8 +79,8 @@ fn an_answer_does_not_wait_for_a_slow_handler_behind_it() {
         options.reading = Reading::Dedicated;
         let (connection, mut raw) = raw(&options, {
             let gate = gate.clone();
-            move |incoming: &mut Incoming| {
-                match incoming.command() {
+            move |request: &mut Request| {
+                match request.command() {
                     "busy" => thread::sleep(busy),
                     "hold" => gate.pass(),
                     _ => {}
@@ -116,7 +116,7 @@ fn what_comes_in_place_of_the_next_call_is_read() {
     let (host, guest) = pair(&Options::default(), echo, echo);
     for _ in 0..3 {
         (0..3000).for_each(|_| assert_eq!(host.call("echo", "x").unwrap(), "x"));
-        let unasked = guest.begin_call("echo", "unasked").unwrap();
+        let unasked = guest.request("echo", "unasked").begin().unwrap();
         assert_eq!(unasked.wait_timeout(LONG).unwrap(), b"unasked");
     }
     (0..3000).for_each(|_| assert_eq!(host.call("echo", "x").unwrap(), "x"));
@@ -144,13 +144,13 @@ fn an_error_that_panics_when_it_is_told_is_an_error_still() {
             &Options::default(),
             way,
             Refuse,
-            |incoming: &mut Incoming| match incoming.command() {
+            |request: &mut Request| match request.command() {
                 "bad" => Err::<Reply, HandlerError>(Box::new(Bad)),
                 _ => Ok(Reply::empty()),
             },
         );
         (0..100).for_each(|_| drop(host.call("x", "").unwrap()));
-        let error = host.begin_call("bad", "").unwrap().wait_timeout(LONG).unwrap_err();
+        let error = host.request("bad", "").begin().unwrap().wait_timeout(LONG).unwrap_err();
         assert!(error.to_string().contains("the message of an error panicked"), "{error}");
         assert_eq!(host.call("x", "").unwrap(), "");
         assert!(guest.wait_idle(LONG));

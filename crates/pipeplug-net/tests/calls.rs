@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::{LONG, echo, negotiate, never_answer, pair};
 use pipeplug_net::wire::{Chunk, Format, Limits};
 use pipeplug_net::{
-    CallError, CloseReason, Endpoint, EventLoop, Incoming, NotifyError, Options, Refuse, Reply, Responder,
+    CallError, CloseReason, Endpoint, EventLoop, NotifyError, Options, Refuse, Reply, Request, Responder,
 };
 
 #[test]
@@ -86,12 +86,12 @@ fn the_guest_takes_the_format_from_the_first_chunk() {
             .unwrap();
         // The guest calls first, and has to wait for what the host speaks.
         let asking = guest.clone();
-        let asked = thread::spawn(move || asking.call("echo", "from the guest"));
+        let request = thread::spawn(move || asking.call("echo", "from the guest"));
         let host = events
             .connect(Endpoint::exclusive(host_in), Endpoint::exclusive(host_out), of_host, echo)
             .unwrap();
         assert_eq!(host.call("echo", "from the host").unwrap(), "from the host");
-        assert_eq!(asked.join().unwrap().unwrap(), "from the guest");
+        assert_eq!(request.join().unwrap().unwrap(), "from the guest");
         drop(guest);
     }
 }
@@ -119,7 +119,8 @@ fn many_at_once_in_both_directions() {
 fn a_thousand_in_flight_from_one_thread() {
     let (host, guest) = pair(&Options::default(), Refuse, echo);
     negotiate(&host, &guest);
-    let pending: Vec<_> = (0..1000).map(|i| (i, host.begin_call("echo", i.to_string()).unwrap())).collect();
+    let pending: Vec<_> =
+        (0..1000).map(|i| (i, host.request("echo", i.to_string()).begin().unwrap())).collect();
     for (i, call) in pending {
         assert_eq!(call.wait().unwrap(), i.to_string().into_bytes());
     }
@@ -130,10 +131,10 @@ fn one_ways_arrive_all_and_in_order_of_start() {
     let (tell, told) = mpsc::channel();
     let mut options = Options::default();
     options.handlers = std::num::NonZeroUsize::MIN;
-    let (host, guest) = pair(&options, Refuse, move |incoming: &mut Incoming| {
-        assert!(incoming.is_one_way());
-        assert!(incoming.responder().is_none());
-        tell.send(incoming.text()?.to_owned())?;
+    let (host, guest) = pair(&options, Refuse, move |request: &mut Request| {
+        assert!(request.is_one_way());
+        assert!(request.responder().is_none());
+        tell.send(request.text()?.to_owned())?;
         Ok(Reply::empty())
     });
     negotiate(&host, &guest);
@@ -148,12 +149,12 @@ fn one_ways_arrive_all_and_in_order_of_start() {
 #[test]
 fn a_handler_may_answer_later_from_any_thread() {
     let (send, taken) = mpsc::channel::<Responder>();
-    let (host, _guest) = pair(&Options::default(), Refuse, move |incoming: &mut Incoming| {
-        send.send(incoming.responder().ok_or("a request has one")?)?;
-        assert!(incoming.responder().is_none());
+    let (host, _guest) = pair(&Options::default(), Refuse, move |request: &mut Request| {
+        send.send(request.responder().ok_or("a request has one")?)?;
+        assert!(request.responder().is_none());
         Ok("this is not sent".into())
     });
-    let calls: Vec<_> = (0..3).map(|_| host.begin_call("later", "").unwrap()).collect();
+    let calls: Vec<_> = (0..3).map(|_| host.request("later", "").begin().unwrap()).collect();
     let mut responders: Vec<_> = (0..3).map(|_| taken.recv_timeout(LONG).unwrap()).collect();
     responders.pop().unwrap().answer("answered");
     responders.pop().unwrap().fail("failed");
@@ -175,16 +176,16 @@ fn a_handler_may_answer_later_from_any_thread() {
 fn a_call_given_up_is_forgotten_and_its_late_reply_counted() {
     let (go, wait) = mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
-    let (host, _guest) = pair(&Options::default(), Refuse, move |incoming: &mut Incoming| {
-        if incoming.command() == "slow" {
+    let (host, _guest) = pair(&Options::default(), Refuse, move |request: &mut Request| {
+        if request.command() == "slow" {
             wait.lock().unwrap().recv()?;
         }
         Ok("done".into())
     });
-    let call = host.begin_call("slow", "").unwrap();
+    let call = host.request("slow", "").begin().unwrap();
     let error = call.wait_timeout(Duration::from_millis(10)).unwrap_err();
     assert!(matches!(error, CallError::TimedOut { .. }), "{error}");
-    drop(host.begin_call("slow", "").unwrap());
+    drop(host.request("slow", "").begin().unwrap());
     assert_eq!(host.stats().open_calls, 0);
     go.send(()).unwrap();
     go.send(()).unwrap();
@@ -198,11 +199,11 @@ fn a_call_given_up_is_forgotten_and_its_late_reply_counted() {
 fn too_many_calls_say_the_limit() {
     let mut options = Options::default();
     options.calls = 2;
-    let (host, _guest) = pair(&options, Refuse, |incoming: &mut Incoming| {
-        never_answer(incoming);
+    let (host, _guest) = pair(&options, Refuse, |request: &mut Request| {
+        never_answer(request);
         Ok(Reply::empty())
     });
-    let _open = [host.begin_call("a", "").unwrap(), host.begin_call("b", "").unwrap()];
+    let _open = [host.request("a", "").begin().unwrap(), host.request("b", "").begin().unwrap()];
     let error = host.call("c", "").unwrap_err();
     assert!(matches!(error, CallError::TooManyCalls { limit: 2, .. }), "{error}");
 }
@@ -211,9 +212,9 @@ fn too_many_calls_say_the_limit() {
 fn chunks_over_the_limit_are_refused_and_the_connection_goes_on() {
     let mut options = Options::default();
     options.limits = Limits::default().with_buffer(1000).with_command(20);
-    let (host, _guest) = pair(&options, Refuse, |incoming: &mut Incoming| match incoming.command() {
+    let (host, _guest) = pair(&options, Refuse, |request: &mut Request| match request.command() {
         "big" => Ok(vec![0; 1001].into()),
-        _ => Ok(incoming.take_buffer().into()),
+        _ => Ok(request.take_buffer().into()),
     });
     let error = host.call_bytes("echo", vec![0; 1001]).unwrap_err();
     assert!(error.to_string().contains("1001") && error.to_string().contains("1000"), "{error}");
@@ -231,12 +232,12 @@ fn a_ping_is_answered_while_every_handler_is_busy() {
     let mut options = Options::default();
     options.handlers = std::num::NonZeroUsize::MIN;
     let handler_barrier = Arc::clone(&barrier);
-    let (host, _guest) = pair(&options, Refuse, move |_: &mut Incoming| {
+    let (host, _guest) = pair(&options, Refuse, move |_: &mut Request| {
         handler_barrier.wait();
         handler_barrier.wait();
         Ok(Reply::empty())
     });
-    let call = host.begin_call("busy", "").unwrap();
+    let call = host.request("busy", "").begin().unwrap();
     barrier.wait();
     host.ping(LONG).unwrap();
     barrier.wait();
@@ -245,11 +246,11 @@ fn a_ping_is_answered_while_every_handler_is_busy() {
 
 #[test]
 fn the_end_fails_open_calls_and_later_ones_with_its_reason() {
-    let (host, guest) = pair(&Options::default(), Refuse, |incoming: &mut Incoming| {
-        never_answer(incoming);
+    let (host, guest) = pair(&Options::default(), Refuse, |request: &mut Request| {
+        never_answer(request);
         Ok(Reply::empty())
     });
-    let call = host.begin_call("never", "").unwrap();
+    let call = host.request("never", "").begin().unwrap();
     guest.end("the guest had enough");
     let error = call.wait().unwrap_err();
     assert!(matches!(&error, CallError::Closed { reason, .. } if matches!(**reason, CloseReason::EndOfFile)));
@@ -263,8 +264,8 @@ fn the_end_fails_open_calls_and_later_ones_with_its_reason() {
 #[test]
 fn a_caller_that_reads_is_woken_when_the_connection_is_ended() {
     let (entered, inside) = mpsc::channel();
-    let (host, _guest) = pair(&Options::default(), Refuse, move |incoming: &mut Incoming| {
-        never_answer(incoming);
+    let (host, _guest) = pair(&Options::default(), Refuse, move |request: &mut Request| {
+        never_answer(request);
         entered.send(())?;
         Ok(Reply::empty())
     });
@@ -282,7 +283,7 @@ fn a_caller_that_reads_is_woken_when_the_connection_is_ended() {
 fn closing_writes_what_was_accepted_first() {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
-    let (host, guest) = pair(&Options::default(), Refuse, move |_: &mut Incoming| {
+    let (host, guest) = pair(&Options::default(), Refuse, move |_: &mut Request| {
         counter.fetch_add(1, Ordering::SeqCst);
         Ok(Reply::empty())
     });
@@ -312,7 +313,7 @@ fn garbage_ends_the_connection_with_the_bytes_shown() {
         .unwrap()
         .connect(Endpoint::exclusive(reader), Endpoint::exclusive(out), Options::default(), Refuse)
         .unwrap();
-    let call = connection.begin_call("x", "").unwrap();
+    let call = connection.request("x", "").begin().unwrap();
     writer.write_all(b"Hello, world\n").unwrap();
     let error = call.wait().unwrap_err().to_string();
     assert!(error.contains("threadID") && error.contains("Hello, world\\n"), "{error}");
@@ -346,7 +347,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 #[test]
 fn awaited_from_an_executor_written_by_hand() {
     let (host, _guest) = pair(&Options::default(), Refuse, echo);
-    let reply = block_on(async { host.begin_call("echo", "hello").unwrap().await }).unwrap();
+    let reply = block_on(async { host.request("echo", "hello").begin().unwrap().await }).unwrap();
     assert_eq!(reply, b"hello");
 }
 
@@ -357,7 +358,7 @@ fn awaited_from_tokio() {
     runtime.block_on(async {
         let tasks: Vec<_> = (0..500)
             .map(|i| {
-                let call = host.begin_call("echo", i.to_string()).unwrap();
+                let call = host.request("echo", i.to_string()).begin().unwrap();
                 tokio::spawn(async move { (i, call.await.unwrap()) })
             })
             .collect();
@@ -372,11 +373,11 @@ fn awaited_from_tokio() {
 fn waited_for_after_it_was_polled() {
     let barrier = Arc::new(Barrier::new(2));
     let handler_barrier = Arc::clone(&barrier);
-    let (host, _guest) = pair(&Options::default(), Refuse, move |_: &mut Incoming| {
+    let (host, _guest) = pair(&Options::default(), Refuse, move |_: &mut Request| {
         handler_barrier.wait();
         Ok("late".into())
     });
-    let mut call = host.begin_call("x", "").unwrap();
+    let mut call = host.request("x", "").begin().unwrap();
     let unpark: Arc<Unpark> = Arc::new(Unpark(thread::current(), AtomicBool::new(false)));
     let waker = unpark.into();
     assert!(pin!(&mut call).poll(&mut Context::from_waker(&waker)).is_pending());
@@ -387,12 +388,12 @@ fn waited_for_after_it_was_polled() {
 #[test]
 fn a_handler_can_wait_for_the_end() {
     let (tell, told) = mpsc::channel();
-    let (host, _guest) = pair(&Options::default(), Refuse, move |incoming: &mut Incoming| {
-        tell.send(incoming.connection().wait_ended(LONG).map(|reason| reason.to_string()))?;
+    let (host, _guest) = pair(&Options::default(), Refuse, move |request: &mut Request| {
+        tell.send(request.connection().wait_ended(LONG).map(|reason| reason.to_string()))?;
         Ok(Reply::empty())
     });
     assert!(host.wait_ended(Duration::ZERO).is_none());
-    let call = host.begin_call("wait", "").unwrap();
+    let call = host.request("wait", "").begin().unwrap();
     host.close();
     assert_eq!(told.recv_timeout(LONG).unwrap().as_deref(), Some("the other side closed the pipe"));
     drop(call);
@@ -409,13 +410,13 @@ fn a_panic_in_somebody_elses_code_ends_nothing_else() {
     }
     let (go, wait) = mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
-    let (host, _guest) = pair(&Options::default(), Refuse, move |incoming: &mut Incoming| {
-        if incoming.command() == "slow" {
+    let (host, _guest) = pair(&Options::default(), Refuse, move |request: &mut Request| {
+        if request.command() == "slow" {
             wait.lock().unwrap().recv()?;
         }
         Ok("done".into())
     });
-    let mut call = host.begin_call("slow", "").unwrap();
+    let mut call = host.request("slow", "").begin().unwrap();
     let waker = Arc::new(Panics).into();
     assert!(pin!(&mut call).poll(&mut Context::from_waker(&waker)).is_pending());
     go.send(()).unwrap();
@@ -438,7 +439,7 @@ fn large_requests_on_their_way_do_not_stand_for_answers_that_are_not_read() {
     options.outgoing = 100;
     let (host, guest) = pair(&options, echo, echo);
     // With 10 MB in the host's queue, what it sends of its own accord is no sign of a guest that does not read.
-    let large = host.begin_call("echo", vec![7; 10_000_000]).unwrap();
+    let large = host.request("echo", vec![7; 10_000_000]).begin().unwrap();
     guest.ping(LONG).unwrap();
     host.notify("cmd.nothing", "").unwrap();
     assert_eq!(guest.call("echo", "x").unwrap(), "x");
@@ -447,7 +448,7 @@ fn large_requests_on_their_way_do_not_stand_for_answers_that_are_not_read() {
 
 #[test]
 fn waiting_for_what_waits_ends_when_it_is_written() {
-    let (host, guest) = pair(&Options::default(), Refuse, |_: &mut Incoming| Ok(Reply::empty()));
+    let (host, guest) = pair(&Options::default(), Refuse, |_: &mut Request| Ok(Reply::empty()));
     negotiate(&host, &guest);
     for round in 0..200 {
         thread::scope(|scope| {

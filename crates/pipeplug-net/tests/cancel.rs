@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::{Gate, LONG, Raw, Way, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog};
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    Cancellation, Connection, EventLoop, Handler, Incoming, Options, PendingCall, Reading, Refuse, Reply,
+    Cancellation, Connection, EventLoop, Handler, Options, PendingCall, Reading, Refuse, Reply, Request,
     Responder,
 };
 
@@ -31,9 +31,9 @@ fn await_it(cancellation: Cancellation) {
 
 /// Tells with which command, and whether in the way that it names, it was cancelled.
 fn tells(tell: mpsc::Sender<(String, bool)>) -> impl Handler {
-    move |incoming: &mut Incoming| {
-        let cancellation = incoming.cancellation();
-        let command = incoming.command().to_owned();
+    move |request: &mut Request| {
+        let cancellation = request.cancellation();
+        let command = request.command().to_owned();
         tell.send((command.clone(), cancellation.is_cancelled()))?;
         match command.as_str() {
             "look" => {
@@ -43,8 +43,8 @@ fn tells(tell: mpsc::Sender<(String, bool)>) -> impl Handler {
             }
             "wait" => assert!(cancellation.wait_timeout(LONG)),
             "await" => await_it(cancellation.clone()),
-            "clone" => await_it(incoming.cancellation()),
-            _ => return incoming.unknown(),
+            "clone" => await_it(request.cancellation()),
+            _ => return request.unknown(),
         }
         tell.send((command, cancellation.is_cancelled()))?;
         Ok(Reply::empty())
@@ -74,7 +74,7 @@ fn every_way_to_give_up_reaches_every_way_to_learn_of_it() {
         negotiate(&host, &guest);
         for command in ["look", "wait", "await", "clone"] {
             for give_up in give_up {
-                let call = host.begin_call(command, "").unwrap();
+                let call = host.request(command, "").begin().unwrap();
                 assert_eq!(told.recv_timeout(LONG).unwrap(), (command.into(), false));
                 give_up(call);
                 assert_eq!(told.recv_timeout(LONG).unwrap(), (command.into(), true));
@@ -90,12 +90,12 @@ fn every_way_to_give_up_reaches_every_way_to_learn_of_it() {
 fn a_reply_that_was_taken_cancels_nothing() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), Refuse);
-    connection.accept(|key| (key == "pipeplug.features").then_some("cancel"));
-    let call = connection.begin_call("x", "").unwrap();
+    pipeplug_net::handshake::accept(&connection, |key| (key == "pipeplug.features").then_some("cancel"));
+    let call = connection.request("x", "").begin().unwrap();
     raw.answer();
     call.wait().unwrap();
     // Nor one that came and was never looked at: it is not outstanding.
-    let call = connection.begin_call("x", "").unwrap();
+    let call = connection.request("x", "").begin().unwrap();
     raw.answer();
     eventually("the reply is there", || connection.stats().open_calls == 0);
     call.cancel();
@@ -107,8 +107,10 @@ fn a_reply_that_was_taken_cancels_nothing() {
 fn the_bytes_are_those_that_the_protocol_shows() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), Refuse);
-    connection.accept(|key| (key == "pipeplug.features").then_some("context cancel"));
-    let call = connection.begin_call("x", "").unwrap();
+    pipeplug_net::handshake::accept(&connection, |key| {
+        (key == "pipeplug.features").then_some("context cancel")
+    });
+    let call = connection.request("x", "").begin().unwrap();
     let id = call.thread_id();
     call.cancel();
     assert_eq!(raw.input.next().unwrap().command, "x");
@@ -123,10 +125,10 @@ fn who_asks_late_learns_of_it_all_the_same() {
     for options in ways() {
         let (gate, (tell, told)) = (Gate::default(), mpsc::channel());
         let handler_gate = gate.clone();
-        let (connection, mut raw) = raw(&options, move |incoming: &mut Incoming| {
+        let (connection, mut raw) = raw(&options, move |request: &mut Request| {
             tell.send(false)?;
             handler_gate.pass();
-            tell.send(incoming.cancellation().is_cancelled())?;
+            tell.send(request.cancellation().is_cancelled())?;
             Ok(Reply::empty())
         });
         raw.send(5, Direction::Request, "x", b"");
@@ -146,9 +148,9 @@ fn cancels_of_what_is_not_being_handled_do_nothing() {
     let _watchdog = watchdog();
     for options in ways() {
         let (tell, told) = mpsc::channel();
-        let (connection, mut raw) = raw(&options, move |incoming: &mut Incoming| {
-            let cancellation = incoming.cancellation();
-            tell.send((incoming.chunk().thread_id.as_u64(), cancellation.wait_timeout(SHORT)))?;
+        let (connection, mut raw) = raw(&options, move |request: &mut Request| {
+            let cancellation = request.cancellation();
+            tell.send((request.chunk().thread_id.as_u64(), cancellation.wait_timeout(SHORT)))?;
             Ok(Reply::empty())
         });
         // Never asked, and the largest there is.
@@ -179,10 +181,10 @@ fn one_of_many_that_run_is_cancelled_and_no_other() {
     let _watchdog = watchdog();
     for options in ways() {
         let (tell, told) = mpsc::channel();
-        let (_connection, mut raw) = raw(&options, move |incoming: &mut Incoming| {
-            let id = incoming.chunk().thread_id.as_u64();
+        let (_connection, mut raw) = raw(&options, move |request: &mut Request| {
+            let id = request.chunk().thread_id.as_u64();
             tell.send((id, false))?;
-            if incoming.cancellation().wait_timeout(LONG) {
+            if request.cancellation().wait_timeout(LONG) {
                 tell.send((id, true))?;
             }
             Ok(Reply::empty())
@@ -206,10 +208,10 @@ fn what_is_answered_later_can_be_cancelled_until_it_is() {
     let _watchdog = watchdog();
     for options in ways() {
         let (tell, told) = mpsc::channel::<(Responder, Cancellation)>();
-        let (_connection, mut raw) = raw(&options, move |incoming: &mut Incoming| {
-            let early = incoming.cancellation();
-            let responder = incoming.responder().ok_or("a one-way")?;
-            assert!(!incoming.cancellation().is_cancelled());
+        let (_connection, mut raw) = raw(&options, move |request: &mut Request| {
+            let early = request.cancellation();
+            let responder = request.responder().ok_or("a one-way")?;
+            assert!(!request.cancellation().is_cancelled());
             tell.send((responder, early))?;
             Ok(Reply::empty())
         });
@@ -250,10 +252,10 @@ fn the_end_of_the_connection_cancels_everything() {
     for options in ways() {
         let (gate, (tell, told)) = (Gate::default(), mpsc::channel());
         let handler_gate = gate.clone();
-        let (connection, mut raw) = raw(&options, move |incoming: &mut Incoming| {
-            let cancellation = incoming.cancellation();
+        let (connection, mut raw) = raw(&options, move |request: &mut Request| {
+            let cancellation = request.cancellation();
             tell.send(cancellation.is_cancelled())?;
-            match incoming.command() {
+            match request.command() {
                 "await" => await_it(cancellation.clone()),
                 "late" => {
                     handler_gate.pass();
@@ -262,7 +264,7 @@ fn the_end_of_the_connection_cancels_everything() {
                 }
                 _ => drop(cancellation.wait_timeout(LONG)),
             }
-            tell.send(cancellation.is_cancelled() && incoming.cancellation().is_cancelled())?;
+            tell.send(cancellation.is_cancelled() && request.cancellation().is_cancelled())?;
             Ok(Reply::empty())
         });
         raw.send(1, Direction::Request, "wait", b"");
@@ -302,8 +304,8 @@ fn one_at_a_time(mut options: Options) -> (Connection, Raw, Gate, mpsc::Receiver
     options.handlers = NonZeroUsize::MIN;
     let (gate, (tell, told)) = (Gate::default(), mpsc::channel());
     let handler_gate = gate.clone();
-    let (connection, raw) = raw(&options, move |incoming: &mut Incoming| {
-        tell.send(incoming.chunk().thread_id.as_u64())?;
+    let (connection, raw) = raw(&options, move |request: &mut Request| {
+        tell.send(request.chunk().thread_id.as_u64())?;
         handler_gate.pass();
         Ok(Reply::empty())
     });
@@ -340,13 +342,13 @@ fn many_that_wait_are_cancelled_and_the_accounts_of_flow_control_are_right() {
     for mut options in ways() {
         options.window = 64; // so that each is reported
         let (connection, mut raw, gate, told) = one_at_a_time(options);
-        connection.accept(|key| match key {
+        pipeplug_net::handshake::accept(&connection, |key| match key {
             "pipeplug.features" => Some("flow cancel context"),
             "pipeplug.window" => Some("1000000"),
             _ => None,
         });
         // So that it reads on past the window, which this peer does not heed.
-        let _open = connection.begin_call("open", "").unwrap();
+        let _open = connection.request("open", "").begin().unwrap();
         raw.expect(Direction::Request, "open");
         raw.send(1, Direction::Request, "x", b"");
         assert_eq!(told.recv_timeout(LONG).unwrap(), 1);
@@ -420,12 +422,12 @@ fn a_handler_that_waits_for_its_cancel_lets_others_run() {
     let _watchdog = watchdog();
     let mut options = Options::default();
     options.handlers = NonZeroUsize::MIN;
-    let (host, guest) = pair(&options, Refuse, |incoming: &mut Incoming| match incoming.command() {
-        "wait" => Ok(incoming.cancellation().wait_timeout(LONG).to_string().into()),
+    let (host, guest) = pair(&options, Refuse, |request: &mut Request| match request.command() {
+        "wait" => Ok(request.cancellation().wait_timeout(LONG).to_string().into()),
         _ => Ok("at once".into()),
     });
     negotiate(&host, &guest);
-    let waits: Vec<_> = (0..4).map(|_| host.begin_call("wait", "").unwrap()).collect();
+    let waits: Vec<_> = (0..4).map(|_| host.request("wait", "").begin().unwrap()).collect();
     assert_eq!(host.call("quick", "").unwrap(), "at once");
     drop(waits);
     assert!(guest.wait_idle(LONG / 2));
@@ -436,9 +438,9 @@ fn what_is_given_up_by_both_sides_at_once_is_answered_once() {
     let _watchdog = watchdog();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let handler_seen = Arc::clone(&seen);
-    let (host, guest) = pair(&Options::default(), Refuse, move |incoming: &mut Incoming| {
-        let id = incoming.chunk().thread_id.as_u64();
-        let responder = incoming.responder().ok_or("a one-way")?;
+    let (host, guest) = pair(&Options::default(), Refuse, move |request: &mut Request| {
+        let id = request.chunk().thread_id.as_u64();
+        let responder = request.responder().ok_or("a one-way")?;
         let cancellation = responder.cancellation();
         if id.is_multiple_of(2) {
             responder.answer(id.to_string());
@@ -454,7 +456,7 @@ fn what_is_given_up_by_both_sides_at_once_is_answered_once() {
     });
     negotiate(&host, &guest);
     for i in 0..500 {
-        let call = host.begin_call("x", "").unwrap();
+        let call = host.request("x", "").begin().unwrap();
         let id = call.thread_id().as_u64();
         match call.wait_timeout(Duration::from_micros(i % 150)) {
             Ok(reply) => assert_eq!(reply, id.to_string().as_bytes()),
@@ -476,8 +478,8 @@ fn requests_wait_for_handlers_that_wait_for_their_time() {
     let _watchdog = watchdog();
     let events = EventLoop::with_handler_threads(4).unwrap();
     let (_connection, mut peer) =
-        raw_on(&events, &Options::default(), Way::PLAIN, |incoming: &mut Incoming| {
-            Ok(incoming.cancellation().wait_timeout(Duration::from_millis(50)).to_string().into())
+        raw_on(&events, &Options::default(), Way::PLAIN, |request: &mut Request| {
+            Ok(request.cancellation().wait_timeout(Duration::from_millis(50)).to_string().into())
         });
     for id in 1..=10 {
         peer.send(id, Direction::Request, "wait", b"");

@@ -121,7 +121,7 @@ fn many_calls_in_flight_are_never_cut() {
     for _ in 0..RUNS {
         host_and_go_guest(None, &events, |host| {
             let calls: Vec<_> =
-                (0..256).map(|i| host.begin_call("echo", vec![b'x'; 1000 + i % 7]).unwrap()).collect();
+                (0..256).map(|i| host.request("echo", vec![b'x'; 1000 + i % 7]).begin().unwrap()).collect();
             for (i, call) in calls.into_iter().enumerate() {
                 assert_eq!(call.wait().unwrap().len(), 1000 + i % 7);
             }
@@ -200,7 +200,7 @@ fn a_reader_that_leaves_ends_the_wait_for_room() {
     options.format = Some(Format::Classic);
     let host =
         events.connect(Endpoint::exclusive(host_in), Endpoint::exclusive(host_out), options, Refuse).unwrap();
-    let calls: Vec<_> = (0..4).map(|_| host.begin_call("x", vec![0; 600_000]).unwrap()).collect();
+    let calls: Vec<_> = (0..4).map(|_| host.request("x", vec![0; 600_000]).begin().unwrap()).collect();
     assert!(!host.wait_written(std::time::Duration::from_millis(50)), "a pipe holds one of them");
     drop(guest_in);
     for call in calls {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use common::{Gate, LONG, Way, echo, eventually, pair, pair_on, watchdog};
-use pipeplug_net::{EventLoop, Incoming, Options, Refuse, Reply};
+use pipeplug_net::{EventLoop, Options, Refuse, Reply, Request};
 
 const CALLERS: usize = 16;
 
@@ -42,8 +42,8 @@ fn a_crowd_leaves_no_sleeper_behind() {
     let (gate, inside) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
     let (host, _guest) = pair(&Options::default(), Refuse, {
         let (gate, inside) = (gate.clone(), Arc::clone(&inside));
-        move |incoming: &mut Incoming| {
-            if incoming.command() == "hold" {
+        move |request: &mut Request| {
+            if request.command() == "hold" {
                 inside.fetch_add(1, Ordering::SeqCst);
                 gate.pass();
             }

@@ -16,21 +16,21 @@ use common::{
 };
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    CallError, Connection, EventLoop, HandlerError, Incoming, Options, PendingCall, Reading, Refuse, Reply,
+    CallError, Connection, EventLoop, HandlerError, Options, PendingCall, Reading, Refuse, Reply, Request,
 };
 
 const SHORT: Duration = Duration::from_millis(50);
 
 /// How many milliseconds are left, or "none".
-fn left(incoming: &Incoming) -> String {
-    incoming.deadline().map_or_else(
+fn left(request: &Request) -> String {
+    request.deadline().map_or_else(
         || "none".to_owned(),
         |deadline| deadline.saturating_duration_since(Instant::now()).as_millis().to_string(),
     )
 }
 
-fn tell_left(incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    Ok(left(incoming).into())
+fn tell_left(request: &mut Request) -> Result<Reply, HandlerError> {
+    Ok(left(request).into())
 }
 
 /// Both ways of reading.
@@ -43,7 +43,7 @@ fn ways() -> [Options; 2] {
 }
 
 fn accept_features(connection: &Connection, features: &str) {
-    connection.accept(|key| (key == "pipeplug.features").then_some(features));
+    pipeplug_net::handshake::accept(connection, |key| (key == "pipeplug.features").then_some(features));
 }
 
 #[track_caller]
@@ -56,13 +56,17 @@ fn assert_left(reply: &str, at_most: Duration) {
 fn the_handler_sees_the_deadline_where_both_sides_know_contexts() {
     let _watchdog = watchdog();
     let (host, guest) = pair(&Options::default(), Refuse, tell_left);
-    assert_eq!(host.call_within(LONG, "left", "").unwrap(), "none", "not negotiated yet");
+    assert_eq!(host.request("left", "").timeout(LONG).wait_text().unwrap(), "none", "not negotiated yet");
     negotiate(&host, &guest);
     assert_eq!(host.call("left", "").unwrap(), "none");
-    assert_left(&host.call_within(LONG, "left", "").unwrap(), LONG);
-    let pending = host.begin_call_within(LONG, "left", "").unwrap();
-    assert_left(&String::from_utf8(pending.wait().unwrap()).unwrap(), LONG);
-    assert_eq!(host.call_within(Duration::MAX, "left", "").unwrap(), "none", "too far off to be named");
+    assert_left(&host.request("left", "").timeout(LONG).wait_text().unwrap(), LONG);
+    let pending = host.request("left", "").timeout(LONG).begin().unwrap();
+    assert_left(pending.wait().unwrap().text().unwrap(), LONG);
+    assert_eq!(
+        host.request("left", "").timeout(Duration::MAX).wait_text().unwrap(),
+        "none",
+        "too far off to be named"
+    );
     assert_eq!(host.call("left", "").unwrap(), "none");
 }
 
@@ -71,7 +75,7 @@ fn the_bytes_are_those_that_the_protocol_shows() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), Refuse);
     accept_features(&connection, "context");
-    let call = connection.begin_call_within(Duration::from_millis(1500), "echo", "hello").unwrap();
+    let call = connection.request("echo", "hello").timeout(Duration::from_millis(1500)).begin().unwrap();
     let context = raw.input.next().unwrap();
     assert_eq!((context.direction, context.command.as_str()), (Direction::OneWay, "cmd.context"));
     assert_eq!(context.thread_id, call.thread_id());
@@ -93,9 +97,9 @@ fn nothing_comes_between_a_context_and_its_request() {
             let connection = &connection;
             scope.spawn(move || {
                 for _ in 0..EACH {
-                    drop(connection.begin_call_within(LONG, "timed", vec![0; size]).unwrap());
+                    drop(connection.request("timed", vec![0; size]).timeout(LONG).begin().unwrap());
                     connection.notify("note", vec![0; size]).unwrap();
-                    drop(connection.begin_call("untimed", "").unwrap());
+                    drop(connection.request("untimed", "").begin().unwrap());
                 }
             });
         }
@@ -121,25 +125,25 @@ fn nothing_comes_between_a_context_and_its_request() {
 fn a_peer_that_negotiated_nothing_sees_nothing_of_it() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), Refuse);
-    let error = connection.call_within(SHORT, "slow", "").unwrap_err();
+    let error = connection.request("slow", "").timeout(SHORT).wait_text().unwrap_err();
     assert!(matches!(error, CallError::TimedOut { after: SHORT, .. }), "{error}");
-    connection.begin_call("dropped", "").unwrap().cancel();
-    connection.begin_call_within(LONG, "dropped", "").unwrap().cancel();
+    connection.request("dropped", "").begin().unwrap().cancel();
+    connection.request("dropped", "").timeout(LONG).begin().unwrap().cancel();
     connection.notify("last", "").unwrap();
     let commands: Vec<_> = (0..4).map(|_| raw.input.next().unwrap().command).collect();
     assert_eq!(commands, ["slow", "dropped", "dropped", "last"]);
 }
 
 /// Calls its caller back with what the buffer says, if anything, and answers what is left in each place.
-fn relay(incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    let text = incoming.text()?.to_owned();
-    let own = left(incoming);
+fn relay(request: &mut Request) -> Result<Reply, HandlerError> {
+    let text = request.text()?.to_owned();
+    let own = left(request);
     let rest = match text.split_once(' ') {
         None => return Ok(own.into()),
-        Some(("back", rest)) => incoming.connection().call("relay", rest)?,
+        Some(("back", rest)) => request.connection().call("relay", rest)?,
         Some((millis, rest)) => {
             let timeout = Duration::from_millis(millis.parse()?);
-            incoming.connection().call_within(timeout, "relay", rest)?
+            request.connection().request("relay", rest).timeout(timeout).wait_text()?
         }
     };
     Ok(format!("{own} {rest}").into())
@@ -153,13 +157,13 @@ fn a_deadline_is_inherited_by_calls_back_and_by_theirs() {
         let (host, guest) = pair_on((&one, &other), &Options::default(), way, relay, relay);
         negotiate(&host, &guest);
         let parts = |reply: String| reply.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let all = parts(host.call_within(LONG, "relay", "back back back end").unwrap());
+        let all = parts(host.request("relay", "back back back end").timeout(LONG).wait_text().unwrap());
         assert_eq!(all.len(), 4);
         all.iter().for_each(|left| assert_left(left, LONG));
         // The sooner one counts, whoever set it.
-        let all = parts(host.call_within(LONG, "relay", "600000 end").unwrap());
+        let all = parts(host.request("relay", "600000 end").timeout(LONG).wait_text().unwrap());
         all.iter().for_each(|left| assert_left(left, LONG));
-        let all = parts(host.call_within(10 * LONG, "relay", "back 30000 back end").unwrap());
+        let all = parts(host.request("relay", "back 30000 back end").timeout(10 * LONG).wait_text().unwrap());
         all.iter().zip([10, 10, 1, 1]).for_each(|(left, times)| assert_left(left, times * LONG));
         // Nothing of it is left behind on the threads.
         assert_eq!(host.call("relay", "back back back end").unwrap(), "none none none none");
@@ -172,26 +176,26 @@ fn what_a_handler_calls_fails_when_its_deadline_passes() {
     let (tell, told) = mpsc::channel();
     let (host, guest) = pair(
         &Options::default(),
-        |incoming: &mut Incoming| match incoming.command() {
+        |request: &mut Request| match request.command() {
             "never" => {
-                let _ = incoming.cancellation().wait_timeout(LONG);
+                let _ = request.cancellation().wait_timeout(LONG);
                 Err("too late".into())
             }
-            _ => incoming.unknown(),
+            _ => request.unknown(),
         },
-        move |incoming: &mut Incoming| {
-            let connection = incoming.connection();
+        move |request: &mut Request| {
+            let connection = request.connection();
             tell.send(connection.call("never", "").unwrap_err())?;
             // Over already: not even sent.
-            tell.send(connection.call_within(LONG, "never", "").unwrap_err())?;
-            tell.send(connection.try_begin_call("never", "").unwrap_err())?;
+            tell.send(connection.request("never", "").timeout(LONG).wait_text().unwrap_err())?;
+            tell.send(connection.request("never", "").nonblocking().begin().unwrap_err())?;
             Ok(Reply::empty())
         },
     );
     negotiate(&host, &guest);
     let begun = Instant::now();
     // What it answers then may come just in time.
-    let reply = host.call_within(SHORT, "go", "");
+    let reply = host.request("go", "").timeout(SHORT).wait_text();
     assert!(matches!(reply, Ok(_) | Err(CallError::TimedOut { .. })), "{reply:?}");
     let error = told.recv_timeout(LONG).unwrap();
     assert!(matches!(error, CallError::TimedOut { after, .. } if after <= SHORT), "{error}");
@@ -290,8 +294,8 @@ fn a_request_whose_deadline_passes_while_it_waits_is_refused_unseen() {
         options.handlers = NonZeroUsize::MIN;
         let gate = Gate::default();
         let (handler_gate, (tell, told)) = (gate.clone(), mpsc::channel());
-        let (_connection, mut raw) = raw(&options, move |incoming: &mut Incoming| {
-            tell.send(incoming.command().to_owned())?;
+        let (_connection, mut raw) = raw(&options, move |request: &mut Request| {
+            tell.send(request.command().to_owned())?;
             handler_gate.pass();
             Ok(Reply::empty())
         });
@@ -319,20 +323,20 @@ fn a_call_that_cannot_be_sent_in_time_says_so_and_is_not_sent_later() {
     accept_features(&connection, "context cancel");
     let filled = fill(&connection, 1024);
     let begun = Instant::now();
-    let error = connection.call_within(SHORT, "late", "").unwrap_err();
+    let error = connection.request("late", "").timeout(SHORT).wait_text().unwrap_err();
     assert!(matches!(error, CallError::NotSent { after: SHORT, .. }), "{error}");
     assert_eq!(
         error.to_string(),
         "late: not sent within 50ms: the other side is behind with what was sent before"
     );
-    let error = connection.begin_call_within(SHORT, "late", "").unwrap_err();
+    let error = connection.request("late", "").timeout(SHORT).begin().unwrap_err();
     assert!(matches!(error, CallError::NotSent { .. }), "{error}");
     assert!(begun.elapsed() >= 2 * SHORT);
     assert_eq!(connection.stats().open_calls, filled.len());
     for _ in &filled {
         assert_eq!(raw.input.next().unwrap().command, "x");
     }
-    let next = connection.begin_call("next", "").unwrap();
+    let next = connection.request("next", "").begin().unwrap();
     assert_eq!(raw.answer(), next.thread_id().as_u64());
     next.wait().unwrap();
 }
@@ -344,7 +348,7 @@ fn a_classic_command_that_cannot_be_written_leaves_no_context_behind() {
     options.format = Some(pipeplug_net::wire::Format::Classic);
     let (connection, mut raw) = raw(&options, Refuse);
     accept_features(&connection, "context");
-    let error = connection.call_within(LONG, "two words", "").unwrap_err();
+    let error = connection.request("two words", "").timeout(LONG).wait_text().unwrap_err();
     assert!(matches!(error, CallError::Encode { .. }), "{error}");
     connection.notify("next", "").unwrap();
     assert_eq!(raw.input.next().unwrap().command, "next");
@@ -370,8 +374,9 @@ fn an_awaited_call_ends_with_its_deadline_and_tells() {
     accept_features(&connection, "cancel");
     runtime.block_on(async {
         let times = [4, 1, 3, 2];
-        let calls =
-            times.map(|times| tokio::spawn(connection.begin_call_within(times * SHORT, "slow", "").unwrap()));
+        let calls = times.map(|times| {
+            tokio::spawn(connection.request("slow", "").timeout(times * SHORT).begin().unwrap())
+        });
         for (call, times) in calls.into_iter().zip(times) {
             let error = call.await.unwrap().unwrap_err();
             assert!(matches!(error, CallError::TimedOut { after, .. } if after == times * SHORT), "{error}");
@@ -380,7 +385,7 @@ fn an_awaited_call_ends_with_its_deadline_and_tells() {
     let commands: Vec<_> = (0..8).map(|_| raw.input.next().unwrap().command).collect();
     assert_eq!(commands.iter().filter(|command| *command == "cmd.cancel").count(), 4, "{commands:?}");
     // One that is answered in time is just a call.
-    let pending = connection.begin_call_within(LONG, "quick", "x").unwrap();
+    let pending = connection.request("quick", "x").timeout(LONG).begin().unwrap();
     let answering = thread::spawn(move || raw.answer());
     assert_eq!(runtime.block_on(pending).unwrap(), b"x");
     answering.join().unwrap();
@@ -393,7 +398,7 @@ fn whichever_deadline_comes_first_is_named() {
         CallError::TimedOut { after, .. } => after,
         error => panic!("{error}"),
     };
-    let begin = |timeout| connection.begin_call_within(timeout, "x", "").unwrap();
+    let begin = |timeout| connection.request("x", "").timeout(timeout).begin().unwrap();
     assert_eq!(after(begin(SHORT).wait_timeout(LONG).unwrap_err()), SHORT);
     assert_eq!(after(begin(LONG).wait_timeout(SHORT).unwrap_err()), SHORT);
     assert_eq!(after(begin(SHORT).wait_timeout(Duration::MAX).unwrap_err()), SHORT);
@@ -404,8 +409,8 @@ fn whichever_deadline_comes_first_is_named() {
 fn a_late_reply_reaches_no_other_call_however_many_are_given_up() {
     let _watchdog = watchdog();
     const EACH: usize = 1500;
-    let (host, guest) = pair(&Options::default(), Refuse, |incoming: &mut Incoming| {
-        let text = incoming.text()?.to_owned();
+    let (host, guest) = pair(&Options::default(), Refuse, |request: &mut Request| {
+        let text = request.text()?.to_owned();
         if text.ends_with('7') {
             thread::yield_now();
         }
@@ -420,7 +425,7 @@ fn a_late_reply_reaches_no_other_call_however_many_are_given_up() {
                     .filter(|i| {
                         let text = format!("{thread} {i}");
                         let timeout = Duration::from_micros(*i as u64 % 40);
-                        match host.call_within(timeout, "say", &text) {
+                        match host.request("say", &text).timeout(timeout).wait_text() {
                             Ok(reply) => assert_eq!(reply, text),
                             Err(CallError::TimedOut { .. } | CallError::NotSent { .. }) => return false,
                             Err(error) => panic!("{error}"),
@@ -448,7 +453,7 @@ fn a_waker_that_holds_another_call_may_be_the_last_that_does() {
     }
     let _watchdog = watchdog();
     let (connection, _raw) = raw(&Options::default(), Refuse);
-    let begin = || Box::pin(connection.begin_call_within(LONG, "never", "").unwrap());
+    let begin = || Box::pin(connection.request("never", "").timeout(LONG).begin().unwrap());
     let mut nobody = Context::from_waker(Waker::noop());
     let (mut first, mut second) = (begin(), begin());
     assert!(first.as_mut().poll(&mut nobody).is_pending());

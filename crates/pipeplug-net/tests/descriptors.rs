@@ -256,7 +256,7 @@ fn assert_full_does_not_block(reader: impl Fn() -> OwnedFd, writer: impl Fn() ->
     told.recv_timeout(LONG).expect("a write has blocked");
     let (stuck, calls) = filling.join().unwrap();
     for _ in 0..100 {
-        assert_eq!(host.begin_call("echo", "x").unwrap().wait_timeout(LONG).unwrap(), b"x");
+        assert_eq!(host.request("echo", "x").begin().unwrap().wait_timeout(LONG).unwrap(), b"x");
     }
     assert!(stuck.stats().queued > 0);
     drop(calls);

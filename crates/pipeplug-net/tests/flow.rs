@@ -9,7 +9,7 @@ use std::thread;
 
 use common::{Gate, LONG, Way, accept, echo, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog};
 use pipeplug_net::wire::{Direction, Format};
-use pipeplug_net::{CallError, CloseReason, EventLoop, Incoming, NotifyError, Options, Refuse, Reply};
+use pipeplug_net::{CallError, CloseReason, EventLoop, NotifyError, Options, Refuse, Reply, Request};
 
 fn window(bytes: usize) -> Options {
     let mut options = Options::default();
@@ -19,7 +19,7 @@ fn window(bytes: usize) -> Options {
 
 /// Offers what a peer of this window would.
 fn accept_window(connection: &pipeplug_net::Connection, window: &str) {
-    connection.accept(|key| match key {
+    pipeplug_net::handshake::accept(connection, |key| match key {
         "pipeplug.features" => Some("flow"),
         "pipeplug.window" => Some(window),
         _ => None,
@@ -32,8 +32,8 @@ fn a_peer_that_gives_no_credit_is_named_as_such() {
     let (connection, mut raw) = raw(&Options::default(), Refuse);
     accept_window(&connection, "100");
     let timeout = std::time::Duration::from_millis(20);
-    let first = connection.begin_call("first", vec![0; 100]).unwrap();
-    let error = connection.call_within(timeout, "x", "").unwrap_err();
+    let first = connection.request("first", vec![0; 100]).begin().unwrap();
+    let error = connection.request("x", "").timeout(timeout).wait_text().unwrap_err();
     let CallError::NotSent { after, credit: Some(credit), .. } = &error else { panic!("{error}") };
     assert_eq!((*after, credit.sent, credit.credited, credit.window), (timeout, 169, 0, 100));
     let told = error.to_string();
@@ -75,17 +75,17 @@ fn a_ping_goes_out_while_the_window_is_full() {
     let handler_gate = gate.clone();
     let mut options = window(100);
     options.handlers = NonZeroUsize::MIN;
-    let (host, guest) = pair(&options, Refuse, move |_: &mut Incoming| {
+    let (host, guest) = pair(&options, Refuse, move |_: &mut Request| {
         handler_gate.pass();
         Ok(Reply::empty())
     });
     negotiate(&host, &guest);
-    let running = host.begin_call("busy", vec![0; 60]).unwrap();
-    let waiting = host.begin_call("busy", vec![0; 60]).unwrap();
+    let running = host.request("busy", vec![0; 60]).begin().unwrap();
+    let waiting = host.request("busy", vec![0; 60]).begin().unwrap();
     eventually("one waits behind the one that runs", || guest.stats().held > 0);
-    assert!(matches!(host.try_begin_call("busy", ""), Err(CallError::WouldBlock { .. })));
+    assert!(matches!(host.request("busy", "").nonblocking().begin(), Err(CallError::WouldBlock { .. })));
     host.ping(LONG).unwrap();
-    assert!(matches!(host.try_begin_call("busy", ""), Err(CallError::WouldBlock { .. })));
+    assert!(matches!(host.request("busy", "").nonblocking().begin(), Err(CallError::WouldBlock { .. })));
     gate.open();
     running.wait().unwrap();
     waiting.wait().unwrap();
@@ -99,7 +99,7 @@ fn what_could_not_be_encoded_does_not_use_the_window_up() {
     let (host, guest) = pair(&options, Refuse, echo);
     negotiate(&host, &guest);
     for _ in 0..100 {
-        assert!(host.begin_call("two words", "").is_err());
+        assert!(host.request("two words", "").begin().is_err());
         assert!(matches!(host.notify("two words", vec![0; 5000]), Err(NotifyError::Encode { .. })));
     }
     assert_eq!(host.call("echo", "x").unwrap(), "x");
@@ -123,14 +123,14 @@ fn what_was_taken_ahead_of_the_agreement_is_credited_at_once() {
     let (tell, told) = mpsc::channel();
     let (host, guest) = pair(
         &window(1000),
-        move |incoming: &mut Incoming| Ok(tell.send(incoming.buffer().len()).map(|()| Reply::empty())?),
+        move |request: &mut Request| Ok(tell.send(request.buffer().len()).map(|()| Reply::empty())?),
         Refuse,
     );
     // The guest knows of the host's window ahead of the host's knowing that the guest counts.
     accept(&guest, &host);
     guest.notify("log", vec![0; 2000]).unwrap();
     told.recv_timeout(LONG).unwrap();
-    assert!(guest.try_begin_call("x", "").is_err(), "the window should be full");
+    assert!(guest.request("x", "").nonblocking().begin().is_err(), "the window should be full");
     accept(&host, &guest);
     guest.notify("log", vec![0; 2000]).unwrap();
     told.recv_timeout(LONG).unwrap();
@@ -145,12 +145,12 @@ fn refused_requests_are_credited() {
         (&host_loop, &guest_loop),
         &window(300),
         Way::PLAIN,
-        |incoming: &mut Incoming| match incoming.command() {
-            "outer" => Ok(incoming.connection().call("mid", "")?.into()),
+        |request: &mut Request| match request.command() {
+            "outer" => Ok(request.connection().call("mid", "")?.into()),
             _ => Ok("taken".into()),
         },
-        |incoming: &mut Incoming| {
-            let error = incoming.connection().call("inner", vec![0; 1000]).unwrap_err();
+        |request: &mut Request| {
+            let error = request.connection().call("inner", vec![0; 1000]).unwrap_err();
             Ok(error.to_string().into())
         },
     );
@@ -173,10 +173,10 @@ fn every_request_that_no_thread_is_left_for_is_refused() {
         (&host_loop, &guest_loop),
         &options,
         Way::PLAIN,
-        |incoming: &mut Incoming| Ok(incoming.connection().call("mid", "")?.into()),
-        |incoming: &mut Incoming| {
+        |request: &mut Request| Ok(request.connection().call("mid", "")?.into()),
+        |request: &mut Request| {
             for _ in 0..10 {
-                let error = incoming.connection().call("inner", "").unwrap_err().to_string();
+                let error = request.connection().call("inner", "").unwrap_err().to_string();
                 assert!(error.contains("handler threads"), "{error}");
             }
             Ok("refused ten times".into())
@@ -193,16 +193,16 @@ fn requests_over_the_overrun_are_credited() {
     options.overrun = 150;
     options.handlers = NonZeroUsize::MIN;
     let handler_gate = gate.clone();
-    let (host, guest) = pair(&options, Refuse, move |_: &mut Incoming| {
+    let (host, guest) = pair(&options, Refuse, move |_: &mut Request| {
         handler_gate.pass();
         Ok("taken".into())
     });
     negotiate(&host, &guest);
-    let first = host.begin_call("a", "").unwrap();
+    let first = host.request("a", "").begin().unwrap();
     eventually("the handler has the first", || guest.stats().held == 0);
-    let second = host.begin_call("b", vec![0; 100]).unwrap();
+    let second = host.request("b", vec![0; 100]).begin().unwrap();
     // An overrun that is smaller than the window: the peer keeps to what was agreed on, and is refused all the same.
-    let refused = host.begin_call("c", vec![0; 5000]).unwrap();
+    let refused = host.request("c", vec![0; 5000]).begin().unwrap();
     let error = refused.wait().unwrap_err().to_string();
     assert!(error.contains("not taken") && error.contains("the limit is 150"), "{error}");
     gate.open();
@@ -217,9 +217,9 @@ fn requests_over_the_overrun_are_credited() {
 fn a_handler_that_waits_for_credit_is_woken_by_the_end_of_file() {
     let _watchdog = watchdog();
     let (tell, told) = mpsc::channel();
-    let (connection, mut raw) = raw(&Options::default(), move |incoming: &mut Incoming| {
+    let (connection, mut raw) = raw(&Options::default(), move |request: &mut Request| {
         loop {
-            if let Err(error) = incoming.connection().notify("log", vec![0; 100]) {
+            if let Err(error) = request.connection().notify("log", vec![0; 100]) {
                 tell.send(error)?;
                 return Ok(Reply::empty());
             }
@@ -250,8 +250,8 @@ fn a_request_that_no_thread_is_left_for_is_refused_whichever_connection_it_came_
     let (host_loop, guest_loop) = (EventLoop::with_handler_threads(1).unwrap(), EventLoop::new().unwrap());
     let loops = (&host_loop, &guest_loop);
     let options = window(1000);
-    let (second, _second_guest) = pair_on(loops, &options, Way::PLAIN, echo, |incoming: &mut Incoming| {
-        let error = incoming.connection().call("echo", vec![0; 2000]).unwrap_err();
+    let (second, _second_guest) = pair_on(loops, &options, Way::PLAIN, echo, |request: &mut Request| {
+        let error = request.connection().call("echo", vec![0; 2000]).unwrap_err();
         Ok(error.to_string().into())
     });
     let other = second.clone();
@@ -259,10 +259,10 @@ fn a_request_that_no_thread_is_left_for_is_refused_whichever_connection_it_came_
         loops,
         &options,
         Way::PLAIN,
-        move |_: &mut Incoming| {
-            let call = other.begin_call("back", "")?;
+        move |_: &mut Request| {
+            let call = other.request("back", "").begin()?;
             eventually("the other guest has called back", || other.stats().held > 0);
-            Ok(call.wait()?.into())
+            Ok(call.wait()?)
         },
         Refuse,
     );
@@ -281,15 +281,14 @@ fn reading_goes_on_after_requests_were_refused() {
     let (inside, entered) = mpsc::channel();
     let gate = Gate::default();
     let handler_gate = gate.clone();
-    let (first, mut first_raw) =
-        raw_on(&events, &window(1000), Way::PLAIN, move |incoming: &mut Incoming| {
-            inside.send(())?;
-            handler_gate.pass();
-            Ok(incoming.connection().call_bytes("wait", "")?.into())
-        });
+    let (first, mut first_raw) = raw_on(&events, &window(1000), Way::PLAIN, move |request: &mut Request| {
+        inside.send(())?;
+        handler_gate.pass();
+        Ok(request.connection().call_bytes("wait", "")?.into())
+    });
     let handled = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&handled);
-    let (second, mut second_raw) = raw_on(&events, &window(1000), Way::PLAIN, move |_: &mut Incoming| {
+    let (second, mut second_raw) = raw_on(&events, &window(1000), Way::PLAIN, move |_: &mut Request| {
         counter.fetch_add(1, Ordering::SeqCst);
         Ok(Reply::empty())
     });
@@ -325,7 +324,7 @@ fn nothing_is_left_of_the_weight_when_all_is_handled() {
     let counter = Arc::clone(&handled);
     let mut options = window(100);
     options.overrun = 200;
-    let (connection, mut raw) = raw(&options, move |_: &mut Incoming| {
+    let (connection, mut raw) = raw(&options, move |_: &mut Request| {
         counter.fetch_add(1, Ordering::SeqCst);
         Ok(Reply::empty())
     });

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use common::{Gate, LONG, Raw, Way, bytes, bytes_in, eventually, raw, raw_on, watchdog};
 use pipeplug_net::wire::{Direction, Format};
-use pipeplug_net::{CallError, CloseReason, EventLoop, Incoming, NotifyError, Options, Refuse, Reply};
+use pipeplug_net::{CallError, CloseReason, EventLoop, NotifyError, Options, Refuse, Reply, Request};
 
 /// The connection still does what it is for.
 #[track_caller]
 fn assert_serves(connection: &pipeplug_net::Connection, raw: &mut Raw) {
-    let call = connection.begin_call("still there?", "yes").unwrap();
+    let call = connection.request("still there?", "yes").begin().unwrap();
     assert_eq!(raw.answer(), call.thread_id().as_u64());
     assert_eq!(call.wait().unwrap(), b"yes");
 }
@@ -36,7 +36,7 @@ fn replies_that_nobody_asked_for_are_counted() {
 /// What a call is told of a peer that ends inside a chunk.
 fn told_of_end_behind(options: &Options, sent: &[u8]) -> String {
     let (connection, mut raw) = raw(options, Refuse);
-    let call = connection.begin_call("x", "").unwrap();
+    let call = connection.request("x", "").begin().unwrap();
     raw.input.next().unwrap();
     raw.output.write_all(sent).unwrap();
     drop(raw);
@@ -62,7 +62,7 @@ fn an_end_inside_a_chunk_shows_how_that_begins_wherever_it_is() {
 fn the_second_reply_is_late() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), Refuse);
-    let call = connection.begin_call("x", "").unwrap();
+    let call = connection.request("x", "").begin().unwrap();
     let id = call.thread_id().as_u64();
     raw.send(id, Direction::Response, "x", b"first");
     raw.send(id, Direction::Response, "x", b"second");
@@ -81,7 +81,7 @@ fn drain(mut raw: Raw) -> Raw {
 fn a_late_reply_does_not_reach_a_later_call() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), Refuse);
-    let given_up = connection.begin_call("slow", "").unwrap();
+    let given_up = connection.request("slow", "").begin().unwrap();
     let id = given_up.thread_id().as_u64();
     assert!(matches!(given_up.wait_timeout(Duration::ZERO), Err(CallError::TimedOut { .. })));
     let mut raw = {
@@ -136,7 +136,7 @@ fn a_buffer_that_no_memory_holds_is_refused_ahead_of_its_bytes() {
 fn an_endless_reply_fails_its_call() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), Refuse);
-    let call = connection.begin_call("x", "").unwrap();
+    let call = connection.request("x", "").begin().unwrap();
     let id = call.thread_id();
     raw.output.write_all(format!("{id}\x003\x001\0x\x001000000000000000000\0").as_bytes()).unwrap();
     let error = call.wait().unwrap_err();
@@ -150,7 +150,7 @@ fn the_end_of_the_file_amid_a_chunk_is_told_at_every_byte() {
     let chunk = bytes(1, Direction::Response, "echo", b"hello");
     for cut in 0..=chunk.len() {
         let (connection, mut raw) = raw_on(&events, &Options::default(), Way::PLAIN, Refuse);
-        let call = connection.begin_call("echo", "").unwrap();
+        let call = connection.request("echo", "").begin().unwrap();
         assert_eq!(call.thread_id().as_u64(), 1);
         raw.output.write_all(&chunk[..cut]).unwrap();
         drop(raw.output);
@@ -172,11 +172,12 @@ fn the_end_of_the_file_amid_a_chunk_is_told_at_every_byte() {
 fn garbage_behind_good_chunks_ends_what_is_open_and_takes_what_came() {
     let _watchdog = watchdog();
     let (tell, told) = mpsc::channel();
-    let (connection, mut raw) = raw(&Options::default(), move |incoming: &mut Incoming| {
-        tell.send(incoming.text()?.to_owned())?;
+    let (connection, mut raw) = raw(&Options::default(), move |request: &mut Request| {
+        tell.send(request.text()?.to_owned())?;
         Ok(Reply::empty())
     });
-    let (answered, open) = (connection.begin_call("a", "").unwrap(), connection.begin_call("b", "").unwrap());
+    let (answered, open) =
+        (connection.request("a", "").begin().unwrap(), connection.request("b", "").begin().unwrap());
     let mut stream = bytes(answered.thread_id().as_u64(), Direction::Response, "a", b"answer");
     stream.extend(bytes(0, Direction::OneWay, "log", b"taken"));
     let good = stream.len();
@@ -203,8 +204,8 @@ fn any_cut_of_the_stream_is_the_same() {
         options.format = Some(format);
         options.handlers = NonZeroUsize::MIN;
         let (tell, told) = mpsc::channel();
-        let (connection, mut raw) = raw_on(&events, &options, Way::PLAIN, move |incoming: &mut Incoming| {
-            tell.send((incoming.command().to_owned(), incoming.take_buffer()))?;
+        let (connection, mut raw) = raw_on(&events, &options, Way::PLAIN, move |request: &mut Request| {
+            tell.send((request.command().to_owned(), request.take_buffer()))?;
             Ok(Reply::empty())
         });
         let sizes = [0, 1, 9, 10, 100, 2000];
@@ -228,7 +229,7 @@ fn calls_fail_when_the_peer_has_closed_its_reading_end() {
     for round in 0..300 {
         let (connection, raw) = raw_on(&events, &Options::default(), Way::PLAIN, Refuse);
         let Raw { input, output } = raw;
-        let open = connection.begin_call("sent before", "").unwrap();
+        let open = connection.request("sent before", "").begin().unwrap();
         let (begin, begun) = mpsc::channel();
         let reading = thread::spawn(move || {
             begin.send(()).unwrap();
@@ -254,7 +255,7 @@ fn a_queue_that_waits_for_a_peer_fails_when_that_stops_to_listen() {
     let _watchdog = watchdog();
     let (connection, raw) = raw(&Options::default(), Refuse);
     let Raw { input, output } = raw;
-    let open = connection.begin_call("large", vec![0; 1 << 20]).unwrap();
+    let open = connection.request("large", vec![0; 1 << 20]).begin().unwrap();
     assert!(connection.stats().queued > 0);
     drop(input);
     let error = open.wait().unwrap_err();
@@ -268,9 +269,9 @@ fn a_peer_that_dies_while_both_sides_call_ends_every_call() {
     for round in 0..20 {
         let entered = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&entered);
-        let (connection, mut raw) = raw(&Options::default(), move |incoming: &mut Incoming| {
+        let (connection, mut raw) = raw(&Options::default(), move |request: &mut Request| {
             counter.fetch_add(1, Ordering::SeqCst);
-            Ok(incoming.connection().call_bytes("back", "")?.into())
+            Ok(request.connection().call_bytes("back", "")?.into())
         });
         thread::scope(|scope| {
             let calls: Vec<_> =
@@ -295,7 +296,7 @@ fn an_end_that_races_with_replies_ends_each_call_once() {
     for round in 0..200 {
         let (connection, raw) = raw_on(&events, &Options::default(), Way::PLAIN, Refuse);
         let Raw { mut input, mut output } = raw;
-        let calls: Vec<_> = (0..16).map(|_| connection.begin_call("x", "").unwrap()).collect();
+        let calls: Vec<_> = (0..16).map(|_| connection.request("x", "").begin().unwrap()).collect();
         let ids: Vec<_> = (0..16).map(|_| input.next().unwrap().thread_id.as_u64()).collect();
         let barrier = Barrier::new(2 + 4);
         let (barrier, connection) = (&barrier, &connection);
@@ -352,7 +353,7 @@ fn an_end_that_races_with_replies_ends_each_call_once() {
 fn a_deadline_is_kept_amid_a_flood() {
     let _watchdog = watchdog();
     let stop = AtomicBool::new(false);
-    let (connection, raw) = raw(&Options::default(), |_: &mut Incoming| Ok(Reply::empty()));
+    let (connection, raw) = raw(&Options::default(), |_: &mut Request| Ok(Reply::empty()));
     let Raw { input: _input, mut output } = raw;
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -362,7 +363,7 @@ fn a_deadline_is_kept_amid_a_flood() {
             }
         });
         eventually("the flood has begun", || connection.stats().unknown_replies > 1000);
-        let call = connection.begin_call("never", "").unwrap();
+        let call = connection.request("never", "").begin().unwrap();
         let start = Instant::now();
         let error = call.wait_timeout(Duration::from_millis(50));
         stop.store(true, Ordering::SeqCst);
@@ -380,12 +381,12 @@ fn a_peer_that_breaks_its_promise_is_paused() {
     let mut options = Options::default();
     options.window = 10_000;
     let (handler_gate, counter) = (gate.clone(), Arc::clone(&handled));
-    let (connection, raw) = raw(&options, move |_: &mut Incoming| {
+    let (connection, raw) = raw(&options, move |_: &mut Request| {
         handler_gate.pass();
         counter.fetch_add(1, Ordering::SeqCst);
         Ok(Reply::empty())
     });
-    connection.accept(|key| match key {
+    pipeplug_net::handshake::accept(&connection, |key| match key {
         "pipeplug.features" => Some("flow"),
         "pipeplug.window" => Some("10000"),
         _ => None,
@@ -421,7 +422,7 @@ fn a_peer_that_breaks_its_promise_is_paused() {
 #[test]
 fn answers_that_nobody_reads_any_more_hold_nothing_back() {
     let _watchdog = watchdog();
-    let (connection, raw) = raw(&Options::default(), |_: &mut Incoming| Ok(vec![0; 1 << 20].into()));
+    let (connection, raw) = raw(&Options::default(), |_: &mut Request| Ok(vec![0; 1 << 20].into()));
     let Raw { input, mut output } = raw;
     for id in 1..60 {
         output.write_all(&bytes(id, Direction::Request, "much", b"")).unwrap();
@@ -442,8 +443,8 @@ fn credits_that_nobody_reads_end_the_connection() {
     let mut options = Options::default();
     options.window = 1;
     options.unread = 16 << 10;
-    let (connection, raw) = raw(&options, |_: &mut Incoming| Ok(Reply::empty()));
-    connection.accept(|key| (key == "pipeplug.features").then_some("flow"));
+    let (connection, raw) = raw(&options, |_: &mut Request| Ok(Reply::empty()));
+    pipeplug_net::handshake::accept(&connection, |key| (key == "pipeplug.features").then_some("flow"));
     let common::Raw { input: _input, mut output } = raw;
     let flood = bytes(0, Direction::OneWay, "tick", b"").repeat(1000);
     let flooding = thread::spawn(move || (0..1000).all(|_| output.write_all(&flood).is_ok()));
@@ -461,7 +462,7 @@ fn callers_that_try_again_and_again_have_no_more_one_ways_read_than_one() {
     options.overrun = 256 << 10;
     let gate = Gate::default();
     let blocked = gate.clone();
-    let (connection, raw) = raw(&options, move |_: &mut Incoming| {
+    let (connection, raw) = raw(&options, move |_: &mut Request| {
         blocked.pass();
         Ok(Reply::empty())
     });
@@ -474,7 +475,7 @@ fn callers_that_try_again_and_again_have_no_more_one_ways_read_than_one() {
             scope.spawn(|| {
                 let mut most = 0;
                 while Instant::now() < end {
-                    drop(connection.begin_call("x", ""));
+                    drop(connection.request("x", "").begin());
                     most = most.max(connection.stats().held);
                 }
                 most

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use common::{LONG, Raw, Way, negotiate, pair_on, raw_on, watchdog};
 use pipeplug_net::wire::Direction;
-use pipeplug_net::{CallError, Connection, EventLoop, Incoming, Options, PendingCall, Refuse};
+use pipeplug_net::{CallError, Connection, EventLoop, Options, PendingCall, Refuse, Reply, Request};
 
 const SHORT: Duration = Duration::from_millis(10);
 
 /// Fails as soon as the request is not wanted any more.
-fn fail_when_cancelled(incoming: &mut Incoming) -> Result<pipeplug_net::Reply, pipeplug_net::HandlerError> {
-    let _ = incoming.cancellation().wait_timeout(LONG);
+fn fail_when_cancelled(request: &mut Request) -> Result<pipeplug_net::Reply, pipeplug_net::HandlerError> {
+    let _ = request.cancellation().wait_timeout(LONG);
     Err("cancelled".into())
 }
 
@@ -30,7 +30,7 @@ fn a_call_whose_handler_fails_for_the_deadline_has_timed_out() {
         let (one, other) = (EventLoop::new().unwrap(), EventLoop::new().unwrap());
         let (host, guest) = pair_on((&one, &other), &Options::default(), way, Refuse, fail_when_cancelled);
         negotiate(&host, &guest);
-        let begin = || host.begin_call_within(SHORT, "slow", "").unwrap();
+        let begin = || host.request("slow", "").timeout(SHORT).begin().unwrap();
         for i in 0..100 {
             let result = if i % 4 == 0 { begin().wait() } else { runtime.block_on(begin()) };
             assert!(matches!(result, Err(CallError::TimedOut { after: SHORT, .. })), "{i}: {result:?}");
@@ -63,16 +63,16 @@ fn pass(begun: Instant, time: Duration) {
     }
 }
 
-fn poll(call: &mut PendingCall) -> Poll<Result<Vec<u8>, CallError>> {
+fn poll(call: &mut PendingCall) -> Poll<Result<Reply, CallError>> {
     Pin::new(call).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-type Wait = fn(PendingCall) -> Result<Vec<u8>, CallError>;
+type Wait = fn(PendingCall) -> Result<Reply, CallError>;
 
 /// How a call is waited for once its deadline has passed.
 const WAITS: [Wait; 4] = [
     PendingCall::wait,
-    |call| call.wait_chunk().map(|chunk| chunk.buffer),
+    |call| call.wait_chunk().map(|chunk| chunk.buffer.into()),
     |call| call.wait_timeout(LONG),
     |mut call| match poll(&mut call) {
         Poll::Ready(result) => result,
@@ -81,7 +81,7 @@ const WAITS: [Wait; 4] = [
 ];
 
 fn know_contexts(connection: &Connection) {
-    connection.accept(|key| (key == "pipeplug.features").then_some("context"));
+    pipeplug_net::handshake::accept(connection, |key| (key == "pipeplug.features").then_some("context"));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_reply_that_lies_in_the_pipe_when_the_deadline_has_passed_is_taken() {
             if is_told {
                 know_contexts(&connection);
             }
-            let call = connection.begin_call_within(SHORT, "x", "hello").unwrap();
+            let call = connection.request("x", "hello").timeout(SHORT).begin().unwrap();
             let begun = Instant::now();
             raw.send(call.thread_id().as_u64(), Direction::Response, "x", b"hello");
             // What a peer that knows the deadline answers a moment after it is not in time.
@@ -113,7 +113,7 @@ fn an_error_that_lies_there_is_that_of_the_call_unless_the_deadline_may_be_its_c
             if is_told {
                 know_contexts(&connection);
             }
-            let call = connection.begin_call_within(SHORT, "x", "").unwrap();
+            let call = connection.request("x", "").timeout(SHORT).begin().unwrap();
             let begun = Instant::now();
             raw.send(call.thread_id().as_u64(), Direction::Response, "cmd.error", b"it failed");
             pass(begun, SHORT);
@@ -132,7 +132,7 @@ fn a_call_without_a_reply_is_given_up_at_once() {
     let _watchdog = watchdog();
     for wait in WAITS {
         let (connection, _raw, stop) = stopped();
-        let call = connection.begin_call_within(SHORT, "x", "").unwrap();
+        let call = connection.request("x", "").timeout(SHORT).begin().unwrap();
         pass(Instant::now(), SHORT);
         let result = wait(call);
         assert!(matches!(result, Err(CallError::TimedOut { after: SHORT, .. })), "{result:?}");
@@ -147,14 +147,14 @@ fn a_time_that_has_run_for_a_while_is_named_as_it_was_given() {
     let begun = Instant::now();
     pass(begun, SHORT / 2);
     for result in [
-        connection.begin_call_since(begun, 2 * SHORT, "x", "").unwrap().wait().map(drop),
-        connection.call_since(Instant::now(), 2 * SHORT, "x", "").map(drop),
+        connection.request("x", "").timeout(2 * SHORT).since(begun).begin().unwrap().wait().map(drop),
+        connection.request("x", "").timeout(2 * SHORT).since(Instant::now()).wait_text().map(drop),
     ] {
         let error = result.unwrap_err();
         assert!(matches!(error, CallError::TimedOut { .. }), "{error}");
         assert_eq!(error.to_string(), "x: no reply within 20ms");
     }
-    let error = connection.call_since(begun, SHORT, "x", "").unwrap_err();
+    let error = connection.request("x", "").timeout(SHORT).since(begun).wait_text().unwrap_err();
     assert!(matches!(error, CallError::NotSent { .. }), "{error}");
 }
 
@@ -170,7 +170,7 @@ fn a_reply_that_another_thread_is_about_to_read_is_taken() {
     };
     let leads = raw.input.next().unwrap();
     for round in 0..50 {
-        let call = connection.begin_call_within(SHORT, "x", "").unwrap();
+        let call = connection.request("x", "").timeout(SHORT).begin().unwrap();
         let begun = Instant::now();
         assert_eq!(raw.input.next().unwrap().thread_id, call.thread_id());
         pass(begun, SHORT);

@@ -17,8 +17,8 @@ use common::{
 };
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    CallError, CloseReason, Connection, EventLoop, Handler, HandlerError, Hold, Incoming, Options,
-    PendingCall, Refuse, Reply,
+    CallError, CloseReason, Connection, EventLoop, Handler, HandlerError, Hold, Options, PendingCall, Refuse,
+    Reply, Request,
 };
 
 #[test]
@@ -26,11 +26,11 @@ fn what_could_not_be_written_is_not_what_was_sent_last() {
     let _watchdog = watchdog();
     for unsent in [1, 20] {
         let (connection, mut raw) = raw(&Options::default(), Refuse);
-        let first = connection.begin_call("first", "").unwrap();
+        let first = connection.request("first", "").begin().unwrap();
         assert_eq!(raw.input.next().unwrap().command, "first");
         let Raw { input, output } = raw;
         drop(input);
-        let calls: Vec<_> = (0..unsent).map(|_| connection.begin_call("unsent", "")).collect();
+        let calls: Vec<_> = (0..unsent).map(|_| connection.request("unsent", "").begin()).collect();
         let error = first.wait().unwrap_err().to_string();
         assert!(
             error.ends_with("; last received: nothing; last sent: request 1 \"first\" of 0 B"),
@@ -47,7 +47,7 @@ fn connections_outlive_the_handle_of_their_loop() {
     let (host, guest) = pair_on((&events, &events), &Options::default(), Way::PLAIN, echo, echo);
     drop(events);
     assert_eq!(host.call("echo", "x").unwrap(), "x");
-    assert_eq!(guest.begin_call("echo", "y").unwrap().wait().unwrap(), b"y");
+    assert_eq!(guest.request("echo", "y").begin().unwrap().wait().unwrap(), b"y");
 }
 
 /// Tells of its own drop.
@@ -67,9 +67,9 @@ fn a_handler_is_dropped_with_its_connection() {
     {
         let (tell, told) = mpsc::channel();
         let kept = Told(tell);
-        let (host, guest) = pair(&Options::default(), Refuse, move |incoming: &mut Incoming| {
+        let (host, guest) = pair(&Options::default(), Refuse, move |request: &mut Request| {
             let _ = &kept;
-            Ok(incoming.take_buffer().into())
+            Ok(request.take_buffer().into())
         });
         assert_eq!(host.call("x", "y").unwrap(), "y");
         end_by(&guest);
@@ -85,7 +85,7 @@ fn a_handler_may_drop_the_connection() {
     let kept = Arc::new(Mutex::new(None::<Connection>));
     let (host, guest) = pair(&Options::default(), Refuse, {
         let kept = Arc::clone(&kept);
-        move |_: &mut Incoming| {
+        move |_: &mut Request| {
             drop(kept.lock().unwrap().take());
             Ok("answered".into())
         }
@@ -99,8 +99,8 @@ fn a_handler_may_drop_the_connection() {
 #[test]
 fn a_handler_may_end_its_connection() {
     let _watchdog = watchdog();
-    let (host, guest) = pair(&Options::default(), Refuse, |incoming: &mut Incoming| {
-        incoming.connection().end("the handler had enough");
+    let (host, guest) = pair(&Options::default(), Refuse, |request: &mut Request| {
+        request.connection().end("the handler had enough");
         Ok("perhaps ahead of the end".into())
     });
     // The loop may be reading just then, and the answer overtake the end.
@@ -124,21 +124,21 @@ fn a_handler_waits_for_a_pending_call_of_its_connection() {
         &options,
         {
             let pending = Arc::clone(&pending);
-            move |_: &mut Incoming| {
+            move |_: &mut Request| {
                 let call = pending.lock().unwrap().take().ok_or("nothing is pending")?;
-                Ok(call.wait()?.into())
+                Ok(call.wait()?)
             }
         },
         {
             let gate = gate.clone();
-            move |incoming: &mut Incoming| {
+            move |request: &mut Request| {
                 gate.pass();
-                Ok(incoming.take_buffer().into())
+                Ok(request.take_buffer().into())
             }
         },
     );
-    *pending.lock().unwrap() = Some(host.begin_call("slow", "hello").unwrap());
-    let waiting = guest.begin_call("wait", "").unwrap();
+    *pending.lock().unwrap() = Some(host.request("slow", "hello").begin().unwrap());
+    let waiting = guest.request("wait", "").begin().unwrap();
     eventually("the handler waits", || pending.lock().unwrap().is_none());
     gate.open();
     assert_eq!(waiting.wait().unwrap(), b"hello");
@@ -176,8 +176,9 @@ impl Again {
                     }
                     // On whichever thread this is, which may be the one that reads.
                     self.connection.notify("tick", "").unwrap();
-                    drop(self.connection.begin_call("echo", "forgotten").unwrap());
-                    *self.pending.lock().unwrap() = Some(self.connection.begin_call("echo", "x").unwrap());
+                    drop(self.connection.request("echo", "forgotten").begin().unwrap());
+                    *self.pending.lock().unwrap() =
+                        Some(self.connection.request("echo", "x").begin().unwrap());
                 }
             }
         }
@@ -200,7 +201,7 @@ fn a_waker_may_call() {
     let _watchdog = watchdog();
     let (host, _guest) = pair(&Options::default(), Refuse, echo);
     let (tell, told) = mpsc::channel();
-    let pending = Mutex::new(Some(host.begin_call("echo", "x").unwrap()));
+    let pending = Mutex::new(Some(host.request("echo", "x").begin().unwrap()));
     let again = Arc::new(Again {
         connection: host.clone(),
         pending,
@@ -228,7 +229,7 @@ fn a_waker_is_woken_by_the_end_and_may_use_the_connection() {
     let (connection, raw) = raw(&Options::default(), Refuse);
     let (tell, told) = mpsc::channel();
     let waker = Arc::new(Uses(connection.clone(), Mutex::new(tell))).into();
-    let mut call = connection.begin_call("x", "").unwrap();
+    let mut call = connection.request("x", "").begin().unwrap();
     assert!(Pin::new(&mut call).poll(&mut Context::from_waker(&waker)).is_pending());
     drop(raw);
     assert_eq!(told.recv_timeout(LONG), Ok(true));
@@ -239,7 +240,7 @@ fn a_waker_is_woken_by_the_end_and_may_use_the_connection() {
 struct Events(Mutex<mpsc::Sender<String>>, Gate);
 
 impl Handler for Events {
-    fn incoming(&self, _: &mut Incoming) -> Result<Reply, HandlerError> {
+    fn handle(&self, _: &mut Request) -> Result<Reply, HandlerError> {
         self.1.pass();
         self.0.lock().unwrap().send("handled".into())?;
         Ok(Reply::empty())
@@ -300,9 +301,9 @@ fn an_answer_that_is_given_after_the_end_of_file_is_still_written() {
     let _watchdog = watchdog();
     let gate = Gate::default();
     let handler_gate = gate.clone();
-    let (_connection, mut raw) = raw(&Options::default(), move |incoming: &mut Incoming| {
+    let (_connection, mut raw) = raw(&Options::default(), move |request: &mut Request| {
         handler_gate.pass();
-        Ok(incoming.take_buffer().into())
+        Ok(request.take_buffer().into())
     });
     raw.send(7, Direction::Request, "x", &[1; 100_000]);
     drop(raw.output);
@@ -325,7 +326,7 @@ fn dropping_and_ending_from_everywhere() {
                 for caller in 0..3 {
                     scope.spawn(move || {
                         for turn in 0.. {
-                            let Ok(call) = side.begin_call("echo", vec![caller; 3000]) else { break };
+                            let Ok(call) = side.request("echo", vec![caller; 3000]).begin() else { break };
                             match (turn + round) % 4 {
                                 0 => drop(call),
                                 1 => drop(call.wait_timeout(Duration::from_micros(50))),

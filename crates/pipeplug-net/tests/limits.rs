@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::{LONG, Way, bytes, echo, eventually, raw, raw_on, watchdog};
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    CloseReason, Connection, EventLoop, Handler, HandlerError, Incoming, Options, Refuse, Reply, Responder,
+    CloseReason, Connection, EventLoop, Handler, HandlerError, Options, Refuse, Reply, Request, Responder,
 };
 
 #[test]
@@ -23,8 +23,8 @@ fn requests_whose_answers_were_put_off_have_a_limit() {
     options.handlers = NonZeroUsize::MIN;
     let put_off: Arc<Mutex<Vec<Responder>>> = Arc::default();
     let kept = Arc::clone(&put_off);
-    let (connection, mut peer) = raw(&options, move |incoming: &mut Incoming| {
-        kept.lock().unwrap().extend(incoming.responder());
+    let (connection, mut peer) = raw(&options, move |request: &mut Request| {
+        kept.lock().unwrap().extend(request.responder());
         Ok(Reply::empty())
     });
     for id in 1..=LIMIT as u64 + 5 {
@@ -55,9 +55,9 @@ fn one_connection_leaves_threads_to_the_others() {
     let waiting = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&waiting);
     let (greedy, mut peer) =
-        raw_on(&events, &Options::default(), Way::PLAIN, move |incoming: &mut Incoming| {
+        raw_on(&events, &Options::default(), Way::PLAIN, move |request: &mut Request| {
             counter.fetch_add(1, Ordering::SeqCst);
-            Ok(incoming.connection().call_bytes("never answered", "")?.into())
+            Ok(request.connection().call_bytes("never answered", "")?.into())
         });
     for id in 1..=10 {
         peer.send(id, Direction::Request, "call me", b"");
@@ -92,7 +92,7 @@ fn who_reads_no_answers_gets_no_further_handlers() {
     options.handlers = NonZeroUsize::new(2).unwrap();
     let begun = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&begun);
-    let (connection, mut peer) = raw(&options, move |_: &mut Incoming| {
+    let (connection, mut peer) = raw(&options, move |_: &mut Request| {
         counter.fetch_add(1, Ordering::SeqCst);
         Ok(vec![0; 1 << 20].into())
     });
@@ -114,7 +114,7 @@ fn a_stop_that_is_told_often_is_told_once() {
     #[derive(Default)]
     struct Stops(AtomicUsize);
     impl Handler for Stops {
-        fn incoming(&self, _: &mut Incoming) -> Result<Reply, HandlerError> {
+        fn handle(&self, _: &mut Request) -> Result<Reply, HandlerError> {
             Ok(Reply::empty())
         }
         fn stop(&self, _: &Connection) {
@@ -153,7 +153,7 @@ fn what_is_no_handlers_business_has_threads_of_its_own() {
     let gate = common::Gate::default();
     let handler_gate = gate.clone();
     let (tell, told) = mpsc::channel();
-    let (_busy, mut peer) = raw_on(&events, &Options::default(), Way::PLAIN, move |_: &mut Incoming| {
+    let (_busy, mut peer) = raw_on(&events, &Options::default(), Way::PLAIN, move |_: &mut Request| {
         tell.send(())?;
         handler_gate.pass();
         Ok(Reply::empty())

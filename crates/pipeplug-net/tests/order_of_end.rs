@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::{Gate, LONG, raw, watchdog};
 use pipeplug_net::wire::Direction;
-use pipeplug_net::{CloseReason, Connection, Handler, HandlerError, Incoming, Options, Reply};
+use pipeplug_net::{CloseReason, Connection, Handler, HandlerError, Options, Reply, Request};
 
 /// Tells what it is told, and answers once its gate is open.
 struct Tells {
@@ -21,7 +21,7 @@ struct Tells {
 }
 
 impl Handler for Tells {
-    fn incoming(&self, _incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+    fn handle(&self, _incoming: &mut Request) -> Result<Reply, HandlerError> {
         self.told.send("asked")?;
         self.gate.pass();
         Ok(Reply::empty())
@@ -60,7 +60,7 @@ fn a_handler_that_returns_while_the_connection_ends_does_not_have_closed_told_ah
     raw.send(1, Direction::Request, "wait", b"");
     assert_eq!(heard.recv_timeout(LONG), Ok("asked"));
     let waker = Arc::new(LetsReturn { gate, told: Mutex::new(heard), early });
-    let mut call = pin!(connection.begin_call("never", "").unwrap());
+    let mut call = pin!(connection.request("never", "").begin().unwrap());
     let polled = call.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&waker))));
     assert!(polled.is_pending());
     drop(raw.output);

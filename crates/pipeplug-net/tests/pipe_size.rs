@@ -52,7 +52,7 @@ fn a_pipe_grows_for_a_large_buffer_and_only_for_that() {
         let (host, _guest, there, back) = pair(endpoint);
         assert_eq!([size(&there), size(&back)], [64 * KIB; 2], "idle");
         // Many at once fill the pipe as much as a large one does.
-        let calls: Vec<_> = (0..200).map(|_| host.begin_call("echo", vec![1; 3000]).unwrap()).collect();
+        let calls: Vec<_> = (0..200).map(|_| host.request("echo", vec![1; 3000]).begin().unwrap()).collect();
         calls.into_iter().for_each(|call| drop(call.wait_timeout(LONG).unwrap()));
         echoes(&host, 64 * KIB);
         assert_eq!([size(&there), size(&back)], [64 * KIB; 2], "no buffer was larger");

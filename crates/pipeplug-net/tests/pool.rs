@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use common::{Gate, LONG, Way, eventually, negotiate, pair, pair_on, watchdog};
-use pipeplug_net::{EventLoop, Incoming, Options, Refuse, Reply};
+use pipeplug_net::{EventLoop, Options, Refuse, Reply, Request};
 
 fn handlers(count: usize) -> Options {
     let mut options = Options::default();
@@ -42,7 +42,7 @@ fn blocked_handlers_run_side_by_side_up_to_the_limit() {
     let (inside, gate) = (Arc::new(Inside::default()), Gate::default());
     let (host, guest) = pair(&handlers(LIMIT), Refuse, {
         let (inside, gate) = (Arc::clone(&inside), gate.clone());
-        move |_: &mut Incoming| {
+        move |_: &mut Request| {
             inside.enter();
             gate.pass();
             inside.leave();
@@ -51,7 +51,7 @@ fn blocked_handlers_run_side_by_side_up_to_the_limit() {
     });
     negotiate(&host, &guest);
     let start = Instant::now();
-    let calls: Vec<_> = (0..2 * LIMIT).map(|_| host.begin_call("block", "").unwrap()).collect();
+    let calls: Vec<_> = (0..2 * LIMIT).map(|_| host.request("block", "").begin().unwrap()).collect();
     eventually("as many run as may", || inside.now.load(Ordering::SeqCst) == LIMIT);
     // Doubling each millisecond takes ten of them; this is for a machine that is busy with something else.
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
@@ -70,18 +70,20 @@ fn two_connections_share_the_threads_of_a_loop() {
     let (host_loop, guest_loop) = (EventLoop::new().unwrap(), EventLoop::with_handler_threads(3).unwrap());
     let handler = || {
         let (inside, gate) = (Arc::clone(&inside), gate.clone());
-        move |incoming: &mut Incoming| {
+        move |request: &mut Request| {
             inside.enter();
             gate.pass();
             inside.leave();
-            Ok(incoming.take_buffer().into())
+            Ok(request.take_buffer().into())
         }
     };
     let loops = (&host_loop, &guest_loop);
     let one = pair_on(loops, &Options::default(), Way::PLAIN, Refuse, handler());
     let other = pair_on(loops, &Options::default(), Way::PLAIN, Refuse, handler());
     let calls: Vec<_> = (0..20)
-        .flat_map(|_| [one.0.begin_call("x", "one").unwrap(), other.0.begin_call("x", "other").unwrap()])
+        .flat_map(|_| {
+            [one.0.request("x", "one").begin().unwrap(), other.0.request("x", "other").begin().unwrap()]
+        })
         .collect();
     eventually("as many run as there are threads", || inside.now.load(Ordering::SeqCst) == 3);
     gate.open();
@@ -101,7 +103,7 @@ fn a_busy_connection_lets_another_one_have_its_turn() {
     let handled = Arc::new(AtomicUsize::new(0));
     let (busy, _busy_guest) = pair_on(loops, &Options::default(), Way::PLAIN, Refuse, {
         let (gate, handled) = (gate.clone(), Arc::clone(&handled));
-        move |_: &mut Incoming| {
+        move |_: &mut Request| {
             gate.pass();
             handled.fetch_add(1, Ordering::SeqCst);
             Ok(Reply::empty())
@@ -109,7 +111,7 @@ fn a_busy_connection_lets_another_one_have_its_turn() {
     });
     let (quiet, quiet_guest) = pair_on(loops, &Options::default(), Way::PLAIN, Refuse, {
         let handled = Arc::clone(&handled);
-        move |_: &mut Incoming| Ok(handled.load(Ordering::SeqCst).to_string().into())
+        move |_: &mut Request| Ok(handled.load(Ordering::SeqCst).to_string().into())
     });
     const FLOOD: usize = 5000;
     for _ in 0..FLOOD {
@@ -119,12 +121,12 @@ fn a_busy_connection_lets_another_one_have_its_turn() {
     let (passed, pass) = mpsc::channel();
     guest_loop.after(Duration::from_millis(50), move || passed.send(()).unwrap());
     pass.recv_timeout(LONG).unwrap();
-    let call = quiet.begin_call("how many?", "").unwrap();
+    let call = quiet.request("how many?", "").begin().unwrap();
     // Answered behind it by who puts it into the line.
     quiet.ping(LONG).unwrap();
     assert!(quiet_guest.stats().held > 0);
     gate.open();
-    let count: usize = String::from_utf8(call.wait().unwrap()).unwrap().parse().unwrap();
+    let count: usize = call.wait().unwrap().text().unwrap().parse().unwrap();
     assert!(count < FLOOD, "the whole flood came first");
     eventually("the flood is handled", || handled.load(Ordering::SeqCst) == FLOOD);
 }
@@ -133,15 +135,15 @@ fn a_busy_connection_lets_another_one_have_its_turn() {
 fn requests_and_one_ways_start_in_the_order_in_which_they_came() {
     let _watchdog = watchdog();
     let (tell, told) = mpsc::channel();
-    let (host, guest) = pair(&handlers(1), Refuse, move |incoming: &mut Incoming| {
-        tell.send(incoming.text()?.parse::<u32>()?)?;
+    let (host, guest) = pair(&handlers(1), Refuse, move |request: &mut Request| {
+        tell.send(request.text()?.parse::<u32>()?)?;
         Ok(Reply::empty())
     });
     negotiate(&host, &guest);
     let mut calls = Vec::new();
     for i in 0..2000 {
         if i % 3 == 0 {
-            calls.push(host.begin_call("call", i.to_string()).unwrap());
+            calls.push(host.request("call", i.to_string()).begin().unwrap());
         } else {
             host.notify("tick", i.to_string()).unwrap();
         }
@@ -162,16 +164,16 @@ fn who_waits_for_a_call_of_its_own_does_not_count() {
         &handlers(2),
         {
             let gate = gate.clone();
-            move |_: &mut Incoming| {
+            move |_: &mut Request| {
                 gate.pass();
                 Ok(Reply::empty())
             }
         },
         {
             let inside = Arc::clone(&inside);
-            move |incoming: &mut Incoming| {
-                if incoming.command() == "wait" {
-                    incoming.connection().call("gate", "")?;
+            move |request: &mut Request| {
+                if request.command() == "wait" {
+                    request.connection().call("gate", "")?;
                     return Ok(Reply::empty());
                 }
                 inside.enter();
@@ -184,8 +186,8 @@ fn who_waits_for_a_call_of_its_own_does_not_count() {
     negotiate(&host, &guest);
     let mut waiting = Vec::new();
     for _ in 0..2 {
-        waiting.extend((0..10).map(|_| host.begin_call("wait", "").unwrap()));
-        for call in (0..100).map(|_| host.begin_call("work", "").unwrap()).collect::<Vec<_>>() {
+        waiting.extend((0..10).map(|_| host.request("wait", "").begin().unwrap()));
+        for call in (0..100).map(|_| host.request("work", "").begin().unwrap()).collect::<Vec<_>>() {
             call.wait().unwrap();
         }
     }
@@ -205,7 +207,7 @@ fn stop_and_the_end_are_told_though_every_thread_is_taken() {
         told: Mutex<mpsc::Sender<&'static str>>,
     }
     impl pipeplug_net::Handler for Told {
-        fn incoming(&self, _: &mut Incoming) -> Result<Reply, pipeplug_net::HandlerError> {
+        fn handle(&self, _: &mut Request) -> Result<Reply, pipeplug_net::HandlerError> {
             self.gate.pass();
             Ok(Reply::empty())
         }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Gate, Way, echo, eventually, pair_on, watchdog};
-use pipeplug_net::{EventLoop, Incoming, Options, Refuse, Reply};
+use pipeplug_net::{EventLoop, Options, Refuse, Reply, Request};
 
 fn descriptors() -> Vec<String> {
     let mut open: Vec<_> = fs::read_dir("/proc/self/fd")
@@ -43,11 +43,11 @@ fn nothing_is_left_over() {
     let gate = Gate::default();
     let handler_gate = gate.clone();
     let (host, guest) =
-        pair_on((&events, &events), &Options::default(), Way::PLAIN, Refuse, move |_: &mut Incoming| {
+        pair_on((&events, &events), &Options::default(), Way::PLAIN, Refuse, move |_: &mut Request| {
             handler_gate.pass();
             Ok(Reply::empty())
         });
-    let calls: Vec<_> = (0..50).map(|_| host.begin_call("block", "").unwrap()).collect();
+    let calls: Vec<_> = (0..50).map(|_| host.request("block", "").begin().unwrap()).collect();
     // One of them on the reader's thread.
     eventually("fifty handlers run", || threads("pipeplug-handle") >= 49);
     gate.open();

@@ -12,19 +12,19 @@
 //! A plugin that loses its host in the middle of a call:
 //!
 //! ```
-//! use pipeplug_net::{CallError, Incoming, Refuse};
+//! use pipeplug_net::{CallError, Request, Refuse};
 //! use pipeplug_testkit::{Gate, Pair};
 //!
 //! let asked = Gate::default();
 //! let handler = asked.clone();
-//! let pair = Pair::new(Refuse, move |incoming: &mut Incoming| {
+//! let pair = Pair::new(Refuse, move |request: &mut Request| {
 //!     handler.open();
-//!     Ok(incoming.take_buffer().into())
+//!     Ok(request.take_buffer().into())
 //! })?;
 //! assert_eq!(pair.host.call("echo", "hello")?, "hello");
 //!
 //! pair.to_host.stall(); // the answer does not come through
-//! let call = pair.host.begin_call("echo", "again")?;
+//! let call = pair.host.request("echo", "again").begin()?;
 //! asked.pass();
 //! pair.to_host.cut();
 //! assert!(matches!(call.wait(), Err(CallError::Closed { .. })));

@@ -6,9 +6,11 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::num::NonZeroUsize;
 use std::os::fd::IntoRawFd;
 
-use pipeplug_guest::{Guest, Main, OnEnd, RegisterError, Request, Start};
+use pipeplug_guest::{Guest, Main, OnEnd, RegisterError, Start};
 use pipeplug_net::wire::command;
-use pipeplug_net::{CallError, ConnectError, Connection, Endpoint, EventLoop, Handler, Options, Reading};
+use pipeplug_net::{
+    CallError, ConnectError, Connection, Endpoint, EventLoop, Handler, Options, Reading, handshake,
+};
 use serde_json::{Map, Value};
 
 use crate::LONG;
@@ -138,12 +140,12 @@ impl Setup {
     /// It stays when its host is gone, as with [`OnEnd::Stay`], since the process is the test's.
     ///
     /// ```
-    /// use pipeplug_guest::{Guest, Incoming, Main};
+    /// use pipeplug_guest::{Guest, Main, Request};
     /// use pipeplug_net::Refuse;
     /// use pipeplug_testkit::Pair;
     ///
-    /// let greet = |_: &Main, incoming: &mut Incoming| Ok(format!("hello, {}", incoming.text()?).into());
-    /// let pair = Pair::setup().register(Refuse, Guest::new().metadata("Cmd", "greet").request(greet))?;
+    /// let greet = |_: &Main, request: &mut Request| Ok(format!("hello, {}", request.text()?).into());
+    /// let pair = Pair::setup().register(Refuse, Guest::new().metadata("Cmd", "greet").handler(greet))?;
     /// assert_eq!(pair.metadata["Cmd"], "greet");
     /// assert_eq!(pair.host.call("greet", "world")?, "hello, world");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -155,28 +157,31 @@ impl Setup {
     ///
     /// # Blocking
     /// While its start call-back runs, and until it has answered `GetMetadata`, for at most 30 seconds.
-    pub fn register<S: Start, R: Request>(
+    pub fn register<S: Start, R: pipeplug_guest::Handler>(
         self,
         host: impl Handler,
         guest: Guest<S, R>,
     ) -> Result<Pair<Main>, PairError> {
         let Ends { to_guest, to_host, guest_in, guest_out, host_in, host_out } = self.ends()?;
         let host = connect(host_in, host_out, self.host, host)?;
-        let offer: Map<_, _> =
-            host.offer().into_iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
-        let asked = host
-            .begin_call(command::GET_METADATA, Value::Object(offer).to_string())
+        let offer: Map<_, _> = handshake::offer(&host)
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), Value::from(value)))
+            .collect();
+        let request = host
+            .request(command::GET_METADATA, Value::Object(offer).to_string())
+            .begin()
             .map_err(PairError::NoMetadata)?;
         let numbers = [guest_in.into_raw_fd(), guest_out.into_raw_fd()];
         let args = numbers.iter().map(|number| number.to_string().into()).chain(self.args);
         let guest = guest.args(args).on_end(OnEnd::Stay).try_register()?;
-        let metadata = match asked.wait_timeout(LONG) {
+        let metadata = match request.wait_timeout(LONG) {
             Ok(bytes) => metadata(&bytes)?,
             // A plugin that does not know the question has none.
             Err(CallError::Remote { .. }) => BTreeMap::new(),
             Err(error) => return Err(PairError::NoMetadata(error)),
         };
-        host.accept(|key| metadata.get(key).map(String::as_str));
+        handshake::accept(&host, |key| metadata.get(key).map(String::as_str));
         Ok(Pair { host, guest, metadata, to_guest, to_host })
     }
 
@@ -209,8 +214,8 @@ fn connect(
 
 /// `to` learns what `from` offers.
 fn accept(to: &Connection, from: &Connection) {
-    let offer = from.offer();
-    to.accept(|key| offer.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str()));
+    let offer = handshake::offer(from);
+    handshake::accept(to, |key| offer.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str()));
 }
 
 fn metadata(bytes: &[u8]) -> Result<BTreeMap<String, String>, PairError> {

@@ -20,12 +20,12 @@ use crate::pair::PairError;
 /// use pipeplug_testkit::Peer;
 ///
 /// let (connection, mut peer) = Peer::connect(&EventLoop::new()?, Options::default(), Refuse)?;
-/// let call = connection.begin_call("echo", "hello")?;
+/// let call = connection.request("echo", "hello").begin()?;
 /// let request = peer.expect(Direction::Request, "echo");
 /// peer.send(request.thread_id.as_u64(), Direction::Response, "echo", b"something else");
 /// assert_eq!(call.wait()?, b"something else");
 ///
-/// let call = connection.begin_call("echo", "hello")?;
+/// let call = connection.request("echo", "hello").begin()?;
 /// peer.expect(Direction::Request, "echo");
 /// peer.send_raw(b"this is no chunk");
 /// let error = call.wait().unwrap_err();

@@ -6,36 +6,36 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use pipeplug_guest::{Guest, Incoming, Main, OnEnd};
+use pipeplug_guest::{Guest, Main, OnEnd, Request};
 use pipeplug_net::{HandlerError, Reply};
 use pipeplug_testkit::{Pair, pipe_of};
 
 const LONG: Duration = Duration::from_secs(30);
 
 /// Answers what it calls the host with.
-fn echo(incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    Ok(incoming.take_buffer().into())
+fn echo(request: &mut Request) -> Result<Reply, HandlerError> {
+    Ok(request.take_buffer().into())
 }
 
 #[test]
 fn the_start_call_back_knows_the_host() {
     for (round, has_metadata) in [true, false].into_iter().cycle().take(100).enumerate() {
         let (tell, told) = mpsc::channel();
-        let (tell_request, asked) = (tell.clone(), told);
+        let tell_request = tell.clone();
         let start = move |main: &Main| {
             tell.send(format!("{:?}", main.host().get("pipeplug.protocol")))?;
             // What both sides negotiated is in force too.
             tell.send(main.call("echo", "from start")?)?;
             Ok(())
         };
-        let request = move |_: &Main, incoming: &mut Incoming| {
-            tell_request.send(incoming.command().to_owned())?;
-            match incoming.command() {
+        let handler = move |_: &Main, request: &mut Request| {
+            tell_request.send(request.command().to_owned())?;
+            match request.command() {
                 "GetMetadata" => Ok(r#"{"Cmd":"late"}"#.into()),
                 _ => Ok("done".into()),
             }
         };
-        let mut guest = Guest::new().start(start).request(request);
+        let mut guest = Guest::new().start(start).handler(handler);
         if has_metadata {
             guest = guest.metadata("Cmd", "early");
         }
@@ -45,7 +45,7 @@ fn the_start_call_back_knows_the_host() {
         let mut order = vec!["Some(\"1\")", "from start"];
         order.extend((!has_metadata).then_some("GetMetadata"));
         order.push("x");
-        let came: Vec<_> = order.iter().map(|_| asked.recv_timeout(LONG).unwrap()).collect();
+        let came: Vec<_> = order.iter().map(|_| told.recv_timeout(LONG).unwrap()).collect();
         assert_eq!(came, order, "{round}");
     }
 }
@@ -57,9 +57,9 @@ fn a_host_that_never_asks_for_metadata_is_not_waited_for() {
     let args = [guest_in.into_raw_fd(), guest_out.into_raw_fd()].map(|number| number.to_string());
     host_out.write_all(b"1\x002\x001\0x\x000\0").unwrap();
     let registered = thread::spawn(move || {
-        let request = |main: &Main, _: &mut Incoming| Ok(main.host().len().to_string().into());
+        let handler = |main: &Main, _: &mut Request| Ok(main.host().len().to_string().into());
         let start = |_: &Main| Ok(());
-        Guest::new().start(start).request(request).args(args).on_end(OnEnd::Stay).try_register().unwrap()
+        Guest::new().start(start).handler(handler).args(args).on_end(OnEnd::Stay).try_register().unwrap()
     });
     let mut answer = [0; 11];
     host_in.read_exact(&mut answer).unwrap();

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use pipeplug_guest::{Guest, Main};
 use pipeplug_net::wire::{Direction, Format};
-use pipeplug_net::{CallError, EventLoop, HandlerError, Incoming, Options, Refuse, Reply};
+use pipeplug_net::{CallError, EventLoop, HandlerError, Options, Refuse, Reply, Request};
 use pipeplug_testkit::{Gate, LONG, ManualClock, Pair, PairError, Peer, Watchdog, Wire, chunk, eventually};
 
-fn echo(incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    Ok(incoming.take_buffer().into())
+fn echo(request: &mut Request) -> Result<Reply, HandlerError> {
+    Ok(request.take_buffer().into())
 }
 
 #[test]
@@ -126,14 +126,14 @@ fn a_reader_that_is_slow_holds_the_other_side_up() {
     let counted = Arc::clone(&count);
     let setup = Pair::setup().pipe_capacity(NonZeroUsize::MIN);
     let pair = setup
-        .connect(Refuse, move |incoming: &mut Incoming| {
+        .connect(Refuse, move |request: &mut Request| {
             counted.fetch_add(1, Ordering::SeqCst);
-            echo(incoming)
+            echo(request)
         })
         .unwrap();
     pair.to_guest.stall();
     let mut calls = Vec::new();
-    while let Ok(call) = pair.host.try_begin_call("echo", vec![7; 64 << 10]) {
+    while let Ok(call) = pair.host.request("echo", vec![7; 64 << 10]).nonblocking().begin() {
         calls.push(call);
         assert!(calls.len() < 10_000, "nothing holds it up");
     }
@@ -158,11 +158,11 @@ fn a_whole_plugin_is_registered() {
             Ok(())
         }
     };
-    let host = |incoming: &mut Incoming| Ok((2 * incoming.text()?.parse::<u32>()?).to_string().into());
-    let guest = Guest::new().name("kit").metadata("Help", "doubles").start(start).request(
-        |main: &Main, incoming: &mut Incoming| match incoming.command() {
+    let host = |request: &mut Request| Ok((2 * request.text()?.parse::<u32>()?).to_string().into());
+    let guest = Guest::new().name("kit").metadata("Help", "doubles").start(start).handler(
+        |main: &Main, request: &mut Request| match request.command() {
             "args" => Ok(main.args()[0].to_string_lossy().into_owned().into()),
-            _ => Ok(main.call("double", incoming.buffer())?.into()),
+            _ => Ok(main.call("double", request.buffer())?.into()),
         },
     );
     let pair = Pair::setup().args(["--own"]).register(host, guest).unwrap();
@@ -181,7 +181,7 @@ fn a_plugin_that_does_not_register_says_why() {
     let error = Pair::setup().register(Refuse, fails).unwrap_err();
     assert!(matches!(error, PairError::Register(_)), "{error}");
     assert!(error.to_string().contains("the database is locked"), "{error}");
-    let bad = Guest::new().request(|_: &Main, _: &mut Incoming| Ok("[]".into()));
+    let bad = Guest::new().handler(|_: &Main, _: &mut Request| Ok("[]".into()));
     let error = Pair::setup().register(Refuse, bad).unwrap_err();
     assert!(matches!(error, PairError::BadMetadata { .. }), "{error}");
 }
@@ -199,7 +199,7 @@ fn a_scripted_peer_sends_and_expects() {
         }
         let reply = peer.expect(Direction::Response, "echo");
         assert_eq!((reply.thread_id.as_u64(), &*reply.buffer), (5, &b"hello"[..]));
-        let call = connection.begin_call("ask", "x").unwrap();
+        let call = connection.request("ask", "x").begin().unwrap();
         assert_eq!(call.thread_id().as_u64(), peer.answer());
         assert_eq!(call.wait().unwrap(), b"x");
         connection.close();

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use pipeplug_host::net::wire::{Chunk, Direction, Format, Limits, Received, Receiver};
+use pipeplug_net::wire::{Chunk, Direction, Format, Limits, Received, Receiver};
 use pipeplug_testkit::chunk;
 
 /// A request in the standard format.

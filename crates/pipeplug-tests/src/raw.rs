@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::thread;
 use std::time::Duration;
 
-use pipeplug_host::net::wire::{Chunk, Direction, Format};
+use pipeplug_host::{Chunk, Direction, Format};
 
 use pipeplug_testkit::chunk;
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use pipeplug_host::Format;
 use pipeplug_host::StartError;
 use pipeplug_host::discovery::{
     self, AddError, Added, Catalog, Discovery, Existing, Over, Said, Store, StoreError, Way,
 };
-use pipeplug_host::net::wire::Format;
 
 use crate::cli::Globals;
 use crate::exit::{Failure, Outcome};

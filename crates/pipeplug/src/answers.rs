@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
-use pipeplug_host::{HandlerError, Incoming, Plugin, Reply, Request};
+use pipeplug_host::{Handler, HandlerError, Plugin, Reply, Request};
 
 use crate::data::{Data, Loader};
 use crate::event::{Asked, Event};
@@ -52,20 +52,24 @@ impl Answers {
     }
 }
 
-impl Request for Answers {
-    fn request(&self, _plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        let answer = self.known.get(incoming.command());
-        let asked = match (incoming.is_one_way(), answer) {
+impl Handler for Answers {
+    fn handle(&self, _plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
+        let answer = self.known.get(request.command());
+        let asked = match (request.is_one_way(), answer) {
             (true, _) => Asked::OneWay,
             (false, Some(_)) => Asked::Answered,
             (false, None) => Asked::Refused,
         };
-        self.report.show(&Event::Incoming { asked, command: incoming.command(), data: incoming.buffer() });
+        self.report.show(&Event::Request {
+            request: asked,
+            command: request.command(),
+            data: request.buffer(),
+        });
         match (asked, answer) {
             (Asked::OneWay, _) => Ok(Reply::empty()),
             (_, Some(answer)) => Ok(answer.as_slice().into()),
             (_, None) => {
-                let command = Escaped(incoming.command());
+                let command = Escaped(request.command());
                 Err(format!("the host has no answer to \"{command}\" (--answer {command}=DATA gives one)")
                     .into())
             }

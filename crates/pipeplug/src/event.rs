@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use pipeplug_host::net::ChunkHead;
-use pipeplug_host::net::wire::Format;
+use pipeplug_host::ChunkHead;
+use pipeplug_host::Format;
 use pipeplug_host::{Output, Plugin, Stopped, WaitStatus};
 use serde_json::{Map, Value, json};
 
@@ -38,7 +38,7 @@ pub(crate) enum Event<'a> {
     Started(&'a Started<'a>),
     Reply { command: &'a str, data: &'a [u8], took: Duration },
     Failed(&'a Failure),
-    Incoming { asked: Asked, command: &'a str, data: &'a [u8] },
+    Request { request: Asked, command: &'a str, data: &'a [u8] },
     Line { output: Output, line: &'a str },
     Ended(Stopped),
 }
@@ -73,9 +73,9 @@ impl Event<'_> {
                 ("reply", fields)
             }
             Self::Failed(failure) => ("error", failed(failure)),
-            Self::Incoming { asked, command, data } => {
-                let kind = if *asked == Asked::OneWay { "one-way" } else { "request" };
-                let answered = *asked == Asked::Answered;
+            Self::Request { request, command, data } => {
+                let kind = if *request == Asked::OneWay { "one-way" } else { "request" };
+                let answered = *request == Asked::Answered;
                 let mut fields = object(json!({ "kind": kind, "command": command, "answered": answered }));
                 insert_data(&mut fields, data);
                 ("incoming", fields)

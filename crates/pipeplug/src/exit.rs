@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use pipeplug_host::net::Postmortem;
+use pipeplug_host::Postmortem;
 use pipeplug_host::{CallError, Crash, Ended, StartError, WaitStatus, process::SpawnError};
 
 use crate::output::{Stream, WriteError};

@@ -8,11 +8,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use pipeplug_host::Format;
 use pipeplug_host::Sha256;
 use pipeplug_host::discovery::{
     Added, Answer, Asked, Catalog, Discovery, EntryState, Listed, Over, Progress, Way,
 };
-use pipeplug_host::net::wire::Format;
 use serde_json::{Value, json};
 
 use crate::add::origin;

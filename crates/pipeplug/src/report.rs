@@ -131,9 +131,9 @@ impl Report {
                     self.put_error(&text);
                 }
             }
-            Event::Incoming { asked, command, data } => {
+            Event::Request { request, command, data } => {
                 let (command, data) = (Escaped(command), Data(data));
-                match asked {
+                match request {
                     Asked::OneWay => self.speak(&format_args!("tells {command}{data}")),
                     Asked::Refused => self.speak(&format_args!(
                         "asks {command}{data}, which has no answer: --answer {command}=DATA gives one"

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use pipeplug_host::net::wire::{Direction, Format, Header, ThreadId};
-use pipeplug_host::net::{CloseReason, Credit};
-use pipeplug_host::{CallError, Ended, NotifyError, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
+use pipeplug_host::{
+    CallError, CloseReason, Credit, Direction, Ended, Format, Header, NotifyError, Plugin, StopError,
+    Stopped, StoppedBy, ThreadId, WaitStatus,
+};
 
 use crate::answers::{self, Answer, Answers};
 use crate::cli::Globals;
@@ -194,8 +195,8 @@ fn call(
 ) -> Result<Option<Vec<u8>>, Failure> {
     let begun = Instant::now();
     let begin = match timeout {
-        None => plugin.begin_call(command, data),
-        Some(timeout) => plugin.begin_call_within(timeout, command, data),
+        None => plugin.request(command, data).begin(),
+        Some(timeout) => plugin.request(command, data).timeout(timeout).begin(),
     };
     let reply = match begin {
         Ok(pending) => match halt.wait_for(pending) {
@@ -206,7 +207,7 @@ fn call(
         Err(error) => Err(error),
     };
     let failure = match reply {
-        Ok(reply) => return Ok(Some(reply)),
+        Ok(reply) => return Ok(Some(reply.into_bytes())),
         Err(CallError::NotSent { after, credit, .. }) => not_sent(command, after, credit),
         Err(error) => match CallFault::of(&error) {
             CallFault::Refused => Failure::new(Outcome::Failed, error),
@@ -255,7 +256,7 @@ fn watch(plugin: &Plugin, report: &Report) -> Result<Outcome, Failure> {
     if io::stderr().is_terminal() {
         report.note(format_args!("{} runs until it ends or Ctrl-C (--call CMD calls it)", plugin.name()));
     }
-    let reason = plugin.wait_closed(Duration::MAX);
+    let reason = plugin.connection().wait_closed(Duration::MAX);
     let failed = |error: io::Error| Failure::new(Outcome::Died, error);
     if plugin.wait(EXIT_PATIENCE).map_err(failed)?.is_some() {
         return Ok(Outcome::Success);
@@ -331,12 +332,12 @@ impl SendDeadline {
         let credit = Arc::default();
         if let Some(timeout) = timeout {
             let (timer, waits_for) = (Arc::clone(&armed), Arc::clone(&credit));
-            plugin.events().after(timeout, move || {
+            plugin.connection().events().after(timeout, move || {
                 let mut armed = lock(&timer);
                 if let Some(plugin) = armed.take() {
-                    let credit = plugin.stats().credit;
+                    let credit = plugin.connection().stats().credit;
                     *lock(&waits_for) = credit;
-                    plugin.end(why_not(credit));
+                    plugin.connection().end(why_not(credit));
                 }
             });
         }

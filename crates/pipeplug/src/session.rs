@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pipeplug_host::net::wire::Format;
-use pipeplug_host::{Plugin, Request, StopError, Stopped};
+use pipeplug_host::Format;
+use pipeplug_host::{Handler, Plugin, StopError, Stopped};
 
 use crate::event::{Event, Started};
 use crate::exit::{Failure, Outcome};
@@ -43,7 +43,7 @@ impl Session {
         level: Level,
         report: &Arc<Report>,
         halt: &Halt,
-        request: impl Request,
+        request: impl Handler,
     ) -> Result<Self, Failure> {
         for (path, problem) in &target.passed_over {
             let path = path.to_string_lossy();
@@ -100,7 +100,7 @@ impl Session {
         drop(self.watch);
         let mut stopped = self.plugin.stop();
         // What it told and asked last is still being shown; no end of the connection is no reason to wait for ever.
-        let _ = self.plugin.wait_closed(HANDLERS_PATIENCE);
+        let _ = self.plugin.connection().wait_closed(HANDLERS_PATIENCE);
         let elsewhere = self.halt.forget();
         if let Ok(stopped) = &mut stopped {
             stopped.by = stopped.by.max(elsewhere);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 use pipeplug_host::discovery::Over;
-use pipeplug_host::net::wire::{Format, Limits};
 use pipeplug_host::{Builder, Grace, StartError, Stdin, Stdout};
+use pipeplug_host::{Format, Limits};
 
 use crate::container::ContainerArgs;
 use crate::halt::Halt;

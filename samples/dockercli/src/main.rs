@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
 use pipeplug_host::discovery::{Discovery, EntryState};
-use pipeplug_host::{HandlerError, Incoming, Plugin, Reply, StartError};
+use pipeplug_host::{HandlerError, Plugin, Reply, Request, StartError};
 
 const HOST: &str = "dockercli";
 /// How long printing may take once a command is done.
@@ -67,7 +67,10 @@ fn run_command(plugins: &Discovery, name: &str, args: &[String]) -> anyhow::Resu
     // No time limit: `compose up` runs as long as its services do. Where the plugin dies, the call ends with it.
     let code = plugin.call("Run", serde_json::to_string(args)?)?;
     // What the command printed came in ahead of its reply, but may still be in the hands of another thread.
-    ensure!(plugin.wait_idle(PRINT_LIMIT), "{name} is done, but what it printed cannot be written");
+    ensure!(
+        plugin.connection().wait_idle(PRINT_LIMIT),
+        "{name} is done, but what it printed cannot be written"
+    );
     plugin.stop()?;
     let code: u8 =
         code.parse().with_context(|| format!("{name} answered {code:?}, which is no exit code"))?;
@@ -89,15 +92,15 @@ fn start(path: &Path) -> Result<Plugin, StartError> {
         .start()
 }
 
-fn answer(_plugin: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    match incoming.command() {
+fn answer(_plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
+    match request.command() {
         "GetDockerHost" => {
             Ok(env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into()).into())
         }
-        "CallDaemon" => fake_daemon(incoming.text()?),
-        "Print" => Ok(io::stdout().write_all(incoming.buffer())?.into()),
-        "PrintError" => Ok(io::stderr().write_all(incoming.buffer())?.into()),
-        _ => incoming.unknown(),
+        "CallDaemon" => fake_daemon(request.text()?),
+        "Print" => Ok(io::stdout().write_all(request.buffer())?.into()),
+        "PrintError" => Ok(io::stderr().write_all(request.buffer())?.into()),
+        _ => request.unknown(),
     }
 }
 

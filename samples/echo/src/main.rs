@@ -2,20 +2,20 @@
 
 use std::process::ExitCode;
 
-use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
+use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 
 fn main() -> ExitCode {
-    Guest::new().metadata("Description", "says back what it is told").request(request).register().wait()
+    Guest::new().metadata("Description", "says back what it is told").handler(answer).register().wait()
 }
 
-fn request(_main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    match incoming.command() {
-        "echo" => Ok(incoming.take_buffer().into()),
-        "upper" => Ok(incoming.text()?.to_uppercase().into()),
+fn answer(_main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
+    match request.command() {
+        "echo" => Ok(request.take_buffer().into()),
+        "upper" => Ok(request.text()?.to_uppercase().into()),
         "log" => {
-            eprintln!("{}", incoming.text()?);
+            eprintln!("{}", request.text()?);
             Ok(Reply::empty())
         }
-        _ => incoming.unknown(),
+        _ => request.unknown(),
     }
 }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use pipeplug_host::{HandlerError, Incoming, Plugin, Reply};
+use pipeplug_host::{HandlerError, Plugin, Reply, Request};
 
 const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 const CALLS: usize = 5000;
@@ -25,11 +25,11 @@ fn main() -> anyhow::Result<()> {
     let (done, wait_for_done) = mpsc::channel();
     let plugin = Plugin::builder(plugin_path()?)
         .on_line(|_, line| eprintln!("{line}"))
-        .handler(move |_: &Plugin, incoming: &mut Incoming| answer(incoming, &done))
+        .handler(move |_: &Plugin, request: &mut Request| answer(request, &done))
         .start()?;
 
     // It calls back from here on, and is answered while this side makes its own calls.
-    let started = plugin.begin_call("Start", CALLS.to_string())?;
+    let started = plugin.request("Start", CALLS.to_string()).begin()?;
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|thread| {
@@ -61,7 +61,7 @@ fn echo(plugin: &Plugin, numbers: impl IntoIterator<Item = usize>) -> anyhow::Re
     let mut pending = Vec::new();
     for number in numbers {
         let text = format!("echo {number}");
-        pending.push((plugin.begin_call("Echo", text.as_str())?, text));
+        pending.push((plugin.request("Echo", text.as_str()).begin()?, text));
     }
     for (call, text) in pending {
         let reply = call.wait_timeout(TIME_LIMIT)?;
@@ -73,12 +73,12 @@ fn echo(plugin: &Plugin, numbers: impl IntoIterator<Item = usize>) -> anyhow::Re
 }
 
 /// Answers the plugin; runs on several threads at once.
-fn answer(incoming: &mut Incoming, done: &Sender<usize>) -> Result<Reply, HandlerError> {
-    match incoming.command() {
+fn answer(request: &mut Request, done: &Sender<usize>) -> Result<Reply, HandlerError> {
+    match request.command() {
         "GetDockerHost" => Ok(DOCKER_HOST.into()),
-        "Repeat" => Ok(incoming.text()?.repeat(2).into()),
-        "Done" => Ok(done.send(incoming.text()?.parse()?)?.into()),
-        _ => incoming.unknown(),
+        "Repeat" => Ok(request.text()?.repeat(2).into()),
+        "Done" => Ok(done.send(request.text()?.parse()?)?.into()),
+        _ => request.unknown(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
-use pipeplug_guest::{HandlerError, Incoming, Main, Reply, register};
+use pipeplug_guest::{HandlerError, Main, Reply, Request, register};
 
 fn main() -> ExitCode {
     let docker_host = Arc::new(OnceLock::new());
@@ -15,11 +15,11 @@ fn main() -> ExitCode {
         kept.set(answer)?;
         Ok(())
     };
-    let request = move |main: &Main, incoming: &mut Incoming| match incoming.command() {
-        "Echo" => Ok(incoming.take_buffer().into()),
-        "Start" => repeat(main, incoming),
+    let request = move |main: &Main, request: &mut Request| match request.command() {
+        "Echo" => Ok(request.take_buffer().into()),
+        "Start" => repeat(main, request),
         "DockerHost" => Ok(docker_host.get().ok_or("not asked yet")?.as_str().into()),
-        _ => incoming.unknown(),
+        _ => request.unknown(),
     };
     register(start, request).wait()
 }
@@ -27,12 +27,12 @@ fn main() -> ExitCode {
 /// Calls the host as often as it asks for, all at once, and tells it when every reply is there.
 ///
 /// A request call-back may block on calls of its own: others go on beside it.
-fn repeat(main: &Main, incoming: &Incoming) -> Result<Reply, HandlerError> {
-    let count: usize = incoming.text()?.parse()?;
+fn repeat(main: &Main, request: &Request) -> Result<Reply, HandlerError> {
+    let count: usize = request.text()?.parse()?;
     let mut pending = Vec::new();
     for number in 0..count {
         let text = format!("repeat {number}.");
-        pending.push((main.begin_call("Repeat", text.as_str())?, text));
+        pending.push((main.request("Repeat", text.as_str()).begin()?, text));
     }
     for (call, text) in pending {
         let reply = call.wait()?;

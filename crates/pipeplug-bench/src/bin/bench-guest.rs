@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pipeplug_guest::net::Options;
-use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply, Responder};
+use pipeplug_guest::Options;
+use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request, Responder};
 
 pub(crate) fn main() -> ExitCode {
     let state = State { delay: delay_asked_for(), one_ways: AtomicU64::new(0), parked: Mutex::default() };
     let mut options = Options::default();
     // Open calls are parked by the million.
     options.deferred = usize::MAX;
-    let answer = move |_: &Main, incoming: &mut Incoming| state.answer(incoming);
-    let guest = Guest::new().options(options).request(answer);
+    let answer = move |_: &Main, request: &mut Request| state.answer(request);
+    let guest = Guest::new().options(options).handler(answer);
     let guest = if std::env::var_os("BENCH_NO_SPIN").is_some() { guest.spin(Duration::ZERO) } else { guest };
     guest.register().wait()
 }
@@ -30,19 +30,19 @@ struct State {
 }
 
 impl State {
-    fn answer(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        match incoming.command() {
+    fn answer(&self, request: &mut Request) -> Result<Reply, HandlerError> {
+        match request.command() {
             "echo" => {
                 self.work();
-                Ok(incoming.take_buffer().into())
+                Ok(request.take_buffer().into())
             }
             "one-way" => {
                 self.one_ways.fetch_add(1, Ordering::Relaxed);
                 Ok(Reply::empty())
             }
-            "count" => self.count(incoming.text()?.parse()?),
+            "count" => self.count(request.text()?.parse()?),
             "park" => {
-                let responder = incoming.responder().ok_or("only a call can be parked")?;
+                let responder = request.responder().ok_or("only a call can be parked")?;
                 self.parked.lock().unwrap_or_else(PoisonError::into_inner).push(responder);
                 Ok(Reply::empty())
             }
@@ -50,7 +50,7 @@ impl State {
                 let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).len();
                 Ok(parked.to_string().into())
             }
-            _ => incoming.unknown(),
+            _ => request.unknown(),
         }
     }
 

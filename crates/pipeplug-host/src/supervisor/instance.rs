@@ -8,8 +8,10 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use pipeplug_net::{CallError, PendingCall};
+use pipeplug_net::wire::Chunk;
+use pipeplug_net::{PendingCall, PendingReply, Reply};
 
+use super::error::SupervisedCallError;
 use super::life::Shared;
 use crate::plugin::Plugin;
 
@@ -102,12 +104,13 @@ impl Drop for Lease {
     }
 }
 
-/// A call of a supervised plugin whose reply has not been taken yet: a [`PendingCall`] that its supervisor counts as
-/// open.
-#[must_use = "dropping a pending call forgets its reply"]
+/// A call of a supervised plugin that waits for its reply. Its supervisor counts it as open.
+///
+/// Dropping it gives the call up.
+#[must_use = "dropping a pending call gives it up"]
 pub struct SupervisedCall {
     call: PendingCall,
-    /// Dropped behind the call; `None` once that has ended, which whoever awaited it may keep.
+    /// Dropped after the call. `None` once the call has ended: a task may keep it longer.
     lease: Option<Lease>,
 }
 
@@ -116,33 +119,61 @@ impl SupervisedCall {
         Self { call, lease: Some(lease) }
     }
 
-    /// Waits for the bytes of the reply.
+    /// Waits for the reply.
     ///
     /// # Errors
     /// As for [`PendingCall::wait`].
     ///
     /// # Blocking
     /// As for [`PendingCall::wait`].
-    pub fn wait(self) -> Result<Vec<u8>, CallError> {
+    pub fn wait(self) -> Result<Reply, SupervisedCallError> {
         let Self { call, lease: _lease } = self;
-        call.wait()
+        Ok(call.wait()?)
     }
 
-    /// Waits for the reply for at most `timeout`, and forgets the call then.
+    /// Waits for the reply as a chunk.
+    ///
+    /// # Errors
+    /// As for [`PendingCall::wait_chunk`].
+    ///
+    /// # Blocking
+    /// As for [`PendingCall::wait`].
+    pub fn wait_chunk(self) -> Result<Chunk, SupervisedCallError> {
+        let Self { call, lease: _lease } = self;
+        Ok(call.wait_chunk()?)
+    }
+
+    /// Waits for the reply for at most `timeout`, and then gives the call up.
     ///
     /// # Errors
     /// As for [`PendingCall::wait_timeout`].
     ///
     /// # Blocking
     /// At most for `timeout`.
-    pub fn wait_timeout(self, timeout: Duration) -> Result<Vec<u8>, CallError> {
+    pub fn wait_timeout(self, timeout: Duration) -> Result<Reply, SupervisedCallError> {
         let Self { call, lease: _lease } = self;
-        call.wait_timeout(timeout)
+        Ok(call.wait_timeout(timeout)?)
+    }
+}
+
+impl PendingReply for SupervisedCall {
+    type Error = SupervisedCallError;
+
+    fn wait(self) -> Result<Reply, SupervisedCallError> {
+        self.wait()
+    }
+
+    fn wait_chunk(self) -> Result<Chunk, SupervisedCallError> {
+        self.wait_chunk()
+    }
+
+    fn wait_timeout(self, timeout: Duration) -> Result<Reply, SupervisedCallError> {
+        self.wait_timeout(timeout)
     }
 }
 
 impl Future for SupervisedCall {
-    type Output = Result<Vec<u8>, CallError>;
+    type Output = Result<Reply, SupervisedCallError>;
 
     /// # Blocking
     /// Never; see [`PendingCall`].
@@ -154,7 +185,7 @@ impl Future for SupervisedCall {
         if polled.is_ready() {
             self.lease = None;
         }
-        polled
+        polled.map_err(SupervisedCallError::from)
     }
 }
 

@@ -174,7 +174,7 @@ impl Shared {
 
     fn lease(self: &Arc<Self>, state: &mut State) -> Option<Lease> {
         let Phase::Up(instance) = &state.phase else { return None };
-        if instance.plugin.close_reason().is_none() {
+        if instance.plugin.connection().close_reason().is_none() {
             return Some(instance.lease());
         }
         // The news of its end is on its way.
@@ -220,7 +220,7 @@ impl Shared {
     pub(super) fn look_for_end(self: &Arc<Self>) {
         let mut state = self.lock();
         if let Phase::Up(instance) = &state.phase
-            && instance.plugin.close_reason().is_some()
+            && instance.plugin.connection().close_reason().is_some()
         {
             let instance = Arc::clone(instance);
             self.end_soon(&mut state, instance, EndCause::Unasked);

@@ -12,9 +12,7 @@ mod watch;
 mod work;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use pipeplug_net::Body;
+use std::time::Duration;
 
 pub use error::{SupervisedCallError, SupervisedNotifyError, Unavailable};
 pub use event::{EndCause, Event, Failure};
@@ -26,7 +24,7 @@ use crate::builder::Builder;
 use crate::plugin::Plugin;
 use crate::process::Pid;
 use crate::stop::{StopError, Stopped};
-use calls::calls_of;
+use calls::Leases;
 use instance::Lease;
 use life::Shared;
 
@@ -40,7 +38,7 @@ use life::Shared;
 ///
 /// A call that comes while there is no plugin waits for the start that is under way, or begins it: one start for all
 /// who wait, and one error where it fails. A call is made again only where its caller said that it may be
-/// ([`call_idempotent`](Supervisor::call_idempotent)).
+/// ([`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent)).
 ///
 /// A handle: cloning it is cheap, and dropping the last one stops the plugin as [`stop`](Supervisor::stop) does. The
 /// plugin's own handler is handed the [`Plugin`] that asks, and answers with that: what it asked of the supervisor might
@@ -151,6 +149,12 @@ impl Supervisor {
         self.shared().name()
     }
 
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+}
+
+impl Leases for Supervisor {
     fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
         self.shared().acquire(within)
     }
@@ -158,13 +162,7 @@ impl Supervisor {
     fn retries(&self) -> u32 {
         self.shared().settings.retries
     }
-
-    fn shared(&self) -> &Arc<Shared> {
-        &self.0.shared
-    }
 }
-
-calls_of!(Supervisor, acquire);
 
 impl Drop for Handle {
     fn drop(&mut self) {

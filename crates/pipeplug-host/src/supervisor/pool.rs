@@ -5,14 +5,12 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
-
-use pipeplug_net::Body;
+use std::time::Duration;
 
 use super::Supervisor;
-use super::calls::calls_of;
-use super::error::{SupervisedCallError, SupervisedNotifyError, Unavailable};
-use super::instance::{Lease, SupervisedCall};
+use super::calls::Leases;
+use super::error::Unavailable;
+use super::instance::Lease;
 use super::life::Load;
 use super::settings::SupervisorBuilder;
 use crate::builder::Builder;
@@ -119,17 +117,6 @@ impl Pool {
         &self.0.all
     }
 
-    /// The first of those with the fewest open calls: a process that was called a moment ago answers sooner than one that
-    /// has to be woken, and those that are needed for peaks only can be idle.
-    fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
-        self.acquire_from(0, within)
-    }
-
-    /// In turn among those with the fewest open calls, for one-ways: nobody knows how many a process still has to do.
-    fn acquire_in_turn(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
-        self.acquire_from(self.0.next.fetch_add(1, Ordering::Relaxed) % self.members().len(), within)
-    }
-
     fn acquire_from(&self, first: usize, within: Option<Duration>) -> Result<Lease, Unavailable> {
         let (behind, ahead) = self.members().split_at(first);
         let members = || ahead.iter().chain(behind).map(Supervisor::shared);
@@ -157,13 +144,25 @@ impl Pool {
             }
         }
     }
+}
+
+impl Leases for Pool {
+    /// Leases the first of the processes with the fewest open calls. A process that was called a moment ago answers
+    /// sooner than one that has to be woken, and the processes that only peaks need can become idle.
+    fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
+        self.acquire_from(0, within)
+    }
+
+    /// Leases the processes with the fewest open calls in turn: how many one-ways a process still has to handle is not
+    /// known.
+    fn acquire_for_one_way(&self) -> Result<Lease, Unavailable> {
+        self.acquire_from(self.0.next.fetch_add(1, Ordering::Relaxed) % self.members().len(), None)
+    }
 
     fn retries(&self) -> u32 {
         self.members()[0].retries()
     }
 }
-
-calls_of!(Pool, acquire_in_turn);
 
 impl Members {
     fn at_once<T: Send>(&self, each: impl Fn(&Supervisor) -> T + Sync) -> Vec<T> {

@@ -63,7 +63,7 @@ impl Shared {
         if !self.is_calling(instance) {
             return;
         }
-        let ping = match instance.plugin.try_begin_call(command::PING, []) {
+        let ping = match instance.plugin.request(command::PING, []).nonblocking().begin() {
             Ok(ping) => ping,
             // That is found by itself.
             Err(CallError::Closed { .. }) => return,

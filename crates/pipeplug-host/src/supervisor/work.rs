@@ -128,7 +128,7 @@ impl Shared {
         (state.has_run, state.upgraded_since) = (true, None);
         self.hook.tell(state.name(), Event::Started { pid: instance.plugin.pid(), took });
         self.watch(instance);
-        if instance.plugin.close_reason().is_some() {
+        if instance.plugin.connection().close_reason().is_some() {
             // It has ended since, and nobody was interested then.
             self.end_soon(state, Arc::clone(instance), EndCause::Unasked);
         }
@@ -149,7 +149,8 @@ impl Shared {
         }
         let plugin = &instance.plugin;
         // It has ended, but the loop may have to read first what it said last.
-        let reason = plugin.wait_ended(EXIT_PATIENCE).unwrap_or_else(|| Arc::new(CloseReason::Local));
+        let reason =
+            plugin.connection().wait_ended(EXIT_PATIENCE).unwrap_or_else(|| Arc::new(CloseReason::Local));
         let crash = Arc::new(plugin.autopsy());
         let before;
         let mut state = self.lock();
@@ -179,7 +180,9 @@ impl Shared {
                 plugin.kill()
             }
             EndCause::Unhealthy { timeout } => {
-                plugin.end(format!("{name} did not answer a ping within {timeout:?} and was killed"));
+                plugin
+                    .connection()
+                    .end(format!("{name} did not answer a ping within {timeout:?} and was killed"));
                 plugin.kill()
             }
         };
@@ -192,7 +195,7 @@ impl Shared {
         self.hook.tell(name, event);
         // What it said last may still wait for a handler, which is handed the plugin: somebody has to have it.
         let (plugin, patience) = (plugin.clone(), self.settings.drain_timeout);
-        self.events.spawn(move || drop(plugin.wait_closed(patience)));
+        self.events.spawn(move || drop(plugin.connection().wait_closed(patience)));
         ended
     }
 

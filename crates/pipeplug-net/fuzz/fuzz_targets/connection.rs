@@ -24,7 +24,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use pipeplug_net::wire::{Chunk, Direction, Limits, Received, Receiver};
 use pipeplug_net::{
-    CallError, CloseReason, Connection, Endpoint, EventLoop, Handler, HandlerError, Incoming, Options,
+    CallError, CloseReason, Connection, Endpoint, EventLoop, Handler, HandlerError, Request, Options,
     PendingCall, Reading, Reply,
 };
 
@@ -68,26 +68,26 @@ struct Victim {
 }
 
 impl Handler for Victim {
-    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        match incoming.command() {
-            "e" => Ok(incoming.take_buffer().into()),
+    fn handle(&self, request: &mut Request) -> Result<Reply, HandlerError> {
+        match request.command() {
+            "e" => Ok(request.take_buffer().into()),
             // Ends with the connection at the latest.
-            "c" => match incoming.connection().begin_call("x", incoming.buffer())?.wait_timeout(LONG) {
+            "c" => match request.connection().request("x", request.buffer()).begin()?.wait_timeout(LONG) {
                 Err(CallError::TimedOut { .. }) => hangs("a call of a handler"),
                 ended => Ok(ended?.into()),
             },
             "l" => {
-                let (buffer, responder) = (incoming.take_buffer(), incoming.responder());
-                let events = incoming.connection().events().clone();
+                let (buffer, responder) = (request.take_buffer(), request.responder());
+                let events = request.connection().events().clone();
                 events.spawn(move || {
                     responder.into_iter().for_each(|responder| responder.answer(buffer.as_slice()))
                 });
                 Ok(Reply::empty())
             }
-            "d" => Ok(drop(incoming.responder()).into()),
-            "n" => Ok(incoming.connection().notify("x", incoming.buffer())?.into()),
-            "k" => Ok(incoming.connection().close().into()),
-            _ => incoming.unknown(),
+            "d" => Ok(drop(request.responder()).into()),
+            "n" => Ok(request.connection().notify("x", request.buffer())?.into()),
+            "k" => Ok(request.connection().close().into()),
+            _ => request.unknown(),
         }
     }
 
@@ -122,7 +122,7 @@ fn attack(plan: &Plan, stream: &[u8]) {
         events.connect(reader, writer, options(plan), Victim::default()).expect("they are pipes");
     if let Some(window) = &plan.peer_window {
         let offered = BTreeMap::from([("pipeplug.features", "flow"), ("pipeplug.window", window.as_str())]);
-        connection.accept(|key| offered.get(key).copied());
+        pipeplug_net::handshake::accept(&connection, |key| offered.get(key).copied());
     }
     let calls = begin_calls(plan, &connection);
     for piece in plan.cut(stream) {
@@ -166,7 +166,7 @@ fn begin_calls(plan: &Plan, connection: &Connection) -> Vec<Call> {
     let mut calls = Vec::new();
     for number in 0..plan.calls {
         // Not where it would have to wait.
-        let Ok(mut call) = connection.try_begin_call("x", "hello") else { continue };
+        let Ok(mut call) = connection.request("x", "hello").nonblocking().begin() else { continue };
         match number % 3 {
             0 => drop(call),
             1 => calls.push((call, None)),

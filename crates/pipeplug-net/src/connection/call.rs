@@ -11,6 +11,8 @@ use smol_str::SmolStr;
 
 use super::Connection;
 use super::call_error::CallError;
+use super::caller::PendingReply;
+use super::handler::Reply;
 use super::read::final_read::{FinalRead, LONGEST, RETRY};
 use crate::error::CloseReason;
 use crate::event_loop::thread_pool::{self, BlockedOn};
@@ -189,7 +191,7 @@ impl PendingCall {
         self.id
     }
 
-    /// Waits for the bytes of the reply.
+    /// Waits for the reply.
     ///
     /// # Errors
     /// The other side answered with an error, or the connection ended. [`CallError::TimedOut`] for a call with a deadline.
@@ -197,8 +199,8 @@ impl PendingCall {
     /// # Blocking
     /// Until the reply is there, the call's deadline passes, or the connection ends. Meanwhile this thread may read for the
     /// connection.
-    pub fn wait(mut self) -> Result<Vec<u8>, CallError> {
-        Ok(self.wait_for_reply()?.buffer)
+    pub fn wait(mut self) -> Result<Reply, CallError> {
+        Ok(Reply(self.wait_for_reply()?.buffer))
     }
 
     /// Waits for the reply as a chunk.
@@ -215,19 +217,19 @@ impl PendingCall {
     }
 
     /// Waits for the reply for at most `timeout`, and then gives the call up. The other side does not know of this limit,
-    /// as it does with [`begin_call_within`](Connection::begin_call_within).
+    /// as it does with [`RequestBuilder::timeout`](crate::RequestBuilder::timeout).
     ///
     /// # Errors
     /// As for [`wait`](PendingCall::wait), and [`CallError::TimedOut`].
     ///
     /// # Blocking
     /// As for [`wait`](PendingCall::wait), at most for `timeout`.
-    pub fn wait_timeout(mut self, timeout: Duration) -> Result<Vec<u8>, CallError> {
+    pub fn wait_timeout(mut self, timeout: Duration) -> Result<Reply, CallError> {
         // A time that no `Instant` can hold is no limit.
         let until = Instant::now().checked_add(timeout);
         let deadline = self.deadline();
         match self.wait_until(sooner(until, deadline.map(|deadline| deadline.at))) {
-            Some(outcome) => Ok(self.finish(outcome)?.buffer),
+            Some(outcome) => Ok(Reply(self.finish(outcome)?.buffer)),
             None => Err(match deadline {
                 Some(deadline) if until.is_none_or(|until| deadline.at < until) => {
                     self.timed_out(deadline.within)
@@ -240,7 +242,7 @@ impl PendingCall {
     /// Gives the call up. A reply that still comes is counted ([`Stats::late_replies`](crate::Stats)) and dropped.
     ///
     /// If both sides negotiated `cancel`, the other side's handler learns of it
-    /// ([`Incoming::cancellation`](crate::Incoming::cancellation)). A handler that has not begun yet will not begin.
+    /// ([`Request::cancellation`](crate::Request::cancellation)). A handler that has not begun yet will not begin.
     pub fn cancel(self) {
         drop(self);
     }
@@ -322,12 +324,28 @@ impl PendingCall {
     }
 }
 
+impl PendingReply for PendingCall {
+    type Error = CallError;
+
+    fn wait(self) -> Result<Reply, CallError> {
+        self.wait()
+    }
+
+    fn wait_chunk(self) -> Result<Chunk, CallError> {
+        self.wait_chunk()
+    }
+
+    fn wait_timeout(self, timeout: Duration) -> Result<Reply, CallError> {
+        self.wait_timeout(timeout)
+    }
+}
+
 impl Future for PendingCall {
-    type Output = Result<Vec<u8>, CallError>;
+    type Output = Result<Reply, CallError>;
 
     /// # Blocking
     /// Never. The waker is woken on the thread that reads for the connection. It must not wait for anything of this event
-    /// loop; of the calls only [`try_begin_call`](Connection::try_begin_call) never does.
+    /// loop; of the calls only [`nonblocking`](crate::RequestBuilder::nonblocking) ones never do.
     ///
     /// # Panics
     /// When it is polled again after it was ready.
@@ -348,7 +366,7 @@ impl Future for PendingCall {
         };
         drop(earlier); // not under the lock: a waker's drop is code of the user
         if let Some(outcome) = outcome {
-            return Poll::Ready(self.finish(outcome).map(|reply| reply.buffer));
+            return Poll::Ready(self.finish(outcome).map(|reply| Reply(reply.buffer)));
         }
         let this = &mut *self;
         if let Some(timed) = &mut this.timed {
@@ -358,7 +376,7 @@ impl Future for PendingCall {
             if now >= deadline.at {
                 let final_read = shared.final_read();
                 if let Some(outcome) = this.slot.take() {
-                    return Poll::Ready(this.finish(outcome).map(|reply| reply.buffer));
+                    return Poll::Ready(this.finish(outcome).map(|reply| Reply(reply.buffer)));
                 }
                 let since = *timed.final_read_since.get_or_insert(now);
                 if final_read == FinalRead::Complete || now.saturating_duration_since(since) >= LONGEST {

@@ -33,17 +33,19 @@ pub(crate) const CANCELLED: &str = "not handled: the request was cancelled";
 /// Tells whether a request that is being handled is still wanted: look at it, wait for it, or `.await` it.
 ///
 /// It is set when the caller gives the call up and both sides negotiated `cancel`, when the request's deadline passes,
-/// and when nothing comes from the other side any more. It stays set. The answer of a cancelled request is sent all the
-/// same, and the caller drops it.
+/// and when nothing comes from the other side any more. It stays set.
+///
+/// The answer of a cancelled request is sent all the same, and the caller drops it. Answer with an error: a caller that
+/// stood still past its deadline (a suspended machine) takes any other answer for one that came in time.
 ///
 /// Cloning it is cheap, and it may outlive its handler. After the answer only the deadline or the end of the connection
 /// sets it.
 ///
 /// ```
 /// use std::time::Duration;
-/// use pipeplug_net::{HandlerError, Incoming, Reply};
+/// use pipeplug_net::{HandlerError, Request, Reply};
 ///
-/// fn count(incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+/// fn count(incoming: &mut Request) -> Result<Reply, HandlerError> {
 ///     let cancellation = incoming.cancellation();
 ///     for second in 0..60 {
 ///         if cancellation.wait_timeout(Duration::from_secs(1)) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pipeplug_wire::{ChunkRef, Direction, ThreadId, command};
 
 use crate::connection::Connection;
+use crate::connection::call_error::CallError;
 use crate::connection::cancellation::{self, Cancellation, WorkerSlot};
 use crate::connection::read::dispatch::unknown_command;
 use crate::connection::serve::job::Job;
@@ -30,13 +31,13 @@ pub const FAILED_ONE_WAYS: &str = module_path!();
 ///
 /// Handlers run concurrently. They start in the order in which requests and one-ways came, and finish in any order.
 ///
-/// A closure `Fn(&mut Incoming) -> Result<Reply, HandlerError>` is a handler.
+/// A closure `Fn(&mut Request) -> Result<Reply, HandlerError>` is a handler.
 pub trait Handler: Any + Send + Sync {
     /// Answers a request, or takes a one-way. The reply to a one-way is dropped, and an error is logged.
     ///
     /// # Errors
     /// Any error is sent to the caller as a `cmd.error` reply with its message.
-    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError>;
+    fn handle(&self, request: &mut Request) -> Result<Reply, HandlerError>;
 
     /// Called once when the other side sends `cmd.stop`: finish and leave.
     fn stop(&self, connection: &Connection) {
@@ -65,10 +66,10 @@ pub trait Handler: Any + Send + Sync {
 
 impl<F> Handler for F
 where
-    F: Fn(&mut Incoming) -> Result<Reply, HandlerError> + Send + Sync + 'static,
+    F: Fn(&mut Request) -> Result<Reply, HandlerError> + Send + Sync + 'static,
 {
-    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        self(incoming)
+    fn handle(&self, request: &mut Request) -> Result<Reply, HandlerError> {
+        self(request)
     }
 }
 
@@ -77,13 +78,13 @@ where
 pub struct Refuse;
 
 impl Handler for Refuse {
-    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-        incoming.unknown()
+    fn handle(&self, request: &mut Request) -> Result<Reply, HandlerError> {
+        request.unknown()
     }
 }
 
-/// Reply of a handler: bytes.
-#[derive(Debug, Default)]
+/// Reply to a request: bytes. Returned by a handler, and received by a caller.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reply(pub(crate) Vec<u8>);
 
 macro_rules! reply_from {
@@ -113,14 +114,81 @@ impl Reply {
 
     /// The bytes.
     #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes.
+    #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
+    }
+
+    /// The bytes as text.
+    ///
+    /// # Errors
+    /// The bytes are no UTF-8.
+    pub fn text(&self) -> Result<&str, std::str::Utf8Error> {
+        std::str::from_utf8(&self.0)
+    }
+
+    /// The bytes as text.
+    ///
+    /// # Errors
+    /// The bytes are no UTF-8.
+    pub fn into_text(self) -> Result<String, std::string::FromUtf8Error> {
+        String::from_utf8(self.0)
+    }
+
+    /// The bytes as the text that `call` promises.
+    pub(crate) fn into_text_of(self, command: &str) -> Result<String, CallError> {
+        self.into_text()
+            .map_err(|error| CallError::NotText { command: command.to_owned(), source: error.utf8_error() })
+    }
+}
+
+impl AsRef<[u8]> for Reply {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+macro_rules! reply_eq {
+    ($($bytes:ty),*) => {$(
+        impl PartialEq<$bytes> for Reply {
+            fn eq(&self, other: &$bytes) -> bool {
+                let other: &[u8] = other.as_ref();
+                self.0 == other
+            }
+        }
+    )*};
+}
+
+reply_eq!([u8], &[u8], Vec<u8>, str, &str, String);
+
+impl<const N: usize> PartialEq<[u8; N]> for Reply {
+    fn eq(&self, other: &[u8; N]) -> bool {
+        self.0 == other
+    }
+}
+
+impl<const N: usize> PartialEq<&[u8; N]> for Reply {
+    fn eq(&self, other: &&[u8; N]) -> bool {
+        self.0 == *other
+    }
+}
+
+impl std::ops::Deref for Reply {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
     }
 }
 
 /// A request or one-way from the other side.
 #[derive(Debug)]
-pub struct Incoming {
+pub struct Request {
     connection: Connection,
     job: Job,
     /// Slot in which a cancel finds it.
@@ -130,7 +198,7 @@ pub struct Incoming {
     answerable: bool,
 }
 
-impl Incoming {
+impl Request {
     pub(crate) fn new(connection: Connection, job: Job, slot: WorkerSlot, deadline: Option<Instant>) -> Self {
         let answerable = job.direction == Direction::Request;
         Self { connection, job, slot, deadline, answerable }
@@ -189,7 +257,7 @@ impl Incoming {
     ///
     /// Calls that the handler makes on its own thread, over any connection, inherit it: they fail with
     /// [`CallError::TimedOut`](crate::CallError) when it passes. Calls of other threads do not. Give them what is left of it
-    /// with [`call_within`](Connection::call_within). A request whose deadline passes while it is queued is refused without
+    /// with [`RequestBuilder::timeout`](crate::RequestBuilder::timeout). A request whose deadline passes while it is queued is refused without
     /// a call of the handler.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -240,7 +308,7 @@ impl Incoming {
         let inherited = self.deadline.map(Inherit::from);
         // Inside, since the error's `Display` is code of the user too.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            handler.incoming(&mut self).map_err(|error| chain(&*error))
+            handler.handle(&mut self).map_err(|error| chain(&*error))
         }));
         drop(inherited);
         let peer = self.connection.name();
@@ -313,7 +381,7 @@ impl Responder {
         self.send(command::ERROR, message.as_bytes().to_vec());
     }
 
-    /// Returns the cancellation, as [`Incoming::cancellation`] does.
+    /// Returns the cancellation, as [`Request::cancellation`] does.
     pub fn cancellation(&self) -> Cancellation {
         let shared = self.shared.as_ref().expect("giving the answer consumes the responder");
         let token = lock(&shared.serve_queue).active.token_of_later(self.id);

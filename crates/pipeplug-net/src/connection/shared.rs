@@ -16,7 +16,7 @@ use super::{Connection, Handle};
 use crate::event_loop::timers::Timers;
 use crate::event_loop::{EventLoop, Ready, Source};
 use crate::options::Options;
-use crate::payload::Body;
+use crate::payload::Payload;
 use crate::protocol::deadline::Deadline;
 use crate::sync::lock::lock;
 use crate::sync::{
@@ -123,7 +123,7 @@ impl Shared {
     pub(crate) fn begin(
         self: &Arc<Self>,
         command: &str,
-        payload: Body<'_>,
+        payload: Payload<'_>,
         blocking: Blocking,
         deadline: Option<Deadline>,
         flush: Flush,
@@ -195,7 +195,7 @@ impl Shared {
     }
 
     /// Sends a one-way.
-    pub(crate) fn notify(self: &Arc<Self>, command: &str, payload: Body<'_>) -> Result<(), NotifyError> {
+    pub(crate) fn notify(self: &Arc<Self>, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {
         let class = if command::is_reserved(command) {
             SendClass::Control
         } else {
@@ -283,7 +283,7 @@ impl Shared {
         self: &Arc<Self>,
         class: SendClass,
         header: &Header<'_>,
-        payload: Body<'_>,
+        payload: Payload<'_>,
         flush: Flush,
     ) -> Result<(), SendError> {
         let permit = match self.writer.try_permit(class)? {

@@ -72,11 +72,11 @@ fn replies_cancels_and_the_end(ends_here: bool) {
         let connection = &connection;
         scope.spawn(|| assert_echo_or_closed(connection.call_bytes("waits", "1"), b"1"));
         scope.spawn(|| {
-            if let Ok(pending) = connection.begin_call("awaited", "2") {
+            if let Ok(pending) = connection.request("awaited", "2").begin() {
                 assert_echo_or_closed(block_on(pending), b"2");
             }
         });
-        scope.spawn(|| drop(connection.begin_call("given up", "3")));
+        scope.spawn(|| drop(connection.request("given up", "3").begin()));
         if ends_here {
             scope.spawn(|| connection.end("over"));
         }
@@ -116,7 +116,7 @@ fn a_reply_and_a_time_out_end_a_call_once_and_the_next_one_gets_its_own() {
                 let connection = &connection;
                 scope.spawn(move || {
                     let timeout = Duration::from_micros(150);
-                    match connection.begin_call("may be late", name).unwrap().wait_timeout(timeout) {
+                    match connection.request("may be late", name).begin().unwrap().wait_timeout(timeout) {
                         Ok(reply) => assert_eq!(reply, name.as_bytes()),
                         Err(CallError::TimedOut { .. }) => {}
                         Err(other) => panic!("{other}"),
@@ -147,7 +147,7 @@ fn callers(callers: usize, each: usize) {
                     let texts: Vec<_> = (0..each).map(|call| format!("{caller}.{call}")).collect();
                     let mut pending = Vec::new();
                     for text in &texts[1..] {
-                        pending.push(connection.begin_call("x", text).unwrap());
+                        pending.push(connection.request("x", text).begin().unwrap());
                     }
                     assert_eq!(connection.call("x", &texts[0]).unwrap(), texts[0]);
                     for (pending, text) in pending.into_iter().zip(&texts[1..]) {
@@ -177,9 +177,9 @@ fn a_call_that_is_given_up_leaves_nothing_whether_it_was_polled_or_not() {
             }
         });
         thread::scope(|scope| {
-            scope.spawn(|| drop(connection.begin_call("never", "").unwrap()));
+            scope.spawn(|| drop(connection.request("never", "").begin().unwrap()));
             scope.spawn(|| {
-                let mut pending = connection.begin_call("never", "").unwrap();
+                let mut pending = connection.request("never", "").begin().unwrap();
                 let mut context = Context::from_waker(Waker::noop());
                 assert!(pin!(&mut pending).poll(&mut context).is_pending());
             });
@@ -235,11 +235,14 @@ fn an_awaited_call_is_woken_though_a_caller_reads() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 for text in ["1", "2"] {
-                    assert_eq!(block_on(connection.begin_call("x", text).unwrap()).unwrap(), text.as_bytes());
+                    assert_eq!(
+                        block_on(connection.request("x", text).begin().unwrap()).unwrap(),
+                        text.as_bytes()
+                    );
                 }
             });
             scope.spawn(|| {
-                let pending = connection.begin_call("x", "3").unwrap();
+                let pending = connection.request("x", "3").begin().unwrap();
                 assert_eq!(connection.call("x", "4").unwrap(), "4");
                 assert_eq!(pending.wait().unwrap(), b"3");
             });
@@ -257,7 +260,7 @@ fn a_reply_is_read_though_what_came_ahead_of_it_had_reading_pause() {
         let events = EventLoop::with_handler_threads(2).unwrap();
         let handled = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&handled);
-        let handler = move |_: &mut crate::Incoming| {
+        let handler = move |_: &mut crate::Request| {
             count.fetch_add(1, Ordering::SeqCst);
             Ok(().into())
         };

@@ -8,7 +8,7 @@ use pipeplug_wire::{Direction, command};
 use super::calls::block_on;
 use super::{LONG, check, connect, options};
 use crate::sync::{StoppedClock, thread};
-use crate::{EventLoop, Incoming, Options, Reading};
+use crate::{EventLoop, Options, Reading, Request};
 
 /// How a handler waits.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ fn cancelled(waits: Waits, reading: Reading, goes: bool) {
     let (begun, told) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let handler = {
         let (begun, told) = (Arc::clone(&begun), Arc::clone(&told));
-        move |incoming: &mut Incoming| {
+        move |incoming: &mut Request| {
             begun.fetch_add(1, Ordering::SeqCst);
             let cancellation = incoming.cancellation();
             match waits {

@@ -7,7 +7,7 @@ use pipeplug_wire::{Direction, command};
 use super::{LONG, check, connect, options};
 use crate::sync::thread;
 use crate::{
-    CallError, CloseReason, Connection, EventLoop, Handler, HandlerError, Incoming, Options, Reading, Reply,
+    CallError, CloseReason, Connection, EventLoop, Handler, HandlerError, Options, Reading, Reply, Request,
 };
 
 /// Notes what it is told; nobody waits for anything in here, so that the lock is not one of the model's.
@@ -29,7 +29,7 @@ impl Notes {
 }
 
 impl Handler for Notes {
-    fn incoming(&self, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
+    fn handle(&self, request: &mut Request) -> Result<Reply, HandlerError> {
         self.note("begins");
         let _ = incoming.connection().notify("from a handler", "");
         self.note("returns");
@@ -148,7 +148,7 @@ fn an_end_from_this_side_reaches_a_caller_that_reads() {
 fn a_handler_that_waits_for_the_end_is_told_of_it() {
     check(|| {
         let events = EventLoop::with_handler_threads(3).unwrap();
-        let handler = |incoming: &mut Incoming| {
+        let handler = |incoming: &mut Request| {
             // What comes behind it, such as `closed`, waits for this to return.
             drop(incoming.connection().wait_ended(LONG));
             Ok(().into())
@@ -171,7 +171,7 @@ fn a_connection_whose_last_handle_is_dropped_ends_with_its_threads() {
         let peer = thread::spawn(move || peer.echo_all());
         let other = connection.clone();
         thread::scope(|scope| {
-            scope.spawn(move || drop(other.begin_call("x", "y")));
+            scope.spawn(move || drop(other.request("x", "y").begin()));
             scope.spawn(move || drop(connection));
         });
         peer.join().unwrap();

@@ -8,7 +8,7 @@ use pipeplug_wire::{Direction, command};
 
 use super::{LONG, check, connect, options};
 use crate::sync::{StoppedClock, thread};
-use crate::{EventLoop, Incoming, Options, Reading};
+use crate::{EventLoop, Options, Reading, Request};
 
 const REQUESTS: u64 = 3;
 
@@ -18,7 +18,7 @@ fn nested(threads: usize, options: Options) -> (usize, usize) {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let handler = {
         let (now, most) = (Arc::clone(&now), Arc::clone(&most));
-        move |incoming: &mut Incoming| {
+        move |incoming: &mut Request| {
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             let buffer = incoming.take_buffer();
             let back = incoming.connection().call_bytes("back", &buffer);
@@ -75,7 +75,7 @@ fn handlers_that_call_back_are_answered_or_refused_where_threads_are_few() {
 fn a_handler_that_waits_for_the_other_side_leaves_its_seat_to_the_next() {
     check(|| {
         let events = EventLoop::with_handler_threads(3).unwrap();
-        let handler = |incoming: &mut Incoming| {
+        let handler = |incoming: &mut Request| {
             if incoming.command() == "calls back" {
                 return Ok(incoming.connection().call_bytes("back", b"")?.into());
             }
@@ -119,7 +119,7 @@ fn a_request_that_comes_while_the_reader_is_in_a_handler_is_handled() {
         let events = EventLoop::with_handler_threads(3).unwrap();
         let (enter, entered) = shuttle::sync::mpsc::channel::<()>();
         let entered = shuttle::sync::Mutex::new(entered);
-        let handler = move |incoming: &mut Incoming| {
+        let handler = move |incoming: &mut Request| {
             match incoming.command() {
                 // It blocks where nobody sees it.
                 "waits" => drop(entered.lock().unwrap().recv()),

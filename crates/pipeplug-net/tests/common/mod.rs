@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pipeplug_net::wire::{Direction, Format};
 use pipeplug_net::{
-    Endpoint, EventLoop, Handler, HandlerError, Incoming, Options, PendingCall, Reading, Reply, Responder,
+    Endpoint, EventLoop, Handler, HandlerError, Options, PendingCall, Reading, Reply, Request, Responder,
 };
 
 // All of it, since no test binary needs each name.
@@ -22,9 +22,9 @@ pub(crate) type Raw = Peer;
 const HUNG: Duration = Duration::from_secs(60);
 
 /// Leaves a request without an answer for good, in a place where nothing of it counts as leaked.
-pub(crate) fn never_answer(incoming: &mut Incoming) {
+pub(crate) fn never_answer(request: &mut Request) {
     static KEPT: Mutex<Vec<Responder>> = Mutex::new(Vec::new());
-    KEPT.lock().unwrap().extend(incoming.responder());
+    KEPT.lock().unwrap().extend(request.responder());
 }
 
 /// A host and a guest: each on a loop of its own.
@@ -68,8 +68,8 @@ pub(crate) fn negotiate(one: &Connection, other: &Connection) {
 
 /// `to` learns what `from` offers.
 pub(crate) fn accept(to: &Connection, from: &Connection) {
-    let offer = from.offer();
-    to.accept(|key| offer.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str()));
+    let offer = pipeplug_net::handshake::offer(from);
+    pipeplug_net::handshake::accept(to, |key| offer.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str()));
 }
 
 /// Sends requests until the pipe and what may wait for it are full; gives the calls.
@@ -77,7 +77,7 @@ pub(crate) fn fill(connection: &Connection, size: usize) -> Vec<PendingCall> {
     let mut calls = Vec::new();
     loop {
         let before = calls.len();
-        while let Ok(call) = connection.try_begin_call("x", vec![0; size]) {
+        while let Ok(call) = connection.request("x", vec![0; size]).nonblocking().begin() {
             calls.push(call);
         }
         // What was left to be written together, or is being written, makes room yet.
@@ -88,12 +88,12 @@ pub(crate) fn fill(connection: &Connection, size: usize) -> Vec<PendingCall> {
 }
 
 /// Answers with what it was given.
-pub(crate) fn echo(incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    match incoming.command() {
-        "echo" => Ok(incoming.take_buffer().into()),
+pub(crate) fn echo(request: &mut Request) -> Result<Reply, HandlerError> {
+    match request.command() {
+        "echo" => Ok(request.take_buffer().into()),
         "fail" => Err("it failed".into()),
         "panic" => panic!("it panicked"),
-        _ => incoming.unknown(),
+        _ => request.unknown(),
     }
 }
 

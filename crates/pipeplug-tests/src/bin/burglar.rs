@@ -20,7 +20,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrIn, listen, sendto, socket,
 };
 use nix::unistd::{self, Pid};
-use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
+use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 use pipeplug_tests::{attack, probe, probe_foreign, system_call};
 
 /// Far above any number that a test has open.
@@ -29,16 +29,16 @@ const DESCRIPTORS: i32 = 4096;
 fn main() -> ExitCode {
     // Ahead of those that this side opens by itself.
     let at_start = descriptors();
-    let request = move |main: &Main, incoming: &mut Incoming| match incoming.command() {
+    let handler = move |main: &Main, request: &mut Request| match request.command() {
         "descriptors" => Ok(at_start.as_str().into()),
-        _ => request(main, incoming),
+        _ => answer(main, request),
     };
-    Guest::new().request(request).register().wait()
+    Guest::new().handler(handler).register().wait()
 }
 
-fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    let text = String::from_utf8_lossy(incoming.buffer()).into_owned();
-    let got = match incoming.command() {
+fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
+    let text = String::from_utf8_lossy(request.buffer()).into_owned();
+    let got = match request.command() {
         "environment" => Ok(environment()),
         "args" => Ok(std::env::args().collect::<Vec<_>>().join(" ")),
         "session" => Ok(unistd::getsid(None).map_err(io::Error::from)?.to_string()),
@@ -92,7 +92,7 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
         "notify-host" => return Ok(main.notify(&text, "")?.into()),
         other => match attack(other, &text) {
             Some(got) => got,
-            None => return incoming.unknown(),
+            None => return request.unknown(),
         },
     };
     Ok(match got {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
-use pipeplug_guest::net::wire::{Direction, Format};
-use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
+use pipeplug_guest::{Direction, Format};
+use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 use pipeplug_tests::{chunk, read_chunk};
 
 fn main() -> ExitCode {
@@ -21,13 +21,13 @@ fn main() -> ExitCode {
         Some("mute") => deaf(),
         // Beside one that runs: its end from inside.
         Some("kill") => kill_others(),
-        _ => Guest::new().name("captive").request(request).register().wait(),
+        _ => Guest::new().name("captive").handler(request).register().wait(),
     }
 }
 
-fn request(_main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    let text = incoming.text()?.to_owned();
-    Ok(match incoming.command() {
+fn request(_main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
+    let text = request.text()?.to_owned();
+    Ok(match request.command() {
         "env" => std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect::<String>().into(),
         "args" => std::env::args().collect::<Vec<_>>().join(" ").into(),
         "cwd" => std::env::current_dir()?.display().to_string().into(),
@@ -40,7 +40,7 @@ fn request(_main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError>
         "allocate" => allocate(text.parse()?).to_string().into(),
         "burn" => burn(Duration::from_millis(text.parse()?))?.as_millis().to_string().into(),
         "exit" => std::process::exit(text.parse()?),
-        _ => return incoming.unknown(),
+        _ => return request.unknown(),
     })
 }
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::unistd::{Pid, getpgid, getppid, setpgid, setsid};
-use pipeplug_guest::{Guest, Incoming, Main, OnEnd, Reply};
+use pipeplug_guest::{Guest, Main, OnEnd, Reply, Request};
 use pipeplug_tests::{Relation, fork_forkers, fork_relative};
 
 /// For how long anything here may be left of a test that fails.
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             return ExitCode::from(3);
         }
     }
-    let guest = Guest::new().name("fugitive").metadata("Cmd", "fugitive").request(request);
+    let guest = Guest::new().name("fugitive").metadata("Cmd", "fugitive").handler(request);
     if how.starts_with("leaves-") {
         return guest.register().wait();
     }
@@ -53,10 +53,10 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn request(_main: &Main, incoming: &mut Incoming) -> Result<Reply, pipeplug_guest::HandlerError> {
-    match incoming.command() {
-        "echo" => Ok(incoming.take_buffer().into()),
-        _ => incoming.unknown(),
+fn request(_main: &Main, request: &mut Request) -> Result<Reply, pipeplug_guest::HandlerError> {
+    match request.command() {
+        "echo" => Ok(request.take_buffer().into()),
+        _ => request.unknown(),
     }
 }
 

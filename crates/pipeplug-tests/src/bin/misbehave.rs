@@ -9,9 +9,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pipeplug_guest::net::Options;
-use pipeplug_guest::net::wire::Format;
-use pipeplug_guest::{Guest, HandlerError, Incoming, Main, OnEnd, Reply, Stop};
+use pipeplug_guest::Format;
+use pipeplug_guest::Options;
+use pipeplug_guest::{Guest, HandlerError, Main, OnEnd, Reply, Request, Stop};
 use pipeplug_tests::misbehave_raw;
 
 /// What happened, in its order.
@@ -22,7 +22,7 @@ static STOP: Mutex<Option<Stop>> = Mutex::new(None);
 static TOLD: Condvar = Condvar::new();
 
 fn main() -> ExitCode {
-    let guest = Guest::new().name("misbehave").request(request);
+    let guest = Guest::new().name("misbehave").handler(answer);
     // The numbers of descriptors are all digits, and no way to misbehave is.
     let own: Vec<String> =
         std::env::args().skip(1).skip_while(|arg| arg.bytes().all(|b| b.is_ascii_digit())).collect();
@@ -38,11 +38,11 @@ fn main() -> ExitCode {
         // Its metadata is the call-back's, which gives the second argument.
         ["asked", metadata] => {
             let metadata = metadata.to_owned();
-            let answer = move |main: &Main, incoming: &mut Incoming| match incoming.command() {
+            let answer = move |main: &Main, request: &mut Request| match request.command() {
                 "GetMetadata" => Ok(metadata.as_str().into()),
-                _ => request(main, incoming),
+                _ => answer(main, request),
             };
-            guest.request(answer).register().wait()
+            guest.handler(answer).register().wait()
         }
         ["calls-from-start", times] => {
             let times = times.parse().unwrap_or(1);
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         // Goes on without a host, and says so in a file.
         ["stays", file] => {
             let main = with_metadata(guest).on_end(OnEnd::Stay).register();
-            while main.close_reason().is_none() {
+            while main.connection().close_reason().is_none() {
                 thread::sleep(Duration::from_millis(1));
             }
             // For longer than the end of the process would take.
@@ -130,7 +130,7 @@ fn descriptors() -> Option<[i32; 2]> {
 fn with_metadata<S, R>(guest: Guest<S, R>) -> Guest<S, R>
 where
     S: pipeplug_guest::Start,
-    R: pipeplug_guest::Request,
+    R: pipeplug_guest::Handler,
 {
     guest.metadata("Description", "misbehaves").metadata("Cmd", "misbehave")
 }
@@ -170,13 +170,13 @@ fn saw(what: &str) {
     }
 }
 
-fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    let command = incoming.command().to_owned();
+fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
+    let command = request.command().to_owned();
     if command == "echo" {
         // Not as text, so that large ones are not copied.
-        return Ok(incoming.take_buffer().into());
+        return Ok(request.take_buffer().into());
     }
-    let text = String::from_utf8_lossy(incoming.buffer()).into_owned();
+    let text = String::from_utf8_lossy(request.buffer()).into_owned();
     match command.as_str() {
         // What came, and in which order.
         "saw" => {
@@ -224,11 +224,11 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
             thread::park();
         },
 
-        "left" => Ok(left(incoming).into()),
+        "left" => Ok(left(request).into()),
         // Until nobody wants the answer any more.
         "until-cancelled" => {
             saw("begun");
-            let cancelled = incoming.cancellation().wait_timeout(Duration::from_secs(60));
+            let cancelled = request.cancellation().wait_timeout(Duration::from_secs(60));
             saw(if cancelled { "cancelled" } else { "not cancelled" });
             Ok("too late".into())
         }
@@ -241,8 +241,8 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
         }
         // Back and forth, for as many words as there are; each side says how much time is left.
         "relay" => match text.split_once(' ') {
-            None => Ok(left(incoming).into()),
-            Some((_, rest)) => Ok(format!("{} {}", left(incoming), main.call("relay", rest)?).into()),
+            None => Ok(left(request).into()),
+            Some((_, rest)) => Ok(format!("{} {}", left(request), main.call("relay", rest)?).into()),
         },
         "panic" => panic!("{text}"),
 
@@ -251,7 +251,7 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
         "err-lines" => err_lines(&text, ""),
         "long-err-lines" => err_lines(&text, &format!(" {}", "x".repeat(1024))),
         "err-bytes" => {
-            io::stderr().write_all(incoming.buffer())?;
+            io::stderr().write_all(request.buffer())?;
             Ok(Reply::empty())
         }
         "read-stdin" => {
@@ -273,14 +273,14 @@ fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> 
             let _ = std::panic::catch_unwind(|| panic!("{text}"));
             std::process::exit(101)
         }
-        _ => incoming.unknown(),
+        _ => request.unknown(),
     }
 }
 
 /// How many milliseconds there are to answer.
-fn left(incoming: &Incoming) -> String {
+fn left(request: &Request) -> String {
     let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
-    incoming.deadline().map_or_else(|| "none".into(), |deadline| left(deadline).as_millis().to_string())
+    request.deadline().map_or_else(|| "none".into(), |deadline| left(deadline).as_millis().to_string())
 }
 
 fn all_args(main: &Main) -> String {

@@ -97,7 +97,7 @@ fn through(path: &str, status_is_known: bool) -> Result<(), Box<dyn Error>> {
     check(fits(stopped.status, WaitStatus::success), &format!("the stop: {stopped:?}"))?;
 
     let plugin = Plugin::builder(path).start()?;
-    let call = plugin.begin_call("never", "")?;
+    let call = plugin.request("never", "").begin()?;
     plugin.call("echo", "")?;
     plugin.notify("abort", "")?;
     check(call.wait_timeout(LONG).is_err(), "an open call")?;
@@ -108,7 +108,7 @@ fn through(path: &str, status_is_known: bool) -> Result<(), Box<dyn Error>> {
     check(ended.is_some_and(|status| fits(status, aborted)), &format!("the end: {ended:?}"))?;
 
     let plugin = Plugin::builder(path).start()?;
-    plugin.ping(Duration::from_secs(10))?;
+    plugin.connection().ping(Duration::from_secs(10))?;
     let pid = plugin.pid().as_raw();
     drop(plugin);
     check(!pipeplug_tests::is_running(pid), "the drop")

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pipeplug_host::net::Responder;
-use pipeplug_host::{Builder, EventLoop, Grace, HandlerError, Incoming, Plugin, Reply};
+use pipeplug_host::Responder;
+use pipeplug_host::{Builder, EventLoop, Grace, HandlerError, Plugin, Reply, Request};
 use pipeplug_testkit::Gate;
 use pipeplug_tests::{LONG, forget_memory_peak, memory_in_use, memory_peak};
 
@@ -101,17 +101,17 @@ struct Means {
 fn builder(how: &[&str], handler: Handler, means: &Means) -> Builder {
     let (means, gate) = (means.clone(), means.gate.clone());
     misbehave(how).grace(Grace::each(Duration::from_millis(10))).on_line(move |_, _| gate.pass()).handler(
-        move |_: &Plugin, incoming: &mut Incoming| -> Result<Reply, HandlerError> {
+        move |_: &Plugin, request: &mut Request| -> Result<Reply, HandlerError> {
             match handler {
-                Handler::Refuses => return incoming.unknown(),
+                Handler::Refuses => return request.unknown(),
                 Handler::Answers => return Ok(vec![b'.'; 64 << 10].into()),
                 Handler::Blocks => means.gate.pass(),
                 Handler::PutsOff => match &mut *means.put_off.lock().unwrap() {
-                    Some(put_off) => put_off.extend(incoming.responder()),
+                    Some(put_off) => put_off.extend(request.responder()),
                     // What still waits at the end is not kept.
-                    None => return incoming.unknown(),
+                    None => return request.unknown(),
                 },
-                Handler::CallsBack => return Ok(incoming.connection().call_bytes("x", "")?.into()),
+                Handler::CallsBack => return Ok(request.connection().call_bytes("x", "")?.into()),
             }
             Ok(Reply::empty())
         },
@@ -142,7 +142,7 @@ fn send_without_end(plugin: &Plugin, number: usize) {
         let sent = match number % 2 {
             0 => plugin.notify("tell", buffer).is_ok(),
             // Given up at once, so that the calls do not add up.
-            _ => plugin.begin_call("ask", buffer).map(drop).is_ok(),
+            _ => plugin.request("ask", buffer).begin().map(drop).is_ok(),
         };
         if !sent {
             return;
@@ -162,7 +162,7 @@ fn measure(how: &[&str], handler: Handler, host: Host, most: usize) {
     forget_memory_peak();
     let memory = memory_in_use(std::process::id());
 
-    let call = bad.begin_call("x", "").unwrap();
+    let call = bad.request("x", "").begin().unwrap();
     let open = (host != Host::GaveUp).then_some(call);
     let (during, peak) = thread::scope(|scope| {
         let bad = &bad;
@@ -174,7 +174,7 @@ fn measure(how: &[&str], handler: Handler, host: Host, most: usize) {
         let during = latencies(&good, TIME);
         // Another plugin's life goes on, too.
         let (told, lines) = mpsc::channel();
-        let events = good.events().clone();
+        let events = good.connection().events().clone();
         let third = misbehave(&["plain"])
             .event_loop(events)
             .on_line(move |_, line| told.send(line.to_owned()).unwrap());
@@ -202,5 +202,5 @@ fn measure(how: &[&str], handler: Handler, host: Host, most: usize) {
     drop(put_off);
     assert!(grown <= most, "{how:?} {handler:?} {host:?}: {grown} MiB more");
     assert!(at(&during, 99) < WORST, "{how:?} {handler:?} {host:?}: {:?}", at(&during, 99));
-    assert!(bad.wait_closed(LONG).is_some());
+    assert!(bad.connection().wait_closed(LONG).is_some());
 }

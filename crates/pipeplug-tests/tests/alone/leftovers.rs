@@ -82,7 +82,7 @@ fn two_hundred_plugins_one_after_the_other_leave_nothing() {
     let builder = misbehave(&["plain"]).event_loop(events);
     for i in 0..200 {
         let plugin = builder.start().unwrap();
-        let _open = plugin.begin_call("never", "").unwrap();
+        let _open = plugin.request("never", "").begin().unwrap();
         match i % 4 {
             0 => assert_eq!(plugin.kill().unwrap().by, StoppedBy::Kill),
             1 => {
@@ -174,7 +174,7 @@ fn a_loop_goes_with_its_last_plugin() {
     let before = HostFootprint::now();
     let plugin = misbehave(&["plain"]).event_loop(EventLoop::new().unwrap()).start().unwrap();
     eventually("its thread runs", || threads("pipeplug-loop") == 1);
-    let call = plugin.begin_call("sleep", "50").unwrap();
+    let call = plugin.request("sleep", "50").begin().unwrap();
     plugin.stop().unwrap();
     assert_eq!(call.wait().unwrap(), b"50");
     drop(plugin);

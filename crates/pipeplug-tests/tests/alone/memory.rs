@@ -59,7 +59,7 @@ fn a_host_keeps_few_of_the_lines_that_wait_for_their_handler() {
     plugin.call("echo", "").unwrap();
     forget_memory_peak();
     let before = memory_peak(std::process::id());
-    let writing = plugin.begin_call("long-err-lines", LINES.to_string()).unwrap();
+    let writing = plugin.request("long-err-lines", LINES.to_string()).begin().unwrap();
     for i in 0..300 {
         assert_eq!(plugin.call("echo", i.to_string()).unwrap(), i.to_string());
     }

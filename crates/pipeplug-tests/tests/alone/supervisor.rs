@@ -73,7 +73,7 @@ fn a_call_of_an_hour_is_not_looked_at_again_and_again() {
     let _alone = alone();
     let plugin = misbehave(&["grace", "1"]).event_loop(EventLoop::new().unwrap());
     let supervisor = Supervisor::builder(plugin).idle_timeout(millis(10)).build().unwrap();
-    let open = supervisor.begin_call("never", "").unwrap();
+    let open = supervisor.request("never", "").begin().unwrap();
     assert_asleep();
     drop(open);
     eventually("it was stopped", || supervisor.pid().is_none());
@@ -90,7 +90,7 @@ fn it_is_looked_at_once_in_each_idle_time_however_many_calls_there_were() {
         thread::sleep(millis(1));
     }
     // Nothing else wakes the loop while it is open.
-    let _open = supervisor.begin_call("never", "").unwrap();
+    let _open = supervisor.request("never", "").begin().unwrap();
     let wakes = wakes();
     assert!(wakes < 10, "{wakes} times");
 }
@@ -107,12 +107,12 @@ fn nothing_is_left_of_what_it_started() {
             let supervisor =
                 supervisor(&events).idle_timeout(millis(30)).health_check(check).build().unwrap();
             assert!(supervisor.call("exit", "1").is_err());
-            let open = supervisor.begin_call("never", "").unwrap();
+            let open = supervisor.request("never", "").begin().unwrap();
             send(supervisor.plugin().unwrap().pid().as_raw(), Signal::SIGSTOP);
             assert!(open.wait_timeout(LONG).is_err());
             supervisor.restart().unwrap();
             eventually("it was stopped", || children() == 0);
-            let open = supervisor.begin_call("never", "").unwrap();
+            let open = supervisor.request("never", "").begin().unwrap();
             assert_eq!(children(), 1);
             drop(supervisor);
             drop(open);
@@ -170,7 +170,7 @@ fn all_that_can_be_done_to_it_at_once_ends() {
                 let (calls, supervisor) = (&calls, &supervisor);
                 scope.spawn(move || calls(pause, &|| supervisor.call("echo", "there")));
             }
-            scope.spawn(|| calls(7, &|| supervisor.call_within(LONG, "echo", "there")));
+            scope.spawn(|| calls(7, &|| supervisor.request("echo", "there").timeout(LONG).wait_text()));
             // What comes of these depends on what the others have just done.
             scope.spawn(|| again_and_again(29, &|| assert!(supervisor.stop().is_ok())));
             scope.spawn(|| again_and_again(11, &|| drop(supervisor.start())));

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal;
+use pipeplug_host::CallError;
 use pipeplug_host::launcher::{Engine, Launcher};
-use pipeplug_host::net::CallError;
-use pipeplug_host::net::wire::{Direction, Format};
 use pipeplug_host::process::{Delivery, Launch, Signal};
 use pipeplug_host::{Builder, Crash, Grace, Plugin, StartError, StoppedBy, WaitStatus};
+use pipeplug_host::{Direction, Format};
 use pipeplug_tests::{Containers, LONG, chunk, send};
 
 crate::with_each_engine! {
@@ -87,7 +87,7 @@ fn diagnosis(plugin: &Plugin, error: &CallError) -> String {
 
 fn a_kill_from_outside_is_no_lack_of_memory(containers: &Containers) {
     let plugin = containers.builder(containers.container()).start().unwrap();
-    let call = plugin.begin_call("burn", "60000").unwrap();
+    let call = plugin.request("burn", "60000").begin().unwrap();
     let killed = containers.command(&["kill", &containers.all()[0]]).output().unwrap();
     assert!(killed.status.success(), "{killed:?}");
     let told = diagnosis(&plugin, &call.wait().unwrap_err());

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use pipeplug_host::{Builder, HandlerError, Incoming, Plugin, Reply};
+use pipeplug_host::{Builder, HandlerError, Plugin, Reply, Request};
 use pipeplug_tests::eventually;
 
 use crate::plain;
@@ -13,11 +13,10 @@ type Handled = Arc<Mutex<Vec<String>>>;
 fn with_handler() -> (Builder, Handled) {
     let handled = Handled::default();
     let seen = Arc::clone(&handled);
-    let builder =
-        plain().handler(move |_: &Plugin, incoming: &mut Incoming| -> Result<Reply, HandlerError> {
-            seen.lock().unwrap().push(incoming.command().to_owned());
-            Ok(incoming.command().to_uppercase().into())
-        });
+    let builder = plain().handler(move |_: &Plugin, request: &mut Request| -> Result<Reply, HandlerError> {
+        seen.lock().unwrap().push(request.command().to_owned());
+        Ok(request.command().to_uppercase().into())
+    });
     (builder, handled)
 }
 

@@ -35,9 +35,9 @@ fn saw(plugin: &Plugin, what: &str) -> bool {
 fn a_call_that_is_dropped_ends_the_work_of_the_plugin() {
     let plugin = plain().start().unwrap();
     within(beside_a_heart(async {
-        let call = plugin.begin_call("until-cancelled", "").unwrap();
+        let call = plugin.request("until-cancelled", "").begin().unwrap();
         tokio::time::timeout(Duration::from_millis(50), call).await.unwrap_err();
-        let task = tokio::spawn(plugin.begin_call("until-cancelled", "").unwrap());
+        let task = tokio::spawn(plugin.request("until-cancelled", "").begin().unwrap());
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled());
     }));
@@ -53,7 +53,7 @@ fn a_plugin_that_does_not_read_blocks_no_task_that_tries() {
     within(beside_a_heart(async {
         let mut open = Vec::new();
         let error = loop {
-            match plugin.try_begin_call("echo", vec![0; 100_000]) {
+            match plugin.request("echo", vec![0; 100_000]).nonblocking().begin() {
                 Ok(call) => open.push(call),
                 Err(error) => break error,
             }
@@ -70,7 +70,7 @@ fn a_plugin_that_does_not_read_blocks_no_task_that_tries() {
     within(beside_a_heart(async {
         let owned = plugin.clone();
         let call = tokio::task::spawn_blocking(move || {
-            owned.begin_call_within(Duration::from_millis(300), "echo", vec![0; 100_000_000])
+            owned.request("echo", vec![0; 100_000_000]).timeout(Duration::from_millis(300)).begin()
         });
         assert!(call.await.unwrap().is_err());
         let owned = plugin.clone();
@@ -84,10 +84,11 @@ fn a_supervised_plugin_is_started_beside_the_tasks() {
     let supervisor = Supervisor::builder(plain()).build().unwrap();
     within(beside_a_heart(async {
         let owned = supervisor.clone();
-        let call = tokio::task::spawn_blocking(move || owned.begin_call("echo", "x")).await.unwrap().unwrap();
+        let call =
+            tokio::task::spawn_blocking(move || owned.request("echo", "x").begin()).await.unwrap().unwrap();
         assert_eq!(call.await.unwrap(), b"x");
         // It runs.
-        let call = supervisor.begin_call_within(LONG, "echo", "y").unwrap();
+        let call = supervisor.request("echo", "y").timeout(LONG).begin().unwrap();
         assert_eq!(call.await.unwrap(), b"y");
         tokio::task::spawn_blocking(move || drop(supervisor)).await.unwrap();
     }));

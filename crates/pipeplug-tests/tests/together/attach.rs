@@ -301,7 +301,7 @@ fn nothing_kills_it() {
     let plugin = attach(&socket).start().unwrap();
     send(guest.pid(), Signal::SIGSTOP);
     eventually("it is stopped", || is_stopped(guest.pid()));
-    let call = plugin.begin_call("echo", "").unwrap();
+    let call = plugin.request("echo", "").begin().unwrap();
     assert_eq!(plugin.kill().unwrap().by, StoppedBy::LetGo);
     call.wait_timeout(LONG).unwrap_err();
     drop(plugin);
@@ -316,7 +316,7 @@ fn its_end_is_noticed_and_not_explained() {
     let (_dir, socket) = place();
     let guest = Guest::listen(&socket);
     let plugin = attach(&socket).start().unwrap();
-    let call = plugin.begin_call("never", "").unwrap();
+    let call = plugin.request("never", "").begin().unwrap();
     send(guest.pid(), Signal::SIGKILL);
     let error = call.wait_timeout(LONG).unwrap_err();
     let crash = Crash::of(&error).unwrap();

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pipeplug_host::net::wire::Direction;
+use pipeplug_host::Direction;
 use pipeplug_host::{CallError, Crash, Ended as _, NotifyError, Plugin, WaitStatus};
 use pipeplug_tests::{LONG, SOON, Script, eventually, send};
 
@@ -16,11 +16,11 @@ const KILLED: WaitStatus = WaitStatus::Signaled { signal: 9, core_dumped: false 
 /// Waits for an end, and gives what an open call of 100 said of it.
 #[track_caller]
 fn errors_of_open_calls(plugin: &Plugin, end: impl FnOnce()) -> Vec<CallError> {
-    let calls: Vec<_> = (0..99).map(|_| plugin.begin_call("never", "").unwrap()).collect();
+    let calls: Vec<_> = (0..99).map(|_| plugin.request("never", "").begin().unwrap()).collect();
     // One that waits already when the end comes: it may be the one that reads.
     let waits = plugin.clone();
     let waiting = thread::spawn(move || waits.call("never", "").unwrap_err());
-    eventually("all are open", || plugin.stats().open_calls == 100);
+    eventually("all are open", || plugin.connection().stats().open_calls == 100);
     let begun = Instant::now();
     end();
     let mut errors: Vec<_> = calls.into_iter().map(|call| call.wait_timeout(LONG).unwrap_err()).collect();
@@ -50,7 +50,7 @@ fn a_kill_fails_every_open_call_and_every_later_one() {
     let later = plugin.call("echo", "later").unwrap_err();
     assert_eq!(first_line(&later), "echo: no reply, misbehave has ended: killed by signal 9 (SIGKILL)");
     assert!(matches!(plugin.notify("echo", "later"), Err(NotifyError::Closed { .. })));
-    assert_eq!(plugin.stats().open_calls, 0);
+    assert_eq!(plugin.connection().stats().open_calls, 0);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn one_whose_own_child_holds_the_pipes_fails_its_calls_all_the_same() {
 fn what_it_had_answered_ahead_of_its_end_counts() {
     for _ in 0..20 {
         let plugin = ready(&misbehave(&["one-at-a-time", "1000000"]));
-        let calls: Vec<_> = (0..50).map(|i| plugin.begin_call("echo", i.to_string()).unwrap()).collect();
+        let calls: Vec<_> = (0..50).map(|i| plugin.request("echo", i.to_string()).begin().unwrap()).collect();
         // Answered behind those before it.
         plugin.call("sleep", "20").unwrap();
         send(plugin.pid().as_raw(), Signal::SIGKILL);
@@ -136,7 +136,7 @@ fn a_stopped_process_is_no_ended_one() {
     send(plugin.pid().as_raw(), Signal::SIGSTOP);
     // Its threads stop one by one.
     eventually("it has stopped", || {
-        matches!(plugin.ping(Duration::from_millis(50)), Err(CallError::TimedOut { .. }))
+        matches!(plugin.connection().ping(Duration::from_millis(50)), Err(CallError::TimedOut { .. }))
     });
     assert_eq!(plugin.status(), None);
     send(plugin.pid().as_raw(), Signal::SIGCONT);
@@ -172,7 +172,7 @@ fn a_crash_is_a_value() {
     assert!(plugin.crash().is_none());
     plugin.call("echo", "four").unwrap();
     plugin.call("err-lines", "10").unwrap();
-    let open = plugin.begin_call("never", "").unwrap();
+    let open = plugin.request("never", "").begin().unwrap();
     thread::sleep(Duration::from_millis(30));
     let error = plugin.call("exit", "7").unwrap_err();
     let crash = Crash::of(&error).unwrap();

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pipeplug_host::net::wire::Format;
+use pipeplug_host::Format;
 use pipeplug_tests::{one_way, read_chunk, request, wait_exit};
 
 use crate::MISBEHAVE;

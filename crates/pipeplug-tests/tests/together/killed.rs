@@ -45,7 +45,7 @@ fn in_the_handshake() {
 fn idle() {
     let plugin = ready(&plain());
     let begun = kill(&plugin);
-    plugin.wait_closed(LONG).unwrap();
+    plugin.connection().wait_closed(LONG).unwrap();
     assert_noticed("idle", begun);
     assert!(plugin.wait(LONG).unwrap().is_some());
 }
@@ -53,7 +53,7 @@ fn idle() {
 #[test]
 fn in_a_call() {
     let plugin = ready(&plain());
-    let call = plugin.begin_call("never", "").unwrap();
+    let call = plugin.request("never", "").begin().unwrap();
     plugin.call("echo", "").unwrap();
     let begun = kill(&plugin);
     call.wait_timeout(LONG).unwrap_err();
@@ -68,7 +68,7 @@ fn while_it_writes_a_large_chunk() {
         head -c 1000000 /dev/zero >&4; echo up >"$dir/up"; exec sleep 1000"#,
     );
     let plugin = script.builder().start().unwrap();
-    let call = plugin.begin_call("large", "").unwrap();
+    let call = plugin.request("large", "").begin().unwrap();
     eventually("it is within the chunk", || script.dir().join("up").exists());
     let begun = kill(&plugin);
     call.wait_timeout(LONG).unwrap_err();
@@ -81,7 +81,7 @@ fn while_it_is_written_to() {
     let plugin = script.builder().start().unwrap();
     let writing = plugin.clone();
     let writing = thread::spawn(move || writing.call("large", vec![0; 64 << 20]).unwrap_err());
-    eventually("the call is open", || plugin.stats().open_calls == 1);
+    eventually("the call is open", || plugin.connection().stats().open_calls == 1);
     let begun = kill(&plugin);
     writing.join().unwrap();
     assert_noticed("while it is written to", begun);
@@ -98,10 +98,10 @@ fn with_its_descriptors_held_by_another() {
     let pid_file = script.dir().join("pid");
     eventually("the other one runs", || pid_file.exists());
     let holder = fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
-    let call = plugin.begin_call("never", "").unwrap();
+    let call = plugin.request("never", "").begin().unwrap();
     let begun = kill(&plugin);
     call.wait_timeout(LONG).unwrap_err();
-    plugin.wait_closed(LONG).unwrap();
+    plugin.connection().wait_closed(LONG).unwrap();
     assert_noticed("with its descriptors held by another", begun);
     assert!(is_running(holder), "that is what makes the case");
     send(holder, Signal::SIGKILL);

@@ -323,7 +323,7 @@ fn the_pod_is_deleted_where_kubectl_is_killed_or_the_plugin_fails() {
     let fake = Fake::running(&format!("{MISBEHAVE} plain"));
     let plugin = fake.builder().start().unwrap();
     send(plugin.pid().as_raw(), Signal::SIGKILL);
-    plugin.wait_closed(LONG).unwrap();
+    plugin.connection().wait_closed(LONG).unwrap();
     fake.assert_deleted();
 
     let fake = Fake::running(&format!("{MISBEHAVE} plain"));

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use pipeplug_host::{Grace, Incoming, Plugin, Reply, StartError};
+use pipeplug_host::{Grace, Plugin, Reply, Request, StartError};
 use pipeplug_tests::Script;
 
 use crate::{misbehave, plain};
@@ -86,7 +86,7 @@ fn of_what_is_no_object_only_the_beginning_is_shown() {
 #[test]
 fn a_reply_over_the_limit_fails_the_start_with_both_numbers() {
     let long = format!(r#"{{"long":"{}"}}"#, "x".repeat(10_000));
-    let limits = pipeplug_host::net::wire::Limits::default().with_buffer(1000);
+    let limits = pipeplug_host::Limits::default().with_buffer(1000);
     let error = misbehave(&["asked", &long]).limits(limits).start().unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, StartError::Handshake { .. }), "{message}");
@@ -105,9 +105,9 @@ fn the_host_says_what_it_is_told_to() {
 fn is_empty_while_the_plugin_starts() {
     static SEEN: Mutex<Option<bool>> = Mutex::new(None);
     let plugin = misbehave(&["calls-from-start", "1"])
-        .handler(|plugin: &Plugin, incoming: &mut Incoming| {
+        .handler(|plugin: &Plugin, request: &mut Request| {
             *SEEN.lock().unwrap() = Some(plugin.metadata().is_empty());
-            Ok(Reply::from((2 * incoming.text()?.parse::<u64>()?).to_string()))
+            Ok(Reply::from((2 * request.text()?.parse::<u64>()?).to_string()))
         })
         .start()
         .unwrap();

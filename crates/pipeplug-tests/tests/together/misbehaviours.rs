@@ -350,19 +350,23 @@ fn try_out(what: What) -> (String, End) {
         Way(["never-reads" | "declares-command" | "line-without-end" | "lines-without-end", ..]
             | ["floods", _, "unasked" | "directions" | "one-ways"])
     );
-    let called = match plugin.begin_call("x", "") {
+    let called = match plugin.request("x", "").begin() {
         Ok(call) => call.wait_timeout(if never { PATIENCE } else { pipeplug_tests::LONG }),
         Err(error) => Err(error),
     };
     let (text, end) = match called {
-        Ok(reply) => (String::from_utf8(reply).unwrap(), End::Answered),
+        Ok(reply) => (reply.into_text().unwrap(), End::Answered),
         Err(error @ CallError::Closed { .. }) => (error.to_string(), End::Ended),
         Err(error) => (error.to_string(), End::CallFails),
     };
     if end == End::Ended {
-        assert!(plugin.wait_ended(SOON).is_some(), "{what:?}");
+        assert!(plugin.connection().wait_ended(SOON).is_some(), "{what:?}");
     } else {
-        assert!(plugin.close_reason().is_none(), "{what:?}: {:?}", plugin.close_reason());
+        assert!(
+            plugin.connection().close_reason().is_none(),
+            "{what:?}: {:?}",
+            plugin.connection().close_reason()
+        );
     }
     if end == End::Answered {
         assert!(plugin.call("again", "").is_ok(), "{what:?}");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use pipeplug_host::net::wire::Format;
+use pipeplug_host::Format;
 use pipeplug_host::{Output, Plugin, Stdout};
 use pipeplug_tests::eventually;
 use std::sync::{Arc, Mutex};

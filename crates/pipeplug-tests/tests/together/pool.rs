@@ -30,11 +30,11 @@ fn running(pool: &Pool) -> usize {
 
 /// How many calls are open on each.
 fn open_calls(pool: &Pool) -> Vec<usize> {
-    pool.members().iter().map(|member| member.plugin().unwrap().stats().open_calls).collect()
+    pool.members().iter().map(|member| member.plugin().unwrap().connection().stats().open_calls).collect()
 }
 
 fn begin(pool: &Pool) -> SupervisedCall {
-    pool.begin_call("never", "").unwrap()
+    pool.request("never", "").begin().unwrap()
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn the_one_with_the_fewest_open_calls_is_called() {
     pool.start().unwrap();
     assert_eq!(running(&pool), 3);
     // Not in turn: the first one has more to do, in a way that a pool has not chosen.
-    let of_first: Vec<_> = (0..5).map(|_| pool.members()[0].begin_call("never", "").unwrap()).collect();
+    let of_first: Vec<_> = (0..5).map(|_| pool.members()[0].request("never", "").begin().unwrap()).collect();
     let many: Vec<_> = (0..8).map(|_| begin(&pool)).collect();
     assert_eq!(open_calls(&pool), [5, 4, 4]);
     let more: Vec<_> = (0..2).map(|_| begin(&pool)).collect();
@@ -109,7 +109,7 @@ fn processes_are_started_as_they_are_needed() {
         .members()
         .iter()
         .filter(|member| member.pid().is_some())
-        .map(|member| member.plugin().unwrap().stats().open_calls)
+        .map(|member| member.plugin().unwrap().connection().stats().open_calls)
         .collect();
     open.sort_unstable();
     assert_eq!(open, [1, 2]);
@@ -122,7 +122,7 @@ fn one_that_is_dead_is_left_out_and_missed_by_no_call() {
     let pool = pool(events.of(reluctant(hasty())), 3);
     pool.start().unwrap();
     let dead = pool.members()[0].plugin().unwrap();
-    let open = pool.members()[0].begin_call("never", "").unwrap();
+    let open = pool.members()[0].request("never", "").begin().unwrap();
     send(dead.pid().as_raw(), Signal::SIGKILL);
     assert!(open.wait_timeout(LONG).is_err());
     // It waits for its restart longer than anybody.
@@ -159,8 +159,10 @@ fn a_call_that_may_be_made_twice_goes_to_another_one() {
     let pool = pool(reluctant(plain()), 2);
     pool.start().unwrap();
     thread::scope(|scope| {
-        let call = scope.spawn(|| pool.call_idempotent("sleep", "200"));
-        let busy = || pool.members().iter().find(|member| member.plugin().unwrap().stats().open_calls == 1);
+        let call = scope.spawn(|| pool.request("sleep", "200").idempotent().wait_text());
+        let busy = || {
+            pool.members().iter().find(|member| member.plugin().unwrap().connection().stats().open_calls == 1)
+        };
         eventually("it is open", || busy().is_some());
         send(busy().unwrap().pid().unwrap().as_raw(), Signal::SIGKILL);
         assert_eq!(call.join().unwrap().unwrap(), "200");
@@ -232,7 +234,7 @@ fn all_are_stopped_at_the_same_time() {
         pool.start().unwrap();
         let pids: Vec<_> = pool.members().iter().map(|member| member.pid().unwrap().as_raw()).collect();
         let open: Vec<_> =
-            pool.members().iter().map(|member| member.begin_call("never", "").unwrap()).collect();
+            pool.members().iter().map(|member| member.request("never", "").begin().unwrap()).collect();
         eventually("all are at work", || open_calls(&pool) == [1; 4]);
         let begun = Instant::now();
         end(pool);

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use pipeplug_host::net::wire::{Direction, Format};
+use pipeplug_host::{Direction, Format};
 use pipeplug_tests::{chunk, one_way, read_chunk, request, wait_exit};
 
 use crate::MISBEHAVE;

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_host::{
-    Backoff, CallError, EndCause, Event, Incoming, Plugin, Reply, SupervisedCallError, Supervisor,
-    Unavailable,
+    Backoff, CallError, EndCause, Event, Plugin, Reply, Request, SupervisedCallError, Supervisor, Unavailable,
 };
 use pipeplug_tests::{LONG, SOON, Script, eventually, is_running, send};
 
@@ -24,8 +23,8 @@ const REPLACEMENTS: usize = 40;
 fn no_call_and_no_one_way_is_lost_while_it_is_replaced_many_times() {
     let arrived = Arc::new(AtomicUsize::new(0));
     let counts = Arc::clone(&arrived);
-    let plugin = plain().handler(move |_: &Plugin, incoming: &mut Incoming| {
-        if incoming.command() == "tick" {
+    let plugin = plain().handler(move |_: &Plugin, request: &mut Request| {
+        if request.command() == "tick" {
             counts.fetch_add(1, Ordering::SeqCst);
         }
         Ok(Reply::empty())
@@ -42,7 +41,7 @@ fn no_call_and_no_one_way_is_lost_while_it_is_replaced_many_times() {
                     let mut calls = 0_usize;
                     while !done.load(Ordering::SeqCst) {
                         let text = format!("{caller}: {calls}");
-                        let slow = supervisor.begin_call("sleep", "3").unwrap();
+                        let slow = supervisor.request("sleep", "3").begin().unwrap();
                         assert_eq!(supervisor.call("echo", &text).unwrap(), text);
                         assert_eq!(slow.wait_timeout(LONG).unwrap(), b"3");
                         calls += 1;
@@ -88,7 +87,7 @@ fn open_calls_end_where_they_began_and_new_ones_go_to_the_new_one() {
     let events = Events::default();
     let supervisor = events.of(Supervisor::builder(plain())).build().unwrap();
     let old = supervisor.plugin().unwrap();
-    let open = supervisor.begin_call("sleep", "300").unwrap();
+    let open = supervisor.request("sleep", "300").begin().unwrap();
     thread::scope(|scope| {
         let replacing = scope.spawn(|| supervisor.replace(plain().arg0("another")));
         eventually("calls go elsewhere", || supervisor.pid() != Some(old.pid()));
@@ -110,7 +109,7 @@ fn open_calls_end_where_they_began_and_new_ones_go_to_the_new_one() {
 fn one_that_does_not_start_replaces_nothing() {
     let supervisor = Supervisor::builder(plain()).build().unwrap();
     let old = supervisor.plugin().unwrap();
-    let open = supervisor.begin_call("sleep", "100").unwrap();
+    let open = supervisor.request("sleep", "100").begin().unwrap();
     let error = supervisor.replace(Plugin::builder("/nonexistent/plugin")).unwrap_err();
     assert!(matches!(error, Unavailable::Start(_)), "{error}");
     assert_eq!(open.wait_timeout(LONG).unwrap(), b"100");
@@ -125,11 +124,11 @@ fn calls_that_never_end_are_waited_for_so_long_and_no_longer() {
     let plugin = plain().grace(pipeplug_host::Grace::each(Duration::from_millis(50)));
     let supervisor = Supervisor::builder(plugin).drain_timeout(wait).build().unwrap();
     let old = supervisor.plugin().unwrap();
-    let open = supervisor.begin_call("never", "").unwrap();
+    let open = supervisor.request("never", "").begin().unwrap();
     let begun = Instant::now();
     supervisor.restart().unwrap();
     assert!(begun.elapsed() >= wait && begun.elapsed() < SOON, "{:?}", begun.elapsed());
-    assert!(matches!(open.wait_timeout(LONG), Err(CallError::Closed { .. })));
+    assert!(matches!(open.wait_timeout(LONG), Err(SupervisedCallError::Call(CallError::Closed { .. }))));
     assert!(!is_running(old.pid().as_raw()));
 }
 
@@ -138,7 +137,7 @@ fn a_stop_waits_for_no_calls_of_the_one_that_is_left() {
     let plugin = plain().grace(pipeplug_host::Grace::each(Duration::from_millis(50)));
     let supervisor = Supervisor::builder(plugin).drain_timeout(LONG).build().unwrap();
     let old = supervisor.plugin().unwrap();
-    let open = supervisor.begin_call("never", "").unwrap();
+    let open = supervisor.request("never", "").begin().unwrap();
     thread::scope(|scope| {
         let replacing = scope.spawn(|| supervisor.restart());
         eventually("calls go elsewhere", || supervisor.pid() != Some(old.pid()));
@@ -201,7 +200,7 @@ fn one_that_hangs_in_its_start_is_replaced_and_its_callers_go_on() {
 #[test]
 fn a_call_that_has_given_its_reply_is_not_waited_for() {
     let supervisor = Supervisor::builder(plain()).build().unwrap();
-    let mut call = pin!(supervisor.begin_call("echo", "hello").unwrap());
+    let mut call = pin!(supervisor.request("echo", "hello").begin().unwrap());
     eventually("the reply is there", || {
         call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
     });

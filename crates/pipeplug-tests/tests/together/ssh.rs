@@ -190,7 +190,7 @@ fn a_lost_connection_ends_the_plugin_and_its_calls() {
     let Some(sshd) = Sshd::start() else { return };
     let (builder, mark) = marked("lost");
     let plugin = builder.launcher(there(&sshd)).start().unwrap();
-    let call = plugin.begin_call("never", "").unwrap();
+    let call = plugin.request("never", "").begin().unwrap();
     for session in sshd.sessions() {
         send(session, Signal::SIGKILL);
     }
@@ -206,7 +206,7 @@ fn a_silent_connection_counts_as_lost_after_the_interval_and_one_for_each_questi
     let (builder, mark) = marked("silent");
     let ssh = there(&sshd).alive_interval(Duration::from_secs(1)).alive_count(2);
     let plugin = builder.launcher(ssh.clone()).start().unwrap();
-    let call = plugin.begin_call("never", "").unwrap();
+    let call = plugin.request("never", "").begin().unwrap();
     let sessions = sshd.sessions();
     sessions.iter().for_each(|session| send(*session, Signal::SIGSTOP));
     let silent_from = Instant::now();
@@ -246,7 +246,7 @@ fn one_that_is_killed_there_is_told() {
     let Some(sshd) = Sshd::start() else { return };
     let (builder, mark) = marked("killed");
     let plugin = builder.launcher(there(&sshd)).start().unwrap();
-    let call = plugin.begin_call("never", "").unwrap();
+    let call = plugin.request("never", "").begin().unwrap();
     // The client's command line has the mark, too, and its process group is the host's affair.
     let remote = command_lines_with(&mark).into_iter().find(|pid| *pid != plugin.pid().as_raw()).unwrap();
     send(remote, Signal::SIGKILL);

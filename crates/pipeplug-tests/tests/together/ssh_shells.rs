@@ -7,9 +7,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use pipeplug_host::Format;
 use pipeplug_host::StartError;
 use pipeplug_host::launcher::{Launcher as _, Ssh};
-use pipeplug_host::net::wire::Format;
 use pipeplug_host::process::{Launch, SpawnError};
 use pipeplug_tests::{LONG, Script, Sshd, eventually, tool};
 

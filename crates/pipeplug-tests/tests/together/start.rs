@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use pipeplug_host::{CallError, HandlerError, Incoming, Plugin, Reply, StartError};
+use pipeplug_host::{CallError, HandlerError, Plugin, Reply, Request, StartError};
 use pipeplug_tests::{SOON, eventually};
 
 use crate::{misbehave, plain};
 
 /// Answers what the plugin asks from its start.
-fn double(_: &Plugin, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    match incoming.command() {
-        "double" => Ok((2 * incoming.text()?.parse::<u64>()?).to_string().into()),
-        _ => incoming.unknown(),
+fn double(_: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
+    match request.command() {
+        "double" => Ok((2 * request.text()?.parse::<u64>()?).to_string().into()),
+        _ => request.unknown(),
     }
 }
 
@@ -22,9 +22,9 @@ fn the_start_call_back_may_call_the_host() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let plugin = misbehave(&["calls-from-start", "100"])
-        .handler(move |plugin: &Plugin, incoming: &mut Incoming| {
+        .handler(move |plugin: &Plugin, request: &mut Request| {
             counted.fetch_add(1, Ordering::SeqCst);
-            double(plugin, incoming)
+            double(plugin, request)
         })
         .start()
         .unwrap();
@@ -36,11 +36,11 @@ fn the_start_call_back_may_call_the_host() {
 fn the_start_call_back_runs_ahead_of_any_request() {
     // The host sends while the plugin starts: from its handler, which the plugin's start calls.
     let plugin = misbehave(&["calls-from-start", "10"])
-        .handler(|plugin: &Plugin, incoming: &mut Incoming| {
-            plugin.notify("saw", format!("one-way {}", incoming.text()?))?;
-            let early = plugin.begin_call("saw", format!("request {}", incoming.text()?))?;
+        .handler(|plugin: &Plugin, request: &mut Request| {
+            plugin.notify("saw", format!("one-way {}", request.text()?))?;
+            let early = plugin.request("saw", format!("request {}", request.text()?)).begin()?;
             thread::spawn(move || early.wait().unwrap());
-            double(plugin, incoming)
+            double(plugin, request)
         })
         .start()
         .unwrap();
@@ -54,11 +54,11 @@ fn the_start_call_back_runs_ahead_of_any_request() {
 fn a_flood_of_one_ways_waits_for_the_start_call_back() {
     const EACH: usize = 2000;
     let plugin = misbehave(&["calls-from-start", "4"])
-        .handler(|plugin: &Plugin, incoming: &mut Incoming| {
+        .handler(|plugin: &Plugin, request: &mut Request| {
             for i in 0..EACH {
                 plugin.notify("saw", i.to_string())?;
             }
-            double(plugin, incoming)
+            double(plugin, request)
         })
         .start()
         .unwrap();
@@ -78,7 +78,7 @@ fn a_start_call_back_that_fails_ends_the_plugin_with_its_message() {
 #[test]
 fn one_that_fails_after_the_handshake_fails_what_was_called() {
     let plugin = misbehave(&["start-fails-late"])
-        .handler(|_: &Plugin, _: &mut Incoming| {
+        .handler(|_: &Plugin, _: &mut Request| {
             // Ahead of this nothing lets the plugin go on.
             thread::sleep(std::time::Duration::from_millis(50));
             Ok(Reply::empty())
@@ -93,7 +93,7 @@ fn one_that_fails_after_the_handshake_fails_what_was_called() {
 
 #[test]
 fn a_handler_gets_the_plugin_that_asks() {
-    fn name_and_pid(plugin: &Plugin, _: &mut Incoming) -> Result<Reply, HandlerError> {
+    fn name_and_pid(plugin: &Plugin, _: &mut Request) -> Result<Reply, HandlerError> {
         Ok(format!("{} {}", plugin.name(), plugin.pid()).into())
     }
     let builder = plain().handler(name_and_pid);
@@ -116,8 +116,8 @@ fn a_handler_gets_the_plugin_that_asks() {
 #[test]
 fn a_handler_may_call_the_plugin_that_asks() {
     let plugin = plain()
-        .handler(|plugin: &Plugin, incoming: &mut Incoming| {
-            Ok(plugin.call("echo", format!("{} and back", incoming.text()?))?.into())
+        .handler(|plugin: &Plugin, request: &mut Request| {
+            Ok(plugin.call("echo", format!("{} and back", request.text()?))?.into())
         })
         .start()
         .unwrap();
@@ -134,7 +134,7 @@ fn without_a_handler_the_plugins_requests_get_an_error() {
 #[test]
 fn what_panics_is_an_error_on_either_side_and_nothing_else() {
     let plugin =
-        plain().handler(|_: &Plugin, _: &mut Incoming| panic!("the host's own fault")).start().unwrap();
+        plain().handler(|_: &Plugin, _: &mut Request| panic!("the host's own fault")).start().unwrap();
     let error = plugin.call("call-host", "x").unwrap_err().to_string();
     assert!(error.contains("the host's own fault"), "{error}");
     let error = plugin.call("panic", "the guest's own fault").unwrap_err().to_string();

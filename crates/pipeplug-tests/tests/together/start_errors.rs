@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pipeplug_host::net::wire::Format;
+use pipeplug_host::Format;
 use pipeplug_host::{StartError, WaitStatus};
 use pipeplug_tests::{LONG, Script};
 

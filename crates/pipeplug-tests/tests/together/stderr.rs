@@ -169,11 +169,11 @@ fn calls_go_on_while_the_handler_of_lines_is_stuck() {
         }
         counted.fetch_add(1, Ordering::SeqCst);
     }));
-    let writing = plugin.begin_call("err-lines", "100000").unwrap();
+    let writing = plugin.request("err-lines", "100000").begin().unwrap();
     for i in 0..200 {
         assert_eq!(plugin.call("echo", i.to_string()).unwrap(), i.to_string());
     }
-    assert!(plugin.stats().open_calls == 1, "the plugin waits to write, since more is not read");
+    assert!(plugin.connection().stats().open_calls == 1, "the plugin waits to write, since more is not read");
     go_on.store(true, Ordering::SeqCst);
     writing.wait_timeout(LONG).unwrap();
     eventually("all came", || seen.load(Ordering::SeqCst) == 100_000);
@@ -191,8 +191,8 @@ fn a_flood_on_stderr_leaves_the_loop_to_others() {
     let plugin = ready(&plain());
     for i in 0..100 {
         // Two at once: neither caller reads by itself, the loop does.
-        let one = plugin.begin_call("echo", i.to_string()).unwrap();
-        let other = plugin.begin_call("echo", "other").unwrap();
+        let one = plugin.request("echo", i.to_string()).begin().unwrap();
+        let other = plugin.request("echo", "other").begin().unwrap();
         assert_eq!(one.wait_timeout(LONG).unwrap(), i.to_string().as_bytes());
         assert_eq!(other.wait_timeout(LONG).unwrap(), b"other");
     }
@@ -207,7 +207,7 @@ fn lines_and_a_stop_are_dealt_with_though_every_handler_thread_is_taken() {
     let waits = Arc::clone(&go_on);
     let busy = plain()
         .event_loop(events.clone())
-        .handler(move |_: &pipeplug_host::Plugin, _: &mut pipeplug_host::Incoming| {
+        .handler(move |_: &pipeplug_host::Plugin, _: &mut pipeplug_host::Request| {
             inside.send(())?;
             while !waits.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(1));
@@ -216,16 +216,16 @@ fn lines_and_a_stop_are_dealt_with_though_every_handler_thread_is_taken() {
         })
         .start()
         .unwrap();
-    let asked = busy.begin_call("call-host", "anything").unwrap();
+    let request = busy.request("call-host", "anything").begin().unwrap();
     entered.recv_timeout(LONG).unwrap();
     let lines = Lines::default();
     let other = lines.of(plain().event_loop(events)).start().unwrap();
     other.call("err-lines", "3").unwrap();
     eventually("they are handed on", || lines.len() == 3);
     assert_eq!(other.stop().unwrap().by, pipeplug_host::StoppedBy::Stop);
-    assert!(other.wait_closed(LONG).is_some());
+    assert!(other.connection().wait_closed(LONG).is_some());
     go_on.store(true, Ordering::SeqCst);
-    asked.wait_timeout(LONG).unwrap();
+    request.wait_timeout(LONG).unwrap();
 }
 
 #[test]

@@ -13,9 +13,9 @@ fn both() -> [Plugin; 2] {
 #[test]
 fn what_is_printed_lands_on_stderr_and_never_in_the_stream() {
     let plugin = ready(&plain().stdio().stderr_tail(1000));
-    let printing: Vec<_> = (0..4).map(|_| plugin.begin_call("print", "200").unwrap()).collect();
+    let printing: Vec<_> = (0..4).map(|_| plugin.request("print", "200").begin().unwrap()).collect();
     // A child, at the level of C, has the same standard output.
-    let child = plugin.begin_call("sh-prints", "seq 1 200; printf unfinished").unwrap();
+    let child = plugin.request("sh-prints", "seq 1 200; printf unfinished").begin().unwrap();
     for i in 0..500 {
         assert_eq!(plugin.call("echo", i.to_string()).unwrap(), i.to_string());
     }
@@ -48,7 +48,7 @@ fn a_read_of_stdin_is_at_its_end() {
 fn children_of_the_guest_get_0_1_and_2_only() {
     for plugin in both() {
         // Something to keep open for: calls in flight, and a thread that waits for the host.
-        let busy = plugin.begin_call("sleep", "200").unwrap();
+        let busy = plugin.request("sleep", "200").begin().unwrap();
         // The shell's own, once it has closed the directory that it looked through.
         let listed = plugin
             .call("sh", r#"for fd in /proc/$$/fd/*; do [ -e "$fd" ] && echo "${fd##*/}"; done"#)

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pipeplug_host::{Grace, Incoming, Output, Plugin, Reply, Stdout, StoppedBy, WaitStatus};
+use pipeplug_host::{Grace, Output, Plugin, Reply, Request, Stdout, StoppedBy, WaitStatus};
 use pipeplug_tests::{LONG, SOON, Script, eventually, group_members, group_of, is_running, send};
 
 use crate::{FUGITIVE, MISBEHAVE, misbehave, plain, ready};
@@ -90,7 +90,7 @@ fn one_that_ignores_a_term_is_killed() {
 fn one_that_reads_nothing_is_stopped_with_its_pipe_full() {
     let script = Script::answering("exec sleep 1000");
     let plugin = script.builder().start().unwrap();
-    let call = plugin.begin_call("large", vec![0; 1 << 20]).unwrap();
+    let call = plugin.request("large", vec![0; 1 << 20]).begin().unwrap();
     let status = WaitStatus::Signaled { signal: 15, core_dumped: false };
     assert_stops(&plugin, StoppedBy::Term, status);
     assert!(call.wait_timeout(LONG).is_err());
@@ -99,7 +99,7 @@ fn one_that_reads_nothing_is_stopped_with_its_pipe_full() {
 #[test]
 fn kill_asks_nobody() {
     let plugin = plain().start().unwrap();
-    let call = plugin.begin_call("never", "").unwrap();
+    let call = plugin.request("never", "").begin().unwrap();
     let stopped = plugin.kill().unwrap();
     assert_eq!((stopped.by, stopped.status), (StoppedBy::Kill, KILLED));
     assert!(call.wait_timeout(LONG).is_err());
@@ -128,7 +128,7 @@ fn what_it_started_goes_with_it() {
 #[test]
 fn requests_that_it_is_working_on_are_answered_first() {
     let plugin = ready(&plain());
-    let calls: Vec<_> = (0..20).map(|_| plugin.begin_call("sleep", "150").unwrap()).collect();
+    let calls: Vec<_> = (0..20).map(|_| plugin.request("sleep", "150").begin().unwrap()).collect();
     let stopped = plugin.stop().unwrap();
     assert_eq!((stopped.by, stopped.status), (StoppedBy::Stop, WaitStatus::Exited(0)));
     for call in calls {
@@ -139,7 +139,7 @@ fn requests_that_it_is_working_on_are_answered_first() {
 #[test]
 fn handlers_that_never_return_get_the_guests_grace_and_no_more() {
     let plugin = ready(&misbehave(&["grace", "100"]));
-    let call = plugin.begin_call("never", "").unwrap();
+    let call = plugin.request("never", "").begin().unwrap();
     // It came behind, so that the other one is at work.
     plugin.call("echo", "").unwrap();
     let begun = Instant::now();
@@ -161,7 +161,7 @@ fn stopping_twice_tells_the_same_end() {
 #[test]
 fn several_threads_may_stop_it() {
     let plugin = ready(&plain());
-    let call = plugin.begin_call("sleep", "50").unwrap();
+    let call = plugin.request("sleep", "50").begin().unwrap();
     let stopping: Vec<_> = (0..4)
         .map(|_| {
             let plugin = plugin.clone();
@@ -190,7 +190,7 @@ fn one_that_has_ended_is_told_apart() {
 fn a_handler_may_stop_the_plugin_that_tells_it_something() {
     let (tell, told) = mpsc::channel();
     let plugin = plain()
-        .handler(move |plugin: &Plugin, _: &mut Incoming| {
+        .handler(move |plugin: &Plugin, _: &mut Request| {
             tell.send(plugin.stop()?)?;
             Ok(Reply::empty())
         })
@@ -208,13 +208,13 @@ fn a_handler_may_stop_the_plugin_that_waits_for_its_answer() {
     // The plugin cannot end ahead of the answer that it waits for, which comes after the stop: the end of file helps.
     let (tell, told) = mpsc::channel();
     let plugin = plain()
-        .handler(move |plugin: &Plugin, _: &mut Incoming| {
+        .handler(move |plugin: &Plugin, _: &mut Request| {
             tell.send(plugin.stop_within(patient_from(StoppedBy::EndOfFile))?)?;
             Ok(Reply::empty())
         })
         .start()
         .unwrap();
-    let call = plugin.begin_call("call-host", "may I go").unwrap();
+    let call = plugin.request("call-host", "may I go").begin().unwrap();
     let stopped = told.recv_timeout(LONG).unwrap();
     assert_eq!((stopped.by, stopped.status), (StoppedBy::EndOfFile, WaitStatus::Exited(0)));
     assert!(call.wait_timeout(LONG).is_err());
@@ -227,7 +227,7 @@ fn dropping_the_last_handle_stops_it() {
     let another = plugin.clone();
     drop(plugin);
     assert_eq!(another.call("echo", "x").unwrap(), "x");
-    let call = another.begin_call("sleep", "100").unwrap();
+    let call = another.request("sleep", "100").begin().unwrap();
     drop(another);
     assert_gone(pid);
     assert_eq!(call.wait_timeout(LONG).unwrap(), b"100", "it was asked, not killed");
@@ -250,14 +250,14 @@ fn a_handler_whose_handle_is_the_last_one_still_answers() {
     let (let_go, gone) = mpsc::channel::<()>();
     let gone = std::sync::Mutex::new(gone);
     let plugin = plain()
-        .handler(move |plugin: &Plugin, _: &mut Incoming| {
+        .handler(move |plugin: &Plugin, _: &mut Request| {
             tell.send(plugin.pid().as_raw())?;
             gone.lock().unwrap().recv()?;
             Ok(Reply::from("the answer"))
         })
         .start()
         .unwrap();
-    let call = plugin.begin_call("call-host", "question").unwrap();
+    let call = plugin.request("call-host", "question").begin().unwrap();
     let pid = told.recv_timeout(LONG).unwrap();
     // It keeps the connection, not the plugin.
     drop(plugin);

@@ -11,9 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pipeplug_host::net::Options;
+use pipeplug_host::Options;
 use pipeplug_host::{
-    Backoff, Breaker, CallError, EndCause, Event, Failure, Grace, HealthCheck, Incoming, Plugin, Reply,
+    Backoff, Breaker, CallError, EndCause, Event, Failure, Grace, HealthCheck, Plugin, Reply, Request,
     StartError, StoppedBy, SupervisedCallError, Supervisor, SupervisorBuilder, Unavailable, WaitStatus,
 };
 use pipeplug_tests::{LONG, SOON, Script, eventually, is_running, send};
@@ -180,7 +180,7 @@ fn a_call_behind_the_one_that_failed_finds_the_next_process() {
             _ => {
                 let plugin = supervisor.plugin().unwrap();
                 send(plugin.pid().as_raw(), Signal::SIGKILL);
-                eventually("it has ended", || plugin.close_reason().is_some());
+                eventually("it has ended", || plugin.connection().close_reason().is_some());
             }
         }
         assert_eq!(supervisor.call("echo", "there").unwrap(), "there");
@@ -361,14 +361,14 @@ fn one_that_hangs_is_killed_and_replaced() {
         let plugin = supervisor.plugin().unwrap();
         send(plugin.pid().as_raw(), Signal::SIGSTOP);
         let begun = Instant::now();
-        let call = supervisor.begin_call("never", "").unwrap();
+        let call = supervisor.request("never", "").begin().unwrap();
         // With all that can wait for it ahead of the ping.
         let fills = full.then(|| {
             let supervisor = supervisor.clone();
             thread::spawn(move || while supervisor.notify("count", vec![0; 1 << 14]).is_ok() {})
         });
         if full {
-            eventually("nothing more can be sent", || plugin.stats().queued >= 1 << 16);
+            eventually("nothing more can be sent", || plugin.connection().stats().queued >= 1 << 16);
         }
         let error = call.wait_timeout(LONG).unwrap_err().to_string();
         let expected = "never: no reply, misbehave did not answer a ping within 800ms and was killed";
@@ -390,7 +390,7 @@ fn one_whose_handlers_are_slow_does_not_hang() {
     let supervisor = eager(plain()).health_check(HealthCheck::new(millis(1), CHECK));
     let supervisor = events.of(supervisor).build().unwrap();
     let first = pid(&supervisor);
-    let many: Vec<_> = (0..50).map(|_| supervisor.begin_call("sleep", "2500").unwrap()).collect();
+    let many: Vec<_> = (0..50).map(|_| supervisor.request("sleep", "2500").begin().unwrap()).collect();
     for call in many {
         call.wait_timeout(LONG).unwrap();
     }
@@ -440,12 +440,12 @@ fn a_call_is_made_again_only_where_its_caller_said_so() {
     supervisor.start().unwrap();
     eventually("it was made once", || events.started() == 2);
     // Three attempts, each with a process of its own.
-    assert_closed(supervisor.call_idempotent("exit", "1"));
+    assert_closed(supervisor.request("exit", "1").idempotent().wait_text());
     supervisor.start().unwrap();
     eventually("it was made three times", || events.started() == 5);
 
     // What the plugin answers is an answer.
-    let refused = supervisor.call_idempotent("no-such-command", "").unwrap_err();
+    let refused = supervisor.request("no-such-command", "").idempotent().wait_text().unwrap_err();
     assert!(matches!(refused, SupervisedCallError::Call(CallError::Remote { .. })), "{refused}");
     assert_eq!(events.started(), 5);
 }
@@ -455,8 +455,8 @@ fn a_call_that_may_be_made_twice_survives_the_death_of_its_plugin() {
     let supervisor = eager(plain()).build().unwrap();
     let plugin = supervisor.plugin().unwrap();
     thread::scope(|scope| {
-        let call = scope.spawn(|| supervisor.call_idempotent("sleep", "100"));
-        eventually("it is open", || plugin.stats().open_calls == 1);
+        let call = scope.spawn(|| supervisor.request("sleep", "100").idempotent().wait_text());
+        eventually("it is open", || plugin.connection().stats().open_calls == 1);
         send(plugin.pid().as_raw(), Signal::SIGKILL);
         assert_eq!(call.join().unwrap().unwrap(), "100");
     });
@@ -474,14 +474,14 @@ fn killed_at_its_start() -> Script {
 fn a_call_that_may_be_made_twice_survives_a_start_that_is_killed() {
     let script = killed_at_its_start();
     let supervisor = eager(script.builder()).build().unwrap();
-    assert_eq!(supervisor.call_idempotent("echo", "there").unwrap(), "there");
+    assert_eq!(supervisor.request("echo", "there").idempotent().wait_text().unwrap(), "there");
     assert_eq!(starts(&script), 3);
 
     // Any other does not, nor one whose attempts are over.
     for (retries, ends_well) in [(0, false), (1, false), (2, true)] {
         let script = killed_at_its_start();
         let supervisor = eager(script.builder()).retries(retries).build().unwrap();
-        let called = supervisor.call_idempotent("echo", "there");
+        let called = supervisor.request("echo", "there").idempotent().wait_text();
         assert_eq!(called.is_ok(), ends_well, "{retries}: {called:?}");
     }
     let script = killed_at_its_start();
@@ -496,8 +496,8 @@ fn a_call_that_may_be_made_twice_survives_a_start_that_is_killed() {
     let supervisor = eager(script.builder()).build().unwrap();
     let plugin = supervisor.plugin().unwrap();
     thread::scope(|scope| {
-        let call = scope.spawn(|| supervisor.call_idempotent("sleep", "100"));
-        eventually("it is open", || plugin.stats().open_calls == 1);
+        let call = scope.spawn(|| supervisor.request("sleep", "100").idempotent().wait_text());
+        eventually("it is open", || plugin.connection().stats().open_calls == 1);
         send(plugin.pid().as_raw(), Signal::SIGKILL);
         assert_eq!(call.join().unwrap().unwrap(), "100");
     });
@@ -615,7 +615,7 @@ fn a_hook_may_block_panic_and_use_the_supervisor() {
 #[test]
 fn calls_can_be_awaited() {
     let supervisor = Supervisor::builder(plain()).build().unwrap();
-    let mut call = pin!(supervisor.begin_call("sleep", "20").unwrap());
+    let mut call = pin!(supervisor.request("sleep", "20").begin().unwrap());
     let waker = Arc::new(Unpark(thread::current())).into();
     let mut context = Context::from_waker(&waker);
     let reply = loop {
@@ -654,7 +654,7 @@ fn one_that_could_not_be_asked_for_a_while_is_asked_again() {
     let (go, may_go) = mpsc::channel::<()>();
     let may_go = Mutex::new(may_go);
     let plugin = misbehave(&["floods", "", "one-ways"]).options(options).handler(
-        move |_: &Plugin, _: &mut Incoming| {
+        move |_: &Plugin, _: &mut Request| {
             // Until there is no sender any more.
             let _ = may_go.lock().unwrap().recv();
             Ok(Reply::empty())
@@ -677,7 +677,7 @@ fn a_call_with_a_time_of_its_own_waits_no_longer_for_a_start() {
     let script = script("while ! [ -e \"$dir/go\" ]; do sleep 0.01; done");
     let supervisor = Supervisor::builder(script.builder()).ready_timeout(Duration::ZERO).build().unwrap();
     for first in [true, false] {
-        let error = supervisor.call_within(millis(50), "echo", "").unwrap_err();
+        let error = supervisor.request("echo", "").timeout(millis(50)).wait_text().unwrap_err();
         let timed_out = |after: &Duration| *after == millis(50);
         assert!(
             matches!(&error, SupervisedCallError::Unavailable(Unavailable::NotReady { after, .. }) if timed_out(after)),
@@ -686,9 +686,9 @@ fn a_call_with_a_time_of_its_own_waits_no_longer_for_a_start() {
     }
     fs::write(script.dir().join("go"), "").unwrap();
     // The start has gone on, and the plugin is told of the time that is left.
-    let left: u128 = supervisor.call_within(LONG, "left", "").unwrap().parse().unwrap();
+    let left: u128 = supervisor.request("left", "").timeout(LONG).wait_text().unwrap().parse().unwrap();
     assert!((1..=LONG.as_millis()).contains(&left), "{left}");
     assert_eq!(starts(&script), 1);
-    let late = supervisor.begin_call_within(millis(20), "sleep", "200").unwrap();
-    assert!(matches!(late.wait(), Err(CallError::TimedOut { .. })));
+    let late = supervisor.request("sleep", "200").timeout(millis(20)).begin().unwrap();
+    assert!(matches!(late.wait(), Err(SupervisedCallError::Call(CallError::TimedOut { .. }))));
 }

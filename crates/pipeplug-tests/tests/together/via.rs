@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
+use pipeplug_host::Format;
 use pipeplug_host::launcher::Via;
-use pipeplug_host::net::wire::Format;
 use pipeplug_host::process::SpawnError;
 use pipeplug_host::{Builder, Crash, Grace, Plugin, StartError, Stdin, StoppedBy, WaitStatus};
 use pipeplug_tests::{LONG, Script, command_lines_with, eventually, is_running, send, tool};
@@ -255,7 +255,7 @@ fn all_of_it_is_gone_after_a_kill_of_what_carries_it() {
         let script = stubborn();
         let plugin = via(script.builder(), &command).start().unwrap();
         let family = family(script.dir());
-        let call = plugin.begin_call("never", "").unwrap();
+        let call = plugin.request("never", "").begin().unwrap();
         send(plugin.pid().as_raw(), Signal::SIGKILL);
         let error = call.wait_timeout(LONG).unwrap_err();
         let place = Crash::of(&error).unwrap().place.clone().unwrap();

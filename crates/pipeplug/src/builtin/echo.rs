@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
+use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 
 use super::BuiltIn;
 
@@ -19,23 +19,23 @@ pub(super) fn run(plugin: &BuiltIn) -> ExitCode {
         .name(plugin.name)
         .metadata("Description", plugin.description)
         .metadata("Help", HELP)
-        .request(move |main: &Main, incoming: &mut Incoming| answer(main, incoming, &counted))
+        .handler(move |main: &Main, request: &mut Request| answer(main, request, &counted))
         .register()
         .wait()
 }
 
-fn answer(main: &Main, incoming: &mut Incoming, counted: &AtomicU64) -> Result<Reply, HandlerError> {
+fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Reply, HandlerError> {
     let count = counted.fetch_add(1, Ordering::Relaxed) + 1;
-    match incoming.command() {
-        "echo" => Ok(incoming.take_buffer().into()),
-        "upper" => Ok(incoming.text()?.to_uppercase().into()),
-        "reverse" => Ok(incoming.text()?.chars().rev().collect::<String>().into()),
+    match request.command() {
+        "echo" => Ok(request.take_buffer().into()),
+        "upper" => Ok(request.text()?.to_uppercase().into()),
+        "reverse" => Ok(request.text()?.chars().rev().collect::<String>().into()),
         "log" => {
-            eprintln!("{}", incoming.text()?);
+            eprintln!("{}", request.text()?);
             Ok(Reply::empty())
         }
         "print" => {
-            println!("{}", incoming.text()?);
+            println!("{}", request.text()?);
             Ok(Reply::empty())
         }
         "count" => Ok(count.to_string().into()),
@@ -44,20 +44,20 @@ fn answer(main: &Main, incoming: &mut Incoming, counted: &AtomicU64) -> Result<R
             let own: Vec<_> = main.args().iter().skip(2).map(|arg| arg.to_string_lossy()).collect();
             Ok(own.join(" ").into())
         }
-        "env" => match std::env::var_os(incoming.text()?) {
+        "env" => match std::env::var_os(request.text()?) {
             Some(value) => Ok(value.into_encoded_bytes().into()),
-            None => Err(format!("{} is not set", incoming.text()?).into()),
+            None => Err(format!("{} is not set", request.text()?).into()),
         },
         "cwd" => Ok(std::env::current_dir()?.into_os_string().into_encoded_bytes().into()),
         "sleep" => {
             let begun = Instant::now();
-            if incoming.is_one_way() {
+            if request.is_one_way() {
                 // A one-way is never given up, but the plugin may be stopped.
-                let why = main.stopping().wait_timeout(Duration::from_millis(number(incoming)?));
+                let why = main.stopping().wait_timeout(Duration::from_millis(number(request)?));
                 if let Some(why) = why {
                     eprintln!("sleep: the plugin ends ({why:?}) after {} ms", begun.elapsed().as_millis());
                 }
-            } else if incoming.cancellation().wait_timeout(Duration::from_millis(number(incoming)?)) {
+            } else if request.cancellation().wait_timeout(Duration::from_millis(number(request)?)) {
                 // Nobody waits for the answer any more.
                 eprintln!("sleep: given up by the caller after {} ms", begun.elapsed().as_millis());
                 // An answer could still be taken for one that came in time.
@@ -65,31 +65,31 @@ fn answer(main: &Main, incoming: &mut Incoming, counted: &AtomicU64) -> Result<R
             }
             Ok(Reply::empty())
         }
-        "deadline" => Ok(incoming.deadline().map_or_else(
+        "deadline" => Ok(request.deadline().map_or_else(
             || "none".into(),
             |deadline| deadline.saturating_duration_since(Instant::now()).as_millis().to_string().into(),
         )),
-        "fail" => Err(incoming.text()?.into()),
+        "fail" => Err(request.text()?.into()),
         "crash" => std::process::abort(),
-        "exit" => std::process::exit(number(incoming)?),
+        "exit" => std::process::exit(number(request)?),
         "ask" => {
-            let (command, data) = command_and_data(incoming.text()?);
+            let (command, data) = command_and_data(request.text()?);
             Ok(main.call_bytes(command, data)?.into())
         }
         "tell" => {
-            let (command, data) = command_and_data(incoming.text()?);
+            let (command, data) = command_and_data(request.text()?);
             Ok(main.notify(command, data)?.into())
         }
         _ => Err(format!(
             "{}; it knows {HELP}",
-            incoming.unknown().err().map_or_else(String::new, |e| e.to_string())
+            request.unknown().err().map_or_else(String::new, |e| e.to_string())
         )
         .into()),
     }
 }
 
-fn number<N: std::str::FromStr>(incoming: &Incoming) -> Result<N, HandlerError> {
-    let text = incoming.text()?;
+fn number<N: std::str::FromStr>(request: &Request) -> Result<N, HandlerError> {
+    let text = request.text()?;
     text.parse().map_err(|_| format!("\"{}\" is no number that it takes", text.escape_debug()).into())
 }
 

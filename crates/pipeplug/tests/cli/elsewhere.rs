@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use pipeplug_guest::{Guest, Incoming, Main, OnEnd};
+use pipeplug_guest::{Guest, Main, OnEnd, Request};
 
 use crate::common::{Place, Run, pipeplug};
 
@@ -89,8 +89,8 @@ fn a_plugin_that_runs_is_attached_to_and_let_go_of() {
     let args = ["--pipeplug-listen".into(), socket.clone().into_os_string()];
     // This process is the plugin: it does not end when it is told to.
     let guest = thread::spawn(move || {
-        let answer = |_: &Main, incoming: &mut Incoming| Ok(incoming.take_buffer().into());
-        Guest::new().args(args).on_end(OnEnd::Stay).request(answer).try_register().unwrap()
+        let answer = |_: &Main, request: &mut Request| Ok(request.take_buffer().into());
+        Guest::new().args(args).on_end(OnEnd::Stay).handler(answer).try_register().unwrap()
     });
     while !is_listened_at(&socket) {
         thread::yield_now();

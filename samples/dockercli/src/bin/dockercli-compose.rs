@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
+use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 
 /// How long the end of compose, or of the host, may go unnoticed.
 const POLL: Duration = Duration::from_millis(10);
@@ -23,17 +23,17 @@ fn main() -> ExitCode {
         .metadata("Cmd", "compose")
         .metadata("Description", "Runs docker-compose")
         .metadata("Help", "dockercli compose [ARGUMENTS OF COMPOSE]")
-        .request(request)
+        .handler(answer)
         .register()
         .wait()
 }
 
-fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    match incoming.command() {
+fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
+    match request.command() {
         "Run" => {
-            Ok(compose(main, &serde_json::from_slice::<Vec<String>>(incoming.buffer())?)?.to_string().into())
+            Ok(compose(main, &serde_json::from_slice::<Vec<String>>(request.buffer())?)?.to_string().into())
         }
-        _ => incoming.unknown(),
+        _ => request.unknown(),
     }
 }
 
@@ -59,7 +59,7 @@ fn compose(main: &Main, args: &[String]) -> Result<i32, HandlerError> {
 /// host alone, since a plugin is a process group of its own.
 fn wait(main: &Main, mut child: Child) -> io::Result<ExitStatus> {
     let pid = Pid::from_raw(child.id().cast_signed());
-    while main.close_reason().is_none() {
+    while main.connection().close_reason().is_none() {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
+use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 use serde::Deserialize;
 
 /// What the daemon says of itself, as far as it matters here.
@@ -19,17 +19,17 @@ fn main() -> ExitCode {
         .metadata("Cmd", "ping")
         .metadata("Description", "Asks the daemon for its version")
         .metadata("Help", "dockercli ping")
-        .request(request)
+        .handler(answer)
         .register()
         .wait()
 }
 
-fn request(main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    match incoming.command() {
+fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
+    match request.command() {
         "Run" => {
-            Ok(ping(main, &serde_json::from_slice::<Vec<String>>(incoming.buffer())?)?.to_string().into())
+            Ok(ping(main, &serde_json::from_slice::<Vec<String>>(request.buffer())?)?.to_string().into())
         }
-        _ => incoming.unknown(),
+        _ => request.unknown(),
     }
 }
 

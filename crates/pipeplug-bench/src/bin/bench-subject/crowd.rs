@@ -49,7 +49,7 @@ pub(crate) fn beside_open(
     let both = || Ok::<_, anyhow::Error>((resident("self")?, resident(&pid(plugin).to_string())?));
     let before = both()?;
     let parked: Vec<PendingCall> =
-        (0..open).map(|_| plugin.begin_call("park", Vec::new())).collect::<Result<_, _>>()?;
+        (0..open).map(|_| plugin.request("park", Vec::new()).begin()).collect::<Result<_, _>>()?;
     while plugin.call("parked", "")? != open.to_string() {
         std::thread::yield_now();
     }

@@ -37,7 +37,7 @@ async fn run_tasks(plugin: &Plugin, tasks: u64, each: u64, size: usize) -> Resul
             let mut latency = Latency::coarse();
             let mut last = Instant::now();
             for _ in 0..each {
-                let reply = plugin.begin_call("echo", message.as_slice())?.await?;
+                let reply = plugin.request("echo", message.as_slice()).begin()?.await?;
                 ensure!(reply == message, "the plugin answered something else");
                 let now = Instant::now();
                 latency.record(now - last);
@@ -70,7 +70,7 @@ pub(crate) fn flight(
             {
                 check(oldest, &message)?;
             }
-            open.push_back(plugin.begin_call("echo", message.as_slice())?);
+            open.push_back(plugin.request("echo", message.as_slice()).begin()?);
         }
         open.drain(..).try_for_each(|call| check(call, &message))
     };

@@ -7,7 +7,7 @@ use super::job::Job;
 use super::queue::{HandlerProgress, SLOW, ServeQueue};
 use crate::connection::Connection;
 use crate::connection::cancellation::WorkerSlot;
-use crate::connection::handler::Incoming;
+use crate::connection::handler::Request;
 use crate::connection::read::leader::ReaderRole;
 use crate::connection::shared::{DeferredGuard, Shared};
 use crate::event_loop::thread_pool::{BlockedOn, Exhausted, Serve, Work};
@@ -220,7 +220,7 @@ impl Shared {
     ) {
         match connection.take().or_else(|| self.connection()) {
             Some(found) => {
-                let incoming = Incoming::new(found, job, slot, deadline);
+                let incoming = Request::new(found, job, slot, deadline);
                 *connection = Some(incoming.run(&*self.handler, flush));
             }
             None => tracing::debug!(peer = %self.options.name, command = %job.command.escape_debug(),

@@ -1,4 +1,4 @@
-//! What either side answers, and what it notes of what it was asked.
+//! What either side answers, and what it notes of what it was request.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pipeplug_host::net::{Connection, HandlerError, Incoming, Reply};
+use pipeplug_host::{Connection, HandlerError, Reply, Request};
 
 /// What a handler fails or panics with where it is to.
 pub(crate) const PLANNED: &str = "as planned";
@@ -77,35 +77,35 @@ pub(crate) fn payload(token: u64, len: usize) -> Vec<u8> {
 }
 
 /// Answers what both sides understand; `None` where it is something else.
-pub(crate) fn answer(board: &Board, incoming: &mut Incoming) -> Option<Result<Reply, HandlerError>> {
-    let command = incoming.command().to_owned();
+pub(crate) fn answer(board: &Board, request: &mut Request) -> Option<Result<Reply, HandlerError>> {
+    let command = request.command().to_owned();
     if command == "tally" {
         return Some(Ok(board.notes().to_string().into()));
     }
     if !["echo", "slow", "fail", "panic", "later", "drop", "nest", "note"].contains(&command.as_str()) {
         return None;
     }
-    let token = board.see(&command, incoming.buffer())?;
+    let token = board.see(&command, request.buffer())?;
     Some(match command.as_str() {
-        "echo" => Ok(incoming.take_buffer().into()),
+        "echo" => Ok(request.take_buffer().into()),
         "slow" => {
             thread::sleep(Duration::from_micros(token % 3000));
-            Ok(incoming.take_buffer().into())
+            Ok(request.take_buffer().into())
         }
         "fail" => Err(PLANNED.into()),
         "panic" => std::panic::panic_any(PLANNED),
         "later" => {
-            let buffer = incoming.take_buffer();
-            if let Some(responder) = incoming.responder() {
+            let buffer = request.take_buffer();
+            if let Some(responder) = request.responder() {
                 thread::spawn(move || responder.answer(buffer));
             }
             Ok(Reply::empty())
         }
         "drop" => {
-            drop(incoming.responder());
+            drop(request.responder());
             Ok(Reply::empty())
         }
-        "nest" => nest(&incoming.connection().clone(), incoming.buffer()),
+        "nest" => nest(&request.connection().clone(), request.buffer()),
         _ => {
             board.notes.fetch_add(1, Ordering::SeqCst);
             Ok(Reply::empty())

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::fcntl::{FcntlArg, fcntl};
-use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
+use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 
 use crate::answer::{self, Board};
 use crate::load::{Load, Tally};
@@ -41,21 +41,29 @@ pub(crate) fn main(seed: u64, cycle: u64, round: u64) -> ExitCode {
     let options = plan.guest.options(plan.format);
     let (board, tally) = (Board::default(), Tally::default());
     let work = Arc::new(Work { plan, round, board, tally, grandchild: Mutex::default() });
-    let request = move |main: &Main, incoming: &mut Incoming| request(&work, main, incoming);
-    Guest::new().name("chaos").metadata("Cmd", "chaos").options(options).request(request).register().wait()
+    let handler = move |main: &Main, request: &mut Request| answer(&work, main, request);
+    Guest::new().name("chaos").metadata("Cmd", "chaos").options(options).handler(handler).register().wait()
 }
 
-fn request(work: &Arc<Work>, main: &Main, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    let answered = answer::answer(&work.board, incoming);
+fn answer(work: &Arc<Work>, main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
+    let answered = answer::answer(&work.board, request);
     let result = match answered {
         Some(result) => result,
-        None => match incoming.command() {
+        None => match request.command() {
             "work" => {
-                let (work, main, responder) = (Arc::clone(work), main.clone(), incoming.responder());
+                let (work, main, responder) = (Arc::clone(work), main.clone(), request.responder());
                 // Not on this thread, which may be the only one that is to run handlers.
                 thread::spawn(move || {
                     let Work { plan, round, board, tally, .. } = &*work;
-                    Load { connection: &main, plan, side: Side::Guest, round: *round, board, tally }.run();
+                    Load {
+                        connection: main.connection(),
+                        plan,
+                        side: Side::Guest,
+                        round: *round,
+                        board,
+                        tally,
+                    }
+                    .run();
                     work.tell();
                     if let Some(responder) = responder {
                         responder.answer(());
@@ -67,7 +75,7 @@ fn request(work: &Arc<Work>, main: &Main, incoming: &mut Incoming) -> Result<Rep
             "grandchild" => grandchild(work),
             "exit" => std::process::exit(3),
             "abort" => std::process::abort(),
-            _ => incoming.unknown(),
+            _ => request.unknown(),
         },
     };
     work.tell();

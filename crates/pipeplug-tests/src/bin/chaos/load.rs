@@ -9,7 +9,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use fastrand::Rng;
-use pipeplug_host::net::{CallError, Connection};
+use pipeplug_host::{CallError, Connection, Reply};
 
 use crate::answer::{Board, DROPPED, PLANNED, payload};
 use crate::plan::{Plan, Side, rng};
@@ -115,7 +115,7 @@ impl Load<'_> {
             22 | 23 => {
                 let body = next(self.plan.size(rng.usize(..5000)));
                 self.ends("echo", Expected::Bytes(&body), || {
-                    self.connection.begin_call("echo", &body).and_then(block_on)
+                    self.connection.request("echo", &body).begin().and_then(block_on).map(Reply::into_bytes)
                 });
             }
             24..=27 => {
@@ -172,7 +172,7 @@ impl Load<'_> {
     /// Calls that nobody waits for, some of them after they were looked at once.
     fn gives_up(&self, rng: &mut Rng, body: &[u8]) {
         Tally::add(&self.tally.begun);
-        let begun = self.connection.begin_call("slow", body);
+        let begun = self.connection.request("slow", body).begin();
         match begun {
             Ok(call) => {
                 Tally::add(&self.tally.given_up);
@@ -180,7 +180,7 @@ impl Load<'_> {
                     let mut call = pin!(call);
                     let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                     if let Poll::Ready(outcome) = polled {
-                        self.judge("slow", &Expected::Bytes(body), &outcome);
+                        self.judge("slow", &Expected::Bytes(body), &outcome.map(Reply::into_bytes));
                     }
                 }
             }
@@ -192,12 +192,12 @@ impl Load<'_> {
     fn times_out(&self, rng: &mut Rng, body: &[u8]) {
         Tally::add(&self.tally.begun);
         let after = Duration::from_micros(rng.u64(..3000));
-        let outcome = self.connection.begin_call("slow", body).and_then(|call| call.wait_timeout(after));
+        let outcome = self.connection.request("slow", body).begin().and_then(|call| call.wait_timeout(after));
         Tally::add(&self.tally.ended);
         if let Err(CallError::TimedOut { .. }) = &outcome {
             return Tally::add(&self.tally.given_up);
         }
-        self.judge("slow", &Expected::Bytes(body), &outcome);
+        self.judge("slow", &Expected::Bytes(body), &outcome.map(Reply::into_bytes));
     }
 
     /// Many calls at once, whose replies are taken in another order.
@@ -205,7 +205,7 @@ impl Load<'_> {
         let mut open = Vec::new();
         for body in bodies {
             Tally::add(&self.tally.begun);
-            match self.connection.begin_call("echo", body) {
+            match self.connection.request("echo", body).begin() {
                 Ok(call) => open.push((call, body)),
                 Err(error) => {
                     Tally::add(&self.tally.ended);
@@ -217,7 +217,7 @@ impl Load<'_> {
         for (call, body) in open {
             let outcome = call.wait_timeout(LONG);
             Tally::add(&self.tally.ended);
-            self.judge("echo", &Expected::Bytes(body), &outcome);
+            self.judge("echo", &Expected::Bytes(body), &outcome.map(Reply::into_bytes));
         }
     }
 

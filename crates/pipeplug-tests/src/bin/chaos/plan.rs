@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use fastrand::Rng;
-use pipeplug_host::net::wire::Format;
-use pipeplug_host::net::{Options, Reading};
+use pipeplug_host::Format;
+use pipeplug_host::{Options, Reading};
 
 /// A cycle's plan. The guest's process makes the same one from the same two numbers.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pipeplug_host::{
-    Builder, CallError, EventLoop, Grace, HandlerError, Incoming, Plugin, Reply, StoppedBy, net::Connection,
+    Builder, CallError, Connection, EventLoop, Grace, HandlerError, Plugin, Reply, Request, StoppedBy,
 };
 use pipeplug_tests::is_running;
 
@@ -40,7 +40,7 @@ pub(crate) fn run(plan: &Plan, starts: usize, grandchild: bool, board: &Arc<Boar
 fn builder(plan: &Plan, board: &Arc<Board>) -> Builder {
     let program = std::env::current_exe().expect("a program knows where it is");
     let (answers, lines) = (Arc::clone(board), Arc::clone(board));
-    let request = move |_: &Plugin, incoming: &mut Incoming| answer(&answers, incoming);
+    let request = move |_: &Plugin, request: &mut Request| answer(&answers, request);
     Plugin::builder(program)
         .args(["guest".to_owned(), plan.seed.to_string(), plan.cycle.to_string()])
         .format(plan.format)
@@ -61,8 +61,8 @@ pub(crate) fn is_expected(line: &str) -> bool {
         || line.starts_with("chaos: stopped with handlers still at work")
 }
 
-fn answer(board: &Board, incoming: &mut Incoming) -> Result<Reply, HandlerError> {
-    answer::answer(board, incoming).unwrap_or_else(|| incoming.unknown())
+fn answer(board: &Board, request: &mut Request) -> Result<Reply, HandlerError> {
+    answer::answer(board, request).unwrap_or_else(|| request.unknown())
 }
 
 /// One life of the guest.
@@ -81,7 +81,7 @@ impl Round<'_> {
         let grandchild =
             if grandchild { self.text("grandchild").and_then(|pid| pid.parse().ok()) } else { None };
         let notes = (tally.notes.load(Ordering::SeqCst), board.notes());
-        let load = Load { connection: plugin, plan, side: Side::Host, round, board, tally };
+        let load = Load { connection: plugin.connection(), plan, side: Side::Host, round, board, tally };
         thread::scope(|scope| {
             scope.spawn(move || load.run());
             scope.spawn(|| self.text("work"));
@@ -95,7 +95,7 @@ impl Round<'_> {
             let noted = self.text("noted").and_then(|noted| noted.parse().ok()).unwrap_or(u64::MAX);
             let came = || Some((board.notes() - notes.1).to_string());
             self.settles("one-ways came to the host", noted, came);
-            check_stats(plugin, tally, board);
+            check_stats(plugin.connection(), tally, board);
         }
         self.end();
         if let Some(pid) = grandchild
@@ -107,8 +107,8 @@ impl Round<'_> {
 
     /// What the guest answers to this question; where it does not, the plan has to say why.
     fn text(&self, command: &str) -> Option<String> {
-        match self.plugin.begin_call(command, "").and_then(|call| call.wait_timeout(3 * LONG)) {
-            Ok(reply) => String::from_utf8(reply).ok(),
+        match self.plugin.request(command, "").begin().and_then(|call| call.wait_timeout(3 * LONG)) {
+            Ok(reply) => reply.into_text().ok(),
             Err(CallError::Closed { .. }) if self.plan.breaks() => None,
             Err(error) => {
                 self.board.violation(format!("\"{command}\" failed: {error}"));
@@ -145,8 +145,8 @@ impl Round<'_> {
             // Where the plugin is gone by then, it needs no more.
             What::GuestExits => return drop(plugin.notify("exit", "")),
             What::GuestAborts => return drop(plugin.notify("abort", "")),
-            What::Close(_) => return plugin.close(),
-            What::End(_) => return plugin.end("chaos ends it"),
+            What::Close(_) => return plugin.connection().close(),
+            What::End(_) => return plugin.connection().end("chaos ends it"),
             What::Terminate | What::DoomStarts(_) | What::Replace | What::Restart | What::StopAndStart(_) => {
                 unreachable!("that is for a supervisor")
             }
@@ -189,8 +189,8 @@ impl Round<'_> {
             Err(CallError::Closed { .. }) => {}
             other => board.violation(format!("a call after the stop brought {other:?}")),
         }
-        if plugin.wait_closed(LONG).is_none() {
-            board.violation(format!("the connection is not closed: {:?}", plugin.stats()));
+        if plugin.connection().wait_closed(LONG).is_none() {
+            board.violation(format!("the connection is not closed: {:?}", plugin.connection().stats()));
         }
     }
 }
@@ -230,10 +230,17 @@ pub(crate) fn host_main(seed: u64, cycle: u64) {
         Err(error) => return eprintln!("{VIOLATION}the guest did not start: {error}"),
     };
     println!("{}\n", plugin.pid());
-    let guest = plugin.begin_call("work", "");
+    let guest = plugin.request("work", "").begin();
     for round in 0.. {
-        Load { connection: &plugin, plan: &plan, side: Side::Host, round, board: &board, tally: &tally }
-            .run();
+        Load {
+            connection: plugin.connection(),
+            plan: &plan,
+            side: Side::Host,
+            round,
+            board: &board,
+            tally: &tally,
+        }
+        .run();
         for violation in board.take_violations() {
             eprintln!("{VIOLATION}{violation}");
         }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pipeplug_guest::{Guest, HandlerError, Incoming, Main, Reply};
+use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 use pipeplug_host::{
     Backoff, Breaker, Builder, CallError, EventLoop, Grace, Plugin, Pool, SupervisedCallError,
     SupervisedNotifyError, Supervisor, Unavailable,
@@ -48,15 +48,15 @@ pub(crate) fn guest_main(delay: u64, log: &str) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let request = move |_: &Main, incoming: &mut Incoming| -> Result<Reply, HandlerError> {
-        let buffer = incoming.take_buffer();
+    let request = move |_: &Main, request: &mut Request| -> Result<Reply, HandlerError> {
+        let buffer = request.take_buffer();
         let token = buffer.first_chunk::<TOKEN>().ok_or("there is no token")?;
         // Whole, also where another process writes: O_APPEND, open(2).
         (&log).write_all(token)?;
         thread::sleep(Duration::from_micros(u64::from_le_bytes(*token) / 256 % 300));
         Ok(buffer.into())
     };
-    Guest::new().name("chaos").metadata("Cmd", "chaos").request(request).register().wait()
+    Guest::new().name("chaos").metadata("Cmd", "chaos").handler(request).register().wait()
 }
 
 /// The one or the other, which take the same calls.
@@ -211,15 +211,18 @@ impl Cycle<'_> {
         }
         self.tally.begun.fetch_add(1, Ordering::SeqCst);
         let (command, reply) = match way {
-            1 | 2 => (AGAIN, of_either!(&self.kept, it => it.call_bytes_idempotent(AGAIN, body))),
+            1 | 2 => (
+                AGAIN,
+                of_either!(&self.kept, it => it.request(AGAIN, body).idempotent().wait().map(Reply::into_bytes)),
+            ),
             3 => (ONCE, of_either!(&self.kept, it => it.call_bytes(ONCE, body))),
             4 => {
-                let call = of_either!(&self.kept, it => it.begin_call(ONCE, body));
-                (ONCE, call.and_then(|call| Ok(block_on(call)?)))
+                let call = of_either!(&self.kept, it => it.request(ONCE, body).begin());
+                (ONCE, call.and_then(|call| Ok(block_on(call)?.into_bytes())))
             }
             _ => {
-                let call = of_either!(&self.kept, it => it.begin_call_within(LONG, ONCE, body));
-                (ONCE, call.and_then(|call| Ok(call.wait()?)))
+                let call = of_either!(&self.kept, it => it.request(ONCE, body).timeout(LONG).begin());
+                (ONCE, call.and_then(|call| Ok(call.wait()?.into_bytes())))
             }
         };
         self.tally.ended.fetch_add(1, Ordering::SeqCst);

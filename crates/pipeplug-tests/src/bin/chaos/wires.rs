@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use pipeplug_host::net::{Connection, HandlerError, Incoming, Reply};
+use pipeplug_host::{Connection, HandlerError, Reply, Request};
 use pipeplug_testkit::Pair;
 
 use crate::answer::{self, Board};
@@ -13,7 +13,7 @@ use crate::load::{LONG, Load, Tally};
 use crate::plan::{Fault, Plan, Side, What};
 use crate::processes::{check_stats, comes_true};
 
-/// One side: what was asked of it, and what it asked.
+/// One side: what was asked of it, and what it request.
 #[derive(Default)]
 struct Party {
     board: Arc<Board>,
@@ -21,9 +21,9 @@ struct Party {
 }
 
 impl Party {
-    fn handler(&self) -> impl Fn(&mut Incoming) -> Result<Reply, HandlerError> + use<> {
+    fn handler(&self) -> impl Fn(&mut Request) -> Result<Reply, HandlerError> + use<> {
         let board = Arc::clone(&self.board);
-        move |incoming| answer::answer(&board, incoming).unwrap_or_else(|| incoming.unknown())
+        move |request| answer::answer(&board, request).unwrap_or_else(|| request.unknown())
     }
 }
 

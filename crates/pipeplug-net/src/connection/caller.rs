@@ -1,0 +1,426 @@
+//! Calls and one-ways, for everything that can be called.
+
+use std::error::Error;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pipeplug_wire::Chunk;
+
+use super::call_error::CallError;
+use super::handler::Reply;
+use crate::payload::Payload;
+use crate::sync::Instant;
+
+/// Something that can be called: a connection, a plugin, the host, a supervisor or a pool.
+///
+/// Each of these has the methods of this trait as its own, so that the trait is needed only in code that is generic over
+/// them:
+///
+/// ```
+/// use pipeplug_net::{CallError, Caller};
+///
+/// fn version<C: Caller>(caller: &C) -> Result<String, C::CallError> {
+///     caller.call("version", "")
+/// }
+/// ```
+pub trait Caller: Sized {
+    /// Error of a call.
+    type CallError: Error + From<CallError> + Send + Sync + 'static;
+    /// Error of a one-way.
+    type NotifyError: Error + Send + Sync + 'static;
+    /// A call that waits for its reply.
+    type Pending: PendingReply<Error = Self::CallError>;
+
+    /// Sends a request; see [`RequestBuilder::begin`].
+    ///
+    /// # Errors
+    /// The request was not sent.
+    ///
+    /// # Blocking
+    /// As for [`RequestBuilder::begin`].
+    fn begin_request(&self, request: OutgoingRequest<'_>) -> Result<Self::Pending, Self::CallError>;
+
+    /// Sends a request and waits for its reply; see [`RequestBuilder::wait`].
+    ///
+    /// # Errors
+    /// As for [`RequestBuilder::wait`].
+    ///
+    /// # Blocking
+    /// As for [`RequestBuilder::wait`].
+    fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, Self::CallError> {
+        self.begin_request(request)?.wait()
+    }
+
+    /// Sends a one-way; see [`notify`](Caller::notify).
+    ///
+    /// # Errors
+    /// The one-way was not sent.
+    ///
+    /// # Blocking
+    /// As for [`notify`](Caller::notify).
+    fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), Self::NotifyError>;
+
+    /// Calls the other side and waits for its reply as text. `payload` is a string or bytes.
+    ///
+    /// # Errors
+    /// The other side answered with an error or with bytes that are no UTF-8, the request was not sent, or the connection
+    /// ended.
+    ///
+    /// # Blocking
+    /// As for [`RequestBuilder::wait`].
+    fn call<'a>(&self, command: &str, payload: impl Into<Payload<'a>>) -> Result<String, Self::CallError> {
+        self.wait_for_request(OutgoingRequest::new(command, payload.into()))?
+            .into_text_of(command)
+            .map_err(Self::CallError::from)
+    }
+
+    /// Calls the other side and waits for the bytes of its reply.
+    ///
+    /// # Errors
+    /// As for [`call`](Caller::call), except for text.
+    ///
+    /// # Blocking
+    /// As for [`RequestBuilder::wait`].
+    fn call_bytes<'a>(
+        &self,
+        command: &str,
+        payload: impl Into<Payload<'a>>,
+    ) -> Result<Vec<u8>, Self::CallError> {
+        self.wait_for_request(OutgoingRequest::new(command, payload.into())).map(Reply::into_bytes)
+    }
+
+    /// Sends the chunk's command and buffer as a request, and waits for the response chunk. The chunk's thread id and
+    /// direction are not used: the connection chooses them.
+    ///
+    /// # Errors
+    /// As for [`call_bytes`](Caller::call_bytes).
+    ///
+    /// # Blocking
+    /// As for [`RequestBuilder::wait`].
+    fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, Self::CallError> {
+        let Chunk { command, buffer, .. } = chunk;
+        let pending = self.begin_request(OutgoingRequest::new(&command, buffer.into()))?;
+        pending.wait_chunk()
+    }
+
+    /// Makes a request with options: a time-out, a call that may be repeated, one that must not block, or one that is
+    /// awaited.
+    fn request<'a>(&'a self, command: &'a str, payload: impl Into<Payload<'a>>) -> RequestBuilder<'a, Self> {
+        RequestBuilder { caller: self, request: OutgoingRequest::new(command, payload.into()) }
+    }
+
+    /// Sends a one-way, which has no answer. `payload` is a string or bytes.
+    ///
+    /// One-ways arrive in the order in which they are sent, and their handlers start in that order. Handlers run
+    /// concurrently: if one has to be done before the next starts, make it a call.
+    ///
+    /// # Errors
+    /// The connection has ended. Success says that the one-way was sent, not that it was handled.
+    ///
+    /// # Blocking
+    /// While the other side is behind with what was sent.
+    fn notify<'a>(&self, command: &str, payload: impl Into<Payload<'a>>) -> Result<(), Self::NotifyError> {
+        self.send_one_way(command, payload.into())
+    }
+
+    /// Sends the chunk's command and buffer as a one-way. Its thread id and direction are not used.
+    ///
+    /// # Errors
+    /// As for [`notify`](Caller::notify).
+    ///
+    /// # Blocking
+    /// As for [`notify`](Caller::notify).
+    fn notify_chunk(&self, chunk: Chunk) -> Result<(), Self::NotifyError> {
+        self.send_one_way(&chunk.command, chunk.buffer.into())
+    }
+}
+
+/// A call that waits for its reply: wait for it, or `.await` it in any executor. Dropping it gives the call up.
+pub trait PendingReply: Future<Output = Result<Reply, Self::Error>> {
+    /// Error of the call.
+    type Error;
+
+    /// Waits for the reply.
+    ///
+    /// # Errors
+    /// The call brought no reply.
+    ///
+    /// # Blocking
+    /// Until the reply is there, the call's time is over, or the connection ends.
+    fn wait(self) -> Result<Reply, Self::Error>;
+
+    /// Waits for the reply as a chunk.
+    ///
+    /// # Errors
+    /// As for [`wait`](PendingReply::wait).
+    ///
+    /// # Blocking
+    /// As for [`wait`](PendingReply::wait).
+    fn wait_chunk(self) -> Result<Chunk, Self::Error>;
+
+    /// Waits for the reply for at most `timeout`, and then gives the call up.
+    ///
+    /// # Errors
+    /// As for [`wait`](PendingReply::wait), and [`CallError::TimedOut`].
+    ///
+    /// # Blocking
+    /// At most for `timeout`.
+    fn wait_timeout(self, timeout: Duration) -> Result<Reply, Self::Error>;
+}
+
+/// A request and its options.
+#[derive(Debug, Clone)]
+pub struct OutgoingRequest<'a> {
+    /// The command.
+    pub command: &'a str,
+    /// The bytes.
+    pub payload: Payload<'a>,
+    /// Time after which the call is given up. `None` for no limit.
+    pub timeout: Option<Duration>,
+    /// Begin of that time. `None` for the time at which the request is sent or has to wait to be sent.
+    pub begun: Option<Instant>,
+    /// True if the call does no harm when it is made twice.
+    pub is_idempotent: bool,
+    /// True if sending must not block.
+    pub is_nonblocking: bool,
+}
+
+impl<'a> OutgoingRequest<'a> {
+    fn new(command: &'a str, payload: Payload<'a>) -> Self {
+        let (timeout, begun) = (None, None);
+        Self { command, payload, timeout, begun, is_idempotent: false, is_nonblocking: false }
+    }
+}
+
+/// A request that is not sent yet; see [`Caller::request`].
+///
+/// ```
+/// # use pipeplug_net::{CallError, Connection};
+/// # async fn example(connection: Connection) -> Result<(), CallError> {
+/// use std::time::Duration;
+///
+/// let reply = connection.request("suggest", "teh").timeout(Duration::from_secs(1)).wait()?;
+/// let reply = connection.request("suggest", "teh").timeout(Duration::from_secs(1)).await?;
+/// // Many at once: begin them, and wait afterwards.
+/// let first = connection.request("suggest", "teh").begin()?;
+/// let second = connection.request("suggest", "adn").begin()?;
+/// println!("{:?} {:?}", first.wait()?, second.wait()?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a request is not sent before it is waited for, begun or awaited"]
+pub struct RequestBuilder<'a, C> {
+    caller: &'a C,
+    request: OutgoingRequest<'a>,
+}
+
+impl<'a, C: Caller> RequestBuilder<'a, C> {
+    /// Gives the call up if there is no reply within `timeout` from the time that it is sent or has to wait to be sent.
+    /// A time that no `Instant` can hold is no limit.
+    ///
+    /// The time holds however the reply is waited for. If both sides negotiated `context`, the other side's handler knows
+    /// it ([`Request::deadline`](crate::Request::deadline)), and the calls that it makes inherit it. If both negotiated
+    /// `cancel`, the handler learns when the call is given up ([`Request::cancellation`](crate::Request::cancellation)).
+    /// In a handler the deadline of its own request counts for every call too, whichever is sooner.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Counts the time-out from `begun`, for a caller that did something else for the call before.
+    pub fn since(mut self, begun: Instant) -> Self {
+        self.request.begun = Some(begun);
+        self
+    }
+
+    /// Declares that the call does no harm when it is made twice. A supervisor or pool makes it again if the plugin ends
+    /// before it has answered. Other callers ignore it.
+    pub fn idempotent(mut self) -> Self {
+        self.request.is_idempotent = true;
+        self
+    }
+
+    /// Fails with [`CallError::WouldBlock`] instead of waiting to be sent.
+    pub fn nonblocking(mut self) -> Self {
+        self.request.is_nonblocking = true;
+        self
+    }
+
+    /// Sends the request and waits for its reply.
+    ///
+    /// # Errors
+    /// The request was not sent, the other side answered with an error, or the connection ended; [`CallError::TimedOut`]
+    /// or [`CallError::NotSent`] for a request with a time-out.
+    ///
+    /// # Blocking
+    /// While the other side is behind with what was sent, and until the reply is there, the time is over, or the
+    /// connection ends. Meanwhile this thread may read for the connection.
+    pub fn wait(self) -> Result<Reply, C::CallError> {
+        self.caller.wait_for_request(self.request)
+    }
+
+    /// Sends the request and waits for its reply as text.
+    ///
+    /// # Errors
+    /// As for [`wait`](RequestBuilder::wait), and [`CallError::NotText`] for bytes that are no UTF-8.
+    ///
+    /// # Blocking
+    /// As for [`wait`](RequestBuilder::wait).
+    pub fn wait_text(self) -> Result<String, C::CallError> {
+        let command = self.request.command;
+        self.wait()?.into_text_of(command).map_err(C::CallError::from)
+    }
+
+    /// Sends the request. The result is waited for or awaited later.
+    ///
+    /// # Errors
+    /// The request was not sent.
+    ///
+    /// # Blocking
+    /// While the other side is behind with what was sent, at most for the time-out, and not at all with
+    /// [`nonblocking`](RequestBuilder::nonblocking).
+    pub fn begin(self) -> Result<C::Pending, C::CallError> {
+        self.caller.begin_request(self.request)
+    }
+}
+
+impl<'a, C: Caller> IntoFuture for RequestBuilder<'a, C> {
+    type Output = Result<Reply, C::CallError>;
+    type IntoFuture = AwaitedRequest<C>;
+
+    /// Sends the request.
+    ///
+    /// # Blocking
+    /// As for [`RequestBuilder::begin`].
+    fn into_future(self) -> AwaitedRequest<C> {
+        AwaitedRequest(match self.begin() {
+            Ok(pending) => Awaited::Pending(Box::pin(pending)),
+            Err(error) => Awaited::Failed(Some(error)),
+        })
+    }
+}
+
+/// Future of a [`RequestBuilder`].
+pub struct AwaitedRequest<C: Caller>(Awaited<C>);
+
+enum Awaited<C: Caller> {
+    Pending(Pin<Box<C::Pending>>),
+    Failed(Option<C::CallError>),
+}
+
+impl<C: Caller> Unpin for AwaitedRequest<C> {}
+
+impl<C: Caller> Future for AwaitedRequest<C> {
+    type Output = Result<Reply, C::CallError>;
+
+    /// # Panics
+    /// When it is polled again after it was ready.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Awaited::Pending(pending) => pending.as_mut().poll(context),
+            Awaited::Failed(error) => {
+                Poll::Ready(Err(error.take().expect("a request was polled after it had failed")))
+            }
+        }
+    }
+}
+
+impl<C: Caller> std::fmt::Debug for AwaitedRequest<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AwaitedRequest").finish_non_exhaustive()
+    }
+}
+
+/// Gives a type with an `impl Caller` the methods of that trait as its own.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! caller_methods {
+    ($type:ty, $call_error:ty, $notify_error:ty) => {
+        impl $type {
+            /// Calls the other side and waits for its reply as text. `payload` is a string or bytes.
+            ///
+            /// # Errors
+            /// The other side answered with an error or with bytes that are no UTF-8, the request was not sent, or the
+            /// connection ended.
+            ///
+            /// # Blocking
+            /// As for [`RequestBuilder::wait`]($crate::RequestBuilder::wait).
+            pub fn call<'a>(
+                &self,
+                command: &str,
+                payload: impl Into<$crate::Payload<'a>>,
+            ) -> Result<String, $call_error> {
+                $crate::Caller::call(self, command, payload)
+            }
+
+            /// Calls the other side and waits for the bytes of its reply.
+            ///
+            /// # Errors
+            /// As for [`call`](Self::call), except for text.
+            ///
+            /// # Blocking
+            /// As for [`RequestBuilder::wait`]($crate::RequestBuilder::wait).
+            pub fn call_bytes<'a>(
+                &self,
+                command: &str,
+                payload: impl Into<$crate::Payload<'a>>,
+            ) -> Result<Vec<u8>, $call_error> {
+                $crate::Caller::call_bytes(self, command, payload)
+            }
+
+            /// Sends the chunk's command and buffer as a request, and waits for the response chunk. The chunk's thread
+            /// id and direction are not used: the connection chooses them.
+            ///
+            /// # Errors
+            /// As for [`call_bytes`](Self::call_bytes).
+            ///
+            /// # Blocking
+            /// As for [`RequestBuilder::wait`]($crate::RequestBuilder::wait).
+            pub fn call_chunk(&self, chunk: $crate::wire::Chunk) -> Result<$crate::wire::Chunk, $call_error> {
+                $crate::Caller::call_chunk(self, chunk)
+            }
+
+            /// Makes a request with options: a time-out, a call that may be repeated, one that must not block, or one
+            /// that is awaited.
+            pub fn request<'a>(
+                &'a self,
+                command: &'a str,
+                payload: impl Into<$crate::Payload<'a>>,
+            ) -> $crate::RequestBuilder<'a, Self> {
+                $crate::Caller::request(self, command, payload)
+            }
+
+            /// Sends a one-way, which has no answer. `payload` is a string or bytes.
+            ///
+            /// One-ways arrive in the order in which they are sent, and their handlers start in that order. Handlers run
+            /// concurrently: if one has to be done before the next starts, make it a call.
+            ///
+            /// # Errors
+            /// The connection has ended. Success says that the one-way was sent, not that it was handled.
+            ///
+            /// # Blocking
+            /// While the other side is behind with what was sent.
+            pub fn notify<'a>(
+                &self,
+                command: &str,
+                payload: impl Into<$crate::Payload<'a>>,
+            ) -> Result<(), $notify_error> {
+                $crate::Caller::notify(self, command, payload)
+            }
+
+            /// Sends the chunk's command and buffer as a one-way. Its thread id and direction are not used.
+            ///
+            /// # Errors
+            /// As for [`notify`](Self::notify).
+            ///
+            /// # Blocking
+            /// As for [`notify`](Self::notify).
+            pub fn notify_chunk(&self, chunk: $crate::wire::Chunk) -> Result<(), $notify_error> {
+                $crate::Caller::notify_chunk(self, chunk)
+            }
+        }
+    };
+}

@@ -1,0 +1,41 @@
+//! Negotiation of features, for the crates that exchange metadata: pipeplug-host and pipeplug-guest.
+
+use std::sync::atomic::Ordering;
+
+use super::{Connection, cancellation};
+use crate::protocol::{deadline, flow};
+
+/// Version of the protocol that this crate speaks.
+const PROTOCOL: &str = "1";
+const KEY_PROTOCOL: &str = "pipeplug.protocol";
+const KEY_FEATURES: &str = "pipeplug.features";
+const KEY_WINDOW: &str = "pipeplug.window";
+
+/// Keys and values that a side of `connection` sends in the exchange of metadata (docs/protocol.md, "Metadata").
+#[must_use]
+pub fn offer(connection: &Connection) -> [(&'static str, String); 3] {
+    [
+        (KEY_PROTOCOL, PROTOCOL.to_owned()),
+        (KEY_FEATURES, [flow::FEATURE, deadline::FEATURE, cancellation::FEATURE].join(" ")),
+        (KEY_WINDOW, connection.shared().options.window.to_string()),
+    ]
+}
+
+/// Takes the metadata of the other side, looked up by key. Features that both sides name are used from now on.
+pub fn accept<'a>(connection: &Connection, offered: impl Fn(&str) -> Option<&'a str>) {
+    let shared = connection.shared();
+    let features = offered(KEY_FEATURES).unwrap_or_default();
+    let has = |feature| features.split(' ').any(|name| name == feature);
+    if has(deadline::FEATURE) {
+        shared.writer.tell_deadlines();
+    } else {
+        shared.peer.ignores_contexts.store(true, Ordering::Relaxed);
+    }
+    if has(cancellation::FEATURE) {
+        shared.peer.takes_cancels.store(true, Ordering::Relaxed);
+    }
+    if has(flow::FEATURE) {
+        shared.count_received();
+        shared.writer.negotiated(flow::window(offered(KEY_WINDOW)));
+    }
+}
