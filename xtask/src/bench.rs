@@ -9,7 +9,8 @@ use crate::steps::cargo_in;
 
 const PACKAGE: &str = "pipeplug-bench";
 
-/// The plugins whose start is measured: the one that does nothing else than to answer, and pipeplug's.
+/// The plugins whose start is measured: the one that does nothing else than to answer, and
+/// pipeplug's.
 const STATIC: [&str; 2] = ["bench-answer", "bench-guest-static"];
 
 /// Run the benchmarks; all arguments go to them.

@@ -14,7 +14,8 @@ const PROGRAM: &str = "chaos";
 /// So many take some 20 seconds.
 const CI_CYCLES: &str = "300";
 
-/// Kill, stop and stall host and guest at work, and look for what is lost or left; all arguments go to that program.
+/// Kill, stop and stall host and guest at work, and look for what is lost or left; all arguments go
+/// to that program.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct ChaosArgs {

@@ -84,7 +84,11 @@ pub(crate) fn run(project: &Project, args: &CiArgs) -> anyhow::Result<ExitCode> 
     let mut rows: Vec<Row> = Vec::new();
     for &step in steps {
         let failed = rows.iter().any(|row| row.verdict == Verdict::Failed);
-        rows.push(if args.fail_fast && failed { Row::not_run(step) } else { run_step(project, step) });
+        rows.push(if args.fail_fast && failed {
+            Row::not_run(step)
+        } else {
+            run_step(project, step)
+        });
     }
     for row in rows.iter().filter(|row| row.verdict == Verdict::Failed) {
         println!("\n=== {}: failed ===\n{}", row.step, row.why);
@@ -149,8 +153,9 @@ impl Row {
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut lines =
-        vec![format!("{:<13}{:<9}{:>8}  {}", "step", "result", "seconds", "why").trim_end().to_owned()];
+    let mut lines = vec![
+        format!("{:<13}{:<9}{:>8}  {}", "step", "result", "seconds", "why").trim_end().to_owned(),
+    ];
     for row in rows {
         // The reason may have lines of its own; the first one is the summary of it.
         let why = row.why.lines().next().unwrap_or_default();
@@ -204,7 +209,11 @@ mod tests {
                 Ok(Outcome::Done { skipped_parts: vec!["missing: nm".to_owned()] }),
                 second,
             ),
-            Row::new(Step::Fuzz, Ok(Outcome::Skipped { why: "missing: cargo-fuzz".to_owned() }), second),
+            Row::new(
+                Step::Fuzz,
+                Ok(Outcome::Skipped { why: "missing: cargo-fuzz".to_owned() }),
+                second,
+            ),
             Row::new(Step::Test, Err(anyhow!("two lines\nof reason").context("it broke")), second),
         ]
     }

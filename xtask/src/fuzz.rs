@@ -68,7 +68,11 @@ struct Target {
     name: String,
 }
 
-fn fuzz_target(project: &Project, Target { package, name }: &Target, seconds: u32) -> anyhow::Result<()> {
+fn fuzz_target(
+    project: &Project,
+    Target { package, name }: &Target,
+    seconds: u32,
+) -> anyhow::Result<()> {
     // libFuzzer writes new inputs into the first folder and only reads the others: the seeds in the
     // repository stay as they are.
     let corpus = project.target_dir.join("fuzz-corpus").join(name);
@@ -79,7 +83,8 @@ fn fuzz_target(project: &Project, Target { package, name }: &Target, seconds: u3
     let mut command = Command::new("rustup");
     command.current_dir(project.root.join(package));
     command.args(["run", "nightly", "cargo", "fuzz", "run"]);
-    // The address sanitizer finds next to nothing where there is next to no `unsafe`, and halves the speed.
+    // The address sanitizer finds next to nothing where there is next to no `unsafe`, and halves
+    // the speed.
     command.args(["--sanitizer", "none"]);
     command.arg("--target-dir").arg(project.target_dir.join("fuzz"));
     command.arg(name).arg(&corpus);

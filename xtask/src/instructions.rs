@@ -1,7 +1,8 @@
 //! `cargo xtask instructions`: how many instructions the codec takes, against budgets.
 //!
-//! Times differ from run to run and from machine to machine; the instructions that callgrind counts do not, as long
-//! as compiler and target are the same. So those are written down next to the budgets.
+//! Times differ from run to run and from machine to machine; the instructions that callgrind counts
+//! do not, as long as compiler and target are the same. So those are written down next to the
+//! budgets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,7 +43,8 @@ const UPDATE: &str = "cargo xtask instructions --update";
 const ROUNDS: u64 = 1000;
 /// The function of the benchmarks that is counted, with all that it calls; mangled or not.
 const COUNTED: &str = "*instructions*counted*";
-/// The C library picks its memcpy and its like by the processor; without these it takes the one for every x86-64.
+/// The C library picks its memcpy and its like by the processor; without these it takes the one for
+/// every x86-64.
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM,-SSSE3";
 
 /// The file of budgets.
@@ -84,7 +86,8 @@ pub(crate) fn run(project: &Project, args: &InstructionsArgs) -> anyhow::Result<
         tolerance_percent: Budgets::read(&file)?.tolerance_percent,
         instructions: count_all(project)?,
     };
-    let json = serde_json::to_string_pretty(&budgets).context("cannot write the budgets as JSON")?;
+    let json =
+        serde_json::to_string_pretty(&budgets).context("cannot write the budgets as JSON")?;
     fs::write(&file, json + "\n").with_context(|| format!("cannot write {}", file.display()))?;
     println!("{BUDGETS} holds {} budgets", budgets.instructions.len());
     Ok(Outcome::done())
@@ -125,8 +128,10 @@ pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
 
 impl Budgets {
     fn read(file: &Path) -> anyhow::Result<Self> {
-        let json = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        serde_json::from_str(&json).with_context(|| format!("{} is no file of budgets", file.display()))
+        let json =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        serde_json::from_str(&json)
+            .with_context(|| format!("{} is no file of budgets", file.display()))
     }
 
     fn compare(&self, counts: &BTreeMap<String, u64>) -> Vec<Finding> {
@@ -148,7 +153,8 @@ impl Budgets {
     }
 
     fn table(&self, counts: &BTreeMap<String, u64>) -> String {
-        let mut lines = vec![format!("{:<28}{:>8}{:>8}  change", "instructions", "count", "budget")];
+        let mut lines =
+            vec![format!("{:<28}{:>8}{:>8}  change", "instructions", "count", "budget")];
         for (name, &count) in counts {
             let Some(&budget) = self.instructions.get(name) else { continue };
             lines.push(format!("{name:<28}{count:>8}{budget:>8}  {}", change(count, budget)));
@@ -166,7 +172,8 @@ impl Compiler {
 
     fn parse(version: &str) -> anyhow::Result<Self> {
         let field = |name: &str| {
-            let value = version.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            let value =
+                version.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
             value.map(str::to_owned).with_context(|| format!("`rustc -vV` prints no {name}"))
         };
         Ok(Self { rustc: field("release")?, target: field("host")? })
@@ -198,7 +205,8 @@ fn count(project: &Project, program: &Path, name: &str) -> anyhow::Result<u64> {
     valgrind.arg(format!("--callgrind-out-file={}", profile.display()));
     valgrind.arg(program).arg(name).arg(ROUNDS.to_string());
     stdout_of(valgrind.env("GLIBC_TUNABLES", TUNABLES))?;
-    let text = fs::read_to_string(&profile).with_context(|| format!("cannot read {}", profile.display()))?;
+    let text = fs::read_to_string(&profile)
+        .with_context(|| format!("cannot read {}", profile.display()))?;
     let total = total(&text).with_context(|| format!("{} holds no total", profile.display()))?;
     if total < ROUNDS {
         bail!("callgrind counted {total} instructions of {name}: it does not see {COUNTED}");
@@ -240,7 +248,9 @@ impl fmt::Display for Finding {
             Self::NoBudget { name, count } => {
                 write!(f, "{name} takes {count} instructions and has no budget")
             }
-            Self::NoBenchmark { name } => write!(f, "{name} has a budget, but there is no such benchmark"),
+            Self::NoBenchmark { name } => {
+                write!(f, "{name} has a budget, but there is no such benchmark")
+            }
         }
     }
 }
@@ -254,7 +264,8 @@ mod tests {
     }
 
     fn budgets(of: &[(&str, u64)]) -> Budgets {
-        let compiler = Compiler { rustc: "1.95.0".to_owned(), target: "x86_64-unknown-linux-gnu".to_owned() };
+        let compiler =
+            Compiler { rustc: "1.95.0".to_owned(), target: "x86_64-unknown-linux-gnu".to_owned() };
         Budgets { compiler, tolerance_percent: 3, instructions: counts(of) }
     }
 
@@ -266,7 +277,8 @@ mod tests {
 
     #[test]
     fn both_directions_are_told_with_both_counts() {
-        let findings = budgets(&[("a", 200), ("b", 200)]).compare(&counts(&[("a", 207), ("b", 193)]));
+        let findings =
+            budgets(&[("a", 200), ("b", 200)]).compare(&counts(&[("a", 207), ("b", 193)]));
         let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
         let expected = [
             "a takes 207 instructions, its budget is 200 (+3.5 %)",
@@ -293,8 +305,7 @@ mod tests {
 
     #[test]
     fn the_compiler_is_known_by_release_and_target() {
-        let version =
-            "rustc 1.95.0 (59807616e 2026-04-14)\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0\n";
+        let version = "rustc 1.95.0 (59807616e 2026-04-14)\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0\n";
         assert_eq!(Compiler::parse(version).unwrap(), budgets(&[]).compiler);
         assert!(Compiler::parse("rustc 1.95.0").is_err());
     }

@@ -99,14 +99,19 @@ mod tests {
     #[test]
     fn bench_takes_flags_that_are_not_ours() {
         let cli = Cli::try_parse_from(["cargo xtask", "bench", "--", "--rounds", "3"]).unwrap();
-        let Command::Bench(args) = cli.command else { panic!("expected bench, got {:?}", cli.command) };
+        let Command::Bench(args) = cli.command else {
+            panic!("expected bench, got {:?}", cli.command)
+        };
         assert_eq!(args.args, ["--rounds", "3"]);
     }
 
     #[test]
     fn chaos_takes_its_flags_as_they_are() {
-        let cli = Cli::try_parse_from(["cargo xtask", "chaos", "--cycles", "10", "--seed", "7"]).unwrap();
-        let Command::Chaos(args) = cli.command else { panic!("expected chaos, got {:?}", cli.command) };
+        let cli =
+            Cli::try_parse_from(["cargo xtask", "chaos", "--cycles", "10", "--seed", "7"]).unwrap();
+        let Command::Chaos(args) = cli.command else {
+            panic!("expected chaos, got {:?}", cli.command)
+        };
         assert_eq!(args.args, ["--cycles", "10", "--seed", "7"]);
     }
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask models`: the hand-overs between threads of pipeplug-net, under one schedule after the other.
+//! `cargo xtask models`: the hand-overs between threads of pipeplug-net, under one schedule after
+//! the other.
 
 use std::fs;
 use std::path::PathBuf;
@@ -53,7 +54,8 @@ fn models(project: &Project, args: &ModelsArgs) -> anyhow::Result<()> {
     command.env("PIPEPLUG_MODEL_FAILURES", &failures);
     command.env("PIPEPLUG_MODEL_ITERATIONS", args.iterations.to_string());
     if let Some(file) = &args.replay {
-        let file = fs::canonicalize(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let file =
+            fs::canonicalize(file).with_context(|| format!("cannot read {}", file.display()))?;
         command.env("PIPEPLUG_MODEL_SCHEDULE", file);
     }
     command.args(["test", "--package", "pipeplug-net", "--lib", "--"]);

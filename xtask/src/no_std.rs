@@ -10,8 +10,8 @@ use crate::project::Project;
 use crate::steps::cargo_in;
 use crate::tools::{self, Outcome, Presence, Tool};
 
-/// A program that uses the codec with neither `std` nor `alloc`; excluded from the workspace because
-/// cargo would unite its features with everybody else's.
+/// A program that uses the codec with neither `std` nor `alloc`; excluded from the workspace
+/// because cargo would unite its features with everybody else's.
 const PROOF: &str = "crates/pipeplug-wire/no-std-proof/Cargo.toml";
 
 /// What every allocation of Rust goes through, whichever allocator stands behind it.
@@ -38,7 +38,10 @@ pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
     for binary in executables(&messages)? {
         let symbols = stdout_of(Command::new("nm").arg(&binary.path))?;
         if symbols.trim().is_empty() {
-            bail!("{} holds no symbols, so nothing can be said of its allocations", binary.path.display());
+            bail!(
+                "{} holds no symbols, so nothing can be said of its allocations",
+                binary.path.display()
+            );
         }
         if let Some(symbol) = allocation_in(&symbols) {
             bail!("{} allocates: it holds the symbol {symbol}", binary.path.display());
@@ -62,9 +65,10 @@ pub(crate) struct Executable {
 pub(crate) fn executables(messages: &str) -> anyhow::Result<Vec<Executable>> {
     let mut found = Vec::new();
     for line in messages.lines() {
-        let message: serde_json::Value =
-            serde_json::from_str(line).with_context(|| format!("cargo printed no JSON but {line:?}"))?;
-        if let (Some(path), Some(name)) = (message["executable"].as_str(), message["target"]["name"].as_str())
+        let message: serde_json::Value = serde_json::from_str(line)
+            .with_context(|| format!("cargo printed no JSON but {line:?}"))?;
+        if let (Some(path), Some(name)) =
+            (message["executable"].as_str(), message["target"]["name"].as_str())
         {
             found.push(Executable { name: name.to_owned(), path: PathBuf::from(path) });
         }

@@ -15,12 +15,12 @@ pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
 }
 
-/// How many lines of what a failed command printed are shown again at the end of a run in CI, where often
-/// nothing but the end of the output is kept.
+/// How many lines of what a failed command printed are shown again at the end of a run in CI, where
+/// often nothing but the end of the output is kept.
 const LAST_LINES: usize = 120;
 
-/// Shows the command, runs it with this program's stdin, stdout and stderr, and waits for it. With CI=true
-/// the last lines of what it printed are in the error.
+/// Shows the command, runs it with this program's stdin, stdout and stderr, and waits for it. With
+/// CI=true the last lines of what it printed are in the error.
 ///
 /// # Errors
 /// It could not be started, or did not succeed.
@@ -39,8 +39,8 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the command with its stdout and stderr passed on as they come, and gives their last lines, each
-/// behind a line feed.
+/// Runs the command with its stdout and stderr passed on as they come, and gives their last lines,
+/// each behind a line feed.
 fn status_and_last_lines(command: &mut Command) -> io::Result<(ExitStatus, String)> {
     let (output, input) = io::pipe()?;
     command.stdout(input.try_clone()?).stderr(input);
@@ -70,12 +70,15 @@ fn status_and_last_lines(command: &mut Command) -> io::Result<(ExitStatus, Strin
 /// It could not be started, did not succeed, or printed something that is not UTF-8.
 pub(crate) fn stdout_of(command: &mut Command) -> anyhow::Result<String> {
     let line = display(command);
-    let output =
-        command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start `{line}`"))?;
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start `{line}`"))?;
     if !output.status.success() {
         bail!("`{line}` ended with {}", output.status);
     }
-    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed something that is not UTF-8"))
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("`{line}` printed something that is not UTF-8"))
 }
 
 /// Whether the command starts and succeeds; nothing of it is seen.
@@ -133,7 +136,8 @@ mod tests {
     #[test]
     fn the_last_lines_of_a_command_are_those_of_stdout_and_stderr() {
         let script = "for i in $(seq 200); do echo out $i; done; echo err >&2; exit 3";
-        let (status, printed) = status_and_last_lines(Command::new("sh").args(["-c", script])).unwrap();
+        let (status, printed) =
+            status_and_last_lines(Command::new("sh").args(["-c", script])).unwrap();
         assert_eq!(status.code(), Some(3));
         assert_eq!(
             printed.lines().count(),

@@ -1,7 +1,7 @@
 //! `cargo xtask samples`: builds the samples, runs each, and checks what it prints.
 //!
-//! A sample is a folder `samples/<name>/` with a package whose manifest says how to run it; the fields
-//! are those of [`RunSpec`].
+//! A sample is a folder `samples/<name>/` with a package whose manifest says how to run it; the
+//! fields are those of [`RunSpec`].
 
 mod bounded;
 mod spec;
@@ -74,9 +74,13 @@ pub(crate) fn run(project: &Project, args: &SamplesArgs) -> anyhow::Result<Outco
                     skipped_parts.push(format!("{title}: {line}"));
                     continue;
                 }
-                Ok(Presence::Here) => {
-                    run_repeatedly(project, &places.of_sample(&sample.dir), spec, args.repeat, &title)
-                }
+                Ok(Presence::Here) => run_repeatedly(
+                    project,
+                    &places.of_sample(&sample.dir),
+                    spec,
+                    args.repeat,
+                    &title,
+                ),
                 Err(error) => Err(error),
             };
             match result {
@@ -104,7 +108,11 @@ fn find(project: &Project) -> anyhow::Result<Vec<Sample>> {
     let mut dirs = Vec::new();
     for entry in fs::read_dir(&root).with_context(|| format!("cannot list {}", root.display()))? {
         let entry = entry.with_context(|| format!("cannot list {}", root.display()))?;
-        if entry.file_type().with_context(|| format!("cannot look at {}", entry.path().display()))?.is_dir() {
+        if entry
+            .file_type()
+            .with_context(|| format!("cannot look at {}", entry.path().display()))?
+            .is_dir()
+        {
             dirs.push(entry.path());
         }
     }
@@ -126,16 +134,20 @@ fn find(project: &Project) -> anyhow::Result<Vec<Sample>> {
 impl Sample {
     fn of(package: &Package) -> anyhow::Result<Self> {
         let dir = package.dir().to_owned();
-        let name =
-            dir.file_name().map_or_else(|| package.name.clone(), |name| name.to_string_lossy().into_owned());
-        let runs = spec::runs(&package.metadata)
-            .with_context(|| format!("{}: [package.metadata.sample]", package.manifest_path.display()))?;
+        let name = dir
+            .file_name()
+            .map_or_else(|| package.name.clone(), |name| name.to_string_lossy().into_owned());
+        let runs = spec::runs(&package.metadata).with_context(|| {
+            format!("{}: [package.metadata.sample]", package.manifest_path.display())
+        })?;
         Ok(Self { name, package: package.name.clone(), dir, runs })
     }
 }
 
 fn select(mut samples: Vec<Sample>, names: &[String]) -> anyhow::Result<Vec<Sample>> {
-    if let Some(unknown) = names.iter().find(|name| !samples.iter().any(|sample| sample.name == **name)) {
+    if let Some(unknown) =
+        names.iter().find(|name| !samples.iter().any(|sample| sample.name == **name))
+    {
         let known: Vec<&str> = samples.iter().map(|sample| sample.name.as_str()).collect();
         bail!("there is no sample {unknown}, only {}", known.join(", "));
     }
@@ -152,9 +164,11 @@ fn build(project: &Project, samples: &[Sample]) -> anyhow::Result<Places> {
     }
     println!("$ {}", display(&command));
     let built = executables(&stdout_of(&mut command)?)?;
-    let bins: BTreeMap<String, PathBuf> = built.into_iter().map(|bin| (bin.name, bin.path)).collect();
+    let bins: BTreeMap<String, PathBuf> =
+        built.into_iter().map(|bin| (bin.name, bin.path)).collect();
     let cli = bins.get(CLI).with_context(|| format!("cargo built no program {CLI}"))?;
-    let bin_dir = cli.parent().with_context(|| format!("{} is in no folder", cli.display()))?.to_owned();
+    let bin_dir =
+        cli.parent().with_context(|| format!("{} is in no folder", cli.display()))?.to_owned();
     Ok(Places { bins, bin_dir, dir: PathBuf::new() })
 }
 
@@ -167,7 +181,11 @@ fn run_repeatedly(
 ) -> anyhow::Result<()> {
     let spec = spec.expand(places)?;
     let program = places.bin(&spec.bin)?;
-    let line = std::iter::once(&spec.bin).chain(&spec.args).map(String::as_str).collect::<Vec<_>>().join(" ");
+    let line = std::iter::once(&spec.bin)
+        .chain(&spec.args)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(" ");
     let started = Instant::now();
     for round in 1..=repeat {
         let mut command = Command::new(program);
@@ -179,8 +197,9 @@ fn run_repeatedly(
             }
         }
         command.envs(&spec.env);
-        let ended = bounded::run(&mut command, spec.stdin.as_deref().map(str::as_bytes), TIME_LIMIT)
-            .with_context(|| format!("cannot run {}", program.display()))?;
+        let ended =
+            bounded::run(&mut command, spec.stdin.as_deref().map(str::as_bytes), TIME_LIMIT)
+                .with_context(|| format!("cannot run {}", program.display()))?;
         if let Some(complaint) = judge(&spec, &ended) {
             bail!("$ {line}\n(round {round} of {repeat})\n{complaint}");
         }
@@ -193,21 +212,25 @@ fn run_repeatedly(
 /// What is wrong with how a run ended, with everything that it printed, or nothing.
 fn judge(spec: &RunSpec, ended: &Ended) -> Option<String> {
     let mut complaints = Vec::new();
-    let (stdout, stderr) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     match ended.status {
-        None => complaints.push(format!("did not end within {} s and was killed", ended.limit.as_secs_f64())),
+        None => complaints
+            .push(format!("did not end within {} s and was killed", ended.limit.as_secs_f64())),
         Some(status) if status.code() != Some(spec.exit) => {
             complaints.push(format!("expected exit status {}, got {status}", spec.exit));
         }
         Some(_) if ended.left_behind => {
             complaints.push(
-                "ended, but a process that it started lives on and holds its stdout or stderr".to_owned(),
+                "ended, but a process that it started lives on and holds its stdout or stderr"
+                    .to_owned(),
             );
         }
         Some(_) => {}
     }
     if let Some(expected) = spec.stdout.as_deref().filter(|expected| *expected != stdout) {
-        complaints.push(format!("expected this on stdout, and nothing else:\n{}", indent(expected)));
+        complaints
+            .push(format!("expected this on stdout, and nothing else:\n{}", indent(expected)));
     }
     for (name, expected, got) in
         [("stdout", &spec.stdout_contains, &stdout), ("stderr", &spec.stderr_contains, &stderr)]
@@ -219,7 +242,11 @@ fn judge(spec: &RunSpec, ended: &Ended) -> Option<String> {
     if complaints.is_empty() {
         return None;
     }
-    complaints.push(format!("got on stdout:\n{}\ngot on stderr:\n{}", indent(&stdout), indent(&stderr)));
+    complaints.push(format!(
+        "got on stdout:\n{}\ngot on stderr:\n{}",
+        indent(&stdout),
+        indent(&stderr)
+    ));
     Some(complaints.join("\n"))
 }
 
@@ -263,7 +290,8 @@ mod tests {
 
     #[test]
     fn a_missing_newline_is_a_failure_that_can_be_seen() {
-        let complaint = judge(&spec(json!({ "args": [], "stdout": "a\n" })), &ended("printf a")).unwrap();
+        let complaint =
+            judge(&spec(json!({ "args": [], "stdout": "a\n" })), &ended("printf a")).unwrap();
         assert!(complaint.contains("no newline at the end"), "{complaint}");
     }
 
@@ -271,7 +299,8 @@ mod tests {
     fn what_is_not_said_is_a_failure_that_shows_both() {
         let spec = spec(json!({ "args": [], "stdout-contains": ["x"], "stderr-contains": ["y"] }));
         let complaint = judge(&spec, &ended("echo out; echo err >&2")).unwrap();
-        for part in ["somewhere on stdout:\n  | x", "somewhere on stderr:\n  | y", "| out", "| err"] {
+        for part in ["somewhere on stdout:\n  | x", "somewhere on stderr:\n  | y", "| out", "| err"]
+        {
             assert!(complaint.contains(part), "{part} is missing in: {complaint}");
         }
     }

@@ -50,8 +50,8 @@ pub(crate) fn run(project: &Project, args: &SanitizeArgs) -> anyhow::Result<Outc
     Ok(Outcome::done())
 }
 
-/// The step of `cargo xtask ci`: the threads of net, where the hand-overs are. A mirror that has no sources of the standard
-/// library is a reason to do without, also with `CI=true`.
+/// The step of `cargo xtask ci`: the threads of net, where the hand-overs are. A mirror that has no
+/// sources of the standard library is a reason to do without, also with `CI=true`.
 pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
     let sanitizer = Sanitizer::Thread;
     if let Presence::Missing(why) = tools::look_for(sanitizer.tools()) {
@@ -69,7 +69,13 @@ impl Sanitizer {
         }
     }
 
-    fn command(self, project: &Project, host: &str, packages: &[&str], test: Option<&str>) -> Command {
+    fn command(
+        self,
+        project: &Project,
+        host: &str,
+        packages: &[&str],
+        test: Option<&str>,
+    ) -> Command {
         let (flags, target) = match self {
             Self::Address => ("-Zsanitizer=address", "sanitize-address"),
             Self::Thread => ("-Zsanitizer=thread", "sanitize-thread"),
@@ -78,7 +84,16 @@ impl Sanitizer {
         let mut command = Command::new("rustup");
         command.current_dir(&project.root);
         set_flags(&mut command, project, flags, target);
-        command.args(["run", "nightly", "cargo", "test", "--no-fail-fast", "--lib", "--bins", "--tests"]);
+        command.args([
+            "run",
+            "nightly",
+            "cargo",
+            "test",
+            "--no-fail-fast",
+            "--lib",
+            "--bins",
+            "--tests",
+        ]);
         // With a target the flags are for what runs there, and not for build scripts and macros.
         command.args(["--target", host]);
         if self == Self::Thread {
@@ -92,7 +107,8 @@ impl Sanitizer {
 
 /// This machine, in rustc's words.
 fn host() -> anyhow::Result<String> {
-    let version = process::stdout_of(Command::new("rustup").args(["run", "nightly", "rustc", "-vV"]))?;
+    let version =
+        process::stdout_of(Command::new("rustup").args(["run", "nightly", "rustc", "-vV"]))?;
     host_in(&version).with_context(|| format!("`rustc -vV` names no host:\n{version}"))
 }
 
@@ -106,7 +122,8 @@ mod tests {
 
     #[test]
     fn the_host_is_found_in_what_the_compiler_says() {
-        let version = "rustc 1.95.0\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0\n";
+        let version =
+            "rustc 1.95.0\nbinary: rustc\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0\n";
         assert_eq!(host_in(version).unwrap(), "x86_64-unknown-linux-gnu");
         assert_eq!(host_in("rustc 1.95.0\n"), None);
     }

@@ -22,7 +22,14 @@ pub(crate) fn fmt(project: &Project) -> anyhow::Result<()> {
     run(cargo_in(project).args(["fmt", "--all", "--", "--check"]))?;
     for dir in EXCLUDED {
         let manifest = format!("{dir}/Cargo.toml");
-        run(cargo_in(project).args(["fmt", "--all", "--manifest-path", &manifest, "--", "--check"]))?;
+        run(cargo_in(project).args([
+            "fmt",
+            "--all",
+            "--manifest-path",
+            &manifest,
+            "--",
+            "--check",
+        ]))?;
     }
     Ok(())
 }
@@ -40,13 +47,22 @@ pub(crate) fn clippy(project: &Project) -> anyhow::Result<()> {
 }
 
 pub(crate) fn docs(project: &Project) -> anyhow::Result<()> {
-    run(cargo_in(project).env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps"]))
+    run(cargo_in(project).env("RUSTDOCFLAGS", "-D warnings").args([
+        "doc",
+        "--workspace",
+        "--no-deps",
+    ]))
 }
 
 pub(crate) fn test(project: &Project) -> anyhow::Result<()> {
     if !tools::has_nextest() {
         // Runs the doctests as well.
-        return run(cargo_in(project).args(["test", "--workspace", "--all-features", "--no-fail-fast"]));
+        return run(cargo_in(project).args([
+            "test",
+            "--workspace",
+            "--all-features",
+            "--no-fail-fast",
+        ]));
     }
     let args = ["--workspace", "--all-features", "--no-fail-fast"];
     let tests = run(cargo_in(project).args(["nextest", "run"]).args(args));
@@ -68,8 +84,8 @@ pub(crate) fn portable(project: &Project) -> anyhow::Result<()> {
     run(&mut command)
 }
 
-/// Cargo, in the project's root, with flags for the compiler and a folder of its own in the target directory: else every
-/// change between two sets of flags would build everything anew.
+/// Cargo, in the project's root, with flags for the compiler and a folder of its own in the target
+/// directory: else every change between two sets of flags would build everything anew.
 pub(crate) fn cargo_with(project: &Project, flags: &str, target: &str) -> Command {
     let mut command = cargo_in(project);
     set_flags(&mut command, project, flags, target);
@@ -104,7 +120,10 @@ mod tests {
 
     #[test]
     fn flags_that_the_user_set_stay() {
-        assert_eq!(rustflags(Some("-C target-cpu=native"), "--cfg x"), "-C target-cpu=native --cfg x");
+        assert_eq!(
+            rustflags(Some("-C target-cpu=native"), "--cfg x"),
+            "-C target-cpu=native --cfg x"
+        );
         assert_eq!(rustflags(Some(" "), "--cfg x"), "--cfg x");
         assert_eq!(rustflags(None, "--cfg x"), "--cfg x");
     }

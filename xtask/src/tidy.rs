@@ -1,7 +1,7 @@
 //! `cargo xtask tidy`: the rules of the project that neither rustc nor clippy can check.
 //!
-//! Each check is a function from text (or from what cargo says of the packages) to findings; this file
-//! only reads the files and hands them out.
+//! Each check is a function from text (or from what cargo says of the packages) to findings; this
+//! file only reads the files and hands them out.
 
 mod docs;
 mod layers;
@@ -101,14 +101,19 @@ fn read_tree(root: &Path) -> anyhow::Result<Vec<TextFile>> {
         for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))? {
             let entry = entry.with_context(|| format!("cannot list {}", dir.display()))?;
             let path = entry.path();
-            let kind = entry.file_type().with_context(|| format!("cannot look at {}", path.display()))?;
+            let kind =
+                entry.file_type().with_context(|| format!("cannot look at {}", path.display()))?;
             if kind.is_dir() && !is_generated(&path) {
                 dirs.push(path);
             } else if kind.is_file() {
-                let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                let bytes =
+                    fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
                 // What is not UTF-8 is a picture or a fuzz seed.
                 if let Ok(text) = String::from_utf8(bytes) {
-                    files.push(TextFile { path: path.strip_prefix(root).unwrap_or(&path).to_owned(), text });
+                    files.push(TextFile {
+                        path: path.strip_prefix(root).unwrap_or(&path).to_owned(),
+                        text,
+                    });
                 }
             }
         }
@@ -118,11 +123,14 @@ fn read_tree(root: &Path) -> anyhow::Result<Vec<TextFile>> {
 }
 
 fn is_generated(dir: &Path) -> bool {
-    let name =
-        |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = |path: &Path| {
+        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
     match name(dir).as_str() {
         ".git" | "target" => true,
-        "artifacts" | "corpus" | "coverage" => dir.parent().is_some_and(|parent| name(parent) == "fuzz"),
+        "artifacts" | "corpus" | "coverage" => {
+            dir.parent().is_some_and(|parent| name(parent) == "fuzz")
+        }
         _ => false,
     }
 }
@@ -133,7 +141,12 @@ impl TextFile {
     }
 
     fn finding(&self, line: usize, message: impl Into<String>) -> Finding {
-        Finding { path: self.path.clone(), line, message: message.into(), severity: Severity::Error }
+        Finding {
+            path: self.path.clone(),
+            line,
+            message: message.into(),
+            severity: Severity::Error,
+        }
     }
 
     fn warning(&self, line: usize, message: impl Into<String>) -> Finding {

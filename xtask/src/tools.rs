@@ -1,7 +1,7 @@
 //! What the steps need beyond stable Rust and a linker, and what happens when it is missing.
 //!
-//! On a developer's machine the step, or the part of it, is skipped with a line that says how to get
-//! the tool. With `CI=true` it fails: a check that silently does not run is no check.
+//! On a developer's machine the step, or the part of it, is skipped with a line that says how to
+//! get the tool. With `CI=true` it fails: a check that silently does not run is no check.
 
 use std::env;
 use std::fmt;
@@ -69,7 +69,8 @@ pub(crate) fn look_for(tools: &[Tool]) -> Presence {
     missing.map_or(Presence::Here, Presence::Missing)
 }
 
-/// What follows, in this environment, from the lack of something else than a tool, which `line` states.
+/// What follows, in this environment, from the lack of something else than a tool, which `line`
+/// states.
 ///
 /// # Errors
 /// `CI=true`.
@@ -97,7 +98,8 @@ fn judge(
 
 /// The line that says which of the tools are missing, if any is.
 fn missing_of(tools: &[Tool], is_here: impl Fn(&Tool) -> bool) -> Option<String> {
-    let missing: Vec<String> = tools.iter().filter(|tool| !is_here(tool)).map(Tool::to_string).collect();
+    let missing: Vec<String> =
+        tools.iter().filter(|tool| !is_here(tool)).map(Tool::to_string).collect();
     (!missing.is_empty()).then(|| format!("missing: {}", missing.join("; ")))
 }
 
@@ -208,7 +210,8 @@ mod tests {
 
     #[test]
     fn a_missing_tool_skips_and_says_how_to_get_it() {
-        let presence = judge(&[Tool::Nm, Tool::CargoFuzz], WhenMissing::Skip, |tool| *tool == Tool::Nm);
+        let presence =
+            judge(&[Tool::Nm, Tool::CargoFuzz], WhenMissing::Skip, |tool| *tool == Tool::Nm);
         let Presence::Missing(line) = presence.unwrap() else { panic!("nothing is missing") };
         assert_eq!(line, "missing: cargo-fuzz (cargo install --locked cargo-fuzz)");
     }

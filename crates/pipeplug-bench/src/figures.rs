@@ -79,7 +79,8 @@ impl Document {
     pub(crate) fn to_json(&self) -> Result<String> {
         // A row a line: a diff of two runs shows what changed.
         let head = serde_json::to_string_pretty(&Self { rows: Vec::new(), ..self.clone() })?;
-        let rows: Vec<String> = self.rows.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        let rows: Vec<String> =
+            self.rows.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
         let rows = format!("\"rows\": [\n{}\n  ]", rows.join(",\n"));
         Ok(head.replace("\"rows\": []", &rows) + "\n")
     }
@@ -100,7 +101,13 @@ impl Document {
     }
 
     /// The row of these four; `None` where nothing was measured.
-    pub(crate) fn row(&self, subject: &str, metric: &str, situation: &str, parameter: u64) -> Option<&Row> {
+    pub(crate) fn row(
+        &self,
+        subject: &str,
+        metric: &str,
+        situation: &str,
+        parameter: u64,
+    ) -> Option<&Row> {
         self.rows.iter().find(|row| {
             row.subject == subject
                 && row.metric == metric

@@ -27,7 +27,8 @@ pub(crate) struct Version {
 impl Machine {
     pub(crate) fn this() -> Self {
         let cpuinfo = read("/proc/cpuinfo");
-        let field = |name: &str| cpuinfo.lines().find(|line| line.starts_with(name)).and_then(value_of);
+        let field =
+            |name: &str| cpuinfo.lines().find(|line| line.starts_with(name)).and_then(value_of);
         let is_virtual =
             field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
         let memory = read("/proc/meminfo");
@@ -58,7 +59,8 @@ pub(crate) fn tools() -> Vec<Version> {
     asked.into_iter().filter_map(version).collect()
 }
 
-/// Ticks of all CPUs since the start of the machine, and those that the hypervisor gave to others (proc_stat(5)).
+/// Ticks of all CPUs since the start of the machine, and those that the hypervisor gave to others
+/// (proc_stat(5)).
 pub(crate) fn ticks() -> (u64, u64) {
     const STEAL: usize = 7;
     let stat = read("/proc/stat");

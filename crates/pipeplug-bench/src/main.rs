@@ -1,8 +1,10 @@
-//! Measures pipeplug against the raw pipe and against what its users would take instead, in one run.
+//! Measures pipeplug against the raw pipe and against what its users would take instead, in one
+//! run.
 //!
-//! Each figure comes from two real processes, started for it alone by this driver: a subject (`bench-raw`,
-//! `bench-subject` and the programs below `peers`) and its plugin. All subjects take turns within a round, in an order
-//! that changes, so that a drift of the machine's speed hits all alike; what counts are ratios within one run.
+//! Each figure comes from two real processes, started for it alone by this driver: a subject
+//! (`bench-raw`, `bench-subject` and the programs below `peers`) and its plugin. All subjects take
+//! turns within a round, in an order that changes, so that a drift of the machine's speed hits all
+//! alike; what counts are ratios within one run.
 
 #![forbid(unsafe_code)]
 
@@ -113,7 +115,9 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         None => measure(cli.run),
         Some(Command::Run(args)) => measure(args),
-        Some(Command::Report { json, docs }) => report::write(&json.map_or_else(default_json, Ok)?, &docs),
+        Some(Command::Report { json, docs }) => {
+            report::write(&json.map_or_else(default_json, Ok)?, &docs)
+        }
         Some(Command::Burn) => driver::burn(),
     }
 }
@@ -130,7 +134,8 @@ fn measure(args: RunArgs) -> Result<()> {
     })?;
     print::table(&document);
     let path = args.out.map_or_else(default_json, Ok)?;
-    std::fs::write(&path, document.to_json()?).with_context(|| format!("cannot write {}", path.display()))?;
+    std::fs::write(&path, document.to_json()?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     println!("written: {}", path.display());
     Ok(())
 }
@@ -138,7 +143,8 @@ fn measure(args: RunArgs) -> Result<()> {
 /// In the target directory, which is two levels above this program.
 fn default_json() -> Result<PathBuf> {
     let this = std::env::current_exe().context("where is this program?")?;
-    let target = this.ancestors().nth(2).with_context(|| format!("{} is in no folder", this.display()))?;
+    let target =
+        this.ancestors().nth(2).with_context(|| format!("{} is in no folder", this.display()))?;
     Ok(target.join("pipeplug-bench.json"))
 }
 

@@ -1,7 +1,8 @@
-//! What users would take in place of pipeplug: who they are, how they are built, which version was measured.
+//! What users would take in place of pipeplug: who they are, how they are built, which version was
+//! measured.
 //!
-//! Their sources stand in `peers` beside this crate's; whatever is built goes below the target directory. A peer
-//! whose toolchain is absent is left out, with a word.
+//! Their sources stand in `peers` beside this crate's; whatever is built goes below the target
+//! directory. A peer whose toolchain is absent is left out, with a word.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -123,7 +124,8 @@ const GO_PLUGIN: Entry = Entry {
     mode: "netrpc",
 };
 
-/// A runtime with one worker thread is what a tuner would find: on two CPUs most figures are the better for it.
+/// A runtime with one worker thread is what a tuner would find: on two CPUs most figures are the
+/// better for it.
 const TABLE: [Entry; 12] = [
     TARPC,
     Entry {
@@ -132,7 +134,12 @@ const TABLE: [Entry; 12] = [
         mode: "unix,1",
         ..TARPC
     },
-    Entry { name: "tarpc-pipes", what: "tarpc over stdin and stdout, bincode", mode: "pipes", ..TARPC },
+    Entry {
+        name: "tarpc-pipes",
+        what: "tarpc over stdin and stdout, bincode",
+        mode: "pipes",
+        ..TARPC
+    },
     Entry { name: "ttrpc-sync", what: "ttrpc over a Unix socket, blocking", mode: "sync", ..TTRPC },
     TTRPC,
     Entry {
@@ -182,7 +189,10 @@ impl Entry {
             Group::Rust | Group::Go => (executable, host.to_vec()),
             Group::Node => {
                 let script = executable.display().to_string();
-                (find("node").unwrap_or_else(|| "node".into()), [vec![script], host.to_vec()].concat())
+                (
+                    find("node").unwrap_or_else(|| "node".into()),
+                    [vec![script], host.to_vec()].concat(),
+                )
             }
         };
         let versions = self.packages.iter().filter_map(|package| {
@@ -226,7 +236,8 @@ impl Group {
             Self::Node => (&["node", "npm"], &[], "apt-get install nodejs npm"),
         };
         let program = programs.iter().find(|program| find(program).is_none());
-        let folder = folders.iter().find(|folder| !Path::new(GO_SOURCES).join("src").join(folder).is_dir());
+        let folder =
+            folders.iter().find(|folder| !Path::new(GO_SOURCES).join("src").join(folder).is_dir());
         let missing = program.or(folder)?;
         Some(format!("{missing} is not installed: {hint}"))
     }
@@ -249,13 +260,15 @@ impl Group {
                 after(&lock, &format!("name = \"{package}\"\nversion = \""))
             }
             Self::Node => {
-                let lock = fs::read_to_string(Path::new(SOURCES).join("node/package-lock.json")).ok()?;
+                let lock =
+                    fs::read_to_string(Path::new(SOURCES).join("node/package-lock.json")).ok()?;
                 let (_, entry) = lock.split_once(&format!("\"node_modules/{package}\": {{"))?;
                 after(entry, "\"version\": \"")
             }
             Self::Go => {
                 let query = ["--show", "--showformat", "${Version}", package];
-                let output = Command::new("dpkg-query").args(query).stderr(Stdio::null()).output().ok()?;
+                let output =
+                    Command::new("dpkg-query").args(query).stderr(Stdio::null()).output().ok()?;
                 let version = String::from_utf8(output.stdout).ok()?;
                 (output.status.success() && !version.is_empty()).then_some(version)
             }
@@ -277,7 +290,8 @@ fn build_go(sources: &Path, out: &Path) -> Result<()> {
     announce(&out.join("go-plugin"), Group::Go);
     let path = out.join("gopath");
     let generated = path.join("src/echopb");
-    fs::create_dir_all(&generated).with_context(|| format!("cannot create {}", generated.display()))?;
+    fs::create_dir_all(&generated)
+        .with_context(|| format!("cannot create {}", generated.display()))?;
     let mut plugin = OsString::from("--go_out=plugins=grpc:");
     plugin.push(&generated);
     let protos = ["echo.proto", "streams.proto"];
@@ -318,7 +332,8 @@ fn announce(built: &Path, group: Group) {
 
 fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().display().to_string();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {program}"))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {program}"))?;
     if output.status.success() {
         return Ok(());
     }
@@ -332,7 +347,8 @@ fn run(command: &mut Command) -> Result<()> {
 fn out_dir() -> Result<PathBuf> {
     let executable = env::current_exe().context("where is this program?")?;
     let target = executable.ancestors().nth(2);
-    let target = target.with_context(|| format!("{} is in no target directory", executable.display()))?;
+    let target =
+        target.with_context(|| format!("{} is in no target directory", executable.display()))?;
     ensure!(target.is_dir(), "{} is no folder", target.display());
     Ok(target.join("peers"))
 }
@@ -375,7 +391,11 @@ mod tests {
             let folder = entry.executable.trim_start_matches("peer-");
             let manifest = Path::new(SOURCES).join("rust").join(folder).join("Cargo.toml");
             let manifest = fs::read_to_string(manifest).unwrap();
-            assert!(manifest.contains(&format!("name = \"{}\"", entry.executable)), "{}", entry.name);
+            assert!(
+                manifest.contains(&format!("name = \"{}\"", entry.executable)),
+                "{}",
+                entry.name
+            );
         }
     }
 

@@ -114,7 +114,9 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
         Size::Full => (10, Of::All, &[0, 10, 100, 1000]),
     };
     cases.push(Case::once(Work::Quiet { seconds: quiet }, Free, of_quiet));
-    cases.extend(handlers.iter().map(|&micros| Case::new(Work::Handler { micros }, Split, HANDLERS)));
+    cases.extend(
+        handlers.iter().map(|&micros| Case::new(Work::Handler { micros }, Split, HANDLERS)),
+    );
     if size == Size::Full {
         cases.extend(in_full());
     }
@@ -131,10 +133,14 @@ fn in_full() -> Vec<Case> {
         cases.push(Case::new(Work::Callers { callers: many }, Free, CURVES));
         cases.push(Case::new(Work::Tasks { tasks: many }, Free, CURVES));
     }
-    cases.extend([1, 10, 100, 1000, 100_000].map(|window| Case::new(Work::Flight { window }, Free, CURVES)));
+    cases.extend(
+        [1, 10, 100, 1000, 100_000].map(|window| Case::new(Work::Flight { window }, Free, CURVES)),
+    );
     let sizes = [4, 8, 12, 14, 16, 18, 22, 24].map(|power| 1 << power);
     cases.extend(sizes.map(|size| Case::new(Work::Bulk { size }, Free, CURVES)));
-    cases.extend([0, 1, 10, 100, 1000].map(|plugins| Case::new(Work::Idle { plugins }, Split, CROWDS)));
+    cases.extend(
+        [0, 1, 10, 100, 1000].map(|plugins| Case::new(Work::Idle { plugins }, Split, CROWDS)),
+    );
     let open = [0, 1000, 10_000, 100_000, 1_000_000];
     cases.extend(open.map(|open| Case::new(Work::Open { open }, Split, CROWDS)));
     cases.push(Case::once(Work::Syscalls, Split, Of::All));

@@ -31,7 +31,8 @@ const GIVE_UP: u32 = 2;
 /// Measures everything.
 ///
 /// # Errors
-/// There is nothing to measure, or no place for temporary files. What goes wrong with a subject is a row.
+/// There is nothing to measure, or no place for temporary files. What goes wrong with a subject is
+/// a row.
 pub(crate) fn run(request: &Request) -> Result<Document> {
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let started = Instant::now();
@@ -57,7 +58,8 @@ pub(crate) fn run(request: &Request) -> Result<Document> {
     for round in 0..=rounds {
         let begun = Instant::now();
         run.round(round, &subjects, &cases);
-        let name = if round == 0 { "pace found".to_owned() } else { format!("round {round} of {rounds}") };
+        let name =
+            if round == 0 { "pace found".to_owned() } else { format!("round {round} of {rounds}") };
         println!("\r{name} in {:.0} s{:40}", begun.elapsed().as_secs_f64(), "");
     }
     let (ticks_after, stolen_after) = machine::ticks();
@@ -106,10 +108,16 @@ impl Run {
             if case.often == Often::Once && round != 1 {
                 continue;
             }
-            let mut turn: Vec<&Subject> = subjects.iter().filter(|subject| case.fits(subject)).collect();
+            let mut turn: Vec<&Subject> =
+                subjects.iter().filter(|subject| case.fits(subject)).collect();
             self.random.shuffle(&mut turn);
             for subject in turn {
-                print!("\r{:<16}{:<6}{:<18}", case.work.name(), case.situation.name(), subject.name);
+                print!(
+                    "\r{:<16}{:<6}{:<18}",
+                    case.work.name(),
+                    case.situation.name(),
+                    subject.name
+                );
                 // The line only says that this is alive.
                 let _ = std::io::stdout().flush();
                 self.measure(round, place, case, subject);
@@ -130,7 +138,9 @@ impl Run {
                 state.failures = 0;
                 state.pace = pace;
                 if round > 0 {
-                    figures.into_iter().for_each(|figure| add(&mut self.rows, subject, case, figure));
+                    figures
+                        .into_iter()
+                        .for_each(|figure| add(&mut self.rows, subject, case, figure));
                 }
             }
             Outcome::Absent(why) => state.absent = Some(why),
@@ -150,8 +160,9 @@ impl Run {
             states.find_map(|(_, state)| state.absent.clone())
         };
         let absent = subjects.iter().filter(|subject| !measured.contains(subject.name.as_str()));
-        let absent =
-            absent.filter_map(|subject| Some(Absent { subject: subject.name.clone(), why: why(subject)? }));
+        let absent = absent.filter_map(|subject| {
+            Some(Absent { subject: subject.name.clone(), why: why(subject)? })
+        });
         absent.collect()
     }
 }
@@ -161,7 +172,13 @@ fn add(rows: &mut Vec<Row>, subject: &Subject, case: &Case, figure: Figure) {
 }
 
 /// The row of that figure, made where there is none.
-fn row<'a>(rows: &'a mut Vec<Row>, subject: &Subject, case: &Case, figure: &str, unit: &str) -> &'a mut Row {
+fn row<'a>(
+    rows: &'a mut Vec<Row>,
+    subject: &Subject,
+    case: &Case,
+    figure: &str,
+    unit: &str,
+) -> &'a mut Row {
     let metric = format!("{}.{figure}", case.work.name());
     let (situation, parameter) = (case.situation.name(), case.work.parameter());
     let is_it = |row: &Row| {

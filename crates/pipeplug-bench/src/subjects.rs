@@ -52,8 +52,11 @@ pub(crate) fn wanted(patterns: &[impl AsRef<str>]) -> Result<Field> {
         program: peer.program.clone(),
         args: peer.args.clone(),
     }));
-    let about =
-        |peer: Peer| About { subject: peer.name.into(), what: peer.what.into(), version: peer.version };
+    let about = |peer: Peer| About {
+        subject: peer.name.into(),
+        what: peer.what.into(),
+        version: peer.version,
+    };
     let absent = |peer: LeftOut| Absent { subject: peer.name.into(), why: peer.why };
     Ok(Field {
         subjects,

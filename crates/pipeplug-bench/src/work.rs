@@ -108,7 +108,9 @@ impl Work {
             Self::Sequential { size } => {
                 format!("sequential {} {count} {size}", (count / 4).clamp(100, 2000))
             }
-            Self::Handler { .. } => format!("sequential {} {count} {MESSAGE}", (count / 4).clamp(20, 1000)),
+            Self::Handler { .. } => {
+                format!("sequential {} {count} {MESSAGE}", (count / 4).clamp(20, 1000))
+            }
             Self::Callers { callers } => format!("callers {callers} {count} {MESSAGE}"),
             Self::Tasks { tasks } => format!("tasks {tasks} {count} {MESSAGE}"),
             Self::Flight { window } => format!("flight {window} {count} {MESSAGE}"),
@@ -123,7 +125,8 @@ impl Work {
         }
     }
 
-    /// The fewest and the most calls that one measurement makes. The fewest are what the pace is found with.
+    /// The fewest and the most calls that one measurement makes. The fewest are what the pace is
+    /// found with.
     pub(crate) fn counts(self) -> (u64, u64) {
         match self {
             Self::Sequential { .. } => (500, 200_000),
@@ -131,7 +134,9 @@ impl Work {
             Self::Callers { callers: many } | Self::Tasks { tasks: many } => {
                 ((20 * many).max(2000), 2_000_000)
             }
-            Self::Flight { window } | Self::Stream { window } => ((2 * window).max(4000), 20_000_000),
+            Self::Flight { window } | Self::Stream { window } => {
+                ((2 * window).max(4000), 20_000_000)
+            }
             Self::OneWay => (20_000, 20_000_000),
             Self::Bulk { .. } => (1, 100_000),
             Self::Spawn => (3, 100),

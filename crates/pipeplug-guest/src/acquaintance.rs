@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 /// How often a wait for the host looks whether the host asks something else instead.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long what the host said is waited for once it has asked something else. Its first request may be on its way to a
-/// thread still.
+/// How long what the host said is waited for once it has asked something else. Its first request
+/// may be on its way to a thread still.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How far registering has come.
@@ -36,7 +36,10 @@ impl Acquaintance {
 
     /// For a plugin with a start call-back, which is still to run.
     pub(crate) fn with_start() -> Self {
-        Self { state: Mutex::new(State { is_made: false, is_starting: true }), changed: Condvar::new() }
+        Self {
+            state: Mutex::new(State { is_made: false, is_starting: true }),
+            changed: Condvar::new(),
+        }
     }
 
     /// Ends the start when what it gives is dropped.
@@ -44,8 +47,8 @@ impl Acquaintance {
         Starting(self)
     }
 
-    /// Waits until the host has said what it is, which it does first of all. One that does not, which shows by what it asks
-    /// in place of that, is waited for no longer.
+    /// Waits until the host has said what it is, which it does first of all. One that does not,
+    /// which shows by what it asks in place of that, is waited for no longer.
     pub(crate) fn wait_made(&self, asks_something_else: impl Fn() -> bool) {
         let mut state = self.lock();
         let mut until = None;

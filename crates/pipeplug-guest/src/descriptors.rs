@@ -29,10 +29,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Reads the descriptors' numbers, if the first two arguments are such; the program's name is not among them.
+    /// Reads the descriptors' numbers, if the first two arguments are such; the program's name is
+    /// not among them.
     pub(crate) fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
         let mut args: Vec<_> = args.into_iter().collect();
-        let numbers = (args.first().and_then(|arg| number(arg)), args.get(1).and_then(|arg| number(arg)));
+        let numbers =
+            (args.first().and_then(|arg| number(arg)), args.get(1).and_then(|arg| number(arg)));
         if let (Some(reader), Some(writer)) = numbers {
             args.drain(..2);
             Self { reader, writer, told: true, args }
@@ -48,15 +50,16 @@ impl Plan {
 
     /// Makes both descriptors ours.
     ///
-    /// A standard one is copied away, and what user code takes for standard input and output is replaced: by nothing
-    /// and by standard error.
+    /// A standard one is copied away, and what user code takes for standard input and output is
+    /// replaced: by nothing and by standard error.
     pub(crate) fn take(&self) -> Result<(Endpoint, Endpoint), RegisterError> {
         if self.told && self.reader == self.writer {
             return Err(RegisterError::SameDescriptor { number: self.reader });
         }
         let halves = [(self.reader, Half::In), (self.writer, Half::Out)];
         halves.iter().try_for_each(|(number, half)| check_direction(*number, *half))?;
-        // By hand, chunks may come from a file and go to one. A number may be any file's, which would be written over.
+        // By hand, chunks may come from a file and go to one. A number may be any file's, which
+        // would be written over.
         if self.told {
             halves.iter().try_for_each(|(number, half)| check_kind(*number, *half))?;
         }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::{CloseReason, Connection, EventLoop};
 
-/// How long the end waits for `main` to come to [`Main::wait`](crate::Main::wait): a host may be gone before it is there,
-/// and what `main` holds wants to be dropped.
+/// How long the end waits for `main` to come to [`Main::wait`](crate::Main::wait): a host may be
+/// gone before it is there, and what `main` holds wants to be dropped.
 const COMING: Duration = Duration::from_millis(50);
 
-/// What happens to the process when the connection has ended and nobody is in [`Main::wait`](crate::Main::wait).
+/// What happens to the process when the connection has ended and nobody is in
+/// [`Main::wait`](crate::Main::wait).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnEnd {
@@ -22,7 +23,8 @@ pub enum OnEnd {
     Stay,
 }
 
-/// When what still runs has had its time; `None`: so far off that it cannot be named, which is never.
+/// When what still runs has had its time; `None`: so far off that it cannot be named, which is
+/// never.
 #[derive(Debug, Clone, Copy)]
 struct Deadline(Option<Instant>);
 
@@ -71,8 +73,8 @@ impl Exit {
             self.say(&format!("stopped with handlers still at work after {:?}", self.grace));
         }
         connection.close();
-        // Until it is written. Not until the host closes its side in answer: what it runs for this plugin, which keeps
-        // it from closing, may be what waits for this process to end.
+        // Until it is written. Not until the host closes its side in answer: what it runs for this
+        // plugin, which keeps it from closing, may be what waits for this process to end.
         let _ = connection.wait_written(deadline.left());
         self.finish(0);
     }
@@ -89,15 +91,19 @@ impl Exit {
             if left.is_zero() {
                 let code = u8::from(!state.stopping);
                 drop(state);
-                self.say(&format!("handlers were still at work {:?} after the host was gone", self.grace));
+                self.say(&format!(
+                    "handlers were still at work {:?} after the host was gone",
+                    self.grace
+                ));
                 return self.finish(code);
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Nothing comes from the host any more and every handler has returned. It may still read their answers, as the end
-    /// of a pipeline does.
+    /// Nothing comes from the host any more and every handler has returned. It may still read their
+    /// answers, as the end of a pipeline does.
     ///
     /// # Blocking
     /// Until those are written, at most for what is left of the grace time.
@@ -117,8 +123,8 @@ impl Exit {
         self.finish(1);
     }
 
-    /// Waits for the end. Meanwhile this thread is the loop's, if that has none yet: starting one would hold up the answer
-    /// to the host's first question.
+    /// Waits for the end. Meanwhile this thread is the loop's, if that has none yet: starting one
+    /// would hold up the answer to the host's first question.
     pub(crate) fn wait(&self) -> ExitCode {
         self.lock().waiting += 1;
         self.changed.notify_all();

@@ -18,25 +18,29 @@ use crate::metadata::Own;
 use crate::register_error::RegisterError;
 use crate::stopping::Stop;
 
-/// Registers this process as a plugin: `handler` is called for what the host asks, `start` once before; `()` for none.
+/// Registers this process as a plugin: `handler` is called for what the host asks, `start` once
+/// before; `()` for none.
 ///
-/// Short for [`Guest::new`] with both. It gives the handle to the host at once; end `main` with [`Main::wait`].
+/// Short for [`Guest::new`] with both. It gives the handle to the host at once; end `main` with
+/// [`Main::wait`].
 ///
-/// A plugin that is started by hand or in a debugger waits for a host at a socket where its arguments begin with
-/// `--pipeplug-listen PATH`; it prints how to attach one.
+/// A plugin that is started by hand or in a debugger waits for a host at a socket where its
+/// arguments begin with `--pipeplug-listen PATH`; it prints how to attach one.
 ///
-/// A plugin that has no host cannot do anything: where it was started by hand, or the descriptors that it was told
-/// cannot be used, this says so on standard error, with the command to type, and exits with 2; where `start` fails it
-/// exits with 1. [`Guest::try_register`] gives these as errors.
+/// A plugin that has no host cannot do anything: where it was started by hand, or the descriptors
+/// that it was told cannot be used, this says so on standard error, with the command to type, and
+/// exits with 2; where `start` fails it exits with 1. [`Guest::try_register`] gives these as
+/// errors.
 ///
 /// # Blocking
-/// While `start` runs; ahead of that, with `--pipeplug-listen PATH` as the first arguments, until a host has attached.
+/// While `start` runs; ahead of that, with `--pipeplug-listen PATH` as the first arguments, until a
+/// host has attached.
 pub fn register(start: impl Start, handler: impl Handler) -> Main {
     Guest::new().start(start).handler(handler).register()
 }
 
-/// What runs once at the end of registering, when the host has said what it is ([`Main::host`]) and before any message
-/// reaches the request call-back. It may call the host.
+/// What runs once at the end of registering, when the host has said what it is ([`Main::host`]) and
+/// before any message reaches the request call-back. It may call the host.
 ///
 /// A closure `FnOnce(&Main) -> Result<(), HandlerError>`, or `()` for nothing.
 pub trait Start {
@@ -69,7 +73,8 @@ impl<F: FnOnce(&Main) -> Result<(), HandlerError>> Start for F {
     }
 }
 
-/// What answers the host's requests and takes its one-ways, on threads of a pool: it may block and call back.
+/// What answers the host's requests and takes its one-ways, on threads of a pool: it may block and
+/// call back.
 ///
 /// A closure `Fn(&Main, &mut Request) -> Result<Reply, HandlerError>`.
 pub trait Handler: Send + Sync + 'static {
@@ -169,7 +174,8 @@ impl<S: Start, R: Handler> Guest<S, R> {
 
     /// One entry of the metadata that the host gets, such as `Cmd`, `Help` or `Description`.
     ///
-    /// With none at all the request call-back is asked `GetMetadata`, and answers a JSON object, or an error for none.
+    /// With none at all the request call-back is asked `GetMetadata`, and answers a JSON object, or
+    /// an error for none.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.own.metadata.insert(key.into(), value.into());
         self
@@ -187,8 +193,8 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// How long a thread that waits for what the host asks looks for it at most before it sleeps; 0 for never. Default:
-    /// [`Options::spin`].
+    /// How long a thread that waits for what the host asks looks for it at most before it sleeps; 0
+    /// for never. Default: [`Options::spin`].
     pub fn spin(mut self, spin: Duration) -> Self {
         self.options.spin = spin;
         self
@@ -205,8 +211,8 @@ impl<S: Start, R: Handler> Guest<S, R> {
 
     /// How long handlers that still run get once the host said stop or is gone. Default: 5 seconds.
     ///
-    /// A host that is gone without having said stop has most often had the system kill the plugin (`HostLost` of
-    /// `pipeplug-host`), which then gets no time at all.
+    /// A host that is gone without having said stop has most often had the system kill the plugin
+    /// (`HostLost` of `pipeplug-host`), which then gets no time at all.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -218,8 +224,8 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// Runs once, on a thread of its own, when the plugin is to end: to wake what handlers wait for. They have the grace time
-    /// from then on; [`Main::stopping`] tells them the same.
+    /// Runs once, on a thread of its own, when the plugin is to end: to wake what handlers wait
+    /// for. They have the grace time from then on; [`Main::stopping`] tells them the same.
     ///
     /// ```no_run
     /// use pipeplug_guest::{Guest, Stop};
@@ -239,7 +245,8 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// As [`try_register`](Guest::try_register), and where that fails, says why on standard error and exits.
+    /// As [`try_register`](Guest::try_register), and where that fails, says why on standard error
+    /// and exits.
     ///
     /// # Blocking
     /// As for [`try_register`](Guest::try_register).
@@ -254,14 +261,16 @@ impl<S: Start, R: Handler> Guest<S, R> {
         })
     }
 
-    /// Registers: takes the descriptors, starts the event loop, runs the start call-back, lets requests in.
+    /// Registers: takes the descriptors, starts the event loop, runs the start call-back, lets
+    /// requests in.
     ///
     /// # Errors
     /// Where there is no host, a descriptor cannot be used, or the start call-back fails.
     ///
     /// # Blocking
-    /// While the start call-back runs; ahead of that, until the host has asked for the metadata, which it does at once; and
-    /// with `--pipeplug-listen PATH` as the first arguments, until a host has attached.
+    /// While the start call-back runs; ahead of that, until the host has asked for the metadata,
+    /// which it does at once; and with `--pipeplug-listen PATH` as the first arguments, until a
+    /// host has attached.
     pub fn try_register(self) -> Result<Main, RegisterError> {
         let mut args = self.args.unwrap_or_else(|| std::env::args_os().skip(1).collect());
         let (reader, writer, args) = match listen::path_in(&mut args)? {
@@ -291,10 +300,12 @@ impl<S: Start, R: Handler> Guest<S, R> {
             Hold::AllBut(vec![command::GET_METADATA.into()])
         };
         let is_awaited = !self.start.is_nothing();
-        let acquaintance = if is_awaited { Acquaintance::with_start() } else { Acquaintance::default() };
+        let acquaintance =
+            if is_awaited { Acquaintance::with_start() } else { Acquaintance::default() };
         let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone());
         let shared = Shared::new(args, self.own, exit, self.handler, acquaintance, self.on_stop);
-        let main = Main::connect(&events, reader, writer, options, shared).map_err(RegisterError::Connect)?;
+        let main = Main::connect(&events, reader, writer, options, shared)
+            .map_err(RegisterError::Connect)?;
         let acquaintance = &main.shared().acquaintance;
         // Whatever becomes of it: until then the request call-back is not asked for metadata.
         let started = acquaintance.starting();
@@ -318,7 +329,8 @@ struct Program {
 }
 
 impl Program {
-    /// A path that leads to the program from any command: a shell that found it through PATH has told its name only.
+    /// A path that leads to the program from any command: a shell that found it through PATH has
+    /// told its name only.
     fn path_to_type(self) -> PathBuf {
         if self.path.as_os_str().as_encoded_bytes().contains(&b'/') {
             return self.path;
@@ -330,6 +342,8 @@ impl Program {
 /// How this process was started.
 fn program() -> Program {
     let path = PathBuf::from(std::env::args_os().next().unwrap_or_else(|| "plugin".into()));
-    let name = path.file_name().map_or_else(|| "plugin".into(), |name| name.to_string_lossy().into_owned());
+    let name = path
+        .file_name()
+        .map_or_else(|| "plugin".into(), |name| name.to_string_lossy().into_owned());
     Program { name, path }
 }

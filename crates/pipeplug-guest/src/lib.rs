@@ -12,8 +12,9 @@
 //! }
 //! ```
 //!
-//! Logs go to standard error, which the host reads line by line. Standard output is the host's to choose; a plugin
-//! that talks over its standard output has that moved away first, so that a stray `println!` lands on standard error.
+//! Logs go to standard error, which the host reads line by line. Standard output is the host's to
+//! choose; a plugin that talks over its standard output has that moved away first, so that a stray
+//! `println!` lands on standard error.
 
 mod acquaintance;
 mod descriptors;
@@ -32,9 +33,9 @@ pub use listen::ListenError;
 pub use main_handle::Main;
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Limits, ThreadId};
 pub use pipeplug_net::{
-    CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped, EventLoop,
-    HandlerError, NotifyError, OpenCall, Options, OutgoingRequest, Payload, PendingCall, PendingReply,
-    Postmortem, Reading, Reply, Request, RequestBuilder, Responder, Stats,
+    CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped,
+    EventLoop, HandlerError, NotifyError, OpenCall, Options, OutgoingRequest, Payload, PendingCall,
+    PendingReply, Postmortem, Reading, Reply, Request, RequestBuilder, Responder, Stats,
 };
 pub use register_error::RegisterError;
 pub use stopping::{Stop, Stopping};

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Uid, geteuid};
 use pipeplug_net::{Endpoint, Escaped};
@@ -21,10 +23,12 @@ use std::os::fd::AsRawFd;
 
 use crate::register_error::{RegisterError, shell_word};
 
-/// The first argument of a plugin that is to wait for its host, ahead of the path of the socket to make.
+/// The first argument of a plugin that is to wait for its host, ahead of the path of the socket to
+/// make.
 const LISTEN: &str = "--pipeplug-listen";
 
-/// How long other plugins may take that make a socket in the same directory, and how often they are looked at.
+/// How long other plugins may take that make a socket in the same directory, and how often they are
+/// looked at.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
@@ -76,7 +80,10 @@ pub(crate) fn path_in(args: &mut Vec<OsString>) -> Result<Option<PathBuf>, Regis
 }
 
 /// Makes the socket, says so, and waits for one host; nothing is left of the socket then.
-pub(crate) fn wait_for_host(path: &Path, name: &str) -> Result<(Endpoint, Endpoint), RegisterError> {
+pub(crate) fn wait_for_host(
+    path: &Path,
+    name: &str,
+) -> Result<(Endpoint, Endpoint), RegisterError> {
     let fail = |reason| RegisterError::Listen { path: path.to_owned(), reason };
     let listener = Listener::new(path).map_err(fail)?;
     let shown = shell_word(&path.to_string_lossy());
@@ -105,8 +112,8 @@ impl<'a> Listener<'a> {
             errno => system("taking the path")(errno.into()),
         })?;
         let (socket, mode) = unnamed()?;
-        // Until it listens, a socket looks like one that a dead process left; and of two plugins that both see a stale one,
-        // the second would remove the socket of the first.
+        // Until it listens, a socket looks like one that a dead process left; and of two plugins
+        // that both see a stale one, the second would remove the socket of the first.
         let _lock = lock_directory(path)?;
         match bind(socket.as_raw_fd(), &address) {
             Err(Errno::EADDRINUSE) => {
@@ -146,7 +153,10 @@ impl<'a> Listener<'a> {
                 }
                 return Ok(stream.into());
             }
-            say(&format!("{name} turned a host of user {uid} away: it has to be of user {}", geteuid()));
+            say(&format!(
+                "{name} turned a host of user {uid} away: it has to be of user {}",
+                geteuid()
+            ));
         }
     }
 }
@@ -178,10 +188,12 @@ enum EarlyMode {
 /// A socket that only its user may connect to.
 fn unnamed() -> Result<(OwnedFd, EarlyMode), ListenError> {
     let making = |errno: Errno| system("making the socket")(errno.into());
-    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).map_err(making)?;
+    let socket =
+        socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).map_err(making)?;
     fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(making)?;
-    // Linux gives the file the mode that the socket has when it is named (unix_bind of net/unix/af_unix.c), so that there
-    // is no moment in which others could connect. Other systems refuse.
+    // Linux gives the file the mode that the socket has when it is named (unix_bind of
+    // net/unix/af_unix.c), so that there is no moment in which others could connect. Other systems
+    // refuse.
     let mode = match fchmod(socket.as_fd(), Mode::S_IRUSR | Mode::S_IWUSR) {
         Ok(()) => EarlyMode::Set,
         Err(_) => EarlyMode::Missing,
@@ -189,8 +201,8 @@ fn unnamed() -> Result<(OwnedFd, EarlyMode), ListenError> {
     Ok((socket, mode))
 }
 
-/// Takes the lock of the directory that a path is in, flock(2), which leaves nothing behind. `None` where a directory cannot be
-/// read, or its file system has no locks.
+/// Takes the lock of the directory that a path is in, flock(2), which leaves nothing behind. `None`
+/// where a directory cannot be read, or its file system has no locks.
 fn lock_directory(path: &Path) -> Result<Option<File>, ListenError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(dir) = File::open(dir) else { return Ok(None) };
@@ -198,9 +210,12 @@ fn lock_directory(path: &Path) -> Result<Option<File>, ListenError> {
     loop {
         match dir.try_lock() {
             Ok(()) => return Ok(Some(dir)),
-            // Any user who can read the directory can keep the lock, and nothing else tells of its end.
+            // Any user who can read the directory can keep the lock, and nothing else tells of its
+            // end.
             Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => return Err(ListenError::Locked { patience: LOCK_PATIENCE }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(ListenError::Locked { patience: LOCK_PATIENCE });
+            }
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(TryLockError::Error(_)) => return Ok(None),
         }
@@ -213,8 +228,8 @@ fn remove_stale(path: &Path, address: &UnixAddr) -> Result<(), ListenError> {
     if !meta.file_type().is_socket() {
         return Err(ListenError::NotASocket);
     }
-    // Of another type than the listener's, so that nobody takes it for a host: refused where there is nobody, and
-    // where there is somebody of the wrong type (EPROTOTYPE).
+    // Of another type than the listener's, so that nobody takes it for a host: refused where there
+    // is nobody, and where there is somebody of the wrong type (EPROTOTYPE).
     let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::empty(), None)
         .map_err(|errno| system("making a socket")(errno.into()))?;
     match connect(probe.as_raw_fd(), address) {

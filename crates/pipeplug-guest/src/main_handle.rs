@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use pipeplug_net::wire::command;
 use pipeplug_net::{
-    CallError, Caller, CloseReason, ConnectError, Connection, Endpoint, Escaped, EventLoop, HandlerError,
-    NotifyError, Options, OutgoingRequest, Payload, PendingCall, Reply, Request, caller_methods, handshake,
+    CallError, Caller, CloseReason, ConnectError, Connection, Endpoint, Escaped, EventLoop,
+    HandlerError, NotifyError, Options, OutgoingRequest, Payload, PendingCall, Reply, Request,
+    caller_methods, handshake,
 };
 
 use crate::acquaintance::Acquaintance;
@@ -21,7 +22,8 @@ use crate::stopping::{Stop, Stopping};
 /// The plugin's own hook for its end.
 pub(crate) type OnStop = Arc<dyn Fn(Stop) + Send + Sync>;
 
-/// The plugin's handle to its host: calls and notifies it, and waits for the end. Cloning it is cheap.
+/// The plugin's handle to its host: calls and notifies it, and waits for the end. Cloning it is
+/// cheap.
 #[derive(Clone)]
 #[must_use = "a plugin whose main returns ends: call wait()"]
 pub struct Main(Connection);
@@ -39,8 +41,8 @@ pub(crate) struct Shared {
     failed_one_ways: AtomicU64,
 }
 
-/// So many failures of one-ways are told one by one, and later ones each time that their number has doubled: a host that
-/// sends many must not fill its own log.
+/// So many failures of one-ways are told one by one, and later ones each time that their number has
+/// doubled: a host that sends many must not fill its own log.
 const FAILURES_TOLD: u64 = 16;
 
 impl Shared {
@@ -78,18 +80,26 @@ impl Shared {
         }
     }
 
-    /// A one-way has no answer that could tell of a failure, so standard error does, unless the plugin's own subscriber of
-    /// `tracing` is told of it by the connection: that one mostly writes there too.
+    /// A one-way has no answer that could tell of a failure, so standard error does, unless the
+    /// plugin's own subscriber of `tracing` is told of it by the connection: that one mostly writes
+    /// there too.
     fn tell_failure(&self, command: &str, error: &HandlerError) {
         if tracing::enabled!(target: pipeplug_net::FAILED_ONE_WAYS, tracing::Level::WARN) {
             return;
         }
         let times = self.failed_one_ways.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if times <= FAILURES_TOLD || times.is_power_of_two() {
-            let counted =
-                if times > FAILURES_TOLD { format!(" ({times} have failed)") } else { String::new() };
+            let counted = if times > FAILURES_TOLD {
+                format!(" ({times} have failed)")
+            } else {
+                String::new()
+            };
             let error = error.to_string();
-            self.exit.say(&format!("one-way \"{}\" failed: {}{counted}", Escaped(command), Escaped(&error)));
+            self.exit.say(&format!(
+                "one-way \"{}\" failed: {}{counted}",
+                Escaped(command),
+                Escaped(&error)
+            ));
         }
     }
 
@@ -137,24 +147,28 @@ impl Main {
         &self.shared().args
     }
 
-    /// What the host said of itself (`pipeplug.protocol`, …): complete once the start call-back runs, or any call-back for
-    /// what the host asks. Empty for hosts that say nothing, and, without a start call-back, until the host has asked for the
-    /// metadata, which is the first that it does.
+    /// What the host said of itself (`pipeplug.protocol`, …): complete once the start call-back
+    /// runs, or any call-back for what the host asks. Empty for hosts that say nothing, and,
+    /// without a start call-back, until the host has asked for the metadata, which is the first
+    /// that it does.
     #[must_use]
     pub fn host(&self) -> BTreeMap<String, String> {
         self.shared().host.get().cloned().unwrap_or_default()
     }
 
-    /// Says whether the plugin is to end, now and later, for handlers that run long: the host said stop, or is gone.
+    /// Says whether the plugin is to end, now and later, for handlers that run long: the host said
+    /// stop, or is gone.
     #[must_use]
     pub fn stopping(&self) -> Stopping {
         self.shared().stopping.clone()
     }
 
-    /// Waits for the end, and gives what `main` returns: success after the host said stop, failure after it was lost.
+    /// Waits for the end, and gives what `main` returns: success after the host said stop, failure
+    /// after it was lost.
     ///
     /// # Blocking
-    /// Until the host says stop or closes the pipe, and its last requests are answered or the grace time is over.
+    /// Until the host says stop or closes the pipe, and its last requests are answered or the grace
+    /// time is over.
     #[must_use = "return it from main"]
     pub fn wait(&self) -> ExitCode {
         self.shared().exit.wait()

@@ -15,25 +15,30 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// The reply to `GetMetadata`: what the builder said, or the request call-back's own object (`asked`), with what this
-    /// crate adds. Bytes that are no JSON object go out as they are: the host says what is wrong with them.
+    /// The reply to `GetMetadata`: what the builder said, or the request call-back's own object
+    /// (`asked`), with what this crate adds. Bytes that are no JSON object go out as they are: the
+    /// host says what is wrong with them.
     pub(crate) fn reply(&self, connection: &Connection, asked: Option<Vec<u8>>) -> Vec<u8> {
-        let mut object = match asked.map(|bytes| (serde_json::from_slice::<Map<_, _>>(&bytes), bytes)) {
-            None => Map::new(),
-            Some((Ok(object), _)) => object,
-            Some((Err(_), bytes)) => return bytes,
-        };
-        object.extend(self.metadata.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))));
-        let offer =
-            handshake::offer(connection).into_iter().map(|(key, value)| (key.to_owned(), Value::from(value)));
+        let mut object =
+            match asked.map(|bytes| (serde_json::from_slice::<Map<_, _>>(&bytes), bytes)) {
+                None => Map::new(),
+                Some((Ok(object), _)) => object,
+                Some((Err(_), bytes)) => return bytes,
+            };
+        object.extend(
+            self.metadata.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))),
+        );
+        let offer = handshake::offer(connection)
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), Value::from(value)));
         object.extend(offer);
         object.entry(KEY_NAME).or_insert_with(|| Value::from(self.name.as_str()));
         Value::Object(object).to_string().into_bytes()
     }
 }
 
-/// What the host said of itself; anything but a JSON object says nothing, as with hosts that only speak the base
-/// protocol.
+/// What the host said of itself; anything but a JSON object says nothing, as with hosts that only
+/// speak the base protocol.
 pub(crate) fn parse_host(buffer: &[u8]) -> BTreeMap<String, String> {
     let object: Map<String, Value> = serde_json::from_slice(buffer).unwrap_or_default();
     object

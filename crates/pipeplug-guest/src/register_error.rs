@@ -29,7 +29,8 @@ pub enum RegisterError {
         /// How it was started.
         path: PathBuf,
     },
-    /// A descriptor that was told is not open: a program between host and plugin did not pass it on.
+    /// A descriptor that was told is not open: a program between host and plugin did not pass it
+    /// on.
     #[error(
         "descriptor {number}, which is to bring messages {half}, is not open: the first two arguments of a plugin are the numbers of \
          its descriptors, which the program that starts it has to pass on (pass_fds=(3, 4) in Python, stdio: [0, 1, 2, 3, 4] in \
@@ -79,7 +80,9 @@ pub enum RegisterError {
         found: &'static str,
     },
     /// One descriptor was told for both directions.
-    #[error("descriptor {number} was given for both directions; hand down a copy of it under another number")]
+    #[error(
+        "descriptor {number} was given for both directions; hand down a copy of it under another number"
+    )]
     SameDescriptor {
         /// Its number.
         number: i32,
@@ -108,8 +111,8 @@ pub enum RegisterError {
     Start(HandlerError),
 }
 
-/// The text as one word of a shell: in quotes, unless it is made of what no shell takes for anything else (POSIX, sh(1p),
-/// Quoting).
+/// The text as one word of a shell: in quotes, unless it is made of what no shell takes for
+/// anything else (POSIX, sh(1p), Quoting).
 pub(crate) fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:=@%".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
@@ -141,7 +144,9 @@ mod tests {
 
     #[test]
     fn the_command_to_type_is_one_that_a_shell_takes() {
-        let told = |path: &str| RegisterError::ByHand { name: "spell".into(), path: path.into() }.to_string();
+        let told = |path: &str| {
+            RegisterError::ByHand { name: "spell".into(), path: path.into() }.to_string()
+        };
         assert!(told("/a/spell").contains("pipeplug run /a/spell --call COMMAND"));
         assert!(told("/a b/spell").contains("pipeplug run '/a b/spell' --call COMMAND"));
         assert_eq!(shell_word("it's"), r"'it'\''s'");

@@ -19,8 +19,8 @@ pub enum Stop {
 
 /// Says whether the plugin is to end: [`Main::stopping`](crate::Main::stopping).
 ///
-/// A handler that works for long looks at it now and then, waits for it in place of sleeping, or awaits it: it is a
-/// [`Future`] of the reason. Its clones say the same.
+/// A handler that works for long looks at it now and then, waits for it in place of sleeping, or
+/// awaits it: it is a [`Future`] of the reason. Its clones say the same.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -73,7 +73,8 @@ impl Stopping {
             if state.stop.is_some() {
                 return state.stop;
             }
-            let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
+            let left = until
+                .map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return None;
             }

@@ -8,7 +8,8 @@ use nix::sys::stat::{SFlag, fstat};
 
 /// Whether a descriptor can be read or written, as its open flags say.
 pub(crate) fn access_mode(number: i32) -> io::Result<OFlag> {
-    // SAFETY: the descriptor is only asked for its flags, and fcntl(2) itself says whether there is one.
+    // SAFETY: the descriptor is only asked for its flags, and fcntl(2) itself says whether there is
+    // one.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     Ok(flags & OFlag::O_ACCMODE)
@@ -16,7 +17,8 @@ pub(crate) fn access_mode(number: i32) -> io::Result<OFlag> {
 
 /// The kind of file that a descriptor is of, as in `S_IFMT`.
 pub(crate) fn file_kind(number: i32) -> io::Result<SFlag> {
-    // SAFETY: the descriptor is only asked for its file's status, and fstat(2) itself says whether there is one.
+    // SAFETY: the descriptor is only asked for its file's status, and fstat(2) itself says whether
+    // there is one.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode & SFlag::S_IFMT.bits()))
 }
@@ -24,7 +26,8 @@ pub(crate) fn file_kind(number: i32) -> io::Result<SFlag> {
 /// Makes a descriptor that came by number ours, and keeps it from processes that this one starts.
 pub(crate) fn adopt(number: i32) -> io::Result<OwnedFd> {
     access_mode(number)?;
-    // SAFETY: it is open, as was just asked, and it was made for this process by its host, which passed its number.
+    // SAFETY: it is open, as was just asked, and it was made for this process by its host, which
+    // passed its number.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     Ok(fd)

@@ -1,4 +1,5 @@
-//! The right to execute a file, asked in ways that every kernel and every filter of system calls knows.
+//! The right to execute a file, asked in ways that every kernel and every filter of system calls
+//! knows.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -9,15 +10,16 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, User, access, faccessat, getegid, geteuid, getgid, getuid};
 
-/// Tells that a system call is not known here: `ENOSYS` is the kernel's answer, `EPERM` that of the filters of older
-/// container runtimes.
+/// Tells that a system call is not known here: `ENOSYS` is the kernel's answer, `EPERM` that of the
+/// filters of older container runtimes.
 pub(crate) fn is_unknown_call(errno: Errno) -> bool {
     matches!(errno, Errno::ENOSYS | Errno::EPERM)
 }
 
 /// Asks for this process's right to execute the file at `path`, whatever its interpreter.
 pub(crate) fn may_execute(path: &Path) -> bool {
-    // faccessat2(2), since Linux 5.8. A C library does without where that is ENOSYS, and passes EPERM on.
+    // faccessat2(2), since Linux 5.8. A C library does without where that is ENOSYS, and passes
+    // EPERM on.
     match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
         Err(errno) if is_unknown_call(errno) => may_execute_by_access(path),
         answer => answer.is_ok(),
@@ -47,7 +49,11 @@ pub(crate) enum Obstacle {
 impl Obstacle {
     /// The obstacle for a file that [`may_execute`] denies.
     pub(crate) fn of(path: &Path, metadata: &Metadata) -> Self {
-        if is_noexec(path) { Self::FileSystem } else { Self::of_owner(metadata.uid(), geteuid().as_raw()) }
+        if is_noexec(path) {
+            Self::FileSystem
+        } else {
+            Self::of_owner(metadata.uid(), geteuid().as_raw())
+        }
     }
 
     fn of_owner(owner: u32, user: u32) -> Self {
@@ -55,7 +61,8 @@ impl Obstacle {
             return Self::Mode;
         }
         // The name is a help; the number is enough.
-        let name = User::from_uid(owner.into()).ok().flatten().map(|user| format!(" ({})", user.name));
+        let name =
+            User::from_uid(owner.into()).ok().flatten().map(|user| format!(" ({})", user.name));
         Self::Owner(format!("user {owner}{}", name.unwrap_or_default()))
     }
 }
@@ -75,7 +82,10 @@ mod tests {
     #[test]
     fn another_user_s_file_is_not_this_one_s_to_change() {
         assert_eq!(Obstacle::of_owner(0, 1000), Obstacle::Owner("user 0 (root)".to_owned()));
-        assert_eq!(Obstacle::of_owner(0x7fff_fff0, 1), Obstacle::Owner("user 2147483632".to_owned()));
+        assert_eq!(
+            Obstacle::of_owner(0x7fff_fff0, 1),
+            Obstacle::Owner("user 2147483632".to_owned())
+        );
         assert_eq!(Obstacle::of_owner(1000, 1000), Obstacle::Mode);
         assert_eq!(Obstacle::of_owner(1000, 0), Obstacle::Mode);
     }

@@ -18,9 +18,11 @@ use crate::sha256::Sha256;
 use crate::start_error::StartError;
 use crate::stop::Grace;
 
-/// What answers a plugin's requests and takes its one-ways, on threads of a pool: it may block and call back.
+/// What answers a plugin's requests and takes its one-ways, on threads of a pool: it may block and
+/// call back.
 ///
-/// A closure `Fn(&Plugin, &mut Request) -> Result<Reply, HandlerError>`; the plugin is the one that asks.
+/// A closure `Fn(&Plugin, &mut Request) -> Result<Reply, HandlerError>`; the plugin is the one that
+/// asks.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one.
     ///
@@ -133,7 +135,8 @@ impl Builder {
     }
 
     /// Sets a variable of the plugin's environment. Of the host's it gets only what
-    /// [`EnvPlan::PASSED`](crate::process::EnvPlan::PASSED) lists, and what begins with `LC_`, unless [`env_pass`](Self::env_pass) or [`env_inherit`](Self::env_inherit) says more.
+    /// [`EnvPlan::PASSED`](crate::process::EnvPlan::PASSED) lists, and what begins with `LC_`,
+    /// unless [`env_pass`](Self::env_pass) or [`env_inherit`](Self::env_inherit) says more.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.launch.env.set(name, value);
         self
@@ -169,22 +172,24 @@ impl Builder {
         self
     }
 
-    /// Talks over the plugin's standard input and output, for plugins that know no other descriptors. Default:
-    /// descriptors 3 and 4.
+    /// Talks over the plugin's standard input and output, for plugins that know no other
+    /// descriptors. Default: descriptors 3 and 4.
     pub fn stdio(mut self) -> Self {
         self.launch.channel = Channel::Stdio;
         self
     }
 
-    /// Talks over descriptors 3 and 4, and has the plugin's standard output go where this says. Default: the host's.
+    /// Talks over descriptors 3 and 4, and has the plugin's standard output go where this says.
+    /// Default: the host's.
     pub fn stdout(mut self, stdout: Stdout) -> Self {
         let (stdin, _) = self.standard();
         self.launch.channel = Channel::Pipes { stdin, stdout };
         self
     }
 
-    /// Talks over descriptors 3 and 4, and has the plugin's standard input be what this says: [`Stdin::Inherit`] is for
-    /// plugins that need the terminal, and what that means for Ctrl-C stands there. Default: nothing.
+    /// Talks over descriptors 3 and 4, and has the plugin's standard input be what this says:
+    /// [`Stdin::Inherit`] is for plugins that need the terminal, and what that means for Ctrl-C
+    /// stands there. Default: nothing.
     pub fn stdin(mut self, stdin: Stdin) -> Self {
         let (_, stdout) = self.standard();
         self.launch.channel = Channel::Pipes { stdin, stdout };
@@ -198,21 +203,23 @@ impl Builder {
         }
     }
 
-    /// What becomes of the plugin when this process ends without having stopped it. Default: it is killed, with what it
-    /// has started.
+    /// What becomes of the plugin when this process ends without having stopped it. Default: it is
+    /// killed, with what it has started.
     pub fn host_lost(mut self, host_lost: HostLost) -> Self {
         self.launch.host_lost = host_lost;
         self
     }
 
-    /// The SHA-256 sum that the plugin's file has to have: what is executed is what was checked, however the file is
-    /// swapped meanwhile. [`Launch::sha256`] tells what is different for the plugin then.
+    /// The SHA-256 sum that the plugin's file has to have: what is executed is what was checked,
+    /// however the file is swapped meanwhile. [`Launch::sha256`] tells what is different for the
+    /// plugin then.
     pub fn sha256(mut self, sum: Sha256) -> Self {
         self.launch.sha256 = Some(sum);
         self
     }
 
-    /// The [`LockFile`](crate::LockFile) that has to have the sum of the plugin's file; it is read at each start.
+    /// The [`LockFile`](crate::LockFile) that has to have the sum of the plugin's file; it is read
+    /// at each start.
     pub fn lock_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.launch.lock_file = Some(path.into());
         self
@@ -225,8 +232,8 @@ impl Builder {
         self
     }
 
-    /// Takes a sandbox off that was set before, as the one of a [`Catalog`](crate::discovery::Catalog): the plugin may do
-    /// whatever the host may.
+    /// Takes a sandbox off that was set before, as the one of a
+    /// [`Catalog`](crate::discovery::Catalog): the plugin may do whatever the host may.
     pub fn no_sandbox(mut self) -> Self {
         self.launch.sandbox = None;
         self.sandbox_by = SandboxBy::Host;
@@ -235,13 +242,15 @@ impl Builder {
 
     /// Sets the strict sandbox, on systems that have one, for an unknown plugin.
     pub(crate) fn untrusted(mut self) -> Self {
-        self.launch.sandbox = cfg!(all(target_os = "linux", not(pipeplug_portable))).then(Sandbox::strict);
+        self.launch.sandbox =
+            cfg!(all(target_os = "linux", not(pipeplug_portable))).then(Sandbox::strict);
         self.sandbox_by = SandboxBy::Default;
         self
     }
 
-    /// Takes the default of [`untrusted`](Self::untrusted) off where the launcher would be refused because of it: what runs
-    /// elsewhere is confined by the place. A sandbox that the host demanded stays.
+    /// Takes the default of [`untrusted`](Self::untrusted) off where the launcher would be refused
+    /// because of it: what runs elsewhere is confined by the place. A sandbox that the host
+    /// demanded stays.
     pub(crate) fn without_default_sandbox_elsewhere(mut self) -> Self {
         if self.sandbox_by == SandboxBy::Default && !self.launcher.sees_to_demands() {
             self.launch.sandbox = None;
@@ -249,9 +258,9 @@ impl Builder {
         self
     }
 
-    /// What the plugin may ask the host for, and tell it. Any other request is refused with an error ahead of the handler,
-    /// any other one-way is dropped with a warning in the log, and further calls allow more. Default: everything that the
-    /// handler knows.
+    /// What the plugin may ask the host for, and tell it. Any other request is refused with an
+    /// error ahead of the handler, any other one-way is dropped with a warning in the log, and
+    /// further calls allow more. Default: everything that the handler knows.
     pub fn allow(mut self, commands: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.allowed.get_or_insert_default().extend(commands.into_iter().map(Into::into));
         self
@@ -263,18 +272,20 @@ impl Builder {
         self
     }
 
-    /// Called with each line of the plugin's standard error (and output, with [`Stdout::Log`]), in order, on a thread
-    /// of its own; beside the `tracing` events with target `pipeplug::stderr` that there are anyway.
+    /// Called with each line of the plugin's standard error (and output, with [`Stdout::Log`]), in
+    /// order, on a thread of its own; beside the `tracing` events with target `pipeplug::stderr`
+    /// that there are anyway.
     ///
-    /// A host that has neither this nor a `tracing` subscriber sees the lines on its own standard error, behind the
-    /// plugin's name. `on_line(|_, _| {})` switches that off.
+    /// A host that has neither this nor a `tracing` subscriber sees the lines on its own standard
+    /// error, behind the plugin's name. `on_line(|_, _| {})` switches that off.
     pub fn on_line(mut self, on_line: impl Fn(Output, &str) + Send + Sync + 'static) -> Self {
         self.on_line = Some(Arc::new(on_line));
         self
     }
 
-    /// Called once its process runs, ahead of the exchange of metadata, on the thread that starts it: with this handle
-    /// another thread can end a start that takes too long, by [`Plugin::kill`].
+    /// Called once its process runs, ahead of the exchange of metadata, on the thread that starts
+    /// it: with this handle another thread can end a start that takes too long, by
+    /// [`Plugin::kill`].
     pub fn on_spawn(mut self, on_spawn: impl Fn(&Plugin) + Send + Sync + 'static) -> Self {
         self.on_spawn = Some(Arc::new(on_spawn));
         self
@@ -298,8 +309,8 @@ impl Builder {
         self
     }
 
-    /// How long a thread that waits for the plugin's reply looks for it at most before it sleeps; 0 for never. Default:
-    /// [`Options::spin`].
+    /// How long a thread that waits for the plugin's reply looks for it at most before it sleeps; 0
+    /// for never. Default: [`Options::spin`].
     pub fn spin(mut self, spin: Duration) -> Self {
         self.options.spin = spin;
         self
@@ -313,7 +324,8 @@ impl Builder {
         self
     }
 
-    /// How long the plugin may take from its start to its answer to `GetMetadata`. Default: 10 seconds.
+    /// How long the plugin may take from its start to its answer to `GetMetadata`. Default: 10
+    /// seconds.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake = timeout;
         self
@@ -349,7 +361,8 @@ impl Builder {
     /// Each says what was wrong and what to do; nothing is left of the attempt.
     ///
     /// # Blocking
-    /// Until the plugin has answered, at most for the handshake timeout. The handler may be called meanwhile.
+    /// Until the plugin has answered, at most for the handshake timeout. The handler may be called
+    /// meanwhile.
     pub fn start(&self) -> Result<Plugin, StartError> {
         Plugin::launch(self)
     }
@@ -379,7 +392,10 @@ mod tests {
             |builder: Builder| builder.without_default_sandbox_elsewhere().launch.sandbox.is_some();
         let here = Builder::new("x").untrusted();
         let elsewhere = here.clone().launcher(crate::launcher::Ssh::new("host"));
-        assert_eq!(is_sandboxed(here.clone()), cfg!(all(target_os = "linux", not(pipeplug_portable))));
+        assert_eq!(
+            is_sandboxed(here.clone()),
+            cfg!(all(target_os = "linux", not(pipeplug_portable)))
+        );
         assert!(!is_sandboxed(here.no_sandbox()));
         assert!(!is_sandboxed(elsewhere.clone()));
         assert!(is_sandboxed(elsewhere.sandbox(Sandbox::strict())));

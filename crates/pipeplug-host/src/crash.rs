@@ -10,10 +10,12 @@ use pipeplug_net::{CallError, Escaped, NotifyError, Postmortem};
 use crate::process::Pid;
 use crate::wait_status::WaitStatus;
 
-/// What is known of a plugin whose connection has ended, be it that its process died or that it broke the connection.
+/// What is known of a plugin whose connection has ended, be it that its process died or that it
+/// broke the connection.
 ///
-/// It is part of the errors of all calls that this ended, and of later ones: [`Crash::of`]. What was going on, open calls
-/// and last chunks, is in the [`Postmortem`] beside it. `Display` gives one line.
+/// It is part of the errors of all calls that this ended, and of later ones: [`Crash::of`]. What
+/// was going on, open calls and last chunks, is in the [`Postmortem`] beside it. `Display` gives
+/// one line.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Crash {
@@ -31,10 +33,11 @@ pub struct Crash {
     pub diagnosis: Option<String>,
     /// How long it had run.
     pub ran: Duration,
-    /// The last lines of its standard error; how many is [`Builder::stderr_tail`](crate::Builder::stderr_tail).
+    /// The last lines of its standard error; how many is
+    /// [`Builder::stderr_tail`](crate::Builder::stderr_tail).
     pub stderr: Vec<String>,
-    /// Where and with what it panicked, where its standard error told of a panic in Rust: of one that is in these lines, or
-    /// that its status (101, or SIGABRT) is due to.
+    /// Where and with what it panicked, where its standard error told of a panic in Rust: of one
+    /// that is in these lines, or that its status (101, or SIGABRT) is due to.
     pub panic: Option<String>,
 }
 
@@ -43,14 +46,15 @@ pub trait Ended {
     /// What was going on; `None` for errors of another kind.
     fn postmortem(&self) -> Option<&Postmortem>;
 
-    /// The error in one line, as for a response of a web server: without the [`Postmortem`], which is for logs, and of
-    /// which `Display` makes two lines more.
+    /// The error in one line, as for a response of a web server: without the [`Postmortem`], which
+    /// is for logs, and of which `Display` makes two lines more.
     fn summary(&self) -> String
     where
         Self: fmt::Display,
     {
         let text = self.to_string();
-        // What the plugin has a part in is escaped there: the first end of line is that before the postmortem.
+        // What the plugin has a part in is escaped there: the first end of line is that before the
+        // postmortem.
         text.lines().next().unwrap_or_default().to_owned()
     }
 }
@@ -74,14 +78,15 @@ impl Ended for NotifyError {
 }
 
 impl Crash {
-    /// What an error of a plugin's connection knows of the plugin; `None` where the connection has not ended.
+    /// What an error of a plugin's connection knows of the plugin; `None` where the connection has
+    /// not ended.
     #[must_use]
     pub fn of(error: &impl Ended) -> Option<&Self> {
         Self::in_postmortem(error.postmortem()?)
     }
 
-    /// The end in a few words and one line, for a status page or a response: `spell has ended: exit status 3 after 1.2 s`.
-    /// Nothing of its standard error is in there.
+    /// The end in a few words and one line, for a status page or a response: `spell has ended: exit
+    /// status 3 after 1.2 s`. Nothing of its standard error is in there.
     #[must_use]
     pub fn summary(&self) -> String {
         let (plugin, ran) = (Escaped(&self.plugin), self.ran.as_secs_f64());
@@ -122,7 +127,8 @@ impl fmt::Display for Crash {
 
 /// The last panic in Rust that lines of standard error tell of: its place and message in one line.
 ///
-/// It is noticed as the lines come by, since the backtrace behind it may be longer than what is kept of them.
+/// It is noticed as the lines come by, since the backtrace behind it may be longer than what is
+/// kept of them.
 #[derive(Debug, Default)]
 pub(crate) struct Panic {
     text: Option<String>,
@@ -133,8 +139,8 @@ pub(crate) struct Panic {
 impl Panic {
     /// Looks at the next line.
     pub(crate) fn see(&mut self, line: &str) {
-        // `thread 'main' (4711) panicked at src/main.rs:2:5:` and the message on the next line; before Rust 1.73
-        // `thread 'main' panicked at 'message', src/main.rs:2:5`.
+        // `thread 'main' (4711) panicked at src/main.rs:2:5:` and the message on the next line;
+        // before Rust 1.73 `thread 'main' panicked at 'message', src/main.rs:2:5`.
         if is_panic(line) {
             self.text = Some(line.to_owned());
             self.lacks_message = line.ends_with(':');
@@ -158,7 +164,9 @@ impl Panic {
         }
         let of_panic = match status {
             Some(WaitStatus::Exited(code)) => code == 101,
-            Some(WaitStatus::Signaled { signal, .. }) => signal == nix::sys::signal::Signal::SIGABRT as i32,
+            Some(WaitStatus::Signaled { signal, .. }) => {
+                signal == nix::sys::signal::Signal::SIGABRT as i32
+            }
             Some(WaitStatus::Unknown) | None => false,
         };
         of_panic || lines.iter().any(|line| is_panic(line) && text.starts_with(line.as_str()))
@@ -200,7 +208,8 @@ mod tests {
         let mut postmortem = Postmortem::default();
         postmortem.owner = Some(std::sync::Arc::new(crash(None)));
         let reason = std::sync::Arc::new(pipeplug_net::CloseReason::EndOfFile);
-        let error = CallError::Closed { command: "x".into(), reason, postmortem: postmortem.into() };
+        let error =
+            CallError::Closed { command: "x".into(), reason, postmortem: postmortem.into() };
         assert!(error.to_string().lines().count() > 1, "{error}");
         assert_eq!(error.summary().lines().count(), 1);
         assert!(error.summary().starts_with("x: no reply, "), "{}", error.summary());
@@ -208,10 +217,17 @@ mod tests {
 
     #[test]
     fn panics_are_recognised() {
-        let now = "a line\n\nthread 'main' (7) panicked at src/main.rs:2:5:\nno way\nnote: run with …";
-        assert_eq!(panic_in(now).as_deref(), Some("thread 'main' (7) panicked at src/main.rs:2:5: no way"));
+        let now =
+            "a line\n\nthread 'main' (7) panicked at src/main.rs:2:5:\nno way\nnote: run with …";
+        assert_eq!(
+            panic_in(now).as_deref(),
+            Some("thread 'main' (7) panicked at src/main.rs:2:5: no way")
+        );
         let old = "thread 'io' panicked at 'no way', src/main.rs:2:5\nnote: run with …";
-        assert_eq!(panic_in(old).as_deref(), Some("thread 'io' panicked at 'no way', src/main.rs:2:5"));
+        assert_eq!(
+            panic_in(old).as_deref(),
+            Some("thread 'io' panicked at 'no way', src/main.rs:2:5")
+        );
         let cut = "thread 'main' (7) panicked at src/main.rs:2:5:";
         assert_eq!(panic_in(cut).as_deref(), Some(cut));
         let two = format!("{now}\n{old}");

@@ -1,4 +1,5 @@
-//! Locks on directories: for files that are replaced as a whole, and with them what would be locked.
+//! Locks on directories: for files that are replaced as a whole, and with them what would be
+//! locked.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,11 +9,13 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-/// Answers of file systems without such a lock. NFS makes it a lock on bytes, for which a file has to be open for writing,
-/// and a directory cannot be (EBADF).
-const NO_LOCKS: [Errno; 5] = [Errno::EBADF, Errno::EINVAL, Errno::ENOLCK, Errno::ENOSYS, Errno::EOPNOTSUPP];
+/// Answers of file systems without such a lock. NFS makes it a lock on bytes, for which a file has
+/// to be open for writing, and a directory cannot be (EBADF).
+const NO_LOCKS: [Errno; 5] =
+    [Errno::EBADF, Errno::EINVAL, Errno::ENOLCK, Errno::ENOSYS, Errno::EOPNOTSUPP];
 
-/// The right to change files of a directory that are changed only by its owner; until it is dropped, or the process ends.
+/// The right to change files of a directory that are changed only by its owner; until it is
+/// dropped, or the process ends.
 ///
 /// An advisory lock, flock(2), on the directory itself: it leaves nothing behind.
 #[derive(Debug)]
@@ -22,7 +25,8 @@ pub(crate) struct DirectoryLock {
 }
 
 impl DirectoryLock {
-    /// Takes the lock. Where the file system has none, it is only said to be taken, with a warning in the log.
+    /// Takes the lock. Where the file system has none, it is only said to be taken, with a warning
+    /// in the log.
     ///
     /// # Errors
     /// An error of opening the directory for reading.
@@ -70,7 +74,10 @@ mod tests {
                 taken.send(()).unwrap();
                 drop(second);
             });
-            assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "it waits for the first");
+            assert!(
+                told.recv_timeout(Duration::from_millis(50)).is_err(),
+                "it waits for the first"
+            );
             drop(first);
             told.recv_timeout(Duration::from_secs(60)).unwrap();
         });

@@ -23,17 +23,31 @@ impl Gate {
         self.allowed.contains(command)
     }
 
-    /// Answers a request with an error, and drops a one-way. Either is logged at the first, second, fourth, eighth time.
+    /// Answers a request with an error, and drops a one-way. Either is logged at the first, second,
+    /// fourth, eighth time.
     pub(crate) fn refuse(&self, plugin: &Plugin, request: &Request) -> Result<Reply, HandlerError> {
         let command = request.command();
         let times = self.refused.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if times.is_power_of_two() {
-            let what = if request.is_one_way() { "a one-way was dropped" } else { "a request was refused" };
-            tracing::warn!(plugin = plugin.name(), ?command, times, "{what}, which the plugin may not send");
+            let what = if request.is_one_way() {
+                "a one-way was dropped"
+            } else {
+                "a request was refused"
+            };
+            tracing::warn!(
+                plugin = plugin.name(),
+                ?command,
+                times,
+                "{what}, which the plugin may not send"
+            );
         }
         if request.is_one_way() {
             return Ok(Reply::empty());
         }
-        Err(format!("the host does not allow this plugin to ask for \"{}\"", command.escape_debug()).into())
+        Err(format!(
+            "the host does not allow this plugin to ask for \"{}\"",
+            command.escape_debug()
+        )
+        .into())
     }
 }

@@ -34,8 +34,8 @@ pub(crate) enum Failure {
     Large { len: usize },
 }
 
-/// Ends the connection to a plugin that asks for metadata, which only hosts do: whatever it is, it sends back what it gets,
-/// and the refusal of its request would come back as the answer to ours.
+/// Ends the connection to a plugin that asks for metadata, which only hosts do: whatever it is, it
+/// sends back what it gets, and the refusal of its request would come back as the answer to ours.
 pub(crate) fn is_echo(connection: &Connection) {
     connection.end(ECHO);
     // So that no answer goes out ahead of the end.
@@ -52,8 +52,10 @@ pub(crate) fn exchange(
     let offered = offered.iter().map(|(key, value)| (*key, value.as_str()));
     let own = own.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let buffer = offer(own.chain(offered));
-    let reply =
-        plugin.request(command::GET_METADATA, buffer).begin().and_then(|call| call.wait_timeout(timeout));
+    let reply = plugin
+        .request(command::GET_METADATA, buffer)
+        .begin()
+        .and_then(|call| call.wait_timeout(timeout));
     let bytes = match reply {
         Ok(reply) => reply.into_bytes(),
         // A plugin that does not know the question has no metadata.
@@ -77,8 +79,9 @@ pub(crate) fn explain(
     pipe: &StartPipe,
 ) -> StartError {
     let pipe = pipe.look();
-    let hint =
-        |end, stderr: &[String]| start_hint::find(end, plugin.pid(), builder, pipe, stderr).map(Box::from);
+    let hint = |end, stderr: &[String]| {
+        start_hint::find(end, plugin.pid(), builder, pipe, stderr).map(Box::from)
+    };
     let path = plugin.path().to_owned();
     let place = builder.launcher.describe();
     let error = match failure {
@@ -86,7 +89,9 @@ pub(crate) fn explain(
             bytes.truncate(SHOWN);
             return StartError::BadMetadata { path, shown: bytes, error: error.to_string() };
         }
-        Failure::Large { len } => return StartError::LargeMetadata { path, len, limit: METADATA_MAX },
+        Failure::Large { len } => {
+            return StartError::LargeMetadata { path, len, limit: METADATA_MAX };
+        }
         Failure::Call(error) => error,
     };
     match &error {
@@ -110,15 +115,25 @@ pub(crate) fn explain(
                 if terminal::shows_in(first) {
                     return StartError::Terminal { path, place, shown: first.clone() };
                 }
-                if let Some(Diagnosis { problem, is_permanent }) = builder.launcher.diagnose_output() {
+                if let Some(Diagnosis { problem, is_permanent }) =
+                    builder.launcher.diagnose_output()
+                {
                     // What carries it may run on: its status is no part of what went wrong.
                     let status = plugin.status().unwrap_or(WaitStatus::Unknown);
                     let place = place.unwrap_or_default();
                     let stderr = plugin.stderr_tail();
-                    return StartError::Place { path, place, problem, is_permanent, status, stderr };
+                    return StartError::Place {
+                        path,
+                        place,
+                        problem,
+                        is_permanent,
+                        status,
+                        stderr,
+                    };
                 }
                 let spoken = builder.options.format.unwrap_or_default();
-                let found = if spoken == Format::Standard { Format::Classic } else { Format::Standard };
+                let found =
+                    if spoken == Format::Standard { Format::Classic } else { Format::Standard };
                 if begins_as(found, first) {
                     return StartError::WrongFormat { path, spoken, found };
                 }
@@ -129,10 +144,22 @@ pub(crate) fn explain(
                 let (first, reason) = (first.clone(), error.to_string());
                 // It may be about to say more.
                 let _ = plugin.wait(EXIT_PATIENCE / 5);
-                return StartError::Garbage { path, place, first, reason, stderr: plugin.stderr_tail() };
+                return StartError::Garbage {
+                    path,
+                    place,
+                    first,
+                    reason,
+                    stderr: plugin.stderr_tail(),
+                };
             }
         }
-        _ => return StartError::Handshake { path, error: Box::new(error), stderr: plugin.stderr_tail() },
+        _ => {
+            return StartError::Handshake {
+                path,
+                error: Box::new(error),
+                stderr: plugin.stderr_tail(),
+            };
+        }
     }
     match plugin.wait(plugin.end_patience().max(EXIT_PATIENCE)) {
         Ok(Some(status)) => {
@@ -166,5 +193,8 @@ pub(crate) fn explain(
 fn begins_as(format: Format, first: &[u8]) -> bool {
     // With a buffer limit of 0 a whole header is enough, whatever follows it.
     let mut decoder = Decoder::new(format, Limits::default().with_buffer(0));
-    matches!(decoder.decode(first), Ok(Step::Chunk { .. } | Step::Head { .. } | Step::Skipped { .. }))
+    matches!(
+        decoder.decode(first),
+        Ok(Step::Chunk { .. } | Step::Head { .. } | Step::Skipped { .. })
+    )
 }

@@ -7,8 +7,8 @@ use serde_json::{Map, Number, Value};
 
 /// Parses JSON, and refuses an object that has a key twice, at any depth.
 ///
-/// `serde_json` lets the last one win: a file that was merged badly, or made to read differently to two programs, would
-/// go through.
+/// `serde_json` lets the last one win: a file that was merged badly, or made to read differently to
+/// two programs, would go through.
 ///
 /// # Errors
 /// An error of syntax, or a key that is there twice, which the message names.

@@ -16,8 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Calls can be awaited ([`Plugin::request`]), under any executor; docs/async.md of the project says what blocks, and on
-//! what.
+//! Calls can be awaited ([`Plugin::request`]), under any executor; docs/async.md of the project
+//! says what blocks, and on what.
 
 #![deny(unsafe_code)]
 
@@ -54,9 +54,9 @@ pub use lock_file::{LockFile, LockFileError};
 pub use metadata::Metadata;
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId};
 pub use pipeplug_net::{
-    CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped, EventLoop,
-    HandlerError, NotifyError, OpenCall, Options, OutgoingRequest, Payload, PendingCall, PendingReply,
-    Postmortem, Reading, Reply, Request, RequestBuilder, Responder, Stats,
+    CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped,
+    EventLoop, HandlerError, NotifyError, OpenCall, Options, OutgoingRequest, Payload, PendingCall,
+    PendingReply, Postmortem, Reading, Reply, Request, RequestBuilder, Responder, Stats,
 };
 pub use plugin::Plugin;
 pub use process::{HostLost, Stdin, Stdout};
@@ -65,7 +65,7 @@ pub use sha256::{ParseSha256Error, Sha256};
 pub use start_error::StartError;
 pub use stop::{Grace, StopError, Stopped, StoppedBy};
 pub use supervisor::{
-    Backoff, Breaker, EndCause, Event, Failure, HealthCheck, Pool, SupervisedCall, SupervisedCallError,
-    SupervisedNotifyError, Supervisor, SupervisorBuilder, Unavailable,
+    Backoff, Breaker, EndCause, Event, Failure, HealthCheck, Pool, SupervisedCall,
+    SupervisedCallError, SupervisedNotifyError, Supervisor, SupervisorBuilder, Unavailable,
 };
 pub use wait_status::WaitStatus;

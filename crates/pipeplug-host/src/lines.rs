@@ -1,8 +1,9 @@
 //! A plugin's standard error (and output, where it is logged), line by line.
 //!
-//! The loop's thread only reads: lines are kept, and handed to `tracing` and to the host's own handler on a thread that
-//! no other handler takes, in their order. Where the host has neither a subscriber nor a handler, they go to its own standard
-//! error. While too many wait for that, nothing more is read, and the plugin's writes wait.
+//! The loop's thread only reads: lines are kept, and handed to `tracing` and to the host's own
+//! handler on a thread that no other handler takes, in their order. Where the host has neither a
+//! subscriber nor a handler, they go to its own standard error. While too many wait for that,
+//! nothing more is read, and the plugin's writes wait.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -143,7 +144,8 @@ impl Lines {
             all_handed_on: Condvar::new(),
         });
         let reading = Arc::clone(&lines);
-        // Held until there is a watcher, without which nobody would have it look again at what it leaves.
+        // Held until there is a watcher, without which nobody would have it look again at what it
+        // leaves.
         let state = lines.lock();
         let watcher = events.watch(Fd(Arc::clone(&lines)), move |_| reading.turn())?;
         // Set once, here.
@@ -176,11 +178,12 @@ impl Lines {
         self.lock().panic.text().map(str::to_owned)
     }
 
-    /// Waits until all lines of a plugin that has ended are handed on, and tells whether something holds the stream open still,
-    /// which that started.
+    /// Waits until all lines of a plugin that has ended are handed on, and tells whether something
+    /// holds the stream open still, which that started.
     ///
-    /// The end of the stream is waited for once, until `by.ended`: what the plugin itself wrote is there when it has ended.
-    /// Called from the handler of a line it does not wait, since that is one of them.
+    /// The end of the stream is waited for once, until `by.ended`: what the plugin itself wrote is
+    /// there when it has ended. Called from the handler of a line it does not wait, since that is
+    /// one of them.
     pub(crate) fn wait_handed_on(self: &Arc<Self>, by: Patience) -> Stream {
         if HANDING_ON.get() {
             return Stream::Ended;
@@ -205,7 +208,11 @@ impl Lines {
                 }
                 continue;
             }
-            state = self.all_handed_on.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .all_handed_on
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         if state.ended {
             return Stream::Ended;
@@ -320,8 +327,8 @@ impl State {
         self.waiting.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
     }
 
-    /// Takes what was read. A line ends with LF, CR LF, or CR, with which a program shows its progress in one line of a
-    /// terminal: that would else be held back until the program is done.
+    /// Takes what was read. A line ends with LF, CR LF, or CR, with which a program shows its
+    /// progress in one line of a terminal: that would else be held back until the program is done.
     fn take(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
             self.add(&bytes[..end]);
@@ -381,7 +388,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Where to cut what is longer than a piece may be: not within a character, which has four bytes at the most.
+/// Where to cut what is longer than a piece may be: not within a character, which has four bytes at
+/// the most.
 fn cut(bytes: &[u8]) -> usize {
     let begins_character = |at: &usize| bytes[*at] & 0b1100_0000 != 0b1000_0000;
     (LINE_MAX - 3..=LINE_MAX).rev().find(begins_character).unwrap_or(LINE_MAX)
@@ -449,7 +457,8 @@ mod tests {
 
     #[test]
     fn a_line_is_cut_the_same_however_it_comes_and_not_within_a_character() {
-        for (ahead, character) in [(0, "x"), (0, "é"), (1, "é"), (1, "€"), (2, "😀"), (3, "😀")] {
+        for (ahead, character) in [(0, "x"), (0, "é"), (1, "é"), (1, "€"), (2, "😀"), (3, "😀")]
+        {
             let line = "x".repeat(ahead) + &character.repeat(2 * LINE_MAX);
             let mut whole = state(0);
             whole.take(format!("{line}\nnext\n").as_bytes());
@@ -459,7 +468,12 @@ mod tests {
             assert_eq!(whole.waiting.pop_back().as_deref(), Some("next"));
             assert!(whole.waiting.make_contiguous().concat() == line, "{ahead} {character}");
             whole.waiting.pop_back();
-            assert!(whole.waiting.iter().all(|piece| piece.len() <= LINE_MAX && piece.len() > LINE_MAX - 4));
+            assert!(
+                whole
+                    .waiting
+                    .iter()
+                    .all(|piece| piece.len() <= LINE_MAX && piece.len() > LINE_MAX - 4)
+            );
         }
     }
 

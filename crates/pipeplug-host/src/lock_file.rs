@@ -20,10 +20,11 @@ const VERSION: u64 = 1;
 /// A larger file is none of ours, in bytes.
 const FILE_MAX: u64 = 16 << 20;
 
-/// The SHA-256 sums of a host's plugins, which [`Builder::lock_file`](crate::Builder::lock_file) demands.
+/// The SHA-256 sums of a host's plugins, which [`Builder::lock_file`](crate::Builder::lock_file)
+/// demands.
 ///
-/// A JSON file, made to be kept beside the host's own files in version control: a plugin below the file's directory is
-/// named relative to it, any other one by its absolute path.
+/// A JSON file, made to be kept beside the host's own files in version control: a plugin below the
+/// file's directory is named relative to it, any other one by its absolute path.
 ///
 /// ```text
 /// {
@@ -34,7 +35,8 @@ const FILE_MAX: u64 = 16 << 20;
 /// }
 /// ```
 ///
-/// [`update`](Self::update) is for programs that change one: of those that do so at the same time each one's change stays.
+/// [`update`](Self::update) is for programs that change one: of those that do so at the same time
+/// each one's change stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockFile {
     /// With no link in it but perhaps the last part.
@@ -96,7 +98,8 @@ impl LockFile {
             io::ErrorKind::NotFound => LockFileError::Missing { path: path.to_owned() },
             _ => LockFileError::Io { path: path.to_owned(), what: "read", error },
         };
-        let malformed = |problem: String| LockFileError::Malformed { path: path.to_owned(), problem };
+        let malformed =
+            |problem: String| LockFileError::Malformed { path: path.to_owned(), problem };
         let text = match RegularFile::open(path).and_then(|file| file.read(FILE_MAX)) {
             Ok(text) => text,
             Err(FileError::System(error)) => return Err(failed(error)),
@@ -125,12 +128,13 @@ impl LockFile {
         }
     }
 
-    /// Changes the file: reads it, or takes an empty one where there is none, and writes what `change` makes of it, whole
-    /// or not at all. Where `change` fails nothing is written.
+    /// Changes the file: reads it, or takes an empty one where there is none, and writes what
+    /// `change` makes of it, whole or not at all. Where `change` fails nothing is written.
     ///
-    /// Updates of one file wait for each other, in all processes, so that none is lost. They hold a lock (flock(2)) on the
-    /// directory that the file is in, which leaves nothing behind. A file system without such locks (NFS has none for
-    /// directories) goes without, with a warning in the log.
+    /// Updates of one file wait for each other, in all processes, so that none is lost. They hold a
+    /// lock (flock(2)) on the directory that the file is in, which leaves nothing behind. A file
+    /// system without such locks (NFS has none for directories) goes without, with a warning in the
+    /// log.
     ///
     /// ```no_run
     /// use pipeplug_host::{LockFile, LockFileError};
@@ -147,15 +151,17 @@ impl LockFile {
     /// As for [`open_or_new`](Self::open_or_new) and [`save`](Self::save), and those of `change`.
     ///
     /// # Blocking
-    /// While another process updates the file, or has the directory locked for another reason; and on `change`.
+    /// While another process updates the file, or has the directory locked for another reason; and
+    /// on `change`.
     pub fn update<T, E: From<LockFileError>>(
         path: impl AsRef<Path>,
         change: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
         let path = path.as_ref();
-        let _lock = directory_of(path).and_then(|dir| DirectoryLock::take(&dir)).map_err(|error| {
-            LockFileError::Io { path: path.to_owned(), what: "locked for the update", error }
-        })?;
+        let _lock =
+            directory_of(path).and_then(|dir| DirectoryLock::take(&dir)).map_err(|error| {
+                LockFileError::Io { path: path.to_owned(), what: "locked for the update", error }
+            })?;
         let mut file = Self::open_or_new(path)?;
         let changed = change(&mut file)?;
         file.save()?;
@@ -165,7 +171,8 @@ impl LockFile {
     /// Takes a plugin's sum as it is now; [`save`](Self::save) keeps it.
     ///
     /// # Errors
-    /// An error of reading the plugin's file; a file of more bytes than can be checked ([`Launch::CHECKED_SIZE_MAX`]).
+    /// An error of reading the plugin's file; a file of more bytes than can be checked
+    /// ([`Launch::CHECKED_SIZE_MAX`]).
     ///
     /// # Blocking
     /// On reading all of the plugin's file.
@@ -173,8 +180,8 @@ impl LockFile {
         let plugin = plugin.as_ref();
         let failed = |problem: String| LockFileError::Plugin { plugin: plugin.to_owned(), problem };
         let file = RegularFile::open(plugin).map_err(|error| failed(error.to_string()))?;
-        let sum =
-            Sha256::of_limited(&file, Launch::CHECKED_SIZE_MAX).map_err(|error| failed(error.to_string()))?;
+        let sum = Sha256::of_limited(&file, Launch::CHECKED_SIZE_MAX)
+            .map_err(|error| failed(error.to_string()))?;
         let key = self.key(plugin).map_err(|error| failed(error.to_string()))?;
         let key = key.ok_or_else(|| failed("its path is no UTF-8".to_owned()))?;
         self.pins.insert(key, sum);
@@ -189,7 +196,8 @@ impl LockFile {
         Ok(self.key(plugin.as_ref())?.and_then(|key| self.pins.get(&key).copied()))
     }
 
-    /// The name of a plugin in the file, however its path is written; `None` where the path is no UTF-8.
+    /// The name of a plugin in the file, however its path is written; `None` where the path is no
+    /// UTF-8.
     ///
     /// # Errors
     /// An error of the system for the plugin's path.
@@ -202,8 +210,8 @@ impl LockFile {
         self.pins.iter().map(|(name, sum)| (name.as_str(), *sum))
     }
 
-    /// Writes the file, whole or not at all, whatever happens meanwhile. What another process has written since this one
-    /// was read is lost, unless that is done by [`update`](Self::update).
+    /// Writes the file, whole or not at all, whatever happens meanwhile. What another process has
+    /// written since this one was read is lost, unless that is done by [`update`](Self::update).
     ///
     /// # Errors
     /// Where it cannot be written; the one that was there is left then.
@@ -216,7 +224,8 @@ impl LockFile {
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(path.parent().unwrap_or(Path::new("/")))
             .map_err(failed)?;
-        let pins: BTreeMap<_, _> = self.pins.iter().map(|(name, sum)| (name, sum.to_string())).collect();
+        let pins: BTreeMap<_, _> =
+            self.pins.iter().map(|(name, sum)| (name, sum.to_string())).collect();
         let text = format!("{:#}\n", json!({ "version": VERSION, "plugins": pins }));
         file.write_all(text.as_bytes()).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
@@ -242,8 +251,8 @@ fn directory_of(path: &Path) -> io::Result<PathBuf> {
     Ok(file.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
-/// The absolute path of a file, with no link in it but perhaps the last part: the file is what its name says, wherever
-/// that points to at the time.
+/// The absolute path of a file, with no link in it but perhaps the last part: the file is what its
+/// name says, wherever that points to at the time.
 fn located(file: &Path) -> io::Result<PathBuf> {
     let file = path::absolute(file)?;
     match (file.parent(), file.file_name()) {
@@ -256,7 +265,9 @@ fn parse(text: &[u8]) -> Result<BTreeMap<String, Sha256>, String> {
     let file = json::parse(text).map_err(|error| format!("it is no JSON ({error})"))?;
     match file.get("version").and_then(Value::as_u64) {
         Some(VERSION) => {}
-        Some(other) => return Err(format!("it is of version {other}, this program knows {VERSION}")),
+        Some(other) => {
+            return Err(format!("it is of version {other}, this program knows {VERSION}"));
+        }
         None => return Err("it has no `version`".to_owned()),
     }
     let Some(Value::Object(plugins)) = file.get("plugins") else {
@@ -281,7 +292,8 @@ mod tests {
     #[test]
     fn pins_are_found_again_however_the_plugin_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let (inside, outside) = (dir.path().join("host/plugins/echo"), dir.path().join("elsewhere"));
+        let (inside, outside) =
+            (dir.path().join("host/plugins/echo"), dir.path().join("elsewhere"));
         fs::create_dir_all(inside.parent().unwrap()).unwrap();
         fs::write(&inside, "inside").unwrap();
         fs::write(&outside, "outside").unwrap();
@@ -320,7 +332,9 @@ mod tests {
             for i in 0..10 {
                 fs::write(plugin(i), "").unwrap();
                 let (path, plugin) = (if i % 2 == 0 { &path } else { &link }, plugin(i));
-                scope.spawn(move || LockFile::update(path, |lock| lock.pin(plugin).map(drop)).unwrap());
+                scope.spawn(move || {
+                    LockFile::update(path, |lock| lock.pin(plugin).map(drop)).unwrap()
+                });
             }
         });
         assert_eq!(LockFile::open(&path).unwrap().iter().count(), 11);
@@ -351,7 +365,10 @@ mod tests {
             (LockFile::open(&sparse), "it has 6442450944 bytes, the limit is 16777216"),
             (LockFile::update(&fifo, |lock| Ok(lock.clone())), "it is a FIFO, no regular file"),
             (file.pin(&fifo).map(|_| file.clone()), "it is a FIFO, no regular file"),
-            (file.pin(&sparse).map(|_| file.clone()), "it has 6442450944 bytes, the limit is 1073741824"),
+            (
+                file.pin(&sparse).map(|_| file.clone()),
+                "it has 6442450944 bytes, the limit is 1073741824",
+            ),
         ];
         for (opened, part) in cases {
             let error = opened.unwrap_err().to_string();

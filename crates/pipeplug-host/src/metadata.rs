@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// What a plugin says of itself in answer to `GetMetadata`: keys and values, such as `Cmd`, `Help` and `Description`.
+/// What a plugin says of itself in answer to `GetMetadata`: keys and values, such as `Cmd`, `Help`
+/// and `Description`.
 ///
-/// Keys that begin with `pipeplug.` are the protocol's own. A value that is no string is kept as its JSON text.
+/// Keys that begin with `pipeplug.` are the protocol's own. A value that is no string is kept as
+/// its JSON text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata(BTreeMap<String, String>);
 
@@ -65,7 +67,8 @@ mod tests {
 
     #[test]
     fn values_that_are_no_strings_are_kept_as_json() {
-        let metadata = Metadata::parse(br#"{"Help":"text","n":1,"list":["a"],"none":null}"#).unwrap();
+        let metadata =
+            Metadata::parse(br#"{"Help":"text","n":1,"list":["a"],"none":null}"#).unwrap();
         let found: Vec<_> = metadata.iter().collect();
         assert_eq!(found, [("Help", "text"), ("list", "[\"a\"]"), ("n", "1"), ("none", "null")]);
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::wire::command;
 use pipeplug_net::{
-    CallError, Caller, CloseReason, Connection, Endpoint, EventLoop, HandlerError, Hold, NotifyError,
-    OutgoingRequest, Payload, PendingCall, Reply, Request, Watch, caller_methods,
+    CallError, Caller, CloseReason, Connection, Endpoint, EventLoop, HandlerError, Hold,
+    NotifyError, OutgoingRequest, Payload, PendingCall, Reply, Request, Watch, caller_methods,
 };
 
 use crate::builder::{Builder, Handler, OnEnd};
@@ -26,11 +26,13 @@ use crate::start_hint::StartPipe;
 use crate::stop::{self, Grace, StopError, Stopped};
 use crate::wait_status::WaitStatus;
 
-/// How long open calls of a plugin that closed its pipe wait for the news of how its process ended: the kernel closes a
-/// process's descriptors some time ahead of its end, with a core dump in between.
+/// How long open calls of a plugin that closed its pipe wait for the news of how its process ended:
+/// the kernel closes a process's descriptors some time ahead of its end, with a core dump in
+/// between.
 const REASON_PATIENCE: Duration = Duration::from_millis(50);
 
-/// How long the streams of a plugin that has ended may take to end, all together: what it started may hold them open.
+/// How long the streams of a plugin that has ended may take to end, all together: what it started
+/// may hold them open.
 const STREAMS_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long the last lines of a plugin that has ended may take to be handed on, all together.
@@ -38,9 +40,9 @@ const LINES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A plugin that runs.
 ///
-/// This is a handle: cloning it is cheap,
-/// and dropping the last one stops the plugin as [`stop`](Plugin::stop) does, which may block as long. A process that ends
-/// without having done either (also by [`std::process::exit`], which drops nothing) has its plugins killed, unless
+/// This is a handle: cloning it is cheap, and dropping the last one stops the plugin as
+/// [`stop`](Plugin::stop) does, which may block as long. A process that ends without having done
+/// either (also by [`std::process::exit`], which drops nothing) has its plugins killed, unless
 /// [`HostLost`](crate::HostLost) says otherwise.
 ///
 /// ```no_run
@@ -69,13 +71,15 @@ struct Inner {
 }
 
 impl Plugin {
-    /// A plugin to start: the file at `path`, which is relative to the working directory; `PATH` is not searched.
+    /// A plugin to start: the file at `path`, which is relative to the working directory; `PATH` is
+    /// not searched.
     pub fn builder(path: impl Into<PathBuf>) -> Builder {
         Builder::new(path)
     }
 
-    /// A plugin to start that its place has already, so that it takes no path: the entry point of an image. `name` stands
-    /// for it in logs and errors; the place is the builder's [`launcher`](Builder::launcher).
+    /// A plugin to start that its place has already, so that it takes no path: the entry point of
+    /// an image. `name` stands for it in logs and errors; the place is the builder's
+    /// [`launcher`](Builder::launcher).
     pub fn placed(name: impl Into<PathBuf>) -> Builder {
         Builder::placed(name)
     }
@@ -188,7 +192,8 @@ impl Plugin {
         &self.0.path
     }
 
-    /// Its process id, which is its process group's too; where it runs elsewhere, that of what carries its pipes there.
+    /// Its process id, which is its process group's too; where it runs elsewhere, that of what
+    /// carries its pipes there.
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.0.process.pid()
@@ -197,15 +202,17 @@ impl Plugin {
     /// How it ended; `None` while it runs.
     #[must_use]
     pub fn status(&self) -> Option<WaitStatus> {
-        // What can fail here has no known cause for a child of this process; what another launcher's says is told by
-        // `wait`.
+        // What can fail here has no known cause for a child of this process; what another
+        // launcher's says is told by `wait`.
         self.0.process.reap().ok().flatten()
     }
 
-    /// The number of the signal that has stopped it, and that `SIGCONT` has not followed; `None` while it is not stopped.
+    /// The number of the signal that has stopped it, and that `SIGCONT` has not followed; `None`
+    /// while it is not stopped.
     ///
-    /// One that is stopped answers nothing, and its calls wait. `SIGTTIN` and `SIGTTOU` stop a plugin that reads from the
-    /// terminal, or sets it: [`Stdin::Inherit`](crate::Stdin::Inherit) lets it do so.
+    /// One that is stopped answers nothing, and its calls wait. `SIGTTIN` and `SIGTTOU` stop a
+    /// plugin that reads from the terminal, or sets it: [`Stdin::Inherit`](crate::Stdin::Inherit)
+    /// lets it do so.
     #[must_use]
     pub fn stopped_by(&self) -> Option<i32> {
         self.0.process.stopped_by()
@@ -228,7 +235,8 @@ impl Plugin {
         self.0.of_stderr().map(Lines::tail).unwrap_or_default()
     }
 
-    /// What is known of its end, once its connection has ended; the errors of its calls carry the same.
+    /// What is known of its end, once its connection has ended; the errors of its calls carry the
+    /// same.
     #[must_use]
     pub fn crash(&self) -> Option<Crash> {
         self.0.connection.postmortem().as_deref().and_then(Crash::in_postmortem).cloned()
@@ -239,8 +247,9 @@ impl Plugin {
         self.0.crash()
     }
 
-    /// Ends it: `cmd.stop`, then the end of file on its pipe, then SIGTERM, then SIGKILL, each after the step before had
-    /// its [`Grace`]. Requests that it is working on are answered within the first step.
+    /// Ends it: `cmd.stop`, then the end of file on its pipe, then SIGTERM, then SIGKILL, each
+    /// after the step before had its [`Grace`]. Requests that it is working on are answered within
+    /// the first step.
     ///
     /// It can be called more than once and from several threads.
     ///
@@ -248,8 +257,9 @@ impl Plugin {
     /// Where even SIGKILL did not end it, or the system fails.
     ///
     /// # Blocking
-    /// Until it has ended; at the most for all grace times together. In a handler of a request of its own that takes the
-    /// whole first step, since the plugin waits for the answer: another thread is to do it there.
+    /// Until it has ended; at the most for all grace times together. In a handler of a request of
+    /// its own that takes the whole first step, since the plugin waits for the answer: another
+    /// thread is to do it there.
     pub fn stop(&self) -> Result<Stopped, StopError> {
         self.stop_within(self.0.grace)
     }
@@ -304,7 +314,9 @@ impl Plugin {
     /// Ends one whose place has said that it does not meet a demand.
     fn check_place(&self, builder: &Builder) -> Result<(), StartError> {
         let head = self.0.of_stderr().map(Lines::head).unwrap_or_default();
-        let Some(Diagnosis { problem, is_permanent }) = self.0.process.unmet(&head) else { return Ok(()) };
+        let Some(Diagnosis { problem, is_permanent }) = self.0.process.unmet(&head) else {
+            return Ok(());
+        };
         let status = match self.kill() {
             Ok(stopped) => stopped.status,
             Err(error) => {
@@ -328,7 +340,13 @@ impl Plugin {
     }
 
     /// Ends what did not start, and says why.
-    fn failed(self, failure: Failure, begun: Instant, builder: &Builder, pipe: &StartPipe) -> StartError {
+    fn failed(
+        self,
+        failure: Failure,
+        begun: Instant,
+        builder: &Builder,
+        pipe: &StartPipe,
+    ) -> StartError {
         let error = handshake::explain(failure, &self, begun, builder, pipe);
         if let Err(error) = self.kill() {
             tracing::error!(plugin = %self.name(), %error, "a plugin that did not start is still there");
@@ -375,15 +393,16 @@ impl Inner {
 
     fn exited(&self, status: WaitStatus) {
         tracing::debug!(plugin = %self.connection.name(), %status, "the plugin has ended");
-        // Some process of its own may hold the pipe open: what it left there is read, and then it is over.
+        // Some process of its own may hold the pipe open: what it left there is read, and then it
+        // is over.
         let stderr = self.of_stderr().map(Lines::tail).unwrap_or_default();
         let diagnosis = self.diagnose(status, &stderr);
         let diagnosis = diagnosis.map(|it| format!(", {}", it.problem)).unwrap_or_default();
         self.connection.end(format!("{} has ended: {status}{diagnosis}", self.connection.name()));
     }
 
-    /// Gives a handle up. Where it was the last one, that stops the plugin and waits for it, on another thread: neither
-    /// the loop nor an answer that is yet to be sent may wait for that.
+    /// Gives a handle up. Where it was the last one, that stops the plugin and waits for it, on
+    /// another thread: neither the loop nor an answer that is yet to be sent may wait for that.
     fn let_go(handle: Arc<Self>) {
         if let Some(inner) = Arc::into_inner(handle) {
             inner.connection.events().clone().spawn(move || drop(inner));

@@ -1,8 +1,8 @@
 //! Regular files, opened once.
 //!
-//! A path may lead to another file, a FIFO or a device at any moment. So a file is opened first, without waiting for
-//! anything, and looked at through its descriptor: the file that was looked at is the one that is read, and a limit holds
-//! for what is read, whatever size the file had.
+//! A path may lead to another file, a FIFO or a device at any moment. So a file is opened first,
+//! without waiting for anything, and looked at through its descriptor: the file that was looked at
+//! is the one that is read, and a limit holds for what is read, whatever size the file had.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -67,8 +67,8 @@ impl RegularFile {
     }
 
     fn open_with(path: &Path, options: &mut OpenOptions) -> Result<Self, FileError> {
-        // A FIFO would wait for its other end, a terminal could become this process's own. The standard library sets
-        // O_CLOEXEC.
+        // A FIFO would wait for its other end, a terminal could become this process's own. The
+        // standard library sets O_CLOEXEC.
         let file = options
             .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
             .open(path)
@@ -90,8 +90,8 @@ impl RegularFile {
     pub(crate) fn may_execute(&self) -> bool {
         let flags = AtFlags::AT_EACCESS | AtFlags::AT_EMPTY_PATH;
         match faccessat(self.as_fd(), "", AccessFlags::X_OK, flags) {
-            // Without faccessat2(2), of Linux 5.8, or where a filter of system calls does not know it. The link leads to
-            // the open file itself: proc_pid_fd(5).
+            // Without faccessat2(2), of Linux 5.8, or where a filter of system calls does not know
+            // it. The link leads to the open file itself: proc_pid_fd(5).
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::ENOENT | Errno::EPERM) => {
                 may_execute(format!("/proc/self/fd/{}", self.as_fd().as_raw_fd()).as_ref())
             }
@@ -99,7 +99,8 @@ impl RegularFile {
         }
     }
 
-    /// Looks for any right to execute in the file's mode; other systems have no way to ask for this process.
+    /// Looks for any right to execute in the file's mode; other systems have no way to ask for this
+    /// process.
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn may_execute(&self) -> bool {
         std::os::unix::fs::PermissionsExt::mode(&self.metadata.permissions()) & 0o111 != 0
@@ -113,14 +114,16 @@ impl RegularFile {
     /// Reads all of it.
     ///
     /// # Errors
-    /// [`FileError::TooLarge`] past `limit` bytes, [`FileError::Grown`] if it gets them while it is read.
+    /// [`FileError::TooLarge`] past `limit` bytes, [`FileError::Grown`] if it gets them while it is
+    /// read.
     pub(crate) fn read(&self, limit: u64) -> Result<Vec<u8>, FileError> {
         let mut bytes = Vec::new();
         self.copy(limit, &mut bytes)?;
         Ok(bytes)
     }
 
-    /// Writes all of it to `to`; at most one byte more than `limit`, where it fails because of that.
+    /// Writes all of it to `to`; at most one byte more than `limit`, where it fails because of
+    /// that.
     ///
     /// # Errors
     /// As for [`read`](Self::read), and where it cannot be written.
@@ -250,7 +253,10 @@ mod tests {
         file.as_file().write_all(b"123456789").unwrap();
         let mut read = Vec::new();
         let error = open.copy(6, &mut read).unwrap_err();
-        assert_eq!(error.to_string(), "it had 5 bytes, and grew past the limit of 6 while it was read");
+        assert_eq!(
+            error.to_string(),
+            "it had 5 bytes, and grew past the limit of 6 while it was read"
+        );
         assert_eq!(read.len(), 7, "no more than shows that it is too large");
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::FileTooLarge);
     }

@@ -83,7 +83,9 @@ impl fmt::Debug for Sha256 {
 
 /// A text that is no SHA-256 sum.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no SHA-256 sum: it has 64 hexadecimal digits, as `sha256sum FILE` prints them")]
+#[error(
+    "{text:?} is no SHA-256 sum: it has 64 hexadecimal digits, as `sha256sum FILE` prints them"
+)]
 pub struct ParseSha256Error {
     text: String,
 }
@@ -100,7 +102,8 @@ impl FromStr for Sha256 {
         }
         for (byte, pair) in sum.iter_mut().zip(pairs) {
             // A sign is a number's, to from_str_radix.
-            let digits = str::from_utf8(pair).ok().filter(|_| pair.iter().all(u8::is_ascii_hexdigit));
+            let digits =
+                str::from_utf8(pair).ok().filter(|_| pair.iter().all(u8::is_ascii_hexdigit));
             *byte = digits.and_then(|it| u8::from_str_radix(it, 16).ok()).ok_or_else(wrong)?;
         }
         Ok(Self(sum))
@@ -139,10 +142,17 @@ mod tests {
         let sum: Sha256 = ABC.parse().unwrap();
         assert_eq!(sum.to_string(), ABC);
         assert_eq!(ABC.to_uppercase().parse(), Ok(sum));
-        for wrong in
-            ["", "abc", &ABC[1..], &format!("{ABC}0"), &format!("{ABC}00"), &format!("+{}", &ABC[1..])]
-        {
-            assert!(wrong.parse::<Sha256>().unwrap_err().to_string().contains("64 hexadecimal digits"));
+        for wrong in [
+            "",
+            "abc",
+            &ABC[1..],
+            &format!("{ABC}0"),
+            &format!("{ABC}00"),
+            &format!("+{}", &ABC[1..]),
+        ] {
+            assert!(
+                wrong.parse::<Sha256>().unwrap_err().to_string().contains("64 hexadecimal digits")
+            );
         }
         assert!(ABC.replace("ba", "ü").parse::<Sha256>().is_err());
     }

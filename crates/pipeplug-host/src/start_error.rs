@@ -12,7 +12,8 @@ use pipeplug_net::{CallError, ConnectError, Escaped};
 use crate::process::SpawnError;
 use crate::wait_status::WaitStatus;
 
-/// Why a plugin did not start. No process, descriptor or thread is left of it; the same builder can start again.
+/// Why a plugin did not start. No process, descriptor or thread is left of it; the same builder can
+/// start again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -153,7 +154,8 @@ pub enum StartError {
         path: PathBuf,
         /// Where it was to run, where that is not as a process of this machine.
         place: Option<String>,
-        /// The sign of it: an echo of the host's own first request, a line that ends in CR LF, or a line of its standard error.
+        /// The sign of it: an echo of the host's own first request, a line that ends in CR LF, or a
+        /// line of its standard error.
         shown: Vec<u8>,
     },
     /// Its metadata is no JSON object.
@@ -210,8 +212,8 @@ impl StartError {
         }
     }
 
-    /// Whether another start would end no better: something about the plugin, or how it is started, has to be mended
-    /// first. Where that is not certain, it is not said.
+    /// Whether another start would end no better: something about the plugin, or how it is started,
+    /// has to be mended first. Where that is not certain, it is not said.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -240,7 +242,8 @@ impl StartError {
         }
     }
 
-    /// Tells that it ran, and ended or closed its pipe before it had answered: a crash, as that of one that runs.
+    /// Tells that it ran, and ended or closed its pipe before it had answered: a crash, as that of
+    /// one that runs.
     pub(crate) fn is_crash(&self) -> bool {
         match self {
             Self::Exited { .. } | Self::ClosedPipe { .. } => !self.is_permanent(),

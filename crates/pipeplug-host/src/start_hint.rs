@@ -38,7 +38,8 @@ impl StartPipe {
         Ok(Self { fd: Mutex::new(Some(from_guest.try_clone()?)), seen: OnceLock::new() })
     }
 
-    /// Looks at the pipe, the first time: before the plugin is reaped, since what is left of its process group is killed then.
+    /// Looks at the pipe, the first time: before the plugin is reaped, since what is left of its
+    /// process group is killed then.
     pub(crate) fn look(&self) -> Pipe {
         *self.seen.get_or_init(|| {
             let fd = self.fd.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,7 +102,13 @@ const PASS_ON: &str = "a program in between has to pass descriptors 3 and 4 on (
                        Node), or `--stdio` (Builder::stdio) makes do with stdin and stdout";
 
 /// The likely cause, from what is known of the end.
-pub(crate) fn find(end: End, pid: Pid, builder: &Builder, pipe: Pipe, stderr: &[String]) -> Option<String> {
+pub(crate) fn find(
+    end: End,
+    pid: Pid,
+    builder: &Builder,
+    pipe: Pipe,
+    stderr: &[String],
+) -> Option<String> {
     let launch = &builder.launch;
     if let End::Exited(status) = end
         && status.success()
@@ -118,7 +125,8 @@ pub(crate) fn find(end: End, pid: Pid, builder: &Builder, pipe: Pipe, stderr: &[
         return None;
     }
     if let End::Exited(status) = end
-        && let Some(limit) = launch.sandbox.as_ref().and_then(|sandbox| sandbox.likely_limit(status, stderr))
+        && let Some(limit) =
+            launch.sandbox.as_ref().and_then(|sandbox| sandbox.likely_limit(status, stderr))
     {
         return Some(limit);
     }
@@ -129,7 +137,13 @@ pub(crate) fn find(end: End, pid: Pid, builder: &Builder, pipe: Pipe, stderr: &[
     })
 }
 
-fn descriptors(end: End, pid: Pid, launch: &Launch, pipe: Pipe, stderr: &[String]) -> Option<String> {
+fn descriptors(
+    end: End,
+    pid: Pid,
+    launch: &Launch,
+    pipe: Pipe,
+    stderr: &[String],
+) -> Option<String> {
     if launch.channel == Channel::Stdio {
         return None;
     }
@@ -153,7 +167,8 @@ fn descriptors(end: End, pid: Pid, launch: &Launch, pipe: Pipe, stderr: &[String
     }
 }
 
-/// The directory of the plugin, where a sandbox hides all of it but the plugin's own file, and the plugin lacks a file.
+/// The directory of the plugin, where a sandbox hides all of it but the plugin's own file, and the
+/// plugin lacks a file.
 ///
 /// No path of its standard error is named: it would choose what it is granted.
 fn files(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
@@ -163,7 +178,8 @@ fn files(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
     }
     let program = fs::canonicalize(&launch.program).ok()?;
     let dir = program.parent()?;
-    let is_granted = |path: &PathBuf| fs::canonicalize(path).is_ok_and(|path| dir.starts_with(path));
+    let is_granted =
+        |path: &PathBuf| fs::canonicalize(path).is_ok_and(|path| dir.starts_with(path));
     if is_of_programs(dir) || granted.read.iter().chain(&granted.write).any(is_granted) {
         return None;
     }
@@ -182,12 +198,15 @@ fn files(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
 /// Tells whether a directory holds much that is no plugin's business.
 fn is_shared(dir: &Path) -> bool {
     let home = env::var_os("HOME").and_then(|home| fs::canonicalize(home).ok());
-    dir.parent().is_none() || home.is_some_and(|home| home.starts_with(dir)) || dir == env::temp_dir()
+    dir.parent().is_none()
+        || home.is_some_and(|home| home.starts_with(dir))
+        || dir == env::temp_dir()
 }
 
 fn variables(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
     let End::Exited(WaitStatus::Exited(_)) = end else { return None };
-    // What lacks one says so. What ends without a word has most often looked for its host on other descriptors.
+    // What lacks one says so. What ends without a word has most often looked for its host on other
+    // descriptors.
     if stderr.is_empty() {
         return None;
     }

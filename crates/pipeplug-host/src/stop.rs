@@ -55,11 +55,13 @@ pub struct Stopped {
     pub status: WaitStatus,
     /// What it took.
     pub by: StoppedBy,
-    /// Processes that it had started, and these had, which still run and are out of reach: they left its process group, as
-    /// daemons do by setsid(2), or changed their user. Those that it had when its stop began, on Linux.
+    /// Processes that it had started, and these had, which still run and are out of reach: they
+    /// left its process group, as daemons do by setsid(2), or changed their user. Those that it had
+    /// when its stop began, on Linux.
     pub left: Vec<Pid>,
-    /// Its streams that were still open a moment after its end: something that it started has them, as a daemon that keeps
-    /// its standard error. That is among [`left`](Self::left) as far as it is known.
+    /// Its streams that were still open a moment after its end: something that it started has them,
+    /// as a daemon that keeps its standard error. That is among [`left`](Self::left) as far as it
+    /// is known.
     pub held: Vec<Output>,
 }
 
@@ -188,7 +190,9 @@ pub(crate) fn kill(process: &dyn Process) -> Result<Stopped, StopError> {
 }
 
 fn wait(process: &dyn Process, time: Duration) -> Result<Option<WaitStatus>, StopError> {
-    process.wait_timeout(time).map_err(|error| StopError::System { pid: process.pid().as_raw(), error })
+    process
+        .wait_timeout(time)
+        .map_err(|error| StopError::System { pid: process.pid().as_raw(), error })
 }
 
 /// Sends it, and tells what has come of a process that is not ours to signal.

@@ -1,4 +1,5 @@
-//! Signs of a terminal between host and plugin, which echoes what goes in and changes what comes out.
+//! Signs of a terminal between host and plugin, which echoes what goes in and changes what comes
+//! out.
 
 /// A complaint of `docker exec -it` and `podman exec -it`.
 const NO_TTY: &str = "input device is not a TTY";
@@ -6,13 +7,14 @@ const NO_TTY: &str = "input device is not a TTY";
 /// How a plugin of ours explains itself where it finds no pipes.
 const BY_HAND: &[u8] = b"is a plugin: a host starts it";
 
-/// Says whether the first bytes have come through a terminal: they have an echo of the host's own chunk, whose NUL it shows as
-/// `^@`; or what a plugin says to those who start it by hand.
+/// Says whether the first bytes have come through a terminal: they have an echo of the host's own
+/// chunk, whose NUL it shows as `^@`; or what a plugin says to those who start it by hand.
 pub(crate) fn shows_in(first: &[u8]) -> bool {
     is_echo(first) || contains(first, BY_HAND)
 }
 
-/// Says whether every line ends in CR LF, as programs do not write it themselves and a terminal does.
+/// Says whether every line ends in CR LF, as programs do not write it themselves and a terminal
+/// does.
 pub(crate) fn ends_lines_of(first: &[u8]) -> bool {
     let mut ends = first.iter().enumerate().filter(|(_, byte)| **byte == b'\n').peekable();
     ends.peek().is_some() && ends.all(|(at, _)| at > 0 && first[at - 1] == b'\r')
@@ -51,9 +53,14 @@ mod tests {
         assert!(shows_in(b"1^@2^@11^@GetMetadata^@95^@{\"pipeplug.features\":\"flow context ca"));
         assert!(shows_in(b"1^@2^@GetMetadata 95^@{\"pipeplug.features\":\"flow context cancel\""));
         assert!(shows_in(b"Welcome!\r\n1^@2^@11^@Get"));
-        for other in
-            [&b"1\x002\x0011\0GetMetadata\0"[..], b"Hello, world!\n", b"a^@b^@c", b"2^@", b"7^@12^@x", b""]
-        {
+        for other in [
+            &b"1\x002\x0011\0GetMetadata\0"[..],
+            b"Hello, world!\n",
+            b"a^@b^@c",
+            b"2^@",
+            b"7^@12^@x",
+            b"",
+        ] {
             assert!(!shows_in(other), "{}", other.escape_ascii());
         }
     }

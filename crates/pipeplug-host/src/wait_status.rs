@@ -31,14 +31,14 @@ impl WaitStatus {
         self == Self::Exited(0)
     }
 
-    /// Whether it says that there was nothing to run: 126, found and not executable, or 127, not found, which is what a
-    /// shell exits with (POSIX, sh(1p), EXIT STATUS).
+    /// Whether it says that there was nothing to run: 126, found and not executable, or 127, not
+    /// found, which is what a shell exits with (POSIX, sh(1p), EXIT STATUS).
     pub(crate) fn is_permanent(self) -> bool {
         matches!(self.code(), Some(126 | 127))
     }
 
-    /// Tells whether a signal ended it that asks for an end, SIGTERM, SIGINT or SIGHUP: by itself, or as a shell reports it
-    /// of what it ran (128 and the signal's number: bash(1), EXIT STATUS).
+    /// Tells whether a signal ended it that asks for an end, SIGTERM, SIGINT or SIGHUP: by itself,
+    /// or as a shell reports it of what it ran (128 and the signal's number: bash(1), EXIT STATUS).
     pub(crate) fn is_request_to_end(self) -> bool {
         let signal = match self {
             Self::Exited(code) => code - 128,
@@ -96,7 +96,9 @@ mod tests {
         for asked in [signaled(1), signaled(2), signaled(15), WaitStatus::Exited(143)] {
             assert!(asked.is_request_to_end(), "{asked}");
         }
-        for other in [signaled(9), signaled(6), signaled(3), WaitStatus::Exited(0), WaitStatus::Exited(15)] {
+        for other in
+            [signaled(9), signaled(6), signaled(3), WaitStatus::Exited(0), WaitStatus::Exited(15)]
+        {
             assert!(!other.is_request_to_end(), "{other}");
         }
     }

@@ -55,8 +55,9 @@ impl Home {
         Store::for_host_in("editor", |name| self.env(name)).unwrap()
     }
 
-    /// A script that notes its start, written by another process: a descriptor of ours that is open for writing could be
-    /// inherited by a child that another test starts just then, and nothing could execute the file (ETXTBSY).
+    /// A script that notes its start, written by another process: a descriptor of ours that is open
+    /// for writing could be inherited by a child that another test starts just then, and nothing
+    /// could execute the file (ETXTBSY).
     fn script(&self, path: &Path, body: &str) {
         let starts = self.root.path().join("starts");
         let text = format!("#!/bin/sh\necho \"$0\" >>'{}'\n{body}\n", starts.display());
@@ -116,14 +117,18 @@ fn answering(help: &str) -> String {
     )
 }
 
-/// Lets what has just been written grow old enough to be kept. This waits for no other thread: age is the condition.
+/// Lets what has just been written grow old enough to be kept. This waits for no other thread: age
+/// is the condition.
 fn settle() {
     thread::sleep(Duration::from_millis(150));
 }
 
 #[track_caller]
 fn of<'a>(listed: &'a [Listed], name: &str) -> &'a Listed {
-    listed.iter().find(|listed| listed.entry.name == name).unwrap_or_else(|| panic!("{name}: {listed:?}"))
+    listed
+        .iter()
+        .find(|listed| listed.entry.name == name)
+        .unwrap_or_else(|| panic!("{name}: {listed:?}"))
 }
 
 /// What it said, and when it was asked.
@@ -155,7 +160,11 @@ fn a_second_listing_starts_nothing() {
     for second in [home.list(), home.listed(Catalog::known)] {
         assert_eq!(answer(&second, "a"), (Ok("first".into()), Asked::Earlier));
         assert_eq!(answer(&second, "b"), (Ok("second".into()), Asked::Earlier));
-        assert_eq!(answer(&second, "c"), (problem.clone(), Asked::Earlier), "with the error that it had");
+        assert_eq!(
+            answer(&second, "c"),
+            (problem.clone(), Asked::Earlier),
+            "with the error that it had"
+        );
     }
     assert_eq!(home.starts(), 6);
 
@@ -242,7 +251,11 @@ fn a_cache_that_cannot_be_used_is_none() {
     fs::create_dir(home.cache()).unwrap();
     fs::write(home.cache().join("file"), "").unwrap();
     assert_eq!(answer(&home.list(), "a"), (Ok("text".into()), Asked::Now));
-    assert_eq!(answer(&home.list(), "a").1, Asked::Now, "and where it cannot be replaced it is done without");
+    assert_eq!(
+        answer(&home.list(), "a").1,
+        Asked::Now,
+        "and where it cannot be replaced it is done without"
+    );
     let left = fs::read_dir(home.cache().parent().unwrap()).unwrap().count();
     assert_eq!(left, 1, "nothing unfinished stays");
 }
@@ -272,7 +285,10 @@ fn plugins_are_asked_in_a_strict_sandbox_unless_it_is_taken_off() {
     home.broken("b", &format!("[ -s \"{}\" ] || exit 9\n{}", needed.display(), answering("more")));
     settle();
     let list = |configure: fn(Builder) -> Builder| {
-        home.discovery().catalog().starting(move |builder| configure(builder.handshake_timeout(LONG))).list()
+        home.discovery()
+            .catalog()
+            .starting(move |builder| configure(builder.handshake_timeout(LONG)))
+            .list()
     };
     let default: fn(Builder) -> Builder = |builder| builder;
     let listed = list(default);
@@ -298,7 +314,8 @@ fn files_that_are_gone_do_not_add_up() {
     home.plugin("b", "text");
     settle();
     home.list();
-    let holds = |path: &Path| fs::read_to_string(home.cache()).unwrap().contains(path.to_str().unwrap());
+    let holds =
+        |path: &Path| fs::read_to_string(home.cache()).unwrap().contains(path.to_str().unwrap());
     assert!(holds(&gone));
     fs::remove_file(&gone).unwrap();
     assert_eq!(answer(&home.list(), "b").1, Asked::Earlier);
@@ -326,7 +343,9 @@ fn many_may_list_at_once() {
         }
     });
     let starts = home.starts();
-    assert!(home.list().iter().all(|listed| listed.answer.as_ref().unwrap().asked == Asked::Earlier));
+    assert!(
+        home.list().iter().all(|listed| listed.answer.as_ref().unwrap().asked == Asked::Earlier)
+    );
     assert_eq!(home.starts(), starts);
 }
 
@@ -368,7 +387,10 @@ fn a_listing_says_what_was_added_and_whether_it_is_the_same() {
         assert_eq!((first.entry.name.as_str(), &first.added, first.changed), ("copy", &None, None));
         assert!(matches!(second.entry.state, EntryState::Shadowed { .. }));
         assert_eq!((&second.added, second.changed), (&Some(copy.clone()), None));
-        assert_eq!((&of(&listed, "link").added, of(&listed, "link").changed), (&Some(link.clone()), None));
+        assert_eq!(
+            (&of(&listed, "link").added, of(&listed, "link").changed),
+            (&Some(link.clone()), None)
+        );
     }
     home.script(&linked, &answering("new!"));
     home.script(&home.store().path_of("copy").unwrap(), &answering("new!"));

@@ -26,7 +26,8 @@ fn file_of_mode(dir: &Path, file: &str, mode: u32) -> PathBuf {
 }
 
 fn in_env(host: &str, env: &[(&str, &str)]) -> Discovery {
-    let env: HashMap<_, _> = env.iter().map(|(name, value)| (*name, OsString::from(value))).collect();
+    let env: HashMap<_, _> =
+        env.iter().map(|(name, value)| (*name, OsString::from(value))).collect();
     Discovery::for_host_in(host, |name| env.get(name).cloned())
 }
 
@@ -35,7 +36,11 @@ fn paths(paths: &[&str]) -> Vec<PathBuf> {
 }
 
 fn state<'a>(entries: &'a [Entry], path: &Path) -> &'a EntryState {
-    &entries.iter().find(|entry| entry.path == path).unwrap_or_else(|| panic!("{path:?}: {entries:?}")).state
+    &entries
+        .iter()
+        .find(|entry| entry.path == path)
+        .unwrap_or_else(|| panic!("{path:?}: {entries:?}"))
+        .state
 }
 
 #[test]
@@ -65,8 +70,12 @@ fn the_usual_places_come_in_their_order() {
 fn relative_directories_of_the_environment_are_not_searched() {
     let env = [("PIPEPLUG_PATH", "/a::plugins:/a"), ("XDG_DATA_HOME", "data"), ("HOME", "")];
     let discovery = in_env("editor", &env);
-    assert_eq!(discovery.dirs(), paths(&["/a", "/usr/local/lib/editor/plugins", "/usr/lib/editor/plugins"]));
-    let problems: Vec<_> = discovery.list().into_iter().map(|entry| (entry.path, entry.state)).collect();
+    assert_eq!(
+        discovery.dirs(),
+        paths(&["/a", "/usr/local/lib/editor/plugins", "/usr/lib/editor/plugins"])
+    );
+    let problems: Vec<_> =
+        discovery.list().into_iter().map(|entry| (entry.path, entry.state)).collect();
     assert_eq!(
         problems,
         [
@@ -86,7 +95,8 @@ fn a_variable_set_to_nothing_is_not_set() {
 
 #[test]
 fn a_host_chooses_its_own_directories() {
-    let discovery = Discovery::for_host("editor").with_dirs(["/b"]).append("/c").append("/b").prepend("/a");
+    let discovery =
+        Discovery::for_host("editor").with_dirs(["/b"]).append("/c").append("/b").prepend("/a");
     assert_eq!(discovery.dirs(), paths(&["/a", "/b", "/c"]));
     assert_eq!(discovery.prepend("/c").dirs(), paths(&["/c", "/a", "/b"]));
 }
@@ -126,7 +136,10 @@ fn what_cannot_be_used_shadows_nothing() {
     let not_executable = Problem::NotExecutable { mode: 0o644 };
     assert_eq!(
         found.passed_over,
-        [(no_mode.clone(), not_executable.clone()), (dirs[1].join("editor-x"), Problem::IsDirectory)]
+        [
+            (no_mode.clone(), not_executable.clone()),
+            (dirs[1].join("editor-x"), Problem::IsDirectory)
+        ]
     );
     let list = discovery.list();
     assert_eq!(state(&list, &no_mode), &EntryState::Unusable(not_executable));
@@ -159,7 +172,10 @@ fn each_problem_of_a_file_is_named() {
     };
     assert_eq!(unusable(&in_dir("editor-mode")), Problem::NotExecutable { mode: 0o640 });
     assert_eq!(unusable(&in_dir("editor-dir")), Problem::IsDirectory);
-    assert_eq!(unusable(&in_dir("editor-link")), Problem::DanglingSymlink { target: "gone".into() });
+    assert_eq!(
+        unusable(&in_dir("editor-link")),
+        Problem::DanglingSymlink { target: "gone".into() }
+    );
     assert!(matches!(unusable(&in_dir("editor-loop")), Problem::Inaccessible { .. }));
     assert_eq!(unusable(&in_dir("editor-socket")), Problem::NotAFile { kind: "a socket" });
     assert_eq!(unusable(&in_dir("editor-")), Problem::NoName);
@@ -174,7 +190,10 @@ fn each_problem_of_a_file_is_named() {
         matches!(&error, FindError::Unusable { name, problems } if name == "mode" && problems.len() == 1)
     );
     let said = error.to_string();
-    assert!(said.contains("editor-mode\": not executable (mode 0640), run `chmod +x` on it"), "{said}");
+    assert!(
+        said.contains("editor-mode\": not executable (mode 0640), run `chmod +x` on it"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -193,7 +212,10 @@ fn only_a_directory_that_is_there_can_be_a_problem() {
     let list = discovery.list();
     assert_eq!(list.len(), 3, "{list:?}");
     let kind = fs::read_dir(&unreadable).unwrap_err().kind();
-    assert_eq!(state(&list, &unreadable), &EntryState::Unusable(Problem::UnreadableDirectory { kind }));
+    assert_eq!(
+        state(&list, &unreadable),
+        &EntryState::Unusable(Problem::UnreadableDirectory { kind })
+    );
     assert_eq!(state(&list, &file), &EntryState::Unusable(Problem::NotADirectory));
     assert_eq!(discovery.find("x").unwrap().path, good);
 
@@ -201,7 +223,9 @@ fn only_a_directory_that_is_there_can_be_a_problem() {
     let FindError::NotFound { searched, skipped, similar, .. } = &error else { panic!("{error}") };
     assert_eq!(searched, &places);
     assert!(skipped.iter().any(|(path, _)| *path == unreadable), "{skipped:?}");
-    assert!(skipped.iter().any(|(path, problem)| *path == file && *problem == Problem::NotADirectory));
+    assert!(
+        skipped.iter().any(|(path, problem)| *path == file && *problem == Problem::NotADirectory)
+    );
     assert_eq!(similar, &None);
 }
 
@@ -212,7 +236,8 @@ fn a_name_that_is_not_there_brings_the_nearest_and_the_places() {
     file_of_mode(root.path(), "editor-spelt", 0o600);
     let discovery = Discovery::for_host("editor").with_dirs([root.path()]);
     let error = discovery.find("spel").unwrap_err();
-    let expected = format!("no plugin \"spel\", did you mean \"spell\"?; searched {}", root.path().display());
+    let expected =
+        format!("no plugin \"spel\", did you mean \"spell\"?; searched {}", root.path().display());
     assert_eq!(error.to_string(), expected);
 
     let nowhere = Discovery::for_host("editor").with_dirs([] as [&str; 0]).find("x").unwrap_err();
@@ -237,7 +262,10 @@ fn a_host_brings_its_own_way() {
         fn find(&self, name: &str) -> Result<Found, FindError> {
             match name {
                 "one" => Ok(Found::at("/opt/one")),
-                _ => Err(FindError::Other { name: name.into(), reason: io::ErrorKind::TimedOut.to_string() }),
+                _ => Err(FindError::Other {
+                    name: name.into(),
+                    reason: io::ErrorKind::TimedOut.to_string(),
+                }),
             }
         }
 
@@ -251,6 +279,9 @@ fn a_host_brings_its_own_way() {
         [Box::new(Registry), Box::new(Discovery::for_host("editor").with_dirs([root.path()]))];
     let found: Vec<_> = ways.iter().map(|way| way.find("one").unwrap().path).collect();
     assert_eq!(found, [PathBuf::from("/opt/one"), own]);
-    assert_eq!(ways[0].find("two").unwrap_err().to_string(), "plugin \"two\" cannot be looked up: timed out");
+    assert_eq!(
+        ways[0].find("two").unwrap_err().to_string(),
+        "plugin \"two\" cannot be looked up: timed out"
+    );
     assert!(ways.iter().all(|way| way.list().len() == 1));
 }

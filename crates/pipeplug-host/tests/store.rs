@@ -41,7 +41,8 @@ impl Home {
 
 fn names_in(dir: &Path) -> Vec<String> {
     let files = fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -98,7 +99,10 @@ fn what_is_there_is_replaced_only_where_that_is_wanted() {
     store.add(&two, "x", Way::Link, Existing::Lose).unwrap();
     assert_eq!(fs::read_link(&path).unwrap(), two);
     store.add(&one, "x", Way::Copy, Existing::Lose).unwrap();
-    assert!(fs::symlink_metadata(&path).unwrap().is_file(), "the link is replaced, not what it leads to");
+    assert!(
+        fs::symlink_metadata(&path).unwrap().is_file(),
+        "the link is replaced, not what it leads to"
+    );
     assert_eq!(fs::read_to_string(&two).unwrap(), "2");
 
     let by_hand = store.path_of("y").unwrap();
@@ -117,10 +121,16 @@ fn what_can_be_no_plugin_is_not_added() {
     let store = home.store();
     let plain = home.file("plain", "");
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
-    let add = |path: &Path, name: &str| store.add(path, name, Way::Copy, Existing::Lose).unwrap_err();
+    let add =
+        |path: &Path, name: &str| store.add(path, name, Way::Copy, Existing::Lose).unwrap_err();
     let not_executable = Problem::NotExecutable { mode: 0o644 };
-    assert!(matches!(add(&plain, "x"), AddError::Unusable { problem, .. } if problem == not_executable));
-    assert!(matches!(add(home.root.path(), "x"), AddError::Unusable { problem: Problem::IsDirectory, .. }));
+    assert!(
+        matches!(add(&plain, "x"), AddError::Unusable { problem, .. } if problem == not_executable)
+    );
+    assert!(matches!(
+        add(home.root.path(), "x"),
+        AddError::Unusable { problem: Problem::IsDirectory, .. }
+    ));
     assert!(matches!(add(&home.root.path().join("gone"), "x"), AddError::NotFound { .. }));
     let good = home.file("good", "");
     for name in ["", "a/b", "../x", "a\0b"] {
@@ -166,7 +176,10 @@ fn only_what_was_added_is_removed() {
     assert!(matches!(store.remove("spell", Existing::Keep), Err(RemoveError::Changed { .. })));
     fs::remove_file(&path).unwrap();
     symlink(&source, &path).unwrap();
-    assert!(matches!(store.remove("spell", Existing::Keep), Err(RemoveError::Changed { .. })), "a link now");
+    assert!(
+        matches!(store.remove("spell", Existing::Keep), Err(RemoveError::Changed { .. })),
+        "a link now"
+    );
     assert!(path.exists());
     store.remove("spell", Existing::Lose).unwrap();
     assert!(!path.exists() && source.exists());
@@ -177,14 +190,16 @@ fn what_was_removed_by_hand_is_forgotten() {
     let home = Home::new();
     let store = home.store();
     let source = home.file("source", "1");
-    let paths = ["a", "b"].map(|name| store.add(&source, name, Way::Copy, Existing::Keep).unwrap().0);
+    let paths =
+        ["a", "b"].map(|name| store.add(&source, name, Way::Copy, Existing::Keep).unwrap().0);
     for path in paths {
         fs::remove_file(path).unwrap();
     }
     assert!(store.added().unwrap().is_empty());
     store.remove("a", Existing::Keep).unwrap();
     store.add(&source, "c", Way::Copy, Existing::Keep).unwrap();
-    let records = fs::read_to_string(home.root.path().join(".local/share/editor/added.json")).unwrap();
+    let records =
+        fs::read_to_string(home.root.path().join(".local/share/editor/added.json")).unwrap();
     assert!(!records.contains("\"b\"") && records.contains("\"c\""), "{records}");
 }
 
@@ -199,8 +214,7 @@ fn records_that_make_no_sense_stop_every_change() {
     for bad in ["", "{", "{}", &good.replace("\"version\": 1", "\"version\": 2")] {
         assert_ne!(bad, good);
         fs::write(&records, bad).unwrap();
-        let bad_records =
-            |error: &StoreError| matches!(error, StoreError::BadRecords { path, .. } if *path == records);
+        let bad_records = |error: &StoreError| matches!(error, StoreError::BadRecords { path, .. } if *path == records);
         let added = store.add(&source, "b", Way::Copy, Existing::Lose).unwrap_err();
         assert!(matches!(&added, AddError::Store(error) if bad_records(error)), "{added}");
         let removed = store.remove("a", Existing::Lose).unwrap_err();
@@ -215,15 +229,18 @@ fn many_may_add_and_remove_at_once() {
     const THREADS: usize = 8;
     const ROUNDS: usize = 10;
     let home = Home::new();
-    let sources: Vec<_> =
-        (0..THREADS).map(|i| home.file(&format!("source-{i}"), &format!("{i}").repeat(i + 1))).collect();
+    let sources: Vec<_> = (0..THREADS)
+        .map(|i| home.file(&format!("source-{i}"), &format!("{i}").repeat(i + 1)))
+        .collect();
     thread::scope(|scope| {
         for (i, source) in sources.iter().enumerate() {
             let store = home.store();
             scope.spawn(move || {
                 for round in 0..ROUNDS {
                     store.add(source, "same", Way::Copy, Existing::Lose).unwrap();
-                    store.add(source, &format!("own-{i}-{round}"), Way::Copy, Existing::Keep).unwrap();
+                    store
+                        .add(source, &format!("own-{i}-{round}"), Way::Copy, Existing::Keep)
+                        .unwrap();
                     if round % 2 == 0 {
                         store.remove(&format!("own-{i}-{round}"), Existing::Keep).unwrap();
                     }

@@ -31,7 +31,9 @@ pub enum CloseReason {
     #[error("{}", write_failed(.0))]
     WriteFailed(io::Error),
     /// The peer sends requests that have to be answered, and does not read the answers.
-    #[error("the other side does not read: {queued} bytes of answers wait for it, the limit is {limit}")]
+    #[error(
+        "the other side does not read: {queued} bytes of answers wait for it, the limit is {limit}"
+    )]
     Unread {
         /// Bytes that wait to be written.
         queued: usize,

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// Shows text with those characters escaped that a terminal would obey, or that would change how it shows other text:
-/// controls except for the tab, and marks that change the direction of text.
+/// Shows text with those characters escaped that a terminal would obey, or that would change how it
+/// shows other text: controls except for the tab, and marks that change the direction of text.
 ///
-/// The errors of this crate, and of the crates above it, show text from the other side like this. A host can use it for
-/// what it shows by itself, such as the lines that a plugin writes.
+/// The errors of this crate, and of the crates above it, show text from the other side like this. A
+/// host can use it for what it shows by itself, such as the lines that a plugin writes.
 ///
 /// ```
 /// use pipeplug_net::Escaped;
@@ -20,7 +20,8 @@ impl Escaped<'_> {
     /// Returns true for a character that is shown as it is.
     #[must_use]
     pub fn is_harmless(c: char) -> bool {
-        !((c.is_control() && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+        !((c.is_control() && c != '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
     }
 }
 
@@ -43,7 +44,10 @@ mod tests {
     #[test]
     fn what_a_terminal_obeys_is_escaped() {
         assert_eq!(Escaped("a\tb ü").to_string(), "a\tb ü");
-        assert_eq!(Escaped("\x1b[2Ja\r\nb\u{9b}\x7f").to_string(), "\\u{1b}[2Ja\\r\\nb\\u{9b}\\u{7f}");
+        assert_eq!(
+            Escaped("\x1b[2Ja\r\nb\u{9b}\x7f").to_string(),
+            "\\u{1b}[2Ja\\r\\nb\\u{9b}\\u{7f}"
+        );
         assert_eq!(Escaped("\u{202e}txt\u{2066}").to_string(), "\\u{202e}txt\\u{2066}");
     }
 }

@@ -1,8 +1,8 @@
 //! The event loop, connections and calls of pipeplug, over raw descriptors.
 //!
-//! An [`EventLoop`] is one thread that serves any number of [`Connection`]s. A connection is the same on both sides:
-//! it calls, notifies, and has a [`Handler`] answer what the other side asks. Nothing here starts a process or knows
-//! who is host and who is guest.
+//! An [`EventLoop`] is one thread that serves any number of [`Connection`]s. A connection is the
+//! same on both sides: it calls, notifies, and has a [`Handler`] answer what the other side asks.
+//! Nothing here starts a process or knows who is host and who is guest.
 
 mod connection;
 mod error;
@@ -20,9 +20,13 @@ mod writer;
 
 pub use connection::call::PendingCall;
 pub use connection::call_error::{CallError, NotifyError};
-pub use connection::caller::{AwaitedRequest, Caller, OutgoingRequest, PendingReply, RequestBuilder};
+pub use connection::caller::{
+    AwaitedRequest, Caller, OutgoingRequest, PendingReply, RequestBuilder,
+};
 pub use connection::cancellation::Cancellation;
-pub use connection::handler::{FAILED_ONE_WAYS, Handler, HandlerError, Refuse, Reply, Request, Responder};
+pub use connection::handler::{
+    FAILED_ONE_WAYS, Handler, HandlerError, Refuse, Reply, Request, Responder,
+};
 pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;
 pub use escape::Escaped;

@@ -14,7 +14,8 @@ pub(crate) const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// Name of the connection in logs and errors, where it is [`Escaped`](crate::Escaped). Default: `"peer"`.
+    /// Name of the connection in logs and errors, where it is [`Escaped`](crate::Escaped). Default:
+    /// `"peer"`.
     pub name: String,
     /// Format. `None` for the format of the peer's first chunk; nothing is sent before that.
     /// Default: the standard format.
@@ -25,33 +26,41 @@ pub struct Options {
     pub calls: usize,
     /// Bytes that wait to be written, past which callers wait. Default: 4 MiB.
     pub outgoing: usize,
-    /// Bytes of responses that wait to be written and that no thread can wait for (replies to pings, refusals, credits).
-    /// Past it the connection ends, since the peer sends and does not read. Default: 16 MiB.
+    /// Bytes of responses that wait to be written and that no thread can wait for (replies to
+    /// pings, refusals, credits). Past it the connection ends, since the peer sends and does not
+    /// read. Default: 16 MiB.
     pub unread: usize,
-    /// Weight of the peer's requests and one-ways that wait for a handler, in bytes: 64 for each chunk, and the length of its
-    /// command and buffer. One chunk may exceed it. A peer that negotiated `flow` keeps within it. From any other peer, and
-    /// from one that does not keep to it, nothing more is read while no call of this side is open. Default: 4 MiB.
+    /// Weight of the peer's requests and one-ways that wait for a handler, in bytes: 64 for each
+    /// chunk, and the length of its command and buffer. One chunk may exceed it. A peer that
+    /// negotiated `flow` keeps within it. From any other peer, and from one that does not keep to
+    /// it, nothing more is read while no call of this side is open. Default: 4 MiB.
     pub window: usize,
-    /// Weight that may wait for handlers while calls of this side are open, so that reading has to go on, in bytes. One chunk
-    /// may exceed it. Past it requests are refused, and if one-ways fill it the open calls fail. Default: 64 MiB.
+    /// Weight that may wait for handlers while calls of this side are open, so that reading has to
+    /// go on, in bytes. One chunk may exceed it. Past it requests are refused, and if one-ways fill
+    /// it the open calls fail. Default: 64 MiB.
     pub overrun: usize,
-    /// Number of handlers of this connection that run at once. A handler that waits for a call of its own does not count.
-    /// Including those, a connection has at most three quarters of the handler threads of its event loop. Default: 256.
+    /// Number of handlers of this connection that run at once. A handler that waits for a call of
+    /// its own does not count. Including those, a connection has at most three quarters of the
+    /// handler threads of its event loop. Default: 256.
     pub handlers: NonZeroUsize,
-    /// Number of requests whose answers a handler has deferred ([`Request::responder`](crate::Request::responder)).
-    /// Past it requests are refused. Default: 65,536.
+    /// Number of requests whose answers a handler has deferred
+    /// ([`Request::responder`](crate::Request::responder)). Past it requests are refused. Default:
+    /// 65,536.
     pub deferred: usize,
     /// Largest number of bytes of one read or write, for tests of short ones. Default: no limit.
     pub transfer: NonZeroUsize,
     /// Time that open calls wait on after the peer has closed the pipe, so that
-    /// [`Connection::end`](crate::Connection::end) can give the reason that they fail with. Default: 0.
+    /// [`Connection::end`](crate::Connection::end) can give the reason that they fail with.
+    /// Default: 0.
     pub reason_patience: Duration,
     /// Thread that reads. Default: [`Reading::Shared`].
     pub reading: Reading,
-    /// Maximum spin time of a thread that waits for a reply or for requests, before it sleeps. Adapts to the input seen. 0
-    /// disables spinning, and the yielding of many callers to each other. Default: 50 µs.
+    /// Maximum spin time of a thread that waits for a reply or for requests, before it sleeps.
+    /// Adapts to the input seen. 0 disables spinning, and the yielding of many callers to each
+    /// other. Default: 50 µs.
     pub spin: Duration,
-    /// Requests and one-ways that are held back until [`Connection::release`](crate::Connection::release).
+    /// Requests and one-ways that are held back until
+    /// [`Connection::release`](crate::Connection::release).
     pub hold: Hold,
 }
 
@@ -59,12 +68,12 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reading {
-    /// The event loop's thread, which any number of connections share, and callers that wait for replies. Handlers run on
-    /// threads of the pool.
+    /// The event loop's thread, which any number of connections share, and callers that wait for
+    /// replies. Handlers run on threads of the pool.
     #[default]
     Shared,
-    /// A dedicated thread, which runs handlers too: a request is answered without a hand-over between threads. For a process
-    /// with one connection or a few, such as a guest.
+    /// A dedicated thread, which runs handlers too: a request is answered without a hand-over
+    /// between threads. For a process with one connection or a few, such as a guest.
     Dedicated,
 }
 

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 /// Bytes of a request or one-way: a string or bytes, borrowed or owned.
 ///
-/// Up to 4 KiB are copied once, behind their header, so that borrowed bytes cost no allocation. More bytes are written from
-/// where they are if they are owned, and copied first if they are borrowed.
+/// Up to 4 KiB are copied once, behind their header, so that borrowed bytes cost no allocation.
+/// More bytes are written from where they are if they are owned, and copied first if they are
+/// borrowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payload<'a>(pub(crate) Cow<'a, [u8]>);
 

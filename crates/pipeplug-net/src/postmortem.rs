@@ -17,10 +17,11 @@ pub(crate) const CALLS: usize = 32;
 /// Number of open calls that `Display` shows.
 const SHOWN: usize = 3;
 
-/// State of a connection at its end. Part of the errors of the calls that the end failed, and of later ones.
+/// State of a connection at its end. Part of the errors of the calls that the end failed, and of
+/// later ones.
 ///
-/// `Display` writes up to two lines, each after a line break: the owner's description of the other side, and the calls and
-/// chunks.
+/// `Display` writes up to two lines, each after a line break: the owner's description of the other
+/// side, and the calls and chunks.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Postmortem {
@@ -90,8 +91,9 @@ impl fmt::Display for Postmortem {
             count if count > SHOWN => write!(f, ", …)")?,
             _ => write!(f, ")")?,
         }
-        let last =
-            |chunks: &[ChunkHead]| chunks.last().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+        let last = |chunks: &[ChunkHead]| {
+            chunks.last().map_or_else(|| "nothing".to_owned(), ToString::to_string)
+        };
         write!(f, "; last received: {}; last sent: {}", last(&self.received), last(&self.sent))
     }
 }
@@ -121,7 +123,8 @@ impl Recent {
         self.note_at(0, header);
     }
 
-    /// Notes a chunk that is to be sent at position `start`, after `written` bytes of the stream were written.
+    /// Notes a chunk that is to be sent at position `start`, after `written` bytes of the stream
+    /// were written.
     #[inline]
     pub(crate) fn note_to_send(&mut self, start: u64, written: u64, header: &Header<'_>) {
         if written < start
@@ -137,11 +140,18 @@ impl Recent {
         let Header { thread_id, direction, command, buffer_len } = *header;
         let command = &command[..command.floor_char_boundary(COMMAND)];
         let Some(noted) = self.chunks.get_mut(self.next) else {
-            self.chunks.push(Noted { start, thread_id, direction, command: command.into(), buffer_len });
+            self.chunks.push(Noted {
+                start,
+                thread_id,
+                direction,
+                command: command.into(),
+                buffer_len,
+            });
             self.next = self.chunks.len() % CHUNKS;
             return;
         };
-        // Most often it is the same as eight chunks before, and a comparison costs less than a new string.
+        // Most often it is the same as eight chunks before, and a comparison costs less than a new
+        // string.
         if noted.command != command {
             noted.command = command.into();
         }
@@ -155,9 +165,11 @@ impl Recent {
         self.in_order().map(Noted::head).collect()
     }
 
-    /// Headers of the chunks of which a part is among the first `written` bytes of the stream, the oldest first.
+    /// Headers of the chunks of which a part is among the first `written` bytes of the stream, the
+    /// oldest first.
     pub(crate) fn heads_sent(&self, written: u64) -> Vec<ChunkHead> {
-        let sent: Vec<_> = self.in_order().filter(|noted| noted.start < written).map(Noted::head).collect();
+        let sent: Vec<_> =
+            self.in_order().filter(|noted| noted.start < written).map(Noted::head).collect();
         if sent.is_empty() { self.last_sent.iter().map(Noted::head).collect() } else { sent }
     }
 
@@ -198,8 +210,9 @@ mod tests {
         for id in 1..=3 {
             note(&mut recent, id, "a");
         }
-        let ids =
-            |recent: &Recent| recent.heads().iter().map(|head| head.thread_id.as_u64()).collect::<Vec<_>>();
+        let ids = |recent: &Recent| {
+            recent.heads().iter().map(|head| head.thread_id.as_u64()).collect::<Vec<_>>()
+        };
         assert_eq!(ids(&recent), [1, 2, 3]);
         for id in 4..=20 {
             note(&mut recent, id, if id % 2 == 0 { "even" } else { "odd" });
@@ -214,7 +227,11 @@ mod tests {
     fn what_only_waited_was_not_sent() {
         let mut recent = Recent::default();
         let heads = |recent: &Recent, written| {
-            recent.heads_sent(written).iter().map(|head| head.thread_id.as_u64()).collect::<Vec<_>>()
+            recent
+                .heads_sent(written)
+                .iter()
+                .map(|head| head.thread_id.as_u64())
+                .collect::<Vec<_>>()
         };
         let header = |id| Header {
             thread_id: ThreadId::new(id),
@@ -267,10 +284,8 @@ mod tests {
         );
         postmortem.open_calls = (1..=4).map(|id| call(id, "c")).collect();
         postmortem.open_count = 1000;
-        assert!(
-            postmortem
-                .to_string()
-                .contains("calls open: 1000 (\"c\" for 1.234 s, \"c\" for 1.234 s, \"c\" for 1.234 s, …);")
-        );
+        assert!(postmortem.to_string().contains(
+            "calls open: 1000 (\"c\" for 1.234 s, \"c\" for 1.234 s, \"c\" for 1.234 s, …);"
+        ));
     }
 }

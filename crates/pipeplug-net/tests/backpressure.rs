@@ -9,12 +9,15 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{Gate, LONG, Raw, Way, accept, bytes, echo, eventually, fill, negotiate, pair_on, raw_on};
+use common::{
+    Gate, LONG, Raw, Way, accept, bytes, echo, eventually, fill, negotiate, pair_on, raw_on,
+};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    CallError, CloseReason, Connection, EventLoop, HandlerError, NotifyError, Options, Refuse, Reply, Request,
+    CallError, CloseReason, Connection, EventLoop, HandlerError, NotifyError, Options, Refuse,
+    Reply, Request,
 };
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -109,8 +112,10 @@ fn down(request: &mut Request) -> Result<Reply, HandlerError> {
 }
 
 fn nested_calls_with_one_handler_at_a_time(way: Way) {
-    let loops =
-        (EventLoop::with_handler_threads(300).unwrap(), EventLoop::with_handler_threads(300).unwrap());
+    let loops = (
+        EventLoop::with_handler_threads(300).unwrap(),
+        EventLoop::with_handler_threads(300).unwrap(),
+    );
     let mut options = Options::default();
     options.handlers = NonZeroUsize::MIN;
     let (host, guest) = pair_on((&loops.0, &loops.1), &options, way, down, down);
@@ -126,7 +131,8 @@ fn nested_calls_with_one_handler_at_a_time(way: Way) {
 }
 
 fn deeper_than_there_are_threads(way: Way) {
-    let loops = (EventLoop::with_handler_threads(8).unwrap(), EventLoop::with_handler_threads(8).unwrap());
+    let loops =
+        (EventLoop::with_handler_threads(8).unwrap(), EventLoop::with_handler_threads(8).unwrap());
     let (host, guest) = pair_on((&loops.0, &loops.1), &Options::default(), way, down, down);
     negotiate(&host, &guest);
     thread::scope(|scope| {
@@ -134,7 +140,10 @@ fn deeper_than_there_are_threads(way: Way) {
             scope.spawn(move || {
                 for _ in 0..10 {
                     let error = side.call("down", "100").unwrap_err().to_string();
-                    assert!(error.contains("handler threads wait for calls of their own"), "{error}");
+                    assert!(
+                        error.contains("handler threads wait for calls of their own"),
+                        "{error}"
+                    );
                 }
             });
         }
@@ -145,7 +154,8 @@ fn deeper_than_there_are_threads(way: Way) {
     }
 }
 
-/// Floods a handler that first waits, and calls the other way; nothing may be lost, and nothing held past the window.
+/// Floods a handler that first waits, and calls the other way; nothing may be lost, and nothing
+/// held past the window.
 fn flood(way: Way, count: usize, size: usize) {
     const WINDOW: usize = 64 << 10;
     let mut options = Options::default();
@@ -187,7 +197,9 @@ fn flood(way: Way, count: usize, size: usize) {
             }
         });
         eventually("the window is full", || host.stats().held + 4 * (most - WINDOW) >= WINDOW);
-        eventually("the sender has to wait", || guest.request("x", "").nonblocking().begin().is_err());
+        eventually("the sender has to wait", || {
+            guest.request("x", "").nonblocking().begin().is_err()
+        });
         gate.open();
         eventually("everything is handled", || handled.load(Ordering::SeqCst) >= count);
         done.store(true, Ordering::SeqCst);
@@ -224,23 +236,27 @@ fn handlers_of_both_sides_flood_each_other(way: Way) {
     };
     let taken = [Arc::default(), Arc::default()];
     let (one, other) = loops();
-    let (host, guest) = pair_on((&one, &other), &options, way, handler(&taken[0]), handler(&taken[1]));
+    let (host, guest) =
+        pair_on((&one, &other), &options, way, handler(&taken[0]), handler(&taken[1]));
     negotiate(&host, &guest);
     // One-ways, so that no open call makes either side read on.
     host.notify("flood", "").unwrap();
     guest.notify("flood", "").unwrap();
-    eventually("everything is taken", || taken.iter().all(|taken| taken.load(Ordering::SeqCst) == count));
+    eventually("everything is taken", || {
+        taken.iter().all(|taken| taken.load(Ordering::SeqCst) == count)
+    });
 }
 
 /// A raw peer of a connection whose handler waits at a gate and counts.
 fn gated(way: Way, options: &Options) -> (Connection, Raw, Gate, Arc<AtomicUsize>) {
     let (gate, handled) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
     let (handler_gate, counter) = (gate.clone(), Arc::clone(&handled));
-    let (connection, raw) = raw_on(&EventLoop::new().unwrap(), options, way, move |request: &mut Request| {
-        handler_gate.pass();
-        counter.fetch_add(1, Ordering::SeqCst);
-        Ok(request.take_buffer().into())
-    });
+    let (connection, raw) =
+        raw_on(&EventLoop::new().unwrap(), options, way, move |request: &mut Request| {
+            handler_gate.pass();
+            counter.fetch_add(1, Ordering::SeqCst);
+            Ok(request.take_buffer().into())
+        });
     (connection, raw, gate, handled)
 }
 
@@ -266,7 +282,10 @@ fn reading_pauses_while_no_call_is_open(way: Way) {
                 Ok(count) => written += count,
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                    if poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], patience).unwrap() == 0 {
+                    if poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], patience)
+                        .unwrap()
+                        == 0
+                    {
                         break;
                     }
                 }
@@ -301,7 +320,10 @@ fn one_ways_past_the_overrun_end_calls(way: Way) {
         output
     });
     let error = call.wait().unwrap_err();
-    assert!(matches!(error, CallError::Overrun { held, limit: OVERRUN, .. } if held > OVERRUN), "{error}");
+    assert!(
+        matches!(error, CallError::Overrun { held, limit: OVERRUN, .. } if held > OVERRUN),
+        "{error}"
+    );
     // Calling again and again does not make it hold more and more.
     for _ in 0..200 {
         let error = connection.call("never", "").unwrap_err();
@@ -342,7 +364,10 @@ fn requests_past_the_overrun_are_refused(way: Way) {
             assert_eq!(reply.direction, Direction::Response);
             if reply.command == "cmd.error" {
                 let message = String::from_utf8(reply.buffer).unwrap();
-                assert!(message.contains("not taken") && message.contains(&OVERRUN.to_string()), "{message}");
+                assert!(
+                    message.contains("not taken") && message.contains(&OVERRUN.to_string()),
+                    "{message}"
+                );
                 refused += 1;
             } else {
                 assert_eq!(reply.buffer, [7; 1000]);
@@ -378,7 +403,10 @@ fn who_floods_pings_and_never_reads_is_left(way: Way) {
     };
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     let reason = connection.wait_closed(LONG).unwrap();
-    assert!(matches!(*reason, CloseReason::Unread { queued, limit: 4096 } if queued > 4096), "{reason}");
+    assert!(
+        matches!(*reason, CloseReason::Unread { queued, limit: 4096 } if queued > 4096),
+        "{reason}"
+    );
 }
 
 fn a_ping_finds_out_about_a_peer_that_reads_no_more(way: Way) {
@@ -451,7 +479,9 @@ fn a_sender_that_waits_for_room_is_woken_by_the_end(way: Way) {
                 None
             };
             for waiting in waiting {
-                let NotifyError::Closed { reason, .. } = waiting.join().unwrap() else { unreachable!() };
+                let NotifyError::Closed { reason, .. } = waiting.join().unwrap() else {
+                    unreachable!()
+                };
                 let expected = if by_peer { "closed the pipe" } else { "enough" };
                 assert!(reason.to_string().contains(expected), "{reason}");
             }

@@ -1,4 +1,5 @@
-//! Bursts that are written together, handlers that run on the reader's thread, and what must not wait for either.
+//! Bursts that are written together, handlers that run on the reader's thread, and what must not
+//! wait for either.
 
 mod common;
 
@@ -61,7 +62,8 @@ fn a_call_that_cannot_be_sent_strands_nothing() {
         let held = host.request("hold", "").begin().unwrap();
         host.call("x", "").unwrap();
         (0..30).for_each(|_| host.notify("tick", "").unwrap());
-        let more = [host.request("hold", "").begin().unwrap(), host.request("hold", "").begin().unwrap()];
+        let more =
+            [host.request("hold", "").begin().unwrap(), host.request("hold", "").begin().unwrap()];
         assert!(matches!(host.call("x", ""), Err(CallError::TooManyCalls { .. })));
         eventually("the one-ways arrive", || taken.load(Ordering::SeqCst) == 30 * round);
         drop((held, more));
@@ -98,7 +100,8 @@ fn an_answer_does_not_wait_for_a_slow_handler_behind_it() {
             .flat_map(|(id, command)| bytes(*id, Direction::Request, command, &[]))
             .collect();
         raw.output.write_all(&batch).unwrap();
-        // From some hundred microseconds on, the first tells that handlers are slow, so that the loop watches the second.
+        // From some hundred microseconds on, the first tells that handlers are slow, so that the
+        // loop watches the second.
         assert_eq!(raw.input.next().unwrap().thread_id.as_u64(), 1);
         // Neither does the thread that reads.
         raw.output.write_all(&bytes(4, Direction::Request, "cmd.ping", &[])).unwrap();
@@ -109,7 +112,8 @@ fn an_answer_does_not_wait_for_a_slow_handler_behind_it() {
     }
 }
 
-/// After many calls in quick succession nobody reads until the next one. What comes in its place is read all the same.
+/// After many calls in quick succession nobody reads until the next one. What comes in its place is
+/// read all the same.
 #[test]
 fn what_comes_in_place_of_the_next_call_is_read() {
     let _watchdog = watchdog();

@@ -13,7 +13,8 @@ use std::time::Duration;
 use common::{LONG, echo, negotiate, never_answer, pair};
 use pipeplug_net::wire::{Chunk, Format, Limits};
 use pipeplug_net::{
-    CallError, CloseReason, Endpoint, EventLoop, NotifyError, Options, Refuse, Reply, Request, Responder,
+    CallError, CloseReason, Endpoint, EventLoop, NotifyError, Options, Refuse, Reply, Request,
+    Responder,
 };
 
 #[test]
@@ -54,9 +55,14 @@ fn every_size_arrives_whole_in_both_formats() {
         let mut options = Options::default();
         options.format = Some(format);
         let (host, _guest) = pair(&options, Refuse, echo);
-        for len in [0, 1, 63, 4095, 4096, 4097, 16 << 10, (16 << 10) + 1, 65_535, 65_536, 65_537, 3 << 20] {
+        for len in
+            [0, 1, 63, 4095, 4096, 4097, 16 << 10, (16 << 10) + 1, 65_535, 65_536, 65_537, 3 << 20]
+        {
             let body: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-            assert!(host.call_bytes("echo", body.clone()).unwrap() == body, "{format}, {len} bytes");
+            assert!(
+                host.call_bytes("echo", body.clone()).unwrap() == body,
+                "{format}, {len} bytes"
+            );
         }
     }
 }
@@ -167,7 +173,9 @@ fn a_handler_may_answer_later_from_any_thread() {
             Err(error) => error.to_string(),
         })
         .collect();
-    for expected in ["answered", "later: failed", "later: the request was dropped without an answer"] {
+    for expected in
+        ["answered", "later: failed", "later: the request was dropped without an answer"]
+    {
         assert_eq!(texts.iter().filter(|text| *text == expected).count(), 1, "{texts:?}");
     }
 }
@@ -219,7 +227,10 @@ fn chunks_over_the_limit_are_refused_and_the_connection_goes_on() {
     let error = host.call_bytes("echo", vec![0; 1001]).unwrap_err();
     assert!(error.to_string().contains("1001") && error.to_string().contains("1000"), "{error}");
     let error = host.call_bytes("a command of over twenty bytes", "").unwrap_err();
-    assert!(matches!(&error, CallError::Remote { .. }) && error.to_string().contains("20"), "{error}");
+    assert!(
+        matches!(&error, CallError::Remote { .. }) && error.to_string().contains("20"),
+        "{error}"
+    );
     let error = host.call_bytes("big", "").unwrap_err();
     assert!(matches!(error, CallError::ReplyTooLarge { .. }), "{error}");
     assert!(error.to_string().contains("1001") && error.to_string().contains("1000"), "{error}");
@@ -253,7 +264,9 @@ fn the_end_fails_open_calls_and_later_ones_with_its_reason() {
     let call = host.request("never", "").begin().unwrap();
     guest.end("the guest had enough");
     let error = call.wait().unwrap_err();
-    assert!(matches!(&error, CallError::Closed { reason, .. } if matches!(**reason, CloseReason::EndOfFile)));
+    assert!(
+        matches!(&error, CallError::Closed { reason, .. } if matches!(**reason, CloseReason::EndOfFile))
+    );
     let error = host.call("later", "").unwrap_err();
     assert!(matches!(error, CallError::Closed { .. }), "{error}");
     assert!(matches!(host.notify("later", ""), Err(NotifyError::Closed { .. })));
@@ -438,7 +451,8 @@ fn large_requests_on_their_way_do_not_stand_for_answers_that_are_not_read() {
     options.unread = 1000;
     options.outgoing = 100;
     let (host, guest) = pair(&options, echo, echo);
-    // With 10 MB in the host's queue, what it sends of its own accord is no sign of a guest that does not read.
+    // With 10 MB in the host's queue, what it sends of its own accord is no sign of a guest that
+    // does not read.
     let large = host.request("echo", vec![7; 10_000_000]).begin().unwrap();
     guest.ping(LONG).unwrap();
     host.notify("cmd.nothing", "").unwrap();

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use common::{Gate, LONG, Raw, Way, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog};
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    Cancellation, Connection, EventLoop, Handler, Options, PendingCall, Reading, Refuse, Reply, Request,
-    Responder,
+    Cancellation, Connection, EventLoop, Handler, Options, PendingCall, Reading, Refuse, Reply,
+    Request, Responder,
 };
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -59,7 +59,8 @@ fn every_way_to_give_up_reaches_every_way_to_learn_of_it() {
         drop,
         |call| assert!(call.wait_timeout(Duration::ZERO).is_err()),
         |call| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             runtime.block_on(async { assert!(tokio::time::timeout(SHORT, call).await.is_err()) });
         },
         |call| {
@@ -90,7 +91,9 @@ fn every_way_to_give_up_reaches_every_way_to_learn_of_it() {
 fn a_reply_that_was_taken_cancels_nothing() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), Refuse);
-    pipeplug_net::handshake::accept(&connection, |key| (key == "pipeplug.features").then_some("cancel"));
+    pipeplug_net::handshake::accept(&connection, |key| {
+        (key == "pipeplug.features").then_some("cancel")
+    });
     let call = connection.request("x", "").begin().unwrap();
     raw.answer();
     call.wait().unwrap();
@@ -363,7 +366,8 @@ fn many_that_wait_are_cancelled_and_the_accounts_of_flow_control_are_right() {
             raw.send(id - id % 7, Direction::OneWay, "cmd.cancel", b"");
         }
         let is_cancelled = |id: u64| {
-            is_cancelled(id) || (2..=COUNT).any(|other| is_cancelled(other) && other - other % 7 == id)
+            is_cancelled(id)
+                || (2..=COUNT).any(|other| is_cancelled(other) && other - other % 7 == id)
         };
         raw.send(1_000_000, Direction::Request, "cmd.ping", b"");
         let mut answers = vec![0; COUNT as usize + 1];
@@ -379,7 +383,11 @@ fn many_that_wait_are_cancelled_and_the_accounts_of_flow_control_are_right() {
                 }
                 (Direction::Response, command) => {
                     answers[id as usize] += 1;
-                    assert_eq!(command == "cmd.error", is_cancelled(id) && id != 1, "{id}: {command}");
+                    assert_eq!(
+                        command == "cmd.error",
+                        is_cancelled(id) && id != 1,
+                        "{id}: {command}"
+                    );
                 }
                 (_, "cmd.credit") => {
                     let total = std::str::from_utf8(&chunk.buffer).unwrap().parse().unwrap();
@@ -460,7 +468,9 @@ fn what_is_given_up_by_both_sides_at_once_is_answered_once() {
         let id = call.thread_id().as_u64();
         match call.wait_timeout(Duration::from_micros(i % 150)) {
             Ok(reply) => assert_eq!(reply, id.to_string().as_bytes()),
-            Err(error) => assert!(matches!(error, pipeplug_net::CallError::TimedOut { .. }), "{error}"),
+            Err(error) => {
+                assert!(matches!(error, pipeplug_net::CallError::TimedOut { .. }), "{error}")
+            }
         }
     }
     assert!(guest.wait_idle(LONG) && guest.wait_written(LONG));

@@ -1,4 +1,5 @@
-//! Writes of the classic format, read as the Go package reads: a header byte by byte, a buffer with one read(2).
+//! Writes of the classic format, read as the Go package reads: a header byte by byte, a buffer with
+//! one read(2).
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -93,8 +94,9 @@ fn host_and_go_guest(
     let guest = thread::spawn(move || go_guest(guest_in, guest_out));
     let mut options = Options::default();
     options.format = Some(Format::Classic);
-    let host =
-        events.connect(Endpoint::exclusive(host_in), Endpoint::exclusive(host_out), options, Refuse).unwrap();
+    let host = events
+        .connect(Endpoint::exclusive(host_in), Endpoint::exclusive(host_out), options, Refuse)
+        .unwrap();
     work(&host);
     host.close();
     guest.join().unwrap()
@@ -120,8 +122,9 @@ fn many_calls_in_flight_are_never_cut() {
     let events = EventLoop::new().unwrap();
     for _ in 0..RUNS {
         host_and_go_guest(None, &events, |host| {
-            let calls: Vec<_> =
-                (0..256).map(|i| host.request("echo", vec![b'x'; 1000 + i % 7]).begin().unwrap()).collect();
+            let calls: Vec<_> = (0..256)
+                .map(|i| host.request("echo", vec![b'x'; 1000 + i % 7]).begin().unwrap())
+                .collect();
             for (i, call) in calls.into_iter().enumerate() {
                 assert_eq!(call.wait().unwrap().len(), 1000 + i % 7);
             }
@@ -159,12 +162,15 @@ fn go_host_and_guest(events: &EventLoop, sizes: &[usize]) {
     let mut options = Options::default();
     options.format = None;
     options.reading = Reading::Dedicated;
-    let guest =
-        events.connect(Endpoint::exclusive(guest_in), Endpoint::exclusive(guest_out), options, echo).unwrap();
+    let guest = events
+        .connect(Endpoint::exclusive(guest_in), Endpoint::exclusive(guest_out), options, echo)
+        .unwrap();
     let asked = sizes.to_vec();
     let asking = thread::spawn(move || {
         for (i, size) in asked.iter().enumerate() {
-            host_out.write_all(&classic(&(i + 1).to_string(), 2, "echo", &vec![b'x'; *size])).unwrap();
+            host_out
+                .write_all(&classic(&(i + 1).to_string(), 2, "echo", &vec![b'x'; *size]))
+                .unwrap();
         }
         host_out
     });
@@ -198,9 +204,11 @@ fn a_reader_that_leaves_ends_the_wait_for_room() {
     let (guest_in, host_out) = pipe_of(None).unwrap();
     let mut options = Options::default();
     options.format = Some(Format::Classic);
-    let host =
-        events.connect(Endpoint::exclusive(host_in), Endpoint::exclusive(host_out), options, Refuse).unwrap();
-    let calls: Vec<_> = (0..4).map(|_| host.request("x", vec![0; 600_000]).begin().unwrap()).collect();
+    let host = events
+        .connect(Endpoint::exclusive(host_in), Endpoint::exclusive(host_out), options, Refuse)
+        .unwrap();
+    let calls: Vec<_> =
+        (0..4).map(|_| host.request("x", vec![0; 600_000]).begin().unwrap()).collect();
     assert!(!host.wait_written(std::time::Duration::from_millis(50)), "a pipe holds one of them");
     drop(guest_in);
     for call in calls {

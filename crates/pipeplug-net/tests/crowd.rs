@@ -34,8 +34,8 @@ fn each_gets_its_own_reply() {
     }
 }
 
-/// Callers that sleep, since their handler takes long, are woken by a crowd that reads for them, and by the loop when
-/// the crowd has gone.
+/// Callers that sleep, since their handler takes long, are woken by a crowd that reads for them,
+/// and by the loop when the crowd has gone.
 #[test]
 fn a_crowd_leaves_no_sleeper_behind() {
     let _watchdog = watchdog();
@@ -73,7 +73,8 @@ fn a_crowd_leaves_no_sleeper_behind() {
     host.ping(LONG).unwrap();
 }
 
-/// What callers leave to be written together is written, whoever of them comes by, and all of them fail with the end.
+/// What callers leave to be written together is written, whoever of them comes by, and all of them
+/// fail with the end.
 #[test]
 fn the_end_reaches_all() {
     let _watchdog = watchdog();

@@ -1,4 +1,5 @@
-//! Deadlines: how they reach the other side's handlers and what these call, and what ends when they pass.
+//! Deadlines: how they reach the other side's handlers and what these call, and what ends when they
+//! pass.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -16,7 +17,8 @@ use common::{
 };
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    CallError, Connection, EventLoop, HandlerError, Options, PendingCall, Reading, Refuse, Reply, Request,
+    CallError, Connection, EventLoop, HandlerError, Options, PendingCall, Reading, Refuse, Reply,
+    Request,
 };
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -43,20 +45,29 @@ fn ways() -> [Options; 2] {
 }
 
 fn accept_features(connection: &Connection, features: &str) {
-    pipeplug_net::handshake::accept(connection, |key| (key == "pipeplug.features").then_some(features));
+    pipeplug_net::handshake::accept(connection, |key| {
+        (key == "pipeplug.features").then_some(features)
+    });
 }
 
 #[track_caller]
 fn assert_left(reply: &str, at_most: Duration) {
     let left: u128 = reply.parse().unwrap();
-    assert!(left <= at_most.as_millis() && left + LONG.as_millis() / 2 >= at_most.as_millis(), "{left} ms");
+    assert!(
+        left <= at_most.as_millis() && left + LONG.as_millis() / 2 >= at_most.as_millis(),
+        "{left} ms"
+    );
 }
 
 #[test]
 fn the_handler_sees_the_deadline_where_both_sides_know_contexts() {
     let _watchdog = watchdog();
     let (host, guest) = pair(&Options::default(), Refuse, tell_left);
-    assert_eq!(host.request("left", "").timeout(LONG).wait_text().unwrap(), "none", "not negotiated yet");
+    assert_eq!(
+        host.request("left", "").timeout(LONG).wait_text().unwrap(),
+        "none",
+        "not negotiated yet"
+    );
     negotiate(&host, &guest);
     assert_eq!(host.call("left", "").unwrap(), "none");
     assert_left(&host.request("left", "").timeout(LONG).wait_text().unwrap(), LONG);
@@ -75,12 +86,14 @@ fn the_bytes_are_those_that_the_protocol_shows() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), Refuse);
     accept_features(&connection, "context");
-    let call = connection.request("echo", "hello").timeout(Duration::from_millis(1500)).begin().unwrap();
+    let call =
+        connection.request("echo", "hello").timeout(Duration::from_millis(1500)).begin().unwrap();
     let context = raw.input.next().unwrap();
     assert_eq!((context.direction, context.command.as_str()), (Direction::OneWay, "cmd.context"));
     assert_eq!(context.thread_id, call.thread_id());
     let text = String::from_utf8(context.buffer).unwrap();
-    let millis = text.strip_prefix("{\"deadline_ms\":").and_then(|rest| rest.strip_suffix('}')).unwrap();
+    let millis =
+        text.strip_prefix("{\"deadline_ms\":").and_then(|rest| rest.strip_suffix('}')).unwrap();
     assert!((1..=1500).contains(&millis.parse::<u64>().unwrap()), "{text}");
     assert_eq!(raw.answer(), call.thread_id().as_u64());
     assert_eq!(call.wait().unwrap(), b"hello");
@@ -134,7 +147,8 @@ fn a_peer_that_negotiated_nothing_sees_nothing_of_it() {
     assert_eq!(commands, ["slow", "dropped", "dropped", "last"]);
 }
 
-/// Calls its caller back with what the buffer says, if anything, and answers what is left in each place.
+/// Calls its caller back with what the buffer says, if anything, and answers what is left in each
+/// place.
 fn relay(request: &mut Request) -> Result<Reply, HandlerError> {
     let text = request.text()?.to_owned();
     let own = left(request);
@@ -157,13 +171,16 @@ fn a_deadline_is_inherited_by_calls_back_and_by_theirs() {
         let (host, guest) = pair_on((&one, &other), &Options::default(), way, relay, relay);
         negotiate(&host, &guest);
         let parts = |reply: String| reply.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let all = parts(host.request("relay", "back back back end").timeout(LONG).wait_text().unwrap());
+        let all =
+            parts(host.request("relay", "back back back end").timeout(LONG).wait_text().unwrap());
         assert_eq!(all.len(), 4);
         all.iter().for_each(|left| assert_left(left, LONG));
         // The sooner one counts, whoever set it.
         let all = parts(host.request("relay", "600000 end").timeout(LONG).wait_text().unwrap());
         all.iter().for_each(|left| assert_left(left, LONG));
-        let all = parts(host.request("relay", "back 30000 back end").timeout(10 * LONG).wait_text().unwrap());
+        let all = parts(
+            host.request("relay", "back 30000 back end").timeout(10 * LONG).wait_text().unwrap(),
+        );
         all.iter().zip([10, 10, 1, 1]).for_each(|(left, times)| assert_left(left, times * LONG));
         // Nothing of it is left behind on the threads.
         assert_eq!(host.call("relay", "back back back end").unwrap(), "none none none none");
@@ -251,7 +268,11 @@ fn a_context_counts_for_the_next_chunk_alone_and_only_if_that_is_its_request() {
             (8, OneWay, "cmd.context", far),
             (8, Request, "cmd.ping", b""),
         ] {
-            assert_eq!(reply_to_7(&mut raw, &[context(7), between, request]), "none", "{between:?}");
+            assert_eq!(
+                reply_to_7(&mut raw, &[context(7), between, request]),
+                "none",
+                "{between:?}"
+            );
         }
         assert_eq!(reply_to_7(&mut raw, &[request]), "none");
     }
@@ -281,7 +302,8 @@ fn a_context_that_makes_no_sense_is_counted_and_the_request_is_handled() {
             assert_eq!(reply, "none", "{}", buffer[..buffer.len().min(64)].escape_ascii());
             assert_eq!(connection.stats().unexpected, count);
         }
-        let far = (7, Direction::OneWay, "cmd.context", &b"{\"deadline_ms\":18446744073709551615}"[..]);
+        let far =
+            (7, Direction::OneWay, "cmd.context", &b"{\"deadline_ms\":18446744073709551615}"[..]);
         let reply = reply_to_7(&mut raw, &[far, (7, Direction::Request, "left", b"")]);
         assert!(reply == "none" || reply.len() > 12, "{reply}");
     }
@@ -359,8 +381,10 @@ fn a_context_of_a_peer_that_knows_none_is_ignored() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), tell_left);
     let context = br#"{"deadline_ms":30000}"#;
-    let ask =
-        [(7, Direction::OneWay, "cmd.context", &context[..]), (7, Direction::Request, "left", &b""[..])];
+    let ask = [
+        (7, Direction::OneWay, "cmd.context", &context[..]),
+        (7, Direction::Request, "left", &b""[..]),
+    ];
     accept_features(&connection, "flow cancel");
     assert_eq!(reply_to_7(&mut raw, &ask), "none");
     assert_eq!(connection.stats().unexpected, 1);
@@ -379,11 +403,18 @@ fn an_awaited_call_ends_with_its_deadline_and_tells() {
         });
         for (call, times) in calls.into_iter().zip(times) {
             let error = call.await.unwrap().unwrap_err();
-            assert!(matches!(error, CallError::TimedOut { after, .. } if after == times * SHORT), "{error}");
+            assert!(
+                matches!(error, CallError::TimedOut { after, .. } if after == times * SHORT),
+                "{error}"
+            );
         }
     });
     let commands: Vec<_> = (0..8).map(|_| raw.input.next().unwrap().command).collect();
-    assert_eq!(commands.iter().filter(|command| *command == "cmd.cancel").count(), 4, "{commands:?}");
+    assert_eq!(
+        commands.iter().filter(|command| *command == "cmd.cancel").count(),
+        4,
+        "{commands:?}"
+    );
     // One that is answered in time is just a call.
     let pending = connection.request("quick", "x").timeout(LONG).begin().unwrap();
     let answering = thread::spawn(move || raw.answer());
@@ -427,7 +458,9 @@ fn a_late_reply_reaches_no_other_call_however_many_are_given_up() {
                         let timeout = Duration::from_micros(*i as u64 % 40);
                         match host.request("say", &text).timeout(timeout).wait_text() {
                             Ok(reply) => assert_eq!(reply, text),
-                            Err(CallError::TimedOut { .. } | CallError::NotSent { .. }) => return false,
+                            Err(CallError::TimedOut { .. } | CallError::NotSent { .. }) => {
+                                return false;
+                            }
                             Err(error) => panic!("{error}"),
                         }
                         true
@@ -447,7 +480,9 @@ fn a_late_reply_reaches_no_other_call_however_many_are_given_up() {
 /// What a task awaits is dropped with its last waker, where nobody else holds the task any more.
 #[test]
 fn a_waker_that_holds_another_call_may_be_the_last_that_does() {
-    struct Task(#[expect(dead_code, reason = "it is there to be dropped")] Mutex<Pin<Box<PendingCall>>>);
+    struct Task(
+        #[expect(dead_code, reason = "it is there to be dropped")] Mutex<Pin<Box<PendingCall>>>,
+    );
     impl Wake for Task {
         fn wake(self: Arc<Self>) {}
     }

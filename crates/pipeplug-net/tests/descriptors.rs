@@ -16,7 +16,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::openpty;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use pipeplug_net::wire::{Direction, Format};
-use pipeplug_net::{CallError, CloseReason, ConnectError, Connection, Endpoint, EventLoop, Options, Refuse};
+use pipeplug_net::{
+    CallError, CloseReason, ConnectError, Connection, Endpoint, EventLoop, Options, Refuse,
+};
 
 const ENDPOINTS: [fn(OwnedFd) -> Endpoint; 2] = [Endpoint::exclusive, Endpoint::shared];
 
@@ -49,16 +51,24 @@ fn a_file_of_chunks_is_read_to_its_end_and_answered_into_a_file() {
     for format in [Format::Standard, Format::Classic] {
         for told in [Some(format), None] {
             for endpoint in ENDPOINTS {
-                let (mut input, mut output) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+                let (mut input, mut output) =
+                    (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
                 let mut expected = Vec::new();
                 for (id, size) in [(1, 0), (2, 5), (3, 4097), (4, 300_000)] {
                     let body = vec![b'a' + id as u8; size];
-                    input.write_all(&bytes_in(format, id, Direction::Request, "echo", &body)).unwrap();
+                    input
+                        .write_all(&bytes_in(format, id, Direction::Request, "echo", &body))
+                        .unwrap();
                     expected.extend(bytes_in(format, id, Direction::Response, "echo", &body));
                 }
                 input.rewind().unwrap();
                 let connection = events()
-                    .connect(endpoint(input.into()), endpoint(duplicate(&output)), in_format(told), echo)
+                    .connect(
+                        endpoint(input.into()),
+                        endpoint(duplicate(&output)),
+                        in_format(told),
+                        echo,
+                    )
                     .unwrap();
                 let reason = connection.wait_closed(LONG).unwrap();
                 assert!(matches!(*reason, CloseReason::EndOfFile), "{reason}");
@@ -82,8 +92,9 @@ fn a_file_that_ends_amid_a_chunk_is_broken() {
         let mut input = tempfile::tempfile().unwrap();
         input.write_all(&bytes(1, Direction::Request, "echo", b"hello")[..10]).unwrap();
         input.rewind().unwrap();
-        let connection =
-            events().connect(endpoint(input.into()), endpoint(null()), Options::default(), echo).unwrap();
+        let connection = events()
+            .connect(endpoint(input.into()), endpoint(null()), Options::default(), echo)
+            .unwrap();
         let reason = connection.wait_closed(LONG).unwrap();
         assert!(matches!(*reason, CloseReason::Broken { .. }), "{reason}");
     }
@@ -93,14 +104,16 @@ fn a_file_that_ends_amid_a_chunk_is_broken() {
 fn dev_null_ends_at_once_and_takes_everything() {
     let _watchdog = watchdog();
     for endpoint in ENDPOINTS {
-        let connection =
-            events().connect(endpoint(null()), endpoint(null()), Options::default(), Refuse).unwrap();
+        let connection = events()
+            .connect(endpoint(null()), endpoint(null()), Options::default(), Refuse)
+            .unwrap();
         assert!(matches!(*connection.wait_closed(LONG).unwrap(), CloseReason::EndOfFile));
         assert!(matches!(connection.call("x", ""), Err(CallError::Closed { .. })));
 
         let (reader, writer) = std::io::pipe().unwrap();
-        let connection =
-            events().connect(endpoint(reader.into()), endpoint(null()), Options::default(), Refuse).unwrap();
+        let connection = events()
+            .connect(endpoint(reader.into()), endpoint(null()), Options::default(), Refuse)
+            .unwrap();
         for _ in 0..100 {
             connection.notify("into the void", vec![0; 100_000]).unwrap();
         }
@@ -120,7 +133,8 @@ fn descriptors_of_the_wrong_direction_are_refused() {
             let ends = (endpoint(duplicate(input)), endpoint(duplicate(output)));
             events().connect(ends.0, ends.1, Options::default(), Refuse).map(drop)
         };
-        for (half, result) in [("reading", connect(&writer, &writer)), ("writing", connect(&reader, &reader))]
+        for (half, result) in
+            [("reading", connect(&writer, &writer)), ("writing", connect(&reader, &reader))]
         {
             let Err(ConnectError::Descriptor { half: found, .. }) = result else {
                 panic!("{half}: {result:?}")
@@ -168,7 +182,8 @@ fn one_socket_carries_both_directions() {
     }
 }
 
-/// The end of file goes out with the last byte, though the other direction's descriptor is the same socket.
+/// The end of file goes out with the last byte, though the other direction's descriptor is the same
+/// socket.
 #[test]
 fn closing_a_socket_of_ones_own_tells_the_other_side() {
     let _watchdog = watchdog();
@@ -214,9 +229,14 @@ fn a_terminal_carries_both_directions() {
 fn shared_pipes_keep_their_flags() {
     let _watchdog = watchdog();
     for nonblocking in [OFlag::empty(), OFlag::O_NONBLOCK] {
-        let ((host_in, guest_out), (guest_in, host_out)) = (Way::SMALL_PIPES.pipe(), Way::SMALL_PIPES.pipe());
-        let watched =
-            [duplicate(&host_in), duplicate(&guest_out), duplicate(&guest_in), duplicate(&host_out)];
+        let ((host_in, guest_out), (guest_in, host_out)) =
+            (Way::SMALL_PIPES.pipe(), Way::SMALL_PIPES.pipe());
+        let watched = [
+            duplicate(&host_in),
+            duplicate(&guest_out),
+            duplicate(&guest_in),
+            duplicate(&host_out),
+        ];
         for fd in &watched {
             fcntl(fd, FcntlArg::F_SETFL(flags(fd) | nonblocking)).unwrap();
         }
@@ -238,13 +258,19 @@ fn shared_pipes_keep_their_flags() {
     }
 }
 
-/// Fills `writer`, whose other side nobody reads, and sees that another connection on the same loop is served.
-fn assert_full_does_not_block(reader: impl Fn() -> OwnedFd, writer: impl Fn() -> OwnedFd, size: usize) {
+/// Fills `writer`, whose other side nobody reads, and sees that another connection on the same loop
+/// is served.
+fn assert_full_does_not_block(
+    reader: impl Fn() -> OwnedFd,
+    writer: impl Fn() -> OwnedFd,
+    size: usize,
+) {
     let events = events();
     let mut options = Options::default();
     options.outgoing = 64 << 10;
-    let stuck =
-        events.connect(Endpoint::shared(reader()), Endpoint::shared(writer()), options, Refuse).unwrap();
+    let stuck = events
+        .connect(Endpoint::shared(reader()), Endpoint::shared(writer()), options, Refuse)
+        .unwrap();
     let (host, _guest) = pair_on((&events, &events), &Options::default(), Way::PLAIN, Refuse, echo);
     let (tell, told) = mpsc::channel();
     // On a thread of its own: where it blocks, this one says so.

@@ -10,7 +10,8 @@ use pipeplug_net::{EventLoop, Options, Reading, Refuse};
 /// Both ways to read, and reads that leave the first chunk in pieces.
 fn each_way(test: impl Fn(Format, &mut Raw)) {
     for format in [Format::Standard, Format::Classic] {
-        for (reading, transfer) in [(Reading::Shared, 3), (Reading::Dedicated, 3), (Reading::Dedicated, 4096)]
+        for (reading, transfer) in
+            [(Reading::Shared, 3), (Reading::Dedicated, 3), (Reading::Dedicated, 4096)]
         {
             let _watchdog = watchdog();
             let mut options = Options::default();

@@ -7,9 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use common::{Gate, LONG, Way, accept, echo, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog};
+use common::{
+    Gate, LONG, Way, accept, echo, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog,
+};
 use pipeplug_net::wire::{Direction, Format};
-use pipeplug_net::{CallError, CloseReason, EventLoop, NotifyError, Options, Refuse, Reply, Request};
+use pipeplug_net::{
+    CallError, CloseReason, EventLoop, NotifyError, Options, Refuse, Reply, Request,
+};
 
 fn window(bytes: usize) -> Options {
     let mut options = Options::default();
@@ -38,7 +42,9 @@ fn a_peer_that_gives_no_credit_is_named_as_such() {
     assert_eq!((*after, credit.sent, credit.credited, credit.window), (timeout, 169, 0, 100));
     let told = error.to_string();
     assert!(
-        told.starts_with("x: not sent within 20ms: the other side has given credit for 0 of 169 bytes"),
+        told.starts_with(
+            "x: not sent within 20ms: the other side has given credit for 0 of 169 bytes"
+        ),
         "{told}"
     );
     assert!(
@@ -83,9 +89,15 @@ fn a_ping_goes_out_while_the_window_is_full() {
     let running = host.request("busy", vec![0; 60]).begin().unwrap();
     let waiting = host.request("busy", vec![0; 60]).begin().unwrap();
     eventually("one waits behind the one that runs", || guest.stats().held > 0);
-    assert!(matches!(host.request("busy", "").nonblocking().begin(), Err(CallError::WouldBlock { .. })));
+    assert!(matches!(
+        host.request("busy", "").nonblocking().begin(),
+        Err(CallError::WouldBlock { .. })
+    ));
     host.ping(LONG).unwrap();
-    assert!(matches!(host.request("busy", "").nonblocking().begin(), Err(CallError::WouldBlock { .. })));
+    assert!(matches!(
+        host.request("busy", "").nonblocking().begin(),
+        Err(CallError::WouldBlock { .. })
+    ));
     gate.open();
     running.wait().unwrap();
     waiting.wait().unwrap();
@@ -123,7 +135,9 @@ fn what_was_taken_ahead_of_the_agreement_is_credited_at_once() {
     let (tell, told) = mpsc::channel();
     let (host, guest) = pair(
         &window(1000),
-        move |request: &mut Request| Ok(tell.send(request.buffer().len()).map(|()| Reply::empty())?),
+        move |request: &mut Request| {
+            Ok(tell.send(request.buffer().len()).map(|()| Reply::empty())?)
+        },
         Refuse,
     );
     // The guest knows of the host's window ahead of the host's knowing that the guest counts.
@@ -140,7 +154,8 @@ fn what_was_taken_ahead_of_the_agreement_is_credited_at_once() {
 fn refused_requests_are_credited() {
     let _watchdog = watchdog();
     // One thread on the host: it runs "outer", and "inner" finds none.
-    let (host_loop, guest_loop) = (EventLoop::with_handler_threads(1).unwrap(), EventLoop::new().unwrap());
+    let (host_loop, guest_loop) =
+        (EventLoop::with_handler_threads(1).unwrap(), EventLoop::new().unwrap());
     let (host, guest) = pair_on(
         (&host_loop, &guest_loop),
         &window(300),
@@ -162,11 +177,13 @@ fn refused_requests_are_credited() {
     }
 }
 
-/// The first refusal leaves the connection's place in the line taken, behind a thread that waits for the second.
+/// The first refusal leaves the connection's place in the line taken, behind a thread that waits
+/// for the second.
 #[test]
 fn every_request_that_no_thread_is_left_for_is_refused() {
     let _watchdog = watchdog();
-    let (host_loop, guest_loop) = (EventLoop::with_handler_threads(1).unwrap(), EventLoop::new().unwrap());
+    let (host_loop, guest_loop) =
+        (EventLoop::with_handler_threads(1).unwrap(), EventLoop::new().unwrap());
     let mut options = Options::default();
     options.handlers = NonZeroUsize::MIN;
     let (_host, guest) = pair_on(
@@ -201,7 +218,8 @@ fn requests_over_the_overrun_are_credited() {
     let first = host.request("a", "").begin().unwrap();
     eventually("the handler has the first", || guest.stats().held == 0);
     let second = host.request("b", vec![0; 100]).begin().unwrap();
-    // An overrun that is smaller than the window: the peer keeps to what was agreed on, and is refused all the same.
+    // An overrun that is smaller than the window: the peer keeps to what was agreed on, and is
+    // refused all the same.
     let refused = host.request("c", vec![0; 5000]).begin().unwrap();
     let error = refused.wait().unwrap_err().to_string();
     assert!(error.contains("not taken") && error.contains("the limit is 150"), "{error}");
@@ -243,17 +261,20 @@ fn a_handler_that_waits_for_credit_is_woken_by_the_end_of_file() {
     drop(input);
 }
 
-/// The last thread of the pool serves one connection and waits for another one, whose guest calls back.
+/// The last thread of the pool serves one connection and waits for another one, whose guest calls
+/// back.
 #[test]
 fn a_request_that_no_thread_is_left_for_is_refused_whichever_connection_it_came_over() {
     let _watchdog = watchdog();
-    let (host_loop, guest_loop) = (EventLoop::with_handler_threads(1).unwrap(), EventLoop::new().unwrap());
+    let (host_loop, guest_loop) =
+        (EventLoop::with_handler_threads(1).unwrap(), EventLoop::new().unwrap());
     let loops = (&host_loop, &guest_loop);
     let options = window(1000);
-    let (second, _second_guest) = pair_on(loops, &options, Way::PLAIN, echo, |request: &mut Request| {
-        let error = request.connection().call("echo", vec![0; 2000]).unwrap_err();
-        Ok(error.to_string().into())
-    });
+    let (second, _second_guest) =
+        pair_on(loops, &options, Way::PLAIN, echo, |request: &mut Request| {
+            let error = request.connection().call("echo", vec![0; 2000]).unwrap_err();
+            Ok(error.to_string().into())
+        });
     let other = second.clone();
     let (_first, first_guest) = pair_on(
         loops,
@@ -281,20 +302,23 @@ fn reading_goes_on_after_requests_were_refused() {
     let (inside, entered) = mpsc::channel();
     let gate = Gate::default();
     let handler_gate = gate.clone();
-    let (first, mut first_raw) = raw_on(&events, &window(1000), Way::PLAIN, move |request: &mut Request| {
-        inside.send(())?;
-        handler_gate.pass();
-        Ok(request.connection().call_bytes("wait", "")?.into())
-    });
+    let (first, mut first_raw) =
+        raw_on(&events, &window(1000), Way::PLAIN, move |request: &mut Request| {
+            inside.send(())?;
+            handler_gate.pass();
+            Ok(request.connection().call_bytes("wait", "")?.into())
+        });
     let handled = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&handled);
-    let (second, mut second_raw) = raw_on(&events, &window(1000), Way::PLAIN, move |_: &mut Request| {
-        counter.fetch_add(1, Ordering::SeqCst);
-        Ok(Reply::empty())
-    });
+    let (second, mut second_raw) =
+        raw_on(&events, &window(1000), Way::PLAIN, move |_: &mut Request| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            Ok(Reply::empty())
+        });
     first_raw.send(1, Direction::Request, "go", b"");
     entered.recv_timeout(LONG).unwrap();
-    // The only thread is taken: what comes over the second connection waits, until it is too much to read on.
+    // The only thread is taken: what comes over the second connection waits, until it is too much
+    // to read on.
     let writer = thread::spawn(move || {
         for id in 1..=200 {
             second_raw.send(id, Direction::Request, "x", &[0; 1000]);
@@ -316,7 +340,8 @@ fn reading_goes_on_after_requests_were_refused() {
     drop(first);
 }
 
-/// Handlers take chunks while more come in past the overrun, and the two counts must not get mixed up.
+/// Handlers take chunks while more come in past the overrun, and the two counts must not get mixed
+/// up.
 #[test]
 fn nothing_is_left_of_the_weight_when_all_is_handled() {
     let _watchdog = watchdog();

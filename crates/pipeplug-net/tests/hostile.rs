@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use common::{Gate, LONG, Raw, Way, bytes, bytes_in, eventually, raw, raw_on, watchdog};
 use pipeplug_net::wire::{Direction, Format};
-use pipeplug_net::{CallError, CloseReason, EventLoop, NotifyError, Options, Refuse, Reply, Request};
+use pipeplug_net::{
+    CallError, CloseReason, EventLoop, NotifyError, Options, Refuse, Reply, Request,
+};
 
 /// The connection still does what it is for.
 #[track_caller]
@@ -55,7 +57,10 @@ fn an_end_inside_a_chunk_shows_how_that_begins_wherever_it_is() {
     let mut options = Options::default();
     options.limits = options.limits.with_buffer(1000);
     let told = told_of_end_behind(&options, &large[..70_000]);
-    assert!(told.contains("; the chunk was being thrown away, for its size or its direction"), "{told}");
+    assert!(
+        told.contains("; the chunk was being thrown away, for its size or its direction"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -176,8 +181,10 @@ fn garbage_behind_good_chunks_ends_what_is_open_and_takes_what_came() {
         tell.send(request.text()?.to_owned())?;
         Ok(Reply::empty())
     });
-    let (answered, open) =
-        (connection.request("a", "").begin().unwrap(), connection.request("b", "").begin().unwrap());
+    let (answered, open) = (
+        connection.request("a", "").begin().unwrap(),
+        connection.request("b", "").begin().unwrap(),
+    );
     let mut stream = bytes(answered.thread_id().as_u64(), Direction::Response, "a", b"answer");
     stream.extend(bytes(0, Direction::OneWay, "log", b"taken"));
     let good = stream.len();
@@ -204,10 +211,11 @@ fn any_cut_of_the_stream_is_the_same() {
         options.format = Some(format);
         options.handlers = NonZeroUsize::MIN;
         let (tell, told) = mpsc::channel();
-        let (connection, mut raw) = raw_on(&events, &options, Way::PLAIN, move |request: &mut Request| {
-            tell.send((request.command().to_owned(), request.take_buffer()))?;
-            Ok(Reply::empty())
-        });
+        let (connection, mut raw) =
+            raw_on(&events, &options, Way::PLAIN, move |request: &mut Request| {
+                tell.send((request.command().to_owned(), request.take_buffer()))?;
+                Ok(Reply::empty())
+            });
         let sizes = [0, 1, 9, 10, 100, 2000];
         for size in sizes {
             for byte in bytes_in(format, 0, Direction::OneWay, "échò", &vec![b'7'; size]) {
@@ -334,7 +342,10 @@ fn an_end_that_races_with_replies_ends_each_call_once() {
                         replied += 1;
                     }
                     Err(CallError::Closed { reason, .. }) => {
-                        assert!(matches!(&*reason, CloseReason::Ended(why) if why == "enough"), "{reason}");
+                        assert!(
+                            matches!(&*reason, CloseReason::Ended(why) if why == "enough"),
+                            "{reason}"
+                        );
                         ended += 1;
                     }
                     Err(error) => panic!("{error}"),
@@ -444,7 +455,9 @@ fn credits_that_nobody_reads_end_the_connection() {
     options.window = 1;
     options.unread = 16 << 10;
     let (connection, raw) = raw(&options, |_: &mut Request| Ok(Reply::empty()));
-    pipeplug_net::handshake::accept(&connection, |key| (key == "pipeplug.features").then_some("flow"));
+    pipeplug_net::handshake::accept(&connection, |key| {
+        (key == "pipeplug.features").then_some("flow")
+    });
     let common::Raw { input: _input, mut output } = raw;
     let flood = bytes(0, Direction::OneWay, "tick", b"").repeat(1000);
     let flooding = thread::spawn(move || (0..1000).all(|_| output.write_all(&flood).is_ok()));

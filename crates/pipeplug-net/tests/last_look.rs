@@ -1,4 +1,5 @@
-//! What has come counts, though the deadline has passed: what it brought about on the other side does not.
+//! What has come counts, though the deadline has passed: what it brought about on the other side
+//! does not.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -12,12 +13,16 @@ use std::time::{Duration, Instant};
 
 use common::{LONG, Raw, Way, negotiate, pair_on, raw_on, watchdog};
 use pipeplug_net::wire::Direction;
-use pipeplug_net::{CallError, Connection, EventLoop, Options, PendingCall, Refuse, Reply, Request};
+use pipeplug_net::{
+    CallError, Connection, EventLoop, Options, PendingCall, Refuse, Reply, Request,
+};
 
 const SHORT: Duration = Duration::from_millis(10);
 
 /// Fails as soon as the request is not wanted any more.
-fn fail_when_cancelled(request: &mut Request) -> Result<pipeplug_net::Reply, pipeplug_net::HandlerError> {
+fn fail_when_cancelled(
+    request: &mut Request,
+) -> Result<pipeplug_net::Reply, pipeplug_net::HandlerError> {
     let _ = request.cancellation().wait_timeout(LONG);
     Err("cancelled".into())
 }
@@ -28,12 +33,16 @@ fn a_call_whose_handler_fails_for_the_deadline_has_timed_out() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for way in [Way::PLAIN, Way::SHARED] {
         let (one, other) = (EventLoop::new().unwrap(), EventLoop::new().unwrap());
-        let (host, guest) = pair_on((&one, &other), &Options::default(), way, Refuse, fail_when_cancelled);
+        let (host, guest) =
+            pair_on((&one, &other), &Options::default(), way, Refuse, fail_when_cancelled);
         negotiate(&host, &guest);
         let begin = || host.request("slow", "").timeout(SHORT).begin().unwrap();
         for i in 0..100 {
             let result = if i % 4 == 0 { begin().wait() } else { runtime.block_on(begin()) };
-            assert!(matches!(result, Err(CallError::TimedOut { after: SHORT, .. })), "{i}: {result:?}");
+            assert!(
+                matches!(result, Err(CallError::TimedOut { after: SHORT, .. })),
+                "{i}: {result:?}"
+            );
         }
         assert!(guest.wait_idle(LONG) && guest.wait_written(LONG));
         host.ping(LONG).unwrap();
@@ -42,7 +51,8 @@ fn a_call_whose_handler_fails_for_the_deadline_has_timed_out() {
     }
 }
 
-/// A connection that reads nothing for as long as the sender is there, as if its process was stopped.
+/// A connection that reads nothing for as long as the sender is there, as if its process was
+/// stopped.
 fn stopped() -> (Connection, Raw, mpsc::Sender<()>) {
     let events = EventLoop::new().unwrap();
     let (connection, raw) = raw_on(&events, &Options::default(), Way::PLAIN, Refuse);
@@ -81,7 +91,9 @@ const WAITS: [Wait; 4] = [
 ];
 
 fn know_contexts(connection: &Connection) {
-    pipeplug_net::handshake::accept(connection, |key| (key == "pipeplug.features").then_some("context"));
+    pipeplug_net::handshake::accept(connection, |key| {
+        (key == "pipeplug.features").then_some("context")
+    });
 }
 
 #[test]
@@ -147,7 +159,14 @@ fn a_time_that_has_run_for_a_while_is_named_as_it_was_given() {
     let begun = Instant::now();
     pass(begun, SHORT / 2);
     for result in [
-        connection.request("x", "").timeout(2 * SHORT).since(begun).begin().unwrap().wait().map(drop),
+        connection
+            .request("x", "")
+            .timeout(2 * SHORT)
+            .since(begun)
+            .begin()
+            .unwrap()
+            .wait()
+            .map(drop),
         connection.request("x", "").timeout(2 * SHORT).since(Instant::now()).wait_text().map(drop),
     ] {
         let error = result.unwrap_err();

@@ -17,8 +17,8 @@ use common::{
 };
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    CallError, CloseReason, Connection, EventLoop, Handler, HandlerError, Hold, Options, PendingCall, Refuse,
-    Reply, Request,
+    CallError, CloseReason, Connection, EventLoop, Handler, HandlerError, Hold, Options,
+    PendingCall, Refuse, Reply, Request,
 };
 
 #[test]
@@ -63,7 +63,8 @@ impl Drop for Told {
 #[test]
 fn a_handler_is_dropped_with_its_connection() {
     let _watchdog = watchdog();
-    for end_by in [Connection::close, |connection: &Connection| connection.end("enough"), |_: &Connection| {}]
+    for end_by in
+        [Connection::close, |connection: &Connection| connection.end("enough"), |_: &Connection| {}]
     {
         let (tell, told) = mpsc::channel();
         let kept = Told(tell);
@@ -78,7 +79,8 @@ fn a_handler_is_dropped_with_its_connection() {
     }
 }
 
-/// The handler holds the last handle: dropping it closes the connection, and the answer still goes out.
+/// The handler holds the last handle: dropping it closes the connection, and the answer still goes
+/// out.
 #[test]
 fn a_handler_may_drop_the_connection() {
     let _watchdog = watchdog();
@@ -112,7 +114,8 @@ fn a_handler_may_end_its_connection() {
     assert_eq!(guest.wait_closed(LONG).unwrap().to_string(), "the handler had enough");
 }
 
-/// A call that was begun elsewhere is waited for in a handler of the same connection, whose reply comes behind it.
+/// A call that was begun elsewhere is waited for in a handler of the same connection, whose reply
+/// comes behind it.
 #[test]
 fn a_handler_waits_for_a_pending_call_of_its_connection() {
     let _watchdog = watchdog();
@@ -268,7 +271,8 @@ fn wait_closed_waits_for_the_handlers() {
     assert!(connection.close_reason().is_some());
     assert!(connection.wait_closed(Duration::from_millis(20)).is_none(), "a handler still runs");
     thread::scope(|scope| {
-        let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| connection.wait_closed(LONG))).collect();
+        let waiting: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| connection.wait_closed(LONG))).collect();
         gate.open();
         for waiting in waiting {
             assert!(waiting.join().unwrap().is_some());
@@ -313,20 +317,24 @@ fn an_answer_that_is_given_after_the_end_of_file_is_still_written() {
     assert!(raw.input.next().is_none());
 }
 
-/// Threads begin and give up calls, and drop what they wait for, while the connection comes to its end.
+/// Threads begin and give up calls, and drop what they wait for, while the connection comes to its
+/// end.
 #[test]
 fn dropping_and_ending_from_everywhere() {
     let _watchdog = watchdog();
     let events = EventLoop::new().unwrap();
     for round in 0..100_usize {
-        let (host, guest) = pair_on((&events, &events), &Options::default(), Way::SMALL_PIPES, echo, echo);
+        let (host, guest) =
+            pair_on((&events, &events), &Options::default(), Way::SMALL_PIPES, echo, echo);
         negotiate(&host, &guest);
         thread::scope(|scope| {
             for side in [&host, &guest] {
                 for caller in 0..3 {
                     scope.spawn(move || {
                         for turn in 0.. {
-                            let Ok(call) = side.request("echo", vec![caller; 3000]).begin() else { break };
+                            let Ok(call) = side.request("echo", vec![caller; 3000]).begin() else {
+                                break;
+                            };
                             match (turn + round) % 4 {
                                 0 => drop(call),
                                 1 => drop(call.wait_timeout(Duration::from_micros(50))),
@@ -359,7 +367,8 @@ fn dropping_and_ending_from_everywhere() {
 #[test]
 fn what_was_written_counts_as_sent_though_what_came_behind_it_could_not_be() {
     let _watchdog = watchdog();
-    let (connection, raw) = raw_on(&EventLoop::new().unwrap(), &Options::default(), Way::short(1), Refuse);
+    let (connection, raw) =
+        raw_on(&EventLoop::new().unwrap(), &Options::default(), Way::short(1), Refuse);
     let mut read = raw.input.into_pipe();
     let first = bytes(0, Direction::OneWay, "first", &[1; 40_000]);
     thread::scope(|scope| {

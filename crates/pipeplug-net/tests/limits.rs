@@ -11,7 +11,8 @@ use std::time::Duration;
 use common::{LONG, Way, bytes, echo, eventually, raw, raw_on, watchdog};
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    CloseReason, Connection, EventLoop, Handler, HandlerError, Options, Refuse, Reply, Request, Responder,
+    CloseReason, Connection, EventLoop, Handler, HandlerError, Options, Refuse, Reply, Request,
+    Responder,
 };
 
 #[test]
@@ -124,11 +125,16 @@ fn a_stop_that_is_told_often_is_told_once() {
     let _watchdog = watchdog();
     let (connection, peer) = raw(&Options::default(), Stops::default());
     let common::Raw { input: _input, mut output } = peer;
-    std::io::Write::write_all(&mut output, &bytes(0, Direction::OneWay, "cmd.stop", b"").repeat(10_000))
-        .unwrap();
+    std::io::Write::write_all(
+        &mut output,
+        &bytes(0, Direction::OneWay, "cmd.stop", b"").repeat(10_000),
+    )
+    .unwrap();
     drop(output);
     assert!(matches!(*connection.wait_closed(LONG).unwrap(), CloseReason::EndOfFile));
-    eventually("it was told", || connection.handler::<Stops>().unwrap().0.load(Ordering::SeqCst) > 0);
+    eventually("it was told", || {
+        connection.handler::<Stops>().unwrap().0.load(Ordering::SeqCst) > 0
+    });
     assert_eq!(connection.handler::<Stops>().unwrap().0.load(Ordering::SeqCst), 1);
 }
 
@@ -153,11 +159,12 @@ fn what_is_no_handlers_business_has_threads_of_its_own() {
     let gate = common::Gate::default();
     let handler_gate = gate.clone();
     let (tell, told) = mpsc::channel();
-    let (_busy, mut peer) = raw_on(&events, &Options::default(), Way::PLAIN, move |_: &mut Request| {
-        tell.send(())?;
-        handler_gate.pass();
-        Ok(Reply::empty())
-    });
+    let (_busy, mut peer) =
+        raw_on(&events, &Options::default(), Way::PLAIN, move |_: &mut Request| {
+            tell.send(())?;
+            handler_gate.pass();
+            Ok(Reply::empty())
+        });
     peer.send(1, Direction::Request, "block", b"");
     told.recv_timeout(LONG).unwrap();
     let (done, was_done) = mpsc::channel();

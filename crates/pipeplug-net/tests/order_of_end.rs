@@ -65,6 +65,7 @@ fn a_handler_that_returns_while_the_connection_ends_does_not_have_closed_told_ah
     assert!(polled.is_pending());
     drop(raw.output);
     assert!(connection.wait_closed(LONG).is_some());
-    let order: Vec<_> = heard_early.try_iter().chain(waker.told.lock().unwrap().try_iter()).collect();
+    let order: Vec<_> =
+        heard_early.try_iter().chain(waker.told.lock().unwrap().try_iter()).collect();
     assert_eq!(order, ["ended", "closed"]);
 }

@@ -34,8 +34,12 @@ fn pair(endpoint: fn(OwnedFd) -> Endpoint) -> (Connection, Connection, PipeReade
     let events = EventLoop::new().unwrap();
     let [there, back] = [duplicate(&there_out), duplicate(&back_in)];
     let guest = events.connect(endpoint(there), endpoint(back), Options::default(), echo).unwrap();
-    let host =
-        events.connect(endpoint(back_out.into()), endpoint(there_in.into()), Options::default(), Refuse);
+    let host = events.connect(
+        endpoint(back_out.into()),
+        endpoint(there_in.into()),
+        Options::default(),
+        Refuse,
+    );
     (host.unwrap(), guest, there_out, back_in)
 }
 
@@ -52,7 +56,8 @@ fn a_pipe_grows_for_a_large_buffer_and_only_for_that() {
         let (host, _guest, there, back) = pair(endpoint);
         assert_eq!([size(&there), size(&back)], [64 * KIB; 2], "idle");
         // Many at once fill the pipe as much as a large one does.
-        let calls: Vec<_> = (0..200).map(|_| host.request("echo", vec![1; 3000]).begin().unwrap()).collect();
+        let calls: Vec<_> =
+            (0..200).map(|_| host.request("echo", vec![1; 3000]).begin().unwrap()).collect();
         calls.into_iter().for_each(|call| drop(call.wait_timeout(LONG).unwrap()));
         echoes(&host, 64 * KIB);
         assert_eq!([size(&there), size(&back)], [64 * KIB; 2], "no buffer was larger");

@@ -51,9 +51,11 @@ fn blocked_handlers_run_side_by_side_up_to_the_limit() {
     });
     negotiate(&host, &guest);
     let start = Instant::now();
-    let calls: Vec<_> = (0..2 * LIMIT).map(|_| host.request("block", "").begin().unwrap()).collect();
+    let calls: Vec<_> =
+        (0..2 * LIMIT).map(|_| host.request("block", "").begin().unwrap()).collect();
     eventually("as many run as may", || inside.now.load(Ordering::SeqCst) == LIMIT);
-    // Doubling each millisecond takes ten of them; this is for a machine that is busy with something else.
+    // Doubling each millisecond takes ten of them; this is for a machine that is busy with
+    // something else.
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     gate.open();
     for call in calls {
@@ -62,12 +64,14 @@ fn blocked_handlers_run_side_by_side_up_to_the_limit() {
     assert_eq!(inside.most.load(Ordering::SeqCst), LIMIT);
 }
 
-/// The threads of the loop are a limit for all its connections together; what waits for one is served in the end.
+/// The threads of the loop are a limit for all its connections together; what waits for one is
+/// served in the end.
 #[test]
 fn two_connections_share_the_threads_of_a_loop() {
     let _watchdog = watchdog();
     let (inside, gate) = (Arc::new(Inside::default()), Gate::default());
-    let (host_loop, guest_loop) = (EventLoop::new().unwrap(), EventLoop::with_handler_threads(3).unwrap());
+    let (host_loop, guest_loop) =
+        (EventLoop::new().unwrap(), EventLoop::with_handler_threads(3).unwrap());
     let handler = || {
         let (inside, gate) = (Arc::clone(&inside), gate.clone());
         move |request: &mut Request| {
@@ -82,7 +86,10 @@ fn two_connections_share_the_threads_of_a_loop() {
     let other = pair_on(loops, &Options::default(), Way::PLAIN, Refuse, handler());
     let calls: Vec<_> = (0..20)
         .flat_map(|_| {
-            [one.0.request("x", "one").begin().unwrap(), other.0.request("x", "other").begin().unwrap()]
+            [
+                one.0.request("x", "one").begin().unwrap(),
+                other.0.request("x", "other").begin().unwrap(),
+            ]
         })
         .collect();
     eventually("as many run as there are threads", || inside.now.load(Ordering::SeqCst) == 3);
@@ -97,7 +104,8 @@ fn two_connections_share_the_threads_of_a_loop() {
 #[test]
 fn a_busy_connection_lets_another_one_have_its_turn() {
     let _watchdog = watchdog();
-    let (host_loop, guest_loop) = (EventLoop::new().unwrap(), EventLoop::with_handler_threads(1).unwrap());
+    let (host_loop, guest_loop) =
+        (EventLoop::new().unwrap(), EventLoop::with_handler_threads(1).unwrap());
     let loops = (&host_loop, &guest_loop);
     let gate = Gate::default();
     let handled = Arc::new(AtomicUsize::new(0));
@@ -187,7 +195,8 @@ fn who_waits_for_a_call_of_its_own_does_not_count() {
     let mut waiting = Vec::new();
     for _ in 0..2 {
         waiting.extend((0..10).map(|_| host.request("wait", "").begin().unwrap()));
-        for call in (0..100).map(|_| host.request("work", "").begin().unwrap()).collect::<Vec<_>>() {
+        for call in (0..100).map(|_| host.request("work", "").begin().unwrap()).collect::<Vec<_>>()
+        {
             call.wait().unwrap();
         }
     }
@@ -222,11 +231,13 @@ fn stop_and_the_end_are_told_though_every_thread_is_taken() {
         }
     }
     let _watchdog = watchdog();
-    let (host_loop, guest_loop) = (EventLoop::new().unwrap(), EventLoop::with_handler_threads(1).unwrap());
+    let (host_loop, guest_loop) =
+        (EventLoop::new().unwrap(), EventLoop::with_handler_threads(1).unwrap());
     let (tell, told) = mpsc::channel();
     let gate = Gate::default();
     let handler = Told { gate: gate.clone(), told: Mutex::new(tell) };
-    let (host, _guest) = pair_on((&host_loop, &guest_loop), &Options::default(), Way::PLAIN, Refuse, handler);
+    let (host, _guest) =
+        pair_on((&host_loop, &guest_loop), &Options::default(), Way::PLAIN, Refuse, handler);
     host.notify("block", "").unwrap();
     host.notify("cmd.stop", "").unwrap();
     assert_eq!(told.recv_timeout(LONG), Ok("stop"));

@@ -1,4 +1,5 @@
-//! What is left over of threads and descriptors. One test alone in its process, so that what it counts is its own.
+//! What is left over of threads and descriptors. One test alone in its process, so that what it
+//! counts is its own.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -42,11 +43,16 @@ fn nothing_is_left_over() {
     // Threads end a while after a burst, and no sooner than that: the next burst finds them.
     let gate = Gate::default();
     let handler_gate = gate.clone();
-    let (host, guest) =
-        pair_on((&events, &events), &Options::default(), Way::PLAIN, Refuse, move |_: &mut Request| {
+    let (host, guest) = pair_on(
+        (&events, &events),
+        &Options::default(),
+        Way::PLAIN,
+        Refuse,
+        move |_: &mut Request| {
             handler_gate.pass();
             Ok(Reply::empty())
-        });
+        },
+    );
     let calls: Vec<_> = (0..50).map(|_| host.request("block", "").begin().unwrap()).collect();
     // One of them on the reader's thread.
     eventually("fifty handlers run", || threads("pipeplug-handle") >= 49);
@@ -63,10 +69,13 @@ fn nothing_is_left_over() {
 
     for round in 0..300 {
         let ways = [Way::PLAIN, Way::SMALL_PIPES];
-        let (host, guest) = pair_on((&events, &events), &Options::default(), ways[round % 2], echo, echo);
+        let (host, guest) =
+            pair_on((&events, &events), &Options::default(), ways[round % 2], echo, echo);
         thread::scope(|scope| {
             scope.spawn(|| assert_eq!(host.call("echo", "hello").unwrap(), "hello"));
-            scope.spawn(|| assert_eq!(guest.call("echo", vec![b'x'; 100_000]).unwrap().len(), 100_000));
+            scope.spawn(|| {
+                assert_eq!(guest.call("echo", vec![b'x'; 100_000]).unwrap().len(), 100_000)
+            });
         });
         match round % 4 {
             0 => drop((host, guest)),
@@ -79,7 +88,9 @@ fn nothing_is_left_over() {
             }
         }
     }
-    eventually("the descriptors of all connections are closed", || descriptors().len() == with_loop);
+    eventually("the descriptors of all connections are closed", || {
+        descriptors().len() == with_loop
+    });
     assert_eq!(threads("pipeplug-loop"), 1);
 
     drop(events);

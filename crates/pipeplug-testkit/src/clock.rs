@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use crate::wire::Bell;
 
-/// The time, for a [`Wire`](crate::Wire) and for code under test that takes it from here: the system's, or one that a
-/// test moves on ([`ManualClock`]).
+/// The time, for a [`Wire`](crate::Wire) and for code under test that takes it from here: the
+/// system's, or one that a test moves on ([`ManualClock`]).
 ///
-/// What it cannot control: the connection's own time, such as that of `PendingCall::wait_timeout` or of a ping, and
-/// every sleep of code that does not ask this clock. Those go by the system's clock always.
+/// What it cannot control: the connection's own time, such as that of `PendingCall::wait_timeout`
+/// or of a ping, and every sleep of code that does not ask this clock. Those go by the system's
+/// clock always.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(Option<Arc<Manual>>);
 

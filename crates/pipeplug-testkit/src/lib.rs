@@ -1,10 +1,10 @@
 //! Fault injection for tests of hosts and plugins, with no process to start.
 //!
-//! - [`Pair`]: a host and a guest within the test's own process. Each is a [`Connection`] over real pipes, so that what
-//!   is tested is the code that runs in production. The guest may be a whole plugin: what `register` is given, with its
-//!   start call-back and metadata ([`Setup::register`]).
-//! - [`Wire`]: what each direction of a pair goes through. It cuts, delays, shortens and stalls, at will, while the test
-//!   runs.
+//! - [`Pair`]: a host and a guest within the test's own process. Each is a [`Connection`] over real
+//!   pipes, so that what is tested is the code that runs in production. The guest may be a whole
+//!   plugin: what `register` is given, with its start call-back and metadata ([`Setup::register`]).
+//! - [`Wire`]: what each direction of a pair goes through. It cuts, delays, shortens and stalls, at
+//!   will, while the test runs.
 //! - [`Peer`]: the other side of a connection, written by hand, chunk by chunk or byte by byte.
 //! - [`Clock`]: the time for wires, and for code under test that takes it from there.
 //! - [`Gate`], [`Watchdog`], [`eventually`]: for tests that neither sleep nor hang.
@@ -31,9 +31,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What needs a process (signals, exit codes, standard error, the steps of a stop) is not here: a test starts a
-//! `pipeplug_host::Plugin` for that. Code of a host that only calls takes a `&Connection`, which a `Plugin` derefs to,
-//! and can be tested with either.
+//! What needs a process (signals, exit codes, standard error, the steps of a stop) is not here: a
+//! test starts a `pipeplug_host::Plugin` for that. Code of a host that only calls takes a
+//! `&Connection`, which a `Plugin` derefs to, and can be tested with either.
 
 #![forbid(unsafe_code)]
 

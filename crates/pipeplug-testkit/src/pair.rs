@@ -19,14 +19,16 @@ use crate::wire::Wire;
 
 /// A host and a guest within this process, each over pipes of its own, and the wires between them.
 ///
-/// The guest is a [`Connection`], or a [`Main`] where a whole plugin was registered ([`Setup::register`]).
+/// The guest is a [`Connection`], or a [`Main`] where a whole plugin was registered
+/// ([`Setup::register`]).
 #[derive(Debug)]
 pub struct Pair<G = Connection> {
     /// The host's side.
     pub host: Connection,
     /// The guest's side.
     pub guest: G,
-    /// What the guest said of itself in answer to `GetMetadata`; empty where it is not a registered one.
+    /// What the guest said of itself in answer to `GetMetadata`; empty where it is not a registered
+    /// one.
     pub metadata: BTreeMap<String, String>,
     /// What goes from the host to the guest.
     pub to_guest: Wire,
@@ -103,7 +105,8 @@ impl Setup {
         self
     }
 
-    /// The plugin's arguments behind the descriptors' numbers, where one is registered. Default: none.
+    /// The plugin's arguments behind the descriptors' numbers, where one is registered. Default:
+    /// none.
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.args = args.into_iter().map(Into::into).collect();
         self
@@ -115,14 +118,15 @@ impl Setup {
         self
     }
 
-    /// What each pipe holds, in bytes, rounded up by the system (to 4096 at the least). Default: what it likes.
+    /// What each pipe holds, in bytes, rounded up by the system (to 4096 at the least). Default:
+    /// what it likes.
     pub fn pipe_capacity(mut self, bytes: NonZeroUsize) -> Self {
         self.capacity = Some(bytes);
         self
     }
 
-    /// Connects two sides with these handlers, each on a loop of its own. They know of each other what host and guest
-    /// know after the exchange of metadata.
+    /// Connects two sides with these handlers, each on a loop of its own. They know of each other
+    /// what host and guest know after the exchange of metadata.
     ///
     /// # Errors
     /// Where the system gives no pipe, no thread or no event loop.
@@ -152,11 +156,12 @@ impl Setup {
     /// ```
     ///
     /// # Errors
-    /// As for [`connect`](Setup::connect), and where the plugin does not register or answers `GetMetadata` with anything
-    /// but a JSON object or an error.
+    /// As for [`connect`](Setup::connect), and where the plugin does not register or answers
+    /// `GetMetadata` with anything but a JSON object or an error.
     ///
     /// # Blocking
-    /// While its start call-back runs, and until it has answered `GetMetadata`, for at most 30 seconds.
+    /// While its start call-back runs, and until it has answered `GetMetadata`, for at most 30
+    /// seconds.
     pub fn register<S: Start, R: pipeplug_guest::Handler>(
         self,
         host: impl Handler,
@@ -215,12 +220,15 @@ fn connect(
 /// `to` learns what `from` offers.
 fn accept(to: &Connection, from: &Connection) {
     let offer = handshake::offer(from);
-    handshake::accept(to, |key| offer.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str()));
+    handshake::accept(to, |key| {
+        offer.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str())
+    });
 }
 
 fn metadata(bytes: &[u8]) -> Result<BTreeMap<String, String>, PairError> {
-    let object: Map<String, Value> = serde_json::from_slice(bytes)
-        .map_err(|error| PairError::BadMetadata { error, shown: bytes[..bytes.len().min(64)].to_vec() })?;
+    let object: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| {
+        PairError::BadMetadata { error, shown: bytes[..bytes.len().min(64)].to_vec() }
+    })?;
     let text = |value| match value {
         Value::String(text) => text,
         other => other.to_string(),

@@ -11,8 +11,8 @@ use pipeplug_net::{Connection, Endpoint, EventLoop, Handler, Options};
 use crate::LONG;
 use crate::pair::PairError;
 
-/// The other side of a connection, written by hand: it sends what a test says, be it no chunk at all, and reads chunk by
-/// chunk.
+/// The other side of a connection, written by hand: it sends what a test says, be it no chunk at
+/// all, and reads chunk by chunk.
 ///
 /// ```
 /// use pipeplug_net::wire::Direction;
@@ -54,9 +54,20 @@ pub struct PeerInput {
 /// # Panics
 /// Where the format has no way to write the command.
 #[must_use]
-pub fn chunk(format: Format, id: u64, direction: Direction, command: &str, buffer: &[u8]) -> Vec<u8> {
+pub fn chunk(
+    format: Format,
+    id: u64,
+    direction: Direction,
+    command: &str,
+    buffer: &[u8],
+) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let header = Header { thread_id: ThreadId::new(id), direction, command, buffer_len: buffer.len() as u64 };
+    let header = Header {
+        thread_id: ThreadId::new(id),
+        direction,
+        command,
+        buffer_len: buffer.len() as u64,
+    };
     if let Err(error) = header.encode_to(format, &mut bytes) {
         panic!("{command:?} cannot be written: {error}");
     }
@@ -132,7 +143,9 @@ impl Peer {
     /// Where it is none.
     #[track_caller]
     pub fn answer(&mut self) -> u64 {
-        let Some(request) = self.input.next() else { panic!("the connection ended, expected a request") };
+        let Some(request) = self.input.next() else {
+            panic!("the connection ended, expected a request")
+        };
         assert_eq!(request.direction, Direction::Request, "expected a request, got {request:?}");
         let id = request.thread_id.as_u64();
         self.send(id, Direction::Response, &request.command, &request.buffer);
@@ -166,7 +179,8 @@ impl Peer {
 }
 
 impl PeerInput {
-    /// The pipe, for what is to be read in another way; bytes that were read and not given out are lost.
+    /// The pipe, for what is to be read in another way; bytes that were read and not given out are
+    /// lost.
     #[must_use]
     pub fn into_pipe(self) -> PipeReader {
         self.pipe
@@ -180,7 +194,10 @@ impl PeerInput {
     /// # Blocking
     /// Until it is there.
     #[track_caller]
-    #[expect(clippy::should_implement_trait, reason = "what ends is the stream, and a garbled one panics")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "what ends is the stream, and a garbled one panics"
+    )]
     pub fn next(&mut self) -> Option<Chunk> {
         loop {
             match self.receiver.next() {

@@ -25,7 +25,12 @@ impl Gate {
     /// Until then.
     pub fn pass(&self) {
         let is_open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.0.1.wait_while(is_open, |is_open| !*is_open).unwrap_or_else(PoisonError::into_inner));
+        drop(
+            self.0
+                .1
+                .wait_while(is_open, |is_open| !*is_open)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 }
 
@@ -47,7 +52,8 @@ impl Watchdog {
         Self::with(limit, move || eprintln!("{name} hangs: it did not end within {limit:?}"))
     }
 
-    /// As [`Watchdog::new`], and `tell` says what hangs, on standard error for instance, ahead of the abort.
+    /// As [`Watchdog::new`], and `tell` says what hangs, on standard error for instance, ahead of
+    /// the abort.
     ///
     /// # Panics
     /// Where the system gives no thread.

@@ -19,9 +19,10 @@ const FOR_GOOD: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// One direction of a [`Pair`](crate::Pair), and what happens to the bytes on their way.
 ///
-/// A thread takes the bytes from one pipe and hands them on into another. A handle: clones are the same wire. Faults
-/// apply from when they are asked for, also to bytes that the wire has in its hands; not to what was handed on already
-/// and lies in the receiver's pipe. When the last handle is dropped, a stall ends.
+/// A thread takes the bytes from one pipe and hands them on into another. A handle: clones are the
+/// same wire. Faults apply from when they are asked for, also to bytes that the wire has in its
+/// hands; not to what was handed on already and lies in the receiver's pipe. When the last handle
+/// is dropped, a stall ends.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -76,7 +77,10 @@ impl Wire {
     ///
     /// # Errors
     /// As for [`Wire::new`].
-    pub fn with(clock: Clock, capacity: Option<NonZeroUsize>) -> io::Result<(PipeWriter, Self, PipeReader)> {
+    pub fn with(
+        clock: Clock,
+        capacity: Option<NonZeroUsize>,
+    ) -> io::Result<(PipeWriter, Self, PipeReader)> {
         let ((input, sender), (receiver, output)) = (pipe_of(capacity)?, pipe_of(capacity)?);
         let (rung, ringer) = io::pipe()?;
         for fd in [input.as_fd(), output.as_fd(), rung.as_fd(), ringer.as_fd()] {
@@ -107,8 +111,8 @@ impl Wire {
         Ok((sender, Self(Arc::new(Handle(shared))), receiver))
     }
 
-    /// Closes both of its ends now: the sender's next write fails, the receiver comes to its end of file. What the wire
-    /// has in its hands is lost.
+    /// Closes both of its ends now: the sender's next write fails, the receiver comes to its end of
+    /// file. What the wire has in its hands is lost.
     pub fn cut(&self) {
         self.cut_after(0);
     }
@@ -118,19 +122,21 @@ impl Wire {
         self.set(|state| state.left = Some(bytes));
     }
 
-    /// Hands bytes that come from now on on only after so long, to the millisecond; the wire takes up to 64 KiB meanwhile.
+    /// Hands bytes that come from now on on only after so long, to the millisecond; the wire takes
+    /// up to 64 KiB meanwhile.
     pub fn delay(&self, time: Duration) {
         // Further ahead than a clock goes is for good.
         self.set(|state| state.delay = time.min(FOR_GOOD));
     }
 
-    /// Hands on in writes of at most `bytes`. A receiver that comes late reads several of them at once: for short reads
-    /// for certain there is `Options::transfer`.
+    /// Hands on in writes of at most `bytes`. A receiver that comes late reads several of them at
+    /// once: for short reads for certain there is `Options::transfer`.
     pub fn shorten(&self, bytes: NonZeroUsize) {
         self.set(|state| state.piece = bytes.get());
     }
 
-    /// Takes nothing and hands nothing on, not even an end of file, until [`release`](Wire::release).
+    /// Takes nothing and hands nothing on, not even an end of file, until
+    /// [`release`](Wire::release).
     pub fn stall(&self) {
         self.set(|state| state.is_stalled = true);
     }
@@ -146,14 +152,16 @@ impl Wire {
         self.shared().lock().passed
     }
 
-    /// Waits until it has handed on so many bytes in all, for at most `timeout`; `false` then, or where it is over before.
+    /// Waits until it has handed on so many bytes in all, for at most `timeout`; `false` then, or
+    /// where it is over before.
     ///
     /// # Blocking
     /// At most for `timeout`.
     #[must_use]
     pub fn wait_passed(&self, bytes: u64, timeout: Duration) -> bool {
         let not_yet = |state: &mut State| state.passed < bytes && !state.is_over;
-        let waited = self.shared().passed.wait_timeout_while(self.shared().lock(), timeout, not_yet);
+        let waited =
+            self.shared().passed.wait_timeout_while(self.shared().lock(), timeout, not_yet);
         waited.unwrap_or_else(PoisonError::into_inner).0.passed >= bytes
     }
 
@@ -197,8 +205,8 @@ impl Bell {
     }
 }
 
-/// A pipe that holds `capacity` bytes, rounded up to what the system can do; with `None`, or where a pipe's size cannot be
-/// set, as many as it likes.
+/// A pipe that holds `capacity` bytes, rounded up to what the system can do; with `None`, or where
+/// a pipe's size cannot be set, as many as it likes.
 ///
 /// # Errors
 /// Where the system gives no pipe, or none of this size.
@@ -267,15 +275,21 @@ impl Pump {
                 return Next::Wait { room: false, due: None };
             }
             let Some(piece) = self.held.front_mut() else {
-                return if self.is_at_end { Next::Over } else { Next::Wait { room: false, due: None } };
+                return if self.is_at_end {
+                    Next::Over
+                } else {
+                    Next::Wait { room: false, due: None }
+                };
             };
             if piece.due > now {
                 return Next::Wait { room: false, due: Some(piece.due) };
             }
             let rest = &piece.bytes[piece.start..];
-            let left = state.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+            let left =
+                state.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
             let len = rest.len().min(state.piece).min(left);
-            // The lock is held, so that a stall that was asked for has begun. The write does not block.
+            // The lock is held, so that a stall that was asked for has begun. The write does not
+            // block.
             match self.output.write(&rest[..len]) {
                 Ok(written) => {
                     state.passed += written as u64;
@@ -307,13 +321,16 @@ impl Pump {
         let timeout = match due.and_then(|due| self.clock.real_time_until(due)) {
             None => PollTimeout::NONE,
             // Rounded up, so that it is due then.
-            Some(time) => PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+            Some(time) => {
+                PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+            }
         };
         match poll(fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let told = |index: usize| fds.get(index).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+        let told =
+            |index: usize| fds.get(index).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
         let (rings, gone, comes) =
             (!told(0).is_empty(), told(1).contains(PollFlags::POLLERR), !told(2).is_empty());
         if rings {
@@ -337,7 +354,8 @@ impl Pump {
                 let due = self.clock.now() + self.shared.lock().delay;
                 self.held.push_back(Piece { due, bytes, start: 0 });
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
         Ok(())

@@ -59,7 +59,13 @@ fn a_host_that_never_asks_for_metadata_is_not_waited_for() {
     let registered = thread::spawn(move || {
         let handler = |main: &Main, _: &mut Request| Ok(main.host().len().to_string().into());
         let start = |_: &Main| Ok(());
-        Guest::new().start(start).handler(handler).args(args).on_end(OnEnd::Stay).try_register().unwrap()
+        Guest::new()
+            .start(start)
+            .handler(handler)
+            .args(args)
+            .on_end(OnEnd::Stay)
+            .try_register()
+            .unwrap()
     });
     let mut answer = [0; 11];
     host_in.read_exact(&mut answer).unwrap();

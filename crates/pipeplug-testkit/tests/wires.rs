@@ -10,7 +10,9 @@ use std::time::Duration;
 use pipeplug_guest::{Guest, Main};
 use pipeplug_net::wire::{Direction, Format};
 use pipeplug_net::{CallError, EventLoop, HandlerError, Options, Refuse, Reply, Request};
-use pipeplug_testkit::{Gate, LONG, ManualClock, Pair, PairError, Peer, Watchdog, Wire, chunk, eventually};
+use pipeplug_testkit::{
+    Gate, LONG, ManualClock, Pair, PairError, Peer, Watchdog, Wire, chunk, eventually,
+};
 
 fn echo(request: &mut Request) -> Result<Reply, HandlerError> {
     Ok(request.take_buffer().into())
@@ -167,7 +169,10 @@ fn a_whole_plugin_is_registered() {
     );
     let pair = Pair::setup().args(["--own"]).register(host, guest).unwrap();
     started.pass();
-    assert_eq!((pair.metadata["Help"].as_str(), pair.metadata["pipeplug.name"].as_str()), ("doubles", "kit"));
+    assert_eq!(
+        (pair.metadata["Help"].as_str(), pair.metadata["pipeplug.name"].as_str()),
+        ("doubles", "kit")
+    );
     assert_eq!(pair.host.call("args", "").unwrap(), "--own");
     assert_eq!(pair.host.call("twice", "4").unwrap(), "8");
     pair.to_guest.cut();

@@ -1,4 +1,5 @@
-//! What a plugin tries against files, processes and the terminal of its host, beyond reading and writing.
+//! What a plugin tries against files, processes and the terminal of its host, beyond reading and
+//! writing.
 
 use std::ffi::CString;
 use std::fs;
@@ -26,12 +27,18 @@ pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
         "stat" => fs::metadata(path).map(|meta| format!("{} bytes", meta.len())),
         "access" => access(path, AccessFlags::F_OK).map(|()| "there".into()).map_err(Into::into),
         "read-link" => fs::read_link(path).map(|target| target.display().to_string()),
-        "open-path" => open(path, OFlag::O_PATH, Mode::empty()).map(|_| "open".into()).map_err(Into::into),
-        "chmod" => fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map(|()| "changed".into()),
+        "open-path" => {
+            open(path, OFlag::O_PATH, Mode::empty()).map(|_| "open".into()).map_err(Into::into)
+        }
+        "chmod" => {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map(|()| "changed".into())
+        }
         "set-user-id" => {
             fs::set_permissions(path, fs::Permissions::from_mode(0o4755)).map(|()| "changed".into())
         }
-        "chown" => chown(path, Some(nix::unistd::geteuid().as_raw()), None).map(|()| "changed".into()),
+        "chown" => {
+            chown(path, Some(nix::unistd::geteuid().as_raw()), None).map(|()| "changed".into())
+        }
         "set-times" => {
             let time = TimeSpec::seconds(1);
             utimensat(nix::fcntl::AT_FDCWD, path, &time, &time, UtimensatFlags::FollowSymlink)
@@ -72,7 +79,8 @@ pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
         // The terminal, if it is standard output.
         "echo-off" => echo_off().map_err(Into::into),
 
-        // Ways out of the plugin's process group: the data is an argument that tells the process from others.
+        // Ways out of the plugin's process group: the data is an argument that tells the process
+        // from others.
         "leave-by-session" => leave(data, || setsid().map(drop)),
         "leave-by-group" => leave(data, || setpgid(Pid::from_raw(0), Pid::from_raw(0))),
         "leave-as-orphan" => leave_as_orphan(data),
@@ -83,7 +91,8 @@ pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
     })
 }
 
-/// Has the kernel refuse namespaces to this thread, and to all that comes from it, as the filters of container engines do.
+/// Has the kernel refuse namespaces to this thread, and to all that comes from it, as the filters
+/// of container engines do.
 ///
 /// # Errors
 /// What the system says to the filter.
@@ -101,7 +110,8 @@ pub fn refuse_landlock() -> io::Result<()> {
     sys::refuse(nix::libc::SYS_landlock_create_ruleset, nix::errno::Errno::ENOSYS)
 }
 
-/// Newer system calls that a host uses, each of which an older kernel or a filter of system calls may not know.
+/// Newer system calls that a host uses, each of which an older kernel or a filter of system calls
+/// may not know.
 pub const NEWER_CALLS: [&str; 9] = [
     "faccessat2",
     "pidfd_open",
@@ -150,7 +160,8 @@ fn fork_bomb() -> String {
 
 /// How often inotify can be had.
 fn watch_much() -> String {
-    let all: Vec<_> = std::iter::from_fn(|| Inotify::init(InitFlags::empty()).ok()).take(200).collect();
+    let all: Vec<_> =
+        std::iter::from_fn(|| Inotify::init(InitFlags::empty()).ok()).take(200).collect();
     format!("{} instances", all.len())
 }
 
@@ -193,7 +204,11 @@ fn leave_as_orphan(mark: &str) -> io::Result<String> {
 fn sleeper(mark: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     let script = "trap '' TERM HUP INT; while :; do sleep 1; done";
-    command.args(["-c", script, mark]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["-c", script, mark])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command
 }
 

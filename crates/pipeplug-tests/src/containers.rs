@@ -53,7 +53,8 @@ impl Containers {
     /// A container of another image.
     #[must_use]
     pub fn container_of(&self, image: &str) -> Container {
-        let container = Container::new(self.engine, image).engine_arg(format!("--label={}", self.label));
+        let container =
+            Container::new(self.engine, image).engine_arg(format!("--label={}", self.label));
         let container = container.engine_arg("--ulimit=nofile=1000:1000");
         match self.engine {
             Engine::Podman => container.engine_arg("--ulimit=nproc=1000:1000"),
@@ -124,7 +125,8 @@ impl Containers {
         self.import_files(image, comment, &format!("ENTRYPOINT [\"/{}\"]", files[0].1), files);
     }
 
-    /// Makes an image of files, with that line of a Dockerfile, and of what the first one is linked to.
+    /// Makes an image of files, with that line of a Dockerfile, and of what the first one is linked
+    /// to.
     ///
     /// # Panics
     /// Where the engine does not.
@@ -175,7 +177,8 @@ impl Containers {
         .expect("there is room for temporary files");
         // Released with the file.
         lock.lock().expect("the file system has locks");
-        let inspect = self.command(&["image", "inspect", "--format", "{{.Comment}}", Self::IMAGE]).output();
+        let inspect =
+            self.command(&["image", "inspect", "--format", "{{.Comment}}", Self::IMAGE]).output();
         let found = inspect.expect("it is there");
         if String::from_utf8_lossy(&found.stdout).trim() == comment {
             return;

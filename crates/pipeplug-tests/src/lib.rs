@@ -1,12 +1,12 @@
 //! Tests of host and guest together, over real processes.
 //!
-//! The tests are in `tests/`: `together` holds what can run at the same time in one process, `alone` what counts the
-//! descriptors, threads, children or memory of its own process. Seven programs help: `misbehave` is a plugin that does
-//! on command what plugins should not, `captive` one in a container that tries what it is kept from, `burglar` one that
-//! tries to break out of its sandbox, `sandbox-host` a host of it that any user can be, `fugitive` one that tries to
-//! outlive its host, `lonely-host` a host that ends without stopping its plugin, and `odd-host` one
-//! that handles signals as it should not. What knows no protocol at all is
-//! a [`Script`].
+//! The tests are in `tests/`: `together` holds what can run at the same time in one process,
+//! `alone` what counts the descriptors, threads, children or memory of its own process. Seven
+//! programs help: `misbehave` is a plugin that does on command what plugins should not, `captive`
+//! one in a container that tries what it is kept from, `burglar` one that tries to break out of its
+//! sandbox, `sandbox-host` a host of it that any user can be, `fugitive` one that tries to outlive
+//! its host, `lonely-host` a host that ends without stopping its plugin, and `odd-host` one that
+//! handles signals as it should not. What knows no protocol at all is a [`Script`].
 
 #[cfg(target_os = "linux")]
 mod attacks;
@@ -27,17 +27,17 @@ pub use chunks::{one_way, read_chunk, request};
 pub use containers::Containers;
 pub use pipeplug_testkit::{LONG, chunk, eventually};
 pub use processes::{
-    HostFootprint, children_of, command_lines_with, descriptors, forget_memory_peak, group_members, group_of,
-    guards_of, is_running, is_stopped, is_zombie, memory_in_use, memory_peak, page_faults, send, threads,
-    wait_exit, wake_ups,
+    HostFootprint, children_of, command_lines_with, descriptors, forget_memory_peak, group_members,
+    group_of, guards_of, is_running, is_stopped, is_zombie, memory_in_use, memory_peak,
+    page_faults, send, threads, wait_exit, wake_ups,
 };
 pub use raw::misbehave_raw;
 pub use script::Script;
 pub use sshd::{Sshd, free_port};
 pub use sys::{
-    Outcome, Relation, apart_system_calls, fork, fork_forkers, fork_relative, handle_sigchld_by_reaping,
-    ignore_sigchld, kill_by_sigpipe, probe, probe_foreign, seem_to_have_landlock, strict_system_calls,
-    system_call, system_calls,
+    Outcome, Relation, apart_system_calls, fork, fork_forkers, fork_relative,
+    handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe, probe, probe_foreign,
+    seem_to_have_landlock, strict_system_calls, system_call, system_calls,
 };
 pub use tools::{missing, tool};
 

@@ -62,7 +62,8 @@ pub fn is_zombie(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat[0] == "Z")
 }
 
-/// Whether there is such a process, and a signal has stopped it. The signal's sender may be ahead of that.
+/// Whether there is such a process, and a signal has stopped it. The signal's sender may be ahead
+/// of that.
 #[must_use]
 pub fn is_stopped(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat[0] == "T")
@@ -99,12 +100,14 @@ pub fn group_members(group: i32) -> BTreeSet<i32> {
         .expect("there is a /proc")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid| {
-            stat(*pid).is_some_and(|stat| stat[2] == group && !matches!(stat[0].as_str(), "Z" | "X"))
+            stat(*pid)
+                .is_some_and(|stat| stat[2] == group && !matches!(stat[0].as_str(), "Z" | "X"))
         })
         .collect()
 }
 
-/// The processes that kill the plugins of that host once it is gone: they read from a pipe that it has the other end of.
+/// The processes that kill the plugins of that host once it is gone: they read from a pipe that it
+/// has the other end of.
 ///
 /// # Panics
 /// Where there is no `/proc`.
@@ -117,7 +120,9 @@ pub fn guards_of(host: u32) -> BTreeSet<i32> {
     let of_host = pipes(format!("/proc/{host}/fd"));
     command_lines_with("pipeplug-watch")
         .into_iter()
-        .filter(|pid| fs::read_link(format!("/proc/{pid}/fd/0")).is_ok_and(|pipe| of_host.contains(&pipe)))
+        .filter(|pid| {
+            fs::read_link(format!("/proc/{pid}/fd/0")).is_ok_and(|pipe| of_host.contains(&pipe))
+        })
         .collect()
 }
 
@@ -161,7 +166,8 @@ pub fn threads(name: &str) -> usize {
         .count()
 }
 
-/// How often threads of this process whose name begins with that have gone to sleep, and were woken, so far.
+/// How often threads of this process whose name begins with that have gone to sleep, and were
+/// woken, so far.
 ///
 /// # Panics
 /// Where there is no `/proc`.
@@ -179,8 +185,8 @@ pub fn wake_ups(name: &str) -> u64 {
         .sum()
 }
 
-/// The most memory that the process ever had, in bytes; give or take some pages, since the kernel counts each thread's
-/// in advance.
+/// The most memory that the process ever had, in bytes; give or take some pages, since the kernel
+/// counts each thread's in advance.
 ///
 /// # Panics
 /// Where there is no such process.
@@ -214,12 +220,19 @@ pub fn page_faults(pid: u32) -> usize {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
     let (_, behind_name) = stat.rsplit_once(')').expect("its name is in parentheses");
     // Field 10, `minflt`, of proc_pid_stat(5); the name is field 2.
-    behind_name.split_whitespace().nth(7).expect("it has that many fields").parse().expect("a number")
+    behind_name
+        .split_whitespace()
+        .nth(7)
+        .expect("it has that many fields")
+        .parse()
+        .expect("a number")
 }
 
-/// Has [`memory_peak`] of this process begin anew, where the system can do that (Linux since 4.0: proc_pid_clear_refs(5)).
+/// Has [`memory_peak`] of this process begin anew, where the system can do that (Linux since 4.0:
+/// proc_pid_clear_refs(5)).
 pub fn forget_memory_peak() {
-    // Elsewhere the peak of earlier days counts as well, which a test that compares two of them may miss something by.
+    // Elsewhere the peak of earlier days counts as well, which a test that compares two of them may
+    // miss something by.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
@@ -228,7 +241,8 @@ pub fn forget_memory_peak() {
 pub struct HostFootprint {
     children: BTreeSet<i32>,
     descriptors: usize,
-    /// Threads of loops and their pools, and those that wait for one process, as portable builds have them.
+    /// Threads of loops and their pools, and those that wait for one process, as portable builds
+    /// have them.
     threads: usize,
 }
 

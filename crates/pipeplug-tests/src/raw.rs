@@ -1,7 +1,8 @@
-//! A guest that writes its bytes by hand: each way to break the protocol, or to keep to it without mercy.
+//! A guest that writes its bytes by hand: each way to break the protocol, or to keep to it without
+//! mercy.
 //!
-//! It speaks the standard format. A way answers `GetMetadata` first, unless that is what it does wrong, and mostly does
-//! its evil once it is asked something.
+//! It speaks the standard format. A way answers `GetMetadata` first, unless that is what it does
+//! wrong, and mostly does its evil once it is asked something.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -25,7 +26,8 @@ struct Raw {
     number: i32,
 }
 
-/// Misbehaves in the way of this name until the pipe is closed; `Ok(false)` where there is none of that name.
+/// Misbehaves in the way of this name until the pipe is closed; `Ok(false)` where there is none of
+/// that name.
 ///
 /// `numbers` are those of the descriptors; without them they are standard input and output.
 ///
@@ -49,7 +51,9 @@ impl Raw {
             ["prints-first"] => self.answers_with(b"Listening on port 8080\n"),
             ["answers-classic"] => self.answers_with(b"1\x003\0GetMetadata 2\0{}"),
             ["answers-a-list"] => self.answers_with(&response(1, "GetMetadata", b"[\"a\"]")),
-            ["answers-much"] => self.answers_with(&response(1, "GetMetadata", &vec![b' '; 2 << 20])),
+            ["answers-much"] => {
+                self.answers_with(&response(1, "GetMetadata", &vec![b' '; 2 << 20]))
+            }
             ["answers-nothing"] => self.answers_with(b""),
             ["answers-half"] => self.answers_with(b"1\x003\x0011\0GetMeta"),
             ["answers-and-leaves"] => {
@@ -67,7 +71,9 @@ impl Raw {
             }
 
             // In place of a reply.
-            ["declares-buffer"] => self.replies(|id| format!("{id}\x003\x001\0x\0{HUGE}\0some").into()),
+            ["declares-buffer"] => {
+                self.replies(|id| format!("{id}\x003\x001\0x\0{HUGE}\0some").into())
+            }
             ["declares-command"] => self.replies(|id| format!("{id}\x003\0{HUGE}\0some").into()),
             ["number-too-large"] => self.replies(|_| b"18446744073709551616\0".to_vec()),
             ["number-without-digits"] => self.replies(|_| b"\x003\0".to_vec()),
@@ -105,8 +111,8 @@ impl Raw {
                 [odd, response(id, "x", b"even")].concat()
             }),
             ["odd-notices"] => self.replies_always(|id| {
-                let credit =
-                    [&b"18446744073709551615"[..], b"-1", b"much"].map(|total| one_way("cmd.credit", total));
+                let credit = [&b"18446744073709551615"[..], b"-1", b"much"]
+                    .map(|total| one_way("cmd.credit", total));
                 let stop = [one_way("cmd.stop", b""), one_way("cmd.unheard-of", b"")].concat();
                 [credit.concat(), stop, response(id, "x", b"fine")].concat()
             }),
@@ -130,7 +136,8 @@ impl Raw {
                 let count = count.parse().unwrap_or(1);
                 let mut input = self.input.try_clone()?;
                 let reading = thread::spawn(move || {
-                    // What it reads it does not look at: read a byte at a time it would take far longer.
+                    // What it reads it does not look at: read a byte at a time it would take far
+                    // longer.
                     io::copy(&mut input, &mut io::sink())
                 });
                 for id in 1..=count {
@@ -173,7 +180,9 @@ impl Raw {
             "stops" => one_way("cmd.stop", b""),
             "credits" => one_way("cmd.credit", b"18446744073709551615"),
             "cancels" => chunk(Format::Standard, 1, Direction::OneWay, "cmd.cancel", b""),
-            "contexts" => chunk(Format::Standard, 1, Direction::OneWay, "cmd.context", b"{\"deadline\":"),
+            "contexts" => {
+                chunk(Format::Standard, 1, Direction::OneWay, "cmd.context", b"{\"deadline\":")
+            }
             // Over the limit of the command, so that each is refused.
             "commands" => request(1, &"c".repeat(100 << 10), b""),
             // As large as may be, so that 63 KiB of command come back in no answer.

@@ -9,9 +9,10 @@ use tempfile::TempDir;
 
 /// Answers the first request of a host that speaks the standard format with an empty object.
 ///
-/// It reads the first byte only: the host's first request has the id 1. It has to read that much, since an answer ahead
-/// of the request is none.
-const ANSWER: &str = r"head -c 1 <&3 >/dev/null; printf '1\0003\00011\000GetMetadata\0002\000{}' >&4";
+/// It reads the first byte only: the host's first request has the id 1. It has to read that much,
+/// since an answer ahead of the request is none.
+const ANSWER: &str =
+    r"head -c 1 <&3 >/dev/null; printf '1\0003\00011\000GetMetadata\0002\000{}' >&4";
 
 /// A directory with one executable script in it, `plugin`, and whatever a test puts beside it.
 #[derive(Debug)]
@@ -42,7 +43,8 @@ impl Script {
         Self { dir }
     }
 
-    /// A script that is a plugin without metadata to begin with, on descriptors 3 and 4, and then does what `body` says.
+    /// A script that is a plugin without metadata to begin with, on descriptors 3 and 4, and then
+    /// does what `body` says.
     #[must_use]
     pub fn answering(body: &str) -> Self {
         Self::new(&format!("{ANSWER}\n{body}"))

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use crate::{children_of, eventually, missing, tool};
 
-/// A real ssh server on a loopback port, with keys of its own, and what a client needs to log in as this user. It ends with
-/// this value.
+/// A real ssh server on a loopback port, with keys of its own, and what a client needs to log in as
+/// this user. It ends with this value.
 #[derive(Debug)]
 pub struct Sshd {
     dir: TempDir,
@@ -32,8 +32,9 @@ impl Sshd {
         Self::start_for(None)
     }
 
-    /// Starts one to which this user has that login shell, and an empty [home directory](Self::home): it has an
-    /// `/etc/passwd` of its own, in its mount namespace. `None` where that cannot be, which is told.
+    /// Starts one to which this user has that login shell, and an empty [home
+    /// directory](Self::home): it has an `/etc/passwd` of its own, in its mount namespace. `None`
+    /// where that cannot be, which is told.
     ///
     /// # Panics
     /// As for [`start`](Self::start).
@@ -64,7 +65,8 @@ impl Sshd {
         if let Some(shell) = shell {
             fs::create_dir(file("home")).expect("the directory is ours");
             fs::write(file("passwd"), passwd(shell, &file("home"))).expect("the directory is ours");
-            let tried = with_passwd(&file("passwd"), Path::new("true")).status().expect("unshare is there");
+            let tried =
+                with_passwd(&file("passwd"), Path::new("true")).status().expect("unshare is there");
             if !tried.success() {
                 missing("a mount namespace cannot be had, for an /etc/passwd of the server's own");
                 return None;
@@ -111,8 +113,8 @@ impl Sshd {
         ["-F".to_owned(), self.file("config")]
     }
 
-    /// Has the client use that one of the keys `id`, `other` and of [`make_key`](Self::make_key), and take that one of
-    /// `host` and `other`, or none, for the server's own.
+    /// Has the client use that one of the keys `id`, `other` and of [`make_key`](Self::make_key),
+    /// and take that one of `host` and `other`, or none, for the server's own.
     ///
     /// # Panics
     /// Where there is no such key.
@@ -120,7 +122,8 @@ impl Sshd {
         let known = match host_key {
             "" => String::new(),
             name => {
-                let key = fs::read_to_string(self.file(&format!("{name}.pub"))).expect("there is that key");
+                let key = fs::read_to_string(self.file(&format!("{name}.pub")))
+                    .expect("there is that key");
                 format!("[127.0.0.1]:{} {key}", self.port)
             }
         };
@@ -136,7 +139,8 @@ impl Sshd {
         fs::write(self.file("config"), config).expect("the directory is ours");
     }
 
-    /// Has the client's configuration say more: settings of ssh_config(5), a line each, which win over those that there are.
+    /// Has the client's configuration say more: settings of ssh_config(5), a line each, which win
+    /// over those that there are.
     ///
     /// # Panics
     /// Where the file cannot be written.
@@ -149,7 +153,8 @@ impl Sshd {
     /// Makes a key that the server accepts, with a passphrase.
     pub fn make_key(&self, name: &str, passphrase: &str) {
         make_key(&self.dir.path().join(name), passphrase);
-        fs::copy(self.file(&format!("{name}.pub")), self.file("authorized_keys")).expect("the key is there");
+        fs::copy(self.file(&format!("{name}.pub")), self.file("authorized_keys"))
+            .expect("the key is there");
     }
 
     /// The processes that serve connections.
@@ -180,7 +185,9 @@ impl Drop for Sshd {
 
 /// The system's users, of which this one has that shell and home directory.
 fn passwd(shell: &Path, home: &str) -> String {
-    let user = User::from_uid(Uid::current()).expect("users can be looked up").expect("this user has a name");
+    let user = User::from_uid(Uid::current())
+        .expect("users can be looked up")
+        .expect("this user has a name");
     let own = format!("{}:x:{}:{}::{home}:{}\n", user.name, user.uid, user.gid, shell.display());
     let all = fs::read_to_string("/etc/passwd").expect("every system has one");
     let others = all.lines().filter(|line| line.split(':').next() != Some(&user.name));
@@ -199,8 +206,10 @@ fn with_passwd(passwd: &str, program: &Path) -> Command {
 }
 
 fn make_key(path: &Path, passphrase: &str) {
-    let made =
-        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", passphrase, "-f"]).arg(path).status();
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", passphrase, "-f"])
+        .arg(path)
+        .status();
     assert!(made.expect("it comes with ssh").success());
 }
 

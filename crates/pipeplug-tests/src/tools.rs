@@ -3,8 +3,8 @@
 use std::env;
 use std::path::PathBuf;
 
-/// The program, looked for in `PATH` and where servers are; where it is missing a line on standard error says that the
-/// test is skipped, and how to get it.
+/// The program, looked for in `PATH` and where servers are; where it is missing a line on standard
+/// error says that the test is skipped, and how to get it.
 ///
 /// # Panics
 /// Where it is missing and `CI=true`: a test that silently does not run is no test.

@@ -3,7 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use pipeplug_wire::{Calls, Chunk, Completion, Decoder, Format, Limits, Received, Receiver, Step, ThreadId};
+use pipeplug_wire::{
+    Calls, Chunk, Completion, Decoder, Format, Limits, Received, Receiver, Step, ThreadId,
+};
 
 const ROUNDS: u32 = 2_000_000;
 

@@ -5,7 +5,9 @@
 use std::env;
 use std::hint::black_box;
 
-use pipeplug_wire::{Calls, Chunk, Completion, Decoder, Format, Limits, Received, Receiver, Step, ThreadId};
+use pipeplug_wire::{
+    Calls, Chunk, Completion, Decoder, Format, Limits, Received, Receiver, Step, ThreadId,
+};
 
 /// A piece of work, by its name in the file of budgets.
 type Benchmark = (&'static str, fn(rounds: u32));

@@ -11,8 +11,8 @@ use crate::ThreadId;
 /// `W` is whatever is to be told of the response. The table begins with no allocation.
 #[derive(Debug)]
 pub struct Calls<W> {
-    /// A direct-mapped table: the call `id` is in `slots[id % slots.len()]` or nowhere. The length is a power of two
-    /// (or 0), and at most half of the slots are taken.
+    /// A direct-mapped table: the call `id` is in `slots[id % slots.len()]` or nowhere. The length
+    /// is a power of two (or 0), and at most half of the slots are taken.
     slots: Vec<Option<(u64, W)>>,
     len: usize,
     limit: usize,
@@ -51,8 +51,8 @@ impl<W> Calls<W> {
         if (self.len + 1) * 2 > self.slots.len() {
             self.grow();
         }
-        // At least half of the slots are free, and successive ids walk through all slots, so this ends after at most
-        // half a round. A slow call costs each later round one step.
+        // At least half of the slots are free, and successive ids walk through all slots, so this
+        // ends after at most half a round. A slow call costs each later round one step.
         loop {
             let id = self.next;
             self.next += 1;
@@ -80,7 +80,8 @@ impl<W> Calls<W> {
         }
     }
 
-    /// Ends a call without a response, and says who waited for it; its response will be [`Completion::Late`].
+    /// Ends a call without a response, and says who waited for it; its response will be
+    /// [`Completion::Late`].
     ///
     /// `None` if the call is not open.
     pub fn cancel(&mut self, id: ThreadId) -> Option<W> {
@@ -166,8 +167,8 @@ impl<W> Calls<W> {
 
     /// Doubles the table.
     ///
-    /// No two calls can meet in one slot: two ids that differ modulo n also differ modulo 2n, since equality modulo
-    /// 2n implies equality modulo n.
+    /// No two calls can meet in one slot: two ids that differ modulo n also differ modulo 2n, since
+    /// equality modulo 2n implies equality modulo n.
     fn grow(&mut self) {
         let doubled = (self.slots.len() * 2).max(MIN_SLOTS);
         let mut slots = Vec::new();
@@ -187,7 +188,8 @@ pub enum Completion<W> {
     Waiter(W),
     /// The call was open once; it was cancelled, answered already, or ended by [`Calls::close`].
     ///
-    /// So are called the few numbers below the newest id that were passed over when ids were given out.
+    /// So are called the few numbers below the newest id that were passed over when ids were given
+    /// out.
     Late,
     /// There was no such call.
     Unknown,
@@ -234,7 +236,9 @@ impl<W> fmt::Display for OpenError<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // The table is full with exactly as many as it may hold.
-            Self::TooMany { limit, .. } => write!(f, "{limit} calls are in flight, the limit is {limit}"),
+            Self::TooMany { limit, .. } => {
+                write!(f, "{limit} calls are in flight, the limit is {limit}")
+            }
             Self::Closed { .. } => f.write_str("the connection takes no more calls"),
         }
     }

@@ -140,7 +140,10 @@ mod tests {
                 "a".repeat(32)
             )
         );
-        assert!(format!("{:?}", Chunk::new("echo", [0; 33]).as_ref()).ends_with("\\x00\"… (33 bytes) }"));
+        assert!(
+            format!("{:?}", Chunk::new("echo", [0; 33]).as_ref())
+                .ends_with("\\x00\"… (33 bytes) }")
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The commands that are the protocol's own.
 //!
-//! A cmd is the peers' business, but for those that begin with [`RESERVED_PREFIX`] and for [`GET_METADATA`]; see
-//! `docs/protocol.md` for who sends which, and when.
+//! A cmd is the peers' business, but for those that begin with [`RESERVED_PREFIX`] and for
+//! [`GET_METADATA`]; see `docs/protocol.md` for who sends which, and when.
 
 /// As the cmd of a response: the request failed, and the buffer is the message.
 pub const ERROR: &str = "cmd.error";
@@ -11,7 +11,8 @@ pub const PING: &str = "cmd.ping";
 pub const STOP: &str = "cmd.stop";
 /// A one-way with the thread id of a request of the sender's whose answer is no longer wanted.
 pub const CANCEL: &str = "cmd.cancel";
-/// A one-way just ahead of a request with the same thread id: what a chunk has no room for, as JSON.
+/// A one-way just ahead of a request with the same thread id: what a chunk has no room for, as
+/// JSON.
 pub const CONTEXT: &str = "cmd.context";
 /// A one-way that carries the total weight of the chunks taken so far, in decimal.
 pub const CREDIT: &str = "cmd.credit";

@@ -4,8 +4,8 @@ use core::fmt;
 
 /// What a chunk is to its receiver: something to note, to answer, or an answer.
 ///
-/// The wire also knows 0, "noop", and may grow numbers; chunks with those are [skipped](crate::SkipReason), so they
-/// never become a value of this type.
+/// The wire also knows 0, "noop", and may grow numbers; chunks with those are
+/// [skipped](crate::SkipReason), so they never become a value of this type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// Nobody answers it.

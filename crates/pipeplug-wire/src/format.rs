@@ -7,11 +7,12 @@ use core::str::FromStr;
 /// How a chunk's header is laid out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// `threadID NUL direction NUL len(cmd) NUL cmd NUL len(buffer) NUL buffer`: a cmd may hold any byte.
+    /// `threadID NUL direction NUL len(cmd) NUL cmd NUL len(buffer) NUL buffer`: a cmd may hold any
+    /// byte.
     #[default]
     Standard,
-    /// `threadID NUL direction NUL cmd SP len(buffer) NUL buffer`, where zero is written as no digits: what existing
-    /// peers speak. A cmd holds neither space nor NUL.
+    /// `threadID NUL direction NUL cmd SP len(buffer) NUL buffer`, where zero is written as no
+    /// digits: what existing peers speak. A cmd holds neither space nor NUL.
     Classic,
 }
 

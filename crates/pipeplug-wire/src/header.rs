@@ -36,7 +36,8 @@ impl Header<'_> {
     /// Writes the header to the start of `out` and says how many bytes it took.
     ///
     /// # Errors
-    /// If `out` is too short, or if the classic format cannot carry the cmd. Nothing was written then.
+    /// If `out` is too short, or if the classic format cannot carry the cmd. Nothing was written
+    /// then.
     pub fn encode(&self, format: Format, out: &mut [u8]) -> Result<usize, EncodeError> {
         self.check(format)?;
         let numbers = self.numbers(format);
@@ -77,8 +78,8 @@ impl Header<'_> {
             return Ok(());
         }
         let unfit = |byte| byte == b' ' || byte == 0;
-        // Nearly always there is none. To look at all of them is faster than to stop at one: it is done for several
-        // at a time.
+        // Nearly always there is none. To look at all of them is faster than to stop at one: it is
+        // done for several at a time.
         if !self.command.bytes().fold(false, |found, byte| found | unfit(byte)) {
             return Ok(());
         }

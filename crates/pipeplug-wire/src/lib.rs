@@ -1,14 +1,15 @@
 //! The wire of pipeplug: chunks, their two formats, and the table of calls in flight.
 //!
-//! Nothing here knows a pipe, a thread or a clock. Bytes go in as slices, what they mean comes out as values; the
-//! byte layout is specified in `docs/protocol.md`.
+//! Nothing here knows a pipe, a thread or a clock. Bytes go in as slices, what they mean comes out
+//! as values; the byte layout is specified in `docs/protocol.md`.
 //!
 //! * [`Header::encode`] writes what stands in front of a buffer.
 //! * [`Decoder`] reads chunks in place, from a slice that the caller owns; it needs no allocator.
 //! * [`Receiver`] owns the input buffer and takes the stream in any cut.
 //! * [`Calls`] hands out thread ids and finds who waits for a response.
 //!
-//! Without the feature `alloc` there are the header's encoding, [`ChunkRef`], [`Decoder`] and [`Limits`].
+//! Without the feature `alloc` there are the header's encoding, [`ChunkRef`], [`Decoder`] and
+//! [`Limits`].
 //!
 //! ```
 //! # #[cfg(feature = "alloc")] {
@@ -52,7 +53,9 @@ pub use calls::{Calls, Completion, OpenError};
 #[cfg(feature = "alloc")]
 pub use chunk::Chunk;
 pub use chunk::ChunkRef;
-pub use decoder::{DecodeError, DecodeErrorKind, Decoder, Field, IN_PLACE_MAX, SkipReason, Skipped, Step};
+pub use decoder::{
+    DecodeError, DecodeErrorKind, Decoder, Field, IN_PLACE_MAX, SkipReason, Skipped, Step,
+};
 pub use direction::Direction;
 pub use format::{Format, ParseFormatError};
 pub use header::{EncodeError, Header};

@@ -28,7 +28,8 @@ impl Decimal {
 
     /// Reads a byte that should be a digit.
     ///
-    /// A digit is counted even where it breaks a rule, for then it may turn out not to be a number's.
+    /// A digit is counted even where it breaks a rule, for then it may turn out not to be a
+    /// number's.
     pub(crate) fn push(&mut self, byte: u8) -> Result<(), DecodeErrorKind> {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
@@ -55,7 +56,8 @@ impl Decimal {
 
 /// The number that `bytes` begin with and what is behind its NUL, if it is whole and as usual.
 ///
-/// `None` decides nothing: [`Decimal`] says what is wrong, or that it is right. This is the short way only.
+/// `None` decides nothing: [`Decimal`] says what is wrong, or that it is right. This is the short
+/// way only.
 #[inline(always)]
 pub(crate) fn split_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0_u64;
@@ -175,7 +177,9 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let powers = (0..20).map(|power| 10_u64.pow(power));
-        for number in powers.flat_map(|power| [power - 1, power, power + 1]).chain([u64::MAX - 1, u64::MAX]) {
+        for number in
+            powers.flat_map(|power| [power - 1, power, power + 1]).chain([u64::MAX - 1, u64::MAX])
+        {
             let mut written = [b'x'; 21];
             let digits = Digits::decimal(number);
             Writer::new(&mut written).digits(digits);

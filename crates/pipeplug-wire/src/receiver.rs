@@ -3,14 +3,14 @@
 use alloc::{string::String, vec::Vec};
 
 use crate::{
-    Chunk, ChunkRef, DecodeError, DecodeErrorKind, Decoder, Direction, Field, Format, Header, Limits,
-    Skipped, Step, ThreadId,
+    Chunk, ChunkRef, DecodeError, DecodeErrorKind, Decoder, Direction, Field, Format, Header,
+    Limits, Skipped, Step, ThreadId,
 };
 
 /// How much memory the input buffer begins with, and a large body too, in bytes.
 const ROOM: usize = 64 << 10;
-/// With less room than this behind the input, it is worth to make some: a read of few bytes costs as much as a long
-/// one.
+/// With less room than this behind the input, it is worth to make some: a read of few bytes costs
+/// as much as a long one.
 const LOW: usize = 4 << 10;
 
 /// What [`Receiver::next`] found.
@@ -35,8 +35,9 @@ pub struct Space<'a> {
 
 /// Takes a stream in any cut and gives the chunks in it.
 ///
-/// Bytes go in through [`space`](Self::space) or [`push`](Self::push), chunks come out of [`next`](Self::next). Call
-/// `next` until it gives `None` before the next bytes go in: what is in the input buffer takes memory until then.
+/// Bytes go in through [`space`](Self::space) or [`push`](Self::push), chunks come out of
+/// [`next`](Self::next). Call `next` until it gives `None` before the next bytes go in: what is in
+/// the input buffer takes memory until then.
 #[derive(Debug)]
 pub struct Receiver {
     decoder: Decoder,
@@ -92,10 +93,14 @@ impl Receiver {
         self.decoder.offset()
     }
 
-    /// How many bytes are allocated, for the input buffer and for a large body that is being received.
+    /// How many bytes are allocated, for the input buffer and for a large body that is being
+    /// received.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        let large = self.large.as_ref().map_or(0, |large| large.buffer.capacity() + large.command.capacity());
+        let large = self
+            .large
+            .as_ref()
+            .map_or(0, |large| large.buffer.capacity() + large.command.capacity());
         self.input.bytes.capacity() + large
     }
 
@@ -105,10 +110,11 @@ impl Receiver {
         self.input.unread()
     }
 
-    /// The first bytes of the chunk that is not whole yet, at most `most`; none of one that is thrown away.
+    /// The first bytes of the chunk that is not whole yet, at most `most`; none of one that is
+    /// thrown away.
     ///
-    /// Of a chunk whose buffer goes to its own memory, which is no longer in [`unread`](Self::unread), the header is written
-    /// anew.
+    /// Of a chunk whose buffer goes to its own memory, which is no longer in
+    /// [`unread`](Self::unread), the header is written anew.
     #[must_use]
     pub fn first_bytes(&self, most: usize) -> Vec<u8> {
         let Some(large) = &self.large else {
@@ -132,9 +138,9 @@ impl Receiver {
 
     /// Where the next bytes of the stream go.
     ///
-    /// That is the input buffer, or, within a large body, that body's own memory, so that it is read straight into
-    /// it. A body's memory grows with what was received, doubling from 64 KiB: a peer that announces much and sends
-    /// little takes little.
+    /// That is the input buffer, or, within a large body, that body's own memory, so that it is
+    /// read straight into it. A body's memory grows with what was received, doubling from 64 KiB: a
+    /// peer that announces much and sends little takes little.
     pub fn space(&mut self) -> Space<'_> {
         match &mut self.large {
             // A whole body waits for `next`, and what comes now is behind it.
@@ -152,8 +158,8 @@ impl Receiver {
         self.large.as_ref().filter(|large| large.is_new).map(|large| large.len)
     }
 
-    /// Has the large body that has [just begun](Self::begun) received into this memory, as far as it goes; its
-    /// contents are lost.
+    /// Has the large body that has [just begun](Self::begun) received into this memory, as far as
+    /// it goes; its contents are lost.
     pub fn receive_into(&mut self, mut memory: Vec<u8>) {
         if let Some(large) = self.large.as_mut().filter(|large| large.is_new) {
             memory.clear();
@@ -176,7 +182,8 @@ impl Receiver {
     /// The next chunk; `None` if that takes more input.
     ///
     /// # Errors
-    /// If the peer broke a rule of the format. The stream is dead then: each later call gives the same error.
+    /// If the peer broke a rule of the format. The stream is dead then: each later call gives the
+    /// same error.
     #[expect(
         clippy::should_implement_trait,
         reason = "what it gives borrows from the receiver, and it may fail"
@@ -258,15 +265,15 @@ impl Receiver {
 
     /// The input buffer: what is consumed of it, as far as it is there still, and what is not.
     ///
-    /// The chunks that [`next`](Self::next) gives lie in here, and stay where they are until the next
-    /// [`space`](Self::space) or [`push`](Self::push).
+    /// The chunks that [`next`](Self::next) gives lie in here, and stay where they are until the
+    /// next [`space`](Self::space) or [`push`](Self::push).
     #[must_use]
     pub fn input(&self) -> &[u8] {
         &self.input.bytes
     }
 
-    /// Takes the input buffer's memory away, with the consumed chunks in it. What is not consumed goes on in `other`,
-    /// whose contents are lost.
+    /// Takes the input buffer's memory away, with the consumed chunks in it. What is not consumed
+    /// goes on in `other`, whose contents are lost.
     pub fn swap_input(&mut self, mut other: Vec<u8>) -> Vec<u8> {
         other.clear();
         let unread = self.input.unread();
@@ -278,7 +285,8 @@ impl Receiver {
         taken.bytes
     }
 
-    /// Gives the input buffer's memory back if it is empty, which is what an idle connection should do.
+    /// Gives the input buffer's memory back if it is empty, which is what an idle connection should
+    /// do.
     pub fn release(&mut self) {
         if self.input.unread().is_empty() {
             self.input = Input { bytes: Vec::new(), start: 0 };
@@ -299,7 +307,8 @@ impl Input {
         if self.room() < LOW {
             self.bytes.drain(..self.start);
             self.start = 0;
-            // With less than a quarter of the capacity to gain, what is left would be moved again too soon.
+            // With less than a quarter of the capacity to gain, what is left would be moved again
+            // too soon.
             let capacity = self.bytes.capacity();
             if self.room() < (capacity / 4).max(LOW) {
                 self.bytes.reserve_exact((capacity * 2).max(ROOM) - self.bytes.len());
@@ -316,7 +325,8 @@ impl Input {
 
 impl Large {
     fn new(header: Header<'_>, received: &[u8]) -> Self {
-        let len = usize::try_from(header.buffer_len).expect("the limit is at most what a Vec can hold");
+        let len =
+            usize::try_from(header.buffer_len).expect("the limit is at most what a Vec can hold");
         let mut buffer = Vec::new();
         buffer.reserve_exact(len.min(received.len().max(ROOM)));
         buffer.extend_from_slice(received);

@@ -90,7 +90,9 @@ fn run(limit: usize, operations: Vec<Operation>) {
                 match calls.complete(ThreadId::new(id)) {
                     Completion::Waiter(waiter) => assert_eq!(model.open.remove(&id), Some(waiter)),
                     Completion::Late => {
-                        assert!((1..=model.newest()).contains(&id) && !model.open.contains_key(&id));
+                        assert!(
+                            (1..=model.newest()).contains(&id) && !model.open.contains_key(&id)
+                        );
                         model.late += 1;
                     }
                     Completion::Unknown => {
@@ -115,7 +117,8 @@ fn run(limit: usize, operations: Vec<Operation>) {
             (calls.late(), calls.unknown(), calls.is_closed()),
             (model.late, model.unknown, model.closed)
         );
-        let open: BTreeMap<_, _> = calls.iter().map(|(id, waiter)| (id.as_u64(), *waiter)).collect();
+        let open: BTreeMap<_, _> =
+            calls.iter().map(|(id, waiter)| (id.as_u64(), *waiter)).collect();
         assert_eq!(open, model.open);
     }
     for id in 0..model.newest() + 5 {

@@ -46,7 +46,9 @@ fn a_long_buffer_is_given_as_a_head() {
 fn a_long_buffer_that_is_not_taken_is_consumed() {
     let mut stream = bytes(IN_PLACE_MAX + 1);
     let mut decoder = standard();
-    let Step::Head { consumed, .. } = decoder.decode(&stream[..100]).unwrap() else { panic!("no head") };
+    let Step::Head { consumed, .. } = decoder.decode(&stream[..100]).unwrap() else {
+        panic!("no head")
+    };
     assert_eq!(
         decoder.decode(&stream[consumed..100]),
         Ok(Step::Incomplete { consumed: 100 - consumed, needed: 1 })
@@ -66,7 +68,9 @@ fn a_long_buffer_that_is_not_taken_is_consumed() {
 #[test]
 fn a_long_buffer_that_is_there_is_given_in_place() {
     let bytes = bytes(IN_PLACE_MAX + 1);
-    assert!(matches!(standard().decode(&bytes), Ok(Step::Chunk { consumed, .. }) if consumed == bytes.len()));
+    assert!(
+        matches!(standard().decode(&bytes), Ok(Step::Chunk { consumed, .. }) if consumed == bytes.len())
+    );
 }
 
 #[test]
@@ -103,8 +107,16 @@ fn a_skip_is_told_as_soon_as_the_header_is_known() {
     let limits = Limits::default().with_command(3).with_buffer(4);
     let cases: [(_, &[u8], _); 4] = [
         (Format::Standard, b"1\x009\x001\0a\x001\0", SkipReason::UnknownDirection),
-        (Format::Standard, b"1\x002\x004\0echo\x009\0", SkipReason::CommandTooLong { len: 4, limit: 3 }),
-        (Format::Standard, b"1\x002\x001\0a\x005\0", SkipReason::BufferTooLong { len: 5, limit: 4 }),
+        (
+            Format::Standard,
+            b"1\x002\x004\0echo\x009\0",
+            SkipReason::CommandTooLong { len: 4, limit: 3 },
+        ),
+        (
+            Format::Standard,
+            b"1\x002\x001\0a\x005\0",
+            SkipReason::BufferTooLong { len: 5, limit: 4 },
+        ),
         (Format::Classic, b"1\x002\0abcdef \0", SkipReason::CommandTooLong { len: 6, limit: 3 }),
     ];
     for (format, input, reason) in cases {
@@ -130,19 +142,28 @@ fn a_skip_is_told_as_soon_as_the_header_is_known() {
 fn an_endless_cmd_is_discarded_as_it_comes() {
     let limits = Limits::default().with_command(3);
     let mut decoder = Decoder::new(Format::Classic, limits);
-    assert_eq!(decoder.decode(b"1\x002\0abcdefgh"), Ok(Step::Incomplete { consumed: 12, needed: 2 }));
+    assert_eq!(
+        decoder.decode(b"1\x002\0abcdefgh"),
+        Ok(Step::Incomplete { consumed: 12, needed: 2 })
+    );
     for _ in 0..3 {
         assert_eq!(decoder.decode(&[b'x'; 100]), Ok(Step::Incomplete { consumed: 100, needed: 2 }));
     }
     match decoder.decode(b"x 2\0y").unwrap() {
         Step::Skipped { skipped, consumed: 4 } => {
             assert_eq!(skipped.reason, SkipReason::CommandTooLong { len: 309, limit: 3 });
-            assert_eq!((skipped.command_len, skipped.buffer_len, skipped.reserved), (309, 2, false));
+            assert_eq!(
+                (skipped.command_len, skipped.buffer_len, skipped.reserved),
+                (309, 2, false)
+            );
         }
         other => panic!("{other:?}"),
     }
     assert_eq!(decoder.decode(b"y"), Ok(Step::Incomplete { consumed: 1, needed: 1 }));
-    assert_eq!(decoder.finish(b"").unwrap_err().kind, DecodeErrorKind::UnexpectedEnd { missing: Some(1) });
+    assert_eq!(
+        decoder.finish(b"").unwrap_err().kind,
+        DecodeErrorKind::UnexpectedEnd { missing: Some(1) }
+    );
     assert!(matches!(decoder.decode(b"z2\x001\0b \0"), Ok(Step::Chunk { consumed: 8, .. })));
 }
 
@@ -167,7 +188,10 @@ fn the_other_format_is_guessed() {
     };
     assert_eq!(other(Format::Standard, b"1\x003\0GetMetadata 2\0{}"), Some(Format::Classic));
     assert_eq!(other(Format::Standard, b"\x001\0note \0"), Some(Format::Classic));
-    assert_eq!(other(Format::Classic, b"1\x003\x0011\0GetMetadata\x002\0{}"), Some(Format::Standard));
+    assert_eq!(
+        other(Format::Classic, b"1\x003\x0011\0GetMetadata\x002\0{}"),
+        Some(Format::Standard)
+    );
     assert_eq!(other(Format::Standard, b"hello"), None);
 }
 
@@ -175,7 +199,12 @@ fn the_other_format_is_guessed() {
 fn an_error_is_one_precise_line() {
     let broken = |format, input: &[u8]| {
         let mut decoder = Decoder::new(format, Limits::default());
-        decoder.decode(input).map(drop).and_then(|()| decoder.finish(input)).unwrap_err().to_string()
+        decoder
+            .decode(input)
+            .map(drop)
+            .and_then(|()| decoder.finish(input))
+            .unwrap_err()
+            .to_string()
     };
     let start = "broken chunk at byte";
     let cases: [(Format, &[u8], &str); 9] = [
@@ -205,7 +234,11 @@ fn an_error_is_one_precise_line() {
             b"7\x002\x001\0ab",
             "7 of the stream, in its cmd: expected NUL behind the announced length, found 0x62 ('b')",
         ),
-        (Format::Standard, b"7\x002\x001\0\xff\0", "6 of the stream, in its cmd: expected UTF-8, found 0xff"),
+        (
+            Format::Standard,
+            b"7\x002\x001\0\xff\0",
+            "6 of the stream, in its cmd: expected UTF-8, found 0xff",
+        ),
         (
             Format::Classic,
             b"7\x002\0a\0",
@@ -254,16 +287,19 @@ fn a_skip_says_both_numbers() {
 
 #[test]
 fn classic_names_the_way_out_of_its_cmds() {
-    for (command, expected) in
-        [("say hello", EncodeError::SpaceInCommand { at: 3 }), ("a\0b", EncodeError::NulInCommand { at: 1 })]
-    {
+    for (command, expected) in [
+        ("say hello", EncodeError::SpaceInCommand { at: 3 }),
+        ("a\0b", EncodeError::NulInCommand { at: 1 }),
+    ] {
         let chunk = Chunk::new(command, "");
         let mut out = b"kept".to_vec();
         let error = chunk.header().encode_to(Format::Classic, &mut out).unwrap_err();
         assert_eq!(error, expected);
         assert_eq!(out, b"kept");
         assert!(
-            error.to_string().ends_with("which the classic format cannot carry, use the standard format")
+            error
+                .to_string()
+                .ends_with("which the classic format cannot carry, use the standard format")
         );
         assert_eq!(chunk.header().encode(Format::Classic, &mut [0; 64]), Err(expected));
         assert!(chunk.header().encode(Format::Standard, &mut [0; 64]).is_ok());
@@ -280,5 +316,11 @@ fn errors_are_errors() {
     is_error::<pipeplug_wire::ParseFormatError>();
     assert_eq!("classic".parse(), Ok(Format::Classic));
     assert_eq!(Format::Classic.to_string(), "classic");
-    assert!("Classic".parse::<Format>().unwrap_err().to_string().contains("\"standard\" or \"classic\""));
+    assert!(
+        "Classic"
+            .parse::<Format>()
+            .unwrap_err()
+            .to_string()
+            .contains("\"standard\" or \"classic\"")
+    );
 }

@@ -60,7 +60,8 @@ fn a_promise_takes_no_memory() {
 
 #[test]
 fn a_promised_cmd_takes_no_memory() {
-    let mut receiver = Receiver::new(Some(Format::Standard), Limits::default().with_command(usize::MAX));
+    let mut receiver =
+        Receiver::new(Some(Format::Standard), Limits::default().with_command(usize::MAX));
     receiver.push(b"1\x002\x00999999999999\0");
     assert_eq!(receiver.next(), Ok(None));
     assert_eq!(receiver.capacity(), ROOM);
@@ -123,7 +124,8 @@ fn a_whole_body_is_kept_until_it_is_asked_for() {
     assert_eq!(receiver.next(), Ok(None));
 }
 
-/// Chunks that never end where the input buffer does: what is left of them is moved, and the buffer stays as it is.
+/// Chunks that never end where the input buffer does: what is left of them is moved, and the buffer
+/// stays as it is.
 #[test]
 fn the_input_buffer_does_not_grow_with_the_stream() {
     let chunk = Chunk::new("put", vec![b'x'; IN_PLACE_MAX]);

@@ -58,7 +58,8 @@ fn byte_by_byte() {
     }
 }
 
-/// Every proper beginning of a good stream ends in an error, but for those that end between two chunks.
+/// Every proper beginning of a good stream ends in an error, but for those that end between two
+/// chunks.
 #[test]
 fn cut_off_at_every_byte() {
     for vector in vectors().into_iter().filter(|vector| vector.error.is_none()) {
@@ -68,9 +69,14 @@ fn cut_off_at_every_byte() {
         let chunks = vector.events.len();
         assert_eq!(ends.len(), chunks + 1, "{}: the stream may end at {ends:?}", vector.name);
         for len in (0..vector.bytes.len()).filter(|len| !ends.contains(len)) {
-            let error = receive(vector.format, vector.limits, [&vector.bytes[..len]]).1.unwrap_err();
+            let error =
+                receive(vector.format, vector.limits, [&vector.bytes[..len]]).1.unwrap_err();
             assert_eq!(error.offset, len as u64, "{}: {error}", vector.name);
-            assert!(matches!(error.kind, DecodeErrorKind::UnexpectedEnd { .. }), "{}: {error}", vector.name);
+            assert!(
+                matches!(error.kind, DecodeErrorKind::UnexpectedEnd { .. }),
+                "{}: {error}",
+                vector.name
+            );
         }
     }
 }
@@ -78,7 +84,8 @@ fn cut_off_at_every_byte() {
 #[test]
 fn what_is_decoded_encodes_to_the_same_bytes() {
     let mut checked = 0;
-    for vector in vectors().into_iter().filter(|vector| vector.canonical && vector.error.is_none()) {
+    for vector in vectors().into_iter().filter(|vector| vector.canonical && vector.error.is_none())
+    {
         let chunks: Vec<Chunk> = vector
             .events
             .iter()
@@ -100,17 +107,22 @@ fn what_is_decoded_encodes_to_the_same_bytes() {
     assert!(checked > 20, "only {checked} vectors were encoded");
 }
 
-/// A reader in another language relies on what docs/protocol.md says of the keys: which there are, and which may be missing.
+/// A reader in another language relies on what docs/protocol.md says of the keys: which there are,
+/// and which may be missing.
 #[test]
 fn the_keys_are_those_that_the_protocol_names() {
     let keys = |value: &Value, always: &[&str], maybe: &[&str], name: &str| {
         let keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         assert!(always.iter().all(|key| keys.contains(key)), "{name}: {keys:?}");
-        assert!(keys.iter().all(|key| always.contains(key) || maybe.contains(key)), "{name}: {keys:?}");
+        assert!(
+            keys.iter().all(|key| always.contains(key) || maybe.contains(key)),
+            "{name}: {keys:?}"
+        );
     };
     for (format, vector) in raw_vectors() {
         let name = text(&vector["name"]);
-        let maybe = ["error", "limits", "canonical", if format.is_none() { "told" } else { "error" }];
+        let maybe =
+            ["error", "limits", "canonical", if format.is_none() { "told" } else { "error" }];
         keys(&vector, &["name", "bytes", "events"], &maybe, &name);
         if let Some(limits) = vector.get("limits") {
             keys(limits, &[], &["command", "buffer"], &name);
@@ -153,8 +165,9 @@ impl Vector {
     fn check(&self, (events, end, told): Outcome, how: &str) {
         let name = &self.name;
         assert_eq!(events, self.events, "{name}, {how}");
-        let error =
-            end.err().map(|error| (error.field.to_string(), error.offset, kind(error.kind).to_owned()));
+        let error = end
+            .err()
+            .map(|error| (error.field.to_string(), error.offset, kind(error.kind).to_owned()));
         assert_eq!(error, self.error, "{name}, {how}");
         assert_eq!(told, self.format.or(self.told), "{name}, {how}");
     }
@@ -168,9 +181,9 @@ impl Vector {
         if let Some(buffer) = limit("buffer") {
             limits = limits.with_buffer(buffer);
         }
-        let error = vector
-            .get("error")
-            .map(|error| (text(&error["field"]), error["offset"].as_u64().unwrap(), text(&error["kind"])));
+        let error = vector.get("error").map(|error| {
+            (text(&error["field"]), error["offset"].as_u64().unwrap(), text(&error["kind"]))
+        });
         Self {
             name: text(&vector["name"]),
             bytes: bytes(&vector["bytes"]),
@@ -196,9 +209,12 @@ fn raw_vectors() -> Vec<(Option<Format>, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let mut vectors = Vec::new();
     for file in ["standard.json", "classic.json", "detect.json"] {
-        let file: Value = serde_json::from_slice(&std::fs::read(folder.join(file)).unwrap()).unwrap();
+        let file: Value =
+            serde_json::from_slice(&std::fs::read(folder.join(file)).unwrap()).unwrap();
         let format = file["format"].as_str().map(|name| name.parse().unwrap());
-        vectors.extend(file["vectors"].as_array().unwrap().iter().map(|vector| (format, vector.clone())));
+        vectors.extend(
+            file["vectors"].as_array().unwrap().iter().map(|vector| (format, vector.clone())),
+        );
     }
     vectors
 }
@@ -217,10 +233,13 @@ fn event(event: &Value) -> Event {
     let (command_len, buffer_len) = (number("command_len").unwrap(), number("buffer_len").unwrap());
     let reason = match skipped["reason"].as_str().unwrap() {
         "unknown-direction" => SkipReason::UnknownDirection,
-        "command-too-long" => {
-            SkipReason::CommandTooLong { len: command_len, limit: number("limit").unwrap() as usize }
+        "command-too-long" => SkipReason::CommandTooLong {
+            len: command_len,
+            limit: number("limit").unwrap() as usize,
+        },
+        "buffer-too-long" => {
+            SkipReason::BufferTooLong { len: buffer_len, limit: number("limit").unwrap() }
         }
-        "buffer-too-long" => SkipReason::BufferTooLong { len: buffer_len, limit: number("limit").unwrap() },
         other => panic!("unknown reason {other}"),
     };
     Event::Skipped(Skipped {
@@ -257,5 +276,8 @@ fn text(value: &Value) -> String {
 
 fn bytes(value: &Value) -> Vec<u8> {
     let digits: Vec<u8> = value.as_str().unwrap().bytes().filter(|&byte| byte != b' ').collect();
-    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
 }

@@ -31,8 +31,9 @@ Examples:
 
 /// Add plugins to the user's own, which are found by name
 ///
-/// Each executable is asked what it is, in a strict sandbox, and copied to ~/.local/share/HOST/plugins as HOST-NAME, with its SHA-256 sum
-/// recorded: `pipeplug list` shows a file that has changed since, and `pipeplug rm` removes it.
+/// Each executable is asked what it is, in a strict sandbox, and copied to
+/// ~/.local/share/HOST/plugins as HOST-NAME, with its SHA-256 sum recorded: `pipeplug list` shows a
+/// file that has changed since, and `pipeplug rm` removes it.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AddArgs {
@@ -83,7 +84,11 @@ pub(crate) fn run(args: &AddArgs, globals: &Globals) -> Outcome {
     attempt(args, globals, &told).unwrap_or_else(told)
 }
 
-fn attempt(args: &AddArgs, globals: &Globals, told: &dyn Fn(Failure) -> Outcome) -> Result<Outcome, Failure> {
+fn attempt(
+    args: &AddArgs,
+    globals: &Globals,
+    told: &dyn Fn(Failure) -> Outcome,
+) -> Result<Outcome, Failure> {
     args.walls.check()?;
     let store = open_store(&args.host)?;
     let halt = Halt::default();
@@ -137,7 +142,8 @@ fn files_to_add(args: &AddArgs) -> Result<Vec<PathBuf>, Failure> {
     }
     match &args.name {
         Some(name) if files.len() > 1 => {
-            let message = format!("--name {} is for one file, and these are {}", Escaped(name), files.len());
+            let message =
+                format!("--name {} is for one file, and these are {}", Escaped(name), files.len());
             Err(Failure::message(Outcome::Usage, message))
         }
         _ => Ok(files),
@@ -158,8 +164,9 @@ fn add(
     };
     if name.starts_with('@') {
         let name = Escaped(&name);
-        let message =
-            format!("{name} would not be found, for @ begins what is built in: --name gives another one");
+        let message = format!(
+            "{name} would not be found, for @ begins what is built in: --name gives another one"
+        );
         return Err(Failure::message(Outcome::Usage, message));
     }
     let discovery = Discovery::for_host(&args.host);
@@ -192,7 +199,10 @@ fn name_of(source: &Path, host: &str) -> Result<String, Failure> {
         let message = format!("the name of {source:?} is not UTF-8: --name gives another one");
         return Err(Failure::message(Outcome::Usage, message));
     };
-    let own = file.strip_prefix(host).and_then(|rest| rest.strip_prefix('-')).filter(|own| !own.is_empty());
+    let own = file
+        .strip_prefix(host)
+        .and_then(|rest| rest.strip_prefix('-'))
+        .filter(|own| !own.is_empty());
     Ok(own.unwrap_or(file).to_owned())
 }
 

@@ -70,8 +70,10 @@ impl Handler for Answers {
             (_, Some(answer)) => Ok(answer.as_slice().into()),
             (_, None) => {
                 let command = Escaped(request.command());
-                Err(format!("the host has no answer to \"{command}\" (--answer {command}=DATA gives one)")
-                    .into())
+                Err(format!(
+                    "the host has no answer to \"{command}\" (--answer {command}=DATA gives one)"
+                )
+                .into())
             }
         }
     }

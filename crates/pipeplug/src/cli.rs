@@ -5,7 +5,9 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{
+    ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+};
 use pipeplug_host::discovery;
 
 use crate::output::{self, Kind, Stream};
@@ -119,9 +121,12 @@ fn print(error: &clap::Error, color: ColorChoice) {
     let _ = output::write(stream, Kind::Report, &[text.as_bytes()]);
 }
 
-/// Suggests the subcommand that was meant where clap does not: its measure finds nothing in common of `rnu` and `run`.
+/// Suggests the subcommand that was meant where clap does not: its measure finds nothing in common
+/// of `rnu` and `run`.
 fn suggest(error: &mut clap::Error) {
-    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return };
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
+        return;
+    };
     if error.get(ContextKind::SuggestedSubcommand).is_some() {
         return;
     }
@@ -133,10 +138,12 @@ fn suggest(error: &mut clap::Error) {
     }
 }
 
-/// Escapes what an error quotes of the command line, where a shell may have put the name of any file.
+/// Escapes what an error quotes of the command line, where a shell may have put the name of any
+/// file.
 fn escape_context(error: &mut clap::Error, args: &[OsString]) {
     let escaped = |text: &String| Escaped(text).to_string();
-    let is_harmless = args.iter().all(|arg| arg.to_string_lossy().chars().all(Escaped::is_harmless));
+    let is_harmless =
+        args.iter().all(|arg| arg.to_string_lossy().chars().all(Escaped::is_harmless));
     let context: Vec<_> = error
         .context()
         .filter_map(|(kind, value)| match value {
@@ -206,7 +213,8 @@ mod tests {
 
     #[test]
     fn color_is_known_ahead_of_the_rest() {
-        let choice = |args: &[&str]| color_of_help(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        let choice =
+            |args: &[&str]| color_of_help(&args.iter().map(OsString::from).collect::<Vec<_>>());
         assert_eq!(choice(&["p", "run"]), ColorChoice::Auto);
         assert_eq!(choice(&["p", "--color", "never", "run"]), ColorChoice::Never);
         assert_eq!(choice(&["p", "run", "--color=always"]), ColorChoice::Always);

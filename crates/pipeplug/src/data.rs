@@ -22,7 +22,9 @@ impl Data {
     pub(crate) fn parse(arg: &OsStr) -> Result<Self, String> {
         let bytes = arg.as_bytes();
         match bytes {
-            b"@" => Err("`@` names no file: write @FILE, @- for stdin, or @@ for the text `@`".into()),
+            b"@" => {
+                Err("`@` names no file: write @FILE, @- for stdin, or @@ for the text `@`".into())
+            }
             b"@-" => Ok(Self::Stdin),
             [b'@', b'@', ..] => Ok(Self::Literal(bytes[1..].to_vec())),
             [b'@', file @ ..] => Ok(Self::File(OsString::from_vec(file.to_vec()).into())),

@@ -68,7 +68,8 @@ impl Event<'_> {
         let (event, fields) = match self {
             Self::Started(started) => ("metadata", started.to_json()),
             Self::Reply { command, data, took } => {
-                let mut fields = object(json!({ "command": command, "seconds": took.as_secs_f64() }));
+                let mut fields =
+                    object(json!({ "command": command, "seconds": took.as_secs_f64() }));
                 insert_data(&mut fields, data);
                 ("reply", fields)
             }
@@ -76,11 +77,14 @@ impl Event<'_> {
             Self::Request { request, command, data } => {
                 let kind = if *request == Asked::OneWay { "one-way" } else { "request" };
                 let answered = *request == Asked::Answered;
-                let mut fields = object(json!({ "kind": kind, "command": command, "answered": answered }));
+                let mut fields =
+                    object(json!({ "kind": kind, "command": command, "answered": answered }));
                 insert_data(&mut fields, data);
                 ("incoming", fields)
             }
-            Self::Line { output: Output::Stdout, line } => ("stdout", object(json!({ "line": line }))),
+            Self::Line { output: Output::Stdout, line } => {
+                ("stdout", object(json!({ "line": line })))
+            }
             Self::Line { output: _, line } => ("stderr", object(json!({ "line": line }))),
             Self::Ended(stopped) => {
                 let mut fields = object(json!({ "by": stopped.by.to_string() }));
@@ -106,8 +110,11 @@ impl Started<'_> {
     /// What it says of itself, and what is known of it.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         let plugin = self.plugin;
-        let metadata: Map<_, _> =
-            plugin.metadata().iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
+        let metadata: Map<_, _> = plugin
+            .metadata()
+            .iter()
+            .map(|(key, value)| (key.to_owned(), Value::from(value)))
+            .collect();
         object(json!({
             "plugin": plugin.name(),
             "path": plugin.path().to_string_lossy(),
@@ -206,8 +213,12 @@ mod tests {
 
     #[test]
     fn data_is_text_or_base64() {
-        let reply = |data| Event::Reply { command: "c", data, took: Duration::from_millis(500) }.to_json();
-        assert_eq!(reply(b"a\n"), json!({ "event": "reply", "command": "c", "data": "a\n", "seconds": 0.5 }));
+        let reply =
+            |data| Event::Reply { command: "c", data, took: Duration::from_millis(500) }.to_json();
+        assert_eq!(
+            reply(b"a\n"),
+            json!({ "event": "reply", "command": "c", "data": "a\n", "seconds": 0.5 })
+        );
         assert_eq!(
             reply(&[0xff]),
             json!({ "event": "reply", "command": "c", "data_base64": "/w==", "seconds": 0.5 })

@@ -93,7 +93,8 @@ pub(crate) struct Failure {
     pub(crate) error: Option<anyhow::Error>,
     /// The call that failed.
     pub(crate) command: Option<String>,
-    /// The last lines of the plugin's standard error; they have been shown already unless the output is JSON.
+    /// The last lines of the plugin's standard error; they have been shown already unless the
+    /// output is JSON.
     pub(crate) stderr: Vec<String>,
     /// What is known of the plugin's end, if it is that.
     pub(crate) crash: Option<Box<Crashed>>,
@@ -127,7 +128,8 @@ impl Failure {
         Self { outcome, error: None, command: None, stderr: Vec::new(), crash: None }
     }
 
-    /// The plugin ended with a call under way; `since` is what is known now of a process that still ran then.
+    /// The plugin ended with a call under way; `since` is what is known now of a process that still
+    /// ran then.
     pub(crate) fn of_end(error: impl Ended + fmt::Display, since: Option<WaitStatus>) -> Self {
         let crash = Crashed::of(&error);
         let message = match (crash.as_ref().and_then(|crashed| crashed.crash.status), since) {
@@ -203,7 +205,8 @@ impl CallFault {
         match error {
             CallError::Closed { .. } => Self::Died,
             CallError::TimedOut { .. } | CallError::NotSent { .. } => Self::TimedOut,
-            // The plugin's answer, what was wrong with the answer, or what was wrong with the question.
+            // The plugin's answer, what was wrong with the answer, or what was wrong with the
+            // question.
             _ => Self::Refused,
         }
     }

@@ -1,4 +1,5 @@
-//! What ends a run from outside: Ctrl-C, SIGTERM, a terminal or a reader of our output that went away.
+//! What ends a run from outside: Ctrl-C, SIGTERM, a terminal or a reader of our output that went
+//! away.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,7 +16,8 @@ use signal_hook::iterator::Signals;
 use crate::exit::{Failure, Outcome};
 use crate::output::{self, Stream, WriteError};
 
-/// How long a run may take to end by itself after the second signal; past that the process exits at once.
+/// How long a run may take to end by itself after the second signal; past that the process exits at
+/// once.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Ends the plugins, which wakes whoever waits for them.
@@ -54,11 +56,12 @@ enum Cause {
 }
 
 impl Halt {
-    /// Handles SIGINT, SIGTERM and SIGHUP from here on: the first one stops the plugins, the next one kills them. Those
-    /// that are ignored stay so, as a shell sets SIGINT for the background jobs of a script (POSIX, sh(1p), Asynchronous
-    /// Lists) and nohup(1) SIGHUP.
+    /// Handles SIGINT, SIGTERM and SIGHUP from here on: the first one stops the plugins, the next
+    /// one kills them. Those that are ignored stay so, as a shell sets SIGINT for the background
+    /// jobs of a script (POSIX, sh(1p), Asynchronous Lists) and nohup(1) SIGHUP.
     ///
-    /// Unless they have its stdin they lead process groups of their own, so a terminal's Ctrl-C reaches only this process.
+    /// Unless they have its stdin they lead process groups of their own, so a terminal's Ctrl-C
+    /// reaches only this process.
     pub(crate) fn on_signals(&self, on_first: impl Fn() + Send + 'static) -> anyhow::Result<()> {
         let handled = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
         let mut signals = Signals::new(handled).context("signals cannot be handled")?;
@@ -143,7 +146,9 @@ impl Halt {
 
     /// It has started: from now on it is asked to stop first.
     pub(crate) fn started(&self, pid: Pid) {
-        for watched in lock(&self.0.plugins).iter_mut().filter(|watched| watched.plugin.pid() == pid) {
+        for watched in
+            lock(&self.0.plugins).iter_mut().filter(|watched| watched.plugin.pid() == pid)
+        {
             watched.phase = Phase::Running;
         }
     }
@@ -156,7 +161,11 @@ impl Halt {
         let forgotten = std::mem::take(&mut *lock(&self.0.plugins));
         drop(forgotten); // outside of the lock: a last handle stops its plugin
         let ending = std::mem::take(&mut *lock(&self.0.ending));
-        ending.into_iter().filter_map(|thread| thread.join().ok()).max().unwrap_or(StoppedBy::Itself)
+        ending
+            .into_iter()
+            .filter_map(|thread| thread.join().ok())
+            .max()
+            .unwrap_or(StoppedBy::Itself)
     }
 
     /// Ends everything, since the output is not read any more.
@@ -178,8 +187,8 @@ impl Halt {
         }
     }
 
-    /// Ends the process where the run has not ended by then: something of it waits for what does not come, such as room in
-    /// a pipe that another process has filled.
+    /// Ends the process where the run has not ended by then: something of it waits for what does
+    /// not come, such as room in a pipe that another process has filled.
     fn exit_after(&self, patience: Duration, signal: i32) {
         let failure = self.failure();
         thread::sleep(patience);
@@ -250,8 +259,8 @@ fn outcome_of(signal: i32) -> Outcome {
     }
 }
 
-/// Whether whoever started this program wants it to ignore that signal, as nohup(1) does; where there is no `/proc`, that
-/// is not known.
+/// Whether whoever started this program wants it to ignore that signal, as nohup(1) does; where
+/// there is no `/proc`, that is not known.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -56,7 +56,8 @@ pub(crate) struct InspectArgs {
 pub(crate) fn run(args: &InspectArgs, globals: &Globals) -> Outcome {
     let halt = Halt::default();
     args.start.bound_output(&halt);
-    let report = Arc::new(Report::new(Mode::Text, &args.start.wanted().display_name(), globals, &halt));
+    let report =
+        Arc::new(Report::new(Mode::Text, &args.start.wanted().display_name(), globals, &halt));
     match attempt(args, globals, &report, &halt) {
         Ok(()) => Outcome::Success,
         Err(failure) => {
@@ -66,7 +67,12 @@ pub(crate) fn run(args: &InspectArgs, globals: &Globals) -> Outcome {
     }
 }
 
-fn attempt(args: &InspectArgs, globals: &Globals, report: &Arc<Report>, halt: &Halt) -> Result<(), Failure> {
+fn attempt(
+    args: &InspectArgs,
+    globals: &Globals,
+    report: &Arc<Report>,
+    halt: &Halt,
+) -> Result<(), Failure> {
     let level = args.start.level(Level::OF_UNKNOWN);
     args.start.walls.check(level)?;
     let target = Target::find(args.start.wanted())?;
@@ -105,7 +111,8 @@ fn table(started: &Started<'_>, paint: Paint, columns: Option<usize>) -> String 
         ("protocol", metadata.value(PROTOCOL).unwrap_or(unsaid).to_owned()),
         ("features", metadata.value(FEATURES).unwrap_or(unsaid).to_owned()),
     ];
-    let said: Vec<_> = metadata.iter().filter(|(key, _)| ![PROTOCOL, FEATURES].contains(key)).collect();
+    let said: Vec<_> =
+        metadata.iter().filter(|(key, _)| ![PROTOCOL, FEATURES].contains(key)).collect();
     let widest = known.iter().map(|(key, _)| *key).chain(said.iter().map(|(key, _)| *key));
     let widest = widest.map(|key| text::width(&Escaped(key).to_string())).max().unwrap_or(0);
     let mut table = String::new();
@@ -123,7 +130,14 @@ fn table(started: &Started<'_>, paint: Paint, columns: Option<usize>) -> String 
     table
 }
 
-fn row(table: &mut String, key: &str, value: &str, widest: usize, paint: Paint, columns: Option<usize>) {
+fn row(
+    table: &mut String,
+    key: &str,
+    value: &str,
+    widest: usize,
+    paint: Paint,
+    columns: Option<usize>,
+) {
     let key = Escaped(key).to_string();
     let value = Escaped(value).to_string();
     let gap = widest.saturating_sub(text::width(&key)) + 2;

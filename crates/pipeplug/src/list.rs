@@ -47,9 +47,9 @@ that is another one.";
 /// List the plugins that are found by name
 ///
 /// A plugin of the host HOST is an executable HOST-NAME in a directory of PIPEPLUG_PATH,
-/// ~/.local/share/HOST/plugins, /usr/local/lib/HOST/plugins or /usr/lib/HOST/plugins; earlier ones win. Each is
-/// started for a moment, in a strict sandbox, to ask what it is; that is remembered, in ~/.cache/HOST, until its file changes, and for an
-/// hour if it failed.
+/// ~/.local/share/HOST/plugins, /usr/local/lib/HOST/plugins or /usr/lib/HOST/plugins; earlier ones
+/// win. Each is started for a moment, in a strict sandbox, to ask what it is; that is remembered,
+/// in ~/.cache/HOST, until its file changes, and for an hour if it failed.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ListArgs {
@@ -69,7 +69,8 @@ pub(crate) struct ListArgs {
     #[arg(long)]
     no_metadata: bool,
 
-    /// How long a plugin has to answer; one that is remembered as silent is asked again with --refresh [default: 5s]
+    /// How long a plugin has to answer; one that is remembered as silent is asked again with
+    /// --refresh [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "no_metadata")]
     timeout: Option<Duration>,
 
@@ -173,7 +174,15 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
             builtin::ALL.iter().map(|it| (format!("@{}", it.name), it.description)).collect();
         let _ = writeln!(text, "\n{}", paint.paint(Role::Aside, "built in"));
         for (name, description) in &built_in {
-            line(&mut text, name, description, Role::Title, width(&rows), paint, text::columns(io::stdout()));
+            line(
+                &mut text,
+                name,
+                description,
+                Role::Title,
+                width(&rows),
+                paint,
+                text::columns(io::stdout()),
+            );
         }
     }
     report::print_unless_halted(&text, &halt)
@@ -188,7 +197,9 @@ fn with_progress(catalog: Catalog) -> Result<(Catalog, Option<JoinHandle<()>>), 
     let thread = thread::Builder::new()
         .name("progress".into())
         .spawn(move || show_progress(&receiver))
-        .map_err(|error| Failure::message(Outcome::Failed, format!("no thread to show progress: {error}")))?;
+        .map_err(|error| {
+            Failure::message(Outcome::Failed, format!("no thread to show progress: {error}"))
+        })?;
     let catalog = catalog.on_progress(move |progress| {
         // Where the thread has ended nothing is shown.
         let _ = sender.send(progress);
@@ -196,12 +207,14 @@ fn with_progress(catalog: Catalog) -> Result<(Catalog, Option<JoinHandle<()>>), 
     Ok((catalog, Some(thread)))
 }
 
-/// Shows how many have answered once that takes a while, in a line that is written over and gone at the end.
+/// Shows how many have answered once that takes a while, in a line that is written over and gone at
+/// the end.
 fn show_progress(progress: &Receiver<Progress>) {
     let begin = Instant::now() + SILENCE;
     let (mut last, mut is_shown) = (None, false);
     loop {
-        let wait = if is_shown { Duration::MAX } else { begin.saturating_duration_since(Instant::now()) };
+        let wait =
+            if is_shown { Duration::MAX } else { begin.saturating_duration_since(Instant::now()) };
         match progress.recv_timeout(wait) {
             Ok(progress) => last = Some(progress),
             Err(RecvTimeoutError::Timeout) => {}
@@ -223,7 +236,8 @@ fn show(progress: &Progress) {
 }
 
 fn progress_line(text: &str) {
-    // From the first column on, in place of what was there (ECMA-48, EL). Progress is not worth waiting for.
+    // From the first column on, in place of what was there (ECMA-48, EL). Progress is not worth
+    // waiting for.
     let _ = output::write(Stream::Stderr, Kind::Log, &[format!("\r{text}\x1b[K").as_bytes()]);
 }
 
@@ -421,7 +435,12 @@ mod tests {
 
     fn usable(description: &str) -> State {
         let (description, format) = (Some(description.into()), Format::Standard);
-        State::Usable(Some(Known { description, format, over: Over::Descriptors, asked: Asked::Now }))
+        State::Usable(Some(Known {
+            description,
+            format,
+            over: Over::Descriptors,
+            asked: Asked::Now,
+        }))
     }
 
     #[test]
@@ -433,7 +452,11 @@ mod tests {
             row(
                 "bb",
                 "/one/p-bb",
-                State::Unusable { problem: "is\x1b[31m broken".into(), asked: Asked::Now, in_sandbox: false },
+                State::Unusable {
+                    problem: "is\x1b[31m broken".into(),
+                    asked: Asked::Now,
+                    in_sandbox: false,
+                },
             ),
         ];
         let mut text = String::new();
@@ -447,7 +470,15 @@ mod tests {
     #[test]
     fn long_texts_are_wrapped_below_themselves() {
         let mut text = String::new();
-        line(&mut text, "name", "one two three four five six", Role::Title, 8, Paint::Plain, Some(32));
+        line(
+            &mut text,
+            "name",
+            "one two three four five six",
+            Role::Title,
+            8,
+            Paint::Plain,
+            Some(32),
+        );
         assert_eq!(text, "  name      one two three four\n            five six\n");
         text.clear();
         line(&mut text, "name", "one two three four five six", Role::Title, 8, Paint::Plain, None);

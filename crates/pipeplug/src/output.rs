@@ -1,9 +1,11 @@
-//! Writing to standard output and standard error: waits for room, loses nothing, and can be given up.
+//! Writing to standard output and standard error: waits for room, loses nothing, and can be given
+//! up.
 //!
-//! A shell, Node or an editor may hand both down in non-blocking mode, where a full pipe is an error (EAGAIN). A
-//! reader may also have stopped to read, and a write(2) that sleeps in the kernel cannot be ended. So each write waits in
-//! poll(2) for room, together with a pipe that tells of a signal, and then writes no more than there is room for: poll(2)
-//! tells of room for `PIPE_BUF` bytes of a pipe.
+//! A shell, Node or an editor may hand both down in non-blocking mode, where a full pipe is an
+//! error (EAGAIN). A reader may also have stopped to read, and a write(2) that sleeps in the kernel
+//! cannot be ended. So each write waits in poll(2) for room, together with a pipe that tells of a
+//! signal, and then writes no more than there is room for: poll(2) tells of room for `PIPE_BUF`
+//! bytes of a pipe.
 //!
 //! All state is that of the process, as the two descriptors are.
 
@@ -17,7 +19,8 @@ use nix::libc::PIPE_BUF;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 
-/// How long a write waits for room once the program is to end, at most until the grace time is over.
+/// How long a write waits for room once the program is to end, at most until the grace time is
+/// over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where to write.
@@ -76,8 +79,8 @@ struct Output {
     bells: OnceLock<Option<[Bell; 2]>>,
     stdout: Mutex<State>,
     stderr: Mutex<State>,
-    /// Held from the look for room to the write into it: both streams may be the same pipe (`2>&1`), where the room that
-    /// one has seen could be taken by the other.
+    /// Held from the look for room to the write into it: both streams may be the same pipe
+    /// (`2>&1`), where the room that one has seen could be taken by the other.
     room: Mutex<()>,
 }
 
@@ -170,7 +173,8 @@ impl Output {
             .iter()
             .flat_map(|part| part.chunks(most))
             .try_for_each(|piece| self.write_piece(fd.as_fd(), kind, piece, &mut count));
-        // Behind a gap nothing would be what it looks like; a log line that is left out as a whole makes none.
+        // Behind a gap nothing would be what it looks like; a log line that is left out as a whole
+        // makes none.
         let is_whole = kind == Kind::Log && count == 0;
         if matches!(written, Err(WriteError::NotRead(_) | WriteError::GivenUp)) && !is_whole {
             *state = State::Abandoned;
@@ -212,7 +216,9 @@ impl Output {
             let patience = *lock(&self.patience);
             let (until, given_up, bell) = match patience {
                 Patience::Endless => (None, WriteError::GivenUp, Some(0)),
-                Patience::Limited(time) => (begun.checked_add(time), WriteError::NotRead(time), Some(0)),
+                Patience::Limited(time) => {
+                    (begun.checked_add(time), WriteError::NotRead(time), Some(0))
+                }
                 Patience::Ending { since, until } => {
                     let until = match kind {
                         Kind::Report => until.min(begun.max(since) + LAST_WORDS),
@@ -266,8 +272,9 @@ impl Bell {
 /// How much can be written at once where poll(2) tells of room.
 fn piece(fd: &(impl AsFd + io::IsTerminal)) -> usize {
     let is_file = !fd.is_terminal()
-        && fstat(fd)
-            .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG);
+        && fstat(fd).is_ok_and(|stat| {
+            SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
+        });
     // A file always has room, or fails.
     if is_file { usize::MAX } else { PIPE_BUF }
 }

@@ -61,7 +61,10 @@ fn attempt(args: &PackArgs) -> Result<(), Failure> {
         _ => Engine::installed(),
     };
     let engine = engine.ok_or_else(|| {
-        Failure::message(Outcome::Failed, "neither docker nor podman is in `PATH`: install one of them")
+        Failure::message(
+            Outcome::Failed,
+            "neither docker nor podman is in `PATH`: install one of them",
+        )
     })?;
     let id = launcher::pack(engine, &args.executable, &args.tag).map_err(|error| {
         let outcome = match error {

@@ -22,8 +22,9 @@ Examples:
 
 /// Write the SHA-256 sums of plugins into a lock file, which --locked demands
 ///
-/// What was pinned before stays in the file; a plugin that was pinned with another sum gets the new one. The sum is that
-/// of the plugin's own file: libraries, and the interpreter of a script, are not in it.
+/// What was pinned before stays in the file; a plugin that was pinned with another sum gets the new
+/// one. The sum is that of the plugin's own file: libraries, and the interpreter of a script, are
+/// not in it.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 pub(crate) struct PinArgs {
@@ -58,7 +59,9 @@ fn attempt(args: &PinArgs) -> Result<(), Failure> {
         for plugin in &args.plugins {
             let path = file_of(plugin)?;
             // Of two ways to write the same path one is told.
-            if !done.insert(lock.name_of(&path).unwrap_or_else(|_| path.to_str().map(str::to_owned))) {
+            if !done
+                .insert(lock.name_of(&path).unwrap_or_else(|_| path.to_str().map(str::to_owned)))
+            {
                 continue;
             }
             let before = lock.sum_of(&path).ok().flatten();
@@ -82,7 +85,8 @@ fn file_of(plugin: &OsStr) -> Result<PathBuf, Failure> {
     let target = Target::find(Wanted::Here(plugin, HOST))?;
     target.file().map(Path::to_owned).ok_or_else(|| {
         let plugin = plugin.to_string_lossy();
-        let message = format!("{} is a part of this program, and has no file to pin", Escaped(&plugin));
+        let message =
+            format!("{} is a part of this program, and has no file to pin", Escaped(&plugin));
         Failure::message(Outcome::Usage, message)
     })
 }

@@ -27,7 +27,8 @@ pub(crate) const WITH_PLUGIN: &[&str] = &[
 #[command(next_help_heading = "Where it runs")]
 #[group(id = "place", multiple = false)]
 pub(crate) struct PlaceArgs {
-    /// Start it by this command, which carries its stdin and stdout: "sudo -n -u guest", "bwrap --ro-bind / /"
+    /// Start it by this command, which carries its stdin and stdout: "sudo -n -u guest", "bwrap
+    /// --ro-bind / /"
     #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
     via: Option<Command>,
 
@@ -43,11 +44,13 @@ pub(crate) struct PlaceArgs {
     #[arg(long, value_name = "USER@HOST")]
     ssh: Option<String>,
 
-    /// Run it in a pod of this image, by your kubectl; a start takes longer there, which --timeout has to allow
+    /// Run it in a pod of this image, by your kubectl; a start takes longer there, which --timeout
+    /// has to allow
     #[arg(long, value_name = "IMAGE")]
     kubectl: Option<String>,
 
-    /// Attach to one that was started by hand, or in a debugger, with --pipeplug-listen PATH; without PLUGIN
+    /// Attach to one that was started by hand, or in a debugger, with --pipeplug-listen PATH;
+    /// without PLUGIN
     #[cfg(target_os = "linux")]
     #[arg(
         long,
@@ -62,8 +65,8 @@ pub(crate) struct PlaceArgs {
 struct Command(Vec<String>);
 
 impl PlaceArgs {
-    /// The same builder with the place set, and what a plugin in a container or a pod may do. A time-out of the start is also
-    /// one of the way there.
+    /// The same builder with the place set, and what a plugin in a container or a pod may do. A
+    /// time-out of the start is also one of the way there.
     pub(crate) fn apply(
         &self,
         builder: Builder,
@@ -80,7 +83,8 @@ impl PlaceArgs {
         if let Some(destination) = &self.ssh {
             let ssh = Ssh::new(destination);
             // In whole seconds and less than the start has, so that it is ssh that tells.
-            let connecting = timeout.map(|timeout| Duration::from_secs((timeout * 4 / 5).as_secs()));
+            let connecting =
+                timeout.map(|timeout| Duration::from_secs((timeout * 4 / 5).as_secs()));
             return builder.launcher(match connecting {
                 Some(time) => ssh.connect_timeout(time),
                 None => ssh,
@@ -96,8 +100,8 @@ impl PlaceArgs {
         builder
     }
 
-    /// Where PLUGIN is a path in the place, what it is called that starts without a PLUGIN; `None` where it is one of this
-    /// machine.
+    /// Where PLUGIN is a path in the place, what it is called that starts without a PLUGIN; `None`
+    /// where it is one of this machine.
     pub(crate) fn of_its_own(&self) -> Option<&str> {
         let image = self.image().map(|(_, image)| image);
         image.or(self.ssh.as_deref()).or(self.kubectl.as_deref()).or_else(|| self.socket())

@@ -1,4 +1,5 @@
-//! Where what happens is written: replies to stdout, all else to stderr; or everything to stdout as JSON.
+//! Where what happens is written: replies to stdout, all else to stderr; or everything to stdout as
+//! JSON.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -105,10 +106,16 @@ impl Report {
                     let (pid, format, took) = (plugin.pid(), started.format, took(started.took));
                     self.say(
                         Role::Note,
-                        &format_args!("{} runs after {took} (pid {pid}, {format} format)", self.plugin),
+                        &format_args!(
+                            "{} runs after {took} (pid {pid}, {format} format)",
+                            self.plugin
+                        ),
                     );
                     for (key, value) in plugin.metadata().iter() {
-                        self.say(Role::Note, &format_args!("  {}: {}", Escaped(key), Escaped(value)));
+                        self.say(
+                            Role::Note,
+                            &format_args!("  {}: {}", Escaped(key), Escaped(value)),
+                        );
                     }
                 }
             }
@@ -123,7 +130,10 @@ impl Report {
                 }
                 if self.verbosity >= Verbosity::Detailed {
                     let (command, time) = (Escaped(command), took(*time));
-                    self.say(Role::Note, &format_args!("{command}: reply of {} B after {time}", data.len()));
+                    self.say(
+                        Role::Note,
+                        &format_args!("{command}: reply of {} B after {time}", data.len()),
+                    );
                 }
             }
             Event::Failed(failure) => {
@@ -149,7 +159,11 @@ impl Report {
                     Output::Stdout => format_args!("{} (stdout):", self.plugin),
                     _ => format_args!("{}:", self.plugin),
                 };
-                self.put_error(&format!("{} {}\n", self.paint.paint(Role::Speaker, speaker), Escaped(line)));
+                self.put_error(&format!(
+                    "{} {}\n",
+                    self.paint.paint(Role::Speaker, speaker),
+                    Escaped(line)
+                ));
             }
             Event::Ended(stopped) => self.show_end(stopped),
         }
@@ -161,7 +175,10 @@ impl Report {
                 self.note(format_args!("{} did not stop when asked: {}", self.plugin, stopped.by));
             }
             StoppedBy::LetGo => {
-                self.note(format_args!("{} did not end when asked: it was {}", self.plugin, stopped.by));
+                self.note(format_args!(
+                    "{} did not end when asked: it was {}",
+                    self.plugin, stopped.by
+                ));
             }
             _ if self.verbosity >= Verbosity::Detailed => {
                 self.note(format_args!("{}: {}, {}", self.plugin, stopped.by, stopped.status));
@@ -262,7 +279,10 @@ fn saying(paint: Paint, role: Role, what: &dyn fmt::Display) -> String {
     let what = match text::columns(io::stderr()) {
         Some(columns) => {
             let width = columns.saturating_sub(HEAD.len() + 1).max(20);
-            what.lines().map(|line| text::wrap(line, width).join("\n  ")).collect::<Vec<_>>().join("\n")
+            what.lines()
+                .map(|line| text::wrap(line, width).join("\n  "))
+                .collect::<Vec<_>>()
+                .join("\n")
         }
         None => what,
     };

@@ -17,7 +17,8 @@ Examples:
 
 /// Remove plugins that `pipeplug add` put there
 ///
-/// What came by other means is left alone, and so is a file that has changed since, unless --force is given.
+/// What came by other means is left alone, and so is a file that has changed since, unless --force
+/// is given.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RmArgs {
@@ -73,8 +74,9 @@ fn explain(args: &RmArgs, name: &str, error: RemoveError) -> Failure {
             // It may be in another place.
             Ok(found) if similar.is_none() => {
                 let path = found.path;
-                let message =
-                    format!("plugin {name:?} was not put there by `add`: remove {path:?} as it came");
+                let message = format!(
+                    "plugin {name:?} was not put there by `add`: remove {path:?} as it came"
+                );
                 Failure::message(Outcome::Failed, message)
             }
             _ => Failure::new(Outcome::NotFound, error),

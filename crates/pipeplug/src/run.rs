@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipeplug_host::{
-    CallError, CloseReason, Credit, Direction, Ended, Format, Header, NotifyError, Plugin, StopError,
-    Stopped, StoppedBy, ThreadId, WaitStatus,
+    CallError, CloseReason, Credit, Direction, Ended, Format, Header, NotifyError, Plugin,
+    StopError, Stopped, StoppedBy, ThreadId, WaitStatus,
 };
 
 use crate::answers::{self, Answer, Answers};
@@ -44,10 +44,11 @@ Examples:
 
 /// Start a plugin, call it, and stop it
 ///
-/// The plugin is started, called and notified in the order given, and stopped. Replies, and nothing else, go to
-/// stdout, byte for byte; in a terminal each ends its line, and what would steer the terminal is escaped. What the plugin
-/// writes to stderr, tells and asks goes to stderr. A one-way has no reply: a plugin made with pipeplug-guest tells on its
-/// stderr of one that failed, and the exit status does not. Without --call and --notify it runs until it ends or Ctrl-C.
+/// The plugin is started, called and notified in the order given, and stopped. Replies, and nothing
+/// else, go to stdout, byte for byte; in a terminal each ends its line, and what would steer the
+/// terminal is escaped. What the plugin writes to stderr, tells and asks goes to stderr. A one-way
+/// has no reply: a plugin made with pipeplug-guest tells on its stderr of one that failed, and the
+/// exit status does not. Without --call and --notify it runs until it ends or Ctrl-C.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug run PLUGIN [--call|--notify CMD [DATA]]... [OPTIONS] [-- ARGS]",
@@ -128,7 +129,8 @@ fn check_commands(steps: &[Step], format: Format) -> Result<(), Failure> {
         let header = Header { thread_id, direction, command: &step.command, buffer_len: 0 };
         header.check(format).map_err(|error| {
             let command = Escaped(&step.command);
-            Failure::message(Outcome::Usage, format!("{command}: {error}")).of_command(&step.command)
+            Failure::message(Outcome::Usage, format!("{command}: {error}"))
+                .of_command(&step.command)
         })?;
     }
     Ok(())
@@ -214,15 +216,24 @@ fn call(
             CallFault::Died => died(plugin, error),
             CallFault::TimedOut => {
                 let waited = timeout.unwrap_or_else(|| begun.elapsed());
-                let message = format!("{command}: no reply within {waited:?}; --timeout allows more");
-                Failure { stderr: plugin.stderr_tail(), ..Failure::message(Outcome::TimedOut, message) }
+                let message =
+                    format!("{command}: no reply within {waited:?}; --timeout allows more");
+                Failure {
+                    stderr: plugin.stderr_tail(),
+                    ..Failure::message(Outcome::TimedOut, message)
+                }
             }
         },
     };
     Err(failure.of_command(command))
 }
 
-fn notify(plugin: &Plugin, command: &str, data: Vec<u8>, timeout: Option<Duration>) -> Result<(), Failure> {
+fn notify(
+    plugin: &Plugin,
+    command: &str,
+    data: Vec<u8>,
+    timeout: Option<Duration>,
+) -> Result<(), Failure> {
     let sending = SendDeadline::arm(plugin, timeout);
     let sent = plugin.notify(command, data);
     sending.disarm(command)?;
@@ -254,7 +265,10 @@ fn died(plugin: &Plugin, error: impl Ended + fmt::Display) -> Failure {
 /// Waits until it ends by itself or is stopped.
 fn watch(plugin: &Plugin, report: &Report) -> Result<Outcome, Failure> {
     if io::stderr().is_terminal() {
-        report.note(format_args!("{} runs until it ends or Ctrl-C (--call CMD calls it)", plugin.name()));
+        report.note(format_args!(
+            "{} runs until it ends or Ctrl-C (--call CMD calls it)",
+            plugin.name()
+        ));
     }
     let reason = plugin.connection().wait_closed(Duration::MAX);
     let failed = |error: io::Error| Failure::new(Outcome::Died, error);
@@ -287,8 +301,11 @@ fn conclude(
         (Some(failure), _, _) => Err(failure),
         (None, Ok(_), Ok(stopped)) if ended_badly(stopped) => {
             let Stopped { status, by, .. } = stopped;
-            let when =
-                if *by == StoppedBy::Stop { "did not stop as it should" } else { "has ended by itself" };
+            let when = if *by == StoppedBy::Stop {
+                "did not stop as it should"
+            } else {
+                "has ended by itself"
+            };
             Err(Failure::message(Outcome::Died, format!("{name} {when}: {status}")))
         }
         (None, result, _) => result,
@@ -310,14 +327,15 @@ fn ended_badly(stopped: &Stopped) -> bool {
         StoppedBy::Itself | StoppedBy::Stop => {
             !stopped.status.success() && stopped.status != WaitStatus::Unknown
         }
-        // Its own death may have closed the pipe. One that lives on and loses its host exits with what it likes.
+        // Its own death may have closed the pipe. One that lives on and loses its host exits with
+        // what it likes.
         StoppedBy::EndOfFile => matches!(stopped.status, WaitStatus::Signaled { .. }),
         _ => false,
     }
 }
 
-/// Ends the connection where the plugin reads so little that sending a one-way takes longer than `--timeout`: calls have a
-/// deadline of their own.
+/// Ends the connection where the plugin reads so little that sending a one-way takes longer than
+/// `--timeout`: calls have a deadline of their own.
 struct SendDeadline {
     /// Empty once the time is over, or no longer counted.
     armed: Arc<Mutex<Option<Plugin>>>,

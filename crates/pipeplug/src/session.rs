@@ -79,8 +79,11 @@ impl Session {
             }
             Err(error) => {
                 halt.forget();
-                let hint = args.hint(&error, &talk).map(|hint| format!("; {hint}")).unwrap_or_default();
-                Err(halt.failure().unwrap_or_else(|| Failure::of_start(error, level).followed_by(&hint)))
+                let hint =
+                    args.hint(&error, &talk).map(|hint| format!("; {hint}")).unwrap_or_default();
+                Err(halt
+                    .failure()
+                    .unwrap_or_else(|| Failure::of_start(error, level).followed_by(&hint)))
             }
         }
     }
@@ -99,7 +102,8 @@ impl Session {
     pub(crate) fn end(self) -> Result<Stopped, StopError> {
         drop(self.watch);
         let mut stopped = self.plugin.stop();
-        // What it told and asked last is still being shown; no end of the connection is no reason to wait for ever.
+        // What it told and asked last is still being shown; no end of the connection is no reason
+        // to wait for ever.
         let _ = self.plugin.connection().wait_closed(HANDLERS_PATIENCE);
         let elsewhere = self.halt.forget();
         if let Ok(stopped) = &mut stopped {

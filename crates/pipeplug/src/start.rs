@@ -23,8 +23,9 @@ use crate::walls::{self, Level, WallArgs};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Starting the plugin")]
 pub(crate) struct StartArgs {
-    /// A path (with a slash, or an existing file), the name of an installed plugin, or @echo, which is built in; where it
-    /// runs elsewhere, a path there, or nothing for the entry point of an image
+    /// A path (with a slash, or an existing file), the name of an installed plugin, or @echo, which
+    /// is built in; where it runs elsewhere, a path there, or nothing for the entry point of an
+    /// image
     #[arg(help_heading = None::<&str>, required_unless_present_any = place::WITH_PLUGIN)]
     plugin: Option<OsString>,
 
@@ -36,15 +37,18 @@ pub(crate) struct StartArgs {
     #[arg(last = true, value_name = "ARGS", help_heading = None::<&str>)]
     args: Vec<OsString>,
 
-    /// The wire format to speak; the plugin has to speak the same [default: what is remembered of a plugin that is found by its name, else standard]
+    /// The wire format to speak; the plugin has to speak the same [default: what is remembered of a
+    /// plugin that is found by its name, else standard]
     #[arg(long, value_name = "FORMAT")]
     format: Option<FormatArg>,
 
-    /// Talk over the plugin's stdin and stdout, not over descriptors 3 and 4 [default: as is remembered of a plugin that is found by its name]
+    /// Talk over the plugin's stdin and stdout, not over descriptors 3 and 4 [default: as is
+    /// remembered of a plugin that is found by its name]
     #[arg(long)]
     stdio: bool,
 
-    /// What the plugin's stdin is: nothing, or ours, for one that asks the user; Ctrl-C then reaches both [default: null]
+    /// What the plugin's stdin is: nothing, or ours, for one that asks the user; Ctrl-C then
+    /// reaches both [default: null]
     #[arg(long, value_name = "WHAT", conflicts_with = "stdio")]
     stdin: Option<StdinArg>,
 
@@ -60,11 +64,13 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
 
-    /// The longest that the start, each call, and each wait for the output to be read may take: 500ms, 2s, 1m; the plugin is told of it [default: 10s for the start, no limit else]
+    /// The longest that the start, each call, and each wait for the output to be read may take:
+    /// 500ms, 2s, 1m; the plugin is told of it [default: 10s for the start, no limit else]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 
-    /// How long each step of stopping the plugin may take: asking, closing its pipe, SIGTERM [default: 5s, 1s, 2s]
+    /// How long each step of stopping the plugin may take: asking, closing its pipe, SIGTERM
+    /// [default: 5s, 1s, 2s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     grace: Option<Duration>,
 
@@ -123,19 +129,24 @@ struct Variable {
 }
 
 impl StartArgs {
-    /// The way that the plugin is to be talked to: as the command line says, or else as is remembered of it.
+    /// The way that the plugin is to be talked to: as the command line says, or else as is
+    /// remembered of it.
     pub(crate) fn way(&self, target: &Target) -> Talk {
         let named = self.format.map(|format| match format {
             FormatArg::Standard => Format::Standard,
             FormatArg::Classic => Format::Classic,
         });
-        let mut talk = Talk { format: named.unwrap_or_default(), stdio: self.stdio, remembered: None };
-        // One option of the way is the whole way, and what stdin or stdout is otherwise says that it is not they.
-        let is_named = named.is_some() || self.stdio || self.stdin.is_some() || self.stdout.is_some();
+        let mut talk =
+            Talk { format: named.unwrap_or_default(), stdio: self.stdio, remembered: None };
+        // One option of the way is the whole way, and what stdin or stdout is otherwise says that
+        // it is not they.
+        let is_named =
+            named.is_some() || self.stdio || self.stdin.is_some() || self.stdout.is_some();
         if let Some(said) = target.remembered().filter(|_| !is_named) {
             let stdio = said.over == Over::Stdio;
-            talk.remembered = (stdio || said.format != talk.format)
-                .then(|| format!("{}--format {}", if stdio { "--stdio " } else { "" }, said.format));
+            talk.remembered = (stdio || said.format != talk.format).then(|| {
+                format!("{}--format {}", if stdio { "--stdio " } else { "" }, said.format)
+            });
             (talk.format, talk.stdio) = (said.format, stdio);
         }
         talk
@@ -149,15 +160,17 @@ impl StartArgs {
         halt.set_grace(self.grace.unwrap_or(Grace::default().stop));
     }
 
-    /// The next step after a start that failed: the option that a plugin needs which speaks another way.
+    /// The next step after a start that failed: the option that a plugin needs which speaks another
+    /// way.
     pub(crate) fn hint(&self, error: &StartError, talk: &Talk) -> Option<String> {
         let other_format = match talk.format {
             Format::Standard => "if it speaks the classic format use --format classic",
             Format::Classic => "if it speaks the standard format leave --format out",
         };
         // A daemon, and one that --stdio is named for already.
-        let is_explained =
-            error.hint().is_some_and(|hint| hint.contains("--stdio") || hint.contains("background"));
+        let is_explained = error
+            .hint()
+            .is_some_and(|hint| hint.contains("--stdio") || hint.contains("background"));
         let may_be_on_stdio = !talk.stdio && !self.place.is_elsewhere() && !is_explained;
         let hint = match error {
             // There was nothing to run.
@@ -185,8 +198,8 @@ impl StartArgs {
         }
     }
 
-    /// How much the plugin's sandbox takes away, where that is `default` unless the command line says otherwise. Elsewhere
-    /// the place confines it.
+    /// How much the plugin's sandbox takes away, where that is `default` unless the command line
+    /// says otherwise. Elsewhere the place confines it.
     pub(crate) fn level(&self, default: Level) -> Level {
         let default = if self.place.is_elsewhere() { Level::None } else { default };
         self.walls.named_level().unwrap_or(default)
@@ -260,7 +273,8 @@ mod tests {
 
     #[test]
     fn the_first_equals_sign_divides() {
-        let variable = |name: &str, value: &str| Ok(Variable { name: name.into(), value: value.into() });
+        let variable =
+            |name: &str, value: &str| Ok(Variable { name: name.into(), value: value.into() });
         assert_eq!(parse_variable("A=b=c".into()), variable("A", "b=c"));
         assert_eq!(parse_variable("A=".into()), variable("A", ""));
         assert!(parse_variable("A".into()).unwrap_err().contains("there is no `=`"));

@@ -11,7 +11,8 @@ use crate::data::Data;
 const CALL: &str = "call";
 const NOTIFY: &str = "notify";
 
-/// Stands in front of DATA that begins with a dash and still is no option. No argument of a process holds it.
+/// Stands in front of DATA that begins with a dash and still is no option. No argument of a process
+/// holds it.
 const SHIELD: u8 = 0;
 
 /// The options that clap sees in an argument with one dash; what has any other letter is no option.
@@ -33,7 +34,8 @@ pub(crate) enum Verb {
     Notify,
 }
 
-/// All of them. Derived `Args` would give a list for each option, and lose the order between the two.
+/// All of them. Derived `Args` would give a list for each option, and lose the order between the
+/// two.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Steps(pub(crate) Vec<Step>);
 
@@ -49,7 +51,10 @@ impl Args for Steps {
                 .help_heading("Calls")
         };
         command
-            .arg(option(CALL).help("Call CMD with DATA (default: none), and write the reply to stdout"))
+            .arg(
+                option(CALL)
+                    .help("Call CMD with DATA (default: none), and write the reply to stdout"),
+            )
             .arg(option(NOTIFY).help("Send CMD with DATA one-way; nothing comes back"))
     }
 
@@ -69,7 +74,8 @@ impl FromArgMatches for Steps {
             };
             for values in occurrences {
                 let values: Vec<_> = values.map(OsString::as_os_str).collect();
-                // There is an index for each value; that of the first one tells where the option stood.
+                // There is an index for each value; that of the first one tells where the option
+                // stood.
                 let index = indices.by_ref().take(values.len()).min();
                 steps.push((index, parse(verb, name, &values)?));
             }
@@ -96,7 +102,8 @@ fn parse(verb: Verb, name: &str, values: &[&OsStr]) -> Result<Step, Error> {
         [command, data, ..] => (command, Some(data)),
         [] => return Err(invalid("no CMD".into())),
     };
-    let command = command.to_str().ok_or_else(|| invalid("the CMD is not UTF-8".into()))?.to_owned();
+    let command =
+        command.to_str().ok_or_else(|| invalid("the CMD is not UTF-8".into()))?.to_owned();
     let data = data.map_or(Ok(Data::Literal(Vec::new())), |data| {
         let bytes = data.as_bytes();
         Data::parse(OsStr::from_bytes(bytes.strip_prefix(&[SHIELD]).unwrap_or(bytes)))
@@ -104,8 +111,9 @@ fn parse(verb: Verb, name: &str, values: &[&OsStr]) -> Result<Step, Error> {
     Ok(Step { verb, command, data: data.map_err(invalid)? })
 }
 
-/// Marks DATA that begins with one dash, such as `-5`, as what it is, ahead of clap, which knows two ways to take it:
-/// as an unknown option, or (`allow_hyphen_values`) together with every real option that stands in its place.
+/// Marks DATA that begins with one dash, such as `-5`, as what it is, ahead of clap, which knows
+/// two ways to take it: as an unknown option, or (`allow_hyphen_values`) together with every real
+/// option that stands in its place.
 pub(crate) fn shield(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     enum Next {
         Anything,
@@ -154,8 +162,10 @@ mod tests {
 
     #[test]
     fn the_order_of_the_command_line_is_kept() {
-        let args =
-            ["--call", "a", "1", "--notify", "b", "--call", "c", "--notify", "d", "4", "-v", "--call", "e"];
+        let args = [
+            "--call", "a", "1", "--notify", "b", "--call", "c", "--notify", "d", "4", "-v",
+            "--call", "e",
+        ];
         let expected = [
             step(Verb::Call, "a", "1"),
             step(Verb::Notify, "b", ""),

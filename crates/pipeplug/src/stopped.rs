@@ -1,4 +1,5 @@
-//! A note for a plugin that a signal has stopped: it answers nothing, and whoever waits for it sees no reason.
+//! A note for a plugin that a signal has stopped: it answers nothing, and whoever waits for it sees
+//! no reason.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +29,9 @@ impl StopWatch {
 
     /// Begins to look.
     pub(crate) fn begin(&self, plugin: &Plugin, report: &Arc<Report>) {
-        let Some(ended) = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Some(ended) = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
         let (plugin, report) = (plugin.clone(), Arc::clone(report));
         let watch = move || {
             let mut told = None;

@@ -29,7 +29,8 @@ pub(crate) enum Role {
 }
 
 impl Paint {
-    /// `auto` means: in a terminal, unless NO_COLOR is set (no-color.org) or the terminal knows none.
+    /// `auto` means: in a terminal, unless NO_COLOR is set (no-color.org) or the terminal knows
+    /// none.
     pub(crate) fn choose(choice: ColorChoice, stream: &impl IsTerminal) -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let colored = match choice {

@@ -68,11 +68,17 @@ impl Target {
     /// # Errors
     /// Where nothing has that name, or what has it cannot be used.
     pub(crate) fn find(wanted: Wanted<'_>) -> Result<Self, Failure> {
-        let of_kind =
-            |kind| Self { name: wanted.display_name(), kind, remembered: None, passed_over: Vec::new() };
+        let of_kind = |kind| Self {
+            name: wanted.display_name(),
+            kind,
+            remembered: None,
+            passed_over: Vec::new(),
+        };
         let (plugin, host) = match wanted {
             Wanted::Here(plugin, host) => (plugin, host),
-            Wanted::PathThere(path) if path.as_bytes().starts_with(b"@") => return Err(not_there(path)),
+            Wanted::PathThere(path) if path.as_bytes().starts_with(b"@") => {
+                return Err(not_there(path));
+            }
             Wanted::PathThere(path) => return Ok(of_kind(Kind::File(path.into()))),
             Wanted::Placed(_) => return Ok(of_kind(Kind::Placed)),
         };
@@ -104,7 +110,8 @@ impl Target {
         }
     }
 
-    /// What it said of itself when it was last asked; `None` where that is not known, or it was not found by its name.
+    /// What it said of itself when it was last asked; `None` where that is not known, or it was not
+    /// found by its name.
     pub(crate) fn remembered(&self) -> Option<&Said> {
         self.remembered.as_ref()
     }
@@ -118,8 +125,8 @@ impl Target {
             Kind::File(path) => Plugin::builder(path),
             Kind::Placed => Plugin::placed(&self.name),
             Kind::BuiltIn(plugin) => {
-                let program =
-                    std::env::current_exe().context("the path of this program cannot be found out")?;
+                let program = std::env::current_exe()
+                    .context("the path of this program cannot be found out")?;
                 Plugin::builder(program).args([builtin::SUBCOMMAND, plugin.name])
             }
         };
@@ -130,8 +137,9 @@ impl Target {
 fn not_there(plugin: &OsStr) -> Failure {
     let name = plugin.to_string_lossy();
     let name = Escaped(&name);
-    let message =
-        format!("{name} is built into this program, and not there; name a file that is, as in ./{name}");
+    let message = format!(
+        "{name} is built into this program, and not there; name a file that is, as in ./{name}"
+    );
     Failure::message(Outcome::NotFound, message)
 }
 
@@ -139,10 +147,16 @@ fn built_in(name: &str) -> Result<Target, Failure> {
     match builtin::find(name) {
         Some(plugin) => {
             let name = name.to_owned();
-            Ok(Target { name, kind: Kind::BuiltIn(plugin), remembered: None, passed_over: Vec::new() })
+            Ok(Target {
+                name,
+                kind: Kind::BuiltIn(plugin),
+                remembered: None,
+                passed_over: Vec::new(),
+            })
         }
         None => {
-            let all: Vec<_> = builtin::ALL.iter().map(|plugin| format!("@{}", plugin.name)).collect();
+            let all: Vec<_> =
+                builtin::ALL.iter().map(|plugin| format!("@{}", plugin.name)).collect();
             let (name, all) = (Escaped(name), all.join(", "));
             Err(Failure::message(
                 Outcome::NotFound,
@@ -170,7 +184,10 @@ fn not_found(name: &str, host: &str, path: &Path, error: FindError) -> Failure {
             let list = match host {
                 HOST => "pipeplug list".to_owned(),
                 // What no shell can be given, a NUL, is in no argument.
-                host => format!("pipeplug list --host {}", shlex::try_quote(host).unwrap_or(host.into())),
+                host => format!(
+                    "pipeplug list --host {}",
+                    shlex::try_quote(host).unwrap_or(host.into())
+                ),
             };
             let hint = format!(
                 "{error}; a file is named with a slash, as in ./{name}, and `{}` shows what is found by name",

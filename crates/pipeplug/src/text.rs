@@ -34,7 +34,8 @@ pub(crate) fn json_line(value: &serde_json::Value) -> String {
         if Escaped::is_harmless(c) {
             line.push(c);
         } else {
-            // They stand in strings only, and all of them have four digits at most. Writing to a String does not fail.
+            // They stand in strings only, and all of them have four digits at most. Writing to a
+            // String does not fail.
             let _ = write!(line, "\\u{:04x}", u32::from(c));
         }
     }
@@ -60,7 +61,8 @@ impl fmt::Display for Data<'_> {
     }
 }
 
-/// How many columns of a terminal the text takes: a character of Chinese takes two, a combining accent none.
+/// How many columns of a terminal the text takes: a character of Chinese takes two, a combining
+/// accent none.
 pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
@@ -119,7 +121,10 @@ mod tests {
     #[test]
     fn replies_keep_their_lines_and_nothing_that_steers() {
         assert_eq!(reply(b"a\tb\r\nc\n\n"), "a\tb\nc\n\n");
-        assert_eq!(reply(b"over\rwritten \x1b[2J\x9b1m \xff"), "over\\rwritten \\u{1b}[2J\\x9b1m \\xff");
+        assert_eq!(
+            reply(b"over\rwritten \x1b[2J\x9b1m \xff"),
+            "over\\rwritten \\u{1b}[2J\\x9b1m \\xff"
+        );
         assert_eq!(reply("\u{9b}31m".as_bytes()), "\\u{9b}31m");
     }
 
@@ -137,7 +142,10 @@ mod tests {
         assert_eq!(Data(b"a\nb").to_string(), " \"a\\nb\"");
         assert_eq!(Data(&[0xff, 0]).to_string(), " (2 B, not UTF-8)");
         let long = "ü".repeat(DATA_SHOWN + 1);
-        assert_eq!(Data(long.as_bytes()).to_string(), format!(" \"{}…\" (322 B)", "ü".repeat(DATA_SHOWN)));
+        assert_eq!(
+            Data(long.as_bytes()).to_string(),
+            format!(" \"{}…\" (322 B)", "ü".repeat(DATA_SHOWN))
+        );
         assert!(!Data("x".repeat(DATA_SHOWN).as_bytes()).to_string().contains('…'));
     }
 

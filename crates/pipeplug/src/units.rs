@@ -23,7 +23,8 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "longer than a year; leave the option out for no limit".to_owned())?;
     if duration.is_zero() {
         return Err(
-            "a time of 0 is over before anything happens; leave the option out for the default".into()
+            "a time of 0 is over before anything happens; leave the option out for the default"
+                .into(),
         );
     }
     Ok(duration)
@@ -34,7 +35,8 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
     if let Ok(port) = text.parse() {
         return Ok(port);
     }
-    // As in localhost:80 or [::1]:80; an address of IPv6 alone ends in digits too, and has more colons.
+    // As in localhost:80 or [::1]:80; an address of IPv6 alone ends in digits too, and has more
+    // colons.
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     match port.parse::<u16>() {
         Ok(port) if !host.contains(':') || host.ends_with(']') => Err(format!(
@@ -55,8 +57,9 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         "G" | "GiB" => 1 << 30,
         _ => return Err(format!("unknown unit {unit:?}; write a size as 4096, 64K, 16M or 1G")),
     };
-    let number: u64 =
-        number.parse().map_err(|_| "no whole number; write a size as 4096, 64K, 16M or 1G".to_owned())?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "no whole number; write a size as 4096, 64K, 16M or 1G".to_owned())?;
     number.checked_mul(factor).ok_or_else(|| "more bytes than 64 bits count".to_owned())
 }
 
@@ -117,7 +120,8 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        for (text, bytes) in [("0", 0), ("4096", 4096), ("64K", 65536), ("16M", 16 << 20), ("1GiB", 1 << 30)]
+        for (text, bytes) in
+            [("0", 0), ("4096", 4096), ("64K", 65536), ("16M", 16 << 20), ("1GiB", 1 << 30)]
         {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }

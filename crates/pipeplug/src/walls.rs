@@ -17,7 +17,8 @@ use crate::units::{parse_bytes, parse_duration, parse_port};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "What it may do")]
 pub(crate) struct WallArgs {
-    /// Let a variable of our environment through; by default go PATH, HOME, LANG, LC_*, TERM, TMPDIR, TZ, RUST_LOG, RUST_BACKTRACE
+    /// Let a variable of our environment through; by default go PATH, HOME, LANG, LC_*, TERM,
+    /// TMPDIR, TZ, RUST_LOG, RUST_BACKTRACE
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     env_pass: Vec<OsString>,
 
@@ -33,11 +34,14 @@ pub(crate) struct WallArgs {
     #[arg(long, value_name = "HEX")]
     sha256: Option<Sha256>,
 
-    /// Start the plugin only if its file has the sum that this lock file has for it; see `pipeplug pin`
+    /// Start the plugin only if its file has the sum that this lock file has for it; see `pipeplug
+    /// pin`
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = LockFile::NAME)]
     locked: Option<PathBuf>,
 
-    /// Confine the plugin. basic: it has no privileges and no system calls that no plugin needs; strict: what is not granted is not there, neither files nor processes nor a network [default: none for run, strict for inspect]
+    /// Confine the plugin. basic: it has no privileges and no system calls that no plugin needs;
+    /// strict: what is not granted is not there, neither files nor processes nor a network
+    /// [default: none for run, strict for inspect]
     #[arg(long, value_name = "LEVEL")]
     sandbox: Option<Level>,
 
@@ -69,7 +73,8 @@ pub(crate) struct WallArgs {
     #[arg(long, value_name = "N")]
     sandbox_open_files: Option<u64>,
 
-    /// How many processes and threads it may have [strict: 1024; basic: counts all of its user's, and not for root]
+    /// How many processes and threads it may have [strict: 1024; basic: counts all of its user's,
+    /// and not for root]
     #[arg(long, value_name = "N")]
     sandbox_processes: Option<u64>,
 
@@ -77,7 +82,8 @@ pub(crate) struct WallArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     sandbox_file_size: Option<u64>,
 
-    /// The size of /tmp and of /dev/shm in a strict sandbox, each the plugin's own, in memory [strict: 64M]
+    /// The size of /tmp and of /dev/shm in a strict sandbox, each the plugin's own, in memory
+    /// [strict: 64M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     sandbox_scratch: Option<u64>,
 
@@ -98,11 +104,13 @@ pub(crate) enum Level {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "What it may do")]
 pub(crate) struct AskWallArgs {
-    /// Take away what a plugin does not need to say what it is: basic: privileges and odd system calls; strict: files and network too
+    /// Take away what a plugin does not need to say what it is: basic: privileges and odd system
+    /// calls; strict: files and network too
     #[arg(long, value_name = "LEVEL", default_value_t = Level::OF_UNKNOWN, conflicts_with = "no_metadata")]
     sandbox: Level,
 
-    /// Let a plugin read and execute a file, or all below a directory, while it is asked: an interpreter's modules, say
+    /// Let a plugin read and execute a file, or all below a directory, while it is asked: an
+    /// interpreter's modules, say
     #[arg(long, value_name = "PATH", conflicts_with = "no_metadata")]
     sandbox_read: Vec<PathBuf>,
 
@@ -126,9 +134,13 @@ impl fmt::Display for Level {
 }
 
 impl Level {
-    /// The level for a plugin that is not trusted yet, since it is only asked what it is; other systems have no sandbox.
-    pub(crate) const OF_UNKNOWN: Self =
-        if cfg!(all(target_os = "linux", not(pipeplug_portable))) { Self::Strict } else { Self::None };
+    /// The level for a plugin that is not trusted yet, since it is only asked what it is; other
+    /// systems have no sandbox.
+    pub(crate) const OF_UNKNOWN: Self = if cfg!(all(target_os = "linux", not(pipeplug_portable))) {
+        Self::Strict
+    } else {
+        Self::None
+    };
 
     fn sandbox(self, best_effort: bool) -> Option<Sandbox> {
         let sandbox = match self {
@@ -278,7 +290,8 @@ pub(crate) fn names_a_limit(error: &StartError) -> bool {
 /// Notes for people on the sandbox, if there is one: what it grants, and what it is made of.
 pub(crate) fn notes(args: &WallArgs, level: Level) -> Vec<String> {
     let Some(sandbox) = args.sandbox(level) else { return Vec::new() };
-    let mut notes = vec![format!("its sandbox is {level}; this system has {}", Support::of_system())];
+    let mut notes =
+        vec![format!("its sandbox is {level}; this system has {}", Support::of_system())];
     notes.extend(sandbox.in_words().into_iter().map(|line| format!("  {line}")));
     notes
 }

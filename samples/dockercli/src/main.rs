@@ -1,9 +1,11 @@
 //! A host whose commands are plugins: `dockercli ping` runs the executable `dockercli-ping`.
 //!
-//! Plugins are looked for as [`Discovery::for_host`] says, which begins with the directories of `PIPEPLUG_PATH`.
+//! Plugins are looked for as [`Discovery::for_host`] says, which begins with the directories of
+//! `PIPEPLUG_PATH`.
 //!
-//! A command gets its arguments as the request `Run`, a JSON array, and answers with its exit code. Meanwhile it may
-//! ask for `GetDockerHost` and `CallDaemon`, and tell the host to `Print` and `PrintError`.
+//! A command gets its arguments as the request `Run`, a JSON array, and answers with its exit code.
+//! Meanwhile it may ask for `GetDockerHost` and `CallDaemon`, and tell the host to `Print` and
+//! `PrintError`.
 
 use std::env;
 use std::io::{self, Write as _};
@@ -48,7 +50,11 @@ fn list(plugins: &Discovery) -> anyhow::Result<ExitCode> {
         match start(&path) {
             Ok(plugin) => {
                 let told = |key| plugin.metadata().value(key);
-                println!("  {:<9} {}", told("Cmd").unwrap_or(&name), told("Description").unwrap_or_default());
+                println!(
+                    "  {:<9} {}",
+                    told("Cmd").unwrap_or(&name),
+                    told("Description").unwrap_or_default()
+                );
                 println!("  {:<9} {}", "", told("Help").unwrap_or_default());
                 plugin.stop()?;
             }
@@ -64,9 +70,11 @@ fn run_command(plugins: &Discovery, name: &str, args: &[String]) -> anyhow::Resu
         anyhow!("{error}\n{HOST}: commands: {}", names.join(", "))
     })?;
     let plugin = start(&found.path)?;
-    // No time limit: `compose up` runs as long as its services do. Where the plugin dies, the call ends with it.
+    // No time limit: `compose up` runs as long as its services do. Where the plugin dies, the call
+    // ends with it.
     let code = plugin.call("Run", serde_json::to_string(args)?)?;
-    // What the command printed came in ahead of its reply, but may still be in the hands of another thread.
+    // What the command printed came in ahead of its reply, but may still be in the hands of another
+    // thread.
     ensure!(
         plugin.connection().wait_idle(PRINT_LIMIT),
         "{name} is done, but what it printed cannot be written"
@@ -77,8 +85,8 @@ fn run_command(plugins: &Discovery, name: &str, args: &[String]) -> anyhow::Resu
     Ok(code.into())
 }
 
-/// Names and files. Others are left out: a README beside the plugins is no reason to complain, and who asks for one
-/// by its name is told what is wrong with it.
+/// Names and files. Others are left out: a README beside the plugins is no reason to complain, and
+/// who asks for one by its name is told what is wrong with it.
 fn usable(plugins: &Discovery) -> impl Iterator<Item = (String, PathBuf)> {
     let entries = plugins.list().into_iter();
     entries.filter(|entry| entry.state == EntryState::Usable).map(|entry| (entry.name, entry.path))
@@ -94,9 +102,9 @@ fn start(path: &Path) -> Result<Plugin, StartError> {
 
 fn answer(_plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
     match request.command() {
-        "GetDockerHost" => {
-            Ok(env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into()).into())
-        }
+        "GetDockerHost" => Ok(env::var("DOCKER_HOST")
+            .unwrap_or_else(|_| "unix:///var/run/docker.sock".into())
+            .into()),
         "CallDaemon" => fake_daemon(request.text()?),
         "Print" => Ok(io::stdout().write_all(request.buffer())?.into()),
         "PrintError" => Ok(io::stderr().write_all(request.buffer())?.into()),
@@ -104,8 +112,8 @@ fn answer(_plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError
     }
 }
 
-/// Stands in for a daemon, so that the sample runs where there is none: this would be the HTTP request over the
-/// socket.
+/// Stands in for a daemon, so that the sample runs where there is none: this would be the HTTP
+/// request over the socket.
 fn fake_daemon(request: &str) -> Result<Reply, HandlerError> {
     match request {
         "GET /version" => Ok(r#"{"ApiVersion":"1.47","OSType":"linux"}"#.into()),

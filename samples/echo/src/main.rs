@@ -1,11 +1,16 @@
-//! The smallest plugin: `echo` says back what it is told, `upper` says it louder, `log` goes to standard error.
+//! The smallest plugin: `echo` says back what it is told, `upper` says it louder, `log` goes to
+//! standard error.
 
 use std::process::ExitCode;
 
 use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 
 fn main() -> ExitCode {
-    Guest::new().metadata("Description", "says back what it is told").handler(answer).register().wait()
+    Guest::new()
+        .metadata("Description", "says back what it is told")
+        .handler(answer)
+        .register()
+        .wait()
 }
 
 fn answer(_main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {

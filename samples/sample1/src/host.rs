@@ -86,6 +86,8 @@ fn answer(request: &mut Request, done: &Sender<usize>) -> Result<Reply, HandlerE
 fn plugin_path() -> anyhow::Result<PathBuf> {
     match env::args_os().nth(1) {
         Some(path) => Ok(path.into()),
-        None => Ok(env::current_exe().context("cannot find this program")?.with_file_name("sample1-plugin")),
+        None => Ok(env::current_exe()
+            .context("cannot find this program")?
+            .with_file_name("sample1-plugin")),
     }
 }

@@ -1,4 +1,5 @@
-//! The plugin: asks the host where Docker is before it answers anything, then answers and calls back.
+//! The plugin: asks the host where Docker is before it answers anything, then answers and calls
+//! back.
 
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};

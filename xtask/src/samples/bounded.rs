@@ -44,14 +44,20 @@ enum Event {
 ///
 /// # Blocking
 /// For `limit` at most, and a moment to collect what was printed.
-pub(crate) fn run(command: &mut Command, stdin: Option<&[u8]>, limit: Duration) -> io::Result<Ended> {
+pub(crate) fn run(
+    command: &mut Command,
+    stdin: Option<&[u8]>,
+    limit: Duration,
+) -> io::Result<Ended> {
     let deadline = Instant::now() + limit;
     command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     // A group of its own, so that what it started goes with it.
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn()?;
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn()?;
     let events = start_threads(&mut child, stdin);
 
-    let mut ended = Ended { status: None, stdout: Vec::new(), stderr: Vec::new(), left_behind: false, limit };
+    let mut ended =
+        Ended { status: None, stdout: Vec::new(), stderr: Vec::new(), left_behind: false, limit };
     let mut open = 2;
     collect(&events, deadline, &mut open, &mut ended);
     ended.status = wait_until(&mut child, deadline)?;
@@ -81,7 +87,8 @@ fn start_threads(child: &mut Child, stdin: Option<&[u8]>) -> Receiver<Event> {
     events
 }
 
-/// The thread ends with the stream; if a process that was left behind holds that open, with this one.
+/// The thread ends with the stream; if a process that was left behind holds that open, with this
+/// one.
 fn read_in_thread(
     mut stream: impl Read + Send + 'static,
     sender: Sender<Event>,

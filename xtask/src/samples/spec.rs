@@ -11,8 +11,8 @@ use crate::tools::Tool;
 
 /// One run of a program and what it has to print.
 ///
-/// In every text `{bin:NAME}` stands for the path of the program NAME that was built, `{bin-dir}` for
-/// the folder of those programs and `{dir}` for the sample's folder.
+/// In every text `{bin:NAME}` stands for the path of the program NAME that was built, `{bin-dir}`
+/// for the folder of those programs and `{dir}` for the sample's folder.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct RunSpec {
@@ -55,7 +55,9 @@ pub(crate) fn runs(metadata: &Value) -> anyhow::Result<Vec<RunSpec>> {
     struct Table {
         runs: Vec<RunSpec>,
     }
-    let Some(table) = metadata.get("sample") else { bail!("it is missing, so nothing says how to run it") };
+    let Some(table) = metadata.get("sample") else {
+        bail!("it is missing, so nothing says how to run it")
+    };
     let table: Table = serde_json::from_value(table.clone()).context("cannot understand it")?;
     if table.runs.is_empty() {
         bail!("`runs` is empty, so nothing is checked");
@@ -72,7 +74,8 @@ impl RunSpec {
         let all = |texts: &[String]| {
             texts.iter().map(|text| places.expand(text)).collect::<anyhow::Result<Vec<_>>>()
         };
-        let one = |text: &Option<String>| text.as_deref().map(|text| places.expand(text)).transpose();
+        let one =
+            |text: &Option<String>| text.as_deref().map(|text| places.expand(text)).transpose();
         let mut env = BTreeMap::new();
         for (name, value) in &self.env {
             env.insert(name.clone(), places.expand(value)?);
@@ -98,7 +101,10 @@ impl Places {
 
     pub(crate) fn bin(&self, name: &str) -> anyhow::Result<&Path> {
         let known = || self.bins.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        Ok(self.bins.get(name).with_context(|| format!("cargo built no program {name}, only {}", known()))?)
+        Ok(self
+            .bins
+            .get(name)
+            .with_context(|| format!("cargo built no program {name}, only {}", known()))?)
     }
 
     /// Other braces than those of a placeholder, as in JSON, stay as they are.

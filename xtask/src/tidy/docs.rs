@@ -14,7 +14,8 @@ pub(super) fn check(root: &Path, files: &[TextFile]) -> Vec<Finding> {
         findings.extend(dead_paths(file, exists));
     }
     if let Some(readme) = files.iter().find(|file| file.path == Path::new(README)) {
-        let compiled = files.iter().any(|file| file.has_extension("rs") && includes_readme(&file.text));
+        let compiled =
+            files.iter().any(|file| file.has_extension("rs") && includes_readme(&file.text));
         findings.extend(uncompiled_rust(readme, compiled));
     }
     findings
@@ -43,7 +44,9 @@ fn dead_links(file: &TextFile, exists: impl Fn(&Path) -> bool) -> Vec<Finding> {
                 continue;
             }
             if path.starts_with('/') || !exists(&dir.join(path)) {
-                findings.push(file.finding(number, format!("links to {target}, which is no file from here")));
+                findings.push(
+                    file.finding(number, format!("links to {target}, which is no file from here")),
+                );
             }
         }
     }
@@ -75,9 +78,14 @@ fn dead_paths(file: &TextFile, exists: impl Fn(&Path) -> bool) -> Vec<Finding> {
             let in_tree = ["crates/", "samples/", "xtask/", "docs/", ".github/", ".ci/"];
             let is_path = in_tree.iter().any(|dir| span.starts_with(dir));
             let is_pattern = span.contains(|c: char| c.is_whitespace() || "*<>{}$…".contains(c));
-            if is_path && !is_pattern && !exists(Path::new(span.split(':').next().unwrap_or(span))) {
-                findings
-                    .push(file.finding(number, format!("names `{span}`, which is no file of the project")));
+            if is_path && !is_pattern && !exists(Path::new(span.split(':').next().unwrap_or(span)))
+            {
+                findings.push(
+                    file.finding(
+                        number,
+                        format!("names `{span}`, which is no file of the project"),
+                    ),
+                );
             }
         }
     }
@@ -95,15 +103,18 @@ fn without_code(line: &str) -> String {
 /// Rust that nobody compiles goes stale: it has to be a doctest of some crate.
 fn uncompiled_rust(readme: &TextFile, compiled: bool) -> Option<Finding> {
     let fence = readme.text.lines().position(|line| line.trim_start().starts_with("```rust"))?;
-    let message =
-        format!("holds Rust, but no crate has it as doctests: #[doc = include_str!(\"…/{README}\")]");
+    let message = format!(
+        "holds Rust, but no crate has it as doctests: #[doc = include_str!(\"…/{README}\")]"
+    );
     (!compiled).then(|| readme.finding(fence + 1, message))
 }
 
 fn includes_readme(source: &str) -> bool {
     source.lines().any(|line| {
         let line = line.trim_start();
-        !line.starts_with("//") && line.contains("include_str!(\"../") && line.contains("/README.md\")")
+        !line.starts_with("//")
+            && line.contains("include_str!(\"../")
+            && line.contains("/README.md\")")
     })
 }
 
@@ -113,8 +124,9 @@ mod tests {
     use super::*;
 
     fn links(text: &str) -> Vec<usize> {
-        let exists =
-            |path: &Path| ["docs/there.md", "docs/../README.md"].iter().any(|it| path == Path::new(it));
+        let exists = |path: &Path| {
+            ["docs/there.md", "docs/../README.md"].iter().any(|it| path == Path::new(it))
+        };
         lines(&dead_links(&file("docs/a.md", text), exists))
     }
 
@@ -142,10 +154,14 @@ mod tests {
 
     #[test]
     fn a_path_in_code_that_is_gone_is_found() {
-        let paths =
-            |text: &str| lines(&dead_paths(&file("README.md", text), |path| path == Path::new("crates/a")));
+        let paths = |text: &str| {
+            lines(&dead_paths(&file("README.md", text), |path| path == Path::new("crates/a")))
+        };
         assert_eq!(paths("x\nsee `crates/b/src/lib.rs`"), [2]);
-        assert!(paths("`crates/a` `crates/*` `samples/<name>/` `cargo run crates/b` `other/b`").is_empty());
+        assert!(
+            paths("`crates/a` `crates/*` `samples/<name>/` `cargo run crates/b` `other/b`")
+                .is_empty()
+        );
         assert!(paths("crates/b").is_empty());
     }
 

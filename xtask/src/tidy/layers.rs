@@ -53,9 +53,13 @@ fn complaints(package: &Package) -> Vec<String> {
             complaints.push(format!("{name} depends on {CLI}, on which nothing may depend"));
         } else if name == WIRE && for_users {
             complaints.push(format!("{name} depends on {on}, but may depend on nothing"));
-        } else if let Some(allowed) = allowed.filter(|allowed| for_users && ours && !allowed.contains(&on)) {
-            complaints
-                .push(format!("{name} depends on {on}; of ours it may use only {}", allowed.join(", ")));
+        } else if let Some(allowed) =
+            allowed.filter(|allowed| for_users && ours && !allowed.contains(&on))
+        {
+            complaints.push(format!(
+                "{name} depends on {on}; of ours it may use only {}",
+                allowed.join(", ")
+            ));
         }
         if on == "mio" && name != NET {
             complaints.push(format!("{name} depends on mio, which only {NET} may"));
@@ -73,7 +77,8 @@ mod tests {
     fn package(name: &str, dependencies: &[(&str, Option<&str>)]) -> Package {
         let dependencies: Vec<_> =
             dependencies.iter().map(|(name, kind)| json!({ "name": name, "kind": kind })).collect();
-        let json = json!({ "name": name, "manifest_path": "Cargo.toml", "dependencies": dependencies });
+        let json =
+            json!({ "name": name, "manifest_path": "Cargo.toml", "dependencies": dependencies });
         serde_json::from_value(json).unwrap()
     }
 
@@ -106,7 +111,9 @@ mod tests {
         assert!(complaint("pipeplug-net", "pipeplug-host", None).contains("only pipeplug-wire"));
         assert!(complaint("pipeplug-guest", "pipeplug-host", None).contains("only pipeplug-net"));
         assert!(complaint("pipeplug", "pipeplug-net", None).contains("only pipeplug-host"));
-        assert!(complaints(&package("pipeplug-host", &[("pipeplug-guest", Some("dev"))])).is_empty());
+        assert!(
+            complaints(&package("pipeplug-host", &[("pipeplug-guest", Some("dev"))])).is_empty()
+        );
     }
 
     #[test]

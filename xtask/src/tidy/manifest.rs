@@ -31,17 +31,21 @@ fn is_crate_manifest(path: &Path) -> bool {
 
 fn inherits_lints(file: &TextFile) -> Option<Finding> {
     let inherits = entries(&file.text, "lints").any(|entry| entry == "workspace=true");
-    (!inherits).then(|| file.finding(0, "does not inherit the workspace's lints: [lints] workspace = true"))
+    (!inherits).then(|| {
+        file.finding(0, "does not inherit the workspace's lints: [lints] workspace = true")
+    })
 }
 
 fn inherits_version(file: &TextFile) -> Option<Finding> {
     let inherits = entries(&file.text, "package")
         .any(|entry| entry == "version.workspace=true" || entry == "version={workspace=true}");
-    (!inherits).then(|| file.finding(0, "does not inherit the workspace's version: version.workspace = true"))
+    (!inherits).then(|| {
+        file.finding(0, "does not inherit the workspace's version: version.workspace = true")
+    })
 }
 
-/// The lines of a table without their white space. Enough for entries that stand in one line, as those
-/// that are looked for always do.
+/// The lines of a table without their white space. Enough for entries that stand in one line, as
+/// those that are looked for always do.
 fn entries<'a>(toml: &'a str, table: &'a str) -> impl Iterator<Item = String> + 'a {
     let mut within = false;
     toml.lines().filter_map(move |line| {
@@ -69,7 +73,9 @@ mod tests {
 
     #[test]
     fn a_manifest_that_inherits_passes() {
-        for text in [GOOD, &GOOD.replace("version.workspace = true", "version = { workspace = true }")] {
+        for text in
+            [GOOD, &GOOD.replace("version.workspace = true", "version = { workspace = true }")]
+        {
             assert_eq!(inherits_lints(&file("Cargo.toml", text)), None);
             assert_eq!(inherits_version(&file("Cargo.toml", text)), None);
         }
@@ -79,12 +85,16 @@ mod tests {
     fn a_version_of_its_own_is_found() {
         let text = GOOD.replace("version.workspace = true", "version = \"1.0.0\"");
         assert!(inherits_version(&file("Cargo.toml", &text)).is_some());
-        assert!(inherits_version(&file("Cargo.toml", "[other]\nversion.workspace = true")).is_some());
+        assert!(
+            inherits_version(&file("Cargo.toml", "[other]\nversion.workspace = true")).is_some()
+        );
     }
 
     #[test]
     fn lints_of_its_own_are_found() {
-        assert!(inherits_lints(&file("Cargo.toml", &GOOD.replace("workspace = true #", "#"))).is_some());
+        assert!(
+            inherits_lints(&file("Cargo.toml", &GOOD.replace("workspace = true #", "#"))).is_some()
+        );
         assert!(inherits_lints(&file("Cargo.toml", "[lints.rust]\nworkspace = true")).is_some());
     }
 

@@ -37,9 +37,10 @@ fn machine_paths(file: &TextFile) -> Vec<Finding> {
     for (index, line) in file.text.lines().enumerate() {
         for root in ROOTS {
             if line.match_indices(root).any(|(at, _)| is_absolute(line, at, at + root.len())) {
-                findings.push(
-                    file.finding(index + 1, format!("names a path below {root}, which is one machine's")),
-                );
+                findings.push(file.finding(
+                    index + 1,
+                    format!("names a path below {root}, which is one machine's"),
+                ));
             }
         }
     }
@@ -80,17 +81,26 @@ mod tests {
     #[test]
     fn a_path_of_one_machine_is_found() {
         for root in ROOTS {
-            for line in
-                [format!("see {root}/x"), format!("\"{root}\""), format!("a={root}/b"), format!("`{root}`.")]
-            {
-                assert_eq!(lines(&machine_paths(&file("a.md", &format!("x\n{line}")))), [2], "{line}");
+            for line in [
+                format!("see {root}/x"),
+                format!("\"{root}\""),
+                format!("a={root}/b"),
+                format!("`{root}`."),
+            ] {
+                assert_eq!(
+                    lines(&machine_paths(&file("a.md", &format!("x\n{line}")))),
+                    [2],
+                    "{line}"
+                );
             }
         }
     }
 
     #[test]
     fn a_part_of_another_path_or_word_passes() {
-        for line in [".github{}flows/ci.yml", "a{}/b", "read{}", "https://example.org{}", "{}space", "{}-x"] {
+        for line in
+            [".github{}flows/ci.yml", "a{}/b", "read{}", "https://example.org{}", "{}space", "{}-x"]
+        {
             for root in ROOTS {
                 let line = line.replace("{}", root);
                 assert!(machine_paths(&file("a.md", &line)).is_empty(), "{line}");

@@ -1,11 +1,15 @@
-//! A light scanner for Rust: enough to tell code from comments and literals, and one word from another.
+//! A light scanner for Rust: enough to tell code from comments and literals, and one word from
+//! another.
 
 /// The source with every comment, string and character literal blanked out, line for line.
 ///
 /// Quotes stay, so that `""` is still an expression; newlines stay, so that line numbers do.
 pub(super) fn code_of(source: &str) -> String {
-    let mut scanner =
-        Scanner { chars: source.chars().collect(), at: 0, code: String::with_capacity(source.len()) };
+    let mut scanner = Scanner {
+        chars: source.chars().collect(),
+        at: 0,
+        code: String::with_capacity(source.len()),
+    };
     scanner.run();
     scanner.code
 }
@@ -34,7 +38,10 @@ pub(super) fn test_files(code: &str) -> Vec<String> {
             let words = words(item);
             let at = words.iter().position(|word| word.text == "mod")?;
             let name = words.get(at + 1)?;
-            item[name.start + name.text.len()..].trim_start().starts_with(';').then(|| name.text.to_owned())
+            item[name.start + name.text.len()..]
+                .trim_start()
+                .starts_with(';')
+                .then(|| name.text.to_owned())
         })
         .collect()
 }
@@ -94,7 +101,9 @@ fn test_modules(code: &str) -> Vec<(usize, usize)> {
         if ranges.last().is_some_and(|(_, end)| start < *end) {
             continue;
         }
-        let Some(open) = item.find(['{', ';']).filter(|at| item[*at..].starts_with('{')) else { continue };
+        let Some(open) = item.find(['{', ';']).filter(|at| item[*at..].starts_with('{')) else {
+            continue;
+        };
         if !words(&item[..open]).iter().any(|word| word.text == "mod") {
             continue;
         }
@@ -153,7 +162,10 @@ impl Scanner {
     }
 
     fn follows_word(&self) -> bool {
-        self.at.checked_sub(1).and_then(|before| self.chars.get(before)).is_some_and(|c| is_word(*c))
+        self.at
+            .checked_sub(1)
+            .and_then(|before| self.chars.get(before))
+            .is_some_and(|c| is_word(*c))
     }
 
     fn line_comment(&mut self) {
@@ -298,7 +310,8 @@ mod tests {
         assert_eq!(found, [("a", 0), (":", 1), (":", 2), ("b_1", 3), ("{", 7)]);
     }
 
-    const WITH_TESTS: &str = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() { c() }\n}\nfn d() {}\n";
+    const WITH_TESTS: &str =
+        "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() { c() }\n}\nfn d() {}\n";
 
     #[test]
     fn test_modules_are_blanked_out_line_for_line() {
@@ -310,16 +323,21 @@ mod tests {
 
     #[test]
     fn other_items_for_tests_and_other_modules_stay() {
-        for source in
-            ["#[cfg(unix)]\nmod sys {\n}\n", "#[cfg(not(test))]\nmod sys {\n}\n", "#[cfg(test)]\nfn a() {}\n"]
-        {
+        for source in [
+            "#[cfg(unix)]\nmod sys {\n}\n",
+            "#[cfg(not(test))]\nmod sys {\n}\n",
+            "#[cfg(test)]\nfn a() {}\n",
+        ] {
             assert_eq!(without_test_modules(source), source);
         }
     }
 
     #[test]
     fn test_modules_in_other_files_have_names() {
-        assert_eq!(test_files("#[cfg(test)]\nmod tests;\nmod b;\n#[cfg(test)]\npub mod c ;"), ["tests", "c"]);
+        assert_eq!(
+            test_files("#[cfg(test)]\nmod tests;\nmod b;\n#[cfg(test)]\npub mod c ;"),
+            ["tests", "c"]
+        );
         assert!(test_files(WITH_TESTS).is_empty());
     }
 }

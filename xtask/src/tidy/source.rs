@@ -49,7 +49,8 @@ pub(super) fn check(project: &Project, files: &[TextFile]) -> anyhow::Result<Vec
         }
         findings.extend(misplaced_unsafe(file, code));
         findings.extend(unexplained_unsafe(file, code));
-        let in_crate = file.path.starts_with("crates") && file.path.iter().any(|part| part == "src");
+        let in_crate =
+            file.path.starts_with("crates") && file.path.iter().any(|part| part == "src");
         if !in_crate || only_tests.iter().any(|tests| file.path.starts_with(tests)) {
             continue;
         }
@@ -77,7 +78,9 @@ pub(super) fn check(project: &Project, files: &[TextFile]) -> anyhow::Result<Vec
 fn is_source(path: &Path) -> bool {
     let extension = path.extension().map(|it| it.to_string_lossy().into_owned());
     match extension.as_deref() {
-        Some(extension) => ["rs", "toml", "sh", "yml", "yaml", "py", "go", "c", "h"].contains(&extension),
+        Some(extension) => {
+            ["rs", "toml", "sh", "yml", "yaml", "py", "go", "c", "h"].contains(&extension)
+        }
         None => path.starts_with(".ci"),
     }
 }
@@ -112,8 +115,12 @@ fn unfinished(file: &TextFile) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, line) in file.text.lines().enumerate() {
         for word in words(line).into_iter().filter(|word| UNFINISHED.contains(&word.text)) {
-            findings
-                .push(file.finding(index + 1, format!("{} is left: do it, or say why it is so", word.text)));
+            findings.push(
+                file.finding(
+                    index + 1,
+                    format!("{} is left: do it, or say why it is so", word.text),
+                ),
+            );
         }
     }
     findings
@@ -125,8 +132,9 @@ fn forbidden_code(file: &TextFile, code: &str) -> Vec<Finding> {
         for (at, _) in code.match_indices(needle) {
             let within_word = code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
             if !within_word {
-                let message =
-                    format!("`{needle}` is not used here; an exception is #[expect(…, reason = …)]");
+                let message = format!(
+                    "`{needle}` is not used here; an exception is #[expect(…, reason = …)]"
+                );
                 findings.push(file.finding(line_at(code, at), message));
             }
         }
@@ -144,7 +152,12 @@ fn misplaced_unsafe(file: &TextFile, code: &str) -> Vec<Finding> {
     }
     let found = words(code).into_iter().filter(|word| word.text == "unsafe");
     found
-        .map(|word| file.finding(line_at(code, word.start), "`unsafe` stands outside of a module called sys"))
+        .map(|word| {
+            file.finding(
+                line_at(code, word.start),
+                "`unsafe` stands outside of a module called sys",
+            )
+        })
         .collect()
 }
 
@@ -162,8 +175,12 @@ fn unexplained_unsafe(file: &TextFile, code: &str) -> Vec<Finding> {
         };
         let line = line_at(code, word.start);
         if !is_explained(&text_lines, &code_lines, line - 1) {
-            findings
-                .push(file.finding(line, format!("unsafe {what} without a `// SAFETY:` comment above it")));
+            findings.push(
+                file.finding(
+                    line,
+                    format!("unsafe {what} without a `// SAFETY:` comment above it"),
+                ),
+            );
         }
     }
     findings
@@ -228,7 +245,10 @@ fn spawns(file: &TextFile, code: &str) -> Vec<Finding> {
 fn length(file: &TextFile, code: &str) -> Option<Finding> {
     let lines = lines_without_tests(code);
     if lines > MAX_LINES {
-        Some(file.finding(0, format!("{lines} lines without tests, at most {MAX_LINES} may be in one file")))
+        Some(file.finding(
+            0,
+            format!("{lines} lines without tests, at most {MAX_LINES} may be in one file"),
+        ))
     } else if lines > MANY_LINES {
         Some(file.warning(0, format!("{lines} lines without tests; over {MAX_LINES} is an error")))
     } else {
@@ -257,7 +277,11 @@ mod tests {
     #[test]
     fn forbidden_code_is_found_but_not_in_comments_and_strings() {
         for needle in FORBIDDEN_CODE {
-            assert_eq!(found(forbidden_code, &format!("fn a() {{}}\n    {needle}")), [2], "{needle}");
+            assert_eq!(
+                found(forbidden_code, &format!("fn a() {{}}\n    {needle}")),
+                [2],
+                "{needle}"
+            );
             assert!(found(forbidden_code, &format!("// {needle}\n\"{needle}\"")).is_empty());
         }
         assert!(found(forbidden_code, concat!("not_to", "do!()")).is_empty());
@@ -267,12 +291,17 @@ mod tests {
     fn unsafe_outside_of_sys_is_found() {
         assert_eq!(found(misplaced_unsafe, "fn a() {\n    unsafe { b() }\n}"), [2]);
         assert_eq!(found(misplaced_unsafe, "unsafe impl Send for A {}"), [1]);
-        assert!(found(misplaced_unsafe, "#![forbid(unsafe_code)] // unsafe\nlet a = \"unsafe\";").is_empty());
+        assert!(
+            found(misplaced_unsafe, "#![forbid(unsafe_code)] // unsafe\nlet a = \"unsafe\";")
+                .is_empty()
+        );
     }
 
     #[test]
     fn unsafe_in_sys_may_be() {
-        for path in ["crates/x/src/sys.rs", "crates/x/src/sys/linux.rs", "crates/x/src/a/sys/mod.rs"] {
+        for path in
+            ["crates/x/src/sys.rs", "crates/x/src/sys/linux.rs", "crates/x/src/a/sys/mod.rs"]
+        {
             assert!(misplaced_unsafe(&file(path, ""), "unsafe {}").is_empty(), "{path}");
         }
         assert_eq!(misplaced_unsafe(&file("crates/x/src/system.rs", ""), "unsafe {}").len(), 1);
@@ -281,9 +310,15 @@ mod tests {
     #[test]
     fn unsafe_without_a_reason_is_found() {
         assert_eq!(found(unexplained_unsafe, "fn a() {\n    unsafe { b() }\n}"), [2]);
-        assert_eq!(found(unexplained_unsafe, "// SAFETY: yes\nlet a = 1;\nlet b = unsafe { c() };"), [3]);
+        assert_eq!(
+            found(unexplained_unsafe, "// SAFETY: yes\nlet a = 1;\nlet b = unsafe { c() };"),
+            [3]
+        );
         assert_eq!(found(unexplained_unsafe, "// because\nunsafe impl Send for A {}"), [2]);
-        assert_eq!(found(unexplained_unsafe, "// SAFETY: of another\nfoo(1,\n// x\nunsafe { c() });"), [4]);
+        assert_eq!(
+            found(unexplained_unsafe, "// SAFETY: of another\nfoo(1,\n// x\nunsafe { c() });"),
+            [4]
+        );
     }
 
     #[test]
@@ -301,7 +336,9 @@ mod tests {
 
     #[test]
     fn a_crate_that_does_not_forbid_unsafe_is_found() {
-        assert!(does_not_forbid_unsafe(&file("lib.rs", "//! x\n#![forbid( unsafe_code )]")).is_none());
+        assert!(
+            does_not_forbid_unsafe(&file("lib.rs", "//! x\n#![forbid( unsafe_code )]")).is_none()
+        );
         assert!(does_not_forbid_unsafe(&file("lib.rs", "// #![forbid(unsafe_code)]")).is_some());
     }
 
@@ -328,11 +365,15 @@ mod tests {
 
     #[test]
     fn long_files_are_found_without_their_tests() {
-        let severity = |source: &str| length(&file("a.rs", source), source).map(|finding| finding.severity);
+        let severity =
+            |source: &str| length(&file("a.rs", source), source).map(|finding| finding.severity);
         assert_eq!(severity(&"a;\n".repeat(MAX_LINES + 1)), Some(Severity::Error));
         assert_eq!(severity(&"a;\n".repeat(MAX_LINES)), Some(Severity::Warning));
         assert_eq!(severity(&"a;\n".repeat(MANY_LINES)), None);
-        assert_eq!(severity(&format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "a;\n".repeat(MAX_LINES))), None);
+        assert_eq!(
+            severity(&format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "a;\n".repeat(MAX_LINES))),
+            None
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The smallest plugin: says back what it reads, by hand. `cargo xtask bench` links it statically, so that its start is
-//! the least that a process costs.
+//! The smallest plugin: says back what it reads, by hand. `cargo xtask bench` links it statically,
+//! so that its start is the least that a process costs.
 
 #![forbid(unsafe_code)]
 

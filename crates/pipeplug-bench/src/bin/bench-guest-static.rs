@@ -1,5 +1,5 @@
-//! `bench-guest` once more. `cargo xtask bench` links it statically, to have its start compared with that of a program
-//! that is linked in the same way.
+//! `bench-guest` once more. `cargo xtask bench` links it statically, to have its start compared
+//! with that of a program that is linked in the same way.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! The plugin that pipeplug's host is measured with: what a user would write, and what the measurements ask of it.
+//! The plugin that pipeplug's host is measured with: what a user would write, and what the
+//! measurements ask of it.
 
 #![forbid(unsafe_code)]
 
@@ -11,13 +12,18 @@ use pipeplug_guest::Options;
 use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request, Responder};
 
 pub(crate) fn main() -> ExitCode {
-    let state = State { delay: delay_asked_for(), one_ways: AtomicU64::new(0), parked: Mutex::default() };
+    let state =
+        State { delay: delay_asked_for(), one_ways: AtomicU64::new(0), parked: Mutex::default() };
     let mut options = Options::default();
     // Open calls are parked by the million.
     options.deferred = usize::MAX;
     let answer = move |_: &Main, request: &mut Request| state.answer(request);
     let guest = Guest::new().options(options).handler(answer);
-    let guest = if std::env::var_os("BENCH_NO_SPIN").is_some() { guest.spin(Duration::ZERO) } else { guest };
+    let guest = if std::env::var_os("BENCH_NO_SPIN").is_some() {
+        guest.spin(Duration::ZERO)
+    } else {
+        guest
+    };
     guest.register().wait()
 }
 

@@ -1,6 +1,8 @@
-//! Counts of values in buckets that grow with the value, as HdrHistogram has them: the error is a share of the value.
+//! Counts of values in buckets that grow with the value, as HdrHistogram has them: the error is a
+//! share of the value.
 //!
-//! One of its own, since the memory of subjects is measured and each caller has one: a few KiB, no library beside it.
+//! One of its own, since the memory of subjects is measured and each caller has one: a few KiB, no
+//! library beside it.
 
 /// The largest value that is told from larger ones: a minute, in nanoseconds.
 const MAX: u64 = 60_000_000_000;
@@ -8,7 +10,8 @@ const MAX: u64 = 60_000_000_000;
 /// How often which values came.
 #[derive(Debug, Clone)]
 pub(crate) struct Histogram {
-    /// Values up to `2 << bits` have a bucket each; from there each doubling has `1 << bits` buckets.
+    /// Values up to `2 << bits` have a bucket each; from there each doubling has `1 << bits`
+    /// buckets.
     bits: u32,
     counts: Vec<u32>,
     total: u64,
@@ -40,7 +43,8 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
-    /// The value that this share of all values does not exceed, up to the error; 0 where there are none.
+    /// The value that this share of all values does not exceed, up to the error; 0 where there are
+    /// none.
     pub(crate) fn at(&self, share: f64) -> f64 {
         let rank = ((self.total as f64 * share).ceil() as u64).max(1);
         let mut seen = 0;
@@ -80,11 +84,16 @@ mod tests {
     fn small_values_are_exact_and_large_ones_near() {
         for bits in [5, 10] {
             let error = 1.0 / f64::from(2 << bits);
-            for value in [0, 1, 31, 32, 63, 64, 65, 1000, 1023, 1024, 2047, 2048, 2049, 123_456_789, MAX] {
+            for value in
+                [0, 1, 31, 32, 63, 64, 65, 1000, 1023, 1024, 2047, 2048, 2049, 123_456_789, MAX]
+            {
                 let mut histogram = Histogram::new(bits);
                 histogram.record(value);
                 let (found, wanted) = (histogram.at(0.5), value as f64);
-                assert!((found - wanted).abs() <= wanted * error, "{bits} bits: {found}, not {wanted}");
+                assert!(
+                    (found - wanted).abs() <= wanted * error,
+                    "{bits} bits: {found}, not {wanted}"
+                );
             }
         }
     }
@@ -95,7 +104,10 @@ mod tests {
         (1..=500).for_each(|value| low.record(value));
         (501..=1000).for_each(|value| high.record(value));
         low.add(&high);
-        assert_eq!((low.at(0.5), low.at(0.99), low.at(1.0), low.max()), (500.0, 990.0, 1000.0, 1000));
+        assert_eq!(
+            (low.at(0.5), low.at(0.99), low.at(1.0), low.max()),
+            (500.0, 990.0, 1000.0, 1000)
+        );
     }
 
     #[test]

@@ -20,7 +20,8 @@ impl Latency {
         Self(Histogram::new(10))
     }
 
-    /// With an error of one part in sixty, for each of many: what measures should not be what takes the memory.
+    /// With an error of one part in sixty, for each of many: what measures should not be what takes
+    /// the memory.
     pub fn coarse() -> Self {
         Self(Histogram::new(5))
     }
@@ -80,7 +81,12 @@ pub fn one_at_a_time(
 ///
 /// # Errors
 /// A call fails, a thread cannot be started, or the driver has left.
-pub fn on_threads<C>(driver: &mut Driver, plugin: u32, calls: u64, callers: Vec<C>) -> Result<Figures>
+pub fn on_threads<C>(
+    driver: &mut Driver,
+    plugin: u32,
+    calls: u64,
+    callers: Vec<C>,
+) -> Result<Figures>
 where
     C: FnMut() -> Result<()> + Send,
 {
@@ -97,22 +103,25 @@ where
         for mut call in callers {
             let (gate, is_warm) = (&gate, is_warm.clone());
             let mut latency = Latency::coarse();
-            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || {
-                let warmed = call();
-                // It can only fail where this measurement is given up.
-                let _ = is_warm.send(());
-                drop(gate.read());
-                warmed?;
-                let mut last = Instant::now();
-                for _ in 0..each {
-                    call()?;
-                    let now = Instant::now();
-                    latency.record(now - last);
-                    last = now;
-                }
-                anyhow::Ok(latency)
-            });
-            threads.push(thread.with_context(|| format!("thread {} cannot be started", threads.len()))?);
+            let thread =
+                std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || {
+                    let warmed = call();
+                    // It can only fail where this measurement is given up.
+                    let _ = is_warm.send(());
+                    drop(gate.read());
+                    warmed?;
+                    let mut last = Instant::now();
+                    for _ in 0..each {
+                        call()?;
+                        let now = Instant::now();
+                        latency.record(now - last);
+                        last = now;
+                    }
+                    anyhow::Ok(latency)
+                });
+            threads.push(
+                thread.with_context(|| format!("thread {} cannot be started", threads.len()))?,
+            );
         }
         warm.iter().take(threads.len()).for_each(drop);
         driver.begin(plugin)?;

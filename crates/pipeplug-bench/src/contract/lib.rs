@@ -1,5 +1,6 @@
-//! What the subjects of the benchmark that stand in this package have in common: what the driver says and is told, and
-//! how times are taken. As little as possible, since it counts as the subjects' own.
+//! What the subjects of the benchmark that stand in this package have in common: what the driver
+//! says and is told, and how times are taken. As little as possible, since it counts as the
+//! subjects' own.
 
 #![forbid(unsafe_code)]
 

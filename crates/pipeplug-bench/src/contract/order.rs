@@ -1,7 +1,8 @@
 //! What the driver says and what it is told, line by line over standard input and output.
 //!
-//! An order comes first; the subject warms up and says `BEGIN <plugin's pid>`, or `NA <why>` where it has no such thing;
-//! on the next line it measures and says `END {json}`; the line after that, or the end of its input, lets it leave.
+//! An order comes first; the subject warms up and says `BEGIN <plugin's pid>`, or `NA <why>` where
+//! it has no such thing; on the next line it measures and says `END {json}`; the line after that,
+//! or the end of its input, lets it leave.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, StdinLock, Write as _, stdin, stdout};
@@ -110,10 +111,16 @@ impl FromStr for Order {
             ("sequential", &[warm_up, calls, bytes]) => {
                 Self::Sequential { warm_up, calls, size: size(bytes)? }
             }
-            ("callers", &[threads, calls, bytes]) => Self::Callers { threads, calls, size: size(bytes)? },
+            ("callers", &[threads, calls, bytes]) => {
+                Self::Callers { threads, calls, size: size(bytes)? }
+            }
             ("tasks", &[tasks, calls, bytes]) => Self::Tasks { tasks, calls, size: size(bytes)? },
-            ("flight", &[window, calls, bytes]) => Self::Flight { window, calls, size: size(bytes)? },
-            ("stream", &[window, calls, bytes]) => Self::Stream { window, calls, size: size(bytes)? },
+            ("flight", &[window, calls, bytes]) => {
+                Self::Flight { window, calls, size: size(bytes)? }
+            }
+            ("stream", &[window, calls, bytes]) => {
+                Self::Stream { window, calls, size: size(bytes)? }
+            }
             ("oneway", &[count, bytes]) => Self::OneWay { count, size: size(bytes)? },
             ("bulk", &[calls, bytes]) => Self::Bulk { calls, size: size(bytes)? },
             ("spawn", &[times]) => Self::Spawn { times },
@@ -206,7 +213,8 @@ impl Driver {
 
     fn line(&mut self) -> Result<Option<String>> {
         let mut line = String::new();
-        let read = self.lines.read_line(&mut line).map_err(|error| anyhow!("standard input: {error}"))?;
+        let read =
+            self.lines.read_line(&mut line).map_err(|error| anyhow!("standard input: {error}"))?;
         Ok((read > 0).then(|| line.trim_end().to_owned()))
     }
 }

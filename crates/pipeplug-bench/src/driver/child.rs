@@ -53,7 +53,12 @@ pub(super) struct Child {
 const SAMPLES: Duration = Duration::from_millis(50);
 
 impl Child {
-    pub(super) fn start(subject: &Subject, work: Work, dir: &Path, patience: Duration) -> Result<Self> {
+    pub(super) fn start(
+        subject: &Subject,
+        work: Work,
+        dir: &Path,
+        patience: Duration,
+    ) -> Result<Self> {
         let stderr = tempfile::tempfile().context("a file for standard error")?;
         let mut command = Command::new(&subject.program);
         command
@@ -67,8 +72,9 @@ impl Child {
         if let Work::Handler { micros } = work {
             command.env("BENCH_HANDLER_US", micros.to_string());
         }
-        let process =
-            command.spawn().with_context(|| format!("cannot start {}", subject.program.display()))?;
+        let process = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", subject.program.display()))?;
         Ok(Self { process, stderr, unread: Vec::new(), patience })
     }
 
@@ -142,7 +148,12 @@ impl Child {
         });
         // A reason that cannot be read is none.
         let text = read.map(|_| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
-        text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().chars().take(200).collect()
+        text.lines()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or_default()
+            .chars()
+            .take(200)
+            .collect()
     }
 }
 
@@ -161,7 +172,9 @@ fn pid_of(process: &std::process::Child) -> Pid {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 fn parse(line: &str) -> Result<Line> {
@@ -170,7 +183,9 @@ fn parse(line: &str) -> Result<Line> {
         return Ok(Line::Begin((plugin > 0).then(|| Pid::from_raw(plugin))));
     }
     if let Some(json) = line.strip_prefix("END ") {
-        return Ok(Line::End(serde_json::from_str(json).with_context(|| format!("not understood: {line}"))?));
+        return Ok(Line::End(
+            serde_json::from_str(json).with_context(|| format!("not understood: {line}"))?,
+        ));
     }
     if let Some(why) = line.strip_prefix("NA") {
         return Ok(Line::NotHere(why.trim().to_owned()));
@@ -222,7 +237,8 @@ mod tests {
         assert_eq!(parse("BEGIN 12").unwrap(), Line::Begin(Some(Pid::from_raw(12))));
         assert_eq!(parse("BEGIN 0").unwrap(), Line::Begin(None));
         assert_eq!(parse("NA no one-ways").unwrap(), Line::NotHere("no one-ways".into()));
-        let Line::End(end) = parse(r#"END {"seconds": 0.5, "count": 10, "p50": 2.5}"#).unwrap() else {
+        let Line::End(end) = parse(r#"END {"seconds": 0.5, "count": 10, "p50": 2.5}"#).unwrap()
+        else {
             panic!("not an end");
         };
         assert_eq!((end.seconds, end.count, end.more["p50"]), (0.5, 10, 2.5));

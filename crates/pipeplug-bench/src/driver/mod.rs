@@ -57,7 +57,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a connection is let alone before it counts as idle.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Measures the case of the subject, with that many calls. `dir` is for what the subject leaves behind.
+/// Measures the case of the subject, with that many calls. `dir` is for what the subject leaves
+/// behind.
 pub(crate) fn measure(subject: &Subject, case: &Case, count: u64, dir: &Path) -> Outcome {
     let outcome = try_measure(subject, case, count, dir, PATIENCE);
     // Whoever lost its parent is ours now.
@@ -211,8 +212,12 @@ fn go(child: &mut Child, sample: impl FnMut()) -> Result<End> {
 /// What the subject itself measured.
 fn told(measured: &mut Measured, end: &End, work: Work) {
     let of_latency = ["p50", "p90", "p99", "p999", "max"].map(|name| (name, "µs"));
-    let of_crowds =
-        [("bytes_each", "B"), ("plugin_bytes_each", "B"), ("descriptors_each", ""), ("threads", "")];
+    let of_crowds = [
+        ("bytes_each", "B"),
+        ("plugin_bytes_each", "B"),
+        ("descriptors_each", ""),
+        ("threads", ""),
+    ];
     for (name, unit) in of_latency.into_iter().chain(of_crowds) {
         if let Some(value) = end.more.get(name) {
             measured.add(name, *value, unit);
@@ -295,7 +300,9 @@ mod tests {
     fn figures_come_from_the_subject_and_from_its_processes() {
         let end = r#"{"seconds": 0.5, "count": 10, "p50": 2.5}"#;
         let script = format!("read order; echo BEGIN $$; read go; echo 'END {end}'; read quit");
-        let Outcome::Measured(measured) = outcome(&script).unwrap() else { panic!("nothing measured") };
+        let Outcome::Measured(measured) = outcome(&script).unwrap() else {
+            panic!("nothing measured")
+        };
         assert_eq!(measured.pace, Some(20.0));
         let names: Vec<&str> = measured.figures.iter().map(|figure| figure.name.as_str()).collect();
         assert_eq!(names, ["p50", "cpu", "host_memory", "plugin_memory"]);

@@ -22,7 +22,8 @@ pub(super) struct Cpus {
 impl Cpus {
     pub(super) fn allowed() -> Result<Self> {
         let all = sched_getaffinity(Pid::from_raw(0))?;
-        let numbers = (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap_or(false)).collect();
+        let numbers =
+            (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap_or(false)).collect();
         Ok(Self { all, numbers })
     }
 
@@ -35,7 +36,11 @@ impl Cpus {
     }
 
     /// Runs `start` on these CPUs only, which what it starts inherits.
-    pub(super) fn bound_to<T>(&self, cpus: &[usize], start: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(super) fn bound_to<T>(
+        &self,
+        cpus: &[usize],
+        start: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         let mut set = CpuSet::new();
         for cpu in cpus {
             set.set(*cpu)?;
@@ -77,7 +82,8 @@ pub(super) fn switches(pid: Pid) -> Result<u64> {
     Ok(switches)
 }
 
-/// Starts the count of the most memory that the process had at a time anew (proc_pid_clear_refs(5)).
+/// Starts the count of the most memory that the process had at a time anew
+/// (proc_pid_clear_refs(5)).
 pub(super) fn forget_peak(pid: Pid) {
     // Where it cannot, the peak is that of the whole life.
     let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");

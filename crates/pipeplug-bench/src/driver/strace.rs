@@ -24,7 +24,8 @@ pub(super) struct Tracer {
 /// Whether there is one here; else a word on it.
 pub(super) fn look() -> Result<(), String> {
     let mut command = Command::new(STRACE);
-    let version = command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let version =
+        command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match version.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{STRACE} ended with {status}")),
@@ -85,7 +86,8 @@ impl Drop for Tracer {
     }
 }
 
-/// The table that `strace -c` writes: time, seconds, each, calls, errors where there are some, name.
+/// The table that `strace -c` writes: time, seconds, each, calls, errors where there are some,
+/// name.
 fn parse(table: &str) -> BTreeMap<String, u64> {
     const CALLS: usize = 3;
     let row = |line: &str| {

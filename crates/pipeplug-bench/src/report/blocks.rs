@@ -16,12 +16,15 @@ pub(super) fn fill(text: &str, content: impl Fn(&str) -> Option<String>) -> Resu
         if line.trim() == END {
             ensure!(block.take().is_some(), "line {number}: a block ends that did not begin");
         } else if let Some(name) = line.trim().strip_prefix(BEGIN) {
-            let name = name.strip_suffix("-->").with_context(|| format!("line {number}: no `-->`"))?.trim();
+            let name = name
+                .strip_suffix("-->")
+                .with_context(|| format!("line {number}: no `-->`"))?
+                .trim();
             if let Some(open) = block {
                 bail!("line {number}: block {name} begins within block {open}");
             }
-            let content =
-                content(name).with_context(|| format!("line {number}: no block is called {name}"))?;
+            let content = content(name)
+                .with_context(|| format!("line {number}: no block is called {name}"))?;
             writeln!(filled, "{line}")?;
             if !content.trim_end().is_empty() {
                 writeln!(filled, "{}", content.trim_end())?;

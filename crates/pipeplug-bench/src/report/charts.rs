@@ -16,8 +16,10 @@ pub(super) struct Chart {
 
 /// The pictures that the run has figures for.
 pub(super) fn all(document: &Document) -> Vec<Chart> {
-    let dots = |title, metric, situation, parameter| dots(document, title, metric, situation, parameter);
-    let curves = |title, across, metric, situation| curves(document, title, across, metric, situation);
+    let dots =
+        |title, metric, situation, parameter| dots(document, title, metric, situation, parameter);
+    let curves =
+        |title, across, metric, situation| curves(document, title, across, metric, situation);
     let mut pictures = vec![
         (
             "latency",
@@ -36,7 +38,12 @@ pub(super) fn all(document: &Document) -> Vec<Chart> {
                 dots("calls a second of 64 blocking callers", "callers.rate", "free", 64),
                 dots("calls a second of 64 asynchronous callers", "tasks.rate", "free", 64),
                 dots("calls a second, 10,000 in flight", "flight.rate", "free", 10_000),
-                dots("messages a second, 10,000 in flight on a stream", "stream.rate", "free", 10_000),
+                dots(
+                    "messages a second, 10,000 in flight on a stream",
+                    "stream.rate",
+                    "free",
+                    10_000,
+                ),
                 dots("one-ways a second", "oneway.rate", "free", 64),
             ],
         ),
@@ -148,16 +155,19 @@ fn curves(
 ) -> Option<Panel> {
     let subjects = document.subjects();
     let series = |subject: &&str| {
-        let rows = document
-            .rows
-            .iter()
-            .filter(|row| row.subject == **subject && row.metric == metric && row.situation == situation);
+        let rows = document.rows.iter().filter(|row| {
+            row.subject == **subject && row.metric == metric && row.situation == situation
+        });
         let mut points: Vec<(f64, Value)> =
             rows.filter_map(|row| Some((row.parameter as f64, value(row)?))).collect();
         points.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         // One point is no curve.
         let is_curve = points.len() > 2;
-        is_curve.then(|| Series { name: (*subject).to_owned(), tone: tone(&subjects, subject), points })
+        is_curve.then(|| Series {
+            name: (*subject).to_owned(),
+            tone: tone(&subjects, subject),
+            points,
+        })
     };
     let series: Vec<Series> = subjects.iter().filter_map(series).collect();
     let number = if across == "bytes" { bytes } else { round };
@@ -175,7 +185,8 @@ fn tone(subjects: &[&str], subject: &str) -> Tone {
         // One in another setting has the colour of the one that it is.
         let plain = |name: &str| name.trim_end_matches("-one-worker").to_owned();
         let is_peer = |name: &&&str| !name.starts_with(DEFAULT) && !name.starts_with("raw-");
-        let mut peers: Vec<String> = subjects.iter().filter(is_peer).map(|name| plain(name)).collect();
+        let mut peers: Vec<String> =
+            subjects.iter().filter(is_peer).map(|name| plain(name)).collect();
         peers.dedup();
         Tone::Peer(peers.iter().position(|name| *name == plain(subject)).unwrap_or(0))
     }
@@ -216,8 +227,10 @@ mod tests {
 
     #[test]
     fn a_curve_needs_points() {
-        let rows: Vec<(&str, &str, &str, u64, &[f64])> =
-            vec![("pipeplug", "idle.p50", "split", 0, &[2.0]), ("pipeplug", "idle.p50", "split", 1, &[2.0])];
+        let rows: Vec<(&str, &str, &str, u64, &[f64])> = vec![
+            ("pipeplug", "idle.p50", "split", 0, &[2.0]),
+            ("pipeplug", "idle.p50", "split", 1, &[2.0]),
+        ];
         assert!(all(&sample(&rows)).is_empty());
         let more = [rows, vec![("pipeplug", "idle.p50", "split", 10, &[2.0])]].concat();
         assert_eq!(all(&sample(&more))[0].name, "crowds");

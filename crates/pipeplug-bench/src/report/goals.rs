@@ -120,7 +120,11 @@ fn alone(of: &Of<'_>) -> Vec<Goal> {
     let to_block = |place| Some(of.median(NO_SPIN, place)? / of.median(BLOCK, place)?);
     vec![
         at_most(3.0, "a call: p50, to raw-spin", of.ratio("raw-spin", P50)),
-        at_most(0.1, "a call: p50, to the quickest peer", ours.zip(quickest).map(|(ours, peer)| ours / peer)),
+        at_most(
+            0.1,
+            "a call: p50, to the quickest peer",
+            ours.zip(quickest).map(|(ours, peer)| ours / peer),
+        ),
         at_most(0.25, "a call: CPU, to raw-block", of.ratio(BLOCK, CPU)),
         at_most(1.15, "a call without spinning: p50, to raw-block", to_block(P50)),
         at_most(1.3, "a call without spinning: CPU, to raw-block", to_block(CPU)),
@@ -164,7 +168,11 @@ fn many(of: &Of<'_>) -> Vec<Goal> {
     let best_stream = of.peers(STREAM).max_by(f64::total_cmp);
     vec![
         at_least(1.5, "64 callers: rate, to raw-block's 64 threads", of.ratio(BLOCK, CALLERS)),
-        at_least(1.5, "64 tasks: rate, to raw-block's 64 threads", to(tasks, of.median(BLOCK, CALLERS))),
+        at_least(
+            1.5,
+            "64 tasks: rate, to raw-block's 64 threads",
+            to(tasks, of.median(BLOCK, CALLERS)),
+        ),
         at_least(3.0, "64 tasks: rate, to tarpc's", to(tasks, of.best_called("tarpc", TASKS))),
         at_least(
             12.0,
@@ -192,8 +200,16 @@ fn large(of: &Of<'_>) -> Vec<Goal> {
             Some(bytes) if bytes > 512.0 * 1024.0 => "raw-pipe-1m",
             _ => BLOCK,
         };
-        goals.push(at_least(0.9, format!("echo of {name}: rate, to {limit}"), of.ratio(limit, rate)));
-        goals.push(at_least(2.0, format!("echo of {name}: rate, to the best peer's"), of.to_best(rate)));
+        goals.push(at_least(
+            0.9,
+            format!("echo of {name}: rate, to {limit}"),
+            of.ratio(limit, rate),
+        ));
+        goals.push(at_least(
+            2.0,
+            format!("echo of {name}: rate, to the best peer's"),
+            of.to_best(rate),
+        ));
     }
     let start = ("spawn.p50", "free", 64);
     let linked_alike = of.median(STATIC, start).zip(of.median("raw-static", start));
@@ -220,7 +236,11 @@ fn crowds(of: &Of<'_>) -> Vec<Goal> {
     let memory = |metric| of.median(DEFAULT, (metric, "free", 64));
     vec![
         at_most(2.0, "1,000 idle plugins: the host's threads", ours("idle.threads", PLUGINS)),
-        at_most(4.0, "1,000 idle plugins: descriptors each", ours("idle.descriptors_each", PLUGINS)),
+        at_most(
+            4.0,
+            "1,000 idle plugins: descriptors each",
+            ours("idle.descriptors_each", PLUGINS),
+        ),
         at_most(16_384.0, "1,000 idle plugins: bytes each", ours("idle.bytes_each", PLUGINS)),
         at_most(1.1, "a call beside 1,000 idle plugins: p50, to alone", grown("idle.p50", PLUGINS)),
         at_most(200.0, "1,000,000 open calls: bytes each", ours("open.bytes_each", CALLS)),
@@ -250,9 +270,15 @@ mod tests {
         ]);
         let table = table(&document);
         assert!(table.contains("| a call: p50, to raw-spin | 2.50 | ≤ 3 | met |"), "{table}");
-        assert!(table.contains("| a call: p50, to the quickest peer | 0.03 | ≤ 0.1 | met |"), "{table}");
+        assert!(
+            table.contains("| a call: p50, to the quickest peer | 0.03 | ≤ 0.1 | met |"),
+            "{table}"
+        );
         assert!(table.contains("p50, to raw-block | 1.50 | ≤ 1.15 | **not met** |"), "{table}");
-        assert!(table.contains("| a call: CPU, to raw-block | – | ≤ 0.25 | not measured |"), "{table}");
+        assert!(
+            table.contains("| a call: CPU, to raw-block | – | ≤ 0.25 | not measured |"),
+            "{table}"
+        );
     }
 
     #[test]
@@ -263,8 +289,14 @@ mod tests {
             ("pipeplug", "spawn.p50", "free", 64, &[1500.0]),
             ("pipeplug-static", "spawn.p50", "free", 64, &[1000.0]),
         ]));
-        assert!(table.contains("linked statically: to raw-static | 2 | ≤ 1.6 | **not met** |"), "{table}");
-        assert!(table.contains("linked dynamically: to raw-block | 1.50 | ≤ 1.6 | met |"), "{table}");
+        assert!(
+            table.contains("linked statically: to raw-static | 2 | ≤ 1.6 | **not met** |"),
+            "{table}"
+        );
+        assert!(
+            table.contains("linked dynamically: to raw-block | 1.50 | ≤ 1.6 | met |"),
+            "{table}"
+        );
     }
 
     #[test]
@@ -278,6 +310,8 @@ mod tests {
             ]))
         };
         assert!(with(65_536.0).contains("echo of 1 MiB: rate, to raw-block | 2 | ≥ 0.9 | met |"));
-        assert!(with(0.0).contains("echo of 1 MiB: rate, to raw-socket | 0.40 | ≥ 0.9 | **not met** |"));
+        assert!(
+            with(0.0).contains("echo of 1 MiB: rate, to raw-socket | 0.40 | ≥ 0.9 | **not met** |")
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! `pipeplug-bench report`: the tables and charts of docs/performance.md, from a run.
 //!
-//! What people wrote there stays: only what stands between `<!-- bench:NAME -->` and `<!-- bench:end -->` is replaced.
+//! What people wrote there stays: only what stands between `<!-- bench:NAME -->` and `<!--
+//! bench:end -->` is replaced.
 
 mod blocks;
 mod charts;
@@ -17,13 +18,15 @@ use anyhow::{Context as _, Result};
 use crate::figures::Document;
 use charts::Chart;
 
-/// Writes the figures of the run at `json` into `docs/performance.md` and the charts beside it, in `docs/performance`.
+/// Writes the figures of the run at `json` into `docs/performance.md` and the charts beside it, in
+/// `docs/performance`.
 ///
 /// # Errors
 /// A file cannot be read or written, is no run, or has a block that nobody knows.
 pub(crate) fn write(json: &Path, docs: &Path) -> Result<()> {
-    let read =
-        |path: &Path| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    let read = |path: &Path| {
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
     let document = Document::from_json(&read(json)?).with_context(|| json.display().to_string())?;
     let charts = charts::all(&document);
     let page = docs.join("performance.md");
@@ -49,7 +52,9 @@ fn block(document: &Document, charts: &[Chart], name: &str) -> Option<String> {
         // A short run has not the figures of all of them.
         let chart = charts.iter().find(|chart| chart.name == name);
         return Some(
-            chart.map(|chart| format!("![{}](performance/{name}.svg)", chart.title)).unwrap_or_default(),
+            chart
+                .map(|chart| format!("![{}](performance/{name}.svg)", chart.title))
+                .unwrap_or_default(),
         );
     }
     Some(match name {

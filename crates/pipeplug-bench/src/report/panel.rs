@@ -48,7 +48,11 @@ impl Dots {
             let class = tone.class();
             let strong = if matches!(tone, Tone::Ours | Tone::OursToo) { "strong" } else { "" };
             canvas.text(strong, Anchor::End, (Self::NAMES - 8.0, y + 4.0), name);
-            canvas.line(&format!("{class} spread"), (axis.at(value.min), y), (axis.at(value.max), y));
+            canvas.line(
+                &format!("{class} spread"),
+                (axis.at(value.min), y),
+                (axis.at(value.max), y),
+            );
             canvas.dot(&class, (axis.at(value.median), y));
             canvas.text(strong, Anchor::End, (WIDTH - 6.0, y + 4.0), &short(value.median));
         }
@@ -116,14 +120,21 @@ impl Curves {
             let class = series.tone.class();
             for (x, value) in &series.points {
                 let x = x_axis.at(*x);
-                canvas.line(&format!("{class} spread"), (x, y_axis.at(value.min)), (x, y_axis.at(value.max)));
+                canvas.line(
+                    &format!("{class} spread"),
+                    (x, y_axis.at(value.min)),
+                    (x, y_axis.at(value.max)),
+                );
             }
             canvas.polyline(&class, &series.points.iter().map(place).collect::<Vec<_>>());
             series.points.iter().for_each(|point| canvas.dot(&class, place(point)));
         }
         // Each name stands at its curve's end, as near to it as the others let it.
-        let mut ends: Vec<(f64, &Series)> =
-            self.series.iter().filter_map(|series| Some((place(series.points.last()?).1, series))).collect();
+        let mut ends: Vec<(f64, &Series)> = self
+            .series
+            .iter()
+            .filter_map(|series| Some((place(series.points.last()?).1, series)))
+            .collect();
         ends.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         let heights = apart(&ends.iter().map(|(y, _)| *y).collect::<Vec<_>>(), 14.0, top, bottom);
         for ((_, series), y) in ends.iter().zip(heights) {
@@ -135,7 +146,8 @@ impl Curves {
     }
 }
 
-/// Moves sorted positions apart, so that each has `room`, and keeps them between the ends where there is room for all.
+/// Moves sorted positions apart, so that each has `room`, and keeps them between the ends where
+/// there is room for all.
 fn apart(wanted: &[f64], room: f64, from: f64, to: f64) -> Vec<f64> {
     let mut placed: Vec<f64> = Vec::with_capacity(wanted.len());
     for position in wanted {
@@ -179,7 +191,8 @@ impl Axis {
             decade *= 10.0;
         }
         let first = marks.iter().rposition(|mark| *mark <= low).unwrap_or(0);
-        let last = marks.iter().position(|mark| *mark >= high).unwrap_or(marks.len() - 1).max(first + 1);
+        let last =
+            marks.iter().position(|mark| *mark >= high).unwrap_or(marks.len() - 1).max(first + 1);
         let mut marks = marks[first..=last].to_vec();
         let (low, high) = (marks[0], marks[marks.len() - 1]);
         if marks.len() > 6 {
@@ -217,7 +230,9 @@ impl Axis {
     fn at(&self, value: f64) -> f64 {
         let part = match self.scale {
             Scale::Linear => (value - self.low) / (self.high - self.low),
-            Scale::Logarithmic => (value.max(self.low) / self.low).ln() / (self.high / self.low).ln(),
+            Scale::Logarithmic => {
+                (value.max(self.low) / self.low).ln() / (self.high / self.low).ln()
+            }
         };
         self.from + part.clamp(0.0, 1.0) * (self.to - self.from)
     }
@@ -228,8 +243,8 @@ impl Axis {
 }
 
 fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) =
-        values.fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) = values
+        .fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
     if low > high { (1.0, 10.0) } else { (low, high) }
 }
 
@@ -276,7 +291,9 @@ mod tests {
 
     #[test]
     fn ticks_are_short() {
-        for (value, shown) in [(0.3, "0.3"), (300.0, "300"), (1e4, "10k"), (3e7, "30M"), (1024.0, "1024")] {
+        for (value, shown) in
+            [(0.3, "0.3"), (300.0, "300"), (1e4, "10k"), (3e7, "30M"), (1024.0, "1024")]
+        {
             assert_eq!(round(value), shown);
         }
     }

@@ -125,7 +125,8 @@ const TEXT: [&str; 2] = ["#24292f", "#e6edf3"];
 const FAINT: [&str; 2] = ["#57606a", "#9aa4af"];
 const GRID: [&str; 2] = ["#d8dee4", "#30363d"];
 
-/// The style sheet. Its colours stand there by value: not everything that draws SVG knows variables.
+/// The style sheet. Its colours stand there by value: not everything that draws SVG knows
+/// variables.
 fn style() -> String {
     let colours = |shade: usize| {
         let mut css = format!(

@@ -105,7 +105,10 @@ pub(super) fn bulk(document: &Document) -> String {
 }
 
 pub(super) fn start(document: &Document) -> String {
-    table(document, &[less("p50 µs", "spawn.p50", "free", 64), less("slowest µs", "spawn.max", "free", 64)])
+    table(
+        document,
+        &[less("p50 µs", "spawn.p50", "free", 64), less("slowest µs", "spawn.max", "free", 64)],
+    )
 }
 
 pub(super) fn memory(document: &Document) -> String {
@@ -166,13 +169,15 @@ pub(super) fn open(document: &Document) -> String {
 /// The system calls of each subject, most frequent first.
 pub(super) fn syscalls(document: &Document) -> String {
     let mut text =
-        "| | the host, for each call | the plugin, for each call |\n| --- | --- | --- |\n".to_owned();
+        "| | the host, for each call | the plugin, for each call |\n| --- | --- | --- |\n"
+            .to_owned();
     for subject in document.subjects() {
         let side = |side: &str| {
             let start = format!("syscalls.{side}.");
             let rows = document.rows.iter().filter(|row| row.subject == subject);
-            let mut calls: Vec<(&str, f64)> =
-                rows.filter_map(|row| Some((row.metric.strip_prefix(&start)?, row.median?))).collect();
+            let mut calls: Vec<(&str, f64)> = rows
+                .filter_map(|row| Some((row.metric.strip_prefix(&start)?, row.median?)))
+                .collect();
             calls.sort_by(|(_, a), (_, b)| b.total_cmp(a));
             let calls: Vec<String> =
                 calls.into_iter().map(|(name, times)| format!("{} {name}", short(times))).collect();
@@ -192,7 +197,9 @@ pub(super) fn run(document: &Document) -> String {
     let machine = &document.machine;
     let virtualised = match machine.virtualised {
         false => "not virtualised".to_owned(),
-        true => format!("virtualised, {:.1} % of the CPUs' time stolen during the run", machine.stolen),
+        true => {
+            format!("virtualised, {:.1} % of the CPUs' time stolen during the run", machine.stolen)
+        }
     };
     let mut text = format!(
         "`{}` on {}, {} minutes, {} rounds, seed {}. {} × {}, {} MiB of memory, Linux {}, {virtualised}.\n\n",
@@ -206,8 +213,11 @@ pub(super) fn run(document: &Document) -> String {
         machine.memory_mib,
         machine.kernel,
     );
-    let versions: Vec<String> =
-        document.versions.iter().map(|version| format!("{} {}", version.name, version.version)).collect();
+    let versions: Vec<String> = document
+        .versions
+        .iter()
+        .map(|version| format!("{} {}", version.name, version.version))
+        .collect();
     text.push_str(&versions.join(", "));
     text.push_str(".\n");
     let failed: Vec<&Row> = document.rows.iter().filter(|row| row.error.is_some()).collect();
@@ -240,7 +250,8 @@ pub(super) fn peers(document: &Document) -> String {
     text
 }
 
-/// Subjects below each other, columns beside each other; subjects without any of these figures are left out.
+/// Subjects below each other, columns beside each other; subjects without any of these figures are
+/// left out.
 fn table(document: &Document, columns: &[Column]) -> String {
     let mut text = String::from("|");
     columns.iter().for_each(|column| text.extend([" | ", column.heading]));
@@ -249,7 +260,9 @@ fn table(document: &Document, columns: &[Column]) -> String {
     text.push('\n');
     let best: Vec<Option<f64>> = columns.iter().map(|column| best(document, column)).collect();
     for subject in document.subjects() {
-        let of = |column: &Column| document.row(subject, column.metric, column.situation, column.parameter);
+        let of = |column: &Column| {
+            document.row(subject, column.metric, column.situation, column.parameter)
+        };
         if columns.iter().all(|column| of(column).is_none()) {
             continue;
         }
@@ -294,7 +307,9 @@ fn cell(row: Option<&Row>, is_best: bool) -> String {
     let Some(median) = row.median else { return "fails".into() };
     let figure = if is_best { format!("**{}**", short(median)) } else { short(median) };
     match row.min.zip(row.max) {
-        Some((min, max)) if row.values.len() > 1 => format!("{figure} ({} … {})", short(min), short(max)),
+        Some((min, max)) if row.values.len() > 1 => {
+            format!("{figure} ({} … {})", short(min), short(max))
+        }
         _ => figure,
     }
 }
@@ -326,7 +341,8 @@ fn shown(subject: &str) -> String {
 fn date(seconds: u64) -> String {
     let days = seconds / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
@@ -360,7 +376,8 @@ mod tests {
 
     #[test]
     fn a_day_is_counted_from_1970() {
-        for (seconds, day) in [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_767_225_599, "2025-12-31")]
+        for (seconds, day) in
+            [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_767_225_599, "2025-12-31")]
         {
             assert_eq!(date(seconds), day);
         }

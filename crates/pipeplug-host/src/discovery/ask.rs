@@ -35,7 +35,8 @@ pub enum Over {
     Stdio,
 }
 
-/// How long a plugin that did not answer the usual way has to answer another way. It has been in memory just now.
+/// How long a plugin that did not answer the usual way has to answer another way. It has been in
+/// memory just now.
 const OTHER_WAY: Duration = Duration::from_secs(2);
 
 /// Starts a plugin for a moment, in whichever way it speaks, to ask what it is.
@@ -46,7 +47,9 @@ pub(super) fn ask(builder: &Builder) -> Result<Said, StartError> {
         Channel::Pipes { .. } => Over::Descriptors,
     };
     let (plugin, format, over) = match builder.start() {
-        Err(StartError::WrongFormat { found, .. }) => (builder.clone().format(found).start()?, found, over),
+        Err(StartError::WrongFormat { found, .. }) => {
+            (builder.clone().format(found).start()?, found, over)
+        }
         Err(error) if over == Over::Descriptors && may_speak_otherwise(&error) => {
             // The first error is that of the way that was asked for.
             other_way(builder, format).ok_or(error)?
@@ -61,8 +64,8 @@ pub(super) fn ask(builder: &Builder) -> Result<Said, StartError> {
     Ok(Said { metadata, format, over })
 }
 
-/// Tries the other ways to talk, of which a plugin knows one and says nothing of it: what is on stdin and stdout finds its
-/// input at its end, and what knows the other format waits for more.
+/// Tries the other ways to talk, of which a plugin knows one and says nothing of it: what is on
+/// stdin and stdout finds its input at its end, and what knows the other format waits for more.
 fn other_way(builder: &Builder, format: Format) -> Option<(Plugin, Format, Over)> {
     let other = if format == Format::Standard { Format::Classic } else { Format::Standard };
     let ways = [(other, Over::Descriptors), (format, Over::Stdio), (other, Over::Stdio)];
@@ -78,14 +81,17 @@ fn other_way(builder: &Builder, format: Format) -> Option<(Plugin, Format, Over)
 /// Looks for an end that a plugin may come to which was spoken to the wrong way.
 fn may_speak_otherwise(error: &StartError) -> bool {
     match error {
-        StartError::Exited { status, place: None, .. } => !was_ended(*status) && !error.is_permanent(),
-        StartError::ClosedPipe { place: None, .. } | StartError::HandshakeTimeout { place: None, .. } => true,
+        StartError::Exited { status, place: None, .. } => {
+            !was_ended(*status) && !error.is_permanent()
+        }
+        StartError::ClosedPipe { place: None, .. }
+        | StartError::HandshakeTimeout { place: None, .. } => true,
         _ => false,
     }
 }
 
-/// Whether an error is worth keeping as the answer of that file: it took a start to find out, and the same start will
-/// probably end the same way.
+/// Whether an error is worth keeping as the answer of that file: it took a start to find out, and
+/// the same start will probably end the same way.
 pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
     match error {
         // What does not even start costs nothing to try.
@@ -104,7 +110,8 @@ pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
     }
 }
 
-/// Whether somebody ended it who may not do so the next time: a user, or the kernel for want of memory.
+/// Whether somebody ended it who may not do so the next time: a user, or the kernel for want of
+/// memory.
 fn was_ended(status: WaitStatus) -> bool {
     let enders = [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
     match status {

@@ -1,8 +1,9 @@
 //! What plugins have said of themselves, kept from one listing to the next.
 //!
-//! The file is a help and no more: where it is missing, broken, of another version or cannot be written, plugins are
-//! asked again. It is replaced as a whole, and processes that do so at the same time wait for each other (a lock on its
-//! directory), so that what each of them found out stays.
+//! The file is a help and no more: where it is missing, broken, of another version or cannot be
+//! written, plugins are asked again. It is replaced as a whole, and processes that do so at the
+//! same time wait for each other (a lock on its directory), so that what each of them found out
+//! stays.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata as FileMetadata};
@@ -25,10 +26,11 @@ const VERSION: u32 = 2;
 const FILE_MAX: u64 = 256 << 20;
 /// The most that is kept of one plugin, in bytes: who says more is asked each time.
 const KEPT_MAX: usize = 64 << 10;
-/// How long an error is kept: what the plugin missed may be there by now, though its file is the same.
+/// How long an error is kept: what the plugin missed may be there by now, though its file is the
+/// same.
 const ERROR_KEPT: Duration = Duration::from_secs(60 * 60);
-/// A file as young as this may change again without its times telling: the kernel's clock for them goes by ticks, of 10 ms
-/// at most.
+/// A file as young as this may change again without its times telling: the kernel's clock for them
+/// goes by ticks, of 10 ms at most.
 const SETTLED: Duration = Duration::from_millis(100);
 
 /// Where it is kept.
@@ -131,7 +133,8 @@ impl Cache {
         let mut kept = self.load();
         kept.version = VERSION;
         for (path, facts) in news {
-            // A path that is no UTF-8 would need an encoding of its own; its plugin is asked each time.
+            // A path that is no UTF-8 would need an encoding of its own; its plugin is asked each
+            // time.
             if let Ok(path) = path.into_os_string().into_string() {
                 kept.plugins.insert(path, facts);
             }
@@ -158,10 +161,16 @@ impl Facts {
         Self { stamp, answer: None, sha256: None }
     }
 
-    /// The plugin's answer, and `true` if it was given in a sandbox; `None` if it has to be asked again, inside `walls`.
+    /// The plugin's answer, and `true` if it was given in a sandbox; `None` if it has to be asked
+    /// again, inside `walls`.
     ///
-    /// An answer is the same in each sandbox. A failure in one says nothing of another one, or of none.
-    pub(super) fn said(&self, walls: Option<&str>, now: SystemTime) -> Option<(Result<Said, String>, bool)> {
+    /// An answer is the same in each sandbox. A failure in one says nothing of another one, or of
+    /// none.
+    pub(super) fn said(
+        &self,
+        walls: Option<&str>,
+        now: SystemTime,
+    ) -> Option<(Result<Said, String>, bool)> {
         let answer = self.answer.as_ref()?;
         let said = match &answer.said {
             Ok(said) => {
@@ -181,7 +190,12 @@ impl Facts {
     }
 
     /// Takes what the plugin said inside `walls`, unless it is too much.
-    pub(super) fn keep_said(&mut self, said: &Result<Said, String>, walls: Option<&str>, now: SystemTime) {
+    pub(super) fn keep_said(
+        &mut self,
+        said: &Result<Said, String>,
+        walls: Option<&str>,
+        now: SystemTime,
+    ) {
         let walls = walls.map(str::to_owned);
         let bytes: usize = match said {
             Ok(said) => said.metadata.iter().map(|(key, value)| key.len() + value.len()).sum(),
@@ -212,7 +226,8 @@ impl Facts {
         self.sha256 = Some(sum);
     }
 
-    /// Whether they were found out of a file that has not changed since, nor could have without its times telling.
+    /// Whether they were found out of a file that has not changed since, nor could have without its
+    /// times telling.
     pub(super) fn hold(&self, path: &Path, begun: SystemTime) -> bool {
         self.age_at(begun).is_some_and(|age| age >= SETTLED)
             && Stamp::of(path).is_ok_and(|now| now == self.stamp)
@@ -318,7 +333,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let (path, facts) = (file.path(), facts_of(file.path()));
         let (seconds, nanos) = facts.stamp.changed;
-        let changed = UNIX_EPOCH + Duration::new(seconds.try_into().unwrap(), nanos.try_into().unwrap());
+        let changed =
+            UNIX_EPOCH + Duration::new(seconds.try_into().unwrap(), nanos.try_into().unwrap());
         assert!(facts.hold(path, changed + SETTLED));
         assert!(!facts.hold(path, changed + SETTLED / 2));
         assert!(!facts.hold(path, changed - SETTLED));

@@ -26,15 +26,16 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The plugins that a [`Discovery`] finds, with what each says of itself.
 ///
-/// Each plugin is started for a moment to find that out, once for each file, and in a [strict](crate::Sandbox::strict)
-/// sandbox, since it is not trusted yet. The answer is kept in the user's cache directory
-/// (`$XDG_CACHE_HOME/<host>/pipeplug.json`, or below `~/.cache`) until the file's size, times, device or inode are
-/// other ones. So a plugin whose answer depends on something else than its file is asked anew only by
-/// [`refresh`](Self::refresh). That a plugin failed to answer is kept too, for an hour at most. Where there is no home
-/// directory, or the cache cannot be written, plugins are asked each time.
+/// Each plugin is started for a moment to find that out, once for each file, and in a
+/// [strict](crate::Sandbox::strict) sandbox, since it is not trusted yet. The answer is kept in the
+/// user's cache directory (`$XDG_CACHE_HOME/<host>/pipeplug.json`, or below `~/.cache`) until the
+/// file's size, times, device or inode are other ones. So a plugin whose answer depends on
+/// something else than its file is asked anew only by [`refresh`](Self::refresh). That a plugin
+/// failed to answer is kept too, for an hour at most. Where there is no home directory, or the
+/// cache cannot be written, plugins are asked each time.
 ///
-/// An answer holds wherever it was given. A failure inside a sandbox may be due to the sandbox, so it is kept for listings
-/// with the same one; a failure outside of any is kept for all.
+/// An answer holds wherever it was given. A failure inside a sandbox may be due to the sandbox, so
+/// it is kept for listings with the same one; a failure outside of any is kept for all.
 ///
 /// ```no_run
 /// use pipeplug_host::discovery::Discovery;
@@ -113,17 +114,23 @@ impl Catalog {
         Self { discovery, configure: Arc::new(|builder| builder), progress: Arc::new(|_| ()) }
     }
 
-    /// Changes how plugins are started to be asked. Default: five seconds to answer, half a second for each step of
-    /// stopping, standard output to the log, everything else as [`Plugin::builder`] has it; and [`Sandbox::strict`](crate::Sandbox::strict), which
-    /// [`Builder::no_sandbox`] and [`Builder::sandbox`] change. There is no sandbox by default where the system has none to
-    /// offer (other systems than Linux), and with launchers that see to none.
+    /// Changes how plugins are started to be asked. Default: five seconds to answer, half a second
+    /// for each step of stopping, standard output to the log, everything else as
+    /// [`Plugin::builder`] has it; and [`Sandbox::strict`](crate::Sandbox::strict), which
+    /// [`Builder::no_sandbox`] and [`Builder::sandbox`] change. There is no sandbox by default
+    /// where the system has none to offer (other systems than Linux), and with launchers that see
+    /// to none.
     #[must_use]
-    pub fn starting(mut self, configure: impl Fn(Builder) -> Builder + Send + Sync + 'static) -> Self {
+    pub fn starting(
+        mut self,
+        configure: impl Fn(Builder) -> Builder + Send + Sync + 'static,
+    ) -> Self {
         self.configure = Arc::new(configure);
         self
     }
 
-    /// Has `progress` told how far a listing is: before the first plugin is asked, and after each, on the threads that ask.
+    /// Has `progress` told how far a listing is: before the first plugin is asked, and after each,
+    /// on the threads that ask.
     #[must_use]
     pub fn on_progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Arc::new(progress);
@@ -133,10 +140,10 @@ impl Catalog {
     /// Lists all there is, and asks those plugins of which nothing is known.
     ///
     /// # Blocking
-    /// Until each of these has answered and ended. Eight start at once; one that takes longer than a second holds no other
-    /// one up, so that 64 that hang take as long as one: by default 5 seconds for the usual way to talk, and 2 for each of
-    /// the three others ([`ask`](Self::ask)). And on reading the files that were added and have
-    /// changed.
+    /// Until each of these has answered and ended. Eight start at once; one that takes longer than
+    /// a second holds no other one up, so that 64 that hang take as long as one: by default 5
+    /// seconds for the usual way to talk, and 2 for each of the three others ([`ask`](Self::ask)).
+    /// And on reading the files that were added and have changed.
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
         self.collect(Ask::Unknown)
@@ -160,8 +167,9 @@ impl Catalog {
         self.collect(Ask::None)
     }
 
-    /// Asks the plugin at `path`, wherever that is, and whatever is known of it: over descriptors 3 and 4, and where it does
-    /// not answer there over its standard input and output, in both formats. [`Said`] tells which one it answered.
+    /// Asks the plugin at `path`, wherever that is, and whatever is known of it: over descriptors 3
+    /// and 4, and where it does not answer there over its standard input and output, in both
+    /// formats. [`Said`] tells which one it answered.
     ///
     /// # Errors
     /// As for [`Builder::start`].
@@ -172,7 +180,8 @@ impl Catalog {
         ask(&self.builder(path))
     }
 
-    /// What the plugin at `path` said of itself when it was last asked, where that is remembered and its file is the same.
+    /// What the plugin at `path` said of itself when it was last asked, where that is remembered
+    /// and its file is the same.
     #[must_use]
     pub fn remembered(&self, path: impl AsRef<Path>) -> Option<Said> {
         let path = path.as_ref();
@@ -181,11 +190,12 @@ impl Catalog {
         said.ok()
     }
 
-    /// Takes note of what files have said of themselves, as of their copies before these had their path: listings do not
-    /// ask them again.
+    /// Takes note of what files have said of themselves, as of their copies before these had their
+    /// path: listings do not ask them again.
     ///
     /// # Blocking
-    /// Until the files are 100 milliseconds old: a younger one may change without its times telling.
+    /// Until the files are 100 milliseconds old: a younger one may change without its times
+    /// telling.
     pub fn remember(&self, said: impl IntoIterator<Item = (PathBuf, Said)>) {
         let Some(cache) = &self.discovery.cache else { return };
         let facts = |(path, said): (PathBuf, Said)| {
@@ -240,8 +250,9 @@ impl Catalog {
             .into_iter()
             .map(|entry| {
                 let walls = self.walls_of(&entry.path);
-                let is_of_store =
-                    store.is_some_and(|store| store.path_of(&entry.name).as_deref() == Some(&*entry.path));
+                let is_of_store = store.is_some_and(|store| {
+                    store.path_of(&entry.name).as_deref() == Some(&*entry.path)
+                });
                 let added = if is_of_store { records.remove(&entry.name) } else { None };
                 Row::new(entry, added, kept, begun, ask, walls)
             })
@@ -250,7 +261,8 @@ impl Catalog {
 
     /// Asks several at once, since most of the time is spent waiting for them.
     fn ask_all(&self, rows: &mut [Row], ask: Ask) {
-        let to_ask: Vec<_> = rows.iter_mut().filter(|row| ask != Ask::None && row.is_unknown()).collect();
+        let to_ask: Vec<_> =
+            rows.iter_mut().filter(|row| ask != Ask::None && row.is_unknown()).collect();
         let all = to_ask.len();
         if all > 0 {
             (self.progress)(Progress { done: 0, all });
@@ -310,14 +322,18 @@ impl Row {
         walls: Option<String>,
     ) -> Self {
         let facts = Stamp::of(&entry.path).ok().map(|stamp| {
-            let known = if ask == Ask::All { None } else { kept.facts(&entry.path, &stamp).cloned() };
+            let known =
+                if ask == Ask::All { None } else { kept.facts(&entry.path, &stamp).cloned() };
             known.unwrap_or_else(|| Facts::new(stamp))
         });
         let said = match entry.state {
-            EntryState::Usable => facts.as_ref().and_then(|facts| facts.said(walls.as_deref(), begun)),
+            EntryState::Usable => {
+                facts.as_ref().and_then(|facts| facts.said(walls.as_deref(), begun))
+            }
             EntryState::Shadowed { .. } | EntryState::Unusable(_) => None,
         };
-        let answer = said.map(|(said, in_sandbox)| Answer { said, asked: Asked::Earlier, in_sandbox });
+        let answer =
+            said.map(|(said, in_sandbox)| Answer { said, asked: Asked::Earlier, in_sandbox });
         let listed = Listed { entry, answer, added, changed: None };
         let mut row = Self { listed, facts, walls, begun, has_news: false };
         row.compare_sums();
@@ -336,7 +352,8 @@ impl Row {
             facts.keep_said(&said, self.walls.as_deref(), SystemTime::now());
             self.has_news = true;
         }
-        self.listed.answer = Some(Answer { said, asked: Asked::Now, in_sandbox: self.walls.is_some() });
+        self.listed.answer =
+            Some(Answer { said, asked: Asked::Now, in_sandbox: self.walls.is_some() });
     }
 
     /// Looks whether the file is the one that was added.

@@ -6,13 +6,14 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// How the names of files begin that are being written. No plugin is called so: its host's name comes first, and that
-/// begins with no dot.
+/// How the names of files begin that are being written. No plugin is called so: its host's name
+/// comes first, and that begins with no dot.
 const UNFINISHED: &str = ".unfinished-";
 /// So old, nobody writes such a file any more.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
-/// A file to be written in `dir`, which is made where it is not there; what killed processes left there goes.
+/// A file to be written in `dir`, which is made where it is not there; what killed processes left
+/// there goes.
 pub(super) fn temporary<R>(
     dir: &Path,
     make: impl FnOnce(&mut tempfile::Builder<'_, '_>) -> io::Result<R>,
@@ -22,7 +23,8 @@ pub(super) fn temporary<R>(
     make(tempfile::Builder::new().prefix(UNFINISHED))
 }
 
-/// Puts `bytes` into the file, which has either the old content or all of the new one at any time, for its user alone.
+/// Puts `bytes` into the file, which has either the old content or all of the new one at any time,
+/// for its user alone.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
     let mut file = temporary(dir, |builder| builder.tempfile_in(dir))?;
@@ -66,9 +68,16 @@ mod tests {
         let before = File::open(&path).unwrap();
         replace(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
-        assert_eq!(io::read_to_string(before).unwrap(), "first", "who reads it goes on with the old one");
+        assert_eq!(
+            io::read_to_string(before).unwrap(),
+            "first",
+            "who reads it goes on with the old one"
+        );
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(root.path().join("a")).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(root.path().join("a")).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 

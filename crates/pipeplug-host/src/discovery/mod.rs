@@ -1,8 +1,8 @@
 //! Finding plugins by name.
 //!
-//! [`Discovery`] looks for executables in a list of directories, as a shell does with `PATH`. A host
-//! with other ways implements [`Discover`]. A [`Catalog`] has what the plugins say of themselves too, and a [`Store`] is
-//! where the user's own ones are added.
+//! [`Discovery`] looks for executables in a list of directories, as a shell does with `PATH`. A
+//! host with other ways implements [`Discover`]. A [`Catalog`] has what the plugins say of
+//! themselves too, and a [`Store`] is where the user's own ones are added.
 
 mod ask;
 mod cache;
@@ -117,7 +117,8 @@ pub enum EntryState {
 }
 
 impl Discovery {
-    /// Searches the usual places for the plugins of `host`, as the environment of this process says.
+    /// Searches the usual places for the plugins of `host`, as the environment of this process
+    /// says.
     #[must_use]
     pub fn for_host(host: &str) -> Self {
         Self::for_host_in(host, |name| std::env::var_os(name))
@@ -190,18 +191,23 @@ impl Discovery {
                 Err(None) => {}
             }
         }
-        // A file that cannot be looked at, because of the directories above it, may not even be there.
+        // A file that cannot be looked at, because of the directories above it, may not even be
+        // there.
         if passed_over.iter().any(|(_, problem)| !matches!(problem, Problem::Inaccessible { .. })) {
             return Err(FindError::Unusable { name: name.to_owned(), problems: passed_over });
         }
         Err(self.not_found(name, passed_over))
     }
 
-    /// Lists all plugins, usable or not, by name and then by place, with the problems of places first.
+    /// Lists all plugins, usable or not, by name and then by place, with the problems of places
+    /// first.
     #[must_use]
     pub fn list(&self) -> Vec<Entry> {
-        let mut entries: Vec<_> =
-            self.rejected.iter().map(|(path, problem)| Entry::unusable("", path, problem.clone())).collect();
+        let mut entries: Vec<_> = self
+            .rejected
+            .iter()
+            .map(|(path, problem)| Entry::unusable("", path, problem.clone()))
+            .collect();
         for dir in &self.dirs {
             match self.list_dir(dir) {
                 Ok(found) => entries.extend(found),
@@ -226,7 +232,9 @@ impl Discovery {
         for entry in self.list() {
             match entry.state {
                 EntryState::Usable => usable.push(entry.name),
-                EntryState::Unusable(problem) if entry.name.is_empty() => skipped.push((entry.path, problem)),
+                EntryState::Unusable(problem) if entry.name.is_empty() => {
+                    skipped.push((entry.path, problem))
+                }
                 EntryState::Unusable(_) | EntryState::Shadowed { .. } => {}
             }
         }
@@ -250,7 +258,11 @@ impl Discovery {
             return None;
         }
         let Ok(text) = str::from_utf8(name) else {
-            return Some(Entry::unusable(&String::from_utf8_lossy(name), &path, Problem::NameNotUtf8));
+            return Some(Entry::unusable(
+                &String::from_utf8_lossy(name),
+                &path,
+                Problem::NameNotUtf8,
+            ));
         };
         if text.is_empty() {
             return Some(Entry::unusable("", &path, Problem::NoName));
@@ -284,14 +296,15 @@ impl Entry {
 /// # Errors
 /// Where the directory cannot be read.
 pub fn executables(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = fs::read_dir(dir)?.map(|file| Ok(file?.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut files =
+        fs::read_dir(dir)?.map(|file| Ok(file?.path())).collect::<io::Result<Vec<_>>>()?;
     files.retain(|file| problem::check_file(file).is_ok());
     files.sort();
     Ok(files)
 }
 
-/// Looks for what cargo writes beside an executable in a target directory: `editor-spell.d` names the sources of
-/// `editor-spell`. A plugin of such a name, which may be executed, is one.
+/// Looks for what cargo writes beside an executable in a target directory: `editor-spell.d` names
+/// the sources of `editor-spell`. A plugin of such a name, which may be executed, is one.
 fn is_dependency_file(dir: &Path, file: &OsStr) -> bool {
     let Some(executable) = file.as_bytes().strip_suffix(b".d") else { return false };
     dir.join(OsStr::from_bytes(executable)).is_file()

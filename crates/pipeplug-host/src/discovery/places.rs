@@ -12,7 +12,8 @@ pub(super) struct Places {
     pub(super) rejected: Vec<(PathBuf, Problem)>,
 }
 
-/// A base directory of the user: its variable, and where it is below the home directory without that.
+/// A base directory of the user: its variable, and where it is below the home directory without
+/// that.
 ///
 /// The XDG Base Directory Specification, 0.8: a relative path in the variable is to be ignored.
 #[derive(Clone, Copy)]
@@ -45,9 +46,13 @@ pub(super) fn usual(host: &str, env: impl Fn(&str) -> Option<OsString>) -> Place
     Places { dirs, rejected }
 }
 
-/// A host's directory below a base directory, to be written to. A home directory that does not exist is not made: it
-/// is the name of none.
-pub(super) fn user_dir(base: Base, host: &str, env: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+/// A host's directory below a base directory, to be written to. A home directory that does not
+/// exist is not made: it is the name of none.
+pub(super) fn user_dir(
+    base: Base,
+    host: &str,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Option<PathBuf> {
     let (dir, home) = base.dir(env)?;
     home.is_none_or(|home| home.is_dir()).then(|| dir.join(host))
 }

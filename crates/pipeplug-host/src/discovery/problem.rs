@@ -179,7 +179,11 @@ fn paths(paths: &[PathBuf]) -> String {
     if paths.is_empty() {
         return "nowhere, for there is no directory to search".to_owned();
     }
-    paths.iter().map(|path| Escaped(&path.to_string_lossy()).to_string()).collect::<Vec<_>>().join(", ")
+    paths
+        .iter()
+        .map(|path| Escaped(&path.to_string_lossy()).to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn but_skipped(skipped: &[(PathBuf, Problem)]) -> String {
@@ -187,5 +191,9 @@ fn but_skipped(skipped: &[(PathBuf, Problem)]) -> String {
 }
 
 fn problems_of(problems: &[(PathBuf, Problem)]) -> String {
-    problems.iter().map(|(path, problem)| format!("{path:?}: {problem}")).collect::<Vec<_>>().join("; ")
+    problems
+        .iter()
+        .map(|(path, problem)| format!("{path:?}: {problem}"))
+        .collect::<Vec<_>>()
+        .join("; ")
 }

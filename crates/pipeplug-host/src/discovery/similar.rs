@@ -1,7 +1,7 @@
 //! The name that was probably meant.
 
-/// The candidate nearest to `name`, if it takes no more than one edit for each three characters: a character more, less,
-/// another one, or two that changed places.
+/// The candidate nearest to `name`, if it takes no more than one edit for each three characters: a
+/// character more, less, another one, or two that changed places.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let most = (name.chars().count() / 3).max(1);
     candidates

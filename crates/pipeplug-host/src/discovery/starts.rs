@@ -36,8 +36,11 @@ impl Starts {
                     return Turn { starts: self, begun: now };
                 }
                 Some(time) => {
-                    running =
-                        self.ended.wait_timeout(running, time).unwrap_or_else(PoisonError::into_inner).0;
+                    running = self
+                        .ended
+                        .wait_timeout(running, time)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
                 }
             }
         }
@@ -76,7 +79,11 @@ mod tests {
         let mut running = vec![begun; STARTING - 1];
         assert_eq!(wait_for(&running, begun), None);
         running.push(begun + BUSY / 2);
-        assert_eq!(wait_for(&running, begun + BUSY / 2), Some(BUSY / 2), "until the oldest counts no more");
+        assert_eq!(
+            wait_for(&running, begun + BUSY / 2),
+            Some(BUSY / 2),
+            "until the oldest counts no more"
+        );
         assert_eq!(wait_for(&running, begun + BUSY), None);
         assert_eq!(wait_for(&vec![begun; AT_ONCE], begun + BUSY), None);
     }

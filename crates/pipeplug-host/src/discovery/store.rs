@@ -20,11 +20,12 @@ use super::{Problem, files, places, problem, similar};
 use crate::regular_file::{DIRECTORY, FileError, RegularFile};
 use crate::sha256::Sha256;
 
-/// A host's plugins in the user's data directory, `$XDG_DATA_HOME/<host>/plugins` or `~/.local/share/<host>/plugins`,
-/// where [`Discovery`](super::Discovery) finds them.
+/// A host's plugins in the user's data directory, `$XDG_DATA_HOME/<host>/plugins` or
+/// `~/.local/share/<host>/plugins`, where [`Discovery`](super::Discovery) finds them.
 ///
-/// What is added there is recorded, with its sum, in `added.json` beside that directory. Both are replaced as a whole, so
-/// that a process that is killed meanwhile leaves no half of a plugin; several may add and remove at the same time.
+/// What is added there is recorded, with its sum, in `added.json` beside that directory. Both are
+/// replaced as a whole, so that a process that is killed meanwhile leaves no half of a plugin;
+/// several may add and remove at the same time.
 #[derive(Debug, Clone)]
 pub struct Store {
     host: String,
@@ -78,7 +79,10 @@ impl Store {
     ///
     /// # Errors
     /// As for [`for_host`](Self::for_host).
-    pub fn for_host_in(host: &str, env: impl Fn(&str) -> Option<OsString>) -> Result<Self, StoreError> {
+    pub fn for_host_in(
+        host: &str,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, StoreError> {
         if host.is_empty() || host.starts_with('.') || host.contains(['/', '\0']) {
             return Err(StoreError::BadHost { host: host.to_owned() });
         }
@@ -100,13 +104,15 @@ impl Store {
 
     /// Adds a plugin: an executable file of any name, which is found by `name` then.
     ///
-    /// What others may write of the file's mode is left out in the copy; nor does it get the bits that change its user.
+    /// What others may write of the file's mode is left out in the copy; nor does it get the bits
+    /// that change its user.
     ///
     /// # Errors
     /// See [`AddError`]; nothing has been changed then.
     ///
     /// # Blocking
-    /// On reading and writing the file, and while another process adds or removes a plugin of this host.
+    /// On reading and writing the file, and while another process adds or removes a plugin of this
+    /// host.
     pub fn add(
         &self,
         source: &Path,
@@ -134,7 +140,8 @@ impl Store {
         let mut records = before.clone();
         records.plugins.retain(|known, _| self.is_there(known));
         records.plugins.insert(name.to_owned(), added.clone());
-        // The record first: one without a file is of no account, but a file without a record would be anybody's.
+        // The record first: one without a file is of no account, but a file without a record would
+        // be anybody's.
         records.write(&self.records_path())?;
         if let Err(error) = unfinished.persist(&path) {
             before.write(&self.records_path())?;
@@ -155,9 +162,12 @@ impl Store {
             name: name.to_owned(),
             host: self.host.clone(),
             path,
-            similar: similar::nearest(name, records.plugins.keys().map(String::as_str)).map(str::to_owned),
+            similar: similar::nearest(name, records.plugins.keys().map(String::as_str))
+                .map(str::to_owned),
         };
-        let Some(path) = self.path_of(name) else { return Err(not_added(None, &Records::default())) };
+        let Some(path) = self.path_of(name) else {
+            return Err(not_added(None, &Records::default()));
+        };
         if !self.root.is_dir() {
             return Err(not_added(None, &Records::default()));
         }
@@ -223,7 +233,8 @@ impl Store {
         let is_same = match added.way {
             Way::Link => is_link,
             Way::Copy => {
-                let sum = Sha256::of_file(path).map_err(|error| StoreError::io("read", path, error))?;
+                let sum =
+                    Sha256::of_file(path).map_err(|error| StoreError::io("read", path, error))?;
                 !is_link && sum == added.sha256
             }
         };
@@ -254,8 +265,9 @@ impl Store {
         let target = std::path::absolute(source).map_err(reading)?;
         let sum = Sha256::of(&mut file.into_file()).map_err(reading)?;
         let dir = self.dir();
-        let link = files::temporary(&dir, |builder| builder.make_in(&dir, |path| symlink(&target, path)))
-            .map_err(|error| StoreError::io("write", &dir, error))?;
+        let link =
+            files::temporary(&dir, |builder| builder.make_in(&dir, |path| symlink(&target, path)))
+                .map_err(|error| StoreError::io("write", &dir, error))?;
         Ok((link.into_temp_path(), sum))
     }
 }
@@ -269,10 +281,12 @@ fn open_source(source: &Path) -> Result<RegularFile, AddError> {
         Ok(file) => Problem::of_execution(source, file.metadata()),
         Err(FileError::NotRegular { found: DIRECTORY }) => Problem::IsDirectory,
         Err(FileError::NotRegular { found: kind }) => Problem::NotAFile { kind },
-        Err(FileError::System(error)) if not_there.contains(&error.kind()) => match fs::read_link(source) {
-            Ok(target) => Problem::DanglingSymlink { target },
-            Err(_) => return Err(AddError::NotFound { path }),
-        },
+        Err(FileError::System(error)) if not_there.contains(&error.kind()) => {
+            match fs::read_link(source) {
+                Ok(target) => Problem::DanglingSymlink { target },
+                Err(_) => return Err(AddError::NotFound { path }),
+            }
+        }
         Err(error) => return Err(StoreError::io("read", source, error.into()).into()),
     };
     Err(AddError::Unusable { path, problem })

@@ -11,7 +11,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, socket, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, socket, sockopt,
+};
 use nix::unistd::{self, Uid, geteuid};
 
 use super::{Diagnosis, Launcher, Process, Started};
@@ -22,13 +24,14 @@ use crate::wait_status::WaitStatus;
 
 /// Attaches to a plugin that was started by hand, or in a debugger, with `--pipeplug-listen PATH`.
 ///
-/// The path, arguments and environment that the builder names are those of whoever started it, and not looked at. Its
-/// standard error goes where it was started. It has to be of the same user, and to be seen from here: not in a container.
+/// The path, arguments and environment that the builder names are those of whoever started it, and
+/// not looked at. Its standard error goes where it was started. It has to be of the same user, and
+/// to be seen from here: not in a container.
 ///
-/// It is not this host's to end: no signal is sent to it. [`Plugin::stop`](crate::Plugin::stop) asks it to end,
-/// closes the connection, and lets go of one that still runs ([`StoppedBy::LetGo`](crate::StoppedBy)); and it outlives a
-/// host that is killed, if it does not end by itself when its host is gone. How it ended is not known
-/// ([`WaitStatus::Unknown`]).
+/// It is not this host's to end: no signal is sent to it. [`Plugin::stop`](crate::Plugin::stop)
+/// asks it to end, closes the connection, and lets go of one that still runs
+/// ([`StoppedBy::LetGo`](crate::StoppedBy)); and it outlives a host that is killed, if it does not
+/// end by itself when its host is gone. How it ended is not known ([`WaitStatus::Unknown`]).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -167,7 +170,8 @@ fn connect_at_once(path: &Path) -> io::Result<UnixStream> {
 #[derive(Debug)]
 struct Peer {
     pid: Pid,
-    /// Readable once it has ended, or its end of the connection is closed where the system tells no more.
+    /// Readable once it has ended, or its end of the connection is closed where the system tells no
+    /// more.
     ended: Epoll,
     /// What `ended` watches.
     _of_process: OwnedFd,
@@ -179,8 +183,8 @@ struct Peer {
 
 impl Peer {
     fn watch(stream: &UnixStream, pid: Pid) -> io::Result<Self> {
-        // Of the process itself, since Linux 6.5. By its number it could be another one's by now; but then the connection
-        // has ended, which whoever uses it is told.
+        // Of the process itself, since Linux 6.5. By its number it could be another one's by now;
+        // but then the connection has ended, which whoever uses it is told.
         let pidfd = match getsockopt(stream, sockopt::PeerPidfd) {
             Ok(pidfd) => Ok(pidfd),
             Err(_) => sys::pidfd_open(unistd::Pid::from_raw(pid.as_raw())),
@@ -188,7 +192,9 @@ impl Peer {
         let (of_process, event) = match pidfd {
             Ok(pidfd) => (pidfd, EpollFlags::EPOLLIN),
             // pidfd_open(2), since Linux 5.3, and not with every filter of system calls.
-            Err(error) if error.raw_os_error().map(Errno::from_raw).is_some_and(is_unknown_call) => {
+            Err(error)
+                if error.raw_os_error().map(Errno::from_raw).is_some_and(is_unknown_call) =>
+            {
                 (stream.try_clone()?.into(), EpollFlags::EPOLLRDHUP)
             }
             Err(error) => return Err(error),

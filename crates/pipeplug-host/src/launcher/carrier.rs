@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use super::{Launcher, Started};
 use crate::access::may_execute;
-use crate::process::{Channel, EnvPlan, HostLost, Launch, SpawnError, Stdin, check_names, spawn_with};
+use crate::process::{
+    Channel, EnvPlan, HostLost, Launch, SpawnError, Stdin, check_names, spawn_with,
+};
 
-/// The plugin's path, if it takes one, and arguments: it talks over its standard input and output, for these are what is
-/// carried.
+/// The plugin's path, if it takes one, and arguments: it talks over its standard input and output,
+/// for these are what is carried.
 pub(super) fn command_line(launch: &Launch) -> Vec<OsString> {
     let mut plugin = launch.clone();
     plugin.channel = Channel::Stdio;
@@ -25,9 +27,13 @@ pub(super) fn variables(launch: &Launch) -> Result<BTreeMap<OsString, OsString>,
     Ok(launch.env.added())
 }
 
-/// How to start the program that carries the pipes: with the host's environment and working directory, and arguments
-/// that are all its own.
-pub(super) fn launch(plugin: &Launch, program: &OsStr, args: Vec<OsString>) -> Result<Launch, SpawnError> {
+/// How to start the program that carries the pipes: with the host's environment and working
+/// directory, and arguments that are all its own.
+pub(super) fn launch(
+    plugin: &Launch,
+    program: &OsStr,
+    args: Vec<OsString>,
+) -> Result<Launch, SpawnError> {
     if let Channel::Pipes { stdin: Stdin::Inherit, .. } = plugin.channel {
         return Err(SpawnError::BadArgument {
             path: plugin.program.clone(),
@@ -45,8 +51,8 @@ pub(super) fn launch(plugin: &Launch, program: &OsStr, args: Vec<OsString>) -> R
     Ok(carrier)
 }
 
-/// A program of the user's own, such as an engine's client: with all of the host's environment, which says what it talks to,
-/// and left to itself when the host ends.
+/// A program of the user's own, such as an engine's client: with all of the host's environment,
+/// which says what it talks to, and left to itself when the host ends.
 pub(super) fn tool(path: impl Into<PathBuf>) -> Launch {
     let mut tool = Launch::new(path);
     tool.channel = Channel::Stdio;

@@ -16,8 +16,9 @@ use crate::process::{HostLost, Leftovers, SpawnError, spawn};
 /// How long the shell may take to leave the guard behind.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A shell that waits for a word, or for the end of the pipe that the host alone can write to; it runs in the background, as
-/// nobody's child, so that it is there when all else is killed, and nobody has to reap it.
+/// A shell that waits for a word, or for the end of the pipe that the host alone can write to; it
+/// runs in the background, as nobody's child, so that it is there when all else is killed, and
+/// nobody has to reap it.
 ///
 /// The engine may yet be making the container: hence more than one attempt.
 const SCRIPT: &str = r#"
@@ -43,8 +44,8 @@ const OVER: &str = "over";
 pub(super) struct Removal {
     /// What it is called in logs.
     pub(super) what: String,
-    /// What a shell runs, with the program as `$1` and the arguments behind that; it succeeds where there was something
-    /// to remove.
+    /// What a shell runs, with the program as `$1` and the arguments behind that; it succeeds where
+    /// there was something to remove.
     pub(super) script: &'static str,
     pub(super) program: PathBuf,
     pub(super) args: Vec<OsString>,
@@ -74,8 +75,13 @@ impl Guard {
         let absolute = path::absolute(&program).map_err(system("finding the working directory"))?;
         let mut launch = carrier::tool("/bin/sh");
         let script = format!("remove() {{\n{script}\n}}\n{SCRIPT}");
-        launch.args =
-            vec!["-c".into(), script.into(), "pipeplug-guard".into(), at_end.into(), absolute.into()];
+        launch.args = vec![
+            "-c".into(),
+            script.into(),
+            "pipeplug-guard".into(),
+            at_end.into(),
+            absolute.into(),
+        ];
         launch.args.extend(args);
         let shell = spawn(&launch)?;
         let ended = shell.child.wait_timeout(PATIENCE, Leftovers::Leave);
@@ -106,7 +112,8 @@ impl Drop for Guard {
     }
 }
 
-/// Writes to a pipe that nobody may read any more. A SIGPIPE of that goes to the thread that wrote, and with it.
+/// Writes to a pipe that nobody may read any more. A SIGPIPE of that goes to the thread that wrote,
+/// and with it.
 fn say(word: &'static str, pipe: OwnedFd) -> io::Result<()> {
     let write = move || {
         SigSet::from(Signal::SIGPIPE).thread_block()?;

@@ -1,8 +1,9 @@
 //! Where a plugin runs: on this machine, in a container, on another one.
 //!
-//! A [`Launcher`] takes a [`Launch`], which says what to start, and gives a [`Started`]: a [`Process`] to wait for and
-//! to signal, and the host's ends of the pipes. [`Exec`] is the default. Most others have a program of this machine, say
-//! an `ssh`, carry the plugin's standard input and output to wherever it runs; that program is the process then.
+//! A [`Launcher`] takes a [`Launch`], which says what to start, and gives a [`Started`]: a
+//! [`Process`] to wait for and to signal, and the host's ends of the pipes. [`Exec`] is the
+//! default. Most others have a program of this machine, say an `ssh`, carry the plugin's standard
+//! input and output to wherever it runs; that program is the process then.
 //!
 //! ```no_run
 //! use pipeplug_host::Plugin;
@@ -46,36 +47,40 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
     /// Starts one. It need not have said anything yet: the host asks it for its metadata next.
     ///
     /// # Errors
-    /// Each says what is wrong and what to do; nothing may be left of the attempt. [`SpawnError::place`] makes one.
+    /// Each says what is wrong and what to do; nothing may be left of the attempt.
+    /// [`SpawnError::place`] makes one.
     ///
     /// # Blocking
     /// It may, on whatever starting takes.
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError>;
 
-    /// Where that is, to stand behind a plugin's name in messages: `in a container of "image"`. `None` where it is a
-    /// process of this machine, as everybody expects.
+    /// Where that is, to stand behind a plugin's name in messages: `in a container of "image"`.
+    /// `None` where it is a process of this machine, as everybody expects.
     fn describe(&self) -> Option<String>;
 
     /// Whether [`start`](Self::start) sees to what the host demands of a start: [`Launch::sha256`],
-    /// [`Launch::lock_file`] and [`Launch::sandbox`]. Where it does not, a host that demands one of them is refused.
+    /// [`Launch::lock_file`] and [`Launch::sandbox`]. Where it does not, a host that demands one of
+    /// them is refused.
     fn sees_to_demands(&self) -> bool {
         false
     }
 
-    /// Explains an end before the plugin has answered the host's first request, where that is not the plugin's own: the
-    /// lines are the last ones of its standard error.
+    /// Explains an end before the plugin has answered the host's first request, where that is not
+    /// the plugin's own: the lines are the last ones of its standard error.
     fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
         let _ = (status, stderr);
         None
     }
 
-    /// Explains an end after the plugin has answered, as [`diagnose`](Self::diagnose) does before. Statuses that say that it
-    /// could not run mean nothing of the kind then. Default: what `diagnose` says.
+    /// Explains an end after the plugin has answered, as [`diagnose`](Self::diagnose) does before.
+    /// Statuses that say that it could not run mean nothing of the kind then. Default: what
+    /// `diagnose` says.
     fn diagnose_end(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
         self.diagnose(status, stderr)
     }
 
-    /// Explains an answer to the host's first request that is no message, where something other than the plugin wrote it.
+    /// Explains an answer to the host's first request that is no message, where something other
+    /// than the plugin wrote it.
     ///
     /// # Blocking
     /// It may, on a question to the place.
@@ -90,8 +95,8 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
 pub struct Started {
     /// What is waited for and signalled.
     pub process: Box<dyn Process>,
-    /// What the plugin reads is written to it. It is read and written without blocking (`O_NONBLOCK` is set on it), so
-    /// nobody else may have it.
+    /// What the plugin reads is written to it. It is read and written without blocking
+    /// (`O_NONBLOCK` is set on it), so nobody else may have it.
     pub to_guest: OwnedFd,
     /// What the plugin writes comes from it; as for [`to_guest`](Self::to_guest).
     pub from_guest: OwnedFd,
@@ -116,9 +121,11 @@ impl From<Spawned> for Started {
     }
 }
 
-/// What stands for a plugin on this machine: its process, or the one that carries its pipes to where it runs.
+/// What stands for a plugin on this machine: its process, or the one that carries its pipes to
+/// where it runs.
 ///
-/// All methods may be called from any thread, at the same time. Dropping it ends the plugin, if it is the host's to end.
+/// All methods may be called from any thread, at the same time. Dropping it ends the plugin, if it
+/// is the host's to end.
 pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// Its process id.
     fn pid(&self) -> Pid;
@@ -126,14 +133,15 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// A descriptor that becomes readable once it has ended, and stays so. Nobody reads from it.
     fn exit_fd(&self) -> BorrowedFd<'_>;
 
-    /// How it ended; `None` while it runs. One that has been let go of ([`Delivery::NotOurs`]) counts as ended. Does not
-    /// block, and takes nothing away: signals still reach what it left.
+    /// How it ended; `None` while it runs. One that has been let go of ([`Delivery::NotOurs`])
+    /// counts as ended. Does not block, and takes nothing away: signals still reach what it left.
     ///
     /// # Errors
     /// What the system says.
     fn peek(&self) -> io::Result<Option<WaitStatus>>;
 
-    /// As [`peek`](Process::peek), and gives the system back what is left of it; no signal reaches it any more.
+    /// As [`peek`](Process::peek), and gives the system back what is left of it; no signal reaches
+    /// it any more.
     ///
     /// # Errors
     /// What the system says.
@@ -148,27 +156,29 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// On what runs it elsewhere, where that has to be asked; for 15 seconds at most.
     fn signal(&self, signal: Signal) -> io::Result<Delivery>;
 
-    /// The number of the signal that has stopped it and that a `SIGCONT` has not followed; `None` where it is not stopped, or
-    /// where that is not known here.
+    /// The number of the signal that has stopped it and that a `SIGCONT` has not followed; `None`
+    /// where it is not stopped, or where that is not known here.
     fn stopped_by(&self) -> Option<i32> {
         None
     }
 
-    /// How long its end may take to be known here once nothing comes from it any more. Calls that its end fails wait for that
-    /// before they fail, so that they can tell of it. Default: as long as a process of this machine takes.
+    /// How long its end may take to be known here once nothing comes from it any more. Calls that
+    /// its end fails wait for that before they fail, so that they can tell of it. Default: as long
+    /// as a process of this machine takes.
     fn end_patience(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// The meaning of its end, where more is known of it than [`Launcher::diagnose`] is told; the lines are the last ones of
-    /// its standard error. Called once it has ended; does not block.
+    /// The meaning of its end, where more is known of it than [`Launcher::diagnose`] is told; the
+    /// lines are the last ones of its standard error. Called once it has ended; does not block.
     fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
         let _ = (status, stderr);
         None
     }
 
-    /// A demand of the host that the place has said it does not meet, and that fails the start; the lines are the first ones
-    /// of its standard error. Called once the plugin has answered; does not block.
+    /// A demand of the host that the place has said it does not meet, and that fails the start; the
+    /// lines are the first ones of its standard error. Called once the plugin has answered; does
+    /// not block.
     fn unmet(&self, stderr: &[String]) -> Option<Diagnosis> {
         let _ = stderr;
         None
@@ -217,8 +227,8 @@ impl Process for Child {
     fn signal(&self, signal: Signal) -> io::Result<Delivery> {
         let delivery = self.signal_group(signal);
         if signal == Signal::Terminate {
-            // A stopped process takes no notice before it goes on, and then of this first: signal(7). Where the first one was
-            // not sent, this is not either.
+            // A stopped process takes no notice before it goes on, and then of this first:
+            // signal(7). Where the first one was not sent, this is not either.
             let _ = self.signal_group(Signal::Continue);
         }
         delivery

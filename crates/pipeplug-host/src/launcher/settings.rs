@@ -1,8 +1,10 @@
-//! The plugin's variables and working directory, by a way that every command takes that carries standard input.
+//! The plugin's variables and working directory, by a way that every command takes that carries
+//! standard input.
 //!
-//! A command such as `sudo` or `docker exec` starts the plugin with an environment and a directory of its own. So a shell
-//! starts behind it, reads one line of its standard input, which sets all that, and executes the plugin in its place. Nothing
-//! of it is on a command line, where every user of the machine could read it: ps(1).
+//! A command such as `sudo` or `docker exec` starts the plugin with an environment and a directory
+//! of its own. So a shell starts behind it, reads one line of its standard input, which sets all
+//! that, and executes the plugin in its place. Nothing of it is on a command line, where every user
+//! of the machine could read it: ps(1).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -63,7 +65,8 @@ impl Settings {
         SHELL.iter().map(OsString::from)
     }
 
-    /// Writes the line, before any message. One that reads none of it and ends tells why by its end.
+    /// Writes the line, before any message. One that reads none of it and ends tells why by its
+    /// end.
     ///
     /// # Blocking
     /// Not with a line that fits into the pipe; otherwise for [`PATIENCE`] at most.
@@ -75,9 +78,12 @@ impl Settings {
             write_all(&file, &self.line)
         };
         thread::scope(|scope| {
-            let thread =
-                thread::Builder::new().name("pipeplug-settings".into()).spawn_scoped(scope, write)?;
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that writes it panicked")))
+            let thread = thread::Builder::new()
+                .name("pipeplug-settings".into())
+                .spawn_scoped(scope, write)?;
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the thread that writes it panicked")))
         })
     }
 }
@@ -90,7 +96,9 @@ fn write_all(mut file: &File, line: &[u8]) -> io::Result<()> {
             Ok(len) => rest = &rest[len..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_room(file, end, rest.len())?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait_for_room(file, end, rest.len())?
+            }
             Err(error) => return Err(error),
         }
     }
@@ -112,8 +120,9 @@ fn wait_for_room(file: &File, end: Instant, rest: usize) -> io::Result<()> {
 
 /// A name that a shell can set: sh(1p), Name.
 fn shell_name<'a>(launch: &Launch, name: &'a OsStr) -> Result<&'a str, SpawnError> {
-    let is_part =
-        |(i, byte): (usize, u8)| byte == b'_' || byte.is_ascii_alphabetic() || i > 0 && byte.is_ascii_digit();
+    let is_part = |(i, byte): (usize, u8)| {
+        byte == b'_' || byte.is_ascii_alphabetic() || i > 0 && byte.is_ascii_digit()
+    };
     name.to_str().filter(|name| !name.is_empty() && name.bytes().enumerate().all(is_part)).ok_or_else(|| {
         SpawnError::BadArgument {
             path: launch.program.clone(),
@@ -129,7 +138,8 @@ fn assignment(name: &str, value: &[u8]) -> String {
 }
 
 fn change(launch: &Launch, dir: &Path) -> Result<String, SpawnError> {
-    // From the root, as this process means it: where the command starts its shell is its own choice.
+    // From the root, as this process means it: where the command starts its shell is its own
+    // choice.
     let dir = path::absolute(dir).map_err(|error| SpawnError::BadWorkingDirectory {
         path: launch.program.clone(),
         cwd: dir.to_owned(),
@@ -148,7 +158,8 @@ fn set(name: &str, value: &[u8]) -> String {
     format!("{name}=$(printf '%b_' {}) && {name}=\"${{{name}%_}}\"", quoted(&escaped(value)))
 }
 
-/// Bytes as `printf %b` reads them: printable ASCII as it is, since shells differ in what else they let through.
+/// Bytes as `printf %b` reads them: printable ASCII as it is, since shells differ in what else they
+/// let through.
 fn escaped(bytes: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(bytes.len());
     for byte in bytes {
@@ -188,8 +199,15 @@ mod tests {
 
     #[test]
     fn every_value_arrives_through_every_shell() {
-        let shells =
-            [&["sh"][..], &["dash"], &["bash"], &["bash", "--posix"], &["busybox", "sh"], &["zsh"], &["ksh"]];
+        let shells = [
+            &["sh"][..],
+            &["dash"],
+            &["bash"],
+            &["bash", "--posix"],
+            &["busybox", "sh"],
+            &["zsh"],
+            &["ksh"],
+        ];
         for value in values() {
             let mut launch = Launch::new("/plugin");
             launch.env.set("PLUGIN_VALUE", OsString::from_vec(value.clone()));
@@ -201,7 +219,8 @@ mod tests {
                     "-c",
                     r#"printf %s "$PLUGIN_VALUE"; cat"#,
                 ]);
-                let Ok(mut child) = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+                let Ok(mut child) = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
+                else {
                     continue;
                 };
                 settings.send(child.stdin.as_ref().unwrap().as_fd()).unwrap();

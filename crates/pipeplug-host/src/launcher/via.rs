@@ -10,16 +10,18 @@ use crate::access::may_execute;
 use crate::process::{Executable, Launch, SpawnError};
 use crate::wait_status::WaitStatus;
 
-/// Runs a plugin by a command that ends with it, and that carries its standard input and output: `nice`, `sudo -n`,
-/// `nsenter …`, `bwrap …`, `docker exec -i …`.
+/// Runs a plugin by a command that ends with it, and that carries its standard input and output:
+/// `nice`, `sudo -n`, `nsenter …`, `bwrap …`, `docker exec -i …`.
 ///
-/// The command gets the plugin's path and arguments as its own last ones. It runs with the host's environment and working
-/// directory, which it may need for itself, and passes on of these what it likes. What is set for the plugin, variables
-/// ([`Builder::env`](crate::Builder::env), [`env_pass`](crate::Builder::env_pass),
-/// [`env_remove`](crate::Builder::env_remove)) and a working directory, reaches the plugin past every such command: there
-/// the command starts `/bin/sh`, which reads it from its standard input and executes the plugin. Only where this machine
-/// cannot execute the plugin, and the command is an interpreter or an emulator, it is set for the command. The command's
-/// standard error counts as the plugin's. Signals go to the command's process group.
+/// The command gets the plugin's path and arguments as its own last ones. It runs with the host's
+/// environment and working directory, which it may need for itself, and passes on of these what it
+/// likes. What is set for the plugin, variables ([`Builder::env`](crate::Builder::env),
+/// [`env_pass`](crate::Builder::env_pass), [`env_remove`](crate::Builder::env_remove)) and a
+/// working directory, reaches the plugin past every such command: there the command starts
+/// `/bin/sh`, which reads it from its standard input and executes the plugin. Only where this
+/// machine cannot execute the plugin, and the command is an interpreter or an emulator, it is set
+/// for the command. The command's standard error counts as the plugin's. Signals go to the
+/// command's process group.
 #[derive(Debug, Clone)]
 pub struct Via {
     command: Vec<OsString>,
@@ -53,7 +55,9 @@ impl Launcher for Via {
         let started = carrier::start(launch, &carrier, self)?;
         if let Passing::Shell(settings) = by {
             let sent = settings.send(started.to_guest.as_fd());
-            sent.map_err(|error| SpawnError::place(launch, self.describe(), error.to_string(), false))?;
+            sent.map_err(|error| {
+                SpawnError::place(launch, self.describe(), error.to_string(), false)
+            })?;
         }
         Ok(started)
     }
@@ -64,7 +68,8 @@ impl Launcher for Via {
     }
 
     fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
-        // Of a container without a shell, of an interpreter that reads it as a program, of an emulator, of sudo.
+        // Of a container without a shell, of an interpreter that reads it as a program, of an
+        // emulator, of sudo.
         let of_shell = ["\"/bin/sh\"", "/bin/sh: Invalid", "_pipeplug"];
         let is_of_shell = |line: &String| of_shell.iter().any(|words| line.contains(words));
         (!status.success() && stderr.iter().any(is_of_shell)).then(|| {
@@ -96,8 +101,8 @@ impl Passing {
     }
 }
 
-/// Looks for a plugin that this machine cannot execute: its command is an emulator or an interpreter, which takes a file for
-/// its own machine or language, and no shell.
+/// Looks for a plugin that this machine cannot execute: its command is an emulator or an
+/// interpreter, which takes a file for its own machine or language, and no shell.
 fn is_for_another_program(plugin: &Path) -> bool {
     match Executable::inspect(plugin) {
         Ok(Executable::Elf(elf)) => !elf.machine.is_ours(),
@@ -108,12 +113,14 @@ fn is_for_another_program(plugin: &Path) -> bool {
     }
 }
 
-/// The same with a relative path taken from the host's working directory, which the command may leave. A name without a
-/// slash that is no file here is left to the command, which may look for it in its `PATH`.
+/// The same with a relative path taken from the host's working directory, which the command may
+/// leave. A name without a slash that is no file here is left to the command, which may look for it
+/// in its `PATH`.
 fn from_root(launch: &Launch) -> Result<Launch, SpawnError> {
     let path = &launch.program;
     let mut launch = launch.clone();
-    if path.is_relative() && !launch.is_placed && (path.components().count() > 1 || path.is_file()) {
+    if path.is_relative() && !launch.is_placed && (path.components().count() > 1 || path.is_file())
+    {
         launch.program = path::absolute(path)
             .map_err(|error| SpawnError::os(path, "finding the working directory", error))?;
     }

@@ -14,25 +14,27 @@ use nix::unistd::{self, getpgid};
 use super::Signal;
 use super::descendants::Descendants;
 use crate::sys::{
-    Executed, ExitNotice, Group, Lifeline, Look, PidNamespace, block_until_exit, exit_status, reap_group,
-    stopped_by,
+    Executed, ExitNotice, Group, Lifeline, Look, PidNamespace, block_until_exit, exit_status,
+    reap_group, stopped_by,
 };
 use crate::wait_status::WaitStatus;
 
 /// How long a drop waits for a process that was sent SIGKILL.
 const DROP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long those may take to end that were sent SIGKILL with the guest and that this process has to reap.
+/// How long those may take to end that were sent SIGKILL with the guest and that this process has
+/// to reap.
 const SIBLINGS_PATIENCE: Duration = Duration::from_millis(100);
 
-/// A guest's process, which leads its own process group, or is in the host's ([`Stdin::Inherit`](super::Stdin)).
+/// A guest's process, which leads its own process group, or is in the host's
+/// ([`Stdin::Inherit`](super::Stdin)).
 ///
-/// All methods take `&self` and may be called from any thread. A signal and the reaping cannot overtake
-/// each other, so no signal reaches a stranger that was given the same process id.
+/// All methods take `&self` and may be called from any thread. A signal and the reaping cannot
+/// overtake each other, so no signal reaches a stranger that was given the same process id.
 ///
 /// Dropping it kills the process group with `SIGKILL` and reaps the process. That blocks until the
-/// kernel has taken the process down, usually well under a millisecond; after two seconds (a process
-/// in an uninterruptible state) a thread of its own goes on to wait.
+/// kernel has taken the process down, usually well under a millisecond; after two seconds (a
+/// process in an uninterruptible state) a thread of its own goes on to wait.
 #[derive(Debug)]
 pub struct Child {
     pid: unistd::Pid,
@@ -99,7 +101,8 @@ enum State {
 }
 
 impl Child {
-    /// The descriptor is the end of a pipe whose closing ends the plugin's pid namespace, where it has one.
+    /// The descriptor is the end of a pipe whose closing ends the plugin's pid namespace, where it
+    /// has one.
     pub(super) fn watch(
         executed: Executed,
         group: Group,
@@ -144,7 +147,8 @@ impl Child {
 
     /// The process as a descriptor, on Linux since 5.3.
     ///
-    /// It is `None` on other systems, under `--cfg pipeplug_portable`, and where the kernel gave none.
+    /// It is `None` on other systems, under `--cfg pipeplug_portable`, and where the kernel gave
+    /// none.
     #[must_use]
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.exit.pidfd()
@@ -184,8 +188,8 @@ impl Child {
 
     /// Reaps the process if it has ended, after dealing with what it left in its process group.
     ///
-    /// A guest whose status the system did not keep ([`WaitStatus::Unknown`]) no longer owns its group
-    /// id, so its leftovers are left alone in any case.
+    /// A guest whose status the system did not keep ([`WaitStatus::Unknown`]) no longer owns its
+    /// group id, so its leftovers are left alone in any case.
     ///
     /// # Errors
     /// As [`peek`](Self::peek).
@@ -198,8 +202,9 @@ impl Child {
         if seen != WaitStatus::Unknown {
             // A zombie keeps its number, and with it the group's, from being given away.
             if leftovers == Leftovers::Kill && self.group == Group::Own {
-                // Where a leftover may not be signalled (it changed its user), there is nothing that could be done. One call
-                // is enough: kill(2) holds the lock that fork(2) needs to add a member, and a fork that waits for it fails.
+                // Where a leftover may not be signalled (it changed its user), there is nothing
+                // that could be done. One call is enough: kill(2) holds the lock that fork(2) needs
+                // to add a member, and a fork that waits for it fails.
                 let _ = killpg(self.pid, Signal::Kill.to_nix());
             }
             if let Some(lifeline) = &self.lifeline {
@@ -225,20 +230,24 @@ impl Child {
         Ok(Some(seen))
     }
 
-    /// Waits for the process to end, and reaps it as [`reap`](Self::reap) does; `None` once the time
-    /// is over.
+    /// Waits for the process to end, and reaps it as [`reap`](Self::reap) does; `None` once the
+    /// time is over.
     ///
     /// # Errors
     /// As [`peek`](Self::peek).
     ///
     /// # Blocking
     /// On the process, for `timeout` at most. Other threads may signal and wait meanwhile.
-    pub fn wait_timeout(&self, timeout: Duration, leftovers: Leftovers) -> io::Result<Option<WaitStatus>> {
+    pub fn wait_timeout(
+        &self,
+        timeout: Duration,
+        leftovers: Leftovers,
+    ) -> io::Result<Option<WaitStatus>> {
         if self.exit.wait(timeout)? { self.reap(leftovers) } else { Ok(None) }
     }
 
-    /// Sends a signal to every process of the guest's group, and to the guest where it moved to another one, unless it is
-    /// reaped.
+    /// Sends a signal to every process of the guest's group, and to the guest where it moved to
+    /// another one, unless it is reaped.
     ///
     /// One that is in the host's group is sent it alone.
     ///
@@ -263,8 +272,8 @@ impl Child {
         }
     }
 
-    /// The number of the signal that has stopped the process, such as `SIGSTOP`, or `SIGTTIN` where it reads from the terminal
-    /// and may not; `None` while it is not stopped.
+    /// The number of the signal that has stopped the process, such as `SIGSTOP`, or `SIGTTIN` where
+    /// it reads from the terminal and may not; `None` while it is not stopped.
     #[must_use]
     pub fn stopped_by(&self) -> Option<i32> {
         // Held, so that the number is the guest's.
@@ -274,9 +283,11 @@ impl Child {
         }
     }
 
-    /// Takes note of the processes that the guest has started, and these have, for [`left`](Self::left).
+    /// Takes note of the processes that the guest has started, and these have, for
+    /// [`left`](Self::left).
     ///
-    /// Once the guest has ended, the system no longer tells which were its. On Linux; elsewhere this does nothing.
+    /// Once the guest has ended, the system no longer tells which were its. On Linux; elsewhere
+    /// this does nothing.
     pub fn note_descendants(&self) {
         // What is in a pid namespace of its own ends with it.
         if self.namespace().is_some() {
@@ -288,8 +299,9 @@ impl Child {
         }
     }
 
-    /// The processes that were noted before and still run, once the guest has ended and its group was killed: those that
-    /// left the group and are out of reach, as by setsid(2), and those of another user.
+    /// The processes that were noted before and still run, once the guest has ended and its group
+    /// was killed: those that left the group and are out of reach, as by setsid(2), and those of
+    /// another user.
     ///
     /// # Blocking
     /// For a moment where there are some, at most for 100 milliseconds.
@@ -299,14 +311,14 @@ impl Child {
         descendants.running(self.pid).into_iter().map(Pid).collect()
     }
 
-    /// Sends a signal to a guest that has not been reaped, and to all of the group that it led at first. The state must be
-    /// locked.
+    /// Sends a signal to a guest that has not been reaped, and to all of the group that it led at
+    /// first. The state must be locked.
     fn send(&self, signal: Signal) -> nix::Result<()> {
         if self.group == Group::OfHost {
             return self.exit.send(self.pid, signal.to_nix());
         }
-        // It may have moved to any other group of its session: setpgid(2). Twice the same signal is harmless with SIGKILL
-        // alone.
+        // It may have moved to any other group of its session: setpgid(2). Twice the same signal is
+        // harmless with SIGKILL alone.
         let has_moved = signal == Signal::Kill || getpgid(Some(self.pid)) != Ok(self.pid);
         let to_group = killpg(self.pid, signal.to_nix());
         if !has_moved && to_group != Err(Errno::ESRCH) {
@@ -320,8 +332,8 @@ impl Child {
 
     /// The status of a child that is ours, if it has ended; the state must be locked.
     ///
-    /// The notice is asked first: a child that is reaped only after its notice came cannot be mistaken,
-    /// by the thread that waits in portable builds, for a later child of the same number.
+    /// The notice is asked first: a child that is reaped only after its notice came cannot be
+    /// mistaken, by the thread that waits in portable builds, for a later child of the same number.
     fn status_if_ended(&self) -> io::Result<Option<WaitStatus>> {
         if self.exit.wait(Duration::ZERO)? { exit_status(self.pid, Look::Keep) } else { Ok(None) }
     }

@@ -28,7 +28,8 @@ struct Descendant {
 }
 
 impl Descendants {
-    /// Adds those that there are now of a process that is not reaped. Where the system does not tell, there are none.
+    /// Adds those that there are now of a process that is not reaped. Where the system does not
+    /// tell, there are none.
     ///
     /// A process without children costs a few small reads.
     pub(super) fn note(&mut self, process: Pid) {
@@ -36,7 +37,9 @@ impl Descendants {
         while let Some(parent) = parents.pop() {
             for pid in children(parent) {
                 // The number may be another's by now.
-                let Some(stat) = Stat::of(pid).filter(|stat| stat.parent == parent) else { continue };
+                let Some(stat) = Stat::of(pid).filter(|stat| stat.parent == parent) else {
+                    continue;
+                };
                 let descendant = Descendant { pid, begun: stat.begun };
                 if self.0.contains(&descendant) {
                     // Its children may be new.
@@ -64,7 +67,8 @@ impl Descendants {
         loop {
             let running: Vec<_> = self.0.iter().filter_map(Descendant::stat).collect();
             let dies = running.iter().any(|stat| stat.group == group.as_raw());
-            if running.is_empty() || begun.elapsed() >= if dies { KILL_PATIENCE } else { PATIENCE } {
+            if running.is_empty() || begun.elapsed() >= if dies { KILL_PATIENCE } else { PATIENCE }
+            {
                 return running.into_iter().map(|stat| stat.pid).collect();
             }
             thread::sleep(Duration::from_millis(1));
@@ -91,7 +95,8 @@ fn children(parent: i32) -> Vec<i32> {
     children
 }
 
-/// Most such files are empty: they take one read, where `fs::read_to_string` would ask for the size first.
+/// Most such files are empty: they take one read, where `fs::read_to_string` would ask for the size
+/// first.
 fn read(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut bytes = vec![0; 256];
@@ -141,7 +146,10 @@ mod tests {
         let stat = "42 (a) R 1 (b) S 7 5 5 0 -1 4194304 88 0 0 0 0 0 0 0 20 0 1 0 4711 2703360 200";
         let expected = Stat { pid: 42, has_ended: false, parent: 7, group: 5, begun: 4711 };
         assert_eq!(Stat::parse(42, stat), Some(expected));
-        assert_eq!(Stat::parse(42, &stat.replace(") S", ") Z")).map(|stat| stat.has_ended), Some(true));
+        assert_eq!(
+            Stat::parse(42, &stat.replace(") S", ") Z")).map(|stat| stat.has_ended),
+            Some(true)
+        );
         assert_eq!(Stat::parse(42, "42 (a) S 7"), None);
     }
 

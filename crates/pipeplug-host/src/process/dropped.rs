@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 
 use super::EnvPlan;
 
-/// The variables, by what reads them: dynamic loaders, runtimes, and at last where programs are that choose between versions of
-/// runtimes, which many users have set for good.
+/// The variables, by what reads them: dynamic loaders, runtimes, and at last where programs are
+/// that choose between versions of runtimes, which many users have set for good.
 const NAMES: [&str; 51] = [
     "LD_LIBRARY_PATH",
     "LD_PRELOAD",
@@ -64,7 +64,8 @@ const NAMES: [&str; 51] = [
 /// The beginnings of further names.
 const PREFIXES: [&str; 3] = ["ASDF_", "DYLD_", "MISE_"];
 
-/// The names of those that are set in the host's environment and that a plugin does not get, the most telling ones first.
+/// The names of those that are set in the host's environment and that a plugin does not get, the
+/// most telling ones first.
 pub(crate) fn dropped(plan: &EnvPlan) -> Vec<String> {
     let names = env::vars_os().map(|(name, _)| name);
     let mut dropped: Vec<_> = names.filter_map(|name| dropped_name(plan, &name)).collect();
@@ -74,7 +75,8 @@ pub(crate) fn dropped(plan: &EnvPlan) -> Vec<String> {
 
 fn dropped_name(plan: &EnvPlan, name: &OsStr) -> Option<String> {
     let text = name.to_str()?;
-    let is_often_needed = NAMES.contains(&text) || PREFIXES.iter().any(|prefix| text.starts_with(prefix));
+    let is_often_needed =
+        NAMES.contains(&text) || PREFIXES.iter().any(|prefix| text.starts_with(prefix));
     // One that the host has set, or left out, is no oversight.
     let is_decided = plan.passes(name) || plan.names().any(|known| known == name);
     (is_often_needed && !is_decided).then(|| text.to_owned())

@@ -82,7 +82,9 @@ pub enum SpawnError {
         expected: String,
     },
     /// The file is nothing that the kernel can execute.
-    #[error("plugin {path:?} is not a program: {found}; start a script with a line like `#!/bin/sh`")]
+    #[error(
+        "plugin {path:?} is not a program: {found}; start a script with a line like `#!/bin/sh`"
+    )]
     NotAProgram {
         /// The absolute path that was to be executed.
         path: PathBuf,
@@ -275,13 +277,14 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// How many descriptors a start uses at its height: two ends each of four pipes and of the sockets that tie it to
-    /// the host (in portable builds of the pipe that reports a failed exec instead), `/dev/null`, a copy that is clear
-    /// of the guest's numbers.
+    /// How many descriptors a start uses at its height: two ends each of four pipes and of the
+    /// sockets that tie it to the host (in portable builds of the pipe that reports a failed exec
+    /// instead), `/dev/null`, a copy that is clear of the guest's numbers.
     const DESCRIPTORS_NEEDED: u64 = 12;
 
-    /// Whether another attempt would end no better: the file, its interpreter or the way it is started has to be mended
-    /// first. A file that is being written, and what the system has too little of, may be another matter in a moment.
+    /// Whether another attempt would end no better: the file, its interpreter or the way it is
+    /// started has to be mended first. A file that is being written, and what the system has too
+    /// little of, may be another matter in a moment.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -311,8 +314,8 @@ impl SpawnError {
         }
     }
 
-    /// Tells that the file may be in the middle of being replaced: it is away, not whole, without its mode, or open for
-    /// writing.
+    /// Tells that the file may be in the middle of being replaced: it is away, not whole, without
+    /// its mode, or open for writing.
     pub(crate) fn may_be_an_upgrade(&self) -> bool {
         matches!(
             self,
@@ -325,7 +328,8 @@ impl SpawnError {
         )
     }
 
-    /// That a plugin cannot be started in a place, as [`Launcher::describe`](crate::launcher::Launcher::describe) has it.
+    /// That a plugin cannot be started in a place, as
+    /// [`Launcher::describe`](crate::launcher::Launcher::describe) has it.
     pub fn place(
         launch: &Launch,
         place: Option<String>,
@@ -384,7 +388,9 @@ impl SpawnError {
                 let at = at.unwrap_or(path);
                 let is_replaced = errno(&error) == Errno::ESTALE;
                 let problem = if is_replaced {
-                    format!("{at:?} was replaced by another file while it was let in; start the plugin again")
+                    format!(
+                        "{at:?} was replaced by another file while it was let in; start the plugin again"
+                    )
                 } else {
                     format!("{at:?} cannot be put into its root file system: {error}")
                 };
@@ -414,10 +420,14 @@ impl SpawnError {
         }
     }
 
-    /// As [`of_exec`](Self::of_exec), where the interpreter may be there and still out of the plugin's reach.
+    /// As [`of_exec`](Self::of_exec), where the interpreter may be there and still out of the
+    /// plugin's reach.
     fn of_confined_exec(path: &Path, error: io::Error) -> Self {
         let is_out_of_reach = matches!(errno(&error), Errno::ENOENT | Errno::EACCES | Errno::EPERM);
-        match interpreters(path).into_iter().find(|it| it.exists() && !crate::sandbox::is_of_programs(it)) {
+        match interpreters(path)
+            .into_iter()
+            .find(|it| it.exists() && !crate::sandbox::is_of_programs(it))
+        {
             Some(interpreter) if is_out_of_reach => Self::Grant {
                 path: path.to_owned(),
                 problem: format!(
@@ -501,7 +511,8 @@ fn missing_interpreter(path: &Path) -> Option<PathBuf> {
     interpreters(path).into_iter().find(|interpreter| !interpreter.exists())
 }
 
-/// What the kernel has to load to run a program: its interpreter or dynamic loader, that of the interpreter, and so on.
+/// What the kernel has to load to run a program: its interpreter or dynamic loader, that of the
+/// interpreter, and so on.
 pub(crate) fn interpreters(path: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = Vec::new();
     while all.len() < INTERPRETER_DEPTH {
@@ -517,7 +528,9 @@ pub(crate) fn interpreters(path: &Path) -> Vec<PathBuf> {
 fn demanded(lock_file: Option<&Path>) -> String {
     match lock_file {
         None => "what the host demands".to_owned(),
-        Some(path) => format!("what {path:?} has (`pipeplug pin` again, if you know why it changed)"),
+        Some(path) => {
+            format!("what {path:?} has (`pipeplug pin` again, if you know why it changed)")
+        }
     }
 }
 
@@ -559,6 +572,9 @@ mod tests {
         let error = SpawnError::diagnose(failure, Path::new("/plugin"), None, None, false);
         assert!(!error.is_permanent());
         let said = error.to_string();
-        assert!(["ulimit -u", "--pids-limit", "TasksMax="].iter().all(|name| said.contains(name)), "{said}");
+        assert!(
+            ["ulimit -u", "--pids-limit", "TasksMax="].iter().all(|name| said.contains(name)),
+            "{said}"
+        );
     }
 }

@@ -68,7 +68,8 @@ impl Executable {
         let head = &head[..len];
         Ok(match head {
             [] => Self::Other("it is empty"),
-            // The kernel takes no path for whole that fills what it reads: load_script of fs/binfmt_script.c.
+            // The kernel takes no path for whole that fills what it reads: load_script of
+            // fs/binfmt_script.c.
             [b'#', b'!', line @ ..] if len == HEAD_BYTES && is_cut(line) => Self::Other(
                 "its `#!` line is longer than the kernel reads (BINPRM_BUF_SIZE, 256 bytes), which takes a shorter path to \
                  the interpreter",
@@ -84,9 +85,9 @@ impl Executable {
             [0xef, 0xbb, 0xbf, b'#', b'!', ..] => Self::Other(
                 "a byte order mark stands before its `#!` line, which hides that from the kernel: save it as UTF-8 without one",
             ),
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
-                Self::Other("it is UTF-16 text, by its byte order mark: save it as UTF-8 without one")
-            }
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Self::Other(
+                "it is UTF-16 text, by its byte order mark: save it as UTF-8 without one",
+            ),
             [b'M', b'Z', ..] => Self::Other("it is a Windows program"),
             [0xcf | 0xce, 0xfa, 0xed, 0xfe, ..] => Self::Other("it is a macOS program"),
             _ => Self::Other("it has neither a `#!` line nor an ELF header"),
@@ -124,10 +125,14 @@ impl Elf {
     /// The path in the PT_INTERP segment: elf(5), the program header table.
     fn loader(file: &File, head: &[u8], width: Width, order: Order) -> Option<PathBuf> {
         let (table, entry_size, count) = match width {
-            Width::Bits32 => {
-                (u64::from(order.u32_at(head, 28)?), order.u16_at(head, 42)?, order.u16_at(head, 44)?)
+            Width::Bits32 => (
+                u64::from(order.u32_at(head, 28)?),
+                order.u16_at(head, 42)?,
+                order.u16_at(head, 44)?,
+            ),
+            Width::Bits64 => {
+                (order.u64_at(head, 32)?, order.u16_at(head, 54)?, order.u16_at(head, 56)?)
             }
-            Width::Bits64 => (order.u64_at(head, 32)?, order.u16_at(head, 54)?, order.u16_at(head, 56)?),
         };
         for index in 0..u64::from(count) {
             let mut entry = [0; 56];
@@ -138,12 +143,15 @@ impl Elf {
                 continue;
             }
             let (start, size) = match width {
-                Width::Bits32 => (u64::from(order.u32_at(entry, 4)?), u64::from(order.u32_at(entry, 16)?)),
+                Width::Bits32 => {
+                    (u64::from(order.u32_at(entry, 4)?), u64::from(order.u32_at(entry, 16)?))
+                }
                 Width::Bits64 => (order.u64_at(entry, 8)?, order.u64_at(entry, 32)?),
             };
             let mut path = vec![0; usize::try_from(size.min(LOADER_PATH_BYTES)).ok()?];
             let len = read_at_most(file, &mut path, start).ok()?;
-            let path = path[..len].split(|byte| *byte == 0).next().filter(|path| !path.is_empty())?;
+            let path =
+                path[..len].split(|byte| *byte == 0).next().filter(|path| !path.is_empty())?;
             return Some(PathBuf::from(OsStr::from_bytes(path)));
         }
         None
@@ -278,7 +286,11 @@ mod tests {
         let read = |line: &str| interpreter_of_line(line.as_bytes());
         assert_eq!(read("/bin/sh\necho"), Some("/bin/sh".into()));
         assert_eq!(read(" \t/usr/bin/env  python3"), Some("/usr/bin/env".into()));
-        assert_eq!(read("/bin/sh\r\n"), Some("/bin/sh\r".into()), "the kernel takes the CR for a part of it");
+        assert_eq!(
+            read("/bin/sh\r\n"),
+            Some("/bin/sh\r".into()),
+            "the kernel takes the CR for a part of it"
+        );
         assert_eq!(read(" \n/bin/sh"), None);
         assert_eq!(read(""), None);
     }
@@ -286,7 +298,9 @@ mod tests {
     #[test]
     fn knows_its_own_test_program() {
         let own = std::env::current_exe().unwrap();
-        let Executable::Elf(elf) = Executable::inspect(&own).unwrap() else { panic!("an ELF file") };
+        let Executable::Elf(elf) = Executable::inspect(&own).unwrap() else {
+            panic!("an ELF file")
+        };
         assert!(elf.machine.is_ours(), "{}", elf.machine.in_words());
         if let Some(loader) = elf.interpreter {
             assert!(loader.is_absolute() && loader.exists(), "{}", loader.display());
@@ -324,8 +338,14 @@ mod tests {
         assert!(other(b"\xff\xfe#\0!\0").contains("UTF-16"));
         let line = |len: usize| [b"#!/".as_slice(), &vec![b'x'; len - 3], b"\n"].concat();
         assert!(other(&line(256)).contains("256 bytes"));
-        assert!(matches!(say(&line(255)), Executable::Script { .. }), "the end of the line is within");
-        assert!(matches!(say(&[b"#!/bin/sh ", &line(300)[..]].concat()), Executable::Script { .. }));
+        assert!(
+            matches!(say(&line(255)), Executable::Script { .. }),
+            "the end of the line is within"
+        );
+        assert!(matches!(
+            say(&[b"#!/bin/sh ", &line(300)[..]].concat()),
+            Executable::Script { .. }
+        ));
         assert_eq!(say(b"#!\n"), Executable::Other("its `#!` line names no interpreter"));
     }
 

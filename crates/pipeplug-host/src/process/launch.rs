@@ -31,11 +31,12 @@ use crate::sys::Group;
 pub struct Launch {
     /// The file to execute.
     ///
-    /// A relative path, also one without a slash, is relative to the host's working directory at the
-    /// time of the start, not to [`cwd`](Self::cwd). `PATH` is not searched.
+    /// A relative path, also one without a slash, is relative to the host's working directory at
+    /// the time of the start, not to [`cwd`](Self::cwd). `PATH` is not searched.
     pub program: PathBuf,
-    /// Whether the place has a plugin of its own, such as the entry point of an image, so that [`program`](Self::program)
-    /// is only what it is called. A process of this machine has none: it takes the name for a path.
+    /// Whether the place has a plugin of its own, such as the entry point of an image, so that
+    /// [`program`](Self::program) is only what it is called. A process of this machine has none: it
+    /// takes the name for a path.
     pub is_placed: bool,
     /// The plugin's own arguments. Those that name the channel go ahead of them.
     pub args: Vec<OsString>,
@@ -51,23 +52,25 @@ pub struct Launch {
     ///
     /// The kernel does not pass it on to the interpreter of a script.
     pub arg0: Option<OsString>,
-    /// The sum that the file has to have. What is executed is a copy of it in memory that has been checked and that nobody
-    /// can change: `/proc/self/exe` does not lead to the file then, and a script gets the descriptor behind its others,
-    /// which the interpreter reads it from. A file of more than [`CHECKED_SIZE_MAX`](Self::CHECKED_SIZE_MAX) bytes is not
-    /// started.
+    /// The sum that the file has to have. What is executed is a copy of it in memory that has been
+    /// checked and that nobody can change: `/proc/self/exe` does not lead to the file then, and a
+    /// script gets the descriptor behind its others, which the interpreter reads it from. A file of
+    /// more than [`CHECKED_SIZE_MAX`](Self::CHECKED_SIZE_MAX) bytes is not started.
     pub sha256: Option<Sha256>,
-    /// The [`LockFile`](crate::LockFile) that has to have the file's sum; as for [`sha256`](Self::sha256).
+    /// The [`LockFile`](crate::LockFile) that has to have the file's sum; as for
+    /// [`sha256`](Self::sha256).
     pub lock_file: Option<PathBuf>,
     /// What it may do, if that is not all that the host may.
     pub sandbox: Option<Sandbox>,
 }
 
 impl Launch {
-    /// The largest file whose sum is checked, in bytes: 1 GiB, since its copy is in memory as long as the guest runs.
+    /// The largest file whose sum is checked, in bytes: 1 GiB, since its copy is in memory as long
+    /// as the guest runs.
     pub const CHECKED_SIZE_MAX: u64 = 1 << 30;
 
-    /// Starts `program` with no arguments, what every guest gets of the host's environment, the host's directory, and
-    /// [`Channel::Pipes`] with the host's standard output.
+    /// Starts `program` with no arguments, what every guest gets of the host's environment, the
+    /// host's directory, and [`Channel::Pipes`] with the host's standard output.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -87,7 +90,9 @@ impl Launch {
     /// What is demanded that not every launcher can see to, in words.
     pub(crate) fn demands(&self) -> Option<&'static str> {
         match self {
-            Self { sha256: Some(_), .. } | Self { lock_file: Some(_), .. } => Some("the check of its sum"),
+            Self { sha256: Some(_), .. } | Self { lock_file: Some(_), .. } => {
+                Some("the check of its sum")
+            }
             Self { sandbox: Some(_), .. } => Some("its sandbox"),
             Self { .. } => None,
         }
@@ -114,7 +119,9 @@ impl Launch {
         let ahead: &[&str] = match self.channel {
             Channel::Pipes { .. } => &["3", "4"],
             // The guest would take the plugin's own numbers for its descriptors.
-            Channel::Stdio if self.args.len() >= 2 && self.args[..2].iter().all(is_decimal) => &["0", "1"],
+            Channel::Stdio if self.args.len() >= 2 && self.args[..2].iter().all(is_decimal) => {
+                &["0", "1"]
+            }
             Channel::Stdio => &[],
         };
         ahead.iter().map(OsString::from).chain(self.args.iter().cloned()).collect()
@@ -135,8 +142,8 @@ pub enum Channel {
     },
     /// As its standard input and output, of which no argument tells it.
     ///
-    /// But where the plugin's own first two arguments are both decimal numbers, `0` and `1` go ahead of
-    /// them.
+    /// But where the plugin's own first two arguments are both decimal numbers, `0` and `1` go
+    /// ahead of them.
     Stdio,
 }
 
@@ -153,11 +160,13 @@ pub enum Stdin {
     /// `/dev/null`.
     #[default]
     Null,
-    /// The host's standard input, for guests that ask the user something; `/dev/null` if the host has closed it.
+    /// The host's standard input, for guests that ask the user something; `/dev/null` if the host
+    /// has closed it.
     ///
-    /// A terminal lets only its foreground processes read (a read by any other one stops it, `SIGTTIN`). So such a guest
-    /// stays in the host's process group, in place of one of its own: Ctrl-C and Ctrl-Z reach it together with the host,
-    /// and what is said elsewhere of the guest's process group holds for its process alone, not for what that started.
+    /// A terminal lets only its foreground processes read (a read by any other one stops it,
+    /// `SIGTTIN`). So such a guest stays in the host's process group, in place of one of its own:
+    /// Ctrl-C and Ctrl-Z reach it together with the host, and what is said elsewhere of the guest's
+    /// process group holds for its process alone, not for what that started.
     Inherit,
 }
 
@@ -165,20 +174,23 @@ pub enum Stdin {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HostLost {
-    /// It is killed with all of its process group, at once: by the kernel, and again by a guard, a process of a few pages
-    /// that each host has one of (`pipeplug-watch`), until nothing of the group is left.
+    /// It is killed with all of its process group, at once: by the kernel, and again by a guard, a
+    /// process of a few pages that each host has one of (`pipeplug-watch`), until nothing of the
+    /// group is left.
     ///
-    /// The guest itself dies in whatever group it is by then. What it started goes on where that has left the group
-    /// (`setsid`) or changed its user. On Linux; elsewhere, and in sandboxes that refuse it, this is
-    /// [`HostLost::EndOfFile`]. Where there can be no guard (a host that adopts orphans, `PR_SET_CHILD_SUBREAPER`; a limit
-    /// that keeps it from being started), that is logged once, and the kernel's one signal has to do: a guest that forks
-    /// at that moment, or that left its group, may survive it.
+    /// The guest itself dies in whatever group it is by then. What it started goes on where that
+    /// has left the group (`setsid`) or changed its user. On Linux; elsewhere, and in sandboxes
+    /// that refuse it, this is [`HostLost::EndOfFile`]. Where there can be no guard (a host that
+    /// adopts orphans, `PR_SET_CHILD_SUBREAPER`; a limit that keeps it from being started), that is
+    /// logged once, and the kernel's one signal has to do: a guest that forks at that moment, or
+    /// that left its group, may survive it.
     ///
-    /// The host has ended once every process has that holds its descriptors: a child that it forked and that executed no
-    /// other program counts as the host.
+    /// The host has ended once every process has that holds its descriptors: a child that it forked
+    /// and that executed no other program counts as the host.
     #[default]
     Kill,
-    /// It is left alone, and sees the end of its input: a guest that pays attention finishes its work and ends.
+    /// It is left alone, and sees the end of its input: a guest that pays attention finishes its
+    /// work and ends.
     EndOfFile,
 }
 
@@ -188,8 +200,9 @@ pub enum HostLost {
 pub enum Stdout {
     /// To the host's standard output, or to `/dev/null` if the host has closed that.
     ///
-    /// In a strict sandbox, and where it is a terminal in a basic one, this is [`Stdout::Log`]: who has the descriptor could
-    /// truncate what the host has written before, read the terminal, and have the host's own writes fail.
+    /// In a strict sandbox, and where it is a terminal in a basic one, this is [`Stdout::Log`]: who
+    /// has the descriptor could truncate what the host has written before, read the terminal, and
+    /// have the host's own writes fail.
     #[default]
     Inherit,
     /// To `/dev/null`.
@@ -198,10 +211,11 @@ pub enum Stdout {
     Log,
 }
 
-/// The environment of a guest: what goes through of the host's, as it is at the time of the start, with changes.
+/// The environment of a guest: what goes through of the host's, as it is at the time of the start,
+/// with changes.
 ///
-/// By default that is a short list ([`EnvPlan::PASSED`], and every `LC_*`): a host's environment holds what is no plugin's
-/// business, from access tokens to the addresses of its agents.
+/// By default that is a short list ([`EnvPlan::PASSED`], and every `LC_*`): a host's environment
+/// holds what is no plugin's business, from access tokens to the addresses of its agents.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnvPlan {
     source: EnvSource,
@@ -219,7 +233,8 @@ enum EnvSource {
 }
 
 impl EnvPlan {
-    /// The variables of the host that every guest gets, where they are set; beside them those that begin with `LC_`.
+    /// The variables of the host that every guest gets, where they are set; beside them those that
+    /// begin with `LC_`.
     pub const PASSED: [&'static str; 8] =
         ["HOME", "LANG", "PATH", "RUST_BACKTRACE", "RUST_LOG", "TERM", "TMPDIR", "TZ"];
 
@@ -264,8 +279,8 @@ impl EnvPlan {
         self.changes.iter().filter(|(_, change)| change.is_none()).map(|(name, _)| name.as_os_str())
     }
 
-    /// The variables that are set or let through by name, in order of their names: what goes along where the host's
-    /// environment does not.
+    /// The variables that are set or let through by name, in order of their names: what goes along
+    /// where the host's environment does not.
     pub(crate) fn added(&self) -> BTreeMap<OsString, OsString> {
         let passed = self.passed.iter().filter_map(|name| Some((name.clone(), env::var_os(name)?)));
         let mut added: BTreeMap<_, _> = passed.collect();
@@ -283,7 +298,10 @@ impl EnvPlan {
         self.resolve_from(env::vars_os())
     }
 
-    fn resolve_from(&self, host: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<OsString, OsString> {
+    fn resolve_from(
+        &self,
+        host: impl Iterator<Item = (OsString, OsString)>,
+    ) -> BTreeMap<OsString, OsString> {
         let mut all: BTreeMap<_, _> = host.filter(|(name, _)| self.passes(name)).collect();
         for (name, change) in &self.changes {
             match change {

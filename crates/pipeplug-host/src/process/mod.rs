@@ -1,17 +1,18 @@
 //! The processes of guests: starting one, being told of its end, signalling and reaping it.
 //!
-//! [`spawn`] takes a [`Launch`] and gives a [`Spawned`]: the guest's [`Child`] and the host's ends of
-//! its pipes. What holds for every guest:
+//! [`spawn`] takes a [`Launch`] and gives a [`Spawned`]: the guest's [`Child`] and the host's ends
+//! of its pipes. What holds for every guest:
 //!
-//! - It leads a process group of its own, and [`Child::signal_group`] reaches all of the group; but with
-//!   [`Stdin::Inherit`] it stays in the host's, and is reached alone.
+//! - It leads a process group of its own, and [`Child::signal_group`] reaches all of the group; but
+//!   with [`Stdin::Inherit`] it stays in the host's, and is reached alone.
 //! - It does not outlive the host, unless [`HostLost`] says so.
-//! - It has the descriptors that it is told of, 0, 1 and 2, and no other, whatever the host has open; but a script whose
-//!   sum was checked has one more, behind these, which it is read from.
+//! - It has the descriptors that it is told of, 0, 1 and 2, and no other, whatever the host has
+//!   open; but a script whose sum was checked has one more, behind these, which it is read from.
 //! - Of the host's environment it gets what its [`EnvPlan`] lets through.
 //! - It starts with no signal blocked and none handled; `SIGPIPE` and `SIGCHLD` are not ignored.
 //! - It is waited for by its own process id only, so the host's other children are left alone.
-//! - A process in another session, which it started, is out of reach and goes on: [`Child::left`] names those.
+//! - A process in another session, which it started, is out of reach and goes on: [`Child::left`]
+//!   names those.
 //! - It is killed and reaped when its [`Child`] is dropped.
 
 mod child;

@@ -16,8 +16,8 @@ pub(crate) struct Started {
     pub(crate) name: String,
 }
 
-/// The first process that a guest has started, where none of these has the pipe with that inode number, as far as this process
-/// may look. `None` where the guest has started none.
+/// The first process that a guest has started, where none of these has the pipe with that inode
+/// number, as far as this process may look. `None` where the guest has started none.
 pub(crate) fn started_without(guest: Pid, pipe: u64) -> Option<Started> {
     let mut descendants = Descendants::default();
     descendants.note(unistd::Pid::from_raw(guest.as_raw()));

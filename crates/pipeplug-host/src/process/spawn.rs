@@ -17,8 +17,8 @@ use crate::sys::{self, Executed, ForkExecError, Image, Lifeline, WorkingDirector
 
 /// The pauses before a busy file is tried again: 31 milliseconds in all.
 ///
-/// A child that another thread forks has for a moment, until its exec, a copy of every descriptor of
-/// the host; one of them may be the plugin's file, which the host has just written and closed.
+/// A child that another thread forks has for a moment, until its exec, a copy of every descriptor
+/// of the host; one of them may be the plugin's file, which the host has just written and closed.
 const BUSY_PAUSES: [Duration; 5] = [
     Duration::from_millis(1),
     Duration::from_millis(2),
@@ -53,8 +53,8 @@ pub struct Spawned {
 /// See [`SpawnError`]; a file that cannot be executed is told here, not by an exit status.
 ///
 /// # Blocking
-/// Until the kernel has loaded the program, as long as that takes on the file system; a file that is
-/// open for writing is tried again for 31 milliseconds.
+/// Until the kernel has loaded the program, as long as that takes on the file system; a file that
+/// is open for writing is tried again for 31 milliseconds.
 pub fn spawn(launch: &Launch) -> Result<Spawned, SpawnError> {
     spawn_with(launch, launch.arguments())
 }
@@ -108,7 +108,12 @@ struct Confinement<'a> {
 }
 
 impl<'a> Confinement<'a> {
-    fn new(launch: &'a Launch, program: &'a Path, image: &Image, extent: Extent) -> Result<Self, SpawnError> {
+    fn new(
+        launch: &'a Launch,
+        program: &'a Path,
+        image: &Image,
+        extent: Extent,
+    ) -> Result<Self, SpawnError> {
         let plugin = sandbox::Plugin {
             program,
             image: if image.open.is_some() { ImageKind::Memory } else { ImageKind::File },
@@ -144,7 +149,13 @@ impl<'a> Confinement<'a> {
 
     fn diagnose(&self, failure: ForkExecError, cwd: Option<&Path>) -> SpawnError {
         let at = self.prepared.as_ref().and_then(|prepared| prepared.walls.failed_at());
-        SpawnError::diagnose(failure, self.plugin.program, cwd, at.as_deref(), self.prepared.is_some())
+        SpawnError::diagnose(
+            failure,
+            self.plugin.program,
+            cwd,
+            at.as_deref(),
+            self.prepared.is_some(),
+        )
     }
 
     fn watch(self, executed: Executed, group: sys::Group) -> io::Result<Child> {
@@ -180,9 +191,10 @@ impl Pipes {
                     Stdin::Inherit => own(io::stdin())?,
                 };
                 let (host_stdout, guest_stdout) = match stdout {
-                    // A terminal is more than a place to write to: it is read from, and has settings. A file can be truncated
-                    // by its descriptor, and be made executable as its owner; and whatever it is, one who has it can
-                    // have the host's own writes fail (O_NONBLOCK).
+                    // A terminal is more than a place to write to: it is read from, and has
+                    // settings. A file can be truncated by its descriptor, and be made executable
+                    // as its owner; and whatever it is, one who has it can have the host's own
+                    // writes fail (O_NONBLOCK).
                     Stdout::Inherit if is_strict || is_confined && io::stdout().is_terminal() => {
                         let (reader, writer) = sys::pipe()?;
                         (Some(reader), writer)
@@ -230,11 +242,13 @@ fn absolute(program: &Path) -> Result<PathBuf, SpawnError> {
     if program.as_os_str().is_empty() {
         return Err(SpawnError::NotFound { path: PathBuf::new(), link_target: None });
     }
-    path::absolute(program).map_err(|error| SpawnError::os(program, "finding the working directory", error))
+    path::absolute(program)
+        .map_err(|error| SpawnError::os(program, "finding the working directory", error))
 }
 
 fn image(launch: &Launch, program: &Path, arguments: Vec<OsString>) -> Result<Image, SpawnError> {
-    let string = |what: &str, value: OsString| c_string(program, || what.to_owned(), value.into_vec());
+    let string =
+        |what: &str, value: OsString| c_string(program, || what.to_owned(), value.into_vec());
     let cwd = |dir: PathBuf| string("its working directory", dir.into_os_string());
     let arg0 = launch.arg0.clone().unwrap_or_else(|| program.as_os_str().to_owned());
     let mut argv = vec![string("its argument 0", arg0)?];
@@ -277,7 +291,8 @@ pub(crate) fn check_names(launch: &Launch, program: &Path) -> Result<(), SpawnEr
 fn environment(launch: &Launch, program: &Path) -> Result<Vec<CString>, SpawnError> {
     check_names(launch, program)?;
     let mut variables = launch.env.resolve();
-    // The host's directory for temporary files is not in a root of the plugin's own, which has /tmp.
+    // The host's directory for temporary files is not in a root of the plugin's own, which has
+    // /tmp.
     let own = |name: &OsStr| launch.env.names().any(|known| known == name);
     if launch.sandbox.as_ref().is_some_and(Sandbox::has_root) && !own(OsStr::new("TMPDIR")) {
         variables.remove(OsStr::new("TMPDIR"));

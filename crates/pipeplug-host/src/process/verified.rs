@@ -1,8 +1,9 @@
 //! Executing what was checked, and nothing else.
 //!
-//! The file is opened once, copied into memory, and the copy is sealed (`memfd_create`, `F_ADD_SEALS`). Only then the
-//! sealed copy is summed, and it is what is executed: whatever happened to the file, its path, or the memory before the
-//! seal (`/proc/PID/fd` gives it to other processes of the same user) is in the sum.
+//! The file is opened once, copied into memory, and the copy is sealed (`memfd_create`,
+//! `F_ADD_SEALS`). Only then the sealed copy is summed, and it is what is executed: whatever
+//! happened to the file, its path, or the memory before the seal (`/proc/PID/fd` gives it to other
+//! processes of the same user) is in the sum.
 
 use std::path::Path;
 
@@ -36,12 +37,14 @@ pub(super) fn copy(launch: &Launch, program: &Path) -> Result<Option<OpenImage>,
 }
 
 fn demands<'a>(launch: &'a Launch, program: &Path) -> Result<Vec<Demand<'a>>, SpawnError> {
-    let mut demands: Vec<_> = launch.sha256.into_iter().map(|sum| Demand { sum, lock_file: None }).collect();
+    let mut demands: Vec<_> =
+        launch.sha256.into_iter().map(|sum| Demand { sum, lock_file: None }).collect();
     if let Some(lock_file) = &launch.lock_file {
         let pins = LockFile::open(lock_file)
             .map_err(|error| SpawnError::LockFile { path: program.to_owned(), error })?;
-        let sum =
-            pins.sum_of(program).map_err(|error| SpawnError::os(program, "finding its directory", error))?;
+        let sum = pins
+            .sum_of(program)
+            .map_err(|error| SpawnError::os(program, "finding its directory", error))?;
         let sum = sum.ok_or_else(|| SpawnError::NotPinned {
             path: program.to_owned(),
             lock_file: lock_file.clone(),
@@ -73,8 +76,9 @@ mod sealed {
     pub(super) fn copy(program: &Path) -> Result<(OpenImage, Sha256), SpawnError> {
         let file = open(program)?;
         let failed = |attempt| move |error| SpawnError::os(program, attempt, error);
-        let mut copy =
-            File::from(memory(program.file_name()).map_err(failed("making room for a copy of it"))?);
+        let mut copy = File::from(
+            memory(program.file_name()).map_err(failed("making room for a copy of it"))?,
+        );
         file.copy(Launch::CHECKED_SIZE_MAX, &mut copy)
             .map_err(|error| failed("copying it, to check its sum")(error.into()))?;
         sys::memfd::seal(&copy).map_err(failed("sealing the copy of it"))?;
@@ -87,7 +91,8 @@ mod sealed {
         let fd = OwnedFd::from(copy);
         let image = match kind {
             Executable::Elf(_) => OpenImage::Program(fd),
-            // Whatever the kernel hands it to, by its `#!` line or by what the system is set to, opens it again.
+            // Whatever the kernel hands it to, by its `#!` line or by what the system is set to,
+            // opens it again.
             Executable::Script { .. } | Executable::Other(_) => OpenImage::Script(fd),
         };
         Ok((image, sum))
@@ -99,8 +104,12 @@ mod sealed {
         let file = match RegularFile::open(program) {
             Ok(file) => file,
             Err(FileError::System(error)) => return Err(SpawnError::of_exec(program, error)),
-            Err(FileError::NotRegular { found: DIRECTORY }) => return Err(SpawnError::IsDirectory { path }),
-            Err(FileError::NotRegular { found: kind }) => return Err(SpawnError::NotAFile { path, kind }),
+            Err(FileError::NotRegular { found: DIRECTORY }) => {
+                return Err(SpawnError::IsDirectory { path });
+            }
+            Err(FileError::NotRegular { found: kind }) => {
+                return Err(SpawnError::NotAFile { path, kind });
+            }
             Err(error) => return Err(SpawnError::of_exec(program, error.into())),
         };
         if !file.may_execute() {

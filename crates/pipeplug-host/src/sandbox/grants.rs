@@ -1,7 +1,7 @@
 //! Files and directories that a plugin may use, each opened once.
 //!
-//! A path that is resolved a second time may lead elsewhere by then. So all that follows, the rules of Landlock and the
-//! mounts of a root file system, is about the file that is open here.
+//! A path that is resolved a second time may lead elsewhere by then. So all that follows, the rules
+//! of Landlock and the mounts of a root file system, is about the file that is open here.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -112,7 +112,10 @@ pub(super) fn of_system() -> Vec<Grant> {
 
 /// Opens the files of the host's `/proc` that programs need.
 pub(super) fn of_proc() -> Vec<Grant> {
-    LOOKED_AT_IN_PROC.iter().filter_map(|path| Grant::open(Path::new(path), Access::Read).ok()).collect()
+    LOOKED_AT_IN_PROC
+        .iter()
+        .filter_map(|path| Grant::open(Path::new(path), Access::Read).ok())
+        .collect()
 }
 
 /// Opens the files that the host grants, directories before their content.
@@ -124,7 +127,8 @@ pub(super) fn of_host(files: &Files, own_root: OwnRoot) -> Result<Vec<Grant>, Re
             .map(|path| (path, Access::Write))
             .chain(files.read.iter().map(|path| (path, Access::Execute))),
     )?;
-    // All of them before the first is walked to: a way may lead through any of them, by a name that says nothing of it.
+    // All of them before the first is walked to: a way may lead through any of them, by a name that
+    // says nothing of it.
     let mut writable = Vec::new();
     for (path, _) in wanted.iter().filter(|(_, access)| *access == Access::Write) {
         let grant = Grant::open(path, Access::Write).map_err(|error| refused(path, &error))?;
@@ -137,8 +141,8 @@ pub(super) fn of_host(files: &Files, own_root: OwnRoot) -> Result<Vec<Grant>, Re
             .map_err(|error| refused(&path, &error))?;
         grants.push(grant);
     }
-    // By components, so that a directory comes before what is in it. Of the same path, the write access is the last one,
-    // and counts.
+    // By components, so that a directory comes before what is in it. Of the same path, the write
+    // access is the last one, and counts.
     grants.sort_by(|a, b| {
         a.path.cmp(&b.path).then((a.access == Access::Write).cmp(&(b.access == Access::Write)))
     });
@@ -146,7 +150,9 @@ pub(super) fn of_host(files: &Files, own_root: OwnRoot) -> Result<Vec<Grant>, Re
 }
 
 /// From the root, directories before what is below them.
-fn sorted<'a>(paths: impl Iterator<Item = (&'a PathBuf, Access)>) -> Result<Vec<(PathBuf, Access)>, Refused> {
+fn sorted<'a>(
+    paths: impl Iterator<Item = (&'a PathBuf, Access)>,
+) -> Result<Vec<(PathBuf, Access)>, Refused> {
     let absolute = |(path, access): (&PathBuf, _)| {
         Ok((path::absolute(path).map_err(|error| refused(path, &error))?, access))
     };
@@ -177,8 +183,8 @@ fn refused(path: &Path, error: &io::Error) -> Refused {
     format!("{path:?} cannot be let in: {error}{next}")
 }
 
-/// Opens a path, without a symbolic link in a directory that the plugin may write to, or below one: it could have made the
-/// link, to be let in wherever that leads to.
+/// Opens a path, without a symbolic link in a directory that the plugin may write to, or below one:
+/// it could have made the link, to be let in wherever that leads to.
 fn open_beneath(writable: &[Identity], path: &Path, access: Access) -> io::Result<Grant> {
     if writable.is_empty() {
         Grant::open(path, access)
@@ -255,7 +261,8 @@ impl Grant {
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
         let file = match openat2(AT_FDCWD, path, how) {
-            // openat2(2), since Linux 5.6. The way step by step follows no such link either: it reads where each leads.
+            // openat2(2), since Linux 5.6. The way step by step follows no such link either: it
+            // reads where each leads.
             Err(errno) if is_unknown_call(errno) => walk(path, &[])?,
             file => file?,
         };
@@ -266,7 +273,9 @@ impl Grant {
     fn checked(self, own_root: OwnRoot) -> io::Result<Self> {
         let own_root = own_root == OwnRoot::Yes;
         if own_root && self.path.starts_with("/proc") && self.path != Path::new("/proc") {
-            return Err(io::Error::other("a sandbox has a /proc of its own, with the plugin's processes"));
+            return Err(io::Error::other(
+                "a sandbox has a /proc of its own, with the plugin's processes",
+            ));
         }
         if own_root && self.is_device {
             return Err(io::Error::other(

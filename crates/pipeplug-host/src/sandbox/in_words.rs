@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use super::{Files, Level, Limits, Sandbox};
 
 impl Sandbox {
-    /// The files, network and resources that it grants, for people: a line for each kind, as `TCP: connections to port 80`.
+    /// The files, network and resources that it grants, for people: a line for each kind, as `TCP:
+    /// connections to port 80`.
     #[must_use]
     pub fn in_words(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -33,13 +34,15 @@ impl Sandbox {
                 lines.push("network: none".to_owned());
             }
             Some(ports) => {
-                let connect = listed(&ports.connect).map(|ports| format!("connections to port {ports}"));
+                let connect =
+                    listed(&ports.connect).map(|ports| format!("connections to port {ports}"));
                 let bind = listed(&ports.bind).map(|ports| format!("listening on port {ports}"));
                 let both: Vec<_> = connect.into_iter().chain(bind).collect();
                 lines.push(format!("network: TCP only, {}", both.join(", ")));
             }
         }
-        let Limits { memory, cpu, open_files, processes, file_size, pending_signals: _ } = self.limits;
+        let Limits { memory, cpu, open_files, processes, file_size, pending_signals: _ } =
+            self.limits;
         let limits: Vec<_> = [
             memory.map(|bytes| format!("{bytes} bytes of address space")),
             cpu.map(|time| format!("{time:?} of CPU time")),

@@ -3,21 +3,23 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreated, RulesetCreatedAttr as _, RulesetError, Scope, make_bitflags,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, PathFd, Ruleset,
+    RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetError, Scope, make_bitflags,
 };
 
 use super::Ports;
 use super::grants::{Access, Grant};
 use crate::sys::{self, Kind, PathRights};
 
-/// The version that is handled as far as the kernel knows it; the caller checks for what must not be missing.
+/// The version that is handled as far as the kernel knows it; the caller checks for what must not
+/// be missing.
 const ABI_MEANT: ABI = ABI::V6;
 
 /// The rules that the child confines itself with; `None` where the kernel has none of them.
 ///
-/// Also where no file and no port is out of reach there is a domain of Landlock's: a process in one cannot look into the
-/// memory, the environment and the descriptors of those outside (`/proc/PID/mem`), who may be of the same user.
+/// Also where no file and no port is out of reach there is a domain of Landlock's: a process in one
+/// cannot look into the memory, the environment and the descriptors of those outside
+/// (`/proc/PID/mem`), who may be of the same user.
 pub(super) fn ruleset(
     grants: Option<&[Grant]>,
     ports: Option<&Ports>,
@@ -87,12 +89,14 @@ impl Access {
             Self::Read => make_bitflags!(AccessFs::{ReadFile | ReadDir}),
             Self::Device => make_bitflags!(AccessFs::{ReadFile | WriteFile | Truncate}),
             Self::Write => {
-                AccessFs::from_all(ABI_MEANT) & !make_bitflags!(AccessFs::{Execute | MakeBlock | MakeChar})
+                AccessFs::from_all(ABI_MEANT)
+                    & !make_bitflags!(AccessFs::{Execute | MakeBlock | MakeChar})
             }
         }
     }
 
-    /// The same rights to all below a directory that only the child sees, as far as the kernel knows them.
+    /// The same rights to all below a directory that only the child sees, as far as the kernel
+    /// knows them.
     pub(super) fn rights_of_child(self) -> PathRights {
         let abi = ABI::from(i32::try_from(sys::landlock_abi()).unwrap_or(i32::MAX)).min(ABI_MEANT);
         PathRights((self.rights() & AccessFs::from_all(abi)).bits())

@@ -5,7 +5,8 @@ use nix::sys::signal::Signal;
 use super::{Limits, Sandbox};
 use crate::wait_status::WaitStatus;
 
-/// Less address space than this is too little for most programs: libraries, stacks and the allocator take it.
+/// Less address space than this is too little for most programs: libraries, stacks and the
+/// allocator take it.
 const LITTLE_MEMORY: u64 = 64 << 20;
 
 /// What programs, loaders and runtimes write where they are given no memory.
@@ -24,19 +25,27 @@ const NO_PROCESSES: [&str; 3] = ["Resource temporarily unavailable", "annot fork
 const TOO_LARGE: [&str; 3] = ["File too large", "ile size limit exceeded", "EFBIG"];
 
 impl Sandbox {
-    /// The limit that is the likely cause of that end, in words, with the next step; `None` where none is.
+    /// The limit that is the likely cause of that end, in words, with the next step; `None` where
+    /// none is.
     pub(crate) fn likely_limit(&self, status: WaitStatus, stderr: &[String]) -> Option<String> {
-        let Limits { memory, cpu, open_files, processes, file_size, pending_signals: _ } = self.limits;
-        let says = |words: &[&str]| stderr.iter().any(|line| words.iter().any(|word| line.contains(word)));
+        let Limits { memory, cpu, open_files, processes, file_size, pending_signals: _ } =
+            self.limits;
+        let says =
+            |words: &[&str]| stderr.iter().any(|line| words.iter().any(|word| line.contains(word)));
         let by = |signals: &[Signal]| matches!(status, WaitStatus::Signaled { signal, .. } if signals.iter().any(|it| *it as i32 == signal));
-        let crashes = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGABRT, Signal::SIGKILL, Signal::SIGTRAP];
+        let crashes =
+            [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGABRT, Signal::SIGKILL, Signal::SIGTRAP];
         if status.success() {
             return None;
         }
         if let Some(bytes) = memory
             && (says(&NO_MEMORY) || bytes < LITTLE_MEMORY && by(&crashes))
         {
-            return Some(too_little(&format!("{bytes} bytes of address space"), "memory", "memory"));
+            return Some(too_little(
+                &format!("{bytes} bytes of address space"),
+                "memory",
+                "memory",
+            ));
         }
         if let Some(time) = cpu
             && (by(&[Signal::SIGXCPU]))
@@ -56,7 +65,11 @@ impl Sandbox {
         if let Some(count) = processes
             && says(&NO_PROCESSES)
         {
-            return Some(too_little(&format!("{count} processes and threads"), "processes", "processes"));
+            return Some(too_little(
+                &format!("{count} processes and threads"),
+                "processes",
+                "processes",
+            ));
         }
         None
     }
@@ -78,7 +91,8 @@ mod tests {
 
     #[test]
     fn the_limit_that_fits_the_end_is_named() {
-        let limit = |sandbox: Sandbox, status, line: &str| sandbox.likely_limit(status, &[line.to_owned()]);
+        let limit =
+            |sandbox: Sandbox, status, line: &str| sandbox.likely_limit(status, &[line.to_owned()]);
         let memory = |bytes| Sandbox::basic().memory(bytes);
         let named = limit(memory(1024), SEGV, "").unwrap();
         assert_eq!(
@@ -87,13 +101,18 @@ mod tests {
              (`--sandbox-memory`, Sandbox::memory)"
         );
         assert_eq!(limit(memory(4 << 30), SEGV, ""), None, "that is a bug of its own");
-        assert_eq!(limit(Sandbox::basic(), SEGV, "Cannot allocate memory"), None, "there is no limit");
+        assert_eq!(
+            limit(Sandbox::basic(), SEGV, "Cannot allocate memory"),
+            None,
+            "there is no limit"
+        );
         let loader = "libm.so.6: failed to map segment from shared object";
         assert!(limit(memory(16 << 20), WaitStatus::Exited(127), loader).is_some());
         assert_eq!(limit(memory(16 << 20), WaitStatus::Exited(3), "no such option"), None);
         assert_eq!(limit(memory(1024), WaitStatus::Exited(0), ""), None);
 
-        let full = Sandbox::basic().open_files(3).processes(1).file_size(5).cpu(Duration::from_secs(1));
+        let full =
+            Sandbox::basic().open_files(3).processes(1).file_size(5).cpu(Duration::from_secs(1));
         let signaled = |signal| WaitStatus::Signaled { signal: signal as i32, core_dumped: false };
         for (status, line, part) in [
             (WaitStatus::Exited(1), "sh: 1: Cannot fork", "1 processes"),

@@ -1,14 +1,17 @@
 //! What a plugin may do to the machine that it runs on.
 //!
-//! A process of its own is a wall against crashes, not against malice: a plugin may do whatever its user may. A
-//! [`Sandbox`] takes that away before the plugin's first instruction, by means of the kernel alone. There are two levels:
+//! A process of its own is a wall against crashes, not against malice: a plugin may do whatever its
+//! user may. A [`Sandbox`] takes that away before the plugin's first instruction, by means of the
+//! kernel alone. There are two levels:
 //!
-//! - [`basic`](Sandbox::basic) leaves the plugin in the host's world, without privileges and without the system calls that
-//!   no plugin needs.
-//! - [`strict`](Sandbox::strict) gives it a world of its own. What was not granted is not there: namespaces for files,
-//!   processes, network, IPC and users, with Landlock and an allow list of system calls as a second layer.
+//! - [`basic`](Sandbox::basic) leaves the plugin in the host's world, without privileges and
+//!   without the system calls that no plugin needs.
+//! - [`strict`](Sandbox::strict) gives it a world of its own. What was not granted is not there:
+//!   namespaces for files, processes, network, IPC and users, with Landlock and an allow list of
+//!   system calls as a second layer.
 //!
-//! docs/security.md of the project says for each promise what keeps it, and which kernel that needs.
+//! docs/security.md of the project says for each promise what keeps it, and which kernel that
+//! needs.
 //!
 //! ```no_run
 //! use pipeplug_host::{Plugin, Sandbox};
@@ -18,8 +21,9 @@
 //! # Ok::<(), pipeplug_host::StartError>(())
 //! ```
 //!
-//! It is Linux's, and holds for the plugin and all that it starts. Everything is prepared before the fork; where the
-//! kernel cannot do what was demanded the plugin is not started, unless [`Sandbox::best_effort`] says otherwise.
+//! It is Linux's, and holds for the plugin and all that it starts. Everything is prepared before
+//! the fork; where the kernel cannot do what was demanded the plugin is not started, unless
+//! [`Sandbox::best_effort`] says otherwise.
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod grants;
@@ -46,17 +50,18 @@ pub(crate) use refusal::refusal;
 pub use support::Support;
 pub(crate) use walls::{Extent, ImageKind, Plugin, Prepared, Terminal};
 
-/// What a plugin may do to the machine that it runs on: [`basic`](Sandbox::basic) or [`strict`](Sandbox::strict), with
-/// changes.
+/// What a plugin may do to the machine that it runs on: [`basic`](Sandbox::basic) or
+/// [`strict`](Sandbox::strict), with changes.
 ///
 /// In both levels the plugin
-/// - has no capabilities, also where the host is root, and gains none by executing anything (`no_new_privs`);
+/// - has no capabilities, also where the host is root, and gains none by executing anything
+///   (`no_new_privs`);
 /// - has a session of its own, and no terminal as its standard output: where the host's is one,
 ///   [`Stdout::Inherit`](crate::Stdout::Inherit) is as [`Stdout::Log`](crate::Stdout::Log).
 ///   [`Stdin::Inherit`](crate::Stdin::Inherit) grants the terminal, which it needs;
 /// - writes no core dumps;
-/// - cannot make the system calls that no plugin needs, among them `ptrace`, `mount`, `bpf`, `kexec_load`, `keyctl`,
-///   `unshare`, `io_uring_setup`, and sockets that are raw or for packets.
+/// - cannot make the system calls that no plugin needs, among them `ptrace`, `mount`, `bpf`,
+///   `kexec_load`, `keyctl`, `unshare`, `io_uring_setup`, and sockets that are raw or for packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
     pub(crate) level: Level,
@@ -87,8 +92,8 @@ pub(crate) struct Limits {
     pub(crate) open_files: Option<u64>,
     pub(crate) processes: Option<u64>,
     pub(crate) file_size: Option<u64>,
-    /// Signals that wait, and timers, which have one each: the kernel counts those of all processes of a user, so that none
-    /// would be left for the host's.
+    /// Signals that wait, and timers, which have one each: the kernel counts those of all processes
+    /// of a user, so that none would be left for the host's.
     pub(crate) pending_signals: Option<u64>,
 }
 
@@ -133,16 +138,19 @@ pub(crate) enum Demand {
 }
 
 impl Sandbox {
-    /// The size of `/tmp` and of `/dev/shm` in a strict sandbox, in bytes, unless [`scratch`](Self::scratch) says otherwise.
+    /// The size of `/tmp` and of `/dev/shm` in a strict sandbox, in bytes, unless
+    /// [`scratch`](Self::scratch) says otherwise.
     pub const SCRATCH: u64 = 64 << 20;
 
     /// The level that every plugin can live with: the list above, and nothing else.
     ///
-    /// Files, network and processes are the host's, and so is whatever is reached by them: a plugin may open the user's
-    /// terminal by its path, talk to a session bus, or start a process that outlives it.
+    /// Files, network and processes are the host's, and so is whatever is reached by them: a plugin
+    /// may open the user's terminal by its path, talk to a session bus, or start a process that
+    /// outlives it.
     ///
-    /// Once [`read`](Self::read) or [`write`](Self::write) name files, it cannot change modes, owners, times and attributes, nor
-    /// watch files: the kernel would let it do so with all others.
+    /// Once [`read`](Self::read) or [`write`](Self::write) name files, it cannot change modes,
+    /// owners, times and attributes, nor watch files: the kernel would let it do so with all
+    /// others.
     #[must_use]
     pub fn basic() -> Self {
         Self {
@@ -158,24 +166,28 @@ impl Sandbox {
     /// The level for plugins that are not trusted: what was not granted is not there.
     ///
     /// Beside the list above, the plugin has
-    /// - a root file system with its own file, the system's programs and libraries (`/usr`, `/lib`, …, read only), a few
-    ///   files of `/etc` and `/sys` that programs look at when they start, and what [`read`](Self::read) and
-    ///   [`write`](Self::write) grant. `/proc`, `/dev`, `/tmp` and `/dev/shm` are its own, the last two in memory and of a
-    ///   limited size ([`scratch`](Self::scratch));
-    /// - its own processes and no others: the kernel kills all of them when the plugin ends, is stopped, or its host ends,
-    ///   whatever session or process group they are in;
-    /// - an empty network, and no sockets but pairs that are connected to each other; [`connect`](Self::connect) and
-    ///   [`bind`](Self::bind) allow TCP ports, in the host's network;
-    /// - the system calls of an allow list: others fail with EPERM, or with ENOSYS where programs then try another way;
-    /// - 4 GiB of address space, 256 open files, 1024 signals that wait and timers, files of 1 GiB at most, and 1024 processes
-    ///   and threads.
+    /// - a root file system with its own file, the system's programs and libraries (`/usr`, `/lib`,
+    ///   …, read only), a few files of `/etc` and `/sys` that programs look at when they start, and
+    ///   what [`read`](Self::read) and [`write`](Self::write) grant. `/proc`, `/dev`, `/tmp` and
+    ///   `/dev/shm` are its own, the last two in memory and of a limited size
+    ///   ([`scratch`](Self::scratch));
+    /// - its own processes and no others: the kernel kills all of them when the plugin ends, is
+    ///   stopped, or its host ends, whatever session or process group they are in;
+    /// - an empty network, and no sockets but pairs that are connected to each other;
+    ///   [`connect`](Self::connect) and [`bind`](Self::bind) allow TCP ports, in the host's
+    ///   network;
+    /// - the system calls of an allow list: others fail with EPERM, or with ENOSYS where programs
+    ///   then try another way;
+    /// - 4 GiB of address space, 256 open files, 1024 signals that wait and timers, files of 1 GiB
+    ///   at most, and 1024 processes and threads.
     ///
-    /// The program's interpreter is not granted with it: one outside of the system's directories needs a
-    /// [`read`](Self::read).
+    /// The program's interpreter is not granted with it: one outside of the system's directories
+    /// needs a [`read`](Self::read).
     ///
-    /// It needs Linux 5.14 with user namespaces that this user may make (or the privileges of root), and 6.7 with Landlock
-    /// for ports. Without namespaces it does not start; a [`best_effort`](Self::best_effort) then confines the plugin with
-    /// Landlock (Linux 6.2) and the allow list, as far as those go.
+    /// It needs Linux 5.14 with user namespaces that this user may make (or the privileges of
+    /// root), and 6.7 with Landlock for ports. Without namespaces it does not start; a
+    /// [`best_effort`](Self::best_effort) then confines the plugin with Landlock (Linux 6.2) and
+    /// the allow list, as far as those go.
     #[must_use]
     pub fn strict() -> Self {
         let limits = Limits {
@@ -200,32 +212,34 @@ impl Sandbox {
         self.level == Level::Strict
     }
 
-    /// How much address space each of its processes may have, in bytes: past it allocations fail. Runtimes that reserve
-    /// much more than they use (a JVM, Go with cgo, WebAssembly) need a lot.
+    /// How much address space each of its processes may have, in bytes: past it allocations fail.
+    /// Runtimes that reserve much more than they use (a JVM, Go with cgo, WebAssembly) need a lot.
     #[must_use]
     pub fn memory(mut self, bytes: u64) -> Self {
         self.limits.memory = Some(bytes);
         self
     }
 
-    /// How much CPU time each of its processes may use, to the second above: past it SIGXCPU ends it, and a second later
-    /// SIGKILL.
+    /// How much CPU time each of its processes may use, to the second above: past it SIGXCPU ends
+    /// it, and a second later SIGKILL.
     #[must_use]
     pub fn cpu(mut self, time: Duration) -> Self {
         self.limits.cpu = Some(time);
         self
     }
 
-    /// How many files each of its processes may have open, with its pipes; 16 is about the least that works.
+    /// How many files each of its processes may have open, with its pipes; 16 is about the least
+    /// that works.
     #[must_use]
     pub fn open_files(mut self, count: u64) -> Self {
         self.limits.open_files = Some(count);
         self
     }
 
-    /// How many processes and threads the plugin may have: past it no more can be started. Without a user namespace, as in
-    /// [`basic`](Self::basic), all processes of its user count, and it does not hold for root. For a plugin of root in a strict
-    /// sandbox some 300 more may be there, and it needs Linux 6.14.
+    /// How many processes and threads the plugin may have: past it no more can be started. Without
+    /// a user namespace, as in [`basic`](Self::basic), all processes of its user count, and it does
+    /// not hold for root. For a plugin of root in a strict sandbox some 300 more may be there, and
+    /// it needs Linux 6.14.
     #[must_use]
     pub fn processes(mut self, count: u64) -> Self {
         self.limits.processes = Some(count);
@@ -239,23 +253,24 @@ impl Sandbox {
         self
     }
 
-    /// The size of `/tmp` and of `/dev/shm` each, in bytes: past it a write fails with ENOSPC. Both are the plugin's own, in
-    /// memory, and gone with it. For [`strict`](Self::strict) only.
+    /// The size of `/tmp` and of `/dev/shm` each, in bytes: past it a write fails with ENOSPC. Both
+    /// are the plugin's own, in memory, and gone with it. For [`strict`](Self::strict) only.
     #[must_use]
     pub fn scratch(mut self, bytes: u64) -> Self {
         self.scratch = bytes;
         self
     }
 
-    /// Lets it read and execute a file, or all below a directory. Files that nobody names are out of reach from then on.
+    /// Lets it read and execute a file, or all below a directory. Files that nobody names are out
+    /// of reach from then on.
     #[must_use]
     pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
         self.files.get_or_insert_default().read.push(path.into());
         self
     }
 
-    /// Lets it read and write a file, or make, read, write and remove all below a directory. An `execve` of what is there is
-    /// refused, which keeps nobody from loading it in another way.
+    /// Lets it read and write a file, or make, read, write and remove all below a directory. An
+    /// `execve` of what is there is refused, which keeps nobody from loading it in another way.
     /// Files that nobody names are out of reach from then on.
     #[must_use]
     pub fn write(mut self, path: impl Into<PathBuf>) -> Self {
@@ -263,8 +278,8 @@ impl Sandbox {
         self
     }
 
-    /// Lets it connect to a TCP port, at any address. All else of the network is out of reach from then on, also what
-    /// looks up names.
+    /// Lets it connect to a TCP port, at any address. All else of the network is out of reach from
+    /// then on, also what looks up names.
     #[must_use]
     pub fn connect(mut self, port: u16) -> Self {
         self.ports.get_or_insert_default().connect.push(port);
@@ -278,7 +293,8 @@ impl Sandbox {
         self
     }
 
-    /// Leaves out what this kernel cannot do, with a warning in the log, in place of not starting the plugin.
+    /// Leaves out what this kernel cannot do, with a warning in the log, in place of not starting
+    /// the plugin.
     #[must_use]
     pub fn best_effort(mut self) -> Self {
         self.demand = Demand::WhatThereIs;

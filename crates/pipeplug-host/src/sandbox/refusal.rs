@@ -69,7 +69,10 @@ mod tests {
 
     fn told(step: Step, errno: Errno, settings: &[(&str, &str)]) -> String {
         let read = |path: &str| {
-            settings.iter().find(|(known, _)| path.ends_with(known)).map(|(_, value)| (*value).to_owned())
+            settings
+                .iter()
+                .find(|(known, _)| path.ends_with(known))
+                .map(|(_, value)| (*value).to_owned())
         };
         remedy(step, &errno.into(), read)
     }
@@ -78,8 +81,12 @@ mod tests {
     fn the_setting_that_refuses_is_named_with_its_remedy() {
         let denied = |settings| told(Step::IdMaps, Errno::EPERM, settings);
         assert!(denied(&[("apparmor_restrict_unprivileged_userns", "1")]).contains("`userns,`"));
-        assert!(denied(&[("max_user_namespaces", "0")]).contains("sysctl user.max_user_namespaces"));
-        assert!(denied(&[("unprivileged_userns_clone", "0")]).contains("unprivileged_userns_clone=1"));
+        assert!(
+            denied(&[("max_user_namespaces", "0")]).contains("sysctl user.max_user_namespaces")
+        );
+        assert!(
+            denied(&[("unprivileged_userns_clone", "0")]).contains("unprivileged_userns_clone=1")
+        );
         assert_eq!(denied(&[("apparmor_restrict_unprivileged_userns", "0")]), "");
         assert!(told(Step::Namespaces, Errno::EPERM, &[]).contains("container"));
         assert!(told(Step::Namespaces, Errno::EINVAL, &[]).contains("chroot"));

@@ -10,18 +10,26 @@ use super::grants::{Access, Grant, is_of_programs};
 use super::landlock::rights_to_list;
 use crate::sys::{Attributes, Copied, Entry, Kind, Root};
 
-/// How many files and directories a file system in memory may hold; each takes about a kilobyte of the kernel's.
+/// How many files and directories a file system in memory may hold; each takes about a kilobyte of
+/// the kernel's.
 const SCRATCH_FILES: u64 = 16 << 10;
 
-/// Lays out a root file system with these files, and with file systems in memory of so many bytes each.
-pub(super) fn lay_out(system: &[Grant], granted: &[Grant], program: Option<&Grant>, scratch: u64) -> Root {
+/// Lays out a root file system with these files, and with file systems in memory of so many bytes
+/// each.
+pub(super) fn lay_out(
+    system: &[Grant],
+    granted: &[Grant],
+    program: Option<&Grant>,
+    scratch: u64,
+) -> Root {
     let mut layout = Layout::default();
     // All of the files of the host: it is the root then, with the plugin's own file systems on top.
     layout.entries.extend(granted.iter().filter(|it| it.path == Path::new("/")).map(Grant::copied));
     for grant in system.iter().filter(|it| it.access != Access::Device) {
         layout.add_of_system(grant);
     }
-    // The devices that every program needs are on top of a /dev that was granted, where none can be opened.
+    // The devices that every program needs are on top of a /dev that was granted, where none can be
+    // opened.
     granted.iter().filter(|it| it.path == Path::new("/dev")).for_each(|it| layout.add(it));
     layout.add_devices(system, scratch);
     layout.add_processes(granted);
@@ -51,7 +59,8 @@ impl Layout {
         self.entries.push(grant.copied());
     }
 
-    /// As [`add`](Self::add), but what is a link to another one stays a link, as `/bin` to `/usr/bin`.
+    /// As [`add`](Self::add), but what is a link to another one stays a link, as `/bin` to
+    /// `/usr/bin`.
     fn add_of_system(&mut self, grant: &Grant) {
         match fs::read_link(&grant.path) {
             Ok(target) if grant.kind == Kind::Directory => {
@@ -125,9 +134,13 @@ impl Grant {
         let always = Attributes::NO_SETUID;
         Entry::Copy(match self.access {
             Access::Execute => copied,
-            Access::Read => copied.with(always.and(Attributes::NO_DEVICES).and(Attributes::READ_ONLY)),
+            Access::Read => {
+                copied.with(always.and(Attributes::NO_DEVICES).and(Attributes::READ_ONLY))
+            }
             Access::Device => copied.with(always.and(Attributes::READ_ONLY)),
-            Access::Write => copied.with(always.and(Attributes::NO_DEVICES).and(Attributes::NO_EXECUTION)),
+            Access::Write => {
+                copied.with(always.and(Attributes::NO_DEVICES).and(Attributes::NO_EXECUTION))
+            }
         })
     }
 }

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 
 use crate::sys;
 
-/// What this kernel, and whatever this process is confined by itself, can do of a [`Sandbox`](super::Sandbox).
+/// What this kernel, and whatever this process is confined by itself, can do of a
+/// [`Sandbox`](super::Sandbox).
 ///
 /// ```
 /// println!("{}", pipeplug_host::sandbox::Support::of_system());
@@ -14,11 +15,13 @@ use crate::sys;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Support {
-    /// The version of Landlock's interface: 3 confines files, 4 TCP ports, 6 signals; 0 where there is none.
+    /// The version of Landlock's interface: 3 confines files, 4 TCP ports, 6 signals; 0 where there
+    /// is none.
     pub landlock_abi: u32,
     /// Whether system calls can be filtered.
     pub seccomp: bool,
-    /// True if this process can make the namespaces of a strict sandbox, with a root file system in them.
+    /// True if this process can make the namespaces of a strict sandbox, with a root file system in
+    /// them.
     pub namespaces: bool,
 }
 
@@ -30,7 +33,8 @@ impl Support {
     #[must_use]
     pub fn of_system() -> Self {
         static SUPPORT: OnceLock<Support> = OnceLock::new();
-        *SUPPORT.get_or_init(|| Self { namespaces: tried::can_make_namespaces(), ..Self::of_kernel() })
+        *SUPPORT
+            .get_or_init(|| Self { namespaces: tried::can_make_namespaces(), ..Self::of_kernel() })
     }
 
     /// The same, with no word about namespaces; costs nothing.

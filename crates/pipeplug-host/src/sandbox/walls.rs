@@ -55,7 +55,11 @@ pub(crate) struct Prepared {
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
 impl Sandbox {
     /// Other systems have nothing of the kind.
-    pub(crate) fn prepare(&self, plugin: Plugin<'_>, _extent: Extent) -> Result<Prepared, SpawnError> {
+    pub(crate) fn prepare(
+        &self,
+        plugin: Plugin<'_>,
+        _extent: Extent,
+    ) -> Result<Prepared, SpawnError> {
         let problem = "that needs Linux".to_owned();
         Err(SpawnError::Sandbox { path: plugin.program.to_owned(), problem })
     }
@@ -74,7 +78,9 @@ mod linux {
 
     use nix::sys::resource::{Resource, getrlimit};
 
-    use super::{Extent, HostLost, ImageKind, Plugin, Prepared, Sandbox, SpawnError, Terminal, Walls};
+    use super::{
+        Extent, HostLost, ImageKind, Plugin, Prepared, Sandbox, SpawnError, Terminal, Walls,
+    };
     use crate::sandbox::grants::OwnRoot;
     use crate::sandbox::seccomp::{self, Policy};
     use crate::sandbox::{Demand, Level, Limits, Ports, Support, grants, landlock, root};
@@ -90,7 +96,11 @@ mod linux {
 
     impl Sandbox {
         /// All that the child needs to confine itself.
-        pub(crate) fn prepare(&self, plugin: Plugin<'_>, extent: Extent) -> Result<Prepared, SpawnError> {
+        pub(crate) fn prepare(
+            &self,
+            plugin: Plugin<'_>,
+            extent: Extent,
+        ) -> Result<Prepared, SpawnError> {
             let failed = |problem| SpawnError::Sandbox { path: plugin.program.to_owned(), problem };
             let mut namespaces = self.level == Level::Strict && extent == Extent::Whole;
             // It is in memory, which memfd_create(2) may be kept from making.
@@ -104,19 +114,26 @@ mod linux {
             }
             self.prepare_as_far(plugin, namespaces).map_err(|error| match error {
                 Unprepared::Program(error) => SpawnError::of_exec(plugin.program, error),
-                Unprepared::Grant(problem) => {
-                    SpawnError::Grant { path: plugin.program.to_owned(), problem, is_permanent: true }
-                }
+                Unprepared::Grant(problem) => SpawnError::Grant {
+                    path: plugin.program.to_owned(),
+                    problem,
+                    is_permanent: true,
+                },
                 Unprepared::Other(problem) => failed(problem),
             })
         }
 
         /// Goes on without something, where that was asked for.
-        pub(crate) fn go_without(&self, plugin: Plugin<'_>, missing: &str) -> Result<(), SpawnError> {
+        pub(crate) fn go_without(
+            &self,
+            plugin: Plugin<'_>,
+            missing: &str,
+        ) -> Result<(), SpawnError> {
             match self.demand {
-                Demand::All => {
-                    Err(SpawnError::Sandbox { path: plugin.program.to_owned(), problem: missing.to_owned() })
-                }
+                Demand::All => Err(SpawnError::Sandbox {
+                    path: plugin.program.to_owned(),
+                    problem: missing.to_owned(),
+                }),
                 Demand::WhatThereIs => {
                     tracing::warn!(plugin = ?plugin.program, "the sandbox lacks something: {missing}");
                     Ok(())
@@ -124,7 +141,11 @@ mod linux {
             }
         }
 
-        fn prepare_as_far(&self, plugin: Plugin<'_>, namespaces: bool) -> Result<Prepared, Unprepared> {
+        fn prepare_as_far(
+            &self,
+            plugin: Plugin<'_>,
+            namespaces: bool,
+        ) -> Result<Prepared, Unprepared> {
             let support = Support::of_kernel();
             let (mut system, mut granted, mut program) = (Vec::new(), Vec::new(), None);
             let own_root = if namespaces { OwnRoot::Yes } else { OwnRoot::No };
@@ -141,7 +162,8 @@ mod linux {
             }
             let mut limits = self.limits.resolved();
             let (namespaces, host_alive) = if namespaces {
-                let (host_alive, writer) = sys::pipe().map_err(|error| format!("making a pipe: {error}"))?;
+                let (host_alive, writer) =
+                    sys::pipe().map_err(|error| format!("making a pipe: {error}"))?;
                 let program_of_init = sys::program::init()
                     .map_err(|error| format!("the init of its pid namespace: {error}"))?;
                 limits.push_open_files();
@@ -164,7 +186,10 @@ mod linux {
             let grants: Vec<_> = system.into_iter().chain(granted).chain(program).collect();
             // Landlock 1 and 2 hold most of what is demanded, and a best effort takes that.
             let ruleset = if support.landlock_abi > 0 {
-                landlock::ruleset(self.files.as_ref().map(|_| grants.as_slice()), self.ports.as_ref())?
+                landlock::ruleset(
+                    self.files.as_ref().map(|_| grants.as_slice()),
+                    self.ports.as_ref(),
+                )?
             } else {
                 None
             };
@@ -176,11 +201,18 @@ mod linux {
                 terminal: plugin.terminal == Terminal::Granted,
             };
             let filter = if support.seccomp { seccomp::filter(&policy)? } else { Vec::new() };
-            Ok(Prepared { walls: Walls { namespaces, limits: limits.0, ruleset, filter }, host_alive })
+            Ok(Prepared {
+                walls: Walls { namespaces, limits: limits.0, ruleset, filter },
+                host_alive,
+            })
         }
 
         fn network(&self) -> Network {
-            if self.ports.as_ref().is_some_and(Ports::is_empty) { Network::Own } else { Network::OfHost }
+            if self.ports.as_ref().is_some_and(Ports::is_empty) {
+                Network::Own
+            } else {
+                Network::OfHost
+            }
         }
 
         /// What is demanded and cannot be had.
@@ -204,16 +236,21 @@ mod linux {
                 landlock("TCP ports", ABI_OF_PORTS, "6.7");
             }
             if !support.seccomp {
-                missing.push("filters of system calls need seccomp, which this kernel lacks".to_owned());
+                missing.push(
+                    "filters of system calls need seccomp, which this kernel lacks".to_owned(),
+                );
             } else if !seccomp::is_known_machine() {
-                missing.push(format!("there is no filter of system calls for {}", std::env::consts::ARCH));
+                missing.push(format!(
+                    "there is no filter of system calls for {}",
+                    std::env::consts::ARCH
+                ));
             }
             missing
         }
     }
 
-    /// The number that leaves room for so many processes and threads, where a pid namespace has one of its own: since Linux
-    /// 6.14. Before, writing it would change that of the machine.
+    /// The number that leaves room for so many processes and threads, where a pid namespace has one
+    /// of its own: since Linux 6.14. Before, writing it would change that of the machine.
     fn pid_max(processes: u64) -> Option<CString> {
         /// Lower numbers are not given away a second time (RESERVED_PIDS of kernel/pid.c).
         const RESERVED: u64 = 300;
@@ -260,12 +297,14 @@ mod linux {
                 (Resource::RLIMIT_NOFILE, self.open_files, 0),
                 (Resource::RLIMIT_NPROC, self.processes, 0),
                 (Resource::RLIMIT_FSIZE, self.file_size, 0),
-                // Not 0: a core dump that goes to a program (core(5), `|` in core_pattern) heeds no limit but this one,
-                // and a file of one byte is never begun (fs/coredump.c).
+                // Not 0: a core dump that goes to a program (core(5), `|` in core_pattern) heeds no
+                // limit but this one, and a file of one byte is never begun (fs/coredump.c).
                 (Resource::RLIMIT_CORE, Some(1), 0),
                 (Resource::RLIMIT_SIGPENDING, self.pending_signals, 0),
             ];
-            let asked = known.into_iter().filter_map(|(resource, soft, more)| Some((resource, soft?, more)));
+            let asked = known
+                .into_iter()
+                .filter_map(|(resource, soft, more)| Some((resource, soft?, more)));
             let resolved = asked.map(|(resource, soft, more)| {
                 let most = getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard);
                 Limit { resource, soft: soft.min(most), hard: soft.saturating_add(more).min(most) }
@@ -278,7 +317,8 @@ mod linux {
     struct Resolved(Vec<Limit>);
 
     impl Resolved {
-        /// Adds the host's own limit of open files, which is raised while namespaces are made, unless there is another.
+        /// Adds the host's own limit of open files, which is raised while namespaces are made,
+        /// unless there is another.
         fn push_open_files(&mut self) {
             let resource = Resource::RLIMIT_NOFILE;
             if self.0.iter().all(|limit| limit.resource != resource)
@@ -288,8 +328,9 @@ mod linux {
             }
         }
 
-        /// Adds a limit of processes and threads, unless there is one. Within a user namespace it counts those of the plugin
-        /// alone (Linux 5.14), so that none of the host's user has to be known; it does not hold for root.
+        /// Adds a limit of processes and threads, unless there is one. Within a user namespace it
+        /// counts those of the plugin alone (Linux 5.14), so that none of the host's user has to be
+        /// known; it does not hold for root.
         fn push_processes(&mut self) {
             let resource = Resource::RLIMIT_NPROC;
             if self.0.iter().all(|limit| limit.resource != resource)
@@ -313,10 +354,16 @@ mod linux {
             let basic = missing(&Sandbox::basic(), none);
             assert!(basic.contains("seccomp") && !basic.contains("Landlock"), "{basic}");
             let strict = missing(&Sandbox::strict(), none);
-            assert!(strict.contains("ABI 3 (Linux 6.2") && strict.contains("there is none"), "{strict}");
+            assert!(
+                strict.contains("ABI 3 (Linux 6.2") && strict.contains("there is none"),
+                "{strict}"
+            );
             assert_eq!(missing(&Sandbox::strict(), old), "");
             let ports = missing(&Sandbox::strict().connect(80), old);
-            assert!(ports.contains("ABI 4 (Linux 6.7") && ports.contains("there is ABI 3"), "{ports}");
+            assert!(
+                ports.contains("ABI 4 (Linux 6.7") && ports.contains("there is ABI 3"),
+                "{ports}"
+            );
         }
 
         #[test]
@@ -330,12 +377,14 @@ mod linux {
         #[test]
         fn seconds_are_rounded_up_and_limits_do_not_rise() {
             use std::time::Duration;
-            let limits = Limits { cpu: Some(Duration::from_millis(1001)), ..Limits::default() }.resolved().0;
+            let limits =
+                Limits { cpu: Some(Duration::from_millis(1001)), ..Limits::default() }.resolved().0;
             let cpu = limits.iter().find(|limit| limit.resource == Resource::RLIMIT_CPU).unwrap();
             assert_eq!((cpu.soft, cpu.hard), (2, 3));
             let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
             let limits = Limits { open_files: Some(u64::MAX), ..Limits::default() }.resolved().0;
-            let files = limits.iter().find(|limit| limit.resource == Resource::RLIMIT_NOFILE).unwrap();
+            let files =
+                limits.iter().find(|limit| limit.resource == Resource::RLIMIT_NOFILE).unwrap();
             assert_eq!(files.hard, most);
         }
     }

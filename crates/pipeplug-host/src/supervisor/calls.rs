@@ -36,9 +36,12 @@ fn begin(
     Ok(SupervisedCall::new(call, lease))
 }
 
-/// Makes a call. Makes it again on another process if it is idempotent and the plugin ended before it has answered, or
-/// while it was started.
-fn wait(leases: &impl Leases, mut request: OutgoingRequest<'_>) -> Result<Reply, SupervisedCallError> {
+/// Makes a call. Makes it again on another process if it is idempotent and the plugin ended before
+/// it has answered, or while it was started.
+fn wait(
+    leases: &impl Leases,
+    mut request: OutgoingRequest<'_>,
+) -> Result<Reply, SupervisedCallError> {
     if !request.is_idempotent {
         return begin(leases, request)?.wait();
     }
@@ -89,11 +92,18 @@ macro_rules! supervised_caller {
                 begin(self, request)
             }
 
-            fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, SupervisedCallError> {
+            fn wait_for_request(
+                &self,
+                request: OutgoingRequest<'_>,
+            ) -> Result<Reply, SupervisedCallError> {
                 wait(self, request)
             }
 
-            fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), SupervisedNotifyError> {
+            fn send_one_way(
+                &self,
+                command: &str,
+                payload: Payload<'_>,
+            ) -> Result<(), SupervisedNotifyError> {
                 send_one_way(self, command, payload)
             }
         }

@@ -22,8 +22,9 @@ pub enum Unavailable {
     NotReady {
         /// The plugin's name.
         plugin: String,
-        /// How long was waited, at most ([`SupervisorBuilder::ready_timeout`](crate::SupervisorBuilder::ready_timeout), or
-        /// the call's own time).
+        /// How long was waited, at most
+        /// ([`SupervisorBuilder::ready_timeout`](crate::SupervisorBuilder::ready_timeout), or the
+        /// call's own time).
         after: Duration,
         /// How it failed last; `None` where it has not.
         last: Option<Failure>,
@@ -33,8 +34,8 @@ pub enum Unavailable {
     GaveUp {
         /// The plugin's name.
         plugin: String,
-        /// How many failures within which time were too many; `None` where the last one is such that a restart cannot
-        /// heal it.
+        /// How many failures within which time were too many; `None` where the last one is such
+        /// that a restart cannot heal it.
         after: Option<(usize, Duration)>,
         /// The last failure.
         last: Failure,

@@ -113,12 +113,15 @@ impl Failure {
     /// Tells that the plugin's file may be in the middle of being replaced.
     pub(super) fn may_be_an_upgrade(&self) -> bool {
         match self {
-            Self::Start(error) => matches!(&**error, StartError::Spawn(error) if error.may_be_an_upgrade()),
+            Self::Start(error) => {
+                matches!(&**error, StartError::Spawn(error) if error.may_be_an_upgrade())
+            }
             Self::Ended { .. } => false,
         }
     }
 
-    /// Tells that a signal ended the plugin that asks for an end, and that a service manager may have sent to its host too.
+    /// Tells that a signal ended the plugin that asks for an end, and that a service manager may
+    /// have sent to its host too.
     pub(super) fn may_be_a_shutdown(&self) -> bool {
         let status = match self {
             Self::Start(error) => error.status(),
@@ -191,8 +194,8 @@ pub(super) struct Hook {
     queue: Mutex<Queue>,
 }
 
-/// Events that wait for a handler that takes long; the oldest give way. One may have all that is kept of a plugin's standard
-/// error.
+/// Events that wait for a handler that takes long; the oldest give way. One may have all that is
+/// kept of a plugin's standard error.
 const WAITING: usize = 128;
 
 #[derive(Default)]
@@ -210,8 +213,8 @@ impl Hook {
         Arc::new(Self { events, on_event, queue: Mutex::default() })
     }
 
-    /// Takes an event; nothing of the host's runs in here, no subscriber of `tracing` either, so that it may be called under
-    /// a lock.
+    /// Takes an event; nothing of the host's runs in here, no subscriber of `tracing` either, so
+    /// that it may be called under a lock.
     pub(super) fn tell(self: &Arc<Self>, plugin: &str, event: Event) {
         let mut queue = self.queue();
         if queue.waiting.len() == WAITING {
@@ -235,7 +238,8 @@ impl Hook {
             };
             drop(queue);
             // The events behind it must not be lost with it.
-            if catch_unwind(AssertUnwindSafe(|| self.hand_on_one(missed, &plugin, &event))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.hand_on_one(missed, &plugin, &event))).is_err()
+            {
                 tracing::error!(plugin, "the handler of a supervisor's event panicked");
             }
         }
@@ -243,7 +247,11 @@ impl Hook {
 
     fn hand_on_one(&self, missed: u64, plugin: &str, event: &Event) {
         if missed > 0 {
-            tracing::warn!(plugin, missed, "the handler of events takes too long, some were left out");
+            tracing::warn!(
+                plugin,
+                missed,
+                "the handler of events takes too long, some were left out"
+            );
         }
         match event {
             Event::StartFailed { .. } | Event::HealthFailure { .. } | Event::GaveUp { .. } => {

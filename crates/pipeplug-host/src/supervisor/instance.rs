@@ -42,7 +42,8 @@ impl Instance {
         })
     }
 
-    /// One call more. Under the lock of the supervisor's state, so that none begins once it leaves that.
+    /// One call more. Under the lock of the supervisor's state, so that none begins once it leaves
+    /// that.
     pub(super) fn lease(self: &Arc<Self>) -> Lease {
         self.open.fetch_add(1, Ordering::SeqCst);
         Lease(Arc::clone(self))
@@ -59,13 +60,14 @@ impl Instance {
         self.open_calls() > 0
     }
 
-    /// How long no call has been open; `None` where one is, or was until now: the supervisor is told of its end, then.
+    /// How long no call has been open; `None` where one is, or was until now: the supervisor is
+    /// told of its end, then.
     pub(super) fn idle_or_await(&self) -> Option<Duration> {
         if self.await_idle() {
             return None;
         }
-        // What was asked for above has to be taken back, or the next call's end would tell too. Where that is too late, one
-        // has ended in between and tells.
+        // What was asked for above has to be taken back, or the next call's end would tell too.
+        // Where that is too late, one has ended in between and tells.
         self.is_awaited.swap(false, Ordering::SeqCst).then(|| self.idle())
     }
 

@@ -1,7 +1,8 @@
 //! From the start to the end of a supervised plugin, and on to the next start.
 //!
-//! What there is to do stands in the phase, and is done by whoever comes first: a caller that would have to wait for it,
-//! or a thread of the pool. So a start that many wait for is one start, and none waits for a thread to be free.
+//! What there is to do stands in the phase, and is done by whoever comes first: a caller that would
+//! have to wait for it, or a thread of the pool. So a start that many wait for is one start, and
+//! none waits for a thread to be free.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// The phase is another one, or the last call of a process that is left has ended.
     pub(super) changed: Condvar,
-    /// Held by whoever replaces the plugin, from the start of the new one to the end of the old one.
+    /// Held by whoever replaces the plugin, from the start of the new one to the end of the old
+    /// one.
     pub(super) replacing: Mutex<()>,
 }
 
@@ -117,9 +119,12 @@ impl Shared {
         })
     }
 
-    /// A plugin to call, which is started or waited for where that is needed; one start at most. `within` that time, where
-    /// there is one.
-    pub(super) fn acquire(self: &Arc<Self>, within: Option<Duration>) -> Result<Lease, Unavailable> {
+    /// A plugin to call, which is started or waited for where that is needed; one start at most.
+    /// `within` that time, where there is one.
+    pub(super) fn acquire(
+        self: &Arc<Self>,
+        within: Option<Duration>,
+    ) -> Result<Lease, Unavailable> {
         let mut state = self.lock();
         let failed_starts = state.failed_starts;
         let mut deadline = None;
@@ -145,11 +150,17 @@ impl Shared {
                     self.work();
                     self.lock()
                 }
-                // Who has that much time only cannot do it: it takes what it takes. A thread of the pool comes.
-                Phase::Due(_) | Phase::Starting { .. } | Phase::Ending { .. } | Phase::Backoff { .. } => {
+                // Who has that much time only cannot do it: it takes what it takes. A thread of the
+                // pool comes.
+                Phase::Due(_)
+                | Phase::Starting { .. }
+                | Phase::Ending { .. }
+                | Phase::Backoff { .. } => {
                     let after = within.unwrap_or(self.settings.ready_timeout);
-                    let deadline = *deadline.get_or_insert_with(|| Instant::now().checked_add(after));
-                    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                    let deadline =
+                        *deadline.get_or_insert_with(|| Instant::now().checked_add(after));
+                    let left =
+                        deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
                     if left.is_some_and(|left| left.is_zero()) {
                         let (plugin, last) = (state.name().to_owned(), state.last_failure.clone());
                         return Err(Unavailable::NotReady { plugin, after, last });
@@ -216,7 +227,8 @@ impl Shared {
         }
     }
 
-    /// Some process of this supervisor has ended; if it is the one that calls go to, it is followed by another.
+    /// Some process of this supervisor has ended; if it is the one that calls go to, it is followed
+    /// by another.
     pub(super) fn look_for_end(self: &Arc<Self>) {
         let mut state = self.lock();
         if let Phase::Up(instance) = &state.phase
@@ -228,14 +240,20 @@ impl Shared {
     }
 
     /// Has the one that calls go to ended; they wait from here on.
-    pub(super) fn end_soon(self: &Arc<Self>, state: &mut State, instance: Arc<Instance>, cause: EndCause) {
+    pub(super) fn end_soon(
+        self: &Arc<Self>,
+        state: &mut State,
+        instance: Arc<Instance>,
+        cause: EndCause,
+    ) {
         // It is `instance`, which the caller holds.
         state.phase = Phase::Due(Job::End(instance, cause));
         self.changed.notify_all();
         self.work_soon();
     }
 
-    /// Ends `instance` if calls still go to it and `look`, which comes with the lock held, finds that it has to be.
+    /// Ends `instance` if calls still go to it and `look`, which comes with the lock held, finds
+    /// that it has to be.
     pub(super) fn end_if(
         self: &Arc<Self>,
         instance: &Arc<Instance>,
@@ -261,7 +279,11 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
+    pub(super) fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        most: Duration,
+    ) -> MutexGuard<'a, State> {
         self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0
     }
 

@@ -1,4 +1,5 @@
-//! A plugin that is kept running: restarted when it fails, started when it is called, stopped when it is not.
+//! A plugin that is kept running: restarted when it fails, started when it is called, stopped when
+//! it is not.
 
 mod calls;
 mod error;
@@ -30,19 +31,21 @@ use life::Shared;
 
 /// A plugin that is kept running.
 ///
-/// The first call starts it. From then on it is restarted whenever it ends by itself or hangs, after a wait that grows
-/// ([`Backoff`]), until it has failed too often ([`Breaker`]) or in a way that a restart cannot heal: a file that is
-/// missing or cannot be executed, an exit status of 126 or 127, the wrong format. It stays so until
-/// [`reset`](Supervisor::reset) or [`replace`](Supervisor::replace). A plugin that nobody calls can be stopped
-/// until the next call ([`idle_timeout`](SupervisorBuilder::idle_timeout)).
+/// The first call starts it. From then on it is restarted whenever it ends by itself or hangs,
+/// after a wait that grows ([`Backoff`]), until it has failed too often ([`Breaker`]) or in a way
+/// that a restart cannot heal: a file that is missing or cannot be executed, an exit status of 126
+/// or 127, the wrong format. It stays so until [`reset`](Supervisor::reset) or
+/// [`replace`](Supervisor::replace). A plugin that nobody calls can be stopped until the next call
+/// ([`idle_timeout`](SupervisorBuilder::idle_timeout)).
 ///
-/// A call that comes while there is no plugin waits for the start that is under way, or begins it: one start for all
-/// who wait, and one error where it fails. A call is made again only where its caller said that it may be
-/// ([`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent)).
+/// A call that comes while there is no plugin waits for the start that is under way, or begins it:
+/// one start for all who wait, and one error where it fails. A call is made again only where its
+/// caller said that it may be ([`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent)).
 ///
-/// A handle: cloning it is cheap, and dropping the last one stops the plugin as [`stop`](Supervisor::stop) does. The
-/// plugin's own handler is handed the [`Plugin`] that asks, and answers with that: what it asked of the supervisor might
-/// be another process, or wait for a start that waits for the handler.
+/// A handle: cloning it is cheap, and dropping the last one stops the plugin as
+/// [`stop`](Supervisor::stop) does. The plugin's own handler is handed the [`Plugin`] that asks,
+/// and answers with that: what it asked of the supervisor might be another process, or wait for a
+/// start that waits for the handler.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -81,9 +84,10 @@ impl Supervisor {
         self.acquire(None).map(drop)
     }
 
-    /// Starts another process, has new calls go there, waits until the calls that are open on the one before have ended
-    /// ([`drain_timeout`](SupervisorBuilder::drain_timeout)), and stops it. No call is lost. `plugin` is what is started
-    /// from here on, and forgiven what the one before did.
+    /// Starts another process, has new calls go there, waits until the calls that are open on the
+    /// one before have ended ([`drain_timeout`](SupervisorBuilder::drain_timeout)), and stops it.
+    /// No call is lost. `plugin` is what is started from here on, and forgiven what the one before
+    /// did.
     ///
     /// Where the new one does not start, the old one goes on as if nothing had happened.
     ///
@@ -91,8 +95,8 @@ impl Supervisor {
     /// Where it did not start, or the supervisor was stopped.
     ///
     /// # Blocking
-    /// Until the one before has ended. Calls do not wait for it. Not to be called from a handler of the plugin: that one
-    /// is waited for.
+    /// Until the one before has ended. Calls do not wait for it. Not to be called from a handler of
+    /// the plugin: that one is waited for.
     pub fn replace(&self, plugin: Builder) -> Result<(), Unavailable> {
         self.shared().replace(Some(plugin))
     }
@@ -108,13 +112,14 @@ impl Supervisor {
         self.shared().replace(None)
     }
 
-    /// Forgets all failures: a plugin that was given up, or waits for its restart, is started by the next call.
+    /// Forgets all failures: a plugin that was given up, or waits for its restart, is started by
+    /// the next call.
     pub fn reset(&self) {
         self.shared().reset();
     }
 
-    /// Stops the plugin as [`Plugin::stop`] does, and starts it no more: calls fail from here on, until
-    /// [`start`](Supervisor::start). `None` where nothing ran.
+    /// Stops the plugin as [`Plugin::stop`] does, and starts it no more: calls fail from here on,
+    /// until [`start`](Supervisor::start). `None` where nothing ran.
     ///
     /// # Errors
     /// As for [`Plugin::stop`].
@@ -125,8 +130,9 @@ impl Supervisor {
         self.shared().stop()
     }
 
-    /// The process that calls go to, which is started if need be: for its metadata, its process id, and the kinds of
-    /// calls that a supervisor has not. What is called here is not counted as an open call.
+    /// The process that calls go to, which is started if need be: for its metadata, its process id,
+    /// and the kinds of calls that a supervisor has not. What is called here is not counted as an
+    /// open call.
     ///
     /// # Errors
     /// As for [`start`](Supervisor::start).

@@ -22,7 +22,8 @@ impl Shared {
         }
     }
 
-    /// Forgets its failures; what was given up, or waits for its restart, is started by the next call.
+    /// Forgets its failures; what was given up, or waits for its restart, is started by the next
+    /// call.
     pub(super) fn reset(self: &Arc<Self>) {
         let mut state = self.lock();
         state.forget_failures();
@@ -61,8 +62,8 @@ impl Shared {
         stopped
     }
 
-    /// Starts another one, by [`State::plugin`] where there is no other builder, has calls go there, and ends the one before
-    /// once its calls have ended.
+    /// Starts another one, by [`State::plugin`] where there is no other builder, has calls go
+    /// there, and ends the one before once its calls have ended.
     pub(super) fn replace(self: &Arc<Self>, plugin: Option<Builder>) -> Result<(), Unavailable> {
         let _one_at_a_time = self.replacing();
         let (plugin, name) = {
@@ -127,7 +128,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The process of what is to take another one's place runs, and can be killed by whoever stops the supervisor.
+    /// The process of what is to take another one's place runs, and can be killed by whoever stops
+    /// the supervisor.
     fn is_replacing(&self, process: &Plugin) {
         let mut state = self.lock();
         if let Phase::Stopped = state.phase {
@@ -145,7 +147,11 @@ impl Shared {
             let left = self.settings.drain_timeout.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 let open = old.open_calls();
-                tracing::warn!(plugin = state.name(), open, "calls take too long, the plugin is stopped");
+                tracing::warn!(
+                    plugin = state.name(),
+                    open,
+                    "calls take too long, the plugin is stopped"
+                );
                 return;
             }
             state = self.wait(state, left);

@@ -17,14 +17,16 @@ use crate::builder::Builder;
 use crate::start_error::StartError;
 use crate::stop::StopError;
 
-/// Several processes of one plugin, each with a supervisor of its own; a call goes to the one with the fewest open calls,
-/// the first among equals, and so does a one-way, in turn among equals.
+/// Several processes of one plugin, each with a supervisor of its own; a call goes to the one with
+/// the fewest open calls, the first among equals, and so does a one-way, in turn among equals.
 ///
-/// One that does not run gets no calls as long as another one does: a process that has failed is missed by nobody while
-/// it is started anew, and one that was given up leaves the others its share. Where a call finds every process that runs
-/// at work, another one is started for the calls behind it. Only where none runs a call waits for a start.
+/// One that does not run gets no calls as long as another one does: a process that has failed is
+/// missed by nobody while it is started anew, and one that was given up leaves the others its
+/// share. Where a call finds every process that runs at work, another one is started for the calls
+/// behind it. Only where none runs a call waits for a start.
 ///
-/// A handle: cloning it is cheap, and dropping the last one stops them all, as [`stop`](Pool::stop) does. They are called by the plugin's name and a number: `echo#0`, `echo#1`, and so on.
+/// A handle: cloning it is cheap, and dropping the last one stops them all, as [`stop`](Pool::stop)
+/// does. They are called by the plugin's name and a number: `echo#0`, `echo#1`, and so on.
 ///
 /// ```no_run
 /// use std::num::NonZeroUsize;
@@ -46,8 +48,8 @@ struct Members {
 }
 
 impl Pool {
-    /// A pool of `size` processes at most, which calls start, or [`start`](Pool::start). The builder's hook is called with
-    /// the events of each.
+    /// A pool of `size` processes at most, which calls start, or [`start`](Pool::start). The
+    /// builder's hook is called with the events of each.
     ///
     /// # Errors
     /// As for [`SupervisorBuilder::build`].
@@ -72,7 +74,8 @@ impl Pool {
         self.0.at_once(Supervisor::start).into_iter().collect()
     }
 
-    /// [Replaces](Supervisor::replace) one after the other, so that no call is lost, up to the first that fails.
+    /// [Replaces](Supervisor::replace) one after the other, so that no call is lost, up to the
+    /// first that fails.
     ///
     /// # Errors
     /// As for [`Supervisor::replace`]; those behind it are still what they were.
@@ -80,7 +83,9 @@ impl Pool {
     /// # Blocking
     /// As for [`Supervisor::replace`], for each.
     pub fn replace(&self, plugin: &Builder) -> Result<(), Unavailable> {
-        let one = |(number, member): (usize, &Supervisor)| member.replace(numbered(plugin.clone(), number));
+        let one = |(number, member): (usize, &Supervisor)| {
+            member.replace(numbered(plugin.clone(), number))
+        };
         self.members().iter().enumerate().try_for_each(one)
     }
 
@@ -138,7 +143,8 @@ impl Pool {
             {
                 down.start_soon();
             }
-            // It may have ended by now, or others were faster to call it: then another one may be better.
+            // It may have ended by now, or others were faster to call it: then another one may be
+            // better.
             if let Some(lease) = best.try_acquire(open) {
                 return Ok(lease);
             }
@@ -147,14 +153,15 @@ impl Pool {
 }
 
 impl Leases for Pool {
-    /// Leases the first of the processes with the fewest open calls. A process that was called a moment ago answers
-    /// sooner than one that has to be woken, and the processes that only peaks need can become idle.
+    /// Leases the first of the processes with the fewest open calls. A process that was called a
+    /// moment ago answers sooner than one that has to be woken, and the processes that only peaks
+    /// need can become idle.
     fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
         self.acquire_from(0, within)
     }
 
-    /// Leases the processes with the fewest open calls in turn: how many one-ways a process still has to handle is not
-    /// known.
+    /// Leases the processes with the fewest open calls in turn: how many one-ways a process still
+    /// has to handle is not known.
     fn acquire_for_one_way(&self) -> Result<Lease, Unavailable> {
         self.acquire_from(self.0.next.fetch_add(1, Ordering::Relaxed) % self.members().len(), None)
     }

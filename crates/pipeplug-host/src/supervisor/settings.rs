@@ -11,8 +11,8 @@ use super::{Handle, Supervisor};
 use crate::builder::Builder;
 use crate::start_error::StartError;
 
-/// How long a supervisor waits ahead of starting a plugin that failed once more: `initial`, then `factor` times as long
-/// with each further failure, up to `max`.
+/// How long a supervisor waits ahead of starting a plugin that failed once more: `initial`, then
+/// `factor` times as long with each further failure, up to `max`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Backoff {
@@ -22,10 +22,11 @@ pub struct Backoff {
     pub max: Duration,
     /// How much longer each wait is than the one before, 1.0 or more. Default: 2.0.
     pub factor: f64,
-    /// What share of a wait is left to chance, 0.0 to 1.0, so that plugins that failed together do not all come back at
-    /// once. Default: 0.2, that is from 80 % to 120 %.
+    /// What share of a wait is left to chance, 0.0 to 1.0, so that plugins that failed together do
+    /// not all come back at once. Default: 0.2, that is from 80 % to 120 %.
     pub jitter: f64,
-    /// A plugin that ran for so long before it failed is waited for as after a first failure. Default: 10 seconds.
+    /// A plugin that ran for so long before it failed is waited for as after a first failure.
+    /// Default: 10 seconds.
     pub reset_after: Duration,
 }
 
@@ -76,7 +77,8 @@ impl Breaker {
         Self { failures, within }
     }
 
-    /// Never gives up, however often the plugin fails. What a restart cannot heal is given up all the same.
+    /// Never gives up, however often the plugin fails. What a restart cannot heal is given up all
+    /// the same.
     #[must_use]
     pub fn never() -> Self {
         Self { failures: usize::MAX, within: Duration::ZERO }
@@ -91,15 +93,16 @@ impl Default for Breaker {
 
 /// How a supervisor finds out that a plugin hangs.
 ///
-/// A plugin answers a ping on its reading thread, however busy its handlers are. One that pings find silent is killed
-/// and started anew: the timeout has to be longer than any time for which it may rightly read nothing.
+/// A plugin answers a ping on its reading thread, however busy its handlers are. One that pings
+/// find silent is killed and started anew: the timeout has to be longer than any time for which it
+/// may rightly read nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HealthCheck {
     /// From one ping to the next. Default: 10 seconds.
     pub interval: Duration,
-    /// How long it may take to answer one; where it is longer than the interval, the next ping comes after it.
-    /// Default: 5 seconds.
+    /// How long it may take to answer one; where it is longer than the interval, the next ping
+    /// comes after it. Default: 5 seconds.
     pub timeout: Duration,
 }
 
@@ -177,55 +180,60 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Stops the plugin once no call has been open for so long; the next call starts it. One-ways count as calls that are
-    /// over once they are sent. Default: never.
+    /// Stops the plugin once no call has been open for so long; the next call starts it. One-ways
+    /// count as calls that are over once they are sent. Default: never.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.settings.idle_timeout = Some(timeout);
         self
     }
 
-    /// How long a call waits at most for others to start the plugin, or for its restart to be due; 0 has it fail at once
-    /// then. A start that the call itself begins takes what it takes ([`Builder::handshake_timeout`]). Default: 10 seconds.
+    /// How long a call waits at most for others to start the plugin, or for its restart to be due;
+    /// 0 has it fail at once then. A start that the call itself begins takes what it takes
+    /// ([`Builder::handshake_timeout`]). Default: 10 seconds.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.settings.ready_timeout = timeout;
         self
     }
 
-    /// How long open calls may take to end where the plugin is [replaced](Supervisor::replace); it is then stopped all the
-    /// same. Default: 30 seconds.
+    /// How long open calls may take to end where the plugin is [replaced](Supervisor::replace); it
+    /// is then stopped all the same. Default: 30 seconds.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.settings.drain_timeout = timeout;
         self
     }
 
-    /// How long the file of a plugin that has run may be away, not executable, not whole or open for writing, as in the middle
-    /// of an upgrade: for so long its start is tried again after each [backoff](Self::backoff), and no such failure counts for
-    /// the [breaker](Self::breaker). 0 has it given up at once. Default: 30 seconds.
+    /// How long the file of a plugin that has run may be away, not executable, not whole or open
+    /// for writing, as in the middle of an upgrade: for so long its start is tried again after each
+    /// [backoff](Self::backoff), and no such failure counts for the [breaker](Self::breaker). 0 has
+    /// it given up at once. Default: 30 seconds.
     pub fn upgrade_timeout(mut self, timeout: Duration) -> Self {
         self.settings.upgrade_timeout = timeout;
         self
     }
 
-    /// The shortest wait before the restart of a plugin that was ended by SIGTERM, SIGINT or SIGHUP, none of which its
-    /// supervisor had sent: a service manager sends these to all processes of a service, and the host is about to
-    /// [stop](Supervisor::stop) too. A longer [`backoff`](Self::backoff) stays what it is. 0 has such an end treated as any
-    /// other. Default: 500 ms.
+    /// The shortest wait before the restart of a plugin that was ended by SIGTERM, SIGINT or
+    /// SIGHUP, none of which its supervisor had sent: a service manager sends these to all
+    /// processes of a service, and the host is about to [stop](Supervisor::stop) too. A longer
+    /// [`backoff`](Self::backoff) stays what it is. 0 has such an end treated as any other.
+    /// Default: 500 ms.
     pub fn shutdown_wait(mut self, wait: Duration) -> Self {
         self.settings.shutdown_wait = wait;
         self
     }
 
-    /// How often at most a call that its caller marked as idempotent is made again; no other is. A start that it waited for,
-    /// and that the plugin did not survive, counts as an attempt. Default: 2, so that there are three attempts.
+    /// How often at most a call that its caller marked as idempotent is made again; no other is. A
+    /// start that it waited for, and that the plugin did not survive, counts as an attempt.
+    /// Default: 2, so that there are three attempts.
     pub fn retries(mut self, retries: u32) -> Self {
         self.settings.retries = retries;
         self
     }
 
-    /// Called with the plugin's name and each event of its life, in their order and one at a time, on a thread that no
-    /// handler takes; beside the `tracing` events that there are anyway. It may block and use the supervisor; the next
-    /// event waits for it, the supervisor does not: of more than 128 that wait the oldest are left out, with a warning. What
-    /// holds a handle to the supervisor itself keeps it from being dropped.
+    /// Called with the plugin's name and each event of its life, in their order and one at a time,
+    /// on a thread that no handler takes; beside the `tracing` events that there are anyway. It may
+    /// block and use the supervisor; the next event waits for it, the supervisor does not: of more
+    /// than 128 that wait the oldest are left out, with a warning. What holds a handle to the
+    /// supervisor itself keeps it from being dropped.
     pub fn on_event(mut self, on_event: impl Fn(&str, &Event) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(on_event));
         self
@@ -238,8 +246,10 @@ impl SupervisorBuilder {
     pub fn build(self) -> Result<Supervisor, StartError> {
         let events = match &self.plugin.events {
             Some(events) => events.clone(),
-            None => EventLoop::shared()
-                .map_err(|error| StartError::System { path: self.plugin.path().to_owned(), error })?,
+            None => EventLoop::shared().map_err(|error| StartError::System {
+                path: self.plugin.path().to_owned(),
+                error,
+            })?,
         };
         let shared = Shared::new(self.plugin, self.settings, events, self.on_event);
         Ok(Supervisor(Arc::new(Handle { shared })))

@@ -1,6 +1,7 @@
 //! The timers of a process that calls go to: whether it is idle, and whether it hangs.
 //!
-//! They hold no process; one that is not called any more is left alone by the next of its timers, which is its last.
+//! They hold no process; one that is not called any more is left alone by the next of its timers,
+//! which is its last.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -39,8 +40,8 @@ impl Shared {
         self.after(time, instance, |shared, instance| shared.look_at_idleness(&instance));
     }
 
-    /// Calls set no timer each, only one that finds them at work is set anew: for the time that is left, or by the call
-    /// that ends last. Never by both, or there would be ever more of them.
+    /// Calls set no timer each, only one that finds them at work is set anew: for the time that is
+    /// left, or by the call that ends last. Never by both, or there would be ever more of them.
     fn look_at_idleness(self: &Arc<Self>, instance: &Arc<Instance>) {
         let Some(timeout) = self.settings.idle_timeout else { return };
         let mut left = None;
@@ -67,7 +68,8 @@ impl Shared {
             Ok(ping) => ping,
             // That is found by itself.
             Err(CallError::Closed { .. }) => return,
-            // What waits for handlers is more than may be, say, which tells nothing of the plugin for now.
+            // What waits for handlers is more than may be, say, which tells nothing of the plugin
+            // for now.
             Err(_) => return self.ping_after(check, check.interval, instance),
         };
         self.after(check.timeout, instance, move |shared, instance| {
@@ -75,7 +77,12 @@ impl Shared {
         });
     }
 
-    fn take_answer(self: &Arc<Self>, check: HealthCheck, mut ping: PendingCall, instance: &Arc<Instance>) {
+    fn take_answer(
+        self: &Arc<Self>,
+        check: HealthCheck,
+        mut ping: PendingCall,
+        instance: &Arc<Instance>,
+    ) {
         let HealthCheck { interval, timeout } = check;
         // An error is a sign of life too, or the end of the connection.
         if Pin::new(&mut ping).poll(&mut Context::from_waker(Waker::noop())).is_ready() {

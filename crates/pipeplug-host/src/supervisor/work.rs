@@ -17,7 +17,8 @@ use crate::plugin::Plugin;
 use crate::start_error::StartError;
 use crate::stop::{StopError, Stopped};
 
-/// How long a process that closed its pipe gets to end by itself, so that its own status can be told.
+/// How long a process that closed its pipe gets to end by itself, so that its own status can be
+/// told.
 const EXIT_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Shared {
@@ -86,7 +87,9 @@ impl Shared {
     fn is_starting(&self, number: u64, process: &Plugin) {
         let mut state = self.lock();
         match &mut state.phase {
-            Phase::Starting { number: at, plugin } if *at == number => *plugin = Some(process.clone()),
+            Phase::Starting { number: at, plugin } if *at == number => {
+                *plugin = Some(process.clone())
+            }
             _ => {
                 drop(state);
                 kill(process);
@@ -149,8 +152,10 @@ impl Shared {
         }
         let plugin = &instance.plugin;
         // It has ended, but the loop may have to read first what it said last.
-        let reason =
-            plugin.connection().wait_ended(EXIT_PATIENCE).unwrap_or_else(|| Arc::new(CloseReason::Local));
+        let reason = plugin
+            .connection()
+            .wait_ended(EXIT_PATIENCE)
+            .unwrap_or_else(|| Arc::new(CloseReason::Local));
         let crash = Arc::new(plugin.autopsy());
         let before;
         let mut state = self.lock();
@@ -170,7 +175,12 @@ impl Shared {
     }
 
     /// Ends a process, in the way that its cause asks for, and tells of it.
-    pub(super) fn end(&self, name: &str, instance: &Instance, cause: EndCause) -> Result<Stopped, StopError> {
+    pub(super) fn end(
+        &self,
+        name: &str,
+        instance: &Instance,
+        cause: EndCause,
+    ) -> Result<Stopped, StopError> {
         let plugin = &instance.plugin;
         let ended = match cause {
             EndCause::Idle | EndCause::Replaced | EndCause::Stopped => plugin.stop(),
@@ -193,7 +203,8 @@ impl Shared {
             cause,
         };
         self.hook.tell(name, event);
-        // What it said last may still wait for a handler, which is handed the plugin: somebody has to have it.
+        // What it said last may still wait for a handler, which is handed the plugin: somebody has
+        // to have it.
         let (plugin, patience) = (plugin.clone(), self.settings.drain_timeout);
         self.events.spawn(move || drop(plugin.connection().wait_closed(patience)));
         ended
@@ -249,7 +260,8 @@ impl Shared {
     }
 }
 
-/// Sees to it that what the host's own code panics in, a hook or a launcher, is not waited for for good.
+/// Sees to it that what the host's own code panics in, a hook or a launcher, is not waited for for
+/// good.
 struct Undone<'a> {
     shared: &'a Arc<Shared>,
     number: u64,

@@ -7,8 +7,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// The lowest number used for descriptors on their way to a guest.
 ///
-/// A guest is given 0 to 4, and a script that was checked its file as 5. When every source is above them, no `dup2` in the child overwrites a
-/// source that is still needed, and none has its source as its target (which would leave CLOEXEC on).
+/// A guest is given 0 to 4, and a script that was checked its file as 5. When every source is above
+/// them, no `dup2` in the child overwrites a source that is still needed, and none has its source
+/// as its target (which would leave CLOEXEC on).
 const CLEAR_OF_GUEST: RawFd = 6;
 
 /// Makes a pipe (read end, write end) with both ends CLOEXEC from birth and clear of 0 to 5.

@@ -35,8 +35,8 @@ impl ExitNotice {
     /// Starts to watch a child that has not been reaped.
     pub(crate) fn watch(pid: Pid) -> io::Result<Self> {
         #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-        // Whatever stands in the way of a pidfd (a kernel before 5.3, a seccomp filter, a child that
-        // is gone because SIGCHLD is ignored), the watcher does without.
+        // Whatever stands in the way of a pidfd (a kernel before 5.3, a seccomp filter, a child
+        // that is gone because SIGCHLD is ignored), the watcher does without.
         if let Ok(fd) = pidfd::open(pid) {
             return Ok(Self { fd: descriptor::lift(fd)?, source: Source::Pidfd });
         }
@@ -72,7 +72,8 @@ impl ExitNotice {
             // Where SIGCHLD is ignored, the number may be another's by now.
             #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
             Source::Pidfd => match pidfd::send(&self.fd, signal) {
-                // A filter may know pidfd_open(2) and not this. A child that has not ended is the owner of its number.
+                // A filter may know pidfd_open(2) and not this. A child that has not ended is the
+                // owner of its number.
                 Err(errno) if is_unknown_call(errno) => {
                     match poll_readable(self.fd.as_fd(), Duration::ZERO) {
                         Ok(true) => Err(Errno::ESRCH),
@@ -85,13 +86,15 @@ impl ExitNotice {
         }
     }
 
-    /// Blocks until the child has ended or `timeout` is over, and tells which it was: `true` for ended.
+    /// Blocks until the child has ended or `timeout` is over, and tells which it was: `true` for
+    /// ended.
     pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
         poll_readable(self.fd.as_fd(), timeout)
     }
 }
 
-/// Blocks until there is something to read or `timeout` is over, and tells which it was: `true` for the former.
+/// Blocks until there is something to read or `timeout` is over, and tells which it was: `true` for
+/// the former.
 pub(crate) fn poll_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     // A timeout past what the clock can count is no timeout.
     let deadline = Instant::now().checked_add(timeout);
@@ -145,8 +148,10 @@ mod pidfd {
 
         let (fd, signal) = (pidfd.as_raw_fd(), signal as libc::c_int);
         let info = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: the call takes integers, and a null pointer in place of a record that the kernel then fills by itself.
-        Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, 0) }).map(drop)
+        // SAFETY: the call takes integers, and a null pointer in place of a record that the kernel
+        // then fills by itself.
+        Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, 0) })
+            .map(drop)
     }
 
     /// pidfd_open(2), since Linux 5.3; the descriptor is CLOEXEC.

@@ -1,10 +1,10 @@
 //! Fork, with the host's memory shared where the system can do that.
 //!
-//! A fork copies the host's page tables, and then both sides fault on each page that they write to: in a small host that
-//! takes as long as loading a small guest, in a large one much longer. On Linux the child runs in the host's own memory
-//! instead (`CLONE_VM`), on a stack of its own, while the thread that started it stands still until the exec
-//! (`CLONE_VFORK`), as with posix_spawn(3). Descriptors, dispositions, mask and directory are the child's own in either
-//! way.
+//! A fork copies the host's page tables, and then both sides fault on each page that they write to:
+//! in a small host that takes as long as loading a small guest, in a large one much longer. On
+//! Linux the child runs in the host's own memory instead (`CLONE_VM`), on a stack of its own, while
+//! the thread that started it stands still until the exec (`CLONE_VFORK`), as with posix_spawn(3).
+//! Descriptors, dispositions, mask and directory are the child's own in either way.
 
 use nix::errno::Errno;
 use nix::libc;
@@ -16,8 +16,8 @@ use super::fork_exec::Step;
 pub(super) trait Child {
     /// Its whole life: it executes a program, or does all that it is there for, and is ended then.
     ///
-    /// No allocation, no lock, no panic, no destructor: other threads of the host may have held any lock at the moment
-    /// of the fork, and what it writes to may be the host's own memory.
+    /// No allocation, no lock, no panic, no destructor: other threads of the host may have held any
+    /// lock at the moment of the fork, and what it writes to may be the host's own memory.
     fn run(&self) -> Result<(), Failure>;
 }
 
@@ -42,15 +42,16 @@ mod shared {
     use super::super::{fork_exec::Step, wait};
     use super::{Child, Errno, Failure, Pid, leave, libc};
 
-    /// What the child has on its stack at the most is a signal's disposition, a few frames deep, perhaps in a wrapper
-    /// that LD_PRELOAD put there.
+    /// What the child has on its stack at the most is a signal's disposition, a few frames deep,
+    /// perhaps in a wrapper that LD_PRELOAD put there.
     const STACK_BYTES: usize = 16 * 1024;
 
     /// Aligned as every ABI wants it.
     #[repr(align(16))]
     struct Stack<const BYTES: usize>(MaybeUninit<[u8; BYTES]>);
 
-    /// Memory for the stack of a [`fork_helper`], which has those of its siblings on it, one after the other.
+    /// Memory for the stack of a [`fork_helper`], which has those of its siblings on it, one after
+    /// the other.
     pub(in crate::sys) struct HelperStack(Box<Stack<{ 4 * STACK_BYTES }>>);
 
     impl HelperStack {
@@ -63,7 +64,8 @@ mod shared {
 
     /// The number of a process that was forked, from the moment on that it exists; `None` before.
     ///
-    /// The kernel writes it (`CLONE_PARENT_SETTID`), so that it is known even where the process that forks is killed.
+    /// The kernel writes it (`CLONE_PARENT_SETTID`), so that it is known even where the process
+    /// that forks is killed.
     #[derive(Debug, Default)]
     pub(in crate::sys) struct Forked(AtomicI32);
 
@@ -79,7 +81,8 @@ mod shared {
         failure: Option<Failure>,
     }
 
-    /// Starts a process that is `child`; returns once it has executed a program or ended, in which case it may have failed.
+    /// Starts a process that is `child`; returns once it has executed a program or ended, in which
+    /// case it may have failed.
     ///
     /// Every signal must be blocked, so that no handler of the host runs in the child.
     pub(crate) fn fork<C: Child>(child: &C) -> Result<(Pid, Option<Failure>), Errno> {
@@ -91,8 +94,8 @@ mod shared {
 
     /// As [`fork`], for a child that forks on itself, and executes nothing.
     ///
-    /// Its end sends no SIGCHLD, and only a wait with `__WALL` sees it: a host that waits for all of its children does
-    /// not notice it.
+    /// Its end sends no SIGCHLD, and only a wait with `__WALL` sees it: a host that waits for all
+    /// of its children does not notice it.
     pub(in crate::sys) fn fork_helper<C: Child>(
         child: &C,
         stack: &mut HelperStack,
@@ -103,7 +106,10 @@ mod shared {
     }
 
     /// As [`fork`], for a helper: the new process is a child of the helper's own parent.
-    pub(in crate::sys) fn fork_sibling<C: Child>(child: &C, pid: &Forked) -> Result<Option<Failure>, Errno> {
+    pub(in crate::sys) fn fork_sibling<C: Child>(
+        child: &C,
+        pid: &Forked,
+    ) -> Result<Option<Failure>, Errno> {
         let mut stack: Stack<STACK_BYTES> = Stack(MaybeUninit::uninit());
         clone(child, &mut stack, libc::CLONE_PARENT | libc::SIGCHLD, pid)
     }
@@ -118,19 +124,22 @@ mod shared {
         let top = stack.0.as_mut_ptr().wrapping_add(1).cast::<libc::c_void>();
         let argument = (&raw mut entry).cast::<libc::c_void>();
         let flags = flags | libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID;
-        // SAFETY: CLONE_VFORK has this thread wait until the child has left the memory, so that the stack below `top`
-        // and what `argument` points to, which is what `enter` expects, outlive its use of them. Without CLONE_FILES,
-        // CLONE_SIGHAND and CLONE_FS it changes nothing else of the host's. The kernel writes one number to `pid`.
+        // SAFETY: CLONE_VFORK has this thread wait until the child has left the memory, so that the
+        // stack below `top` and what `argument` points to, which is what `enter` expects, outlive
+        // its use of them. Without CLONE_FILES, CLONE_SIGHAND and CLONE_FS it changes nothing else
+        // of the host's. The kernel writes one number to `pid`.
         let cloned = unsafe { libc::clone(enter::<C>, top, flags, argument, pid.0.as_ptr()) };
         Errno::result(cloned)?;
-        // SAFETY: `entry` is a live local; the child has written to it, if at all, ahead of its end.
+        // SAFETY: `entry` is a live local; the child has written to it, if at all, ahead of its
+        // end.
         Ok(unsafe { ptr::read_volatile(&raw const entry.failure) })
     }
 
-    /// Starts a process that is `child`, whose parent is none of this process's but what takes orphans in; returns once it
-    /// has executed a program.
+    /// Starts a process that is `child`, whose parent is none of this process's but what takes
+    /// orphans in; returns once it has executed a program.
     ///
-    /// Every signal must be blocked, so that no handler of the host runs in it or in the helper between.
+    /// Every signal must be blocked, so that no handler of the host runs in it or in the helper
+    /// between.
     pub(crate) fn fork_orphan<C: Child>(child: &C) -> Result<(), Failure> {
         struct Between<'a, C>(&'a C);
 
@@ -141,7 +150,8 @@ mod shared {
             }
         }
 
-        let (pid, failure) = fork_helper(&Between(child), &mut HelperStack::new()).map_err(at_fork)?;
+        let (pid, failure) =
+            fork_helper(&Between(child), &mut HelperStack::new()).map_err(at_fork)?;
         wait::reap_clone(pid);
         failure.map_or(Ok(()), Err)
     }
@@ -169,19 +179,24 @@ mod copied {
     use super::super::descriptor;
     use super::{Child, Errno, Failure, Pid, Step, leave};
 
-    /// Starts a process that is `child`; returns once it has executed a program, or with its failure.
+    /// Starts a process that is `child`; returns once it has executed a program, or with its
+    /// failure.
     ///
     /// Every signal must be blocked, so that no handler of the host runs in the child.
     pub(crate) fn fork<C: Child>(child: &C) -> Result<(Pid, Option<Failure>), Errno> {
-        let of_system = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
-        // Clear of the guest's numbers: when another thread closes one of those at the wrong moment, a pipe may get it,
-        // and the guest's own 3 and 4 would overwrite the end that reports a failed exec.
+        let of_system =
+            |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
+        // Clear of the guest's numbers: when another thread closes one of those at the wrong
+        // moment, a pipe may get it, and the guest's own 3 and 4 would overwrite the end that
+        // reports a failed exec.
         let (reader, writer) = descriptor::pipe().map_err(of_system)?;
-        // SAFETY: the child calls async-signal-safe functions only, and ends in exec or _exit: see `Child::run`.
+        // SAFETY: the child calls async-signal-safe functions only, and ends in exec or _exit: see
+        // `Child::run`.
         let pid = match unsafe { unistd::fork() }? {
             ForkResult::Child => {
                 if let Err(failure) = child.run() {
-                    // The host is not there any more if this fails, and there is nobody else to tell.
+                    // The host is not there any more if this fails, and there is nobody else to
+                    // tell.
                     let _ = unistd::write(writer.as_fd(), &failure.to_bytes());
                 }
                 leave()
@@ -211,7 +226,8 @@ mod copied {
             bytes
         }
 
-        /// `None` for anything but a whole report, which a pipe passes on in one piece: pipe(7), PIPE_BUF.
+        /// `None` for anything but a whole report, which a pipe passes on in one piece: pipe(7),
+        /// PIPE_BUF.
         fn from_bytes(bytes: &[u8]) -> Option<Self> {
             let (step, errno) = bytes.split_first_chunk::<4>()?;
             let step = i32::from_ne_bytes(*step);

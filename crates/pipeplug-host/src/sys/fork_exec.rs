@@ -1,7 +1,8 @@
 //! Fork and exec.
 //!
-//! `std::process::Command` with `pre_exec` would nearly do. But it forks with a copy of the memory then (fork.rs says
-//! what that costs), and a failed exec is told through a pipe that may be overwritten by the guest's 3 and 4.
+//! `std::process::Command` with `pre_exec` would nearly do. But it forks with a copy of the memory
+//! then (fork.rs says what that costs), and a failed exec is told through a pipe that may be
+//! overwritten by the guest's 3 and 4.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -152,9 +153,11 @@ pub(crate) struct ForkExecError {
     pub(crate) error: io::Error,
 }
 
-/// Starts `image`, tied to `lifeline` and within `walls`, with `slots[n]` as its descriptor `n` and no other descriptor.
+/// Starts `image`, tied to `lifeline` and within `walls`, with `slots[n]` as its descriptor `n` and
+/// no other descriptor.
 ///
-/// The slots must come from `descriptor::lift` or `descriptor::pipe`. Returns once the exec is done.
+/// The slots must come from `descriptor::lift` or `descriptor::pipe`. Returns once the exec is
+/// done.
 pub(crate) fn fork_exec(
     image: &Image,
     slots: &[OwnedFd],
@@ -217,7 +220,8 @@ impl Plan<'_> {
         match failure {
             None => Ok(Executed { pid, init: None }),
             Some(failure) => {
-                // The child is about to exit. Where SIGCHLD is ignored it is gone already, which is as good.
+                // The child is about to exit. Where SIGCHLD is ignored it is gone already, which is
+                // as good.
                 let _ = block_until_exit(pid);
                 if let Some(lifeline) = self.lifeline {
                     lifeline.is_ended();
@@ -298,11 +302,13 @@ impl Plan<'_> {
 
     /// Gives the guest the dispositions of a process that a shell starts, and an empty mask.
     ///
-    /// What the host ignores stays ignored (`nohup` relies on that), but for SIGPIPE, which the Rust
-    /// runtime ignores, and SIGCHLD, without which a guest could not wait for children of its own.
+    /// What the host ignores stays ignored (`nohup` relies on that), but for SIGPIPE, which the
+    /// Rust runtime ignores, and SIGCHLD, without which a guest could not wait for children of its
+    /// own.
     fn reset_signals(&self) -> Result<(), Errno> {
         for signal in 1..=HIGHEST_SIGNAL {
-            // SAFETY: a sigaction is integers, a mask and a nullable pointer, for which zero is valid.
+            // SAFETY: a sigaction is integers, a mask and a nullable pointer, for which zero is
+            // valid.
             let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
             // SAFETY: a null new action asks only; `action` is there to be written to.
             let asked = unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) };
@@ -310,7 +316,10 @@ impl Plan<'_> {
             if asked != 0 || action.sa_sigaction == libc::SIG_DFL {
                 continue;
             }
-            if action.sa_sigaction == libc::SIG_IGN && signal != libc::SIGPIPE && signal != libc::SIGCHLD {
+            if action.sa_sigaction == libc::SIG_IGN
+                && signal != libc::SIGPIPE
+                && signal != libc::SIGCHLD
+            {
                 continue;
             }
             action.sa_sigaction = libc::SIG_DFL;
@@ -333,7 +342,8 @@ impl Plan<'_> {
             None => None,
             #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
             Some(OpenImage::Program(fd)) => Some(fd.as_raw_fd()),
-            // The kernel hands `/dev/fd/N` to the interpreter, and nothing that is closed by then: execveat(2), BUGS.
+            // The kernel hands `/dev/fd/N` to the interpreter, and nothing that is closed by then:
+            // execveat(2), BUGS.
             #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
             Some(OpenImage::Script(fd)) => {
                 place(fd, next)?;
@@ -354,8 +364,9 @@ impl Plan<'_> {
     }
 }
 
-/// Has a guest's `/dev/null` be the one of its own root, which nobody can change. That of the host is on a mount that is
-/// written to: its owner, as the guest of a root may be, could change its mode by the descriptor.
+/// Has a guest's `/dev/null` be the one of its own root, which nobody can change. That of the host
+/// is on a mount that is written to: its owner, as the guest of a root may be, could change its
+/// mode by the descriptor.
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 fn take_own_null(number: RawFd) -> Result<(), Errno> {
     // The first memory device and its third minor number: null(4).
@@ -363,12 +374,16 @@ fn take_own_null(number: RawFd) -> Result<(), Errno> {
     // SAFETY: a guest's descriptor is open here, and stays so up to the exec.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     let stat = fstat(fd)?;
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFCHR || stat.st_rdev != NULL {
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFCHR
+        || stat.st_rdev != NULL
+    {
         return Ok(());
     }
     let own = open(c"/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
-    // It is not dropped: closing it is left to the exec, as for all others. Its number is another one, since that is taken.
-    // SAFETY: dup2 takes two integers, and what it closes is the host's `/dev/null` in this copy of the table.
+    // It is not dropped: closing it is left to the exec, as for all others. Its number is another
+    // one, since that is taken.
+    // SAFETY: dup2 takes two integers, and what it closes is the host's `/dev/null` in this copy of
+    // the table.
     Errno::result(unsafe { libc::dup2(own.into_raw_fd(), number) }).map(drop)
 }
 
@@ -439,15 +454,21 @@ pub(crate) fn try_namespaces(namespaces: &Namespaces) -> Result<(), ForkExecErro
 
 /// Executes an open file; returns only if that fails. Both arrays end with a null pointer.
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(super) fn exec_open(open: RawFd, argv: &[*const libc::c_char], env: &[*const libc::c_char]) -> Errno {
+pub(super) fn exec_open(
+    open: RawFd,
+    argv: &[*const libc::c_char],
+    env: &[*const libc::c_char],
+) -> Errno {
     let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
-    // SAFETY: the empty path, both arrays and what these point to are NUL-terminated, and outlive the call.
+    // SAFETY: the empty path, both arrays and what these point to are NUL-terminated, and outlive
+    // the call.
     unsafe { libc::syscall(libc::SYS_execveat, open, path, argv.as_ptr(), env.as_ptr(), flags) };
     let errno = Errno::last();
     if is_unknown_call(errno) {
         // Without execveat(2), by the link to the open file, if there is a /proc: proc_pid_fd(5).
         let path = link_of(open);
-        // SAFETY: the path, both arrays and what these point to are NUL-terminated, and outlive the call.
+        // SAFETY: the path, both arrays and what these point to are NUL-terminated, and outlive the
+        // call.
         unsafe { libc::execve(path.as_ptr().cast(), argv.as_ptr(), env.as_ptr()) };
     }
     errno
@@ -480,12 +501,13 @@ fn link_of(open: RawFd) -> [u8; 32] {
 /// Makes a guest's descriptor of one that is clear of the guest's numbers.
 pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
     // Never the same number twice, so CLOEXEC is off on the copy: see `descriptor::lift`.
-    // SAFETY: dup2 takes two integers. What it closes in this copy of the host's table belongs to owners that never run
-    // here.
+    // SAFETY: dup2 takes two integers. What it closes in this copy of the host's table belongs to
+    // owners that never run here.
     Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
 }
 
-/// Marks every descriptor from `first` up as CLOEXEC: those that somebody in the host opened without.
+/// Marks every descriptor from `first` up as CLOEXEC: those that somebody in the host opened
+/// without.
 pub(super) fn close_on_exec_from(first: RawFd, limit: RawFd) -> Result<(), Errno> {
     #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
     {

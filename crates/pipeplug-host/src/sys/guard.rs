@@ -1,11 +1,12 @@
 //! A process that kills the plugins of this one once this one is gone, beside their lifelines.
 //!
-//! A lifeline acts within the end of the host, but once, on the process group as it is at that moment. A plugin that forks
-//! at that moment may have a child that the signal does not reach: the kernel visits the members one by one, and locks
-//! none out of fork(2) meanwhile, as it does for kill(2) (seen with Linux 6.18). And a plugin that moved to another group
-//! of its session (setpgid(2)) is not meant at all. So there is a process of a few pages for each host, which waits for
-//! the end of a pipe that only the host can write to, and then calls kill(2) for each group, again and again until none is
-//! left (`program.rs`):
+//! A lifeline acts within the end of the host, but once, on the process group as it is at that
+//! moment. A plugin that forks at that moment may have a child that the signal does not reach: the
+//! kernel visits the members one by one, and locks none out of fork(2) meanwhile, as it does for
+//! kill(2) (seen with Linux 6.18). And a plugin that moved to another group of its session
+//! (setpgid(2)) is not meant at all. So there is a process of a few pages for each host, which
+//! waits for the end of a pipe that only the host can write to, and then calls kill(2) for each
+//! group, again and again until none is left (`program.rs`):
 //!
 //! ```text
 //!     host ---- pipe ----> guard            end of file: the host is gone
@@ -13,13 +14,14 @@
 //!       +--> shared table <--+              pairs of (-group, process), 0 for none
 //! ```
 //!
-//! A plugin writes its own pair ahead of its exec, and up to its exec it has the host's end of the pipe too; so there is
-//! no moment in which it could be missed. The host clears the pair right before it reaps the plugin, since from then on the
-//! number may be another's.
+//! A plugin writes its own pair ahead of its exec, and up to its exec it has the host's end of the
+//! pipe too; so there is no moment in which it could be missed. The host clears the pair right
+//! before it reaps the plugin, since from then on the number may be another's.
 //!
-//! The guard is nobody's to wait for. It is a grandchild whose parent has ended, and that parent is a child without an exit
-//! signal, which neither `wait` nor a handler of SIGCHLD sees (wait(2), `__WALL`). It has its own session and ignores the
-//! signals that end services, so that it is there when all else is killed.
+//! The guard is nobody's to wait for. It is a grandchild whose parent has ended, and that parent is
+//! a child without an exit signal, which neither `wait` nor a handler of SIGCHLD sees (wait(2),
+//! `__WALL`). It has its own session and ignores the signals that end services, so that it is there
+//! when all else is killed.
 
 use std::ffi::CStr;
 use std::io;
@@ -35,7 +37,9 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{self, Pid};
 
 use super::fork::{Child, Failure, fork_orphan};
-use super::fork_exec::{HIGHEST_SIGNAL, Step, close_on_exec_from, descriptor_limit, exec_open, place};
+use super::fork_exec::{
+    HIGHEST_SIGNAL, Step, close_on_exec_from, descriptor_limit, exec_open, place,
+};
 use super::{Group, descriptor, memfd, program};
 
 /// How the guard is called in lists of processes; 15 bytes of it at most are shown.
@@ -88,7 +92,8 @@ pub(super) struct Entry {
 impl Entry {
     /// Takes a place in the table of this process's guard, which is started if there is none.
     ///
-    /// `None` where there can be none, which is logged the first time, and where this process needs none.
+    /// `None` where there can be none, which is logged the first time, and where this process needs
+    /// none.
     pub(super) fn new() -> Option<Self> {
         static TOLD: AtomicBool = AtomicBool::new(false);
         // With process 1 the kernel kills all of its pid namespace: pid_namespaces(7).
@@ -122,16 +127,18 @@ impl Entry {
                 })
             })
         };
-        let index = index.ok_or_else(|| io::Error::other("it has no room for more than 32768 plugins"))?;
+        let index =
+            index.ok_or_else(|| io::Error::other("it has no room for more than 32768 plugins"))?;
         Ok(Self { guard, index })
     }
 
-    /// Enters the calling process, and with a group of its own all of that. For a child of fork in the host's pid
-    /// namespace, elsewhere it does nothing; it makes one system call.
+    /// Enters the calling process, and with a group of its own all of that. For a child of fork in
+    /// the host's pid namespace, elsewhere it does nothing; it makes one system call.
     pub(super) fn enter(&self, group: Group) {
         let own = unistd::getpid().as_raw();
-        // Within a pid namespace the number would be another process here, and that of its process 1 would be everything. This
-        // process is not process 1, so that no child of it has a number up to 2.
+        // Within a pid namespace the number would be another process here, and that of its process
+        // 1 would be everything. This process is not process 1, so that no child of it has a number
+        // up to 2.
         if own <= 2 {
             return;
         }
@@ -156,7 +163,12 @@ impl Drop for Entry {
     fn drop(&mut self) {
         self.clear();
         if unistd::getpid() == self.guard.host {
-            self.guard.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(self.index);
+            self.guard
+                .free
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .returned
+                .push(self.index);
         }
     }
 }
@@ -175,8 +187,8 @@ impl Guard {
         if let Some(old) = guard.replace(Arc::clone(&started))
             && old.host != started.host
         {
-            // The guard of the process that forked this one. Its pipe stays open: its host has ended once all have that
-            // hold its descriptors.
+            // The guard of the process that forked this one. Its pipe stays open: its host has
+            // ended once all have that hold its descriptors.
             std::mem::forget(old);
         }
         Ok(started)
@@ -191,7 +203,12 @@ impl Guard {
         let (reader, pipe) = descriptor::pipe()?;
         let file = memfd::zeros(c"pipeplug-plugins", TABLE_BYTES as u64)?;
         let table = Table::of(&file)?;
-        let plan = Plan { image: image.as_raw_fd(), pipe: &reader, table: &file, limit: descriptor_limit() };
+        let plan = Plan {
+            image: image.as_raw_fd(),
+            pipe: &reader,
+            table: &file,
+            limit: descriptor_limit(),
+        };
 
         // With every signal blocked across the fork, no handler of the host runs in a child.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
@@ -282,8 +299,8 @@ fn reset_signals() -> Result<(), Errno> {
         // SAFETY: a sigaction is integers, a mask and a nullable pointer, for which zero is valid.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = if IGNORED.contains(&signal) { libc::SIG_IGN } else { libc::SIG_DFL };
-        // SAFETY: `action` is a valid disposition, and a null old action is not written to. Those that cannot be set are
-        // as they are to be.
+        // SAFETY: `action` is a valid disposition, and a null old action is not written to. Those
+        // that cannot be set are as they are to be.
         unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
     }
     SigSet::empty().thread_set_mask()

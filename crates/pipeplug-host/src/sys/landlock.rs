@@ -1,6 +1,7 @@
 //! Landlock by its system calls, for what exists only in a child of fork: landlock(7).
 //!
-//! Rulesets are made with the landlock crate, in the host. A file system that the child makes gets its rule there.
+//! Rulesets are made with the landlock crate, in the host. A file system that the child makes gets
+//! its rule there.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
@@ -53,8 +54,10 @@ impl Ruleset {
     /// Confines the calling process, for good.
     pub(super) fn restrict_self(&self) -> Result<(), Errno> {
         // SAFETY: the call takes two integers and touches no memory.
-        Errno::result(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.0.as_raw_fd(), 0) })
-            .map(drop)
+        Errno::result(unsafe {
+            libc::syscall(libc::SYS_landlock_restrict_self, self.0.as_raw_fd(), 0)
+        })
+        .map(drop)
     }
 }
 
@@ -62,7 +65,12 @@ impl Ruleset {
 pub(crate) fn landlock_abi() -> u32 {
     // SAFETY: asked for the version, the call takes no attributes and touches no memory.
     let version = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<u8>(), 0, CREATE_RULESET_VERSION)
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<u8>(),
+            0,
+            CREATE_RULESET_VERSION,
+        )
     };
     u32::try_from(version).unwrap_or(0)
 }

@@ -1,13 +1,16 @@
-//! What ties a guest to the life of this process: once this process is gone, the kernel kills the guest.
+//! What ties a guest to the life of this process: once this process is gone, the kernel kills the
+//! guest.
 //!
-//! Two connected sockets that nobody but this process has. One of them is *armed*: it has asked (`O_ASYNC`, fcntl(2)) for
-//! a signal when the other one is closed: not the mild SIGIO and not to this process, but SIGKILL (`F_SETSIG`) to the
-//! guest's process group (`F_SETOWN`). When this process ends, however that comes about, the kernel closes what it has.
-//! Nothing runs for that meanwhile, in no process. The kernel keeps the group itself and not its number, so no stranger
+//! Two connected sockets that nobody but this process has. One of them is *armed*: it has asked
+//! (`O_ASYNC`, fcntl(2)) for a signal when the other one is closed: not the mild SIGIO and not to
+//! this process, but SIGKILL (`F_SETSIG`) to the guest's process group (`F_SETOWN`). When this
+//! process ends, however that comes about, the kernel closes what it has. Nothing runs for that
+//! meanwhile, in no process. The kernel keeps the group itself and not its number, so no stranger
 //! that is given the number later is ever meant.
 //!
-//! The armed socket must not be closed first. So it lies in the receive queue of the other one (`SCM_RIGHTS`, unix(7)),
-//! which gives it up only once it is closed itself; and it takes no descriptor there:
+//! The armed socket must not be closed first. So it lies in the receive queue of the other one
+//! (`SCM_RIGHTS`, unix(7)), which gives it up only once it is closed itself; and it takes no
+//! descriptor there:
 //!
 //! ```text
 //!     descriptor ---> plain socket <--peers--> armed socket ---> signals the group
@@ -16,8 +19,9 @@
 //!
 //! That acts at once, but not on all: behind it stands a guard (`guard.rs`).
 //!
-//! The child ties itself ahead of its exec, so that there is no moment in which it could be missed. Its copies of the
-//! sockets, as those of every child that another thread forks at the time, are gone with the exec.
+//! The child ties itself ahead of its exec, so that there is no moment in which it could be missed.
+//! Its copies of the sockets, as those of every child that another thread forks at the time, are
+//! gone with the exec.
 
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
 pub(crate) use none::Lifeline;
@@ -42,14 +46,15 @@ mod tied {
     }
 
     impl Lifeline {
-        /// `None` where the system has nothing of it: a sandbox may refuse it, or emulate Linux without it.
+        /// `None` where the system has nothing of it: a sandbox may refuse it, or emulate Linux
+        /// without it.
         pub(crate) fn new() -> io::Result<Option<Self>> {
             let (sockets, entry) = (Sockets::new()?, Entry::new());
             Ok((sockets.is_some() || entry.is_some()).then_some(Self { sockets, entry }))
         }
 
-        /// Ties the calling process, and with a group of its own all of that. For a child of fork: it only makes system
-        /// calls.
+        /// Ties the calling process, and with a group of its own all of that. For a child of fork:
+        /// it only makes system calls.
         pub(crate) fn tie(&self, group: Group) -> Result<(), Errno> {
             if let Some(entry) = &self.entry {
                 entry.enter(group);
@@ -64,7 +69,8 @@ mod tied {
             }
         }
 
-        /// Forgets the number of a child that has ended, right before it is reaped: it may be another's then.
+        /// Forgets the number of a child that has ended, right before it is reaped: it may be
+        /// another's then.
         pub(crate) fn is_ended(&self) {
             if let Some(entry) = &self.entry {
                 entry.clear();
@@ -94,7 +100,8 @@ mod asynchronous {
     use super::super::Group;
     use super::super::descriptor::lift;
 
-    /// `F_SETSIG` of `<asm-generic/fcntl.h>`, which the libc crate lacks; all architectures that Rust knows have this one.
+    /// `F_SETSIG` of `<asm-generic/fcntl.h>`, which the libc crate lacks; all architectures that
+    /// Rust knows have this one.
     const F_SETSIG: libc::c_int = 10;
 
     /// The owner of a descriptor that nobody is to be told of.
@@ -113,12 +120,14 @@ mod asynchronous {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(super) enum Keeping {
         Queue,
-        /// The user has too many sockets in queues already (`RLIMIT_NOFILE`): nothing does, and both are armed.
+        /// The user has too many sockets in queues already (`RLIMIT_NOFILE`): nothing does, and
+        /// both are armed.
         Nothing,
     }
 
     impl Sockets {
-        /// `None` where the system does not have it: a sandbox may refuse it, or emulate Linux without it.
+        /// `None` where the system does not have it: a sandbox may refuse it, or emulate Linux
+        /// without it.
         pub(crate) fn new() -> io::Result<Option<Self>> {
             let (plain, armed) = UnixStream::pair()?;
             let (plain, armed) = (lift(plain.into())?, lift(armed.into())?);
@@ -130,7 +139,11 @@ mod asynchronous {
                 .ok())
         }
 
-        pub(super) fn armed(plain: OwnedFd, armed: OwnedFd, keeping: Keeping) -> Result<Self, Errno> {
+        pub(super) fn armed(
+            plain: OwnedFd,
+            armed: OwnedFd,
+            keeping: Keeping,
+        ) -> Result<Self, Errno> {
             arm(&armed)?;
             if keeping == Keeping::Nothing {
                 arm(&plain)?;
@@ -138,8 +151,8 @@ mod asynchronous {
             Ok(Self { plain, armed: Some(armed), keeping })
         }
 
-        /// Ties the calling process, and with a group of its own all of that. For a child of fork: it only makes system
-        /// calls.
+        /// Ties the calling process, and with a group of its own all of that. For a child of fork:
+        /// it only makes system calls.
         pub(crate) fn tie(&self, group: Group) -> Result<(), Errno> {
             let own = nix::unistd::getpid().as_raw();
             self.set_owner(match group {
@@ -157,8 +170,8 @@ mod asynchronous {
 
         /// Lets go of whatever is tied.
         pub(crate) fn cut(&self) {
-            // Setting no owner has no error. Where no descriptor is left for what is in the queue, it is closed at once,
-            // which does nothing to one whose peer is not armed.
+            // Setting no owner has no error. Where no descriptor is left for what is in the queue,
+            // it is closed at once, which does nothing to one whose peer is not armed.
             let _ = self.set_owner(NOBODY);
             let _ = self.release_queued();
         }
@@ -179,11 +192,13 @@ mod asynchronous {
             let mut bytes = [IoSliceMut::new(&mut byte)];
             let mut space = nix::cmsg_space!([RawFd; 1]);
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-            let message = recvmsg::<()>(self.plain.as_raw_fd(), &mut bytes, Some(&mut space), flags)?;
+            let message =
+                recvmsg::<()>(self.plain.as_raw_fd(), &mut bytes, Some(&mut space), flags)?;
             for control in message.cmsgs()? {
                 if let ControlMessageOwned::ScmRights(numbers) = control {
                     for number in numbers {
-                        // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+                        // SAFETY: the kernel has just made this descriptor, and nothing else knows
+                        // of it.
                         set(&unsafe { OwnedFd::from_raw_fd(number) }, libc::F_SETOWN, NOBODY)?;
                     }
                 }
@@ -204,7 +219,8 @@ mod asynchronous {
         let itself = [socket.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&itself)];
         // A message has to have a byte.
-        sendmsg::<()>(itself[0], &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_DONTWAIT, None).map(drop)
+        sendmsg::<()>(itself[0], &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_DONTWAIT, None)
+            .map(drop)
     }
 
     fn arm(socket: &OwnedFd) -> Result<(), Errno> {

@@ -11,7 +11,8 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::descriptor::lift;
 
-/// Says that the memory may be executed; since Linux 6.3, which may be told to refuse memory that says nothing.
+/// Says that the memory may be executed; since Linux 6.3, which may be told to refuse memory that
+/// says nothing.
 const MFD_EXEC: MFdFlags = MFdFlags::from_bits_retain(0x10);
 /// Says that the memory is never executed; since Linux 6.3.
 const MFD_NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(0x8);
@@ -34,13 +35,16 @@ pub(super) fn zeros(name: &CStr, bytes: u64) -> io::Result<OwnedFd> {
 
 /// Lets neither the content nor the size of the file change any more.
 pub(crate) fn seal(fd: impl AsFd) -> io::Result<()> {
-    let seals =
-        SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    let seals = SealFlag::F_SEAL_SEAL
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_WRITE;
     fcntl(fd, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(())
 }
 
-/// Refuses a size over `RLIMIT_FSIZE`, which holds for memory too: going over it would send this process SIGXFSZ.
+/// Refuses a size over `RLIMIT_FSIZE`, which holds for memory too: going over it would send this
+/// process SIGXFSZ.
 pub(super) fn check_size(bytes: u64) -> io::Result<()> {
     let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
     if bytes > limit { Err(Errno::EFBIG.into()) } else { Ok(()) }

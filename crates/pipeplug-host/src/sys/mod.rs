@@ -30,7 +30,9 @@ pub(crate) use exit_notice::pidfd_open;
 pub(crate) use exit_notice::{ExitNotice, poll_readable};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use fork_exec::try_namespaces;
-pub(crate) use fork_exec::{Executed, ForkExecError, Group, Image, Step, WorkingDirectory, fork_exec};
+pub(crate) use fork_exec::{
+    Executed, ForkExecError, Group, Image, Step, WorkingDirectory, fork_exec,
+};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use landlock::{PathRights, Ruleset, landlock_abi};
 pub(crate) use lifeline::Lifeline;

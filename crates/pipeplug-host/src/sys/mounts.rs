@@ -1,7 +1,8 @@
-//! The system calls for mounts by descriptor: open_tree(2), move_mount(2), fsopen(2), mount_setattr(2), Linux 5.12.
+//! The system calls for mounts by descriptor: open_tree(2), move_mount(2), fsopen(2),
+//! mount_setattr(2), Linux 5.12.
 //!
-//! The C library has no functions for them before glibc 2.36. Every function here is for a child of fork as well: it
-//! only makes system calls.
+//! The C library has no functions for them before glibc 2.36. Every function here is for a child of
+//! fork as well: it only makes system calls.
 
 use std::ffi::CStr;
 use std::mem;
@@ -30,12 +31,15 @@ impl Attributes {
     }
 }
 
-/// Copies what is mounted at an absolute path, with all mounts below it, as a tree that is attached nowhere.
+/// Copies what is mounted at an absolute path, with all mounts below it, as a tree that is attached
+/// nowhere.
 pub(super) fn copy_tree(path: &CStr) -> Result<OwnedFd, Errno> {
-    let flags =
-        libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC as libc::c_uint | libc::AT_RECURSIVE as libc::c_uint;
+    let flags = libc::OPEN_TREE_CLONE
+        | libc::OPEN_TREE_CLOEXEC as libc::c_uint
+        | libc::AT_RECURSIVE as libc::c_uint;
     // SAFETY: the path is NUL-terminated and outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_open_tree, NO_DIR.as_raw_fd(), path.as_ptr(), flags) };
+    let fd =
+        unsafe { libc::syscall(libc::SYS_open_tree, NO_DIR.as_raw_fd(), path.as_ptr(), flags) };
     owned(fd)
 }
 
@@ -65,7 +69,8 @@ pub(super) fn restrict_mount(mount: BorrowedFd<'_>, attributes: Attributes) -> R
     set_attributes(mount, c"", libc::AT_EMPTY_PATH, attributes, 0)
 }
 
-/// Keeps every mount of this namespace from being passed on to others, and theirs from arriving here.
+/// Keeps every mount of this namespace from being passed on to others, and theirs from arriving
+/// here.
 pub(super) fn make_all_private() -> Result<(), Errno> {
     set_attributes(NO_DIR, c"/", libc::AT_RECURSIVE, Attributes(0), libc::MS_PRIVATE)
 }
@@ -77,8 +82,10 @@ fn set_attributes(
     attributes: Attributes,
     propagation: u64,
 ) -> Result<(), Errno> {
-    let changes = libc::mount_attr { attr_set: attributes.0, attr_clr: 0, propagation, userns_fd: 0 };
-    // SAFETY: the path is NUL-terminated, and the structure has the size that is given with it; both are only read.
+    let changes =
+        libc::mount_attr { attr_set: attributes.0, attr_clr: 0, propagation, userns_fd: 0 };
+    // SAFETY: the path is NUL-terminated, and the structure has the size that is given with it;
+    // both are only read.
     let set = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -99,7 +106,8 @@ pub(super) fn new_file_system(
     attributes: Attributes,
 ) -> Result<OwnedFd, Errno> {
     // SAFETY: the name is NUL-terminated and outlives the call.
-    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) })?;
+    let context =
+        owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) })?;
     for (key, value) in options {
         configure(&context, libc::FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr())?;
     }
@@ -123,12 +131,14 @@ fn configure(
     value: *const libc::c_char,
 ) -> Result<(), Errno> {
     // SAFETY: the strings are NUL-terminated or null, and outlive the call.
-    let set = unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, 0) };
+    let set =
+        unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, key, value, 0) };
     Errno::result(set).map(drop)
 }
 
-/// Makes the file system of `root`, the working directory, the root of every process in this namespace that has the
-/// old root. The old root is mounted above the new one then, until [`detach_working_directory`].
+/// Makes the file system of `root`, the working directory, the root of every process in this
+/// namespace that has the old root. The old root is mounted above the new one then, until
+/// [`detach_working_directory`].
 pub(super) fn pivot_to_working_directory() -> Result<(), Errno> {
     // pivot_root(2), NOTES: `pivot_root(".", ".")` needs no directory for the old root.
     // SAFETY: the paths are NUL-terminated and outlive the call.

@@ -8,11 +8,13 @@
 //!            └─ plugin    pid 2 inside: mounts /proc, confines itself, executes the program
 //! ```
 //!
-//! The helper is outside of the new pid namespace, which holds its children only. So it can make both of them children of
-//! the host (`CLONE_PARENT`, which pid 1 of a namespace may not use), and the host gets the plugin's own exit status.
+//! The helper is outside of the new pid namespace, which holds its children only. So it can make
+//! both of them children of the host (`CLONE_PARENT`, which pid 1 of a namespace may not use), and
+//! the host gets the plugin's own exit status.
 //!
-//! Every path is resolved by the helper once, as a copy of the mount with all below it. It has to be the file that the
-//! host opened before (device and inode): a path that leads elsewhere by then ends the start.
+//! Every path is resolved by the helper once, as a copy of the mount with all below it. It has to
+//! be the file that the host opened before (device and inode): a path that leads elsewhere by then
+//! ends the start.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -35,8 +37,9 @@ use super::walls::give_up_privileges;
 /// The name of the machine inside.
 const HOST_NAME: &str = "sandbox";
 
-/// What of `/proc` tells of the whole machine, and not of the processes inside: the plugin of a root owns it, and could
-/// read most of it although it has no privilege. `interrupts` tells when keys are pressed.
+/// What of `/proc` tells of the whole machine, and not of the processes inside: the plugin of a
+/// root owns it, and could read most of it although it has no privilege. `interrupts` tells when
+/// keys are pressed.
 const HIDDEN: [&CStr; 13] = [
     c"/proc/interrupts",
     c"/proc/kcore",
@@ -60,7 +63,8 @@ pub(crate) struct Namespaces {
     pub(crate) ids: IdMaps,
     pub(crate) root: Root,
     pub(crate) init: Init,
-    /// The number above the highest one that a process inside may have; `None` where the kernel has one for all namespaces.
+    /// The number above the highest one that a process inside may have; `None` where the kernel has
+    /// one for all namespaces.
     pub(crate) pid_max: Option<CString>,
 }
 
@@ -127,7 +131,8 @@ pub(crate) enum Entry {
         files: CString,
         rights: PathRights,
     },
-    /// The processes inside. Its mounting is left to the plugin, since procfs shows the namespace of its mounter.
+    /// The processes inside. Its mounting is left to the plugin, since procfs shows the namespace
+    /// of its mounter.
     Processes {
         path: CString,
         rights: PathRights,
@@ -174,7 +179,9 @@ impl From<&FileStat> for Identity {
 impl IdMaps {
     /// Those of this process: its effective user and group.
     pub(crate) fn of_self() -> Self {
-        let map = |id: u32| CString::new(format!("{id} {id} 1\n")).expect("digits and spaces hold no NUL");
+        let map = |id: u32| {
+            CString::new(format!("{id} {id} 1\n")).expect("digits and spaces hold no NUL")
+        };
         Self { user: map(unistd::geteuid().as_raw()), group: map(unistd::getegid().as_raw()) }
     }
 
@@ -188,7 +195,8 @@ impl IdMaps {
 
 impl Copied {
     pub(crate) fn new(source: CString, path: CString, identity: Identity, kind: Kind) -> Self {
-        let attributes = Attributes::READ_ONLY.and(Attributes::NO_SETUID).and(Attributes::NO_DEVICES);
+        let attributes =
+            Attributes::READ_ONLY.and(Attributes::NO_SETUID).and(Attributes::NO_DEVICES);
         Self { source, path, identity, kind, attributes, tree: AtomicI32::new(-1) }
     }
 
@@ -215,7 +223,8 @@ impl Root {
         self.entries.get(self.at.load(Ordering::Relaxed)).map(Entry::path)
     }
 
-    /// Opens all that is to be in it, makes it the root, and puts everything in place but the processes.
+    /// Opens all that is to be in it, makes it the root, and puts everything in place but the
+    /// processes.
     fn build(&self, ruleset: Option<&Ruleset>) -> Result<(), Failure> {
         let at = |step| move |errno| Failure { step, errno };
         // Both this and the pivot below need a root that is the root of a mount.
@@ -225,7 +234,12 @@ impl Root {
             copied.open()?;
         }
         let attributes = Attributes::NO_SETUID.and(Attributes::NO_DEVICES);
-        let new = match self.entries.first().and_then(Entry::copied).filter(|it| it.path.as_bytes() == b"/") {
+        let new = match self
+            .entries
+            .first()
+            .and_then(Entry::copied)
+            .filter(|it| it.path.as_bytes() == b"/")
+        {
             Some(all) => all.take_tree(),
             None => memory(c"1m", c"4k", c"0755", attributes).map_err(at(Step::Root))?,
         };
@@ -251,15 +265,16 @@ impl Root {
         let at = |step| move |errno| Failure { step, errno };
         for entry in self.each() {
             if let Entry::Processes { path, rights } = entry {
-                // Before the old root is gone: a user namespace may mount procfs only where it sees all of one already
-                // (mount_too_revealing in fs/namespace.c).
+                // Before the old root is gone: a user namespace may mount procfs only where it sees
+                // all of one already (mount_too_revealing in fs/namespace.c).
                 let attributes =
                     Attributes::NO_SETUID.and(Attributes::NO_DEVICES).and(Attributes::NO_EXECUTION);
-                let processes =
-                    mounts::new_file_system(c"proc", &[], attributes).map_err(at(Step::Processes))?;
+                let processes = mounts::new_file_system(c"proc", &[], attributes)
+                    .map_err(at(Step::Processes))?;
                 mounts::attach(processes.as_fd(), path).map_err(at(Step::Processes))?;
                 if let Some(pid_max) = pid_max {
-                    // The limit of processes does not hold for root, who may write this. Others need not: it holds for them.
+                    // The limit of processes does not hold for root, who may write this. Others
+                    // need not: it holds for them.
                     let _ = write_file(c"/proc/sys/kernel/pid_max", pid_max);
                 }
                 mounts::restrict_mount(processes.as_fd(), Attributes::READ_ONLY)
@@ -305,13 +320,18 @@ impl Entry {
     fn copied(&self) -> Option<&Copied> {
         match self {
             Self::Copy(copied) => Some(copied),
-            Self::Directory(_) | Self::Link { .. } | Self::Memory { .. } | Self::Processes { .. } => None,
+            Self::Directory(_)
+            | Self::Link { .. }
+            | Self::Memory { .. }
+            | Self::Processes { .. } => None,
         }
     }
 
     fn put(&self, ruleset: Option<&Ruleset>) -> Result<(), Errno> {
         match self {
-            Self::Directory(path) => there_already(mkdir(path.as_c_str(), Mode::from_bits_retain(0o755))),
+            Self::Directory(path) => {
+                there_already(mkdir(path.as_c_str(), Mode::from_bits_retain(0o755)))
+            }
             Self::Link { path, target } => {
                 there_already(symlinkat(target.as_c_str(), nix::fcntl::AT_FDCWD, path.as_c_str()))
             }
@@ -331,7 +351,8 @@ impl Entry {
 }
 
 impl Copied {
-    /// Takes hold of what is at the path outside, and sees to it that it is what the host has opened.
+    /// Takes hold of what is at the path outside, and sees to it that it is what the host has
+    /// opened.
     fn open(&self) -> Result<(), Failure> {
         let at = |step| move |errno| Failure { step, errno };
         let tree = mounts::copy_tree(&self.source).map_err(at(Step::Grant))?;
@@ -345,7 +366,9 @@ impl Copied {
 
     fn put(&self) -> Result<(), Errno> {
         match self.kind {
-            Kind::Directory => there_already(mkdir(self.path.as_c_str(), Mode::from_bits_retain(0o755)))?,
+            Kind::Directory => {
+                there_already(mkdir(self.path.as_c_str(), Mode::from_bits_retain(0o755)))?
+            }
             Kind::File => {
                 let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
                 let mode = Mode::from_bits_retain(0o444);
@@ -356,7 +379,8 @@ impl Copied {
     }
 }
 
-/// Takes it for no error that a place for a mount is there, as within something that was mounted before.
+/// Takes it for no error that a place for a mount is there, as within something that was mounted
+/// before.
 fn there_already(made: Result<(), Errno>) -> Result<(), Errno> {
     match made {
         Err(Errno::EEXIST | Errno::EROFS) => Ok(()),
@@ -372,7 +396,12 @@ fn hide(path: &CStr) -> Result<(), Errno> {
     }
 }
 
-fn memory(bytes: &CStr, files: &CStr, mode: &CStr, attributes: Attributes) -> Result<OwnedFd, Errno> {
+fn memory(
+    bytes: &CStr,
+    files: &CStr,
+    mode: &CStr,
+    attributes: Attributes,
+) -> Result<OwnedFd, Errno> {
     let options = [(c"size", bytes), (c"nr_inodes", files), (c"mode", mode)];
     mounts::new_file_system(c"tmpfs", &options, attributes)
 }
@@ -395,7 +424,8 @@ pub(super) struct Pids {
 impl<C: Child> Child for Helper<'_, C> {
     fn run(&self) -> Result<(), Failure> {
         let at = |step| move |errno| Failure { step, errno };
-        // A copy of the host's descriptors, and some for each thing that is mounted: as many as there may be.
+        // A copy of the host's descriptors, and some for each thing that is mounted: as many as
+        // there may be.
         raise_descriptor_limit();
         self.namespaces.enter()?;
         self.namespaces.root.build(self.ruleset)?;
@@ -423,7 +453,8 @@ impl Namespaces {
                 self.ids.write().map_err(at(Step::IdMaps))?;
                 limit_watches();
             }
-            // With the privileges that a host may have. If it has none, the reason is the first one.
+            // With the privileges that a host may have. If it has none, the reason is the first
+            // one.
             Err(errno) => unshare(flags).map_err(|_| at(Step::Namespaces)(errno))?,
         }
         sethostname(HOST_NAME).map_err(at(Step::Namespaces))
@@ -452,7 +483,8 @@ impl Child for Init {
     }
 }
 
-/// Has the kernel reap the children of this process, which init inherits: sigaction(2), `SA_NOCLDWAIT`.
+/// Has the kernel reap the children of this process, which init inherits: sigaction(2),
+/// `SA_NOCLDWAIT`.
 fn ignore_children() -> Result<(), Errno> {
     // SAFETY: SIG_IGN is no handler, so none is run.
     let set = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
@@ -467,12 +499,13 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Keeps the processes of a new user namespace from using up what the user may have of inotify(7), which counts there and
-/// for the user. Without a failure of its own: `/proc/sys` may be read-only.
+/// Keeps the processes of a new user namespace from using up what the user may have of inotify(7),
+/// which counts there and for the user. Without a failure of its own: `/proc/sys` may be read-only.
 fn limit_watches() {
-    for (path, limit) in
-        [(c"/proc/sys/user/max_inotify_instances", c"32"), (c"/proc/sys/user/max_inotify_watches", c"8192")]
-    {
+    for (path, limit) in [
+        (c"/proc/sys/user/max_inotify_instances", c"32"),
+        (c"/proc/sys/user/max_inotify_watches", c"8192"),
+    ] {
         let _ = write_file(path, limit);
     }
 }

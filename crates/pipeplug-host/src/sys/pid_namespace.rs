@@ -18,13 +18,14 @@ mod linux {
 
     /// A pid namespace, whose init is a child of this process.
     ///
-    /// The kernel kills all that is inside when init ends, whatever session or process group it has moved to, and init ends
-    /// when this process does: pid_namespaces(7).
+    /// The kernel kills all that is inside when init ends, whatever session or process group it has
+    /// moved to, and init ends when this process does: pid_namespaces(7).
     #[derive(Debug)]
     pub(crate) struct PidNamespace {
         init: Pid,
-        /// `None` where the system had no descriptor left for it. A host that ignores SIGCHLD, or waits for all its children,
-        /// reaps init by itself; without a pidfd its number could be another's then.
+        /// `None` where the system had no descriptor left for it. A host that ignores SIGCHLD, or
+        /// waits for all its children, reaps init by itself; without a pidfd its number could be
+        /// another's then.
         exit: Option<ExitNotice>,
         /// Closing it tells init that this process has ended.
         _host_alive: OwnedFd,
@@ -44,9 +45,11 @@ mod linux {
             };
         }
 
-        /// Kills all that is inside, and waits until it is gone, for so long; then a thread goes on to wait.
+        /// Kills all that is inside, and waits until it is gone, for so long; then a thread goes on
+        /// to wait.
         ///
-        /// The plugin has to be reaped first: init does not end before everything inside has been waited for.
+        /// The plugin has to be reaped first: init does not end before everything inside has been
+        /// waited for.
         pub(crate) fn end(self, patience: Duration) {
             self.kill();
             let init = self.init;
@@ -56,7 +59,8 @@ mod linux {
                 return;
             }
             tracing::warn!(%init, "what a plugin left in its pid namespace does not die of SIGKILL, still waiting");
-            let waiting = thread::Builder::new().name(format!("reap-{init}")).spawn(move || reap(init));
+            let waiting =
+                thread::Builder::new().name(format!("reap-{init}")).spawn(move || reap(init));
             if let Err(error) = waiting {
                 tracing::warn!(%init, %error, "the init of a pid namespace stays a zombie: no thread to reap it");
             }

@@ -1,13 +1,16 @@
-//! Programs of a few hundred bytes that run beside plugins, and have to be there when the host is not any more.
+//! Programs of a few hundred bytes that run beside plugins, and have to be there when the host is
+//! not any more.
 //!
-//! A thread ends with its process, and a file beside the host need not be there; so this library carries them itself. Each
-//! is machine code that asks for nothing but system calls, wrapped into the smallest ELF file that Linux loads: one
-//! segment that is read and executed, no heap, no libraries, a few pages in all. The file is sealed memory, made once in
-//! a process, and is executed by its descriptor (execveat(2), `AT_EMPTY_PATH`).
+//! A thread ends with its process, and a file beside the host need not be there; so this library
+//! carries them itself. Each is machine code that asks for nothing but system calls, wrapped into
+//! the smallest ELF file that Linux loads: one segment that is read and executed, no heap, no
+//! libraries, a few pages in all. The file is sealed memory, made once in a process, and is
+//! executed by its descriptor (execveat(2), `AT_EMPTY_PATH`).
 //!
-//! What both have in common: descriptor 0 is the read end of a pipe whose write end only the host has. They call
-//! themselves what their `argv[0]` says (`PR_SET_NAME`), read until the end of file, and take that for the end of the
-//! host. They handle no signal: what is to be ignored has to be so before the exec.
+//! What both have in common: descriptor 0 is the read end of a pipe whose write end only the host
+//! has. They call themselves what their `argv[0]` says (`PR_SET_NAME`), read until the end of file,
+//! and take that for the end of the host. They handle no signal: what is to be ignored has to be so
+//! before the exec.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -47,11 +50,13 @@ mod machine {
     }
 }
 
-/// The first process of a plugin's pid namespace, as which it keeps all of that alive: pid_namespaces(7).
+/// The first process of a plugin's pid namespace, as which it keeps all of that alive:
+/// pid_namespaces(7).
 ///
-/// At the end of the host it exits with 0, and the kernel kills the namespace's other processes. With a second argument,
-/// whatever that is, it waits for the end of process 2 first, which is the plugin. It never waits for a child: SIGCHLD
-/// is to be ignored before its exec, so that the kernel reaps orphans at once.
+/// At the end of the host it exits with 0, and the kernel kills the namespace's other processes.
+/// With a second argument, whatever that is, it waits for the end of process 2 first, which is the
+/// plugin. It never waits for a child: SIGCHLD is to be ignored before its exec, so that the kernel
+/// reaps orphans at once.
 ///
 /// # Errors
 /// `Unsupported` on a machine that it is not written for; `EACCES` where no memory may be executed
@@ -70,9 +75,10 @@ pub(crate) fn init() -> io::Result<&'static OwnedFd> {
 
 /// Kills what a table names at the end of the host: see `guard.rs`.
 ///
-/// Descriptor 1 is a file of pairs of `i32`, at most 4 KiB of them read at once. Of each pair both numbers are sent SIGKILL
-/// with kill(2), 0 stands for none; the second one only in the first round. Rounds follow each other until one reaches no
-/// process, one millisecond apart, 5,000 at most. A process has one guard, so the file is not kept.
+/// Descriptor 1 is a file of pairs of `i32`, at most 4 KiB of them read at once. Of each pair both
+/// numbers are sent SIGKILL with kill(2), 0 stands for none; the second one only in the first
+/// round. Rounds follow each other until one reaches no process, one millisecond apart, 5,000 at
+/// most. A process has one guard, so the file is not kept.
 ///
 /// # Errors
 /// As for [`init`].
@@ -89,14 +95,16 @@ fn image(name: &CStr, code: &[u8]) -> io::Result<OwnedFd> {
     memfd::check_size(elf.len() as u64)?;
     let mut file = File::from(memfd::executable(name)?);
     file.write_all(&elf)?;
-    // The kernel lets nobody look into a process whose program its user cannot read (fs/exec.c, would_dump). A plugin of
-    // the same user could keep the pipe of its init open, by `/proc/1/fd/0`, and outlive the host.
+    // The kernel lets nobody look into a process whose program its user cannot read (fs/exec.c,
+    // would_dump). A plugin of the same user could keep the pipe of its init open, by
+    // `/proc/1/fd/0`, and outlive the host.
     fchmod(&file, Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH)?;
     memfd::seal(&file)?;
     Ok(file.into())
 }
 
-/// Where the file is loaded: clear of what `vm.mmap_min_addr` keeps free, and on a page whatever its size is.
+/// Where the file is loaded: clear of what `vm.mmap_min_addr` keeps free, and on a page whatever
+/// its size is.
 const LOADED_AT: u64 = 0x40_0000;
 /// The largest page of any of the machines, in bytes.
 const PAGE_BYTES: u64 = 0x1_0000;
@@ -180,8 +188,8 @@ mod tests {
         assert!(child.wait().unwrap().success());
     }
 
-    /// Process 2 of a pid namespace with `init` as process 1, which both end with `pipe`: what process 2 said, and the
-    /// time that took. `None` where no such namespace is to be had.
+    /// Process 2 of a pid namespace with `init` as process 1, which both end with `pipe`: what
+    /// process 2 said, and the time that took. `None` where no such namespace is to be had.
     fn as_process_1(argument: &str) -> Option<(String, Duration)> {
         // Process 2 outlives its pipe a little; the shell itself becomes process 1.
         let script = format!(
@@ -258,8 +266,12 @@ mod tests {
         let table = super::memfd::zeros(c"table", 4096).unwrap();
         let (mut child, pipe) = start_alone(&guard().unwrap(), table);
         drop(pipe);
-        let ended = super::super::ExitNotice::watch(nix::unistd::Pid::from_raw(number(&child))).unwrap();
-        assert!(poll_readable(ended.as_fd(), Duration::from_secs(4)).unwrap(), "5,000 rounds take longer");
+        let ended =
+            super::super::ExitNotice::watch(nix::unistd::Pid::from_raw(number(&child))).unwrap();
+        assert!(
+            poll_readable(ended.as_fd(), Duration::from_secs(4)).unwrap(),
+            "5,000 rounds take longer"
+        );
         assert!(child.wait().unwrap().success());
     }
 }

@@ -1,7 +1,7 @@
 //! The status of one child, through `waitid`.
 //!
-//! nix has a `waitid` too, but it fails for a child that a real-time signal killed, and does so after
-//! the kernel has let go of the status.
+//! nix has a `waitid` too, but it fails for a child that a real-time signal killed, and does so
+//! after the kernel has let go of the status.
 
 use std::io;
 use std::mem;
@@ -40,8 +40,8 @@ pub(crate) fn exit_status(pid: Pid, look: Look) -> io::Result<Option<WaitStatus>
     waitid(pid, libc::WEXITED | libc::WNOHANG | keep)
 }
 
-/// The signal that has stopped the child, which has not been reaped; `None` where it is not stopped. Takes no news away
-/// from a wait elsewhere.
+/// The signal that has stopped the child, which has not been reaped; `None` where it is not
+/// stopped. Takes no news away from a wait elsewhere.
 pub(crate) fn stopped_by(pid: Pid) -> Option<i32> {
     let options = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | ANY_CHILD;
     let info = waitid_once(libc::P_PID, pid, options).ok()?;
@@ -55,11 +55,11 @@ pub(crate) fn block_until_exit(pid: Pid) -> io::Result<()> {
     waitid(pid, libc::WEXITED | libc::WNOWAIT).map(drop)
 }
 
-/// Reaps what else is a child of this process in a group whose leader, of the same number, has just been reaped: its
-/// siblings (clone(2), `CLONE_PARENT`). Waits for those that have not ended yet.
+/// Reaps what else is a child of this process in a group whose leader, of the same number, has just
+/// been reaped: its siblings (clone(2), `CLONE_PARENT`). Waits for those that have not ended yet.
 ///
-/// Without any, it is one system call. A group whose number has been given away meanwhile is left alone: its leader is a
-/// child of this process, and found first.
+/// Without any, it is one system call. A group whose number has been given away meanwhile is left
+/// alone: its leader is a child of this process, and found first.
 pub(crate) fn reap_group(group: Pid, patience: Duration) {
     #[cfg(target_os = "linux")]
     {
@@ -69,7 +69,8 @@ pub(crate) fn reap_group(group: Pid, patience: Duration) {
         while let Ok(found) = waitid_once(libc::P_PGID, group, options | libc::WNOWAIT) {
             match ended(&found) {
                 Some(pid) if pid == group => return,
-                // A wait for all children, elsewhere in this process, may be faster, which is as good.
+                // A wait for all children, elsewhere in this process, may be faster, which is as
+                // good.
                 Some(pid) => drop(waitid_once(libc::P_PID, pid, options)),
                 None if begun.elapsed() >= patience => return,
                 None => thread::sleep(Duration::from_millis(1)),
@@ -83,7 +84,8 @@ pub(crate) fn reap_group(group: Pid, patience: Duration) {
 /// Blocks until a child has ended that has no exit signal, and reaps it: wait(2), `__WALL`.
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(super) fn reap_clone(pid: Pid) {
-    // A wait of that kind for all children, on another thread, may have been faster, which is as good.
+    // A wait of that kind for all children, on another thread, may have been faster, which is as
+    // good.
     let _ = waitid(pid, libc::WEXITED);
 }
 
@@ -98,8 +100,13 @@ fn waitid(pid: Pid, options: libc::c_int) -> io::Result<Option<WaitStatus>> {
     }
 }
 
-fn waitid_once(of: libc::idtype_t, id: Pid, options: libc::c_int) -> Result<libc::siginfo_t, Errno> {
-    let id = libc::id_t::try_from(id.as_raw()).expect("the number of a child or its group is positive");
+fn waitid_once(
+    of: libc::idtype_t,
+    id: Pid,
+    options: libc::c_int,
+) -> Result<libc::siginfo_t, Errno> {
+    let id =
+        libc::id_t::try_from(id.as_raw()).expect("the number of a child or its group is positive");
     // SAFETY: siginfo_t is integers and pointers only, for which zero is a valid value; waitid(2)
     // asks for si_pid to be zeroed, to tell "nothing yet" from a status under WNOHANG.
     let mut info: libc::siginfo_t = unsafe { mem::zeroed() };

@@ -29,7 +29,8 @@ mod linux {
     /// `_LINUX_CAPABILITY_VERSION_3` of `<linux/capability.h>`.
     const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
-    /// What a child takes away from itself; ready in memory, since a child of fork must not allocate.
+    /// What a child takes away from itself; ready in memory, since a child of fork must not
+    /// allocate.
     #[derive(Debug)]
     pub(crate) struct Walls {
         pub(crate) namespaces: Option<Namespaces>,
@@ -52,7 +53,8 @@ mod linux {
     pub(crate) enum OpenImage {
         /// The kernel reads it.
         Program(OwnedFd),
-        /// An interpreter opens it anew, by its number: the guest has it behind its other descriptors.
+        /// An interpreter opens it anew, by its number: the guest has it behind its other
+        /// descriptors.
         Script(OwnedFd),
     }
 
@@ -63,8 +65,8 @@ mod linux {
             Some(OsStr::from_bytes(path.to_bytes()).into())
         }
 
-        /// Raises all of them around the calling process, so that nothing but an exec is to follow. For a child of fork:
-        /// it only makes system calls.
+        /// Raises all of them around the calling process, so that nothing but an exec is to follow.
+        /// For a child of fork: it only makes system calls.
         pub(in crate::sys) fn raise(&self) -> Result<(), Failure> {
             let at = |step| move |errno| Failure { step, errno };
             for Limit { resource, soft, hard } in &self.limits {
@@ -108,7 +110,8 @@ mod linux {
         set_no_new_privs()
     }
 
-    /// Gives up every capability, those of a root that executes something included: capabilities(7).
+    /// Gives up every capability, those of a root that executes something included:
+    /// capabilities(7).
     fn drop_capabilities() -> Result<(), Errno> {
         #[repr(C)]
         struct Header {
@@ -125,8 +128,8 @@ mod linux {
             // SAFETY: the call takes integers and touches no memory.
             let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
             match Errno::result(dropped) {
-                // EINVAL: the kernel has no more. EPERM: a process without privileges, which gets none of these either,
-                // since it executes nothing with new ones.
+                // EINVAL: the kernel has no more. EPERM: a process without privileges, which gets
+                // none of these either, since it executes nothing with new ones.
                 Ok(_) | Err(Errno::EINVAL | Errno::EPERM) => {}
                 Err(errno) => return Err(errno),
             }
@@ -134,8 +137,8 @@ mod linux {
         let header = Header { version: CAPABILITY_VERSION, pid: 0 };
         let none = || Data { effective: 0, permitted: 0, inheritable: 0 };
         let data = [none(), none()];
-        // SAFETY: this version of the header goes with two elements of data, and both are only read. The ambient
-        // capabilities go with the permitted ones.
+        // SAFETY: this version of the header goes with two elements of data, and both are only
+        // read. The ambient capabilities go with the permitted ones.
         let set = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
         Errno::result(set).map(drop)
     }

@@ -13,8 +13,8 @@ use crate::guest::{Script, read_all, read_line, send};
 
 /// A script that writes each of its descriptors and what is behind it to descriptor `out`.
 ///
-/// A subshell does so, since the shell moves its own descriptors about for each redirection. The shell
-/// itself keeps the script's file open, at 10 or above and CLOEXEC.
+/// A subshell does so, since the shell moves its own descriptors about for each redirection. The
+/// shell itself keeps the script's file open, at 10 or above and CLOEXEC.
 pub(crate) fn reporter(out: u32) -> Script {
     Script::new(&format!(
         "(exec >&{out}; for fd in /proc/$$/fd/*; do echo \"${{fd##*/}}\"; readlink \"$fd\"; done); :"
@@ -120,12 +120,19 @@ fn the_hosts_ends_are_cloexec_and_nonblocking_and_the_guests_are_not() {
     launch.channel = Channel::Pipes { stdin: Stdin::Null, stdout: Stdout::Log };
     let guest = spawn(&launch).unwrap();
     for fd in [&guest.to_guest, &guest.from_guest, &guest.stderr, guest.stdout.as_ref().unwrap()] {
-        assert!(FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap()).contains(FdFlag::FD_CLOEXEC));
-        assert!(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap()).contains(OFlag::O_NONBLOCK));
+        assert!(
+            FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap())
+                .contains(FdFlag::FD_CLOEXEC)
+        );
+        assert!(
+            OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap())
+                .contains(OFlag::O_NONBLOCK)
+        );
         assert!(fd.as_raw_fd() >= 6);
     }
     let flags =
-        i32::from_str_radix(read_all(&guest.from_guest).trim_start_matches("flags:").trim(), 8).unwrap();
+        i32::from_str_radix(read_all(&guest.from_guest).trim_start_matches("flags:").trim(), 8)
+            .unwrap();
     assert!(!OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK), "{flags:o}");
 }
 
@@ -142,7 +149,8 @@ fn threads_that_start_guests_at_once_share_no_descriptor() {
                 for guest in &guests {
                     assert_eq!(read_line(&guest.from_guest), "up");
                 }
-                // Every guest of every thread runs now: a copy anywhere would hold an end of file back.
+                // Every guest of every thread runs now: a copy anywhere would hold an end of file
+                // back.
                 all_run.wait();
                 for guest in guests {
                     send(&guest.to_guest, b"last words");

@@ -54,7 +54,10 @@ fn no_such_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("guest");
     let error = fails(&path);
-    assert!(matches!(&error, SpawnError::NotFound { path: p, link_target: None } if *p == path), "{error:?}");
+    assert!(
+        matches!(&error, SpawnError::NotFound { path: p, link_target: None } if *p == path),
+        "{error:?}"
+    );
     assert!(message(&error, &path).contains("`PATH` is not searched"));
 
     symlink("nowhere", &path).unwrap();
@@ -140,7 +143,10 @@ fn no_interpreter() {
 
     // A script whose interpreter is there, but lacks its own.
     let (_dir, inner) = file(b"#!/nowhere/inner\n", 0o755);
-    assert_eq!(missing(format!("#!{}\n", inner.display()).as_bytes()).0, Path::new("/nowhere/inner"));
+    assert_eq!(
+        missing(format!("#!{}\n", inner.display()).as_bytes()).0,
+        Path::new("/nowhere/inner")
+    );
 }
 
 #[test]
@@ -226,7 +232,8 @@ fn a_failed_start_leaves_no_child() {
     for _ in 0..3 {
         fails(&path);
     }
-    // A child that fails its exec keeps the name of this thread, which no other test has: proc_pid_stat(5).
+    // A child that fails its exec keeps the name of this thread, which no other test has:
+    // proc_pid_stat(5).
     let own = fs::read_to_string("/proc/thread-self/comm").unwrap();
     let is_child = |stat: &String| {
         let Some((name, rest)) = stat.rsplit_once(") ") else { return false };
@@ -234,7 +241,8 @@ fn a_failed_start_leaves_no_child() {
         name.ends_with(&format!("({}", own.trim_end())) && parent == std::process::id().to_string()
     };
     let stats = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path().join("stat"));
-    let children: Vec<_> = stats.filter_map(|stat| fs::read_to_string(stat).ok()).filter(is_child).collect();
+    let children: Vec<_> =
+        stats.filter_map(|stat| fs::read_to_string(stat).ok()).filter(is_child).collect();
     assert!(children.is_empty(), "{children:?}");
 }
 

@@ -82,7 +82,10 @@ fn read_until(fd: &OwnedFd, enough: impl Fn(&[u8]) -> bool) -> (String, End) {
             Ok(0) => break End::Eof,
             Ok(_) => text.push(byte[0]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                assert!(Instant::now() < deadline, "neither data nor an end of file after {text:?}");
+                assert!(
+                    Instant::now() < deadline,
+                    "neither data nor an end of file after {text:?}"
+                );
                 wait_readable(fd, Duration::from_secs(1));
             }
             Err(error) => panic!("{error}"),

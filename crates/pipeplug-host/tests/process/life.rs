@@ -12,7 +12,9 @@ use nix::sys::signal::{SigSet, Signal as NixSignal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use pipeplug_host::WaitStatus;
-use pipeplug_host::process::{Channel, Delivery, EnvPlan, Launch, Leftovers, Signal, Stdin, Stdout, spawn};
+use pipeplug_host::process::{
+    Channel, Delivery, EnvPlan, Launch, Leftovers, Signal, Stdin, Stdout, spawn,
+};
 
 use crate::guest::{LONG, Script, read_all, read_line, send, wait, wait_readable};
 
@@ -69,7 +71,8 @@ fn a_signal_reaches_the_whole_group() {
 
 #[test]
 fn one_in_the_hosts_group_is_signalled_alone() {
-    let script = Script::new("sleep 1000 4>&- 2>&- & echo $! >&4; ps -o pgid= -p $$ >&4; read line <&3");
+    let script =
+        Script::new("sleep 1000 4>&- 2>&- & echo $! >&4; ps -o pgid= -p $$ >&4; read line <&3");
     let mut launch = script.launch();
     launch.channel = Channel::Pipes { stdin: Stdin::Inherit, stdout: Stdout::Null };
     let guest = spawn(&launch).unwrap();
@@ -88,12 +91,16 @@ fn a_signal_can_be_handled() {
     assert_eq!(guest.child.signal_group(Signal::Terminate).unwrap(), Delivery::Sent);
     // The shell finishes its read first, which an untrapped interruption may or may not end.
     drop(guest.to_guest);
-    assert_eq!(guest.child.wait_timeout(LONG, Leftovers::Leave).unwrap(), Some(WaitStatus::Exited(7)));
+    assert_eq!(
+        guest.child.wait_timeout(LONG, Leftovers::Leave).unwrap(),
+        Some(WaitStatus::Exited(7))
+    );
 }
 
 #[test]
 fn nothing_is_signalled_once_it_is_reaped() {
-    let script = Script::new("(echo up >&4; read line <&3; echo \"still $line\" >&4) 3<&3 & exit 0");
+    let script =
+        Script::new("(echo up >&4; read line <&3; echo \"still $line\" >&4) 3<&3 & exit 0");
     let guest = script.spawn();
     assert_eq!(read_line(&guest.from_guest), "up");
     assert_eq!(wait(&guest), WaitStatus::Exited(0));
@@ -217,7 +224,8 @@ fn a_guest_starts_with_clean_signals() {
     assert_ne!(mask(&host, "SigBlk:"), 0);
     assert_eq!(mask(&guest, "SigBlk:"), 0);
     assert_eq!(mask(&guest, "SigCgt:"), 0);
-    // The Rust runtime ignores SIGPIPE for all of the host; what else it was started with is passed on.
+    // The Rust runtime ignores SIGPIPE for all of the host; what else it was started with is passed
+    // on.
     assert_ne!(mask(&host, "SigIgn:") & PIPE_AND_CHLD, 0);
     assert_eq!(mask(&guest, "SigIgn:"), mask(&host, "SigIgn:") & !PIPE_AND_CHLD);
 }
@@ -240,7 +248,8 @@ fn arguments_name_the_descriptors() {
 
 #[test]
 fn standard_input_and_output_can_be_the_channel() {
-    let script = Script::new("read line; printf '%s' \"$line\"; printf '<%s>' \"$@\"; echo oops >&2");
+    let script =
+        Script::new("read line; printf '%s' \"$line\"; printf '<%s>' \"$@\"; echo oops >&2");
     let mut launch = script.launch();
     launch.channel = Channel::Stdio;
     launch.args = vec!["7".into(), "8".into()];
@@ -274,8 +283,9 @@ fn argument_zero_is_the_absolute_path_or_what_is_asked_for() {
 
 #[test]
 fn of_the_hosts_environment_goes_what_is_let_through() {
-    let script =
-        Script::new("printf '%s' \"$PIPEPLUG_TEST_NEW|${CARGO_MANIFEST_DIR-gone}|${PATH:+path}\" >&4");
+    let script = Script::new(
+        "printf '%s' \"$PIPEPLUG_TEST_NEW|${CARGO_MANIFEST_DIR-gone}|${PATH:+path}\" >&4",
+    );
     let mut launch = script.launch();
     launch.env.set("PIPEPLUG_TEST_NEW", "a=b c");
     assert_eq!(read_all(&spawn(&launch).unwrap().from_guest), "a=b c|gone|path");
@@ -297,7 +307,10 @@ fn a_relative_program_is_the_hosts_whatever_the_guests_directory() {
     let mut launch = Launch::new(relative);
     launch.cwd = Some(elsewhere.path().to_owned());
     let directory = read_all(&spawn(&launch).unwrap().from_guest);
-    assert_eq!(std::path::Path::new(directory.trim_end()), elsewhere.path().canonicalize().unwrap());
+    assert_eq!(
+        std::path::Path::new(directory.trim_end()),
+        elsewhere.path().canonicalize().unwrap()
+    );
 }
 
 #[test]

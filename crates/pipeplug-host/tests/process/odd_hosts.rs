@@ -12,7 +12,9 @@ use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, close};
 use pipeplug_host::WaitStatus;
-use pipeplug_host::process::{Channel, Delivery, Leftovers, Signal, SpawnError, Stdin, Stdout, spawn};
+use pipeplug_host::process::{
+    Channel, Delivery, Leftovers, Signal, SpawnError, Stdin, Stdout, spawn,
+};
 
 use crate::descriptors::{assert_pipes, read_report, reporter};
 use crate::guest::{LONG, Script, read_all, send, wait};
@@ -20,7 +22,8 @@ use crate::guest::{LONG, Script, read_all, send, wait};
 /// Names the file that the odd host writes to once it is through.
 const REPORT: &str = "PIPEPLUG_TEST_REPORT";
 
-/// Runs `body` in a process of its own, which a shell starts after `setup`; gives its standard output.
+/// Runs `body` in a process of its own, which a shell starts after `setup`; gives its standard
+/// output.
 fn in_host(test: &str, setup: &str, body: impl FnOnce()) -> String {
     if let Some(report) = env::var_os(REPORT) {
         // The odd host may have no standard error to complain to.
@@ -42,7 +45,12 @@ fn in_host(test: &str, setup: &str, body: impl FnOnce()) -> String {
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(fs::read_to_string(&report).unwrap_or_default(), "through", "{}: {stderr}", output.status);
+    assert_eq!(
+        fs::read_to_string(&report).unwrap_or_default(),
+        "through",
+        "{}: {stderr}",
+        output.status
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -67,7 +75,8 @@ fn low_numbers_free() {
 
 #[test]
 fn low_numbers_taken() {
-    let setup = "exec 3</dev/null 4</dev/zero 5</dev/null 6</dev/null 7</dev/null 8</dev/null 9</dev/null";
+    let setup =
+        "exec 3</dev/null 4</dev/zero 5</dev/null 6</dev/null 7</dev/null 8</dev/null 9</dev/null";
     in_host("low_numbers_taken", setup, starts_guests);
 }
 
@@ -123,7 +132,10 @@ fn children_ignored() {
         let guest = script.spawn();
         assert_eq!(guest.child.try_wait().unwrap(), None);
         assert_eq!(guest.child.signal_group(Signal::Terminate).unwrap(), Delivery::Sent);
-        assert_eq!(guest.child.wait_timeout(LONG, Leftovers::Kill).unwrap(), Some(WaitStatus::Unknown));
+        assert_eq!(
+            guest.child.wait_timeout(LONG, Leftovers::Kill).unwrap(),
+            Some(WaitStatus::Unknown)
+        );
 
         let script = Script::new("read line <&3");
         let guest = script.spawn();

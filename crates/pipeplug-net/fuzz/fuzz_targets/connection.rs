@@ -1,7 +1,8 @@
 //! A whole connection, with open calls and a handler, against a hostile peer.
 //!
-//! The first bytes of an input are the plan (settings, calls, cuts), up to the first 0xff; the peer sends what follows and
-//! closes its side. What has to come of it is told by the codec alone, which reads the same stream.
+//! The first bytes of an input are the plan (settings, calls, cuts), up to the first 0xff; the peer
+//! sends what follows and closes its side. What has to come of it is told by the codec alone, which
+//! reads the same stream.
 
 #![no_main]
 
@@ -24,8 +25,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use pipeplug_net::wire::{Chunk, Direction, Limits, Received, Receiver};
 use pipeplug_net::{
-    CallError, CloseReason, Connection, Endpoint, EventLoop, Handler, HandlerError, Request, Options,
-    PendingCall, Reading, Reply,
+    CallError, CloseReason, Connection, Endpoint, EventLoop, Handler, HandlerError, Options,
+    PendingCall, Reading, Reply, Request,
 };
 
 /// Far more than anything takes here; what runs into it hangs.
@@ -38,8 +39,8 @@ const MOST: usize = 16 << 10;
 const DESCRIPTORS: usize = 200;
 
 fuzz_target!(init: {
-    // What Rust's own start does for programs: writing to a peer that is gone is an error, and kills nobody. Threads inherit
-    // it.
+    // What Rust's own start does for programs: writing to a peer that is gone is an error, and
+    // kills nobody. Threads inherit it.
     SigSet::from(Signal::SIGPIPE).thread_block().expect("it is a signal");
 }, |data: &[u8]| {
     let Some(at) = data.iter().position(|&byte| byte == 0xff) else { return };
@@ -47,7 +48,8 @@ fuzz_target!(init: {
     attack(&plan, stream);
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     if COUNT.fetch_add(1, Ordering::Relaxed) % 1024 == 1023 {
-        // A handler's thread that has called has a descriptor to be woken by, and stays for a while.
+        // A handler's thread that has called has a descriptor to be woken by, and stays for a
+        // while.
         let until = std::time::Instant::now() + LONG;
         while descriptors() >= DESCRIPTORS {
             assert!(std::time::Instant::now() < until, "{} descriptors stay open", descriptors());
@@ -72,7 +74,12 @@ impl Handler for Victim {
         match request.command() {
             "e" => Ok(request.take_buffer().into()),
             // Ends with the connection at the latest.
-            "c" => match request.connection().request("x", request.buffer()).begin()?.wait_timeout(LONG) {
+            "c" => match request
+                .connection()
+                .request("x", request.buffer())
+                .begin()?
+                .wait_timeout(LONG)
+            {
                 Err(CallError::TimedOut { .. }) => hangs("a call of a handler"),
                 ended => Ok(ended?.into()),
             },
@@ -116,12 +123,14 @@ type Call = (PendingCall, Option<Arc<Woken>>);
 fn attack(plan: &Plan, stream: &[u8]) {
     static EVENTS: OnceLock<EventLoop> = OnceLock::new();
     let events = EVENTS.get_or_init(|| EventLoop::new().expect("there is a thread"));
-    let ((reader, mut output), (mut input, writer)) = (pipe().expect("a pipe"), pipe().expect("a pipe"));
+    let ((reader, mut output), (mut input, writer)) =
+        (pipe().expect("a pipe"), pipe().expect("a pipe"));
     let (reader, writer) = (Endpoint::exclusive(reader), Endpoint::exclusive(writer));
     let connection =
         events.connect(reader, writer, options(plan), Victim::default()).expect("they are pipes");
     if let Some(window) = &plan.peer_window {
-        let offered = BTreeMap::from([("pipeplug.features", "flow"), ("pipeplug.window", window.as_str())]);
+        let offered =
+            BTreeMap::from([("pipeplug.features", "flow"), ("pipeplug.window", window.as_str())]);
         pipeplug_net::handshake::accept(&connection, |key| offered.get(key).copied());
     }
     let calls = begin_calls(plan, &connection);
@@ -242,7 +251,9 @@ fn drain(input: &mut PipeReader, model: &Model) -> BTreeMap<u64, Vec<Chunk>> {
             let chunk = match receiver.next().expect("a connection sends chunks") {
                 Some(Received::Chunk(chunk)) => chunk.to_chunk(),
                 Some(Received::Large(chunk)) => chunk,
-                Some(Received::Skipped(skipped)) => panic!("a connection sends what can be taken: {skipped}"),
+                Some(Received::Skipped(skipped)) => {
+                    panic!("a connection sends what can be taken: {skipped}")
+                }
                 None => break,
             };
             if chunk.direction == Direction::Response {

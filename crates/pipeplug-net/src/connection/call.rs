@@ -61,8 +61,8 @@ enum SlotState {
     /// No thread sleeps, and no task waits.
     #[default]
     Waiting,
-    /// A thread sleeps on `done`. Kept apart from `Waiting`, since a notification costs a system call even if no thread
-    /// sleeps.
+    /// A thread sleeps on `done`. Kept apart from `Waiting`, since a notification costs a system
+    /// call even if no thread sleeps.
     Sleeping,
     Polled(Waker),
     Done(CallOutcome),
@@ -116,7 +116,8 @@ impl CallSlot {
         }
     }
 
-    /// Sleeps until the outcome is there, without taking it, or `deadline` has passed. Returns true if it is there.
+    /// Sleeps until the outcome is there, without taking it, or `deadline` has passed. Returns true
+    /// if it is there.
     pub(crate) fn wait_done(&self, deadline: Option<Instant>) -> bool {
         let mut state = lock(&self.state);
         loop {
@@ -150,8 +151,9 @@ impl CallSlot {
 
 /// A call whose reply has not been taken yet.
 ///
-/// Wait for it with [`wait`](PendingCall::wait) or [`wait_timeout`](PendingCall::wait_timeout), or `.await` it in any
-/// executor. Dropping it gives the call up, as [`cancel`](PendingCall::cancel) does.
+/// Wait for it with [`wait`](PendingCall::wait) or [`wait_timeout`](PendingCall::wait_timeout), or
+/// `.await` it in any executor. Dropping it gives the call up, as [`cancel`](PendingCall::cancel)
+/// does.
 #[must_use = "dropping a pending call gives it up"]
 pub struct PendingCall {
     connection: Connection,
@@ -180,8 +182,8 @@ impl PendingCall {
         slot: Arc<CallSlot>,
         deadline: Option<Deadline>,
     ) -> Self {
-        let timed =
-            deadline.map(|deadline| Box::new(TimedCall { deadline, timer: None, final_read_since: None }));
+        let timed = deadline
+            .map(|deadline| Box::new(TimedCall { deadline, timer: None, final_read_since: None }));
         Self { connection, id, slot, timed, taken: false, polled: false }
     }
 
@@ -194,11 +196,12 @@ impl PendingCall {
     /// Waits for the reply.
     ///
     /// # Errors
-    /// The other side answered with an error, or the connection ended. [`CallError::TimedOut`] for a call with a deadline.
+    /// The other side answered with an error, or the connection ended. [`CallError::TimedOut`] for
+    /// a call with a deadline.
     ///
     /// # Blocking
-    /// Until the reply is there, the call's deadline passes, or the connection ends. Meanwhile this thread may read for the
-    /// connection.
+    /// Until the reply is there, the call's deadline passes, or the connection ends. Meanwhile this
+    /// thread may read for the connection.
     pub fn wait(mut self) -> Result<Reply, CallError> {
         Ok(Reply(self.wait_for_reply()?.buffer))
     }
@@ -216,8 +219,9 @@ impl PendingCall {
         Ok(Chunk { thread_id: self.id, direction: Direction::Response, command, buffer })
     }
 
-    /// Waits for the reply for at most `timeout`, and then gives the call up. The other side does not know of this limit,
-    /// as it does with [`RequestBuilder::timeout`](crate::RequestBuilder::timeout).
+    /// Waits for the reply for at most `timeout`, and then gives the call up. The other side does
+    /// not know of this limit, as it does with
+    /// [`RequestBuilder::timeout`](crate::RequestBuilder::timeout).
     ///
     /// # Errors
     /// As for [`wait`](PendingCall::wait), and [`CallError::TimedOut`].
@@ -239,10 +243,12 @@ impl PendingCall {
         }
     }
 
-    /// Gives the call up. A reply that still comes is counted ([`Stats::late_replies`](crate::Stats)) and dropped.
+    /// Gives the call up. A reply that still comes is counted
+    /// ([`Stats::late_replies`](crate::Stats)) and dropped.
     ///
     /// If both sides negotiated `cancel`, the other side's handler learns of it
-    /// ([`Request::cancellation`](crate::Request::cancellation)). A handler that has not begun yet will not begin.
+    /// ([`Request::cancellation`](crate::Request::cancellation)). A handler that has not begun yet
+    /// will not begin.
     pub fn cancel(self) {
         drop(self);
     }
@@ -313,7 +319,9 @@ impl PendingCall {
                 let within = self.deadline().map_or(Duration::ZERO, |deadline| deadline.within);
                 Err(self.timed_out(within))
             }
-            CallOutcome::Skipped(reason) => Err(CallError::ReplyTooLarge { command: command(), reason }),
+            CallOutcome::Skipped(reason) => {
+                Err(CallError::ReplyTooLarge { command: command(), reason })
+            }
             CallOutcome::Overrun { held, limit } => {
                 Err(CallError::Overrun { command: command(), held, limit })
             }
@@ -344,8 +352,9 @@ impl Future for PendingCall {
     type Output = Result<Reply, CallError>;
 
     /// # Blocking
-    /// Never. The waker is woken on the thread that reads for the connection. It must not wait for anything of this event
-    /// loop; of the calls only [`nonblocking`](crate::RequestBuilder::nonblocking) ones never do.
+    /// Never. The waker is woken on the thread that reads for the connection. It must not wait for
+    /// anything of this event loop; of the calls only
+    /// [`nonblocking`](crate::RequestBuilder::nonblocking) ones never do.
     ///
     /// # Panics
     /// When it is polled again after it was ready.
@@ -379,7 +388,9 @@ impl Future for PendingCall {
                     return Poll::Ready(this.finish(outcome).map(|reply| Reply(reply.buffer)));
                 }
                 let since = *timed.final_read_since.get_or_insert(now);
-                if final_read == FinalRead::Complete || now.saturating_duration_since(since) >= LONGEST {
+                if final_read == FinalRead::Complete
+                    || now.saturating_duration_since(since) >= LONGEST
+                {
                     this.give_up();
                     return Poll::Ready(Err(this.timed_out(deadline.within)));
                 }

@@ -34,8 +34,8 @@ pub enum CallError {
         /// State of the connection at its end.
         postmortem: Arc<Postmortem>,
     },
-    /// No reply came in time. The limit is the call's own, that of the wait, or the deadline of the request whose handler
-    /// made the call. The call is given up, and a late reply is dropped.
+    /// No reply came in time. The limit is the call's own, that of the wait, or the deadline of the
+    /// request whose handler made the call. The call is given up, and a late reply is dropped.
     #[error("{command}: no reply within {}", Rounded(*.after))]
     TimedOut {
         /// Command that was called.
@@ -43,8 +43,8 @@ pub enum CallError {
         /// Time that it was waited for.
         after: Duration,
     },
-    /// The time was over before the call was sent: while the other side was behind with earlier chunks, or from the start.
-    /// Nothing of the call has reached the other side.
+    /// The time was over before the call was sent: while the other side was behind with earlier
+    /// chunks, or from the start. Nothing of the call has reached the other side.
     #[error("{command}: {}", not_sent(*.after, *.credit))]
     NotSent {
         /// Command that was called.
@@ -86,8 +86,9 @@ pub enum CallError {
         /// Byte or length that is not allowed.
         error: EncodeError,
     },
-    /// More one-ways from the other side wait for handlers than [`Options::overrun`](crate::Options) allows. Its replies,
-    /// which come behind them, cannot be read.
+    /// More one-ways from the other side wait for handlers than
+    /// [`Options::overrun`](crate::Options) allows. Its replies, which come behind them, cannot be
+    /// read.
     #[error(
         "{command}: given up, since {held} bytes of one-ways from the other side wait for handlers, the limit is {limit}"
     )]
@@ -115,7 +116,9 @@ fn not_sent(after: Duration, credit: Option<Credit>) -> String {
     let after = Rounded(after);
     match credit {
         Some(credit) => format!("not sent within {after}: {credit}"),
-        None => format!("not sent within {after}: the other side is behind with what was sent before"),
+        None => {
+            format!("not sent within {after}: the other side is behind with what was sent before")
+        }
     }
 }
 

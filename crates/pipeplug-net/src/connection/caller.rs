@@ -15,8 +15,8 @@ use crate::sync::Instant;
 
 /// Something that can be called: a connection, a plugin, the host, a supervisor or a pool.
 ///
-/// Each of these has the methods of this trait as its own, so that the trait is needed only in code that is generic over
-/// them:
+/// Each of these has the methods of this trait as its own, so that the trait is needed only in code
+/// that is generic over them:
 ///
 /// ```
 /// use pipeplug_net::{CallError, Caller};
@@ -40,7 +40,8 @@ pub trait Caller: Sized {
     ///
     /// # Blocking
     /// As for [`RequestBuilder::begin`].
-    fn begin_request(&self, request: OutgoingRequest<'_>) -> Result<Self::Pending, Self::CallError>;
+    fn begin_request(&self, request: OutgoingRequest<'_>)
+    -> Result<Self::Pending, Self::CallError>;
 
     /// Sends a request and waits for its reply; see [`RequestBuilder::wait`].
     ///
@@ -65,12 +66,16 @@ pub trait Caller: Sized {
     /// Calls the other side and waits for its reply as text. `payload` is a string or bytes.
     ///
     /// # Errors
-    /// The other side answered with an error or with bytes that are no UTF-8, the request was not sent, or the connection
-    /// ended.
+    /// The other side answered with an error or with bytes that are no UTF-8, the request was not
+    /// sent, or the connection ended.
     ///
     /// # Blocking
     /// As for [`RequestBuilder::wait`].
-    fn call<'a>(&self, command: &str, payload: impl Into<Payload<'a>>) -> Result<String, Self::CallError> {
+    fn call<'a>(
+        &self,
+        command: &str,
+        payload: impl Into<Payload<'a>>,
+    ) -> Result<String, Self::CallError> {
         self.wait_for_request(OutgoingRequest::new(command, payload.into()))?
             .into_text_of(command)
             .map_err(Self::CallError::from)
@@ -91,8 +96,8 @@ pub trait Caller: Sized {
         self.wait_for_request(OutgoingRequest::new(command, payload.into())).map(Reply::into_bytes)
     }
 
-    /// Sends the chunk's command and buffer as a request, and waits for the response chunk. The chunk's thread id and
-    /// direction are not used: the connection chooses them.
+    /// Sends the chunk's command and buffer as a request, and waits for the response chunk. The
+    /// chunk's thread id and direction are not used: the connection chooses them.
     ///
     /// # Errors
     /// As for [`call_bytes`](Caller::call_bytes).
@@ -105,23 +110,31 @@ pub trait Caller: Sized {
         pending.wait_chunk()
     }
 
-    /// Makes a request with options: a time-out, a call that may be repeated, one that must not block, or one that is
-    /// awaited.
-    fn request<'a>(&'a self, command: &'a str, payload: impl Into<Payload<'a>>) -> RequestBuilder<'a, Self> {
+    /// Makes a request with options: a time-out, a call that may be repeated, one that must not
+    /// block, or one that is awaited.
+    fn request<'a>(
+        &'a self,
+        command: &'a str,
+        payload: impl Into<Payload<'a>>,
+    ) -> RequestBuilder<'a, Self> {
         RequestBuilder { caller: self, request: OutgoingRequest::new(command, payload.into()) }
     }
 
     /// Sends a one-way, which has no answer. `payload` is a string or bytes.
     ///
-    /// One-ways arrive in the order in which they are sent, and their handlers start in that order. Handlers run
-    /// concurrently: if one has to be done before the next starts, make it a call.
+    /// One-ways arrive in the order in which they are sent, and their handlers start in that order.
+    /// Handlers run concurrently: if one has to be done before the next starts, make it a call.
     ///
     /// # Errors
     /// The connection has ended. Success says that the one-way was sent, not that it was handled.
     ///
     /// # Blocking
     /// While the other side is behind with what was sent.
-    fn notify<'a>(&self, command: &str, payload: impl Into<Payload<'a>>) -> Result<(), Self::NotifyError> {
+    fn notify<'a>(
+        &self,
+        command: &str,
+        payload: impl Into<Payload<'a>>,
+    ) -> Result<(), Self::NotifyError> {
         self.send_one_way(command, payload.into())
     }
 
@@ -137,7 +150,8 @@ pub trait Caller: Sized {
     }
 }
 
-/// A call that waits for its reply: wait for it, or `.await` it in any executor. Dropping it gives the call up.
+/// A call that waits for its reply: wait for it, or `.await` it in any executor. Dropping it gives
+/// the call up.
 pub trait PendingReply: Future<Output = Result<Reply, Self::Error>> {
     /// Error of the call.
     type Error;
@@ -179,7 +193,8 @@ pub struct OutgoingRequest<'a> {
     pub payload: Payload<'a>,
     /// Time after which the call is given up. `None` for no limit.
     pub timeout: Option<Duration>,
-    /// Begin of that time. `None` for the time at which the request is sent or has to wait to be sent.
+    /// Begin of that time. `None` for the time at which the request is sent or has to wait to be
+    /// sent.
     pub begun: Option<Instant>,
     /// True if the call does no harm when it is made twice.
     pub is_idempotent: bool,
@@ -218,13 +233,14 @@ pub struct RequestBuilder<'a, C> {
 }
 
 impl<'a, C: Caller> RequestBuilder<'a, C> {
-    /// Gives the call up if there is no reply within `timeout` from the time that it is sent or has to wait to be sent.
-    /// A time that no `Instant` can hold is no limit.
+    /// Gives the call up if there is no reply within `timeout` from the time that it is sent or has
+    /// to wait to be sent. A time that no `Instant` can hold is no limit.
     ///
-    /// The time holds however the reply is waited for. If both sides negotiated `context`, the other side's handler knows
-    /// it ([`Request::deadline`](crate::Request::deadline)), and the calls that it makes inherit it. If both negotiated
-    /// `cancel`, the handler learns when the call is given up ([`Request::cancellation`](crate::Request::cancellation)).
-    /// In a handler the deadline of its own request counts for every call too, whichever is sooner.
+    /// The time holds however the reply is waited for. If both sides negotiated `context`, the
+    /// other side's handler knows it ([`Request::deadline`](crate::Request::deadline)), and the
+    /// calls that it makes inherit it. If both negotiated `cancel`, the handler learns when the
+    /// call is given up ([`Request::cancellation`](crate::Request::cancellation)). In a handler the
+    /// deadline of its own request counts for every call too, whichever is sooner.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
@@ -236,8 +252,8 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
         self
     }
 
-    /// Declares that the call does no harm when it is made twice. A supervisor or pool makes it again if the plugin ends
-    /// before it has answered. Other callers ignore it.
+    /// Declares that the call does no harm when it is made twice. A supervisor or pool makes it
+    /// again if the plugin ends before it has answered. Other callers ignore it.
     pub fn idempotent(mut self) -> Self {
         self.request.is_idempotent = true;
         self
@@ -252,12 +268,12 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     /// Sends the request and waits for its reply.
     ///
     /// # Errors
-    /// The request was not sent, the other side answered with an error, or the connection ended; [`CallError::TimedOut`]
-    /// or [`CallError::NotSent`] for a request with a time-out.
+    /// The request was not sent, the other side answered with an error, or the connection ended;
+    /// [`CallError::TimedOut`] or [`CallError::NotSent`] for a request with a time-out.
     ///
     /// # Blocking
-    /// While the other side is behind with what was sent, and until the reply is there, the time is over, or the
-    /// connection ends. Meanwhile this thread may read for the connection.
+    /// While the other side is behind with what was sent, and until the reply is there, the time is
+    /// over, or the connection ends. Meanwhile this thread may read for the connection.
     pub fn wait(self) -> Result<Reply, C::CallError> {
         self.caller.wait_for_request(self.request)
     }
@@ -265,7 +281,8 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     /// Sends the request and waits for its reply as text.
     ///
     /// # Errors
-    /// As for [`wait`](RequestBuilder::wait), and [`CallError::NotText`] for bytes that are no UTF-8.
+    /// As for [`wait`](RequestBuilder::wait), and [`CallError::NotText`] for bytes that are no
+    /// UTF-8.
     ///
     /// # Blocking
     /// As for [`wait`](RequestBuilder::wait).
@@ -280,8 +297,8 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     /// The request was not sent.
     ///
     /// # Blocking
-    /// While the other side is behind with what was sent, at most for the time-out, and not at all with
-    /// [`nonblocking`](RequestBuilder::nonblocking).
+    /// While the other side is behind with what was sent, at most for the time-out, and not at all
+    /// with [`nonblocking`](RequestBuilder::nonblocking).
     pub fn begin(self) -> Result<C::Pending, C::CallError> {
         self.caller.begin_request(self.request)
     }
@@ -340,11 +357,12 @@ impl<C: Caller> std::fmt::Debug for AwaitedRequest<C> {
 macro_rules! caller_methods {
     ($type:ty, $call_error:ty, $notify_error:ty) => {
         impl $type {
-            /// Calls the other side and waits for its reply as text. `payload` is a string or bytes.
+            /// Calls the other side and waits for its reply as text. `payload` is a string or
+            /// bytes.
             ///
             /// # Errors
-            /// The other side answered with an error or with bytes that are no UTF-8, the request was not sent, or the
-            /// connection ended.
+            /// The other side answered with an error or with bytes that are no UTF-8, the request
+            /// was not sent, or the connection ended.
             ///
             /// # Blocking
             /// As for [`RequestBuilder::wait`]($crate::RequestBuilder::wait).
@@ -371,20 +389,23 @@ macro_rules! caller_methods {
                 $crate::Caller::call_bytes(self, command, payload)
             }
 
-            /// Sends the chunk's command and buffer as a request, and waits for the response chunk. The chunk's thread
-            /// id and direction are not used: the connection chooses them.
+            /// Sends the chunk's command and buffer as a request, and waits for the response chunk.
+            /// The chunk's thread id and direction are not used: the connection chooses them.
             ///
             /// # Errors
             /// As for [`call_bytes`](Self::call_bytes).
             ///
             /// # Blocking
             /// As for [`RequestBuilder::wait`]($crate::RequestBuilder::wait).
-            pub fn call_chunk(&self, chunk: $crate::wire::Chunk) -> Result<$crate::wire::Chunk, $call_error> {
+            pub fn call_chunk(
+                &self,
+                chunk: $crate::wire::Chunk,
+            ) -> Result<$crate::wire::Chunk, $call_error> {
                 $crate::Caller::call_chunk(self, chunk)
             }
 
-            /// Makes a request with options: a time-out, a call that may be repeated, one that must not block, or one
-            /// that is awaited.
+            /// Makes a request with options: a time-out, a call that may be repeated, one that must
+            /// not block, or one that is awaited.
             pub fn request<'a>(
                 &'a self,
                 command: &'a str,
@@ -395,11 +416,13 @@ macro_rules! caller_methods {
 
             /// Sends a one-way, which has no answer. `payload` is a string or bytes.
             ///
-            /// One-ways arrive in the order in which they are sent, and their handlers start in that order. Handlers run
-            /// concurrently: if one has to be done before the next starts, make it a call.
+            /// One-ways arrive in the order in which they are sent, and their handlers start in
+            /// that order. Handlers run concurrently: if one has to be done before the next starts,
+            /// make it a call.
             ///
             /// # Errors
-            /// The connection has ended. Success says that the one-way was sent, not that it was handled.
+            /// The connection has ended. Success says that the one-way was sent, not that it was
+            /// handled.
             ///
             /// # Blocking
             /// While the other side is behind with what was sent.
@@ -411,7 +434,8 @@ macro_rules! caller_methods {
                 $crate::Caller::notify(self, command, payload)
             }
 
-            /// Sends the chunk's command and buffer as a one-way. Its thread id and direction are not used.
+            /// Sends the chunk's command and buffer as a one-way. Its thread id and direction are
+            /// not used.
             ///
             /// # Errors
             /// As for [`notify`](Self::notify).

@@ -1,7 +1,8 @@
 //! Cancellation of requests: how their handlers learn that they are no longer wanted.
 //!
-//! A handler that never asks pays only for the id of its request, which is noted where the serve queue is locked anyway.
-//! The token that it shares with the thread that reads is made when it asks.
+//! A handler that never asks pays only for the id of its request, which is noted where the serve
+//! queue is locked anyway. The token that it shares with the thread that reads is made when it
+//! asks.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -30,16 +31,18 @@ pub(crate) const FEATURE: &str = "cancel";
 /// Error message for a request that is cancelled before its handler: each request has one answer.
 pub(crate) const CANCELLED: &str = "not handled: the request was cancelled";
 
-/// Tells whether a request that is being handled is still wanted: look at it, wait for it, or `.await` it.
+/// Tells whether a request that is being handled is still wanted: look at it, wait for it, or
+/// `.await` it.
 ///
-/// It is set when the caller gives the call up and both sides negotiated `cancel`, when the request's deadline passes,
-/// and when nothing comes from the other side any more. It stays set.
+/// It is set when the caller gives the call up and both sides negotiated `cancel`, when the
+/// request's deadline passes, and when nothing comes from the other side any more. It stays set.
 ///
-/// The answer of a cancelled request is sent all the same, and the caller drops it. Answer with an error: a caller that
-/// stood still past its deadline (a suspended machine) takes any other answer for one that came in time.
+/// The answer of a cancelled request is sent all the same, and the caller drops it. Answer with an
+/// error: a caller that stood still past its deadline (a suspended machine) takes any other answer
+/// for one that came in time.
 ///
-/// Cloning it is cheap, and it may outlive its handler. After the answer only the deadline or the end of the connection
-/// sets it.
+/// Cloning it is cheap, and it may outlive its handler. After the answer only the deadline or the
+/// end of the connection sets it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -66,8 +69,13 @@ pub struct Cancellation {
 }
 
 impl Cancellation {
-    pub(crate) fn new(shared: &Arc<Shared>, token: Arc<CancelToken>, deadline: Option<Instant>) -> Self {
-        // After the token was put where the end of the connection finds it: one of the two sees the other.
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        token: Arc<CancelToken>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        // After the token was put where the end of the connection finds it: one of the two sees the
+        // other.
         if shared.close.ended().is_some() {
             token.cancel();
         }
@@ -81,7 +89,8 @@ impl Cancellation {
             || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// Sleeps for `timeout`, or until the request is no longer wanted. Returns true if it is no longer wanted.
+    /// Sleeps for `timeout`, or until the request is no longer wanted. Returns true if it is no
+    /// longer wanted.
     ///
     /// # Blocking
     /// At most for `timeout`. Another thread runs handlers in place of this one meanwhile.
@@ -112,12 +121,13 @@ impl Future for Cancellation {
     type Output = ();
 
     /// # Blocking
-    /// Never. The waker is woken on the thread that reads for the connection, or on the event loop's. It must not wait for
-    /// anything of this loop.
+    /// Never. The waker is woken on the thread that reads for the connection, or on the event
+    /// loop's. It must not wait for anything of this loop.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let waker = context.waker();
-        if this.is_cancelled() || this.token.register(&mut this.key, waker) == Registered::Cancelled {
+        if this.is_cancelled() || this.token.register(&mut this.key, waker) == Registered::Cancelled
+        {
             return Poll::Ready(());
         }
         if let Some(deadline) = this.deadline {
@@ -204,7 +214,9 @@ impl CancelToken {
 
     fn wait(&self, until: Option<Instant>) {
         let mut waiters = lock(&self.waiters);
-        while !self.is_cancelled.load(Ordering::Relaxed) && until.is_none_or(|until| Instant::now() < until) {
+        while !self.is_cancelled.load(Ordering::Relaxed)
+            && until.is_none_or(|until| Instant::now() < until)
+        {
             waiters = wait_until(&self.told, waiters, until);
         }
     }
@@ -272,7 +284,8 @@ impl ActiveRequests {
         self.free.push(slot);
     }
 
-    /// Notes that the request in this slot will be answered later, whatever its worker does meanwhile.
+    /// Notes that the request in this slot will be answered later, whatever its worker does
+    /// meanwhile.
     pub(crate) fn answer_later(&mut self, slot: WorkerSlot) {
         let request = std::mem::take(&mut self.slots[slot.0]);
         if let Some(id) = request.id {
@@ -285,7 +298,11 @@ impl ActiveRequests {
     }
 
     /// Token of the request or one-way that the worker in this slot handles.
-    pub(crate) fn token(&mut self, slot: WorkerSlot, request: Option<ThreadId>) -> Arc<CancelToken> {
+    pub(crate) fn token(
+        &mut self,
+        slot: WorkerSlot,
+        request: Option<ThreadId>,
+    ) -> Arc<CancelToken> {
         let later = request.and_then(|id| self.later.get_mut(&id));
         match later {
             Some(state) if self.slots[slot.0].id.is_none() => state.ask(),
@@ -363,12 +380,14 @@ impl Shared {
 #[derive(Debug, Default)]
 pub(crate) struct CancelledInQueue(HashSet<ThreadId>);
 
-/// Number of queued jobs for which one cancelled request is left in the queue until its turn. Cancelled requests are taken
-/// out together: with a search for each, a peer that cancels much could hold up the thread that reads.
+/// Number of queued jobs for which one cancelled request is left in the queue until its turn.
+/// Cancelled requests are taken out together: with a search for each, a peer that cancels much
+/// could hold up the thread that reads.
 const QUEUED_EACH: usize = 16;
 
 impl CancelledInQueue {
-    /// Adds a request. Returns true if it is time to take the cancelled requests out of the `queued` jobs.
+    /// Adds a request. Returns true if it is time to take the cancelled requests out of the
+    /// `queued` jobs.
     pub(crate) fn add(&mut self, id: ThreadId, queued: usize) -> bool {
         queued > 0 && self.0.insert(id) && self.0.len() * QUEUED_EACH >= queued
     }

@@ -2,11 +2,15 @@
 //!
 //! The order of an end is:
 //!
-//! 1. A cause: the end of the file, a failed read or write, a broken chunk, or [`Shared::end_after_reading`].
-//! 2. The leader reads what lies in the pipe, and nothing more is read ([`Shared::reading_stopped`]).
-//! 3. Open calls fail, cancellations are set, and `Handler::ended` is called ([`Shared::reading_ended`]).
+//! 1. A cause: the end of the file, a failed read or write, a broken chunk, or
+//!    [`Shared::end_after_reading`].
+//! 2. The leader reads what lies in the pipe, and nothing more is read
+//!    ([`Shared::reading_stopped`]).
+//! 3. Open calls fail, cancellations are set, and `Handler::ended` is called
+//!    ([`Shared::reading_ended`]).
 //! 4. Handlers that still run return, and their responses are written.
-//! 5. `Handler::closed` is called, and those who wait for the end are woken ([`Shared::finish_if_idle`]).
+//! 5. `Handler::closed` is called, and those who wait for the end are woken
+//!    ([`Shared::finish_if_idle`]).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -92,7 +96,8 @@ impl Close {
         ended.unwrap_or_else(|| Arc::new(CloseReason::Local))
     }
 
-    /// Reason that the connection has ended, which says more than `reason`: that this side closed its writer afterwards.
+    /// Reason that the connection has ended, which says more than `reason`: that this side closed
+    /// its writer afterwards.
     pub(crate) fn reason_or(&self, reason: Arc<CloseReason>) -> Arc<CloseReason> {
         self.ended.get().cloned().unwrap_or(reason)
     }
@@ -128,7 +133,8 @@ impl Close {
         self.ended.get().cloned()
     }
 
-    /// Waits until `is_idle` returns true. It is called again after each [`Close::idle_may_have_changed`].
+    /// Waits until `is_idle` returns true. It is called again after each
+    /// [`Close::idle_may_have_changed`].
     pub(crate) fn wait_idle(&self, deadline: Option<Instant>, is_idle: impl Fn() -> bool) -> bool {
         let mut phase = lock(&self.phase);
         self.is_awaited.store(true, Ordering::SeqCst);
@@ -154,7 +160,8 @@ impl Close {
         self.phase_changed.notify_all();
     }
 
-    /// Notes the reason to end. The owner's reason replaces one that says only that the peer is gone.
+    /// Notes the reason to end. The owner's reason replaces one that says only that the peer is
+    /// gone.
     fn ask(&self, reason: CloseReason) {
         let mut ending = lock(&self.ending);
         let is_owners = matches!(reason, CloseReason::Ended(_));
@@ -184,7 +191,8 @@ impl Shared {
         let is_owners = matches!(reason, CloseReason::Ended(_));
         self.close.ask(reason);
         if let Some(ended) = self.close.ended() {
-            // Nothing is read any more, so no leader comes to end it: what could not be written is dropped here.
+            // Nothing is read any more, so no leader comes to end it: what could not be written is
+            // dropped here.
             self.writer.end(ended);
             return self.finish_if_idle();
         }
@@ -202,10 +210,11 @@ impl Shared {
         self.reading_ended(self.close.asked().unwrap_or(reason));
     }
 
-    /// Ends the connection if it is to end and no thread reads. A thread that reads looks here when it gives the role
-    /// up.
+    /// Ends the connection if it is to end and no thread reads. A thread that reads looks here when
+    /// it gives the role up.
     pub(crate) fn end_if_asked(self: &Arc<Self>) {
-        const FREE: [ReaderRole; 3] = [ReaderRole::EventLoop, ReaderRole::Suspended, ReaderRole::Vacant];
+        const FREE: [ReaderRole; 3] =
+            [ReaderRole::EventLoop, ReaderRole::Suspended, ReaderRole::Vacant];
         if !self.close.is_ending() || !FREE.into_iter().any(|from| self.leader.take(from)) {
             return;
         }
@@ -223,7 +232,8 @@ impl Shared {
         let _ = self.close.received.set(reader.recent.heads());
         self.leader.deregister();
         let reason = match (reason, self.close.asked()) {
-            // The reason that this side noted first says more than the end of the file that followed.
+            // The reason that this side noted first says more than the end of the file that
+            // followed.
             (CloseReason::EndOfFile | CloseReason::Local, Some(asked)) => asked,
             (reason, _) => Arc::new(reason),
         };
@@ -243,13 +253,13 @@ impl Shared {
     fn reading_ended(self: &Arc<Self>, reason: Arc<CloseReason>) {
         // Before `ended` is set: calls fail with both from then on.
         let postmortem = Arc::new(self.examine());
-        // Counted as a deferred answer, so that `closed` is called after `ended`. Before the lines below: a handler
-        // that returns after them may be the last one.
+        // Counted as a deferred answer, so that `closed` is called after `ended`. Before the lines
+        // below: a handler that returns after them may be the last one.
         self.defer();
         let postmortem = Arc::clone(self.close.postmortem.get_or_init(|| postmortem));
         let reason = Arc::clone(self.close.ended.get_or_init(|| reason));
-        // After the line above: a thread whose write fails notes its reason first, and then looks whether the
-        // connection has ended.
+        // After the line above: a thread whose write fails notes its reason first, and then looks
+        // whether the connection has ended.
         let flush = matches!(*reason, CloseReason::EndOfFile) && self.close.asked().is_none();
         tracing::debug!(peer = %self.options.name, %reason, "the connection has ended");
         self.close.notify();
@@ -270,7 +280,8 @@ impl Shared {
         });
     }
 
-    /// Writes the rest and calls `Handler::closed`, once nothing is read and no handler runs any more.
+    /// Writes the rest and calls `Handler::closed`, once nothing is read and no handler runs any
+    /// more.
     pub(crate) fn finish_if_idle(self: &Arc<Self>) {
         self.close.idle_may_have_changed();
         let Some(reason) = self.close.ended() else { return };
@@ -292,7 +303,8 @@ impl Shared {
         });
     }
 
-    /// Accepts no further calls. What is queued is still written, and then the peer sees the end of the file.
+    /// Accepts no further calls. What is queued is still written, and then the peer sees the end of
+    /// the file.
     pub(crate) fn close_writer(self: &Arc<Self>) {
         if let Err(reason) = self.writer.close_after_flush() {
             self.end_after_reading(reason);

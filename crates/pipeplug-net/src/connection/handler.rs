@@ -26,14 +26,16 @@ pub const FAILED_ONE_WAYS: &str = module_path!();
 
 /// Answers the other side's requests and takes its one-ways.
 ///
-/// Each method runs on a thread of the event loop's handler pool. It may block, call back, and panic: a panic becomes an
-/// error reply and a log line.
+/// Each method runs on a thread of the event loop's handler pool. It may block, call back, and
+/// panic: a panic becomes an error reply and a log line.
 ///
-/// Handlers run concurrently. They start in the order in which requests and one-ways came, and finish in any order.
+/// Handlers run concurrently. They start in the order in which requests and one-ways came, and
+/// finish in any order.
 ///
 /// A closure `Fn(&mut Request) -> Result<Reply, HandlerError>` is a handler.
 pub trait Handler: Any + Send + Sync {
-    /// Answers a request, or takes a one-way. The reply to a one-way is dropped, and an error is logged.
+    /// Answers a request, or takes a one-way. The reply to a one-way is dropped, and an error is
+    /// logged.
     ///
     /// # Errors
     /// Any error is sent to the caller as a `cmd.error` reply with its message.
@@ -44,21 +46,22 @@ pub trait Handler: Any + Send + Sync {
         let _ = connection;
     }
 
-    /// Describes the other side when the connection is about to end. The description is part of the errors that calls end
-    /// with ([`Postmortem::owner`](crate::Postmortem::owner)).
+    /// Describes the other side when the connection is about to end. The description is part of the
+    /// errors that calls end with ([`Postmortem::owner`](crate::Postmortem::owner)).
     ///
     /// Called once, on the thread that reads. It must not wait for anything.
     fn explain(&self) -> Option<Arc<dyn Error + Send + Sync>> {
         None
     }
 
-    /// Called when nothing comes from the other side any more. Open calls have failed, and handlers may still run and answer.
+    /// Called when nothing comes from the other side any more. Open calls have failed, and handlers
+    /// may still run and answer.
     fn ended(&self, reason: &Arc<CloseReason>) {
         let _ = reason;
     }
 
-    /// Called at the end of the connection: nothing comes any more, and every handler has returned. `connection` is `None`
-    /// if its last handle was dropped.
+    /// Called at the end of the connection: nothing comes any more, and every handler has returned.
+    /// `connection` is `None` if its last handle was dropped.
     fn closed(&self, reason: &Arc<CloseReason>, connection: Option<&Connection>) {
         let _ = (reason, connection);
     }
@@ -142,8 +145,10 @@ impl Reply {
 
     /// The bytes as the text that `call` promises.
     pub(crate) fn into_text_of(self, command: &str) -> Result<String, CallError> {
-        self.into_text()
-            .map_err(|error| CallError::NotText { command: command.to_owned(), source: error.utf8_error() })
+        self.into_text().map_err(|error| CallError::NotText {
+            command: command.to_owned(),
+            source: error.utf8_error(),
+        })
     }
 }
 
@@ -199,7 +204,12 @@ pub struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(connection: Connection, job: Job, slot: WorkerSlot, deadline: Option<Instant>) -> Self {
+    pub(crate) fn new(
+        connection: Connection,
+        job: Job,
+        slot: WorkerSlot,
+        deadline: Option<Instant>,
+    ) -> Self {
         let answerable = job.direction == Direction::Request;
         Self { connection, job, slot, deadline, answerable }
     }
@@ -255,25 +265,26 @@ impl Request {
 
     /// Deadline of the caller. `None` if the caller has none, or did not negotiate `context`.
     ///
-    /// Calls that the handler makes on its own thread, over any connection, inherit it: they fail with
-    /// [`CallError::TimedOut`](crate::CallError) when it passes. Calls of other threads do not. Give them what is left of it
-    /// with [`RequestBuilder::timeout`](crate::RequestBuilder::timeout). A request whose deadline passes while it is queued is refused without
-    /// a call of the handler.
+    /// Calls that the handler makes on its own thread, over any connection, inherit it: they fail
+    /// with [`CallError::TimedOut`](crate::CallError) when it passes. Calls of other threads do
+    /// not. Give them what is left of it with
+    /// [`RequestBuilder::timeout`](crate::RequestBuilder::timeout). A request whose deadline passes
+    /// while it is queued is refused without a call of the handler.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Returns the cancellation, which tells now and later whether the request is still wanted. For a one-way it tells
-    /// whether the connection is still open.
+    /// Returns the cancellation, which tells now and later whether the request is still wanted. For
+    /// a one-way it tells whether the connection is still open.
     pub fn cancellation(&self) -> Cancellation {
         let shared = self.connection.shared();
         let token = lock(&shared.serve_queue).active.token(self.slot, self.job.request_id());
         Cancellation::new(shared, token, self.deadline)
     }
 
-    /// Takes the right to answer, to use it later and from any thread. The handler's result is then not sent. `None` for a
-    /// one-way, and the second time.
+    /// Takes the right to answer, to use it later and from any thread. The handler's result is then
+    /// not sent. `None` for a one-way, and the second time.
     #[must_use]
     pub fn responder(&mut self) -> Option<Responder> {
         std::mem::take(&mut self.answerable).then(|| {
@@ -317,7 +328,8 @@ impl Request {
             Ok(result) => result,
             Err(panic) => {
                 let shown = command.escape_debug();
-                let message = format!("the handler of \"{shown}\" panicked: {}", panic_message(&*panic));
+                let message =
+                    format!("the handler of \"{shown}\" panicked: {}", panic_message(&*panic));
                 tracing::error!(%peer, "{message}");
                 guarded("what a handler panicked with", || drop(panic));
                 Err(message)
@@ -325,7 +337,9 @@ impl Request {
         };
         let shared = self.connection.shared();
         match result {
-            Ok(reply) if self.answerable => shared.respond(self.job.thread_id, command, reply.0, flush),
+            Ok(reply) if self.answerable => {
+                shared.respond(self.job.thread_id, command, reply.0, flush)
+            }
             Err(message) if self.answerable => {
                 shared.respond(self.job.thread_id, command::ERROR, message.into_bytes(), flush);
             }

@@ -1,4 +1,5 @@
-//! Negotiation of features, for the crates that exchange metadata: pipeplug-host and pipeplug-guest.
+//! Negotiation of features, for the crates that exchange metadata: pipeplug-host and
+//! pipeplug-guest.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +12,8 @@ const KEY_PROTOCOL: &str = "pipeplug.protocol";
 const KEY_FEATURES: &str = "pipeplug.features";
 const KEY_WINDOW: &str = "pipeplug.window";
 
-/// Keys and values that a side of `connection` sends in the exchange of metadata (docs/protocol.md, "Metadata").
+/// Keys and values that a side of `connection` sends in the exchange of metadata (docs/protocol.md,
+/// "Metadata").
 #[must_use]
 pub fn offer(connection: &Connection) -> [(&'static str, String); 3] {
     [
@@ -21,7 +23,8 @@ pub fn offer(connection: &Connection) -> [(&'static str, String); 3] {
     ]
 }
 
-/// Takes the metadata of the other side, looked up by key. Features that both sides name are used from now on.
+/// Takes the metadata of the other side, looked up by key. Features that both sides name are used
+/// from now on.
 pub fn accept<'a>(connection: &Connection, offered: impl Fn(&str) -> Option<&'a str>) {
     let shared = connection.shared();
     let features = offered(KEY_FEATURES).unwrap_or_default();

@@ -41,8 +41,8 @@ use shared::Shared;
 
 /// A connection to the other side, whichever that is.
 ///
-/// This is a handle: cloning it is cheap. When the last one is dropped the connection is closed as by
-/// [`close`](Connection::close).
+/// This is a handle: cloning it is cheap. When the last one is dropped the connection is closed as
+/// by [`close`](Connection::close).
 ///
 /// ```
 /// use std::io::pipe;
@@ -118,14 +118,14 @@ pub struct Stats {
 }
 
 impl Endpoint {
-    /// Takes a descriptor that only this process uses, such as an end of a pipe made for this connection. Sets
-    /// `O_NONBLOCK` on it.
+    /// Takes a descriptor that only this process uses, such as an end of a pipe made for this
+    /// connection. Sets `O_NONBLOCK` on it.
     pub fn exclusive(fd: impl Into<OwnedFd>) -> Self {
         Self { fd: fd.into(), sharing: Sharing::Exclusive }
     }
 
-    /// Takes a descriptor that was inherited and may be shared, such as standard input. None of its flags is changed.
-    /// Terminals, regular files and `/dev/null` are taken too.
+    /// Takes a descriptor that was inherited and may be shared, such as standard input. None of its
+    /// flags is changed. Terminals, regular files and `/dev/null` are taken too.
     pub fn shared(fd: impl Into<OwnedFd>) -> Self {
         Self { fd: fd.into(), sharing: Sharing::Shared }
     }
@@ -144,7 +144,8 @@ impl Endpoint {
 }
 
 impl EventLoop {
-    /// Makes a connection of two descriptors: `reader` brings the peer's chunks, `writer` takes ours.
+    /// Makes a connection of two descriptors: `reader` brings the peer's chunks, `writer` takes
+    /// ours.
     ///
     /// # Errors
     /// A descriptor is closed, of the wrong direction, or cannot be watched.
@@ -215,15 +216,15 @@ impl Connection {
         Ok(PendingCall::new(self.clone(), id, slot, deadline))
     }
 
-    /// Sends a ping and returns the time until its reply. The other side's reading thread answers it, whatever its
-    /// handlers do.
+    /// Sends a ping and returns the time until its reply. The other side's reading thread answers
+    /// it, whatever its handlers do.
     ///
     /// # Errors
     /// [`CallError::TimedOut`] if `timeout` passes first, or as for [`call`](Connection::call).
     ///
     /// # Blocking
-    /// At most for `timeout`, however far behind the other side is. On the side that does not speak first, also until the
-    /// first chunk has come.
+    /// At most for `timeout`, however far behind the other side is. On the side that does not speak
+    /// first, also until the first chunk has come.
     pub fn ping(&self, timeout: Duration) -> Result<Duration, CallError> {
         let start = Instant::now();
         self.request(command::PING, []).begin()?.wait_timeout(timeout)?;
@@ -235,14 +236,16 @@ impl Connection {
         self.shared().release();
     }
 
-    /// Accepts no further calls. What was accepted is still written, and then the other side sees the end of the file.
+    /// Accepts no further calls. What was accepted is still written, and then the other side sees
+    /// the end of the file.
     ///
     /// Requests and one-ways of the other side are handled until it closes too.
     pub fn close(&self) {
         self.shared().close_writer();
     }
 
-    /// Ends the connection with a reason: what has arrived is still read, then every open call fails with it.
+    /// Ends the connection with a reason: what has arrived is still read, then every open call
+    /// fails with it.
     pub fn end(&self, reason: impl Into<String>) {
         self.shared().end_after_reading(CloseReason::Ended(reason.into()));
     }
@@ -277,8 +280,9 @@ impl Connection {
         self.shared().close.wait_finished(Instant::now().checked_add(timeout))
     }
 
-    /// Waits until no request or one-way of the other side is queued or being handled. Returns false after `timeout`. Their
-    /// answers may still wait to be written; see [`wait_written`](Connection::wait_written).
+    /// Waits until no request or one-way of the other side is queued or being handled. Returns
+    /// false after `timeout`. Their answers may still wait to be written; see
+    /// [`wait_written`](Connection::wait_written).
     ///
     /// # Blocking
     /// At most for `timeout`. Not in a handler of the same connection, for which it would wait too.
@@ -287,8 +291,8 @@ impl Connection {
         self.shared().wait_idle(Instant::now().checked_add(timeout))
     }
 
-    /// Waits until everything that was sent is written. Returns false after `timeout`. The other side may not have read it
-    /// yet.
+    /// Waits until everything that was sent is written. Returns false after `timeout`. The other
+    /// side may not have read it yet.
     ///
     /// # Blocking
     /// At most for `timeout`.
@@ -357,6 +361,9 @@ impl Drop for Handle {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("name", &self.name()).field("stats", &self.stats()).finish()
+        f.debug_struct("Connection")
+            .field("name", &self.name())
+            .field("stats", &self.stats())
+            .finish()
     }
 }

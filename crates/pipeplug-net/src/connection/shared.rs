@@ -39,7 +39,8 @@ pub(crate) struct Shared {
     pub(crate) timers: Arc<Timers>,
     pub(crate) leader: Leader,
     pub(crate) serve_queue: Mutex<ServeQueue>,
-    /// True once one-ways have come that no call may be opened for. Set under the lock of the serve queue.
+    /// True once one-ways have come that no call may be opened for. Set under the lock of the serve
+    /// queue.
     pub(crate) is_overrun: AtomicBool,
     pub(crate) writer: Writer,
     pub(crate) close: Close,
@@ -53,7 +54,8 @@ pub(crate) struct PeerFeatures {
     pub(crate) takes_cancels: AtomicBool,
     /// True once the peer has named its features, without `context`.
     ///
-    /// Until then it may be about to name it: its first request can be read before its metadata is accepted.
+    /// Until then it may be about to name it: its first request can be read before its metadata is
+    /// accepted.
     pub(crate) ignores_contexts: AtomicBool,
 }
 
@@ -75,8 +77,8 @@ pub(crate) struct Counters {
 pub(crate) struct Count(AtomicU64);
 
 impl Count {
-    /// Counts once more. Returns the number if it is to be logged, which it is for powers of two: a peer must not fill
-    /// the host's log.
+    /// Counts once more. Returns the number if it is to be logged, which it is for powers of two: a
+    /// peer must not fill the host's log.
     pub(crate) fn count(&self) -> Option<u64> {
         Some(self.0.fetch_add(1, Ordering::Relaxed) + 1).filter(|times| times.is_power_of_two())
     }
@@ -130,7 +132,11 @@ impl Shared {
     ) -> Result<(ThreadId, Arc<CallSlot>), CallError> {
         let owned = || command.to_owned();
         if deadline.is_some_and(|deadline| deadline.is_over()) {
-            return Err(CallError::NotSent { command: owned(), after: Duration::ZERO, credit: None });
+            return Err(CallError::NotSent {
+                command: owned(),
+                after: Duration::ZERO,
+                credit: None,
+            });
         }
         let slot = CallSlot::new(command, deadline.map(|deadline| deadline.at));
         if let Some(held) = self.overrun_by_now() {
@@ -145,8 +151,8 @@ impl Shared {
                 return Err(self.closed(owned()));
             }
         };
-        // A leader that suspends reading because no call is open stores that first and looks at the calls then. This
-        // looks at the role after the call is open: one of the two sees the other.
+        // A leader that suspends reading because no call is open stores that first and looks at the
+        // calls then. This looks at the role after the call is open: one of the two sees the other.
         self.resume_reading();
         let header = Header {
             thread_id: id,
@@ -162,7 +168,8 @@ impl Shared {
         };
         match self.send(class, &header, payload, flush) {
             Ok(()) => Ok((id, slot)),
-            // The call fails with the others, and with their reason, once the owner has said why the peer is gone.
+            // The call fails with the others, and with their reason, once the owner has said why
+            // the peer is gone.
             Err(SendError::Fatal(reason)) if !self.options.reason_patience.is_zero() => {
                 self.end_after_reading(reason);
                 Ok((id, slot))
@@ -191,11 +198,19 @@ impl Shared {
     }
 
     fn closed(&self, command: String) -> CallError {
-        CallError::Closed { command, reason: self.close.reason(), postmortem: self.close.postmortem() }
+        CallError::Closed {
+            command,
+            reason: self.close.reason(),
+            postmortem: self.close.postmortem(),
+        }
     }
 
     /// Sends a one-way.
-    pub(crate) fn notify(self: &Arc<Self>, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {
+    pub(crate) fn notify(
+        self: &Arc<Self>,
+        command: &str,
+        payload: Payload<'_>,
+    ) -> Result<(), NotifyError> {
         let class = if command::is_reserved(command) {
             SendClass::Control
         } else {
@@ -216,20 +231,30 @@ impl Shared {
                     reason: self.close.reason_or(reason),
                     postmortem: self.close.postmortem(),
                 },
-                SendError::WouldBlock | SendError::Late(_) => unreachable!("a one-way waits for room"),
+                SendError::WouldBlock | SendError::Late(_) => {
+                    unreachable!("a one-way waits for room")
+                }
                 SendError::Fatal(reason) => {
                     self.end_after_reading(reason);
                     // The owner may be about to say why the peer is gone.
                     let until = Instant::now().checked_add(self.options.reason_patience);
-                    let reason = self.close.wait_ended(until).unwrap_or_else(|| self.close.reason());
+                    let reason =
+                        self.close.wait_ended(until).unwrap_or_else(|| self.close.reason());
                     NotifyError::Closed { command, reason, postmortem: self.close.postmortem() }
                 }
             }
         })
     }
 
-    /// Sends a handler's response. Does nothing if the connection has ended: the caller waits no more.
-    pub(crate) fn respond(self: &Arc<Self>, id: ThreadId, command: &str, buffer: Vec<u8>, flush: Flush) {
+    /// Sends a handler's response. Does nothing if the connection has ended: the caller waits no
+    /// more.
+    pub(crate) fn respond(
+        self: &Arc<Self>,
+        id: ThreadId,
+        command: &str,
+        buffer: Vec<u8>,
+        flush: Flush,
+    ) {
         self.send_or_log(SendClass::Reply, id, Direction::Response, command, buffer, flush);
     }
 
@@ -248,7 +273,14 @@ impl Shared {
     fn send_cancel(self: &Arc<Self>, id: ThreadId) {
         if self.peer.takes_cancels.load(Ordering::Relaxed) {
             let (direction, buffer) = (Direction::OneWay, Vec::new());
-            self.send_or_log(SendClass::Control, id, direction, command::CANCEL, buffer, Flush::Soon);
+            self.send_or_log(
+                SendClass::Control,
+                id,
+                direction,
+                command::CANCEL,
+                buffer,
+                Flush::Soon,
+            );
         }
     }
 
@@ -271,7 +303,8 @@ impl Shared {
             Ok(()) | Err(SendError::Closed(_)) => {}
             Err(SendError::Fatal(reason)) => self.end_after_reading(reason),
             Err(error @ (SendError::Encode(_) | SendError::WouldBlock | SendError::Late(_))) => {
-                // Cannot happen: the command was received or is our own, so that it can be encoded, and these wait.
+                // Cannot happen: the command was received or is our own, so that it can be encoded,
+                // and these wait.
                 tracing::error!(peer = %self.options.name, ?error, "an answer could not be sent");
             }
         }
@@ -296,7 +329,8 @@ impl Shared {
         };
         match permit.send(header, payload.0, flush)? {
             Next::Nothing => {}
-            // Between two calls the caller flushes when it waits, and the tick of the event loop if it does not.
+            // Between two calls the caller flushes when it waits, and the tick of the event loop if
+            // it does not.
             Next::Flush if self.is_between_calls() => {}
             Next::Flush => self.flush_on_loop(),
             Next::End(reason) => self.end_after_reading(reason),
@@ -320,7 +354,8 @@ impl Shared {
 
     /// Gives a call up: no one waits for it any more.
     pub(crate) fn forget(self: &Arc<Self>, id: ThreadId) {
-        // The slot is dropped after the lock is released: it may hold a waker, which is code of the user.
+        // The slot is dropped after the lock is released: it may hold a waker, which is code of the
+        // user.
         let slot = lock(&self.calls).cancel(id);
         if slot.is_some() {
             self.send_cancel(id);

@@ -1,8 +1,9 @@
 //! Cache for the memory of one large buffer.
 //!
-//! Memory that is new to a process is mapped page by page and zeroed, which takes about as long as reading as many
-//! bytes from a pipe. One buffer is kept for all connections of a loop. It is freed when it was not replaced for a
-//! second or two. The check for that is scheduled in the loop only while something is kept.
+//! Memory that is new to a process is mapped page by page and zeroed, which takes about as long as
+//! reading as many bytes from a pipe. One buffer is kept for all connections of a loop. It is freed
+//! when it was not replaced for a second or two. The check for that is scheduled in the loop only
+//! while something is kept.
 
 use std::time::Duration;
 
@@ -53,8 +54,8 @@ impl BufferCache {
         if was_scheduled { Expiry::Nothing } else { Expiry::Schedule }
     }
 
-    /// Takes the kept memory if it suits a buffer of `len` bytes. It has at most twice the capacity, since its new owner
-    /// may keep it for long.
+    /// Takes the kept memory if it suits a buffer of `len` bytes. It has at most twice the
+    /// capacity, since its new owner may keep it for long.
     pub(crate) fn take(&self, len: usize) -> Option<Vec<u8>> {
         if len < SMALLEST {
             return None;
@@ -94,7 +95,11 @@ mod tests {
         assert_eq!(buffer_cache.keep(Vec::with_capacity(LARGEST + 1)), Expiry::Nothing);
         assert_eq!(kept(&buffer_cache), None);
         assert_eq!(buffer_cache.keep(Vec::with_capacity(LARGEST)), Expiry::Schedule);
-        assert_eq!(buffer_cache.keep(Vec::with_capacity(SMALLEST)), Expiry::Nothing, "it is watched already");
+        assert_eq!(
+            buffer_cache.keep(Vec::with_capacity(SMALLEST)),
+            Expiry::Nothing,
+            "it is watched already"
+        );
         assert_eq!(kept(&buffer_cache), Some(SMALLEST));
     }
 

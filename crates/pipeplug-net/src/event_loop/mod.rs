@@ -1,7 +1,7 @@
 //! Event loop: one thread that waits for any number of descriptors.
 //!
-//! The loop knows descriptors, times and threads, and no connection: a connection registers its descriptors as
-//! [`Source`]s, and its work as `thread_pool::Serve`.
+//! The loop knows descriptors, times and threads, and no connection: a connection registers its
+//! descriptors as [`Source`]s, and its work as `thread_pool::Serve`.
 
 pub(crate) mod buffer_cache;
 pub(crate) mod thread_pool;
@@ -33,9 +33,11 @@ const WAKER: Token = Token(0);
 /// Pause after which a thread is tried for again that the system has refused.
 const RETRY_THREAD: Duration = Duration::from_millis(500);
 
-/// A thread that waits for the descriptors of any number of connections, and the threads that run their handlers.
+/// A thread that waits for the descriptors of any number of connections, and the threads that run
+/// their handlers.
 ///
-/// This is a handle: cloning it is cheap. The thread ends when the last handle and the last connection are gone.
+/// This is a handle: cloning it is cheap. The thread ends when the last handle and the last
+/// connection are gone.
 #[derive(Clone)]
 pub struct EventLoop {
     lifetime: Arc<Lifetime>,
@@ -55,7 +57,8 @@ struct LoopShared {
     waker: Waker,
     state: Mutex<LoopState>,
     stopping: AtomicBool,
-    /// True while the thread waits, or is about to look at `state` for the last time before it waits.
+    /// True while the thread waits, or is about to look at `state` for the last time before it
+    /// waits.
     asleep: AtomicBool,
     next_token: AtomicUsize,
     handlers: Arc<ThreadPool>,
@@ -66,8 +69,8 @@ struct LoopShared {
 #[derive(Default)]
 struct LoopState {
     sources: HashMap<Token, Arc<dyn Source>>,
-    /// Sources that are ready though epoll does not say so: kinds of descriptors that epoll refuses, readers that let
-    /// others have their turn, and writers with something left to write.
+    /// Sources that are ready though epoll does not say so: kinds of descriptors that epoll
+    /// refuses, readers that let others have their turn, and writers with something left to write.
     ready: Vec<(Token, Ready)>,
     scheduled: BinaryHeap<Scheduled>,
 }
@@ -108,8 +111,8 @@ pub(crate) struct Registration {
 impl EventLoop {
     /// Starts a loop with a thread of its own.
     ///
-    /// If this process has closed its standard input, output or error, `/dev/null` is opened in its place first, so that
-    /// no descriptor of the loop is taken for one of them.
+    /// If this process has closed its standard input, output or error, `/dev/null` is opened in its
+    /// place first, so that no descriptor of the loop is taken for one of them.
     ///
     /// # Errors
     /// The system gives no epoll descriptor or no thread.
@@ -117,8 +120,8 @@ impl EventLoop {
         Self::with_handler_threads(DEFAULT_THREADS)
     }
 
-    /// Starts a loop like [`EventLoop::new`], with at most `threads` threads (1 or more) for the handlers of all its
-    /// connections.
+    /// Starts a loop like [`EventLoop::new`], with at most `threads` threads (1 or more) for the
+    /// handlers of all its connections.
     ///
     /// # Errors
     /// The system gives no epoll descriptor or no thread.
@@ -128,8 +131,8 @@ impl EventLoop {
         Ok(events)
     }
 
-    /// Creates a loop that starts its thread once there is something to wait for, unless another thread runs
-    /// [`serve_until`](EventLoop::serve_until) by then.
+    /// Creates a loop that starts its thread once there is something to wait for, unless another
+    /// thread runs [`serve_until`](EventLoop::serve_until) by then.
     ///
     /// # Errors
     /// The system gives no epoll descriptor.
@@ -157,8 +160,9 @@ impl EventLoop {
         Ok(Self { lifetime: Arc::new(Lifetime { shared }) })
     }
 
-    /// Makes the calling thread the loop's thread until `done` returns true. Returns at once if the loop has a thread
-    /// already. Afterwards the loop starts another thread if there is still something to wait for.
+    /// Makes the calling thread the loop's thread until `done` returns true. Returns at once if the
+    /// loop has a thread already. Afterwards the loop starts another thread if there is still
+    /// something to wait for.
     ///
     /// `done` is called each time that something happened. To have it called, schedule an
     /// [`after`](EventLoop::after) without delay.
@@ -221,8 +225,8 @@ impl EventLoop {
         self.retry_thread();
     }
 
-    /// Tries again for a thread that the system refused. The work may be the end of a connection, of which nobody else
-    /// would be told.
+    /// Tries again for a thread that the system refused. The work may be the end of a connection,
+    /// of which nobody else would be told.
     fn retry_thread(&self) {
         if self.inner().call_backs.lacked_thread() {
             let lifetime = Arc::downgrade(&self.lifetime);
@@ -285,12 +289,13 @@ impl EventLoop {
     ) -> io::Result<Registration> {
         let token = Token(self.inner().next_token.fetch_add(1, Ordering::Relaxed));
         lock(&self.inner().state).sources.insert(token, source);
-        let registered = sys::register(&self.inner().registry, fd, token, interest).and_then(|polled| {
-            if interest != sys::no_interest() {
-                self.attend()?;
-            }
-            Ok(polled)
-        });
+        let registered =
+            sys::register(&self.inner().registry, fd, token, interest).and_then(|polled| {
+                if interest != sys::no_interest() {
+                    self.attend()?;
+                }
+                Ok(polled)
+            });
         match registered {
             Ok(polled) => {
                 if !polled {
@@ -339,7 +344,8 @@ impl LoopShared {
         if self.asleep.swap(false, Ordering::SeqCst)
             && let Err(error) = self.waker.wake()
         {
-            // An eventfd refuses only when its counter is full, and then the thread is awake anyway.
+            // An eventfd refuses only when its counter is full, and then the thread is awake
+            // anyway.
             tracing::error!(%error, "the event loop cannot be woken");
         }
     }
@@ -358,7 +364,8 @@ impl LoopShared {
         let mut events = Events::with_capacity(256);
         let mut due = Vec::new();
         loop {
-            // Set before the last look at what there is to do: a wake-up after that look writes to the waker.
+            // Set before the last look at what there is to do: a wake-up after that look writes to
+            // the waker.
             self.asleep.store(true, Ordering::SeqCst);
             if self.stopping.load(Ordering::SeqCst) || done() {
                 self.asleep.store(false, Ordering::SeqCst);
@@ -370,7 +377,8 @@ impl LoopShared {
                 if error.kind() == io::ErrorKind::Interrupted {
                     continue;
                 }
-                // Otherwise epoll_wait(2) fails only for a wrong descriptor: nothing can be served any more.
+                // Otherwise epoll_wait(2) fails only for a wrong descriptor: nothing can be served
+                // any more.
                 tracing::error!(%error, "the event loop ends");
                 return poll;
             }

@@ -1,8 +1,9 @@
 //! Threads that run handlers, and threads for call-backs that must not wait for handlers.
 //!
-//! A thread is started when there is work and no idle thread, and ends after [`KEEP`] without work. The owner of the
-//! work, a connection, decides how many threads work for it (`connection/serve/workers.rs`). A thread that waits for a
-//! call of its own, or for room to send, does not count there, so that handlers may nest to any depth.
+//! A thread is started when there is work and no idle thread, and ends after [`KEEP`] without work.
+//! The owner of the work, a connection, decides how many threads work for it
+//! (`connection/serve/workers.rs`). A thread that waits for a call of its own, or for room to send,
+//! does not count there, so that handlers may nest to any depth.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -51,7 +52,8 @@ pub(crate) trait Serve: Send + Sync {
     /// A worker is about to wait until the peer reads. It keeps its place.
     fn worker_waits_for_room(self: Arc<Self>);
 
-    /// No thread will run what waits: requests are refused, so that the calls that block the threads can end.
+    /// No thread will run what waits: requests are refused, so that the calls that block the
+    /// threads can end.
     fn refuse_waiting(self: Arc<Self>, exhausted: Exhausted);
 }
 
@@ -65,8 +67,8 @@ pub(crate) enum Work {
 /// Thing that a worker waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BlockedOn {
-    /// Something from the peer, which may send it only after handlers have run that have no thread. Where all threads
-    /// wait like this, some requests are refused.
+    /// Something from the peer, which may send it only after handlers have run that have no thread.
+    /// Where all threads wait like this, some requests are refused.
     Peer,
     /// A cancellation or a time, which come without any handler.
     TimeOrCancel,
@@ -82,7 +84,9 @@ impl std::fmt::Display for Exhausted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.limit {
             0 => f.write_str("not taken: the system gives no thread to handle it"),
-            limit => write!(f, "not taken: all {limit} handler threads wait for calls of their own"),
+            limit => {
+                write!(f, "not taken: all {limit} handler threads wait for calls of their own")
+            }
         }
     }
 }
@@ -105,9 +109,9 @@ impl ThreadPool {
         })
     }
 
-    /// Creates the pool for call-backs that no busy handler may delay: a connection's stop and end, and the lines that
-    /// a plugin prints. It has as many threads as have work. A connection has a few of these call-backs at most,
-    /// whatever its peer does.
+    /// Creates the pool for call-backs that no busy handler may delay: a connection's stop and end,
+    /// and the lines that a plugin prints. It has as many threads as have work. A connection has a
+    /// few of these call-backs at most, whatever its peer does.
     pub(crate) fn for_call_backs() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
@@ -117,7 +121,8 @@ impl ThreadPool {
         })
     }
 
-    /// Number of threads that one owner may have, including those that wait. The rest is for other owners.
+    /// Number of threads that one owner may have, including those that wait. The rest is for other
+    /// owners.
     pub(crate) fn share(&self) -> usize {
         self.limit - self.limit / 4
     }
@@ -151,7 +156,8 @@ impl ThreadPool {
         state.threads += 1;
         drop(state);
         let pool = Arc::clone(self);
-        let spawned = thread::Builder::new().name(self.thread_name.into()).spawn(move || pool.run());
+        let spawned =
+            thread::Builder::new().name(self.thread_name.into()).spawn(move || pool.run());
         let error = spawned.err()?;
         tracing::warn!(%error, thread = self.thread_name, "no further thread can be started");
         let mut state = lock(&self.state);
@@ -217,8 +223,8 @@ impl ThreadPool {
         }
     }
 
-    /// Counts this thread, which is not the pool's, as one of its threads while `run` runs. Returns `None` without
-    /// running it if the pool may not have another thread.
+    /// Counts this thread, which is not the pool's, as one of its threads while `run` runs. Returns
+    /// `None` without running it if the pool may not have another thread.
     pub(crate) fn as_worker<T>(self: &Arc<Self>, run: impl FnOnce() -> T) -> Option<T> {
         {
             let mut state = lock(&self.state);
@@ -230,7 +236,8 @@ impl ThreadPool {
         let result = run();
         let mut state = lock(&self.state);
         state.threads -= 1;
-        // Work that came meanwhile may have found no room for a thread, and nobody else looks for it.
+        // Work that came meanwhile may have found no room for a thread, and nobody else looks for
+        // it.
         if !state.queue.is_empty() && state.idle == 0 && state.threads < self.limit {
             self.start_thread(state);
         }
@@ -238,7 +245,11 @@ impl ThreadPool {
     }
 
     /// Runs `run` as work for `owner`, which is told where it blocks.
-    pub(crate) fn serving<T>(self: &Arc<Self>, owner: Option<Arc<dyn Serve>>, run: impl FnOnce() -> T) -> T {
+    pub(crate) fn serving<T>(
+        self: &Arc<Self>,
+        owner: Option<Arc<dyn Serve>>,
+        run: impl FnOnce() -> T,
+    ) -> T {
         SERVING.set(Some((Arc::clone(self), owner)));
         let result = run();
         SERVING.set(None);
@@ -255,8 +266,8 @@ impl ThreadPool {
         }
     }
 
-    /// Counts one more blocked thread. If it was the last one that could take work, returns the owners whose work
-    /// waits without any.
+    /// Counts one more blocked thread. If it was the last one that could take work, returns the
+    /// owners whose work waits without any.
     fn thread_blocked(&self) -> Option<(Exhausted, Vec<Arc<dyn Serve>>)> {
         let mut state = lock(&self.state);
         state.blocked += 1;
@@ -283,7 +294,8 @@ impl PoolState {
     }
 
     fn exhausted(&self, limit: usize) -> Option<Exhausted> {
-        (self.is_full(limit) && self.blocked >= self.threads).then_some(Exhausted { limit: self.threads })
+        (self.is_full(limit) && self.blocked >= self.threads)
+            .then_some(Exhausted { limit: self.threads })
     }
 }
 
@@ -297,8 +309,8 @@ pub(crate) fn while_unread<T>(wait: impl FnOnce() -> T) -> T {
     wait()
 }
 
-/// Runs `wait`, which may block until something comes from the peer. If this thread is a worker, another one takes its
-/// place meanwhile.
+/// Runs `wait`, which may block until something comes from the peer. If this thread is a worker,
+/// another one takes its place meanwhile.
 pub(crate) fn while_blocked<T>(on: BlockedOn, wait: impl FnOnce() -> T) -> T {
     let Some((pool, owner)) = SERVING.with_borrow(Clone::clone) else { return wait() };
     let exhausted = match on {

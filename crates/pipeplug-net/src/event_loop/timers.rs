@@ -1,9 +1,10 @@
 //! Timers that wake tasks: for what is awaited with a deadline.
 //!
-//! One call-back of the event loop serves all timers of a connection: it is scheduled for the earliest, and schedules the
-//! next one. A call that is answered in time, as nearly all are, therefore leaves nothing behind in the loop. A
-//! scheduled call-back cannot be revoked. Where an earlier timer is set later, the call-back that was scheduled first
-//! still runs at its time, and serves the timers that are due then.
+//! One call-back of the event loop serves all timers of a connection: it is scheduled for the
+//! earliest, and schedules the next one. A call that is answered in time, as nearly all are,
+//! therefore leaves nothing behind in the loop. A scheduled call-back cannot be revoked. Where an
+//! earlier timer is set later, the call-back that was scheduled first still runs at its time, and
+//! serves the timers that are due then.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +40,8 @@ pub(crate) struct Timer {
 }
 
 impl TimerMap {
-    /// Notes that a call-back is scheduled for `at`, and returns true, if none is scheduled up to then.
+    /// Notes that a call-back is scheduled for `at`, and returns true, if none is scheduled up to
+    /// then.
     fn wants_call_back(&mut self, at: Instant) -> bool {
         let wants = self.scheduled.last().is_none_or(|earliest| at < *earliest);
         if wants {
@@ -48,8 +50,8 @@ impl TimerMap {
         wants
     }
 
-    /// Takes the wakers that are due when the call-back for `scheduled` runs, and returns the time to schedule the next
-    /// call-back for.
+    /// Takes the wakers that are due when the call-back for `scheduled` runs, and returns the time
+    /// to schedule the next call-back for.
     fn fire(&mut self, scheduled: Instant, now: Instant) -> (Vec<Waker>, Option<Instant>) {
         self.scheduled.retain(|at| *at != scheduled);
         let later = self.wakers.split_off(&(now, u64::MAX));
@@ -101,7 +103,8 @@ impl Timers {
 impl Timer {
     /// Replaces the waker. A timer that has fired stays fired: its task looks at the clock.
     pub(crate) fn renew(&self, waker: &Waker) {
-        let earlier = lock(&self.timers.map).wakers.get_mut(&self.key).and_then(|kept| renew(kept, waker));
+        let earlier =
+            lock(&self.timers.map).wakers.get_mut(&self.key).and_then(|kept| renew(kept, waker));
         drop(earlier); // not under the lock: a waker's drop is code of the user
     }
 }

@@ -33,7 +33,9 @@ impl WakePipe {
             }
             let (reader, writer) = io::pipe()?;
             Ok(Arc::clone(
-                cell.get_or_init(|| Arc::new(Self { reader, writer, woken: AtomicBool::new(false) })),
+                cell.get_or_init(|| {
+                    Arc::new(Self { reader, writer, woken: AtomicBool::new(false) })
+                }),
             ))
         })
     }
@@ -53,7 +55,8 @@ impl WakePipe {
 
     /// Takes the wake-up back. Called by the thread that sleeps.
     pub(crate) fn clear(&self) {
-        if self.woken.swap(false, Ordering::SeqCst) && (&self.reader).read_exact(&mut [0]).is_err() {
+        if self.woken.swap(false, Ordering::SeqCst) && (&self.reader).read_exact(&mut [0]).is_err()
+        {
             tracing::error!("a wake pipe could not be read");
         }
     }

@@ -11,9 +11,11 @@ use crate::sync::Mutex;
 use crate::sync::lock::{guarded, lock};
 
 impl EventLoop {
-    /// Calls `ready` on the loop's thread each time that `fd` becomes readable, until it returns [`Watch::End`].
+    /// Calls `ready` on the loop's thread each time that `fd` becomes readable, until it returns
+    /// [`Watch::End`].
     ///
-    /// `ready` must not block. It reads until nothing is left, or leaves the rest for [`Watcher::look_again`].
+    /// `ready` must not block. It reads until nothing is left, or leaves the rest for
+    /// [`Watcher::look_again`].
     ///
     /// # Errors
     /// The descriptor cannot be watched.
@@ -50,7 +52,8 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Has the loop call the call-back again, for what it left unread. Does nothing after [`Watch::End`].
+    /// Has the loop call the call-back again, for what it left unread. Does nothing after
+    /// [`Watch::End`].
     pub fn look_again(&self) {
         self.events.mark_ready(self.token, Ready::Readable);
     }
@@ -72,7 +75,9 @@ impl Source for Watched {
         let Some(watched) = inner.as_mut() else { return };
         // A call-back that panics is not called again.
         let mut watch = Watch::End;
-        guarded("the call-back of a watched descriptor", || watch = (watched.ready)(watched.fd.as_fd()));
+        guarded("the call-back of a watched descriptor", || {
+            watch = (watched.ready)(watched.fd.as_fd())
+        });
         if watch == Watch::End
             && let Some(watched) = inner.take()
         {

@@ -55,14 +55,19 @@ pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
                 while unpark.count.load(Ordering::SeqCst) <= polls {
                     thread::park();
                 }
-                assert_eq!(unpark.count.load(Ordering::SeqCst), polls + 1, "woken twice for one poll");
+                assert_eq!(
+                    unpark.count.load(Ordering::SeqCst),
+                    polls + 1,
+                    "woken twice for one poll"
+                );
             }
         }
     }
     unreachable!("the polls end with the reply")
 }
 
-/// One call waits, one is awaited, one is given up, while the other side answers some of them and closes, or this one ends.
+/// One call waits, one is awaited, one is given up, while the other side answers some of them and
+/// closes, or this one ends.
 fn replies_cancels_and_the_end(ends_here: bool) {
     let answers = shuttle::rand::thread_rng().gen_range(0..=3);
     let events = EventLoop::with_handler_threads(2).unwrap();
@@ -116,7 +121,12 @@ fn a_reply_and_a_time_out_end_a_call_once_and_the_next_one_gets_its_own() {
                 let connection = &connection;
                 scope.spawn(move || {
                     let timeout = Duration::from_micros(150);
-                    match connection.request("may be late", name).begin().unwrap().wait_timeout(timeout) {
+                    match connection
+                        .request("may be late", name)
+                        .begin()
+                        .unwrap()
+                        .wait_timeout(timeout)
+                    {
                         Ok(reply) => assert_eq!(reply, name.as_bytes()),
                         Err(CallError::TimedOut { .. }) => {}
                         Err(other) => panic!("{other}"),
@@ -131,8 +141,9 @@ fn a_reply_and_a_time_out_end_a_call_once_and_the_next_one_gets_its_own() {
     });
 }
 
-/// `callers` threads, each with `each` calls open at a time, twice. The time stands still, so that no tick of the loop
-/// helps out: each reply is read by who waits for it, or by one who was told to.
+/// `callers` threads, each with `each` calls open at a time, twice. The time stands still, so that
+/// no tick of the loop helps out: each reply is read by who waits for it, or by one who was told
+/// to.
 fn callers(callers: usize, each: usize) {
     let events = EventLoop::with_handler_threads(2).unwrap();
     let (connection, mut peer) = connect(&events, options(), Refuse);
@@ -271,7 +282,8 @@ fn a_reply_is_read_though_what_came_ahead_of_it_had_reading_pause() {
             peer.send(Direction::OneWay, 0, "held", b"");
             while let Some(request) = peer.receive() {
                 peer.echo(&request);
-                // With the reply it is read for the call; behind it, it has reading pause ahead of the next one.
+                // With the reply it is read for the call; behind it, it has reading pause ahead of
+                // the next one.
                 peer.send(Direction::OneWay, 0, "held", b"");
             }
         });

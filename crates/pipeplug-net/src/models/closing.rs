@@ -7,10 +7,12 @@ use pipeplug_wire::{Direction, command};
 use super::{LONG, check, connect, options};
 use crate::sync::thread;
 use crate::{
-    CallError, CloseReason, Connection, EventLoop, Handler, HandlerError, Options, Reading, Reply, Request,
+    CallError, CloseReason, Connection, EventLoop, Handler, HandlerError, Options, Reading, Reply,
+    Request,
 };
 
-/// Notes what it is told; nobody waits for anything in here, so that the lock is not one of the model's.
+/// Notes what it is told; nobody waits for anything in here, so that the lock is not one of the
+/// model's.
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<&'static str>>>);
 
@@ -79,7 +81,8 @@ fn stopped(reading: Reading) {
     });
     assert!(connection.wait_closed(LONG).is_some());
     assert_eq!(connection.stats().open_calls, 0);
-    // It stopped after the request was taken in, so that the answer went out, unless the writer was closed by then.
+    // It stopped after the request was taken in, so that the answer went out, unless the writer was
+    // closed by then.
     assert!(peer.join().unwrap() <= 1);
     for once in ["begins", "returns", "stop", "ended", "closed"] {
         assert_eq!(notes.count(once), 1, "{once}: {:?}", notes.0);

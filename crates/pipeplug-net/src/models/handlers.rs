@@ -12,7 +12,8 @@ use crate::{EventLoop, Options, Reading, Request};
 
 const REQUESTS: u64 = 3;
 
-/// The other side asks, and answers what each handler calls back; how many requests were answered, and how many refused.
+/// The other side asks, and answers what each handler calls back; how many requests were answered,
+/// and how many refused.
 fn nested(threads: usize, options: Options) -> (usize, usize) {
     let events = EventLoop::with_handler_threads(threads).unwrap();
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -133,7 +134,8 @@ fn a_request_that_comes_while_the_reader_is_in_a_handler_is_handled() {
         let peer = thread::spawn(move || {
             peer.send(Direction::Request, 0, "waits", b"");
             peer.send(Direction::Request, 1, "ends it", b"");
-            let ids = [peer.receive(), peer.receive()].map(|chunk| chunk.unwrap().thread_id.as_u64());
+            let ids =
+                [peer.receive(), peer.receive()].map(|chunk| chunk.unwrap().thread_id.as_u64());
             assert_eq!(ids[0] + ids[1], 1, "{ids:?}");
         });
         peer.join().unwrap();

@@ -1,9 +1,10 @@
-//! Models of the places where one thread hands over to another: this crate's own code, over real pipes, under a scheduler
-//! that tries one order of steps after the other.
+//! Models of the places where one thread hands over to another: this crate's own code, over real
+//! pipes, under a scheduler that tries one order of steps after the other.
 //!
-//! `cargo xtask models` runs them. A schedule that fails is written to a file, with which the same can be had again.
-//! In each one every thread has to end, and every descriptor that is waited for has to be told: what waits for ever ends
-//! as "deadlock", or where it looks at a descriptor as "exceeded max_steps".
+//! `cargo xtask models` runs them. A schedule that fails is written to a file, with which the same
+//! can be had again. In each one every thread has to end, and every descriptor that is waited for
+//! has to be told: what waits for ever ends as "deadlock", or where it looks at a descriptor as
+//! "exceeded max_steps".
 #![expect(clippy::unwrap_used, reason = "a model fails by panicking")]
 
 mod calls;
@@ -36,7 +37,8 @@ const FAILURES: &str = "PIPEPLUG_MODEL_FAILURES";
 const MAX_STEPS: usize = 200_000;
 /// What one thread has for its stack, in bytes.
 const STACK: usize = 256 << 10;
-/// Where one thread takes over from another against its priority, in one schedule: many a fault takes two.
+/// Where one thread takes over from another against its priority, in one schedule: many a fault
+/// takes two.
 const PREEMPTIONS: usize = 4;
 
 /// For ever: a time that cannot be named is no time-out.
@@ -47,7 +49,8 @@ fn check(model: impl Fn() + Copy + Send + Sync + 'static) {
     if let Some(file) = env::var_os(SCHEDULE) {
         return run(ReplayScheduler::new_from_file(file).unwrap(), model);
     }
-    let iterations = env::var(ITERATIONS).map_or(USUAL_ITERATIONS, |number| number.parse().unwrap());
+    let iterations =
+        env::var(ITERATIONS).map_or(USUAL_ITERATIONS, |number| number.parse().unwrap());
     run(RandomScheduler::new(iterations.div_ceil(2)), model);
     run(PctScheduler::new(PREEMPTIONS, iterations / 2), model);
 }
@@ -67,8 +70,9 @@ fn run(scheduler: impl Scheduler + 'static, model: impl Fn() + Send + Sync + 'st
 fn connect(events: &EventLoop, options: Options, handler: impl Handler) -> (Connection, Peer) {
     let (reader, peer_writer) = std::io::pipe().unwrap();
     let (peer_reader, writer) = std::io::pipe().unwrap();
-    let connection =
-        events.connect(Endpoint::exclusive(reader), Endpoint::exclusive(writer), options, handler).unwrap();
+    let connection = events
+        .connect(Endpoint::exclusive(reader), Endpoint::exclusive(writer), options, handler)
+        .unwrap();
     (connection, Peer::new(peer_reader, peer_writer))
 }
 

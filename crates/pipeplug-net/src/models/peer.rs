@@ -34,8 +34,11 @@ impl Peer {
                 None => {}
             }
             let mut bytes = [0; 1024];
-            sync::poll(&mut [PollFd::new(self.reader.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)
-                .unwrap();
+            sync::poll(
+                &mut [PollFd::new(self.reader.as_fd(), PollFlags::POLLIN)],
+                PollTimeout::NONE,
+            )
+            .unwrap();
             match self.reader.read(&mut bytes).unwrap() {
                 0 => return None,
                 count => self.receiver.push(&bytes[..count]),
@@ -45,8 +48,12 @@ impl Peer {
 
     /// Sends a chunk, for which the pipe must have room.
     pub(super) fn send(&mut self, direction: Direction, id: u64, command: &str, buffer: &[u8]) {
-        let header =
-            Header { thread_id: ThreadId::new(id), direction, command, buffer_len: buffer.len() as u64 };
+        let header = Header {
+            thread_id: ThreadId::new(id),
+            direction,
+            command,
+            buffer_len: buffer.len() as u64,
+        };
         let mut bytes = Vec::new();
         header.encode_to(Format::Standard, &mut bytes).unwrap();
         bytes.extend_from_slice(buffer);
@@ -57,7 +64,12 @@ impl Peer {
 
     /// Answers a request with what it brought.
     pub(super) fn echo(&mut self, request: &Chunk) {
-        self.send(Direction::Response, request.thread_id.as_u64(), &request.command, &request.buffer);
+        self.send(
+            Direction::Response,
+            request.thread_id.as_u64(),
+            &request.command,
+            &request.buffer,
+        );
     }
 
     /// Answers what comes until the end.

@@ -1,8 +1,8 @@
 //! What takes the place of the system's threads, locks, waits and clock in a model.
 //!
-//! All threads of a model are run in turn by one real thread, so that nothing may block that one: a wait on descriptors
-//! is a look at them for each step of the others. The time follows from the steps taken, so that a schedule that is run
-//! again brings the same.
+//! All threads of a model are run in turn by one real thread, so that nothing may block that one: a
+//! wait on descriptors is a look at them for each step of the others. The time follows from the
+//! steps taken, so that a schedule that is run again brings the same.
 
 use std::io;
 use std::ops::{Add, AddAssign, Sub};
@@ -21,7 +21,8 @@ pub(crate) use shuttle::thread;
 
 /// What passes with each step of a thread.
 const STEP: Duration = Duration::from_micros(1);
-/// What is further off than this comes, if at all, all at once: counting up to it would take too many steps.
+/// What is further off than this comes, if at all, all at once: counting up to it would take too
+/// many steps.
 const FAR: Duration = Duration::from_millis(100);
 /// One in so many of those comes.
 const RARE: u32 = 4;
@@ -79,8 +80,10 @@ pub(crate) struct StoppedClock(());
 
 impl StoppedClock {
     pub(crate) fn new() -> Self {
-        STOPPED_AT
-            .store(shuttle::current::context_switches() - STOOD.load(Ordering::Relaxed), Ordering::Relaxed);
+        STOPPED_AT.store(
+            shuttle::current::context_switches() - STOOD.load(Ordering::Relaxed),
+            Ordering::Relaxed,
+        );
         Self(())
     }
 }
@@ -151,11 +154,13 @@ impl Condvar {
         }
         let delay = shuttle::rand::thread_rng().gen_range(0..DELAY);
         let is_over = AtomicBool::new(false);
-        // Who waits is not to wake without one notification or the other: it would find what nobody told it of.
+        // Who waits is not to wake without one notification or the other: it would find what nobody
+        // told it of.
         thread::scope(|scope| {
             scope.spawn(|| {
                 let mut reads = 0..delay;
-                let mut waits = || if is_far { reads.next().is_some() } else { Instant::now() < deadline };
+                let mut waits =
+                    || if is_far { reads.next().is_some() } else { Instant::now() < deadline };
                 while !is_over.load(Ordering::Relaxed) && waits() {
                     thread::yield_now();
                 }
@@ -172,8 +177,9 @@ impl Condvar {
 }
 
 pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: PollTimeout) -> nix::Result<c_int> {
-    let deadline = (timeout != PollTimeout::NONE)
-        .then(|| Instant::now() + Duration::from_millis(timeout.as_millis().unwrap_or_default().into()));
+    let deadline = (timeout != PollTimeout::NONE).then(|| {
+        Instant::now() + Duration::from_millis(timeout.as_millis().unwrap_or_default().into())
+    });
     loop {
         let count = nix::poll::poll(fds, PollTimeout::ZERO)?;
         if count != 0 || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -194,7 +200,11 @@ impl Poll {
         self.0.registry()
     }
 
-    pub(crate) fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn poll(
+        &mut self,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             self.0.poll(events, Some(Duration::ZERO))?;

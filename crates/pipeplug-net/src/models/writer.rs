@@ -1,4 +1,5 @@
-//! The writer: the thread that comes first, those that leave theirs with it, and the loop when the pipe is full.
+//! The writer: the thread that comes first, those that leave theirs with it, and the loop when the
+//! pipe is full.
 
 use nix::fcntl::{FcntlArg, fcntl};
 use pipeplug_wire::Direction;
@@ -36,7 +37,10 @@ fn written(outgoing: usize, flushes: bool) {
                 for number in 0..EACH {
                     let body = vec![u8::try_from(number).unwrap(); SIZE];
                     if number == EACH - 1 {
-                        assert_eq!(connection.call_bytes(&sender.to_string(), &body).unwrap(), body);
+                        assert_eq!(
+                            connection.call_bytes(&sender.to_string(), &body).unwrap(),
+                            body
+                        );
                     } else {
                         connection.notify(&sender.to_string(), body).unwrap();
                     }
@@ -56,9 +60,15 @@ fn written(outgoing: usize, flushes: bool) {
     connection.close();
     let came = peer.join().unwrap();
     for sender in 0..SENDERS {
-        let numbers: Vec<_> =
-            came.iter().filter(|(name, _)| *name == sender.to_string()).map(|(_, number)| *number).collect();
-        assert_eq!(numbers, (0..EACH).map(|number| u8::try_from(number).unwrap()).collect::<Vec<_>>());
+        let numbers: Vec<_> = came
+            .iter()
+            .filter(|(name, _)| *name == sender.to_string())
+            .map(|(_, number)| *number)
+            .collect();
+        assert_eq!(
+            numbers,
+            (0..EACH).map(|number| u8::try_from(number).unwrap()).collect::<Vec<_>>()
+        );
     }
     assert!(connection.wait_closed(LONG).is_some());
 }

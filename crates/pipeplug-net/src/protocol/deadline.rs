@@ -32,7 +32,8 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// Deadline of a call that begins now: `timeout`, or that of the request that this thread handles, whichever is sooner.
+    /// Deadline of a call that begins now: `timeout`, or that of the request that this thread
+    /// handles, whichever is sooner.
     pub(crate) fn of_call(timeout: Option<Duration>) -> Option<Self> {
         let inherited = INHERITED.get();
         if timeout.is_none() && inherited.is_none() {
@@ -115,13 +116,14 @@ pub(crate) fn encode(left: Duration) -> Vec<u8> {
     format!("{{\"{KEY_REMAINING}\":{}}}", u64::try_from(millis).unwrap_or(u64::MAX)).into_bytes()
 }
 
-/// Parses a context and returns the deadline by the clock of this side. `None` if the context names none, or a time that
-/// no `Instant` can hold.
+/// Parses a context and returns the deadline by the clock of this side. `None` if the context names
+/// none, or a time that no `Instant` can hold.
 pub(crate) fn parse(buffer: &[u8], now: Instant) -> Result<Option<Instant>, ContextError> {
     if buffer.len() > CONTEXT_MAX {
         return Err(ContextError::TooLong { len: buffer.len() });
     }
-    let object: Map<String, Value> = serde_json::from_slice(buffer).map_err(ContextError::NoObject)?;
+    let object: Map<String, Value> =
+        serde_json::from_slice(buffer).map_err(ContextError::NoObject)?;
     match object.get(KEY_REMAINING) {
         None => Ok(None),
         Some(value) => {

@@ -1,9 +1,11 @@
-//! Flow control of requests and one-ways: how much a side may send before a handler takes it. No I/O, no clock.
+//! Flow control of requests and one-ways: how much a side may send before a handler takes it. No
+//! I/O, no clock.
 //!
-//! Both sides count from the first chunk of the connection. When either learns that the other counts too does therefore
-//! not matter (docs/protocol.md, "Flow control").
+//! Both sides count from the first chunk of the connection. When either learns that the other
+//! counts too does therefore not matter (docs/protocol.md, "Flow control").
 
-/// Weight of a chunk in addition to its command and buffer, in bytes. It bounds the number of chunks too.
+/// Weight of a chunk in addition to its command and buffer, in bytes. It bounds the number of
+/// chunks too.
 const CHUNK_WEIGHT: u64 = 64;
 
 /// Name of the feature in `pipeplug.features`.
@@ -14,7 +16,8 @@ pub(crate) const DEFAULT_WINDOW: u64 = 4 << 20;
 
 /// Parses a number of the protocol: digits, without a sign or a leading zero.
 pub(crate) fn number(text: &str) -> Option<u64> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let is_plain =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if is_plain { text.parse().ok() } else { None }
 }
 
@@ -62,7 +65,8 @@ impl SendWindow {
         self.window = Some(window);
     }
 
-    /// Notes that the peer has taken `total` bytes in all. Returns false for a total that decreases, or exceeds what was sent.
+    /// Notes that the peer has taken `total` bytes in all. Returns false for a total that
+    /// decreases, or exceeds what was sent.
     pub(crate) fn credit(&mut self, total: u64) -> bool {
         let valid = (self.credited..=self.sent).contains(&total);
         if valid {
@@ -148,7 +152,9 @@ mod tests {
 
     #[test]
     fn a_window_that_is_no_number_counts_as_left_out() {
-        for odd in ["", "+1", "-1", " 1", "1 ", "01", "00", "1e3", "0x10", "18446744073709551616", "1.0"] {
+        for odd in
+            ["", "+1", "-1", " 1", "1 ", "01", "00", "1e3", "0x10", "18446744073709551616", "1.0"]
+        {
             assert_eq!((odd, number(odd)), (odd, None));
             assert_eq!(window(Some(odd)), DEFAULT_WINDOW);
         }
@@ -209,7 +215,8 @@ mod tests {
         assert_eq!(window.report(), Some(120));
     }
 
-    /// A sender and a receiver in memory, with windows of any size: they never stand still for good.
+    /// A sender and a receiver in memory, with windows of any size: they never stand still for
+    /// good.
     #[test]
     fn two_sides_never_stand_still() {
         for window in [0, 1, 2, 63, 64, 65, 1000] {

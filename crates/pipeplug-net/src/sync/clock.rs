@@ -6,7 +6,8 @@ use nix::time::ClockId;
 
 use crate::sync::clock_gettime;
 
-/// Time of the kernel's last tick, at most some milliseconds ago. Reading it costs a fifth of the exact time.
+/// Time of the kernel's last tick, at most some milliseconds ago. Reading it costs a fifth of the
+/// exact time.
 #[cfg(target_os = "linux")]
 const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC_COARSE;
 #[cfg(not(target_os = "linux"))]

@@ -6,7 +6,8 @@ use std::task::Waker;
 
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
-/// Locks a mutex, poisoned or not. No user code runs while this crate holds a lock, so that the value is consistent.
+/// Locks a mutex, poisoned or not. No user code runs while this crate holds a lock, so that the
+/// value is consistent.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -26,8 +27,8 @@ pub(crate) fn wait_until<'a, T>(
     }
 }
 
-/// Replaces the kept waker if it wakes another task than `waker`. Returns the old one, which the caller drops after it has
-/// released its lock: it may own a task whose drop takes the same lock.
+/// Replaces the kept waker if it wakes another task than `waker`. Returns the old one, which the
+/// caller drops after it has released its lock: it may own a task whose drop takes the same lock.
 pub(crate) fn renew(kept: &mut Waker, waker: &Waker) -> Option<Waker> {
     (!kept.will_wake(waker)).then(|| std::mem::replace(kept, waker.clone()))
 }

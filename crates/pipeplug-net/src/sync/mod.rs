@@ -1,6 +1,7 @@
 //! Threads, locks, atomics and the clock, which a model can replace.
 //!
-//! In a model (`models/mod.rs`) a scheduler that tries one order of steps after the other takes the place of the system's.
+//! In a model (`models/mod.rs`) a scheduler that tries one order of steps after the other takes the
+//! place of the system's.
 
 pub(crate) mod clock;
 pub(crate) mod lock;

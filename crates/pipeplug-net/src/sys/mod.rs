@@ -28,16 +28,18 @@ pub(crate) use pipe::Room;
 
 /// Most slices in one writev(2): `IOV_MAX` of Linux, macOS and FreeBSD.
 const SLICES_MAX: usize = 1024;
-/// Largest write that a pipe takes as a whole once it polls writable, in bytes: one page, `PIPE_BUF` of pipe(7).
+/// Largest write that a pipe takes as a whole once it polls writable, in bytes: one page,
+/// `PIPE_BUF` of pipe(7).
 const POLLED_WRITE_MAX: usize = 4096;
-/// Largest write that a pipe takes as a whole or not at all, in bytes: `PIPE_BUF` of pipe(7), on Linux.
+/// Largest write that a pipe takes as a whole or not at all, in bytes: `PIPE_BUF` of pipe(7), on
+/// Linux.
 pub(crate) const ATOMIC_WRITE: usize = 4096;
 /// Default capacity of a pipe, in bytes (pipe(7)).
 const USUAL_PIPE: usize = 64 << 10;
 /// Largest capacity that any user may set, in bytes: the default of `/proc/sys/fs/pipe-max-size`.
 const LARGEST_PIPE: usize = 1 << 20;
-/// Bytes of a large buffer that are read or written at once. A pipe is locked for the length of a read or write, so that
-/// one side would wait for the other during a long one.
+/// Bytes of a large buffer that are read or written at once. A pipe is locked for the length of a
+/// read or write, so that one side would wait for the other during a long one.
 pub(crate) const STRIDE: usize = 128 << 10;
 
 /// A descriptor, and the way to use it without blocking.
@@ -68,11 +70,11 @@ enum Mode {
     Nonblocking,
     /// A socket that may be shared: `MSG_DONTWAIT` with each operation. No flag is changed.
     Socket,
-    /// Another kind that may be shared (a pipe that cannot be reopened, `/dev/null`): poll(2) before each operation, and
-    /// writes of at most a page.
+    /// Another kind that may be shared (a pipe that cannot be reopened, `/dev/null`): poll(2)
+    /// before each operation, and writes of at most a page.
     Polled,
-    /// A terminal that cannot be reopened: like `Polled`, with writes of one byte. It polls writable with less room than a
-    /// page, and then blocks until everything is written.
+    /// A terminal that cannot be reopened: like `Polled`, with writes of one byte. It polls
+    /// writable with less room than a page, and then blocks until everything is written.
     PolledByByte,
 }
 
@@ -81,7 +83,8 @@ enum Mode {
 enum BrokenPipe {
     /// None, or a handler of the program. The runtime of Rust programs ignores SIGPIPE.
     IsAnError,
-    /// SIGPIPE ends the program. That is the default, to which some Rust programs return for their own output.
+    /// SIGPIPE ends the program. That is the default, to which some Rust programs return for their
+    /// own output.
     EndsTheProcess,
 }
 
@@ -94,7 +97,8 @@ pub(crate) enum Read {
 }
 
 impl Stream {
-    /// Takes a descriptor whose open file description no other process uses, and sets `O_NONBLOCK` on it.
+    /// Takes a descriptor whose open file description no other process uses, and sets `O_NONBLOCK`
+    /// on it.
     pub(crate) fn exclusive(fd: OwnedFd, half: Half) -> io::Result<Self> {
         let flags = half.check(OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?))?;
         if !flags.contains(OFlag::O_NONBLOCK) {
@@ -105,8 +109,8 @@ impl Stream {
 
     /// Takes a descriptor that another process may share. None of its flags is changed.
     ///
-    /// A pipe or terminal is reopened through `/proc/self/fd`, which gives an open file description of our own
-    /// (proc_pid_fd(5)). If that fails, poll(2) is called before each operation.
+    /// A pipe or terminal is reopened through `/proc/self/fd`, which gives an open file description
+    /// of our own (proc_pid_fd(5)). If that fails, poll(2) is called before each operation.
     pub(crate) fn shared(fd: OwnedFd, half: Half) -> io::Result<Self> {
         let flags = half.check(OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?))?;
         let stat = fstat(&fd)?;
@@ -114,7 +118,9 @@ impl Stream {
             SFlag::S_IFSOCK => (Mode::Socket, false),
             SFlag::S_IFIFO => (Mode::Polled, true),
             // Opening /dev/ptmx, of major 5, again makes another terminal.
-            SFlag::S_IFCHR if fd.is_terminal() => (Mode::PolledByByte, libc::major(stat.st_rdev) != 5),
+            SFlag::S_IFCHR if fd.is_terminal() => {
+                (Mode::PolledByByte, libc::major(stat.st_rdev) != 5)
+            }
             _ => (Mode::Polled, false),
         };
         if can_reopen && !cfg!(pipeplug_portable) {
@@ -137,11 +143,11 @@ impl Stream {
         }
     }
 
-    /// Grows a pipe to `len` bytes, or to the largest capacity that any user may set: the fewer times the two sides wait
-    /// for each other, the faster large buffers go through.
+    /// Grows a pipe to `len` bytes, or to the largest capacity that any user may set: the fewer
+    /// times the two sides wait for each other, the faster large buffers go through.
     ///
-    /// Does nothing for other kinds of descriptors, for a pipe that may be shared, and for one that may not grow: all pipes
-    /// of a user together have an allowance (`pipe-user-pages-soft`).
+    /// Does nothing for other kinds of descriptors, for a pipe that may be shared, and for one that
+    /// may not grow: all pipes of a user together have an allowance (`pipe-user-pages-soft`).
     pub(crate) fn make_room(&mut self, len: usize) {
         if len.min(LARGEST_PIPE) <= self.holds {
             return;
@@ -153,10 +159,12 @@ impl Stream {
         self.holds = size.unwrap_or(LARGEST_PIPE); // a refused capacity is not tried again
     }
 
-    /// Grows a pipe so that it takes `len` bytes in one write, as far as the system allows. Returns its room.
+    /// Grows a pipe so that it takes `len` bytes in one write, as far as the system allows. Returns
+    /// its room.
     ///
-    /// `None` if the room is not known: for other kinds of descriptors, on systems that do not tell, for a pipe that may be
-    /// shared, which is written a page at a time, and for one without a reader, to which a write fails.
+    /// `None` if the room is not known: for other kinds of descriptors, on systems that do not
+    /// tell, for a pipe that may be shared, which is written a page at a time, and for one without
+    /// a reader, to which a write fails.
     pub(crate) fn room_for(&mut self, len: usize) -> Option<Room> {
         match self.mode {
             Mode::Nonblocking => {
@@ -169,12 +177,14 @@ impl Stream {
 
     fn has_no_reader(&self) -> bool {
         let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::empty())];
-        // POLLERR is always reported (poll(2)). If poll fails for lack of memory, the next look tells.
+        // POLLERR is always reported (poll(2)). If poll fails for lack of memory, the next look
+        // tells.
         let told = sync::poll(&mut fds, PollTimeout::ZERO);
         told.is_ok_and(|count| count > 0)
     }
 
-    /// Notes that a large buffer is read next, into `memory` that was used before, or into new memory.
+    /// Notes that a large buffer is read next, into `memory` that was used before, or into new
+    /// memory.
     pub(crate) fn begin_buffer(&self, memory: Option<&Vec<u8>>) {
         let end = memory.map_or(0, |memory| memory.as_ptr().addr() + memory.capacity());
         self.backed.store(end, Ordering::Relaxed);
@@ -195,12 +205,15 @@ impl Stream {
             // SAFETY: `room` points to at least `max` writable bytes, the spare room of `into`.
             Mode::Socket => unsafe { libc::recv(fd, room, max, libc::MSG_DONTWAIT) },
             // SAFETY: as above.
-            Mode::Nonblocking | Mode::Polled | Mode::PolledByByte => unsafe { libc::read(fd, room, max) },
+            Mode::Nonblocking | Mode::Polled | Mode::PolledByByte => unsafe {
+                libc::read(fd, room, max)
+            },
         });
         match count {
             Ok(0) => Ok(Read::End),
             Ok(count) => {
-                // SAFETY: the kernel has filled `count` bytes (at most `max`) behind the old length.
+                // SAFETY: the kernel has filled `count` bytes (at most `max`) behind the old
+                // length.
                 unsafe { into.set_len(into.len() + count) };
                 Ok(Read::Data(count))
             }
@@ -211,10 +224,11 @@ impl Stream {
         }
     }
 
-    /// Has the system map the memory of the next `len` bytes behind `buffer`, which must be in its spare capacity. Returns
-    /// `len`.
+    /// Has the system map the memory of the next `len` bytes behind `buffer`, which must be in its
+    /// spare capacity. Returns `len`.
     ///
-    /// Otherwise it is mapped page by page during the read, while the pipe is locked against the writer.
+    /// Otherwise it is mapped page by page during the read, while the pipe is locked against the
+    /// writer.
     fn back(&self, buffer: &mut Vec<u8>, len: usize) -> usize {
         let spare = buffer.spare_capacity_mut();
         let range = spare.as_ptr_range();
@@ -271,7 +285,8 @@ impl Stream {
                 let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
                 message.msg_iov = vectors.cast_mut();
                 message.msg_iovlen = count as _;
-                // SAFETY: `message` names `count` vectors; IoSlice has the layout of iovec, as std promises.
+                // SAFETY: `message` names `count` vectors; IoSlice has the layout of iovec, as std
+                // promises.
                 unsafe { libc::sendmsg(fd, &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }
             }
             // SAFETY: the slice is readable for its length.
@@ -290,7 +305,8 @@ impl Stream {
         let before = sigpipe.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let result = write();
         let broken = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-        // The signal of a write goes to the thread that writes. If it was blocked before, it is not ours to take.
+        // The signal of a write goes to the thread that writes. If it was blocked before, it is not
+        // ours to take.
         if broken && !before.contains(Signal::SIGPIPE) && is_pending(Signal::SIGPIPE) {
             // sigwait(3) has no error for a valid signal.
             let _ = sigpipe.wait();
@@ -299,11 +315,12 @@ impl Stream {
         result
     }
 
-    /// Shuts a socket down for writing: closing the descriptor does not end it if the reading half is the same socket. A
-    /// socket that may be shared is left open.
+    /// Shuts a socket down for writing: closing the descriptor does not end it if the reading half
+    /// is the same socket. A socket that may be shared is left open.
     pub(crate) fn end_writing(&self) {
         if self.mode == Mode::Nonblocking {
-            // A pipe refuses (ENOTSOCK) and ends when it is closed. A socket whose peer is gone (ENOTCONN) has ended.
+            // A pipe refuses (ENOTSOCK) and ends when it is closed. A socket whose peer is gone
+            // (ENOTCONN) has ended.
             let _ = shutdown(self.fd.as_raw_fd(), Shutdown::Write);
         }
     }
@@ -314,8 +331,13 @@ impl Stream {
         poll_now(self.fd.as_fd(), PollFlags::POLLIN).unwrap_or(false)
     }
 
-    /// Waits until the descriptor is readable or at its end, or `wake_pipe` is readable; `false` when `deadline` came first.
-    pub(crate) fn wait_readable(&self, wake_pipe: &impl AsFd, deadline: Option<Instant>) -> io::Result<bool> {
+    /// Waits until the descriptor is readable or at its end, or `wake_pipe` is readable; `false`
+    /// when `deadline` came first.
+    pub(crate) fn wait_readable(
+        &self,
+        wake_pipe: &impl AsFd,
+        deadline: Option<Instant>,
+    ) -> io::Result<bool> {
         let readable = PollFlags::POLLIN;
         poll_until(
             &mut [PollFd::new(self.fd.as_fd(), readable), PollFd::new(wake_pipe.as_fd(), readable)],
@@ -378,16 +400,17 @@ impl AsFd for Stream {
 
 /// Opens `/dev/null` as each of descriptors 0, 1 and 2 that is closed.
 ///
-/// Otherwise the next descriptor of this process would become one of them, and code that writes to standard output, or
-/// passes it to a child, would use that. The standard library does the same when a program starts. Children inherit
-/// `/dev/null`.
+/// Otherwise the next descriptor of this process would become one of them, and code that writes to
+/// standard output, or passes it to a child, would use that. The standard library does the same
+/// when a program starts. Children inherit `/dev/null`.
 pub(crate) fn open_standard_descriptors() -> io::Result<()> {
     let is_closed = |fd: RawFd| {
         // SAFETY: F_GETFD takes any number, and only looks.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
         flags == -1 && Errno::last() == Errno::EBADF
     };
-    // open(2) takes the lowest free number. If another thread takes it first, there is one less to fill.
+    // open(2) takes the lowest free number. If another thread takes it first, there is one less to
+    // fill.
     while (0..=2).any(is_closed) {
         let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR, FileMode::empty())?;
         if null.as_raw_fd() <= 2 {
@@ -398,8 +421,8 @@ pub(crate) fn open_standard_descriptors() -> io::Result<()> {
     Ok(())
 }
 
-/// Adds a descriptor to epoll, edge-triggered. Returns false if epoll refuses its kind (regular files, /dev/null), which
-/// never blocks.
+/// Adds a descriptor to epoll, edge-triggered. Returns false if epoll refuses its kind (regular
+/// files, /dev/null), which never blocks.
 pub(crate) fn register(
     registry: &Registry,
     fd: BorrowedFd<'_>,
@@ -432,7 +455,8 @@ pub(crate) fn deregister(registry: &Registry, fd: BorrowedFd<'_>) -> io::Result<
 
 /// An interest that a pipe or socket does not report in normal use: mio has no empty interest.
 ///
-/// kqueue has none at all: there the event loop watches for input while another thread reads, and does nothing.
+/// kqueue has none at all: there the event loop watches for input while another thread reads, and
+/// does nothing.
 pub(crate) fn no_interest() -> Interest {
     #[cfg(target_os = "linux")]
     return Interest::PRIORITY;
@@ -454,15 +478,23 @@ fn reopen(fd: &OwnedFd, flags: OFlag) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Has the system map the whole pages of these bytes, which otherwise happens at the first write to each.
+/// Has the system map the whole pages of these bytes, which otherwise happens at the first write to
+/// each.
 #[cfg(target_os = "linux")]
 fn populate(bytes: &mut [MaybeUninit<u8>]) {
     const PAGE: usize = 4096;
     let skip = bytes.as_ptr().align_offset(PAGE);
     let Some(pages) = bytes.get_mut(skip..) else { return };
-    // madvise(2) refuses if pages are larger or the kernel is older than 5.14. Nothing is lost then.
+    // madvise(2) refuses if pages are larger or the kernel is older than 5.14. Nothing is lost
+    // then.
     // SAFETY: the pages are borrowed for writing, and their contents do not change.
-    unsafe { libc::madvise(pages.as_mut_ptr().cast(), pages.len() & !(PAGE - 1), libc::MADV_POPULATE_WRITE) };
+    unsafe {
+        libc::madvise(
+            pages.as_mut_ptr().cast(),
+            pages.len() & !(PAGE - 1),
+            libc::MADV_POPULATE_WRITE,
+        )
+    };
 }
 
 /// Other systems have no such call.
@@ -506,7 +538,8 @@ fn poll_now(fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<bool> {
 fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
     loop {
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
-            // Rounded up: the last millisecond is slept, not spun. Far deadlines are waited for in parts.
+            // Rounded up: the last millisecond is slept, not spun. Far deadlines are waited for in
+            // parts.
             let left = deadline.saturating_duration_since(Instant::now());
             PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
         });

@@ -1,8 +1,9 @@
 //! Room of a pipe: how much it takes in one write(2), and how it grows.
 //!
-//! A pipe is a ring of slots of at most a page each. A write fills the last slot if the part of its length that exceeds
-//! whole pages fits there, and takes new slots for the rest (`pipe_write` in Linux's fs/pipe.c). Two slots in a row
-//! therefore hold more than a page together, except for the first slot, which may be read in part.
+//! A pipe is a ring of slots of at most a page each. A write fills the last slot if the part of its
+//! length that exceeds whole pages fits there, and takes new slots for the rest (`pipe_write` in
+//! Linux's fs/pipe.c). Two slots in a row therefore hold more than a page together, except for the
+//! first slot, which may be read in part.
 
 /// Number of bytes that a pipe takes in one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +18,8 @@ pub(crate) struct Room {
 fn slots_of(bytes: usize, page: usize) -> usize {
     match bytes.checked_sub(1) {
         None => 0,
-        // At least one byte of the first slot, more than a page in each two of the others, and one slot may be left over.
+        // At least one byte of the first slot, more than a page in each two of the others, and one
+        // slot may be left over.
         Some(others) => 2 + 2 * (others / (page + 1)),
     }
 }
@@ -28,8 +30,8 @@ fn room(size: usize, waiting: usize, page: usize) -> Room {
     Room { now: free * page, empty: size }
 }
 
-/// Capacity that a pipe needs to take `len` bytes in one write, in bytes: in addition to what waits in it, as long as that
-/// does not exceed `usual`.
+/// Capacity that a pipe needs to take `len` bytes in one write, in bytes: in addition to what waits
+/// in it, as long as that does not exceed `usual`.
 fn wanted(len: usize, waiting: usize, usual: usize, page: usize) -> usize {
     let own = len.div_ceil(page);
     let beside = own.saturating_add(slots_of(waiting, page)).min(usual / page);
@@ -53,8 +55,9 @@ mod linux {
     /// Largest capacity for one buffer, in bytes: what waits in a pipe is memory of the kernel.
     const AT_ONCE_MAX: usize = 64 << 20;
 
-    /// Grows a pipe so that it takes `len` bytes in one write, as far as the system allows. Returns its room, or `None` if
-    /// it is no pipe. `refused` is the smallest capacity that the system has refused, in bytes.
+    /// Grows a pipe so that it takes `len` bytes in one write, as far as the system allows. Returns
+    /// its room, or `None` if it is no pipe. `refused` is the smallest capacity that the system has
+    /// refused, in bytes.
     pub(in crate::sys) fn make_room(fd: &OwnedFd, len: usize, refused: &mut usize) -> Option<Room> {
         let page = page();
         let mut size = usize::try_from(fcntl(fd, FcntlArg::F_GETPIPE_SZ).ok()?).ok()?;
@@ -64,10 +67,13 @@ mod linux {
             if wanted <= size || wanted >= *refused {
                 continue;
             }
-            // The kernel rounds up to a power of two of pages, and refuses more than pipe-max-size or the allowance of
-            // the user (`pipe-user-pages-soft`, pipe(7)).
+            // The kernel rounds up to a power of two of pages, and refuses more than pipe-max-size
+            // or the allowance of the user (`pipe-user-pages-soft`, pipe(7)).
             let wish = libc::c_int::try_from(wanted).ok()?;
-            match fcntl(fd, FcntlArg::F_SETPIPE_SZ(wish)).ok().and_then(|size| usize::try_from(size).ok()) {
+            match fcntl(fd, FcntlArg::F_SETPIPE_SZ(wish))
+                .ok()
+                .and_then(|size| usize::try_from(size).ok())
+            {
                 Some(grown) => size = grown,
                 None => *refused = wanted, // a refused capacity is not tried again
             }
@@ -89,14 +95,21 @@ mod linux {
         *PAGE.get_or_init(|| {
             // SAFETY: sysconf only reads a number.
             let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-            usize::try_from(size).ok().filter(|size| *size > 0).unwrap_or(super::super::POLLED_WRITE_MAX)
+            usize::try_from(size)
+                .ok()
+                .filter(|size| *size > 0)
+                .unwrap_or(super::super::POLLED_WRITE_MAX)
         })
     }
 }
 
 /// Other systems do not say how much a pipe holds.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn make_room(_fd: &std::os::fd::OwnedFd, _len: usize, _refused: &mut usize) -> Option<Room> {
+pub(super) fn make_room(
+    _fd: &std::os::fd::OwnedFd,
+    _len: usize,
+    _refused: &mut usize,
+) -> Option<Room> {
     None
 }
 
@@ -113,23 +126,29 @@ mod tests {
 
     #[test]
     fn what_waits_may_take_up_more_slots_than_it_has_pages() {
-        for (bytes, slots) in [(1, 2), (PAGE + 1, 2), (PAGE + 2, 4), (2 * PAGE + 2, 4), (2 * PAGE + 3, 6)] {
+        for (bytes, slots) in
+            [(1, 2), (PAGE + 1, 2), (PAGE + 2, 4), (2 * PAGE + 2, 4), (2 * PAGE + 3, 6)]
+        {
             assert_eq!(slots_of(bytes, PAGE), slots, "{bytes}");
         }
         assert_eq!(room(4 * PAGE, PAGE + 2, PAGE).now, 0);
         assert_eq!(room(4 * PAGE, 4 * PAGE, PAGE).now, 0);
     }
 
-    /// Writes of all kinds into a ring like that of the kernel, some read in part: the estimate is never too low.
+    /// Writes of all kinds into a ring like that of the kernel, some read in part: the estimate is
+    /// never too low.
     #[test]
     fn no_order_of_writes_takes_up_more_slots_than_estimated() {
         let mut seed = 1_u64;
         let mut random = |below: usize| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) as usize % below
         };
         // Of each slot, where its data begins and ends.
-        let mut wake: std::collections::VecDeque<(usize, usize)> = std::collections::VecDeque::new();
+        let mut wake: std::collections::VecDeque<(usize, usize)> =
+            std::collections::VecDeque::new();
         for _ in 0..100_000 {
             let mut len = match random(4) {
                 0 => 1 + random(10),
@@ -159,7 +178,11 @@ mod tests {
                 }
             }
             let waiting = wake.iter().map(|(start, end)| end - start).sum();
-            assert!(wake.len() <= slots_of(waiting, PAGE), "{} slots for {waiting} bytes", wake.len());
+            assert!(
+                wake.len() <= slots_of(waiting, PAGE),
+                "{} slots for {waiting} bytes",
+                wake.len()
+            );
             if wake.len() > 300 {
                 wake.clear();
             }

@@ -1,9 +1,10 @@
 //! Chunk boundaries in the classic format, and how much leaves in one write.
 //!
-//! The Go package reads a header byte by byte and a buffer with one read(2), and takes what that returns for the whole
-//! buffer (docs/protocol.md, "Writes of the classic format"). A buffer must therefore lie in the pipe as a whole before any
-//! of it can be read: it leaves in one write, and only when the pipe has room for it. A write of at most `PIPE_BUF` bytes
-//! is taken as a whole or not at all (pipe(7)). For a larger one the room is looked up first.
+//! The Go package reads a header byte by byte and a buffer with one read(2), and takes what that
+//! returns for the whole buffer (docs/protocol.md, "Writes of the classic format"). A buffer must
+//! therefore lie in the pipe as a whole before any of it can be read: it leaves in one write, and
+//! only when the pipe has room for it. A write of at most `PIPE_BUF` bytes is taken as a whole or
+//! not at all (pipe(7)). For a larger one the room is looked up first.
 
 use std::collections::VecDeque;
 
@@ -50,7 +51,8 @@ impl ClassicChunks {
         self.0.clear();
     }
 
-    /// Returns how much to write next. `room_for` makes room for a number of bytes, and returns the room if it is known.
+    /// Returns how much to write next. `room_for` makes room for a number of bytes, and returns the
+    /// room if it is known.
     pub(super) fn step(&self, room_for: impl FnOnce(usize) -> Option<Room>) -> WriteStep {
         let Some(first) = self.0.front() else { return WriteStep::Write(STRIDE) };
         let total = first.header + first.buffer;
@@ -129,7 +131,10 @@ mod tests {
 
     #[test]
     fn small_chunks_leave_together_up_to_the_end_of_one() {
-        assert_eq!(of(&[(10, 3000), (10, 1000), (10, 1000)]).step(unasked), WriteStep::Write(3010 + 1010));
+        assert_eq!(
+            of(&[(10, 3000), (10, 1000), (10, 1000)]).step(unasked),
+            WriteStep::Write(3010 + 1010)
+        );
         assert_eq!(of(&[(10, 3000), (10, 3000)]).step(unasked), WriteStep::Write(3010));
         assert_eq!(of(&[(10, 0), (96, 4000)]).step(unasked), WriteStep::Write(10));
         assert_eq!(of(&[(96, 4000)]).step(unasked), WriteStep::Write(4096));
@@ -139,7 +144,10 @@ mod tests {
     fn a_large_chunk_waits_for_room_and_leaves_alone() {
         let classic = of(&[(10, 10_000), (10, 0)]);
         assert_eq!(classic.step(|len| (len == 10_010).then_some(NO_ROOM)), WriteStep::Wait);
-        assert_eq!(classic.step(|_| Some(Room { now: 12_288, ..NO_ROOM })), WriteStep::Write(10_010));
+        assert_eq!(
+            classic.step(|_| Some(Room { now: 12_288, ..NO_ROOM })),
+            WriteStep::Write(10_010)
+        );
         assert_eq!(classic.step(|_| None), WriteStep::Write(10_010));
     }
 
@@ -149,7 +157,10 @@ mod tests {
         assert_eq!(classic.step(|_| Some(Room { now: 65_536, ..NO_ROOM })), WriteStep::Write(10));
         classic.wrote(10);
         assert_eq!(classic.step(|_| Some(Room { now: 57_344, ..NO_ROOM })), WriteStep::Wait);
-        assert_eq!(classic.step(|_| Some(Room { now: 65_536, ..NO_ROOM })), WriteStep::Write(65_530));
+        assert_eq!(
+            classic.step(|_| Some(Room { now: 65_536, ..NO_ROOM })),
+            WriteStep::Write(65_530)
+        );
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::event_loop::Ready;
 use crate::sync::MutexGuard;
 use crate::sys::Stream;
 
-/// Pieces in one writev(2). Linux takes 1,024, but room for 64 already costs a tenth of a call's instructions.
+/// Pieces in one writev(2). Linux takes 1,024, but room for 64 already costs a tenth of a call's
+/// instructions.
 const SLICES: usize = 16;
 /// Number of writes after which a sender leaves the rest to the event loop.
 const ROUNDS: usize = 16;
@@ -64,7 +65,8 @@ impl Writer {
         }
     }
 
-    /// Writes until the queue is empty or the pipe takes no more. Puts the descriptor back in either case.
+    /// Writes until the queue is empty or the pipe takes no more. Puts the descriptor back in
+    /// either case.
     pub(super) fn write_queue<'a>(
         &'a self,
         mut queue: MutexGuard<'a, WriteQueue>,
@@ -95,7 +97,8 @@ impl Writer {
             let mut spare = queue.spare.take();
             queue.in_flight = queue.queued;
             drop(queue);
-            let (bytes, progress) = self.write_pieces(&mut stream, &mut pieces, &mut classic, &mut spare);
+            let (bytes, progress) =
+                self.write_pieces(&mut stream, &mut pieces, &mut classic, &mut spare);
             queue = lock(&self.queue);
             queue.spare = spare;
             queue.in_flight = 0;
@@ -137,7 +140,8 @@ impl Writer {
         unreachable!("the rounds end with their number")
     }
 
-    /// Writes pieces from the front and removes what was written. Returns the number of bytes, also with an error.
+    /// Writes pieces from the front and removes what was written. Returns the number of bytes, also
+    /// with an error.
     fn write_pieces(
         &self,
         stream: &mut Stream,
@@ -210,7 +214,8 @@ impl Writer {
 
     /// Has the event loop look again soon for room for the next chunk.
     ///
-    /// Readiness does not tell: a pipe wakes a writer only if it was full (`pipe_read` in Linux's fs/pipe.c).
+    /// Readiness does not tell: a pipe wakes a writer only if it was full (`pipe_read` in Linux's
+    /// fs/pipe.c).
     fn wait_for_room(&self, queue: &mut WriteQueue, stream: Stream) {
         queue.stream = Some(stream);
         queue.is_full = true;
@@ -226,8 +231,8 @@ impl Writer {
 }
 
 impl WriteQueue {
-    /// Puts the descriptor back after a failed write, for the thread that ends the connection. Closes it if the
-    /// connection has ended already.
+    /// Puts the descriptor back after a failed write, for the thread that ends the connection.
+    /// Closes it if the connection has ended already.
     fn give_back(&mut self, stream: Stream) {
         if let Ending::Ended(_) = self.ending {
             self.discard();

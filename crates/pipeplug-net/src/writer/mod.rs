@@ -1,11 +1,12 @@
 //! Sends chunks: queues them, and decides which thread writes them.
 //!
-//! A thread that has something to send writes it itself, directly from its own memory, if nothing else waits. While one
-//! thread writes, the others leave their chunks in the queue and return, and the writing thread takes all of them in one
-//! write (group commit). What the pipe does not take now is written by the event loop's thread when it does.
+//! A thread that has something to send writes it itself, directly from its own memory, if nothing
+//! else waits. While one thread writes, the others leave their chunks in the queue and return, and
+//! the writing thread takes all of them in one write (group commit). What the pipe does not take
+//! now is written by the event loop's thread when it does.
 //!
-//! The writer knows no connection. It registers its descriptor with the event loop, and returns what its owner has to
-//! do next ([`Next`]).
+//! The writer knows no connection. It registers its descriptor with the event loop, and returns
+//! what its owner has to do next ([`Next`]).
 
 mod classic;
 mod flush;
@@ -42,8 +43,8 @@ const CREDIT_NOTICE: Duration = Duration::from_secs(5);
 pub(crate) enum SendClass {
     /// A request or one-way: waits for room in the queue and in the peer's window.
     FlowControlled(WaitPolicy),
-    /// A request that the peer's reading thread answers itself: waits for nothing but the format, so that a ping
-    /// detects a peer that reads no more.
+    /// A request that the peer's reading thread answers itself: waits for nothing but the format,
+    /// so that a ping detects a peer that reads no more.
     Uncounted(WaitPolicy),
     /// A handler's response: waits for room in the queue.
     Reply,
@@ -73,7 +74,8 @@ pub(crate) enum Blocking {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flush {
     Now,
-    /// At once, unless this sender sends chunk after chunk: then together with the next chunk, or by the event loop.
+    /// At once, unless this sender sends chunk after chunk: then together with the next chunk, or
+    /// by the event loop.
     Soon,
     /// Together with the next chunk, or when the sender flushes, which it does soon.
     Later,
@@ -145,7 +147,8 @@ impl Writer {
         }
     }
 
-    /// Returns the permit to send a chunk of this class, or `None` if the sender has to wait for it.
+    /// Returns the permit to send a chunk of this class, or `None` if the sender has to wait for
+    /// it.
     #[inline]
     pub(crate) fn try_permit(&self, class: SendClass) -> Result<Option<SendPermit<'_>>, SendError> {
         let queue = lock(&self.queue);
@@ -156,7 +159,8 @@ impl Writer {
     /// Waits until a chunk of this class may be sent.
     ///
     /// # Blocking
-    /// As the class says, on the peer. If this thread is a worker, another one takes its place where that helps.
+    /// As the class says, on the peer. If this thread is a worker, another one takes its place
+    /// where that helps.
     #[cold]
     pub(crate) fn wait_for_permit(&self, class: SendClass) -> Result<SendPermit<'_>, SendError> {
         let policy = match class {
@@ -178,7 +182,8 @@ impl Writer {
             drop(queue);
             let wait = || {
                 let queue = lock(&self.queue);
-                // Between the two locks the condition may have changed, and the notification was lost then.
+                // Between the two locks the condition may have changed, and the notification was
+                // lost then.
                 match self.must_wait(&queue, class) {
                     Ok(true) => wait_until(&self.room, queue, sooner(policy.deadline, notice)),
                     Ok(false) | Err(_) => queue,
@@ -201,7 +206,9 @@ impl Writer {
         let is_new = is_counted || matches!(class, SendClass::Uncounted(_));
         match &queue.ending {
             Ending::Ended(reason) => return Err(SendError::Closed(Arc::clone(reason))),
-            Ending::AfterFlush if is_new => return Err(SendError::Closed(Arc::new(CloseReason::Local))),
+            Ending::AfterFlush if is_new => {
+                return Err(SendError::Closed(Arc::new(CloseReason::Local)));
+            }
             Ending::AfterFlush | Ending::No => {}
         }
         let must_wait = queue.format.is_none()
@@ -214,8 +221,8 @@ impl Writer {
         }
     }
 
-    /// Logs once that a sender has waited for credit for [`CREDIT_NOTICE`] since `begun`. Returns the time of that
-    /// while it is still to come.
+    /// Logs once that a sender has waited for credit for [`CREDIT_NOTICE`] since `begun`. Returns
+    /// the time of that while it is still to come.
     fn log_missing_credit(
         &self,
         queue: &mut WriteQueue,
@@ -256,7 +263,8 @@ impl Writer {
         lock(&self.queue).window.negotiated(window);
     }
 
-    /// Notes that the peer's handlers have taken `total` bytes of weight. Returns false if that cannot be.
+    /// Notes that the peer's handlers have taken `total` bytes of weight. Returns false if that
+    /// cannot be.
     pub(crate) fn credit(&self, total: u64) -> bool {
         let mut queue = lock(&self.queue);
         let valid = queue.window.credit(total);
@@ -293,8 +301,8 @@ impl Writer {
         self.room.notify_all();
     }
 
-    /// Fails the senders that would have to wait for the peer: no chunk will tell the format any more, and no credit
-    /// will come.
+    /// Fails the senders that would have to wait for the peer: no chunk will tell the format any
+    /// more, and no credit will come.
     pub(crate) fn reading_ended(&self, reason: &Arc<CloseReason>) {
         let mut queue = lock(&self.queue);
         if queue.format.is_none() {
@@ -307,7 +315,9 @@ impl Writer {
     /// Waits until the queue is empty and no thread writes.
     pub(crate) fn wait_written(&self, deadline: Option<Instant>) -> bool {
         let mut queue = lock(&self.queue);
-        while queue.queued > 0 || (queue.stream.is_none() && !matches!(queue.ending, Ending::Ended(_))) {
+        while queue.queued > 0
+            || (queue.stream.is_none() && !matches!(queue.ending, Ending::Ended(_)))
+        {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return false;
             }
@@ -361,8 +371,10 @@ impl SendPermit<'_> {
         }
         queue.append(format, header, payload).map_err(SendError::Encode)?;
         queue.window.sent(weight);
-        // The number of these grows with what the peer sends. That of cancels and stops is up to this side.
-        let is_asked_for = header.direction == Direction::Response || header.command == command::CREDIT;
+        // The number of these grows with what the peer sends. That of cancels and stops is up to
+        // this side.
+        let is_asked_for =
+            header.direction == Direction::Response || header.command == command::CREDIT;
         if class == SendClass::Control && is_asked_for {
             let len = queue.queued - before;
             queue.unflushed.answered(len);
@@ -372,7 +384,8 @@ impl SendPermit<'_> {
             }
         }
         if queue.is_full || queue.stream.is_none() {
-            // The event loop waits for the pipe, or another thread writes and takes this chunk along.
+            // The event loop waits for the pipe, or another thread writes and takes this chunk
+            // along.
             return Ok(Next::Nothing);
         }
         let was_empty = before == 0;

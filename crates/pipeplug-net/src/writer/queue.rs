@@ -21,7 +21,8 @@ use crate::sys::Stream;
 
 /// Size of a piece in which small chunks gather, in bytes.
 pub(super) const GATHER: usize = 64 << 10;
-/// Payloads up to this size are copied behind their headers. A larger one is written from where it is.
+/// Payloads up to this size are copied behind their headers. A larger one is written from where it
+/// is.
 const COPY_MAX: usize = 4096;
 /// Longest time between two chunks of one burst.
 const BURST_GAP: Duration = Duration::from_micros(20);
@@ -73,8 +74,10 @@ pub(super) struct Burst {
 impl Burst {
     /// Notes a chunk at `now`. Returns true if it is one of a burst.
     pub(super) fn is_on(&mut self, now: Instant) -> bool {
-        let follows =
-            self.last.replace(now).is_some_and(|last| now.saturating_duration_since(last) < BURST_GAP);
+        let follows = self
+            .last
+            .replace(now)
+            .is_some_and(|last| now.saturating_duration_since(last) < BURST_GAP);
         self.length = if follows { self.length.saturating_add(1) } else { 0 };
         self.length >= BURST_MIN
     }
@@ -168,7 +171,8 @@ impl WriteQueue {
         Ok(())
     }
 
-    /// Appends the `cmd.context` that carries the remaining time of `request`, which is appended next.
+    /// Appends the `cmd.context` that carries the remaining time of `request`, which is appended
+    /// next.
     #[cold]
     pub(super) fn append_context(
         &mut self,

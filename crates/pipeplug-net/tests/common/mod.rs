@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use pipeplug_net::wire::{Direction, Format};
 use pipeplug_net::{
-    Endpoint, EventLoop, Handler, HandlerError, Options, PendingCall, Reading, Reply, Request, Responder,
+    Endpoint, EventLoop, Handler, HandlerError, Options, PendingCall, Reading, Reply, Request,
+    Responder,
 };
 
 // All of it, since no test binary needs each name.
@@ -28,7 +29,11 @@ pub(crate) fn never_answer(request: &mut Request) {
 }
 
 /// A host and a guest: each on a loop of its own.
-pub(crate) fn pair(options: &Options, host: impl Handler, guest: impl Handler) -> (Connection, Connection) {
+pub(crate) fn pair(
+    options: &Options,
+    host: impl Handler,
+    guest: impl Handler,
+) -> (Connection, Connection) {
     let (one, other) = (EventLoop::new().unwrap(), EventLoop::new().unwrap());
     pair_on((&one, &other), options, Way::PLAIN, host, guest)
 }
@@ -52,15 +57,26 @@ pub(crate) fn pair_on(
     let mut guest_options = options("host");
     guest_options.reading = way.reading;
     let guest = guest_loop
-        .connect(Endpoint::exclusive(guest_in), Endpoint::exclusive(guest_out), guest_options, guest)
+        .connect(
+            Endpoint::exclusive(guest_in),
+            Endpoint::exclusive(guest_out),
+            guest_options,
+            guest,
+        )
         .unwrap();
     let host = host_loop
-        .connect(Endpoint::exclusive(host_in), Endpoint::exclusive(host_out), options("guest"), host)
+        .connect(
+            Endpoint::exclusive(host_in),
+            Endpoint::exclusive(host_out),
+            options("guest"),
+            host,
+        )
         .unwrap();
     (host, guest)
 }
 
-/// Both sides agree on what they offer each other, as host and guest do in the exchange of metadata.
+/// Both sides agree on what they offer each other, as host and guest do in the exchange of
+/// metadata.
 pub(crate) fn negotiate(one: &Connection, other: &Connection) {
     accept(one, other);
     accept(other, one);
@@ -69,7 +85,9 @@ pub(crate) fn negotiate(one: &Connection, other: &Connection) {
 /// `to` learns what `from` offers.
 pub(crate) fn accept(to: &Connection, from: &Connection) {
     let offer = pipeplug_net::handshake::offer(from);
-    pipeplug_net::handshake::accept(to, |key| offer.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str()));
+    pipeplug_net::handshake::accept(to, |key| {
+        offer.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str())
+    });
 }
 
 /// Sends requests until the pipe and what may wait for it are full; gives the calls.
@@ -153,8 +171,9 @@ pub(crate) fn raw_on(
     let mut options = options.clone();
     options.transfer = way.transfer;
     let format = options.format;
-    let connection =
-        events.connect(Endpoint::exclusive(reader), Endpoint::exclusive(writer), options, handler).unwrap();
+    let connection = events
+        .connect(Endpoint::exclusive(reader), Endpoint::exclusive(writer), options, handler)
+        .unwrap();
     (connection, Raw::new(input, output, format.unwrap_or_default()))
 }
 

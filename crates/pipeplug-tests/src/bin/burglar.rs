@@ -1,6 +1,8 @@
-//! A plugin that tries to break out, each way on command, and tells how far it got: `done …`, or what the system said.
+//! A plugin that tries to break out, each way on command, and tells how far it got: `done …`, or
+//! what the system said.
 //!
-//! How it is kept from that is for the host's sandbox; without one it gets through, which the tests look at first.
+//! How it is kept from that is for the host's sandbox; without one it gets through, which the tests
+//! look at first.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -71,7 +73,9 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
             .map(|_| "connected".into()),
         "pair" => UnixStream::pair().map(|_| "paired".into()),
         "datagram-pair" => UnixDatagram::pair().map(|_| "paired".into()),
-        "signal" => kill(Pid::from_raw(text.parse()?), None).map(|()| "sent".into()).map_err(Into::into),
+        "signal" => {
+            kill(Pid::from_raw(text.parse()?), None).map(|()| "sent".into()).map_err(Into::into)
+        }
         "terminal" => File::open("/dev/tty").map(|_| "open".into()),
 
         // System calls and resources.
@@ -105,11 +109,13 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
 }
 
 fn environment() -> String {
-    let line = |(name, value): (OsString, OsString)| format!("{}={}", name.display(), value.display());
+    let line =
+        |(name, value): (OsString, OsString)| format!("{}={}", name.display(), value.display());
     std::env::vars_os().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Each open descriptor and what is behind it. The list in `/proc` is out of reach in a sandbox, a single entry is not.
+/// Each open descriptor and what is behind it. The list in `/proc` is out of reach in a sandbox, a
+/// single entry is not.
 fn descriptors() -> String {
     let line = |number| {
         let target = fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
@@ -177,7 +183,10 @@ fn spin() -> io::Result<String> {
 /// What root gives up and has back by executing something.
 fn privileges() -> io::Result<String> {
     let output = Command::new("/bin/sh")
-        .args(["-c", "while read l; do case $l in Cap*|NoNew*) echo $l;; esac; done </proc/self/status"])
+        .args([
+            "-c",
+            "while read l; do case $l in Cap*|NoNew*) echo $l;; esac; done </proc/self/status",
+        ])
         .output()?;
     Ok(String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" "))
 }

@@ -1,4 +1,5 @@
-//! A plugin for tests that tries what it is kept from: `captive [how]`, and then what each command asks of it.
+//! A plugin for tests that tries what it is kept from: `captive [how]`, and then what each command
+//! asks of it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -28,13 +29,18 @@ fn main() -> ExitCode {
 fn request(_main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
     let text = request.text()?.to_owned();
     Ok(match request.command() {
-        "env" => std::env::vars().map(|(name, value)| format!("{name}={value}\n")).collect::<String>().into(),
+        "env" => std::env::vars()
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect::<String>()
+            .into(),
         "args" => std::env::args().collect::<Vec<_>>().join(" ").into(),
         "cwd" => std::env::current_dir()?.display().to_string().into(),
         "read" => fs::read(text)?.into(),
         "write" => fs::write(text, "something")?.into(),
         "interfaces" => interfaces()?.into(),
-        "connect" => TcpStream::connect_timeout(&text.parse()?, Duration::from_secs(5)).map(drop)?.into(),
+        "connect" => {
+            TcpStream::connect_timeout(&text.parse()?, Duration::from_secs(5)).map(drop)?.into()
+        }
         "become-root" => setuid(Uid::from_raw(0))?.into(),
         "threads" => threads(text.parse()?).to_string().into(),
         "allocate" => allocate(text.parse()?).to_string().into(),
@@ -87,7 +93,8 @@ fn threads(wanted: usize) -> usize {
             thread::park();
         }
     };
-    let had = (0..wanted).map_while(|_| thread::Builder::new().spawn(wait).ok()).collect::<Vec<_>>();
+    let had =
+        (0..wanted).map_while(|_| thread::Builder::new().spawn(wait).ok()).collect::<Vec<_>>();
     over.store(true, Ordering::SeqCst);
     had.iter().for_each(|thread| thread.thread().unpark());
     had.len()

@@ -1,5 +1,5 @@
-//! A plugin for tests that tries to outlive its host, or its stop: `fugitive <how>`. It answers `echo`, and ends by itself
-//! only where `how` is `leaves-…`.
+//! A plugin for tests that tries to outlive its host, or its stop: `fugitive <how>`. It answers
+//! `echo`, and ends by itself only where `how` is `leaves-…`.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};

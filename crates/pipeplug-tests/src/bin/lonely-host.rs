@@ -1,6 +1,7 @@
-//! A host for tests, which ends without stopping its plugin: `lonely-host [<how>] <end> <plugin> [its arguments…]` starts
-//! the plugin, prints its process id, and ends as it is told once its standard input does. How to launch it is one of
-//! `--via COMMAND`, `--attach SOCKET`, `--kubectl PROGRAM` and `--sandbox LEVEL`.
+//! A host for tests, which ends without stopping its plugin: `lonely-host [<how>] <end> <plugin>
+//! [its arguments…]` starts the plugin, prints its process id, and ends as it is told once its
+//! standard input does. How to launch it is one of `--via COMMAND`, `--attach SOCKET`, `--kubectl
+//! PROGRAM` and `--sandbox LEVEL`.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};

@@ -24,8 +24,10 @@ static TOLD: Condvar = Condvar::new();
 fn main() -> ExitCode {
     let guest = Guest::new().name("misbehave").handler(answer);
     // The numbers of descriptors are all digits, and no way to misbehave is.
-    let own: Vec<String> =
-        std::env::args().skip(1).skip_while(|arg| arg.bytes().all(|b| b.is_ascii_digit())).collect();
+    let own: Vec<String> = std::env::args()
+        .skip(1)
+        .skip_while(|arg| arg.bytes().all(|b| b.is_ascii_digit()))
+        .collect();
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     let own = match own[..] {
         // Where to listen comes ahead of them, too.
@@ -48,7 +50,9 @@ fn main() -> ExitCode {
             let times = times.parse().unwrap_or(1);
             guest.start(move |main: &Main| calls_from_start(main, times)).register().wait()
         }
-        ["start-fails"] => guest.start(|_: &Main| Err("the database is locked".into())).register().wait(),
+        ["start-fails"] => {
+            guest.start(|_: &Main| Err("the database is locked".into())).register().wait()
+        }
         ["start-fails-late"] => {
             with_metadata(guest)
                 .start(|main: &Main| {
@@ -242,7 +246,9 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
         // Back and forth, for as many words as there are; each side says how much time is left.
         "relay" => match text.split_once(' ') {
             None => Ok(left(request).into()),
-            Some((_, rest)) => Ok(format!("{} {}", left(request), main.call("relay", rest)?).into()),
+            Some((_, rest)) => {
+                Ok(format!("{} {}", left(request), main.call("relay", rest)?).into())
+            }
         },
         "panic" => panic!("{text}"),
 
@@ -280,7 +286,9 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
 /// How many milliseconds there are to answer.
 fn left(request: &Request) -> String {
     let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
-    request.deadline().map_or_else(|| "none".into(), |deadline| left(deadline).as_millis().to_string())
+    request
+        .deadline()
+        .map_or_else(|| "none".into(), |deadline| left(deadline).as_millis().to_string())
 }
 
 fn all_args(main: &Main) -> String {

@@ -1,5 +1,5 @@
-//! A host for tests that is not as others are: `odd-host <oddity> <plugin>` does with the plugin, `misbehave`, what hosts
-//! do, and exits with 0 if all went well.
+//! A host for tests that is not as others are: `odd-host <oddity> <plugin>` does with the plugin,
+//! `misbehave`, what hosts do, and exits with 0 if all went well.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -14,8 +14,8 @@ use pipeplug_host::process::{Channel, Launch, spawn};
 use pipeplug_host::{Builder, Sandbox, Sha256, StoppedBy, discovery::Discovery, launcher::Via};
 use pipeplug_host::{Plugin, Stdin, Stdout, WaitStatus};
 use pipeplug_tests::{
-    LONG, children_of, eventually, fork, group_of, guards_of, handle_sigchld_by_reaping, ignore_sigchld,
-    is_running, is_zombie, kill_by_sigpipe,
+    LONG, children_of, eventually, fork, group_of, guards_of, handle_sigchld_by_reaping,
+    ignore_sigchld, is_running, is_zombie, kill_by_sigpipe,
 };
 
 fn main() -> ExitCode {
@@ -59,7 +59,8 @@ fn main() -> ExitCode {
             };
         }
         "waits-for-all" => true,
-        // Closed by a shell they would not be closed here: the runtime opens /dev/null in their place.
+        // Closed by a shell they would not be closed here: the runtime opens /dev/null in their
+        // place.
         "no-stdio" => {
             for fd in 0..=2 {
                 // Where it is closed already, that is as good.
@@ -70,11 +71,15 @@ fn main() -> ExitCode {
         _ => return ExitCode::from(2),
     };
     let has_proc = cfg!(target_os = "linux");
-    let standard = if oddity == "no-stdio" && has_proc { standard_is_null(&plugin) } else { Ok(()) };
-    let gone_well = standard.and_then(|()| through(&plugin, known)).and_then(|()| match oddity.as_str() {
-        "waits-for-all" => check(waitpid(None::<Pid>, None) == Err(Errno::ECHILD), "no child that is left"),
-        _ => Ok(()),
-    });
+    let standard =
+        if oddity == "no-stdio" && has_proc { standard_is_null(&plugin) } else { Ok(()) };
+    let gone_well =
+        standard.and_then(|()| through(&plugin, known)).and_then(|()| match oddity.as_str() {
+            "waits-for-all" => {
+                check(waitpid(None::<Pid>, None) == Err(Errno::ECHILD), "no child that is left")
+            }
+            _ => Ok(()),
+        });
     match gone_well {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -102,7 +107,10 @@ fn through(path: &str, status_is_known: bool) -> Result<(), Box<dyn Error>> {
     plugin.notify("abort", "")?;
     check(call.wait_timeout(LONG).is_err(), "an open call")?;
     // To a pipe that nobody reads any more.
-    check((0..100).any(|_| plugin.notify("echo", vec![0; 100_000]).is_err()), "a one-way to nobody")?;
+    check(
+        (0..100).any(|_| plugin.notify("echo", vec![0; 100_000]).is_err()),
+        "a one-way to nobody",
+    )?;
     let ended = plugin.wait(LONG)?;
     let aborted = |status| matches!(status, WaitStatus::Signaled { signal: 6, .. });
     check(ended.is_some_and(|status| fits(status, aborted)), &format!("the end: {ended:?}"))?;
@@ -114,10 +122,14 @@ fn through(path: &str, status_is_known: bool) -> Result<(), Box<dyn Error>> {
     check(!pipeplug_tests::is_running(pid), "the drop")
 }
 
-/// All that a host does with plugins, without a system call: `<call> <errno> <directory>`, the latter with the plugin as
-/// `odd-it`.
+/// All that a host does with plugins, without a system call: `<call> <errno> <directory>`, the
+/// latter with the plugin as `odd-it`.
 #[cfg(target_os = "linux")]
-fn lacks(path: &str, call: &str, mut args: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
+fn lacks(
+    path: &str,
+    call: &str,
+    mut args: impl Iterator<Item = String>,
+) -> Result<(), Box<dyn Error>> {
     let mut next = || args.next().ok_or("an error's number and a directory are missing");
     let errno = Errno::from_raw(next()?.parse()?);
     let dir = next()?;
@@ -166,7 +178,8 @@ fn standard_is_null(path: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A child that is no other program starts plugins of its own, and is killed; nothing but these ends with it.
+/// A child that is no other program starts plugins of its own, and is killed; nothing but these
+/// ends with it.
 fn forks() -> Result<(), Box<dyn Error>> {
     let sleeper = || {
         let mut launch = Launch::new("/bin/sleep");
@@ -181,7 +194,8 @@ fn forks() -> Result<(), Box<dyn Error>> {
         if writer.write_all(&of_child.child.pid().as_raw().to_ne_bytes()).is_err() {
             return 2;
         }
-        // With the one of its parent, which it keeps from taking its end for the parent's. It has its name a moment later.
+        // With the one of its parent, which it keeps from taking its end for the parent's. It has
+        // its name a moment later.
         let guards = if cfg!(all(target_os = "linux", not(pipeplug_portable))) { 2 } else { 0 };
         eventually("it has a guard of its own", || guards_of(std::process::id()).len() == guards);
         // As one that is killed, it drops nothing.
@@ -195,8 +209,8 @@ fn forks() -> Result<(), Box<dyn Error>> {
     check(of_parent.child.peek()?.is_none(), "the parent's plugin")
 }
 
-/// Orphans of a plugin are this process's to reap: those that ended before the plugin, those that end with it, by its stop
-/// and by its death.
+/// Orphans of a plugin are this process's to reap: those that ended before the plugin, those that
+/// end with it, by its stop and by its death.
 fn is_init(path: &str) -> Result<(), Box<dyn Error>> {
     check(std::process::id() == 1, "the number of the first process")?;
     // The guard of this process is its child too, and stays.
@@ -208,8 +222,11 @@ fn is_init(path: &str) -> Result<(), Box<dyn Error>> {
         let plugin = Plugin::builder(path).start()?;
         plugin.call("sh", orphans)?;
         let pid = plugin.pid().as_raw();
-        let ours =
-            || children_of(1).into_iter().filter(|child| *child != pid && group_of(*child) == Some(pid));
+        let ours = || {
+            children_of(1)
+                .into_iter()
+                .filter(|child| *child != pid && group_of(*child) == Some(pid))
+        };
         eventually("they are this process's children", || ours().count() == 3);
         eventually("one has ended", || ours().any(is_zombie));
         match death {

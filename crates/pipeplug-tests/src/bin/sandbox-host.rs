@@ -1,11 +1,13 @@
-//! A host for tests of sandboxes, to be run as any user: `sandbox-host [<options>] <level> <plugin>` starts the plugin and
-//! has it do what the lines of its standard input say, a command, a tab and the data; each answer is a line of its
-//! standard error. At the end of its input it stops the plugin.
+//! A host for tests of sandboxes, to be run as any user: `sandbox-host [<options>] <level>
+//! <plugin>` starts the plugin and has it do what the lines of its standard input say, a command, a
+//! tab and the data; each answer is a line of its standard error. At the end of its input it stops
+//! the plugin.
 //!
-//! Options: `--read PATH`, `--write PATH`, `--connect PORT`, `--bind PORT`, `--scratch BYTES`, `--best-effort`, `--leave`, `--inherit-stdout`,
-//! `--without-namespaces`, which has the kernel refuse them to this process, as a container engine does, and
-//! `--without-landlock`, which has it seem to have none; `--landlock ABI`, which has it seem to have that version; `--log`, which
-//! has warnings in the standard error too.
+//! Options: `--read PATH`, `--write PATH`, `--connect PORT`, `--bind PORT`, `--scratch BYTES`,
+//! `--best-effort`, `--leave`, `--inherit-stdout`, `--without-namespaces`, which has the kernel
+//! refuse them to this process, as a container engine does, and `--without-landlock`, which has it
+//! seem to have none; `--landlock ABI`, which has it seem to have that version; `--log`, which has
+//! warnings in the standard error too.
 
 use std::io::{self, BufRead as _, Write as _};
 use std::process::ExitCode;
@@ -61,7 +63,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     };
     let plugin = next()?;
     // Its own standard error is for the answers.
-    let mut builder = Plugin::builder(plugin).on_line(|_, _| {}).stdout(stdout).host_lost(host_lost);
+    let mut builder =
+        Plugin::builder(plugin).on_line(|_, _| {}).stdout(stdout).host_lost(host_lost);
     let sandbox = match level.as_str() {
         "none" => None,
         "basic" => Some(Sandbox::basic()),
@@ -69,7 +72,8 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         other => return Err(format!("there is no level {other}").into()),
     };
     if let Some(sandbox) = sandbox {
-        builder = builder.sandbox(changes.into_iter().fold(sandbox, |sandbox, change| change(sandbox)));
+        builder =
+            builder.sandbox(changes.into_iter().fold(sandbox, |sandbox, change| change(sandbox)));
     }
     let plugin = builder.start()?;
     let mut answers = io::stderr();
@@ -77,8 +81,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     for line in io::stdin().lock().lines() {
         let line = line?;
         let (command, data) = line.split_once('\t').unwrap_or((&line, ""));
-        let answer =
-            plugin.call(command, data.to_owned()).map_or_else(|error| error.to_string(), |it| it.to_string());
+        let answer = plugin
+            .call(command, data.to_owned())
+            .map_or_else(|error| error.to_string(), |it| it.to_string());
         writeln!(answers, "{}", answer.replace('\n', " "))?;
     }
     plugin.stop()?;

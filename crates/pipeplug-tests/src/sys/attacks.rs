@@ -18,8 +18,11 @@ const PROCESS: libc::c_long = 1;
 /// Sets an extended attribute.
 pub(crate) fn set_attribute(path: &CStr) -> io::Result<()> {
     let (name, value) = (c"user.pipeplug", b"x");
-    // SAFETY: the path and the name are NUL-terminated, the value has the length that is given, and all are only read.
-    let set = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    // SAFETY: the path and the name are NUL-terminated, the value has the length that is given, and
+    // all are only read.
+    let set = unsafe {
+        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
     Ok(Errno::result(set).map(drop)?)
 }
 
@@ -33,7 +36,8 @@ pub(crate) fn lower_priority(pid: i32) -> io::Result<()> {
 /// Has a process use the disk when nothing else does.
 pub(crate) fn lower_io_priority(pid: i32) -> io::Result<()> {
     // SAFETY: the call takes integers and touches no memory.
-    let set = unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, libc::c_long::from(pid), IDLE) };
+    let set =
+        unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, libc::c_long::from(pid), IDLE) };
     Ok(Errno::result(set).map(drop)?)
 }
 
@@ -45,8 +49,8 @@ pub(crate) fn in_child(command: &mut Command, act: fn() -> nix::Result<()>) {
 
 /// Forks this process, which may have other threads.
 pub(crate) fn fork_with_threads() -> io::Result<ForkResult> {
-    // SAFETY: the child starts a process and exits at once. Starting one allocates, which glibc keeps working in the child
-    // of a process with threads.
+    // SAFETY: the child starts a process and exits at once. Starting one allocates, which glibc
+    // keeps working in the child of a process with threads.
     Ok(unsafe { nix::unistd::fork() }?)
 }
 
@@ -74,9 +78,12 @@ pub(crate) fn refuse(call: libc::c_long, with: Errno) -> io::Result<()> {
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | with as u32),
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
-    let program =
-        libc::sock_fprog { len: filter.len() as libc::c_ushort, filter: filter.as_ptr().cast_mut() };
+    let program = libc::sock_fprog {
+        len: filter.len() as libc::c_ushort,
+        filter: filter.as_ptr().cast_mut(),
+    };
     let mode = libc::SECCOMP_MODE_FILTER as libc::c_ulong;
     // SAFETY: the kernel copies the instructions, which are there, and writes nothing.
-    Ok(Errno::result(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) }).map(drop)?)
+    Ok(Errno::result(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) })
+        .map(drop)?)
 }

@@ -2,7 +2,8 @@
 
 use nix::libc;
 
-/// System calls that no plugin needs, with arguments that do nothing: by name, for programs that try them.
+/// System calls that no plugin needs, with arguments that do nothing: by name, for programs that
+/// try them.
 const SYSTEM_CALLS: [(&str, libc::c_long, [libc::c_long; 5]); 30] = [
     ("ptrace", libc::SYS_ptrace, [0xffff, 0, 0, 0, 0]),
     ("process_vm_readv", libc::SYS_process_vm_readv, [0; 5]),
@@ -49,8 +50,9 @@ const SYSTEM_CALLS: [(&str, libc::c_long, [libc::c_long; 5]); 30] = [
     ),
 ];
 
-/// System calls of which only a strict sandbox says that no plugin needs them. The arguments are such as do nothing, and
-/// fail with another error than EPERM, or succeed, where no filter is in the way.
+/// System calls of which only a strict sandbox says that no plugin needs them. The arguments are
+/// such as do nothing, and fail with another error than EPERM, or succeed, where no filter is in
+/// the way.
 const STRICT_SYSTEM_CALLS: [(&str, libc::c_long, [libc::c_long; 5]); 34] = [
     (
         "clone with CLONE_PARENT",
@@ -78,9 +80,21 @@ const STRICT_SYSTEM_CALLS: [(&str, libc::c_long, [libc::c_long; 5]); 34] = [
     ("bind", libc::SYS_bind, [-1, 0, 0, 0, 0]),
     ("listen", libc::SYS_listen, [-1, 0, 0, 0, 0]),
     ("accept4", libc::SYS_accept4, [-1, 0, 0, 0, 0]),
-    ("sendto with MSG_FASTOPEN", libc::SYS_sendto, [-1, 0, 0, libc::MSG_FASTOPEN as libc::c_long, 0]),
-    ("sendmsg with MSG_FASTOPEN", libc::SYS_sendmsg, [-1, 0, libc::MSG_FASTOPEN as libc::c_long, 0, 0]),
-    ("sendmmsg with MSG_FASTOPEN", libc::SYS_sendmmsg, [-1, 0, 0, libc::MSG_FASTOPEN as libc::c_long, 0]),
+    (
+        "sendto with MSG_FASTOPEN",
+        libc::SYS_sendto,
+        [-1, 0, 0, libc::MSG_FASTOPEN as libc::c_long, 0],
+    ),
+    (
+        "sendmsg with MSG_FASTOPEN",
+        libc::SYS_sendmsg,
+        [-1, 0, libc::MSG_FASTOPEN as libc::c_long, 0, 0],
+    ),
+    (
+        "sendmmsg with MSG_FASTOPEN",
+        libc::SYS_sendmmsg,
+        [-1, 0, 0, libc::MSG_FASTOPEN as libc::c_long, 0],
+    ),
     (
         "setsockopt TCP_FASTOPEN_CONNECT",
         libc::SYS_setsockopt,
@@ -107,7 +121,8 @@ const STRICT_SYSTEM_CALLS: [(&str, libc::c_long, [libc::c_long; 5]); 34] = [
 /// Flags that contradict each other, so that there is no such process in any case.
 const CLONE_NOTHING: libc::c_long = (libc::CLONE_THREAD | libc::SIGCHLD) as libc::c_long;
 
-/// System calls that reach files and processes of the same user past Landlock: out of reach without namespaces.
+/// System calls that reach files and processes of the same user past Landlock: out of reach without
+/// namespaces.
 const APART_SYSTEM_CALLS: [(&str, libc::c_long, [libc::c_long; 5]); 10] = [
     ("fchmod", libc::SYS_fchmod, [-1, 0, 0, 0, 0]),
     ("fchmodat", libc::SYS_fchmodat, [-1, 0, 0, 0, 0]),
@@ -116,7 +131,11 @@ const APART_SYSTEM_CALLS: [(&str, libc::c_long, [libc::c_long; 5]); 10] = [
     ("fsetxattr", libc::SYS_fsetxattr, [-1, 0, 0, 0, 0]),
     ("fremovexattr", libc::SYS_fremovexattr, [-1, 0, 0, 0, 0]),
     ("inotify_add_watch", libc::SYS_inotify_add_watch, [-1, 0, 0, 0, 0]),
-    ("sched_setaffinity of another process", libc::SYS_sched_setaffinity, [0x7fff_ffff, 0, 0, 0, 0]),
+    (
+        "sched_setaffinity of another process",
+        libc::SYS_sched_setaffinity,
+        [0x7fff_ffff, 0, 0, 0, 0],
+    ),
     ("setpriority of another process", libc::SYS_setpriority, [0, 0x7fff_ffff, 0, 0, 0]),
     ("ioprio_set of another process", libc::SYS_ioprio_set, [1, 0x7fff_ffff, 0, 0, 0]),
 ];
@@ -144,7 +163,7 @@ pub fn system_call(name: &str) -> Result<libc::c_long, nix::errno::Errno> {
     let mut all = SYSTEM_CALLS.iter().chain(&STRICT_SYSTEM_CALLS).chain(&APART_SYSTEM_CALLS);
     let known = all.find(|(known, ..)| *known == name);
     let (_, number, [a, b, c, d, e]) = known.ok_or(nix::errno::Errno::ENOTSUP)?;
-    // SAFETY: the arguments are integers and null pointers, or one that is not mapped; the kernel reads through none of
-    // them without looking, and writes nothing.
+    // SAFETY: the arguments are integers and null pointers, or one that is not mapped; the kernel
+    // reads through none of them without looking, and writes nothing.
     nix::errno::Errno::result(unsafe { libc::syscall(*number, *a, *b, *c, *d, *e) })
 }

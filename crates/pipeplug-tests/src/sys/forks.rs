@@ -12,16 +12,25 @@ pub enum Relation {
     Sibling,
 }
 
-/// Has a process with a copy of the memory run this and exit. It keeps no descriptor. For programs of one thread.
+/// Has a process with a copy of the memory run this and exit. It keeps no descriptor. For programs
+/// of one thread.
 pub fn fork_relative(relation: Relation, run: impl FnOnce()) {
     let flags = match relation {
         Relation::Child => libc::SIGCHLD,
         Relation::Sibling => libc::SIGCHLD | libc::CLONE_PARENT,
     };
-    // SAFETY: with a null stack and without CLONE_VM it is a fork; there is no other thread, so the child may do anything.
-    // The order of the last arguments differs between machines, and all of them are null.
+    // SAFETY: with a null stack and without CLONE_VM it is a fork; there is no other thread, so the
+    // child may do anything. The order of the last arguments differs between machines, and all of
+    // them are null.
     let pid = unsafe {
-        libc::syscall(libc::SYS_clone, libc::c_long::from(flags), 0_usize, 0_usize, 0_usize, 0_usize)
+        libc::syscall(
+            libc::SYS_clone,
+            libc::c_long::from(flags),
+            0_usize,
+            0_usize,
+            0_usize,
+            0_usize,
+        )
     };
     assert!(pid >= 0, "clone: {}", nix::errno::Errno::last());
     if pid == 0 {
@@ -49,10 +58,11 @@ pub fn fork(run: impl FnOnce() -> i32) -> nix::Result<i32> {
     }
 }
 
-/// Starts processes that fork all the time, and keep some children each. For programs of one thread.
+/// Starts processes that fork all the time, and keep some children each. For programs of one
+/// thread.
 ///
-/// The kernel visits the youngest members of a group first; what forks is old here, so that it goes on while those are
-/// visited.
+/// The kernel visits the youngest members of a group first; what forks is old here, so that it goes
+/// on while those are visited.
 pub fn fork_forkers(forkers: usize, lifetime: std::time::Duration) {
     const KEPT: usize = 64;
     for _ in 0..forkers {
@@ -80,6 +90,7 @@ pub fn fork_forkers(forkers: usize, lifetime: std::time::Duration) {
 }
 
 fn close_all() {
-    // SAFETY: what uses these descriptors does not run in this process, which is a copy and ends without destructors.
+    // SAFETY: what uses these descriptors does not run in this process, which is a copy and ends
+    // without destructors.
     unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
 }

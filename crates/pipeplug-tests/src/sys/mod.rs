@@ -1,4 +1,5 @@
-//! Dispositions of signals that a host of ours may have, and the tests' own process has not; and system calls as they are.
+//! Dispositions of signals that a host of ours may have, and the tests' own process has not; and
+//! system calls as they are.
 
 mod attacks;
 mod calls;
@@ -7,8 +8,8 @@ mod older_landlock;
 mod probe;
 
 pub(crate) use attacks::{
-    duplicate, exit_at_once, fork_with_threads, in_child, lower_io_priority, lower_priority, refuse,
-    set_attribute,
+    duplicate, exit_at_once, fork_with_threads, in_child, lower_io_priority, lower_priority,
+    refuse, set_attribute,
 };
 pub use calls::{apart_system_calls, strict_system_calls, system_call, system_calls};
 pub use forks::{Relation, fork, fork_forkers, fork_relative};
@@ -18,7 +19,8 @@ pub use probe::{Outcome, probe, probe_foreign};
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Has SIGPIPE end the process, as C programs start with, and as programs set it whose output goes into `head`.
+/// Has SIGPIPE end the process, as C programs start with, and as programs set it whose output goes
+/// into `head`.
 pub fn kill_by_sigpipe() {
     set(Signal::SIGPIPE, SigHandler::SigDfl);
 }
@@ -40,7 +42,7 @@ fn set(signal: Signal, handler: SigHandler) {
 }
 
 extern "C" fn reap_all(_signal: libc::c_int) {
-    // SAFETY: waitpid(2) is async-signal-safe, and a null status is not written to. That it may change errno is one more
-    // of the habits of such hosts.
+    // SAFETY: waitpid(2) is async-signal-safe, and a null status is not written to. That it may
+    // change errno is one more of the habits of such hosts.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }

@@ -1,5 +1,5 @@
-//! A kernel with an older Landlock: a filter of system calls hands those of Landlock to a thread of this process, which
-//! answers as such a kernel does: seccomp_unotify(2), landlock(7).
+//! A kernel with an older Landlock: a filter of system calls hands those of Landlock to a thread of
+//! this process, which answers as such a kernel does: seccomp_unotify(2), landlock(7).
 
 use std::fs::File;
 use std::io;
@@ -25,7 +25,8 @@ enum Verdict {
     Fails(Errno),
 }
 
-/// Has the kernel answer as one with that version of Landlock, 0 for none, to this thread and to all that comes from it.
+/// Has the kernel answer as one with that version of Landlock, 0 for none, to this thread and to
+/// all that comes from it.
 ///
 /// # Errors
 /// What the system says to the filter, or to a thread.
@@ -44,8 +45,9 @@ pub fn seem_to_have_landlock(abi: u32) -> io::Result<()> {
 /// Installs the filter, and gives the descriptor that the calls come by.
 fn listen() -> io::Result<OwnedFd> {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let is =
-        |call: libc::c_long, jt| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jt, 0, call as u32);
+    let is = |call: libc::c_long, jt| {
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jt, 0, call as u32)
+    };
     let filter = [
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         is(libc::SYS_landlock_create_ruleset, 3),
@@ -54,11 +56,15 @@ fn listen() -> io::Result<OwnedFd> {
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
     ];
-    let program =
-        libc::sock_fprog { len: filter.len() as libc::c_ushort, filter: filter.as_ptr().cast_mut() };
+    let program = libc::sock_fprog {
+        len: filter.len() as libc::c_ushort,
+        filter: filter.as_ptr().cast_mut(),
+    };
     let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
     // SAFETY: the kernel copies the instructions, which are there, and writes nothing.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })?;
+    let fd = Errno::result(unsafe {
+        libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program)
+    })?;
     // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -69,7 +75,9 @@ fn serve(listener: &OwnedFd, abi: u32) {
         // SAFETY: the structure is integers only, and the kernel wants it to be zero.
         let mut call: libc::seccomp_notif = unsafe { mem::zeroed() };
         // SAFETY: the request is for this structure, which is there for the call.
-        let got = unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut call) };
+        let got = unsafe {
+            libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut call)
+        };
         match Errno::result(got) {
             Ok(_) => {}
             // The thread that called has ended.
@@ -84,7 +92,9 @@ fn serve(listener: &OwnedFd, abi: u32) {
         };
         let mut answer = libc::seccomp_notif_resp { id: call.id, val, error, flags };
         // SAFETY: as above.
-        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
+        unsafe {
+            libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer)
+        };
     }
 }
 
@@ -100,8 +110,12 @@ fn judge(abi: u32, caller: u32, call: libc::c_long, args: [u64; 6]) -> Verdict {
             Ok(attributes) => judge_attributes(abi, &attributes),
             Err(_) => Verdict::Fails(Errno::EFAULT),
         },
-        libc::SYS_landlock_add_rule if args[1] == NET_PORT && abi < 4 => Verdict::Fails(Errno::EINVAL),
-        libc::SYS_landlock_restrict_self if args[1] != 0 && abi < 7 => Verdict::Fails(Errno::EINVAL),
+        libc::SYS_landlock_add_rule if args[1] == NET_PORT && abi < 4 => {
+            Verdict::Fails(Errno::EINVAL)
+        }
+        libc::SYS_landlock_restrict_self if args[1] != 0 && abi < 7 => {
+            Verdict::Fails(Errno::EINVAL)
+        }
         _ => Verdict::Continue,
     }
 }
@@ -110,7 +124,8 @@ fn judge(abi: u32, caller: u32, call: libc::c_long, args: [u64; 6]) -> Verdict {
 fn attributes(caller: u32, at: u64, size: u64) -> io::Result<Vec<u64>> {
     let mut bytes = vec![0; usize::try_from(size.min(4096)).map_err(io::Error::other)?];
     File::open(format!("/proc/{caller}/mem"))?.read_exact_at(&mut bytes, at)?;
-    let field = |bytes: &[u8]| bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+    let field =
+        |bytes: &[u8]| bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
     Ok(bytes.chunks(8).map(field).collect())
 }
 

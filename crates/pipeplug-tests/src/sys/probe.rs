@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 /// Time for a call that waits for something that does not come.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The end of a child that has made a system call with all arguments -1, by its `Display` as a test reads it.
+/// The end of a child that has made a system call with all arguments -1, by its `Display` as a test
+/// reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// `ok`
@@ -39,7 +40,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Makes the system call with this number, all arguments -1: those that need a pointer or a descriptor fail.
+/// Makes the system call with this number, all arguments -1: those that need a pointer or a
+/// descriptor fail.
 ///
 /// # Errors
 /// No child can be started.
@@ -51,8 +53,8 @@ pub fn probe(number: u32) -> Result<Outcome, Errno> {
         // SAFETY: setsid(2) takes nothing and touches no memory.
         unsafe { libc::setsid() };
         let number = libc::c_long::from(number);
-        // SAFETY: -1 is mapped nowhere, so the kernel reads and writes nothing. What happens to this process is what the
-        // caller wants to know.
+        // SAFETY: -1 is mapped nowhere, so the kernel reads and writes nothing. What happens to
+        // this process is what the caller wants to know.
         let result = unsafe { libc::syscall(number, -1, -1, -1, -1, -1, -1) };
         let code = if result == -1 { Errno::last_raw() } else { 0 };
         // SAFETY: _exit(2) takes an integer.
@@ -61,8 +63,8 @@ pub fn probe(number: u32) -> Result<Outcome, Errno> {
     Errno::result(child).and_then(|child| outcome(Pid::from_raw(child)))
 }
 
-/// Asks for its process id by the gate of 32-bit programs, which filters of 64-bit numbers misread; `None` on machines that
-/// have no such gate.
+/// Asks for its process id by the gate of 32-bit programs, which filters of 64-bit numbers misread;
+/// `None` on machines that have no such gate.
 ///
 /// # Errors
 /// No child can be started.
@@ -73,8 +75,8 @@ pub fn probe_foreign() -> Result<Option<Outcome>, Errno> {
         let child = unsafe { libc::fork() };
         if child == 0 {
             let pid: i64;
-            // SAFETY: getpid of i386, which is number 20, takes nothing and touches no memory. The kernel may clear the
-            // registers that are named.
+            // SAFETY: getpid of i386, which is number 20, takes nothing and touches no memory. The
+            // kernel may clear the registers that are named.
             unsafe {
                 std::arch::asm!(
                     "int 0x80",
@@ -99,7 +101,11 @@ fn outcome(child: Pid) -> Result<Outcome, Errno> {
             WaitStatus::Exited(_, 0) => return Ok(Outcome::Success),
             WaitStatus::Exited(_, code) => {
                 let errno = Errno::from_raw(code);
-                return Ok(if errno == Errno::UnknownErrno { Outcome::Exit } else { Outcome::Error(errno) });
+                return Ok(if errno == Errno::UnknownErrno {
+                    Outcome::Exit
+                } else {
+                    Outcome::Error(errno)
+                });
             }
             WaitStatus::Signaled(..) if killed => return Ok(Outcome::Hang),
             WaitStatus::Signaled(_, signal, _) => return Ok(Outcome::Signal(signal)),

@@ -1,4 +1,5 @@
-//! Plugins that take what they can get: how much memory the host spends on each, and how its other plugins fare.
+//! Plugins that take what they can get: how much memory the host spends on each, and how its other
+//! plugins fare.
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -16,8 +17,9 @@ const MIB: usize = 1 << 20;
 /// How long each may do its worst.
 const TIME: Duration = Duration::from_millis(500);
 
-/// A call to a plugin that does as it should never takes longer, whatever the other one does; thousands of times what it
-/// takes, since nothing is promised of a machine that is busy with something else.
+/// A call to a plugin that does as it should never takes longer, whatever the other one does;
+/// thousands of times what it takes, since nothing is promised of a machine that is busy with
+/// something else.
 const WORST: Duration = Duration::from_secs(2);
 
 /// What the host's handler does with what the plugin asks and tells.
@@ -45,8 +47,8 @@ enum Host {
     Sends,
 }
 
-/// Makes a test of each row, so that each has a process of its own where the runner does that: memory that one has
-/// given back may be the next one's.
+/// Makes a test of each row, so that each has a process of its own where the runner does that:
+/// memory that one has given back may be the next one's.
 macro_rules! bounded {
     ($($name:ident: $how:expr, $handler:ident, $host:ident, $most:literal;)*) => {$(
         #[test]
@@ -100,8 +102,10 @@ struct Means {
 
 fn builder(how: &[&str], handler: Handler, means: &Means) -> Builder {
     let (means, gate) = (means.clone(), means.gate.clone());
-    misbehave(how).grace(Grace::each(Duration::from_millis(10))).on_line(move |_, _| gate.pass()).handler(
-        move |_: &Plugin, request: &mut Request| -> Result<Reply, HandlerError> {
+    misbehave(how)
+        .grace(Grace::each(Duration::from_millis(10)))
+        .on_line(move |_, _| gate.pass())
+        .handler(move |_: &Plugin, request: &mut Request| -> Result<Reply, HandlerError> {
             match handler {
                 Handler::Refuses => return request.unknown(),
                 Handler::Answers => return Ok(vec![b'.'; 64 << 10].into()),
@@ -114,8 +118,7 @@ fn builder(how: &[&str], handler: Handler, means: &Means) -> Builder {
                 Handler::CallsBack => return Ok(request.connection().call_bytes("x", "")?.into()),
             }
             Ok(Reply::empty())
-        },
-    )
+        })
 }
 
 /// How long the calls of that time took, the shortest first.

@@ -10,7 +10,9 @@ use pipeplug_host::process::{Channel, Launch, spawn};
 use pipeplug_host::{EventLoop, Grace, Plugin, Stdout, StoppedBy};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 use pipeplug_tests::guards_of;
-use pipeplug_tests::{HostFootprint, LONG, Script, children_of, descriptors, eventually, send, threads};
+use pipeplug_tests::{
+    HostFootprint, LONG, Script, children_of, descriptors, eventually, send, threads,
+};
 
 use crate::{FUGITIVE, MISBEHAVE, alone, misbehave};
 
@@ -25,17 +27,25 @@ fn a_failed_start_leaves_nothing() {
             ("exits", "exit 3"),
             ("is killed", "kill -KILL $$"),
             ("hangs", "sleep 1000"),
-            ("hangs with children that ignore a TERM", "trap '' TERM; sleep 1000 & sleep 1000 & wait"),
+            (
+                "hangs with children that ignore a TERM",
+                "trap '' TERM; sleep 1000 & sleep 1000 & wait",
+            ),
             ("closes its pipe", "exec 4>&-; sleep 1000"),
             ("prints what is no chunk", "echo hello >&4; sleep 1000"),
             ("prints without an end", "yes >&4"),
             ("complains without an end", "yes >&2"),
-            ("answers in the other format", r"printf '1\0003\000GetMetadata 2\000{}' >&4; sleep 1000"),
+            (
+                "answers in the other format",
+                r"printf '1\0003\000GetMetadata 2\000{}' >&4; sleep 1000",
+            ),
         ];
         for (what, body) in scripts {
             let script = Script::new(body);
-            let builder =
-                script.builder().handshake_timeout(Duration::from_millis(100)).event_loop(events.clone());
+            let builder = script
+                .builder()
+                .handshake_timeout(Duration::from_millis(100))
+                .event_loop(events.clone());
             builder.start().expect_err(what);
             builder.stdout(Stdout::Log).start().expect_err(what);
         }
@@ -109,8 +119,9 @@ fn plugins_that_end_by_themselves_are_reaped_with_nobody_waiting() {
     let _alone = alone();
     let events = EventLoop::new().unwrap();
     let before = descriptors();
-    let plugins: Vec<_> =
-        (0..10).map(|_| misbehave(&["plain"]).event_loop(events.clone()).start().unwrap()).collect();
+    let plugins: Vec<_> = (0..10)
+        .map(|_| misbehave(&["plain"]).event_loop(events.clone()).start().unwrap())
+        .collect();
     for plugin in &plugins {
         plugin.notify("exit", "0").unwrap();
     }
@@ -130,8 +141,11 @@ fn children_of_its_hosts_are_reaped_too() {
     let before = HostFootprint::now();
     let events = EventLoop::new().unwrap();
     for stop in [Plugin::stop, Plugin::kill] {
-        let plugin =
-            Plugin::builder(FUGITIVE).arg("leaves-siblings").event_loop(events.clone()).start().unwrap();
+        let plugin = Plugin::builder(FUGITIVE)
+            .arg("leaves-siblings")
+            .event_loop(events.clone())
+            .start()
+            .unwrap();
         assert!(children_of(std::process::id()).len() >= 3, "two of them live on");
         stop(&plugin).unwrap();
         assert_eq!(children_of(std::process::id()), [].into());
@@ -164,7 +178,8 @@ fn a_host_has_one_guard_and_another_where_that_was_killed() {
     }
     spawn(&launch).unwrap();
     assert_eq!(guards_of(std::process::id()), second);
-    let of_guard = second.iter().flat_map(|guard| fs::read_dir(format!("/proc/{guard}/fd")).unwrap());
+    let of_guard =
+        second.iter().flat_map(|guard| fs::read_dir(format!("/proc/{guard}/fd")).unwrap());
     assert_eq!(of_guard.count(), 2, "its pipe and its table");
 }
 

@@ -13,12 +13,15 @@ use crate::{alone, misbehave};
 
 const PLUGINS: usize = 100;
 
-/// What the host has open for one plugin: in, out, stderr, its process, and what ties that to the host; in place of the
-/// latter portable builds have both ends of a pipe that tells of the process.
+/// What the host has open for one plugin: in, out, stderr, its process, and what ties that to the
+/// host; in place of the latter portable builds have both ends of a pipe that tells of the process.
 const DESCRIPTORS_EACH: usize = 5;
 
 /// Does something with each of them, all at the same time.
-fn at_once<T: Send, U: Send>(all: impl IntoIterator<Item = T>, f: impl Fn(T) -> U + Sync) -> Vec<U> {
+fn at_once<T: Send, U: Send>(
+    all: impl IntoIterator<Item = T>,
+    f: impl Fn(T) -> U + Sync,
+) -> Vec<U> {
     thread::scope(|scope| {
         let f = &f;
         let running: Vec<_> = all.into_iter().map(|one| scope.spawn(move || f(one))).collect();
@@ -75,7 +78,8 @@ fn what_finds_no_thread_is_done_once_there_is_one() {
     let (soft, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
     let in_use: u64 =
         fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
-    // Too little for the stack of a thread, and enough for all else; and what others have left of theirs is taken.
+    // Too little for the stack of a thread, and enough for all else; and what others have left of
+    // theirs is taken.
     setrlimit(Resource::RLIMIT_AS, in_use * 4096 + (1 << 20), hard).unwrap();
     let (go, may_go) = mpsc::channel::<()>();
     let may_go = Arc::new(Mutex::new(may_go));

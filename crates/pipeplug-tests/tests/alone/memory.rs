@@ -6,7 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use pipeplug_host::EventLoop;
-use pipeplug_tests::{LONG, eventually, forget_memory_peak, memory_in_use, memory_peak, page_faults};
+use pipeplug_tests::{
+    LONG, eventually, forget_memory_peak, memory_in_use, memory_peak, page_faults,
+};
 
 use crate::{alone, misbehave};
 
@@ -29,7 +31,9 @@ fn a_guest_keeps_no_more_one_ways_than_its_window() {
             plugin.notify("slow-count", vec![0; KIB]).unwrap();
         }
         let grown = memory_peak(pid).saturating_sub(before);
-        eventually("all were handled", || plugin.call("counted", "").unwrap() == MESSAGES.to_string());
+        eventually("all were handled", || {
+            plugin.call("counted", "").unwrap() == MESSAGES.to_string()
+        });
         // They are 20 MiB in all.
         assert!(grown < 2 * window + 4 * MIB, "window {window}: {grown} bytes more");
     }
@@ -81,7 +85,8 @@ fn a_large_buffer_takes_the_memory_of_the_last_one_which_is_kept_for_a_moment() 
     let pids = [std::process::id(), plugin.pid().as_raw().try_into().unwrap()];
     let before = pids.map(memory_in_use);
     let mut buffer = plugin.call_bytes("echo", vec![1; LEN]).unwrap();
-    // A reply may begin to come before its request has been put away, so that once in a while one has memory of its own.
+    // A reply may begin to come before its request has been put away, so that once in a while one
+    // has memory of its own.
     let reused = (0..20).any(|_| {
         let before = pids.map(page_faults);
         buffer = plugin.call_bytes("echo", std::mem::take(&mut buffer)).unwrap();
@@ -91,5 +96,7 @@ fn a_large_buffer_takes_the_memory_of_the_last_one_which_is_kept_for_a_moment() 
     assert!(reused, "each call took new memory");
     assert!(buffer.len() == LEN && buffer.iter().all(|byte| *byte == 1));
     drop(buffer);
-    eventually("it was given back", || (0..pids.len()).all(|i| memory_in_use(pids[i]) < before[i] + LEN / 2));
+    eventually("it was given back", || {
+        (0..pids.len()).all(|i| memory_in_use(pids[i]) < before[i] + LEN / 2)
+    });
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_host::{
-    Backoff, Breaker, CallError, EventLoop, Grace, HealthCheck, Pool, SupervisedCallError, Supervisor,
-    SupervisorBuilder, Unavailable,
+    Backoff, Breaker, CallError, EventLoop, Grace, HealthCheck, Pool, SupervisedCallError,
+    Supervisor, SupervisorBuilder, Unavailable,
 };
 use pipeplug_tests::{HostFootprint, LONG, Script, children_of, eventually, send, wake_ups};
 
@@ -130,7 +130,8 @@ fn nothing_is_left_of_what_it_started() {
     before.assert_restored();
 }
 
-/// Whatever meets whatever: no call hangs, each fails as it may or brings its reply, and nothing is left.
+/// Whatever meets whatever: no call hangs, each fails as it may or brings its reply, and nothing is
+/// left.
 #[test]
 fn all_that_can_be_done_to_it_at_once_ends() {
     let _alone = alone();
@@ -170,7 +171,9 @@ fn all_that_can_be_done_to_it_at_once_ends() {
                 let (calls, supervisor) = (&calls, &supervisor);
                 scope.spawn(move || calls(pause, &|| supervisor.call("echo", "there")));
             }
-            scope.spawn(|| calls(7, &|| supervisor.request("echo", "there").timeout(LONG).wait_text()));
+            scope.spawn(|| {
+                calls(7, &|| supervisor.request("echo", "there").timeout(LONG).wait_text())
+            });
             // What comes of these depends on what the others have just done.
             scope.spawn(|| again_and_again(29, &|| assert!(supervisor.stop().is_ok())));
             scope.spawn(|| again_and_again(11, &|| drop(supervisor.start())));
@@ -194,7 +197,8 @@ fn a_pool_leaves_nothing_either() {
     let _alone = alone();
     let before = HostFootprint::now();
     {
-        let pool = Pool::new(supervisor(&EventLoop::new().unwrap()), 5.try_into().unwrap()).unwrap();
+        let pool =
+            Pool::new(supervisor(&EventLoop::new().unwrap()), 5.try_into().unwrap()).unwrap();
         pool.start().unwrap();
         send(pool.members()[2].pid().unwrap().as_raw(), Signal::SIGKILL);
         pool.restart().unwrap();

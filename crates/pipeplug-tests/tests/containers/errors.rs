@@ -40,20 +40,20 @@ fn placed(container: Container) -> Builder {
 
 fn a_missing_image_is_told(containers: &Containers) {
     let builder = placed(containers.container_of("pipeplug-no-such-image"));
-    let pull = format!("`{} pull pipeplug-no-such-image` downloads it", containers.engine.program());
+    let pull =
+        format!("`{} pull pipeplug-no-such-image` downloads it", containers.engine.program());
     let error = told(builder, &pull);
     assert!(error.is_permanent());
-    assert!(
-        error
-            .to_string()
-            .starts_with("plugin \"captive\" did not start in a container of \"pipeplug-no-such-image\"")
-    );
+    assert!(error.to_string().starts_with(
+        "plugin \"captive\" did not start in a container of \"pipeplug-no-such-image\""
+    ));
 }
 
 fn a_missing_program_is_told(containers: &Containers) {
     let builder = Plugin::builder("/no/such/program").launcher(containers.container());
     assert!(told(builder, "there is no such program in the image").is_permanent());
-    let builder = Plugin::builder("/no/such/program").launcher(containers.container().without_init());
+    let builder =
+        Plugin::builder("/no/such/program").launcher(containers.container().without_init());
     assert!(told(builder, "there is no such program in the image").is_permanent());
 }
 
@@ -75,14 +75,16 @@ fn a_program_for_another_machine_is_told(containers: &Containers) {
     let builder = placed(containers.container_of(&image));
     let error = told(builder, "built for another machine");
     assert!(error.is_permanent());
-    let error = told(placed(containers.container_of(&image).without_init()), "built for another machine");
+    let error =
+        told(placed(containers.container_of(&image).without_init()), "built for another machine");
     assert!(error.is_permanent());
     let _ = containers.output(&["rmi", "--force", &image]);
 }
 
 fn a_limit_that_the_engine_may_not_set_is_told(containers: &Containers) {
     // More than fs.nr_open lets anybody have.
-    let builder = placed(containers.container().engine_arg("--ulimit=nofile=2000000000:2000000000"));
+    let builder =
+        placed(containers.container().engine_arg("--ulimit=nofile=2000000000:2000000000"));
     assert!(told(builder, "--ulimit=nofile=1024:1024").is_permanent());
 }
 
@@ -98,7 +100,8 @@ fn what_the_engine_refuses_is_told(containers: &Containers) {
 
 fn an_unknown_user_is_told(containers: &Containers) {
     for user in ["nosuch", "0:nosuch"] {
-        let error = told(placed(containers.container().user(user)), "the image knows no user or group");
+        let error =
+            told(placed(containers.container().user(user)), "the image knows no user or group");
         assert!(error.is_permanent());
     }
 }
@@ -118,9 +121,14 @@ fn a_directory_that_cannot_be_is_told(containers: &Containers) {
 
 fn arguments_in_the_place_of_a_command_are_told(containers: &Containers) {
     let image = format!("pipeplug-command:{}", std::process::id());
-    containers.make_image_with(&image, "CMD [\"/captive\"]", &[(PathBuf::from(CAPTIVE), "captive")]);
+    containers.make_image_with(
+        &image,
+        "CMD [\"/captive\"]",
+        &[(PathBuf::from(CAPTIVE), "captive")],
+    );
     let container = || containers.container_of(&image);
-    let step = format!("`pipeplug run --{} {image} /path/in/it -- ARGUMENT`", containers.engine.program());
+    let step =
+        format!("`pipeplug run --{} {image} /path/in/it -- ARGUMENT`", containers.engine.program());
     for container in [container(), container().without_init()] {
         assert!(told(placed(container).arg("--fast"), &step).is_permanent());
     }
@@ -148,9 +156,11 @@ fn a_program_for_another_machine_behind_a_shell_is_told(containers: &Containers)
 }
 
 fn an_argument_that_cuts_the_plugin_off_is_refused(containers: &Containers) {
-    for (arg, reason) in
-        [("-it", "a terminal between"), ("--tty", "a terminal between"), ("-d", "in the background")]
-    {
+    for (arg, reason) in [
+        ("-it", "a terminal between"),
+        ("--tty", "a terminal between"),
+        ("-d", "in the background"),
+    ] {
         let error = placed(containers.container().engine_arg(arg)).start().unwrap_err();
         assert!(matches!(error, StartError::Spawn(SpawnError::BadArgument { .. })), "{error:?}");
         assert!(error.to_string().contains(reason), "{error}");

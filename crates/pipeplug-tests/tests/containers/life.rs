@@ -29,7 +29,10 @@ crate::with_each_engine! {
 
 /// One that heeds nothing.
 fn stubborn(containers: &Containers) -> Builder {
-    containers.builder(containers.container()).arg("stubborn").grace(Grace::each(Duration::from_millis(100)))
+    containers
+        .builder(containers.container())
+        .arg("stubborn")
+        .grace(Grace::each(Duration::from_millis(100)))
 }
 
 fn it_is_gone_after_a_stop(containers: &Containers) {
@@ -57,7 +60,8 @@ fn it_is_gone_when_it_exits(containers: &Containers) {
 fn it_is_gone_after_a_kill_of_the_plugin(containers: &Containers) {
     let plugin = stubborn(containers).start().unwrap();
     // It may be told of the end of the container ahead of its own.
-    let killed = containers.command(&["exec", &containers.all()[0], "/captive", "kill"]).output().unwrap();
+    let killed =
+        containers.command(&["exec", &containers.all()[0], "/captive", "kill"]).output().unwrap();
     assert_eq!(plugin.wait(LONG).unwrap(), Some(WaitStatus::Exited(128 + 9)), "{killed:?}");
     assert_eq!(containers.all(), [""; 0]);
 }
@@ -100,9 +104,10 @@ fn a_kill_from_outside_is_no_lack_of_memory(containers: &Containers) {
 }
 
 fn a_status_like_that_of_a_signal_is_told_as_both(containers: &Containers) {
-    for (status, told) in
-        [(137, "with this status"), (139, "which stands for SIGSEGV: the program crashed, or exited")]
-    {
+    for (status, told) in [
+        (137, "with this status"),
+        (139, "which stands for SIGSEGV: the program crashed, or exited"),
+    ] {
         let plugin = containers.builder(containers.container()).start().unwrap();
         let error = plugin.call("exit", status.to_string()).unwrap_err();
         let diagnosis = diagnosis(&plugin, &error);
@@ -114,8 +119,12 @@ fn a_status_like_that_of_a_signal_is_told_as_both(containers: &Containers) {
 
 fn arguments_and_directory_arrive(containers: &Containers) {
     let told = |builder: Builder| {
-        let plugin =
-            builder.handshake_timeout(LONG).args(["a b", "--c"]).current_dir("/proc").start().unwrap();
+        let plugin = builder
+            .handshake_timeout(LONG)
+            .args(["a b", "--c"])
+            .current_dir("/proc")
+            .start()
+            .unwrap();
         format!("{} in {}", plugin.call("args", "").unwrap(), plugin.call("cwd", "").unwrap())
     };
     let placed = || containers.builder(containers.container());
@@ -123,7 +132,10 @@ fn arguments_and_directory_arrive(containers: &Containers) {
     let path = Plugin::builder("/captive").launcher(containers.container());
     assert_eq!(told(path), "/captive a b --c in /proc");
     let entry = containers.container().entry_point("/captive");
-    assert_eq!(told(Plugin::builder("/own").launcher(entry.clone())), "/captive /own a b --c in /proc");
+    assert_eq!(
+        told(Plugin::builder("/own").launcher(entry.clone())),
+        "/captive /own a b --c in /proc"
+    );
     assert_eq!(told(placed().launcher(entry)), "/captive a b --c in /proc");
 }
 
@@ -131,10 +143,14 @@ fn signals_arrive(containers: &Containers) {
     for (signal, number) in [(Signal::Terminate, 15), (Signal::User1, 10), (Signal::Hangup, 1)] {
         let started = containers.container().start(&placed()).unwrap();
         let process = started.process;
-        // A client passes signals on some time behind the start of the container, and dies of them ahead of that.
+        // A client passes signals on some time behind the start of the container, and dies of them
+        // ahead of that.
         fcntl(&started.from_guest, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
-        let (mut to_guest, mut from_guest) = (File::from(started.to_guest), File::from(started.from_guest));
-        to_guest.write_all(&chunk(Format::Standard, 1, Direction::Request, "GetMetadata", b"")).unwrap();
+        let (mut to_guest, mut from_guest) =
+            (File::from(started.to_guest), File::from(started.from_guest));
+        to_guest
+            .write_all(&chunk(Format::Standard, 1, Direction::Request, "GetMetadata", b""))
+            .unwrap();
         from_guest.read_exact(&mut [0]).unwrap();
         // Nobody can tell when that is.
         let mut ended = process.wait_timeout(Duration::from_millis(500)).unwrap();
@@ -159,7 +175,11 @@ fn a_pause_holds_it_until_it_goes_on(containers: &Containers) {
     assert_eq!(process.signal(Signal::Continue).unwrap(), Delivery::Sent);
     containers.wait_state("running");
     assert_eq!(process.signal(Signal::Stop).unwrap(), Delivery::Sent);
-    assert_eq!(process.signal(Signal::Kill).unwrap(), Delivery::Sent, "one that is held can be killed too");
+    assert_eq!(
+        process.signal(Signal::Kill).unwrap(),
+        Delivery::Sent,
+        "one that is held can be killed too"
+    );
     assert!(process.wait_timeout(LONG).unwrap().is_some());
 }
 

@@ -1,4 +1,5 @@
-//! Plugins in containers of real engines: what they are kept from, and that nothing is left of them.
+//! Plugins in containers of real engines: what they are kept from, and that nothing is left of
+//! them.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod errors;
@@ -22,7 +23,8 @@ macro_rules! with_each_engine {
 pub(crate) use with_each_engine;
 
 fn with(engine: pipeplug_host::launcher::Engine, test: fn(&pipeplug_tests::Containers)) {
-    // Podman's monitor leaves a file `oom` where its client was started, when the memory limit ends a container.
+    // Podman's monitor leaves a file `oom` where its client was started, when the memory limit ends
+    // a container.
     std::env::set_current_dir(std::env::temp_dir()).unwrap();
     if let Some(containers) = pipeplug_tests::Containers::of(engine, CAPTIVE) {
         test(&containers);

@@ -1,4 +1,5 @@
-//! What a plugin in a container is kept from. Each wall is also seen to be the one that does it: without it the attack works.
+//! What a plugin in a container is kept from. Each wall is also seen to be the one that does it:
+//! without it the attack works.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -82,7 +83,9 @@ fn it_has_its_share_of_memory(containers: &Containers) {
             "which stands for SIGKILL: the kernel sent it as the limit of 64 MiB of memory was exceeded"
         }
         // It does not tell.
-        _ => "which stands for SIGKILL: the kernel sends it where the limit of 64 MiB of memory is exceeded",
+        _ => {
+            "which stands for SIGKILL: the kernel sends it where the limit of 64 MiB of memory is exceeded"
+        }
     };
     assert!(diagnosis.starts_with(cause), "{diagnosis}");
     let plugin = start(containers, containers.container());
@@ -106,7 +109,8 @@ fn it_has_its_share_of_the_cpu(containers: &Containers) {
 fn it_sees_nothing_of_the_hosts_environment(containers: &Containers) {
     // Cargo sets it for tests.
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
-    let builder = containers.builder(containers.container()).env("GREETING", "a, b\nc").env("GOAL", "=");
+    let builder =
+        containers.builder(containers.container()).env("GREETING", "a, b\nc").env("GOAL", "=");
     let env = builder.start().unwrap().call("env", "").unwrap();
     assert!(!env.contains("CARGO"), "{env}");
     assert!(env.contains("GREETING=a, b\nc\n") && env.contains("GOAL==\n"), "{env}");

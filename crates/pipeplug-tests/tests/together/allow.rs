@@ -13,10 +13,11 @@ type Handled = Arc<Mutex<Vec<String>>>;
 fn with_handler() -> (Builder, Handled) {
     let handled = Handled::default();
     let seen = Arc::clone(&handled);
-    let builder = plain().handler(move |_: &Plugin, request: &mut Request| -> Result<Reply, HandlerError> {
-        seen.lock().unwrap().push(request.command().to_owned());
-        Ok(request.command().to_uppercase().into())
-    });
+    let builder =
+        plain().handler(move |_: &Plugin, request: &mut Request| -> Result<Reply, HandlerError> {
+            seen.lock().unwrap().push(request.command().to_owned());
+            Ok(request.command().to_uppercase().into())
+        });
     (builder, handled)
 }
 

@@ -41,7 +41,9 @@ fn a_call_that_is_dropped_ends_the_work_of_the_plugin() {
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled());
     }));
-    eventually("both were cancelled", || plugin.call("seen", "").unwrap().matches("cancelled").count() >= 1);
+    eventually("both were cancelled", || {
+        plugin.call("seen", "").unwrap().matches("cancelled").count() >= 1
+    });
     assert!(!saw(&plugin, "not cancelled"));
     plugin.stop().unwrap();
 }
@@ -60,7 +62,8 @@ fn a_plugin_that_does_not_read_blocks_no_task_that_tries() {
         };
         assert!(matches!(error, CallError::WouldBlock { .. }), "{error}");
         let begun = Instant::now();
-        // With room in the queue the wait is the task's, and its time counts without a timer of the runtime.
+        // With room in the queue the wait is the task's, and its time counts without a timer of the
+        // runtime.
         let late = open.pop().unwrap();
         tokio::time::timeout(Duration::from_millis(20), late).await.unwrap_err();
         drop(open);
@@ -84,8 +87,10 @@ fn a_supervised_plugin_is_started_beside_the_tasks() {
     let supervisor = Supervisor::builder(plain()).build().unwrap();
     within(beside_a_heart(async {
         let owned = supervisor.clone();
-        let call =
-            tokio::task::spawn_blocking(move || owned.request("echo", "x").begin()).await.unwrap().unwrap();
+        let call = tokio::task::spawn_blocking(move || owned.request("echo", "x").begin())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(call.await.unwrap(), b"x");
         // It runs.
         let call = supervisor.request("echo", "y").timeout(LONG).begin().unwrap();

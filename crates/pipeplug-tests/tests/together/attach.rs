@@ -88,7 +88,11 @@ fn refused(socket: &Path) -> (StartError, String) {
 fn one_host_attaches_and_stops_it() {
     let (_dir, socket) = place();
     let guest = Guest::listen(&socket);
-    assert!(guest.said.contains(&format!("pipeplug run --attach {} ", socket.display())), "{}", guest.said);
+    assert!(
+        guest.said.contains(&format!("pipeplug run --attach {} ", socket.display())),
+        "{}",
+        guest.said
+    );
     let plugin = attach(&socket).start().unwrap();
     assert_eq!(plugin.pid().as_raw(), guest.pid());
     assert!(!socket.exists(), "it is for one host");
@@ -141,7 +145,10 @@ fn a_socket_that_was_left_behind_is_replaced() {
     drop(Guest::listen(&socket));
     assert!(socket.exists(), "it was killed");
     let (error, message) = refused(&socket);
-    assert!(!error.is_permanent() && message.contains("nobody listens there any more"), "{message}");
+    assert!(
+        !error.is_permanent() && message.contains("nobody listens there any more"),
+        "{message}"
+    );
     let guest = Guest::listen(&socket);
     let plugin = attach(&socket).start().unwrap();
     assert_eq!(plugin.pid().as_raw(), guest.pid());
@@ -171,10 +178,15 @@ fn of_several_at_one_stale_socket_one_gets_it() {
             let (won, lost): (Vec<_>, Vec<_>) =
                 all.into_iter().partition(|guest| guest.said.contains("waits for its host"));
             assert_eq!(won.len(), 1, "race {race}: {said:#?}");
-            let plugin = attach(&socket).start().unwrap_or_else(|error| panic!("race {race}: {error}"));
+            let plugin =
+                attach(&socket).start().unwrap_or_else(|error| panic!("race {race}: {error}"));
             assert_eq!(plugin.pid().as_raw(), won[0].pid());
             for guest in lost {
-                assert!(guest.said.contains("another process listens there: end that"), "{}", guest.said);
+                assert!(
+                    guest.said.contains("another process listens there: end that"),
+                    "{}",
+                    guest.said
+                );
                 assert_eq!(guest.end().0, Some(2));
             }
         }
@@ -224,12 +236,18 @@ fn a_path_that_no_socket_can_have_is_told() {
     assert!(guest.said.contains("bytes long, and that of a socket at most"), "{}", guest.said);
     assert_eq!(guest.end().0, Some(2));
     let (error, message) = refused(&long);
-    assert!(error.is_permanent() && message.contains("bytes long, which no socket's can be"), "{message}");
+    assert!(
+        error.is_permanent() && message.contains("bytes long, which no socket's can be"),
+        "{message}"
+    );
 
     let nowhere = dir.path().join("no/such/directory/s");
     assert!(Guest::listen(&nowhere).said.contains("No such file or directory"));
     let (error, message) = refused(&nowhere);
-    assert!(!error.is_permanent() && message.contains("there is none: start the plugin with"), "{message}");
+    assert!(
+        !error.is_permanent() && message.contains("there is none: start the plugin with"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -259,7 +277,10 @@ fn users_do_not_mix() {
 
     // The host would talk to whoever made a socket there.
     let (error, message) = refused(&socket);
-    assert!(error.is_permanent() && message.contains("is of user 65534, not of user 0"), "{message}");
+    assert!(
+        error.is_permanent() && message.contains("is of user 65534, not of user 0"),
+        "{message}"
+    );
 
     // The plugin would do what any host says that the mode does not keep out.
     let mut stream = UnixStream::connect(&socket).unwrap();
@@ -271,9 +292,15 @@ fn users_do_not_mix() {
     let _guest = Guest::listen(&own);
     let host = dir.path().join("host");
     assert!(Command::new("cp").arg(LONELY_HOST).arg(&host).status().unwrap().success());
-    let args = [OsStr::new("--attach"), own.as_os_str(), OsStr::new("exits"), OsStr::new("attached")];
-    let output =
-        Command::new(&host).args(args).uid(NOBODY).gid(NOBODY).stdin(Stdio::null()).output().unwrap();
+    let args =
+        [OsStr::new("--attach"), own.as_os_str(), OsStr::new("exits"), OsStr::new("attached")];
+    let output = Command::new(&host)
+        .args(args)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("it is another user's"), "{said}");
 }
@@ -331,7 +358,8 @@ fn its_end_is_noticed_and_not_explained() {
 fn it_ends_by_itself_when_its_host_is_killed() {
     let (_dir, socket) = place();
     let guest = Guest::listen(&socket);
-    let mut host = Host::launched(&["--attach", socket.to_str().unwrap()], "parks", "attached", &[]);
+    let mut host =
+        Host::launched(&["--attach", socket.to_str().unwrap()], "parks", "attached", &[]);
     assert_eq!(host.plugin, guest.pid());
     host.end("parks");
     let (code, said) = guest.end();

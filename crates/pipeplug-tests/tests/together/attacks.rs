@@ -1,5 +1,5 @@
-//! What a plugin tries to get out of a strict sandbox, of three hosts: root, a user without rights, and one whom the kernel
-//! refuses namespaces. Each attack works without the sandbox.
+//! What a plugin tries to get out of a strict sandbox, of three hosts: root, a user without rights,
+//! and one whom the kernel refuses namespaces. Each attack works without the sandbox.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,12 +19,16 @@ use pipeplug_tests::{Script, command_lines_with, eventually, time_that_is_set};
 use crate::BURGLAR;
 use crate::sandbox_host::{Kind, SandboxHost, open_dir, terminal};
 
-/// Whether there is all that a strict sandbox is made of. Where there is not, the test is skipped; not in CI.
+/// Whether there is all that a strict sandbox is made of. Where there is not, the test is skipped;
+/// not in CI.
 fn is_supported() -> bool {
     let support = Support::of_system();
     let is = support.seccomp && support.namespaces && support.landlock_abi >= 6;
     if !is {
-        assert!(std::env::var_os("CI").is_none(), "namespaces and Landlock are needed, there is: {support}");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "namespaces and Landlock are needed, there is: {support}"
+        );
         eprintln!("skipped: namespaces and Landlock are needed, there is: {support}");
     }
     is
@@ -53,7 +57,8 @@ impl Secret {
     }
 }
 
-/// The attacks on files: with the outcome in a root file system of the plugin's own, and in the host's.
+/// The attacks on files: with the outcome in a root file system of the plugin's own, and in the
+/// host's.
 const ON_FILES: [(&str, &str, &str, &str); 16] = [
     ("stat", "file", "ENOENT", "done"),
     ("access", "file", "ENOENT", "done"),
@@ -105,7 +110,8 @@ fn files_that_were_not_granted_are_not_there() {
     }
 }
 
-/// The attacks on the host's process: with the outcome in a pid namespace of the plugin's own, and in the host's.
+/// The attacks on the host's process: with the outcome in a pid namespace of the plugin's own, and
+/// in the host's.
 const ON_THE_HOST: [(&str, &str, &str); 4] = [
     ("signal", "ESRCH", "EPERM"),
     ("affinity", "ESRCH", "EPERM"),
@@ -176,7 +182,9 @@ fn nothing_outlives_a_strict_plugin_wherever_it_went() {
                 "kill" => host.kill(),
                 _ => {
                     pipeplug_tests::send(host.plugin(), nix::sys::signal::Signal::SIGKILL);
-                    eventually("all are gone, and the host is not", || command_lines_with(&mark).is_empty());
+                    eventually("all are gone, and the host is not", || {
+                        command_lines_with(&mark).is_empty()
+                    });
                     assert!(pipeplug_tests::is_running(host.pid()));
                 }
             }
@@ -228,7 +236,11 @@ fn no_device_of_the_host_is_handed_over() {
         let expected = if kind == Kind::WithoutNamespaces { "EPERM" } else { "EROFS" };
         let mut strict = SandboxHost::start(kind, "strict", &[]);
         for standard in [0, 1] {
-            assert_eq!(strict.tries("chmod-descriptor", standard), expected, "{kind:?}: {standard}");
+            assert_eq!(
+                strict.tries("chmod-descriptor", standard),
+                expected,
+                "{kind:?}: {standard}"
+            );
         }
     }
     if nix::unistd::geteuid().is_root() {
@@ -274,7 +286,11 @@ fn init_is_left_alone() {
         for host in [&mut strict, &mut without_landlock] {
             assert_eq!(host.tries("append", "/proc/1/fd/0"), "EACCES", "{kind:?}");
         }
-        assert_eq!(without_landlock.tries("append", "/proc/2/fd/3"), "done", "{kind:?}: of its own");
+        assert_eq!(
+            without_landlock.tries("append", "/proc/2/fd/3"),
+            "done",
+            "{kind:?}: of its own"
+        );
     }
 }
 
@@ -306,7 +322,8 @@ fn what_a_user_has_in_all_is_not_used_up() {
         let instances = strict.says("watch-much", "");
         let most = if kind == Kind::WithoutNamespaces { 0 } else { 32 };
         assert_eq!(instances, format!("done: {most} instances"), "{kind:?}");
-        // The limit does not hold for root, for whom the numbers of processes are limited: since Linux 6.14.
+        // The limit does not hold for root, for whom the numbers of processes are limited: since
+        // Linux 6.14.
         if kind == Kind::WithoutNamespaces || kind.user().is_root() && !has_numbers_of_its_own() {
             continue;
         }
@@ -316,16 +333,22 @@ fn what_a_user_has_in_all_is_not_used_up() {
         assert!(expected.contains(&number), "{kind:?}: {processes}");
     }
     let hosts = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
-    assert!(hosts.trim().parse::<u32>().unwrap() > 2000, "that of the machine is as it was: {hosts}");
+    assert!(
+        hosts.trim().parse::<u32>().unwrap() > 2000,
+        "that of the machine is as it was: {hosts}"
+    );
 }
 
 /// Whether a pid namespace has a `kernel.pid_max` of its own.
 fn has_numbers_of_its_own() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>());
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>());
     let version = (numbers.next().unwrap().unwrap(), numbers.next().unwrap().unwrap());
     if version < (6, 14) {
-        eprintln!("skipped: the number of processes of a root host has no limit on this kernel: {release}");
+        eprintln!(
+            "skipped: the number of processes of a root host has no limit on this kernel: {release}"
+        );
     }
     version >= (6, 14)
 }
@@ -338,7 +361,8 @@ fn a_path_that_is_swapped_grants_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     fs::write(path("secret"), "secret").unwrap();
-    // The program, and a grant in a directory that the plugin may write to: both are exchanged with links to all there is.
+    // The program, and a grant in a directory that the plugin may write to: both are exchanged with
+    // links to all there is.
     let program = path("program");
     fs::hard_link(BURGLAR, &program).or_else(|_| fs::copy(BURGLAR, &program).map(drop)).unwrap();
     symlink("/", path("root")).unwrap();
@@ -358,13 +382,15 @@ fn a_path_that_is_swapped_grants_nothing_else() {
         let _over = AtDrop(|| over.store(true, Ordering::Relaxed));
         while starts < 30 && attempts < 300 {
             attempts += 1;
-            let builder = Plugin::builder(&program).sandbox(Sandbox::strict().write(&own).read(&granted));
+            let builder =
+                Plugin::builder(&program).sandbox(Sandbox::strict().write(&own).read(&granted));
             let Ok(plugin) = builder.start() else { continue };
             starts += 1;
             // By its path, and by the ones that it had if a link were what was granted.
             for root in ["".as_ref(), granted.as_path(), program.as_path(), &path("own/root")] {
-                let got =
-                    plugin.call("read", format!("{}{}", root.display(), path("secret").display())).unwrap();
+                let got = plugin
+                    .call("read", format!("{}{}", root.display(), path("secret").display()))
+                    .unwrap();
                 assert!(["ENOENT", "ENOTDIR"].contains(&got.as_str()), "{}: {got}", root.display());
             }
             plugin.kill().unwrap();
@@ -449,8 +475,9 @@ fn nothing_is_granted_because_a_program_names_it() {
     let shell = dir.path().join("shell");
     fs::copy("/bin/sh", &shell).unwrap();
     let script = Script::with_interpreter(shell.to_str().unwrap(), "exit 0");
-    let start =
-        |path: &Path| Plugin::builder(path).sandbox(Sandbox::strict()).start().unwrap_err().to_string();
+    let start = |path: &Path| {
+        Plugin::builder(path).sandbox(Sandbox::strict()).start().unwrap_err().to_string()
+    };
     let error = start(&script.path());
     assert!(error.contains("is out of reach") && error.contains("--sandbox-read"), "{error}");
     // The dynamic loader of a program.
@@ -485,8 +512,9 @@ fn grants_within_grants_are_as_they_were_named() {
     let dir = tempfile::tempdir().unwrap();
     let (outer, inner) = (dir.path().join("outer"), dir.path().join("outer/inner"));
     fs::create_dir_all(&inner).unwrap();
-    let on =
-        |plugin: &Plugin, path: &Path| plugin.call("create", path.join("new").to_str().unwrap()).unwrap();
+    let on = |plugin: &Plugin, path: &Path| {
+        plugin.call("create", path.join("new").to_str().unwrap()).unwrap()
+    };
     let sandbox = Sandbox::strict().write(&inner).read(&outer);
     let plugin = Plugin::builder(BURGLAR).sandbox(sandbox).start().unwrap();
     assert_eq!([on(&plugin, &outer), on(&plugin, &inner)], ["EROFS", "done: created"]);
@@ -502,7 +530,8 @@ fn grants_within_grants_are_as_they_were_named() {
     // A program in a directory that it may write to runs all the same, and cannot be replaced.
     let program = outer.join("program");
     fs::copy(BURGLAR, &program).unwrap();
-    let plugin = Plugin::builder(&program).sandbox(Sandbox::strict().write(&outer)).start().unwrap();
+    let plugin =
+        Plugin::builder(&program).sandbox(Sandbox::strict().write(&outer)).start().unwrap();
     assert_eq!(plugin.call("remove", program.to_str().unwrap()).unwrap(), "EBUSY");
 }
 
@@ -541,7 +570,10 @@ fn what_cannot_be_enforced_is_named_and_starts_nothing() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&host.stderr);
-    assert!(!host.status.success() && !said.lines().any(|line| line.starts_with("started ")), "{said}");
+    assert!(
+        !host.status.success() && !said.lines().any(|line| line.starts_with("started ")),
+        "{said}"
+    );
     for part in ["namespaces cannot be made", "Operation not permitted", "outlives it"] {
         assert!(said.contains(part), "{part}: {said}");
     }

@@ -38,7 +38,10 @@ fn in_a_terminal_it_says_what_to_type() {
     }
     let shown = String::from_utf8(shown).unwrap();
     assert!(shown.contains("misbehave is a plugin"), "{shown}");
-    assert!(shown.contains(&format!("    pipeplug run {MISBEHAVE} --call COMMAND [DATA]")), "{shown}");
+    assert!(
+        shown.contains(&format!("    pipeplug run {MISBEHAVE} --call COMMAND [DATA]")),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -46,10 +49,14 @@ fn the_command_to_type_leads_there_from_any_place() {
     // As a shell starts what it finds through PATH.
     let OpenptyResult { master: _master, slave } = terminal();
     let mut plugin = Command::new(MISBEHAVE);
-    let plugin = plugin.arg0("misbehave").stdin(copy(&slave)).stdout(Stdio::null()).stderr(Stdio::piped());
+    let plugin =
+        plugin.arg0("misbehave").stdin(copy(&slave)).stdout(Stdio::null()).stderr(Stdio::piped());
     let output = plugin.spawn().unwrap().wait_with_output().unwrap();
     let shown = String::from_utf8(output.stderr).unwrap();
-    assert!(shown.contains(&format!("    pipeplug run {MISBEHAVE} --call COMMAND [DATA]")), "{shown}");
+    assert!(
+        shown.contains(&format!("    pipeplug run {MISBEHAVE} --call COMMAND [DATA]")),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -57,8 +64,12 @@ fn half_a_terminal_is_one() {
     let OpenptyResult { master: _master, slave } = terminal();
     let ends: [(Stdio, Stdio); 2] = [(copy(&slave), Stdio::piped()), (Stdio::null(), copy(&slave))];
     for (stdin, stdout) in ends {
-        let mut plugin =
-            Command::new(MISBEHAVE).stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        let mut plugin = Command::new(MISBEHAVE)
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         assert_eq!(wait_exit(&mut plugin).code(), Some(2));
         let output = plugin.wait_with_output().unwrap();
         assert_eq!(output.stdout, b"");
@@ -158,8 +169,14 @@ fn descriptors_without_a_host_at_the_other_end_are_told_and_left_alone() {
         String::from_utf8(plugin.wait_with_output().unwrap().stderr).unwrap()
     };
     for (arranged, why) in [
-        (to_file.as_str(), "descriptor 4, which is to bring messages out, is a regular file, neither a pipe"),
-        ("3 4 3</ 4>&1", "descriptor 3, which is to bring messages in, is a directory, neither a pipe"),
+        (
+            to_file.as_str(),
+            "descriptor 4, which is to bring messages out, is a regular file, neither a pipe",
+        ),
+        (
+            "3 4 3</ 4>&1",
+            "descriptor 3, which is to bring messages in, is a directory, neither a pipe",
+        ),
         (
             "3 4 3<&0 4>/dev/null",
             "descriptor 4, which is to bring messages out, is a terminal or another device",

@@ -23,7 +23,8 @@ fn errors_of_open_calls(plugin: &Plugin, end: impl FnOnce()) -> Vec<CallError> {
     eventually("all are open", || plugin.connection().stats().open_calls == 100);
     let begun = Instant::now();
     end();
-    let mut errors: Vec<_> = calls.into_iter().map(|call| call.wait_timeout(LONG).unwrap_err()).collect();
+    let mut errors: Vec<_> =
+        calls.into_iter().map(|call| call.wait_timeout(LONG).unwrap_err()).collect();
     errors.push(waiting.join().unwrap());
     assert!(begun.elapsed() < SOON, "the calls failed after {:?}", begun.elapsed());
     errors
@@ -44,22 +45,32 @@ fn a_kill_fails_every_open_call_and_every_later_one() {
     let plugin = ready(&plain());
     let errors = errors_of_open_calls(&plugin, || send(plugin.pid().as_raw(), Signal::SIGKILL));
     for error in errors {
-        assert_eq!(first_line(&error), "never: no reply, misbehave has ended: killed by signal 9 (SIGKILL)");
+        assert_eq!(
+            first_line(&error),
+            "never: no reply, misbehave has ended: killed by signal 9 (SIGKILL)"
+        );
     }
     assert_eq!(plugin.wait(LONG).unwrap(), Some(KILLED));
     let later = plugin.call("echo", "later").unwrap_err();
-    assert_eq!(first_line(&later), "echo: no reply, misbehave has ended: killed by signal 9 (SIGKILL)");
+    assert_eq!(
+        first_line(&later),
+        "echo: no reply, misbehave has ended: killed by signal 9 (SIGKILL)"
+    );
     assert!(matches!(plugin.notify("echo", "later"), Err(NotifyError::Closed { .. })));
     assert_eq!(plugin.connection().stats().open_calls, 0);
 }
 
 #[test]
 fn a_plugin_that_exits_or_aborts_fails_its_calls() {
-    for (command, status) in [("exit", "exit status 5"), ("abort", "killed by signal 6 (SIGABRT)")] {
+    for (command, status) in [("exit", "exit status 5"), ("abort", "killed by signal 6 (SIGABRT)")]
+    {
         let plugin = ready(&plain());
         for error in errors_of_open_calls(&plugin, || plugin.notify(command, "5").unwrap()) {
             let message = first_line(&error);
-            assert!(message.contains(&format!("no reply, misbehave has ended: {status}")), "{message}");
+            assert!(
+                message.contains(&format!("no reply, misbehave has ended: {status}")),
+                "{message}"
+            );
         }
         // Whether there is a core dump is not ours to say.
         let ended = plugin.wait(LONG).unwrap().unwrap().to_string();
@@ -92,7 +103,8 @@ fn one_whose_own_child_holds_the_pipes_fails_its_calls_all_the_same() {
 fn what_it_had_answered_ahead_of_its_end_counts() {
     for _ in 0..20 {
         let plugin = ready(&misbehave(&["one-at-a-time", "1000000"]));
-        let calls: Vec<_> = (0..50).map(|i| plugin.request("echo", i.to_string()).begin().unwrap()).collect();
+        let calls: Vec<_> =
+            (0..50).map(|i| plugin.request("echo", i.to_string()).begin().unwrap()).collect();
         // Answered behind those before it.
         plugin.call("sleep", "20").unwrap();
         send(plugin.pid().as_raw(), Signal::SIGKILL);
@@ -136,7 +148,10 @@ fn a_stopped_process_is_no_ended_one() {
     send(plugin.pid().as_raw(), Signal::SIGSTOP);
     // Its threads stop one by one.
     eventually("it has stopped", || {
-        matches!(plugin.connection().ping(Duration::from_millis(50)), Err(CallError::TimedOut { .. }))
+        matches!(
+            plugin.connection().ping(Duration::from_millis(50)),
+            Err(CallError::TimedOut { .. })
+        )
     });
     assert_eq!(plugin.status(), None);
     send(plugin.pid().as_raw(), Signal::SIGCONT);
@@ -162,7 +177,10 @@ fn calls_made_while_it_dies_say_how_it_ended_too() {
                 break error;
             }
         };
-        assert_eq!(first_line(&error), "echo: no reply, misbehave has ended: killed by signal 9 (SIGKILL)");
+        assert_eq!(
+            first_line(&error),
+            "echo: no reply, misbehave has ended: killed by signal 9 (SIGKILL)"
+        );
     }
 }
 
@@ -185,15 +203,25 @@ fn a_crash_is_a_value() {
 
     let postmortem = error.postmortem().unwrap();
     assert!(postmortem.lasted > Duration::from_millis(10), "{postmortem:?}");
-    let open_calls: Vec<_> = postmortem.open_calls.iter().map(|call| call.command.as_str()).collect();
+    let open_calls: Vec<_> =
+        postmortem.open_calls.iter().map(|call| call.command.as_str()).collect();
     assert_eq!((open_calls, postmortem.open_count), (vec!["never", "exit"], 2));
     let age = postmortem.open_calls[0].age;
     // The clock of ages is some milliseconds behind.
-    assert!(age >= Duration::from_millis(10) && age <= crash.ran + Duration::from_millis(20), "{age:?}");
+    assert!(
+        age >= Duration::from_millis(10) && age <= crash.ran + Duration::from_millis(20),
+        "{age:?}"
+    );
     assert_eq!(postmortem.open_calls[0].thread_id, open.thread_id());
     let (sent, received) = (postmortem.sent.last().unwrap(), &postmortem.received);
-    assert_eq!((sent.command.as_str(), sent.direction, sent.buffer_len), ("exit", Direction::Request, 1));
-    assert!(received.iter().any(|head| head.command == "echo" && head.buffer_len == 4), "{received:?}");
+    assert_eq!(
+        (sent.command.as_str(), sent.direction, sent.buffer_len),
+        ("exit", Direction::Request, 1)
+    );
+    assert!(
+        received.iter().any(|head| head.command == "echo" && head.buffer_len == 4),
+        "{received:?}"
+    );
 
     let text = error.to_string();
     let lines: Vec<_> = text.lines().collect();

@@ -15,14 +15,18 @@ const SHORT: Duration = Duration::from_millis(100);
 
 fn left(request: &Request) -> String {
     let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
-    request.deadline().map_or_else(|| "none".into(), |deadline| left(deadline).as_millis().to_string())
+    request
+        .deadline()
+        .map_or_else(|| "none".into(), |deadline| left(deadline).as_millis().to_string())
 }
 
 /// The host's part of a relay; see the plugin's.
 fn relay(plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
     match (request.command(), request.text()?.split_once(' ')) {
         ("relay", None) => Ok(left(request).into()),
-        ("relay", Some((_, rest))) => Ok(format!("{} {}", left(request), plugin.call("relay", rest)?).into()),
+        ("relay", Some((_, rest))) => {
+            Ok(format!("{} {}", left(request), plugin.call("relay", rest)?).into())
+        }
         _ => request.unknown(),
     }
 }
@@ -85,7 +89,10 @@ fn a_call_that_is_given_up_reaches_the_plugins_handler() {
     eventually("it is told", || seen(&plugin).len() == 8);
     assert_eq!(seen(&plugin).last().unwrap(), "cancelled");
     eventually("the late replies are dropped", || plugin.connection().stats().late_replies == late);
-    assert_eq!((plugin.connection().stats().unknown_replies, plugin.connection().stats().open_calls), (0, 0));
+    assert_eq!(
+        (plugin.connection().stats().unknown_replies, plugin.connection().stats().open_calls),
+        (0, 0)
+    );
     plugin.stop().unwrap();
 }
 
@@ -99,7 +106,8 @@ fn a_call_that_the_plugin_gives_up_reaches_the_hosts_handler() {
     };
     let plugin = plain().handler(handler).start().unwrap();
     let error = plugin.request("relay", "to-host done").timeout(SHORT).wait_text().unwrap_err();
-    // The plugin's own call ends with the same deadline, and what it says of that may come just in time.
+    // The plugin's own call ends with the same deadline, and what it says of that may come just in
+    // time.
     assert!(matches!(error, CallError::TimedOut { .. } | CallError::Remote { .. }), "{error}");
     assert!(told.recv_timeout(LONG).unwrap(), "by the deadline that it inherited");
 }
@@ -168,7 +176,9 @@ fn late_replies_of_a_plugin_reach_no_other_call() {
                             .wait_text()
                         {
                             Ok(reply) => assert_eq!(reply, text),
-                            Err(CallError::TimedOut { .. } | CallError::NotSent { .. }) => return true,
+                            Err(CallError::TimedOut { .. } | CallError::NotSent { .. }) => {
+                                return true;
+                            }
                             Err(error) => panic!("{error}"),
                         }
                         false

@@ -9,8 +9,13 @@ use pipeplug_host::process::EnvPlan;
 use crate::{BURGLAR, plain};
 
 /// What a host has that is no plugin's business.
-const SECRETS: [&str; 5] =
-    ["AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS", "LD_PRELOAD"];
+const SECRETS: [&str; 5] = [
+    "AWS_SECRET_ACCESS_KEY",
+    "GITHUB_TOKEN",
+    "SSH_AUTH_SOCK",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "LD_PRELOAD",
+];
 
 /// Set in the host that the test is for; the variable itself says which host that is.
 const ROLE: &str = "PIPEPLUG_TEST_ROLE";
@@ -52,7 +57,10 @@ fn a_hosts_secrets_do_not_arrive() {
         return;
     }
     let names = |plugin: &Plugin| -> Vec<_> {
-        environment(plugin).iter().filter_map(|line| Some(line.split_once('=')?.0.to_owned())).collect()
+        environment(plugin)
+            .iter()
+            .filter_map(|line| Some(line.split_once('=')?.0.to_owned()))
+            .collect()
     };
     let seen = names(&Plugin::start(BURGLAR).unwrap());
     let mut listed: Vec<_> =
@@ -60,16 +68,20 @@ fn a_hosts_secrets_do_not_arrive() {
     listed.sort_unstable();
     assert_eq!(seen, listed);
 
-    let one = names(&Plugin::builder(BURGLAR).env_pass("GITHUB_TOKEN").env_pass("NOT_SET").start().unwrap());
+    let one = names(
+        &Plugin::builder(BURGLAR).env_pass("GITHUB_TOKEN").env_pass("NOT_SET").start().unwrap(),
+    );
     assert_eq!(one.len(), listed.len() + 1);
     assert!(one.contains(&"GITHUB_TOKEN".to_owned()), "{one:?}");
 
-    let all = names(&Plugin::builder(BURGLAR).env_inherit().env_remove("LD_PRELOAD").start().unwrap());
+    let all =
+        names(&Plugin::builder(BURGLAR).env_inherit().env_remove("LD_PRELOAD").start().unwrap());
     for secret in SECRETS {
         assert_eq!(all.contains(&secret.to_owned()), secret != "LD_PRELOAD", "{all:?}");
     }
     // What carries the pipes elsewhere may need anything of it.
-    let carried = names(&Plugin::builder(BURGLAR).launcher(Via::new(["/usr/bin/env"])).start().unwrap());
+    let carried =
+        names(&Plugin::builder(BURGLAR).launcher(Via::new(["/usr/bin/env"])).start().unwrap());
     assert!(carried.contains(&"SSH_AUTH_SOCK".to_owned()), "{carried:?}");
 }
 

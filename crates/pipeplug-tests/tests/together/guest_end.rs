@@ -165,7 +165,11 @@ fn mains_destructors_run() {
             guest.lose_host()
         }
         assert_eq!(guest.exit_code(), i32::from(!stop));
-        assert_eq!(fs::read_to_string(&file).unwrap(), "dropped", "stop: {stop}, at work: {at_work}");
+        assert_eq!(
+            fs::read_to_string(&file).unwrap(),
+            "dropped",
+            "stop: {stop}, at work: {at_work}"
+        );
     }
 }
 

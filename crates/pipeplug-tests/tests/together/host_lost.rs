@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_tests::{
-    LONG, SOON, Script, command_lines_with, eventually, group_members, group_of, guards_of, is_running,
-    missing, send, wait_exit,
+    LONG, SOON, Script, command_lines_with, eventually, group_members, group_of, guards_of,
+    is_running, missing, send, wait_exit,
 };
 
 use crate::{FUGITIVE, LONELY_HOST, MISBEHAVE};
@@ -27,7 +27,12 @@ impl Host {
     }
 
     /// One that is told how to launch it.
-    pub(crate) fn launched(how: &[&str], end: &str, plugin: impl AsRef<Path>, args: &[&str]) -> Self {
+    pub(crate) fn launched(
+        how: &[&str],
+        end: &str,
+        plugin: impl AsRef<Path>,
+        args: &[&str],
+    ) -> Self {
         let mut process = Command::new(LONELY_HOST)
             .args(how)
             .arg(end)
@@ -76,7 +81,8 @@ fn stubborn() -> Script {
 /// The processes of [`stubborn`].
 fn family(script: &Script) -> Vec<i32> {
     let numbers = || {
-        let files = (1..=4).map(|i| fs::read_to_string(script.dir().join(i.to_string())).unwrap_or_default());
+        let files = (1..=4)
+            .map(|i| fs::read_to_string(script.dir().join(i.to_string())).unwrap_or_default());
         let text: String = files.collect();
         text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>()
     };
@@ -164,7 +170,8 @@ fn one_that_forks_in_a_sandbox_leaves_none() {
     leaves_none_of_its_group(&["--sandbox", "basic"]);
 }
 
-/// The kernel ends a whole pid namespace at once; in it, the storm is in the plugin's process group as well.
+/// The kernel ends a whole pid namespace at once; in it, the storm is in the plugin's process group
+/// as well.
 #[test]
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 fn one_that_forks_in_namespaces_leaves_none() {

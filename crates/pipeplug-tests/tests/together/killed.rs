@@ -62,7 +62,8 @@ fn in_a_call() {
 
 #[test]
 fn while_it_writes_a_large_chunk() {
-    // It has announced more than it will ever write, and waits for room in the pipe or goes on to wait.
+    // It has announced more than it will ever write, and waits for room in the pipe or goes on to
+    // wait.
     let script = Script::answering(
         r#"printf '2\0003\0005\000large\000100000000\000' >&4
         head -c 1000000 /dev/zero >&4; echo up >"$dir/up"; exec sleep 1000"#,

@@ -1,5 +1,5 @@
-//! Plugins in Kubernetes: what kubectl makes of what it is told, and what becomes of the pod. There is no cluster here, only
-//! what answers kubectl's questions about one.
+//! Plugins in Kubernetes: what kubectl makes of what it is told, and what becomes of the pod. There
+//! is no cluster here, only what answers kubectl's questions about one.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -55,7 +55,8 @@ impl Cluster {
     /// The pod that was to be made, and where.
     fn pod(&self) -> (String, Value) {
         let asked = self.asked.lock().unwrap();
-        let (_, path, body) = asked.iter().find(|(method, ..)| method == "POST").expect("one was to be made");
+        let (_, path, body) =
+            asked.iter().find(|(method, ..)| method == "POST").expect("one was to be made");
         (path.clone(), body.clone())
     }
 }
@@ -83,13 +84,18 @@ fn answer(mut stream: TcpStream, noted: &Mutex<Vec<(String, String, Value)>>) {
     reader.read_exact(&mut body).unwrap();
     let (status, said) = match (method.as_str(), path.as_str()) {
         ("GET", "/api") => ("200 OK", json!({ "kind": "APIVersions", "versions": ["v1"] })),
-        ("GET", "/apis") => ("200 OK", json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [] })),
+        ("GET", "/apis") => {
+            ("200 OK", json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [] }))
+        }
         ("GET", "/api/v1") => {
             let pods = json!({
                 "name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod",
                 "verbs": ["create", "delete", "get"],
             });
-            ("200 OK", json!({ "kind": "APIResourceList", "groupVersion": "v1", "resources": [pods] }))
+            (
+                "200 OK",
+                json!({ "kind": "APIResourceList", "groupVersion": "v1", "resources": [pods] }),
+            )
         }
         ("GET", _) => ("404 Not Found", json!({})),
         _ => {
@@ -103,7 +109,8 @@ fn answer(mut stream: TcpStream, noted: &Mutex<Vec<(String, String, Value)>>) {
         }
     };
     let said = said.to_string();
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n");
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n");
     // It may have seen enough.
     let _ = write!(stream, "{head}Content-Length: {}\r\n\r\n{said}", said.len());
 }
@@ -115,7 +122,9 @@ fn full(kubectl: Kubectl) -> Kubectl {
         .limit("cpu", "1")
         .limit("memory", "64Mi")
         .pull_policy(PullPolicy::IfNotPresent)
-        .overrides(r#"{"metadata":{"annotations":{"a":"b"}},"spec":{"nodeSelector":{"disk":"ssd"}}}"#)
+        .overrides(
+            r#"{"metadata":{"annotations":{"a":"b"}},"spec":{"nodeSelector":{"disk":"ssd"}}}"#,
+        )
 }
 
 fn plugin() -> Builder {
@@ -172,8 +181,12 @@ fn the_pod_is_what_was_asked_for() {
         return;
     }
     let cluster = Cluster::start();
-    let error = plugin().launcher(full(cluster.kubectl("registry.example/spell:2"))).start().unwrap_err();
-    assert!(error.is_permanent() && error.to_string().contains("the cluster forbids it"), "{error}");
+    let error =
+        plugin().launcher(full(cluster.kubectl("registry.example/spell:2"))).start().unwrap_err();
+    assert!(
+        error.is_permanent() && error.to_string().contains("the cluster forbids it"),
+        "{error}"
+    );
     let (path, pod) = cluster.pod();
     assert_eq!(path, "/api/v1/namespaces/plugins/pods");
     let name = pod["metadata"]["name"].clone();
@@ -181,7 +194,8 @@ fn the_pod_is_what_was_asked_for() {
     assert_eq!(told(pod), expected(&name));
     // It may have been made: that it was not is one answer among many.
     let of_pod = format!("{path}/{}", name.as_str().unwrap());
-    let is_deletion = |(method, path, _): &(String, String, Value)| method == "DELETE" && *path == of_pod;
+    let is_deletion =
+        |(method, path, _): &(String, String, Value)| method == "DELETE" && *path == of_pod;
     eventually("it is deleted", || cluster.asked.lock().unwrap().iter().any(is_deletion));
 }
 
@@ -254,8 +268,12 @@ fn no_kubectl_no_cluster_and_no_context_are_told() {
     }
     let nowhere = format!("--server=http://127.0.0.1:{}", free_port());
     let error = start(Kubectl::new("spell").arg("--kubeconfig=/dev/null").arg(nowhere));
-    assert!(!error.is_permanent() && error.to_string().contains("the cluster does not answer"), "{error}");
-    let error = start(Kubectl::new("spell").arg("--kubeconfig=/dev/null").context("no-such-context"));
+    assert!(
+        !error.is_permanent() && error.to_string().contains("the cluster does not answer"),
+        "{error}"
+    );
+    let error =
+        start(Kubectl::new("spell").arg("--kubeconfig=/dev/null").context("no-such-context"));
     assert!(error.is_permanent() && error.to_string().contains("has no such context"), "{error}");
 }
 
@@ -268,7 +286,8 @@ impl Fake {
     fn new(script: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("kubectl");
-        fs::write(&program, format!("#!/bin/sh\ndir={}\n{script}\n", dir.path().display())).unwrap();
+        fs::write(&program, format!("#!/bin/sh\ndir={}\n{script}\n", dir.path().display()))
+            .unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         Self { dir }
     }
@@ -292,7 +311,8 @@ impl Fake {
     }
 
     fn builder(&self) -> Builder {
-        let kubectl = Kubectl::new("image").program(self.program()).namespace("plugins").arg("--as=me");
+        let kubectl =
+            Kubectl::new("image").program(self.program()).namespace("plugins").arg("--as=me");
         Plugin::placed("spell").launcher(kubectl).handshake_timeout(LONG)
     }
 

@@ -1,4 +1,5 @@
-//! Host and guest over real processes: what can be tested with other tests at work in the same process.
+//! Host and guest over real processes: what can be tested with other tests at work in the same
+//! process.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod allow;

@@ -23,7 +23,8 @@ fn comes_from_the_builder() {
 
 #[test]
 fn comes_from_the_request_call_back() {
-    let plugin = misbehave(&["asked", r#"{"Help":"ask","pipeplug.name":"other"}"#]).start().unwrap();
+    let plugin =
+        misbehave(&["asked", r#"{"Help":"ask","pipeplug.name":"other"}"#]).start().unwrap();
     assert_eq!(own(&plugin), [("Help", "ask")]);
     assert_eq!(plugin.metadata().value("pipeplug.name"), Some("other"), "its own word counts");
     assert_eq!(plugin.call("echo", "x").unwrap(), "x");
@@ -31,8 +32,9 @@ fn comes_from_the_request_call_back() {
 
 #[test]
 fn values_that_are_no_strings_are_kept_as_json() {
-    let plugin =
-        misbehave(&["asked", r#"{"n":1.5,"list":[1,{"a":null}],"none":null,"yes":true}"#]).start().unwrap();
+    let plugin = misbehave(&["asked", r#"{"n":1.5,"list":[1,{"a":null}],"none":null,"yes":true}"#])
+        .start()
+        .unwrap();
     assert_eq!(
         own(&plugin),
         [("list", r#"[1,{"a":null}]"#), ("n", "1.5"), ("none", "null"), ("yes", "true")]
@@ -77,7 +79,8 @@ fn anything_but_an_object_is_an_error_that_shows_it() {
 #[test]
 fn of_what_is_no_object_only_the_beginning_is_shown() {
     let long = "x".repeat(10_000);
-    let StartError::BadMetadata { shown, .. } = misbehave(&["asked", &long]).start().unwrap_err() else {
+    let StartError::BadMetadata { shown, .. } = misbehave(&["asked", &long]).start().unwrap_err()
+    else {
         panic!("it is no object");
     };
     assert_eq!(shown, [b'x'; 64]);
@@ -95,7 +98,8 @@ fn a_reply_over_the_limit_fails_the_start_with_both_numbers() {
 
 #[test]
 fn the_host_says_what_it_is_told_to() {
-    let plugin = plain().metadata("Host", "a test").metadata("pipeplug.name", "tests").start().unwrap();
+    let plugin =
+        plain().metadata("Host", "a test").metadata("pipeplug.name", "tests").start().unwrap();
     assert_eq!(plugin.call("host-says", "Host").unwrap(), "a test");
     assert_eq!(plugin.call("host-says", "pipeplug.protocol").unwrap(), "1");
     assert_eq!(plugin.call("host-says", "nothing").unwrap(), "");

@@ -1,4 +1,5 @@
-//! One plugin for each way to misbehave: what the host's user reads, and what becomes of the connection.
+//! One plugin for each way to misbehave: what the host's user reads, and what becomes of the
+//! connection.
 //!
 //! The table is in docs/limits.md too, which is compared with this one.
 
@@ -225,7 +226,12 @@ const TABLE: &[Row] = &[
     // Beside its replies.
     (Way(&["answers-twice"]), "answers each call twice", "once", End::Answered),
     (Way(&["answers-unasked"]), "answers a hundred calls that nobody made", "asked", End::Answered),
-    (Way(&["odd-directions"]), "sends chunks of directions that there are not", "even", End::Answered),
+    (
+        Way(&["odd-directions"]),
+        "sends chunks of directions that there are not",
+        "even",
+        End::Answered,
+    ),
     (
         Way(&["odd-notices"]),
         "gives credit for more than was sent, and tells the host to stop",
@@ -300,9 +306,11 @@ impl What {
 
     fn name(self) -> String {
         match self {
-            Way(how) | Program(how) => {
-                how.iter().map(|word| if word.is_empty() { "''" } else { word }).collect::<Vec<_>>().join(" ")
-            }
+            Way(how) | Program(how) => how
+                .iter()
+                .map(|word| if word.is_empty() { "''" } else { word })
+                .collect::<Vec<_>>()
+                .join(" "),
         }
     }
 }
@@ -337,7 +345,8 @@ fn try_out(what: What) -> (String, End) {
     } else {
         pipeplug_tests::LONG
     };
-    let builder = what.builder().handshake_timeout(patience).grace(Grace::each(Duration::from_millis(20)));
+    let builder =
+        what.builder().handshake_timeout(patience).grace(Grace::each(Duration::from_millis(20)));
     let plugin = match builder.start() {
         Ok(plugin) => plugin,
         Err(error) => {
@@ -381,7 +390,8 @@ fn each_way_to_misbehave_is_told_for_what_it_is() {
     for (what, _, reads, end) in TABLE {
         let (text, found) = try_out(*what);
         if !is_like(&text, reads) || found != *end {
-            wrong += &format!("{what:?}\nexpected: {reads}\nread:     {text}\n{end:?}, {found:?}\n\n");
+            wrong +=
+                &format!("{what:?}\nexpected: {reads}\nread:     {text}\n{end:?}, {found:?}\n\n");
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -426,5 +436,7 @@ fn the_table_in_the_documentation_is_this_one() {
         fs::write(&file, [&text[..start], &expected, &text[stop..]].concat()).unwrap();
         return;
     }
-    panic!("docs/limits.md has another table: run this test with PIPEPLUG_WRITE_DOCS=1\n{expected}");
+    panic!(
+        "docs/limits.md has another table: run this test with PIPEPLUG_WRITE_DOCS=1\n{expected}"
+    );
 }

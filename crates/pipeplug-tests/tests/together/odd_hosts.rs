@@ -8,7 +8,8 @@ use crate::{MISBEHAVE, ODD_HOST};
 
 #[track_caller]
 fn all_goes_well(oddity: &str) {
-    let mut host = Command::new(ODD_HOST).args([oddity, MISBEHAVE]).stdin(Stdio::null()).spawn().unwrap();
+    let mut host =
+        Command::new(ODD_HOST).args([oddity, MISBEHAVE]).stdin(Stdio::null()).spawn().unwrap();
     let status = wait_exit(&mut host);
     assert!(status.success(), "{oddity}: {status}");
 }
@@ -28,7 +29,10 @@ fn one_that_lacks_a_newer_system_call() {
         for errno in [Errno::EPERM, Errno::ENOSYS] {
             let number = (errno as i32).to_string();
             let mut command = Command::new(ODD_HOST);
-            command.args(["lacks-a-call", MISBEHAVE, call, &number]).arg(dir.path()).stdin(Stdio::null());
+            command
+                .args(["lacks-a-call", MISBEHAVE, call, &number])
+                .arg(dir.path())
+                .stdin(Stdio::null());
             let status = wait_exit(&mut command.spawn().unwrap());
             assert!(status.success(), "{call} is {errno}: {status}");
         }

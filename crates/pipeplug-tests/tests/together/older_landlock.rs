@@ -28,7 +28,12 @@ fn what_is_demanded_is_refused_with_the_version_that_it_needs() {
             SandboxHost::outcome(level, &[&["--landlock", &version], options].concat())
         };
         for (needed, level, options, what) in [
-            (3, "basic", &["--read", "/etc"][..], "walls around files need Landlock ABI 3 (Linux 6.2"),
+            (
+                3,
+                "basic",
+                &["--read", "/etc"][..],
+                "walls around files need Landlock ABI 3 (Linux 6.2",
+            ),
             (4, "strict", &["--connect", "80"], "TCP ports need Landlock ABI 4 (Linux 6.7"),
             (4, "basic", &["--bind", "80"], "TCP ports need Landlock ABI 4 (Linux 6.7"),
         ] {
@@ -79,12 +84,16 @@ fn every_version_confines_as_far_as_it_goes() {
         host.stop();
 
         // Within a root of its own nothing of that is there, whatever Landlock knows.
-        let mut host = SandboxHost::start(Kind::Own, "strict", &["--landlock", &version, "--read", granted]);
+        let mut host =
+            SandboxHost::start(Kind::Own, "strict", &["--landlock", &version, "--read", granted]);
         let mut tries = |command: &str, data: &str| host.tries(command, data) == "done";
         assert!(tries("read", granted), "ABI {abi}");
-        for (command, data) in
-            [("read", secret), ("append", granted), ("truncate", granted), ("connect", &port.to_string())]
-        {
+        for (command, data) in [
+            ("read", secret),
+            ("append", granted),
+            ("truncate", granted),
+            ("connect", &port.to_string()),
+        ] {
             assert!(!tries(command, data), "ABI {abi}: {command}");
         }
         host.stop();

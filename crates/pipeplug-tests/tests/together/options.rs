@@ -42,7 +42,8 @@ fn own_arguments_that_look_like_descriptors_stay_the_plugins() {
 fn a_working_directory_is_not_what_the_programs_path_is_relative_to() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().canonicalize().unwrap();
-    // The tests run in the package's directory; a link there would be left behind, a path with dots is not.
+    // The tests run in the package's directory; a link there would be left behind, a path with dots
+    // is not.
     let here = std::env::current_dir().unwrap();
     let up = "../".repeat(here.components().count());
     let relative = format!("{up}{}", MISBEHAVE.trim_start_matches('/'));

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_host::{
-    Builder, Plugin, Pool, SupervisedCall, SupervisedCallError, Supervisor, SupervisorBuilder, Unavailable,
+    Builder, Plugin, Pool, SupervisedCall, SupervisedCallError, Supervisor, SupervisorBuilder,
+    Unavailable,
 };
 use pipeplug_tests::{LONG, Script, eventually, is_running, send};
 
@@ -30,7 +31,10 @@ fn running(pool: &Pool) -> usize {
 
 /// How many calls are open on each.
 fn open_calls(pool: &Pool) -> Vec<usize> {
-    pool.members().iter().map(|member| member.plugin().unwrap().connection().stats().open_calls).collect()
+    pool.members()
+        .iter()
+        .map(|member| member.plugin().unwrap().connection().stats().open_calls)
+        .collect()
 }
 
 fn begin(pool: &Pool) -> SupervisedCall {
@@ -43,7 +47,8 @@ fn the_one_with_the_fewest_open_calls_is_called() {
     pool.start().unwrap();
     assert_eq!(running(&pool), 3);
     // Not in turn: the first one has more to do, in a way that a pool has not chosen.
-    let of_first: Vec<_> = (0..5).map(|_| pool.members()[0].request("never", "").begin().unwrap()).collect();
+    let of_first: Vec<_> =
+        (0..5).map(|_| pool.members()[0].request("never", "").begin().unwrap()).collect();
     let many: Vec<_> = (0..8).map(|_| begin(&pool)).collect();
     assert_eq!(open_calls(&pool), [5, 4, 4]);
     let more: Vec<_> = (0..2).map(|_| begin(&pool)).collect();
@@ -61,8 +66,9 @@ fn among_equals_the_first_is_called_and_one_ways_take_turns() {
     for _ in 0..9 {
         pool.call("count", "").unwrap();
     }
-    let counted =
-        || pool.members().iter().map(|member| member.call("counted", "").unwrap()).collect::<Vec<_>>();
+    let counted = || {
+        pool.members().iter().map(|member| member.call("counted", "").unwrap()).collect::<Vec<_>>()
+    };
     assert_eq!(counted(), ["9", "0", "0"]);
     for _ in 0..9 {
         pool.notify("count", "").unwrap();
@@ -161,7 +167,9 @@ fn a_call_that_may_be_made_twice_goes_to_another_one() {
     thread::scope(|scope| {
         let call = scope.spawn(|| pool.request("sleep", "200").idempotent().wait_text());
         let busy = || {
-            pool.members().iter().find(|member| member.plugin().unwrap().connection().stats().open_calls == 1)
+            pool.members()
+                .iter()
+                .find(|member| member.plugin().unwrap().connection().stats().open_calls == 1)
         };
         eventually("it is open", || busy().is_some());
         send(busy().unwrap().pid().unwrap().as_raw(), Signal::SIGKILL);
@@ -232,9 +240,13 @@ fn all_are_stopped_at_the_same_time() {
     for end in [|pool: Pool| pool.stop().unwrap(), |pool: Pool| drop(pool)] {
         let pool = pool(Supervisor::builder(misbehave(&["grace", "500"])), 4);
         pool.start().unwrap();
-        let pids: Vec<_> = pool.members().iter().map(|member| member.pid().unwrap().as_raw()).collect();
-        let open: Vec<_> =
-            pool.members().iter().map(|member| member.request("never", "").begin().unwrap()).collect();
+        let pids: Vec<_> =
+            pool.members().iter().map(|member| member.pid().unwrap().as_raw()).collect();
+        let open: Vec<_> = pool
+            .members()
+            .iter()
+            .map(|member| member.request("never", "").begin().unwrap())
+            .collect();
         eventually("all are at work", || open_calls(&pool) == [1; 4]);
         let begun = Instant::now();
         end(pool);

@@ -98,7 +98,11 @@ fn a_pipeline_gets_its_reply_ahead_of_the_end() {
     let reply = b"7\x003\x005\0sleep\x003\x00100";
     assert_eq!(pipeline(r#"cat "$1" | "$0" | cat"#, &file), reply, "pipes on both sides");
     assert_eq!(pipeline(r#""$0" <"$1" | cat"#, &file), reply, "from a file");
-    assert_eq!(pipeline(r#""$0" <"$1" >"$1.out"; cat "$1.out""#, &file), reply, "from a file into a file");
+    assert_eq!(
+        pipeline(r#""$0" <"$1" >"$1.out"; cat "$1.out""#, &file),
+        reply,
+        "from a file into a file"
+    );
     assert_eq!(pipeline(r#"cat "$1" | "$0" 0 1 | cat"#, &file), reply, "told by number");
 }
 
@@ -113,7 +117,12 @@ fn a_pipeline_gets_all_of_a_large_reply_however_slowly_it_reads() {
     let either_first = [[&*small, &*large].concat(), [&*large, &*small].concat()];
     for script in [r#"cat "$1" | "$0" | (sleep 0.3; cat)"#, r#""$0" <"$1" | (sleep 0.3; cat)"#] {
         let got = pipeline(script, &file);
-        assert!(either_first.contains(&got), "{script}: {} of {} bytes", got.len(), either_first[0].len());
+        assert!(
+            either_first.contains(&got),
+            "{script}: {} of {} bytes",
+            got.len(),
+            either_first[0].len()
+        );
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_host::{
-    Backoff, CallError, EndCause, Event, Plugin, Reply, Request, SupervisedCallError, Supervisor, Unavailable,
+    Backoff, CallError, EndCause, Event, Plugin, Reply, Request, SupervisedCallError, Supervisor,
+    Unavailable,
 };
 use pipeplug_tests::{LONG, SOON, Script, eventually, is_running, send};
 
@@ -101,7 +102,9 @@ fn open_calls_end_where_they_began_and_new_ones_go_to_the_new_one() {
     send(supervisor.plugin().unwrap().pid().as_raw(), Signal::SIGKILL);
     eventually("it was started anew", || events.started() == 3);
     assert_eq!(supervisor.call("arg0", "").unwrap(), "another");
-    let cause = |which| events.count(|event| matches!(event, Event::Ended { cause, .. } if *cause == which));
+    let cause = |which| {
+        events.count(|event| matches!(event, Event::Ended { cause, .. } if *cause == which))
+    };
     assert_eq!((cause(EndCause::Replaced), cause(EndCause::Unasked)), (1, 1));
 }
 
@@ -128,7 +131,10 @@ fn calls_that_never_end_are_waited_for_so_long_and_no_longer() {
     let begun = Instant::now();
     supervisor.restart().unwrap();
     assert!(begun.elapsed() >= wait && begun.elapsed() < SOON, "{:?}", begun.elapsed());
-    assert!(matches!(open.wait_timeout(LONG), Err(SupervisedCallError::Call(CallError::Closed { .. }))));
+    assert!(matches!(
+        open.wait_timeout(LONG),
+        Err(SupervisedCallError::Call(CallError::Closed { .. }))
+    ));
     assert!(!is_running(old.pid().as_raw()));
 }
 
@@ -173,8 +179,10 @@ fn one_that_was_given_up_or_waits_for_its_restart_is_replaced_too() {
     hopeless.start().unwrap_err();
     let script = Script::new("exit 3");
     let forever = Duration::from_secs(3600);
-    let waits =
-        Supervisor::builder(script.builder()).backoff(Backoff::new(forever, forever)).build().unwrap();
+    let waits = Supervisor::builder(script.builder())
+        .backoff(Backoff::new(forever, forever))
+        .build()
+        .unwrap();
     waits.start().unwrap_err();
     for supervisor in [hopeless, waits] {
         supervisor.replace(plain()).unwrap();

@@ -1,5 +1,5 @@
-//! Plugins in languages of all sorts, in a strict sandbox: each does what programs of its kind do, with its threads,
-//! children, files and timers, and needs no more than the grants that stand here.
+//! Plugins in languages of all sorts, in a strict sandbox: each does what programs of its kind do,
+//! with its threads, children, files and timers, and needs no more than the grants that stand here.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -81,7 +81,11 @@ fn c(compiler: &str, package: &str) {
         let program = room.path(name);
         let (source, linking) = (fixture("at_work.c"), OsStr::new(linking));
         room.compile(&compiler, [source.as_os_str(), "-o".as_ref(), program.as_os_str(), linking]);
-        works(Plugin::builder(program), Sandbox::strict(), "threads programs files sockets waiting");
+        works(
+            Plugin::builder(program),
+            Sandbox::strict(),
+            "threads programs files sockets waiting",
+        );
     }
 }
 
@@ -90,7 +94,10 @@ fn go() {
     let (Some(compiler), Some(room)) = (tool("go", "golang-go"), Room::new()) else { return };
     let program = room.path("at-work");
     let source = fixture("at_work.go");
-    room.compile(&compiler, ["build".as_ref(), "-o".as_ref(), program.as_os_str(), source.as_os_str()]);
+    room.compile(
+        &compiler,
+        ["build".as_ref(), "-o".as_ref(), program.as_os_str(), source.as_os_str()],
+    );
     works(Plugin::builder(program), Sandbox::strict(), "threads programs files waiting tls");
 }
 
@@ -111,12 +118,18 @@ fn python() {
 fn node() {
     let Some(node) = tool("node", "nodejs").filter(|_| has_strict_sandbox()) else { return };
     let sandbox = Sandbox::strict().read(node.canonicalize().unwrap());
-    works(Plugin::builder(fixture("at_work.js")), sandbox, "threads programs files computing waiting");
+    works(
+        Plugin::builder(fixture("at_work.js")),
+        sandbox,
+        "threads programs files computing waiting",
+    );
 }
 
 #[test]
 fn java() {
-    let (Some(compiler), Some(room)) = (tool("javac", "default-jdk-headless"), Room::new()) else { return };
+    let (Some(compiler), Some(room)) = (tool("javac", "default-jdk-headless"), Room::new()) else {
+        return;
+    };
     let classes = room.path("classes");
     let source = fixture("AtWork.java");
     room.compile(&compiler, ["-d".as_ref(), classes.as_os_str(), source.as_os_str()]);

@@ -1,4 +1,5 @@
-//! A plugin that tries to break out: each wall with the attack that it holds off, and that works without it.
+//! A plugin that tries to break out: each wall with the attack that it holds off, and that works
+//! without it.
 
 use std::fs;
 use std::net::TcpListener;
@@ -71,7 +72,11 @@ fn a_plugin_within_walls_does_its_work() {
         assert_eq!(tries(&plugin, "append", "/dev/null"), "done");
         assert_eq!(tries(&plugin, "pair", ""), "done");
         let descriptors = plugin.call("descriptors", "").unwrap();
-        assert_eq!(descriptors.lines().count(), 5, "nothing of the walls is left open: {descriptors}");
+        assert_eq!(
+            descriptors.lines().count(),
+            5,
+            "nothing of the walls is left open: {descriptors}"
+        );
         assert!(plugin.stop().unwrap().status.success());
     }
 }
@@ -163,7 +168,8 @@ fn the_network_is_out_of_reach() {
     let socket = dir.path().join("socket");
     let _named = UnixListener::bind(&socket).unwrap();
     let name = format!("pipeplug-test-{}", std::process::id());
-    let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let _abstract =
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let strict = within(Sandbox::strict().read(dir.path()));
     stopped(&strict, "connect", port, "EPERM");
     stopped(&strict, "listen", 0, "EPERM");
@@ -185,7 +191,8 @@ fn a_network_namespace_of_its_own_has_no_way_out() {
         eprintln!("skipped: this process may make no network namespace");
         return;
     }
-    let namespace = |plugin: &Plugin| fs::read_link(format!("/proc/{}/ns/net", plugin.pid())).unwrap();
+    let namespace =
+        |plugin: &Plugin| fs::read_link(format!("/proc/{}/ns/net", plugin.pid())).unwrap();
     let own = fs::read_link("/proc/self/ns/net").unwrap();
     assert_eq!(namespace(&free()), own);
     assert_eq!(namespace(&within(Sandbox::basic())), own);
@@ -202,7 +209,8 @@ fn only_the_ports_that_somebody_named_can_be_used() {
         return;
     }
     let [open, other] = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
-    let [open_port, other_port] = [&open, &other].map(|listener| listener.local_addr().unwrap().port());
+    let [open_port, other_port] =
+        [&open, &other].map(|listener| listener.local_addr().unwrap().port());
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("socket");
     let _named = UnixListener::bind(&socket).unwrap();
@@ -294,10 +302,14 @@ fn resources_have_limits() {
     let plugin = within(Sandbox::basic().cpu(Duration::from_secs(1)));
     plugin.call("spin", "").unwrap_err();
     let status = plugin.wait(LONG).unwrap();
-    assert!(matches!(status, Some(WaitStatus::Signaled { signal: nix::libc::SIGXCPU, .. })), "{status:?}");
+    assert!(
+        matches!(status, Some(WaitStatus::Signaled { signal: nix::libc::SIGXCPU, .. })),
+        "{status:?}"
+    );
 }
 
-/// What the limit is, and not an attack: it counts all processes of a user, and does not hold for root.
+/// What the limit is, and not an attack: it counts all processes of a user, and does not hold for
+/// root.
 #[test]
 fn processes_have_a_limit() {
     if !kernel_has(0) {
@@ -324,7 +336,10 @@ fn core_dumps_are_off() {
     assert_eq!(limits, format!("done: {0} {0}", most.min(1)));
     plugin.call("abort", "").unwrap_err();
     let status = plugin.wait(LONG).unwrap();
-    assert_eq!(status, Some(WaitStatus::Signaled { signal: nix::libc::SIGABRT, core_dumped: false }));
+    assert_eq!(
+        status,
+        Some(WaitStatus::Signaled { signal: nix::libc::SIGABRT, core_dumped: false })
+    );
 }
 
 #[test]
@@ -362,7 +377,8 @@ fn what_cannot_be_had_starts_nothing() {
         return;
     }
     let sandbox = Sandbox::strict().read("/no/such/file");
-    let error = Plugin::builder(BURGLAR).sandbox(sandbox.clone().best_effort()).start().unwrap_err();
+    let error =
+        Plugin::builder(BURGLAR).sandbox(sandbox.clone().best_effort()).start().unwrap_err();
     assert!(error.is_permanent());
     assert!(matches!(error, StartError::Spawn(SpawnError::Grant { .. })), "{error:?}");
     assert!(error.to_string().contains("\"/no/such/file\" cannot be let in"), "{error}");

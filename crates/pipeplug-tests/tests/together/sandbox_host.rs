@@ -33,7 +33,10 @@ impl Kind {
         if geteuid().is_root() {
             return vec![Self::Own, Self::Nobody, Self::WithoutNamespaces];
         }
-        assert!(env::var_os("CI").is_none(), "the tests of sandboxes need root, to be another user");
+        assert!(
+            env::var_os("CI").is_none(),
+            "the tests of sandboxes need root, to be another user"
+        );
         eprintln!("skipped: a host of another user, which needs root");
         vec![Self::Own, Self::WithoutNamespaces]
     }
@@ -91,8 +94,11 @@ impl SandboxHost {
 
     /// All that a host says which is given no work, as one that does not start its plugin does.
     pub(crate) fn outcome(level: &str, options: &[&str]) -> String {
-        let output =
-            Command::new(SANDBOX_HOST).args(options).args([level, BURGLAR]).stdin(Stdio::null()).output();
+        let output = Command::new(SANDBOX_HOST)
+            .args(options)
+            .args([level, BURGLAR])
+            .stdin(Stdio::null())
+            .output();
         String::from_utf8(output.unwrap().stderr).unwrap()
     }
 

@@ -8,7 +8,9 @@ use nix::sys::signal::Signal;
 use pipeplug_host::launcher::{Launcher as _, Ssh};
 use pipeplug_host::process::SpawnError;
 use pipeplug_host::{Builder, Crash, Plugin, StartError, StoppedBy, WaitStatus};
-use pipeplug_tests::{LONG, Script, Sshd, command_lines_with, eventually, free_port, is_running, send};
+use pipeplug_tests::{
+    LONG, Script, Sshd, command_lines_with, eventually, free_port, is_running, send,
+};
 
 use crate::host_lost::Host;
 use crate::{MISBEHAVE, misbehave};
@@ -57,8 +59,10 @@ fn it_runs_there_and_stops_when_asked() {
 fn arguments_variables_and_directory_go_with_it_as_they_are() {
     let Some(sshd) = Sshd::start() else { return };
     let dir = tempfile::Builder::new().prefix("it's a $dir ").tempdir().unwrap();
-    for own in [&["7", "8"][..], &["plain", "a b", "$HOME", "it's", "*", "--", "-x", "\\", "a\nb", "", "ü"]]
-    {
+    for own in [
+        &["7", "8"][..],
+        &["plain", "a b", "$HOME", "it's", "*", "--", "-x", "\\", "a\nb", "", "ü"],
+    ] {
         let builder = misbehave(own).handshake_timeout(LONG);
         let plugin = builder
             .env("A", "it's $HOME\n")
@@ -80,7 +84,8 @@ fn arguments_variables_and_directory_go_with_it_as_they_are() {
 
 #[test]
 fn what_cannot_be_said_to_a_shell_is_refused() {
-    let start = |builder: Builder| builder.launcher(Ssh::new("nowhere.invalid")).start().unwrap_err();
+    let start =
+        |builder: Builder| builder.launcher(Ssh::new("nowhere.invalid")).start().unwrap_err();
     let error = start(misbehave(&["a\0b"]));
     assert!(error.is_permanent() && error.to_string().contains("NUL"), "{error}");
     let error = start(misbehave(&[]).env("A=B", "c"));
@@ -96,7 +101,10 @@ fn what_is_not_there_or_cannot_be_executed_is_told() {
         let error = refused(&builder.launcher(there(&sshd)));
         assert!(error.is_permanent() && error.to_string().contains(problem), "{error}");
     };
-    told(Plugin::builder("/no/such/plugin"), "there is no such file there (status 127): copy it there");
+    told(
+        Plugin::builder("/no/such/plugin"),
+        "there is no such file there (status 127): copy it there",
+    );
     told(Plugin::builder("no-such-plugin"), "there is no program of that name in `PATH` there");
     told(Plugin::builder("/"), "it is a directory there (status 126)");
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -109,10 +117,16 @@ fn what_is_not_there_or_cannot_be_executed_is_told() {
     let nowhere = misbehave(&[]).current_dir("/no/such/directory");
     told(nowhere.clone(), "its working directory cannot be entered there (status 125)");
     told(nowhere.env("A", "b"), "its working directory cannot be entered there (status 125)");
-    told(Plugin::builder("/no/such/plugin").env("A", "b"), "there is no such file there (status 127)");
+    told(
+        Plugin::builder("/no/such/plugin").env("A", "b"),
+        "there is no such file there (status 127)",
+    );
     // Its own failure is the plugin's, not the place's.
-    let error =
-        misbehave(&["no-such-way"]).handshake_timeout(LONG).launcher(there(&sshd)).start().unwrap_err();
+    let error = misbehave(&["no-such-way"])
+        .handshake_timeout(LONG)
+        .launcher(there(&sshd))
+        .start()
+        .unwrap_err();
     assert!(matches!(error, StartError::Exited { status: WaitStatus::Exited(3), .. }), "{error:?}");
 }
 
@@ -149,7 +163,9 @@ fn a_host_that_is_not_there_is_told() {
     if pipeplug_tests::tool("ssh", "openssh-client").is_none() {
         return;
     }
-    let to = |destination: String| misbehave(&["plain"]).launcher(Ssh::new(destination).args(["-F", "none"]));
+    let to = |destination: String| {
+        misbehave(&["plain"]).launcher(Ssh::new(destination).args(["-F", "none"]))
+    };
     let error = refused(&to("no-such-host.invalid".into()));
     // Without a network, or a name server, that is not known for certain.
     let message = error.to_string();
@@ -159,9 +175,13 @@ fn a_host_that_is_not_there_is_told() {
     );
     let error = refused(&to(format!("ssh://127.0.0.1:{}", free_port())));
     assert!(!error.is_permanent() && error.to_string().contains("it cannot be reached"), "{error}");
-    // As an option of ssh it would print a version, or, by `-oProxyCommand=…`, run anything on this machine.
+    // As an option of ssh it would print a version, or, by `-oProxyCommand=…`, run anything on this
+    // machine.
     let error = refused(&to("-V".into()));
-    assert!(error.is_permanent() && error.to_string().contains("no machine of that name"), "{error}");
+    assert!(
+        error.is_permanent() && error.to_string().contains("no machine of that name"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -174,13 +194,17 @@ fn a_host_that_says_nothing_is_given_up() {
     let ssh = Ssh::new(format!("ssh://127.0.0.1:{port}")).args(["-F", "none"]);
     let error = refused(&misbehave(&[]).launcher(ssh.connect_timeout(Duration::from_millis(300))));
     let message = error.to_string();
-    assert!(!error.is_permanent() && message.contains("it does not answer; ssh waits for 1 s"), "{error}");
+    assert!(
+        !error.is_permanent() && message.contains("it does not answer; ssh waits for 1 s"),
+        "{error}"
+    );
     assert!(message.contains("`--timeout` (Ssh::connect_timeout) allows more"), "{error}");
 }
 
 #[test]
 fn a_missing_ssh_is_told() {
-    let error = misbehave(&[]).launcher(Ssh::new("there").program("no-such-ssh")).start().unwrap_err();
+    let error =
+        misbehave(&[]).launcher(Ssh::new("there").program("no-such-ssh")).start().unwrap_err();
     assert!(matches!(error, StartError::Spawn(SpawnError::NoCarrier { .. })), "{error:?}");
     assert!(error.to_string().contains("no program \"no-such-ssh\""), "{error}");
 }
@@ -233,7 +257,8 @@ fn exit_statuses_after_the_first_answer_are_the_plugins_own() {
         assert!(!later.contains("there is no") && !later.contains("cannot be"), "{later}");
     }
     // As ssh itself has it, so that it is told apart by what ssh prints, and by that alone.
-    let plugin = misbehave(&["plain"]).handshake_timeout(LONG).launcher(there(&sshd)).start().unwrap();
+    let plugin =
+        misbehave(&["plain"]).handshake_timeout(LONG).launcher(there(&sshd)).start().unwrap();
     plugin.call("exit", "255").unwrap_err();
     assert_diagnosed(&plugin, &there(&sshd), "it exited with 255 itself");
     let printed = ["Timeout of 3 s", "the db says: Connection reset by peer"].map(str::to_owned);
@@ -248,7 +273,8 @@ fn one_that_is_killed_there_is_told() {
     let plugin = builder.launcher(there(&sshd)).start().unwrap();
     let call = plugin.request("never", "").begin().unwrap();
     // The client's command line has the mark, too, and its process group is the host's affair.
-    let remote = command_lines_with(&mark).into_iter().find(|pid| *pid != plugin.pid().as_raw()).unwrap();
+    let remote =
+        command_lines_with(&mark).into_iter().find(|pid| *pid != plugin.pid().as_raw()).unwrap();
     send(remote, Signal::SIGKILL);
     call.wait_timeout(LONG).unwrap_err();
     // The server tells ssh of the signal, and ssh tells nobody.
@@ -275,7 +301,8 @@ fn what_the_configuration_forwards_and_shares_is_not_for_plugins() {
     let dir = tempfile::tempdir().unwrap();
     let [agent, master] = ["agent", "master"].map(|name| dir.path().join(name));
     let mut command = Command::new("ssh-agent");
-    let _running = Agent(command.arg("-D").arg("-a").arg(&agent).stdout(Stdio::null()).spawn().unwrap());
+    let _running =
+        Agent(command.arg("-D").arg("-a").arg(&agent).stdout(Stdio::null()).spawn().unwrap());
     eventually("the agent listens", || agent.exists());
     sshd.add_settings(&format!(
         "IdentityAgent {}\n  ForwardAgent yes\n  ControlMaster auto\n  ControlPath {}\n  ControlPersist yes\n  \
@@ -295,8 +322,8 @@ fn what_the_configuration_forwards_and_shares_is_not_for_plugins() {
     assert_ne!(plugin.call("env", "SSH_AUTH_SOCK").unwrap(), "unset");
 }
 
-/// Settings of ssh_config(5) that would break a plugin or lend it what is the user's, and as what they count, in the words of
-/// `ssh -G`.
+/// Settings of ssh_config(5) that would break a plugin or lend it what is the user's, and as what
+/// they count, in the words of `ssh -G`.
 const SETTINGS: [(&str, &str); 18] = [
     ("PermitLocalCommand yes", "permitlocalcommand no"),
     ("EscapeChar ~", "escapechar none"),
@@ -335,7 +362,8 @@ fn settings_that_would_break_a_plugin_count_as_others() {
     let known = known_settings();
     known.iter().for_each(|(setting, _)| sshd.add_settings(setting));
     sshd.add_settings("RemoteCommand false\n  DynamicForward 127.0.0.1:9");
-    let explains = Script::new("[ \"$1\" = -V ] || exec ssh -G \"$@\" >\"$dir/settings\"\nexec ssh -V");
+    let explains =
+        Script::new("[ \"$1\" = -V ] || exec ssh -G \"$@\" >\"$dir/settings\"\nexec ssh -V");
     misbehave(&[]).launcher(there(&sshd).program(explains.path())).start().unwrap_err();
     let counted = std::fs::read_to_string(explains.dir().join("settings")).unwrap();
     let counts = |line: &str| counted.lines().any(|counted| counted == line);
@@ -356,9 +384,13 @@ fn settings_that_would_break_a_plugin_do_not() {
         "RemoteCommand echo printed\n  ControlPath {}\n  ControlPersist yes",
         path("master")
     ));
-    sshd.add_settings(&format!("DynamicForward 127.0.0.1:{}\n  ExitOnForwardFailure yes", free_port()));
+    sshd.add_settings(&format!(
+        "DynamicForward 127.0.0.1:{}\n  ExitOnForwardFailure yes",
+        free_port()
+    ));
     sshd.add_settings(&format!("LocalForward {} 127.0.0.1:9", path("forwarded")));
-    let plugin = misbehave(&["plain"]).handshake_timeout(LONG).launcher(there(&sshd)).start().unwrap();
+    let plugin =
+        misbehave(&["plain"]).handshake_timeout(LONG).launcher(there(&sshd)).start().unwrap();
     // At the begin of a line, where an escape stands.
     assert_eq!(plugin.call("echo", "\n~.\n~?\n").unwrap(), "\n~.\n~?\n");
     assert_eq!(plugin.call("env", "SSH_TTY").unwrap(), "unset");

@@ -1,4 +1,5 @@
-//! Command lines of ssh in each login shell: given to the shell as sshd does it, and by a real server.
+//! Command lines of ssh in each login shell: given to the shell as sshd does it, and by a real
+//! server.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -27,7 +28,8 @@ const SHELLS: [(&str, &str); 8] = [
     ("ash", "busybox"),
 ];
 
-/// File that each shell reads when it starts, and the line of docs/placement.md that keeps it from printing.
+/// File that each shell reads when it starts, and the line of docs/placement.md that keeps it from
+/// printing.
 const STARTUP_FILES: [(&str, &str, &str); 5] = [
     ("bash", ".bashrc", "[ -t 1 ] || return"),
     ("zsh", ".zshenv", "[ -t 1 ] || return"),
@@ -66,7 +68,8 @@ const ODD: [&[u8]; 26] = [
     b"\xff\xfe\x80.",
 ];
 
-/// The shell's path; `None` where it is not installed, which is told. Busybox is one that is called `ash`.
+/// The shell's path; `None` where it is not installed, which is told. Busybox is one that is called
+/// `ash`.
 fn shell(name: &str, package: &str, dir: &Path) -> Option<PathBuf> {
     if name != "ash" {
         return tool(name, package);
@@ -113,9 +116,11 @@ fn assert_arrives(ssh: &Ssh, what: &str, cwd: &Path, variable: &[u8], args: &[Ve
     launch.env.set("A", OsStr::from_bytes(variable));
     launch.args = args.iter().cloned().map(OsString::from_vec).collect();
     let printed = output(ssh, &launch);
-    let words: Vec<_> = printed.strip_suffix(b"\0").unwrap_or(&printed).split(|byte| *byte == 0).collect();
+    let words: Vec<_> =
+        printed.strip_suffix(b"\0").unwrap_or(&printed).split(|byte| *byte == 0).collect();
     let words: Vec<_> = words.into_iter().map(OsStr::from_bytes).collect();
-    let own = [cwd.as_os_str().as_bytes(), variable].into_iter().chain(args.iter().map(Vec::as_slice));
+    let own =
+        [cwd.as_os_str().as_bytes(), variable].into_iter().chain(args.iter().map(Vec::as_slice));
     let own: Vec<_> = own.map(OsStr::from_bytes).collect();
     assert_eq!(words, own, "{what}");
 }
@@ -123,7 +128,8 @@ fn assert_arrives(ssh: &Ssh, what: &str, cwd: &Path, variable: &[u8], args: &[Ve
 /// A directory whose name no shell leaves alone.
 fn odd_directory() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let odd = dir.path().canonicalize().unwrap().join(OsStr::from_bytes(b"-it's!\n $HOME\\ \"\xff~"));
+    let odd =
+        dir.path().canonicalize().unwrap().join(OsStr::from_bytes(b"-it's!\n $HOME\\ \"\xff~"));
     fs::create_dir(&odd).unwrap();
     (dir, odd)
 }
@@ -160,7 +166,8 @@ fn arguments_of_any_bytes_arrive() {
         let variable = word();
         for (name, package) in SHELLS {
             let path = shells.path().join(name);
-            let shell = if path.exists() { Some(path) } else { shell(name, package, shells.path()) };
+            let shell =
+                if path.exists() { Some(path) } else { shell(name, package, shells.path()) };
             let Some(shell) = shell else { continue };
             let ssh = stand_in(&shell, "OpenSSH_9.2p1");
             let what = format!("{name}: {variable:?} {args:?}");
@@ -195,7 +202,11 @@ fn settings_of_a_shell_change_nothing() {
     // What the user sets where the shell reads it, also without a terminal.
     let settings = [
         ("tcsh", ".tcshrc", "set backslash_quote nonomatch\nset symlinks = expand\n"),
-        ("zsh", ".zshenv", "setopt rcquotes extendedglob globsubst kshglob banghist cshjunkiequotes\n"),
+        (
+            "zsh",
+            ".zshenv",
+            "setopt rcquotes extendedglob globsubst kshglob banghist cshjunkiequotes\n",
+        ),
     ];
     for (name, file, text) in settings {
         let Some(shell) = tool(name, name) else { continue };
@@ -225,7 +236,10 @@ fn a_real_server_runs_it_by_every_login_shell_and_tells_what_fails() {
 
         let told = |launched: pipeplug_host::Builder| {
             let error = launched.handshake_timeout(LONG).launcher(ssh.clone()).start().unwrap_err();
-            assert!(matches!(error, StartError::Place { .. }) && error.is_permanent(), "{name}: {error:?}");
+            assert!(
+                matches!(error, StartError::Place { .. }) && error.is_permanent(),
+                "{name}: {error:?}"
+            );
             error.to_string()
         };
         let message = told(misbehave(&[]).current_dir("/nope"));
@@ -252,7 +266,10 @@ fn a_login_shell_that_prints_is_named() {
         for format in [Format::Standard, Format::Classic] {
             let error = builder.clone().format(format).start().unwrap_err();
             let message = error.to_string();
-            assert!(matches!(error, StartError::Place { .. }) && error.is_permanent(), "{name}: {error:?}");
+            assert!(
+                matches!(error, StartError::Place { .. }) && error.is_permanent(),
+                "{name}: {error:?}"
+            );
             assert!(
                 message.contains("its login shell there prints to standard output")
                     && message.contains("\"Welcome to this machine\"")
@@ -274,7 +291,8 @@ fn a_login_shell_that_lets_nobody_in_is_named() {
         let builder = misbehave(&[]).handshake_timeout(LONG).format(format);
         let message = builder.launcher(ssh).start().unwrap_err().to_string();
         assert!(
-            message.contains("its login shell there prints") && message.contains("\"This account is"),
+            message.contains("its login shell there prints")
+                && message.contains("\"This account is"),
             "{format}: {message}"
         );
     }
@@ -310,7 +328,11 @@ fn a_relative_path_begins_at_the_home_directory() {
             let there = sshd.home().canonicalize().unwrap().join(cwd.unwrap_or_default());
             let there = there.to_str().unwrap().trim_end_matches('/').to_owned();
             let there = if there.is_empty() { "/".to_owned() } else { there };
-            assert_eq!(String::from_utf8_lossy(&printed), format!("{there}\0\0"), "{file} in {cwd:?}");
+            assert_eq!(
+                String::from_utf8_lossy(&printed),
+                format!("{there}\0\0"),
+                "{file} in {cwd:?}"
+            );
         }
     }
 }
@@ -330,7 +352,8 @@ fn the_longest_command_line_arrives_and_a_longer_one_is_refused() {
         SpawnError::BadArgument { what, .. } => what,
         other => panic!("{other:?}"),
     };
-    let rest: usize = of(LIMIT).split(' ').find_map(|word| word.parse::<usize>().ok()).unwrap() - LIMIT;
+    let rest: usize =
+        of(LIMIT).split(' ').find_map(|word| word.parse::<usize>().ok()).unwrap() - LIMIT;
     let longest = LIMIT - rest;
     assert!(of(longest + 1).contains("a command line of 131072 bytes"), "{}", of(longest + 1));
     for (name, package) in SHELLS {
@@ -370,7 +393,8 @@ fn options_that_are_newer_are_given_to_newer_versions() {
         drop(output(&Ssh::new("there").program(ssh.path()), &Launch::new("/bin/true")));
         fs::read_to_string(ssh.dir().join("args")).unwrap()
     };
-    let newer = ["RemoteCommand=none", "StdinNull=no", "ForkAfterAuthentication=no", "SessionType=default"];
+    let newer =
+        ["RemoteCommand=none", "StdinNull=no", "ForkAfterAuthentication=no", "SessionType=default"];
     let has = |args: &str| newer.map(|option| args.contains(option));
     assert_eq!(has(&args("OpenSSH_7.4p1")), [false; 4]);
     assert_eq!(has(&args("OpenSSH_8.6p1")), [true, false, false, false]);

@@ -62,7 +62,9 @@ fn a_flood_of_one_ways_waits_for_the_start_call_back() {
         })
         .start()
         .unwrap();
-    eventually("all were seen", || plugin.call("seen", "").unwrap().lines().count() == 4 * EACH + 1);
+    eventually("all were seen", || {
+        plugin.call("seen", "").unwrap().lines().count() == 4 * EACH + 1
+    });
     assert!(plugin.call("seen", "").unwrap().starts_with("start is done\n"));
 }
 
@@ -88,7 +90,11 @@ fn one_that_fails_after_the_handshake_fails_what_was_called() {
     let error = plugin.call("echo", "x").unwrap_err();
     assert!(matches!(error, CallError::Closed { .. }), "{error:?}");
     assert_eq!(plugin.wait(SOON).unwrap().and_then(|status| status.code()), Some(1));
-    assert!(plugin.stderr_tail().concat().contains("the database is locked"), "{:?}", plugin.stderr_tail());
+    assert!(
+        plugin.stderr_tail().concat().contains("the database is locked"),
+        "{:?}",
+        plugin.stderr_tail()
+    );
 }
 
 #[test]
@@ -133,8 +139,10 @@ fn without_a_handler_the_plugins_requests_get_an_error() {
 
 #[test]
 fn what_panics_is_an_error_on_either_side_and_nothing_else() {
-    let plugin =
-        plain().handler(|_: &Plugin, _: &mut Request| panic!("the host's own fault")).start().unwrap();
+    let plugin = plain()
+        .handler(|_: &Plugin, _: &mut Request| panic!("the host's own fault"))
+        .start()
+        .unwrap();
     let error = plugin.call("call-host", "x").unwrap_err().to_string();
     assert!(error.contains("the host's own fault"), "{error}");
     let error = plugin.call("panic", "the guest's own fault").unwrap_err().to_string();

@@ -148,7 +148,9 @@ fn one_that_never_answers_is_told_after_the_timeout() {
         let took = begun.elapsed();
         // It is killed: to be asked to go, it would have to be a plugin.
         assert!(took >= timeout && took < Duration::from_secs(4), "{took:?}");
-        let StartError::HandshakeTimeout { stderr, .. } = &error else { panic!("{body}: {error:?}") };
+        let StartError::HandshakeTimeout { stderr, .. } = &error else {
+            panic!("{body}: {error:?}")
+        };
         assert_eq!(stderr, &["waiting"]);
         assert!(error.to_string().contains("150ms"), "{error}");
     }
@@ -160,10 +162,15 @@ fn one_that_is_stopped_is_told_with_the_signal() {
     for (name, number, next) in [("TTIN", 21, "--stdin inherit"), ("STOP", 19, "kill -CONT")] {
         let script = Script::new(&format!("kill -{name} $$"));
         let error = script.builder().handshake_timeout(timeout).start().unwrap_err();
-        let StartError::HandshakeTimeout { stopped_by, .. } = &error else { panic!("{name}: {error:?}") };
+        let StartError::HandshakeTimeout { stopped_by, .. } = &error else {
+            panic!("{name}: {error:?}")
+        };
         assert_eq!(*stopped_by, Some(number), "{error}");
         let said = error.to_string();
-        assert!(said.contains(&format!("it is stopped (SIG{name})")) && said.contains(next), "{said}");
+        assert!(
+            said.contains(&format!("it is stopped (SIG{name})")) && said.contains(next),
+            "{said}"
+        );
     }
 }
 

@@ -19,7 +19,10 @@ fn one_that_went_into_the_background_is_told() {
         for _ in 0..20 {
             let error = start(&Script::new(body));
             let StartError::Exited { hint, .. } = &error else { panic!("{error:?}") };
-            assert!(hint.as_ref().is_some_and(|hint| hint.contains("went into the background")), "{error}");
+            assert!(
+                hint.as_ref().is_some_and(|hint| hint.contains("went into the background")),
+                "{error}"
+            );
             assert!(error.to_string().contains("a plugin stays in the foreground"), "{error}");
         }
     }
@@ -43,7 +46,10 @@ fn descriptors_that_were_not_passed_on_are_told_by_the_plugin() {
         "{stderr:?}"
     );
     assert!(stderr.concat().contains("pass_fds=(3, 4) in Python"), "{stderr:?}");
-    assert!(error.hint().unwrap().starts_with("pass descriptors 3 and 4 on, or use `--stdio`"), "{error}");
+    assert!(
+        error.hint().unwrap().starts_with("pass descriptors 3 and 4 on, or use `--stdio`"),
+        "{error}"
+    );
     assert!(!error.to_string().contains("--env-pass"), "the cause is known: {error}");
 }
 
@@ -57,7 +63,10 @@ fn descriptors_that_were_not_passed_on_are_told_by_what_it_says_of_them() {
     ] {
         let error = start(&Script::new(body));
         let hint = error.hint().unwrap_or_else(|| panic!("{error}"));
-        assert!(hint.contains("stdio: [0, 1, 2, 3, 4] in Node") && hint.contains("--stdio"), "{error}");
+        assert!(
+            hint.contains("stdio: [0, 1, 2, 3, 4] in Node") && hint.contains("--stdio"),
+            "{error}"
+        );
     }
     // It has no such descriptors, and may mean others.
     let script = Script::new("echo 'Bad file descriptor' >&2; exit 1");
@@ -78,7 +87,8 @@ fn descriptors_that_were_not_passed_on_are_told_of_one_that_waits() {
     // Neither is one that has them, nor one that has started nothing.
     for body in ["sleep 1000; exit 1", "exec sleep 1000"] {
         let script = Script::new(body);
-        let error = script.builder().handshake_timeout(Duration::from_millis(300)).start().unwrap_err();
+        let error =
+            script.builder().handshake_timeout(Duration::from_millis(300)).start().unwrap_err();
         assert!(error.hint().is_none(), "{error}");
     }
 }
@@ -87,7 +97,10 @@ fn descriptors_that_were_not_passed_on_are_told_of_one_that_waits() {
 fn descriptors_that_all_have_closed_are_told() {
     let error = start(&Script::new("exec 3<&- 4>&-; sleep 1000"));
     let StartError::ClosedPipe { hint, .. } = &error else { panic!("{error:?}") };
-    assert!(hint.as_ref().unwrap().contains("has descriptor 4 open: a program in between"), "{error}");
+    assert!(
+        hint.as_ref().unwrap().contains("has descriptor 4 open: a program in between"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -98,9 +111,11 @@ fn launchers_that_drop_descriptors_are_told_and_work_with_stdio() {
         .on('exit', (code) => process.exit(code));\n";
     for (program, package, code) in [("python3", "python3", python), ("node", "nodejs", node)] {
         let Some(program) = tool(program, package) else { continue };
-        let launcher = Script::new(&format!("exec {} \"$dir/launcher.cjs\" \"$@\"", program.display()));
+        let launcher =
+            Script::new(&format!("exec {} \"$dir/launcher.cjs\" \"$@\"", program.display()));
         std::fs::write(launcher.dir().join("launcher.cjs"), code).unwrap();
-        let builder = launcher.builder().env("PLUGIN", MISBEHAVE).arg("plain").handshake_timeout(LONG);
+        let builder =
+            launcher.builder().env("PLUGIN", MISBEHAVE).arg("plain").handshake_timeout(LONG);
         let error = builder.start().unwrap_err();
         assert!(error.hint().is_some_and(|hint| hint.contains("--stdio")), "{error}");
         let plugin = builder.stdio().start().unwrap();
@@ -121,7 +136,8 @@ fn launchers_that_pass_descriptors_on_start_a_plugin() {
         [("sh", "dash", code("sh")), ("python3", "python3", python), ("node", "nodejs", node)]
     {
         let Some(program) = tool(program, package) else { continue };
-        let launcher = Script::new(&format!("exec {} \"$dir/launcher.cjs\" \"$@\"", program.display()));
+        let launcher =
+            Script::new(&format!("exec {} \"$dir/launcher.cjs\" \"$@\"", program.display()));
         std::fs::write(launcher.dir().join("launcher.cjs"), code).unwrap();
         let plugin = launcher.builder().arg("plain").handshake_timeout(LONG).start().unwrap();
         assert_eq!(plugin.call("echo", "hello").unwrap(), "hello");

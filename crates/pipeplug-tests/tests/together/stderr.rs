@@ -46,7 +46,10 @@ fn a_host_that_takes_no_lines_shows_them() {
         .spawn()
         .unwrap();
     let shown = BufReader::new(host.stderr.take().unwrap()).lines().take(2);
-    assert_eq!(shown.map(Result::unwrap).collect::<Vec<_>>(), ["plugin: first", r"plugin: red \u{1b}[31m"]);
+    assert_eq!(
+        shown.map(Result::unwrap).collect::<Vec<_>>(),
+        ["plugin: first", r"plugin: red \u{1b}[31m"]
+    );
     drop(host.stdin.take());
     host.wait().unwrap();
 }
@@ -76,7 +79,8 @@ fn pieces_of_a_line_are_one_line() {
 #[test]
 fn a_last_line_without_its_end_is_one() {
     let lines = Lines::default();
-    let script = Script::answering("printf 'one\\ntwo' >&2; cat <&3 >/dev/null; printf ', three' >&2");
+    let script =
+        Script::answering("printf 'one\\ntwo' >&2; cat <&3 >/dev/null; printf ', three' >&2");
     let plugin = lines.of(script.builder()).start().unwrap();
     eventually("the beginning came", || plugin.stderr_tail() == ["one", "two"]);
     eventually("a line came", || lines.len() == 1);
@@ -104,13 +108,18 @@ fn a_very_long_line_is_cut_and_nothing_of_it_lost() {
     const LONGEST: usize = 16 << 10;
     let lines = Lines::default();
     let plugin = lines.of(plain()).start().unwrap();
-    // Characters of two bytes, and an odd one ahead, so that every cut at a round number goes through one.
+    // Characters of two bytes, and an odd one ahead, so that every cut at a round number goes
+    // through one.
     let long = format!("x{}", "é".repeat(500_000));
     plugin.call("err-bytes", format!("{long}\nshort\n")).unwrap();
     eventually("all came", || lines.all().last().is_some_and(|line| line == "short"));
     let mut all = lines.all();
     all.pop();
-    assert!(all.iter().all(|line| line.len() <= LONGEST), "{:?}", all.iter().map(String::len).max());
+    assert!(
+        all.iter().all(|line| line.len() <= LONGEST),
+        "{:?}",
+        all.iter().map(String::len).max()
+    );
     assert!(all.concat() == long, "something of the line is lost or another");
 }
 
@@ -173,7 +182,10 @@ fn calls_go_on_while_the_handler_of_lines_is_stuck() {
     for i in 0..200 {
         assert_eq!(plugin.call("echo", i.to_string()).unwrap(), i.to_string());
     }
-    assert!(plugin.connection().stats().open_calls == 1, "the plugin waits to write, since more is not read");
+    assert!(
+        plugin.connection().stats().open_calls == 1,
+        "the plugin waits to write, since more is not read"
+    );
     go_on.store(true, Ordering::SeqCst);
     writing.wait_timeout(LONG).unwrap();
     eventually("all came", || seen.load(Ordering::SeqCst) == 100_000);
@@ -185,7 +197,11 @@ fn a_flood_on_stderr_leaves_the_loop_to_others() {
     let script = Script::answering(r#"yes "$(printf '%04000d' 0)" >&2"#);
     let flooding: Vec<_> = (0..2)
         .map(|_| {
-            script.builder().grace(pipeplug_host::Grace::each(Duration::from_millis(20))).start().unwrap()
+            script
+                .builder()
+                .grace(pipeplug_host::Grace::each(Duration::from_millis(20)))
+                .start()
+                .unwrap()
         })
         .collect();
     let plugin = ready(&plain());

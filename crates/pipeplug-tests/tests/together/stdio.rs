@@ -7,13 +7,17 @@ use crate::{plain, ready};
 
 /// On stdin and stdout, where a stray print would do harm, and on descriptors of its own.
 fn both() -> [Plugin; 2] {
-    [ready(&plain().stdio().stderr_tail(1000)), ready(&plain().stdout(Stdout::Null).stderr_tail(1000))]
+    [
+        ready(&plain().stdio().stderr_tail(1000)),
+        ready(&plain().stdout(Stdout::Null).stderr_tail(1000)),
+    ]
 }
 
 #[test]
 fn what_is_printed_lands_on_stderr_and_never_in_the_stream() {
     let plugin = ready(&plain().stdio().stderr_tail(1000));
-    let printing: Vec<_> = (0..4).map(|_| plugin.request("print", "200").begin().unwrap()).collect();
+    let printing: Vec<_> =
+        (0..4).map(|_| plugin.request("print", "200").begin().unwrap()).collect();
     // A child, at the level of C, has the same standard output.
     let child = plugin.request("sh-prints", "seq 1 200; printf unfinished").begin().unwrap();
     for i in 0..500 {

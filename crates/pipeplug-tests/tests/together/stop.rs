@@ -16,7 +16,8 @@ const SHORT: Duration = Duration::from_millis(60);
 
 const KILLED: WaitStatus = WaitStatus::Signaled { signal: 9, core_dumped: false };
 
-/// Short for the steps up to this one, and long from there on: what comes later cannot have been it.
+/// Short for the steps up to this one, and long from there on: what comes later cannot have been
+/// it.
 fn patient_from(step: StoppedBy) -> Grace {
     let time = |of| if of < step { SHORT } else { LONG };
     let mut grace = Grace::default();
@@ -53,7 +54,11 @@ fn one_that_obeys_is_asked() {
 
 #[test]
 fn one_whose_main_never_waits_obeys_too() {
-    assert_stops(&misbehave(&["busy-main"]).start().unwrap(), StoppedBy::Stop, WaitStatus::Exited(0));
+    assert_stops(
+        &misbehave(&["busy-main"]).start().unwrap(),
+        StoppedBy::Stop,
+        WaitStatus::Exited(0),
+    );
 }
 
 #[test]
@@ -205,7 +210,8 @@ fn a_handler_may_stop_the_plugin_that_tells_it_something() {
 
 #[test]
 fn a_handler_may_stop_the_plugin_that_waits_for_its_answer() {
-    // The plugin cannot end ahead of the answer that it waits for, which comes after the stop: the end of file helps.
+    // The plugin cannot end ahead of the answer that it waits for, which comes after the stop: the
+    // end of file helps.
     let (tell, told) = mpsc::channel();
     let plugin = plain()
         .handler(move |plugin: &Plugin, _: &mut Request| {
@@ -285,7 +291,11 @@ fn one_that_left_its_group_is_reached() {
             assert_gone(pid);
             // The leader of the group that it joined, if it is its child, is out of reach.
             let left = if how == "joins-its-child" { vec![group] } else { Vec::new() };
-            assert_eq!(stopped.left.iter().map(|pid| pid.as_raw()).collect::<Vec<_>>(), left, "{how}");
+            assert_eq!(
+                stopped.left.iter().map(|pid| pid.as_raw()).collect::<Vec<_>>(),
+                left,
+                "{how}"
+            );
             left.into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
         }
     }
@@ -340,7 +350,10 @@ fn what_holds_its_standard_error_is_named_and_not_waited_for() {
     drop(plugin);
     let took = begun.elapsed();
     assert!(took < SOON, "one wait for all streams, and none at the drop: {took:?}");
-    assert_eq!((stopped.by, &stopped.held[..]), (StoppedBy::Stop, &[Output::Stderr, Output::Stdout][..]));
+    assert_eq!(
+        (stopped.by, &stopped.held[..]),
+        (StoppedBy::Stop, &[Output::Stderr, Output::Stdout][..])
+    );
     if cfg!(target_os = "linux") {
         let [daemon] = stopped.left[..] else { panic!("{stopped:?}") };
         send(daemon.as_raw(), Signal::SIGKILL);

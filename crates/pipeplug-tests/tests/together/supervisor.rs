@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use pipeplug_host::Options;
 use pipeplug_host::{
-    Backoff, Breaker, CallError, EndCause, Event, Failure, Grace, HealthCheck, Plugin, Reply, Request,
-    StartError, StoppedBy, SupervisedCallError, Supervisor, SupervisorBuilder, Unavailable, WaitStatus,
+    Backoff, Breaker, CallError, EndCause, Event, Failure, Grace, HealthCheck, Plugin, Reply,
+    Request, StartError, StoppedBy, SupervisedCallError, Supervisor, SupervisorBuilder,
+    Unavailable, WaitStatus,
 };
 use pipeplug_tests::{LONG, SOON, Script, eventually, is_running, send};
 
@@ -90,7 +91,9 @@ pub(crate) fn reluctant(plugin: pipeplug_host::Builder) -> SupervisorBuilder {
 
 /// A plugin that says in a file that it was started, does `first`, and is `misbehave` from then on.
 fn script(first: &str) -> Script {
-    Script::new(&format!("echo started >>\"$dir/starts\"\n{first}\nexec {MISBEHAVE} \"$1\" \"$2\" plain"))
+    Script::new(&format!(
+        "echo started >>\"$dir/starts\"\n{first}\nexec {MISBEHAVE} \"$1\" \"$2\" plain"
+    ))
 }
 
 pub(crate) fn starts(script: &Script) -> usize {
@@ -198,10 +201,12 @@ fn one_that_ends_right_behind_its_start_is_missed_at_no_time() {
 
 #[test]
 fn one_that_closes_its_pipe_and_runs_on_is_killed_and_started_anew() {
-    let script =
-        Script::answering("if mkdir \"$dir/once\"; then exec 3<&- 4>&-; sleep 1000; else cat <&3; fi");
+    let script = Script::answering(
+        "if mkdir \"$dir/once\"; then exec 3<&- 4>&-; sleep 1000; else cat <&3; fi",
+    );
     let events = Events::default();
-    let supervisor = events.of(eager(script.builder().grace(Grace::each(millis(20))))).build().unwrap();
+    let supervisor =
+        events.of(eager(script.builder().grace(Grace::each(millis(20))))).build().unwrap();
     let first = pid(&supervisor);
     events.await_kinds(&["started", "ended", "restarting", "started"]);
     eventually("the first one is gone", || !is_running(first));
@@ -213,7 +218,8 @@ fn waits_grow_and_the_breaker_ends_them() {
     let mut backoff = Backoff::new(millis(10), millis(60));
     backoff.jitter = 0.0;
     let script = script("exit 3");
-    let supervisor = Supervisor::builder(script.builder()).backoff(backoff).breaker(Breaker::new(6, FOREVER));
+    let supervisor =
+        Supervisor::builder(script.builder()).backoff(backoff).breaker(Breaker::new(6, FOREVER));
     let supervisor = events.of(supervisor).build().unwrap();
     let begun = Instant::now();
     let first = supervisor.start().unwrap_err();
@@ -253,7 +259,9 @@ fn a_call_waits_for_a_restart_so_long_and_no_longer() {
         eventually("it waits for its restart", || {
             let error = supervisor.call("echo", "").unwrap_err().to_string();
             error.starts_with(&format!("plugin \"misbehave\" did not get ready within {wait:?}"))
-                && error.contains("the last failure: misbehave has ended: exit status 3; misbehave (process ")
+                && error.contains(
+                    "the last failure: misbehave has ended: exit status 3; misbehave (process ",
+                )
         });
         assert!(begun.elapsed() >= wait && begun.elapsed() < SOON, "{:?}", begun.elapsed());
         supervisor.reset();
@@ -295,7 +303,10 @@ fn what_a_restart_cannot_heal_is_tried_once() {
         assert!(error.is_permanent(), "{error}");
         events.await_kinds(&["start failed", "gave up"]);
         let again = supervisor.call("echo", "").unwrap_err().to_string();
-        assert!(again.contains("is not started any more since that would not help, reset"), "{again}");
+        assert!(
+            again.contains("is not started any more since that would not help, reset"),
+            "{again}"
+        );
         assert!(again.ends_with(&error.to_string()), "{again}");
     }
     assert!(scripts.iter().all(|script| starts(script) == 1));
@@ -356,7 +367,8 @@ fn one_that_hangs_is_killed_and_replaced() {
         let events = Events::default();
         let mut options = Options::default();
         options.outgoing = 1 << 16;
-        let supervisor = eager(plain().options(options)).health_check(HealthCheck::new(millis(20), CHECK));
+        let supervisor =
+            eager(plain().options(options)).health_check(HealthCheck::new(millis(20), CHECK));
         let supervisor = events.of(supervisor).build().unwrap();
         let plugin = supervisor.plugin().unwrap();
         send(plugin.pid().as_raw(), Signal::SIGSTOP);
@@ -368,14 +380,20 @@ fn one_that_hangs_is_killed_and_replaced() {
             thread::spawn(move || while supervisor.notify("count", vec![0; 1 << 14]).is_ok() {})
         });
         if full {
-            eventually("nothing more can be sent", || plugin.connection().stats().queued >= 1 << 16);
+            eventually("nothing more can be sent", || {
+                plugin.connection().stats().queued >= 1 << 16
+            });
         }
         let error = call.wait_timeout(LONG).unwrap_err().to_string();
-        let expected = "never: no reply, misbehave did not answer a ping within 800ms and was killed";
+        let expected =
+            "never: no reply, misbehave did not answer a ping within 800ms and was killed";
         assert!(error.starts_with(expected), "{error}");
         assert!(begun.elapsed() < CHECK + SOON, "{:?}", begun.elapsed());
         eventually("another one runs", || events.started() == 2);
-        assert_eq!(&events.kinds()[..5], ["started", "health failure", "ended", "restarting", "started"]);
+        assert_eq!(
+            &events.kinds()[..5],
+            ["started", "health failure", "ended", "restarting", "started"]
+        );
         let killed = WaitStatus::Signaled { signal: 9, core_dumped: false };
         assert_eq!(plugin.status(), Some(killed));
         drop(plugin);
@@ -390,7 +408,8 @@ fn one_whose_handlers_are_slow_does_not_hang() {
     let supervisor = eager(plain()).health_check(HealthCheck::new(millis(1), CHECK));
     let supervisor = events.of(supervisor).build().unwrap();
     let first = pid(&supervisor);
-    let many: Vec<_> = (0..50).map(|_| supervisor.request("sleep", "2500").begin().unwrap()).collect();
+    let many: Vec<_> =
+        (0..50).map(|_| supervisor.request("sleep", "2500").begin().unwrap()).collect();
     for call in many {
         call.wait_timeout(LONG).unwrap();
     }
@@ -516,7 +535,8 @@ fn what_a_service_manager_ends_with_its_host_is_not_restarted_at_once() {
         assert!(supervisor.stop().unwrap().is_none());
         assert_eq!(events.started(), 1, "{signal}");
     }
-    // That is what a shell ends with whose child was sent it too, and the start may be what is ended.
+    // That is what a shell ends with whose child was sent it too, and the start may be what is
+    // ended.
     for ends in ["kill -TERM $$", "exit 143"] {
         let script = script(ends);
         let events = Events::default();
@@ -565,7 +585,10 @@ fn a_stop_ends_a_start_that_is_under_way() {
     let begun = Instant::now();
     supervisor.stop().unwrap();
     let error = waiting.join().unwrap();
-    assert!(matches!(error, SupervisedCallError::Unavailable(Unavailable::Stopped { .. })), "{error}");
+    assert!(
+        matches!(error, SupervisedCallError::Unavailable(Unavailable::Stopped { .. })),
+        "{error}"
+    );
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     assert!(!is_running(process));
 }
@@ -638,7 +661,8 @@ impl Wake for Unpark {
 #[test]
 fn a_hook_that_panics_as_it_starts_is_not_waited_for() {
     let panics = AtomicBool::new(true);
-    let plugin = plain().on_spawn(move |_| assert!(!panics.swap(false, Ordering::SeqCst), "not today"));
+    let plugin =
+        plain().on_spawn(move |_| assert!(!panics.swap(false, Ordering::SeqCst), "not today"));
     let supervisor = Supervisor::builder(plugin).build().unwrap();
     thread::scope(|scope| {
         assert!(scope.spawn(|| supervisor.start()).join().is_err(), "it did not panic");
@@ -675,7 +699,8 @@ fn one_that_could_not_be_asked_for_a_while_is_asked_again() {
 #[test]
 fn a_call_with_a_time_of_its_own_waits_no_longer_for_a_start() {
     let script = script("while ! [ -e \"$dir/go\" ]; do sleep 0.01; done");
-    let supervisor = Supervisor::builder(script.builder()).ready_timeout(Duration::ZERO).build().unwrap();
+    let supervisor =
+        Supervisor::builder(script.builder()).ready_timeout(Duration::ZERO).build().unwrap();
     for first in [true, false] {
         let error = supervisor.request("echo", "").timeout(millis(50)).wait_text().unwrap_err();
         let timed_out = |after: &Duration| *after == millis(50);
@@ -686,7 +711,8 @@ fn a_call_with_a_time_of_its_own_waits_no_longer_for_a_start() {
     }
     fs::write(script.dir().join("go"), "").unwrap();
     // The start has gone on, and the plugin is told of the time that is left.
-    let left: u128 = supervisor.request("left", "").timeout(LONG).wait_text().unwrap().parse().unwrap();
+    let left: u128 =
+        supervisor.request("left", "").timeout(LONG).wait_text().unwrap().parse().unwrap();
     assert!((1..=LONG.as_millis()).contains(&left), "{left}");
     assert_eq!(starts(&script), 1);
     let late = supervisor.request("sleep", "200").timeout(millis(20)).begin().unwrap();

@@ -28,7 +28,10 @@ fn can_be_tested() -> bool {
     let support = Support::of_system();
     let can = support.seccomp && support.landlock_abi >= 3;
     if !can {
-        assert!(std::env::var_os("CI").is_none(), "a strict sandbox is needed, there is: {support}");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "a strict sandbox is needed, there is: {support}"
+        );
         eprintln!("skipped: a strict sandbox is needed, there is: {support}");
     }
     can
@@ -65,8 +68,8 @@ fn outcomes(host: &mut SandboxHost) -> BTreeMap<u32, String> {
         .collect()
 }
 
-/// Every number, with all arguments -1, inside and outside. An allowed call has the outcome that it has outside, whatever
-/// that is; a kernel older than the table lacks some on both sides.
+/// Every number, with all arguments -1, inside and outside. An allowed call has the outcome that it
+/// has outside, whatever that is; a kernel older than the table lacks some on both sides.
 #[test]
 fn every_number_has_the_answer_of_the_table() {
     if !can_be_tested() {
@@ -87,8 +90,11 @@ fn every_number_has_the_answer_of_the_table() {
                 verdict => panic!("no call is answered with {verdict}"),
             };
             if !as_expected {
-                writeln!(differences, "{number} {name}: {verdict}, and it is {inside}; outside {outside}")
-                    .unwrap();
+                writeln!(
+                    differences,
+                    "{number} {name}: {verdict}, and it is {inside}; outside {outside}"
+                )
+                .unwrap();
             }
         }
         assert!(differences.is_empty(), "{kind:?}\n{differences}");

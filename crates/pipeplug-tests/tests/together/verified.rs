@@ -50,8 +50,9 @@ fn a_program_runs_as_before() {
 
 #[test]
 fn a_script_with_an_interpreter_line_runs() {
-    let script =
-        Script::answering("echo \"$1 $2 $3\" >&2; readlink /proc/$$/fd/5 >&2; exec cat <&3 >/dev/null");
+    let script = Script::answering(
+        "echo \"$1 $2 $3\" >&2; readlink /proc/$$/fd/5 >&2; exec cat <&3 >/dev/null",
+    );
     for sandbox in [None, Some(Sandbox::strict())] {
         let builder = Plugin::builder(script.path()).arg("own").sha256(sum_of(script.path()));
         let plugin = match sandbox {
@@ -66,7 +67,8 @@ fn a_script_with_an_interpreter_line_runs() {
     }
     // Descriptor 3 is the next one here.
     let script = Script::new("readlink /proc/$$/fd/3 >&2; exit 7");
-    let error = Plugin::builder(script.path()).stdio().sha256(sum_of(script.path())).start().unwrap_err();
+    let error =
+        Plugin::builder(script.path()).stdio().sha256(sum_of(script.path())).start().unwrap_err();
     assert!(error.to_string().contains("/memfd:plugin"), "{error}");
 }
 
@@ -86,7 +88,11 @@ fn a_file_that_is_swapped_between_check_and_start_does_not_run() {
     let path = dir.path().join("plugin");
     let marker = dir.path().join("got in");
     let good = Script::answering("exec cat <&3 >/dev/null");
-    let bad = format!("#!/bin/sh\n: >'{}'\n{}", marker.display(), fs::read_to_string(good.path()).unwrap());
+    let bad = format!(
+        "#!/bin/sh\n: >'{}'\n{}",
+        marker.display(),
+        fs::read_to_string(good.path()).unwrap()
+    );
     let write = |content: &[u8], to: &Path| {
         fs::write(to, content).unwrap();
         fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
@@ -139,11 +145,16 @@ fn a_plugin_cannot_be_changed_behind_its_back() {
         .write(true)
         .open(own)
         .and_then(|mut file| std::io::Write::write(&mut file, b"x"));
-    assert_eq!(error.unwrap_err().raw_os_error(), Some(nix::errno::Errno::EPERM as i32), "it is sealed");
+    assert_eq!(
+        error.unwrap_err().raw_os_error(),
+        Some(nix::errno::Errno::EPERM as i32),
+        "it is sealed"
+    );
     plugin.kill().unwrap();
 }
 
-/// The memory is open to other processes of the user while it is written: what they write there is in the sum.
+/// The memory is open to other processes of the user while it is written: what they write there is
+/// in the sum.
 #[test]
 fn a_copy_that_is_changed_while_it_is_made_does_not_run() {
     let dir = tempfile::tempdir().unwrap();
@@ -164,8 +175,12 @@ fn a_copy_that_is_changed_while_it_is_made_does_not_run() {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                for link in fs::read_dir("/proc/self/fd").unwrap().flatten().map(|entry| entry.path()) {
-                    if fs::read_link(&link).ok().as_deref() != Some(Path::new("/memfd:plugin (deleted)")) {
+                for link in
+                    fs::read_dir("/proc/self/fd").unwrap().flatten().map(|entry| entry.path())
+                {
+                    if fs::read_link(&link).ok().as_deref()
+                        != Some(Path::new("/memfd:plugin (deleted)"))
+                    {
                         continue;
                     }
                     let Ok(copy) = fs::OpenOptions::new().write(true).open(&link) else { continue };
@@ -200,7 +215,8 @@ fn a_file_that_is_too_large_is_not_copied() {
     file.set_len(6 << 30).unwrap();
     file.set_permissions(fs::Permissions::from_mode(0o755)).unwrap();
     drop(file);
-    let text = spawn_error(&Plugin::builder(&path).sha256("5".repeat(64).parse().unwrap())).to_string();
+    let text =
+        spawn_error(&Plugin::builder(&path).sha256("5".repeat(64).parse().unwrap())).to_string();
     assert!(text.contains("it has 6442450944 bytes, the limit is 1073741824"), "{text}");
 }
 
@@ -210,7 +226,10 @@ fn the_lock_file_is_demanded_and_names_both_sums() {
     let lock_path = dir.path().join(LockFile::NAME);
     let builder = Plugin::builder(&path).lock_file(&lock_path);
     let missing = spawn_error(&builder);
-    assert!(missing.is_permanent() && missing.to_string().contains("there is no lock file"), "{missing}");
+    assert!(
+        missing.is_permanent() && missing.to_string().contains("there is no lock file"),
+        "{missing}"
+    );
 
     let mut lock = LockFile::open_or_new(&lock_path).unwrap();
     lock.save().unwrap();
@@ -227,7 +246,9 @@ fn the_lock_file_is_demanded_and_names_both_sums() {
     let error = spawn_error(&builder).to_string();
     let found = sum_of(&path).to_string();
     assert!(
-        error.contains(&found) && error.contains(&sum.to_string()) && error.contains("pipeplug.lock"),
+        error.contains(&found)
+            && error.contains(&sum.to_string())
+            && error.contains("pipeplug.lock"),
         "{error}"
     );
     // Both demands have to be met.

@@ -17,7 +17,8 @@ use crate::{MISBEHAVE, misbehave, plain};
 const EXECUTES: [&str; 4] = ["sh", "-c", "exec \"$@\"", "sh"];
 const WAITS: [&str; 4] = ["sh", "-c", "\"$@\"; exit $?", "sh"];
 
-/// A plugin on standard input and output with a family in its group, of which nobody heeds the end of a pipe or SIGTERM.
+/// A plugin on standard input and output with a family in its group, of which nobody heeds the end
+/// of a pipe or SIGTERM.
 fn stubborn() -> Script {
     Script::new(
         r#"trap '' TERM HUP INT QUIT PIPE
@@ -33,7 +34,8 @@ fn stubborn() -> Script {
 /// The processes of [`stubborn`], once all have started.
 fn family(dir: &Path) -> Vec<i32> {
     let numbers = || {
-        let files = (1..=4).map(|i| fs::read_to_string(dir.join(i.to_string())).unwrap_or_default());
+        let files =
+            (1..=4).map(|i| fs::read_to_string(dir.join(i.to_string())).unwrap_or_default());
         let text: String = files.collect();
         text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>()
     };
@@ -56,7 +58,11 @@ fn any_command_that_ends_with_a_command_starts_it() {
         let plugin = via(plain(), command).start().unwrap();
         assert_eq!(plugin.call("echo", "hello").unwrap(), "hello", "{command:?}");
         let stopped = plugin.stop().unwrap();
-        assert_eq!((stopped.status, stopped.by), (WaitStatus::Exited(0), StoppedBy::Stop), "{command:?}");
+        assert_eq!(
+            (stopped.status, stopped.by),
+            (WaitStatus::Exited(0), StoppedBy::Stop),
+            "{command:?}"
+        );
     }
     let nice = via(plain(), &["nice", "-n", "5"]).start().unwrap();
     assert_eq!(nice.call("sh", "nice").unwrap(), "5\n");
@@ -67,10 +73,14 @@ fn any_command_that_ends_with_a_command_starts_it() {
 #[test]
 fn its_arguments_variables_and_directory_arrive_as_they_are() {
     let dir = tempfile::tempdir().unwrap();
-    // The first two would be taken for descriptors, and the rest for what a shell has a meaning for.
-    for own in
-        [&["7", "8", "plain"][..], &["0", "1", "2"], &["3", "plain"], &["plain", "a b", "$HOME", "'", "*"]]
-    {
+    // The first two would be taken for descriptors, and the rest for what a shell has a meaning
+    // for.
+    for own in [
+        &["7", "8", "plain"][..],
+        &["0", "1", "2"],
+        &["3", "plain"],
+        &["plain", "a b", "$HOME", "'", "*"],
+    ] {
         let builder = misbehave(own).env("VIA_A", "it's $HOME\n").current_dir(dir.path());
         let plugin = via(builder, &EXECUTES).start().unwrap();
         assert_eq!(plugin.call("args", "").unwrap(), own.join(" "));
@@ -80,7 +90,8 @@ fn its_arguments_variables_and_directory_arrive_as_they_are() {
     }
 }
 
-/// Passes neither its environment nor its directory on, as `sudo` and `docker exec`; one that does not, and waits.
+/// Passes neither its environment nor its directory on, as `sudo` and `docker exec`; one that does
+/// not, and waits.
 const DROPS: [&str; 6] = ["env", "-i", "-C", "/", "sh", "-c"];
 
 #[test]
@@ -92,11 +103,16 @@ fn variables_and_directory_get_past_a_command_that_drops_them() {
         let secret = format!("it's a secret\n{}", "x".repeat(200_000 / 2));
         let builder = plain().env("VIA_SECRET", &secret).env_remove("PWD").current_dir(dir.path());
         // A variable that nothing sets here, and one that cargo sets for every test.
-        let plugin = via(builder.env_pass("VIA_UNSET").env_pass("CARGO_PKG_NAME"), &command).start().unwrap();
+        let plugin = via(builder.env_pass("VIA_UNSET").env_pass("CARGO_PKG_NAME"), &command)
+            .start()
+            .unwrap();
         assert_eq!(plugin.call("env", "VIA_SECRET").unwrap(), secret.as_str());
         assert_eq!(plugin.call("env", "CARGO_PKG_NAME").unwrap(), env!("CARGO_PKG_NAME"));
         assert_eq!(plugin.call("cwd", "").unwrap(), cwd.as_str());
-        assert!(command_lines_with("it's a secret").is_empty(), "every user can read command lines");
+        assert!(
+            command_lines_with("it's a secret").is_empty(),
+            "every user can read command lines"
+        );
         assert_eq!(plugin.stop().unwrap().by, StoppedBy::Stop);
     }
 }
@@ -119,7 +135,8 @@ fn an_interpreter_gets_the_variables_itself() {
     for line in ["#!/bin/sh", "# no interpreter"] {
         let path = dir.path().join("plugin");
         fs::write(&path, format!("{line}\nexec \"$MISBEHAVE\" \"$@\"\n")).unwrap();
-        let builder = Plugin::builder(&path).args(["plain"]).env("MISBEHAVE", MISBEHAVE).current_dir("/usr");
+        let builder =
+            Plugin::builder(&path).args(["plain"]).env("MISBEHAVE", MISBEHAVE).current_dir("/usr");
         let plugin = via(builder, &["sh"]).start().unwrap();
         assert_eq!(plugin.call("cwd", "").unwrap(), "/usr");
         fs::remove_file(&path).unwrap();
@@ -131,8 +148,9 @@ fn a_relative_path_is_the_host_s() {
     let here = std::env::current_dir().unwrap();
     let up: String = here.components().skip(1).map(|_| "../").collect();
     let relative = format!("{}{}", up, MISBEHAVE.trim_start_matches('/'));
-    let plugin =
-        via(Plugin::builder(relative).arg("plain").current_dir("/usr"), &DROPS[..4]).start().unwrap();
+    let plugin = via(Plugin::builder(relative).arg("plain").current_dir("/usr"), &DROPS[..4])
+        .start()
+        .unwrap();
     assert_eq!(plugin.call("cwd", "").unwrap(), "/usr");
 }
 
@@ -140,16 +158,24 @@ fn a_relative_path_is_the_host_s() {
 fn what_cannot_be_set_past_the_command_is_told() {
     let error = via(plain().env("A", "x"), &["python3"]).start().unwrap_err();
     if !error.to_string().contains("there is no program") {
-        assert!(error.is_permanent() && error.to_string().contains("`env NAME=VALUE` at its end"), "{error}");
+        assert!(
+            error.is_permanent() && error.to_string().contains("`env NAME=VALUE` at its end"),
+            "{error}"
+        );
     }
     let error = via(plain().current_dir("/no/such/directory"), &DROPS[..4]).start().unwrap_err();
     assert!(error.to_string().contains("/no/such/directory"), "{error}");
     let error = via(plain().env("a-b", "x"), &DROPS[..4]).start().unwrap_err();
-    assert!(error.is_permanent() && error.to_string().contains("`env NAME=VALUE` at the end"), "{error}");
+    assert!(
+        error.is_permanent() && error.to_string().contains("`env NAME=VALUE` at the end"),
+        "{error}"
+    );
     let plugin = via(plain(), &["env", "a-b=x"]).start().unwrap();
     assert_eq!(plugin.call("env", "a-b").unwrap(), "x");
-    // One that takes nothing of its input, and ends: its end is the cause, not what could not be written.
-    let error = via(plain().env("A", "x".repeat(100_000)), &["sh", "-c", "exit 3"]).start().unwrap_err();
+    // One that takes nothing of its input, and ends: its end is the cause, not what could not be
+    // written.
+    let error =
+        via(plain().env("A", "x".repeat(100_000)), &["sh", "-c", "exit 3"]).start().unwrap_err();
     assert!(matches!(error, StartError::Exited { status: WaitStatus::Exited(3), .. }), "{error:?}");
 }
 
@@ -171,9 +197,13 @@ fn a_command_that_is_not_there_is_named() {
 fn a_command_that_fails_is_told_with_its_status_and_last_words() {
     let error = via(plain(), &["sh", "-c", "echo 'no such user' >&2; exit 3"]).start().unwrap_err();
     let StartError::Exited { status, stderr, .. } = &error else { panic!("{error:?}") };
-    assert_eq!((*status, stderr.as_slice()), (WaitStatus::Exited(3), &["no such user".to_owned()][..]));
-    let place =
-        format!("plugin {MISBEHAVE:?} via `sh -c echo 'no such user' >&2; exit 3` ended before it answered");
+    assert_eq!(
+        (*status, stderr.as_slice()),
+        (WaitStatus::Exited(3), &["no such user".to_owned()][..])
+    );
+    let place = format!(
+        "plugin {MISBEHAVE:?} via `sh -c echo 'no such user' >&2; exit 3` ended before it answered"
+    );
     assert!(error.to_string().starts_with(&place), "{error}");
     let error = via(Plugin::builder("/no/such/plugin"), &["env"]).start().unwrap_err();
     assert!(error.is_permanent() && error.to_string().contains("/no/such/plugin"), "{error}");
@@ -181,8 +211,9 @@ fn a_command_that_fails_is_told_with_its_status_and_last_words() {
 
 #[test]
 fn a_command_that_prints_something_first_is_told_by_what() {
-    let error =
-        via(plain(), &["sh", "-c", "echo 'Last login: today'; exec \"$@\"", "sh"]).start().unwrap_err();
+    let error = via(plain(), &["sh", "-c", "echo 'Last login: today'; exec \"$@\"", "sh"])
+        .start()
+        .unwrap_err();
     let StartError::Garbage { first, .. } = &error else { panic!("{error:?}") };
     assert!(first.starts_with(b"Last login: today\n"), "{error}");
     assert!(error.to_string().starts_with(&format!("plugin {MISBEHAVE:?} via `sh -c")), "{error}");
@@ -201,7 +232,8 @@ fn a_terminal_in_between_is_told() {
     }
     for format in [Format::Standard, Format::Classic] {
         let script = in_a_terminal("");
-        let error = via(plain(), &[script.path().to_str().unwrap()]).format(format).start().unwrap_err();
+        let error =
+            via(plain(), &[script.path().to_str().unwrap()]).format(format).start().unwrap_err();
         let StartError::Terminal { shown, .. } = &error else { panic!("{error:?}") };
         assert!(shown.starts_with(b"1^@2^@"), "{error}");
         assert!(error.is_permanent());
@@ -242,7 +274,8 @@ fn all_of_it_is_gone_after_a_stop() {
         let script = stubborn();
         let plugin = via(script.builder(), &command).start().unwrap();
         let family = family(script.dir());
-        let stopped = plugin.stop_within(Grace::each(std::time::Duration::from_millis(50))).unwrap();
+        let stopped =
+            plugin.stop_within(Grace::each(std::time::Duration::from_millis(50))).unwrap();
         // The shell that waits does heed SIGTERM, and its family is killed then.
         assert!(stopped.by >= StoppedBy::Term, "{stopped:?}");
         assert_gone(&family);

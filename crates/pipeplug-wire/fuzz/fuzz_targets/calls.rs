@@ -27,9 +27,13 @@ fuzz_target!(|data: &[u8]| {
                     open.insert(newest, waiter);
                 }
                 Err(OpenError::TooMany { limit: told, waiter: back }) => {
-                    assert!((told, back, open.len()) == (limit, waiter, limit) && !calls.is_closed());
+                    assert!(
+                        (told, back, open.len()) == (limit, waiter, limit) && !calls.is_closed()
+                    );
                 }
-                Err(OpenError::Closed { waiter: back }) => assert!(back == waiter && calls.is_closed()),
+                Err(OpenError::Closed { waiter: back }) => {
+                    assert!(back == waiter && calls.is_closed())
+                }
             },
             4 | 5 => {
                 let expected = match open.remove(&id) {

@@ -1,8 +1,10 @@
-//! Proof that the codec needs neither std nor an allocator: this program has none, and encodes and decodes.
+//! Proof that the codec needs neither std nor an allocator: this program has none, and encodes and
+//! decodes.
 //!
-//! `cargo xtask ci` runs it with `cargo run` and `cargo run --release` in this folder, which exit with 0 only if all
-//! is right, and then looks at the program with `nm`: no symbol of it contains `__rust_alloc`. An allocation anywhere
-//! in the codec would not even link, for there is no allocator to link to.
+//! `cargo xtask ci` runs it with `cargo run` and `cargo run --release` in this folder, which exit
+//! with 0 only if all is right, and then looks at the program with `nm`: no symbol of it contains
+//! `__rust_alloc`. An allocation anywhere in the codec would not even link, for there is no
+//! allocator to link to.
 //!
 //! The C library is there for its start-up files, which call `main`, and for `memcpy` and the like.
 
@@ -31,7 +33,8 @@ extern "C" fn rust_eh_personality() -> ! {
     abort()
 }
 
-// SAFETY: the start-up files of C look for exactly this name, and nothing else in the program has it.
+// SAFETY: the start-up files of C look for exactly this name, and nothing else in the program has
+// it.
 #[unsafe(no_mangle)]
 extern "C" fn main() -> c_int {
     let right = round_trip(Format::Standard)

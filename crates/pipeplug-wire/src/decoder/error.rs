@@ -17,14 +17,17 @@ pub struct DecodeError {
 }
 
 impl DecodeError {
-    /// The format that the peer seems to speak, where this error is what reading it as the other one gives.
+    /// The format that the peer seems to speak, where this error is what reading it as the other
+    /// one gives.
     ///
     /// A guess, for an error message that names the option to set.
     #[must_use]
     pub const fn other_format(&self) -> Option<Format> {
         match (self.field, self.kind) {
             (Field::CommandLen, DecodeErrorKind::NotADigit { .. })
-            | (Field::ThreadId | Field::Direction, DecodeErrorKind::NoDigits) => Some(Format::Classic),
+            | (Field::ThreadId | Field::Direction, DecodeErrorKind::NoDigits) => {
+                Some(Format::Classic)
+            }
             (Field::Command, DecodeErrorKind::NulInCommand) => Some(Format::Standard),
             _ => None,
         }
@@ -33,7 +36,11 @@ impl DecodeError {
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "broken chunk at byte {} of the stream, in its {}: {}", self.offset, self.field, self.kind)
+        write!(
+            f,
+            "broken chunk at byte {} of the stream, in its {}: {}",
+            self.offset, self.field, self.kind
+        )
     }
 }
 
@@ -105,7 +112,8 @@ pub enum DecodeErrorKind {
     },
     /// The stream ended inside a chunk.
     UnexpectedEnd {
-        /// How many bytes of this field and the NUL behind a cmd are missing, where its length is known.
+        /// How many bytes of this field and the NUL behind a cmd are missing, where its length is
+        /// known.
         missing: Option<u64>,
     },
 }

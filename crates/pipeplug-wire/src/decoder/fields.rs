@@ -15,7 +15,11 @@ pub(super) enum ClassicCommand {
 
 impl Decoder {
     /// Reads the number at `at` up to its NUL and goes behind it; `None` if that was not there yet.
-    pub(super) fn number(&mut self, field: Field, input: &[u8]) -> Result<Option<u64>, DecodeError> {
+    pub(super) fn number(
+        &mut self,
+        field: Field,
+        input: &[u8],
+    ) -> Result<Option<u64>, DecodeError> {
         for &byte in input.get(self.at..).unwrap_or_default() {
             if byte == 0 {
                 if self.number.is_empty() && self.format != Some(Format::Classic) {
@@ -34,7 +38,8 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Reads the third field until it tells the format and sets the stage accordingly; false if it did not yet.
+    /// Reads the third field until it tells the format and sets the stage accordingly; false if it
+    /// did not yet.
     pub(super) fn tell_format(&mut self, input: &[u8]) -> bool {
         for &byte in input.get(self.at..).unwrap_or_default() {
             if byte == 0 {
@@ -104,7 +109,11 @@ impl Decoder {
         let bytes = input.get(self.command_start..self.command_end()).unwrap_or_default();
         str::from_utf8(bytes).map_err(|error| {
             let at = error.valid_up_to();
-            self.error(Field::Command, self.command_start + at, DecodeErrorKind::NotUtf8 { found: bytes[at] })
+            self.error(
+                Field::Command,
+                self.command_start + at,
+                DecodeErrorKind::NotUtf8 { found: bytes[at] },
+            )
         })
     }
 }

@@ -16,14 +16,15 @@ use whole::whole_chunk;
 use crate::number::Decimal;
 use crate::{ChunkRef, Direction, Format, Header, Limits, ThreadId};
 
-/// The longest buffer that [`Decoder::decode`] waits for to give a chunk in place, in bytes (16 KiB).
+/// The longest buffer that [`Decoder::decode`] waits for to give a chunk in place, in bytes (16
+/// KiB).
 pub const IN_PLACE_MAX: usize = 16 << 10;
 
 /// Reads chunks from a slice that the caller owns.
 ///
-/// The caller keeps the bytes that are not consumed: each call's input begins with those that the call before left,
-/// and has the newly received ones behind them. What was looked at is remembered, so that a header that trickles in
-/// is not read from its start each time.
+/// The caller keeps the bytes that are not consumed: each call's input begins with those that the
+/// call before left, and has the newly received ones behind them. What was looked at is remembered,
+/// so that a header that trickles in is not read from its start each time.
 ///
 /// ```
 /// use pipeplug_wire::{Decoder, Format, Limits, Step};
@@ -40,7 +41,8 @@ pub const IN_PLACE_MAX: usize = 16 << 10;
 pub struct Decoder {
     format: Option<Format>,
     limits: Limits,
-    /// Where in the stream the first byte is that was not consumed. All positions below count from there.
+    /// Where in the stream the first byte is that was not consumed. All positions below count from
+    /// there.
     offset: u64,
     stage: Stage,
     /// How many bytes were looked at.
@@ -131,8 +133,8 @@ impl Decoder {
 
     /// Reads on to the next thing worth telling.
     ///
-    /// [`Step::Incomplete`] means that nothing is left to be found in `input`; after any other step, call again with
-    /// what is behind `consumed`.
+    /// [`Step::Incomplete`] means that nothing is left to be found in `input`; after any other
+    /// step, call again with what is behind `consumed`.
     ///
     /// # Errors
     /// If the peer broke a rule of the format. Each later call gives the same error.
@@ -144,7 +146,8 @@ impl Decoder {
         }
     }
 
-    /// The short way: the chunk that begins here and how long it is, if it is as nearly every chunk is.
+    /// The short way: the chunk that begins here and how long it is, if it is as nearly every chunk
+    /// is.
     ///
     /// `None` decides nothing, [`decode_on`](Self::decode_on) does.
     #[inline(always)]
@@ -167,7 +170,8 @@ impl Decoder {
         self.run(input).inspect_err(|error| self.failed = Some(*error))
     }
 
-    /// The caller has read the buffer of the last [`Step::Head`] by itself: the next input begins behind it.
+    /// The caller has read the buffer of the last [`Step::Head`] by itself: the next input begins
+    /// behind it.
     ///
     /// Anywhere else this does nothing.
     pub fn body_taken(&mut self) {
@@ -177,7 +181,8 @@ impl Decoder {
         }
     }
 
-    /// The stream ended with `rest`, the bytes that [`decode`](Self::decode) was given last and did not consume.
+    /// The stream ended with `rest`, the bytes that [`decode`](Self::decode) was given last and did
+    /// not consume.
     ///
     /// # Errors
     /// If the stream ended inside a chunk, or was broken before.
@@ -198,7 +203,9 @@ impl Decoder {
             Stage::DiscardedCommand => (Field::Command, Some(self.left.saturating_add(1))),
             Stage::ClassicCommand => (Field::Command, None),
             Stage::BufferLen => (Field::BufferLen, None),
-            Stage::Buffer => (Field::Buffer, Some((self.at as u64).saturating_add(self.buffer_len))),
+            Stage::Buffer => {
+                (Field::Buffer, Some((self.at as u64).saturating_add(self.buffer_len)))
+            }
             Stage::DiscardedBuffer => (Field::Buffer, Some(self.left)),
         };
         let missing = expected.map(|expected| expected.saturating_sub(received));
@@ -286,8 +293,11 @@ impl Decoder {
                                 DecodeErrorKind::NoNulAfterCommand { found },
                             ));
                         }
-                        // Behind the NUL there are at least the digit and the NUL of the buffer's length.
-                        None => return Ok(self.incomplete(done, (end - input.len()).saturating_add(3))),
+                        // Behind the NUL there are at least the digit and the NUL of the buffer's
+                        // length.
+                        None => {
+                            return Ok(self.incomplete(done, (end - input.len()).saturating_add(3)));
+                        }
                     }
                     command = Some(self.command(input)?);
                     self.at = end + 1;
@@ -321,9 +331,11 @@ impl Decoder {
                         self.stage = Stage::BufferLen;
                     }
                     ClassicCommand::TooLong => {
-                        self.skipped.command(input.get(self.command_start..self.at).unwrap_or_default());
+                        self.skipped
+                            .command(input.get(self.command_start..self.at).unwrap_or_default());
                         // How long it is will be known at its space.
-                        self.skip = Some(SkipReason::CommandTooLong { len: 0, limit: self.limits.command });
+                        self.skip =
+                            Some(SkipReason::CommandTooLong { len: 0, limit: self.limits.command });
                     }
                     // The space, and the NUL behind the buffer's length, which may have no digits.
                     ClassicCommand::Incomplete => return Ok(self.incomplete(done, 2)),
@@ -335,9 +347,11 @@ impl Decoder {
                     self.buffer_len = len;
                     self.stage = Stage::Buffer;
                     if self.skip.is_none() && len > self.limits.buffer {
-                        let bytes = input.get(self.command_start..self.command_end()).unwrap_or_default();
+                        let bytes =
+                            input.get(self.command_start..self.command_end()).unwrap_or_default();
                         self.skipped.command(bytes);
-                        self.skip = Some(SkipReason::BufferTooLong { len, limit: self.limits.buffer });
+                        self.skip =
+                            Some(SkipReason::BufferTooLong { len, limit: self.limits.buffer });
                     }
                     if let Some(reason) = self.skip {
                         self.left = len;
@@ -347,7 +361,8 @@ impl Decoder {
                 }
                 Stage::Buffer => {
                     let here = input.get(self.at..).unwrap_or_default();
-                    let whole = usize::try_from(self.buffer_len).ok().and_then(|len| here.get(..len));
+                    let whole =
+                        usize::try_from(self.buffer_len).ok().and_then(|len| here.get(..len));
                     if whole.is_none() && self.buffer_len <= IN_PLACE_MAX as u64 {
                         // At most `IN_PLACE_MAX`, so it fits.
                         return Ok(self.incomplete(done, self.buffer_len as usize - here.len()));
@@ -358,7 +373,8 @@ impl Decoder {
                         None => self.command(input)?,
                     };
                     let Some(buffer) = whole else {
-                        let header = Header { thread_id, direction, command, buffer_len: self.buffer_len };
+                        let header =
+                            Header { thread_id, direction, command, buffer_len: self.buffer_len };
                         self.left = self.buffer_len;
                         self.stage = Stage::DiscardedBuffer;
                         return Ok(Step::Head { header, consumed: done + self.consume() });

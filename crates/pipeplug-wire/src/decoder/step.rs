@@ -23,8 +23,9 @@ pub enum Step<'a> {
     },
     /// A whole header whose buffer is longer than [`IN_PLACE_MAX`] and not whole in the input.
     ///
-    /// What follows `consumed` in the stream is the buffer. The caller reads it by itself and says so with
-    /// [`Decoder::body_taken`]; if it goes on with [`Decoder::decode`] instead, the buffer is consumed silently.
+    /// What follows `consumed` in the stream is the buffer. The caller reads it by itself and says
+    /// so with [`Decoder::body_taken`]; if it goes on with [`Decoder::decode`] instead, the buffer
+    /// is consumed silently.
     Head {
         /// The header, in the input.
         header: Header<'a>,

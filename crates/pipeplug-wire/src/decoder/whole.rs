@@ -5,12 +5,18 @@ use core::str;
 use crate::number::split_number;
 use crate::{ChunkRef, Direction, Format, Limits, ThreadId};
 
-/// The chunk that `input` begins with and what is behind it, if it is whole, within the limits and has no fault.
+/// The chunk that `input` begins with and what is behind it, if it is whole, within the limits and
+/// has no fault.
 ///
-/// `None` decides nothing. [`Decoder::decode`](super::Decoder::decode) tries this once for each chunk, where it
-/// begins; whatever else it can be is found out by the general way, which remembers how far it got.
+/// `None` decides nothing. [`Decoder::decode`](super::Decoder::decode) tries this once for each
+/// chunk, where it begins; whatever else it can be is found out by the general way, which remembers
+/// how far it got.
 #[inline(always)]
-pub(super) fn whole_chunk(format: Format, limits: Limits, input: &[u8]) -> Option<(ChunkRef<'_>, &[u8])> {
+pub(super) fn whole_chunk(
+    format: Format,
+    limits: Limits,
+    input: &[u8],
+) -> Option<(ChunkRef<'_>, &[u8])> {
     let (thread_id, rest) = split_number(input)?;
     let [digit, 0, rest @ ..] = rest else { return None };
     let direction = Direction::from_u64(u64::from(digit.wrapping_sub(b'0')))?;
@@ -21,7 +27,8 @@ pub(super) fn whole_chunk(format: Format, limits: Limits, input: &[u8]) -> Optio
             (command, rest.strip_prefix(&[0])?)
         }
         Format::Classic => {
-            // The general way looks at these bytes once more if they do not end here, so they are kept few.
+            // The general way looks at these bytes once more if they do not end here, so they are
+            // kept few.
             const SHORT: usize = 256;
             let near = rest.get(..SHORT).unwrap_or(rest);
             let end = near.iter().position(|&byte| byte == b' ' || byte == 0)?;
@@ -36,8 +43,8 @@ pub(super) fn whole_chunk(format: Format, limits: Limits, input: &[u8]) -> Optio
         return None;
     }
     let (buffer, rest) = rest.split_at_checked(usize::try_from(buffer_len).ok()?)?;
-    // All of it, always. But its length is known here and need not be read back from where the call has just put it
-    // as one half of a pair, which holds the processor up.
+    // All of it, always. But its length is known here and need not be read back from where the call
+    // has just put it as one half of a pair, which holds the processor up.
     let command = str::from_utf8(command).ok()?.get(..command.len())?;
     Some((ChunkRef { thread_id: ThreadId::new(thread_id), direction, command, buffer }, rest))
 }

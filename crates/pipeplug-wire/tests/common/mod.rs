@@ -1,6 +1,8 @@
 //! What the tests of streams share: the events in one, found in one piece or in many.
 
-use pipeplug_wire::{Chunk, DecodeError, Decoder, Format, Limits, Received, Receiver, Skipped, Step};
+use pipeplug_wire::{
+    Chunk, DecodeError, Decoder, Format, Limits, Received, Receiver, Skipped, Step,
+};
 
 /// What a stream held.
 #[derive(Clone, Debug, PartialEq)]

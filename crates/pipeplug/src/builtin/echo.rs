@@ -55,7 +55,10 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
                 // A one-way is never given up, but the plugin may be stopped.
                 let why = main.stopping().wait_timeout(Duration::from_millis(number(request)?));
                 if let Some(why) = why {
-                    eprintln!("sleep: the plugin ends ({why:?}) after {} ms", begun.elapsed().as_millis());
+                    eprintln!(
+                        "sleep: the plugin ends ({why:?}) after {} ms",
+                        begun.elapsed().as_millis()
+                    );
                 }
             } else if request.cancellation().wait_timeout(Duration::from_millis(number(request)?)) {
                 // Nobody waits for the answer any more.
@@ -67,7 +70,9 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
         }
         "deadline" => Ok(request.deadline().map_or_else(
             || "none".into(),
-            |deadline| deadline.saturating_duration_since(Instant::now()).as_millis().to_string().into(),
+            |deadline| {
+                deadline.saturating_duration_since(Instant::now()).as_millis().to_string().into()
+            },
         )),
         "fail" => Err(request.text()?.into()),
         "crash" => std::process::abort(),
@@ -90,7 +95,8 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
 
 fn number<N: std::str::FromStr>(request: &Request) -> Result<N, HandlerError> {
     let text = request.text()?;
-    text.parse().map_err(|_| format!("\"{}\" is no number that it takes", text.escape_debug()).into())
+    text.parse()
+        .map_err(|_| format!("\"{}\" is no number that it takes", text.escape_debug()).into())
 }
 
 fn command_and_data(text: &str) -> (&str, &str) {

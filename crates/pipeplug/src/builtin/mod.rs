@@ -1,6 +1,7 @@
 //! Plugins inside this program's own executable, for trying things out: `@NAME`.
 //!
-//! The host starts this executable again, with [`SUBCOMMAND`] and the plugin's name as its first own arguments.
+//! The host starts this executable again, with [`SUBCOMMAND`] and the plugin's name as its first
+//! own arguments.
 
 mod echo;
 
@@ -32,7 +33,8 @@ pub(crate) fn find(name: &str) -> Option<&'static BuiltIn> {
     ALL.iter().find(|plugin| plugin.name == name)
 }
 
-/// The plugin that this process is to be, by its command line; `None` where a person or a script started it.
+/// The plugin that this process is to be, by its command line; `None` where a person or a script
+/// started it.
 ///
 /// This is to be asked ahead of clap: the descriptors' numbers come first in a plugin's arguments.
 pub(crate) fn of_command_line(args: &[OsString]) -> Option<&'static BuiltIn> {

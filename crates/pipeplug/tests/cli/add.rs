@@ -60,9 +60,14 @@ fn what_was_added_is_found_and_run_by_its_name_until_it_is_removed() {
     fs::remove_file(&source).unwrap();
     home.run(["run", "mirror", "--call", "x", "y"]).exits(0).prints("<x y>");
     let listed = home.list();
-    assert_eq!(listed[0]["added"], json!({ "from": source.to_str().unwrap(), "way": "copy", "sha256": sum }));
+    assert_eq!(
+        listed[0]["added"],
+        json!({ "from": source.to_str().unwrap(), "way": "copy", "sha256": sum })
+    );
     assert!(listed[0].get("changed_to").is_none());
-    home.run(["rm", "mirror"]).exits(0).prints(&format!("removed mirror, a copy of {}\n", source.display()));
+    home.run(["rm", "mirror"])
+        .exits(0)
+        .prints(&format!("removed mirror, a copy of {}\n", source.display()));
     home.run(["run", "mirror"]).exits(3);
     assert!(home.list().is_empty());
 }
@@ -76,16 +81,24 @@ fn a_directory_has_each_of_its_plugins_added() {
     home.sources.classic("pipeplug-two", MIRROR);
     home.sources.executable("no-plugin", "#!/bin/sh\nexit 3\n");
     home.sources.file("README", b"text");
-    let ran = home.run(["add", dir]).exits(4).says("no-plugin\" ended before it answered: exit status 3");
+    let ran =
+        home.run(["add", dir]).exits(4).says("no-plugin\" ended before it answered: exit status 3");
     assert!(ran.stderr.ends_with(
         "it was not added, and was asked over descriptors 3 and 4 and over stdin and stdout, in both formats: --no-metadata adds it unasked\n"
     ));
     assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
-    assert!(ran.text().contains("run     pipeplug run two --format classic --call CMD\n"), "{}", ran.text());
+    assert!(
+        ran.text().contains("run     pipeplug run two --format classic --call CMD\n"),
+        "{}",
+        ran.text()
+    );
     home.run(["run", "two", "--format", "classic", "--call", "x"]).exits(0).prints("<x >");
-    let names: Vec<_> = home.list().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect();
+    let names: Vec<_> =
+        home.list().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect();
     assert_eq!(names, ["one", "two"]);
-    home.run(["add", dir, "--name", "x"]).exits(2).says("--name x is for one file, and these are 3");
+    home.run(["add", dir, "--name", "x"])
+        .exits(2)
+        .says("--name x is for one file, and these are 3");
 }
 
 #[test]
@@ -117,8 +130,12 @@ fn what_is_no_plugin_is_added_only_unasked() {
     assert!(!home.home.path().join(".local").exists(), "nothing has been made up to here");
     home.run(["add", "--no-metadata", "odd"]).exits(0).says_only("");
     assert_eq!(home.list()[0]["state"], "unusable");
-    home.run(["add", "--no-metadata", "odd", "--name", "@odd"]).exits(2).says("@ begins what is built in");
-    home.run(["add", "--no-metadata", "odd", "--name", "a/b"]).exits(2).says("no plugin can be named");
+    home.run(["add", "--no-metadata", "odd", "--name", "@odd"])
+        .exits(2)
+        .says("@ begins what is built in");
+    home.run(["add", "--no-metadata", "odd", "--name", "a/b"])
+        .exits(2)
+        .says("no plugin can be named");
     home.run(["add"]).exits(2).says("<PATH|DIR>");
     let mut run = home.command(["add", "odd", "--no-metadata"]);
     run.command.env("HOME", home.home.path().join("gone"));
@@ -130,7 +147,8 @@ fn an_interrupt_ends_what_was_asked_and_adds_nothing() {
     let home = Home::new();
     let fifo = home.sources.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    home.sources.executable("slow", &format!("#!/bin/sh\necho $$ >'{}'\nexec sleep 600\n", fifo.display()));
+    home.sources
+        .executable("slow", &format!("#!/bin/sh\necho $$ >'{}'\nexec sleep 600\n", fifo.display()));
     home.sources.standard("zz", MIRROR);
     let run = home.command(["add", "slow", "zz", "--sandbox", "none"]).watch();
     let pid = fs::read_to_string(&fifo).unwrap().trim().parse().unwrap();
@@ -176,19 +194,28 @@ fn a_file_that_has_changed_since_is_shown() {
     }
     for file in [&source, &home.file("copied")] {
         // By another process, for the reason that `Place::executable` has.
-        let appended = Command::new("/bin/sh").args(["-c", "echo >>\"$0\""]).arg(file).status().unwrap();
+        let appended =
+            Command::new("/bin/sh").args(["-c", "echo >>\"$0\""]).arg(file).status().unwrap();
         assert!(appended.success());
     }
     for _ in 0..2 {
         let ran = home.run(["list"]).exits(0);
-        assert_eq!(ran.text().matches(", CHANGED since: its sum was ").count(), 2, "{}", ran.text());
+        assert_eq!(
+            ran.text().matches(", CHANGED since: its sum was ").count(),
+            2,
+            "{}",
+            ran.text()
+        );
         settle();
     }
     let rows = home.list();
     let changed = |row: usize| rows[row]["changed_to"].as_str().unwrap().to_owned();
     assert_ne!(changed(0), rows[0]["added"]["sha256"].as_str().unwrap());
     assert_eq!(changed(0), changed(1));
-    home.run(["rm", "copied"]).exits(1).says("is not what was added any more").says("--force removes it");
+    home.run(["rm", "copied"])
+        .exits(1)
+        .says("is not what was added any more")
+        .says("--force removes it");
     home.run(["rm", "copied", "linked", "--force"]).exits(0);
     assert!(source.exists());
 }
@@ -209,7 +236,11 @@ fn only_what_was_added_is_removed() {
          pipeplug: no plugin \"zzz\" of pipeplug was added\n"
     );
     assert_eq!(ran.stderr, expected);
-    assert!(ran.text().starts_with("removed mirror, "), "the others do not keep it: {}", ran.text());
+    assert!(
+        ran.text().starts_with("removed mirror, "),
+        "the others do not keep it: {}",
+        ran.text()
+    );
     assert!(other.exists());
 }
 
@@ -231,10 +262,14 @@ fn records_that_are_no_file_are_told_and_not_waited_for() {
     fs::create_dir_all(&root).unwrap();
     let fifo = home.sources.fifo("fifo");
     home.run(["add", "fifo"]).exits(4).says("is a FIFO");
-    home.run(["add", "--no-metadata", "fifo"]).exits(4).says("a FIFO, where an executable file is expected");
+    home.run(["add", "--no-metadata", "fifo"])
+        .exits(4)
+        .says("a FIFO, where an executable file is expected");
 
     // Nobody writes to the one, and the other one has no end.
-    for (target, problem) in [(fifo.to_str().unwrap(), "it is a FIFO"), ("/dev/zero", "it is a device")] {
+    for (target, problem) in
+        [(fifo.to_str().unwrap(), "it is a FIFO"), ("/dev/zero", "it is a device")]
+    {
         symlink(target, root.join("added.json")).unwrap();
         let told = format!("added.json\", cannot be understood ({problem}, no regular file)");
         home.run(["list"]).exits(0).prints_part(&told);
@@ -267,14 +302,20 @@ fn a_plugin_is_asked_in_a_sandbox_before_it_is_added() {
     let home = Home::new();
     let needed = home.sources.file("needed", b"it");
     home.sources.standard("greedy", &format!("[ -s '{}' ] || exit 9\n{MIRROR}", needed.display()));
-    let ran =
-        home.run(["add", "greedy"]).exits(4).says("it may need more than its sandbox grants: --sandbox none");
+    let ran = home
+        .run(["add", "greedy"])
+        .exits(4)
+        .says("it may need more than its sandbox grants: --sandbox none");
     assert!(ran.stderr.contains("--no-metadata adds it unasked"), "{}", ran.stderr);
     home.run(["add", "greedy", "--sandbox-read", needed.to_str().unwrap()]).exits(0);
     home.run(["add", "greedy", "--sandbox", "none", "--force"]).exits(0);
     home.sources.executable("hangs", "#!/bin/sh\nexec sleep 600\n");
-    home.run(["add", "hangs", "--timeout", "100ms", "--sandbox", "none"]).exits(124).says("within 100ms");
-    home.run(["add", "greedy", "--sandbox", "basic", "--no-metadata"]).exits(2).says("cannot be used with");
+    home.run(["add", "hangs", "--timeout", "100ms", "--sandbox", "none"])
+        .exits(124)
+        .says("within 100ms");
+    home.run(["add", "greedy", "--sandbox", "basic", "--no-metadata"])
+        .exits(2)
+        .says("cannot be used with");
 }
 
 #[test]
@@ -314,7 +355,8 @@ fn one_that_is_killed_while_it_copies_leaves_nothing_to_be_found() {
     file.set_permissions(fs::Permissions::from_mode(0o755)).unwrap();
     let mut child = start(home.command(["add", "--no-metadata", "large"]));
     let begun = Instant::now();
-    let is_copying = || fs::read_dir(home.plugins("pipeplug")).is_ok_and(|mut files| files.next().is_some());
+    let is_copying =
+        || fs::read_dir(home.plugins("pipeplug")).is_ok_and(|mut files| files.next().is_some());
     while !is_copying() {
         assert!(begun.elapsed() < LONG, "it does not begin to copy");
         thread::sleep(Duration::from_millis(1));
@@ -341,7 +383,8 @@ fn one_that_is_killed_at_any_time_leaves_a_whole_file() {
         // One that replaces, and one that is new.
         let new = format!("new{i}");
         for name in ["x", &new] {
-            let mut child = start(home.command(["add", "--no-metadata", source, "--name", name, "--force"]));
+            let mut child =
+                start(home.command(["add", "--no-metadata", source, "--name", name, "--force"]));
             // As far as it comes in that time: that differs, and any is a test.
             thread::sleep(Duration::from_micros(500 * i as u64));
             child.kill().unwrap();
@@ -357,5 +400,8 @@ fn one_that_is_killed_at_any_time_leaves_a_whole_file() {
     }
     home.run(["add", "two", "--name", "x", "--force"]).exits(0);
     let rows = home.list();
-    assert!(rows.iter().find(|row| row["name"] == "x").unwrap().get("changed_to").is_none(), "{rows:?}");
+    assert!(
+        rows.iter().find(|row| row["name"] == "x").unwrap().get("changed_to").is_none(),
+        "{rows:?}"
+    );
 }

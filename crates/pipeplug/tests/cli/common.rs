@@ -18,7 +18,8 @@ use tempfile::TempDir;
 /// Far more than anything here takes; only a hang runs into it.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// Reads and writes chunks in the standard format: `recv` sets id, dir, cmd and data; `send DIRECTION CMD DATA`.
+/// Reads and writes chunks in the standard format: `recv` sets id, dir, cmd and data; `send
+/// DIRECTION CMD DATA`.
 const STANDARD: &str = r#"
 recv() {
     IFS= read -r -d '' id <&"$in" && IFS= read -r -d '' dir <&"$in" && IFS= read -r -d '' _ <&"$in" &&
@@ -78,8 +79,9 @@ impl Place {
         path
     }
 
-    /// An executable, written by another process: a descriptor of ours that is open for writing could be inherited by
-    /// a child that another test starts just then, and nothing could execute the file (ETXTBSY).
+    /// An executable, written by another process: a descriptor of ours that is open for writing
+    /// could be inherited by a child that another test starts just then, and nothing could execute
+    /// the file (ETXTBSY).
     pub(crate) fn executable(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path().join(name);
         let mut writer = Command::new("/bin/sh")
@@ -137,9 +139,14 @@ impl Run {
     fn new<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pipeplug"));
         command.args(args);
-        for name in
-            ["PIPEPLUG_PATH", "XDG_DATA_HOME", "XDG_CACHE_HOME", "NO_COLOR", "CLICOLOR_FORCE", "COLUMNS"]
-        {
+        for name in [
+            "PIPEPLUG_PATH",
+            "XDG_DATA_HOME",
+            "XDG_CACHE_HOME",
+            "NO_COLOR",
+            "CLICOLOR_FORCE",
+            "COLUMNS",
+        ] {
             command.env_remove(name);
         }
         // Not even root can make anything there.
@@ -170,8 +177,13 @@ impl Run {
 
     /// Starts it with `--json` among its arguments, to look at what it does while it runs.
     pub(crate) fn watch(mut self) -> Watched {
-        let mut child =
-            self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let events = BufReader::new(child.stdout.take().unwrap());
         Watched { child, events }
     }
@@ -265,8 +277,8 @@ impl Watched {
     }
 }
 
-/// Lets what has just been written grow old enough for a listing to remember it. This waits for nobody: age is the
-/// condition.
+/// Lets what has just been written grow old enough for a listing to remember it. This waits for
+/// nobody: age is the condition.
 pub(crate) fn settle() {
     thread::sleep(Duration::from_millis(150));
 }
@@ -276,7 +288,10 @@ pub(crate) fn has_strict_sandbox() -> bool {
     let support = Support::of_system();
     let has = support.landlock_abi >= 3 && support.seccomp;
     if !has {
-        assert!(std::env::var_os("CI").is_none(), "ABI 3 of Landlock is needed, there is: {support}");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "ABI 3 of Landlock is needed, there is: {support}"
+        );
         eprintln!("skipped: ABI 3 of Landlock is needed, there is: {support}");
     }
     has
@@ -292,7 +307,9 @@ pub(crate) fn missing(what: &str) {
 /// Looks for a program in `PATH`, and tells where it is missing.
 pub(crate) fn has_tool(program: &str, package: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let has = std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|dir| dir.join(program).is_file());
+    let has = std::env::split_paths(&path)
+        .chain(["/usr/sbin".into()])
+        .any(|dir| dir.join(program).is_file());
     if !has {
         missing(&format!("{program} is missing (Debian: apt-get install {package})"));
     }

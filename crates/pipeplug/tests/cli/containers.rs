@@ -13,8 +13,8 @@ use nix::sys::signal::Signal;
 
 use crate::common::{LONG, Place, Run};
 
-/// A plugin that needs nothing but the standard library, and so can be linked statically by the compiler alone. With the
-/// argument `stubborn` it heeds neither a stop nor the end of its input.
+/// A plugin that needs nothing but the standard library, and so can be linked statically by the
+/// compiler alone. With the argument `stubborn` it heeds neither a stop nor the end of its input.
 const PLUGIN: &str = r#"
 use std::io::{Read, Write};
 
@@ -80,7 +80,14 @@ impl Image {
         }
         let plugin = built(place, &["-C", "target-feature=+crt-static"]);
         // The place's name is its own.
-        let name = place.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.').to_lowercase();
+        let name = place
+            .path()
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .trim_start_matches('.')
+            .to_lowercase();
         let image = Self { engine, name: format!("pipeplug-packed:{name}") };
         let option = format!("--{engine}");
         place
@@ -96,13 +103,15 @@ impl Image {
         let option = format!("--{}", self.engine);
         let label = format!("--engine-arg=--label=pipeplug.test={}", self.name);
         // What any engine may set, wherever it runs.
-        let limits = ["--engine-arg=--ulimit=nofile=1000:1000", "--engine-arg=--ulimit=nproc=1000:1000"];
+        let limits =
+            ["--engine-arg=--ulimit=nofile=1000:1000", "--engine-arg=--ulimit=nproc=1000:1000"];
         place.pipeplug([&["run", &option, &self.name, &label], &limits[..], args].concat())
     }
 
     fn containers(&self) -> String {
         let filter = format!("--filter=label=pipeplug.test={}", self.name);
-        let output = Command::new(self.engine).args(["ps", "--all", "--quiet", &filter]).output().unwrap();
+        let output =
+            Command::new(self.engine).args(["ps", "--all", "--quiet", &filter]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
@@ -140,7 +149,8 @@ fn built(place: &Place, how: &[&str]) -> PathBuf {
     let source = place.file("plugin.rs", PLUGIN.as_bytes());
     let executable = place.path().join("plugin");
     let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let built = Command::new(compiler).args(how).arg("-o").arg(&executable).arg(source).output().unwrap();
+    let built =
+        Command::new(compiler).args(how).arg("-o").arg(&executable).arg(source).output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     executable
 }
@@ -150,7 +160,8 @@ fn a_packed_plugin_runs(engine: &'static str) {
     let Some(image) = Image::pack(engine, &place) else { return };
     image.run(&place, &["--call", "echo", "hello"]).run().exits(0).prints("hello").says_only("");
     // By its path in the image, and with another user.
-    let ran = image.run(&place, &["/plugin", "--user", "1234:5678", "--call", "user"]).run().exits(0);
+    let ran =
+        image.run(&place, &["/plugin", "--user", "1234:5678", "--call", "user"]).run().exits(0);
     assert!(ran.text().contains("Uid:\t1234\t1234\t1234\t1234\nGid:\t5678\t"), "{}", ran.text());
     image.assert_no_container();
 }
@@ -266,7 +277,9 @@ fn a_missing_engine_is_told() {
         let place = Place::new();
         let mut run = place.pipeplug(["run", &format!("--{engine}"), "image"]);
         run.command.env("PATH", place.path());
-        let told = format!("plugin \"image\" was not started: there is no program \"{engine}\"; install it");
+        let told = format!(
+            "plugin \"image\" was not started: there is no program \"{engine}\"; install it"
+        );
         run.run().exits(4).says(&told);
         let mut run = place.pipeplug(["pack", env!("CARGO_BIN_EXE_pipeplug"), "-t", "image"]);
         run.command.env("PATH", place.path());
@@ -277,7 +290,8 @@ fn a_missing_engine_is_told() {
 #[test]
 fn what_cannot_be_alone_in_an_image_is_told() {
     let place = Place::new();
-    let pack = |path: &str| place.pipeplug(["pack", path, "-t", "image", "--docker"]).run().prints("");
+    let pack =
+        |path: &str| place.pipeplug(["pack", path, "-t", "image", "--docker"]).run().prints("");
     pack("/no/such/file").exits(3).says("plugin \"/no/such/file\" cannot be read: No such file");
     let script = place.executable("script", "#!/bin/sh\n");
     pack(script.to_str().unwrap())

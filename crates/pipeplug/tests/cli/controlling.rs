@@ -16,7 +16,8 @@ use crate::common::{LONG, Place, wait};
 /// Both ends of a new terminal; no process gets the first one, which would keep it open.
 fn terminal() -> (File, File) {
     let master =
-        posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+        posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+            .unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let slave = File::options()
@@ -88,7 +89,8 @@ impl Session {
     }
 }
 
-/// Says on stderr that it runs, leaves a file where it is interrupted and another one where it is asked to stop.
+/// Says on stderr that it runs, leaves a file where it is interrupted and another one where it is
+/// asked to stop.
 fn attentive(place: &Place) -> String {
     let dir = place.path().display();
     let body = format!(
@@ -101,10 +103,18 @@ fn attentive(place: &Place) -> String {
 #[test]
 fn a_plugin_may_ask_the_user() {
     let place = Place::new();
-    let body =
-        "recv; send 3 x '{}'; recv; printf 'name? '; IFS= read -r name; send 3 x \"hello, $name\"; recv";
+    let body = "recv; send 3 x '{}'; recv; printf 'name? '; IFS= read -r name; send 3 x \"hello, $name\"; recv";
     let path = place.standard("asks", body);
-    let args = ["run", path.to_str().unwrap(), "--stdout", "inherit", "--timeout", "20s", "--call", "greet"];
+    let args = [
+        "run",
+        path.to_str().unwrap(),
+        "--stdout",
+        "inherit",
+        "--timeout",
+        "20s",
+        "--call",
+        "greet",
+    ];
     let mut session = Session::start(&place, &[&args[..], &["--stdin", "inherit"]].concat());
     session.until("name? ");
     session.type_in("you\n");

@@ -14,7 +14,8 @@ fn a_file_is_sent_as_it_is() {
 #[test]
 fn stdin_is_sent_as_it_is() {
     let bytes = b"a\0b\xff\n".to_vec();
-    let ran = pipeplug(["run", "@echo", "--call", "echo", "@-"]).stdin(bytes.clone()).run().exits(0);
+    let ran =
+        pipeplug(["run", "@echo", "--call", "echo", "@-"]).stdin(bytes.clone()).run().exits(0);
     assert_eq!(ran.stdout, bytes);
 }
 
@@ -54,10 +55,12 @@ fn a_missing_file_starts_nothing() {
 
 #[test]
 fn a_dash_begins_data_and_two_begin_an_option() {
-    pipeplug(["run", "@echo", "--call", "echo", "-5", "--call", "echo", "-", "--call", "echo", "-x=1"])
-        .run()
-        .exits(0)
-        .prints("-5--x=1");
+    pipeplug([
+        "run", "@echo", "--call", "echo", "-5", "--call", "echo", "-", "--call", "echo", "-x=1",
+    ])
+    .run()
+    .exits(0)
+    .prints("-5--x=1");
     pipeplug(["run", "@echo", "--call", "echo", "--nope"])
         .run()
         .exits(2)

@@ -11,8 +11,9 @@ use crate::common::{Place, Run, pipeplug};
 fn with_programs(place: &Place, args: &[&str]) -> Run {
     let mut run = place.pipeplug(args);
     let path = std::env::var_os("PATH").unwrap();
-    let all =
-        std::env::join_paths([PathBuf::from(place.path())].into_iter().chain(std::env::split_paths(&path)));
+    let all = std::env::join_paths(
+        [PathBuf::from(place.path())].into_iter().chain(std::env::split_paths(&path)),
+    );
     run.command.env("PATH", all.unwrap());
     run
 }
@@ -27,7 +28,9 @@ fn what_does_not_go_together_is_explained() {
     usage(&["./plugin", "--namespace", "a"], "--kubectl");
     usage(&["--kubectl", "image", "--limit", "cpu"], "write NAME=QUANTITY, as in cpu=500m");
     usage(&["./plugin", "--attach", "/tmp/s"], "cannot be used with");
-    for option in [&["--env", "A=b"][..], &["--cwd", "/"], &["--stdio"], &["--stdin", "null"], &["--", "x"]] {
+    for option in
+        [&["--env", "A=b"][..], &["--cwd", "/"], &["--stdio"], &["--stdin", "null"], &["--", "x"]]
+    {
         usage(&[&["--attach", "/tmp/s"], option].concat(), "cannot be used with");
     }
 }
@@ -41,8 +44,10 @@ fn ssh_is_told_where_and_what() {
         "#!/bin/sh\n[ \"$1\" != -V ] || exit 0\ncase $* in *ConnectTimeout=9\\ *) echo 9 s >&2; esac\n\
          while [ \"$1\" != -- ]; do shift; done\necho \"$2\" >&2; exec sh -c \"$3\"\n",
     );
-    let plugin = place.executable("it's a plugin", "#!/bin/sh\nexec \"$PROGRAM\" __plugin echo \"$@\"\n");
-    let args = ["run", "--ssh", "me@there", plugin.to_str().unwrap(), "--env", "A=$B", "--cwd", "/"];
+    let plugin =
+        place.executable("it's a plugin", "#!/bin/sh\nexec \"$PROGRAM\" __plugin echo \"$@\"\n");
+    let args =
+        ["run", "--ssh", "me@there", plugin.to_str().unwrap(), "--env", "A=$B", "--cwd", "/"];
     let calls = ["--call", "env", "A", "--call", "cwd", "--call", "args", "--", "a b"];
     let mut run = with_programs(&place, &[&args[..], &calls].concat());
     run.command.env("PROGRAM", env!("CARGO_BIN_EXE_pipeplug"));
@@ -52,7 +57,8 @@ fn ssh_is_told_where_and_what() {
     ran.says(
         "plugin \"/no/such/plugin\" did not start on there (ssh): there is no such file there (status 127)",
     );
-    let ran = with_programs(&place, &["run", "--ssh", "there", "/no/such/plugin", "--timeout", "12s"]);
+    let ran =
+        with_programs(&place, &["run", "--ssh", "there", "/no/such/plugin", "--timeout", "12s"]);
     ran.run().exits(4).says("plugin: 9 s\n");
     let silent = place.executable("silent", "#!/bin/sh\nexec sleep 60\n");
     let args = ["run", "--ssh", "there", silent.to_str().unwrap(), "--timeout", "300ms"];
@@ -66,16 +72,34 @@ fn ssh_is_told_where_and_what() {
 #[test]
 fn kubectl_is_told_what_to_run() {
     let place = Place::new();
-    let script = "#!/bin/sh\nfor arg; do echo \"$arg\" >&2; done\nexec \"$PROGRAM\" __plugin echo\n";
+    let script =
+        "#!/bin/sh\nfor arg; do echo \"$arg\" >&2; done\nexec \"$PROGRAM\" __plugin echo\n";
     place.executable("kubectl", script);
-    let options =
-        ["--namespace", "plugins", "--context", "far", "--request", "cpu=1", "--limit", "memory=64Mi"];
-    let more =
-        ["--image-pull-policy", "never", "--overrides", r#"{"spec":{"priority":7}}"#, "--call", "upper", "x"];
-    let mut run = with_programs(&place, &[&["run", "--kubectl", "spell:2"], &options[..], &more].concat());
+    let options = [
+        "--namespace",
+        "plugins",
+        "--context",
+        "far",
+        "--request",
+        "cpu=1",
+        "--limit",
+        "memory=64Mi",
+    ];
+    let more = [
+        "--image-pull-policy",
+        "never",
+        "--overrides",
+        r#"{"spec":{"priority":7}}"#,
+        "--call",
+        "upper",
+        "x",
+    ];
+    let mut run =
+        with_programs(&place, &[&["run", "--kubectl", "spell:2"], &options[..], &more].concat());
     run.command.env("PROGRAM", env!("CARGO_BIN_EXE_pipeplug"));
     let ran = run.run().exits(0).prints("X");
-    let lines = ["--context=far", "--namespace=plugins", "run", "--image=spell:2", "--stdin", "--rm"];
+    let lines =
+        ["--context=far", "--namespace=plugins", "run", "--image=spell:2", "--stdin", "--rm"];
     let ran = lines.into_iter().fold(ran, |ran, line| ran.says(&format!("spell:2: {line}\n")));
     let ran = ran.says(r#""requests":{"cpu":"1"}"#).says(r#""limits":{"memory":"64Mi"}"#);
     ran.says(r#""imagePullPolicy":"Never""#).says(r#""priority":7"#);
@@ -95,9 +119,12 @@ fn a_plugin_that_runs_is_attached_to_and_let_go_of() {
     while !is_listened_at(&socket) {
         thread::yield_now();
     }
-    let args = ["run", "--attach", socket.to_str().unwrap(), "--grace", "100ms", "--call", "x", "hello"];
+    let args =
+        ["run", "--attach", socket.to_str().unwrap(), "--grace", "100ms", "--call", "x", "hello"];
     let ran = pipeplug(args).run().exits(0).prints("hello");
-    ran.says_only("pipeplug: s did not end when asked: it was let go of, and left to whoever started it\n");
+    ran.says_only(
+        "pipeplug: s did not end when asked: it was let go of, and left to whoever started it\n",
+    );
     drop(guest.join().unwrap());
 
     let ran = pipeplug(["run", "--attach", socket.to_str().unwrap()]).run().exits(4);
@@ -108,5 +135,7 @@ fn a_plugin_that_runs_is_attached_to_and_let_go_of() {
 #[cfg(target_os = "linux")]
 pub(crate) fn is_listened_at(path: &Path) -> bool {
     let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
-    sockets.lines().any(|line| line.ends_with(path.to_str().unwrap()) && line.contains(" 00010000 "))
+    sockets
+        .lines()
+        .any(|line| line.ends_with(path.to_str().unwrap()) && line.contains(" 00010000 "))
 }

@@ -27,13 +27,17 @@ fn a_crash_says_how_and_in_which_call() {
 
 #[test]
 fn a_crash_behind_the_last_call_is_not_missed() {
-    pipeplug(["run", "@echo", "--notify", "crash"]).run().exits(5).says("killed by signal 6 (SIGABRT)");
+    pipeplug(["run", "@echo", "--notify", "crash"])
+        .run()
+        .exits(5)
+        .says("killed by signal 6 (SIGABRT)");
 }
 
 #[test]
 fn its_last_words_come_ahead_of_the_error() {
     let place = Place::new();
-    let path = place.standard("dying", "recv; send 3 x '{}'; recv; echo 'out of cheese' >&2; exit 9");
+    let path =
+        place.standard("dying", "recv; send 3 x '{}'; recv; echo 'out of cheese' >&2; exit 9");
     place
         .pipeplug(["run", path.to_str().unwrap(), "--call", "x"])
         .run()
@@ -48,8 +52,8 @@ fn its_last_words_come_ahead_of_the_error() {
 #[test]
 fn a_broken_stream_ends_the_plugin() {
     let place = Place::new();
-    let path =
-        place.standard("babbler", "recv; send 3 x '{}'; recv; printf 'hello world' >&4; exec sleep 600");
+    let path = place
+        .standard("babbler", "recv; send 3 x '{}'; recv; printf 'hello world' >&4; exec sleep 600");
     place
         .pipeplug(["run", path.to_str().unwrap(), "--grace", "50ms", "--call", "x"])
         .run()
@@ -88,7 +92,11 @@ fn a_call_that_takes_too_long_ends_the_run() {
 fn the_plugin_learns_of_the_deadline_and_of_its_passing() {
     pipeplug(["run", "@echo", "--call", "deadline"]).run().exits(0).prints("none");
     let run = pipeplug(["run", "@echo", "--timeout", "1h", "--call", "deadline"]).run().exits(0);
-    assert!((3_000_000..=3_600_000).contains(&run.text().trim().parse::<u32>().unwrap()), "{}", run.text());
+    assert!(
+        (3_000_000..=3_600_000).contains(&run.text().trim().parse::<u32>().unwrap()),
+        "{}",
+        run.text()
+    );
     pipeplug(["run", "@echo", "--timeout", "200ms", "--call", "sleep", "600000"])
         .run()
         .exits(124)
@@ -112,7 +120,9 @@ fn sending_to_a_plugin_that_does_not_read_has_an_end_too() {
     let path = place.standard("deaf", DEAF);
     let data = format!("@{}", place.file("data", &vec![b'x'; 8 << 20]).display());
     let options = ["--timeout", "500ms", "--grace", "50ms"];
-    for (verb, last) in [("--notify", "b: not sent within 500ms"), ("--call", "b: not sent within 500ms")] {
+    for (verb, last) in
+        [("--notify", "b: not sent within 500ms"), ("--call", "b: not sent within 500ms")]
+    {
         let steps = ["--notify", "a", &data, verb, "b", &data];
         let args = [&["run", path.to_str().unwrap()], &options[..], &steps[..]].concat();
         place.pipeplug(args).run().exits(124).prints("").says(last);
@@ -136,14 +146,18 @@ fn a_reply_over_the_limit_is_an_error_of_that_call() {
     .run()
     .exits(1)
     .prints("a")
-    .says_only("pipeplug: echo: the reply was skipped: the buffer is 2000 bytes long, the limit is 1024\n");
+    .says_only(
+        "pipeplug: echo: the reply was skipped: the buffer is 2000 bytes long, the limit is 1024\n",
+    );
 }
 
 #[test]
 fn a_plugin_that_does_not_stop_is_killed_and_told_of() {
     let place = Place::new();
-    let path =
-        place.standard("stubborn", "trap '' TERM; recv; send 3 x '{}'; recv; send 3 x y; exec sleep 600");
+    let path = place.standard(
+        "stubborn",
+        "trap '' TERM; recv; send 3 x '{}'; recv; send 3 x y; exec sleep 600",
+    );
     place
         .pipeplug(["run", path.to_str().unwrap(), "--grace", "50ms", "--call", "x"])
         .run()
@@ -160,9 +174,11 @@ fn a_reader_that_has_read_enough_is_no_error() {
     for json in [&[][..], &["--json"]] {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
-        let mut run =
-            place.pipeplug([&["run", path.to_str().unwrap(), "--call", "x", "--call", "y"], json].concat());
-        let child = run.command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let mut run = place.pipeplug(
+            [&["run", path.to_str().unwrap(), "--call", "x", "--call", "y"], json].concat(),
+        );
+        let child =
+            run.command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
         assert_eq!(output.status.code(), Some(0));
@@ -174,8 +190,10 @@ fn a_reader_that_has_read_enough_is_no_error() {
 #[test]
 fn a_pipe_into_head_is_quiet() {
     let script = "\"$0\" run @echo --call echo 'a\n' --call echo 'b\n' --call echo 'c\n' | head -1";
-    let output =
-        Command::new("/bin/sh").args(["-c", script, env!("CARGO_BIN_EXE_pipeplug")]).output().unwrap();
+    let output = Command::new("/bin/sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_pipeplug")])
+        .output()
+        .unwrap();
     assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"a\n"[..], &b""[..]));
 }
 
@@ -248,7 +266,8 @@ fn a_second_interrupt_kills() {
     let place = Place::new();
     let body = "recv; send 3 x '{}'; recv; echo \"$cmd\" >&2; exec sleep 600";
     let path = place.standard("stubborn", body);
-    let mut run = place.pipeplug(["run", path.to_str().unwrap(), "--json", "--grace", "1h"]).watch();
+    let mut run =
+        place.pipeplug(["run", path.to_str().unwrap(), "--json", "--grace", "1h"]).watch();
     run.event("metadata");
     run.signal(Signal::SIGINT);
     assert_eq!(run.event("stderr")["line"], "cmd.stop");
@@ -261,7 +280,8 @@ fn a_second_interrupt_kills() {
 fn an_interrupt_ends_a_start() {
     let place = Place::new();
     let path = place.executable("slow", "#!/bin/sh\necho $$ >&2\nexec sleep 600\n");
-    let mut run = place.pipeplug(["run", path.to_str().unwrap(), "--json", "--timeout", "1h"]).watch();
+    let mut run =
+        place.pipeplug(["run", path.to_str().unwrap(), "--json", "--timeout", "1h"]).watch();
     let pid = run.event("stderr")["line"].as_str().unwrap().parse().unwrap();
     run.signal(Signal::SIGINT);
     assert_eq!(run.code(), Some(130));
@@ -275,8 +295,11 @@ fn an_interrupt_while_stdin_is_read_ends_it() {
     let mut stdin = child.stdin.take().unwrap();
     // More than a pipe holds: once it is written, the program is reading.
     stdin.write_all(&vec![b'x'; 1 << 20]).unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT)
-        .unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(child.id().try_into().unwrap()),
+        Signal::SIGINT,
+    )
+    .unwrap();
     assert_eq!(wait(child), None, "it is the signal itself that ends it");
     drop(stdin);
 }
@@ -290,7 +313,17 @@ fn an_interrupt_cancels_the_open_call() {
         recv; echo "begins $cmd" >&2
         while recv; do [ "$cmd" = cmd.cancel ] && exit 7; done"#;
     let path = place.standard("worker", body);
-    let args = ["run", path.to_str().unwrap(), "--json", "--grace", "1h", "--call", "work", "--call", "more"];
+    let args = [
+        "run",
+        path.to_str().unwrap(),
+        "--json",
+        "--grace",
+        "1h",
+        "--call",
+        "work",
+        "--call",
+        "more",
+    ];
     let mut run = place.pipeplug(args).watch();
     assert_eq!(run.event("stderr")["line"], "begins work");
     run.signal(Signal::SIGINT);
@@ -307,11 +340,23 @@ fn a_handler_of_a_one_way_learns_of_the_stop() {
     pipeplug(args).run().exits(0).says("echo: sleep: the plugin ends (Asked) after ");
 }
 
-/// A host that is stopped past the deadline finds the answer of a plugin that was told of the deadline.
+/// A host that is stopped past the deadline finds the answer of a plugin that was told of the
+/// deadline.
 #[test]
 fn a_call_that_takes_too_long_ends_the_run_of_a_host_that_stood_still() {
-    let args =
-        ["run", "@echo", "--json", "--timeout", "1s", "--call", "echo", "x", "--call", "sleep", "600000"];
+    let args = [
+        "run",
+        "@echo",
+        "--json",
+        "--timeout",
+        "1s",
+        "--call",
+        "echo",
+        "x",
+        "--call",
+        "sleep",
+        "600000",
+    ];
     let mut run = pipeplug([&args[..], &["--call", "echo"]].concat()).watch();
     run.event("reply");
     // Time is the input here: the call is sent, the deadline passes, and the plugin answers.
@@ -332,7 +377,8 @@ fn what_a_daemon_holds_is_in_the_json() {
         ready.display()
     );
     let leaves = place.standard("leaves", &format!("{daemon}\n{MIRROR}"));
-    let mut run = place.pipeplug(["run", leaves.to_str().unwrap(), "--json", "--call", "x"]).watch();
+    let mut run =
+        place.pipeplug(["run", leaves.to_str().unwrap(), "--json", "--call", "x"]).watch();
     let exit = run.event("exit");
     assert_eq!(exit["held"], serde_json::json!(["stderr"]), "{exit}");
     let pid = exit["left"][0].as_i64().unwrap();

@@ -1,4 +1,5 @@
-//! What is typed wrongly, and what does not start: the exit status, and a message that says what to do.
+//! What is typed wrongly, and what does not start: the exit status, and a message that says what to
+//! do.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -16,13 +17,25 @@ fn wrong_options_are_explained() {
         &["run", "--call", "echo", "@echo"],
         "tip: PLUGIN comes first; what follows --call CMD is its DATA",
     );
-    usage(&["run", "@echo", "--call", "echo", "a", "b"], "tip: DATA of several words stands in quotes");
-    usage(&["run", "@echo", "--timeout", "3x"], "unknown unit \"x\"; write a time as 500ms, 2s, 1m or 1h");
+    usage(
+        &["run", "@echo", "--call", "echo", "a", "b"],
+        "tip: DATA of several words stands in quotes",
+    );
+    usage(
+        &["run", "@echo", "--timeout", "3x"],
+        "unknown unit \"x\"; write a time as 500ms, 2s, 1m or 1h",
+    );
     usage(&["run", "@echo", "--timeout", "0"], "a time of 0 is over before anything happens");
-    usage(&["run", "@echo", "--limit-buffer", "1T"], "unknown unit \"T\"; write a size as 4096, 64K");
+    usage(
+        &["run", "@echo", "--limit-buffer", "1T"],
+        "unknown unit \"T\"; write a size as 4096, 64K",
+    );
     usage(&["run", "@echo", "--answer", "who"], "there is no `=`; write CMD=DATA");
     usage(&["run", "@echo", "--env", "WHO"], "there is no `=`; write NAME=VALUE");
-    usage(&["run", "@echo", "--call", "x", "@"], "`@` names no file: write @FILE, @- for stdin, or @@");
+    usage(
+        &["run", "@echo", "--call", "x", "@"],
+        "`@` names no file: write @FILE, @- for stdin, or @@",
+    );
     usage(
         &["inspect", "@echo", "a"],
         "tip: DATA of several words stands in quotes; the plugin's own ARGS follow --",
@@ -78,11 +91,19 @@ fn an_unknown_built_in_plugin_names_those_there_are() {
 fn what_cannot_be_executed_is_told_apart() {
     let place = Place::new();
     let dir = place.path().to_str().unwrap();
-    place.pipeplug(["run", dir]).run().exits(4).says("is a directory: name the executable file inside it");
+    place
+        .pipeplug(["run", dir])
+        .run()
+        .exits(4)
+        .says("is a directory: name the executable file inside it");
     let file = place.file("plain", b"#!/bin/sh\n");
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
     let path = file.to_str().unwrap();
-    place.pipeplug(["run", path]).run().exits(4).says("is not executable (mode 0644): run `chmod +x` on it");
+    place
+        .pipeplug(["run", path])
+        .run()
+        .exits(4)
+        .says("is not executable (mode 0644): run `chmod +x` on it");
     std::fs::create_dir(place.path().join("folder")).unwrap();
     let mut run = place.pipeplug(["run", "folder"]);
     run.command.current_dir(place.path());
@@ -94,22 +115,38 @@ fn a_named_plugin_that_cannot_be_used_is_no_missing_one() {
     let place = Place::new();
     let file = place.file("pipeplug-plain", b"#!/bin/sh\n");
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
-    place.pipeplug(["run", "plain"]).run().exits(4).says("not executable (mode 0644), run `chmod +x` on it");
+    place
+        .pipeplug(["run", "plain"])
+        .run()
+        .exits(4)
+        .says("not executable (mode 0644), run `chmod +x` on it");
 }
 
 #[test]
 fn a_plugin_of_the_other_format_names_the_option() {
     let place = Place::new();
     // It answers as a classic peer does whatever it is asked.
-    let path =
-        place.executable("old", "#!/bin/sh\nprintf '1\\0003\\000GetMetadata 2\\000{}' >&4\nexec sleep 600\n");
-    place.pipeplug(["run", path.to_str().unwrap()]).run().exits(4).prints("").says("--format classic");
+    let path = place.executable(
+        "old",
+        "#!/bin/sh\nprintf '1\\0003\\000GetMetadata 2\\000{}' >&4\nexec sleep 600\n",
+    );
+    place
+        .pipeplug(["run", path.to_str().unwrap()])
+        .run()
+        .exits(4)
+        .prints("")
+        .says("--format classic");
 }
 
 #[test]
 fn programs_that_are_no_plugins_are_told_for_what_they_are() {
     let run = |program: &str, told: &str| {
-        pipeplug(["run", program, "--stdio", "--timeout", "500ms"]).run().prints("").says(told).code.unwrap()
+        pipeplug(["run", program, "--stdio", "--timeout", "500ms"])
+            .run()
+            .prints("")
+            .says(told)
+            .code
+            .unwrap()
     };
     assert_eq!(run("/bin/true", "plugin \"/bin/true\" ended before it answered: exit status 0"), 4);
     let copies = "plugin \"/bin/cat\" sent the host's own first request back: it copies its input to its output; is it a plugin?";
@@ -191,7 +228,10 @@ fn what_is_no_file_is_named() {
                 fifo.to_str().unwrap(),
                 "is a FIFO, which cannot be executed: write what comes out of it to a file",
             ),
-            ("/dev/null", "is a device, which cannot be executed: name the plugin's executable file"),
+            (
+                "/dev/null",
+                "is a device, which cannot be executed: name the plugin's executable file",
+            ),
             (
                 socket.to_str().unwrap(),
                 "is a socket, which cannot be executed: a plugin that listens on it is attached to",
@@ -201,5 +241,9 @@ fn what_is_no_file_is_named() {
         }
     }
     let sum = "0".repeat(64);
-    place.pipeplug(["run", "--sha256", &sum, fifo.to_str().unwrap()]).run().exits(4).says("is a FIFO");
+    place
+        .pipeplug(["run", "--sha256", &sum, fifo.to_str().unwrap()])
+        .run()
+        .exits(4)
+        .says("is a FIFO");
 }

@@ -22,8 +22,10 @@ fn a_table_says_what_is_known() {
 fn json_is_one_object() {
     let place = Place::new();
     let path = place.classic("old", MIRROR);
-    let ran =
-        place.pipeplug(["inspect", path.to_str().unwrap(), "--format", "classic", "--json"]).run().exits(0);
+    let ran = place
+        .pipeplug(["inspect", path.to_str().unwrap(), "--format", "classic", "--json"])
+        .run()
+        .exits(0);
     let objects = ran.says_only("").json();
     assert_eq!(objects.len(), 1);
     assert_eq!(objects[0]["metadata"]["Description"], "a mirror");
@@ -44,7 +46,8 @@ fn a_plugin_that_says_nothing_is_said_to() {
 #[test]
 fn what_it_says_cannot_steer_the_terminal() {
     let place = Place::new();
-    let path = place.standard("rude", r#"recv; send 3 x '{"Help\u001b":"a\u001b[2Jb\nc"}'; recv; exit 0"#);
+    let path =
+        place.standard("rude", r#"recv; send 3 x '{"Help\u001b":"a\u001b[2Jb\nc"}'; recv; exit 0"#);
     let ran = place.pipeplug(["inspect", path.to_str().unwrap()]).run().exits(0);
     assert!(ran.text().contains("Help\\u{1b}  a\\u{1b}[2Jb\\nc\n"), "{}", ran.text());
 }

@@ -17,9 +17,9 @@ fn events(ran: &Ran, kind: &str) -> Vec<Value> {
 #[test]
 fn everything_is_an_event() {
     let args = [
-        "run", "@echo", "--json", "--answer", "who=me", "--call", "echo", "a\n", "--call", "fail", "no",
-        "--call", "ask", "who x", "--call", "ask", "what", "--call", "tell", "done", "--call", "log", "line",
-        "--call", "print", "out",
+        "run", "@echo", "--json", "--answer", "who=me", "--call", "echo", "a\n", "--call", "fail",
+        "no", "--call", "ask", "who x", "--call", "ask", "what", "--call", "tell", "done",
+        "--call", "log", "line", "--call", "print", "out",
     ];
     let ran = pipeplug(args).run().exits(1).says_only("");
     let started = &events(&ran, "metadata")[0];
@@ -54,8 +54,10 @@ fn everything_is_an_event() {
 
 #[test]
 fn bytes_that_are_no_text_are_base64() {
-    let ran =
-        pipeplug(["run", "@echo", "--json", "--call", "echo", "@-"]).stdin([0xff, 0xfe, 0xfb]).run().exits(0);
+    let ran = pipeplug(["run", "@echo", "--json", "--call", "echo", "@-"])
+        .stdin([0xff, 0xfe, 0xfb])
+        .run()
+        .exits(0);
     assert_eq!(
         events(&ran, "reply"),
         [json!({ "event": "reply", "command": "echo", "data_base64": "//77" })]
@@ -65,9 +67,13 @@ fn bytes_that_are_no_text_are_base64() {
 #[test]
 fn the_death_of_a_plugin_has_its_last_words() {
     let place = Place::new();
-    let path = place.standard("dying", "recv; send 3 x '{}'; recv; echo one >&2; echo two >&2; exit 9");
-    let ran =
-        place.pipeplug(["run", path.to_str().unwrap(), "--json", "--call", "x"]).run().exits(5).says_only("");
+    let path =
+        place.standard("dying", "recv; send 3 x '{}'; recv; echo one >&2; echo two >&2; exit 9");
+    let ran = place
+        .pipeplug(["run", path.to_str().unwrap(), "--json", "--call", "x"])
+        .run()
+        .exits(5)
+        .says_only("");
     let mut error = events(&ran, "error").remove(0);
     let mut crash = error["crash"].take();
     assert_eq!(

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::common::{MIRROR, Place, Run, has_strict_sandbox, is_gone, pipeplug, settle};
 
-/// Two places: a plugin in each format, a broken one, one that is no executable; and another of the first's name.
+/// Two places: a plugin in each format, a broken one, one that is no executable; and another of the
+/// first's name.
 struct Places {
     first: Place,
     second: Place,
@@ -95,7 +96,10 @@ fn an_interrupt_ends_what_was_started() {
     let place = Place::new();
     let fifo = place.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    place.executable("pipeplug-slow", &format!("#!/bin/sh\necho $$ >'{}'\nexec sleep 600\n", fifo.display()));
+    place.executable(
+        "pipeplug-slow",
+        &format!("#!/bin/sh\necho $$ >'{}'\nexec sleep 600\n", fifo.display()),
+    );
     let run = place.pipeplug(["list", "--json", "--sandbox", "none"]).watch();
     let pid = std::fs::read_to_string(&fifo).unwrap().trim().parse().unwrap();
     run.signal(Signal::SIGINT);
@@ -115,8 +119,14 @@ fn where_there_is_nothing_it_says_where_it_looked() {
     let place = Place::new();
     let ran = place.pipeplug(["list", "--host", "nobody"]).run().exits(0);
     let text = ran.text();
-    assert!(text.starts_with("No plugins of nobody were found: no executable nobody-NAME in\n"), "{text}");
-    assert!(text.contains("~/\n") || text.contains(&format!("{}\n", place.path().display())), "{text}");
+    assert!(
+        text.starts_with("No plugins of nobody were found: no executable nobody-NAME in\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("~/\n") || text.contains(&format!("{}\n", place.path().display())),
+        "{text}"
+    );
     assert!(text.contains("~/.local/share/nobody/plugins (does not exist)\n"), "{text}");
     assert!(text.contains("PIPEPLUG_PATH"), "{text}");
 }
@@ -152,8 +162,7 @@ fn what_plugins_are_is_remembered_until_their_files_change() {
     assert!(!first.text().contains("an earlier time"), "{}", first.text());
     let second = list(&place, &[]).run().exits(0);
     assert_eq!(starts(), 1, "nothing is started");
-    let note =
-        "What did not answer an earlier time is asked again after an hour, or with --refresh.\n\nbuilt in\n";
+    let note = "What did not answer an earlier time is asked again after an hour, or with --refresh.\n\nbuilt in\n";
     assert_eq!(
         second.text().replace(note, "built in\n"),
         first.text(),
@@ -169,7 +178,11 @@ fn what_plugins_are_is_remembered_until_their_files_change() {
     place.standard("pipeplug-mirror", &MIRROR.replace("a mirror", "changed!"));
     let changed = list(&place, &[]).run().exits(0);
     assert!(changed.text().contains("changed!\n"), "{}", changed.text());
-    place.pipeplug(["list", "--refresh", "--no-metadata"]).run().exits(2).says("cannot be used with");
+    place
+        .pipeplug(["list", "--refresh", "--no-metadata"])
+        .run()
+        .exits(2)
+        .says("cannot be used with");
 }
 
 #[test]
@@ -263,7 +276,10 @@ fn plugins_are_asked_in_a_sandbox_and_told_to_need_more() {
     assert_eq!((&row["state"], &row["remembered"]), (&json!("usable"), &json!(false)), "{row}");
     let row = needy(&[]);
     assert_eq!((&row["state"], &row["remembered"]), (&json!("usable"), &json!(true)), "{row}");
-    assert_eq!(needy(&["--refresh", "--sandbox", "basic", "--sandbox-best-effort"])["state"], "usable");
+    assert_eq!(
+        needy(&["--refresh", "--sandbox", "basic", "--sandbox-best-effort"])["state"],
+        "usable"
+    );
     assert_eq!(needy(&["--refresh"])["state"], "unusable");
     let granted = data.to_str().unwrap();
     assert_eq!(needy(&["--sandbox-read", granted])["state"], "usable");
@@ -304,8 +320,10 @@ fn what_was_interrupted_is_not_remembered() {
     let path = place.path().join("pipeplug-mirror");
     let script = std::fs::read_to_string(&path).unwrap();
     // It waits for a reader of the FIFO once, and is a mirror the next time.
-    let wait =
-        format!("if [ -p '{0}' ]; then echo $$ >'{0}'; exec sleep 600; fi\necho start", fifo.display());
+    let wait = format!(
+        "if [ -p '{0}' ]; then echo $$ >'{0}'; exec sleep 600; fi\necho start",
+        fifo.display()
+    );
     place.executable("pipeplug-mirror", &script.replacen("echo start", &wait, 1));
     settle();
     let run = list(&place, &["--json"]).watch();

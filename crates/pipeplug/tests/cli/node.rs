@@ -56,8 +56,12 @@ fn it_waits_for_a_host_that_attaches() {
     let place = Place::new();
     let Some(plugin) = plugin(&place) else { return };
     let socket = place.path().join("s");
-    let guest =
-        Command::new(plugin).arg("--pipeplug-listen").arg(&socket).stdin(Stdio::null()).spawn().unwrap();
+    let guest = Command::new(plugin)
+        .arg("--pipeplug-listen")
+        .arg(&socket)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
     while !is_listened_at(&socket) {
         thread::yield_now();
     }
@@ -82,7 +86,9 @@ os.dup2(host.fileno(), 3), os.dup2(host.fileno(), 4)
 os.set_inheritable(3, True), os.set_inheritable(4, True)
 os.execv(sys.argv[2], [sys.argv[2], '3', '4'])";
     let mut command = Command::new("/usr/bin/python3");
-    let Ok(guest) = command.args(["-c", relay]).arg(&socket).arg(plugin).stdin(Stdio::null()).spawn() else {
+    let Ok(guest) =
+        command.args(["-c", relay]).arg(&socket).arg(plugin).stdin(Stdio::null()).spawn()
+    else {
         return crate::common::missing("python3 is missing (Debian: apt-get install python3)");
     };
     while !is_listened_at(&socket) {

@@ -37,8 +37,8 @@ fn in_terminal(mut run: Run) -> (String, Option<i32>) {
 #[test]
 fn each_reply_ends_its_line() {
     let args = [
-        "run", "@echo", "--call", "echo", "a", "--call", "echo", "b\n", "--call", "log", "--call", "echo",
-        "c",
+        "run", "@echo", "--call", "echo", "a", "--call", "echo", "b\n", "--call", "log", "--call",
+        "echo", "c",
     ];
     let mut run = pipeplug(args);
     run.command.env("NO_COLOR", "1");
@@ -63,7 +63,8 @@ fn a_listing_that_takes_long_shows_how_far_it_is() {
     let place = Place::new();
     // Longer than a listing is silent.
     place.standard("pipeplug-slow", &format!("sleep 2\n{MIRROR}"));
-    let (text, code) = in_terminal(place.pipeplug(["list", "--sandbox", "none", "--color", "never"]));
+    let (text, code) =
+        in_terminal(place.pipeplug(["list", "--sandbox", "none", "--color", "never"]));
     assert!(text.starts_with("\rasking plugins what they are: 0 of 1\x1b[K"), "{text:?}");
     assert!(text.contains("\r\x1b[K") && text.contains("  slow      a mirror\r\n"), "{text:?}");
     assert_eq!(code, Some(0));
@@ -73,7 +74,8 @@ fn a_listing_that_takes_long_shows_how_far_it_is() {
 fn a_run_without_calls_says_what_it_waits_for() {
     let place = Place::new();
     let path = place.standard("brief", "recv; send 3 x '{}'; exit 0");
-    let (text, code) = in_terminal(place.pipeplug(["run", path.to_str().unwrap(), "--color", "never"]));
+    let (text, code) =
+        in_terminal(place.pipeplug(["run", path.to_str().unwrap(), "--color", "never"]));
     assert!(text.starts_with("pipeplug: brief runs until"), "{text:?}");
     assert!(text.contains("until it ends or Ctrl-C"), "{text:?}");
     assert_eq!(code, Some(0));
@@ -90,11 +92,12 @@ fn long_texts_keep_within_the_width() {
     }
 }
 
-/// What would set a title, clear the screen, and turn text around, as UTF-8 and as the bytes of old terminals.
+/// What would set a title, clear the screen, and turn text around, as UTF-8 and as the bytes of old
+/// terminals.
 const RUDE: &str = r"\033]0;title\a\033[2J\xc2\x9b31m\xe2\x80\xae\r\x9b1m\x7f";
 
-/// Everything that a plugin can have shown, on each way that there is: its stderr and stdout, its metadata, what it asks and
-/// tells, replies, errors, its end, and what the libraries log of it.
+/// Everything that a plugin can have shown, on each way that there is: its stderr and stdout, its
+/// metadata, what it asks and tells, replies, errors, its end, and what the libraries log of it.
 #[test]
 fn nothing_of_a_plugin_steers_the_terminal() {
     let place = Place::new();
@@ -128,7 +131,8 @@ fn nothing_of_a_plugin_steers_the_terminal() {
         &["inspect", path],
         &["list"],
     ];
-    for args in ways.iter().copied().chain([&["inspect", path, "--json"][..], &["list", "--json"]]) {
+    for args in ways.iter().copied().chain([&["inspect", path, "--json"][..], &["list", "--json"]])
+    {
         let mut run = place.pipeplug([args, &["--color", "never"]].concat());
         run.command.env("RUST_BACKTRACE", "0");
         shows_unharmed(run, "title");
@@ -142,13 +146,15 @@ fn shows_unharmed(run: Run, part: &str) {
     let (shown, _) = in_terminal(run);
     // The terminal itself makes CR LF of each end of line.
     let shown = shown.replace("\r\n", "\n");
-    let harmful =
-        |c: &char| (c.is_control() && !"\n\t".contains(*c)) || ('\u{202a}'..='\u{202e}').contains(c);
+    let harmful = |c: &char| {
+        (c.is_control() && !"\n\t".contains(*c)) || ('\u{202a}'..='\u{202e}').contains(c)
+    };
     assert_eq!(shown.chars().find(harmful), None, "{args}: {shown:?}");
     assert!(shown.contains(part), "{args} shows it in some way: {shown:?}");
 }
 
-/// The name of a file is its own author's, too: it comes out of an archive, or by a glob of a shell.
+/// The name of a file is its own author's, too: it comes out of an archive, or by a glob of a
+/// shell.
 #[test]
 fn no_file_name_steers_the_terminal() {
     let place = Place::new();

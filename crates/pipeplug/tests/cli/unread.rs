@@ -71,7 +71,8 @@ fn wait_until_handled(child: &Child) {
     }
 }
 
-/// Waits until the main thread of the process sleeps, as for room in a pipe, or has ended: proc_pid_stat(5).
+/// Waits until the main thread of the process sleeps, as for room in a pipe, or has ended:
+/// proc_pid_stat(5).
 #[cfg(target_os = "linux")]
 fn wait_until_asleep(child: &Child) {
     let begun = Instant::now();
@@ -104,7 +105,10 @@ fn cases(place: &Place) -> Vec<(Which, Vec<String>)> {
         (Which::Stderr, owned(&["run", chatty])),
         (Which::Stderr, owned(&["run", chatty, "--call", "x"])),
         (Which::Both, owned(&["run", chatty])),
-        (Which::Stderr, owned(&[&["run", "-vv", mirror][..], &["--call", "x"].repeat(2000)].concat())),
+        (
+            Which::Stderr,
+            owned(&[&["run", "-vv", mirror][..], &["--call", "x"].repeat(2000)].concat()),
+        ),
     ]
 }
 
@@ -114,8 +118,11 @@ fn the_first_signal_ends_what_is_not_read_within_the_grace_time() {
     for (which, args) in cases(&place) {
         let (reader, writer) = pipe().unwrap();
         let watched = writer.try_clone().unwrap();
-        let child =
-            start(place.pipeplug([&args[..], &["--grace".into(), "2s".into()]].concat()), which, writer);
+        let child = start(
+            place.pipeplug([&args[..], &["--grace".into(), "2s".into()]].concat()),
+            which,
+            writer,
+        );
         wait_until_full(watched);
         let begun = Instant::now();
         signal(&child, Signal::SIGTERM);
@@ -167,12 +174,17 @@ fn nothing_is_lost_in_non_blocking_mode() {
         let (mut reader, writer) = pipe().unwrap();
         let watched = writer.try_clone().unwrap();
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_WRONLY | OFlag::O_NONBLOCK)).unwrap();
-        let child = start(place.pipeplug(["run", "@echo", "--call", command, &file]), which, writer);
+        let child =
+            start(place.pipeplug(["run", "@echo", "--call", command, &file]), which, writer);
         wait_until_full(watched);
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).unwrap();
         let text = String::from_utf8(bytes).unwrap().replace("echo: ", "");
-        assert_eq!(text.lines().filter(|line| line.starts_with("line ")).count(), 20_000, "{which:?}");
+        assert_eq!(
+            text.lines().filter(|line| line.starts_with("line ")).count(),
+            20_000,
+            "{which:?}"
+        );
         assert_eq!(wait(child), Some(0));
     }
 }

@@ -12,7 +12,8 @@ use crate::common::{MIRROR, Place, has_strict_sandbox, pipeplug, wait};
 #[test]
 fn the_environment_is_let_through_by_name() {
     let run = |options: &[&str]| {
-        let mut run = pipeplug([&["run", "@echo"], options, &["--call", "env", "MY_SECRET"]].concat());
+        let mut run =
+            pipeplug([&["run", "@echo"], options, &["--call", "env", "MY_SECRET"]].concat());
         run.command.env("MY_SECRET", "s");
         run.run()
     };
@@ -38,8 +39,11 @@ fn variables_that_did_not_get_through_are_named_where_a_plugin_does_not_start() 
         run.run()
     };
     let names = |stderr: &str| {
-        let told =
-            stderr.split("it did not get ").nth(1).and_then(|rest| rest.split(':').next()).map(str::to_owned);
+        let told = stderr
+            .split("it did not get ")
+            .nth(1)
+            .and_then(|rest| rest.split(':').next())
+            .map(str::to_owned);
         told.map(|told| told.split(", ").map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default()
     };
     let ran = run(&[]).exits(4).says("`--env-pass NAME` (Builder::env_pass) passes one on");
@@ -50,8 +54,10 @@ fn variables_that_did_not_get_through_are_named_where_a_plugin_does_not_start() 
     for name in ["LD_PRELOAD_X", "MY_SECRET", "LC_ALL", "PYENV_VERSION"] {
         assert!(!ran.stderr.contains(name), "{name}: {}", ran.stderr);
     }
-    // With one that is passed on the others are named still; one that ended well lacks none, nor does one that has all.
-    let ran = run(&["--env-pass", "PYTHONPATH", "--env", "STATUS=3"]).exits(4).says("exit status 3");
+    // With one that is passed on the others are named still; one that ended well lacks none, nor
+    // does one that has all.
+    let ran =
+        run(&["--env-pass", "PYTHONPATH", "--env", "STATUS=3"]).exits(4).says("exit status 3");
     let named = names(&ran.stderr);
     assert!(
         named.contains(&"GEM_PATH".to_owned()) && !named.contains(&"PYTHONPATH".to_owned()),
@@ -88,8 +94,9 @@ fn a_directory_that_the_sandbox_hides_is_named() {
         }
         let plugin = place.executable(&format!("a plugin/{name}"), code);
         fs::write(dir.join(own_name), "").unwrap();
-        let run =
-            |options: &[&str]| place.pipeplug([&["run", plugin.to_str().unwrap()], options].concat()).run();
+        let run = |options: &[&str]| {
+            place.pipeplug([&["run", plugin.to_str().unwrap()], options].concat()).run()
+        };
         run(&["--sandbox", "strict"]).exits(4).says(&grant);
         // A link leads there.
         let link = place.path().join(format!("link-to-{name}"));
@@ -98,29 +105,39 @@ fn a_directory_that_the_sandbox_hides_is_named() {
         place.pipeplug(args).run().exits(4).says(if name == "shell" { "" } else { &grant });
         // Where nothing is hidden, and where the plugin has it, that is not the cause.
         let own = own.to_str().unwrap();
-        for options in [&["--sandbox", "basic"][..], &["--sandbox", "strict", "--sandbox-read", own], &[]] {
+        for options in
+            [&["--sandbox", "basic"][..], &["--sandbox", "strict", "--sandbox-read", own], &[]]
+        {
             let ran = run(options).exits(4);
             assert!(!ran.stderr.contains("hides what is in"), "{options:?}: {}", ran.stderr);
         }
     }
     // What a plugin says is no reason to grant it more.
-    let asks = place
-        .executable("a plugin/asks", "#!/bin/sh\necho 'No such file or directory: /etc/ssh' >&2; exit 1\n");
-    let ran =
-        place.pipeplug(["run", asks.to_str().unwrap(), "--sandbox", "strict"]).run().exits(4).says(&grant);
+    let asks = place.executable(
+        "a plugin/asks",
+        "#!/bin/sh\necho 'No such file or directory: /etc/ssh' >&2; exit 1\n",
+    );
+    let ran = place
+        .pipeplug(["run", asks.to_str().unwrap(), "--sandbox", "strict"])
+        .run()
+        .exits(4)
+        .says(&grant);
     assert!(!ran.stderr.contains("--sandbox-read \"/etc"), "{}", ran.stderr);
     // All of a home is too much to grant.
     let plugin = place.executable("at-home", shell);
-    let ran = place.pipeplug(["run", plugin.to_str().unwrap(), "--sandbox", "strict"]).run().exits(4);
+    let ran =
+        place.pipeplug(["run", plugin.to_str().unwrap(), "--sandbox", "strict"]).run().exits(4);
     ran.says("move it into a directory of its own");
 }
 
 #[test]
 fn what_is_not_allowed_is_refused_unseen() {
-    let calls = ["--call", "ask", "clock", "--call", "ask", "delete all", "--call", "tell", "delete all"];
+    let calls =
+        ["--call", "ask", "clock", "--call", "ask", "delete all", "--call", "tell", "delete all"];
     let all = ["run", "@echo", "--answer", "clock=noon", "--answer", "delete=gone"];
     pipeplug([&all[..], &calls].concat()).run().exits(0).prints("noongone").says("tells delete");
-    let ran = pipeplug([&all[..], &["--allow", "clock"], &calls].concat()).run().exits(1).prints("noon");
+    let ran =
+        pipeplug([&all[..], &["--allow", "clock"], &calls].concat()).run().exits(1).prints("noon");
     let ran = ran.says("the host does not allow this plugin to ask for \"delete\"");
     let ran = ran.says("which the plugin may not send");
     assert!(!ran.stderr.contains("echo tells delete"), "{}", ran.stderr);
@@ -139,7 +156,9 @@ fn a_sum_is_demanded() {
     assert_eq!(sum.len(), 64, "{sum}");
     let run = |option: &str| place.pipeplug(["run", path, option, "--call", "x", "y"]).run();
     run(&format!("--sha256={sum}")).exits(0).prints("<x y>");
-    run(&format!("--sha256={}", sum.replace(&sum[..1], "g"))).exits(2).says("64 hexadecimal digits");
+    run(&format!("--sha256={}", sum.replace(&sum[..1], "g")))
+        .exits(2)
+        .says("64 hexadecimal digits");
     let other = "0".repeat(64);
     run(&format!("--sha256={other}")).exits(4).prints("").says(&sum).says(&other);
 }
@@ -192,19 +211,27 @@ fn inspect_starts_a_plugin_in_the_strict_sandbox() {
     }
     let place = Place::new();
     let data = place.file("data", b"data").display().to_string();
-    let needy = place.standard("needy", &format!("[ \"$(cat '{data}')\" = data ] || exit 9\n{MIRROR}"));
-    let inspect =
-        |options: &[&str]| place.pipeplug([&["inspect", needy.to_str().unwrap()], options].concat()).run();
+    let needy =
+        place.standard("needy", &format!("[ \"$(cat '{data}')\" = data ] || exit 9\n{MIRROR}"));
+    let inspect = |options: &[&str]| {
+        place.pipeplug([&["inspect", needy.to_str().unwrap()], options].concat()).run()
+    };
     inspect(&[])
         .exits(4)
         .says("exit status 9")
         .says("it may need more than its sandbox grants: --sandbox none");
-    inspect(&["-v", "--sandbox-read", &data]).exits(0).says("its sandbox is strict").prints_part("a mirror");
+    inspect(&["-v", "--sandbox-read", &data])
+        .exits(0)
+        .says("its sandbox is strict")
+        .prints_part("a mirror");
     inspect(&["--sandbox", "none"]).exits(0).prints_part("a mirror");
-    inspect(&["--sandbox", "none", "--sandbox-read", &data]).exits(2).says("--sandbox-read is for a sandbox");
+    inspect(&["--sandbox", "none", "--sandbox-read", &data])
+        .exits(2)
+        .says("--sandbox-read is for a sandbox");
     // What runs elsewhere has no sandbox unless one is demanded, which is refused.
-    let elsewhere =
-        |options: &[&str]| pipeplug([&["inspect", "@echo", "--via", "env"], options].concat()).run();
+    let elsewhere = |options: &[&str]| {
+        pipeplug([&["inspect", "@echo", "--via", "env"], options].concat()).run()
+    };
     let ran = elsewhere(&["-v"]).exits(0).prints_part("Description");
     assert!(!ran.stderr.contains("sandbox"), "{}", ran.stderr);
     elsewhere(&["--sandbox-read", &data]).exits(2).says("--sandbox-read is for a sandbox");
@@ -244,12 +271,21 @@ fn a_lock_file_that_is_none_is_an_error_and_is_not_waited_for() {
     let fifo = place.fifo("fifo");
     for (lock, problem) in [(fifo.to_str().unwrap(), "a FIFO"), ("/dev/zero", "a device")] {
         let locked = format!("--locked={lock}");
-        let message =
-            format!("the lock file {lock:?} cannot be understood: it is {problem}, no regular file");
+        let message = format!(
+            "the lock file {lock:?} cannot be understood: it is {problem}, no regular file"
+        );
         place.pipeplug(["run", &locked, path]).run().exits(4).says(&message);
     }
-    place.pipeplug(["pin", path, "--lock-file", fifo.to_str().unwrap()]).run().exits(1).says("it is a FIFO");
-    place.pipeplug(["pin", fifo.to_str().unwrap()]).run().exits(1).says("it is a FIFO, no regular file");
+    place
+        .pipeplug(["pin", path, "--lock-file", fifo.to_str().unwrap()])
+        .run()
+        .exits(1)
+        .says("it is a FIFO");
+    place
+        .pipeplug(["pin", fifo.to_str().unwrap()])
+        .run()
+        .exits(1)
+        .says("it is a FIFO, no regular file");
     let lock = lock(&place);
     let sum = "0".repeat(64);
     let text = format!(r#"{{"version":1,"plugins":{{"mirror":"{sum}","mirror":"{sum}"}}}}"#);
@@ -274,7 +310,9 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
     let data = place.path().join("data").display().to_string();
     let run = |options: &[&str]| {
         place
-            .pipeplug([&["run", reader.to_str().unwrap()], options, &["--call", "read", &data]].concat())
+            .pipeplug(
+                [&["run", reader.to_str().unwrap()], options, &["--call", "read", &data]].concat(),
+            )
             .run()
     };
     run(&[]).exits(0).prints("some data");
@@ -294,7 +332,13 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
             &["--sandbox-read", &data, "--sandbox-write", &data][..],
             [format!("read: {data:?}\n"), format!("write: {data:?}\n")],
         ),
-        (&[], ["network: none\n".into(), "limits: 4294967296 bytes of address space, 256 open files".into()]),
+        (
+            &[],
+            [
+                "network: none\n".into(),
+                "limits: 4294967296 bytes of address space, 256 open files".into(),
+            ],
+        ),
     ] {
         let options = [&["--sandbox", "strict", "-v"], options].concat();
         run(&options)
@@ -304,7 +348,9 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
     }
     run(&["--sandbox-read", &data]).exits(2).says("--sandbox <LEVEL>");
     run(&["--sandbox", "none"]).exits(0).prints("some data");
-    run(&["--sandbox", "none", "--sandbox-write", &data]).exits(2).says("--sandbox-write is for a sandbox");
+    run(&["--sandbox", "none", "--sandbox-write", &data])
+        .exits(2)
+        .says("--sandbox-write is for a sandbox");
     run(&["--sandbox", "weak"]).exits(2).says("strict");
     let sandboxed = ["run", "--sandbox", "basic", "--via", "nice", "@echo", "--call", "echo", "x"];
     pipeplug(sandboxed)
@@ -337,9 +383,19 @@ fn a_limit_that_is_too_small_is_named() {
         ("--sandbox-open-files", "3", "its sandbox allows it 3 open files"),
     ] {
         for level in ["basic", "strict"] {
-            let ran = pipeplug(["run", "@echo", "--sandbox", level, option, value, "--call", "echo", "x"])
-                .run()
-                .exits(4);
+            let ran = pipeplug([
+                "run",
+                "@echo",
+                "--sandbox",
+                level,
+                option,
+                value,
+                "--call",
+                "echo",
+                "x",
+            ])
+            .run()
+            .exits(4);
             let ran = ran.says(named).says(&format!("(`{option}`"));
             assert!(
                 !ran.stderr.contains("is it a plugin") && !ran.stderr.contains("--sandbox none"),
@@ -356,6 +412,8 @@ fn an_address_where_a_port_is_expected_names_the_port() {
         pipeplug(["run", "@echo", "--sandbox", "strict", option, "localhost:80"])
             .run()
             .exits(2)
-            .says("the kernel confines TCP by ports and not by addresses: write the port alone, 80");
+            .says(
+                "the kernel confines TCP by ports and not by addresses: write the port alone, 80",
+            );
     }
 }

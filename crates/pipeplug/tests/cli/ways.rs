@@ -1,4 +1,5 @@
-//! Plugins that speak another way than the usual one: over stdin and stdout, or in the classic format.
+//! Plugins that speak another way than the usual one: over stdin and stdout, or in the classic
+//! format.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ fn hello() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/scripts/hello.sh"))
 }
 
-/// Makes a plugin on stdin and stdout of one of the helpers, which have the descriptors as arguments.
+/// Makes a plugin on stdin and stdout of one of the helpers, which have the descriptors as
+/// arguments.
 fn on_stdio(place: &Place, name: &str, inner: &Path) -> PathBuf {
     place.executable(name, &format!("#!/bin/sh\nexec '{}' 0 1\n", inner.display()))
 }
@@ -25,7 +27,10 @@ fn a_plugin_on_stdin_and_stdout_names_the_option() {
             .exits(4)
             .says("is it a plugin?; if it talks over stdin and stdout use --stdio\n");
     }
-    pipeplug(["run", path, "--stdio", "--call", "hello", "world"]).run().exits(0).prints("hello, world");
+    pipeplug(["run", path, "--stdio", "--call", "hello", "world"])
+        .run()
+        .exits(0)
+        .prints("hello, world");
     let ran = pipeplug(["run", "/bin/true", "--stdio"]).run().exits(4);
     assert!(!ran.stderr.contains("use --stdio"), "{}", ran.stderr);
 }
@@ -40,8 +45,15 @@ fn a_plugin_that_stays_silent_has_both_options_named() {
     place.pipeplug(options).run().exits(124).says(
         "if it speaks the classic format use --format classic, if it talks over stdin and stdout use --stdio\n",
     );
-    let ran = place.pipeplug([&options[..], &["--format", "classic", "--stdio"]].concat()).run().exits(124);
-    assert!(ran.stderr.ends_with("if it speaks the standard format leave --format out\n"), "{}", ran.stderr);
+    let ran = place
+        .pipeplug([&options[..], &["--format", "classic", "--stdio"]].concat())
+        .run()
+        .exits(124);
+    assert!(
+        ran.stderr.ends_with("if it speaks the standard format leave --format out\n"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -145,8 +157,16 @@ fn what_cargo_writes_beside_a_plugin_is_not_listed() {
 fn plugins_of_another_host_are_run_by_their_names() {
     let place = Place::new();
     place.standard("editor-mirror", MIRROR);
-    place.pipeplug(["run", "mirror", "--host", "editor", "--call", "x", "y"]).run().exits(0).prints("<x y>");
-    place.pipeplug(["inspect", "mirror", "--host", "editor"]).run().exits(0).prints_part("a mirror");
+    place
+        .pipeplug(["run", "mirror", "--host", "editor", "--call", "x", "y"])
+        .run()
+        .exits(0)
+        .prints("<x y>");
+    place
+        .pipeplug(["inspect", "mirror", "--host", "editor"])
+        .run()
+        .exits(0)
+        .prints_part("a mirror");
     place
         .pipeplug(["run", "other", "--host", "editor"])
         .run()

@@ -1,8 +1,9 @@
 //! `dockercli compose`: wraps a program that knows nothing of pipeplug.
 //!
-//! That is `docker-compose`, or what the variable `DOCKERCLI_COMPOSE` names, which the host lets through. It writes straight to the host's standard
-//! output, which a plugin inherits. A plugin's own standard error is for logs, which the host takes line by line; so
-//! that of compose goes byte for byte through the host. There is nothing on its standard input.
+//! That is `docker-compose`, or what the variable `DOCKERCLI_COMPOSE` names, which the host lets
+//! through. It writes straight to the host's standard output, which a plugin inherits. A plugin's
+//! own standard error is for logs, which the host takes line by line; so that of compose goes byte
+//! for byte through the host. There is nothing on its standard input.
 
 use std::env;
 use std::io::{self, Write};
@@ -30,9 +31,9 @@ fn main() -> ExitCode {
 
 fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
     match request.command() {
-        "Run" => {
-            Ok(compose(main, &serde_json::from_slice::<Vec<String>>(request.buffer())?)?.to_string().into())
-        }
+        "Run" => Ok(compose(main, &serde_json::from_slice::<Vec<String>>(request.buffer())?)?
+            .to_string()
+            .into()),
         _ => request.unknown(),
     }
 }
@@ -55,8 +56,8 @@ fn compose(main: &Main, args: &[String]) -> Result<i32, HandlerError> {
     Ok(status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1))
 }
 
-/// Waits for compose. Where the host goes first, as after Ctrl-C, compose is asked to end too: the terminal tells the
-/// host alone, since a plugin is a process group of its own.
+/// Waits for compose. Where the host goes first, as after Ctrl-C, compose is asked to end too: the
+/// terminal tells the host alone, since a plugin is a process group of its own.
 fn wait(main: &Main, mut child: Child) -> io::Result<ExitStatus> {
     let pid = Pid::from_raw(child.id().cast_signed());
     while main.connection().close_reason().is_none() {
@@ -74,7 +75,8 @@ fn wait(main: &Main, mut child: Child) -> io::Result<ExitStatus> {
 struct HostStderr<'a>(&'a Main);
 
 impl Write for HostStderr<'_> {
-    /// A request and no one-way, so that the pieces stay in order and are printed when this returns.
+    /// A request and no one-way, so that the pieces stay in order and are printed when this
+    /// returns.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.call_bytes("PrintError", bytes).map_err(io::Error::other)?;
         Ok(bytes.len())

@@ -26,9 +26,9 @@ fn main() -> ExitCode {
 
 fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
     match request.command() {
-        "Run" => {
-            Ok(ping(main, &serde_json::from_slice::<Vec<String>>(request.buffer())?)?.to_string().into())
-        }
+        "Run" => Ok(ping(main, &serde_json::from_slice::<Vec<String>>(request.buffer())?)?
+            .to_string()
+            .into()),
         _ => request.unknown(),
     }
 }

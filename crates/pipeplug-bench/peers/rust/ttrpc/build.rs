@@ -1,4 +1,5 @@
-//! Generates both sides from the protocol: blocking without streams, which it has not, and async with them.
+//! Generates both sides from the protocol: blocking without streams, which it has not, and async
+//! with them.
 
 use std::env;
 use std::fs;

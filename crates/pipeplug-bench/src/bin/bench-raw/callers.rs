@@ -10,7 +10,12 @@ use crate::echo::Echo;
 use crate::frame::{Kind, Message};
 use crate::link::{self, Link, Plugin};
 
-pub(crate) fn measure(plugin: &Plugin, driver: &mut Driver, calls: u64, size: usize) -> Result<Figures> {
+pub(crate) fn measure(
+    plugin: &Plugin,
+    driver: &mut Driver,
+    calls: u64,
+    size: usize,
+) -> Result<Figures> {
     let message = Message::new(Kind::Request, size)?;
     let callers = plugin.links().iter().map(|link| {
         let (mut reader, mut writer) = (&link.reader, &link.writer);

@@ -115,7 +115,11 @@ mod tests {
     fn requests_come_back_however_they_are_cut() {
         let sent = Message::filling(Kind::Request, 64, 400).unwrap();
         for at_once in [1, 7, 16, 80, 81, 400] {
-            assert_eq!(fed(&mut Echo::new(Duration::ZERO), sent.bytes(), at_once), sent.bytes(), "{at_once}");
+            assert_eq!(
+                fed(&mut Echo::new(Duration::ZERO), sent.bytes(), at_once),
+                sent.bytes(),
+                "{at_once}"
+            );
         }
         let large = Message::new(Kind::Request, 3 * READ).unwrap();
         assert_eq!(fed(&mut Echo::new(Duration::ZERO), large.bytes(), READ), large.bytes());

@@ -33,8 +33,9 @@ impl Header {
     /// Of the frame that these bytes begin with, if they hold that much.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         let (header, _) = bytes.split_first_chunk::<HEADER>()?;
-        let field =
-            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let field = |at: usize| {
+            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
         let id = u64::from(field(8)) | u64::from(field(12)) << 32;
         Some(Self { body: field(0), kind: field(4), id })
     }

@@ -61,7 +61,8 @@ impl Plugin {
             all.push(ours);
             inherited.push(theirs);
         }
-        let child = command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        let child =
+            command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
         Ok(Self { child, links: all })
     }
 
@@ -88,13 +89,15 @@ impl Drop for Plugin {
 
 /// The plugin's ends of the first link.
 pub(crate) fn of_plugin() -> Result<Link> {
-    let (reader, writer) = (stdin().as_fd().try_clone_to_owned()?, stdout().as_fd().try_clone_to_owned()?);
+    let (reader, writer) =
+        (stdin().as_fd().try_clone_to_owned()?, stdout().as_fd().try_clone_to_owned()?);
     Ok(Link { reader: reader.into(), writer: writer.into() })
 }
 
 /// The plugin's ends of another link, as the host named it.
 pub(crate) fn named(pair: &str) -> Result<Link> {
-    let (reader, writer) = pair.split_once(',').context("a pair of descriptors is reader,writer")?;
+    let (reader, writer) =
+        pair.split_once(',').context("a pair of descriptors is reader,writer")?;
     let path = |number: &str| format!("/proc/self/fd/{number}");
     let opened = |file: io::Result<File>| file.with_context(|| format!("descriptors {pair}"));
     Ok(Link {
@@ -105,7 +108,8 @@ pub(crate) fn named(pair: &str) -> Result<Link> {
 
 /// A link, and its other end.
 fn pair(carrier: Carrier) -> Result<(Link, Link)> {
-    let link = |reader: OwnedFd, writer: OwnedFd| Link { reader: reader.into(), writer: writer.into() };
+    let link =
+        |reader: OwnedFd, writer: OwnedFd| Link { reader: reader.into(), writer: writer.into() };
     if carrier == Carrier::Sockets {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
@@ -118,7 +122,8 @@ fn pair(carrier: Carrier) -> Result<(Link, Link)> {
     let (to_plugin, from_plugin) = (pipe()?, pipe()?);
     if carrier == Carrier::LargePipes {
         for end in [to_plugin.1.as_fd(), from_plugin.1.as_fd()] {
-            fcntl(end, FcntlArg::F_SETPIPE_SZ(1 << 20)).context("pipes of 1 MiB are not to be had")?;
+            fcntl(end, FcntlArg::F_SETPIPE_SZ(1 << 20))
+                .context("pipes of 1 MiB are not to be had")?;
         }
     }
     let ours = link(from_plugin.0.into(), to_plugin.1.into());

@@ -1,7 +1,9 @@
-//! The limits: two processes over a pipe with nothing between, each way as fast as the system allows.
+//! The limits: two processes over a pipe with nothing between, each way as fast as the system
+//! allows.
 //!
-//! They speak frames of 16 bytes and a body, so that they do the least that anything with calls has to do. `bench-raw host
-//! MODE` takes its order from standard input; it starts itself as the plugin.
+//! They speak frames of 16 bytes and a body, so that they do the least that anything with calls has
+//! to do. `bench-raw host MODE` takes its order from standard input; it starts itself as the
+//! plugin.
 
 #![forbid(unsafe_code)]
 
@@ -112,7 +114,10 @@ fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
             let figures = callers::measure(&plugin, driver, calls, size)?;
             driver.end(&figures)
         }
-        (Order::Tasks { tasks: window, calls, size } | Order::Flight { window, calls, size }, Epoll) => {
+        (
+            Order::Tasks { tasks: window, calls, size } | Order::Flight { window, calls, size },
+            Epoll,
+        ) => {
             let plugin = Plugin::start(mode, 1)?;
             let figures = poller::flight(&plugin, driver, window, calls, size)?;
             driver.end(&figures)
@@ -135,7 +140,8 @@ fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
     }
 }
 
-/// The plugin's side; `pairs` are the descriptors of every pair of pipes but the first, `reader,writer`.
+/// The plugin's side; `pairs` are the descriptors of every pair of pipes but the first,
+/// `reader,writer`.
 fn plugin(mode: Mode, pairs: &[String]) -> Result<()> {
     let delay = echo::delay_asked_for();
     let first = link::of_plugin()?;

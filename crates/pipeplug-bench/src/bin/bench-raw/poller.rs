@@ -44,10 +44,15 @@ impl<'a> Waiter<'a> {
             Mode::Epoll => {
                 set_nonblocking(&link.reader)?;
                 let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-                epoll.add(&link.reader, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
+                epoll.add(
+                    &link.reader,
+                    EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0),
+                )?;
                 Way::Epoll(epoll)
             }
-            Mode::Block | Mode::Stream | Mode::LargePipes | Mode::Sockets | Mode::Static => Way::Block,
+            Mode::Block | Mode::Stream | Mode::LargePipes | Mode::Sockets | Mode::Static => {
+                Way::Block
+            }
         };
         Ok(Self { link, way })
     }
@@ -68,7 +73,9 @@ impl<'a> Waiter<'a> {
                     std::hint::spin_loop();
                     tries += 1;
                     // The clock costs as much as some rounds do.
-                    if tries.is_multiple_of(16) && begun.get_or_insert_with(Instant::now).elapsed() > SPIN {
+                    if tries.is_multiple_of(16)
+                        && begun.get_or_insert_with(Instant::now).elapsed() > SPIN
+                    {
                         wait_for(&self.link.reader, PollFlags::POLLIN)?;
                         begun = None;
                     }
@@ -187,7 +194,8 @@ impl Flow<'_> {
         };
         ensure!(read > 0, "the plugin closed its pipe");
         let mut rest = &buffer[..held + read];
-        while let Some(header) = Header::of(rest).filter(|header| header.frame_len() <= rest.len()) {
+        while let Some(header) = Header::of(rest).filter(|header| header.frame_len() <= rest.len())
+        {
             ensure!(header.frame_len() == self.message.one(), "a reply has another length");
             self.got += header.frame_len() as u64;
             rest = &rest[header.frame_len()..];

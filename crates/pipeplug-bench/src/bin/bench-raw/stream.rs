@@ -46,7 +46,12 @@ pub(crate) fn flight(
 }
 
 /// Frames without answers, and a question at the end that shows how many arrived.
-pub(crate) fn one_ways(plugin: &Plugin, driver: &mut Driver, count: u64, size: usize) -> Result<Figures> {
+pub(crate) fn one_ways(
+    plugin: &Plugin,
+    driver: &mut Driver,
+    count: u64,
+    size: usize,
+) -> Result<Figures> {
     let message = Message::filling(Kind::OneWay, size, READ)?;
     let question = Message::new(Kind::Count, size.max(8))?;
     let mut answer = vec![0; question.len()];
@@ -112,7 +117,8 @@ fn read_until(mut reader: &File, calls: u64, frame: usize, credit: &Credit) -> R
         ensure!(read > 0, "the plugin closed its pipe");
         let end = held + read;
         let (mut at, mut frames) = (0, 0);
-        while let Some(header) = Header::of(&buffer[at..end]).filter(|header| at + header.frame_len() <= end)
+        while let Some(header) =
+            Header::of(&buffer[at..end]).filter(|header| at + header.frame_len() <= end)
         {
             ensure!(header.frame_len() == frame, "a reply has another length");
             at += frame;

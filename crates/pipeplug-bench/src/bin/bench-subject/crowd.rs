@@ -1,4 +1,5 @@
-//! A call beside much that only lies there: idle plugins on the same loop, and calls that nobody answers.
+//! A call beside much that only lies there: idle plugins on the same loop, and calls that nobody
+//! answers.
 
 use anyhow::{Context as _, Result, ensure};
 use bench_contract::{Driver, allow_descriptors};
@@ -8,7 +9,8 @@ use crate::{Mode, builder, pid, sequential};
 
 const WARM_UP: u64 = 1000;
 
-/// One call at a time to one plugin, with that many others idle on the same loop; and what each of these takes here.
+/// One call at a time to one plugin, with that many others idle on the same loop; and what each of
+/// these takes here.
 pub(crate) fn beside_idle(
     mode: Mode,
     driver: &mut Driver,
@@ -24,20 +26,25 @@ pub(crate) fn beside_idle(
     let idle: Vec<Plugin> = (0..plugins).map(|_| builder.start()).collect::<Result<_, _>>()?;
     let after = Held::now()?;
     let mut figures = sequential(&busy, driver, [WARM_UP, calls], size)?;
-    let each = |before: u64, after: u64| after.saturating_sub(before) as f64 / plugins.max(1) as f64;
+    let each =
+        |before: u64, after: u64| after.saturating_sub(before) as f64 / plugins.max(1) as f64;
     figures.more.insert("bytes_each", each(before.bytes, after.bytes));
     figures.more.insert("descriptors_each", each(before.descriptors, after.descriptors));
     figures.more.insert("threads", after.threads as f64);
     driver.end(&figures)?;
     // All at once: one after the other they would take as long as they took to start.
-    let enders = idle.into_iter().map(|plugin| std::thread::spawn(move || plugin.kill())).collect::<Vec<_>>();
+    let enders = idle
+        .into_iter()
+        .map(|plugin| std::thread::spawn(move || plugin.kill()))
+        .collect::<Vec<_>>();
     for ender in enders {
         ender.join().ok().context("a thread panicked")??;
     }
     Ok(())
 }
 
-/// One call at a time, with that many others open to the same plugin; and what each of these takes on both sides.
+/// One call at a time, with that many others open to the same plugin; and what each of these takes
+/// on both sides.
 pub(crate) fn beside_open(
     plugin: &Plugin,
     driver: &mut Driver,
@@ -89,7 +96,8 @@ impl Held {
 /// Resident memory of a process in bytes.
 fn resident(pid: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS is missing")?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS is missing")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
     ensure!(kib > 0, "VmRSS is 0");
     Ok(kib << 10)

@@ -1,6 +1,7 @@
 //! The host's side of pipeplug, as its users would write it; the plugin is `bench-guest`.
 //!
-//! `bench-subject host pipeplug` reads one order from standard input and obeys. By hand, for strace(1) and perf(1):
+//! `bench-subject host pipeplug` reads one order from standard input and obeys. By hand, for
+//! strace(1) and perf(1):
 //!
 //! ```sh
 //! printf 'sequential 0 1000 64\ngo\nquit\n' | strace -f -c bench-subject host pipeplug
@@ -93,17 +94,25 @@ fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
     }
     let plugin = builder(mode)?.start()?;
     let figures = match order {
-        Order::Sequential { warm_up, calls, size } => sequential(&plugin, driver, [warm_up, calls], size)?,
+        Order::Sequential { warm_up, calls, size } => {
+            sequential(&plugin, driver, [warm_up, calls], size)?
+        }
         Order::Callers { threads, calls, size } => callers(&plugin, driver, threads, calls, size)?,
-        Order::Tasks { tasks, calls, size } => throughput::tasks(&plugin, driver, tasks, calls, size)?,
-        Order::Flight { window, calls, size } => throughput::flight(&plugin, driver, window, calls, size)?,
+        Order::Tasks { tasks, calls, size } => {
+            throughput::tasks(&plugin, driver, tasks, calls, size)?
+        }
+        Order::Flight { window, calls, size } => {
+            throughput::flight(&plugin, driver, window, calls, size)?
+        }
         Order::OneWay { count, size } => throughput::one_ways(&plugin, driver, count, size)?,
         Order::Bulk { calls, size } => bulk(&plugin, driver, calls, size)?,
         Order::Open { open, calls, size } => {
             return crowd::beside_open(&plugin, driver, open, calls, size);
         }
         Order::Stream { .. } => return driver.not_here("it has calls and one-ways, no streams"),
-        Order::Spawn { .. } | Order::Idle { .. } => unreachable!("both start plugins of their own, above"),
+        Order::Spawn { .. } | Order::Idle { .. } => {
+            unreachable!("both start plugins of their own, above")
+        }
     };
     driver.end(&figures)
 }
@@ -118,12 +127,23 @@ fn echo(plugin: &Plugin, message: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn sequential(plugin: &Plugin, driver: &mut Driver, counts: [u64; 2], size: usize) -> Result<Figures> {
+fn sequential(
+    plugin: &Plugin,
+    driver: &mut Driver,
+    counts: [u64; 2],
+    size: usize,
+) -> Result<Figures> {
     let message = vec![b'x'; size];
     one_at_a_time(driver, pid(plugin), counts, || echo(plugin, &message))
 }
 
-fn callers(plugin: &Plugin, driver: &mut Driver, threads: u64, calls: u64, size: usize) -> Result<Figures> {
+fn callers(
+    plugin: &Plugin,
+    driver: &mut Driver,
+    threads: u64,
+    calls: u64,
+    size: usize,
+) -> Result<Figures> {
     let message = vec![b'x'; size];
     let callers = (0..threads).map(|_| || echo(plugin, &message)).collect();
     on_threads(driver, pid(plugin), calls, callers)

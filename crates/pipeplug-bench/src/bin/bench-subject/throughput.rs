@@ -62,7 +62,8 @@ pub(crate) fn flight(
     size: usize,
 ) -> Result<Figures> {
     let message = vec![b'x'; size];
-    let mut open: VecDeque<PendingCall> = VecDeque::with_capacity(usize::try_from(window.min(calls))?);
+    let mut open: VecDeque<PendingCall> =
+        VecDeque::with_capacity(usize::try_from(window.min(calls))?);
     let mut fly = |calls: u64| -> Result<()> {
         for _ in 0..calls {
             if open.len() as u64 >= window
@@ -88,7 +89,12 @@ fn check(call: PendingCall, message: &[u8]) -> Result<()> {
 }
 
 /// One-ways from one thread; the answer at the end says that all were handled.
-pub(crate) fn one_ways(plugin: &Plugin, driver: &mut Driver, count: u64, size: usize) -> Result<Figures> {
+pub(crate) fn one_ways(
+    plugin: &Plugin,
+    driver: &mut Driver,
+    count: u64,
+    size: usize,
+) -> Result<Figures> {
     const WARM_UP: u64 = 1000;
     let message = vec![b'x'; size];
     let send = |times: u64, so_far: u64| -> Result<()> {

@@ -143,7 +143,9 @@ fn not_added(name: &str, host: &str, path: Option<&Path>, similar: Option<&str>)
         (Some(path), _) => {
             format!("plugin {name:?} was not put there by `add`: remove {path:?} as it came")
         }
-        (None, Some(similar)) => format!("no plugin {name:?} of {host} was added, did you mean {similar:?}?"),
+        (None, Some(similar)) => {
+            format!("no plugin {name:?} of {host} was added, did you mean {similar:?}?")
+        }
         (None, None) => format!("no plugin {name:?} of {host} was added"),
     }
 }

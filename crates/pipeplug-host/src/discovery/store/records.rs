@@ -48,10 +48,14 @@ impl Records {
             Err(FileError::System(error)) => return Err(StoreError::io("read", path, error)),
             Err(error) => return Err(bad(error.to_string())),
         };
-        let records: Self =
-            json::parse(&bytes).and_then(serde_json::from_value).map_err(|error| bad(error.to_string()))?;
+        let records: Self = json::parse(&bytes)
+            .and_then(serde_json::from_value)
+            .map_err(|error| bad(error.to_string()))?;
         if records.version != VERSION {
-            return Err(bad(format!("they are of version {}, known is {VERSION}", records.version)));
+            return Err(bad(format!(
+                "they are of version {}, known is {VERSION}",
+                records.version
+            )));
         }
         Ok(records)
     }
@@ -65,7 +69,8 @@ impl Records {
 }
 
 impl Lock {
-    /// Waits for whoever has it. A file of its own, since the records are replaced, and with them what was locked.
+    /// Waits for whoever has it. A file of its own, since the records are replaced, and with them
+    /// what was locked.
     pub(super) fn take(root: &Path) -> Result<Self, StoreError> {
         let path = root.join("added.lock");
         let open = || {

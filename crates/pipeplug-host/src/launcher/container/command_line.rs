@@ -45,14 +45,16 @@ const OF_CLIENTS_BY_NAME: [&str; 17] = [
 ];
 
 impl Container {
-    /// All arguments; the plugin's variables are left in the environment of the client where that can be.
+    /// All arguments; the plugin's variables are left in the environment of the client where that
+    /// can be.
     pub(super) fn arguments(
         &self,
         name: &str,
         launch: &Launch,
         client: &mut EnvPlan,
     ) -> Result<Vec<OsString>, SpawnError> {
-        let mut args: Vec<OsString> = ["run", "--interactive", "--rm", "--name", name].map(Into::into).into();
+        let mut args: Vec<OsString> =
+            ["run", "--interactive", "--rm", "--name", name].map(Into::into).into();
         args.extend(self.confinement().into_iter().map(Into::into));
         for mount in &self.mounts {
             args.push("--mount".into());
@@ -105,7 +107,8 @@ impl Container {
         if self.privileges == Privileges::Final {
             option("--security-opt=no-new-privileges");
         }
-        options.extend(self.capabilities.iter().map(|capability| format!("--cap-add={capability}")));
+        options
+            .extend(self.capabilities.iter().map(|capability| format!("--cap-add={capability}")));
         if let Some(bytes) = self.memory.value {
             // Memory and swap together.
             options.extend([format!("--memory={bytes}b"), format!("--memory-swap={bytes}b")]);
@@ -121,7 +124,8 @@ impl Container {
 }
 
 impl Mount {
-    /// The value of `--mount`, which is a line of comma-separated values; `--volume` would make a source that is not there.
+    /// The value of `--mount`, which is a line of comma-separated values; `--volume` would make a
+    /// source that is not there.
     fn option(&self, launch: &Launch) -> Result<OsString, SpawnError> {
         let source = path::absolute(&self.source).map_err(|error| SpawnError::Os {
             path: launch.program.clone(),
@@ -143,15 +147,18 @@ impl Mount {
 fn quoted(key: &str, value: &OsStr) -> OsString {
     let mut field = OsString::from(key);
     field.push(value);
-    // A path that is no UTF-8 has no quotation mark that could be doubled; the engine refuses it anyway.
+    // A path that is no UTF-8 has no quotation mark that could be doubled; the engine refuses it
+    // anyway.
     match field.to_str() {
-        Some(text) if text.contains([',', '"', '\n']) => format!("\"{}\"", text.replace('"', "\"\"")).into(),
+        Some(text) if text.contains([',', '"', '\n']) => {
+            format!("\"{}\"", text.replace('"', "\"\"")).into()
+        }
         _ => field,
     }
 }
 
-/// The value of `--env`: the name alone where the client can have the value in its own environment, which others on this
-/// machine cannot read, as they can its arguments.
+/// The value of `--env`: the name alone where the client can have the value in its own environment,
+/// which others on this machine cannot read, as they can its arguments.
 fn passed_on(name: &OsStr, value: &OsStr, client: &mut EnvPlan) -> OsString {
     if std::env::var_os(name).as_deref() == Some(value) {
         return name.to_owned();
@@ -217,11 +224,17 @@ mod tests {
     #[test]
     fn a_secret_is_no_argument() {
         let mut launch = Launch::new("/plugin");
-        launch.env.set("PIPEPLUG_TEST_TOKEN", "secret").set("DOCKER_HOST", "its-own").remove("HOME");
+        launch
+            .env
+            .set("PIPEPLUG_TEST_TOKEN", "secret")
+            .set("DOCKER_HOST", "its-own")
+            .remove("HOME");
         let mut client = EnvPlan::inherit();
         let line = line(&Container::docker("image"), &launch, &mut client);
         assert!(
-            line.contains("--env DOCKER_HOST=its-own --env PIPEPLUG_TEST_TOKEN --entrypoint /plugin"),
+            line.contains(
+                "--env DOCKER_HOST=its-own --env PIPEPLUG_TEST_TOKEN --entrypoint /plugin"
+            ),
             "{line}"
         );
         assert_eq!(client.added(), [("PIPEPLUG_TEST_TOKEN".into(), "secret".into())].into());

@@ -14,7 +14,12 @@ pub(super) enum Phase {
 }
 
 /// The cause of a complaint and the next step; `None` where it may be the plugin's own.
-pub(super) fn diagnose(container: &Container, run: &Run, phase: Phase, complaint: &str) -> Option<Diagnosis> {
+pub(super) fn diagnose(
+    container: &Container,
+    run: &Run,
+    phase: Phase,
+    complaint: &str,
+) -> Option<Diagnosis> {
     let text = complaint.to_lowercase();
     of_client(container, run, &text)
         .or_else(|| of_image(container, complaint, &text))
@@ -50,24 +55,36 @@ fn of_client(container: &Container, run: &Run, text: &str) -> Option<Diagnosis> 
         )
     } else if says(
         text,
-        &["unable to resolve docker endpoint", "invalid bind address", "unable to parse docker host"],
+        &[
+            "unable to resolve docker endpoint",
+            "invalid bind address",
+            "unable to parse docker host",
+        ],
     ) {
         Diagnosis::permanent(
             "DOCKER_HOST, or the context, names no place to connect to: write it as unix:///run/docker.sock, tcp://HOST:PORT or \
              ssh://USER@HOST",
         )
-    } else if says(text, &["permission denied while trying to connect", "connect: permission denied"]) {
+    } else if says(
+        text,
+        &["permission denied while trying to connect", "connect: permission denied"],
+    ) {
         Diagnosis::permanent(format!(
             "this user may not use {engine}'s daemon: add the user to the group `docker`, or use rootless Docker or Podman"
         ))
     } else if says(
         text,
-        &["cannot connect to the docker daemon", "error during connect", "cannot connect to podman"],
+        &[
+            "cannot connect to the docker daemon",
+            "error during connect",
+            "cannot connect to podman",
+        ],
     ) {
         Diagnosis::passing(format!(
             "{engine}'s daemon does not answer: start it, as with `systemctl start docker`, or have DOCKER_HOST say where it listens"
         ))
-    } else if says(text, &["newuidmap", "newgidmap"]) && says(text, &["not found", "no such file"]) {
+    } else if says(text, &["newuidmap", "newgidmap"]) && says(text, &["not found", "no such file"])
+    {
         Diagnosis::permanent(
             "Podman without root needs newuidmap and newgidmap: install uidmap (shadow-utils on Fedora)",
         )
@@ -98,7 +115,8 @@ fn of_image(container: &Container, complaint: &str, text: &str) -> Option<Diagno
         Diagnosis::permanent(format!(
             "there is no image {image:?} on this machine: `{client} pull {image}` downloads it, `pipeplug pack` makes one"
         ))
-    } else if says(text, &["unauthorized", "authentication required", "no basic auth credentials"]) {
+    } else if says(text, &["unauthorized", "authentication required", "no basic auth credentials"])
+    {
         Diagnosis::permanent(format!(
             "the registry of {image:?} wants a login: `{client} login` with the registry's name gives it"
         ))
@@ -106,10 +124,17 @@ fn of_image(container: &Container, complaint: &str, text: &str) -> Option<Diagno
         text,
         &["pull access denied", "manifest unknown", "repository does not exist", "name unknown"],
     ) {
-        Diagnosis::permanent(format!("there is no image {image:?} to download: check its name, or log in"))
+        Diagnosis::permanent(format!(
+            "there is no image {image:?} to download: check its name, or log in"
+        ))
     } else if says(
         text,
-        &["pinging container registry", "/v2/", "tls handshake timeout", "failed to resolve reference"],
+        &[
+            "pinging container registry",
+            "/v2/",
+            "tls handshake timeout",
+            "failed to resolve reference",
+        ],
     ) {
         Diagnosis::passing(format!(
             "the registry of {image:?} is not reached from where {engine} runs: check its name and the network there, or \
@@ -125,7 +150,9 @@ fn of_image(container: &Container, complaint: &str, text: &str) -> Option<Diagno
             std::env::consts::ARCH
         ))
     } else if says(text, &["invalid reference format"]) {
-        Diagnosis::permanent(format!("{image:?} is no name of an image: write NAME:TAG, with small letters"))
+        Diagnosis::permanent(format!(
+            "{image:?} is no name of an image: write NAME:TAG, with small letters"
+        ))
     } else if says(text, &["no command specified", "no command or entrypoint"]) {
         Diagnosis::permanent(format!(
             "the image {image:?} names no program: give the program's path in it as PLUGIN (Plugin::builder)"
@@ -139,75 +166,92 @@ fn of_image(container: &Container, complaint: &str, text: &str) -> Option<Diagno
 fn of_settings(container: &Container, run: &Run, complaint: &str, text: &str) -> Option<Diagnosis> {
     let Container { engine, user, .. } = container;
     let directory = run.directory.as_deref().map_or("it".to_owned(), |dir| format!("{dir:?}"));
-    Some(if says(text, &["unable to find user", "unable to find group", "no matching entries in"]) {
-        Diagnosis::permanent(format!(
-            "the image knows no user or group {user:?}: name one of its /etc/passwd and /etc/group, or numbers, as 65534:65534 \
+    Some(
+        if says(text, &["unable to find user", "unable to find group", "no matching entries in"]) {
+            Diagnosis::permanent(format!(
+                "the image knows no user or group {user:?}: name one of its /etc/passwd and /etc/group, or numbers, as 65534:65534 \
              (`--user`, Container::user)"
-        ))
-    } else if says(
-        text,
-        &["unable to setup user", "insufficient uids or gids", "no subuid ranges", "setresuid", "setgroups"],
-    ) {
-        Diagnosis::permanent(format!(
-            "the user {user:?} has no number of this machine: {engine} without root needs ranges for this user in /etc/subuid \
+            ))
+        } else if says(
+            text,
+            &[
+                "unable to setup user",
+                "insufficient uids or gids",
+                "no subuid ranges",
+                "setresuid",
+                "setgroups",
+            ],
+        ) {
+            Diagnosis::permanent(format!(
+                "the user {user:?} has no number of this machine: {engine} without root needs ranges for this user in /etc/subuid \
              and /etc/subgid (`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME`, then `podman system \
              migrate`), or the plugin runs as the only user there is (`--user 0`)"
-        ))
-    } else if says(text, &["working directory", "workdir"]) && says(text, &["absolute", "invalid"]) {
-        Diagnosis::permanent(
-            "the working directory is one in the container, from its root: write it with a `/` first",
-        )
-    } else if says(text, &["workdir", "cannot mkdir", "chdir to cwd"]) && says(text, &["not a directory"]) {
-        Diagnosis::permanent(format!(
-            "the working directory {directory} is no directory in the image: name another one"
-        ))
-    } else if says(text, &["workdir", "chdir to cwd"]) && says(text, &["permission denied"]) {
-        Diagnosis::permanent(format!(
-            "the user {user:?} may not enter the working directory {directory} of the image: name another one, or another user"
-        ))
-    } else if says(text, &["workdir", "chdir to cwd"]) {
-        Diagnosis::permanent(format!(
-            "the working directory {directory} is not in the image: name one of the image, or mount one there (`--cwd`, `--mount`)"
-        ))
-    } else if says(text, &["setting rlimit"]) {
-        Diagnosis::permanent(
-            "the engine may not raise a limit here: set the one that it names as low as its own, as with \
+            ))
+        } else if says(text, &["working directory", "workdir"])
+            && says(text, &["absolute", "invalid"])
+        {
+            Diagnosis::permanent(
+                "the working directory is one in the container, from its root: write it with a `/` first",
+            )
+        } else if says(text, &["workdir", "cannot mkdir", "chdir to cwd"])
+            && says(text, &["not a directory"])
+        {
+            Diagnosis::permanent(format!(
+                "the working directory {directory} is no directory in the image: name another one"
+            ))
+        } else if says(text, &["workdir", "chdir to cwd"]) && says(text, &["permission denied"]) {
+            Diagnosis::permanent(format!(
+                "the user {user:?} may not enter the working directory {directory} of the image: name another one, or another user"
+            ))
+        } else if says(text, &["workdir", "chdir to cwd"]) {
+            Diagnosis::permanent(format!(
+                "the working directory {directory} is not in the image: name one of the image, or mount one there (`--cwd`, `--mount`)"
+            ))
+        } else if says(text, &["setting rlimit"]) {
+            Diagnosis::permanent(
+                "the engine may not raise a limit here: set the one that it names as low as its own, as with \
              `--ulimit=nofile=1024:1024` for rlimit type 7 (`Container::engine_arg`, --engine-arg)",
-        )
-    } else if says(text, &["container-init binary not found", "docker-init"]) {
-        Diagnosis::permanent(format!(
-            "{engine}'s init is not installed: install {}, or do without it (`Container::without_init`, --engine-arg=--init=false)",
-            match engine {
-                Engine::Docker => "tini (docker-init)",
-                Engine::Podman => "catatonit",
-            }
-        ))
-    } else if says(text, &["bind source path does not exist", "statfs"]) {
-        Diagnosis::permanent("what is to be mounted does not exist where the engine runs: check the path")
-    } else if says(text, &["unknown capability"]) {
-        let name = complaint.rsplit('"').nth(1).unwrap_or_default();
-        Diagnosis::permanent(format!("there is no capability {name:?}: capabilities(7) lists them"))
-    } else if says(text, &["unable to set memory limit", "minimum memory limit"]) {
-        Diagnosis::permanent(
-            "the limit on memory is less than a container takes to start: allow more with `--memory` (Container::memory)",
-        )
-    } else if says(text, &["range of cpus"]) {
-        Diagnosis::permanent(
-            "the machine has not so many CPUs: allow as many as it has, with `--cpus` (Container::cpus)",
-        )
-    } else if says(text, &["cgroup"]) && says(text, &["permission denied", "not available", "not delegated"])
-    {
-        Diagnosis::permanent(format!(
-            "{engine} may not set limits here: have the user's cgroups delegated (systemd's `Delegate=cpu memory pids`), or do \
+            )
+        } else if says(text, &["container-init binary not found", "docker-init"]) {
+            Diagnosis::permanent(format!(
+                "{engine}'s init is not installed: install {}, or do without it (`Container::without_init`, --engine-arg=--init=false)",
+                match engine {
+                    Engine::Docker => "tini (docker-init)",
+                    Engine::Podman => "catatonit",
+                }
+            ))
+        } else if says(text, &["bind source path does not exist", "statfs"]) {
+            Diagnosis::permanent(
+                "what is to be mounted does not exist where the engine runs: check the path",
+            )
+        } else if says(text, &["unknown capability"]) {
+            let name = complaint.rsplit('"').nth(1).unwrap_or_default();
+            Diagnosis::permanent(format!(
+                "there is no capability {name:?}: capabilities(7) lists them"
+            ))
+        } else if says(text, &["unable to set memory limit", "minimum memory limit"]) {
+            Diagnosis::permanent(
+                "the limit on memory is less than a container takes to start: allow more with `--memory` (Container::memory)",
+            )
+        } else if says(text, &["range of cpus"]) {
+            Diagnosis::permanent(
+                "the machine has not so many CPUs: allow as many as it has, with `--cpus` (Container::cpus)",
+            )
+        } else if says(text, &["cgroup"])
+            && says(text, &["permission denied", "not available", "not delegated"])
+        {
+            Diagnosis::permanent(format!(
+                "{engine} may not set limits here: have the user's cgroups delegated (systemd's `Delegate=cpu memory pids`), or do \
              without limits (Container::memory, cpus and pids with None)"
-        ))
-    } else if says(text, &["runtime"])
-        && says(text, &["unknown runtime", "oci runtime \"", "runtime specified"])
-    {
-        Diagnosis::permanent("the engine has no such runtime: install it, or name another one")
-    } else {
-        return None;
-    })
+            ))
+        } else if says(text, &["runtime"])
+            && says(text, &["unknown runtime", "oci runtime \"", "runtime specified"])
+        {
+            Diagnosis::permanent("the engine has no such runtime: install it, or name another one")
+        } else {
+            return None;
+        },
+    )
 }
 
 /// The program in the image.
@@ -219,7 +263,8 @@ fn of_program(phase: Phase, text: &str) -> Option<Diagnosis> {
             std::env::consts::ARCH
         ))
     } else if says(text, &["no such file or directory", "not found"]) && phase == Phase::Program {
-        // Where exec(2) refuses a file, the init tries `/bin/sh` on it, and tells that there is none.
+        // Where exec(2) refuses a file, the init tries `/bin/sh` on it, and tells that there is
+        // none.
         Diagnosis::permanent(format!(
             "there is no such program in the image, or it cannot run there: it needs a dynamic loader, or the interpreter \
              of its `#!` line, which the image has not (link it statically), or it is built for another machine than \
@@ -267,20 +312,29 @@ mod tests {
 
     #[test]
     fn what_clients_of_several_years_say_is_known() {
-        let daemon =
-            "Cannot connect to the Docker daemon at unix:///run/docker.sock. Is the docker daemon running?";
+        let daemon = "Cannot connect to the Docker daemon at unix:///run/docker.sock. Is the docker daemon running?";
         assert!(!docker(&format!("docker: {daemon}."), "does not answer: start it").is_permanent);
         let socket = "permission denied while trying to connect to the Docker daemon socket at unix:///run/docker.sock: \
             dial unix /run/docker.sock: connect: permission denied";
         docker(&format!("docker: {socket}"), "group `docker`");
-        docker("docker: Error response from daemon: No such image: image:latest.", "`docker pull image`");
-        told(Engine::Podman, Phase::Engine, "Error: image: image not known", "there is no image \"image\"");
+        docker(
+            "docker: Error response from daemon: No such image: image:latest.",
+            "`docker pull image`",
+        );
+        told(
+            Engine::Podman,
+            Phase::Engine,
+            "Error: image: image not known",
+            "there is no image \"image\"",
+        );
         let denied = "docker: Error response from daemon: pull access denied for image, repository does not exist or may";
         docker(denied, "to download: check its name");
         let init = "Error: container-init binary not found on the host: stat /usr/libexec/podman/catatonit: no such file";
         told(Engine::Podman, Phase::Engine, init, "install catatonit");
-        let other =
-            docker("docker: Error response from daemon: out of cheese.", "Docker refuses: out of cheese.");
+        let other = docker(
+            "docker: Error response from daemon: out of cheese.",
+            "Docker refuses: out of cheese.",
+        );
         assert!(!other.is_permanent);
     }
 
@@ -326,8 +380,11 @@ mod tests {
              \"https://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
         ] {
             assert!(
-                !docker(registry, "the registry of \"image\" is not reached from where Docker runs")
-                    .is_permanent
+                !docker(
+                    registry,
+                    "the registry of \"image\" is not reached from where Docker runs"
+                )
+                .is_permanent
             );
         }
         docker(
@@ -392,7 +449,10 @@ mod tests {
             "Error: command required for rootless mode with multiple IDs: exec: \"newuidmap\": executable file not found in $PATH",
             "install uidmap",
         );
-        podman("Error: crun: something new: OCI runtime error", "Podman refuses: crun: something new");
+        podman(
+            "Error: crun: something new: OCI runtime error",
+            "Podman refuses: crun: something new",
+        );
     }
 
     #[test]
@@ -421,7 +481,13 @@ mod tests {
             "docker: Error response from daemon: Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available",
             "not so many CPUs",
         );
-        docker("docker: Error response from daemon: Unknown runtime specified nosuch", "no such runtime");
-        docker("Error: default OCI runtime \"nosuch\" not found: invalid argument", "no such runtime");
+        docker(
+            "docker: Error response from daemon: Unknown runtime specified nosuch",
+            "no such runtime",
+        );
+        docker(
+            "Error: default OCI runtime \"nosuch\" not found: invalid argument",
+            "no such runtime",
+        );
     }
 }

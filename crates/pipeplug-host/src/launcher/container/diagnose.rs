@@ -10,7 +10,8 @@ use super::{Container, Engine};
 use crate::launcher::Diagnosis;
 use crate::wait_status::WaitStatus;
 
-/// How an init tells, from within the container and in place of the plugin, that it cannot start it; or a runtime does.
+/// How an init tells, from within the container and in place of the plugin, that it cannot start
+/// it; or a runtime does.
 const FATAL: [&str; 3] = ["[FATAL tini", "ERROR (catatonit", "exec /"];
 
 /// How an engine's client begins a complaint,
@@ -29,7 +30,8 @@ const IN_CLIENT: [&str; 3] =
     ["error waiting for container", "no subuid ranges found", "must be writable by the user"];
 
 /// Words of EAGAIN,
-const AGAIN: [&str; 4] = ["resource temporarily unavailable", "os error 11", "errno=11", "code: 11"];
+const AGAIN: [&str; 4] =
+    ["resource temporarily unavailable", "os error 11", "errno=11", "code: 11"];
 
 /// which is about processes with one of these,
 const OF_PROCESSES: [&str; 5] = ["fork", "thread", "process", "spawn", "clone"];
@@ -42,7 +44,8 @@ const NO_THREAD: [&str; 2] = ["can't start new thread", "unable to create native
 pub(super) struct Run {
     /// The container's.
     pub(super) name: String,
-    /// The first of the words that stand in the place of the image's command (`CMD`), where there are some.
+    /// The first of the words that stand in the place of the image's command (`CMD`), where there
+    /// are some.
     pub(super) replaces_command: Option<String>,
     /// The working directory that was asked for.
     pub(super) directory: Option<PathBuf>,
@@ -66,8 +69,8 @@ pub(super) fn diagnose(
         })
 }
 
-/// The cause of an end after the plugin has answered: most that engines say is not about that, and the statuses are the
-/// plugin's own.
+/// The cause of an end after the plugin has answered: most that engines say is not about that, and
+/// the statuses are the plugin's own.
 pub(super) fn diagnose_end(
     container: &Container,
     run: &Run,
@@ -79,7 +82,8 @@ pub(super) fn diagnose_end(
         0 => None,
         code @ 129..=192 => of_signal(container, code, killed_by),
         CLIENT_FAILED => {
-            let line = stderr.iter().find(|line| IN_CLIENT.iter().any(|part| line.contains(part)))?;
+            let line =
+                stderr.iter().find(|line| IN_CLIENT.iter().any(|part| line.contains(part)))?;
             complaint::diagnose(container, run, Phase::Engine, line)
         }
         _ => of_processes(container, stderr),
@@ -98,8 +102,11 @@ fn complaint(code: i32, stderr: &[String]) -> Option<(Phase, &str)> {
     match code {
         // The engine itself; podman also says so of what it cannot execute.
         CLIENT_FAILED => Some((Phase::Engine, find(&OF_CLIENT, &IN_CLIENT)?)),
-        // What cannot be executed, as the engine tells it, its runtime, or the init in the container.
-        126 | 127 => find(&[&OF_CLIENT[..], &FATAL].concat(), &IN_CLIENT).map(|line| (Phase::Program, line)),
+        // What cannot be executed, as the engine tells it, its runtime, or the init in the
+        // container.
+        126 | 127 => {
+            find(&[&OF_CLIENT[..], &FATAL].concat(), &IN_CLIENT).map(|line| (Phase::Program, line))
+        }
         // The same; but a plugin of its own accord says `Error: …` and exits so too.
         1 => find(&[&FATAL[..], &OF_CLIENT[5..]].concat(), &[]).map(|line| (Phase::Program, line)),
         255 => find(&FATAL, &[]).map(|line| (Phase::Program, line)),
@@ -112,7 +119,8 @@ fn of_signal(container: &Container, code: i32, killed_by: KilledBy) -> Option<Di
     let signal = Signal::try_from(code - 128).ok()?;
     let engine = container.engine;
     let client = engine.program();
-    let limit = container.memory.value.map(|bytes| format!("the limit of {} MiB of memory", bytes >> 20));
+    let limit =
+        container.memory.value.map(|bytes| format!("the limit of {} MiB of memory", bytes >> 20));
     let more = "allow more with `--memory` (Container::memory)";
     // It stands behind the status.
     let means = format!("which stands for {}", signal.as_str());
@@ -124,7 +132,9 @@ fn of_signal(container: &Container, code: i32, killed_by: KilledBy) -> Option<Di
             Signal::SIGABRT => {
                 ": the program gave up (abort), or exited with this status; its stderr may say why"
             }
-            Signal::SIGSYS => ": the engine's seccomp profile forbids a system call that the program makes",
+            Signal::SIGSYS => {
+                ": the engine's seccomp profile forbids a system call that the program makes"
+            }
             _ => "",
         };
         return Some(Diagnosis::passing(format!("{means}{cause}")));
@@ -133,9 +143,13 @@ fn of_signal(container: &Container, code: i32, killed_by: KilledBy) -> Option<Di
         (KilledBy::Memory, Some(limit)) => {
             format!("{means}: the kernel sent it as {limit} was exceeded; {more}")
         }
-        (KilledBy::Memory, None) => format!("{means}: the kernel sent it as the machine has no memory left"),
+        (KilledBy::Memory, None) => {
+            format!("{means}: the kernel sent it as the machine has no memory left")
+        }
         (KilledBy::User, _) => {
-            format!("{means}: the container was killed by `{client} kill`, `{client} rm --force` or the like")
+            format!(
+                "{means}: the container was killed by `{client} kill`, `{client} rm --force` or the like"
+            )
         }
         (KilledBy::Host, _) => format!("{means}, which this host sent"),
         (KilledBy::NeitherOfThese, _) => format!(
@@ -177,10 +191,12 @@ fn of_processes(container: &Container, stderr: &[String]) -> Option<Diagnosis> {
 fn of_command(container: &Container, run: &Run, code: i32, stderr: &[String]) -> Option<Diagnosis> {
     const MISSING: [&str; 6] =
         ["not found", "no such file", "can't open", "cannot open", "cannot find", "can't execute"];
-    let word = run.replaces_command.as_deref().filter(|_| matches!(code, 1 | 2 | 126 | 127 | 255))?;
+    let word =
+        run.replaces_command.as_deref().filter(|_| matches!(code, 1 | 2 | 126 | 127 | 255))?;
     let names_it = |line: &String| {
         let text = line.to_lowercase();
-        // exec: "0": …, exec 0 failed: …, can't open file '//0': …, Cannot find module '/srv/0', sh: 0: …
+        // exec: "0": …, exec 0 failed: …, can't open file '//0': …, Cannot find module '/srv/0',
+        // sh: 0: …
         let is_end = |char: char| matches!(char, ' ' | '"' | '\'' | ':' | '/');
         let is_bounded = |(at, _): (usize, &str)| {
             line[..at].chars().next_back().is_none_or(is_end)
@@ -190,7 +206,8 @@ fn of_command(container: &Container, run: &Run, code: i32, stderr: &[String]) ->
     };
     let is_sure = stderr.iter().any(names_it);
     // This init does not say which.
-    let may_be = stderr.iter().any(|line| line.starts_with(FATAL[1]) && line.contains("No such file"));
+    let may_be =
+        stderr.iter().any(|line| line.starts_with(FATAL[1]) && line.contains("No such file"));
     if !is_sure && !may_be {
         return None;
     }
@@ -203,7 +220,8 @@ fn of_command(container: &Container, run: &Run, code: i32, stderr: &[String]) ->
     )))
 }
 
-/// A program for another machine that a shell was to execute, and took for a script where it did not know better.
+/// A program for another machine that a shell was to execute, and took for a script where it did
+/// not know better.
 fn of_machine(code: i32, stderr: &[String]) -> Option<Diagnosis> {
     let is_one = |line: &String| {
         let line = line.to_lowercase();
@@ -212,7 +230,8 @@ fn of_machine(code: i32, stderr: &[String]) -> Option<Diagnosis> {
             126 | 127 | 255 | 1 => {
                 line.contains("exec format error") || line.contains("cannot execute binary file")
             }
-            // The init of Docker and Podman has it tried by `/bin/sh`, and some shells do so themselves.
+            // The init of Docker and Podman has it tried by `/bin/sh`, and some shells do so
+            // themselves.
             2 => line.contains("line 1:") && line.contains("elf") && line.contains("not found"),
             _ => false,
         }
@@ -282,9 +301,11 @@ mod tests {
             diagnose_end(&docker, &run(Some("7")), status, KilledBy::Unknown, &[line.to_owned()])
         };
         for code in [1, 2, 125, 126, 127, 255] {
-            for line in
-                ["docker: Error response from daemon: x", "exec /7: exec format error", "'7': not found"]
-            {
+            for line in [
+                "docker: Error response from daemon: x",
+                "exec /7: exec format error",
+                "'7': not found",
+            ] {
                 assert_eq!(end(code, line), None, "{code} {line}");
             }
         }
@@ -301,21 +322,29 @@ mod tests {
 
     #[test]
     fn a_sigkill_has_the_cause_that_is_known() {
-        let told = |container: &Container, by| told(container, &run(None), 137, by, "").unwrap().problem;
+        let told =
+            |container: &Container, by| told(container, &run(None), 137, by, "").unwrap().problem;
         let docker = Container::docker("image");
         let memory = "which stands for SIGKILL: the kernel sent it as the limit of 512 MiB of memory was exceeded; allow";
         assert!(told(&docker, KilledBy::Memory).starts_with(memory));
         assert!(!told(&docker, KilledBy::User).contains("memory"));
         assert!(told(&docker, KilledBy::User).contains("killed by `docker kill`"));
-        assert!(told(&docker, KilledBy::NeitherOfThese).contains("or it exited with this status by itself"));
+        assert!(
+            told(&docker, KilledBy::NeitherOfThese)
+                .contains("or it exited with this status by itself")
+        );
         assert!(told(&docker, KilledBy::Host).ends_with("SIGKILL, which this host sent"));
         let podman = Container::podman("image");
         let unknown = told(&podman, KilledBy::Unknown);
         assert!(
-            unknown.contains("the kernel sends it where the limit of 512 MiB of memory is exceeded"),
+            unknown
+                .contains("the kernel sends it where the limit of 512 MiB of memory is exceeded"),
             "{unknown}"
         );
-        assert!(unknown.contains("it may also be `podman kill`, or an exit with this status"), "{unknown}");
+        assert!(
+            unknown.contains("it may also be `podman kill`, or an exit with this status"),
+            "{unknown}"
+        );
         assert!(!told(&podman.memory(None), KilledBy::Unknown).contains("limit"));
     }
 
@@ -324,7 +353,8 @@ mod tests {
         let told = |container: &Container, word, code, stderr: &str| {
             told(container, &run(word), code, KilledBy::Unknown, stderr).map(|told| told.problem)
         };
-        // Docker 20.10 and 28 with runc 1.1, with tini, and images whose entry point is an interpreter.
+        // Docker 20.10 and 28 with runc 1.1, with tini, and images whose entry point is an
+        // interpreter.
         let said = [
             (
                 127,
@@ -346,14 +376,20 @@ mod tests {
                     text.starts_with("the plugin's arguments replaced the command (CMD)"),
                     "{stderr}: {text}"
                 );
-                assert!(text.contains("`pipeplug run --docker spell /path/in/it -- ARGUMENT`"), "{text}");
+                assert!(
+                    text.contains("`pipeplug run --docker spell /path/in/it -- ARGUMENT`"),
+                    "{text}"
+                );
                 let without = told(&docker, None, code, &stderr).unwrap_or_default();
                 assert!(!without.contains("CMD"), "{without}");
             }
         }
         let init = "ERROR (catatonit:6): failed to exec pid1: No such file or directory";
         let text = told(&Container::podman("spell"), Some("7"), 1, init).unwrap();
-        assert!(text.starts_with("either there is no such program in the image, or the plugin's"), "{text}");
+        assert!(
+            text.starts_with("either there is no such program in the image, or the plugin's"),
+            "{text}"
+        );
         assert!(told(&docker, Some("7"), 2, "usage: spell [FILE]: 17 files not found").is_none());
     }
 
@@ -376,12 +412,19 @@ mod tests {
 
     #[test]
     fn a_limit_on_processes_is_told() {
-        assert_eq!(problem(1, "reading stdin: Resource temporarily unavailable (os error 11)"), None);
+        assert_eq!(
+            problem(1, "reading stdin: Resource temporarily unavailable (os error 11)"),
+            None
+        );
         let limit = "the limit of 256, which counts";
         // busybox, tini, catatonit, Rust, Python, Go.
         assert_told(2, "/bin/sh: can't fork: Resource temporarily unavailable", limit);
         assert_told(1, "[FATAL tini (1)] fork failed: Resource temporarily unavailable", limit);
-        assert_told(1, "ERROR (catatonit:1): failed to fork child: Resource temporarily unavailable", limit);
+        assert_told(
+            1,
+            "ERROR (catatonit:1): failed to fork child: Resource temporarily unavailable",
+            limit,
+        );
         assert_told(
             101,
             "failed to spawn thread: Os { code: 11, kind: WouldBlock, message: \"Resource temporarily unavailable\" }",
@@ -389,8 +432,7 @@ mod tests {
         );
         assert_told(1, "RuntimeError: can't start new thread", limit);
         assert_told(2, "runtime: failed to create new OS thread (have 2 already; errno=11)", limit);
-        let attach =
-            "Error: failed to connect to container's attach socket: /run/attach: no such file or directory";
+        let attach = "Error: failed to connect to container's attach socket: /run/attach: no such file or directory";
         let podman = Container::podman("image").pids(2);
         let told = told(&podman, &run(None), 127, KilledBy::Unknown, attach).unwrap();
         assert!(told.problem.contains("the limit of 2, "), "{}", told.problem);

@@ -16,7 +16,8 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The first one, Docker ahead of Podman, whose client is in `PATH`; whether it works is another question.
+    /// The first one, Docker ahead of Podman, whose client is in `PATH`; whether it works is
+    /// another question.
     #[must_use]
     pub fn installed() -> Option<Self> {
         [Self::Docker, Self::Podman].into_iter().find(|engine| engine.path().is_some())
@@ -31,8 +32,8 @@ impl Engine {
         }
     }
 
-    /// The shell's commands that remove a container, with the client as `$1` and the container's name as `$2`. They succeed
-    /// where there was one, which `rm --force` does not tell.
+    /// The shell's commands that remove a container, with the client as `$1` and the container's
+    /// name as `$2`. They succeed where there was one, which `rm --force` does not tell.
     pub(super) fn removal(self) -> &'static str {
         match self {
             // A daemon that is being restarted removes nothing.
@@ -40,8 +41,8 @@ impl Engine {
                 r#"for pause in 2 4 8 16 30 60; do "$1" version && break; sleep "$pause"; done
                 "$1" kill "$2" && killed=yes; "$1" rm --force --volumes "$2"; [ "$killed" ]"#
             }
-            // Where a start is removed that is under way, the monitor (conmon) and what it started stay for ever, and Podman
-            // knows nothing of them.
+            // Where a start is removed that is under way, the monitor (conmon) and what it started
+            // stay for ever, and Podman knows nothing of them.
             Self::Podman => {
                 r#"i=0
                 while [ "$i" -lt 150 ]; do
@@ -76,8 +77,8 @@ mod tests {
 
     use super::*;
 
-    /// Runs the removal with a client that is this script, which has its own directory in `$dir`; gives its exit code and
-    /// what the client was told.
+    /// Runs the removal with a client that is this script, which has its own directory in `$dir`;
+    /// gives its exit code and what the client was told.
     fn removed(engine: Engine, client: &str) -> (Option<i32>, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         let (log, path) = (dir.path().join("log"), dir.path().display());

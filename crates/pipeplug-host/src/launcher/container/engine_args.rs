@@ -22,12 +22,14 @@ fn refusal(arg: &str) -> Option<&'static str> {
     const TTY: &str = "a terminal between host and plugin changes the messages: leave it out (an option's value that looks \
         like it goes into one word with the option, as in --label=-t)";
     const DETACH: &str = "a container in the background has no pipe to its host: leave it out";
-    const ATTACH: &str =
-        "the plugin talks over its standard input and output, which are attached anyway: leave it out";
-    const NAME: &str = "the container has a name of its own, by which it is removed: use --label to find it";
+    const ATTACH: &str = "the plugin talks over its standard input and output, which are attached anyway: leave it out";
+    const NAME: &str =
+        "the container has a name of its own, by which it is removed: use --label to find it";
     const REMOVE: &str = "the container goes with its plugin: leave it out";
-    let (name, value) = arg.split_once('=').map_or((arg, None), |(name, value)| (name, Some(value)));
-    let is_off = value.is_some_and(|value| matches!(value, "false" | "0" | "f" | "F" | "FALSE" | "False"));
+    let (name, value) =
+        arg.split_once('=').map_or((arg, None), |(name, value)| (name, Some(value)));
+    let is_off =
+        value.is_some_and(|value| matches!(value, "false" | "0" | "f" | "F" | "FALSE" | "False"));
     match name {
         "--tty" if !is_off => Some(TTY),
         "--detach" if !is_off => Some(DETACH),
@@ -73,7 +75,9 @@ mod tests {
         for arg in ["-d", "--detach", "-id", "--detach=true"] {
             refused(arg, "no pipe to its host");
         }
-        for arg in ["-i=false", "--interactive=false", "--attach", "--attach=stderr", "-a", "-astdout"] {
+        for arg in
+            ["-i=false", "--interactive=false", "--attach", "--attach=stderr", "-a", "-astdout"]
+        {
             refused(arg, "attached anyway");
         }
         refused("--name", "use --label");

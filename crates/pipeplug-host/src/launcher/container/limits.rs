@@ -65,7 +65,8 @@ impl Resource {
         line.contains("Resource limits are not supported and ignored")
             || match self {
                 Self::Memory => {
-                    line.contains("does not support memory limit") && line.contains("Limitation discarded")
+                    line.contains("does not support memory limit")
+                        && line.contains("Limitation discarded")
                 }
                 Self::Cpus => line.contains("CPU") && line.contains("uota discarded"),
                 Self::Pids => line.contains("PIDs limit discarded"),
@@ -74,11 +75,13 @@ impl Resource {
 }
 
 impl Container {
-    /// The limits that the engine says it ignores: an error where the host has set one of them, and else a warning.
+    /// The limits that the engine says it ignores: an error where the host has set one of them, and
+    /// else a warning.
     pub(super) fn unmet(&self, stderr: &[String]) -> Option<Diagnosis> {
         let is_ignored = |resource: &Resource| stderr.iter().any(|line| resource.is_ignored(line));
         let ignored: Vec<_> = Resource::ALL.into_iter().filter(is_ignored).collect();
-        let demanded: Vec<_> = ignored.iter().copied().filter(|resource| self.demands(*resource)).collect();
+        let demanded: Vec<_> =
+            ignored.iter().copied().filter(|resource| self.demands(*resource)).collect();
         let engine = self.engine;
         if ignored.is_empty() {
             return None;
@@ -93,8 +96,12 @@ impl Container {
             return None;
         }
         let step = match engine {
-            Engine::Docker => "have the kernel's control group for it mounted where the daemon runs",
-            Engine::Podman => "without root Podman needs cgroups v2 for it, so run it as root or with these",
+            Engine::Docker => {
+                "have the kernel's control group for it mounted where the daemon runs"
+            }
+            Engine::Podman => {
+                "without root Podman needs cgroups v2 for it, so run it as root or with these"
+            }
         };
         Some(Diagnosis::permanent(format!(
             "{engine} ignores the limit on {} that was demanded: {step}, or do without the limit",
@@ -129,7 +136,8 @@ mod tests {
     use super::*;
 
     /// Podman 4.3 without root, cgroups v1.
-    const ROOTLESS: &str = "Resource limits are not supported and ignored on cgroups V1 rootless systems";
+    const ROOTLESS: &str =
+        "Resource limits are not supported and ignored on cgroups V1 rootless systems";
 
     fn unmet(container: &Container, line: &str) -> Option<String> {
         container.unmet(&["a line".to_owned(), line.to_owned()]).map(|diagnosis| {
@@ -149,7 +157,9 @@ mod tests {
         let told = unmet(&container().cpus(0.5), ROOTLESS).unwrap();
         assert!(told.contains("the limit on CPUs that"), "{told}");
         for arg in ["--memory=64m", "-m=64m", "--memory"] {
-            assert!(unmet(&container().engine_arg(arg), ROOTLESS).unwrap().contains("on memory that"));
+            assert!(
+                unmet(&container().engine_arg(arg), ROOTLESS).unwrap().contains("on memory that")
+            );
         }
         assert_eq!(unmet(&container().memory(1 << 20), "all is well"), None);
     }
@@ -157,8 +167,14 @@ mod tests {
     #[test]
     fn a_default_and_no_limit_are_no_demands() {
         assert_eq!(unmet(&Container::podman("image"), ROOTLESS), None);
-        assert_eq!(unmet(&Container::podman("image").memory(None).cpus(None).pids(None), ROOTLESS), None);
-        assert_eq!(unmet(&Container::podman("image").engine_arg("--memory-swap=1g"), ROOTLESS), None);
+        assert_eq!(
+            unmet(&Container::podman("image").memory(None).cpus(None).pids(None), ROOTLESS),
+            None
+        );
+        assert_eq!(
+            unmet(&Container::podman("image").engine_arg("--memory-swap=1g"), ROOTLESS),
+            None
+        );
     }
 
     #[test]

@@ -23,8 +23,8 @@ use diagnose::Run;
 use limits::Limit;
 use process::Contained;
 
-/// Runs a plugin in a container of its own, which Docker or Podman starts and removes; its standard input and output are
-/// the pipes.
+/// Runs a plugin in a container of its own, which Docker or Podman starts and removes; its standard
+/// input and output are the pipes.
 ///
 /// ```no_run
 /// use pipeplug_host::Plugin;
@@ -35,16 +35,18 @@ use process::Contained;
 /// # Ok::<(), pipeplug_host::StartError>(())
 /// ```
 ///
-/// What it may do is as little as can be, unless a setting says otherwise: no network, a root file system that it cannot
-/// write to, no capability and no way to get new privileges, the user `nobody`, 512 MiB of memory, one CPU, 256 threads.
-/// Of the host's environment it gets nothing, only the variables of [`Builder::env`](crate::Builder::env);
-/// [`Builder::current_dir`](crate::Builder::current_dir) is a directory in the container. What it says to the host does
-/// not go into the engine's logs.
+/// What it may do is as little as can be, unless a setting says otherwise: no network, a root file
+/// system that it cannot write to, no capability and no way to get new privileges, the user
+/// `nobody`, 512 MiB of memory, one CPU, 256 threads. Of the host's environment it gets nothing,
+/// only the variables of [`Builder::env`](crate::Builder::env);
+/// [`Builder::current_dir`](crate::Builder::current_dir) is a directory in the container. What it
+/// says to the host does not go into the engine's logs.
 ///
-/// The container is gone after the plugin has ended or was stopped, and so it is after a kill of the plugin, of the
-/// engine's client, or of the host: a shell waits for that, which the host's end tells by the end of a pipe (not with
-/// [`HostLost::EndOfFile`](crate::HostLost), where the plugin sees the end of its input). Its process here, with the
-/// process id, is the engine's client; signals reach the plugin.
+/// The container is gone after the plugin has ended or was stopped, and so it is after a kill of
+/// the plugin, of the engine's client, or of the host: a shell waits for that, which the host's end
+/// tells by the end of a pipe (not with [`HostLost::EndOfFile`](crate::HostLost), where the plugin
+/// sees the end of its input). Its process here, with the process id, is the engine's client;
+/// signals reach the plugin.
 #[derive(Debug, Clone)]
 pub struct Container {
     engine: Engine,
@@ -131,8 +133,8 @@ impl Container {
         }
     }
 
-    /// Downloads the image where it is not on this machine; the handshake timeout counts meanwhile. Default: a missing
-    /// image is an error.
+    /// Downloads the image where it is not on this machine; the handshake timeout counts meanwhile.
+    /// Default: a missing image is an error.
     #[must_use]
     pub fn pull_missing(mut self) -> Self {
         self.pull = Pull::Missing;
@@ -160,7 +162,8 @@ impl Container {
         self
     }
 
-    /// Lets programs that it starts have more privileges than itself: set-user-id files. Default: none gets any.
+    /// Lets programs that it starts have more privileges than itself: set-user-id files. Default:
+    /// none gets any.
     #[must_use]
     pub fn new_privileges(mut self) -> Self {
         self.privileges = Privileges::MayGrow;
@@ -174,18 +177,20 @@ impl Container {
         self
     }
 
-    /// The most memory it may have, in bytes, with no swap beside it; past it the kernel kills it. `None` is no limit.
-    /// Default: 512 MiB.
+    /// The most memory it may have, in bytes, with no swap beside it; past it the kernel kills it.
+    /// `None` is no limit. Default: 512 MiB.
     ///
-    /// A start fails where the engine says that it ignores this limit, or one of [`cpus`](Self::cpus) or [`pids`](Self::pids)
-    /// (rootless Podman with cgroups v1); where it ignores those by default, that is a warning in the log.
+    /// A start fails where the engine says that it ignores this limit, or one of
+    /// [`cpus`](Self::cpus) or [`pids`](Self::pids) (rootless Podman with cgroups v1); where it
+    /// ignores those by default, that is a warning in the log.
     #[must_use]
     pub fn memory(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.memory = Limit::by_host(bytes.into());
         self
     }
 
-    /// How many CPUs' time it may take, 0.01 up to as many as there are. `None` is no limit. Default: 1.
+    /// How many CPUs' time it may take, 0.01 up to as many as there are. `None` is no limit.
+    /// Default: 1.
     #[must_use]
     pub fn cpus(mut self, cpus: impl Into<Option<f64>>) -> Self {
         self.cpus = Limit::by_host(cpus.into());
@@ -199,15 +204,17 @@ impl Container {
         self
     }
 
-    /// Has the plugin be the container's first process, which the kernel protects from signals that it does not handle.
-    /// Default: a tiny init of the engine is, which passes signals on and reaps what is left over.
+    /// Has the plugin be the container's first process, which the kernel protects from signals that
+    /// it does not handle. Default: a tiny init of the engine is, which passes signals on and reaps
+    /// what is left over.
     #[must_use]
     pub fn without_init(mut self) -> Self {
         self.init = Init::None;
         self
     }
 
-    /// Shows it a file or directory of the machine that the engine runs on, to read. Default: it sees nothing of it.
+    /// Shows it a file or directory of the machine that the engine runs on, to read. Default: it
+    /// sees nothing of it.
     #[must_use]
     pub fn mount(self, source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         self.mounted(source.into(), target.into(), Access::ReadOnly)
@@ -224,17 +231,19 @@ impl Container {
         self
     }
 
-    /// A program of the image that is run with the plugin's path and arguments as its own, such as an interpreter.
-    /// Default: the plugin's path itself, and where there is none the entry point that the image names.
+    /// A program of the image that is run with the plugin's path and arguments as its own, such as
+    /// an interpreter. Default: the plugin's path itself, and where there is none the entry point
+    /// that the image names.
     #[must_use]
     pub fn entry_point(mut self, path: impl Into<PathBuf>) -> Self {
         self.entry_point = Some(path.into());
         self
     }
 
-    /// One more option of `docker run` or `podman run`, behind all others: `--ulimit=nofile=1024:1024`, `--tmpfs=/tmp`.
-    /// A word of its own is one more call. What would cut the plugin off (`--tty`, `--detach`, `--attach`), or the container
-    /// from what removes it (`--name`, `--rm=false`), fails the start.
+    /// One more option of `docker run` or `podman run`, behind all others:
+    /// `--ulimit=nofile=1024:1024`, `--tmpfs=/tmp`. A word of its own is one more call. What would
+    /// cut the plugin off (`--tty`, `--detach`, `--attach`), or the container from what removes it
+    /// (`--name`, `--rm=false`), fails the start.
     #[must_use]
     pub fn engine_arg(mut self, arg: impl Into<String>) -> Self {
         self.engine_args.push(arg.into());
@@ -249,7 +258,8 @@ impl Launcher for Container {
         let mut client = carrier::launch(launch, self.engine.program().as_ref(), Vec::new())?;
         client.args = self.arguments(&name, launch, &mut client.env)?;
         if self.engine == Engine::Podman {
-            // A kill within the start would leave processes that no removal knows of: the guard sees to its end, too.
+            // A kill within the start would leave processes that no removal knows of: the guard
+            // sees to its end, too.
             client.host_lost = HostLost::EndOfFile;
         }
         let engine = client.program.clone();

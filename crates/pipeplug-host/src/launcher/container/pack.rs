@@ -62,7 +62,9 @@ pub enum PackError {
         expected: String,
     },
     /// The engine's client is not installed.
-    #[error("there is no program {program:?}: install {engine}, or add the program's directory to `PATH`")]
+    #[error(
+        "there is no program {program:?}: install {engine}, or add the program's directory to `PATH`"
+    )]
     NoEngine {
         /// The engine.
         engine: Engine,
@@ -91,10 +93,12 @@ pub enum PackError {
     },
 }
 
-/// Makes an image that holds nothing but a statically linked executable, which is its entry point; gives the image's id.
+/// Makes an image that holds nothing but a statically linked executable, which is its entry point;
+/// gives the image's id.
 ///
 /// # Errors
-/// Where the file is not such an executable for this machine, or the engine does not make it. Each says what to do.
+/// Where the file is not such an executable for this machine, or the engine does not make it. Each
+/// says what to do.
 ///
 /// # Blocking
 /// Until the engine has it all.
@@ -117,7 +121,8 @@ pub fn pack(engine: Engine, executable: &Path, image: &str) -> Result<String, Pa
     let (Some(stdin), Some(mut stderr)) = (child.stdin.take(), child.stderr.take()) else {
         unreachable!("both are piped")
     };
-    // On a thread of its own, since the client may write more than a pipe holds before it has read everything.
+    // On a thread of its own, since the client may write more than a pipe holds before it has read
+    // everything.
     let writing = thread::spawn(move || archive(stdin, &mut file, len));
     let reading = thread::spawn(move || {
         let mut said = String::new();
@@ -127,10 +132,16 @@ pub fn pack(engine: Engine, executable: &Path, image: &str) -> Result<String, Pa
     });
     let output = child.wait_with_output().map_err(system)?;
     let said = reading.join().unwrap_or_default();
-    let written = writing.join().unwrap_or_else(|_| Err(io::Error::other("writing the archive panicked")));
+    let written =
+        writing.join().unwrap_or_else(|_| Err(io::Error::other("writing the archive panicked")));
     if !output.status.success() {
         let said = said.trim().to_owned();
-        return Err(PackError::Refused { engine, image: image.to_owned(), said, status: output.status });
+        return Err(PackError::Refused {
+            engine,
+            image: image.to_owned(),
+            said,
+            status: output.status,
+        });
     }
     written.map_err(unreadable)?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -139,7 +150,9 @@ pub fn pack(engine: Engine, executable: &Path, image: &str) -> Result<String, Pa
 /// Whether it can run where there is nothing else.
 fn check(path: &Path, file: &File) -> Result<(), PackError> {
     let owned = path.to_owned();
-    match Executable::of(file).map_err(|error| PackError::Unreadable { path: owned.clone(), error })? {
+    match Executable::of(file)
+        .map_err(|error| PackError::Unreadable { path: owned.clone(), error })?
+    {
         Executable::Elf(elf) if !elf.machine.is_ours() => Err(PackError::WrongArchitecture {
             path: owned,
             found: elf.machine.in_words(),
@@ -153,7 +166,9 @@ fn check(path: &Path, file: &File) -> Result<(), PackError> {
             let found = format!("it is a script for {interpreter:?}");
             Err(PackError::NoExecutable { path: owned, found })
         }
-        Executable::Other(found) => Err(PackError::NoExecutable { path: owned, found: found.to_owned() }),
+        Executable::Other(found) => {
+            Err(PackError::NoExecutable { path: owned, found: found.to_owned() })
+        }
     }
 }
 
@@ -168,7 +183,8 @@ fn archive(to: impl io::Write, file: &mut File, len: u64) -> io::Result<()> {
     archive.into_inner().map(drop)
 }
 
-/// This machine as a target of Rust; where none is named, the flags go to build scripts and macros too.
+/// This machine as a target of Rust; where none is named, the flags go to build scripts and macros
+/// too.
 fn target() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }

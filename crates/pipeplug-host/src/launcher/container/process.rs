@@ -31,7 +31,8 @@ const RETRY: Duration = Duration::from_millis(100);
 /// How long the client is waited for at once.
 const ROUND: Duration = Duration::from_secs(3600);
 
-/// What an engine's client exits with where it failed itself, so that what became of the container is not known.
+/// What an engine's client exits with where it failed itself, so that what became of the container
+/// is not known.
 pub(super) const CLIENT_FAILED: i32 = 125;
 
 /// 128 and the number of SIGKILL.
@@ -44,7 +45,8 @@ pub(super) enum KilledBy {
     Memory,
     /// A user of the engine: `docker kill`, `docker rm --force`.
     User,
-    /// None of these, as the engine tells: a process killed it, or the plugin exited with that status.
+    /// None of these, as the engine tells: a process killed it, or the plugin exited with that
+    /// status.
     NeitherOfThese,
     /// This host.
     Host,
@@ -97,7 +99,9 @@ impl Contained {
         });
         let (ended, tell) = io::pipe()?;
         let process = Self { client: Arc::clone(&client), ended };
-        thread::Builder::new().name("pipeplug-container".into()).spawn(move || client.watch(tell))?;
+        thread::Builder::new()
+            .name("pipeplug-container".into())
+            .spawn(move || client.watch(tell))?;
         let mut started = Started::new(process, to_guest, from_guest);
         started.stderr = Some(stderr);
         Ok(started)
@@ -125,12 +129,15 @@ impl Client {
         let _ = tell.write_all(&[0]);
     }
 
-    /// The client has ended: it does so when the container has been removed, or by a misfortune of its own.
+    /// The client has ended: it does so when the container has been removed, or by a misfortune of
+    /// its own.
     fn settle(&self, status: WaitStatus) {
         let Some(guard) = self.take_guard() else { return };
         match status {
             WaitStatus::Exited(code) if code != CLIENT_FAILED => guard.release(),
-            WaitStatus::Exited(_) | WaitStatus::Signaled { .. } | WaitStatus::Unknown => drop(guard),
+            WaitStatus::Exited(_) | WaitStatus::Signaled { .. } | WaitStatus::Unknown => {
+                drop(guard)
+            }
         }
     }
 
@@ -138,8 +145,8 @@ impl Client {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Asks the engine for the origin of a SIGKILL. The container is gone by then (`--rm`): Docker's daemon still knows its
-    /// events, Podman knows nothing.
+    /// Asks the engine for the origin of a SIGKILL. The container is gone by then (`--rm`):
+    /// Docker's daemon still knows its events, Podman knows nothing.
     fn killed_by(&self, status: WaitStatus) -> KilledBy {
         if status != WaitStatus::Exited(KILLED) {
             return KilledBy::Unknown;
@@ -154,7 +161,8 @@ impl Client {
         let until = format!("--until={}.{:09}", now.as_secs(), now.subsec_nanos());
         let filter = format!("--filter=container={}", self.run.name);
         // The name was never used before: no event of it is too old.
-        let args = ["events", "--since=1", &until, &filter, "--filter=event=oom", "--filter=event=kill"];
+        let args =
+            ["events", "--since=1", &until, &filter, "--filter=event=oom", "--filter=event=kill"];
         let format = r#"--format={{.Action}} {{index .Actor.Attributes "signal"}}"#;
         match self.ask(&[&args[..], &[format]].concat(), ENQUIRY) {
             Ok(events) => killer_in(&events),
@@ -167,7 +175,8 @@ impl Client {
 
     /// Has the engine do something, and gives what its client prints.
     fn ask(&self, args: &[&str], patience: Duration) -> io::Result<String> {
-        let asked = spawn_with(&carrier::tool(&self.program), args.iter().map(Into::into).collect());
+        let asked =
+            spawn_with(&carrier::tool(&self.program), args.iter().map(Into::into).collect());
         let asked = asked.map_err(io::Error::other)?;
         let words = format!("{:?} {}", self.program, args.join(" "));
         // Both are read without blocking, once all is written: what is there is there.
@@ -178,7 +187,9 @@ impl Client {
         };
         match asked.child.wait_timeout(patience, Leftovers::Kill)? {
             Some(status) if status.success() => Ok(all(asked.from_guest)),
-            Some(status) => Err(io::Error::other(format!("{words}: {status}, {}", all(asked.stderr)))),
+            Some(status) => {
+                Err(io::Error::other(format!("{words}: {status}, {}", all(asked.stderr))))
+            }
             None => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 format!("{words} does not end: does the engine answer?"),
@@ -205,18 +216,21 @@ fn killer_in(events: &str) -> KilledBy {
 }
 
 impl Contained {
-    /// There was nothing to kill: the container is ending, and its client is about to tell; or the client is yet to start
-    /// it; or the engine is stuck. In the end the client is killed, and the guard sees to what there is.
+    /// There was nothing to kill: the container is ending, and its client is about to tell; or the
+    /// client is yet to start it; or the engine is stuck. In the end the client is killed, and the
+    /// guard sees to what there is.
     fn killed_already(&self, error: io::Error) -> io::Result<Delivery> {
         let client = &self.client;
-        let never_was = |error: &io::Error| error.to_string().to_lowercase().contains("no such container");
+        let never_was =
+            |error: &io::Error| error.to_string().to_lowercase().contains("no such container");
         match client.container.engine {
             Engine::Docker => {
                 if !never_was(&error) && poll_readable(self.exit_fd(), REMOVAL)? {
                     return Ok(Delivery::Gone);
                 }
             }
-            // A client that is killed within the start leaves processes that Podman does not know of: that has to be over.
+            // A client that is killed within the start leaves processes that Podman does not know
+            // of: that has to be over.
             Engine::Podman => {
                 let by = Instant::now() + REMOVAL;
                 while Instant::now() < by {
@@ -284,7 +298,8 @@ impl Process for Contained {
     }
 
     fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
-        let killed_by = self.client.end.get().map_or(KilledBy::Unknown, |(_, killed_by)| *killed_by);
+        let killed_by =
+            self.client.end.get().map_or(KilledBy::Unknown, |(_, killed_by)| *killed_by);
         let client = &self.client;
         if client.has_answered.load(Ordering::Acquire) {
             diagnose::diagnose_end(&client.container, &client.run, status, killed_by, stderr)
@@ -306,7 +321,8 @@ impl Drop for Contained {
             return;
         }
         if client.container.engine == Engine::Podman {
-            // As for a kill: its guard waits for the end of the start, and removes the container, which ends the client.
+            // As for a kill: its guard waits for the end of the start, and removes the container,
+            // which ends the client.
             drop(client.take_guard());
             // Where it cannot be waited for, it is killed.
             let _ = poll_readable(self.exit_fd(), REMOVAL);

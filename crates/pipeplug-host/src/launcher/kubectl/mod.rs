@@ -14,8 +14,8 @@ use crate::process::{Launch, SpawnError, spawn_with};
 use crate::wait_status::WaitStatus;
 use process::Pod;
 
-/// Runs a plugin in a pod of its own, by `kubectl run`, with the user's own configuration and login; its standard input and
-/// output are the pipes.
+/// Runs a plugin in a pod of its own, by `kubectl run`, with the user's own configuration and
+/// login; its standard input and output are the pipes.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -29,16 +29,17 @@ use process::Pod;
 /// # Ok::<(), pipeplug_host::StartError>(())
 /// ```
 ///
-/// What [`Builder::env`](crate::Builder::env) sets goes with it, nothing of the host's environment does;
-/// [`Builder::current_dir`](crate::Builder::current_dir) is a directory in the pod. Where it runs and what it may do is
-/// the cluster's choice, but for the token of its service account, which it does not get unless
-/// [`overrides`](Self::overrides) say so.
+/// What [`Builder::env`](crate::Builder::env) sets goes with it, nothing of the host's environment
+/// does; [`Builder::current_dir`](crate::Builder::current_dir) is a directory in the pod. Where it
+/// runs and what it may do is the cluster's choice, but for the token of its service account, which
+/// it does not get unless [`overrides`](Self::overrides) say so.
 ///
-/// A pod takes seconds to start, and longer where its image is yet to be pulled: the start needs a longer
-/// [`handshake_timeout`](crate::Builder::handshake_timeout) than the default one. The pod is deleted after the plugin has
-/// ended or was stopped, also where the start failed, and where kubectl or the host are killed (not with
-/// [`HostLost::EndOfFile`](crate::HostLost)). Its process here, with the process id, is kubectl; SIGTERM to that has the
-/// pod deleted. All pods have the label `app.kubernetes.io/managed-by=pipeplug`.
+/// A pod takes seconds to start, and longer where its image is yet to be pulled: the start needs a
+/// longer [`handshake_timeout`](crate::Builder::handshake_timeout) than the default one. The pod is
+/// deleted after the plugin has ended or was stopped, also where the start failed, and where
+/// kubectl or the host are killed (not with [`HostLost::EndOfFile`](crate::HostLost)). Its process
+/// here, with the process id, is kubectl; SIGTERM to that has the pod deleted. All pods have the
+/// label `app.kubernetes.io/managed-by=pipeplug`.
 #[derive(Debug, Clone)]
 pub struct Kubectl {
     image: String,
@@ -88,7 +89,8 @@ impl Kubectl {
         self
     }
 
-    /// One more option that all commands of kubectl take, such as `--kubeconfig=…` or `--as=…`, ahead of the command.
+    /// One more option that all commands of kubectl take, such as `--kubeconfig=…` or `--as=…`,
+    /// ahead of the command.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
@@ -109,15 +111,16 @@ impl Kubectl {
         self
     }
 
-    /// When the image is pulled. Default: the cluster's choice, which is always for `:latest`, and else where it is missing.
+    /// When the image is pulled. Default: the cluster's choice, which is always for `:latest`, and
+    /// else where it is missing.
     #[must_use]
     pub fn pull_policy(mut self, policy: PullPolicy) -> Self {
         self.pull_policy = Some(policy);
         self
     }
 
-    /// How much of a resource is set aside for it: `"cpu"` and `"500m"`, `"memory"` and `"64Mi"`. Default: the
-    /// namespace's.
+    /// How much of a resource is set aside for it: `"cpu"` and `"500m"`, `"memory"` and `"64Mi"`.
+    /// Default: the namespace's.
     #[must_use]
     pub fn request(mut self, resource: impl Into<String>, quantity: impl Into<String>) -> Self {
         self.requests.insert(resource.into(), quantity.into());
@@ -131,15 +134,17 @@ impl Kubectl {
         self
     }
 
-    /// How long kubectl waits for the pod to run, in whole seconds, rounded up, at least one. Default: 60 seconds.
+    /// How long kubectl waits for the pod to run, in whole seconds, rounded up, at least one.
+    /// Default: 60 seconds.
     #[must_use]
     pub fn running_timeout(mut self, timeout: Duration) -> Self {
         self.running_timeout = timeout;
         self
     }
 
-    /// Anything else of the pod, as JSON of the `v1` API: `{"spec":{"nodeSelector":{"disk":"ssd"}}}`. Its own container is
-    /// not to be changed by it; further ones stand behind that.
+    /// Anything else of the pod, as JSON of the `v1` API:
+    /// `{"spec":{"nodeSelector":{"disk":"ssd"}}}`. Its own container is not to be changed by it;
+    /// further ones stand behind that.
     #[must_use]
     pub fn overrides(mut self, json: impl Into<String>) -> Self {
         self.overrides = Some(json.into());
@@ -150,7 +155,9 @@ impl Kubectl {
     fn global(&self) -> Vec<OsString> {
         let mut args = self.args.clone();
         args.extend(self.context.iter().map(|context| format!("--context={context}").into()));
-        args.extend(self.namespace.iter().map(|namespace| format!("--namespace={namespace}").into()));
+        args.extend(
+            self.namespace.iter().map(|namespace| format!("--namespace={namespace}").into()),
+        );
         args
     }
 
@@ -168,8 +175,8 @@ impl Kubectl {
             "--quiet".into(),
             "--labels=app.kubernetes.io/managed-by=pipeplug".into(),
             format!("--pod-running-timeout={seconds}s").into(),
-            // All of the container, since a list is replaced as a whole: `--override-type=strategic`, which would not, is
-            // not known to kubectl before 1.24.
+            // All of the container, since a list is replaced as a whole:
+            // `--override-type=strategic`, which would not, is not known to kubectl before 1.24.
             format!("--overrides={}", pod::overrides(self, name, launch)?).into(),
         ]);
         Ok(args)
@@ -177,7 +184,13 @@ impl Kubectl {
 
     fn removal(&self, name: &str, program: std::path::PathBuf) -> Removal {
         let mut args = self.global();
-        args.extend(["delete".into(), "pod".into(), name.into(), "--now".into(), "--wait=false".into()]);
+        args.extend([
+            "delete".into(),
+            "pod".into(),
+            name.into(),
+            "--now".into(),
+            "--wait=false".into(),
+        ]);
         Removal { what: format!("the pod {name}"), script: "\"$@\"", program, args }
     }
 }

@@ -9,7 +9,11 @@ use crate::launcher::carrier;
 use crate::process::{Launch, SpawnError};
 
 /// What kubectl cannot be told by an option of its own, and with that all of the container.
-pub(super) fn overrides(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<String, SpawnError> {
+pub(super) fn overrides(
+    kubectl: &Kubectl,
+    name: &str,
+    launch: &Launch,
+) -> Result<String, SpawnError> {
     let mut pod = match &kubectl.overrides {
         None => Map::new(),
         Some(text) => match serde_json::from_str(text) {
@@ -27,7 +31,9 @@ pub(super) fn overrides(kubectl: &Kubectl, name: &str, launch: &Launch) -> Resul
     let others = match spec.remove("containers") {
         None => Vec::new(),
         Some(Value::Array(others)) => others,
-        Some(_) => return Err(bad(launch, "the overrides of its pod", "their `containers` are no list")),
+        Some(_) => {
+            return Err(bad(launch, "the overrides of its pod", "their `containers` are no list"));
+        }
     };
     let own = container(kubectl, name, launch)?;
     spec.insert("containers".into(), [own].into_iter().chain(others).collect());
@@ -88,14 +94,16 @@ fn container(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<Value, Sp
     Ok(container)
 }
 
-/// A text that the cluster takes as it is: `$(NAME)` would stand for a variable, and `$$` does for a dollar.
+/// A text that the cluster takes as it is: `$(NAME)` would stand for a variable, and `$$` does for
+/// a dollar.
 fn literal(launch: &Launch, word: &OsStr) -> Result<Value, SpawnError> {
     Ok(text(launch, word)?.replace('$', "$$").into())
 }
 
 fn text<'a>(launch: &Launch, word: &'a OsStr) -> Result<&'a str, SpawnError> {
-    word.to_str()
-        .ok_or_else(|| bad(launch, &format!("{word:?}"), "it is not UTF-8, which the API takes only"))
+    word.to_str().ok_or_else(|| {
+        bad(launch, &format!("{word:?}"), "it is not UTF-8, which the API takes only")
+    })
 }
 
 fn bad(launch: &Launch, what: &str, reason: &'static str) -> SpawnError {

@@ -44,8 +44,8 @@ impl Process for Pod {
         if let Some(status) = status
             && let Some(guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take()
         {
-            // It deletes the pod when the plugin has ended. With any other status it may have lost the cluster; a pod
-            // that is gone already is none to delete.
+            // It deletes the pod when the plugin has ended. With any other status it may have lost
+            // the cluster; a pod that is gone already is none to delete.
             if status.success() { guard.release() } else { drop(guard) }
         }
         Ok(status)

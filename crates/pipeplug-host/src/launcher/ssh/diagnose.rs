@@ -57,7 +57,8 @@ pub(super) fn of_start(ssh: &Ssh, status: WaitStatus, stderr: &[String]) -> Opti
     Some(Diagnosis::permanent(problem))
 }
 
-/// Explains an end after the plugin has answered: every status is its own then, unless ssh lost the connection.
+/// Explains an end after the plugin has answered: every status is its own then, unless ssh lost the
+/// connection.
 pub(super) fn of_end(status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
     (status.code()? == SSH_FAILED).then(|| {
         if is_lost(stderr) {
@@ -91,7 +92,9 @@ fn of_ssh(ssh: &Ssh, stderr: &[String]) -> Diagnosis {
         if says("Temporary failure") {
             Diagnosis::passing("its name could not be looked up, for now")
         } else {
-            Diagnosis::permanent("there is no machine of that name: check it, and `Host` in ~/.ssh/config")
+            Diagnosis::permanent(
+                "there is no machine of that name: check it, and `Host` in ~/.ssh/config",
+            )
         }
     } else if says("Connection timed out during banner exchange")
         || says("timed out") && says("connect to host")
@@ -111,13 +114,15 @@ fn of_ssh(ssh: &Ssh, stderr: &[String]) -> Diagnosis {
     }
 }
 
-/// Looks for a line by which ssh says that it has lost the connection. A plugin may write of connections too, but hardly in
-/// these words.
+/// Looks for a line by which ssh says that it has lost the connection. A plugin may write of
+/// connections too, but hardly in these words.
 fn is_lost(stderr: &[String]) -> bool {
     let is_of_ssh = |line: &String| {
         LOST.iter().any(|begin| line.starts_with(begin))
             || line.starts_with("Connection to ") && line.ends_with(" closed by remote host.")
-            || ["Connection reset by ", "Connection closed by "].iter().any(|begin| line.starts_with(begin))
+            || ["Connection reset by ", "Connection closed by "]
+                .iter()
+                .any(|begin| line.starts_with(begin))
                 && line.contains(" port ")
     };
     stderr.iter().any(is_of_ssh)
@@ -139,9 +144,12 @@ mod tests {
         ] {
             assert!(end(line).starts_with("the connection was lost"), "{line}");
         }
-        for line in
-            ["Connection to the database failed", "write: Broken pipe", "Connection reset by peer", ""]
-        {
+        for line in [
+            "Connection to the database failed",
+            "write: Broken pipe",
+            "Connection reset by peer",
+            "",
+        ] {
             assert!(end(line).starts_with("it exited with 255 itself"), "{line}");
         }
         assert_eq!(of_end(WaitStatus::Exited(127), &[NO_FILE.to_owned()]), None);

@@ -15,20 +15,22 @@ use crate::wait_status::WaitStatus;
 /// Time that asking the login shell may take beyond that of connecting.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Runs a plugin on another machine, by the user's own `ssh`, with its configuration, agent and known hosts.
+/// Runs a plugin on another machine, by the user's own `ssh`, with its configuration, agent and
+/// known hosts.
 ///
-/// The plugin's path is one of that machine: from its home directory where it is relative, looked for in its `PATH` where
-/// it has no slash. What [`Builder::env`](crate::Builder::env) sets, and the working directory, go with it; nothing of
-/// the host's environment does. The login shell there may be any that runs `exec /bin/sh -c '…'`: of that, and of
-/// arguments, variables and paths, it has nothing to interpret. All of these together take a command line of 128 KiB at most,
-/// in which a letter or a digit is one byte, and most other characters five.
+/// The plugin's path is one of that machine: from its home directory where it is relative, looked
+/// for in its `PATH` where it has no slash. What [`Builder::env`](crate::Builder::env) sets, and
+/// the working directory, go with it; nothing of the host's environment does. The login shell there
+/// may be any that runs `exec /bin/sh -c '…'`: of that, and of arguments, variables and paths, it
+/// has nothing to interpret. All of these together take a command line of 128 KiB at most, in which
+/// a letter or a digit is one byte, and most other characters five.
 ///
-/// Nobody is asked anything (`BatchMode`): a key that needs a passphrase has to be in the agent, and the machine's own key
-/// has to be known. Options of the configuration that would break a plugin are overridden (`RequestTTY`, `RemoteCommand`,
-/// `StdinNull`, `SessionType`, `LocalCommand` and their like). A connection of the user's that is shared (`ControlPath`) is
-/// used, none is left behind. The
-/// plugin can reach neither the user's agent nor ports or display of this machine. Its input ends when the connection
-/// does, by which it ends.
+/// Nobody is asked anything (`BatchMode`): a key that needs a passphrase has to be in the agent,
+/// and the machine's own key has to be known. Options of the configuration that would break a
+/// plugin are overridden (`RequestTTY`, `RemoteCommand`, `StdinNull`, `SessionType`, `LocalCommand`
+/// and their like). A connection of the user's that is shared (`ControlPath`) is used, none is left
+/// behind. The plugin can reach neither the user's agent nor ports or display of this machine. Its
+/// input ends when the connection does, by which it ends.
 ///
 /// ```no_run
 /// use pipeplug_host::Plugin;
@@ -48,7 +50,8 @@ pub struct Ssh {
 }
 
 impl Ssh {
-    /// The other machine as `ssh` takes it: `host`, `user@host`, `ssh://user@host:2222`, or a name of the configuration.
+    /// The other machine as `ssh` takes it: `host`, `user@host`, `ssh://user@host:2222`, or a name
+    /// of the configuration.
     pub fn new(destination: impl Into<OsString>) -> Self {
         Self {
             destination: destination.into(),
@@ -60,16 +63,16 @@ impl Ssh {
         }
     }
 
-    /// The program to run, which is looked for in `PATH` unless it has a slash. Default: `ssh`. It is asked for its version
-    /// before each start, by `-V`.
+    /// The program to run, which is looked for in `PATH` unless it has a slash. Default: `ssh`. It
+    /// is asked for its version before each start, by `-V`.
     #[must_use]
     pub fn program(mut self, program: impl Into<OsString>) -> Self {
         self.program = program.into();
         self
     }
 
-    /// One more argument of ssh: an option such as `-p` or `-oIdentityFile=…`, before those that are set here, so that
-    /// it wins.
+    /// One more argument of ssh: an option such as `-p` or `-oIdentityFile=…`, before those that
+    /// are set here, so that it wins.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
@@ -83,24 +86,25 @@ impl Ssh {
         self
     }
 
-    /// How long connecting may take, in whole seconds, rounded up, at least one. Default: 8, less than the 10 that a
-    /// start may take, so that it is ssh that tells.
+    /// How long connecting may take, in whole seconds, rounded up, at least one. Default: 8, less
+    /// than the 10 that a start may take, so that it is ssh that tells.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// After how long a silence ssh asks the other machine whether it is there, in whole seconds, rounded up; zero for
-    /// never. Default: 15 seconds.
+    /// After how long a silence ssh asks the other machine whether it is there, in whole seconds,
+    /// rounded up; zero for never. Default: 15 seconds.
     #[must_use]
     pub fn alive_interval(mut self, interval: Duration) -> Self {
         self.alive_interval = interval;
         self
     }
 
-    /// How many of these questions may be left unanswered. ssh gives the connection up when it would ask once more: after a
-    /// silence of the interval times one more than this number. Default: 2, so that a connection is lost after 45 seconds.
+    /// How many of these questions may be left unanswered. ssh gives the connection up when it
+    /// would ask once more: after a silence of the interval times one more than this number.
+    /// Default: 2, so that a connection is lost after 45 seconds.
     #[must_use]
     pub fn alive_count(mut self, count: u32) -> Self {
         self.alive_count = count;
@@ -112,11 +116,13 @@ impl Ssh {
         carrier::whole_seconds(self.connect_timeout).max(1)
     }
 
-    /// The arguments of ssh but for the remote command. They stand against what the configuration says, for ssh takes the
-    /// first value that it is given of each option, and those of the command line before those of its files.
+    /// The arguments of ssh but for the remote command. They stand against what the configuration
+    /// says, for ssh takes the first value that it is given of each option, and those of the
+    /// command line before those of its files.
     ///
-    /// Options that are younger than the oldest ssh that is in use are given to those that have them only; elsewhere the
-    /// configuration cannot have them either. (`IgnoreUnknown` is no way out: it would take the place of the user's own.)
+    /// Options that are younger than the oldest ssh that is in use are given to those that have
+    /// them only; elsewhere the configuration cannot have them either. (`IgnoreUnknown` is no way
+    /// out: it would take the place of the user's own.)
     fn options(&self, version: Option<Version>) -> Vec<OsString> {
         let mut args = self.args.clone();
         args.extend([
@@ -150,7 +156,9 @@ impl Ssh {
             ((9, 6), "-oChannelTimeout=none"),
         ];
         let has = |since| version.is_some_and(|version| version >= since);
-        args.extend(newer.into_iter().filter(|(since, _)| has(*since)).map(|(_, option)| option.into()));
+        args.extend(
+            newer.into_iter().filter(|(since, _)| has(*since)).map(|(_, option)| option.into()),
+        );
         // The destination may begin with a dash, and be no option.
         args.extend(["--".into(), self.destination.clone()]);
         args

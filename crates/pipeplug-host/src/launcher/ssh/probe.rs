@@ -27,11 +27,16 @@ pub(super) fn version(program: &OsStr) -> Option<Version> {
     parse(&String::from_utf8_lossy(&answer.ok()?))
 }
 
-/// First line that a command prints to standard output, without its end; `None` where it prints nothing.
+/// First line that a command prints to standard output, without its end; `None` where it prints
+/// nothing.
 ///
 /// # Blocking
 /// For `patience` at most.
-pub(super) fn first_line(program: &OsStr, args: Vec<OsString>, patience: Duration) -> Option<Vec<u8>> {
+pub(super) fn first_line(
+    program: &OsStr,
+    args: Vec<OsString>,
+    patience: Duration,
+) -> Option<Vec<u8>> {
     let answer = ask(carrier::find(program)?, args, Output::Stdout, patience).ok()?;
     let text = answer.trim_ascii_start();
     let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
@@ -45,7 +50,12 @@ enum Output {
 }
 
 /// Runs a program, with nothing to read, until it closes that output, and kills what is left of it.
-fn ask(path: PathBuf, args: Vec<OsString>, output: Output, patience: Duration) -> io::Result<Vec<u8>> {
+fn ask(
+    path: PathBuf,
+    args: Vec<OsString>,
+    output: Output,
+    patience: Duration,
+) -> io::Result<Vec<u8>> {
     let until = Instant::now() + patience;
     let spawned = spawn_with(&carrier::tool(path), args).map_err(io::Error::other)?;
     drop(spawned.to_guest);
@@ -64,11 +74,17 @@ fn read(from: OwnedFd, until: Instant) -> io::Result<Vec<u8>> {
     let mut from = File::from(from);
     let mut bytes = vec![0; ANSWER_MAX];
     let mut len = 0;
-    while len < bytes.len() && poll_readable(from.as_fd(), until.saturating_duration_since(Instant::now()))? {
+    while len < bytes.len()
+        && poll_readable(from.as_fd(), until.saturating_duration_since(Instant::now()))?
+    {
         match from.read(&mut bytes[len..]) {
             Ok(0) => break,
             Ok(read) => len += read,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
             Err(error) => return Err(error),
         }
     }

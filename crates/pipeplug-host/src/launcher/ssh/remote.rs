@@ -6,8 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use crate::launcher::carrier;
 use crate::process::{Launch, SpawnError};
 
-/// Longest command line, in bytes. It is one argument of ssh here, and of the login shell there, and Linux takes none that
-/// is longer (`MAX_ARG_STRLEN`, execve(2)), with the zero byte at its end.
+/// Longest command line, in bytes. It is one argument of ssh here, and of the login shell there,
+/// and Linux takes none that is longer (`MAX_ARG_STRLEN`, execve(2)), with the zero byte at its
+/// end.
 const LINE_MAX: usize = 128 * 1024 - 1;
 
 /// Exit status where the working directory cannot be entered, as `env` has where it fails itself.
@@ -25,12 +26,14 @@ pub(super) const NO_PERMISSION: &str = "pipeplug: no permission to execute it";
 
 /// The script for `/bin/sh`: decodes its arguments, and executes them but for the first ones.
 ///
-/// It goes through the login shell within single quotes. There, sh, bash, dash, ksh, zsh, fish, csh, tcsh, rc and elvish
-/// agree on everything but `'`, `!`, newlines, and a backslash before a quote or another backslash. It has none of these.
+/// It goes through the login shell within single quotes. There, sh, bash, dash, ksh, zsh, fish,
+/// csh, tcsh, rc and elvish agree on everything but `'`, `!`, newlines, and a backslash before a
+/// quote or another backslash. It has none of these.
 ///
-/// An argument begins with a letter for its kind: `d` the working directory, `p` the plugin, `w` any other word. What
-/// [`encode`] has made of it becomes bytes by `printf %b`: the fields between `_` are joined by the first character of
-/// `IFS`, a backslash. The full stop at the end keeps newlines before it, which `$(…)` removes.
+/// An argument begins with a letter for its kind: `d` the working directory, `p` the plugin, `w`
+/// any other word. What [`encode`] has made of it becomes bytes by `printf %b`: the fields between
+/// `_` are joined by the first character of `IFS`, a backslash. The full stop at the end keeps
+/// newlines before it, which `$(…)` removes.
 const SCRIPT: &str = concat!(
     r#"set -f; IFS="\_"; "#,
     r#"pipeplug_fail() { echo "pipeplug: $1" >&2; exit "$2"; }; "#,
@@ -71,7 +74,10 @@ pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnError> {
         ));
     }
     if program.starts_with(b"-") && !program.contains(&b'/') {
-        return Err(refused("a name that begins with a dash", "the shell there would take it for an option"));
+        return Err(refused(
+            "a name that begins with a dash",
+            "the shell there would take it for an option",
+        ));
     }
     let variables = carrier::variables(launch)?;
     if !variables.is_empty() && program.contains(&b'=') {
@@ -118,8 +124,8 @@ pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnError> {
 const TOO_LONG: &str = "a login shell takes 131071, of which arguments and variables have one for each letter or digit and \
                         five for most other characters: send what is large in a call, or as a file";
 
-/// Appends the word in characters that no shell interprets: a byte other than a letter, a digit and `-`, `.`, `/` is `_`, `0`
-/// and its three octal digits.
+/// Appends the word in characters that no shell interprets: a byte other than a letter, a digit and
+/// `-`, `.`, `/` is `_`, `0` and its three octal digits.
 fn encode(word: &[u8], line: &mut Vec<u8>) {
     for byte in word {
         match byte {

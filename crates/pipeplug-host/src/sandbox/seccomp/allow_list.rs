@@ -1,14 +1,17 @@
-//! The calls of a `strict` plugin: all that C libraries and runtimes (glibc, musl, Go, Node, Java, Python) make for a
-//! program that computes, reads and writes its files, and starts threads and processes.
+//! The calls of a `strict` plugin: all that C libraries and runtimes (glibc, musl, Go, Node, Java,
+//! Python) make for a program that computes, reads and writes its files, and starts threads and
+//! processes.
 //!
 //! Left out on purpose, beside what needs a privilege:
-//! - other processes' memory and descriptors: `ptrace`, `process_vm_*`, `process_madvise`, `pidfd_getfd`, `kcmp`,
-//!   `move_pages`; and where memory lies: `mbind`, `set_mempolicy`;
-//! - mounts, namespaces and file handles: `mount`, `fsopen`, …, `unshare`, `setns`, `open_by_handle_at`;
-//! - objects with names that all processes of a user share: message queues, semaphores and shared memory of System V,
-//!   and POSIX message queues. They would outlive the plugin, and their memory is not in its limit;
-//! - large parts of the kernel that runtimes do without: `bpf`, `perf_event_open`, `keyctl`, `userfaultfd`,
-//!   `fanotify_*`;
+//! - other processes' memory and descriptors: `ptrace`, `process_vm_*`, `process_madvise`,
+//!   `pidfd_getfd`, `kcmp`, `move_pages`; and where memory lies: `mbind`, `set_mempolicy`;
+//! - mounts, namespaces and file handles: `mount`, `fsopen`, …, `unshare`, `setns`,
+//!   `open_by_handle_at`;
+//! - objects with names that all processes of a user share: message queues, semaphores and shared
+//!   memory of System V, and POSIX message queues. They would outlive the plugin, and their memory
+//!   is not in its limit;
+//! - large parts of the kernel that runtimes do without: `bpf`, `perf_event_open`, `keyctl`,
+//!   `userfaultfd`, `fanotify_*`;
 //! - `sync`, which writes back all file systems of the machine.
 
 use super::rules::Verdict;
@@ -27,8 +30,9 @@ const NAMES: &str = "getdents getdents64 getcwd chdir fchdir mkdir mkdirat rmdir
 const METADATA: &str = "stat fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat statfs \
      fstatfs getxattr lgetxattr fgetxattr getxattrat listxattr llistxattr flistxattr listxattrat";
 
-/// Changes of metadata, which no version of Landlock knows up to Linux 6.18: with mounts of its own only, and not of a
-/// terminal that it was given, which it reaches by descriptor. The modes themselves are in [`MODES`].
+/// Changes of metadata, which no version of Landlock knows up to Linux 6.18: with mounts of its own
+/// only, and not of a terminal that it was given, which it reaches by descriptor. The modes
+/// themselves are in [`MODES`].
 pub(super) const METADATA_CHANGES: &str = "chown fchown lchown fchownat utime utimes futimesat utimensat setxattr lsetxattr \
      fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat";
 
@@ -38,12 +42,14 @@ pub(super) const MODES: &str = "chmod fchmod fchmodat fchmodat2";
 /// News of files, also of such as Landlock keeps out of reach: with mounts of its own only.
 pub(super) const WATCHES: &str = "inotify_init inotify_init1 inotify_add_watch inotify_rm_watch";
 
-/// Memory. JITs write code and execute it, with keys for that (pkeys(7)) where the machine has them. `mincore` is Go's
-/// and Java's, `map_shadow_stack` glibc's. RLIMIT_AS and RLIMIT_MEMLOCK limit all of it.
+/// Memory. JITs write code and execute it, with keys for that (pkeys(7)) where the machine has
+/// them. `mincore` is Go's and Java's, `map_shadow_stack` glibc's. RLIMIT_AS and RLIMIT_MEMLOCK
+/// limit all of it.
 const MEMORY: &str = "brk mmap munmap mremap mprotect madvise msync mincore mlock mlock2 munlock mlockall munlockall \
      mseal pkey_alloc pkey_free pkey_mprotect map_shadow_stack membarrier";
 
-/// Processes; `clone` is in `arguments`. Whom a signal may reach is up to Landlock (Linux 6.12) and to namespaces.
+/// Processes; `clone` is in `arguments`. Whom a signal may reach is up to Landlock (Linux 6.12) and
+/// to namespaces.
 const PROCESSES: &str = "fork vfork execve execveat exit exit_group wait4 waitid kill tkill tgkill rt_sigqueueinfo \
      rt_tgsigqueueinfo pidfd_open pidfd_send_signal getpid getppid gettid getpgid getpgrp getsid \
      setpgid setsid";
@@ -52,8 +58,8 @@ const PROCESSES: &str = "fork vfork execve execveat exit exit_group wait4 waitid
 const THREADS: &str = "futex futex_waitv futex_wait futex_wake futex_requeue set_robust_list get_robust_list \
      set_tid_address rseq arch_prctl riscv_flush_icache riscv_hwprobe";
 
-/// Signals of its own. `uretprobe` and `uprobe` are no calls of a program: the kernel has one make them whose functions
-/// are traced, and lets them past filters (Linux 6.11 and 6.18).
+/// Signals of its own. `uretprobe` and `uprobe` are no calls of a program: the kernel has one make
+/// them whose functions are traced, and lets them past filters (Linux 6.11 and 6.18).
 const SIGNALS: &str = "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend \
      sigaltstack signalfd signalfd4 pause restart_syscall uretprobe uprobe";
 
@@ -69,11 +75,12 @@ const POLLING: &str = "poll ppoll select pselect6 epoll_create epoll_create1 epo
 /// Descriptors; `fcntl` and `ioctl` are in `arguments`.
 const DESCRIPTORS: &str = "dup dup2 dup3 pipe pipe2";
 
-/// Sockets once they are there; those that make, name and connect them, and that send, are in `arguments`.
+/// Sockets once they are there; those that make, name and connect them, and that send, are in
+/// `arguments`.
 const SOCKETS: &str = "recvfrom recvmsg recvmmsg shutdown getsockname getpeername getsockopt";
 
-/// Users and groups. The setters can set nothing but the ids that it has: shells and tools call them to be sure.
-/// `setgroups` needs a privilege.
+/// Users and groups. The setters can set nothing but the ids that it has: shells and tools call
+/// them to be sure. `setgroups` needs a privilege.
 const IDS: &str = "getuid geteuid getgid getegid getresuid getresgid getgroups setuid setgid setreuid setregid \
      setresuid setresgid setfsuid setfsgid capget capset";
 
@@ -87,7 +94,8 @@ const SCHEDULING: &str = "sched_yield sched_getaffinity sched_getattr sched_getp
 /// Walls of its own, which only take away; `seccomp` is in `arguments`.
 const WALLS: &str = "landlock_create_ruleset landlock_add_rule landlock_restrict_self";
 
-/// Calls that programs try first, and do without where the kernel has none. ENOSYS tells them so; EPERM would end many.
+/// Calls that programs try first, and do without where the kernel has none. ENOSYS tells them so;
+/// EPERM would end many.
 const MISSING: &[&str] = &[
     // Its flags are in memory, where no filter sees them: C libraries then take `clone`.
     "clone3",
@@ -97,7 +105,8 @@ const MISSING: &[&str] = &[
     "io_uring_setup io_uring_enter io_uring_register",
     // Kernels can be built without it (CONFIG_AIO).
     "io_setup io_submit io_getevents io_pgetevents io_cancel io_destroy",
-    // Newer than Linux 6.5, and needed by no runtime: mounts, page cache, security modules, inode flags.
+    // Newer than Linux 6.5, and needed by no runtime: mounts, page cache, security modules, inode
+    // flags.
     "statmount listmount open_tree_attr cachestat lsm_get_self_attr lsm_set_self_attr \
      lsm_list_modules file_getattr file_setattr",
 ];

@@ -14,7 +14,8 @@ pub(super) const NAMESPACES: u32 = int(libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS);
 
-/// A child of the host's, which then would have one that it does not know of; and what tracers have to do with.
+/// A child of the host's, which then would have one that it does not know of; and what tracers have
+/// to do with.
 const RELATIVES: u32 = int(libc::CLONE_PARENT | libc::CLONE_PTRACE | libc::CLONE_UNTRACED);
 
 /// `personality(2)` changes nothing with this, and tells the present one.
@@ -23,8 +24,8 @@ pub(super) const PERSONALITY_ASKED: u32 = 0xffff_ffff;
 /// Flags beside the type of a socket: socket(2).
 const SOCKET_FLAGS: u32 = int(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
 
-/// Options of TCP that connect without connect(2), or that have it listen for such connections: tcp(7). Landlock's hooks
-/// are not on that way.
+/// Options of TCP that connect without connect(2), or that have it listen for such connections:
+/// tcp(7). Landlock's hooks are not on that way.
 pub(super) const FAST_OPEN: [u32; 4] = [
     int(libc::TCP_FASTOPEN),
     int(libc::TCP_FASTOPEN_CONNECT),
@@ -67,8 +68,12 @@ const TCP_OPTIONS: &[u32] = &[
     int(libc::TCP_WINDOW_CLAMP),
 ];
 
-const IP_OPTIONS: &[u32] =
-    &[int(libc::IP_BIND_ADDRESS_NO_PORT), int(libc::IP_MTU_DISCOVER), int(libc::IP_TOS), int(libc::IP_TTL)];
+const IP_OPTIONS: &[u32] = &[
+    int(libc::IP_BIND_ADDRESS_NO_PORT),
+    int(libc::IP_MTU_DISCOVER),
+    int(libc::IP_TOS),
+    int(libc::IP_TTL),
+];
 
 const IPV6_OPTIONS: &[u32] = &[
     int(libc::IPV6_MTU_DISCOVER),
@@ -77,8 +82,8 @@ const IPV6_OPTIONS: &[u32] = &[
     int(libc::IPV6_V6ONLY),
 ];
 
-/// Nothing that asks for signals (F_SETOWN, F_SETSIG), which may go to any process of the user; nor leases and F_NOTIFY,
-/// which tell of others' use of a file.
+/// Nothing that asks for signals (F_SETOWN, F_SETSIG), which may go to any process of the user; nor
+/// leases and F_NOTIFY, which tell of others' use of a file.
 const FCNTL: &[u32] = &[
     int(libc::F_DUPFD),
     int(libc::F_DUPFD_CLOEXEC),
@@ -119,8 +124,9 @@ const IOCTL: &[u32] = &[
     request(libc::FS_IOC_GETFLAGS),
 ];
 
-/// A prompt for a password or a line: the modes of a terminal, its queues, and its foreground. Never what types into it
-/// (TIOCSTI, TIOCLINUX), nor what makes it the plugin's own (TIOCSCTTY, TIOCNOTTY, TIOCSETD).
+/// A prompt for a password or a line: the modes of a terminal, its queues, and its foreground.
+/// Never what types into it (TIOCSTI, TIOCLINUX), nor what makes it the plugin's own (TIOCSCTTY,
+/// TIOCNOTTY, TIOCSETD).
 const IOCTL_OF_TERMINALS: &[u32] = &[
     request(libc::TCSETS),
     request(libc::TCSETSW),
@@ -135,9 +141,9 @@ const IOCTL_OF_TERMINALS: &[u32] = &[
     request(libc::TIOCGSID),
 ];
 
-/// Options of the calling process and thread. Not PR_SET_MM and PR_SET_SYSCALL_USER_DISPATCH, of no use to a runtime; not
-/// PR_SCHED_CORE, which takes other processes; not PR_SET_PTRACER, which lets others in; not PR_SET_MEMORY_MERGE, which tells
-/// pages apart that two processes share.
+/// Options of the calling process and thread. Not PR_SET_MM and PR_SET_SYSCALL_USER_DISPATCH, of no
+/// use to a runtime; not PR_SCHED_CORE, which takes other processes; not PR_SET_PTRACER, which lets
+/// others in; not PR_SET_MEMORY_MERGE, which tells pages apart that two processes share.
 const PRCTL: &[u32] = &[
     int(libc::PR_SET_NAME),
     int(libc::PR_GET_NAME),
@@ -167,7 +173,8 @@ const PRCTL: &[u32] = &[
     int(libc::PR_SET_VMA),
 ];
 
-/// More options, by their numbers of <linux/prctl.h>, since the libc crate has them for some machines only.
+/// More options, by their numbers of <linux/prctl.h>, since the libc crate has them for some
+/// machines only.
 const PRCTL_OF_MACHINES: &[u32] = &[
     50,          // PR_SVE_SET_VL
     51,          // PR_SVE_GET_VL
@@ -198,8 +205,8 @@ const SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
 /// The bits of a mode that have a program run as the owner and the group of its file.
 const SETS_IDS: u32 = libc::S_ISUID | libc::S_ISGID;
 
-/// `SECCOMP_FILTER_FLAG_NEW_LISTENER` of <linux/seccomp.h>: answers calls from another process, and needs ioctl(2) for
-/// that.
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER` of <linux/seccomp.h>: answers calls from another process, and
+/// needs ioctl(2) for that.
 const NEW_LISTENER: u32 = 1 << 3;
 
 pub(super) fn rules(policy: &Policy<'_>) -> Rules {
@@ -232,8 +239,9 @@ pub(super) fn rules(policy: &Policy<'_>) -> Rules {
     rules
 }
 
-/// Any mode but one with which others, who find the file in a directory that was granted, would run it as the host's user.
-/// A new file may have such a mode (open(2)), and loses it with the first byte that is written.
+/// Any mode but one with which others, who find the file in a directory that was granted, would run
+/// it as the host's user. A new file may have such a mode (open(2)), and loses it with the first
+/// byte that is written.
 fn modes() -> Rules {
     let arguments = [("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2)];
     arguments
@@ -242,7 +250,8 @@ fn modes() -> Rules {
         .collect()
 }
 
-/// O_ASYNC sends signals too: to the foreground of a terminal without anybody having asked for it (drivers/tty/tty_io.c).
+/// O_ASYNC sends signals too: to the foreground of a terminal without anybody having asked for it
+/// (drivers/tty/tty_io.c).
 fn fcntl() -> Rule {
     let flags = vec![Test::one_of(1, &[int(libc::F_SETFL)]), Test::without(2, int(libc::O_ASYNC))];
     Rule::AnyOf(vec![vec![Test::one_of(1, FCNTL)], flags])
@@ -256,7 +265,8 @@ fn files(argument: u8) -> Test {
 fn sockets(policy: &Policy<'_>) -> Rules {
     let kind = |kinds: &[u32]| Test::one_of(1, kinds).under(!SOCKET_FLAGS);
     let stream = int(libc::SOCK_STREAM);
-    // A datagram socket of a pair could be connected to another one. Both ends of these are, for good.
+    // A datagram socket of a pair could be connected to another one. Both ends of these are, for
+    // good.
     let pair = [
         Test::one_of(0, &[int(libc::AF_UNIX)]),
         kind(&[stream, int(libc::SOCK_SEQPACKET)]),
@@ -290,15 +300,16 @@ fn sockets(policy: &Policy<'_>) -> Rules {
     rules
 }
 
-/// MSG_FASTOPEN connects without connect(2), past Landlock. Urgent data in Unix sockets (MSG_OOB) is of no use, and has had
-/// holes (CVE-2025-38236).
+/// MSG_FASTOPEN connects without connect(2), past Landlock. Urgent data in Unix sockets (MSG_OOB)
+/// is of no use, and has had holes (CVE-2025-38236).
 fn sending() -> Rules {
-    let plain = |argument| Rule::when(Test::without(argument, int(libc::MSG_FASTOPEN | libc::MSG_OOB)));
+    let plain =
+        |argument| Rule::when(Test::without(argument, int(libc::MSG_FASTOPEN | libc::MSG_OOB)));
     Rules::from([("sendto", plain(3)), ("sendmsg", plain(2)), ("sendmmsg", plain(3))])
 }
 
-/// Priorities and limits, of the plugin's own processes alone: in a pid namespace of its own there are no others, elsewhere
-/// of the caller (0).
+/// Priorities and limits, of the plugin's own processes alone: in a pid namespace of its own there
+/// are no others, elsewhere of the caller (0).
 fn scheduling(policy: &Policy<'_>) -> Rules {
     // Of setpriority(2) and ioprio_set(2), neither of which is to take all of a user's processes.
     const PROCESS: [u32; 2] = [0, 1];

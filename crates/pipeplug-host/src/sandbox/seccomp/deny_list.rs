@@ -1,8 +1,9 @@
 //! The calls that a `basic` plugin cannot make: those that no plugin needs which means well.
 //!
-//! All others are allowed, also those of kernels to come: most of these need a privilege, or go through a call that is
-//! denied here. System V and POSIX IPC is allowed as long as the network is the host's, since databases and their clients use
-//! it; so are the setters of scheduling, and metadata of files, unless some are out of reach.
+//! All others are allowed, also those of kernels to come: most of these need a privilege, or go
+//! through a call that is denied here. System V and POSIX IPC is allowed as long as the network is
+//! the host's, since databases and their clients use it; so are the setters of scheduling, and
+//! metadata of files, unless some are out of reach.
 
 use nix::libc;
 
@@ -49,7 +50,8 @@ const TYPING: [u32; 2] = [request(libc::TIOCSTI), request(libc::TIOCLINUX)];
 /// The rules of all calls that are not simply allowed.
 pub(super) fn rules(policy: &Policy<'_>) -> Rules {
     let mut rules = all(DENIED, Verdict::Deny);
-    // clone3(2) has its flags in memory, where no filter can see them: C libraries then take clone(2).
+    // clone3(2) has its flags in memory, where no filter can see them: C libraries then take
+    // clone(2).
     rules.insert("clone3", Rule::Always(Verdict::Missing));
     // A child with CLONE_PARENT would be the host's, which waits for plugins that it has started.
     rules.insert("clone", Rule::when(Test::without(0, NAMESPACES | int(libc::CLONE_PARENT))));
@@ -71,7 +73,8 @@ pub(super) fn rules(policy: &Policy<'_>) -> Rules {
     rules
 }
 
-/// All of the host's network, but nothing below TCP and UDP, and of the kernel's own only the tables of addresses.
+/// All of the host's network, but nothing below TCP and UDP, and of the kernel's own only the
+/// tables of addresses.
 fn any_network() -> Rule {
     let kind = |test: Test| test.under(SOCKET_TYPE);
     let usual = [int(libc::AF_UNIX), int(libc::AF_INET), int(libc::AF_INET6)];
@@ -95,8 +98,9 @@ fn apart(ports: &Ports) -> Rules {
         rules.insert("socket", Rule::Always(Verdict::Deny));
         return rules;
     }
-    // Nothing but TCP, which Landlock knows the ports of: no MPTCP, which is of the same type. A socket with a name in the
-    // file system, as that of a container engine, would be a way out as well.
+    // Nothing but TCP, which Landlock knows the ports of: no MPTCP, which is of the same type. A
+    // socket with a name in the file system, as that of a container engine, would be a way out as
+    // well.
     let tcp = [
         Test::one_of(0, &[int(libc::AF_INET), int(libc::AF_INET6)]),
         Test::one_of(1, &[int(libc::SOCK_STREAM)]).under(SOCKET_TYPE),

@@ -1,12 +1,14 @@
 //! The seccomp filters: which system calls fail.
 //!
-//! `strict` has an [allow list](allow_list): a call that is not on it fails with EPERM, and one that the kernel has got later
-//! than this table with ENOSYS, on which programs fall back to older calls. `basic` has a [deny list](deny_list), since
-//! every plugin that means well has to live with it.
+//! `strict` has an [allow list](allow_list): a call that is not on it fails with EPERM, and one
+//! that the kernel has got later than this table with ENOSYS, on which programs fall back to older
+//! calls. `basic` has a [deny list](deny_list), since every plugin that means well has to live with
+//! it.
 //!
-//! Each list maps the name of a call to a [rule](rules): an answer, or tests of arguments. [`numbers`] has the numbers of the
-//! names for each machine, [`program`] makes instructions for the kernel of both. The outcome for each call is in
-//! `system-calls/`, one table for each machine, which a test compares with the lists, and another one with the kernel.
+//! Each list maps the name of a call to a [rule](rules): an answer, or tests of arguments.
+//! [`numbers`] has the numbers of the names for each machine, [`program`] makes instructions for
+//! the kernel of both. The outcome for each call is in `system-calls/`, one table for each machine,
+//! which a test compares with the lists, and another one with the kernel.
 
 mod allow_list;
 mod arguments;
@@ -36,8 +38,9 @@ pub(super) struct Policy<'a> {
     pub(super) ports: Option<&'a Ports>,
     /// Whether files are out of reach that nobody named.
     pub(super) files: bool,
-    /// Whether the plugin has processes, mounts and IPC objects of its own. Without that, calls are denied that reach other
-    /// processes and files of the same user, and that Landlock does not know.
+    /// Whether the plugin has processes, mounts and IPC objects of its own. Without that, calls are
+    /// denied that reach other processes and files of the same user, and that Landlock does not
+    /// know.
     pub(super) namespaces: bool,
     /// Whether the plugin has the host's standard input, which may be a terminal.
     pub(super) terminal: bool,
@@ -52,7 +55,8 @@ fn all(lists: &[&'static str], verdict: Verdict) -> Rules {
     names.map(|name| (name, Rule::Always(verdict))).collect()
 }
 
-/// Numbers from here on mean the x32 variants of system calls: `__X32_SYSCALL_BIT` of <asm/unistd.h>.
+/// Numbers from here on mean the x32 variants of system calls: `__X32_SYSCALL_BIT` of
+/// <asm/unistd.h>.
 const X32: u32 = 0x4000_0000;
 
 /// The number of a call that a tracer has cancelled: seccomp(2), `SECCOMP_RET_TRACE`.
@@ -71,7 +75,8 @@ pub(super) fn is_known_machine() -> bool {
     Machine::of_system().is_some()
 }
 
-/// The program that the child hands to the kernel; an empty one on a machine that there is none for.
+/// The program that the child hands to the kernel; an empty one on a machine that there is none
+/// for.
 pub(super) fn filter(policy: &Policy<'_>) -> Result<Vec<libc::sock_filter>, String> {
     let Some(machine) = Machine::of_system() else { return Ok(Vec::new()) };
     machine.filter(policy).map_err(|problem| format!("seccomp: {problem}"))
@@ -93,7 +98,8 @@ impl Machine {
         }
     }
 
-    /// `AUDIT_ARCH_…` of <linux/audit.h>. A call of the 32-bit variant of a machine comes with another one.
+    /// `AUDIT_ARCH_…` of <linux/audit.h>. A call of the 32-bit variant of a machine comes with
+    /// another one.
     fn code(self) -> u32 {
         match self {
             Self::X86_64 => 0xc000_003e,
@@ -109,8 +115,12 @@ impl Machine {
     /// The rules by number, each up to the next one.
     fn ranges(self, policy: &Policy<'_>) -> Vec<program::Range> {
         let (rules, unlisted, unknown, x32) = match policy.level {
-            Level::Basic => (deny_list::rules(policy), Verdict::Allow, Verdict::Allow, Verdict::Missing),
-            Level::Strict => (allow_list::rules(policy), Verdict::Deny, Verdict::Missing, Verdict::Kill),
+            Level::Basic => {
+                (deny_list::rules(policy), Verdict::Allow, Verdict::Allow, Verdict::Missing)
+            }
+            Level::Strict => {
+                (allow_list::rules(policy), Verdict::Deny, Verdict::Missing, Verdict::Kill)
+            }
         };
         let mut by_number: BTreeMap<u32, Rule> = BTreeMap::new();
         let calls: BTreeMap<u32, &str> = self.calls().collect();
@@ -126,8 +136,9 @@ impl Machine {
         }
         let mut ranges: Vec<program::Range> = Vec::new();
         for (number, rule) in by_number {
-            let goes_on =
-                ranges.last().is_some_and(|(_, last)| *last == rule && matches!(rule, Rule::Always(_)));
+            let goes_on = ranges
+                .last()
+                .is_some_and(|(_, last)| *last == rule && matches!(rule, Rule::Always(_)));
             if !goes_on {
                 ranges.push((number, rule));
             }

@@ -1,9 +1,10 @@
 //! Names and numbers of the system calls, up to those of Linux 6.18.
 //!
-//! Each machine has a table of its own, so that the filters of all of them can be built, and looked at, on any. The libc
-//! crate lags behind the kernel, and its constants differ between C libraries.
+//! Each machine has a table of its own, so that the filters of all of them can be built, and looked
+//! at, on any. The libc crate lags behind the kernel, and its constants differ between C libraries.
 //!
-//! The sources are `arch/x86/entry/syscalls/syscall_64.tbl` and `scripts/syscall.tbl` of the kernel.
+//! The sources are `arch/x86/entry/syscalls/syscall_64.tbl` and `scripts/syscall.tbl` of the
+//! kernel.
 
 use super::Machine;
 
@@ -137,7 +138,8 @@ mod tests {
         for machine in Machine::ALL {
             let all = machine.calls().count();
             let numbers: BTreeMap<_, _> = machine.calls().collect();
-            let names: BTreeMap<_, _> = machine.calls().map(|(number, name)| (name, number)).collect();
+            let names: BTreeMap<_, _> =
+                machine.calls().map(|(number, name)| (name, number)).collect();
             assert_eq!((numbers.len(), names.len()), (all, all), "{machine:?}");
         }
     }
@@ -145,7 +147,8 @@ mod tests {
     #[test]
     fn the_numbers_are_those_of_the_c_library() {
         let Some(machine) = Machine::of_system() else { return };
-        let numbers: BTreeMap<_, _> = machine.calls().map(|(number, name)| (name, number)).collect();
+        let numbers: BTreeMap<_, _> =
+            machine.calls().map(|(number, name)| (name, number)).collect();
         for (name, number) in [
             ("read", libc::SYS_read),
             ("mkdirat", libc::SYS_mkdirat),

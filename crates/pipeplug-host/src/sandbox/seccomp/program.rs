@@ -1,4 +1,5 @@
-//! From rules to a program for the kernel: seccomp(2), and `Documentation/networking/filter.rst` for the instructions.
+//! From rules to a program for the kernel: seccomp(2), and `Documentation/networking/filter.rst`
+//! for the instructions.
 //!
 //! ```text
 //!     the machine's code?   no -> kill
@@ -7,8 +8,8 @@
 //!         tests           -> load an argument, compare, …, return
 //! ```
 //!
-//! Nothing loads an argument on the way to a call that is allowed whatever its arguments: then the kernel need not run the
-//! program for it.
+//! Nothing loads an argument on the way to a call that is allowed whatever its arguments: then the
+//! kernel need not run the program for it.
 
 use nix::libc;
 
@@ -29,7 +30,8 @@ const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
-/// The program for a machine with this code (`AUDIT_ARCH_…`); the ranges are sorted, and the first one begins with 0.
+/// The program for a machine with this code (`AUDIT_ARCH_…`); the ranges are sorted, and the first
+/// one begins with 0.
 ///
 /// # Errors
 /// A rule has more tests than a jump can pass.
@@ -39,7 +41,10 @@ pub(super) fn assemble(code: u32, ranges: &[Range]) -> Result<Vec<libc::sock_fil
     program.extend(search(ranges)?);
     let most = usize::from(u16::MAX).min(libc::BPF_MAXINSNS.unsigned_abs() as usize);
     if program.len() > most {
-        return Err(format!("a filter of {} instructions, and the kernel takes {most}", program.len()));
+        return Err(format!(
+            "a filter of {} instructions, and the kernel takes {most}",
+            program.len()
+        ));
     }
     Ok(program)
 }
@@ -104,12 +109,15 @@ fn compare(test: &Test, rest: usize) -> Result<Vec<libc::sock_filter>, String> {
         // Behind the last comparison stands the jump for a value that was not found.
         let found = values.len() - at;
         let found = if holds_if_found { found } else { found + rest };
-        let found = u8::try_from(found).map_err(|_| "more tests than a jump can pass".to_owned())?;
+        let found =
+            u8::try_from(found).map_err(|_| "more tests than a jump can pass".to_owned())?;
         program.push(jump(EQUAL, *value, found, 0));
     }
     let not_found = if holds_if_found { rest } else { 0 };
-    program
-        .push(statement(JUMP, u32::try_from(not_found).map_err(|_| "a filter that is too long".to_owned())?));
+    program.push(statement(
+        JUMP,
+        u32::try_from(not_found).map_err(|_| "a filter that is too long".to_owned())?,
+    ));
     Ok(program)
 }
 

@@ -15,8 +15,8 @@ pub(super) enum Verdict {
 /// The rule for a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// One answer, whatever the arguments. The kernel remembers such an `Allow` in a bitmap, and then runs no filter for the
-    /// call: Linux 5.11, kernel/seccomp.c.
+    /// One answer, whatever the arguments. The kernel remembers such an `Allow` in a bitmap, and
+    /// then runs no filter for the call: Linux 5.11, kernel/seccomp.c.
     Always(Verdict),
     /// Allowed where all tests of one of these lists hold, and else EPERM.
     AnyOf(Vec<Vec<Test>>),
@@ -63,12 +63,22 @@ impl Rule {
 impl Test {
     /// The argument, an int, is one of these.
     pub(super) fn one_of(argument: u8, values: &[u32]) -> Self {
-        Self { argument, half: Half::Low, mask: u32::MAX, expected: Expected::OneOf(values.to_vec()) }
+        Self {
+            argument,
+            half: Half::Low,
+            mask: u32::MAX,
+            expected: Expected::OneOf(values.to_vec()),
+        }
     }
 
     /// The argument, an int, is none of these.
     pub(super) fn none_of(argument: u8, values: &[u32]) -> Self {
-        Self { argument, half: Half::Low, mask: u32::MAX, expected: Expected::NoneOf(values.to_vec()) }
+        Self {
+            argument,
+            half: Half::Low,
+            mask: u32::MAX,
+            expected: Expected::NoneOf(values.to_vec()),
+        }
     }
 
     /// The argument, an int, has none of these bits.
@@ -93,7 +103,8 @@ pub(super) const fn int(value: nix::libc::c_int) -> u32 {
     value.cast_unsigned()
 }
 
-/// A request of ioctl(2) as the kernel takes it: an unsigned int, whatever the C library makes of it.
+/// A request of ioctl(2) as the kernel takes it: an unsigned int, whatever the C library makes of
+/// it.
 pub(super) const fn request(value: nix::libc::Ioctl) -> u32 {
     value as u32
 }

@@ -1,4 +1,5 @@
-//! Runs a filter as the kernel would, for tests: the instructions that filters here are made of, and no others.
+//! Runs a filter as the kernel would, for tests: the instructions that filters here are made of,
+//! and no others.
 
 use nix::libc;
 
@@ -23,7 +24,11 @@ pub(super) struct Outcome {
 
 impl Call {
     /// `None` for a call that the machine does not have.
-    pub(super) fn new<const N: usize>(machine: Machine, name: &str, arguments: [u64; N]) -> Option<Self> {
+    pub(super) fn new<const N: usize>(
+        machine: Machine,
+        name: &str,
+        arguments: [u64; N],
+    ) -> Option<Self> {
         let (number, _) = machine.calls().find(|(_, known)| *known == name)?;
         let mut all = [0; 6];
         all[..N].copy_from_slice(&arguments);

@@ -26,7 +26,9 @@ fn render(machine: Machine) -> String {
     ];
     let mut row = |number: &str, name: &str, words: [&str; 4]| {
         let [basic, strict, namespaces, ports] = words;
-        lines.push(format!("{number:<10} {name:<24} {basic:<9} {strict:<9} {namespaces:<10} {ports}"));
+        lines.push(format!(
+            "{number:<10} {name:<24} {basic:<9} {strict:<9} {namespaces:<10} {ports}"
+        ));
     };
     row("# number", "name", policies.map(|(name, _)| name));
     let words = |number: u32| {
@@ -75,7 +77,10 @@ fn the_committed_tables_are_those_of_the_lists() {
         let committed = fs::read_to_string(&path).unwrap();
         let only_in = |text: &str, other: &str| {
             let others: Vec<_> = other.lines().collect();
-            text.lines().filter(|line| !others.contains(line)).map(str::to_owned).collect::<Vec<_>>()
+            text.lines()
+                .filter(|line| !others.contains(line))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
         };
         let (gone, new) = (only_in(&committed, &table), only_in(&table, &committed));
         assert!(

@@ -8,7 +8,13 @@ use super::*;
 
 fn strict() -> Policy<'static> {
     static NONE: Ports = Ports { connect: Vec::new(), bind: Vec::new() };
-    Policy { level: Level::Strict, ports: Some(&NONE), files: true, namespaces: false, terminal: false }
+    Policy {
+        level: Level::Strict,
+        ports: Some(&NONE),
+        files: true,
+        namespaces: false,
+        terminal: false,
+    }
 }
 
 fn basic() -> Policy<'static> {
@@ -24,7 +30,12 @@ struct Filters(Vec<(Machine, Vec<libc::sock_filter>)>);
 
 impl Filters {
     fn of(policy: &Policy<'_>) -> Self {
-        Self(Machine::ALL.into_iter().map(|machine| (machine, machine.filter(policy).unwrap())).collect())
+        Self(
+            Machine::ALL
+                .into_iter()
+                .map(|machine| (machine, machine.filter(policy).unwrap()))
+                .collect(),
+        )
     }
 
     /// The verdict on a call with these arguments, which is the same on all machines that have it.
@@ -70,7 +81,8 @@ pub(super) fn policies(ports: &Ports) -> [(&'static str, Policy<'_>); 4] {
 
 #[test]
 fn every_listed_name_is_that_of_a_call() {
-    let known: Vec<_> = Machine::ALL.into_iter().flat_map(Machine::calls).map(|(_, name)| name).collect();
+    let known: Vec<_> =
+        Machine::ALL.into_iter().flat_map(Machine::calls).map(|(_, name)| name).collect();
     for (_, policy) in policies(&ports(&[1], &[1])) {
         let rules = match policy.level {
             Level::Basic => deny_list::rules(&policy),
@@ -81,8 +93,8 @@ fn every_listed_name_is_that_of_a_call() {
     }
 }
 
-/// The program gives for every number, with arguments of all sorts, the answer of the rule: the search, and that nothing is
-/// loaded on the way to a constant answer.
+/// The program gives for every number, with arguments of all sorts, the answer of the rule: the
+/// search, and that nothing is loaded on the way to a constant answer.
 #[test]
 fn the_program_finds_the_rule_of_every_number() {
     let granted = ports(&[1], &[1]);
@@ -144,7 +156,9 @@ fn clone_makes_threads_and_children_and_nothing_else() {
     for policy in [strict(), basic()] {
         for flags in [thread, fork, spawn] {
             allowed(&policy, "clone", [flags]);
-            for bad in [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWCGROUP, libc::CLONE_PARENT] {
+            for bad in
+                [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWCGROUP, libc::CLONE_PARENT]
+            {
                 denied(&policy, "clone", [flags | number(bad)]);
             }
         }
@@ -166,12 +180,19 @@ fn sockets_are_those_that_were_granted() {
     let [without, connecting] = [strict(), with(&connect)].map(|policy| Filters::of(&policy));
     for domain in 0..64 {
         for kind in 0..16 {
-            for protocol in
-                [0, number(libc::IPPROTO_TCP), number(libc::IPPROTO_MPTCP), number(libc::IPPROTO_SCTP)]
-            {
+            for protocol in [
+                0,
+                number(libc::IPPROTO_TCP),
+                number(libc::IPPROTO_MPTCP),
+                number(libc::IPPROTO_SCTP),
+            ] {
                 for flags in [0, flags] {
                     let arguments = [domain, kind | flags, protocol];
-                    assert_eq!(without.verdict("socket", arguments), Verdict::Deny, "{arguments:?}");
+                    assert_eq!(
+                        without.verdict("socket", arguments),
+                        Verdict::Deny,
+                        "{arguments:?}"
+                    );
                     let tcp = [inet, inet6].contains(&domain) && kind == stream;
                     let tcp = tcp && [0, number(libc::IPPROTO_TCP)].contains(&protocol);
                     let expected = if tcp { Verdict::Allow } else { Verdict::Deny };
@@ -185,12 +206,17 @@ fn sockets_are_those_that_were_granted() {
     }
     for name in ["connect", "bind", "listen", "accept", "accept4"] {
         denied(&strict(), name, [0]);
-        let (with_connect, with_bind) =
-            if name == "connect" { (Verdict::Allow, Verdict::Deny) } else { (Verdict::Deny, Verdict::Allow) };
+        let (with_connect, with_bind) = if name == "connect" {
+            (Verdict::Allow, Verdict::Deny)
+        } else {
+            (Verdict::Deny, Verdict::Allow)
+        };
         assert_eq!(verdict(&with(&connect), name, [0]), with_connect, "{name}");
         assert_eq!(verdict(&with(&bind), name, [0]), with_bind, "{name}");
     }
-    for (domain, kind, protocol) in [(unix, datagram, 0), (inet, datagram, 17), (inet6, stream | flags, 0)] {
+    for (domain, kind, protocol) in
+        [(unix, datagram, 0), (inet, datagram, 17), (inet6, stream | flags, 0)]
+    {
         allowed(&basic(), "socket", [domain, kind, protocol]);
     }
     allowed(&basic(), "socket", [netlink, raw | flags, number(libc::NETLINK_ROUTE)]);
@@ -262,7 +288,9 @@ fn no_request_types_into_a_terminal() {
 
 #[test]
 fn no_descriptor_asks_for_signals() {
-    for command in [libc::F_GETFD, libc::F_SETFD, libc::F_DUPFD_CLOEXEC, libc::F_OFD_SETLK, libc::F_GETFL] {
+    for command in
+        [libc::F_GETFD, libc::F_SETFD, libc::F_DUPFD_CLOEXEC, libc::F_OFD_SETLK, libc::F_GETFL]
+    {
         allowed(&strict(), "fcntl", [0, number(command), u64::MAX]);
     }
     // F_SETSIG and F_SETOWN_EX of <asm-generic/fcntl.h>.
@@ -276,10 +304,14 @@ fn no_descriptor_asks_for_signals() {
 
 #[test]
 fn options_are_the_callers_own() {
-    for option in [libc::PR_SET_NAME, libc::PR_SET_NO_NEW_PRIVS, libc::PR_SET_VMA, libc::PR_CAPBSET_READ] {
+    for option in
+        [libc::PR_SET_NAME, libc::PR_SET_NO_NEW_PRIVS, libc::PR_SET_VMA, libc::PR_CAPBSET_READ]
+    {
         allowed(&strict(), "prctl", [number(option)]);
     }
-    for option in [libc::PR_SET_MM, libc::PR_SCHED_CORE, libc::PR_SET_PTRACER, libc::PR_SET_SECUREBITS] {
+    for option in
+        [libc::PR_SET_MM, libc::PR_SCHED_CORE, libc::PR_SET_PTRACER, libc::PR_SET_SECUREBITS]
+    {
         denied(&strict(), "prctl", [number(option)]);
     }
     for policy in [strict(), basic()] {
@@ -324,7 +356,8 @@ fn limits_and_priorities_of_others_are_theirs() {
 fn the_hosts_process_group_is_out_of_reach() {
     // The plugin is in it with a terminal, also in a pid namespace of its own.
     let namespaces = Policy { namespaces: true, ..strict() };
-    for terminal in [Policy { terminal: true, ..strict() }, Policy { terminal: true, ..namespaces }] {
+    for terminal in [Policy { terminal: true, ..strict() }, Policy { terminal: true, ..namespaces }]
+    {
         for above in [0, 1 << 32] {
             denied(&terminal, "kill", [above, 9]);
             denied(&terminal, "setpriority", [above | 1, 0]);
@@ -362,7 +395,8 @@ fn metadata_and_news_of_files_need_mounts_of_its_own() {
         denied(&strict(), name, []);
         allowed(&namespaces, name, []);
         denied(&terminal, name, []);
-        // A basic plugin changes what it may reach, which is all there is, unless somebody named some.
+        // A basic plugin changes what it may reach, which is all there is, unless somebody named
+        // some.
         allowed(&basic(), name, []);
         denied(&Policy { files: true, ..basic() }, name, []);
     }

@@ -1,4 +1,5 @@
-//! The programs as code for AArch64. The kernel keeps all registers but x0 across a system call: syscall(2).
+//! The programs as code for AArch64. The kernel keeps all registers but x0 across a system call:
+//! syscall(2).
 
 use std::arch::asm;
 use std::slice;
@@ -6,8 +7,8 @@ use std::slice;
 /// EM_AARCH64.
 pub(super) const ELF_NUMBER: u16 = 183;
 
-/// Puts code into the read-only data of this library, and gives it as bytes. Its labels have numbers from 2 on, which
-/// are its own: it may be there more than once.
+/// Puts code into the read-only data of this library, and gives it as bytes. Its labels have
+/// numbers from 2 on, which are its own: it may be there more than once.
 macro_rules! code {
     ($($line:expr),+ $(,)?) => {{
         let start: *const u8;
@@ -30,12 +31,14 @@ macro_rules! code {
                 options(pure, nomem, nostack, preserves_flags),
             );
         }
-        // SAFETY: `start` and `end` are the bounds of read-only data that is there as long as this library.
+        // SAFETY: `start` and `end` are the bounds of read-only data that is there as long as this
+        // library.
         unsafe { slice::from_raw_parts(start, end.addr() - start.addr()) }
     }};
 }
 
-/// prctl(PR_SET_NAME, argv[0]), then read(0, …, 1) until the end of file; x19 is argc behind it, and the stack has room.
+/// prctl(PR_SET_NAME, argv[0]), then read(0, …, 1) until the end of file; x19 is argc behind it,
+/// and the stack has room.
 macro_rules! until_end_of_file {
     () => {
         "

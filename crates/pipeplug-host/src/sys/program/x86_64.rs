@@ -1,4 +1,5 @@
-//! The programs as code for x86-64. The kernel keeps all registers but rax, rcx and r11 across a system call: syscall(2).
+//! The programs as code for x86-64. The kernel keeps all registers but rax, rcx and r11 across a
+//! system call: syscall(2).
 
 use std::arch::asm;
 use std::slice;
@@ -6,8 +7,8 @@ use std::slice;
 /// EM_X86_64.
 pub(super) const ELF_NUMBER: u16 = 62;
 
-/// Puts code into the read-only data of this library, and gives it as bytes. Its labels have numbers from 2 on, which
-/// are its own: it may be there more than once.
+/// Puts code into the read-only data of this library, and gives it as bytes. Its labels have
+/// numbers from 2 on, which are its own: it may be there more than once.
 macro_rules! code {
     ($($line:expr),+ $(,)?) => {{
         let start: *const u8;
@@ -28,7 +29,8 @@ macro_rules! code {
                 options(pure, nomem, nostack, preserves_flags),
             );
         }
-        // SAFETY: `start` and `end` are the bounds of read-only data that is there as long as this library.
+        // SAFETY: `start` and `end` are the bounds of read-only data that is there as long as this
+        // library.
         unsafe { slice::from_raw_parts(start, end.addr() - start.addr()) }
     }};
 }

@@ -30,7 +30,8 @@ impl<'a> Plan<'a> {
             [0, 1, 2, 3].map(|at| bytes.get(at).copied().unwrap_or_default());
         let transfer = if transfer == 0 { usize::MAX } else { usize::from(transfer) };
         Self {
-            format: [Some(Format::Standard), Some(Format::Classic), None][usize::from(flags & 3) % 3],
+            format: [Some(Format::Standard), Some(Format::Classic), None]
+                [usize::from(flags & 3) % 3],
             transfer: NonZeroUsize::new(transfer).unwrap_or(NonZeroUsize::MIN),
             is_dedicated: flags & 4 != 0,
             is_narrow: flags & 8 != 0,
@@ -43,7 +44,11 @@ impl<'a> Plan<'a> {
     }
 
     pub fn limits(&self) -> Limits {
-        if self.is_limited { Limits::default().with_command(16).with_buffer(100) } else { Limits::default() }
+        if self.is_limited {
+            Limits::default().with_command(16).with_buffer(100)
+        } else {
+            Limits::default()
+        }
     }
 
     /// The stream in pieces whose lengths the plan says, over and over.
@@ -93,7 +98,9 @@ impl Model {
                     let id = skipped.thread_id.as_u64();
                     match Direction::from_u64(skipped.direction) {
                         Some(Direction::Request) => *model.requests.entry(id).or_default() += 1,
-                        Some(Direction::Response) => drop(model.ends.entry(id).or_insert(End::TooLarge)),
+                        Some(Direction::Response) => {
+                            drop(model.ends.entry(id).or_insert(End::TooLarge))
+                        }
                         Some(Direction::OneWay) | None => {}
                     }
                     continue;
@@ -131,7 +138,9 @@ impl Model {
     pub fn check_call(&self, id: u64, outcome: &Result<Vec<u8>, CallError>) {
         let is_so = match (self.ends.get(&id), outcome) {
             (Some(End::Reply(expected)), Ok(bytes)) => expected == bytes,
-            (Some(End::Refused(expected)), Err(CallError::Remote { message, .. })) => expected == message,
+            (Some(End::Refused(expected)), Err(CallError::Remote { message, .. })) => {
+                expected == message
+            }
             (Some(End::TooLarge), Err(CallError::ReplyTooLarge { .. })) => true,
             (None, Err(CallError::Closed { .. })) => true,
             _ => false,
@@ -143,7 +152,10 @@ impl Model {
     pub fn check_answers(&self, answers: &BTreeMap<u64, Vec<Chunk>>) {
         for (id, answers) in answers {
             let asked = self.requests.get(id).copied().unwrap_or_default();
-            assert!(answers.len() <= asked, "{asked} requests with id {id} were answered with {answers:?}");
+            assert!(
+                answers.len() <= asked,
+                "{asked} requests with id {id} were answered with {answers:?}"
+            );
         }
         if self.is_whole && !self.may_close {
             for (id, asked) in &self.requests {

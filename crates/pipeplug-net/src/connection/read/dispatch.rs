@@ -19,9 +19,9 @@ use crate::sync::{Instant, atomic::Ordering};
 
 /// Bytes of a wrong credit or of an unknown command that are shown.
 const SHOWN: usize = 64;
-/// Time after a deadline within which the peer's handler answers because of it. The deadline is sent in whole
-/// milliseconds, slept for in whole milliseconds, and the sleeper runs a tick later at worst, on a machine that is not
-/// overloaded.
+/// Time after a deadline within which the peer's handler answers because of it. The deadline is
+/// sent in whole milliseconds, slept for in whole milliseconds, and the sleeper runs a tick later
+/// at worst, on a machine that is not overloaded.
 const MOMENT: Duration = Duration::from_millis(5);
 /// Bytes past which an error message of the peer is cut.
 const MESSAGE_MAX: usize = 64 << 10;
@@ -57,8 +57,8 @@ impl ReceivedChunk<'_> {
 }
 
 impl Shared {
-    /// Deals with one chunk, on the thread that reads. `pending_context` is the context that the last chunk was, and is
-    /// set if this one is a context.
+    /// Deals with one chunk, on the thread that reads. `pending_context` is the context that the
+    /// last chunk was, and is set if this one is a context.
     pub(crate) fn dispatch(
         self: &Arc<Self>,
         received: Received<'_>,
@@ -133,9 +133,10 @@ impl Shared {
 
     /// Returns true if the call's deadline has passed and caused this response.
     ///
-    /// A handler that knows the deadline sees it pass a moment after it has passed here, and what it answers then is no
-    /// answer in time. Whether that is read before the call is given up is chance. A reply that is read later than a
-    /// moment after the deadline may have come in time, while this process was stopped.
+    /// A handler that knows the deadline sees it pass a moment after it has passed here, and what
+    /// it answers then is no answer in time. Whether that is read before the call is given up is
+    /// chance. A reply that is read later than a moment after the deadline may have come in time,
+    /// while this process was stopped.
     #[inline]
     fn is_late(&self, id: ThreadId, slot: &CallSlot, command: &str) -> bool {
         let Some(deadline) = slot.deadline else { return false };
@@ -231,11 +232,14 @@ impl Shared {
 fn message(bytes: &[u8]) -> String {
     match bytes.get(..MESSAGE_MAX) {
         None => String::from_utf8_lossy(bytes).into_owned(),
-        Some(start) => format!("{}… ({} bytes in all)", String::from_utf8_lossy(start), bytes.len()),
+        Some(start) => {
+            format!("{}… ({} bytes in all)", String::from_utf8_lossy(start), bytes.len())
+        }
     }
 }
 
-/// The error message for an unknown command. It is short: a peer must not get much more than it sent.
+/// The error message for an unknown command. It is short: a peer must not get much more than it
+/// sent.
 pub(crate) fn unknown_command(command: &str) -> String {
     let end = command.floor_char_boundary(SHOWN);
     let rest = if end < command.len() { "…" } else { "" };

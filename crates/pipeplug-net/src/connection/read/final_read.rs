@@ -1,8 +1,9 @@
 //! Last read before a call is given up whose deadline has passed.
 //!
-//! The reply may lie in the pipe: this process was stopped past the deadline (SIGSTOP, a suspended machine), or had no
-//! CPU. A deadline ends the wait for what has not arrived, so what has arrived is read first. The caller reads by itself.
-//! Where another thread is the leader, the caller waits until that thread has dealt with what was in the pipe.
+//! The reply may lie in the pipe: this process was stopped past the deadline (SIGSTOP, a suspended
+//! machine), or had no CPU. A deadline ends the wait for what has not arrived, so what has arrived
+//! is read first. The caller reads by itself. Where another thread is the leader, the caller waits
+//! until that thread has dealt with what was in the pipe.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +23,16 @@ pub(crate) const RETRY: Duration = Duration::from_millis(1);
 /// Longest time for the last read: a pipe that never gets empty must not keep a call open.
 pub(crate) const LONGEST: Duration = Duration::from_millis(50);
 
-/// Number of reads. Odd while a thread reads, until what it has read is dealt with. Written by the leader only.
+/// Number of reads. Odd while a thread reads, until what it has read is dealt with. Written by the
+/// leader only.
 #[derive(Debug, Default)]
 pub(crate) struct ReadSequence(AtomicU32);
 
 impl ReadSequence {
     pub(crate) fn begin(&self) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        // Before the read: a thread that finds the pipe empty after it finds the number odd, or larger.
+        // Before the read: a thread that finds the pipe empty after it finds the number odd, or
+        // larger.
         fence(Ordering::Release);
     }
 
@@ -37,8 +40,8 @@ impl ReadSequence {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
-    /// Returns true if everything that has arrived is dealt with: no thread is about to, and nothing `is_left` in the
-    /// pipe.
+    /// Returns true if everything that has arrived is dealt with: no thread is about to, and
+    /// nothing `is_left` in the pipe.
     fn is_settled(&self, is_left: impl FnOnce() -> bool) -> bool {
         let before = self.0.load(Ordering::Acquire);
         if before % 2 == 1 || is_left() {
@@ -66,7 +69,8 @@ impl Shared {
             self.return_vacant_role(); // from the dedicated reader, which runs a handler
         }
         if self.take_role_to_call() {
-            let outcome = self.read(&mut lock(&self.leader.reader), ReadUntil::Empty, ReaderKind::Other);
+            let outcome =
+                self.read(&mut lock(&self.leader.reader), ReadUntil::Empty, ReaderKind::Other);
             if !matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended) {
                 self.return_role_to_loop();
             }

@@ -1,20 +1,24 @@
 //! Decides which thread reads a connection: the reader role.
 //!
-//! This is the Leader/Followers pattern (Schmidt, Stal, Rohnert and Buschmann, "Pattern-Oriented Software Architecture",
-//! volume 2): one thread at a time, the leader, has the right to read. No thread hands to another one what it can do
-//! itself:
+//! This is the Leader/Followers pattern (Schmidt, Stal, Rohnert and Buschmann, "Pattern-Oriented
+//! Software Architecture", volume 2): one thread at a time, the leader, has the right to read. No
+//! thread hands to another one what it can do itself:
 //!
-//! - A caller that waits for its reply while no other thread does becomes the leader and reads its own reply.
-//! - On a connection with a dedicated reader ([`Reading::Dedicated`]) that thread is the leader, and runs the handlers
-//!   too, one after the other. Nothing may wait for a handler, so the event loop watches meanwhile. Either epoll does
-//!   (`EventLoop`), or, where one call follows the other and two epoll_ctl(2) each are worth saving, the role is
-//!   `Vacant`, and a tick of the event loop takes it from a handler that has not returned.
-//! - A caller that has more calls open, or has made a thousand calls in quick succession, is likely to wait for the
-//!   next one soon. It leaves the role `Vacant` in the same way.
-//! - Where several callers wait, each one reads in turn, and leaves the role `Vacant` for the next one (yielding.rs).
+//! - A caller that waits for its reply while no other thread does becomes the leader and reads its
+//!   own reply.
+//! - On a connection with a dedicated reader ([`Reading::Dedicated`]) that thread is the leader,
+//!   and runs the handlers too, one after the other. Nothing may wait for a handler, so the event
+//!   loop watches meanwhile. Either epoll does (`EventLoop`), or, where one call follows the other
+//!   and two epoll_ctl(2) each are worth saving, the role is `Vacant`, and a tick of the event loop
+//!   takes it from a handler that has not returned.
+//! - A caller that has more calls open, or has made a thousand calls in quick succession, is likely
+//!   to wait for the next one soon. It leaves the role `Vacant` in the same way.
+//! - Where several callers wait, each one reads in turn, and leaves the role `Vacant` for the next
+//!   one (yielding.rs).
 //! - In every other case the role belongs to the event loop, which waits in epoll.
 //!
-//! The leader runs no user code and waits for no other thread: it completes calls, and queues requests and one-ways.
+//! The leader runs no user code and waits for no other thread: it completes calls, and queues
+//! requests and one-ways.
 //!
 //! ```text
 //!             event, caller, reader                too much is queued, no call is open
@@ -52,8 +56,8 @@ use crate::sync::{
 };
 use crate::sys::{self, Stream};
 
-/// A caller that is done frees the input buffer if it has used more than this many bytes of it. Memory that was never
-/// touched costs nothing.
+/// A caller that is done frees the input buffer if it has used more than this many bytes of it.
+/// Memory that was never touched costs nothing.
 const KEPT: usize = 8 << 10;
 
 /// Holder of the right to read.
@@ -64,7 +68,8 @@ pub(crate) enum ReaderRole {
     EventLoop,
     /// A thread that reads, or sleeps until there is something to read.
     Leader,
-    /// No thread: the dedicated reader runs a handler, or a caller is between two calls. Any thread may take the role.
+    /// No thread: the dedicated reader runs a handler, or a caller is between two calls. Any thread
+    /// may take the role.
     Vacant,
     /// No thread, until there is room in the serve queue.
     Suspended,
@@ -82,8 +87,8 @@ pub(crate) struct Leader {
     pub(crate) reader: Mutex<Reader>,
     /// Number of reads, for the last read before a deadline passes; see final_read.rs.
     pub(crate) reads: ReadSequence,
-    /// Registration of the reading descriptor in the event loop, with the descriptor. Locked for the length of an
-    /// epoll_ctl(2).
+    /// Registration of the reading descriptor in the event loop, with the descriptor. Locked for
+    /// the length of an epoll_ctl(2).
     registered: Mutex<Option<(Registration, Arc<Stream>)>>,
     /// Threads that sleep until their call ends, and calls that are to wake a task.
     sleepers: AtomicUsize,
@@ -206,8 +211,8 @@ impl Leader {
         lock(&self.registered).as_ref().map(|(_, stream)| Arc::clone(stream))
     }
 
-    /// Has the event loop call the connection soon, as if its descriptor were ready. Returns false if it is not
-    /// registered any more.
+    /// Has the event loop call the connection soon, as if its descriptor were ready. Returns false
+    /// if it is not registered any more.
     pub(crate) fn mark_ready(&self, what: crate::event_loop::Ready) -> bool {
         match &*lock(&self.registered) {
             Some((registration, _)) => {
@@ -218,12 +223,13 @@ impl Leader {
         }
     }
 
-    /// Waits until the dedicated reader can take the role again. Returns false once the role has ended.
+    /// Waits until the dedicated reader can take the role again. Returns false once the role has
+    /// ended.
     fn wait_for_role(&self) -> bool {
         let mut guard = lock(&self.dedicated_lock);
         loop {
-            // Set before the look at the role, which another thread stores before it looks at this flag: one of the
-            // two sees the other.
+            // Set before the look at the role, which another thread stores before it looks at this
+            // flag: one of the two sees the other.
             self.dedicated_waits.store(true, Ordering::SeqCst);
             if self.take_from_event_loop() {
                 self.dedicated_waits.store(false, Ordering::SeqCst);
@@ -238,7 +244,8 @@ impl Leader {
 
     fn notify_dedicated(&self) {
         if self.dedicated_waits.load(Ordering::SeqCst) {
-            // With the lock taken once, the dedicated reader either sleeps by now or has not looked yet.
+            // With the lock taken once, the dedicated reader either sleeps by now or has not looked
+            // yet.
             drop(lock(&self.dedicated_lock));
             self.role_is_free.notify_one();
         }
@@ -256,7 +263,8 @@ impl Shared {
         let Some(stream) = lock(&self.leader.reader).stream.clone() else { return Ok(()) };
         let is_dedicated = self.options.reading == Reading::Dedicated;
         let interest = if is_dedicated { sys::no_interest() } else { Interest::READABLE };
-        let registration = self.events.register(stream.as_fd(), interest, Arc::<Self>::clone(self))?;
+        let registration =
+            self.events.register(stream.as_fd(), interest, Arc::<Self>::clone(self))?;
         *lock(&self.leader.registered) = Some((registration, stream));
         if is_dedicated {
             let shared = Arc::clone(self);
@@ -286,14 +294,16 @@ impl Shared {
             ReadOutcome::Ended | ReadOutcome::Suspended => {}
             ReadOutcome::Unfinished => self.return_role_to_loop(),
             ReadOutcome::Nothing | ReadOutcome::Drained => {
-                // No epoll_ctl(2): the registration is still armed, and epoll reports what comes after the last read.
+                // No epoll_ctl(2): the registration is still armed, and epoll reports what comes
+                // after the last read.
                 self.leader.set_event_loop();
                 self.end_if_asked();
             }
         }
     }
 
-    /// Makes a caller that is about to send its request the leader, if no other thread reads or waits for a call.
+    /// Makes a caller that is about to send its request the leader, if no other thread reads or
+    /// waits for a call.
     ///
     /// After the request the reply might wake the event loop before this thread takes the role.
     pub(crate) fn lead_early(self: &Arc<Self>) {
@@ -302,8 +312,8 @@ impl Shared {
         }
     }
 
-    /// Returns the role that [`lead_early`](Shared::lead_early) took: the caller has to wait for room first, and a
-    /// thread has to read for that.
+    /// Returns the role that [`lead_early`](Shared::lead_early) took: the caller has to wait for
+    /// room first, and a thread has to read for that.
     pub(crate) fn end_early_lead(self: &Arc<Self>) {
         if IS_EARLY_LEADER.take() {
             self.return_role_to_loop();
@@ -312,10 +322,11 @@ impl Shared {
         }
     }
 
-    /// Reads for a caller until its call is done, if it is the leader or can become it: if no other thread reads or
-    /// waits for a call.
+    /// Reads for a caller until its call is done, if it is the leader or can become it: if no other
+    /// thread reads or waits for a call.
     pub(crate) fn lead_until_done(self: &Arc<Self>, slot: &CallSlot, deadline: Option<Instant>) {
-        let is_leader = IS_EARLY_LEADER.take() || (self.leader.is_only_caller() && self.take_role_to_call());
+        let is_leader =
+            IS_EARLY_LEADER.take() || (self.leader.is_only_caller() && self.take_role_to_call());
         if !is_leader {
             return;
         }
@@ -327,11 +338,13 @@ impl Shared {
         let mut reader = lock(&self.leader.reader);
         *lock(&self.leader.wake_pipe) = Some(Arc::clone(&wake_pipe));
         let mut outcome = ReadOutcome::Nothing;
-        // The conditions are checked after the wake pipe was set: what happened before wrote to no wake pipe.
+        // The conditions are checked after the wake pipe was set: what happened before wrote to no
+        // wake pipe.
         while !(matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended)
             || slot.is_done()
             || self.close.is_ending()
-            // Checked each time: a peer that sends without a pause would have this thread read for ever.
+            // Checked each time: a peer that sends without a pause would have this thread read for
+            // ever.
             || deadline.is_some_and(|deadline| Instant::now() >= deadline))
         {
             outcome = self.read_next(&mut reader, ReaderKind::Other, &wake_pipe, deadline, outcome);
@@ -359,13 +372,13 @@ impl Shared {
         }
     }
 
-    /// Leaves the role vacant: a caller with further calls open, or after many in quick succession, is likely to wait
-    /// for a call again soon. Until then no thread reads, unless one needs the role, or the tick of the event loop
-    /// finds that nothing comes of it.
+    /// Leaves the role vacant: a caller with further calls open, or after many in quick succession,
+    /// is likely to wait for a call again soon. Until then no thread reads, unless one needs the
+    /// role, or the tick of the event loop finds that nothing comes of it.
     pub(crate) fn leave_between_calls(self: &Arc<Self>) {
         self.leader.set(ReaderRole::Vacant);
-        // After the store. A thread that goes to sleep counts itself first and looks for a vacant role then
-        // (`sleep_begins`): one of the two sees the other.
+        // After the store. A thread that goes to sleep counts itself first and looks for a vacant
+        // role then (`sleep_begins`): one of the two sees the other.
         if self.leader.leaves_sleepers() || self.close.is_ending() {
             self.return_vacant_role();
         } else {
@@ -373,7 +386,8 @@ impl Shared {
         }
     }
 
-    /// Notes that this thread is about to sleep until another one has read its reply, or that a task does so.
+    /// Notes that this thread is about to sleep until another one has read its reply, or that a
+    /// task does so.
     pub(crate) fn sleep_begins(self: &Arc<Self>) {
         self.leader.sleepers.fetch_add(1, Ordering::SeqCst);
         // A yielding caller reads meanwhile, and the last one looks for sleepers when it leaves.
@@ -398,8 +412,10 @@ impl Shared {
             let mut reader = lock(&self.leader.reader);
             *lock(&self.leader.wake_pipe) = Some(Arc::clone(&wake_pipe));
             while !self.close.is_ending() {
-                outcome = self.read_next(&mut reader, ReaderKind::Dedicated, &wake_pipe, None, outcome);
-                if matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended) || self.has_jobs() {
+                outcome =
+                    self.read_next(&mut reader, ReaderKind::Dedicated, &wake_pipe, None, outcome);
+                if matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended) || self.has_jobs()
+                {
                     break;
                 }
             }
@@ -421,7 +437,8 @@ impl Shared {
         }
     }
 
-    /// Returns a vacant role to the event loop if this handler's thread has left it: the handler is about to wait.
+    /// Returns a vacant role to the event loop if this handler's thread has left it: the handler is
+    /// about to wait.
     pub(crate) fn return_role_of_handler(self: &Arc<Self>) {
         if LEFT_VACANT.take() {
             self.return_vacant_role();
@@ -437,7 +454,8 @@ impl Shared {
         self.flush();
     }
 
-    /// Returns true if a caller has left the role vacant because it is likely to wait for another call soon.
+    /// Returns true if a caller has left the role vacant because it is likely to wait for another
+    /// call soon.
     pub(crate) fn is_between_calls(&self) -> bool {
         self.options.reading == Reading::Shared && self.leader.is(ReaderRole::Vacant)
     }
@@ -456,8 +474,8 @@ impl Shared {
     /// Gives the role, which this thread holds, to the event loop.
     pub(crate) fn return_role_to_loop(self: &Arc<Self>) {
         self.leader.set_event_loop();
-        // After the store: the event loop may be called within this epoll_ctl(2), and takes the role then. If another
-        // thread took it in between, the call of the event loop does nothing.
+        // After the store: the event loop may be called within this epoll_ctl(2), and takes the
+        // role then. If another thread took it in between, the call of the event loop does nothing.
         self.arm();
         self.end_if_asked();
     }
@@ -472,8 +490,8 @@ impl Shared {
         }
     }
 
-    /// Reads as soon as there is something: spins for as long as that has paid lately, then sleeps until the pipe is
-    /// readable, the wake pipe is woken, or `deadline` passes.
+    /// Reads as soon as there is something: spins for as long as that has paid lately, then sleeps
+    /// until the pipe is readable, the wake pipe is woken, or `deadline` passes.
     fn read_next(
         self: &Arc<Self>,
         reader: &mut Reader,
@@ -503,7 +521,8 @@ impl Shared {
             Ok(true) => self.read(reader, ReadUntil::OneRead, by),
             Ok(false) => ReadOutcome::Nothing,
             Err(error) => {
-                // poll(2) fails only for lack of memory. It is called again, and logged, until there is some.
+                // poll(2) fails only for lack of memory. It is called again, and logged, until
+                // there is some.
                 tracing::debug!(%error, "poll failed");
                 thread::yield_now();
                 ReadOutcome::Nothing
@@ -525,8 +544,8 @@ impl Shared {
             let outcome = self.read(reader, ReadUntil::OneRead, by);
             let took = start.elapsed();
             if outcome != ReadOutcome::Nothing {
-                // Input that took longer came while another thread had this CPU. That may have been the peer, which
-                // spinning keeps from running.
+                // Input that took longer came while another thread had this CPU. That may have been
+                // the peer, which spinning keeps from running.
                 if took <= budget {
                     reader.spin(by).hit(took);
                 } else {

@@ -37,8 +37,8 @@ pub(crate) struct Reader {
     /// `None` once it has ended.
     pub(crate) stream: Option<Arc<Stream>>,
     pub(crate) receiver: Receiver,
-    /// True until the first chunk has told the format. A first chunk that has begun does not tell it: the format is set
-    /// once the chunk is complete.
+    /// True until the first chunk has told the format. A first chunk that has begun does not tell
+    /// it: the format is set once the chunk is complete.
     format_is_open: bool,
     /// Requests and one-ways that lie in the receiver's input buffer.
     in_place: Vec<JobInPlace>,
@@ -75,11 +75,11 @@ pub(crate) enum ReadOutcome {
 /// When to stop reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadUntil {
-    /// When a read finds nothing. The event loop needs that: epoll reports an end of file only once, and it may have come
-    /// together with the last bytes.
+    /// When a read finds nothing. The event loop needs that: epoll reports an end of file only
+    /// once, and it may have come together with the last bytes.
     Empty,
-    /// After one read that brings something, which saves the read that finds nothing. For a thread that calls poll(2)
-    /// next, which reports an end of file each time.
+    /// After one read that brings something, which saves the read that finds nothing. For a thread
+    /// that calls poll(2) next, which reports an end of file each time.
     OneRead,
 }
 
@@ -193,12 +193,13 @@ impl Shared {
         }
     }
 
-    /// Suspends reading until a handler takes something, unless a call waits for what comes next. Returns true if the
-    /// role is no longer this thread's.
+    /// Suspends reading until a handler takes something, unless a call waits for what comes next.
+    /// Returns true if the role is no longer this thread's.
     fn suspend(&self) -> bool {
         self.leader.set(ReaderRole::Suspended);
-        // After the store, for a thread that opens a call or makes room: it looks at the role afterwards, and this
-        // thread at what it did. If that thread took the role out of the suspension, it is the leader now.
+        // After the store, for a thread that opens a call or makes room: it looks at the role
+        // afterwards, and this thread at what it did. If that thread took the role out of the
+        // suspension, it is the leader now.
         self.is_overfull() || !self.leader.take(ReaderRole::Suspended)
     }
 
@@ -207,8 +208,8 @@ impl Shared {
         self.is_full() && lock(&self.calls).is_empty() && !self.close.is_ending()
     }
 
-    /// Deals with chunks like [`take_in`](Shared::take_in), for a thread that runs the handlers next: requests and
-    /// one-ways stay where they were read.
+    /// Deals with chunks like [`take_in`](Shared::take_in), for a thread that runs the handlers
+    /// next: requests and one-ways stay where they were read.
     fn take_in_place(self: &Arc<Self>, reader: &mut Reader) -> Result<Admission, DecodeError> {
         if reader.format_is_open {
             return self.take_in(reader, ReaderKind::Dedicated);
@@ -234,8 +235,7 @@ impl Shared {
                 reader.in_place.push(job);
                 continue;
             }
-            let is_response =
-                matches!(&received, Received::Chunk(chunk) if chunk.direction == Direction::Response);
+            let is_response = matches!(&received, Received::Chunk(chunk) if chunk.direction == Direction::Response);
             if is_response || reader.in_place.is_empty() {
                 let context = &mut reader.pending_context;
                 if self.dispatch(received, context, ReaderKind::Dedicated) == Admission::Full {
@@ -269,11 +269,16 @@ impl Shared {
     }
 
     /// Deals with every chunk that is complete in the receiver.
-    fn take_in(self: &Arc<Self>, reader: &mut Reader, by: ReaderKind) -> Result<Admission, DecodeError> {
+    fn take_in(
+        self: &Arc<Self>,
+        reader: &mut Reader,
+        by: ReaderKind,
+    ) -> Result<Admission, DecodeError> {
         let Reader { receiver, recent, pending_context, format_is_open, .. } = reader;
         let mut admission = Admission::Continue;
         if *format_is_open {
-            // The first chunk tells the format. It is set before the chunk is dispatched, which may answer it.
+            // The first chunk tells the format. It is set before the chunk is dispatched, which may
+            // answer it.
             let Some(first) = receiver.next()?.map(owned) else { return Ok(admission) };
             *format_is_open = false;
             self.writer.set_format(receiver.format().unwrap_or_default());

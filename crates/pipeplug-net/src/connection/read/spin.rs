@@ -1,20 +1,22 @@
 //! Decides how long to look for input before sleeping, learned from the results. No clock, no I/O.
 //!
-//! A wake-up costs some tens of microseconds if the two sides run on different CPUs, and about as much CPU time. Looking
-//! for the bytes in a loop instead (spinning) pays if they come within that time, and only if they can: with both sides on
-//! one CPU the loop keeps the peer from running. Each time that spinning brought nothing, it is left out for twice as many
-//! waits as before, from the second time in a row on. (The CPUs that a process may use tell nothing about this: two
+//! A wake-up costs some tens of microseconds if the two sides run on different CPUs, and about as
+//! much CPU time. Looking for the bytes in a loop instead (spinning) pays if they come within that
+//! time, and only if they can: with both sides on one CPU the loop keeps the peer from running.
+//! Each time that spinning brought nothing, it is left out for twice as many waits as before, from
+//! the second time in a row on. (The CPUs that a process may use tell nothing about this: two
 //! processes that may use one CPU each may well use two.)
 //!
-//! Input that is there at the first look was not brought by spinning, and does not count for it: on one CPU the peer that
-//! was woken has often run to its end before this side goes on.
+//! Input that is there at the first look was not brought by spinning, and does not count for it: on
+//! one CPU the peer that was woken has often run to its end before this side goes on.
 
 use std::time::Duration;
 
 /// The number of skipped waits is at most 2 to the power of this.
 const MAX_SKIPPED: u32 = 10;
 
-/// Number of waits before the first spin. The peer is only starting, probably on the same CPU, and would be kept from it.
+/// Number of waits before the first spin. The peer is only starting, probably on the same CPU, and
+/// would be kept from it.
 const STARTING: u32 = 3;
 
 /// Number of waits to skip after so many misses in a row. The first miss may be an accident.
@@ -49,9 +51,9 @@ impl Spin {
             self.skip -= 1;
             return None;
         }
-        // After a miss the whole time is tried, since maybe only the usual time has changed. Otherwise half of it is
-        // added to that time: a tick of the event loop that takes this CPU for some 20 µs, on either side, is not to end in
-        // sleep.
+        // After a miss the whole time is tried, since maybe only the usual time has changed.
+        // Otherwise half of it is added to that time: a tick of the event loop that takes this CPU
+        // for some 20 µs, on either side, is not to end in sleep.
         let learned = if self.misses > 0 { self.max } else { self.usual * 4 + self.max / 2 };
         Some(learned.min(self.max))
     }

@@ -1,14 +1,15 @@
 //! Callers that yield to each other instead of sleeping.
 //!
-//! A thread that sleeps until its reply is there costs two system calls and two context switches, and on a virtual
-//! machine often an interrupt of another CPU, which is most of what a call takes. Where many threads call at once, one of
-//! them can always run instead. A caller yields to the others (sched_yield(2)), and when it runs again its reply is there
-//! most of the time, though no thread has woken another. What all of them left in the queue leaves in one write of the
-//! first that runs again, and the first that finds no reply reads the replies of all.
+//! A thread that sleeps until its reply is there costs two system calls and two context switches,
+//! and on a virtual machine often an interrupt of another CPU, which is most of what a call takes.
+//! Where many threads call at once, one of them can always run instead. A caller yields to the
+//! others (sched_yield(2)), and when it runs again its reply is there most of the time, though no
+//! thread has woken another. What all of them left in the queue leaves in one write of the first
+//! that runs again, and the first that finds no reply reads the replies of all.
 //!
-//! Between two looks the reader role is `Vacant`, as it is between two calls of one thread. The tick of the event loop
-//! makes sure that a thread reads if all of them are kept from running. A caller that finds nothing after some rounds
-//! sleeps. Whether yielding pays is learned from that.
+//! Between two looks the reader role is `Vacant`, as it is between two calls of one thread. The
+//! tick of the event loop makes sure that a thread reads if all of them are kept from running. A
+//! caller that finds nothing after some rounds sleeps. Whether yielding pays is learned from that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +27,11 @@ use crate::sync::{
     thread,
 };
 
-/// Number of times that a caller looks for its reply before it sleeps: about as much CPU time as a wake-up takes.
+/// Number of times that a caller looks for its reply before it sleeps: about as much CPU time as a
+/// wake-up takes.
 const ROUNDS: u32 = 32;
-/// Longest time of one turn of all callers, for each of them. What takes longer was spent on other programs, and a
-/// thread that sleeps need not wait for those.
+/// Longest time of one turn of all callers, for each of them. What takes longer was spent on other
+/// programs, and a thread that sleeps need not wait for those.
 const TURN_EACH: Duration = Duration::from_micros(20);
 
 /// The yielding callers, and whether yielding has paid.
@@ -114,8 +116,8 @@ impl Shared {
         } else {
             yielding.miss();
         }
-        // A caller that goes to sleep counts itself first and looks for yielding callers then. This is the other way
-        // round, so that one of the two sees the other.
+        // A caller that goes to sleep counts itself first and looks for yielding callers then. This
+        // is the other way round, so that one of the two sees the other.
         if yielding.callers.fetch_sub(1, Ordering::SeqCst) == 1
             && (self.leader.leaves_sleepers() || lock(&self.calls).is_empty())
         {
@@ -128,7 +130,8 @@ impl Shared {
         if !self.take_role_to_call() {
             return;
         }
-        let outcome = self.read(&mut lock(&self.leader.reader), ReadUntil::OneRead, ReaderKind::Other);
+        let outcome =
+            self.read(&mut lock(&self.leader.reader), ReadUntil::OneRead, ReaderKind::Other);
         if !matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended) {
             self.leave_between_calls();
         }

@@ -104,8 +104,8 @@ fn within<'a>(all: &'a [u8], range: &Range<u32>) -> &'a [u8] {
 }
 
 impl JobInPlace {
-    /// Notes a chunk of the input buffer that begins at address `base`. `None` for positions past 4 GiB. `last` is the
-    /// command of the chunk before, which is shared if it is the same.
+    /// Notes a chunk of the input buffer that begins at address `base`. `None` for positions past 4
+    /// GiB. `last` is the command of the chunk before, which is shared if it is the same.
     pub(crate) fn new(chunk: &ChunkRef<'_>, base: usize, last: &mut SmolStr) -> Option<Self> {
         let start = chunk.buffer.as_ptr() as usize - base;
         let end = start.checked_add(chunk.buffer.len())?;

@@ -27,7 +27,12 @@ pub(crate) enum Admission {
 
 impl Shared {
     /// Queues a request or one-way, on the thread that reads.
-    pub(crate) fn admit(self: &Arc<Self>, job: Job, deadline: Option<Instant>, by: ReaderKind) -> Admission {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        job: Job,
+        deadline: Option<Instant>,
+        by: ReaderKind,
+    ) -> Admission {
         let weight = job.weight();
         let mut queue = lock(&self.serve_queue);
         if queue.is_exempt(&job.command) {
@@ -73,7 +78,8 @@ impl Shared {
         queue.push(job);
         let is_full = queue.is_full();
         // The dedicated reader takes jobs by itself. Beside slow handlers it gets other workers.
-        let another = (by == ReaderKind::Other || queue.usual > SLOW) && self.claim_worker(&mut queue);
+        let another =
+            (by == ReaderKind::Other || queue.usual > SLOW) && self.claim_worker(&mut queue);
         let waits = !another && queue.running > 0 && !queue.is_held();
         let watch = if waits { queue.begin_watch() } else { None };
         drop(queue);
@@ -102,9 +108,12 @@ impl Shared {
         let mut jobs = in_place.drain(..).map(|job| job.into_job(input));
         let mut queue = lock(&self.serve_queue);
         queue.set_deadlines(deadlines);
-        // A job that waits for other workers must not keep the whole input, of which it may be a small part. Jobs that
-        // may have to be refused are admitted one by one.
-        if queue.running > 0 || queue.is_held() || queue.weight.saturating_add(total) > self.options.overrun {
+        // A job that waits for other workers must not keep the whole input, of which it may be a
+        // small part. Jobs that may have to be refused are admitted one by one.
+        if queue.running > 0
+            || queue.is_held()
+            || queue.weight.saturating_add(total) > self.options.overrun
+        {
             drop(queue);
             let mut admission = Admission::Continue;
             for mut job in jobs {

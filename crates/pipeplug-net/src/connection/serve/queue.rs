@@ -1,5 +1,5 @@
-//! Queue of requests and one-ways that wait for a handler, and the counts of the workers that take them. No threads, no
-//! I/O.
+//! Queue of requests and one-ways that wait for a handler, and the counts of the workers that take
+//! them. No threads, no I/O.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -15,17 +15,19 @@ use crate::sync::Instant;
 
 /// Handlers that take longer than this on average get a thread each as their requests come.
 pub(super) const SLOW: Duration = Duration::from_micros(50);
-/// The dedicated reader that comes with jobs again within this time, or a caller with a call, is worth a tick of the
-/// event loop.
+/// The dedicated reader that comes with jobs again within this time, or a caller with a call, is
+/// worth a tick of the event loop.
 const OFTEN: Duration = Duration::from_micros(500);
-/// Number of calls in quick succession after which the next one is waited for with the reader role vacant. If something
-/// else comes in place of it, which is read late then, the role is left to the event loop for as many calls.
+/// Number of calls in quick succession after which the next one is waited for with the reader role
+/// vacant. If something else comes in place of it, which is read late then, the role is left to the
+/// event loop for as many calls.
 const STREAK: u32 = 1024;
 
 #[derive(Debug)]
 pub(crate) struct ServeQueue {
     jobs: VecDeque<Job>,
-    /// Deadlines of the queued requests that have one. Apart from the jobs: few have one, and a job fills a cache line.
+    /// Deadlines of the queued requests that have one. Apart from the jobs: few have one, and a job
+    /// fills a cache line.
     deadlines: HashMap<ThreadId, Instant>,
     /// Number of the jobs that are requests.
     requests: usize,
@@ -52,8 +54,8 @@ pub(crate) struct ServeQueue {
     /// Calls of this side that ended in quick succession.
     streak: u32,
     receive: ReceiveWindow,
-    /// Weight from which nothing more is read while no call is open, in bytes. A peer that negotiated `flow` stops by
-    /// itself,
+    /// Weight from which nothing more is read while no call is open, in bytes. A peer that
+    /// negotiated `flow` stops by itself,
     window: usize,
     /// unless it does not keep to that: one more chunk came.
     is_exceeded: bool,
@@ -99,14 +101,15 @@ impl ServeQueue {
 
     /// Returns true if so much is queued that reading is suspended.
     ///
-    /// A peer that negotiated `flow` stops when its window is full. What it sends behind that is never held back,
-    /// credits among it: two sides that wait for each other's credits would stand still.
+    /// A peer that negotiated `flow` stops when its window is full. What it sends behind that is
+    /// never held back, credits among it: two sides that wait for each other's credits would stand
+    /// still.
     pub(super) fn is_full(&self) -> bool {
         self.weight >= self.window && (self.is_exceeded || !self.receive.is_negotiated())
     }
 
-    /// Adds `weight`, of which `last` is the last chunk's. Returns true if a peer that negotiated `flow` should have
-    /// stopped before that chunk, the first time.
+    /// Adds `weight`, of which `last` is the last chunk's. Returns true if a peer that negotiated
+    /// `flow` should have stopped before that chunk, the first time.
     pub(super) fn add_weight(&mut self, weight: usize, last: usize) -> bool {
         self.weight = self.weight.saturating_add(weight);
         let exceeds = self.receive.is_negotiated() && self.weight - last >= self.window;
@@ -245,7 +248,8 @@ impl ServeQueue {
         out
     }
 
-    /// Notes that a request is cancelled, if it is queued. Returns the requests to refuse now, maybe with this one.
+    /// Notes that a request is cancelled, if it is queued. Returns the requests to refuse now,
+    /// maybe with this one.
     pub(crate) fn cancel_queued(&mut self, id: ThreadId) -> Vec<Job> {
         if !self.cancelled.add(id, self.jobs.len()) {
             return Vec::new();
@@ -258,7 +262,8 @@ impl ServeQueue {
         HandlerProgress { begun: self.begun, vacancies: self.vacancies }
     }
 
-    /// Begins the ticks of the event loop. Returns the progress at this time, or `None` if they have begun already.
+    /// Begins the ticks of the event loop. Returns the progress at this time, or `None` if they
+    /// have begun already.
     pub(super) fn begin_watch(&mut self) -> Option<HandlerProgress> {
         (!std::mem::replace(&mut self.is_watched, true)).then(|| self.progress())
     }
@@ -278,7 +283,8 @@ impl ServeQueue {
         self.came.replace(now).is_some_and(|last| now.saturating_duration_since(last) < OFTEN)
     }
 
-    /// Notes that a call of this side has ended. Returns true if the next one is likely to come soon.
+    /// Notes that a call of this side has ended. Returns true if the next one is likely to come
+    /// soon.
     pub(super) fn calls_often(&mut self, now: Instant) -> bool {
         self.streak = if self.comes_often(now) { self.streak.saturating_add(1) } else { 0 };
         self.streak >= STREAK

@@ -14,8 +14,8 @@ use crate::sync::lock::lock;
 use crate::writer::Flush;
 
 impl Shared {
-    /// Weight that is queued, if it is so much that no call may be opened: an open call has more read, and one call after
-    /// the other would let the queue grow without bound.
+    /// Weight that is queued, if it is so much that no call may be opened: an open call has more
+    /// read, and one call after the other would let the queue grow without bound.
     pub(crate) fn overrun_by_now(&self) -> Option<usize> {
         let is_overrun = self.is_overrun.load(Ordering::Relaxed);
         if !is_overrun && !self.leader.is(ReaderRole::Suspended) {
@@ -30,8 +30,8 @@ impl Shared {
         held
     }
 
-    /// Deals with more than open calls excuse: a request is refused. After a one-way open calls are given up, since
-    /// their replies, which come behind it, cannot be read without bound.
+    /// Deals with more than open calls excuse: a request is refused. After a one-way open calls are
+    /// given up, since their replies, which come behind it, cannot be read without bound.
     pub(super) fn overrun(self: &Arc<Self>, job: &Job, held: usize, limit: usize) {
         match job.request_id() {
             Some(id) => self.send_refusal(
@@ -44,7 +44,8 @@ impl Shared {
         }
     }
 
-    /// Logs that the peer does not keep to the window it agreed to. It is held back like a peer without `flow`.
+    /// Logs that the peer does not keep to the window it agreed to. It is held back like a peer
+    /// without `flow`.
     pub(super) fn log_window_exceeded(&self) {
         if let Some(times) = self.counters.exceeded.count() {
             tracing::warn!(peer = %self.options.name, window = self.options.window, times,
@@ -52,7 +53,8 @@ impl Shared {
         }
     }
 
-    /// Refuses a request if so many answers are deferred that it must not add one. Returns the job to handle.
+    /// Refuses a request if so many answers are deferred that it must not add one. Returns the job
+    /// to handle.
     pub(super) fn unless_too_many_are_deferred(
         self: &Arc<Self>,
         job: Job,
@@ -61,7 +63,12 @@ impl Shared {
     ) -> Option<Job> {
         match job.request_id() {
             Some(id) if !self.may_defer(deferred) => {
-                self.respond(id, command::ERROR, self.too_many_deferred(deferred).into_bytes(), flush);
+                self.respond(
+                    id,
+                    command::ERROR,
+                    self.too_many_deferred(deferred).into_bytes(),
+                    flush,
+                );
                 None
             }
             _ => Some(job),
@@ -83,7 +90,8 @@ impl Shared {
         (queue.blocked() >= limit).then_some(Exhausted { limit })
     }
 
-    /// Refuses the queued requests: no thread is left, and all threads wait for calls, which end by that. One-ways stay.
+    /// Refuses the queued requests: no thread is left, and all threads wait for calls, which end by
+    /// that. One-ways stay.
     pub(super) fn refuse_queued(self: &Arc<Self>, exhausted: Exhausted) {
         let requests = {
             let mut queue = lock(&self.serve_queue);

@@ -56,7 +56,8 @@ impl Serve for Shared {
 }
 
 impl Shared {
-    /// Runs handlers on the dedicated reader's thread, for what it has read. Returns true if it is the leader still.
+    /// Runs handlers on the dedicated reader's thread, for what it has read. Returns true if it is
+    /// the leader still.
     pub(crate) fn serve_on_reader(self: &Arc<Self>, is_leader: bool) -> bool {
         let pool = self.events.handlers();
         let served = pool.as_worker(|| {
@@ -73,7 +74,8 @@ impl Shared {
         })
     }
 
-    /// Counts the dedicated reader as a worker, unless as many workers run as may: those take what is queued.
+    /// Counts the dedicated reader as a worker, unless as many workers run as may: those take what
+    /// is queued.
     fn claim_reader_as_worker(&self) -> bool {
         let mut queue = lock(&self.serve_queue);
         let may = queue.has_work() && queue.running < self.options.handlers.get();
@@ -98,10 +100,11 @@ impl Shared {
         }
     }
 
-    /// Runs handlers until the queue is empty, on a thread that was counted as a worker. Returns true if it is the
-    /// leader still, if it was.
+    /// Runs handlers until the queue is empty, on a thread that was counted as a worker. Returns
+    /// true if it is the leader still, if it was.
     fn run_jobs(self: &Arc<Self>, mut is_leader: bool) -> bool {
-        // True while the reader role is vacant from one handler to the next, unless another thread has taken it.
+        // True while the reader role is vacant from one handler to the next, unless another thread
+        // has taken it.
         let mut is_vacated = false;
         let mut since = Instant::now();
         let mut done = 0;
@@ -149,7 +152,8 @@ impl Shared {
             let has_more = queue.has_work();
             let comes_often = is_leader && turn == 1 && queue.comes_often(since);
             let watch = if has_more || comes_often { queue.begin_watch() } else { None };
-            // The role may be left vacant only while the event loop ticks: the tick takes it from a slow handler.
+            // The role may be left vacant only while the event loop ticks: the tick takes it from a
+            // slow handler.
             let leaves_vacant = is_leader && queue.is_watched && queue.usual <= SLOW;
             if leaves_vacant && !is_vacated {
                 // Under the lock under which the tick looks at the role.
@@ -223,15 +227,19 @@ impl Shared {
                 let incoming = Request::new(found, job, slot, deadline);
                 *connection = Some(incoming.run(&*self.handler, flush));
             }
-            None => tracing::debug!(peer = %self.options.name, command = %job.command.escape_debug(),
-                "dropped: the connection was given up"),
+            None => {
+                tracing::debug!(peer = %self.options.name, command = %job.command.escape_debug(),
+                "dropped: the connection was given up")
+            }
         }
     }
 
-    /// Counts one more worker if it pays. The caller starts it with [`start_worker`](Shared::start_worker).
+    /// Counts one more worker if it pays. The caller starts it with
+    /// [`start_worker`](Shared::start_worker).
     pub(super) fn claim_worker(&self, queue: &mut ServeQueue) -> bool {
         let pool = self.events.handlers();
-        // If no thread is free, one place in the pool's queue is enough: other connections are behind it.
+        // If no thread is free, one place in the pool's queue is enough: other connections are
+        // behind it.
         let pays = queue.wants_worker(self.options.handlers.get())
             && queue.workers() < pool.share()
             && (queue.running == 0 || !pool.is_saturated());
@@ -269,12 +277,14 @@ impl Shared {
         }
     }
 
-    /// Notes that a call of this side has ended. Returns true if the next one is likely to come soon.
+    /// Notes that a call of this side has ended. Returns true if the next one is likely to come
+    /// soon.
     pub(crate) fn calls_often(&self) -> bool {
         lock(&self.serve_queue).calls_often(Instant::now())
     }
 
-    /// Has the event loop tick until the reader role, which a caller has left vacant, is taken again.
+    /// Has the event loop tick until the reader role, which a caller has left vacant, is taken
+    /// again.
     pub(crate) fn watch_vacancy(self: &Arc<Self>) {
         let mut queue = lock(&self.serve_queue);
         queue.note_vacancy();
@@ -285,8 +295,8 @@ impl Shared {
         }
     }
 
-    /// Has the event loop look after [`STALL`] whether handlers have returned and the vacant role was taken since
-    /// `last`. Ticks until it finds nothing to watch.
+    /// Has the event loop look after [`STALL`] whether handlers have returned and the vacant role
+    /// was taken since `last`. Ticks until it finds nothing to watch.
     pub(super) fn watch_for_stall(self: &Arc<Self>, last: HandlerProgress) {
         let shared = Arc::clone(self);
         self.events.after(STALL, move || {
@@ -301,11 +311,16 @@ impl Shared {
             let is_overdue = is_vacant && progress == last;
             let stands = progress.begun == last.begun;
             let pool = shared.events.handlers();
-            let exhausted = pool.exhausted().or_else(|| shared.share_is_blocked(&queue)).filter(|_| stands);
+            let exhausted =
+                pool.exhausted().or_else(|| shared.share_is_blocked(&queue)).filter(|_| stands);
             let is_stalled = stands && exhausted.is_none() && !pool.is_saturated();
-            // As many again as there are, so that a thousand sleeping handlers are served within some ticks.
-            let more =
-                if is_stalled { queue.running.max(1).min(limit - limit.min(queue.running)) } else { 0 };
+            // As many again as there are, so that a thousand sleeping handlers are served within
+            // some ticks.
+            let more = if is_stalled {
+                queue.running.max(1).min(limit - limit.min(queue.running))
+            } else {
+                0
+            };
             let share = pool.share();
             let more = more.min(queue.len()).min(share - share.min(queue.workers()));
             queue.running += more;

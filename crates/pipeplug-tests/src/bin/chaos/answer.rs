@@ -43,7 +43,10 @@ impl Board {
     /// Each token comes once.
     fn see(&self, command: &str, buffer: &[u8]) -> Option<u64> {
         let Some(token) = token_of(buffer) else {
-            self.violation(format!("\"{command}\" came with {} bytes, too few for a token", buffer.len()));
+            self.violation(format!(
+                "\"{command}\" came with {} bytes, too few for a token",
+                buffer.len()
+            ));
             return None;
         };
         if !self.seen.lock().expect("nobody panics while it is held").insert(token) {
@@ -57,8 +60,8 @@ fn token_of(buffer: &[u8]) -> Option<u64> {
     buffer.first_chunk().copied().map(u64::from_le_bytes)
 }
 
-/// A buffer that no other call has: its token, and `len` bytes whose order follows from that. Their pattern comes again after
-/// a number of bytes that no page, pipe or piece is a multiple of.
+/// A buffer that no other call has: its token, and `len` bytes whose order follows from that. Their
+/// pattern comes again after a number of bytes that no page, pipe or piece is a multiple of.
 pub(crate) fn payload(token: u64, len: usize) -> Vec<u8> {
     const PERIOD: usize = 4093;
     let mut bytes = Vec::with_capacity(TOKEN + len);
@@ -82,7 +85,9 @@ pub(crate) fn answer(board: &Board, request: &mut Request) -> Option<Result<Repl
     if command == "tally" {
         return Some(Ok(board.notes().to_string().into()));
     }
-    if !["echo", "slow", "fail", "panic", "later", "drop", "nest", "note"].contains(&command.as_str()) {
+    if !["echo", "slow", "fail", "panic", "later", "drop", "nest", "note"]
+        .contains(&command.as_str())
+    {
         return None;
     }
     let token = board.see(&command, request.buffer())?;
@@ -113,7 +118,8 @@ pub(crate) fn answer(board: &Board, request: &mut Request) -> Option<Result<Repl
     })
 }
 
-/// Calls back as many times as bytes follow the token, one within the other; the reply is the whole buffer.
+/// Calls back as many times as bytes follow the token, one within the other; the reply is the whole
+/// buffer.
 fn nest(connection: &Connection, buffer: &[u8]) -> Result<Reply, HandlerError> {
     let Some((last, rest)) = buffer.split_last().filter(|(_, rest)| rest.len() >= TOKEN) else {
         return Ok(buffer.into());
@@ -123,7 +129,9 @@ fn nest(connection: &Connection, buffer: &[u8]) -> Result<Reply, HandlerError> {
     inner[0] = inner[0].wrapping_add(1);
     let mut reply = connection.call_bytes("nest", &inner)?;
     if reply != inner {
-        return Err(format!("a nested call brought {} bytes that were not asked", reply.len()).into());
+        return Err(
+            format!("a nested call brought {} bytes that were not asked", reply.len()).into()
+        );
     }
     reply[0] = reply[0].wrapping_sub(1);
     reply.push(*last);

@@ -42,7 +42,13 @@ pub(crate) fn main(seed: u64, cycle: u64, round: u64) -> ExitCode {
     let (board, tally) = (Board::default(), Tally::default());
     let work = Arc::new(Work { plan, round, board, tally, grandchild: Mutex::default() });
     let handler = move |main: &Main, request: &mut Request| answer(&work, main, request);
-    Guest::new().name("chaos").metadata("Cmd", "chaos").options(options).handler(handler).register().wait()
+    Guest::new()
+        .name("chaos")
+        .metadata("Cmd", "chaos")
+        .options(options)
+        .handler(handler)
+        .register()
+        .wait()
 }
 
 fn answer(work: &Arc<Work>, main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
@@ -101,7 +107,8 @@ fn grandchild(work: &Work) -> Result<Reply, HandlerError> {
 /// Makes the pipes to and from the host as small as they can be.
 fn shrink_pipes() -> io::Result<()> {
     for (fd, writes) in [(3, false), (4, true)] {
-        let pipe = File::options().read(!writes).write(writes).open(format!("/proc/self/fd/{fd}"))?;
+        let pipe =
+            File::options().read(!writes).write(writes).open(format!("/proc/self/fd/{fd}"))?;
         fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(4096))?;
     }
     Ok(())
@@ -115,5 +122,8 @@ pub(crate) fn read_pids(mut from: impl Read) -> io::Result<Vec<i32>> {
     while !text.ends_with("\n\n") && from.read(&mut byte)? == 1 {
         text.push(char::from(byte[0]));
     }
-    text.lines().filter(|line| !line.is_empty()).map(|line| line.parse().map_err(io::Error::other)).collect()
+    text.lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| line.parse().map_err(io::Error::other))
+        .collect()
 }

@@ -63,9 +63,11 @@ impl Load<'_> {
                 scope.spawn(move || self.caller(caller as u64));
             }
         });
-        let [begun, ended] = [&self.tally.begun, &self.tally.ended].map(|count| count.load(Ordering::SeqCst));
+        let [begun, ended] =
+            [&self.tally.begun, &self.tally.ended].map(|count| count.load(Ordering::SeqCst));
         if begun != ended {
-            self.board.violation(format!("{begun} calls of the {} began, {ended} ended", self.side));
+            self.board
+                .violation(format!("{begun} calls of the {} began, {ended} ended", self.side));
         }
     }
 
@@ -87,40 +89,59 @@ impl Load<'_> {
         match rng.u32(..32) {
             0..=7 => {
                 let body = next(rng.usize(..200));
-                self.ends("echo", Expected::Bytes(&body), || self.connection.call_bytes("echo", &body));
+                self.ends("echo", Expected::Bytes(&body), || {
+                    self.connection.call_bytes("echo", &body)
+                });
             }
             8 => {
                 let body = next(self.plan.size(rng.usize(64 << 10..4 * MIB)));
-                self.ends("echo", Expected::Bytes(&body), || self.connection.call_bytes("echo", &body));
+                self.ends("echo", Expected::Bytes(&body), || {
+                    self.connection.call_bytes("echo", &body)
+                });
             }
             9 | 10 => {
                 let body = next(self.plan.size(rng.usize(4000..70_000)));
-                self.ends("later", Expected::Bytes(&body), || self.connection.call_bytes("later", &body));
+                self.ends("later", Expected::Bytes(&body), || {
+                    self.connection.call_bytes("later", &body)
+                });
             }
             11..=13 => {
                 let body = next(rng.usize(..6));
-                self.ends("nest", Expected::Bytes(&body), || self.connection.call_bytes("nest", &body));
+                self.ends("nest", Expected::Bytes(&body), || {
+                    self.connection.call_bytes("nest", &body)
+                });
             }
             14 => {
                 let body = next(0);
-                self.ends("slow", Expected::Bytes(&body), || self.connection.call_bytes("slow", &body));
+                self.ends("slow", Expected::Bytes(&body), || {
+                    self.connection.call_bytes("slow", &body)
+                });
             }
-            15 => self.ends("fail", Expected::Error(PLANNED), || self.connection.call_bytes("fail", next(0))),
-            16 => {
-                self.ends("panic", Expected::Error(PLANNED), || self.connection.call_bytes("panic", next(0)))
-            }
-            17 => self.ends("drop", Expected::Error(DROPPED), || self.connection.call_bytes("drop", next(0))),
+            15 => self.ends("fail", Expected::Error(PLANNED), || {
+                self.connection.call_bytes("fail", next(0))
+            }),
+            16 => self.ends("panic", Expected::Error(PLANNED), || {
+                self.connection.call_bytes("panic", next(0))
+            }),
+            17 => self.ends("drop", Expected::Error(DROPPED), || {
+                self.connection.call_bytes("drop", next(0))
+            }),
             18 | 19 => self.gives_up(rng, &next(0)),
             20 | 21 => self.times_out(rng, &next(0)),
             22 | 23 => {
                 let body = next(self.plan.size(rng.usize(..5000)));
                 self.ends("echo", Expected::Bytes(&body), || {
-                    self.connection.request("echo", &body).begin().and_then(block_on).map(Reply::into_bytes)
+                    self.connection
+                        .request("echo", &body)
+                        .begin()
+                        .and_then(block_on)
+                        .map(Reply::into_bytes)
                 });
             }
             24..=27 => {
-                let bodies: Vec<_> =
-                    (0..self.plan.count(rng.usize(2..100))).map(|_| next(rng.usize(..600))).collect();
+                let bodies: Vec<_> = (0..self.plan.count(rng.usize(2..100)))
+                    .map(|_| next(rng.usize(..600)))
+                    .collect();
                 self.burst(rng, &bodies);
             }
             28 | 29 => {
@@ -129,7 +150,8 @@ impl Load<'_> {
                 self.flood((0..count).map(|_| next(len)));
             }
             30 => {
-                // Too late on a busy machine, or while the other side is stopped: it ends, and that counts.
+                // Too late on a busy machine, or while the other side is stopped: it ends, and that
+                // counts.
                 Tally::add(&self.tally.begun);
                 let _ = self.connection.ping(LONG);
                 Tally::add(&self.tally.ended);
@@ -139,7 +161,12 @@ impl Load<'_> {
     }
 
     /// A call that has to end so, or with the connection.
-    fn ends(&self, what: &str, expected: Expected<'_>, call: impl FnOnce() -> Result<Vec<u8>, CallError>) {
+    fn ends(
+        &self,
+        what: &str,
+        expected: Expected<'_>,
+        call: impl FnOnce() -> Result<Vec<u8>, CallError>,
+    ) {
         Tally::add(&self.tally.begun);
         let outcome = call();
         Tally::add(&self.tally.ended);
@@ -152,7 +179,11 @@ impl Load<'_> {
             (Expected::Bytes(expected), Ok(bytes)) if bytes == expected => return,
             (Expected::Bytes(expected), Ok(bytes)) => {
                 let at = bytes.iter().zip(*expected).position(|(one, other)| one != other);
-                format!("{} bytes in place of {}, the first wrong one at {at:?}", bytes.len(), expected.len())
+                format!(
+                    "{} bytes in place of {}, the first wrong one at {at:?}",
+                    bytes.len(),
+                    expected.len()
+                )
             }
             (Expected::Error(expected), Err(CallError::Remote { message, .. }))
                 if message.contains(expected) =>
@@ -160,7 +191,9 @@ impl Load<'_> {
                 return;
             }
             // A handler's own call ended with the connection, and the news was faster than its end.
-            (_, Err(CallError::Closed { .. } | CallError::Remote { .. })) if self.plan.breaks() => return,
+            (_, Err(CallError::Closed { .. } | CallError::Remote { .. })) if self.plan.breaks() => {
+                return;
+            }
             (_, Err(error)) => format!("\"{error}\""),
             (Expected::Error(expected), Ok(bytes)) => {
                 format!("{} bytes in place of the error \"{expected}\"", bytes.len())
@@ -192,7 +225,8 @@ impl Load<'_> {
     fn times_out(&self, rng: &mut Rng, body: &[u8]) {
         Tally::add(&self.tally.begun);
         let after = Duration::from_micros(rng.u64(..3000));
-        let outcome = self.connection.request("slow", body).begin().and_then(|call| call.wait_timeout(after));
+        let outcome =
+            self.connection.request("slow", body).begin().and_then(|call| call.wait_timeout(after));
         Tally::add(&self.tally.ended);
         if let Err(CallError::TimedOut { .. }) = &outcome {
             return Tally::add(&self.tally.given_up);
@@ -227,7 +261,9 @@ impl Load<'_> {
                 Ok(()) => Tally::add(&self.tally.notes),
                 Err(_) if self.plan.breaks() => return,
                 Err(error) => {
-                    return self.board.violation(format!("a one-way of the {} failed: {error}", self.side));
+                    return self
+                        .board
+                        .violation(format!("a one-way of the {} failed: {error}", self.side));
                 }
             }
         }

@@ -1,8 +1,11 @@
-//! `cargo xtask chaos`: cycles of work in which something goes wrong, each followed by a look at what is left.
+//! `cargo xtask chaos`: cycles of work in which something goes wrong, each followed by a look at
+//! what is left.
 //!
-//! A cycle follows from the seed and its number (`plan.rs`). Both sides work at once: calls that echo, fail, panic, nest,
-//! are given up or time out, one-ways in floods, buffers of megabytes (`load.rs`, `answer.rs`). Meanwhile processes are
-//! killed, stopped and paused (`processes.rs`), those of supervisors and pools also replaced (`supervised.rs`), or the wires between two connections cut and stalled (`wires.rs`).
+//! A cycle follows from the seed and its number (`plan.rs`). Both sides work at once: calls that
+//! echo, fail, panic, nest, are given up or time out, one-ways in floods, buffers of megabytes
+//! (`load.rs`, `answer.rs`). Meanwhile processes are killed, stopped and paused (`processes.rs`),
+//! those of supervisors and pools also replaced (`supervised.rs`), or the wires between two
+//! connections cut and stalled (`wires.rs`).
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -38,10 +41,13 @@ const SETTLED: u64 = 50;
 /// How much more there may be at the end, in bytes.
 const GROWTH: usize = 8 << 20;
 
-/// Has the allocator give back what is freed: the memory that is compared is to be what somebody holds (mallopt(3)).
-const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "131072")];
+/// Has the allocator give back what is freed: the memory that is compared is to be what somebody
+/// holds (mallopt(3)).
+const ALLOCATOR: [(&str, &str); 2] =
+    [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "131072")];
 
-/// Run host and guest at work while processes and connections break, and look for what is lost or left over.
+/// Run host and guest at work while processes and connections break, and look for what is lost or
+/// left over.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask chaos", after_help = EXAMPLES)]
 struct Cli {
@@ -70,7 +76,8 @@ Examples:
 fn main() -> ExitCode {
     // The numbers of a guest's descriptors come first.
     let args: Vec<_> = std::env::args().skip(1).collect();
-    let numbers = |args: &[String]| args.iter().map(|arg| arg.parse().ok()).collect::<Option<Vec<u64>>>();
+    let numbers =
+        |args: &[String]| args.iter().map(|arg| arg.parse().ok()).collect::<Option<Vec<u64>>>();
     if let Some(at) = args.iter().position(|arg| arg == "supervised")
         && let Some((delay, log)) =
             args.get(at + 1).and_then(|delay| delay.parse().ok()).zip(args.get(at + 2))
@@ -133,7 +140,11 @@ fn run(cli: &Cli) -> ExitCode {
             settled = Some(memory());
         }
         if count % 500 == 0 && count < cli.cycles {
-            println!("chaos: {count} cycles in {:.1} s, {}", begun.elapsed().as_secs_f64(), mib(memory()));
+            println!(
+                "chaos: {count} cycles in {:.1} s, {}",
+                begun.elapsed().as_secs_f64(),
+                mib(memory())
+            );
         }
     }
     let [ended, given_up, notes] =
@@ -162,7 +173,10 @@ fn cycle(plan: &Plan, total: &Tally) -> Result<(), String> {
     let board = Arc::new(Board::default());
     let watched = plan.clone();
     let watchdog = Watchdog::with(HUNG, move || {
-        eprintln!("chaos: cycle {} of seed {} hangs\nits plan: {watched:#?}", watched.cycle, watched.seed);
+        eprintln!(
+            "chaos: cycle {} of seed {} hangs\nits plan: {watched:#?}",
+            watched.cycle, watched.seed
+        );
     });
     let ran = thread::scope(|scope| {
         let cycle = || match plan.stage {

@@ -103,14 +103,19 @@ impl Plan {
             0 => Stage::HostDies,
             20..24 => Stage::Supervised { pool: pick(&mut rng, [0, 0, 2, 3]) },
             1..=8 => Stage::Wires,
-            _ => Stage::Processes { starts: pick(&mut rng, [1, 1, 2, 3]), grandchild: rng.u32(..8) == 0 },
+            _ => Stage::Processes {
+                starts: pick(&mut rng, [1, 1, 2, 3]),
+                grandchild: rng.u32(..8) == 0,
+            },
         };
         let faults = match stage {
             Stage::HostDies => vec![Fault { after: moment(&mut rng), what: What::Shoot }],
             Stage::Processes { .. } => faults(&mut rng, of_process),
             Stage::Supervised { .. } => {
                 let count = rng.usize(1..8);
-                (0..count).map(|_| Fault { after: moment(&mut rng), what: of_supervised(&mut rng) }).collect()
+                (0..count)
+                    .map(|_| Fault { after: moment(&mut rng), what: of_supervised(&mut rng) })
+                    .collect()
             }
             Stage::Wires => faults(&mut rng, of_wires),
         };
@@ -164,8 +169,8 @@ impl Plan {
     }
 
     fn shortest(&self) -> usize {
-        let transfers =
-            [self.host, self.guest].map(|party| party.transfer.map_or(usize::MAX, NonZeroUsize::get));
+        let transfers = [self.host, self.guest]
+            .map(|party| party.transfer.map_or(usize::MAX, NonZeroUsize::get));
         let wires = self.faults.iter().map(|fault| match fault.what {
             What::Shorten(_, bytes) => bytes.get(),
             // Each credit has to wait for it.
@@ -270,7 +275,8 @@ impl Party {
         if let Some(transfer) = self.transfer {
             options.transfer = transfer;
         }
-        (options.window, options.outgoing, options.handlers) = (self.window, self.outgoing, self.handlers);
+        (options.window, options.outgoing, options.handlers) =
+            (self.window, self.outgoing, self.handlers);
         if !self.spins {
             options.spin = Duration::ZERO;
         }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pipeplug_host::{
-    Builder, CallError, Connection, EventLoop, Grace, HandlerError, Plugin, Reply, Request, StoppedBy,
+    Builder, CallError, Connection, EventLoop, Grace, HandlerError, Plugin, Reply, Request,
+    StoppedBy,
 };
 use pipeplug_tests::is_running;
 
@@ -31,7 +32,9 @@ pub(crate) fn run(plan: &Plan, starts: usize, grandchild: bool, board: &Arc<Boar
     let builder = builder(plan, board).event_loop(events);
     for round in 0..starts {
         match builder.clone().arg(round.to_string()).start() {
-            Ok(plugin) => Round { plan, number: round as u64, plugin: &plugin, board, tally }.run(grandchild),
+            Ok(plugin) => {
+                Round { plan, number: round as u64, plugin: &plugin, board, tally }.run(grandchild)
+            }
             Err(error) => board.violation(format!("start {round} failed: {error}")),
         }
     }
@@ -78,10 +81,14 @@ struct Round<'a> {
 impl Round<'_> {
     fn run(&self, grandchild: bool) {
         let Self { plan, number: round, plugin, board, tally } = *self;
-        let grandchild =
-            if grandchild { self.text("grandchild").and_then(|pid| pid.parse().ok()) } else { None };
+        let grandchild = if grandchild {
+            self.text("grandchild").and_then(|pid| pid.parse().ok())
+        } else {
+            None
+        };
         let notes = (tally.notes.load(Ordering::SeqCst), board.notes());
-        let load = Load { connection: plugin.connection(), plan, side: Side::Host, round, board, tally };
+        let load =
+            Load { connection: plugin.connection(), plan, side: Side::Host, round, board, tally };
         thread::scope(|scope| {
             scope.spawn(move || load.run());
             scope.spawn(|| self.text("work"));
@@ -107,7 +114,8 @@ impl Round<'_> {
 
     /// What the guest answers to this question; where it does not, the plan has to say why.
     fn text(&self, command: &str) -> Option<String> {
-        match self.plugin.request(command, "").begin().and_then(|call| call.wait_timeout(3 * LONG)) {
+        match self.plugin.request(command, "").begin().and_then(|call| call.wait_timeout(3 * LONG))
+        {
             Ok(reply) => reply.into_text().ok(),
             Err(CallError::Closed { .. }) if self.plan.breaks() => None,
             Err(error) => {
@@ -147,10 +155,18 @@ impl Round<'_> {
             What::GuestAborts => return drop(plugin.notify("abort", "")),
             What::Close(_) => return plugin.connection().close(),
             What::End(_) => return plugin.connection().end("chaos ends it"),
-            What::Terminate | What::DoomStarts(_) | What::Replace | What::Restart | What::StopAndStart(_) => {
+            What::Terminate
+            | What::DoomStarts(_)
+            | What::Replace
+            | What::Restart
+            | What::StopAndStart(_) => {
                 unreachable!("that is for a supervisor")
             }
-            What::Cut(_) | What::CutAfter(..) | What::Delay(..) | What::Shorten(..) | What::Stall(..) => {
+            What::Cut(_)
+            | What::CutAfter(..)
+            | What::Delay(..)
+            | What::Shorten(..)
+            | What::Stall(..) => {
                 unreachable!("a pipe between processes has no wire")
             }
         };
@@ -172,8 +188,9 @@ impl Round<'_> {
             Err(error) => board.violation(format!("the stop failed: {error}")),
             Ok(_) if plan.breaks() => {}
             Ok(stopped) => {
-                // A guest can be gone so soon that the credit written right behind `cmd.stop` fails, and with it, as far as
-                // the sender is told, the stop itself: then it ended by itself.
+                // A guest can be gone so soon that the credit written right behind `cmd.stop`
+                // fails, and with it, as far as the sender is told, the stop itself: then it ended
+                // by itself.
                 if stopped.by > StoppedBy::Stop || !stopped.status.success() {
                     board.violation(format!(
                         "it {}, {}, expected it to stop when asked",
@@ -190,7 +207,10 @@ impl Round<'_> {
             other => board.violation(format!("a call after the stop brought {other:?}")),
         }
         if plugin.connection().wait_closed(LONG).is_none() {
-            board.violation(format!("the connection is not closed: {:?}", plugin.connection().stats()));
+            board.violation(format!(
+                "the connection is not closed: {:?}",
+                plugin.connection().stats()
+            ));
         }
     }
 }
@@ -204,7 +224,8 @@ pub(crate) fn check_stats(connection: &Connection, tally: &Tally, board: &Board)
         || stats.skipped != 0
         || stats.late_replies > given_up
     {
-        board.violation(format!("with {given_up} calls given up and none open, there is {stats:?}"));
+        board
+            .violation(format!("with {given_up} calls given up and none open, there is {stats:?}"));
     }
 }
 
@@ -268,8 +289,11 @@ pub(crate) fn host_dies(plan: &Plan, board: &Board) {
     if let Err(error) = host.kill().and_then(|()| host.wait().map(drop)) {
         board.violation(format!("the host could not be killed: {error}"));
     }
-    for line in
-        host.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok))
+    for line in host
+        .stderr
+        .take()
+        .into_iter()
+        .flat_map(|stderr| BufReader::new(stderr).lines().map_while(Result::ok))
     {
         board.violation(format!("the host printed: {line}"));
     }

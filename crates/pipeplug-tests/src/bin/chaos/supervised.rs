@@ -1,6 +1,7 @@
 //! Cycles with a supervisor or a pool, whose processes are killed, replaced and stopped.
 //!
-//! A guest writes down each call before it answers, so that what was handled is known of processes that are gone.
+//! A guest writes down each call before it answers, so that what was handled is known of processes
+//! that are gone.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -166,7 +167,10 @@ impl Cycle<'_> {
             for fault in &self.plan.faults {
                 self.fault(*fault);
             }
-            callers.into_iter().map(|caller| caller.join().expect("a caller does not panic")).collect()
+            callers
+                .into_iter()
+                .map(|caller| caller.join().expect("a caller does not panic"))
+                .collect()
         });
         // A stop that came behind the last start would leave it.
         if let Err(error) = of_either!(&self.kept, it => it.stop().map(drop)) {
@@ -221,7 +225,8 @@ impl Cycle<'_> {
                 (ONCE, call.and_then(|call| Ok(block_on(call)?.into_bytes())))
             }
             _ => {
-                let call = of_either!(&self.kept, it => it.request(ONCE, body).timeout(LONG).begin());
+                let call =
+                    of_either!(&self.kept, it => it.request(ONCE, body).timeout(LONG).begin());
                 (ONCE, call.and_then(|call| Ok(call.wait()?.into_bytes())))
             }
         };
@@ -230,13 +235,20 @@ impl Cycle<'_> {
     }
 
     /// Whether it went well; where it may not go otherwise, it has to.
-    fn judge(&self, command: &str, body: &[u8], reply: Result<Vec<u8>, SupervisedCallError>) -> bool {
+    fn judge(
+        &self,
+        command: &str,
+        body: &[u8],
+        reply: Result<Vec<u8>, SupervisedCallError>,
+    ) -> bool {
         let told = match reply {
             Ok(bytes) if bytes == body => return true,
             Ok(bytes) => format!("{} bytes in place of {}", bytes.len(), body.len()),
             Err(error) => {
                 let is_due = match &error {
-                    SupervisedCallError::Unavailable(error) => self.may_be_missing(error, command == AGAIN),
+                    SupervisedCallError::Unavailable(error) => {
+                        self.may_be_missing(error, command == AGAIN)
+                    }
                     // One that may be made again survives each kill.
                     SupervisedCallError::Call(CallError::Closed { .. }) => {
                         self.plan.breaks() && command == ONCE || self.plan.stops()
@@ -336,8 +348,9 @@ impl Cycle<'_> {
             };
             if !fits {
                 let ended = if *went_well { "went well" } else { "failed" };
-                self.board
-                    .violation(format!("\"{command}\" {token:x} {ended}, and was handled {times} times"));
+                self.board.violation(format!(
+                    "\"{command}\" {token:x} {ended}, and was handled {times} times"
+                ));
             }
         }
         if !handled.is_empty() {

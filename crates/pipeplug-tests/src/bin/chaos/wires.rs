@@ -82,7 +82,10 @@ fn cycle(plan: &Plan, pair: &Pair, host: &Party, guest: &Party, board: &Board) {
 
 fn closes(side: Side, connection: &Connection, board: &Board) {
     if connection.wait_closed(LONG).is_none() {
-        board.violation(format!("the connection of the {side} is not closed: {:?}", connection.stats()));
+        board.violation(format!(
+            "the connection of the {side} is not closed: {:?}",
+            connection.stats()
+        ));
     }
 }
 

@@ -1,8 +1,11 @@
 //! The differential check: a stream in one piece, and the same stream cut.
 //!
-//! The first bytes of an input are the cuts and the limits, up to the first 0xff; the stream is what follows.
+//! The first bytes of an input are the cuts and the limits, up to the first 0xff; the stream is
+//! what follows.
 
-use pipeplug_wire::{Chunk, DecodeError, Decoder, Format, Limits, Received, Receiver, Skipped, Step};
+use pipeplug_wire::{
+    Chunk, DecodeError, Decoder, Format, Limits, Received, Receiver, Skipped, Step,
+};
 
 #[derive(Clone, Debug, PartialEq)]
 enum Event {
@@ -17,9 +20,9 @@ pub fn check(format: Option<Format>, data: &[u8]) {
     let Some(at) = data.iter().position(|&byte| byte == 0xff) else { return };
     let (plan, stream) = (&data[..at], &data[at + 1..]);
     let limits = match plan {
-        [command, buffer, ..] if command % 2 == 1 => {
-            Limits::default().with_command(usize::from(*command)).with_buffer(u64::from(*buffer) * 200)
-        }
+        [command, buffer, ..] if command % 2 == 1 => Limits::default()
+            .with_command(usize::from(*command))
+            .with_buffer(u64::from(*buffer) * 200),
         _ => Limits::default(),
     };
     let whole = receive(format, limits, [stream]);
@@ -87,7 +90,11 @@ fn receive<'a>(
     (events, end, receiver.format())
 }
 
-fn decode<'a>(format: Option<Format>, limits: Limits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
+fn decode<'a>(
+    format: Option<Format>,
+    limits: Limits,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Outcome {
     let mut decoder = format.map_or(Decoder::detect(limits), |format| Decoder::new(format, limits));
     let mut events = Vec::new();
     let mut input = Vec::new();

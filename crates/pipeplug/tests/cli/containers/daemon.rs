@@ -31,7 +31,13 @@ impl Daemon {
         let path = |name: &str| self.dir.join(name);
         let log = fs::File::options().create(true).append(true).open(path("log")).unwrap();
         let process = Command::new("dockerd")
-            .args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--host", &self.host()])
+            .args([
+                "--iptables=false",
+                "--ip6tables=false",
+                "--bridge=none",
+                "--host",
+                &self.host(),
+            ])
             .arg("--pidfile")
             .arg(path("pid"))
             .arg("--data-root")
@@ -115,14 +121,25 @@ fn a_daemon_killed_within_a_call_is_told_with_the_containers_name() {
         "--call",
         "hang",
     ]);
-    let mut host =
-        run.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut host = run
+        .command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let name = format!("pipeplug-{}-", host.id());
     let running = || {
         let all = daemon.docker(&["ps", "--quiet", "--no-trunc"]).output().unwrap();
         let id = String::from_utf8(all.stdout).unwrap().trim().to_owned();
         let pid = daemon.docker(&["inspect", "--format", "{{.State.Pid}}", &id]).output().unwrap();
-        String::from_utf8(pid.stdout).unwrap().trim().parse().ok().filter(|pid| *pid > 0).map(Pid::from_raw)
+        String::from_utf8(pid.stdout)
+            .unwrap()
+            .trim()
+            .parse()
+            .ok()
+            .filter(|pid| *pid > 0)
+            .map(Pid::from_raw)
     };
     let begun = Instant::now();
     let pid = loop {
@@ -171,7 +188,8 @@ fn a_missing_credential_helper_is_told() {
     }
     let place = Place::new();
     let dir = settings(&place, r#"{"credsStore": "pipeplug-none"}"#);
-    let message = "\"docker-credential-pipeplug-none\" fails, which is to give the login for the registry of";
+    let message =
+        "\"docker-credential-pipeplug-none\" fails, which is to give the login for the registry of";
     told(&place, &["registry.invalid/x:1", "--pull"], &[("DOCKER_CONFIG", &dir)], message);
 }
 
@@ -183,7 +201,12 @@ fn a_context_that_is_not_there_is_told() {
     let place = Place::new();
     let none = Path::new("");
     let context = [("DOCKER_HOST", none), ("DOCKER_CONTEXT", Path::new("pipeplug-none"))];
-    told(&place, &["image"], &context, "there is no such context of Docker: `docker context ls` lists them");
+    told(
+        &place,
+        &["image"],
+        &context,
+        "there is no such context of Docker: `docker context ls` lists them",
+    );
     let host = [("DOCKER_HOST", Path::new("nowhere://x"))];
     told(&place, &["image"], &host, "DOCKER_HOST, or the context, names no place to connect to");
 }

@@ -49,8 +49,7 @@ impl Rootless {
             directory(name, USER);
         }
         directory("bin", 0);
-        let settings =
-            "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
+        let settings = "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
         place.file("home/.config/containers/containers.conf", settings.as_bytes());
         place.file("home/.config/containers/storage.conf", b"[storage]\ndriver = \"vfs\"\n");
         let users = fs::read_to_string("/etc/passwd").unwrap();
@@ -60,11 +59,13 @@ impl Rootless {
         for file in ["subuid", "subgid"] {
             place.file(file, b"pipeplug-test:1600000000:65536\n");
         }
-        let script =
-            AS_USER.replace("PLACE", place.path().to_str().unwrap()).replace("USER", &USER.to_string());
+        let script = AS_USER
+            .replace("PLACE", place.path().to_str().unwrap())
+            .replace("USER", &USER.to_string());
         place.executable("bin/podman", &script);
         let this = Self { bin: path("bin"), place };
-        let info = this.podman(&["info", "--format", "{{.Host.Security.Rootless}}"]).output().unwrap();
+        let info =
+            this.podman(&["info", "--format", "{{.Host.Security.Rootless}}"]).output().unwrap();
         if String::from_utf8_lossy(&info.stdout).trim() != "true" {
             let said = String::from_utf8_lossy(&info.stderr);
             missing(&format!(
@@ -91,17 +92,21 @@ impl Rootless {
     /// An image of the plugin.
     fn pack(&self) -> &'static str {
         let plugin = built(&self.place, &["-C", "target-feature=+crt-static"]);
-        self.pipeplug(&["pack", plugin.to_str().unwrap(), "-t", "spell", "--podman"]).run().exits(0);
+        self.pipeplug(&["pack", plugin.to_str().unwrap(), "-t", "spell", "--podman"])
+            .run()
+            .exits(0);
         "spell"
     }
 
     fn run(&self, image: &str, args: &[&str]) -> Run {
-        let limits = ["--engine-arg=--ulimit=nofile=1000:1000", "--engine-arg=--ulimit=nproc=1000:1000"];
+        let limits =
+            ["--engine-arg=--ulimit=nofile=1000:1000", "--engine-arg=--ulimit=nproc=1000:1000"];
         self.pipeplug(&[&["run", "--podman", image], &limits[..], args].concat())
     }
 
     fn ignores_limits(&self) -> bool {
-        let output = self.podman(&["info", "--format", "{{.Host.CgroupsVersion}}"]).output().unwrap();
+        let output =
+            self.podman(&["info", "--format", "{{.Host.CgroupsVersion}}"]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).trim() == "v1"
     }
 }

@@ -1,4 +1,5 @@
-//! The commands that docs/placement.md has for `--via`: each one is read there, run, and has to do what it is there for.
+//! The commands that docs/placement.md has for `--via`: each one is read there, run, and has to do
+//! what it is there for.
 
 mod slurm;
 
@@ -69,7 +70,9 @@ fn recipes() -> Vec<&'static str> {
     let table = DOCS.split("| to have it | `--via` |").nth(1).unwrap();
     let rows = table.lines().skip(1).take_while(|line| line.starts_with('|') || line.is_empty());
     let cells = rows.filter_map(|row| row.split(" | ").nth(1));
-    cells.flat_map(|cell| cell.split("`\"").skip(1).map(|span| span.split("\"`").next().unwrap())).collect()
+    cells
+        .flat_map(|cell| cell.split("`\"").skip(1).map(|span| span.split("\"`").next().unwrap()))
+        .collect()
 }
 
 /// A test of each program, and none without one.
@@ -120,8 +123,8 @@ impl Room {
         Self { place }
     }
 
-    /// Runs the plugin by this command, with a variable and a directory set for it and without; gives what the shell command
-    /// printed there.
+    /// Runs the plugin by this command, with a variable and a directory set for it and without;
+    /// gives what the shell command printed there.
     fn prints(&self, recipe: &str, told: &str) -> String {
         let plugin = self.place.path().join("plugin");
         let dir = self.place.path().join("a dir");
@@ -197,8 +200,8 @@ fn is_there(path: &Path) -> bool {
 /// The tests; the macro has one of each.
 mod run {
     use super::{
-        Child, Command, FOREIGN, Path, Room, Running, eventually, fs, has_tool, is_root, is_there, missing,
-        output, slurm,
+        Child, Command, FOREIGN, Path, Room, Running, eventually, fs, has_tool, is_root, is_there,
+        missing, output, slurm,
     };
 
     pub(super) fn sudo(recipe: &str) {
@@ -211,13 +214,18 @@ mod run {
     pub(super) fn unshare(recipe: &str) {
         if has_tool("unshare", "util-linux") {
             let told = "echo $$ $(grep -c : /proc/self/net/dev)";
-            assert_eq!(Room::new().prints(recipe, told), "1 1", "the first of its processes, and one device");
+            assert_eq!(
+                Room::new().prints(recipe, told),
+                "1 1",
+                "the first of its processes, and one device"
+            );
         }
     }
 
     pub(super) fn bwrap(recipe: &str) {
         if has_tool("bwrap", "bubblewrap") {
-            let told = "touch here 2>&1 | grep -o 'Read-only file system'; grep -c : /proc/self/net/dev";
+            let told =
+                "touch here 2>&1 | grep -o 'Read-only file system'; grep -c : /proc/self/net/dev";
             assert_eq!(Room::new().prints(recipe, told), "Read-only file system\n1");
         }
     }
@@ -246,7 +254,8 @@ mod run {
     }
 
     pub(super) fn docker(recipe: &str) {
-        if !Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success()) {
+        if !Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success())
+        {
             return missing("docker is missing, or `docker info` fails");
         }
         let room = Room::new();
@@ -261,11 +270,15 @@ mod run {
         let image = format!("{name}:recipe");
         let command = [&["run"], &args[..], &mounts, &[&image, "/bin/sleep", "1000"]].concat();
         let _removed = Removed(
-            [["rm", "--force", &name], ["rmi", "--force", &image]].map(|args| args.map(str::to_owned)),
+            [["rm", "--force", &name], ["rmi", "--force", &image]]
+                .map(|args| args.map(str::to_owned)),
         );
         output(Command::new("docker").args(command));
         let printed = room.prints(&recipe.replace("NAME", &name), "ls /");
-        assert!(!printed.split_whitespace().any(|name| name == "home"), "it is in the container: {printed}");
+        assert!(
+            !printed.split_whitespace().any(|name| name == "home"),
+            "it is in the container: {printed}"
+        );
     }
 
     /// A container and its image, which go with this.
@@ -287,13 +300,18 @@ mod run {
     }
 
     pub(super) fn srun(recipe: &str) {
-        let tools =
-            [("srun", "slurm-client"), ("slurmd", "slurmd"), ("slurmctld", "slurmctld"), ("munged", "munge")];
+        let tools = [
+            ("srun", "slurm-client"),
+            ("slurmd", "slurmd"),
+            ("slurmctld", "slurmctld"),
+            ("munged", "munge"),
+        ];
         if !tools.iter().all(|(program, package)| has_tool(program, package)) {
             return;
         }
         let cluster = slurm::Cluster::start();
-        let recipe = recipe.replace("srun", &format!("env SLURM_CONF={} srun", cluster.config().display()));
+        let recipe =
+            recipe.replace("srun", &format!("env SLURM_CONF={} srun", cluster.config().display()));
         let job = Room::new().prints(&recipe, "echo $SLURM_JOB_ID");
         assert!(job.parse::<u32>().is_ok(), "{job:?}");
     }
@@ -312,7 +330,8 @@ mod run {
         if has_tool("valgrind", "valgrind") {
             let room = Room::new();
             let pid = room.prints(recipe, "echo $$");
-            let log = fs::read_to_string(room.place.path().join(format!("valgrind.{pid}.txt"))).unwrap();
+            let log =
+                fs::read_to_string(room.place.path().join(format!("valgrind.{pid}.txt"))).unwrap();
             assert!(log.contains("Memcheck") && log.contains("/plugin"), "{log}");
         }
     }
@@ -328,8 +347,16 @@ mod run {
         let source = room.place.file("plugin.c", FOREIGN.as_bytes());
         output(Command::new("aarch64-linux-gnu-gcc").arg("-o").arg(&plugin).arg(source));
         assert!(is_there(&plugin));
-        let args =
-            ["run", plugin.to_str().unwrap(), "--via", recipe, "--env", "PLUGIN_A=b c", "--cwd", "/usr"];
+        let args = [
+            "run",
+            plugin.to_str().unwrap(),
+            "--via",
+            recipe,
+            "--env",
+            "PLUGIN_A=b c",
+            "--cwd",
+            "/usr",
+        ];
         assert_eq!(room.run(&[&args[..], &["--call", "x"]].concat()), "b c|/usr\naarch64");
     }
 }

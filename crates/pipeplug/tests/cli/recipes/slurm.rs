@@ -54,7 +54,10 @@ impl Cluster {
         let this = Self { dir, _daemons: [node, controller, munge] };
         eventually("the node is idle", || {
             let mut sinfo = Command::new("sinfo");
-            sinfo.args(["--noheader", "--format=%T"]).env("SLURM_CONF", this.config()).stdin(Stdio::null());
+            sinfo
+                .args(["--noheader", "--format=%T"])
+                .env("SLURM_CONF", this.config())
+                .stdin(Stdio::null());
             (sinfo.output().unwrap().stdout == b"idle\n").then_some(())
         });
         this

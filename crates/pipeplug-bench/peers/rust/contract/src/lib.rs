@@ -1,10 +1,12 @@
-//! What the benchmark's driver and the programs that it measures say to each other, said once for all peers.
+//! What the benchmark's driver and the programs that it measures say to each other, said once for
+//! all peers.
 //!
-//! The driver starts `PEER host [MODE]`, writes one command, and reads `BEGIN <plugin pid>` once all is warm.
-//! Any line starts the timed part, which ends with `END {json}`. `NA <why>` in place of `BEGIN` says that the
-//! peer has no such thing. The host ends at `quit` or the end of stdin.
+//! The driver starts `PEER host [MODE]`, writes one command, and reads `BEGIN <plugin pid>` once
+//! all is warm. Any line starts the timed part, which ends with `END {json}`. `NA <why>` in place
+//! of `BEGIN` says that the peer has no such thing. The host ends at `quit` or the end of stdin.
 //!
-//! The host of a peer is [`threads::host`] or [`tasks::host`] and a way to start its plugin ([`process`]).
+//! The host of a peer is [`threads::host`] or [`tasks::host`] and a way to start its plugin
+//! ([`process`]).
 
 mod command;
 mod payload;

@@ -71,7 +71,8 @@ impl Drop for Plugin {
     }
 }
 
-/// Where a plugin listens; its name is gone once this is dropped, which what is connected does not mind.
+/// Where a plugin listens; its name is gone once this is dropped, which what is connected does not
+/// mind.
 pub struct Socket(PathBuf);
 
 impl Socket {

@@ -124,7 +124,8 @@ impl Latencies {
 
 /// Times the calls of one caller, back to back, with one reading of the clock each.
 ///
-/// Keeps a few at a time: a histogram for each of a thousand callers would be most of the host's memory.
+/// Keeps a few at a time: a histogram for each of a thousand callers would be most of the host's
+/// memory.
 pub(crate) struct Clock {
     last: Instant,
     nanos: Vec<u64>,

@@ -41,7 +41,8 @@ pub trait Client: Clone + Send + Sync + 'static {
     }
 }
 
-/// The runtime that peers are measured on: what `#[tokio::main]` starts, if the mode does not say otherwise.
+/// The runtime that peers are measured on: what `#[tokio::main]` starts, if the mode does not say
+/// otherwise.
 ///
 /// # Errors
 /// It cannot start.

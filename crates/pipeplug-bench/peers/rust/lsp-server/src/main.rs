@@ -1,7 +1,8 @@
-//! lsp-server: JSON-RPC over the plugin's stdin and stdout, as between an editor and its language server.
+//! lsp-server: JSON-RPC over the plugin's stdin and stdout, as between an editor and its language
+//! server.
 //!
-//! The crate is the server's side; the client's is here what it would be: a thread that writes, one that
-//! reads, and a table of what waits.
+//! The crate is the server's side; the client's is here what it would be: a thread that writes, one
+//! that reads, and a table of what waits.
 
 use std::collections::HashMap;
 use std::io::{BufReader, BufWriter};

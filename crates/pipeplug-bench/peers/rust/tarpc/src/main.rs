@@ -17,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, join};
 use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 
-/// More than there are calls in flight in any measurement: the default of 1,000 would hold them back.
+/// More than there are calls in flight in any measurement: the default of 1,000 would hold them
+/// back.
 const IN_FLIGHT: usize = 20_000;
 
 #[tarpc::service]

@@ -28,8 +28,8 @@ use self::generated::{Chunk, Count};
 /// The default refuses messages over 4 MiB.
 const LIMIT: usize = 1 << 30;
 
-/// What may be under way unread. With the default of 1 MiB, HTTP/2 loses the connection when there are 10,000
-/// calls in flight.
+/// What may be under way unread. With the default of 1 MiB, HTTP/2 loses the connection when there
+/// are 10,000 calls in flight.
 const WINDOW: u32 = 64 << 20;
 
 fn main() -> Result<()> {
