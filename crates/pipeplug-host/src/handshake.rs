@@ -58,6 +58,10 @@ pub(crate) fn exchange(
         .and_then(|call| call.wait_timeout(timeout));
     let bytes = match reply {
         Ok(reply) => reply.into_bytes(),
+        // The plugin has not heard the question, and is unable to handle any other.
+        Err(error @ CallError::Remote { .. }) if is_refused(&error) => {
+            return Err(Failure::Call(error));
+        }
         // A plugin that does not know the question has no metadata.
         Err(CallError::Remote { .. }) => return Ok(Metadata::default()),
         Err(error) => return Err(Failure::Call(error)),
@@ -68,6 +72,12 @@ pub(crate) fn exchange(
     let metadata = Metadata::parse(&bytes).map_err(|error| Failure::Metadata { bytes, error })?;
     handshake::accept(plugin.connection(), |key| metadata.value(key));
     Ok(metadata)
+}
+
+/// Returns true for the answer of a connection that does not get to a handler, such as where the
+/// system gives no thread.
+fn is_refused(error: &CallError) -> bool {
+    matches!(error, CallError::Remote { message, .. } if message.starts_with("not taken: "))
 }
 
 /// What to tell whoever wanted to start the plugin.

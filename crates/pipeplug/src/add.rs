@@ -92,7 +92,7 @@ fn attempt(
     args.walls.check()?;
     let store = open_store(&args.host)?;
     let halt = Halt::default();
-    halt.on_signals(|| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
+    halt.on_signals(|_| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
     let paint = Paint::choose(globals.color, &io::stdout());
     let (mut outcome, mut said) = (Outcome::Success, Vec::new());
     for path in files_to_add(args)? {

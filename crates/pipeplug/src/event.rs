@@ -27,6 +27,8 @@ JSON (--json), one object a line on stdout, each with \"event\":
             command, data, answered
   stderr    a line of the plugin's: line
   stdout    the same, with --stdout log
+  stopped   a signal has stopped the plugin, and its calls wait: pid, signal
+            (its number), name
   exit      the plugin has ended: status (in words), code or signal and
             core_dumped, by (what it took), left (the process ids of what it
             started and what still runs out of reach, if there are any), held
@@ -36,10 +38,26 @@ Where data is no UTF-8, data_base64 stands in its place.";
 /// One thing that happened.
 pub(crate) enum Event<'a> {
     Started(&'a Started<'a>),
-    Reply { command: &'a str, data: &'a [u8], took: Duration },
+    Reply {
+        command: &'a str,
+        data: &'a [u8],
+        took: Duration,
+    },
     Failed(&'a Failure),
-    Request { request: Asked, command: &'a str, data: &'a [u8] },
-    Line { output: Output, line: &'a str },
+    Request {
+        request: Asked,
+        command: &'a str,
+        data: &'a [u8],
+    },
+    Line {
+        output: Output,
+        line: &'a str,
+    },
+    /// A signal has stopped the process.
+    Paused {
+        pid: i32,
+        signal: i32,
+    },
     Ended(Stopped),
 }
 
@@ -86,6 +104,10 @@ impl Event<'_> {
                 ("stdout", object(json!({ "line": line })))
             }
             Self::Line { output: _, line } => ("stderr", object(json!({ "line": line }))),
+            Self::Paused { pid, signal } => {
+                let name = signal_hook::low_level::signal_name(*signal);
+                ("stopped", object(json!({ "pid": pid, "signal": signal, "name": name })))
+            }
             Self::Ended(stopped) => {
                 let mut fields = object(json!({ "by": stopped.by.to_string() }));
                 insert_status(&mut fields, stopped.status);

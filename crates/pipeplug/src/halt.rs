@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use pipeplug_host::process::Pid;
@@ -19,6 +19,10 @@ use crate::output::{self, Stream, WriteError};
 /// How long a run may take to end by itself after the second signal; past that the process exits at
 /// once.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Signals within this time of the first one belong to it: timeout(1) signals its child and then its
+/// process group, and npm forwards a Ctrl-C that the terminal has sent to the whole group.
+const ONE_STOP: Duration = Duration::from_millis(150);
 
 /// Ends the plugins, which wakes whoever waits for them.
 #[derive(Clone, Default)]
@@ -41,6 +45,13 @@ struct Watched {
     phase: Phase,
 }
 
+/// What a signal brings about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signalled {
+    Stop,
+    Kill,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Starting,
@@ -56,31 +67,39 @@ enum Cause {
 }
 
 impl Halt {
-    /// Handles SIGINT, SIGTERM and SIGHUP from here on: the first one stops the plugins, the next
-    /// one kills them. Those that are ignored stay so, as a shell sets SIGINT for the background
+    /// Handles SIGINT, SIGTERM and SIGHUP from here on: the first one stops the plugins, and one
+    /// that comes more than [`ONE_STOP`] later kills them. `told` is called with each step. Those that are ignored stay so, as a shell sets SIGINT for the background
     /// jobs of a script (POSIX, sh(1p), Asynchronous Lists) and nohup(1) SIGHUP.
     ///
     /// Unless they have its stdin they lead process groups of their own, so a terminal's Ctrl-C
     /// reaches only this process.
-    pub(crate) fn on_signals(&self, on_first: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+    pub(crate) fn on_signals(
+        &self,
+        told: impl Fn(Signalled) + Send + 'static,
+    ) -> anyhow::Result<()> {
         let handled = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
         let mut signals = Signals::new(handled).context("signals cannot be handled")?;
         let halt = self.clone();
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
+                let mut first: Option<Instant> = None;
                 for signal in signals.forever() {
                     if halt.cause().is_none() {
+                        first = Some(Instant::now());
                         halt.stop(Cause::Signal(signal));
-                        on_first();
-                    } else {
+                        told(Signalled::Stop);
+                    } else if first.is_none_or(|first| first.elapsed() > ONE_STOP) {
+                        told(Signalled::Kill);
                         halt.each(|_| End::Kill);
                         output::over();
                         halt.exit_after(KILL_PATIENCE, signal);
                     }
                 }
             })
-            .context("no thread to handle signals")?;
+            .context(
+                "no thread to handle signals: a limit of processes is reached (ulimit -u, or pids.max of the cgroup)",
+            )?;
         Ok(())
     }
 

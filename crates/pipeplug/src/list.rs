@@ -126,7 +126,7 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
     args.walls.check()?;
     let discovery = Discovery::for_host(&args.host);
     let halt = Halt::default();
-    halt.on_signals(|| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
+    halt.on_signals(|_| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
     let (halting, walls) = (halting(&halt), args.walls.walls());
     let timeout = args.timeout;
     let catalog = discovery.catalog().starting(move |builder| {

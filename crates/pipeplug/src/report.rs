@@ -13,6 +13,7 @@ use crate::event::{Asked, Event};
 use crate::exit::Failure;
 use crate::halt::Halt;
 use crate::output::{self, Kind, Stream, WriteError};
+use crate::stopped;
 use crate::style::{Paint, Role};
 use crate::text::{self, Data, Escaped, took};
 
@@ -165,6 +166,7 @@ impl Report {
                     Escaped(line)
                 ));
             }
+            Event::Paused { pid, signal } => self.note(stopped::note(*pid, *signal)),
             Event::Ended(stopped) => self.show_end(stopped),
         }
     }

@@ -17,7 +17,7 @@ use crate::cli::Globals;
 use crate::data::Loader;
 use crate::event::Event;
 use crate::exit::{CallFault, Failure, Outcome};
-use crate::halt::Halt;
+use crate::halt::{Halt, Signalled};
 use crate::report::{Mode, Report};
 use crate::session::Session;
 use crate::start::StartArgs;
@@ -25,7 +25,7 @@ use crate::steps::{Step, Steps, Verb};
 use crate::target::Target;
 use crate::text::Escaped;
 use crate::walls::Level;
-use crate::{event, exit};
+use crate::{event, exit, stopped};
 
 /// How long a plugin that closed its pipe gets to end, so that its status can be told.
 const EXIT_PATIENCE: Duration = Duration::from_millis(500);
@@ -139,10 +139,12 @@ fn check_commands(steps: &[Step], format: Format) -> Result<(), Failure> {
 /// Has Ctrl-C stop the plugin, and says so where somebody can press it.
 pub(crate) fn handle_signals(halt: &Halt, report: &Arc<Report>) -> Result<(), Failure> {
     let report = Arc::clone(report);
-    let told = move || {
-        if io::stderr().is_terminal() {
+    let told = move |step| match step {
+        Signalled::Stop if io::stderr().is_terminal() => {
             report.hint("stopping the plugin; Ctrl-C again kills it");
         }
+        Signalled::Stop => {}
+        Signalled::Kill => report.hint("a second signal came: killing the plugin"),
     };
     halt.on_signals(told).map_err(|error| Failure::new(Outcome::Failed, error))
 }
@@ -216,8 +218,11 @@ fn call(
             CallFault::Died => died(plugin, error),
             CallFault::TimedOut => {
                 let waited = timeout.unwrap_or_else(|| begun.elapsed());
-                let message =
-                    format!("{command}: no reply within {waited:?}; --timeout allows more");
+                let advice = match plugin.stopped_by() {
+                    Some(signal) => stopped::note(plugin.pid().as_raw(), signal),
+                    None => "--timeout allows more".to_owned(),
+                };
+                let message = format!("{command}: no reply within {waited:?}; {advice}");
                 Failure {
                     stderr: plugin.stderr_tail(),
                     ..Failure::message(Outcome::TimedOut, message)

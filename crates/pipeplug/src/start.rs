@@ -177,10 +177,12 @@ impl StartArgs {
             error if error.is_permanent() => return None,
             // The cause is known.
             error if walls::names_a_limit(error) => return None,
-            StartError::Exited { .. } | StartError::ClosedPipe { .. } if may_be_on_stdio => {
-                "if it talks over stdin and stdout use --stdio".to_owned()
-            }
-            StartError::HandshakeTimeout { .. } if may_be_on_stdio => {
+            // The end of a plugin that cannot read the first request is an exit, too.
+            StartError::Exited { .. }
+            | StartError::ClosedPipe { .. }
+            | StartError::HandshakeTimeout { .. }
+                if may_be_on_stdio =>
+            {
                 format!("{other_format}, if it talks over stdin and stdout use --stdio")
             }
             StartError::HandshakeTimeout { .. } => other_format.to_owned(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pipeplug_host::Plugin;
 
+use crate::event::Event;
 use crate::report::Report;
 
 /// How often to look.
@@ -40,7 +41,7 @@ impl StopWatch {
                 if let Some(signal) = stopped
                     && told != stopped
                 {
-                    report.note(note(signal));
+                    report.show(&Event::Paused { pid: plugin.pid().as_raw(), signal });
                 }
                 told = stopped;
             }
@@ -50,15 +51,16 @@ impl StopWatch {
     }
 }
 
-fn note(signal: i32) -> String {
+/// Text for a plugin of this process id that `signal` has stopped.
+pub(crate) fn note(pid: i32, signal: i32) -> String {
     match signal_hook::low_level::signal_name(signal) {
         Some(name @ ("SIGTTIN" | "SIGTTOU")) => {
             format!(
                 "the plugin is stopped ({name}), since it used the terminal: --stdin inherit lets it use that"
             )
         }
-        Some(name) => format!("the plugin is stopped ({name}): kill -CONT lets it go on"),
-        None => format!("the plugin is stopped (signal {signal}): kill -CONT lets it go on"),
+        Some(name) => format!("the plugin is stopped ({name}): kill -CONT {pid} lets it go on"),
+        None => format!("the plugin is stopped (signal {signal}): kill -CONT {pid} lets it go on"),
     }
 }
 
@@ -69,9 +71,9 @@ mod tests {
     #[test]
     fn a_use_of_the_terminal_has_an_option() {
         assert!(
-            note(signal_hook::consts::SIGTTIN)
+            note(7, signal_hook::consts::SIGTTIN)
                 .contains("(SIGTTIN), since it used the terminal: --stdin inherit")
         );
-        assert!(note(signal_hook::consts::SIGSTOP).contains("(SIGSTOP): kill -CONT"));
+        assert!(note(7, signal_hook::consts::SIGSTOP).contains("(SIGSTOP): kill -CONT 7 lets"));
     }
 }

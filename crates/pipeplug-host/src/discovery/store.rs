@@ -17,6 +17,7 @@ pub use error::{AddError, RemoveError, StoreError};
 
 use self::records::{Lock, Records};
 use super::{Problem, files, places, problem, similar};
+use crate::access;
 use crate::regular_file::{DIRECTORY, FileError, RegularFile};
 use crate::sha256::Sha256;
 
@@ -251,6 +252,12 @@ impl Store {
         let dir = self.dir();
         let mut copy = || {
             let mut to = files::temporary(&dir, |builder| builder.tempfile_in(&dir))?;
+            if access::is_noexec(to.path()) {
+                return Err(io::Error::other(
+                    "its file system is mounted noexec, so nothing in it can be started: \
+                     XDG_DATA_HOME names another place",
+                ));
+            }
             let sum = Sha256::copy(&mut from, &mut to)?;
             to.as_file().set_permissions(Permissions::from_mode(mode))?;
             to.as_file().sync_all()?;

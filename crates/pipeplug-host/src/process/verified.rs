@@ -63,6 +63,8 @@ mod sealed {
     use std::os::unix::ffi::OsStrExt as _;
     use std::path::Path;
 
+    use nix::errno::Errno;
+
     use super::super::executable::Executable;
     use super::{OpenImage, Sha256, SpawnError};
     use crate::process::Launch;
@@ -121,7 +123,16 @@ mod sealed {
     fn memory(name: Option<&OsStr>) -> io::Result<OwnedFd> {
         let name = name.map_or(&b"plugin"[..], OsStr::as_bytes);
         let name = CString::new(&name[..name.len().min(NAME_MAX)])?;
-        sys::memfd::executable(&name)
+        sys::memfd::executable(&name).map_err(|error| match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+            Errno::EPERM | Errno::ENOSYS => io::Error::new(
+                error.kind(),
+                format!(
+                    "memfd_create: {error}; a filter of system calls, as of a container, has to allow it, since \
+                     only sealed memory cannot change between the check and the start"
+                ),
+            ),
+            _ => error,
+        })
     }
 }
 

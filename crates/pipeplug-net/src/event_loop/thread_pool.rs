@@ -83,7 +83,10 @@ pub(crate) struct Exhausted {
 impl std::fmt::Display for Exhausted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.limit {
-            0 => f.write_str("not taken: the system gives no thread to handle it"),
+            0 => f.write_str(
+                "not taken: the system gives no thread to handle it, since a limit of processes is reached: \
+                 ulimit -u, or pids.max of its cgroup",
+            ),
             limit => {
                 write!(f, "not taken: all {limit} handler threads wait for calls of their own")
             }

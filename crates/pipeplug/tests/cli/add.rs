@@ -46,6 +46,26 @@ impl Home {
     }
 }
 
+/// Where this user can make such a mount, in namespaces.
+#[test]
+fn a_place_where_nothing_can_be_executed_is_refused() {
+    const NO_MOUNT: i32 = 77;
+    let home = Home::new();
+    home.sources.standard("mirror", MIRROR);
+    let script = format!("mount -t tmpfs -o noexec none \"$HOME\" || exit {NO_MOUNT}; exec \"$@\"");
+    let mut run = home.command(["add", "mirror"]);
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--user", "--mount", "sh", "-c", &script, "sh"]);
+    command.arg(run.command.get_program()).args(run.command.get_args());
+    command.env("HOME", home.home.path()).current_dir(home.sources.path());
+    run.command = command;
+    let ran = run.run();
+    if ran.code == Some(NO_MOUNT) || ran.stderr.contains("unshare: ") {
+        return;
+    }
+    ran.exits(1).says("mounted noexec, so nothing in it can be started: XDG_DATA_HOME names");
+}
+
 #[test]
 fn what_was_added_is_found_and_run_by_its_name_until_it_is_removed() {
     let home = Home::new();

@@ -2,6 +2,7 @@
 
 use std::io::{Write, pipe};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -9,6 +10,8 @@ use nix::unistd::Pid;
 
 use crate::common::{MIRROR, Place, is_gone, pipeplug, wait};
 
+/// A signal that comes later than this after the first one is another stop.
+const ONE_STOP: Duration = Duration::from_millis(200);
 /// The handshake, and then nothing is read any more.
 const DEAF: &str = "recv; send 3 x '{}'; exec sleep 600";
 
@@ -271,9 +274,54 @@ fn a_second_interrupt_kills() {
     run.event("metadata");
     run.signal(Signal::SIGINT);
     assert_eq!(run.event("stderr")["line"], "cmd.stop");
+    thread::sleep(ONE_STOP);
     run.signal(Signal::SIGINT);
     assert_eq!(run.event("exit")["signal"], 9);
     assert_eq!(run.code(), Some(130));
+}
+
+#[test]
+fn signals_that_come_together_are_one_stop() {
+    let place = Place::new();
+    let body = "recv; send 3 x '{}'; recv; echo \"$cmd\" >&2; sleep 0.3; exit 0";
+    let path = place.standard("slow-to-stop", body);
+    let mut run =
+        place.pipeplug(["run", path.to_str().unwrap(), "--json", "--grace", "1h"]).watch();
+    run.event("metadata");
+    // As of timeout(1), which signals its child and then the process group.
+    run.signal(Signal::SIGTERM);
+    run.signal(Signal::SIGHUP);
+    let exit = run.event("exit");
+    assert_eq!((&exit["code"], &exit["by"]), (&0.into(), &"stopped when asked".into()), "{exit}");
+    run.code();
+}
+
+#[test]
+fn a_plugin_that_a_signal_has_stopped_is_told_of_in_json_too() {
+    let place = Place::new();
+    let body = "recv; send 3 x '{}'; recv; kill -STOP $$; exec sleep 600";
+    let path = place.standard("paused", body);
+    let args = ["run", path.to_str().unwrap(), "--json", "--timeout", "2500ms", "--call", "x"];
+    let mut run = place.pipeplug(args).watch();
+    let pid = run.event("metadata")["pid"].clone();
+    let stopped = run.event("stopped");
+    assert_eq!((&stopped["pid"], &stopped["name"]), (&pid, &"SIGSTOP".into()), "{stopped}");
+    let error = run.event("error");
+    assert!(
+        error["message"].as_str().unwrap().contains("is stopped (SIGSTOP): kill -CONT"),
+        "{error}"
+    );
+    run.code();
+}
+
+/// As the guest of this project does where `pids.max` of its cgroup is reached.
+#[test]
+fn a_plugin_that_gets_no_thread_does_not_start() {
+    let place = Place::new();
+    let refusal = "not taken: the system gives no thread to handle it";
+    let body = format!("recv; send 3 cmd.error '{refusal}'; exec sleep 600");
+    let path = place.standard("threadless", &body);
+    place.pipeplug(["run", path.to_str().unwrap(), "--call", "x"]).run().exits(4).says(refusal);
 }
 
 #[test]

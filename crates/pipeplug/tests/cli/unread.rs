@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -143,8 +144,9 @@ fn the_second_signal_ends_what_is_not_read_at_once() {
         let child = start(place.pipeplug(&args), which, writer);
         wait_until_full(watched);
         let begun = Instant::now();
-        // Two of one kind could become one.
         signal(&child, Signal::SIGTERM);
+        // Signals that come together are one stop.
+        thread::sleep(Duration::from_millis(200));
         signal(&child, Signal::SIGINT);
         let code = wait(child);
         assert!(matches!(code, Some(143 | 130)), "{which:?} {:?}: {code:?}", &args[..2]);

@@ -25,7 +25,7 @@ fn a_plugin_on_stdin_and_stdout_names_the_option() {
         pipeplug([command, path, "--sandbox", "none"])
             .run()
             .exits(4)
-            .says("is it a plugin?; if it talks over stdin and stdout use --stdio\n");
+            .says("is it a plugin?; if it speaks the classic format use --format classic, if it talks over stdin and stdout use --stdio\n");
     }
     pipeplug(["run", path, "--stdio", "--call", "hello", "world"])
         .run()
