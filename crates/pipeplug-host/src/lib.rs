@@ -33,6 +33,7 @@ pub mod launcher;
 mod lines;
 mod lock_file;
 mod metadata;
+mod missing_command;
 mod plugin;
 pub mod process;
 mod regular_file;

@@ -1,22 +1,32 @@
 //! The likely cause of a start that failed, and the next step.
 
+use std::collections::HashSet;
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 
 use crate::builder::Builder;
+use crate::missing_command;
 use crate::process::{Channel, Launch, Pid, dropped, started_without};
 use crate::sandbox::is_of_programs;
 use crate::wait_status::WaitStatus;
 
 /// How many names of variables are shown.
 const NAMES_SHOWN: usize = 12;
+
+/// How many files and directories beside a plugin are compared with what it wrote.
+const NEIGHBOURS_LOOKED_AT: usize = 2000;
+
+/// How many directories deep, as for libraries in `lib` or `node_modules`.
+const NEIGHBOUR_DEPTH: usize = 2;
 
 /// A copy of the host's end of what a plugin writes to, until the plugin has started.
 #[derive(Debug)]
@@ -130,6 +140,11 @@ pub(crate) fn find(
     {
         return Some(limit);
     }
+    if let End::Exited(status) = end
+        && let Some(hint) = missing_command::hint(status, launch, stderr)
+    {
+        return Some(hint);
+    }
     descriptors(end, pid, launch, pipe, stderr).or_else(|| {
         let causes = [files(end, launch, stderr), variables(end, launch, stderr)];
         let causes: Vec<_> = causes.into_iter().flatten().collect();
@@ -180,7 +195,10 @@ fn files(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
     let dir = program.parent()?;
     let is_granted =
         |path: &PathBuf| fs::canonicalize(path).is_ok_and(|path| dir.starts_with(path));
-    if is_of_programs(dir) || granted.read.iter().chain(&granted.write).any(is_granted) {
+    if is_of_programs(dir)
+        || granted.read.iter().chain(&granted.write).any(is_granted)
+        || !names_a_neighbour(&program, dir, stderr)
+    {
         return None;
     }
     Some(if is_shared(dir) {
@@ -193,6 +211,45 @@ fn files(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
             "its sandbox hides what is in {dir:?} beside it: let it read that (`--sandbox-read {dir:?}`, Sandbox::read)"
         )
     })
+}
+
+/// Looks in what it wrote for a file or directory that is beside it, whose name may have lost its
+/// ending, as those of modules do.
+fn names_a_neighbour(program: &Path, dir: &Path, stderr: &[String]) -> bool {
+    let missing: HashSet<_> = stderr
+        .iter()
+        .filter(|line| says_any(from_ref(line), &MISSING_FILE))
+        .flat_map(|line| words(line))
+        .collect();
+    let mut left = NEIGHBOURS_LOOKED_AT;
+    let mut dirs = vec![(dir.to_owned(), 0)];
+    while let Some((dir, depth)) = dirs.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            left -= 1;
+            if left == 0 {
+                return false;
+            }
+            let is_named = path.file_name().and_then(OsStr::to_str).is_some_and(|name| {
+                let name = name.trim_start_matches('.');
+                missing.contains(name.split('.').next().unwrap_or(name))
+            });
+            if is_named && path != program {
+                return true;
+            }
+            if depth < NEIGHBOUR_DEPTH && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                dirs.push((path, depth + 1));
+            }
+        }
+    }
+    false
+}
+
+/// The names in a line, each up to its first dot.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|char: char| !char.is_alphanumeric() && !matches!(char, '_' | '-' | '.'))
+        .filter_map(|word| word.trim_start_matches('.').split('.').next())
+        .filter(|word| !word.is_empty())
 }
 
 /// Tells whether a directory holds much that is no plugin's business.
@@ -210,7 +267,7 @@ fn variables(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
     if stderr.is_empty() {
         return None;
     }
-    let names = dropped(&launch.env);
+    let names = dropped(&launch.env, &launch.program, stderr);
     let shown = names.iter().take(NAMES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
     let more = names.len().saturating_sub(NAMES_SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

@@ -157,8 +157,8 @@ impl Level {
             return None;
         }
         match error {
-            // The limit is named.
-            error if names_a_limit(error) => None,
+            // The limit, or the command that is missing, is named.
+            error if names_a_limit(error) || names_a_command(error) => None,
             StartError::Spawn(SpawnError::Sandbox { .. }) => Some(Hint::UNAVAILABLE),
             StartError::Spawn(SpawnError::AccessDenied { .. })
             | StartError::Exited { .. }
@@ -285,6 +285,11 @@ impl WallArgs {
 /// Whether the error names a limit of the sandbox as its cause.
 pub(crate) fn names_a_limit(error: &StartError) -> bool {
     error.hint().is_some_and(|hint| hint.starts_with("its sandbox allows it "))
+}
+
+/// Looks for an error that names a command that could not be run.
+fn names_a_command(error: &StartError) -> bool {
+    error.hint().is_some_and(|hint| hint.starts_with("command "))
 }
 
 /// Notes for people on the sandbox, if there is one: what it grants, and what it is made of.

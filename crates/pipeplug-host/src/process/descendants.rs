@@ -22,8 +22,8 @@ const KILL_PATIENCE: Duration = Duration::from_millis(100);
 pub(super) struct Descendants(Vec<Descendant>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Descendant {
-    pid: i32,
+pub(super) struct Descendant {
+    pub(super) pid: i32,
     begun: u64,
 }
 
@@ -53,9 +53,9 @@ impl Descendants {
         }
     }
 
-    /// The numbers of those that were noted, parents before their children.
-    pub(super) fn pids(&self) -> impl Iterator<Item = i32> {
-        self.0.iter().map(|descendant| descendant.pid)
+    /// Those that were noted, parents before their children.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Descendant> {
+        self.0.iter().copied()
     }
 
     /// Those that still run once the guest has ended and its `group` was killed.

@@ -33,7 +33,10 @@ fn one_that_went_into_the_background_is_told() {
 
 #[test]
 fn one_that_left_something_without_the_pipe_did_not_go_into_the_background() {
-    let error = start(&Script::new("sleep 1000 3<&- 4>&- & exit 0"));
+    // It ends once the one in the background has closed its copies.
+    let error = start(&Script::new(
+        "(exec 3<&- 4>&-; : >\"$dir/closed\"; exec sleep 1000) &\nuntil [ -e \"$dir/closed\" ]; do :; done; exit 0",
+    ));
     assert!(error.hint().is_none() && error.to_string().contains("is it a plugin?"), "{error}");
 }
 
@@ -90,6 +93,20 @@ fn descriptors_that_were_not_passed_on_are_told_of_one_that_waits() {
         let error =
             script.builder().handshake_timeout(Duration::from_millis(300)).start().unwrap_err();
         assert!(error.hint().is_none(), "{error}");
+    }
+}
+
+#[test]
+fn children_that_do_not_last_are_not_named() {
+    // They end, without a table of descriptors, at any moment of a look; or they have closed
+    // descriptor 4, and are gone by the next look.
+    for body in ["while :; do /bin/true; done", "while :; do /bin/true 3<&- 4>&-; done"] {
+        let script = Script::new(body);
+        for _ in 0..40 {
+            let builder = script.builder().handshake_timeout(Duration::from_millis(60));
+            let error = builder.start().unwrap_err();
+            assert!(error.hint().is_none(), "{error}");
+        }
     }
 }
 

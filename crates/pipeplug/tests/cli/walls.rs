@@ -27,15 +27,18 @@ fn the_environment_is_let_through_by_name() {
 #[test]
 fn variables_that_did_not_get_through_are_named_where_a_plugin_does_not_start() {
     let place = Place::new();
-    let needs = "#!/bin/sh\n[ -n \"$PYTHONPATH\" ] || { echo 'No module named x' >&2; exit 1; }\necho failed >&2\nexit \"$STATUS\"\n";
+    let needs = "#!/bin/sh\n[ -n \"$PYTHONPATH\" ] || { echo 'No module named x' >&2; exit 1; }\necho \"${SAYS:-failed}\" >&2\nexit \"$STATUS\"\n";
     let path = place.executable("needs", needs);
     let run = |options: &[&str]| {
         let args = [&["run", path.to_str().unwrap(), "--env", "STATUS=0"], options].concat();
         let mut run = place.pipeplug(args);
-        for name in ["PYTHONPATH", "LD_PRELOAD_X", "GEM_PATH", "ASDF_RUBY_VERSION", "MY_SECRET"] {
+        for name in ["PYTHONPATH", "LD_PRELOAD_X", "GEM_PATH", "VIRTUAL_ENV", "MY_SECRET"] {
             run.command.env(name, "/nonexistent");
         }
         run.command.env("LC_ALL", "C").env_remove("PYENV_VERSION");
+        for name in ["CONDA_PREFIX", "PYENV_ROOT", "PYTHONHOME", "PYTHONUSERBASE"] {
+            run.command.env_remove(name);
+        }
         run.run()
     };
     let names = |stderr: &str| {
@@ -47,27 +50,52 @@ fn variables_that_did_not_get_through_are_named_where_a_plugin_does_not_start() 
         told.map(|told| told.split(", ").map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default()
     };
     let ran = run(&[]).exits(4).says("`--env-pass NAME` (Builder::env_pass) passes one on");
-    let named = names(&ran.stderr);
-    for name in ["PYTHONPATH", "GEM_PATH", "ASDF_RUBY_VERSION"] {
-        assert!(named.iter().any(|named| named == name), "{name}: {}", ran.stderr);
-    }
-    for name in ["LD_PRELOAD_X", "MY_SECRET", "LC_ALL", "PYENV_VERSION"] {
-        assert!(!ran.stderr.contains(name), "{name}: {}", ran.stderr);
-    }
-    // With one that is passed on the others are named still; one that ended well lacks none, nor
-    // does one that has all.
-    let ran =
-        run(&["--env-pass", "PYTHONPATH", "--env", "STATUS=3"]).exits(4).says("exit status 3");
-    let named = names(&ran.stderr);
-    assert!(
-        named.contains(&"GEM_PATH".to_owned()) && !named.contains(&"PYTHONPATH".to_owned()),
-        "{}",
-        ran.stderr
-    );
+    assert_eq!(names(&ran.stderr), ["PYTHONPATH", "VIRTUAL_ENV"], "{}", ran.stderr);
+    // With one that is passed on the others of Python are named still, where it is about Python;
+    // one that ended well lacks none, nor does one that has all.
+    let passed = ["--env-pass", "PYTHONPATH", "--env", "STATUS=3"];
+    let ran = run(&[&passed[..], &["--env", "SAYS=python3: it failed"]].concat());
+    assert_eq!(names(&ran.exits(4).stderr), ["VIRTUAL_ENV"]);
+    let ran = run(&passed).exits(4).says("exit status 3");
+    assert!(!ran.stderr.contains("it did not get"), "{}", ran.stderr);
     for options in [&["--env-pass", "PYTHONPATH"][..], &["--env-inherit", "--env", "STATUS=3"]] {
         let ran = run(options).exits(4);
         assert!(!ran.stderr.contains("it did not get"), "{}", ran.stderr);
     }
+}
+
+#[test]
+fn a_missing_command_is_named_and_nothing_else() {
+    let place = Place::new();
+    let env = place.executable("env-line", "#!/usr/bin/env no-such-python\n");
+    let shell = place.executable("shell", "#!/bin/sh\nno-such-python plugin.py\n");
+    let wrong = place.executable("wrong", "#!/bin/sh\nexec /etc/passwd\n");
+    let mut levels = vec!["none"];
+    levels.extend(has_strict_sandbox().then_some("strict"));
+    for level in levels {
+        for (plugin, says) in [
+            (
+                &env,
+                "command \"no-such-python\" was not found: install it, or have its directory in PATH",
+            ),
+            (
+                &shell,
+                "command \"no-such-python\" was not found: install it, or have its directory in PATH",
+            ),
+            (&wrong, "command \"/etc/passwd\" "),
+        ] {
+            let mut run = place.pipeplug(["run", plugin.to_str().unwrap(), "--sandbox", level]);
+            run.command.env("PYTHONPATH", "/nonexistent");
+            let ran = run.run().exits(4).says(says);
+            for hint in ["--env-pass", "--sandbox-read", "--sandbox none"] {
+                assert!(!ran.stderr.contains(hint), "{level}: {}", ran.stderr);
+            }
+        }
+    }
+    let mut run = place.pipeplug(["run", "/bin/cat", "--", "/no/such"]);
+    run.command.env("PYTHONPATH", "/nonexistent").env("NODE_OPTIONS", "--no-such");
+    let ran = run.run().exits(4);
+    assert!(!ran.stderr.contains("--env-pass"), "{}", ran.stderr);
 }
 
 #[test]
@@ -117,13 +145,11 @@ fn a_directory_that_the_sandbox_hides_is_named() {
         "a plugin/asks",
         "#!/bin/sh\necho 'No such file or directory: /etc/ssh' >&2; exit 1\n",
     );
-    let ran = place
-        .pipeplug(["run", asks.to_str().unwrap(), "--sandbox", "strict"])
-        .run()
-        .exits(4)
-        .says(&grant);
-    assert!(!ran.stderr.contains("--sandbox-read \"/etc"), "{}", ran.stderr);
+    // Nor is there anything beside it that it would have.
+    let ran = place.pipeplug(["run", asks.to_str().unwrap(), "--sandbox", "strict"]).run().exits(4);
+    assert!(!ran.stderr.contains("--sandbox-read"), "{}", ran.stderr);
     // All of a home is too much to grant.
+    fs::write(place.path().join("own.sh"), "").unwrap();
     let plugin = place.executable("at-home", shell);
     let ran =
         place.pipeplug(["run", plugin.to_str().unwrap(), "--sandbox", "strict"]).run().exits(4);
