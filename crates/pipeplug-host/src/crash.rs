@@ -117,7 +117,8 @@ impl fmt::Display for Crash {
             Some(_) => write!(f, ") ran for {ran:.3} s")?,
             None => write!(f, ") still ran, for {ran:.3} s")?,
         }
-        match (&self.panic, self.stderr.last()) {
+        let last = self.stderr.iter().rfind(|line| !line.trim().is_empty());
+        match (&self.panic, last) {
             (Some(panic), _) => write!(f, "; it panicked: {}", panic.escape_debug()),
             (None, Some(line)) => write!(f, "; last on stderr: \"{}\"", line.escape_debug()),
             (None, None) => f.write_str("; nothing on stderr"),

@@ -41,7 +41,7 @@ pub enum StartError {
         "plugin {path:?}{} ended before it answered: {status} after {after:.1?}{}; {}",
         Place(place),
         Tail(stderr),
-        Hint(hint)
+        Hint(hint, place)
     )]
     Exited {
         /// The plugin's path.
@@ -78,7 +78,7 @@ pub enum StartError {
         "plugin {path:?}{} closed its pipe before it answered, and runs on{}; {}",
         Place(place),
         Tail(stderr),
-        Hint(hint)
+        Hint(hint, place)
     )]
     ClosedPipe {
         /// The plugin's path.
@@ -125,10 +125,11 @@ pub enum StartError {
     },
     /// What it wrote is no chunk.
     #[error(
-        "plugin {path:?}{} wrote what is no message: \"{}\" ({reason}){}; a plugin on stdin and stdout must print nothing of its own there",
+        "plugin {path:?}{} wrote what is no message: \"{}\" ({reason}){}; {} must print nothing of its own there",
         Place(place),
         first.escape_ascii(),
-        Tail(stderr)
+        Tail(stderr),
+        place.as_ref().map_or("a plugin on stdin and stdout", |_| "the plugin, and the command that starts it on stdin and stdout,")
     )]
     Garbage {
         /// The plugin's path.
@@ -263,11 +264,17 @@ impl fmt::Display for Place<'_> {
 }
 
 /// The likely cause of an end, and the next step.
-struct Hint<'a>(&'a Option<Box<str>>);
+struct Hint<'a>(&'a Option<Box<str>>, &'a Option<String>);
 
 impl fmt::Display for Hint<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_deref().unwrap_or("is it a plugin?"))
+        let unknown = match self.1 {
+            None => "is it a plugin?",
+            Some(_) => {
+                "it, or what starts it there, did so: is it a plugin, and is it run with the stdin and stdout of that?"
+            }
+        };
+        f.write_str(self.0.as_deref().unwrap_or(unknown))
     }
 }
 

@@ -112,6 +112,15 @@ fn attempt(
     Ok(outcome)
 }
 
+/// Refuses what can be no host's name.
+pub(crate) fn check_host(host: &str) -> Result<(), Failure> {
+    match Store::for_host(host) {
+        Err(error @ StoreError::BadHost { .. }) => Err(Failure::new(Outcome::Usage, error)),
+        // A home directory is not needed to find plugins.
+        _ => Ok(()),
+    }
+}
+
 /// The user's own plugins of that host.
 pub(crate) fn open_store(host: &str) -> Result<Store, Failure> {
     Store::for_host(host).map_err(|error| {
@@ -186,7 +195,7 @@ fn add(
             let _ = writeln!(text, "  hidden  by {}, which comes first", short_path(&found.path));
         }
         _ => {
-            let _ = writeln!(text, "  {}", how_to_run(&args.host, &name, said.as_ref()));
+            let _ = writeln!(text, "  {}", how_to_run(args, &name, said.as_ref()));
         }
     }
     Ok((text, said.map(|said| (path, said))))
@@ -237,7 +246,8 @@ pub(crate) fn origin(added: &Added) -> String {
     format!("{way} {}", short_path(&added.from))
 }
 
-fn how_to_run(host: &str, name: &str, said: Option<&Said>) -> String {
+fn how_to_run(args: &AddArgs, name: &str, said: Option<&Said>) -> String {
+    let host = args.host.as_str();
     let format = match said.map(|said| said.format) {
         Some(Format::Classic) => " --format classic",
         Some(Format::Standard) | None => "",
@@ -246,19 +256,25 @@ fn how_to_run(host: &str, name: &str, said: Option<&Said>) -> String {
         Some(Over::Stdio) => " --stdio",
         _ => "",
     };
+    // It may not have answered without.
+    let passed = args.walls.env_pass.iter().map(|name| name.to_string_lossy());
+    let passed: String = passed
+        .map(|name| format!(" --env-pass {}", shlex::try_quote(&name).unwrap_or((&*name).into())))
+        .collect();
+    let passed = Escaped(&passed);
     // What no shell can be given, a NUL, is in no name.
     let word = shlex::try_quote(name).unwrap_or(name.into());
     if host != HOST {
         let of = shlex::try_quote(host).unwrap_or(host.into());
         return format!(
-            "name    {} finds it as {}\n  run     pipeplug run {} --host {}{over}{format} --call CMD",
+            "name    {} finds it as {}\n  run     pipeplug run {} --host {}{over}{format}{passed} --call CMD",
             Escaped(host),
             Escaped(name),
             Escaped(&word),
             Escaped(&of)
         );
     }
-    format!("run     pipeplug run {}{over}{format} --call CMD", Escaped(&word))
+    format!("run     pipeplug run {}{over}{format}{passed} --call CMD", Escaped(&word))
 }
 
 impl From<AddError> for Failure {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -87,8 +88,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(mut error) => {
             suggest(&mut error);
+            forget_wrong_tips(&mut error);
             escape_context(&mut error, &args);
-            print(&error, color_of_help(&args));
+            print(&error, &args);
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::SUCCESS });
         }
     };
@@ -106,7 +108,8 @@ pub(crate) fn main() -> ExitCode {
 }
 
 /// Writes what clap has to say, errors to stderr and help to stdout.
-fn print(error: &clap::Error, color: ColorChoice) {
+fn print(error: &clap::Error, args: &[OsString]) {
+    let color = color_of_help(args);
     let (stream, paint) = if error.use_stderr() {
         (Stream::Stderr, Paint::choose(color, &io::stderr()))
     } else {
@@ -114,7 +117,7 @@ fn print(error: &clap::Error, color: ColorChoice) {
     };
     let text = error.render();
     let mut text = if paint == Paint::Colored { text.ansi().to_string() } else { text.to_string() };
-    if let Some(tip) = tip(error) {
+    if let Some(tip) = tip(error, args) {
         text.push_str(&format!("\ntip: {tip}\n"));
     }
     // Where nothing can be written any more, the status still tells.
@@ -135,6 +138,13 @@ fn suggest(error: &mut clap::Error) {
     if let Some(meant) = discovery::nearest_name(typed, names) {
         let meant = ContextValue::Strings(vec![meant.to_owned()]);
         error.insert(ContextKind::SuggestedSubcommand, meant);
+    }
+}
+
+/// Drops clap's tip to put what it does not know behind `--`, which a plugin would get then.
+fn forget_wrong_tips(error: &mut clap::Error) {
+    if error.kind() == ErrorKind::UnknownArgument && takes_plugin(error) {
+        error.remove(ContextKind::Suggested);
     }
 }
 
@@ -165,21 +175,64 @@ fn escape_context(error: &mut clap::Error, args: &[OsString]) {
     }
 }
 
-/// What clap cannot know: how many words belong to a call.
-fn tip(error: &clap::Error) -> Option<&'static str> {
+/// What clap cannot know: how many words belong to a call, and what a word was meant for.
+fn tip(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    if let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) {
+        // What `escape_context` has changed is no word of the command line.
+        let is_plugin = typed.starts_with('@') || typed.contains('/') || Path::new(typed).is_file();
+        return is_plugin
+            .then(|| format!("a plugin is started by `run`: pipeplug run {}", Escaped(typed)));
+    }
     match (error.kind(), error.get(ContextKind::InvalidArg)?) {
         (ErrorKind::MissingRequiredArgument, ContextValue::Strings(names))
             if names.iter().any(|name| name == "<PLUGIN>") =>
         {
-            Some("PLUGIN comes first; what follows --call CMD is its DATA")
+            Some("PLUGIN comes first; what follows --call CMD is its DATA".to_owned())
         }
-        (ErrorKind::UnknownArgument, ContextValue::String(word))
-            if !word.starts_with('-') && takes_plugin(error) =>
-        {
-            Some("DATA of several words stands in quotes; the plugin's own ARGS follow --")
+        (ErrorKind::UnknownArgument, ContextValue::String(word)) if takes_plugin(error) => {
+            Some(tip_of_unknown(word, args))
         }
         _ => None,
     }
+}
+
+/// The tip for a word that is neither an option nor has a place.
+fn tip_of_unknown(word: &str, args: &[OsString]) -> String {
+    let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    if !word.starts_with('-') {
+        let locked = args.iter().position(|arg| arg == "--locked");
+        let file = locked.and_then(|at| args.get(at + 1)).filter(|file| !file.starts_with('-'));
+        if let Some(file) = file.filter(|file| file.as_ref() != word) {
+            return format!("a lock file is named behind a `=`: --locked={}", Escaped(file));
+        }
+        return "DATA of several words stands in quotes; the plugin's own ARGS follow --"
+            .to_owned();
+    }
+    // Of `-5s` clap names `-5`, and of `--foo=x` `--foo`.
+    let at = args.iter().position(|arg| arg.starts_with(word)).unwrap_or(0);
+    let (before, value) = args.split_at(at);
+    match before {
+        [.., verb, command] if verb == "--call" || verb == "--notify" => format!(
+            "DATA that begins with two dashes comes from a file or stdin: {verb} {} @FILE, or @-",
+            Escaped(command)
+        ),
+        [.., option] if takes_value(option) => {
+            let value = value.first().map_or(word, |value| value.as_ref());
+            format!(
+                "a value that begins with a dash stands behind a `=`: {option}={}",
+                Escaped(value)
+            )
+        }
+        _ => "the plugin's own ARGS follow --".to_owned(),
+    }
+}
+
+/// Looks for an option, of any subcommand, with a value.
+fn takes_value(option: &str) -> bool {
+    let Some(name) = option.strip_prefix("--") else { return false };
+    let command = Cli::command();
+    let mut options = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    options.any(|it| it.get_long() == Some(name) && it.get_action().takes_values())
 }
 
 /// Whether the error is about a command that starts a plugin.

@@ -181,7 +181,9 @@ impl Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let outcome = match &error {
-            StartError::Spawn(SpawnError::NotFound { .. }) => Outcome::NotFound,
+            StartError::Spawn(SpawnError::NotFound { .. } | SpawnError::NotADirectory { .. }) => {
+                Outcome::NotFound
+            }
             StartError::HandshakeTimeout { .. } => Outcome::TimedOut,
             _ => Outcome::NotStarted,
         };

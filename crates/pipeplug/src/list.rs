@@ -15,7 +15,7 @@ use pipeplug_host::discovery::{
 };
 use serde_json::{Value, json};
 
-use crate::add::origin;
+use crate::add::{check_host, origin};
 use crate::builtin;
 use crate::cli::Globals;
 use crate::exit::{Failure, Outcome};
@@ -42,7 +42,7 @@ stdio (whether it talks over stdin and stdout, for which `run` has --stdio);
 in_sandbox (whether it was asked in one, which may be why it failed);
 remembered (whether an earlier listing asked it); added (from, way, sha256)
 if `pipeplug add` put it there; changed_to, the sum that its file has now, if
-that is another one.";
+that is another one, as that of a link is after each build.";
 
 /// List the plugins that are found by name
 ///
@@ -124,6 +124,7 @@ pub(crate) fn run(args: &ListArgs, globals: &Globals) -> Outcome {
 
 fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
     args.walls.check()?;
+    check_host(&args.host)?;
     let discovery = Discovery::for_host(&args.host);
     let halt = Halt::default();
     halt.on_signals(|_| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
@@ -345,7 +346,8 @@ impl Row {
         };
         let Some(added) = &self.added else { return (role, what) };
         let mut origin = origin(added);
-        if let Some(sum) = self.changed {
+        // A link is there to follow its file, and each build of that.
+        if let Some(sum) = self.changed.filter(|_| added.way == Way::Copy) {
             role = Role::Error;
             let (was, is) = (added.sha256.to_string(), sum.to_string());
             origin.push_str(&format!(

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::{self, Path, PathBuf};
 
 use clap::Args;
-use pipeplug_host::{LockFile, LockFileError};
+use pipeplug_host::process::SpawnError;
+use pipeplug_host::{LockFile, LockFileError, StartError};
 
 use crate::cli::Globals;
 use crate::exit::{self, Failure, Outcome};
@@ -28,7 +31,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 pub(crate) struct PinArgs {
-    /// Paths (with a slash, or existing files), or the names of installed plugins
+    /// Paths (with a slash), or the names of installed plugins, or else of files in this directory
     #[arg(required = true, value_name = "PLUGIN")]
     plugins: Vec<OsString>,
 
@@ -64,6 +67,12 @@ fn attempt(args: &PinArgs) -> Result<(), Failure> {
             {
                 continue;
             }
+            if let Err(error) = fs::symlink_metadata(&path)
+                && error.kind() == io::ErrorKind::NotFound
+            {
+                let path = path::absolute(&path).unwrap_or(path);
+                return Err(SpawnError::NotFound { path, link_target: None }.into());
+            }
             let before = lock.sum_of(&path).ok().flatten();
             let sum = lock.pin(&path)?;
             let shown = path.to_string_lossy();
@@ -89,6 +98,12 @@ fn file_of(plugin: &OsStr) -> Result<PathBuf, Failure> {
             format!("{} is a part of this program, and has no file to pin", Escaped(&plugin));
         Failure::message(Outcome::Usage, message)
     })
+}
+
+impl From<SpawnError> for Failure {
+    fn from(error: SpawnError) -> Self {
+        StartError::from(error).into()
+    }
 }
 
 impl From<LockFileError> for Failure {

@@ -7,7 +7,7 @@ use crate::add::{open_store, origin};
 use crate::cli::Globals;
 use crate::exit::{Failure, Outcome};
 use crate::report;
-use crate::target::HOST;
+use crate::target::{HOST, list_command};
 use crate::text::Escaped;
 
 const EXAMPLES: &str = "\
@@ -78,6 +78,11 @@ fn explain(args: &RmArgs, name: &str, error: RemoveError) -> Failure {
                     "plugin {name:?} was not put there by `add`: remove {path:?} as it came"
                 );
                 Failure::message(Outcome::Failed, message)
+            }
+            _ if similar.is_none() => {
+                let list = list_command(&args.host);
+                Failure::new(Outcome::NotFound, error)
+                    .followed_by(&format!("; `{}` shows what there is", Escaped(&list)))
             }
             _ => Failure::new(Outcome::NotFound, error),
         },

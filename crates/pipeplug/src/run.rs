@@ -119,7 +119,15 @@ fn attempt(args: &RunArgs, report: &Arc<Report>, halt: &Halt) -> Result<Outcome,
     };
     let name = session.plugin.name().to_owned();
     let stopped = session.end();
-    conclude(&name, result, stopped, report, halt)
+    let limit = match &stopped {
+        Ok(Stopped { status, .. }) => args.start.walls.limit_of_end(*status),
+        Err(_) => None,
+    };
+    let outcome = conclude(&name, result, stopped, report, halt);
+    if let (Ok(Outcome::Died), Some(limit)) = (&outcome, limit) {
+        report.note(limit);
+    }
+    outcome
 }
 
 /// Looks whether the format has room for every command, ahead of any start.

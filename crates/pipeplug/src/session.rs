@@ -12,7 +12,7 @@ use crate::halt::Halt;
 use crate::report::Report;
 use crate::start::StartArgs;
 use crate::stopped::StopWatch;
-use crate::target::Target;
+use crate::target::{Choice, Target};
 use crate::text::Escaped;
 use crate::walls::{self, Level};
 
@@ -48,6 +48,23 @@ impl Session {
         for (path, problem) in &target.passed_over {
             let path = path.to_string_lossy();
             report.note(format_args!("{} was passed over: {problem}", Escaped(&path)));
+        }
+        match &target.choice {
+            Some(Choice::Installed(path)) => {
+                let path = path.to_string_lossy();
+                let name = Escaped(target.name());
+                report.note(format_args!(
+                    "{name} is the installed plugin {}; the file in this directory is ./{name}",
+                    Escaped(&path)
+                ));
+            }
+            Some(Choice::FileHere) => {
+                let name = Escaped(target.name());
+                report.detail(format_args!(
+                    "no plugin {name} is installed: the file ./{name} is taken"
+                ));
+            }
+            None => {}
         }
         for note in walls::notes(&args.walls, level) {
             report.detail(note);

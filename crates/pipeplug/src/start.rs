@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 use pipeplug_host::discovery::Over;
-use pipeplug_host::{Builder, Grace, StartError, Stdin, Stdout};
+use pipeplug_host::{Builder, CallError, Grace, StartError, Stdin, Stdout};
 use pipeplug_host::{Format, Limits};
 
 use crate::container::ContainerArgs;
@@ -23,8 +23,8 @@ use crate::walls::{self, Level, WallArgs};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Starting the plugin")]
 pub(crate) struct StartArgs {
-    /// A path (with a slash, or an existing file), the name of an installed plugin, or @echo, which
-    /// is built in; where it runs elsewhere, a path there, or nothing for the entry point of an
+    /// A path (with a slash), the name of an installed plugin, or else of a file in this directory,
+    /// or @echo, which is built in; where it runs elsewhere, a path there, or nothing for the entry point of an
     /// image
     #[arg(help_heading = None::<&str>, required_unless_present_any = place::WITH_PLUGIN)]
     plugin: Option<OsString>,
@@ -65,7 +65,7 @@ pub(crate) struct StartArgs {
     cwd: Option<PathBuf>,
 
     /// The longest that the start, each call, and each wait for the output to be read may take:
-    /// 500ms, 2s, 1m; the plugin is told of it [default: 10s for the start, no limit else]
+    /// 500ms, 2s, 1m, or a number of seconds; the plugin is told of it [default: 10s for the start, no limit else]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 
@@ -186,6 +186,12 @@ impl StartArgs {
                 format!("{other_format}, if it talks over stdin and stdout use --stdio")
             }
             StartError::HandshakeTimeout { .. } => other_format.to_owned(),
+            StartError::Handshake { error, .. }
+                if self.limit_buffer.is_some()
+                    && matches!(**error, CallError::ReplyTooLarge { .. }) =>
+            {
+                "the limit is that of --limit-buffer, and its metadata has to fit too".to_owned()
+            }
             _ => return None,
         };
         Some(hint)

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use pipeplug_host::discovery::{Discovery, FindError, Problem, Said};
 use pipeplug_host::{Builder, Plugin};
 
+use crate::add::check_host;
 use crate::builtin::{self, BuiltIn};
 use crate::exit::{Failure, Outcome};
 use crate::text::Escaped;
@@ -51,8 +52,20 @@ pub(crate) struct Target {
     kind: Kind,
     /// What the plugin said of itself when it was last asked, where it was found by its name.
     remembered: Option<Said>,
+    /// The choice that a name without a slash left, where a file of that name is in the working
+    /// directory.
+    pub(crate) choice: Option<Choice>,
     /// Files of its name in earlier places, which cannot be used.
     pub(crate) passed_over: Vec<(PathBuf, Problem)>,
+}
+
+/// A choice between an installed plugin and a file of its name in the working directory.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// The installed plugin, which is at this path.
+    Installed(PathBuf),
+    /// The file: no such plugin is installed.
+    FileHere,
 }
 
 #[derive(Debug)]
@@ -72,6 +85,7 @@ impl Target {
             name: wanted.display_name(),
             kind,
             remembered: None,
+            choice: None,
             passed_over: Vec::new(),
         };
         let (plugin, host) = match wanted {
@@ -86,20 +100,33 @@ impl Target {
             return built_in(&String::from_utf8_lossy(name));
         }
         let path = Path::new(plugin);
-        if plugin.as_bytes().contains(&b'/') || path.is_file() {
+        if plugin.as_bytes().contains(&b'/') {
             return Ok(of_kind(Kind::File(path.to_owned())));
         }
+        check_host(host)?;
         let name = plugin.to_string_lossy();
         let discovery = Discovery::for_host(host);
         match discovery.find(&name) {
             Ok(found) => Ok(Self {
                 name: name.into_owned(),
                 remembered: discovery.catalog().remembered(&found.path),
+                choice: path.is_file().then(|| Choice::Installed(found.path.clone())),
                 kind: Kind::File(found.path),
                 passed_over: found.passed_over,
             }),
+            // What is installed goes first, so that no file that happens to lie here is run in place
+            // of it.
+            Err(FindError::NotFound { .. }) if path.is_file() => Ok(Self {
+                choice: Some(Choice::FileHere),
+                ..of_kind(Kind::File(Path::new(".").join(path)))
+            }),
             Err(error) => Err(not_found(&name, host, path, error)),
         }
+    }
+
+    /// The name that people call it by.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The file that it is on this machine; `None` for one that is built in, or elsewhere.
@@ -151,6 +178,7 @@ fn built_in(name: &str) -> Result<Target, Failure> {
                 name,
                 kind: Kind::BuiltIn(plugin),
                 remembered: None,
+                choice: None,
                 passed_over: Vec::new(),
             })
         }
@@ -168,6 +196,15 @@ fn built_in(name: &str) -> Result<Target, Failure> {
     }
 }
 
+/// The command that lists a host's plugins.
+pub(crate) fn list_command(host: &str) -> String {
+    match host {
+        HOST => "pipeplug list".to_owned(),
+        // What no shell can be given, a NUL, is in no argument.
+        host => format!("pipeplug list --host {}", shlex::try_quote(host).unwrap_or(host.into())),
+    }
+}
+
 fn not_found(name: &str, host: &str, path: &Path, error: FindError) -> Failure {
     match &error {
         FindError::NotFound { .. } if path.is_dir() => Failure::message(
@@ -181,14 +218,7 @@ fn not_found(name: &str, host: &str, path: &Path, error: FindError) -> Failure {
             ),
         ),
         FindError::NotFound { .. } => {
-            let list = match host {
-                HOST => "pipeplug list".to_owned(),
-                // What no shell can be given, a NUL, is in no argument.
-                host => format!(
-                    "pipeplug list --host {}",
-                    shlex::try_quote(host).unwrap_or(host.into())
-                ),
-            };
+            let list = list_command(host);
             let hint = format!(
                 "{error}; a file is named with a slash, as in ./{name}, and `{}` shows what is found by name",
                 Escaped(&list)

@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use pipeplug_host::process::SpawnError;
 use pipeplug_host::sandbox::Support;
-use pipeplug_host::{Builder, LockFile, Sandbox, Sha256, StartError};
+use pipeplug_host::{Builder, LockFile, Sandbox, Sha256, StartError, WaitStatus};
+use signal_hook::consts::{SIGXCPU, SIGXFSZ};
 
 use crate::exit::{Failure, Outcome};
 use crate::units::{parse_bytes, parse_duration, parse_port};
@@ -65,7 +66,7 @@ pub(crate) struct WallArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     sandbox_memory: Option<u64>,
 
-    /// The CPU time of each of its processes
+    /// The CPU time of each of its processes, rounded up to whole seconds
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     sandbox_cpu: Option<Duration>,
 
@@ -113,6 +114,11 @@ pub(crate) struct AskWallArgs {
     /// interpreter's modules, say
     #[arg(long, value_name = "PATH", conflicts_with = "no_metadata")]
     sandbox_read: Vec<PathBuf>,
+
+    /// Let a variable of our environment through to a plugin that is asked, beside those that go by
+    /// default: see `pipeplug run --help`
+    #[arg(long, value_name = "NAME", value_parser = parse_name, conflicts_with = "no_metadata")]
+    pub(crate) env_pass: Vec<OsString>,
 
     /// Go without what this kernel lacks, in place of not asking
     #[arg(long, conflicts_with = "no_metadata")]
@@ -210,9 +216,13 @@ impl AskWallArgs {
     pub(crate) fn walls(&self) -> impl Fn(Builder) -> Builder + Send + Sync + use<> {
         let sandbox = self.sandbox.sandbox(self.sandbox_best_effort);
         let sandbox = sandbox.map(|sandbox| self.sandbox_read.iter().fold(sandbox, Sandbox::read));
-        move |builder| match &sandbox {
-            Some(sandbox) => builder.sandbox(sandbox.clone()),
-            None => builder.no_sandbox(),
+        let passed = self.env_pass.clone();
+        move |builder| {
+            let builder = passed.iter().fold(builder, Builder::env_pass);
+            match &sandbox {
+                Some(sandbox) => builder.sandbox(sandbox.clone()),
+                None => builder.no_sandbox(),
+            }
         }
     }
 }
@@ -264,6 +274,21 @@ impl WallArgs {
         match self.sandbox(level) {
             Some(sandbox) => builder.sandbox(sandbox),
             None => builder,
+        }
+    }
+
+    /// The limit that ended it, where its end tells.
+    pub(crate) fn limit_of_end(&self, status: WaitStatus) -> Option<String> {
+        let WaitStatus::Signaled { signal, .. } = status else { return None };
+        match (signal, self.sandbox_cpu, self.sandbox_file_size) {
+            (SIGXCPU, Some(time), _) => Some(format!(
+                "its sandbox allows each of its processes {time:?} of CPU time, rounded up to whole seconds: --sandbox-cpu \
+                 allows more"
+            )),
+            (SIGXFSZ, _, Some(bytes)) => Some(format!(
+                "its sandbox allows it files of {bytes} bytes: --sandbox-file-size allows more"
+            )),
+            _ => None,
         }
     }
 

@@ -215,9 +215,15 @@ impl Catalog {
         }
     }
 
-    /// The sandbox that a plugin is asked in, as text: another one is another text.
+    /// The sandbox that a plugin is asked in, and the names of variables that it gets beside the
+    /// usual ones, as text: others are another text.
     fn walls_of(&self, path: &Path) -> Option<String> {
-        self.builder(path).launch.sandbox.map(|sandbox| format!("{sandbox:?}"))
+        let launch = self.builder(path).launch;
+        let mut walls = format!("{:?}", launch.sandbox?);
+        for name in launch.env.names() {
+            walls.push_str(&format!(" {name:?}"));
+        }
+        Some(walls)
     }
 
     fn collect(&self, ask: Ask) -> Vec<Listed> {

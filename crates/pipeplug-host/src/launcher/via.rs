@@ -33,6 +33,13 @@ impl Via {
         Self { command: command.into_iter().map(Into::into).collect() }
     }
 
+    /// The names, without directories, of what may be a program among its words.
+    fn programs(&self) -> impl Iterator<Item = String> {
+        let words = self.command.iter().map(|word| word.to_string_lossy());
+        let words = words.filter(|word| !word.starts_with('-') && !word.contains([' ', '=']));
+        words.filter_map(|word| Some(Path::new(&*word).file_name()?.to_str()?.to_owned()))
+    }
+
     fn program(&self) -> &OsStr {
         self.command.first().map_or(OsStr::new(""), OsString::as_os_str)
     }
@@ -72,13 +79,41 @@ impl Launcher for Via {
         // emulator, of sudo.
         let of_shell = ["\"/bin/sh\"", "/bin/sh: Invalid", "_pipeplug"];
         let is_of_shell = |line: &String| of_shell.iter().any(|words| line.contains(words));
-        (!status.success() && stderr.iter().any(is_of_shell)).then(|| {
-            Diagnosis::permanent(
+        if status.success() {
+            return None;
+        }
+        if stderr.iter().any(is_of_shell) {
+            return Some(Diagnosis::permanent(
                 "it did not run the /bin/sh that sets the plugin's variables and directory (--env, --env-pass, --cwd): leave \
                  these out, or set them in the command, as by `env NAME=VALUE` at its end",
-            )
-        })
+            ));
+        }
+        let failed = self.programs().find(|name| is_told_by(name, stderr))?;
+        let next = if says_missing(stderr) {
+            "see that the plugin's path is there for it, as another user or in another root directory, and so is what it starts"
+        } else {
+            "correct it, or have it start `cat` in place of the plugin to see what it lacks"
+        };
+        Some(Diagnosis::permanent(format!("`{failed}` of that command failed ({status}): {next}")))
     }
+
+    fn diagnose_end(&self, _status: WaitStatus, _stderr: &[String]) -> Option<Diagnosis> {
+        // It has run the plugin.
+        None
+    }
+}
+
+/// Looks for lines of a program's own, which begin with its name or path.
+fn is_told_by(name: &str, stderr: &[String]) -> bool {
+    stderr.iter().any(|line| {
+        let (path, _) = line.split_once(": ").unwrap_or_default();
+        path == name || path.ends_with(&format!("/{name}"))
+    })
+}
+
+fn says_missing(stderr: &[String]) -> bool {
+    let missing = ["No such file", "not found", "Permission denied"];
+    stderr.iter().any(|line| missing.iter().any(|words| line.contains(words)))
 }
 
 /// The way to the plugin for what is set for it.

@@ -34,6 +34,16 @@ pub enum SpawnError {
         /// Where the path points to, if it is a symbolic link.
         link_target: Option<PathBuf>,
     },
+    /// Its path leads through a file as if that were a directory.
+    #[error(
+        "no plugin at {path:?}: {file:?} is not a directory; name the file itself, without a `/` behind it"
+    )]
+    NotADirectory {
+        /// The absolute path that was to be executed.
+        path: PathBuf,
+        /// The part of it that is no directory.
+        file: PathBuf,
+    },
     /// The file's mode does not let this user execute it.
     #[error("plugin {path:?} is not executable (mode {mode:04o}): run `chmod +x` on it")]
     NotExecutable {
@@ -253,8 +263,8 @@ pub enum SpawnError {
     },
     /// The launcher does not see to what was demanded.
     #[error(
-        "plugin {path:?} was not started {place}: {demand} is something that is done on this machine only; \
-         leave it out, or start the plugin here"
+        "plugin {path:?} was not started {place}: {demand} is made only for a plugin that this host starts as a \
+         process of its own; leave it out, or start the plugin without what carries it there"
     )]
     NotEnforced {
         /// The plugin's path, where it runs.
@@ -289,6 +299,7 @@ impl SpawnError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::NotFound { .. }
+            | Self::NotADirectory { .. }
             | Self::NotExecutable { .. }
             | Self::NotOurs { .. }
             | Self::NoExec { .. }
@@ -454,6 +465,9 @@ impl SpawnError {
         let owned = path.to_owned();
         match errno(&error) {
             Errno::ENOENT | Errno::ENOTDIR => {
+                if let Some(file) = file_on_the_way(path) {
+                    return Self::NotADirectory { path: owned, file };
+                }
                 if !path.exists() {
                     return Self::NotFound { path: owned, link_target: fs::read_link(path).ok() };
                 }
@@ -558,6 +572,15 @@ fn install(interpreter: &Path) -> &'static str {
     } else {
         "install it, or correct the plugin's `#!` line or build"
     }
+}
+
+/// The part of a path that has something behind it, be it a `/` only, and is no directory.
+fn file_on_the_way(path: &Path) -> Option<PathBuf> {
+    let ends_as_directory = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let parts = path.ancestors().skip(usize::from(!ends_as_directory));
+    // Without the `/` at its end.
+    let parts = parts.map(|part| part.components().collect::<PathBuf>());
+    parts.into_iter().find(|part| fs::metadata(part).is_ok_and(|it| !it.is_dir()))
 }
 
 #[cfg(test)]

@@ -270,7 +270,7 @@ impl EnvPlan {
     }
 
     /// The names that are set, left out or let through, in order.
-    pub(super) fn names(&self) -> impl Iterator<Item = &OsStr> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &OsStr> {
         self.changes.keys().chain(&self.passed).map(OsString::as_os_str)
     }
 

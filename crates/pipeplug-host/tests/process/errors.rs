@@ -66,7 +66,7 @@ fn no_such_file() {
     assert!(message(&error, &path).contains("a symbolic link to \"nowhere\""));
 
     let (_dir, file) = file(b"", 0o755);
-    assert!(matches!(fails(file.join("below")), SpawnError::NotFound { .. }));
+    assert!(matches!(fails(file.join("below")), SpawnError::NotADirectory { .. }));
     assert!(matches!(fails(""), SpawnError::NotFound { .. }));
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pipeplug_host::StartError;
+use nix::sys::signal::Signal;
+use pipeplug_host::{StartError, WaitStatus};
 use pipeplug_tests::{LONG, Script, tool};
 
 use crate::MISBEHAVE;
@@ -147,16 +148,33 @@ fn launchers_that_pass_descriptors_on_start_a_plugin() {
         let row = docs.lines().find(|line| line.starts_with(&format!("| {language} | `"))).unwrap();
         row.split('`').nth(1).unwrap().replace("./real-plugin", MISBEHAVE)
     };
-    let python = format!("import subprocess, sys\nsys.exit({}.returncode)\n", code("Python"));
-    let node = format!("const {{ spawn }} = require('child_process');\n{}\n", code("Node"));
-    for (program, package, code) in
-        [("sh", "dash", code("sh")), ("python3", "python3", python), ("node", "nodejs", node)]
-    {
+    let end = |language: &str| {
+        let row = docs.lines().find(|line| line.starts_with(&format!("| {language} | `"))).unwrap();
+        row.split('`').nth(3).unwrap().to_owned()
+    };
+    let python = format!("import subprocess, sys\n{}\n{}\n", code("Python"), end("Python"));
+    let node =
+        format!("const {{ spawn }} = require('child_process');\n{}{}\n", code("Node"), end("Node"));
+    let killed = WaitStatus::Signaled { signal: Signal::SIGKILL as i32, core_dumped: false };
+    let told = WaitStatus::Exited(128 + Signal::SIGKILL as i32);
+    for (program, package, code, of_kill) in [
+        ("sh", "dash", code("sh"), told),
+        ("python3", "python3", python, told),
+        ("node", "nodejs", node, killed),
+    ] {
         let Some(program) = tool(program, package) else { continue };
         let launcher =
             Script::new(&format!("exec {} \"$dir/launcher.cjs\" \"$@\"", program.display()));
-        std::fs::write(launcher.dir().join("launcher.cjs"), code).unwrap();
+        std::fs::write(launcher.dir().join("launcher.cjs"), &code).unwrap();
         let plugin = launcher.builder().arg("plain").handshake_timeout(LONG).start().unwrap();
         assert_eq!(plugin.call("echo", "hello").unwrap(), "hello");
+        for (body, expected) in [("exit 7", WaitStatus::Exited(7)), ("kill -KILL $$", of_kill)] {
+            let ends = Script::new(body);
+            let code = code.replace(MISBEHAVE, ends.path().to_str().unwrap());
+            std::fs::write(launcher.dir().join("launcher.cjs"), code).unwrap();
+            let error = launcher.builder().start().unwrap_err();
+            let StartError::Exited { status, .. } = &error else { panic!("{error:?}") };
+            assert_eq!(*status, expected, "{}: {error}", program.display());
+        }
     }
 }

@@ -205,8 +205,34 @@ fn a_command_that_fails_is_told_with_its_status_and_last_words() {
         "plugin {MISBEHAVE:?} via `sh -c echo 'no such user' >&2; exit 3` ended before it answered"
     );
     assert!(error.to_string().starts_with(&place), "{error}");
+    assert!(error.to_string().contains("it, or what starts it there, did so"), "{error}");
     let error = via(Plugin::builder("/no/such/plugin"), &["env"]).start().unwrap_err();
     assert!(error.is_permanent() && error.to_string().contains("/no/such/plugin"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("`env` of that command failed (exit status 127): see that the plugin's path"),
+        "{error}"
+    );
+    for (command, says) in [
+        (
+            &["nice", "-n", "1", "nosuchcommand"][..],
+            "`nice` of that command failed (exit status 127)",
+        ),
+        (
+            &["nice", "--no-such-option"],
+            "`nice` of that command failed (exit status 125): correct it",
+        ),
+        (&["/usr/bin/env", "nice", "-n", "x"], "`nice` of that command failed (exit status 125)"),
+    ] {
+        let error = via(plain(), command).start().unwrap_err();
+        assert!(matches!(error, StartError::Place { .. }), "{error:?}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    // A plugin's own end is not the command's.
+    let script = Script::new("echo \"$0: no such option\" >&2; exit 2");
+    let error = via(script.builder(), &["nice"]).start().unwrap_err();
+    assert!(matches!(error, StartError::Exited { .. }), "{error:?}");
 }
 
 #[test]
@@ -217,7 +243,12 @@ fn a_command_that_prints_something_first_is_told_by_what() {
     let StartError::Garbage { first, .. } = &error else { panic!("{error:?}") };
     assert!(first.starts_with(b"Last login: today\n"), "{error}");
     assert!(error.to_string().starts_with(&format!("plugin {MISBEHAVE:?} via `sh -c")), "{error}");
-    assert!(error.to_string().contains("must print nothing of its own there"), "{error}");
+    assert!(
+        error.to_string().contains(
+            "the plugin, and the command that starts it on stdin and stdout, must print nothing"
+        ),
+        "{error}"
+    );
 }
 
 /// A command that has what follows it run in a terminal of its own, as `docker exec -t` does.

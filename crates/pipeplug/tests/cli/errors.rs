@@ -50,6 +50,33 @@ fn wrong_options_are_explained() {
     usage(&["run", "@echo", "--format", "classic", "--call", "a b"], spaced);
     usage(&["run", "/nonexistent/plugin", "--format", "classic", "--notify", "a b"], spaced);
     usage(&["unknown"], "unrecognized subcommand 'unknown'");
+    usage(
+        &["run", "@echo", "--call", "echo", "--foo"],
+        "tip: DATA that begins with two dashes comes from a file or stdin: --call echo @FILE, or @-",
+    );
+    usage(
+        &["run", "@echo", "--timeout", "-5s"],
+        "tip: a value that begins with a dash stands behind a `=`: --timeout=-5s",
+    );
+    usage(&["inspect", "@echo", "--foo=1"], "tip: the plugin's own ARGS follow --");
+    for args in [&["run", "@echo", "--call", "x", "--foo"][..], &["run", "@echo", "--grace", "-5s"]]
+    {
+        let ran = pipeplug(args).run().exits(2);
+        assert!(!ran.stderr.contains("as a value"), "{}", ran.stderr);
+    }
+    usage(
+        &["run", "--locked", "nofile.lock", "@echo"],
+        "tip: a lock file is named behind a `=`: --locked=nofile.lock",
+    );
+    usage(&["./py", "--call", "echo"], "tip: a plugin is started by `run`: pipeplug run ./py");
+    usage(&["@echo"], "tip: a plugin is started by `run`: pipeplug run @echo");
+    for host in ["", "a/b", ".."] {
+        for command in
+            [&["list"][..], &["rm", "x"], &["add", "x"], &["run", "x"], &["inspect", "x"]]
+        {
+            usage(&[command, &["--host", host]].concat(), "no host can be named");
+        }
+    }
     usage(&["rnu"], "tip: a similar subcommand exists: 'run'");
     usage(&["lst"], "tip: a similar subcommand exists: 'list'");
 }
@@ -60,6 +87,64 @@ fn a_path_that_leads_nowhere_is_not_found() {
         .run()
         .exits(3)
         .says_only("pipeplug: no plugin at \"/nonexistent/plugin\": no such file; check the path, `PATH` is not searched\n");
+}
+
+#[test]
+fn what_is_not_there_is_told_with_a_next_step_by_each_command() {
+    let place = Place::new();
+    let file = place.executable("file", "#!/bin/sh\n");
+    let file = file.to_str().unwrap();
+    for command in ["run", "inspect", "add", "pin"] {
+        place
+            .pipeplug([command, "/nonexistent/plugin"])
+            .run()
+            .exits(3)
+            .says("no plugin at \"/nonexistent/plugin\": no such file; check the path");
+    }
+    let told =
+        format!("no plugin at \"{file}/\": \"{file}\" is not a directory; name the file itself");
+    place.pipeplug(["run", &format!("{file}/")]).run().exits(3).says(&told);
+    place
+        .pipeplug(["rm", "nosuch"])
+        .run()
+        .exits(3)
+        .says("no plugin \"nosuch\" of pipeplug was added; `pipeplug list` shows what there is");
+    place
+        .pipeplug(["rm", "nosuch", "--host", "editor"])
+        .run()
+        .exits(3)
+        .says("`pipeplug list --host editor`");
+}
+
+#[test]
+fn an_installed_plugin_goes_before_a_file_in_the_working_directory() {
+    let place = Place::new();
+    place.standard("pipeplug-mirror", MIRROR);
+    let file = place.executable("mirror", "#!/bin/sh\necho the file >&2; exit 9\n");
+    let here = |args: &[&str]| {
+        let mut run = place.pipeplug(args);
+        run.command.current_dir(file.parent().unwrap());
+        run.run()
+    };
+    here(&["run", "mirror", "--call", "x", "y"])
+        .exits(0)
+        .prints("<x y>")
+        .says("mirror is the installed plugin")
+        .says("the file in this directory is ./mirror");
+    here(&["run", "./mirror"]).exits(4).says("the file");
+    std::fs::remove_file(place.path().join("pipeplug-mirror")).unwrap();
+    here(&["run", "mirror", "-v"])
+        .exits(4)
+        .says("no plugin mirror is installed: the file ./mirror is taken")
+        .says("plugin \"./mirror\" ended before it answered");
+}
+
+#[test]
+fn a_limit_that_the_start_runs_into_is_named() {
+    pipeplug(["run", "@echo", "--limit-buffer", "3"])
+        .run()
+        .exits(4)
+        .says("the limit is that of --limit-buffer");
 }
 
 #[test]

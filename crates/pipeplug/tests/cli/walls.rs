@@ -65,6 +65,28 @@ fn variables_that_did_not_get_through_are_named_where_a_plugin_does_not_start() 
 }
 
 #[test]
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+fn the_limit_of_cpu_time_is_named_whenever_it_is_reached() {
+    let place = Place::new();
+    let busy = place.executable("busy", "#!/bin/sh\nwhile :; do :; done\n");
+    let run = |plugin: &str, more: &[&str]| {
+        let args =
+            [&["run", plugin, "--sandbox", "basic", "--sandbox-cpu", "500ms"], more].concat();
+        place.pipeplug(args).run()
+    };
+    run(busy.to_str().unwrap(), &[])
+        .exits(4)
+        .says("its sandbox allows it 500ms of CPU time")
+        .says("--sandbox-cpu");
+    let body = MIRROR.replace("*)", "busy) while :; do :; done ;;\n    *)");
+    let later = place.standard("later", &body);
+    run(later.to_str().unwrap(), &["--call", "busy"])
+        .exits(5)
+        .says("SIGXCPU")
+        .says("of CPU time, rounded up to whole seconds: --sandbox-cpu allows more");
+}
+
+#[test]
 fn a_missing_command_is_named_and_nothing_else() {
     let place = Place::new();
     let env = place.executable("env-line", "#!/usr/bin/env no-such-python\n");
@@ -261,7 +283,7 @@ fn inspect_starts_a_plugin_in_the_strict_sandbox() {
     let ran = elsewhere(&["-v"]).exits(0).prints_part("Description");
     assert!(!ran.stderr.contains("sandbox"), "{}", ran.stderr);
     elsewhere(&["--sandbox-read", &data]).exits(2).says("--sandbox-read is for a sandbox");
-    elsewhere(&["--sandbox", "strict"]).exits(4).says("on this machine only");
+    elsewhere(&["--sandbox", "strict"]).exits(4).says("only for a plugin that this host starts");
 }
 
 #[test]
@@ -382,7 +404,7 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
     pipeplug(sandboxed)
         .run()
         .exits(4)
-        .says("via `nice`: its sandbox is something that is done on this machine only");
+        .says("via `nice`: its sandbox is made only for a plugin that this host starts as a process of its own");
 }
 
 #[test]
