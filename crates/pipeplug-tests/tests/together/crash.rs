@@ -248,3 +248,12 @@ fn a_panic_is_put_first() {
     let text = error.to_string();
     assert!(text.lines().nth(1).unwrap().contains("; it panicked: thread "), "{text}");
 }
+
+#[test]
+fn the_last_line_that_is_not_blank_is_told() {
+    let script = Script::answering("printf 'out of cheese\\n\\n  \\n' >&2; exit 3");
+    let plugin = script.builder().start().unwrap();
+    let error = plugin.call("x", "").unwrap_err();
+    let text = Crash::of(&error).unwrap().to_string();
+    assert!(text.ends_with("; last on stderr: \"out of cheese\""), "{text}");
+}
