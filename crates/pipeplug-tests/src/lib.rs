@@ -1,7 +1,7 @@
 //! Tests of host and guest together, over real processes.
 //!
-//! The tests are in `tests/`: `together` holds what can run at the same time in one process,
-//! `alone` what counts the descriptors, threads, children or memory of its own process. Seven
+//! The tests are in `tests/`: `parallel` holds what can run at the same time in one process,
+//! `serial` what counts the descriptors, threads, children or memory of its own process. Seven
 //! programs help: `misbehave` is a plugin that does on command what plugins should not, `captive`
 //! one in a container that tries what it is kept from, `burglar` one that tries to break out of its
 //! sandbox, `sandbox-host` a host of it that any user can be, `fugitive` one that tries to outlive

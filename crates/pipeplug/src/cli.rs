@@ -11,11 +11,14 @@ use clap::{
 };
 use pipeplug_host::discovery;
 
-use crate::output::{self, Kind, Stream};
-use crate::report::Verbosity;
-use crate::style::Paint;
-use crate::text::Escaped;
-use crate::{add, builtin, exit, inspect, list, logging, pack, pin, rm, run, steps};
+use crate::args::steps;
+use crate::commands::{add, inspect, list, pack, pin, rm, run};
+use crate::output::logging;
+use crate::output::report::Verbosity;
+use crate::output::stream::{self, Kind, Stream};
+use crate::output::style::Paint;
+use crate::output::text::Escaped;
+use crate::{builtin, exit};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -121,7 +124,7 @@ fn print(error: &clap::Error, args: &[OsString]) {
         text.push_str(&format!("\ntip: {tip}\n"));
     }
     // Where nothing can be written any more, the status still tells.
-    let _ = output::write(stream, Kind::Report, &[text.as_bytes()]);
+    let _ = stream::write(stream, Kind::Report, &[text.as_bytes()]);
 }
 
 /// Suggests the subcommand that was meant where clap does not: its measure finds nothing in common

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use pipeplug_host::Postmortem;
 use pipeplug_host::{CallError, Crash, Ended, StartError, WaitStatus, process::SpawnError};
 
-use crate::output::{Stream, WriteError};
-use crate::walls::Level;
+use crate::args::walls::Level;
+use crate::output::stream::{Stream, WriteError};
 
 /// All was well.
 pub(crate) const SUCCESS: u8 = 0;

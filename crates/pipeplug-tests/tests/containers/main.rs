@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod errors;
-mod life;
-mod walls;
+mod isolation;
+mod lifecycle;
 
 /// The plugin that tries what it is kept from.
 const CAPTIVE: &str = env!("CARGO_BIN_EXE_captive");

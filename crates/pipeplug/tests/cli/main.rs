@@ -7,19 +7,19 @@ mod common;
 mod containers;
 mod controlling;
 mod data;
-mod elsewhere;
 mod ends;
 mod errors;
 mod inspect;
 mod json;
+mod launcher;
 mod list;
 #[cfg(target_os = "linux")]
 mod node;
+mod protocol;
 #[cfg(target_os = "linux")]
 mod recipes;
 mod run;
+#[cfg(not(pipeplug_portable))]
+mod sandbox;
 mod terminal;
 mod unread;
-#[cfg(not(pipeplug_portable))]
-mod walls;
-mod ways;

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::common::{Place, has_tool, pipeplug, wait};
-use crate::elsewhere::is_listened_at;
+use crate::launcher::is_listened_at;
 
 const DOCS: &str = include_str!("../../../../docs/placement.md");
 

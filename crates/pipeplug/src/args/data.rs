@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use crate::exit::{Failure, Outcome};
-use crate::text::Escaped;
+use crate::output::text::Escaped;
 
 /// Where the bytes come from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,13 +9,13 @@ use pipeplug_host::process::Pid;
 use pipeplug_host::{Output, Stopped, StoppedBy};
 
 use crate::cli::Globals;
-use crate::event::{Asked, Event};
 use crate::exit::Failure;
-use crate::halt::Halt;
-use crate::output::{self, Kind, Stream, WriteError};
-use crate::stopped;
-use crate::style::{Paint, Role};
-use crate::text::{self, Data, Escaped, took};
+use crate::output::event::{Asked, Event};
+use crate::output::stream::{self, Kind, Stream, WriteError};
+use crate::output::style::{Paint, Role};
+use crate::output::text::{self, Data, Escaped, took};
+use crate::session::halt::Halt;
+use crate::session::stopped;
 
 /// Text for people, or JSON for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Report {
         if self.mode == Mode::Text {
             let text = saying(self.paint, Role::Note, &hint);
             // A standard error that is not read is no place to tell that.
-            let _ = output::write(Stream::Stderr, Kind::Log, &[text.as_bytes()]);
+            let _ = stream::write(Stream::Stderr, Kind::Log, &[text.as_bytes()]);
         }
     }
 
@@ -215,14 +215,14 @@ impl Report {
 
     /// Writes to stdout; where it is not read any more, the run is over.
     fn put(&self, parts: &[&[u8]]) {
-        if let Err(error) = output::write(Stream::Stdout, Kind::Report, parts) {
+        if let Err(error) = stream::write(Stream::Stdout, Kind::Report, parts) {
             self.halt.output_failed(Stream::Stdout, error);
         }
     }
 
     /// Writes whole lines to stderr; where it is not read within `--timeout`, the run is over.
     fn put_error(&self, text: &str) {
-        match output::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]) {
+        match stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]) {
             Err(error @ WriteError::NotRead(_)) => self.halt.output_failed(Stream::Stderr, error),
             // A standard error that is closed is no place to tell that.
             Err(WriteError::System(_) | WriteError::GivenUp) | Ok(()) => {}
@@ -234,7 +234,7 @@ impl Report {
 pub(crate) fn say_failure_plainly(color: ColorChoice, failure: &Failure) {
     if let Some(text) = failure_text(Paint::choose(color, &io::stderr()), failure) {
         // A standard error that is closed or not read is no place to tell that.
-        let _ = output::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
+        let _ = stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
     }
 }
 
@@ -246,7 +246,7 @@ pub(crate) fn say_failure_plainly(color: ColorChoice, failure: &Failure) {
 /// # Blocking
 /// Until it is read.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    output::write(Stream::Stdout, Kind::Report, &[text.as_bytes()])
+    stream::write(Stream::Stdout, Kind::Report, &[text.as_bytes()])
         .map_err(|error| Failure::of_output(Stream::Stdout, &error))
 }
 

@@ -11,11 +11,11 @@ use clap::Args;
 use pipeplug_host::process::SpawnError;
 use pipeplug_host::{LockFile, LockFileError, StartError};
 
+use crate::args::target::{HOST, Target, Wanted};
 use crate::cli::Globals;
 use crate::exit::{self, Failure, Outcome};
-use crate::report;
-use crate::target::{HOST, Target, Wanted};
-use crate::text::Escaped;
+use crate::output::report;
+use crate::output::text::Escaped;
 
 const EXAMPLES: &str = "\
 Examples:

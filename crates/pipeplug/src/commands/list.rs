@@ -15,18 +15,18 @@ use pipeplug_host::discovery::{
 };
 use serde_json::{Value, json};
 
-use crate::add::{check_host, origin};
+use crate::args::target::HOST;
+use crate::args::units::parse_duration;
+use crate::args::walls::{AskWallArgs, Hint};
 use crate::builtin;
 use crate::cli::Globals;
+use crate::commands::add::{check_host, origin};
 use crate::exit::{Failure, Outcome};
-use crate::halt::{Halt, halting};
-use crate::output::{self, Kind, Stream};
-use crate::report;
-use crate::style::{Paint, Role};
-use crate::target::HOST;
-use crate::text::{self, Escaped, short_path};
-use crate::units::parse_duration;
-use crate::walls::{AskWallArgs, Hint};
+use crate::output::report;
+use crate::output::stream::{self, Kind, Stream};
+use crate::output::style::{Paint, Role};
+use crate::output::text::{self, Escaped, short_path};
+use crate::session::halt::{Halt, halting};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -239,7 +239,7 @@ fn show(progress: &Progress) {
 fn progress_line(text: &str) {
     // From the first column on, in place of what was there (ECMA-48, EL). Progress is not worth
     // waiting for.
-    let _ = output::write(Stream::Stderr, Kind::Log, &[format!("\r{text}\x1b[K").as_bytes()]);
+    let _ = stream::write(Stream::Stderr, Kind::Log, &[format!("\r{text}\x1b[K").as_bytes()]);
 }
 
 impl Row {

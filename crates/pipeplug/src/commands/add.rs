@@ -12,15 +12,15 @@ use pipeplug_host::discovery::{
     self, AddError, Added, Catalog, Discovery, Existing, Over, Said, Store, StoreError, Way,
 };
 
+use crate::args::target::HOST;
+use crate::args::units::parse_duration;
+use crate::args::walls::AskWallArgs;
 use crate::cli::Globals;
 use crate::exit::{Failure, Outcome};
-use crate::halt::{Halt, halting};
-use crate::report;
-use crate::style::{Paint, Role};
-use crate::target::HOST;
-use crate::text::{Escaped, short_path};
-use crate::units::parse_duration;
-use crate::walls::AskWallArgs;
+use crate::output::report;
+use crate::output::style::{Paint, Role};
+use crate::output::text::{Escaped, short_path};
+use crate::session::halt::{Halt, halting};
 
 const EXAMPLES: &str = "\
 Examples:

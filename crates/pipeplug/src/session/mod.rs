@@ -1,20 +1,24 @@
 //! A plugin from its start to its end, with everything that it writes shown.
 
+pub(crate) mod answers;
+pub(crate) mod halt;
+pub(crate) mod stopped;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pipeplug_host::Format;
 use pipeplug_host::{Handler, Plugin, StopError, Stopped};
 
-use crate::event::{Event, Started};
+use crate::args::start::StartArgs;
+use crate::args::target::{Choice, Target};
+use crate::args::walls::{self, Level};
 use crate::exit::{Failure, Outcome};
-use crate::halt::Halt;
-use crate::report::Report;
-use crate::start::StartArgs;
-use crate::stopped::StopWatch;
-use crate::target::{Choice, Target};
-use crate::text::Escaped;
-use crate::walls::{self, Level};
+use crate::output::event::{Event, Started};
+use crate::output::report::Report;
+use crate::output::text::Escaped;
+use crate::session::halt::Halt;
+use crate::session::stopped::StopWatch;
 
 /// How long what a plugin that has ended told and asked may take to be shown.
 const HANDLERS_PATIENCE: Duration = Duration::from_secs(1);

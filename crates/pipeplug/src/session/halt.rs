@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::exit::{Failure, Outcome};
-use crate::output::{self, Stream, WriteError};
+use crate::output::stream::{self, Stream, WriteError};
 
 /// How long a run may take to end by itself after the second signal; past that the process exits at
 /// once.
@@ -92,7 +92,7 @@ impl Halt {
                     } else if first.is_none_or(|first| first.elapsed() > ONE_STOP) {
                         told(Signalled::Kill);
                         halt.each(|_| End::Kill);
-                        output::over();
+                        stream::over();
                         halt.exit_after(KILL_PATIENCE, signal);
                     }
                 }
@@ -195,7 +195,7 @@ impl Halt {
     fn stop(&self, cause: Cause) {
         // Only the first cause counts.
         if self.0.cause.set(cause).is_ok() {
-            output::ending(self.0.grace.get().copied().unwrap_or(Grace::default().stop));
+            stream::ending(self.0.grace.get().copied().unwrap_or(Grace::default().stop));
             if let Some(thread) = &*lock(&self.0.waiting) {
                 thread.unpark();
             }

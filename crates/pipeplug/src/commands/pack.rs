@@ -7,7 +7,7 @@ use pipeplug_host::launcher::{self, Engine, PackError};
 
 use crate::cli::Globals;
 use crate::exit::{self, Failure, Outcome};
-use crate::report;
+use crate::output::report;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -3,12 +3,12 @@
 use clap::Args;
 use pipeplug_host::discovery::{Discovery, Existing, RemoveError, Store};
 
-use crate::add::{open_store, origin};
+use crate::args::target::{HOST, list_command};
 use crate::cli::Globals;
+use crate::commands::add::{open_store, origin};
 use crate::exit::{Failure, Outcome};
-use crate::report;
-use crate::target::{HOST, list_command};
-use crate::text::Escaped;
+use crate::output::report;
+use crate::output::text::Escaped;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
 
-use crate::data::Data;
+use crate::args::data::Data;
 
 const CALL: &str = "call";
 const NOTIFY: &str = "notify";

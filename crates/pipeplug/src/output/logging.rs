@@ -11,10 +11,10 @@ use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::output;
-use crate::report::Verbosity;
-use crate::style::Paint;
-use crate::text::Escaped;
+use crate::output::report::Verbosity;
+use crate::output::stream;
+use crate::output::style::Paint;
+use crate::output::text::Escaped;
 
 /// Logs from here on: warnings, and with `-vv` everything that helps to find a fault.
 pub(crate) fn init(verbosity: Verbosity, color: ColorChoice) {
@@ -39,7 +39,7 @@ pub(crate) fn init(verbosity: Verbosity, color: ColorChoice) {
     });
     let lines = tracing_subscriber::fmt::layer()
         .fmt_fields(fields.delimited(" "))
-        .with_writer(|| output::LogLines)
+        .with_writer(|| stream::LogLines)
         .with_ansi(Paint::choose(color, &io::stderr()) == Paint::Colored)
         .without_time();
     tracing_subscriber::registry().with(lines.with_filter(targets)).init();

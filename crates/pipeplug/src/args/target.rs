@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use pipeplug_host::discovery::{Discovery, FindError, Problem, Said};
 use pipeplug_host::{Builder, Plugin};
 
-use crate::add::check_host;
 use crate::builtin::{self, BuiltIn};
+use crate::commands::add::check_host;
 use crate::exit::{Failure, Outcome};
-use crate::text::Escaped;
+use crate::output::text::Escaped;
 
 /// The host whose plugins are found by name.
 pub(crate) const HOST: &str = "pipeplug";

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pipeplug_host::Plugin;
 
-use crate::event::Event;
-use crate::report::Report;
+use crate::output::event::Event;
+use crate::output::report::Report;
 
 /// How often to look.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use pipeplug_host::{Handler, HandlerError, Plugin, Reply, Request};
 
-use crate::data::{Data, Loader};
-use crate::event::{Asked, Event};
+use crate::args::data::{Data, Loader};
 use crate::exit::Failure;
-use crate::report::Report;
-use crate::text::Escaped;
+use crate::output::event::{Asked, Event};
+use crate::output::report::Report;
+use crate::output::text::Escaped;
 
 /// One `--answer`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,20 +12,22 @@ use pipeplug_host::{
     StopError, Stopped, StoppedBy, ThreadId, WaitStatus,
 };
 
-use crate::answers::{self, Answer, Answers};
+use crate::args::data::Loader;
+use crate::args::start::StartArgs;
+use crate::args::steps::{Step, Steps, Verb};
+use crate::args::target::Target;
+use crate::args::walls::Level;
 use crate::cli::Globals;
-use crate::data::Loader;
-use crate::event::Event;
+use crate::exit;
 use crate::exit::{CallFault, Failure, Outcome};
-use crate::halt::{Halt, Signalled};
-use crate::report::{Mode, Report};
+use crate::output::event;
+use crate::output::event::Event;
+use crate::output::report::{Mode, Report};
+use crate::output::text::Escaped;
 use crate::session::Session;
-use crate::start::StartArgs;
-use crate::steps::{Step, Steps, Verb};
-use crate::target::Target;
-use crate::text::Escaped;
-use crate::walls::Level;
-use crate::{event, exit, stopped};
+use crate::session::answers::{self, Answer, Answers};
+use crate::session::halt::{Halt, Signalled};
+use crate::session::stopped;
 
 /// How long a plugin that closed its pipe gets to end, so that its status can be told.
 const EXIT_PATIENCE: Duration = Duration::from_millis(500);

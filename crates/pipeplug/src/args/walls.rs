@@ -11,8 +11,8 @@ use pipeplug_host::sandbox::Support;
 use pipeplug_host::{Builder, LockFile, Sandbox, Sha256, StartError, WaitStatus};
 use signal_hook::consts::{SIGXCPU, SIGXFSZ};
 
+use crate::args::units::{parse_bytes, parse_duration, parse_port};
 use crate::exit::{Failure, Outcome};
-use crate::units::{parse_bytes, parse_duration, parse_port};
 
 /// What a plugin may do, and what it has to be.
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use pipeplug_host::launcher::{Container, Engine};
 
-use crate::units::parse_bytes;
+use crate::args::units::parse_bytes;
 
 /// The options of `place.rs` of which one has to be there for any of these to mean something.
 const GROUP: &str = "container";

@@ -10,8 +10,8 @@ use pipeplug_host::Builder;
 use pipeplug_host::launcher::Attach;
 use pipeplug_host::launcher::{Engine, Ssh, Via};
 
-use crate::container::ContainerArgs;
-use crate::kubectl::KubectlArgs;
+use crate::args::container::ContainerArgs;
+use crate::args::kubectl::KubectlArgs;
 
 /// The options with which PLUGIN may be left out, since the place has one.
 pub(crate) const WITH_PLUGIN: &[&str] = &[

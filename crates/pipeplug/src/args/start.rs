@@ -11,14 +11,14 @@ use pipeplug_host::discovery::Over;
 use pipeplug_host::{Builder, CallError, Grace, StartError, Stdin, Stdout};
 use pipeplug_host::{Format, Limits};
 
-use crate::container::ContainerArgs;
-use crate::halt::Halt;
-use crate::kubectl::KubectlArgs;
-use crate::output;
-use crate::place::{self, PlaceArgs};
-use crate::target::{HOST, Target, Wanted};
-use crate::units::{parse_bytes, parse_duration};
-use crate::walls::{self, Level, WallArgs};
+use crate::args::container::ContainerArgs;
+use crate::args::kubectl::KubectlArgs;
+use crate::args::place::{self, PlaceArgs};
+use crate::args::target::{HOST, Target, Wanted};
+use crate::args::units::{parse_bytes, parse_duration};
+use crate::args::walls::{self, Level, WallArgs};
+use crate::output::stream;
+use crate::session::halt::Halt;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Starting the plugin")]
@@ -155,7 +155,7 @@ impl StartArgs {
     /// Has the output wait no longer to be read than `--timeout` and `--grace` say.
     pub(crate) fn bound_output(&self, halt: &Halt) {
         if let Some(timeout) = self.timeout {
-            output::limit(timeout);
+            stream::limit(timeout);
         }
         halt.set_grace(self.grace.unwrap_or(Grace::default().stop));
     }

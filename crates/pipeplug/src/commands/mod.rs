@@ -1,0 +1,9 @@
+//! Subcommands: one module each, with the arguments, the help and the run of the command.
+
+pub(crate) mod add;
+pub(crate) mod inspect;
+pub(crate) mod list;
+pub(crate) mod pack;
+pub(crate) mod pin;
+pub(crate) mod rm;
+pub(crate) mod run;
