@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::wire::Bell;
+use crate::wire::WakePipe;
 
 /// The time, for a [`Wire`](crate::Wire) and for code under test that takes it from here: the
 /// system's, or one that a test moves on ([`ManualClock`]).
@@ -35,16 +35,16 @@ pub struct ManualClock(Arc<Manual>);
 #[derive(Debug)]
 struct Manual {
     start: Instant,
-    state: Mutex<State>,
+    state: Mutex<ClockState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ClockState {
     passed: Duration,
     sleepers: usize,
     /// Wires that wait for something to be due.
-    bells: Vec<Weak<Bell>>,
+    wake_pipes: Vec<Weak<WakePipe>>,
 }
 
 impl Default for Manual {
@@ -86,9 +86,9 @@ impl Clock {
     }
 
     /// Rings the bell whenever the time is moved on.
-    pub(crate) fn ring(&self, bell: &Arc<Bell>) {
+    pub(crate) fn wake_on_advance(&self, wake_pipe: &Arc<WakePipe>) {
         if let Some(manual) = &self.0 {
-            manual.lock().bells.push(Arc::downgrade(bell));
+            manual.lock().wake_pipes.push(Arc::downgrade(wake_pipe));
         }
     }
 }
@@ -110,7 +110,9 @@ impl ManualClock {
     pub fn advance(&self, time: Duration) {
         let mut state = self.0.lock();
         state.passed += time;
-        state.bells.retain(|bell| bell.upgrade().map(|bell| bell.ring()).is_some());
+        state
+            .wake_pipes
+            .retain(|wake_pipe| wake_pipe.upgrade().map(|wake_pipe| wake_pipe.wake()).is_some());
         self.0.changed.notify_all();
     }
 
@@ -120,7 +122,7 @@ impl ManualClock {
     /// Where they are not within [`LONG`](crate::LONG).
     #[track_caller]
     pub fn wait_for_sleepers(&self, count: usize) {
-        let too_few = |state: &mut State| state.sleepers < count;
+        let too_few = |state: &mut ClockState| state.sleepers < count;
         let waited = self.0.changed.wait_timeout_while(self.0.lock(), crate::LONG, too_few);
         let sleepers = waited.unwrap_or_else(PoisonError::into_inner).0.sleepers;
         assert!(sleepers >= count, "{sleepers} threads sleep by this clock, expected {count}");
@@ -140,7 +142,7 @@ impl Manual {
         state.sleepers -= 1;
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ClockState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

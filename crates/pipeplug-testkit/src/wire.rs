@@ -44,13 +44,13 @@ struct Handle(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<WireState>,
     passed: Condvar,
-    bell: Arc<Bell>,
+    wake_pipe: Arc<WakePipe>,
 }
 
 #[derive(Debug)]
-struct State {
+struct WireState {
     delay: Duration,
     piece: usize,
     is_stalled: bool,
@@ -62,7 +62,7 @@ struct State {
 
 /// Wakes the thread of a wire.
 #[derive(Debug)]
-pub(crate) struct Bell(PipeWriter);
+pub(crate) struct WakePipe(PipeWriter);
 
 impl Wire {
     /// A wire without faults: the end to write into, the wire, and the end to read from.
@@ -82,13 +82,13 @@ impl Wire {
         capacity: Option<NonZeroUsize>,
     ) -> io::Result<(PipeWriter, Self, PipeReader)> {
         let ((input, sender), (receiver, output)) = (pipe_of(capacity)?, pipe_of(capacity)?);
-        let (rung, ringer) = io::pipe()?;
-        for fd in [input.as_fd(), output.as_fd(), rung.as_fd(), ringer.as_fd()] {
+        let (woken, waker) = io::pipe()?;
+        for fd in [input.as_fd(), output.as_fd(), woken.as_fd(), waker.as_fd()] {
             fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
-        let bell = Arc::new(Bell(ringer));
-        clock.ring(&bell);
-        let state = State {
+        let wake_pipe = Arc::new(WakePipe(waker));
+        clock.wake_on_advance(&wake_pipe);
+        let state = WireState {
             delay: Duration::ZERO,
             piece: usize::MAX,
             is_stalled: false,
@@ -96,13 +96,14 @@ impl Wire {
             is_over: false,
             passed: 0,
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), passed: Condvar::new(), bell });
+        let shared =
+            Arc::new(Shared { state: Mutex::new(state), passed: Condvar::new(), wake_pipe });
         let pump = Pump {
             shared: Arc::clone(&shared),
             clock,
             input,
             output,
-            rung,
+            woken,
             held: VecDeque::new(),
             len: 0,
             is_at_end: false,
@@ -159,7 +160,7 @@ impl Wire {
     /// At most for `timeout`.
     #[must_use]
     pub fn wait_passed(&self, bytes: u64, timeout: Duration) -> bool {
-        let not_yet = |state: &mut State| state.passed < bytes && !state.is_over;
+        let not_yet = |state: &mut WireState| state.passed < bytes && !state.is_over;
         let waited =
             self.shared().passed.wait_timeout_while(self.shared().lock(), timeout, not_yet);
         waited.unwrap_or_else(PoisonError::into_inner).0.passed >= bytes
@@ -171,7 +172,7 @@ impl Wire {
         self.shared().lock().is_over
     }
 
-    fn set(&self, change: impl FnOnce(&mut State)) {
+    fn set(&self, change: impl FnOnce(&mut WireState)) {
         self.shared().set(change);
     }
 
@@ -188,18 +189,18 @@ impl Drop for Handle {
 }
 
 impl Shared {
-    fn set(&self, change: impl FnOnce(&mut State)) {
+    fn set(&self, change: impl FnOnce(&mut WireState)) {
         change(&mut self.lock());
-        self.bell.ring();
+        self.wake_pipe.wake();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WireState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Bell {
-    pub(crate) fn ring(&self) {
+impl WakePipe {
+    pub(crate) fn wake(&self) {
         // A pipe that is full has rung already, and one whose reader is gone rings for nobody.
         let _ = (&self.0).write(&[0]);
     }
@@ -228,7 +229,7 @@ struct Pump {
     clock: Clock,
     input: PipeReader,
     output: PipeWriter,
-    rung: PipeReader,
+    woken: PipeReader,
     held: VecDeque<Piece>,
     /// Bytes in `held`.
     len: usize,
@@ -312,10 +313,10 @@ impl Pump {
 
     fn wait(&mut self, room: bool, due: Option<Instant>) -> io::Result<()> {
         let takes = !self.is_at_end && self.len < HOLD && !self.shared.lock().is_stalled;
-        let (input, output, rung) = (self.input.as_fd(), self.output.as_fd(), self.rung.as_fd());
+        let (input, output, woken) = (self.input.as_fd(), self.output.as_fd(), self.woken.as_fd());
         // Without flags, too, the output tells that its reader is gone.
         let room = if room { PollFlags::POLLOUT } else { PollFlags::empty() };
-        let mut fds = [(rung, PollFlags::POLLIN), (output, room), (input, PollFlags::POLLIN)]
+        let mut fds = [(woken, PollFlags::POLLIN), (output, room), (input, PollFlags::POLLIN)]
             .map(|(fd, flags)| PollFd::new(fd, flags));
         let fds = if takes { &mut fds[..] } else { &mut fds[..2] };
         let timeout = match due.and_then(|due| self.clock.real_time_until(due)) {
@@ -331,11 +332,11 @@ impl Pump {
         }
         let told =
             |index: usize| fds.get(index).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
-        let (rings, gone, comes) =
+        let (wakes, gone, comes) =
             (!told(0).is_empty(), told(1).contains(PollFlags::POLLERR), !told(2).is_empty());
-        if rings {
+        if wakes {
             // Many rings are one.
-            let _ = self.rung.read(&mut [0; 64]);
+            let _ = self.woken.read(&mut [0; 64]);
         }
         if gone {
             return Err(ErrorKind::BrokenPipe.into());

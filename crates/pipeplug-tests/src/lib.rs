@@ -35,7 +35,7 @@ pub use raw::misbehave_raw;
 pub use script::Script;
 pub use sshd::{Sshd, free_port};
 pub use sys::{
-    Outcome, Relation, apart_system_calls, fork, fork_forkers, fork_relative,
+    ProbeOutcome, Relation, apart_system_calls, fork, fork_forkers, fork_relative,
     handle_sigchld_by_reaping, ignore_sigchld, kill_by_sigpipe, probe, probe_foreign,
     seem_to_have_landlock, strict_system_calls, system_call, system_calls,
 };

@@ -11,7 +11,7 @@ use clap::{
 };
 use pipeplug_host::discovery;
 
-use crate::args::steps;
+use crate::args::calls;
 use crate::commands::{add, inspect, list, pack, pin, rm, run};
 use crate::output::logging;
 use crate::output::report::Verbosity;
@@ -85,7 +85,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let command = Cli::command().color(color_of_help(&args));
     let parsed = command
-        .try_get_matches_from(steps::shield(args.clone()))
+        .try_get_matches_from(calls::shield(args.clone()))
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let Cli { command, globals } = match parsed {
         Ok(cli) => cli,
@@ -98,7 +98,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     logging::init(globals.verbosity(), globals.color);
-    let outcome = match &command {
+    let reason = match &command {
         Command::Run(args) => run::run(args, &globals),
         Command::List(args) => list::run(args, &globals),
         Command::Inspect(args) => inspect::run(args, &globals),
@@ -107,7 +107,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Pack(args) => pack::run(args, &globals),
         Command::Pin(args) => pin::run(args, &globals),
     };
-    outcome.into()
+    reason.into()
 }
 
 /// Writes what clap has to say, errors to stderr and help to stdout.

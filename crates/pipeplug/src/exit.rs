@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use pipeplug_host::Postmortem;
 use pipeplug_host::{CallError, Crash, Ended, StartError, WaitStatus, process::SpawnError};
 
-use crate::args::walls::Level;
+use crate::args::sandbox::Level;
 use crate::output::stream::{Stream, WriteError};
 
 /// All was well.
@@ -49,7 +49,7 @@ Exit status:
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ExitReason {
     Success,
     Failed,
     Usage,
@@ -62,7 +62,7 @@ pub(crate) enum Outcome {
     Terminated,
 }
 
-impl Outcome {
+impl ExitReason {
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Success => SUCCESS,
@@ -79,16 +79,16 @@ impl Outcome {
     }
 }
 
-impl From<Outcome> for ExitCode {
-    fn from(outcome: Outcome) -> Self {
-        Self::from(outcome.code())
+impl From<ExitReason> for ExitCode {
+    fn from(reason: ExitReason) -> Self {
+        Self::from(reason.code())
     }
 }
 
 /// Why a command ends early.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) outcome: Outcome,
+pub(crate) struct CommandError {
+    pub(crate) reason: ExitReason,
     /// What to tell; `None` where the user knows, having pressed Ctrl-C or closed the pipe.
     pub(crate) error: Option<anyhow::Error>,
     /// The call that failed.
@@ -115,17 +115,17 @@ impl Crashed {
     }
 }
 
-impl Failure {
-    pub(crate) fn new(outcome: Outcome, error: impl Into<anyhow::Error>) -> Self {
-        Self { outcome, error: Some(error.into()), command: None, stderr: Vec::new(), crash: None }
+impl CommandError {
+    pub(crate) fn new(reason: ExitReason, error: impl Into<anyhow::Error>) -> Self {
+        Self { reason, error: Some(error.into()), command: None, stderr: Vec::new(), crash: None }
     }
 
-    pub(crate) fn message(outcome: Outcome, message: impl fmt::Display) -> Self {
-        Self::new(outcome, anyhow::Error::msg(message.to_string()))
+    pub(crate) fn message(reason: ExitReason, message: impl fmt::Display) -> Self {
+        Self::new(reason, anyhow::Error::msg(message.to_string()))
     }
 
-    pub(crate) fn silent(outcome: Outcome) -> Self {
-        Self { outcome, error: None, command: None, stderr: Vec::new(), crash: None }
+    pub(crate) fn silent(reason: ExitReason) -> Self {
+        Self { reason, error: None, command: None, stderr: Vec::new(), crash: None }
     }
 
     /// The plugin ended with a call under way; `since` is what is known now of a process that still
@@ -137,7 +137,7 @@ impl Failure {
             (None, Some(status)) => format!("{error}\n  it has ended since: {status}"),
             (None, None) => format!("{error}\n  it still runs, and is stopped"),
         };
-        Self { crash, ..Self::message(Outcome::Died, message) }
+        Self { crash, ..Self::message(ExitReason::Died, message) }
     }
 
     /// Something could not be written. A reader of stdout may have read enough, which is no error
@@ -147,14 +147,14 @@ impl Failure {
             Stream::Stdout => "stdout",
             Stream::Stderr => "stderr",
         };
-        let outcome = match error {
+        let reason = match error {
             WriteError::System(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                return Self::silent(Outcome::Success);
+                return Self::silent(ExitReason::Success);
             }
-            WriteError::NotRead(_) => Outcome::TimedOut,
-            WriteError::System(_) | WriteError::GivenUp => Outcome::Failed,
+            WriteError::NotRead(_) => ExitReason::TimedOut,
+            WriteError::System(_) | WriteError::GivenUp => ExitReason::Failed,
         };
-        Self::message(outcome, format!("{name} cannot be written: {error}"))
+        Self::message(reason, format!("{name} cannot be written: {error}"))
     }
 
     /// A plugin did not start, in a sandbox of that level.
@@ -178,16 +178,16 @@ impl Failure {
     }
 }
 
-impl From<StartError> for Failure {
+impl From<StartError> for CommandError {
     fn from(error: StartError) -> Self {
-        let outcome = match &error {
+        let reason = match &error {
             StartError::Spawn(SpawnError::NotFound { .. } | SpawnError::NotADirectory { .. }) => {
-                Outcome::NotFound
+                ExitReason::NotFound
             }
-            StartError::HandshakeTimeout { .. } => Outcome::TimedOut,
-            _ => Outcome::NotStarted,
+            StartError::HandshakeTimeout { .. } => ExitReason::TimedOut,
+            _ => ExitReason::NotStarted,
         };
-        Self::new(outcome, error)
+        Self::new(reason, error)
     }
 }
 
@@ -221,18 +221,18 @@ mod tests {
     #[test]
     fn help_lists_every_status() {
         let all = [
-            Outcome::Success,
-            Outcome::Failed,
-            Outcome::Usage,
-            Outcome::NotFound,
-            Outcome::NotStarted,
-            Outcome::Died,
-            Outcome::TimedOut,
-            Outcome::Interrupted,
+            ExitReason::Success,
+            ExitReason::Failed,
+            ExitReason::Usage,
+            ExitReason::NotFound,
+            ExitReason::NotStarted,
+            ExitReason::Died,
+            ExitReason::TimedOut,
+            ExitReason::Interrupted,
         ];
-        for outcome in all {
-            let code = format!("  {:<3}  ", outcome.code());
-            assert!(HELP.lines().any(|line| line.starts_with(&code)), "{outcome:?}");
+        for reason in all {
+            let code = format!("  {:<3}  ", reason.code());
+            assert!(HELP.lines().any(|line| line.starts_with(&code)), "{reason:?}");
         }
         assert!(HELP.contains("129") && HELP.contains("143"));
     }

@@ -14,7 +14,7 @@ pub(crate) use attacks::{
 pub use calls::{apart_system_calls, strict_system_calls, system_call, system_calls};
 pub use forks::{Relation, fork, fork_forkers, fork_relative};
 pub use older_landlock::seem_to_have_landlock;
-pub use probe::{Outcome, probe, probe_foreign};
+pub use probe::{ProbeOutcome, probe, probe_foreign};
 
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};

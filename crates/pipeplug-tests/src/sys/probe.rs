@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The end of a child that has made a system call with all arguments -1, by its `Display` as a test
 /// reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ProbeOutcome {
     /// `ok`
     Success,
     /// Its name: `EPERM`
@@ -28,7 +28,7 @@ pub enum Outcome {
     Hang,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ProbeOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Success => f.write_str("ok"),
@@ -45,7 +45,7 @@ impl fmt::Display for Outcome {
 ///
 /// # Errors
 /// No child can be started.
-pub fn probe(number: u32) -> Result<Outcome, Errno> {
+pub fn probe(number: u32) -> Result<ProbeOutcome, Errno> {
     // SAFETY: the child makes system calls only, which a child of a process with threads may.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -68,7 +68,7 @@ pub fn probe(number: u32) -> Result<Outcome, Errno> {
 ///
 /// # Errors
 /// No child can be started.
-pub fn probe_foreign() -> Result<Option<Outcome>, Errno> {
+pub fn probe_foreign() -> Result<Option<ProbeOutcome>, Errno> {
     #[cfg(target_arch = "x86_64")]
     {
         // SAFETY: the child makes system calls only, which a child of a process with threads may.
@@ -93,22 +93,22 @@ pub fn probe_foreign() -> Result<Option<Outcome>, Errno> {
     Ok(None)
 }
 
-fn outcome(child: Pid) -> Result<Outcome, Errno> {
+fn outcome(child: Pid) -> Result<ProbeOutcome, Errno> {
     let begun = Instant::now();
     let mut killed = false;
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
-            WaitStatus::Exited(_, 0) => return Ok(Outcome::Success),
+            WaitStatus::Exited(_, 0) => return Ok(ProbeOutcome::Success),
             WaitStatus::Exited(_, code) => {
                 let errno = Errno::from_raw(code);
                 return Ok(if errno == Errno::UnknownErrno {
-                    Outcome::Exit
+                    ProbeOutcome::Exit
                 } else {
-                    Outcome::Error(errno)
+                    ProbeOutcome::Error(errno)
                 });
             }
-            WaitStatus::Signaled(..) if killed => return Ok(Outcome::Hang),
-            WaitStatus::Signaled(_, signal, _) => return Ok(Outcome::Signal(signal)),
+            WaitStatus::Signaled(..) if killed => return Ok(ProbeOutcome::Hang),
+            WaitStatus::Signaled(_, signal, _) => return Ok(ProbeOutcome::Signal(signal)),
             _ if killed => {}
             _ if begun.elapsed() > PATIENCE => {
                 kill(child, Signal::SIGKILL)?;

@@ -7,7 +7,7 @@ use pipeplug_host::launcher::{Container, Engine};
 
 use crate::args::units::parse_bytes;
 
-/// The options of `place.rs` of which one has to be there for any of these to mean something.
+/// The options of `launcher.rs` of which one has to be there for any of these to mean something.
 const GROUP: &str = "container";
 
 /// Without any of these: no network, a read-only root, no capability, the user nobody, limits.

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, ExitReason};
 use crate::output::text::Escaped;
 
 /// Where the bytes come from.
@@ -54,27 +54,27 @@ impl Loader {
     ///
     /// # Blocking
     /// Until the end of standard input, for `@-`.
-    pub(crate) fn load(&mut self, data: &Data) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn load(&mut self, data: &Data) -> Result<Vec<u8>, CommandError> {
         match data {
             Data::Literal(bytes) => Ok(bytes.clone()),
             Data::File(path) => fs::read(path).map_err(|error| {
                 let path = path.display().to_string();
                 let path = Escaped(&path);
-                Failure::message(
-                    Outcome::Usage,
+                CommandError::message(
+                    ExitReason::Usage,
                     format!("the data file {path} cannot be read: {error}; the text `@{path}` itself is written @@{path}"),
                 )
             }),
             Data::Stdin => {
                 if std::mem::replace(&mut self.stdin, Stdin::Read) == Stdin::Read {
-                    return Err(Failure::message(
-                        Outcome::Usage,
+                    return Err(CommandError::message(
+                        ExitReason::Usage,
                         "`@-` stands twice, and stdin can be read only once: put the data in a file, and write @FILE",
                     ));
                 }
                 let mut bytes = Vec::new();
                 io::stdin().lock().read_to_end(&mut bytes).map_err(|error| {
-                    Failure::message(Outcome::Usage, format!("stdin, for `@-`, cannot be read: {error}"))
+                    CommandError::message(ExitReason::Usage, format!("stdin, for `@-`, cannot be read: {error}"))
                 })?;
                 Ok(bytes)
             }

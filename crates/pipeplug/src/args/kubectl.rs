@@ -3,34 +3,34 @@
 use clap::{Args, ValueEnum};
 use pipeplug_host::launcher::{Kubectl, PullPolicy};
 
-/// The option of `place.rs` without which none of these means anything.
-const PLACE: &str = "kubectl";
+/// The option of `launcher.rs` without which none of these means anything.
+const LAUNCHER: &str = "kubectl";
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "In Kubernetes")]
 pub(crate) struct KubectlArgs {
     /// The pod's namespace [default: that of the context]
-    #[arg(long, value_name = "NAME", requires = PLACE)]
+    #[arg(long, value_name = "NAME", requires = LAUNCHER)]
     namespace: Option<String>,
 
     /// The context of kubectl's configuration [default: the current one]
-    #[arg(long, value_name = "NAME", requires = PLACE)]
+    #[arg(long, value_name = "NAME", requires = LAUNCHER)]
     context: Option<String>,
 
     /// What is set aside for it: cpu=500m, memory=64Mi [default: the namespace's]
-    #[arg(long = "request", value_name = "NAME=QUANTITY", value_parser = parse_resource, requires = PLACE)]
+    #[arg(long = "request", value_name = "NAME=QUANTITY", value_parser = parse_resource, requires = LAUNCHER)]
     requests: Vec<Resource>,
 
     /// What it may have at most: cpu=1, memory=128Mi [default: the namespace's]
-    #[arg(long = "limit", value_name = "NAME=QUANTITY", value_parser = parse_resource, requires = PLACE)]
+    #[arg(long = "limit", value_name = "NAME=QUANTITY", value_parser = parse_resource, requires = LAUNCHER)]
     limits: Vec<Resource>,
 
     /// When its image is pulled [default: the cluster's choice]
-    #[arg(long, value_name = "WHEN", requires = PLACE)]
+    #[arg(long, value_name = "WHEN", requires = LAUNCHER)]
     image_pull_policy: Option<PolicyArg>,
 
     /// Anything else of the pod: '{"spec":{"nodeSelector":{"disk":"ssd"}}}'
-    #[arg(long, value_name = "JSON", requires = PLACE)]
+    #[arg(long, value_name = "JSON", requires = LAUNCHER)]
     overrides: Option<String>,
 }
 

@@ -1,11 +1,11 @@
 //! Arguments that several subcommands share, and the conversion of their values.
 
+pub(crate) mod calls;
 pub(crate) mod container;
 pub(crate) mod data;
 pub(crate) mod kubectl;
-pub(crate) mod place;
+pub(crate) mod launcher;
+pub(crate) mod sandbox;
 pub(crate) mod start;
-pub(crate) mod steps;
 pub(crate) mod target;
 pub(crate) mod units;
-pub(crate) mod walls;

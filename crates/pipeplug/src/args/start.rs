@@ -13,12 +13,12 @@ use pipeplug_host::{Format, Limits};
 
 use crate::args::container::ContainerArgs;
 use crate::args::kubectl::KubectlArgs;
-use crate::args::place::{self, PlaceArgs};
+use crate::args::launcher::{self, LauncherArgs};
+use crate::args::sandbox::{self, Level, SandboxArgs};
 use crate::args::target::{HOST, Target, Wanted};
 use crate::args::units::{parse_bytes, parse_duration};
-use crate::args::walls::{self, Level, WallArgs};
 use crate::output::stream;
-use crate::session::halt::Halt;
+use crate::session::shutdown::Shutdown;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Starting the plugin")]
@@ -26,7 +26,7 @@ pub(crate) struct StartArgs {
     /// A path (with a slash), the name of an installed plugin, or else of a file in this directory,
     /// or @echo, which is built in; where it runs elsewhere, a path there, or nothing for the entry point of an
     /// image
-    #[arg(help_heading = None::<&str>, required_unless_present_any = place::WITH_PLUGIN)]
+    #[arg(help_heading = None::<&str>, required_unless_present_any = launcher::WITH_PLUGIN)]
     plugin: Option<OsString>,
 
     /// Whose plugin PLUGIN names, where it is no path
@@ -80,7 +80,7 @@ pub(crate) struct StartArgs {
 
     // Last, since what follows would stand below their headings in the help.
     #[command(flatten)]
-    place: PlaceArgs,
+    launcher: LauncherArgs,
 
     #[command(flatten)]
     container: ContainerArgs,
@@ -89,7 +89,7 @@ pub(crate) struct StartArgs {
     kubectl: KubectlArgs,
 
     #[command(flatten)]
-    pub(crate) walls: WallArgs,
+    pub(crate) sandbox: SandboxArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -111,9 +111,9 @@ enum StdoutArg {
     Log,
 }
 
-/// A way to talk to a plugin.
+/// Wire format and channel of a plugin.
 #[derive(Debug, Clone)]
-pub(crate) struct Talk {
+pub(crate) struct WireProtocol {
     pub(crate) format: Format,
     /// Over its stdin and stdout.
     pub(crate) stdio: bool,
@@ -131,39 +131,39 @@ struct Variable {
 impl StartArgs {
     /// The way that the plugin is to be talked to: as the command line says, or else as is
     /// remembered of it.
-    pub(crate) fn way(&self, target: &Target) -> Talk {
+    pub(crate) fn protocol(&self, target: &Target) -> WireProtocol {
         let named = self.format.map(|format| match format {
             FormatArg::Standard => Format::Standard,
             FormatArg::Classic => Format::Classic,
         });
-        let mut talk =
-            Talk { format: named.unwrap_or_default(), stdio: self.stdio, remembered: None };
+        let mut protocol =
+            WireProtocol { format: named.unwrap_or_default(), stdio: self.stdio, remembered: None };
         // One option of the way is the whole way, and what stdin or stdout is otherwise says that
         // it is not they.
         let is_named =
             named.is_some() || self.stdio || self.stdin.is_some() || self.stdout.is_some();
         if let Some(said) = target.remembered().filter(|_| !is_named) {
             let stdio = said.over == Over::Stdio;
-            talk.remembered = (stdio || said.format != talk.format).then(|| {
+            protocol.remembered = (stdio || said.format != protocol.format).then(|| {
                 format!("{}--format {}", if stdio { "--stdio " } else { "" }, said.format)
             });
-            (talk.format, talk.stdio) = (said.format, stdio);
+            (protocol.format, protocol.stdio) = (said.format, stdio);
         }
-        talk
+        protocol
     }
 
     /// Has the output wait no longer to be read than `--timeout` and `--grace` say.
-    pub(crate) fn bound_output(&self, halt: &Halt) {
+    pub(crate) fn bound_output(&self, shutdown: &Shutdown) {
         if let Some(timeout) = self.timeout {
-            stream::limit(timeout);
+            stream::set_timeout(timeout);
         }
-        halt.set_grace(self.grace.unwrap_or(Grace::default().stop));
+        shutdown.set_grace(self.grace.unwrap_or(Grace::default().stop));
     }
 
     /// The next step after a start that failed: the option that a plugin needs which speaks another
     /// way.
-    pub(crate) fn hint(&self, error: &StartError, talk: &Talk) -> Option<String> {
-        let other_format = match talk.format {
+    pub(crate) fn hint(&self, error: &StartError, protocol: &WireProtocol) -> Option<String> {
+        let other_format = match protocol.format {
             Format::Standard => "if it speaks the classic format use --format classic",
             Format::Classic => "if it speaks the standard format leave --format out",
         };
@@ -171,12 +171,12 @@ impl StartArgs {
         let is_explained = error
             .hint()
             .is_some_and(|hint| hint.contains("--stdio") || hint.contains("background"));
-        let may_be_on_stdio = !talk.stdio && !self.place.is_elsewhere() && !is_explained;
+        let may_be_on_stdio = !protocol.stdio && !self.launcher.is_given() && !is_explained;
         let hint = match error {
             // There was nothing to run.
             error if error.is_permanent() => return None,
             // The cause is known.
-            error if walls::names_a_limit(error) => return None,
+            error if sandbox::names_a_limit(error) => return None,
             // The end of a plugin that cannot read the first request is an exit, too.
             StartError::Exited { .. }
             | StartError::ClosedPipe { .. }
@@ -199,9 +199,9 @@ impl StartArgs {
 
     /// What PLUGIN means, with the place that it is to run in.
     pub(crate) fn wanted(&self) -> Wanted<'_> {
-        match (&self.plugin, self.place.of_its_own()) {
+        match (&self.plugin, self.launcher.preinstalled_name()) {
             (Some(path), Some(_)) => Wanted::PathThere(path),
-            (None, Some(name)) => Wanted::Placed(name),
+            (None, Some(name)) => Wanted::Preinstalled(name),
             (plugin, None) => Wanted::Here(plugin.as_deref().unwrap_or_default(), &self.host),
         }
     }
@@ -209,15 +209,16 @@ impl StartArgs {
     /// How much the plugin's sandbox takes away, where that is `default` unless the command line
     /// says otherwise. Elsewhere the place confines it.
     pub(crate) fn level(&self, default: Level) -> Level {
-        let default = if self.place.is_elsewhere() { Level::None } else { default };
-        self.walls.named_level().unwrap_or(default)
+        let default = if self.launcher.is_given() { Level::None } else { default };
+        self.sandbox.named_level().unwrap_or(default)
     }
 
     /// The same builder with all of these settings, and a sandbox of that level.
-    pub(crate) fn apply(&self, builder: Builder, level: Level, talk: &Talk) -> Builder {
-        let builder = self.place.apply(builder, &self.container, &self.kubectl, self.timeout);
-        let mut builder = self.walls.apply(builder, level).args(&self.args).format(talk.format);
-        builder = if talk.stdio {
+    pub(crate) fn apply(&self, builder: Builder, level: Level, protocol: &WireProtocol) -> Builder {
+        let builder = self.launcher.apply(builder, &self.container, &self.kubectl, self.timeout);
+        let mut builder =
+            self.sandbox.apply(builder, level).args(&self.args).format(protocol.format);
+        builder = if protocol.stdio {
             builder.stdio()
         } else {
             let (stdin, stdout) =

@@ -10,7 +10,7 @@ use pipeplug_host::{Builder, Plugin};
 
 use crate::builtin::{self, BuiltIn};
 use crate::commands::add::check_host;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, ExitReason};
 use crate::output::text::Escaped;
 
 /// The host whose plugins are found by name.
@@ -24,7 +24,7 @@ pub(crate) enum Wanted<'a> {
     /// A path where it runs, of which this machine knows nothing.
     PathThere(&'a OsStr),
     /// What the place has, by its name.
-    Placed(&'a str),
+    Preinstalled(&'a str),
 }
 
 impl Wanted<'_> {
@@ -36,7 +36,7 @@ impl Wanted<'_> {
                 name.strip_prefix('@').unwrap_or(&name).to_owned()
             }
             Self::PathThere(path) => last_part(path),
-            Self::Placed(name) => name.to_owned(),
+            Self::Preinstalled(name) => name.to_owned(),
         }
     }
 }
@@ -49,7 +49,7 @@ fn last_part(path: &OsStr) -> String {
 #[derive(Debug)]
 pub(crate) struct Target {
     name: String,
-    kind: Kind,
+    location: Location,
     /// What the plugin said of itself when it was last asked, where it was found by its name.
     remembered: Option<Said>,
     /// The choice that a name without a slash left, where a file of that name is in the working
@@ -69,9 +69,9 @@ pub(crate) enum Choice {
 }
 
 #[derive(Debug)]
-enum Kind {
+enum Location {
     File(PathBuf),
-    Placed,
+    Preinstalled,
     BuiltIn(&'static BuiltIn),
 }
 
@@ -80,10 +80,10 @@ impl Target {
     ///
     /// # Errors
     /// Where nothing has that name, or what has it cannot be used.
-    pub(crate) fn find(wanted: Wanted<'_>) -> Result<Self, Failure> {
-        let of_kind = |kind| Self {
+    pub(crate) fn find(wanted: Wanted<'_>) -> Result<Self, CommandError> {
+        let at = |location| Self {
             name: wanted.display_name(),
-            kind,
+            location,
             remembered: None,
             choice: None,
             passed_over: Vec::new(),
@@ -93,15 +93,15 @@ impl Target {
             Wanted::PathThere(path) if path.as_bytes().starts_with(b"@") => {
                 return Err(not_there(path));
             }
-            Wanted::PathThere(path) => return Ok(of_kind(Kind::File(path.into()))),
-            Wanted::Placed(_) => return Ok(of_kind(Kind::Placed)),
+            Wanted::PathThere(path) => return Ok(at(Location::File(path.into()))),
+            Wanted::Preinstalled(_) => return Ok(at(Location::Preinstalled)),
         };
         if let [b'@', name @ ..] = plugin.as_bytes() {
             return built_in(&String::from_utf8_lossy(name));
         }
         let path = Path::new(plugin);
         if plugin.as_bytes().contains(&b'/') {
-            return Ok(of_kind(Kind::File(path.to_owned())));
+            return Ok(at(Location::File(path.to_owned())));
         }
         check_host(host)?;
         let name = plugin.to_string_lossy();
@@ -111,14 +111,14 @@ impl Target {
                 name: name.into_owned(),
                 remembered: discovery.catalog().remembered(&found.path),
                 choice: path.is_file().then(|| Choice::Installed(found.path.clone())),
-                kind: Kind::File(found.path),
+                location: Location::File(found.path),
                 passed_over: found.passed_over,
             }),
             // What is installed goes first, so that no file that happens to lie here is run in place
             // of it.
             Err(FindError::NotFound { .. }) if path.is_file() => Ok(Self {
                 choice: Some(Choice::FileHere),
-                ..of_kind(Kind::File(Path::new(".").join(path)))
+                ..at(Location::File(Path::new(".").join(path)))
             }),
             Err(error) => Err(not_found(&name, host, path, error)),
         }
@@ -131,9 +131,9 @@ impl Target {
 
     /// The file that it is on this machine; `None` for one that is built in, or elsewhere.
     pub(crate) fn file(&self) -> Option<&Path> {
-        match &self.kind {
-            Kind::File(path) => Some(path),
-            Kind::Placed | Kind::BuiltIn(_) => None,
+        match &self.location {
+            Location::File(path) => Some(path),
+            Location::Preinstalled | Location::BuiltIn(_) => None,
         }
     }
 
@@ -148,10 +148,10 @@ impl Target {
     /// # Errors
     /// Where the system does not tell the path of this program.
     pub(crate) fn builder(&self) -> anyhow::Result<Builder> {
-        let builder = match &self.kind {
-            Kind::File(path) => Plugin::builder(path),
-            Kind::Placed => Plugin::placed(&self.name),
-            Kind::BuiltIn(plugin) => {
+        let builder = match &self.location {
+            Location::File(path) => Plugin::builder(path),
+            Location::Preinstalled => Plugin::placed(&self.name),
+            Location::BuiltIn(plugin) => {
                 let program = std::env::current_exe()
                     .context("the path of this program cannot be found out")?;
                 Plugin::builder(program).args([builtin::SUBCOMMAND, plugin.name])
@@ -161,22 +161,22 @@ impl Target {
     }
 }
 
-fn not_there(plugin: &OsStr) -> Failure {
+fn not_there(plugin: &OsStr) -> CommandError {
     let name = plugin.to_string_lossy();
     let name = Escaped(&name);
     let message = format!(
         "{name} is built into this program, and not there; name a file that is, as in ./{name}"
     );
-    Failure::message(Outcome::NotFound, message)
+    CommandError::message(ExitReason::NotFound, message)
 }
 
-fn built_in(name: &str) -> Result<Target, Failure> {
+fn built_in(name: &str) -> Result<Target, CommandError> {
     match builtin::find(name) {
         Some(plugin) => {
             let name = name.to_owned();
             Ok(Target {
                 name,
-                kind: Kind::BuiltIn(plugin),
+                location: Location::BuiltIn(plugin),
                 remembered: None,
                 choice: None,
                 passed_over: Vec::new(),
@@ -186,8 +186,8 @@ fn built_in(name: &str) -> Result<Target, Failure> {
             let all: Vec<_> =
                 builtin::ALL.iter().map(|plugin| format!("@{}", plugin.name)).collect();
             let (name, all) = (Escaped(name), all.join(", "));
-            Err(Failure::message(
-                Outcome::NotFound,
+            Err(CommandError::message(
+                ExitReason::NotFound,
                 format!(
                     "no plugin \"@{name}\" is built in, there is {all}; a file of that name is ./@{name}"
                 ),
@@ -205,14 +205,14 @@ pub(crate) fn list_command(host: &str) -> String {
     }
 }
 
-fn not_found(name: &str, host: &str, path: &Path, error: FindError) -> Failure {
+fn not_found(name: &str, host: &str, path: &Path, error: FindError) -> CommandError {
     match &error {
-        FindError::NotFound { .. } if path.is_dir() => Failure::message(
-            Outcome::NotStarted,
+        FindError::NotFound { .. } if path.is_dir() => CommandError::message(
+            ExitReason::NotStarted,
             format!("{path:?} is a directory: name the executable file inside it"),
         ),
-        FindError::NotFound { similar: Some(similar), .. } => Failure::message(
-            Outcome::NotFound,
+        FindError::NotFound { similar: Some(similar), .. } => CommandError::message(
+            ExitReason::NotFound,
             format!(
                 "no plugin {name:?}, did you mean {similar:?}? A file is named with a slash, as in ./{name}"
             ),
@@ -223,9 +223,9 @@ fn not_found(name: &str, host: &str, path: &Path, error: FindError) -> Failure {
                 "{error}; a file is named with a slash, as in ./{name}, and `{}` shows what is found by name",
                 Escaped(&list)
             );
-            Failure::message(Outcome::NotFound, hint)
+            CommandError::message(ExitReason::NotFound, hint)
         }
-        FindError::Unusable { .. } => Failure::new(Outcome::NotStarted, error),
-        _ => Failure::new(Outcome::NotFound, error),
+        FindError::Unusable { .. } => CommandError::new(ExitReason::NotStarted, error),
+        _ => CommandError::new(ExitReason::NotFound, error),
     }
 }

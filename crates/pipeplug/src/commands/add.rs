@@ -12,15 +12,15 @@ use pipeplug_host::discovery::{
     self, AddError, Added, Catalog, Discovery, Existing, Over, Said, Store, StoreError, Way,
 };
 
+use crate::args::sandbox::ProbeSandboxArgs;
 use crate::args::target::HOST;
 use crate::args::units::parse_duration;
-use crate::args::walls::AskWallArgs;
 use crate::cli::Globals;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, ExitReason};
 use crate::output::report;
 use crate::output::style::{Paint, Role};
 use crate::output::text::{Escaped, short_path};
-use crate::session::halt::{Halt, halting};
+use crate::session::shutdown::{Shutdown, registering};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -66,7 +66,7 @@ pub(crate) struct AddArgs {
     timeout: Option<Duration>,
 
     #[command(flatten)]
-    walls: AskWallArgs,
+    sandbox: ProbeSandboxArgs,
 }
 
 /// How long a plugin has to answer, unless `--timeout` says otherwise.
@@ -76,10 +76,10 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Blocking
 /// Until every plugin has answered and ended, and is copied.
-pub(crate) fn run(args: &AddArgs, globals: &Globals) -> Outcome {
-    let told = |failure: Failure| {
-        report::say_failure_plainly(globals.color, &failure);
-        failure.outcome
+pub(crate) fn run(args: &AddArgs, globals: &Globals) -> ExitReason {
+    let told = |failure: CommandError| {
+        report::print_failure(globals.color, &failure);
+        failure.reason
     };
     attempt(args, globals, &told).unwrap_or_else(told)
 }
@@ -87,65 +87,66 @@ pub(crate) fn run(args: &AddArgs, globals: &Globals) -> Outcome {
 fn attempt(
     args: &AddArgs,
     globals: &Globals,
-    told: &dyn Fn(Failure) -> Outcome,
-) -> Result<Outcome, Failure> {
-    args.walls.check()?;
+    told: &dyn Fn(CommandError) -> ExitReason,
+) -> Result<ExitReason, CommandError> {
+    args.sandbox.check()?;
     let store = open_store(&args.host)?;
-    let halt = Halt::default();
-    halt.on_signals(|_| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
+    let shutdown = Shutdown::default();
+    shutdown.on_signals(|_| {}).map_err(|error| CommandError::new(ExitReason::Failed, error))?;
     let paint = Paint::choose(globals.color, &io::stdout());
-    let (mut outcome, mut said) = (Outcome::Success, Vec::new());
+    let (mut reason, mut said) = (ExitReason::Success, Vec::new());
     for path in files_to_add(args)? {
-        match add(args, &store, &path, &halt, paint) {
+        match add(args, &store, &path, &shutdown, paint) {
             Ok((text, of_file)) => {
-                report::print_unless_halted(&text, &halt)?;
+                report::print_interruptible(&text, &shutdown)?;
                 said.extend(of_file);
             }
-            Err(failure) => outcome = told(failure),
+            Err(failure) => reason = told(failure),
         }
-        if let Some(failure) = halt.failure() {
+        if let Some(failure) = shutdown.failure() {
             return Err(failure);
         }
     }
     // So `run` knows how each one talks, and `list` need not ask.
-    catalog(args, &Discovery::for_host(&args.host), &halt).remember(said);
-    Ok(outcome)
+    catalog(args, &Discovery::for_host(&args.host), &shutdown).remember(said);
+    Ok(reason)
 }
 
 /// Refuses what can be no host's name.
-pub(crate) fn check_host(host: &str) -> Result<(), Failure> {
+pub(crate) fn check_host(host: &str) -> Result<(), CommandError> {
     match Store::for_host(host) {
-        Err(error @ StoreError::BadHost { .. }) => Err(Failure::new(Outcome::Usage, error)),
+        Err(error @ StoreError::BadHost { .. }) => Err(CommandError::new(ExitReason::Usage, error)),
         // A home directory is not needed to find plugins.
         _ => Ok(()),
     }
 }
 
 /// The user's own plugins of that host.
-pub(crate) fn open_store(host: &str) -> Result<Store, Failure> {
+pub(crate) fn open_store(host: &str) -> Result<Store, CommandError> {
     Store::for_host(host).map_err(|error| {
-        let outcome = match error {
-            StoreError::BadHost { .. } => Outcome::Usage,
-            _ => Outcome::Failed,
+        let reason = match error {
+            StoreError::BadHost { .. } => ExitReason::Usage,
+            _ => ExitReason::Failed,
         };
-        Failure::new(outcome, error)
+        CommandError::new(reason, error)
     })
 }
 
 /// The files that are named, and the executable ones of the directories that are.
-fn files_to_add(args: &AddArgs) -> Result<Vec<PathBuf>, Failure> {
+fn files_to_add(args: &AddArgs) -> Result<Vec<PathBuf>, CommandError> {
     let mut files = Vec::new();
     for path in &args.paths {
         if !path.is_dir() {
             files.push(path.clone());
             continue;
         }
-        let unreadable =
-            |error| Failure::message(Outcome::Failed, format!("{path:?} cannot be read: {error}"));
+        let unreadable = |error| {
+            CommandError::message(ExitReason::Failed, format!("{path:?} cannot be read: {error}"))
+        };
         let found = discovery::executables(path).map_err(unreadable)?;
         if found.is_empty() {
             let message = format!("there is no executable file in {path:?}");
-            return Err(Failure::message(Outcome::NotFound, message));
+            return Err(CommandError::message(ExitReason::NotFound, message));
         }
         files.extend(found);
     }
@@ -153,7 +154,7 @@ fn files_to_add(args: &AddArgs) -> Result<Vec<PathBuf>, Failure> {
         Some(name) if files.len() > 1 => {
             let message =
                 format!("--name {} is for one file, and these are {}", Escaped(name), files.len());
-            Err(Failure::message(Outcome::Usage, message))
+            Err(CommandError::message(ExitReason::Usage, message))
         }
         _ => Ok(files),
     }
@@ -164,9 +165,9 @@ fn add(
     args: &AddArgs,
     store: &Store,
     source: &Path,
-    halt: &Halt,
+    shutdown: &Shutdown,
     paint: Paint,
-) -> Result<(String, Option<(PathBuf, Said)>), Failure> {
+) -> Result<(String, Option<(PathBuf, Said)>), CommandError> {
     let name = match &args.name {
         Some(name) => name.clone(),
         None => name_of(source, &args.host)?,
@@ -176,10 +177,10 @@ fn add(
         let message = format!(
             "{name} would not be found, for @ begins what is built in: --name gives another one"
         );
-        return Err(Failure::message(Outcome::Usage, message));
+        return Err(CommandError::message(ExitReason::Usage, message));
     }
     let discovery = Discovery::for_host(&args.host);
-    let said = if args.no_metadata { None } else { Some(ask(args, &discovery, source, halt)?) };
+    let said = if args.no_metadata { None } else { Some(ask(args, &discovery, source, shutdown)?) };
     let way = if args.link { Way::Link } else { Way::Copy };
     let existing = if args.force { Existing::Lose } else { Existing::Keep };
     let (path, added) = store.add(source, &name, way, existing)?;
@@ -202,11 +203,11 @@ fn add(
 }
 
 /// The file's name, without what is put in front of it again.
-fn name_of(source: &Path, host: &str) -> Result<String, Failure> {
+fn name_of(source: &Path, host: &str) -> Result<String, CommandError> {
     let file = source.file_name().unwrap_or(source.as_os_str());
     let Some(file) = file.to_str() else {
         let message = format!("the name of {source:?} is not UTF-8: --name gives another one");
-        return Err(Failure::message(Outcome::Usage, message));
+        return Err(CommandError::message(ExitReason::Usage, message));
     };
     let own = file
         .strip_prefix(host)
@@ -216,14 +217,21 @@ fn name_of(source: &Path, host: &str) -> Result<String, Failure> {
 }
 
 /// What asks plugins in the way that the command line says.
-fn catalog(args: &AddArgs, discovery: &Discovery, halt: &Halt) -> Catalog {
-    let (halting, walls) = (halting(halt), args.walls.walls());
+fn catalog(args: &AddArgs, discovery: &Discovery, shutdown: &Shutdown) -> Catalog {
+    let (register, confine) = (registering(shutdown), args.sandbox.confining());
     let patience = args.timeout.unwrap_or(ANSWER_PATIENCE);
-    discovery.catalog().starting(move |builder| walls(halting(builder.handshake_timeout(patience))))
+    discovery
+        .catalog()
+        .starting(move |builder| confine(register(builder.handshake_timeout(patience))))
 }
 
-fn ask(args: &AddArgs, discovery: &Discovery, source: &Path, halt: &Halt) -> Result<Said, Failure> {
-    catalog(args, discovery, halt).ask(source).map_err(|error| {
+fn ask(
+    args: &AddArgs,
+    discovery: &Discovery,
+    source: &Path,
+    shutdown: &Shutdown,
+) -> Result<Said, CommandError> {
+    catalog(args, discovery, shutdown).ask(source).map_err(|error| {
         let not_added = match error {
             // It would not be added unasked either.
             StartError::Spawn(_) => "",
@@ -232,8 +240,8 @@ fn ask(args: &AddArgs, discovery: &Discovery, source: &Path, halt: &Halt) -> Res
             }
             _ => "; it was not added: --no-metadata adds it unasked",
         };
-        let failure = Failure::of_start(error, args.walls.level());
-        halt.failure().unwrap_or_else(|| failure.followed_by(not_added))
+        let failure = CommandError::of_start(error, args.sandbox.level());
+        shutdown.failure().unwrap_or_else(|| failure.followed_by(not_added))
     })
 }
 
@@ -257,7 +265,7 @@ fn how_to_run(args: &AddArgs, name: &str, said: Option<&Said>) -> String {
         _ => "",
     };
     // It may not have answered without.
-    let passed = args.walls.env_pass.iter().map(|name| name.to_string_lossy());
+    let passed = args.sandbox.env_pass.iter().map(|name| name.to_string_lossy());
     let passed: String = passed
         .map(|name| format!(" --env-pass {}", shlex::try_quote(&name).unwrap_or((&*name).into())))
         .collect();
@@ -277,15 +285,15 @@ fn how_to_run(args: &AddArgs, name: &str, said: Option<&Said>) -> String {
     format!("run     pipeplug run {}{over}{format}{passed} --call CMD", Escaped(&word))
 }
 
-impl From<AddError> for Failure {
+impl From<AddError> for CommandError {
     fn from(error: AddError) -> Self {
-        let outcome = match &error {
-            AddError::BadName { .. } => Outcome::Usage,
-            AddError::NotFound { .. } => Outcome::NotFound,
-            AddError::Unusable { .. } => Outcome::NotStarted,
-            _ => Outcome::Failed,
+        let reason = match &error {
+            AddError::BadName { .. } => ExitReason::Usage,
+            AddError::NotFound { .. } => ExitReason::NotFound,
+            AddError::Unusable { .. } => ExitReason::NotStarted,
+            _ => ExitReason::Failed,
         };
-        Self::new(outcome, error)
+        Self::new(reason, error)
     }
 }
 

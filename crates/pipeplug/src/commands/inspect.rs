@@ -8,19 +8,19 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::args::data::Loader;
+use crate::args::sandbox::Level;
 use crate::args::start::StartArgs;
 use crate::args::target::Target;
-use crate::args::walls::Level;
 use crate::cli::Globals;
 use crate::commands::run::handle_signals;
-use crate::exit::{self, Failure, Outcome};
+use crate::exit::{self, CommandError, ExitReason};
 use crate::output::event::{Event, Started};
 use crate::output::report::{self, Mode, Report};
 use crate::output::style::{Paint, Role};
 use crate::output::text::{self, Escaped, took};
 use crate::session::Session;
-use crate::session::answers::Answers;
-use crate::session::halt::Halt;
+use crate::session::answers::AnswerHandler;
+use crate::session::shutdown::Shutdown;
 
 const PROTOCOL: &str = "pipeplug.protocol";
 const FEATURES: &str = "pipeplug.features";
@@ -53,16 +53,16 @@ pub(crate) struct InspectArgs {
 ///
 /// # Blocking
 /// Until the plugin has ended.
-pub(crate) fn run(args: &InspectArgs, globals: &Globals) -> Outcome {
-    let halt = Halt::default();
-    args.start.bound_output(&halt);
+pub(crate) fn run(args: &InspectArgs, globals: &Globals) -> ExitReason {
+    let shutdown = Shutdown::default();
+    args.start.bound_output(&shutdown);
     let report =
-        Arc::new(Report::new(Mode::Text, &args.start.wanted().display_name(), globals, &halt));
-    match attempt(args, globals, &report, &halt) {
-        Ok(()) => Outcome::Success,
+        Arc::new(Report::new(Mode::Text, &args.start.wanted().display_name(), globals, &shutdown));
+    match attempt(args, globals, &report, &shutdown) {
+        Ok(()) => ExitReason::Success,
         Err(failure) => {
             report.show(&Event::Failed(&failure));
-            failure.outcome
+            failure.reason
         }
     }
 }
@@ -71,14 +71,14 @@ fn attempt(
     args: &InspectArgs,
     globals: &Globals,
     report: &Arc<Report>,
-    halt: &Halt,
-) -> Result<(), Failure> {
+    shutdown: &Shutdown,
+) -> Result<(), CommandError> {
     let level = args.start.level(Level::OF_UNKNOWN);
-    args.start.walls.check(level)?;
+    args.start.sandbox.check(level)?;
     let target = Target::find(args.start.wanted())?;
-    handle_signals(halt, report)?;
-    let answers = Answers::load(&[], &mut Loader::default(), report)?;
-    let session = Session::start(&target, &args.start, level, report, halt, answers)?;
+    handle_signals(shutdown, report)?;
+    let answers = AnswerHandler::load(&[], &mut Loader::default(), report)?;
+    let session = Session::start(&target, &args.start, level, report, shutdown, answers)?;
     let started = session.started();
     let text = if args.json {
         text::json_line(&Value::Object(started.to_json()))
@@ -86,13 +86,13 @@ fn attempt(
         table(&started, Paint::choose(globals.color, &io::stdout()), text::columns(io::stdout()))
     };
     let stopped = session.end();
-    if let Some(failure) = halt.failure() {
+    if let Some(failure) = shutdown.failure() {
         return Err(failure);
     }
-    report::print_unless_halted(&text, halt)?;
+    report::print_interruptible(&text, shutdown)?;
     match stopped {
         Ok(stopped) => report.show(&Event::Ended(stopped)),
-        Err(error) => return Err(Failure::new(Outcome::Died, error)),
+        Err(error) => return Err(CommandError::new(ExitReason::Died, error)),
     }
     Ok(())
 }

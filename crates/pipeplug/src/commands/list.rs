@@ -15,18 +15,18 @@ use pipeplug_host::discovery::{
 };
 use serde_json::{Value, json};
 
+use crate::args::sandbox::{Hint, ProbeSandboxArgs};
 use crate::args::target::HOST;
 use crate::args::units::parse_duration;
-use crate::args::walls::{AskWallArgs, Hint};
 use crate::builtin;
 use crate::cli::Globals;
 use crate::commands::add::{check_host, origin};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, ExitReason};
 use crate::output::report;
 use crate::output::stream::{self, Kind, Stream};
 use crate::output::style::{Paint, Role};
 use crate::output::text::{self, Escaped, short_path};
-use crate::session::halt::{Halt, halting};
+use crate::session::shutdown::{Shutdown, registering};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,7 +75,7 @@ pub(crate) struct ListArgs {
     timeout: Option<Duration>,
 
     #[command(flatten)]
-    walls: AskWallArgs,
+    sandbox: ProbeSandboxArgs,
 }
 
 /// A listing that is done sooner shows no progress.
@@ -88,20 +88,20 @@ const SUM_SHOWN: usize = 12;
 struct Row {
     name: String,
     path: PathBuf,
-    state: State,
+    state: RowState,
     added: Option<Added>,
     /// The sum of its file, where that is not the one that was added.
     changed: Option<Sha256>,
 }
 
-enum State {
-    Usable(Option<Known>),
+enum RowState {
+    Usable(Option<ProbedPlugin>),
     Shadowed { by: PathBuf },
     Unusable { problem: String, asked: Asked, in_sandbox: bool },
 }
 
 /// What is known of a plugin that answered.
-struct Known {
+struct ProbedPlugin {
     description: Option<String>,
     format: Format,
     over: Over,
@@ -112,26 +112,26 @@ struct Known {
 ///
 /// # Blocking
 /// Until every plugin has answered and ended; each for some seconds at most, several at once.
-pub(crate) fn run(args: &ListArgs, globals: &Globals) -> Outcome {
+pub(crate) fn run(args: &ListArgs, globals: &Globals) -> ExitReason {
     match attempt(args, globals) {
-        Ok(()) => Outcome::Success,
+        Ok(()) => ExitReason::Success,
         Err(failure) => {
-            report::say_failure_plainly(globals.color, &failure);
-            failure.outcome
+            report::print_failure(globals.color, &failure);
+            failure.reason
         }
     }
 }
 
-fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
-    args.walls.check()?;
+fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), CommandError> {
+    args.sandbox.check()?;
     check_host(&args.host)?;
     let discovery = Discovery::for_host(&args.host);
-    let halt = Halt::default();
-    halt.on_signals(|_| {}).map_err(|error| Failure::new(Outcome::Failed, error))?;
-    let (halting, walls) = (halting(&halt), args.walls.walls());
+    let shutdown = Shutdown::default();
+    shutdown.on_signals(|_| {}).map_err(|error| CommandError::new(ExitReason::Failed, error))?;
+    let (register, confine) = (registering(&shutdown), args.sandbox.confining());
     let timeout = args.timeout;
     let catalog = discovery.catalog().starting(move |builder| {
-        walls(halting(match timeout {
+        confine(register(match timeout {
             Some(timeout) => builder.handshake_timeout(timeout),
             None => builder,
         }))
@@ -148,12 +148,12 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
         let _ = shown.join();
     }
     let rows: Vec<_> = listed.into_iter().map(Row::new).collect();
-    if let Some(failure) = halt.failure() {
+    if let Some(failure) = shutdown.failure() {
         return Err(failure);
     }
     if args.json {
         let text: String = rows.iter().map(|row| text::json_line(&row.to_json())).collect();
-        return report::print_unless_halted(&text, &halt);
+        return report::print_interruptible(&text, &shutdown);
     }
     let paint = Paint::choose(globals.color, &io::stdout());
     let mut text = String::new();
@@ -186,11 +186,11 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), Failure> {
             );
         }
     }
-    report::print_unless_halted(&text, &halt)
+    report::print_interruptible(&text, &shutdown)
 }
 
 /// Has a thread show how far the catalog is, in a terminal; it ends with the catalog.
-fn with_progress(catalog: Catalog) -> Result<(Catalog, Option<JoinHandle<()>>), Failure> {
+fn with_progress(catalog: Catalog) -> Result<(Catalog, Option<JoinHandle<()>>), CommandError> {
     if !io::stderr().is_terminal() {
         return Ok((catalog, None));
     }
@@ -199,7 +199,10 @@ fn with_progress(catalog: Catalog) -> Result<(Catalog, Option<JoinHandle<()>>), 
         .name("progress".into())
         .spawn(move || show_progress(&receiver))
         .map_err(|error| {
-            Failure::message(Outcome::Failed, format!("no thread to show progress: {error}"))
+            CommandError::message(
+                ExitReason::Failed,
+                format!("no thread to show progress: {error}"),
+            )
         })?;
     let catalog = catalog.on_progress(move |progress| {
         // Where the thread has ended nothing is shown.
@@ -245,19 +248,20 @@ fn progress_line(text: &str) {
 impl Row {
     fn new(listed: Listed) -> Self {
         let Listed { entry, answer, added, changed, .. } = listed;
-        let unusable = |problem| State::Unusable { problem, asked: Asked::Now, in_sandbox: false };
+        let unusable =
+            |problem| RowState::Unusable { problem, asked: Asked::Now, in_sandbox: false };
         let state = match (entry.state, answer) {
-            (EntryState::Usable, None) => State::Usable(None),
+            (EntryState::Usable, None) => RowState::Usable(None),
             (EntryState::Usable, Some(Answer { said, asked, in_sandbox, .. })) => match said {
-                Ok(said) => State::Usable(Some(Known {
+                Ok(said) => RowState::Usable(Some(ProbedPlugin {
                     description: said.metadata.value("Description").map(str::to_owned),
                     format: said.format,
                     over: said.over,
                     asked,
                 })),
-                Err(problem) => State::Unusable { problem, asked, in_sandbox },
+                Err(problem) => RowState::Unusable { problem, asked, in_sandbox },
             },
-            (EntryState::Shadowed { by }, _) => State::Shadowed { by },
+            (EntryState::Shadowed { by }, _) => RowState::Shadowed { by },
             (EntryState::Unusable(problem), _) => unusable(problem.to_string()),
             _ => unusable("in a state that this program does not know".into()),
         };
@@ -265,31 +269,31 @@ impl Row {
     }
 
     fn is_remembered_problem(&self) -> bool {
-        matches!(self.state, State::Unusable { asked: Asked::Earlier, .. })
+        matches!(self.state, RowState::Unusable { asked: Asked::Earlier, .. })
     }
 
     /// Looks for a failure that its sandbox may be the cause of.
     fn is_problem_in_sandbox(&self) -> bool {
-        matches!(self.state, State::Unusable { in_sandbox: true, .. })
+        matches!(self.state, RowState::Unusable { in_sandbox: true, .. })
     }
 
     fn to_json(&self) -> Value {
         let mut row = json!({ "name": self.name, "path": self.path.to_string_lossy() });
         match &self.state {
-            State::Usable(known) => {
+            RowState::Usable(known) => {
                 row["state"] = "usable".into();
-                if let Some(Known { description, format, over, asked }) = known {
+                if let Some(ProbedPlugin { description, format, over, asked }) = known {
                     row["description"] = description.as_deref().into();
                     row["format"] = format.to_string().into();
                     row["stdio"] = (*over == Over::Stdio).into();
                     row["remembered"] = (*asked == Asked::Earlier).into();
                 }
             }
-            State::Shadowed { by } => {
+            RowState::Shadowed { by } => {
                 row["state"] = "shadowed".into();
                 row["shadowed_by"] = by.to_string_lossy().into();
             }
-            State::Unusable { problem, asked, in_sandbox } => {
+            RowState::Unusable { problem, asked, in_sandbox } => {
                 row["state"] = "unusable".into();
                 row["problem"] = problem.as_str().into();
                 row["remembered"] = (*asked == Asked::Earlier).into();
@@ -337,12 +341,12 @@ impl Row {
     /// What is to be said of it, and what its name looks like.
     fn in_words(&self) -> (Role, String) {
         let (mut role, what) = match &self.state {
-            State::Usable(known) => {
+            RowState::Usable(known) => {
                 let description = known.as_ref().and_then(|known| known.description.clone());
                 (Role::Title, description.unwrap_or_default())
             }
-            State::Shadowed { by } => (Role::Aside, format!("shadowed by {}", short_path(by))),
-            State::Unusable { problem, .. } => (Role::Error, problem.clone()),
+            RowState::Shadowed { by } => (Role::Aside, format!("shadowed by {}", short_path(by))),
+            RowState::Unusable { problem, .. } => (Role::Error, problem.clone()),
         };
         let Some(added) = &self.added else { return (role, what) };
         let mut origin = origin(added);
@@ -431,13 +435,13 @@ fn nothing_found(host: &str, discovery: &Discovery) -> String {
 mod tests {
     use super::*;
 
-    fn row(name: &str, path: &str, state: State) -> Row {
+    fn row(name: &str, path: &str, state: RowState) -> Row {
         Row { name: name.into(), path: path.into(), state, added: None, changed: None }
     }
 
-    fn usable(description: &str) -> State {
+    fn usable(description: &str) -> RowState {
         let (description, format) = (Some(description.into()), Format::Standard);
-        State::Usable(Some(Known {
+        RowState::Usable(Some(ProbedPlugin {
             description,
             format,
             over: Over::Descriptors,
@@ -449,12 +453,12 @@ mod tests {
     fn plugins_stand_below_their_directories() {
         let rows = [
             row("a", "/one/p-a", usable("first")),
-            row("a", "/two/p-a", State::Shadowed { by: "/one/p-a".into() }),
+            row("a", "/two/p-a", RowState::Shadowed { by: "/one/p-a".into() }),
             row("插件", "/one/p-插件", usable("of four columns")),
             row(
                 "bb",
                 "/one/p-bb",
-                State::Unusable {
+                RowState::Unusable {
                     problem: "is\x1b[31m broken".into(),
                     asked: Asked::Now,
                     in_sandbox: false,

@@ -6,7 +6,7 @@ use clap::Args;
 use pipeplug_host::launcher::{self, Engine, PackError};
 
 use crate::cli::Globals;
-use crate::exit::{self, Failure, Outcome};
+use crate::exit::{self, CommandError, ExitReason};
 use crate::output::report;
 
 const EXAMPLES: &str = "\
@@ -44,34 +44,34 @@ pub(crate) struct PackArgs {
 ///
 /// # Blocking
 /// Until the engine has the image.
-pub(crate) fn run(args: &PackArgs, globals: &Globals) -> Outcome {
+pub(crate) fn run(args: &PackArgs, globals: &Globals) -> ExitReason {
     match attempt(args) {
-        Ok(()) => Outcome::Success,
+        Ok(()) => ExitReason::Success,
         Err(failure) => {
-            report::say_failure_plainly(globals.color, &failure);
-            failure.outcome
+            report::print_failure(globals.color, &failure);
+            failure.reason
         }
     }
 }
 
-fn attempt(args: &PackArgs) -> Result<(), Failure> {
+fn attempt(args: &PackArgs) -> Result<(), CommandError> {
     let engine = match (args.docker, args.podman) {
         (true, _) => Some(Engine::Docker),
         (_, true) => Some(Engine::Podman),
         _ => Engine::installed(),
     };
     let engine = engine.ok_or_else(|| {
-        Failure::message(
-            Outcome::Failed,
+        CommandError::message(
+            ExitReason::Failed,
             "neither docker nor podman is in `PATH`: install one of them",
         )
     })?;
     let id = launcher::pack(engine, &args.executable, &args.tag).map_err(|error| {
-        let outcome = match error {
-            PackError::Unreadable { .. } => Outcome::NotFound,
-            _ => Outcome::Failed,
+        let reason = match error {
+            PackError::Unreadable { .. } => ExitReason::NotFound,
+            _ => ExitReason::Failed,
         };
-        Failure::new(outcome, error)
+        CommandError::new(reason, error)
     })?;
     report::print(&format!("{id}\n"))
 }

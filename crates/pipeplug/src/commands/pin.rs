@@ -13,7 +13,7 @@ use pipeplug_host::{LockFile, LockFileError, StartError};
 
 use crate::args::target::{HOST, Target, Wanted};
 use crate::cli::Globals;
-use crate::exit::{self, Failure, Outcome};
+use crate::exit::{self, CommandError, ExitReason};
 use crate::output::report;
 use crate::output::text::Escaped;
 
@@ -44,17 +44,17 @@ pub(crate) struct PinArgs {
 ///
 /// # Blocking
 /// Until all files have been read, and while another process pins plugins in the same lock file.
-pub(crate) fn run(args: &PinArgs, globals: &Globals) -> Outcome {
+pub(crate) fn run(args: &PinArgs, globals: &Globals) -> ExitReason {
     match attempt(args) {
-        Ok(()) => Outcome::Success,
+        Ok(()) => ExitReason::Success,
         Err(failure) => {
-            report::say_failure_plainly(globals.color, &failure);
-            failure.outcome
+            report::print_failure(globals.color, &failure);
+            failure.reason
         }
     }
 }
 
-fn attempt(args: &PinArgs) -> Result<(), Failure> {
+fn attempt(args: &PinArgs) -> Result<(), CommandError> {
     // All or none.
     let text = LockFile::update(&args.lock_file, |lock| {
         let mut text = String::new();
@@ -84,30 +84,30 @@ fn attempt(args: &PinArgs) -> Result<(), Failure> {
                 _ => writeln!(text, "{sum}  {}", Escaped(&shown)),
             };
         }
-        Ok::<_, Failure>(text)
+        Ok::<_, CommandError>(text)
     })?;
     report::print(&text)
 }
 
 /// The file of a plugin that can be pinned.
-fn file_of(plugin: &OsStr) -> Result<PathBuf, Failure> {
+fn file_of(plugin: &OsStr) -> Result<PathBuf, CommandError> {
     let target = Target::find(Wanted::Here(plugin, HOST))?;
     target.file().map(Path::to_owned).ok_or_else(|| {
         let plugin = plugin.to_string_lossy();
         let message =
             format!("{} is a part of this program, and has no file to pin", Escaped(&plugin));
-        Failure::message(Outcome::Usage, message)
+        CommandError::message(ExitReason::Usage, message)
     })
 }
 
-impl From<SpawnError> for Failure {
+impl From<SpawnError> for CommandError {
     fn from(error: SpawnError) -> Self {
         StartError::from(error).into()
     }
 }
 
-impl From<LockFileError> for Failure {
+impl From<LockFileError> for CommandError {
     fn from(error: LockFileError) -> Self {
-        Self::new(Outcome::Failed, error)
+        Self::new(ExitReason::Failed, error)
     }
 }

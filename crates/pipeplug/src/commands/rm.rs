@@ -6,7 +6,7 @@ use pipeplug_host::discovery::{Discovery, Existing, RemoveError, Store};
 use crate::args::target::{HOST, list_command};
 use crate::cli::Globals;
 use crate::commands::add::{open_store, origin};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, ExitReason};
 use crate::output::report;
 use crate::output::text::Escaped;
 
@@ -39,27 +39,30 @@ pub(crate) struct RmArgs {
 ///
 /// # Blocking
 /// While another process adds or removes plugins of that host.
-pub(crate) fn run(args: &RmArgs, globals: &Globals) -> Outcome {
-    let told = |failure: Failure| {
-        report::say_failure_plainly(globals.color, &failure);
-        failure.outcome
+pub(crate) fn run(args: &RmArgs, globals: &Globals) -> ExitReason {
+    let told = |failure: CommandError| {
+        report::print_failure(globals.color, &failure);
+        failure.reason
     };
     attempt(args, &told).unwrap_or_else(told)
 }
 
-fn attempt(args: &RmArgs, told: &dyn Fn(Failure) -> Outcome) -> Result<Outcome, Failure> {
+fn attempt(
+    args: &RmArgs,
+    told: &dyn Fn(CommandError) -> ExitReason,
+) -> Result<ExitReason, CommandError> {
     let store = open_store(&args.host)?;
-    let mut outcome = Outcome::Success;
+    let mut reason = ExitReason::Success;
     for name in &args.names {
         match remove(args, &store, name) {
             Ok(text) => report::print(&text)?,
-            Err(failure) => outcome = told(failure),
+            Err(failure) => reason = told(failure),
         }
     }
-    Ok(outcome)
+    Ok(reason)
 }
 
-fn remove(args: &RmArgs, store: &Store, name: &str) -> Result<String, Failure> {
+fn remove(args: &RmArgs, store: &Store, name: &str) -> Result<String, CommandError> {
     let existing = if args.force { Existing::Lose } else { Existing::Keep };
     match store.remove(name, existing) {
         Ok((_, added)) => Ok(format!("removed {}, {}\n", Escaped(name), origin(&added))),
@@ -67,9 +70,9 @@ fn remove(args: &RmArgs, store: &Store, name: &str) -> Result<String, Failure> {
     }
 }
 
-fn explain(args: &RmArgs, name: &str, error: RemoveError) -> Failure {
+fn explain(args: &RmArgs, name: &str, error: RemoveError) -> CommandError {
     match &error {
-        RemoveError::NotAdded { path: Some(_), .. } => Failure::new(Outcome::Failed, error),
+        RemoveError::NotAdded { path: Some(_), .. } => CommandError::new(ExitReason::Failed, error),
         RemoveError::NotAdded { similar, .. } => match Discovery::for_host(&args.host).find(name) {
             // It may be in another place.
             Ok(found) if similar.is_none() => {
@@ -77,15 +80,15 @@ fn explain(args: &RmArgs, name: &str, error: RemoveError) -> Failure {
                 let message = format!(
                     "plugin {name:?} was not put there by `add`: remove {path:?} as it came"
                 );
-                Failure::message(Outcome::Failed, message)
+                CommandError::message(ExitReason::Failed, message)
             }
             _ if similar.is_none() => {
                 let list = list_command(&args.host);
-                Failure::new(Outcome::NotFound, error)
+                CommandError::new(ExitReason::NotFound, error)
                     .followed_by(&format!("; `{}` shows what there is", Escaped(&list)))
             }
-            _ => Failure::new(Outcome::NotFound, error),
+            _ => CommandError::new(ExitReason::NotFound, error),
         },
-        _ => Failure::new(Outcome::Failed, error),
+        _ => CommandError::new(ExitReason::Failed, error),
     }
 }

@@ -12,22 +12,22 @@ use pipeplug_host::{
     StopError, Stopped, StoppedBy, ThreadId, WaitStatus,
 };
 
+use crate::args::calls::{CallArg, CallArgs, CallKind};
 use crate::args::data::Loader;
+use crate::args::sandbox::Level;
 use crate::args::start::StartArgs;
-use crate::args::steps::{Step, Steps, Verb};
 use crate::args::target::Target;
-use crate::args::walls::Level;
 use crate::cli::Globals;
 use crate::exit;
-use crate::exit::{CallFault, Failure, Outcome};
+use crate::exit::{CallFault, CommandError, ExitReason};
 use crate::output::event;
 use crate::output::event::Event;
 use crate::output::report::{Mode, Report};
 use crate::output::text::Escaped;
 use crate::session::Session;
-use crate::session::answers::{self, Answer, Answers};
-use crate::session::halt::{Halt, Signalled};
-use crate::session::stopped;
+use crate::session::answers::{self, AnswerArg, AnswerHandler};
+use crate::session::shutdown::{Shutdown, Signalled};
+use crate::session::suspended;
 
 /// How long a plugin that closed its pipe gets to end, so that its status can be told.
 const EXIT_PATIENCE: Duration = Duration::from_millis(500);
@@ -59,7 +59,7 @@ Examples:
 )]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    steps: Steps,
+    calls: CallArgs,
 
     /// What to answer when the plugin calls CMD; other requests are refused
     #[arg(
@@ -68,7 +68,7 @@ pub(crate) struct RunArgs {
         help_heading = "Calls",
         value_parser = OsStringValueParser::new().try_map(answers::parse)
     )]
-    answers: Vec<Answer>,
+    answers: Vec<AnswerArg>,
 
     /// Write everything that happens to stdout, one JSON object a line
     #[arg(long, help_heading = "Output")]
@@ -78,9 +78,9 @@ pub(crate) struct RunArgs {
     start: StartArgs,
 }
 
-/// A step whose data has been read.
-struct Ready<'a> {
-    step: &'a Step,
+/// A call or one-way whose data has been read.
+struct LoadedCall<'a> {
+    arg: &'a CallArg,
     data: Vec<u8>,
 }
 
@@ -88,66 +88,74 @@ struct Ready<'a> {
 ///
 /// # Blocking
 /// Until the plugin has ended.
-pub(crate) fn run(args: &RunArgs, globals: &Globals) -> Outcome {
+pub(crate) fn run(args: &RunArgs, globals: &Globals) -> ExitReason {
     let mode = if args.json { Mode::Json } else { Mode::Text };
-    let halt = Halt::default();
-    args.start.bound_output(&halt);
-    let report = Arc::new(Report::new(mode, &args.start.wanted().display_name(), globals, &halt));
-    attempt(args, &report, &halt).unwrap_or_else(|failure| {
+    let shutdown = Shutdown::default();
+    args.start.bound_output(&shutdown);
+    let report =
+        Arc::new(Report::new(mode, &args.start.wanted().display_name(), globals, &shutdown));
+    attempt(args, &report, &shutdown).unwrap_or_else(|failure| {
         report.show(&Event::Failed(&failure));
-        failure.outcome
+        failure.reason
     })
 }
 
-fn attempt(args: &RunArgs, report: &Arc<Report>, halt: &Halt) -> Result<Outcome, Failure> {
+fn attempt(
+    args: &RunArgs,
+    report: &Arc<Report>,
+    shutdown: &Shutdown,
+) -> Result<ExitReason, CommandError> {
     let level = args.start.level(Level::None);
-    args.start.walls.check(level)?;
+    args.start.sandbox.check(level)?;
     let target = Target::find(args.start.wanted())?;
     let mut loader = Loader::default();
-    let mut steps = Vec::new();
-    for step in &args.steps.0 {
-        steps.push(Ready { step, data: loader.load(&step.data)? });
+    let mut calls = Vec::new();
+    for arg in &args.calls.0 {
+        calls.push(LoadedCall { arg, data: loader.load(&arg.data)? });
     }
-    check_commands(&args.steps.0, args.start.way(&target).format)?;
-    let answers = Answers::load(&args.answers, &mut loader, report)?;
+    check_commands(&args.calls.0, args.start.protocol(&target).format)?;
+    let answers = AnswerHandler::load(&args.answers, &mut loader, report)?;
     // Not before stdin has been read: until then Ctrl-C simply ends this process.
-    handle_signals(halt, report)?;
-    let session = Session::start(&target, &args.start, level, report, halt, answers)?;
+    handle_signals(shutdown, report)?;
+    let session = Session::start(&target, &args.start, level, report, shutdown, answers)?;
     report.show(&Event::Started(&session.started()));
-    let result = if steps.is_empty() {
-        watch(&session.plugin, report)
+    let result = if calls.is_empty() {
+        run_until_end(&session.plugin, report)
     } else {
-        go_through(steps, &session.plugin, args.start.timeout, report, halt)
+        run_calls(calls, &session.plugin, args.start.timeout, report, shutdown)
     };
     let name = session.plugin.name().to_owned();
     let stopped = session.end();
     let limit = match &stopped {
-        Ok(Stopped { status, .. }) => args.start.walls.limit_of_end(*status),
+        Ok(Stopped { status, .. }) => args.start.sandbox.limit_of_end(*status),
         Err(_) => None,
     };
-    let outcome = conclude(&name, result, stopped, report, halt);
-    if let (Ok(Outcome::Died), Some(limit)) = (&outcome, limit) {
+    let reason = final_outcome(&name, result, stopped, report, shutdown);
+    if let (Ok(ExitReason::Died), Some(limit)) = (&reason, limit) {
         report.note(limit);
     }
-    outcome
+    reason
 }
 
 /// Looks whether the format has room for every command, ahead of any start.
-fn check_commands(steps: &[Step], format: Format) -> Result<(), Failure> {
-    for step in steps {
+fn check_commands(calls: &[CallArg], format: Format) -> Result<(), CommandError> {
+    for arg in calls {
         let (thread_id, direction) = (ThreadId::new(1), Direction::Request);
-        let header = Header { thread_id, direction, command: &step.command, buffer_len: 0 };
+        let header = Header { thread_id, direction, command: &arg.command, buffer_len: 0 };
         header.check(format).map_err(|error| {
-            let command = Escaped(&step.command);
-            Failure::message(Outcome::Usage, format!("{command}: {error}"))
-                .of_command(&step.command)
+            let command = Escaped(&arg.command);
+            CommandError::message(ExitReason::Usage, format!("{command}: {error}"))
+                .of_command(&arg.command)
         })?;
     }
     Ok(())
 }
 
 /// Has Ctrl-C stop the plugin, and says so where somebody can press it.
-pub(crate) fn handle_signals(halt: &Halt, report: &Arc<Report>) -> Result<(), Failure> {
+pub(crate) fn handle_signals(
+    shutdown: &Shutdown,
+    report: &Arc<Report>,
+) -> Result<(), CommandError> {
     let report = Arc::clone(report);
     let told = move |step| match step {
         Signalled::Stop if io::stderr().is_terminal() => {
@@ -156,48 +164,48 @@ pub(crate) fn handle_signals(halt: &Halt, report: &Arc<Report>) -> Result<(), Fa
         Signalled::Stop => {}
         Signalled::Kill => report.hint("a second signal came: killing the plugin"),
     };
-    halt.on_signals(told).map_err(|error| Failure::new(Outcome::Failed, error))
+    shutdown.on_signals(told).map_err(|error| CommandError::new(ExitReason::Failed, error))
 }
 
-/// Does every step, and tells the worst of what did not end the run.
-fn go_through(
-    steps: Vec<Ready<'_>>,
+/// Makes every call, and tells the worst of what did not end the run.
+fn run_calls(
+    calls: Vec<LoadedCall<'_>>,
     plugin: &Plugin,
     timeout: Option<Duration>,
     report: &Report,
-    halt: &Halt,
-) -> Result<Outcome, Failure> {
-    let mut outcome = Outcome::Success;
-    for Ready { step, data } in steps {
-        if let Some(failure) = halt.failure() {
+    shutdown: &Shutdown,
+) -> Result<ExitReason, CommandError> {
+    let mut reason = ExitReason::Success;
+    for LoadedCall { arg, data } in calls {
+        if let Some(failure) = shutdown.failure() {
             return Err(failure);
         }
         let begun = Instant::now();
-        let done = match step.verb {
-            Verb::Call => call(plugin, &step.command, data, timeout, halt),
-            Verb::Notify => notify(plugin, &step.command, data, timeout).map(|()| None),
+        let done = match arg.kind {
+            CallKind::Call => call(plugin, &arg.command, data, timeout, shutdown),
+            CallKind::Notify => notify(plugin, &arg.command, data, timeout).map(|()| None),
         };
         // What fails once everything is being ended fails because of that.
-        let done = done.map_err(|failure| halt.cancelled(&step.command).unwrap_or(failure));
+        let done = done.map_err(|failure| shutdown.cancelled(&arg.command).unwrap_or(failure));
         match done {
             Ok(Some(reply)) => {
-                let (command, took) = (step.command.as_str(), begun.elapsed());
+                let (command, took) = (arg.command.as_str(), begun.elapsed());
                 report.show(&Event::Reply { command, data: &reply, took });
             }
             Ok(None) => {}
-            // The end of everything is told by `conclude`, which knows of no call.
-            Err(failure) if halt.is_interrupted() => {
+            // The end of everything is told by `final_outcome`, which knows of no call.
+            Err(failure) if shutdown.is_interrupted() => {
                 report.show(&Event::Failed(&failure));
                 return Err(failure);
             }
-            Err(failure) if failure.outcome == Outcome::Failed => {
+            Err(failure) if failure.reason == ExitReason::Failed => {
                 report.show(&Event::Failed(&failure));
-                outcome = Outcome::Failed;
+                reason = ExitReason::Failed;
             }
             Err(failure) => return Err(failure),
         }
     }
-    Ok(outcome)
+    Ok(reason)
 }
 
 fn call(
@@ -205,18 +213,18 @@ fn call(
     command: &str,
     data: Vec<u8>,
     timeout: Option<Duration>,
-    halt: &Halt,
-) -> Result<Option<Vec<u8>>, Failure> {
+    shutdown: &Shutdown,
+) -> Result<Option<Vec<u8>>, CommandError> {
     let begun = Instant::now();
     let begin = match timeout {
         None => plugin.request(command, data).begin(),
         Some(timeout) => plugin.request(command, data).timeout(timeout).begin(),
     };
     let reply = match begin {
-        Ok(pending) => match halt.wait_for(pending) {
+        Ok(pending) => match shutdown.wait_for(pending) {
             Some(reply) => reply,
-            // It was dropped, which cancels it; `go_through` says why.
-            None => return Err(Failure::silent(Outcome::Interrupted)),
+            // It was dropped, which cancels it; `run_calls` says why.
+            None => return Err(CommandError::silent(ExitReason::Interrupted)),
         },
         Err(error) => Err(error),
     };
@@ -224,18 +232,18 @@ fn call(
         Ok(reply) => return Ok(Some(reply.into_bytes())),
         Err(CallError::NotSent { after, credit, .. }) => not_sent(command, after, credit),
         Err(error) => match CallFault::of(&error) {
-            CallFault::Refused => Failure::new(Outcome::Failed, error),
+            CallFault::Refused => CommandError::new(ExitReason::Failed, error),
             CallFault::Died => died(plugin, error),
             CallFault::TimedOut => {
                 let waited = timeout.unwrap_or_else(|| begun.elapsed());
                 let advice = match plugin.stopped_by() {
-                    Some(signal) => stopped::note(plugin.pid().as_raw(), signal),
+                    Some(signal) => suspended::note(plugin.pid().as_raw(), signal),
                     None => "--timeout allows more".to_owned(),
                 };
                 let message = format!("{command}: no reply within {waited:?}; {advice}");
-                Failure {
+                CommandError {
                     stderr: plugin.stderr_tail(),
-                    ..Failure::message(Outcome::TimedOut, message)
+                    ..CommandError::message(ExitReason::TimedOut, message)
                 }
             }
         },
@@ -248,22 +256,22 @@ fn notify(
     command: &str,
     data: Vec<u8>,
     timeout: Option<Duration>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let sending = SendDeadline::arm(plugin, timeout);
     let sent = plugin.notify(command, data);
     sending.disarm(command)?;
     sent.map_err(|error| {
         let failure = match error {
             NotifyError::Closed { .. } => died(plugin, error),
-            _ => Failure::new(Outcome::Failed, error),
+            _ => CommandError::new(ExitReason::Failed, error),
         };
         failure.of_command(command)
     })
 }
 
-fn not_sent(command: &str, within: Duration, credit: Option<Credit>) -> Failure {
+fn not_sent(command: &str, within: Duration, credit: Option<Credit>) -> CommandError {
     let message = format!("{command}: not sent within {within:?}, since {}", why_not(credit));
-    Failure::message(Outcome::TimedOut, message)
+    CommandError::message(ExitReason::TimedOut, message)
 }
 
 /// Why the plugin cannot be sent anything.
@@ -272,13 +280,13 @@ fn why_not(credit: Option<Credit>) -> String {
 }
 
 /// The connection ended while a command was on its way: says how the plugin ended, which says more.
-fn died(plugin: &Plugin, error: impl Ended + fmt::Display) -> Failure {
-    let failure = Failure::of_end(error, plugin.wait(EXIT_PATIENCE).ok().flatten());
-    Failure { stderr: plugin.stderr_tail(), ..failure }
+fn died(plugin: &Plugin, error: impl Ended + fmt::Display) -> CommandError {
+    let failure = CommandError::of_end(error, plugin.wait(EXIT_PATIENCE).ok().flatten());
+    CommandError { stderr: plugin.stderr_tail(), ..failure }
 }
 
 /// Waits until it ends by itself or is stopped.
-fn watch(plugin: &Plugin, report: &Report) -> Result<Outcome, Failure> {
+fn run_until_end(plugin: &Plugin, report: &Report) -> Result<ExitReason, CommandError> {
     if io::stderr().is_terminal() {
         report.note(format_args!(
             "{} runs until it ends or Ctrl-C (--call CMD calls it)",
@@ -286,32 +294,32 @@ fn watch(plugin: &Plugin, report: &Report) -> Result<Outcome, Failure> {
         ));
     }
     let reason = plugin.connection().wait_closed(Duration::MAX);
-    let failed = |error: io::Error| Failure::new(Outcome::Died, error);
+    let failed = |error: io::Error| CommandError::new(ExitReason::Died, error);
     if plugin.wait(EXIT_PATIENCE).map_err(failed)?.is_some() {
-        return Ok(Outcome::Success);
+        return Ok(ExitReason::Success);
     }
     match reason.as_deref() {
         Some(CloseReason::EndOfFile) | None => {
             report.note(format_args!("{} has closed its pipe, and runs on", plugin.name()));
             plugin.wait(Duration::MAX).map_err(failed)?;
-            Ok(Outcome::Success)
+            Ok(ExitReason::Success)
         }
         Some(reason) => {
-            let failure = Failure::message(Outcome::Died, reason);
-            Err(Failure { stderr: plugin.stderr_tail(), ..failure })
+            let failure = CommandError::message(ExitReason::Died, reason);
+            Err(CommandError { stderr: plugin.stderr_tail(), ..failure })
         }
     }
 }
 
 /// What the run comes to, with the plugin's own end.
-fn conclude(
+fn final_outcome(
     name: &str,
-    result: Result<Outcome, Failure>,
+    result: Result<ExitReason, CommandError>,
     stopped: Result<Stopped, StopError>,
     report: &Report,
-    halt: &Halt,
-) -> Result<Outcome, Failure> {
-    let result = match (halt.failure(), result, &stopped) {
+    shutdown: &Shutdown,
+) -> Result<ExitReason, CommandError> {
+    let result = match (shutdown.failure(), result, &stopped) {
         // What fails once everything is being ended fails because of that.
         (Some(failure), _, _) => Err(failure),
         (None, Ok(_), Ok(stopped)) if ended_badly(stopped) => {
@@ -321,19 +329,19 @@ fn conclude(
             } else {
                 "has ended by itself"
             };
-            Err(Failure::message(Outcome::Died, format!("{name} {when}: {status}")))
+            Err(CommandError::message(ExitReason::Died, format!("{name} {when}: {status}")))
         }
         (None, result, _) => result,
     };
-    let outcome = result.unwrap_or_else(|failure| {
+    let reason = result.unwrap_or_else(|failure| {
         report.show(&Event::Failed(&failure));
-        failure.outcome
+        failure.reason
     });
     match stopped {
         Ok(stopped) => report.show(&Event::Ended(stopped)),
-        Err(error) => return Err(Failure::new(Outcome::Died, error)),
+        Err(error) => return Err(CommandError::new(ExitReason::Died, error)),
     }
-    Ok(outcome)
+    Ok(reason)
 }
 
 /// Whether it crashed or failed of its own, and was not merely forced.
@@ -377,7 +385,7 @@ impl SendDeadline {
         Self { armed, timeout, credit }
     }
 
-    fn disarm(self, command: &str) -> Result<(), Failure> {
+    fn disarm(self, command: &str) -> Result<(), CommandError> {
         let armed = lock(&self.armed).take();
         match (armed, self.timeout) {
             (None, Some(timeout)) => {

@@ -9,7 +9,7 @@ use pipeplug_host::Format;
 use pipeplug_host::{Output, Plugin, Stopped, WaitStatus};
 use serde_json::{Map, Value, json};
 
-use crate::exit::{Crashed, Failure};
+use crate::exit::{CommandError, Crashed};
 
 /// The part of the help that says what the JSON is.
 pub(crate) const HELP: &str = "\
@@ -43,9 +43,9 @@ pub(crate) enum Event<'a> {
         data: &'a [u8],
         took: Duration,
     },
-    Failed(&'a Failure),
+    Failed(&'a CommandError),
     Request {
-        request: Asked,
+        status: RequestStatus,
         command: &'a str,
         data: &'a [u8],
     },
@@ -70,7 +70,7 @@ pub(crate) struct Started<'a> {
 
 /// What the plugin wants, and whether it gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum RequestStatus {
     OneWay,
     Answered,
     Refused,
@@ -92,9 +92,9 @@ impl Event<'_> {
                 ("reply", fields)
             }
             Self::Failed(failure) => ("error", failed(failure)),
-            Self::Request { request, command, data } => {
-                let kind = if *request == Asked::OneWay { "one-way" } else { "request" };
-                let answered = *request == Asked::Answered;
+            Self::Request { status, command, data } => {
+                let kind = if *status == RequestStatus::OneWay { "one-way" } else { "request" };
+                let answered = *status == RequestStatus::Answered;
                 let mut fields =
                     object(json!({ "kind": kind, "command": command, "answered": answered }));
                 insert_data(&mut fields, data);
@@ -148,9 +148,9 @@ impl Started<'_> {
     }
 }
 
-fn failed(failure: &Failure) -> Map<String, Value> {
+fn failed(failure: &CommandError) -> Map<String, Value> {
     let message = failure.error.as_ref().map(|error| format!("{error:#}"));
-    let mut fields = object(json!({ "message": message, "exit_code": failure.outcome.code() }));
+    let mut fields = object(json!({ "message": message, "exit_code": failure.reason.code() }));
     if let Some(command) = &failure.command {
         fields.insert("command".into(), command.as_str().into());
     }
@@ -231,7 +231,7 @@ fn object(value: Value) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit::Outcome;
+    use crate::exit::ExitReason;
 
     #[test]
     fn data_is_text_or_base64() {
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn errors_have_what_there_is() {
-        let failure = Failure::message(Outcome::Failed, "no").of_command("c");
+        let failure = CommandError::message(ExitReason::Failed, "no").of_command("c");
         assert_eq!(
             Event::Failed(&failure).to_json(),
             json!({ "event": "error", "command": "c", "message": "no", "exit_code": 1 })

@@ -9,13 +9,13 @@ use pipeplug_host::process::Pid;
 use pipeplug_host::{Output, Stopped, StoppedBy};
 
 use crate::cli::Globals;
-use crate::exit::Failure;
-use crate::output::event::{Asked, Event};
+use crate::exit::CommandError;
+use crate::output::event::{Event, RequestStatus};
 use crate::output::stream::{self, Kind, Stream, WriteError};
 use crate::output::style::{Paint, Role};
-use crate::output::text::{self, Data, Escaped, took};
-use crate::session::halt::Halt;
-use crate::session::stopped;
+use crate::output::text::{self, Escaped, QuotedData, took};
+use crate::session::shutdown::Shutdown;
+use crate::session::suspended;
 
 /// Text for people, or JSON for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub(crate) struct Report {
     verbosity: Verbosity,
     paint: Paint,
     /// Whether stdout is a terminal, where replies stand on lines of their own.
-    replies: Replies,
-    halt: Halt,
+    replies: ReplyFormat,
+    shutdown: Shutdown,
 }
 
 /// How much is told.
@@ -46,7 +46,7 @@ pub(crate) enum Verbosity {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Replies {
+enum ReplyFormat {
     /// Byte for byte.
     Exact,
     /// For people: with a newline where there is none, and nothing that steers the terminal.
@@ -55,14 +55,18 @@ enum Replies {
 
 impl Report {
     /// A report on `plugin`, which is what people call it.
-    pub(crate) fn new(mode: Mode, plugin: &str, globals: &Globals, halt: &Halt) -> Self {
+    pub(crate) fn new(mode: Mode, plugin: &str, globals: &Globals, shutdown: &Shutdown) -> Self {
         Self {
             mode,
             plugin: Escaped(plugin).to_string(),
             verbosity: globals.verbosity(),
             paint: Paint::choose(globals.color, &io::stderr()),
-            replies: if io::stdout().is_terminal() { Replies::Lines } else { Replies::Exact },
-            halt: halt.clone(),
+            replies: if io::stdout().is_terminal() {
+                ReplyFormat::Lines
+            } else {
+                ReplyFormat::Exact
+            },
+            shutdown: shutdown.clone(),
         }
     }
 
@@ -70,7 +74,7 @@ impl Report {
         match self.mode {
             Mode::Json if event.is_silent() => {}
             Mode::Json => {
-                self.put(&[text::json_line(&event.to_json()).as_bytes()]);
+                self.write_stdout(&[text::json_line(&event.to_json()).as_bytes()]);
             }
             Mode::Text => self.show_text(event),
         }
@@ -86,7 +90,7 @@ impl Report {
     /// As a note that is not worth waiting for where the program is to end.
     pub(crate) fn hint(&self, hint: &str) {
         if self.mode == Mode::Text {
-            let text = saying(self.paint, Role::Note, &hint);
+            let text = message_lines(self.paint, Role::Note, &hint);
             // A standard error that is not read is no place to tell that.
             let _ = stream::write(Stream::Stderr, Kind::Log, &[text.as_bytes()]);
         }
@@ -122,11 +126,11 @@ impl Report {
             }
             Event::Reply { command, data, took: time } => {
                 match self.replies {
-                    Replies::Exact => self.put(&[data]),
-                    Replies::Lines => {
+                    ReplyFormat::Exact => self.write_stdout(&[data]),
+                    ReplyFormat::Lines => {
                         let newline: &[u8] =
                             if data.is_empty() || data.ends_with(b"\n") { b"" } else { b"\n" };
-                        self.put(&[text::reply(data).as_bytes(), newline]);
+                        self.write_stdout(&[text::reply(data).as_bytes(), newline]);
                     }
                 }
                 if self.verbosity >= Verbosity::Detailed {
@@ -139,20 +143,20 @@ impl Report {
             }
             Event::Failed(failure) => {
                 if let Some(text) = failure_text(self.paint, failure) {
-                    self.put_error(&text);
+                    self.write_stderr(&text);
                 }
             }
-            Event::Request { request, command, data } => {
-                let (command, data) = (Escaped(command), Data(data));
-                match request {
-                    Asked::OneWay => self.speak(&format_args!("tells {command}{data}")),
-                    Asked::Refused => self.speak(&format_args!(
+            Event::Request { status, command, data } => {
+                let (command, data) = (Escaped(command), QuotedData(data));
+                match status {
+                    RequestStatus::OneWay => self.speak(&format_args!("tells {command}{data}")),
+                    RequestStatus::Refused => self.speak(&format_args!(
                         "asks {command}{data}, which has no answer: --answer {command}=DATA gives one"
                     )),
-                    Asked::Answered if self.verbosity >= Verbosity::Detailed => {
+                    RequestStatus::Answered if self.verbosity >= Verbosity::Detailed => {
                         self.speak(&format_args!("asks {command}{data}, and is answered"));
                     }
-                    Asked::Answered => {}
+                    RequestStatus::Answered => {}
                 }
             }
             Event::Line { output, line } => {
@@ -160,13 +164,13 @@ impl Report {
                     Output::Stdout => format_args!("{} (stdout):", self.plugin),
                     _ => format_args!("{}:", self.plugin),
                 };
-                self.put_error(&format!(
+                self.write_stderr(&format!(
                     "{} {}\n",
                     self.paint.paint(Role::Speaker, speaker),
                     Escaped(line)
                 ));
             }
-            Event::Paused { pid, signal } => self.note(stopped::note(*pid, *signal)),
+            Event::Paused { pid, signal } => self.note(suspended::note(*pid, *signal)),
             Event::Ended(stopped) => self.show_end(stopped),
         }
     }
@@ -206,24 +210,26 @@ impl Report {
     }
 
     fn speak(&self, what: &dyn fmt::Display) {
-        self.put_error(&format!("{} {what}\n", self.paint.paint(Role::Speaker, &self.plugin)));
+        self.write_stderr(&format!("{} {what}\n", self.paint.paint(Role::Speaker, &self.plugin)));
     }
 
     fn say(&self, role: Role, what: &dyn fmt::Display) {
-        self.put_error(&saying(self.paint, role, what));
+        self.write_stderr(&message_lines(self.paint, role, what));
     }
 
     /// Writes to stdout; where it is not read any more, the run is over.
-    fn put(&self, parts: &[&[u8]]) {
+    fn write_stdout(&self, parts: &[&[u8]]) {
         if let Err(error) = stream::write(Stream::Stdout, Kind::Report, parts) {
-            self.halt.output_failed(Stream::Stdout, error);
+            self.shutdown.output_failed(Stream::Stdout, error);
         }
     }
 
     /// Writes whole lines to stderr; where it is not read within `--timeout`, the run is over.
-    fn put_error(&self, text: &str) {
+    fn write_stderr(&self, text: &str) {
         match stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]) {
-            Err(error @ WriteError::NotRead(_)) => self.halt.output_failed(Stream::Stderr, error),
+            Err(error @ WriteError::NotRead(_)) => {
+                self.shutdown.output_failed(Stream::Stderr, error)
+            }
             // A standard error that is closed is no place to tell that.
             Err(WriteError::System(_) | WriteError::GivenUp) | Ok(()) => {}
         }
@@ -231,7 +237,7 @@ impl Report {
 }
 
 /// Says why a command ends that reports nothing else.
-pub(crate) fn say_failure_plainly(color: ColorChoice, failure: &Failure) {
+pub(crate) fn print_failure(color: ColorChoice, failure: &CommandError) {
     if let Some(text) = failure_text(Paint::choose(color, &io::stderr()), failure) {
         // A standard error that is closed or not read is no place to tell that.
         let _ = stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
@@ -245,9 +251,9 @@ pub(crate) fn say_failure_plainly(color: ColorChoice, failure: &Failure) {
 ///
 /// # Blocking
 /// Until it is read.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), CommandError> {
     stream::write(Stream::Stdout, Kind::Report, &[text.as_bytes()])
-        .map_err(|error| Failure::of_output(Stream::Stdout, &error))
+        .map_err(|error| CommandError::of_output(Stream::Stdout, &error))
 }
 
 /// As [`print()`], for a command that ends at a signal.
@@ -257,25 +263,25 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 ///
 /// # Blocking
 /// Until it is read, or some time after a signal.
-pub(crate) fn print_unless_halted(text: &str, halt: &Halt) -> Result<(), Failure> {
-    print(text).map_err(|failure| halt.failure().unwrap_or(failure))
+pub(crate) fn print_interruptible(text: &str, shutdown: &Shutdown) -> Result<(), CommandError> {
+    print(text).map_err(|failure| shutdown.failure().unwrap_or(failure))
 }
 
 /// `None` where the user knows.
-fn failure_text(paint: Paint, failure: &Failure) -> Option<String> {
+fn failure_text(paint: Paint, failure: &CommandError) -> Option<String> {
     let error = failure.error.as_ref()?;
     // With its causes in one line.
     let text = format!("{error:#}");
     if failure.crash.is_none() {
-        return Some(saying(paint, Role::Error, &Escaped(&text)));
+        return Some(message_lines(paint, Role::Error, &Escaped(&text)));
     }
     // Its lines are its own: what it quotes in them is escaped.
     let lines: Vec<_> = text.lines().map(|line| Escaped(line).to_string()).collect();
-    Some(saying(paint, Role::Error, &lines.join("\n")))
+    Some(message_lines(paint, Role::Error, &lines.join("\n")))
 }
 
 /// Lines of our own for stderr, which end between words where that is a terminal.
-fn saying(paint: Paint, role: Role, what: &dyn fmt::Display) -> String {
+fn message_lines(paint: Paint, role: Role, what: &dyn fmt::Display) -> String {
     const HEAD: &str = "pipeplug:";
     let what = what.to_string();
     let what = match text::columns(io::stderr()) {

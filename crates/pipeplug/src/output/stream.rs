@@ -21,7 +21,7 @@ use nix::sys::stat::{SFlag, fstat};
 
 /// How long a write waits for room once the program is to end, at most until the grace time is
 /// over.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// Where to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(crate) enum WriteError {
 
 /// How long a write waits for room.
 #[derive(Debug, Clone, Copy)]
-enum Patience {
+enum WaitLimit {
     Endless,
     /// For each piece.
     Limited(Duration),
@@ -67,34 +67,34 @@ enum Patience {
     Over,
 }
 
-/// Tells waiting writes, once, that their patience has changed: the end of file of a pipe.
-struct Bell {
+/// Tells waiting writes, once, that their limit has changed: the end of file of a pipe.
+struct WakePipe {
     reader: PipeReader,
     writer: Mutex<Option<PipeWriter>>,
 }
 
 struct Output {
-    patience: Mutex<Patience>,
-    /// The bells of the first and of the second signal; `None` where no pipe could be had.
-    bells: OnceLock<Option<[Bell; 2]>>,
-    stdout: Mutex<State>,
-    stderr: Mutex<State>,
+    wait_limit: Mutex<WaitLimit>,
+    /// The wake pipes of the first and of the second signal; `None` where no pipe could be had.
+    wake_pipes: OnceLock<Option<[WakePipe; 2]>>,
+    stdout: Mutex<StreamState>,
+    stderr: Mutex<StreamState>,
     /// Held from the look for room to the write into it: both streams may be the same pipe
     /// (`2>&1`), where the room that one has seen could be taken by the other.
     room: Mutex<()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum StreamState {
     Open,
     Abandoned,
 }
 
 static OUTPUT: Output = Output {
-    patience: Mutex::new(Patience::Endless),
-    bells: OnceLock::new(),
-    stdout: Mutex::new(State::Open),
-    stderr: Mutex::new(State::Open),
+    wait_limit: Mutex::new(WaitLimit::Endless),
+    wake_pipes: OnceLock::new(),
+    stdout: Mutex::new(StreamState::Open),
+    stderr: Mutex::new(StreamState::Open),
     room: Mutex::new(()),
 };
 
@@ -104,7 +104,7 @@ static OUTPUT: Output = Output {
 /// Where they cannot be written, or there was no room for too long.
 ///
 /// # Blocking
-/// Until there is room: for ever, unless [`limit`] or [`ending`] was called.
+/// Until there is room: for ever, unless [`set_timeout`] or [`begin_shutdown`] was called.
 pub(crate) fn write(stream: Stream, kind: Kind, parts: &[&[u8]]) -> Result<(), WriteError> {
     match stream {
         Stream::Stdout => OUTPUT.write(&OUTPUT.stdout, &io::stdout(), kind, parts),
@@ -113,31 +113,31 @@ pub(crate) fn write(stream: Stream, kind: Kind, parts: &[&[u8]]) -> Result<(), W
 }
 
 /// Has each write wait no longer than this for room.
-pub(crate) fn limit(timeout: Duration) {
-    let mut patience = lock(&OUTPUT.patience);
-    if matches!(*patience, Patience::Endless) {
-        *patience = Patience::Limited(timeout);
+pub(crate) fn set_timeout(timeout: Duration) {
+    let mut wait_limit = lock(&OUTPUT.wait_limit);
+    if matches!(*wait_limit, WaitLimit::Endless) {
+        *wait_limit = WaitLimit::Limited(timeout);
     }
 }
 
 /// The program is to end within `grace`: writes wait for room no longer than that.
-pub(crate) fn ending(grace: Duration) {
+pub(crate) fn begin_shutdown(grace: Duration) {
     let since = Instant::now();
     // A time so far off that it cannot be named is bounded by that of each write.
     let until = since.checked_add(grace).unwrap_or(since + Duration::from_secs(3600));
-    let mut patience = lock(&OUTPUT.patience);
-    if matches!(*patience, Patience::Endless | Patience::Limited(_)) {
-        *patience = Patience::Ending { since, until };
-        drop(patience);
-        OUTPUT.ring(0);
+    let mut wait_limit = lock(&OUTPUT.wait_limit);
+    if matches!(*wait_limit, WaitLimit::Endless | WaitLimit::Limited(_)) {
+        *wait_limit = WaitLimit::Ending { since, until };
+        drop(wait_limit);
+        OUTPUT.wake(0);
     }
 }
 
 /// The program is to end now: nothing waits for room any more.
-pub(crate) fn over() {
-    *lock(&OUTPUT.patience) = Patience::Over;
-    OUTPUT.ring(0);
-    OUTPUT.ring(1);
+pub(crate) fn give_up() {
+    *lock(&OUTPUT.wait_limit) = WaitLimit::Over;
+    OUTPUT.wake(0);
+    OUTPUT.wake(1);
 }
 
 /// Standard error for what logs line by line.
@@ -158,13 +158,13 @@ impl io::Write for LogLines {
 impl Output {
     fn write(
         &self,
-        state: &Mutex<State>,
+        state: &Mutex<StreamState>,
         fd: &(impl AsFd + io::IsTerminal),
         kind: Kind,
         parts: &[&[u8]],
     ) -> Result<(), WriteError> {
         let mut state = lock(state);
-        if *state == State::Abandoned {
+        if *state == StreamState::Abandoned {
             return Err(WriteError::GivenUp);
         }
         let most = piece(fd);
@@ -177,7 +177,7 @@ impl Output {
         // makes none.
         let is_whole = kind == Kind::Log && count == 0;
         if matches!(written, Err(WriteError::NotRead(_) | WriteError::GivenUp)) && !is_whole {
-            *state = State::Abandoned;
+            *state = StreamState::Abandoned;
         }
         written
     }
@@ -213,23 +213,24 @@ impl Output {
     fn wait_for_room(&self, fd: BorrowedFd<'_>, kind: Kind) -> Result<(), WriteError> {
         let begun = Instant::now();
         loop {
-            let patience = *lock(&self.patience);
-            let (until, given_up, bell) = match patience {
-                Patience::Endless => (None, WriteError::GivenUp, Some(0)),
-                Patience::Limited(time) => {
+            let wait_limit = *lock(&self.wait_limit);
+            let (until, given_up, wake_pipe) = match wait_limit {
+                WaitLimit::Endless => (None, WriteError::GivenUp, Some(0)),
+                WaitLimit::Limited(time) => {
                     (begun.checked_add(time), WriteError::NotRead(time), Some(0))
                 }
-                Patience::Ending { since, until } => {
+                WaitLimit::Ending { since, until } => {
                     let until = match kind {
-                        Kind::Report => until.min(begun.max(since) + LAST_WORDS),
+                        Kind::Report => until.min(begun.max(since) + SHUTDOWN_WAIT),
                         Kind::Log => begun,
                     };
                     (Some(until), WriteError::GivenUp, Some(1))
                 }
-                Patience::Over => (Some(begun), WriteError::GivenUp, None),
+                WaitLimit::Over => (Some(begun), WriteError::GivenUp, None),
             };
-            let bell = bell.and_then(|bell| Some(&self.bells()?[bell].reader));
-            let fds = [Some(fd), bell.map(AsFd::as_fd)];
+            let wake_pipe =
+                wake_pipe.and_then(|wake_pipe| Some(&self.wake_pipes()?[wake_pipe].reader));
+            let fds = [Some(fd), wake_pipe.map(AsFd::as_fd)];
             let events = [PollFlags::POLLOUT, PollFlags::POLLIN];
             let mut fds: Vec<_> = fds
                 .into_iter()
@@ -241,27 +242,27 @@ impl Output {
                 // POLLERR too: the write says what is wrong.
                 Ok(1..) if fds[0].any() == Some(true) => return Ok(()),
                 Ok(0) if left.is_some_and(|left| left <= LONGEST_POLL) => return Err(given_up),
-                // A bell, or a piece of a long wait.
+                // A wake pipe, or a piece of a long wait.
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(system(errno)),
             }
         }
     }
 
-    fn bells(&self) -> Option<&[Bell; 2]> {
-        let make = || -> io::Result<[Bell; 2]> { Ok([Bell::new()?, Bell::new()?]) };
+    fn wake_pipes(&self) -> Option<&[WakePipe; 2]> {
+        let make = || -> io::Result<[WakePipe; 2]> { Ok([WakePipe::new()?, WakePipe::new()?]) };
         // Without a descriptor left a signal is noticed by the next write.
-        self.bells.get_or_init(|| make().ok()).as_ref()
+        self.wake_pipes.get_or_init(|| make().ok()).as_ref()
     }
 
-    fn ring(&self, bell: usize) {
-        if let Some(bells) = self.bells() {
-            *lock(&bells[bell].writer) = None;
+    fn wake(&self, wake_pipe: usize) {
+        if let Some(wake_pipes) = self.wake_pipes() {
+            *lock(&wake_pipes[wake_pipe].writer) = None;
         }
     }
 }
 
-impl Bell {
+impl WakePipe {
     fn new() -> io::Result<Self> {
         // Both ends are CLOEXEC.
         let (reader, writer) = io::pipe()?;

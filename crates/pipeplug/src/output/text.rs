@@ -44,9 +44,9 @@ pub(crate) fn json_line(value: &serde_json::Value) -> String {
 }
 
 /// A chunk's buffer in a message: a space and what it holds, or nothing.
-pub(crate) struct Data<'a>(pub(crate) &'a [u8]);
+pub(crate) struct QuotedData<'a>(pub(crate) &'a [u8]);
 
-impl fmt::Display for Data<'_> {
+impl fmt::Display for QuotedData<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return Ok(());
@@ -138,15 +138,15 @@ mod tests {
 
     #[test]
     fn data_is_quoted_or_counted() {
-        assert_eq!(Data(b"").to_string(), "");
-        assert_eq!(Data(b"a\nb").to_string(), " \"a\\nb\"");
-        assert_eq!(Data(&[0xff, 0]).to_string(), " (2 B, not UTF-8)");
+        assert_eq!(QuotedData(b"").to_string(), "");
+        assert_eq!(QuotedData(b"a\nb").to_string(), " \"a\\nb\"");
+        assert_eq!(QuotedData(&[0xff, 0]).to_string(), " (2 B, not UTF-8)");
         let long = "ü".repeat(DATA_SHOWN + 1);
         assert_eq!(
-            Data(long.as_bytes()).to_string(),
+            QuotedData(long.as_bytes()).to_string(),
             format!(" \"{}…\" (322 B)", "ü".repeat(DATA_SHOWN))
         );
-        assert!(!Data("x".repeat(DATA_SHOWN).as_bytes()).to_string().contains('…'));
+        assert!(!QuotedData("x".repeat(DATA_SHOWN).as_bytes()).to_string().contains('…'));
     }
 
     #[test]

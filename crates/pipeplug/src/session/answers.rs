@@ -8,20 +8,20 @@ use std::sync::Arc;
 use pipeplug_host::{Handler, HandlerError, Plugin, Reply, Request};
 
 use crate::args::data::{Data, Loader};
-use crate::exit::Failure;
-use crate::output::event::{Asked, Event};
+use crate::exit::CommandError;
+use crate::output::event::{Event, RequestStatus};
 use crate::output::report::Report;
 use crate::output::text::Escaped;
 
 /// One `--answer`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct AnswerArg {
     command: String,
     data: Data,
 }
 
 /// Reads `CMD=DATA`.
-pub(crate) fn parse(arg: OsString) -> Result<Answer, String> {
+pub(crate) fn parse(arg: OsString) -> Result<AnswerArg, String> {
     let mut bytes = arg.into_vec();
     let Some(at) = bytes.iter().position(|byte| *byte == b'=') else {
         return Err("there is no `=`; write CMD=DATA, as in --answer greet=hello".into());
@@ -29,21 +29,21 @@ pub(crate) fn parse(arg: OsString) -> Result<Answer, String> {
     let data = bytes.split_off(at + 1);
     bytes.pop();
     let command = String::from_utf8(bytes).map_err(|_| "the command is not UTF-8".to_owned())?;
-    Ok(Answer { command, data: Data::parse(std::ffi::OsStr::from_bytes(&data))? })
+    Ok(AnswerArg { command, data: Data::parse(std::ffi::OsStr::from_bytes(&data))? })
 }
 
 /// Answers the plugin with what the command line says, and shows what else it asks.
-pub(crate) struct Answers {
+pub(crate) struct AnswerHandler {
     known: BTreeMap<String, Vec<u8>>,
     report: Arc<Report>,
 }
 
-impl Answers {
+impl AnswerHandler {
     pub(crate) fn load(
-        answers: &[Answer],
+        answers: &[AnswerArg],
         loader: &mut Loader,
         report: &Arc<Report>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CommandError> {
         let mut known = BTreeMap::new();
         for answer in answers {
             known.insert(answer.command.clone(), loader.load(&answer.data)?);
@@ -52,21 +52,21 @@ impl Answers {
     }
 }
 
-impl Handler for Answers {
+impl Handler for AnswerHandler {
     fn handle(&self, _plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
         let answer = self.known.get(request.command());
-        let asked = match (request.is_one_way(), answer) {
-            (true, _) => Asked::OneWay,
-            (false, Some(_)) => Asked::Answered,
-            (false, None) => Asked::Refused,
+        let status = match (request.is_one_way(), answer) {
+            (true, _) => RequestStatus::OneWay,
+            (false, Some(_)) => RequestStatus::Answered,
+            (false, None) => RequestStatus::Refused,
         };
         self.report.show(&Event::Request {
-            request: asked,
+            status,
             command: request.command(),
             data: request.buffer(),
         });
-        match (asked, answer) {
-            (Asked::OneWay, _) => Ok(Reply::empty()),
+        match (status, answer) {
+            (RequestStatus::OneWay, _) => Ok(Reply::empty()),
             (_, Some(answer)) => Ok(answer.as_slice().into()),
             (_, None) => {
                 let command = Escaped(request.command());
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn the_first_equals_sign_divides() {
         let answer = parse("a=b=c".into()).unwrap();
-        assert_eq!(answer, Answer { command: "a".into(), data: Data::Literal(b"b=c".to_vec()) });
+        assert_eq!(answer, AnswerArg { command: "a".into(), data: Data::Literal(b"b=c".to_vec()) });
         assert_eq!(parse("a=@-".into()).unwrap().data, Data::Stdin);
         assert_eq!(parse("a=".into()).unwrap().data, Data::Literal(vec![]));
         assert!(parse("a".into()).unwrap_err().contains("there is no `=`"));

@@ -1,8 +1,8 @@
 //! A plugin from its start to its end, with everything that it writes shown.
 
 pub(crate) mod answers;
-pub(crate) mod halt;
-pub(crate) mod stopped;
+pub(crate) mod shutdown;
+pub(crate) mod suspended;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use pipeplug_host::Format;
 use pipeplug_host::{Handler, Plugin, StopError, Stopped};
 
+use crate::args::sandbox::{self, Level};
 use crate::args::start::StartArgs;
 use crate::args::target::{Choice, Target};
-use crate::args::walls::{self, Level};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, ExitReason};
 use crate::output::event::{Event, Started};
 use crate::output::report::Report;
 use crate::output::text::Escaped;
-use crate::session::halt::Halt;
-use crate::session::stopped::StopWatch;
+use crate::session::shutdown::Shutdown;
+use crate::session::suspended::SuspensionWatch;
 
 /// How long what a plugin that has ended told and asked may take to be shown.
 const HANDLERS_PATIENCE: Duration = Duration::from_secs(1);
@@ -29,8 +29,8 @@ pub(crate) struct Session {
     format: Format,
     /// From the start of its process to its answer to the first request.
     took: Duration,
-    halt: Halt,
-    watch: Arc<StopWatch>,
+    shutdown: Shutdown,
+    watch: Arc<SuspensionWatch>,
 }
 
 impl Session {
@@ -46,9 +46,9 @@ impl Session {
         args: &StartArgs,
         level: Level,
         report: &Arc<Report>,
-        halt: &Halt,
+        shutdown: &Shutdown,
         request: impl Handler,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CommandError> {
         for (path, problem) in &target.passed_over {
             let path = path.to_string_lossy();
             report.note(format_args!("{} was passed over: {problem}", Escaped(&path)));
@@ -70,21 +70,23 @@ impl Session {
             }
             None => {}
         }
-        for note in walls::notes(&args.walls, level) {
+        for note in sandbox::notes(&args.sandbox, level) {
             report.detail(note);
         }
-        let builder = target.builder().map_err(|error| Failure::new(Outcome::NotStarted, error))?;
-        let talk = args.way(target);
-        if let Some(options) = &talk.remembered {
+        let builder =
+            target.builder().map_err(|error| CommandError::new(ExitReason::NotStarted, error))?;
+        let protocol = args.protocol(target);
+        if let Some(options) = &protocol.remembered {
             report.detail(format_args!("it is remembered to talk as with {options}"));
         }
-        let builder = args.apply(builder, level, &talk).handler(request);
-        let watch = Arc::new(StopWatch::new());
+        let builder = args.apply(builder, level, &protocol).handler(request);
+        let watch = Arc::new(SuspensionWatch::new());
         let builder = builder.on_spawn({
-            let (halt, watch, report) = (halt.clone(), Arc::clone(&watch), Arc::clone(report));
+            let (shutdown, watch, report) =
+                (shutdown.clone(), Arc::clone(&watch), Arc::clone(report));
             move |plugin| {
                 watch.begin(plugin, &report);
-                halt.starting(plugin);
+                shutdown.starting(plugin);
             }
         });
         let builder = builder.on_line({
@@ -94,17 +96,25 @@ impl Session {
         let begun = Instant::now();
         match builder.start() {
             Ok(plugin) => {
-                halt.started(plugin.pid());
+                shutdown.started(plugin.pid());
                 let took = begun.elapsed();
-                Ok(Self { plugin, format: talk.format, took, halt: halt.clone(), watch })
+                Ok(Self {
+                    plugin,
+                    format: protocol.format,
+                    took,
+                    shutdown: shutdown.clone(),
+                    watch,
+                })
             }
             Err(error) => {
-                halt.forget();
-                let hint =
-                    args.hint(&error, &talk).map(|hint| format!("; {hint}")).unwrap_or_default();
-                Err(halt
+                shutdown.forget();
+                let hint = args
+                    .hint(&error, &protocol)
+                    .map(|hint| format!("; {hint}"))
+                    .unwrap_or_default();
+                Err(shutdown
                     .failure()
-                    .unwrap_or_else(|| Failure::of_start(error, level).followed_by(&hint)))
+                    .unwrap_or_else(|| CommandError::of_start(error, level).followed_by(&hint)))
             }
         }
     }
@@ -126,7 +136,7 @@ impl Session {
         // What it told and asked last is still being shown; no end of the connection is no reason
         // to wait for ever.
         let _ = self.plugin.connection().wait_closed(HANDLERS_PATIENCE);
-        let elsewhere = self.halt.forget();
+        let elsewhere = self.shutdown.forget();
         if let Ok(stopped) = &mut stopped {
             stopped.by = stopped.by.max(elsewhere);
         }

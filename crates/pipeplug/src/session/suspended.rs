@@ -15,14 +15,14 @@ use crate::output::report::Report;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Looks after one plugin, until it is dropped.
-pub(crate) struct StopWatch {
+pub(crate) struct SuspensionWatch {
     /// Its end ends the thread.
     _alive: Sender<()>,
     /// Taken by the thread.
     ended: Mutex<Option<Receiver<()>>>,
 }
 
-impl StopWatch {
+impl SuspensionWatch {
     pub(crate) fn new() -> Self {
         let (alive, ended) = mpsc::channel();
         Self { _alive: alive, ended: Mutex::new(Some(ended)) }

@@ -13,7 +13,7 @@ use pipeplug_host::{Builder, Grace, Plugin, StoppedBy};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, ExitReason};
 use crate::output::stream::{self, Stream, WriteError};
 
 /// How long a run may take to end by itself after the second signal; past that the process exits at
@@ -26,12 +26,12 @@ const ONE_STOP: Duration = Duration::from_millis(150);
 
 /// Ends the plugins, which wakes whoever waits for them.
 #[derive(Clone, Default)]
-pub(crate) struct Halt(Arc<Inner>);
+pub(crate) struct Shutdown(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     cause: OnceLock<Cause>,
-    plugins: Mutex<Vec<Watched>>,
+    plugins: Mutex<Vec<Registered>>,
     /// What ends them, on threads of their own: it may take as long as the grace time.
     ending: Mutex<Vec<JoinHandle<StoppedBy>>>,
     /// The thread that waits for a call, which is cancelled.
@@ -40,7 +40,7 @@ struct Inner {
     grace: OnceLock<Duration>,
 }
 
-struct Watched {
+struct Registered {
     plugin: Plugin,
     phase: Phase,
 }
@@ -66,7 +66,7 @@ enum Cause {
     Output(Stream, WriteError),
 }
 
-impl Halt {
+impl Shutdown {
     /// Handles SIGINT, SIGTERM and SIGHUP from here on: the first one stops the plugins, and one
     /// that comes more than [`ONE_STOP`] later kills them. `told` is called with each step. Those that are ignored stay so, as a shell sets SIGINT for the background
     /// jobs of a script (POSIX, sh(1p), Asynchronous Lists) and nohup(1) SIGHUP.
@@ -79,21 +79,21 @@ impl Halt {
     ) -> anyhow::Result<()> {
         let handled = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
         let mut signals = Signals::new(handled).context("signals cannot be handled")?;
-        let halt = self.clone();
+        let shutdown = self.clone();
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
                 let mut first: Option<Instant> = None;
                 for signal in signals.forever() {
-                    if halt.cause().is_none() {
+                    if shutdown.cause().is_none() {
                         first = Some(Instant::now());
-                        halt.stop(Cause::Signal(signal));
+                        shutdown.begin(Cause::Signal(signal));
                         told(Signalled::Stop);
                     } else if first.is_none_or(|first| first.elapsed() > ONE_STOP) {
                         told(Signalled::Kill);
-                        halt.each(|_| End::Kill);
-                        stream::over();
-                        halt.exit_after(KILL_PATIENCE, signal);
+                        shutdown.each(|_| EndMode::Kill);
+                        stream::give_up();
+                        shutdown.exit_after(KILL_PATIENCE, signal);
                     }
                 }
             })
@@ -104,10 +104,10 @@ impl Halt {
     }
 
     /// How the run ends because of this; `None` while nothing happened.
-    pub(crate) fn failure(&self) -> Option<Failure> {
+    pub(crate) fn failure(&self) -> Option<CommandError> {
         self.cause().map(|cause| match cause {
-            Cause::Signal(signal) => Failure::silent(outcome_of(*signal)),
-            Cause::Output(stream, error) => Failure::of_output(*stream, error),
+            Cause::Signal(signal) => CommandError::silent(reason_of(*signal)),
+            Cause::Output(stream, error) => CommandError::of_output(*stream, error),
         })
     }
 
@@ -117,7 +117,7 @@ impl Halt {
     }
 
     /// How a call ends that was open when everything was to end; `None` while nothing happened.
-    pub(crate) fn cancelled(&self, command: &str) -> Option<Failure> {
+    pub(crate) fn cancelled(&self, command: &str) -> Option<CommandError> {
         let Cause::Signal(signal) = self.cause()? else { return self.failure() };
         let name = match *signal {
             SIGHUP => "SIGHUP",
@@ -125,7 +125,7 @@ impl Halt {
             _ => "SIGINT",
         };
         let message = format!("{command}: cancelled by {name}");
-        Some(Failure::message(outcome_of(*signal), message).of_command(command))
+        Some(CommandError::message(reason_of(*signal), message).of_command(command))
     }
 
     /// Sets how long the plugins may take to answer and leave once they are stopped.
@@ -156,19 +156,19 @@ impl Halt {
 
     /// Takes a plugin along whose process has just been started.
     pub(crate) fn starting(&self, plugin: &Plugin) {
-        lock(&self.0.plugins).push(Watched { plugin: plugin.clone(), phase: Phase::Starting });
+        lock(&self.0.plugins).push(Registered { plugin: plugin.clone(), phase: Phase::Starting });
         // It may have come between the two.
         if self.cause().is_some() {
-            self.end(plugin.clone(), End::Kill);
+            self.end(plugin.clone(), EndMode::Kill);
         }
     }
 
     /// It has started: from now on it is asked to stop first.
     pub(crate) fn started(&self, pid: Pid) {
-        for watched in
-            lock(&self.0.plugins).iter_mut().filter(|watched| watched.plugin.pid() == pid)
+        for registered in
+            lock(&self.0.plugins).iter_mut().filter(|registered| registered.plugin.pid() == pid)
         {
-            watched.phase = Phase::Running;
+            registered.phase = Phase::Running;
         }
     }
 
@@ -189,19 +189,19 @@ impl Halt {
 
     /// Ends everything, since the output is not read any more.
     pub(crate) fn output_failed(&self, stream: Stream, error: WriteError) {
-        self.stop(Cause::Output(stream, error));
+        self.begin(Cause::Output(stream, error));
     }
 
-    fn stop(&self, cause: Cause) {
+    fn begin(&self, cause: Cause) {
         // Only the first cause counts.
         if self.0.cause.set(cause).is_ok() {
-            stream::ending(self.0.grace.get().copied().unwrap_or(Grace::default().stop));
+            stream::begin_shutdown(self.0.grace.get().copied().unwrap_or(Grace::default().stop));
             if let Some(thread) = &*lock(&self.0.waiting) {
                 thread.unpark();
             }
             self.each(|phase| match phase {
-                Phase::Starting => End::Kill,
-                Phase::Running => End::Stop,
+                Phase::Starting => EndMode::Kill,
+                Phase::Running => EndMode::Stop,
             });
         }
     }
@@ -211,13 +211,13 @@ impl Halt {
     fn exit_after(&self, patience: Duration, signal: i32) {
         let failure = self.failure();
         thread::sleep(patience);
-        let outcome = failure.map_or(outcome_of(signal), |failure| failure.outcome);
-        std::process::exit(outcome.code().into());
+        let reason = failure.map_or(reason_of(signal), |failure| failure.reason);
+        std::process::exit(reason.code().into());
     }
 
-    fn each(&self, how: impl Fn(Phase) -> End) {
-        for watched in lock(&self.0.plugins).iter() {
-            self.end(watched.plugin.clone(), how(watched.phase));
+    fn each(&self, how: impl Fn(Phase) -> EndMode) {
+        for registered in lock(&self.0.plugins).iter() {
+            self.end(registered.plugin.clone(), how(registered.phase));
         }
     }
 
@@ -225,11 +225,11 @@ impl Halt {
         self.0.cause.get()
     }
 
-    fn end(&self, plugin: Plugin, how: End) {
+    fn end(&self, plugin: Plugin, how: EndMode) {
         let run = move || {
             let ended = match how {
-                End::Stop => plugin.stop(),
-                End::Kill => plugin.kill(),
+                EndMode::Stop => plugin.stop(),
+                EndMode::Kill => plugin.kill(),
             };
             match ended {
                 Ok(stopped) => stopped.by,
@@ -247,16 +247,18 @@ impl Halt {
 }
 
 /// What has plugins that are asked what they are end with everything else.
-pub(crate) fn halting(halt: &Halt) -> impl Fn(Builder) -> Builder + Send + Sync + 'static {
-    let halt = halt.clone();
+pub(crate) fn registering(
+    shutdown: &Shutdown,
+) -> impl Fn(Builder) -> Builder + Send + Sync + 'static {
+    let shutdown = shutdown.clone();
     move |builder| {
-        let halt = halt.clone();
-        builder.on_spawn(move |plugin| halt.starting(plugin))
+        let shutdown = shutdown.clone();
+        builder.on_spawn(move |plugin| shutdown.starting(plugin))
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-enum End {
+enum EndMode {
     Stop,
     Kill,
 }
@@ -270,11 +272,11 @@ impl Wake for Unpark {
     }
 }
 
-fn outcome_of(signal: i32) -> Outcome {
+fn reason_of(signal: i32) -> ExitReason {
     match signal {
-        SIGHUP => Outcome::HungUp,
-        SIGTERM => Outcome::Terminated,
-        _ => Outcome::Interrupted,
+        SIGHUP => ExitReason::HungUp,
+        SIGTERM => ExitReason::Terminated,
+        _ => ExitReason::Interrupted,
     }
 }
 

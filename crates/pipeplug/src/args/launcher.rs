@@ -25,12 +25,12 @@ pub(crate) const WITH_PLUGIN: &[&str] = &[
 /// Where a plugin runs; as a process of this machine, unless one of these says otherwise.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Where it runs")]
-#[group(id = "place", multiple = false)]
-pub(crate) struct PlaceArgs {
+#[group(id = "launcher", multiple = false)]
+pub(crate) struct LauncherArgs {
     /// Start it by this command, which carries its stdin and stdout: "sudo -n -u guest", "bwrap
     /// --ro-bind / /"
     #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
-    via: Option<Command>,
+    via: Option<CommandPrefix>,
 
     /// Run it in a container of this image, by Docker
     #[arg(long, value_name = "IMAGE", group = "container")]
@@ -62,9 +62,9 @@ pub(crate) struct PlaceArgs {
 
 /// A command with its arguments.
 #[derive(Debug, Clone)]
-struct Command(Vec<String>);
+struct CommandPrefix(Vec<String>);
 
-impl PlaceArgs {
+impl LauncherArgs {
     /// The same builder with the place set, and what a plugin in a container or a pod may do. A
     /// time-out of the start is also one of the way there.
     pub(crate) fn apply(
@@ -74,7 +74,7 @@ impl PlaceArgs {
         kubectl: &KubectlArgs,
         timeout: Option<Duration>,
     ) -> Builder {
-        if let Some(Command(words)) = &self.via {
+        if let Some(CommandPrefix(words)) = &self.via {
             return builder.launcher(Via::new(words));
         }
         if let Some((engine, image)) = self.image() {
@@ -102,14 +102,14 @@ impl PlaceArgs {
 
     /// Where PLUGIN is a path in the place, what it is called that starts without a PLUGIN; `None`
     /// where it is one of this machine.
-    pub(crate) fn of_its_own(&self) -> Option<&str> {
+    pub(crate) fn preinstalled_name(&self) -> Option<&str> {
         let image = self.image().map(|(_, image)| image);
         image.or(self.ssh.as_deref()).or(self.kubectl.as_deref()).or_else(|| self.socket())
     }
 
     /// Looks for a place that sees to no sandbox: all but a process that this program starts.
-    pub(crate) fn is_elsewhere(&self) -> bool {
-        self.via.is_some() || self.of_its_own().is_some()
+    pub(crate) fn is_given(&self) -> bool {
+        self.via.is_some() || self.preinstalled_name().is_some()
     }
 
     /// What a plugin is called that is attached to.
@@ -128,9 +128,9 @@ impl PlaceArgs {
 }
 
 /// The words as a shell has them, with quotes, and nothing else of a shell.
-fn parse_command(text: &str) -> Result<Command, String> {
+fn parse_command(text: &str) -> Result<CommandPrefix, String> {
     match shlex::split(text) {
-        Some(words) if !words.is_empty() => Ok(Command(words)),
+        Some(words) if !words.is_empty() => Ok(CommandPrefix(words)),
         Some(_) => Err("it is empty; name a program, as in \"nice -n 10\"".to_owned()),
         None => Err("a quotation mark is not closed".to_owned()),
     }
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn words_are_those_of_a_shell() {
-        let Command(words) = parse_command("sh -c 'exec \"$@\"' 'a b'").unwrap();
+        let CommandPrefix(words) = parse_command("sh -c 'exec \"$@\"' 'a b'").unwrap();
         assert_eq!(words, ["sh", "-c", "exec \"$@\"", "a b"]);
         assert!(parse_command("  ").unwrap_err().contains("empty"));
         assert!(parse_command("a 'b").unwrap_err().contains("not closed"));

@@ -12,12 +12,12 @@ use pipeplug_host::{Builder, LockFile, Sandbox, Sha256, StartError, WaitStatus};
 use signal_hook::consts::{SIGXCPU, SIGXFSZ};
 
 use crate::args::units::{parse_bytes, parse_duration, parse_port};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandError, ExitReason};
 
 /// What a plugin may do, and what it has to be.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "What it may do")]
-pub(crate) struct WallArgs {
+pub(crate) struct SandboxArgs {
     /// Let a variable of our environment through; by default go PATH, HOME, LANG, LC_*, TERM,
     /// TMPDIR, TZ, RUST_LOG, RUST_BACKTRACE
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
@@ -104,7 +104,7 @@ pub(crate) enum Level {
 /// The sandbox of plugins that are asked what they are.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "What it may do")]
-pub(crate) struct AskWallArgs {
+pub(crate) struct ProbeSandboxArgs {
     /// Take away what a plugin does not need to say what it is: basic: privileges and odd system
     /// calls; strict: files and network too
     #[arg(long, value_name = "LEVEL", default_value_t = Level::OF_UNKNOWN, conflicts_with = "no_metadata")]
@@ -197,7 +197,7 @@ impl fmt::Display for Hint {
     }
 }
 
-impl AskWallArgs {
+impl ProbeSandboxArgs {
     /// The level of the sandbox that plugins are asked in.
     pub(crate) fn level(&self) -> Level {
         self.sandbox
@@ -207,13 +207,13 @@ impl AskWallArgs {
     ///
     /// # Errors
     /// With the option that needs a sandbox, where there is none.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    pub(crate) fn check(&self) -> Result<(), CommandError> {
         let read = (!self.sandbox_read.is_empty()).then_some("--sandbox-read");
         check(self.sandbox, read.or(self.sandbox_best_effort.then_some("--sandbox-best-effort")))
     }
 
     /// A change of builders, for plugins to be asked in that sandbox.
-    pub(crate) fn walls(&self) -> impl Fn(Builder) -> Builder + Send + Sync + use<> {
+    pub(crate) fn confining(&self) -> impl Fn(Builder) -> Builder + Send + Sync + use<> {
         let sandbox = self.sandbox.sandbox(self.sandbox_best_effort);
         let sandbox = sandbox.map(|sandbox| self.sandbox_read.iter().fold(sandbox, Sandbox::read));
         let passed = self.env_pass.clone();
@@ -227,7 +227,7 @@ impl AskWallArgs {
     }
 }
 
-impl WallArgs {
+impl SandboxArgs {
     /// The level that the command line names.
     pub(crate) fn named_level(&self) -> Option<Level> {
         self.sandbox
@@ -237,7 +237,7 @@ impl WallArgs {
     ///
     /// # Errors
     /// With an option that is for a sandbox, where there is none.
-    pub(crate) fn check(&self, level: Level) -> Result<(), Failure> {
+    pub(crate) fn check(&self, level: Level) -> Result<(), CommandError> {
         let given = [
             ("--sandbox-read", !self.sandbox_read.is_empty()),
             ("--sandbox-write", !self.sandbox_write.is_empty()),
@@ -318,7 +318,7 @@ fn names_a_command(error: &StartError) -> bool {
 }
 
 /// Notes for people on the sandbox, if there is one: what it grants, and what it is made of.
-pub(crate) fn notes(args: &WallArgs, level: Level) -> Vec<String> {
+pub(crate) fn notes(args: &SandboxArgs, level: Level) -> Vec<String> {
     let Some(sandbox) = args.sandbox(level) else { return Vec::new() };
     let mut notes =
         vec![format!("its sandbox is {level}; this system has {}", Support::of_system())];
@@ -326,13 +326,13 @@ pub(crate) fn notes(args: &WallArgs, level: Level) -> Vec<String> {
     notes
 }
 
-fn check(level: Level, option: Option<&str>) -> Result<(), Failure> {
+fn check(level: Level, option: Option<&str>) -> Result<(), CommandError> {
     match option {
         Some(option) if level == Level::None => {
             let message = format!(
                 "{option} is for a sandbox, and there is none: --sandbox <LEVEL> makes one, basic or strict"
             );
-            Err(Failure::message(Outcome::Usage, message))
+            Err(CommandError::message(ExitReason::Usage, message))
         }
         _ => Ok(()),
     }

@@ -20,14 +20,14 @@ const SHORT_OPTIONS: &[u8] = b"vhV";
 
 /// One thing to do with the plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Step {
-    pub(crate) verb: Verb,
+pub(crate) struct CallArg {
+    pub(crate) kind: CallKind,
     pub(crate) command: String,
     pub(crate) data: Data,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
+pub(crate) enum CallKind {
     /// Send a request and wait for its reply.
     Call,
     /// Send a one-way.
@@ -37,9 +37,9 @@ pub(crate) enum Verb {
 /// All of them. Derived `Args` would give a list for each option, and lose the order between the
 /// two.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Steps(pub(crate) Vec<Step>);
+pub(crate) struct CallArgs(pub(crate) Vec<CallArg>);
 
-impl Args for Steps {
+impl Args for CallArgs {
     fn augment_args(command: Command) -> Command {
         let option = |name: &'static str| {
             Arg::new(name)
@@ -63,10 +63,10 @@ impl Args for Steps {
     }
 }
 
-impl FromArgMatches for Steps {
+impl FromArgMatches for CallArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let mut steps = Vec::new();
-        for (name, verb) in [(CALL, Verb::Call), (NOTIFY, Verb::Notify)] {
+        for (name, kind) in [(CALL, CallKind::Call), (NOTIFY, CallKind::Notify)] {
             let (Some(occurrences), Some(mut indices)) =
                 (matches.get_occurrences::<OsString>(name), matches.indices_of(name))
             else {
@@ -77,7 +77,7 @@ impl FromArgMatches for Steps {
                 // There is an index for each value; that of the first one tells where the option
                 // stood.
                 let index = indices.by_ref().take(values.len()).min();
-                steps.push((index, parse(verb, name, &values)?));
+                steps.push((index, parse(kind, name, &values)?));
             }
         }
         steps.sort_by_key(|(index, _)| *index);
@@ -90,7 +90,7 @@ impl FromArgMatches for Steps {
     }
 }
 
-fn parse(verb: Verb, name: &str, values: &[&OsStr]) -> Result<Step, Error> {
+fn parse(kind: CallKind, name: &str, values: &[&OsStr]) -> Result<CallArg, Error> {
     let invalid = |message: String| {
         Error::raw(
             ErrorKind::ValueValidation,
@@ -108,7 +108,7 @@ fn parse(verb: Verb, name: &str, values: &[&OsStr]) -> Result<Step, Error> {
         let bytes = data.as_bytes();
         Data::parse(OsStr::from_bytes(bytes.strip_prefix(&[SHIELD]).unwrap_or(bytes)))
     });
-    Ok(Step { verb, command, data: data.map_err(invalid)? })
+    Ok(CallArg { kind, command, data: data.map_err(invalid)? })
 }
 
 /// Marks DATA that begins with one dash, such as `-5`, as what it is, ahead of clap, which knows
@@ -148,16 +148,16 @@ fn is_data_with_dash(arg: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn steps(args: &[&str]) -> Result<Vec<(Verb, String, Data)>, Error> {
-        let command = Steps::augment_args(Command::new("test"))
+    fn steps(args: &[&str]) -> Result<Vec<(CallKind, String, Data)>, Error> {
+        let command = CallArgs::augment_args(Command::new("test"))
             .arg(Arg::new("verbose").short('v').action(ArgAction::Count));
         let args = shield(std::iter::once("test").chain(args.iter().copied()).map(OsString::from));
-        let steps = Steps::from_arg_matches(&command.try_get_matches_from(args)?)?;
-        Ok(steps.0.into_iter().map(|step| (step.verb, step.command, step.data)).collect())
+        let steps = CallArgs::from_arg_matches(&command.try_get_matches_from(args)?)?;
+        Ok(steps.0.into_iter().map(|step| (step.kind, step.command, step.data)).collect())
     }
 
-    fn step(verb: Verb, command: &str, data: &str) -> (Verb, String, Data) {
-        (verb, command.into(), Data::Literal(data.into()))
+    fn step(kind: CallKind, command: &str, data: &str) -> (CallKind, String, Data) {
+        (kind, command.into(), Data::Literal(data.into()))
     }
 
     #[test]
@@ -167,11 +167,11 @@ mod tests {
             "--call", "e",
         ];
         let expected = [
-            step(Verb::Call, "a", "1"),
-            step(Verb::Notify, "b", ""),
-            step(Verb::Call, "c", ""),
-            step(Verb::Notify, "d", "4"),
-            step(Verb::Call, "e", ""),
+            step(CallKind::Call, "a", "1"),
+            step(CallKind::Notify, "b", ""),
+            step(CallKind::Call, "c", ""),
+            step(CallKind::Notify, "d", "4"),
+            step(CallKind::Call, "e", ""),
         ];
         assert_eq!(steps(&args).unwrap(), expected);
     }
@@ -180,7 +180,11 @@ mod tests {
     fn data_may_begin_with_one_dash() {
         for data in ["-5", "-x+1", "-", "-help", "-vx"] {
             let found = steps(&["--call", "a", data, "--call", "b"]).unwrap();
-            assert_eq!(found, [step(Verb::Call, "a", data), step(Verb::Call, "b", "")], "{data}");
+            assert_eq!(
+                found,
+                [step(CallKind::Call, "a", data), step(CallKind::Call, "b", "")],
+                "{data}"
+            );
         }
     }
 
@@ -188,7 +192,7 @@ mod tests {
     fn options_are_no_data() {
         for options in [&["-v"][..], &["-vv"], &["--call", "b"]] {
             let args = [&["--call", "a"], options].concat();
-            assert_eq!(steps(&args).unwrap()[0], step(Verb::Call, "a", ""), "{options:?}");
+            assert_eq!(steps(&args).unwrap()[0], step(CallKind::Call, "a", ""), "{options:?}");
         }
         assert!(steps(&["--call", "a", "--unknown"]).is_err());
         assert!(steps(&["--call", "a", "1", "-x"]).is_err(), "a third value is none");
