@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A plugin in Python, with nothing but its standard library:
+"""A plugin in Python that uses only the standard library:
 
     pipeplug run samples/scripts/hello.py --answer "GetGreeting=good day" --call hello world
 
-It asks its host how to greet, and has a greeting of its own for hosts that do not know. One thread does everything, so
-it answers one request after the other.
+It asks its host for a greeting, and uses its own if the host has none. A single thread handles one request after the
+other.
 """
 
 import os
@@ -15,7 +15,7 @@ ONE_WAY, REQUEST, RESPONSE = 1, 2, 3
 
 
 class HostError(Exception):
-    """What the host answered in place of a reply."""
+    """Error that the host answered with."""
 
 
 class Host:
@@ -24,7 +24,7 @@ class Host:
         if len(numbers) == 2 and all(number.isascii() and number.isdigit() for number in numbers):
             reader, writer = map(int, numbers)
         else:
-            # Standard output is the host's now: what print() says goes to standard error.
+            # The host reads standard output, so print() has to write to standard error.
             reader, writer = 0, os.dup(1)
             os.dup2(2, 1)
         self.reader, self.writer = open(reader, "rb"), open(writer, "wb")
@@ -53,7 +53,7 @@ class Host:
         return thread_id, direction, cmd.decode(), self.reader.read(self.number())
 
     def call(self, cmd, buffer=b""):
-        """Asks the host; what else it sends until it has answered is held for later."""
+        """Calls the host. Chunks that arrive before the answer are kept for later."""
         self.calls += 1
         self.send(self.calls, REQUEST, cmd, buffer)
         while True:
@@ -66,7 +66,7 @@ class Host:
                 return buffer
 
     def serve(self, answer):
-        """Answers the host until it says stop."""
+        """Answers requests until the host sends cmd.stop."""
         while True:
             thread_id, direction, cmd, buffer = self.held.popleft() if self.held else self.receive()
             if direction == ONE_WAY and cmd == "cmd.stop":

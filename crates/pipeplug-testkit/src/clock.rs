@@ -1,20 +1,20 @@
-//! Time that a test moves on by hand.
+//! Clocks, among them one that a test advances by hand.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::wire::WakePipe;
 
-/// The time, for a [`Wire`](crate::Wire) and for code under test that takes it from here: the
-/// system's, or one that a test moves on ([`ManualClock`]).
+/// Clock for a [`Wire`](crate::Wire) and for code under test: the system's clock, or one that a
+/// test advances ([`ManualClock`]).
 ///
-/// What it cannot control: the connection's own time, such as that of `PendingCall::wait_timeout`
-/// or of a ping, and every sleep of code that does not ask this clock. Those go by the system's
-/// clock always.
+/// The connection itself always uses the system's clock, for instance in
+/// `PendingCall::wait_timeout` and for pings. So does any code that does not take its time from
+/// this clock.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(Option<Arc<Manual>>);
 
-/// A clock that stands still until it is moved on.
+/// Clock that stands still until a test advances it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,7 +43,7 @@ struct Manual {
 struct ClockState {
     passed: Duration,
     sleepers: usize,
-    /// Wires that wait for something to be due.
+    /// Wake pipes of the wires that wait for a time.
     wake_pipes: Vec<Weak<WakePipe>>,
 }
 
@@ -54,13 +54,13 @@ impl Default for Manual {
 }
 
 impl Clock {
-    /// The system's.
+    /// The system's clock.
     #[must_use]
     pub const fn system() -> Self {
         Self(None)
     }
 
-    /// What time it is.
+    /// Current time.
     #[must_use]
     pub fn now(&self) -> Instant {
         match &self.0 {
@@ -69,10 +69,10 @@ impl Clock {
         }
     }
 
-    /// Sleeps for so long by this clock.
+    /// Sleeps for this duration by this clock.
     ///
     /// # Blocking
-    /// Until then; with a [`ManualClock`] until it was moved on that far.
+    /// Until then. With a [`ManualClock`], until it was advanced that far.
     pub fn sleep(&self, time: Duration) {
         match &self.0 {
             None => std::thread::sleep(time),
@@ -80,12 +80,12 @@ impl Clock {
         }
     }
 
-    /// How long to wait for `due` by the system's clock; `None` where the bell is rung instead.
+    /// Time until `due` by the system's clock. `None` for a manual clock, which uses the wake pipe.
     pub(crate) fn real_time_until(&self, due: Instant) -> Option<Duration> {
         self.0.is_none().then(|| due.saturating_duration_since(Instant::now()))
     }
 
-    /// Rings the bell whenever the time is moved on.
+    /// Registers a wake pipe for each advance of the clock.
     pub(crate) fn wake_on_advance(&self, wake_pipe: &Arc<WakePipe>) {
         if let Some(manual) = &self.0 {
             manual.lock().wake_pipes.push(Arc::downgrade(wake_pipe));
@@ -94,19 +94,19 @@ impl Clock {
 }
 
 impl ManualClock {
-    /// A clock that shows the time at which it was made.
+    /// Makes a clock that stands at the current time.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What code under test, or a [`Setup`](crate::Setup), takes.
+    /// Handle for code under test or for a [`Setup`](crate::Setup).
     #[must_use]
     pub fn clock(&self) -> Clock {
         Clock(Some(Arc::clone(&self.0)))
     }
 
-    /// Moves the time on; who sleeps until then wakes, what is due by then is handed on.
+    /// Advances the clock. Threads whose sleep is over wake, and wires pass on what is due.
     pub fn advance(&self, time: Duration) {
         let mut state = self.0.lock();
         state.passed += time;
@@ -116,10 +116,10 @@ impl ManualClock {
         self.0.changed.notify_all();
     }
 
-    /// Waits until so many threads are in [`Clock::sleep`].
+    /// Waits until this number of threads are in [`Clock::sleep`].
     ///
     /// # Panics
-    /// Where they are not within [`LONG`](crate::LONG).
+    /// If there are fewer after [`LONG`](crate::LONG).
     #[track_caller]
     pub fn wait_for_sleepers(&self, count: usize) {
         let too_few = |state: &mut ClockState| state.sleepers < count;

@@ -1,13 +1,12 @@
-//! Fault injection for tests of hosts and plugins, with no process to start.
+//! Fault injection for tests of hosts and plugins, without starting a process.
 //!
-//! - [`Pair`]: a host and a guest within the test's own process. Each is a [`Connection`] over real
-//!   pipes, so that what is tested is the code that runs in production. The guest may be a whole
-//!   plugin: what `register` is given, with its start call-back and metadata ([`Setup::register`]).
-//! - [`Wire`]: what each direction of a pair goes through. It cuts, delays, shortens and stalls, at
-//!   will, while the test runs.
+//! - [`Pair`]: a host and a guest within the process of the test. Each is a [`Connection`] over real
+//!   pipes, so that the test covers the code that runs in production. The guest may be a whole
+//!   plugin with its start call-back and metadata ([`Setup::register`]).
+//! - [`Wire`]: one direction of a pair. A test can cut, delay, shorten and stall it at any time.
 //! - [`Peer`]: the other side of a connection, written by hand, chunk by chunk or byte by byte.
-//! - [`Clock`]: the time for wires, and for code under test that takes it from there.
-//! - [`Gate`], [`Watchdog`], [`eventually`]: for tests that neither sleep nor hang.
+//! - [`Clock`]: the clock of wires, and of code under test that uses it.
+//! - [`Gate`], [`Watchdog`], [`eventually`]: help for tests that neither sleep nor hang.
 //!
 //! A plugin that loses its host in the middle of a call:
 //!

@@ -1,4 +1,4 @@
-//! Two sides within one process.
+//! Host and guest within one process.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,52 +17,51 @@ use crate::LONG;
 use crate::clock::Clock;
 use crate::wire::Wire;
 
-/// A host and a guest within this process, each over pipes of its own, and the wires between them.
+/// Host and guest within this process, and the wires between them.
 ///
-/// The guest is a [`Connection`], or a [`Main`] where a whole plugin was registered
+/// The guest is a [`Connection`], or a [`Main`] if a whole plugin was registered
 /// ([`Setup::register`]).
 #[derive(Debug)]
 pub struct Pair<G = Connection> {
-    /// The host's side.
+    /// Connection of the host.
     pub host: Connection,
-    /// The guest's side.
+    /// Connection of the guest.
     pub guest: G,
-    /// What the guest said of itself in answer to `GetMetadata`; empty where it is not a registered
-    /// one.
+    /// Answer of the guest to `GetMetadata`. Empty if the guest is not a registered plugin.
     pub metadata: BTreeMap<String, String>,
-    /// What goes from the host to the guest.
+    /// Wire from the host to the guest.
     pub to_guest: Wire,
-    /// What goes from the guest to the host.
+    /// Wire from the guest to the host.
     pub to_host: Wire,
 }
 
-/// Why there is no pair.
+/// Error of making a pair.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PairError {
-    /// The system gives no pipe, no thread or no event loop.
-    #[error("no pair: {0}")]
+    /// The system provides no pipe, thread or event loop.
+    #[error("cannot make a pair of connections: {0}")]
     System(#[from] io::Error),
     /// A pipe did not become a connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The plugin did not register, as where its start call-back fails.
+    /// The plugin did not register, for instance because its start call-back failed.
     #[error(transparent)]
     Register(#[from] RegisterError),
     /// `GetMetadata` was not answered.
-    #[error("no metadata: {0}")]
+    #[error("the plugin did not answer GetMetadata: {0}")]
     NoMetadata(CallError),
-    /// What the plugin answered to `GetMetadata` is no JSON object.
-    #[error("the metadata is no JSON object: {error}; it begins with \"{}\"", .shown.escape_ascii())]
+    /// The answer to `GetMetadata` is not a JSON object.
+    #[error("the answer to GetMetadata is not a JSON object: {error}; it begins with \"{}\"", .shown.escape_ascii())]
     BadMetadata {
-        /// What is wrong with it.
+        /// Error of the JSON parser.
         error: serde_json::Error,
-        /// Its first bytes, at most 64.
+        /// First bytes of the answer, at most 64.
         shown: Vec<u8>,
     },
 }
 
-/// What a [`Pair`] is made with.
+/// Settings of a [`Pair`].
 #[derive(Debug, Clone)]
 #[must_use = "a setup does nothing until it connects or registers"]
 pub struct Setup {
@@ -74,7 +73,7 @@ pub struct Setup {
 }
 
 impl Pair {
-    /// A host and a guest with every setting at its default, and these handlers.
+    /// Connects a host and a guest with these handlers and default settings.
     ///
     /// # Errors
     /// As for [`Setup::connect`].
@@ -82,7 +81,7 @@ impl Pair {
         Self::setup().connect(host, guest)
     }
 
-    /// A pair to be.
+    /// Starts the settings of a pair.
     pub fn setup() -> Setup {
         let (mut host, mut guest) = (Options::default(), Options::default());
         host.name = "guest".into();
@@ -93,43 +92,43 @@ impl Pair {
 }
 
 impl Setup {
-    /// The settings of the host's connection.
+    /// Sets the options of the host's connection.
     pub fn host_options(mut self, options: Options) -> Self {
         self.host = options;
         self
     }
 
-    /// The settings of the guest's connection; a registered plugin has its own.
+    /// Sets the options of the guest's connection. A registered plugin has its own options.
     pub fn guest_options(mut self, options: Options) -> Self {
         self.guest = options;
         self
     }
 
-    /// The plugin's arguments behind the descriptors' numbers, where one is registered. Default:
+    /// Sets the arguments of a registered plugin, after the numbers of the descriptors. Default:
     /// none.
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.args = args.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The time that delays go by. Default: the system's.
+    /// Sets the clock of delays. Default: the system's.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// What each pipe holds, in bytes, rounded up by the system (to 4096 at the least). Default:
-    /// what it likes.
+    /// Sets the capacity of each pipe, in bytes, rounded up by the system (at least 4096). Default:
+    /// that of the system.
     pub fn pipe_capacity(mut self, bytes: NonZeroUsize) -> Self {
         self.capacity = Some(bytes);
         self
     }
 
-    /// Connects two sides with these handlers, each on a loop of its own. They know of each other
-    /// what host and guest know after the exchange of metadata.
+    /// Connects two sides with these handlers, each with an event loop of its own. The features are
+    /// negotiated as in a handshake.
     ///
     /// # Errors
-    /// Where the system gives no pipe, no thread or no event loop.
+    /// If the system provides no pipe, thread or event loop.
     pub fn connect(self, host: impl Handler, guest: impl Handler) -> Result<Pair, PairError> {
         let Ends { to_guest, to_host, guest_in, guest_out, host_in, host_out } = self.ends()?;
         let guest = connect(guest_in, guest_out, self.guest, guest)?;
@@ -139,29 +138,30 @@ impl Setup {
         Ok(Pair { host, guest, metadata: BTreeMap::new(), to_guest, to_host })
     }
 
-    /// Registers a plugin, as its `main` would do, with a host that answers with `host`.
+    /// Registers a plugin, as its `main` would do. `host` answers the requests of the plugin.
     ///
-    /// It stays when its host is gone, as with [`OnEnd::Stay`], since the process is the test's.
+    /// The plugin does not exit when its host is gone, as with [`OnEnd::Stay`]: the process is that
+    /// of the test.
     ///
     /// ```
     /// use pipeplug_guest::{Guest, Main, Request};
     /// use pipeplug_net::Refuse;
     /// use pipeplug_testkit::Pair;
     ///
-    /// let greet = |_: &Main, request: &mut Request| Ok(format!("hello, {}", request.text()?).into());
-    /// let pair = Pair::setup().register(Refuse, Guest::new().metadata("Cmd", "greet").handler(greet))?;
-    /// assert_eq!(pair.metadata["Cmd"], "greet");
-    /// assert_eq!(pair.host.call("greet", "world")?, "hello, world");
+    /// let greet = |_: &Main, request: &mut Request| Ok(format!("hello, {}",
+    /// request.text()?).into()); let pair = Pair::setup().register(Refuse,
+    /// Guest::new().metadata("Cmd", "greet").handler(greet))?; assert_eq!(pair.metadata["Cmd"],
+    /// "greet"); assert_eq!(pair.host.call("greet", "world")?, "hello, world");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// As for [`connect`](Setup::connect), and where the plugin does not register or answers
+    /// As for [`connect`](Setup::connect), and if the plugin does not register, or answers
     /// `GetMetadata` with anything but a JSON object or an error.
     ///
     /// # Blocking
-    /// While its start call-back runs, and until it has answered `GetMetadata`, for at most 30
-    /// seconds.
+    /// While the start call-back runs, and until the plugin has answered `GetMetadata`, for at most
+    /// 30 seconds.
     pub fn register<S: Start, R: pipeplug_guest::Handler>(
         self,
         host: impl Handler,
@@ -182,7 +182,7 @@ impl Setup {
         let guest = guest.args(args).on_end(OnEnd::Stay).try_register()?;
         let metadata = match request.wait_timeout(LONG) {
             Ok(bytes) => metadata(&bytes)?,
-            // A plugin that does not know the question has none.
+            // A plugin that does not know the request has no metadata.
             Err(CallError::Remote { .. }) => BTreeMap::new(),
             Err(error) => return Err(PairError::NoMetadata(error)),
         };
@@ -197,7 +197,7 @@ impl Setup {
     }
 }
 
-/// The ends of two wires.
+/// Pipe ends of two wires.
 struct Ends {
     to_guest: Wire,
     to_host: Wire,
@@ -217,7 +217,7 @@ fn connect(
     Ok(EventLoop::new()?.connect(reader, writer, options, handler)?)
 }
 
-/// `to` learns what `from` offers.
+/// Passes the offer of `from` to `to`.
 fn accept(to: &Connection, from: &Connection) {
     let offer = handshake::offer(from);
     handshake::accept(to, |key| {

@@ -1,4 +1,4 @@
-//! The other side of a connection, by hand.
+//! The other side of a connection, written by hand.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
@@ -11,8 +11,8 @@ use pipeplug_net::{Connection, Endpoint, EventLoop, Handler, Options};
 use crate::LONG;
 use crate::pair::PairError;
 
-/// The other side of a connection, written by hand: it sends what a test says, be it no chunk at
-/// all, and reads chunk by chunk.
+/// The other side of a connection, written by hand. It sends chunks or any bytes, and reads chunk
+/// by chunk.
 ///
 /// ```
 /// use pipeplug_net::wire::Direction;
@@ -34,25 +34,25 @@ use crate::pair::PairError;
 /// ```
 #[derive(Debug)]
 pub struct Peer {
-    /// What the connection sends.
+    /// Reading half: the chunks that the connection sends.
     pub input: PeerInput,
-    /// What the connection reads; dropping it is the connection's end of file.
+    /// Pipe that the connection reads from. Dropping it is the connection's end of file.
     pub output: PipeWriter,
 }
 
-/// The reading half of a [`Peer`].
+/// Reading half of a [`Peer`].
 #[derive(Debug)]
 pub struct PeerInput {
     pipe: PipeReader,
     receiver: Receiver,
-    /// That of both directions.
+    /// Format of both directions.
     format: Format,
 }
 
-/// The bytes of one chunk.
+/// Encodes one chunk.
 ///
 /// # Panics
-/// Where the format has no way to write the command.
+/// If the format cannot encode the command.
 #[must_use]
 pub fn chunk(
     format: Format,
@@ -76,10 +76,10 @@ pub fn chunk(
 }
 
 impl Peer {
-    /// A connection with these settings on this loop, and its other side.
+    /// Makes a connection with these options on this event loop, and its other side.
     ///
     /// # Errors
-    /// Where the system gives no pipe, or it does not become a connection.
+    /// If the system provides no pipe, or the connection cannot be made.
     pub fn connect(
         events: &EventLoop,
         options: Options,
@@ -92,7 +92,7 @@ impl Peer {
         Ok((connection, Self::new(input, output, format.unwrap_or_default())))
     }
 
-    /// The other side of whatever reads and writes the other ends of these two pipes.
+    /// Makes a peer from two pipes, to whose other ends a connection is attached.
     #[must_use]
     pub fn new(input: PipeReader, output: PipeWriter, format: Format) -> Self {
         let receiver = Receiver::new(Some(format), Limits::default());
@@ -102,7 +102,7 @@ impl Peer {
     /// Sends one chunk.
     ///
     /// # Panics
-    /// Where the connection reads no more, or the format has no way to write the command.
+    /// If the connection reads no more, or the format cannot encode the command.
     ///
     /// # Blocking
     /// While the pipe is full.
@@ -123,10 +123,10 @@ impl Peer {
         self.send(0, Direction::OneWay, command, buffer);
     }
 
-    /// Sends bytes as they are.
+    /// Sends any bytes.
     ///
     /// # Panics
-    /// Where the connection reads no more.
+    /// If the connection reads no more.
     ///
     /// # Blocking
     /// As for [`send`](Peer::send).
@@ -137,10 +137,10 @@ impl Peer {
         }
     }
 
-    /// Answers the next chunk, which has to be a request, with its own buffer and gives its id.
+    /// Answers the next request with its own buffer. Returns the id of the request.
     ///
     /// # Panics
-    /// Where it is none.
+    /// If the next chunk is not a request.
     #[track_caller]
     pub fn answer(&mut self) -> u64 {
         let Some(request) = self.input.next() else {
@@ -152,10 +152,10 @@ impl Peer {
         id
     }
 
-    /// The next chunk, which has to be of this kind.
+    /// Reads the next chunk, which has to have this direction and command.
     ///
     /// # Panics
-    /// Where it is another one, or none comes within [`LONG`].
+    /// If another chunk comes, or none within [`LONG`].
     #[track_caller]
     pub fn expect(&mut self, direction: Direction, command: &str) -> Chunk {
         let Some(chunk) = self.input.next() else {
@@ -166,10 +166,10 @@ impl Peer {
         chunk
     }
 
-    /// The connection sends nothing more and closes.
+    /// Waits for the end of file of the connection.
     ///
     /// # Panics
-    /// Where a chunk comes, or no end of file within [`LONG`].
+    /// If a chunk comes, or no end of file within [`LONG`].
     #[track_caller]
     pub fn expect_end(&mut self) {
         if let Some(chunk) = self.input.next() {
@@ -179,20 +179,20 @@ impl Peer {
 }
 
 impl PeerInput {
-    /// The pipe, for what is to be read in another way; bytes that were read and not given out are
+    /// Returns the pipe, to read from it in another way. Bytes that were read and not returned are
     /// lost.
     #[must_use]
     pub fn into_pipe(self) -> PipeReader {
         self.pipe
     }
 
-    /// The next chunk; `None` at the end of the file.
+    /// Reads the next chunk. `None` at the end of file.
     ///
     /// # Panics
-    /// Where what comes is no chunk, or nothing comes within [`LONG`].
+    /// If the bytes are not a chunk, or nothing comes within [`LONG`].
     ///
     /// # Blocking
-    /// Until it is there.
+    /// Until the chunk is complete.
     #[track_caller]
     #[expect(
         clippy::should_implement_trait,

@@ -1,25 +1,25 @@
-//! What keeps tests from sleeping, and from hanging.
+//! Synchronisation for tests that neither sleep nor hang.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longer than anything in a test takes, 30 seconds; reached only where something hangs.
+/// Time limit for waits in tests: 30 seconds, reached only if something hangs.
 pub const LONG: Duration = Duration::from_secs(30);
 
-/// Shut at first; who waits goes on once it is open. Clones are the same gate.
+/// Gate that is closed at first. Threads wait at it until it is opened. Clones are the same gate.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    /// Lets everybody pass, now and later.
+    /// Opens the gate for all threads, now and later.
     pub fn open(&self) {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.0.1.notify_all();
     }
 
-    /// Waits until it is open.
+    /// Waits until the gate is open.
     ///
     /// # Blocking
     /// Until then.
@@ -34,7 +34,7 @@ impl Gate {
     }
 }
 
-/// Aborts the process when it is not dropped in time: a test that hangs fails, and says so.
+/// Aborts the process unless it is dropped in time: a test that hangs fails with a message.
 #[derive(Debug)]
 #[must_use = "it watches until it is dropped"]
 pub struct Watchdog {
@@ -43,20 +43,19 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches over the thread that calls this, whose name is the test's.
+    /// Makes a watchdog for the calling thread, whose name is that of the test.
     ///
     /// # Panics
-    /// Where the system gives no thread.
+    /// If the system provides no thread.
     pub fn new(limit: Duration) -> Self {
         let name = thread::current().name().unwrap_or("a test").to_owned();
         Self::with(limit, move || eprintln!("{name} hangs: it did not end within {limit:?}"))
     }
 
-    /// As [`Watchdog::new`], and `tell` says what hangs, on standard error for instance, ahead of
-    /// the abort.
+    /// Makes a watchdog that calls `tell` before the abort, to say on standard error what hangs.
     ///
     /// # Panics
-    /// Where the system gives no thread.
+    /// If the system provides no thread.
     pub fn with(limit: Duration, tell: impl FnOnce() + Send + 'static) -> Self {
         let (alive, watched) = mpsc::channel::<()>();
         let watch = move || {
@@ -71,10 +70,10 @@ impl Watchdog {
     }
 }
 
-/// Looks again and again until it is so: for what cannot be waited for.
+/// Polls a condition until it is true, for conditions that cannot be waited for.
 ///
 /// # Panics
-/// Where it is not within [`LONG`].
+/// If the condition is not true within [`LONG`].
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;

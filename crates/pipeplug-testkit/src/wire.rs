@@ -1,4 +1,4 @@
-//! A go-between on one direction, which does to the bytes what the world may do.
+//! One direction between two sides, with faults that a test injects.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
@@ -12,17 +12,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::clock::Clock;
 
-/// How much a wire has in its hands at most, in bytes; behind that the sender waits.
+/// Largest number of bytes that a wire holds. Then the sender waits.
 const HOLD: usize = 64 << 10;
-/// No test waits for so long, and every clock can count it.
+/// Longest delay: no test waits so long, and every clock can represent it.
 const FOR_GOOD: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// One direction of a [`Pair`](crate::Pair), and what happens to the bytes on their way.
+/// One direction of a [`Pair`](crate::Pair), with faults on the way.
 ///
-/// A thread takes the bytes from one pipe and hands them on into another. A handle: clones are the
-/// same wire. Faults apply from when they are asked for, also to bytes that the wire has in its
-/// hands; not to what was handed on already and lies in the receiver's pipe. When the last handle
-/// is dropped, a stall ends.
+/// A thread copies the bytes from one pipe to another. Clones are handles to the same wire. A fault
+/// applies from its call on, also to bytes that the wire holds, but not to bytes that are in the
+/// receiver's pipe already. A stall ends when the last handle is dropped.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -54,26 +53,27 @@ struct WireState {
     delay: Duration,
     piece: usize,
     is_stalled: bool,
-    /// Bytes until it is cut; `None`: it is not to be.
+    /// Bytes until the cut. `None` if there is none.
     left: Option<u64>,
     is_over: bool,
     passed: u64,
 }
 
-/// Wakes the thread of a wire.
+/// Pipe that wakes the thread of a wire.
 #[derive(Debug)]
 pub(crate) struct WakePipe(PipeWriter);
 
 impl Wire {
-    /// A wire without faults: the end to write into, the wire, and the end to read from.
+    /// Makes a wire without faults: the end to write to, the wire, and the end to read from.
     ///
     /// # Errors
-    /// Where the system gives no pipe or no thread.
+    /// If the system provides no pipe or no thread.
     pub fn new() -> io::Result<(PipeWriter, Self, PipeReader)> {
         Self::with(Clock::system(), None)
     }
 
-    /// As [`Wire::new`], with delays by `clock`, and pipes of `capacity` bytes ([`pipe_of`]).
+    /// Makes a wire as [`Wire::new`] does, with a clock for delays, and pipes of `capacity` bytes
+    /// ([`pipe_of`]).
     ///
     /// # Errors
     /// As for [`Wire::new`].
@@ -112,32 +112,32 @@ impl Wire {
         Ok((sender, Self(Arc::new(Handle(shared))), receiver))
     }
 
-    /// Closes both of its ends now: the sender's next write fails, the receiver comes to its end of
-    /// file. What the wire has in its hands is lost.
+    /// Closes both ends now: the sender's next write fails, and the receiver reads an end of file.
+    /// Bytes that the wire holds are lost.
     pub fn cut(&self) {
         self.cut_after(0);
     }
 
-    /// Closes both of its ends once `bytes` more have been handed on, be it within a chunk.
+    /// Closes both ends after `bytes` more bytes, even in the middle of a chunk.
     pub fn cut_after(&self, bytes: u64) {
         self.set(|state| state.left = Some(bytes));
     }
 
-    /// Hands bytes that come from now on on only after so long, to the millisecond; the wire takes
-    /// up to 64 KiB meanwhile.
+    /// Delays bytes that arrive from now on, with a resolution of a millisecond. The wire holds up
+    /// to 64 KiB meanwhile.
     pub fn delay(&self, time: Duration) {
-        // Further ahead than a clock goes is for good.
+        // The clock cannot represent a longer delay.
         self.set(|state| state.delay = time.min(FOR_GOOD));
     }
 
-    /// Hands on in writes of at most `bytes`. A receiver that comes late reads several of them at
-    /// once: for short reads for certain there is `Options::transfer`.
+    /// Limits writes to the receiver to `bytes`. A slow receiver may still read several of them at
+    /// once; to force short reads use `Options::transfer`.
     pub fn shorten(&self, bytes: NonZeroUsize) {
         self.set(|state| state.piece = bytes.get());
     }
 
-    /// Takes nothing and hands nothing on, not even an end of file, until
-    /// [`release`](Wire::release).
+    /// Stops the wire until [`release`](Wire::release): it passes on nothing, not even an end of
+    /// file.
     pub fn stall(&self) {
         self.set(|state| state.is_stalled = true);
     }
@@ -147,17 +147,17 @@ impl Wire {
         self.set(|state| state.is_stalled = false);
     }
 
-    /// How many bytes it has handed on.
+    /// Number of bytes passed on so far.
     #[must_use]
     pub fn passed(&self) -> u64 {
         self.shared().lock().passed
     }
 
-    /// Waits until it has handed on so many bytes in all, for at most `timeout`; `false` then, or
-    /// where it is over before.
+    /// Waits until this number of bytes have been passed on in all. `false` after `timeout`, or if
+    /// the wire ends before.
     ///
     /// # Blocking
-    /// At most for `timeout`.
+    /// For at most `timeout`.
     #[must_use]
     pub fn wait_passed(&self, bytes: u64, timeout: Duration) -> bool {
         let not_yet = |state: &mut WireState| state.passed < bytes && !state.is_over;
@@ -166,7 +166,7 @@ impl Wire {
         waited.unwrap_or_else(PoisonError::into_inner).0.passed >= bytes
     }
 
-    /// Whether it is cut, or one of its ends was closed and what came ahead of that handed on.
+    /// True if the wire was cut, or one end was closed and all bytes before that were passed on.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.shared().lock().is_over
@@ -183,7 +183,7 @@ impl Wire {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Nobody can any more.
+        // No handle is left to release the wire.
         self.0.set(|state| state.is_stalled = false);
     }
 }
@@ -201,16 +201,16 @@ impl Shared {
 
 impl WakePipe {
     pub(crate) fn wake(&self) {
-        // A pipe that is full has rung already, and one whose reader is gone rings for nobody.
+        // A full pipe wakes the thread anyway, and without a reader there is no thread to wake.
         let _ = (&self.0).write(&[0]);
     }
 }
 
-/// A pipe that holds `capacity` bytes, rounded up to what the system can do; with `None`, or where
-/// a pipe's size cannot be set, as many as it likes.
+/// Makes a pipe that holds `capacity` bytes, rounded up by the system. With `None`, or on systems
+/// that cannot set it, the pipe has the default size.
 ///
 /// # Errors
-/// Where the system gives no pipe, or none of this size.
+/// If the system provides no pipe, or none of this size.
 pub fn pipe_of(capacity: Option<NonZeroUsize>) -> io::Result<(PipeReader, PipeWriter)> {
     let (reader, writer) = io::pipe()?;
     #[cfg(target_os = "linux")]
@@ -223,7 +223,7 @@ pub fn pipe_of(capacity: Option<NonZeroUsize>) -> io::Result<(PipeReader, PipeWr
     Ok((reader, writer))
 }
 
-/// The thread's side of a wire.
+/// State of the thread of a wire.
 struct Pump {
     shared: Arc<Shared>,
     clock: Clock,
@@ -242,11 +242,11 @@ struct Piece {
     start: usize,
 }
 
-/// What to wait for.
+/// Next action of the thread.
 enum Next {
-    /// What can be done without waiting is done.
+    /// Wait for an event: nothing more can be done without blocking.
     Wait { room: bool, due: Option<Instant> },
-    /// Nothing can be handed on any more.
+    /// End: nothing can be passed on any more.
     Over,
 }
 
@@ -258,13 +258,13 @@ impl Pump {
             }
         }
         let Self { shared, input, output, .. } = self;
-        // Ahead of the word that it is over.
+        // Close the ends before `is_over` is visible.
         drop((input, output));
         shared.lock().is_over = true;
         shared.passed.notify_all();
     }
 
-    /// Hands on what may be.
+    /// Passes on all bytes that are due.
     fn hand_on(&mut self) -> Next {
         loop {
             let now = self.clock.now();
@@ -289,8 +289,8 @@ impl Pump {
             let left =
                 state.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
             let len = rest.len().min(state.piece).min(left);
-            // The lock is held, so that a stall that was asked for has begun. The write does not
-            // block.
+            // Hold the lock during the write: once `stall` has returned, nothing is passed on. The
+            // write does not block.
             match self.output.write(&rest[..len]) {
                 Ok(written) => {
                     state.passed += written as u64;
@@ -314,14 +314,14 @@ impl Pump {
     fn wait(&mut self, room: bool, due: Option<Instant>) -> io::Result<()> {
         let takes = !self.is_at_end && self.len < HOLD && !self.shared.lock().is_stalled;
         let (input, output, woken) = (self.input.as_fd(), self.output.as_fd(), self.woken.as_fd());
-        // Without flags, too, the output tells that its reader is gone.
+        // Without flags, poll(2) still reports POLLERR when the reader of the output is gone.
         let room = if room { PollFlags::POLLOUT } else { PollFlags::empty() };
         let mut fds = [(woken, PollFlags::POLLIN), (output, room), (input, PollFlags::POLLIN)]
             .map(|(fd, flags)| PollFd::new(fd, flags));
         let fds = if takes { &mut fds[..] } else { &mut fds[..2] };
         let timeout = match due.and_then(|due| self.clock.real_time_until(due)) {
             None => PollTimeout::NONE,
-            // Rounded up, so that it is due then.
+            // Rounded up, so that the piece is due when poll(2) returns.
             Some(time) => {
                 PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
             }
@@ -335,7 +335,7 @@ impl Pump {
         let (wakes, gone, comes) =
             (!told(0).is_empty(), told(1).contains(PollFlags::POLLERR), !told(2).is_empty());
         if wakes {
-            // Many rings are one.
+            // One read takes many wake-ups.
             let _ = self.woken.read(&mut [0; 64]);
         }
         if gone {

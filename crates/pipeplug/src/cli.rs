@@ -1,4 +1,4 @@
-//! The command line as a whole.
+//! Command line of the program: subcommands, options for all of them, and error messages of clap.
 
 use std::ffi::OsString;
 use std::io;
@@ -29,7 +29,7 @@ Examples:
   pipeplug add ./plugin
   pipeplug pin ./plugin && pipeplug run --locked --sandbox strict ./plugin
 
-`pipeplug help run` tells all about calls.";
+Run `pipeplug help run` for calls and their data.";
 
 /// Run, list, inspect and add plugins: programs that a host starts and talks to over pipes
 #[derive(Debug, Parser)]
@@ -54,15 +54,15 @@ enum Command {
     Pin(pin::PinArgs),
 }
 
-/// What every command takes.
+/// Options of every subcommand.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct Globals {
-    /// Tell more on stderr: metadata and times; -vv: what the libraries do
+    /// Write more to stderr: -v adds metadata and times, -vv the log of the libraries
     #[arg(short, long, action = ArgAction::Count, global = true)]
     verbose: u8,
 
-    /// Whether to use colours; auto: in a terminal, unless NO_COLOR is set
+    /// Use colours: always, never, or auto (in a terminal, unless NO_COLOR is set)
     #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
     pub(crate) color: ColorChoice,
 }
@@ -77,7 +77,7 @@ impl Globals {
     }
 }
 
-/// The program: a plugin where a host started it as one, and else what the command line says.
+/// Runs the program: a built-in plugin if a host started this process, else the subcommand.
 pub(crate) fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     if let Some(plugin) = builtin::of_command_line(&args) {
@@ -110,7 +110,7 @@ pub(crate) fn main() -> ExitCode {
     reason.into()
 }
 
-/// Writes what clap has to say, errors to stderr and help to stdout.
+/// Writes messages of clap: errors to stderr, help to stdout.
 fn print(error: &clap::Error, args: &[OsString]) {
     let color = color_of_help(args);
     let (stream, paint) = if error.use_stderr() {
@@ -123,12 +123,12 @@ fn print(error: &clap::Error, args: &[OsString]) {
     if let Some(tip) = tip(error, args) {
         text.push_str(&format!("\ntip: {tip}\n"));
     }
-    // Where nothing can be written any more, the status still tells.
+    // If the write fails, the exit status still reports the error.
     let _ = stream::write(stream, Kind::Report, &[text.as_bytes()]);
 }
 
-/// Suggests the subcommand that was meant where clap does not: its measure finds nothing in common
-/// of `rnu` and `run`.
+/// Suggests a subcommand for a misspelt one if clap does not. Clap compares whole words and finds
+/// no similarity between `rnu` and `run`.
 fn suggest(error: &mut clap::Error) {
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
         return;
@@ -144,15 +144,15 @@ fn suggest(error: &mut clap::Error) {
     }
 }
 
-/// Drops clap's tip to put what it does not know behind `--`, which a plugin would get then.
+/// Removes the tip of clap to put an unknown option after `--`: the plugin would get it then.
 fn forget_wrong_tips(error: &mut clap::Error) {
     if error.kind() == ErrorKind::UnknownArgument && takes_plugin(error) {
         error.remove(ContextKind::Suggested);
     }
 }
 
-/// Escapes what an error quotes of the command line, where a shell may have put the name of any
-/// file.
+/// Escapes the parts of the command line that an error quotes: a shell may have inserted file names
+/// with control characters.
 fn escape_context(error: &mut clap::Error, args: &[OsString]) {
     let escaped = |text: &String| Escaped(text).to_string();
     let is_harmless =
@@ -164,7 +164,7 @@ fn escape_context(error: &mut clap::Error, args: &[OsString]) {
             ContextValue::Strings(texts) => {
                 Some((kind, ContextValue::Strings(texts.iter().map(escaped).collect())))
             }
-            // Tips, whose styles are lost where they quote what is harmful.
+            // Tips keep their styles only if no argument has a character to escape.
             ContextValue::StyledStrs(tips) => {
                 let plain: Vec<_> = tips.iter().map(ToString::to_string).collect();
                 let tips = plain.iter().map(|tip| escaped(tip).into()).collect();
@@ -178,10 +178,10 @@ fn escape_context(error: &mut clap::Error, args: &[OsString]) {
     }
 }
 
-/// What clap cannot know: how many words belong to a call, and what a word was meant for.
+/// Returns a tip that clap cannot give: it does not know how many words belong to a call.
 fn tip(error: &clap::Error, args: &[OsString]) -> Option<String> {
     if let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) {
-        // What `escape_context` has changed is no word of the command line.
+        // A word that `escape_context` has changed is not taken for a plugin.
         let is_plugin = typed.starts_with('@') || typed.contains('/') || Path::new(typed).is_file();
         return is_plugin
             .then(|| format!("a plugin is started by `run`: pipeplug run {}", Escaped(typed)));
@@ -190,7 +190,7 @@ fn tip(error: &clap::Error, args: &[OsString]) -> Option<String> {
         (ErrorKind::MissingRequiredArgument, ContextValue::Strings(names))
             if names.iter().any(|name| name == "<PLUGIN>") =>
         {
-            Some("PLUGIN comes first; what follows --call CMD is its DATA".to_owned())
+            Some("write PLUGIN first; a word after --call CMD is its DATA".to_owned())
         }
         (ErrorKind::UnknownArgument, ContextValue::String(word)) if takes_plugin(error) => {
             Some(tip_of_unknown(word, args))
@@ -199,19 +199,19 @@ fn tip(error: &clap::Error, args: &[OsString]) -> Option<String> {
     }
 }
 
-/// The tip for a word that is neither an option nor has a place.
+/// Tip for an unknown word or option.
 fn tip_of_unknown(word: &str, args: &[OsString]) -> String {
     let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
     if !word.starts_with('-') {
         let locked = args.iter().position(|arg| arg == "--locked");
         let file = locked.and_then(|at| args.get(at + 1)).filter(|file| !file.starts_with('-'));
         if let Some(file) = file.filter(|file| file.as_ref() != word) {
-            return format!("a lock file is named behind a `=`: --locked={}", Escaped(file));
+            return format!("the name of a lock file follows a `=`: --locked={}", Escaped(file));
         }
-        return "DATA of several words stands in quotes; the plugin's own ARGS follow --"
+        return "put DATA of several words in quotes, and the plugin's own ARGS after --"
             .to_owned();
     }
-    // Of `-5s` clap names `-5`, and of `--foo=x` `--foo`.
+    // Clap names `-5` for `-5s`, and `--foo` for `--foo=x`.
     let at = args.iter().position(|arg| arg.starts_with(word)).unwrap_or(0);
     let (before, value) = args.split_at(at);
     match before {
@@ -221,16 +221,13 @@ fn tip_of_unknown(word: &str, args: &[OsString]) -> String {
         ),
         [.., option] if takes_value(option) => {
             let value = value.first().map_or(word, |value| value.as_ref());
-            format!(
-                "a value that begins with a dash stands behind a `=`: {option}={}",
-                Escaped(value)
-            )
+            format!("a value that begins with a dash follows a `=`: {option}={}", Escaped(value))
         }
         _ => "the plugin's own ARGS follow --".to_owned(),
     }
 }
 
-/// Looks for an option, of any subcommand, with a value.
+/// True if the option, of any subcommand, takes a value.
 fn takes_value(option: &str) -> bool {
     let Some(name) = option.strip_prefix("--") else { return false };
     let command = Cli::command();
@@ -238,20 +235,20 @@ fn takes_value(option: &str) -> bool {
     options.any(|it| it.get_long() == Some(name) && it.get_action().takes_values())
 }
 
-/// Whether the error is about a command that starts a plugin.
+/// True if the error is about a subcommand that starts a plugin.
 fn takes_plugin(error: &clap::Error) -> bool {
     let usage = error.get(ContextKind::Usage);
     matches!(usage, Some(ContextValue::StyledStr(usage)) if usage.to_string().contains("PLUGIN"))
 }
 
-/// What `--color` says, for what clap itself writes before it knows.
+/// Value of `--color`, for messages that clap writes before it has parsed the option.
 fn color_of_help(args: &[OsString]) -> ColorChoice {
     let own = args.iter().take_while(|arg| *arg != "--").filter_map(|arg| arg.to_str());
     let mut choice = ColorChoice::Auto;
     let mut before = "";
     for arg in own {
         let value = if before == "--color" { Some(arg) } else { arg.strip_prefix("--color=") };
-        // A value that is none is clap's to tell.
+        // Clap reports an invalid value.
         choice = value.and_then(|value| value.parse().ok()).unwrap_or(choice);
         before = arg;
     }
@@ -268,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn color_is_known_ahead_of_the_rest() {
+    fn color_is_known_before_the_rest() {
         let choice =
             |args: &[&str]| color_of_help(&args.iter().map(OsString::from).collect::<Vec<_>>());
         assert_eq!(choice(&["p", "run"]), ColorChoice::Auto);

@@ -1,4 +1,4 @@
-//! What the program exits with, and the errors that end it.
+//! Exit statuses of the program, and the errors that lead to them.
 
 use std::fmt;
 use std::io;
@@ -10,44 +10,43 @@ use pipeplug_host::{CallError, Crash, Ended, StartError, WaitStatus, process::Sp
 use crate::args::sandbox::Level;
 use crate::output::stream::{Stream, WriteError};
 
-/// All was well.
+/// Success.
 pub(crate) const SUCCESS: u8 = 0;
-/// A call failed, stdout could not be written, or a plugin not be added or removed.
+/// A call failed, stdout could not be written, or a plugin could not be added or removed.
 pub(crate) const FAILED: u8 = 1;
-/// The command line cannot be understood; clap's too.
+/// The command line is wrong. Clap uses the same status.
 pub(crate) const USAGE: u8 = 2;
 /// There is no such plugin.
 pub(crate) const NOT_FOUND: u8 = 3;
-/// The plugin is there and did not start.
+/// The plugin exists and did not start.
 pub(crate) const NOT_STARTED: u8 = 4;
 /// The plugin ended, or its connection did, while it was in use.
 pub(crate) const DIED: u8 = 5;
-/// Something took longer than `--timeout`; timeout(1) has the same.
+/// Something took longer than `--timeout`. timeout(1) uses the same status.
 pub(crate) const TIMED_OUT: u8 = 124;
-/// 128 and the number of SIGHUP, as shells have it.
+/// 128 plus the number of SIGHUP, as in shells.
 pub(crate) const HUNG_UP: u8 = 129;
-/// 128 and the number of SIGINT.
+/// 128 plus the number of SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
-/// 128 and the number of SIGTERM.
+/// 128 plus the number of SIGTERM.
 pub(crate) const TERMINATED: u8 = 143;
 
-/// The part of the help that says what the program exits with.
+/// Section of the help about exit statuses.
 pub(crate) const HELP: &str = "\
 Exit status:
-  0    all went well; also where whoever reads stdout, such as head, has
-       seen enough
-  1    a call failed: the plugin answered with an error; stdout cannot be
-       written; or a plugin could not be added or removed
+  0    success; also if the reader of stdout, such as head, closed the pipe
+  1    a call failed: the plugin answered with an error; or stdout could not
+       be written; or a plugin could not be added or removed
   2    the command line is wrong, or a DATA file cannot be read
   3    there is no such plugin
   4    the plugin did not start
   5    the plugin ended, or broke the connection, while it was in use
   124  a call, the start, or a wait for the output to be read took longer
        than --timeout
-  130  interrupted by Ctrl-C (129: by SIGHUP, as its terminal was closed;
+  130  interrupted by Ctrl-C (129: by SIGHUP, the terminal was closed;
        143: by SIGTERM)";
 
-/// How a run ended.
+/// Reason that a command ended, which gives the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitReason {
     Success,
@@ -85,22 +84,21 @@ impl From<ExitReason> for ExitCode {
     }
 }
 
-/// Why a command ends early.
+/// Error that ends a command, with its exit status and context.
 #[derive(Debug)]
 pub(crate) struct CommandError {
     pub(crate) reason: ExitReason,
-    /// What to tell; `None` where the user knows, having pressed Ctrl-C or closed the pipe.
+    /// The message. `None` if the user knows: Ctrl-C was pressed, or the reader closed the pipe.
     pub(crate) error: Option<anyhow::Error>,
-    /// The call that failed.
+    /// Command of the call that failed.
     pub(crate) command: Option<String>,
-    /// The last lines of the plugin's standard error; they have been shown already unless the
-    /// output is JSON.
+    /// Last lines of the plugin's stderr. With text output they have been shown already.
     pub(crate) stderr: Vec<String>,
-    /// What is known of the plugin's end, if it is that.
+    /// Details of the plugin's end, if that is the error.
     pub(crate) crash: Option<Box<Crashed>>,
 }
 
-/// How a plugin ended, and what was going on.
+/// End of a plugin, and the calls and chunks before it.
 #[derive(Debug)]
 pub(crate) struct Crashed {
     pub(crate) crash: Crash,
@@ -108,7 +106,7 @@ pub(crate) struct Crashed {
 }
 
 impl Crashed {
-    /// What an error of one of its calls tells.
+    /// Takes the details from the error of a call.
     fn of(error: &impl Ended) -> Option<Box<Self>> {
         let (crash, postmortem) = (Crash::of(error)?.clone(), error.postmortem()?.clone());
         Some(Box::new(Self { crash, postmortem }))
@@ -128,8 +126,8 @@ impl CommandError {
         Self { reason, error: None, command: None, stderr: Vec::new(), crash: None }
     }
 
-    /// The plugin ended with a call under way; `since` is what is known now of a process that still
-    /// ran then.
+    /// Makes the error of a plugin that ended during a call. `since` is the wait status of a
+    /// process that still ran when the connection ended, if it has ended by now.
     pub(crate) fn of_end(error: impl Ended + fmt::Display, since: Option<WaitStatus>) -> Self {
         let crash = Crashed::of(&error);
         let message = match (crash.as_ref().and_then(|crashed| crashed.crash.status), since) {
@@ -140,7 +138,7 @@ impl CommandError {
         Self { crash, ..Self::message(ExitReason::Died, message) }
     }
 
-    /// Something could not be written. A reader of stdout may have read enough, which is no error
+    /// Makes the error of a failed write. A reader that closes the pipe is no error
     /// (`pipeplug … | head -1`).
     pub(crate) fn of_output(stream: Stream, error: &WriteError) -> Self {
         let name = match stream {
@@ -157,14 +155,14 @@ impl CommandError {
         Self::message(reason, format!("{name} cannot be written: {error}"))
     }
 
-    /// A plugin did not start, in a sandbox of that level.
+    /// Makes the error of a failed start in a sandbox of this level.
     pub(crate) fn of_start(error: StartError, level: Level) -> Self {
         let Some(hint) = level.hint(&error) else { return error.into() };
         let message = format!("{error}; {hint}");
         Self { error: Some(anyhow::Error::msg(message)), ..error.into() }
     }
 
-    /// The same with more at the end of its message.
+    /// Appends text to the message.
     pub(crate) fn followed_by(self, more: &str) -> Self {
         if more.is_empty() {
             return self;
@@ -191,14 +189,14 @@ impl From<StartError> for CommandError {
     }
 }
 
-/// What a failed call means for the run.
+/// Effect of a failed call on the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallFault {
-    /// The plugin goes on, and so do the calls.
+    /// The plugin still runs: the next call follows.
     Refused,
-    /// There is nobody to call any more.
+    /// The plugin has ended: the run ends.
     Died,
-    /// The plugin is given up.
+    /// The plugin took too long: the run ends.
     TimedOut,
 }
 
@@ -207,8 +205,7 @@ impl CallFault {
         match error {
             CallError::Closed { .. } => Self::Died,
             CallError::TimedOut { .. } | CallError::NotSent { .. } => Self::TimedOut,
-            // The plugin's answer, what was wrong with the answer, or what was wrong with the
-            // question.
+            // The plugin answered with an error, or the request or the answer was invalid.
             _ => Self::Refused,
         }
     }

@@ -1,4 +1,4 @@
-//! `pipeplug`: run, list, inspect and add plugins in a terminal.
+//! `pipeplug`: runs, lists, inspects and adds plugins in a terminal.
 #![forbid(unsafe_code)]
 
 mod args;

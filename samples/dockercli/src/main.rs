@@ -1,11 +1,10 @@
 //! A host whose commands are plugins: `dockercli ping` runs the executable `dockercli-ping`.
 //!
-//! Plugins are looked for as [`Discovery::for_host`] says, which begins with the directories of
-//! `PIPEPLUG_PATH`.
+//! [`Discovery::for_host`] finds the plugins, first in the directories of `PIPEPLUG_PATH`.
 //!
-//! A command gets its arguments as the request `Run`, a JSON array, and answers with its exit code.
-//! Meanwhile it may ask for `GetDockerHost` and `CallDaemon`, and tell the host to `Print` and
-//! `PrintError`.
+//! A command receives its arguments with the request `Run`, as a JSON array, and answers with its
+//! exit code. Meanwhile it may send the requests `GetDockerHost` and `CallDaemon`, and the one-ways
+//! `Print` and `PrintError`.
 
 use std::env;
 use std::io::{self, Write as _};
@@ -18,7 +17,7 @@ use pipeplug_host::discovery::{Discovery, EntryState};
 use pipeplug_host::{HandlerError, Plugin, Reply, Request, StartError};
 
 const HOST: &str = "dockercli";
-/// How long printing may take once a command is done.
+/// Time limit for printing after a command is done.
 const PRINT_LIMIT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
@@ -30,8 +29,8 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<ExitCode> {
     let args = env::args_os().skip(1).map(|arg| {
-        // They travel as JSON, which holds text only.
-        arg.into_string().map_err(|arg| anyhow!("the argument {arg:?} is no UTF-8"))
+        // JSON strings hold text only.
+        arg.into_string().map_err(|arg| anyhow!("the argument {arg:?} is not UTF-8"))
     });
     let args = args.collect::<anyhow::Result<Vec<String>>>()?;
     let plugins = Discovery::for_host(HOST);
@@ -42,11 +41,11 @@ fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Prints what there is to run, in each plugin's own words.
+/// Prints the commands, with the description of each plugin.
 fn list(plugins: &Discovery) -> anyhow::Result<ExitCode> {
     println!("Usage: {HOST} COMMAND [ARGUMENTS]\n\nCommands:");
     for (name, path) in usable(plugins) {
-        // One that is broken must not hide the others.
+        // A broken plugin must not hide the others.
         match start(&path) {
             Ok(plugin) => {
                 let told = |key| plugin.metadata().value(key);
@@ -70,23 +69,23 @@ fn run_command(plugins: &Discovery, name: &str, args: &[String]) -> anyhow::Resu
         anyhow!("{error}\n{HOST}: commands: {}", names.join(", "))
     })?;
     let plugin = start(&found.path)?;
-    // No time limit: `compose up` runs as long as its services do. Where the plugin dies, the call
-    // ends with it.
+    // No time limit: `compose up` runs as long as its services do. If the plugin dies, the call
+    // fails.
     let code = plugin.call("Run", serde_json::to_string(args)?)?;
-    // What the command printed came in ahead of its reply, but may still be in the hands of another
-    // thread.
+    // The output of the command arrived before its reply, but another thread may still print it.
     ensure!(
         plugin.connection().wait_idle(PRINT_LIMIT),
         "{name} is done, but what it printed cannot be written"
     );
     plugin.stop()?;
-    let code: u8 =
-        code.parse().with_context(|| format!("{name} answered {code:?}, which is no exit code"))?;
+    let code: u8 = code
+        .parse()
+        .with_context(|| format!("{name} answered {code:?}, which is not an exit code"))?;
     Ok(code.into())
 }
 
-/// Names and files. Others are left out: a README beside the plugins is no reason to complain, and
-/// who asks for one by its name is told what is wrong with it.
+/// Names and files of usable plugins. Other files, such as a README beside the plugins, are
+/// skipped; running one by its name reports the problem.
 fn usable(plugins: &Discovery) -> impl Iterator<Item = (String, PathBuf)> {
     let entries = plugins.list().into_iter();
     entries.filter(|entry| entry.state == EntryState::Usable).map(|entry| (entry.name, entry.path))
@@ -112,8 +111,7 @@ fn answer(_plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError
     }
 }
 
-/// Stands in for a daemon, so that the sample runs where there is none: this would be the HTTP
-/// request over the socket.
+/// Stands in for the HTTP request to the daemon, so that the sample runs without one.
 fn fake_daemon(request: &str) -> Result<Reply, HandlerError> {
     match request {
         "GET /version" => Ok(r#"{"ApiVersion":"1.47","OSType":"linux"}"#.into()),

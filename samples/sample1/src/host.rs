@@ -16,9 +16,9 @@ use pipeplug_host::{HandlerError, Plugin, Reply, Request};
 const DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 const CALLS: usize = 5000;
 const THREADS: usize = 8;
-/// How many of the calls each of the threads makes; the main thread makes the rest.
+/// Number of calls of each thread. The main thread makes the rest.
 const CALLS_OF_A_THREAD: usize = 125;
-/// No call here takes nearly as long: where one does, an error is better than a host that hangs.
+/// Time limit of each call. It is reached only if something hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(50);
 
 fn main() -> anyhow::Result<()> {
@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<()> {
         .handler(move |_: &Plugin, request: &mut Request| answer(request, &done))
         .start()?;
 
-    // It calls back from here on, and is answered while this side makes its own calls.
+    // From here on the plugin calls back, and is answered while this side makes its own calls.
     let started = plugin.request("Start", CALLS.to_string()).begin()?;
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<()> {
     })?;
     started.wait_timeout(TIME_LIMIT)?;
 
-    // A one-way has no reply to wait for, so its handler tells.
+    // A one-way has no reply, so its handler signals the end.
     let repeats: usize =
         wait_for_done.recv_timeout(TIME_LIMIT).context("the plugin did not say that it is done")?;
     ensure!(repeats == CALLS, "the plugin had {repeats} replies to Repeat, not {CALLS}");
@@ -82,7 +82,7 @@ fn answer(request: &mut Request, done: &Sender<usize>) -> Result<Reply, HandlerE
     }
 }
 
-/// What the command line says, or the plugin in the folder of this program.
+/// Path of the plugin: the first argument, or the plugin in the directory of this program.
 fn plugin_path() -> anyhow::Result<PathBuf> {
     match env::args_os().nth(1) {
         Some(path) => Ok(path.into()),

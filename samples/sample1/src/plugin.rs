@@ -1,5 +1,4 @@
-//! The plugin: asks the host where Docker is before it answers anything, then answers and calls
-//! back.
+//! The plugin: asks the host for the Docker host when it starts, then answers and calls back.
 
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -25,9 +24,10 @@ fn main() -> ExitCode {
     register(start, request).wait()
 }
 
-/// Calls the host as often as it asks for, all at once, and tells it when every reply is there.
+/// Calls the host as often as it asks for, all at once, and sends it a one-way after the last
+/// reply.
 ///
-/// A request call-back may block on calls of its own: others go on beside it.
+/// A handler may block on calls of its own: other requests are handled meanwhile.
 fn repeat(main: &Main, request: &Request) -> Result<Reply, HandlerError> {
     let count: usize = request.text()?.parse()?;
     let mut pending = Vec::new();

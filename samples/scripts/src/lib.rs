@@ -1,4 +1,4 @@
 //! Plugins that need no compiler: `hello.sh` in POSIX sh, `hello.py` in Python.
 //!
-//! They speak the protocol by hand, as `docs/protocol.md` has it. There is no Rust here; this crate
-//! is what makes the folder one of the workspace's samples.
+//! They implement the protocol of `docs/protocol.md` by hand. This crate contains no Rust code; it
+//! makes the folder one of the samples of the workspace.

@@ -1,4 +1,4 @@
-//! `--call` and `--notify`: what to ask and to tell the plugin, in the order of the command line.
+//! `--call` and `--notify`: requests and one-ways to the plugin, in the order of the command line.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,14 +11,14 @@ use crate::args::data::Data;
 const CALL: &str = "call";
 const NOTIFY: &str = "notify";
 
-/// Stands in front of DATA that begins with a dash and still is no option. No argument of a process
-/// holds it.
+/// Mark before DATA that begins with a dash and is not an option. A NUL cannot occur in an argument
+/// of a process.
 const SHIELD: u8 = 0;
 
-/// The options that clap sees in an argument with one dash; what has any other letter is no option.
+/// Letters of the short options. An argument with one dash and any other letter is not an option.
 const SHORT_OPTIONS: &[u8] = b"vhV";
 
-/// One thing to do with the plugin.
+/// One `--call` or `--notify`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CallArg {
     pub(crate) kind: CallKind,
@@ -34,8 +34,8 @@ pub(crate) enum CallKind {
     Notify,
 }
 
-/// All of them. Derived `Args` would give a list for each option, and lose the order between the
-/// two.
+/// All calls and one-ways in order. Derived `Args` would collect each option in its own list and
+/// lose the order between the two.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CallArgs(pub(crate) Vec<CallArg>);
 
@@ -53,9 +53,12 @@ impl Args for CallArgs {
         command
             .arg(
                 option(CALL)
-                    .help("Call CMD with DATA (default: none), and write the reply to stdout"),
+                    .help("Call CMD with DATA (default: empty) and write the reply to stdout"),
             )
-            .arg(option(NOTIFY).help("Send CMD with DATA one-way; nothing comes back"))
+            .arg(
+                option(NOTIFY)
+                    .help("Send CMD with DATA (default: empty) as a one-way, which has no reply"),
+            )
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -74,8 +77,7 @@ impl FromArgMatches for CallArgs {
             };
             for values in occurrences {
                 let values: Vec<_> = values.map(OsString::as_os_str).collect();
-                // There is an index for each value; that of the first one tells where the option
-                // stood.
+                // Clap has an index for each value. The first one is the position of the option.
                 let index = indices.by_ref().take(values.len()).min();
                 steps.push((index, parse(kind, name, &values)?));
             }
@@ -111,9 +113,8 @@ fn parse(kind: CallKind, name: &str, values: &[&OsStr]) -> Result<CallArg, Error
     Ok(CallArg { kind, command, data: data.map_err(invalid)? })
 }
 
-/// Marks DATA that begins with one dash, such as `-5`, as what it is, ahead of clap, which knows
-/// two ways to take it: as an unknown option, or (`allow_hyphen_values`) together with every real
-/// option that stands in its place.
+/// Marks DATA that begins with one dash, such as `-5`, before clap parses the arguments. Clap alone
+/// takes it for an unknown option; with `allow_hyphen_values` it takes real options for DATA too.
 pub(crate) fn shield(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     enum Next {
         Anything,

@@ -1,4 +1,4 @@
-//! The options of what a plugin in a container may do.
+//! Options for plugins in a container: network, user, limits, mounts.
 
 use std::path::PathBuf;
 
@@ -7,46 +7,48 @@ use pipeplug_host::launcher::{Container, Engine};
 
 use crate::args::units::parse_bytes;
 
-/// The options of `launcher.rs` of which one has to be there for any of these to mean something.
+/// Argument group of `launcher.rs`. Each option below requires one option of the group.
 const GROUP: &str = "container";
 
-/// Without any of these: no network, a read-only root, no capability, the user nobody, limits.
+/// Options for a container. The defaults: no network, a read-only root, no capabilities, an
+/// unprivileged user (65534), and limits.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "In a container")]
+#[command(next_help_heading = "Container (with --docker or --podman)")]
 pub(crate) struct ContainerArgs {
-    /// The engine's network that the plugin is in [default: none]
+    /// Network of the engine to connect the plugin to [default: none]
     #[arg(long, value_name = "NAME", requires = GROUP)]
     network: Option<String>,
 
-    /// Its user, as NAME, UID or UID:GID [default: 65534:65534, nobody]
+    /// User to run as: NAME, UID or UID:GID [default: 65534:65534, which has no privileges]
     #[arg(long, value_name = "USER", requires = GROUP)]
     user: Option<String>,
 
-    /// The most memory it may have [default: 512M]
+    /// Memory limit, as 64M or 1G [default: 512M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, requires = GROUP)]
     memory: Option<u64>,
 
-    /// How many CPUs' time it may take [default: 1]
+    /// CPU limit, in CPUs: 0.5, 1, 2 [default: 1]
     #[arg(long, value_name = "NUMBER", value_parser = parse_cpus, requires = GROUP)]
     cpus: Option<f64>,
 
-    /// How many processes and threads it may have [default: 256]
+    /// Limit of processes and threads [default: 256]
     #[arg(long, value_name = "NUMBER", requires = GROUP)]
     pids: Option<u32>,
 
-    /// Show it a file or directory; to read, unless :rw follows
+    /// Mount a file or directory, read-only unless :rw follows: ./data:/data;
+    /// repeatable
     #[arg(long = "mount", value_name = "SOURCE:TARGET[:rw]", value_parser = parse_mount, requires = GROUP)]
     mounts: Vec<Mount>,
 
-    /// Let it write to its root file system, which goes with the container
+    /// Make the root file system writable; it is removed with the container
     #[arg(long, requires = GROUP)]
     writable_root: bool,
 
-    /// Download the image where it is not here; --timeout has to leave time for that
+    /// Download the image if it is missing; --timeout has to allow for the download
     #[arg(long, requires = GROUP)]
     pull: bool,
 
-    /// One more option of `docker run` or `podman run`: --engine-arg=--tmpfs=/tmp
+    /// Pass an option to `docker run` or `podman run`: --engine-arg=--tmpfs=/tmp; repeatable
     #[arg(long = "engine-arg", value_name = "ARG", allow_hyphen_values = true, requires = GROUP)]
     engine_args: Vec<String>,
 }
@@ -101,7 +103,7 @@ impl ContainerArgs {
 fn parse_cpus(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(cpus) if cpus > 0.0 && f64::is_finite(cpus) => Ok(cpus),
-        _ => Err("no number of CPUs; write 0.5, 1 or 2".to_owned()),
+        _ => Err("not a number of CPUs; write 0.5, 1 or 2".to_owned()),
     }
 }
 
@@ -115,7 +117,7 @@ fn parse_mount(text: &str) -> Result<Mount, String> {
             Ok(Mount { source: source.into(), target: target.into(), access })
         }
         Some(_) => {
-            Err("SOURCE is a path here, TARGET one from the root of the container, neither with a colon"
+            Err("SOURCE is a path on this machine, TARGET an absolute path in the container, neither with a colon"
                 .to_owned())
         }
         None => Err("there is no `:`; write SOURCE:TARGET, as in --mount ./data:/data".to_owned()),
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mounts_are_to_read_unless_told_otherwise() {
+    fn mounts_are_read_only_by_default() {
         let mount = |access| Ok(Mount { source: "./a".into(), target: "/b".into(), access });
         assert_eq!(parse_mount("./a:/b"), mount(Access::ReadOnly));
         assert_eq!(parse_mount("./a:/b:ro"), mount(Access::ReadOnly));

@@ -1,4 +1,4 @@
-//! The DATA of the command line: literal, from a file, or from standard input.
+//! DATA on the command line: a literal, the content of a file, or stdin.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::exit::{CommandError, ExitReason};
 use crate::output::text::Escaped;
 
-/// Where the bytes come from.
+/// Source of the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Data {
     Literal(Vec<u8>),
@@ -18,7 +18,7 @@ pub(crate) enum Data {
 }
 
 impl Data {
-    /// `@FILE`, `@-`, `@@TEXT` for the literal `@TEXT`, or any other literal.
+    /// Parses `@FILE`, `@-`, `@@TEXT` for the literal `@TEXT`, or any other literal.
     pub(crate) fn parse(arg: &OsStr) -> Result<Self, String> {
         let bytes = arg.as_bytes();
         match bytes {
@@ -33,7 +33,7 @@ impl Data {
     }
 }
 
-/// Reads data ahead of the start of any plugin, so that a wrong file name starts none.
+/// Reads all data before a plugin is started, so that a wrong file name starts none.
 #[derive(Debug, Default)]
 pub(crate) struct Loader {
     stdin: Stdin,
@@ -47,13 +47,13 @@ enum Stdin {
 }
 
 impl Loader {
-    /// Reads it.
+    /// Reads the bytes of `data`.
     ///
     /// # Errors
-    /// Where a file cannot be read, or standard input is asked for a second time.
+    /// If a file cannot be read, or stdin is used twice.
     ///
     /// # Blocking
-    /// Until the end of standard input, for `@-`.
+    /// Until the end of stdin, for `@-`.
     pub(crate) fn load(&mut self, data: &Data) -> Result<Vec<u8>, CommandError> {
         match data {
             Data::Literal(bytes) => Ok(bytes.clone()),
@@ -62,19 +62,19 @@ impl Loader {
                 let path = Escaped(&path);
                 CommandError::message(
                     ExitReason::Usage,
-                    format!("the data file {path} cannot be read: {error}; the text `@{path}` itself is written @@{path}"),
+                    format!("cannot read the data file {path}: {error}; for the text `@{path}` itself write @@{path}"),
                 )
             }),
             Data::Stdin => {
                 if std::mem::replace(&mut self.stdin, Stdin::Read) == Stdin::Read {
                     return Err(CommandError::message(
                         ExitReason::Usage,
-                        "`@-` stands twice, and stdin can be read only once: put the data in a file, and write @FILE",
+                        "`@-` is used twice, but stdin can be read only once: put the data in a file and write @FILE",
                     ));
                 }
                 let mut bytes = Vec::new();
                 io::stdin().lock().read_to_end(&mut bytes).map_err(|error| {
-                    CommandError::message(ExitReason::Usage, format!("stdin, for `@-`, cannot be read: {error}"))
+                    CommandError::message(ExitReason::Usage, format!("cannot read stdin for `@-`: {error}"))
                 })?;
                 Ok(bytes)
             }

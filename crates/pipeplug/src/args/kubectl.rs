@@ -1,35 +1,35 @@
-//! The options of what a plugin in Kubernetes gets.
+//! Options for plugins in a Kubernetes pod.
 
 use clap::{Args, ValueEnum};
 use pipeplug_host::launcher::{Kubectl, PullPolicy};
 
-/// The option of `launcher.rs` without which none of these means anything.
+/// Option of `launcher.rs` that each option below requires.
 const LAUNCHER: &str = "kubectl";
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "In Kubernetes")]
+#[command(next_help_heading = "Pod (with --kubectl)")]
 pub(crate) struct KubectlArgs {
-    /// The pod's namespace [default: that of the context]
+    /// Namespace of the pod [default: that of the context]
     #[arg(long, value_name = "NAME", requires = LAUNCHER)]
     namespace: Option<String>,
 
-    /// The context of kubectl's configuration [default: the current one]
+    /// Context of kubectl's configuration [default: the current one]
     #[arg(long, value_name = "NAME", requires = LAUNCHER)]
     context: Option<String>,
 
-    /// What is set aside for it: cpu=500m, memory=64Mi [default: the namespace's]
+    /// Resource request of the pod: cpu=500m, memory=64Mi; repeatable [default: the namespace's]
     #[arg(long = "request", value_name = "NAME=QUANTITY", value_parser = parse_resource, requires = LAUNCHER)]
     requests: Vec<Resource>,
 
-    /// What it may have at most: cpu=1, memory=128Mi [default: the namespace's]
+    /// Resource limit of the pod: cpu=1, memory=128Mi; repeatable [default: the namespace's]
     #[arg(long = "limit", value_name = "NAME=QUANTITY", value_parser = parse_resource, requires = LAUNCHER)]
     limits: Vec<Resource>,
 
-    /// When its image is pulled [default: the cluster's choice]
+    /// When the cluster pulls the image [default: the cluster's choice]
     #[arg(long, value_name = "WHEN", requires = LAUNCHER)]
     image_pull_policy: Option<PolicyArg>,
 
-    /// Anything else of the pod: '{"spec":{"nodeSelector":{"disk":"ssd"}}}'
+    /// Other fields of the pod, as JSON: '{"spec":{"nodeSelector":{"disk":"ssd"}}}'
     #[arg(long, value_name = "JSON", requires = LAUNCHER)]
     overrides: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The options of where a plugin runs.
+//! Options for launchers: how and where a plugin is started.
 
 use std::time::Duration;
 #[cfg(target_os = "linux")]
@@ -13,7 +13,7 @@ use pipeplug_host::launcher::{Engine, Ssh, Via};
 use crate::args::container::ContainerArgs;
 use crate::args::kubectl::KubectlArgs;
 
-/// The options with which PLUGIN may be left out, since the place has one.
+/// Options that allow PLUGIN to be left out, since the launcher provides one.
 pub(crate) const WITH_PLUGIN: &[&str] = &[
     "docker",
     "podman",
@@ -22,35 +22,36 @@ pub(crate) const WITH_PLUGIN: &[&str] = &[
     "attach",
 ];
 
-/// Where a plugin runs; as a process of this machine, unless one of these says otherwise.
+/// Options that start the plugin by a launcher. Without them it is a process on this machine.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Where it runs")]
+#[command(next_help_heading = "Launcher (one of these)")]
 #[group(id = "launcher", multiple = false)]
 pub(crate) struct LauncherArgs {
-    /// Start it by this command, which carries its stdin and stdout: "sudo -n -u guest", "bwrap
+    /// Prefix PLUGIN with this command, which passes on stdin and stdout: "sudo -n -u guest",
+    /// "bwrap
     /// --ro-bind / /"
     #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
     via: Option<CommandPrefix>,
 
-    /// Run it in a container of this image, by Docker
+    /// Run in a container of this image, with Docker
     #[arg(long, value_name = "IMAGE", group = "container")]
     docker: Option<String>,
 
-    /// Run it in a container of this image, by Podman
+    /// Run in a container of this image, with Podman
     #[arg(long, value_name = "IMAGE", group = "container")]
     podman: Option<String>,
 
-    /// Run it on another machine, by your ssh; PLUGIN is a path there
+    /// Run on another machine over ssh; PLUGIN is a path there
     #[arg(long, value_name = "USER@HOST")]
     ssh: Option<String>,
 
-    /// Run it in a pod of this image, by your kubectl; a start takes longer there, which --timeout
-    /// has to allow
+    /// Run in a pod of this image, with kubectl; the start takes longer, which --timeout has to
+    /// allow
     #[arg(long, value_name = "IMAGE")]
     kubectl: Option<String>,
 
-    /// Attach to one that was started by hand, or in a debugger, with --pipeplug-listen PATH;
-    /// without PLUGIN
+    /// Attach to a plugin that was started by hand or in a debugger with --pipeplug-listen PATH;
+    /// leave PLUGIN out
     #[cfg(target_os = "linux")]
     #[arg(
         long,
@@ -60,13 +61,12 @@ pub(crate) struct LauncherArgs {
     attach: Option<PathBuf>,
 }
 
-/// A command with its arguments.
+/// Program with its first arguments, before the path of the plugin.
 #[derive(Debug, Clone)]
 struct CommandPrefix(Vec<String>);
 
 impl LauncherArgs {
-    /// The same builder with the place set, and what a plugin in a container or a pod may do. A
-    /// time-out of the start is also one of the way there.
+    /// Sets the launcher and its options. `timeout` limits the connection of ssh too.
     pub(crate) fn apply(
         &self,
         builder: Builder,
@@ -82,7 +82,7 @@ impl LauncherArgs {
         }
         if let Some(destination) = &self.ssh {
             let ssh = Ssh::new(destination);
-            // In whole seconds and less than the start has, so that it is ssh that tells.
+            // Whole seconds, and shorter than the start timeout, so that ssh reports its own error.
             let connecting =
                 timeout.map(|timeout| Duration::from_secs((timeout * 4 / 5).as_secs()));
             return builder.launcher(match connecting {
@@ -100,19 +100,19 @@ impl LauncherArgs {
         builder
     }
 
-    /// Where PLUGIN is a path in the place, what it is called that starts without a PLUGIN; `None`
-    /// where it is one of this machine.
+    /// Name of the plugin that the launcher provides if PLUGIN is left out. `None` if PLUGIN is a
+    /// path on this machine.
     pub(crate) fn preinstalled_name(&self) -> Option<&str> {
         let image = self.image().map(|(_, image)| image);
         image.or(self.ssh.as_deref()).or(self.kubectl.as_deref()).or_else(|| self.socket())
     }
 
-    /// Looks for a place that sees to no sandbox: all but a process that this program starts.
+    /// True if a launcher was given. A launcher applies no sandbox of this program.
     pub(crate) fn is_given(&self) -> bool {
         self.via.is_some() || self.preinstalled_name().is_some()
     }
 
-    /// What a plugin is called that is attached to.
+    /// Name of the plugin to attach to.
     fn socket(&self) -> Option<&str> {
         #[cfg(target_os = "linux")]
         if let Some(path) = &self.attach {
@@ -127,11 +127,11 @@ impl LauncherArgs {
     }
 }
 
-/// The words as a shell has them, with quotes, and nothing else of a shell.
+/// Splits text into words with the quoting rules of a shell, without any expansion.
 fn parse_command(text: &str) -> Result<CommandPrefix, String> {
     match shlex::split(text) {
         Some(words) if !words.is_empty() => Ok(CommandPrefix(words)),
-        Some(_) => Err("it is empty; name a program, as in \"nice -n 10\"".to_owned()),
+        Some(_) => Err("the command is empty; name a program, as in \"nice -n 10\"".to_owned()),
         None => Err("a quotation mark is not closed".to_owned()),
     }
 }

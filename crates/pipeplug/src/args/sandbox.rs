@@ -1,4 +1,4 @@
-//! The options of what a plugin may do.
+//! Options for the rights of a plugin: environment, allow list, checksum, sandbox.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,86 +14,86 @@ use signal_hook::consts::{SIGXCPU, SIGXFSZ};
 use crate::args::units::{parse_bytes, parse_duration, parse_port};
 use crate::exit::{CommandError, ExitReason};
 
-/// What a plugin may do, and what it has to be.
+/// Options that limit a plugin or check its file.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What it may do")]
+#[command(next_help_heading = "Rights and sandbox")]
 pub(crate) struct SandboxArgs {
-    /// Let a variable of our environment through; by default go PATH, HOME, LANG, LC_*, TERM,
-    /// TMPDIR, TZ, RUST_LOG, RUST_BACKTRACE
+    /// Pass on this variable of the environment; repeatable [passed on by default: PATH, HOME,
+    /// LANG, LC_*, TERM, TMPDIR, TZ, RUST_LOG, RUST_BACKTRACE]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     env_pass: Vec<OsString>,
 
-    /// Let all of our environment through, with every secret in it
+    /// Pass on the whole environment, with every secret in it
     #[arg(long, conflicts_with_all = ["docker", "podman", "ssh", "kubectl", "attach"])]
     env_inherit: bool,
 
-    /// What the plugin may ask us for and tell us; other commands are refused unseen [default: all]
+    /// Command that the plugin may send to the host, repeatable; others are refused [default: all
+    /// are allowed]
     #[arg(long, value_name = "CMD")]
     allow: Vec<String>,
 
-    /// Start the plugin only if its file has this SHA-256 sum, and execute what was summed
+    /// Start the plugin only if its file has this SHA-256 sum, and run exactly the checked bytes
     #[arg(long, value_name = "HEX")]
     sha256: Option<Sha256>,
 
-    /// Start the plugin only if its file has the sum that this lock file has for it; see `pipeplug
-    /// pin`
+    /// Start the plugin only if its file has the sum in this lock file; `pipeplug pin` writes it
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = LockFile::NAME)]
     locked: Option<PathBuf>,
 
-    /// Confine the plugin. basic: it has no privileges and no system calls that no plugin needs;
-    /// strict: what is not granted is not there, neither files nor processes nor a network
-    /// [default: none for run, strict for inspect]
+    /// Sandbox of the plugin. basic: no privileges, and no system calls that plugins never need;
+    /// strict: also no files, other processes or network, unless granted below [default: none for
+    /// run, strict for inspect]
     #[arg(long, value_name = "LEVEL")]
     sandbox: Option<Level>,
 
-    /// Let it read and execute a file, or all below a directory
+    /// Grant read and execute on a file, or on all files below a directory; repeatable
     #[arg(long, value_name = "PATH")]
     sandbox_read: Vec<PathBuf>,
 
-    /// Let it read and write a file, or all below a directory
+    /// Grant read and write on a file, or on all files below a directory; repeatable
     #[arg(long, value_name = "PATH")]
     sandbox_write: Vec<PathBuf>,
 
-    /// Let it connect to a TCP port, at any address
+    /// Grant TCP connections to this port, at any address; repeatable
     #[arg(long, value_name = "PORT", value_parser = parse_port)]
     sandbox_connect: Vec<u16>,
 
-    /// Let it listen on a TCP port, at any address
+    /// Grant listening on this TCP port, at any address; repeatable
     #[arg(long, value_name = "PORT", value_parser = parse_port)]
     sandbox_bind: Vec<u16>,
 
-    /// The address space of each of its processes [strict: 4G]
+    /// Limit of the address space of each process, as 512M or 4G [default in strict: 4G]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     sandbox_memory: Option<u64>,
 
-    /// The CPU time of each of its processes, rounded up to whole seconds
+    /// Limit of the CPU time of each process, as 30s or 5m, rounded up to seconds [default: none]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     sandbox_cpu: Option<Duration>,
 
-    /// How many files it may have open [strict: 256]
+    /// Limit of open files of each process [default in strict: 256]
     #[arg(long, value_name = "N")]
     sandbox_open_files: Option<u64>,
 
-    /// How many processes and threads it may have [strict: 1024; basic: counts all of its user's,
-    /// and not for root]
+    /// Limit of processes and threads; in basic it counts all of the user's, and does not apply to
+    /// root [default in strict: 1024]
     #[arg(long, value_name = "N")]
     sandbox_processes: Option<u64>,
 
-    /// The largest file that it may write [strict: 1G]
+    /// Limit of the size of each file that it writes [default in strict: 1G]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     sandbox_file_size: Option<u64>,
 
-    /// The size of /tmp and of /dev/shm in a strict sandbox, each the plugin's own, in memory
-    /// [strict: 64M]
+    /// Size of /tmp and of /dev/shm in a strict sandbox; both are private and in memory [default in
+    /// strict: 64M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     sandbox_scratch: Option<u64>,
 
-    /// Go without what this kernel lacks, in place of not starting the plugin
+    /// Leave out what this kernel does not support, instead of refusing the start
     #[arg(long)]
     sandbox_best_effort: bool,
 }
 
-/// How much a sandbox takes away.
+/// Level of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Level {
     None,
@@ -101,26 +101,26 @@ pub(crate) enum Level {
     Strict,
 }
 
-/// The sandbox of plugins that are asked what they are.
+/// Options for the sandbox of plugins that are probed.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What it may do")]
+#[command(next_help_heading = "Rights and sandbox")]
 pub(crate) struct ProbeSandboxArgs {
-    /// Take away what a plugin does not need to say what it is: basic: privileges and odd system
-    /// calls; strict: files and network too
+    /// Sandbox of the probed plugin. basic: no privileges, and no system calls that plugins never
+    /// need; strict: also no files, other processes or network
     #[arg(long, value_name = "LEVEL", default_value_t = Level::OF_UNKNOWN, conflicts_with = "no_metadata")]
     sandbox: Level,
 
-    /// Let a plugin read and execute a file, or all below a directory, while it is asked: an
-    /// interpreter's modules, say
+    /// Grant read and execute on a file, or on all files below a directory, such as the modules of
+    /// an interpreter; repeatable
     #[arg(long, value_name = "PATH", conflicts_with = "no_metadata")]
     sandbox_read: Vec<PathBuf>,
 
-    /// Let a variable of our environment through to a plugin that is asked, beside those that go by
-    /// default: see `pipeplug run --help`
+    /// Pass on this variable of the environment to probed plugins; repeatable [passed on by
+    /// default: see `pipeplug run --help`]
     #[arg(long, value_name = "NAME", value_parser = parse_name, conflicts_with = "no_metadata")]
     pub(crate) env_pass: Vec<OsString>,
 
-    /// Go without what this kernel lacks, in place of not asking
+    /// Leave out what this kernel does not support, instead of refusing to probe
     #[arg(long, conflicts_with = "no_metadata")]
     sandbox_best_effort: bool,
 }
@@ -140,8 +140,8 @@ impl fmt::Display for Level {
 }
 
 impl Level {
-    /// The level for a plugin that is not trusted yet, since it is only asked what it is; other
-    /// systems have no sandbox.
+    /// Level for plugins that are not trusted yet and only probed. Systems other than Linux have no
+    /// sandbox.
     pub(crate) const OF_UNKNOWN: Self = if cfg!(all(target_os = "linux", not(pipeplug_portable))) {
         Self::Strict
     } else {
@@ -157,13 +157,13 @@ impl Level {
         Some(if best_effort { sandbox.best_effort() } else { sandbox })
     }
 
-    /// The next step after a start that failed; `None` where no sandbox can be the cause.
+    /// Returns the next step after a failed start. `None` if a sandbox cannot be the cause.
     pub(crate) fn hint(self, error: &StartError) -> Option<Hint> {
         if self == Self::None {
             return None;
         }
         match error {
-            // The limit, or the command that is missing, is named.
+            // The error names the limit or the missing command already.
             error if names_a_limit(error) || names_a_command(error) => None,
             StartError::Spawn(SpawnError::Sandbox { .. }) => Some(Hint::UNAVAILABLE),
             StartError::Spawn(SpawnError::AccessDenied { .. })
@@ -179,15 +179,16 @@ impl Level {
 
 impl Hint {
     const UNAVAILABLE: Self = Self(
-        "--sandbox-best-effort goes without what this system lacks, --sandbox none starts the plugin without a sandbox",
+        "--sandbox-best-effort leaves out what this system does not support, --sandbox none starts the plugin without a sandbox",
     );
     const MAY_NEED_MORE: Self =
         Self("it may need more than its sandbox grants: --sandbox none starts it without one");
-    /// Below a list of several.
+    /// Text below a list of several plugins.
     pub(crate) const OF_LIST: &str = "\
-Plugins are asked in a sandbox, and one that did not answer may need more than
-that grants: --sandbox-read PATH grants a file or directory, --sandbox none asks
-them without one, --sandbox-best-effort goes without what this system lacks.
+Plugins are probed in a sandbox, and one that did not answer may need more than
+it grants: --sandbox-read PATH grants a file or directory, --sandbox none probes
+without a sandbox, --sandbox-best-effort leaves out what this system does not
+support.
 ";
 }
 
@@ -198,21 +199,21 @@ impl fmt::Display for Hint {
 }
 
 impl ProbeSandboxArgs {
-    /// The level of the sandbox that plugins are asked in.
+    /// Level of the sandbox of probed plugins.
     pub(crate) fn level(&self) -> Level {
         self.sandbox
     }
 
-    /// Refuses what makes no sense together.
+    /// Checks that no option contradicts the level.
     ///
     /// # Errors
-    /// With the option that needs a sandbox, where there is none.
+    /// If an option needs a sandbox and the level is `none`.
     pub(crate) fn check(&self) -> Result<(), CommandError> {
         let read = (!self.sandbox_read.is_empty()).then_some("--sandbox-read");
         check(self.sandbox, read.or(self.sandbox_best_effort.then_some("--sandbox-best-effort")))
     }
 
-    /// A change of builders, for plugins to be asked in that sandbox.
+    /// Returns a function that sets this sandbox on a builder.
     pub(crate) fn confining(&self) -> impl Fn(Builder) -> Builder + Send + Sync + use<> {
         let sandbox = self.sandbox.sandbox(self.sandbox_best_effort);
         let sandbox = sandbox.map(|sandbox| self.sandbox_read.iter().fold(sandbox, Sandbox::read));
@@ -228,15 +229,15 @@ impl ProbeSandboxArgs {
 }
 
 impl SandboxArgs {
-    /// The level that the command line names.
+    /// Level of the command line, if it names one.
     pub(crate) fn named_level(&self) -> Option<Level> {
         self.sandbox
     }
 
-    /// Refuses what makes no sense together.
+    /// Checks that no option contradicts the level.
     ///
     /// # Errors
-    /// With an option that is for a sandbox, where there is none.
+    /// If an option needs a sandbox and the level is `none`.
     pub(crate) fn check(&self, level: Level) -> Result<(), CommandError> {
         let given = [
             ("--sandbox-read", !self.sandbox_read.is_empty()),
@@ -254,7 +255,7 @@ impl SandboxArgs {
         check(level, given.into_iter().find_map(|(option, is_given)| is_given.then_some(option)))
     }
 
-    /// The same builder with all of these settings, and a sandbox of that level.
+    /// Sets all of these options on the builder, with a sandbox of this level.
     pub(crate) fn apply(&self, mut builder: Builder, level: Level) -> Builder {
         if self.env_inherit {
             builder = builder.env_inherit();
@@ -307,17 +308,17 @@ impl SandboxArgs {
     }
 }
 
-/// Whether the error names a limit of the sandbox as its cause.
+/// True if the error names a limit of the sandbox as its cause.
 pub(crate) fn names_a_limit(error: &StartError) -> bool {
     error.hint().is_some_and(|hint| hint.starts_with("its sandbox allows it "))
 }
 
-/// Looks for an error that names a command that could not be run.
+/// True if the error names a command that could not be run.
 fn names_a_command(error: &StartError) -> bool {
     error.hint().is_some_and(|hint| hint.starts_with("command "))
 }
 
-/// Notes for people on the sandbox, if there is one: what it grants, and what it is made of.
+/// Describes the sandbox for people: its grants, and the kernel features that it uses.
 pub(crate) fn notes(args: &SandboxArgs, level: Level) -> Vec<String> {
     let Some(sandbox) = args.sandbox(level) else { return Vec::new() };
     let mut notes =
@@ -329,9 +330,8 @@ pub(crate) fn notes(args: &SandboxArgs, level: Level) -> Vec<String> {
 fn check(level: Level, option: Option<&str>) -> Result<(), CommandError> {
     match option {
         Some(option) if level == Level::None => {
-            let message = format!(
-                "{option} is for a sandbox, and there is none: --sandbox <LEVEL> makes one, basic or strict"
-            );
+            let message =
+                format!("{option} needs a sandbox: add --sandbox basic or --sandbox strict");
             Err(CommandError::message(ExitReason::Usage, message))
         }
         _ => Ok(()),
@@ -340,7 +340,9 @@ fn check(level: Level, option: Option<&str>) -> Result<(), CommandError> {
 
 fn parse_name(name: &str) -> Result<OsString, String> {
     if name.contains('=') {
-        return Err("a name holds no `=`; --env NAME=VALUE sets a variable".to_owned());
+        return Err(
+            "the name of a variable has no `=`; to set a variable use --env NAME=VALUE".to_owned()
+        );
     }
     Ok(name.into())
 }

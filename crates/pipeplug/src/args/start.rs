@@ -1,4 +1,4 @@
-//! The options of how to start a plugin, which `run` and `inspect` share.
+//! Options for the start of a plugin, shared by `run` and `inspect`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -23,62 +23,63 @@ use crate::session::shutdown::Shutdown;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Starting the plugin")]
 pub(crate) struct StartArgs {
-    /// A path (with a slash), the name of an installed plugin, or else of a file in this directory,
-    /// or @echo, which is built in; where it runs elsewhere, a path there, or nothing for the entry point of an
-    /// image
+    /// Path (with a slash), name of an installed plugin, or else of a file in this directory, or
+    /// @echo, which is built in. With a launcher: a path there, or nothing for the entry point of
+    /// an image
     #[arg(help_heading = None::<&str>, required_unless_present_any = launcher::WITH_PLUGIN)]
     plugin: Option<OsString>,
 
-    /// Whose plugin PLUGIN names, where it is no path
+    /// Host whose plugins are searched for PLUGIN, if PLUGIN is a name
     #[arg(long, value_name = "HOST", default_value = HOST)]
     host: String,
 
-    /// The plugin's own arguments
+    /// Arguments of the plugin itself
     #[arg(last = true, value_name = "ARGS", help_heading = None::<&str>)]
     args: Vec<OsString>,
 
-    /// The wire format to speak; the plugin has to speak the same [default: what is remembered of a
-    /// plugin that is found by its name, else standard]
+    /// Wire format, which has to be the plugin's [default: for an installed plugin the one it was
+    /// last probed with, else standard]
     #[arg(long, value_name = "FORMAT")]
     format: Option<FormatArg>,
 
-    /// Talk over the plugin's stdin and stdout, not over descriptors 3 and 4 [default: as is
-    /// remembered of a plugin that is found by its name]
+    /// Talk over the plugin's stdin and stdout instead of descriptors 3 and 4 [default: for an
+    /// installed plugin as it was last probed, else descriptors]
     #[arg(long)]
     stdio: bool,
 
-    /// What the plugin's stdin is: nothing, or ours, for one that asks the user; Ctrl-C then
-    /// reaches both [default: null]
+    /// Stdin of the plugin: null, or inherit for a plugin that asks the user; Ctrl-C then reaches
+    /// both processes [default: null]
     #[arg(long, value_name = "WHAT", conflicts_with = "stdio")]
     stdin: Option<StdinArg>,
 
-    /// Where the plugin's stdout goes: to ours, nowhere, or line by line to stderr [default: log]
+    /// Stdout of the plugin: inherit, null, or log, line by line to stderr [default: log]
     #[arg(long, value_name = "WHERE", conflicts_with = "stdio")]
     stdout: Option<StdoutArg>,
 
-    /// Set a variable of the plugin's environment
+    /// Set a variable of the plugin's environment: LANG=C; repeatable
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = OsStringValueParser::new().try_map(parse_variable))]
     env: Vec<Variable>,
 
-    /// The plugin's working directory
+    /// Working directory of the plugin [default: the current one]
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
 
-    /// The longest that the start, each call, and each wait for the output to be read may take:
-    /// 500ms, 2s, 1m, or a number of seconds; the plugin is told of it [default: 10s for the start, no limit else]
+    /// Time limit of the start, of each call, and of each write to stdout or stderr, as 500ms, 2s,
+    /// 1m, or a number of seconds; the plugin learns the deadline of a call [default: 10s for the
+    /// start, else none]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 
-    /// How long each step of stopping the plugin may take: asking, closing its pipe, SIGTERM
+    /// Time limit of each step of stopping the plugin: stop request, closing its pipe, SIGTERM
     /// [default: 5s, 1s, 2s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     grace: Option<Duration>,
 
-    /// The largest buffer to take from the plugin [default: 256M]
+    /// Limit of the buffer of a chunk from the plugin, as 64K or 1G [default: 256M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     limit_buffer: Option<u64>,
 
-    // Last, since what follows would stand below their headings in the help.
+    // Last: clap would put any option after these below their headings in the help.
     #[command(flatten)]
     launcher: LauncherArgs,
 
@@ -115,13 +116,13 @@ enum StdoutArg {
 #[derive(Debug, Clone)]
 pub(crate) struct WireProtocol {
     pub(crate) format: Format,
-    /// Over its stdin and stdout.
+    /// True for stdin and stdout instead of descriptors.
     pub(crate) stdio: bool,
-    /// The options that would name it, where it is another one than the usual and was not named.
+    /// Options that would select this protocol, if it is remembered and differs from the default.
     pub(crate) remembered: Option<String>,
 }
 
-/// A variable of the environment.
+/// Variable of the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Variable {
     name: OsString,
@@ -129,8 +130,7 @@ struct Variable {
 }
 
 impl StartArgs {
-    /// The way that the plugin is to be talked to: as the command line says, or else as is
-    /// remembered of it.
+    /// Protocol of the plugin: as on the command line, or else as remembered from its last probe.
     pub(crate) fn protocol(&self, target: &Target) -> WireProtocol {
         let named = self.format.map(|format| match format {
             FormatArg::Standard => Format::Standard,
@@ -138,8 +138,8 @@ impl StartArgs {
         });
         let mut protocol =
             WireProtocol { format: named.unwrap_or_default(), stdio: self.stdio, remembered: None };
-        // One option of the way is the whole way, and what stdin or stdout is otherwise says that
-        // it is not they.
+        // A single option replaces everything that is remembered. --stdin and --stdout mean that
+        // the plugin does not talk over them.
         let is_named =
             named.is_some() || self.stdio || self.stdin.is_some() || self.stdout.is_some();
         if let Some(said) = target.remembered().filter(|_| !is_named) {
@@ -152,7 +152,7 @@ impl StartArgs {
         protocol
     }
 
-    /// Has the output wait no longer to be read than `--timeout` and `--grace` say.
+    /// Limits writes to stdout and stderr by `--timeout` and `--grace`.
     pub(crate) fn bound_output(&self, shutdown: &Shutdown) {
         if let Some(timeout) = self.timeout {
             stream::set_timeout(timeout);
@@ -160,30 +160,29 @@ impl StartArgs {
         shutdown.set_grace(self.grace.unwrap_or(Grace::default().stop));
     }
 
-    /// The next step after a start that failed: the option that a plugin needs which speaks another
-    /// way.
+    /// Returns the next step after a failed start: the option for a plugin with another protocol.
     pub(crate) fn hint(&self, error: &StartError, protocol: &WireProtocol) -> Option<String> {
         let other_format = match protocol.format {
             Format::Standard => "if it speaks the classic format use --format classic",
             Format::Classic => "if it speaks the standard format leave --format out",
         };
-        // A daemon, and one that --stdio is named for already.
+        // The error explains a daemon, or names --stdio already.
         let is_explained = error
             .hint()
             .is_some_and(|hint| hint.contains("--stdio") || hint.contains("background"));
         let may_be_on_stdio = !protocol.stdio && !self.launcher.is_given() && !is_explained;
         let hint = match error {
-            // There was nothing to run.
+            // There was no program to run.
             error if error.is_permanent() => return None,
             // The cause is known.
             error if sandbox::names_a_limit(error) => return None,
-            // The end of a plugin that cannot read the first request is an exit, too.
+            // A plugin that cannot parse the first request may exit, too.
             StartError::Exited { .. }
             | StartError::ClosedPipe { .. }
             | StartError::HandshakeTimeout { .. }
                 if may_be_on_stdio =>
             {
-                format!("{other_format}, if it talks over stdin and stdout use --stdio")
+                format!("{other_format}, if it uses stdin and stdout use --stdio")
             }
             StartError::HandshakeTimeout { .. } => other_format.to_owned(),
             StartError::Handshake { error, .. }
@@ -197,7 +196,7 @@ impl StartArgs {
         Some(hint)
     }
 
-    /// What PLUGIN means, with the place that it is to run in.
+    /// Interprets PLUGIN, which depends on the launcher.
     pub(crate) fn wanted(&self) -> Wanted<'_> {
         match (&self.plugin, self.launcher.preinstalled_name()) {
             (Some(path), Some(_)) => Wanted::PathThere(path),
@@ -206,14 +205,13 @@ impl StartArgs {
         }
     }
 
-    /// How much the plugin's sandbox takes away, where that is `default` unless the command line
-    /// says otherwise. Elsewhere the place confines it.
+    /// Level of the sandbox: that of the command line, else `default`, else none with a launcher.
     pub(crate) fn level(&self, default: Level) -> Level {
         let default = if self.launcher.is_given() { Level::None } else { default };
         self.sandbox.named_level().unwrap_or(default)
     }
 
-    /// The same builder with all of these settings, and a sandbox of that level.
+    /// Sets all of these options on the builder, with a sandbox of this level.
     pub(crate) fn apply(&self, builder: Builder, level: Level, protocol: &WireProtocol) -> Builder {
         let builder = self.launcher.apply(builder, &self.container, &self.kubectl, self.timeout);
         let mut builder =
@@ -267,7 +265,7 @@ fn parse_variable(arg: OsString) -> Result<Variable, String> {
     let mut name = arg.into_vec();
     match name.iter().position(|byte| *byte == b'=') {
         None => Err("there is no `=`; write NAME=VALUE, as in --env LANG=C".into()),
-        Some(0) => Err("there is no name ahead of the `=`".into()),
+        Some(0) => Err("there is no name before the `=`".into()),
         Some(at) => {
             let value = OsString::from_vec(name.split_off(at + 1));
             name.pop();

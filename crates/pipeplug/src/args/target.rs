@@ -1,4 +1,4 @@
-//! PLUGIN on the command line: a path, a name to look for, or a plugin of our own.
+//! PLUGIN on the command line: a path, the name of an installed plugin, or a built-in plugin.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,22 +13,22 @@ use crate::commands::add::check_host;
 use crate::exit::{CommandError, ExitReason};
 use crate::output::text::Escaped;
 
-/// The host whose plugins are found by name.
+/// Host whose plugins are found by name, unless `--host` names another one.
 pub(crate) const HOST: &str = "pipeplug";
 
-/// What is to be started.
+/// Plugin that the command line asks for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Wanted<'a> {
-    /// PLUGIN, to be found on this machine among the plugins of this host.
+    /// Path or name on this machine, and the host whose plugins are searched for the name.
     Here(&'a OsStr, &'a str),
-    /// A path where it runs, of which this machine knows nothing.
+    /// Path in the place where the launcher starts it, not checked on this machine.
     PathThere(&'a OsStr),
-    /// What the place has, by its name.
+    /// Plugin that the launcher provides, with its name.
     Preinstalled(&'a str),
 }
 
 impl Wanted<'_> {
-    /// What it is called in messages, whether there is such a plugin or not.
+    /// Name for messages. The plugin need not exist.
     pub(crate) fn display_name(self) -> String {
         match self {
             Self::Here(plugin, _) => {
@@ -45,26 +45,26 @@ fn last_part(path: &OsStr) -> String {
     Path::new(path).file_name().unwrap_or(path).to_string_lossy().into_owned()
 }
 
-/// A plugin that there is.
+/// Plugin that was found.
 #[derive(Debug)]
 pub(crate) struct Target {
     name: String,
     location: Location,
-    /// What the plugin said of itself when it was last asked, where it was found by its name.
+    /// Result of the last probe, if the plugin was found by its name.
     remembered: Option<Said>,
-    /// The choice that a name without a slash left, where a file of that name is in the working
+    /// Choice that was made for a name without a slash, if a file of this name is in the working
     /// directory.
     pub(crate) choice: Option<Choice>,
-    /// Files of its name in earlier places, which cannot be used.
+    /// Files of the same name in earlier directories, which cannot be used.
     pub(crate) passed_over: Vec<(PathBuf, Problem)>,
 }
 
-/// A choice between an installed plugin and a file of its name in the working directory.
+/// Choice between an installed plugin and a file of the same name in the working directory.
 #[derive(Debug)]
 pub(crate) enum Choice {
-    /// The installed plugin, which is at this path.
+    /// Installed plugin, at this path.
     Installed(PathBuf),
-    /// The file: no such plugin is installed.
+    /// File in the working directory: no plugin of this name is installed.
     FileHere,
 }
 
@@ -76,10 +76,10 @@ enum Location {
 }
 
 impl Target {
-    /// Finds it.
+    /// Finds the plugin.
     ///
     /// # Errors
-    /// Where nothing has that name, or what has it cannot be used.
+    /// If there is no plugin of this name, or its file cannot be used.
     pub(crate) fn find(wanted: Wanted<'_>) -> Result<Self, CommandError> {
         let at = |location| Self {
             name: wanted.display_name(),
@@ -114,8 +114,8 @@ impl Target {
                 location: Location::File(found.path),
                 passed_over: found.passed_over,
             }),
-            // What is installed goes first, so that no file that happens to lie here is run in place
-            // of it.
+            // An installed plugin goes first, so that a file that happens to be in this directory
+            // is not run instead of it.
             Err(FindError::NotFound { .. }) if path.is_file() => Ok(Self {
                 choice: Some(Choice::FileHere),
                 ..at(Location::File(Path::new(".").join(path)))
@@ -124,12 +124,12 @@ impl Target {
         }
     }
 
-    /// The name that people call it by.
+    /// Name for messages.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The file that it is on this machine; `None` for one that is built in, or elsewhere.
+    /// File on this machine. `None` for a built-in plugin, and for one of a launcher.
     pub(crate) fn file(&self) -> Option<&Path> {
         match &self.location {
             Location::File(path) => Some(path),
@@ -137,23 +137,22 @@ impl Target {
         }
     }
 
-    /// What it said of itself when it was last asked; `None` where that is not known, or it was not
-    /// found by its name.
+    /// Result of the last probe. `None` if there is none, or the plugin was not found by its name.
     pub(crate) fn remembered(&self) -> Option<&Said> {
         self.remembered.as_ref()
     }
 
-    /// What starts it, with no other setting made.
+    /// Makes a builder for the plugin, with default settings.
     ///
     /// # Errors
-    /// Where the system does not tell the path of this program.
+    /// If the path of this program is unknown.
     pub(crate) fn builder(&self) -> anyhow::Result<Builder> {
         let builder = match &self.location {
             Location::File(path) => Plugin::builder(path),
             Location::Preinstalled => Plugin::placed(&self.name),
             Location::BuiltIn(plugin) => {
-                let program = std::env::current_exe()
-                    .context("the path of this program cannot be found out")?;
+                let program =
+                    std::env::current_exe().context("cannot find the path of this program")?;
                 Plugin::builder(program).args([builtin::SUBCOMMAND, plugin.name])
             }
         };
@@ -165,7 +164,7 @@ fn not_there(plugin: &OsStr) -> CommandError {
     let name = plugin.to_string_lossy();
     let name = Escaped(&name);
     let message = format!(
-        "{name} is built into this program, and not there; name a file that is, as in ./{name}"
+        "{name} is built into this program and does not exist there; name a file that does, as in ./{name}"
     );
     CommandError::message(ExitReason::NotFound, message)
 }
@@ -189,18 +188,18 @@ fn built_in(name: &str) -> Result<Target, CommandError> {
             Err(CommandError::message(
                 ExitReason::NotFound,
                 format!(
-                    "no plugin \"@{name}\" is built in, there is {all}; a file of that name is ./@{name}"
+                    "no built-in plugin \"@{name}\", there is {all}; for a file of that name write ./@{name}"
                 ),
             ))
         }
     }
 }
 
-/// The command that lists a host's plugins.
+/// Command that lists the plugins of a host.
 pub(crate) fn list_command(host: &str) -> String {
     match host {
         HOST => "pipeplug list".to_owned(),
-        // What no shell can be given, a NUL, is in no argument.
+        // Quoting fails only for a NUL, which no argument contains.
         host => format!("pipeplug list --host {}", shlex::try_quote(host).unwrap_or(host.into())),
     }
 }
@@ -220,7 +219,7 @@ fn not_found(name: &str, host: &str, path: &Path, error: FindError) -> CommandEr
         FindError::NotFound { .. } => {
             let list = list_command(host);
             let hint = format!(
-                "{error}; a file is named with a slash, as in ./{name}, and `{}` shows what is found by name",
+                "{error}; a file is named with a slash, as in ./{name}, and `{}` lists the plugins that are found by name",
                 Escaped(&list)
             );
             CommandError::message(ExitReason::NotFound, hint)

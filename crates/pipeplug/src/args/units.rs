@@ -1,11 +1,11 @@
-//! Durations and sizes as they are typed.
+//! Durations, ports and sizes on the command line.
 
 use std::time::Duration;
 
-/// Clocks count further, but not for ever: sums of two times must not overflow.
+/// Longest duration: sums of two times must not overflow the clock.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Reads a time such as `500ms`, `2s`, `1.5m` or `1h`; a plain number counts seconds.
+/// Parses a duration such as `500ms`, `2s`, `1.5m` or `1h`; a plain number counts seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let seconds = match unit {
@@ -15,39 +15,37 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err(format!("unknown unit {unit:?}; write a time as 500ms, 2s, 1m or 1h")),
     };
-    let number: f64 =
-        number.parse().map_err(|_| "no number; write a time as 500ms, 2s, 1m or 1h".to_owned())?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "not a number; write a time as 500ms, 2s, 1m or 1h".to_owned())?;
     let duration = Duration::try_from_secs_f64(number * seconds)
         .ok()
         .filter(|duration| *duration <= LONGEST)
         .ok_or_else(|| "longer than a year; leave the option out for no limit".to_owned())?;
     if duration.is_zero() {
-        return Err(
-            "a time of 0 is over before anything happens; leave the option out for the default"
-                .into(),
-        );
+        return Err("a time of 0 is not possible; leave the option out for the default".into());
     }
     Ok(duration)
 }
 
-/// Reads a TCP port.
+/// Parses a TCP port.
 pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
     if let Ok(port) = text.parse() {
         return Ok(port);
     }
-    // As in localhost:80 or [::1]:80; an address of IPv6 alone ends in digits too, and has more
-    // colons.
+    // An address such as localhost:80 or [::1]:80. An IPv6 address without a port ends in digits
+    // too, but has more colons.
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     match port.parse::<u16>() {
         Ok(port) if !host.contains(':') || host.ends_with(']') => Err(format!(
-            "the kernel confines TCP by ports and not by addresses: write the port alone, {port}, which allows it at every \
-             address"
+            "the kernel limits TCP by port and not by address: write the port alone, {port}, which allows it at \
+             every address"
         )),
-        _ => Err("no port; write a number from 0 to 65535, as in 80".to_owned()),
+        _ => Err("not a port; write a number from 0 to 65535, as in 80".to_owned()),
     }
 }
 
-/// Reads a size such as `4096`, `64K`, `16M` or `1G`, in bytes; K, M and G are powers of 1024.
+/// Parses a size such as `4096`, `64K`, `16M` or `1G`, in bytes; K, M and G are powers of 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let factor: u64 = match unit {
@@ -59,11 +57,11 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number
         .parse()
-        .map_err(|_| "no whole number; write a size as 4096, 64K, 16M or 1G".to_owned())?;
-    number.checked_mul(factor).ok_or_else(|| "more bytes than 64 bits count".to_owned())
+        .map_err(|_| "not a whole number; write a size as 4096, 64K, 16M or 1G".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "the size does not fit into 64 bits".to_owned())
 }
 
-/// The number and what follows it.
+/// Splits text into a number and its unit.
 fn split(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     text.split_at(end)
@@ -89,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_told() {
+    fn an_invalid_time_is_an_error() {
         for (text, told) in [
-            ("", "no number"),
-            ("s", "no number"),
+            ("", "not a number"),
+            ("s", "not a number"),
             ("-1s", "unknown unit \"-1s\""),
             ("1d", "unknown unit \"d\""),
             ("1 s", "unknown unit \" s\""),
-            ("1.2.3", "no number"),
+            ("1.2.3", "not a number"),
             ("0", "a time of 0"),
             ("9999h", "longer than"),
             ("99999999999999999999999", "longer than"),
@@ -126,8 +124,8 @@ mod tests {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
         for (text, told) in [
-            ("", "no whole number"),
-            ("1.5K", "no whole number"),
+            ("", "not a whole number"),
+            ("1.5K", "not a whole number"),
             ("1k", "unit \"k\""),
             ("99999999999G", "64 bits"),
         ] {

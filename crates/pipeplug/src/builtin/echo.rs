@@ -1,4 +1,4 @@
-//! `@echo`: a plugin to try a host with.
+//! `@echo`: a plugin to try out a host.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +39,7 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
             Ok(Reply::empty())
         }
         "count" => Ok(count.to_string().into()),
-        // The first two are those that chose this plugin.
+        // The first two selected this plugin.
         "args" => {
             let own: Vec<_> = main.args().iter().skip(2).map(|arg| arg.to_string_lossy()).collect();
             Ok(own.join(" ").into())
@@ -52,7 +52,7 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
         "sleep" => {
             let begun = Instant::now();
             if request.is_one_way() {
-                // A one-way is never given up, but the plugin may be stopped.
+                // A one-way cannot be cancelled, but the plugin can be stopped.
                 let why = main.stopping().wait_timeout(Duration::from_millis(number(request)?));
                 if let Some(why) = why {
                     eprintln!(
@@ -61,9 +61,9 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
                     );
                 }
             } else if request.cancellation().wait_timeout(Duration::from_millis(number(request)?)) {
-                // Nobody waits for the answer any more.
+                // The caller no longer waits for the answer.
                 eprintln!("sleep: given up by the caller after {} ms", begun.elapsed().as_millis());
-                // An answer could still be taken for one that came in time.
+                // An error: a normal answer would look like one that came in time.
                 return Err("given up by the caller".into());
             }
             Ok(Reply::empty())
@@ -96,7 +96,7 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
 fn number<N: std::str::FromStr>(request: &Request) -> Result<N, HandlerError> {
     let text = request.text()?;
     text.parse()
-        .map_err(|_| format!("\"{}\" is no number that it takes", text.escape_debug()).into())
+        .map_err(|_| format!("\"{}\" is not a number, or out of range", text.escape_debug()).into())
 }
 
 fn command_and_data(text: &str) -> (&str, &str) {

@@ -1,42 +1,41 @@
-//! Plugins inside this program's own executable, for trying things out: `@NAME`.
+//! Built-in plugins, to try out hosts and commands: `@NAME`.
 //!
-//! The host starts this executable again, with [`SUBCOMMAND`] and the plugin's name as its first
-//! own arguments.
+//! The host starts this executable again, with [`SUBCOMMAND`] and the plugin's name as the first
+//! arguments after the descriptors.
 
 mod echo;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-/// What stands behind the descriptors' numbers where this program is to be a plugin.
+/// First argument after the descriptors when this program runs as a plugin.
 pub(crate) const SUBCOMMAND: &str = "__plugin";
 
-/// A plugin that is always there.
+/// Built-in plugin.
 #[derive(Debug)]
 pub(crate) struct BuiltIn {
-    /// Its name, without the `@`.
+    /// Name without the `@`.
     pub(crate) name: &'static str,
-    /// What it is, in one line.
+    /// Description in one line.
     pub(crate) description: &'static str,
     run: fn(&BuiltIn) -> ExitCode,
 }
 
-/// All there are.
+/// All built-in plugins.
 pub(crate) static ALL: [BuiltIn; 1] = [BuiltIn {
     name: "echo",
     description: "answers what it is told, and misbehaves on demand",
     run: echo::run,
 }];
 
-/// The plugin of that name.
+/// Finds a built-in plugin by its name.
 pub(crate) fn find(name: &str) -> Option<&'static BuiltIn> {
     ALL.iter().find(|plugin| plugin.name == name)
 }
 
-/// The plugin that this process is to be, by its command line; `None` where a person or a script
-/// started it.
+/// Returns the built-in plugin that the arguments select. `None` if no host started this process.
 ///
-/// This is to be asked ahead of clap: the descriptors' numbers come first in a plugin's arguments.
+/// Call this before clap: the arguments of a plugin begin with the numbers of its descriptors.
 pub(crate) fn of_command_line(args: &[OsString]) -> Option<&'static BuiltIn> {
     let own = args.get(1..)?;
     let own = match own {
@@ -50,7 +49,7 @@ pub(crate) fn of_command_line(args: &[OsString]) -> Option<&'static BuiltIn> {
 }
 
 impl BuiltIn {
-    /// Is this plugin until its host has no more use for it.
+    /// Runs this plugin until its host stops it.
     pub(crate) fn run(&self) -> ExitCode {
         (self.run)(self)
     }
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_subcommand_stands_behind_the_descriptors() {
+    fn the_subcommand_follows_the_descriptors() {
         let plugin = |args: &[&str]| {
             let args: Vec<_> = args.iter().map(OsString::from).collect();
             of_command_line(&args).map(|plugin| plugin.name)

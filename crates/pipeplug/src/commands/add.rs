@@ -1,4 +1,4 @@
-//! `pipeplug add`: put plugins where they are found by name.
+//! `pipeplug add`: installs plugins, so that they are found by name.
 
 use std::fmt::Write as _;
 use std::io;
@@ -29,39 +29,39 @@ Examples:
   pipeplug add ./target/debug/spell --link
   pipeplug add ./plugins --host editor";
 
-/// Add plugins to the user's own, which are found by name
+/// Install plugins for the current user, so that they are found by name
 ///
-/// Each executable is asked what it is, in a strict sandbox, and copied to
-/// ~/.local/share/HOST/plugins as HOST-NAME, with its SHA-256 sum recorded: `pipeplug list` shows a
-/// file that has changed since, and `pipeplug rm` removes it.
+/// Each executable is started in a strict sandbox to probe it, and then copied to
+/// ~/.local/share/HOST/plugins as HOST-NAME. Its SHA-256 sum is recorded, so that `pipeplug list`
+/// shows a file that has changed since. `pipeplug rm` removes the plugin.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AddArgs {
-    /// An executable, or a directory of which to add every executable that is a plugin
+    /// Executable to add, or directory whose executables are added if they are plugins
     #[arg(required = true, value_name = "PATH|DIR")]
     paths: Vec<PathBuf>,
 
-    /// The name to find it by [default: the file's, without HOST- in front]
+    /// Name of the plugin [default: the file name without the prefix HOST-]
     #[arg(long)]
     name: Option<String>,
 
-    /// Whose plugin it is to be
+    /// Host that the plugin is for
     #[arg(long, value_name = "HOST", default_value = HOST)]
     host: String,
 
-    /// Link to the file rather than copy it, so that a new build of it is the plugin's too
+    /// Link to the file instead of copying it, so that a new build takes effect at once
     #[arg(long)]
     link: bool,
 
-    /// Replace what has the name already
+    /// Replace an existing plugin of the same name
     #[arg(long)]
     force: bool,
 
-    /// Do not start it to see whether it is a plugin
+    /// Add without starting it, whether or not it is a plugin
     #[arg(long)]
     no_metadata: bool,
 
-    /// How long a plugin has to answer [default: 10s]
+    /// Time limit for a plugin to answer, as 500ms, 2s or 1m [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "no_metadata")]
     timeout: Option<Duration>,
 
@@ -69,10 +69,10 @@ pub(crate) struct AddArgs {
     sandbox: ProbeSandboxArgs,
 }
 
-/// How long a plugin has to answer, unless `--timeout` says otherwise.
+/// Default of `--timeout`.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs it.
+/// Runs `pipeplug add`.
 ///
 /// # Blocking
 /// Until every plugin has answered and ended, and is copied.
@@ -107,12 +107,12 @@ fn attempt(
             return Err(failure);
         }
     }
-    // So `run` knows how each one talks, and `list` need not ask.
+    // `run` then knows the protocol of each plugin, and `list` need not probe it again.
     catalog(args, &Discovery::for_host(&args.host), &shutdown).remember(said);
     Ok(reason)
 }
 
-/// Refuses what can be no host's name.
+/// Checks that the name of the host is valid.
 pub(crate) fn check_host(host: &str) -> Result<(), CommandError> {
     match Store::for_host(host) {
         Err(error @ StoreError::BadHost { .. }) => Err(CommandError::new(ExitReason::Usage, error)),
@@ -121,7 +121,7 @@ pub(crate) fn check_host(host: &str) -> Result<(), CommandError> {
     }
 }
 
-/// The user's own plugins of that host.
+/// Opens the store of the user's plugins for this host.
 pub(crate) fn open_store(host: &str) -> Result<Store, CommandError> {
     Store::for_host(host).map_err(|error| {
         let reason = match error {
@@ -132,7 +132,7 @@ pub(crate) fn open_store(host: &str) -> Result<Store, CommandError> {
     })
 }
 
-/// The files that are named, and the executable ones of the directories that are.
+/// Lists the files of the command line, with the executables of its directories.
 fn files_to_add(args: &AddArgs) -> Result<Vec<PathBuf>, CommandError> {
     let mut files = Vec::new();
     for path in &args.paths {
@@ -141,7 +141,7 @@ fn files_to_add(args: &AddArgs) -> Result<Vec<PathBuf>, CommandError> {
             continue;
         }
         let unreadable = |error| {
-            CommandError::message(ExitReason::Failed, format!("{path:?} cannot be read: {error}"))
+            CommandError::message(ExitReason::Failed, format!("cannot read {path:?}: {error}"))
         };
         let found = discovery::executables(path).map_err(unreadable)?;
         if found.is_empty() {
@@ -152,15 +152,18 @@ fn files_to_add(args: &AddArgs) -> Result<Vec<PathBuf>, CommandError> {
     }
     match &args.name {
         Some(name) if files.len() > 1 => {
-            let message =
-                format!("--name {} is for one file, and these are {}", Escaped(name), files.len());
+            let message = format!(
+                "--name {} needs exactly one file, but there are {}",
+                Escaped(name),
+                files.len()
+            );
             Err(CommandError::message(ExitReason::Usage, message))
         }
         _ => Ok(files),
     }
 }
 
-/// Adds one, and says what was done, and what it said of itself.
+/// Adds one plugin. Returns the text to print and the result of the probe.
 fn add(
     args: &AddArgs,
     store: &Store,
@@ -175,7 +178,7 @@ fn add(
     if name.starts_with('@') {
         let name = Escaped(&name);
         let message = format!(
-            "{name} would not be found, for @ begins what is built in: --name gives another one"
+            "a plugin named {name} would not be found, since @ marks built-in plugins; choose another name with --name"
         );
         return Err(CommandError::message(ExitReason::Usage, message));
     }
@@ -202,11 +205,12 @@ fn add(
     Ok((text, said.map(|said| (path, said))))
 }
 
-/// The file's name, without what is put in front of it again.
+/// Name of the plugin: the file name without the prefix HOST-, which the store adds again.
 fn name_of(source: &Path, host: &str) -> Result<String, CommandError> {
     let file = source.file_name().unwrap_or(source.as_os_str());
     let Some(file) = file.to_str() else {
-        let message = format!("the name of {source:?} is not UTF-8: --name gives another one");
+        let message =
+            format!("the name of {source:?} is not UTF-8; choose another name with --name");
         return Err(CommandError::message(ExitReason::Usage, message));
     };
     let own = file
@@ -216,7 +220,7 @@ fn name_of(source: &Path, host: &str) -> Result<String, CommandError> {
     Ok(own.unwrap_or(file).to_owned())
 }
 
-/// What asks plugins in the way that the command line says.
+/// Makes the catalog that probes plugins with the options of the command line.
 fn catalog(args: &AddArgs, discovery: &Discovery, shutdown: &Shutdown) -> Catalog {
     let (register, confine) = (registering(shutdown), args.sandbox.confining());
     let patience = args.timeout.unwrap_or(ANSWER_PATIENCE);
@@ -233,19 +237,19 @@ fn ask(
 ) -> Result<Said, CommandError> {
     catalog(args, discovery, shutdown).ask(source).map_err(|error| {
         let not_added = match error {
-            // It would not be added unasked either.
+            // --no-metadata would not help: the file cannot be executed.
             StartError::Spawn(_) => "",
             StartError::Exited { .. } | StartError::ClosedPipe { .. } | StartError::HandshakeTimeout { .. } => {
-                "; it was not added, and was asked over descriptors 3 and 4 and over stdin and stdout, in both formats: --no-metadata adds it unasked"
+                "; it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in both formats); --no-metadata adds it without probing"
             }
-            _ => "; it was not added: --no-metadata adds it unasked",
+            _ => "; it was not added; --no-metadata adds it without probing",
         };
         let failure = CommandError::of_start(error, args.sandbox.level());
         shutdown.failure().unwrap_or_else(|| failure.followed_by(not_added))
     })
 }
 
-/// How a plugin came to be where it is.
+/// Describes the source of an installed plugin.
 pub(crate) fn origin(added: &Added) -> String {
     let way = match added.way {
         Way::Copy => "a copy of",
@@ -264,13 +268,13 @@ fn how_to_run(args: &AddArgs, name: &str, said: Option<&Said>) -> String {
         Some(Over::Stdio) => " --stdio",
         _ => "",
     };
-    // It may not have answered without.
+    // The plugin may not start without them.
     let passed = args.sandbox.env_pass.iter().map(|name| name.to_string_lossy());
     let passed: String = passed
         .map(|name| format!(" --env-pass {}", shlex::try_quote(&name).unwrap_or((&*name).into())))
         .collect();
     let passed = Escaped(&passed);
-    // What no shell can be given, a NUL, is in no name.
+    // Quoting fails only for a NUL, which no name contains.
     let word = shlex::try_quote(name).unwrap_or(name.into());
     if host != HOST {
         let of = shlex::try_quote(host).unwrap_or(host.into());

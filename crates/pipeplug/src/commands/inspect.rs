@@ -1,4 +1,4 @@
-//! `pipeplug inspect`: what a plugin says of itself.
+//! `pipeplug inspect`: shows the metadata of a plugin.
 
 use std::fmt::Write as _;
 use std::io;
@@ -31,9 +31,9 @@ Examples:
   pipeplug inspect ./plugin --format classic
   pipeplug inspect spell --json | jq -r .metadata.Description";
 
-/// Start a plugin, show what it says of itself, and stop it
+/// Start a plugin, show its metadata, and stop it
 ///
-/// The plugin is started in a strict sandbox, unless --sandbox says otherwise or it runs elsewhere.
+/// The plugin runs in a strict sandbox, unless --sandbox names another level or a launcher is used.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug inspect PLUGIN [OPTIONS] [-- ARGS]",
@@ -41,7 +41,7 @@ Examples:
     after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP)
 )]
 pub(crate) struct InspectArgs {
-    /// Write a JSON object: plugin, path, pid, format, seconds (that it took to start), metadata
+    /// Write one JSON object: plugin, path, pid, format, seconds (the start took), metadata
     #[arg(long, help_heading = "Output")]
     json: bool,
 
@@ -49,7 +49,7 @@ pub(crate) struct InspectArgs {
     start: StartArgs,
 }
 
-/// Runs it.
+/// Runs `pipeplug inspect`.
 ///
 /// # Blocking
 /// Until the plugin has ended.
@@ -97,11 +97,11 @@ fn attempt(
     Ok(())
 }
 
-/// What is known of it, a line for each; what it says beyond the protocol below that.
+/// Formats the table: properties of the running plugin, then its own metadata.
 fn table(started: &Started<'_>, paint: Paint, columns: Option<usize>) -> String {
     let plugin = started.plugin;
     let metadata = plugin.metadata();
-    let unsaid = "(it does not say)";
+    let unsaid = "(not given)";
     let known = [
         ("plugin", plugin.name().to_owned()),
         ("path", plugin.path().to_string_lossy().into_owned()),
@@ -120,7 +120,7 @@ fn table(started: &Started<'_>, paint: Paint, columns: Option<usize>) -> String 
         row(&mut table, key, value, widest, paint, columns);
     }
     if said.is_empty() {
-        table.push_str("\nIt says nothing of itself.\n");
+        table.push_str("\nThe plugin has no metadata of its own.\n");
     } else {
         table.push('\n');
     }

@@ -1,4 +1,4 @@
-//! `pipeplug list`: the plugins that are found by name.
+//! `pipeplug list`: lists the plugins that are found by name.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -36,41 +36,41 @@ Examples:
   PIPEPLUG_PATH=$PWD/target/debug pipeplug list --no-metadata
   pipeplug list --json | jq -r 'select(.state == \"usable\") | .name'
 
-JSON (--json), one object a line: name, path, state (usable, shadowed or
-unusable); description and format, if it says; shadowed_by; problem;
-stdio (whether it talks over stdin and stdout, for which `run` has --stdio);
-in_sandbox (whether it was asked in one, which may be why it failed);
-remembered (whether an earlier listing asked it); added (from, way, sha256)
-if `pipeplug add` put it there; changed_to, the sum that its file has now, if
-that is another one, as that of a link is after each build.";
+JSON (--json), one object per line: name, path, state (usable, shadowed or
+unusable); description and format, if the plugin answered; shadowed_by;
+problem; stdio (true if it talks over stdin and stdout, as with run --stdio);
+in_sandbox (true if it was probed in a sandbox, which may be why it failed);
+remembered (true if an earlier listing probed it); added (from, way, sha256)
+if `pipeplug add` installed it; changed_to, the sum of its file, if the file
+has changed since, as that of a link does with each build.";
 
 /// List the plugins that are found by name
 ///
-/// A plugin of the host HOST is an executable HOST-NAME in a directory of PIPEPLUG_PATH,
-/// ~/.local/share/HOST/plugins, /usr/local/lib/HOST/plugins or /usr/lib/HOST/plugins; earlier ones
-/// win. Each is started for a moment, in a strict sandbox, to ask what it is; that is remembered,
-/// in ~/.cache/HOST, until its file changes, and for an hour if it failed.
+/// A plugin of HOST is an executable HOST-NAME in a directory of PIPEPLUG_PATH, or in
+/// ~/.local/share/HOST/plugins, /usr/local/lib/HOST/plugins or /usr/lib/HOST/plugins. The first
+/// directory that has the name wins. Each plugin is started in a strict sandbox to probe it. The
+/// result is kept in ~/.cache/HOST until the file changes; a failure is kept for an hour.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ListArgs {
-    /// Whose plugins to list
+    /// Host whose plugins are listed
     #[arg(long, value_name = "HOST", default_value = HOST)]
     host: String,
 
-    /// Write one JSON object a line
+    /// Write one JSON object per line
     #[arg(long)]
     json: bool,
 
-    /// Ask all plugins anew, and sum up the files that were added
+    /// Probe all plugins again, and check the sums of those that were added
     #[arg(long, conflicts_with = "no_metadata")]
     refresh: bool,
 
-    /// Start no plugin; what is not remembered of them is not shown then
+    /// Start no plugin; show only results of earlier probes
     #[arg(long)]
     no_metadata: bool,
 
-    /// How long a plugin has to answer; one that is remembered as silent is asked again with
-    /// --refresh [default: 5s]
+    /// Time limit for a plugin to answer, as 500ms, 2s or 1m; to probe again one that failed
+    /// before, add --refresh [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "no_metadata")]
     timeout: Option<Duration>,
 
@@ -78,19 +78,19 @@ pub(crate) struct ListArgs {
     sandbox: ProbeSandboxArgs,
 }
 
-/// A listing that is done sooner shows no progress.
+/// Time before progress is shown.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// How many digits of a sum are shown to people, which tell two of them apart.
+/// Number of digits of a checksum that are shown to people.
 const SUM_SHOWN: usize = 12;
 
-/// What is shown of one file or directory.
+/// One line of the listing: a plugin, or a directory with a problem.
 struct Row {
     name: String,
     path: PathBuf,
     state: RowState,
     added: Option<Added>,
-    /// The sum of its file, where that is not the one that was added.
+    /// Checksum of the file, if the file has changed since it was added.
     changed: Option<Sha256>,
 }
 
@@ -100,7 +100,7 @@ enum RowState {
     Unusable { problem: String, asked: Asked, in_sandbox: bool },
 }
 
-/// What is known of a plugin that answered.
+/// Result of a probe that the plugin answered.
 struct ProbedPlugin {
     description: Option<String>,
     format: Format,
@@ -108,10 +108,10 @@ struct ProbedPlugin {
     asked: Asked,
 }
 
-/// Runs it.
+/// Runs `pipeplug list`.
 ///
 /// # Blocking
-/// Until every plugin has answered and ended; each for some seconds at most, several at once.
+/// Until every plugin has answered and ended. Several run at once, each for a few seconds at most.
 pub(crate) fn run(args: &ListArgs, globals: &Globals) -> ExitReason {
     match attempt(args, globals) {
         Ok(()) => ExitReason::Success,
@@ -144,7 +144,7 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), CommandError> {
     };
     drop(catalog);
     if let Some(shown) = shown {
-        // It has nothing more to show, and panics no more than this thread does.
+        // The thread ends with the catalog. A panic of it would only lose the progress line.
         let _ = shown.join();
     }
     let rows: Vec<_> = listed.into_iter().map(Row::new).collect();
@@ -163,7 +163,7 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), CommandError> {
         table(&mut text, &rows, paint, text::columns(io::stdout()));
         if rows.iter().any(Row::is_remembered_problem) {
             text.push_str(
-                "\nWhat did not answer an earlier time is asked again after an hour, or with --refresh.\n",
+                "\nA plugin that did not answer is probed again after an hour, or now with --refresh.\n",
             );
         }
         if rows.iter().any(Row::is_problem_in_sandbox) {
@@ -189,7 +189,7 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), CommandError> {
     report::print_interruptible(&text, &shutdown)
 }
 
-/// Has a thread show how far the catalog is, in a terminal; it ends with the catalog.
+/// Starts a thread that shows the progress of the catalog in a terminal. It ends with the catalog.
 fn with_progress(catalog: Catalog) -> Result<(Catalog, Option<JoinHandle<()>>), CommandError> {
     if !io::stderr().is_terminal() {
         return Ok((catalog, None));
@@ -201,18 +201,17 @@ fn with_progress(catalog: Catalog) -> Result<(Catalog, Option<JoinHandle<()>>), 
         .map_err(|error| {
             CommandError::message(
                 ExitReason::Failed,
-                format!("no thread to show progress: {error}"),
+                format!("cannot start the thread that shows progress: {error}"),
             )
         })?;
     let catalog = catalog.on_progress(move |progress| {
-        // Where the thread has ended nothing is shown.
+        // Fails only if the thread has ended.
         let _ = sender.send(progress);
     });
     Ok((catalog, Some(thread)))
 }
 
-/// Shows how many have answered once that takes a while, in a line that is written over and gone at
-/// the end.
+/// Shows the number of probed plugins after [`SILENCE`], in one line that is erased at the end.
 fn show_progress(progress: &Receiver<Progress>) {
     let begin = Instant::now() + SILENCE;
     let (mut last, mut is_shown) = (None, false);
@@ -236,12 +235,11 @@ fn show_progress(progress: &Receiver<Progress>) {
 
 fn show(progress: &Progress) {
     let Progress { done, all, .. } = progress;
-    progress_line(&format!("asking plugins what they are: {done} of {all}"));
+    progress_line(&format!("probing plugins: {done} of {all}"));
 }
 
 fn progress_line(text: &str) {
-    // From the first column on, in place of what was there (ECMA-48, EL). Progress is not worth
-    // waiting for.
+    // Replaces the line (ECMA-48, EL). A progress line that would block is dropped.
     let _ = stream::write(Stream::Stderr, Kind::Log, &[format!("\r{text}\x1b[K").as_bytes()]);
 }
 
@@ -272,7 +270,7 @@ impl Row {
         matches!(self.state, RowState::Unusable { asked: Asked::Earlier, .. })
     }
 
-    /// Looks for a failure that its sandbox may be the cause of.
+    /// True if the probe failed in a sandbox, which may be the cause.
     fn is_problem_in_sandbox(&self) -> bool {
         matches!(self.state, RowState::Unusable { in_sandbox: true, .. })
     }
@@ -315,7 +313,7 @@ impl Row {
     }
 }
 
-/// The plugins below the directories that they are in.
+/// Formats the plugins, grouped by directory.
 fn table(text: &mut String, rows: &[Row], paint: Paint, columns: Option<usize>) {
     let mut dirs: Vec<&Path> = Vec::new();
     for row in rows {
@@ -338,7 +336,7 @@ fn table(text: &mut String, rows: &[Row], paint: Paint, columns: Option<usize>) 
 }
 
 impl Row {
-    /// What is to be said of it, and what its name looks like.
+    /// Style of the name, and the text after it.
     fn in_words(&self) -> (Role, String) {
         let (mut role, what) = match &self.state {
             RowState::Usable(known) => {
@@ -363,7 +361,7 @@ impl Row {
         (role, format!("{what} ({origin})").trim_start().to_owned())
     }
 
-    /// Where it is listed: below its directory, or, if it is a place with a problem, below itself.
+    /// Directory to list it under. A directory with a problem is listed under itself.
     fn directory(&self) -> &Path {
         if self.name.is_empty() && !self.path.is_file() {
             return &self.path;
@@ -373,7 +371,7 @@ impl Row {
 
     fn shown_name(&self) -> String {
         match self.path.file_name() {
-            // A file that has only the prefix, in a listed directory.
+            // A file whose name is only the prefix.
             Some(file) if self.name.is_empty() && self.directory() != self.path => {
                 Escaped(&file.to_string_lossy()).to_string()
             }
@@ -382,14 +380,14 @@ impl Row {
     }
 }
 
-/// How wide the names are; one that is far longer than others does not push all of them aside.
+/// Width of the column of names. A very long name does not widen it.
 fn width(rows: &[Row]) -> usize {
     const LEAST: usize = 8;
     const MOST: usize = 24;
     rows.iter().map(|row| text::width(&row.shown_name())).max().unwrap_or(0).clamp(LEAST, MOST)
 }
 
-/// A name and what is to be said of it, in as many lines as it needs.
+/// Formats a name and the text after it, wrapped to the width of the terminal.
 fn line(
     text: &mut String,
     name: &str,
@@ -426,7 +424,7 @@ fn nothing_found(host: &str, discovery: &Discovery) -> String {
         let _ = writeln!(text, "  {}{missing}", short_path(dir));
     }
     text.push_str(
-        "`pipeplug add PATH` puts them into the user's own; more directories are named in\nPIPEPLUG_PATH, with colons between them.\n",
+        "`pipeplug add PATH` installs one; PIPEPLUG_PATH lists more directories, separated by\ncolons.\n",
     );
     text
 }

@@ -1,4 +1,4 @@
-//! `pipeplug pack`: make a container image of one executable.
+//! `pipeplug pack`: makes a container image of one executable.
 
 use std::path::PathBuf;
 
@@ -14,33 +14,33 @@ Examples:
   pipeplug pack ./plugin -t plugin && pipeplug run --docker plugin --call echo hello
   pipeplug pack ./plugin -t plugin:2 --podman
 
-The executable has to be linked statically, since there is nothing else in the image. For Rust:
+The executable has to be linked statically, since the image contains nothing else. For Rust:
   RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --target x86_64-unknown-linux-gnu";
 
 /// Make a container image of one executable, without a Dockerfile
 ///
-/// The image holds nothing but this file, which is its entry point; its id goes to stdout.
+/// The image contains only this file, which is its entry point. The id of the image goes to stdout.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 pub(crate) struct PackArgs {
-    /// The executable, statically linked
+    /// Executable, statically linked
     #[arg(value_name = "FILE")]
     executable: PathBuf,
 
-    /// The image's name, as NAME or NAME:VERSION
+    /// Name of the image: NAME or NAME:VERSION
     #[arg(short, long, value_name = "NAME")]
     tag: String,
 
-    /// By Docker [default: Docker where it is installed, else Podman]
+    /// Use Docker [default: Docker if it is installed, else Podman]
     #[arg(long, conflicts_with = "podman")]
     docker: bool,
 
-    /// By Podman
+    /// Use Podman
     #[arg(long)]
     podman: bool,
 }
 
-/// Runs it.
+/// Runs `pipeplug pack`.
 ///
 /// # Blocking
 /// Until the engine has the image.

@@ -1,4 +1,4 @@
-//! `pipeplug pin`: take down the sums of plugins that are trusted.
+//! `pipeplug pin`: records the checksums of trusted plugins.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -23,24 +23,23 @@ Examples:
   pipeplug run --locked ./plugins/spell --call check teh
   pipeplug run --sha256 \"$(sha256sum <./plugin | cut -c -64)\" ./plugin";
 
-/// Write the SHA-256 sums of plugins into a lock file, which --locked demands
+/// Write the SHA-256 sums of plugins to a lock file, which --locked checks
 ///
-/// What was pinned before stays in the file; a plugin that was pinned with another sum gets the new
-/// one. The sum is that of the plugin's own file: libraries, and the interpreter of a script, are
-/// not in it.
+/// Other entries of the file stay; the sum of a plugin that is in it already is replaced. The sum
+/// covers the plugin's own file, not its libraries or the interpreter of a script.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 pub(crate) struct PinArgs {
-    /// Paths (with a slash), or the names of installed plugins, or else of files in this directory
+    /// Paths (with a slash), or names of installed plugins, or else of files in this directory
     #[arg(required = true, value_name = "PLUGIN")]
     plugins: Vec<OsString>,
 
-    /// The lock file
+    /// Lock file to write
     #[arg(long, value_name = "FILE", default_value = LockFile::NAME)]
     lock_file: PathBuf,
 }
 
-/// Runs it.
+/// Runs `pipeplug pin`.
 ///
 /// # Blocking
 /// Until all files have been read, and while another process pins plugins in the same lock file.
@@ -55,13 +54,13 @@ pub(crate) fn run(args: &PinArgs, globals: &Globals) -> ExitReason {
 }
 
 fn attempt(args: &PinArgs) -> Result<(), CommandError> {
-    // All or none.
+    // One update: all plugins are pinned, or none.
     let text = LockFile::update(&args.lock_file, |lock| {
         let mut text = String::new();
         let mut done = BTreeSet::new();
         for plugin in &args.plugins {
             let path = file_of(plugin)?;
-            // Of two ways to write the same path one is told.
+            // A file that is named twice is pinned and shown once.
             if !done
                 .insert(lock.name_of(&path).unwrap_or_else(|_| path.to_str().map(str::to_owned)))
             {
@@ -89,13 +88,16 @@ fn attempt(args: &PinArgs) -> Result<(), CommandError> {
     report::print(&text)
 }
 
-/// The file of a plugin that can be pinned.
+/// Finds the file of a plugin.
+///
+/// # Errors
+/// If the plugin does not exist, or is built in and has no file.
 fn file_of(plugin: &OsStr) -> Result<PathBuf, CommandError> {
     let target = Target::find(Wanted::Here(plugin, HOST))?;
     target.file().map(Path::to_owned).ok_or_else(|| {
         let plugin = plugin.to_string_lossy();
         let message =
-            format!("{} is a part of this program, and has no file to pin", Escaped(&plugin));
+            format!("{} is built into this program and has no file to pin", Escaped(&plugin));
         CommandError::message(ExitReason::Usage, message)
     })
 }

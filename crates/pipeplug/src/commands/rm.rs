@@ -1,4 +1,4 @@
-//! `pipeplug rm`: remove plugins that were added.
+//! `pipeplug rm`: removes plugins that were added.
 
 use clap::Args;
 use pipeplug_host::discovery::{Discovery, Existing, RemoveError, Store};
@@ -15,30 +15,30 @@ Examples:
   pipeplug rm spell
   pipeplug rm spell align --host editor";
 
-/// Remove plugins that `pipeplug add` put there
+/// Remove plugins that `pipeplug add` installed
 ///
-/// What came by other means is left alone, and so is a file that has changed since, unless --force
-/// is given.
+/// Plugins that were installed in another way are not removed. A file that has changed since it was
+/// added is removed only with --force.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RmArgs {
-    /// What it is found by
+    /// Names of the plugins
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 
-    /// Whose plugin it is
+    /// Host that the plugins are for
     #[arg(long, value_name = "HOST", default_value = HOST)]
     host: String,
 
-    /// Remove the file whatever has become of it
+    /// Remove the file even if it has changed since it was added
     #[arg(long)]
     force: bool,
 }
 
-/// Runs it.
+/// Runs `pipeplug rm`.
 ///
 /// # Blocking
-/// While another process adds or removes plugins of that host.
+/// While another process adds or removes plugins of this host.
 pub(crate) fn run(args: &RmArgs, globals: &Globals) -> ExitReason {
     let told = |failure: CommandError| {
         report::print_failure(globals.color, &failure);
@@ -74,7 +74,7 @@ fn explain(args: &RmArgs, name: &str, error: RemoveError) -> CommandError {
     match &error {
         RemoveError::NotAdded { path: Some(_), .. } => CommandError::new(ExitReason::Failed, error),
         RemoveError::NotAdded { similar, .. } => match Discovery::for_host(&args.host).find(name) {
-            // It may be in another place.
+            // The plugin may be in another directory, where this command does not remove it.
             Ok(found) if similar.is_none() => {
                 let path = found.path;
                 let message = format!(

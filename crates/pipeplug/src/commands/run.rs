@@ -1,4 +1,4 @@
-//! `pipeplug run`: start a plugin, call it, and stop it.
+//! `pipeplug run`: starts a plugin, calls it, and stops it.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};
@@ -29,13 +29,13 @@ use crate::session::answers::{self, AnswerArg, AnswerHandler};
 use crate::session::shutdown::{Shutdown, Signalled};
 use crate::session::suspended;
 
-/// How long a plugin that closed its pipe gets to end, so that its status can be told.
+/// Time for a plugin that closed its pipe to exit, so that its exit status can be reported.
 const EXIT_PATIENCE: Duration = Duration::from_millis(500);
 
 const EXAMPLES: &str = "\
-DATA is taken as it stands; @FILE is what the file holds, @- is stdin, and
-@@TEXT is the text @TEXT. It may begin with one dash (-5); for what begins
-with two, or reads as an option (-v, -h), use @FILE or @-.
+DATA is literal text, or @FILE for the content of a file, @- for stdin, or
+@@TEXT for the text @TEXT. It may begin with one dash (-5). If it begins with
+two, or is the same as an option (-v, -h), use @FILE or @-.
 
 Examples:
   pipeplug run @echo --call echo hello
@@ -46,11 +46,12 @@ Examples:
 
 /// Start a plugin, call it, and stop it
 ///
-/// The plugin is started, called and notified in the order given, and stopped. Replies, and nothing
-/// else, go to stdout, byte for byte; in a terminal each ends its line, and what would steer the
-/// terminal is escaped. What the plugin writes to stderr, tells and asks goes to stderr. A one-way
-/// has no reply: a plugin made with pipeplug-guest tells on its stderr of one that failed, and the
-/// exit status does not. Without --call and --notify it runs until it ends or Ctrl-C.
+/// Starts the plugin, makes the calls and one-ways in the given order, and stops the plugin. Only
+/// replies go to stdout, byte for byte; in a terminal each reply ends with a newline, and control
+/// characters are escaped. The plugin's stderr, and its requests and one-ways to the host, go to
+/// stderr. A one-way has no reply: a plugin made with pipeplug-guest reports a failed one on its
+/// stderr, and the exit status does not change. Without --call and --notify the plugin runs until
+/// it ends or Ctrl-C is pressed.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug run PLUGIN [--call|--notify CMD [DATA]]... [OPTIONS] [-- ARGS]",
@@ -61,7 +62,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     calls: CallArgs,
 
-    /// What to answer when the plugin calls CMD; other requests are refused
+    /// Answer requests CMD of the plugin with DATA, repeatable; others are refused
     #[arg(
         long = "answer",
         value_name = "CMD=DATA",
@@ -70,7 +71,7 @@ pub(crate) struct RunArgs {
     )]
     answers: Vec<AnswerArg>,
 
-    /// Write everything that happens to stdout, one JSON object a line
+    /// Write all events to stdout, one JSON object per line
     #[arg(long, help_heading = "Output")]
     json: bool,
 
@@ -84,7 +85,7 @@ struct LoadedCall<'a> {
     data: Vec<u8>,
 }
 
-/// Runs it.
+/// Runs `pipeplug run`.
 ///
 /// # Blocking
 /// Until the plugin has ended.
@@ -115,7 +116,7 @@ fn attempt(
     }
     check_commands(&args.calls.0, args.start.protocol(&target).format)?;
     let answers = AnswerHandler::load(&args.answers, &mut loader, report)?;
-    // Not before stdin has been read: until then Ctrl-C simply ends this process.
+    // After stdin has been read: until then Ctrl-C simply ends this process.
     handle_signals(shutdown, report)?;
     let session = Session::start(&target, &args.start, level, report, shutdown, answers)?;
     report.show(&Event::Started(&session.started()));
@@ -130,14 +131,14 @@ fn attempt(
         Ok(Stopped { status, .. }) => args.start.sandbox.limit_of_end(*status),
         Err(_) => None,
     };
-    let reason = final_outcome(&name, result, stopped, report, shutdown);
+    let reason = final_reason(&name, result, stopped, report, shutdown);
     if let (Ok(ExitReason::Died), Some(limit)) = (&reason, limit) {
         report.note(limit);
     }
     reason
 }
 
-/// Looks whether the format has room for every command, ahead of any start.
+/// Checks, before the start, that the format can encode every command.
 fn check_commands(calls: &[CallArg], format: Format) -> Result<(), CommandError> {
     for arg in calls {
         let (thread_id, direction) = (ThreadId::new(1), Direction::Request);
@@ -151,7 +152,7 @@ fn check_commands(calls: &[CallArg], format: Format) -> Result<(), CommandError>
     Ok(())
 }
 
-/// Has Ctrl-C stop the plugin, and says so where somebody can press it.
+/// Makes Ctrl-C stop the plugin, with a hint in a terminal.
 pub(crate) fn handle_signals(
     shutdown: &Shutdown,
     report: &Arc<Report>,
@@ -167,7 +168,11 @@ pub(crate) fn handle_signals(
     shutdown.on_signals(told).map_err(|error| CommandError::new(ExitReason::Failed, error))
 }
 
-/// Makes every call, and tells the worst of what did not end the run.
+/// Makes every call in order.
+///
+/// # Errors
+/// If a call ends the run. A call that the plugin answers with an error does not: the result is
+/// [`ExitReason::Failed`] then.
 fn run_calls(
     calls: Vec<LoadedCall<'_>>,
     plugin: &Plugin,
@@ -185,7 +190,7 @@ fn run_calls(
             CallKind::Call => call(plugin, &arg.command, data, timeout, shutdown),
             CallKind::Notify => notify(plugin, &arg.command, data, timeout).map(|()| None),
         };
-        // What fails once everything is being ended fails because of that.
+        // A call that fails during a shutdown fails because of the shutdown.
         let done = done.map_err(|failure| shutdown.cancelled(&arg.command).unwrap_or(failure));
         match done {
             Ok(Some(reply)) => {
@@ -193,7 +198,7 @@ fn run_calls(
                 report.show(&Event::Reply { command, data: &reply, took });
             }
             Ok(None) => {}
-            // The end of everything is told by `final_outcome`, which knows of no call.
+            // `final_reason` reports the shutdown itself, without the call.
             Err(failure) if shutdown.is_interrupted() => {
                 report.show(&Event::Failed(&failure));
                 return Err(failure);
@@ -223,7 +228,7 @@ fn call(
     let reply = match begin {
         Ok(pending) => match shutdown.wait_for(pending) {
             Some(reply) => reply,
-            // It was dropped, which cancels it; `run_calls` says why.
+            // Dropping the future cancelled the call; `run_calls` reports the reason.
             None => return Err(CommandError::silent(ExitReason::Interrupted)),
         },
         Err(error) => Err(error),
@@ -274,22 +279,22 @@ fn not_sent(command: &str, within: Duration, credit: Option<Credit>) -> CommandE
     CommandError::message(ExitReason::TimedOut, message)
 }
 
-/// Why the plugin cannot be sent anything.
+/// Reason that nothing can be sent to the plugin.
 fn why_not(credit: Option<Credit>) -> String {
     credit.map_or_else(|| "the plugin does not read".into(), |credit| credit.to_string())
 }
 
-/// The connection ended while a command was on its way: says how the plugin ended, which says more.
+/// Makes the error of a connection that ended during a call, with the wait status of the plugin.
 fn died(plugin: &Plugin, error: impl Ended + fmt::Display) -> CommandError {
     let failure = CommandError::of_end(error, plugin.wait(EXIT_PATIENCE).ok().flatten());
     CommandError { stderr: plugin.stderr_tail(), ..failure }
 }
 
-/// Waits until it ends by itself or is stopped.
+/// Waits until the plugin ends by itself or is stopped.
 fn run_until_end(plugin: &Plugin, report: &Report) -> Result<ExitReason, CommandError> {
     if io::stderr().is_terminal() {
         report.note(format_args!(
-            "{} runs until it ends or Ctrl-C (--call CMD calls it)",
+            "{} runs until it ends or Ctrl-C is pressed (--call CMD calls it)",
             plugin.name()
         ));
     }
@@ -300,7 +305,7 @@ fn run_until_end(plugin: &Plugin, report: &Report) -> Result<ExitReason, Command
     }
     match reason.as_deref() {
         Some(CloseReason::EndOfFile) | None => {
-            report.note(format_args!("{} has closed its pipe, and runs on", plugin.name()));
+            report.note(format_args!("{} has closed its pipe and still runs", plugin.name()));
             plugin.wait(Duration::MAX).map_err(failed)?;
             Ok(ExitReason::Success)
         }
@@ -311,8 +316,8 @@ fn run_until_end(plugin: &Plugin, report: &Report) -> Result<ExitReason, Command
     }
 }
 
-/// What the run comes to, with the plugin's own end.
-fn final_outcome(
+/// Combines the result of the calls with the end of the plugin.
+fn final_reason(
     name: &str,
     result: Result<ExitReason, CommandError>,
     stopped: Result<Stopped, StopError>,
@@ -320,7 +325,7 @@ fn final_outcome(
     shutdown: &Shutdown,
 ) -> Result<ExitReason, CommandError> {
     let result = match (shutdown.failure(), result, &stopped) {
-        // What fails once everything is being ended fails because of that.
+        // A run that fails during a shutdown fails because of the shutdown.
         (Some(failure), _, _) => Err(failure),
         (None, Ok(_), Ok(stopped)) if ended_badly(stopped) => {
             let Stopped { status, by, .. } = stopped;
@@ -344,26 +349,25 @@ fn final_outcome(
     Ok(reason)
 }
 
-/// Whether it crashed or failed of its own, and was not merely forced.
+/// True if the plugin crashed or failed by itself, and not because it was killed.
 fn ended_badly(stopped: &Stopped) -> bool {
     match stopped.by {
         StoppedBy::Itself | StoppedBy::Stop => {
             !stopped.status.success() && stopped.status != WaitStatus::Unknown
         }
-        // Its own death may have closed the pipe. One that lives on and loses its host exits with
-        // what it likes.
+        // A crash closes the pipe as well. A plugin that loses its host may exit with any status.
         StoppedBy::EndOfFile => matches!(stopped.status, WaitStatus::Signaled { .. }),
         _ => false,
     }
 }
 
-/// Ends the connection where the plugin reads so little that sending a one-way takes longer than
-/// `--timeout`: calls have a deadline of their own.
+/// Ends the connection if a one-way cannot be sent within `--timeout`, since the plugin reads too
+/// little. Calls have their own deadline.
 struct SendDeadline {
-    /// Empty once the time is over, or no longer counted.
+    /// `None` once the time is over, or the one-way was sent.
     armed: Arc<Mutex<Option<Plugin>>>,
     timeout: Option<Duration>,
-    /// The credit that was missing when the time was over.
+    /// Missing credit at the time-out.
     credit: Arc<Mutex<Option<Credit>>>,
 }
 

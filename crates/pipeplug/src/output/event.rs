@@ -1,4 +1,4 @@
-//! What happens in a run, and how it reads as JSON.
+//! Events of a run, and their JSON form.
 
 use std::time::Duration;
 
@@ -11,31 +11,31 @@ use serde_json::{Map, Value, json};
 
 use crate::exit::{CommandError, Crashed};
 
-/// The part of the help that says what the JSON is.
+/// Section of the help about the JSON form.
 pub(crate) const HELP: &str = "\
-JSON (--json), one object a line on stdout, each with \"event\":
+JSON (--json), one object per line on stdout, each with \"event\":
   metadata  the plugin has started: plugin, path, pid, format, seconds,
             metadata (an object of strings)
-  reply     to a --call: command, data, seconds
-  error     a call or the run failed: message; command, if it is a call's;
-            exit_code; stderr (its last lines), if the plugin is to blame;
-            crash, if it ended: plugin, path, pid, seconds (it ran), status
-            (in words), code or signal and core_dumped, panic; calls that
-            were open (id, command, seconds) and calls_open, how many; the
-            last chunks received and sent (id, direction, command, length)
-  incoming  the plugin asks or tells something: kind (request or one-way),
+  reply     the reply to a --call: command, data, seconds
+  error     a call or the run failed: message; command, for a call;
+            exit_code; stderr (the last lines), if the plugin is the cause;
+            crash, if the plugin ended: plugin, path, pid, seconds (it ran),
+            status (in words), code or signal and core_dumped, panic; calls
+            (open calls: id, command, seconds) and calls_open (their number);
+            received and sent (last chunks: id, direction, command, length)
+  incoming  a request or one-way of the plugin: kind (request or one-way),
             command, data, answered
-  stderr    a line of the plugin's: line
-  stdout    the same, with --stdout log
+  stderr    a line of the plugin's stderr: line
+  stdout    a line of the plugin's stdout, with --stdout log: line
   stopped   a signal has stopped the plugin, and its calls wait: pid, signal
             (its number), name
   exit      the plugin has ended: status (in words), code or signal and
-            core_dumped, by (what it took), left (the process ids of what it
-            started and what still runs out of reach, if there are any), held
-            (stdout, stderr: what of it something else holds open, if so)
-Where data is no UTF-8, data_base64 stands in its place.";
+            core_dumped, by (how it was stopped), left (process ids that it
+            started, that still run and cannot be stopped, if any), held
+            (stdout, stderr: streams that another process keeps open, if any)
+Data that is not UTF-8 is in data_base64 instead of data.";
 
-/// One thing that happened.
+/// One event of a run.
 pub(crate) enum Event<'a> {
     Started(&'a Started<'a>),
     Reply {
@@ -54,21 +54,21 @@ pub(crate) enum Event<'a> {
         line: &'a str,
     },
     /// A signal has stopped the process.
-    Paused {
+    Suspended {
         pid: i32,
         signal: i32,
     },
     Ended(Stopped),
 }
 
-/// A plugin that runs, and how it came to.
+/// Running plugin, with its format and the time that its start took.
 pub(crate) struct Started<'a> {
     pub(crate) plugin: &'a Plugin,
     pub(crate) format: Format,
     pub(crate) took: Duration,
 }
 
-/// What the plugin wants, and whether it gets it.
+/// Kind of a chunk from the plugin, and the answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestStatus {
     OneWay,
@@ -77,7 +77,7 @@ pub(crate) enum RequestStatus {
 }
 
 impl Event<'_> {
-    /// Whether nobody needs to be told: the user pressed Ctrl-C, or closed the pipe.
+    /// True if the user knows already: Ctrl-C was pressed, or the reader closed the pipe.
     pub(crate) fn is_silent(&self) -> bool {
         matches!(self, Self::Failed(failure) if failure.error.is_none())
     }
@@ -104,7 +104,7 @@ impl Event<'_> {
                 ("stdout", object(json!({ "line": line })))
             }
             Self::Line { output: _, line } => ("stderr", object(json!({ "line": line }))),
-            Self::Paused { pid, signal } => {
+            Self::Suspended { pid, signal } => {
                 let name = signal_hook::low_level::signal_name(*signal);
                 ("stopped", object(json!({ "pid": pid, "signal": signal, "name": name })))
             }
@@ -129,7 +129,7 @@ impl Event<'_> {
 }
 
 impl Started<'_> {
-    /// What it says of itself, and what is known of it.
+    /// Metadata and properties of the plugin.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         let plugin = self.plugin;
         let metadata: Map<_, _> = plugin
@@ -158,7 +158,7 @@ fn failed(failure: &CommandError) -> Map<String, Value> {
         fields.insert("stderr".into(), failure.stderr.clone().into());
     }
     if let Some(crashed) = &failure.crash {
-        // One line each: the rest of the text is in the fields of the crash.
+        // Only the first line: the rest of the text is in the fields of `crash`.
         if let Some(Value::String(message)) = fields.get_mut("message") {
             message.truncate(message.find('\n').unwrap_or(message.len()));
         }
@@ -201,7 +201,7 @@ fn crash(Crashed { crash, postmortem }: &Crashed) -> Value {
     Value::Object(fields)
 }
 
-/// How a process ended: in words, and its code or signal.
+/// Inserts the wait status of a process: in words, and its code or signal.
 fn insert_status(fields: &mut Map<String, Value>, status: WaitStatus) {
     fields.insert("status".into(), status.to_string().into());
     match status {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_what_there_is() {
+    fn errors_omit_absent_fields() {
         let failure = CommandError::message(ExitReason::Failed, "no").of_command("c");
         assert_eq!(
             Event::Failed(&failure).to_json(),

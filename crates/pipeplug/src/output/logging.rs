@@ -1,4 +1,4 @@
-//! What the libraries log, on standard error.
+//! Log of the libraries, on stderr.
 
 use std::io;
 
@@ -16,20 +16,20 @@ use crate::output::stream;
 use crate::output::style::Paint;
 use crate::output::text::Escaped;
 
-/// Logs from here on: warnings, and with `-vv` everything that helps to find a fault.
+/// Installs the log: warnings, with `-v` information, with `-vv` every detail.
 pub(crate) fn init(verbosity: Verbosity, color: ColorChoice) {
     let level = match verbosity {
         Verbosity::Normal => LevelFilter::WARN,
         Verbosity::Detailed => LevelFilter::INFO,
         Verbosity::Debug => LevelFilter::TRACE,
     };
-    // The plugin's own lines, and what it leaves, are shown by the report.
+    // The report shows the lines of the plugin, and the processes that it leaves behind.
     let targets = Targets::new()
         .with_default(level)
         .with_target("pipeplug::left", LevelFilter::OFF)
         .with_target("pipeplug::stderr", LevelFilter::OFF)
         .with_target("pipeplug::stdout", LevelFilter::OFF);
-    // What a log tells of may come from a plugin, or be the name of a file.
+    // A field may hold text of a plugin, or the name of a file: escape control characters.
     let fields = debug_fn(|writer, field, value| {
         let text = format!("{value:?}");
         match field.name() {

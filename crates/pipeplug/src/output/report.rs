@@ -1,5 +1,5 @@
-//! Where what happens is written: replies to stdout, all else to stderr; or everything to stdout as
-//! JSON.
+//! Report of a run: replies on stdout and everything else on stderr, or all events as JSON on
+//! stdout.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -17,44 +17,44 @@ use crate::output::text::{self, Escaped, QuotedData, took};
 use crate::session::shutdown::Shutdown;
 use crate::session::suspended;
 
-/// Text for people, or JSON for programs.
+/// Form of the report: text for people, or JSON for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Text,
     Json,
 }
 
-/// Writes what happens. Any thread may: each event is written whole.
+/// Writer of events. Any thread may use it: events are not interleaved.
 pub(crate) struct Report {
     mode: Mode,
     plugin: String,
     verbosity: Verbosity,
     paint: Paint,
-    /// Whether stdout is a terminal, where replies stand on lines of their own.
+    /// Form of replies on stdout.
     replies: ReplyFormat,
     shutdown: Shutdown,
 }
 
-/// How much is told.
+/// Level of detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verbosity {
     Normal,
-    /// `-v`: metadata and times too.
+    /// `-v`: also metadata and times.
     Detailed,
-    /// `-vv`: what the libraries log too.
+    /// `-vv`: also the log of the libraries.
     Debug,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReplyFormat {
-    /// Byte for byte.
+    /// Byte for byte, for programs.
     Exact,
-    /// For people: with a newline where there is none, and nothing that steers the terminal.
+    /// For a terminal: each reply ends with a newline, and control characters are escaped.
     Lines,
 }
 
 impl Report {
-    /// A report on `plugin`, which is what people call it.
+    /// Makes a report on the plugin with this display name.
     pub(crate) fn new(mode: Mode, plugin: &str, globals: &Globals, shutdown: &Shutdown) -> Self {
         Self {
             mode,
@@ -80,23 +80,23 @@ impl Report {
         }
     }
 
-    /// Something that is no event, for people.
+    /// Writes a note for people, which is no event and not part of the JSON.
     pub(crate) fn note(&self, note: impl fmt::Display) {
         if self.mode == Mode::Text {
             self.say(Role::Note, &note);
         }
     }
 
-    /// As a note that is not worth waiting for where the program is to end.
+    /// Writes a note that is dropped if the write would block during a shutdown.
     pub(crate) fn hint(&self, hint: &str) {
         if self.mode == Mode::Text {
             let text = message_lines(self.paint, Role::Note, &hint);
-            // A standard error that is not read is no place to tell that.
+            // A failed write to stderr cannot be reported on stderr.
             let _ = stream::write(Stream::Stderr, Kind::Log, &[text.as_bytes()]);
         }
     }
 
-    /// As a note, for people who asked for more.
+    /// Writes a note with `-v` only.
     pub(crate) fn detail(&self, detail: impl fmt::Display) {
         if self.verbosity >= Verbosity::Detailed {
             self.note(detail);
@@ -112,7 +112,7 @@ impl Report {
                     self.say(
                         Role::Note,
                         &format_args!(
-                            "{} runs after {took} (pid {pid}, {format} format)",
+                            "{} started in {took} (pid {pid}, {format} format)",
                             self.plugin
                         ),
                     );
@@ -170,7 +170,7 @@ impl Report {
                     Escaped(line)
                 ));
             }
-            Event::Paused { pid, signal } => self.note(suspended::note(*pid, *signal)),
+            Event::Suspended { pid, signal } => self.note(suspended::note(*pid, *signal)),
             Event::Ended(stopped) => self.show_end(stopped),
         }
     }
@@ -217,70 +217,71 @@ impl Report {
         self.write_stderr(&message_lines(self.paint, role, what));
     }
 
-    /// Writes to stdout; where it is not read any more, the run is over.
+    /// Writes to stdout. An error begins the shutdown of the run.
     fn write_stdout(&self, parts: &[&[u8]]) {
         if let Err(error) = stream::write(Stream::Stdout, Kind::Report, parts) {
             self.shutdown.output_failed(Stream::Stdout, error);
         }
     }
 
-    /// Writes whole lines to stderr; where it is not read within `--timeout`, the run is over.
+    /// Writes whole lines to stderr. A write that takes longer than `--timeout` begins the
+    /// shutdown.
     fn write_stderr(&self, text: &str) {
         match stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]) {
             Err(error @ WriteError::NotRead(_)) => {
                 self.shutdown.output_failed(Stream::Stderr, error)
             }
-            // A standard error that is closed is no place to tell that.
+            // A failed write to stderr cannot be reported on stderr.
             Err(WriteError::System(_) | WriteError::GivenUp) | Ok(()) => {}
         }
     }
 }
 
-/// Says why a command ends that reports nothing else.
+/// Writes the error of a command that has no [`Report`].
 pub(crate) fn print_failure(color: ColorChoice, failure: &CommandError) {
     if let Some(text) = failure_text(Paint::choose(color, &io::stderr()), failure) {
-        // A standard error that is closed or not read is no place to tell that.
+        // A failed write to stderr cannot be reported on stderr.
         let _ = stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
     }
 }
 
-/// Writes all that a command has to say to stdout.
+/// Writes the output of a command to stdout.
 ///
 /// # Errors
-/// Where it cannot be written; that a reader has read enough is none to tell.
+/// If stdout cannot be written. A reader that closed the pipe gives an error without a message.
 ///
 /// # Blocking
-/// Until it is read.
+/// Until stdout is read.
 pub(crate) fn print(text: &str) -> Result<(), CommandError> {
     stream::write(Stream::Stdout, Kind::Report, &[text.as_bytes()])
         .map_err(|error| CommandError::of_output(Stream::Stdout, &error))
 }
 
-/// As [`print()`], for a command that ends at a signal.
+/// Writes to stdout as [`print()`] does, for a command that a signal can end.
 ///
 /// # Errors
-/// As for [`print()`], and where a signal came while it was not read.
+/// As for [`print()`], and if a signal came during the write.
 ///
 /// # Blocking
-/// Until it is read, or some time after a signal.
+/// Until stdout is read, or for a limited time after a signal.
 pub(crate) fn print_interruptible(text: &str, shutdown: &Shutdown) -> Result<(), CommandError> {
     print(text).map_err(|failure| shutdown.failure().unwrap_or(failure))
 }
 
-/// `None` where the user knows.
+/// Formats the error. `None` if it has no message.
 fn failure_text(paint: Paint, failure: &CommandError) -> Option<String> {
     let error = failure.error.as_ref()?;
-    // With its causes in one line.
+    // The alternate form puts the causes in the same line.
     let text = format!("{error:#}");
     if failure.crash.is_none() {
         return Some(message_lines(paint, Role::Error, &Escaped(&text)));
     }
-    // Its lines are its own: what it quotes in them is escaped.
+    // The text of a crash has lines of its own; escape only within them.
     let lines: Vec<_> = text.lines().map(|line| Escaped(line).to_string()).collect();
     Some(message_lines(paint, Role::Error, &lines.join("\n")))
 }
 
-/// Lines of our own for stderr, which end between words where that is a terminal.
+/// Formats a message of this program for stderr, wrapped to the width of the terminal.
 fn message_lines(paint: Paint, role: Role, what: &dyn fmt::Display) -> String {
     const HEAD: &str = "pipeplug:";
     let what = what.to_string();

@@ -1,13 +1,12 @@
-//! Writing to standard output and standard error: waits for room, loses nothing, and can be given
-//! up.
+//! Writes to stdout and stderr that handle full pipes and can be interrupted.
 //!
-//! A shell, Node or an editor may hand both down in non-blocking mode, where a full pipe is an
-//! error (EAGAIN). A reader may also have stopped to read, and a write(2) that sleeps in the kernel
-//! cannot be ended. So each write waits in poll(2) for room, together with a pipe that tells of a
-//! signal, and then writes no more than there is room for: poll(2) tells of room for `PIPE_BUF`
-//! bytes of a pipe.
+//! A shell, Node or an editor may pass on both descriptors in non-blocking mode, where a write to a
+//! full pipe fails (EAGAIN). A reader may also stop reading, and a write(2) that blocks in the
+//! kernel cannot be cancelled. Each write therefore waits in poll(2), for room and for a wake pipe
+//! that signals use, and then writes at most `PIPE_BUF` bytes: poll(2) promises room for that many
+//! in a pipe.
 //!
-//! All state is that of the process, as the two descriptors are.
+//! The state is global, as the two descriptors are.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,55 +18,54 @@ use nix::libc::PIPE_BUF;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 
-/// How long a write waits for room once the program is to end, at most until the grace time is
-/// over.
+/// Longest wait for room during a shutdown. The grace time may end the wait earlier.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 
-/// Where to write.
+/// Destination of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
     Stdout,
     Stderr,
 }
 
-/// How much a text matters once the program is to end.
+/// Importance of a text during a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Waits for room a while.
+    /// Waits for room, up to a limit.
     Report,
-    /// Is dropped where there is no room.
+    /// Is dropped if there is no room.
     Log,
 }
 
-/// Why something was not written. What comes behind a part that was is not written either.
+/// Error of a write. After a partial write, the rest and all later writes are dropped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
     #[error(transparent)]
     System(io::Error),
-    /// There was no room for as long as `--timeout` allows.
+    /// There was no room within `--timeout`.
     #[error("nothing was read from it for {0:?}; --timeout allows more")]
     NotRead(Duration),
-    /// There was no room, and the program is to end.
+    /// There was no room, and the program is shutting down.
     #[error("given up, since the program was told to end")]
     GivenUp,
 }
 
-/// How long a write waits for room.
+/// Limit of the wait for room.
 #[derive(Debug, Clone, Copy)]
 enum WaitLimit {
     Endless,
-    /// For each piece.
+    /// Limit for each piece.
     Limited(Duration),
-    /// The first signal came.
+    /// A first signal came: a shutdown runs.
     Ending {
         since: Instant,
         until: Instant,
     },
-    /// The second one.
+    /// A second signal came: nothing waits any more.
     Over,
 }
 
-/// Tells waiting writes, once, that their limit has changed: the end of file of a pipe.
+/// Wakes waiting writes once, when their limit has changed: by the end of file of a pipe.
 struct WakePipe {
     reader: PipeReader,
     writer: Mutex<Option<PipeWriter>>,
@@ -75,12 +73,12 @@ struct WakePipe {
 
 struct Output {
     wait_limit: Mutex<WaitLimit>,
-    /// The wake pipes of the first and of the second signal; `None` where no pipe could be had.
+    /// Wake pipes of the first and of the second signal. `None` if no pipe could be made.
     wake_pipes: OnceLock<Option<[WakePipe; 2]>>,
     stdout: Mutex<StreamState>,
     stderr: Mutex<StreamState>,
-    /// Held from the look for room to the write into it: both streams may be the same pipe
-    /// (`2>&1`), where the room that one has seen could be taken by the other.
+    /// Held from the check for room to the write: both streams may be the same pipe (`2>&1`), and
+    /// one could use the room that the other has seen.
     room: Mutex<()>,
 }
 
@@ -98,13 +96,13 @@ static OUTPUT: Output = Output {
     room: Mutex::new(()),
 };
 
-/// Writes all parts, with nothing of other threads in between.
+/// Writes all parts, without interleaving of other threads.
 ///
 /// # Errors
-/// Where they cannot be written, or there was no room for too long.
+/// If a write fails, or there is no room within the limit.
 ///
 /// # Blocking
-/// Until there is room: for ever, unless [`set_timeout`] or [`begin_shutdown`] was called.
+/// Until there is room. Without [`set_timeout`] or [`begin_shutdown`] there is no limit.
 pub(crate) fn write(stream: Stream, kind: Kind, parts: &[&[u8]]) -> Result<(), WriteError> {
     match stream {
         Stream::Stdout => OUTPUT.write(&OUTPUT.stdout, &io::stdout(), kind, parts),
@@ -112,7 +110,7 @@ pub(crate) fn write(stream: Stream, kind: Kind, parts: &[&[u8]]) -> Result<(), W
     }
 }
 
-/// Has each write wait no longer than this for room.
+/// Limits the wait for room of each write.
 pub(crate) fn set_timeout(timeout: Duration) {
     let mut wait_limit = lock(&OUTPUT.wait_limit);
     if matches!(*wait_limit, WaitLimit::Endless) {
@@ -120,10 +118,10 @@ pub(crate) fn set_timeout(timeout: Duration) {
     }
 }
 
-/// The program is to end within `grace`: writes wait for room no longer than that.
+/// Begins a shutdown: from now on, writes wait for room at most until `grace` is over.
 pub(crate) fn begin_shutdown(grace: Duration) {
     let since = Instant::now();
-    // A time so far off that it cannot be named is bounded by that of each write.
+    // The clock cannot represent a very long grace time; SHUTDOWN_WAIT limits each write anyway.
     let until = since.checked_add(grace).unwrap_or(since + Duration::from_secs(3600));
     let mut wait_limit = lock(&OUTPUT.wait_limit);
     if matches!(*wait_limit, WaitLimit::Endless | WaitLimit::Limited(_)) {
@@ -133,19 +131,19 @@ pub(crate) fn begin_shutdown(grace: Duration) {
     }
 }
 
-/// The program is to end now: nothing waits for room any more.
+/// Ends all waits for room, now and later.
 pub(crate) fn give_up() {
     *lock(&OUTPUT.wait_limit) = WaitLimit::Over;
     OUTPUT.wake(0);
     OUTPUT.wake(1);
 }
 
-/// Standard error for what logs line by line.
+/// Writer to stderr for the log, line by line.
 pub(crate) struct LogLines;
 
 impl io::Write for LogLines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A standard error that is closed or not read is no place to tell that.
+        // A failed write to stderr cannot be reported on stderr.
         let _ = write(Stream::Stderr, Kind::Log, &[bytes]);
         Ok(bytes.len())
     }
@@ -173,8 +171,8 @@ impl Output {
             .iter()
             .flat_map(|part| part.chunks(most))
             .try_for_each(|piece| self.write_piece(fd.as_fd(), kind, piece, &mut count));
-        // Behind a gap nothing would be what it looks like; a log line that is left out as a whole
-        // makes none.
+        // Output with a gap would be misleading, so nothing follows a partial write. A log line
+        // that is dropped as a whole leaves no gap.
         let is_whole = kind == Kind::Log && count == 0;
         if matches!(written, Err(WriteError::NotRead(_) | WriteError::GivenUp)) && !is_whole {
             *state = StreamState::Abandoned;
@@ -182,7 +180,7 @@ impl Output {
         written
     }
 
-    /// Adds to `total` how much has been written.
+    /// Writes one piece. Adds the number of written bytes to `total`.
     fn write_piece(
         &self,
         fd: BorrowedFd<'_>,
@@ -201,7 +199,7 @@ impl Output {
                     piece = &piece[count..];
                     *total += count;
                 }
-                // In non-blocking mode another process that has the same pipe may have been faster.
+                // Non-blocking mode: another process with the same pipe may have used the room.
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(errno) => return Err(system(errno)),
             }
@@ -239,10 +237,10 @@ impl Output {
                 .collect();
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             match poll(&mut fds, left.map_or(PollTimeout::NONE, timeout)) {
-                // POLLERR too: the write says what is wrong.
+                // Also for POLLERR: the write returns the error.
                 Ok(1..) if fds[0].any() == Some(true) => return Ok(()),
                 Ok(0) if left.is_some_and(|left| left <= LONGEST_POLL) => return Err(given_up),
-                // A wake pipe, or a piece of a long wait.
+                // The wake pipe, or the end of one part of a long wait: look at the limit again.
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(system(errno)),
             }
@@ -251,7 +249,7 @@ impl Output {
 
     fn wake_pipes(&self) -> Option<&[WakePipe; 2]> {
         let make = || -> io::Result<[WakePipe; 2]> { Ok([WakePipe::new()?, WakePipe::new()?]) };
-        // Without a descriptor left a signal is noticed by the next write.
+        // If no descriptor is left, the next write notices the signal.
         self.wake_pipes.get_or_init(|| make().ok()).as_ref()
     }
 
@@ -270,20 +268,20 @@ impl WakePipe {
     }
 }
 
-/// How much can be written at once where poll(2) tells of room.
+/// Number of bytes that can be written at once when poll(2) reports room.
 fn piece(fd: &(impl AsFd + io::IsTerminal)) -> usize {
     let is_file = !fd.is_terminal()
         && fstat(fd).is_ok_and(|stat| {
             SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
         });
-    // A file always has room, or fails.
+    // A regular file always has room, or fails.
     if is_file { usize::MAX } else { PIPE_BUF }
 }
 
-/// A longer wait is done in pieces.
+/// Longest single poll(2). Longer waits are done in parts.
 const LONGEST_POLL: Duration = Duration::from_secs(3600);
 
-/// In whole milliseconds, rounded up, so that nothing is given up before its time.
+/// Converts to whole milliseconds, rounded up, so that no wait ends too early.
 fn timeout(left: Duration) -> PollTimeout {
     let millis = left.min(LONGEST_POLL).as_nanos().div_ceil(1_000_000);
     i32::try_from(millis).ok().and_then(|millis| millis.try_into().ok()).unwrap_or(PollTimeout::MAX)

@@ -1,4 +1,4 @@
-//! Colours, where somebody sees them.
+//! Colours for terminals.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -6,31 +6,31 @@ use std::io::IsTerminal;
 use clap::ColorChoice;
 use clap::builder::styling::{AnsiColor, Style};
 
-/// Whether to colour what goes to one stream.
+/// Choice between plain and coloured text for one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Paint {
     Plain,
     Colored,
 }
 
-/// What a text is, which says how it looks.
+/// Role of a text, which determines its style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// The head of an error.
+    /// Prefix of an error.
     Error,
-    /// The head of what is no error.
+    /// Prefix of a note.
     Note,
-    /// Whose line it is.
+    /// Name of the plugin before a line of it.
     Speaker,
-    /// A title or a name.
+    /// Title or name.
     Title,
-    /// What matters less.
+    /// Text of less importance.
     Aside,
 }
 
 impl Paint {
-    /// `auto` means: in a terminal, unless NO_COLOR is set (no-color.org) or the terminal knows
-    /// none.
+    /// Chooses for one stream. `auto` colours in a terminal, unless NO_COLOR is set (no-color.org)
+    /// or TERM is `dumb`.
     pub(crate) fn choose(choice: ColorChoice, stream: &impl IsTerminal) -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let colored = match choice {
@@ -58,7 +58,7 @@ impl Paint {
     }
 }
 
-/// Text in its colour.
+/// Text with its style.
 pub(crate) struct Painted<T> {
     style: Style,
     text: T,

@@ -1,4 +1,4 @@
-//! Text that is fit for a terminal, whoever wrote it.
+//! Text for terminals: escaping, wrapping, widths, durations.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -7,10 +7,10 @@ use std::os::fd::AsFd;
 pub(crate) use pipeplug_host::Escaped;
 use unicode_width::UnicodeWidthStr as _;
 
-/// So many characters of data are shown; the rest is counted.
+/// Number of characters of data that are shown. For longer data the size follows.
 const DATA_SHOWN: usize = 160;
 
-/// A reply in a terminal: its lines as they are, and escaped what would steer the terminal.
+/// Formats a reply for a terminal: keeps its lines, and escapes control characters.
 pub(crate) fn reply(data: &[u8]) -> String {
     let mut text = String::new();
     for chunk in data.utf8_chunks() {
@@ -27,15 +27,15 @@ pub(crate) fn reply(data: &[u8]) -> String {
     text
 }
 
-/// JSON in a line, with those characters escaped that JSON need not escape and a terminal obeys.
+/// Formats JSON in one line. Also escapes control characters that JSON allows unescaped.
 pub(crate) fn json_line(value: &serde_json::Value) -> String {
     let mut line = String::new();
     for c in value.to_string().chars() {
         if Escaped::is_harmless(c) {
             line.push(c);
         } else {
-            // They stand in strings only, and all of them have four digits at most. Writing to a
-            // String does not fail.
+            // They occur in strings only, and none is above U+FFFF. Writing to a String does not
+            // fail.
             let _ = write!(line, "\\u{:04x}", u32::from(c));
         }
     }
@@ -43,7 +43,7 @@ pub(crate) fn json_line(value: &serde_json::Value) -> String {
     line
 }
 
-/// A chunk's buffer in a message: a space and what it holds, or nothing.
+/// Buffer of a chunk in a message: a space and the quoted content, or nothing if it is empty.
 pub(crate) struct QuotedData<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for QuotedData<'_> {
@@ -61,13 +61,13 @@ impl fmt::Display for QuotedData<'_> {
     }
 }
 
-/// How many columns of a terminal the text takes: a character of Chinese takes two, a combining
-/// accent none.
+/// Width of text in columns of a terminal. A Chinese character has two columns, a combining accent
+/// none.
 pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// Cuts text into lines of at most `width` columns, at spaces; a longer word has its own line.
+/// Breaks text at spaces into lines of at most `columns`. A longer word gets a line of its own.
 pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let (mut used, mut is_first) = (0, true);
@@ -89,12 +89,12 @@ pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// The width of the terminal that `stream` is; `None` where it is none, and lines are not cut.
+/// Width of the terminal of `stream`. `None` if it is no terminal: lines are not wrapped then.
 pub(crate) fn columns(stream: impl AsFd) -> Option<usize> {
     terminal_size::terminal_size_of(stream).map(|(terminal_size::Width(columns), _)| columns.into())
 }
 
-/// A path with the home directory as `~`, for people.
+/// Formats a path for people, with `~` for the home directory.
 pub(crate) fn short_path(path: &std::path::Path) -> String {
     let home = std::env::home_dir().filter(|home| home.parent().is_some());
     let shown: Cow<'_, str> = match home.and_then(|home| path.strip_prefix(home).ok()) {
@@ -104,7 +104,7 @@ pub(crate) fn short_path(path: &std::path::Path) -> String {
     Escaped(&shown).to_string()
 }
 
-/// How long something took, in three digits or so.
+/// Formats a duration with about three digits.
 pub(crate) fn took(duration: std::time::Duration) -> String {
     let micros = duration.as_micros();
     match micros {

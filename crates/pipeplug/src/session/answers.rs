@@ -1,4 +1,4 @@
-//! `--answer CMD=DATA`: what the host says to the plugin's own requests.
+//! `--answer CMD=DATA`: answers of the host to requests of the plugin.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,14 +13,14 @@ use crate::output::event::{Event, RequestStatus};
 use crate::output::report::Report;
 use crate::output::text::Escaped;
 
-/// One `--answer`.
+/// One `--answer` of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AnswerArg {
     command: String,
     data: Data,
 }
 
-/// Reads `CMD=DATA`.
+/// Parses `CMD=DATA`.
 pub(crate) fn parse(arg: OsString) -> Result<AnswerArg, String> {
     let mut bytes = arg.into_vec();
     let Some(at) = bytes.iter().position(|byte| *byte == b'=') else {
@@ -32,7 +32,8 @@ pub(crate) fn parse(arg: OsString) -> Result<AnswerArg, String> {
     Ok(AnswerArg { command, data: Data::parse(std::ffi::OsStr::from_bytes(&data))? })
 }
 
-/// Answers the plugin with what the command line says, and shows what else it asks.
+/// Handler that answers the plugin with the data of `--answer`, refuses other requests, and shows
+/// all of them.
 pub(crate) struct AnswerHandler {
     known: BTreeMap<String, Vec<u8>>,
     report: Arc<Report>,

@@ -1,4 +1,4 @@
-//! A plugin from its start to its end, with everything that it writes shown.
+//! Session with a plugin from its start to its end. Shows everything that the plugin writes.
 
 pub(crate) mod answers;
 pub(crate) mod shutdown;
@@ -20,27 +20,27 @@ use crate::output::text::Escaped;
 use crate::session::shutdown::Shutdown;
 use crate::session::suspended::SuspensionWatch;
 
-/// How long what a plugin that has ended told and asked may take to be shown.
+/// Time for the handlers of the last requests and one-ways after the plugin has ended.
 const HANDLERS_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A plugin that runs.
+/// Running plugin.
 pub(crate) struct Session {
     pub(crate) plugin: Plugin,
     format: Format,
-    /// From the start of its process to its answer to the first request.
+    /// Time from the start of the process to its answer to the first request.
     took: Duration,
     shutdown: Shutdown,
     watch: Arc<SuspensionWatch>,
 }
 
 impl Session {
-    /// Starts it, in a sandbox of that level.
+    /// Starts the plugin in a sandbox of this level.
     ///
     /// # Errors
-    /// Where it does not start; what it wrote to stderr has been shown then.
+    /// If it does not start. Its stderr has been shown by then.
     ///
     /// # Blocking
-    /// Until it has answered the first request, for the handshake timeout at most.
+    /// Until the plugin has answered the first request, at most for the handshake timeout.
     pub(crate) fn start(
         target: &Target,
         args: &StartArgs,
@@ -77,7 +77,7 @@ impl Session {
             target.builder().map_err(|error| CommandError::new(ExitReason::NotStarted, error))?;
         let protocol = args.protocol(target);
         if let Some(options) = &protocol.remembered {
-            report.detail(format_args!("it is remembered to talk as with {options}"));
+            report.detail(format_args!("using {options}, as remembered from its last probe"));
         }
         let builder = args.apply(builder, level, &protocol).handler(request);
         let watch = Arc::new(SuspensionWatch::new());
@@ -123,18 +123,18 @@ impl Session {
         Started { plugin: &self.plugin, format: self.format, took: self.took }
     }
 
-    /// Stops it, and waits until all that it wrote has been shown.
+    /// Stops the plugin, and waits until its output has been shown.
     ///
     /// # Errors
     /// As for [`Plugin::stop`].
     ///
     /// # Blocking
-    /// As for [`Plugin::stop`], and a second more.
+    /// As for [`Plugin::stop`], and up to a second more.
     pub(crate) fn end(self) -> Result<Stopped, StopError> {
         drop(self.watch);
         let mut stopped = self.plugin.stop();
-        // What it told and asked last is still being shown; no end of the connection is no reason
-        // to wait for ever.
+        // Handlers of its last requests may still run. If the connection does not end in time, the
+        // result does not matter.
         let _ = self.plugin.connection().wait_closed(HANDLERS_PATIENCE);
         let elsewhere = self.shutdown.forget();
         if let Ok(stopped) = &mut stopped {

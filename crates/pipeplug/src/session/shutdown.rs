@@ -1,5 +1,4 @@
-//! What ends a run from outside: Ctrl-C, SIGTERM, a terminal or a reader of our output that went
-//! away.
+//! Shutdown of a run from outside: by Ctrl-C, SIGTERM, a closed terminal, or a closed output pipe.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,15 +15,16 @@ use signal_hook::iterator::Signals;
 use crate::exit::{CommandError, ExitReason};
 use crate::output::stream::{self, Stream, WriteError};
 
-/// How long a run may take to end by itself after the second signal; past that the process exits at
-/// once.
+/// Time for a run to end by itself after the second signal. Then the process exits at once.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Signals within this time of the first one belong to it: timeout(1) signals its child and then its
-/// process group, and npm forwards a Ctrl-C that the terminal has sent to the whole group.
+/// Time after the first signal in which further signals belong to it: timeout(1) signals its child
+/// and then its process group, and npm forwards a Ctrl-C that the terminal has sent to the whole
+/// group.
 const ONE_STOP: Duration = Duration::from_millis(150);
 
-/// Ends the plugins, which wakes whoever waits for them.
+/// Shutdown of all plugins of this process. Clones are handles to the same shutdown. Ending a
+/// plugin also wakes the threads that wait for it.
 #[derive(Clone, Default)]
 pub(crate) struct Shutdown(Arc<Inner>);
 
@@ -32,11 +32,11 @@ pub(crate) struct Shutdown(Arc<Inner>);
 struct Inner {
     cause: OnceLock<Cause>,
     plugins: Mutex<Vec<Registered>>,
-    /// What ends them, on threads of their own: it may take as long as the grace time.
+    /// Threads that end plugins: each may take as long as the grace time.
     ending: Mutex<Vec<JoinHandle<StoppedBy>>>,
-    /// The thread that waits for a call, which is cancelled.
+    /// Thread that waits for a call, to be woken.
     waiting: Mutex<Option<Thread>>,
-    /// How long the plugins may take to answer and leave.
+    /// Grace time of the plugins.
     grace: OnceLock<Duration>,
 }
 
@@ -45,7 +45,7 @@ struct Registered {
     phase: Phase,
 }
 
-/// What a signal brings about.
+/// Effect of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signalled {
     Stop,
@@ -58,27 +58,28 @@ enum Phase {
     Running,
 }
 
-/// Why everything ends.
+/// Cause of a shutdown.
 #[derive(Debug)]
 enum Cause {
     Signal(i32),
-    /// The output cannot be written.
+    /// Output could not be written.
     Output(Stream, WriteError),
 }
 
 impl Shutdown {
-    /// Handles SIGINT, SIGTERM and SIGHUP from here on: the first one stops the plugins, and one
-    /// that comes more than [`ONE_STOP`] later kills them. `told` is called with each step. Those that are ignored stay so, as a shell sets SIGINT for the background
-    /// jobs of a script (POSIX, sh(1p), Asynchronous Lists) and nohup(1) SIGHUP.
+    /// Handles SIGINT, SIGTERM and SIGHUP from now on: the first signal stops the plugins, and one
+    /// that comes more than [`ONE_STOP`] later kills them. `told` is called with each step. An
+    /// ignored signal stays ignored: shells ignore SIGINT in background jobs of a script (POSIX,
+    /// sh(1p), Asynchronous Lists), and nohup(1) ignores SIGHUP.
     ///
-    /// Unless they have its stdin they lead process groups of their own, so a terminal's Ctrl-C
-    /// reaches only this process.
+    /// Plugins lead their own process groups, unless they inherit stdin. Ctrl-C in a terminal
+    /// therefore reaches only this process.
     pub(crate) fn on_signals(
         &self,
         told: impl Fn(Signalled) + Send + 'static,
     ) -> anyhow::Result<()> {
         let handled = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
-        let mut signals = Signals::new(handled).context("signals cannot be handled")?;
+        let mut signals = Signals::new(handled).context("cannot handle signals")?;
         let shutdown = self.clone();
         thread::Builder::new()
             .name("signals".into())
@@ -98,12 +99,12 @@ impl Shutdown {
                 }
             })
             .context(
-                "no thread to handle signals: a limit of processes is reached (ulimit -u, or pids.max of the cgroup)",
+                "cannot start the thread that handles signals: a limit of processes is reached (ulimit -u, or pids.max of the cgroup)",
             )?;
         Ok(())
     }
 
-    /// How the run ends because of this; `None` while nothing happened.
+    /// Error that the shutdown gives the run. `None` if there is no shutdown.
     pub(crate) fn failure(&self) -> Option<CommandError> {
         self.cause().map(|cause| match cause {
             Cause::Signal(signal) => CommandError::silent(reason_of(*signal)),
@@ -111,12 +112,12 @@ impl Shutdown {
         })
     }
 
-    /// Looks whether a signal ends everything.
+    /// True if a signal began a shutdown.
     pub(crate) fn is_interrupted(&self) -> bool {
         matches!(self.cause(), Some(Cause::Signal(_)))
     }
 
-    /// How a call ends that was open when everything was to end; `None` while nothing happened.
+    /// Error that the shutdown gives an open call. `None` if there is no shutdown.
     pub(crate) fn cancelled(&self, command: &str) -> Option<CommandError> {
         let Cause::Signal(signal) = self.cause()? else { return self.failure() };
         let name = match *signal {
@@ -128,20 +129,21 @@ impl Shutdown {
         Some(CommandError::message(reason_of(*signal), message).of_command(command))
     }
 
-    /// Sets how long the plugins may take to answer and leave once they are stopped.
+    /// Sets the grace time of the plugins.
     pub(crate) fn set_grace(&self, grace: Duration) {
-        // Set once, by the command.
+        // The command sets it only once.
         let _ = self.0.grace.set(grace);
     }
 
-    /// Waits for a future on this thread; `None` where everything is to end first.
+    /// Waits for a future on this thread. `None` if a shutdown begins first.
     pub(crate) fn wait_for<F: Future>(&self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
         *lock(&self.0.waiting) = Some(thread::current());
         let output = loop {
-            // A wake-up between these looks and the park is kept for the park (std::thread::park).
+            // An unpark between these checks and the park makes the park return
+            // (std::thread::park).
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 break Some(output);
             }
@@ -154,16 +156,16 @@ impl Shutdown {
         output
     }
 
-    /// Takes a plugin along whose process has just been started.
+    /// Registers a plugin whose process has just been started.
     pub(crate) fn starting(&self, plugin: &Plugin) {
         lock(&self.0.plugins).push(Registered { plugin: plugin.clone(), phase: Phase::Starting });
-        // It may have come between the two.
+        // A shutdown that began before the push has not seen this plugin.
         if self.cause().is_some() {
             self.end(plugin.clone(), EndMode::Kill);
         }
     }
 
-    /// It has started: from now on it is asked to stop first.
+    /// Marks a plugin as started: a shutdown then sends it a stop request before it kills it.
     pub(crate) fn started(&self, pid: Pid) {
         for registered in
             lock(&self.0.plugins).iter_mut().filter(|registered| registered.plugin.pid() == pid)
@@ -172,10 +174,10 @@ impl Shutdown {
         }
     }
 
-    /// Lets go of all plugins, which have ended, and tells what that took here.
+    /// Forgets all plugins, which have ended. Returns the strongest means that ended one here.
     ///
     /// # Blocking
-    /// On the threads that end plugins, which notice that those have ended.
+    /// On the threads that end plugins. They return once the plugins have ended.
     pub(crate) fn forget(&self) -> StoppedBy {
         let forgotten = std::mem::take(&mut *lock(&self.0.plugins));
         drop(forgotten); // outside of the lock: a last handle stops its plugin
@@ -187,7 +189,7 @@ impl Shutdown {
             .unwrap_or(StoppedBy::Itself)
     }
 
-    /// Ends everything, since the output is not read any more.
+    /// Begins a shutdown because the output cannot be written.
     pub(crate) fn output_failed(&self, stream: Stream, error: WriteError) {
         self.begin(Cause::Output(stream, error));
     }
@@ -206,8 +208,8 @@ impl Shutdown {
         }
     }
 
-    /// Ends the process where the run has not ended by then: something of it waits for what does
-    /// not come, such as room in a pipe that another process has filled.
+    /// Exits the process if the run has not ended by then. Something may block it, such as a pipe
+    /// that another process has filled.
     fn exit_after(&self, patience: Duration, signal: i32) {
         let failure = self.failure();
         thread::sleep(patience);
@@ -241,12 +243,12 @@ impl Shutdown {
         };
         match thread::Builder::new().name("end".into()).spawn(run) {
             Ok(thread) => lock(&self.0.ending).push(thread),
-            Err(error) => tracing::error!(%error, "no thread to end the plugin"),
+            Err(error) => tracing::error!(%error, "cannot start the thread that ends the plugin"),
         }
     }
 }
 
-/// What has plugins that are asked what they are end with everything else.
+/// Returns a function that makes a builder register its plugin here, so that a shutdown ends it.
 pub(crate) fn registering(
     shutdown: &Shutdown,
 ) -> impl Fn(Builder) -> Builder + Send + Sync + 'static {
@@ -263,7 +265,7 @@ enum EndMode {
     Kill,
 }
 
-/// Wakes a thread that waits for a future.
+/// Waker for a thread that waits for a future.
 struct Unpark(Thread);
 
 impl Wake for Unpark {
@@ -280,8 +282,8 @@ fn reason_of(signal: i32) -> ExitReason {
     }
 }
 
-/// Whether whoever started this program wants it to ignore that signal, as nohup(1) does; where
-/// there is no `/proc`, that is not known.
+/// True if this process ignores the signal since its start, as with nohup(1). Without `/proc` the
+/// answer is always false.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

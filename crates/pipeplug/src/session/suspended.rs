@@ -1,5 +1,4 @@
-//! A note for a plugin that a signal has stopped: it answers nothing, and whoever waits for it sees
-//! no reason.
+//! Note for a plugin that a signal has stopped (suspended), and that therefore does not answer.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +10,14 @@ use pipeplug_host::Plugin;
 use crate::output::event::Event;
 use crate::output::report::Report;
 
-/// How often to look.
+/// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks after one plugin, until it is dropped.
+/// Watches one plugin until it is dropped.
 pub(crate) struct SuspensionWatch {
-    /// Its end ends the thread.
+    /// Dropping it ends the thread.
     _alive: Sender<()>,
-    /// Taken by the thread.
+    /// Receiver for the thread, which takes it.
     ended: Mutex<Option<Receiver<()>>>,
 }
 
@@ -28,7 +27,7 @@ impl SuspensionWatch {
         Self { _alive: alive, ended: Mutex::new(Some(ended)) }
     }
 
-    /// Begins to look.
+    /// Starts the thread that checks the plugin.
     pub(crate) fn begin(&self, plugin: &Plugin, report: &Arc<Report>) {
         let Some(ended) = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
@@ -41,26 +40,26 @@ impl SuspensionWatch {
                 if let Some(signal) = stopped
                     && told != stopped
                 {
-                    report.show(&Event::Paused { pid: plugin.pid().as_raw(), signal });
+                    report.show(&Event::Suspended { pid: plugin.pid().as_raw(), signal });
                 }
                 told = stopped;
             }
         };
-        // Without the thread there is no note, and all else goes on.
+        // Without the thread there is only no note.
         let _ = thread::Builder::new().name("stop-watch".to_owned()).spawn(watch);
     }
 }
 
-/// Text for a plugin of this process id that `signal` has stopped.
+/// Text for a plugin with this process id that `signal` has stopped.
 pub(crate) fn note(pid: i32, signal: i32) -> String {
     match signal_hook::low_level::signal_name(signal) {
         Some(name @ ("SIGTTIN" | "SIGTTOU")) => {
             format!(
-                "the plugin is stopped ({name}), since it used the terminal: --stdin inherit lets it use that"
+                "the plugin is stopped ({name}), since it used the terminal: --stdin inherit allows that"
             )
         }
-        Some(name) => format!("the plugin is stopped ({name}): kill -CONT {pid} lets it go on"),
-        None => format!("the plugin is stopped (signal {signal}): kill -CONT {pid} lets it go on"),
+        Some(name) => format!("the plugin is stopped ({name}): kill -CONT {pid} resumes it"),
+        None => format!("the plugin is stopped (signal {signal}): kill -CONT {pid} resumes it"),
     }
 }
 
@@ -74,6 +73,6 @@ mod tests {
             note(7, signal_hook::consts::SIGTTIN)
                 .contains("(SIGTTIN), since it used the terminal: --stdin inherit")
         );
-        assert!(note(7, signal_hook::consts::SIGSTOP).contains("(SIGSTOP): kill -CONT 7 lets"));
+        assert!(note(7, signal_hook::consts::SIGSTOP).contains("(SIGSTOP): kill -CONT 7 resumes"));
     }
 }

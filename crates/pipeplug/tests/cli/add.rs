@@ -104,7 +104,7 @@ fn a_directory_has_each_of_its_plugins_added() {
     let ran =
         home.run(["add", dir]).exits(4).says("no-plugin\" ended before it answered: exit status 3");
     assert!(ran.stderr.ends_with(
-        "it was not added, and was asked over descriptors 3 and 4 and over stdin and stdout, in both formats: --no-metadata adds it unasked\n"
+        "it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in both formats); --no-metadata adds it without probing\n"
     ));
     assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     assert!(
@@ -118,7 +118,7 @@ fn a_directory_has_each_of_its_plugins_added() {
     assert_eq!(names, ["one", "two"]);
     home.run(["add", dir, "--name", "x"])
         .exits(2)
-        .says("--name x is for one file, and these are 3");
+        .says("--name x needs exactly one file, but there are 3");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn what_is_no_plugin_is_added_only_unasked() {
     assert_eq!(home.list()[0]["state"], "unusable");
     home.run(["add", "--no-metadata", "odd", "--name", "@odd"])
         .exits(2)
-        .says("@ begins what is built in");
+        .says("since @ marks built-in plugins");
     home.run(["add", "--no-metadata", "odd", "--name", "a/b"])
         .exits(2)
         .says("no plugin can be named");
@@ -327,7 +327,7 @@ fn a_plugin_is_asked_in_a_sandbox_before_it_is_added() {
         .run(["add", "greedy"])
         .exits(4)
         .says("it may need more than its sandbox grants: --sandbox none");
-    assert!(ran.stderr.contains("--no-metadata adds it unasked"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--no-metadata adds it without probing"), "{}", ran.stderr);
     home.run(["add", "greedy", "--sandbox-read", needed.to_str().unwrap()]).exits(0);
     home.run(["add", "greedy", "--sandbox", "none", "--force"]).exits(0);
     home.sources.executable("hangs", "#!/bin/sh\nexec sleep 600\n");

@@ -320,5 +320,5 @@ fn options_of_containers_go_with_a_container() {
     usage(&["--docker", "a", "--podman", "b"], "cannot be used with '--podman <IMAGE>'");
     usage(&["--docker", "a", "--via", "nice"], "cannot be used with");
     usage(&["--docker", "a", "--mount", "b"], "there is no `:`; write SOURCE:TARGET");
-    usage(&["--docker", "a", "--cpus", "none"], "no number of CPUs; write 0.5, 1 or 2");
+    usage(&["--docker", "a", "--cpus", "none"], "not a number of CPUs; write 0.5, 1 or 2");
 }

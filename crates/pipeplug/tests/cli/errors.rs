@@ -15,17 +15,17 @@ fn wrong_options_are_explained() {
     usage(&["run"], "<PLUGIN>");
     usage(
         &["run", "--call", "echo", "@echo"],
-        "tip: PLUGIN comes first; what follows --call CMD is its DATA",
+        "tip: write PLUGIN first; a word after --call CMD is its DATA",
     );
     usage(
         &["run", "@echo", "--call", "echo", "a", "b"],
-        "tip: DATA of several words stands in quotes",
+        "tip: put DATA of several words in quotes",
     );
     usage(
         &["run", "@echo", "--timeout", "3x"],
         "unknown unit \"x\"; write a time as 500ms, 2s, 1m or 1h",
     );
-    usage(&["run", "@echo", "--timeout", "0"], "a time of 0 is over before anything happens");
+    usage(&["run", "@echo", "--timeout", "0"], "a time of 0 is not possible");
     usage(
         &["run", "@echo", "--limit-buffer", "1T"],
         "unknown unit \"T\"; write a size as 4096, 64K",
@@ -38,7 +38,7 @@ fn wrong_options_are_explained() {
     );
     usage(
         &["inspect", "@echo", "a"],
-        "tip: DATA of several words stands in quotes; the plugin's own ARGS follow --",
+        "tip: put DATA of several words in quotes, and the plugin's own ARGS after --",
     );
     let ran = pipeplug(["list", "a"]).run().exits(2).says("unexpected argument 'a' found");
     assert!(!ran.stderr.contains("tip:"), "{}", ran.stderr);
@@ -56,7 +56,7 @@ fn wrong_options_are_explained() {
     );
     usage(
         &["run", "@echo", "--timeout", "-5s"],
-        "tip: a value that begins with a dash stands behind a `=`: --timeout=-5s",
+        "tip: a value that begins with a dash follows a `=`: --timeout=-5s",
     );
     usage(&["inspect", "@echo", "--foo=1"], "tip: the plugin's own ARGS follow --");
     for args in [&["run", "@echo", "--call", "x", "--foo"][..], &["run", "@echo", "--grace", "-5s"]]
@@ -66,7 +66,7 @@ fn wrong_options_are_explained() {
     }
     usage(
         &["run", "--locked", "nofile.lock", "@echo"],
-        "tip: a lock file is named behind a `=`: --locked=nofile.lock",
+        "tip: the name of a lock file follows a `=`: --locked=nofile.lock",
     );
     usage(&["./py", "--call", "echo"], "tip: a plugin is started by `run`: pipeplug run ./py");
     usage(&["@echo"], "tip: a plugin is started by `run`: pipeplug run @echo");
@@ -168,7 +168,7 @@ fn a_name_that_is_near_another_is_corrected() {
 #[test]
 fn an_unknown_built_in_plugin_names_those_there_are() {
     pipeplug(["run", "@ecko"]).run().exits(3).says_only(
-        "pipeplug: no plugin \"@ecko\" is built in, there is @echo; a file of that name is ./@ecko\n",
+        "pipeplug: no built-in plugin \"@ecko\", there is @echo; for a file of that name write ./@ecko\n",
     );
 }
 

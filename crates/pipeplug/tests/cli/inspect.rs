@@ -39,8 +39,8 @@ fn a_plugin_that_says_nothing_is_said_to() {
     let place = Place::new();
     let path = place.standard("silent", "recv; send 3 cmd.error 'unknown command'; recv; exit 0");
     let ran = place.pipeplug(["inspect", path.to_str().unwrap()]).run().exits(0);
-    assert!(ran.text().contains("It says nothing of itself.\n"), "{}", ran.text());
-    assert!(ran.text().contains("protocol    (it does not say)\n"), "{}", ran.text());
+    assert!(ran.text().contains("The plugin has no metadata of its own.\n"), "{}", ran.text());
+    assert!(ran.text().contains("protocol    (not given)\n"), "{}", ran.text());
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn ssh_is_told_where_and_what() {
     with_programs(&place, &args).run().exits(124).says("A slow one needs more time: `--timeout`");
     let ran = with_programs(&place, &["run", "--ssh", "there", "@echo"]).run().exits(3);
     ran.says_only(
-        "pipeplug: @echo is built into this program, and not there; name a file that is, as in ./@echo\n",
+        "pipeplug: @echo is built into this program and does not exist there; name a file that does, as in ./@echo\n",
     );
 }
 

@@ -162,7 +162,7 @@ fn what_plugins_are_is_remembered_until_their_files_change() {
     assert!(!first.text().contains("an earlier time"), "{}", first.text());
     let second = list(&place, &[]).run().exits(0);
     assert_eq!(starts(), 1, "nothing is started");
-    let note = "What did not answer an earlier time is asked again after an hour, or with --refresh.\n\nbuilt in\n";
+    let note = "A plugin that did not answer is probed again after an hour, or now with --refresh.\n\nbuilt in\n";
     assert_eq!(
         second.text().replace(note, "built in\n"),
         first.text(),
@@ -269,7 +269,7 @@ fn plugins_are_asked_in_a_sandbox_and_told_to_need_more() {
     };
     let told = place.pipeplug(["list"]).run().exits(0);
     assert!(told.text().contains("exit status 9"), "{}", told.text());
-    assert!(told.text().contains("--sandbox none asks\nthem without one"), "{}", told.text());
+    assert!(told.text().contains("--sandbox none probes\nwithout a sandbox"), "{}", told.text());
     let row = needy(&[]);
     assert_eq!((&row["remembered"], &row["in_sandbox"]), (&json!(true), &json!(true)), "{row}");
     let row = needy(&["--sandbox", "none"]);
@@ -287,12 +287,12 @@ fn plugins_are_asked_in_a_sandbox_and_told_to_need_more() {
         .pipeplug(["list", "--sandbox", "none", "--sandbox-read", granted])
         .run()
         .exits(2)
-        .says("--sandbox-read is for a sandbox");
+        .says("--sandbox-read needs a sandbox");
     place
         .pipeplug(["list", "--sandbox", "none", "--sandbox-best-effort"])
         .run()
         .exits(2)
-        .says("--sandbox-best-effort is for a sandbox");
+        .says("--sandbox-best-effort needs a sandbox");
     place.pipeplug(["list", "--sandbox", "none", "--no-metadata"]).run().exits(2);
 }
 

@@ -25,7 +25,7 @@ fn a_plugin_on_stdin_and_stdout_names_the_option() {
         pipeplug([command, path, "--sandbox", "none"])
             .run()
             .exits(4)
-            .says("is it a plugin?; if it speaks the classic format use --format classic, if it talks over stdin and stdout use --stdio\n");
+            .says("is it a plugin?; if it speaks the classic format use --format classic, if it uses stdin and stdout use --stdio\n");
     }
     pipeplug(["run", path, "--stdio", "--call", "hello", "world"])
         .run()
@@ -43,7 +43,7 @@ fn a_plugin_that_stays_silent_has_both_options_named() {
     let path = path.to_str().unwrap();
     let options = ["run", path, "--timeout", "300ms"];
     place.pipeplug(options).run().exits(124).says(
-        "if it speaks the classic format use --format classic, if it talks over stdin and stdout use --stdio\n",
+        "if it speaks the classic format use --format classic, if it uses stdin and stdout use --stdio\n",
     );
     let ran = place
         .pipeplug([&options[..], &["--format", "classic", "--stdio"]].concat())
@@ -84,7 +84,9 @@ fn add_finds_out_which_it_is_and_prints_a_command_that_works() {
             run.run()
         };
         by_name(&[&["--call"][..], &call].concat()).exits(0).prints(reply);
-        by_name(&["-v", "--call", "x"]).says(&format!("remembered to talk as with {}", options[0]));
+        by_name(&["-v", "--call", "x"])
+            .says(&format!("using {}", options[0]))
+            .says(", as remembered from its last probe\n");
         let row = run(&["list", "--json", "--sandbox", "none"]).exits(0).json().swap_remove(0);
         assert_eq!((&row["stdio"], &row["remembered"]), (&true.into(), &true.into()), "{row}");
     }
@@ -171,6 +173,6 @@ fn plugins_of_another_host_are_run_by_their_names() {
         .pipeplug(["run", "other", "--host", "editor"])
         .run()
         .exits(3)
-        .says("`pipeplug list --host editor` shows what is found by name");
+        .says("`pipeplug list --host editor` lists the plugins that are found by name");
     place.pipeplug(["run", "mirror"]).run().exits(3);
 }

@@ -209,7 +209,7 @@ fn what_a_plugin_writes_cannot_steer_the_terminal() {
 fn details_are_told_on_request() {
     let ran =
         pipeplug(["run", "@echo", "-v", "--call", "echo", "abc"]).run().exits(0).prints("abc");
-    ran.says("pipeplug: echo runs after ")
+    ran.says("pipeplug: echo started in ")
         .says("pipeplug:   Description: ")
         .says("pipeplug: echo: reply of 3 B after ")
         .says("pipeplug: echo: stopped when asked, exit status 0\n");

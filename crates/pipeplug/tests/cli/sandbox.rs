@@ -21,7 +21,7 @@ fn the_environment_is_let_through_by_name() {
     run(&["--env-pass", "MY_SECRET"]).exits(0).prints("s");
     run(&["--env-inherit"]).exits(0).prints("s");
     run(&["--env-inherit", "--env", "MY_SECRET=t"]).exits(0).prints("t");
-    run(&["--env-pass", "A=B"]).exits(2).says("a name holds no `=`");
+    run(&["--env-pass", "A=B"]).exits(2).says("the name of a variable has no `=`");
 }
 
 #[test]
@@ -275,14 +275,14 @@ fn inspect_starts_a_plugin_in_the_strict_sandbox() {
     inspect(&["--sandbox", "none"]).exits(0).prints_part("a mirror");
     inspect(&["--sandbox", "none", "--sandbox-read", &data])
         .exits(2)
-        .says("--sandbox-read is for a sandbox");
+        .says("--sandbox-read needs a sandbox");
     // What runs elsewhere has no sandbox unless one is demanded, which is refused.
     let elsewhere = |options: &[&str]| {
         pipeplug([&["inspect", "@echo", "--via", "env"], options].concat()).run()
     };
     let ran = elsewhere(&["-v"]).exits(0).prints_part("Description");
     assert!(!ran.stderr.contains("sandbox"), "{}", ran.stderr);
-    elsewhere(&["--sandbox-read", &data]).exits(2).says("--sandbox-read is for a sandbox");
+    elsewhere(&["--sandbox-read", &data]).exits(2).says("--sandbox-read needs a sandbox");
     elsewhere(&["--sandbox", "strict"]).exits(4).says("only for a plugin that this host starts");
 }
 
@@ -394,11 +394,11 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
             .says(&format!("pipeplug:   {}", says[0]))
             .says(&format!("pipeplug:   {}", says[1]));
     }
-    run(&["--sandbox-read", &data]).exits(2).says("--sandbox <LEVEL>");
+    run(&["--sandbox-read", &data]).exits(2).says("--sandbox basic or --sandbox strict");
     run(&["--sandbox", "none"]).exits(0).prints("some data");
     run(&["--sandbox", "none", "--sandbox-write", &data])
         .exits(2)
-        .says("--sandbox-write is for a sandbox");
+        .says("--sandbox-write needs a sandbox");
     run(&["--sandbox", "weak"]).exits(2).says("strict");
     let sandboxed = ["run", "--sandbox", "basic", "--via", "nice", "@echo", "--call", "echo", "x"];
     pipeplug(sandboxed)
@@ -460,8 +460,6 @@ fn an_address_where_a_port_is_expected_names_the_port() {
         pipeplug(["run", "@echo", "--sandbox", "strict", option, "localhost:80"])
             .run()
             .exits(2)
-            .says(
-                "the kernel confines TCP by ports and not by addresses: write the port alone, 80",
-            );
+            .says("the kernel limits TCP by port and not by address: write the port alone, 80");
     }
 }

@@ -65,7 +65,7 @@ fn a_listing_that_takes_long_shows_how_far_it_is() {
     place.standard("pipeplug-slow", &format!("sleep 2\n{MIRROR}"));
     let (text, code) =
         in_terminal(place.pipeplug(["list", "--sandbox", "none", "--color", "never"]));
-    assert!(text.starts_with("\rasking plugins what they are: 0 of 1\x1b[K"), "{text:?}");
+    assert!(text.starts_with("\rprobing plugins: 0 of 1\x1b[K"), "{text:?}");
     assert!(text.contains("\r\x1b[K") && text.contains("  slow      a mirror\r\n"), "{text:?}");
     assert_eq!(code, Some(0));
 }

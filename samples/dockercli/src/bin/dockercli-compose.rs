@@ -1,9 +1,10 @@
-//! `dockercli compose`: wraps a program that knows nothing of pipeplug.
+//! `dockercli compose`: wraps a program that does not use pipeplug.
 //!
-//! That is `docker-compose`, or what the variable `DOCKERCLI_COMPOSE` names, which the host lets
-//! through. It writes straight to the host's standard output, which a plugin inherits. A plugin's
-//! own standard error is for logs, which the host takes line by line; so that of compose goes byte
-//! for byte through the host. There is nothing on its standard input.
+//! The program is `docker-compose`, or the one that the variable `DOCKERCLI_COMPOSE` names, which
+//! the host passes on. It writes directly to the host's standard output, which a plugin inherits.
+//! The standard error of a plugin is for logs, which the host reads line by line. This plugin
+//! therefore sends the standard error of compose to the host in requests, byte for byte. The
+//! standard input is empty.
 
 use std::env;
 use std::io::{self, Write};
@@ -16,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 
-/// How long the end of compose, or of the host, may go unnoticed.
+/// Interval of the checks for the end of compose and of the host.
 const POLL: Duration = Duration::from_millis(10);
 
 fn main() -> ExitCode {
@@ -38,7 +39,7 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
     }
 }
 
-/// Gives the exit code.
+/// Returns the exit code.
 fn compose(main: &Main, args: &[String]) -> Result<i32, HandlerError> {
     let program = env::var_os("DOCKERCLI_COMPOSE").unwrap_or_else(|| "docker-compose".into());
     let mut child = Command::new(&program)
@@ -52,12 +53,12 @@ fn compose(main: &Main, args: &[String]) -> Result<i32, HandlerError> {
         scope.spawn(move || io::copy(&mut errors, &mut HostStderr(main)));
         wait(main, child)
     })?;
-    // As a shell counts them.
+    // The exit code of a signal, as in a shell.
     Ok(status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1))
 }
 
-/// Waits for compose. Where the host goes first, as after Ctrl-C, compose is asked to end too: the
-/// terminal tells the host alone, since a plugin is a process group of its own.
+/// Waits for compose. If the host ends first, as after Ctrl-C, compose gets a SIGTERM: the terminal
+/// signals only the host, since a plugin is a process group of its own.
 fn wait(main: &Main, mut child: Child) -> io::Result<ExitStatus> {
     let pid = Pid::from_raw(child.id().cast_signed());
     while main.connection().close_reason().is_none() {
@@ -66,17 +67,16 @@ fn wait(main: &Main, mut child: Child) -> io::Result<ExitStatus> {
         }
         thread::sleep(POLL);
     }
-    // It has not been waited for, so the id is still its own.
+    // The child has not been waited for, so its process id cannot have been reused.
     kill(pid, Signal::SIGTERM)?;
     child.wait()
 }
 
-/// The host's standard error.
+/// Writer to the standard error of the host.
 struct HostStderr<'a>(&'a Main);
 
 impl Write for HostStderr<'_> {
-    /// A request and no one-way, so that the pieces stay in order and are printed when this
-    /// returns.
+    /// Sends a request, not a one-way, so that the pieces stay in order and are printed on return.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.call_bytes("PrintError", bytes).map_err(io::Error::other)?;
         Ok(bytes.len())

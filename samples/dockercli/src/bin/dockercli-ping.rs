@@ -1,11 +1,11 @@
-//! `dockercli ping`: what it knows of Docker it asks its host.
+//! `dockercli ping`: asks its host for the address and the version of the Docker daemon.
 
 use std::process::ExitCode;
 
 use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 use serde::Deserialize;
 
-/// What the daemon says of itself, as far as it matters here.
+/// Fields of the daemon's version that this command shows.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Version {
@@ -33,7 +33,7 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
     }
 }
 
-/// Gives the exit code.
+/// Returns the exit code.
 fn ping(main: &Main, args: &[String]) -> Result<u8, HandlerError> {
     if !args.is_empty() {
         main.notify("PrintError", "usage: dockercli ping\n")?;
@@ -41,7 +41,7 @@ fn ping(main: &Main, args: &[String]) -> Result<u8, HandlerError> {
     }
     let docker_host = main.call("GetDockerHost", "")?;
     let version: Version = serde_json::from_str(&main.call("CallDaemon", "GET /version")?)?;
-    // In one piece: the host may take two one-ways on two threads, in either order.
+    // One one-way: the host may handle two on two threads, in either order.
     main.notify(
         "Print",
         format!("{docker_host} answers: API {} on {}\n", version.api_version, version.os_type),
