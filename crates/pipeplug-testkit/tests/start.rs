@@ -1,4 +1,4 @@
-//! What a start call-back of a plugin knows of its host.
+//! State of the connection inside the start call-back of a plugin.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::IntoRawFd as _;

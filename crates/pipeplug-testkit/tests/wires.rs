@@ -1,4 +1,4 @@
-//! What wires do to bytes, and pairs over them.
+//! Faults of wires, and pairs over faulty wires.
 
 use std::io::{ErrorKind, Read, Write};
 use std::num::NonZeroUsize;

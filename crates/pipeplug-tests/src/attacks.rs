@@ -1,4 +1,4 @@
-//! What a plugin tries against files, processes and the terminal of its host, beyond reading and
+//! Attacks of a plugin on files, processes and the terminal of its host, beyond reading and
 //! writing.
 
 use std::ffi::CString;
@@ -158,7 +158,7 @@ fn fork_bomb() -> String {
     format!("{} processes", all.len())
 }
 
-/// How often inotify can be had.
+/// Number of inotify instances that can be made.
 fn watch_much() -> String {
     let all: Vec<_> =
         std::iter::from_fn(|| Inotify::init(InitFlags::empty()).ok()).take(200).collect();

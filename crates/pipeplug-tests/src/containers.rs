@@ -77,7 +77,7 @@ impl Containers {
         self.output(&["ps", "--all", "--quiet", &filter]).lines().map(str::to_owned).collect()
     }
 
-    /// What the engine knows of the only one.
+    /// Description of the only container, by the engine.
     ///
     /// # Panics
     /// Where there is none, or more.
@@ -106,7 +106,7 @@ impl Containers {
         eventually("no container is left", || self.all().is_empty());
     }
 
-    /// What the engine's client prints.
+    /// Runs the client of the engine, and returns its output.
     ///
     /// # Panics
     /// Where it fails.
@@ -198,7 +198,7 @@ fn name_in_image(path: &Path) -> &str {
     path.to_str().expect("UTF-8").trim_start_matches('/')
 }
 
-/// What a program is linked to: the words of `ldd` that are paths.
+/// Libraries that a program is linked to: the words of `ldd` that are paths.
 fn libraries(program: &Path) -> Vec<PathBuf> {
     let output = Command::new("ldd").arg(program).output().expect("it comes with the C library");
     let text = String::from_utf8(output.stdout).expect("it prints UTF-8");

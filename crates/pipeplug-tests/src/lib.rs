@@ -1,12 +1,18 @@
 //! Tests of host and guest together, over real processes.
 //!
-//! The tests are in `tests/`: `parallel` holds what can run at the same time in one process,
-//! `serial` what counts the descriptors, threads, children or memory of its own process. Seven
-//! programs help: `misbehave` is a plugin that does on command what plugins should not, `captive`
-//! one in a container that tries what it is kept from, `burglar` one that tries to break out of its
-//! sandbox, `sandbox-host` a host of it that any user can be, `fugitive` one that tries to outlive
-//! its host, `lonely-host` a host that ends without stopping its plugin, and `odd-host` one that
-//! handles signals as it should not. What knows no protocol at all is a [`Script`].
+//! The tests are in `tests/`: `parallel` has tests that can run at the same time in one process,
+//! `serial` has tests that count the descriptors, threads, children or memory of their own process.
+//!
+//! Seven programs help:
+//! - `misbehave`: a plugin that breaks a rule on command;
+//! - `captive`: a plugin in a container that tries what the container forbids;
+//! - `burglar`: a plugin that tries to break out of its sandbox;
+//! - `sandbox-host`: a host of `burglar` that can run as any user;
+//! - `fugitive`: a plugin that tries to outlive its host;
+//! - `lonely-host`: a host that ends without stopping its plugin;
+//! - `odd-host`: a host that handles signals in unusual ways.
+//!
+//! A program that does not know the protocol is a [`Script`].
 
 #[cfg(target_os = "linux")]
 mod attacks;
@@ -43,7 +49,7 @@ pub use tools::{missing, tool};
 
 use std::time::Duration;
 
-/// What counts as soon on a busy machine.
+/// Time limit for something that happens soon, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(1);
 
 /// The README's programs, which are compiled with the tests.

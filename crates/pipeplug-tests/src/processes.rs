@@ -1,4 +1,4 @@
-//! What the system knows of processes.
+//! Processes, threads, descriptors and memory, as the system reports them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -45,25 +45,24 @@ pub fn wait_exit(child: &mut Child) -> ExitStatus {
 /// The fields of `/proc/<pid>/stat` from the state on.
 fn stat(pid: i32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name ahead of them may hold blanks and brackets.
+    // The name of the program before them may contain spaces and parentheses.
     let (_, rest) = stat.rsplit_once(')')?;
     Some(rest.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Whether there is such a process, and it has not ended.
+/// True if the process exists and has not ended.
 #[must_use]
 pub fn is_running(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| !matches!(stat[0].as_str(), "Z" | "X"))
 }
 
-/// Whether there is such a process, which has ended and was not waited for.
+/// True if the process has ended and was not waited for.
 #[must_use]
 pub fn is_zombie(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat[0] == "Z")
 }
 
-/// Whether there is such a process, and a signal has stopped it. The signal's sender may be ahead
-/// of that.
+/// True if a signal has stopped the process. This may take a moment after the signal was sent.
 #[must_use]
 pub fn is_stopped(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat[0] == "T")
@@ -143,7 +142,7 @@ pub fn command_lines_with(text: &str) -> Vec<i32> {
         .collect()
 }
 
-/// How many descriptors this process has.
+/// Number of open descriptors of this process.
 ///
 /// # Panics
 /// Where there is no `/proc`.
@@ -153,7 +152,7 @@ pub fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").expect("there is a /proc").count() - 1
 }
 
-/// How many threads of this process have a name that begins with that; all with `""`.
+/// Number of threads of this process whose name begins with `name`. `""` counts all.
 ///
 /// # Panics
 /// Where there is no `/proc`.
@@ -166,8 +165,7 @@ pub fn threads(name: &str) -> usize {
         .count()
 }
 
-/// How often threads of this process whose name begins with that have gone to sleep, and were
-/// woken, so far.
+/// Number of voluntary context switches of threads of this process whose name begins with `name`.
 ///
 /// # Panics
 /// Where there is no `/proc`.
@@ -195,7 +193,7 @@ pub fn memory_peak(pid: u32) -> usize {
     memory(pid, "VmHWM:")
 }
 
-/// How much memory a process has in use now, in bytes.
+/// Memory that a process has in use now, in bytes.
 ///
 /// # Panics
 /// Where the process is gone.
@@ -211,7 +209,7 @@ fn memory(pid: u32, key: &str) -> usize {
     kib * 1024
 }
 
-/// How often a process was given memory so far, a page at a time: page faults without I/O.
+/// Number of page faults without I/O of a process: one for each page of memory that it received.
 ///
 /// # Panics
 /// Where the process is gone.
@@ -236,7 +234,7 @@ pub fn forget_memory_peak() {
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
-/// What this process has of which a plugin that is gone may leave nothing.
+/// Children, descriptors and threads of this process, of which a plugin that is gone leaves none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFootprint {
     children: BTreeSet<i32>,
@@ -247,7 +245,7 @@ pub struct HostFootprint {
 }
 
 impl HostFootprint {
-    /// What there is now.
+    /// Counts the current state.
     #[must_use]
     pub fn now() -> Self {
         Self {
@@ -257,10 +255,10 @@ impl HostFootprint {
         }
     }
 
-    /// Waits until there is as much as there was: what a thread still lets go of takes a moment.
+    /// Waits until the state is as before. Threads may take a moment to release their resources.
     ///
     /// # Errors
-    /// Where something stays: what.
+    /// Names what is left.
     pub fn wait_restored(&self) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
@@ -275,7 +273,7 @@ impl HostFootprint {
         }
     }
 
-    /// As [`wait_restored`](HostFootprint::wait_restored), for tests.
+    /// Asserts [`wait_restored`](HostFootprint::wait_restored).
     ///
     /// # Panics
     /// Where something stays.

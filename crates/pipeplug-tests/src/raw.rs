@@ -15,7 +15,7 @@ use pipeplug_testkit::chunk;
 
 use crate::chunks::{one_way, read_chunk, request};
 
-/// As much as a peer can promise and nobody can have.
+/// Length that a peer can declare but no system can allocate.
 const HUGE: u64 = 1_000_000_000_000_000_000;
 
 /// A guest's two descriptors.

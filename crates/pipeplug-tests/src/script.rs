@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 /// Answers the first request of a host that speaks the standard format with an empty object.
 ///
-/// It reads the first byte only: the host's first request has the id 1. It has to read that much,
-/// since an answer ahead of the request is none.
+/// Reads only the first byte, since the host's first request has the id 1. An answer before the
+/// request would be invalid.
 const ANSWER: &str =
     r"head -c 1 <&3 >/dev/null; printf '1\0003\00011\000GetMetadata\0002\000{}' >&4";
 
@@ -62,7 +62,7 @@ impl Script {
         self.dir.path()
     }
 
-    /// Like [`Script::answering`], with `before` done ahead of the answer.
+    /// Makes a script like [`Script::answering`] that runs `before` before the answer.
     #[must_use]
     pub fn answering_after(before: &str, body: &str) -> Self {
         Self::new(&format!("{before}\n{ANSWER}\n{body}"))

@@ -213,7 +213,7 @@ fn make_key(path: &Path, passphrase: &str) {
     assert!(made.expect("it comes with ssh").success());
 }
 
-/// A port that nobody had a moment ago.
+/// Finds a TCP port that was free a moment ago.
 ///
 /// # Panics
 /// Where there is none.

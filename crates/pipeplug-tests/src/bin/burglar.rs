@@ -29,7 +29,7 @@ use pipeplug_tests::{attack, probe, probe_foreign, system_call};
 const DESCRIPTORS: i32 = 4096;
 
 fn main() -> ExitCode {
-    // Ahead of those that this side opens by itself.
+    // Before this program opens descriptors of its own.
     let at_start = descriptors();
     let handler = move |main: &Main, request: &mut Request| match request.command() {
         "descriptors" => Ok(at_start.as_str().into()),
@@ -180,7 +180,7 @@ fn spin() -> io::Result<String> {
     Ok("a minute".into())
 }
 
-/// What root gives up and has back by executing something.
+/// Privileges of a program that this process executes.
 fn privileges() -> io::Result<String> {
     let output = Command::new("/bin/sh")
         .args([

@@ -85,7 +85,7 @@ fn interfaces() -> io::Result<String> {
     Ok(names.map(str::trim).collect::<Vec<_>>().join(" "))
 }
 
-/// How many threads it gets, of so many that it wants.
+/// Starts up to `wanted` threads, and returns how many the system allowed.
 fn threads(wanted: usize) -> usize {
     let over: &'static AtomicBool = Box::leak(Box::default());
     let wait = move || {

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
             join(child.expect("there is a sleep"));
         }
         "joins-its-host" => join(getpgid(Some(getppid())).expect("the host is there")),
-        // Children of its host's, of which some end ahead of it and some do not.
+        // Children of its host, some of which end before it.
         "leaves-siblings" => {
             for lifetime in [Duration::ZERO, Duration::ZERO, LIFETIME, LIFETIME] {
                 fork_relative(Relation::Sibling, || thread::sleep(lifetime));

@@ -14,7 +14,7 @@ use pipeplug_guest::Options;
 use pipeplug_guest::{Guest, HandlerError, Main, OnEnd, Reply, Request, Stop};
 use pipeplug_tests::misbehave_raw;
 
-/// What happened, in its order.
+/// Events in order.
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static COUNT: AtomicU64 = AtomicU64::new(0);
 /// The reason that the hook of a stop was told.
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         .collect();
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     let own = match own[..] {
-        // Where to listen comes ahead of them, too.
+        // The option for the socket precedes them.
         ["--pipeplug-listen", ref own @ ..] => own.get(1..).unwrap_or_default(),
         ref own => own,
     };
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         ["start-fails-late"] => {
             with_metadata(guest)
                 .start(|main: &Main| {
-                    // Not ahead of the host's first call, which is held back.
+                    // After the host's first call, which is held back.
                     main.call("go-on", "")?;
                     Err("the database is locked".into())
                 })
@@ -229,7 +229,7 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
         },
 
         "left" => Ok(left(request).into()),
-        // Until nobody wants the answer any more.
+        // Waits until the caller cancels.
         "until-cancelled" => {
             saw("begun");
             let cancelled = request.cancellation().wait_timeout(Duration::from_secs(60));
@@ -283,7 +283,7 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
     }
 }
 
-/// How many milliseconds there are to answer.
+/// Milliseconds until the deadline of the request.
 fn left(request: &Request) -> String {
     let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
     request
@@ -315,7 +315,7 @@ fn err_lines(count: &str, end: &str) -> Result<Reply, HandlerError> {
     Ok(Reply::empty())
 }
 
-/// What a shell of its own prints.
+/// Runs a script in a shell and returns its output.
 fn shell(script: &str) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
     Ok(Command::new("/bin/sh").args(["-c", script]).output()?.stdout)
 }

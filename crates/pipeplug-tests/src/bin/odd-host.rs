@@ -89,7 +89,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// All of a plugin's life, with both ways to end; whether how it ended can be known depends.
+/// Starts, calls and ends plugins in each way. `status_is_known` tells if their status can be
+/// known.
 fn through(path: &str, status_is_known: bool) -> Result<(), Box<dyn Error>> {
     // A handler that reaps may come too late.
     let fits = |status, expected: fn(WaitStatus) -> bool| {
@@ -106,10 +107,10 @@ fn through(path: &str, status_is_known: bool) -> Result<(), Box<dyn Error>> {
     plugin.call("echo", "")?;
     plugin.notify("abort", "")?;
     check(call.wait_timeout(LONG).is_err(), "an open call")?;
-    // To a pipe that nobody reads any more.
+    // A pipe without a reader.
     check(
         (0..100).any(|_| plugin.notify("echo", vec![0; 100_000]).is_err()),
-        "a one-way to nobody",
+        "a one-way without a reader",
     )?;
     let ended = plugin.wait(LONG)?;
     let aborted = |status| matches!(status, WaitStatus::Signaled { signal: 6, .. });
@@ -122,8 +123,8 @@ fn through(path: &str, status_is_known: bool) -> Result<(), Box<dyn Error>> {
     check(!pipeplug_tests::is_running(pid), "the drop")
 }
 
-/// All that a host does with plugins, without a system call: `<call> <errno> <directory>`, the
-/// latter with the plugin as `odd-it`.
+/// Runs all steps of a host without one system call: `<call> <errno> <directory>`. The directory
+/// contains the plugin `odd-it`.
 #[cfg(target_os = "linux")]
 fn lacks(
     path: &str,

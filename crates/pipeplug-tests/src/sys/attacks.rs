@@ -1,4 +1,4 @@
-//! What an attack needs that is not safe, or that no library has.
+//! System calls of attacks that are unsafe, or that no library offers.
 
 use std::ffi::CStr;
 use std::io;
@@ -41,7 +41,7 @@ pub(crate) fn lower_io_priority(pid: i32) -> io::Result<()> {
     Ok(Errno::result(set).map(drop)?)
 }
 
-/// Has a command's process do something ahead of its exec, which must only make system calls.
+/// Runs `act` in the child before its exec. `act` may only make system calls.
 pub(crate) fn in_child(command: &mut Command, act: fn() -> nix::Result<()>) {
     // SAFETY: those that are passed here make one system call.
     unsafe { command.pre_exec(move || act().map_err(Into::into)) };

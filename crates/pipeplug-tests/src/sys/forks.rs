@@ -3,7 +3,7 @@
 use nix::libc;
 use nix::sys::signal::Signal;
 
-/// What a new process is to the one that makes it.
+/// Relation of a new process to its creator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     /// Its child.

@@ -1,4 +1,4 @@
-//! What does not start in a container, and what is told of that.
+//! Failed starts in a container, and their error messages.
 
 use std::path::PathBuf;
 
@@ -66,7 +66,7 @@ fn a_program_for_another_machine_is_told(containers: &Containers) {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("foreign");
     let mut program = std::fs::read(CAPTIVE).unwrap();
-    // A machine that nobody has: e_machine, elf(5).
+    // A machine type that does not exist: e_machine, elf(5).
     program[18..20].copy_from_slice(&[0xfe, 0xfe]);
     std::fs::write(&path, program).unwrap();
     std::fs::set_permissions(&path, std::fs::metadata(CAPTIVE).unwrap().permissions()).unwrap();

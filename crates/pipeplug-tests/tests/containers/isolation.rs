@@ -1,5 +1,5 @@
-//! What a plugin in a container is kept from. Each wall is also seen to be the one that does it:
-//! without it the attack works.
+//! Isolation of a plugin in a container. Each test also shows that the attack works without the
+//! option that prevents it.
 
 use std::os::unix::fs::PermissionsExt;
 

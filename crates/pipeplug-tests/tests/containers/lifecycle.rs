@@ -1,4 +1,4 @@
-//! That a container is gone when its plugin is, and that signals get there.
+//! Lifecycle of a container: it is gone when its plugin is, and signals reach the plugin.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -59,7 +59,7 @@ fn it_is_gone_when_it_exits(containers: &Containers) {
 
 fn it_is_gone_after_a_kill_of_the_plugin(containers: &Containers) {
     let plugin = stubborn(containers).start().unwrap();
-    // It may be told of the end of the container ahead of its own.
+    // The host may learn of the end of the container before that of the client.
     let killed =
         containers.command(&["exec", &containers.all()[0], "/captive", "kill"]).output().unwrap();
     assert_eq!(plugin.wait(LONG).unwrap(), Some(WaitStatus::Exited(128 + 9)), "{killed:?}");
@@ -143,8 +143,8 @@ fn signals_arrive(containers: &Containers) {
     for (signal, number) in [(Signal::Terminate, 15), (Signal::User1, 10), (Signal::Hangup, 1)] {
         let started = containers.container().start(&placed()).unwrap();
         let process = started.process;
-        // A client passes signals on some time behind the start of the container, and dies of them
-        // ahead of that.
+        // A client forwards signals only some time after the start of the container. Before that it
+        // dies of them.
         fcntl(&started.from_guest, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
         let (mut to_guest, mut from_guest) =
             (File::from(started.to_guest), File::from(started.from_guest));
@@ -152,7 +152,7 @@ fn signals_arrive(containers: &Containers) {
             .write_all(&chunk(Format::Standard, 1, Direction::Request, "GetMetadata", b""))
             .unwrap();
         from_guest.read_exact(&mut [0]).unwrap();
-        // Nobody can tell when that is.
+        // That moment cannot be observed.
         let mut ended = process.wait_timeout(Duration::from_millis(500)).unwrap();
         for _ in 0..6 {
             if ended.is_none() {

@@ -1,4 +1,4 @@
-//! What a plugin may ask its host for.
+//! Allow list of a plugin's requests.
 
 use std::sync::{Arc, Mutex};
 

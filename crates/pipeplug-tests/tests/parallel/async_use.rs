@@ -1,4 +1,4 @@
-//! What docs/async.md says.
+//! Statements of docs/async.md.
 
 use std::time::{Duration, Instant};
 

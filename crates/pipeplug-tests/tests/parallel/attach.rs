@@ -1,4 +1,4 @@
-//! Plugins that somebody else has started, which wait for their host at a socket.
+//! Plugins that were started by hand, and wait for their host at a socket.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -24,7 +24,7 @@ use crate::{LONELY_HOST, MISBEHAVE};
 struct Guest {
     process: Child,
     stderr: BufReader<ChildStderr>,
-    /// What it said first.
+    /// First line of its output.
     said: String,
 }
 
@@ -74,7 +74,7 @@ fn attach(socket: &Path) -> Builder {
     Plugin::placed("attached").launcher(Attach::new(socket)).handshake_timeout(LONG)
 }
 
-/// Why it cannot be attached to.
+/// Error of attaching to this plugin.
 #[track_caller]
 fn refused(socket: &Path) -> (StartError, String) {
     let error = attach(socket).start().unwrap_err();
@@ -154,7 +154,7 @@ fn a_socket_that_was_left_behind_is_replaced() {
     assert_eq!(plugin.pid().as_raw(), guest.pid());
 }
 
-/// As many as start at once, and how often.
+/// Number of plugins that start at once, and of repetitions.
 const RIVALS: usize = 4;
 const RACES: usize = 150;
 
@@ -267,7 +267,7 @@ fn users_do_not_mix() {
         return;
     }
     const NOBODY: u32 = 65534;
-    // The tests' own directories are nobody's business.
+    // Other users cannot enter the directories of the tests.
     let (dir, _) = place();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
     let plugin = dir.path().join("plugin");
@@ -275,7 +275,7 @@ fn users_do_not_mix() {
     let socket = dir.path().join("s");
     let guest = Guest::listen_as(Command::new(&plugin).uid(NOBODY).gid(NOBODY), &socket);
 
-    // The host would talk to whoever made a socket there.
+    // The host would talk to any process that made a socket there.
     let (error, message) = refused(&socket);
     assert!(
         error.is_permanent() && message.contains("is of user 65534, not of user 0"),
@@ -348,7 +348,7 @@ fn its_end_is_noticed_and_not_explained() {
     let error = call.wait_timeout(LONG).unwrap_err();
     let crash = Crash::of(&error).unwrap();
     assert_eq!(crash.place.as_deref(), Some(&*format!("at the socket {socket:?}")));
-    // Where the connection ended some time ahead of the process, no end is known yet.
+    // If the connection ended before the process, its status is not known yet.
     assert_eq!(crash.diagnosis.is_some(), crash.status == Some(WaitStatus::Unknown), "{crash:?}");
     assert_eq!(plugin.wait(LONG).unwrap(), Some(WaitStatus::Unknown));
     assert_eq!(plugin.stop().unwrap().by, StoppedBy::Itself);

@@ -1,5 +1,5 @@
-//! What a plugin tries to get out of a strict sandbox, of three hosts: root, a user without rights,
-//! and one whom the kernel refuses namespaces. Each attack works without the sandbox.
+//! Attacks on a strict sandbox, with three hosts: root, a user without rights, and a user without
+//! namespaces. Each attack works without the sandbox.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,8 +19,7 @@ use pipeplug_tests::{Script, command_lines_with, eventually, time_that_is_set};
 use crate::BURGLAR;
 use crate::sandbox_host::{Kind, SandboxHost, open_dir, terminal};
 
-/// Whether there is all that a strict sandbox is made of. Where there is not, the test is skipped;
-/// not in CI.
+/// True if the system supports a strict sandbox. If not, the test is skipped, or fails in CI.
 fn is_supported() -> bool {
     let support = Support::of_system();
     let is = support.seccomp && support.namespaces && support.landlock_abi >= 6;
@@ -339,7 +338,7 @@ fn what_a_user_has_in_all_is_not_used_up() {
     );
 }
 
-/// Whether a pid namespace has a `kernel.pid_max` of its own.
+/// True if a pid namespace has a `kernel.pid_max` of its own.
 fn has_numbers_of_its_own() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers =

@@ -1,4 +1,4 @@
-//! What of the host's environment a plugin sees.
+//! Variables of the host's environment that a plugin sees.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use pipeplug_host::process::EnvPlan;
 
 use crate::{BURGLAR, plain};
 
-/// What a host has that is no plugin's business.
+/// Secret in the environment of a host.
 const SECRETS: [&str; 5] = [
     "AWS_SECRET_ACCESS_KEY",
     "GITHUB_TOKEN",

@@ -1,4 +1,4 @@
-//! How a guest ends, and with which exit code.
+//! End of a guest, and its exit code.
 
 use std::fs;
 use std::io::Write;
@@ -74,7 +74,7 @@ fn a_stop_followed_by_the_end_of_the_pipe_is_a_stop() {
         guest.send(&request(2, "sleep", b"50"));
         guest.stop();
         guest.lose_host();
-        assert_eq!(guest.read(), b"50", "what was asked ahead of the stop is answered");
+        assert_eq!(guest.read(), b"50", "what was asked before the stop is answered");
         assert_eq!(guest.exit_code(), 0, "{how}");
     }
 }

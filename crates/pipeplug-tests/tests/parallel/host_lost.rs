@@ -138,7 +138,7 @@ fn no_moment_of_a_start_is_too_early() {
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }
 
-/// How often a host is killed in [`one_that_forks_leaves_none`]; the environment may say more.
+/// Number of hosts that [`one_that_forks_leaves_none`] kills. The environment can raise it.
 fn kills() -> usize {
     std::env::var("PIPEPLUG_TEST_KILLS").map_or(20, |kills| kills.parse().unwrap())
 }

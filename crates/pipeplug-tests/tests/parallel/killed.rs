@@ -1,4 +1,4 @@
-//! How fast a host notices that its plugin was killed, at whatever point.
+//! Time until a host notices that its plugin was killed, at any point.
 
 use std::fs;
 use std::sync::mpsc;

@@ -45,7 +45,7 @@ impl Cluster {
         Self { port, asked }
     }
 
-    /// What the real kubectl is to be told so that it asks here.
+    /// Launcher whose kubectl talks to this server.
     fn kubectl(&self, image: &str) -> Kubectl {
         Kubectl::new(image)
             .arg(format!("--server=http://127.0.0.1:{}", self.port))

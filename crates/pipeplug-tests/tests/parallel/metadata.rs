@@ -1,4 +1,4 @@
-//! What both sides say of themselves.
+//! Metadata of both sides.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use pipeplug_tests::Script;
 
 use crate::{misbehave, plain};
 
-/// What the plugin said, without the protocol's own.
+/// Metadata of the plugin without the keys of the protocol.
 fn own(plugin: &Plugin) -> Vec<(&str, &str)> {
     plugin.metadata().iter().filter(|(key, _)| !key.starts_with("pipeplug.")).collect()
 }

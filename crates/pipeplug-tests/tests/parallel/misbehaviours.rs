@@ -12,10 +12,10 @@ use pipeplug_tests::SOON;
 
 use crate::misbehave;
 
-/// How long a call, or a start, is waited for that nothing comes of.
+/// Time limit for calls and starts that never succeed.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// What is started.
+/// Program that is started.
 #[derive(Debug, Clone, Copy)]
 enum What {
     /// `misbehave`, with these arguments.
@@ -26,10 +26,10 @@ enum What {
 
 use What::{Program, Way};
 
-/// What becomes of it.
+/// Expected result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// It does not start, and nothing is left of it.
+    /// The start fails, and nothing is left of the plugin.
     NoStart,
     /// The connection ends, with all its calls.
     Ended,
@@ -43,7 +43,7 @@ enum End {
 type Row = (What, &'static str, &'static str, End);
 
 const TABLE: &[Row] = &[
-    // Ahead of its first answer.
+    // Before the first answer.
     (
         Program(&["/bin/true"]),
         "is no plugin and exits",
@@ -315,7 +315,7 @@ impl What {
     }
 }
 
-/// Whether the text is this, with `…` in it for anything.
+/// True if the text matches the pattern, in which `…` stands for any text.
 fn is_like(text: &str, pattern: &str) -> bool {
     let mut pieces = pattern.split('…');
     let first = pieces.next().unwrap_or_default();
@@ -431,7 +431,7 @@ fn the_table_in_the_documentation_is_this_one() {
     if text[start..stop] == expected {
         return;
     }
-    // So that nobody has to write it by hand.
+    // Updates the table in the docs.
     if std::env::var_os("PIPEPLUG_WRITE_DOCS").is_some() {
         fs::write(&file, [&text[..start], &expected, &text[stop..]].concat()).unwrap();
         return;

@@ -14,7 +14,7 @@ fn all_goes_well(oddity: &str) {
     assert!(status.success(), "{oddity}: {status}");
 }
 
-/// As an older kernel has it, or a filter of system calls of its time.
+/// Host on an older kernel, or below a filter of system calls that does not know new ones.
 #[test]
 #[cfg(target_os = "linux")]
 fn one_that_lacks_a_newer_system_call() {
@@ -69,7 +69,7 @@ fn one_that_forks_without_an_exec() {
     all_goes_well("forks");
 }
 
-/// As the first process of a container without an init, which is the parent of every orphan.
+/// Host as the first process of a container without an init: it becomes the parent of every orphan.
 #[test]
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 fn one_that_is_the_first_process_of_its_namespace() {

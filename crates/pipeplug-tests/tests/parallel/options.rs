@@ -1,4 +1,4 @@
-//! How a plugin is started: arguments, environment, directory, output, format.
+//! Options of a start: arguments, environment, directory, output, format.
 
 use std::fs;
 use std::os::unix::fs::symlink;

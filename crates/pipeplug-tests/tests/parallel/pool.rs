@@ -29,7 +29,7 @@ fn running(pool: &Pool) -> usize {
     pool.members().iter().filter(|member| member.pid().is_some()).count()
 }
 
-/// How many calls are open on each.
+/// Number of open calls of each member.
 fn open_calls(pool: &Pool) -> Vec<usize> {
     pool.members()
         .iter()

@@ -173,7 +173,7 @@ fn one_ways_ahead_of_the_end_are_handled() {
 fn a_host_that_stops_reading_and_goes_does_not_keep_the_guest() {
     let mut guest = spawn();
     let mut stdin = guest.stdin.take().unwrap();
-    // Its reply does not fit into the pipe, which nobody reads.
+    // Its reply does not fit into the pipe, which is not read.
     stdin.write_all(&request(1, "echo", &vec![b'x'; 1 << 20])).unwrap();
     thread::sleep(Duration::from_millis(50));
     drop(guest.stdout.take());

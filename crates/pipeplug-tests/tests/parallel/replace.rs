@@ -214,6 +214,6 @@ fn a_call_that_has_given_its_reply_is_not_waited_for() {
     });
     let begun = Instant::now();
     supervisor.restart().unwrap();
-    // Whoever awaited it has it still.
+    // The awaited call keeps its reply.
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
 }

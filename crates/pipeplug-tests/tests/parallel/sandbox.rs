@@ -23,7 +23,7 @@ const SIGNALS: u32 = 6;
 
 const MIB: u64 = 1 << 20;
 
-/// Whether the kernel has what a test is about. Where it has not, the test is skipped; not in CI.
+/// True if the kernel supports the feature under test. If not, the test is skipped, or fails in CI.
 fn kernel_has(landlock_abi: u32) -> bool {
     let support = Support::of_system();
     let has = support.seccomp && support.landlock_abi >= landlock_abi;
@@ -45,14 +45,14 @@ fn within(sandbox: Sandbox) -> Plugin {
     Plugin::builder(BURGLAR).sandbox(sandbox).start().unwrap()
 }
 
-/// Whether it got through, or what stopped it.
+/// Tries an attack. Returns `done`, or the error that stopped it.
 #[track_caller]
 fn tries(plugin: &Plugin, command: &str, data: impl ToString) -> String {
     let said = plugin.call(command, data.to_string()).unwrap();
     if said.starts_with("done") { "done".to_owned() } else { said }
 }
 
-/// What works without a sandbox, and is stopped by one.
+/// Asserts that an attack works without a sandbox, and that the sandbox stops it.
 #[track_caller]
 fn stopped(sandbox: &Plugin, command: &str, data: impl ToString, by: &str) {
     let data = data.to_string();
@@ -150,7 +150,7 @@ fn files_that_somebody_named_are_let_in_as_they_were_named() {
     assert_eq!(on_both("truncate", "file"), ["EROFS", "done"]);
     assert_eq!(on_both("remove", "file"), ["EROFS", "done"]);
     assert_eq!(on_both("execute", "program"), ["done", "EACCES"]);
-    // Basic walls keep no files away, until somebody names one.
+    // A basic sandbox allows all files, until a path is granted.
     let basic = within(Sandbox::basic());
     assert_eq!(tries(&basic, "read", reads.join("file").display()), "done");
     let named = within(Sandbox::basic().read(&writes));
@@ -225,7 +225,7 @@ fn only_the_ports_that_somebody_named_can_be_used() {
     stopped(&within(Sandbox::basic().connect(open_port)), "listen-unbound", "", "EPERM");
     stopped(&plugin, "udp", "", "EPERM");
     stopped(&plugin, "unix", socket.display(), "EPERM");
-    // Whoever listens needs a port that nobody else has.
+    // Listening needs a free port.
     let port = { TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port() };
     let plugin = within(Sandbox::strict().bind(port));
     assert_eq!(tries(&plugin, "listen", port), "done");
@@ -308,8 +308,7 @@ fn resources_have_limits() {
     );
 }
 
-/// What the limit is, and not an attack: it counts all processes of a user, and does not hold for
-/// root.
+/// The limit counts all processes of a user and does not apply to root.
 #[test]
 fn processes_have_a_limit() {
     if !kernel_has(0) {

@@ -16,7 +16,7 @@ use crate::{BURGLAR, SANDBOX_HOST};
 /// The user and the group that nothing belongs to.
 const NOBODY: u32 = 65534;
 
-/// What a host is, beside its sandbox.
+/// User of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The user of the tests, which is root in CI.
@@ -59,7 +59,7 @@ pub(crate) struct SandboxHost {
 }
 
 impl SandboxHost {
-    /// One with these options of the program ahead of the level.
+    /// Starts a host with these options before the level.
     pub(crate) fn start(kind: Kind, level: &str, options: &[&str]) -> Self {
         Self::start_with(kind, level, options, Stdio::null())
     }
@@ -92,7 +92,7 @@ impl SandboxHost {
         host
     }
 
-    /// All that a host says which is given no work, as one that does not start its plugin does.
+    /// Output of a host without work, such as one that does not start its plugin.
     pub(crate) fn outcome(level: &str, options: &[&str]) -> String {
         let output = Command::new(SANDBOX_HOST)
             .args(options)

@@ -277,7 +277,7 @@ fn one_that_is_killed_there_is_told() {
         command_lines_with(&mark).into_iter().find(|pid| *pid != plugin.pid().as_raw()).unwrap();
     send(remote, Signal::SIGKILL);
     call.wait_timeout(LONG).unwrap_err();
-    // The server tells ssh of the signal, and ssh tells nobody.
+    // The server reports the signal to ssh, which does not pass it on.
     assert_diagnosed(&plugin, &there(&sshd), "or a signal killed it there");
     assert!(!is_running(remote));
 }
@@ -317,7 +317,7 @@ fn what_the_configuration_forwards_and_shares_is_not_for_plugins() {
     assert_eq!(plugin.call("env", "SSH_TTY").unwrap(), "unset");
     assert!(!dir.path().join("forwarded").exists(), "a port or socket of the configuration");
     assert!(!master.exists(), "other connections would end with the plugin's");
-    // Whoever says so of the plugin itself has it so.
+    // An explicit option takes effect.
     let plugin = builder.launcher(there(&sshd).arg("-oForwardAgent=yes")).start().unwrap();
     assert_ne!(plugin.call("env", "SSH_AUTH_SOCK").unwrap(), "unset");
 }

@@ -94,7 +94,7 @@ fn tells() -> Script {
     Script::new("printf '%s\\0' \"$(pwd)\" \"$A\" \"$@\"")
 }
 
-/// All that it prints to standard output; it ends by itself.
+/// Waits for the end of the process, and returns its standard output.
 fn output(ssh: &Ssh, launch: &Launch) -> Vec<u8> {
     let started = ssh.start(launch).unwrap();
     let mut bytes = Vec::new();

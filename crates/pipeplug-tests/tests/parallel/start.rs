@@ -81,7 +81,7 @@ fn a_start_call_back_that_fails_ends_the_plugin_with_its_message() {
 fn one_that_fails_after_the_handshake_fails_what_was_called() {
     let plugin = misbehave(&["start-fails-late"])
         .handler(|_: &Plugin, _: &mut Request| {
-            // Ahead of this nothing lets the plugin go on.
+            // The plugin waits for this answer.
             thread::sleep(std::time::Duration::from_millis(50));
             Ok(Reply::empty())
         })

@@ -219,7 +219,7 @@ fn a_plugin_that_starts_slowly_starts() {
     assert_eq!(plugin.call("echo", "late").unwrap(), "late");
 }
 
-/// Where this user can make such a mount, in namespaces.
+/// Makes such a mount in namespaces, if this user can.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_file_system_without_programs_is_named() {

@@ -1,4 +1,4 @@
-//! What a plugin writes to its standard error.
+//! Standard error of a plugin.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

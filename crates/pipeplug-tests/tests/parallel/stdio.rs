@@ -1,4 +1,4 @@
-//! What user code does with standard input and output, and the descriptors that it passes on.
+//! Standard input and output of user code in a plugin, and descriptors that it passes on.
 
 use pipeplug_host::{Plugin, Stdout};
 use pipeplug_tests::eventually;

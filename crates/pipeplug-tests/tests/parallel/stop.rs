@@ -1,4 +1,4 @@
-//! How a plugin is brought to its end.
+//! Steps of stopping a plugin.
 
 use std::fs;
 use std::sync::mpsc;
@@ -125,7 +125,7 @@ fn what_it_started_goes_with_it() {
         eventually("the grandchild started", || pid_file.exists());
         let grandchild = fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
         plugin.stop_within(Grace::each(SHORT)).unwrap();
-        // It gets its SIGKILL ahead of the plugin's being reaped, and is somebody else's child now.
+        // It gets its SIGKILL before the plugin is reaped, and has another parent now.
         eventually("the grandchild is gone", || !is_running(grandchild));
     }
 }
@@ -210,7 +210,7 @@ fn a_handler_may_stop_the_plugin_that_tells_it_something() {
 
 #[test]
 fn a_handler_may_stop_the_plugin_that_waits_for_its_answer() {
-    // The plugin cannot end ahead of the answer that it waits for, which comes after the stop: the
+    // The plugin cannot end before the answer that it waits for, which comes after the stop: the
     // end of file helps.
     let (tell, told) = mpsc::channel();
     let plugin = plain()
@@ -271,7 +271,7 @@ fn a_handler_whose_handle_is_the_last_one_still_answers() {
     let_go.send(()).unwrap();
     assert_eq!(call.wait_timeout(LONG).unwrap(), b"the answer");
     eventually("the plugin was stopped", || !fs::exists(format!("/proc/{pid}")).unwrap());
-    assert!(begun.elapsed() < SOON, "the answer went out ahead of the stop: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "the answer went out before the stop: {:?}", begun.elapsed());
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::{MISBEHAVE, misbehave, plain};
 /// A wait that no test sees the end of.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// What was told of a supervised plugin.
+/// Events of a supervised plugin.
 #[derive(Clone, Default)]
 pub(crate) struct Events(Arc<Mutex<Vec<Event>>>);
 
@@ -79,12 +79,12 @@ fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// One that restarts at once, or nearly.
+/// Supervisor that restarts almost at once.
 pub(crate) fn eager(plugin: pipeplug_host::Builder) -> SupervisorBuilder {
     Supervisor::builder(plugin).backoff(Backoff::new(millis(1), millis(1)))
 }
 
-/// One that waits for its first restart longer than any test.
+/// Supervisor whose first restart comes later than the end of any test.
 pub(crate) fn reluctant(plugin: pipeplug_host::Builder) -> SupervisorBuilder {
     Supervisor::builder(plugin).backoff(Backoff::new(FOREVER, FOREVER))
 }
@@ -163,7 +163,7 @@ fn one_that_ends_is_started_anew_and_every_event_is_told_in_its_order() {
     let supervisor = events.of(eager(plain())).build().unwrap();
     let first = pid(&supervisor);
     assert_closed(supervisor.call("exit", "3"));
-    // Nobody has to call for it.
+    // The restart needs no call.
     events.await_kinds(&["started", "ended", "restarting", "started"]);
     assert_ne!(pid(&supervisor), first);
     assert_eq!(supervisor.call("echo", "there").unwrap(), "there");
@@ -194,7 +194,7 @@ fn a_call_behind_the_one_that_failed_finds_the_next_process() {
 fn one_that_ends_right_behind_its_start_is_missed_at_no_time() {
     let script = Script::answering_after("echo started >>\"$dir/starts\"", "exit 5");
     let supervisor = eager(script.builder()).breaker(Breaker::new(30, LONG)).build().unwrap();
-    // Some starts fail, where it was gone that soon; nobody asks for the next one.
+    // Some starts fail, since the plugin was gone that soon; the next one needs no call.
     let _ = supervisor.start();
     eventually("it is given up", || starts(&script) == 30);
 }
@@ -374,7 +374,7 @@ fn one_that_hangs_is_killed_and_replaced() {
         send(plugin.pid().as_raw(), Signal::SIGSTOP);
         let begun = Instant::now();
         let call = supervisor.request("never", "").begin().unwrap();
-        // With all that can wait for it ahead of the ping.
+        // Everything that can wait precedes the ping.
         let fills = full.then(|| {
             let supervisor = supervisor.clone();
             thread::spawn(move || while supervisor.notify("count", vec![0; 1 << 14]).is_ok() {})

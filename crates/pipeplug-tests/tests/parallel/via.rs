@@ -13,12 +13,12 @@ use pipeplug_tests::{LONG, Script, command_lines_with, eventually, is_running, s
 use crate::host_lost::Host;
 use crate::{MISBEHAVE, misbehave, plain};
 
-/// One that executes the plugin in its own place, and one whose child it is.
+/// Prefixes: one that executes the plugin in its own place, and one whose child the plugin is.
 const EXECUTES: [&str; 4] = ["sh", "-c", "exec \"$@\"", "sh"];
 const WAITS: [&str; 4] = ["sh", "-c", "\"$@\"; exit $?", "sh"];
 
-/// A plugin on standard input and output with a family in its group, of which nobody heeds the end
-/// of a pipe or SIGTERM.
+/// Plugin on standard input and output with other processes in its group. All of them ignore the
+/// end of a pipe and SIGTERM.
 fn stubborn() -> Script {
     Script::new(
         r#"trap '' TERM HUP INT QUIT PIPE

@@ -14,7 +14,7 @@ use crate::{alone, misbehave};
 
 const MIB: usize = 1 << 20;
 
-/// How long each may do its worst.
+/// Duration of each attack.
 const TIME: Duration = Duration::from_millis(500);
 
 /// A call to a plugin that does as it should never takes longer, whatever the other one does;
@@ -22,7 +22,7 @@ const TIME: Duration = Duration::from_millis(500);
 /// something else.
 const WORST: Duration = Duration::from_secs(2);
 
-/// What the host's handler does with what the plugin asks and tells.
+/// Behaviour of the host's handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Handler {
     Refuses,
@@ -36,7 +36,7 @@ enum Handler {
     CallsBack,
 }
 
-/// What the host has open with it meanwhile.
+/// Activity of the host during the attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Host {
     /// A call, for which it has to read on.
@@ -91,7 +91,7 @@ bounded! {
     lines_without_end: ["lines-without-end"], Refuses, Waits, 16;
 }
 
-/// What a handler needs to do as it is told.
+/// State of a handler.
 #[derive(Clone)]
 struct Means {
     /// Shut until the plugin has done its worst.
@@ -121,7 +121,7 @@ fn builder(how: &[&str], handler: Handler, means: &Means) -> Builder {
         })
 }
 
-/// How long the calls of that time took, the shortest first.
+/// Latencies of the calls within `time`, the shortest first.
 fn latencies(plugin: &Plugin, time: Duration) -> Vec<Duration> {
     let end = Instant::now() + time;
     let mut all = Vec::new();

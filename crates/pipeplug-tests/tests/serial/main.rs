@@ -1,5 +1,5 @@
-//! What a host has left of its plugins, and what they cost it: tests that count what their own
-//! process has, so that one runs at a time.
+//! Leftovers and costs of plugins. These tests count resources of their own process, so only one
+//! runs at a time.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod hostile;
@@ -19,8 +19,8 @@ const MISBEHAVE: &str = env!("CARGO_BIN_EXE_misbehave");
 /// The plugin that tries to outlive its host.
 const FUGITIVE: &str = env!("CARGO_BIN_EXE_fugitive");
 
-/// What stays open behind the first plugin: a pipe that a thread keeps for calls of its own, and
-/// where plugins are tied to their host its end of the pipe to their guard.
+/// Descriptors that stay open after the first plugin: a pipe that a thread keeps for its own calls,
+/// and, with kill-on-host-exit, the pipe to its process.
 const KEPT: usize = if cfg!(all(target_os = "linux", not(pipeplug_portable))) { 3 } else { 2 };
 
 /// Held for the length of a test, which begins with nothing left of the one before it.

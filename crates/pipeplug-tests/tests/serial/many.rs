@@ -13,8 +13,8 @@ use crate::{alone, misbehave};
 
 const PLUGINS: usize = 100;
 
-/// What the host has open for one plugin: in, out, stderr, its process, and what ties that to the
-/// host; in place of the latter portable builds have both ends of a pipe that tells of the process.
+/// Descriptors of the host for one plugin: in, out, stderr, its process, and kill-on-host-exit.
+/// Portable builds have both ends of a pipe for the end of the process instead of the last.
 const DESCRIPTORS_EACH: usize = 5;
 
 /// Does something with each of them, all at the same time.
@@ -65,7 +65,7 @@ fn a_hundred_plugins_share_one_loop() {
     before.assert_restored();
 }
 
-/// It may be the end of a connection, which its owner waits for.
+/// The delayed work may be the end of a connection, which its owner waits for.
 #[test]
 fn what_finds_no_thread_is_done_once_there_is_one() {
     let _alone = alone();

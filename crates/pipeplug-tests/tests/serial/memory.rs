@@ -1,4 +1,4 @@
-//! What cannot be dealt with as fast as it comes is held back, not kept.
+//! Memory: input that comes faster than it is handled is held back, not kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

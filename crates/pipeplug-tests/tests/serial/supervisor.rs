@@ -1,4 +1,4 @@
-//! What a supervisor costs while nothing happens, and what it leaves.
+//! Costs of an idle supervisor, and its leftovers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -20,7 +20,7 @@ fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// How often the loop woke within that time.
+/// Number of wake-ups of the loop within that time.
 fn wakes() -> u64 {
     let before = wake_ups("pipeplug-loop");
     thread::sleep(WHILE);

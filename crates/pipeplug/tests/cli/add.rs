@@ -287,7 +287,7 @@ fn records_that_are_no_file_are_told_and_not_waited_for() {
         .exits(4)
         .says("a FIFO, where an executable file is expected");
 
-    // Nobody writes to the one, and the other one has no end.
+    // The FIFO has no writer, and the device has no end.
     for (target, problem) in
         [(fifo.to_str().unwrap(), "it is a FIFO"), ("/dev/zero", "it is a device")]
     {

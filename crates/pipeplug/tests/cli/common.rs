@@ -72,7 +72,7 @@ impl Place {
         path
     }
 
-    /// A FIFO, which nobody writes to.
+    /// Makes a FIFO without a writer.
     pub(crate) fn fifo(&self, name: &str) -> PathBuf {
         let path = self.path().join(name);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -277,13 +277,12 @@ impl Watched {
     }
 }
 
-/// Lets what has just been written grow old enough for a listing to remember it. This waits for
-/// nobody: age is the condition.
+/// Waits until a file that has just been written is old enough for a listing to remember it.
 pub(crate) fn settle() {
     thread::sleep(Duration::from_millis(150));
 }
 
-/// Whether this system has what the strict sandbox needs; in CI it has to.
+/// True if this system supports the strict sandbox. Panics in CI if it does not.
 pub(crate) fn has_strict_sandbox() -> bool {
     let support = Support::of_system();
     let has = support.landlock_abi >= 3 && support.seccomp;
@@ -316,7 +315,7 @@ pub(crate) fn has_tool(program: &str, package: &str) -> bool {
     has
 }
 
-/// Whether no process has that number.
+/// True if no process has this id.
 pub(crate) fn is_gone(pid: i32) -> bool {
     kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
 }

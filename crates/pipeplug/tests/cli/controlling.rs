@@ -1,4 +1,4 @@
-//! What comes from the terminal that controls the program: keys, and its end.
+//! Input from the controlling terminal: keys, and its end.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -54,10 +54,10 @@ impl Session {
         Self { child, terminal: master, shown: Vec::new() }
     }
 
-    /// What has been shown by now.
+    /// Output so far.
     fn text(&mut self) -> String {
         let mut buffer = [0; 1024];
-        // Nothing yet, or EIO from a terminal that nobody has open any more: pty(7).
+        // Nothing yet, or EIO from a terminal that no process has open any more: pty(7).
         while let Ok(count @ 1..) = self.terminal.read(&mut buffer) {
             self.shown.extend_from_slice(&buffer[..count]);
         }
@@ -121,7 +121,7 @@ fn a_plugin_may_ask_the_user() {
     session.until("hello, you\r\n");
     assert_eq!(session.code(), Some(0));
 
-    // Without the terminal there is nobody to ask.
+    // Without the terminal there is no user to ask.
     let mut session = Session::start(&place, &args);
     session.until("hello, \r\n");
     assert_eq!(session.code(), Some(0));

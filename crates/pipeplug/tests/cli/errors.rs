@@ -1,5 +1,4 @@
-//! What is typed wrongly, and what does not start: the exit status, and a message that says what to
-//! do.
+//! Wrong command lines and failed starts: exit status, and a message with the next step.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,4 +1,4 @@
-//! `--json`: each line is an object, and says what happened.
+//! `--json`: each line is an object that describes one event.
 
 use serde_json::{Value, json};
 

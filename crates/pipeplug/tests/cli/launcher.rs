@@ -1,4 +1,4 @@
-//! Plugins that run elsewhere, or run already, with stand-ins for what takes them there.
+//! Launchers, with stand-ins for their clients, and plugins that run already.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -7,7 +7,7 @@ use pipeplug_guest::{Guest, Main, OnEnd, Request};
 
 use crate::common::{Place, Run, pipeplug};
 
-/// The program, with a directory ahead of all others in `PATH`.
+/// The program, with this directory first in `PATH`.
 fn with_programs(place: &Place, args: &[&str]) -> Run {
     let mut run = place.pipeplug(args);
     let path = std::env::var_os("PATH").unwrap();
@@ -131,7 +131,7 @@ fn a_plugin_that_runs_is_attached_to_and_let_go_of() {
     ran.says("there is none: start the plugin with `--pipeplug-listen` and this path");
 }
 
-/// Whether a socket has that path, and takes connections: proc_net(5), `SO_ACCEPTCON` of the flags.
+/// True if a socket at this path accepts connections: proc_net(5), `SO_ACCEPTCON` of the flags.
 #[cfg(target_os = "linux")]
 pub(crate) fn is_listened_at(path: &Path) -> bool {
     let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();

@@ -1,4 +1,4 @@
-//! The program as its users see it: what is on stdout, on stderr, and what it exits with.
+//! The program as its users see it: stdout, stderr and exit status.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

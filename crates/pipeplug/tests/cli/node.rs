@@ -71,7 +71,7 @@ fn it_waits_for_a_host_that_attaches() {
     assert!(!socket.exists());
 }
 
-/// As a program passes them on that listens in the plugin's place.
+/// Passes them on as a program does that listens in the plugin's place.
 #[test]
 fn it_talks_over_a_socket_in_a_descriptor_s_place() {
     let place = Place::new();

@@ -1,5 +1,4 @@
-//! Plugins that speak another way than the usual one: over stdin and stdout, or in the classic
-//! format.
+//! Plugins with another protocol than the default: over stdin and stdout, or in the classic format.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What a plugin may do, and what it has to be.
+//! Options for the rights of a plugin and for the check of its file.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -221,7 +221,7 @@ fn pins_are_demanded_and_changed() {
     let path = place.standard("mirror", MIRROR);
     let [mirror, other] = [path.to_str().unwrap(), "other"];
     place.standard(other, MIRROR);
-    // Where nobody names it, the lock file is in the working directory.
+    // By default the lock file is in the working directory.
     let in_place = |args: &[&str]| {
         let mut run = place.pipeplug(args);
         run.command.current_dir(place.path());

@@ -1,4 +1,4 @@
-//! What differs in a terminal.
+//! Output in a terminal.
 
 use std::fs::File;
 use std::io::Read;
@@ -24,7 +24,7 @@ fn in_terminal(mut run: Run) -> (String, Option<i32>) {
     let reader = thread::spawn(move || {
         let mut bytes = Vec::new();
         let mut buffer = [0; 1024];
-        // A terminal that nobody has open any more gives EIO: pty(7).
+        // A terminal that no process has open any more gives EIO: pty(7).
         while let Ok(count @ 1..) = File::from(master.try_clone().unwrap()).read(&mut buffer) {
             bytes.extend_from_slice(&buffer[..count]);
         }
@@ -92,7 +92,7 @@ fn long_texts_keep_within_the_width() {
     }
 }
 
-/// What would set a title, clear the screen, and turn text around, as UTF-8 and as the bytes of old
+/// Sequences that set a title, clear the screen, and reverse text, as UTF-8 and as bytes for old
 /// terminals.
 const RUDE: &str = r"\033]0;title\a\033[2J\xc2\x9b31m\xe2\x80\xae\r\x9b1m\x7f";
 

@@ -1,4 +1,4 @@
-//! What either side answers, and what it notes of what it was request.
+//! Answers of both sides, and their records of requests and broken rules.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use pipeplug_host::{Connection, HandlerError, Reply, Request};
 
-/// What a handler fails or panics with where it is to.
+/// Message of planned errors and panics of a handler.
 pub(crate) const PLANNED: &str = "as planned";
-/// How an answer that never came is reported by net.
+/// Message of net for a request without an answer.
 pub(crate) const DROPPED: &str = "the request was dropped without an answer";
 
 /// Bytes of the token that each request and one-way begins with.
 pub(crate) const TOKEN: usize = 8;
 
-/// What one side was asked, and what it found wrong.
+/// Record of one side: requests it received, and rules that were broken.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     seen: Mutex<HashSet<u64>>,
@@ -25,14 +25,16 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    /// A rule was broken.
+    /// Records a broken rule.
     pub(crate) fn violation(&self, what: String) {
-        self.violations.lock().expect("nobody panics while it is held").push(what);
+        self.violations.lock().expect("no thread panics while it holds the lock").push(what);
     }
 
-    /// What was broken since the last time.
+    /// Takes the broken rules since the last call.
     pub(crate) fn take_violations(&self) -> Vec<String> {
-        std::mem::take(&mut *self.violations.lock().expect("nobody panics while it is held"))
+        std::mem::take(
+            &mut *self.violations.lock().expect("no thread panics while it holds the lock"),
+        )
     }
 
     /// One-ways that came.
@@ -49,7 +51,7 @@ impl Board {
             ));
             return None;
         };
-        if !self.seen.lock().expect("nobody panics while it is held").insert(token) {
+        if !self.seen.lock().expect("no thread panics while it holds the lock").insert(token) {
             self.violation(format!("\"{command}\" with token {token:x} was handled twice"));
         }
         Some(token)

@@ -15,10 +15,10 @@ use crate::answer::{self, Board};
 use crate::load::{Load, Tally};
 use crate::plan::{Plan, Side};
 
-/// What a line on standard error begins with where a rule was broken.
+/// Prefix of a line on standard error that reports a broken rule.
 pub(crate) const VIOLATION: &str = "chaos: violation: ";
 
-/// What the plan says of the guest, once it runs.
+/// Work of the guest in this cycle.
 struct Work {
     plan: Plan,
     /// Which of the cycle's starts this is.

@@ -19,12 +19,12 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 const MIB: usize = 1 << 20;
 
-/// How the calls of one side ended.
+/// Counts of the calls of one side, by their end.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) begun: AtomicU64,
     pub(crate) ended: AtomicU64,
-    /// Given up by whoever made them.
+    /// Calls that the caller cancelled.
     pub(crate) given_up: AtomicU64,
     /// One-ways that were sent.
     pub(crate) notes: AtomicU64,
@@ -48,7 +48,7 @@ pub(crate) struct Load<'a> {
     pub(crate) tally: &'a Tally,
 }
 
-/// How a call has to end.
+/// Expected end of a call.
 enum Expected<'a> {
     Bytes(&'a [u8]),
     /// An error reply that holds this.
@@ -202,7 +202,7 @@ impl Load<'_> {
         self.board.violation(format!("a call \"{what}\" of the {side} brought {told}"));
     }
 
-    /// Calls that nobody waits for, some of them after they were looked at once.
+    /// Begins a call and drops it, sometimes after one poll.
     fn gives_up(&self, rng: &mut Rng, body: &[u8]) {
         Tally::add(&self.tally.begun);
         let begun = self.connection.request("slow", body).begin();

@@ -38,29 +38,29 @@ const HUNG: Duration = Duration::from_secs(120);
 /// Memory is compared with that after so many cycles: by then the allocator has what it keeps.
 const SETTLED: u64 = 50;
 
-/// How much more there may be at the end, in bytes.
+/// Allowed growth of the memory in use, in bytes.
 const GROWTH: usize = 8 << 20;
 
-/// Has the allocator give back what is freed: the memory that is compared is to be what somebody
-/// holds (mallopt(3)).
+/// Settings that make the allocator return freed memory to the system, so that only memory in use
+/// is compared (mallopt(3)).
 const ALLOCATOR: [(&str, &str); 2] =
     [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "131072")];
 
-/// Run host and guest at work while processes and connections break, and look for what is lost or
-/// left over.
+/// Run host and guest while processes and connections break, and check that nothing is lost or left
+/// over.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask chaos", after_help = EXAMPLES)]
 struct Cli {
-    /// How many cycles
+    /// Number of cycles
     #[arg(long, value_name = "N", default_value_t = 300)]
     cycles: u64,
-    /// What everything random follows from [default: another one each time]
+    /// Seed of all random choices [default: a new one each time]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// The number of the first cycle
+    /// Number of the first cycle
     #[arg(long, value_name = "N", default_value_t = 0)]
     first: u64,
-    /// Print each cycle's plan ahead of it
+    /// Print the plan of each cycle before the cycle
     #[arg(long)]
     plans: bool,
 }

@@ -1,4 +1,4 @@
-//! What happens in a cycle: all of it follows from the seed and the cycle's number.
+//! Plan of a cycle, derived from the seed and the number of the cycle.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -17,13 +17,13 @@ pub(crate) struct Plan {
     pub(crate) format: Format,
     pub(crate) host: Party,
     pub(crate) guest: Party,
-    /// Whether each pipe holds 4 KiB to begin with, rather than what the system likes.
+    /// True if each pipe holds 4 KiB at first, and not the default of the system.
     pub(crate) small_pipes: bool,
-    /// What goes wrong, one after the other.
+    /// Faults, one after the other.
     pub(crate) faults: Vec<Fault>,
 }
 
-/// Where the cycle plays.
+/// Setting of the cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// This process is the host, the guest is started as many times as this, one after the other.
@@ -49,7 +49,7 @@ pub(crate) struct Party {
     is_dedicated: bool,
     /// Threads that call the other side.
     pub(crate) callers: usize,
-    /// What each of them does.
+    /// Number of steps of each caller.
     pub(crate) steps: usize,
 }
 
@@ -138,7 +138,7 @@ impl Plan {
         }
     }
 
-    /// Whether the connection may end before all work is done.
+    /// True if the connection may end before all work is done.
     pub(crate) fn breaks(&self) -> bool {
         self.faults.iter().any(|fault| {
             !matches!(
@@ -153,7 +153,7 @@ impl Plan {
         })
     }
 
-    /// Whether a supervisor is stopped while it is called.
+    /// True if a supervisor is stopped while it is called.
     pub(crate) fn stops(&self) -> bool {
         self.faults.iter().any(|fault| matches!(fault.what, What::StopAndStart(_)))
     }

@@ -20,7 +20,7 @@ use crate::guest::{VIOLATION, read_pids};
 use crate::load::{LONG, Load, Tally};
 use crate::plan::{Fault, Plan, Side, What};
 
-/// How long what a dead host leaves behind may take to be gone.
+/// Time limit for processes of a dead host to end.
 const ORPHANED: Duration = Duration::from_secs(10);
 
 /// This process is the host.
@@ -58,7 +58,7 @@ fn builder(plan: &Plan, board: &Arc<Board>) -> Builder {
         })
 }
 
-/// What a guest says whose host has gone, or that works longer than its grace time.
+/// True for a line of a guest whose host is gone, or that works longer than its grace time.
 pub(crate) fn is_expected(line: &str) -> bool {
     line.starts_with("chaos: the host is gone")
         || line.starts_with("chaos: stopped with handlers still at work")
@@ -112,7 +112,7 @@ impl Round<'_> {
         }
     }
 
-    /// What the guest answers to this question; where it does not, the plan has to say why.
+    /// Calls the guest. A missing answer is a broken rule unless the plan explains it.
     fn text(&self, command: &str) -> Option<String> {
         match self.plugin.request(command, "").begin().and_then(|call| call.wait_timeout(3 * LONG))
         {
@@ -215,7 +215,7 @@ impl Round<'_> {
     }
 }
 
-/// What a connection has counted, once all its calls have ended.
+/// Checks the counters of a connection after all its calls have ended.
 pub(crate) fn check_stats(connection: &Connection, tally: &Tally, board: &Board) {
     let stats = connection.stats();
     let given_up = tally.given_up.load(Ordering::SeqCst);
@@ -229,7 +229,7 @@ pub(crate) fn check_stats(connection: &Connection, tally: &Tally, board: &Board)
     }
 }
 
-/// Whether it does within [`LONG`].
+/// Polls a condition. True if it is met within [`LONG`].
 pub(crate) fn comes_true(is_so: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + LONG;
     while !is_so() {

@@ -86,7 +86,7 @@ struct Cycle<'a> {
     plan: &'a Plan,
     kept: Kept,
     builder: Builder,
-    /// How many of the next starts are killed.
+    /// Number of the next starts that are killed.
     doomed: Arc<AtomicU64>,
     board: &'a Board,
     tally: &'a Tally,
@@ -234,7 +234,7 @@ impl Cycle<'_> {
         (command, self.judge(command, body, reply))
     }
 
-    /// Whether it went well; where it may not go otherwise, it has to.
+    /// True if the reply is right. An error is a broken rule unless the plan allows it.
     fn judge(
         &self,
         command: &str,

@@ -127,7 +127,7 @@ fn a_plugin_runs_without_root() {
     if !rootless.ignores_limits() {
         return eprintln!("with cgroups v2 limits are not ignored");
     }
-    // A limit that nobody asked for is told,
+    // A default limit is reported,
     ran.says("Podman ignores the limits on memory, CPUs and processes here");
     // and a demanded one fails the start.
     for (limit, resource) in [
