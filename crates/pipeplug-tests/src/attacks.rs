@@ -19,7 +19,7 @@ use nix::unistd::{AccessFlags, ForkResult, Pid, access, setpgid, setsid};
 
 use crate::sys;
 
-/// Makes an attack, and tells how far it got; `None` where there is no such attack.
+/// Makes an attack, and returns its result. `None` if there is no such attack.
 pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
     let path = Path::new(data);
     Some(match name {
@@ -91,8 +91,8 @@ pub fn attack(name: &str, data: &str) -> Option<io::Result<String>> {
     })
 }
 
-/// Has the kernel refuse namespaces to this thread, and to all that comes from it, as the filters
-/// of container engines do.
+/// Makes the kernel refuse namespaces to this thread and its descendants, as the filters of
+/// container engines do.
 ///
 /// # Errors
 /// What the system says to the filter.
@@ -101,7 +101,7 @@ pub fn refuse_namespaces() -> io::Result<()> {
     sys::refuse(nix::libc::SYS_unshare, nix::errno::Errno::EPERM)
 }
 
-/// Has the kernel answer as one without Landlock, to this thread and to all that comes from it.
+/// Makes the kernel behave as one without Landlock, for this thread and its descendants.
 ///
 /// # Errors
 /// What the system says to the filter.
@@ -124,7 +124,7 @@ pub const NEWER_CALLS: [&str; 9] = [
     "landlock_create_ruleset",
 ];
 
-/// Has the kernel refuse one of [`NEWER_CALLS`] to this thread, and to all that comes from it.
+/// Makes the kernel refuse one of [`NEWER_CALLS`] to this thread and its descendants.
 ///
 /// # Errors
 /// What the system says to the filter; EINVAL for a call that is not known.
@@ -212,7 +212,7 @@ fn sleeper(mark: &str) -> Command {
     command
 }
 
-/// Fills files in memory with so many MiB, none of which is mapped.
+/// Fills files in memory with this number of MiB, none of which is mapped.
 fn hold_in_memory_files(mebibytes: i32) -> io::Result<String> {
     use nix::sys::memfd::{MFdFlags, memfd_create};
     let file = memfd_create(c"held", MFdFlags::empty())?;
@@ -223,7 +223,7 @@ fn hold_in_memory_files(mebibytes: i32) -> io::Result<String> {
     Ok(format!("{mebibytes} MiB"))
 }
 
-/// Writes to a new file until that fails, a gibibyte at most, and tells how much went in.
+/// Writes to a new file until that fails, at most one gibibyte. Returns the written size.
 fn fill(path: &Path) -> io::Result<String> {
     use std::io::Write as _;
     let mut file = fs::File::create(path)?;

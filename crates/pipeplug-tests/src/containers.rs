@@ -70,7 +70,7 @@ impl Containers {
     /// The containers of this test that there are, running or not.
     ///
     /// # Panics
-    /// Where the engine does not tell.
+    /// If the engine does not tell.
     #[must_use]
     pub fn all(&self) -> Vec<String> {
         let filter = format!("--filter=label={}", self.label);
@@ -80,7 +80,7 @@ impl Containers {
     /// Description of the only container, by the engine.
     ///
     /// # Panics
-    /// Where there is none, or more.
+    /// If there is none, or more.
     #[must_use]
     pub fn inspect(&self, format: &str) -> String {
         let all = self.all();
@@ -109,7 +109,7 @@ impl Containers {
     /// Runs the client of the engine, and returns its output.
     ///
     /// # Panics
-    /// Where it fails.
+    /// If it fails.
     #[must_use]
     pub fn output(&self, args: &[&str]) -> String {
         let output = self.command(args).output().expect("it is there");
@@ -120,7 +120,7 @@ impl Containers {
     /// Makes an image of files, of which the first one is the entry point.
     ///
     /// # Panics
-    /// Where the engine does not.
+    /// If the engine does not.
     pub fn make_image(&self, image: &str, comment: &str, files: &[(PathBuf, &str)]) {
         self.import_files(image, comment, &format!("ENTRYPOINT [\"/{}\"]", files[0].1), files);
     }
@@ -129,7 +129,7 @@ impl Containers {
     /// to.
     ///
     /// # Panics
-    /// Where the engine does not.
+    /// If the engine does not.
     pub fn make_image_with(&self, image: &str, change: &str, files: &[(PathBuf, &str)]) {
         let libraries = libraries(&files[0].0);
         let mut all = files.to_vec();

@@ -15,16 +15,16 @@ use crate::LONG;
 /// Sends a signal to a process, which must be there.
 ///
 /// # Panics
-/// Where it is not.
+/// If it is not.
 #[track_caller]
 pub fn send(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).expect("the process is there");
 }
 
-/// Waits for a child of a test, and kills it where it never ends.
+/// Waits for a child of a test, and kills it if it does not end.
 ///
 /// # Panics
-/// Where it had to be killed.
+/// If it had to be killed.
 #[track_caller]
 pub fn wait_exit(child: &mut Child) -> ExitStatus {
     let deadline = Instant::now() + LONG;
@@ -68,10 +68,10 @@ pub fn is_stopped(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat[0] == "T")
 }
 
-/// The processes, zombies too, whose parent that is.
+/// Children of a process, including zombies.
 ///
 /// # Panics
-/// Where there is no `/proc`.
+/// If there is no `/proc`.
 #[must_use]
 pub fn children_of(parent: u32) -> BTreeSet<i32> {
     let parent = parent.to_string();
@@ -91,7 +91,7 @@ pub fn group_of(pid: i32) -> Option<i32> {
 /// The processes of a process group that have not ended.
 ///
 /// # Panics
-/// Where there is no `/proc`.
+/// If there is no `/proc`.
 #[must_use]
 pub fn group_members(group: i32) -> BTreeSet<i32> {
     let group = group.to_string();
@@ -105,11 +105,11 @@ pub fn group_members(group: i32) -> BTreeSet<i32> {
         .collect()
 }
 
-/// The processes that kill the plugins of that host once it is gone: they read from a pipe that it
-/// has the other end of.
+/// Processes that kill the plugins of this host when it is gone: they read from a pipe whose other
+/// end the host has.
 ///
 /// # Panics
-/// Where there is no `/proc`.
+/// If there is no `/proc`.
 #[must_use]
 pub fn guards_of(host: u32) -> BTreeSet<i32> {
     let pipes = |dir: String| -> BTreeSet<PathBuf> {
@@ -125,10 +125,10 @@ pub fn guards_of(host: u32) -> BTreeSet<i32> {
         .collect()
 }
 
-/// The processes that have not ended and whose command line holds that text.
+/// Running processes whose command line contains this text.
 ///
 /// # Panics
-/// Where there is no `/proc`.
+/// If there is no `/proc`.
 #[must_use]
 pub fn command_lines_with(text: &str) -> Vec<i32> {
     let holds = |pid: &i32| {
@@ -145,7 +145,7 @@ pub fn command_lines_with(text: &str) -> Vec<i32> {
 /// Number of open descriptors of this process.
 ///
 /// # Panics
-/// Where there is no `/proc`.
+/// If there is no `/proc`.
 #[must_use]
 pub fn descriptors() -> usize {
     // One of them is the directory itself.
@@ -155,7 +155,7 @@ pub fn descriptors() -> usize {
 /// Number of threads of this process whose name begins with `name`. `""` counts all.
 ///
 /// # Panics
-/// Where there is no `/proc`.
+/// If there is no `/proc`.
 #[must_use]
 pub fn threads(name: &str) -> usize {
     fs::read_dir("/proc/self/task")
@@ -168,7 +168,7 @@ pub fn threads(name: &str) -> usize {
 /// Number of voluntary context switches of threads of this process whose name begins with `name`.
 ///
 /// # Panics
-/// Where there is no `/proc`.
+/// If there is no `/proc`.
 #[must_use]
 pub fn wake_ups(name: &str) -> u64 {
     let field = |status: &str, key| {
@@ -183,11 +183,11 @@ pub fn wake_ups(name: &str) -> u64 {
         .sum()
 }
 
-/// The most memory that the process ever had, in bytes; give or take some pages, since the kernel
-/// counts each thread's in advance.
+/// Peak memory of the process, in bytes. It may be wrong by some pages, since the kernel counts
+/// each thread's in advance.
 ///
 /// # Panics
-/// Where there is no such process.
+/// If there is no such process.
 #[must_use]
 pub fn memory_peak(pid: u32) -> usize {
     memory(pid, "VmHWM:")
@@ -196,7 +196,7 @@ pub fn memory_peak(pid: u32) -> usize {
 /// Memory that a process has in use now, in bytes.
 ///
 /// # Panics
-/// Where the process is gone.
+/// If the process is gone.
 #[must_use]
 pub fn memory_in_use(pid: u32) -> usize {
     memory(pid, "VmRSS:")
@@ -212,7 +212,7 @@ fn memory(pid: u32, key: &str) -> usize {
 /// Number of page faults without I/O of a process: one for each page of memory that it received.
 ///
 /// # Panics
-/// Where the process is gone.
+/// If the process is gone.
 #[must_use]
 pub fn page_faults(pid: u32) -> usize {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
@@ -229,8 +229,7 @@ pub fn page_faults(pid: u32) -> usize {
 /// Has [`memory_peak`] of this process begin anew, where the system can do that (Linux since 4.0:
 /// proc_pid_clear_refs(5)).
 pub fn forget_memory_peak() {
-    // Elsewhere the peak of earlier days counts as well, which a test that compares two of them may
-    // miss something by.
+    // On other systems the earlier peak still counts, and a test that compares two peaks is weaker.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
@@ -276,7 +275,7 @@ impl HostFootprint {
     /// Asserts [`wait_restored`](HostFootprint::wait_restored).
     ///
     /// # Panics
-    /// Where something stays.
+    /// If something stays.
     #[track_caller]
     pub fn assert_restored(&self) {
         if let Err(left) = self.wait_restored() {

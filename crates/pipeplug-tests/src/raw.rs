@@ -1,8 +1,8 @@
-//! A guest that writes its bytes by hand: each way to break the protocol, or to keep to it without
-//! mercy.
+//! A guest that writes its bytes by hand: ways to break the protocol, or to strain it within the
+//! rules.
 //!
-//! It speaks the standard format. A way answers `GetMetadata` first, unless that is what it does
-//! wrong, and mostly does its evil once it is asked something.
+//! It speaks the standard format. Each way answers `GetMetadata` first, unless this answer is the
+//! fault. Most faults come with the next request.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -26,13 +26,12 @@ struct Raw {
     number: i32,
 }
 
-/// Misbehaves in the way of this name until the pipe is closed; `Ok(false)` where there is none of
-/// that name.
+/// Misbehaves in the named way until the pipe is closed. `Ok(false)` if there is no such way.
 ///
 /// `numbers` are those of the descriptors; without them they are standard input and output.
 ///
 /// # Errors
-/// Where the host has closed the pipe, mostly.
+/// If the host has closed the pipe, mostly.
 pub fn misbehave_raw(how: &[&str], numbers: Option<[i32; 2]>) -> io::Result<bool> {
     let [input, output] = numbers.unwrap_or([0, 1]);
     let open = |number| format!("/proc/self/fd/{number}");
@@ -123,7 +122,7 @@ impl Raw {
                 self.asked();
                 self.floods(what)
             }
-            // It takes no more, and its host may say what it likes.
+            // It reads nothing more.
             ["never-reads"] => {
                 self.start("")?;
                 thread::sleep(Duration::from_secs(3600));

@@ -1,4 +1,4 @@
-//! Plugins made of shell scripts: they do with their descriptors what no library would.
+//! Plugins made of shell scripts, which use their descriptors in ways that no library does.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 const ANSWER: &str =
     r"head -c 1 <&3 >/dev/null; printf '1\0003\00011\000GetMetadata\0002\000{}' >&4";
 
-/// A directory with one executable script in it, `plugin`, and whatever a test puts beside it.
+/// Directory with one executable script, `plugin`, and the files of a test.
 #[derive(Debug)]
 pub struct Script {
     dir: TempDir,
@@ -24,7 +24,7 @@ impl Script {
     /// A script that `/bin/sh` runs, which finds its own directory in `$dir`.
     ///
     /// # Panics
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     #[must_use]
     pub fn new(body: &str) -> Self {
         Self::with_interpreter("/bin/sh", &format!("dir=${{0%/*}}\n{body}"))
@@ -33,7 +33,7 @@ impl Script {
     /// A script that another program runs.
     ///
     /// # Panics
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     #[must_use]
     pub fn with_interpreter(interpreter: &str, body: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory for the test");
@@ -56,7 +56,7 @@ impl Script {
         self.dir.path().join("plugin")
     }
 
-    /// Its directory, for what it leaves behind.
+    /// Directory of the script, for the files it leaves behind.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()

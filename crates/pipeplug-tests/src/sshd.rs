@@ -1,4 +1,4 @@
-//! A real ssh server of a test's own.
+//! A real ssh server for one test.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -23,10 +23,10 @@ impl Sshd {
     /// The name that the client's configuration has for it.
     pub const NAME: &str = "there";
 
-    /// Starts one; `None` where there is no sshd, which is told.
+    /// Starts a server. `None`, with a message, if sshd is missing.
     ///
     /// # Panics
-    /// Where it does not start, or is missing and `CI=true`.
+    /// If it does not start, or is missing and `CI=true`.
     #[must_use]
     pub fn start() -> Option<Self> {
         Self::start_for(None)
@@ -117,7 +117,7 @@ impl Sshd {
     /// and take that one of `host` and `other`, or none, for the server's own.
     ///
     /// # Panics
-    /// Where there is no such key.
+    /// If there is no such key.
     pub fn configure(&self, key: &str, host_key: &str) {
         let known = match host_key {
             "" => String::new(),
@@ -143,7 +143,7 @@ impl Sshd {
     /// over those that there are.
     ///
     /// # Panics
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub fn add_settings(&self, lines: &str) {
         let rest = fs::read_to_string(self.file("config")).expect("it was written");
         let config = format!("Host {}\n  {lines}\n{rest}", Self::NAME);
@@ -216,7 +216,7 @@ fn make_key(path: &Path, passphrase: &str) {
 /// Finds a TCP port that was free a moment ago.
 ///
 /// # Panics
-/// Where there is none.
+/// If there is none.
 #[must_use]
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");

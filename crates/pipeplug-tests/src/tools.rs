@@ -1,4 +1,4 @@
-//! Programs that not every machine has, and that some tests are about.
+//! Programs that some tests need and that may be missing.
 
 use std::env;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// error says that the test is skipped, and how to get it.
 ///
 /// # Panics
-/// Where it is missing and `CI=true`: a test that silently does not run is no test.
+/// If it is missing and `CI=true`: a test that silently does not run is no test.
 #[must_use]
 pub fn tool(program: &str, package: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();

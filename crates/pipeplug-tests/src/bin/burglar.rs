@@ -1,8 +1,7 @@
-//! A plugin that tries to break out, each way on command, and tells how far it got: `done …`, or
-//! what the system said.
+//! A plugin that tries to break out of its sandbox. Each command is an attack. The reply is `done
+//! …`, or the error of the system.
 //!
-//! How it is kept from that is for the host's sandbox; without one it gets through, which the tests
-//! look at first.
+//! Without a sandbox every attack succeeds, which the tests check first.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -134,7 +133,7 @@ fn limit(name: &str) -> io::Result<String> {
     Ok(getrlimit(resource).map(|(soft, hard)| format!("{soft} {hard}"))?)
 }
 
-/// Writes so many bytes to a new file: `PATH BYTES`.
+/// Writes this number of bytes to a new file: `PATH BYTES`.
 fn grow(text: &str) -> io::Result<String> {
     let (path, bytes) = text.split_once(' ').ok_or_else(|| io::Error::other("PATH BYTES"))?;
     let bytes = bytes.parse().map_err(io::Error::other)?;
@@ -154,7 +153,7 @@ fn fast_open(port: u16) -> io::Result<String> {
     Ok(format!("{sent} bytes"))
 }
 
-/// The outcome of each system call `FIRST LAST`, one a line.
+/// Result of each system call from `FIRST` to `LAST`, one per line.
 fn probe_range(text: &str) -> io::Result<String> {
     let (first, last) = text.split_once(' ').ok_or_else(|| io::Error::other("FIRST LAST"))?;
     let [first, last] = [first, last].map(|number| number.parse::<u32>().map_err(io::Error::other));
@@ -171,7 +170,7 @@ fn allocate(bytes: usize) -> io::Result<String> {
     Ok(format!("{} bytes", memory.capacity()))
 }
 
-/// Burns CPU for as long as it is let, a minute at most.
+/// Uses CPU time as long as it is allowed to, at most a minute.
 fn spin() -> io::Result<String> {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(60) {

@@ -1,5 +1,5 @@
-//! A plugin for tests that tries what it is kept from: `captive [how]`, and then what each command
-//! asks of it.
+//! A plugin for tests that tries what its container forbids: `captive [how]`, and then one attack
+//! for each command.
 
 use std::fs;
 use std::io::{self, Write};
@@ -50,7 +50,7 @@ fn request(_main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
     })
 }
 
-/// Answers the first request, and heeds nothing any more.
+/// Answers the first request, and then ignores requests and signals.
 fn stubborn() -> ! {
     let request = read_chunk(Format::Standard, &mut io::stdin()).expect("the host speaks first");
     let id = request.thread_id.as_u64();
@@ -68,7 +68,7 @@ fn deaf() -> ! {
     }
 }
 
-/// Kills what there is but the init and itself.
+/// Kills all processes but the init and itself.
 fn kill_others() -> ExitCode {
     let own = i32::try_from(std::process::id()).expect("a process id");
     let entries = fs::read_dir("/proc").expect("there is a /proc").filter_map(Result::ok);
@@ -100,7 +100,7 @@ fn threads(wanted: usize) -> usize {
     had.len()
 }
 
-/// Takes so many MiB and uses them.
+/// Allocates this number of MiB and uses them.
 fn allocate(mebibytes: usize) -> usize {
     let had: Vec<Vec<u8>> = (0..mebibytes).map(|_| vec![1; 1 << 20]).collect();
     had.iter().map(|block| usize::from(block[0])).sum()

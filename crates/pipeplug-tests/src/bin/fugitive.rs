@@ -10,7 +10,7 @@ use nix::unistd::{Pid, getpgid, getppid, setpgid, setsid};
 use pipeplug_guest::{Guest, Main, OnEnd, Reply, Request};
 use pipeplug_tests::{Relation, fork_forkers, fork_relative};
 
-/// For how long anything here may be left of a test that fails.
+/// Lifetime of processes that a failed test leaves behind.
 const LIFETIME: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {

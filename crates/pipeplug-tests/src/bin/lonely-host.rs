@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         }
     };
     println!("{}", plugin.pid());
-    // Whatever comes: its end is what counts.
+    // Only the end of the input counts.
     let _ = io::stdin().read_to_end(&mut Vec::new());
     match end.as_str() {
         "exits" => std::process::exit(0),

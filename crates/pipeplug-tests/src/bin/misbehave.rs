@@ -1,4 +1,4 @@
-//! A plugin for tests: `misbehave <how> [more…]`, and then what each command asks of it.
+//! A plugin for tests: `misbehave <how> [more…]`, and then one behaviour for each command.
 
 use std::error::Error;
 use std::fs;
@@ -17,13 +17,13 @@ use pipeplug_tests::misbehave_raw;
 /// Events in order.
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static COUNT: AtomicU64 = AtomicU64::new(0);
-/// The reason that the hook of a stop was told.
+/// Reason that the hook of a stop received.
 static STOP: Mutex<Option<Stop>> = Mutex::new(None);
 static TOLD: Condvar = Condvar::new();
 
 fn main() -> ExitCode {
     let guest = Guest::new().name("misbehave").handler(answer);
-    // The numbers of descriptors are all digits, and no way to misbehave is.
+    // Skips the numbers of descriptors, which are all digits.
     let own: Vec<String> = std::env::args()
         .skip(1)
         .skip_while(|arg| arg.bytes().all(|b| b.is_ascii_digit()))
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
             };
             with_metadata(guest).on_stop(on_stop).register().wait()
         }
-        // Has a subscriber of its own, as most plugins that log.
+        // Installs a subscriber of its own, as most plugins that log do.
         ["logs"] => {
             tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
             with_metadata(guest).register().wait()
@@ -125,7 +125,7 @@ fn lock_told() -> MutexGuard<'static, Option<Stop>> {
     STOP.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The descriptors that it was told of.
+/// Descriptors of the command line.
 fn descriptors() -> Option<[i32; 2]> {
     let mut numbers = std::env::args().skip(1).map_while(|arg| arg.parse().ok());
     Some([numbers.next()?, numbers.next()?])

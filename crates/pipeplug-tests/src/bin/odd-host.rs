@@ -1,4 +1,4 @@
-//! A host for tests that is not as others are: `odd-host <oddity> <plugin>` does with the plugin,
+//! A host for tests with one unusual property: `odd-host <oddity> <plugin>` does with the plugin,
 //! `misbehave`, what hosts do, and exits with 0 if all went well.
 
 use std::error::Error;
@@ -179,8 +179,7 @@ fn standard_is_null(path: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A child that is no other program starts plugins of its own, and is killed; nothing but these
-/// ends with it.
+/// A forked child starts plugins of its own, and is killed. Only its own plugins end with it.
 fn forks() -> Result<(), Box<dyn Error>> {
     let sleeper = || {
         let mut launch = Launch::new("/bin/sleep");
@@ -210,11 +209,11 @@ fn forks() -> Result<(), Box<dyn Error>> {
     check(of_parent.child.peek()?.is_none(), "the parent's plugin")
 }
 
-/// Orphans of a plugin are this process's to reap: those that ended before the plugin, those that
-/// end with it, by its stop and by its death.
+/// This process reaps orphans of a plugin: those that ended before the plugin, and those that end
+/// with its stop or its death.
 fn is_init(path: &str) -> Result<(), Box<dyn Error>> {
     check(std::process::id() == 1, "the number of the first process")?;
-    // The guard of this process is its child too, and stays.
+    // The process for kill-on-host-exit is a child of this process too, and stays.
     let before = Plugin::builder(path).start()?;
     let others = children_of(1).len() - 1;
     before.stop()?;

@@ -26,14 +26,14 @@ pub(crate) fn set_attribute(path: &CStr) -> io::Result<()> {
     Ok(Errno::result(set).map(drop)?)
 }
 
-/// Has a process run when nothing else does, nearly.
+/// Gives a process a lower priority.
 pub(crate) fn lower_priority(pid: i32) -> io::Result<()> {
     let pid = libc::id_t::try_from(pid).map_err(io::Error::other)?;
     // SAFETY: the call takes integers and touches no memory.
     Ok(Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, pid, 1) }).map(drop)?)
 }
 
-/// Has a process use the disk when nothing else does.
+/// Gives a process the idle priority for the disk.
 pub(crate) fn lower_io_priority(pid: i32) -> io::Result<()> {
     // SAFETY: the call takes integers and touches no memory.
     let set =
@@ -54,13 +54,13 @@ pub(crate) fn fork_with_threads() -> io::Result<ForkResult> {
     Ok(unsafe { nix::unistd::fork() }?)
 }
 
-/// Ends this process, with nothing of what is done at an exit.
+/// Ends this process without exit handlers and destructors.
 pub(crate) fn exit_at_once(status: i32) -> ! {
     // SAFETY: _exit takes an integer and does not return.
     unsafe { libc::_exit(status) }
 }
 
-/// Makes a copy of a descriptor that the host has given.
+/// Duplicates a descriptor of the host.
 pub(crate) fn duplicate(raw: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the call takes an integer, and says so where that is no descriptor.
     let copy = Errno::result(unsafe { libc::dup(raw) })?;
@@ -68,7 +68,7 @@ pub(crate) fn duplicate(raw: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Has a system call fail in this thread, and in all that comes from it.
+/// Makes a system call fail in this thread and its descendants.
 pub(crate) fn refuse(call: libc::c_long, with: Errno) -> io::Result<()> {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let filter = [

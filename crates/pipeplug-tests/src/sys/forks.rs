@@ -1,4 +1,4 @@
-//! Processes that are forked: for programs of one thread.
+//! Forked processes, for programs with one thread.
 
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -12,8 +12,8 @@ pub enum Relation {
     Sibling,
 }
 
-/// Has a process with a copy of the memory run this and exit. It keeps no descriptor. For programs
-/// of one thread.
+/// Runs `run` in a forked process without descriptors, which then exits. For programs with one
+/// thread.
 pub fn fork_relative(relation: Relation, run: impl FnOnce()) {
     let flags = match relation {
         Relation::Child => libc::SIGCHLD,
@@ -41,7 +41,7 @@ pub fn fork_relative(relation: Relation, run: impl FnOnce()) {
     }
 }
 
-/// Has a copy of this process run this, and gives what it exits with. For programs of one thread.
+/// Runs `run` in a forked process, and returns its exit code. For programs with one thread.
 ///
 /// # Errors
 /// What the system says.

@@ -1,5 +1,4 @@
-//! Dispositions of signals that a host of ours may have, and the tests' own process has not; and
-//! system calls as they are.
+//! Signal dispositions for hosts that differ from those of the tests, and raw system calls.
 
 mod attacks;
 mod calls;
@@ -19,13 +18,12 @@ pub use probe::{ProbeOutcome, probe, probe_foreign};
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Has SIGPIPE end the process, as C programs start with, and as programs set it whose output goes
-/// into `head`.
+/// Makes SIGPIPE end the process: the default of C programs.
 pub fn kill_by_sigpipe() {
     set(Signal::SIGPIPE, SigHandler::SigDfl);
 }
 
-/// Has the system reap all children by itself.
+/// Makes the system reap all children.
 pub fn ignore_sigchld() {
     set(Signal::SIGCHLD, SigHandler::SigIgn);
 }

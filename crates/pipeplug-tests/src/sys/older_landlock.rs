@@ -25,8 +25,8 @@ enum Verdict {
     Fails(Errno),
 }
 
-/// Has the kernel answer as one with that version of Landlock, 0 for none, to this thread and to
-/// all that comes from it.
+/// Makes the kernel behave as one with this version of Landlock, 0 for none, for this thread and
+/// its descendants.
 ///
 /// # Errors
 /// What the system says to the filter, or to a thread.

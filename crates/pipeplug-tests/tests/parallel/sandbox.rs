@@ -75,7 +75,7 @@ fn a_plugin_within_walls_does_its_work() {
         assert_eq!(
             descriptors.lines().count(),
             5,
-            "nothing of the walls is left open: {descriptors}"
+            "nothing of the sandbox is left open: {descriptors}"
         );
         assert!(plugin.stop().unwrap().status.success());
     }
@@ -177,7 +177,7 @@ fn the_network_is_out_of_reach() {
     stopped(&strict, "unix", socket.display(), "EPERM");
     stopped(&strict, "abstract", &name, "EPERM");
     stopped(&strict, "datagram-pair", "", "EPERM");
-    // Basic walls leave the network as it is.
+    // A basic sandbox does not limit the network.
     assert_eq!(tries(&within(Sandbox::basic()), "connect", port), "done");
 }
 

@@ -294,7 +294,7 @@ fn a_command_that_misses_a_terminal_is_told() {
 #[test]
 fn the_terminal_cannot_be_carried() {
     let error = via(plain(), &EXECUTES).stdin(Stdin::Inherit).start();
-    // `plain` talks over its own descriptors, which the carrier has none of.
+    // `plain` talks over its own descriptors, which the command prefix does not pass on.
     let error = error.map_or_else(|error| error, |_| panic!("it has one standard input only"));
     assert!(error.to_string().contains("the host's standard input"), "{error}");
 }

@@ -62,8 +62,8 @@ fn token_of(buffer: &[u8]) -> Option<u64> {
     buffer.first_chunk().copied().map(u64::from_le_bytes)
 }
 
-/// A buffer that no other call has: its token, and `len` bytes whose order follows from that. Their
-/// pattern comes again after a number of bytes that no page, pipe or piece is a multiple of.
+/// Makes a unique buffer: the token, and `len` bytes that follow from it. The period of the pattern
+/// does not divide the size of a page, a pipe or a piece.
 pub(crate) fn payload(token: u64, len: usize) -> Vec<u8> {
     const PERIOD: usize = 4093;
     let mut bytes = Vec::with_capacity(TOKEN + len);
@@ -81,7 +81,7 @@ pub(crate) fn payload(token: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Answers what both sides understand; `None` where it is something else.
+/// Answers the commands that both sides know. `None` for others.
 pub(crate) fn answer(board: &Board, request: &mut Request) -> Option<Result<Reply, HandlerError>> {
     let command = request.command().to_owned();
     if command == "tally" {

@@ -1,4 +1,4 @@
-//! The work of one side: calls of every kind, each of which has to end as it must.
+//! Work of one side: calls of every kind, each with an expected end.
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,7 +14,7 @@ use pipeplug_host::{CallError, Connection, Reply};
 use crate::answer::{Board, DROPPED, PLANNED, payload};
 use crate::plan::{Plan, Side, rng};
 
-/// Far more than a call takes here; only one that hangs runs into it.
+/// Time limit of a call, reached only by one that hangs.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 const MIB: usize = 1 << 20;
@@ -42,7 +42,7 @@ pub(crate) struct Load<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) plan: &'a Plan,
     pub(crate) side: Side,
-    /// Tells apart what the same side does more than once in a cycle.
+    /// Number of this run of the side within the cycle.
     pub(crate) round: u64,
     pub(crate) board: &'a Board,
     pub(crate) tally: &'a Tally,
@@ -56,7 +56,7 @@ enum Expected<'a> {
 }
 
 impl Load<'_> {
-    /// Does all of it, and comes back once every call has ended.
+    /// Does all the work, and returns after every call has ended.
     pub(crate) fn run(&self) {
         thread::scope(|scope| {
             for caller in 0..self.plan.party(self.side).callers {
@@ -160,7 +160,7 @@ impl Load<'_> {
         }
     }
 
-    /// A call that has to end so, or with the connection.
+    /// Makes a call that has to end as expected, or with the connection.
     fn ends(
         &self,
         what: &str,
@@ -190,7 +190,7 @@ impl Load<'_> {
             {
                 return;
             }
-            // A handler's own call ended with the connection, and the news was faster than its end.
+            // A handler's own call failed with the connection, before this side saw its end.
             (_, Err(CallError::Closed { .. } | CallError::Remote { .. })) if self.plan.breaks() => {
                 return;
             }

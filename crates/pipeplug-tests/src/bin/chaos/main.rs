@@ -114,7 +114,7 @@ fn run(cli: &Cli) -> ExitCode {
     let seed = cli.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     println!("chaos: seed {seed}, {} cycles from {} on", cli.cycles, cli.first);
     answer::quiet_planned_panics();
-    // The first start makes the guard of this process, which stays.
+    // The first start makes the process for kill-on-host-exit, which stays.
     if let Err(error) = spawn(&Launch::new("/bin/true")) {
         eprintln!("chaos: {error}");
         return ExitCode::FAILURE;

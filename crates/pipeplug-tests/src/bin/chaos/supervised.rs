@@ -1,7 +1,6 @@
 //! Cycles with a supervisor or a pool, whose processes are killed, replaced and stopped.
 //!
-//! A guest writes down each call before it answers, so that what was handled is known of processes
-//! that are gone.
+//! A guest logs each call before it answers, so that the handled calls of dead processes are known.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -28,7 +27,7 @@ use crate::load::{LONG, Tally, block_on};
 use crate::plan::{Fault, Plan, What, rng};
 use crate::processes::is_expected;
 
-/// So many attempts survive every kill of a cycle.
+/// Number of attempts that survives every kill of a cycle.
 const ATTEMPTS: u32 = 1000;
 
 /// Bytes of the token that each call begins with.
@@ -60,7 +59,7 @@ pub(crate) fn guest_main(delay: u64, log: &str) -> ExitCode {
     Guest::new().name("chaos").metadata("Cmd", "chaos").handler(request).register().wait()
 }
 
-/// The one or the other, which take the same calls.
+/// Supervisor or pool, which have the same calls.
 enum Kept {
     One(Supervisor),
     Pool(Pool),
@@ -332,7 +331,7 @@ impl Cycle<'_> {
         }
     }
 
-    /// Nothing was lost, and only what may be was done twice.
+    /// Checks that no call was lost, and that only idempotent calls were handled twice.
     fn compare(&self, log: &[u8], sent: &[Sent]) {
         let mut handled: HashMap<u64, u32> = HashMap::new();
         for token in log.as_chunks::<TOKEN>().0 {

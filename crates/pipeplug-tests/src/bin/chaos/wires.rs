@@ -1,4 +1,4 @@
-//! Cycles with both sides in this process, over wires that can be harmed.
+//! Cycles with both sides in this process, over wires with faults.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::load::{LONG, Load, Tally};
 use crate::plan::{Fault, Plan, Side, What};
 use crate::processes::{check_stats, comes_true};
 
-/// One side: what was asked of it, and what it request.
+/// One side: its received requests and its own calls.
 #[derive(Default)]
 struct Party {
     board: Arc<Board>,
