@@ -5,11 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use pipeplug_host::discovery::{Discovery, FindError, Problem, Said};
+use pipeplug_host::discovery::{Discovery, FindError, Problem, Said, Store, StoreError};
 use pipeplug_host::{Builder, Plugin};
 
 use crate::builtin::{self, BuiltIn};
-use crate::commands::add::check_host;
 use crate::exit::{CommandError, ExitReason};
 use crate::output::text::Escaped;
 
@@ -192,6 +191,15 @@ fn built_in(name: &str) -> Result<Target, CommandError> {
                 ),
             ))
         }
+    }
+}
+
+/// Checks that the name of the host is valid.
+pub(crate) fn check_host(host: &str) -> Result<(), CommandError> {
+    match Store::for_host(host) {
+        Err(error @ StoreError::BadHost { .. }) => Err(CommandError::new(ExitReason::Usage, error)),
+        // A home directory is not needed to find plugins.
+        _ => Ok(()),
     }
 }
 

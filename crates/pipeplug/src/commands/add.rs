@@ -112,15 +112,6 @@ fn attempt(
     Ok(reason)
 }
 
-/// Checks that the name of the host is valid.
-pub(crate) fn check_host(host: &str) -> Result<(), CommandError> {
-    match Store::for_host(host) {
-        Err(error @ StoreError::BadHost { .. }) => Err(CommandError::new(ExitReason::Usage, error)),
-        // A home directory is not needed to find plugins.
-        _ => Ok(()),
-    }
-}
-
 /// Opens the store of the user's plugins for this host.
 pub(crate) fn open_store(host: &str) -> Result<Store, CommandError> {
     Store::for_host(host).map_err(|error| {

@@ -16,11 +16,11 @@ use pipeplug_host::discovery::{
 use serde_json::{Value, json};
 
 use crate::args::sandbox::{Hint, ProbeSandboxArgs};
-use crate::args::target::HOST;
+use crate::args::target::{HOST, check_host};
 use crate::args::units::parse_duration;
 use crate::builtin;
 use crate::cli::Globals;
-use crate::commands::add::{check_host, origin};
+use crate::commands::add::origin;
 use crate::exit::{CommandError, ExitReason};
 use crate::output::report;
 use crate::output::stream::{self, Kind, Stream};

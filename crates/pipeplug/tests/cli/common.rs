@@ -124,7 +124,7 @@ pub(crate) struct Run {
     stdin: Vec<u8>,
 }
 
-/// What it did.
+/// Output and exit status of a run.
 pub(crate) struct Ran {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
