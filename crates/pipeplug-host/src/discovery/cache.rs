@@ -14,11 +14,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Over, Said, files};
-use crate::directory_lock::DirectoryLock;
-use crate::metadata::Metadata;
-use crate::regular_file::{FileError, RegularFile};
-use crate::sha256::Sha256;
+use super::{Over, Said};
+use crate::files::{self, DirectoryLock, FileError, RegularFile};
+use crate::integrity::Sha256;
+use crate::plugin::Metadata;
 
 /// The layout of the file; one of another number is as good as none.
 const VERSION: u32 = 2;

@@ -7,17 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use super::ask::{ask, is_about_the_plugin};
 use super::cache::{Facts, Kept, Stamp};
+use super::probe::{ask, is_about_the_plugin};
 use super::starts::{AT_ONCE, Starts};
 use super::{Added, Discovery, Entry, EntryState, Problem, Said};
-use crate::builder::Builder;
-use crate::plugin::Plugin;
+use crate::files::RegularFile;
+use crate::integrity::Sha256;
+use crate::plugin::{Builder, Grace, Plugin, StartError};
 use crate::process::Stdout;
-use crate::regular_file::RegularFile;
-use crate::sha256::Sha256;
-use crate::start_error::StartError;
-use crate::stop::Grace;
 
 /// How long each step of stopping one may take.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);

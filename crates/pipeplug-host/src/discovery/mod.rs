@@ -4,12 +4,11 @@
 //! host with other ways implements [`Discover`]. A [`Catalog`] has what the plugins say of
 //! themselves too, and a [`Store`] is where the user's own ones are added.
 
-mod ask;
 mod cache;
 mod catalog;
-mod files;
-mod places;
+mod probe;
 mod problem;
+mod search_path;
 mod similar;
 mod starts;
 mod store;
@@ -21,8 +20,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-pub use ask::{Over, Said};
 pub use catalog::{Answer, Asked, Catalog, Listed, Progress};
+pub use probe::{Over, Said};
 pub use problem::{FindError, Problem};
 pub use similar::nearest as nearest_name;
 pub use store::{AddError, Added, Existing, RemoveError, Store, StoreError, Way};
@@ -127,10 +126,10 @@ impl Discovery {
     /// Like [`for_host`](Self::for_host), with `env` for the environment.
     #[must_use]
     pub fn for_host_in(host: &str, env: impl Fn(&str) -> Option<OsString>) -> Self {
-        let places = places::usual(host, &env);
+        let places = search_path::usual(host, &env);
         // A host of a name that has none does without them.
         let store = Store::for_host_in(host, &env).ok();
-        let cache = store.as_ref().and(places::user_dir(places::CACHE, host, &env));
+        let cache = store.as_ref().and(search_path::user_dir(search_path::CACHE, host, &env));
         let empty = Self {
             prefix: format!("{host}-"),
             dirs: Vec::new(),

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use pipeplug_net::Escaped;
 use thiserror::Error;
 
-use crate::access::{Obstacle, may_execute};
-use crate::regular_file::kind;
+use crate::files::{Obstacle, kind, may_execute};
 
 /// Why a file or a directory cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

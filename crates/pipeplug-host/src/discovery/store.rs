@@ -16,10 +16,9 @@ use tempfile::TempPath;
 pub use error::{AddError, RemoveError, StoreError};
 
 use self::records::{Lock, Records};
-use super::{Problem, files, places, problem, similar};
-use crate::access;
-use crate::regular_file::{DIRECTORY, FileError, RegularFile};
-use crate::sha256::Sha256;
+use super::{Problem, problem, search_path, similar};
+use crate::files::{self, DIRECTORY, FileError, RegularFile};
+use crate::integrity::Sha256;
 
 /// A host's plugins in the user's data directory, `$XDG_DATA_HOME/<host>/plugins` or
 /// `~/.local/share/<host>/plugins`, where [`Discovery`](super::Discovery) finds them.
@@ -87,7 +86,7 @@ impl Store {
         if host.is_empty() || host.starts_with('.') || host.contains(['/', '\0']) {
             return Err(StoreError::BadHost { host: host.to_owned() });
         }
-        let root = places::user_dir(places::DATA, host, env).ok_or(StoreError::NoHome)?;
+        let root = search_path::user_dir(search_path::DATA, host, env).ok_or(StoreError::NoHome)?;
         Ok(Self { host: host.to_owned(), root })
     }
 
@@ -252,7 +251,7 @@ impl Store {
         let dir = self.dir();
         let mut copy = || {
             let mut to = files::temporary(&dir, |builder| builder.tempfile_in(&dir))?;
-            if access::is_noexec(to.path()) {
+            if files::is_noexec(to.path()) {
                 return Err(io::Error::other(
                     "its file system is mounted noexec, so nothing in it can be started: \
                      XDG_DATA_HOME names another place",

@@ -17,10 +17,9 @@ use nix::sys::socket::{
 use nix::unistd::{self, Uid, geteuid};
 
 use super::{Diagnosis, Launcher, Process, Started};
-use crate::access::is_unknown_call;
-use crate::process::{Delivery, Launch, Pid, Signal, SpawnError, poll_readable};
+use crate::files::is_unknown_call;
+use crate::process::{Delivery, Launch, Pid, Signal, SpawnError, WaitStatus, poll_readable};
 use crate::sys;
-use crate::wait_status::WaitStatus;
 
 /// Attaches to a plugin that was started by hand, or in a debugger, with `--pipeplug-listen PATH`.
 ///

@@ -15,13 +15,13 @@
 
 #[cfg(target_os = "linux")]
 mod attach;
-mod carrier;
+mod cleanup;
+mod client;
+mod command_prefix;
 mod container;
-mod guard;
 mod kubectl;
 mod settings;
 mod ssh;
-mod via;
 
 use std::fmt;
 use std::io;
@@ -30,17 +30,17 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 pub use attach::Attach;
+pub use command_prefix::Via;
 pub use container::{Container, Engine};
 #[cfg(feature = "pack")]
 pub use container::{PackError, pack};
 pub use kubectl::{Kubectl, PullPolicy};
 pub use ssh::Ssh;
-pub use via::Via;
 
 use crate::process::{
-    Child, Delivery, Launch, Leftovers, Pid, Signal, SpawnError, Spawned, poll_readable, spawn,
+    Child, Delivery, Launch, Leftovers, Pid, Signal, SpawnError, Spawned, WaitStatus,
+    poll_readable, spawn,
 };
-use crate::wait_status::WaitStatus;
 
 /// What starts plugins, and where.
 pub trait Launcher: fmt::Debug + Send + Sync + 'static {

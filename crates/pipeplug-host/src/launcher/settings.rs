@@ -41,7 +41,7 @@ impl Settings {
     /// With a variable that no shell can set.
     pub(super) fn of(launch: &Launch) -> Result<Option<Self>, SpawnError> {
         let mut commands = Vec::new();
-        for (name, value) in super::carrier::variables(launch)? {
+        for (name, value) in super::client::variables(launch)? {
             let name = shell_name(launch, &name)?;
             commands.push(assignment(name, value.as_bytes()));
         }

@@ -13,11 +13,11 @@ use nix::unistd::{self, getpgid};
 
 use super::Signal;
 use super::descendants::Descendants;
+use crate::process::WaitStatus;
 use crate::sys::{
     Executed, ExitNotice, Group, Lifeline, Look, PidNamespace, block_until_exit, exit_status,
     reap_group, stopped_by,
 };
-use crate::wait_status::WaitStatus;
 
 /// How long a drop waits for a process that was sent SIGKILL.
 const DROP_PATIENCE: Duration = Duration::from_secs(2);

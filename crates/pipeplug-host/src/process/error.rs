@@ -13,10 +13,8 @@ use thiserror::Error;
 
 use super::Launch;
 use super::executable::{Executable, Machine};
-use crate::access::{Obstacle, is_noexec, may_execute};
-use crate::lock_file::LockFileError;
-use crate::regular_file::kind;
-use crate::sha256::Sha256;
+use crate::files::{Obstacle, is_noexec, kind, may_execute};
+use crate::integrity::{LockFileError, Sha256};
 use crate::sys::{ForkExecError, Step};
 
 /// As many interpreters of interpreters as Linux follows before it says ELOOP (exec_binprm).

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::regular_file::RegularFile;
+use crate::files::RegularFile;
 
 /// As much of a file as tells what it is; the kernel looks at as much (BINPRM_BUF_SIZE).
 const HEAD_BYTES: usize = 256;

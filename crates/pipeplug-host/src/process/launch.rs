@@ -5,8 +5,8 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use crate::integrity::Sha256;
 use crate::sandbox::{Sandbox, Terminal};
-use crate::sha256::Sha256;
 use crate::sys::Group;
 
 /// What to start, and how: the argument of [`spawn`](super::spawn).

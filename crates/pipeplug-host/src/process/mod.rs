@@ -17,22 +17,24 @@
 
 mod child;
 mod descendants;
-mod dropped;
+mod environment;
 mod error;
 mod executable;
+mod exit_status;
 mod launch;
 mod passed_on;
+mod sealed_copy;
 mod signal;
 mod spawn;
-mod verified;
 
 pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
-pub(crate) use dropped::dropped;
+pub(crate) use environment::dropped;
 pub use error::SpawnError;
 pub(crate) use executable::Executable;
 #[cfg(feature = "pack")]
 pub(crate) use executable::Machine;
+pub use exit_status::WaitStatus;
 pub use launch::{Channel, EnvPlan, HostLost, Launch, Stdin, Stdout};
 pub(crate) use passed_on::started_without;
 pub use signal::Signal;

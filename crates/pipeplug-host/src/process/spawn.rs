@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::c_string;
-use super::{Channel, Child, HostLost, Launch, SpawnError, Stdin, Stdout, verified};
+use super::{Channel, Child, HostLost, Launch, SpawnError, Stdin, Stdout, sealed_copy};
 use crate::sandbox::{self, Extent, ImageKind, Prepared, Sandbox};
 use crate::sys::{self, Executed, ForkExecError, Image, Lifeline, WorkingDirectory};
 
@@ -63,7 +63,7 @@ pub fn spawn(launch: &Launch) -> Result<Spawned, SpawnError> {
 pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Spawned, SpawnError> {
     let program = absolute(&launch.program)?;
     let mut image = image(launch, &program, arguments)?;
-    image.open = verified::copy(launch, &program)?;
+    image.open = sealed_copy::copy(launch, &program)?;
     let pipes = Pipes::new(launch.channel, launch.sandbox.as_ref())
         .map_err(|error| SpawnError::os(&program, "making its pipes", error))?;
     let mut confinement = Confinement::new(launch, &program, &image, Extent::Whole)?;

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use super::{Limits, Sandbox};
-use crate::wait_status::WaitStatus;
+use crate::process::WaitStatus;
 
 /// Less address space than this is too little for most programs: libraries, stacks and the
 /// allocator take it.

@@ -31,6 +31,7 @@ mod in_words;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod landlock;
 mod likely_limit;
+mod prepare;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod refusal;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
@@ -38,17 +39,16 @@ mod root;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod seccomp;
 mod support;
-mod walls;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use grants::is_of_programs;
+pub(crate) use prepare::{Extent, ImageKind, Plugin, Prepared, Terminal};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use refusal::refusal;
 pub use support::Support;
-pub(crate) use walls::{Extent, ImageKind, Plugin, Prepared, Terminal};
 
 /// What a plugin may do to the machine that it runs on: [`basic`](Sandbox::basic) or
 /// [`strict`](Sandbox::strict), with changes.

@@ -8,7 +8,7 @@ use pipeplug_net::{CallError, NotifyError};
 
 use super::event::Failure;
 use super::settings::Breaker;
-use crate::start_error::StartError;
+use crate::plugin::StartError;
 
 /// Why there is no plugin to call.
 #[derive(Debug, Clone, thiserror::Error)]

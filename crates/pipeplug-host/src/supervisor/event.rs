@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use pipeplug_net::{CloseReason, EventLoop};
 
-use crate::crash::Crash;
-use crate::process::Pid;
-use crate::start_error::StartError;
-use crate::wait_status::WaitStatus;
+use crate::plugin::{Crash, StartError};
+use crate::process::{Pid, WaitStatus};
 
 /// What happened in the life of a supervised plugin.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use pipeplug_net::wire::Chunk;
 use pipeplug_net::{PendingCall, PendingReply, Reply};
 
 use super::error::SupervisedCallError;
-use super::life::Shared;
+use super::state::Shared;
 use crate::plugin::Plugin;
 
 /// A process that calls go to, or went to.

@@ -2,15 +2,15 @@
 //! it is not.
 
 mod calls;
+mod control;
 mod error;
 mod event;
+mod health;
 mod instance;
-mod life;
-mod owner;
 mod pool;
 mod settings;
-mod watch;
-mod work;
+mod state;
+mod transitions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +21,11 @@ pub use instance::SupervisedCall;
 pub use pool::Pool;
 pub use settings::{Backoff, Breaker, HealthCheck, SupervisorBuilder};
 
-use crate::builder::Builder;
-use crate::plugin::Plugin;
+use crate::plugin::{Builder, Plugin, StopError, Stopped};
 use crate::process::Pid;
-use crate::stop::{StopError, Stopped};
 use calls::Leases;
 use instance::Lease;
-use life::Shared;
+use state::Shared;
 
 /// A plugin that is kept running.
 ///

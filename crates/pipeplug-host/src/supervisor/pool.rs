@@ -11,11 +11,9 @@ use super::Supervisor;
 use super::calls::Leases;
 use super::error::Unavailable;
 use super::instance::Lease;
-use super::life::Load;
 use super::settings::SupervisorBuilder;
-use crate::builder::Builder;
-use crate::start_error::StartError;
-use crate::stop::StopError;
+use super::state::Load;
+use crate::plugin::{Builder, StartError, StopError};
 
 /// Several processes of one plugin, each with a supervisor of its own; a call goes to the one with
 /// the fewest open calls, the first among equals, and so does a one-way, in turn among equals.

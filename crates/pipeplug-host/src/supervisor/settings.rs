@@ -6,10 +6,9 @@ use std::time::Duration;
 use pipeplug_net::EventLoop;
 
 use super::event::{Event, OnEvent};
-use super::life::Shared;
+use super::state::Shared;
 use super::{Handle, Supervisor};
-use crate::builder::Builder;
-use crate::start_error::StartError;
+use crate::plugin::{Builder, StartError};
 
 /// How long a supervisor waits ahead of starting a plugin that failed once more: `initial`, then
 /// `factor` times as long with each further failure, up to `max`.

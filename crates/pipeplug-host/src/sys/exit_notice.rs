@@ -12,7 +12,7 @@ use nix::unistd::{self, Pid};
 
 use super::{descriptor, wait};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use crate::access::is_unknown_call;
+use crate::files::is_unknown_call;
 
 /// The watcher calls one system function and writes one byte.
 const WATCHER_STACK_BYTES: usize = 64 * 1024;

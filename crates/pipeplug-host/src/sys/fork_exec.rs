@@ -31,9 +31,9 @@ use super::{
     namespaces::{Helper, Namespaces, Pids},
 };
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use crate::access::is_unknown_call;
+use crate::files::is_unknown_call;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use crate::wait_status::WaitStatus;
+use crate::process::WaitStatus;
 
 /// How far the slow way of marking descriptors goes, where there is no close_range(2).
 const MARKED_AT_MOST: RawFd = 65_536;

@@ -7,11 +7,9 @@ mod descriptor;
 mod exit_notice;
 mod fork;
 mod fork_exec;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-mod guard;
+mod kill_on_host_exit;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod landlock;
-mod lifeline;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) mod memfd;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
@@ -21,8 +19,10 @@ mod namespaces;
 mod pid_namespace;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) mod program;
+mod sandbox;
 mod wait;
-mod walls;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod watcher;
 
 pub(crate) use descriptor::{lift, pipe, set_nonblocking};
 #[cfg(target_os = "linux")]
@@ -33,9 +33,9 @@ pub(crate) use fork_exec::try_namespaces;
 pub(crate) use fork_exec::{
     Executed, ForkExecError, Group, Image, Step, WorkingDirectory, fork_exec,
 };
+pub(crate) use kill_on_host_exit::Lifeline;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use landlock::{PathRights, Ruleset, landlock_abi};
-pub(crate) use lifeline::Lifeline;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use mounts::Attributes;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
@@ -43,7 +43,7 @@ pub(crate) use namespaces::{
     Copied, Entry, IdMaps, Identity, Init, InitHostLost, Kind, Namespaces, Network, Root,
 };
 pub(crate) use pid_namespace::PidNamespace;
-pub(crate) use wait::{Look, block_until_exit, exit_status, reap_group, stopped_by};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(crate) use walls::Limit;
-pub(crate) use walls::{OpenImage, Walls, has_seccomp};
+pub(crate) use sandbox::Limit;
+pub(crate) use sandbox::{OpenImage, Walls, has_seccomp};
+pub(crate) use wait::{Look, block_until_exit, exit_status, reap_group, stopped_by};

@@ -32,7 +32,7 @@ use super::fork::{Child, Failure, Forked, fork_sibling};
 use super::fork_exec::{Step, close_on_exec_from, exec_open, place};
 use super::landlock::{PathRights, Ruleset};
 use super::mounts::{self, Attributes};
-use super::walls::give_up_privileges;
+use super::sandbox::give_up_privileges;
 
 /// The name of the machine inside.
 const HOST_NAME: &str = "sandbox";

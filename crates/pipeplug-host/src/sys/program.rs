@@ -73,7 +73,7 @@ pub(crate) fn init() -> io::Result<&'static OwnedFd> {
     }
 }
 
-/// Kills what a table names at the end of the host: see `guard.rs`.
+/// Kills what a table names at the end of the host: see `watcher.rs`.
 ///
 /// Descriptor 1 is a file of pairs of `i32`, at most 4 KiB of them read at once. Of each pair both
 /// numbers are sent SIGKILL with kill(2), 0 stands for none; the second one only in the first

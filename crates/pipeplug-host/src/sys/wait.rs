@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::Pid;
 
-use crate::wait_status::WaitStatus;
+use crate::process::WaitStatus;
 
 /// Waits also for a child whose end sends another signal than SIGCHLD, or none: clone(2), `__WALL`.
 #[cfg(target_os = "linux")]

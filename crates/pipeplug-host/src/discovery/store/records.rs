@@ -7,11 +7,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::files;
 use super::Added;
 use super::error::StoreError;
-use crate::json;
-use crate::regular_file::{FileError, RegularFile};
+use crate::files;
+use crate::files::{FileError, RegularFile, json};
 
 /// The layout of the file.
 const VERSION: u32 = 1;

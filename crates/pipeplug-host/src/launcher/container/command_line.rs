@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path;
 
-use super::{Access, Container, Engine, Init, Mount, Privileges, Pull, carrier};
+use super::{Access, Container, Engine, Init, Mount, Privileges, Pull, client};
 use crate::process::{EnvPlan, Launch, SpawnError};
 
 /// How the names of variables begin that a client, its runtime or its loader reads for itself,
@@ -67,7 +67,7 @@ impl Container {
         if let Some(dir) = &launch.cwd {
             args.extend(["--workdir".into(), dir.clone().into_os_string()]);
         }
-        let mut behind = carrier::command_line(launch);
+        let mut behind = client::command_line(launch);
         let entry_point = match &self.entry_point {
             Some(path) => Some(path.clone().into_os_string()),
             None if launch.is_placed => None,

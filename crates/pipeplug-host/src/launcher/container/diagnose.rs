@@ -8,7 +8,7 @@ use super::complaint::{self, Phase};
 use super::process::{CLIENT_FAILED, KilledBy};
 use super::{Container, Engine};
 use crate::launcher::Diagnosis;
-use crate::wait_status::WaitStatus;
+use crate::process::WaitStatus;
 
 /// How an init tells, from within the container and in place of the plugin, that it cannot start
 /// it; or a runtime does.

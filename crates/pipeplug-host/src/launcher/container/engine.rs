@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::carrier;
+use super::client;
 
 /// What runs containers, through its client on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,7 +57,7 @@ impl Engine {
     }
 
     pub(super) fn path(self) -> Option<PathBuf> {
-        carrier::find(self.program().as_ref())
+        client::find(self.program().as_ref())
     }
 }
 

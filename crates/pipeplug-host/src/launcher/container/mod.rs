@@ -16,8 +16,8 @@ pub use engine::Engine;
 #[cfg(feature = "pack")]
 pub use pack::{PackError, pack};
 
-use super::guard::{Guard, Removal};
-use super::{Launcher, Started, carrier};
+use super::cleanup::{Guard, Removal};
+use super::{Launcher, Started, client};
 use crate::process::{HostLost, Launch, SpawnError, spawn_with};
 use diagnose::Run;
 use limits::Limit;
@@ -254,8 +254,8 @@ impl Container {
 impl Launcher for Container {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
         engine_args::check(launch, &self.engine_args)?;
-        let name = carrier::unused_name();
-        let mut client = carrier::launch(launch, self.engine.program().as_ref(), Vec::new())?;
+        let name = client::unused_name();
+        let mut client = client::launch(launch, self.engine.program().as_ref(), Vec::new())?;
         client.args = self.arguments(&name, launch, &mut client.env)?;
         if self.engine == Engine::Podman {
             // A kill within the start would leave processes that no removal knows of: the guard
@@ -280,7 +280,7 @@ impl Launcher for Container {
         let run = Run {
             name,
             replaces_command: (self.entry_point.is_none() && launch.is_placed)
-                .then(|| carrier::command_line(launch).into_iter().next())
+                .then(|| client::command_line(launch).into_iter().next())
                 .flatten()
                 .map(|word| word.to_string_lossy().into_owned()),
             directory: launch.cwd.clone(),

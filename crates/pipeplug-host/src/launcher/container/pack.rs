@@ -7,8 +7,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 
 use super::Engine;
+use crate::files::RegularFile;
 use crate::process::{Executable, Machine};
-use crate::regular_file::RegularFile;
 
 /// The executable's path in the image.
 const PATH: &str = "/plugin";

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::diagnose::{self, Run};
 use super::{Container, Engine};
-use crate::launcher::guard::Guard;
-use crate::launcher::{Diagnosis, Process, Started, carrier};
-use crate::process::{Child, Delivery, Leftovers, Pid, Signal, Spawned, poll_readable, spawn_with};
-use crate::wait_status::WaitStatus;
+use crate::launcher::cleanup::Guard;
+use crate::launcher::{Diagnosis, Process, Started, client};
+use crate::process::{
+    Child, Delivery, Leftovers, Pid, Signal, Spawned, WaitStatus, poll_readable, spawn_with,
+};
 
 /// How long the engine may take to send a signal.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -175,8 +176,7 @@ impl Client {
 
     /// Has the engine do something, and gives what its client prints.
     fn ask(&self, args: &[&str], patience: Duration) -> io::Result<String> {
-        let asked =
-            spawn_with(&carrier::tool(&self.program), args.iter().map(Into::into).collect());
+        let asked = spawn_with(&client::tool(&self.program), args.iter().map(Into::into).collect());
         let asked = asked.map_err(io::Error::other)?;
         let words = format!("{:?} {}", self.program, args.join(" "));
         // Both are read without blocking, once all is written: what is there is there.

@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::guard::{Guard, Removal};
-use super::{Diagnosis, Launcher, Started, carrier};
-use crate::process::{Launch, SpawnError, spawn_with};
-use crate::wait_status::WaitStatus;
+use super::cleanup::{Guard, Removal};
+use super::{Diagnosis, Launcher, Started, client};
+use crate::process::{Launch, SpawnError, WaitStatus, spawn_with};
 use process::Pod;
 
 /// Runs a plugin in a pod of its own, by `kubectl run`, with the user's own configuration and
@@ -162,7 +161,7 @@ impl Kubectl {
     }
 
     fn run(&self, name: &str, launch: &Launch) -> Result<Vec<OsString>, SpawnError> {
-        let seconds = carrier::whole_seconds(self.running_timeout).max(1);
+        let seconds = client::whole_seconds(self.running_timeout).max(1);
         let mut args = self.global();
         args.extend([
             "run".into(),
@@ -197,8 +196,8 @@ impl Kubectl {
 
 impl Launcher for Kubectl {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
-        let name = carrier::unused_name();
-        let client = carrier::launch(launch, &self.program, self.run(&name, launch)?)?;
+        let name = client::unused_name();
+        let client = client::launch(launch, &self.program, self.run(&name, launch)?)?;
         let of_place = |error: SpawnError| {
             let permanent = error.is_permanent();
             SpawnError::place(launch, self.describe(), error.to_string(), permanent)

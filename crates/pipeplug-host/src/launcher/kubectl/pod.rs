@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use serde_json::{Map, Value, json};
 
 use super::{Kubectl, PullPolicy};
-use crate::launcher::carrier;
+use crate::launcher::client;
 use crate::process::{Launch, SpawnError};
 
 /// What kubectl cannot be told by an option of its own, and with that all of the container.
@@ -52,7 +52,7 @@ fn container(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<Value, Sp
     let mut set = |key: &str, value: Value| {
         container[key] = value;
     };
-    let words = carrier::command_line(launch);
+    let words = client::command_line(launch);
     let words = words.iter().map(|word| literal(launch, word)).collect::<Result<Vec<_>, _>>()?;
     let (command, args) = words.split_at(usize::from(!launch.is_placed));
     if !command.is_empty() {
@@ -61,7 +61,7 @@ fn container(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<Value, Sp
     if !args.is_empty() {
         set("args", args.into());
     }
-    let variables = carrier::variables(launch)?;
+    let variables = client::variables(launch)?;
     if !variables.is_empty() {
         let env = variables
             .into_iter()

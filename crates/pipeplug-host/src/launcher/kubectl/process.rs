@@ -4,10 +4,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 
-use crate::launcher::guard::Guard;
+use crate::launcher::cleanup::Guard;
 use crate::launcher::{Process, Started};
-use crate::process::{Child, Delivery, Leftovers, Pid, Signal, Spawned};
-use crate::wait_status::WaitStatus;
+use crate::process::{Child, Delivery, Leftovers, Pid, Signal, Spawned, WaitStatus};
 
 #[derive(Debug)]
 pub(super) struct Pod {

@@ -5,7 +5,7 @@ use super::remote::{
     A_DIRECTORY, CANNOT_ENTER, NO_DIRECTORY, NO_FILE, NO_PERMISSION, NOT_EXECUTABLE, NOT_FOUND,
 };
 use crate::launcher::Diagnosis;
-use crate::wait_status::WaitStatus;
+use crate::process::WaitStatus;
 
 /// Exit status of ssh where it failed itself (ssh(1), EXIT STATUS); a plugin may exit with it too.
 const SSH_FAILED: i32 = 255;

@@ -8,9 +8,8 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use self::probe::Version;
-use super::{Diagnosis, Launcher, Started, carrier};
-use crate::process::{Launch, SpawnError};
-use crate::wait_status::WaitStatus;
+use super::{Diagnosis, Launcher, Started, client};
+use crate::process::{Launch, SpawnError, WaitStatus};
 
 /// Time that asking the login shell may take beyond that of connecting.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(2);
@@ -113,7 +112,7 @@ impl Ssh {
 
     /// Longest time of connecting, in whole seconds, for ssh has no others.
     fn connect_seconds(&self) -> u64 {
-        carrier::whole_seconds(self.connect_timeout).max(1)
+        client::whole_seconds(self.connect_timeout).max(1)
     }
 
     /// The arguments of ssh but for the remote command. They stand against what the configuration
@@ -131,7 +130,7 @@ impl Ssh {
             format!("-oConnectTimeout={}", self.connect_seconds()).into(),
             // Each would have the whole time.
             "-oConnectionAttempts=1".into(),
-            format!("-oServerAliveInterval={}", carrier::whole_seconds(self.alive_interval)).into(),
+            format!("-oServerAliveInterval={}", client::whole_seconds(self.alive_interval)).into(),
             format!("-oServerAliveCountMax={}", self.alive_count).into(),
             // A plugin is not to be what other connections of the user depend on.
             "-oControlMaster=no".into(),
@@ -170,8 +169,8 @@ impl Launcher for Ssh {
         let line = remote::command_line(launch)?;
         let mut args = self.options(probe::version(&self.program));
         args.push(line);
-        let carrier = carrier::launch(launch, &self.program, args)?;
-        carrier::start(launch, &carrier, self)
+        let carrier = client::launch(launch, &self.program, args)?;
+        client::start(launch, &carrier, self)
     }
 
     fn describe(&self) -> Option<String> {

@@ -14,8 +14,7 @@ use super::error::Unavailable;
 use super::event::{EndCause, Event, Failure, Hook, OnEvent};
 use super::instance::{Instance, Lease};
 use super::settings::Settings;
-use crate::builder::Builder;
-use crate::plugin::Plugin;
+use crate::plugin::{Builder, Plugin};
 
 /// What a supervisor's handles, timers and plugins share.
 pub(super) struct Shared {

@@ -14,8 +14,8 @@ use pipeplug_net::{CallError, PendingCall};
 
 use super::event::{EndCause, Event};
 use super::instance::Instance;
-use super::life::Shared;
 use super::settings::HealthCheck;
+use super::state::Shared;
 
 impl Shared {
     /// Sets the timers of a process that calls go to from here on.

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use pipeplug_net::{CallError, Escaped, NotifyError, Postmortem};
 
-use crate::process::Pid;
-use crate::wait_status::WaitStatus;
+use crate::process::{Pid, WaitStatus};
 
 /// What is known of a plugin whose connection has ended, be it that its process died or that it
 /// broke the connection.

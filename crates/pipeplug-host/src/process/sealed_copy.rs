@@ -8,8 +8,7 @@
 use std::path::Path;
 
 use super::{Launch, SpawnError};
-use crate::lock_file::LockFile;
-use crate::sha256::Sha256;
+use crate::integrity::{LockFile, Sha256};
 use crate::sys::OpenImage;
 
 /// A sum that a plugin's file has to have.
@@ -67,8 +66,8 @@ mod sealed {
 
     use super::super::executable::Executable;
     use super::{OpenImage, Sha256, SpawnError};
+    use crate::files::{DIRECTORY, FileError, RegularFile};
     use crate::process::Launch;
-    use crate::regular_file::{DIRECTORY, FileError, RegularFile};
     use crate::sys;
 
     /// The longest name of such memory, in bytes: memfd_create(2).

@@ -2,9 +2,8 @@
 
 use std::env;
 
-use crate::access::may_execute;
-use crate::process::Launch;
-use crate::wait_status::WaitStatus;
+use crate::files::may_execute;
+use crate::process::{Launch, WaitStatus};
 
 /// Exit statuses of shells and of `env`: POSIX, Shell Command Language, 2.8.2.
 const NOT_EXECUTABLE: WaitStatus = WaitStatus::Exited(126);

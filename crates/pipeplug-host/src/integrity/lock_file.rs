@@ -9,11 +9,9 @@ use std::path::{self, Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::directory_lock::DirectoryLock;
-use crate::json;
+use crate::files::{DirectoryLock, FileError, RegularFile, json};
+use crate::integrity::Sha256;
 use crate::process::Launch;
-use crate::regular_file::{FileError, RegularFile};
-use crate::sha256::Sha256;
 
 /// The version of the format that is read and written.
 const VERSION: u64 = 1;

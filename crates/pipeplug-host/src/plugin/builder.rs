@@ -9,14 +9,12 @@ use std::time::Duration;
 use pipeplug_net::wire::{Format, Limits};
 use pipeplug_net::{Escaped, EventLoop, HandlerError, Options, Reply, Request};
 
+use crate::integrity::Sha256;
 use crate::launcher::{Exec, Launcher};
-use crate::lines::{OnLine, Output};
-use crate::plugin::Plugin;
+use crate::plugin::output::{OnLine, Output};
+use crate::plugin::{Grace, Plugin, StartError};
 use crate::process::{Channel, HostLost, Launch, Stdin, Stdout};
 use crate::sandbox::Sandbox;
-use crate::sha256::Sha256;
-use crate::start_error::StartError;
-use crate::stop::Grace;
 
 /// What answers a plugin's requests and takes its one-ways, on threads of a pool: it may block and
 /// call back.

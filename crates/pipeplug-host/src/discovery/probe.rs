@@ -5,12 +5,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pipeplug_net::wire::Format;
 
-use crate::builder::Builder;
-use crate::metadata::Metadata;
-use crate::plugin::Plugin;
-use crate::process::Channel;
-use crate::start_error::StartError;
-use crate::wait_status::WaitStatus;
+use crate::plugin::{Builder, Metadata, Plugin, StartError};
+use crate::process::{Channel, WaitStatus};
 
 /// What a plugin said of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use sha2::Digest as _;
 
-use crate::regular_file::{FileError, RegularFile};
+use crate::files::{FileError, RegularFile};
 
 /// The SHA-256 sum of a file (FIPS 180-4), written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -14,7 +14,7 @@ const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
 /// A file to be written in `dir`, which is made where it is not there; what killed processes left
 /// there goes.
-pub(super) fn temporary<R>(
+pub(crate) fn temporary<R>(
     dir: &Path,
     make: impl FnOnce(&mut tempfile::Builder<'_, '_>) -> io::Result<R>,
 ) -> io::Result<R> {
@@ -25,7 +25,7 @@ pub(super) fn temporary<R>(
 
 /// Puts `bytes` into the file, which has either the old content or all of the new one at any time,
 /// for its user alone.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
     let mut file = temporary(dir, |builder| builder.tempfile_in(dir))?;
     file.write_all(bytes)?;
@@ -36,7 +36,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// With the mode that the XDG Base Directory Specification demands.
-pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 

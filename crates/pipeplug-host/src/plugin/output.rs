@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use pipeplug_net::{Escaped, EventLoop, Watch, Watcher};
 
-use crate::crash::Panic;
+use crate::plugin::crash::Panic;
 
 /// A longer line is cut into pieces of this size, in bytes.
 const LINE_MAX: usize = 16 << 10;

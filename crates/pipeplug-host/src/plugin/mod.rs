@@ -1,5 +1,17 @@
 //! The host's handle.
 
+mod allow_list;
+mod builder;
+mod crash;
+mod handshake;
+mod metadata;
+mod missing_command;
+mod output;
+mod start_error;
+mod start_hint;
+mod stop;
+mod terminal;
+
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,18 +25,21 @@ use pipeplug_net::{
     NotifyError, OutgoingRequest, Payload, PendingCall, Reply, Request, Watch, caller_methods,
 };
 
-use crate::builder::{Builder, Handler, OnEnd};
-use crate::crash::{Crash, Panic};
-use crate::gate::Gate;
-use crate::handshake::{self, Failure};
+pub use builder::{Builder, Handler};
+pub use crash::{Crash, Ended};
+pub use metadata::Metadata;
+pub use output::Output;
+pub use start_error::StartError;
+pub use stop::{Grace, StopError, Stopped, StoppedBy};
+
 use crate::launcher::{Diagnosis, ExitFd, Launcher, Process};
-use crate::lines::{Lines, Output, Patience, Stream};
-use crate::metadata::Metadata;
-use crate::process::{Pid, SpawnError};
-use crate::start_error::StartError;
-use crate::start_hint::StartPipe;
-use crate::stop::{self, Grace, StopError, Stopped};
-use crate::wait_status::WaitStatus;
+use crate::process::{Pid, SpawnError, WaitStatus};
+use allow_list::Gate;
+use builder::OnEnd;
+use crash::Panic;
+use handshake::Failure;
+use output::{Lines, Patience, Stream};
+use start_hint::StartPipe;
 
 /// How long open calls of a plugin that closed its pipe wait for the news of how its process ended:
 /// the kernel closes a process's descriptors some time ahead of its end, with a core dump in

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::EnvPlan;
 use super::executable::Executable;
-use crate::regular_file::RegularFile;
+use crate::files::RegularFile;
 
 /// As much of a `#!` line as the kernel reads.
 const LINE_MAX: u64 = 256;

@@ -7,11 +7,9 @@ use std::time::Instant;
 use super::error::Unavailable;
 use super::event::{EndCause, Event};
 use super::instance::Instance;
-use super::life::{Job, Phase, Shared, State};
-use super::work::kill;
-use crate::builder::Builder;
-use crate::plugin::Plugin;
-use crate::stop::{StopError, Stopped};
+use super::state::{Job, Phase, Shared, State};
+use super::transitions::kill;
+use crate::plugin::{Builder, Plugin, StopError, Stopped};
 
 impl Shared {
     /// Lets calls start it, where it was stopped.

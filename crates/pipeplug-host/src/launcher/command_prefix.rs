@@ -5,10 +5,9 @@ use std::os::fd::AsFd as _;
 use std::path::{self, Path};
 
 use super::settings::Settings;
-use super::{Diagnosis, Launcher, Started, carrier};
-use crate::access::may_execute;
-use crate::process::{Executable, Launch, SpawnError};
-use crate::wait_status::WaitStatus;
+use super::{Diagnosis, Launcher, Started, client};
+use crate::files::may_execute;
+use crate::process::{Executable, Launch, SpawnError, WaitStatus};
 
 /// Runs a plugin by a command that ends with it, and that carries its standard input and output:
 /// `nice`, `sudo -n`, `nsenter …`, `bwrap …`, `docker exec -i …`.
@@ -53,13 +52,13 @@ impl Launcher for Via {
         if let Passing::Shell(_) = by {
             args.extend(Settings::shell());
         }
-        args.extend(carrier::command_line(launch));
-        let mut carrier = carrier::launch(launch, self.program(), args)?;
+        args.extend(client::command_line(launch));
+        let mut carrier = client::launch(launch, self.program(), args)?;
         if let Passing::Inheritance = by {
             carrier.env = launch.env.clone().with_all();
             carrier.cwd.clone_from(&launch.cwd);
         }
-        let started = carrier::start(launch, &carrier, self)?;
+        let started = client::start(launch, &carrier, self)?;
         if let Passing::Shell(settings) = by {
             let sent = settings.send(started.to_guest.as_fd());
             sent.map_err(|error| {

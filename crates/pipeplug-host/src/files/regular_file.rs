@@ -20,7 +20,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::{AccessFlags, faccessat};
 
 #[cfg(target_os = "linux")]
-use crate::access::may_execute;
+use crate::files::may_execute;
 
 /// A regular file, and its metadata at the time it was opened.
 #[derive(Debug)]

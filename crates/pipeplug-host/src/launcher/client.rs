@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Launcher, Started};
-use crate::access::may_execute;
+use crate::files::may_execute;
 use crate::process::{
     Channel, EnvPlan, HostLost, Launch, SpawnError, Stdin, check_names, spawn_with,
 };

@@ -10,12 +10,9 @@ use pipeplug_net::CloseReason;
 use super::error::Unavailable;
 use super::event::{EndCause, Event, Failure};
 use super::instance::Instance;
-use super::life::{Job, Phase, Shared, State};
 use super::settings::Settings;
-use crate::builder::Builder;
-use crate::plugin::Plugin;
-use crate::start_error::StartError;
-use crate::stop::{StopError, Stopped};
+use super::state::{Job, Phase, Shared, State};
+use crate::plugin::{Builder, Plugin, StartError, StopError, Stopped};
 
 /// How long a process that closed its pipe gets to end by itself, so that its own status can be
 /// told.

@@ -8,9 +8,8 @@ use pipeplug_net::Connection;
 use pipeplug_net::wire::command;
 
 use crate::launcher::Process;
-use crate::lines::Output;
-use crate::process::{Delivery, Pid, Signal};
-use crate::wait_status::WaitStatus;
+use crate::plugin::output::Output;
+use crate::process::{Delivery, Pid, Signal, WaitStatus};
 
 /// How long the system gets to take a killed process down.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);

@@ -9,8 +9,7 @@ use nix::sys::signal::Signal;
 use pipeplug_net::wire::Format;
 use pipeplug_net::{CallError, ConnectError, Escaped};
 
-use crate::process::SpawnError;
-use crate::wait_status::WaitStatus;
+use crate::process::{SpawnError, WaitStatus};
 
 /// Why a plugin did not start. No process, descriptor or thread is left of it; the same builder can
 /// start again.

@@ -13,11 +13,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 
-use crate::builder::Builder;
-use crate::missing_command;
-use crate::process::{Channel, Launch, Pid, dropped, started_without};
+use super::missing_command;
+use crate::plugin::Builder;
+use crate::process::{Channel, Launch, Pid, WaitStatus, dropped, started_without};
 use crate::sandbox::is_of_programs;
-use crate::wait_status::WaitStatus;
 
 /// How many names of variables are shown.
 const NAMES_SHOWN: usize = 12;

@@ -17,7 +17,7 @@
 //!                       receive queue --holds--> ^
 //! ```
 //!
-//! That acts at once, but not on all: behind it stands a guard (`guard.rs`).
+//! That acts at once, but not on all: behind it stands a guard (`watcher.rs`).
 //!
 //! The child ties itself ahead of its exec, so that there is no moment in which it could be missed.
 //! Its copies of the sockets, as those of every child that another thread forks at the time, are
@@ -35,7 +35,7 @@ mod tied {
     use nix::errno::Errno;
 
     use super::super::Group;
-    use super::super::guard::Entry;
+    use super::super::watcher::Entry;
     use super::asynchronous::Sockets;
 
     /// Nobody is tied to a new one.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use super::carrier;
+use super::client;
 use crate::process::{HostLost, Leftovers, SpawnError, spawn};
 
 /// How long the shell may take to leave the guard behind.
@@ -73,7 +73,7 @@ impl Guard {
             move |error| SpawnError::Os { path: program, attempt, error }
         };
         let absolute = path::absolute(&program).map_err(system("finding the working directory"))?;
-        let mut launch = carrier::tool("/bin/sh");
+        let mut launch = client::tool("/bin/sh");
         let script = format!("remove() {{\n{script}\n}}\n{SCRIPT}");
         launch.args = vec![
             "-c".into(),

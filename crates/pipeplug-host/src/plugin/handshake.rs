@@ -6,14 +6,11 @@ use std::time::{Duration, Instant};
 use pipeplug_net::wire::{Decoder, Format, Limits, Step, command};
 use pipeplug_net::{CallError, CloseReason, Connection, handshake};
 
-use crate::builder::Builder;
 use crate::launcher::Diagnosis;
-use crate::metadata::{Metadata, offer};
-use crate::plugin::Plugin;
-use crate::start_error::StartError;
-use crate::start_hint::{self, End, StartPipe};
-use crate::terminal;
-use crate::wait_status::WaitStatus;
+use crate::plugin::metadata::{Metadata, offer};
+use crate::plugin::start_hint::{self, End, StartPipe};
+use crate::plugin::{Builder, Plugin, StartError, terminal};
+use crate::process::WaitStatus;
 
 /// How much of what is wrong is shown, in bytes.
 const SHOWN: usize = 64;
