@@ -40,12 +40,12 @@ pub(crate) struct Exit {
     grace: Duration,
     on_end: OnEnd,
     events: EventLoop,
-    state: Mutex<State>,
+    state: Mutex<ExitState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct ExitState {
     /// The host said stop.
     stopping: bool,
     /// How long what still runs may go on, once that is decided.
@@ -140,7 +140,7 @@ impl Exit {
         ExitCode::from(code)
     }
 
-    fn set_deadline(&self, state: &mut State) -> Deadline {
+    fn set_deadline(&self, state: &mut ExitState) -> Deadline {
         *state.deadline.get_or_insert_with(|| Deadline(Instant::now().checked_add(self.grace)))
     }
 
@@ -152,7 +152,7 @@ impl Exit {
         state.code = Some(code);
         self.changed.notify_all();
         if state.waiting == 0 && self.on_end == OnEnd::Exit {
-            let nobody = |state: &mut State| state.waiting == 0;
+            let nobody = |state: &mut ExitState| state.waiting == 0;
             let waited = self.changed.wait_timeout_while(state, COMING, nobody);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -174,7 +174,7 @@ impl Exit {
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ExitState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

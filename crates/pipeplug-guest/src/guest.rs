@@ -9,13 +9,13 @@ use std::time::Duration;
 use pipeplug_net::wire::{Format, Limits, command};
 use pipeplug_net::{EventLoop, HandlerError, Hold, Options, Reading, Reply, Request};
 
-use crate::acquaintance::Acquaintance;
 use crate::descriptors::Plan;
 use crate::exit::{Exit, OnEnd};
 use crate::listen;
 use crate::main_handle::{Main, OnStop, Shared};
 use crate::metadata::Own;
 use crate::register_error::RegisterError;
+use crate::startup::Startup;
 use crate::stopping::Stop;
 
 /// Registers this process as a plugin: `handler` is called for what the host asks, `start` once
@@ -212,7 +212,7 @@ impl<S: Start, R: Handler> Guest<S, R> {
     /// How long handlers that still run get once the host said stop or is gone. Default: 5 seconds.
     ///
     /// A host that is gone without having said stop has most often had the system kill the plugin
-    /// (`HostLost` of `pipeplug-host`), which then gets no time at all.
+    /// (`OnHostExit` of `pipeplug-host`), which then gets no time at all.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -300,17 +300,16 @@ impl<S: Start, R: Handler> Guest<S, R> {
             Hold::AllBut(vec![command::GET_METADATA.into()])
         };
         let is_awaited = !self.start.is_nothing();
-        let acquaintance =
-            if is_awaited { Acquaintance::with_start() } else { Acquaintance::default() };
+        let startup = if is_awaited { Startup::with_start() } else { Startup::default() };
         let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone());
-        let shared = Shared::new(args, self.own, exit, self.handler, acquaintance, self.on_stop);
+        let shared = Shared::new(args, self.own, exit, self.handler, startup, self.on_stop);
         let main = Main::connect(&events, reader, writer, options, shared)
             .map_err(RegisterError::Connect)?;
-        let acquaintance = &main.shared().acquaintance;
+        let startup = &main.shared().startup;
         // Whatever becomes of it: until then the request call-back is not asked for metadata.
-        let started = acquaintance.starting();
+        let started = startup.starting();
         if is_awaited {
-            acquaintance.wait_made(|| main.connection().stats().held > 0);
+            startup.wait_introduced(|| main.connection().stats().held > 0);
         }
         if let Err(error) = self.start.start(&main) {
             // Ahead of the end of the start: a plugin that does not start answers nothing.

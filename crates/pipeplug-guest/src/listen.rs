@@ -29,7 +29,7 @@ const LISTEN: &str = "--pipeplug-listen";
 
 /// How long other plugins may take that make a socket in the same directory, and how often they are
 /// looked at.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why a plugin cannot wait for a host.
@@ -206,7 +206,7 @@ fn unnamed() -> Result<(OwnedFd, EarlyMode), ListenError> {
 fn lock_directory(path: &Path) -> Result<Option<File>, ListenError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(dir) = File::open(dir) else { return Ok(None) };
-    let end = Instant::now() + LOCK_PATIENCE;
+    let end = Instant::now() + LOCK_TIMEOUT;
     loop {
         match dir.try_lock() {
             Ok(()) => return Ok(Some(dir)),
@@ -214,7 +214,7 @@ fn lock_directory(path: &Path) -> Result<Option<File>, ListenError> {
             // end.
             Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(LOCK_PAUSE),
             Err(TryLockError::WouldBlock) => {
-                return Err(ListenError::Locked { patience: LOCK_PATIENCE });
+                return Err(ListenError::Locked { patience: LOCK_TIMEOUT });
             }
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(TryLockError::Error(_)) => return Ok(None),

@@ -13,10 +13,10 @@ use pipeplug_net::{
     caller_methods, handshake,
 };
 
-use crate::acquaintance::Acquaintance;
 use crate::exit::Exit;
 use crate::guest::Handler;
 use crate::metadata::{Own, parse_host};
+use crate::startup::Startup;
 use crate::stopping::{Stop, Stopping};
 
 /// The plugin's own hook for its end.
@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     exit: Arc<Exit>,
     handler: Box<dyn Handler>,
     host: OnceLock<BTreeMap<String, String>>,
-    pub(crate) acquaintance: Acquaintance,
+    pub(crate) startup: Startup,
     stopping: Stopping,
     on_stop: Option<OnStop>,
     failed_one_ways: AtomicU64,
@@ -51,7 +51,7 @@ impl Shared {
         own: Own,
         exit: Exit,
         handler: impl Handler,
-        acquaintance: Acquaintance,
+        startup: Startup,
         on_stop: Option<OnStop>,
     ) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Shared {
             exit: Arc::new(exit),
             handler: Box::new(handler),
             host: OnceLock::new(),
-            acquaintance,
+            startup,
             stopping: Stopping::default(),
             on_stop,
             failed_one_ways: AtomicU64::new(0),
@@ -108,9 +108,9 @@ impl Shared {
         handshake::accept(&main.0, |key| host.get(key).map(String::as_str));
         // A host that asks twice says the same.
         let _ = self.host.set(host);
-        self.acquaintance.made();
+        self.startup.introduced();
         let answered = if self.own.metadata.is_empty() {
-            self.acquaintance.wait_started();
+            self.startup.wait_started();
             // A call-back that does not know the question has no metadata of its own.
             self.handler.handle(main, request).ok().map(Reply::into_bytes)
         } else {
@@ -222,7 +222,7 @@ impl pipeplug_net::Handler for Shared {
     }
 
     fn ended(&self, _reason: &Arc<CloseReason>) {
-        self.acquaintance.made();
+        self.startup.introduced();
         self.tell_stop(Stop::HostLost);
         // A thread of its own: `closed` is told only after this has returned.
         let exit = Arc::clone(&self.exit);

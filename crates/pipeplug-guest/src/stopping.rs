@@ -38,12 +38,12 @@ pub struct Stopping(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<StopState>,
     told: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct StopState {
     stop: Option<Stop>,
     wakers: Vec<Waker>,
 }
@@ -97,7 +97,7 @@ impl Stopping {
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, StopState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -40,12 +40,12 @@ pub use pipeplug_net::{
     PendingReply, Postmortem, Reading, Reply, Request, RequestBuilder, Responder, Stats,
 };
 pub use plugin::{
-    Builder, Crash, Ended, Grace, Handler, Metadata, Output, Plugin, StartError, StopError,
+    Crash, Ended, Grace, Handler, Metadata, Output, Plugin, PluginBuilder, StartError, StopError,
     Stopped, StoppedBy,
 };
-pub use process::{HostLost, Stdin, Stdout, WaitStatus};
+pub use process::{OnHostExit, Stdin, Stdout, WaitStatus};
 pub use sandbox::Sandbox;
 pub use supervisor::{
-    Backoff, Breaker, EndCause, Event, Failure, HealthCheck, Pool, SupervisedCall,
+    Backoff, Breaker, EndCause, Event, HealthCheck, PluginFailure, Pool, SupervisedCall,
     SupervisedCallError, SupervisedNotifyError, Supervisor, SupervisorBuilder, Unavailable,
 };

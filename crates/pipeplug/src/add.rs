@@ -9,7 +9,8 @@ use clap::Args;
 use pipeplug_host::Format;
 use pipeplug_host::StartError;
 use pipeplug_host::discovery::{
-    self, AddError, Added, Catalog, Discovery, Existing, Over, Said, Store, StoreError, Way,
+    self, AddError, Catalog, Discovery, InstallMode, InstallRecord, OnConflict, PluginInfo, Store,
+    StoreError, Transport,
 };
 
 use crate::cli::Globals;
@@ -166,7 +167,7 @@ fn add(
     source: &Path,
     halt: &Halt,
     paint: Paint,
-) -> Result<(String, Option<(PathBuf, Said)>), Failure> {
+) -> Result<(String, Option<(PathBuf, PluginInfo)>), Failure> {
     let name = match &args.name {
         Some(name) => name.clone(),
         None => name_of(source, &args.host)?,
@@ -180,8 +181,8 @@ fn add(
     }
     let discovery = Discovery::for_host(&args.host);
     let said = if args.no_metadata { None } else { Some(ask(args, &discovery, source, halt)?) };
-    let way = if args.link { Way::Link } else { Way::Copy };
-    let existing = if args.force { Existing::Lose } else { Existing::Keep };
+    let way = if args.link { InstallMode::Link } else { InstallMode::Copy };
+    let existing = if args.force { OnConflict::Overwrite } else { OnConflict::Keep };
     let (path, added) = store.add(source, &name, way, existing)?;
     let mut text = format!("added {}", paint.paint(Role::Title, Escaped(&name)));
     if let Some(description) = said.as_ref().and_then(|said| said.metadata.value("Description")) {
@@ -222,8 +223,13 @@ fn catalog(args: &AddArgs, discovery: &Discovery, halt: &Halt) -> Catalog {
     discovery.catalog().starting(move |builder| walls(halting(builder.handshake_timeout(patience))))
 }
 
-fn ask(args: &AddArgs, discovery: &Discovery, source: &Path, halt: &Halt) -> Result<Said, Failure> {
-    catalog(args, discovery, halt).ask(source).map_err(|error| {
+fn ask(
+    args: &AddArgs,
+    discovery: &Discovery,
+    source: &Path,
+    halt: &Halt,
+) -> Result<PluginInfo, Failure> {
+    catalog(args, discovery, halt).probe(source).map_err(|error| {
         let not_added = match error {
             // It would not be added unasked either.
             StartError::Spawn(_) => "",
@@ -238,22 +244,22 @@ fn ask(args: &AddArgs, discovery: &Discovery, source: &Path, halt: &Halt) -> Res
 }
 
 /// How a plugin came to be where it is.
-pub(crate) fn origin(added: &Added) -> String {
-    let way = match added.way {
-        Way::Copy => "a copy of",
-        Way::Link => "a link to",
+pub(crate) fn origin(added: &InstallRecord) -> String {
+    let way = match added.mode {
+        InstallMode::Copy => "a copy of",
+        InstallMode::Link => "a link to",
     };
     format!("{way} {}", short_path(&added.from))
 }
 
-fn how_to_run(args: &AddArgs, name: &str, said: Option<&Said>) -> String {
+fn how_to_run(args: &AddArgs, name: &str, said: Option<&PluginInfo>) -> String {
     let host = args.host.as_str();
     let format = match said.map(|said| said.format) {
         Some(Format::Classic) => " --format classic",
         Some(Format::Standard) | None => "",
     };
-    let over = match said.map(|said| said.over) {
-        Some(Over::Stdio) => " --stdio",
+    let over = match said.map(|said| said.transport) {
+        Some(Transport::Stdio) => " --stdio",
         _ => "",
     };
     // It may not have answered without.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use pipeplug_host::process::Pid;
-use pipeplug_host::{Builder, Grace, Plugin, StoppedBy};
+use pipeplug_host::{Grace, Plugin, PluginBuilder, StoppedBy};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -247,7 +247,9 @@ impl Halt {
 }
 
 /// What has plugins that are asked what they are end with everything else.
-pub(crate) fn halting(halt: &Halt) -> impl Fn(Builder) -> Builder + Send + Sync + 'static {
+pub(crate) fn halting(
+    halt: &Halt,
+) -> impl Fn(PluginBuilder) -> PluginBuilder + Send + Sync + 'static {
     let halt = halt.clone();
     move |builder| {
         let halt = halt.clone();

@@ -5,10 +5,10 @@ use std::time::Duration;
 use std::{ffi::OsStr, path::PathBuf};
 
 use clap::Args;
-use pipeplug_host::Builder;
+use pipeplug_host::PluginBuilder;
 #[cfg(target_os = "linux")]
 use pipeplug_host::launcher::Attach;
-use pipeplug_host::launcher::{Engine, Ssh, Via};
+use pipeplug_host::launcher::{CommandPrefix, Engine, Ssh};
 
 use crate::container::ContainerArgs;
 use crate::kubectl::KubectlArgs;
@@ -69,13 +69,13 @@ impl PlaceArgs {
     /// time-out of the start is also one of the way there.
     pub(crate) fn apply(
         &self,
-        builder: Builder,
+        builder: PluginBuilder,
         container: &ContainerArgs,
         kubectl: &KubectlArgs,
         timeout: Option<Duration>,
-    ) -> Builder {
+    ) -> PluginBuilder {
         if let Some(Command(words)) = &self.via {
-            return builder.launcher(Via::new(words));
+            return builder.launcher(CommandPrefix::new(words));
         }
         if let Some((engine, image)) = self.image() {
             return builder.launcher(container.container(engine, image));

@@ -1,7 +1,7 @@
 //! `pipeplug rm`: remove plugins that were added.
 
 use clap::Args;
-use pipeplug_host::discovery::{Discovery, Existing, RemoveError, Store};
+use pipeplug_host::discovery::{Discovery, OnConflict, RemoveError, Store};
 
 use crate::add::{open_store, origin};
 use crate::cli::Globals;
@@ -60,7 +60,7 @@ fn attempt(args: &RmArgs, told: &dyn Fn(Failure) -> Outcome) -> Result<Outcome, 
 }
 
 fn remove(args: &RmArgs, store: &Store, name: &str) -> Result<String, Failure> {
-    let existing = if args.force { Existing::Lose } else { Existing::Keep };
+    let existing = if args.force { OnConflict::Overwrite } else { OnConflict::Keep };
     match store.remove(name, existing) {
         Ok((_, added)) => Ok(format!("removed {}, {}\n", Escaped(name), origin(&added))),
         Err(error) => Err(explain(args, name, error)),

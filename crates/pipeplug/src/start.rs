@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
-use pipeplug_host::discovery::Over;
-use pipeplug_host::{Builder, CallError, Grace, StartError, Stdin, Stdout};
+use pipeplug_host::discovery::Transport;
+use pipeplug_host::{CallError, Grace, PluginBuilder, StartError, Stdin, Stdout};
 use pipeplug_host::{Format, Limits};
 
 use crate::container::ContainerArgs;
@@ -143,7 +143,7 @@ impl StartArgs {
         let is_named =
             named.is_some() || self.stdio || self.stdin.is_some() || self.stdout.is_some();
         if let Some(said) = target.remembered().filter(|_| !is_named) {
-            let stdio = said.over == Over::Stdio;
+            let stdio = said.transport == Transport::Stdio;
             talk.remembered = (stdio || said.format != talk.format).then(|| {
                 format!("{}--format {}", if stdio { "--stdio " } else { "" }, said.format)
             });
@@ -214,7 +214,7 @@ impl StartArgs {
     }
 
     /// The same builder with all of these settings, and a sandbox of that level.
-    pub(crate) fn apply(&self, builder: Builder, level: Level, talk: &Talk) -> Builder {
+    pub(crate) fn apply(&self, builder: PluginBuilder, level: Level, talk: &Talk) -> PluginBuilder {
         let builder = self.place.apply(builder, &self.container, &self.kubectl, self.timeout);
         let mut builder = self.walls.apply(builder, level).args(&self.args).format(talk.format);
         builder = if talk.stdio {

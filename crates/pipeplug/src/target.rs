@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use pipeplug_host::discovery::{Discovery, FindError, Problem, Said};
-use pipeplug_host::{Builder, Plugin};
+use pipeplug_host::discovery::{Discovery, FindError, PluginInfo, Problem};
+use pipeplug_host::{Plugin, PluginBuilder};
 
 use crate::add::check_host;
 use crate::builtin::{self, BuiltIn};
@@ -51,7 +51,7 @@ pub(crate) struct Target {
     name: String,
     kind: Kind,
     /// What the plugin said of itself when it was last asked, where it was found by its name.
-    remembered: Option<Said>,
+    remembered: Option<PluginInfo>,
     /// The choice that a name without a slash left, where a file of that name is in the working
     /// directory.
     pub(crate) choice: Option<Choice>,
@@ -139,7 +139,7 @@ impl Target {
 
     /// What it said of itself when it was last asked; `None` where that is not known, or it was not
     /// found by its name.
-    pub(crate) fn remembered(&self) -> Option<&Said> {
+    pub(crate) fn remembered(&self) -> Option<&PluginInfo> {
         self.remembered.as_ref()
     }
 
@@ -147,10 +147,10 @@ impl Target {
     ///
     /// # Errors
     /// Where the system does not tell the path of this program.
-    pub(crate) fn builder(&self) -> anyhow::Result<Builder> {
+    pub(crate) fn builder(&self) -> anyhow::Result<PluginBuilder> {
         let builder = match &self.kind {
             Kind::File(path) => Plugin::builder(path),
-            Kind::Placed => Plugin::placed(&self.name),
+            Kind::Placed => Plugin::preinstalled(&self.name),
             Kind::BuiltIn(plugin) => {
                 let program = std::env::current_exe()
                     .context("the path of this program cannot be found out")?;

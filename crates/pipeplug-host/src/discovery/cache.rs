@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Over, Said};
+use super::{PluginInfo, Transport};
 use crate::files::{self, DirectoryLock, FileError, RegularFile};
 use crate::integrity::Sha256;
 use crate::plugin::Metadata;
@@ -70,12 +70,13 @@ struct KeptAnswer {
     /// In seconds since 1970.
     at: u64,
     /// The sandbox that it was asked in, if there was one.
-    walls: Option<String>,
-    said: Result<KeptSaid, String>,
+    #[serde(rename = "walls")]
+    sandbox: Option<String>,
+    said: Result<KeptInfo, String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct KeptSaid {
+struct KeptInfo {
     /// Its name.
     format: String,
     /// Set for a plugin that talks over its standard input and output.
@@ -161,23 +162,25 @@ impl Facts {
     }
 
     /// The plugin's answer, and `true` if it was given in a sandbox; `None` if it has to be asked
-    /// again, inside `walls`.
+    /// again, inside `sandbox`.
     ///
     /// An answer is the same in each sandbox. A failure in one says nothing of another one, or of
     /// none.
     pub(super) fn said(
         &self,
-        walls: Option<&str>,
+        sandbox: Option<&str>,
         now: SystemTime,
-    ) -> Option<(Result<Said, String>, bool)> {
+    ) -> Option<(Result<PluginInfo, String>, bool)> {
         let answer = self.answer.as_ref()?;
         let said = match &answer.said {
             Ok(said) => {
                 let metadata = Metadata::from_map(said.metadata.clone());
-                let over = if said.stdio { Over::Stdio } else { Over::Descriptors };
-                Ok(Said { format: said.format.parse().ok()?, over, metadata })
+                let transport = if said.stdio { Transport::Stdio } else { Transport::Descriptors };
+                Ok(PluginInfo { format: said.format.parse().ok()?, transport, metadata })
             }
-            Err(_) if answer.walls.is_some() && answer.walls.as_deref() != walls => return None,
+            Err(_) if answer.sandbox.is_some() && answer.sandbox.as_deref() != sandbox => {
+                return None;
+            }
             Err(problem) => {
                 let at = UNIX_EPOCH.checked_add(Duration::from_secs(answer.at))?;
                 // One from the future was kept under another clock.
@@ -185,31 +188,31 @@ impl Facts {
                 is_fresh.then(|| Err(problem.clone()))?
             }
         };
-        Some((said, answer.walls.is_some()))
+        Some((said, answer.sandbox.is_some()))
     }
 
-    /// Takes what the plugin said inside `walls`, unless it is too much.
+    /// Takes what the plugin said inside `sandbox`, unless it is too much.
     pub(super) fn keep_said(
         &mut self,
-        said: &Result<Said, String>,
-        walls: Option<&str>,
+        said: &Result<PluginInfo, String>,
+        sandbox: Option<&str>,
         now: SystemTime,
     ) {
-        let walls = walls.map(str::to_owned);
+        let sandbox = sandbox.map(str::to_owned);
         let bytes: usize = match said {
             Ok(said) => said.metadata.iter().map(|(key, value)| key.len() + value.len()).sum(),
             Err(problem) => problem.len(),
         };
         let at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let said = match said {
-            Ok(said) => Ok(KeptSaid {
+            Ok(said) => Ok(KeptInfo {
                 format: said.format.to_string(),
-                stdio: said.over == Over::Stdio,
+                stdio: said.transport == Transport::Stdio,
                 metadata: said.metadata.to_map(),
             }),
             Err(problem) => Err(problem.clone()),
         };
-        self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, walls, said });
+        self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, sandbox, said });
     }
 
     /// Compares the file with the one that they are of.
@@ -276,9 +279,9 @@ mod tests {
 
     use super::*;
 
-    fn said(value: &str) -> Result<Said, String> {
+    fn said(value: &str) -> Result<PluginInfo, String> {
         let metadata = Metadata::from_map([("Help".to_owned(), value.to_owned())].into());
-        Ok(Said { metadata, format: Format::Classic, over: Over::Stdio })
+        Ok(PluginInfo { metadata, format: Format::Classic, transport: Transport::Stdio })
     }
 
     fn facts_of(path: &Path) -> Facts {
@@ -310,8 +313,8 @@ mod tests {
         facts.keep_said(&Err("broken".into()), None, now);
         assert_eq!(facts.said(Some("strict"), now), Some((Err("broken".into()), false)));
         facts.keep_said(&said("text"), Some("strict"), now);
-        for walls in [None, Some("basic"), Some("strict")] {
-            assert_eq!(facts.said(walls, now), Some((said("text"), true)));
+        for sandbox in [None, Some("basic"), Some("strict")] {
+            assert_eq!(facts.said(sandbox, now), Some((said("text"), true)));
         }
     }
 
@@ -346,7 +349,7 @@ mod tests {
     #[test]
     fn a_time_that_no_clock_shows_is_no_panic() {
         let mut facts = facts_of(Path::new("/"));
-        facts.answer = Some(KeptAnswer { at: u64::MAX, walls: None, said: Err("broken".into()) });
+        facts.answer = Some(KeptAnswer { at: u64::MAX, sandbox: None, said: Err("broken".into()) });
         assert_eq!(facts.said(None, SystemTime::now()), None);
     }
 }

@@ -20,11 +20,11 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-pub use catalog::{Answer, Asked, Catalog, Listed, Progress};
-pub use probe::{Over, Said};
+pub use catalog::{Catalog, CatalogEntry, Freshness, ProbeResult, Progress};
+pub use probe::{PluginInfo, Transport};
 pub use problem::{FindError, Problem};
 pub use similar::nearest as nearest_name;
-pub use store::{AddError, Added, Existing, RemoveError, Store, StoreError, Way};
+pub use store::{AddError, InstallMode, InstallRecord, OnConflict, RemoveError, Store, StoreError};
 
 use self::cache::Cache;
 

@@ -5,83 +5,84 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pipeplug_net::wire::Format;
 
-use crate::plugin::{Builder, Metadata, Plugin, StartError};
+use crate::plugin::{Metadata, Plugin, PluginBuilder, StartError};
 use crate::process::{Channel, WaitStatus};
 
 /// What a plugin said of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Said {
+pub struct PluginInfo {
     /// Its answer to `GetMetadata`.
     pub metadata: Metadata,
     /// The format that it speaks.
     pub format: Format,
     /// The descriptors that it talks over.
-    pub over: Over,
+    pub transport: Transport,
 }
 
 /// The descriptors that a plugin talks over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Over {
+pub enum Transport {
     /// Those that its first two arguments name, as a host starts plugins by default.
     #[default]
     Descriptors,
-    /// Its standard input and output: a host starts it with [`Builder::stdio`].
+    /// Its standard input and output: a host starts it with [`PluginBuilder::stdio`].
     Stdio,
 }
 
 /// How long a plugin that did not answer the usual way has to answer another way. It has been in
 /// memory just now.
-const OTHER_WAY: Duration = Duration::from_secs(2);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts a plugin for a moment, in whichever way it speaks, to ask what it is.
-pub(super) fn ask(builder: &Builder) -> Result<Said, StartError> {
+pub(super) fn probe(builder: &PluginBuilder) -> Result<PluginInfo, StartError> {
     let format = builder.options.format.unwrap_or_default();
-    let over = match builder.launch.channel {
-        Channel::Stdio => Over::Stdio,
-        Channel::Pipes { .. } => Over::Descriptors,
+    let transport = match builder.launch.channel {
+        Channel::Stdio => Transport::Stdio,
+        Channel::Pipes { .. } => Transport::Descriptors,
     };
-    let (plugin, format, over) = match builder.start() {
+    let (plugin, format, transport) = match builder.start() {
         Err(StartError::WrongFormat { found, .. }) => {
-            (builder.clone().format(found).start()?, found, over)
+            (builder.clone().format(found).start()?, found, transport)
         }
-        Err(error) if over == Over::Descriptors && may_speak_otherwise(&error) => {
+        Err(error) if transport == Transport::Descriptors && may_speak_otherwise(&error) => {
             // The first error is that of the way that was asked for.
-            other_way(builder, format).ok_or(error)?
+            other_transport(builder, format).ok_or(error)?
         }
-        started => (started?, format, over),
+        started => (started?, format, transport),
     };
     let metadata = plugin.metadata().clone();
     if let Err(error) = plugin.stop() {
         // It has answered, and that is what was asked for.
         tracing::warn!(plugin = %plugin.name(), %error, "a plugin that was asked what it is did not end");
     }
-    Ok(Said { metadata, format, over })
+    Ok(PluginInfo { metadata, format, transport })
 }
 
 /// Tries the other ways to talk, of which a plugin knows one and says nothing of it: what is on
 /// stdin and stdout finds its input at its end, and what knows the other format waits for more.
-fn other_way(builder: &Builder, format: Format) -> Option<(Plugin, Format, Over)> {
+fn other_transport(builder: &PluginBuilder, format: Format) -> Option<(Plugin, Format, Transport)> {
     let other = if format == Format::Standard { Format::Classic } else { Format::Standard };
-    let ways = [(other, Over::Descriptors), (format, Over::Stdio), (other, Over::Stdio)];
-    ways.into_iter().find_map(|(format, over)| {
+    let ways =
+        [(other, Transport::Descriptors), (format, Transport::Stdio), (other, Transport::Stdio)];
+    ways.into_iter().find_map(|(format, transport)| {
         // Who allows much time for an answer knows of a plugin that is slow to start.
-        let patience = builder.handshake.min(OTHER_WAY.max(builder.handshake / 5));
-        let builder = builder.clone().handshake_timeout(patience).format(format);
-        let builder = if over == Over::Stdio { builder.stdio() } else { builder };
-        Some((builder.start().ok()?, format, over))
+        let timeout = builder.handshake.min(RETRY_TIMEOUT.max(builder.handshake / 5));
+        let builder = builder.clone().handshake_timeout(timeout).format(format);
+        let builder = if transport == Transport::Stdio { builder.stdio() } else { builder };
+        Some((builder.start().ok()?, format, transport))
     })
 }
 
 /// Looks for an end that a plugin may come to which was spoken to the wrong way.
 fn may_speak_otherwise(error: &StartError) -> bool {
     match error {
-        StartError::Exited { status, place: None, .. } => {
+        StartError::Exited { status, launcher: None, .. } => {
             !was_ended(*status) && !error.is_permanent()
         }
-        StartError::ClosedPipe { place: None, .. }
-        | StartError::HandshakeTimeout { place: None, .. } => true,
+        StartError::ClosedPipe { launcher: None, .. }
+        | StartError::HandshakeTimeout { launcher: None, .. } => true,
         _ => false,
     }
 }
@@ -92,7 +93,9 @@ pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
     match error {
         // What does not even start costs nothing to try.
         StartError::Spawn(_) => false,
-        StartError::System { .. } | StartError::Connect { .. } | StartError::Place { .. } => false,
+        StartError::System { .. } | StartError::Connect { .. } | StartError::Launcher { .. } => {
+            false
+        }
         StartError::Exited { status, .. } => !was_ended(*status),
         StartError::ClosedPipe { .. }
         | StartError::HandshakeTimeout { .. }

@@ -36,19 +36,20 @@ pub struct Store {
 /// What was added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Added {
+pub struct InstallRecord {
     /// Its sum when it was added.
     pub sha256: Sha256,
     /// The file that it came from.
     pub from: PathBuf,
     /// How it came.
-    pub way: Way,
+    #[serde(rename = "way")]
+    pub mode: InstallMode,
 }
 
 /// How a plugin comes into a [`Store`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
+pub enum InstallMode {
     /// As a copy.
     #[default]
     Copy,
@@ -58,12 +59,12 @@ pub enum Way {
 
 /// What [`Store::add`] and [`Store::remove`] do to a file that would be lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Existing {
+pub enum OnConflict {
     /// They fail.
     #[default]
     Keep,
     /// They replace or remove it.
-    Lose,
+    Overwrite,
 }
 
 impl Store {
@@ -117,9 +118,9 @@ impl Store {
         &self,
         source: &Path,
         name: &str,
-        way: Way,
-        existing: Existing,
-    ) -> Result<(PathBuf, Added), AddError> {
+        mode: InstallMode,
+        existing: OnConflict,
+    ) -> Result<(PathBuf, InstallRecord), AddError> {
         let path = self.path_of(name).ok_or_else(|| AddError::BadName { name: name.to_owned() })?;
         let file = open_source(source)?;
         if is_same_file(&file, &path) {
@@ -127,13 +128,14 @@ impl Store {
         }
         // Ahead of the work, for whoever has not seen it; it is looked at again under the lock.
         self.check_place(name, &path, existing)?;
-        let (unfinished, sha256) = match way {
-            Way::Copy => self.copy(file),
-            Way::Link => self.link(file, source),
+        let (unfinished, sha256) = match mode {
+            InstallMode::Copy => self.copy(file),
+            InstallMode::Link => self.link(file, source),
         }?;
         let from = std::path::absolute(source).unwrap_or_else(|_| source.to_owned());
         // As text, for it is kept as such.
-        let added = Added { sha256, from: from.to_string_lossy().into_owned().into(), way };
+        let added =
+            InstallRecord { sha256, from: from.to_string_lossy().into_owned().into(), mode };
         let _lock = Lock::take(&self.root)?;
         self.check_place(name, &path, existing)?;
         let before = self.records()?;
@@ -157,7 +159,11 @@ impl Store {
     ///
     /// # Blocking
     /// On reading the file, and while another process adds or removes a plugin of this host.
-    pub fn remove(&self, name: &str, existing: Existing) -> Result<(PathBuf, Added), RemoveError> {
+    pub fn remove(
+        &self,
+        name: &str,
+        existing: OnConflict,
+    ) -> Result<(PathBuf, InstallRecord), RemoveError> {
         let not_added = |path: Option<PathBuf>, records: &Records| RemoveError::NotAdded {
             name: name.to_owned(),
             host: self.host.clone(),
@@ -176,7 +182,7 @@ impl Store {
         let Some(added) = records.plugins.remove(name) else {
             return Err(not_added(Some(path).filter(|_| self.is_there(name)), &records));
         };
-        if existing == Existing::Keep {
+        if existing == OnConflict::Keep {
             self.check_same(name, &path, &added)?;
         }
         // The file first: a record without one is of no account.
@@ -193,7 +199,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the records cannot be read.
-    pub fn added(&self) -> Result<BTreeMap<String, Added>, StoreError> {
+    pub fn added(&self) -> Result<BTreeMap<String, InstallRecord>, StoreError> {
         let mut plugins = self.records()?.plugins;
         plugins.retain(|name, _| self.is_there(name));
         Ok(plugins)
@@ -213,9 +219,9 @@ impl Store {
         self.path_of(name).is_some_and(|path| fs::symlink_metadata(path).is_ok())
     }
 
-    fn check_place(&self, name: &str, path: &Path, existing: Existing) -> Result<(), AddError> {
+    fn check_place(&self, name: &str, path: &Path, existing: OnConflict) -> Result<(), AddError> {
         match fs::symlink_metadata(path) {
-            Ok(_) if existing == Existing::Keep => {
+            Ok(_) if existing == OnConflict::Keep => {
                 let added = self.added()?.remove(name);
                 Err(AddError::AlreadyThere { name: name.to_owned(), path: path.to_owned(), added })
             }
@@ -224,15 +230,20 @@ impl Store {
     }
 
     /// Whether the file is what was added: a link of ours may lead to what it likes.
-    fn check_same(&self, name: &str, path: &Path, added: &Added) -> Result<(), RemoveError> {
+    fn check_same(
+        &self,
+        name: &str,
+        path: &Path,
+        added: &InstallRecord,
+    ) -> Result<(), RemoveError> {
         let is_link = match fs::symlink_metadata(path) {
             Ok(file) => file.is_symlink(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(StoreError::io("read", path, error).into()),
         };
-        let is_same = match added.way {
-            Way::Link => is_link,
-            Way::Copy => {
+        let is_same = match added.mode {
+            InstallMode::Link => is_link,
+            InstallMode::Copy => {
                 let sum =
                     Sha256::of_file(path).map_err(|error| StoreError::io("read", path, error))?;
                 !is_link && sum == added.sha256

@@ -18,7 +18,7 @@ const VERSION: u64 = 1;
 /// A larger file is none of ours, in bytes.
 const FILE_MAX: u64 = 16 << 20;
 
-/// The SHA-256 sums of a host's plugins, which [`Builder::lock_file`](crate::Builder::lock_file)
+/// The SHA-256 sums of a host's plugins, which [`PluginBuilder::lock_file`](crate::PluginBuilder::lock_file)
 /// demands.
 ///
 /// A JSON file, made to be kept beside the host's own files in version control: a plugin below the

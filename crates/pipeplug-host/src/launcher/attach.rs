@@ -60,7 +60,7 @@ impl Attach {
 impl Launcher for Attach {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
         attach(&self.path).map_err(|Refusal { problem, is_permanent }| {
-            SpawnError::place(launch, self.describe(), problem, is_permanent)
+            SpawnError::launcher(launch, self.describe(), problem, is_permanent)
         })
     }
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::client;
-use crate::process::{HostLost, Leftovers, SpawnError, spawn};
+use crate::process::{Leftovers, OnHostExit, SpawnError, spawn};
 
-/// How long the shell may take to leave the guard behind.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the shell may take to leave the cleanup behind.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A shell that waits for a word, or for the end of the pipe that the host alone can write to; it
 /// runs in the background, as nobody's child, so that it is there when all else is killed, and
@@ -53,20 +53,20 @@ pub(super) struct Removal {
 
 /// Removes something when it is dropped, or when this process ends.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct Cleanup {
     pipe: OwnedFd,
     what: String,
     then: &'static str,
 }
 
-impl Guard {
+impl Cleanup {
     /// # Blocking
     /// Until the shell has forked.
-    pub(super) fn set(removal: Removal, host_lost: HostLost) -> Result<Self, SpawnError> {
+    pub(super) fn arm(removal: Removal, on_host_exit: OnHostExit) -> Result<Self, SpawnError> {
         let Removal { what, script, program, args } = removal;
-        let at_end = match host_lost {
-            HostLost::Kill => REMOVE,
-            HostLost::EndOfFile => OVER,
+        let at_end = match on_host_exit {
+            OnHostExit::Kill => REMOVE,
+            OnHostExit::EndOfFile => OVER,
         };
         let system = |attempt| {
             let program = program.clone();
@@ -78,18 +78,18 @@ impl Guard {
         launch.args = vec![
             "-c".into(),
             script.into(),
-            "pipeplug-guard".into(),
+            "pipeplug-cleanup".into(),
             at_end.into(),
             absolute.into(),
         ];
         launch.args.extend(args);
         let shell = spawn(&launch)?;
-        let ended = shell.child.wait_timeout(PATIENCE, Leftovers::Leave);
-        match ended.map_err(system("waiting for its guard"))? {
+        let ended = shell.child.wait_timeout(TIMEOUT, Leftovers::Leave);
+        match ended.map_err(system("waiting for its cleanup"))? {
             Some(_) => Ok(Self { pipe: shell.to_guest, what, then: REMOVE }),
             None => {
                 let error = io::Error::new(io::ErrorKind::TimedOut, "the shell does not end");
-                Err(system("starting its guard")(error))
+                Err(system("starting its cleanup")(error))
             }
         }
     }
@@ -100,7 +100,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for Cleanup {
     fn drop(&mut self) {
         let told = self.pipe.try_clone().and_then(|pipe| say(self.then, pipe));
         if let Err(error) = told
@@ -119,6 +119,6 @@ fn say(word: &'static str, pipe: OwnedFd) -> io::Result<()> {
         SigSet::from(Signal::SIGPIPE).thread_block()?;
         File::from(pipe).write_all(format!("{word}\n").as_bytes())
     };
-    let thread = thread::Builder::new().name("pipeplug-guard".into()).spawn(write)?;
+    let thread = thread::Builder::new().name("pipeplug-cleanup".into()).spawn(write)?;
     thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that tells it panicked")))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Launcher, Started};
 use crate::files::may_execute;
 use crate::process::{
-    Channel, EnvPlan, HostLost, Launch, SpawnError, Stdin, check_names, spawn_with,
+    Channel, EnvPlan, Launch, OnHostExit, SpawnError, Stdin, check_names, spawn_with,
 };
 
 /// The plugin's path, if it takes one, and arguments: it talks over its standard input and output,
@@ -17,7 +17,7 @@ use crate::process::{
 pub(super) fn command_line(launch: &Launch) -> Vec<OsString> {
     let mut plugin = launch.clone();
     plugin.channel = Channel::Stdio;
-    let path = (!launch.is_placed).then(|| launch.program.clone().into_os_string());
+    let path = (!launch.is_preinstalled).then(|| launch.program.clone().into_os_string());
     path.into_iter().chain(plugin.arguments()).collect()
 }
 
@@ -41,14 +41,14 @@ pub(super) fn launch(
             reason: "what carries it to where it runs has one only, for the messages",
         });
     }
-    let path = find(program).ok_or_else(|| SpawnError::NoCarrier {
+    let path = find(program).ok_or_else(|| SpawnError::NoClient {
         path: plugin.program.clone(),
-        carrier: program.to_string_lossy().into_owned(),
+        client: program.to_string_lossy().into_owned(),
     })?;
-    let mut carrier = tool(path);
-    carrier.args = args;
-    carrier.host_lost = plugin.host_lost;
-    Ok(carrier)
+    let mut client = tool(path);
+    client.args = args;
+    client.on_host_exit = plugin.on_host_exit;
+    Ok(client)
 }
 
 /// A program of the user's own, such as an engine's client: with all of the host's environment,
@@ -57,20 +57,20 @@ pub(super) fn tool(path: impl Into<PathBuf>) -> Launch {
     let mut tool = Launch::new(path);
     tool.channel = Channel::Stdio;
     tool.env = EnvPlan::inherit();
-    tool.host_lost = HostLost::EndOfFile;
+    tool.on_host_exit = OnHostExit::EndOfFile;
     tool
 }
 
 /// Starts it; that it cannot be started is told as the plugin's.
 pub(super) fn start(
     plugin: &Launch,
-    carrier: &Launch,
+    client: &Launch,
     launcher: &dyn Launcher,
 ) -> Result<Started, SpawnError> {
     // None of its arguments is a plugin's, of which the first two might have to be explained.
-    spawn_with(carrier, carrier.args.clone()).map(Started::from).map_err(|error| {
+    spawn_with(client, client.args.clone()).map(Started::from).map_err(|error| {
         let permanent = error.is_permanent();
-        SpawnError::place(plugin, launcher.describe(), error.to_string(), permanent)
+        SpawnError::launcher(plugin, launcher.describe(), error.to_string(), permanent)
     })
 }
 

@@ -14,19 +14,19 @@ use crate::process::{Executable, Launch, SpawnError, WaitStatus};
 ///
 /// The command gets the plugin's path and arguments as its own last ones. It runs with the host's
 /// environment and working directory, which it may need for itself, and passes on of these what it
-/// likes. What is set for the plugin, variables ([`Builder::env`](crate::Builder::env),
-/// [`env_pass`](crate::Builder::env_pass), [`env_remove`](crate::Builder::env_remove)) and a
+/// likes. What is set for the plugin, variables ([`PluginBuilder::env`](crate::PluginBuilder::env),
+/// [`env_pass`](crate::PluginBuilder::env_pass), [`env_remove`](crate::PluginBuilder::env_remove)) and a
 /// working directory, reaches the plugin past every such command: there the command starts
 /// `/bin/sh`, which reads it from its standard input and executes the plugin. Only where this
 /// machine cannot execute the plugin, and the command is an interpreter or an emulator, it is set
 /// for the command. The command's standard error counts as the plugin's. Signals go to the
 /// command's process group.
 #[derive(Debug, Clone)]
-pub struct Via {
+pub struct CommandPrefix {
     command: Vec<OsString>,
 }
 
-impl Via {
+impl CommandPrefix {
     /// The command's program, which is looked for in `PATH`, and its arguments.
     pub fn new(command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self { command: command.into_iter().map(Into::into).collect() }
@@ -44,7 +44,7 @@ impl Via {
     }
 }
 
-impl Launcher for Via {
+impl Launcher for CommandPrefix {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
         let launch = &from_root(launch)?;
         let by = Passing::of(launch)?;
@@ -53,16 +53,16 @@ impl Launcher for Via {
             args.extend(Settings::shell());
         }
         args.extend(client::command_line(launch));
-        let mut carrier = client::launch(launch, self.program(), args)?;
+        let mut client = client::launch(launch, self.program(), args)?;
         if let Passing::Inheritance = by {
-            carrier.env = launch.env.clone().with_all();
-            carrier.cwd.clone_from(&launch.cwd);
+            client.env = launch.env.clone().with_all();
+            client.cwd.clone_from(&launch.cwd);
         }
-        let started = client::start(launch, &carrier, self)?;
+        let started = client::start(launch, &client, self)?;
         if let Passing::Shell(settings) = by {
             let sent = settings.send(started.to_guest.as_fd());
             sent.map_err(|error| {
-                SpawnError::place(launch, self.describe(), error.to_string(), false)
+                SpawnError::launcher(launch, self.describe(), error.to_string(), false)
             })?;
         }
         Ok(started)
@@ -153,7 +153,9 @@ fn is_for_another_program(plugin: &Path) -> bool {
 fn from_root(launch: &Launch) -> Result<Launch, SpawnError> {
     let path = &launch.program;
     let mut launch = launch.clone();
-    if path.is_relative() && !launch.is_placed && (path.components().count() > 1 || path.is_file())
+    if path.is_relative()
+        && !launch.is_preinstalled
+        && (path.components().count() > 1 || path.is_file())
     {
         launch.program = path::absolute(path)
             .map_err(|error| SpawnError::os(path, "finding the working directory", error))?;

@@ -7,9 +7,9 @@
 //!
 //! ```no_run
 //! use pipeplug_host::Plugin;
-//! use pipeplug_host::launcher::Via;
+//! use pipeplug_host::launcher::CommandPrefix;
 //!
-//! let plugin = Plugin::builder("./plugin").launcher(Via::new(["nice", "-n", "10"])).start()?;
+//! let plugin = Plugin::builder("./plugin").launcher(CommandPrefix::new(["nice", "-n", "10"])).start()?;
 //! # Ok::<(), pipeplug_host::StartError>(())
 //! ```
 
@@ -30,7 +30,7 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 pub use attach::Attach;
-pub use command_prefix::Via;
+pub use command_prefix::CommandPrefix;
 pub use container::{Container, Engine};
 #[cfg(feature = "pack")]
 pub use container::{PackError, pack};
@@ -48,7 +48,7 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Each says what is wrong and what to do; nothing may be left of the attempt.
-    /// [`SpawnError::place`] makes one.
+    /// [`SpawnError::launcher`] makes one.
     ///
     /// # Blocking
     /// It may, on whatever starting takes.
@@ -165,7 +165,7 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// How long its end may take to be known here once nothing comes from it any more. Calls that
     /// its end fails wait for that before they fail, so that they can tell of it. Default: as long
     /// as a process of this machine takes.
-    fn end_patience(&self) -> Duration {
+    fn end_timeout(&self) -> Duration {
         Duration::ZERO
     }
 

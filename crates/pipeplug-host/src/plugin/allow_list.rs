@@ -9,17 +9,17 @@ use crate::plugin::Plugin;
 
 /// The commands that a plugin may send, ahead of the host's handler.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct AllowList {
     allowed: BTreeSet<String>,
     refused: AtomicU64,
 }
 
-impl Gate {
+impl AllowList {
     pub(crate) fn new(allowed: BTreeSet<String>) -> Self {
         Self { allowed, refused: AtomicU64::new(0) }
     }
 
-    pub(crate) fn admits(&self, command: &str) -> bool {
+    pub(crate) fn allows(&self, command: &str) -> bool {
         self.allowed.contains(command)
     }
 

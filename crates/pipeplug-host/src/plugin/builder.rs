@@ -13,7 +13,7 @@ use crate::integrity::Sha256;
 use crate::launcher::{Exec, Launcher};
 use crate::plugin::output::{OnLine, Output};
 use crate::plugin::{Grace, Plugin, StartError};
-use crate::process::{Channel, HostLost, Launch, Stdin, Stdout};
+use crate::process::{Channel, Launch, OnHostExit, Stdin, Stdout};
 use crate::sandbox::Sandbox;
 
 /// What answers a plugin's requests and takes its one-ways, on threads of a pool: it may block and
@@ -53,7 +53,7 @@ pub(crate) type OnEnd = Arc<dyn Fn() + Send + Sync>;
 /// A plugin before it runs. One builder can start any number of times.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it starts"]
-pub struct Builder {
+pub struct PluginBuilder {
     pub(crate) launch: Launch,
     pub(crate) launcher: Arc<dyn Launcher>,
     pub(crate) options: Options,
@@ -75,11 +75,11 @@ pub struct Builder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SandboxBy {
     Host,
-    /// [`Builder::untrusted`], until the host says otherwise.
+    /// [`PluginBuilder::untrusted`], until the host says otherwise.
     Default,
 }
 
-impl Builder {
+impl PluginBuilder {
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         let launch = Launch::new(path);
         let mut options = Options::default();
@@ -102,9 +102,9 @@ impl Builder {
         }
     }
 
-    pub(crate) fn placed(name: impl Into<PathBuf>) -> Self {
+    pub(crate) fn preinstalled(name: impl Into<PathBuf>) -> Self {
         let mut builder = Self::new(name);
-        builder.launch.is_placed = true;
+        builder.launch.is_preinstalled = true;
         builder
     }
 
@@ -203,8 +203,8 @@ impl Builder {
 
     /// What becomes of the plugin when this process ends without having stopped it. Default: it is
     /// killed, with what it has started.
-    pub fn host_lost(mut self, host_lost: HostLost) -> Self {
-        self.launch.host_lost = host_lost;
+    pub fn on_host_exit(mut self, on_host_exit: OnHostExit) -> Self {
+        self.launch.on_host_exit = on_host_exit;
         self
     }
 
@@ -366,9 +366,9 @@ impl Builder {
     }
 }
 
-impl std::fmt::Debug for Builder {
+impl std::fmt::Debug for PluginBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("PluginBuilder")
             .field("launch", &self.launch)
             .field("launcher", &self.launcher)
             .field("options", &self.options)
@@ -386,9 +386,10 @@ mod tests {
 
     #[test]
     fn a_default_sandbox_is_for_this_machine_and_a_demanded_one_for_all() {
-        let is_sandboxed =
-            |builder: Builder| builder.without_default_sandbox_elsewhere().launch.sandbox.is_some();
-        let here = Builder::new("x").untrusted();
+        let is_sandboxed = |builder: PluginBuilder| {
+            builder.without_default_sandbox_elsewhere().launch.sandbox.is_some()
+        };
+        let here = PluginBuilder::new("x").untrusted();
         let elsewhere = here.clone().launcher(crate::launcher::Ssh::new("host"));
         assert_eq!(
             is_sandboxed(here.clone()),
@@ -401,10 +402,10 @@ mod tests {
 
     #[test]
     fn a_name_is_fit_for_every_message() {
-        let builder = Builder::new("/plugins/a\x1b[2J");
+        let builder = PluginBuilder::new("/plugins/a\x1b[2J");
         assert_eq!(builder.options.name, "a\\u{1b}[2J");
         assert_eq!(builder.path(), Path::new("/plugins/a\x1b[2J"));
         assert_eq!(builder.name("b\n").options.name, "b\\n");
-        assert_eq!(Builder::new("/").options.name, "/");
+        assert_eq!(PluginBuilder::new("/").options.name, "/");
     }
 }

@@ -23,7 +23,7 @@ pub struct Crash {
     /// The file that was executed.
     pub path: PathBuf,
     /// Where it ran, where that is not as a process of this machine: `in a container of …`.
-    pub place: Option<String>,
+    pub launcher: Option<String>,
     /// The process id that it had, or what carried its pipes to where it ran.
     pub pid: Pid,
     /// How its process ended; `None` where it still ran.
@@ -33,7 +33,7 @@ pub struct Crash {
     /// How long it had run.
     pub ran: Duration,
     /// The last lines of its standard error; how many is
-    /// [`Builder::stderr_tail`](crate::Builder::stderr_tail).
+    /// [`PluginBuilder::stderr_tail`](crate::PluginBuilder::stderr_tail).
     pub stderr: Vec<String>,
     /// Where and with what it panicked, where its standard error told of a panic in Rust: of one
     /// that is in these lines, or that its status (101, or SIGABRT) is due to.
@@ -109,8 +109,8 @@ impl fmt::Display for Crash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (plugin, pid, ran) = (Escaped(&self.plugin), self.pid, self.ran.as_secs_f64());
         write!(f, "{plugin} (process {pid}")?;
-        if let Some(place) = &self.place {
-            write!(f, ", {place}")?;
+        if let Some(launcher) = &self.launcher {
+            write!(f, ", {launcher}")?;
         }
         match self.status {
             Some(_) => write!(f, ") ran for {ran:.3} s")?,
@@ -192,7 +192,7 @@ mod tests {
         let crash = |status| Crash {
             plugin: "sp\nell".into(),
             path: "/a/spell".into(),
-            place: None,
+            launcher: None,
             pid: Pid::new(7).unwrap(),
             status,
             diagnosis: None,

@@ -9,23 +9,23 @@ use pipeplug_net::{CallError, CloseReason, Connection, handshake};
 use crate::launcher::Diagnosis;
 use crate::plugin::metadata::{Metadata, offer};
 use crate::plugin::start_hint::{self, End, StartPipe};
-use crate::plugin::{Builder, Plugin, StartError, terminal};
+use crate::plugin::{Plugin, PluginBuilder, StartError, terminal};
 use crate::process::WaitStatus;
 
 /// How much of what is wrong is shown, in bytes.
 const SHOWN: usize = 64;
 /// How long a process that closed its pipe gets to end, so that its status can be told.
-const EXIT_PATIENCE: Duration = Duration::from_millis(500);
+const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The most that a plugin says of itself, in bytes.
 const METADATA_MAX: usize = 1 << 20;
 /// Why the connection to what sends the host's own request back ends.
 pub(crate) const ECHO: &str = "it sent the host's own first request back";
 /// How long that takes at most.
-const END_PATIENCE: Duration = Duration::from_secs(1);
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why there was no metadata where there should have been some.
-pub(crate) enum Failure {
+pub(crate) enum HandshakeFailure {
     Call(CallError),
     Metadata { bytes: Vec<u8>, error: serde_json::Error },
     Large { len: usize },
@@ -36,7 +36,7 @@ pub(crate) enum Failure {
 pub(crate) fn is_echo(connection: &Connection) {
     connection.end(ECHO);
     // So that no answer goes out ahead of the end.
-    let _ = connection.wait_ended(END_PATIENCE);
+    let _ = connection.wait_ended(END_TIMEOUT);
 }
 
 /// Asks for the metadata and says what this side is; what both name is used from here on.
@@ -44,7 +44,7 @@ pub(crate) fn exchange(
     plugin: &Plugin,
     own: &BTreeMap<String, String>,
     timeout: Duration,
-) -> Result<Metadata, Failure> {
+) -> Result<Metadata, HandshakeFailure> {
     let offered = handshake::offer(plugin.connection());
     let offered = offered.iter().map(|(key, value)| (*key, value.as_str()));
     let own = own.iter().map(|(key, value)| (key.as_str(), value.as_str()));
@@ -57,16 +57,17 @@ pub(crate) fn exchange(
         Ok(reply) => reply.into_bytes(),
         // The plugin has not heard the question, and is unable to handle any other.
         Err(error @ CallError::Remote { .. }) if is_refused(&error) => {
-            return Err(Failure::Call(error));
+            return Err(HandshakeFailure::Call(error));
         }
         // A plugin that does not know the question has no metadata.
         Err(CallError::Remote { .. }) => return Ok(Metadata::default()),
-        Err(error) => return Err(Failure::Call(error)),
+        Err(error) => return Err(HandshakeFailure::Call(error)),
     };
     if bytes.len() > METADATA_MAX {
-        return Err(Failure::Large { len: bytes.len() });
+        return Err(HandshakeFailure::Large { len: bytes.len() });
     }
-    let metadata = Metadata::parse(&bytes).map_err(|error| Failure::Metadata { bytes, error })?;
+    let metadata =
+        Metadata::parse(&bytes).map_err(|error| HandshakeFailure::Metadata { bytes, error })?;
     handshake::accept(plugin.connection(), |key| metadata.value(key));
     Ok(metadata)
 }
@@ -79,10 +80,10 @@ fn is_refused(error: &CallError) -> bool {
 
 /// What to tell whoever wanted to start the plugin.
 pub(crate) fn explain(
-    failure: Failure,
+    failure: HandshakeFailure,
     plugin: &Plugin,
     begun: Instant,
-    builder: &Builder,
+    builder: &PluginBuilder,
     pipe: &StartPipe,
 ) -> StartError {
     let pipe = pipe.look();
@@ -90,23 +91,23 @@ pub(crate) fn explain(
         start_hint::find(end, plugin.pid(), builder, pipe, stderr).map(Box::from)
     };
     let path = plugin.path().to_owned();
-    let place = builder.launcher.describe();
+    let launcher = builder.launcher.describe();
     let error = match failure {
-        Failure::Metadata { mut bytes, error } => {
+        HandshakeFailure::Metadata { mut bytes, error } => {
             bytes.truncate(SHOWN);
             return StartError::BadMetadata { path, shown: bytes, error: error.to_string() };
         }
-        Failure::Large { len } => {
+        HandshakeFailure::Large { len } => {
             return StartError::LargeMetadata { path, len, limit: METADATA_MAX };
         }
-        Failure::Call(error) => error,
+        HandshakeFailure::Call(error) => error,
     };
     match &error {
         CallError::TimedOut { .. } => {
             let stderr = plugin.stderr_tail();
             return StartError::HandshakeTimeout {
                 path,
-                place,
+                launcher,
                 timeout: builder.handshake,
                 stopped_by: plugin.stopped_by(),
                 hint: hint(End::Silent, &stderr),
@@ -120,18 +121,18 @@ pub(crate) fn explain(
             if let CloseReason::Broken { error, first } = &**reason {
                 // A command in between, such as `docker exec -t`, has made it.
                 if terminal::shows_in(first) {
-                    return StartError::Terminal { path, place, shown: first.clone() };
+                    return StartError::Terminal { path, launcher, shown: first.clone() };
                 }
                 if let Some(Diagnosis { problem, is_permanent }) =
                     builder.launcher.diagnose_output()
                 {
                     // What carries it may run on: its status is no part of what went wrong.
                     let status = plugin.status().unwrap_or(WaitStatus::Unknown);
-                    let place = place.unwrap_or_default();
+                    let launcher = launcher.unwrap_or_default();
                     let stderr = plugin.stderr_tail();
-                    return StartError::Place {
+                    return StartError::Launcher {
                         path,
-                        place,
+                        launcher,
                         problem,
                         is_permanent,
                         status,
@@ -145,15 +146,15 @@ pub(crate) fn explain(
                     return StartError::WrongFormat { path, spoken, found };
                 }
                 // Programs that end lines so by themselves are few.
-                if place.is_some() && terminal::ends_lines_of(first) {
-                    return StartError::Terminal { path, place, shown: first.clone() };
+                if launcher.is_some() && terminal::ends_lines_of(first) {
+                    return StartError::Terminal { path, launcher, shown: first.clone() };
                 }
                 let (first, reason) = (first.clone(), error.to_string());
                 // It may be about to say more.
-                let _ = plugin.wait(EXIT_PATIENCE / 5);
+                let _ = plugin.wait(EXIT_TIMEOUT / 5);
                 return StartError::Garbage {
                     path,
-                    place,
+                    launcher,
                     first,
                     reason,
                     stderr: plugin.stderr_tail(),
@@ -168,29 +169,36 @@ pub(crate) fn explain(
             };
         }
     }
-    match plugin.wait(plugin.end_patience().max(EXIT_PATIENCE)) {
+    match plugin.wait(plugin.end_timeout().max(EXIT_TIMEOUT)) {
         Ok(Some(status)) => {
             let stderr = plugin.stderr_tail();
             if let Some(line) = terminal::missed_in(&stderr) {
-                return StartError::Terminal { path, place, shown: line.as_bytes().to_owned() };
+                return StartError::Terminal { path, launcher, shown: line.as_bytes().to_owned() };
             }
             match plugin.diagnose(status, &stderr) {
                 Some(Diagnosis { mut problem, is_permanent }) => {
                     if problem.starts_with("which ") {
                         problem = format!("it ended with {status}, {problem}");
                     }
-                    let place = place.unwrap_or_default();
-                    StartError::Place { path, place, problem, is_permanent, status, stderr }
+                    let launcher = launcher.unwrap_or_default();
+                    StartError::Launcher { path, launcher, problem, is_permanent, status, stderr }
                 }
                 None => {
                     let hint = hint(End::Exited(status), &stderr);
-                    StartError::Exited { path, place, status, after: begun.elapsed(), stderr, hint }
+                    StartError::Exited {
+                        path,
+                        launcher,
+                        status,
+                        after: begun.elapsed(),
+                        stderr,
+                        hint,
+                    }
                 }
             }
         }
         Ok(None) => {
             let stderr = plugin.stderr_tail();
-            StartError::ClosedPipe { path, place, hint: hint(End::ClosedPipe, &stderr), stderr }
+            StartError::ClosedPipe { path, launcher, hint: hint(End::ClosedPipe, &stderr), stderr }
         }
         Err(error) => StartError::System { path, error },
     }

@@ -49,7 +49,7 @@ pub(crate) fn hint(status: WaitStatus, launch: &Launch, stderr: &[String]) -> Op
         )
     } else {
         format!(
-            "command {name:?} was not found: install it, or have its directory in PATH (`--env PATH=DIRS`, Builder::env)"
+            "command {name:?} was not found: install it, or have its directory in PATH (`--env PATH=DIRS`, PluginBuilder::env)"
         )
     })
 }

@@ -25,7 +25,7 @@ use pipeplug_net::{
     NotifyError, OutgoingRequest, Payload, PendingCall, Reply, Request, Watch, caller_methods,
 };
 
-pub use builder::{Builder, Handler};
+pub use builder::{Handler, PluginBuilder};
 pub use crash::{Crash, Ended};
 pub use metadata::Metadata;
 pub use output::Output;
@@ -34,31 +34,31 @@ pub use stop::{Grace, StopError, Stopped, StoppedBy};
 
 use crate::launcher::{Diagnosis, ExitFd, Launcher, Process};
 use crate::process::{Pid, SpawnError, WaitStatus};
-use allow_list::Gate;
+use allow_list::AllowList;
 use builder::OnEnd;
 use crash::Panic;
-use handshake::Failure;
-use output::{Lines, Patience, Stream};
+use handshake::HandshakeFailure;
+use output::{Deadlines, Lines, Stream};
 use start_hint::StartPipe;
 
 /// How long open calls of a plugin that closed its pipe wait for the news of how its process ended:
 /// the kernel closes a process's descriptors some time ahead of its end, with a core dump in
 /// between.
-const REASON_PATIENCE: Duration = Duration::from_millis(50);
+const REASON_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long the streams of a plugin that has ended may take to end, all together: what it started
 /// may hold them open.
-const STREAMS_PATIENCE: Duration = Duration::from_millis(100);
+const STREAMS_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long the last lines of a plugin that has ended may take to be handed on, all together.
-const LINES_PATIENCE: Duration = Duration::from_secs(1);
+const LINES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A plugin that runs.
 ///
 /// This is a handle: cloning it is cheap, and dropping the last one stops the plugin as
 /// [`stop`](Plugin::stop) does, which may block as long. A process that ends without having done
 /// either (also by [`std::process::exit`], which drops nothing) has its plugins killed, unless
-/// [`HostLost`](crate::HostLost) says otherwise.
+/// [`OnHostExit`](crate::OnHostExit) says otherwise.
 ///
 /// ```no_run
 /// use pipeplug_host::Plugin;
@@ -88,36 +88,37 @@ struct Inner {
 impl Plugin {
     /// A plugin to start: the file at `path`, which is relative to the working directory; `PATH` is
     /// not searched.
-    pub fn builder(path: impl Into<PathBuf>) -> Builder {
-        Builder::new(path)
+    pub fn builder(path: impl Into<PathBuf>) -> PluginBuilder {
+        PluginBuilder::new(path)
     }
 
     /// A plugin to start that its place has already, so that it takes no path: the entry point of
     /// an image. `name` stands for it in logs and errors; the place is the builder's
-    /// [`launcher`](Builder::launcher).
-    pub fn placed(name: impl Into<PathBuf>) -> Builder {
-        Builder::placed(name)
+    /// [`launcher`](PluginBuilder::launcher).
+    pub fn preinstalled(name: impl Into<PathBuf>) -> PluginBuilder {
+        PluginBuilder::preinstalled(name)
     }
 
     /// Starts the file at `path` with every setting at its default.
     ///
     /// # Errors
-    /// As for [`Builder::start`].
+    /// As for [`PluginBuilder::start`].
     ///
     /// # Blocking
-    /// As for [`Builder::start`].
+    /// As for [`PluginBuilder::start`].
     pub fn start(path: impl Into<PathBuf>) -> Result<Self, StartError> {
         Self::builder(path).start()
     }
 
-    pub(crate) fn launch(builder: &Builder) -> Result<Self, StartError> {
+    pub(crate) fn launch(builder: &PluginBuilder) -> Result<Self, StartError> {
         let path = builder.launch.program.clone();
         let system = |error| StartError::System { path: path.clone(), error };
         if let Some(demand) = builder.launch.demands()
             && !builder.launcher.sees_to_demands()
         {
-            let place = builder.launcher.describe().unwrap_or_else(|| "by its launcher".to_owned());
-            return Err(SpawnError::NotEnforced { path, place, demand }.into());
+            let launcher =
+                builder.launcher.describe().unwrap_or_else(|| "by its launcher".to_owned());
+            return Err(SpawnError::NotEnforced { path, launcher, demand }.into());
         }
         let events = builder.events.clone().map_or_else(EventLoop::shared, Ok).map_err(system)?;
         let begun = Instant::now();
@@ -135,12 +136,12 @@ impl Plugin {
         // Nothing is handed to the handler before there is a plugin to hand along.
         let mut options = builder.options.clone();
         options.hold = Hold::AllBut(Vec::new());
-        options.reason_patience = started.process.end_patience().max(REASON_PATIENCE);
+        options.reason_patience = started.process.end_timeout().max(REASON_TIMEOUT);
         let inner = Arc::new(OnceLock::new());
-        let answer = Answer {
+        let answer = PluginRequests {
             inner: Arc::clone(&inner),
             handler: Arc::clone(&builder.handler),
-            gate: builder.allowed.clone().map(Gate::new),
+            allow_list: builder.allowed.clone().map(AllowList::new),
             on_end: builder.on_end.clone(),
         };
         let connection = events
@@ -173,7 +174,7 @@ impl Plugin {
         match handshake::exchange(&plugin, &builder.metadata, builder.handshake) {
             Ok(metadata) => {
                 pipe.close();
-                plugin.check_place(builder)?;
+                plugin.check_launcher(builder)?;
                 // Set once, here.
                 let _ = plugin.0.metadata.set(metadata);
                 Ok(plugin)
@@ -244,7 +245,7 @@ impl Plugin {
         self.0.process.wait_timeout(timeout)
     }
 
-    /// The last lines of its standard error; how many is [`Builder::stderr_tail`].
+    /// The last lines of its standard error; how many is [`PluginBuilder::stderr_tail`].
     #[must_use]
     pub fn stderr_tail(&self) -> Vec<String> {
         self.0.of_stderr().map(Lines::tail).unwrap_or_default()
@@ -327,7 +328,7 @@ impl Plugin {
     }
 
     /// Ends one whose place has said that it does not meet a demand.
-    fn check_place(&self, builder: &Builder) -> Result<(), StartError> {
+    fn check_launcher(&self, builder: &PluginBuilder) -> Result<(), StartError> {
         let head = self.0.of_stderr().map(Lines::head).unwrap_or_default();
         let Some(Diagnosis { problem, is_permanent }) = self.0.process.unmet(&head) else {
             return Ok(());
@@ -339,9 +340,9 @@ impl Plugin {
                 WaitStatus::Unknown
             }
         };
-        let place = builder.launcher.describe().unwrap_or_default();
+        let launcher = builder.launcher.describe().unwrap_or_default();
         let path = self.path().to_owned();
-        Err(StartError::Place { path, place, problem, is_permanent, status, stderr: head })
+        Err(StartError::Launcher { path, launcher, problem, is_permanent, status, stderr: head })
     }
 
     /// Its end's meaning where it ran.
@@ -350,16 +351,16 @@ impl Plugin {
     }
 
     /// How long its end may take to be known.
-    pub(crate) fn end_patience(&self) -> Duration {
-        self.0.process.end_patience()
+    pub(crate) fn end_timeout(&self) -> Duration {
+        self.0.process.end_timeout()
     }
 
     /// Ends what did not start, and says why.
     fn failed(
         self,
-        failure: Failure,
+        failure: HandshakeFailure,
         begun: Instant,
-        builder: &Builder,
+        builder: &PluginBuilder,
         pipe: &StartPipe,
     ) -> StartError {
         let error = handshake::explain(failure, &self, begun, builder, pipe);
@@ -380,7 +381,7 @@ impl Inner {
         Crash {
             plugin: self.connection.name().to_owned(),
             path: self.path.clone(),
-            place: self.launcher.describe(),
+            launcher: self.launcher.describe(),
             pid: self.process.pid(),
             status,
             diagnosis: diagnosis.map(|diagnosis| diagnosis.problem),
@@ -432,7 +433,7 @@ impl Inner {
     fn with_its_lines(&self, stopped: Result<Stopped, StopError>) -> Result<Stopped, StopError> {
         let mut stopped = stopped?;
         let now = Instant::now();
-        let by = Patience { ended: now + STREAMS_PATIENCE, handed_on: now + LINES_PATIENCE };
+        let by = Deadlines { ended: now + STREAMS_TIMEOUT, handed_on: now + LINES_TIMEOUT };
         for lines in &self.lines {
             if lines.wait_handed_on(by) == Stream::Held {
                 stopped.held.push(lines.output());
@@ -489,14 +490,14 @@ impl std::fmt::Debug for Plugin {
 }
 
 /// What the connection calls.
-struct Answer {
+struct PluginRequests {
     inner: Arc<OnceLock<Weak<Inner>>>,
     handler: Arc<dyn Handler>,
-    gate: Option<Gate>,
+    allow_list: Option<AllowList>,
     on_end: Option<OnEnd>,
 }
 
-impl pipeplug_net::Handler for Answer {
+impl pipeplug_net::Handler for PluginRequests {
     fn handle(&self, request: &mut Request) -> Result<Reply, HandlerError> {
         match self.inner.get().and_then(Weak::upgrade) {
             Some(inner) => {
@@ -508,10 +509,10 @@ impl pipeplug_net::Handler for Answer {
                     return Err(handshake::ECHO.into());
                 }
                 let plugin = Plugin(inner);
-                if let Some(gate) = &self.gate
-                    && !gate.admits(request.command())
+                if let Some(allow_list) = &self.allow_list
+                    && !allow_list.allows(request.command())
                 {
-                    return gate.refuse(&plugin, request);
+                    return allow_list.refuse(&plugin, request);
                 }
                 self.handler.handle(&plugin, request)
             }

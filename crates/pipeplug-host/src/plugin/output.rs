@@ -60,7 +60,7 @@ pub(crate) struct Lines {
     events: EventLoop,
     on_line: Option<OnLine>,
     watcher: OnceLock<Watcher>,
-    state: Mutex<State>,
+    state: Mutex<LinesState>,
     /// Everything there was has been handed on.
     all_handed_on: Condvar,
 }
@@ -71,7 +71,7 @@ thread_local! {
 }
 
 #[derive(Default)]
-struct State {
+struct LinesState {
     /// The line that is not whole yet.
     partial: Vec<u8>,
     /// A carriage return has just ended a line: a line feed behind it belongs to it.
@@ -92,7 +92,7 @@ struct State {
 
 /// How long what a plugin wrote last is waited for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct Deadlines {
     /// The end of its streams.
     pub(crate) ended: Instant,
     /// The handlers of its lines.
@@ -140,7 +140,7 @@ impl Lines {
             events: events.clone(),
             on_line,
             watcher: OnceLock::new(),
-            state: Mutex::new(State { tail_max: tail, ..State::default() }),
+            state: Mutex::new(LinesState { tail_max: tail, ..LinesState::default() }),
             all_handed_on: Condvar::new(),
         });
         let reading = Arc::clone(&lines);
@@ -184,7 +184,7 @@ impl Lines {
     /// The end of the stream is waited for once, until `by.ended`: what the plugin itself wrote is
     /// there when it has ended. Called from the handler of a line it does not wait, since that is
     /// one of them.
-    pub(crate) fn wait_handed_on(self: &Arc<Self>, by: Patience) -> Stream {
+    pub(crate) fn wait_handed_on(self: &Arc<Self>, by: Deadlines) -> Stream {
         if HANDING_ON.get() {
             return Stream::Ended;
         }
@@ -317,12 +317,12 @@ impl Lines {
         let _ = io::stderr().write_all(text.as_bytes());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LinesState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LinesState {
     fn is_full(&self) -> bool {
         self.waiting.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX
     }
@@ -399,8 +399,8 @@ fn cut(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    fn state(tail_max: usize) -> State {
-        State { tail_max, ..State::default() }
+    fn state(tail_max: usize) -> LinesState {
+        LinesState { tail_max, ..LinesState::default() }
     }
 
     #[test]

@@ -38,15 +38,15 @@ pub enum StartError {
     /// It ended before it answered the first request.
     #[error(
         "plugin {path:?}{} ended before it answered: {status} after {after:.1?}{}; {}",
-        Place(place),
+        By(launcher),
         Tail(stderr),
-        Hint(hint, place)
+        Hint(hint, launcher)
     )]
     Exited {
         /// The plugin's path.
         path: PathBuf,
         /// Where it was to run, where that is not as a process of this machine.
-        place: Option<String>,
+        launcher: Option<String>,
         /// How it ended.
         status: WaitStatus,
         /// How long it ran.
@@ -57,12 +57,12 @@ pub enum StartError {
         hint: Option<Box<str>>,
     },
     /// It could not run where it was to.
-    #[error("plugin {path:?} did not start {place}: {}{}", Escaped(problem), Tail(stderr))]
-    Place {
+    #[error("plugin {path:?} did not start {launcher}: {}{}", Escaped(problem), Tail(stderr))]
+    Launcher {
         /// The plugin's path, where it runs.
         path: PathBuf,
         /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
-        place: String,
+        launcher: String,
         /// What is wrong, and what to do.
         problem: String,
         /// Whether another start would end no better.
@@ -75,15 +75,15 @@ pub enum StartError {
     /// It runs, and closed its end of the pipe before it answered.
     #[error(
         "plugin {path:?}{} closed its pipe before it answered, and runs on{}; {}",
-        Place(place),
+        By(launcher),
         Tail(stderr),
-        Hint(hint, place)
+        Hint(hint, launcher)
     )]
     ClosedPipe {
         /// The plugin's path.
         path: PathBuf,
         /// Where it was to run, where that is not as a process of this machine.
-        place: Option<String>,
+        launcher: Option<String>,
         /// The last lines of its standard error.
         stderr: Vec<String>,
         /// The likely cause and the next step, where something tells of them.
@@ -92,7 +92,7 @@ pub enum StartError {
     /// It runs, and did not answer in time.
     #[error(
         "plugin {path:?}{} did not answer GetMetadata within {timeout:?}{}; {}",
-        Place(place),
+        By(launcher),
         Tail(stderr),
         Silent(*stopped_by, hint)
     )]
@@ -100,7 +100,7 @@ pub enum StartError {
         /// The plugin's path.
         path: PathBuf,
         /// Where it was to run, where that is not as a process of this machine.
-        place: Option<String>,
+        launcher: Option<String>,
         /// How long was waited.
         timeout: Duration,
         /// The number of the signal that had stopped it by then.
@@ -125,16 +125,16 @@ pub enum StartError {
     /// What it wrote is no chunk.
     #[error(
         "plugin {path:?}{} wrote what is no message: \"{}\" ({reason}){}; {} must print nothing of its own there",
-        Place(place),
+        By(launcher),
         first.escape_ascii(),
         Tail(stderr),
-        place.as_ref().map_or("a plugin on stdin and stdout", |_| "the plugin, and the command that starts it on stdin and stdout,")
+        launcher.as_ref().map_or("a plugin on stdin and stdout", |_| "the plugin, and the command that starts it on stdin and stdout,")
     )]
     Garbage {
         /// The plugin's path.
         path: PathBuf,
         /// Where it was to run, where that is not as a process of this machine.
-        place: Option<String>,
+        launcher: Option<String>,
         /// The first bytes, at most 64.
         first: Vec<u8>,
         /// What is wrong with them.
@@ -146,14 +146,14 @@ pub enum StartError {
     #[error(
         "plugin {path:?}{} is behind a terminal, which changes the messages: it showed \"{}\"; have no command on the way make \
          one, as by leaving out `-t` (docker exec, podman exec, kubectl exec, ssh) or `script`",
-        Place(place),
+        By(launcher),
         shown.escape_ascii()
     )]
     Terminal {
         /// The plugin's path.
         path: PathBuf,
         /// Where it was to run, where that is not as a process of this machine.
-        place: Option<String>,
+        launcher: Option<String>,
         /// The sign of it: an echo of the host's own first request, a line that ends in CR LF, or a
         /// line of its standard error.
         shown: Vec<u8>,
@@ -219,7 +219,7 @@ impl StartError {
         match self {
             Self::Spawn(error) => error.is_permanent(),
             Self::Exited { status, .. } => status.is_permanent(),
-            Self::Place { is_permanent, .. } => *is_permanent,
+            Self::Launcher { is_permanent, .. } => *is_permanent,
             Self::WrongFormat { .. }
             | Self::Terminal { .. }
             | Self::BadMetadata { .. }
@@ -237,7 +237,7 @@ impl StartError {
     /// How its process ended, where that is why it did not start.
     pub(crate) fn status(&self) -> Option<WaitStatus> {
         match self {
-            Self::Exited { status, .. } | Self::Place { status, .. } => Some(*status),
+            Self::Exited { status, .. } | Self::Launcher { status, .. } => Some(*status),
             _ => None,
         }
     }
@@ -254,11 +254,11 @@ impl StartError {
 }
 
 /// Where a plugin was to run, behind its path.
-struct Place<'a>(&'a Option<String>);
+struct By<'a>(&'a Option<String>);
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for By<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |place| write!(f, " {place}"))
+        self.0.as_ref().map_or(Ok(()), |launcher| write!(f, " {launcher}"))
     }
 }
 
@@ -287,7 +287,7 @@ impl fmt::Display for Silent<'_> {
                 return f.write_str(hint);
             }
             return f.write_str(
-                "is it a plugin? A slow one needs more time: `--timeout` (Builder::handshake_timeout)",
+                "is it a plugin? A slow one needs more time: `--timeout` (PluginBuilder::handshake_timeout)",
             );
         };
         match Signal::try_from(number) {

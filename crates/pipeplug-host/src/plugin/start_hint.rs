@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 
 use super::missing_command;
-use crate::plugin::Builder;
+use crate::plugin::PluginBuilder;
 use crate::process::{Channel, Launch, Pid, WaitStatus, dropped, started_without};
 use crate::sandbox::is_of_programs;
 
@@ -108,13 +108,13 @@ const NOT_PASSED: &str = "its descriptors, which the program that starts it has 
 
 /// The next step after descriptors that were not passed on.
 const PASS_ON: &str = "a program in between has to pass descriptors 3 and 4 on (pass_fds=(3, 4) in Python, stdio: [0, 1, 2, 3, 4] in \
-                       Node), or `--stdio` (Builder::stdio) makes do with stdin and stdout";
+                       Node), or `--stdio` (PluginBuilder::stdio) makes do with stdin and stdout";
 
 /// The likely cause, from what is known of the end.
 pub(crate) fn find(
     end: End,
     pid: Pid,
-    builder: &Builder,
+    builder: &PluginBuilder,
     pipe: Pipe,
     stderr: &[String],
 ) -> Option<String> {
@@ -163,7 +163,7 @@ fn descriptors(
     }
     match end {
         End::Exited(_) if says_any(stderr, &[NOT_PASSED]) => {
-            Some("pass descriptors 3 and 4 on, or use `--stdio` (Builder::stdio)".to_owned())
+            Some("pass descriptors 3 and 4 on, or use `--stdio` (PluginBuilder::stdio)".to_owned())
         }
         End::Exited(_) => {
             says_any(stderr, &BAD_DESCRIPTOR).then(|| format!("it may not have got its descriptors: {PASS_ON}"))
@@ -271,7 +271,7 @@ fn variables(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
     let more = names.len().saturating_sub(NAMES_SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     (!names.is_empty()).then(|| {
-        format!("of the variables that are set here it did not get {shown}{more}: `--env-pass NAME` (Builder::env_pass) passes one on")
+        format!("of the variables that are set here it did not get {shown}{more}: `--env-pass NAME` (PluginBuilder::env_pass) passes one on")
     })
 }
 

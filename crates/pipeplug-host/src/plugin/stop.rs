@@ -12,7 +12,7 @@ use crate::plugin::output::Output;
 use crate::process::{Delivery, Pid, Signal, WaitStatus};
 
 /// How long the system gets to take a killed process down.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long each step of stopping a plugin may take before the next one.
 ///
@@ -182,7 +182,7 @@ pub(crate) fn kill(process: &dyn Process) -> Result<Stopped, StopError> {
         return Ok(let_go);
     }
     let begun = Instant::now();
-    match wait(process, KILL_PATIENCE)? {
+    match wait(process, KILL_TIMEOUT)? {
         Some(status) => Ok(Stopped::of(process, status, StoppedBy::Kill)),
         None => Err(StopError::StillThere { pid: process.pid().as_raw(), after: begun.elapsed() }),
     }

@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 const NOTED_AT_MOST: usize = 1024;
 
 /// How long a process may take that ends because the guest has: most that read from it do.
-const PATIENCE: Duration = Duration::from_millis(10);
+const TIMEOUT: Duration = Duration::from_millis(10);
 
 /// How long a process of the guest's group may take, which was sent SIGKILL.
-const KILL_PATIENCE: Duration = Duration::from_millis(100);
+const KILL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Processes that a guest has started, known by their numbers and when they began.
 #[derive(Debug, Default)]
@@ -67,8 +67,7 @@ impl Descendants {
         loop {
             let running: Vec<_> = self.0.iter().filter_map(Descendant::stat).collect();
             let dies = running.iter().any(|stat| stat.group == group.as_raw());
-            if running.is_empty() || begun.elapsed() >= if dies { KILL_PATIENCE } else { PATIENCE }
-            {
+            if running.is_empty() || begun.elapsed() >= if dies { KILL_TIMEOUT } else { TIMEOUT } {
                 return running.into_iter().map(|stat| stat.pid).collect();
             }
             thread::sleep(Duration::from_millis(1));

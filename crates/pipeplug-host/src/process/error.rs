@@ -15,7 +15,7 @@ use super::Launch;
 use super::executable::{Executable, Machine};
 use crate::files::{Obstacle, is_noexec, kind, may_execute};
 use crate::integrity::{LockFileError, Sha256};
-use crate::sys::{ForkExecError, Step};
+use crate::sys::{ForkExecError, StartStep};
 
 /// As many interpreters of interpreters as Linux follows before it says ELOOP (exec_binprm).
 const INTERPRETER_DEPTH: usize = 5;
@@ -188,21 +188,21 @@ pub enum SpawnError {
     },
     /// What is to carry it to where it runs is not installed.
     #[error(
-        "plugin {path:?} was not started: there is no program {carrier:?}; install it, or add its directory to `PATH`"
+        "plugin {path:?} was not started: there is no program {client:?}; install it, or add its directory to `PATH`"
     )]
-    NoCarrier {
+    NoClient {
         /// The plugin's path, where it runs.
         path: PathBuf,
         /// What was looked for.
-        carrier: String,
+        client: String,
     },
     /// It could not be started where it was to run.
-    #[error("plugin {path:?} was not started {place}: {}", Escaped(problem))]
-    Place {
+    #[error("plugin {path:?} was not started {launcher}: {}", Escaped(problem))]
+    Launcher {
         /// The plugin's path, where it runs.
         path: PathBuf,
         /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
-        place: String,
+        launcher: String,
         /// What is wrong, and what to do.
         problem: String,
         /// Whether another start would end no better.
@@ -261,14 +261,14 @@ pub enum SpawnError {
     },
     /// The launcher does not see to what was demanded.
     #[error(
-        "plugin {path:?} was not started {place}: {demand} is made only for a plugin that this host starts as a \
+        "plugin {path:?} was not started {launcher}: {demand} is made only for a plugin that this host starts as a \
          process of its own; leave it out, or start the plugin without what carries it there"
     )]
     NotEnforced {
         /// The plugin's path, where it runs.
         path: PathBuf,
         /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
-        place: String,
+        launcher: String,
         /// What was demanded, in words.
         demand: &'static str,
     },
@@ -309,13 +309,13 @@ impl SpawnError {
             | Self::AccessDenied { .. }
             | Self::BadWorkingDirectory { .. }
             | Self::BadArgument { .. }
-            | Self::NoCarrier { .. }
+            | Self::NoClient { .. }
             | Self::SumMismatch { .. }
             | Self::NotPinned { .. }
             | Self::LockFile { .. }
             | Self::Sandbox { .. }
             | Self::NotEnforced { .. } => true,
-            Self::Place { is_permanent, .. } | Self::Grant { is_permanent, .. } => *is_permanent,
+            Self::Launcher { is_permanent, .. } | Self::Grant { is_permanent, .. } => *is_permanent,
             Self::Busy { .. }
             | Self::TooManyDescriptors { .. }
             | Self::TooManyProcesses { .. }
@@ -337,17 +337,17 @@ impl SpawnError {
         )
     }
 
-    /// That a plugin cannot be started in a place, as
+    /// Error for a plugin that `launcher` could not start, as
     /// [`Launcher::describe`](crate::launcher::Launcher::describe) has it.
-    pub fn place(
+    pub fn launcher(
         launch: &Launch,
-        place: Option<String>,
+        launcher: Option<String>,
         problem: impl Into<String>,
         is_permanent: bool,
     ) -> Self {
-        Self::Place {
+        Self::Launcher {
             path: launch.program.clone(),
-            place: place.unwrap_or_default(),
+            launcher: launcher.unwrap_or_default(),
             problem: problem.into(),
             is_permanent,
         }
@@ -365,35 +365,39 @@ impl SpawnError {
     ) -> Self {
         let ForkExecError { step, error } = failure;
         match step {
-            Step::Fork | Step::Exec if errno(&error) == Errno::EAGAIN => Self::TooManyProcesses {
-                path: path.to_owned(),
-                limit: getrlimit(Resource::RLIMIT_NPROC)
-                    .ok()
-                    .and_then(|(soft, _)| (soft != nix::libc::RLIM_INFINITY).then_some(soft)),
-                error,
-            },
-            Step::Fork => Self::os(path, "forking", error),
-            Step::ProcessGroup => Self::os(path, "making its process group", error),
-            Step::Lifeline => Self::os(path, "tying it to the host", error),
-            Step::Signals => Self::os(path, "resetting its signals", error),
-            Step::Descriptors => Self::os(path, "placing its descriptors", error),
-            Step::WorkingDirectory if is_confined && cwd.is_some_and(Path::is_dir) => Self::Grant {
-                path: path.to_owned(),
-                problem: format!(
-                    "its working directory {:?} was not granted ({error}): `--sandbox-read DIR` (Sandbox::read) grants it",
-                    cwd.unwrap_or(Path::new("."))
-                ),
-                is_permanent: true,
-            },
-            Step::WorkingDirectory => Self::BadWorkingDirectory {
+            StartStep::Fork | StartStep::Exec if errno(&error) == Errno::EAGAIN => {
+                Self::TooManyProcesses {
+                    path: path.to_owned(),
+                    limit: getrlimit(Resource::RLIMIT_NPROC)
+                        .ok()
+                        .and_then(|(soft, _)| (soft != nix::libc::RLIM_INFINITY).then_some(soft)),
+                    error,
+                }
+            }
+            StartStep::Fork => Self::os(path, "forking", error),
+            StartStep::ProcessGroup => Self::os(path, "making its process group", error),
+            StartStep::KillOnHostExit => Self::os(path, "tying it to the host", error),
+            StartStep::Signals => Self::os(path, "resetting its signals", error),
+            StartStep::Descriptors => Self::os(path, "placing its descriptors", error),
+            StartStep::WorkingDirectory if is_confined && cwd.is_some_and(Path::is_dir) => {
+                Self::Grant {
+                    path: path.to_owned(),
+                    problem: format!(
+                        "its working directory {:?} was not granted ({error}): `--sandbox-read DIR` (Sandbox::read) grants it",
+                        cwd.unwrap_or(Path::new("."))
+                    ),
+                    is_permanent: true,
+                }
+            }
+            StartStep::WorkingDirectory => Self::BadWorkingDirectory {
                 path: path.to_owned(),
                 cwd: cwd.unwrap_or(Path::new(".")).to_owned(),
                 error,
             },
-            Step::Limits => Self::os(path, "limiting its resources", error),
-            Step::Namespaces => Self::os(path, "making its namespaces", error),
-            Step::IdMaps => Self::os(path, "giving its user namespace a user", error),
-            Step::Grant | Step::Root => {
+            StartStep::Limits => Self::os(path, "limiting its resources", error),
+            StartStep::Namespaces => Self::os(path, "making its namespaces", error),
+            StartStep::IdMaps => Self::os(path, "giving its user namespace a user", error),
+            StartStep::Grant | StartStep::Root => {
                 let at = at.unwrap_or(path);
                 let is_replaced = errno(&error) == Errno::ESTALE;
                 let problem = if is_replaced {
@@ -405,13 +409,15 @@ impl SpawnError {
                 };
                 Self::Grant { path: path.to_owned(), problem, is_permanent: !is_replaced }
             }
-            Step::Init => Self::os(path, "starting the init of its pid namespace", error),
-            Step::Processes => Self::os(path, "mounting its /proc", error),
-            Step::Privileges => Self::os(path, "taking its privileges away", error),
-            Step::Files => Self::os(path, "confining its files with Landlock", error),
-            Step::SystemCalls => Self::os(path, "filtering its system calls with seccomp", error),
-            Step::Exec if is_confined => Self::of_confined_exec(path, error),
-            Step::Exec => Self::of_exec(path, error),
+            StartStep::Init => Self::os(path, "starting the init of its pid namespace", error),
+            StartStep::Processes => Self::os(path, "mounting its /proc", error),
+            StartStep::Privileges => Self::os(path, "taking its privileges away", error),
+            StartStep::Files => Self::os(path, "confining its files with Landlock", error),
+            StartStep::SystemCalls => {
+                Self::os(path, "filtering its system calls with seccomp", error)
+            }
+            StartStep::Exec if is_confined => Self::of_confined_exec(path, error),
+            StartStep::Exec => Self::of_exec(path, error),
         }
     }
 
@@ -589,7 +595,7 @@ mod tests {
 
     #[test]
     fn a_limit_of_processes_is_named() {
-        let failure = ForkExecError { step: Step::Fork, error: Errno::EAGAIN.into() };
+        let failure = ForkExecError { step: StartStep::Fork, error: Errno::EAGAIN.into() };
         let error = SpawnError::diagnose(failure, Path::new("/plugin"), None, None, false);
         assert!(!error.is_permanent());
         let said = error.to_string();

@@ -37,7 +37,7 @@ pub struct Launch {
     /// Whether the place has a plugin of its own, such as the entry point of an image, so that
     /// [`program`](Self::program) is only what it is called. A process of this machine has none: it
     /// takes the name for a path.
-    pub is_placed: bool,
+    pub is_preinstalled: bool,
     /// The plugin's own arguments. Those that name the channel go ahead of them.
     pub args: Vec<OsString>,
     /// The environment.
@@ -47,7 +47,7 @@ pub struct Launch {
     /// How the guest gets its two descriptors.
     pub channel: Channel,
     /// What becomes of it when the host ends without having stopped it.
-    pub host_lost: HostLost,
+    pub on_host_exit: OnHostExit,
     /// The `argv[0]`; the absolute path of the program if there is none.
     ///
     /// The kernel does not pass it on to the interpreter of a script.
@@ -74,12 +74,12 @@ impl Launch {
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
-            is_placed: false,
+            is_preinstalled: false,
             args: Vec::new(),
             env: EnvPlan::default(),
             cwd: None,
             channel: Channel::default(),
-            host_lost: HostLost::default(),
+            on_host_exit: OnHostExit::default(),
             arg0: None,
             sha256: None,
             lock_file: None,
@@ -173,14 +173,14 @@ pub enum Stdin {
 /// What becomes of a guest whose host ends without having stopped it: is killed, crashes, exits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum HostLost {
+pub enum OnHostExit {
     /// It is killed with all of its process group, at once: by the kernel, and again by a guard, a
     /// process of a few pages that each host has one of (`pipeplug-watch`), until nothing of the
     /// group is left.
     ///
     /// The guest itself dies in whatever group it is by then. What it started goes on where that
     /// has left the group (`setsid`) or changed its user. On Linux; elsewhere, and in sandboxes
-    /// that refuse it, this is [`HostLost::EndOfFile`]. Where there can be no guard (a host that
+    /// that refuse it, this is [`OnHostExit::EndOfFile`]. Where there can be no guard (a host that
     /// adopts orphans, `PR_SET_CHILD_SUBREAPER`; a limit that keeps it from being started), that is
     /// logged once, and the kernel's one signal has to do: a guest that forks at that moment, or
     /// that left its group, may survive it.

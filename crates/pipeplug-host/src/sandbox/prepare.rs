@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::Sandbox;
-use crate::process::{HostLost, SpawnError};
-use crate::sys::Walls;
+use crate::process::{OnHostExit, SpawnError};
+use crate::sys::SandboxPlan;
 
 /// The facts about a start that a sandbox needs.
 #[cfg_attr(
@@ -17,7 +17,7 @@ pub(crate) struct Plugin<'a> {
     pub(crate) program: &'a Path,
     /// The kind of image: the file itself, or a copy of it in memory.
     pub(crate) image: ImageKind,
-    pub(crate) host_lost: HostLost,
+    pub(crate) on_host_exit: OnHostExit,
     pub(crate) terminal: Terminal,
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum Extent {
 /// A confinement that is ready for the child.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    pub(crate) walls: Walls,
+    pub(crate) sandbox: SandboxPlan,
     /// The end of a pipe whose closing ends the plugin's pid namespace, where it has one.
     pub(crate) host_alive: Option<std::os::fd::OwnedFd>,
 }
@@ -79,12 +79,12 @@ mod linux {
     use nix::sys::resource::{Resource, getrlimit};
 
     use super::{
-        Extent, HostLost, ImageKind, Plugin, Prepared, Sandbox, SpawnError, Terminal, Walls,
+        Extent, ImageKind, OnHostExit, Plugin, Prepared, Sandbox, SandboxPlan, SpawnError, Terminal,
     };
     use crate::sandbox::grants::OwnRoot;
     use crate::sandbox::seccomp::{self, Policy};
     use crate::sandbox::{Demand, Level, Limits, Ports, Support, grants, landlock, root};
-    use crate::sys::{self, IdMaps, Init, InitHostLost, Limit, Namespaces, Network};
+    use crate::sys::{self, IdMaps, Init, InitOnHostExit, Limit, Namespaces, Network};
 
     /// The first ABI of Landlock that keeps a file from being truncated: Linux 6.2.
     const ABI_OF_FILES: u32 = 3;
@@ -168,15 +168,15 @@ mod linux {
                     .map_err(|error| format!("the init of its pid namespace: {error}"))?;
                 limits.push_open_files();
                 limits.push_processes();
-                let host_lost = match plugin.host_lost {
-                    HostLost::Kill => InitHostLost::Ends,
-                    HostLost::EndOfFile => InitHostLost::WaitsForPlugin,
+                let on_host_exit = match plugin.on_host_exit {
+                    OnHostExit::Kill => InitOnHostExit::Ends,
+                    OnHostExit::EndOfFile => InitOnHostExit::WaitsForPlugin,
                 };
                 let namespaces = Namespaces {
                     network: self.network(),
                     ids: IdMaps::of_self(),
                     root: root::lay_out(&system, &granted, program.as_ref(), self.scratch),
-                    init: Init { program: program_of_init, host_alive, host_lost },
+                    init: Init { program: program_of_init, host_alive, on_host_exit },
                     pid_max: pid_max(self.limits.processes.unwrap_or(PROCESSES_WITHIN)),
                 };
                 (Some(namespaces), Some(writer))
@@ -202,7 +202,7 @@ mod linux {
             };
             let filter = if support.seccomp { seccomp::filter(&policy)? } else { Vec::new() };
             Ok(Prepared {
-                walls: Walls { namespaces, limits: limits.0, ruleset, filter },
+                sandbox: SandboxPlan { namespaces, limits: limits.0, ruleset, filter },
                 host_alive,
             })
         }
@@ -230,7 +230,7 @@ mod linux {
             };
             // Within a root of its own it is the second layer.
             if self.files.is_some() && !namespaces {
-                landlock("walls around files", ABI_OF_FILES, "6.2");
+                landlock("sandbox around files", ABI_OF_FILES, "6.2");
             }
             if self.ports.as_ref().is_some_and(|ports| !ports.is_empty()) {
                 landlock("TCP ports", ABI_OF_PORTS, "6.7");

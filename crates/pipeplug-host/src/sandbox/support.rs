@@ -62,7 +62,7 @@ impl fmt::Display for Support {
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod tried {
     use crate::sandbox::root;
-    use crate::sys::{self, IdMaps, Init, InitHostLost, Namespaces, Network};
+    use crate::sys::{self, IdMaps, Init, InitOnHostExit, Namespaces, Network};
 
     pub(super) fn landlock_abi() -> u32 {
         sys::landlock_abi()
@@ -76,7 +76,7 @@ mod tried {
             network: Network::Own,
             ids: IdMaps::of_self(),
             root: root::lay_out(&[], &[], None, 1 << 20),
-            init: Init { program, host_alive, host_lost: InitHostLost::Ends },
+            init: Init { program, host_alive, on_host_exit: InitOnHostExit::Ends },
             pid_max: None,
         };
         let tried = sys::try_namespaces(&namespaces);

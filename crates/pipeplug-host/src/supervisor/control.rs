@@ -7,9 +7,9 @@ use std::time::Instant;
 use super::error::Unavailable;
 use super::event::{EndCause, Event};
 use super::instance::Instance;
-use super::state::{Job, Phase, Shared, State};
+use super::state::{Job, Phase, Shared, SupervisorState};
 use super::transitions::kill;
-use crate::plugin::{Builder, Plugin, StopError, Stopped};
+use crate::plugin::{Plugin, PluginBuilder, StopError, Stopped};
 
 impl Shared {
     /// Lets calls start it, where it was stopped.
@@ -60,9 +60,12 @@ impl Shared {
         stopped
     }
 
-    /// Starts another one, by [`State::plugin`] where there is no other builder, has calls go
+    /// Starts another one, by [`SupervisorState::plugin`] where there is no other builder, has calls go
     /// there, and ends the one before once its calls have ended.
-    pub(super) fn replace(self: &Arc<Self>, plugin: Option<Builder>) -> Result<(), Unavailable> {
+    pub(super) fn replace(
+        self: &Arc<Self>,
+        plugin: Option<PluginBuilder>,
+    ) -> Result<(), Unavailable> {
         let _one_at_a_time = self.replacing();
         let (plugin, name) = {
             let state = self.lock();
@@ -139,7 +142,7 @@ impl Shared {
     }
 
     /// Waits for the calls of one that takes no new ones.
-    fn drain(&self, mut state: MutexGuard<'_, State>, old: &Instance) {
+    fn drain(&self, mut state: MutexGuard<'_, SupervisorState>, old: &Instance) {
         let begun = Instant::now();
         while old.await_idle() && !matches!(state.phase, Phase::Stopped) {
             let left = self.settings.drain_timeout.saturating_sub(begun.elapsed());

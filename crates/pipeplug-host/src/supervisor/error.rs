@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pipeplug_net::{CallError, NotifyError};
 
-use super::event::Failure;
+use super::event::PluginFailure;
 use super::settings::Breaker;
 use crate::plugin::StartError;
 
@@ -27,7 +27,7 @@ pub enum Unavailable {
         /// call's own time).
         after: Duration,
         /// How it failed last; `None` where it has not.
-        last: Option<Failure>,
+        last: Option<PluginFailure>,
     },
     /// It failed too often, or in a way that a restart cannot heal.
     #[error("plugin {plugin:?} is not started any more {}, reset the supervisor once that is mended: {last}", Why(*after))]
@@ -38,7 +38,7 @@ pub enum Unavailable {
         /// that a restart cannot heal it.
         after: Option<(usize, Duration)>,
         /// The last failure.
-        last: Failure,
+        last: PluginFailure,
     },
     /// Its supervisor was stopped.
     #[error("plugin {plugin:?} was stopped, start its supervisor again to call it")]
@@ -49,7 +49,7 @@ pub enum Unavailable {
 }
 
 impl Unavailable {
-    pub(super) fn gave_up(plugin: &str, breaker: Breaker, last: Failure) -> Self {
+    pub(super) fn gave_up(plugin: &str, breaker: Breaker, last: PluginFailure) -> Self {
         let after = (!last.is_permanent()).then_some((breaker.failures, breaker.within));
         Self::GaveUp { plugin: plugin.to_owned(), after, last }
     }
@@ -79,7 +79,7 @@ pub enum SupervisedNotifyError {
     Notify(#[from] NotifyError),
 }
 
-struct Last<'a>(&'a Option<Failure>);
+struct Last<'a>(&'a Option<PluginFailure>);
 
 impl fmt::Display for Last<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

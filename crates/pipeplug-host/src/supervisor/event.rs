@@ -69,7 +69,7 @@ pub enum Event {
     /// It failed, and will not be started anew.
     GaveUp {
         /// How it failed.
-        last: Failure,
+        last: PluginFailure,
     },
 }
 
@@ -95,7 +95,7 @@ pub enum EndCause {
 /// How a supervised plugin failed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Failure {
+pub enum PluginFailure {
     /// It did not start.
     Start(Arc<StartError>),
     /// It ended without having been asked to, or hung.
@@ -107,7 +107,7 @@ pub enum Failure {
     },
 }
 
-impl Failure {
+impl PluginFailure {
     /// Tells that the plugin's file may be in the middle of being replaced.
     pub(super) fn may_be_an_upgrade(&self) -> bool {
         match self {
@@ -137,7 +137,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for PluginFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start(error) => error.fmt(f),

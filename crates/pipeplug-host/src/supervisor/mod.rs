@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::{SupervisedCallError, SupervisedNotifyError, Unavailable};
-pub use event::{EndCause, Event, Failure};
+pub use event::{EndCause, Event, PluginFailure};
 pub use instance::SupervisedCall;
 pub use pool::Pool;
 pub use settings::{Backoff, Breaker, HealthCheck, SupervisorBuilder};
 
-use crate::plugin::{Builder, Plugin, StopError, Stopped};
+use crate::plugin::{Plugin, PluginBuilder, StopError, Stopped};
 use crate::process::Pid;
 use calls::Leases;
 use instance::Lease;
@@ -66,7 +66,7 @@ struct Handle {
 
 impl Supervisor {
     /// A supervisor to build, for what `plugin` starts.
-    pub fn builder(plugin: Builder) -> SupervisorBuilder {
+    pub fn builder(plugin: PluginBuilder) -> SupervisorBuilder {
         SupervisorBuilder::new(plugin)
     }
 
@@ -95,7 +95,7 @@ impl Supervisor {
     /// # Blocking
     /// Until the one before has ended. Calls do not wait for it. Not to be called from a handler of
     /// the plugin: that one is waited for.
-    pub fn replace(&self, plugin: Builder) -> Result<(), Unavailable> {
+    pub fn replace(&self, plugin: PluginBuilder) -> Result<(), Unavailable> {
         self.shared().replace(Some(plugin))
     }
 

@@ -13,7 +13,7 @@ use super::error::Unavailable;
 use super::instance::Lease;
 use super::settings::SupervisorBuilder;
 use super::state::Load;
-use crate::plugin::{Builder, StartError, StopError};
+use crate::plugin::{PluginBuilder, StartError, StopError};
 
 /// Several processes of one plugin, each with a supervisor of its own; a call goes to the one with
 /// the fewest open calls, the first among equals, and so does a one-way, in turn among equals.
@@ -80,7 +80,7 @@ impl Pool {
     ///
     /// # Blocking
     /// As for [`Supervisor::replace`], for each.
-    pub fn replace(&self, plugin: &Builder) -> Result<(), Unavailable> {
+    pub fn replace(&self, plugin: &PluginBuilder) -> Result<(), Unavailable> {
         let one = |(number, member): (usize, &Supervisor)| {
             member.replace(numbered(plugin.clone(), number))
         };
@@ -198,7 +198,7 @@ impl Drop for Members {
     }
 }
 
-fn numbered(mut plugin: Builder, number: usize) -> Builder {
+fn numbered(mut plugin: PluginBuilder, number: usize) -> PluginBuilder {
     plugin.options.name = format!("{}#{number}", plugin.options.name);
     plugin
 }

@@ -8,7 +8,7 @@ use pipeplug_net::EventLoop;
 use super::event::{Event, OnEvent};
 use super::state::Shared;
 use super::{Handle, Supervisor};
-use crate::plugin::{Builder, StartError};
+use crate::plugin::{PluginBuilder, StartError};
 
 /// How long a supervisor waits ahead of starting a plugin that failed once more: `initial`, then
 /// `factor` times as long with each further failure, up to `max`.
@@ -137,13 +137,13 @@ pub(super) struct Settings {
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct SupervisorBuilder {
-    pub(super) plugin: Builder,
+    pub(super) plugin: PluginBuilder,
     settings: Settings,
     on_event: Option<OnEvent>,
 }
 
 impl SupervisorBuilder {
-    pub(super) fn new(plugin: Builder) -> Self {
+    pub(super) fn new(plugin: PluginBuilder) -> Self {
         Self {
             plugin,
             settings: Settings {
@@ -188,7 +188,7 @@ impl SupervisorBuilder {
 
     /// How long a call waits at most for others to start the plugin, or for its restart to be due;
     /// 0 has it fail at once then. A start that the call itself begins takes what it takes
-    /// ([`Builder::handshake_timeout`]). Default: 10 seconds.
+    /// ([`PluginBuilder::handshake_timeout`]). Default: 10 seconds.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.settings.ready_timeout = timeout;
         self

@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use pipeplug_net::EventLoop;
 
 use super::error::Unavailable;
-use super::event::{EndCause, Event, Failure, Hook, OnEvent};
+use super::event::{EndCause, Event, Hook, OnEvent, PluginFailure};
 use super::instance::{Instance, Lease};
 use super::settings::Settings;
-use crate::plugin::{Builder, Plugin};
+use crate::plugin::{Plugin, PluginBuilder};
 
 /// What a supervisor's handles, timers and plugins share.
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) events: EventLoop,
     pub(super) hook: Arc<Hook>,
-    state: Mutex<State>,
+    state: Mutex<SupervisorState>,
     /// The phase is another one, or the last call of a process that is left has ended.
     pub(super) changed: Condvar,
     /// Held by whoever replaces the plugin, from the start of the new one to the end of the old
@@ -29,9 +29,9 @@ pub(super) struct Shared {
     pub(super) replacing: Mutex<()>,
 }
 
-pub(super) struct State {
+pub(super) struct SupervisorState {
     /// What is started next.
-    pub(super) plugin: Builder,
+    pub(super) plugin: PluginBuilder,
     pub(super) phase: Phase,
     /// What is being started to take the place of another one.
     pub(super) replacement: Option<Plugin>,
@@ -43,7 +43,7 @@ pub(super) struct State {
     /// When it failed, as far back as the breaker looks.
     pub(super) failures: VecDeque<Instant>,
     pub(super) failures_in_a_row: u32,
-    pub(super) last_failure: Option<Failure>,
+    pub(super) last_failure: Option<PluginFailure>,
     /// True once it has run, so that its file was right.
     pub(super) has_run: bool,
     /// Since then its file is not right any more.
@@ -91,7 +91,7 @@ pub(super) enum Load {
 
 impl Shared {
     pub(super) fn new(
-        plugin: Builder,
+        plugin: PluginBuilder,
         settings: Settings,
         events: EventLoop,
         on_event: Option<OnEvent>,
@@ -100,7 +100,7 @@ impl Shared {
             settings,
             hook: Hook::new(events.clone(), on_event),
             events,
-            state: Mutex::new(State {
+            state: Mutex::new(SupervisorState {
                 plugin,
                 phase: Phase::Down,
                 replacement: None,
@@ -182,7 +182,7 @@ impl Shared {
         }
     }
 
-    fn lease(self: &Arc<Self>, state: &mut State) -> Option<Lease> {
+    fn lease(self: &Arc<Self>, state: &mut SupervisorState) -> Option<Lease> {
         let Phase::Up(instance) = &state.phase else { return None };
         if instance.plugin.connection().close_reason().is_none() {
             return Some(instance.lease());
@@ -241,7 +241,7 @@ impl Shared {
     /// Has the one that calls go to ended; they wait from here on.
     pub(super) fn end_soon(
         self: &Arc<Self>,
-        state: &mut State,
+        state: &mut SupervisorState,
         instance: Arc<Instance>,
         cause: EndCause,
     ) {
@@ -280,19 +280,19 @@ impl Shared {
 
     pub(super) fn wait<'a>(
         &self,
-        state: MutexGuard<'a, State>,
+        state: MutexGuard<'a, SupervisorState>,
         most: Duration,
-    ) -> MutexGuard<'a, State> {
+    ) -> MutexGuard<'a, SupervisorState> {
         self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, SupervisorState> {
         // No code of the host's runs while it is held, so that what it guards is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl SupervisorState {
     pub(super) fn name(&self) -> &str {
         &self.plugin.options.name
     }

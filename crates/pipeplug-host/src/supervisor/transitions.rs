@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use pipeplug_net::CloseReason;
 
 use super::error::Unavailable;
-use super::event::{EndCause, Event, Failure};
+use super::event::{EndCause, Event, PluginFailure};
 use super::instance::Instance;
 use super::settings::Settings;
-use super::state::{Job, Phase, Shared, State};
-use crate::plugin::{Builder, Plugin, StartError, StopError, Stopped};
+use super::state::{Job, Phase, Shared, SupervisorState};
+use crate::plugin::{Plugin, PluginBuilder, StartError, StopError, Stopped};
 
 /// How long a process that closed its pipe gets to end by itself, so that its own status can be
 /// told.
-const EXIT_PATIENCE: Duration = Duration::from_millis(500);
+const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Shared {
     /// Does what is due, if nobody else has begun to.
@@ -49,7 +49,7 @@ impl Shared {
         self.events.spawn(move || shared.work());
     }
 
-    fn start(self: &Arc<Self>, number: u64, plugin: Builder) {
+    fn start(self: &Arc<Self>, number: u64, plugin: PluginBuilder) {
         let begun = Instant::now();
         let weak = Arc::downgrade(self);
         let started = self.launch(plugin, move |plugin| {
@@ -73,7 +73,7 @@ impl Shared {
                 self.hook.tell(state.name(), Event::StartFailed { error: Arc::clone(&error) });
                 state.failed_starts += 1;
                 state.failed_start = Some(Unavailable::Start(Arc::clone(&error)));
-                before = self.failed(&mut state, Failure::Start(error), Duration::ZERO);
+                before = self.failed(&mut state, PluginFailure::Start(error), Duration::ZERO);
             }
         }
         drop(state);
@@ -96,7 +96,7 @@ impl Shared {
 
     pub(super) fn launch(
         self: &Arc<Self>,
-        mut plugin: Builder,
+        mut plugin: PluginBuilder,
         on_spawn: impl Fn(&Plugin) + Send + Sync + 'static,
     ) -> Result<Arc<Instance>, StartError> {
         let of_host = plugin.on_spawn.take();
@@ -120,7 +120,7 @@ impl Shared {
     /// Calls go to `instance` from here on; gives the phase before, to be dropped behind the lock.
     pub(super) fn is_up(
         self: &Arc<Self>,
-        state: &mut State,
+        state: &mut SupervisorState,
         instance: &Arc<Instance>,
         took: Duration,
     ) -> Phase {
@@ -151,7 +151,7 @@ impl Shared {
         // It has ended, but the loop may have to read first what it said last.
         let reason = plugin
             .connection()
-            .wait_ended(EXIT_PATIENCE)
+            .wait_ended(EXIT_TIMEOUT)
             .unwrap_or_else(|| Arc::new(CloseReason::Local));
         let crash = Arc::new(plugin.autopsy());
         let before;
@@ -164,7 +164,7 @@ impl Shared {
             self.changed.notify_all();
         } else {
             let ran = instance.started.elapsed();
-            let failure = Failure::Ended { reason, crash };
+            let failure = PluginFailure::Ended { reason, crash };
             before = self.failed(&mut state, failure, ran);
         }
         drop(state);
@@ -183,7 +183,7 @@ impl Shared {
             EndCause::Idle | EndCause::Replaced | EndCause::Stopped => plugin.stop(),
             EndCause::Unasked => {
                 // What the system says here, `kill` says too.
-                let _ = plugin.wait(EXIT_PATIENCE);
+                let _ = plugin.wait(EXIT_TIMEOUT);
                 plugin.kill()
             }
             EndCause::Unhealthy { timeout } => {
@@ -208,7 +208,12 @@ impl Shared {
     }
 
     /// What becomes of it after a failure; gives the phase before, to be dropped behind the lock.
-    fn failed(self: &Arc<Self>, state: &mut State, failure: Failure, ran: Duration) -> Phase {
+    fn failed(
+        self: &Arc<Self>,
+        state: &mut SupervisorState,
+        failure: PluginFailure,
+        ran: Duration,
+    ) -> Phase {
         let Settings { backoff, breaker, upgrade_timeout, shutdown_wait, .. } = self.settings;
         if ran >= backoff.reset_after {
             state.failures_in_a_row = 0;

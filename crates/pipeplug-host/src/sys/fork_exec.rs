@@ -23,8 +23,8 @@ use nix::{
     sys::stat::{Mode, SFlag, fstat},
 };
 
-use super::fork::{Child, Failure, fork};
-use super::{Lifeline, Look, OpenImage, Walls, block_until_exit, exit_status};
+use super::fork::{Child, ChildFailure, fork};
+use super::{KillOnHostExit, Look, OpenImage, SandboxPlan, block_until_exit, exit_status};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 use super::{
     fork::{HelperStack, fork_helper},
@@ -78,13 +78,13 @@ pub(crate) enum Group {
 
 /// Where a start failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum StartStep {
     /// The fork itself.
     Fork,
     /// The process group of the guest.
     ProcessGroup,
     /// What ties the guest to the host.
-    Lifeline,
+    KillOnHostExit,
     /// The signal dispositions and mask of the guest.
     Signals,
     /// The descriptors of the guest.
@@ -107,7 +107,7 @@ pub(crate) enum Step {
     Processes,
     /// What takes privileges away from the guest.
     Privileges,
-    /// The walls around files.
+    /// The sandbox around files.
     Files,
     /// The filter of system calls.
     SystemCalls,
@@ -115,12 +115,12 @@ pub(crate) enum Step {
     Exec,
 }
 
-impl Step {
+impl StartStep {
     /// The steps that the child can report.
     #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
     pub(super) const IN_CHILD: [Self; 16] = [
         Self::ProcessGroup,
-        Self::Lifeline,
+        Self::KillOnHostExit,
         Self::Signals,
         Self::Descriptors,
         Self::WorkingDirectory,
@@ -149,11 +149,11 @@ pub(crate) struct Executed {
 /// A start that failed; no process is left of it.
 #[derive(Debug)]
 pub(crate) struct ForkExecError {
-    pub(crate) step: Step,
+    pub(crate) step: StartStep,
     pub(crate) error: io::Error,
 }
 
-/// Starts `image`, tied to `lifeline` and within `walls`, with `slots[n]` as its descriptor `n` and
+/// Starts `image`, tied to `kill_on_host_exit` and within `sandbox`, with `slots[n]` as its descriptor `n` and
 /// no other descriptor.
 ///
 /// The slots must come from `descriptor::lift` or `descriptor::pipe`. Returns once the exec is
@@ -161,8 +161,8 @@ pub(crate) struct ForkExecError {
 pub(crate) fn fork_exec(
     image: &Image,
     slots: &[OwnedFd],
-    lifeline: Option<&Lifeline>,
-    walls: Option<&Walls>,
+    kill_on_host_exit: Option<&KillOnHostExit>,
+    sandbox: Option<&SandboxPlan>,
 ) -> Result<Executed, ForkExecError> {
     let argv = pointers(&image.argv);
     let env = pointers(&image.env);
@@ -173,8 +173,8 @@ pub(crate) fn fork_exec(
         env: &env,
         cwd: image.cwd.as_ref(),
         group: image.group,
-        lifeline,
-        walls,
+        kill_on_host_exit,
+        sandbox,
         slots,
         descriptor_limit: descriptor_limit(),
     };
@@ -182,10 +182,10 @@ pub(crate) fn fork_exec(
     // With every signal blocked across the fork, no handler of the host runs in the child.
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
-        .map_err(|errno| ForkExecError { step: Step::Fork, error: errno.into() })?;
+        .map_err(|errno| ForkExecError { step: StartStep::Fork, error: errno.into() })?;
     let started = plan.start();
     mask.thread_set_mask().expect("a mask that was in force can be set again");
-    started.map_err(|Failure { step, errno }| ForkExecError { step, error: errno.into() })
+    started.map_err(|ChildFailure { step, errno }| ForkExecError { step, error: errno.into() })
 }
 
 /// What the child of fork has to do, as plain borrowed memory.
@@ -196,35 +196,36 @@ struct Plan<'a> {
     env: &'a [*const libc::c_char],
     cwd: Option<&'a WorkingDirectory>,
     group: Group,
-    lifeline: Option<&'a Lifeline>,
-    walls: Option<&'a Walls>,
+    kill_on_host_exit: Option<&'a KillOnHostExit>,
+    sandbox: Option<&'a SandboxPlan>,
     slots: &'a [OwnedFd],
     descriptor_limit: RawFd,
 }
 
 impl Child for Plan<'_> {
-    fn run(&self) -> Result<(), Failure> {
+    fn run(&self) -> Result<(), ChildFailure> {
         let open = self.prepare()?;
-        Err(Failure { step: Step::Exec, errno: self.exec(open) })
+        Err(ChildFailure { step: StartStep::Exec, errno: self.exec(open) })
     }
 }
 
 impl Plan<'_> {
     /// Every signal must be blocked.
-    fn start(&self) -> Result<Executed, Failure> {
+    fn start(&self) -> Result<Executed, ChildFailure> {
         #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-        if let Some(namespaces) = self.walls.and_then(|walls| walls.namespaces.as_ref()) {
+        if let Some(namespaces) = self.sandbox.and_then(|sandbox| sandbox.namespaces.as_ref()) {
             return self.start_within(namespaces);
         }
-        let (pid, failure) = fork(self).map_err(|errno| Failure { step: Step::Fork, errno })?;
+        let (pid, failure) =
+            fork(self).map_err(|errno| ChildFailure { step: StartStep::Fork, errno })?;
         match failure {
             None => Ok(Executed { pid, init: None }),
             Some(failure) => {
                 // The child is about to exit. Where SIGCHLD is ignored it is gone already, which is
                 // as good.
                 let _ = block_until_exit(pid);
-                if let Some(lifeline) = self.lifeline {
-                    lifeline.is_ended();
+                if let Some(kill_on_host_exit) = self.kill_on_host_exit {
+                    kill_on_host_exit.is_ended();
                 }
                 let _ = exit_status(pid, Look::Reap);
                 Err(failure)
@@ -233,8 +234,8 @@ impl Plan<'_> {
     }
 
     #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-    fn start_within(&self, namespaces: &Namespaces) -> Result<Executed, Failure> {
-        let ruleset = self.walls.and_then(|walls| walls.ruleset.as_ref());
+    fn start_within(&self, namespaces: &Namespaces) -> Result<Executed, ChildFailure> {
+        let ruleset = self.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref());
         let pids = fork_within(namespaces, ruleset, self)?;
         match (pids.plugin.pid(), pids.init.pid()) {
             (Some(pid), Some(init)) => Ok(Executed { pid, init: Some(init) }),
@@ -243,26 +244,26 @@ impl Plan<'_> {
     }
 
     /// All but the exec; gives the number of the open image, if there is one.
-    fn prepare(&self) -> Result<Option<RawFd>, Failure> {
-        let at = |step| move |errno| Failure { step, errno };
+    fn prepare(&self) -> Result<Option<RawFd>, ChildFailure> {
+        let at = |step| move |errno| ChildFailure { step, errno };
         if self.group == Group::Own {
-            self.lead_group().map_err(at(Step::ProcessGroup))?;
+            self.lead_group().map_err(at(StartStep::ProcessGroup))?;
         }
-        if let Some(lifeline) = self.lifeline {
-            lifeline.tie(self.group).map_err(at(Step::Lifeline))?;
+        if let Some(kill_on_host_exit) = self.kill_on_host_exit {
+            kill_on_host_exit.tie(self.group).map_err(at(StartStep::KillOnHostExit))?;
         }
-        self.reset_signals().map_err(at(Step::Signals))?;
+        self.reset_signals().map_err(at(StartStep::Signals))?;
         // Ahead of the descriptors: what the helper has opened may have any number.
         #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-        if let Some(walls) = self.walls
-            && let Some(namespaces) = &walls.namespaces
+        if let Some(sandbox) = self.sandbox
+            && let Some(namespaces) = &sandbox.namespaces
         {
-            namespaces.finish(walls.ruleset.as_ref())?;
+            namespaces.finish(sandbox.ruleset.as_ref())?;
         }
-        let open = self.place_descriptors().map_err(at(Step::Descriptors))?;
-        self.enter_working_directory().map_err(at(Step::WorkingDirectory))?;
-        if let Some(walls) = self.walls {
-            walls.raise()?;
+        let open = self.place_descriptors().map_err(at(StartStep::Descriptors))?;
+        self.enter_working_directory().map_err(at(StartStep::WorkingDirectory))?;
+        if let Some(sandbox) = self.sandbox {
+            sandbox.raise()?;
         }
         Ok(open)
     }
@@ -279,9 +280,9 @@ impl Plan<'_> {
         }
     }
 
-    /// A guest within walls has a session of its own too: it has no terminal then.
+    /// A guest within sandbox has a session of its own too: it has no terminal then.
     fn lead_group(&self) -> Result<(), Errno> {
-        match self.walls {
+        match self.sandbox {
             None => unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)),
             Some(_) => unistd::setsid().map(drop),
         }
@@ -354,7 +355,7 @@ impl Plan<'_> {
             Some(open) => match *open {},
         };
         #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-        if self.walls.is_some_and(|walls| walls.namespaces.is_some()) {
+        if self.sandbox.is_some_and(|sandbox| sandbox.namespaces.is_some()) {
             for number in 0..next {
                 take_own_null(number)?;
             }
@@ -395,12 +396,12 @@ fn fork_within<C: Child>(
     namespaces: &Namespaces,
     ruleset: Option<&super::Ruleset>,
     plugin: &C,
-) -> Result<Pids, Failure> {
+) -> Result<Pids, ChildFailure> {
     let pids = Pids::default();
     let mut stack = HelperStack::new();
     let helper = Helper { namespaces, ruleset, plugin, pids: &pids };
-    let (pid, failure) =
-        fork_helper(&helper, &mut stack).map_err(|errno| Failure { step: Step::Fork, errno })?;
+    let (pid, failure) = fork_helper(&helper, &mut stack)
+        .map_err(|errno| ChildFailure { step: StartStep::Fork, errno })?;
     // It has ended, or is about to.
     let _ = block_until_exit(pid);
     let status = exit_status(pid, Look::Reap);
@@ -411,7 +412,7 @@ fn fork_within<C: Child>(
         (None, true) => {
             // A child of it may still have its stack here.
             std::mem::forget(stack);
-            Failure { step: Step::Fork, errno: Errno::EINTR }
+            ChildFailure { step: StartStep::Fork, errno: Errno::EINTR }
         }
     };
     end(&pids);
@@ -436,7 +437,7 @@ pub(crate) fn try_namespaces(namespaces: &Namespaces) -> Result<(), ForkExecErro
     struct Try<'a>(&'a Namespaces);
 
     impl Child for Try<'_> {
-        fn run(&self) -> Result<(), Failure> {
+        fn run(&self) -> Result<(), ChildFailure> {
             self.0.finish(None)
         }
     }
@@ -444,10 +445,10 @@ pub(crate) fn try_namespaces(namespaces: &Namespaces) -> Result<(), ForkExecErro
     let failed = |step, error: io::Error| ForkExecError { step, error };
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
-        .map_err(|errno| failed(Step::Fork, errno.into()))?;
+        .map_err(|errno| failed(StartStep::Fork, errno.into()))?;
     let tried = fork_within(namespaces, None, &Try(namespaces));
     mask.thread_set_mask().expect("a mask that was in force can be set again");
-    let pids = tried.map_err(|Failure { step, errno }| failed(step, errno.into()))?;
+    let pids = tried.map_err(|ChildFailure { step, errno }| failed(step, errno.into()))?;
     end(&pids);
     Ok(())
 }

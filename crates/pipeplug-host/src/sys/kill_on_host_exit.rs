@@ -17,16 +17,16 @@
 //!                       receive queue --holds--> ^
 //! ```
 //!
-//! That acts at once, but not on all: behind it stands a guard (`watcher.rs`).
+//! That acts at once, but not on all: behind it stands a watcher (`watcher.rs`).
 //!
 //! The child ties itself ahead of its exec, so that there is no moment in which it could be missed.
 //! Its copies of the sockets, as those of every child that another thread forks at the time, are
 //! gone with the exec.
 
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
-pub(crate) use none::Lifeline;
+pub(crate) use none::KillOnHostExit;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(crate) use tied::Lifeline;
+pub(crate) use tied::KillOnHostExit;
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod tied {
@@ -40,12 +40,12 @@ mod tied {
 
     /// Nobody is tied to a new one.
     #[derive(Debug)]
-    pub(crate) struct Lifeline {
+    pub(crate) struct KillOnHostExit {
         sockets: Option<Sockets>,
         entry: Option<Entry>,
     }
 
-    impl Lifeline {
+    impl KillOnHostExit {
         /// `None` where the system has nothing of it: a sandbox may refuse it, or emulate Linux
         /// without it.
         pub(crate) fn new() -> io::Result<Option<Self>> {
@@ -245,9 +245,9 @@ mod none {
 
     /// Other systems send no signal but SIGIO, which does nothing by default.
     #[derive(Debug)]
-    pub(crate) enum Lifeline {}
+    pub(crate) enum KillOnHostExit {}
 
-    impl Lifeline {
+    impl KillOnHostExit {
         pub(crate) fn new() -> io::Result<Option<Self>> {
             Ok(None)
         }

@@ -31,19 +31,19 @@ pub(crate) use exit_notice::{ExitNotice, poll_readable};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use fork_exec::try_namespaces;
 pub(crate) use fork_exec::{
-    Executed, ForkExecError, Group, Image, Step, WorkingDirectory, fork_exec,
+    Executed, ForkExecError, Group, Image, StartStep, WorkingDirectory, fork_exec,
 };
-pub(crate) use kill_on_host_exit::Lifeline;
+pub(crate) use kill_on_host_exit::KillOnHostExit;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use landlock::{PathRights, Ruleset, landlock_abi};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use mounts::Attributes;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use namespaces::{
-    Copied, Entry, IdMaps, Identity, Init, InitHostLost, Kind, Namespaces, Network, Root,
+    Copied, Entry, IdMaps, Identity, Init, InitOnHostExit, Kind, Namespaces, Network, Root,
 };
 pub(crate) use pid_namespace::PidNamespace;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use sandbox::Limit;
-pub(crate) use sandbox::{OpenImage, Walls, has_seccomp};
+pub(crate) use sandbox::{OpenImage, SandboxPlan, has_seccomp};
 pub(crate) use wait::{Look, block_until_exit, exit_status, reap_group, stopped_by};

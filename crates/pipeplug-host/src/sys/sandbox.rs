@@ -3,9 +3,9 @@
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(in crate::sys) use linux::give_up_privileges;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(crate) use linux::{Limit, OpenImage, Walls, has_seccomp};
+pub(crate) use linux::{Limit, OpenImage, SandboxPlan, has_seccomp};
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
-pub(crate) use none::{OpenImage, Walls, has_seccomp};
+pub(crate) use none::{OpenImage, SandboxPlan, has_seccomp};
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod linux {
@@ -19,8 +19,8 @@ mod linux {
     use nix::sys::prctl::set_no_new_privs;
     use nix::sys::resource::{Resource, setrlimit};
 
-    use super::super::fork::Failure;
-    use super::super::fork_exec::Step;
+    use super::super::fork::ChildFailure;
+    use super::super::fork_exec::StartStep;
     use super::super::landlock::Ruleset;
     use super::super::namespaces::Namespaces;
 
@@ -32,7 +32,7 @@ mod linux {
     /// What a child takes away from itself; ready in memory, since a child of fork must not
     /// allocate.
     #[derive(Debug)]
-    pub(crate) struct Walls {
+    pub(crate) struct SandboxPlan {
         pub(crate) namespaces: Option<Namespaces>,
         pub(crate) limits: Vec<Limit>,
         pub(crate) ruleset: Option<Ruleset>,
@@ -58,7 +58,7 @@ mod linux {
         Script(OwnedFd),
     }
 
-    impl Walls {
+    impl SandboxPlan {
         /// The path that a start failed at, if it was about one.
         pub(crate) fn failed_at(&self) -> Option<PathBuf> {
             let path = self.namespaces.as_ref()?.root.failed_at()?;
@@ -67,17 +67,17 @@ mod linux {
 
         /// Raises all of them around the calling process, so that nothing but an exec is to follow.
         /// For a child of fork: it only makes system calls.
-        pub(in crate::sys) fn raise(&self) -> Result<(), Failure> {
-            let at = |step| move |errno| Failure { step, errno };
+        pub(in crate::sys) fn raise(&self) -> Result<(), ChildFailure> {
+            let at = |step| move |errno| ChildFailure { step, errno };
             for Limit { resource, soft, hard } in &self.limits {
-                setrlimit(*resource, *soft, *hard).map_err(at(Step::Limits))?;
+                setrlimit(*resource, *soft, *hard).map_err(at(StartStep::Limits))?;
             }
-            give_up_privileges().map_err(at(Step::Privileges))?;
+            give_up_privileges().map_err(at(StartStep::Privileges))?;
             if let Some(ruleset) = &self.ruleset {
-                ruleset.restrict_self().map_err(at(Step::Files))?;
+                ruleset.restrict_self().map_err(at(StartStep::Files))?;
             }
             if !self.filter.is_empty() {
-                install(&self.filter).map_err(at(Step::SystemCalls))?;
+                install(&self.filter).map_err(at(StartStep::SystemCalls))?;
             }
             Ok(())
         }
@@ -148,18 +148,18 @@ mod linux {
 mod none {
     use std::path::PathBuf;
 
-    use super::super::fork::Failure;
+    use super::super::fork::ChildFailure;
 
     /// Other systems have none of these.
     #[derive(Debug)]
-    pub(crate) enum Walls {}
+    pub(crate) enum SandboxPlan {}
 
-    impl Walls {
+    impl SandboxPlan {
         pub(crate) fn failed_at(&self) -> Option<PathBuf> {
             match *self {}
         }
 
-        pub(in crate::sys) fn raise(&self) -> Result<(), Failure> {
+        pub(in crate::sys) fn raise(&self) -> Result<(), ChildFailure> {
             match *self {}
         }
     }

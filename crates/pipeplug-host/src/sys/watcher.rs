@@ -1,6 +1,6 @@
 //! A process that kills the plugins of this one once this one is gone, beside their lifelines.
 //!
-//! A lifeline acts within the end of the host, but once, on the process group as it is at that
+//! A kill_on_host_exit acts within the end of the host, but once, on the process group as it is at that
 //! moment. A plugin that forks at that moment may have a child that the signal does not reach: the
 //! kernel visits the members one by one, and locks none out of fork(2) meanwhile, as it does for
 //! kill(2) (seen with Linux 6.18). And a plugin that moved to another group of its session
@@ -9,7 +9,7 @@
 //! group, again and again until none is left (`program.rs`):
 //!
 //! ```text
-//!     host ---- pipe ----> guard            end of file: the host is gone
+//!     host ---- pipe ----> watcher            end of file: the host is gone
 //!       |                    |
 //!       +--> shared table <--+              pairs of (-group, process), 0 for none
 //! ```
@@ -18,7 +18,7 @@
 //! pipe too; so there is no moment in which it could be missed. The host clears the pair right
 //! before it reaps the plugin, since from then on the number may be another's.
 //!
-//! The guard is nobody's to wait for. It is a grandchild whose parent has ended, and that parent is
+//! The watcher is nobody's to wait for. It is a grandchild whose parent has ended, and that parent is
 //! a child without an exit signal, which neither `wait` nor a handler of SIGCHLD sees (wait(2),
 //! `__WALL`). It has its own session and ignores the signals that end services, so that it is there
 //! when all else is killed.
@@ -36,24 +36,24 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{self, Pid};
 
-use super::fork::{Child, Failure, fork_orphan};
+use super::fork::{Child, ChildFailure, fork_orphan};
 use super::fork_exec::{
-    HIGHEST_SIGNAL, Step, close_on_exec_from, descriptor_limit, exec_open, place,
+    HIGHEST_SIGNAL, StartStep, close_on_exec_from, descriptor_limit, exec_open, place,
 };
 use super::{Group, descriptor, memfd, program};
 
-/// How the guard is called in lists of processes; 15 bytes of it at most are shown.
+/// How the watcher is called in lists of processes; 15 bytes of it at most are shown.
 const NAME: &CStr = c"pipeplug-watch";
 
 /// Room for so many plugins at a time. The memory is taken as it is used.
 const PAIRS: usize = 32 * 1024;
 const TABLE_BYTES: usize = PAIRS * size_of::<Pair>();
 
-/// What ends services and terminals does not end a guard: the end of its host does.
+/// What ends services and terminals does not end a watcher: the end of its host does.
 const IGNORED: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
-/// The guard of this process, if it has one.
-static GUARD: Mutex<Option<Arc<Guard>>> = Mutex::new(None);
+/// The watcher of this process, if it has one.
+static WATCHER: Mutex<Option<Arc<Watcher>>> = Mutex::new(None);
 
 /// One plugin's part of the table.
 #[derive(Debug)]
@@ -63,9 +63,9 @@ struct Pair {
     process: AtomicI32,
 }
 
-/// A guard that runs, seen from its host.
+/// A watcher that runs, seen from its host.
 #[derive(Debug)]
-struct Guard {
+struct Watcher {
     /// Its end is the host's.
     pipe: OwnedFd,
     table: Table,
@@ -85,12 +85,12 @@ struct Free {
 /// A plugin's place in the table. It is cleared when it is dropped.
 #[derive(Debug)]
 pub(super) struct Entry {
-    guard: Arc<Guard>,
+    watcher: Arc<Watcher>,
     index: usize,
 }
 
 impl Entry {
-    /// Takes a place in the table of this process's guard, which is started if there is none.
+    /// Takes a place in the table of this process's watcher, which is started if there is none.
     ///
     /// `None` where there can be none, which is logged the first time, and where this process needs
     /// none.
@@ -100,7 +100,7 @@ impl Entry {
         if unistd::getpid() == Pid::from_raw(1) {
             return None;
         }
-        match Guard::of_this_process().and_then(Self::of) {
+        match Watcher::of_this_process().and_then(Self::of) {
             Ok(entry) => Some(entry),
             Err(error) => {
                 if !TOLD.swap(true, Ordering::Relaxed) {
@@ -115,10 +115,10 @@ impl Entry {
         }
     }
 
-    fn of(guard: Arc<Guard>) -> io::Result<Self> {
+    fn of(watcher: Arc<Watcher>) -> io::Result<Self> {
         let index = {
             // The list is valid after each step, whatever panicked.
-            let mut free = guard.free.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut free = watcher.free.lock().unwrap_or_else(PoisonError::into_inner);
             free.returned.pop().or_else(|| {
                 let index = free.unused;
                 (index < PAIRS).then(|| {
@@ -129,7 +129,7 @@ impl Entry {
         };
         let index =
             index.ok_or_else(|| io::Error::other("it has no room for more than 32768 plugins"))?;
-        Ok(Self { guard, index })
+        Ok(Self { watcher, index })
     }
 
     /// Enters the calling process, and with a group of its own all of that. For a child of fork in
@@ -142,7 +142,7 @@ impl Entry {
         if own <= 2 {
             return;
         }
-        let pair = self.guard.table.pair(self.index);
+        let pair = self.watcher.table.pair(self.index);
         pair.process.store(own, Ordering::Relaxed);
         if group == Group::Own {
             pair.group.store(-own, Ordering::Relaxed);
@@ -151,8 +151,8 @@ impl Entry {
 
     /// Has nothing killed any more. In a child that the host forked, it does nothing.
     pub(super) fn clear(&self) {
-        if unistd::getpid() == self.guard.host {
-            let pair = self.guard.table.pair(self.index);
+        if unistd::getpid() == self.watcher.host {
+            let pair = self.watcher.table.pair(self.index);
             pair.group.store(0, Ordering::Relaxed);
             pair.process.store(0, Ordering::Relaxed);
         }
@@ -162,8 +162,8 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.clear();
-        if unistd::getpid() == self.guard.host {
-            self.guard
+        if unistd::getpid() == self.watcher.host {
+            self.watcher
                 .free
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -173,21 +173,21 @@ impl Drop for Entry {
     }
 }
 
-impl Guard {
+impl Watcher {
     fn of_this_process() -> io::Result<Arc<Self>> {
         // It is written last, and whole.
-        let mut guard = GUARD.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(guard) = &*guard
-            && guard.host == unistd::getpid()
-            && guard.is_there()
+        let mut watcher = WATCHER.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watcher) = &*watcher
+            && watcher.host == unistd::getpid()
+            && watcher.is_there()
         {
-            return Ok(Arc::clone(guard));
+            return Ok(Arc::clone(watcher));
         }
         let started = Arc::new(Self::start()?);
-        if let Some(old) = guard.replace(Arc::clone(&started))
+        if let Some(old) = watcher.replace(Arc::clone(&started))
             && old.host != started.host
         {
-            // The guard of the process that forked this one. Its pipe stays open: its host has
+            // The watcher of the process that forked this one. Its pipe stays open: its host has
             // ended once all have that hold its descriptors.
             std::mem::forget(old);
         }
@@ -196,10 +196,10 @@ impl Guard {
 
     fn start() -> io::Result<Self> {
         if is_subreaper()? {
-            // The guard would become its child, which it may wait for at its end.
+            // The watcher would become its child, which it may wait for at its end.
             return Err(io::Error::other("orphans become its children (PR_SET_CHILD_SUBREAPER)"));
         }
-        let image = program::guard()?;
+        let image = program::watcher()?;
         let (reader, pipe) = descriptor::pipe()?;
         let file = memfd::zeros(c"pipeplug-plugins", TABLE_BYTES as u64)?;
         let table = Table::of(&file)?;
@@ -214,8 +214,8 @@ impl Guard {
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
         let forked = fork_orphan(&plan);
         mask.thread_set_mask().expect("a mask that was in force can be set again");
-        forked.map_err(|Failure { step, errno }| {
-            tracing::debug!(?step, %errno, "no guard");
+        forked.map_err(|ChildFailure { step, errno }| {
+            tracing::debug!(?step, %errno, "no watcher");
             errno
         })?;
         Ok(Self { pipe, table, host: unistd::getpid(), free: Mutex::default() })
@@ -228,7 +228,7 @@ impl Guard {
     }
 }
 
-/// The table, in memory that the guard reads as a file.
+/// The table, in memory that the watcher reads as a file.
 #[derive(Debug)]
 struct Table(NonNull<Pair>);
 
@@ -266,7 +266,7 @@ impl Drop for Table {
     }
 }
 
-/// The task of the child that becomes the guard, as plain borrowed memory.
+/// The task of the child that becomes the watcher, as plain borrowed memory.
 struct Plan<'a> {
     image: RawFd,
     pipe: &'a OwnedFd,
@@ -275,14 +275,14 @@ struct Plan<'a> {
 }
 
 impl Child for Plan<'_> {
-    fn run(&self) -> Result<(), Failure> {
-        let at = |step| move |errno| Failure { step, errno };
-        unistd::setsid().map_err(at(Step::ProcessGroup))?;
-        reset_signals().map_err(at(Step::Signals))?;
-        self.place_descriptors().map_err(at(Step::Descriptors))?;
-        unistd::chdir(c"/").map_err(at(Step::WorkingDirectory))?;
+    fn run(&self) -> Result<(), ChildFailure> {
+        let at = |step| move |errno| ChildFailure { step, errno };
+        unistd::setsid().map_err(at(StartStep::ProcessGroup))?;
+        reset_signals().map_err(at(StartStep::Signals))?;
+        self.place_descriptors().map_err(at(StartStep::Descriptors))?;
+        unistd::chdir(c"/").map_err(at(StartStep::WorkingDirectory))?;
         let argv = [NAME.as_ptr(), ptr::null()];
-        Err(at(Step::Exec)(exec_open(self.image, &argv, &[ptr::null()])))
+        Err(at(StartStep::Exec)(exec_open(self.image, &argv, &[ptr::null()])))
     }
 }
 

@@ -7,7 +7,7 @@ use pipeplug_net::Escaped;
 use thiserror::Error;
 
 use super::super::Problem;
-use super::Added;
+use super::InstallRecord;
 
 /// Why the user's plugins cannot be had, read or written.
 #[derive(Debug, Error)]
@@ -87,7 +87,7 @@ pub enum AddError {
         /// Its file.
         path: PathBuf,
         /// How it came to be there, if it was added.
-        added: Option<Added>,
+        added: Option<InstallRecord>,
     },
     /// The user's plugins cannot be read or written.
     #[error(transparent)]
@@ -131,7 +131,7 @@ impl StoreError {
     }
 }
 
-fn came(path: &Path, added: Option<&Added>) -> String {
+fn came(path: &Path, added: Option<&InstallRecord>) -> String {
     match added {
         Some(added) => format!("added from {:?}", added.from),
         None => format!("{path:?}"),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Added;
+use super::InstallRecord;
 use super::error::StoreError;
 use crate::files;
 use crate::files::{FileError, RegularFile, json};
@@ -21,7 +21,7 @@ const FILE_MAX: u64 = 16 << 20;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Records {
     version: u32,
-    pub(super) plugins: BTreeMap<String, Added>,
+    pub(super) plugins: BTreeMap<String, InstallRecord>,
 }
 
 /// The right to change the records, and the plugins with them.

@@ -70,7 +70,7 @@ impl Container {
         let mut behind = client::command_line(launch);
         let entry_point = match &self.entry_point {
             Some(path) => Some(path.clone().into_os_string()),
-            None if launch.is_placed => None,
+            None if launch.is_preinstalled => None,
             None => Some(behind.remove(0)),
         };
         args.extend(entry_point.into_iter().flat_map(|path| ["--entrypoint".into(), path]));
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn by_default_nothing_is_allowed() {
         let mut launch = Launch::new("image");
-        launch.is_placed = true;
+        launch.is_preinstalled = true;
         let expected = "run --interactive --rm --name pipeplug-1 --log-driver=none --cap-drop=ALL --network=none \
             --user=65534:65534 --pull=never --init --read-only --security-opt=no-new-privileges \
             --memory=536870912b --memory-swap=536870912b --cpus=1 --pids-limit=256 -- image";

@@ -11,14 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::diagnose::{self, Run};
 use super::{Container, Engine};
-use crate::launcher::cleanup::Guard;
+use crate::launcher::cleanup::Cleanup;
 use crate::launcher::{Diagnosis, Process, Started, client};
 use crate::process::{
     Child, Delivery, Leftovers, Pid, Signal, Spawned, WaitStatus, poll_readable, spawn_with,
 };
 
 /// How long the engine may take to send a signal.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the engine may take to remove a container that has ended.
 const REMOVAL: Duration = Duration::from_secs(5);
@@ -70,7 +70,7 @@ struct Client {
     container: Container,
     run: Run,
     /// `None` once the container is gone, or its removal under way.
-    guard: Mutex<Option<Guard>>,
+    cleanup: Mutex<Option<Cleanup>>,
     was_killed: AtomicBool,
     /// True once the plugin has answered: what could not run has not.
     has_answered: AtomicBool,
@@ -85,7 +85,7 @@ impl Contained {
         program: PathBuf,
         container: Container,
         run: Run,
-        guard: Guard,
+        cleanup: Cleanup,
     ) -> io::Result<Started> {
         let Spawned { child, to_guest, from_guest, stderr, .. } = spawned;
         let client = Arc::new(Client {
@@ -93,7 +93,7 @@ impl Contained {
             program,
             container,
             run,
-            guard: Mutex::new(Some(guard)),
+            cleanup: Mutex::new(Some(cleanup)),
             was_killed: AtomicBool::new(false),
             has_answered: AtomicBool::new(false),
             end: OnceLock::new(),
@@ -133,17 +133,17 @@ impl Client {
     /// The client has ended: it does so when the container has been removed, or by a misfortune of
     /// its own.
     fn settle(&self, status: WaitStatus) {
-        let Some(guard) = self.take_guard() else { return };
+        let Some(cleanup) = self.take_cleanup() else { return };
         match status {
-            WaitStatus::Exited(code) if code != CLIENT_FAILED => guard.release(),
+            WaitStatus::Exited(code) if code != CLIENT_FAILED => cleanup.release(),
             WaitStatus::Exited(_) | WaitStatus::Signaled { .. } | WaitStatus::Unknown => {
-                drop(guard)
+                drop(cleanup)
             }
         }
     }
 
-    fn take_guard(&self) -> Option<Guard> {
-        self.guard.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn take_cleanup(&self) -> Option<Cleanup> {
+        self.cleanup.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Asks the engine for the origin of a SIGKILL. The container is gone by then (`--rm`):
@@ -199,7 +199,7 @@ impl Client {
 
     /// Has the engine do something with the container.
     fn order(&self, what: &str) -> io::Result<()> {
-        self.ask(&[what, &self.run.name], PATIENCE).map(drop)
+        self.ask(&[what, &self.run.name], TIMEOUT).map(drop)
     }
 }
 
@@ -218,7 +218,7 @@ fn killer_in(events: &str) -> KilledBy {
 impl Contained {
     /// There was nothing to kill: the container is ending, and its client is about to tell; or the
     /// client is yet to start it; or the engine is stuck. In the end the client is killed, and the
-    /// guard sees to what there is.
+    /// cleanup sees to what there is.
     fn killed_already(&self, error: io::Error) -> io::Result<Delivery> {
         let client = &self.client;
         let never_was =
@@ -293,7 +293,7 @@ impl Process for Contained {
         }
     }
 
-    fn end_patience(&self) -> Duration {
+    fn end_timeout(&self) -> Duration {
         ENQUIRY
     }
 
@@ -321,9 +321,9 @@ impl Drop for Contained {
             return;
         }
         if client.container.engine == Engine::Podman {
-            // As for a kill: its guard waits for the end of the start, and removes the container,
+            // As for a kill: its cleanup waits for the end of the start, and removes the container,
             // which ends the client.
-            drop(client.take_guard());
+            drop(client.take_cleanup());
             // Where it cannot be waited for, it is killed.
             let _ = poll_readable(self.exit_fd(), REMOVAL);
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::cleanup::{Guard, Removal};
+use super::cleanup::{Cleanup, Removal};
 use super::{Diagnosis, Launcher, Started, client};
 use crate::process::{Launch, SpawnError, WaitStatus, spawn_with};
 use process::Pod;
@@ -24,19 +24,19 @@ use process::Pod;
 ///
 /// let kubectl = Kubectl::new("registry.example/spell:2").namespace("plugins").limit("memory", "64Mi");
 /// // The entry point of the image; `Plugin::builder("/bin/plugin")` starts another program in it.
-/// let plugin = Plugin::placed("spell").launcher(kubectl).handshake_timeout(Duration::from_secs(90)).start()?;
+/// let plugin = Plugin::preinstalled("spell").launcher(kubectl).handshake_timeout(Duration::from_secs(90)).start()?;
 /// # Ok::<(), pipeplug_host::StartError>(())
 /// ```
 ///
-/// What [`Builder::env`](crate::Builder::env) sets goes with it, nothing of the host's environment
-/// does; [`Builder::current_dir`](crate::Builder::current_dir) is a directory in the pod. Where it
+/// What [`PluginBuilder::env`](crate::PluginBuilder::env) sets goes with it, nothing of the host's environment
+/// does; [`PluginBuilder::current_dir`](crate::PluginBuilder::current_dir) is a directory in the pod. Where it
 /// runs and what it may do is the cluster's choice, but for the token of its service account, which
 /// it does not get unless [`overrides`](Self::overrides) say so.
 ///
 /// A pod takes seconds to start, and longer where its image is yet to be pulled: the start needs a
-/// longer [`handshake_timeout`](crate::Builder::handshake_timeout) than the default one. The pod is
+/// longer [`handshake_timeout`](crate::PluginBuilder::handshake_timeout) than the default one. The pod is
 /// deleted after the plugin has ended or was stopped, also where the start failed, and where
-/// kubectl or the host are killed (not with [`HostLost::EndOfFile`](crate::HostLost)). Its process
+/// kubectl or the host are killed (not with [`OnHostExit::EndOfFile`](crate::OnHostExit)). Its process
 /// here, with the process id, is kubectl; SIGTERM to that has the pod deleted. All pods have the
 /// label `app.kubernetes.io/managed-by=pipeplug`.
 #[derive(Debug, Clone)]
@@ -198,16 +198,16 @@ impl Launcher for Kubectl {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
         let name = client::unused_name();
         let client = client::launch(launch, &self.program, self.run(&name, launch)?)?;
-        let of_place = |error: SpawnError| {
+        let of_launcher = |error: SpawnError| {
             let permanent = error.is_permanent();
-            SpawnError::place(launch, self.describe(), error.to_string(), permanent)
+            SpawnError::launcher(launch, self.describe(), error.to_string(), permanent)
         };
         // First, so that there is no moment in which a pod has none.
         let removal = self.removal(&name, client.program.clone());
-        let guard = Guard::set(removal, launch.host_lost).map_err(of_place)?;
-        let spawned = spawn_with(&client, client.args.clone()).map_err(of_place)?;
+        let cleanup = Cleanup::arm(removal, launch.on_host_exit).map_err(of_launcher)?;
+        let spawned = spawn_with(&client, client.args.clone()).map_err(of_launcher)?;
         tracing::debug!(pod = %name, image = ?self.image, "started kubectl");
-        Ok(Pod::started(spawned, guard))
+        Ok(Pod::started(spawned, cleanup))
     }
 
     fn describe(&self) -> Option<String> {

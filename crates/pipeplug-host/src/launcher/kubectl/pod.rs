@@ -54,7 +54,7 @@ fn container(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<Value, Sp
     };
     let words = client::command_line(launch);
     let words = words.iter().map(|word| literal(launch, word)).collect::<Result<Vec<_>, _>>()?;
-    let (command, args) = words.split_at(usize::from(!launch.is_placed));
+    let (command, args) = words.split_at(usize::from(!launch.is_preinstalled));
     if !command.is_empty() {
         set("command", command.into());
     }

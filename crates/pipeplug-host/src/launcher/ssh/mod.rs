@@ -12,13 +12,13 @@ use super::{Diagnosis, Launcher, Started, client};
 use crate::process::{Launch, SpawnError, WaitStatus};
 
 /// Time that asking the login shell may take beyond that of connecting.
-const LOGIN_PATIENCE: Duration = Duration::from_secs(2);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs a plugin on another machine, by the user's own `ssh`, with its configuration, agent and
 /// known hosts.
 ///
 /// The plugin's path is one of that machine: from its home directory where it is relative, looked
-/// for in its `PATH` where it has no slash. What [`Builder::env`](crate::Builder::env) sets, and
+/// for in its `PATH` where it has no slash. What [`PluginBuilder::env`](crate::PluginBuilder::env) sets, and
 /// the working directory, go with it; nothing of the host's environment does. The login shell there
 /// may be any that runs `exec /bin/sh -c '…'`: of that, and of arguments, variables and paths, it
 /// has nothing to interpret. All of these together take a command line of 128 KiB at most, in which
@@ -169,8 +169,8 @@ impl Launcher for Ssh {
         let line = remote::command_line(launch)?;
         let mut args = self.options(probe::version(&self.program));
         args.push(line);
-        let carrier = client::launch(launch, &self.program, args)?;
-        client::start(launch, &carrier, self)
+        let client = client::launch(launch, &self.program, args)?;
+        client::start(launch, &client, self)
     }
 
     fn describe(&self) -> Option<String> {
@@ -189,7 +189,7 @@ impl Launcher for Ssh {
     fn diagnose_output(&self) -> Option<Diagnosis> {
         let mut args = self.options(probe::version(&self.program));
         args.push("exec /bin/sh -c :".into());
-        let patience = Duration::from_secs(self.connect_seconds()) + LOGIN_PATIENCE;
+        let patience = Duration::from_secs(self.connect_seconds()) + LOGIN_TIMEOUT;
         let line = probe::first_line(&self.program, args, patience)?;
         Some(Diagnosis::permanent(format!(
             "its login shell there prints to standard output, which is for messages: \"{}\"; have its startup files \

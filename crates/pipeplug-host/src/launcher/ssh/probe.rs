@@ -13,7 +13,7 @@ use crate::process::{Leftovers, poll_readable, spawn_with};
 /// Most that is read of an answer, in bytes.
 const ANSWER_MAX: usize = 4096;
 /// Longest time that `ssh -V` may take, which talks to no other machine.
-const VERSION_PATIENCE: Duration = Duration::from_secs(5);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Version of OpenSSH, major and minor.
 pub(super) type Version = (u32, u32);
@@ -23,7 +23,7 @@ pub(super) type Version = (u32, u32);
 /// # Blocking
 /// For 5 seconds at most.
 pub(super) fn version(program: &OsStr) -> Option<Version> {
-    let answer = ask(client::find(program)?, vec!["-V".into()], Output::Stderr, VERSION_PATIENCE);
+    let answer = ask(client::find(program)?, vec!["-V".into()], Output::Stderr, VERSION_TIMEOUT);
     parse(&String::from_utf8_lossy(&answer.ok()?))
 }
 

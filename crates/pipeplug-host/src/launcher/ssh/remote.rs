@@ -67,7 +67,7 @@ pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnError> {
         reason,
     };
     let program = launch.program.as_os_str().as_bytes();
-    if launch.is_placed {
+    if launch.is_preinstalled {
         return Err(refused(
             "a place without its path",
             "a machine has no plugin of its own: name a path there",

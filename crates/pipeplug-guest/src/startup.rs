@@ -7,37 +7,37 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(20);
 /// How long what the host said is waited for once it has asked something else. Its first request
 /// may be on its way to a thread still.
-const PATIENCE: Duration = Duration::from_millis(200);
+const TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How far registering has come.
 #[derive(Debug, Default)]
-pub(crate) struct Acquaintance {
-    state: Mutex<State>,
+pub(crate) struct Startup {
+    state: Mutex<StartupState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct StartupState {
     /// True once the host has said what it is, or nothing comes from it any more.
-    is_made: bool,
+    is_introduced: bool,
     /// True until the start call-back returns.
     is_starting: bool,
 }
 
 /// Ends the start when it is dropped, whatever became of it.
-pub(crate) struct Starting<'a>(&'a Acquaintance);
+pub(crate) struct Starting<'a>(&'a Startup);
 
-impl Acquaintance {
+impl Startup {
     /// The host has said what it is, or will not.
-    pub(crate) fn made(&self) {
-        self.lock().is_made = true;
+    pub(crate) fn introduced(&self) {
+        self.lock().is_introduced = true;
         self.changed.notify_all();
     }
 
     /// For a plugin with a start call-back, which is still to run.
     pub(crate) fn with_start() -> Self {
         Self {
-            state: Mutex::new(State { is_made: false, is_starting: true }),
+            state: Mutex::new(StartupState { is_introduced: false, is_starting: true }),
             changed: Condvar::new(),
         }
     }
@@ -49,14 +49,14 @@ impl Acquaintance {
 
     /// Waits until the host has said what it is, which it does first of all. One that does not,
     /// which shows by what it asks in place of that, is waited for no longer.
-    pub(crate) fn wait_made(&self, asks_something_else: impl Fn() -> bool) {
+    pub(crate) fn wait_introduced(&self, asks_something_else: impl Fn() -> bool) {
         let mut state = self.lock();
         let mut until = None;
-        while !state.is_made && until.is_none_or(|until| Instant::now() < until) {
+        while !state.is_introduced && until.is_none_or(|until| Instant::now() < until) {
             let waited = self.changed.wait_timeout(state, LOOK);
             state = waited.map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state);
             if until.is_none() && asks_something_else() {
-                until = Instant::now().checked_add(PATIENCE);
+                until = Instant::now().checked_add(TIMEOUT);
             }
         }
     }
@@ -69,7 +69,7 @@ impl Acquaintance {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, StartupState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
