@@ -11,15 +11,15 @@ use pipeplug_net::{CloseReason, Connection, EventLoop};
 /// gone before it is there, and what `main` holds wants to be dropped.
 const COMING: Duration = Duration::from_millis(50);
 
-/// What happens to the process when the connection has ended and nobody is in
+/// End of the process when the connection has ended and no thread is in
 /// [`Main::wait`](crate::Main::wait).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnEnd {
-    /// It exits: 0 after the host said stop, 1 after the host was lost.
+    /// The process exits: 0 after the host said stop, 1 after the host was lost.
     #[default]
     Exit,
-    /// It goes on; unless the host has the system kill it at that time, which is up to the host.
+    /// The process goes on, unless the host has the system kill it at that time.
     Stay,
 }
 

@@ -1,4 +1,4 @@
-//! What a plugin says of itself ahead of registering.
+//! Builder of a plugin's side: settings, call-backs, registration.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -39,8 +39,8 @@ pub fn register(start: impl Start, handler: impl Handler) -> Main {
     Guest::new().start(start).handler(handler).register()
 }
 
-/// What runs once at the end of registering, when the host has said what it is ([`Main::host`]) and
-/// before any message reaches the request call-back. It may call the host.
+/// Start call-back. Runs once at the end of registering, after the host has sent its metadata
+/// ([`Main::host`]) and before any message reaches the request call-back. It may call the host.
 ///
 /// A closure `FnOnce(&Main) -> Result<(), HandlerError>`, or `()` for nothing.
 pub trait Start {
@@ -50,7 +50,7 @@ pub trait Start {
     /// Any error ends the plugin.
     fn start(self, main: &Main) -> Result<(), HandlerError>;
 
-    /// Whether it does nothing, so that no message need wait for it.
+    /// Tells that it does nothing, so that no message has to wait for it.
     #[doc(hidden)]
     fn is_nothing(&self) -> bool {
         false
@@ -73,8 +73,8 @@ impl<F: FnOnce(&Main) -> Result<(), HandlerError>> Start for F {
     }
 }
 
-/// What answers the host's requests and takes its one-ways, on threads of a pool: it may block and
-/// call back.
+/// Call-back that answers the host's requests and takes its one-ways. It runs on threads of a pool,
+/// and may block and call back.
 ///
 /// A closure `Fn(&Main, &mut Request) -> Result<Reply, HandlerError>`.
 pub trait Handler: Send + Sync + 'static {
@@ -154,13 +154,13 @@ impl Guest {
 }
 
 impl<S: Start, R: Handler> Guest<S, R> {
-    /// What runs at the end of registering.
+    /// Sets the call-back that runs at the end of registering.
     pub fn start<T: Start>(self, start: T) -> Guest<T, R> {
         let Self { start: _, handler, args, own, options, grace, on_end, on_stop } = self;
         Guest { start, handler, args, own, options, grace, on_end, on_stop }
     }
 
-    /// What answers the host.
+    /// Sets the call-back that answers the host.
     pub fn handler<T: Handler>(self, handler: T) -> Guest<S, T> {
         let Self { start, handler: _, args, own, options, grace, on_end, on_stop } = self;
         Guest { start, handler, args, own, options, grace, on_end, on_stop }
@@ -218,7 +218,7 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// What happens to the process at the end. Default: it exits.
+    /// Sets what happens to the process at the end of the connection. Default: the process exits.
     pub fn on_end(mut self, on_end: OnEnd) -> Self {
         self.on_end = on_end;
         self

@@ -61,9 +61,9 @@ pub enum ListenError {
     /// The system refused.
     #[error("{attempt}: {error}")]
     System {
-        /// What was being done.
+        /// The action that failed.
         attempt: &'static str,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
 }
@@ -161,7 +161,7 @@ impl<'a> Listener<'a> {
     }
 }
 
-/// Whether a host gave up while it waited to be taken.
+/// Tells whether a host gave up before it was accepted.
 fn has_gone(stream: &UnixStream) -> bool {
     let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
     // A hang-up is told unasked.
@@ -178,7 +178,7 @@ impl Drop for Listener<'_> {
     }
 }
 
-/// Whether a socket's mode could be set ahead of its name.
+/// Result of setting a socket's mode before it has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EarlyMode {
     Set,

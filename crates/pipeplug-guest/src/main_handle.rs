@@ -28,7 +28,7 @@ pub(crate) type OnStop = Arc<dyn Fn(Stop) + Send + Sync>;
 #[must_use = "a plugin whose main returns ends: call wait()"]
 pub struct Main(Connection);
 
-/// What all handles share, and the connection calls.
+/// State that all handles share, and the call-backs of the connection.
 pub(crate) struct Shared {
     args: Vec<OsString>,
     own: Own,
@@ -147,10 +147,9 @@ impl Main {
         &self.shared().args
     }
 
-    /// What the host said of itself (`pipeplug.protocol`, …): complete once the start call-back
-    /// runs, or any call-back for what the host asks. Empty for hosts that say nothing, and,
-    /// without a start call-back, until the host has asked for the metadata, which is the first
-    /// that it does.
+    /// Metadata of the host (`pipeplug.protocol`, …). Complete once the start call-back or a
+    /// handler runs. Empty for hosts that send none. Without a start call-back, empty until the
+    /// host's first request, which asks for the plugin's metadata.
     #[must_use]
     pub fn host(&self) -> BTreeMap<String, String> {
         self.shared().host.get().cloned().unwrap_or_default()

@@ -37,7 +37,7 @@ pub enum RegisterError {
          Node); `pipeplug run --stdio` makes do with stdin and stdout"
     )]
     NotOpen {
-        /// Its number.
+        /// Number of the descriptor.
         number: i32,
         /// "in" or "out".
         half: &'static str,
@@ -47,11 +47,11 @@ pub enum RegisterError {
         "descriptor {number}, which is to bring messages {half}, cannot be used: {error}; the first two arguments of a plugin are the numbers of its descriptors, which its host has to hand down"
     )]
     Descriptor {
-        /// Its number.
+        /// Number of the descriptor.
         number: i32,
         /// "in" or "out".
         half: &'static str,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
     /// A descriptor is not open for what it is to do.
@@ -59,11 +59,11 @@ pub enum RegisterError {
         "descriptor {number}, which is to bring messages {half}, cannot be {verb}; the first argument of a plugin is the descriptor to read from, the second the one to write to"
     )]
     WrongDirection {
-        /// Its number.
+        /// Number of the descriptor.
         number: i32,
         /// "in" or "out".
         half: &'static str,
-        /// What it should do.
+        /// Operation that it should allow.
         verb: &'static str,
     },
     /// A descriptor is open, and has no host at its other end.
@@ -72,7 +72,7 @@ pub enum RegisterError {
          hand down one of these, and `pipeplug run PLUGIN` does for a plugin that is started by hand"
     )]
     NotAPipe {
-        /// Its number.
+        /// Number of the descriptor.
         number: i32,
         /// "in" or "out".
         half: &'static str,
@@ -84,7 +84,7 @@ pub enum RegisterError {
         "descriptor {number} was given for both directions; hand down a copy of it under another number"
     )]
     SameDescriptor {
-        /// Its number.
+        /// Number of the descriptor.
         number: i32,
     },
     /// `--pipeplug-listen` was given without a path.
@@ -92,7 +92,7 @@ pub enum RegisterError {
         "--pipeplug-listen needs the path of the socket to make, as in `--pipeplug-listen /tmp/plugin.sock`"
     )]
     NoListenPath,
-    /// It cannot wait for a host.
+    /// The plugin cannot wait for a host.
     #[error("cannot wait for a host at {path:?}: {reason}")]
     Listen {
         /// The path of the socket.
@@ -122,7 +122,7 @@ pub(crate) fn shell_word(text: &str) -> String {
 }
 
 impl RegisterError {
-    /// What a process that cannot go on exits with.
+    /// Exit status of a process that cannot go on.
     pub(crate) fn exit_code(&self) -> i32 {
         match self {
             Self::ByHand { .. }

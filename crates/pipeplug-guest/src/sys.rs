@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
 
-/// Whether a descriptor can be read or written, as its open flags say.
+/// Access mode of a descriptor: whether it can be read or written.
 pub(crate) fn access_mode(number: i32) -> io::Result<OFlag> {
     // SAFETY: the descriptor is only asked for its flags, and fcntl(2) itself says whether there is
     // one.

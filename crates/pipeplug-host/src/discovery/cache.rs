@@ -1,4 +1,4 @@
-//! What plugins have said of themselves, kept from one listing to the next.
+//! Cache of the plugins' answers, kept from one listing to the next.
 //!
 //! The file is a help and no more: where it is missing, broken, of another version or cannot be
 //! written, plugins are asked again. It is replaced as a whole, and processes that do so at the
@@ -38,14 +38,14 @@ pub(super) struct Cache {
     path: PathBuf,
 }
 
-/// What is kept, by the path of the plugin's file.
+/// Cached facts, by the path of the plugin's file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Kept {
     version: u32,
     plugins: BTreeMap<String, Facts>,
 }
 
-/// What is known of a file as long as it is the same.
+/// Facts of a file, valid as long as the file does not change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Facts {
     stamp: Stamp,
@@ -53,7 +53,7 @@ pub(super) struct Facts {
     sha256: Option<Sha256>,
 }
 
-/// What tells a file from the one that it was: any write changes at least one of them.
+/// Identity and times of a file. Any write changes at least one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp {
     device: u64,
@@ -77,7 +77,7 @@ struct KeptAnswer {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct KeptInfo {
-    /// Its name.
+    /// Name of the format.
     format: String,
     /// Set for a plugin that talks over its standard input and output.
     #[serde(default)]
@@ -145,12 +145,12 @@ impl Cache {
 }
 
 impl Kept {
-    /// What is known of the file, if it is still the same.
+    /// Facts of the file, if it has not changed.
     pub(super) fn facts(&self, path: &Path, stamp: &Stamp) -> Option<&Facts> {
         self.plugins.get(path.to_str()?).filter(|facts| facts.stamp == *stamp)
     }
 
-    /// Whether it holds files that are no more.
+    /// Tells whether a cached file no longer exists.
     pub(super) fn has_gone(&self) -> bool {
         self.plugins.keys().any(|path| is_gone(path))
     }
@@ -228,8 +228,8 @@ impl Facts {
         self.sha256 = Some(sum);
     }
 
-    /// Whether they were found out of a file that has not changed since, nor could have without its
-    /// times telling.
+    /// Tells that the file has not changed since `begun`, and that a change would show in its
+    /// times.
     pub(super) fn hold(&self, path: &Path, begun: SystemTime) -> bool {
         self.age_at(begun).is_some_and(|age| age >= SETTLED)
             && Stamp::of(path).is_ok_and(|now| now == self.stamp)
@@ -249,7 +249,7 @@ impl Facts {
 }
 
 impl Stamp {
-    /// That of the file that the path leads to, through links.
+    /// Stamp of the file at `path`; symbolic links are followed.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|file| Self::from(&file))
     }

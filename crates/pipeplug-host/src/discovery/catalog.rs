@@ -1,4 +1,4 @@
-//! What all plugins are, asked once for each file.
+//! Catalog of plugins: each plugin's answer, asked once for each file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -67,9 +67,9 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CatalogEntry {
-    /// What there is.
+    /// Name, path and state.
     pub entry: Entry,
-    /// What it says of itself; `None` where it cannot be started by its name, or was not to be.
+    /// Answer of the plugin. `None` if it cannot be started by its name, or was not to be started.
     pub answer: Option<ProbeResult>,
     /// How it came to be there, where [`Store::add`](super::Store::add) put it there.
     pub added: Option<InstallRecord>,
@@ -77,11 +77,11 @@ pub struct CatalogEntry {
     pub changed: Option<Sha256>,
 }
 
-/// What a plugin answered when it was asked what it is.
+/// Result of probing a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProbeResult {
-    /// What it said, or why it did not say anything.
+    /// The plugin's answer, or the reason why there is none.
     pub info: Result<PluginInfo, String>,
     /// When that was.
     pub freshness: Freshness,
@@ -177,8 +177,7 @@ impl Catalog {
         probe(&self.builder(path))
     }
 
-    /// What the plugin at `path` said of itself when it was last asked, where that is remembered
-    /// and its file is the same.
+    /// Cached answer of the plugin at `path`, if its file has not changed since.
     #[must_use]
     pub fn remembered(&self, path: impl AsRef<Path>) -> Option<PluginInfo> {
         let path = path.as_ref();
@@ -307,13 +306,13 @@ impl std::fmt::Debug for Catalog {
 /// An entry while it is being found out.
 struct Row {
     listed: CatalogEntry,
-    /// What is known of its file; `None` where it cannot be looked at.
+    /// Facts of the file; `None` if it cannot be examined.
     facts: Option<Facts>,
     /// The sandbox that it is asked in, as text.
     sandbox: Option<String>,
     /// When its file was looked at.
     begun: SystemTime,
-    /// Whether the facts are other ones than those that are kept.
+    /// True if the facts differ from the cached ones.
     has_news: bool,
 }
 
@@ -351,7 +350,7 @@ impl Row {
         row
     }
 
-    /// Whether it has to be asked what it is.
+    /// Tells whether the plugin has to be probed.
     fn is_unknown(&self) -> bool {
         self.listed.entry.state == EntryState::Usable && self.listed.answer.is_none()
     }
@@ -393,7 +392,7 @@ impl Row {
         self.listed.changed = (sum != added.sha256).then_some(sum);
     }
 
-    /// What is to be kept of it.
+    /// Takes the facts that the cache has to store.
     fn take_news(&mut self) -> Option<(PathBuf, Facts)> {
         let path = self.listed.entry.path.clone();
         let facts = self.facts.take().filter(|_| self.has_news)?;

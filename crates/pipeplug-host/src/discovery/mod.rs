@@ -66,9 +66,9 @@ pub struct Discovery {
     prefix: String,
     dirs: Vec<PathBuf>,
     rejected: Vec<(PathBuf, Problem)>,
-    /// What was added to the user's plugins of this host; `None` where there is no place for them.
+    /// The user's own plugins of this host; `None` without a data directory.
     store: Option<Store>,
-    /// What is known of plugins; `None` where there is no place for that.
+    /// Cached answers of plugins; `None` without a cache directory.
     cache: Option<Cache>,
 }
 
@@ -78,7 +78,7 @@ pub struct Discovery {
 pub struct Found {
     /// The executable.
     pub path: PathBuf,
-    /// What had the name in earlier places, but cannot be used, and why.
+    /// Files of that name in earlier directories that cannot be used, with the reason.
     pub passed_over: Vec<(PathBuf, Problem)>,
 }
 
@@ -96,19 +96,19 @@ pub struct Entry {
     pub name: String,
     /// The file, or the directory with a problem.
     pub path: PathBuf,
-    /// Whether the name leads there.
+    /// Tells whether the name leads to this file.
     pub state: EntryState,
 }
 
-/// Whether a plugin's name leads to a file.
+/// Relation between a plugin's name and a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EntryState {
-    /// It does.
+    /// The name leads to this file.
     Usable,
-    /// It leads to another file, in an earlier place.
+    /// The name leads to another file, in an earlier directory.
     Shadowed {
-        /// That file.
+        /// Path of the other file.
         by: PathBuf,
     },
     /// The file or directory cannot be used.

@@ -8,11 +8,11 @@ use pipeplug_net::wire::Format;
 use crate::plugin::{Metadata, Plugin, PluginBuilder, StartError};
 use crate::process::{Channel, WaitStatus};
 
-/// What a plugin said of itself.
+/// Answer of a plugin that was probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PluginInfo {
-    /// Its answer to `GetMetadata`.
+    /// Answer to `GetMetadata`.
     pub metadata: Metadata,
     /// The format that it speaks.
     pub format: Format,
@@ -27,7 +27,7 @@ pub enum Transport {
     /// Those that its first two arguments name, as a host starts plugins by default.
     #[default]
     Descriptors,
-    /// Its standard input and output: a host starts it with [`PluginBuilder::stdio`].
+    /// Standard input and output: a host starts the plugin with [`PluginBuilder::stdio`].
     Stdio,
 }
 
@@ -87,8 +87,8 @@ fn may_speak_otherwise(error: &StartError) -> bool {
     }
 }
 
-/// Whether an error is worth keeping as the answer of that file: it took a start to find out, and
-/// the same start will probably end the same way.
+/// Tells whether an error is worth caching: finding it took a start, and another start will
+/// probably fail the same way.
 pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
     match error {
         // What does not even start costs nothing to try.
@@ -109,8 +109,8 @@ pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
     }
 }
 
-/// Whether somebody ended it who may not do so the next time: a user, or the kernel for want of
-/// memory.
+/// Tells whether the plugin was ended from outside, by a user or by the kernel for want of memory.
+/// The next start may end otherwise.
 fn was_ended(status: WaitStatus) -> bool {
     let enders = [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
     match status {

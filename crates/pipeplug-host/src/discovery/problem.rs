@@ -1,4 +1,4 @@
-//! What can be wrong with a plugin's file or place.
+//! Problems with a plugin's file or directory.
 
 use std::fs;
 use std::io;
@@ -39,7 +39,7 @@ pub enum Problem {
     /// There is a socket, a device or the like of that name.
     #[error("{kind}, where an executable file is expected")]
     NotAFile {
-        /// What there is, in words: `a FIFO`.
+        /// Kind of the file, in words: `a FIFO`.
         kind: &'static str,
     },
     /// There is a symbolic link to nowhere.
@@ -51,7 +51,7 @@ pub enum Problem {
     /// The file cannot be looked at.
     #[error("cannot be looked at: {kind}")]
     Inaccessible {
-        /// What the kernel said.
+        /// Error of the kernel.
         kind: io::ErrorKind,
     },
     /// The name is not valid UTF-8.
@@ -63,7 +63,7 @@ pub enum Problem {
     /// The directory cannot be read.
     #[error("a directory that cannot be read: {kind}")]
     UnreadableDirectory {
-        /// What the kernel said.
+        /// Error of the kernel.
         kind: io::ErrorKind,
     },
     /// A place to search is no directory.
@@ -75,7 +75,7 @@ pub enum Problem {
     /// `PIPEPLUG_PATH` has a relative entry.
     #[error("a relative entry of PIPEPLUG_PATH, ignored: write it from the root")]
     RelativePlace,
-    /// What was added to the user's plugins cannot be read.
+    /// The records of the user's plugins cannot be read.
     #[error("{}", Escaped(reason))]
     Records {
         /// Why, and what to do.
@@ -142,7 +142,7 @@ pub enum FindError {
     },
 }
 
-/// Whether a plugin can have that name.
+/// Tells whether a plugin can have that name.
 pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '\0'])
 }

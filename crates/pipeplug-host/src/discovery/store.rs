@@ -29,15 +29,15 @@ use crate::integrity::Sha256;
 #[derive(Debug, Clone)]
 pub struct Store {
     host: String,
-    /// What holds `plugins` and the records.
+    /// Directory that holds `plugins` and the records.
     root: PathBuf,
 }
 
-/// What was added.
+/// Record of an added plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct InstallRecord {
-    /// Its sum when it was added.
+    /// SHA-256 sum of the file when it was added.
     pub sha256: Sha256,
     /// The file that it came from.
     pub from: PathBuf,
@@ -57,18 +57,18 @@ pub enum InstallMode {
     Link,
 }
 
-/// What [`Store::add`] and [`Store::remove`] do to a file that would be lost.
+/// Action of [`Store::add`] and [`Store::remove`] on a file that would be lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnConflict {
-    /// They fail.
+    /// Fail, and keep the file.
     #[default]
     Keep,
-    /// They replace or remove it.
+    /// Replace or remove the file.
     Overwrite,
 }
 
 impl Store {
-    /// That of `host`, as the environment of this process says.
+    /// Store of `host`, as the environment of this process says.
     ///
     /// # Errors
     /// Where there is no home directory, or no host can have that name.
@@ -214,7 +214,7 @@ impl Store {
         Records::read(&self.records_path())
     }
 
-    /// Whether there is something where that plugin belongs, be it a link to nowhere.
+    /// Tells whether a file has the path of that plugin. A dangling link counts.
     fn is_there(&self, name: &str) -> bool {
         self.path_of(name).is_some_and(|path| fs::symlink_metadata(path).is_ok())
     }
@@ -229,7 +229,7 @@ impl Store {
         }
     }
 
-    /// Whether the file is what was added: a link of ours may lead to what it likes.
+    /// Checks that the file is the added one. An added link may lead anywhere.
     fn check_same(
         &self,
         name: &str,

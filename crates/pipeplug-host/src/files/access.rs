@@ -38,11 +38,11 @@ fn may_execute_by_access(path: &Path) -> bool {
 /// The reason for which this process may not execute a regular file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Obstacle {
-    /// Its file system is mounted noexec.
+    /// The file system is mounted noexec.
     FileSystem,
     /// The owner, in words, where that is another user, who alone can change the file's mode.
     Owner(String),
-    /// Its mode.
+    /// The mode of the file.
     Mode,
 }
 

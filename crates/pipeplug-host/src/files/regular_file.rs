@@ -173,7 +173,7 @@ impl From<FileError> for io::Error {
     }
 }
 
-/// What a path leads to that is no regular file, in words.
+/// Names, in words, a file that is not a regular one.
 pub(crate) fn kind(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();
     if kind.is_dir() {

@@ -42,7 +42,7 @@ pub struct LockFile {
     pins: BTreeMap<String, Sha256>,
 }
 
-/// What cannot be done with a lock file.
+/// Errors of a lock file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockFileError {
@@ -52,24 +52,24 @@ pub enum LockFileError {
         /// The lock file's path.
         path: PathBuf,
     },
-    /// It cannot be read or written.
+    /// The lock file cannot be read or written.
     #[error("the lock file {path:?} cannot be {what}: {error}")]
     Io {
         /// The lock file's path.
         path: PathBuf,
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
-    /// It is not what this version writes.
+    /// The content is not what this version writes.
     #[error(
         "the lock file {path:?} cannot be understood: {problem}; take it from version control, or remove it and pin anew"
     )]
     Malformed {
         /// The lock file's path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A plugin cannot be pinned.
@@ -77,13 +77,13 @@ pub enum LockFileError {
     Plugin {
         /// The plugin's path.
         plugin: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
 }
 
 impl LockFile {
-    /// What it is called where nobody says otherwise.
+    /// Default name of a lock file.
     pub const NAME: &'static str = "pipeplug.lock";
 
     /// Reads it.
@@ -231,7 +231,7 @@ impl LockFile {
         Ok(())
     }
 
-    /// What the file calls a plugin; `None` where its path is no UTF-8.
+    /// Key of a plugin in the file; `None` if its path is not UTF-8.
     fn key(&self, plugin: &Path) -> io::Result<Option<String>> {
         let plugin = located(plugin)?;
         let dir = self.path.parent().unwrap_or(Path::new("/"));

@@ -172,7 +172,7 @@ struct Peer {
     /// Readable once it has ended, or its end of the connection is closed where the system tells no
     /// more.
     ended: Epoll,
-    /// What `ended` watches.
+    /// Descriptor that `ended` watches.
     _of_process: OwnedFd,
     /// Readable once it has been let go of.
     let_go: EventFd,

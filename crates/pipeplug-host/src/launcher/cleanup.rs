@@ -1,4 +1,4 @@
-//! What removes a container, or a pod, where neither it nor the host does.
+//! Removal of a container or a pod that outlives its host.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -42,10 +42,10 @@ const OVER: &str = "over";
 /// How something is removed.
 #[derive(Debug)]
 pub(super) struct Removal {
-    /// What it is called in logs.
+    /// Name in logs.
     pub(super) what: String,
-    /// What a shell runs, with the program as `$1` and the arguments behind that; it succeeds where
-    /// there was something to remove.
+    /// Script of the shell: `$1` is the program, the arguments follow. Succeeds if there was
+    /// something to remove.
     pub(super) script: &'static str,
     pub(super) program: PathBuf,
     pub(super) args: Vec<OsString>,

@@ -1,4 +1,4 @@
-//! What launchers share that have a program of this machine carry the plugin's pipes.
+//! Clients: programs of this machine that carry a plugin's pipes to where it runs.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -90,7 +90,7 @@ fn is_program(path: &Path) -> bool {
     path.is_file() && may_execute(path)
 }
 
-/// What a program takes that counts in seconds: rounded up.
+/// Rounds up to whole seconds, for programs that take no fractions.
 pub(super) fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

@@ -42,7 +42,7 @@ use crate::process::{
     poll_readable, spawn,
 };
 
-/// What starts plugins, and where.
+/// Starts plugins, here or elsewhere.
 pub trait Launcher: fmt::Debug + Send + Sync + 'static {
     /// Starts one. It need not have said anything yet: the host asks it for its metadata next.
     ///
@@ -58,9 +58,8 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
     /// `None` where it is a process of this machine, as everybody expects.
     fn describe(&self) -> Option<String>;
 
-    /// Whether [`start`](Self::start) sees to what the host demands of a start: [`Launch::sha256`],
-    /// [`Launch::lock_file`] and [`Launch::sandbox`]. Where it does not, a host that demands one of
-    /// them is refused.
+    /// Tells whether [`start`](Self::start) enforces [`Launch::sha256`], [`Launch::lock_file`] and
+    /// [`Launch::sandbox`]. If it does not, a start that demands one of them fails.
     fn sees_to_demands(&self) -> bool {
         false
     }
@@ -93,16 +92,16 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Started {
-    /// What is waited for and signalled.
+    /// Process that is waited for and signalled.
     pub process: Box<dyn Process>,
-    /// What the plugin reads is written to it. It is read and written without blocking
-    /// (`O_NONBLOCK` is set on it), so nobody else may have it.
+    /// The host's end of the pipe to the plugin. The host sets `O_NONBLOCK` on it, so no other
+    /// process may share it.
     pub to_guest: OwnedFd,
-    /// What the plugin writes comes from it; as for [`to_guest`](Self::to_guest).
+    /// The host's end of the pipe from the plugin; as for [`to_guest`](Self::to_guest).
     pub from_guest: OwnedFd,
-    /// Its standard error, where it comes here.
+    /// Standard error of the plugin, if it comes here.
     pub stderr: Option<OwnedFd>,
-    /// Its standard output, where that is logged.
+    /// Standard output of the plugin, if it is logged.
     pub stdout: Option<OwnedFd>,
 }
 
@@ -121,13 +120,13 @@ impl From<Spawned> for Started {
     }
 }
 
-/// What stands for a plugin on this machine: its process, or the one that carries its pipes to
+/// A plugin's process on this machine: the plugin itself, or the client that carries its pipes to
 /// where it runs.
 ///
 /// All methods may be called from any thread, at the same time. Dropping it ends the plugin, if it
 /// is the host's to end.
 pub trait Process: fmt::Debug + Send + Sync + 'static {
-    /// Its process id.
+    /// Process id.
     fn pid(&self) -> Pid;
 
     /// A descriptor that becomes readable once it has ended, and stays so. Nobody reads from it.
@@ -247,13 +246,13 @@ impl Process for Child {
     }
 }
 
-/// What the end of a plugin means where it runs.
+/// Meaning of a plugin's exit status, as its launcher knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnosis {
-    /// What went wrong and what to do, to stand behind a colon.
+    /// The problem and what to do. The text follows a colon.
     pub problem: String,
-    /// Whether another start would end no better.
+    /// True if another start would fail the same way.
     pub is_permanent: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a plugin may ask its host for.
+//! Allow list: the commands that a plugin may send to its host.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};

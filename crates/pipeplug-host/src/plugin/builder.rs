@@ -1,4 +1,4 @@
-//! What to start and how: a plugin before it runs.
+//! Builder of a plugin: the program, and how to start it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -16,8 +16,8 @@ use crate::plugin::{Grace, Plugin, StartError};
 use crate::process::{Channel, Launch, OnHostExit, Stdin, Stdout};
 use crate::sandbox::Sandbox;
 
-/// What answers a plugin's requests and takes its one-ways, on threads of a pool: it may block and
-/// call back.
+/// Call-back that answers a plugin's requests and takes its one-ways. It runs on threads of a pool,
+/// and may block and call back.
 ///
 /// A closure `Fn(&Plugin, &mut Request) -> Result<Reply, HandlerError>`; the plugin is the one that
 /// asks.
@@ -44,10 +44,10 @@ impl Handler for () {
     }
 }
 
-/// What is done with a plugin whose process has just been started.
+/// Call-back for a plugin whose process has just been started.
 pub(crate) type OnSpawn = Arc<dyn Fn(&Plugin) + Send + Sync>;
 
-/// What is done once nothing comes from a plugin any more; not on the loop's thread.
+/// Call-back for the end of a plugin's connection. Does not run on the loop's thread.
 pub(crate) type OnEnd = Arc<dyn Fn() + Send + Sync>;
 
 /// A plugin before it runs. One builder can start any number of times.
@@ -201,8 +201,8 @@ impl PluginBuilder {
         }
     }
 
-    /// What becomes of the plugin when this process ends without having stopped it. Default: it is
-    /// killed, with what it has started.
+    /// Sets what happens to the plugin when this process ends without having stopped it. Default:
+    /// the plugin is killed, with the processes of its group.
     pub fn on_host_exit(mut self, on_host_exit: OnHostExit) -> Self {
         self.launch.on_host_exit = on_host_exit;
         self
@@ -223,7 +223,7 @@ impl PluginBuilder {
         self
     }
 
-    /// What the plugin may do to this machine. Default: whatever the host may.
+    /// Confines the plugin. Default: the plugin may do what the host may.
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.launch.sandbox = Some(sandbox);
         self.sandbox_by = SandboxBy::Host;
@@ -256,15 +256,15 @@ impl PluginBuilder {
         self
     }
 
-    /// What the plugin may ask the host for, and tell it. Any other request is refused with an
-    /// error ahead of the handler, any other one-way is dropped with a warning in the log, and
-    /// further calls allow more. Default: everything that the handler knows.
+    /// Adds commands that the plugin may send. Any other request is refused with an error before
+    /// the handler sees it. Any other one-way is dropped with a warning in the log. Further calls
+    /// allow more. Default: all commands reach the handler.
     pub fn allow(mut self, commands: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.allowed.get_or_insert_default().extend(commands.into_iter().map(Into::into));
         self
     }
 
-    /// What answers the plugin. Default: each request gets an error.
+    /// Sets the call-back that answers the plugin. Default: each request gets an error.
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handler = Arc::new(handler);
         self

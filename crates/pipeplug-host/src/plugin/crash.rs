@@ -1,4 +1,4 @@
-//! What is known of a plugin whose connection has ended.
+//! Report on a plugin whose connection has ended.
 
 use std::error::Error;
 use std::fmt;
@@ -9,8 +9,7 @@ use pipeplug_net::{CallError, Escaped, NotifyError, Postmortem};
 
 use crate::process::{Pid, WaitStatus};
 
-/// What is known of a plugin whose connection has ended, be it that its process died or that it
-/// broke the connection.
+/// Report on a plugin whose connection has ended: its process died, or it broke the connection.
 ///
 /// It is part of the errors of all calls that this ended, and of later ones: [`Crash::of`]. What
 /// was going on, open calls and last chunks, is in the [`Postmortem`] beside it. `Display` gives
@@ -28,7 +27,8 @@ pub struct Crash {
     pub pid: Pid,
     /// How its process ended; `None` where it still ran.
     pub status: Option<WaitStatus>,
-    /// What that end means where it ran, where it is not the plugin's own: a lost connection.
+    /// The launcher's explanation, if the failure is not the plugin's own, such as a lost
+    /// connection.
     pub diagnosis: Option<String>,
     /// How long it had run.
     pub ran: Duration,
@@ -42,7 +42,7 @@ pub struct Crash {
 
 /// An error that tells of an ended connection.
 pub trait Ended {
-    /// What was going on; `None` for errors of another kind.
+    /// State of the connection at its end; `None` for errors of another kind.
     fn postmortem(&self) -> Option<&Postmortem>;
 
     /// The error in one line, as for a response of a web server: without the [`Postmortem`], which
@@ -77,8 +77,8 @@ impl Ended for NotifyError {
 }
 
 impl Crash {
-    /// What an error of a plugin's connection knows of the plugin; `None` where the connection has
-    /// not ended.
+    /// Finds the report in an error of a plugin's connection; `None` if the connection has not
+    /// ended.
     #[must_use]
     pub fn of(error: &impl Ended) -> Option<&Self> {
         Self::in_postmortem(error.postmortem()?)
@@ -132,7 +132,7 @@ impl fmt::Display for Crash {
 #[derive(Debug, Default)]
 pub(crate) struct Panic {
     text: Option<String>,
-    /// Whether the next line is the message.
+    /// True if the next line is the message.
     lacks_message: bool,
 }
 
@@ -156,7 +156,7 @@ impl Panic {
         self.text.as_deref()
     }
 
-    /// Whether a process with this end, and these last lines, ended of it.
+    /// Tells whether `text` explains this exit status and these last lines.
     pub(crate) fn explains(text: &str, status: Option<WaitStatus>, lines: &[String]) -> bool {
         // A handler's panic is caught, and may be long ago.
         if status.is_some_and(WaitStatus::success) {

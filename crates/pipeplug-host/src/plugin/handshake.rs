@@ -78,7 +78,7 @@ fn is_refused(error: &CallError) -> bool {
     matches!(error, CallError::Remote { message, .. } if message.starts_with("not taken: "))
 }
 
-/// What to tell whoever wanted to start the plugin.
+/// Turns a failed handshake into the error of the start.
 pub(crate) fn explain(
     failure: HandshakeFailure,
     plugin: &Plugin,
@@ -204,7 +204,7 @@ pub(crate) fn explain(
     }
 }
 
-/// Whether the bytes begin with a header in that format.
+/// Tells whether the bytes begin with a header in that format.
 fn begins_as(format: Format, first: &[u8]) -> bool {
     // With a buffer limit of 0 a whole header is enough, whatever follows it.
     let mut decoder = Decoder::new(format, Limits::default().with_buffer(0));

@@ -1,11 +1,11 @@
-//! What a plugin says of itself.
+//! Metadata of a plugin.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// What a plugin says of itself in answer to `GetMetadata`: keys and values, such as `Cmd`, `Help`
-/// and `Description`.
+/// Metadata of a plugin, its answer to `GetMetadata`: keys and values, such as `Cmd`, `Help` and
+/// `Description`.
 ///
 /// Keys that begin with `pipeplug.` are the protocol's own. A value that is no string is kept as
 /// its JSON text.
@@ -26,7 +26,7 @@ impl Metadata {
         Ok(Self(object.into_iter().map(|(key, value)| (key, text(value))).collect()))
     }
 
-    /// What [`to_map`](Self::to_map) gave.
+    /// Restores the metadata that [`to_map`](Self::to_map) gave.
     pub(crate) fn from_map(entries: BTreeMap<String, String>) -> Self {
         Self(entries)
     }
@@ -47,7 +47,7 @@ impl Metadata {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// Whether the plugin said nothing.
+    /// Tells whether there is no metadata.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

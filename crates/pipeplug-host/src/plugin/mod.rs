@@ -76,7 +76,7 @@ struct Inner {
     connection: Connection,
     launcher: Arc<dyn Launcher>,
     process: Arc<dyn Process>,
-    /// Its standard error, and where it is logged its standard output.
+    /// Standard error, and standard output if it is logged.
     lines: Vec<Arc<Lines>>,
     grace: Grace,
     begun: Instant,
@@ -183,7 +183,7 @@ impl Plugin {
         }
     }
 
-    /// What it said of itself; empty while it is being started, and for plugins that say nothing.
+    /// Metadata of the plugin. Empty while the plugin starts, and for plugins that send none.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         static NONE: OnceLock<Metadata> = OnceLock::new();
@@ -208,8 +208,8 @@ impl Plugin {
         &self.0.path
     }
 
-    /// Its process id, which is its process group's too; where it runs elsewhere, that of what
-    /// carries its pipes there.
+    /// Process id of the plugin, which is also the id of its process group. For a plugin that runs
+    /// elsewhere, that of the client that carries its pipes.
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.0.process.pid()
@@ -251,14 +251,14 @@ impl Plugin {
         self.0.of_stderr().map(Lines::tail).unwrap_or_default()
     }
 
-    /// What is known of its end, once its connection has ended; the errors of its calls carry the
-    /// same.
+    /// Report on the end of the connection, once it has ended. The errors of calls carry the same
+    /// report.
     #[must_use]
     pub fn crash(&self) -> Option<Crash> {
         self.0.connection.postmortem().as_deref().and_then(Crash::in_postmortem).cloned()
     }
 
-    /// What is known of it now, whether or not its connection has ended.
+    /// Report on the plugin as it is now, whether or not the connection has ended.
     pub(crate) fn autopsy(&self) -> Crash {
         self.0.crash()
     }
@@ -345,7 +345,7 @@ impl Plugin {
         Err(StartError::Launcher { path, launcher, problem, is_permanent, status, stderr: head })
     }
 
-    /// Its end's meaning where it ran.
+    /// Asks the launcher for the meaning of an exit status.
     pub(crate) fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
         self.0.diagnose(status, stderr)
     }
@@ -489,7 +489,7 @@ impl std::fmt::Debug for Plugin {
     }
 }
 
-/// What the connection calls.
+/// Call-backs of the connection.
 struct PluginRequests {
     inner: Arc<OnceLock<Weak<Inner>>>,
     handler: Arc<dyn Handler>,

@@ -25,7 +25,7 @@ const WAITING_MAX: usize = 1024;
 const WAITING_BYTES_MAX: usize = 1 << 20;
 /// The first lines that are kept, which are those of what carries the plugin's streams.
 const HEAD_MAX: usize = 8;
-/// What is read at once.
+/// Size of one read, in bytes.
 const CHUNK: usize = 8 << 10;
 /// After so many bytes other descriptors of the loop have their turn: what a pipe holds.
 const TURN: usize = 64 << 10;
@@ -49,7 +49,7 @@ impl fmt::Display for Output {
     }
 }
 
-/// What the host does with a line; without its end, bytes that are no UTF-8 replaced.
+/// Call-back for a line. The line has no line end, and bytes that are not UTF-8 are replaced.
 pub(crate) type OnLine = Arc<dyn Fn(Output, &str) + Send + Sync>;
 
 /// One stream of a plugin.
@@ -66,7 +66,7 @@ pub(crate) struct Lines {
 }
 
 thread_local! {
-    /// Whether this thread hands a line on right now.
+    /// True while this thread hands a line on.
     static HANDING_ON: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -107,14 +107,14 @@ pub(crate) enum Stream {
     Held,
 }
 
-/// Whether a turn of reading left something that nobody will report again.
+/// Result of a round of reading. The event loop does not report again what was left unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Nothing,
     Unread,
 }
 
-/// What `fd` is for the loop.
+/// The descriptor, as the event loop takes it.
 struct Fd(Arc<Lines>);
 
 impl AsFd for Fd {

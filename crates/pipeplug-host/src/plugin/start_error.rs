@@ -16,7 +16,7 @@ use crate::process::{SpawnError, WaitStatus};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Its process could not be started.
+    /// The process could not be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     /// The event loop or a descriptor could not be had.
@@ -24,10 +24,10 @@ pub enum StartError {
     System {
         /// The plugin's path.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
-    /// Its descriptors did not become a connection.
+    /// The descriptors did not become a connection.
     #[error("plugin {path:?} was not started: {error}")]
     Connect {
         /// The plugin's path.
@@ -35,7 +35,7 @@ pub enum StartError {
         /// Why.
         error: ConnectError,
     },
-    /// It ended before it answered the first request.
+    /// The plugin ended before it answered the first request.
     #[error(
         "plugin {path:?}{} ended before it answered: {status} after {after:.1?}{}; {}",
         By(launcher),
@@ -56,23 +56,23 @@ pub enum StartError {
         /// The likely cause and the next step, where something tells of them.
         hint: Option<Box<str>>,
     },
-    /// It could not run where it was to.
+    /// The launcher could not run the plugin.
     #[error("plugin {path:?} did not start {launcher}: {}{}", Escaped(problem), Tail(stderr))]
     Launcher {
         /// The plugin's path, where it runs.
         path: PathBuf,
         /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
         launcher: String,
-        /// What is wrong, and what to do.
+        /// The problem, and what to do.
         problem: String,
-        /// Whether another start would end no better.
+        /// True if another start would fail the same way.
         is_permanent: bool,
         /// How what was to carry it there ended; unknown where it had not.
         status: WaitStatus,
         /// The last lines of its standard error.
         stderr: Vec<String>,
     },
-    /// It runs, and closed its end of the pipe before it answered.
+    /// The plugin runs, and closed its end of the pipe before it answered.
     #[error(
         "plugin {path:?}{} closed its pipe before it answered, and runs on{}; {}",
         By(launcher),
@@ -89,7 +89,7 @@ pub enum StartError {
         /// The likely cause and the next step, where something tells of them.
         hint: Option<Box<str>>,
     },
-    /// It runs, and did not answer in time.
+    /// The plugin runs, and did not answer in time.
     #[error(
         "plugin {path:?}{} did not answer GetMetadata within {timeout:?}{}; {}",
         By(launcher),
@@ -110,7 +110,7 @@ pub enum StartError {
         /// The likely cause and the next step, where something tells of them.
         hint: Option<Box<str>>,
     },
-    /// It answered in the other format than it was spoken to.
+    /// The plugin answered in the other format.
     #[error(
         "plugin {path:?} was spoken to in the {spoken} format and answers in the {found} one: set the format to {found} (`--format {found}`)"
     )]
@@ -122,7 +122,7 @@ pub enum StartError {
         /// The plugin's.
         found: Format,
     },
-    /// What it wrote is no chunk.
+    /// The plugin wrote bytes that are not a chunk.
     #[error(
         "plugin {path:?}{} wrote what is no message: \"{}\" ({reason}){}; {} must print nothing of its own there",
         By(launcher),
@@ -137,7 +137,7 @@ pub enum StartError {
         launcher: Option<String>,
         /// The first bytes, at most 64.
         first: Vec<u8>,
-        /// What is wrong with them.
+        /// The problem.
         reason: String,
         /// The last lines of its standard error.
         stderr: Vec<String>,
@@ -158,17 +158,17 @@ pub enum StartError {
         /// line of its standard error.
         shown: Vec<u8>,
     },
-    /// Its metadata is no JSON object.
+    /// The metadata is not a JSON object.
     #[error("plugin {path:?} answered GetMetadata with what is no JSON object: \"{}\" ({error})", shown.escape_ascii())]
     BadMetadata {
         /// The plugin's path.
         path: PathBuf,
         /// The first bytes, at most 64.
         shown: Vec<u8>,
-        /// What is wrong with them.
+        /// The problem.
         error: String,
     },
-    /// Its metadata is larger than any that is meant.
+    /// The metadata is too large.
     #[error(
         "plugin {path:?} answered GetMetadata with {len} bytes, the limit is {limit}: send what is large as a reply to a call"
     )]
@@ -180,7 +180,7 @@ pub enum StartError {
         /// How many may be.
         limit: usize,
     },
-    /// It is no plugin: what it reads, it writes, as `cat` does.
+    /// The program is not a plugin: it writes what it reads, as `cat` does.
     #[error(
         "plugin {path:?} sent the host's own first request back: it copies its input to its output; is it a plugin?"
     )]
@@ -212,8 +212,8 @@ impl StartError {
         }
     }
 
-    /// Whether another start would end no better: something about the plugin, or how it is started,
-    /// has to be mended first. Where that is not certain, it is not said.
+    /// Tells whether another start would fail the same way: the plugin, or how it is started, has
+    /// to be repaired first. False if that is not certain.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {

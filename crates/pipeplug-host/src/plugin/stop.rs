@@ -52,15 +52,15 @@ impl Grace {
 pub struct Stopped {
     /// How its process ended.
     pub status: WaitStatus,
-    /// What it took.
+    /// The step that ended the plugin.
     pub by: StoppedBy,
     /// Processes that it had started, and these had, which still run and are out of reach: they
     /// left its process group, as daemons do by setsid(2), or changed their user. Those that it had
     /// when its stop began, on Linux.
     pub left: Vec<Pid>,
-    /// Its streams that were still open a moment after its end: something that it started has them,
-    /// as a daemon that keeps its standard error. That is among [`left`](Self::left) as far as it
-    /// is known.
+    /// Streams that were still open a moment after the end of the plugin. A process that the plugin
+    /// started has them, such as a daemon that keeps standard error. If known, that process is in
+    /// [`left`](Self::left).
     pub held: Vec<Output>,
 }
 
@@ -83,15 +83,15 @@ impl Stopped {
     }
 }
 
-/// What it took to stop a plugin.
+/// The step that stopped a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum StoppedBy {
-    /// It had ended already.
+    /// The plugin had ended already.
     Itself,
-    /// It was asked (`cmd.stop`).
+    /// The request to stop (`cmd.stop`).
     Stop,
-    /// Its pipe was closed.
+    /// The end of its input: the host closed the pipe.
     EndOfFile,
     /// SIGTERM.
     Term,
@@ -123,7 +123,7 @@ pub enum StopError {
         "process {pid} is still there {after:?} after SIGKILL: it waits within the system, as for a disk"
     )]
     StillThere {
-        /// Its process id.
+        /// Process id.
         pid: i32,
         /// How long was waited.
         after: Duration,
@@ -131,9 +131,9 @@ pub enum StopError {
     /// The system failed.
     #[error("process {pid} cannot be waited for or signalled: {error}")]
     System {
-        /// Its process id.
+        /// Process id.
         pid: i32,
-        /// What it said.
+        /// Error of the system.
         error: io::Error,
     },
 }

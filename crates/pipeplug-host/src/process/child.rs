@@ -40,7 +40,7 @@ pub struct Child {
     pid: unistd::Pid,
     group: Group,
     exit: ExitNotice,
-    /// What has the kernel kill it where this process is gone before it.
+    /// Has the kernel kill the guest if this process ends first.
     kill_on_host_exit: Option<KillOnHostExit>,
     /// All that it has started, where it has a pid namespace of its own; taken at the end.
     namespace: Mutex<Option<PidNamespace>>,
@@ -72,7 +72,7 @@ impl fmt::Display for Pid {
     }
 }
 
-/// What becomes of the processes that a guest leaves in its process group when it ends.
+/// Treatment of the processes that a guest leaves in its process group when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftovers {
     /// They get `SIGKILL`, right before the guest is reaped.
@@ -81,11 +81,11 @@ pub enum Leftovers {
     Leave,
 }
 
-/// What became of a signal.
+/// Result of sending a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Delivery {
-    /// It was sent to every process of the group.
+    /// The signal was sent to every process of the group.
     Sent,
     /// The guest was reaped before, or its group is empty; nothing was sent.
     Gone,

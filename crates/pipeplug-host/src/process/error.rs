@@ -84,9 +84,9 @@ pub enum SpawnError {
     WrongArchitecture {
         /// The absolute path that was to be executed.
         path: PathBuf,
-        /// What the file's ELF header says, in words.
+        /// Machine of the file's ELF header, in words.
         found: String,
-        /// What this host is built for, in words.
+        /// Machine of this host, in words.
         expected: String,
     },
     /// The file is nothing that the kernel can execute.
@@ -96,7 +96,7 @@ pub enum SpawnError {
     NotAProgram {
         /// The absolute path that was to be executed.
         path: PathBuf,
-        /// What it is, in words.
+        /// Kind of the file, in words.
         found: &'static str,
     },
     /// The path leads to a FIFO, a device or a socket.
@@ -104,7 +104,7 @@ pub enum SpawnError {
     NotAFile {
         /// The absolute path that was to be executed.
         path: PathBuf,
-        /// What it is, in words: `a FIFO`.
+        /// Kind of the file, in words: `a FIFO`.
         kind: &'static str,
     },
     /// The file is there, but the interpreter of its `#!` line or its dynamic loader is not.
@@ -115,7 +115,7 @@ pub enum SpawnError {
     MissingInterpreter {
         /// The absolute path that was to be executed.
         path: PathBuf,
-        /// What its `#!` line or its ELF header names.
+        /// Interpreter that the `#!` line or the ELF header names.
         interpreter: PathBuf,
     },
     /// The file's mode is right, and still it may not be executed.
@@ -126,7 +126,7 @@ pub enum SpawnError {
     AccessDenied {
         /// The absolute path that was to be executed.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error of the kernel.
         error: io::Error,
     },
     /// Somebody has the file open for writing.
@@ -144,7 +144,7 @@ pub enum SpawnError {
         path: PathBuf,
         /// The directory that was asked for, or the host's if none was.
         cwd: PathBuf,
-        /// What the kernel said.
+        /// Error of the kernel.
         error: io::Error,
     },
     /// An argument or a variable cannot be passed on to any process.
@@ -154,7 +154,7 @@ pub enum SpawnError {
         path: PathBuf,
         /// Which one, in words.
         what: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: &'static str,
     },
     /// The host, or the whole system, has no descriptor left.
@@ -169,7 +169,7 @@ pub enum SpawnError {
         needed: u64,
         /// How many this process may have open, `RLIMIT_NOFILE`.
         limit: u64,
-        /// What the kernel said.
+        /// Error of the kernel.
         error: io::Error,
     },
     /// No process can be made.
@@ -183,32 +183,32 @@ pub enum SpawnError {
         path: PathBuf,
         /// How many processes and threads the user may have, `RLIMIT_NPROC`; `None` for any number.
         limit: Option<u64>,
-        /// What the kernel said.
+        /// Error of the kernel.
         error: io::Error,
     },
-    /// What is to carry it to where it runs is not installed.
+    /// The client of the launcher is not installed.
     #[error(
         "plugin {path:?} was not started: there is no program {client:?}; install it, or add its directory to `PATH`"
     )]
     NoClient {
         /// The plugin's path, where it runs.
         path: PathBuf,
-        /// What was looked for.
+        /// Name of the client.
         client: String,
     },
-    /// It could not be started where it was to run.
+    /// The launcher could not start the plugin.
     #[error("plugin {path:?} was not started {launcher}: {}", Escaped(problem))]
     Launcher {
         /// The plugin's path, where it runs.
         path: PathBuf,
         /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
         launcher: String,
-        /// What is wrong, and what to do.
+        /// The problem, and what to do.
         problem: String,
-        /// Whether another start would end no better.
+        /// True if another start would fail the same way.
         is_permanent: bool,
     },
-    /// It is not the file that was pinned.
+    /// The file is not the one that was pinned.
     #[error(
         "plugin {path:?} is not the file that was pinned: its SHA-256 is {found}, and {expected} is {}; nothing was started",
         demanded(lock_file.as_deref())
@@ -238,7 +238,7 @@ pub enum SpawnError {
     LockFile {
         /// The absolute path that was to be executed.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         error: LockFileError,
     },
     /// This system cannot confine it as it was demanded.
@@ -246,7 +246,7 @@ pub enum SpawnError {
     Sandbox {
         /// The absolute path that was to be executed.
         path: PathBuf,
-        /// What is missing or wrong, and what to do.
+        /// The problem, and what to do.
         problem: String,
     },
     /// A file or directory cannot be granted to it, or it needs one that was not.
@@ -254,9 +254,9 @@ pub enum SpawnError {
     Grant {
         /// The absolute path that was to be executed.
         path: PathBuf,
-        /// What is wrong, and what to do.
+        /// The problem, and what to do.
         problem: String,
-        /// Whether another start would end no better.
+        /// True if another start would fail the same way.
         is_permanent: bool,
     },
     /// The launcher does not see to what was demanded.
@@ -269,7 +269,7 @@ pub enum SpawnError {
         path: PathBuf,
         /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
         launcher: String,
-        /// What was demanded, in words.
+        /// The demand, in words.
         demand: &'static str,
     },
     /// The system refused for another reason.
@@ -277,9 +277,9 @@ pub enum SpawnError {
     Os {
         /// The path that was to be executed.
         path: PathBuf,
-        /// What was being done.
+        /// The action that failed.
         attempt: &'static str,
-        /// What the kernel said.
+        /// Error of the kernel.
         error: io::Error,
     },
 }
@@ -290,9 +290,9 @@ impl SpawnError {
     /// instead), `/dev/null`, a copy that is clear of the guest's numbers.
     const DESCRIPTORS_NEEDED: u64 = 12;
 
-    /// Whether another attempt would end no better: the file, its interpreter or the way it is
-    /// started has to be mended first. A file that is being written, and what the system has too
-    /// little of, may be another matter in a moment.
+    /// Tells whether another attempt would fail the same way: the file, its interpreter or the way
+    /// it is started has to be repaired first. A file that is being written, and a lack of system
+    /// resources, can pass in a moment.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -529,8 +529,8 @@ fn missing_interpreter(path: &Path) -> Option<PathBuf> {
     interpreters(path).into_iter().find(|interpreter| !interpreter.exists())
 }
 
-/// What the kernel has to load to run a program: its interpreter or dynamic loader, that of the
-/// interpreter, and so on.
+/// Files that the kernel loads to run a program: its interpreter or dynamic loader, the
+/// interpreter's own, and so on.
 pub(crate) fn interpreters(path: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = Vec::new();
     while all.len() < INTERPRETER_DEPTH {

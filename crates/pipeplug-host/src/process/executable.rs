@@ -1,4 +1,4 @@
-//! What a file is that the kernel refused to execute.
+//! Inspection of a file that the kernel refused to execute.
 
 use std::env::consts::ARCH;
 use std::ffi::OsStr;
@@ -16,12 +16,12 @@ const HEAD_BYTES: usize = 256;
 const LOADER_PATH_BYTES: u64 = 4096;
 const PT_INTERP: u32 = 3;
 
-/// What a file is, from its first bytes.
+/// Kind of a file, from its first bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Executable {
-    /// It has a `#!` line with an interpreter.
+    /// A file with a `#!` line that names an interpreter.
     Script { interpreter: PathBuf },
-    /// It has a readable ELF header.
+    /// A file with a readable ELF header.
     Elf(Elf),
     /// Anything else, in words.
     Other(&'static str),
@@ -35,7 +35,7 @@ pub(crate) struct Elf {
     pub(crate) interpreter: Option<PathBuf>,
 }
 
-/// What a program is built for.
+/// Machine that a program is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Machine {
     number: u16,
@@ -159,7 +159,7 @@ impl Elf {
 }
 
 impl Machine {
-    /// Whether this host's own programs are of the same kind.
+    /// Tells whether this is the machine of the host.
     pub(crate) fn is_ours(self) -> bool {
         self.name() == Some(ARCH) && self.order == Order::OURS
     }

@@ -8,16 +8,16 @@ use nix::sys::signal::Signal;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitStatus {
-    /// It exited by itself with this status, 0 to 255.
+    /// The process exited by itself with this status, 0 to 255.
     Exited(i32),
     /// A signal ended it.
     Signaled {
         /// The signal's number, as `kill -l` counts them on this system.
         signal: i32,
-        /// Whether the kernel wrote a core dump.
+        /// True if the kernel wrote a core dump.
         core_dumped: bool,
     },
-    /// It has ended, but the kernel keeps no status for us.
+    /// The process has ended, but the kernel kept no status for the host.
     ///
     /// That is so where the host ignores `SIGCHLD`, or where some other code in the host waits for
     /// every child (`waitpid(-1)`) and was faster.
@@ -31,8 +31,8 @@ impl WaitStatus {
         self == Self::Exited(0)
     }
 
-    /// Whether it says that there was nothing to run: 126, found and not executable, or 127, not
-    /// found, which is what a shell exits with (POSIX, sh(1p), EXIT STATUS).
+    /// Tells whether a shell found nothing to run: 126, found and not executable, or 127, not found
+    /// (POSIX, sh(1p), EXIT STATUS).
     pub(crate) fn is_permanent(self) -> bool {
         matches!(self.code(), Some(126 | 127))
     }

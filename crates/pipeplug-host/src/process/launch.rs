@@ -1,4 +1,4 @@
-//! What to start, and how.
+//! Description of a start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -9,7 +9,7 @@ use crate::integrity::Sha256;
 use crate::sandbox::{Sandbox, Terminal};
 use crate::sys::Group;
 
-/// What to start, and how: the argument of [`spawn`](super::spawn).
+/// Description of a start: the argument of [`spawn`](super::spawn).
 ///
 /// ```
 /// use pipeplug_host::process::{Launch, spawn};
@@ -34,9 +34,9 @@ pub struct Launch {
     /// A relative path, also one without a slash, is relative to the host's working directory at
     /// the time of the start, not to [`cwd`](Self::cwd). `PATH` is not searched.
     pub program: PathBuf,
-    /// Whether the place has a plugin of its own, such as the entry point of an image, so that
-    /// [`program`](Self::program) is only what it is called. A process of this machine has none: it
-    /// takes the name for a path.
+    /// True for a plugin that is installed where it runs, such as the entry point of an image:
+    /// [`program`](Self::program) is then only its name. On this machine no plugin is: the name is
+    /// a path.
     pub is_preinstalled: bool,
     /// The plugin's own arguments. Those that name the channel go ahead of them.
     pub args: Vec<OsString>,
@@ -46,7 +46,7 @@ pub struct Launch {
     pub cwd: Option<PathBuf>,
     /// How the guest gets its two descriptors.
     pub channel: Channel,
-    /// What becomes of it when the host ends without having stopped it.
+    /// Treatment of the guest when the host ends without having stopped it.
     pub on_host_exit: OnHostExit,
     /// The `argv[0]`; the absolute path of the program if there is none.
     ///
@@ -60,7 +60,7 @@ pub struct Launch {
     /// The [`LockFile`](crate::LockFile) that has to have the file's sum; as for
     /// [`sha256`](Self::sha256).
     pub lock_file: Option<PathBuf>,
-    /// What it may do, if that is not all that the host may.
+    /// Sandbox of the guest; `None` for the rights of the host.
     pub sandbox: Option<Sandbox>,
 }
 
@@ -87,7 +87,7 @@ impl Launch {
         }
     }
 
-    /// What is demanded that not every launcher can see to, in words.
+    /// Names, in words, a demand that not every launcher can enforce.
     pub(crate) fn demands(&self) -> Option<&'static str> {
         match self {
             Self { sha256: Some(_), .. } | Self { lock_file: Some(_), .. } => {
@@ -135,7 +135,7 @@ pub enum Channel {
     /// As descriptors 3 (in) and 4 (out), which the arguments `3` and `4` ahead of the plugin's own
     /// tell it of.
     Pipes {
-        /// What the guest's standard input is.
+        /// Standard input of the guest.
         stdin: Stdin,
         /// Where the guest's standard output goes.
         stdout: Stdout,
@@ -153,7 +153,7 @@ impl Default for Channel {
     }
 }
 
-/// What the standard input of a guest is that talks over [`Channel::Pipes`].
+/// Standard input of a guest that talks over [`Channel::Pipes`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stdin {
@@ -170,13 +170,13 @@ pub enum Stdin {
     Inherit,
 }
 
-/// What becomes of a guest whose host ends without having stopped it: is killed, crashes, exits.
+/// Treatment of a guest whose host ends without having stopped it: the host is killed, crashes or
+/// exits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnHostExit {
-    /// It is killed with all of its process group, at once: by the kernel, and again by a guard, a
-    /// process of a few pages that each host has one of (`pipeplug-watch`), until nothing of the
-    /// group is left.
+    /// The kernel kills the guest at once, with all of its process group. A small process of the
+    /// host, the watcher (`pipeplug-watch`), kills again until nothing of the group is left.
     ///
     /// The guest itself dies in whatever group it is by then. What it started goes on where that
     /// has left the group (`setsid`) or changed its user. On Linux; elsewhere, and in sandboxes
@@ -189,8 +189,7 @@ pub enum OnHostExit {
     /// and that executed no other program counts as the host.
     #[default]
     Kill,
-    /// It is left alone, and sees the end of its input: a guest that pays attention finishes its
-    /// work and ends.
+    /// The guest sees the end of its input, and should finish its work and end.
     EndOfFile,
 }
 
@@ -224,7 +223,7 @@ pub struct EnvPlan {
     changes: BTreeMap<OsString, Option<OsString>>,
 }
 
-/// What of the host's environment goes through unasked.
+/// The part of the host's environment that a guest gets by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum EnvSource {
     #[default]

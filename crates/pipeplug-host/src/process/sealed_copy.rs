@@ -99,7 +99,7 @@ mod sealed {
         Ok((image, sum))
     }
 
-    /// What is executed has to be a file that this user may execute, as without a check.
+    /// Opens the program. It has to be a file that this user may execute, as without a check.
     fn open(program: &Path) -> Result<RegularFile, SpawnError> {
         let path = program.to_owned();
         let file = match RegularFile::open(program) {

@@ -216,7 +216,7 @@ impl Pipes {
     }
 }
 
-/// What ties the guest to this process, where it is to be and the system can do that.
+/// Ties the guest to this process, if `on_host_exit` asks for it and the system can do it.
 fn kill_on_host_exit(on_host_exit: OnHostExit) -> io::Result<Option<KillOnHostExit>> {
     match on_host_exit {
         OnHostExit::Kill => KillOnHostExit::new(),
@@ -273,7 +273,7 @@ fn image(launch: &Launch, program: &Path, arguments: Vec<OsString>) -> Result<Im
     })
 }
 
-/// That each variable has a name that can be one.
+/// Checks the names of the environment variables.
 pub(crate) fn check_names(launch: &Launch, program: &Path) -> Result<(), SpawnError> {
     for name in launch.env.names() {
         let bytes = name.as_encoded_bytes();

@@ -9,7 +9,7 @@ use crate::process::WaitStatus;
 /// allocator take it.
 const LITTLE_MEMORY: u64 = 64 << 20;
 
-/// What programs, loaders and runtimes write where they are given no memory.
+/// Messages of programs, loaders and runtimes that get no memory.
 const NO_MEMORY: [&str; 8] = [
     "failed to map segment",
     "annot allocate memory",

@@ -1,4 +1,4 @@
-//! What a plugin may do to the machine that it runs on.
+//! Sandbox: limits what a plugin may do to the machine that it runs on.
 //!
 //! A process of its own is a wall against crashes, not against malice: a plugin may do whatever its
 //! user may. A [`Sandbox`] takes that away before the plugin's first instruction, by means of the
@@ -50,7 +50,7 @@ pub(crate) use prepare::{Extent, ImageKind, Plugin, Prepared, Terminal};
 pub(crate) use refusal::refusal;
 pub use support::Support;
 
-/// What a plugin may do to the machine that it runs on: [`basic`](Sandbox::basic) or
+/// Limits what a plugin may do to the machine that it runs on: [`basic`](Sandbox::basic) or
 /// [`strict`](Sandbox::strict), with changes.
 ///
 /// In both levels the plugin
@@ -130,7 +130,7 @@ impl Ports {
     }
 }
 
-/// What to do where the kernel cannot do all.
+/// Treatment of a kernel that cannot do all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Demand {
     All,

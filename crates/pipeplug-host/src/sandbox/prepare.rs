@@ -215,7 +215,7 @@ mod linux {
             }
         }
 
-        /// What is demanded and cannot be had.
+        /// Names the demands that this system cannot meet.
         fn missing(&self, support: Support, namespaces: bool) -> Vec<String> {
             let mut missing = Vec::new();
             let Support { landlock_abi: abi, .. } = support;

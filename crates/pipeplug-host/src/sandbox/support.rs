@@ -1,12 +1,12 @@
-//! What this kernel has of what a sandbox is made of.
+//! Kernel features that a sandbox needs.
 
 use std::fmt;
 use std::sync::OnceLock;
 
 use crate::sys;
 
-/// What this kernel, and whatever this process is confined by itself, can do of a
-/// [`Sandbox`](super::Sandbox).
+/// The parts of a [`Sandbox`](super::Sandbox) that this kernel, and the confinement of this process
+/// itself, can provide.
 ///
 /// ```
 /// println!("{}", pipeplug_host::sandbox::Support::of_system());
@@ -18,7 +18,7 @@ pub struct Support {
     /// The version of Landlock's interface: 3 confines files, 4 TCP ports, 6 signals; 0 where there
     /// is none.
     pub landlock_abi: u32,
-    /// Whether system calls can be filtered.
+    /// True if system calls can be filtered.
     pub seccomp: bool,
     /// True if this process can make the namespaces of a strict sandbox, with a root file system in
     /// them.
@@ -26,7 +26,7 @@ pub struct Support {
 }
 
 impl Support {
-    /// What there is here; asked for once.
+    /// Support of this system. Tested once, then cached.
     ///
     /// # Blocking
     /// The first time, until a child has tried to make namespaces: some milliseconds.

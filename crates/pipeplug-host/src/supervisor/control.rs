@@ -1,4 +1,4 @@
-//! What the owner of a supervisor does to it: stops it, replaces its plugin, forgives.
+//! Control of a supervisor by its owner: stop, replace, reset.
 
 use std::mem;
 use std::sync::{Arc, MutexGuard, PoisonError};

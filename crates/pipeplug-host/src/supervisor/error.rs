@@ -17,7 +17,7 @@ pub enum Unavailable {
     /// The start that was waited for failed; all who waited get the same error.
     #[error("{0}")]
     Start(Arc<StartError>),
-    /// It was waited for, and is not there yet.
+    /// The plugin did not become ready within the wait.
     #[error("plugin {plugin:?} did not get ready within {after:?}{}", Last(.last))]
     NotReady {
         /// The plugin's name.
@@ -29,7 +29,7 @@ pub enum Unavailable {
         /// How it failed last; `None` where it has not.
         last: Option<PluginFailure>,
     },
-    /// It failed too often, or in a way that a restart cannot heal.
+    /// The plugin failed too often, or in a way that a restart cannot repair.
     #[error("plugin {plugin:?} is not started any more {}, reset the supervisor once that is mended: {last}", Why(*after))]
     GaveUp {
         /// The plugin's name.
@@ -40,7 +40,7 @@ pub enum Unavailable {
         /// The last failure.
         last: PluginFailure,
     },
-    /// Its supervisor was stopped.
+    /// The supervisor was stopped.
     #[error("plugin {plugin:?} was stopped, start its supervisor again to call it")]
     Stopped {
         /// The plugin's name.
@@ -74,7 +74,7 @@ pub enum SupervisedNotifyError {
     /// There was no plugin to send it to.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// It was not sent.
+    /// The one-way was not sent.
     #[error(transparent)]
     Notify(#[from] NotifyError),
 }

@@ -1,4 +1,4 @@
-//! What happens in the life of a supervised plugin, and who is told.
+//! Events of a supervised plugin, and their delivery.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,32 +11,32 @@ use pipeplug_net::{CloseReason, EventLoop};
 use crate::plugin::{Crash, StartError};
 use crate::process::{Pid, WaitStatus};
 
-/// What happened in the life of a supervised plugin.
+/// Event of a supervised plugin.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// It runs, and calls go to it.
+    /// The plugin runs, and gets calls.
     Started {
-        /// Its process id.
+        /// Process id.
         pid: Pid,
         /// How long its start took.
         took: Duration,
     },
-    /// It did not start.
+    /// The plugin did not start.
     StartFailed {
         /// Why.
         error: Arc<StartError>,
     },
-    /// It did not answer a ping in time, and is killed.
+    /// The plugin did not answer a ping in time, and is killed.
     HealthFailure {
-        /// Its process id.
+        /// Process id.
         pid: Pid,
         /// How long it had.
         timeout: Duration,
     },
-    /// Nobody has called it for long, and it is stopped.
+    /// No call came for the idle timeout, and the plugin is stopped.
     IdleStop {
-        /// Its process id.
+        /// Process id.
         pid: Pid,
         /// For how long no call has been open.
         idle: Duration,
@@ -48,9 +48,9 @@ pub enum Event {
         /// The one that calls go to now.
         new: Pid,
     },
-    /// Its process has ended.
+    /// The process has ended.
     Ended {
-        /// Its process id.
+        /// Process id.
         pid: Pid,
         /// How it ended; `None` where the system did not take it down.
         status: Option<WaitStatus>,
@@ -59,14 +59,14 @@ pub enum Event {
         /// Why.
         cause: EndCause,
     },
-    /// It failed, and will be started anew.
+    /// The plugin failed, and will be restarted.
     Restarting {
         /// After this time.
         after: Duration,
         /// How often it has failed in a row.
         failures: u32,
     },
-    /// It failed, and will not be started anew.
+    /// The plugin failed, and will not be restarted.
     GaveUp {
         /// How it failed.
         last: PluginFailure,
@@ -77,18 +77,18 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndCause {
-    /// It ended, or closed its pipe, without having been asked to.
+    /// The plugin ended, or closed its pipe, without a request to stop.
     Unasked,
-    /// It was killed, since it did not answer a ping within the time given.
+    /// The supervisor killed the plugin: it did not answer a ping in time.
     Unhealthy {
         /// How long it had.
         timeout: Duration,
     },
-    /// It was stopped, since nobody called it.
+    /// The supervisor stopped the plugin: no call came for the idle timeout.
     Idle,
-    /// It was stopped, since another one has taken its place.
+    /// The plugin was replaced by another one.
     Replaced,
-    /// It was stopped with its supervisor.
+    /// The plugin was stopped with its supervisor.
     Stopped,
 }
 
@@ -96,13 +96,13 @@ pub enum EndCause {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum PluginFailure {
-    /// It did not start.
+    /// The plugin did not start.
     Start(Arc<StartError>),
-    /// It ended without having been asked to, or hung.
+    /// The plugin ended without a request to stop, or hung.
     Ended {
-        /// What its open calls failed with.
+        /// Error of its open calls.
         reason: Arc<CloseReason>,
-        /// What is known of its process, which has ended by now.
+        /// Report on the process, which has ended.
         crash: Arc<Crash>,
     },
 }
@@ -128,7 +128,7 @@ impl PluginFailure {
         status.is_some_and(WaitStatus::is_request_to_end)
     }
 
-    /// Whether the next start would end no better.
+    /// Tells whether the next start would fail the same way.
     pub(super) fn is_permanent(&self) -> bool {
         match self {
             Self::Start(error) => error.is_permanent(),
@@ -182,7 +182,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// What the host does with an event.
+/// Call-back for events.
 pub(super) type OnEvent = Arc<dyn Fn(&str, &Event) + Send + Sync>;
 
 /// Hands events on, in the order in which they are told.
@@ -202,7 +202,7 @@ struct Queue {
     waiting: VecDeque<(String, Event)>,
     /// How many gave way since the last one that was handed on.
     missed: u64,
-    /// Whether a thread hands them on, or is about to.
+    /// True if a thread delivers events, or is about to.
     handing_on: bool,
 }
 

@@ -20,10 +20,10 @@ pub(super) struct Instance {
     pub(super) plugin: Plugin,
     pub(super) started: Instant,
     shared: Weak<Shared>,
-    /// Whether anybody wants to know how long it has been idle.
+    /// True if the supervisor needs the idle time.
     is_timed: bool,
     open: AtomicUsize,
-    /// Whether somebody wants to be told when no call is open.
+    /// True if a thread waits for the last open call to end.
     is_awaited: AtomicBool,
     /// When the last call ended, in microseconds since the start.
     used: AtomicU64,
@@ -53,7 +53,7 @@ impl Instance {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Whether a call is open; the supervisor is told when the last one ends, then.
+    /// Tells whether a call is open. If so, the end of the last one notifies the supervisor.
     pub(super) fn await_idle(&self) -> bool {
         // Whoever ends a call counts down first and looks here then: one of the two sees the other.
         self.is_awaited.store(true, Ordering::SeqCst);

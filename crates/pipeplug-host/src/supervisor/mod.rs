@@ -59,7 +59,7 @@ use state::Shared;
 #[derive(Clone)]
 pub struct Supervisor(Arc<Handle>);
 
-/// What the owners of a supervisor hold.
+/// Shared handle of the owners of a supervisor.
 struct Handle {
     shared: Arc<Shared>,
 }
@@ -147,7 +147,7 @@ impl Supervisor {
         self.shared().up().map(|plugin| plugin.pid())
     }
 
-    /// What the plugin is called in logs, events and errors.
+    /// Name of the plugin in logs, events and errors.
     #[must_use]
     pub fn name(&self) -> String {
         self.shared().name()

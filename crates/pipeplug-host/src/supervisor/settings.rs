@@ -1,4 +1,4 @@
-//! What a supervisor can be told.
+//! Settings of a supervisor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ pub struct Backoff {
     pub max: Duration,
     /// How much longer each wait is than the one before, 1.0 or more. Default: 2.0.
     pub factor: f64,
-    /// What share of a wait is left to chance, 0.0 to 1.0, so that plugins that failed together do
-    /// not all come back at once. Default: 0.2, that is from 80 % to 120 %.
+    /// Random share of a wait, 0.0 to 1.0, so that plugins that failed together do not restart
+    /// together. Default: 0.2, a wait of 80 % to 120 %.
     pub jitter: f64,
     /// A plugin that ran for so long before it failed is waited for as after a first failure.
     /// Default: 10 seconds.

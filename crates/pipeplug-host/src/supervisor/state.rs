@@ -16,7 +16,7 @@ use super::instance::{Instance, Lease};
 use super::settings::Settings;
 use crate::plugin::{Plugin, PluginBuilder};
 
-/// What a supervisor's handles, timers and plugins share.
+/// State that a supervisor's handles, timers and plugins share.
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) events: EventLoop,
@@ -30,10 +30,10 @@ pub(super) struct Shared {
 }
 
 pub(super) struct SupervisorState {
-    /// What is started next.
+    /// Builder of the next start.
     pub(super) plugin: PluginBuilder,
     pub(super) phase: Phase,
-    /// What is being started to take the place of another one.
+    /// Plugin that is being started as a replacement.
     pub(super) replacement: Option<Plugin>,
     /// The number of the phase that was last given one.
     pub(super) last_number: u64,
@@ -57,15 +57,15 @@ pub(super) enum Phase {
     Up(Arc<Instance>),
     /// To be done by whoever comes first.
     Due(Job),
-    /// It is being started; the plugin is there once its process is.
+    /// The plugin starts; `plugin` is set once its process exists.
     Starting { number: u64, plugin: Option<Plugin> },
-    /// It is being stopped or killed.
+    /// The plugin is being stopped or killed.
     Ending { number: u64, instance: Arc<Instance> },
-    /// It failed, and waits for its time.
+    /// The plugin failed, and waits for the end of the back-off.
     Backoff { number: u64 },
-    /// It failed too often.
+    /// The plugin failed too often.
     GaveUp(Unavailable),
-    /// Its supervisor was stopped.
+    /// The supervisor was stopped.
     Stopped,
 }
 
@@ -79,13 +79,13 @@ pub(super) enum Job {
 pub(super) enum Load {
     /// So many calls are open.
     Open(usize),
-    /// It would have to be started.
+    /// The plugin would have to be started.
     Down,
-    /// It starts.
+    /// The plugin starts.
     Starting,
-    /// It waits for its restart, or ends ahead of that.
+    /// The plugin waits for its restart, or ends before it.
     Coming,
-    /// It is given up, or stopped.
+    /// The plugin is given up, or stopped.
     Out,
 }
 
@@ -211,7 +211,7 @@ impl Shared {
         }
     }
 
-    /// What errors call the plugin.
+    /// Name of the plugin in errors.
     pub(super) fn name(&self) -> String {
         self.lock().name().to_owned()
     }

@@ -1,4 +1,4 @@
-//! What there is to do in the life of a plugin: its start, its end, and what follows a failure.
+//! Transitions of a supervised plugin: its start, its end, and the reaction to a failure.
 
 use std::mem;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl Shared {
         drop(before);
     }
 
-    /// Its process runs, and can be killed by whoever stops the supervisor from here on.
+    /// Records the process that was started. From here on, stopping the supervisor can kill it.
     fn is_starting(&self, number: u64, process: &Plugin) {
         let mut state = self.lock();
         match &mut state.phase {
@@ -207,7 +207,8 @@ impl Shared {
         ended
     }
 
-    /// What becomes of it after a failure; gives the phase before, to be dropped behind the lock.
+    /// Enters the phase after a failure. Returns the phase before, to be dropped after the lock is
+    /// released.
     fn failed(
         self: &Arc<Self>,
         state: &mut SupervisorState,

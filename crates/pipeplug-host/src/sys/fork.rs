@@ -12,16 +12,16 @@ use nix::unistd::Pid;
 
 use super::fork_exec::StartStep;
 
-/// What the child of a fork does.
+/// Task of the child of a fork.
 pub(super) trait Child {
-    /// Its whole life: it executes a program, or does all that it is there for, and is ended then.
+    /// Runs the child: executes a program, or does its work and returns. The child ends then.
     ///
     /// No allocation, no lock, no panic, no destructor: other threads of the host may have held any
     /// lock at the moment of the fork, and what it writes to may be the host's own memory.
     fn run(&self) -> Result<(), ChildFailure>;
 }
 
-/// What a child has to say.
+/// Report of a child that failed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChildFailure {
     pub(super) step: StartStep,
@@ -42,8 +42,8 @@ mod shared {
     use super::super::{fork_exec::StartStep, wait};
     use super::{Child, ChildFailure, Errno, Pid, leave, libc};
 
-    /// What the child has on its stack at the most is a signal's disposition, a few frames deep,
-    /// perhaps in a wrapper that LD_PRELOAD put there.
+    /// Size of the child's stack. At most it holds a signal's disposition, a few frames deep,
+    /// perhaps in a wrapper from LD_PRELOAD.
     const STACK_BYTES: usize = 16 * 1024;
 
     /// Aligned as every ABI wants it.

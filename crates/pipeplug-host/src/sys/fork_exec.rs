@@ -41,7 +41,7 @@ const MARKED_AT_MOST: RawFd = 65_536;
 /// The highest signal number of any system; sigaction refuses those that a system does not have.
 pub(super) const HIGHEST_SIGNAL: libc::c_int = 64;
 
-/// What to execute: all strings ready in memory, since a child of fork must not allocate.
+/// Program to execute. All strings are ready in memory, since a child of fork must not allocate.
 #[derive(Debug)]
 pub(crate) struct Image {
     /// The file, as an absolute path.
@@ -83,7 +83,7 @@ pub(crate) enum StartStep {
     Fork,
     /// The process group of the guest.
     ProcessGroup,
-    /// What ties the guest to the host.
+    /// Tying the guest to the host.
     KillOnHostExit,
     /// The signal dispositions and mask of the guest.
     Signals,
@@ -105,7 +105,7 @@ pub(crate) enum StartStep {
     Init,
     /// The `/proc` of the guest.
     Processes,
-    /// What takes privileges away from the guest.
+    /// Taking privileges away from the guest.
     Privileges,
     /// The sandbox around files.
     Files,
@@ -188,7 +188,7 @@ pub(crate) fn fork_exec(
     started.map_err(|ChildFailure { step, errno }| ForkExecError { step, error: errno.into() })
 }
 
-/// What the child of fork has to do, as plain borrowed memory.
+/// Task of the child of fork, as plain borrowed memory.
 struct Plan<'a> {
     program: &'a CStr,
     open: Option<&'a OpenImage>,

@@ -1,5 +1,4 @@
-//! What ties a guest to the life of this process: once this process is gone, the kernel kills the
-//! guest.
+//! Kill on host exit: once this process is gone, the kernel kills the guest.
 //!
 //! Two connected sockets that nobody but this process has. One of them is *armed*: it has asked
 //! (`O_ASYNC`, fcntl(2)) for a signal when the other one is closed: not the mild SIGIO and not to
@@ -116,7 +115,7 @@ mod asynchronous {
         keeping: Keeping,
     }
 
-    /// What keeps the armed socket from being closed first.
+    /// Method to have the armed socket closed last.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(super) enum Keeping {
         Queue,

@@ -37,9 +37,8 @@ use super::sandbox::give_up_privileges;
 /// The name of the machine inside.
 const HOST_NAME: &str = "sandbox";
 
-/// What of `/proc` tells of the whole machine, and not of the processes inside: the plugin of a
-/// root owns it, and could read most of it although it has no privilege. `interrupts` tells when
-/// keys are pressed.
+/// Files of `/proc` about the whole machine. A plugin that owns its root could read most of them
+/// although it has no privilege. `interrupts` shows when keys are pressed.
 const HIDDEN: [&CStr; 13] = [
     c"/proc/interrupts",
     c"/proc/kcore",
@@ -88,7 +87,7 @@ pub(crate) struct IdMaps {
 #[derive(Debug)]
 pub(crate) struct Init {
     pub(crate) program: &'static OwnedFd,
-    /// Its standard input: at the end of file the host is gone.
+    /// Standard input of init. End of file means that the host is gone.
     pub(crate) host_alive: OwnedFd,
     pub(crate) on_host_exit: InitOnHostExit,
 }

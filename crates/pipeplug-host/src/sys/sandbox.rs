@@ -1,4 +1,4 @@
-//! What a child takes away from itself ahead of its exec.
+//! Restrictions that a child puts on itself before its exec.
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(in crate::sys) use linux::give_up_privileges;
@@ -29,8 +29,8 @@ mod linux {
     /// `_LINUX_CAPABILITY_VERSION_3` of `<linux/capability.h>`.
     const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
-    /// What a child takes away from itself; ready in memory, since a child of fork must not
-    /// allocate.
+    /// Restrictions that a child puts on itself. They are ready in memory, since a child of fork
+    /// must not allocate.
     #[derive(Debug)]
     pub(crate) struct SandboxPlan {
         pub(crate) namespaces: Option<Namespaces>,
@@ -83,7 +83,7 @@ mod linux {
         }
     }
 
-    /// Whether the kernel has seccomp, and lets this process ask.
+    /// Tells whether the kernel has seccomp, and lets this process ask.
     pub(crate) fn has_seccomp() -> bool {
         // SAFETY: the call takes integers and touches no memory.
         unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) >= 0 }

@@ -23,7 +23,7 @@ const ANY_CHILD: libc::c_int = libc::__WALL;
 #[cfg(not(target_os = "linux"))]
 const ANY_CHILD: libc::c_int = 0;
 
-/// What a look at a child's status does to it.
+/// Effect of reading a child's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
     /// The child stays a zombie: its process id and group id stay taken.

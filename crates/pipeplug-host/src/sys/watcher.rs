@@ -49,7 +49,7 @@ const NAME: &CStr = c"pipeplug-watch";
 const PAIRS: usize = 32 * 1024;
 const TABLE_BYTES: usize = PAIRS * size_of::<Pair>();
 
-/// What ends services and terminals does not end a watcher: the end of its host does.
+/// Signals that end services and terminals. A watcher ignores them, and ends with its host.
 const IGNORED: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
 /// The watcher of this process, if it has one.
@@ -66,7 +66,7 @@ struct Pair {
 /// A watcher that runs, seen from its host.
 #[derive(Debug)]
 struct Watcher {
-    /// Its end is the host's.
+    /// Write end of the pipe. Only the host has it, so its end is the end of the host.
     pipe: OwnedFd,
     table: Table,
     /// The host: a child that it forked has a copy of all this, and is not meant.

@@ -1,4 +1,4 @@
-//! What can go wrong with the user's plugins.
+//! Errors of the store of the user's plugins.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,11 +27,11 @@ pub enum StoreError {
     /// A file or directory fails.
     #[error("cannot {action} {path:?}: {error}")]
     Io {
-        /// What was to be done with it, as a verb.
+        /// The action, as a verb.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
     /// The records of what was added make no sense.
@@ -42,7 +42,7 @@ pub enum StoreError {
     BadRecords {
         /// Their file.
         path: PathBuf,
-        /// What is wrong with them.
+        /// The problem.
         reason: String,
     },
 }
@@ -68,23 +68,23 @@ pub enum AddError {
     Unusable {
         /// The file that was to be added.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: Problem,
     },
     /// The file is the plugin that it would become.
     #[error("{path:?} is the plugin {name:?} already: add the file that it came from")]
     Itself {
-        /// Its name.
+        /// Name of the plugin.
         name: String,
-        /// Its file.
+        /// File of the plugin.
         path: PathBuf,
     },
     /// There is a plugin of that name.
     #[error("there is a plugin {name:?} already, {}: --force replaces it", came(path, added.as_ref()))]
     AlreadyThere {
-        /// Its name.
+        /// Name of the plugin.
         name: String,
-        /// Its file.
+        /// File of the plugin.
         path: PathBuf,
         /// How it came to be there, if it was added.
         added: Option<InstallRecord>,
@@ -101,7 +101,7 @@ pub enum RemoveError {
     /// No such plugin was added.
     #[error("{}", not_added(name, host, path.as_deref(), similar.as_deref()))]
     NotAdded {
-        /// Its name.
+        /// Name of the plugin.
         name: String,
         /// The host whose plugin it would be.
         host: String,
@@ -115,9 +115,9 @@ pub enum RemoveError {
         "plugin {name:?} is not what was added any more: {path:?} has been changed; --force removes it all the same"
     )]
     Changed {
-        /// Its name.
+        /// Name of the plugin.
         name: String,
-        /// Its file.
+        /// File of the plugin.
         path: PathBuf,
     },
     /// The user's plugins cannot be read or written.

@@ -17,7 +17,7 @@ const VERSION: u32 = 1;
 /// The most bytes that the file may have: some 60,000 plugins.
 const FILE_MAX: u64 = 16 << 20;
 
-/// What was added, by name.
+/// Records of added plugins, by name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Records {
     version: u32,

@@ -1,4 +1,4 @@
-//! What the engine's client is told.
+//! Command line of the engine's client.
 
 use std::ffi::{OsStr, OsString};
 use std::path;
@@ -80,7 +80,7 @@ impl Container {
         Ok(args)
     }
 
-    /// What it may do.
+    /// Options that confine the container.
     fn confinement(&self) -> Vec<String> {
         let mut options = vec![
             // What goes over the pipes would be written to a file otherwise, all of it.

@@ -1,11 +1,11 @@
-//! What runs containers.
+//! Container engines.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use super::client;
 
-/// What runs containers, through its client on this machine.
+/// A container engine, used through its client on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {
@@ -23,7 +23,7 @@ impl Engine {
         [Self::Docker, Self::Podman].into_iter().find(|engine| engine.path().is_some())
     }
 
-    /// Its client's name.
+    /// Name of the engine's client.
     #[must_use]
     pub fn program(self) -> &'static str {
         match self {

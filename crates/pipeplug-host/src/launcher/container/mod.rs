@@ -90,7 +90,7 @@ enum Init {
     None,
 }
 
-/// What of the host is seen in the container, and where.
+/// A file or directory of the host that is visible in the container.
 #[derive(Debug, Clone)]
 struct Mount {
     source: PathBuf,
@@ -170,7 +170,7 @@ impl Container {
         self
     }
 
-    /// Its user, as `NAME`, `UID` or `UID:GID` of the image. Default: `65534:65534`, nobody.
+    /// Sets the user, as `NAME`, `UID` or `UID:GID` of the image. Default: `65534:65534`, `nobody`.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = user.into();

@@ -32,8 +32,8 @@ const RETRY: Duration = Duration::from_millis(100);
 /// How long the client is waited for at once.
 const ROUND: Duration = Duration::from_secs(3600);
 
-/// What an engine's client exits with where it failed itself, so that what became of the container
-/// is not known.
+/// Exit status of an engine's client that failed itself. The state of the container is then
+/// unknown.
 pub(super) const CLIENT_FAILED: i32 = 125;
 
 /// 128 and the number of SIGKILL.

@@ -1,4 +1,4 @@
-//! What the end of kubectl means.
+//! Diagnosis of kubectl's exit.
 
 use super::Kubectl;
 use crate::launcher::Diagnosis;

@@ -1,4 +1,4 @@
-//! What a pod is to be, as the API has it.
+//! Pod manifest, as the API has it.
 
 use std::ffi::OsStr;
 
@@ -8,7 +8,8 @@ use super::{Kubectl, PullPolicy};
 use crate::launcher::client;
 use crate::process::{Launch, SpawnError};
 
-/// What kubectl cannot be told by an option of its own, and with that all of the container.
+/// Overrides for `kubectl run`: the settings without an option of kubectl, and with them all of the
+/// container.
 pub(super) fn overrides(
     kubectl: &Kubectl,
     name: &str,
