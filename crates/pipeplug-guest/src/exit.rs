@@ -152,8 +152,8 @@ impl Exit {
         state.code = Some(code);
         self.changed.notify_all();
         if state.waiting == 0 && self.on_end == OnEnd::Exit {
-            let nobody = |state: &mut ExitState| state.waiting == 0;
-            let waited = self.changed.wait_timeout_while(state, COMING, nobody);
+            let none_waits = |state: &mut ExitState| state.waiting == 0;
+            let waited = self.changed.wait_timeout_while(state, COMING, none_waits);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let waiting = state.waiting;
@@ -162,7 +162,7 @@ impl Exit {
             // One of them may be in the loop.
             self.events.after(Duration::ZERO, || ());
         } else if self.on_end == OnEnd::Exit {
-            // Whoever runs `main` does not wait for the host; it has no use without one.
+            // `main` does not wait for the host, and the process has no use without one.
             std::process::exit(i32::from(code));
         }
     }

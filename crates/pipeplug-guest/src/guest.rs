@@ -33,8 +33,8 @@ use crate::stopping::Stop;
 /// errors.
 ///
 /// # Blocking
-/// While `start` runs; ahead of that, with `--pipeplug-listen PATH` as the first arguments, until a
-/// host has attached.
+/// While `start` runs. With `--pipeplug-listen PATH` as the first arguments, until a host has
+/// attached before that.
 pub fn register(start: impl Start, handler: impl Handler) -> Main {
     Guest::new().start(start).handler(handler).register()
 }
@@ -100,7 +100,7 @@ impl Handler for () {
     }
 }
 
-/// A plugin ahead of registering.
+/// A plugin before it registers.
 ///
 /// ```no_run
 /// # fn main() -> std::process::ExitCode {
@@ -249,7 +249,7 @@ impl<S: Start, R: Handler> Guest<S, R> {
     /// and exits.
     ///
     /// # Blocking
-    /// As for [`try_register`](Guest::try_register).
+    /// As [`try_register`](Guest::try_register).
     pub fn register(self) -> Main {
         let name = self.own.name.clone();
         self.try_register().unwrap_or_else(|error| {
@@ -265,12 +265,12 @@ impl<S: Start, R: Handler> Guest<S, R> {
     /// requests in.
     ///
     /// # Errors
-    /// Where there is no host, a descriptor cannot be used, or the start call-back fails.
+    /// There is no host, a descriptor cannot be used, or the start call-back failed.
     ///
     /// # Blocking
-    /// While the start call-back runs; ahead of that, until the host has asked for the metadata,
-    /// which it does at once; and with `--pipeplug-listen PATH` as the first arguments, until a
-    /// host has attached.
+    /// While the start call-back runs. Before that, until the host has asked for the metadata,
+    /// which it does at once. With `--pipeplug-listen PATH` as the first arguments, until a host
+    /// has attached.
     pub fn try_register(self) -> Result<Main, RegisterError> {
         let mut args = self.args.unwrap_or_else(|| std::env::args_os().skip(1).collect());
         let (reader, writer, args) = match listen::path_in(&mut args)? {
@@ -312,7 +312,7 @@ impl<S: Start, R: Handler> Guest<S, R> {
             startup.wait_introduced(|| main.connection().stats().held > 0);
         }
         if let Err(error) = self.start.start(&main) {
-            // Ahead of the end of the start: a plugin that does not start answers nothing.
+            // Closed before the end of the start: a plugin that does not start answers nothing.
             main.connection().close();
             return Err(RegisterError::Start(error));
         }

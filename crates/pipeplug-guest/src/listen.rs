@@ -23,8 +23,7 @@ use std::os::fd::AsRawFd;
 
 use crate::register_error::{RegisterError, shell_word};
 
-/// The first argument of a plugin that is to wait for its host, ahead of the path of the socket to
-/// make.
+/// First argument of a plugin that waits for its host. The path of the socket follows.
 const LISTEN: &str = "--pipeplug-listen";
 
 /// How long other plugins may take that make a socket in the same directory, and how often they are
@@ -123,7 +122,7 @@ impl<'a> Listener<'a> {
             bound => bound,
         }
         .map_err(|errno| match errno {
-            // Somebody was faster.
+            // Another process was faster.
             Errno::EADDRINUSE => ListenError::InUse,
             errno => system("making the socket")(errno.into()),
         })?;
@@ -228,8 +227,8 @@ fn remove_stale(path: &Path, address: &UnixAddr) -> Result<(), ListenError> {
     if !meta.file_type().is_socket() {
         return Err(ListenError::NotASocket);
     }
-    // Of another type than the listener's, so that nobody takes it for a host: refused where there
-    // is nobody, and where there is somebody of the wrong type (EPROTOTYPE).
+    // A socket of another type, so that a listener does not take it for a host. The error tells the
+    // cases apart: ECONNREFUSED without a listener, EPROTOTYPE with one.
     let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::empty(), None)
         .map_err(|errno| system("making a socket")(errno.into()))?;
     match connect(probe.as_raw_fd(), address) {
@@ -262,6 +261,6 @@ fn system(attempt: &'static str) -> impl Fn(io::Error) -> ListenError {
 }
 
 fn say(line: &str) {
-    // Without standard error there is nobody to read it.
+    // Without standard error there is no reader.
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }

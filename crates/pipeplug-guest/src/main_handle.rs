@@ -227,7 +227,8 @@ impl pipeplug_net::Handler for Shared {
         let exit = Arc::clone(&self.exit);
         let watch = std::thread::Builder::new().name("pipeplug-exit".into());
         if watch.spawn(move || exit.ended()).is_err() {
-            // No thread left: nobody bounds the handlers' time, `closed` still comes after them.
+            // No thread could be started: the handlers' time has no limit then, and `closed` still
+            // comes after them.
         }
     }
 

@@ -38,6 +38,6 @@ pub(crate) fn copy_up(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is only copied, and fcntl(2) itself says whether there is one.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
-    // SAFETY: fcntl(2) just made it, so that nobody else owns it.
+    // SAFETY: fcntl(2) just made it, so there is no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }

@@ -149,7 +149,7 @@ impl Catalog {
     /// Lists all there is, and asks all plugins, whatever is known of them.
     ///
     /// # Blocking
-    /// As for [`list`](Self::list), with every plugin, and every file that was added.
+    /// As [`list`](Self::list), with every plugin, and every file that was added.
     #[must_use]
     pub fn refresh(&self) -> Vec<CatalogEntry> {
         self.collect(Selection::All)
@@ -169,7 +169,7 @@ impl Catalog {
     /// formats. [`PluginInfo`] tells which one it answered.
     ///
     /// # Errors
-    /// As for [`PluginBuilder::start`].
+    /// As [`PluginBuilder::start`].
     ///
     /// # Blocking
     /// Until it has answered and ended.

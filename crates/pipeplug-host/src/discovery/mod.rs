@@ -293,7 +293,7 @@ impl Entry {
 /// The executable files in a directory, by name, and not those in directories below it.
 ///
 /// # Errors
-/// Where the directory cannot be read.
+/// The directory cannot be read.
 pub fn executables(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files =
         fs::read_dir(dir)?.map(|file| Ok(file?.path())).collect::<io::Result<Vec<_>>>()?;

@@ -66,7 +66,7 @@ pub enum Problem {
         /// Error of the kernel.
         kind: io::ErrorKind,
     },
-    /// A place to search is no directory.
+    /// An entry of the search path is not a directory.
     #[error("not a directory")]
     NotADirectory,
     /// `PIPEPLUG_PATH` has an empty entry.
@@ -106,7 +106,7 @@ impl Problem {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FindError {
-    /// No place has a file of that name.
+    /// No directory has a file of that name.
     #[error("no plugin {name:?}{}; searched {}{}", meant(similar.as_deref()), paths(searched), but_skipped(skipped))]
     NotFound {
         /// The name.

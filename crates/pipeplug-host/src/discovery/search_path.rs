@@ -28,7 +28,7 @@ pub(super) const CACHE: Base = Base { variable: "XDG_CACHE_HOME", below_home: ".
 pub(super) fn usual(host: &str, env: impl Fn(&str) -> Option<OsString>) -> Places {
     let mut dirs = Vec::new();
     let mut rejected = Vec::new();
-    // A variable that is set to nothing is one that somebody wanted to unset.
+    // An empty variable counts as unset.
     let path = env("PIPEPLUG_PATH").filter(|path| !path.is_empty());
     for dir in path.iter().flat_map(env::split_paths) {
         if dir.is_absolute() {

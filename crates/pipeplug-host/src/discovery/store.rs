@@ -71,7 +71,7 @@ impl Store {
     /// Store of `host`, as the environment of this process says.
     ///
     /// # Errors
-    /// Where there is no home directory, or no host can have that name.
+    /// There is no home directory, or the host's name is not valid.
     pub fn for_host(host: &str) -> Result<Self, StoreError> {
         Self::for_host_in(host, |name| std::env::var_os(name))
     }
@@ -79,7 +79,7 @@ impl Store {
     /// Like [`for_host`](Self::for_host), with `env` for the environment.
     ///
     /// # Errors
-    /// As for [`for_host`](Self::for_host).
+    /// As [`for_host`](Self::for_host).
     pub fn for_host_in(
         host: &str,
         env: impl Fn(&str) -> Option<OsString>,
@@ -126,7 +126,7 @@ impl Store {
         if is_same_file(&file, &path) {
             return Err(AddError::Itself { name: name.to_owned(), path });
         }
-        // Ahead of the work, for whoever has not seen it; it is looked at again under the lock.
+        // Checked before the work, to fail early, and again under the lock.
         self.check_place(name, &path, existing)?;
         let (unfinished, sha256) = match mode {
             InstallMode::Copy => self.copy(file),
@@ -142,8 +142,8 @@ impl Store {
         let mut records = before.clone();
         records.plugins.retain(|known, _| self.is_there(known));
         records.plugins.insert(name.to_owned(), added.clone());
-        // The record first: one without a file is of no account, but a file without a record would
-        // be anybody's.
+        // The record first: a record without a file does no harm, but a file without a record would
+        // not count as added.
         records.write(&self.records_path())?;
         if let Err(error) = unfinished.persist(&path) {
             before.write(&self.records_path())?;
@@ -198,7 +198,7 @@ impl Store {
     /// All that was added and is still there, by name.
     ///
     /// # Errors
-    /// Where the records cannot be read.
+    /// The records cannot be read.
     pub fn added(&self) -> Result<BTreeMap<String, InstallRecord>, StoreError> {
         let mut plugins = self.records()?.plugins;
         plugins.retain(|name, _| self.is_there(name));

@@ -61,7 +61,7 @@ impl RegularFile {
     /// Opens a file, or makes an empty one for this user alone, to lock it.
     ///
     /// # Errors
-    /// As for [`open`](Self::open).
+    /// As [`open`](Self::open).
     pub(crate) fn open_or_create(path: &Path) -> Result<Self, FileError> {
         Self::open_with(path, OpenOptions::new().read(true).append(true).create(true).mode(0o600))
     }
@@ -126,7 +126,7 @@ impl RegularFile {
     /// that.
     ///
     /// # Errors
-    /// As for [`read`](Self::read), and where it cannot be written.
+    /// As [`read`](Self::read), or the target cannot be written.
     pub(crate) fn copy(&self, limit: u64, to: &mut impl io::Write) -> Result<(), FileError> {
         let len = self.metadata.len();
         if len > limit {

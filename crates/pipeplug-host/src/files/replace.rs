@@ -1,4 +1,4 @@
-//! Files that nobody ever sees half of.
+//! Atomic replacement of files.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// How the names of files begin that are being written. No plugin is called so: its host's name
 /// comes first, and that begins with no dot.
 const UNFINISHED: &str = ".unfinished-";
-/// So old, nobody writes such a file any more.
+/// Age at which an unfinished file is abandoned.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
 /// A file to be written in `dir`, which is made where it is not there; what killed processes left
@@ -29,7 +29,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
     let mut file = temporary(dir, |builder| builder.tempfile_in(dir))?;
     file.write_all(bytes)?;
-    // Else the name could be on the disk ahead of the bytes, and a power cut leave an empty file.
+    // Without fsync(2) the name could reach the disk before the bytes, and a power cut would leave
+    // an empty file.
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
@@ -46,7 +47,7 @@ fn sweep(dir: &Path) {
         let is_unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
         let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
         if is_unfinished && age().is_some_and(|age| age >= ABANDONED) {
-            // Somebody else may have been faster; and what stays is in nobody's way.
+            // Another process may have removed it first. A file that stays does no harm.
             let _ = fs::remove_file(entry.path());
         }
     }

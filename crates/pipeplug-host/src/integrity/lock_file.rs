@@ -89,7 +89,7 @@ impl LockFile {
     /// Reads it.
     ///
     /// # Errors
-    /// Where there is none, or it cannot be read or understood.
+    /// There is no such file, or it cannot be read or parsed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LockFileError> {
         let path = path.as_ref();
         let failed = |error: io::Error| match error.kind() {
@@ -110,7 +110,7 @@ impl LockFile {
     /// Reads it, or takes an empty one where there is none.
     ///
     /// # Errors
-    /// Where it cannot be read or understood.
+    /// The file cannot be read or parsed.
     pub fn open_or_new(path: impl AsRef<Path>) -> Result<Self, LockFileError> {
         let path = path.as_ref();
         match Self::open(path) {
@@ -146,7 +146,7 @@ impl LockFile {
     /// ```
     ///
     /// # Errors
-    /// As for [`open_or_new`](Self::open_or_new) and [`save`](Self::save), and those of `change`.
+    /// As [`open_or_new`](Self::open_or_new) and [`save`](Self::save), and those of `change`.
     ///
     /// # Blocking
     /// While another process updates the file, or has the directory locked for another reason; and
@@ -212,7 +212,7 @@ impl LockFile {
     /// written since this one was read is lost, unless that is done by [`update`](Self::update).
     ///
     /// # Errors
-    /// Where it cannot be written; the one that was there is left then.
+    /// The file cannot be written. The old file is kept.
     pub fn save(&self) -> Result<(), LockFileError> {
         let failed = |error| LockFileError::Io { path: self.path.clone(), what: "written", error };
         // A link to it stays one.

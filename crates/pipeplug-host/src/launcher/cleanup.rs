@@ -13,14 +13,14 @@ use nix::sys::signal::{SigSet, Signal};
 use super::client;
 use crate::process::{Leftovers, OnHostExit, SpawnError, spawn};
 
-/// How long the shell may take to leave the cleanup behind.
+/// Time for the shell to fork the process that waits.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A shell that waits for a word, or for the end of the pipe that the host alone can write to; it
-/// runs in the background, as nobody's child, so that it is there when all else is killed, and
-/// nobody has to reap it.
+/// Shell script that waits for a word, or for the end of the pipe that only the host can write to.
+/// It runs in the background as an orphan: it is still there when all else is killed, and the host
+/// does not have to reap it.
 ///
-/// The engine may yet be making the container: hence more than one attempt.
+/// The engine may still be creating the container, hence more than one attempt.
 const SCRIPT: &str = r#"
 trap '' HUP INT QUIT TERM
 cd /
@@ -85,11 +85,11 @@ impl Cleanup {
         launch.args.extend(args);
         let shell = spawn(&launch)?;
         let ended = shell.child.wait_timeout(TIMEOUT, Leftovers::Leave);
-        match ended.map_err(system("waiting for its cleanup"))? {
+        match ended.map_err(system("waiting for the shell that removes it"))? {
             Some(_) => Ok(Self { pipe: shell.to_guest, what, then: REMOVE }),
             None => {
                 let error = io::Error::new(io::ErrorKind::TimedOut, "the shell does not end");
-                Err(system("starting its cleanup")(error))
+                Err(system("starting the shell that removes it")(error))
             }
         }
     }
@@ -112,8 +112,8 @@ impl Drop for Cleanup {
     }
 }
 
-/// Writes to a pipe that nobody may read any more. A SIGPIPE of that goes to the thread that wrote,
-/// and with it.
+/// Writes to a pipe that may have no reader any more. SIGPIPE goes to the thread that wrote, which
+/// blocks it, and ends with the thread.
 fn say(word: &'static str, pipe: OwnedFd) -> io::Result<()> {
     let write = move || {
         SigSet::from(Signal::SIGPIPE).thread_block()?;

@@ -7,7 +7,7 @@ use pipeplug_net::{HandlerError, Reply, Request};
 
 use crate::plugin::Plugin;
 
-/// The commands that a plugin may send, ahead of the host's handler.
+/// Commands that a plugin may send. Checked before the host's handler.
 #[derive(Debug)]
 pub(crate) struct AllowList {
     allowed: BTreeSet<String>,

@@ -247,10 +247,10 @@ impl PluginBuilder {
     }
 
     /// Takes the default of [`untrusted`](Self::untrusted) off where the launcher would be refused
-    /// because of it: what runs elsewhere is confined by the place. A sandbox that the host
-    /// demanded stays.
+    /// because of it: what runs elsewhere is confined there. A sandbox that the host demanded
+    /// stays.
     pub(crate) fn without_default_sandbox_elsewhere(mut self) -> Self {
-        if self.sandbox_by == SandboxBy::Default && !self.launcher.sees_to_demands() {
+        if self.sandbox_by == SandboxBy::Default && !self.launcher.enforces_demands() {
             self.launch.sandbox = None;
         }
         self
@@ -281,9 +281,9 @@ impl PluginBuilder {
         self
     }
 
-    /// Called once its process runs, ahead of the exchange of metadata, on the thread that starts
-    /// it: with this handle another thread can end a start that takes too long, by
-    /// [`Plugin::kill`].
+    /// Sets a call-back for the moment when the process runs, before the exchange of metadata. It
+    /// is called on the thread that starts the plugin. With this handle another thread can end a
+    /// start that takes too long, by [`Plugin::kill`].
     pub fn on_spawn(mut self, on_spawn: impl Fn(&Plugin) + Send + Sync + 'static) -> Self {
         self.on_spawn = Some(Arc::new(on_spawn));
         self
@@ -347,7 +347,7 @@ impl PluginBuilder {
         self
     }
 
-    /// The file that will be executed; of a plugin that its place has already, its name.
+    /// Path of the file to execute. For a preinstalled plugin, its name.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.launch.program

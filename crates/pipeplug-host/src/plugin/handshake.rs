@@ -35,7 +35,7 @@ pub(crate) enum HandshakeFailure {
 /// sends back what it gets, and the refusal of its request would come back as the answer to ours.
 pub(crate) fn is_echo(connection: &Connection) {
     connection.end(ECHO);
-    // So that no answer goes out ahead of the end.
+    // Closed here, so that no answer goes out before the end.
     let _ = connection.wait_ended(END_TIMEOUT);
 }
 

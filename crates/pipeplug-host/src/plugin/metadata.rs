@@ -16,7 +16,7 @@ impl Metadata {
     /// Reads a JSON object.
     ///
     /// # Errors
-    /// Where the bytes are none.
+    /// The bytes are not a JSON object.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let object: Map<String, Value> = serde_json::from_slice(bytes)?;
         let text = |value| match value {

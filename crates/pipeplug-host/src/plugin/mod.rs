@@ -41,9 +41,8 @@ use handshake::HandshakeFailure;
 use output::{Deadlines, Lines, Stream};
 use start_hint::StartPipe;
 
-/// How long open calls of a plugin that closed its pipe wait for the news of how its process ended:
-/// the kernel closes a process's descriptors some time ahead of its end, with a core dump in
-/// between.
+/// Time that the open calls of a plugin that closed its pipe wait for its exit status: the kernel
+/// closes a process's descriptors some time before its end, with a core dump in between.
 const REASON_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long the streams of a plugin that has ended may take to end, all together: what it started
@@ -92,8 +91,8 @@ impl Plugin {
         PluginBuilder::new(path)
     }
 
-    /// A plugin to start that its place has already, so that it takes no path: the entry point of
-    /// an image. `name` stands for it in logs and errors; the place is the builder's
+    /// Builder of a plugin that is installed where it runs, such as the entry point of an image, so
+    /// that it takes no path. `name` is its name in logs and errors. Where it runs is the builder's
     /// [`launcher`](PluginBuilder::launcher).
     pub fn preinstalled(name: impl Into<PathBuf>) -> PluginBuilder {
         PluginBuilder::preinstalled(name)
@@ -102,10 +101,10 @@ impl Plugin {
     /// Starts the file at `path` with every setting at its default.
     ///
     /// # Errors
-    /// As for [`PluginBuilder::start`].
+    /// As [`PluginBuilder::start`].
     ///
     /// # Blocking
-    /// As for [`PluginBuilder::start`].
+    /// As [`PluginBuilder::start`].
     pub fn start(path: impl Into<PathBuf>) -> Result<Self, StartError> {
         Self::builder(path).start()
     }
@@ -114,7 +113,7 @@ impl Plugin {
         let path = builder.launch.program.clone();
         let system = |error| StartError::System { path: path.clone(), error };
         if let Some(demand) = builder.launch.demands()
-            && !builder.launcher.sees_to_demands()
+            && !builder.launcher.enforces_demands()
         {
             let launcher =
                 builder.launcher.describe().unwrap_or_else(|| "by its launcher".to_owned());
@@ -202,7 +201,7 @@ impl Plugin {
         &self.0.connection
     }
 
-    /// The file that was executed; of a plugin that its place had already, its name.
+    /// Path of the file that was executed. For a preinstalled plugin, its name.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0.path
@@ -270,7 +269,7 @@ impl Plugin {
     /// It can be called more than once and from several threads.
     ///
     /// # Errors
-    /// Where even SIGKILL did not end it, or the system fails.
+    /// SIGKILL did not end the plugin, or a system call failed.
     ///
     /// # Blocking
     /// Until it has ended; at the most for all grace times together. In a handler of a request of
@@ -283,10 +282,10 @@ impl Plugin {
     /// As [`stop`](Plugin::stop), with other grace times.
     ///
     /// # Errors
-    /// As for [`stop`](Plugin::stop).
+    /// As [`stop`](Plugin::stop).
     ///
     /// # Blocking
-    /// As for [`stop`](Plugin::stop).
+    /// As [`stop`](Plugin::stop).
     pub fn stop_within(&self, grace: Grace) -> Result<Stopped, StopError> {
         self.0.stop(grace)
     }
@@ -294,7 +293,7 @@ impl Plugin {
     /// Ends it at once, with SIGKILL to its process group and to itself.
     ///
     /// # Errors
-    /// As for [`stop`](Plugin::stop).
+    /// As [`stop`](Plugin::stop).
     ///
     /// # Blocking
     /// Until the system has taken the process down.
@@ -327,7 +326,7 @@ impl Plugin {
         Ok(())
     }
 
-    /// Ends one whose place has said that it does not meet a demand.
+    /// Ends a plugin whose launcher does not meet a demand.
     fn check_launcher(&self, builder: &PluginBuilder) -> Result<(), StartError> {
         let head = self.0.of_stderr().map(Lines::head).unwrap_or_default();
         let Some(Diagnosis { problem, is_permanent }) = self.0.process.unmet(&head) else {

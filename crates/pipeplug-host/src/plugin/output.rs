@@ -144,8 +144,8 @@ impl Lines {
             all_handed_on: Condvar::new(),
         });
         let reading = Arc::clone(&lines);
-        // Held until there is a watcher, without which nobody would have it look again at what it
-        // leaves.
+        // Held until the watcher is set: without it, the reader could not ask the loop to report
+        // again what it left unread.
         let state = lines.lock();
         let watcher = events.watch(Fd(Arc::clone(&lines)), move |_| reading.turn())?;
         // Set once, here.

@@ -129,7 +129,7 @@ pub(crate) fn find(
                 .to_owned()
         });
     }
-    // Elsewhere, files, variables and descriptors are those of the place.
+    // A plugin that runs elsewhere has other files, variables and descriptors.
     if builder.launcher.describe().is_some() {
         return None;
     }

@@ -97,7 +97,7 @@ pub enum StoppedBy {
     Term,
     /// SIGKILL.
     Kill,
-    /// Nothing: it may still run, and is left to whoever started it.
+    /// None: the plugin may still run, and belongs to its own parent.
     LetGo,
 }
 
@@ -109,7 +109,7 @@ impl fmt::Display for StoppedBy {
             Self::EndOfFile => "stopped at the end of its input",
             Self::Term => "stopped by SIGTERM",
             Self::Kill => "stopped by SIGKILL",
-            Self::LetGo => "let go of, and left to whoever started it",
+            Self::LetGo => "let go of, since another program started it",
         })
     }
 }

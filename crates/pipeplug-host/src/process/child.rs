@@ -89,7 +89,7 @@ pub enum Delivery {
     Sent,
     /// The guest was reaped before, or its group is empty; nothing was sent.
     Gone,
-    /// Somebody else started it, and ends it: nothing was sent, and it is let go of.
+    /// The plugin was started by other means: nothing was sent, and the host lets go of it.
     NotOurs,
 }
 
@@ -266,7 +266,7 @@ impl Child {
         }
         match self.send(signal) {
             Ok(()) => Ok(Delivery::Sent),
-            // Nobody is left: the kernel has reaped the child for a host that ignores SIGCHLD.
+            // No process is left: the kernel has reaped the child for a host that ignores SIGCHLD.
             Err(Errno::ESRCH) => Ok(Delivery::Gone),
             Err(errno) => Err(errno.into()),
         }
@@ -365,7 +365,7 @@ impl Drop for Child {
                 );
                 let pid = self.pid;
                 let waiting = thread::Builder::new().name(format!("reap-{pid}")).spawn(move || {
-                    // There is nobody left to tell of a status or an error.
+                    // The handle is dropped: no caller is left for a status or an error.
                     let _ = block_until_exit(pid);
                     let _ = exit_status(pid, Look::Reap);
                 });

@@ -129,7 +129,7 @@ pub enum SpawnError {
         /// Error of the kernel.
         error: io::Error,
     },
-    /// Somebody has the file open for writing.
+    /// A process has the file open for writing.
     #[error(
         "plugin {path:?} is open for writing: close the file, or wait for its copy to end, and start it again"
     )]
@@ -174,7 +174,7 @@ pub enum SpawnError {
     },
     /// No process can be made.
     #[error(
-        "plugin {path:?} cannot be started, for there is a limit of processes ({error}): end some, or raise the limit of the \
+        "plugin {path:?} cannot be started: the limit of processes is reached ({error}): end some, or raise the limit of the \
          user (`ulimit -u`, {} here), of the container (`--pids-limit`) or of the service (TasksMax=)",
         limit.map_or("unlimited".to_owned(), |limit| limit.to_string())
     )]
@@ -242,7 +242,7 @@ pub enum SpawnError {
         error: LockFileError,
     },
     /// This system cannot confine it as it was demanded.
-    #[error("plugin {path:?} was not started, for its sandbox cannot be had: {problem}")]
+    #[error("plugin {path:?} was not started: its sandbox is not available: {problem}")]
     Sandbox {
         /// The absolute path that was to be executed.
         path: PathBuf,
@@ -259,7 +259,7 @@ pub enum SpawnError {
         /// True if another start would fail the same way.
         is_permanent: bool,
     },
-    /// The launcher does not see to what was demanded.
+    /// The launcher does not enforce a demand.
     #[error(
         "plugin {path:?} was not started {launcher}: {demand} is made only for a plugin that this host starts as a \
          process of its own; leave it out, or start the plugin without what carries it there"

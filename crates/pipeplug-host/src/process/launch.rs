@@ -38,7 +38,7 @@ pub struct Launch {
     /// [`program`](Self::program) is then only its name. On this machine no plugin is: the name is
     /// a path.
     pub is_preinstalled: bool,
-    /// The plugin's own arguments. Those that name the channel go ahead of them.
+    /// The plugin's own arguments. The arguments that name the channel come before them.
     pub args: Vec<OsString>,
     /// The environment.
     pub env: EnvPlan,
@@ -52,9 +52,9 @@ pub struct Launch {
     ///
     /// The kernel does not pass it on to the interpreter of a script.
     pub arg0: Option<OsString>,
-    /// The sum that the file has to have. What is executed is a copy of it in memory that has been
-    /// checked and that nobody can change: `/proc/self/exe` does not lead to the file then, and a
-    /// script gets the descriptor behind its others, which the interpreter reads it from. A file of
+    /// SHA-256 sum that the file has to have. A sealed copy of the file in memory is checked and
+    /// executed, and no process can change it. `/proc/self/exe` does not lead to the file then. A
+    /// script gets one more descriptor, behind its others, which the interpreter reads. A file of
     /// more than [`CHECKED_SIZE_MAX`](Self::CHECKED_SIZE_MAX) bytes is not started.
     pub sha256: Option<Sha256>,
     /// The [`LockFile`](crate::LockFile) that has to have the file's sum; as for
@@ -132,8 +132,8 @@ impl Launch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Channel {
-    /// As descriptors 3 (in) and 4 (out), which the arguments `3` and `4` ahead of the plugin's own
-    /// tell it of.
+    /// Descriptors 3 (in) and 4 (out). The arguments `3` and `4` before the plugin's own ones name
+    /// them.
     Pipes {
         /// Standard input of the guest.
         stdin: Stdin,
@@ -142,8 +142,8 @@ pub enum Channel {
     },
     /// As its standard input and output, of which no argument tells it.
     ///
-    /// But where the plugin's own first two arguments are both decimal numbers, `0` and `1` go
-    /// ahead of them.
+    /// But where the plugin's own first two arguments are both decimal numbers, `0` and `1` come
+    /// before them.
     Stdio,
 }
 

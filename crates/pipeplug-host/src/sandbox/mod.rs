@@ -1,6 +1,6 @@
 //! Sandbox: limits what a plugin may do to the machine that it runs on.
 //!
-//! A process of its own is a wall against crashes, not against malice: a plugin may do whatever its
+//! A process of its own protects against crashes, not against malice: a plugin may do whatever its
 //! user may. A [`Sandbox`] takes that away before the plugin's first instruction, by means of the
 //! kernel alone. There are two levels:
 //!
@@ -261,17 +261,17 @@ impl Sandbox {
         self
     }
 
-    /// Lets it read and execute a file, or all below a directory. Files that nobody names are out
-    /// of reach from then on.
+    /// Grants reading and executing a file, or all below a directory. Files that are not granted
+    /// are then out of reach.
     #[must_use]
     pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
         self.files.get_or_insert_default().read.push(path.into());
         self
     }
 
-    /// Lets it read and write a file, or make, read, write and remove all below a directory. An
-    /// `execve` of what is there is refused, which keeps nobody from loading it in another way.
-    /// Files that nobody names are out of reach from then on.
+    /// Grants reading and writing a file, or making, reading, writing and removing all below a
+    /// directory. An `execve` of a file there is refused; loading it in another way is not. Files
+    /// that are not granted are then out of reach.
     #[must_use]
     pub fn write(mut self, path: impl Into<PathBuf>) -> Self {
         self.files.get_or_insert_default().write.push(path.into());

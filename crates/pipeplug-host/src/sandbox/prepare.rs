@@ -230,7 +230,7 @@ mod linux {
             };
             // Within a root of its own it is the second layer.
             if self.files.is_some() && !namespaces {
-                landlock("sandbox around files", ABI_OF_FILES, "6.2");
+                landlock("limits on files", ABI_OF_FILES, "6.2");
             }
             if self.ports.as_ref().is_some_and(|ports| !ports.is_empty()) {
                 landlock("TCP ports", ABI_OF_PORTS, "6.7");

@@ -58,7 +58,7 @@ fn remedy(step: StartStep, error: &io::Error, read: impl Fn(&str) -> Option<Stri
         }
         StartStep::Namespaces if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
             ": the root directory of this process is not the root of a mount, as in a chroot or an initramfs; mount it \
-             (`mount --rbind DIR DIR`) ahead of the chroot"
+             (`mount --rbind DIR DIR`) before the chroot"
                 .to_owned()
         }
         _ => String::new(),

@@ -89,7 +89,7 @@ impl Layout {
     }
 
     fn add_processes(&mut self, granted: &[Grant]) {
-        // Whoever grants the host's /proc means it.
+        // An explicit grant of the host's /proc is respected.
         if granted.iter().all(|it| it.path != Path::new("/proc")) {
             self.add_directory(Path::new("/proc"));
             let rights = Access::Read.rights_of_child();

@@ -45,7 +45,7 @@ impl Shared {
             Phase::Up(instance) | Phase::Due(Job::End(instance, _)) => {
                 self.end(&name, &instance, EndCause::Stopped).map(Some)
             }
-            // Whoever stops it goes on with that, and tells of it.
+            // The thread that stops the plugin continues, and sends the event.
             Phase::Ending { instance, .. } => instance.plugin.stop().map(Some),
             Phase::Starting { plugin, .. } => plugin.map(|plugin| plugin.kill()).transpose(),
             Phase::Down
@@ -105,13 +105,13 @@ impl Shared {
         let before = self.is_up(&mut state, &new, begun.elapsed());
         let old = match before {
             Phase::Up(instance) | Phase::Due(Job::End(instance, _)) => instance,
-            // Whoever starts it finds that it came too late.
+            // The thread that starts it sees the new phase and stops.
             Phase::Starting { plugin, .. } => {
                 drop(state);
                 plugin.iter().for_each(kill);
                 return Ok(());
             }
-            // Whoever stops it goes on with that.
+            // The thread that stops it continues.
             Phase::Ending { .. }
             | Phase::Down
             | Phase::Due(Job::Start)
@@ -129,8 +129,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The process of what is to take another one's place runs, and can be killed by whoever stops
-    /// the supervisor.
+    /// Records the process of the replacement. From here on, stopping the supervisor can kill it.
     fn is_replacing(&self, process: &Plugin) {
         let mut state = self.lock();
         if let Phase::Stopped = state.phase {

@@ -41,7 +41,7 @@ pub enum Event {
         /// For how long no call has been open.
         idle: Duration,
     },
-    /// Another process has taken its place, and it is stopped once its open calls have ended.
+    /// Another process has replaced this one, which is stopped once its open calls have ended.
     Replaced {
         /// The process that is left.
         old: Pid,
@@ -167,7 +167,7 @@ impl fmt::Display for Event {
                 write!(f, "process {pid} did not answer a ping within {timeout:?}")
             }
             Self::IdleStop { pid, idle } => {
-                write!(f, "process {pid} is stopped, nobody called for {idle:.1?}")
+                write!(f, "process {pid} is stopped after {idle:.1?} without a call")
             }
             Self::Replaced { old, new } => write!(f, "process {new} replaces process {old}"),
             Self::Ended { pid, status, ran, cause } => {

@@ -28,7 +28,7 @@ impl Shared {
         }
     }
 
-    /// No call is open, and somebody wanted to be told.
+    /// No call is open, and a thread waits for that.
     pub(super) fn idle_begins(self: &Arc<Self>, instance: &Arc<Instance>) {
         self.last_call_ended();
         if let Some(timeout) = self.settings.idle_timeout {

@@ -55,7 +55,8 @@ impl Instance {
 
     /// Tells whether a call is open. If so, the end of the last one notifies the supervisor.
     pub(super) fn await_idle(&self) -> bool {
-        // Whoever ends a call counts down first and looks here then: one of the two sees the other.
+        // A thread that ends a call decrements the counter first and reads this flag then. This
+        // thread does both in the opposite order, so at least one of the two sees the other.
         self.is_awaited.store(true, Ordering::SeqCst);
         self.open_calls() > 0
     }
@@ -124,10 +125,10 @@ impl SupervisedCall {
     /// Waits for the reply.
     ///
     /// # Errors
-    /// As for [`PendingCall::wait`].
+    /// As [`PendingCall::wait`].
     ///
     /// # Blocking
-    /// As for [`PendingCall::wait`].
+    /// As [`PendingCall::wait`].
     pub fn wait(self) -> Result<Reply, SupervisedCallError> {
         let Self { call, lease: _lease } = self;
         Ok(call.wait()?)
@@ -136,10 +137,10 @@ impl SupervisedCall {
     /// Waits for the reply as a chunk.
     ///
     /// # Errors
-    /// As for [`PendingCall::wait_chunk`].
+    /// As [`PendingCall::wait_chunk`].
     ///
     /// # Blocking
-    /// As for [`PendingCall::wait`].
+    /// As [`PendingCall::wait`].
     pub fn wait_chunk(self) -> Result<Chunk, SupervisedCallError> {
         let Self { call, lease: _lease } = self;
         Ok(call.wait_chunk()?)
@@ -148,7 +149,7 @@ impl SupervisedCall {
     /// Waits for the reply for at most `timeout`, and then gives the call up.
     ///
     /// # Errors
-    /// As for [`PendingCall::wait_timeout`].
+    /// As [`PendingCall::wait_timeout`].
     ///
     /// # Blocking
     /// At most for `timeout`.

@@ -33,7 +33,7 @@ use state::Shared;
 /// after a wait that grows ([`Backoff`]), until it has failed too often ([`Breaker`]) or in a way
 /// that a restart cannot heal: a file that is missing or cannot be executed, an exit status of 126
 /// or 127, the wrong format. It stays so until [`reset`](Supervisor::reset) or
-/// [`replace`](Supervisor::replace). A plugin that nobody calls can be stopped until the next call
+/// [`replace`](Supervisor::replace). A plugin without calls can be stopped until the next one
 /// ([`idle_timeout`](SupervisorBuilder::idle_timeout)).
 ///
 /// A call that comes while there is no plugin waits for the start that is under way, or begins it:
@@ -73,7 +73,7 @@ impl Supervisor {
     /// Starts the plugin if it does not run, also behind a [`stop`](Supervisor::stop).
     ///
     /// # Errors
-    /// Where it did not start, or is given up.
+    /// The plugin did not start, or is given up.
     ///
     /// # Blocking
     /// Until it runs, or its start has failed.
@@ -90,7 +90,7 @@ impl Supervisor {
     /// Where the new one does not start, the old one goes on as if nothing had happened.
     ///
     /// # Errors
-    /// Where it did not start, or the supervisor was stopped.
+    /// The plugin did not start, or the supervisor was stopped.
     ///
     /// # Blocking
     /// Until the one before has ended. Calls do not wait for it. Not to be called from a handler of
@@ -102,10 +102,10 @@ impl Supervisor {
     /// As [`replace`](Supervisor::replace), by another process of the same plugin.
     ///
     /// # Errors
-    /// As for [`replace`](Supervisor::replace).
+    /// As [`replace`](Supervisor::replace).
     ///
     /// # Blocking
-    /// As for [`replace`](Supervisor::replace).
+    /// As [`replace`](Supervisor::replace).
     pub fn restart(&self) -> Result<(), Unavailable> {
         self.shared().replace(None)
     }
@@ -120,10 +120,10 @@ impl Supervisor {
     /// until [`start`](Supervisor::start). `None` where nothing ran.
     ///
     /// # Errors
-    /// As for [`Plugin::stop`].
+    /// As [`Plugin::stop`].
     ///
     /// # Blocking
-    /// As for [`Plugin::stop`].
+    /// As [`Plugin::stop`].
     pub fn stop(&self) -> Result<Option<Stopped>, StopError> {
         self.shared().stop()
     }
@@ -133,10 +133,10 @@ impl Supervisor {
     /// open call.
     ///
     /// # Errors
-    /// As for [`start`](Supervisor::start).
+    /// As [`start`](Supervisor::start).
     ///
     /// # Blocking
-    /// As for [`start`](Supervisor::start).
+    /// As [`start`](Supervisor::start).
     pub fn plugin(&self) -> Result<Plugin, Unavailable> {
         self.acquire(None).map(|lease| lease.plugin().clone())
     }

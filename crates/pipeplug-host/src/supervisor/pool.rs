@@ -18,10 +18,10 @@ use crate::plugin::{PluginBuilder, StartError, StopError};
 /// Several processes of one plugin, each with a supervisor of its own; a call goes to the one with
 /// the fewest open calls, the first among equals, and so does a one-way, in turn among equals.
 ///
-/// One that does not run gets no calls as long as another one does: a process that has failed is
-/// missed by nobody while it is started anew, and one that was given up leaves the others its
-/// share. Where a call finds every process that runs at work, another one is started for the calls
-/// behind it. Only where none runs a call waits for a start.
+/// A process that does not run gets no calls as long as another one does. So calls go on while a
+/// failed process restarts, and the others share the calls of a process that was given up. If a
+/// call finds all running processes busy, another one is started for later calls. A call waits for
+/// a start only if no process runs.
 ///
 /// A handle: cloning it is cheap, and dropping the last one stops them all, as [`stop`](Pool::stop)
 /// does. They are called by the plugin's name and a number: `echo#0`, `echo#1`, and so on.
@@ -50,7 +50,7 @@ impl Pool {
     /// builder's hook is called with the events of each.
     ///
     /// # Errors
-    /// As for [`SupervisorBuilder::build`].
+    /// As [`SupervisorBuilder::build`].
     pub fn new(supervisor: SupervisorBuilder, size: NonZeroUsize) -> Result<Self, StartError> {
         let member = |number| {
             let mut supervisor = supervisor.clone();
@@ -76,10 +76,10 @@ impl Pool {
     /// first that fails.
     ///
     /// # Errors
-    /// As for [`Supervisor::replace`]; those behind it are still what they were.
+    /// As [`Supervisor::replace`]; the processes after it are not replaced.
     ///
     /// # Blocking
-    /// As for [`Supervisor::replace`], for each.
+    /// As [`Supervisor::replace`], for each.
     pub fn replace(&self, plugin: &PluginBuilder) -> Result<(), Unavailable> {
         let one = |(number, member): (usize, &Supervisor)| {
             member.replace(numbered(plugin.clone(), number))
@@ -90,10 +90,10 @@ impl Pool {
     /// As [`replace`](Pool::replace), by other processes of the same plugin.
     ///
     /// # Errors
-    /// As for [`replace`](Pool::replace).
+    /// As [`replace`](Pool::replace).
     ///
     /// # Blocking
-    /// As for [`replace`](Pool::replace).
+    /// As [`replace`](Pool::replace).
     pub fn restart(&self) -> Result<(), Unavailable> {
         self.members().iter().try_for_each(Supervisor::restart)
     }
@@ -109,7 +109,7 @@ impl Pool {
     /// The first one's that could not be stopped; the others are.
     ///
     /// # Blocking
-    /// As for [`Plugin::stop`](crate::Plugin::stop).
+    /// As [`Plugin::stop`](crate::Plugin::stop).
     pub fn stop(&self) -> Result<(), StopError> {
         self.0.at_once(|member| member.stop().map(drop)).into_iter().collect()
     }

@@ -10,8 +10,8 @@ use super::state::Shared;
 use super::{Handle, Supervisor};
 use crate::plugin::{PluginBuilder, StartError};
 
-/// How long a supervisor waits ahead of starting a plugin that failed once more: `initial`, then
-/// `factor` times as long with each further failure, up to `max`.
+/// Back-off of restarts: the wait is `initial` after the first failure, `factor` times as long
+/// after each further one, up to `max`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Backoff {
@@ -161,7 +161,7 @@ impl SupervisorBuilder {
         }
     }
 
-    /// How long to wait ahead of each restart.
+    /// Sets the wait before each restart.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.settings.backoff = backoff;
         self
@@ -241,7 +241,7 @@ impl SupervisorBuilder {
     /// A supervisor, whose plugin is started by the first call, or by [`Supervisor::start`].
     ///
     /// # Errors
-    /// Where the system gives no event loop.
+    /// The system cannot make an event loop.
     pub fn build(self) -> Result<Supervisor, StartError> {
         let events = match &self.plugin.events {
             Some(events) => events.clone(),

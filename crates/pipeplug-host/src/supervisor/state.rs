@@ -1,8 +1,8 @@
 //! From the start to the end of a supervised plugin, and on to the next start.
 //!
-//! What there is to do stands in the phase, and is done by whoever comes first: a caller that would
-//! have to wait for it, or a thread of the pool. So a start that many wait for is one start, and
-//! none waits for a thread to be free.
+//! The phase holds the pending job. The first thread that comes does it: a caller that would have
+//! to wait for it, or a thread of the pool. So many waiting callers cause one start, and none of
+//! them waits for a free thread.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,8 +24,7 @@ pub(super) struct Shared {
     state: Mutex<SupervisorState>,
     /// The phase is another one, or the last call of a process that is left has ended.
     pub(super) changed: Condvar,
-    /// Held by whoever replaces the plugin, from the start of the new one to the end of the old
-    /// one.
+    /// Held while the plugin is replaced, from the start of the new one to the end of the old one.
     pub(super) replacing: Mutex<()>,
 }
 
@@ -55,7 +54,7 @@ pub(super) enum Phase {
     Down,
     /// Calls go to it.
     Up(Arc<Instance>),
-    /// To be done by whoever comes first.
+    /// A job for the first thread that comes.
     Due(Job),
     /// The plugin starts; `plugin` is set once its process exists.
     Starting { number: u64, plugin: Option<Plugin> },
@@ -271,9 +270,10 @@ impl Shared {
         matches!(&self.lock().phase, Phase::Up(up) if Arc::ptr_eq(up, instance))
     }
 
-    /// The last open call of a process has ended, and somebody wanted to be told.
+    /// Notifies the threads that wait for the last open call of a process.
     pub(super) fn last_call_ended(&self) {
-        // Whoever waits looks at the calls and begins to wait under this lock.
+        // Taking the lock once avoids a lost wake-up: a waiter checks the calls and begins to wait
+        // under this lock.
         drop(self.lock());
         self.changed.notify_all();
     }

@@ -19,7 +19,7 @@ use crate::plugin::{Plugin, PluginBuilder, StartError, StopError, Stopped};
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Shared {
-    /// Does what is due, if nobody else has begun to.
+    /// Does the pending job, unless another thread has begun.
     pub(super) fn work(self: &Arc<Self>) {
         let mut state = self.lock();
         if !matches!(state.phase, Phase::Due(_)) {
@@ -129,7 +129,7 @@ impl Shared {
         self.hook.tell(state.name(), Event::Started { pid: instance.plugin.pid(), took });
         self.watch(instance);
         if instance.plugin.connection().close_reason().is_some() {
-            // It has ended since, and nobody was interested then.
+            // The connection ended before the phase was `Up`, when its end had no effect.
             self.end_soon(state, Arc::clone(instance), EndCause::Unasked);
         }
         self.changed.notify_all();
@@ -200,8 +200,8 @@ impl Shared {
             cause,
         };
         self.hook.tell(name, event);
-        // What it said last may still wait for a handler, which is handed the plugin: somebody has
-        // to have it.
+        // The last messages may still wait for a handler, which gets the plugin. This clone keeps
+        // it alive until then.
         let (plugin, patience) = (plugin.clone(), self.settings.drain_timeout);
         self.events.spawn(move || drop(plugin.connection().wait_closed(patience)));
         ended
@@ -289,7 +289,7 @@ impl Drop for Undone<'_> {
     }
 }
 
-/// Ends what nobody calls yet.
+/// Ends a process that has no calls yet.
 pub(super) fn kill(plugin: &Plugin) {
     if let Err(error) = plugin.kill() {
         tracing::error!(plugin = %plugin.name(), %error, "the plugin could not be killed");

@@ -130,8 +130,7 @@ mod shared {
         // of the host's. The kernel writes one number to `pid`.
         let cloned = unsafe { libc::clone(enter::<C>, top, flags, argument, pid.0.as_ptr()) };
         Errno::result(cloned)?;
-        // SAFETY: `entry` is a live local; the child has written to it, if at all, ahead of its
-        // end.
+        // SAFETY: `entry` is a live local; the child has written to it, if at all, before its end.
         Ok(unsafe { ptr::read_volatile(&raw const entry.failure) })
     }
 
@@ -195,8 +194,7 @@ mod copied {
         let pid = match unsafe { unistd::fork() }? {
             ForkResult::Child => {
                 if let Err(failure) = child.run() {
-                    // The host is not there any more if this fails, and there is nobody else to
-                    // tell.
+                    // If this fails, the host is gone, and there is no one else to report to.
                     let _ = unistd::write(writer.as_fd(), &failure.to_bytes());
                 }
                 leave()

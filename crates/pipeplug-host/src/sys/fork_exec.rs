@@ -153,8 +153,8 @@ pub(crate) struct ForkExecError {
     pub(crate) error: io::Error,
 }
 
-/// Starts `image`, tied to `kill_on_host_exit` and within `sandbox`, with `slots[n]` as its descriptor `n` and
-/// no other descriptor.
+/// Starts `image`, tied to the host by `kill_on_host_exit` and confined by `sandbox`, with
+/// `slots[n]` as its descriptor `n` and no other descriptor.
 ///
 /// The slots must come from `descriptor::lift` or `descriptor::pipe`. Returns once the exec is
 /// done.
@@ -253,7 +253,7 @@ impl Plan<'_> {
             kill_on_host_exit.tie(self.group).map_err(at(StartStep::KillOnHostExit))?;
         }
         self.reset_signals().map_err(at(StartStep::Signals))?;
-        // Ahead of the descriptors: what the helper has opened may have any number.
+        // Before the descriptors: those that the helper has opened may have any number.
         #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
         if let Some(sandbox) = self.sandbox
             && let Some(namespaces) = &sandbox.namespaces
@@ -263,7 +263,7 @@ impl Plan<'_> {
         let open = self.place_descriptors().map_err(at(StartStep::Descriptors))?;
         self.enter_working_directory().map_err(at(StartStep::WorkingDirectory))?;
         if let Some(sandbox) = self.sandbox {
-            sandbox.raise()?;
+            sandbox.apply()?;
         }
         Ok(open)
     }
@@ -280,7 +280,8 @@ impl Plan<'_> {
         }
     }
 
-    /// A guest within sandbox has a session of its own too: it has no terminal then.
+    /// Makes the guest the leader of its process group. In a sandbox it leads a session too, so it
+    /// has no terminal.
     fn lead_group(&self) -> Result<(), Errno> {
         match self.sandbox {
             None => unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)),
@@ -365,9 +366,9 @@ impl Plan<'_> {
     }
 }
 
-/// Has a guest's `/dev/null` be the one of its own root, which nobody can change. That of the host
-/// is on a mount that is written to: its owner, as the guest of a root may be, could change its
-/// mode by the descriptor.
+/// Replaces a guest's `/dev/null` by the one of its own root, which cannot be changed. The host's
+/// is on a writable mount: its owner, which a guest with a root may be, could change its mode
+/// through the descriptor.
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 fn take_own_null(number: RawFd) -> Result<(), Errno> {
     // The first memory device and its third minor number: null(4).
@@ -507,8 +508,8 @@ pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
     Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
 }
 
-/// Marks every descriptor from `first` up as CLOEXEC: those that somebody in the host opened
-/// without.
+/// Marks every descriptor from `first` up as CLOEXEC, for those that other code of the host opened
+/// without it.
 pub(super) fn close_on_exec_from(first: RawFd, limit: RawFd) -> Result<(), Errno> {
     #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
     {

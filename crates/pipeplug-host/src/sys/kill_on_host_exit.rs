@@ -1,26 +1,26 @@
 //! Kill on host exit: once this process is gone, the kernel kills the guest.
 //!
-//! Two connected sockets that nobody but this process has. One of them is *armed*: it has asked
-//! (`O_ASYNC`, fcntl(2)) for a signal when the other one is closed: not the mild SIGIO and not to
-//! this process, but SIGKILL (`F_SETSIG`) to the guest's process group (`F_SETOWN`). When this
-//! process ends, however that comes about, the kernel closes what it has. Nothing runs for that
-//! meanwhile, in no process. The kernel keeps the group itself and not its number, so no stranger
-//! that is given the number later is ever meant.
+//! This process alone has two connected sockets for each guest. One of them is *armed*: when the
+//! other one is closed, the kernel sends a signal (`O_ASYNC`, fcntl(2)). The signal is SIGKILL
+//! instead of SIGIO (`F_SETSIG`), and it goes to the guest's process group (`F_SETOWN`). When this
+//! process ends, in any way, the kernel closes its descriptors. No thread or process has to run for
+//! that. The kernel keeps the group itself and not its number, so a group that gets the number
+//! later is not hit.
 //!
-//! The armed socket must not be closed first. So it lies in the receive queue of the other one
-//! (`SCM_RIGHTS`, unix(7)), which gives it up only once it is closed itself; and it takes no
-//! descriptor there:
+//! The armed socket must not be closed first. So it is kept in the receive queue of the other one
+//! (`SCM_RIGHTS`, unix(7)), which releases it only after its own close. It takes no descriptor
+//! there:
 //!
 //! ```text
 //!     descriptor ---> plain socket <--peers--> armed socket ---> signals the group
 //!                       receive queue --holds--> ^
 //! ```
 //!
-//! That acts at once, but not on all: behind it stands a watcher (`watcher.rs`).
+//! This acts at once, but can miss processes. The watcher (`watcher.rs`) kills those.
 //!
-//! The child ties itself ahead of its exec, so that there is no moment in which it could be missed.
-//! Its copies of the sockets, as those of every child that another thread forks at the time, are
-//! gone with the exec.
+//! The child ties itself before its exec, so there is no moment in which it could be missed. Its
+//! copies of the sockets are closed by the exec, as are those of children that other threads fork
+//! at the same time.
 
 #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
 pub(crate) use none::KillOnHostExit;
@@ -37,7 +37,7 @@ mod tied {
     use super::super::watcher::Entry;
     use super::asynchronous::Sockets;
 
-    /// Nobody is tied to a new one.
+    /// A new one has no guest.
     #[derive(Debug)]
     pub(crate) struct KillOnHostExit {
         sockets: Option<Sockets>,
@@ -103,10 +103,10 @@ mod asynchronous {
     /// Rust knows have this one.
     const F_SETSIG: libc::c_int = 10;
 
-    /// The owner of a descriptor that nobody is to be told of.
-    const NOBODY: libc::pid_t = 0;
+    /// Owner of a descriptor that sends no signals.
+    const NO_OWNER: libc::pid_t = 0;
 
-    /// Nobody is tied to a new one.
+    /// A new one has no guest.
     #[derive(Debug)]
     pub(crate) struct Sockets {
         pub(super) plain: OwnedFd,
@@ -171,7 +171,7 @@ mod asynchronous {
         pub(crate) fn cut(&self) {
             // Setting no owner has no error. Where no descriptor is left for what is in the queue,
             // it is closed at once, which does nothing to one whose peer is not armed.
-            let _ = self.set_owner(NOBODY);
+            let _ = self.set_owner(NO_OWNER);
             let _ = self.release_queued();
         }
 
@@ -198,7 +198,7 @@ mod asynchronous {
                     for number in numbers {
                         // SAFETY: the kernel has just made this descriptor, and nothing else knows
                         // of it.
-                        set(&unsafe { OwnedFd::from_raw_fd(number) }, libc::F_SETOWN, NOBODY)?;
+                        set(&unsafe { OwnedFd::from_raw_fd(number) }, libc::F_SETOWN, NO_OWNER)?;
                     }
                 }
             }

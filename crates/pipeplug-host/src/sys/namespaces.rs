@@ -354,8 +354,7 @@ impl Entry {
 }
 
 impl Copied {
-    /// Takes hold of what is at the path outside, and sees to it that it is what the host has
-    /// opened.
+    /// Takes hold of what is at the path outside, and checks that it is what the host has opened.
     fn open(&self) -> Result<(), ChildFailure> {
         let at = |step| move |errno| ChildFailure { step, errno };
         let tree = mounts::copy_tree(&self.source).map_err(at(StartStep::Grant))?;

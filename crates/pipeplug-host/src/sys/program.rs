@@ -37,7 +37,7 @@ mod machine;
     all(target_arch = "x86_64", target_pointer_width = "64"),
 )))]
 mod machine {
-    //! No code for other machines, where the programs cannot be had.
+    //! No code for other machines, for which there are no programs.
 
     pub(super) const ELF_NUMBER: u16 = 0;
 
@@ -81,7 +81,7 @@ pub(crate) fn init() -> io::Result<&'static OwnedFd> {
 /// most. A process has one watcher, so the file is not kept.
 ///
 /// # Errors
-/// As for [`init`].
+/// As [`init`].
 pub(super) fn watcher() -> io::Result<OwnedFd> {
     image(c"pipeplug-watch", machine::watcher())
 }
@@ -95,7 +95,7 @@ fn image(name: &CStr, code: &[u8]) -> io::Result<OwnedFd> {
     memfd::check_size(elf.len() as u64)?;
     let mut file = File::from(memfd::executable(name)?);
     file.write_all(&elf)?;
-    // The kernel lets nobody look into a process whose program its user cannot read (fs/exec.c,
+    // The kernel denies access to a process whose program its user cannot read (fs/exec.c,
     // would_dump). A plugin of the same user could keep the pipe of its init open, by
     // `/proc/1/fd/0`, and outlive the host.
     fchmod(&file, Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH)?;

@@ -67,7 +67,7 @@ mod linux {
 
         /// Raises all of them around the calling process, so that nothing but an exec is to follow.
         /// For a child of fork: it only makes system calls.
-        pub(in crate::sys) fn raise(&self) -> Result<(), ChildFailure> {
+        pub(in crate::sys) fn apply(&self) -> Result<(), ChildFailure> {
             let at = |step| move |errno| ChildFailure { step, errno };
             for Limit { resource, soft, hard } in &self.limits {
                 setrlimit(*resource, *soft, *hard).map_err(at(StartStep::Limits))?;
@@ -159,7 +159,7 @@ mod none {
             match *self {}
         }
 
-        pub(in crate::sys) fn raise(&self) -> Result<(), ChildFailure> {
+        pub(in crate::sys) fn apply(&self) -> Result<(), ChildFailure> {
             match *self {}
         }
     }

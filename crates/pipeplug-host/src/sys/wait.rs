@@ -28,7 +28,7 @@ const ANY_CHILD: libc::c_int = 0;
 pub(crate) enum Look {
     /// The child stays a zombie: its process id and group id stay taken.
     Keep,
-    /// The child is reaped: from here on its ids may belong to somebody else.
+    /// The child is reaped: from here on its ids may belong to another process.
     Reap,
 }
 

@@ -1,12 +1,12 @@
-//! A process that kills the plugins of this one once this one is gone, beside their lifelines.
+//! Watcher: a process that kills the plugins of this host once the host is gone.
 //!
-//! A kill_on_host_exit acts within the end of the host, but once, on the process group as it is at that
-//! moment. A plugin that forks at that moment may have a child that the signal does not reach: the
-//! kernel visits the members one by one, and locks none out of fork(2) meanwhile, as it does for
-//! kill(2) (seen with Linux 6.18). And a plugin that moved to another group of its session
-//! (setpgid(2)) is not meant at all. So there is a process of a few pages for each host, which
+//! [`KillOnHostExit`](super::KillOnHostExit) acts within the end of the host, but only once, on the
+//! process group as it is at that moment. A plugin that forks at that moment may have a child that
+//! the signal does not reach: the kernel visits the members one by one and does not block fork(2)
+//! meanwhile, as it does for kill(2) (seen with Linux 6.18). A plugin that moved to another group
+//! of its session (setpgid(2)) is missed too. So each host has one small process, the watcher. It
 //! waits for the end of a pipe that only the host can write to, and then calls kill(2) for each
-//! group, again and again until none is left (`program.rs`):
+//! group until none is left (`program.rs`):
 //!
 //! ```text
 //!     host ---- pipe ----> watcher            end of file: the host is gone
@@ -14,14 +14,14 @@
 //!       +--> shared table <--+              pairs of (-group, process), 0 for none
 //! ```
 //!
-//! A plugin writes its own pair ahead of its exec, and up to its exec it has the host's end of the
-//! pipe too; so there is no moment in which it could be missed. The host clears the pair right
-//! before it reaps the plugin, since from then on the number may be another's.
+//! A plugin writes its own pair before its exec, and up to its exec it has the host's end of the
+//! pipe too, so there is no moment in which it could be missed. The host clears the pair right
+//! before it reaps the plugin: from then on the number may belong to another process.
 //!
-//! The watcher is nobody's to wait for. It is a grandchild whose parent has ended, and that parent is
-//! a child without an exit signal, which neither `wait` nor a handler of SIGCHLD sees (wait(2),
-//! `__WALL`). It has its own session and ignores the signals that end services, so that it is there
-//! when all else is killed.
+//! The host does not have to wait for the watcher. It is a grandchild whose parent has ended, and
+//! that parent is a child without an exit signal, which neither `wait` nor a handler of SIGCHLD
+//! sees (wait(2), `__WALL`). It has its own session and ignores the signals that end services, so
+//! that it is there when all else is killed.
 
 use std::ffi::CStr;
 use std::io;

@@ -146,7 +146,7 @@ fn a_socket_that_was_left_behind_is_replaced() {
     assert!(socket.exists(), "it was killed");
     let (error, message) = refused(&socket);
     assert!(
-        !error.is_permanent() && message.contains("nobody listens there any more"),
+        !error.is_permanent() && message.contains("no process listens there any more"),
         "{message}"
     );
     let guest = Guest::listen(&socket);

@@ -155,7 +155,7 @@ fn a_refused_key_and_one_with_a_passphrase_ask_nobody() {
     sshd.make_key("locked", "a passphrase");
     sshd.configure("locked", "host");
     let error = refused(&builder);
-    assert!(error.is_permanent() && error.to_string().contains("nobody is asked"), "{error}");
+    assert!(error.is_permanent() && error.to_string().contains("does not ask for one"), "{error}");
 }
 
 #[test]

@@ -9,11 +9,11 @@ use thiserror::Error;
 use super::super::Problem;
 use super::InstallRecord;
 
-/// Why the user's plugins cannot be had, read or written.
+/// Error of finding, reading or writing the user's plugins.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// There is no place for them.
+    /// There is no data directory.
     #[error("there is no place for plugins: set HOME to a directory that exists, or XDG_DATA_HOME")]
     NoHome,
     /// No host can have that name.
@@ -105,7 +105,7 @@ pub enum RemoveError {
         name: String,
         /// The host whose plugin it would be.
         host: String,
-        /// The file of that name, which somebody put there by other means.
+        /// The file of that name, which was not added by this store.
         path: Option<PathBuf>,
         /// The nearest name that was added.
         similar: Option<String>,

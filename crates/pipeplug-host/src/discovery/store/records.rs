@@ -68,8 +68,8 @@ impl Records {
 }
 
 impl Lock {
-    /// Waits for whoever has it. A file of its own, since the records are replaced, and with them
-    /// what was locked.
+    /// Waits for the lock. The lock is a file of its own: the records are replaced, and a lock on
+    /// them would be lost.
     pub(super) fn take(root: &Path) -> Result<Self, StoreError> {
         let path = root.join("added.lock");
         let open = || {

@@ -16,8 +16,8 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The first one, Docker ahead of Podman, whose client is in `PATH`; whether it works is
-    /// another question.
+    /// Finds an engine whose client is in `PATH`, Docker before Podman. Does not check that the
+    /// engine works.
     #[must_use]
     pub fn installed() -> Option<Self> {
         [Self::Docker, Self::Podman].into_iter().find(|engine| engine.path().is_some())

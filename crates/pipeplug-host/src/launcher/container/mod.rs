@@ -258,8 +258,8 @@ impl Launcher for Container {
         let mut client = client::launch(launch, self.engine.program().as_ref(), Vec::new())?;
         client.args = self.arguments(&name, launch, &mut client.env)?;
         if self.engine == Engine::Podman {
-            // A kill within the start would leave processes that no removal knows of: the cleanup
-            // sees to its end, too.
+            // A kill within the start would leave processes that no removal knows of. The cleanup
+            // ends this process too.
             client.on_host_exit = OnHostExit::EndOfFile;
         }
         let engine = client.program.clone();

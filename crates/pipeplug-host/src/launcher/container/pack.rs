@@ -97,8 +97,8 @@ pub enum PackError {
 /// gives the image's id.
 ///
 /// # Errors
-/// Where the file is not such an executable for this machine, or the engine does not make it. Each
-/// says what to do.
+/// The file is not such an executable for this machine, or the engine failed. Each error says what
+/// to do.
 ///
 /// # Blocking
 /// Until the engine has it all.

@@ -79,7 +79,7 @@ struct Client {
 
 impl Contained {
     /// # Errors
-    /// Where there can be no thread or pipe; the container is removed then.
+    /// No thread or pipe could be made. The container is removed then.
     pub(super) fn started(
         spawned: Spawned,
         program: PathBuf,
@@ -218,7 +218,7 @@ fn killer_in(events: &str) -> KilledBy {
 impl Contained {
     /// There was nothing to kill: the container is ending, and its client is about to tell; or the
     /// client is yet to start it; or the engine is stuck. In the end the client is killed, and the
-    /// cleanup sees to what there is.
+    /// cleanup removes what there is.
     fn killed_already(&self, error: io::Error) -> io::Result<Delivery> {
         let client = &self.client;
         let never_was =
@@ -321,7 +321,7 @@ impl Drop for Contained {
             return;
         }
         if client.container.engine == Engine::Podman {
-            // As for a kill: its cleanup waits for the end of the start, and removes the container,
+            // As for a kill: the cleanup waits for the end of the start, and removes the container,
             // which ends the client.
             drop(client.take_cleanup());
             // Where it cannot be waited for, it is killed.

@@ -89,7 +89,7 @@ impl Kubectl {
     }
 
     /// One more option that all commands of kubectl take, such as `--kubeconfig=…` or `--as=…`,
-    /// ahead of the command.
+    /// before the command.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
@@ -150,7 +150,7 @@ impl Kubectl {
         self
     }
 
-    /// The options ahead of any command.
+    /// Options before the command.
     fn global(&self) -> Vec<OsString> {
         let mut args = self.args.clone();
         args.extend(self.context.iter().map(|context| format!("--context={context}").into()));

@@ -24,10 +24,10 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// has nothing to interpret. All of these together take a command line of 128 KiB at most, in which
 /// a letter or a digit is one byte, and most other characters five.
 ///
-/// Nobody is asked anything (`BatchMode`): a key that needs a passphrase has to be in the agent,
-/// and the machine's own key has to be known. Options of the configuration that would break a
-/// plugin are overridden (`RequestTTY`, `RemoteCommand`, `StdinNull`, `SessionType`, `LocalCommand`
-/// and their like). A connection of the user's that is shared (`ControlPath`) is used, none is left
+/// ssh asks no questions (`BatchMode`): a key that needs a passphrase has to be in the agent, and
+/// the machine's own key has to be known. Options of the configuration that would break a plugin
+/// are overridden (`RequestTTY`, `RemoteCommand`, `StdinNull`, `SessionType`, `LocalCommand` and
+/// their like). A connection of the user's that is shared (`ControlPath`) is used, none is left
 /// behind. The plugin can reach neither the user's agent nor ports or display of this machine. Its
 /// input ends when the connection does, by which it ends.
 ///
