@@ -7,22 +7,21 @@ mod handshake;
 mod metadata;
 mod missing_command;
 mod output;
+mod requests;
 mod start_error;
 mod start_hint;
 mod stop;
 mod terminal;
 
-use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use pipeplug_net::wire::command;
 use pipeplug_net::{
-    CallError, Caller, CloseReason, Connection, Endpoint, EventLoop, HandlerError, Hold,
-    NotifyError, OutgoingRequest, Payload, PendingCall, Reply, Request, Watch, caller_methods,
+    CallError, Caller, Connection, Endpoint, EventLoop, Hold, NotifyError, OutgoingRequest,
+    Payload, PendingCall, Reply, Watch, caller_methods,
 };
 
 pub use builder::{Handler, PluginBuilder};
@@ -35,10 +34,10 @@ pub use stop::{Grace, StopError, Stopped, StoppedBy};
 use crate::launcher::{Diagnosis, ExitFd, Launcher, Process};
 use crate::process::{Pid, SpawnError, WaitStatus};
 use allow_list::AllowList;
-use builder::OnEnd;
 use crash::Panic;
 use handshake::HandshakeFailure;
 use output::{Deadlines, Lines, Stream};
+use requests::PluginRequests;
 use start_hint::StartPipe;
 
 /// Time that the open calls of a plugin that closed its pipe wait for its exit status: the kernel
@@ -485,61 +484,5 @@ impl std::fmt::Debug for Plugin {
             .field("path", &inner.path)
             .field("connection", &inner.connection)
             .finish_non_exhaustive()
-    }
-}
-
-/// Call-backs of the connection.
-struct PluginRequests {
-    inner: Arc<OnceLock<Weak<Inner>>>,
-    handler: Arc<dyn Handler>,
-    allow_list: Option<AllowList>,
-    on_end: Option<OnEnd>,
-}
-
-impl pipeplug_net::Handler for PluginRequests {
-    fn handle(&self, request: &mut Request) -> Result<Reply, HandlerError> {
-        match self.inner.get().and_then(Weak::upgrade) {
-            Some(inner) => {
-                // Dropped behind `plugin`, also where the handler panics.
-                let _lent = Lent(Some(Arc::clone(&inner)));
-                if inner.metadata.get().is_none() && request.command() == command::GET_METADATA {
-                    handshake::is_echo(request.connection());
-                    // It is the host's own question, which is none for its handler.
-                    return Err(handshake::ECHO.into());
-                }
-                let plugin = Plugin(inner);
-                if let Some(allow_list) = &self.allow_list
-                    && !allow_list.allows(request.command())
-                {
-                    return allow_list.refuse(&plugin, request);
-                }
-                self.handler.handle(&plugin, request)
-            }
-            None => Err("the host gives the plugin up".into()),
-        }
-    }
-
-    fn explain(&self) -> Option<Arc<dyn Error + Send + Sync>> {
-        let inner = self.inner.get()?.upgrade()?;
-        let crash = inner.crash();
-        Inner::let_go(inner);
-        Some(Arc::new(crash))
-    }
-
-    fn ended(&self, _reason: &Arc<CloseReason>) {
-        if let Some(on_end) = &self.on_end {
-            on_end();
-        }
-    }
-}
-
-/// Keeps the last handle to a plugin from being dropped by who must not wait.
-struct Lent(Option<Arc<Inner>>);
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Some(inner) = self.0.take() {
-            Inner::let_go(inner);
-        }
     }
 }

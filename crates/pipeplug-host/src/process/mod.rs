@@ -17,6 +17,7 @@
 
 mod child;
 mod descendants;
+mod diagnose;
 mod environment;
 mod error;
 mod executable;

@@ -6,37 +6,24 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use std::os::fd::{BorrowedFd, IntoRawFd as _};
+use std::os::fd::AsRawFd as _;
+use std::os::fd::{OwnedFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{self, Pid};
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use nix::{
-    fcntl::{OFlag, open},
-    sys::signal::{Signal, kill},
-    sys::stat::{Mode, SFlag, fstat},
-};
 
 use super::fork::{Child, ChildFailure, fork};
+use super::guest_descriptors::{close_on_exec_from, descriptor_limit, place};
 use super::{KillOnHostExit, Look, OpenImage, SandboxPlan, block_until_exit, exit_status};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 use super::{
-    fork::{HelperStack, fork_helper},
-    namespaces::{Helper, Namespaces, Pids},
+    exec::exec_open, fork_within::fork_within, guest_descriptors::take_own_null,
+    namespaces::Namespaces,
 };
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use crate::files::is_unknown_call;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use crate::process::WaitStatus;
-
-/// How far the slow way of marking descriptors goes, where there is no close_range(2).
-const MARKED_AT_MOST: RawFd = 65_536;
 
 /// The highest signal number of any system; sigaction refuses those that a system does not have.
 pub(super) const HIGHEST_SIGNAL: libc::c_int = 64;
@@ -364,178 +351,6 @@ impl Plan<'_> {
         close_on_exec_from(next, self.descriptor_limit)?;
         Ok(open)
     }
-}
-
-/// Replaces a guest's `/dev/null` by the one of its own root, which cannot be changed. The host's
-/// is on a writable mount: its owner, which a guest with a root may be, could change its mode
-/// through the descriptor.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-fn take_own_null(number: RawFd) -> Result<(), Errno> {
-    // The first memory device and its third minor number: null(4).
-    const NULL: libc::dev_t = libc::makedev(1, 3);
-    // SAFETY: a guest's descriptor is open here, and stays so up to the exec.
-    let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    let stat = fstat(fd)?;
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFCHR
-        || stat.st_rdev != NULL
-    {
-        return Ok(());
-    }
-    let own = open(c"/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
-    // It is not dropped: closing it is left to the exec, as for all others. Its number is another
-    // one, since that is taken.
-    // SAFETY: dup2 takes two integers, and what it closes is the host's `/dev/null` in this copy of
-    // the table.
-    Errno::result(unsafe { libc::dup2(own.into_raw_fd(), number) }).map(drop)
-}
-
-/// Forks init and `plugin` within namespaces; no process is left where that fails.
-///
-/// Every signal must be blocked.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-fn fork_within<C: Child>(
-    namespaces: &Namespaces,
-    ruleset: Option<&super::Ruleset>,
-    plugin: &C,
-) -> Result<Pids, ChildFailure> {
-    let pids = Pids::default();
-    let mut stack = HelperStack::new();
-    let helper = Helper { namespaces, ruleset, plugin, pids: &pids };
-    let (pid, failure) = fork_helper(&helper, &mut stack)
-        .map_err(|errno| ChildFailure { step: StartStep::Fork, errno })?;
-    // It has ended, or is about to.
-    let _ = block_until_exit(pid);
-    let status = exit_status(pid, Look::Reap);
-    let was_killed = matches!(status, Ok(Some(WaitStatus::Signaled { .. })));
-    let failure = match (failure, was_killed) {
-        (None, false) => return Ok(pids),
-        (Some(failure), _) => failure,
-        (None, true) => {
-            // A child of it may still have its stack here.
-            std::mem::forget(stack);
-            ChildFailure { step: StartStep::Fork, errno: Errno::EINTR }
-        }
-    };
-    end(&pids);
-    Err(failure)
-}
-
-/// Ends what was forked within namespaces.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-fn end(pids: &Pids) {
-    // The plugin first: init does not end before all that is inside has been waited for.
-    for pid in [pids.plugin.pid(), pids.init.pid()].into_iter().flatten() {
-        // It may have ended by itself.
-        let _ = kill(pid, Signal::SIGKILL);
-        let _ = block_until_exit(pid);
-        let _ = exit_status(pid, Look::Reap);
-    }
-}
-
-/// Tries, in a child, whether this process can make namespaces as these are.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(crate) fn try_namespaces(namespaces: &Namespaces) -> Result<(), ForkExecError> {
-    struct Try<'a>(&'a Namespaces);
-
-    impl Child for Try<'_> {
-        fn run(&self) -> Result<(), ChildFailure> {
-            self.0.finish(None)
-        }
-    }
-
-    let failed = |step, error: io::Error| ForkExecError { step, error };
-    let mask = SigSet::all()
-        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
-        .map_err(|errno| failed(StartStep::Fork, errno.into()))?;
-    let tried = fork_within(namespaces, None, &Try(namespaces));
-    mask.thread_set_mask().expect("a mask that was in force can be set again");
-    let pids = tried.map_err(|ChildFailure { step, errno }| failed(step, errno.into()))?;
-    end(&pids);
-    Ok(())
-}
-
-/// Executes an open file; returns only if that fails. Both arrays end with a null pointer.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(super) fn exec_open(
-    open: RawFd,
-    argv: &[*const libc::c_char],
-    env: &[*const libc::c_char],
-) -> Errno {
-    let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
-    // SAFETY: the empty path, both arrays and what these point to are NUL-terminated, and outlive
-    // the call.
-    unsafe { libc::syscall(libc::SYS_execveat, open, path, argv.as_ptr(), env.as_ptr(), flags) };
-    let errno = Errno::last();
-    if is_unknown_call(errno) {
-        // Without execveat(2), by the link to the open file, if there is a /proc: proc_pid_fd(5).
-        let path = link_of(open);
-        // SAFETY: the path, both arrays and what these point to are NUL-terminated, and outlive the
-        // call.
-        unsafe { libc::execve(path.as_ptr().cast(), argv.as_ptr(), env.as_ptr()) };
-    }
-    errno
-}
-
-/// The path `/proc/self/fd/N` with a NUL at its end, without an allocation.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-fn link_of(open: RawFd) -> [u8; 32] {
-    const DIRECTORY: &[u8] = b"/proc/self/fd/";
-    let mut path = [0; 32];
-    let mut digits = [0; 10];
-    let mut rest = open.unsigned_abs();
-    let mut count = 0;
-    // A number of 32 bits has 10 digits at most.
-    for digit in &mut digits {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        count += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    let digits = digits.iter().take(count).rev();
-    for (byte, from) in path.iter_mut().zip(DIRECTORY.iter().chain(digits)) {
-        *byte = *from;
-    }
-    path
-}
-
-/// Makes a guest's descriptor of one that is clear of the guest's numbers.
-pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
-    // Never the same number twice, so CLOEXEC is off on the copy: see `descriptor::lift`.
-    // SAFETY: dup2 takes two integers. What it closes in this copy of the host's table belongs to
-    // owners that never run here.
-    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
-}
-
-/// Marks every descriptor from `first` up as CLOEXEC, for those that other code of the host opened
-/// without it.
-pub(super) fn close_on_exec_from(first: RawFd, limit: RawFd) -> Result<(), Errno> {
-    #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-    {
-        // close_range(2) has CLOSE_RANGE_CLOEXEC since Linux 5.11.
-        let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_uint;
-        // SAFETY: the call takes three integers and touches no memory.
-        if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) } == 0 {
-            return Ok(());
-        }
-    }
-    for fd in first..limit {
-        // SAFETY: fcntl with F_SETFD takes integers and touches no memory.
-        let result = Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) });
-        if let Err(errno) = result
-            && errno != Errno::EBADF
-        {
-            return Err(errno);
-        }
-    }
-    Ok(())
-}
-
-/// One more than the highest number a descriptor can have here, or `MARKED_AT_MOST`.
-pub(super) fn descriptor_limit() -> RawFd {
-    let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    RawFd::try_from(soft).map_or(MARKED_AT_MOST, |soft| soft.min(MARKED_AT_MOST))
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {

@@ -4,9 +4,14 @@
 //! everything else (also Linux under `--cfg pipeplug_portable`), where a thread waits.
 
 mod descriptor;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod exec;
 mod exit_notice;
 mod fork;
 mod fork_exec;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod fork_within;
+mod guest_descriptors;
 mod kill_on_host_exit;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod landlock;
@@ -28,11 +33,11 @@ pub(crate) use descriptor::{lift, pipe, set_nonblocking};
 #[cfg(target_os = "linux")]
 pub(crate) use exit_notice::pidfd_open;
 pub(crate) use exit_notice::{ExitNotice, poll_readable};
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(crate) use fork_exec::try_namespaces;
 pub(crate) use fork_exec::{
     Executed, ForkExecError, Group, Image, StartStep, WorkingDirectory, fork_exec,
 };
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use fork_within::try_namespaces;
 pub(crate) use kill_on_host_exit::KillOnHostExit;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use landlock::{PathRights, Ruleset, landlock_abi};

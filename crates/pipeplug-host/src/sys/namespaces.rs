@@ -28,8 +28,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{self, fchdir, mkdir, sethostname, symlinkat};
 
+use super::exec::exec_open;
 use super::fork::{Child, ChildFailure, Forked, fork_sibling};
-use super::fork_exec::{StartStep, close_on_exec_from, exec_open, place};
+use super::fork_exec::StartStep;
+use super::guest_descriptors::{close_on_exec_from, place};
 use super::landlock::{PathRights, Ruleset};
 use super::mounts::{self, Attributes};
 use super::sandbox::give_up_privileges;

@@ -36,10 +36,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{self, Pid};
 
+use super::exec::exec_open;
 use super::fork::{Child, ChildFailure, fork_orphan};
-use super::fork_exec::{
-    HIGHEST_SIGNAL, StartStep, close_on_exec_from, descriptor_limit, exec_open, place,
-};
+use super::fork_exec::{HIGHEST_SIGNAL, StartStep};
+use super::guest_descriptors::{close_on_exec_from, descriptor_limit, place};
 use super::{Group, descriptor, memfd, program};
 
 /// How the watcher is called in lists of processes; 15 bytes of it at most are shown.
