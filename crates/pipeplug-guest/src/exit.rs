@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::{CloseReason, Connection, EventLoop};
 
-/// How long the end waits for `main` to come to [`Main::wait`](crate::Main::wait): a host may be
-/// gone before it is there, and what `main` holds wants to be dropped.
+/// Time that the end waits for `main` to call [`Main::wait`](crate::Main::wait): a host may be gone
+/// before it is there, and what `main` holds wants to be dropped.
 const COMING: Duration = Duration::from_millis(50);
 
 /// End of the process when the connection has ended and no thread is in
@@ -23,8 +23,7 @@ pub enum OnEnd {
     Stay,
 }
 
-/// When what still runs has had its time; `None`: so far off that it cannot be named, which is
-/// never.
+/// End of the grace time; `None` if it is too far off to be represented, which means never.
 #[derive(Debug, Clone, Copy)]
 struct Deadline(Option<Instant>);
 
@@ -34,7 +33,7 @@ impl Deadline {
     }
 }
 
-/// How the end comes about, and who waits for it.
+/// End of the connection: its cause, and the threads that wait for it.
 pub(crate) struct Exit {
     name: String,
     grace: Duration,
@@ -48,7 +47,7 @@ pub(crate) struct Exit {
 struct ExitState {
     /// The host said stop.
     stopping: bool,
-    /// How long what still runs may go on, once that is decided.
+    /// Deadline of handlers that still run, once it is known.
     deadline: Option<Deadline>,
     /// The process's exit code, once it is decided.
     code: Option<u8>,
@@ -79,7 +78,8 @@ impl Exit {
         self.finish(0);
     }
 
-    /// Nothing comes from the host any more: handlers that still run have the grace time to end.
+    /// Begins the end: nothing comes from the host any more, and handlers that still run have the
+    /// grace time to end.
     ///
     /// # Blocking
     /// For the grace time, unless the end comes before.
@@ -102,8 +102,8 @@ impl Exit {
         }
     }
 
-    /// Nothing comes from the host any more and every handler has returned. It may still read their
-    /// answers, as the end of a pipeline does.
+    /// Completes the end: every handler has returned. The host may still read their answers, as the
+    /// end of a pipeline does.
     ///
     /// # Blocking
     /// Until those are written, at most for what is left of the grace time.

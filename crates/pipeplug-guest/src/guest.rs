@@ -172,7 +172,7 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// One entry of the metadata that the host gets, such as `Cmd`, `Help` or `Description`.
+    /// Adds an entry to the plugin's metadata, such as `Cmd`, `Help` or `Description`.
     ///
     /// With none at all the request call-back is asked `GetMetadata`, and answers a JSON object, or
     /// an error for none.
@@ -193,8 +193,8 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// How long a thread that waits for what the host asks looks for it at most before it sleeps; 0
-    /// for never. Default: [`Options::spin`].
+    /// Maximum spin time of a thread that waits for the host's requests, before it sleeps; 0
+    /// disables spinning. Default: [`Options::spin`].
     pub fn spin(mut self, spin: Duration) -> Self {
         self.options.spin = spin;
         self
@@ -209,7 +209,7 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// How long handlers that still run get once the host said stop or is gone. Default: 5 seconds.
+    /// Time for handlers that still run once the host said stop or is gone. Default: 5 seconds.
     ///
     /// A host that is gone without having said stop has most often had the system kill the plugin
     /// (`OnHostExit` of `pipeplug-host`), which then gets no time at all.
@@ -245,7 +245,7 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// As [`try_register`](Guest::try_register), and where that fails, says why on standard error
+    /// Like [`try_register`](Guest::try_register). On failure, writes the reason to standard error
     /// and exits.
     ///
     /// # Blocking
@@ -338,7 +338,7 @@ impl Program {
     }
 }
 
-/// How this process was started.
+/// Command that started this process.
 fn program() -> Program {
     let path = PathBuf::from(std::env::args_os().next().unwrap_or_else(|| "plugin".into()));
     let name = path

@@ -26,26 +26,26 @@ use crate::register_error::{RegisterError, shell_word};
 /// First argument of a plugin that waits for its host. The path of the socket follows.
 const LISTEN: &str = "--pipeplug-listen";
 
-/// How long other plugins may take that make a socket in the same directory, and how often they are
-/// looked at.
+/// Time to wait for other plugins that make a socket in the same directory, and the interval of
+/// checks.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-/// Why a plugin cannot wait for a host.
+/// Reason why a plugin cannot wait for a host.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// No socket can have that path.
+    /// The path is too long for a socket.
     #[error(
         "it is {len} bytes long, and that of a socket at most {limit}: take a shorter one, below /tmp or $XDG_RUNTIME_DIR"
     )]
     TooLong {
         /// The path's length, in bytes.
         len: usize,
-        /// How long it may be.
+        /// Maximum length, in bytes.
         limit: usize,
     },
-    /// Something else is there, which is left alone.
+    /// The path leads to another file, which is kept.
     #[error("there is something that is no socket: take another path")]
     NotASocket,
     /// Another process has a socket there, and has not ended.
@@ -54,7 +54,7 @@ pub enum ListenError {
     /// Another process keeps the directory of the socket locked.
     #[error("another process has locked its directory (flock) for {} s: end that, or take another path", .patience.as_secs())]
     Locked {
-        /// How long the lock was waited for.
+        /// Time waited for the lock.
         patience: Duration,
     },
     /// The system refused.
@@ -251,7 +251,7 @@ fn peer_uid(stream: &impl AsFd) -> io::Result<Uid> {
     Ok(nix::unistd::getpeereid(stream)?.0)
 }
 
-/// How long a socket's path may be, in bytes: 107 on Linux (unix(7)).
+/// Maximum length of a socket's path, in bytes: 107 on Linux (unix(7)).
 fn longest_path() -> usize {
     (1..).take_while(|len| UnixAddr::new(vec![b'x'; *len].as_slice()).is_ok()).last().unwrap_or(0)
 }

@@ -41,8 +41,8 @@ pub(crate) struct Shared {
     failed_one_ways: AtomicU64,
 }
 
-/// So many failures of one-ways are told one by one, and later ones each time that their number has
-/// doubled: a host that sends many must not fill its own log.
+/// Number of failed one-ways that are logged one by one. Later ones are logged each time that their
+/// number has doubled, so that a host that sends many does not fill its log.
 const FAILURES_TOLD: u64 = 16;
 
 impl Shared {
@@ -155,8 +155,7 @@ impl Main {
         self.shared().host.get().cloned().unwrap_or_default()
     }
 
-    /// Says whether the plugin is to end, now and later, for handlers that run long: the host said
-    /// stop, or is gone.
+    /// Tells handlers that run long whether the plugin has to end: the host said stop, or is gone.
     #[must_use]
     pub fn stopping(&self) -> Stopping {
         self.shared().stopping.clone()

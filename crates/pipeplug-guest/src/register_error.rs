@@ -1,4 +1,4 @@
-//! Why registering with the host fails.
+//! Errors of registering with the host.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::listen::ListenError;
 /// The exit code of a plugin that was not started by a host, or could not use what it was given.
 pub(crate) const EXIT_USAGE: i32 = 2;
 
-/// Why a plugin has no host.
+/// Error of registering with the host.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
@@ -26,7 +26,7 @@ pub enum RegisterError {
     ByHand {
         /// The plugin's name.
         name: String,
-        /// How it was started.
+        /// Path of the program.
         path: PathBuf,
     },
     /// A descriptor that was told is not open: a program between host and plugin did not pass it
@@ -79,7 +79,7 @@ pub enum RegisterError {
         /// The kind of file that it is, in words.
         found: &'static str,
     },
-    /// One descriptor was told for both directions.
+    /// The same descriptor was given for both directions.
     #[error(
         "descriptor {number} was given for both directions; hand down a copy of it under another number"
     )]
@@ -97,10 +97,10 @@ pub enum RegisterError {
     Listen {
         /// The path of the socket.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: ListenError,
     },
-    /// No thread or no epoll descriptor could be had.
+    /// No thread or epoll descriptor could be made.
     #[error("the event loop could not be started: {0}")]
     EventLoop(io::Error),
     /// The connection could not be made.

@@ -3,13 +3,13 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a wait for the host looks whether the host asks something else instead.
+/// Interval at which a wait for the host checks whether the host asks something else instead.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long what the host said is waited for once it has asked something else. Its first request
-/// may be on its way to a thread still.
+/// Time to wait for the host's metadata once it has asked something else. Its first request may
+/// still be on its way to a thread.
 const TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How far registering has come.
+/// Progress of registering.
 #[derive(Debug, Default)]
 pub(crate) struct Startup {
     state: Mutex<StartupState>,
@@ -34,7 +34,7 @@ impl Startup {
         self.changed.notify_all();
     }
 
-    /// For a plugin with a start call-back, which is still to run.
+    /// Startup of a plugin with a start call-back, which is still to run.
     pub(crate) fn with_start() -> Self {
         Self {
             state: Mutex::new(StartupState { is_introduced: false, is_starting: true }),

@@ -1,4 +1,4 @@
-//! How handlers that run learn that the plugin is to end.
+//! Notice to running handlers that the plugin has to end.
 
 use std::fmt;
 use std::future::Future;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Why a plugin ends.
+/// Reason why a plugin ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
@@ -17,7 +17,7 @@ pub enum Stop {
     HostLost,
 }
 
-/// Says whether the plugin is to end: [`Main::stopping`](crate::Main::stopping).
+/// Tells whether the plugin has to end: [`Main::stopping`](crate::Main::stopping).
 ///
 /// A handler that works for long looks at it now and then, waits for it in place of sleeping, or
 /// awaits it: it is a [`Future`] of the reason. Its clones say the same.

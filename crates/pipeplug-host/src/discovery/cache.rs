@@ -25,14 +25,14 @@ const VERSION: u32 = 2;
 const FILE_MAX: u64 = 256 << 20;
 /// The most that is kept of one plugin, in bytes: who says more is asked each time.
 const KEPT_MAX: usize = 64 << 10;
-/// How long an error is kept: what the plugin missed may be there by now, though its file is the
+/// Time that an error is cached. What the plugin missed may be there later, though its file is the
 /// same.
 const ERROR_KEPT: Duration = Duration::from_secs(60 * 60);
 /// A file as young as this may change again without its times telling: the kernel's clock for them
 /// goes by ticks, of 10 ms at most.
 const SETTLED: Duration = Duration::from_millis(100);
 
-/// Where it is kept.
+/// Cache file.
 #[derive(Debug, Clone)]
 pub(super) struct Cache {
     path: PathBuf,
@@ -67,7 +67,7 @@ pub(super) struct Stamp {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct KeptAnswer {
-    /// In seconds since 1970.
+    /// Time of the answer, in seconds since 1970.
     at: u64,
     /// The sandbox that it was asked in, if there was one.
     #[serde(rename = "walls")]
@@ -267,7 +267,7 @@ impl From<&FileMetadata> for Stamp {
     }
 }
 
-/// One that cannot be looked at may be there.
+/// Tells whether a file no longer exists. A file that cannot be examined counts as existing.
 fn is_gone(path: &str) -> bool {
     let gone = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
     fs::symlink_metadata(path).is_err_and(|error| gone.contains(&error.kind()))

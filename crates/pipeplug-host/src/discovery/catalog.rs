@@ -16,9 +16,9 @@ use crate::integrity::Sha256;
 use crate::plugin::{Grace, Plugin, PluginBuilder, StartError};
 use crate::process::Stdout;
 
-/// How long each step of stopping one may take.
+/// Time for each step of stopping a plugin.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long a plugin has to answer, in a listing of many.
+/// Time for a plugin to answer, in a listing of many.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The plugins that a [`Discovery`] finds, with what each says of itself.
@@ -53,13 +53,13 @@ pub struct Catalog {
     progress: Arc<dyn Fn(Progress) + Send + Sync>,
 }
 
-/// How far a listing has come with asking plugins.
+/// Progress of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// How many have answered, or failed to.
+    /// Number of plugins that have answered or failed.
     pub done: usize,
-    /// How many are asked for this listing.
+    /// Number of plugins that are probed for this listing.
     pub all: usize,
 }
 
@@ -71,7 +71,7 @@ pub struct CatalogEntry {
     pub entry: Entry,
     /// Answer of the plugin. `None` if it cannot be started by its name, or was not to be started.
     pub answer: Option<ProbeResult>,
-    /// How it came to be there, where [`Store::add`](super::Store::add) put it there.
+    /// Record of [`Store::add`](super::Store::add), if the plugin was added by it.
     pub added: Option<InstallRecord>,
     /// The sum of its file, where that is not the one that was added.
     pub changed: Option<Sha256>,
@@ -83,18 +83,18 @@ pub struct CatalogEntry {
 pub struct ProbeResult {
     /// The plugin's answer, or the reason why there is none.
     pub info: Result<PluginInfo, String>,
-    /// When that was.
+    /// Age of the result.
     pub freshness: Freshness,
     /// Inside a sandbox: one that did not answer may need more than that grants.
     pub in_sandbox: bool,
 }
 
-/// When a plugin was asked what it is.
+/// Age of the result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// For this listing.
+    /// From this listing.
     Fresh,
-    /// For an earlier one, with the same file.
+    /// From an earlier listing, with the same file.
     Remembered,
 }
 
@@ -126,8 +126,8 @@ impl Catalog {
         self
     }
 
-    /// Has `progress` told how far a listing is: before the first plugin is asked, and after each,
-    /// on the threads that ask.
+    /// Calls `progress` before the first plugin is probed and after each, on the threads that
+    /// probe.
     #[must_use]
     pub fn on_progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Arc::new(progress);
@@ -164,9 +164,9 @@ impl Catalog {
         self.collect(Selection::None)
     }
 
-    /// Asks the plugin at `path`, wherever that is, and whatever is known of it: over descriptors 3
-    /// and 4, and where it does not answer there over its standard input and output, in both
-    /// formats. [`PluginInfo`] tells which one it answered.
+    /// Probes the plugin at `path`, without the cache. It is asked over descriptors 3 and 4, and if
+    /// it does not answer there, over its standard input and output; in both formats.
+    /// [`PluginInfo`] tells which of them it answered.
     ///
     /// # Errors
     /// As [`PluginBuilder::start`].
@@ -261,7 +261,7 @@ impl Catalog {
             .collect()
     }
 
-    /// Asks several at once, since most of the time is spent waiting for them.
+    /// Probes several plugins at once, since most of the time is spent waiting.
     fn probe_all(&self, rows: &mut [Row], selection: Selection) {
         let to_ask: Vec<_> = rows
             .iter_mut()
@@ -310,7 +310,7 @@ struct Row {
     facts: Option<Facts>,
     /// The sandbox that it is asked in, as text.
     sandbox: Option<String>,
-    /// When its file was looked at.
+    /// Time when the file was examined.
     begun: SystemTime,
     /// True if the facts differ from the cached ones.
     has_news: bool,

@@ -89,7 +89,7 @@ impl Found {
     }
 }
 
-/// One thing that a search came across.
+/// Entry of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The name of the plugin; empty where the problem is a whole directory or a nameless file.
@@ -310,7 +310,7 @@ fn is_dependency_file(dir: &Path, file: &OsStr) -> bool {
         && matches!(problem::check_file(&dir.join(file)), Err(Some(Problem::NotExecutable { .. })))
 }
 
-/// Of the usable files of one name, lets the first shadow the others.
+/// Marks all usable files of one name but the first as shadowed.
 fn shadow(entries: &mut [Entry]) {
     let mut first: HashMap<String, PathBuf> = HashMap::new();
     for entry in entries.iter_mut().filter(|entry| entry.state == EntryState::Usable) {

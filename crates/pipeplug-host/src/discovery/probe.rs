@@ -24,15 +24,14 @@ pub struct PluginInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Transport {
-    /// Those that its first two arguments name, as a host starts plugins by default.
+    /// The descriptors that its first two arguments name: the default.
     #[default]
     Descriptors,
     /// Standard input and output: a host starts the plugin with [`PluginBuilder::stdio`].
     Stdio,
 }
 
-/// How long a plugin that did not answer the usual way has to answer another way. It has been in
-/// memory just now.
+/// Time to answer over another transport. The program is in memory already, so it starts fast.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts a plugin for a moment, in whichever way it speaks, to ask what it is.

@@ -41,19 +41,19 @@ pub struct InstallRecord {
     pub sha256: Sha256,
     /// The file that it came from.
     pub from: PathBuf,
-    /// How it came.
+    /// Copy or link.
     #[serde(rename = "way")]
     pub mode: InstallMode,
 }
 
-/// How a plugin comes into a [`Store`].
+/// Way to add a plugin to a [`Store`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InstallMode {
-    /// As a copy.
+    /// Copy the file.
     #[default]
     Copy,
-    /// As a symbolic link to the file, so that what becomes of it becomes of the plugin.
+    /// Link to the file, so that changes of the file change the plugin.
     Link,
 }
 
@@ -97,7 +97,7 @@ impl Store {
         self.root.join("plugins")
     }
 
-    /// Where the plugin of that name is, or would be; `None` where no plugin can have that name.
+    /// Path of the plugin of that name, whether it exists or not. `None` if the name is not valid.
     #[must_use]
     pub fn path_of(&self, name: &str) -> Option<PathBuf> {
         problem::is_name(name).then(|| self.dir().join(format!("{}-{name}", self.host)))

@@ -16,7 +16,7 @@ pub(crate) fn is_unknown_call(errno: Errno) -> bool {
     matches!(errno, Errno::ENOSYS | Errno::EPERM)
 }
 
-/// Asks for this process's right to execute the file at `path`, whatever its interpreter.
+/// Tells whether this process may execute the file at `path`. Does not check its interpreter.
 pub(crate) fn may_execute(path: &Path) -> bool {
     // faccessat2(2), since Linux 5.8. A C library does without where that is ENOSYS, and passes
     // EPERM on.
@@ -26,7 +26,7 @@ pub(crate) fn may_execute(path: &Path) -> bool {
     }
 }
 
-/// As [`may_execute`], by access(2), which answers for the real user.
+/// Like [`may_execute`], by access(2), which answers for the real user.
 fn may_execute_by_access(path: &Path) -> bool {
     if getuid() == geteuid() && getgid() == getegid() {
         return access(path, AccessFlags::X_OK).is_ok();
@@ -67,7 +67,7 @@ impl Obstacle {
     }
 }
 
-/// Asks whether no file can be executed on the file system of `path`: mount(8), `noexec`.
+/// Tells whether the file system of `path` is mounted noexec: mount(8).
 pub(crate) fn is_noexec(path: &Path) -> bool {
     statvfs(path).is_ok_and(|status| status.flags().contains(FsFlags::ST_NOEXEC))
 }

@@ -29,13 +29,13 @@ pub(crate) struct RegularFile {
     metadata: Metadata,
 }
 
-/// Why a file was not opened, or not read to its end.
+/// Error of opening or reading a regular file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     /// The system's answer.
     #[error("{0}")]
     System(io::Error),
-    /// There is something else at the path.
+    /// The path leads to something else.
     #[error("it is {found}, no regular file")]
     NotRegular { found: &'static str },
     /// The file has more bytes than are read of it.
@@ -85,7 +85,8 @@ impl RegularFile {
         &self.metadata
     }
 
-    /// Asks for this process's right to execute the open file, wherever its path leads to by now.
+    /// Tells whether this process may execute the open file, even if its path leads elsewhere by
+    /// now.
     #[cfg(target_os = "linux")]
     pub(crate) fn may_execute(&self) -> bool {
         let flags = AtFlags::AT_EACCESS | AtFlags::AT_EMPTY_PATH;

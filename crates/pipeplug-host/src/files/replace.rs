@@ -6,8 +6,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// How the names of files begin that are being written. No plugin is called so: its host's name
-/// comes first, and that begins with no dot.
+/// Prefix of files that are being written. No plugin has such a name: it begins with the host's
+/// name, which has no leading dot.
 const UNFINISHED: &str = ".unfinished-";
 /// Age at which an unfinished file is abandoned.
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
@@ -36,7 +36,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// With the mode that the XDG Base Directory Specification demands.
+/// Makes a directory, with the mode that the XDG Base Directory Specification demands.
 pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }

@@ -37,7 +37,7 @@ const FILE_MAX: u64 = 16 << 20;
 /// each one's change stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockFile {
-    /// With no link in it but perhaps the last part.
+    /// Path without symbolic links, except perhaps its last part.
     path: PathBuf,
     pins: BTreeMap<String, Sha256>,
 }
@@ -46,7 +46,7 @@ pub struct LockFile {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockFileError {
-    /// There is none.
+    /// The lock file does not exist.
     #[error("there is no lock file {path:?}: `pipeplug pin PLUGIN` makes one")]
     Missing {
         /// The lock file's path.

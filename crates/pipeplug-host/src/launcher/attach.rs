@@ -74,7 +74,7 @@ impl Launcher for Attach {
     }
 }
 
-/// Why there is nothing to attach to.
+/// Reason why attaching failed.
 struct Refusal {
     problem: String,
     is_permanent: bool,

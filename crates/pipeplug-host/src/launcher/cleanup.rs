@@ -39,7 +39,7 @@ exec 3<&0
 const REMOVE: &str = "remove";
 const OVER: &str = "over";
 
-/// How something is removed.
+/// Command that removes a container or a pod.
 #[derive(Debug)]
 pub(super) struct Removal {
     /// Name in logs.
@@ -94,7 +94,7 @@ impl Cleanup {
         }
     }
 
-    /// There is nothing left to remove.
+    /// Ends the cleanup: nothing is left to remove.
     pub(super) fn release(mut self) {
         self.then = OVER;
     }

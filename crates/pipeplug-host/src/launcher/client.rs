@@ -27,8 +27,7 @@ pub(super) fn variables(launch: &Launch) -> Result<BTreeMap<OsString, OsString>,
     Ok(launch.env.added())
 }
 
-/// How to start the program that carries the pipes: with the host's environment and working
-/// directory, and arguments that are all its own.
+/// Start of the client: the host's environment and working directory, and only its own arguments.
 pub(super) fn launch(
     plugin: &Launch,
     program: &OsStr,

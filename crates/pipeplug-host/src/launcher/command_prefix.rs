@@ -122,7 +122,7 @@ enum Passing {
     Shell(Settings),
     /// By the command, as its own.
     Inheritance,
-    /// There is nothing to pass.
+    /// No setting to pass.
     Nothing,
 }
 

@@ -1,4 +1,4 @@
-//! Where a plugin runs: on this machine, in a container, on another one.
+//! Launchers: start a plugin on this machine, in a container, or on another machine.
 //!
 //! A [`Launcher`] takes a [`Launch`], which says what to start, and gives a [`Started`]: a
 //! [`Process`] to wait for and to signal, and the host's ends of the pipes. [`Exec`] is the
@@ -106,7 +106,7 @@ pub struct Started {
 }
 
 impl Started {
-    /// One without streams of its own.
+    /// Makes a started plugin without streams of its own.
     #[must_use]
     pub fn new(process: impl Process, to_guest: OwnedFd, from_guest: OwnedFd) -> Self {
         Self { process: Box::new(process), to_guest, from_guest, stderr: None, stdout: None }
@@ -133,8 +133,9 @@ pub trait Process: fmt::Debug + Send + Sync + 'static {
     /// it, and never reads from it.
     fn exit_fd(&self) -> BorrowedFd<'_>;
 
-    /// How it ended; `None` while it runs. One that has been let go of ([`Delivery::NotOurs`])
-    /// counts as ended. Does not block, and takes nothing away: signals still reach what it left.
+    /// Exit status; `None` while the process runs. A process that the host has let go of
+    /// ([`Delivery::NotOurs`]) counts as ended. Does not block, and does not reap: signals still
+    /// reach the rest of the group.
     ///
     /// # Errors
     /// A system call failed.

@@ -27,7 +27,7 @@ use crate::process::{Launch, SpawnError};
 const SHELL: [&str; 4] =
     ["/bin/sh", "-c", r#"IFS= read -r _pipeplug && eval "$_pipeplug" && exec "$@""#, "sh"];
 
-/// How long what carries the line may take to read so much of it that the rest fits into the pipe.
+/// Time for the client to read so much of the line that the rest fits into the pipe.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The line that sets a plugin's variables and working directory.

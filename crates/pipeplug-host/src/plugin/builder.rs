@@ -108,7 +108,7 @@ impl PluginBuilder {
         builder
     }
 
-    /// Where it runs. Default: on this machine ([`Exec`]).
+    /// Sets where the plugin runs. Default: on this machine ([`Exec`]).
     pub fn launcher(mut self, launcher: impl Launcher) -> Self {
         self.launcher = Arc::new(launcher);
         self
@@ -120,7 +120,7 @@ impl PluginBuilder {
         self
     }
 
-    /// One more argument of the plugin's own.
+    /// Adds an argument.
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.launch.args.push(arg.into());
         self
@@ -289,7 +289,7 @@ impl PluginBuilder {
         self
     }
 
-    /// How many of the last lines of standard error are kept for errors. Default: 20.
+    /// Number of last lines of standard error that are kept for errors. Default: 20.
     pub fn stderr_tail(mut self, lines: usize) -> Self {
         self.stderr_tail = lines;
         self
@@ -307,8 +307,8 @@ impl PluginBuilder {
         self
     }
 
-    /// How long a thread that waits for the plugin's reply looks for it at most before it sleeps; 0
-    /// for never. Default: [`Options::spin`].
+    /// Maximum spin time of a thread that waits for the plugin's reply, before it sleeps; 0
+    /// disables spinning. Default: [`Options::spin`].
     pub fn spin(mut self, spin: Duration) -> Self {
         self.options.spin = spin;
         self
@@ -322,20 +322,19 @@ impl PluginBuilder {
         self
     }
 
-    /// How long the plugin may take from its start to its answer to `GetMetadata`. Default: 10
-    /// seconds.
+    /// Time from the plugin's start to its answer to `GetMetadata`. Default: 10 seconds.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake = timeout;
         self
     }
 
-    /// How long each step of stopping may take.
+    /// Time for each step of stopping.
     pub fn grace(mut self, grace: Grace) -> Self {
         self.grace = grace;
         self
     }
 
-    /// One entry of what the host says of itself when it asks for the metadata.
+    /// Adds an entry to the host's metadata, which the plugin gets with the first request.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self

@@ -21,22 +21,22 @@ pub struct Crash {
     pub plugin: String,
     /// The file that was executed.
     pub path: PathBuf,
-    /// Where it ran, where that is not as a process of this machine: `in a container of …`.
+    /// Launcher of the plugin: `in a container of …`; `None` on this machine.
     pub launcher: Option<String>,
     /// The process id that it had, or what carried its pipes to where it ran.
     pub pid: Pid,
-    /// How its process ended; `None` where it still ran.
+    /// Exit status; `None` if the process still ran.
     pub status: Option<WaitStatus>,
     /// The launcher's explanation, if the failure is not the plugin's own, such as a lost
     /// connection.
     pub diagnosis: Option<String>,
-    /// How long it had run.
+    /// Running time.
     pub ran: Duration,
     /// The last lines of its standard error; how many is
     /// [`PluginBuilder::stderr_tail`](crate::PluginBuilder::stderr_tail).
     pub stderr: Vec<String>,
-    /// Where and with what it panicked, where its standard error told of a panic in Rust: of one
-    /// that is in these lines, or that its status (101, or SIGABRT) is due to.
+    /// Place and message of a panic in Rust, if standard error told of one. The panic is in these
+    /// lines, or explains the status (101, or SIGABRT).
     pub panic: Option<String>,
 }
 

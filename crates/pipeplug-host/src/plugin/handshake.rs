@@ -12,19 +12,19 @@ use crate::plugin::start_hint::{self, End, StartPipe};
 use crate::plugin::{Plugin, PluginBuilder, StartError, terminal};
 use crate::process::WaitStatus;
 
-/// How much of what is wrong is shown, in bytes.
+/// Bytes of garbage that an error shows, at most.
 const SHOWN: usize = 64;
-/// How long a process that closed its pipe gets to end, so that its status can be told.
+/// Time for a process that closed its pipe to end, so that the error has its status.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The most that a plugin says of itself, in bytes.
 const METADATA_MAX: usize = 1 << 20;
-/// Why the connection to what sends the host's own request back ends.
+/// Close reason for a program that sends the host's own request back.
 pub(crate) const ECHO: &str = "it sent the host's own first request back";
-/// How long that takes at most.
+/// Time for the connection to end.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why there was no metadata where there should have been some.
+/// Reason why the handshake failed.
 pub(crate) enum HandshakeFailure {
     Call(CallError),
     Metadata { bytes: Vec<u8>, error: serde_json::Error },
@@ -39,7 +39,7 @@ pub(crate) fn is_echo(connection: &Connection) {
     let _ = connection.wait_ended(END_TIMEOUT);
 }
 
-/// Asks for the metadata and says what this side is; what both name is used from here on.
+/// Exchanges the metadata of both sides. From here on the features that both name are used.
 pub(crate) fn exchange(
     plugin: &Plugin,
     own: &BTreeMap<String, String>,

@@ -44,11 +44,11 @@ use start_hint::StartPipe;
 /// closes a process's descriptors some time before its end, with a core dump in between.
 const REASON_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How long the streams of a plugin that has ended may take to end, all together: what it started
-/// may hold them open.
+/// Time for all streams of a plugin that has ended to end. Processes that it started may hold them
+/// open.
 const STREAMS_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How long the last lines of a plugin that has ended may take to be handed on, all together.
+/// Time for the last lines of a plugin that has ended to be handled, all together.
 const LINES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A plugin that runs.
@@ -213,7 +213,7 @@ impl Plugin {
         self.0.process.pid()
     }
 
-    /// How it ended; `None` while it runs.
+    /// Exit status; `None` while the plugin runs.
     #[must_use]
     pub fn status(&self) -> Option<WaitStatus> {
         // What can fail here has no known cause for a child of this process; what another

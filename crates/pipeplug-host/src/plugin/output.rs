@@ -52,7 +52,7 @@ impl fmt::Display for Output {
 /// Call-back for a line. The line has no line end, and bytes that are not UTF-8 are replaced.
 pub(crate) type OnLine = Arc<dyn Fn(Output, &str) + Send + Sync>;
 
-/// One stream of a plugin.
+/// A stream of a plugin, read line by line.
 pub(crate) struct Lines {
     output: Output,
     plugin: String,
@@ -90,7 +90,7 @@ struct LinesState {
     is_held: bool,
 }
 
-/// How long what a plugin wrote last is waited for.
+/// Deadlines for the last output of a plugin.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadlines {
     /// The end of its streams.
@@ -388,8 +388,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Where to cut what is longer than a piece may be: not within a character, which has four bytes at
-/// the most.
+/// Finds the place to cut a long line: not within a character, which has at most four bytes.
 fn cut(bytes: &[u8]) -> usize {
     let begins_character = |at: &usize| bytes[*at] & 0b1100_0000 != 0b1000_0000;
     (LINE_MAX - 3..=LINE_MAX).rev().find(begins_character).unwrap_or(LINE_MAX)

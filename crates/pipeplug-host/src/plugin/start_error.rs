@@ -1,4 +1,4 @@
-//! Why a plugin did not start.
+//! Errors of starting a plugin.
 
 use std::fmt;
 use std::io;
@@ -11,8 +11,8 @@ use pipeplug_net::{CallError, ConnectError, Escaped};
 
 use crate::process::{SpawnError, WaitStatus};
 
-/// Why a plugin did not start. No process, descriptor or thread is left of it; the same builder can
-/// start again.
+/// Error of starting a plugin. No process, descriptor or thread is left; the same builder can start
+/// again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -32,7 +32,7 @@ pub enum StartError {
     Connect {
         /// The plugin's path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: ConnectError,
     },
     /// The plugin ended before it answered the first request.
@@ -45,11 +45,11 @@ pub enum StartError {
     Exited {
         /// The plugin's path.
         path: PathBuf,
-        /// Where it was to run, where that is not as a process of this machine.
+        /// Launcher of the plugin, as it describes itself; `None` on this machine.
         launcher: Option<String>,
-        /// How it ended.
+        /// Exit status.
         status: WaitStatus,
-        /// How long it ran.
+        /// Running time.
         after: Duration,
         /// The last lines of its standard error.
         stderr: Vec<String>,
@@ -61,13 +61,13 @@ pub enum StartError {
     Launcher {
         /// The plugin's path, where it runs.
         path: PathBuf,
-        /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
+        /// Launcher of the plugin: [`Launcher::describe`](crate::launcher::Launcher::describe).
         launcher: String,
         /// The problem, and what to do.
         problem: String,
         /// True if another start would fail the same way.
         is_permanent: bool,
-        /// How what was to carry it there ended; unknown where it had not.
+        /// Exit status of the client; unknown if it has not ended.
         status: WaitStatus,
         /// The last lines of its standard error.
         stderr: Vec<String>,
@@ -82,7 +82,7 @@ pub enum StartError {
     ClosedPipe {
         /// The plugin's path.
         path: PathBuf,
-        /// Where it was to run, where that is not as a process of this machine.
+        /// Launcher of the plugin, as it describes itself; `None` on this machine.
         launcher: Option<String>,
         /// The last lines of its standard error.
         stderr: Vec<String>,
@@ -99,9 +99,9 @@ pub enum StartError {
     HandshakeTimeout {
         /// The plugin's path.
         path: PathBuf,
-        /// Where it was to run, where that is not as a process of this machine.
+        /// Launcher of the plugin, as it describes itself; `None` on this machine.
         launcher: Option<String>,
-        /// How long was waited.
+        /// Time waited.
         timeout: Duration,
         /// The number of the signal that had stopped it by then.
         stopped_by: Option<i32>,
@@ -133,7 +133,7 @@ pub enum StartError {
     Garbage {
         /// The plugin's path.
         path: PathBuf,
-        /// Where it was to run, where that is not as a process of this machine.
+        /// Launcher of the plugin, as it describes itself; `None` on this machine.
         launcher: Option<String>,
         /// The first bytes, at most 64.
         first: Vec<u8>,
@@ -152,7 +152,7 @@ pub enum StartError {
     Terminal {
         /// The plugin's path.
         path: PathBuf,
-        /// Where it was to run, where that is not as a process of this machine.
+        /// Launcher of the plugin, as it describes itself; `None` on this machine.
         launcher: Option<String>,
         /// The sign of it: an echo of the host's own first request, a line that ends in CR LF, or a
         /// line of its standard error.
@@ -175,9 +175,9 @@ pub enum StartError {
     LargeMetadata {
         /// The plugin's path.
         path: PathBuf,
-        /// How many bytes it sent.
+        /// Number of bytes sent.
         len: usize,
-        /// How many may be.
+        /// Maximum number of bytes.
         limit: usize,
     },
     /// The program is not a plugin: it writes what it reads, as `cat` does.
@@ -193,7 +193,7 @@ pub enum StartError {
     Handshake {
         /// The plugin's path.
         path: PathBuf,
-        /// How; boxed, so that a start's result stays small.
+        /// Error of the call; boxed, so that a start's result stays small.
         error: Box<CallError>,
         /// The last lines of its standard error.
         stderr: Vec<String>,
@@ -234,7 +234,7 @@ impl StartError {
         }
     }
 
-    /// How its process ended, where that is why it did not start.
+    /// Exit status of the process, if its end is the reason.
     pub(crate) fn status(&self) -> Option<WaitStatus> {
         match self {
             Self::Exited { status, .. } | Self::Launcher { status, .. } => Some(*status),
@@ -253,7 +253,7 @@ impl StartError {
     }
 }
 
-/// Where a plugin was to run, behind its path.
+/// Shows the launcher behind the path.
 struct By<'a>(&'a Option<String>);
 
 impl fmt::Display for By<'_> {

@@ -18,7 +18,7 @@ use crate::plugin::PluginBuilder;
 use crate::process::{Channel, Launch, Pid, WaitStatus, dropped, started_without};
 use crate::sandbox::is_of_programs;
 
-/// How many names of variables are shown.
+/// Number of variable names that a hint shows.
 const NAMES_SHOWN: usize = 12;
 
 /// How many files and directories beside a plugin are compared with what it wrote.

@@ -11,10 +11,10 @@ use crate::launcher::Process;
 use crate::plugin::output::Output;
 use crate::process::{Delivery, Pid, Signal, WaitStatus};
 
-/// How long the system gets to take a killed process down.
+/// Time for the system to take a killed process down.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long each step of stopping a plugin may take before the next one.
+/// Time for each step of stopping a plugin, before the next one.
 ///
 /// A plugin that ends earlier is not waited for any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +46,11 @@ impl Grace {
     }
 }
 
-/// How a plugin was stopped.
+/// Result of stopping a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stopped {
-    /// How its process ended.
+    /// Exit status.
     pub status: WaitStatus,
     /// The step that ended the plugin.
     pub by: StoppedBy,
@@ -69,7 +69,7 @@ impl Stopped {
         Self { status, by, left: Vec::new(), held: Vec::new() }
     }
 
-    /// Asks what is left of what was noted.
+    /// Collects the recorded processes that are left.
     fn of(process: &dyn Process, status: WaitStatus, by: StoppedBy) -> Self {
         let left = process.left();
         if !left.is_empty() {
@@ -114,7 +114,7 @@ impl fmt::Display for StoppedBy {
     }
 }
 
-/// Why a plugin is not known to have ended.
+/// Error of stopping a plugin.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopError {
@@ -125,7 +125,7 @@ pub enum StopError {
     StillThere {
         /// Process id.
         pid: i32,
-        /// How long was waited.
+        /// Time waited.
         after: Duration,
     },
     /// The system failed.

@@ -4,17 +4,16 @@
 /// A complaint of `docker exec -it` and `podman exec -it`.
 const NO_TTY: &str = "input device is not a TTY";
 
-/// How a plugin of ours explains itself where it finds no pipes.
+/// Words of a pipeplug plugin that finds no pipes.
 const BY_HAND: &[u8] = b"is a plugin: a host starts it";
 
-/// Says whether the first bytes have come through a terminal: they have an echo of the host's own
-/// chunk, whose NUL it shows as `^@`; or what a plugin says to those who start it by hand.
+/// Tells whether the first bytes came through a terminal. They then contain an echo of the host's
+/// own chunk, with NUL shown as `^@`, or the words of a plugin that was started by hand.
 pub(crate) fn shows_in(first: &[u8]) -> bool {
     is_echo(first) || contains(first, BY_HAND)
 }
 
-/// Says whether every line ends in CR LF, as programs do not write it themselves and a terminal
-/// does.
+/// Tells whether every line ends in CR LF, which a terminal writes and programs do not.
 pub(crate) fn ends_lines_of(first: &[u8]) -> bool {
     let mut ends = first.iter().enumerate().filter(|(_, byte)| **byte == b'\n').peekable();
     ends.peek().is_some() && ends.all(|(at, _)| at > 0 && first[at - 1] == b'\r')

@@ -19,11 +19,10 @@ use crate::sys::{
     reap_group, stopped_by,
 };
 
-/// How long a drop waits for a process that was sent SIGKILL.
+/// Time that a drop waits for a process after SIGKILL.
 const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long those may take to end that were sent SIGKILL with the guest and that this process has
-/// to reap.
+/// Time for processes to end that got SIGKILL with the guest and that this process has to reap.
 const SIBLINGS_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A guest's process, which leads its own process group, or is in the host's
@@ -75,9 +74,9 @@ impl fmt::Display for Pid {
 /// Treatment of the processes that a guest leaves in its process group when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftovers {
-    /// They get `SIGKILL`, right before the guest is reaped.
+    /// Send `SIGKILL` to them, right before the guest is reaped.
     Kill,
-    /// They go on, and nothing here reaches them any more.
+    /// Leave them running, out of reach.
     Leave,
 }
 

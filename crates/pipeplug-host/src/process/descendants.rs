@@ -11,10 +11,10 @@ use nix::unistd::Pid;
 /// Limit of the processes that are noted.
 const NOTED_AT_MOST: usize = 1024;
 
-/// How long a process may take that ends because the guest has: most that read from it do.
+/// Time for processes that end because the guest has ended, as most do that read from it.
 const TIMEOUT: Duration = Duration::from_millis(10);
 
-/// How long a process of the guest's group may take, which was sent SIGKILL.
+/// Time for a process of the guest's group to end after SIGKILL.
 const KILL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Processes that a guest has started, known by their numbers and when they began.
@@ -58,7 +58,7 @@ impl Descendants {
         self.0.iter().copied()
     }
 
-    /// Those that still run once the guest has ended and its `group` was killed.
+    /// Processes that still run after the end of the guest and the kill of its `group`.
     ///
     /// # Blocking
     /// For a moment, where some do.
@@ -114,7 +114,7 @@ struct Stat {
     has_ended: bool,
     parent: i32,
     group: i32,
-    /// In ticks of the system's clock since it began.
+    /// Start time, in clock ticks since boot.
     begun: u64,
 }
 

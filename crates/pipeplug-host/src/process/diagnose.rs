@@ -13,10 +13,10 @@ use super::executable::{Executable, Machine};
 use crate::files::{Obstacle, is_noexec, kind, may_execute};
 use crate::sys::{ForkExecError, StartStep};
 
-/// As many interpreters of interpreters as Linux follows before it says ELOOP (exec_binprm).
+/// Number of nested interpreters that Linux follows before ELOOP (exec_binprm).
 const INTERPRETER_DEPTH: usize = 5;
 
-/// How many descriptors a start uses at its height: two ends each of four pipes and of the
+/// Number of descriptors that a start uses at its peak: two ends each of four pipes and of the
 /// sockets that tie it to the host (in portable builds of the pipe that reports a failed exec
 /// instead), `/dev/null`, a copy that is clear of the guest's numbers.
 const DESCRIPTORS_NEEDED: u64 = 12;
@@ -104,7 +104,7 @@ impl SpawnError {
         }
     }
 
-    /// As [`of_exec`](Self::of_exec), where the interpreter may be there and still out of the
+    /// Like [`of_exec`](Self::of_exec), where the interpreter may be there and still out of the
     /// plugin's reach.
     fn of_confined_exec(path: &Path, error: io::Error) -> Self {
         let is_out_of_reach = matches!(errno(&error), Errno::ENOENT | Errno::EACCES | Errno::EPERM);

@@ -1,4 +1,4 @@
-//! Why a guest could not be started.
+//! Errors of starting a guest.
 
 use std::ffi::CString;
 use std::io;
@@ -10,16 +10,16 @@ use thiserror::Error;
 use super::Launch;
 use crate::integrity::{LockFileError, Sha256};
 
-/// Why a guest could not be started; no process is left of the attempt.
+/// Error of starting a guest. No process is left of the attempt.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SpawnError {
-    /// There is no such file.
+    /// The file does not exist.
     #[error("no plugin at {path:?}: no such file{}; check the path, `PATH` is not searched", of_link(link_target.as_deref()))]
     NotFound {
         /// The absolute path that was to be executed.
         path: PathBuf,
-        /// Where the path points to, if it is a symbolic link.
+        /// Target of the path, if it is a symbolic link.
         link_target: Option<PathBuf>,
     },
     /// Its path leads through a file as if that were a directory.
@@ -155,14 +155,14 @@ pub enum SpawnError {
     TooManyDescriptors {
         /// The absolute path that was to be executed.
         path: PathBuf,
-        /// How many a start uses at its height.
+        /// Number of descriptors that a start uses at its peak.
         needed: u64,
-        /// How many this process may have open, `RLIMIT_NOFILE`.
+        /// Number of descriptors that this process may have, `RLIMIT_NOFILE`.
         limit: u64,
         /// Error of the kernel.
         error: io::Error,
     },
-    /// No process can be made.
+    /// The limit of processes is reached.
     #[error(
         "plugin {path:?} cannot be started: the limit of processes is reached ({error}): end some, or raise the limit of the \
          user (`ulimit -u`, {} here), of the container (`--pids-limit`) or of the service (TasksMax=)",
@@ -171,7 +171,8 @@ pub enum SpawnError {
     TooManyProcesses {
         /// The absolute path that was to be executed.
         path: PathBuf,
-        /// How many processes and threads the user may have, `RLIMIT_NPROC`; `None` for any number.
+        /// Number of processes and threads that the user may have, `RLIMIT_NPROC`; `None` for any
+        /// number.
         limit: Option<u64>,
         /// Error of the kernel.
         error: io::Error,
@@ -191,7 +192,7 @@ pub enum SpawnError {
     Launcher {
         /// The plugin's path, where it runs.
         path: PathBuf,
-        /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
+        /// Launcher of the plugin: [`Launcher::describe`](crate::launcher::Launcher::describe).
         launcher: String,
         /// The problem, and what to do.
         problem: String,
@@ -231,7 +232,7 @@ pub enum SpawnError {
         /// The problem.
         error: LockFileError,
     },
-    /// This system cannot confine it as it was demanded.
+    /// This system cannot confine the guest as demanded.
     #[error("plugin {path:?} was not started: its sandbox is not available: {problem}")]
     Sandbox {
         /// The absolute path that was to be executed.
@@ -257,7 +258,7 @@ pub enum SpawnError {
     NotEnforced {
         /// The plugin's path, where it runs.
         path: PathBuf,
-        /// Where it was to run: [`Launcher::describe`](crate::launcher::Launcher::describe).
+        /// Launcher of the plugin: [`Launcher::describe`](crate::launcher::Launcher::describe).
         launcher: String,
         /// The demand, in words.
         demand: &'static str,

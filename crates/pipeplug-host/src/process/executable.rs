@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::files::RegularFile;
 
-/// As much of a file as tells what it is; the kernel looks at as much (BINPRM_BUF_SIZE).
+/// Number of bytes that tell the kind of a file; the kernel reads as many (BINPRM_BUF_SIZE).
 const HEAD_BYTES: usize = 256;
 /// The longest path of a dynamic loader that is read (PATH_MAX).
 const LOADER_PATH_BYTES: u64 = 4096;

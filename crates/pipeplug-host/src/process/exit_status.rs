@@ -1,10 +1,10 @@
-//! How a process ended.
+//! Exit status of a process.
 
 use std::fmt;
 
 use nix::sys::signal::Signal;
 
-/// How a guest's process ended.
+/// Exit status of a guest's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitStatus {

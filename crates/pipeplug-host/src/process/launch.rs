@@ -44,7 +44,7 @@ pub struct Launch {
     pub env: EnvPlan,
     /// The working directory; the host's if there is none.
     pub cwd: Option<PathBuf>,
-    /// How the guest gets its two descriptors.
+    /// Channel of the guest.
     pub channel: Channel,
     /// Treatment of the guest when the host ends without having stopped it.
     pub on_host_exit: OnHostExit,
@@ -128,7 +128,7 @@ impl Launch {
     }
 }
 
-/// How the guest gets the two descriptors that it talks over.
+/// The two descriptors that a guest talks over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Channel {
@@ -137,10 +137,10 @@ pub enum Channel {
     Pipes {
         /// Standard input of the guest.
         stdin: Stdin,
-        /// Where the guest's standard output goes.
+        /// Standard output of the guest.
         stdout: Stdout,
     },
-    /// As its standard input and output, of which no argument tells it.
+    /// Standard input and output. No argument names them.
     ///
     /// But where the plugin's own first two arguments are both decimal numbers, `0` and `1` come
     /// before them.
@@ -193,18 +193,18 @@ pub enum OnHostExit {
     EndOfFile,
 }
 
-/// Where the standard output of a guest goes that talks over [`Channel::Pipes`].
+/// Standard output of a guest that talks over [`Channel::Pipes`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stdout {
-    /// To the host's standard output, or to `/dev/null` if the host has closed that.
+    /// The host's standard output, or `/dev/null` if the host has closed that.
     ///
     /// In a strict sandbox, and where it is a terminal in a basic one, this is [`Stdout::Log`]: who
     /// has the descriptor could truncate what the host has written before, read the terminal, and
     /// have the host's own writes fail.
     #[default]
     Inherit,
-    /// To `/dev/null`.
+    /// `/dev/null`.
     Null,
     /// Into a pipe that the host reads: [`Spawned::stdout`](super::Spawned::stdout).
     Log,
@@ -250,7 +250,7 @@ impl EnvPlan {
         self
     }
 
-    /// Has a variable of the host go through, if it is set.
+    /// Passes a variable of the host on, if it is set.
     pub fn pass(&mut self, name: impl Into<OsString>) -> &mut Self {
         self.passed.insert(name.into());
         self

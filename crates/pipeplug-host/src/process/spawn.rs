@@ -59,7 +59,7 @@ pub fn spawn(launch: &Launch) -> Result<Spawned, SpawnError> {
     spawn_with(launch, launch.arguments())
 }
 
-/// As [`spawn`], with these for the arguments from `argv[1]` on.
+/// Like [`spawn`], with these arguments from `argv[1]` on.
 pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Spawned, SpawnError> {
     let program = absolute(&launch.program)?;
     let mut image = image(launch, &program, arguments)?;

@@ -212,32 +212,31 @@ impl Sandbox {
         self.level == Level::Strict
     }
 
-    /// How much address space each of its processes may have, in bytes: past it allocations fail.
-    /// Runtimes that reserve much more than they use (a JVM, Go with cgo, WebAssembly) need a lot.
+    /// Limits the address space of each process, in bytes. Allocations past it fail. Runtimes that
+    /// reserve much more than they use (a JVM, Go with cgo, WebAssembly) need a lot.
     #[must_use]
     pub fn memory(mut self, bytes: u64) -> Self {
         self.limits.memory = Some(bytes);
         self
     }
 
-    /// How much CPU time each of its processes may use, to the second above: past it SIGXCPU ends
-    /// it, and a second later SIGKILL.
+    /// Limits the CPU time of each process, rounded up to seconds. SIGXCPU ends a process past it,
+    /// and SIGKILL one second later.
     #[must_use]
     pub fn cpu(mut self, time: Duration) -> Self {
         self.limits.cpu = Some(time);
         self
     }
 
-    /// How many files each of its processes may have open, with its pipes; 16 is about the least
-    /// that works.
+    /// Limits the open files of each process, its pipes included. About 16 is the least that works.
     #[must_use]
     pub fn open_files(mut self, count: u64) -> Self {
         self.limits.open_files = Some(count);
         self
     }
 
-    /// How many processes and threads the plugin may have: past it no more can be started. Without
-    /// a user namespace, as in [`basic`](Self::basic), all processes of its user count, and it does
+    /// Limits the processes and threads of the plugin. No more can be started past it. Without a
+    /// user namespace, as in [`basic`](Self::basic), all processes of its user count, and it does
     /// not hold for root. For a plugin of root in a strict sandbox some 300 more may be there, and
     /// it needs Linux 6.14.
     #[must_use]
@@ -246,7 +245,7 @@ impl Sandbox {
         self
     }
 
-    /// How large a file may become that it writes, in bytes: past it SIGXFSZ ends it.
+    /// Limits the size of each file that it writes, in bytes. SIGXFSZ ends a process past it.
     #[must_use]
     pub fn file_size(mut self, bytes: u64) -> Self {
         self.limits.file_size = Some(bytes);

@@ -36,7 +36,7 @@ pub(crate) enum Terminal {
     None,
 }
 
-/// How much of a sandbox a start is to try.
+/// Extent of the sandbox that a start tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
     Whole,
@@ -91,7 +91,7 @@ mod linux {
     /// The first one that knows TCP ports: Linux 6.7.
     const ABI_OF_PORTS: u32 = 4;
 
-    /// How many processes and threads a plugin may have in namespaces of its own.
+    /// Number of processes and threads that a plugin may have in its own namespaces.
     const PROCESSES_WITHIN: u64 = 1024;
 
     impl Sandbox {
@@ -287,7 +287,7 @@ mod linux {
     }
 
     impl Limits {
-        /// As the kernel takes them, none above what this process has to keep to itself.
+        /// Limits as the kernel takes them, none above the limits of this process.
         fn resolved(&self) -> Resolved {
             let seconds = self.cpu.map(|time| time.as_secs() + u64::from(time.subsec_nanos() > 0));
             let known = [

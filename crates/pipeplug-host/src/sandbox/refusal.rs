@@ -11,7 +11,7 @@ use crate::sys::{ForkExecError, StartStep};
 const LOST: &str = "without them the plugin sees the metadata of files that it cannot open, and the host's processes, and \
                     what leaves its session outlives it";
 
-/// Says why a start failed that was to make namespaces; `None` where it failed for another reason.
+/// Explains why namespaces could not be made; `None` if the start failed for another reason.
 pub(crate) fn refusal(failure: &ForkExecError) -> Option<String> {
     let what = match failure.step {
         StartStep::Namespaces => "namespaces cannot be made",

@@ -1,4 +1,4 @@
-//! Why a supervised plugin was not called.
+//! Errors of calls of a supervised plugin.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::event::PluginFailure;
 use super::settings::Breaker;
 use crate::plugin::StartError;
 
-/// Why there is no plugin to call.
+/// Reason why there is no plugin to call.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unavailable {
@@ -22,11 +22,11 @@ pub enum Unavailable {
     NotReady {
         /// The plugin's name.
         plugin: String,
-        /// How long was waited, at most
+        /// Maximum time waited
         /// ([`SupervisorBuilder::ready_timeout`](crate::SupervisorBuilder::ready_timeout), or the
         /// call's own time).
         after: Duration,
-        /// How it failed last; `None` where it has not.
+        /// Last failure; `None` if there was none.
         last: Option<PluginFailure>,
     },
     /// The plugin failed too often, or in a way that a restart cannot repair.
@@ -34,8 +34,8 @@ pub enum Unavailable {
     GaveUp {
         /// The plugin's name.
         plugin: String,
-        /// How many failures within which time were too many; `None` where the last one is such
-        /// that a restart cannot heal it.
+        /// Number of failures that was too many, and the time in which they came; `None` if a
+        /// restart cannot repair the last failure.
         after: Option<(usize, Duration)>,
         /// The last failure.
         last: PluginFailure,
@@ -55,11 +55,11 @@ impl Unavailable {
     }
 }
 
-/// Why a call of a supervised plugin brought no reply.
+/// Error of a call of a supervised plugin.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SupervisedCallError {
-    /// There was no plugin to call; nothing was sent.
+    /// No plugin to call; nothing was sent.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// The call failed; whether the plugin has handled it is not known where the connection ended.
@@ -67,11 +67,11 @@ pub enum SupervisedCallError {
     Call(#[from] CallError),
 }
 
-/// Why a one-way was not sent to a supervised plugin.
+/// Error of a one-way to a supervised plugin.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SupervisedNotifyError {
-    /// There was no plugin to send it to.
+    /// No plugin to send it to.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// The one-way was not sent.

@@ -19,26 +19,26 @@ pub enum Event {
     Started {
         /// Process id.
         pid: Pid,
-        /// How long its start took.
+        /// Time that the start took.
         took: Duration,
     },
     /// The plugin did not start.
     StartFailed {
-        /// Why.
+        /// The reason.
         error: Arc<StartError>,
     },
     /// The plugin did not answer a ping in time, and is killed.
     HealthFailure {
         /// Process id.
         pid: Pid,
-        /// How long it had.
+        /// Time that it had to answer.
         timeout: Duration,
     },
     /// No call came for the idle timeout, and the plugin is stopped.
     IdleStop {
         /// Process id.
         pid: Pid,
-        /// For how long no call has been open.
+        /// Time without an open call.
         idle: Duration,
     },
     /// Another process has replaced this one, which is stopped once its open calls have ended.
@@ -52,28 +52,28 @@ pub enum Event {
     Ended {
         /// Process id.
         pid: Pid,
-        /// How it ended; `None` where the system did not take it down.
+        /// Exit status; `None` if the system did not take the process down.
         status: Option<WaitStatus>,
-        /// How long it ran.
+        /// Running time.
         ran: Duration,
-        /// Why.
+        /// The reason.
         cause: EndCause,
     },
     /// The plugin failed, and will be restarted.
     Restarting {
         /// After this time.
         after: Duration,
-        /// How often it has failed in a row.
+        /// Number of failures in a row.
         failures: u32,
     },
     /// The plugin failed, and will not be restarted.
     GaveUp {
-        /// How it failed.
+        /// Last failure.
         last: PluginFailure,
     },
 }
 
-/// Why the process of a supervised plugin has ended.
+/// Reason why the process of a supervised plugin ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndCause {
@@ -81,7 +81,7 @@ pub enum EndCause {
     Unasked,
     /// The supervisor killed the plugin: it did not answer a ping in time.
     Unhealthy {
-        /// How long it had.
+        /// Time that it had to answer.
         timeout: Duration,
     },
     /// The supervisor stopped the plugin: no call came for the idle timeout.
@@ -92,7 +92,7 @@ pub enum EndCause {
     Stopped,
 }
 
-/// How a supervised plugin failed.
+/// Failure of a supervised plugin.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum PluginFailure {
@@ -198,9 +198,9 @@ const WAITING: usize = 128;
 
 #[derive(Default)]
 struct Queue {
-    /// With the plugin's name.
+    /// Events that wait for delivery, each with the plugin's name.
     waiting: VecDeque<(String, Event)>,
-    /// How many gave way since the last one that was handed on.
+    /// Number of events dropped since the last one that was delivered.
     missed: u64,
     /// True if a thread delivers events, or is about to.
     handing_on: bool,

@@ -28,7 +28,7 @@ impl Shared {
         }
     }
 
-    /// No call is open, and a thread waits for that.
+    /// Called when the last open call has ended, if that was awaited.
     pub(super) fn idle_begins(self: &Arc<Self>, instance: &Arc<Instance>) {
         self.last_call_ended();
         if let Some(timeout) = self.settings.idle_timeout {

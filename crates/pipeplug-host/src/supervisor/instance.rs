@@ -1,4 +1,4 @@
-//! One process of a supervised plugin, and the calls that are open on it.
+//! A process of a supervised plugin, and its open calls.
 
 use std::fmt;
 use std::future::Future;
@@ -25,7 +25,7 @@ pub(super) struct Instance {
     open: AtomicUsize,
     /// True if a thread waits for the last open call to end.
     is_awaited: AtomicBool,
-    /// When the last call ended, in microseconds since the start.
+    /// End of the last call, in microseconds since the start.
     used: AtomicU64,
 }
 
@@ -42,8 +42,8 @@ impl Instance {
         })
     }
 
-    /// One call more. Under the lock of the supervisor's state, so that none begins once it leaves
-    /// that.
+    /// Counts a new call. Called under the lock of the supervisor's state, so that no call begins
+    /// once the process leaves that state.
     pub(super) fn lease(self: &Arc<Self>) -> Lease {
         self.open.fetch_add(1, Ordering::SeqCst);
         Lease(Arc::clone(self))
@@ -61,8 +61,7 @@ impl Instance {
         self.open_calls() > 0
     }
 
-    /// How long no call has been open; `None` where one is, or was until now: the supervisor is
-    /// told of its end, then.
+    /// Time without an open call. `None` if a call is open; its end then notifies the supervisor.
     pub(super) fn idle_or_await(&self) -> Option<Duration> {
         if self.await_idle() {
             return None;

@@ -99,7 +99,7 @@ impl Supervisor {
         self.shared().replace(Some(plugin))
     }
 
-    /// As [`replace`](Supervisor::replace), by another process of the same plugin.
+    /// Like [`replace`](Supervisor::replace), by another process of the same plugin.
     ///
     /// # Errors
     /// As [`replace`](Supervisor::replace).

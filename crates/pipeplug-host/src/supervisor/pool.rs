@@ -41,7 +41,7 @@ pub struct Pool(Arc<Members>);
 #[derive(Debug)]
 struct Members {
     all: Box<[Supervisor]>,
-    /// Where the next one-way begins to look.
+    /// Index at which the next one-way begins to search.
     next: AtomicUsize,
 }
 
@@ -87,7 +87,7 @@ impl Pool {
         self.members().iter().enumerate().try_for_each(one)
     }
 
-    /// As [`replace`](Pool::replace), by other processes of the same plugin.
+    /// Like [`replace`](Pool::replace), by other processes of the same plugin.
     ///
     /// # Errors
     /// As [`replace`](Pool::replace).

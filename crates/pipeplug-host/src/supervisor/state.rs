@@ -36,10 +36,10 @@ pub(super) struct SupervisorState {
     pub(super) replacement: Option<Plugin>,
     /// The number of the phase that was last given one.
     pub(super) last_number: u64,
-    /// How many starts have failed, and how the last one did: for those who waited for it.
+    /// Number of failed starts. Threads that wait for a start compare it.
     pub(super) failed_starts: u64,
     pub(super) failed_start: Option<Unavailable>,
-    /// When it failed, as far back as the breaker looks.
+    /// Times of failures, as far back as the breaker looks.
     pub(super) failures: VecDeque<Instant>,
     pub(super) failures_in_a_row: u32,
     pub(super) last_failure: Option<PluginFailure>,
@@ -73,10 +73,10 @@ pub(super) enum Job {
     End(Arc<Instance>, EndCause),
 }
 
-/// How well a call would be off here, the best first.
+/// Load of a process, the best for a call first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Load {
-    /// So many calls are open.
+    /// Number of open calls.
     Open(usize),
     /// The plugin would have to be started.
     Down,
@@ -215,7 +215,7 @@ impl Shared {
         self.lock().name().to_owned()
     }
 
-    /// Has a thread of the pool start it, where nothing runs.
+    /// Starts the plugin on a thread of the pool, if it does not run.
     pub(super) fn start_soon(self: &Arc<Self>) {
         let mut state = self.lock();
         if let Phase::Down = state.phase {
@@ -237,7 +237,7 @@ impl Shared {
         }
     }
 
-    /// Has the one that calls go to ended; they wait from here on.
+    /// Ends the current process on a thread of the pool. Calls wait from here on.
     pub(super) fn end_soon(
         self: &Arc<Self>,
         state: &mut SupervisorState,

@@ -14,8 +14,7 @@ use super::settings::Settings;
 use super::state::{Job, Phase, Shared, SupervisorState};
 use crate::plugin::{Plugin, PluginBuilder, StartError, StopError, Stopped};
 
-/// How long a process that closed its pipe gets to end by itself, so that its own status can be
-/// told.
+/// Time for a process that closed its pipe to end by itself, so that its own status is known.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Shared {

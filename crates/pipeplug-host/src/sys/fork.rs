@@ -92,7 +92,7 @@ mod shared {
         Ok((pid.pid().expect("a process that was forked has a number"), failure))
     }
 
-    /// As [`fork`], for a child that forks on itself, and executes nothing.
+    /// Like [`fork`], for a child that forks again, and executes nothing.
     ///
     /// Its end sends no SIGCHLD, and only a wait with `__WALL` sees it: a host that waits for all
     /// of its children does not notice it.
@@ -105,7 +105,7 @@ mod shared {
         Ok((pid.pid().expect("a process that was forked has a number"), failure))
     }
 
-    /// As [`fork`], for a helper: the new process is a child of the helper's own parent.
+    /// Like [`fork`], for a helper: the new process is a child of the helper's own parent.
     pub(in crate::sys) fn fork_sibling<C: Child>(
         child: &C,
         pid: &Forked,

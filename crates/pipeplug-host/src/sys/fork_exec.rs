@@ -57,13 +57,13 @@ pub(crate) enum WorkingDirectory {
 /// Which process group a guest is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Group {
-    /// One of its own, which it leads.
+    /// A group of its own, which it leads.
     Own,
     /// The host's.
     OfHost,
 }
 
-/// Where a start failed.
+/// Step at which a start failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StartStep {
     /// The fork itself.

@@ -13,7 +13,7 @@ use nix::{
     sys::stat::{Mode, SFlag, fstat},
 };
 
-/// How far the slow way of marking descriptors goes, where there is no close_range(2).
+/// Highest descriptor that is marked one by one, without close_range(2).
 const MARKED_AT_MOST: RawFd = 65_536;
 
 /// Replaces a guest's `/dev/null` by the one of its own root, which cannot be changed. The host's

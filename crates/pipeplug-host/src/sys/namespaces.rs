@@ -104,7 +104,7 @@ pub(crate) enum InitOnHostExit {
 /// A root file system to be built: nothing is in it but what is listed.
 #[derive(Debug)]
 pub(crate) struct Root {
-    /// In their order: directories before what is in them.
+    /// Entries in order: directories before their content.
     pub(crate) entries: Vec<Entry>,
     /// The plugin's rights to a directory of the root itself.
     pub(crate) rights: PathRights,
@@ -115,7 +115,7 @@ pub(crate) struct Root {
     new: AtomicI32,
 }
 
-/// Something in a root file system, by its absolute path there.
+/// Entry of a root file system, by its absolute path there.
 #[derive(Debug)]
 pub(crate) enum Entry {
     Directory(CString),
@@ -178,7 +178,7 @@ impl From<&FileStat> for Identity {
 }
 
 impl IdMaps {
-    /// Those of this process: its effective user and group.
+    /// Maps of this process: its effective user and group.
     pub(crate) fn of_self() -> Self {
         let map = |id: u32| {
             CString::new(format!("{id} {id} 1\n")).expect("digits and spaces hold no NUL")

@@ -103,7 +103,7 @@ fn image(name: &CStr, code: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Where the file is loaded: clear of what `vm.mmap_min_addr` keeps free, and on a page whatever
+/// Load address of the file: clear of what `vm.mmap_min_addr` keeps free, and on a page whatever
 /// its size is.
 const LOADED_AT: u64 = 0x40_0000;
 /// The largest page of any of the machines, in bytes.

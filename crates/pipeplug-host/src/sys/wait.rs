@@ -121,7 +121,7 @@ fn ended(info: &libc::siginfo_t) -> Option<Pid> {
     (pid != 0).then_some(Pid::from_raw(pid))
 }
 
-/// How the child ended that this tells of.
+/// Exit status in a `siginfo_t`.
 fn status_of(info: &libc::siginfo_t) -> WaitStatus {
     // SAFETY: si_pid is set, so this is a SIGCHLD record, which has a status.
     let status = unsafe { info.si_status() };

@@ -42,7 +42,7 @@ use super::fork_exec::{HIGHEST_SIGNAL, StartStep};
 use super::guest_descriptors::{close_on_exec_from, descriptor_limit, place};
 use super::{Group, descriptor, memfd, program};
 
-/// How the watcher is called in lists of processes; 15 bytes of it at most are shown.
+/// Name of the watcher in lists of processes, which show at most 15 bytes.
 const NAME: &CStr = c"pipeplug-watch";
 
 /// Room for so many plugins at a time. The memory is taken as it is used.
@@ -55,7 +55,7 @@ const IGNORED: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, li
 /// The watcher of this process, if it has one.
 static WATCHER: Mutex<Option<Arc<Watcher>>> = Mutex::new(None);
 
-/// One plugin's part of the table.
+/// Entry of a plugin in the table.
 #[derive(Debug)]
 #[repr(C)]
 struct Pair {
@@ -149,7 +149,8 @@ impl Entry {
         }
     }
 
-    /// Has nothing killed any more. In a child that the host forked, it does nothing.
+    /// Clears the entry, so that nothing is killed any more. Does nothing in a child that the host
+    /// forked.
     pub(super) fn clear(&self) {
         if unistd::getpid() == self.watcher.host {
             let pair = self.watcher.table.pair(self.index);
@@ -221,7 +222,7 @@ impl Watcher {
         Ok(Self { pipe, table, host: unistd::getpid(), free: Mutex::default() })
     }
 
-    /// Asks whether it still runs: else nothing has the read end of its pipe, poll(2).
+    /// Tells whether the watcher still runs: else the read end of its pipe is closed, poll(2).
     fn is_there(&self) -> bool {
         let mut fds = [PollFd::new(self.pipe.as_fd(), PollFlags::empty())];
         poll(&mut fds, PollTimeout::ZERO) == Ok(0)

@@ -13,10 +13,10 @@ use super::InstallRecord;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// There is no data directory.
+    /// No data directory is known.
     #[error("there is no place for plugins: set HOME to a directory that exists, or XDG_DATA_HOME")]
     NoHome,
-    /// No host can have that name.
+    /// The name is not valid for a host.
     #[error(
         "no host can be named {host:?}: a name is not empty, begins with no dot, and holds no `/` and no NUL"
     )]
@@ -40,24 +40,24 @@ pub enum StoreError {
         Escaped(reason)
     )]
     BadRecords {
-        /// Their file.
+        /// File of the records.
         path: PathBuf,
         /// The problem.
         reason: String,
     },
 }
 
-/// Why a plugin was not added.
+/// Error of adding a plugin.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AddError {
-    /// No plugin can have that name.
+    /// The name is not valid for a plugin.
     #[error("no plugin can be named {name:?}: a name is not empty and holds no `/` and no NUL")]
     BadName {
         /// The name.
         name: String,
     },
-    /// There is no such file.
+    /// The file does not exist.
     #[error("no file at {path:?}")]
     NotFound {
         /// The file that was to be added.
@@ -79,14 +79,14 @@ pub enum AddError {
         /// File of the plugin.
         path: PathBuf,
     },
-    /// There is a plugin of that name.
+    /// A plugin of that name exists.
     #[error("there is a plugin {name:?} already, {}: --force replaces it", came(path, added.as_ref()))]
     AlreadyThere {
         /// Name of the plugin.
         name: String,
         /// File of the plugin.
         path: PathBuf,
-        /// How it came to be there, if it was added.
+        /// Record of the existing plugin, if it was added.
         added: Option<InstallRecord>,
     },
     /// The user's plugins cannot be read or written.
@@ -94,7 +94,7 @@ pub enum AddError {
     Store(#[from] StoreError),
 }
 
-/// Why a plugin was not removed.
+/// Error of removing a plugin.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RemoveError {

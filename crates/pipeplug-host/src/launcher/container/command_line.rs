@@ -6,7 +6,7 @@ use std::path;
 use super::{Access, Container, Engine, Init, Mount, Privileges, Pull, client};
 use crate::process::{EnvPlan, Launch, SpawnError};
 
-/// How the names of variables begin that a client, its runtime or its loader reads for itself,
+/// Prefixes of variables that a client, its runtime or its loader reads for itself,
 const OF_CLIENTS: [&str; 14] = [
     "DOCKER_",
     "BUILDKIT_",

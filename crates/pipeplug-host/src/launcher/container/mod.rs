@@ -189,24 +189,23 @@ impl Container {
         self
     }
 
-    /// How many CPUs' time it may take, 0.01 up to as many as there are. `None` is no limit.
-    /// Default: 1.
+    /// Limits the CPU time, in CPUs: 0.01 up to the number of CPUs. `None` is no limit. Default: 1.
     #[must_use]
     pub fn cpus(mut self, cpus: impl Into<Option<f64>>) -> Self {
         self.cpus = Limit::by_host(cpus.into());
         self
     }
 
-    /// How many processes and threads it may have together. `None` is no limit. Default: 256.
+    /// Limits the number of processes and threads together. `None` is no limit. Default: 256.
     #[must_use]
     pub fn pids(mut self, pids: impl Into<Option<u32>>) -> Self {
         self.pids = Limit::by_host(pids.into());
         self
     }
 
-    /// Has the plugin be the container's first process, which the kernel protects from signals that
-    /// it does not handle. Default: a tiny init of the engine is, which passes signals on and reaps
-    /// what is left over.
+    /// Makes the plugin the container's first process, which the kernel protects from signals that
+    /// it does not handle. Default: a small init of the engine is the first process, which passes
+    /// signals on and reaps orphans.
     #[must_use]
     pub fn without_init(mut self) -> Self {
         self.init = Init::None;
@@ -240,7 +239,7 @@ impl Container {
         self
     }
 
-    /// One more option of `docker run` or `podman run`, behind all others:
+    /// Adds an option of `docker run` or `podman run`, after all others:
     /// `--ulimit=nofile=1024:1024`, `--tmpfs=/tmp`. A word of its own is one more call. What would
     /// cut the plugin off (`--tty`, `--detach`, `--attach`), or the container from what removes it
     /// (`--name`, `--rm=false`), fails the start.

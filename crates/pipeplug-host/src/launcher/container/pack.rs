@@ -13,7 +13,7 @@ use crate::process::{Executable, Machine};
 /// The executable's path in the image.
 const PATH: &str = "/plugin";
 
-/// Why there is no image.
+/// Error of packing an image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
@@ -80,7 +80,7 @@ pub enum PackError {
         image: String,
         /// Standard error of the client.
         said: String,
-        /// How its client ended.
+        /// Exit status of the client.
         status: ExitStatus,
     },
     /// The engine's client could not be run or written to.

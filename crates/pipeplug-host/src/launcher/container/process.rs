@@ -17,19 +17,19 @@ use crate::process::{
     Child, Delivery, Leftovers, Pid, Signal, Spawned, WaitStatus, poll_readable, spawn_with,
 };
 
-/// How long the engine may take to send a signal.
+/// Time for the engine to send a signal.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the engine may take to remove a container that has ended.
+/// Time for the engine to remove a container that has ended.
 const REMOVAL: Duration = Duration::from_secs(5);
 
-/// How long the engine may take to tell of the end of a container.
+/// Time for the engine to tell how a container ended.
 const ENQUIRY: Duration = Duration::from_secs(2);
 
 /// Time between two attempts to kill what is being started.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long the client is waited for at once.
+/// Time of one wait for the client.
 const ROUND: Duration = Duration::from_secs(3600);
 
 /// Exit status of an engine's client that failed itself. The state of the container is then
@@ -49,7 +49,7 @@ pub(super) enum KilledBy {
     /// None of these, as the engine tells: a process killed it, or the plugin exited with that
     /// status.
     NeitherOfThese,
-    /// This host.
+    /// The host itself.
     Host,
     /// The engine does not tell.
     Unknown,
@@ -146,7 +146,7 @@ impl Client {
         self.cleanup.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Asks the engine for the origin of a SIGKILL. The container is gone by then (`--rm`):
+    /// Finds the origin of a SIGKILL by asking the engine. The container is gone by then (`--rm`):
     /// Docker's daemon still knows its events, Podman knows nothing.
     fn killed_by(&self, status: WaitStatus) -> KilledBy {
         if status != WaitStatus::Exited(KILLED) {
@@ -174,7 +174,7 @@ impl Client {
         }
     }
 
-    /// Has the engine do something, and gives what its client prints.
+    /// Runs a command of the engine's client, and returns its output.
     fn ask(&self, args: &[&str], patience: Duration) -> io::Result<String> {
         let asked = spawn_with(&client::tool(&self.program), args.iter().map(Into::into).collect());
         let asked = asked.map_err(io::Error::other)?;
@@ -197,7 +197,7 @@ impl Client {
         }
     }
 
-    /// Has the engine do something with the container.
+    /// Runs a command of the engine's client on the container.
     fn order(&self, what: &str) -> io::Result<()> {
         self.ask(&[what, &self.run.name], TIMEOUT).map(drop)
     }

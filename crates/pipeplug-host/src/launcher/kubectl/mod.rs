@@ -53,12 +53,12 @@ pub struct Kubectl {
     overrides: Option<String>,
 }
 
-/// When the machine that a pod runs on pulls its image.
+/// Pull policy for the image of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullPolicy {
-    /// At each start; an image that has not changed is not transferred again.
+    /// Pull at each start. An image that has not changed is not transferred again.
     Always,
-    /// Where it is missing.
+    /// Pull a missing image.
     IfNotPresent,
     /// Never: it has to be there.
     Never,
@@ -88,7 +88,7 @@ impl Kubectl {
         self
     }
 
-    /// One more option that all commands of kubectl take, such as `--kubeconfig=…` or `--as=…`,
+    /// Adds an option that all commands of kubectl take, such as `--kubeconfig=…` or `--as=…`,
     /// before the command.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -110,31 +110,30 @@ impl Kubectl {
         self
     }
 
-    /// When the image is pulled. Default: the cluster's choice, which is always for `:latest`, and
-    /// else where it is missing.
+    /// Sets the pull policy. Default: the cluster's choice, which is to pull `:latest` always and
+    /// other tags if they are missing.
     #[must_use]
     pub fn pull_policy(mut self, policy: PullPolicy) -> Self {
         self.pull_policy = Some(policy);
         self
     }
 
-    /// How much of a resource is set aside for it: `"cpu"` and `"500m"`, `"memory"` and `"64Mi"`.
-    /// Default: the namespace's.
+    /// Requests an amount of a resource: `"cpu"` and `"500m"`, `"memory"` and `"64Mi"`. Default:
+    /// the namespace's.
     #[must_use]
     pub fn request(mut self, resource: impl Into<String>, quantity: impl Into<String>) -> Self {
         self.requests.insert(resource.into(), quantity.into());
         self
     }
 
-    /// How much of a resource it may have at most. Default: the namespace's.
+    /// Limits a resource. Default: the namespace's.
     #[must_use]
     pub fn limit(mut self, resource: impl Into<String>, quantity: impl Into<String>) -> Self {
         self.limits.insert(resource.into(), quantity.into());
         self
     }
 
-    /// How long kubectl waits for the pod to run, in whole seconds, rounded up, at least one.
-    /// Default: 60 seconds.
+    /// Time for the pod to run, in whole seconds, rounded up, at least one. Default: 60 seconds.
     #[must_use]
     pub fn running_timeout(mut self, timeout: Duration) -> Self {
         self.running_timeout = timeout;

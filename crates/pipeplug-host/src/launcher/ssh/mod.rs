@@ -70,8 +70,8 @@ impl Ssh {
         self
     }
 
-    /// One more argument of ssh: an option such as `-p` or `-oIdentityFile=…`, before those that
-    /// are set here, so that it wins.
+    /// Adds an argument of ssh: an option such as `-p` or `-oIdentityFile=…`, before those that are
+    /// set here, so that it wins.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
@@ -85,8 +85,8 @@ impl Ssh {
         self
     }
 
-    /// How long connecting may take, in whole seconds, rounded up, at least one. Default: 8, less
-    /// than the 10 that a start may take, so that it is ssh that tells.
+    /// Time to connect, in whole seconds, rounded up, at least one. Default: 8 seconds, less than
+    /// the 10 of a start, so that the error is that of ssh.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
@@ -101,7 +101,7 @@ impl Ssh {
         self
     }
 
-    /// How many of these questions may be left unanswered. ssh gives the connection up when it
+    /// Number of these questions that may stay unanswered. ssh gives the connection up when it
     /// would ask once more: after a silence of the interval times one more than this number.
     /// Default: 2, so that a connection is lost after 45 seconds.
     #[must_use]
