@@ -221,7 +221,7 @@ impl pipeplug_net::Handler for Shared {
 
     fn ended(&self, _reason: &Arc<CloseReason>) {
         self.startup.introduced();
-        self.tell_stop(Stop::HostLost);
+        self.tell_stop(Stop::HostGone);
         // A thread of its own: `closed` is told only after this has returned.
         let exit = Arc::clone(&self.exit);
         let watch = std::thread::Builder::new().name("pipeplug-exit".into());

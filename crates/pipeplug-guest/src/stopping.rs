@@ -14,7 +14,7 @@ pub enum Stop {
     /// The host said stop (`cmd.stop`). Answers still reach it within the grace time.
     Asked,
     /// The host is gone, or has closed the pipe.
-    HostLost,
+    HostGone,
 }
 
 /// Tells whether the plugin has to end: [`Main::stopping`](crate::Main::stopping).
@@ -152,7 +152,7 @@ mod tests {
         let waiting = stopping.clone();
         let thread = thread::spawn(move || waiting.wait_timeout(Duration::MAX));
         assert!(stopping.stop(Stop::Asked));
-        assert!(!stopping.stop(Stop::HostLost), "the first reason stays");
+        assert!(!stopping.stop(Stop::HostGone), "the first reason stays");
         assert_eq!(thread.join().unwrap(), Some(Stop::Asked));
         assert_eq!(poll(), Poll::Ready(Stop::Asked));
         assert_eq!(count.0.load(Ordering::SeqCst), 1, "one task has one waker");
