@@ -22,7 +22,7 @@ pub enum SpawnError {
         /// Target of the path, if it is a symbolic link.
         link_target: Option<PathBuf>,
     },
-    /// Its path leads through a file as if that were a directory.
+    /// The path leads through a file as if that were a directory.
     #[error(
         "no plugin at {path:?}: {file:?} is not a directory; name the file itself, without a `/` behind it"
     )]
