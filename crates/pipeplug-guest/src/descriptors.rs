@@ -17,12 +17,12 @@ const STDIN: i32 = 0;
 const STDOUT: i32 = 1;
 const STDERR: i32 = 2;
 
-/// What the command line says.
+/// Plan from the command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) reader: i32,
     pub(crate) writer: i32,
-    /// Whether both were given by number.
+    /// True if both were given by number.
     pub(crate) told: bool,
     /// The plugin's own arguments.
     pub(crate) args: Vec<OsString>,
@@ -43,7 +43,7 @@ impl Plan {
         }
     }
 
-    /// Whether a person started this in a terminal, where no host can be at the other end.
+    /// Tells whether a person started this in a terminal, where no host can be at the other end.
     pub(crate) fn is_by_hand(&self) -> bool {
         !self.told && (io::stdin().is_terminal() || io::stdout().is_terminal())
     }

@@ -7,24 +7,23 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::{CloseReason, Connection, EventLoop};
 
-/// How long the end waits for `main` to come to [`Main::wait`](crate::Main::wait): a host may be
-/// gone before it is there, and what `main` holds wants to be dropped.
+/// Time that the end waits for `main` to call [`Main::wait`](crate::Main::wait): a host may be gone
+/// before it is there, and what `main` holds wants to be dropped.
 const COMING: Duration = Duration::from_millis(50);
 
-/// What happens to the process when the connection has ended and nobody is in
+/// End of the process when the connection has ended and no thread is in
 /// [`Main::wait`](crate::Main::wait).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnEnd {
-    /// It exits: 0 after the host said stop, 1 after the host was lost.
+    /// The process exits: 0 after the host said stop, 1 after the host was lost.
     #[default]
     Exit,
-    /// It goes on; unless the host has the system kill it at that time, which is up to the host.
+    /// The process goes on, unless the host has the system kill it at that time.
     Stay,
 }
 
-/// When what still runs has had its time; `None`: so far off that it cannot be named, which is
-/// never.
+/// End of the grace time; `None` if it is too far off to be represented, which means never.
 #[derive(Debug, Clone, Copy)]
 struct Deadline(Option<Instant>);
 
@@ -34,21 +33,21 @@ impl Deadline {
     }
 }
 
-/// How the end comes about, and who waits for it.
+/// End of the connection: its cause, and the threads that wait for it.
 pub(crate) struct Exit {
     name: String,
     grace: Duration,
     on_end: OnEnd,
     events: EventLoop,
-    state: Mutex<State>,
+    state: Mutex<ExitState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct ExitState {
     /// The host said stop.
     stopping: bool,
-    /// How long what still runs may go on, once that is decided.
+    /// Deadline of handlers that still run, once it is known.
     deadline: Option<Deadline>,
     /// The process's exit code, once it is decided.
     code: Option<u8>,
@@ -79,7 +78,8 @@ impl Exit {
         self.finish(0);
     }
 
-    /// Nothing comes from the host any more: handlers that still run have the grace time to end.
+    /// Begins the end: nothing comes from the host any more, and handlers that still run have the
+    /// grace time to end.
     ///
     /// # Blocking
     /// For the grace time, unless the end comes before.
@@ -102,8 +102,8 @@ impl Exit {
         }
     }
 
-    /// Nothing comes from the host any more and every handler has returned. It may still read their
-    /// answers, as the end of a pipeline does.
+    /// Completes the end: every handler has returned. The host may still read their answers, as the
+    /// end of a pipeline does.
     ///
     /// # Blocking
     /// Until those are written, at most for what is left of the grace time.
@@ -140,7 +140,7 @@ impl Exit {
         ExitCode::from(code)
     }
 
-    fn set_deadline(&self, state: &mut State) -> Deadline {
+    fn set_deadline(&self, state: &mut ExitState) -> Deadline {
         *state.deadline.get_or_insert_with(|| Deadline(Instant::now().checked_add(self.grace)))
     }
 
@@ -152,8 +152,8 @@ impl Exit {
         state.code = Some(code);
         self.changed.notify_all();
         if state.waiting == 0 && self.on_end == OnEnd::Exit {
-            let nobody = |state: &mut State| state.waiting == 0;
-            let waited = self.changed.wait_timeout_while(state, COMING, nobody);
+            let none_waits = |state: &mut ExitState| state.waiting == 0;
+            let waited = self.changed.wait_timeout_while(state, COMING, none_waits);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let waiting = state.waiting;
@@ -162,7 +162,7 @@ impl Exit {
             // One of them may be in the loop.
             self.events.after(Duration::ZERO, || ());
         } else if self.on_end == OnEnd::Exit {
-            // Whoever runs `main` does not wait for the host; it has no use without one.
+            // `main` does not wait for the host, and the process has no use without one.
             std::process::exit(i32::from(code));
         }
     }
@@ -174,7 +174,7 @@ impl Exit {
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ExitState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

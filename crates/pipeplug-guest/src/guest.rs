@@ -1,4 +1,4 @@
-//! What a plugin says of itself ahead of registering.
+//! Builder of a plugin's side: settings, call-backs, registration.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use pipeplug_net::wire::{Format, Limits, command};
 use pipeplug_net::{EventLoop, HandlerError, Hold, Options, Reading, Reply, Request};
 
-use crate::acquaintance::Acquaintance;
 use crate::descriptors::Plan;
 use crate::exit::{Exit, OnEnd};
 use crate::listen;
 use crate::main_handle::{Main, OnStop, Shared};
 use crate::metadata::Own;
 use crate::register_error::RegisterError;
+use crate::startup::Startup;
 use crate::stopping::Stop;
 
 /// Registers this process as a plugin: `handler` is called for what the host asks, `start` once
@@ -33,14 +33,14 @@ use crate::stopping::Stop;
 /// errors.
 ///
 /// # Blocking
-/// While `start` runs; ahead of that, with `--pipeplug-listen PATH` as the first arguments, until a
-/// host has attached.
+/// While `start` runs. With `--pipeplug-listen PATH` as the first arguments, until a host has
+/// attached before that.
 pub fn register(start: impl Start, handler: impl Handler) -> Main {
     Guest::new().start(start).handler(handler).register()
 }
 
-/// What runs once at the end of registering, when the host has said what it is ([`Main::host`]) and
-/// before any message reaches the request call-back. It may call the host.
+/// Start call-back. Runs once at the end of registering, after the host has sent its metadata
+/// ([`Main::host`]) and before any message reaches the request call-back. It may call the host.
 ///
 /// A closure `FnOnce(&Main) -> Result<(), HandlerError>`, or `()` for nothing.
 pub trait Start {
@@ -50,7 +50,7 @@ pub trait Start {
     /// Any error ends the plugin.
     fn start(self, main: &Main) -> Result<(), HandlerError>;
 
-    /// Whether it does nothing, so that no message need wait for it.
+    /// Tells that it does nothing, so that no message has to wait for it.
     #[doc(hidden)]
     fn is_nothing(&self) -> bool {
         false
@@ -73,8 +73,8 @@ impl<F: FnOnce(&Main) -> Result<(), HandlerError>> Start for F {
     }
 }
 
-/// What answers the host's requests and takes its one-ways, on threads of a pool: it may block and
-/// call back.
+/// Call-back that answers the host's requests and takes its one-ways. It runs on threads of a pool,
+/// and may block and call back.
 ///
 /// A closure `Fn(&Main, &mut Request) -> Result<Reply, HandlerError>`.
 pub trait Handler: Send + Sync + 'static {
@@ -100,7 +100,7 @@ impl Handler for () {
     }
 }
 
-/// A plugin ahead of registering.
+/// A plugin before it registers.
 ///
 /// ```no_run
 /// # fn main() -> std::process::ExitCode {
@@ -154,13 +154,13 @@ impl Guest {
 }
 
 impl<S: Start, R: Handler> Guest<S, R> {
-    /// What runs at the end of registering.
+    /// Sets the call-back that runs at the end of registering.
     pub fn start<T: Start>(self, start: T) -> Guest<T, R> {
         let Self { start: _, handler, args, own, options, grace, on_end, on_stop } = self;
         Guest { start, handler, args, own, options, grace, on_end, on_stop }
     }
 
-    /// What answers the host.
+    /// Sets the call-back that answers the host.
     pub fn handler<T: Handler>(self, handler: T) -> Guest<S, T> {
         let Self { start, handler: _, args, own, options, grace, on_end, on_stop } = self;
         Guest { start, handler, args, own, options, grace, on_end, on_stop }
@@ -172,7 +172,7 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// One entry of the metadata that the host gets, such as `Cmd`, `Help` or `Description`.
+    /// Adds an entry to the plugin's metadata, such as `Cmd`, `Help` or `Description`.
     ///
     /// With none at all the request call-back is asked `GetMetadata`, and answers a JSON object, or
     /// an error for none.
@@ -193,8 +193,8 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// How long a thread that waits for what the host asks looks for it at most before it sleeps; 0
-    /// for never. Default: [`Options::spin`].
+    /// Maximum spin time of a thread that waits for the host's requests, before it sleeps; 0
+    /// disables spinning. Default: [`Options::spin`].
     pub fn spin(mut self, spin: Duration) -> Self {
         self.options.spin = spin;
         self
@@ -209,16 +209,16 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// How long handlers that still run get once the host said stop or is gone. Default: 5 seconds.
+    /// Time for handlers that still run once the host said stop or is gone. Default: 5 seconds.
     ///
     /// A host that is gone without having said stop has most often had the system kill the plugin
-    /// (`HostLost` of `pipeplug-host`), which then gets no time at all.
+    /// (`OnHostExit` of `pipeplug-host`), which then gets no time at all.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// What happens to the process at the end. Default: it exits.
+    /// Sets what happens to the process at the end of the connection. Default: the process exits.
     pub fn on_end(mut self, on_end: OnEnd) -> Self {
         self.on_end = on_end;
         self
@@ -245,11 +245,11 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// As [`try_register`](Guest::try_register), and where that fails, says why on standard error
+    /// Like [`try_register`](Guest::try_register). On failure, writes the reason to standard error
     /// and exits.
     ///
     /// # Blocking
-    /// As for [`try_register`](Guest::try_register).
+    /// As [`try_register`](Guest::try_register).
     pub fn register(self) -> Main {
         let name = self.own.name.clone();
         self.try_register().unwrap_or_else(|error| {
@@ -265,12 +265,12 @@ impl<S: Start, R: Handler> Guest<S, R> {
     /// requests in.
     ///
     /// # Errors
-    /// Where there is no host, a descriptor cannot be used, or the start call-back fails.
+    /// There is no host, a descriptor cannot be used, or the start call-back failed.
     ///
     /// # Blocking
-    /// While the start call-back runs; ahead of that, until the host has asked for the metadata,
-    /// which it does at once; and with `--pipeplug-listen PATH` as the first arguments, until a
-    /// host has attached.
+    /// While the start call-back runs. Before that, until the host has asked for the metadata,
+    /// which it does at once. With `--pipeplug-listen PATH` as the first arguments, until a host
+    /// has attached.
     pub fn try_register(self) -> Result<Main, RegisterError> {
         let mut args = self.args.unwrap_or_else(|| std::env::args_os().skip(1).collect());
         let (reader, writer, args) = match listen::path_in(&mut args)? {
@@ -300,20 +300,19 @@ impl<S: Start, R: Handler> Guest<S, R> {
             Hold::AllBut(vec![command::GET_METADATA.into()])
         };
         let is_awaited = !self.start.is_nothing();
-        let acquaintance =
-            if is_awaited { Acquaintance::with_start() } else { Acquaintance::default() };
+        let startup = if is_awaited { Startup::with_start() } else { Startup::default() };
         let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone());
-        let shared = Shared::new(args, self.own, exit, self.handler, acquaintance, self.on_stop);
+        let shared = Shared::new(args, self.own, exit, self.handler, startup, self.on_stop);
         let main = Main::connect(&events, reader, writer, options, shared)
             .map_err(RegisterError::Connect)?;
-        let acquaintance = &main.shared().acquaintance;
+        let startup = &main.shared().startup;
         // Whatever becomes of it: until then the request call-back is not asked for metadata.
-        let started = acquaintance.starting();
+        let started = startup.starting();
         if is_awaited {
-            acquaintance.wait_made(|| main.connection().stats().held > 0);
+            startup.wait_introduced(|| main.connection().stats().held > 0);
         }
         if let Err(error) = self.start.start(&main) {
-            // Ahead of the end of the start: a plugin that does not start answers nothing.
+            // Closed before the end of the start: a plugin that does not start answers nothing.
             main.connection().close();
             return Err(RegisterError::Start(error));
         }
@@ -339,7 +338,7 @@ impl Program {
     }
 }
 
-/// How this process was started.
+/// Command that started this process.
 fn program() -> Program {
     let path = PathBuf::from(std::env::args_os().next().unwrap_or_else(|| "plugin".into()));
     let name = path

@@ -16,7 +16,6 @@
 //! choose; a plugin that talks over its standard output has that moved away first, so that a stray
 //! `println!` lands on standard error.
 
-mod acquaintance;
 mod descriptors;
 mod exit;
 mod guest;
@@ -24,6 +23,7 @@ mod listen;
 mod main_handle;
 mod metadata;
 mod register_error;
+mod startup;
 mod stopping;
 mod sys;
 

@@ -23,30 +23,29 @@ use std::os::fd::AsRawFd;
 
 use crate::register_error::{RegisterError, shell_word};
 
-/// The first argument of a plugin that is to wait for its host, ahead of the path of the socket to
-/// make.
+/// First argument of a plugin that waits for its host. The path of the socket follows.
 const LISTEN: &str = "--pipeplug-listen";
 
-/// How long other plugins may take that make a socket in the same directory, and how often they are
-/// looked at.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Time to wait for other plugins that make a socket in the same directory, and the interval of
+/// checks.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-/// Why a plugin cannot wait for a host.
+/// Reason why a plugin cannot wait for a host.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// No socket can have that path.
+    /// The path is too long for a socket.
     #[error(
         "it is {len} bytes long, and that of a socket at most {limit}: take a shorter one, below /tmp or $XDG_RUNTIME_DIR"
     )]
     TooLong {
         /// The path's length, in bytes.
         len: usize,
-        /// How long it may be.
+        /// Maximum length, in bytes.
         limit: usize,
     },
-    /// Something else is there, which is left alone.
+    /// The path leads to another file, which is kept.
     #[error("there is something that is no socket: take another path")]
     NotASocket,
     /// Another process has a socket there, and has not ended.
@@ -55,15 +54,15 @@ pub enum ListenError {
     /// Another process keeps the directory of the socket locked.
     #[error("another process has locked its directory (flock) for {} s: end that, or take another path", .patience.as_secs())]
     Locked {
-        /// How long the lock was waited for.
+        /// Time waited for the lock.
         patience: Duration,
     },
     /// The system refused.
     #[error("{attempt}: {error}")]
     System {
-        /// What was being done.
+        /// The action that failed.
         attempt: &'static str,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
 }
@@ -123,7 +122,7 @@ impl<'a> Listener<'a> {
             bound => bound,
         }
         .map_err(|errno| match errno {
-            // Somebody was faster.
+            // Another process was faster.
             Errno::EADDRINUSE => ListenError::InUse,
             errno => system("making the socket")(errno.into()),
         })?;
@@ -161,7 +160,7 @@ impl<'a> Listener<'a> {
     }
 }
 
-/// Whether a host gave up while it waited to be taken.
+/// Tells whether a host gave up before it was accepted.
 fn has_gone(stream: &UnixStream) -> bool {
     let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
     // A hang-up is told unasked.
@@ -178,7 +177,7 @@ impl Drop for Listener<'_> {
     }
 }
 
-/// Whether a socket's mode could be set ahead of its name.
+/// Result of setting a socket's mode before it has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EarlyMode {
     Set,
@@ -206,7 +205,7 @@ fn unnamed() -> Result<(OwnedFd, EarlyMode), ListenError> {
 fn lock_directory(path: &Path) -> Result<Option<File>, ListenError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(dir) = File::open(dir) else { return Ok(None) };
-    let end = Instant::now() + LOCK_PATIENCE;
+    let end = Instant::now() + LOCK_TIMEOUT;
     loop {
         match dir.try_lock() {
             Ok(()) => return Ok(Some(dir)),
@@ -214,7 +213,7 @@ fn lock_directory(path: &Path) -> Result<Option<File>, ListenError> {
             // end.
             Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(LOCK_PAUSE),
             Err(TryLockError::WouldBlock) => {
-                return Err(ListenError::Locked { patience: LOCK_PATIENCE });
+                return Err(ListenError::Locked { patience: LOCK_TIMEOUT });
             }
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(TryLockError::Error(_)) => return Ok(None),
@@ -228,8 +227,8 @@ fn remove_stale(path: &Path, address: &UnixAddr) -> Result<(), ListenError> {
     if !meta.file_type().is_socket() {
         return Err(ListenError::NotASocket);
     }
-    // Of another type than the listener's, so that nobody takes it for a host: refused where there
-    // is nobody, and where there is somebody of the wrong type (EPROTOTYPE).
+    // A socket of another type, so that a listener does not take it for a host. The error tells the
+    // cases apart: ECONNREFUSED without a listener, EPROTOTYPE with one.
     let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::empty(), None)
         .map_err(|errno| system("making a socket")(errno.into()))?;
     match connect(probe.as_raw_fd(), address) {
@@ -252,7 +251,7 @@ fn peer_uid(stream: &impl AsFd) -> io::Result<Uid> {
     Ok(nix::unistd::getpeereid(stream)?.0)
 }
 
-/// How long a socket's path may be, in bytes: 107 on Linux (unix(7)).
+/// Maximum length of a socket's path, in bytes: 107 on Linux (unix(7)).
 fn longest_path() -> usize {
     (1..).take_while(|len| UnixAddr::new(vec![b'x'; *len].as_slice()).is_ok()).last().unwrap_or(0)
 }
@@ -262,6 +261,6 @@ fn system(attempt: &'static str) -> impl Fn(io::Error) -> ListenError {
 }
 
 fn say(line: &str) {
-    // Without standard error there is nobody to read it.
+    // Without standard error there is no reader.
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }

@@ -13,10 +13,10 @@ use pipeplug_net::{
     caller_methods, handshake,
 };
 
-use crate::acquaintance::Acquaintance;
 use crate::exit::Exit;
 use crate::guest::Handler;
 use crate::metadata::{Own, parse_host};
+use crate::startup::Startup;
 use crate::stopping::{Stop, Stopping};
 
 /// The plugin's own hook for its end.
@@ -28,21 +28,21 @@ pub(crate) type OnStop = Arc<dyn Fn(Stop) + Send + Sync>;
 #[must_use = "a plugin whose main returns ends: call wait()"]
 pub struct Main(Connection);
 
-/// What all handles share, and the connection calls.
+/// State that all handles share, and the call-backs of the connection.
 pub(crate) struct Shared {
     args: Vec<OsString>,
     own: Own,
     exit: Arc<Exit>,
     handler: Box<dyn Handler>,
     host: OnceLock<BTreeMap<String, String>>,
-    pub(crate) acquaintance: Acquaintance,
+    pub(crate) startup: Startup,
     stopping: Stopping,
     on_stop: Option<OnStop>,
     failed_one_ways: AtomicU64,
 }
 
-/// So many failures of one-ways are told one by one, and later ones each time that their number has
-/// doubled: a host that sends many must not fill its own log.
+/// Number of failed one-ways that are logged one by one. Later ones are logged each time that their
+/// number has doubled, so that a host that sends many does not fill its log.
 const FAILURES_TOLD: u64 = 16;
 
 impl Shared {
@@ -51,7 +51,7 @@ impl Shared {
         own: Own,
         exit: Exit,
         handler: impl Handler,
-        acquaintance: Acquaintance,
+        startup: Startup,
         on_stop: Option<OnStop>,
     ) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Shared {
             exit: Arc::new(exit),
             handler: Box::new(handler),
             host: OnceLock::new(),
-            acquaintance,
+            startup,
             stopping: Stopping::default(),
             on_stop,
             failed_one_ways: AtomicU64::new(0),
@@ -108,9 +108,9 @@ impl Shared {
         handshake::accept(&main.0, |key| host.get(key).map(String::as_str));
         // A host that asks twice says the same.
         let _ = self.host.set(host);
-        self.acquaintance.made();
+        self.startup.introduced();
         let answered = if self.own.metadata.is_empty() {
-            self.acquaintance.wait_started();
+            self.startup.wait_started();
             // A call-back that does not know the question has no metadata of its own.
             self.handler.handle(main, request).ok().map(Reply::into_bytes)
         } else {
@@ -147,17 +147,15 @@ impl Main {
         &self.shared().args
     }
 
-    /// What the host said of itself (`pipeplug.protocol`, …): complete once the start call-back
-    /// runs, or any call-back for what the host asks. Empty for hosts that say nothing, and,
-    /// without a start call-back, until the host has asked for the metadata, which is the first
-    /// that it does.
+    /// Metadata of the host (`pipeplug.protocol`, …). Complete once the start call-back or a
+    /// handler runs. Empty for hosts that send none. Without a start call-back, empty until the
+    /// host's first request, which asks for the plugin's metadata.
     #[must_use]
     pub fn host(&self) -> BTreeMap<String, String> {
         self.shared().host.get().cloned().unwrap_or_default()
     }
 
-    /// Says whether the plugin is to end, now and later, for handlers that run long: the host said
-    /// stop, or is gone.
+    /// Tells handlers that run long whether the plugin has to end: the host said stop, or is gone.
     #[must_use]
     pub fn stopping(&self) -> Stopping {
         self.shared().stopping.clone()
@@ -222,13 +220,14 @@ impl pipeplug_net::Handler for Shared {
     }
 
     fn ended(&self, _reason: &Arc<CloseReason>) {
-        self.acquaintance.made();
-        self.tell_stop(Stop::HostLost);
+        self.startup.introduced();
+        self.tell_stop(Stop::HostGone);
         // A thread of its own: `closed` is told only after this has returned.
         let exit = Arc::clone(&self.exit);
         let watch = std::thread::Builder::new().name("pipeplug-exit".into());
         if watch.spawn(move || exit.ended()).is_err() {
-            // No thread left: nobody bounds the handlers' time, `closed` still comes after them.
+            // No thread could be started: the handlers' time has no limit then, and `closed` still
+            // comes after them.
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 const KEY_NAME: &str = "pipeplug.name";
 
-/// What the plugin's builder said of it.
+/// Metadata of the plugin, from its builder.
 #[derive(Debug)]
 pub(crate) struct Own {
     pub(crate) name: String,
@@ -37,8 +37,8 @@ impl Own {
     }
 }
 
-/// What the host said of itself; anything but a JSON object says nothing, as with hosts that only
-/// speak the base protocol.
+/// Parses the host's metadata. Anything but a JSON object gives none, as with hosts that only speak
+/// the base protocol.
 pub(crate) fn parse_host(buffer: &[u8]) -> BTreeMap<String, String> {
     let object: Map<String, Value> = serde_json::from_slice(buffer).unwrap_or_default();
     object

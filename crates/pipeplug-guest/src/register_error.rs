@@ -1,4 +1,4 @@
-//! Why registering with the host fails.
+//! Errors of registering with the host.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::listen::ListenError;
 /// The exit code of a plugin that was not started by a host, or could not use what it was given.
 pub(crate) const EXIT_USAGE: i32 = 2;
 
-/// Why a plugin has no host.
+/// Error of registering with the host.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
@@ -26,7 +26,7 @@ pub enum RegisterError {
     ByHand {
         /// The plugin's name.
         name: String,
-        /// How it was started.
+        /// Path of the program.
         path: PathBuf,
     },
     /// A descriptor that was told is not open: a program between host and plugin did not pass it
@@ -37,7 +37,7 @@ pub enum RegisterError {
          Node); `pipeplug run --stdio` makes do with stdin and stdout"
     )]
     NotOpen {
-        /// Its number.
+        /// Number of the descriptor.
         number: i32,
         /// "in" or "out".
         half: &'static str,
@@ -47,11 +47,11 @@ pub enum RegisterError {
         "descriptor {number}, which is to bring messages {half}, cannot be used: {error}; the first two arguments of a plugin are the numbers of its descriptors, which its host has to hand down"
     )]
     Descriptor {
-        /// Its number.
+        /// Number of the descriptor.
         number: i32,
         /// "in" or "out".
         half: &'static str,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
     /// A descriptor is not open for what it is to do.
@@ -59,11 +59,11 @@ pub enum RegisterError {
         "descriptor {number}, which is to bring messages {half}, cannot be {verb}; the first argument of a plugin is the descriptor to read from, the second the one to write to"
     )]
     WrongDirection {
-        /// Its number.
+        /// Number of the descriptor.
         number: i32,
         /// "in" or "out".
         half: &'static str,
-        /// What it should do.
+        /// Operation that it should allow.
         verb: &'static str,
     },
     /// A descriptor is open, and has no host at its other end.
@@ -72,19 +72,19 @@ pub enum RegisterError {
          hand down one of these, and `pipeplug run PLUGIN` does for a plugin that is started by hand"
     )]
     NotAPipe {
-        /// Its number.
+        /// Number of the descriptor.
         number: i32,
         /// "in" or "out".
         half: &'static str,
         /// The kind of file that it is, in words.
         found: &'static str,
     },
-    /// One descriptor was told for both directions.
+    /// The same descriptor was given for both directions.
     #[error(
         "descriptor {number} was given for both directions; hand down a copy of it under another number"
     )]
     SameDescriptor {
-        /// Its number.
+        /// Number of the descriptor.
         number: i32,
     },
     /// `--pipeplug-listen` was given without a path.
@@ -92,15 +92,15 @@ pub enum RegisterError {
         "--pipeplug-listen needs the path of the socket to make, as in `--pipeplug-listen /tmp/plugin.sock`"
     )]
     NoListenPath,
-    /// It cannot wait for a host.
+    /// The plugin cannot wait for a host.
     #[error("cannot wait for a host at {path:?}: {reason}")]
     Listen {
         /// The path of the socket.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: ListenError,
     },
-    /// No thread or no epoll descriptor could be had.
+    /// No thread or epoll descriptor could be made.
     #[error("the event loop could not be started: {0}")]
     EventLoop(io::Error),
     /// The connection could not be made.
@@ -122,7 +122,7 @@ pub(crate) fn shell_word(text: &str) -> String {
 }
 
 impl RegisterError {
-    /// What a process that cannot go on exits with.
+    /// Exit status of a process that cannot go on.
     pub(crate) fn exit_code(&self) -> i32 {
         match self {
             Self::ByHand { .. }

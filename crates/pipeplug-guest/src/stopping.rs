@@ -1,4 +1,4 @@
-//! How handlers that run learn that the plugin is to end.
+//! Notice to running handlers that the plugin has to end.
 
 use std::fmt;
 use std::future::Future;
@@ -7,17 +7,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Why a plugin ends.
+/// Reason why a plugin ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
     /// The host said stop (`cmd.stop`). Answers still reach it within the grace time.
     Asked,
     /// The host is gone, or has closed the pipe.
-    HostLost,
+    HostGone,
 }
 
-/// Says whether the plugin is to end: [`Main::stopping`](crate::Main::stopping).
+/// Tells whether the plugin has to end: [`Main::stopping`](crate::Main::stopping).
 ///
 /// A handler that works for long looks at it now and then, waits for it in place of sleeping, or
 /// awaits it: it is a [`Future`] of the reason. Its clones say the same.
@@ -38,12 +38,12 @@ pub struct Stopping(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<StopState>,
     told: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct StopState {
     stop: Option<Stop>,
     wakers: Vec<Waker>,
 }
@@ -97,7 +97,7 @@ impl Stopping {
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, StopState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -152,7 +152,7 @@ mod tests {
         let waiting = stopping.clone();
         let thread = thread::spawn(move || waiting.wait_timeout(Duration::MAX));
         assert!(stopping.stop(Stop::Asked));
-        assert!(!stopping.stop(Stop::HostLost), "the first reason stays");
+        assert!(!stopping.stop(Stop::HostGone), "the first reason stays");
         assert_eq!(thread.join().unwrap(), Some(Stop::Asked));
         assert_eq!(poll(), Poll::Ready(Stop::Asked));
         assert_eq!(count.0.load(Ordering::SeqCst), 1, "one task has one waker");

@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
 
-/// Whether a descriptor can be read or written, as its open flags say.
+/// Access mode of a descriptor: whether it can be read or written.
 pub(crate) fn access_mode(number: i32) -> io::Result<OFlag> {
     // SAFETY: the descriptor is only asked for its flags, and fcntl(2) itself says whether there is
     // one.
@@ -38,6 +38,6 @@ pub(crate) fn copy_up(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: the descriptor is only copied, and fcntl(2) itself says whether there is one.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))?;
-    // SAFETY: fcntl(2) just made it, so that nobody else owns it.
+    // SAFETY: fcntl(2) just made it, so there is no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }

@@ -21,52 +21,31 @@
 
 #![deny(unsafe_code)]
 
-mod access;
-mod builder;
-mod crash;
-mod directory_lock;
 pub mod discovery;
-mod gate;
-mod handshake;
-mod json;
+mod files;
+mod integrity;
 pub mod launcher;
-mod lines;
-mod lock_file;
-mod metadata;
-mod missing_command;
 mod plugin;
 pub mod process;
-mod regular_file;
 pub mod sandbox;
-mod sha256;
-mod start_error;
-mod start_hint;
-mod stop;
 mod supervisor;
 #[expect(unsafe_code, reason = "the one room of this crate that talks to the kernel by hand")]
 mod sys;
-mod terminal;
-mod wait_status;
 
-pub use builder::{Builder, Handler};
-pub use crash::{Crash, Ended};
-pub use lines::Output;
-pub use lock_file::{LockFile, LockFileError};
-pub use metadata::Metadata;
+pub use integrity::{LockFile, LockFileError, ParseSha256Error, Sha256};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId};
 pub use pipeplug_net::{
     CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped,
     EventLoop, HandlerError, NotifyError, OpenCall, Options, OutgoingRequest, Payload, PendingCall,
     PendingReply, Postmortem, Reading, Reply, Request, RequestBuilder, Responder, Stats,
 };
-pub use plugin::Plugin;
-pub use process::{HostLost, Stdin, Stdout};
+pub use plugin::{
+    Crash, Ended, Grace, Handler, Metadata, Output, Plugin, PluginBuilder, StartError, StopError,
+    Stopped, StoppedBy,
+};
+pub use process::{OnHostExit, Stdin, Stdout, WaitStatus};
 pub use sandbox::Sandbox;
-pub use sha256::{ParseSha256Error, Sha256};
-pub use start_error::StartError;
-pub use stop::{Grace, StopError, Stopped, StoppedBy};
 pub use supervisor::{
-    Backoff, Breaker, EndCause, Event, Failure, HealthCheck, Pool, SupervisedCall,
+    Backoff, Breaker, EndCause, Event, HealthCheck, PluginFailure, Pool, SupervisedCall,
     SupervisedCallError, SupervisedNotifyError, Supervisor, SupervisorBuilder, Unavailable,
 };
-pub use wait_status::WaitStatus;

@@ -12,10 +12,11 @@ use std::thread;
 use std::time::Duration;
 
 use pipeplug_host::discovery::{
-    Asked, Catalog, Discovery, EntryState, Existing, Listed, Problem, Store, Way,
+    Catalog, CatalogEntry, Discovery, EntryState, Freshness, InstallMode, OnConflict, Problem,
+    Store,
 };
 use pipeplug_host::sandbox::Support;
-use pipeplug_host::{Builder, Grace};
+use pipeplug_host::{Grace, PluginBuilder};
 use tempfile::TempDir;
 
 /// A home directory with plugins of the host `editor`, which write down their starts.
@@ -89,11 +90,11 @@ impl Home {
     }
 
     #[track_caller]
-    fn list(&self) -> Vec<Listed> {
+    fn list(&self) -> Vec<CatalogEntry> {
         self.listed(Catalog::list)
     }
 
-    fn listed(&self, list: impl FnOnce(&Catalog) -> Vec<Listed>) -> Vec<Listed> {
+    fn listed(&self, list: impl FnOnce(&Catalog) -> Vec<CatalogEntry>) -> Vec<CatalogEntry> {
         let discovery = self.discovery();
         let quick = Grace::each(Duration::from_millis(10));
         list(
@@ -124,7 +125,7 @@ fn settle() {
 }
 
 #[track_caller]
-fn of<'a>(listed: &'a [Listed], name: &str) -> &'a Listed {
+fn of<'a>(listed: &'a [CatalogEntry], name: &str) -> &'a CatalogEntry {
     listed
         .iter()
         .find(|listed| listed.entry.name == name)
@@ -133,10 +134,10 @@ fn of<'a>(listed: &'a [Listed], name: &str) -> &'a Listed {
 
 /// What it said, and when it was asked.
 #[track_caller]
-fn answer(listed: &[Listed], name: &str) -> (Result<String, String>, Asked) {
+fn answer(listed: &[CatalogEntry], name: &str) -> (Result<String, String>, Freshness) {
     let answer = of(listed, name).answer.clone().unwrap();
-    let help = answer.said.map(|said| said.metadata.value("Help").unwrap_or_default().to_owned());
-    (help, answer.asked)
+    let help = answer.info.map(|said| said.metadata.value("Help").unwrap_or_default().to_owned());
+    (help, answer.freshness)
 }
 
 #[test]
@@ -150,26 +151,26 @@ fn a_second_listing_starts_nothing() {
     assert_eq!(home.starts(), 0);
 
     let first = home.list();
-    assert_eq!(answer(&first, "a"), (Ok("first".into()), Asked::Now));
+    assert_eq!(answer(&first, "a"), (Ok("first".into()), Freshness::Fresh));
     let (problem, asked) = answer(&first, "c");
-    assert_eq!(asked, Asked::Now);
+    assert_eq!(asked, Freshness::Fresh);
     assert!(problem.as_ref().unwrap_err().contains("exit status 3"), "{problem:?}");
     // What did not answer was asked in each of the four ways.
     assert_eq!(home.starts(), 2 + 4);
 
     for second in [home.list(), home.listed(Catalog::known)] {
-        assert_eq!(answer(&second, "a"), (Ok("first".into()), Asked::Earlier));
-        assert_eq!(answer(&second, "b"), (Ok("second".into()), Asked::Earlier));
+        assert_eq!(answer(&second, "a"), (Ok("first".into()), Freshness::Remembered));
+        assert_eq!(answer(&second, "b"), (Ok("second".into()), Freshness::Remembered));
         assert_eq!(
             answer(&second, "c"),
-            (problem.clone(), Asked::Earlier),
+            (problem.clone(), Freshness::Remembered),
             "with the error that it had"
         );
     }
     assert_eq!(home.starts(), 6);
 
     let third = home.listed(Catalog::refresh);
-    assert_eq!(answer(&third, "a"), (Ok("first".into()), Asked::Now));
+    assert_eq!(answer(&third, "a"), (Ok("first".into()), Freshness::Fresh));
     assert_eq!(home.starts(), 12);
 }
 
@@ -186,8 +187,8 @@ fn a_file_that_changed_is_asked_again() {
     home.plugin("a", "two");
     File::options().append(true).open(&path).unwrap().set_modified(modified).unwrap();
     settle();
-    assert_eq!(answer(&home.list(), "a"), (Ok("two".into()), Asked::Now));
-    assert_eq!(answer(&home.list(), "a"), (Ok("two".into()), Asked::Earlier));
+    assert_eq!(answer(&home.list(), "a"), (Ok("two".into()), Freshness::Fresh));
+    assert_eq!(answer(&home.list(), "a"), (Ok("two".into()), Freshness::Remembered));
 
     // Another file in its place.
     let newer = home.root.path().join("newer");
@@ -195,8 +196,8 @@ fn a_file_that_changed_is_asked_again() {
     fs::rename(&newer, &path).unwrap();
     settle();
     let listed = home.list();
-    assert_eq!(answer(&listed, "a"), (Ok("three".into()), Asked::Now));
-    assert_eq!(answer(&listed, "b").1, Asked::Earlier, "{untouched:?}");
+    assert_eq!(answer(&listed, "a"), (Ok("three".into()), Freshness::Fresh));
+    assert_eq!(answer(&listed, "b").1, Freshness::Remembered, "{untouched:?}");
 }
 
 #[test]
@@ -206,10 +207,10 @@ fn the_file_that_a_link_leads_to_counts() {
     home.script(&target, &answering("one"));
     symlink(&target, home.plugins().join("editor-a")).unwrap();
     settle();
-    assert_eq!(answer(&home.list(), "a"), (Ok("one".into()), Asked::Now));
-    assert_eq!(answer(&home.list(), "a").1, Asked::Earlier);
+    assert_eq!(answer(&home.list(), "a"), (Ok("one".into()), Freshness::Fresh));
+    assert_eq!(answer(&home.list(), "a").1, Freshness::Remembered);
     home.script(&target, &answering("two"));
-    assert_eq!(answer(&home.list(), "a"), (Ok("two".into()), Asked::Now));
+    assert_eq!(answer(&home.list(), "a"), (Ok("two".into()), Freshness::Fresh));
 }
 
 #[test]
@@ -225,11 +226,11 @@ fn an_error_that_another_start_may_not_have_is_not_kept() {
         let listed = home.list();
         let (problem, asked) = answer(&listed, "killed");
         assert!(problem.unwrap_err().contains("SIGKILL"));
-        assert_eq!(asked, Asked::Now);
+        assert_eq!(asked, Freshness::Fresh);
         assert!(answer(&listed, "script").0.unwrap_err().contains("needs the interpreter"));
     }
     symlink("/bin/sh", &interpreter).unwrap();
-    assert_eq!(answer(&home.list(), "script"), (Ok("here".into()), Asked::Now));
+    assert_eq!(answer(&home.list(), "script"), (Ok("here".into()), Freshness::Fresh));
 }
 
 #[test]
@@ -239,21 +240,21 @@ fn a_cache_that_cannot_be_used_is_none() {
     settle();
     home.list();
     let good = fs::read_to_string(home.cache()).unwrap();
-    assert_eq!(answer(&home.list(), "a").1, Asked::Earlier, "{good}");
+    assert_eq!(answer(&home.list(), "a").1, Freshness::Remembered, "{good}");
     let half = &good[..good.len() / 2];
     for bad in ["", "{}", "[]", "\0", half, &good.replace("\"version\":2", "\"version\":3")] {
         assert_ne!(bad, good);
         fs::write(home.cache(), bad).unwrap();
-        assert_eq!(answer(&home.list(), "a"), (Ok("text".into()), Asked::Now), "{bad}");
-        assert_eq!(answer(&home.list(), "a").1, Asked::Earlier, "it was replaced: {bad}");
+        assert_eq!(answer(&home.list(), "a"), (Ok("text".into()), Freshness::Fresh), "{bad}");
+        assert_eq!(answer(&home.list(), "a").1, Freshness::Remembered, "it was replaced: {bad}");
     }
     fs::remove_file(home.cache()).unwrap();
     fs::create_dir(home.cache()).unwrap();
     fs::write(home.cache().join("file"), "").unwrap();
-    assert_eq!(answer(&home.list(), "a"), (Ok("text".into()), Asked::Now));
+    assert_eq!(answer(&home.list(), "a"), (Ok("text".into()), Freshness::Fresh));
     assert_eq!(
         answer(&home.list(), "a").1,
-        Asked::Now,
+        Freshness::Fresh,
         "and where it cannot be replaced it is done without"
     );
     let left = fs::read_dir(home.cache().parent().unwrap()).unwrap().count();
@@ -284,27 +285,27 @@ fn plugins_are_asked_in_a_strict_sandbox_unless_it_is_taken_off() {
     std::fs::write(&needed, "it").unwrap();
     home.broken("b", &format!("[ -s \"{}\" ] || exit 9\n{}", needed.display(), answering("more")));
     settle();
-    let list = |configure: fn(Builder) -> Builder| {
+    let list = |configure: fn(PluginBuilder) -> PluginBuilder| {
         home.discovery()
             .catalog()
             .starting(move |builder| configure(builder.handshake_timeout(LONG)))
             .list()
     };
-    let default: fn(Builder) -> Builder = |builder| builder;
+    let default: fn(PluginBuilder) -> PluginBuilder = |builder| builder;
     let listed = list(default);
-    assert_eq!(answer(&listed, "a"), (Ok("text".into()), Asked::Now));
+    assert_eq!(answer(&listed, "a"), (Ok("text".into()), Freshness::Fresh));
     assert_eq!(home.starts(), 0, "nothing was written");
     let (problem, asked) = answer(&listed, "b");
     assert!(problem.unwrap_err().contains("exit status 9"), "{listed:?}");
-    assert_eq!(asked, Asked::Now);
+    assert_eq!(asked, Freshness::Fresh);
     assert!(of(&listed, "b").answer.as_ref().unwrap().in_sandbox);
     // Where the same sandbox is meant again, the failure is remembered; elsewhere it is not.
-    assert_eq!(answer(&list(default), "b").1, Asked::Earlier);
-    let listed = list(Builder::no_sandbox);
-    assert_eq!(answer(&listed, "a").1, Asked::Earlier, "an answer holds for all");
-    assert_eq!(answer(&listed, "b"), (Ok("more".into()), Asked::Now));
+    assert_eq!(answer(&list(default), "b").1, Freshness::Remembered);
+    let listed = list(PluginBuilder::no_sandbox);
+    assert_eq!(answer(&listed, "a").1, Freshness::Remembered, "an answer holds for all");
+    assert_eq!(answer(&listed, "b"), (Ok("more".into()), Freshness::Fresh));
     assert!(!of(&listed, "b").answer.as_ref().unwrap().in_sandbox);
-    assert_eq!(answer(&list(default), "b"), (Ok("more".into()), Asked::Earlier));
+    assert_eq!(answer(&list(default), "b"), (Ok("more".into()), Freshness::Remembered));
 }
 
 #[test]
@@ -318,9 +319,9 @@ fn files_that_are_gone_do_not_add_up() {
         |path: &Path| fs::read_to_string(home.cache()).unwrap().contains(path.to_str().unwrap());
     assert!(holds(&gone));
     fs::remove_file(&gone).unwrap();
-    assert_eq!(answer(&home.list(), "b").1, Asked::Earlier);
+    assert_eq!(answer(&home.list(), "b").1, Freshness::Remembered);
     assert!(!holds(&gone));
-    assert_eq!(answer(&home.list(), "b").1, Asked::Earlier);
+    assert_eq!(answer(&home.list(), "b").1, Freshness::Remembered);
 }
 
 #[test]
@@ -344,7 +345,9 @@ fn many_may_list_at_once() {
     });
     let starts = home.starts();
     assert!(
-        home.list().iter().all(|listed| listed.answer.as_ref().unwrap().asked == Asked::Earlier)
+        home.list()
+            .iter()
+            .all(|listed| listed.answer.as_ref().unwrap().freshness == Freshness::Remembered)
     );
     assert_eq!(home.starts(), starts);
 }
@@ -361,8 +364,8 @@ fn without_a_home_everything_is_asked_each_time() {
     });
     for starts in 1..=2 {
         assert_eq!(
-            answer(&discovery.catalog().starting(Builder::no_sandbox).list(), "a"),
-            (Ok("text".into()), Asked::Now)
+            answer(&discovery.catalog().starting(PluginBuilder::no_sandbox).list(), "a"),
+            (Ok("text".into()), Freshness::Fresh)
         );
         assert_eq!(home.starts(), starts);
     }
@@ -376,8 +379,8 @@ fn a_listing_says_what_was_added_and_whether_it_is_the_same() {
     for source in [&copied, &linked] {
         home.script(source, &answering("text"));
     }
-    let (_, copy) = home.store().add(&copied, "copy", Way::Copy, Existing::Keep).unwrap();
-    let (_, link) = home.store().add(&linked, "link", Way::Link, Existing::Keep).unwrap();
+    let (_, copy) = home.store().add(&copied, "copy", InstallMode::Copy, OnConflict::Keep).unwrap();
+    let (_, link) = home.store().add(&linked, "link", InstallMode::Link, OnConflict::Keep).unwrap();
     // One of the same name in an earlier place is another matter.
     home.plugin("copy", "other");
     settle();

@@ -10,7 +10,8 @@ use std::thread;
 
 use pipeplug_host::Sha256;
 use pipeplug_host::discovery::{
-    AddError, Discovery, Existing, Found, Problem, RemoveError, Store, StoreError, Way, executables,
+    AddError, Discovery, Found, InstallMode, OnConflict, Problem, RemoveError, Store, StoreError,
+    executables,
 };
 use tempfile::TempDir;
 
@@ -52,9 +53,9 @@ fn a_copy_is_found_by_its_name_and_goes_again() {
     let home = Home::new();
     let store = home.store();
     let source = home.file("checker", "#!/bin/sh\n");
-    let (path, added) = store.add(&source, "spell", Way::Copy, Existing::Keep).unwrap();
+    let (path, added) = store.add(&source, "spell", InstallMode::Copy, OnConflict::Keep).unwrap();
     assert_eq!(path, home.root.path().join(".local/share/editor/plugins/editor-spell"));
-    assert_eq!((&added.from, added.way), (&source, Way::Copy));
+    assert_eq!((&added.from, added.mode), (&source, InstallMode::Copy));
     assert_eq!(added.sha256, Sha256::of_file(&source).unwrap());
     assert_eq!(fs::read(&path).unwrap(), fs::read(&source).unwrap());
     let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
@@ -64,7 +65,7 @@ fn a_copy_is_found_by_its_name_and_goes_again() {
     assert_eq!(store.added().unwrap(), [("spell".to_owned(), added.clone())].into());
 
     fs::remove_file(&source).unwrap();
-    assert_eq!(store.remove("spell", Existing::Keep).unwrap(), (path, added));
+    assert_eq!(store.remove("spell", OnConflict::Keep).unwrap(), (path, added));
     assert!(discovery.find("spell").is_err());
     assert!(store.added().unwrap().is_empty());
     assert_eq!(names_in(&store.dir()), [""; 0]);
@@ -75,12 +76,12 @@ fn a_link_follows_its_file() {
     let home = Home::new();
     let store = home.store();
     let source = home.file("checker", "one");
-    let (path, added) = store.add(&source, "spell", Way::Link, Existing::Keep).unwrap();
+    let (path, added) = store.add(&source, "spell", InstallMode::Link, OnConflict::Keep).unwrap();
     assert_eq!(fs::read_link(&path).unwrap(), source);
     fs::write(&source, "two").unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "two");
     assert_eq!(store.added().unwrap()["spell"], added, "the sum is that of the one that was added");
-    store.remove("spell", Existing::Keep).unwrap();
+    store.remove("spell", OnConflict::Keep).unwrap();
     assert_eq!(fs::read_to_string(&source).unwrap(), "two");
 }
 
@@ -89,16 +90,16 @@ fn what_is_there_is_replaced_only_where_that_is_wanted() {
     let home = Home::new();
     let store = home.store();
     let (one, two) = (home.file("one", "1"), home.file("two", "2"));
-    let (path, first) = store.add(&one, "x", Way::Copy, Existing::Keep).unwrap();
-    let error = store.add(&two, "x", Way::Copy, Existing::Keep).unwrap_err();
+    let (path, first) = store.add(&one, "x", InstallMode::Copy, OnConflict::Keep).unwrap();
+    let error = store.add(&two, "x", InstallMode::Copy, OnConflict::Keep).unwrap_err();
     assert!(matches!(&error, AddError::AlreadyThere { added: Some(added), .. } if *added == first));
     let said = format!("there is a plugin \"x\" already, added from {one:?}: --force replaces it");
     assert_eq!(error.to_string(), said);
     assert_eq!(fs::read_to_string(&path).unwrap(), "1");
 
-    store.add(&two, "x", Way::Link, Existing::Lose).unwrap();
+    store.add(&two, "x", InstallMode::Link, OnConflict::Overwrite).unwrap();
     assert_eq!(fs::read_link(&path).unwrap(), two);
-    store.add(&one, "x", Way::Copy, Existing::Lose).unwrap();
+    store.add(&one, "x", InstallMode::Copy, OnConflict::Overwrite).unwrap();
     assert!(
         fs::symlink_metadata(&path).unwrap().is_file(),
         "the link is replaced, not what it leads to"
@@ -107,7 +108,7 @@ fn what_is_there_is_replaced_only_where_that_is_wanted() {
 
     let by_hand = store.path_of("y").unwrap();
     fs::write(&by_hand, "mine").unwrap();
-    let error = store.add(&two, "y", Way::Copy, Existing::Keep).unwrap_err();
+    let error = store.add(&two, "y", InstallMode::Copy, OnConflict::Keep).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!("there is a plugin \"y\" already, {by_hand:?}: --force replaces it")
@@ -121,8 +122,9 @@ fn what_can_be_no_plugin_is_not_added() {
     let store = home.store();
     let plain = home.file("plain", "");
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
-    let add =
-        |path: &Path, name: &str| store.add(path, name, Way::Copy, Existing::Lose).unwrap_err();
+    let add = |path: &Path, name: &str| {
+        store.add(path, name, InstallMode::Copy, OnConflict::Overwrite).unwrap_err()
+    };
     let not_executable = Problem::NotExecutable { mode: 0o644 };
     assert!(
         matches!(add(&plain, "x"), AddError::Unusable { problem, .. } if problem == not_executable)
@@ -138,11 +140,11 @@ fn what_can_be_no_plugin_is_not_added() {
     }
     assert!(!store.dir().exists());
 
-    let (path, _) = store.add(&good, "x", Way::Copy, Existing::Keep).unwrap();
+    let (path, _) = store.add(&good, "x", InstallMode::Copy, OnConflict::Keep).unwrap();
     symlink(&path, home.root.path().join("round")).unwrap();
     for source in [path.clone(), home.root.path().join("round")] {
-        for way in [Way::Copy, Way::Link] {
-            let error = store.add(&source, "x", way, Existing::Lose).unwrap_err();
+        for way in [InstallMode::Copy, InstallMode::Link] {
+            let error = store.add(&source, "x", way, OnConflict::Overwrite).unwrap_err();
             assert!(matches!(error, AddError::Itself { .. }), "{error}");
         }
     }
@@ -154,18 +156,18 @@ fn only_what_was_added_is_removed() {
     let home = Home::new();
     let store = home.store();
     let source = home.file("source", "1");
-    let error = store.remove("x", Existing::Lose).unwrap_err();
+    let error = store.remove("x", OnConflict::Overwrite).unwrap_err();
     assert_eq!(error.to_string(), "no plugin \"x\" of editor was added");
     assert!(!home.root.path().join(".local").exists(), "to look makes no directory");
 
-    let (path, _) = store.add(&source, "spell", Way::Copy, Existing::Keep).unwrap();
+    let (path, _) = store.add(&source, "spell", InstallMode::Copy, OnConflict::Keep).unwrap();
     let said = "no plugin \"spel\" of editor was added, did you mean \"spell\"?";
-    assert_eq!(store.remove("spel", Existing::Keep).unwrap_err().to_string(), said);
-    assert!(store.remove("../spell", Existing::Lose).is_err());
+    assert_eq!(store.remove("spel", OnConflict::Keep).unwrap_err().to_string(), said);
+    assert!(store.remove("../spell", OnConflict::Overwrite).is_err());
 
     let by_hand = store.path_of("hand").unwrap();
     fs::write(&by_hand, "").unwrap();
-    let error = store.remove("hand", Existing::Lose).unwrap_err();
+    let error = store.remove("hand", OnConflict::Overwrite).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!("plugin \"hand\" was not put there by `add`: remove {by_hand:?} as it came")
@@ -173,15 +175,15 @@ fn only_what_was_added_is_removed() {
     assert!(by_hand.exists());
 
     fs::write(&path, "mine").unwrap();
-    assert!(matches!(store.remove("spell", Existing::Keep), Err(RemoveError::Changed { .. })));
+    assert!(matches!(store.remove("spell", OnConflict::Keep), Err(RemoveError::Changed { .. })));
     fs::remove_file(&path).unwrap();
     symlink(&source, &path).unwrap();
     assert!(
-        matches!(store.remove("spell", Existing::Keep), Err(RemoveError::Changed { .. })),
+        matches!(store.remove("spell", OnConflict::Keep), Err(RemoveError::Changed { .. })),
         "a link now"
     );
     assert!(path.exists());
-    store.remove("spell", Existing::Lose).unwrap();
+    store.remove("spell", OnConflict::Overwrite).unwrap();
     assert!(!path.exists() && source.exists());
 }
 
@@ -190,14 +192,14 @@ fn what_was_removed_by_hand_is_forgotten() {
     let home = Home::new();
     let store = home.store();
     let source = home.file("source", "1");
-    let paths =
-        ["a", "b"].map(|name| store.add(&source, name, Way::Copy, Existing::Keep).unwrap().0);
+    let paths = ["a", "b"]
+        .map(|name| store.add(&source, name, InstallMode::Copy, OnConflict::Keep).unwrap().0);
     for path in paths {
         fs::remove_file(path).unwrap();
     }
     assert!(store.added().unwrap().is_empty());
-    store.remove("a", Existing::Keep).unwrap();
-    store.add(&source, "c", Way::Copy, Existing::Keep).unwrap();
+    store.remove("a", OnConflict::Keep).unwrap();
+    store.add(&source, "c", InstallMode::Copy, OnConflict::Keep).unwrap();
     let records =
         fs::read_to_string(home.root.path().join(".local/share/editor/added.json")).unwrap();
     assert!(!records.contains("\"b\"") && records.contains("\"c\""), "{records}");
@@ -208,16 +210,16 @@ fn records_that_make_no_sense_stop_every_change() {
     let home = Home::new();
     let store = home.store();
     let source = home.file("source", "1");
-    store.add(&source, "a", Way::Copy, Existing::Keep).unwrap();
+    store.add(&source, "a", InstallMode::Copy, OnConflict::Keep).unwrap();
     let records = home.root.path().join(".local/share/editor/added.json");
     let good = fs::read_to_string(&records).unwrap();
     for bad in ["", "{", "{}", &good.replace("\"version\": 1", "\"version\": 2")] {
         assert_ne!(bad, good);
         fs::write(&records, bad).unwrap();
         let bad_records = |error: &StoreError| matches!(error, StoreError::BadRecords { path, .. } if *path == records);
-        let added = store.add(&source, "b", Way::Copy, Existing::Lose).unwrap_err();
+        let added = store.add(&source, "b", InstallMode::Copy, OnConflict::Overwrite).unwrap_err();
         assert!(matches!(&added, AddError::Store(error) if bad_records(error)), "{added}");
-        let removed = store.remove("a", Existing::Lose).unwrap_err();
+        let removed = store.remove("a", OnConflict::Overwrite).unwrap_err();
         assert!(matches!(&removed, RemoveError::Store(error) if bad_records(error)), "{removed}");
         assert_eq!(names_in(&store.dir()), ["editor-a"]);
         assert_eq!(fs::read_to_string(&records).unwrap(), bad);
@@ -237,12 +239,17 @@ fn many_may_add_and_remove_at_once() {
             let store = home.store();
             scope.spawn(move || {
                 for round in 0..ROUNDS {
-                    store.add(source, "same", Way::Copy, Existing::Lose).unwrap();
+                    store.add(source, "same", InstallMode::Copy, OnConflict::Overwrite).unwrap();
                     store
-                        .add(source, &format!("own-{i}-{round}"), Way::Copy, Existing::Keep)
+                        .add(
+                            source,
+                            &format!("own-{i}-{round}"),
+                            InstallMode::Copy,
+                            OnConflict::Keep,
+                        )
                         .unwrap();
                     if round % 2 == 0 {
-                        store.remove(&format!("own-{i}-{round}"), Existing::Keep).unwrap();
+                        store.remove(&format!("own-{i}-{round}"), OnConflict::Keep).unwrap();
                     }
                 }
             });

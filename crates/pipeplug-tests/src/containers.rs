@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use pipeplug_host::launcher::{Container, Engine};
-use pipeplug_host::{Builder, Plugin};
+use pipeplug_host::{Plugin, PluginBuilder};
 
 use crate::{eventually, missing, tool};
 
@@ -63,8 +63,8 @@ impl Containers {
     }
 
     /// The plugin in that container, with a handshake timeout for busy machines.
-    pub fn builder(&self, container: Container) -> Builder {
-        Plugin::placed("captive").launcher(container).handshake_timeout(crate::LONG)
+    pub fn builder(&self, container: Container) -> PluginBuilder {
+        Plugin::preinstalled("captive").launcher(container).handshake_timeout(crate::LONG)
     }
 
     /// The containers of this test that there are, running or not.

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use pipeplug_host::{Builder, Plugin};
+use pipeplug_host::{Plugin, PluginBuilder};
 use tempfile::TempDir;
 
 /// Answers the first request of a host that speaks the standard format with an empty object.
@@ -69,7 +69,7 @@ impl Script {
     }
 
     /// Starts it as a plugin.
-    pub fn builder(&self) -> Builder {
+    pub fn builder(&self) -> PluginBuilder {
         Plugin::builder(self.path())
     }
 }

@@ -1,4 +1,4 @@
-//! What plugins have said of themselves, kept from one listing to the next.
+//! Cache of the plugins' answers, kept from one listing to the next.
 //!
 //! The file is a help and no more: where it is missing, broken, of another version or cannot be
 //! written, plugins are asked again. It is replaced as a whole, and processes that do so at the
@@ -14,11 +14,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Over, Said, files};
-use crate::directory_lock::DirectoryLock;
-use crate::metadata::Metadata;
-use crate::regular_file::{FileError, RegularFile};
-use crate::sha256::Sha256;
+use super::{PluginInfo, Transport};
+use crate::files::{self, DirectoryLock, FileError, RegularFile};
+use crate::integrity::Sha256;
+use crate::plugin::Metadata;
 
 /// The layout of the file; one of another number is as good as none.
 const VERSION: u32 = 2;
@@ -26,27 +25,27 @@ const VERSION: u32 = 2;
 const FILE_MAX: u64 = 256 << 20;
 /// The most that is kept of one plugin, in bytes: who says more is asked each time.
 const KEPT_MAX: usize = 64 << 10;
-/// How long an error is kept: what the plugin missed may be there by now, though its file is the
+/// Time that an error is cached. What the plugin missed may be there later, though its file is the
 /// same.
 const ERROR_KEPT: Duration = Duration::from_secs(60 * 60);
 /// A file as young as this may change again without its times telling: the kernel's clock for them
 /// goes by ticks, of 10 ms at most.
 const SETTLED: Duration = Duration::from_millis(100);
 
-/// Where it is kept.
+/// Cache file.
 #[derive(Debug, Clone)]
 pub(super) struct Cache {
     path: PathBuf,
 }
 
-/// What is kept, by the path of the plugin's file.
+/// Cached facts, by the path of the plugin's file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Kept {
     version: u32,
     plugins: BTreeMap<String, Facts>,
 }
 
-/// What is known of a file as long as it is the same.
+/// Facts of a file, valid as long as the file does not change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Facts {
     stamp: Stamp,
@@ -54,7 +53,7 @@ pub(super) struct Facts {
     sha256: Option<Sha256>,
 }
 
-/// What tells a file from the one that it was: any write changes at least one of them.
+/// Identity and times of a file. Any write changes at least one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp {
     device: u64,
@@ -68,16 +67,17 @@ pub(super) struct Stamp {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct KeptAnswer {
-    /// In seconds since 1970.
+    /// Time of the answer, in seconds since 1970.
     at: u64,
     /// The sandbox that it was asked in, if there was one.
-    walls: Option<String>,
-    said: Result<KeptSaid, String>,
+    #[serde(rename = "walls")]
+    sandbox: Option<String>,
+    said: Result<KeptInfo, String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct KeptSaid {
-    /// Its name.
+struct KeptInfo {
+    /// Name of the format.
     format: String,
     /// Set for a plugin that talks over its standard input and output.
     #[serde(default)]
@@ -145,12 +145,12 @@ impl Cache {
 }
 
 impl Kept {
-    /// What is known of the file, if it is still the same.
+    /// Facts of the file, if it has not changed.
     pub(super) fn facts(&self, path: &Path, stamp: &Stamp) -> Option<&Facts> {
         self.plugins.get(path.to_str()?).filter(|facts| facts.stamp == *stamp)
     }
 
-    /// Whether it holds files that are no more.
+    /// Tells whether a cached file no longer exists.
     pub(super) fn has_gone(&self) -> bool {
         self.plugins.keys().any(|path| is_gone(path))
     }
@@ -162,23 +162,25 @@ impl Facts {
     }
 
     /// The plugin's answer, and `true` if it was given in a sandbox; `None` if it has to be asked
-    /// again, inside `walls`.
+    /// again, inside `sandbox`.
     ///
     /// An answer is the same in each sandbox. A failure in one says nothing of another one, or of
     /// none.
     pub(super) fn said(
         &self,
-        walls: Option<&str>,
+        sandbox: Option<&str>,
         now: SystemTime,
-    ) -> Option<(Result<Said, String>, bool)> {
+    ) -> Option<(Result<PluginInfo, String>, bool)> {
         let answer = self.answer.as_ref()?;
         let said = match &answer.said {
             Ok(said) => {
                 let metadata = Metadata::from_map(said.metadata.clone());
-                let over = if said.stdio { Over::Stdio } else { Over::Descriptors };
-                Ok(Said { format: said.format.parse().ok()?, over, metadata })
+                let transport = if said.stdio { Transport::Stdio } else { Transport::Descriptors };
+                Ok(PluginInfo { format: said.format.parse().ok()?, transport, metadata })
             }
-            Err(_) if answer.walls.is_some() && answer.walls.as_deref() != walls => return None,
+            Err(_) if answer.sandbox.is_some() && answer.sandbox.as_deref() != sandbox => {
+                return None;
+            }
             Err(problem) => {
                 let at = UNIX_EPOCH.checked_add(Duration::from_secs(answer.at))?;
                 // One from the future was kept under another clock.
@@ -186,31 +188,31 @@ impl Facts {
                 is_fresh.then(|| Err(problem.clone()))?
             }
         };
-        Some((said, answer.walls.is_some()))
+        Some((said, answer.sandbox.is_some()))
     }
 
-    /// Takes what the plugin said inside `walls`, unless it is too much.
+    /// Takes what the plugin said inside `sandbox`, unless it is too much.
     pub(super) fn keep_said(
         &mut self,
-        said: &Result<Said, String>,
-        walls: Option<&str>,
+        said: &Result<PluginInfo, String>,
+        sandbox: Option<&str>,
         now: SystemTime,
     ) {
-        let walls = walls.map(str::to_owned);
+        let sandbox = sandbox.map(str::to_owned);
         let bytes: usize = match said {
             Ok(said) => said.metadata.iter().map(|(key, value)| key.len() + value.len()).sum(),
             Err(problem) => problem.len(),
         };
         let at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let said = match said {
-            Ok(said) => Ok(KeptSaid {
+            Ok(said) => Ok(KeptInfo {
                 format: said.format.to_string(),
-                stdio: said.over == Over::Stdio,
+                stdio: said.transport == Transport::Stdio,
                 metadata: said.metadata.to_map(),
             }),
             Err(problem) => Err(problem.clone()),
         };
-        self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, walls, said });
+        self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, sandbox, said });
     }
 
     /// Compares the file with the one that they are of.
@@ -226,8 +228,8 @@ impl Facts {
         self.sha256 = Some(sum);
     }
 
-    /// Whether they were found out of a file that has not changed since, nor could have without its
-    /// times telling.
+    /// Tells that the file has not changed since `begun`, and that a change would show in its
+    /// times.
     pub(super) fn hold(&self, path: &Path, begun: SystemTime) -> bool {
         self.age_at(begun).is_some_and(|age| age >= SETTLED)
             && Stamp::of(path).is_ok_and(|now| now == self.stamp)
@@ -247,7 +249,7 @@ impl Facts {
 }
 
 impl Stamp {
-    /// That of the file that the path leads to, through links.
+    /// Stamp of the file at `path`; symbolic links are followed.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|file| Self::from(&file))
     }
@@ -265,7 +267,7 @@ impl From<&FileMetadata> for Stamp {
     }
 }
 
-/// One that cannot be looked at may be there.
+/// Tells whether a file no longer exists. A file that cannot be examined counts as existing.
 fn is_gone(path: &str) -> bool {
     let gone = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
     fs::symlink_metadata(path).is_err_and(|error| gone.contains(&error.kind()))
@@ -277,9 +279,9 @@ mod tests {
 
     use super::*;
 
-    fn said(value: &str) -> Result<Said, String> {
+    fn said(value: &str) -> Result<PluginInfo, String> {
         let metadata = Metadata::from_map([("Help".to_owned(), value.to_owned())].into());
-        Ok(Said { metadata, format: Format::Classic, over: Over::Stdio })
+        Ok(PluginInfo { metadata, format: Format::Classic, transport: Transport::Stdio })
     }
 
     fn facts_of(path: &Path) -> Facts {
@@ -311,8 +313,8 @@ mod tests {
         facts.keep_said(&Err("broken".into()), None, now);
         assert_eq!(facts.said(Some("strict"), now), Some((Err("broken".into()), false)));
         facts.keep_said(&said("text"), Some("strict"), now);
-        for walls in [None, Some("basic"), Some("strict")] {
-            assert_eq!(facts.said(walls, now), Some((said("text"), true)));
+        for sandbox in [None, Some("basic"), Some("strict")] {
+            assert_eq!(facts.said(sandbox, now), Some((said("text"), true)));
         }
     }
 
@@ -347,7 +349,7 @@ mod tests {
     #[test]
     fn a_time_that_no_clock_shows_is_no_panic() {
         let mut facts = facts_of(Path::new("/"));
-        facts.answer = Some(KeptAnswer { at: u64::MAX, walls: None, said: Err("broken".into()) });
+        facts.answer = Some(KeptAnswer { at: u64::MAX, sandbox: None, said: Err("broken".into()) });
         assert_eq!(facts.said(None, SystemTime::now()), None);
     }
 }

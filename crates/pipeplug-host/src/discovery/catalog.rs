@@ -1,4 +1,4 @@
-//! What all plugins are, asked once for each file.
+//! Catalog of plugins: each plugin's answer, asked once for each file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,22 +7,19 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use super::ask::{ask, is_about_the_plugin};
 use super::cache::{Facts, Kept, Stamp};
+use super::probe::{is_about_the_plugin, probe};
 use super::starts::{AT_ONCE, Starts};
-use super::{Added, Discovery, Entry, EntryState, Problem, Said};
-use crate::builder::Builder;
-use crate::plugin::Plugin;
+use super::{Discovery, Entry, EntryState, InstallRecord, PluginInfo, Problem};
+use crate::files::RegularFile;
+use crate::integrity::Sha256;
+use crate::plugin::{Grace, Plugin, PluginBuilder, StartError};
 use crate::process::Stdout;
-use crate::regular_file::RegularFile;
-use crate::sha256::Sha256;
-use crate::start_error::StartError;
-use crate::stop::Grace;
 
-/// How long each step of stopping one may take.
-const STOP_PATIENCE: Duration = Duration::from_millis(500);
-/// How long a plugin has to answer, in a listing of many.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// Time for each step of stopping a plugin.
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time for a plugin to answer, in a listing of many.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The plugins that a [`Discovery`] finds, with what each says of itself.
 ///
@@ -42,7 +39,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// let plugins = Discovery::for_host("editor");
 /// for listed in plugins.catalog().list() {
-///     match listed.answer.map(|answer| answer.said) {
+///     match listed.answer.map(|answer| answer.info) {
 ///         Some(Ok(said)) => println!("{}: {}", listed.entry.name, said.metadata.value("Help").unwrap_or_default()),
 ///         Some(Err(problem)) => eprintln!("{}: {problem}", listed.entry.name),
 ///         None => {} // shadowed, or no executable
@@ -52,58 +49,58 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Catalog {
     discovery: Discovery,
-    configure: Arc<dyn Fn(Builder) -> Builder + Send + Sync>,
+    configure: Arc<dyn Fn(PluginBuilder) -> PluginBuilder + Send + Sync>,
     progress: Arc<dyn Fn(Progress) + Send + Sync>,
 }
 
-/// How far a listing has come with asking plugins.
+/// Progress of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// How many have answered, or failed to.
+    /// Number of plugins that have answered or failed.
     pub done: usize,
-    /// How many are asked for this listing.
+    /// Number of plugins that are probed for this listing.
     pub all: usize,
 }
 
 /// An entry of a [`Catalog`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Listed {
-    /// What there is.
+pub struct CatalogEntry {
+    /// Name, path and state.
     pub entry: Entry,
-    /// What it says of itself; `None` where it cannot be started by its name, or was not to be.
-    pub answer: Option<Answer>,
-    /// How it came to be there, where [`Store::add`](super::Store::add) put it there.
-    pub added: Option<Added>,
+    /// Answer of the plugin. `None` if it cannot be started by its name, or was not to be started.
+    pub answer: Option<ProbeResult>,
+    /// Record of [`Store::add`](super::Store::add), if the plugin was added by it.
+    pub added: Option<InstallRecord>,
     /// The sum of its file, where that is not the one that was added.
     pub changed: Option<Sha256>,
 }
 
-/// What a plugin answered when it was asked what it is.
+/// Result of probing a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Answer {
-    /// What it said, or why it did not say anything.
-    pub said: Result<Said, String>,
-    /// When that was.
-    pub asked: Asked,
+pub struct ProbeResult {
+    /// The plugin's answer, or the reason why there is none.
+    pub info: Result<PluginInfo, String>,
+    /// Age of the result.
+    pub freshness: Freshness,
     /// Inside a sandbox: one that did not answer may need more than that grants.
     pub in_sandbox: bool,
 }
 
-/// When a plugin was asked what it is.
+/// Age of the result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// For this listing.
-    Now,
-    /// For an earlier one, with the same file.
-    Earlier,
+pub enum Freshness {
+    /// From this listing.
+    Fresh,
+    /// From an earlier listing, with the same file.
+    Remembered,
 }
 
 /// Which plugins are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ask {
+enum Selection {
     Unknown,
     All,
     None,
@@ -117,20 +114,20 @@ impl Catalog {
     /// Changes how plugins are started to be asked. Default: five seconds to answer, half a second
     /// for each step of stopping, standard output to the log, everything else as
     /// [`Plugin::builder`] has it; and [`Sandbox::strict`](crate::Sandbox::strict), which
-    /// [`Builder::no_sandbox`] and [`Builder::sandbox`] change. There is no sandbox by default
+    /// [`PluginBuilder::no_sandbox`] and [`PluginBuilder::sandbox`] change. There is no sandbox by default
     /// where the system has none to offer (other systems than Linux), and with launchers that see
     /// to none.
     #[must_use]
     pub fn starting(
         mut self,
-        configure: impl Fn(Builder) -> Builder + Send + Sync + 'static,
+        configure: impl Fn(PluginBuilder) -> PluginBuilder + Send + Sync + 'static,
     ) -> Self {
         self.configure = Arc::new(configure);
         self
     }
 
-    /// Has `progress` told how far a listing is: before the first plugin is asked, and after each,
-    /// on the threads that ask.
+    /// Calls `progress` before the first plugin is probed and after each, on the threads that
+    /// probe.
     #[must_use]
     pub fn on_progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.progress = Arc::new(progress);
@@ -142,20 +139,20 @@ impl Catalog {
     /// # Blocking
     /// Until each of these has answered and ended. Eight start at once; one that takes longer than
     /// a second holds no other one up, so that 64 that hang take as long as one: by default 5
-    /// seconds for the usual way to talk, and 2 for each of the three others ([`ask`](Self::ask)).
+    /// seconds for the usual way to talk, and 2 for each of the three others ([`probe`](Self::probe)).
     /// And on reading the files that were added and have changed.
     #[must_use]
-    pub fn list(&self) -> Vec<Listed> {
-        self.collect(Ask::Unknown)
+    pub fn list(&self) -> Vec<CatalogEntry> {
+        self.collect(Selection::Unknown)
     }
 
     /// Lists all there is, and asks all plugins, whatever is known of them.
     ///
     /// # Blocking
-    /// As for [`list`](Self::list), with every plugin, and every file that was added.
+    /// As [`list`](Self::list), with every plugin, and every file that was added.
     #[must_use]
-    pub fn refresh(&self) -> Vec<Listed> {
-        self.collect(Ask::All)
+    pub fn refresh(&self) -> Vec<CatalogEntry> {
+        self.collect(Selection::All)
     }
 
     /// Lists all there is, with what is known, and starts no plugin.
@@ -163,27 +160,26 @@ impl Catalog {
     /// # Blocking
     /// On reading the files that were added and have changed.
     #[must_use]
-    pub fn known(&self) -> Vec<Listed> {
-        self.collect(Ask::None)
+    pub fn known(&self) -> Vec<CatalogEntry> {
+        self.collect(Selection::None)
     }
 
-    /// Asks the plugin at `path`, wherever that is, and whatever is known of it: over descriptors 3
-    /// and 4, and where it does not answer there over its standard input and output, in both
-    /// formats. [`Said`] tells which one it answered.
+    /// Probes the plugin at `path`, without the cache. It is asked over descriptors 3 and 4, and if
+    /// it does not answer there, over its standard input and output; in both formats.
+    /// [`PluginInfo`] tells which of them it answered.
     ///
     /// # Errors
-    /// As for [`Builder::start`].
+    /// As [`PluginBuilder::start`].
     ///
     /// # Blocking
     /// Until it has answered and ended.
-    pub fn ask(&self, path: impl Into<PathBuf>) -> Result<Said, StartError> {
-        ask(&self.builder(path))
+    pub fn probe(&self, path: impl Into<PathBuf>) -> Result<PluginInfo, StartError> {
+        probe(&self.builder(path))
     }
 
-    /// What the plugin at `path` said of itself when it was last asked, where that is remembered
-    /// and its file is the same.
+    /// Cached answer of the plugin at `path`, if its file has not changed since.
     #[must_use]
-    pub fn remembered(&self, path: impl AsRef<Path>) -> Option<Said> {
+    pub fn remembered(&self, path: impl AsRef<Path>) -> Option<PluginInfo> {
         let path = path.as_ref();
         let kept = self.discovery.cache.as_ref()?.load();
         let (said, _) = kept.facts(path, &Stamp::of(path).ok()?)?.said(None, SystemTime::now())?;
@@ -196,12 +192,12 @@ impl Catalog {
     /// # Blocking
     /// Until the files are 100 milliseconds old: a younger one may change without its times
     /// telling.
-    pub fn remember(&self, said: impl IntoIterator<Item = (PathBuf, Said)>) {
+    pub fn remember(&self, said: impl IntoIterator<Item = (PathBuf, PluginInfo)>) {
         let Some(cache) = &self.discovery.cache else { return };
-        let facts = |(path, said): (PathBuf, Said)| {
-            let walls = self.walls_of(&path);
+        let facts = |(path, said): (PathBuf, PluginInfo)| {
+            let sandbox = self.sandbox_of(&path);
             let mut facts = Facts::new(Stamp::of(&path).ok()?);
-            facts.keep_said(&Ok(said), walls.as_deref(), SystemTime::now());
+            facts.keep_said(&Ok(said), sandbox.as_deref(), SystemTime::now());
             Some((path, facts))
         };
         let news: Vec<_> = said.into_iter().filter_map(facts).collect();
@@ -217,20 +213,20 @@ impl Catalog {
 
     /// The sandbox that a plugin is asked in, and the names of variables that it gets beside the
     /// usual ones, as text: others are another text.
-    fn walls_of(&self, path: &Path) -> Option<String> {
+    fn sandbox_of(&self, path: &Path) -> Option<String> {
         let launch = self.builder(path).launch;
-        let mut walls = format!("{:?}", launch.sandbox?);
+        let mut sandbox = format!("{:?}", launch.sandbox?);
         for name in launch.env.names() {
-            walls.push_str(&format!(" {name:?}"));
+            sandbox.push_str(&format!(" {name:?}"));
         }
-        Some(walls)
+        Some(sandbox)
     }
 
-    fn collect(&self, ask: Ask) -> Vec<Listed> {
+    fn collect(&self, selection: Selection) -> Vec<CatalogEntry> {
         let cache = self.discovery.cache.as_ref();
         let kept = cache.map(|cache| cache.load()).unwrap_or_default();
-        let mut rows = self.rows(&kept, ask);
-        self.ask_all(&mut rows, ask);
+        let mut rows = self.rows(&kept, selection);
+        self.probe_all(&mut rows, selection);
         let news: Vec<_> = rows.iter_mut().filter_map(Row::take_news).collect();
         if let Some(cache) = cache.filter(|_| !news.is_empty() || kept.has_gone()) {
             cache.save(news);
@@ -239,7 +235,7 @@ impl Catalog {
     }
 
     /// All that is found out without a start.
-    fn rows(&self, kept: &Kept, ask: Ask) -> Vec<Row> {
+    fn rows(&self, kept: &Kept, selection: Selection) -> Vec<Row> {
         let mut entries = self.discovery.list();
         let (store, mut records) = (self.discovery.store.as_ref(), BTreeMap::new());
         if let Some(store) = store {
@@ -255,20 +251,22 @@ impl Catalog {
         entries
             .into_iter()
             .map(|entry| {
-                let walls = self.walls_of(&entry.path);
+                let sandbox = self.sandbox_of(&entry.path);
                 let is_of_store = store.is_some_and(|store| {
                     store.path_of(&entry.name).as_deref() == Some(&*entry.path)
                 });
                 let added = if is_of_store { records.remove(&entry.name) } else { None };
-                Row::new(entry, added, kept, begun, ask, walls)
+                Row::new(entry, added, kept, begun, selection, sandbox)
             })
             .collect()
     }
 
-    /// Asks several at once, since most of the time is spent waiting for them.
-    fn ask_all(&self, rows: &mut [Row], ask: Ask) {
-        let to_ask: Vec<_> =
-            rows.iter_mut().filter(|row| ask != Ask::None && row.is_unknown()).collect();
+    /// Probes several plugins at once, since most of the time is spent waiting.
+    fn probe_all(&self, rows: &mut [Row], selection: Selection) {
+        let to_ask: Vec<_> = rows
+            .iter_mut()
+            .filter(|row| selection != Selection::None && row.is_unknown())
+            .collect();
         let all = to_ask.len();
         if all > 0 {
             (self.progress)(Progress { done: 0, all });
@@ -282,7 +280,7 @@ impl Catalog {
                     // The lock is held to take one, and not while it is asked.
                     while let Some(row) = work.lock().ok().and_then(|mut work| work.next()) {
                         let turn = starts.begin();
-                        row.take_answer(self.ask(&row.listed.entry.path));
+                        row.take_result(self.probe(&row.listed.entry.path));
                         drop(turn);
                         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                         (self.progress)(Progress { done, all });
@@ -292,9 +290,9 @@ impl Catalog {
         });
     }
 
-    fn builder(&self, path: impl Into<PathBuf>) -> Builder {
-        let quiet = Plugin::builder(path).stdout(Stdout::Log).grace(Grace::each(STOP_PATIENCE));
-        let quiet = quiet.handshake_timeout(ANSWER_PATIENCE);
+    fn builder(&self, path: impl Into<PathBuf>) -> PluginBuilder {
+        let quiet = Plugin::builder(path).stdout(Stdout::Log).grace(Grace::each(STOP_TIMEOUT));
+        let quiet = quiet.handshake_timeout(ANSWER_TIMEOUT);
         (self.configure)(quiet.untrusted()).without_default_sandbox_elsewhere()
     }
 }
@@ -307,59 +305,68 @@ impl std::fmt::Debug for Catalog {
 
 /// An entry while it is being found out.
 struct Row {
-    listed: Listed,
-    /// What is known of its file; `None` where it cannot be looked at.
+    listed: CatalogEntry,
+    /// Facts of the file; `None` if it cannot be examined.
     facts: Option<Facts>,
     /// The sandbox that it is asked in, as text.
-    walls: Option<String>,
-    /// When its file was looked at.
+    sandbox: Option<String>,
+    /// Time when the file was examined.
     begun: SystemTime,
-    /// Whether the facts are other ones than those that are kept.
+    /// True if the facts differ from the cached ones.
     has_news: bool,
 }
 
 impl Row {
     fn new(
         entry: Entry,
-        added: Option<Added>,
+        added: Option<InstallRecord>,
         kept: &Kept,
         begun: SystemTime,
-        ask: Ask,
-        walls: Option<String>,
+        selection: Selection,
+        sandbox: Option<String>,
     ) -> Self {
         let facts = Stamp::of(&entry.path).ok().map(|stamp| {
-            let known =
-                if ask == Ask::All { None } else { kept.facts(&entry.path, &stamp).cloned() };
+            let known = if selection == Selection::All {
+                None
+            } else {
+                kept.facts(&entry.path, &stamp).cloned()
+            };
             known.unwrap_or_else(|| Facts::new(stamp))
         });
         let said = match entry.state {
             EntryState::Usable => {
-                facts.as_ref().and_then(|facts| facts.said(walls.as_deref(), begun))
+                facts.as_ref().and_then(|facts| facts.said(sandbox.as_deref(), begun))
             }
             EntryState::Shadowed { .. } | EntryState::Unusable(_) => None,
         };
-        let answer =
-            said.map(|(said, in_sandbox)| Answer { said, asked: Asked::Earlier, in_sandbox });
-        let listed = Listed { entry, answer, added, changed: None };
-        let mut row = Self { listed, facts, walls, begun, has_news: false };
+        let answer = said.map(|(said, in_sandbox)| ProbeResult {
+            info: said,
+            freshness: Freshness::Remembered,
+            in_sandbox,
+        });
+        let listed = CatalogEntry { entry, answer, added, changed: None };
+        let mut row = Self { listed, facts, sandbox, begun, has_news: false };
         row.compare_sums();
         row
     }
 
-    /// Whether it has to be asked what it is.
+    /// Tells whether the plugin has to be probed.
     fn is_unknown(&self) -> bool {
         self.listed.entry.state == EntryState::Usable && self.listed.answer.is_none()
     }
 
-    fn take_answer(&mut self, said: Result<Said, StartError>) {
+    fn take_result(&mut self, said: Result<PluginInfo, StartError>) {
         let is_kept = said.as_ref().map_or_else(is_about_the_plugin, |_| true);
         let said = said.map_err(|error| error.to_string());
         if let Some(facts) = self.facts.as_mut().filter(|_| is_kept) {
-            facts.keep_said(&said, self.walls.as_deref(), SystemTime::now());
+            facts.keep_said(&said, self.sandbox.as_deref(), SystemTime::now());
             self.has_news = true;
         }
-        self.listed.answer =
-            Some(Answer { said, asked: Asked::Now, in_sandbox: self.walls.is_some() });
+        self.listed.answer = Some(ProbeResult {
+            info: said,
+            freshness: Freshness::Fresh,
+            in_sandbox: self.sandbox.is_some(),
+        });
     }
 
     /// Looks whether the file is the one that was added.
@@ -385,7 +392,7 @@ impl Row {
         self.listed.changed = (sum != added.sha256).then_some(sum);
     }
 
-    /// What is to be kept of it.
+    /// Takes the facts that the cache has to store.
     fn take_news(&mut self) -> Option<(PathBuf, Facts)> {
         let path = self.listed.entry.path.clone();
         let facts = self.facts.take().filter(|_| self.has_news)?;

@@ -4,12 +4,11 @@
 //! host with other ways implements [`Discover`]. A [`Catalog`] has what the plugins say of
 //! themselves too, and a [`Store`] is where the user's own ones are added.
 
-mod ask;
 mod cache;
 mod catalog;
-mod files;
-mod places;
+mod probe;
 mod problem;
+mod search_path;
 mod similar;
 mod starts;
 mod store;
@@ -21,11 +20,11 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-pub use ask::{Over, Said};
-pub use catalog::{Answer, Asked, Catalog, Listed, Progress};
+pub use catalog::{Catalog, CatalogEntry, Freshness, ProbeResult, Progress};
+pub use probe::{PluginInfo, Transport};
 pub use problem::{FindError, Problem};
 pub use similar::nearest as nearest_name;
-pub use store::{AddError, Added, Existing, RemoveError, Store, StoreError, Way};
+pub use store::{AddError, InstallMode, InstallRecord, OnConflict, RemoveError, Store, StoreError};
 
 use self::cache::Cache;
 
@@ -67,9 +66,9 @@ pub struct Discovery {
     prefix: String,
     dirs: Vec<PathBuf>,
     rejected: Vec<(PathBuf, Problem)>,
-    /// What was added to the user's plugins of this host; `None` where there is no place for them.
+    /// The user's own plugins of this host; `None` without a data directory.
     store: Option<Store>,
-    /// What is known of plugins; `None` where there is no place for that.
+    /// Cached answers of plugins; `None` without a cache directory.
     cache: Option<Cache>,
 }
 
@@ -79,7 +78,7 @@ pub struct Discovery {
 pub struct Found {
     /// The executable.
     pub path: PathBuf,
-    /// What had the name in earlier places, but cannot be used, and why.
+    /// Files of that name in earlier directories that cannot be used, with the reason.
     pub passed_over: Vec<(PathBuf, Problem)>,
 }
 
@@ -90,26 +89,26 @@ impl Found {
     }
 }
 
-/// One thing that a search came across.
+/// Entry of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The name of the plugin; empty where the problem is a whole directory or a nameless file.
     pub name: String,
     /// The file, or the directory with a problem.
     pub path: PathBuf,
-    /// Whether the name leads there.
+    /// Tells whether the name leads to this file.
     pub state: EntryState,
 }
 
-/// Whether a plugin's name leads to a file.
+/// Relation between a plugin's name and a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EntryState {
-    /// It does.
+    /// The name leads to this file.
     Usable,
-    /// It leads to another file, in an earlier place.
+    /// The name leads to another file, in an earlier directory.
     Shadowed {
-        /// That file.
+        /// Path of the other file.
         by: PathBuf,
     },
     /// The file or directory cannot be used.
@@ -127,10 +126,10 @@ impl Discovery {
     /// Like [`for_host`](Self::for_host), with `env` for the environment.
     #[must_use]
     pub fn for_host_in(host: &str, env: impl Fn(&str) -> Option<OsString>) -> Self {
-        let places = places::usual(host, &env);
+        let places = search_path::usual(host, &env);
         // A host of a name that has none does without them.
         let store = Store::for_host_in(host, &env).ok();
-        let cache = store.as_ref().and(places::user_dir(places::CACHE, host, &env));
+        let cache = store.as_ref().and(search_path::user_dir(search_path::CACHE, host, &env));
         let empty = Self {
             prefix: format!("{host}-"),
             dirs: Vec::new(),
@@ -294,7 +293,7 @@ impl Entry {
 /// The executable files in a directory, by name, and not those in directories below it.
 ///
 /// # Errors
-/// Where the directory cannot be read.
+/// The directory cannot be read.
 pub fn executables(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files =
         fs::read_dir(dir)?.map(|file| Ok(file?.path())).collect::<io::Result<Vec<_>>>()?;
@@ -311,7 +310,7 @@ fn is_dependency_file(dir: &Path, file: &OsStr) -> bool {
         && matches!(problem::check_file(&dir.join(file)), Err(Some(Problem::NotExecutable { .. })))
 }
 
-/// Of the usable files of one name, lets the first shadow the others.
+/// Marks all usable files of one name but the first as shadowed.
 fn shadow(entries: &mut [Entry]) {
     let mut first: HashMap<String, PathBuf> = HashMap::new();
     for entry in entries.iter_mut().filter(|entry| entry.state == EntryState::Usable) {

@@ -1,4 +1,4 @@
-//! What can be wrong with a plugin's file or place.
+//! Problems with a plugin's file or directory.
 
 use std::fs;
 use std::io;
@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use pipeplug_net::Escaped;
 use thiserror::Error;
 
-use crate::access::{Obstacle, may_execute};
-use crate::regular_file::kind;
+use crate::files::{Obstacle, kind, may_execute};
 
-/// Why a file or a directory cannot be used.
+/// Reason why a file or a directory cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Problem {
@@ -34,40 +33,40 @@ pub enum Problem {
     /// The file is on a file system that nothing is executed from.
     #[error("on a file system that is mounted noexec, move it to another one")]
     NoExec,
-    /// There is a directory of that name.
+    /// A directory has that name.
     #[error("a directory, not an executable file")]
     IsDirectory,
-    /// There is a socket, a device or the like of that name.
+    /// A socket, a device or the like has that name.
     #[error("{kind}, where an executable file is expected")]
     NotAFile {
-        /// What there is, in words: `a FIFO`.
+        /// Kind of the file, in words: `a FIFO`.
         kind: &'static str,
     },
-    /// There is a symbolic link to nowhere.
+    /// The symbolic link is dangling.
     #[error("a symbolic link to {target:?}, which does not exist")]
     DanglingSymlink {
-        /// Where it points to.
+        /// Target of the link.
         target: PathBuf,
     },
     /// The file cannot be looked at.
     #[error("cannot be looked at: {kind}")]
     Inaccessible {
-        /// What the kernel said.
+        /// Error of the kernel.
         kind: io::ErrorKind,
     },
     /// The name is not valid UTF-8.
     #[error("its name is not UTF-8, rename it")]
     NameNotUtf8,
-    /// Nothing follows the prefix in the name.
+    /// The file name has nothing behind the prefix.
     #[error("its name ends with the prefix, add the plugin's own name")]
     NoName,
     /// The directory cannot be read.
     #[error("a directory that cannot be read: {kind}")]
     UnreadableDirectory {
-        /// What the kernel said.
+        /// Error of the kernel.
         kind: io::ErrorKind,
     },
-    /// A place to search is no directory.
+    /// An entry of the search path is not a directory.
     #[error("not a directory")]
     NotADirectory,
     /// `PIPEPLUG_PATH` has an empty entry.
@@ -76,10 +75,10 @@ pub enum Problem {
     /// `PIPEPLUG_PATH` has a relative entry.
     #[error("a relative entry of PIPEPLUG_PATH, ignored: write it from the root")]
     RelativePlace,
-    /// What was added to the user's plugins cannot be read.
+    /// The records of the user's plugins cannot be read.
     #[error("{}", Escaped(reason))]
     Records {
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
 }
@@ -103,11 +102,11 @@ impl Problem {
     }
 }
 
-/// Why there is no plugin of a name.
+/// Reason why no plugin of a name was found.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FindError {
-    /// No place has a file of that name.
+    /// No directory has a file of that name.
     #[error("no plugin {name:?}{}; searched {}{}", meant(similar.as_deref()), paths(searched), but_skipped(skipped))]
     NotFound {
         /// The name.
@@ -119,7 +118,7 @@ pub enum FindError {
         /// The directories that could not be searched, and why.
         skipped: Vec<(PathBuf, Problem)>,
     },
-    /// There are files of that name, but none can be used.
+    /// Files have that name, but none can be used.
     #[error("plugin {name:?} cannot be used: {}", problems_of(problems))]
     Unusable {
         /// The name.
@@ -127,7 +126,7 @@ pub enum FindError {
         /// The files and what is wrong with each, in the order of the search.
         problems: Vec<(PathBuf, Problem)>,
     },
-    /// No plugin can have that name.
+    /// The name is not valid for a plugin.
     #[error("no plugin can be named {name:?}: a name is not empty and holds no `/` and no NUL")]
     BadName {
         /// The name.
@@ -138,12 +137,12 @@ pub enum FindError {
     Other {
         /// The name.
         name: String,
-        /// Why, in words.
+        /// The reason, in words.
         reason: String,
     },
 }
 
-/// Whether a plugin can have that name.
+/// Tells whether a plugin can have that name.
 pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '\0'])
 }

@@ -11,8 +11,8 @@ pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
         .map(|(_, candidate)| candidate)
 }
 
-/// How many characters have to be inserted, deleted, replaced, or swapped with their neighbour: the
-/// optimal string alignment distance.
+/// Optimal string alignment distance: the number of characters to insert, delete, replace, or swap
+/// with their neighbour.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut before_last: Vec<usize> = Vec::new();

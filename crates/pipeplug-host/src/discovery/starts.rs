@@ -1,4 +1,4 @@
-//! How many plugins are started at once to be asked.
+//! Limit of plugins that are started at once for probing.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ pub(super) const AT_ONCE: usize = 64;
 /// Lets plugins start a few at a time, and those that hang hold no other one up.
 #[derive(Debug, Default)]
 pub(super) struct Starts {
-    /// When each of those that run began.
+    /// Start times of the running probes.
     running: Mutex<Vec<Instant>>,
     ended: Condvar,
 }
@@ -47,7 +47,7 @@ impl Starts {
     }
 }
 
-/// How long the next one has to wait unless one ends; `None` where it may start.
+/// Time until the next probe may start; `None` if it may start now.
 fn wait_for(running: &[Instant], now: Instant) -> Option<Duration> {
     let left = running.iter().filter_map(|begun| (*begun + BUSY).checked_duration_since(now));
     let mut left: Vec<_> = left.filter(|left| !left.is_zero()).collect();

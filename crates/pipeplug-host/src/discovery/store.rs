@@ -16,10 +16,9 @@ use tempfile::TempPath;
 pub use error::{AddError, RemoveError, StoreError};
 
 use self::records::{Lock, Records};
-use super::{Problem, files, places, problem, similar};
-use crate::access;
-use crate::regular_file::{DIRECTORY, FileError, RegularFile};
-use crate::sha256::Sha256;
+use super::{Problem, problem, search_path, similar};
+use crate::files::{self, DIRECTORY, FileError, RegularFile};
+use crate::integrity::Sha256;
 
 /// A host's plugins in the user's data directory, `$XDG_DATA_HOME/<host>/plugins` or
 /// `~/.local/share/<host>/plugins`, where [`Discovery`](super::Discovery) finds them.
@@ -30,48 +29,49 @@ use crate::sha256::Sha256;
 #[derive(Debug, Clone)]
 pub struct Store {
     host: String,
-    /// What holds `plugins` and the records.
+    /// Directory that holds `plugins` and the records.
     root: PathBuf,
 }
 
-/// What was added.
+/// Record of an added plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Added {
-    /// Its sum when it was added.
+pub struct InstallRecord {
+    /// SHA-256 sum of the file when it was added.
     pub sha256: Sha256,
     /// The file that it came from.
     pub from: PathBuf,
-    /// How it came.
-    pub way: Way,
+    /// Copy or link.
+    #[serde(rename = "way")]
+    pub mode: InstallMode,
 }
 
-/// How a plugin comes into a [`Store`].
+/// Way to add a plugin to a [`Store`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
-    /// As a copy.
+pub enum InstallMode {
+    /// Copy the file.
     #[default]
     Copy,
-    /// As a symbolic link to the file, so that what becomes of it becomes of the plugin.
+    /// Link to the file, so that changes of the file change the plugin.
     Link,
 }
 
-/// What [`Store::add`] and [`Store::remove`] do to a file that would be lost.
+/// Action of [`Store::add`] and [`Store::remove`] on a file that would be lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Existing {
-    /// They fail.
+pub enum OnConflict {
+    /// Fail, and keep the file.
     #[default]
     Keep,
-    /// They replace or remove it.
-    Lose,
+    /// Replace or remove the file.
+    Overwrite,
 }
 
 impl Store {
-    /// That of `host`, as the environment of this process says.
+    /// Store of `host`, as the environment of this process says.
     ///
     /// # Errors
-    /// Where there is no home directory, or no host can have that name.
+    /// There is no home directory, or the host's name is not valid.
     pub fn for_host(host: &str) -> Result<Self, StoreError> {
         Self::for_host_in(host, |name| std::env::var_os(name))
     }
@@ -79,7 +79,7 @@ impl Store {
     /// Like [`for_host`](Self::for_host), with `env` for the environment.
     ///
     /// # Errors
-    /// As for [`for_host`](Self::for_host).
+    /// As [`for_host`](Self::for_host).
     pub fn for_host_in(
         host: &str,
         env: impl Fn(&str) -> Option<OsString>,
@@ -87,7 +87,7 @@ impl Store {
         if host.is_empty() || host.starts_with('.') || host.contains(['/', '\0']) {
             return Err(StoreError::BadHost { host: host.to_owned() });
         }
-        let root = places::user_dir(places::DATA, host, env).ok_or(StoreError::NoHome)?;
+        let root = search_path::user_dir(search_path::DATA, host, env).ok_or(StoreError::NoHome)?;
         Ok(Self { host: host.to_owned(), root })
     }
 
@@ -97,7 +97,7 @@ impl Store {
         self.root.join("plugins")
     }
 
-    /// Where the plugin of that name is, or would be; `None` where no plugin can have that name.
+    /// Path of the plugin of that name, whether it exists or not. `None` if the name is not valid.
     #[must_use]
     pub fn path_of(&self, name: &str) -> Option<PathBuf> {
         problem::is_name(name).then(|| self.dir().join(format!("{}-{name}", self.host)))
@@ -118,31 +118,32 @@ impl Store {
         &self,
         source: &Path,
         name: &str,
-        way: Way,
-        existing: Existing,
-    ) -> Result<(PathBuf, Added), AddError> {
+        mode: InstallMode,
+        existing: OnConflict,
+    ) -> Result<(PathBuf, InstallRecord), AddError> {
         let path = self.path_of(name).ok_or_else(|| AddError::BadName { name: name.to_owned() })?;
         let file = open_source(source)?;
         if is_same_file(&file, &path) {
             return Err(AddError::Itself { name: name.to_owned(), path });
         }
-        // Ahead of the work, for whoever has not seen it; it is looked at again under the lock.
+        // Checked before the work, to fail early, and again under the lock.
         self.check_place(name, &path, existing)?;
-        let (unfinished, sha256) = match way {
-            Way::Copy => self.copy(file),
-            Way::Link => self.link(file, source),
+        let (unfinished, sha256) = match mode {
+            InstallMode::Copy => self.copy(file),
+            InstallMode::Link => self.link(file, source),
         }?;
         let from = std::path::absolute(source).unwrap_or_else(|_| source.to_owned());
         // As text, for it is kept as such.
-        let added = Added { sha256, from: from.to_string_lossy().into_owned().into(), way };
+        let added =
+            InstallRecord { sha256, from: from.to_string_lossy().into_owned().into(), mode };
         let _lock = Lock::take(&self.root)?;
         self.check_place(name, &path, existing)?;
         let before = self.records()?;
         let mut records = before.clone();
         records.plugins.retain(|known, _| self.is_there(known));
         records.plugins.insert(name.to_owned(), added.clone());
-        // The record first: one without a file is of no account, but a file without a record would
-        // be anybody's.
+        // The record first: a record without a file does no harm, but a file without a record would
+        // not count as added.
         records.write(&self.records_path())?;
         if let Err(error) = unfinished.persist(&path) {
             before.write(&self.records_path())?;
@@ -158,7 +159,11 @@ impl Store {
     ///
     /// # Blocking
     /// On reading the file, and while another process adds or removes a plugin of this host.
-    pub fn remove(&self, name: &str, existing: Existing) -> Result<(PathBuf, Added), RemoveError> {
+    pub fn remove(
+        &self,
+        name: &str,
+        existing: OnConflict,
+    ) -> Result<(PathBuf, InstallRecord), RemoveError> {
         let not_added = |path: Option<PathBuf>, records: &Records| RemoveError::NotAdded {
             name: name.to_owned(),
             host: self.host.clone(),
@@ -177,7 +182,7 @@ impl Store {
         let Some(added) = records.plugins.remove(name) else {
             return Err(not_added(Some(path).filter(|_| self.is_there(name)), &records));
         };
-        if existing == Existing::Keep {
+        if existing == OnConflict::Keep {
             self.check_same(name, &path, &added)?;
         }
         // The file first: a record without one is of no account.
@@ -193,8 +198,8 @@ impl Store {
     /// All that was added and is still there, by name.
     ///
     /// # Errors
-    /// Where the records cannot be read.
-    pub fn added(&self) -> Result<BTreeMap<String, Added>, StoreError> {
+    /// The records cannot be read.
+    pub fn added(&self) -> Result<BTreeMap<String, InstallRecord>, StoreError> {
         let mut plugins = self.records()?.plugins;
         plugins.retain(|name, _| self.is_there(name));
         Ok(plugins)
@@ -209,14 +214,14 @@ impl Store {
         Records::read(&self.records_path())
     }
 
-    /// Whether there is something where that plugin belongs, be it a link to nowhere.
+    /// Tells whether a file has the path of that plugin. A dangling link counts.
     fn is_there(&self, name: &str) -> bool {
         self.path_of(name).is_some_and(|path| fs::symlink_metadata(path).is_ok())
     }
 
-    fn check_place(&self, name: &str, path: &Path, existing: Existing) -> Result<(), AddError> {
+    fn check_place(&self, name: &str, path: &Path, existing: OnConflict) -> Result<(), AddError> {
         match fs::symlink_metadata(path) {
-            Ok(_) if existing == Existing::Keep => {
+            Ok(_) if existing == OnConflict::Keep => {
                 let added = self.added()?.remove(name);
                 Err(AddError::AlreadyThere { name: name.to_owned(), path: path.to_owned(), added })
             }
@@ -224,16 +229,21 @@ impl Store {
         }
     }
 
-    /// Whether the file is what was added: a link of ours may lead to what it likes.
-    fn check_same(&self, name: &str, path: &Path, added: &Added) -> Result<(), RemoveError> {
+    /// Checks that the file is the added one. An added link may lead anywhere.
+    fn check_same(
+        &self,
+        name: &str,
+        path: &Path,
+        added: &InstallRecord,
+    ) -> Result<(), RemoveError> {
         let is_link = match fs::symlink_metadata(path) {
             Ok(file) => file.is_symlink(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(StoreError::io("read", path, error).into()),
         };
-        let is_same = match added.way {
-            Way::Link => is_link,
-            Way::Copy => {
+        let is_same = match added.mode {
+            InstallMode::Link => is_link,
+            InstallMode::Copy => {
                 let sum =
                     Sha256::of_file(path).map_err(|error| StoreError::io("read", path, error))?;
                 !is_link && sum == added.sha256
@@ -252,7 +262,7 @@ impl Store {
         let dir = self.dir();
         let mut copy = || {
             let mut to = files::temporary(&dir, |builder| builder.tempfile_in(&dir))?;
-            if access::is_noexec(to.path()) {
+            if files::is_noexec(to.path()) {
                 return Err(io::Error::other(
                     "its file system is mounted noexec, so nothing in it can be started: \
                      XDG_DATA_HOME names another place",

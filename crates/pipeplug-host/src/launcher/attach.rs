@@ -1,4 +1,4 @@
-//! Plugins that somebody else has started, and that wait for their host.
+//! Plugins that were started by other means, and that wait for their host.
 
 use std::fs;
 use std::io;
@@ -17,21 +17,20 @@ use nix::sys::socket::{
 use nix::unistd::{self, Uid, geteuid};
 
 use super::{Diagnosis, Launcher, Process, Started};
-use crate::access::is_unknown_call;
-use crate::process::{Delivery, Launch, Pid, Signal, SpawnError, poll_readable};
+use crate::files::is_unknown_call;
+use crate::process::{Delivery, Launch, Pid, Signal, SpawnError, WaitStatus, poll_readable};
 use crate::sys;
-use crate::wait_status::WaitStatus;
 
 /// Attaches to a plugin that was started by hand, or in a debugger, with `--pipeplug-listen PATH`.
 ///
-/// The path, arguments and environment that the builder names are those of whoever started it, and
-/// not looked at. Its standard error goes where it was started. It has to be of the same user, and
-/// to be seen from here: not in a container.
+/// The path, arguments and environment of the builder are not used: the plugin has those that it
+/// was started with. Its standard error stays where it was started. The plugin has to run as the
+/// same user and in the same pid namespace, not in a container.
 ///
-/// It is not this host's to end: no signal is sent to it. [`Plugin::stop`](crate::Plugin::stop)
-/// asks it to end, closes the connection, and lets go of one that still runs
-/// ([`StoppedBy::LetGo`](crate::StoppedBy)); and it outlives a host that is killed, if it does not
-/// end by itself when its host is gone. How it ended is not known ([`WaitStatus::Unknown`]).
+/// The host sends no signal to such a plugin. [`Plugin::stop`](crate::Plugin::stop) asks it to end,
+/// closes the connection, and lets go of a plugin that still runs
+/// ([`StoppedBy::LetGo`](crate::StoppedBy)). A plugin that does not end by itself outlives a host
+/// that is killed. Its exit status is not known ([`WaitStatus::Unknown`]).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -61,7 +60,7 @@ impl Attach {
 impl Launcher for Attach {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
         attach(&self.path).map_err(|Refusal { problem, is_permanent }| {
-            SpawnError::place(launch, self.describe(), problem, is_permanent)
+            SpawnError::launcher(launch, self.describe(), problem, is_permanent)
         })
     }
 
@@ -75,14 +74,14 @@ impl Launcher for Attach {
     }
 }
 
-/// Why there is nothing to attach to.
+/// Reason why attaching failed.
 struct Refusal {
     problem: String,
     is_permanent: bool,
 }
 
 impl Refusal {
-    /// Something that whoever starts the plugin may mend in a moment.
+    /// A refusal that may pass in a moment.
     fn passing(problem: impl Into<String>) -> Self {
         Self { problem: problem.into(), is_permanent: false }
     }
@@ -100,7 +99,7 @@ fn attach(path: &Path) -> Result<Started, Refusal> {
     let stream = connect(path)?;
     let credentials = getsockopt(&stream, sockopt::PeerCredentials)
         .map_err(|errno| Refusal::system("asking whose it is", errno))?;
-    // Anybody may make a socket in /tmp.
+    // Any user may make a socket in /tmp.
     let (uid, own) = (Uid::from_raw(credentials.uid()), geteuid());
     if uid != own {
         return Err(Refusal::permanent(format!(
@@ -143,7 +142,7 @@ fn connect(path: &Path) -> Result<UnixStream, Refusal> {
             Ok(meta) if !meta.file_type().is_socket() && !meta.file_type().is_symlink() => {
                 Refusal::permanent("there is something that is no socket: check the path")
             }
-            _ => Refusal::passing(format!("nobody listens there any more: {start}")),
+            _ => Refusal::passing(format!("no process listens there any more: {start}")),
         },
         io::ErrorKind::WouldBlock => Refusal::passing(
             "others wait there already: the plugin stands still, as at a breakpoint, or takes its host right now",
@@ -158,7 +157,8 @@ fn connect(path: &Path) -> Result<UnixStream, Refusal> {
     })
 }
 
-/// Connects, or says that too many wait for that already: nobody knows how long that takes.
+/// Connects without waiting. Fails if the backlog of the socket is full: there is no limit to how
+/// long that lasts.
 fn connect_at_once(path: &Path) -> io::Result<UnixStream> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -173,7 +173,7 @@ struct Peer {
     /// Readable once it has ended, or its end of the connection is closed where the system tells no
     /// more.
     ended: Epoll,
-    /// What `ended` watches.
+    /// Descriptor that `ended` watches.
     _of_process: OwnedFd,
     /// Readable once it has been let go of.
     let_go: EventFd,
@@ -183,8 +183,8 @@ struct Peer {
 
 impl Peer {
     fn watch(stream: &UnixStream, pid: Pid) -> io::Result<Self> {
-        // Of the process itself, since Linux 6.5. By its number it could be another one's by now;
-        // but then the connection has ended, which whoever uses it is told.
+        // SO_PEERPIDFD, since Linux 6.5, names the process itself. A pid could belong to another
+        // process by now; but then the connection has ended, and its user is told.
         let pidfd = match getsockopt(stream, sockopt::PeerPidfd) {
             Ok(pidfd) => Ok(pidfd),
             Err(_) => sys::pidfd_open(unistd::Pid::from_raw(pid.as_raw())),
@@ -224,7 +224,7 @@ impl Process for Peer {
     }
 
     fn reap(&self) -> io::Result<Option<WaitStatus>> {
-        // It is reaped by whoever started it.
+        // The parent of the process reaps it.
         self.peek()
     }
 

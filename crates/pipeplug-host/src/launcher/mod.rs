@@ -1,4 +1,4 @@
-//! Where a plugin runs: on this machine, in a container, on another one.
+//! Launchers: start a plugin on this machine, in a container, or on another machine.
 //!
 //! A [`Launcher`] takes a [`Launch`], which says what to start, and gives a [`Started`]: a
 //! [`Process`] to wait for and to signal, and the host's ends of the pipes. [`Exec`] is the
@@ -7,21 +7,21 @@
 //!
 //! ```no_run
 //! use pipeplug_host::Plugin;
-//! use pipeplug_host::launcher::Via;
+//! use pipeplug_host::launcher::CommandPrefix;
 //!
-//! let plugin = Plugin::builder("./plugin").launcher(Via::new(["nice", "-n", "10"])).start()?;
+//! let plugin = Plugin::builder("./plugin").launcher(CommandPrefix::new(["nice", "-n", "10"])).start()?;
 //! # Ok::<(), pipeplug_host::StartError>(())
 //! ```
 
 #[cfg(target_os = "linux")]
 mod attach;
-mod carrier;
+mod cleanup;
+mod client;
+mod command_prefix;
 mod container;
-mod guard;
 mod kubectl;
 mod settings;
 mod ssh;
-mod via;
 
 use std::fmt;
 use std::io;
@@ -30,38 +30,37 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 pub use attach::Attach;
+pub use command_prefix::CommandPrefix;
 pub use container::{Container, Engine};
 #[cfg(feature = "pack")]
 pub use container::{PackError, pack};
 pub use kubectl::{Kubectl, PullPolicy};
 pub use ssh::Ssh;
-pub use via::Via;
 
 use crate::process::{
-    Child, Delivery, Launch, Leftovers, Pid, Signal, SpawnError, Spawned, poll_readable, spawn,
+    Child, Delivery, Launch, Leftovers, Pid, Signal, SpawnError, Spawned, WaitStatus,
+    poll_readable, spawn,
 };
-use crate::wait_status::WaitStatus;
 
-/// What starts plugins, and where.
+/// Starts plugins, here or elsewhere.
 pub trait Launcher: fmt::Debug + Send + Sync + 'static {
-    /// Starts one. It need not have said anything yet: the host asks it for its metadata next.
+    /// Starts a plugin. The plugin need not have answered yet: the host asks for its metadata next.
     ///
     /// # Errors
-    /// Each says what is wrong and what to do; nothing may be left of the attempt.
-    /// [`SpawnError::place`] makes one.
+    /// The plugin was not started, and nothing is left of the attempt. The message says what is
+    /// wrong and what to do; [`SpawnError::launcher`] makes one.
     ///
     /// # Blocking
-    /// It may, on whatever starting takes.
+    /// May block on the start.
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError>;
 
-    /// Where that is, to stand behind a plugin's name in messages: `in a container of "image"`.
-    /// `None` where it is a process of this machine, as everybody expects.
+    /// Describes the place in messages, behind the plugin's name: `in a container of "image"`.
+    /// `None` for a process of this machine.
     fn describe(&self) -> Option<String>;
 
-    /// Whether [`start`](Self::start) sees to what the host demands of a start: [`Launch::sha256`],
-    /// [`Launch::lock_file`] and [`Launch::sandbox`]. Where it does not, a host that demands one of
-    /// them is refused.
-    fn sees_to_demands(&self) -> bool {
+    /// Tells whether [`start`](Self::start) enforces [`Launch::sha256`], [`Launch::lock_file`] and
+    /// [`Launch::sandbox`]. If it does not, a start that demands one of them fails.
+    fn enforces_demands(&self) -> bool {
         false
     }
 
@@ -83,7 +82,7 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
     /// than the plugin wrote it.
     ///
     /// # Blocking
-    /// It may, on a question to the place.
+    /// May block on a question to the system that runs the plugin.
     fn diagnose_output(&self) -> Option<Diagnosis> {
         None
     }
@@ -93,21 +92,21 @@ pub trait Launcher: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Started {
-    /// What is waited for and signalled.
+    /// Process that is waited for and signalled.
     pub process: Box<dyn Process>,
-    /// What the plugin reads is written to it. It is read and written without blocking
-    /// (`O_NONBLOCK` is set on it), so nobody else may have it.
+    /// The host's end of the pipe to the plugin. The host sets `O_NONBLOCK` on it, so no other
+    /// process may share it.
     pub to_guest: OwnedFd,
-    /// What the plugin writes comes from it; as for [`to_guest`](Self::to_guest).
+    /// The host's end of the pipe from the plugin; as for [`to_guest`](Self::to_guest).
     pub from_guest: OwnedFd,
-    /// Its standard error, where it comes here.
+    /// Standard error of the plugin, if it comes here.
     pub stderr: Option<OwnedFd>,
-    /// Its standard output, where that is logged.
+    /// Standard output of the plugin, if it is logged.
     pub stdout: Option<OwnedFd>,
 }
 
 impl Started {
-    /// One without streams of its own.
+    /// Makes a started plugin without streams of its own.
     #[must_use]
     pub fn new(process: impl Process, to_guest: OwnedFd, from_guest: OwnedFd) -> Self {
         Self { process: Box::new(process), to_guest, from_guest, stderr: None, stdout: None }
@@ -121,87 +120,90 @@ impl From<Spawned> for Started {
     }
 }
 
-/// What stands for a plugin on this machine: its process, or the one that carries its pipes to
+/// A plugin's process on this machine: the plugin itself, or the client that carries its pipes to
 /// where it runs.
 ///
 /// All methods may be called from any thread, at the same time. Dropping it ends the plugin, if it
 /// is the host's to end.
 pub trait Process: fmt::Debug + Send + Sync + 'static {
-    /// Its process id.
+    /// Process id.
     fn pid(&self) -> Pid;
 
-    /// A descriptor that becomes readable once it has ended, and stays so. Nobody reads from it.
+    /// A descriptor that becomes readable once the process has ended, and stays so. The host polls
+    /// it, and never reads from it.
     fn exit_fd(&self) -> BorrowedFd<'_>;
 
-    /// How it ended; `None` while it runs. One that has been let go of ([`Delivery::NotOurs`])
-    /// counts as ended. Does not block, and takes nothing away: signals still reach what it left.
+    /// Exit status; `None` while the process runs. A process that the host has let go of
+    /// ([`Delivery::NotOurs`]) counts as ended. Does not block, and does not reap: signals still
+    /// reach the rest of the group.
     ///
     /// # Errors
-    /// What the system says.
+    /// A system call failed.
     fn peek(&self) -> io::Result<Option<WaitStatus>>;
 
-    /// As [`peek`](Process::peek), and gives the system back what is left of it; no signal reaches
-    /// it any more.
+    /// Like [`peek`](Process::peek), and releases what the system keeps of the process. No signal
+    /// reaches it any more.
     ///
     /// # Errors
-    /// What the system says.
+    /// A system call failed.
     fn reap(&self) -> io::Result<Option<WaitStatus>>;
 
-    /// Sends a signal to it and to what it started.
+    /// Sends a signal to the process and to what it started.
     ///
     /// # Errors
-    /// What the system says; that it is gone is none.
+    /// A system call failed. A process that is gone is no error.
     ///
     /// # Blocking
-    /// On what runs it elsewhere, where that has to be asked; for 15 seconds at most.
+    /// On the system that runs the plugin elsewhere, at most 15 seconds.
     fn signal(&self, signal: Signal) -> io::Result<Delivery>;
 
-    /// The number of the signal that has stopped it and that a `SIGCONT` has not followed; `None`
-    /// where it is not stopped, or where that is not known here.
+    /// Number of the signal that has stopped the process, until a `SIGCONT` follows. `None` if it
+    /// is not stopped, or if that is not known here.
     fn stopped_by(&self) -> Option<i32> {
         None
     }
 
-    /// How long its end may take to be known here once nothing comes from it any more. Calls that
-    /// its end fails wait for that before they fail, so that they can tell of it. Default: as long
-    /// as a process of this machine takes.
-    fn end_patience(&self) -> Duration {
+    /// Extra time until the exit status is known, after the end of the pipe. Open calls wait that
+    /// long before they fail, so that their error has the status. Default: none.
+    fn end_timeout(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// The meaning of its end, where more is known of it than [`Launcher::diagnose`] is told; the
-    /// lines are the last ones of its standard error. Called once it has ended; does not block.
+    /// Meaning of the exit status, for a process that knows more than [`Launcher::diagnose`] is
+    /// told. `stderr` has the last lines of standard error. Called once the process has ended; does
+    /// not block.
     fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
         let _ = (status, stderr);
         None
     }
 
-    /// A demand of the host that the place has said it does not meet, and that fails the start; the
-    /// lines are the first ones of its standard error. Called once the plugin has answered; does
+    /// Finds a demand of the host that is not met where the plugin runs. It fails the start.
+    /// `stderr` has the first lines of standard error. Called once the plugin has answered; does
     /// not block.
     fn unmet(&self, stderr: &[String]) -> Option<Diagnosis> {
         let _ = stderr;
         None
     }
 
-    /// Takes note of what it has started, for [`left`](Process::left): its stop begins.
+    /// Records the processes that the plugin has started, for [`left`](Process::left). Called when
+    /// its stop begins.
     fn note_descendants(&self) {}
 
-    /// Processes that were noted and still run once it has ended, out of reach.
+    /// Recorded processes that still run after the end of the plugin, out of reach.
     ///
     /// # Blocking
-    /// For a moment at the most.
+    /// Some milliseconds.
     fn left(&self) -> Vec<Pid> {
         Vec::new()
     }
 
-    /// Waits for its end and reaps it; `None` once the time is over.
+    /// Waits for the end of the process and reaps it. `None` after `timeout`.
     ///
     /// # Errors
-    /// What the system says.
+    /// A system call failed.
     ///
     /// # Blocking
-    /// For `timeout` at most.
+    /// At most `timeout`.
     fn wait_timeout(&self, timeout: Duration) -> io::Result<Option<WaitStatus>> {
         if poll_readable(self.exit_fd(), timeout)? { self.reap() } else { Ok(None) }
     }
@@ -247,23 +249,23 @@ impl Process for Child {
     }
 }
 
-/// What the end of a plugin means where it runs.
+/// Meaning of a plugin's exit status, as its launcher knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnosis {
-    /// What went wrong and what to do, to stand behind a colon.
+    /// The problem and what to do. The text follows a colon.
     pub problem: String,
-    /// Whether another start would end no better.
+    /// True if another start would fail the same way.
     pub is_permanent: bool,
 }
 
 impl Diagnosis {
-    /// Something to be mended ahead of another start.
+    /// Diagnosis of a problem that has to be repaired before another start.
     pub fn permanent(problem: impl Into<String>) -> Self {
         Self { problem: problem.into(), is_permanent: true }
     }
 
-    /// Something that may be another matter in a moment.
+    /// Diagnosis of a problem that may pass.
     pub fn passing(problem: impl Into<String>) -> Self {
         Self { problem: problem.into(), is_permanent: false }
     }
@@ -282,7 +284,7 @@ impl Launcher for Exec {
         None
     }
 
-    fn sees_to_demands(&self) -> bool {
+    fn enforces_demands(&self) -> bool {
         true
     }
 }

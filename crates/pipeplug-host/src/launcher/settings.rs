@@ -27,8 +27,8 @@ use crate::process::{Launch, SpawnError};
 const SHELL: [&str; 4] =
     ["/bin/sh", "-c", r#"IFS= read -r _pipeplug && eval "$_pipeplug" && exec "$@""#, "sh"];
 
-/// How long what carries the line may take to read so much of it that the rest fits into the pipe.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for the client to read so much of the line that the rest fits into the pipe.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The line that sets a plugin's variables and working directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Settings {
     /// With a variable that no shell can set.
     pub(super) fn of(launch: &Launch) -> Result<Option<Self>, SpawnError> {
         let mut commands = Vec::new();
-        for (name, value) in super::carrier::variables(launch)? {
+        for (name, value) in super::client::variables(launch)? {
             let name = shell_name(launch, &name)?;
             commands.push(assignment(name, value.as_bytes()));
         }
@@ -69,7 +69,7 @@ impl Settings {
     /// end.
     ///
     /// # Blocking
-    /// Not with a line that fits into the pipe; otherwise for [`PATIENCE`] at most.
+    /// Not with a line that fits into the pipe; otherwise for [`TIMEOUT`] at most.
     pub(super) fn send(&self, pipe: BorrowedFd<'_>) -> io::Result<()> {
         let file = File::from(pipe.try_clone_to_owned()?);
         // A SIGPIPE, which not every host ignores, goes to the thread that wrote, and with it.
@@ -90,7 +90,7 @@ impl Settings {
 
 /// Writes all of a line to a pipe that does not block, or as much as its reader lives to read.
 fn write_all(mut file: &File, line: &[u8]) -> io::Result<()> {
-    let (mut rest, end) = (line, Instant::now() + PATIENCE);
+    let (mut rest, end) = (line, Instant::now() + TIMEOUT);
     while !rest.is_empty() {
         match file.write(rest) {
             Ok(len) => rest = &rest[len..],
@@ -111,7 +111,7 @@ fn wait_for_room(file: &File, end: Instant, rest: usize) -> io::Result<()> {
     match poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLOUT)], left) {
         Ok(0) => Err(io::Error::other(format!(
             "{rest} bytes of its variables and working directory were not read within {} s",
-            PATIENCE.as_secs()
+            TIMEOUT.as_secs()
         ))),
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno.into()),

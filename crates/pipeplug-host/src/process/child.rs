@@ -13,18 +13,17 @@ use nix::unistd::{self, getpgid};
 
 use super::Signal;
 use super::descendants::Descendants;
+use crate::process::WaitStatus;
 use crate::sys::{
-    Executed, ExitNotice, Group, Lifeline, Look, PidNamespace, block_until_exit, exit_status,
+    Executed, ExitNotice, Group, KillOnHostExit, Look, PidNamespace, block_until_exit, exit_status,
     reap_group, stopped_by,
 };
-use crate::wait_status::WaitStatus;
 
-/// How long a drop waits for a process that was sent SIGKILL.
-const DROP_PATIENCE: Duration = Duration::from_secs(2);
+/// Time that a drop waits for a process after SIGKILL.
+const DROP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long those may take to end that were sent SIGKILL with the guest and that this process has
-/// to reap.
-const SIBLINGS_PATIENCE: Duration = Duration::from_millis(100);
+/// Time for processes to end that got SIGKILL with the guest and that this process has to reap.
+const SIBLINGS_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A guest's process, which leads its own process group, or is in the host's
 /// ([`Stdin::Inherit`](super::Stdin)).
@@ -40,11 +39,11 @@ pub struct Child {
     pid: unistd::Pid,
     group: Group,
     exit: ExitNotice,
-    /// What has the kernel kill it where this process is gone before it.
-    lifeline: Option<Lifeline>,
+    /// Has the kernel kill the guest if this process ends first.
+    kill_on_host_exit: Option<KillOnHostExit>,
     /// All that it has started, where it has a pid namespace of its own; taken at the end.
     namespace: Mutex<Option<PidNamespace>>,
-    state: Mutex<State>,
+    state: Mutex<ChildState>,
     descendants: Mutex<Descendants>,
 }
 
@@ -72,29 +71,29 @@ impl fmt::Display for Pid {
     }
 }
 
-/// What becomes of the processes that a guest leaves in its process group when it ends.
+/// Treatment of the processes that a guest leaves in its process group when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftovers {
-    /// They get `SIGKILL`, right before the guest is reaped.
+    /// Send `SIGKILL` to them, right before the guest is reaped.
     Kill,
-    /// They go on, and nothing here reaches them any more.
+    /// Leave them running, out of reach.
     Leave,
 }
 
-/// What became of a signal.
+/// Result of sending a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Delivery {
-    /// It was sent to every process of the group.
+    /// The signal was sent to every process of the group.
     Sent,
     /// The guest was reaped before, or its group is empty; nothing was sent.
     Gone,
-    /// Somebody else started it, and ends it: nothing was sent, and it is let go of.
+    /// The plugin was started by other means: nothing was sent, and the host lets go of it.
     NotOurs,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum ChildState {
     /// Running or a zombie: the process id and the group id are ours.
     Ours,
     Reaped(WaitStatus),
@@ -106,7 +105,7 @@ impl Child {
     pub(super) fn watch(
         executed: Executed,
         group: Group,
-        lifeline: Option<Lifeline>,
+        kill_on_host_exit: Option<KillOnHostExit>,
         host_alive: Option<OwnedFd>,
     ) -> io::Result<Self> {
         let Executed { pid, init } = executed;
@@ -116,9 +115,9 @@ impl Child {
                 pid,
                 group,
                 exit,
-                lifeline,
+                kill_on_host_exit,
                 namespace: Mutex::new(namespace),
-                state: Mutex::new(State::Ours),
+                state: Mutex::new(ChildState::Ours),
                 descendants: Mutex::default(),
             }),
             Err(error) => {
@@ -130,7 +129,7 @@ impl Child {
                 let _ = block_until_exit(pid);
                 let _ = exit_status(pid, Look::Reap);
                 if let Some(namespace) = namespace {
-                    namespace.end(DROP_PATIENCE);
+                    namespace.end(DROP_TIMEOUT);
                 }
                 Err(error)
             }
@@ -171,8 +170,8 @@ impl Child {
     /// What `poll` or `waitid` fail with; none is known for a child of this process.
     pub fn peek(&self) -> io::Result<Option<WaitStatus>> {
         match *self.lock() {
-            State::Reaped(status) => Ok(Some(status)),
-            State::Ours => self.status_if_ended(),
+            ChildState::Reaped(status) => Ok(Some(status)),
+            ChildState::Ours => self.status_if_ended(),
         }
     }
 
@@ -195,7 +194,7 @@ impl Child {
     /// As [`peek`](Self::peek).
     pub fn reap(&self, leftovers: Leftovers) -> io::Result<Option<WaitStatus>> {
         let mut state = self.lock();
-        if let State::Reaped(status) = *state {
+        if let ChildState::Reaped(status) = *state {
             return Ok(Some(status));
         }
         let Some(seen) = self.status_if_ended()? else { return Ok(None) };
@@ -207,13 +206,13 @@ impl Child {
                 // to add a member, and a fork that waits for it fails.
                 let _ = killpg(self.pid, Signal::Kill.to_nix());
             }
-            if let Some(lifeline) = &self.lifeline {
-                lifeline.is_ended();
+            if let Some(kill_on_host_exit) = &self.kill_on_host_exit {
+                kill_on_host_exit.is_ended();
             }
             exit_status(self.pid, Look::Reap)?;
             if self.group == Group::Own {
                 let patience = match leftovers {
-                    Leftovers::Kill => SIBLINGS_PATIENCE,
+                    Leftovers::Kill => SIBLINGS_TIMEOUT,
                     Leftovers::Leave => Duration::ZERO,
                 };
                 reap_group(self.pid, patience);
@@ -221,12 +220,12 @@ impl Child {
         }
         // Nothing of it can be left alone: the kernel kills it with the namespace.
         if let Some(namespace) = self.namespace().take() {
-            namespace.end(DROP_PATIENCE);
+            namespace.end(DROP_TIMEOUT);
         }
-        if let Some(lifeline) = &self.lifeline {
-            lifeline.cut();
+        if let Some(kill_on_host_exit) = &self.kill_on_host_exit {
+            kill_on_host_exit.cut();
         }
-        *state = State::Reaped(seen);
+        *state = ChildState::Reaped(seen);
         Ok(Some(seen))
     }
 
@@ -256,7 +255,7 @@ impl Child {
     pub fn signal_group(&self, signal: Signal) -> io::Result<Delivery> {
         // Held across the kill, so that no other thread reaps in between.
         let state = self.lock();
-        if let State::Reaped(_) = *state {
+        if let ChildState::Reaped(_) = *state {
             return Ok(Delivery::Gone);
         }
         if signal == Signal::Kill
@@ -266,7 +265,7 @@ impl Child {
         }
         match self.send(signal) {
             Ok(()) => Ok(Delivery::Sent),
-            // Nobody is left: the kernel has reaped the child for a host that ignores SIGCHLD.
+            // No process is left: the kernel has reaped the child for a host that ignores SIGCHLD.
             Err(Errno::ESRCH) => Ok(Delivery::Gone),
             Err(errno) => Err(errno.into()),
         }
@@ -278,8 +277,8 @@ impl Child {
     pub fn stopped_by(&self) -> Option<i32> {
         // Held, so that the number is the guest's.
         match *self.lock() {
-            State::Reaped(_) => None,
-            State::Ours => stopped_by(self.pid),
+            ChildState::Reaped(_) => None,
+            ChildState::Ours => stopped_by(self.pid),
         }
     }
 
@@ -294,7 +293,7 @@ impl Child {
             return;
         }
         // Held, so that the number is the guest's.
-        if let State::Ours = *self.lock() {
+        if let ChildState::Ours = *self.lock() {
             self.descendants.lock().unwrap_or_else(PoisonError::into_inner).note(self.pid);
         }
     }
@@ -343,7 +342,7 @@ impl Child {
         self.namespace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ChildState> {
         // The state is one word that is written whole, so a panic elsewhere cannot have spoilt it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -351,11 +350,11 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let State::Reaped(_) = *self.lock() {
+        if let ChildState::Reaped(_) = *self.lock() {
             return;
         }
         let killed = self.signal_group(Signal::Kill);
-        match self.wait_timeout(DROP_PATIENCE, Leftovers::Kill) {
+        match self.wait_timeout(DROP_TIMEOUT, Leftovers::Kill) {
             Ok(Some(_)) => {}
             Ok(None) => {
                 tracing::warn!(
@@ -365,7 +364,7 @@ impl Drop for Child {
                 );
                 let pid = self.pid;
                 let waiting = thread::Builder::new().name(format!("reap-{pid}")).spawn(move || {
-                    // There is nobody left to tell of a status or an error.
+                    // The handle is dropped: no caller is left for a status or an error.
                     let _ = block_until_exit(pid);
                     let _ = exit_status(pid, Look::Reap);
                 });

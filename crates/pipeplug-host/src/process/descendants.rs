@@ -11,11 +11,11 @@ use nix::unistd::Pid;
 /// Limit of the processes that are noted.
 const NOTED_AT_MOST: usize = 1024;
 
-/// How long a process may take that ends because the guest has: most that read from it do.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// Time for processes that end because the guest has ended, as most do that read from it.
+const TIMEOUT: Duration = Duration::from_millis(10);
 
-/// How long a process of the guest's group may take, which was sent SIGKILL.
-const KILL_PATIENCE: Duration = Duration::from_millis(100);
+/// Time for a process of the guest's group to end after SIGKILL.
+const KILL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Processes that a guest has started, known by their numbers and when they began.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl Descendants {
         self.0.iter().copied()
     }
 
-    /// Those that still run once the guest has ended and its `group` was killed.
+    /// Processes that still run after the end of the guest and the kill of its `group`.
     ///
     /// # Blocking
     /// For a moment, where some do.
@@ -67,8 +67,7 @@ impl Descendants {
         loop {
             let running: Vec<_> = self.0.iter().filter_map(Descendant::stat).collect();
             let dies = running.iter().any(|stat| stat.group == group.as_raw());
-            if running.is_empty() || begun.elapsed() >= if dies { KILL_PATIENCE } else { PATIENCE }
-            {
+            if running.is_empty() || begun.elapsed() >= if dies { KILL_TIMEOUT } else { TIMEOUT } {
                 return running.into_iter().map(|stat| stat.pid).collect();
             }
             thread::sleep(Duration::from_millis(1));
@@ -115,7 +114,7 @@ struct Stat {
     has_ended: bool,
     parent: i32,
     group: i32,
-    /// In ticks of the system's clock since it began.
+    /// Start time, in clock ticks since boot.
     begun: u64,
 }
 

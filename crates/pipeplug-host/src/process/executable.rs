@@ -1,4 +1,4 @@
-//! What a file is that the kernel refused to execute.
+//! Inspection of a file that the kernel refused to execute.
 
 use std::env::consts::ARCH;
 use std::ffi::OsStr;
@@ -8,20 +8,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::regular_file::RegularFile;
+use crate::files::RegularFile;
 
-/// As much of a file as tells what it is; the kernel looks at as much (BINPRM_BUF_SIZE).
+/// Number of bytes that tell the kind of a file; the kernel reads as many (BINPRM_BUF_SIZE).
 const HEAD_BYTES: usize = 256;
 /// The longest path of a dynamic loader that is read (PATH_MAX).
 const LOADER_PATH_BYTES: u64 = 4096;
 const PT_INTERP: u32 = 3;
 
-/// What a file is, from its first bytes.
+/// Kind of a file, from its first bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Executable {
-    /// It has a `#!` line with an interpreter.
+    /// A file with a `#!` line that names an interpreter.
     Script { interpreter: PathBuf },
-    /// It has a readable ELF header.
+    /// A file with a readable ELF header.
     Elf(Elf),
     /// Anything else, in words.
     Other(&'static str),
@@ -35,7 +35,7 @@ pub(crate) struct Elf {
     pub(crate) interpreter: Option<PathBuf>,
 }
 
-/// What a program is built for.
+/// Machine that a program is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Machine {
     number: u16,
@@ -159,7 +159,7 @@ impl Elf {
 }
 
 impl Machine {
-    /// Whether this host's own programs are of the same kind.
+    /// Tells whether this is the machine of the host.
     pub(crate) fn is_ours(self) -> bool {
         self.name() == Some(ARCH) && self.order == Order::OURS
     }

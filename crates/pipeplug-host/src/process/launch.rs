@@ -1,15 +1,15 @@
-//! What to start, and how.
+//! Description of a start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use crate::integrity::Sha256;
 use crate::sandbox::{Sandbox, Terminal};
-use crate::sha256::Sha256;
 use crate::sys::Group;
 
-/// What to start, and how: the argument of [`spawn`](super::spawn).
+/// Description of a start: the argument of [`spawn`](super::spawn).
 ///
 /// ```
 /// use pipeplug_host::process::{Launch, spawn};
@@ -34,33 +34,33 @@ pub struct Launch {
     /// A relative path, also one without a slash, is relative to the host's working directory at
     /// the time of the start, not to [`cwd`](Self::cwd). `PATH` is not searched.
     pub program: PathBuf,
-    /// Whether the place has a plugin of its own, such as the entry point of an image, so that
-    /// [`program`](Self::program) is only what it is called. A process of this machine has none: it
-    /// takes the name for a path.
-    pub is_placed: bool,
-    /// The plugin's own arguments. Those that name the channel go ahead of them.
+    /// True for a plugin that is installed where it runs, such as the entry point of an image:
+    /// [`program`](Self::program) is then only its name. On this machine no plugin is: the name is
+    /// a path.
+    pub is_preinstalled: bool,
+    /// The plugin's own arguments. The arguments that name the channel come before them.
     pub args: Vec<OsString>,
     /// The environment.
     pub env: EnvPlan,
     /// The working directory; the host's if there is none.
     pub cwd: Option<PathBuf>,
-    /// How the guest gets its two descriptors.
+    /// Channel of the guest.
     pub channel: Channel,
-    /// What becomes of it when the host ends without having stopped it.
-    pub host_lost: HostLost,
+    /// Treatment of the guest when the host ends without having stopped it.
+    pub on_host_exit: OnHostExit,
     /// The `argv[0]`; the absolute path of the program if there is none.
     ///
     /// The kernel does not pass it on to the interpreter of a script.
     pub arg0: Option<OsString>,
-    /// The sum that the file has to have. What is executed is a copy of it in memory that has been
-    /// checked and that nobody can change: `/proc/self/exe` does not lead to the file then, and a
-    /// script gets the descriptor behind its others, which the interpreter reads it from. A file of
+    /// SHA-256 sum that the file has to have. A sealed copy of the file in memory is checked and
+    /// executed, and no process can change it. `/proc/self/exe` does not lead to the file then. A
+    /// script gets one more descriptor, behind its others, which the interpreter reads. A file of
     /// more than [`CHECKED_SIZE_MAX`](Self::CHECKED_SIZE_MAX) bytes is not started.
     pub sha256: Option<Sha256>,
     /// The [`LockFile`](crate::LockFile) that has to have the file's sum; as for
     /// [`sha256`](Self::sha256).
     pub lock_file: Option<PathBuf>,
-    /// What it may do, if that is not all that the host may.
+    /// Sandbox of the guest; `None` for the rights of the host.
     pub sandbox: Option<Sandbox>,
 }
 
@@ -74,12 +74,12 @@ impl Launch {
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
-            is_placed: false,
+            is_preinstalled: false,
             args: Vec::new(),
             env: EnvPlan::default(),
             cwd: None,
             channel: Channel::default(),
-            host_lost: HostLost::default(),
+            on_host_exit: OnHostExit::default(),
             arg0: None,
             sha256: None,
             lock_file: None,
@@ -87,7 +87,7 @@ impl Launch {
         }
     }
 
-    /// What is demanded that not every launcher can see to, in words.
+    /// Names, in words, a demand that not every launcher can enforce.
     pub(crate) fn demands(&self) -> Option<&'static str> {
         match self {
             Self { sha256: Some(_), .. } | Self { lock_file: Some(_), .. } => {
@@ -128,22 +128,22 @@ impl Launch {
     }
 }
 
-/// How the guest gets the two descriptors that it talks over.
+/// The two descriptors that a guest talks over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Channel {
-    /// As descriptors 3 (in) and 4 (out), which the arguments `3` and `4` ahead of the plugin's own
-    /// tell it of.
+    /// Descriptors 3 (in) and 4 (out). The arguments `3` and `4` before the plugin's own ones name
+    /// them.
     Pipes {
-        /// What the guest's standard input is.
+        /// Standard input of the guest.
         stdin: Stdin,
-        /// Where the guest's standard output goes.
+        /// Standard output of the guest.
         stdout: Stdout,
     },
-    /// As its standard input and output, of which no argument tells it.
+    /// Standard input and output. No argument names them.
     ///
-    /// But where the plugin's own first two arguments are both decimal numbers, `0` and `1` go
-    /// ahead of them.
+    /// But where the plugin's own first two arguments are both decimal numbers, `0` and `1` come
+    /// before them.
     Stdio,
 }
 
@@ -153,7 +153,7 @@ impl Default for Channel {
     }
 }
 
-/// What the standard input of a guest is that talks over [`Channel::Pipes`].
+/// Standard input of a guest that talks over [`Channel::Pipes`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stdin {
@@ -170,17 +170,17 @@ pub enum Stdin {
     Inherit,
 }
 
-/// What becomes of a guest whose host ends without having stopped it: is killed, crashes, exits.
+/// Treatment of a guest whose host ends without having stopped it: the host is killed, crashes or
+/// exits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum HostLost {
-    /// It is killed with all of its process group, at once: by the kernel, and again by a guard, a
-    /// process of a few pages that each host has one of (`pipeplug-watch`), until nothing of the
-    /// group is left.
+pub enum OnHostExit {
+    /// The kernel kills the guest at once, with all of its process group. A small process of the
+    /// host, the watcher (`pipeplug-watch`), kills again until nothing of the group is left.
     ///
     /// The guest itself dies in whatever group it is by then. What it started goes on where that
     /// has left the group (`setsid`) or changed its user. On Linux; elsewhere, and in sandboxes
-    /// that refuse it, this is [`HostLost::EndOfFile`]. Where there can be no guard (a host that
+    /// that refuse it, this is [`OnHostExit::EndOfFile`]. Where there can be no guard (a host that
     /// adopts orphans, `PR_SET_CHILD_SUBREAPER`; a limit that keeps it from being started), that is
     /// logged once, and the kernel's one signal has to do: a guest that forks at that moment, or
     /// that left its group, may survive it.
@@ -189,23 +189,22 @@ pub enum HostLost {
     /// and that executed no other program counts as the host.
     #[default]
     Kill,
-    /// It is left alone, and sees the end of its input: a guest that pays attention finishes its
-    /// work and ends.
+    /// The guest sees the end of its input, and should finish its work and end.
     EndOfFile,
 }
 
-/// Where the standard output of a guest goes that talks over [`Channel::Pipes`].
+/// Standard output of a guest that talks over [`Channel::Pipes`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stdout {
-    /// To the host's standard output, or to `/dev/null` if the host has closed that.
+    /// The host's standard output, or `/dev/null` if the host has closed that.
     ///
     /// In a strict sandbox, and where it is a terminal in a basic one, this is [`Stdout::Log`]: who
     /// has the descriptor could truncate what the host has written before, read the terminal, and
     /// have the host's own writes fail.
     #[default]
     Inherit,
-    /// To `/dev/null`.
+    /// `/dev/null`.
     Null,
     /// Into a pipe that the host reads: [`Spawned::stdout`](super::Spawned::stdout).
     Log,
@@ -224,7 +223,7 @@ pub struct EnvPlan {
     changes: BTreeMap<OsString, Option<OsString>>,
 }
 
-/// What of the host's environment goes through unasked.
+/// The part of the host's environment that a guest gets by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum EnvSource {
     #[default]
@@ -251,7 +250,7 @@ impl EnvPlan {
         self
     }
 
-    /// Has a variable of the host go through, if it is set.
+    /// Passes a variable of the host on, if it is set.
     pub fn pass(&mut self, name: impl Into<OsString>) -> &mut Self {
         self.passed.insert(name.into());
         self

@@ -5,7 +5,7 @@
 //!
 //! - It leads a process group of its own, and [`Child::signal_group`] reaches all of the group; but
 //!   with [`Stdin::Inherit`] it stays in the host's, and is reached alone.
-//! - It does not outlive the host, unless [`HostLost`] says so.
+//! - It does not outlive the host, unless [`OnHostExit`] says so.
 //! - It has the descriptors that it is told of, 0, 1 and 2, and no other, whatever the host has
 //!   open; but a script whose sum was checked has one more, behind these, which it is read from.
 //! - Of the host's environment it gets what its [`EnvPlan`] lets through.
@@ -17,23 +17,26 @@
 
 mod child;
 mod descendants;
-mod dropped;
+mod diagnose;
+mod environment;
 mod error;
 mod executable;
+mod exit_status;
 mod launch;
 mod passed_on;
+mod sealed_copy;
 mod signal;
 mod spawn;
-mod verified;
 
 pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
-pub(crate) use dropped::dropped;
+pub(crate) use environment::dropped;
 pub use error::SpawnError;
 pub(crate) use executable::Executable;
 #[cfg(feature = "pack")]
 pub(crate) use executable::Machine;
-pub use launch::{Channel, EnvPlan, HostLost, Launch, Stdin, Stdout};
+pub use exit_status::WaitStatus;
+pub use launch::{Channel, EnvPlan, Launch, OnHostExit, Stdin, Stdout};
 pub(crate) use passed_on::started_without;
 pub use signal::Signal;
 pub use spawn::{Spawned, spawn};

@@ -11,9 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::c_string;
-use super::{Channel, Child, HostLost, Launch, SpawnError, Stdin, Stdout, verified};
+use super::{Channel, Child, Launch, OnHostExit, SpawnError, Stdin, Stdout, sealed_copy};
 use crate::sandbox::{self, Extent, ImageKind, Prepared, Sandbox};
-use crate::sys::{self, Executed, ForkExecError, Image, Lifeline, WorkingDirectory};
+use crate::sys::{self, Executed, ForkExecError, Image, KillOnHostExit, WorkingDirectory};
 
 /// The pauses before a busy file is tried again: 31 milliseconds in all.
 ///
@@ -59,11 +59,11 @@ pub fn spawn(launch: &Launch) -> Result<Spawned, SpawnError> {
     spawn_with(launch, launch.arguments())
 }
 
-/// As [`spawn`], with these for the arguments from `argv[1]` on.
+/// Like [`spawn`], with these arguments from `argv[1]` on.
 pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Spawned, SpawnError> {
     let program = absolute(&launch.program)?;
     let mut image = image(launch, &program, arguments)?;
-    image.open = verified::copy(launch, &program)?;
+    image.open = sealed_copy::copy(launch, &program)?;
     let pipes = Pipes::new(launch.channel, launch.sandbox.as_ref())
         .map_err(|error| SpawnError::os(&program, "making its pipes", error))?;
     let mut confinement = Confinement::new(launch, &program, &image, Extent::Whole)?;
@@ -104,7 +104,7 @@ struct Confinement<'a> {
     plugin: sandbox::Plugin<'a>,
     sandbox: Option<&'a Sandbox>,
     prepared: Option<Prepared>,
-    lifeline: Option<Lifeline>,
+    kill_on_host_exit: Option<KillOnHostExit>,
 }
 
 impl<'a> Confinement<'a> {
@@ -117,24 +117,24 @@ impl<'a> Confinement<'a> {
         let plugin = sandbox::Plugin {
             program,
             image: if image.open.is_some() { ImageKind::Memory } else { ImageKind::File },
-            host_lost: launch.host_lost,
+            on_host_exit: launch.on_host_exit,
             terminal: launch.terminal(),
         };
         let sandbox = launch.sandbox.as_ref();
         let prepared = sandbox.map(|sandbox| sandbox.prepare(plugin, extent)).transpose()?;
         // The end of a pid namespace is the end of all that is in it.
-        let lifeline = match &prepared {
+        let kill_on_host_exit = match &prepared {
             Some(Prepared { host_alive: Some(_), .. }) => None,
-            _ => lifeline(launch.host_lost).map_err(|error| {
+            _ => kill_on_host_exit(launch.on_host_exit).map_err(|error| {
                 SpawnError::os(program, "making the sockets that tie it to the host", error)
             })?,
         };
-        Ok(Self { plugin, sandbox, prepared, lifeline })
+        Ok(Self { plugin, sandbox, prepared, kill_on_host_exit })
     }
 
     fn fork_exec(&self, image: &Image, slots: &[OwnedFd]) -> Result<Executed, ForkExecError> {
-        let walls = self.prepared.as_ref().map(|prepared| &prepared.walls);
-        sys::fork_exec(image, slots, self.lifeline.as_ref(), walls)
+        let sandbox = self.prepared.as_ref().map(|prepared| &prepared.sandbox);
+        sys::fork_exec(image, slots, self.kill_on_host_exit.as_ref(), sandbox)
     }
 
     /// The reason for which this system makes no namespaces, if that is what failed.
@@ -148,7 +148,7 @@ impl<'a> Confinement<'a> {
     }
 
     fn diagnose(&self, failure: ForkExecError, cwd: Option<&Path>) -> SpawnError {
-        let at = self.prepared.as_ref().and_then(|prepared| prepared.walls.failed_at());
+        let at = self.prepared.as_ref().and_then(|prepared| prepared.sandbox.failed_at());
         SpawnError::diagnose(
             failure,
             self.plugin.program,
@@ -159,12 +159,12 @@ impl<'a> Confinement<'a> {
     }
 
     fn watch(self, executed: Executed, group: sys::Group) -> io::Result<Child> {
-        let mut lifeline = self.lifeline;
-        if let Some(lifeline) = &mut lifeline {
-            lifeline.is_tied();
+        let mut kill_on_host_exit = self.kill_on_host_exit;
+        if let Some(kill_on_host_exit) = &mut kill_on_host_exit {
+            kill_on_host_exit.is_tied();
         }
         let host_alive = self.prepared.and_then(|prepared| prepared.host_alive);
-        Child::watch(executed, group, lifeline, host_alive)
+        Child::watch(executed, group, kill_on_host_exit, host_alive)
     }
 }
 
@@ -216,11 +216,11 @@ impl Pipes {
     }
 }
 
-/// What ties the guest to this process, where it is to be and the system can do that.
-fn lifeline(host_lost: HostLost) -> io::Result<Option<Lifeline>> {
-    match host_lost {
-        HostLost::Kill => Lifeline::new(),
-        HostLost::EndOfFile => Ok(None),
+/// Ties the guest to this process, if `on_host_exit` asks for it and the system can do it.
+fn kill_on_host_exit(on_host_exit: OnHostExit) -> io::Result<Option<KillOnHostExit>> {
+    match on_host_exit {
+        OnHostExit::Kill => KillOnHostExit::new(),
+        OnHostExit::EndOfFile => Ok(None),
     }
 }
 
@@ -273,7 +273,7 @@ fn image(launch: &Launch, program: &Path, arguments: Vec<OsString>) -> Result<Im
     })
 }
 
-/// That each variable has a name that can be one.
+/// Checks the names of the environment variables.
 pub(crate) fn check_names(launch: &Launch, program: &Path) -> Result<(), SpawnError> {
     for name in launch.env.names() {
         let bytes = name.as_encoded_bytes();

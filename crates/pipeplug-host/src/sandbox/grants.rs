@@ -14,7 +14,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2, r
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::Files;
-use crate::access::is_unknown_call;
+use crate::files::is_unknown_call;
 use crate::sys::{self, Identity, Kind};
 
 /// Programs and libraries.

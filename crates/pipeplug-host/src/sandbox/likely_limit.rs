@@ -3,13 +3,13 @@
 use nix::sys::signal::Signal;
 
 use super::{Limits, Sandbox};
-use crate::wait_status::WaitStatus;
+use crate::process::WaitStatus;
 
 /// Less address space than this is too little for most programs: libraries, stacks and the
 /// allocator take it.
 const LITTLE_MEMORY: u64 = 64 << 20;
 
-/// What programs, loaders and runtimes write where they are given no memory.
+/// Messages of programs, loaders and runtimes that get no memory.
 const NO_MEMORY: [&str; 8] = [
     "failed to map segment",
     "annot allocate memory",

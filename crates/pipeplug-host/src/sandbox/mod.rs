@@ -1,6 +1,6 @@
-//! What a plugin may do to the machine that it runs on.
+//! Sandbox: limits what a plugin may do to the machine that it runs on.
 //!
-//! A process of its own is a wall against crashes, not against malice: a plugin may do whatever its
+//! A process of its own protects against crashes, not against malice: a plugin may do whatever its
 //! user may. A [`Sandbox`] takes that away before the plugin's first instruction, by means of the
 //! kernel alone. There are two levels:
 //!
@@ -31,6 +31,7 @@ mod in_words;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod landlock;
 mod likely_limit;
+mod prepare;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod refusal;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
@@ -38,19 +39,18 @@ mod root;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod seccomp;
 mod support;
-mod walls;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use grants::is_of_programs;
+pub(crate) use prepare::{Extent, ImageKind, Plugin, Prepared, Terminal};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 pub(crate) use refusal::refusal;
 pub use support::Support;
-pub(crate) use walls::{Extent, ImageKind, Plugin, Prepared, Terminal};
 
-/// What a plugin may do to the machine that it runs on: [`basic`](Sandbox::basic) or
+/// Limits what a plugin may do to the machine that it runs on: [`basic`](Sandbox::basic) or
 /// [`strict`](Sandbox::strict), with changes.
 ///
 /// In both levels the plugin
@@ -130,7 +130,7 @@ impl Ports {
     }
 }
 
-/// What to do where the kernel cannot do all.
+/// Treatment of a kernel that cannot do all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Demand {
     All,
@@ -212,32 +212,31 @@ impl Sandbox {
         self.level == Level::Strict
     }
 
-    /// How much address space each of its processes may have, in bytes: past it allocations fail.
-    /// Runtimes that reserve much more than they use (a JVM, Go with cgo, WebAssembly) need a lot.
+    /// Limits the address space of each process, in bytes. Allocations past it fail. Runtimes that
+    /// reserve much more than they use (a JVM, Go with cgo, WebAssembly) need a lot.
     #[must_use]
     pub fn memory(mut self, bytes: u64) -> Self {
         self.limits.memory = Some(bytes);
         self
     }
 
-    /// How much CPU time each of its processes may use, to the second above: past it SIGXCPU ends
-    /// it, and a second later SIGKILL.
+    /// Limits the CPU time of each process, rounded up to seconds. SIGXCPU ends a process past it,
+    /// and SIGKILL one second later.
     #[must_use]
     pub fn cpu(mut self, time: Duration) -> Self {
         self.limits.cpu = Some(time);
         self
     }
 
-    /// How many files each of its processes may have open, with its pipes; 16 is about the least
-    /// that works.
+    /// Limits the open files of each process, its pipes included. About 16 is the least that works.
     #[must_use]
     pub fn open_files(mut self, count: u64) -> Self {
         self.limits.open_files = Some(count);
         self
     }
 
-    /// How many processes and threads the plugin may have: past it no more can be started. Without
-    /// a user namespace, as in [`basic`](Self::basic), all processes of its user count, and it does
+    /// Limits the processes and threads of the plugin. No more can be started past it. Without a
+    /// user namespace, as in [`basic`](Self::basic), all processes of its user count, and it does
     /// not hold for root. For a plugin of root in a strict sandbox some 300 more may be there, and
     /// it needs Linux 6.14.
     #[must_use]
@@ -246,7 +245,7 @@ impl Sandbox {
         self
     }
 
-    /// How large a file may become that it writes, in bytes: past it SIGXFSZ ends it.
+    /// Limits the size of each file that it writes, in bytes. SIGXFSZ ends a process past it.
     #[must_use]
     pub fn file_size(mut self, bytes: u64) -> Self {
         self.limits.file_size = Some(bytes);
@@ -261,17 +260,17 @@ impl Sandbox {
         self
     }
 
-    /// Lets it read and execute a file, or all below a directory. Files that nobody names are out
-    /// of reach from then on.
+    /// Grants reading and executing a file, or all below a directory. Files that are not granted
+    /// are then out of reach.
     #[must_use]
     pub fn read(mut self, path: impl Into<PathBuf>) -> Self {
         self.files.get_or_insert_default().read.push(path.into());
         self
     }
 
-    /// Lets it read and write a file, or make, read, write and remove all below a directory. An
-    /// `execve` of what is there is refused, which keeps nobody from loading it in another way.
-    /// Files that nobody names are out of reach from then on.
+    /// Grants reading and writing a file, or making, reading, writing and removing all below a
+    /// directory. An `execve` of a file there is refused; loading it in another way is not. Files
+    /// that are not granted are then out of reach.
     #[must_use]
     pub fn write(mut self, path: impl Into<PathBuf>) -> Self {
         self.files.get_or_insert_default().write.push(path.into());

@@ -10,8 +10,8 @@ use super::grants::{Access, Grant, is_of_programs};
 use super::landlock::rights_to_list;
 use crate::sys::{Attributes, Copied, Entry, Kind, Root};
 
-/// How many files and directories a file system in memory may hold; each takes about a kilobyte of
-/// the kernel's.
+/// Number of files and directories in a file system in memory. Each takes about a kilobyte of
+/// kernel memory.
 const SCRATCH_FILES: u64 = 16 << 10;
 
 /// Lays out a root file system with these files, and with file systems in memory of so many bytes
@@ -59,7 +59,7 @@ impl Layout {
         self.entries.push(grant.copied());
     }
 
-    /// As [`add`](Self::add), but what is a link to another one stays a link, as `/bin` to
+    /// Like [`add`](Self::add), but what is a link to another one stays a link, as `/bin` to
     /// `/usr/bin`.
     fn add_of_system(&mut self, grant: &Grant) {
         match fs::read_link(&grant.path) {
@@ -89,7 +89,7 @@ impl Layout {
     }
 
     fn add_processes(&mut self, granted: &[Grant]) {
-        // Whoever grants the host's /proc means it.
+        // An explicit grant of the host's /proc is respected.
         if granted.iter().all(|it| it.path != Path::new("/proc")) {
             self.add_directory(Path::new("/proc"));
             let rights = Access::Read.rights_of_child();

@@ -1,12 +1,12 @@
-//! What this kernel has of what a sandbox is made of.
+//! Kernel features that a sandbox needs.
 
 use std::fmt;
 use std::sync::OnceLock;
 
 use crate::sys;
 
-/// What this kernel, and whatever this process is confined by itself, can do of a
-/// [`Sandbox`](super::Sandbox).
+/// The parts of a [`Sandbox`](super::Sandbox) that this kernel, and the confinement of this process
+/// itself, can provide.
 ///
 /// ```
 /// println!("{}", pipeplug_host::sandbox::Support::of_system());
@@ -18,7 +18,7 @@ pub struct Support {
     /// The version of Landlock's interface: 3 confines files, 4 TCP ports, 6 signals; 0 where there
     /// is none.
     pub landlock_abi: u32,
-    /// Whether system calls can be filtered.
+    /// True if system calls can be filtered.
     pub seccomp: bool,
     /// True if this process can make the namespaces of a strict sandbox, with a root file system in
     /// them.
@@ -26,7 +26,7 @@ pub struct Support {
 }
 
 impl Support {
-    /// What there is here; asked for once.
+    /// Support of this system. Tested once, then cached.
     ///
     /// # Blocking
     /// The first time, until a child has tried to make namespaces: some milliseconds.
@@ -62,7 +62,7 @@ impl fmt::Display for Support {
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod tried {
     use crate::sandbox::root;
-    use crate::sys::{self, IdMaps, Init, InitHostLost, Namespaces, Network};
+    use crate::sys::{self, IdMaps, Init, InitOnHostExit, Namespaces, Network};
 
     pub(super) fn landlock_abi() -> u32 {
         sys::landlock_abi()
@@ -76,7 +76,7 @@ mod tried {
             network: Network::Own,
             ids: IdMaps::of_self(),
             root: root::lay_out(&[], &[], None, 1 << 20),
-            init: Init { program, host_alive, host_lost: InitHostLost::Ends },
+            init: Init { program, host_alive, on_host_exit: InitOnHostExit::Ends },
             pid_max: None,
         };
         let tried = sys::try_namespaces(&namespaces);

@@ -1,4 +1,4 @@
-//! Why a supervised plugin was not called.
+//! Errors of calls of a supervised plugin.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,41 +6,41 @@ use std::time::Duration;
 
 use pipeplug_net::{CallError, NotifyError};
 
-use super::event::Failure;
+use super::event::PluginFailure;
 use super::settings::Breaker;
-use crate::start_error::StartError;
+use crate::plugin::StartError;
 
-/// Why there is no plugin to call.
+/// Reason why there is no plugin to call.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unavailable {
     /// The start that was waited for failed; all who waited get the same error.
     #[error("{0}")]
     Start(Arc<StartError>),
-    /// It was waited for, and is not there yet.
+    /// The plugin did not become ready within the wait.
     #[error("plugin {plugin:?} did not get ready within {after:?}{}", Last(.last))]
     NotReady {
         /// The plugin's name.
         plugin: String,
-        /// How long was waited, at most
+        /// Maximum time waited
         /// ([`SupervisorBuilder::ready_timeout`](crate::SupervisorBuilder::ready_timeout), or the
         /// call's own time).
         after: Duration,
-        /// How it failed last; `None` where it has not.
-        last: Option<Failure>,
+        /// Last failure; `None` if there was none.
+        last: Option<PluginFailure>,
     },
-    /// It failed too often, or in a way that a restart cannot heal.
+    /// The plugin failed too often, or in a way that a restart cannot repair.
     #[error("plugin {plugin:?} is not started any more {}, reset the supervisor once that is mended: {last}", Why(*after))]
     GaveUp {
         /// The plugin's name.
         plugin: String,
-        /// How many failures within which time were too many; `None` where the last one is such
-        /// that a restart cannot heal it.
+        /// Number of failures that was too many, and the time in which they came; `None` if a
+        /// restart cannot repair the last failure.
         after: Option<(usize, Duration)>,
         /// The last failure.
-        last: Failure,
+        last: PluginFailure,
     },
-    /// Its supervisor was stopped.
+    /// The supervisor was stopped.
     #[error("plugin {plugin:?} was stopped, start its supervisor again to call it")]
     Stopped {
         /// The plugin's name.
@@ -49,17 +49,17 @@ pub enum Unavailable {
 }
 
 impl Unavailable {
-    pub(super) fn gave_up(plugin: &str, breaker: Breaker, last: Failure) -> Self {
+    pub(super) fn gave_up(plugin: &str, breaker: Breaker, last: PluginFailure) -> Self {
         let after = (!last.is_permanent()).then_some((breaker.failures, breaker.within));
         Self::GaveUp { plugin: plugin.to_owned(), after, last }
     }
 }
 
-/// Why a call of a supervised plugin brought no reply.
+/// Error of a call of a supervised plugin.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SupervisedCallError {
-    /// There was no plugin to call; nothing was sent.
+    /// No plugin to call; nothing was sent.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// The call failed; whether the plugin has handled it is not known where the connection ended.
@@ -67,19 +67,19 @@ pub enum SupervisedCallError {
     Call(#[from] CallError),
 }
 
-/// Why a one-way was not sent to a supervised plugin.
+/// Error of a one-way to a supervised plugin.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SupervisedNotifyError {
-    /// There was no plugin to send it to.
+    /// No plugin to send it to.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// It was not sent.
+    /// The one-way was not sent.
     #[error(transparent)]
     Notify(#[from] NotifyError),
 }
 
-struct Last<'a>(&'a Option<Failure>);
+struct Last<'a>(&'a Option<PluginFailure>);
 
 impl fmt::Display for Last<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

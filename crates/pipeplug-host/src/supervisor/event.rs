@@ -1,4 +1,4 @@
-//! What happens in the life of a supervised plugin, and who is told.
+//! Events of a supervised plugin, and their delivery.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,108 +8,106 @@ use std::time::Duration;
 
 use pipeplug_net::{CloseReason, EventLoop};
 
-use crate::crash::Crash;
-use crate::process::Pid;
-use crate::start_error::StartError;
-use crate::wait_status::WaitStatus;
+use crate::plugin::{Crash, StartError};
+use crate::process::{Pid, WaitStatus};
 
-/// What happened in the life of a supervised plugin.
+/// Event of a supervised plugin.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// It runs, and calls go to it.
+    /// The plugin runs, and gets calls.
     Started {
-        /// Its process id.
+        /// Process id.
         pid: Pid,
-        /// How long its start took.
+        /// Time that the start took.
         took: Duration,
     },
-    /// It did not start.
+    /// The plugin did not start.
     StartFailed {
-        /// Why.
+        /// The reason.
         error: Arc<StartError>,
     },
-    /// It did not answer a ping in time, and is killed.
+    /// The plugin did not answer a ping in time, and is killed.
     HealthFailure {
-        /// Its process id.
+        /// Process id.
         pid: Pid,
-        /// How long it had.
+        /// Time that it had to answer.
         timeout: Duration,
     },
-    /// Nobody has called it for long, and it is stopped.
+    /// No call came for the idle timeout, and the plugin is stopped.
     IdleStop {
-        /// Its process id.
+        /// Process id.
         pid: Pid,
-        /// For how long no call has been open.
+        /// Time without an open call.
         idle: Duration,
     },
-    /// Another process has taken its place, and it is stopped once its open calls have ended.
+    /// Another process has replaced this one, which is stopped once its open calls have ended.
     Replaced {
         /// The process that is left.
         old: Pid,
         /// The one that calls go to now.
         new: Pid,
     },
-    /// Its process has ended.
+    /// The process has ended.
     Ended {
-        /// Its process id.
+        /// Process id.
         pid: Pid,
-        /// How it ended; `None` where the system did not take it down.
+        /// Exit status; `None` if the system did not take the process down.
         status: Option<WaitStatus>,
-        /// How long it ran.
+        /// Running time.
         ran: Duration,
-        /// Why.
+        /// The reason.
         cause: EndCause,
     },
-    /// It failed, and will be started anew.
+    /// The plugin failed, and will be restarted.
     Restarting {
         /// After this time.
         after: Duration,
-        /// How often it has failed in a row.
+        /// Number of failures in a row.
         failures: u32,
     },
-    /// It failed, and will not be started anew.
+    /// The plugin failed, and will not be restarted.
     GaveUp {
-        /// How it failed.
-        last: Failure,
+        /// Last failure.
+        last: PluginFailure,
     },
 }
 
-/// Why the process of a supervised plugin has ended.
+/// Reason why the process of a supervised plugin ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EndCause {
-    /// It ended, or closed its pipe, without having been asked to.
+    /// The plugin ended, or closed its pipe, without a request to stop.
     Unasked,
-    /// It was killed, since it did not answer a ping within the time given.
+    /// The supervisor killed the plugin: it did not answer a ping in time.
     Unhealthy {
-        /// How long it had.
+        /// Time that it had to answer.
         timeout: Duration,
     },
-    /// It was stopped, since nobody called it.
+    /// The supervisor stopped the plugin: no call came for the idle timeout.
     Idle,
-    /// It was stopped, since another one has taken its place.
+    /// The plugin was replaced by another one.
     Replaced,
-    /// It was stopped with its supervisor.
+    /// The plugin was stopped with its supervisor.
     Stopped,
 }
 
-/// How a supervised plugin failed.
+/// Failure of a supervised plugin.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Failure {
-    /// It did not start.
+pub enum PluginFailure {
+    /// The plugin did not start.
     Start(Arc<StartError>),
-    /// It ended without having been asked to, or hung.
+    /// The plugin ended without a request to stop, or hung.
     Ended {
-        /// What its open calls failed with.
+        /// Error of its open calls.
         reason: Arc<CloseReason>,
-        /// What is known of its process, which has ended by now.
+        /// Report on the process, which has ended.
         crash: Arc<Crash>,
     },
 }
 
-impl Failure {
+impl PluginFailure {
     /// Tells that the plugin's file may be in the middle of being replaced.
     pub(super) fn may_be_an_upgrade(&self) -> bool {
         match self {
@@ -130,7 +128,7 @@ impl Failure {
         status.is_some_and(WaitStatus::is_request_to_end)
     }
 
-    /// Whether the next start would end no better.
+    /// Tells whether the next start would fail the same way.
     pub(super) fn is_permanent(&self) -> bool {
         match self {
             Self::Start(error) => error.is_permanent(),
@@ -139,7 +137,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for PluginFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start(error) => error.fmt(f),
@@ -169,7 +167,7 @@ impl fmt::Display for Event {
                 write!(f, "process {pid} did not answer a ping within {timeout:?}")
             }
             Self::IdleStop { pid, idle } => {
-                write!(f, "process {pid} is stopped, nobody called for {idle:.1?}")
+                write!(f, "process {pid} is stopped after {idle:.1?} without a call")
             }
             Self::Replaced { old, new } => write!(f, "process {new} replaces process {old}"),
             Self::Ended { pid, status, ran, cause } => {
@@ -184,7 +182,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// What the host does with an event.
+/// Call-back for events.
 pub(super) type OnEvent = Arc<dyn Fn(&str, &Event) + Send + Sync>;
 
 /// Hands events on, in the order in which they are told.
@@ -200,11 +198,11 @@ const WAITING: usize = 128;
 
 #[derive(Default)]
 struct Queue {
-    /// With the plugin's name.
+    /// Events that wait for delivery, each with the plugin's name.
     waiting: VecDeque<(String, Event)>,
-    /// How many gave way since the last one that was handed on.
+    /// Number of events dropped since the last one that was delivered.
     missed: u64,
-    /// Whether a thread hands them on, or is about to.
+    /// True if a thread delivers events, or is about to.
     handing_on: bool,
 }
 

@@ -1,4 +1,4 @@
-//! One process of a supervised plugin, and the calls that are open on it.
+//! A process of a supervised plugin, and its open calls.
 
 use std::fmt;
 use std::future::Future;
@@ -12,7 +12,7 @@ use pipeplug_net::wire::Chunk;
 use pipeplug_net::{PendingCall, PendingReply, Reply};
 
 use super::error::SupervisedCallError;
-use super::life::Shared;
+use super::state::Shared;
 use crate::plugin::Plugin;
 
 /// A process that calls go to, or went to.
@@ -20,12 +20,12 @@ pub(super) struct Instance {
     pub(super) plugin: Plugin,
     pub(super) started: Instant,
     shared: Weak<Shared>,
-    /// Whether anybody wants to know how long it has been idle.
+    /// True if the supervisor needs the idle time.
     is_timed: bool,
     open: AtomicUsize,
-    /// Whether somebody wants to be told when no call is open.
+    /// True if a thread waits for the last open call to end.
     is_awaited: AtomicBool,
-    /// When the last call ended, in microseconds since the start.
+    /// End of the last call, in microseconds since the start.
     used: AtomicU64,
 }
 
@@ -42,8 +42,8 @@ impl Instance {
         })
     }
 
-    /// One call more. Under the lock of the supervisor's state, so that none begins once it leaves
-    /// that.
+    /// Counts a new call. Called under the lock of the supervisor's state, so that no call begins
+    /// once the process leaves that state.
     pub(super) fn lease(self: &Arc<Self>) -> Lease {
         self.open.fetch_add(1, Ordering::SeqCst);
         Lease(Arc::clone(self))
@@ -53,15 +53,15 @@ impl Instance {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Whether a call is open; the supervisor is told when the last one ends, then.
+    /// Tells whether a call is open. If so, the end of the last one notifies the supervisor.
     pub(super) fn await_idle(&self) -> bool {
-        // Whoever ends a call counts down first and looks here then: one of the two sees the other.
+        // A thread that ends a call decrements the counter first and reads this flag then. This
+        // thread does both in the opposite order, so at least one of the two sees the other.
         self.is_awaited.store(true, Ordering::SeqCst);
         self.open_calls() > 0
     }
 
-    /// How long no call has been open; `None` where one is, or was until now: the supervisor is
-    /// told of its end, then.
+    /// Time without an open call. `None` if a call is open; its end then notifies the supervisor.
     pub(super) fn idle_or_await(&self) -> Option<Duration> {
         if self.await_idle() {
             return None;
@@ -124,10 +124,10 @@ impl SupervisedCall {
     /// Waits for the reply.
     ///
     /// # Errors
-    /// As for [`PendingCall::wait`].
+    /// As [`PendingCall::wait`].
     ///
     /// # Blocking
-    /// As for [`PendingCall::wait`].
+    /// As [`PendingCall::wait`].
     pub fn wait(self) -> Result<Reply, SupervisedCallError> {
         let Self { call, lease: _lease } = self;
         Ok(call.wait()?)
@@ -136,10 +136,10 @@ impl SupervisedCall {
     /// Waits for the reply as a chunk.
     ///
     /// # Errors
-    /// As for [`PendingCall::wait_chunk`].
+    /// As [`PendingCall::wait_chunk`].
     ///
     /// # Blocking
-    /// As for [`PendingCall::wait`].
+    /// As [`PendingCall::wait`].
     pub fn wait_chunk(self) -> Result<Chunk, SupervisedCallError> {
         let Self { call, lease: _lease } = self;
         Ok(call.wait_chunk()?)
@@ -148,7 +148,7 @@ impl SupervisedCall {
     /// Waits for the reply for at most `timeout`, and then gives the call up.
     ///
     /// # Errors
-    /// As for [`PendingCall::wait_timeout`].
+    /// As [`PendingCall::wait_timeout`].
     ///
     /// # Blocking
     /// At most for `timeout`.

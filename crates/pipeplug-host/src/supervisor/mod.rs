@@ -2,32 +2,30 @@
 //! it is not.
 
 mod calls;
+mod control;
 mod error;
 mod event;
+mod health;
 mod instance;
-mod life;
-mod owner;
 mod pool;
 mod settings;
-mod watch;
-mod work;
+mod state;
+mod transitions;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::{SupervisedCallError, SupervisedNotifyError, Unavailable};
-pub use event::{EndCause, Event, Failure};
+pub use event::{EndCause, Event, PluginFailure};
 pub use instance::SupervisedCall;
 pub use pool::Pool;
 pub use settings::{Backoff, Breaker, HealthCheck, SupervisorBuilder};
 
-use crate::builder::Builder;
-use crate::plugin::Plugin;
+use crate::plugin::{Plugin, PluginBuilder, StopError, Stopped};
 use crate::process::Pid;
-use crate::stop::{StopError, Stopped};
 use calls::Leases;
 use instance::Lease;
-use life::Shared;
+use state::Shared;
 
 /// A plugin that is kept running.
 ///
@@ -35,7 +33,7 @@ use life::Shared;
 /// after a wait that grows ([`Backoff`]), until it has failed too often ([`Breaker`]) or in a way
 /// that a restart cannot heal: a file that is missing or cannot be executed, an exit status of 126
 /// or 127, the wrong format. It stays so until [`reset`](Supervisor::reset) or
-/// [`replace`](Supervisor::replace). A plugin that nobody calls can be stopped until the next call
+/// [`replace`](Supervisor::replace). A plugin without calls can be stopped until the next one
 /// ([`idle_timeout`](SupervisorBuilder::idle_timeout)).
 ///
 /// A call that comes while there is no plugin waits for the start that is under way, or begins it:
@@ -61,21 +59,21 @@ use life::Shared;
 #[derive(Clone)]
 pub struct Supervisor(Arc<Handle>);
 
-/// What the owners of a supervisor hold.
+/// Shared handle of the owners of a supervisor.
 struct Handle {
     shared: Arc<Shared>,
 }
 
 impl Supervisor {
     /// A supervisor to build, for what `plugin` starts.
-    pub fn builder(plugin: Builder) -> SupervisorBuilder {
+    pub fn builder(plugin: PluginBuilder) -> SupervisorBuilder {
         SupervisorBuilder::new(plugin)
     }
 
     /// Starts the plugin if it does not run, also behind a [`stop`](Supervisor::stop).
     ///
     /// # Errors
-    /// Where it did not start, or is given up.
+    /// The plugin did not start, or is given up.
     ///
     /// # Blocking
     /// Until it runs, or its start has failed.
@@ -92,22 +90,22 @@ impl Supervisor {
     /// Where the new one does not start, the old one goes on as if nothing had happened.
     ///
     /// # Errors
-    /// Where it did not start, or the supervisor was stopped.
+    /// The plugin did not start, or the supervisor was stopped.
     ///
     /// # Blocking
     /// Until the one before has ended. Calls do not wait for it. Not to be called from a handler of
     /// the plugin: that one is waited for.
-    pub fn replace(&self, plugin: Builder) -> Result<(), Unavailable> {
+    pub fn replace(&self, plugin: PluginBuilder) -> Result<(), Unavailable> {
         self.shared().replace(Some(plugin))
     }
 
-    /// As [`replace`](Supervisor::replace), by another process of the same plugin.
+    /// Like [`replace`](Supervisor::replace), by another process of the same plugin.
     ///
     /// # Errors
-    /// As for [`replace`](Supervisor::replace).
+    /// As [`replace`](Supervisor::replace).
     ///
     /// # Blocking
-    /// As for [`replace`](Supervisor::replace).
+    /// As [`replace`](Supervisor::replace).
     pub fn restart(&self) -> Result<(), Unavailable> {
         self.shared().replace(None)
     }
@@ -122,10 +120,10 @@ impl Supervisor {
     /// until [`start`](Supervisor::start). `None` where nothing ran.
     ///
     /// # Errors
-    /// As for [`Plugin::stop`].
+    /// As [`Plugin::stop`].
     ///
     /// # Blocking
-    /// As for [`Plugin::stop`].
+    /// As [`Plugin::stop`].
     pub fn stop(&self) -> Result<Option<Stopped>, StopError> {
         self.shared().stop()
     }
@@ -135,10 +133,10 @@ impl Supervisor {
     /// open call.
     ///
     /// # Errors
-    /// As for [`start`](Supervisor::start).
+    /// As [`start`](Supervisor::start).
     ///
     /// # Blocking
-    /// As for [`start`](Supervisor::start).
+    /// As [`start`](Supervisor::start).
     pub fn plugin(&self) -> Result<Plugin, Unavailable> {
         self.acquire(None).map(|lease| lease.plugin().clone())
     }
@@ -149,7 +147,7 @@ impl Supervisor {
         self.shared().up().map(|plugin| plugin.pid())
     }
 
-    /// What the plugin is called in logs, events and errors.
+    /// Name of the plugin in logs, events and errors.
     #[must_use]
     pub fn name(&self) -> String {
         self.shared().name()

@@ -11,19 +11,17 @@ use super::Supervisor;
 use super::calls::Leases;
 use super::error::Unavailable;
 use super::instance::Lease;
-use super::life::Load;
 use super::settings::SupervisorBuilder;
-use crate::builder::Builder;
-use crate::start_error::StartError;
-use crate::stop::StopError;
+use super::state::Load;
+use crate::plugin::{PluginBuilder, StartError, StopError};
 
 /// Several processes of one plugin, each with a supervisor of its own; a call goes to the one with
 /// the fewest open calls, the first among equals, and so does a one-way, in turn among equals.
 ///
-/// One that does not run gets no calls as long as another one does: a process that has failed is
-/// missed by nobody while it is started anew, and one that was given up leaves the others its
-/// share. Where a call finds every process that runs at work, another one is started for the calls
-/// behind it. Only where none runs a call waits for a start.
+/// A process that does not run gets no calls as long as another one does. So calls go on while a
+/// failed process restarts, and the others share the calls of a process that was given up. If a
+/// call finds all running processes busy, another one is started for later calls. A call waits for
+/// a start only if no process runs.
 ///
 /// A handle: cloning it is cheap, and dropping the last one stops them all, as [`stop`](Pool::stop)
 /// does. They are called by the plugin's name and a number: `echo#0`, `echo#1`, and so on.
@@ -43,7 +41,7 @@ pub struct Pool(Arc<Members>);
 #[derive(Debug)]
 struct Members {
     all: Box<[Supervisor]>,
-    /// Where the next one-way begins to look.
+    /// Index at which the next one-way begins to search.
     next: AtomicUsize,
 }
 
@@ -52,7 +50,7 @@ impl Pool {
     /// builder's hook is called with the events of each.
     ///
     /// # Errors
-    /// As for [`SupervisorBuilder::build`].
+    /// As [`SupervisorBuilder::build`].
     pub fn new(supervisor: SupervisorBuilder, size: NonZeroUsize) -> Result<Self, StartError> {
         let member = |number| {
             let mut supervisor = supervisor.clone();
@@ -78,24 +76,24 @@ impl Pool {
     /// first that fails.
     ///
     /// # Errors
-    /// As for [`Supervisor::replace`]; those behind it are still what they were.
+    /// As [`Supervisor::replace`]; the processes after it are not replaced.
     ///
     /// # Blocking
-    /// As for [`Supervisor::replace`], for each.
-    pub fn replace(&self, plugin: &Builder) -> Result<(), Unavailable> {
+    /// As [`Supervisor::replace`], for each.
+    pub fn replace(&self, plugin: &PluginBuilder) -> Result<(), Unavailable> {
         let one = |(number, member): (usize, &Supervisor)| {
             member.replace(numbered(plugin.clone(), number))
         };
         self.members().iter().enumerate().try_for_each(one)
     }
 
-    /// As [`replace`](Pool::replace), by other processes of the same plugin.
+    /// Like [`replace`](Pool::replace), by other processes of the same plugin.
     ///
     /// # Errors
-    /// As for [`replace`](Pool::replace).
+    /// As [`replace`](Pool::replace).
     ///
     /// # Blocking
-    /// As for [`replace`](Pool::replace).
+    /// As [`replace`](Pool::replace).
     pub fn restart(&self) -> Result<(), Unavailable> {
         self.members().iter().try_for_each(Supervisor::restart)
     }
@@ -111,7 +109,7 @@ impl Pool {
     /// The first one's that could not be stopped; the others are.
     ///
     /// # Blocking
-    /// As for [`Plugin::stop`](crate::Plugin::stop).
+    /// As [`Plugin::stop`](crate::Plugin::stop).
     pub fn stop(&self) -> Result<(), StopError> {
         self.0.at_once(|member| member.stop().map(drop)).into_iter().collect()
     }
@@ -200,7 +198,7 @@ impl Drop for Members {
     }
 }
 
-fn numbered(mut plugin: Builder, number: usize) -> Builder {
+fn numbered(mut plugin: PluginBuilder, number: usize) -> PluginBuilder {
     plugin.options.name = format!("{}#{number}", plugin.options.name);
     plugin
 }

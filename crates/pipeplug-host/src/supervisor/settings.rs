@@ -1,4 +1,4 @@
-//! What a supervisor can be told.
+//! Settings of a supervisor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,13 +6,12 @@ use std::time::Duration;
 use pipeplug_net::EventLoop;
 
 use super::event::{Event, OnEvent};
-use super::life::Shared;
+use super::state::Shared;
 use super::{Handle, Supervisor};
-use crate::builder::Builder;
-use crate::start_error::StartError;
+use crate::plugin::{PluginBuilder, StartError};
 
-/// How long a supervisor waits ahead of starting a plugin that failed once more: `initial`, then
-/// `factor` times as long with each further failure, up to `max`.
+/// Back-off of restarts: the wait is `initial` after the first failure, `factor` times as long
+/// after each further one, up to `max`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Backoff {
@@ -20,10 +19,10 @@ pub struct Backoff {
     pub initial: Duration,
     /// The longest wait, without its jitter. Default: 30 seconds.
     pub max: Duration,
-    /// How much longer each wait is than the one before, 1.0 or more. Default: 2.0.
+    /// Factor from one wait to the next, 1.0 or more. Default: 2.0.
     pub factor: f64,
-    /// What share of a wait is left to chance, 0.0 to 1.0, so that plugins that failed together do
-    /// not all come back at once. Default: 0.2, that is from 80 % to 120 %.
+    /// Random share of a wait, 0.0 to 1.0, so that plugins that failed together do not restart
+    /// together. Default: 0.2, a wait of 80 % to 120 %.
     pub jitter: f64,
     /// A plugin that ran for so long before it failed is waited for as after a first failure.
     /// Default: 10 seconds.
@@ -60,11 +59,11 @@ impl Default for Backoff {
     }
 }
 
-/// When a supervisor gives a plugin up.
+/// Circuit breaker: the number of failures at which a supervisor gives a plugin up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Breaker {
-    /// So many failures, 1 or more; with 1 nothing is ever restarted. Default: 10.
+    /// Number of failures, 1 or more. With 1 the plugin is never restarted. Default: 10.
     pub failures: usize,
     /// Within this time. Default: 5 minutes.
     pub within: Duration,
@@ -91,7 +90,7 @@ impl Default for Breaker {
     }
 }
 
-/// How a supervisor finds out that a plugin hangs.
+/// Health check of a supervisor: detects a plugin that hangs.
 ///
 /// A plugin answers a ping on its reading thread, however busy its handlers are. One that pings
 /// find silent is killed and started anew: the timeout has to be longer than any time for which it
@@ -101,8 +100,8 @@ impl Default for Breaker {
 pub struct HealthCheck {
     /// From one ping to the next. Default: 10 seconds.
     pub interval: Duration,
-    /// How long it may take to answer one; where it is longer than the interval, the next ping
-    /// comes after it. Default: 5 seconds.
+    /// Time to answer a ping. If it is longer than the interval, the next ping comes after it.
+    /// Default: 5 seconds.
     pub timeout: Duration,
 }
 
@@ -138,13 +137,13 @@ pub(super) struct Settings {
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct SupervisorBuilder {
-    pub(super) plugin: Builder,
+    pub(super) plugin: PluginBuilder,
     settings: Settings,
     on_event: Option<OnEvent>,
 }
 
 impl SupervisorBuilder {
-    pub(super) fn new(plugin: Builder) -> Self {
+    pub(super) fn new(plugin: PluginBuilder) -> Self {
         Self {
             plugin,
             settings: Settings {
@@ -162,7 +161,7 @@ impl SupervisorBuilder {
         }
     }
 
-    /// How long to wait ahead of each restart.
+    /// Sets the wait before each restart.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.settings.backoff = backoff;
         self
@@ -187,16 +186,16 @@ impl SupervisorBuilder {
         self
     }
 
-    /// How long a call waits at most for others to start the plugin, or for its restart to be due;
-    /// 0 has it fail at once then. A start that the call itself begins takes what it takes
-    /// ([`Builder::handshake_timeout`]). Default: 10 seconds.
+    /// Maximum time that a call waits for a start by another call, or for a restart to be due; with
+    /// 0 it fails at once. A start that the call itself begins has its own limit
+    /// ([`PluginBuilder::handshake_timeout`]). Default: 10 seconds.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.settings.ready_timeout = timeout;
         self
     }
 
-    /// How long open calls may take to end where the plugin is [replaced](Supervisor::replace); it
-    /// is then stopped all the same. Default: 30 seconds.
+    /// Time for open calls to end when the plugin is [replaced](Supervisor::replace). The old
+    /// process is stopped after it in any case. Default: 30 seconds.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.settings.drain_timeout = timeout;
         self
@@ -221,9 +220,9 @@ impl SupervisorBuilder {
         self
     }
 
-    /// How often at most a call that its caller marked as idempotent is made again; no other is. A
-    /// start that it waited for, and that the plugin did not survive, counts as an attempt.
-    /// Default: 2, so that there are three attempts.
+    /// Maximum number of repetitions of a call that its caller marked as idempotent. Other calls
+    /// are not repeated. A failed start that the call waited for counts as an attempt. Default: 2,
+    /// so three attempts.
     pub fn retries(mut self, retries: u32) -> Self {
         self.settings.retries = retries;
         self
@@ -242,7 +241,7 @@ impl SupervisorBuilder {
     /// A supervisor, whose plugin is started by the first call, or by [`Supervisor::start`].
     ///
     /// # Errors
-    /// Where the system gives no event loop.
+    /// The system cannot make an event loop.
     pub fn build(self) -> Result<Supervisor, StartError> {
         let events = match &self.plugin.events {
             Some(events) => events.clone(),

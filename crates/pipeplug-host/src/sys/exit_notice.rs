@@ -12,7 +12,7 @@ use nix::unistd::{self, Pid};
 
 use super::{descriptor, wait};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use crate::access::is_unknown_call;
+use crate::files::is_unknown_call;
 
 /// The watcher calls one system function and writes one byte.
 const WATCHER_STACK_BYTES: usize = 64 * 1024;
@@ -49,8 +49,8 @@ impl ExitNotice {
             move || {
                 // However the wait ends, there is no more to wait for.
                 let _ = wait::block_until_exit(pid);
-                // A byte as well as the end of file: epoll reports the latter as a hang-up only. It
-                // cannot fail but for a reader that is gone, and then nobody wants to know.
+                // A byte as well as the end of file: epoll reports the latter as a hang-up only.
+                // The write fails only without a reader, and then no one waits.
                 let _ = unistd::write(&writer, &[0]);
             },
         )?;

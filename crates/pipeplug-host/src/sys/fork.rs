@@ -10,21 +10,21 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::Pid;
 
-use super::fork_exec::Step;
+use super::fork_exec::StartStep;
 
-/// What the child of a fork does.
+/// Task of the child of a fork.
 pub(super) trait Child {
-    /// Its whole life: it executes a program, or does all that it is there for, and is ended then.
+    /// Runs the child: executes a program, or does its work and returns. The child ends then.
     ///
     /// No allocation, no lock, no panic, no destructor: other threads of the host may have held any
     /// lock at the moment of the fork, and what it writes to may be the host's own memory.
-    fn run(&self) -> Result<(), Failure>;
+    fn run(&self) -> Result<(), ChildFailure>;
 }
 
-/// What a child has to say.
+/// Report of a child that failed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Failure {
-    pub(super) step: Step,
+pub(super) struct ChildFailure {
+    pub(super) step: StartStep,
     pub(super) errno: Errno,
 }
 
@@ -39,11 +39,11 @@ mod shared {
     use std::ptr;
     use std::sync::atomic::{AtomicI32, Ordering};
 
-    use super::super::{fork_exec::Step, wait};
-    use super::{Child, Errno, Failure, Pid, leave, libc};
+    use super::super::{fork_exec::StartStep, wait};
+    use super::{Child, ChildFailure, Errno, Pid, leave, libc};
 
-    /// What the child has on its stack at the most is a signal's disposition, a few frames deep,
-    /// perhaps in a wrapper that LD_PRELOAD put there.
+    /// Size of the child's stack. At most it holds a signal's disposition, a few frames deep,
+    /// perhaps in a wrapper from LD_PRELOAD.
     const STACK_BYTES: usize = 16 * 1024;
 
     /// Aligned as every ABI wants it.
@@ -78,38 +78,38 @@ mod shared {
 
     struct Entry<'a, C> {
         child: &'a C,
-        failure: Option<Failure>,
+        failure: Option<ChildFailure>,
     }
 
     /// Starts a process that is `child`; returns once it has executed a program or ended, in which
     /// case it may have failed.
     ///
     /// Every signal must be blocked, so that no handler of the host runs in the child.
-    pub(crate) fn fork<C: Child>(child: &C) -> Result<(Pid, Option<Failure>), Errno> {
+    pub(crate) fn fork<C: Child>(child: &C) -> Result<(Pid, Option<ChildFailure>), Errno> {
         let mut stack: Stack<STACK_BYTES> = Stack(MaybeUninit::uninit());
         let pid = Forked::default();
         let failure = clone(child, &mut stack, libc::SIGCHLD, &pid)?;
         Ok((pid.pid().expect("a process that was forked has a number"), failure))
     }
 
-    /// As [`fork`], for a child that forks on itself, and executes nothing.
+    /// Like [`fork`], for a child that forks again, and executes nothing.
     ///
     /// Its end sends no SIGCHLD, and only a wait with `__WALL` sees it: a host that waits for all
     /// of its children does not notice it.
     pub(in crate::sys) fn fork_helper<C: Child>(
         child: &C,
         stack: &mut HelperStack,
-    ) -> Result<(Pid, Option<Failure>), Errno> {
+    ) -> Result<(Pid, Option<ChildFailure>), Errno> {
         let pid = Forked::default();
         let failure = clone(child, &mut *stack.0, 0, &pid)?;
         Ok((pid.pid().expect("a process that was forked has a number"), failure))
     }
 
-    /// As [`fork`], for a helper: the new process is a child of the helper's own parent.
+    /// Like [`fork`], for a helper: the new process is a child of the helper's own parent.
     pub(in crate::sys) fn fork_sibling<C: Child>(
         child: &C,
         pid: &Forked,
-    ) -> Result<Option<Failure>, Errno> {
+    ) -> Result<Option<ChildFailure>, Errno> {
         let mut stack: Stack<STACK_BYTES> = Stack(MaybeUninit::uninit());
         clone(child, &mut stack, libc::CLONE_PARENT | libc::SIGCHLD, pid)
     }
@@ -119,7 +119,7 @@ mod shared {
         stack: &mut Stack<BYTES>,
         flags: libc::c_int,
         pid: &Forked,
-    ) -> Result<Option<Failure>, Errno> {
+    ) -> Result<Option<ChildFailure>, Errno> {
         let mut entry = Entry { child, failure: None };
         let top = stack.0.as_mut_ptr().wrapping_add(1).cast::<libc::c_void>();
         let argument = (&raw mut entry).cast::<libc::c_void>();
@@ -130,8 +130,7 @@ mod shared {
         // of the host's. The kernel writes one number to `pid`.
         let cloned = unsafe { libc::clone(enter::<C>, top, flags, argument, pid.0.as_ptr()) };
         Errno::result(cloned)?;
-        // SAFETY: `entry` is a live local; the child has written to it, if at all, ahead of its
-        // end.
+        // SAFETY: `entry` is a live local; the child has written to it, if at all, before its end.
         Ok(unsafe { ptr::read_volatile(&raw const entry.failure) })
     }
 
@@ -140,11 +139,11 @@ mod shared {
     ///
     /// Every signal must be blocked, so that no handler of the host runs in it or in the helper
     /// between.
-    pub(crate) fn fork_orphan<C: Child>(child: &C) -> Result<(), Failure> {
+    pub(crate) fn fork_orphan<C: Child>(child: &C) -> Result<(), ChildFailure> {
         struct Between<'a, C>(&'a C);
 
         impl<C: Child> Child for Between<'_, C> {
-            fn run(&self) -> Result<(), Failure> {
+            fn run(&self) -> Result<(), ChildFailure> {
                 let (_, failure) = fork(self.0).map_err(at_fork)?;
                 failure.map_or(Ok(()), Err)
             }
@@ -156,8 +155,8 @@ mod shared {
         failure.map_or(Ok(()), Err)
     }
 
-    fn at_fork(errno: Errno) -> Failure {
-        Failure { step: Step::Fork, errno }
+    fn at_fork(errno: Errno) -> ChildFailure {
+        ChildFailure { step: StartStep::Fork, errno }
     }
 
     extern "C" fn enter<C: Child>(argument: *mut libc::c_void) -> libc::c_int {
@@ -177,13 +176,13 @@ mod copied {
     use nix::unistd::{self, ForkResult};
 
     use super::super::descriptor;
-    use super::{Child, Errno, Failure, Pid, Step, leave};
+    use super::{Child, ChildFailure, Errno, Pid, StartStep, leave};
 
     /// Starts a process that is `child`; returns once it has executed a program, or with its
     /// failure.
     ///
     /// Every signal must be blocked, so that no handler of the host runs in the child.
-    pub(crate) fn fork<C: Child>(child: &C) -> Result<(Pid, Option<Failure>), Errno> {
+    pub(crate) fn fork<C: Child>(child: &C) -> Result<(Pid, Option<ChildFailure>), Errno> {
         let of_system =
             |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
         // Clear of the guest's numbers: when another thread closes one of those at the wrong
@@ -195,8 +194,7 @@ mod copied {
         let pid = match unsafe { unistd::fork() }? {
             ForkResult::Child => {
                 if let Err(failure) = child.run() {
-                    // The host is not there any more if this fails, and there is nobody else to
-                    // tell.
+                    // If this fails, the host is gone, and there is no one else to report to.
                     let _ = unistd::write(writer.as_fd(), &failure.to_bytes());
                 }
                 leave()
@@ -204,19 +202,19 @@ mod copied {
             ForkResult::Parent { child } => child,
         };
         drop(writer);
-        let mut report = Vec::with_capacity(Failure::BYTES);
+        let mut report = Vec::with_capacity(ChildFailure::BYTES);
         // The end of file comes with the exec, or with the child's death.
         match PipeReader::from(reader).read_to_end(&mut report) {
-            Ok(_) => Ok((pid, Failure::from_bytes(&report))),
+            Ok(_) => Ok((pid, ChildFailure::from_bytes(&report))),
             Err(error) => {
                 // The child may have got as far as its exec.
                 let _ = kill(pid, Signal::SIGKILL);
-                Ok((pid, Some(Failure { step: Step::Fork, errno: of_system(error) })))
+                Ok((pid, Some(ChildFailure { step: StartStep::Fork, errno: of_system(error) })))
             }
         }
     }
 
-    impl Failure {
+    impl ChildFailure {
         const BYTES: usize = 8;
 
         fn to_bytes(self) -> [u8; Self::BYTES] {
@@ -231,7 +229,7 @@ mod copied {
         fn from_bytes(bytes: &[u8]) -> Option<Self> {
             let (step, errno) = bytes.split_first_chunk::<4>()?;
             let step = i32::from_ne_bytes(*step);
-            let step = Step::IN_CHILD.into_iter().find(|known| *known as i32 == step)?;
+            let step = StartStep::IN_CHILD.into_iter().find(|known| *known as i32 == step)?;
             Some(Self { step, errno: Errno::from_raw(i32::from_ne_bytes(*errno.first_chunk()?)) })
         }
     }

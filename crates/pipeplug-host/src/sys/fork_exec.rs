@@ -6,42 +6,29 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use std::os::fd::{BorrowedFd, IntoRawFd as _};
+use std::os::fd::AsRawFd as _;
+use std::os::fd::{OwnedFd, RawFd};
 use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{self, Pid};
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use nix::{
-    fcntl::{OFlag, open},
-    sys::signal::{Signal, kill},
-    sys::stat::{Mode, SFlag, fstat},
-};
 
-use super::fork::{Child, Failure, fork};
-use super::{Lifeline, Look, OpenImage, Walls, block_until_exit, exit_status};
+use super::fork::{Child, ChildFailure, fork};
+use super::guest_descriptors::{close_on_exec_from, descriptor_limit, place};
+use super::{KillOnHostExit, Look, OpenImage, SandboxPlan, block_until_exit, exit_status};
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 use super::{
-    fork::{HelperStack, fork_helper},
-    namespaces::{Helper, Namespaces, Pids},
+    exec::exec_open, fork_within::fork_within, guest_descriptors::take_own_null,
+    namespaces::Namespaces,
 };
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use crate::access::is_unknown_call;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-use crate::wait_status::WaitStatus;
-
-/// How far the slow way of marking descriptors goes, where there is no close_range(2).
-const MARKED_AT_MOST: RawFd = 65_536;
 
 /// The highest signal number of any system; sigaction refuses those that a system does not have.
 pub(super) const HIGHEST_SIGNAL: libc::c_int = 64;
 
-/// What to execute: all strings ready in memory, since a child of fork must not allocate.
+/// Program to execute. All strings are ready in memory, since a child of fork must not allocate.
 #[derive(Debug)]
 pub(crate) struct Image {
     /// The file, as an absolute path.
@@ -70,21 +57,21 @@ pub(crate) enum WorkingDirectory {
 /// Which process group a guest is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Group {
-    /// One of its own, which it leads.
+    /// A group of its own, which it leads.
     Own,
     /// The host's.
     OfHost,
 }
 
-/// Where a start failed.
+/// Step at which a start failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum StartStep {
     /// The fork itself.
     Fork,
     /// The process group of the guest.
     ProcessGroup,
-    /// What ties the guest to the host.
-    Lifeline,
+    /// Tying the guest to the host.
+    KillOnHostExit,
     /// The signal dispositions and mask of the guest.
     Signals,
     /// The descriptors of the guest.
@@ -105,9 +92,9 @@ pub(crate) enum Step {
     Init,
     /// The `/proc` of the guest.
     Processes,
-    /// What takes privileges away from the guest.
+    /// Taking privileges away from the guest.
     Privileges,
-    /// The walls around files.
+    /// The sandbox around files.
     Files,
     /// The filter of system calls.
     SystemCalls,
@@ -115,12 +102,12 @@ pub(crate) enum Step {
     Exec,
 }
 
-impl Step {
+impl StartStep {
     /// The steps that the child can report.
     #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
     pub(super) const IN_CHILD: [Self; 16] = [
         Self::ProcessGroup,
-        Self::Lifeline,
+        Self::KillOnHostExit,
         Self::Signals,
         Self::Descriptors,
         Self::WorkingDirectory,
@@ -149,20 +136,20 @@ pub(crate) struct Executed {
 /// A start that failed; no process is left of it.
 #[derive(Debug)]
 pub(crate) struct ForkExecError {
-    pub(crate) step: Step,
+    pub(crate) step: StartStep,
     pub(crate) error: io::Error,
 }
 
-/// Starts `image`, tied to `lifeline` and within `walls`, with `slots[n]` as its descriptor `n` and
-/// no other descriptor.
+/// Starts `image`, tied to the host by `kill_on_host_exit` and confined by `sandbox`, with
+/// `slots[n]` as its descriptor `n` and no other descriptor.
 ///
 /// The slots must come from `descriptor::lift` or `descriptor::pipe`. Returns once the exec is
 /// done.
 pub(crate) fn fork_exec(
     image: &Image,
     slots: &[OwnedFd],
-    lifeline: Option<&Lifeline>,
-    walls: Option<&Walls>,
+    kill_on_host_exit: Option<&KillOnHostExit>,
+    sandbox: Option<&SandboxPlan>,
 ) -> Result<Executed, ForkExecError> {
     let argv = pointers(&image.argv);
     let env = pointers(&image.env);
@@ -173,8 +160,8 @@ pub(crate) fn fork_exec(
         env: &env,
         cwd: image.cwd.as_ref(),
         group: image.group,
-        lifeline,
-        walls,
+        kill_on_host_exit,
+        sandbox,
         slots,
         descriptor_limit: descriptor_limit(),
     };
@@ -182,13 +169,13 @@ pub(crate) fn fork_exec(
     // With every signal blocked across the fork, no handler of the host runs in the child.
     let mask = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
-        .map_err(|errno| ForkExecError { step: Step::Fork, error: errno.into() })?;
+        .map_err(|errno| ForkExecError { step: StartStep::Fork, error: errno.into() })?;
     let started = plan.start();
     mask.thread_set_mask().expect("a mask that was in force can be set again");
-    started.map_err(|Failure { step, errno }| ForkExecError { step, error: errno.into() })
+    started.map_err(|ChildFailure { step, errno }| ForkExecError { step, error: errno.into() })
 }
 
-/// What the child of fork has to do, as plain borrowed memory.
+/// Task of the child of fork, as plain borrowed memory.
 struct Plan<'a> {
     program: &'a CStr,
     open: Option<&'a OpenImage>,
@@ -196,35 +183,36 @@ struct Plan<'a> {
     env: &'a [*const libc::c_char],
     cwd: Option<&'a WorkingDirectory>,
     group: Group,
-    lifeline: Option<&'a Lifeline>,
-    walls: Option<&'a Walls>,
+    kill_on_host_exit: Option<&'a KillOnHostExit>,
+    sandbox: Option<&'a SandboxPlan>,
     slots: &'a [OwnedFd],
     descriptor_limit: RawFd,
 }
 
 impl Child for Plan<'_> {
-    fn run(&self) -> Result<(), Failure> {
+    fn run(&self) -> Result<(), ChildFailure> {
         let open = self.prepare()?;
-        Err(Failure { step: Step::Exec, errno: self.exec(open) })
+        Err(ChildFailure { step: StartStep::Exec, errno: self.exec(open) })
     }
 }
 
 impl Plan<'_> {
     /// Every signal must be blocked.
-    fn start(&self) -> Result<Executed, Failure> {
+    fn start(&self) -> Result<Executed, ChildFailure> {
         #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-        if let Some(namespaces) = self.walls.and_then(|walls| walls.namespaces.as_ref()) {
+        if let Some(namespaces) = self.sandbox.and_then(|sandbox| sandbox.namespaces.as_ref()) {
             return self.start_within(namespaces);
         }
-        let (pid, failure) = fork(self).map_err(|errno| Failure { step: Step::Fork, errno })?;
+        let (pid, failure) =
+            fork(self).map_err(|errno| ChildFailure { step: StartStep::Fork, errno })?;
         match failure {
             None => Ok(Executed { pid, init: None }),
             Some(failure) => {
                 // The child is about to exit. Where SIGCHLD is ignored it is gone already, which is
                 // as good.
                 let _ = block_until_exit(pid);
-                if let Some(lifeline) = self.lifeline {
-                    lifeline.is_ended();
+                if let Some(kill_on_host_exit) = self.kill_on_host_exit {
+                    kill_on_host_exit.is_ended();
                 }
                 let _ = exit_status(pid, Look::Reap);
                 Err(failure)
@@ -233,8 +221,8 @@ impl Plan<'_> {
     }
 
     #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-    fn start_within(&self, namespaces: &Namespaces) -> Result<Executed, Failure> {
-        let ruleset = self.walls.and_then(|walls| walls.ruleset.as_ref());
+    fn start_within(&self, namespaces: &Namespaces) -> Result<Executed, ChildFailure> {
+        let ruleset = self.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref());
         let pids = fork_within(namespaces, ruleset, self)?;
         match (pids.plugin.pid(), pids.init.pid()) {
             (Some(pid), Some(init)) => Ok(Executed { pid, init: Some(init) }),
@@ -243,26 +231,26 @@ impl Plan<'_> {
     }
 
     /// All but the exec; gives the number of the open image, if there is one.
-    fn prepare(&self) -> Result<Option<RawFd>, Failure> {
-        let at = |step| move |errno| Failure { step, errno };
+    fn prepare(&self) -> Result<Option<RawFd>, ChildFailure> {
+        let at = |step| move |errno| ChildFailure { step, errno };
         if self.group == Group::Own {
-            self.lead_group().map_err(at(Step::ProcessGroup))?;
+            self.lead_group().map_err(at(StartStep::ProcessGroup))?;
         }
-        if let Some(lifeline) = self.lifeline {
-            lifeline.tie(self.group).map_err(at(Step::Lifeline))?;
+        if let Some(kill_on_host_exit) = self.kill_on_host_exit {
+            kill_on_host_exit.tie(self.group).map_err(at(StartStep::KillOnHostExit))?;
         }
-        self.reset_signals().map_err(at(Step::Signals))?;
-        // Ahead of the descriptors: what the helper has opened may have any number.
+        self.reset_signals().map_err(at(StartStep::Signals))?;
+        // Before the descriptors: those that the helper has opened may have any number.
         #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-        if let Some(walls) = self.walls
-            && let Some(namespaces) = &walls.namespaces
+        if let Some(sandbox) = self.sandbox
+            && let Some(namespaces) = &sandbox.namespaces
         {
-            namespaces.finish(walls.ruleset.as_ref())?;
+            namespaces.finish(sandbox.ruleset.as_ref())?;
         }
-        let open = self.place_descriptors().map_err(at(Step::Descriptors))?;
-        self.enter_working_directory().map_err(at(Step::WorkingDirectory))?;
-        if let Some(walls) = self.walls {
-            walls.raise()?;
+        let open = self.place_descriptors().map_err(at(StartStep::Descriptors))?;
+        self.enter_working_directory().map_err(at(StartStep::WorkingDirectory))?;
+        if let Some(sandbox) = self.sandbox {
+            sandbox.apply()?;
         }
         Ok(open)
     }
@@ -279,9 +267,10 @@ impl Plan<'_> {
         }
     }
 
-    /// A guest within walls has a session of its own too: it has no terminal then.
+    /// Makes the guest the leader of its process group. In a sandbox it leads a session too, so it
+    /// has no terminal.
     fn lead_group(&self) -> Result<(), Errno> {
-        match self.walls {
+        match self.sandbox {
             None => unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0)),
             Some(_) => unistd::setsid().map(drop),
         }
@@ -354,7 +343,7 @@ impl Plan<'_> {
             Some(open) => match *open {},
         };
         #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-        if self.walls.is_some_and(|walls| walls.namespaces.is_some()) {
+        if self.sandbox.is_some_and(|sandbox| sandbox.namespaces.is_some()) {
             for number in 0..next {
                 take_own_null(number)?;
             }
@@ -362,178 +351,6 @@ impl Plan<'_> {
         close_on_exec_from(next, self.descriptor_limit)?;
         Ok(open)
     }
-}
-
-/// Has a guest's `/dev/null` be the one of its own root, which nobody can change. That of the host
-/// is on a mount that is written to: its owner, as the guest of a root may be, could change its
-/// mode by the descriptor.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-fn take_own_null(number: RawFd) -> Result<(), Errno> {
-    // The first memory device and its third minor number: null(4).
-    const NULL: libc::dev_t = libc::makedev(1, 3);
-    // SAFETY: a guest's descriptor is open here, and stays so up to the exec.
-    let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    let stat = fstat(fd)?;
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFCHR
-        || stat.st_rdev != NULL
-    {
-        return Ok(());
-    }
-    let own = open(c"/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
-    // It is not dropped: closing it is left to the exec, as for all others. Its number is another
-    // one, since that is taken.
-    // SAFETY: dup2 takes two integers, and what it closes is the host's `/dev/null` in this copy of
-    // the table.
-    Errno::result(unsafe { libc::dup2(own.into_raw_fd(), number) }).map(drop)
-}
-
-/// Forks init and `plugin` within namespaces; no process is left where that fails.
-///
-/// Every signal must be blocked.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-fn fork_within<C: Child>(
-    namespaces: &Namespaces,
-    ruleset: Option<&super::Ruleset>,
-    plugin: &C,
-) -> Result<Pids, Failure> {
-    let pids = Pids::default();
-    let mut stack = HelperStack::new();
-    let helper = Helper { namespaces, ruleset, plugin, pids: &pids };
-    let (pid, failure) =
-        fork_helper(&helper, &mut stack).map_err(|errno| Failure { step: Step::Fork, errno })?;
-    // It has ended, or is about to.
-    let _ = block_until_exit(pid);
-    let status = exit_status(pid, Look::Reap);
-    let was_killed = matches!(status, Ok(Some(WaitStatus::Signaled { .. })));
-    let failure = match (failure, was_killed) {
-        (None, false) => return Ok(pids),
-        (Some(failure), _) => failure,
-        (None, true) => {
-            // A child of it may still have its stack here.
-            std::mem::forget(stack);
-            Failure { step: Step::Fork, errno: Errno::EINTR }
-        }
-    };
-    end(&pids);
-    Err(failure)
-}
-
-/// Ends what was forked within namespaces.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-fn end(pids: &Pids) {
-    // The plugin first: init does not end before all that is inside has been waited for.
-    for pid in [pids.plugin.pid(), pids.init.pid()].into_iter().flatten() {
-        // It may have ended by itself.
-        let _ = kill(pid, Signal::SIGKILL);
-        let _ = block_until_exit(pid);
-        let _ = exit_status(pid, Look::Reap);
-    }
-}
-
-/// Tries, in a child, whether this process can make namespaces as these are.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(crate) fn try_namespaces(namespaces: &Namespaces) -> Result<(), ForkExecError> {
-    struct Try<'a>(&'a Namespaces);
-
-    impl Child for Try<'_> {
-        fn run(&self) -> Result<(), Failure> {
-            self.0.finish(None)
-        }
-    }
-
-    let failed = |step, error: io::Error| ForkExecError { step, error };
-    let mask = SigSet::all()
-        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
-        .map_err(|errno| failed(Step::Fork, errno.into()))?;
-    let tried = fork_within(namespaces, None, &Try(namespaces));
-    mask.thread_set_mask().expect("a mask that was in force can be set again");
-    let pids = tried.map_err(|Failure { step, errno }| failed(step, errno.into()))?;
-    end(&pids);
-    Ok(())
-}
-
-/// Executes an open file; returns only if that fails. Both arrays end with a null pointer.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-pub(super) fn exec_open(
-    open: RawFd,
-    argv: &[*const libc::c_char],
-    env: &[*const libc::c_char],
-) -> Errno {
-    let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
-    // SAFETY: the empty path, both arrays and what these point to are NUL-terminated, and outlive
-    // the call.
-    unsafe { libc::syscall(libc::SYS_execveat, open, path, argv.as_ptr(), env.as_ptr(), flags) };
-    let errno = Errno::last();
-    if is_unknown_call(errno) {
-        // Without execveat(2), by the link to the open file, if there is a /proc: proc_pid_fd(5).
-        let path = link_of(open);
-        // SAFETY: the path, both arrays and what these point to are NUL-terminated, and outlive the
-        // call.
-        unsafe { libc::execve(path.as_ptr().cast(), argv.as_ptr(), env.as_ptr()) };
-    }
-    errno
-}
-
-/// The path `/proc/self/fd/N` with a NUL at its end, without an allocation.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-fn link_of(open: RawFd) -> [u8; 32] {
-    const DIRECTORY: &[u8] = b"/proc/self/fd/";
-    let mut path = [0; 32];
-    let mut digits = [0; 10];
-    let mut rest = open.unsigned_abs();
-    let mut count = 0;
-    // A number of 32 bits has 10 digits at most.
-    for digit in &mut digits {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        count += 1;
-        if rest == 0 {
-            break;
-        }
-    }
-    let digits = digits.iter().take(count).rev();
-    for (byte, from) in path.iter_mut().zip(DIRECTORY.iter().chain(digits)) {
-        *byte = *from;
-    }
-    path
-}
-
-/// Makes a guest's descriptor of one that is clear of the guest's numbers.
-pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
-    // Never the same number twice, so CLOEXEC is off on the copy: see `descriptor::lift`.
-    // SAFETY: dup2 takes two integers. What it closes in this copy of the host's table belongs to
-    // owners that never run here.
-    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
-}
-
-/// Marks every descriptor from `first` up as CLOEXEC: those that somebody in the host opened
-/// without.
-pub(super) fn close_on_exec_from(first: RawFd, limit: RawFd) -> Result<(), Errno> {
-    #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
-    {
-        // close_range(2) has CLOSE_RANGE_CLOEXEC since Linux 5.11.
-        let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_uint;
-        // SAFETY: the call takes three integers and touches no memory.
-        if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) } == 0 {
-            return Ok(());
-        }
-    }
-    for fd in first..limit {
-        // SAFETY: fcntl with F_SETFD takes integers and touches no memory.
-        let result = Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) });
-        if let Err(errno) = result
-            && errno != Errno::EBADF
-        {
-            return Err(errno);
-        }
-    }
-    Ok(())
-}
-
-/// One more than the highest number a descriptor can have here, or `MARKED_AT_MOST`.
-pub(super) fn descriptor_limit() -> RawFd {
-    let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    RawFd::try_from(soft).map_or(MARKED_AT_MOST, |soft| soft.min(MARKED_AT_MOST))
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {

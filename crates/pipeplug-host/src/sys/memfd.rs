@@ -11,10 +11,9 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::descriptor::lift;
 
-/// Says that the memory may be executed; since Linux 6.3, which may be told to refuse memory that
-/// says nothing.
+/// Flag of executable memory, since Linux 6.3, which can be set to refuse memory without a flag.
 const MFD_EXEC: MFdFlags = MFdFlags::from_bits_retain(0x10);
-/// Says that the memory is never executed; since Linux 6.3.
+/// Flag of memory that is never executed, since Linux 6.3.
 const MFD_NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(0x8);
 
 /// Makes an empty file to execute, clear of the guest's numbers and CLOEXEC.

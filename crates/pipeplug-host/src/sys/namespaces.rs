@@ -28,18 +28,19 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{self, fchdir, mkdir, sethostname, symlinkat};
 
-use super::fork::{Child, Failure, Forked, fork_sibling};
-use super::fork_exec::{Step, close_on_exec_from, exec_open, place};
+use super::exec::exec_open;
+use super::fork::{Child, ChildFailure, Forked, fork_sibling};
+use super::fork_exec::StartStep;
+use super::guest_descriptors::{close_on_exec_from, place};
 use super::landlock::{PathRights, Ruleset};
 use super::mounts::{self, Attributes};
-use super::walls::give_up_privileges;
+use super::sandbox::give_up_privileges;
 
 /// The name of the machine inside.
 const HOST_NAME: &str = "sandbox";
 
-/// What of `/proc` tells of the whole machine, and not of the processes inside: the plugin of a
-/// root owns it, and could read most of it although it has no privilege. `interrupts` tells when
-/// keys are pressed.
+/// Files of `/proc` about the whole machine. A plugin that owns its root could read most of them
+/// although it has no privilege. `interrupts` shows when keys are pressed.
 const HIDDEN: [&CStr; 13] = [
     c"/proc/interrupts",
     c"/proc/kcore",
@@ -88,14 +89,14 @@ pub(crate) struct IdMaps {
 #[derive(Debug)]
 pub(crate) struct Init {
     pub(crate) program: &'static OwnedFd,
-    /// Its standard input: at the end of file the host is gone.
+    /// Standard input of init. End of file means that the host is gone.
     pub(crate) host_alive: OwnedFd,
-    pub(crate) host_lost: InitHostLost,
+    pub(crate) on_host_exit: InitOnHostExit,
 }
 
 /// The behaviour of init once the host is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum InitHostLost {
+pub(crate) enum InitOnHostExit {
     Ends,
     WaitsForPlugin,
 }
@@ -103,7 +104,7 @@ pub(crate) enum InitHostLost {
 /// A root file system to be built: nothing is in it but what is listed.
 #[derive(Debug)]
 pub(crate) struct Root {
-    /// In their order: directories before what is in them.
+    /// Entries in order: directories before their content.
     pub(crate) entries: Vec<Entry>,
     /// The plugin's rights to a directory of the root itself.
     pub(crate) rights: PathRights,
@@ -114,7 +115,7 @@ pub(crate) struct Root {
     new: AtomicI32,
 }
 
-/// Something in a root file system, by its absolute path there.
+/// Entry of a root file system, by its absolute path there.
 #[derive(Debug)]
 pub(crate) enum Entry {
     Directory(CString),
@@ -177,7 +178,7 @@ impl From<&FileStat> for Identity {
 }
 
 impl IdMaps {
-    /// Those of this process: its effective user and group.
+    /// Maps of this process: its effective user and group.
     pub(crate) fn of_self() -> Self {
         let map = |id: u32| {
             CString::new(format!("{id} {id} 1\n")).expect("digits and spaces hold no NUL")
@@ -225,10 +226,10 @@ impl Root {
 
     /// Opens all that is to be in it, makes it the root, and puts everything in place but the
     /// processes.
-    fn build(&self, ruleset: Option<&Ruleset>) -> Result<(), Failure> {
-        let at = |step| move |errno| Failure { step, errno };
+    fn build(&self, ruleset: Option<&Ruleset>) -> Result<(), ChildFailure> {
+        let at = |step| move |errno| ChildFailure { step, errno };
         // Both this and the pivot below need a root that is the root of a mount.
-        mounts::make_all_private().map_err(at(Step::Namespaces))?;
+        mounts::make_all_private().map_err(at(StartStep::Namespaces))?;
         // Absolute paths lead through the old root as long as it is the root.
         for copied in self.each().filter_map(Entry::copied) {
             copied.open()?;
@@ -241,19 +242,19 @@ impl Root {
             .filter(|it| it.path.as_bytes() == b"/")
         {
             Some(all) => all.take_tree(),
-            None => memory(c"1m", c"4k", c"0755", attributes).map_err(at(Step::Root))?,
+            None => memory(c"1m", c"4k", c"0755", attributes).map_err(at(StartStep::Root))?,
         };
         if let Some(ruleset) = ruleset {
-            ruleset.allow(new.as_fd(), self.rights).map_err(at(Step::Files))?;
+            ruleset.allow(new.as_fd(), self.rights).map_err(at(StartStep::Files))?;
         }
         let old = open(c"/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(at(Step::Root))?;
-        mounts::attach(new.as_fd(), c"/").map_err(at(Step::Root))?;
-        fchdir(&new).map_err(at(Step::Root))?;
-        mounts::pivot_to_working_directory().map_err(at(Step::Namespaces))?;
+            .map_err(at(StartStep::Root))?;
+        mounts::attach(new.as_fd(), c"/").map_err(at(StartStep::Root))?;
+        fchdir(&new).map_err(at(StartStep::Root))?;
+        mounts::pivot_to_working_directory().map_err(at(StartStep::Namespaces))?;
         // The working directory is the new root now; its processes have no other.
         for entry in self.each() {
-            entry.put(ruleset).map_err(at(Step::Root))?;
+            entry.put(ruleset).map_err(at(StartStep::Root))?;
         }
         self.old.store(old.into_raw_fd(), Ordering::Relaxed);
         self.new.store(new.into_raw_fd(), Ordering::Relaxed);
@@ -261,8 +262,12 @@ impl Root {
     }
 
     /// Does the plugin's share: mounts its own processes, and detaches the old root.
-    fn finish(&self, ruleset: Option<&Ruleset>, pid_max: Option<&CStr>) -> Result<(), Failure> {
-        let at = |step| move |errno| Failure { step, errno };
+    fn finish(
+        &self,
+        ruleset: Option<&Ruleset>,
+        pid_max: Option<&CStr>,
+    ) -> Result<(), ChildFailure> {
+        let at = |step| move |errno| ChildFailure { step, errno };
         for entry in self.each() {
             if let Entry::Processes { path, rights } = entry {
                 // Before the old root is gone: a user namespace may mount procfs only where it sees
@@ -270,20 +275,20 @@ impl Root {
                 let attributes =
                     Attributes::NO_SETUID.and(Attributes::NO_DEVICES).and(Attributes::NO_EXECUTION);
                 let processes = mounts::new_file_system(c"proc", &[], attributes)
-                    .map_err(at(Step::Processes))?;
-                mounts::attach(processes.as_fd(), path).map_err(at(Step::Processes))?;
+                    .map_err(at(StartStep::Processes))?;
+                mounts::attach(processes.as_fd(), path).map_err(at(StartStep::Processes))?;
                 if let Some(pid_max) = pid_max {
                     // The limit of processes does not hold for root, who may write this. Others
                     // need not: it holds for them.
                     let _ = write_file(c"/proc/sys/kernel/pid_max", pid_max);
                 }
                 mounts::restrict_mount(processes.as_fd(), Attributes::READ_ONLY)
-                    .map_err(at(Step::Processes))?;
+                    .map_err(at(StartStep::Processes))?;
                 for hidden in HIDDEN {
-                    hide(hidden).map_err(at(Step::Processes))?;
+                    hide(hidden).map_err(at(StartStep::Processes))?;
                 }
                 if let Some(ruleset) = ruleset {
-                    ruleset.allow(processes.as_fd(), *rights).map_err(at(Step::Files))?;
+                    ruleset.allow(processes.as_fd(), *rights).map_err(at(StartStep::Files))?;
                 }
             }
         }
@@ -291,10 +296,10 @@ impl Root {
             // SAFETY: the helper has opened it, and this copy of it is closed by the exec only.
             unsafe { BorrowedFd::borrow_raw(it.load(Ordering::Relaxed)) }
         });
-        fchdir(old).map_err(at(Step::Root))?;
-        mounts::detach_working_directory().map_err(at(Step::Root))?;
-        unistd::chdir(c"/").map_err(at(Step::Root))?;
-        mounts::restrict_mount(new, Attributes::READ_ONLY).map_err(at(Step::Root))
+        fchdir(old).map_err(at(StartStep::Root))?;
+        mounts::detach_working_directory().map_err(at(StartStep::Root))?;
+        unistd::chdir(c"/").map_err(at(StartStep::Root))?;
+        mounts::restrict_mount(new, Attributes::READ_ONLY).map_err(at(StartStep::Root))
     }
 
     /// The entries, with a note of the one that is being worked on.
@@ -351,15 +356,14 @@ impl Entry {
 }
 
 impl Copied {
-    /// Takes hold of what is at the path outside, and sees to it that it is what the host has
-    /// opened.
-    fn open(&self) -> Result<(), Failure> {
-        let at = |step| move |errno| Failure { step, errno };
-        let tree = mounts::copy_tree(&self.source).map_err(at(Step::Grant))?;
-        if Identity::of(&tree).map_err(at(Step::Grant))? != self.identity {
-            return Err(at(Step::Grant)(Errno::ESTALE));
+    /// Takes hold of what is at the path outside, and checks that it is what the host has opened.
+    fn open(&self) -> Result<(), ChildFailure> {
+        let at = |step| move |errno| ChildFailure { step, errno };
+        let tree = mounts::copy_tree(&self.source).map_err(at(StartStep::Grant))?;
+        if Identity::of(&tree).map_err(at(StartStep::Grant))? != self.identity {
+            return Err(at(StartStep::Grant)(Errno::ESTALE));
         }
-        mounts::restrict_tree(tree.as_fd(), self.attributes).map_err(at(Step::Grant))?;
+        mounts::restrict_tree(tree.as_fd(), self.attributes).map_err(at(StartStep::Grant))?;
         self.tree.store(tree.into_raw_fd(), Ordering::Relaxed);
         Ok(())
     }
@@ -422,24 +426,24 @@ pub(super) struct Pids {
 }
 
 impl<C: Child> Child for Helper<'_, C> {
-    fn run(&self) -> Result<(), Failure> {
-        let at = |step| move |errno| Failure { step, errno };
+    fn run(&self) -> Result<(), ChildFailure> {
+        let at = |step| move |errno| ChildFailure { step, errno };
         // A copy of the host's descriptors, and some for each thing that is mounted: as many as
         // there may be.
         raise_descriptor_limit();
         self.namespaces.enter()?;
         self.namespaces.root.build(self.ruleset)?;
         let init = &self.namespaces.init;
-        let failed = fork_sibling(init, &self.pids.init).map_err(at(Step::Init))?;
+        let failed = fork_sibling(init, &self.pids.init).map_err(at(StartStep::Init))?;
         failed.map_or(Ok(()), Err)?;
-        let failed = fork_sibling(self.plugin, &self.pids.plugin).map_err(at(Step::Fork))?;
+        let failed = fork_sibling(self.plugin, &self.pids.plugin).map_err(at(StartStep::Fork))?;
         failed.map_or(Ok(()), Err)
     }
 }
 
 impl Namespaces {
-    fn enter(&self) -> Result<(), Failure> {
-        let at = |step| move |errno| Failure { step, errno };
+    fn enter(&self) -> Result<(), ChildFailure> {
+        let at = |step| move |errno| ChildFailure { step, errno };
         let mut flags = CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWIPC
@@ -450,36 +454,36 @@ impl Namespaces {
         }
         match unshare(flags | CloneFlags::CLONE_NEWUSER) {
             Ok(()) => {
-                self.ids.write().map_err(at(Step::IdMaps))?;
+                self.ids.write().map_err(at(StartStep::IdMaps))?;
                 limit_watches();
             }
             // With the privileges that a host may have. If it has none, the reason is the first
             // one.
-            Err(errno) => unshare(flags).map_err(|_| at(Step::Namespaces)(errno))?,
+            Err(errno) => unshare(flags).map_err(|_| at(StartStep::Namespaces)(errno))?,
         }
-        sethostname(HOST_NAME).map_err(at(Step::Namespaces))
+        sethostname(HOST_NAME).map_err(at(StartStep::Namespaces))
     }
 
     /// The plugin's part; nothing of the host's files can be reached by a path from then on.
-    pub(super) fn finish(&self, ruleset: Option<&Ruleset>) -> Result<(), Failure> {
+    pub(super) fn finish(&self, ruleset: Option<&Ruleset>) -> Result<(), ChildFailure> {
         self.root.finish(ruleset, self.pid_max.as_deref())
     }
 }
 
 impl Child for Init {
-    fn run(&self) -> Result<(), Failure> {
-        let at = |step| move |errno| Failure { step, errno };
-        unistd::setsid().map_err(at(Step::Init))?;
-        ignore_children().map_err(at(Step::Init))?;
-        place(&self.host_alive, 0).map_err(at(Step::Init))?;
-        close_on_exec_from(1, 0).map_err(at(Step::Init))?;
-        give_up_privileges().map_err(at(Step::Init))?;
+    fn run(&self) -> Result<(), ChildFailure> {
+        let at = |step| move |errno| ChildFailure { step, errno };
+        unistd::setsid().map_err(at(StartStep::Init))?;
+        ignore_children().map_err(at(StartStep::Init))?;
+        place(&self.host_alive, 0).map_err(at(StartStep::Init))?;
+        close_on_exec_from(1, 0).map_err(at(StartStep::Init))?;
+        give_up_privileges().map_err(at(StartStep::Init))?;
         let (name, end) = (c"pipeplug-init".as_ptr(), ptr::null());
-        let arguments = match self.host_lost {
-            InitHostLost::Ends => [name, end, end],
-            InitHostLost::WaitsForPlugin => [name, c"wait".as_ptr(), end],
+        let arguments = match self.on_host_exit {
+            InitOnHostExit::Ends => [name, end, end],
+            InitOnHostExit::WaitsForPlugin => [name, c"wait".as_ptr(), end],
         };
-        Err(at(Step::Init)(exec_open(self.program.as_raw_fd(), &arguments, &[end])))
+        Err(at(StartStep::Init)(exec_open(self.program.as_raw_fd(), &arguments, &[end])))
     }
 }
 

@@ -37,7 +37,7 @@ mod machine;
     all(target_arch = "x86_64", target_pointer_width = "64"),
 )))]
 mod machine {
-    //! No code for other machines, where the programs cannot be had.
+    //! No code for other machines, for which there are no programs.
 
     pub(super) const ELF_NUMBER: u16 = 0;
 
@@ -45,7 +45,7 @@ mod machine {
         &[]
     }
 
-    pub(super) fn guard() -> &'static [u8] {
+    pub(super) fn watcher() -> &'static [u8] {
         &[]
     }
 }
@@ -73,17 +73,17 @@ pub(crate) fn init() -> io::Result<&'static OwnedFd> {
     }
 }
 
-/// Kills what a table names at the end of the host: see `guard.rs`.
+/// Kills what a table names at the end of the host: see `watcher.rs`.
 ///
 /// Descriptor 1 is a file of pairs of `i32`, at most 4 KiB of them read at once. Of each pair both
 /// numbers are sent SIGKILL with kill(2), 0 stands for none; the second one only in the first
 /// round. Rounds follow each other until one reaches no process, one millisecond apart, 5,000 at
-/// most. A process has one guard, so the file is not kept.
+/// most. A process has one watcher, so the file is not kept.
 ///
 /// # Errors
-/// As for [`init`].
-pub(super) fn guard() -> io::Result<OwnedFd> {
-    image(c"pipeplug-watch", machine::guard())
+/// As [`init`].
+pub(super) fn watcher() -> io::Result<OwnedFd> {
+    image(c"pipeplug-watch", machine::watcher())
 }
 
 fn image(name: &CStr, code: &[u8]) -> io::Result<OwnedFd> {
@@ -95,7 +95,7 @@ fn image(name: &CStr, code: &[u8]) -> io::Result<OwnedFd> {
     memfd::check_size(elf.len() as u64)?;
     let mut file = File::from(memfd::executable(name)?);
     file.write_all(&elf)?;
-    // The kernel lets nobody look into a process whose program its user cannot read (fs/exec.c,
+    // The kernel denies access to a process whose program its user cannot read (fs/exec.c,
     // would_dump). A plugin of the same user could keep the pipe of its init open, by
     // `/proc/1/fd/0`, and outlive the host.
     fchmod(&file, Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH)?;
@@ -103,7 +103,7 @@ fn image(name: &CStr, code: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Where the file is loaded: clear of what `vm.mmap_min_addr` keeps free, and on a page whatever
+/// Load address of the file: clear of what `vm.mmap_min_addr` keeps free, and on a page whatever
 /// its size is.
 const LOADED_AT: u64 = 0x40_0000;
 /// The largest page of any of the machines, in bytes.
@@ -160,7 +160,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::exit_notice::poll_readable;
-    use super::{guard, init};
+    use super::{init, watcher};
 
     /// A name as its `argv[0]`, and no other arguments.
     fn start_alone(image: &OwnedFd, stdout: impl Into<Stdio>) -> (Child, PipeWriter) {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn guard_kills_groups_and_processes_at_the_end() {
+    fn watcher_kills_groups_and_processes_at_the_end() {
         let sleeper = || Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
         let mut children = [sleeper(), sleeper(), sleeper()];
         let [of_group, alone, other] = children.each_ref().map(number);
@@ -241,7 +241,7 @@ mod tests {
             let bytes = [first.to_ne_bytes(), second.to_ne_bytes()].concat();
             nix::sys::uio::pwrite(&table, &bytes, at * 8).unwrap();
         }
-        let (mut child, pipe) = start_alone(&guard().unwrap(), table);
+        let (mut child, pipe) = start_alone(&watcher().unwrap(), table);
         assert!(child.try_wait().unwrap().is_none());
         drop(pipe);
         for killed in &mut children[..2] {
@@ -255,16 +255,16 @@ mod tests {
 
     #[test]
     fn neither_file_can_be_changed() {
-        for image in [init().unwrap(), &guard().unwrap()] {
+        for image in [init().unwrap(), &watcher().unwrap()] {
             assert_eq!(nix::unistd::write(image, b"x"), Err(nix::errno::Errno::EPERM));
             assert_eq!(nix::unistd::ftruncate(image, 0), Err(nix::errno::Errno::EPERM));
         }
     }
 
     #[test]
-    fn guard_ends_at_once_where_there_is_nothing_to_kill() {
+    fn watcher_ends_at_once_where_there_is_nothing_to_kill() {
         let table = super::memfd::zeros(c"table", 4096).unwrap();
-        let (mut child, pipe) = start_alone(&guard().unwrap(), table);
+        let (mut child, pipe) = start_alone(&watcher().unwrap(), table);
         drop(pipe);
         let ended =
             super::super::ExitNotice::watch(nix::unistd::Pid::from_raw(number(&child))).unwrap();

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::Pid;
 
-use crate::wait_status::WaitStatus;
+use crate::process::WaitStatus;
 
 /// Waits also for a child whose end sends another signal than SIGCHLD, or none: clone(2), `__WALL`.
 #[cfg(target_os = "linux")]
@@ -23,12 +23,12 @@ const ANY_CHILD: libc::c_int = libc::__WALL;
 #[cfg(not(target_os = "linux"))]
 const ANY_CHILD: libc::c_int = 0;
 
-/// What a look at a child's status does to it.
+/// Effect of reading a child's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
     /// The child stays a zombie: its process id and group id stay taken.
     Keep,
-    /// The child is reaped: from here on its ids may belong to somebody else.
+    /// The child is reaped: from here on its ids may belong to another process.
     Reap,
 }
 
@@ -121,7 +121,7 @@ fn ended(info: &libc::siginfo_t) -> Option<Pid> {
     (pid != 0).then_some(Pid::from_raw(pid))
 }
 
-/// How the child ended that this tells of.
+/// Exit status in a `siginfo_t`.
 fn status_of(info: &libc::siginfo_t) -> WaitStatus {
     // SAFETY: si_pid is set, so this is a SIGCHLD record, which has a status.
     let status = unsafe { info.si_status() };

@@ -9,8 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::thread;
 
-use pipeplug_host::launcher::{Attach, Kubectl, Via};
-use pipeplug_host::{HostLost, Plugin, Sandbox};
+use pipeplug_host::launcher::{Attach, CommandPrefix, Kubectl};
+use pipeplug_host::{OnHostExit, Plugin, Sandbox};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1).peekable();
@@ -23,10 +23,12 @@ fn main() -> ExitCode {
     let end = end.to_string_lossy().into_owned();
     let mut builder = Plugin::builder(path).args(args);
     if end == "leaves" {
-        builder = builder.host_lost(HostLost::EndOfFile);
+        builder = builder.on_host_exit(OnHostExit::EndOfFile);
     }
     builder = match how.as_deref().and_then(OsStr::to_str) {
-        Some("--via") => builder.launcher(Via::new(what.to_string_lossy().split_whitespace())),
+        Some("--via") => {
+            builder.launcher(CommandPrefix::new(what.to_string_lossy().split_whitespace()))
+        }
         Some("--attach") => builder.launcher(Attach::new(what)),
         Some("--kubectl") => builder.launcher(Kubectl::new("image").program(what)),
         Some("--sandbox") => builder.sandbox(match what.to_str() {

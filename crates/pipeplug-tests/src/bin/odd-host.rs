@@ -10,9 +10,11 @@ use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use pipeplug_host::process::{Channel, Launch, spawn};
-#[cfg(target_os = "linux")]
-use pipeplug_host::{Builder, Sandbox, Sha256, StoppedBy, discovery::Discovery, launcher::Via};
 use pipeplug_host::{Plugin, Stdin, Stdout, WaitStatus};
+#[cfg(target_os = "linux")]
+use pipeplug_host::{
+    PluginBuilder, Sandbox, Sha256, StoppedBy, discovery::Discovery, launcher::CommandPrefix,
+};
 use pipeplug_tests::{
     LONG, children_of, eventually, fork, group_of, guards_of, handle_sigchld_by_reaping,
     ignore_sigchld, is_running, is_zombie, kill_by_sigpipe,
@@ -139,7 +141,7 @@ fn lacks(
 
     let found = Discovery::for_host("odd").with_dirs([&dir]).find("it")?.path;
     echoes(Plugin::builder(&found))?;
-    echoes(Plugin::builder(&found).launcher(Via::new(["env"])))?;
+    echoes(Plugin::builder(&found).launcher(CommandPrefix::new(["env"])))?;
     // Without memory to copy it to, there is no file that stays as it was checked.
     if call != "memfd_create" {
         let sum = Sha256::of_file(&found)?;
@@ -158,7 +160,7 @@ fn lacks(
 
 /// Starts a plugin, calls it, and stops it.
 #[cfg(target_os = "linux")]
-fn echoes(builder: Builder) -> Result<(), Box<dyn Error>> {
+fn echoes(builder: PluginBuilder) -> Result<(), Box<dyn Error>> {
     let plugin = builder.start()?;
     check(plugin.call("echo", "x")? == "x", "the echo")?;
     check(plugin.stop()?.by == StoppedBy::Stop, "the stop")

@@ -12,7 +12,7 @@
 use std::io::{self, BufRead as _, Write as _};
 use std::process::ExitCode;
 
-use pipeplug_host::{HostLost, Plugin, Sandbox, Stdout};
+use pipeplug_host::{OnHostExit, Plugin, Sandbox, Stdout};
 
 fn main() -> ExitCode {
     match run() {
@@ -28,7 +28,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let mut next = || args.next().ok_or("something is missing on the command line");
     let mut changes: Vec<Box<dyn FnOnce(Sandbox) -> Sandbox>> = Vec::new();
-    let (mut stdout, mut host_lost) = (Stdout::Null, HostLost::Kill);
+    let (mut stdout, mut on_host_exit) = (Stdout::Null, OnHostExit::Kill);
     let level = loop {
         match next()?.as_str() {
             "--read" => {
@@ -52,7 +52,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                 changes.push(Box::new(move |sandbox| sandbox.scratch(bytes)));
             }
             "--best-effort" => changes.push(Box::new(Sandbox::best_effort)),
-            "--leave" => host_lost = HostLost::EndOfFile,
+            "--leave" => on_host_exit = OnHostExit::EndOfFile,
             "--inherit-stdout" => stdout = Stdout::Inherit,
             "--without-landlock" => pipeplug_tests::refuse_landlock()?,
             "--landlock" => pipeplug_tests::seem_to_have_landlock(next()?.parse()?)?,
@@ -64,7 +64,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let plugin = next()?;
     // Its own standard error is for the answers.
     let mut builder =
-        Plugin::builder(plugin).on_line(|_, _| {}).stdout(stdout).host_lost(host_lost);
+        Plugin::builder(plugin).on_line(|_, _| {}).stdout(stdout).on_host_exit(on_host_exit);
     let sandbox = match level.as_str() {
         "none" => None,
         "basic" => Some(Sandbox::basic()),

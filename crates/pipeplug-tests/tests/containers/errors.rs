@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pipeplug_host::launcher::{Container, Engine};
 use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Builder, Plugin, StartError};
+use pipeplug_host::{Plugin, PluginBuilder, StartError};
 use pipeplug_tests::{Containers, LONG};
 
 use crate::CAPTIVE;
@@ -27,15 +27,15 @@ crate::with_each_engine! {
 }
 
 #[track_caller]
-fn told(builder: Builder, text: &str) -> StartError {
+fn told(builder: PluginBuilder, text: &str) -> StartError {
     let error = builder.handshake_timeout(LONG).start().unwrap_err();
-    assert!(matches!(error, StartError::Place { .. }), "{error:?}");
+    assert!(matches!(error, StartError::Launcher { .. }), "{error:?}");
     assert!(error.to_string().contains(text), "{error}");
     error
 }
 
-fn placed(container: Container) -> Builder {
-    Plugin::placed("captive").launcher(container)
+fn placed(container: Container) -> PluginBuilder {
+    Plugin::preinstalled("captive").launcher(container)
 }
 
 fn a_missing_image_is_told(containers: &Containers) {

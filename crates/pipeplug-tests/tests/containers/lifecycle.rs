@@ -9,7 +9,7 @@ use nix::sys::signal;
 use pipeplug_host::CallError;
 use pipeplug_host::launcher::{Engine, Launcher};
 use pipeplug_host::process::{Delivery, Launch, Signal};
-use pipeplug_host::{Builder, Crash, Grace, Plugin, StartError, StoppedBy, WaitStatus};
+use pipeplug_host::{Crash, Grace, Plugin, PluginBuilder, StartError, StoppedBy, WaitStatus};
 use pipeplug_host::{Direction, Format};
 use pipeplug_tests::{Containers, LONG, chunk, send};
 
@@ -28,7 +28,7 @@ crate::with_each_engine! {
 }
 
 /// One that heeds nothing.
-fn stubborn(containers: &Containers) -> Builder {
+fn stubborn(containers: &Containers) -> PluginBuilder {
     containers
         .builder(containers.container())
         .arg("stubborn")
@@ -118,7 +118,7 @@ fn a_status_like_that_of_a_signal_is_told_as_both(containers: &Containers) {
 }
 
 fn arguments_and_directory_arrive(containers: &Containers) {
-    let told = |builder: Builder| {
+    let told = |builder: PluginBuilder| {
         let plugin = builder
             .handshake_timeout(LONG)
             .args(["a b", "--c"])
@@ -185,6 +185,6 @@ fn a_pause_holds_it_until_it_goes_on(containers: &Containers) {
 
 fn placed() -> Launch {
     let mut launch = Launch::new("captive");
-    launch.is_placed = true;
+    launch.is_preinstalled = true;
     launch
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use pipeplug_host::{Builder, HandlerError, Plugin, Reply, Request};
+use pipeplug_host::{HandlerError, Plugin, PluginBuilder, Reply, Request};
 use pipeplug_tests::eventually;
 
 use crate::plain;
@@ -10,7 +10,7 @@ use crate::plain;
 type Handled = Arc<Mutex<Vec<String>>>;
 
 /// A plugin whose host writes down all that its handler gets, and answers it.
-fn with_handler() -> (Builder, Handled) {
+fn with_handler() -> (PluginBuilder, Handled) {
     let handled = Handled::default();
     let seen = Arc::clone(&handled);
     let builder =

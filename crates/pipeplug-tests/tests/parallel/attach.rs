@@ -13,11 +13,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pipeplug_host::launcher::Attach;
 use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Builder, Crash, Grace, Plugin, StartError, StoppedBy, WaitStatus};
+use pipeplug_host::{Crash, Grace, Plugin, PluginBuilder, StartError, StoppedBy, WaitStatus};
 use pipeplug_tests::{LONG, eventually, is_running, is_stopped, send, wait_exit};
 use tempfile::TempDir;
 
-use crate::host_lost::Host;
+use crate::on_host_exit::Host;
 use crate::{LONELY_HOST, MISBEHAVE};
 
 /// A plugin that waits for its host.
@@ -70,15 +70,15 @@ fn place() -> (TempDir, PathBuf) {
     (dir, socket)
 }
 
-fn attach(socket: &Path) -> Builder {
-    Plugin::placed("attached").launcher(Attach::new(socket)).handshake_timeout(LONG)
+fn attach(socket: &Path) -> PluginBuilder {
+    Plugin::preinstalled("attached").launcher(Attach::new(socket)).handshake_timeout(LONG)
 }
 
 /// Error of attaching to this plugin.
 #[track_caller]
 fn refused(socket: &Path) -> (StartError, String) {
     let error = attach(socket).start().unwrap_err();
-    assert!(matches!(error, StartError::Spawn(SpawnError::Place { .. })), "{error:?}");
+    assert!(matches!(error, StartError::Spawn(SpawnError::Launcher { .. })), "{error:?}");
     let message = error.to_string();
     assert!(message.contains(&format!("{socket:?}")), "{message}");
     (error, message)
@@ -146,7 +146,7 @@ fn a_socket_that_was_left_behind_is_replaced() {
     assert!(socket.exists(), "it was killed");
     let (error, message) = refused(&socket);
     assert!(
-        !error.is_permanent() && message.contains("nobody listens there any more"),
+        !error.is_permanent() && message.contains("no process listens there any more"),
         "{message}"
     );
     let guest = Guest::listen(&socket);
@@ -347,7 +347,7 @@ fn its_end_is_noticed_and_not_explained() {
     send(guest.pid(), Signal::SIGKILL);
     let error = call.wait_timeout(LONG).unwrap_err();
     let crash = Crash::of(&error).unwrap();
-    assert_eq!(crash.place.as_deref(), Some(&*format!("at the socket {socket:?}")));
+    assert_eq!(crash.launcher.as_deref(), Some(&*format!("at the socket {socket:?}")));
     // If the connection ended before the process, its status is not known yet.
     assert_eq!(crash.diagnosis.is_some(), crash.status == Some(WaitStatus::Unknown), "{crash:?}");
     assert_eq!(plugin.wait(LONG).unwrap(), Some(WaitStatus::Unknown));

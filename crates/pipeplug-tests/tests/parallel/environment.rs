@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use pipeplug_host::Plugin;
-use pipeplug_host::launcher::Via;
+use pipeplug_host::launcher::CommandPrefix;
 use pipeplug_host::process::EnvPlan;
 
 use crate::{BURGLAR, plain};
@@ -80,8 +80,9 @@ fn a_hosts_secrets_do_not_arrive() {
         assert_eq!(all.contains(&secret.to_owned()), secret != "LD_PRELOAD", "{all:?}");
     }
     // What carries the pipes elsewhere may need anything of it.
-    let carried =
-        names(&Plugin::builder(BURGLAR).launcher(Via::new(["/usr/bin/env"])).start().unwrap());
+    let carried = names(
+        &Plugin::builder(BURGLAR).launcher(CommandPrefix::new(["/usr/bin/env"])).start().unwrap(),
+    );
     assert!(carried.contains(&"SSH_AUTH_SOCK".to_owned()), "{carried:?}");
 }
 

@@ -100,7 +100,7 @@ fn handlers_at_work_are_waited_for() {
 #[test]
 fn handlers_that_look_for_a_stop_end_at_once() {
     for command in ["until-stop", "until-told"] {
-        for (stop, told) in [(true, "Some(Asked)"), (false, "Some(HostLost)")] {
+        for (stop, told) in [(true, "Some(Asked)"), (false, "Some(HostGone)")] {
             // With no other end than that which the handler comes to by itself.
             let mut guest = Guest::new(&["tells-stop"]);
             guest.send(&request(2, command, b""));

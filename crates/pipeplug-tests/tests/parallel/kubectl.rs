@@ -15,13 +15,13 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pipeplug_host::launcher::{Kubectl, PullPolicy};
 use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Builder, Plugin, StartError, StoppedBy, WaitStatus};
+use pipeplug_host::{Plugin, PluginBuilder, StartError, StoppedBy, WaitStatus};
 use pipeplug_tests::{LONG, command_lines_with, eventually, free_port, send, tool};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::MISBEHAVE;
-use crate::host_lost::Host;
+use crate::on_host_exit::Host;
 
 /// Says that it knows pods, and refuses to make one.
 struct Cluster {
@@ -127,7 +127,7 @@ fn full(kubectl: Kubectl) -> Kubectl {
         )
 }
 
-fn plugin() -> Builder {
+fn plugin() -> PluginBuilder {
     Plugin::builder("/bin/plugin")
         .args(["7", "8", "it's $(HOME) $$ $x"])
         .env("A", "$(B) 'c'")
@@ -227,7 +227,7 @@ fn an_image_may_have_a_plugin_of_its_own() {
         return;
     }
     let cluster = Cluster::start();
-    let builder = Plugin::placed("spell").arg("--fast").handshake_timeout(LONG);
+    let builder = Plugin::preinstalled("spell").arg("--fast").handshake_timeout(LONG);
     builder.launcher(cluster.kubectl("spell")).start().unwrap_err();
     let (path, pod) = cluster.pod();
     assert_eq!(path, "/api/v1/namespaces/default/pods");
@@ -240,13 +240,13 @@ fn an_image_may_have_a_plugin_of_its_own() {
 
 #[test]
 fn what_the_api_cannot_carry_is_refused() {
-    let start = |builder: Builder, overrides: &str| {
+    let start = |builder: PluginBuilder, overrides: &str| {
         let kubectl = Kubectl::new("image").program("/bin/true").overrides(overrides);
         let error = builder.launcher(kubectl).start().unwrap_err();
         assert!(error.is_permanent(), "{error}");
         error.to_string()
     };
-    let placed = || Plugin::placed("spell");
+    let placed = || Plugin::preinstalled("spell");
     assert!(start(placed().arg(OsStr::from_bytes(b"\xff")), "{}").contains("it is not UTF-8"));
     assert!(start(placed().env("A=B", "c"), "{}").contains("\"A=B\""));
     assert!(start(placed(), "[").contains("they are no JSON object"));
@@ -258,10 +258,10 @@ fn what_the_api_cannot_carry_is_refused() {
 #[test]
 fn no_kubectl_no_cluster_and_no_context_are_told() {
     let start = |kubectl: Kubectl| {
-        Plugin::placed("spell").launcher(kubectl).handshake_timeout(LONG).start().unwrap_err()
+        Plugin::preinstalled("spell").launcher(kubectl).handshake_timeout(LONG).start().unwrap_err()
     };
     let error = start(Kubectl::new("spell").program("no-such-kubectl"));
-    assert!(matches!(error, StartError::Spawn(SpawnError::NoCarrier { .. })), "{error:?}");
+    assert!(matches!(error, StartError::Spawn(SpawnError::NoClient { .. })), "{error:?}");
     assert!(error.to_string().contains("\"no-such-kubectl\""), "{error}");
     if tool("kubectl", "kubernetes-client").is_none() {
         return;
@@ -310,10 +310,10 @@ impl Fake {
         self.dir.path().join(name)
     }
 
-    fn builder(&self) -> Builder {
+    fn builder(&self) -> PluginBuilder {
         let kubectl =
             Kubectl::new("image").program(self.program()).namespace("plugins").arg("--as=me");
-        Plugin::placed("spell").launcher(kubectl).handshake_timeout(LONG)
+        Plugin::preinstalled("spell").launcher(kubectl).handshake_timeout(LONG)
     }
 
     #[track_caller]

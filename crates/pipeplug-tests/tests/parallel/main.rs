@@ -12,7 +12,6 @@ mod crash;
 mod deadlines;
 mod environment;
 mod guest_end;
-mod host_lost;
 mod killed;
 mod kubectl;
 mod metadata;
@@ -20,6 +19,7 @@ mod misbehaviours;
 mod odd_hosts;
 #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
 mod older_landlock;
+mod on_host_exit;
 mod options;
 mod pool;
 mod raw;
@@ -45,7 +45,7 @@ mod system_calls;
 mod verified;
 mod via;
 
-use pipeplug_host::{Builder, Plugin};
+use pipeplug_host::{Plugin, PluginBuilder};
 
 /// The plugin that misbehaves on command.
 const MISBEHAVE: &str = env!("CARGO_BIN_EXE_misbehave");
@@ -67,17 +67,17 @@ const SANDBOX_HOST: &str = env!("CARGO_BIN_EXE_sandbox-host");
 const ODD_HOST: &str = env!("CARGO_BIN_EXE_odd-host");
 
 /// The plugin, told how to misbehave.
-fn misbehave(how: &[&str]) -> Builder {
+fn misbehave(how: &[&str]) -> PluginBuilder {
     Plugin::builder(MISBEHAVE).args(how)
 }
 
 /// The plugin with nothing but its commands.
-fn plain() -> Builder {
+fn plain() -> PluginBuilder {
     misbehave(&["plain"])
 }
 
 /// Starts it, and waits until it has left its start behind.
-fn ready(builder: &Builder) -> Plugin {
+fn ready(builder: &PluginBuilder) -> Plugin {
     let plugin = builder.start().unwrap();
     plugin.call("echo", "").unwrap();
     plugin

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use pipeplug_host::{Builder, CallError, Grace, Plugin};
+use pipeplug_host::{CallError, Grace, Plugin, PluginBuilder};
 use pipeplug_tests::SOON;
 
 use crate::misbehave;
@@ -60,7 +60,7 @@ const TABLE: &[Row] = &[
         Program(&["/bin/sh"]),
         "is no plugin and takes what it reads for commands",
         "plugin \"/bin/sh\" did not answer GetMetadata within 300ms…; is it a plugin? A slow one needs more time: \
-         `--timeout` (Builder::handshake_timeout)",
+         `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     (
@@ -111,21 +111,21 @@ const TABLE: &[Row] = &[
         Way(&["answers-nothing"]),
         "never answers",
         "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         more time: `--timeout` (Builder::handshake_timeout)",
+         more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     (
         Way(&["answers-half"]),
         "stops amid its answer",
         "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         more time: `--timeout` (Builder::handshake_timeout)",
+         more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     (
         Way(&["trickles", "1000"]),
         "answers a byte a second",
         "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         more time: `--timeout` (Builder::handshake_timeout)",
+         more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     // In place of a reply.
@@ -296,7 +296,7 @@ const TABLE: &[Row] = &[
 ];
 
 impl What {
-    fn builder(self) -> Builder {
+    fn builder(self) -> PluginBuilder {
         match self {
             Way(how) => misbehave(how),
             Program([program, args @ ..]) => Plugin::builder(program).args(args.iter()).stdio(),

@@ -28,12 +28,7 @@ fn what_is_demanded_is_refused_with_the_version_that_it_needs() {
             SandboxHost::outcome(level, &[&["--landlock", &version], options].concat())
         };
         for (needed, level, options, what) in [
-            (
-                3,
-                "basic",
-                &["--read", "/etc"][..],
-                "walls around files need Landlock ABI 3 (Linux 6.2",
-            ),
+            (3, "basic", &["--read", "/etc"][..], "limits on files need Landlock ABI 3 (Linux 6.2"),
             (4, "strict", &["--connect", "80"], "TCP ports need Landlock ABI 4 (Linux 6.7"),
             (4, "basic", &["--bind", "80"], "TCP ports need Landlock ABI 4 (Linux 6.7"),
         ] {

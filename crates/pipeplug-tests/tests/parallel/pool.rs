@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_host::{
-    Builder, Plugin, Pool, SupervisedCall, SupervisedCallError, Supervisor, SupervisorBuilder,
-    Unavailable,
+    Plugin, PluginBuilder, Pool, SupervisedCall, SupervisedCallError, Supervisor,
+    SupervisorBuilder, Unavailable,
 };
 use pipeplug_tests::{LONG, Script, eventually, is_running, send};
 
@@ -21,7 +21,7 @@ fn pool(supervisor: SupervisorBuilder, size: usize) -> Pool {
 }
 
 /// One whose calls of `never` do not keep it from its end.
-fn hasty() -> Builder {
+fn hasty() -> PluginBuilder {
     misbehave(&["grace", "1"])
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pipeplug_host::sandbox::Support;
-use pipeplug_host::{Builder, Plugin, Sandbox};
+use pipeplug_host::{Plugin, PluginBuilder, Sandbox};
 use pipeplug_tests::{LONG, missing, tool};
 use tempfile::TempDir;
 
@@ -57,7 +57,7 @@ fn has_strict_sandbox() -> bool {
 
 /// Has the plugin do all that it can.
 #[track_caller]
-fn works(plugin: Builder, sandbox: Sandbox, parts: &str) {
+fn works(plugin: PluginBuilder, sandbox: Sandbox, parts: &str) {
     let plugin = plugin.stdio().handshake_timeout(LONG).sandbox(sandbox).start().unwrap();
     let said = plugin.call("work", "");
     assert_eq!(said.as_deref().ok(), Some(parts), "{said:?}, {:?}", plugin.stderr_tail());

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use pipeplug_host::launcher::{Launcher as _, Ssh};
 use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Builder, Crash, Plugin, StartError, StoppedBy, WaitStatus};
+use pipeplug_host::{Crash, Plugin, PluginBuilder, StartError, StoppedBy, WaitStatus};
 use pipeplug_tests::{
     LONG, Script, Sshd, command_lines_with, eventually, free_port, is_running, send,
 };
 
-use crate::host_lost::Host;
+use crate::on_host_exit::Host;
 use crate::{MISBEHAVE, misbehave};
 
 fn there(sshd: &Sshd) -> Ssh {
@@ -20,16 +20,16 @@ fn there(sshd: &Sshd) -> Ssh {
 }
 
 /// A plugin that can be told from those of other tests, and its mark.
-fn marked(what: &str) -> (Builder, String) {
+fn marked(what: &str) -> (PluginBuilder, String) {
     let mark = format!("ssh-test-{what}-{}", std::process::id());
     (misbehave(&["plain", &mark]).handshake_timeout(LONG), mark)
 }
 
 /// Fails to start by this, and tells why.
 #[track_caller]
-fn refused(builder: &Builder) -> StartError {
+fn refused(builder: &PluginBuilder) -> StartError {
     let error = builder.clone().handshake_timeout(LONG).start().unwrap_err();
-    let StartError::Place { place, .. } = &error else { panic!("{error:?}") };
+    let StartError::Launcher { launcher: place, .. } = &error else { panic!("{error:?}") };
     assert!(place.ends_with("(ssh)") && error.to_string().contains(place), "{error}");
     error
 }
@@ -85,7 +85,7 @@ fn arguments_variables_and_directory_go_with_it_as_they_are() {
 #[test]
 fn what_cannot_be_said_to_a_shell_is_refused() {
     let start =
-        |builder: Builder| builder.launcher(Ssh::new("nowhere.invalid")).start().unwrap_err();
+        |builder: PluginBuilder| builder.launcher(Ssh::new("nowhere.invalid")).start().unwrap_err();
     let error = start(misbehave(&["a\0b"]));
     assert!(error.is_permanent() && error.to_string().contains("NUL"), "{error}");
     let error = start(misbehave(&[]).env("A=B", "c"));
@@ -97,7 +97,7 @@ fn what_cannot_be_said_to_a_shell_is_refused() {
 #[test]
 fn what_is_not_there_or_cannot_be_executed_is_told() {
     let Some(sshd) = Sshd::start() else { return };
-    let told = |builder: Builder, problem: &str| {
+    let told = |builder: PluginBuilder, problem: &str| {
         let error = refused(&builder.launcher(there(&sshd)));
         assert!(error.is_permanent() && error.to_string().contains(problem), "{error}");
     };
@@ -155,7 +155,7 @@ fn a_refused_key_and_one_with_a_passphrase_ask_nobody() {
     sshd.make_key("locked", "a passphrase");
     sshd.configure("locked", "host");
     let error = refused(&builder);
-    assert!(error.is_permanent() && error.to_string().contains("nobody is asked"), "{error}");
+    assert!(error.is_permanent() && error.to_string().contains("does not ask for one"), "{error}");
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn a_host_that_says_nothing_is_given_up() {
 fn a_missing_ssh_is_told() {
     let error =
         misbehave(&[]).launcher(Ssh::new("there").program("no-such-ssh")).start().unwrap_err();
-    assert!(matches!(error, StartError::Spawn(SpawnError::NoCarrier { .. })), "{error:?}");
+    assert!(matches!(error, StartError::Spawn(SpawnError::NoClient { .. })), "{error:?}");
     assert!(error.to_string().contains("no program \"no-such-ssh\""), "{error}");
 }
 
@@ -219,7 +219,7 @@ fn a_lost_connection_ends_the_plugin_and_its_calls() {
         send(session, Signal::SIGKILL);
     }
     let error = call.wait_timeout(LONG).unwrap_err();
-    assert_eq!(Crash::of(&error).unwrap().place.as_deref(), Some("on there (ssh)"));
+    assert_eq!(Crash::of(&error).unwrap().launcher.as_deref(), Some("on there (ssh)"));
     assert_diagnosed(&plugin, &there(&sshd), "the connection was lost");
     eventually("it is gone there", || command_lines_with(&mark).is_empty());
 }

@@ -234,10 +234,10 @@ fn a_real_server_runs_it_by_every_login_shell_and_tells_what_fails() {
         plugin.stop().unwrap();
         assert!(!sshd.home().join("injected").exists(), "{name}");
 
-        let told = |launched: pipeplug_host::Builder| {
+        let told = |launched: pipeplug_host::PluginBuilder| {
             let error = launched.handshake_timeout(LONG).launcher(ssh.clone()).start().unwrap_err();
             assert!(
-                matches!(error, StartError::Place { .. }) && error.is_permanent(),
+                matches!(error, StartError::Launcher { .. }) && error.is_permanent(),
                 "{name}: {error:?}"
             );
             error.to_string()
@@ -267,7 +267,7 @@ fn a_login_shell_that_prints_is_named() {
             let error = builder.clone().format(format).start().unwrap_err();
             let message = error.to_string();
             assert!(
-                matches!(error, StartError::Place { .. }) && error.is_permanent(),
+                matches!(error, StartError::Launcher { .. }) && error.is_permanent(),
                 "{name}: {error:?}"
             );
             assert!(
@@ -382,7 +382,7 @@ fn what_no_shell_could_be_told_is_refused() {
     launch.cwd = Some("".into());
     assert!(refused(launch).contains("an empty working directory"));
     let mut launch = Launch::new("plugin");
-    launch.is_placed = true;
+    launch.is_preinstalled = true;
     assert!(refused(launch).contains("name a path there"));
 }
 

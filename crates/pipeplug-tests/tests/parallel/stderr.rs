@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use pipeplug_host::{Builder, Output};
+use pipeplug_host::{Output, PluginBuilder};
 use pipeplug_tests::{LONG, Script, eventually};
 
 use crate::{LONELY_HOST, misbehave, plain, ready};
@@ -17,7 +17,7 @@ use crate::{LONELY_HOST, misbehave, plain, ready};
 struct Lines(Arc<Mutex<Vec<String>>>);
 
 impl Lines {
-    fn of(&self, builder: Builder) -> Builder {
+    fn of(&self, builder: PluginBuilder) -> PluginBuilder {
         let lines = self.clone();
         builder.on_line(move |output, line| {
             assert_eq!(output, Output::Stderr);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use pipeplug_host::Options;
 use pipeplug_host::{
-    Backoff, Breaker, CallError, EndCause, Event, Failure, Grace, HealthCheck, Plugin, Reply,
+    Backoff, Breaker, CallError, EndCause, Event, Grace, HealthCheck, Plugin, PluginFailure, Reply,
     Request, StartError, StoppedBy, SupervisedCallError, Supervisor, SupervisorBuilder,
     Unavailable, WaitStatus,
 };
@@ -80,12 +80,12 @@ fn millis(n: u64) -> Duration {
 }
 
 /// Supervisor that restarts almost at once.
-pub(crate) fn eager(plugin: pipeplug_host::Builder) -> SupervisorBuilder {
+pub(crate) fn eager(plugin: pipeplug_host::PluginBuilder) -> SupervisorBuilder {
     Supervisor::builder(plugin).backoff(Backoff::new(millis(1), millis(1)))
 }
 
 /// Supervisor whose first restart comes later than the end of any test.
-pub(crate) fn reluctant(plugin: pipeplug_host::Builder) -> SupervisorBuilder {
+pub(crate) fn reluctant(plugin: pipeplug_host::PluginBuilder) -> SupervisorBuilder {
     Supervisor::builder(plugin).backoff(Backoff::new(FOREVER, FOREVER))
 }
 
@@ -235,7 +235,7 @@ fn waits_grow_and_the_breaker_ends_them() {
     };
     assert_eq!(*after, Some((6, FOREVER)));
     assert!(
-        matches!(last, Failure::Start(error) if matches!(**error, StartError::Exited { .. })),
+        matches!(last, PluginFailure::Start(error) if matches!(**error, StartError::Exited { .. })),
         "{last:?}"
     );
     let message = error.to_string();

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 
-use pipeplug_host::launcher::Via;
+use pipeplug_host::launcher::CommandPrefix;
 use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Builder, Event, LockFile, Plugin, Sandbox, Sha256, StartError, Supervisor};
+use pipeplug_host::{
+    Event, LockFile, Plugin, PluginBuilder, Sandbox, Sha256, StartError, Supervisor,
+};
 use pipeplug_tests::{LONG, Script, eventually};
 use tempfile::TempDir;
 
@@ -29,7 +31,7 @@ fn copied(plugin: &str) -> (TempDir, PathBuf, Sha256) {
     (dir, path, sum)
 }
 
-fn spawn_error(builder: &Builder) -> SpawnError {
+fn spawn_error(builder: &PluginBuilder) -> SpawnError {
     match builder.start() {
         Err(StartError::Spawn(error)) => error,
         other => panic!("{other:?}"),
@@ -284,7 +286,7 @@ fn a_supervisor_gives_up_on_what_is_not_as_pinned() {
 
 #[test]
 fn launchers_that_cannot_check_are_refused() {
-    let builder = Plugin::builder(MISBEHAVE).launcher(Via::new(["nice"]));
+    let builder = Plugin::builder(MISBEHAVE).launcher(CommandPrefix::new(["nice"]));
     for builder in [
         builder.clone().sha256(sum_of(MISBEHAVE)),
         builder.clone().lock_file("x"),

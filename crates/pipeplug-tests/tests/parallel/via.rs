@@ -5,12 +5,14 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use pipeplug_host::Format;
-use pipeplug_host::launcher::Via;
+use pipeplug_host::launcher::CommandPrefix;
 use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Builder, Crash, Grace, Plugin, StartError, Stdin, StoppedBy, WaitStatus};
+use pipeplug_host::{
+    Crash, Grace, Plugin, PluginBuilder, StartError, Stdin, StoppedBy, WaitStatus,
+};
 use pipeplug_tests::{LONG, Script, command_lines_with, eventually, is_running, send, tool};
 
-use crate::host_lost::Host;
+use crate::on_host_exit::Host;
 use crate::{MISBEHAVE, misbehave, plain};
 
 /// Prefixes: one that executes the plugin in its own place, and one whose child the plugin is.
@@ -48,8 +50,8 @@ fn assert_gone(family: &[i32]) {
     eventually("all are gone", || !family.iter().any(|pid| is_running(*pid)));
 }
 
-fn via(builder: Builder, command: &[&str]) -> Builder {
-    builder.launcher(Via::new(command))
+fn via(builder: PluginBuilder, command: &[&str]) -> PluginBuilder {
+    builder.launcher(CommandPrefix::new(command))
 }
 
 #[test]
@@ -189,7 +191,7 @@ fn a_command_that_is_not_there_is_named() {
         assert!(message.contains(MISBEHAVE) && message.contains(name), "{message}");
     }
     let error = via(plain(), &["no-such-carrier"]).start().unwrap_err();
-    assert!(matches!(error, StartError::Spawn(SpawnError::NoCarrier { .. })), "{error:?}");
+    assert!(matches!(error, StartError::Spawn(SpawnError::NoClient { .. })), "{error:?}");
     assert!(error.to_string().contains("install it, or add its directory to `PATH`"), "{error}");
 }
 
@@ -226,7 +228,7 @@ fn a_command_that_fails_is_told_with_its_status_and_last_words() {
         (&["/usr/bin/env", "nice", "-n", "x"], "`nice` of that command failed (exit status 125)"),
     ] {
         let error = via(plain(), command).start().unwrap_err();
-        assert!(matches!(error, StartError::Place { .. }), "{error:?}");
+        assert!(matches!(error, StartError::Launcher { .. }), "{error:?}");
         assert!(error.to_string().contains(says), "{error}");
     }
     // A plugin's own end is not the command's.
@@ -322,7 +324,7 @@ fn all_of_it_is_gone_after_a_kill_of_what_carries_it() {
         let call = plugin.request("never", "").begin().unwrap();
         send(plugin.pid().as_raw(), Signal::SIGKILL);
         let error = call.wait_timeout(LONG).unwrap_err();
-        let place = Crash::of(&error).unwrap().place.clone().unwrap();
+        let place = Crash::of(&error).unwrap().launcher.clone().unwrap();
         assert!(place.starts_with("via `sh -c"), "{place}");
         assert_gone(&family);
     }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pipeplug_host::Responder;
-use pipeplug_host::{Builder, EventLoop, Grace, HandlerError, Plugin, Reply, Request};
+use pipeplug_host::{EventLoop, Grace, HandlerError, Plugin, PluginBuilder, Reply, Request};
 use pipeplug_testkit::Gate;
 use pipeplug_tests::{LONG, forget_memory_peak, memory_in_use, memory_peak};
 
@@ -100,7 +100,7 @@ struct Means {
     put_off: Arc<Mutex<Option<Vec<Responder>>>>,
 }
 
-fn builder(how: &[&str], handler: Handler, means: &Means) -> Builder {
+fn builder(how: &[&str], handler: Handler, means: &Means) -> PluginBuilder {
     let (means, gate) = (means.clone(), means.gate.clone());
     misbehave(how)
         .grace(Grace::each(Duration::from_millis(10)))

@@ -10,7 +10,7 @@ mod supervisor;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use pipeplug_host::{Builder, EventLoop, Plugin};
+use pipeplug_host::{EventLoop, Plugin, PluginBuilder};
 use pipeplug_tests::{children_of, descriptors, eventually, threads};
 
 /// The plugin that misbehaves on command.
@@ -46,6 +46,6 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// The plugin, told how to misbehave.
-fn misbehave(how: &[&str]) -> Builder {
+fn misbehave(how: &[&str]) -> PluginBuilder {
     Plugin::builder(MISBEHAVE).args(how)
 }

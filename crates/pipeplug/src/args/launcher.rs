@@ -5,10 +5,9 @@ use std::time::Duration;
 use std::{ffi::OsStr, path::PathBuf};
 
 use clap::Args;
-use pipeplug_host::Builder;
+use pipeplug_host::PluginBuilder;
 #[cfg(target_os = "linux")]
-use pipeplug_host::launcher::Attach;
-use pipeplug_host::launcher::{Engine, Ssh, Via};
+use pipeplug_host::launcher::{Attach, CommandPrefix, Engine, Ssh};
 
 use crate::args::container::ContainerArgs;
 use crate::args::kubectl::KubectlArgs;
@@ -31,7 +30,7 @@ pub(crate) struct LauncherArgs {
     /// "bwrap
     /// --ro-bind / /"
     #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
-    via: Option<CommandPrefix>,
+    via: Option<PrefixWords>,
 
     /// Run in a container of this image, with Docker
     #[arg(long, value_name = "IMAGE", group = "container")]
@@ -63,19 +62,19 @@ pub(crate) struct LauncherArgs {
 
 /// Program with its first arguments, before the path of the plugin.
 #[derive(Debug, Clone)]
-struct CommandPrefix(Vec<String>);
+struct PrefixWords(Vec<String>);
 
 impl LauncherArgs {
     /// Sets the launcher and its options. `timeout` limits the connection of ssh too.
     pub(crate) fn apply(
         &self,
-        builder: Builder,
+        builder: PluginBuilder,
         container: &ContainerArgs,
         kubectl: &KubectlArgs,
         timeout: Option<Duration>,
-    ) -> Builder {
-        if let Some(CommandPrefix(words)) = &self.via {
-            return builder.launcher(Via::new(words));
+    ) -> PluginBuilder {
+        if let Some(PrefixWords(words)) = &self.via {
+            return builder.launcher(CommandPrefix::new(words));
         }
         if let Some((engine, image)) = self.image() {
             return builder.launcher(container.container(engine, image));
@@ -128,9 +127,9 @@ impl LauncherArgs {
 }
 
 /// Splits text into words with the quoting rules of a shell, without any expansion.
-fn parse_command(text: &str) -> Result<CommandPrefix, String> {
+fn parse_command(text: &str) -> Result<PrefixWords, String> {
     match shlex::split(text) {
-        Some(words) if !words.is_empty() => Ok(CommandPrefix(words)),
+        Some(words) if !words.is_empty() => Ok(PrefixWords(words)),
         Some(_) => Err("the command is empty; name a program, as in \"nice -n 10\"".to_owned()),
         None => Err("a quotation mark is not closed".to_owned()),
     }
@@ -142,7 +141,7 @@ mod tests {
 
     #[test]
     fn words_are_those_of_a_shell() {
-        let CommandPrefix(words) = parse_command("sh -c 'exec \"$@\"' 'a b'").unwrap();
+        let PrefixWords(words) = parse_command("sh -c 'exec \"$@\"' 'a b'").unwrap();
         assert_eq!(words, ["sh", "-c", "exec \"$@\"", "a b"]);
         assert!(parse_command("  ").unwrap_err().contains("empty"));
         assert!(parse_command("a 'b").unwrap_err().contains("not closed"));

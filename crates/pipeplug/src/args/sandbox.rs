@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use pipeplug_host::process::SpawnError;
 use pipeplug_host::sandbox::Support;
-use pipeplug_host::{Builder, LockFile, Sandbox, Sha256, StartError, WaitStatus};
+use pipeplug_host::{LockFile, PluginBuilder, Sandbox, Sha256, StartError, WaitStatus};
 use signal_hook::consts::{SIGXCPU, SIGXFSZ};
 
 use crate::args::units::{parse_bytes, parse_duration, parse_port};
@@ -214,12 +214,14 @@ impl ProbeSandboxArgs {
     }
 
     /// Returns a function that sets this sandbox on a builder.
-    pub(crate) fn confining(&self) -> impl Fn(Builder) -> Builder + Send + Sync + use<> {
+    pub(crate) fn confining(
+        &self,
+    ) -> impl Fn(PluginBuilder) -> PluginBuilder + Send + Sync + use<> {
         let sandbox = self.sandbox.sandbox(self.sandbox_best_effort);
         let sandbox = sandbox.map(|sandbox| self.sandbox_read.iter().fold(sandbox, Sandbox::read));
         let passed = self.env_pass.clone();
         move |builder| {
-            let builder = passed.iter().fold(builder, Builder::env_pass);
+            let builder = passed.iter().fold(builder, PluginBuilder::env_pass);
             match &sandbox {
                 Some(sandbox) => builder.sandbox(sandbox.clone()),
                 None => builder.no_sandbox(),
@@ -256,7 +258,7 @@ impl SandboxArgs {
     }
 
     /// Sets all of these options on the builder, with a sandbox of this level.
-    pub(crate) fn apply(&self, mut builder: Builder, level: Level) -> Builder {
+    pub(crate) fn apply(&self, mut builder: PluginBuilder, level: Level) -> PluginBuilder {
         if self.env_inherit {
             builder = builder.env_inherit();
         }

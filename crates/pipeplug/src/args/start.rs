@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
-use pipeplug_host::discovery::Over;
-use pipeplug_host::{Builder, CallError, Grace, StartError, Stdin, Stdout};
+use pipeplug_host::discovery::Transport;
+use pipeplug_host::{CallError, Grace, PluginBuilder, StartError, Stdin, Stdout};
 use pipeplug_host::{Format, Limits};
 
 use crate::args::container::ContainerArgs;
@@ -143,7 +143,7 @@ impl StartArgs {
         let is_named =
             named.is_some() || self.stdio || self.stdin.is_some() || self.stdout.is_some();
         if let Some(said) = target.remembered().filter(|_| !is_named) {
-            let stdio = said.over == Over::Stdio;
+            let stdio = said.transport == Transport::Stdio;
             protocol.remembered = (stdio || said.format != protocol.format).then(|| {
                 format!("{}--format {}", if stdio { "--stdio " } else { "" }, said.format)
             });
@@ -212,7 +212,12 @@ impl StartArgs {
     }
 
     /// Sets all of these options on the builder, with a sandbox of this level.
-    pub(crate) fn apply(&self, builder: Builder, level: Level, protocol: &WireProtocol) -> Builder {
+    pub(crate) fn apply(
+        &self,
+        builder: PluginBuilder,
+        level: Level,
+        protocol: &WireProtocol,
+    ) -> PluginBuilder {
         let builder = self.launcher.apply(builder, &self.container, &self.kubectl, self.timeout);
         let mut builder =
             self.sandbox.apply(builder, level).args(&self.args).format(protocol.format);

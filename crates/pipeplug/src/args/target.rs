@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use pipeplug_host::discovery::{Discovery, FindError, Problem, Said, Store, StoreError};
-use pipeplug_host::{Builder, Plugin};
+use pipeplug_host::discovery::{Discovery, FindError, PluginInfo, Problem, Store, StoreError};
+use pipeplug_host::{Plugin, PluginBuilder};
 
 use crate::builtin::{self, BuiltIn};
 use crate::exit::{CommandError, ExitReason};
@@ -50,7 +50,7 @@ pub(crate) struct Target {
     name: String,
     location: Location,
     /// Result of the last probe, if the plugin was found by its name.
-    remembered: Option<Said>,
+    remembered: Option<PluginInfo>,
     /// Choice that was made for a name without a slash, if a file of this name is in the working
     /// directory.
     pub(crate) choice: Option<Choice>,
@@ -137,7 +137,7 @@ impl Target {
     }
 
     /// Result of the last probe. `None` if there is none, or the plugin was not found by its name.
-    pub(crate) fn remembered(&self) -> Option<&Said> {
+    pub(crate) fn remembered(&self) -> Option<&PluginInfo> {
         self.remembered.as_ref()
     }
 
@@ -145,10 +145,10 @@ impl Target {
     ///
     /// # Errors
     /// If the path of this program is unknown.
-    pub(crate) fn builder(&self) -> anyhow::Result<Builder> {
+    pub(crate) fn builder(&self) -> anyhow::Result<PluginBuilder> {
         let builder = match &self.location {
             Location::File(path) => Plugin::builder(path),
-            Location::Preinstalled => Plugin::placed(&self.name),
+            Location::Preinstalled => Plugin::preinstalled(&self.name),
             Location::BuiltIn(plugin) => {
                 let program =
                     std::env::current_exe().context("cannot find the path of this program")?;

@@ -9,7 +9,8 @@ use clap::Args;
 use pipeplug_host::Format;
 use pipeplug_host::StartError;
 use pipeplug_host::discovery::{
-    self, AddError, Added, Catalog, Discovery, Existing, Over, Said, Store, StoreError, Way,
+    self, AddError, Catalog, Discovery, InstallMode, InstallRecord, OnConflict, PluginInfo, Store,
+    StoreError, Transport,
 };
 
 use crate::args::sandbox::ProbeSandboxArgs;
@@ -161,7 +162,7 @@ fn add(
     source: &Path,
     shutdown: &Shutdown,
     paint: Paint,
-) -> Result<(String, Option<(PathBuf, Said)>), CommandError> {
+) -> Result<(String, Option<(PathBuf, PluginInfo)>), CommandError> {
     let name = match &args.name {
         Some(name) => name.clone(),
         None => name_of(source, &args.host)?,
@@ -175,8 +176,8 @@ fn add(
     }
     let discovery = Discovery::for_host(&args.host);
     let said = if args.no_metadata { None } else { Some(ask(args, &discovery, source, shutdown)?) };
-    let way = if args.link { Way::Link } else { Way::Copy };
-    let existing = if args.force { Existing::Lose } else { Existing::Keep };
+    let way = if args.link { InstallMode::Link } else { InstallMode::Copy };
+    let existing = if args.force { OnConflict::Overwrite } else { OnConflict::Keep };
     let (path, added) = store.add(source, &name, way, existing)?;
     let mut text = format!("added {}", paint.paint(Role::Title, Escaped(&name)));
     if let Some(description) = said.as_ref().and_then(|said| said.metadata.value("Description")) {
@@ -225,8 +226,8 @@ fn ask(
     discovery: &Discovery,
     source: &Path,
     shutdown: &Shutdown,
-) -> Result<Said, CommandError> {
-    catalog(args, discovery, shutdown).ask(source).map_err(|error| {
+) -> Result<PluginInfo, CommandError> {
+    catalog(args, discovery, shutdown).probe(source).map_err(|error| {
         let not_added = match error {
             // --no-metadata would not help: the file cannot be executed.
             StartError::Spawn(_) => "",
@@ -241,22 +242,22 @@ fn ask(
 }
 
 /// Describes the source of an installed plugin.
-pub(crate) fn origin(added: &Added) -> String {
-    let way = match added.way {
-        Way::Copy => "a copy of",
-        Way::Link => "a link to",
+pub(crate) fn origin(added: &InstallRecord) -> String {
+    let way = match added.mode {
+        InstallMode::Copy => "a copy of",
+        InstallMode::Link => "a link to",
     };
     format!("{way} {}", short_path(&added.from))
 }
 
-fn how_to_run(args: &AddArgs, name: &str, said: Option<&Said>) -> String {
+fn how_to_run(args: &AddArgs, name: &str, said: Option<&PluginInfo>) -> String {
     let host = args.host.as_str();
     let format = match said.map(|said| said.format) {
         Some(Format::Classic) => " --format classic",
         Some(Format::Standard) | None => "",
     };
-    let over = match said.map(|said| said.over) {
-        Some(Over::Stdio) => " --stdio",
+    let over = match said.map(|said| said.transport) {
+        Some(Transport::Stdio) => " --stdio",
         _ => "",
     };
     // The plugin may not start without them.

@@ -11,7 +11,8 @@ use clap::Args;
 use pipeplug_host::Format;
 use pipeplug_host::Sha256;
 use pipeplug_host::discovery::{
-    Added, Answer, Asked, Catalog, Discovery, EntryState, Listed, Over, Progress, Way,
+    Catalog, CatalogEntry, Discovery, EntryState, Freshness, InstallMode, InstallRecord,
+    ProbeResult, Progress, Transport,
 };
 use serde_json::{Value, json};
 
@@ -89,7 +90,7 @@ struct Row {
     name: String,
     path: PathBuf,
     state: RowState,
-    added: Option<Added>,
+    added: Option<InstallRecord>,
     /// Checksum of the file, if the file has changed since it was added.
     changed: Option<Sha256>,
 }
@@ -97,15 +98,15 @@ struct Row {
 enum RowState {
     Usable(Option<ProbedPlugin>),
     Shadowed { by: PathBuf },
-    Unusable { problem: String, asked: Asked, in_sandbox: bool },
+    Unusable { problem: String, asked: Freshness, in_sandbox: bool },
 }
 
 /// Result of a probe that the plugin answered.
 struct ProbedPlugin {
     description: Option<String>,
     format: Format,
-    over: Over,
-    asked: Asked,
+    over: Transport,
+    asked: Freshness,
 }
 
 /// Runs `pipeplug list`.
@@ -244,17 +245,20 @@ fn progress_line(text: &str) {
 }
 
 impl Row {
-    fn new(listed: Listed) -> Self {
-        let Listed { entry, answer, added, changed, .. } = listed;
+    fn new(listed: CatalogEntry) -> Self {
+        let CatalogEntry { entry, answer, added, changed, .. } = listed;
         let unusable =
-            |problem| RowState::Unusable { problem, asked: Asked::Now, in_sandbox: false };
+            |problem| RowState::Unusable { problem, asked: Freshness::Fresh, in_sandbox: false };
         let state = match (entry.state, answer) {
             (EntryState::Usable, None) => RowState::Usable(None),
-            (EntryState::Usable, Some(Answer { said, asked, in_sandbox, .. })) => match said {
+            (
+                EntryState::Usable,
+                Some(ProbeResult { info: said, freshness: asked, in_sandbox, .. }),
+            ) => match said {
                 Ok(said) => RowState::Usable(Some(ProbedPlugin {
                     description: said.metadata.value("Description").map(str::to_owned),
                     format: said.format,
-                    over: said.over,
+                    over: said.transport,
                     asked,
                 })),
                 Err(problem) => RowState::Unusable { problem, asked, in_sandbox },
@@ -267,7 +271,7 @@ impl Row {
     }
 
     fn is_remembered_problem(&self) -> bool {
-        matches!(self.state, RowState::Unusable { asked: Asked::Earlier, .. })
+        matches!(self.state, RowState::Unusable { asked: Freshness::Remembered, .. })
     }
 
     /// True if the probe failed in a sandbox, which may be the cause.
@@ -283,8 +287,8 @@ impl Row {
                 if let Some(ProbedPlugin { description, format, over, asked }) = known {
                     row["description"] = description.as_deref().into();
                     row["format"] = format.to_string().into();
-                    row["stdio"] = (*over == Over::Stdio).into();
-                    row["remembered"] = (*asked == Asked::Earlier).into();
+                    row["stdio"] = (*over == Transport::Stdio).into();
+                    row["remembered"] = (*asked == Freshness::Remembered).into();
                 }
             }
             RowState::Shadowed { by } => {
@@ -294,14 +298,14 @@ impl Row {
             RowState::Unusable { problem, asked, in_sandbox } => {
                 row["state"] = "unusable".into();
                 row["problem"] = problem.as_str().into();
-                row["remembered"] = (*asked == Asked::Earlier).into();
+                row["remembered"] = (*asked == Freshness::Remembered).into();
                 row["in_sandbox"] = (*in_sandbox).into();
             }
         }
-        if let Some(Added { from, way, sha256, .. }) = &self.added {
+        if let Some(InstallRecord { from, mode: way, sha256, .. }) = &self.added {
             let way = match way {
-                Way::Copy => "copy",
-                Way::Link => "link",
+                InstallMode::Copy => "copy",
+                InstallMode::Link => "link",
             };
             row["added"] =
                 json!({ "from": from.to_string_lossy(), "way": way, "sha256": sha256.to_string() });
@@ -349,7 +353,7 @@ impl Row {
         let Some(added) = &self.added else { return (role, what) };
         let mut origin = origin(added);
         // A link is there to follow its file, and each build of that.
-        if let Some(sum) = self.changed.filter(|_| added.way == Way::Copy) {
+        if let Some(sum) = self.changed.filter(|_| added.mode == InstallMode::Copy) {
             role = Role::Error;
             let (was, is) = (added.sha256.to_string(), sum.to_string());
             origin.push_str(&format!(
@@ -442,8 +446,8 @@ mod tests {
         RowState::Usable(Some(ProbedPlugin {
             description,
             format,
-            over: Over::Descriptors,
-            asked: Asked::Now,
+            over: Transport::Descriptors,
+            asked: Freshness::Fresh,
         }))
     }
 
@@ -458,7 +462,7 @@ mod tests {
                 "/one/p-bb",
                 RowState::Unusable {
                     problem: "is\x1b[31m broken".into(),
-                    asked: Asked::Now,
+                    asked: Freshness::Fresh,
                     in_sandbox: false,
                 },
             ),

@@ -1,7 +1,7 @@
 //! `pipeplug rm`: removes plugins that were added.
 
 use clap::Args;
-use pipeplug_host::discovery::{Discovery, Existing, RemoveError, Store};
+use pipeplug_host::discovery::{Discovery, OnConflict, RemoveError, Store};
 
 use crate::args::target::{HOST, list_command};
 use crate::cli::Globals;
@@ -63,7 +63,7 @@ fn attempt(
 }
 
 fn remove(args: &RmArgs, store: &Store, name: &str) -> Result<String, CommandError> {
-    let existing = if args.force { Existing::Lose } else { Existing::Keep };
+    let existing = if args.force { OnConflict::Overwrite } else { OnConflict::Keep };
     match store.remove(name, existing) {
         Ok((_, added)) => Ok(format!("removed {}, {}\n", Escaped(name), origin(&added))),
         Err(error) => Err(explain(args, name, error)),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use pipeplug_host::process::Pid;
-use pipeplug_host::{Builder, Grace, Plugin, StoppedBy};
+use pipeplug_host::{Grace, Plugin, PluginBuilder, StoppedBy};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -251,7 +251,7 @@ impl Shutdown {
 /// Returns a function that makes a builder register its plugin here, so that a shutdown ends it.
 pub(crate) fn registering(
     shutdown: &Shutdown,
-) -> impl Fn(Builder) -> Builder + Send + Sync + 'static {
+) -> impl Fn(PluginBuilder) -> PluginBuilder + Send + Sync + 'static {
     let shutdown = shutdown.clone();
     move |builder| {
         let shutdown = shutdown.clone();

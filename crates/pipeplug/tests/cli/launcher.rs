@@ -123,7 +123,7 @@ fn a_plugin_that_runs_is_attached_to_and_let_go_of() {
         ["run", "--attach", socket.to_str().unwrap(), "--grace", "100ms", "--call", "x", "hello"];
     let ran = pipeplug(args).run().exits(0).prints("hello");
     ran.says_only(
-        "pipeplug: s did not end when asked: it was let go of, and left to whoever started it\n",
+        "pipeplug: s did not end when asked: it was let go of, since another program started it\n",
     );
     drop(guest.join().unwrap());
 

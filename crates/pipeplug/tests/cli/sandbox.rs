@@ -49,7 +49,7 @@ fn variables_that_did_not_get_through_are_named_where_a_plugin_does_not_start() 
             .map(str::to_owned);
         told.map(|told| told.split(", ").map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default()
     };
-    let ran = run(&[]).exits(4).says("`--env-pass NAME` (Builder::env_pass) passes one on");
+    let ran = run(&[]).exits(4).says("`--env-pass NAME` (PluginBuilder::env_pass) passes one on");
     assert_eq!(names(&ran.stderr), ["PYTHONPATH", "VIRTUAL_ENV"], "{}", ran.stderr);
     // With one that is passed on the others of Python are named still, where it is about Python;
     // one that ended well lacks none, nor does one that has all.

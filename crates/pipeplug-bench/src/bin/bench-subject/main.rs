@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bench_contract::{Driver, Figures, Latency, Order, on_threads, one_at_a_time};
-use pipeplug_host::{Builder, Plugin};
+use pipeplug_host::{Plugin, PluginBuilder};
 
 fn main() -> ExitCode {
     match run() {
@@ -64,7 +64,7 @@ impl Mode {
 }
 
 /// A plugin to start, with the mode's settings on both sides.
-fn builder(mode: Mode) -> Result<Builder> {
+fn builder(mode: Mode) -> Result<PluginBuilder> {
     let builder = Plugin::builder(guest(mode)?);
     Ok(match mode {
         Mode::Default | Mode::Static => builder,

@@ -1,4 +1,4 @@
-//! What can go wrong with the user's plugins.
+//! Errors of the store of the user's plugins.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,16 @@ use pipeplug_net::Escaped;
 use thiserror::Error;
 
 use super::super::Problem;
-use super::Added;
+use super::InstallRecord;
 
-/// Why the user's plugins cannot be had, read or written.
+/// Error of finding, reading or writing the user's plugins.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// There is no place for them.
+    /// No data directory is known.
     #[error("there is no place for plugins: set HOME to a directory that exists, or XDG_DATA_HOME")]
     NoHome,
-    /// No host can have that name.
+    /// The name is not valid for a host.
     #[error(
         "no host can be named {host:?}: a name is not empty, begins with no dot, and holds no `/` and no NUL"
     )]
@@ -27,11 +27,11 @@ pub enum StoreError {
     /// A file or directory fails.
     #[error("cannot {action} {path:?}: {error}")]
     Io {
-        /// What was to be done with it, as a verb.
+        /// The action, as a verb.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
     /// The records of what was added make no sense.
@@ -40,24 +40,24 @@ pub enum StoreError {
         Escaped(reason)
     )]
     BadRecords {
-        /// Their file.
+        /// File of the records.
         path: PathBuf,
-        /// What is wrong with them.
+        /// The problem.
         reason: String,
     },
 }
 
-/// Why a plugin was not added.
+/// Error of adding a plugin.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AddError {
-    /// No plugin can have that name.
+    /// The name is not valid for a plugin.
     #[error("no plugin can be named {name:?}: a name is not empty and holds no `/` and no NUL")]
     BadName {
         /// The name.
         name: String,
     },
-    /// There is no such file.
+    /// The file does not exist.
     #[error("no file at {path:?}")]
     NotFound {
         /// The file that was to be added.
@@ -68,44 +68,44 @@ pub enum AddError {
     Unusable {
         /// The file that was to be added.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: Problem,
     },
     /// The file is the plugin that it would become.
     #[error("{path:?} is the plugin {name:?} already: add the file that it came from")]
     Itself {
-        /// Its name.
+        /// Name of the plugin.
         name: String,
-        /// Its file.
+        /// File of the plugin.
         path: PathBuf,
     },
-    /// There is a plugin of that name.
+    /// A plugin of that name exists.
     #[error("there is a plugin {name:?} already, {}: --force replaces it", came(path, added.as_ref()))]
     AlreadyThere {
-        /// Its name.
+        /// Name of the plugin.
         name: String,
-        /// Its file.
+        /// File of the plugin.
         path: PathBuf,
-        /// How it came to be there, if it was added.
-        added: Option<Added>,
+        /// Record of the existing plugin, if it was added.
+        added: Option<InstallRecord>,
     },
     /// The user's plugins cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Why a plugin was not removed.
+/// Error of removing a plugin.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RemoveError {
     /// No such plugin was added.
     #[error("{}", not_added(name, host, path.as_deref(), similar.as_deref()))]
     NotAdded {
-        /// Its name.
+        /// Name of the plugin.
         name: String,
         /// The host whose plugin it would be.
         host: String,
-        /// The file of that name, which somebody put there by other means.
+        /// The file of that name, which was not added by this store.
         path: Option<PathBuf>,
         /// The nearest name that was added.
         similar: Option<String>,
@@ -115,9 +115,9 @@ pub enum RemoveError {
         "plugin {name:?} is not what was added any more: {path:?} has been changed; --force removes it all the same"
     )]
     Changed {
-        /// Its name.
+        /// Name of the plugin.
         name: String,
-        /// Its file.
+        /// File of the plugin.
         path: PathBuf,
     },
     /// The user's plugins cannot be read or written.
@@ -131,7 +131,7 @@ impl StoreError {
     }
 }
 
-fn came(path: &Path, added: Option<&Added>) -> String {
+fn came(path: &Path, added: Option<&InstallRecord>) -> String {
     match added {
         Some(added) => format!("added from {:?}", added.from),
         None => format!("{path:?}"),

@@ -7,22 +7,21 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::files;
-use super::Added;
+use super::InstallRecord;
 use super::error::StoreError;
-use crate::json;
-use crate::regular_file::{FileError, RegularFile};
+use crate::files;
+use crate::files::{FileError, RegularFile, json};
 
 /// The layout of the file.
 const VERSION: u32 = 1;
 /// The most bytes that the file may have: some 60,000 plugins.
 const FILE_MAX: u64 = 16 << 20;
 
-/// What was added, by name.
+/// Records of added plugins, by name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Records {
     version: u32,
-    pub(super) plugins: BTreeMap<String, Added>,
+    pub(super) plugins: BTreeMap<String, InstallRecord>,
 }
 
 /// The right to change the records, and the plugins with them.
@@ -69,8 +68,8 @@ impl Records {
 }
 
 impl Lock {
-    /// Waits for whoever has it. A file of its own, since the records are replaced, and with them
-    /// what was locked.
+    /// Waits for the lock. The lock is a file of its own: the records are replaced, and a lock on
+    /// them would be lost.
     pub(super) fn take(root: &Path) -> Result<Self, StoreError> {
         let path = root.join("added.lock");
         let open = || {

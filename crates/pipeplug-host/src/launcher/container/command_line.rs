@@ -1,12 +1,12 @@
-//! What the engine's client is told.
+//! Command line of the engine's client.
 
 use std::ffi::{OsStr, OsString};
 use std::path;
 
-use super::{Access, Container, Engine, Init, Mount, Privileges, Pull, carrier};
+use super::{Access, Container, Engine, Init, Mount, Privileges, Pull, client};
 use crate::process::{EnvPlan, Launch, SpawnError};
 
-/// How the names of variables begin that a client, its runtime or its loader reads for itself,
+/// Prefixes of variables that a client, its runtime or its loader reads for itself,
 const OF_CLIENTS: [&str; 14] = [
     "DOCKER_",
     "BUILDKIT_",
@@ -67,10 +67,10 @@ impl Container {
         if let Some(dir) = &launch.cwd {
             args.extend(["--workdir".into(), dir.clone().into_os_string()]);
         }
-        let mut behind = carrier::command_line(launch);
+        let mut behind = client::command_line(launch);
         let entry_point = match &self.entry_point {
             Some(path) => Some(path.clone().into_os_string()),
-            None if launch.is_placed => None,
+            None if launch.is_preinstalled => None,
             None => Some(behind.remove(0)),
         };
         args.extend(entry_point.into_iter().flat_map(|path| ["--entrypoint".into(), path]));
@@ -80,7 +80,7 @@ impl Container {
         Ok(args)
     }
 
-    /// What it may do.
+    /// Options that confine the container.
     fn confinement(&self) -> Vec<String> {
         let mut options = vec![
             // What goes over the pipes would be written to a file otherwise, all of it.
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn by_default_nothing_is_allowed() {
         let mut launch = Launch::new("image");
-        launch.is_placed = true;
+        launch.is_preinstalled = true;
         let expected = "run --interactive --rm --name pipeplug-1 --log-driver=none --cap-drop=ALL --network=none \
             --user=65534:65534 --pull=never --init --read-only --security-opt=no-new-privileges \
             --memory=536870912b --memory-swap=536870912b --cpus=1 --pids-limit=256 -- image";

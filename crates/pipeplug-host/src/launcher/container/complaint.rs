@@ -1,4 +1,4 @@
-//! What engines say of a container that did not start.
+//! Complaints of engines about a container that did not start.
 
 use super::diagnose::Run;
 use super::{Container, Engine};
@@ -162,7 +162,7 @@ fn of_image(container: &Container, complaint: &str, text: &str) -> Option<Diagno
     })
 }
 
-/// What the host asks for, and the engine cannot give.
+/// Complaints about settings of the host that the engine cannot apply.
 fn of_settings(container: &Container, run: &Run, complaint: &str, text: &str) -> Option<Diagnosis> {
     let Container { engine, user, .. } = container;
     let directory = run.directory.as_deref().map_or("it".to_owned(), |dir| format!("{dir:?}"));

@@ -8,13 +8,13 @@ use super::complaint::{self, Phase};
 use super::process::{CLIENT_FAILED, KilledBy};
 use super::{Container, Engine};
 use crate::launcher::Diagnosis;
-use crate::wait_status::WaitStatus;
+use crate::process::WaitStatus;
 
-/// How an init tells, from within the container and in place of the plugin, that it cannot start
-/// it; or a runtime does.
+/// Beginnings of messages of an init or a runtime that cannot start the plugin, from within the
+/// container.
 const FATAL: [&str; 3] = ["[FATAL tini", "ERROR (catatonit", "exec /"];
 
-/// How an engine's client begins a complaint,
+/// Beginnings of complaints of an engine's client,
 const OF_CLIENT: [&str; 7] = [
     "docker: ",
     "Error: ",
@@ -39,7 +39,7 @@ const OF_PROCESSES: [&str; 5] = ["fork", "thread", "process", "spawn", "clone"];
 /// and those of runtimes that leave it out.
 const NO_THREAD: [&str; 2] = ["can't start new thread", "unable to create native thread"];
 
-/// One run of a container.
+/// A run of a container.
 #[derive(Debug)]
 pub(super) struct Run {
     /// The container's.

@@ -1,11 +1,11 @@
-//! What runs containers.
+//! Container engines.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use super::carrier;
+use super::client;
 
-/// What runs containers, through its client on this machine.
+/// A container engine, used through its client on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {
@@ -16,14 +16,14 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The first one, Docker ahead of Podman, whose client is in `PATH`; whether it works is
-    /// another question.
+    /// Finds an engine whose client is in `PATH`, Docker before Podman. Does not check that the
+    /// engine works.
     #[must_use]
     pub fn installed() -> Option<Self> {
         [Self::Docker, Self::Podman].into_iter().find(|engine| engine.path().is_some())
     }
 
-    /// Its client's name.
+    /// Name of the engine's client.
     #[must_use]
     pub fn program(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl Engine {
     }
 
     pub(super) fn path(self) -> Option<PathBuf> {
-        carrier::find(self.program().as_ref())
+        client::find(self.program().as_ref())
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Container, Engine};
 use crate::launcher::Diagnosis;
 
-/// One limit of a container.
+/// A limit of a container.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Limit<T> {
     /// `None` is no limit.

@@ -16,9 +16,9 @@ pub use engine::Engine;
 #[cfg(feature = "pack")]
 pub use pack::{PackError, pack};
 
-use super::guard::{Guard, Removal};
-use super::{Launcher, Started, carrier};
-use crate::process::{HostLost, Launch, SpawnError, spawn_with};
+use super::cleanup::{Cleanup, Removal};
+use super::{Launcher, Started, client};
+use crate::process::{Launch, OnHostExit, SpawnError, spawn_with};
 use diagnose::Run;
 use limits::Limit;
 use process::Contained;
@@ -31,20 +31,20 @@ use process::Contained;
 /// use pipeplug_host::launcher::Container;
 ///
 /// // The entry point of the image; `Plugin::builder("/bin/plugin")` starts another program in it.
-/// let plugin = Plugin::placed("spell").launcher(Container::docker("spell:2").memory(64 << 20)).start()?;
+/// let plugin = Plugin::preinstalled("spell").launcher(Container::docker("spell:2").memory(64 << 20)).start()?;
 /// # Ok::<(), pipeplug_host::StartError>(())
 /// ```
 ///
 /// What it may do is as little as can be, unless a setting says otherwise: no network, a root file
 /// system that it cannot write to, no capability and no way to get new privileges, the user
 /// `nobody`, 512 MiB of memory, one CPU, 256 threads. Of the host's environment it gets nothing,
-/// only the variables of [`Builder::env`](crate::Builder::env);
-/// [`Builder::current_dir`](crate::Builder::current_dir) is a directory in the container. What it
+/// only the variables of [`PluginBuilder::env`](crate::PluginBuilder::env);
+/// [`PluginBuilder::current_dir`](crate::PluginBuilder::current_dir) is a directory in the container. What it
 /// says to the host does not go into the engine's logs.
 ///
 /// The container is gone after the plugin has ended or was stopped, and so it is after a kill of
 /// the plugin, of the engine's client, or of the host: a shell waits for that, which the host's end
-/// tells by the end of a pipe (not with [`HostLost::EndOfFile`](crate::HostLost), where the plugin
+/// tells by the end of a pipe (not with [`OnHostExit::EndOfFile`](crate::OnHostExit), where the plugin
 /// sees the end of its input). Its process here, with the process id, is the engine's client;
 /// signals reach the plugin.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ enum Init {
     None,
 }
 
-/// What of the host is seen in the container, and where.
+/// A file or directory of the host that is visible in the container.
 #[derive(Debug, Clone)]
 struct Mount {
     source: PathBuf,
@@ -170,7 +170,7 @@ impl Container {
         self
     }
 
-    /// Its user, as `NAME`, `UID` or `UID:GID` of the image. Default: `65534:65534`, nobody.
+    /// Sets the user, as `NAME`, `UID` or `UID:GID` of the image. Default: `65534:65534`, `nobody`.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = user.into();
@@ -189,24 +189,23 @@ impl Container {
         self
     }
 
-    /// How many CPUs' time it may take, 0.01 up to as many as there are. `None` is no limit.
-    /// Default: 1.
+    /// Limits the CPU time, in CPUs: 0.01 up to the number of CPUs. `None` is no limit. Default: 1.
     #[must_use]
     pub fn cpus(mut self, cpus: impl Into<Option<f64>>) -> Self {
         self.cpus = Limit::by_host(cpus.into());
         self
     }
 
-    /// How many processes and threads it may have together. `None` is no limit. Default: 256.
+    /// Limits the number of processes and threads together. `None` is no limit. Default: 256.
     #[must_use]
     pub fn pids(mut self, pids: impl Into<Option<u32>>) -> Self {
         self.pids = Limit::by_host(pids.into());
         self
     }
 
-    /// Has the plugin be the container's first process, which the kernel protects from signals that
-    /// it does not handle. Default: a tiny init of the engine is, which passes signals on and reaps
-    /// what is left over.
+    /// Makes the plugin the container's first process, which the kernel protects from signals that
+    /// it does not handle. Default: a small init of the engine is the first process, which passes
+    /// signals on and reaps orphans.
     #[must_use]
     pub fn without_init(mut self) -> Self {
         self.init = Init::None;
@@ -240,7 +239,7 @@ impl Container {
         self
     }
 
-    /// One more option of `docker run` or `podman run`, behind all others:
+    /// Adds an option of `docker run` or `podman run`, after all others:
     /// `--ulimit=nofile=1024:1024`, `--tmpfs=/tmp`. A word of its own is one more call. What would
     /// cut the plugin off (`--tty`, `--detach`, `--attach`), or the container from what removes it
     /// (`--name`, `--rm=false`), fails the start.
@@ -254,18 +253,18 @@ impl Container {
 impl Launcher for Container {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
         engine_args::check(launch, &self.engine_args)?;
-        let name = carrier::unused_name();
-        let mut client = carrier::launch(launch, self.engine.program().as_ref(), Vec::new())?;
+        let name = client::unused_name();
+        let mut client = client::launch(launch, self.engine.program().as_ref(), Vec::new())?;
         client.args = self.arguments(&name, launch, &mut client.env)?;
         if self.engine == Engine::Podman {
-            // A kill within the start would leave processes that no removal knows of: the guard
-            // sees to its end, too.
-            client.host_lost = HostLost::EndOfFile;
+            // A kill within the start would leave processes that no removal knows of. The cleanup
+            // ends this process too.
+            client.on_host_exit = OnHostExit::EndOfFile;
         }
         let engine = client.program.clone();
-        let of_place = |error: SpawnError| {
+        let of_launcher = |error: SpawnError| {
             let permanent = error.is_permanent();
-            SpawnError::place(launch, self.describe(), error.to_string(), permanent)
+            SpawnError::launcher(launch, self.describe(), error.to_string(), permanent)
         };
         // First, so that there is no moment in which a container has none.
         let removal = Removal {
@@ -274,18 +273,18 @@ impl Launcher for Container {
             program: engine.clone(),
             args: vec![name.clone().into()],
         };
-        let guard = Guard::set(removal, launch.host_lost).map_err(of_place)?;
-        let spawned = spawn_with(&client, client.args.clone()).map_err(of_place)?;
+        let cleanup = Cleanup::arm(removal, launch.on_host_exit).map_err(of_launcher)?;
+        let spawned = spawn_with(&client, client.args.clone()).map_err(of_launcher)?;
         tracing::debug!(container = %name, image = ?self.image, "started a container's client");
         let run = Run {
             name,
-            replaces_command: (self.entry_point.is_none() && launch.is_placed)
-                .then(|| carrier::command_line(launch).into_iter().next())
+            replaces_command: (self.entry_point.is_none() && launch.is_preinstalled)
+                .then(|| client::command_line(launch).into_iter().next())
                 .flatten()
                 .map(|word| word.to_string_lossy().into_owned()),
             directory: launch.cwd.clone(),
         };
-        Contained::started(spawned, engine, self.clone(), run, guard).map_err(|error| {
+        Contained::started(spawned, engine, self.clone(), run, cleanup).map_err(|error| {
             let attempt = "starting a thread that waits for the engine's client";
             SpawnError::Os { path: launch.program.clone(), attempt, error }
         })

@@ -7,13 +7,13 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 
 use super::Engine;
+use crate::files::RegularFile;
 use crate::process::{Executable, Machine};
-use crate::regular_file::RegularFile;
 
 /// The executable's path in the image.
 const PATH: &str = "/plugin";
 
-/// Why there is no image.
+/// Error of packing an image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
@@ -22,10 +22,10 @@ pub enum PackError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
-    /// It is no program that could run without others.
+    /// The file is not a program that can run alone.
     #[error(
         "plugin {path:?} is no executable of its own: {found}; an image of one file has no interpreter for it, so write a \
          Dockerfile"
@@ -33,10 +33,10 @@ pub enum PackError {
     NoExecutable {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// Kind of the file.
         found: String,
     },
-    /// It needs libraries, which the image has not.
+    /// The program needs libraries, and the image has none.
     #[error(
         "plugin {path:?} is dynamically linked (it needs {loader:?}), and the image has nothing but this file: link it \
          statically, in Rust with `RUSTFLAGS=\"-C target-feature=+crt-static\" cargo build --release --target {target}`, or write a \
@@ -49,16 +49,16 @@ pub enum PackError {
         /// The dynamic loader that it asks for.
         loader: PathBuf,
     },
-    /// It is built for another machine.
+    /// The program is built for another machine.
     #[error(
         "plugin {path:?} is built for another machine ({found}), this one is {expected}: build it for this one"
     )]
     WrongArchitecture {
         /// The file.
         path: PathBuf,
-        /// What its ELF header says, in words.
+        /// Machine of the ELF header, in words.
         found: String,
-        /// What this host is built for, in words.
+        /// Machine of this host, in words.
         expected: String,
     },
     /// The engine's client is not installed.
@@ -68,7 +68,7 @@ pub enum PackError {
     NoEngine {
         /// The engine.
         engine: Engine,
-        /// Its client.
+        /// Client of the engine.
         program: &'static str,
     },
     /// The engine did not take it.
@@ -78,9 +78,9 @@ pub enum PackError {
         engine: Engine,
         /// The image's name.
         image: String,
-        /// What it wrote to its standard error.
+        /// Standard error of the client.
         said: String,
-        /// How its client ended.
+        /// Exit status of the client.
         status: ExitStatus,
     },
     /// The engine's client could not be run or written to.
@@ -88,7 +88,7 @@ pub enum PackError {
     System {
         /// The client.
         program: &'static str,
-        /// What the system said.
+        /// Error of the system.
         error: io::Error,
     },
 }
@@ -97,8 +97,8 @@ pub enum PackError {
 /// gives the image's id.
 ///
 /// # Errors
-/// Where the file is not such an executable for this machine, or the engine does not make it. Each
-/// says what to do.
+/// The file is not such an executable for this machine, or the engine failed. Each error says what
+/// to do.
 ///
 /// # Blocking
 /// Until the engine has it all.
@@ -147,7 +147,7 @@ pub fn pack(engine: Engine, executable: &Path, image: &str) -> Result<String, Pa
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Whether it can run where there is nothing else.
+/// Checks that the program can run in an empty image.
 fn check(path: &Path, file: &File) -> Result<(), PackError> {
     let owned = path.to_owned();
     match Executable::of(file)

@@ -11,28 +11,29 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::diagnose::{self, Run};
 use super::{Container, Engine};
-use crate::launcher::guard::Guard;
-use crate::launcher::{Diagnosis, Process, Started, carrier};
-use crate::process::{Child, Delivery, Leftovers, Pid, Signal, Spawned, poll_readable, spawn_with};
-use crate::wait_status::WaitStatus;
+use crate::launcher::cleanup::Cleanup;
+use crate::launcher::{Diagnosis, Process, Started, client};
+use crate::process::{
+    Child, Delivery, Leftovers, Pid, Signal, Spawned, WaitStatus, poll_readable, spawn_with,
+};
 
-/// How long the engine may take to send a signal.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for the engine to send a signal.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the engine may take to remove a container that has ended.
+/// Time for the engine to remove a container that has ended.
 const REMOVAL: Duration = Duration::from_secs(5);
 
-/// How long the engine may take to tell of the end of a container.
+/// Time for the engine to tell how a container ended.
 const ENQUIRY: Duration = Duration::from_secs(2);
 
 /// Time between two attempts to kill what is being started.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long the client is waited for at once.
+/// Time of one wait for the client.
 const ROUND: Duration = Duration::from_secs(3600);
 
-/// What an engine's client exits with where it failed itself, so that what became of the container
-/// is not known.
+/// Exit status of an engine's client that failed itself. The state of the container is then
+/// unknown.
 pub(super) const CLIENT_FAILED: i32 = 125;
 
 /// 128 and the number of SIGKILL.
@@ -48,7 +49,7 @@ pub(super) enum KilledBy {
     /// None of these, as the engine tells: a process killed it, or the plugin exited with that
     /// status.
     NeitherOfThese,
-    /// This host.
+    /// The host itself.
     Host,
     /// The engine does not tell.
     Unknown,
@@ -69,7 +70,7 @@ struct Client {
     container: Container,
     run: Run,
     /// `None` once the container is gone, or its removal under way.
-    guard: Mutex<Option<Guard>>,
+    cleanup: Mutex<Option<Cleanup>>,
     was_killed: AtomicBool,
     /// True once the plugin has answered: what could not run has not.
     has_answered: AtomicBool,
@@ -78,13 +79,13 @@ struct Client {
 
 impl Contained {
     /// # Errors
-    /// Where there can be no thread or pipe; the container is removed then.
+    /// No thread or pipe could be made. The container is removed then.
     pub(super) fn started(
         spawned: Spawned,
         program: PathBuf,
         container: Container,
         run: Run,
-        guard: Guard,
+        cleanup: Cleanup,
     ) -> io::Result<Started> {
         let Spawned { child, to_guest, from_guest, stderr, .. } = spawned;
         let client = Arc::new(Client {
@@ -92,7 +93,7 @@ impl Contained {
             program,
             container,
             run,
-            guard: Mutex::new(Some(guard)),
+            cleanup: Mutex::new(Some(cleanup)),
             was_killed: AtomicBool::new(false),
             has_answered: AtomicBool::new(false),
             end: OnceLock::new(),
@@ -132,20 +133,20 @@ impl Client {
     /// The client has ended: it does so when the container has been removed, or by a misfortune of
     /// its own.
     fn settle(&self, status: WaitStatus) {
-        let Some(guard) = self.take_guard() else { return };
+        let Some(cleanup) = self.take_cleanup() else { return };
         match status {
-            WaitStatus::Exited(code) if code != CLIENT_FAILED => guard.release(),
+            WaitStatus::Exited(code) if code != CLIENT_FAILED => cleanup.release(),
             WaitStatus::Exited(_) | WaitStatus::Signaled { .. } | WaitStatus::Unknown => {
-                drop(guard)
+                drop(cleanup)
             }
         }
     }
 
-    fn take_guard(&self) -> Option<Guard> {
-        self.guard.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn take_cleanup(&self) -> Option<Cleanup> {
+        self.cleanup.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Asks the engine for the origin of a SIGKILL. The container is gone by then (`--rm`):
+    /// Finds the origin of a SIGKILL by asking the engine. The container is gone by then (`--rm`):
     /// Docker's daemon still knows its events, Podman knows nothing.
     fn killed_by(&self, status: WaitStatus) -> KilledBy {
         if status != WaitStatus::Exited(KILLED) {
@@ -173,10 +174,9 @@ impl Client {
         }
     }
 
-    /// Has the engine do something, and gives what its client prints.
+    /// Runs a command of the engine's client, and returns its output.
     fn ask(&self, args: &[&str], patience: Duration) -> io::Result<String> {
-        let asked =
-            spawn_with(&carrier::tool(&self.program), args.iter().map(Into::into).collect());
+        let asked = spawn_with(&client::tool(&self.program), args.iter().map(Into::into).collect());
         let asked = asked.map_err(io::Error::other)?;
         let words = format!("{:?} {}", self.program, args.join(" "));
         // Both are read without blocking, once all is written: what is there is there.
@@ -197,9 +197,9 @@ impl Client {
         }
     }
 
-    /// Has the engine do something with the container.
+    /// Runs a command of the engine's client on the container.
     fn order(&self, what: &str) -> io::Result<()> {
-        self.ask(&[what, &self.run.name], PATIENCE).map(drop)
+        self.ask(&[what, &self.run.name], TIMEOUT).map(drop)
     }
 }
 
@@ -218,7 +218,7 @@ fn killer_in(events: &str) -> KilledBy {
 impl Contained {
     /// There was nothing to kill: the container is ending, and its client is about to tell; or the
     /// client is yet to start it; or the engine is stuck. In the end the client is killed, and the
-    /// guard sees to what there is.
+    /// cleanup removes what there is.
     fn killed_already(&self, error: io::Error) -> io::Result<Delivery> {
         let client = &self.client;
         let never_was =
@@ -293,7 +293,7 @@ impl Process for Contained {
         }
     }
 
-    fn end_patience(&self) -> Duration {
+    fn end_timeout(&self) -> Duration {
         ENQUIRY
     }
 
@@ -321,9 +321,9 @@ impl Drop for Contained {
             return;
         }
         if client.container.engine == Engine::Podman {
-            // As for a kill: its guard waits for the end of the start, and removes the container,
+            // As for a kill: the cleanup waits for the end of the start, and removes the container,
             // which ends the client.
-            drop(client.take_guard());
+            drop(client.take_cleanup());
             // Where it cannot be waited for, it is killed.
             let _ = poll_readable(self.exit_fd(), REMOVAL);
         }

@@ -1,8 +1,8 @@
-//! What the end of kubectl means.
+//! Diagnosis of kubectl's exit.
 
 use super::Kubectl;
 use crate::launcher::Diagnosis;
-use crate::wait_status::WaitStatus;
+use crate::process::WaitStatus;
 
 /// The plugin's own exit status is kubectl's, so that what it prints is all there is to tell the
 /// two apart by.

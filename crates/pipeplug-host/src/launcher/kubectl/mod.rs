@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::guard::{Guard, Removal};
-use super::{Diagnosis, Launcher, Started, carrier};
-use crate::process::{Launch, SpawnError, spawn_with};
-use crate::wait_status::WaitStatus;
+use super::cleanup::{Cleanup, Removal};
+use super::{Diagnosis, Launcher, Started, client};
+use crate::process::{Launch, SpawnError, WaitStatus, spawn_with};
 use process::Pod;
 
 /// Runs a plugin in a pod of its own, by `kubectl run`, with the user's own configuration and
@@ -25,19 +24,19 @@ use process::Pod;
 ///
 /// let kubectl = Kubectl::new("registry.example/spell:2").namespace("plugins").limit("memory", "64Mi");
 /// // The entry point of the image; `Plugin::builder("/bin/plugin")` starts another program in it.
-/// let plugin = Plugin::placed("spell").launcher(kubectl).handshake_timeout(Duration::from_secs(90)).start()?;
+/// let plugin = Plugin::preinstalled("spell").launcher(kubectl).handshake_timeout(Duration::from_secs(90)).start()?;
 /// # Ok::<(), pipeplug_host::StartError>(())
 /// ```
 ///
-/// What [`Builder::env`](crate::Builder::env) sets goes with it, nothing of the host's environment
-/// does; [`Builder::current_dir`](crate::Builder::current_dir) is a directory in the pod. Where it
+/// What [`PluginBuilder::env`](crate::PluginBuilder::env) sets goes with it, nothing of the host's environment
+/// does; [`PluginBuilder::current_dir`](crate::PluginBuilder::current_dir) is a directory in the pod. Where it
 /// runs and what it may do is the cluster's choice, but for the token of its service account, which
 /// it does not get unless [`overrides`](Self::overrides) say so.
 ///
 /// A pod takes seconds to start, and longer where its image is yet to be pulled: the start needs a
-/// longer [`handshake_timeout`](crate::Builder::handshake_timeout) than the default one. The pod is
+/// longer [`handshake_timeout`](crate::PluginBuilder::handshake_timeout) than the default one. The pod is
 /// deleted after the plugin has ended or was stopped, also where the start failed, and where
-/// kubectl or the host are killed (not with [`HostLost::EndOfFile`](crate::HostLost)). Its process
+/// kubectl or the host are killed (not with [`OnHostExit::EndOfFile`](crate::OnHostExit)). Its process
 /// here, with the process id, is kubectl; SIGTERM to that has the pod deleted. All pods have the
 /// label `app.kubernetes.io/managed-by=pipeplug`.
 #[derive(Debug, Clone)]
@@ -54,12 +53,12 @@ pub struct Kubectl {
     overrides: Option<String>,
 }
 
-/// When the machine that a pod runs on pulls its image.
+/// Pull policy for the image of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullPolicy {
-    /// At each start; an image that has not changed is not transferred again.
+    /// Pull at each start. An image that has not changed is not transferred again.
     Always,
-    /// Where it is missing.
+    /// Pull a missing image.
     IfNotPresent,
     /// Never: it has to be there.
     Never,
@@ -89,8 +88,8 @@ impl Kubectl {
         self
     }
 
-    /// One more option that all commands of kubectl take, such as `--kubeconfig=…` or `--as=…`,
-    /// ahead of the command.
+    /// Adds an option that all commands of kubectl take, such as `--kubeconfig=…` or `--as=…`,
+    /// before the command.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
@@ -111,31 +110,30 @@ impl Kubectl {
         self
     }
 
-    /// When the image is pulled. Default: the cluster's choice, which is always for `:latest`, and
-    /// else where it is missing.
+    /// Sets the pull policy. Default: the cluster's choice, which is to pull `:latest` always and
+    /// other tags if they are missing.
     #[must_use]
     pub fn pull_policy(mut self, policy: PullPolicy) -> Self {
         self.pull_policy = Some(policy);
         self
     }
 
-    /// How much of a resource is set aside for it: `"cpu"` and `"500m"`, `"memory"` and `"64Mi"`.
-    /// Default: the namespace's.
+    /// Requests an amount of a resource: `"cpu"` and `"500m"`, `"memory"` and `"64Mi"`. Default:
+    /// the namespace's.
     #[must_use]
     pub fn request(mut self, resource: impl Into<String>, quantity: impl Into<String>) -> Self {
         self.requests.insert(resource.into(), quantity.into());
         self
     }
 
-    /// How much of a resource it may have at most. Default: the namespace's.
+    /// Limits a resource. Default: the namespace's.
     #[must_use]
     pub fn limit(mut self, resource: impl Into<String>, quantity: impl Into<String>) -> Self {
         self.limits.insert(resource.into(), quantity.into());
         self
     }
 
-    /// How long kubectl waits for the pod to run, in whole seconds, rounded up, at least one.
-    /// Default: 60 seconds.
+    /// Time for the pod to run, in whole seconds, rounded up, at least one. Default: 60 seconds.
     #[must_use]
     pub fn running_timeout(mut self, timeout: Duration) -> Self {
         self.running_timeout = timeout;
@@ -151,7 +149,7 @@ impl Kubectl {
         self
     }
 
-    /// The options ahead of any command.
+    /// Options before the command.
     fn global(&self) -> Vec<OsString> {
         let mut args = self.args.clone();
         args.extend(self.context.iter().map(|context| format!("--context={context}").into()));
@@ -162,7 +160,7 @@ impl Kubectl {
     }
 
     fn run(&self, name: &str, launch: &Launch) -> Result<Vec<OsString>, SpawnError> {
-        let seconds = carrier::whole_seconds(self.running_timeout).max(1);
+        let seconds = client::whole_seconds(self.running_timeout).max(1);
         let mut args = self.global();
         args.extend([
             "run".into(),
@@ -197,18 +195,18 @@ impl Kubectl {
 
 impl Launcher for Kubectl {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
-        let name = carrier::unused_name();
-        let client = carrier::launch(launch, &self.program, self.run(&name, launch)?)?;
-        let of_place = |error: SpawnError| {
+        let name = client::unused_name();
+        let client = client::launch(launch, &self.program, self.run(&name, launch)?)?;
+        let of_launcher = |error: SpawnError| {
             let permanent = error.is_permanent();
-            SpawnError::place(launch, self.describe(), error.to_string(), permanent)
+            SpawnError::launcher(launch, self.describe(), error.to_string(), permanent)
         };
         // First, so that there is no moment in which a pod has none.
         let removal = self.removal(&name, client.program.clone());
-        let guard = Guard::set(removal, launch.host_lost).map_err(of_place)?;
-        let spawned = spawn_with(&client, client.args.clone()).map_err(of_place)?;
+        let cleanup = Cleanup::arm(removal, launch.on_host_exit).map_err(of_launcher)?;
+        let spawned = spawn_with(&client, client.args.clone()).map_err(of_launcher)?;
         tracing::debug!(pod = %name, image = ?self.image, "started kubectl");
-        Ok(Pod::started(spawned, guard))
+        Ok(Pod::started(spawned, cleanup))
     }
 
     fn describe(&self) -> Option<String> {

@@ -1,14 +1,15 @@
-//! What a pod is to be, as the API has it.
+//! Pod manifest, as the API has it.
 
 use std::ffi::OsStr;
 
 use serde_json::{Map, Value, json};
 
 use super::{Kubectl, PullPolicy};
-use crate::launcher::carrier;
+use crate::launcher::client;
 use crate::process::{Launch, SpawnError};
 
-/// What kubectl cannot be told by an option of its own, and with that all of the container.
+/// Overrides for `kubectl run`: the settings without an option of kubectl, and with them all of the
+/// container.
 pub(super) fn overrides(
     kubectl: &Kubectl,
     name: &str,
@@ -52,16 +53,16 @@ fn container(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<Value, Sp
     let mut set = |key: &str, value: Value| {
         container[key] = value;
     };
-    let words = carrier::command_line(launch);
+    let words = client::command_line(launch);
     let words = words.iter().map(|word| literal(launch, word)).collect::<Result<Vec<_>, _>>()?;
-    let (command, args) = words.split_at(usize::from(!launch.is_placed));
+    let (command, args) = words.split_at(usize::from(!launch.is_preinstalled));
     if !command.is_empty() {
         set("command", command.into());
     }
     if !args.is_empty() {
         set("args", args.into());
     }
-    let variables = carrier::variables(launch)?;
+    let variables = client::variables(launch)?;
     if !variables.is_empty() {
         let env = variables
             .into_iter()

@@ -4,22 +4,21 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 
-use crate::launcher::guard::Guard;
+use crate::launcher::cleanup::Cleanup;
 use crate::launcher::{Process, Started};
-use crate::process::{Child, Delivery, Leftovers, Pid, Signal, Spawned};
-use crate::wait_status::WaitStatus;
+use crate::process::{Child, Delivery, Leftovers, Pid, Signal, Spawned, WaitStatus};
 
 #[derive(Debug)]
 pub(super) struct Pod {
     /// `None` once the pod is gone, or its deletion under way.
-    guard: Mutex<Option<Guard>>,
+    cleanup: Mutex<Option<Cleanup>>,
     client: Child,
 }
 
 impl Pod {
-    pub(super) fn started(spawned: Spawned, guard: Guard) -> Started {
+    pub(super) fn started(spawned: Spawned, cleanup: Cleanup) -> Started {
         let Spawned { child, to_guest, from_guest, stderr, .. } = spawned;
-        let process = Self { guard: Mutex::new(Some(guard)), client: child };
+        let process = Self { cleanup: Mutex::new(Some(cleanup)), client: child };
         let mut started = Started::new(process, to_guest, from_guest);
         started.stderr = Some(stderr);
         started
@@ -42,11 +41,12 @@ impl Process for Pod {
     fn reap(&self) -> io::Result<Option<WaitStatus>> {
         let status = self.client.reap(Leftovers::Kill)?;
         if let Some(status) = status
-            && let Some(guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && let Some(cleanup) =
+                self.cleanup.lock().unwrap_or_else(PoisonError::into_inner).take()
         {
             // It deletes the pod when the plugin has ended. With any other status it may have lost
             // the cluster; a pod that is gone already is none to delete.
-            if status.success() { guard.release() } else { drop(guard) }
+            if status.success() { cleanup.release() } else { drop(cleanup) }
         }
         Ok(status)
     }

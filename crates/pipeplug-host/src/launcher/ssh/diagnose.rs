@@ -5,7 +5,7 @@ use super::remote::{
     A_DIRECTORY, CANNOT_ENTER, NO_DIRECTORY, NO_FILE, NO_PERMISSION, NOT_EXECUTABLE, NOT_FOUND,
 };
 use crate::launcher::Diagnosis;
-use crate::wait_status::WaitStatus;
+use crate::process::WaitStatus;
 
 /// Exit status of ssh where it failed itself (ssh(1), EXIT STATUS); a plugin may exit with it too.
 const SSH_FAILED: i32 = 255;
@@ -78,15 +78,15 @@ fn of_ssh(ssh: &Ssh, stderr: &[String]) -> Diagnosis {
     let log_in = format!("`ssh {destination} true` in a terminal");
     if says("REMOTE HOST IDENTIFICATION HAS CHANGED") {
         Diagnosis::permanent(
-            "its host key has changed: somebody may be in between; where the change is meant, remove the old key with \
+            "its host key has changed: the connection may be intercepted; if the change is intended, remove the old key with \
              `ssh-keygen -R`",
         )
     } else if says("Host key verification failed") {
         Diagnosis::permanent(format!("its host key is not known: run {log_in}, and check the key"))
     } else if says("Permission denied (") || says("Too many authentication failures") {
         Diagnosis::permanent(format!(
-            "it refuses the login: the key has to be in the agent or without a passphrase, since nobody is asked for \
-             one; try {log_in}"
+            "it refuses the login: the key has to be in the agent or without a passphrase, since ssh \
+             does not ask for one; try {log_in}"
         ))
     } else if says("Could not resolve hostname") || says("hostname contains invalid characters") {
         if says("Temporary failure") {

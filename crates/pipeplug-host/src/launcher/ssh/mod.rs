@@ -8,27 +8,26 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use self::probe::Version;
-use super::{Diagnosis, Launcher, Started, carrier};
-use crate::process::{Launch, SpawnError};
-use crate::wait_status::WaitStatus;
+use super::{Diagnosis, Launcher, Started, client};
+use crate::process::{Launch, SpawnError, WaitStatus};
 
 /// Time that asking the login shell may take beyond that of connecting.
-const LOGIN_PATIENCE: Duration = Duration::from_secs(2);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs a plugin on another machine, by the user's own `ssh`, with its configuration, agent and
 /// known hosts.
 ///
 /// The plugin's path is one of that machine: from its home directory where it is relative, looked
-/// for in its `PATH` where it has no slash. What [`Builder::env`](crate::Builder::env) sets, and
+/// for in its `PATH` where it has no slash. What [`PluginBuilder::env`](crate::PluginBuilder::env) sets, and
 /// the working directory, go with it; nothing of the host's environment does. The login shell there
 /// may be any that runs `exec /bin/sh -c '…'`: of that, and of arguments, variables and paths, it
 /// has nothing to interpret. All of these together take a command line of 128 KiB at most, in which
 /// a letter or a digit is one byte, and most other characters five.
 ///
-/// Nobody is asked anything (`BatchMode`): a key that needs a passphrase has to be in the agent,
-/// and the machine's own key has to be known. Options of the configuration that would break a
-/// plugin are overridden (`RequestTTY`, `RemoteCommand`, `StdinNull`, `SessionType`, `LocalCommand`
-/// and their like). A connection of the user's that is shared (`ControlPath`) is used, none is left
+/// ssh asks no questions (`BatchMode`): a key that needs a passphrase has to be in the agent, and
+/// the machine's own key has to be known. Options of the configuration that would break a plugin
+/// are overridden (`RequestTTY`, `RemoteCommand`, `StdinNull`, `SessionType`, `LocalCommand` and
+/// their like). A connection of the user's that is shared (`ControlPath`) is used, none is left
 /// behind. The plugin can reach neither the user's agent nor ports or display of this machine. Its
 /// input ends when the connection does, by which it ends.
 ///
@@ -71,8 +70,8 @@ impl Ssh {
         self
     }
 
-    /// One more argument of ssh: an option such as `-p` or `-oIdentityFile=…`, before those that
-    /// are set here, so that it wins.
+    /// Adds an argument of ssh: an option such as `-p` or `-oIdentityFile=…`, before those that are
+    /// set here, so that it wins.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
@@ -86,8 +85,8 @@ impl Ssh {
         self
     }
 
-    /// How long connecting may take, in whole seconds, rounded up, at least one. Default: 8, less
-    /// than the 10 that a start may take, so that it is ssh that tells.
+    /// Time to connect, in whole seconds, rounded up, at least one. Default: 8 seconds, less than
+    /// the 10 of a start, so that the error is that of ssh.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
@@ -102,7 +101,7 @@ impl Ssh {
         self
     }
 
-    /// How many of these questions may be left unanswered. ssh gives the connection up when it
+    /// Number of these questions that may stay unanswered. ssh gives the connection up when it
     /// would ask once more: after a silence of the interval times one more than this number.
     /// Default: 2, so that a connection is lost after 45 seconds.
     #[must_use]
@@ -113,7 +112,7 @@ impl Ssh {
 
     /// Longest time of connecting, in whole seconds, for ssh has no others.
     fn connect_seconds(&self) -> u64 {
-        carrier::whole_seconds(self.connect_timeout).max(1)
+        client::whole_seconds(self.connect_timeout).max(1)
     }
 
     /// The arguments of ssh but for the remote command. They stand against what the configuration
@@ -131,7 +130,7 @@ impl Ssh {
             format!("-oConnectTimeout={}", self.connect_seconds()).into(),
             // Each would have the whole time.
             "-oConnectionAttempts=1".into(),
-            format!("-oServerAliveInterval={}", carrier::whole_seconds(self.alive_interval)).into(),
+            format!("-oServerAliveInterval={}", client::whole_seconds(self.alive_interval)).into(),
             format!("-oServerAliveCountMax={}", self.alive_count).into(),
             // A plugin is not to be what other connections of the user depend on.
             "-oControlMaster=no".into(),
@@ -170,8 +169,8 @@ impl Launcher for Ssh {
         let line = remote::command_line(launch)?;
         let mut args = self.options(probe::version(&self.program));
         args.push(line);
-        let carrier = carrier::launch(launch, &self.program, args)?;
-        carrier::start(launch, &carrier, self)
+        let client = client::launch(launch, &self.program, args)?;
+        client::start(launch, &client, self)
     }
 
     fn describe(&self) -> Option<String> {
@@ -190,7 +189,7 @@ impl Launcher for Ssh {
     fn diagnose_output(&self) -> Option<Diagnosis> {
         let mut args = self.options(probe::version(&self.program));
         args.push("exec /bin/sh -c :".into());
-        let patience = Duration::from_secs(self.connect_seconds()) + LOGIN_PATIENCE;
+        let patience = Duration::from_secs(self.connect_seconds()) + LOGIN_TIMEOUT;
         let line = probe::first_line(&self.program, args, patience)?;
         Some(Diagnosis::permanent(format!(
             "its login shell there prints to standard output, which is for messages: \"{}\"; have its startup files \

@@ -7,13 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::launcher::carrier;
+use crate::launcher::client;
 use crate::process::{Leftovers, poll_readable, spawn_with};
 
 /// Most that is read of an answer, in bytes.
 const ANSWER_MAX: usize = 4096;
 /// Longest time that `ssh -V` may take, which talks to no other machine.
-const VERSION_PATIENCE: Duration = Duration::from_secs(5);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Version of OpenSSH, major and minor.
 pub(super) type Version = (u32, u32);
@@ -23,7 +23,7 @@ pub(super) type Version = (u32, u32);
 /// # Blocking
 /// For 5 seconds at most.
 pub(super) fn version(program: &OsStr) -> Option<Version> {
-    let answer = ask(carrier::find(program)?, vec!["-V".into()], Output::Stderr, VERSION_PATIENCE);
+    let answer = ask(client::find(program)?, vec!["-V".into()], Output::Stderr, VERSION_TIMEOUT);
     parse(&String::from_utf8_lossy(&answer.ok()?))
 }
 
@@ -37,7 +37,7 @@ pub(super) fn first_line(
     args: Vec<OsString>,
     patience: Duration,
 ) -> Option<Vec<u8>> {
-    let answer = ask(carrier::find(program)?, args, Output::Stdout, patience).ok()?;
+    let answer = ask(client::find(program)?, args, Output::Stdout, patience).ok()?;
     let text = answer.trim_ascii_start();
     let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
     (!line.is_empty()).then(|| line.to_vec())
@@ -57,7 +57,7 @@ fn ask(
     patience: Duration,
 ) -> io::Result<Vec<u8>> {
     let until = Instant::now() + patience;
-    let spawned = spawn_with(&carrier::tool(path), args).map_err(io::Error::other)?;
+    let spawned = spawn_with(&client::tool(path), args).map_err(io::Error::other)?;
     drop(spawned.to_guest);
     let (answer, _other) = match output {
         Output::Stdout => (spawned.from_guest, spawned.stderr),

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use crate::launcher::carrier;
+use crate::launcher::client;
 use crate::process::{Launch, SpawnError};
 
 /// Longest command line, in bytes. It is one argument of ssh here, and of the login shell there,
@@ -67,7 +67,7 @@ pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnError> {
         reason,
     };
     let program = launch.program.as_os_str().as_bytes();
-    if launch.is_placed {
+    if launch.is_preinstalled {
         return Err(refused(
             "a place without its path",
             "a machine has no plugin of its own: name a path there",
@@ -79,7 +79,7 @@ pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnError> {
             "the shell there would take it for an option",
         ));
     }
-    let variables = carrier::variables(launch)?;
+    let variables = client::variables(launch)?;
     if !variables.is_empty() && program.contains(&b'=') {
         let reason = "`env` on the other machine would take a path with a `=` for one";
         return Err(refused("variables of its environment", reason));
@@ -97,7 +97,7 @@ pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnError> {
         let pair = [name.as_bytes(), b"=", value.as_bytes()].concat();
         (b'w', pair)
     }));
-    let mut own = carrier::command_line(launch).into_iter().map(OsString::into_vec);
+    let mut own = client::command_line(launch).into_iter().map(OsString::into_vec);
     if let Some(program) = own.next() {
         // `exec` takes it for an option otherwise.
         let ahead: &[u8] = if program.starts_with(b"-") { b"./" } else { b"" };

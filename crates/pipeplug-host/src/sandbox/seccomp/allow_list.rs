@@ -91,7 +91,7 @@ const INFORMATION: &str = "uname sysinfo times getrusage getrlimit setrlimit get
 const SCHEDULING: &str = "sched_yield sched_getaffinity sched_getattr sched_getparam sched_getscheduler \
      sched_get_priority_max sched_get_priority_min sched_rr_get_interval getpriority ioprio_get";
 
-/// Walls of its own, which only take away; `seccomp` is in `arguments`.
+/// A sandbox of its own, which can only restrict more; `seccomp` is in `arguments`.
 const WALLS: &str = "landlock_create_ruleset landlock_add_rule landlock_restrict_self";
 
 /// Calls that programs try first, and do without where the kernel has none. ENOSYS tells them so;

@@ -250,7 +250,7 @@ fn modes() -> Rules {
         .collect()
 }
 
-/// O_ASYNC sends signals too: to the foreground of a terminal without anybody having asked for it
+/// O_ASYNC sends signals too: to the foreground of a terminal, without a request
 /// (drivers/tty/tty_io.c).
 fn fcntl() -> Rule {
     let flags = vec![Test::one_of(1, &[int(libc::F_SETFL)]), Test::without(2, int(libc::O_ASYNC))];

@@ -28,7 +28,7 @@ const DENIED: &[&str] = &[
      adjtimex",
     // Keys of the user.
     "keyctl add_key request_key",
-    // Files past the walls around files.
+    // Calls that reach files past Landlock.
     "open_by_handle_at fanotify_init fanotify_mark lookup_dcookie",
     // Calls that are made past the filter, and ways to use holes in the kernel more easily.
     "io_uring_setup io_uring_enter io_uring_register userfaultfd",

@@ -36,13 +36,13 @@ pub(super) struct Policy<'a> {
     pub(super) level: Level,
     /// The TCP ports that may be used; `None` for the host's network.
     pub(super) ports: Option<&'a Ports>,
-    /// Whether files are out of reach that nobody named.
+    /// True if only the granted files are in reach.
     pub(super) files: bool,
-    /// Whether the plugin has processes, mounts and IPC objects of its own. Without that, calls are
+    /// True if the plugin has processes, mounts and IPC objects of its own. If not, calls are
     /// denied that reach other processes and files of the same user, and that Landlock does not
     /// know.
     pub(super) namespaces: bool,
-    /// Whether the plugin has the host's standard input, which may be a terminal.
+    /// True if the plugin has the host's standard input, which may be a terminal.
     pub(super) terminal: bool,
 }
 

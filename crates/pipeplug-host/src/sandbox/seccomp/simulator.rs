@@ -16,7 +16,7 @@ pub(super) struct Call {
 
 /// The end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct Simulated {
     pub(super) verdict: Verdict,
     /// True if an argument was loaded on the way.
     pub(super) arguments_seen: bool,
@@ -47,7 +47,7 @@ impl Call {
     }
 }
 
-pub(super) fn run(program: &[libc::sock_filter], call: Call) -> Outcome {
+pub(super) fn run(program: &[libc::sock_filter], call: Call) -> Simulated {
     let (mut accumulator, mut at, mut arguments_seen) = (0, 0, false);
     loop {
         let libc::sock_filter { code, jt, jf, k } = program[at];
@@ -63,7 +63,7 @@ pub(super) fn run(program: &[libc::sock_filter], call: Call) -> Outcome {
             code if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => branch(accumulator == k),
             code if code == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K => branch(accumulator >= k),
             code if code == libc::BPF_RET | libc::BPF_K => {
-                return Outcome { verdict: verdict(k), arguments_seen };
+                return Simulated { verdict: verdict(k), arguments_seen };
             }
             code => panic!("an instruction that filters have no use for: {code:#x}"),
         }

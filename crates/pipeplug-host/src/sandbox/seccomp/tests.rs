@@ -395,8 +395,7 @@ fn metadata_and_news_of_files_need_mounts_of_its_own() {
         denied(&strict(), name, []);
         allowed(&namespaces, name, []);
         denied(&terminal, name, []);
-        // A basic plugin changes what it may reach, which is all there is, unless somebody named
-        // some.
+        // A basic plugin changes what it may reach: everything, unless files are granted.
         allowed(&basic(), name, []);
         denied(&Policy { files: true, ..basic() }, name, []);
     }

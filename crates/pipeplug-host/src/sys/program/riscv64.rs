@@ -103,7 +103,7 @@ pub(super) fn init() -> &'static [u8] {
     )
 }
 
-pub(super) fn guard() -> &'static [u8] {
+pub(super) fn watcher() -> &'static [u8] {
     code!(
         until_end_of_file!(),
         "

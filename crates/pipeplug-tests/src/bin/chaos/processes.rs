@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pipeplug_host::{
-    Builder, CallError, Connection, EventLoop, Grace, HandlerError, Plugin, Reply, Request,
+    CallError, Connection, EventLoop, Grace, HandlerError, Plugin, PluginBuilder, Reply, Request,
     StoppedBy,
 };
 use pipeplug_tests::is_running;
@@ -40,7 +40,7 @@ pub(crate) fn run(plan: &Plan, starts: usize, grandchild: bool, board: &Arc<Boar
     }
 }
 
-fn builder(plan: &Plan, board: &Arc<Board>) -> Builder {
+fn builder(plan: &Plan, board: &Arc<Board>) -> PluginBuilder {
     let program = std::env::current_exe().expect("a program knows where it is");
     let (answers, lines) = (Arc::clone(board), Arc::clone(board));
     let request = move |_: &Plugin, request: &mut Request| answer(&answers, request);

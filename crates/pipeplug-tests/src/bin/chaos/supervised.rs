@@ -18,8 +18,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 use pipeplug_host::{
-    Backoff, Breaker, Builder, CallError, EventLoop, Grace, Plugin, Pool, SupervisedCallError,
-    SupervisedNotifyError, Supervisor, Unavailable,
+    Backoff, Breaker, CallError, EventLoop, Grace, Plugin, PluginBuilder, Pool,
+    SupervisedCallError, SupervisedNotifyError, Supervisor, Unavailable,
 };
 
 use crate::answer::{Board, payload};
@@ -84,7 +84,7 @@ struct Sent {
 struct Cycle<'a> {
     plan: &'a Plan,
     kept: Kept,
-    builder: Builder,
+    builder: PluginBuilder,
     /// Number of the next starts that are killed.
     doomed: Arc<AtomicU64>,
     board: &'a Board,
@@ -129,7 +129,7 @@ pub(crate) fn run(plan: &Plan, size: usize, board: &Arc<Board>, tally: &Tally) {
     }
 }
 
-fn builder(plan: &Plan, log: &Path, board: &Arc<Board>, doomed: &Arc<AtomicU64>) -> Builder {
+fn builder(plan: &Plan, log: &Path, board: &Arc<Board>, doomed: &Arc<AtomicU64>) -> PluginBuilder {
     let program = std::env::current_exe().expect("a program knows where it is");
     let (lines, doomed) = (Arc::clone(board), Arc::clone(doomed));
     let delay = rng(plan.seed, plan.cycle, 2).u64(..2000);

@@ -1,0 +1,12 @@
+//! Regular files, the right to execute one, replacing one as a whole, and JSON without double keys.
+
+mod access;
+mod directory_lock;
+pub(crate) mod json;
+mod regular_file;
+mod replace;
+
+pub(crate) use access::{Obstacle, is_noexec, is_unknown_call, may_execute};
+pub(crate) use directory_lock::DirectoryLock;
+pub(crate) use regular_file::{DIRECTORY, FileError, RegularFile, kind};
+pub(crate) use replace::{make_dir, replace, temporary};

@@ -1,0 +1,398 @@
+//! The sums of a host's plugins, in a file.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{self, Path, PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+use crate::files::{DirectoryLock, FileError, RegularFile, json};
+use crate::integrity::Sha256;
+use crate::process::Launch;
+
+/// The version of the format that is read and written.
+const VERSION: u64 = 1;
+/// A larger file is none of ours, in bytes.
+const FILE_MAX: u64 = 16 << 20;
+
+/// The SHA-256 sums of a host's plugins, which [`PluginBuilder::lock_file`](crate::PluginBuilder::lock_file)
+/// demands.
+///
+/// A JSON file, made to be kept beside the host's own files in version control: a plugin below the
+/// file's directory is named relative to it, any other one by its absolute path.
+///
+/// ```text
+/// {
+///   "plugins": {
+///     "plugins/echo": "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+///   },
+///   "version": 1
+/// }
+/// ```
+///
+/// [`update`](Self::update) is for programs that change one: of those that do so at the same time
+/// each one's change stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockFile {
+    /// Path without symbolic links, except perhaps its last part.
+    path: PathBuf,
+    pins: BTreeMap<String, Sha256>,
+}
+
+/// Errors of a lock file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockFileError {
+    /// The lock file does not exist.
+    #[error("there is no lock file {path:?}: `pipeplug pin PLUGIN` makes one")]
+    Missing {
+        /// The lock file's path.
+        path: PathBuf,
+    },
+    /// The lock file cannot be read or written.
+    #[error("the lock file {path:?} cannot be {what}: {error}")]
+    Io {
+        /// The lock file's path.
+        path: PathBuf,
+        /// The action that failed.
+        what: &'static str,
+        /// Error of the system.
+        error: io::Error,
+    },
+    /// The content is not what this version writes.
+    #[error(
+        "the lock file {path:?} cannot be understood: {problem}; take it from version control, or remove it and pin anew"
+    )]
+    Malformed {
+        /// The lock file's path.
+        path: PathBuf,
+        /// The problem.
+        problem: String,
+    },
+    /// A plugin cannot be pinned.
+    #[error("plugin {plugin:?} cannot be pinned: {problem}")]
+    Plugin {
+        /// The plugin's path.
+        plugin: PathBuf,
+        /// The problem.
+        problem: String,
+    },
+}
+
+impl LockFile {
+    /// Default name of a lock file.
+    pub const NAME: &'static str = "pipeplug.lock";
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// There is no such file, or it cannot be read or parsed.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LockFileError> {
+        let path = path.as_ref();
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => LockFileError::Missing { path: path.to_owned() },
+            _ => LockFileError::Io { path: path.to_owned(), what: "read", error },
+        };
+        let malformed =
+            |problem: String| LockFileError::Malformed { path: path.to_owned(), problem };
+        let text = match RegularFile::open(path).and_then(|file| file.read(FILE_MAX)) {
+            Ok(text) => text,
+            Err(FileError::System(error)) => return Err(failed(error)),
+            Err(error) => return Err(malformed(error.to_string())),
+        };
+        let pins = parse(&text).map_err(malformed)?;
+        Ok(Self { path: located(path).map_err(failed)?, pins })
+    }
+
+    /// Reads it, or takes an empty one where there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read or parsed.
+    pub fn open_or_new(path: impl AsRef<Path>) -> Result<Self, LockFileError> {
+        let path = path.as_ref();
+        match Self::open(path) {
+            Err(LockFileError::Missing { .. }) => {
+                let located = located(path).map_err(|error| LockFileError::Io {
+                    path: path.to_owned(),
+                    what: "written there",
+                    error,
+                })?;
+                Ok(Self { path: located, pins: BTreeMap::new() })
+            }
+            opened => opened,
+        }
+    }
+
+    /// Changes the file: reads it, or takes an empty one where there is none, and writes what
+    /// `change` makes of it, whole or not at all. Where `change` fails nothing is written.
+    ///
+    /// Updates of one file wait for each other, in all processes, so that none is lost. They hold a
+    /// lock (flock(2)) on the directory that the file is in, which leaves nothing behind. A file
+    /// system without such locks (NFS has none for directories) goes without, with a warning in the
+    /// log.
+    ///
+    /// ```no_run
+    /// use pipeplug_host::{LockFile, LockFileError};
+    ///
+    /// LockFile::update(LockFile::NAME, |lock| {
+    ///     lock.pin("plugins/spell")?;
+    ///     lock.pin("plugins/count")?;
+    ///     Ok::<(), LockFileError>(())
+    /// })?;
+    /// # Ok::<(), LockFileError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open_or_new`](Self::open_or_new) and [`save`](Self::save), and those of `change`.
+    ///
+    /// # Blocking
+    /// While another process updates the file, or has the directory locked for another reason; and
+    /// on `change`.
+    pub fn update<T, E: From<LockFileError>>(
+        path: impl AsRef<Path>,
+        change: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let path = path.as_ref();
+        let _lock =
+            directory_of(path).and_then(|dir| DirectoryLock::take(&dir)).map_err(|error| {
+                LockFileError::Io { path: path.to_owned(), what: "locked for the update", error }
+            })?;
+        let mut file = Self::open_or_new(path)?;
+        let changed = change(&mut file)?;
+        file.save()?;
+        Ok(changed)
+    }
+
+    /// Takes a plugin's sum as it is now; [`save`](Self::save) keeps it.
+    ///
+    /// # Errors
+    /// An error of reading the plugin's file; a file of more bytes than can be checked
+    /// ([`Launch::CHECKED_SIZE_MAX`]).
+    ///
+    /// # Blocking
+    /// On reading all of the plugin's file.
+    pub fn pin(&mut self, plugin: impl AsRef<Path>) -> Result<Sha256, LockFileError> {
+        let plugin = plugin.as_ref();
+        let failed = |problem: String| LockFileError::Plugin { plugin: plugin.to_owned(), problem };
+        let file = RegularFile::open(plugin).map_err(|error| failed(error.to_string()))?;
+        let sum = Sha256::of_limited(&file, Launch::CHECKED_SIZE_MAX)
+            .map_err(|error| failed(error.to_string()))?;
+        let key = self.key(plugin).map_err(|error| failed(error.to_string()))?;
+        let key = key.ok_or_else(|| failed("its path is no UTF-8".to_owned()))?;
+        self.pins.insert(key, sum);
+        Ok(sum)
+    }
+
+    /// A plugin's sum, if it is pinned.
+    ///
+    /// # Errors
+    /// What the system says to the plugin's path.
+    pub fn sum_of(&self, plugin: impl AsRef<Path>) -> io::Result<Option<Sha256>> {
+        Ok(self.key(plugin.as_ref())?.and_then(|key| self.pins.get(&key).copied()))
+    }
+
+    /// The name of a plugin in the file, however its path is written; `None` where the path is no
+    /// UTF-8.
+    ///
+    /// # Errors
+    /// An error of the system for the plugin's path.
+    pub fn name_of(&self, plugin: impl AsRef<Path>) -> io::Result<Option<String>> {
+        self.key(plugin.as_ref())
+    }
+
+    /// All pins: the plugins as they are named in the file, and their sums.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Sha256)> {
+        self.pins.iter().map(|(name, sum)| (name.as_str(), *sum))
+    }
+
+    /// Writes the file, whole or not at all, whatever happens meanwhile. What another process has
+    /// written since this one was read is lost, unless that is done by [`update`](Self::update).
+    ///
+    /// # Errors
+    /// The file cannot be written. The old file is kept.
+    pub fn save(&self) -> Result<(), LockFileError> {
+        let failed = |error| LockFileError::Io { path: self.path.clone(), what: "written", error };
+        // A link to it stays one.
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let mut file: NamedTempFile = tempfile::Builder::new()
+            .prefix(".pipeplug-lock")
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(path.parent().unwrap_or(Path::new("/")))
+            .map_err(failed)?;
+        let pins: BTreeMap<_, _> =
+            self.pins.iter().map(|(name, sum)| (name, sum.to_string())).collect();
+        let text = format!("{:#}\n", json!({ "version": VERSION, "plugins": pins }));
+        file.write_all(text.as_bytes()).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(&path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+
+    /// Key of a plugin in the file; `None` if its path is not UTF-8.
+    fn key(&self, plugin: &Path) -> io::Result<Option<String>> {
+        let plugin = located(plugin)?;
+        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        let named = plugin.strip_prefix(dir).unwrap_or(&plugin);
+        Ok(named.to_str().map(str::to_owned))
+    }
+}
+
+/// The directory that the file itself is in, where the path leads to it through a link.
+fn directory_of(path: &Path) -> io::Result<PathBuf> {
+    let file = match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => located(path)?,
+        file => file?,
+    };
+    Ok(file.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+/// The absolute path of a file, with no link in it but perhaps the last part: the file is what its
+/// name says, wherever that points to at the time.
+fn located(file: &Path) -> io::Result<PathBuf> {
+    let file = path::absolute(file)?;
+    match (file.parent(), file.file_name()) {
+        (Some(dir), Some(name)) => Ok(fs::canonicalize(dir)?.join(name)),
+        _ => fs::canonicalize(&file),
+    }
+}
+
+fn parse(text: &[u8]) -> Result<BTreeMap<String, Sha256>, String> {
+    let file = json::parse(text).map_err(|error| format!("it is no JSON ({error})"))?;
+    match file.get("version").and_then(Value::as_u64) {
+        Some(VERSION) => {}
+        Some(other) => {
+            return Err(format!("it is of version {other}, this program knows {VERSION}"));
+        }
+        None => return Err("it has no `version`".to_owned()),
+    }
+    let Some(Value::Object(plugins)) = file.get("plugins") else {
+        return Err("it has no object `plugins`".to_owned());
+    };
+    plugins
+        .iter()
+        .map(|(name, sum)| match sum.as_str().map(str::parse) {
+            Some(Ok(sum)) => Ok((name.clone(), sum)),
+            Some(Err(error)) => Err(format!("{name:?}: {error}")),
+            None => Err(format!("{name:?}: its sum is no string")),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn pins_are_found_again_however_the_plugin_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, outside) =
+            (dir.path().join("host/plugins/echo"), dir.path().join("elsewhere"));
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        fs::write(&inside, "inside").unwrap();
+        fs::write(&outside, "outside").unwrap();
+        symlink(dir.path().join("host"), dir.path().join("link")).unwrap();
+        let path = dir.path().join("host/pipeplug.lock");
+        let mut lock = LockFile::open_or_new(&path).unwrap();
+        let sum = lock.pin(&inside).unwrap();
+        lock.pin(&outside).unwrap();
+        lock.save().unwrap();
+
+        let read = LockFile::open(dir.path().join("link/pipeplug.lock")).unwrap();
+        let names: Vec<_> = read.iter().map(|(name, _)| name.to_owned()).collect();
+        let outside = outside.canonicalize().unwrap();
+        let mut expected = [outside.to_str().unwrap(), "plugins/echo"];
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        for way in ["link/plugins/echo", "host/plugins/../plugins/./echo"] {
+            assert_eq!(read.sum_of(dir.path().join(way)).unwrap(), Some(sum), "{way}");
+        }
+        assert_eq!(read.sum_of(&path).unwrap(), None);
+        let left: Vec<_> = fs::read_dir(dir.path().join("host")).unwrap().collect();
+        assert_eq!(left.len(), 2, "nothing is left of the writing: {left:?}");
+    }
+
+    #[test]
+    fn updates_of_one_file_wait_for_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("real/pipeplug.lock");
+        fs::create_dir(dir.path().join("real")).unwrap();
+        let link = dir.path().join("link.lock");
+        symlink(&path, &link).unwrap();
+        let plugin = |i| dir.path().join(format!("plugin{i}"));
+        fs::write(plugin(100), "").unwrap();
+        LockFile::update(&path, |lock| lock.pin(plugin(100)).map(drop)).unwrap();
+        std::thread::scope(|scope| {
+            for i in 0..10 {
+                fs::write(plugin(i), "").unwrap();
+                let (path, plugin) = (if i % 2 == 0 { &path } else { &link }, plugin(i));
+                scope.spawn(move || {
+                    LockFile::update(path, |lock| lock.pin(plugin).map(drop)).unwrap()
+                });
+            }
+        });
+        assert_eq!(LockFile::open(&path).unwrap().iter().count(), 11);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let left = fs::read_dir(dir.path().join("real")).unwrap().count();
+        assert_eq!(left, 1, "nothing is left of the lock");
+
+        let before = fs::read(&path).unwrap();
+        let failed = LockFile::update(&path, |lock| {
+            lock.pins.clear();
+            lock.pin(dir.path().join("missing")).map(drop)
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn what_cannot_be_read_to_its_end_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lock, fifo, sparse) =
+            (dir.path().join("lock"), dir.path().join("fifo"), dir.path().join("sparse"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::File::create(&sparse).unwrap().set_len(6 << 30).unwrap();
+        let mut file = LockFile::open_or_new(&lock).unwrap();
+        let cases = [
+            (LockFile::open(&fifo), "it is a FIFO, no regular file"),
+            (LockFile::open("/dev/zero"), "it is a device, no regular file"),
+            (LockFile::open(&sparse), "it has 6442450944 bytes, the limit is 16777216"),
+            (LockFile::update(&fifo, |lock| Ok(lock.clone())), "it is a FIFO, no regular file"),
+            (file.pin(&fifo).map(|_| file.clone()), "it is a FIFO, no regular file"),
+            (
+                file.pin(&sparse).map(|_| file.clone()),
+                "it has 6442450944 bytes, the limit is 1073741824",
+            ),
+        ];
+        for (opened, part) in cases {
+            let error = opened.unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_lock_file_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipeplug.lock");
+        let problem = || LockFile::open(&path).unwrap_err().to_string();
+        assert!(problem().contains("there is no lock file"), "{}", problem());
+        for (text, part) in [
+            ("", "no JSON"),
+            ("{}", "no `version`"),
+            (r#"{"version":2,"plugins":{}}"#, "version 2"),
+            (r#"{"version":1}"#, "no object `plugins`"),
+            (r#"{"version":1,"plugins":{"a":"12"}}"#, "64 hexadecimal digits"),
+            (r#"{"version":1,"plugins":{"a":7}}"#, "no string"),
+            (r#"{"version":1,"plugins":{"a":"12","a":"12"}}"#, "the key \"a\" is there twice"),
+            (r#"{"version":1,"version":1,"plugins":{}}"#, "the key \"version\" is there twice"),
+        ] {
+            fs::write(&path, text).unwrap();
+            assert!(problem().contains(part), "{}", problem());
+            assert!(LockFile::open_or_new(&path).is_err(), "{text} is not overwritten");
+        }
+    }
+}

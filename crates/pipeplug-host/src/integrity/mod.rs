@@ -1,0 +1,7 @@
+//! Pinned plugins: SHA-256 sums, and the lock file that lists them.
+
+mod lock_file;
+mod sha256;
+
+pub use lock_file::{LockFile, LockFileError};
+pub use sha256::{ParseSha256Error, Sha256};

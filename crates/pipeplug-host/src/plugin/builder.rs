@@ -1,0 +1,410 @@
+//! Builder of a plugin: the program, and how to start it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeplug_net::wire::{Format, Limits};
+use pipeplug_net::{Escaped, EventLoop, HandlerError, Options, Reply, Request};
+
+use crate::integrity::Sha256;
+use crate::launcher::{Exec, Launcher};
+use crate::plugin::output::{OnLine, Output};
+use crate::plugin::{Grace, Plugin, StartError};
+use crate::process::{Channel, Launch, OnHostExit, Stdin, Stdout};
+use crate::sandbox::Sandbox;
+
+/// Call-back that answers a plugin's requests and takes its one-ways. It runs on threads of a pool,
+/// and may block and call back.
+///
+/// A closure `Fn(&Plugin, &mut Request) -> Result<Reply, HandlerError>`; the plugin is the one that
+/// asks.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one.
+    ///
+    /// # Errors
+    /// Any error goes back to the plugin with its message.
+    fn handle(&self, plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError>;
+}
+
+impl<F> Handler for F
+where
+    F: Fn(&Plugin, &mut Request) -> Result<Reply, HandlerError> + Send + Sync + 'static,
+{
+    fn handle(&self, plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
+        self(plugin, request)
+    }
+}
+
+impl Handler for () {
+    fn handle(&self, _plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
+        request.unknown()
+    }
+}
+
+/// Call-back for a plugin whose process has just been started.
+pub(crate) type OnSpawn = Arc<dyn Fn(&Plugin) + Send + Sync>;
+
+/// Call-back for the end of a plugin's connection. Does not run on the loop's thread.
+pub(crate) type OnEnd = Arc<dyn Fn() + Send + Sync>;
+
+/// A plugin before it runs. One builder can start any number of times.
+#[derive(Clone)]
+#[must_use = "a builder does nothing until it starts"]
+pub struct PluginBuilder {
+    pub(crate) launch: Launch,
+    pub(crate) launcher: Arc<dyn Launcher>,
+    pub(crate) options: Options,
+    pub(crate) handshake: Duration,
+    pub(crate) grace: Grace,
+    pub(crate) handler: Arc<dyn Handler>,
+    /// Every command, if there is none.
+    pub(crate) allowed: Option<BTreeSet<String>>,
+    pub(crate) on_line: Option<OnLine>,
+    pub(crate) on_spawn: Option<OnSpawn>,
+    pub(crate) on_end: Option<OnEnd>,
+    pub(crate) stderr_tail: usize,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) events: Option<EventLoop>,
+    sandbox_by: SandboxBy,
+}
+
+/// The origin of the choice of a sandbox, or of none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SandboxBy {
+    Host,
+    /// [`PluginBuilder::untrusted`], until the host says otherwise.
+    Default,
+}
+
+impl PluginBuilder {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        let launch = Launch::new(path);
+        let mut options = Options::default();
+        options.name = name_of(&launch.program);
+        Self {
+            launch,
+            launcher: Arc::new(Exec),
+            options,
+            handshake: Duration::from_secs(10),
+            grace: Grace::default(),
+            handler: Arc::new(()),
+            allowed: None,
+            on_line: None,
+            on_spawn: None,
+            on_end: None,
+            stderr_tail: 20,
+            metadata: BTreeMap::new(),
+            events: None,
+            sandbox_by: SandboxBy::Host,
+        }
+    }
+
+    pub(crate) fn preinstalled(name: impl Into<PathBuf>) -> Self {
+        let mut builder = Self::new(name);
+        builder.launch.is_preinstalled = true;
+        builder
+    }
+
+    /// Sets where the plugin runs. Default: on this machine ([`Exec`]).
+    pub fn launcher(mut self, launcher: impl Launcher) -> Self {
+        self.launcher = Arc::new(launcher);
+        self
+    }
+
+    /// The plugin's name in logs and errors, [`Escaped`] for terminals. Default: its file's name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.options.name = Escaped(&name.into()).to_string();
+        self
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.launch.args.push(arg.into());
+        self
+    }
+
+    /// More arguments of the plugin's own.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.launch.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets a variable of the plugin's environment. Of the host's it gets only what
+    /// [`EnvPlan::PASSED`](crate::process::EnvPlan::PASSED) lists, and what begins with `LC_`,
+    /// unless [`env_pass`](Self::env_pass) or [`env_inherit`](Self::env_inherit) says more.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.launch.env.set(name, value);
+        self
+    }
+
+    /// Lets one more variable of the host's environment through, if it is set.
+    pub fn env_pass(mut self, name: impl Into<OsString>) -> Self {
+        self.launch.env.pass(name);
+        self
+    }
+
+    /// Lets all of the host's environment through, with every secret in it.
+    pub fn env_inherit(mut self) -> Self {
+        self.launch.env = self.launch.env.with_all();
+        self
+    }
+
+    /// Leaves a variable of the host's environment out.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
+        self.launch.env.remove(name);
+        self
+    }
+
+    /// The plugin's working directory. Default: the host's.
+    pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.launch.cwd = Some(dir.into());
+        self
+    }
+
+    /// The plugin's `argv[0]`. Default: its path.
+    pub fn arg0(mut self, arg0: impl Into<OsString>) -> Self {
+        self.launch.arg0 = Some(arg0.into());
+        self
+    }
+
+    /// Talks over the plugin's standard input and output, for plugins that know no other
+    /// descriptors. Default: descriptors 3 and 4.
+    pub fn stdio(mut self) -> Self {
+        self.launch.channel = Channel::Stdio;
+        self
+    }
+
+    /// Talks over descriptors 3 and 4, and has the plugin's standard output go where this says.
+    /// Default: the host's.
+    pub fn stdout(mut self, stdout: Stdout) -> Self {
+        let (stdin, _) = self.standard();
+        self.launch.channel = Channel::Pipes { stdin, stdout };
+        self
+    }
+
+    /// Talks over descriptors 3 and 4, and has the plugin's standard input be what this says:
+    /// [`Stdin::Inherit`] is for plugins that need the terminal, and what that means for Ctrl-C
+    /// stands there. Default: nothing.
+    pub fn stdin(mut self, stdin: Stdin) -> Self {
+        let (_, stdout) = self.standard();
+        self.launch.channel = Channel::Pipes { stdin, stdout };
+        self
+    }
+
+    fn standard(&self) -> (Stdin, Stdout) {
+        match self.launch.channel {
+            Channel::Pipes { stdin, stdout } => (stdin, stdout),
+            Channel::Stdio => Default::default(),
+        }
+    }
+
+    /// Sets what happens to the plugin when this process ends without having stopped it. Default:
+    /// the plugin is killed, with the processes of its group.
+    pub fn on_host_exit(mut self, on_host_exit: OnHostExit) -> Self {
+        self.launch.on_host_exit = on_host_exit;
+        self
+    }
+
+    /// The SHA-256 sum that the plugin's file has to have: what is executed is what was checked,
+    /// however the file is swapped meanwhile. [`Launch::sha256`] tells what is different for the
+    /// plugin then.
+    pub fn sha256(mut self, sum: Sha256) -> Self {
+        self.launch.sha256 = Some(sum);
+        self
+    }
+
+    /// The [`LockFile`](crate::LockFile) that has to have the sum of the plugin's file; it is read
+    /// at each start.
+    pub fn lock_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.launch.lock_file = Some(path.into());
+        self
+    }
+
+    /// Confines the plugin. Default: the plugin may do what the host may.
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.launch.sandbox = Some(sandbox);
+        self.sandbox_by = SandboxBy::Host;
+        self
+    }
+
+    /// Takes a sandbox off that was set before, as the one of a
+    /// [`Catalog`](crate::discovery::Catalog): the plugin may do whatever the host may.
+    pub fn no_sandbox(mut self) -> Self {
+        self.launch.sandbox = None;
+        self.sandbox_by = SandboxBy::Host;
+        self
+    }
+
+    /// Sets the strict sandbox, on systems that have one, for an unknown plugin.
+    pub(crate) fn untrusted(mut self) -> Self {
+        self.launch.sandbox =
+            cfg!(all(target_os = "linux", not(pipeplug_portable))).then(Sandbox::strict);
+        self.sandbox_by = SandboxBy::Default;
+        self
+    }
+
+    /// Takes the default of [`untrusted`](Self::untrusted) off where the launcher would be refused
+    /// because of it: what runs elsewhere is confined there. A sandbox that the host demanded
+    /// stays.
+    pub(crate) fn without_default_sandbox_elsewhere(mut self) -> Self {
+        if self.sandbox_by == SandboxBy::Default && !self.launcher.enforces_demands() {
+            self.launch.sandbox = None;
+        }
+        self
+    }
+
+    /// Adds commands that the plugin may send. Any other request is refused with an error before
+    /// the handler sees it. Any other one-way is dropped with a warning in the log. Further calls
+    /// allow more. Default: all commands reach the handler.
+    pub fn allow(mut self, commands: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.allowed.get_or_insert_default().extend(commands.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets the call-back that answers the plugin. Default: each request gets an error.
+    pub fn handler(mut self, handler: impl Handler) -> Self {
+        self.handler = Arc::new(handler);
+        self
+    }
+
+    /// Called with each line of the plugin's standard error (and output, with [`Stdout::Log`]), in
+    /// order, on a thread of its own; beside the `tracing` events with target `pipeplug::stderr`
+    /// that there are anyway.
+    ///
+    /// A host that has neither this nor a `tracing` subscriber sees the lines on its own standard
+    /// error, behind the plugin's name. `on_line(|_, _| {})` switches that off.
+    pub fn on_line(mut self, on_line: impl Fn(Output, &str) + Send + Sync + 'static) -> Self {
+        self.on_line = Some(Arc::new(on_line));
+        self
+    }
+
+    /// Sets a call-back for the moment when the process runs, before the exchange of metadata. It
+    /// is called on the thread that starts the plugin. With this handle another thread can end a
+    /// start that takes too long, by [`Plugin::kill`].
+    pub fn on_spawn(mut self, on_spawn: impl Fn(&Plugin) + Send + Sync + 'static) -> Self {
+        self.on_spawn = Some(Arc::new(on_spawn));
+        self
+    }
+
+    /// Number of last lines of standard error that are kept for errors. Default: 20.
+    pub fn stderr_tail(mut self, lines: usize) -> Self {
+        self.stderr_tail = lines;
+        self
+    }
+
+    /// The format to speak: the host speaks first, so it has to know. Default: standard.
+    pub fn format(mut self, format: Format) -> Self {
+        self.options.format = Some(format);
+        self
+    }
+
+    /// The largest command and buffer to take in.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.options.limits = limits;
+        self
+    }
+
+    /// Maximum spin time of a thread that waits for the plugin's reply, before it sleeps; 0
+    /// disables spinning. Default: [`Options::spin`].
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.options.spin = spin;
+        self
+    }
+
+    /// Every setting of the connection at once; its name, format and hold are set by this builder.
+    pub fn options(mut self, options: Options) -> Self {
+        let ours = std::mem::replace(&mut self.options, options);
+        self.options.name = ours.name;
+        self.options.format = ours.format;
+        self
+    }
+
+    /// Time from the plugin's start to its answer to `GetMetadata`. Default: 10 seconds.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake = timeout;
+        self
+    }
+
+    /// Time for each step of stopping.
+    pub fn grace(mut self, grace: Grace) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Adds an entry to the host's metadata, which the plugin gets with the first request.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// The loop that serves the plugin. Default: the one that the process shares.
+    pub fn event_loop(mut self, events: EventLoop) -> Self {
+        self.events = Some(events);
+        self
+    }
+
+    /// Path of the file to execute. For a preinstalled plugin, its name.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.launch.program
+    }
+
+    /// Starts the plugin and exchanges metadata with it.
+    ///
+    /// # Errors
+    /// Each says what was wrong and what to do; nothing is left of the attempt.
+    ///
+    /// # Blocking
+    /// Until the plugin has answered, at most for the handshake timeout. The handler may be called
+    /// meanwhile.
+    pub fn start(&self) -> Result<Plugin, StartError> {
+        Plugin::launch(self)
+    }
+}
+
+impl std::fmt::Debug for PluginBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PluginBuilder")
+            .field("launch", &self.launch)
+            .field("launcher", &self.launcher)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    Escaped(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_sandbox_is_for_this_machine_and_a_demanded_one_for_all() {
+        let is_sandboxed = |builder: PluginBuilder| {
+            builder.without_default_sandbox_elsewhere().launch.sandbox.is_some()
+        };
+        let here = PluginBuilder::new("x").untrusted();
+        let elsewhere = here.clone().launcher(crate::launcher::Ssh::new("host"));
+        assert_eq!(
+            is_sandboxed(here.clone()),
+            cfg!(all(target_os = "linux", not(pipeplug_portable)))
+        );
+        assert!(!is_sandboxed(here.no_sandbox()));
+        assert!(!is_sandboxed(elsewhere.clone()));
+        assert!(is_sandboxed(elsewhere.sandbox(Sandbox::strict())));
+    }
+
+    #[test]
+    fn a_name_is_fit_for_every_message() {
+        let builder = PluginBuilder::new("/plugins/a\x1b[2J");
+        assert_eq!(builder.options.name, "a\\u{1b}[2J");
+        assert_eq!(builder.path(), Path::new("/plugins/a\x1b[2J"));
+        assert_eq!(builder.name("b\n").options.name, "b\\n");
+        assert_eq!(PluginBuilder::new("/").options.name, "/");
+    }
+}

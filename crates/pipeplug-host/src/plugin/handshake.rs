@@ -1,0 +1,215 @@
+//! The first request, and what its failure means.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use pipeplug_net::wire::{Decoder, Format, Limits, Step, command};
+use pipeplug_net::{CallError, CloseReason, Connection, handshake};
+
+use crate::launcher::Diagnosis;
+use crate::plugin::metadata::{Metadata, offer};
+use crate::plugin::start_hint::{self, End, StartPipe};
+use crate::plugin::{Plugin, PluginBuilder, StartError, terminal};
+use crate::process::WaitStatus;
+
+/// Bytes of garbage that an error shows, at most.
+const SHOWN: usize = 64;
+/// Time for a process that closed its pipe to end, so that the error has its status.
+const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The most that a plugin says of itself, in bytes.
+const METADATA_MAX: usize = 1 << 20;
+/// Close reason for a program that sends the host's own request back.
+pub(crate) const ECHO: &str = "it sent the host's own first request back";
+/// Time for the connection to end.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Reason why the handshake failed.
+pub(crate) enum HandshakeFailure {
+    Call(CallError),
+    Metadata { bytes: Vec<u8>, error: serde_json::Error },
+    Large { len: usize },
+}
+
+/// Ends the connection to a plugin that asks for metadata, which only hosts do: whatever it is, it
+/// sends back what it gets, and the refusal of its request would come back as the answer to ours.
+pub(crate) fn is_echo(connection: &Connection) {
+    connection.end(ECHO);
+    // Closed here, so that no answer goes out before the end.
+    let _ = connection.wait_ended(END_TIMEOUT);
+}
+
+/// Exchanges the metadata of both sides. From here on the features that both name are used.
+pub(crate) fn exchange(
+    plugin: &Plugin,
+    own: &BTreeMap<String, String>,
+    timeout: Duration,
+) -> Result<Metadata, HandshakeFailure> {
+    let offered = handshake::offer(plugin.connection());
+    let offered = offered.iter().map(|(key, value)| (*key, value.as_str()));
+    let own = own.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let buffer = offer(own.chain(offered));
+    let reply = plugin
+        .request(command::GET_METADATA, buffer)
+        .begin()
+        .and_then(|call| call.wait_timeout(timeout));
+    let bytes = match reply {
+        Ok(reply) => reply.into_bytes(),
+        // The plugin has not heard the question, and is unable to handle any other.
+        Err(error @ CallError::Remote { .. }) if is_refused(&error) => {
+            return Err(HandshakeFailure::Call(error));
+        }
+        // A plugin that does not know the question has no metadata.
+        Err(CallError::Remote { .. }) => return Ok(Metadata::default()),
+        Err(error) => return Err(HandshakeFailure::Call(error)),
+    };
+    if bytes.len() > METADATA_MAX {
+        return Err(HandshakeFailure::Large { len: bytes.len() });
+    }
+    let metadata =
+        Metadata::parse(&bytes).map_err(|error| HandshakeFailure::Metadata { bytes, error })?;
+    handshake::accept(plugin.connection(), |key| metadata.value(key));
+    Ok(metadata)
+}
+
+/// Returns true for the answer of a connection that does not get to a handler, such as where the
+/// system gives no thread.
+fn is_refused(error: &CallError) -> bool {
+    matches!(error, CallError::Remote { message, .. } if message.starts_with("not taken: "))
+}
+
+/// Turns a failed handshake into the error of the start.
+pub(crate) fn explain(
+    failure: HandshakeFailure,
+    plugin: &Plugin,
+    begun: Instant,
+    builder: &PluginBuilder,
+    pipe: &StartPipe,
+) -> StartError {
+    let pipe = pipe.look();
+    let hint = |end, stderr: &[String]| {
+        start_hint::find(end, plugin.pid(), builder, pipe, stderr).map(Box::from)
+    };
+    let path = plugin.path().to_owned();
+    let launcher = builder.launcher.describe();
+    let error = match failure {
+        HandshakeFailure::Metadata { mut bytes, error } => {
+            bytes.truncate(SHOWN);
+            return StartError::BadMetadata { path, shown: bytes, error: error.to_string() };
+        }
+        HandshakeFailure::Large { len } => {
+            return StartError::LargeMetadata { path, len, limit: METADATA_MAX };
+        }
+        HandshakeFailure::Call(error) => error,
+    };
+    match &error {
+        CallError::TimedOut { .. } => {
+            let stderr = plugin.stderr_tail();
+            return StartError::HandshakeTimeout {
+                path,
+                launcher,
+                timeout: builder.handshake,
+                stopped_by: plugin.stopped_by(),
+                hint: hint(End::Silent, &stderr),
+                stderr,
+            };
+        }
+        CallError::Closed { reason, .. } => {
+            if matches!(&**reason, CloseReason::Ended(why) if why == ECHO) {
+                return StartError::Echo { path };
+            }
+            if let CloseReason::Broken { error, first } = &**reason {
+                // A command in between, such as `docker exec -t`, has made it.
+                if terminal::shows_in(first) {
+                    return StartError::Terminal { path, launcher, shown: first.clone() };
+                }
+                if let Some(Diagnosis { problem, is_permanent }) =
+                    builder.launcher.diagnose_output()
+                {
+                    // What carries it may run on: its status is no part of what went wrong.
+                    let status = plugin.status().unwrap_or(WaitStatus::Unknown);
+                    let launcher = launcher.unwrap_or_default();
+                    let stderr = plugin.stderr_tail();
+                    return StartError::Launcher {
+                        path,
+                        launcher,
+                        problem,
+                        is_permanent,
+                        status,
+                        stderr,
+                    };
+                }
+                let spoken = builder.options.format.unwrap_or_default();
+                let found =
+                    if spoken == Format::Standard { Format::Classic } else { Format::Standard };
+                if begins_as(found, first) {
+                    return StartError::WrongFormat { path, spoken, found };
+                }
+                // Programs that end lines so by themselves are few.
+                if launcher.is_some() && terminal::ends_lines_of(first) {
+                    return StartError::Terminal { path, launcher, shown: first.clone() };
+                }
+                let (first, reason) = (first.clone(), error.to_string());
+                // It may be about to say more.
+                let _ = plugin.wait(EXIT_TIMEOUT / 5);
+                return StartError::Garbage {
+                    path,
+                    launcher,
+                    first,
+                    reason,
+                    stderr: plugin.stderr_tail(),
+                };
+            }
+        }
+        _ => {
+            return StartError::Handshake {
+                path,
+                error: Box::new(error),
+                stderr: plugin.stderr_tail(),
+            };
+        }
+    }
+    match plugin.wait(plugin.end_timeout().max(EXIT_TIMEOUT)) {
+        Ok(Some(status)) => {
+            let stderr = plugin.stderr_tail();
+            if let Some(line) = terminal::missed_in(&stderr) {
+                return StartError::Terminal { path, launcher, shown: line.as_bytes().to_owned() };
+            }
+            match plugin.diagnose(status, &stderr) {
+                Some(Diagnosis { mut problem, is_permanent }) => {
+                    if problem.starts_with("which ") {
+                        problem = format!("it ended with {status}, {problem}");
+                    }
+                    let launcher = launcher.unwrap_or_default();
+                    StartError::Launcher { path, launcher, problem, is_permanent, status, stderr }
+                }
+                None => {
+                    let hint = hint(End::Exited(status), &stderr);
+                    StartError::Exited {
+                        path,
+                        launcher,
+                        status,
+                        after: begun.elapsed(),
+                        stderr,
+                        hint,
+                    }
+                }
+            }
+        }
+        Ok(None) => {
+            let stderr = plugin.stderr_tail();
+            StartError::ClosedPipe { path, launcher, hint: hint(End::ClosedPipe, &stderr), stderr }
+        }
+        Err(error) => StartError::System { path, error },
+    }
+}
+
+/// Tells whether the bytes begin with a header in that format.
+fn begins_as(format: Format, first: &[u8]) -> bool {
+    // With a buffer limit of 0 a whole header is enough, whatever follows it.
+    let mut decoder = Decoder::new(format, Limits::default().with_buffer(0));
+    matches!(
+        decoder.decode(first),
+        Ok(Step::Chunk { .. } | Step::Head { .. } | Step::Skipped { .. })
+    )
+}

@@ -1,0 +1,112 @@
+//! A command that a plugin, or the `#!` line of one, could not run, as shells and `env` tell of it.
+
+use std::env;
+
+use crate::files::may_execute;
+use crate::process::{Launch, WaitStatus};
+
+/// Exit statuses of shells and of `env`: POSIX, Shell Command Language, 2.8.2.
+const NOT_EXECUTABLE: WaitStatus = WaitStatus::Exited(126);
+const NOT_FOUND: WaitStatus = WaitStatus::Exited(127);
+
+/// Words behind the name of a command.
+const ENDINGS: [&str; 8] = [
+    ": not found",
+    ": command not found",
+    ": No such file or directory",
+    ": Permission denied",
+    ": cannot execute: required file not found",
+    ": cannot execute binary file: Exec format error",
+    ": Exec format error",
+    ": Is a directory",
+];
+
+/// Words before it.
+const BEGINNINGS: [&str; 2] = ["command not found: ", "Unknown command: "];
+
+/// The next step, where that is how a start ended.
+pub(crate) fn hint(status: WaitStatus, launch: &Launch, stderr: &[String]) -> Option<String> {
+    if status != NOT_FOUND && status != NOT_EXECUTABLE {
+        return None;
+    }
+    // Earlier ones may have been expected.
+    let name = stderr.iter().rev().find_map(|line| named(line))?;
+    if status == NOT_EXECUTABLE {
+        return Some(format!(
+            "command {name:?} may not be executed: see that it is a program for this machine, and is executable (`chmod +x`)"
+        ));
+    }
+    if name.contains('/') {
+        return Some(format!(
+            "command {name:?} is not there: install it, or correct its path, which counts from the plugin's working directory"
+        ));
+    }
+    let is_hidden = launch.sandbox.as_ref().is_some_and(|sandbox| sandbox.files.is_some());
+    Some(if is_hidden && is_in_path(&name) {
+        format!(
+            "its sandbox hides command {name:?}, which is in PATH here: let it read where that is installed \
+             (`--sandbox-read DIR`, Sandbox::read)"
+        )
+    } else {
+        format!(
+            "command {name:?} was not found: install it, or have its directory in PATH (`--env PATH=DIRS`, PluginBuilder::env)"
+        )
+    })
+}
+
+/// The command that a line says is missing.
+fn named(line: &str) -> Option<String> {
+    // Of a dynamic loader, which ends with 127 too.
+    if line.contains("shared librar") || line.contains("shared object") {
+        return None;
+    }
+    let line = line.trim_end();
+    let behind =
+        BEGINNINGS.iter().find_map(|words| line.split_once(words)).map(|(_, behind)| behind);
+    let before = || ENDINGS.iter().find_map(|words| line.strip_suffix(words));
+    let name = behind.or_else(|| before()?.rsplit(": ").next())?;
+    // BusyBox.
+    let name = name.strip_prefix("can't execute ").unwrap_or(name);
+    let name = name.trim_matches(|char| matches!(char, '\'' | '"' | '`' | '‘' | '’' | ' '));
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn is_in_path(name: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|dir| may_execute(&dir.join(name))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shells_and_env_name_the_command() {
+        for (line, name) in [
+            ("sh: 1: foo: not found", Some("foo")),
+            ("./p.sh: 3: exec: foo: not found", Some("foo")),
+            ("./p.sh: line 3: foo: command not found", Some("foo")),
+            ("/usr/bin/env: ‘py thon’: No such file or directory", Some("py thon")),
+            ("env: can't execute 'foo': No such file or directory", Some("foo")),
+            ("zsh:1: command not found: foo", Some("foo")),
+            ("./p.sh: 2: ./foo: Permission denied", Some("./foo")),
+            (
+                "foo: error while loading shared libraries: l.so: cannot open shared object file: No such file or directory",
+                None,
+            ),
+            ("it failed", None),
+        ] {
+            assert_eq!(named(line).as_deref(), name, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_the_statuses_of_shells_count() {
+        let launch = Launch::new("/p");
+        let stderr = ["sh: 1: foo: not found".to_owned()];
+        let hint = |status| hint(WaitStatus::Exited(status), &launch, &stderr);
+        assert!(hint(127).unwrap().starts_with("command \"foo\" was not found: install it"));
+        assert!(hint(126).unwrap().contains("may not be executed"));
+        assert_eq!(hint(1), None);
+    }
+}

@@ -1,0 +1,488 @@
+//! The host's handle.
+
+mod allow_list;
+mod builder;
+mod crash;
+mod handshake;
+mod metadata;
+mod missing_command;
+mod output;
+mod requests;
+mod start_error;
+mod start_hint;
+mod stop;
+mod terminal;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use pipeplug_net::{
+    CallError, Caller, Connection, Endpoint, EventLoop, Hold, NotifyError, OutgoingRequest,
+    Payload, PendingCall, Reply, Watch, caller_methods,
+};
+
+pub use builder::{Handler, PluginBuilder};
+pub use crash::{Crash, Ended};
+pub use metadata::Metadata;
+pub use output::Output;
+pub use start_error::StartError;
+pub use stop::{Grace, StopError, Stopped, StoppedBy};
+
+use crate::launcher::{Diagnosis, ExitFd, Launcher, Process};
+use crate::process::{Pid, SpawnError, WaitStatus};
+use allow_list::AllowList;
+use crash::Panic;
+use handshake::HandshakeFailure;
+use output::{Deadlines, Lines, Stream};
+use requests::PluginRequests;
+use start_hint::StartPipe;
+
+/// Time that the open calls of a plugin that closed its pipe wait for its exit status: the kernel
+/// closes a process's descriptors some time before its end, with a core dump in between.
+const REASON_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// Time for all streams of a plugin that has ended to end. Processes that it started may hold them
+/// open.
+const STREAMS_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Time for the last lines of a plugin that has ended to be handled, all together.
+const LINES_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A plugin that runs.
+///
+/// This is a handle: cloning it is cheap, and dropping the last one stops the plugin as
+/// [`stop`](Plugin::stop) does, which may block as long. A process that ends without having done
+/// either (also by [`std::process::exit`], which drops nothing) has its plugins killed, unless
+/// [`OnHostExit`](crate::OnHostExit) says otherwise.
+///
+/// ```no_run
+/// use pipeplug_host::Plugin;
+///
+/// let plugin = Plugin::start("./target/debug/echo")?;
+/// assert_eq!(plugin.call("echo", "hello")?, "hello");
+/// plugin.stop()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Plugin(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    connection: Connection,
+    launcher: Arc<dyn Launcher>,
+    process: Arc<dyn Process>,
+    /// Standard error, and standard output if it is logged.
+    lines: Vec<Arc<Lines>>,
+    grace: Grace,
+    begun: Instant,
+    metadata: OnceLock<Metadata>,
+    /// True once it was said that something holds its streams open.
+    is_held_told: AtomicBool,
+}
+
+impl Plugin {
+    /// A plugin to start: the file at `path`, which is relative to the working directory; `PATH` is
+    /// not searched.
+    pub fn builder(path: impl Into<PathBuf>) -> PluginBuilder {
+        PluginBuilder::new(path)
+    }
+
+    /// Builder of a plugin that is installed where it runs, such as the entry point of an image, so
+    /// that it takes no path. `name` is its name in logs and errors. Where it runs is the builder's
+    /// [`launcher`](PluginBuilder::launcher).
+    pub fn preinstalled(name: impl Into<PathBuf>) -> PluginBuilder {
+        PluginBuilder::preinstalled(name)
+    }
+
+    /// Starts the file at `path` with every setting at its default.
+    ///
+    /// # Errors
+    /// As [`PluginBuilder::start`].
+    ///
+    /// # Blocking
+    /// As [`PluginBuilder::start`].
+    pub fn start(path: impl Into<PathBuf>) -> Result<Self, StartError> {
+        Self::builder(path).start()
+    }
+
+    pub(crate) fn launch(builder: &PluginBuilder) -> Result<Self, StartError> {
+        let path = builder.launch.program.clone();
+        let system = |error| StartError::System { path: path.clone(), error };
+        if let Some(demand) = builder.launch.demands()
+            && !builder.launcher.enforces_demands()
+        {
+            let launcher =
+                builder.launcher.describe().unwrap_or_else(|| "by its launcher".to_owned());
+            return Err(SpawnError::NotEnforced { path, launcher, demand }.into());
+        }
+        let events = builder.events.clone().map_or_else(EventLoop::shared, Ok).map_err(system)?;
+        let begun = Instant::now();
+        let started = builder.launcher.start(&builder.launch)?;
+        let name = &builder.options.name;
+        let lines = |fd, output, tail| {
+            Lines::read(&events, fd, output, name, tail, builder.on_line.clone()).map_err(system)
+        };
+        let of_stderr = started.stderr.map(|fd| (fd, Output::Stderr, builder.stderr_tail));
+        let of_stdout = started.stdout.map(|fd| (fd, Output::Stdout, 0));
+        let streams = of_stderr.into_iter().chain(of_stdout);
+        let of_plugin =
+            streams.map(|(fd, output, tail)| lines(fd, output, tail)).collect::<Result<_, _>>()?;
+        let pipe = Arc::new(StartPipe::new(&started.from_guest).map_err(system)?);
+        // Nothing is handed to the handler before there is a plugin to hand along.
+        let mut options = builder.options.clone();
+        options.hold = Hold::AllBut(Vec::new());
+        options.reason_patience = started.process.end_timeout().max(REASON_TIMEOUT);
+        let inner = Arc::new(OnceLock::new());
+        let answer = PluginRequests {
+            inner: Arc::clone(&inner),
+            handler: Arc::clone(&builder.handler),
+            allow_list: builder.allowed.clone().map(AllowList::new),
+            on_end: builder.on_end.clone(),
+        };
+        let connection = events
+            .connect(
+                Endpoint::exclusive(started.from_guest),
+                Endpoint::exclusive(started.to_guest),
+                options,
+                answer,
+            )
+            .map_err(|error| StartError::Connect { path: path.clone(), error })?;
+        let plugin = Self(Arc::new(Inner {
+            path: path.clone(),
+            connection,
+            launcher: Arc::clone(&builder.launcher),
+            process: started.process.into(),
+            lines: of_plugin,
+            grace: builder.grace,
+            begun,
+            metadata: OnceLock::new(),
+            is_held_told: AtomicBool::new(false),
+        }));
+        if inner.set(Arc::downgrade(&plugin.0)).is_err() {
+            unreachable!("it was made above");
+        }
+        plugin.watch_exit(&events, Arc::clone(&pipe)).map_err(system)?;
+        if let Some(on_spawn) = &builder.on_spawn {
+            on_spawn(&plugin);
+        }
+        plugin.connection().release();
+        match handshake::exchange(&plugin, &builder.metadata, builder.handshake) {
+            Ok(metadata) => {
+                pipe.close();
+                plugin.check_launcher(builder)?;
+                // Set once, here.
+                let _ = plugin.0.metadata.set(metadata);
+                Ok(plugin)
+            }
+            Err(failure) => Err(plugin.failed(failure, begun, builder, &pipe)),
+        }
+    }
+
+    /// Metadata of the plugin. Empty while the plugin starts, and for plugins that send none.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        static NONE: OnceLock<Metadata> = OnceLock::new();
+        self.0.metadata.get().unwrap_or_else(|| NONE.get_or_init(Metadata::default))
+    }
+
+    /// Name of the plugin in logs and errors.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.connection.name()
+    }
+
+    /// The connection to the plugin: its counters, and waits for its parts.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.0.connection
+    }
+
+    /// Path of the file that was executed. For a preinstalled plugin, its name.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Process id of the plugin, which is also the id of its process group. For a plugin that runs
+    /// elsewhere, that of the client that carries its pipes.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.0.process.pid()
+    }
+
+    /// Exit status; `None` while the plugin runs.
+    #[must_use]
+    pub fn status(&self) -> Option<WaitStatus> {
+        // What can fail here has no known cause for a child of this process; what another
+        // launcher's says is told by `wait`.
+        self.0.process.reap().ok().flatten()
+    }
+
+    /// The number of the signal that has stopped it, and that `SIGCONT` has not followed; `None`
+    /// while it is not stopped.
+    ///
+    /// One that is stopped answers nothing, and its calls wait. `SIGTTIN` and `SIGTTOU` stop a
+    /// plugin that reads from the terminal, or sets it: [`Stdin::Inherit`](crate::Stdin::Inherit)
+    /// lets it do so.
+    #[must_use]
+    pub fn stopped_by(&self) -> Option<i32> {
+        self.0.process.stopped_by()
+    }
+
+    /// Waits for it to end, at most for `timeout`; `None` then.
+    ///
+    /// # Errors
+    /// What the system says; none is known for a child of this process.
+    ///
+    /// # Blocking
+    /// At most for `timeout`.
+    pub fn wait(&self, timeout: Duration) -> io::Result<Option<WaitStatus>> {
+        self.0.process.wait_timeout(timeout)
+    }
+
+    /// The last lines of its standard error; how many is [`PluginBuilder::stderr_tail`].
+    #[must_use]
+    pub fn stderr_tail(&self) -> Vec<String> {
+        self.0.of_stderr().map(Lines::tail).unwrap_or_default()
+    }
+
+    /// Report on the end of the connection, once it has ended. The errors of calls carry the same
+    /// report.
+    #[must_use]
+    pub fn crash(&self) -> Option<Crash> {
+        self.0.connection.postmortem().as_deref().and_then(Crash::in_postmortem).cloned()
+    }
+
+    /// Report on the plugin as it is now, whether or not the connection has ended.
+    pub(crate) fn autopsy(&self) -> Crash {
+        self.0.crash()
+    }
+
+    /// Ends it: `cmd.stop`, then the end of file on its pipe, then SIGTERM, then SIGKILL, each
+    /// after the step before had its [`Grace`]. Requests that it is working on are answered within
+    /// the first step.
+    ///
+    /// It can be called more than once and from several threads.
+    ///
+    /// # Errors
+    /// SIGKILL did not end the plugin, or a system call failed.
+    ///
+    /// # Blocking
+    /// Until it has ended; at the most for all grace times together. In a handler of a request of
+    /// its own that takes the whole first step, since the plugin waits for the answer: another
+    /// thread is to do it there.
+    pub fn stop(&self) -> Result<Stopped, StopError> {
+        self.stop_within(self.0.grace)
+    }
+
+    /// As [`stop`](Plugin::stop), with other grace times.
+    ///
+    /// # Errors
+    /// As [`stop`](Plugin::stop).
+    ///
+    /// # Blocking
+    /// As [`stop`](Plugin::stop).
+    pub fn stop_within(&self, grace: Grace) -> Result<Stopped, StopError> {
+        self.0.stop(grace)
+    }
+
+    /// Ends it at once, with SIGKILL to its process group and to itself.
+    ///
+    /// # Errors
+    /// As [`stop`](Plugin::stop).
+    ///
+    /// # Blocking
+    /// Until the system has taken the process down.
+    pub fn kill(&self) -> Result<Stopped, StopError> {
+        self.0.with_its_lines(stop::kill(&*self.0.process))
+    }
+
+    /// Takes notice of the end of the process, and reaps it.
+    fn watch_exit(&self, events: &EventLoop, pipe: Arc<StartPipe>) -> io::Result<()> {
+        let inner = Arc::downgrade(&self.0);
+        let process = Arc::clone(&self.0.process);
+        events.watch(ExitFd(Arc::clone(&process)), move |_| {
+            if matches!(process.peek(), Ok(Some(_))) {
+                pipe.look();
+            }
+            match process.reap() {
+                Ok(None) => return Watch::Continue,
+                Ok(Some(status)) => {
+                    if let Some(inner) = inner.upgrade() {
+                        inner.exited(status);
+                        Inner::let_go(inner);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(pid = %process.pid(), %error, "the plugin's end could not be asked for")
+                }
+            }
+            Watch::End
+        })?;
+        Ok(())
+    }
+
+    /// Ends a plugin whose launcher does not meet a demand.
+    fn check_launcher(&self, builder: &PluginBuilder) -> Result<(), StartError> {
+        let head = self.0.of_stderr().map(Lines::head).unwrap_or_default();
+        let Some(Diagnosis { problem, is_permanent }) = self.0.process.unmet(&head) else {
+            return Ok(());
+        };
+        let status = match self.kill() {
+            Ok(stopped) => stopped.status,
+            Err(error) => {
+                tracing::error!(plugin = %self.name(), %error, "a plugin that was refused is still there");
+                WaitStatus::Unknown
+            }
+        };
+        let launcher = builder.launcher.describe().unwrap_or_default();
+        let path = self.path().to_owned();
+        Err(StartError::Launcher { path, launcher, problem, is_permanent, status, stderr: head })
+    }
+
+    /// Asks the launcher for the meaning of an exit status.
+    pub(crate) fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
+        self.0.diagnose(status, stderr)
+    }
+
+    /// How long its end may take to be known.
+    pub(crate) fn end_timeout(&self) -> Duration {
+        self.0.process.end_timeout()
+    }
+
+    /// Ends what did not start, and says why.
+    fn failed(
+        self,
+        failure: HandshakeFailure,
+        begun: Instant,
+        builder: &PluginBuilder,
+        pipe: &StartPipe,
+    ) -> StartError {
+        let error = handshake::explain(failure, &self, begun, builder, pipe);
+        if let Err(error) = self.kill() {
+            tracing::error!(plugin = %self.name(), %error, "a plugin that did not start is still there");
+        }
+        error
+    }
+}
+
+impl Inner {
+    fn crash(&self) -> Crash {
+        let of_stderr = self.of_stderr();
+        let stderr = of_stderr.map(Lines::tail).unwrap_or_default();
+        let status = self.process.peek().ok().flatten();
+        let diagnosis = status.and_then(|status| self.diagnose(status, &stderr));
+        let panic = of_stderr.and_then(|lines| lines.panic());
+        Crash {
+            plugin: self.connection.name().to_owned(),
+            path: self.path.clone(),
+            launcher: self.launcher.describe(),
+            pid: self.process.pid(),
+            status,
+            diagnosis: diagnosis.map(|diagnosis| diagnosis.problem),
+            ran: self.begun.elapsed(),
+            panic: panic.filter(|text| Panic::explains(text, status, &stderr)),
+            stderr,
+        }
+    }
+
+    /// Has the process or its launcher explain an end.
+    fn diagnose(&self, status: WaitStatus, stderr: &[String]) -> Option<Diagnosis> {
+        let of_process = self.process.diagnose(status, stderr);
+        if of_process.is_some() {
+            of_process
+        } else if self.metadata.get().is_some() {
+            self.launcher.diagnose_end(status, stderr)
+        } else {
+            self.launcher.diagnose(status, stderr)
+        }
+    }
+
+    fn of_stderr(&self) -> Option<&Arc<Lines>> {
+        self.lines.iter().find(|lines| lines.output() == Output::Stderr)
+    }
+
+    fn exited(&self, status: WaitStatus) {
+        tracing::debug!(plugin = %self.connection.name(), %status, "the plugin has ended");
+        // Some process of its own may hold the pipe open: what it left there is read, and then it
+        // is over.
+        let stderr = self.of_stderr().map(Lines::tail).unwrap_or_default();
+        let diagnosis = self.diagnose(status, &stderr);
+        let diagnosis = diagnosis.map(|it| format!(", {}", it.problem)).unwrap_or_default();
+        self.connection.end(format!("{} has ended: {status}{diagnosis}", self.connection.name()));
+    }
+
+    /// Gives a handle up. Where it was the last one, that stops the plugin and waits for it, on
+    /// another thread: neither the loop nor an answer that is yet to be sent may wait for that.
+    fn let_go(handle: Arc<Self>) {
+        if let Some(inner) = Arc::into_inner(handle) {
+            inner.connection.events().clone().spawn(move || drop(inner));
+        }
+    }
+
+    fn stop(&self, grace: Grace) -> Result<Stopped, StopError> {
+        self.with_its_lines(stop::stop(&self.connection, &*self.process, grace))
+    }
+
+    /// Lets what the plugin wrote last be handed on: a host may exit right behind its stop.
+    fn with_its_lines(&self, stopped: Result<Stopped, StopError>) -> Result<Stopped, StopError> {
+        let mut stopped = stopped?;
+        let now = Instant::now();
+        let by = Deadlines { ended: now + STREAMS_TIMEOUT, handed_on: now + LINES_TIMEOUT };
+        for lines in &self.lines {
+            if lines.wait_handed_on(by) == Stream::Held {
+                stopped.held.push(lines.output());
+            }
+        }
+        if !stopped.held.is_empty() && !self.is_held_told.swap(true, Ordering::Relaxed) {
+            let processes: Vec<_> = stopped.left.iter().map(|pid| pid.as_raw()).collect();
+            tracing::warn!(
+                target: "pipeplug::left",
+                plugin = %self.connection.name(), held = ?stopped.held, ?processes,
+                "the plugin has ended, and something that it started holds its output open: what that writes may be lost"
+            );
+        }
+        Ok(stopped)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(self.grace) {
+            tracing::error!(plugin = %self.connection.name(), %error, "the plugin could not be stopped");
+        }
+    }
+}
+
+caller_methods!(Plugin, CallError, NotifyError);
+
+impl Caller for Plugin {
+    type CallError = CallError;
+    type NotifyError = NotifyError;
+    type Pending = PendingCall;
+
+    fn begin_request(&self, request: OutgoingRequest<'_>) -> Result<PendingCall, CallError> {
+        self.0.connection.begin_request(request)
+    }
+
+    fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, CallError> {
+        self.0.connection.wait_for_request(request)
+    }
+
+    fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {
+        self.0.connection.send_one_way(command, payload)
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let inner = &*self.0;
+        f.debug_struct("Plugin")
+            .field("path", &inner.path)
+            .field("connection", &inner.connection)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,204 @@
+//! The end of a plugin, step by step.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use pipeplug_net::Connection;
+use pipeplug_net::wire::command;
+
+use crate::launcher::Process;
+use crate::plugin::output::Output;
+use crate::process::{Delivery, Pid, Signal, WaitStatus};
+
+/// Time for the system to take a killed process down.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time for each step of stopping a plugin, before the next one.
+///
+/// A plugin that ends earlier is not waited for any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Grace {
+    /// After `cmd.stop`: time to answer what was asked and leave. Default: 5 seconds.
+    pub stop: Duration,
+    /// After the end of file on its pipe. Default: 1 second.
+    pub end_of_file: Duration,
+    /// After SIGTERM to its process group; SIGKILL follows. Default: 2 seconds.
+    pub term: Duration,
+}
+
+impl Default for Grace {
+    fn default() -> Self {
+        Self {
+            stop: Duration::from_secs(5),
+            end_of_file: Duration::from_secs(1),
+            term: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Grace {
+    /// The same time for each step.
+    #[must_use]
+    pub fn each(time: Duration) -> Self {
+        Self { stop: time, end_of_file: time, term: time }
+    }
+}
+
+/// Result of stopping a plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stopped {
+    /// Exit status.
+    pub status: WaitStatus,
+    /// The step that ended the plugin.
+    pub by: StoppedBy,
+    /// Processes that it had started, and these had, which still run and are out of reach: they
+    /// left its process group, as daemons do by setsid(2), or changed their user. Those that it had
+    /// when its stop began, on Linux.
+    pub left: Vec<Pid>,
+    /// Streams that were still open a moment after the end of the plugin. A process that the plugin
+    /// started has them, such as a daemon that keeps standard error. If known, that process is in
+    /// [`left`](Self::left).
+    pub held: Vec<Output>,
+}
+
+impl Stopped {
+    fn alone(status: WaitStatus, by: StoppedBy) -> Self {
+        Self { status, by, left: Vec::new(), held: Vec::new() }
+    }
+
+    /// Collects the recorded processes that are left.
+    fn of(process: &dyn Process, status: WaitStatus, by: StoppedBy) -> Self {
+        let left = process.left();
+        if !left.is_empty() {
+            let processes: Vec<_> = left.iter().map(|pid| pid.as_raw()).collect();
+            tracing::warn!(
+                target: "pipeplug::left",
+                pid = %process.pid(), ?processes, "the plugin has ended, and processes that it started run on"
+            );
+        }
+        Self { status, by, left, held: Vec::new() }
+    }
+}
+
+/// The step that stopped a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum StoppedBy {
+    /// The plugin had ended already.
+    Itself,
+    /// The request to stop (`cmd.stop`).
+    Stop,
+    /// The end of its input: the host closed the pipe.
+    EndOfFile,
+    /// SIGTERM.
+    Term,
+    /// SIGKILL.
+    Kill,
+    /// None: the plugin may still run, and belongs to its own parent.
+    LetGo,
+}
+
+impl fmt::Display for StoppedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Itself => "ended by itself",
+            Self::Stop => "stopped when asked",
+            Self::EndOfFile => "stopped at the end of its input",
+            Self::Term => "stopped by SIGTERM",
+            Self::Kill => "stopped by SIGKILL",
+            Self::LetGo => "let go of, since another program started it",
+        })
+    }
+}
+
+/// Error of stopping a plugin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// The system did not take it down.
+    #[error(
+        "process {pid} is still there {after:?} after SIGKILL: it waits within the system, as for a disk"
+    )]
+    StillThere {
+        /// Process id.
+        pid: i32,
+        /// Time waited.
+        after: Duration,
+    },
+    /// The system failed.
+    #[error("process {pid} cannot be waited for or signalled: {error}")]
+    System {
+        /// Process id.
+        pid: i32,
+        /// Error of the system.
+        error: io::Error,
+    },
+}
+
+/// Goes through the steps until the process has ended.
+pub(crate) fn stop(
+    connection: &Connection,
+    process: &dyn Process,
+    grace: Grace,
+) -> Result<Stopped, StopError> {
+    let wait = |time| wait(process, time);
+    if let Some(status) = wait(Duration::ZERO)? {
+        return Ok(Stopped::alone(status, StoppedBy::Itself));
+    }
+    process.note_descendants();
+    if connection.notify(command::STOP, "").is_ok() {
+        if let Some(status) = wait(grace.stop)? {
+            return Ok(Stopped::of(process, status, StoppedBy::Stop));
+        }
+    } else if let Some(status) = wait(grace.end_of_file)? {
+        // It had closed its pipe, and was on its way.
+        return Ok(Stopped::of(process, status, StoppedBy::Itself));
+    }
+    // It may have started some meanwhile.
+    process.note_descendants();
+    connection.close();
+    if let Some(status) = wait(grace.end_of_file)? {
+        return Ok(Stopped::of(process, status, StoppedBy::EndOfFile));
+    }
+    if let Some(let_go) = signal(process, Signal::Terminate)? {
+        return Ok(let_go);
+    }
+    if let Some(status) = wait(grace.term)? {
+        return Ok(Stopped::of(process, status, StoppedBy::Term));
+    }
+    kill(process)
+}
+
+/// Ends the process group at once.
+pub(crate) fn kill(process: &dyn Process) -> Result<Stopped, StopError> {
+    if let Some(status) = wait(process, Duration::ZERO)? {
+        return Ok(Stopped::of(process, status, StoppedBy::Itself));
+    }
+    process.note_descendants();
+    if let Some(let_go) = signal(process, Signal::Kill)? {
+        return Ok(let_go);
+    }
+    let begun = Instant::now();
+    match wait(process, KILL_TIMEOUT)? {
+        Some(status) => Ok(Stopped::of(process, status, StoppedBy::Kill)),
+        None => Err(StopError::StillThere { pid: process.pid().as_raw(), after: begun.elapsed() }),
+    }
+}
+
+fn wait(process: &dyn Process, time: Duration) -> Result<Option<WaitStatus>, StopError> {
+    process
+        .wait_timeout(time)
+        .map_err(|error| StopError::System { pid: process.pid().as_raw(), error })
+}
+
+/// Sends it, and tells what has come of a process that is not ours to signal.
+fn signal(process: &dyn Process, signal: Signal) -> Result<Option<Stopped>, StopError> {
+    match process.signal(signal) {
+        Ok(Delivery::Sent | Delivery::Gone) => Ok(None),
+        Ok(Delivery::NotOurs) => Ok(Some(Stopped::alone(WaitStatus::Unknown, StoppedBy::LetGo))),
+        Err(error) => Err(StopError::System { pid: process.pid().as_raw(), error }),
+    }
+}

@@ -1,0 +1,111 @@
+//! The timers of a process that calls go to: whether it is idle, and whether it hangs.
+//!
+//! They hold no process; one that is not called any more is left alone by the next of its timers,
+//! which is its last.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use pipeplug_net::wire::command;
+use pipeplug_net::{CallError, PendingCall};
+
+use super::event::{EndCause, Event};
+use super::instance::Instance;
+use super::settings::HealthCheck;
+use super::state::Shared;
+
+impl Shared {
+    /// Sets the timers of a process that calls go to from here on.
+    pub(super) fn watch(self: &Arc<Self>, instance: &Arc<Instance>) {
+        if let Some(timeout) = self.settings.idle_timeout {
+            self.look_at_idleness_after(timeout, instance);
+        }
+        if let Some(check) = self.settings.health_check {
+            self.ping_after(check, check.interval, instance);
+        }
+    }
+
+    /// Called when the last open call has ended, if that was awaited.
+    pub(super) fn idle_begins(self: &Arc<Self>, instance: &Arc<Instance>) {
+        self.last_call_ended();
+        if let Some(timeout) = self.settings.idle_timeout {
+            self.look_at_idleness_after(timeout, instance);
+        }
+    }
+
+    fn look_at_idleness_after(self: &Arc<Self>, time: Duration, instance: &Arc<Instance>) {
+        self.after(time, instance, |shared, instance| shared.look_at_idleness(&instance));
+    }
+
+    /// Calls set no timer each, only one that finds them at work is set anew: for the time that is
+    /// left, or by the call that ends last. Never by both, or there would be ever more of them.
+    fn look_at_idleness(self: &Arc<Self>, instance: &Arc<Instance>) {
+        let Some(timeout) = self.settings.idle_timeout else { return };
+        let mut left = None;
+        self.end_if(instance, || {
+            let idle = instance.idle_or_await()?;
+            left = Some(timeout.saturating_sub(idle)).filter(|left| !left.is_zero());
+            let pid = instance.plugin.pid();
+            left.is_none().then_some((EndCause::Idle, Event::IdleStop { pid, idle }))
+        });
+        if let Some(left) = left {
+            self.look_at_idleness_after(left, instance);
+        }
+    }
+
+    fn ping_after(self: &Arc<Self>, check: HealthCheck, time: Duration, instance: &Arc<Instance>) {
+        self.after(time, instance, move |shared, instance| shared.ping(check, &instance));
+    }
+
+    fn ping(self: &Arc<Self>, check: HealthCheck, instance: &Arc<Instance>) {
+        if !self.is_calling(instance) {
+            return;
+        }
+        let ping = match instance.plugin.request(command::PING, []).nonblocking().begin() {
+            Ok(ping) => ping,
+            // That is found by itself.
+            Err(CallError::Closed { .. }) => return,
+            // What waits for handlers is more than may be, say, which tells nothing of the plugin
+            // for now.
+            Err(_) => return self.ping_after(check, check.interval, instance),
+        };
+        self.after(check.timeout, instance, move |shared, instance| {
+            shared.take_answer(check, ping, &instance);
+        });
+    }
+
+    fn take_answer(
+        self: &Arc<Self>,
+        check: HealthCheck,
+        mut ping: PendingCall,
+        instance: &Arc<Instance>,
+    ) {
+        let HealthCheck { interval, timeout } = check;
+        // An error is a sign of life too, or the end of the connection.
+        if Pin::new(&mut ping).poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return self.ping_after(check, interval.saturating_sub(timeout), instance);
+        }
+        self.end_if(instance, || {
+            let pid = instance.plugin.pid();
+            Some((EndCause::Unhealthy { timeout }, Event::HealthFailure { pid, timeout }))
+        });
+    }
+
+    fn after(
+        self: &Arc<Self>,
+        time: Duration,
+        instance: &Arc<Instance>,
+        run: impl FnOnce(Arc<Self>, Arc<Instance>) + Send + 'static,
+    ) {
+        let (shared, instance) = (Arc::downgrade(self), Arc::downgrade(instance));
+        self.events.after(time, move || {
+            let both = shared.upgrade().zip(Weak::upgrade(&instance));
+            if let Some((shared, instance)) = both {
+                run(shared, instance);
+            }
+        });
+    }
+}

@@ -1,0 +1,174 @@
+//! Restrictions that a child puts on itself before its exec.
+
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(in crate::sys) use linux::give_up_privileges;
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+pub(crate) use linux::{Limit, OpenImage, SandboxPlan, has_seccomp};
+#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+pub(crate) use none::{OpenImage, SandboxPlan, has_seccomp};
+
+#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+mod linux {
+    use std::ffi::OsStr;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::path::PathBuf;
+
+    use nix::errno::Errno;
+    use nix::libc;
+    use nix::sys::prctl::set_no_new_privs;
+    use nix::sys::resource::{Resource, setrlimit};
+
+    use super::super::fork::ChildFailure;
+    use super::super::fork_exec::StartStep;
+    use super::super::landlock::Ruleset;
+    use super::super::namespaces::Namespaces;
+
+    /// More capabilities than any kernel has; asking for one that it does not have is EINVAL.
+    const CAPABILITIES: libc::c_ulong = 64;
+    /// `_LINUX_CAPABILITY_VERSION_3` of `<linux/capability.h>`.
+    const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+    /// Restrictions that a child puts on itself. They are ready in memory, since a child of fork
+    /// must not allocate.
+    #[derive(Debug)]
+    pub(crate) struct SandboxPlan {
+        pub(crate) namespaces: Option<Namespaces>,
+        pub(crate) limits: Vec<Limit>,
+        pub(crate) ruleset: Option<Ruleset>,
+        /// A program for seccomp; none if it is empty.
+        pub(crate) filter: Vec<libc::sock_filter>,
+    }
+
+    /// A resource limit.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct Limit {
+        pub(crate) resource: Resource,
+        pub(crate) soft: u64,
+        pub(crate) hard: u64,
+    }
+
+    /// A program that is executed as it was when it was opened, whatever is at its path by then.
+    #[derive(Debug)]
+    pub(crate) enum OpenImage {
+        /// The kernel reads it.
+        Program(OwnedFd),
+        /// An interpreter opens it anew, by its number: the guest has it behind its other
+        /// descriptors.
+        Script(OwnedFd),
+    }
+
+    impl SandboxPlan {
+        /// The path that a start failed at, if it was about one.
+        pub(crate) fn failed_at(&self) -> Option<PathBuf> {
+            let path = self.namespaces.as_ref()?.root.failed_at()?;
+            Some(OsStr::from_bytes(path.to_bytes()).into())
+        }
+
+        /// Raises all of them around the calling process, so that nothing but an exec is to follow.
+        /// For a child of fork: it only makes system calls.
+        pub(in crate::sys) fn apply(&self) -> Result<(), ChildFailure> {
+            let at = |step| move |errno| ChildFailure { step, errno };
+            for Limit { resource, soft, hard } in &self.limits {
+                setrlimit(*resource, *soft, *hard).map_err(at(StartStep::Limits))?;
+            }
+            give_up_privileges().map_err(at(StartStep::Privileges))?;
+            if let Some(ruleset) = &self.ruleset {
+                ruleset.restrict_self().map_err(at(StartStep::Files))?;
+            }
+            if !self.filter.is_empty() {
+                install(&self.filter).map_err(at(StartStep::SystemCalls))?;
+            }
+            Ok(())
+        }
+    }
+
+    /// Tells whether the kernel has seccomp, and lets this process ask.
+    pub(crate) fn has_seccomp() -> bool {
+        // SAFETY: the call takes integers and touches no memory.
+        unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) >= 0 }
+    }
+
+    fn install(filter: &[libc::sock_filter]) -> Result<(), Errno> {
+        let len = libc::c_ushort::try_from(filter.len()).map_err(|_| Errno::E2BIG)?;
+        let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the kernel copies `len` instructions, which are there, and writes nothing.
+        let set = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::c_ulong::from(libc::SECCOMP_MODE_FILTER),
+                &raw const program,
+            )
+        };
+        Errno::result(set).map(drop)
+    }
+
+    /// Gives up every capability, and the way to have one again.
+    pub(in crate::sys) fn give_up_privileges() -> Result<(), Errno> {
+        drop_capabilities()?;
+        // Without it, Landlock and seccomp are for root only.
+        set_no_new_privs()
+    }
+
+    /// Gives up every capability, those of a root that executes something included:
+    /// capabilities(7).
+    fn drop_capabilities() -> Result<(), Errno> {
+        #[repr(C)]
+        struct Header {
+            version: u32,
+            pid: libc::c_int,
+        }
+        #[repr(C)]
+        struct Data {
+            effective: u32,
+            permitted: u32,
+            inheritable: u32,
+        }
+        for capability in 0..CAPABILITIES {
+            // SAFETY: the call takes integers and touches no memory.
+            let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+            match Errno::result(dropped) {
+                // EINVAL: the kernel has no more. EPERM: a process without privileges, which gets
+                // none of these either, since it executes nothing with new ones.
+                Ok(_) | Err(Errno::EINVAL | Errno::EPERM) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        let header = Header { version: CAPABILITY_VERSION, pid: 0 };
+        let none = || Data { effective: 0, permitted: 0, inheritable: 0 };
+        let data = [none(), none()];
+        // SAFETY: this version of the header goes with two elements of data, and both are only
+        // read. The ambient capabilities go with the permitted ones.
+        let set = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+        Errno::result(set).map(drop)
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+mod none {
+    use std::path::PathBuf;
+
+    use super::super::fork::ChildFailure;
+
+    /// Other systems have none of these.
+    #[derive(Debug)]
+    pub(crate) enum SandboxPlan {}
+
+    impl SandboxPlan {
+        pub(crate) fn failed_at(&self) -> Option<PathBuf> {
+            match *self {}
+        }
+
+        pub(in crate::sys) fn apply(&self) -> Result<(), ChildFailure> {
+            match *self {}
+        }
+    }
+
+    /// Other systems execute files by their paths.
+    #[derive(Debug)]
+    pub(crate) enum OpenImage {}
+
+    pub(crate) fn has_seccomp() -> bool {
+        false
+    }
+}
