@@ -1,5 +1,6 @@
 //! `pipeplug`: run, list, inspect and add plugins in a terminal.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod add;
 mod answers;

@@ -367,13 +367,9 @@ impl SpawnError {
     ) -> Self {
         let ForkExecError { step, error } = failure;
         match step {
-            Step::Fork | Step::Exec if errno(&error) == Errno::EAGAIN => Self::TooManyProcesses {
-                path: path.to_owned(),
-                limit: getrlimit(Resource::RLIMIT_NPROC)
-                    .ok()
-                    .and_then(|(soft, _)| (soft != nix::libc::RLIM_INFINITY).then_some(soft)),
-                error,
-            },
+            Step::Fork | Step::Exec if errno(&error) == Errno::EAGAIN => {
+                Self::TooManyProcesses { path: path.to_owned(), limit: limit_of_processes(), error }
+            }
             Step::Fork => Self::os(path, "forking", error),
             Step::ProcessGroup => Self::os(path, "making its process group", error),
             Step::Lifeline => Self::os(path, "tying it to the host", error),
@@ -424,7 +420,7 @@ impl SpawnError {
             Errno::EMFILE | Errno::ENFILE => Self::TooManyDescriptors {
                 path,
                 needed: Self::DESCRIPTORS_NEEDED,
-                limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
+                limit: soft_limit(Resource::RLIMIT_NOFILE).unwrap_or(0),
                 error,
             },
             _ => Self::Os { path, attempt, error },
@@ -546,6 +542,30 @@ fn demanded(lock_file: Option<&Path>) -> String {
             format!("what {path:?} has (`pipeplug pin` again, if you know why it changed)")
         }
     }
+}
+
+fn soft_limit(resource: Resource) -> Option<u64> {
+    getrlimit(resource).ok().map(|(soft, _)| unsigned(soft))
+}
+
+#[cfg_attr(
+    not(target_os = "freebsd"),
+    expect(clippy::unnecessary_cast, reason = "a limit is a signed number on FreeBSD")
+)]
+fn unsigned(limit: nix::libc::rlim_t) -> u64 {
+    limit as u64
+}
+
+/// Number of processes and threads that the user may have; `None` for any number.
+#[cfg(not(target_vendor = "apple"))]
+fn limit_of_processes() -> Option<u64> {
+    soft_limit(Resource::RLIMIT_NPROC).filter(|soft| *soft != unsigned(nix::libc::RLIM_INFINITY))
+}
+
+/// The kernel knows the limit there too, and nix does not.
+#[cfg(target_vendor = "apple")]
+fn limit_of_processes() -> Option<u64> {
+    None
 }
 
 fn errno(error: &io::Error) -> Errno {
