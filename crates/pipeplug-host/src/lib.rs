@@ -16,15 +16,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Features, all on by default: `containers`, `kubectl` and `ssh` are launchers, `discovery` finds
+//! and installs plugins, `supervisor` restarts them. `pack` makes images for containers.
+//!
 //! Calls can be awaited ([`Plugin::request`]), under any executor; docs/async.md of the project
 //! says what blocks, and on what.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+#![cfg_attr(
+    not(any(test, all(feature = "discovery", feature = "supervisor"))),
+    expect(dead_code, reason = "parts of the crate serve the features that are left out")
+)]
 
 mod access;
 mod builder;
 mod crash;
 mod directory_lock;
+#[cfg(feature = "discovery")]
 pub mod discovery;
 mod gate;
 mod handshake;
@@ -42,6 +50,7 @@ mod sha256;
 mod start_error;
 mod start_hint;
 mod stop;
+#[cfg(feature = "supervisor")]
 mod supervisor;
 #[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
@@ -65,6 +74,7 @@ pub use sandbox::Sandbox;
 pub use sha256::{ParseSha256Error, Sha256};
 pub use start_error::StartError;
 pub use stop::{Grace, StopError, Stopped, StoppedBy};
+#[cfg(feature = "supervisor")]
 pub use supervisor::{
     Backoff, Breaker, EndCause, Event, Failure, HealthCheck, Pool, SupervisedCall,
     SupervisedCallError, SupervisedNotifyError, Supervisor, SupervisorBuilder, Unavailable,

@@ -16,10 +16,14 @@
 #[cfg(target_os = "linux")]
 mod attach;
 mod carrier;
+#[cfg(feature = "containers")]
 mod container;
+#[cfg(any(feature = "containers", feature = "kubectl"))]
 mod guard;
+#[cfg(feature = "kubectl")]
 mod kubectl;
 mod settings;
+#[cfg(feature = "ssh")]
 mod ssh;
 mod via;
 
@@ -30,10 +34,13 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 pub use attach::Attach;
+#[cfg(feature = "containers")]
 pub use container::{Container, Engine};
 #[cfg(feature = "pack")]
 pub use container::{PackError, pack};
+#[cfg(feature = "kubectl")]
 pub use kubectl::{Kubectl, PullPolicy};
+#[cfg(feature = "ssh")]
 pub use ssh::Ssh;
 pub use via::Via;
 
