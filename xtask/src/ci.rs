@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::project::Project;
 use crate::tools::Outcome;
-use crate::{chaos, fuzz, instructions, models, no_std, samples, sanitize, steps, tidy};
+use crate::{chaos, fuzz, instructions, models, no_std, platforms, samples, sanitize, steps, tidy};
 
 /// Run the checks that a change has to pass, all of them or those that are named.
 #[derive(Debug, Args)]
@@ -35,12 +35,20 @@ Examples:
 enum Step {
     /// cargo fmt --check
     Fmt,
-    /// cargo xtask tidy: layers, unsafe, file sizes, links
+    /// cargo xtask tidy: file sizes, links, what is left to do
     Tidy,
+    /// cargo deny: layers, licences and sources of dependencies
+    Deny,
     /// cargo clippy, warnings are errors
     Clippy,
     /// cargo doc, warnings are errors
     Docs,
+    /// cargo clippy for pipeplug-host without its features, and with each alone
+    Features,
+    /// cargo clippy for macOS and FreeBSD
+    OtherSystems,
+    /// cargo check with the Rust of rust-version
+    OldestRust,
     /// pipeplug-wire without std and without an allocator
     NoStd,
     /// All tests and doctests (cargo-nextest where it is installed)
@@ -121,6 +129,10 @@ impl Step {
             Self::Chaos => chaos::check(project)?,
             Self::Portable => steps::portable(project)?,
             Self::Models => models::check(project)?,
+            Self::Features => steps::features(project)?,
+            Self::Deny => return steps::deny(project),
+            Self::OtherSystems => return platforms::other_systems(project),
+            Self::OldestRust => return platforms::oldest_rust(project),
             Self::NoStd => return no_std::check(project),
             Self::Samples => return samples::check(project),
             Self::Instructions => return instructions::check(project),
@@ -154,13 +166,13 @@ impl Row {
 
 fn table(rows: &[Row]) -> String {
     let mut lines = vec![
-        format!("{:<13}{:<9}{:>8}  {}", "step", "result", "seconds", "why").trim_end().to_owned(),
+        format!("{:<15}{:<9}{:>8}  {}", "step", "result", "seconds", "why").trim_end().to_owned(),
     ];
     for row in rows {
         // The reason may have lines of its own; the first one is the summary of it.
         let why = row.why.lines().next().unwrap_or_default();
         let (step, verdict) = (row.step.to_string(), row.verdict.to_string());
-        let line = format!("{step:<13}{verdict:<9}{:>8.1}  {why}", row.took.as_secs_f64());
+        let line = format!("{step:<15}{verdict:<9}{:>8.1}  {why}", row.took.as_secs_f64());
         lines.push(line.trim_end().to_owned());
     }
     lines.join("\n")
@@ -221,11 +233,11 @@ mod tests {
     #[test]
     fn the_table_has_a_line_for_each_step() {
         let expected = "\
-step         result    seconds  why
-fmt          ok            1.2
-no-std       ok            1.2  skipped in part: missing: nm
-fuzz         skipped       1.2  missing: cargo-fuzz
-test         failed        1.2  it broke: two lines";
+step           result    seconds  why
+fmt            ok            1.2
+no-std         ok            1.2  skipped in part: missing: nm
+fuzz           skipped       1.2  missing: cargo-fuzz
+test           failed        1.2  it broke: two lines";
         assert_eq!(table(&rows()), expected);
     }
 

@@ -12,6 +12,7 @@ mod fuzz;
 mod instructions;
 mod models;
 mod no_std;
+mod platforms;
 mod process;
 mod project;
 mod samples;

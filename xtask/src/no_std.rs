@@ -18,6 +18,7 @@ const PROOF: &str = "crates/pipeplug-wire/no-std-proof/Cargo.toml";
 const ALLOCATION: [&str; 3] = ["__rust_alloc", "__rdl_alloc", "__rg_alloc"];
 
 pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
+    depends_on_nothing(project)?;
     let wire = ["build", "-p", "pipeplug-wire", "--no-default-features"];
     run(cargo_in(project).args(wire))?;
     run(cargo_in(project).args(wire).args(["--features", "alloc"]))?;
@@ -49,6 +50,20 @@ pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
         println!("{} holds none of {}", binary.name, ALLOCATION.join(", "));
     }
     Ok(Outcome::done())
+}
+
+/// # Errors
+/// pipeplug-wire has dependencies other than those of its tests, with any of its features.
+fn depends_on_nothing(project: &Project) -> anyhow::Result<()> {
+    let tree = ["tree", "-p", "pipeplug-wire", "--edges", "normal,build", "--target", "all"];
+    let printed =
+        stdout_of(cargo_in(project).args(tree).args(["--all-features", "--prefix", "none"]))?;
+    match printed.lines().nth(1) {
+        Some(dependency) => {
+            bail!("pipeplug-wire depends on {dependency}, and may depend on nothing")
+        }
+        None => Ok(()),
+    }
 }
 
 /// A program that cargo built.

@@ -1,5 +1,6 @@
 //! What `cargo metadata` says of the workspace.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -24,21 +25,14 @@ pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) manifest_path: PathBuf,
     #[serde(default)]
-    publish: Option<Vec<String>>,
+    pub(crate) rust_version: Option<String>,
+    /// Features, each with those that it turns on.
     #[serde(default)]
-    pub(crate) dependencies: Vec<Dependency>,
+    pub(crate) features: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     pub(crate) targets: Vec<Target>,
     #[serde(default)]
     pub(crate) metadata: Value,
-}
-
-/// A dependency as its package's manifest declares it, under its real name.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Dependency {
-    pub(crate) name: String,
-    /// `None` for a normal one, else `dev` or `build`.
-    pub(crate) kind: Option<String>,
 }
 
 /// Something that a package builds.
@@ -46,7 +40,6 @@ pub(crate) struct Dependency {
 pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) kind: Vec<String>,
-    pub(crate) src_path: PathBuf,
 }
 
 impl Project {
@@ -89,11 +82,6 @@ impl Project {
 impl Package {
     pub(crate) fn dir(&self) -> &Path {
         self.manifest_path.parent().unwrap_or(Path::new(""))
-    }
-
-    /// Whether users get it: a library or the CLI, but no sample, benchmark or xtask.
-    pub(crate) fn is_published(&self) -> bool {
-        self.publish.as_ref().is_none_or(|registries| !registries.is_empty())
     }
 
     pub(crate) fn bins(&self) -> impl Iterator<Item = &Target> {

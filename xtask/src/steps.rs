@@ -3,9 +3,11 @@
 use std::env;
 use std::process::Command;
 
+use anyhow::Context as _;
+
 use crate::process::{cargo, run};
 use crate::project::Project;
-use crate::tools;
+use crate::tools::{self, Outcome, Presence, Tool};
 
 /// The packages that have a second implementation behind `--cfg pipeplug_portable`.
 const PORTABLE: [&str; 3] = ["pipeplug-net", "pipeplug-host", "pipeplug-guest"];
@@ -44,6 +46,27 @@ pub(crate) fn clippy(project: &Project) -> anyhow::Result<()> {
         "-D",
         "warnings",
     ]))
+}
+
+/// Dependencies, by the rules of `deny.toml`. Advisories are no part of it: they need the network.
+pub(crate) fn deny(project: &Project) -> anyhow::Result<Outcome> {
+    if let Presence::Missing(why) = tools::require(&[Tool::CargoDeny])? {
+        return Ok(Outcome::Skipped { why });
+    }
+    run(cargo_in(project).args(["deny", "check", "bans", "licenses", "sources"]))?;
+    Ok(Outcome::done())
+}
+
+/// pipeplug-host without its features, and with each of them alone.
+pub(crate) fn features(project: &Project) -> anyhow::Result<()> {
+    let host = "pipeplug-host";
+    let package = project.package(host).with_context(|| format!("{host} is no member"))?;
+    let features = package.features.keys().filter(|name| *name != "default");
+    for feature in [""].into_iter().chain(features.map(String::as_str)) {
+        let args = ["clippy", "-p", host, "--no-default-features", "--features", feature];
+        run(cargo_in(project).args(args).args(["--", "-D", "warnings"]))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn docs(project: &Project) -> anyhow::Result<()> {

@@ -1,14 +1,7 @@
-//! `cargo xtask tidy`: the rules of the project that neither rustc nor clippy can check.
+//! `cargo xtask tidy`: the rules of the project that no tool checks. The others are lints (in
+//! `Cargo.toml` and `clippy.toml`) and rules for dependencies (in `deny.toml`).
 //!
-//! Each check is a function from text (or from what cargo says of the packages) to findings; this
-//! file only reads the files and hands them out.
-
-mod docs;
-mod layers;
-mod manifest;
-mod private;
-mod scan;
-mod source;
+//! Each check is a function from text to findings. None of them parses Rust.
 
 use std::fmt;
 use std::fs;
@@ -19,39 +12,54 @@ use clap::Args;
 
 use crate::project::Project;
 
-/// Check the rules that rustc and clippy do not know.
+mod docs;
+#[cfg(test)]
+mod tests;
+
+/// Check the rules that no lint knows.
 #[derive(Debug, Args)]
 #[command(after_help = RULES)]
 pub(crate) struct TidyArgs {}
 
 const RULES: &str = "\
 Rules:
-  layers      wire <- net <- {host, guest} <- the CLI, guest <- testkit; only net names mio; wire depends on nothing
-  unsafe      stands only in modules called sys, each block and impl below a SAFETY comment
-  processes   only pipeplug-host starts them
+  unsafe      only modules called sys lift the ban on it
   size        no source file over 800 lines without its tests (a warning from 600)
-  marks       nothing is left to do, ignored or allowed
+  marks       nothing is left to do, no test is ignored
   privacy     no path of one machine, no host of a package registry
   documents   relative links and paths lead somewhere, README's Rust is compiled
   manifests   lints and version come from the workspace; CHANGELOG.md has an Unreleased section";
 
-/// Something that a check found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The lines that a source file without its tests may have, and from where it is a warning.
+const MAX_LINES: usize = 800;
+const MANY_LINES: usize = 600;
+
+// In two parts, so that this file does not hold what it looks for.
+const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+const ROOTS: [&str; 3] = [concat!("/wo", "rk"), concat!("/ro", "ot"), concat!("/ho", "me")];
+const REGISTRIES: [&str; 8] = [
+    concat!("crates", ".io"),
+    concat!("py", "pi.org"),
+    concat!("python", "hosted.org"),
+    concat!("npm", "js."),
+    concat!("ruby", "gems.org"),
+    concat!("proxy.go", "lang.org"),
+    concat!("deb.deb", "ian.org"),
+    concat!("repo.mav", "en"),
+];
+/// The source that lock files name, and `deny.toml`; a mirror would be that of one machine.
+const INDEX: &str = concat!("https://github.com/rust-lang/crates", ".io-index");
+
+/// A violation of a rule, in the line counted from 1, or in the file as a whole (0).
+#[derive(Debug, PartialEq, Eq)]
 struct Finding {
     path: PathBuf,
-    /// Counted from 1; 0 for the file as a whole.
     line: usize,
     message: String,
-    severity: Severity,
+    is_error: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Severity {
-    Warning,
-    Error,
-}
-
-/// A file of the repository, by its path from the root.
+/// A text file, by its path from the root.
 #[derive(Debug)]
 struct TextFile {
     path: PathBuf,
@@ -67,135 +75,182 @@ pub(crate) fn run(project: &Project, _: &TidyArgs) -> anyhow::Result<()> {
 /// # Errors
 /// One of them is an error, or a file cannot be read.
 pub(crate) fn check(project: &Project) -> anyhow::Result<()> {
-    let files = read_tree(&project.root)?;
-    let findings = find(project, &files)?;
+    let mut files = Vec::new();
+    read_tree(&project.root, &project.root, &mut files)?;
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let mut findings: Vec<Finding> = files.iter().flat_map(findings_in).collect();
+    findings.extend(docs::check(&project.root, &files));
     for finding in &findings {
         println!("{finding}");
     }
-    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
-    let warnings = findings.len() - errors;
-    println!("tidy: {} files, {errors} errors, {warnings} warnings", files.len());
+    let errors = findings.iter().filter(|finding| finding.is_error).count();
+    println!("tidy: {} files, {errors} errors, {} warnings", files.len(), findings.len() - errors);
     if errors > 0 {
         bail!("tidy found {errors} errors");
     }
     Ok(())
 }
 
-fn find(project: &Project, files: &[TextFile]) -> anyhow::Result<Vec<Finding>> {
-    let mut findings = layers::check(project);
-    findings.extend(source::check(project, files)?);
-    findings.extend(private::check(files));
-    findings.extend(manifest::check(files));
-    findings.extend(docs::check(&project.root, files));
-    findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
-    Ok(findings)
+fn findings_in(file: &TextFile) -> Vec<Finding> {
+    let mut findings = privacy(file);
+    match file.path.extension().and_then(|extension| extension.to_str()) {
+        Some("rs") => {
+            findings.extend(lifted_unsafe(file));
+            findings.extend(length(file));
+            findings.extend(marks(file));
+        }
+        Some("toml" | "sh" | "yml" | "yaml" | "py" | "go" | "c" | "h") => {
+            findings.extend(marks(file));
+        }
+        None if file.path.starts_with(".ci") => findings.extend(marks(file)),
+        _ => {}
+    }
+    findings.extend(required(file));
+    findings
 }
 
-/// Every text file below the root, but for what is built.
-///
-/// Not what git lists, so that it works in an unpacked archive too.
-fn read_tree(root: &Path) -> anyhow::Result<Vec<TextFile>> {
-    let mut files = Vec::new();
-    let mut dirs = vec![root.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))? {
-            let entry = entry.with_context(|| format!("cannot list {}", dir.display()))?;
-            let path = entry.path();
-            let kind =
-                entry.file_type().with_context(|| format!("cannot look at {}", path.display()))?;
-            if kind.is_dir() && !is_generated(&path) {
-                dirs.push(path);
-            } else if kind.is_file() {
-                let bytes =
-                    fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-                // What is not UTF-8 is a picture or a fuzz seed.
-                if let Ok(text) = String::from_utf8(bytes) {
-                    files.push(TextFile {
-                        path: path.strip_prefix(root).unwrap_or(&path).to_owned(),
-                        text,
-                    });
-                }
+/// Reads each text file below `dir` except for what is built. Git's index is no help: the check has
+/// to work in an unpacked archive, too.
+fn read_tree(root: &Path, dir: &Path, files: &mut Vec<TextFile>) -> anyhow::Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let path = entry.with_context(|| format!("cannot list {}", dir.display()))?.path();
+        let relative = path.strip_prefix(root).unwrap_or(&path);
+        if is_generated(relative) {
+            continue;
+        }
+        if path.is_dir() && !path.is_symlink() {
+            read_tree(root, &path, files)?;
+        } else if path.is_file() {
+            let bytes =
+                fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            // Pictures and fuzz seeds are not UTF-8.
+            if let Ok(text) = String::from_utf8(bytes) {
+                files.push(TextFile { path: relative.to_owned(), text });
             }
         }
     }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
+    Ok(())
 }
 
+/// Git has a file in place of its folder in a worktree.
 fn is_generated(dir: &Path) -> bool {
-    let name = |path: &Path| {
-        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    [".git", "target", "fuzz/artifacts", "fuzz/corpus", "fuzz/coverage"]
+        .iter()
+        .any(|generated| dir.ends_with(generated))
+}
+
+/// Attributes that allow `unsafe_code`, which the workspace denies, above anything but `mod sys`.
+fn lifted_unsafe(file: &TextFile) -> Vec<Finding> {
+    let lifts = |line: &str| {
+        let line = line.trim_start();
+        line.contains("unsafe_code") && !line.starts_with("//") && !line.contains("forbid(")
     };
-    match name(dir).as_str() {
-        ".git" | "target" => true,
-        "artifacts" | "corpus" | "coverage" => {
-            dir.parent().is_some_and(|parent| name(parent) == "fuzz")
-        }
-        _ => false,
-    }
+    let lines: Vec<&str> = file.text.lines().collect();
+    (0..lines.len())
+        .filter(|&at| lifts(lines[at]) && !file.path.starts_with("xtask/src/tidy"))
+        .filter(|&at| !lines[at + 1..].first().is_some_and(|next| next.ends_with("mod sys;")))
+        .map(|at| file.error(at + 1, "only a module called sys may hold `unsafe`".to_owned()))
+        .collect()
+}
+
+/// Lines without the tests, which clippy wants at the end of a file (`items_after_test_module`).
+fn length(file: &TextFile) -> Option<Finding> {
+    let lines: Vec<&str> = file.text.lines().collect();
+    let tests = lines.windows(2).position(|two| two[0] == "#[cfg(test)]" && two[1].ends_with(" {"));
+    let lines = tests.unwrap_or(lines.len());
+    let is_source = file.path.iter().any(|part| part == "src");
+    (is_source && lines > MANY_LINES).then(|| Finding {
+        is_error: lines > MAX_LINES,
+        ..file.error(0, format!("{lines} lines without tests; over {MAX_LINES} is an error"))
+    })
+}
+
+fn marks(file: &TextFile) -> Vec<Finding> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let left =
+        |line: &str| line.split(|c| !is_part(c)).find(|word| UNFINISHED.contains(word)).is_some();
+    file.lines_that(left, "is unfinished: do it, or say why it is so")
+        .chain(file.lines_that(
+            |line| line.trim_start().starts_with("#[ignore"),
+            "ignores a test: have it skip itself and say so, or remove it",
+        ))
+        .collect()
+}
+
+fn privacy(file: &TextFile) -> Vec<Finding> {
+    let is_lock = file.path.ends_with("Cargo.lock");
+    let elsewhere = |line: &str| is_lock && line.starts_with("source") && !line.contains(INDEX);
+    let machine = |line: &str| ROOTS.iter().any(|root| has_path(line, root));
+    let registry = |line: &str| {
+        let line = line.replace(INDEX, "");
+        REGISTRIES.iter().any(|host| line.contains(host))
+    };
+    file.lines_that(elsewhere, "locks a package to a source of its own")
+        .chain(file.lines_that(machine, "names a path that one machine has"))
+        .chain(file.lines_that(registry, "names a package registry"))
+        .collect()
+}
+
+/// Looks for the root where a path begins and where the name ends with it.
+fn has_path(line: &str, root: &str) -> bool {
+    let within_path = |c: char| c.is_alphanumeric() || "_-./}~".contains(c);
+    let within_name = |c: char| c.is_alphanumeric() || "_-.".contains(c);
+    line.match_indices(root).any(|(at, _)| {
+        !line[..at].ends_with(within_path) && !line[at + root.len()..].starts_with(within_name)
+    })
+}
+
+/// Lines that manifests and the change log have to have, each below its heading.
+fn required(file: &TextFile) -> Vec<Finding> {
+    let is_manifest = file.path.file_name().is_some_and(|name| name == "Cargo.toml")
+        && (file.path.starts_with("xtask") || file.path.iter().count() == 3);
+    let required: &[[&str; 2]] = if is_manifest {
+        &[["[lints]", "workspace = true"], ["[package]", "version.workspace = true"]]
+    } else if file.path == Path::new("CHANGELOG.md") {
+        &[["## [Unreleased]", "## [Unreleased]"]]
+    } else {
+        &[]
+    };
+    let has = |heading: &str, entry: &str| {
+        let below = file.text.lines().skip_while(|line| *line != heading);
+        let section = |line: &&str| *line == heading || !line.starts_with('[');
+        below.take_while(section).any(|line| line == entry)
+    };
+    let missing = required.iter().filter(|[heading, entry]| !has(heading, entry));
+    missing
+        .map(|[heading, entry]| file.error(0, format!("lacks `{entry}` below `{heading}`")))
+        .collect()
 }
 
 impl TextFile {
-    fn has_extension(&self, extension: &str) -> bool {
+    fn is_a(&self, extension: &str) -> bool {
         self.path.extension().is_some_and(|it| it == extension)
     }
 
-    fn finding(&self, line: usize, message: impl Into<String>) -> Finding {
-        Finding {
-            path: self.path.clone(),
-            line,
-            message: message.into(),
-            severity: Severity::Error,
-        }
+    fn error(&self, line: usize, message: String) -> Finding {
+        Finding { path: self.path.clone(), line, message, is_error: true }
     }
 
-    fn warning(&self, line: usize, message: impl Into<String>) -> Finding {
-        Finding { severity: Severity::Warning, ..self.finding(line, message) }
+    fn lines_that(
+        &self,
+        is_wrong: impl Fn(&str) -> bool,
+        message: &str,
+    ) -> impl Iterator<Item = Finding> {
+        self.text
+            .lines()
+            .enumerate()
+            .filter(move |(_, line)| is_wrong(line))
+            .map(|(index, _)| self.error(index + 1, message.to_owned()))
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = match self.severity {
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-        };
+        let severity = if self.is_error { "error" } else { "warning" };
         write!(f, "{severity}: {}", self.path.display())?;
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }
         write!(f, ": {}", self.message)
-    }
-}
-
-/// A file made of the text, for the tests of the checks.
-#[cfg(test)]
-fn file(path: &str, text: &str) -> TextFile {
-    TextFile { path: PathBuf::from(path), text: text.to_owned() }
-}
-
-/// The lines of the findings, for the tests of the checks.
-#[cfg(test)]
-fn lines(findings: &[Finding]) -> Vec<usize> {
-    findings.iter().map(|finding| finding.line).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_finding_is_shown_as_editors_understand_it() {
-        let file = file("a/b.rs", "");
-        assert_eq!(file.finding(3, "it is wrong").to_string(), "error: a/b.rs:3: it is wrong");
-        assert_eq!(file.warning(0, "it is long").to_string(), "warning: a/b.rs: it is long");
-    }
-
-    #[test]
-    fn only_what_is_built_is_left_out() {
-        assert!(is_generated(Path::new("x/target")));
-        assert!(is_generated(Path::new("wire/fuzz/corpus")));
-        assert!(!is_generated(Path::new("docs/coverage")));
-        assert!(!is_generated(Path::new(".github")));
     }
 }

@@ -20,6 +20,7 @@ pub(crate) enum Tool {
     Nightly,
     RustSrc,
     CargoFuzz,
+    CargoDeny,
     Cxx,
     Nm,
     Valgrind,
@@ -137,6 +138,11 @@ impl Tool {
                 cargo.args(["fuzz", "--version"]);
                 cargo
             }
+            Self::CargoDeny => {
+                let mut cargo = process::cargo();
+                cargo.args(["deny", "--version"]);
+                cargo
+            }
             Self::Cxx => program("c++", "--version"),
             Self::Nm => program("nm", "--version"),
             Self::Valgrind => program("valgrind", "--version"),
@@ -172,6 +178,7 @@ impl fmt::Display for Tool {
                 "the sources of nightly's std (rustup component add rust-src --toolchain nightly)"
             }
             Self::CargoFuzz => "cargo-fuzz (cargo install --locked cargo-fuzz)",
+            Self::CargoDeny => "cargo-deny (cargo install --locked cargo-deny)",
             Self::Cxx => "c++ (Debian: apt-get install g++)",
             Self::Nm => "nm (Debian: apt-get install binutils)",
             Self::Valgrind => "valgrind (Debian: apt-get install valgrind)",

@@ -16,6 +16,8 @@
 //! choose; a plugin that talks over its standard output has that moved away first, so that a stray
 //! `println!` lands on standard error.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 mod descriptors;
 mod exit;
 mod guest;
@@ -25,6 +27,7 @@ mod metadata;
 mod register_error;
 mod startup;
 mod stopping;
+#[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
 
 pub use exit::OnEnd;

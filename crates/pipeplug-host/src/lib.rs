@@ -16,11 +16,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Features, all on by default: `containers`, `kubectl` and `ssh` are launchers, `discovery` finds
+//! and installs plugins, `supervisor` restarts them. `pack` makes images for containers.
+//!
 //! Calls can be awaited ([`Plugin::request`]), under any executor; docs/async.md of the project
 //! says what blocks, and on what.
 
-#![deny(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+#![cfg_attr(
+    not(any(test, all(feature = "discovery", feature = "supervisor"))),
+    expect(dead_code, reason = "parts of the crate serve the features that are left out")
+)]
 
+#[cfg(feature = "discovery")]
 pub mod discovery;
 mod files;
 mod integrity;
@@ -28,8 +36,9 @@ pub mod launcher;
 mod plugin;
 pub mod process;
 pub mod sandbox;
+#[cfg(feature = "supervisor")]
 mod supervisor;
-#[expect(unsafe_code, reason = "the one room of this crate that talks to the kernel by hand")]
+#[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
 
 pub use integrity::{LockFile, LockFileError, ParseSha256Error, Sha256};
@@ -45,6 +54,7 @@ pub use plugin::{
 };
 pub use process::{OnHostExit, Stdin, Stdout, WaitStatus};
 pub use sandbox::Sandbox;
+#[cfg(feature = "supervisor")]
 pub use supervisor::{
     Backoff, Breaker, EndCause, Event, HealthCheck, PluginFailure, Pool, SupervisedCall,
     SupervisedCallError, SupervisedNotifyError, Supervisor, SupervisorBuilder, Unavailable,

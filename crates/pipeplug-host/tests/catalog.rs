@@ -1,5 +1,6 @@
 //! What is kept of what plugins say of themselves, and when they are asked again.
 
+#![cfg(feature = "discovery")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::OsString;

@@ -1,5 +1,6 @@
 //! Which files the discovery finds, and what it says of the others.
 
+#![cfg(feature = "discovery")]
 #![expect(clippy::unwrap_used, reason = "in the helpers of tests too, a panic is the report")]
 
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
 //! Adding plugins to the user's own, and removing them.
 
+#![cfg(feature = "discovery")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::OsString;

@@ -37,9 +37,26 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// As much of `text` as `most` bytes hold, cut between two characters.
+pub(crate) fn beginning(text: &str, most: usize) -> &str {
+    // `str::floor_char_boundary` needs Rust 1.91.
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        for (most, cut) in [(0, ""), (1, "a"), (2, "a"), (3, "aü"), (9, "aü")] {
+            assert_eq!(beginning("aü", most), cut, "{most}");
+        }
+    }
 
     #[test]
     fn what_a_terminal_obeys_is_escaped() {

@@ -4,6 +4,8 @@
 //! same on both sides: it calls, notifies, and has a [`Handler`] answer what the other side asks.
 //! Nothing here starts a process or knows who is host and who is guest.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 mod connection;
 mod error;
 mod escape;
@@ -15,6 +17,7 @@ mod payload;
 mod postmortem;
 mod protocol;
 mod sync;
+#[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
 mod writer;
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use pipeplug_wire::{Direction, Header, ThreadId};
 use smol_str::SmolStr;
 
+use crate::escape::beginning;
+
 /// Number of chunks that are remembered in each direction.
 const CHUNKS: usize = 8;
 /// Bytes of a command that are remembered.
@@ -138,7 +140,7 @@ impl Recent {
 
     fn note_at(&mut self, start: u64, header: &Header<'_>) {
         let Header { thread_id, direction, command, buffer_len } = *header;
-        let command = &command[..command.floor_char_boundary(COMMAND)];
+        let command = beginning(command, COMMAND);
         let Some(noted) = self.chunks.get_mut(self.next) else {
             self.chunks.push(Noted {
                 start,

@@ -35,6 +35,7 @@
 //! `&Connection`, which a `Plugin` derefs to, and can be tested with either.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod clock;
 mod pair;

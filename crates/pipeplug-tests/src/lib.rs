@@ -22,6 +22,7 @@ mod processes;
 mod raw;
 mod script;
 mod sshd;
+#[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
 mod tools;
 

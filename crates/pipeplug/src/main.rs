@@ -1,5 +1,6 @@
 //! `pipeplug`: runs, lists, inspects and adds plugins in a terminal.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod args;
 mod builtin;

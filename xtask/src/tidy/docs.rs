@@ -9,13 +9,12 @@ const README: &str = "README.md";
 pub(super) fn check(root: &Path, files: &[TextFile]) -> Vec<Finding> {
     let exists = |path: &Path| root.join(path).exists();
     let mut findings = Vec::new();
-    for file in files.iter().filter(|file| file.has_extension("md")) {
+    for file in files.iter().filter(|file| file.is_a("md")) {
         findings.extend(dead_links(file, exists));
         findings.extend(dead_paths(file, exists));
     }
     if let Some(readme) = files.iter().find(|file| file.path == Path::new(README)) {
-        let compiled =
-            files.iter().any(|file| file.has_extension("rs") && includes_readme(&file.text));
+        let compiled = files.iter().any(|file| file.is_a("rs") && includes_readme(&file.text));
         findings.extend(uncompiled_rust(readme, compiled));
     }
     findings
@@ -32,7 +31,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// Targets of `[text](target)` and `[label]: target` that are no file, from the document's folder.
-fn dead_links(file: &TextFile, exists: impl Fn(&Path) -> bool) -> Vec<Finding> {
+pub(super) fn dead_links(file: &TextFile, exists: impl Fn(&Path) -> bool) -> Vec<Finding> {
     let dir = file.path.parent().unwrap_or(Path::new(""));
     let mut findings = Vec::new();
     for (number, line) in prose(&file.text) {
@@ -44,9 +43,8 @@ fn dead_links(file: &TextFile, exists: impl Fn(&Path) -> bool) -> Vec<Finding> {
                 continue;
             }
             if path.starts_with('/') || !exists(&dir.join(path)) {
-                findings.push(
-                    file.finding(number, format!("links to {target}, which is no file from here")),
-                );
+                let message = format!("links to {target}, which is no file from here");
+                findings.push(file.error(number, message));
             }
         }
     }
@@ -71,7 +69,7 @@ fn label_target(line: &str) -> Option<&str> {
 }
 
 /// Paths from the root in code spans, as in `crates/x/src/lib.rs`, that are no file.
-fn dead_paths(file: &TextFile, exists: impl Fn(&Path) -> bool) -> Vec<Finding> {
+pub(super) fn dead_paths(file: &TextFile, exists: impl Fn(&Path) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (number, line) in prose(&file.text) {
         for span in code_spans(line) {
@@ -80,12 +78,8 @@ fn dead_paths(file: &TextFile, exists: impl Fn(&Path) -> bool) -> Vec<Finding> {
             let is_pattern = span.contains(|c: char| c.is_whitespace() || "*<>{}$…".contains(c));
             if is_path && !is_pattern && !exists(Path::new(span.split(':').next().unwrap_or(span)))
             {
-                findings.push(
-                    file.finding(
-                        number,
-                        format!("names `{span}`, which is no file of the project"),
-                    ),
-                );
+                let message = format!("names `{span}`, which is no file of the project");
+                findings.push(file.error(number, message));
             }
         }
     }
@@ -100,13 +94,13 @@ fn without_code(line: &str) -> String {
     line.split('`').step_by(2).collect::<Vec<_>>().join("``")
 }
 
-/// Rust that nobody compiles goes stale: it has to be a doctest of some crate.
-fn uncompiled_rust(readme: &TextFile, compiled: bool) -> Option<Finding> {
+/// Rust in the README that no crate compiles as its doctests.
+pub(super) fn uncompiled_rust(readme: &TextFile, compiled: bool) -> Option<Finding> {
     let fence = readme.text.lines().position(|line| line.trim_start().starts_with("```rust"))?;
     let message = format!(
         "holds Rust, but no crate has it as doctests: #[doc = include_str!(\"…/{README}\")]"
     );
-    (!compiled).then(|| readme.finding(fence + 1, message))
+    (!compiled).then(|| readme.error(fence + 1, message))
 }
 
 fn includes_readme(source: &str) -> bool {
@@ -116,66 +110,4 @@ fn includes_readme(source: &str) -> bool {
             && line.contains("include_str!(\"../")
             && line.contains("/README.md\")")
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{file, lines};
-    use super::*;
-
-    fn links(text: &str) -> Vec<usize> {
-        let exists = |path: &Path| {
-            ["docs/there.md", "docs/../README.md"].iter().any(|it| path == Path::new(it))
-        };
-        lines(&dead_links(&file("docs/a.md", text), exists))
-    }
-
-    #[test]
-    fn a_link_that_leads_nowhere_is_found() {
-        assert_eq!(links("x\n[a](gone.md)"), [2]);
-        assert_eq!(links("[a](there.md) and [b](gone.md#c)"), [1]);
-        assert_eq!(links("[a]: gone.md"), [1]);
-        assert_eq!(links("![picture](gone.svg \"title\")"), [1]);
-        assert_eq!(links("[a](/docs/there.md)"), [1]);
-    }
-
-    #[test]
-    fn links_that_lead_somewhere_pass() {
-        for text in [
-            "[a](there.md#b) [c](../README.md)",
-            "[a](https://example.org/gone.md) [b](#heading) [c](mailto:a@example.org)",
-            "[a]: there.md \"title\"",
-            "`[a](gone.md)`",
-            "```text\n[a](gone.md)\n```",
-        ] {
-            assert!(links(text).is_empty(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_path_in_code_that_is_gone_is_found() {
-        let paths = |text: &str| {
-            lines(&dead_paths(&file("README.md", text), |path| path == Path::new("crates/a")))
-        };
-        assert_eq!(paths("x\nsee `crates/b/src/lib.rs`"), [2]);
-        assert!(
-            paths("`crates/a` `crates/*` `samples/<name>/` `cargo run crates/b` `other/b`")
-                .is_empty()
-        );
-        assert!(paths("crates/b").is_empty());
-    }
-
-    #[test]
-    fn rust_in_the_readme_has_to_be_compiled() {
-        let readme = file(README, "x\n```rust,no_run\nfn main() {}\n```");
-        assert_eq!(uncompiled_rust(&readme, false).unwrap().line, 2);
-        assert_eq!(uncompiled_rust(&readme, true), None);
-        assert_eq!(uncompiled_rust(&file(README, "```sh\nls\n```"), false), None);
-    }
-
-    #[test]
-    fn a_crate_takes_the_readme_as_its_doctests() {
-        assert!(includes_readme("#![doc = include_str!(\"../../../README.md\")]"));
-        assert!(!includes_readme("// include_str!(\"../../../README.md\")"));
-    }
 }

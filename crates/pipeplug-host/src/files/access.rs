@@ -7,8 +7,11 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, User, access, faccessat, getegid, geteuid, getgid, getuid};
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+use nix::{mount::MntFlags, sys::statfs::statfs};
 
 /// Tells that a system call is not known here: `ENOSYS` is the kernel's answer, `EPERM` that of the
 /// filters of older container runtimes.
@@ -69,7 +72,11 @@ impl Obstacle {
 
 /// Tells whether the file system of `path` is mounted noexec: mount(8).
 pub(crate) fn is_noexec(path: &Path) -> bool {
-    statvfs(path).is_ok_and(|status| status.flags().contains(FsFlags::ST_NOEXEC))
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return statvfs(path).is_ok_and(|status| status.flags().contains(FsFlags::ST_NOEXEC));
+    // There statvfs(3) does not tell.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    return statfs(path).is_ok_and(|status| status.flags().contains(MntFlags::MNT_NOEXEC));
 }
 
 #[cfg(test)]

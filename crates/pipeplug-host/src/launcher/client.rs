@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::{Launcher, Started};
 use crate::files::may_execute;
@@ -90,11 +89,13 @@ fn is_program(path: &Path) -> bool {
 }
 
 /// Rounds up to whole seconds, for programs that take no fractions.
-pub(super) fn whole_seconds(time: Duration) -> u64 {
+#[cfg(any(feature = "kubectl", feature = "ssh"))]
+pub(super) fn whole_seconds(time: std::time::Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// A name that no other container or pod has.
+#[cfg(any(feature = "containers", feature = "kubectl"))]
 pub(super) fn unused_name() -> String {
     format!("pipeplug-{}-{:016x}", std::process::id(), fastrand::u64(..))
 }

@@ -15,12 +15,16 @@
 
 #[cfg(target_os = "linux")]
 mod attach;
+#[cfg(any(feature = "containers", feature = "kubectl"))]
 mod cleanup;
 mod client;
 mod command_prefix;
+#[cfg(feature = "containers")]
 mod container;
+#[cfg(feature = "kubectl")]
 mod kubectl;
 mod settings;
+#[cfg(feature = "ssh")]
 mod ssh;
 
 use std::fmt;
@@ -31,10 +35,13 @@ use std::time::Duration;
 #[cfg(target_os = "linux")]
 pub use attach::Attach;
 pub use command_prefix::CommandPrefix;
+#[cfg(feature = "containers")]
 pub use container::{Container, Engine};
 #[cfg(feature = "pack")]
 pub use container::{PackError, pack};
+#[cfg(feature = "kubectl")]
 pub use kubectl::{Kubectl, PullPolicy};
+#[cfg(feature = "ssh")]
 pub use ssh::Ssh;
 
 use crate::process::{

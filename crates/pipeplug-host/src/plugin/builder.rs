@@ -383,6 +383,7 @@ fn name_of(path: &Path) -> String {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "ssh")]
     #[test]
     fn a_default_sandbox_is_for_this_machine_and_a_demanded_one_for_all() {
         let is_sandboxed = |builder: PluginBuilder| {

@@ -35,13 +35,7 @@ impl SpawnError {
         let ForkExecError { step, error } = failure;
         match step {
             StartStep::Fork | StartStep::Exec if errno(&error) == Errno::EAGAIN => {
-                Self::TooManyProcesses {
-                    path: path.to_owned(),
-                    limit: getrlimit(Resource::RLIMIT_NPROC)
-                        .ok()
-                        .and_then(|(soft, _)| (soft != nix::libc::RLIM_INFINITY).then_some(soft)),
-                    error,
-                }
+                Self::TooManyProcesses { path: path.to_owned(), limit: limit_of_processes(), error }
             }
             StartStep::Fork => Self::os(path, "forking", error),
             StartStep::ProcessGroup => Self::os(path, "making its process group", error),
@@ -97,7 +91,7 @@ impl SpawnError {
             Errno::EMFILE | Errno::ENFILE => Self::TooManyDescriptors {
                 path,
                 needed: DESCRIPTORS_NEEDED,
-                limit: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
+                limit: soft_limit(Resource::RLIMIT_NOFILE).unwrap_or(0),
                 error,
             },
             _ => Self::Os { path, attempt, error },
@@ -210,6 +204,30 @@ fn file_on_the_way(path: &Path) -> Option<PathBuf> {
     // Without the `/` at its end.
     let parts = parts.map(|part| part.components().collect::<PathBuf>());
     parts.into_iter().find(|part| fs::metadata(part).is_ok_and(|it| !it.is_dir()))
+}
+
+fn soft_limit(resource: Resource) -> Option<u64> {
+    getrlimit(resource).ok().map(|(soft, _)| unsigned(soft))
+}
+
+#[cfg_attr(
+    not(target_os = "freebsd"),
+    expect(clippy::unnecessary_cast, reason = "a limit is a signed number on FreeBSD")
+)]
+fn unsigned(limit: nix::libc::rlim_t) -> u64 {
+    limit as u64
+}
+
+/// Number of processes and threads that the user may have. `None` for no limit.
+#[cfg(not(target_vendor = "apple"))]
+fn limit_of_processes() -> Option<u64> {
+    soft_limit(Resource::RLIMIT_NPROC).filter(|soft| *soft != unsigned(nix::libc::RLIM_INFINITY))
+}
+
+/// The kernel has the limit there too, but nix does not know it.
+#[cfg(target_vendor = "apple")]
+fn limit_of_processes() -> Option<u64> {
+    None
 }
 
 #[cfg(test)]

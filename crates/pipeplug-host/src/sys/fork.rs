@@ -56,9 +56,9 @@ mod shared {
 
     impl HelperStack {
         pub(in crate::sys) fn new() -> Self {
-            let zeroed = Box::new_zeroed();
-            // SAFETY: the bytes of a stack may have any value.
-            Self(unsafe { zeroed.assume_init() })
+            let stack = Box::new_uninit();
+            // SAFETY: the bytes of a stack may have any value, also none.
+            Self(unsafe { stack.assume_init() })
         }
     }
 

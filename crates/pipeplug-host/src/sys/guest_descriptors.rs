@@ -73,6 +73,6 @@ pub(super) fn close_on_exec_from(first: RawFd, limit: RawFd) -> Result<(), Errno
 
 /// One more than the highest number a descriptor can have here, or `MARKED_AT_MOST`.
 pub(super) fn descriptor_limit() -> RawFd {
-    let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    RawFd::try_from(soft).map_or(MARKED_AT_MOST, |soft| soft.min(MARKED_AT_MOST))
+    let soft = getrlimit(Resource::RLIMIT_NOFILE).ok().and_then(|(soft, _)| soft.try_into().ok());
+    soft.map_or(MARKED_AT_MOST, |soft: RawFd| soft.min(MARKED_AT_MOST))
 }

@@ -105,6 +105,10 @@ fn waitid_once(
     id: Pid,
     options: libc::c_int,
 ) -> Result<libc::siginfo_t, Errno> {
+    #[cfg_attr(
+        target_os = "freebsd",
+        expect(clippy::unnecessary_fallible_conversions, reason = "the type is signed there")
+    )]
     let id =
         libc::id_t::try_from(id.as_raw()).expect("the number of a child or its group is positive");
     // SAFETY: siginfo_t is integers and pointers only, for which zero is a valid value; waitid(2)

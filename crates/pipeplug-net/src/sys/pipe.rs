@@ -15,6 +15,7 @@ pub(crate) struct Room {
 }
 
 /// Largest number of slots that `bytes` bytes may take in a pipe.
+#[cfg(any(test, target_os = "linux", target_os = "android"))]
 fn slots_of(bytes: usize, page: usize) -> usize {
     match bytes.checked_sub(1) {
         None => 0,
@@ -25,6 +26,7 @@ fn slots_of(bytes: usize, page: usize) -> usize {
 }
 
 /// Room of a pipe of `size` bytes that holds `waiting` bytes.
+#[cfg(any(test, target_os = "linux", target_os = "android"))]
 fn room(size: usize, waiting: usize, page: usize) -> Room {
     let free = (size / page).saturating_sub(slots_of(waiting, page));
     Room { now: free * page, empty: size }
@@ -32,6 +34,7 @@ fn room(size: usize, waiting: usize, page: usize) -> Room {
 
 /// Capacity that a pipe needs to take `len` bytes in one write, in bytes: in addition to what waits
 /// in it, as long as that does not exceed `usual`.
+#[cfg(any(test, target_os = "linux", target_os = "android"))]
 fn wanted(len: usize, waiting: usize, usual: usize, page: usize) -> usize {
     let own = len.div_ceil(page);
     let beside = own.saturating_add(slots_of(waiting, page)).min(usual / page);

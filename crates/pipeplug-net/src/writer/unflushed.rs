@@ -28,7 +28,10 @@ impl Unflushed {
     /// Notes that only `queued` bytes of the queue are left.
     pub(super) fn left(&mut self, queued: usize) {
         let written = self.total - queued as u64;
-        while let Some((_, len)) = self.answers.pop_front_if(|(end, _)| *end <= written) {
+        while let Some(&(end, len)) = self.answers.front()
+            && end <= written
+        {
+            self.answers.pop_front();
             self.bytes -= len;
         }
     }

@@ -55,7 +55,12 @@ fn round_trip(format: Format) -> bool {
             command: "echo",
             buffer: b"hello",
         },
-        ChunkRef { thread_id: ThreadId::new(0), direction: Direction::OneWay, command: "", buffer: b"" },
+        ChunkRef {
+            thread_id: ThreadId::new(0),
+            direction: Direction::OneWay,
+            command: "",
+            buffer: b"",
+        },
         ChunkRef {
             thread_id: ThreadId::new(u64::MAX),
             direction: Direction::Response,
@@ -108,5 +113,6 @@ fn limits() -> bool {
 fn fault() -> bool {
     let mut decoder = Decoder::new(Format::Standard, Limits::default());
     let error = decoder.decode(b"1\0x\0").err();
-    error.is_some_and(|error| error.offset == 2) && decoder.decode(b"1\x001\x001\0a\x000\0").err() == error
+    error.is_some_and(|error| error.offset == 2)
+        && decoder.decode(b"1\x001\x001\0a\x000\0").err() == error
 }

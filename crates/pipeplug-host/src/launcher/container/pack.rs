@@ -102,6 +102,7 @@ pub enum PackError {
 ///
 /// # Blocking
 /// Until the engine has it all.
+#[expect(clippy::disallowed_methods, reason = "the client of an engine is no plugin")]
 pub fn pack(engine: Engine, executable: &Path, image: &str) -> Result<String, PackError> {
     let unreadable = |error| PackError::Unreadable { path: executable.to_owned(), error };
     let file = RegularFile::open(executable).map_err(|error| unreadable(error.into()))?;

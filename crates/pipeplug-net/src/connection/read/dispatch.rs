@@ -12,6 +12,7 @@ use crate::connection::call::{CallOutcome, CallSlot, ReplyParts};
 use crate::connection::serve::Admission;
 use crate::connection::serve::job::Job;
 use crate::connection::shared::Shared;
+use crate::escape::beginning;
 use crate::protocol::deadline::{self, PendingContext};
 use crate::protocol::flow;
 use crate::sync::lock::lock;
@@ -241,7 +242,7 @@ fn message(bytes: &[u8]) -> String {
 /// The error message for an unknown command. It is short: a peer must not get much more than it
 /// sent.
 pub(crate) fn unknown_command(command: &str) -> String {
-    let end = command.floor_char_boundary(SHOWN);
-    let rest = if end < command.len() { "…" } else { "" };
-    format!("unknown command \"{}{rest}\"", command[..end].escape_debug())
+    let shown = beginning(command, SHOWN);
+    let rest = if shown.len() < command.len() { "…" } else { "" };
+    format!("unknown command \"{}{rest}\"", shown.escape_debug())
 }

@@ -52,13 +52,23 @@ impl FromStr for Command {
         let name = words.next().context("it is empty")?;
         let words = &mut words;
         Ok(match name {
-            "sequential" => {
-                Self::Sequential { warmup: number(words)?, calls: some(words)?, size: number(words)? }
+            "sequential" => Self::Sequential {
+                warmup: number(words)?,
+                calls: some(words)?,
+                size: number(words)?,
+            },
+            "callers" => {
+                Self::Callers { threads: some(words)?, calls: some(words)?, size: number(words)? }
             }
-            "callers" => Self::Callers { threads: some(words)?, calls: some(words)?, size: number(words)? },
-            "tasks" => Self::Tasks { tasks: some(words)?, calls: some(words)?, size: number(words)? },
-            "flight" => Self::Flight { window: some(words)?, calls: some(words)?, size: number(words)? },
-            "stream" => Self::Stream { window: some(words)?, chunks: some(words)?, size: number(words)? },
+            "tasks" => {
+                Self::Tasks { tasks: some(words)?, calls: some(words)?, size: number(words)? }
+            }
+            "flight" => {
+                Self::Flight { window: some(words)?, calls: some(words)?, size: number(words)? }
+            }
+            "stream" => {
+                Self::Stream { window: some(words)?, chunks: some(words)?, size: number(words)? }
+            }
             "oneway" => Self::OneWay { count: some(words)?, size: number(words)? },
             "bulk" => Self::Bulk { calls: some(words)?, size: number(words)? },
             "spawn" => Self::Spawn { times: some(words)? },
@@ -86,7 +96,10 @@ mod tests {
     #[test]
     fn every_command_is_read() {
         let read = |line: &str| line.parse::<Command>().ok();
-        assert_eq!(read("sequential 0 2 64\n"), Some(Command::Sequential { warmup: 0, calls: 2, size: 64 }));
+        assert_eq!(
+            read("sequential 0 2 64\n"),
+            Some(Command::Sequential { warmup: 0, calls: 2, size: 64 })
+        );
         assert_eq!(read("callers 1 2 0"), Some(Command::Callers { threads: 1, calls: 2, size: 0 }));
         assert_eq!(read("tasks 1 2 3"), Some(Command::Tasks { tasks: 1, calls: 2, size: 3 }));
         assert_eq!(read("flight 1 2 3"), Some(Command::Flight { window: 1, calls: 2, size: 3 }));

@@ -47,7 +47,8 @@ impl Mode {
     /// It is no number, or 0.
     pub fn workers(&self) -> Result<Option<NonZeroUsize>> {
         let Some((_, workers)) = self.0.split_once(',') else { return Ok(None) };
-        let workers = workers.parse().with_context(|| format!("no number of workers: `{workers}`"))?;
+        let workers =
+            workers.parse().with_context(|| format!("no number of workers: `{workers}`"))?;
         Ok(Some(workers))
     }
 }
@@ -80,7 +81,9 @@ impl Handler {
     /// It is no number.
     pub fn from_env() -> Result<Self> {
         let micros = match env::var("BENCH_HANDLER_US") {
-            Ok(text) => text.parse().with_context(|| format!("BENCH_HANDLER_US is no number: `{text}`"))?,
+            Ok(text) => {
+                text.parse().with_context(|| format!("BENCH_HANDLER_US is no number: `{text}`"))?
+            }
             Err(_) => 0,
         };
         Ok(Self { busy: Duration::from_micros(micros) })

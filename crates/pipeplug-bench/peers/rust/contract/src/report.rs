@@ -30,7 +30,9 @@ impl NotAvailable {
 
     /// Payloads have to be smaller.
     pub(crate) fn too_large(size: usize, limit: usize) -> Self {
-        Self(Cow::Owned(format!("a payload has to be smaller than {limit} bytes, {size} are asked for")))
+        Self(Cow::Owned(format!(
+            "a payload has to be smaller than {limit} bytes, {size} are asked for"
+        )))
     }
 }
 
@@ -87,7 +89,8 @@ impl fmt::Display for Measured {
         write!(f, r#"{{"seconds":{:.9},"count":{}"#, self.time.as_secs_f64(), self.count)?;
         if let Some(latencies) = &self.latencies {
             let nanos = latencies.nanos.lock().unwrap_or_else(PoisonError::into_inner);
-            for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)]
+            for (name, quantile) in
+                [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)]
             {
                 write!(f, r#","{name}":{:.3}"#, nanos.value_at_quantile(quantile) as f64 / 1e3)?;
             }
@@ -110,7 +113,11 @@ impl Latencies {
 
     /// A clock for one caller.
     pub(crate) fn clock(&self) -> Clock {
-        Clock { last: Instant::now(), nanos: Vec::with_capacity(Clock::KEPT), latencies: self.clone() }
+        Clock {
+            last: Instant::now(),
+            nanos: Vec::with_capacity(Clock::KEPT),
+            latencies: self.clone(),
+        }
     }
 
     fn add(&self, nanos: &[u64]) {
@@ -179,7 +186,10 @@ mod tests {
     #[test]
     fn shares_add_up() {
         for (calls, callers) in [(10, 3), (3, 10), (64, 64), (200_000, 1000)] {
-            assert_eq!((0..callers).map(|caller| share(calls, callers, caller)).sum::<usize>(), calls);
+            assert_eq!(
+                (0..callers).map(|caller| share(calls, callers, caller)).sum::<usize>(),
+                calls
+            );
         }
     }
 
@@ -187,7 +197,8 @@ mod tests {
     fn percentiles_are_in_microseconds() {
         let latencies = Latencies::new();
         latencies.add(&[1_000, 2_000, 3_000]);
-        let measured = Measured { time: Duration::from_micros(6), count: 3, latencies: Some(latencies) };
+        let measured =
+            Measured { time: Duration::from_micros(6), count: 3, latencies: Some(latencies) };
         let text = measured.to_string();
         assert!(text.starts_with(r#"{"seconds":0.000006000,"count":3,"p50":2.0"#), "{text}");
         assert!(text.contains(r#""max":3.0"#) && text.ends_with('}'), "{text}");

@@ -36,7 +36,11 @@ pub trait Client: Clone + Send + Sync + 'static {
     }
 
     /// Sends that many one-ways, and has the plugin confirm that all arrived.
-    fn one_ways(&self, _count: usize, _payload: Self::Payload) -> impl Future<Output = Result<()>> + Send {
+    fn one_ways(
+        &self,
+        _count: usize,
+        _payload: Self::Payload,
+    ) -> impl Future<Output = Result<()>> + Send {
         async { bail!(NotAvailable::new("there are no one-ways")) }
     }
 }
@@ -58,7 +62,10 @@ pub fn runtime(mode: &Mode) -> Result<Runtime> {
 ///
 /// # Errors
 /// What `start` or the client's calls returned, or a reply that was not what was sent.
-pub fn host<C: Client>(mode: &Mode, start: impl AsyncFn(&Mode) -> Result<(Plugin, C)>) -> Result<()> {
+pub fn host<C: Client>(
+    mode: &Mode,
+    start: impl AsyncFn(&Mode) -> Result<(Plugin, C)>,
+) -> Result<()> {
     let command = Command::read()?;
     if command.size() >= C::LIMIT {
         return report::conclude(Err(NotAvailable::too_large(command.size(), C::LIMIT).into()));
@@ -195,7 +202,8 @@ impl<C: Client> Host<C> {
                 let all = async {
                     for _ in 0..calls {
                         let permit = room.clone().acquire_owned().await?;
-                        let (client, payload, fail) = (client.clone(), payload.clone(), fail.clone());
+                        let (client, payload, fail) =
+                            (client.clone(), payload.clone(), fail.clone());
                         tokio::spawn(async move {
                             let reply = client.call(&payload).await;
                             if let Err(error) = reply.and_then(|reply| payload.check(&reply)) {

@@ -51,13 +51,17 @@ pub fn host<C: Client>(mode: &Mode, start: impl Fn(&Mode) -> Result<(Plugin, C)>
     let payload = C::Payload::of(command.size());
     let pid = plugin.pid();
     report::conclude(match command {
-        Command::Sequential { warmup, calls, .. } => one_by_one(pid, &*client, &payload, warmup, calls),
+        Command::Sequential { warmup, calls, .. } => {
+            one_by_one(pid, &*client, &payload, warmup, calls)
+        }
         Command::Bulk { calls, .. } => one_by_one(pid, &*client, &payload, warmup(calls), calls),
         Command::Callers { threads, calls, .. } => callers(pid, &client, &payload, threads, calls),
         Command::Flight { window, calls, .. } => {
             at_once(pid, calls, |calls| client.flight(window, calls, &payload))
         }
-        Command::OneWay { count, .. } => at_once(pid, count, |count| client.one_ways(count, &payload)),
+        Command::OneWay { count, .. } => {
+            at_once(pid, count, |count| client.one_ways(count, &payload))
+        }
         Command::Stream { .. } => Err(NotAvailable::new("there are no streams").into()),
         Command::Tasks { .. } => Err(NotAvailable::new("calls block a thread").into()),
         Command::Spawn { .. } => unreachable!("it was measured above"),
@@ -128,7 +132,12 @@ fn callers<C: Client>(
 }
 
 /// Has threads make `calls` calls between them, each thread one at a time.
-pub(crate) fn blocking<F>(pid: u32, threads: usize, calls: usize, caller: impl Fn() -> F) -> Result<Measured>
+pub(crate) fn blocking<F>(
+    pid: u32,
+    threads: usize,
+    calls: usize,
+    caller: impl Fn() -> F,
+) -> Result<Measured>
 where
     F: Fn() -> Result<()> + Send + 'static,
 {
@@ -139,7 +148,8 @@ where
     for number in 0..threads {
         let (call, gate, done) = (caller(), gate.clone(), done.clone());
         let mut clock = latencies.clock();
-        let (warm, calls) = (share(warmup(calls), threads, number).max(1), share(calls, threads, number));
+        let (warm, calls) =
+            (share(warmup(calls), threads, number).max(1), share(calls, threads, number));
         let caller = move || {
             let warmed = (0..warm).try_for_each(|_| call());
             // The host that is told is there, unless another caller failed.

@@ -113,7 +113,8 @@ fn read(stdout: ChildStdout, waiting: &Waiting) {
     while let Ok(Some(message)) = Message::read(&mut stdout) {
         if let Message::Response(response) = message {
             let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(caller) = waiting.as_mut().and_then(|waiting| waiting.remove(&response.id)) {
+            if let Some(caller) = waiting.as_mut().and_then(|waiting| waiting.remove(&response.id))
+            {
                 // The caller may have given up.
                 let _ = caller.send(Some(response));
             }

@@ -58,7 +58,8 @@ async fn start(mode: &Mode) -> Result<(Plugin, Client)> {
     match mode.name() {
         "unix" => {
             let (plugin, socket) = Plugin::over_socket(mode)?;
-            let stream = UnixStream::connect(socket.path()).await.context("cannot connect to the plugin")?;
+            let stream =
+                UnixStream::connect(socket.path()).await.context("cannot connect to the plugin")?;
             Ok((plugin, Client::over(stream)))
         }
         "pipes" => {

@@ -68,7 +68,10 @@ impl Streams for Service {
         Ok(Response::new(Box::pin(request.into_inner().inspect(move |_| handler.run()))))
     }
 
-    async fn one_ways(&self, request: Request<Streaming<Chunk>>) -> Result<Response<Count>, Status> {
+    async fn one_ways(
+        &self,
+        request: Request<Streaming<Chunk>>,
+    ) -> Result<Response<Count>, Status> {
         let mut stream = request.into_inner();
         let mut chunks = 0;
         while stream.message().await?.is_some() {
@@ -99,7 +102,10 @@ async fn start(mode: &Mode) -> Result<(Plugin, Client)> {
         .initial_connection_window_size(WINDOW);
     let channel = endpoint.connect().await?;
     let echo = EchoClient::new(channel.clone()).max_decoding_message_size(LIMIT);
-    let client = Client { echo: echo.max_encoding_message_size(LIMIT), streams: StreamsClient::new(channel) };
+    let client = Client {
+        echo: echo.max_encoding_message_size(LIMIT),
+        streams: StreamsClient::new(channel),
+    };
     Ok((plugin, client))
 }
 

@@ -33,7 +33,11 @@ impl Echo for Service {
 
 #[async_trait]
 impl Streams for Service {
-    async fn stream(&self, _: &TtrpcContext, mut stream: ServerStream<Chunk, Chunk>) -> ttrpc::Result<()> {
+    async fn stream(
+        &self,
+        _: &TtrpcContext,
+        mut stream: ServerStream<Chunk, Chunk>,
+    ) -> ttrpc::Result<()> {
         while let Some(chunk) = stream.recv().await? {
             self.0.run();
             stream.send(&chunk).await?;
@@ -61,7 +65,9 @@ pub(crate) fn serve(mode: &Mode, address: &str) -> Result<()> {
     let mut server = runtime.block_on(async {
         let server = ttrpc_async::Server::new().bind(address)?;
         anyhow::Ok(
-            server.register_service(create_echo(service.clone())).register_service(create_streams(service)),
+            server
+                .register_service(create_echo(service.clone()))
+                .register_service(create_streams(service)),
         )
     })?;
     runtime.block_on(server.start())?;
@@ -72,7 +78,10 @@ pub(crate) fn serve(mode: &Mode, address: &str) -> Result<()> {
 pub(crate) async fn start(mode: &Mode) -> Result<(Plugin, Client)> {
     let (plugin, socket) = Plugin::over_socket(mode)?;
     let client = ttrpc_async::Client::connect(&address(&socket)).await?;
-    Ok((plugin, Client { echo: EchoClient::new(client.clone()), streams: StreamsClient::new(client) }))
+    Ok((
+        plugin,
+        Client { echo: EchoClient::new(client.clone()), streams: StreamsClient::new(client) },
+    ))
 }
 
 #[derive(Clone)]
