@@ -4,9 +4,11 @@ mod access;
 mod directory_lock;
 pub(crate) mod json;
 mod regular_file;
+#[cfg(feature = "discovery")]
 mod replace;
 
 pub(crate) use access::{Obstacle, is_noexec, is_unknown_call, may_execute};
 pub(crate) use directory_lock::DirectoryLock;
 pub(crate) use regular_file::{DIRECTORY, FileError, RegularFile, kind};
+#[cfg(feature = "discovery")]
 pub(crate) use replace::{make_dir, replace, temporary};
