@@ -240,8 +240,7 @@ impl PluginBuilder {
 
     /// Sets the strict sandbox, on systems that have one, for an unknown plugin.
     pub(crate) fn untrusted(mut self) -> Self {
-        self.launch.sandbox =
-            cfg!(all(target_os = "linux", not(pipeplug_portable))).then(Sandbox::strict);
+        self.launch.sandbox = cfg!(linux_native).then(Sandbox::strict);
         self.sandbox_by = SandboxBy::Default;
         self
     }
@@ -391,10 +390,7 @@ mod tests {
         };
         let here = PluginBuilder::new("x").untrusted();
         let elsewhere = here.clone().launcher(crate::launcher::Ssh::new("host"));
-        assert_eq!(
-            is_sandboxed(here.clone()),
-            cfg!(all(target_os = "linux", not(pipeplug_portable)))
-        );
+        assert_eq!(is_sandboxed(here.clone()), cfg!(linux_native));
         assert!(!is_sandboxed(here.no_sandbox()));
         assert!(!is_sandboxed(elsewhere.clone()));
         assert!(is_sandboxed(elsewhere.sandbox(Sandbox::strict())));

@@ -53,7 +53,7 @@ fn demands<'a>(launch: &'a Launch, program: &Path) -> Result<Vec<Demand<'a>>, Sp
     Ok(demands)
 }
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod sealed {
     use std::ffi::{CString, OsStr};
     use std::fs::File;
@@ -135,7 +135,7 @@ mod sealed {
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 mod sealed {
     use std::io;
     use std::path::Path;

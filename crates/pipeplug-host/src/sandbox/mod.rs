@@ -25,28 +25,28 @@
 //! the fork; where the kernel cannot do what was demanded the plugin is not started, unless
 //! [`Sandbox::best_effort`] says otherwise.
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod grants;
 mod in_words;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod landlock;
 mod likely_limit;
 mod prepare;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod refusal;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod root;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod seccomp;
 mod support;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 pub(crate) use grants::is_of_programs;
 pub(crate) use prepare::{Extent, ImageKind, Plugin, Prepared, Terminal};
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 pub(crate) use refusal::refusal;
 pub use support::Support;
 
@@ -112,19 +112,19 @@ pub(crate) struct Ports {
 }
 
 /// Other systems have no sandbox that a program could be out of.
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 pub(crate) fn is_of_programs(_path: &std::path::Path) -> bool {
     true
 }
 
 /// Other systems are asked for no namespaces.
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 pub(crate) fn refusal(_failure: &crate::sys::ForkExecError) -> Option<String> {
     None
 }
 
 impl Ports {
-    #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+    #[cfg(linux_native)]
     pub(crate) fn is_empty(&self) -> bool {
         self.connect.is_empty() && self.bind.is_empty()
     }

@@ -7,10 +7,7 @@ use crate::process::{OnHostExit, SpawnError};
 use crate::sys::SandboxPlan;
 
 /// The facts about a start that a sandbox needs.
-#[cfg_attr(
-    not(all(target_os = "linux", not(pipeplug_portable))),
-    expect(dead_code, reason = "other systems have no sandbox")
-)]
+#[cfg_attr(not(linux_native), expect(dead_code, reason = "other systems have no sandbox"))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plugin<'a> {
     /// The file to execute, as an absolute path.
@@ -52,7 +49,7 @@ pub(crate) struct Prepared {
     pub(crate) host_alive: Option<std::os::fd::OwnedFd>,
 }
 
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 impl Sandbox {
     /// Other systems have nothing of the kind.
     pub(crate) fn prepare(
@@ -70,7 +67,7 @@ impl Sandbox {
     }
 }
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod linux {
     use std::ffi::CString;
     use std::sync::OnceLock;

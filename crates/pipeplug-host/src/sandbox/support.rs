@@ -59,7 +59,7 @@ impl fmt::Display for Support {
     }
 }
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod tried {
     use crate::sandbox::root;
     use crate::sys::{self, IdMaps, Init, InitOnHostExit, Namespaces, Network};
@@ -87,7 +87,7 @@ mod tried {
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 mod tried {
     pub(super) fn landlock_abi() -> u32 {
         0

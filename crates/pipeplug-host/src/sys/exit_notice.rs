@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{self, Pid};
 
 use super::{descriptor, wait};
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 use crate::files::is_unknown_call;
 
 /// The watcher calls one system function and writes one byte.
@@ -26,7 +26,7 @@ pub(crate) struct ExitNotice {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+    #[cfg(linux_native)]
     Pidfd,
     Watcher,
 }
@@ -34,7 +34,7 @@ enum Source {
 impl ExitNotice {
     /// Starts to watch a child that has not been reaped.
     pub(crate) fn watch(pid: Pid) -> io::Result<Self> {
-        #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+        #[cfg(linux_native)]
         // Whatever stands in the way of a pidfd (a kernel before 5.3, a seccomp filter, a child
         // that is gone because SIGCHLD is ignored), the watcher does without.
         if let Ok(fd) = pidfd::open(pid) {
@@ -60,7 +60,7 @@ impl ExitNotice {
     /// The pidfd, where that is what tells.
     pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         match self.source {
-            #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+            #[cfg(linux_native)]
             Source::Pidfd => Some(self.fd.as_fd()),
             Source::Watcher => None,
         }
@@ -70,7 +70,7 @@ impl ExitNotice {
     pub(crate) fn send(&self, pid: Pid, signal: Signal) -> Result<(), Errno> {
         match self.source {
             // Where SIGCHLD is ignored, the number may be another's by now.
-            #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+            #[cfg(linux_native)]
             Source::Pidfd => match pidfd::send(&self.fd, signal) {
                 // A filter may know pidfd_open(2) and not this. A child that has not ended is the
                 // owner of its number.

@@ -28,12 +28,12 @@ pub(super) struct ChildFailure {
     pub(super) errno: Errno,
 }
 
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 pub(super) use copied::fork;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 pub(super) use shared::{Forked, HelperStack, fork, fork_helper, fork_orphan, fork_sibling};
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod shared {
     use std::mem::MaybeUninit;
     use std::ptr;
@@ -167,7 +167,7 @@ mod shared {
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 mod copied {
     use std::io::{PipeReader, Read};
     use std::os::fd::AsFd;

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 use std::os::fd::AsRawFd as _;
 use std::os::fd::{OwnedFd, RawFd};
 use std::ptr;
@@ -19,7 +19,7 @@ use nix::unistd::{self, Pid};
 use super::fork::{Child, ChildFailure, fork};
 use super::guest_descriptors::{close_on_exec_from, descriptor_limit, place};
 use super::{KillOnHostExit, Look, OpenImage, SandboxPlan, block_until_exit, exit_status};
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 use super::{
     exec::exec_open, fork_within::fork_within, guest_descriptors::take_own_null,
     namespaces::Namespaces,
@@ -104,7 +104,7 @@ pub(crate) enum StartStep {
 
 impl StartStep {
     /// The steps that the child can report.
-    #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+    #[cfg(not(linux_native))]
     pub(super) const IN_CHILD: [Self; 16] = [
         Self::ProcessGroup,
         Self::KillOnHostExit,
@@ -199,7 +199,7 @@ impl Child for Plan<'_> {
 impl Plan<'_> {
     /// Every signal must be blocked.
     fn start(&self) -> Result<Executed, ChildFailure> {
-        #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+        #[cfg(linux_native)]
         if let Some(namespaces) = self.sandbox.and_then(|sandbox| sandbox.namespaces.as_ref()) {
             return self.start_within(namespaces);
         }
@@ -220,7 +220,7 @@ impl Plan<'_> {
         }
     }
 
-    #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+    #[cfg(linux_native)]
     fn start_within(&self, namespaces: &Namespaces) -> Result<Executed, ChildFailure> {
         let ruleset = self.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref());
         let pids = fork_within(namespaces, ruleset, self)?;
@@ -241,7 +241,7 @@ impl Plan<'_> {
         }
         self.reset_signals().map_err(at(StartStep::Signals))?;
         // Before the descriptors: those that the helper has opened may have any number.
-        #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+        #[cfg(linux_native)]
         if let Some(sandbox) = self.sandbox
             && let Some(namespaces) = &sandbox.namespaces
         {
@@ -278,11 +278,11 @@ impl Plan<'_> {
 
     /// Returns only if it fails.
     fn exec(&self, open: Option<RawFd>) -> Errno {
-        #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+        #[cfg(linux_native)]
         if let Some(open) = open {
             return exec_open(open, self.argv, self.env);
         }
-        #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+        #[cfg(not(linux_native))]
         let _ = open;
         // SAFETY: the path and both arrays are NUL-terminated, and outlive the call.
         unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), self.env.as_ptr()) };
@@ -329,20 +329,20 @@ impl Plan<'_> {
         }
         let open = match self.open {
             None => None,
-            #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+            #[cfg(linux_native)]
             Some(OpenImage::Program(fd)) => Some(fd.as_raw_fd()),
             // The kernel hands `/dev/fd/N` to the interpreter, and nothing that is closed by then:
             // execveat(2), BUGS.
-            #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+            #[cfg(linux_native)]
             Some(OpenImage::Script(fd)) => {
                 place(fd, next)?;
                 next += 1;
                 Some(next - 1)
             }
-            #[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+            #[cfg(not(linux_native))]
             Some(open) => match *open {},
         };
-        #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+        #[cfg(linux_native)]
         if self.sandbox.is_some_and(|sandbox| sandbox.namespaces.is_some()) {
             for number in 0..next {
                 take_own_null(number)?;

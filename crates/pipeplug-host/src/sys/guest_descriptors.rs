@@ -1,13 +1,13 @@
 //! Descriptors of a guest, placed in the child of fork.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 use std::os::fd::{BorrowedFd, IntoRawFd as _};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 use nix::{
     fcntl::{OFlag, open},
     sys::stat::{Mode, SFlag, fstat},
@@ -19,7 +19,7 @@ const MARKED_AT_MOST: RawFd = 65_536;
 /// Replaces a guest's `/dev/null` by the one of its own root, which cannot be changed. The host's
 /// is on a writable mount: its owner, which a guest with a root may be, could change its mode
 /// through the descriptor.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 pub(super) fn take_own_null(number: RawFd) -> Result<(), Errno> {
     // The first memory device and its third minor number: null(4).
     const NULL: libc::dev_t = libc::makedev(1, 3);
@@ -50,7 +50,7 @@ pub(super) fn place(fd: &OwnedFd, number: RawFd) -> Result<(), Errno> {
 /// Marks every descriptor from `first` up as CLOEXEC, for those that other code of the host opened
 /// without it.
 pub(super) fn close_on_exec_from(first: RawFd, limit: RawFd) -> Result<(), Errno> {
-    #[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+    #[cfg(linux_native)]
     {
         // close_range(2) has CLOSE_RANGE_CLOEXEC since Linux 5.11.
         let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_uint;

@@ -22,12 +22,12 @@
 //! copies of the sockets are closed by the exec, as are those of children that other threads fork
 //! at the same time.
 
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 pub(crate) use none::KillOnHostExit;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 pub(crate) use tied::KillOnHostExit;
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod tied {
     use std::io;
 
@@ -86,7 +86,7 @@ mod tied {
     }
 }
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod asynchronous {
     use std::io::{self, IoSlice, IoSliceMut};
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -234,7 +234,7 @@ mod asynchronous {
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 mod none {
     use std::io;
 
@@ -270,7 +270,7 @@ mod none {
 }
 
 #[cfg(test)]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod tests {
     use std::mem::ManuallyDrop;
     use std::os::fd::AsFd;

@@ -1,11 +1,11 @@
 //! A pid namespace with a plugin in it, from outside.
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 pub(crate) use linux::PidNamespace;
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 pub(crate) use none::PidNamespace;
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod linux {
     use std::os::fd::OwnedFd;
     use std::thread;
@@ -74,7 +74,7 @@ mod linux {
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 mod none {
     use std::os::fd::OwnedFd;
     use std::time::Duration;

@@ -1,13 +1,13 @@
 //! Restrictions that a child puts on itself before its exec.
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 pub(in crate::sys) use linux::give_up_privileges;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 pub(crate) use linux::{Limit, OpenImage, SandboxPlan, has_seccomp};
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 pub(crate) use none::{OpenImage, SandboxPlan, has_seccomp};
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod linux {
     use std::ffi::OsStr;
     use std::os::fd::OwnedFd;
@@ -144,7 +144,7 @@ mod linux {
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(pipeplug_portable))))]
+#[cfg(not(linux_native))]
 mod none {
     use std::path::PathBuf;
 

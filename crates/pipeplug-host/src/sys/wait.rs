@@ -82,7 +82,7 @@ pub(crate) fn reap_group(group: Pid, patience: Duration) {
 }
 
 /// Blocks until a child has ended that has no exit signal, and reaps it: wait(2), `__WALL`.
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 pub(super) fn reap_clone(pid: Pid) {
     // A wait of that kind for all children, on another thread, may have been faster, which is as
     // good.

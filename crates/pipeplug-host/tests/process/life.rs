@@ -53,7 +53,7 @@ fn the_signal_that_ended_it_is_told() {
 fn a_pidfd_is_there_where_the_build_has_one() {
     let script = Script::new("");
     let guest = script.spawn();
-    let expected = cfg!(all(target_os = "linux", not(pipeplug_portable)));
+    let expected = cfg!(linux_native);
     assert_eq!(guest.child.pidfd().is_some(), expected);
 }
 

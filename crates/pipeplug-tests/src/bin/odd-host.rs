@@ -198,7 +198,7 @@ fn forks() -> Result<(), Box<dyn Error>> {
         }
         // With the one of its parent, which it keeps from taking its end for the parent's. It has
         // its name a moment later.
-        let guards = if cfg!(all(target_os = "linux", not(pipeplug_portable))) { 2 } else { 0 };
+        let guards = if cfg!(linux_native) { 2 } else { 0 };
         eventually("it has a guard of its own", || guards_of(std::process::id()).len() == guards);
         // As one that is killed, it drops nothing.
         std::process::abort()

@@ -361,7 +361,7 @@ fn the_pod_is_deleted_where_the_start_takes_too_long() {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn the_pod_is_deleted_where_the_host_is_killed() {
     let fake = Fake::running(&format!("{MISBEHAVE} plain"));
     let program = fake.program();

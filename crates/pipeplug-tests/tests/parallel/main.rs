@@ -5,7 +5,7 @@
 mod allow;
 mod async_use;
 mod attach;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod attacks;
 mod by_hand;
 mod crash;
@@ -17,18 +17,18 @@ mod kubectl;
 mod metadata;
 mod misbehaviours;
 mod odd_hosts;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod older_landlock;
 mod on_host_exit;
 mod options;
 mod pool;
 mod raw;
 mod replace;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod runtimes;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod sandbox;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod sandbox_host;
 mod ssh;
 mod ssh_shells;
@@ -39,9 +39,9 @@ mod stderr;
 mod stdio;
 mod stop;
 mod supervisor;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod system_calls;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 mod verified;
 mod via;
 

@@ -71,7 +71,7 @@ fn one_that_forks_without_an_exec() {
 
 /// Host as the first process of a container without an init: it becomes the parent of every orphan.
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn one_that_is_the_first_process_of_its_namespace() {
     let mut host = Command::new("unshare");
     host.args([

@@ -91,7 +91,7 @@ fn family(script: &Script) -> Vec<i32> {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn all_of_its_group_is_gone_however_the_host_ends() {
     for end in ["parks", "exits", "aborts", "becomes-another"] {
         let script = stubborn();
@@ -109,7 +109,7 @@ fn all_of_its_group_is_gone_however_the_host_ends() {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn a_stopped_plugin_is_gone_too() {
     let mut host = Host::start("parks", MISBEHAVE, &["plain"]);
     send(host.plugin, Signal::SIGSTOP);
@@ -121,7 +121,7 @@ fn a_stopped_plugin_is_gone_too() {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn no_moment_of_a_start_is_too_early() {
     // It never answers, so that the host is still starting it when it is killed.
     let script = Script::new("exec 3<&- 4>&-; while :; do sleep 1000; done");
@@ -159,13 +159,13 @@ fn leaves_none_of_its_group(how: &[&str]) {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn one_that_forks_leaves_none() {
     leaves_none_of_its_group(&[]);
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn one_that_forks_in_a_sandbox_leaves_none() {
     leaves_none_of_its_group(&["--sandbox", "basic"]);
 }
@@ -173,7 +173,7 @@ fn one_that_forks_in_a_sandbox_leaves_none() {
 /// The kernel ends a whole pid namespace at once; in it, the storm is in the plugin's process group
 /// as well.
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn one_that_forks_in_namespaces_leaves_none() {
     if !pipeplug_host::sandbox::Support::of_system().namespaces {
         missing("namespaces, which this process may not make");
@@ -183,7 +183,7 @@ fn one_that_forks_in_namespaces_leaves_none() {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn one_that_left_its_group_is_gone_too() {
     for how in ["joins-its-child", "joins-its-host"] {
         let mut host = Host::start("parks", FUGITIVE, &[how]);
@@ -197,7 +197,7 @@ fn one_that_left_its_group_is_gone_too() {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn the_guard_goes_with_its_host() {
     for end in ["exits", "aborts", "becomes-another", "parks"] {
         let mut host = Host::start(end, MISBEHAVE, &["plain"]);

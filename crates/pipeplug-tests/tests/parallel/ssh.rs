@@ -283,7 +283,7 @@ fn one_that_is_killed_there_is_told() {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn it_ends_with_a_host_that_is_killed() {
     let Some(sshd) = Sshd::start() else { return };
     let [option, config] = sshd.options();

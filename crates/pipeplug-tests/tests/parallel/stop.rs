@@ -312,7 +312,7 @@ fn one_that_forks_all_the_time_leaves_none_of_its_group() {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn what_runs_on_is_named() {
     let start = |how| Plugin::builder(FUGITIVE).arg(how).start().unwrap();
     for (how, by) in [("leaves-a-daemon", StoppedBy::Stop), ("keeps-a-daemon", StoppedBy::Term)] {

@@ -331,7 +331,7 @@ fn all_of_it_is_gone_after_a_kill_of_what_carries_it() {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn all_of_it_is_gone_after_a_kill_of_the_host() {
     for command in ["env", "nice -n 1", "setarch -R"] {
         let script = stubborn();

@@ -1,14 +1,14 @@
 //! Nothing is left of a plugin that is gone, or never came.
 
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 use pipeplug_host::process::{Channel, Launch, spawn};
 use pipeplug_host::{EventLoop, Grace, Plugin, Stdout, StoppedBy};
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 use pipeplug_tests::guards_of;
 use pipeplug_tests::{
     HostFootprint, LONG, Script, children_of, descriptors, eventually, send, threads,
@@ -155,7 +155,7 @@ fn children_of_its_hosts_are_reaped_too() {
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn a_host_has_one_guard_and_another_where_that_was_killed() {
     let _alone = alone();
     let mut launch = Launch::new("/bin/true");

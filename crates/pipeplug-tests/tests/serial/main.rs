@@ -21,7 +21,7 @@ const FUGITIVE: &str = env!("CARGO_BIN_EXE_fugitive");
 
 /// Descriptors that stay open after the first plugin: a pipe that a thread keeps for its own calls,
 /// and, with kill-on-host-exit, the pipe to its process.
-const KEPT: usize = if cfg!(all(target_os = "linux", not(pipeplug_portable))) { 3 } else { 2 };
+const KEPT: usize = if cfg!(linux_native) { 3 } else { 2 };
 
 /// Held for the length of a test, which begins with nothing left of the one before it.
 fn alone() -> MutexGuard<'static, ()> {

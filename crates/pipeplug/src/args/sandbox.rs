@@ -142,11 +142,7 @@ impl fmt::Display for Level {
 impl Level {
     /// Level for plugins that are not trusted yet and only probed. Systems other than Linux have no
     /// sandbox.
-    pub(crate) const OF_UNKNOWN: Self = if cfg!(all(target_os = "linux", not(pipeplug_portable))) {
-        Self::Strict
-    } else {
-        Self::None
-    };
+    pub(crate) const OF_UNKNOWN: Self = if cfg!(linux_native) { Self::Strict } else { Self::None };
 
     fn sandbox(self, best_effort: bool) -> Option<Sandbox> {
         let sandbox = match self {

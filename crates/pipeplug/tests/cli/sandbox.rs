@@ -65,7 +65,7 @@ fn variables_that_did_not_get_through_are_named_where_a_plugin_does_not_start() 
 }
 
 #[test]
-#[cfg(all(target_os = "linux", not(pipeplug_portable)))]
+#[cfg(linux_native)]
 fn the_limit_of_cpu_time_is_named_whenever_it_is_reached() {
     let place = Place::new();
     let busy = place.executable("busy", "#!/bin/sh\nwhile :; do :; done\n");
