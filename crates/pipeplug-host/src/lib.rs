@@ -35,7 +35,7 @@ mod integrity;
 pub mod launcher;
 mod plugin;
 pub mod process;
-pub mod sandbox;
+mod sandbox;
 #[cfg(feature = "supervisor")]
 mod supervisor;
 #[expect(unsafe_code, reason = "system calls that no crate wraps")]
@@ -52,8 +52,9 @@ pub use plugin::{
     Crash, Ended, Grace, Handler, Metadata, Output, Plugin, PluginBuilder, StartError, StopError,
     Stopped, StoppedBy,
 };
-pub use process::{OnHostExit, Stdin, Stdout, WaitStatus};
-pub use sandbox::Sandbox;
+pub use process::exit_status::WaitStatus;
+pub use process::launch::{OnHostExit, Stdin, Stdout};
+pub use sandbox::{Sandbox, SandboxSupport};
 #[cfg(feature = "supervisor")]
 pub use supervisor::{
     Backoff, Breaker, EndCause, Event, HealthCheck, PluginFailure, Pool, SupervisedCall,

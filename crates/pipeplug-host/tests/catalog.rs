@@ -12,11 +12,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use pipeplug_host::SandboxSupport;
 use pipeplug_host::discovery::{
     Catalog, CatalogEntry, Discovery, EntryState, Freshness, InstallMode, OnConflict, Problem,
     Store,
 };
-use pipeplug_host::sandbox::Support;
 use pipeplug_host::{Grace, PluginBuilder};
 use tempfile::TempDir;
 
@@ -264,7 +264,7 @@ fn a_cache_that_cannot_be_used_is_none() {
 
 /// Whether a strict sandbox can be had; in CI it has to be.
 fn has_sandbox() -> bool {
-    let support = Support::of_system();
+    let support = SandboxSupport::of_system();
     let has = support.landlock_abi >= 3 && support.seccomp && cfg!(not(pipeplug_portable));
     assert!(
         has || cfg!(pipeplug_portable) || std::env::var_os("CI").is_none(),

@@ -1,29 +1,4 @@
 //! Sandbox: limits what a plugin may do to the machine that it runs on.
-//!
-//! A process of its own protects against crashes, not against malice: a plugin may do whatever its
-//! user may. A [`Sandbox`] takes that away before the plugin's first instruction, by means of the
-//! kernel alone. There are two levels:
-//!
-//! - [`basic`](Sandbox::basic) leaves the plugin in the host's world, without privileges and
-//!   without the system calls that no plugin needs.
-//! - [`strict`](Sandbox::strict) gives it a world of its own. What was not granted is not there:
-//!   namespaces for files, processes, network, IPC and users, with Landlock and an allow list of
-//!   system calls as a second layer.
-//!
-//! docs/security.md of the project says for each promise what keeps it, and which kernel that
-//! needs.
-//!
-//! ```no_run
-//! use pipeplug_host::{Plugin, Sandbox};
-//!
-//! let sandbox = Sandbox::strict().read("/usr/share/dict").write("/var/cache/spell");
-//! let plugin = Plugin::builder("./spell").sandbox(sandbox).start()?;
-//! # Ok::<(), pipeplug_host::StartError>(())
-//! ```
-//!
-//! It is Linux's, and holds for the plugin and all that it starts. Everything is prepared before
-//! the fork; where the kernel cannot do what was demanded the plugin is not started, unless
-//! [`Sandbox::best_effort`] says otherwise.
 
 #[cfg(linux_native)]
 mod grants;
@@ -48,10 +23,34 @@ pub(crate) use grants::is_of_programs;
 pub(crate) use prepare::{Extent, ImageKind, Plugin, Prepared, Terminal};
 #[cfg(linux_native)]
 pub(crate) use refusal::refusal;
-pub use support::Support;
+pub use support::SandboxSupport;
 
-/// Limits what a plugin may do to the machine that it runs on: [`basic`](Sandbox::basic) or
-/// [`strict`](Sandbox::strict), with changes.
+/// Limits what a plugin may do to the machine that it runs on.
+///
+/// A process of its own protects against crashes, not against malice: a plugin may do whatever its
+/// user may. The kernel takes that away before the plugin's first instruction. There are two levels,
+/// which can be changed:
+///
+/// - [`basic`](Sandbox::basic) leaves the plugin in the host's world, without privileges and
+///   without the system calls that no plugin needs.
+/// - [`strict`](Sandbox::strict) gives it a world of its own. Files that were not granted are not
+///   there: namespaces for files, processes, network, IPC and users, with Landlock and an allow list
+///   of system calls as a second layer.
+///
+/// docs/security.md of the project says for each promise what enforces it, and which kernel that
+/// needs.
+///
+/// ```no_run
+/// use pipeplug_host::{Plugin, Sandbox};
+///
+/// let sandbox = Sandbox::strict().read("/usr/share/dict").write("/var/cache/spell");
+/// let plugin = Plugin::builder("./spell").sandbox(sandbox).start()?;
+/// # Ok::<(), pipeplug_host::StartError>(())
+/// ```
+///
+/// A sandbox needs Linux. It holds for the plugin and for everything that the plugin starts. If the
+/// kernel cannot do what was demanded, the plugin is not started, unless
+/// [`best_effort`](Sandbox::best_effort) allows it.
 ///
 /// In both levels the plugin
 /// - has no capabilities, also where the host is root, and gains none by executing anything

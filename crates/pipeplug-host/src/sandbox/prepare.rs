@@ -80,7 +80,7 @@ mod linux {
     };
     use crate::sandbox::grants::OwnRoot;
     use crate::sandbox::seccomp::{self, Policy};
-    use crate::sandbox::{Demand, Level, Limits, Ports, Support, grants, landlock, root};
+    use crate::sandbox::{Demand, Level, Limits, Ports, SandboxSupport, grants, landlock, root};
     use crate::sys::{self, IdMaps, Init, InitOnHostExit, Limit, Namespaces, Network};
 
     /// The first ABI of Landlock that keeps a file from being truncated: Linux 6.2.
@@ -105,7 +105,7 @@ mod linux {
                 self.go_without(plugin, &format!("the init of its pid namespace: {error}"))?;
                 namespaces = false;
             }
-            let missing = self.missing(Support::of_kernel(), namespaces);
+            let missing = self.missing(SandboxSupport::of_kernel(), namespaces);
             if !missing.is_empty() {
                 self.go_without(plugin, &missing.join("; "))?;
             }
@@ -143,7 +143,7 @@ mod linux {
             plugin: Plugin<'_>,
             namespaces: bool,
         ) -> Result<Prepared, Unprepared> {
-            let support = Support::of_kernel();
+            let support = SandboxSupport::of_kernel();
             let (mut system, mut granted, mut program) = (Vec::new(), Vec::new(), None);
             let own_root = if namespaces { OwnRoot::Yes } else { OwnRoot::No };
             if let Some(files) = &self.files {
@@ -213,9 +213,9 @@ mod linux {
         }
 
         /// Names the demands that this system cannot meet.
-        fn missing(&self, support: Support, namespaces: bool) -> Vec<String> {
+        fn missing(&self, support: SandboxSupport, namespaces: bool) -> Vec<String> {
             let mut missing = Vec::new();
-            let Support { landlock_abi: abi, .. } = support;
+            let SandboxSupport { landlock_abi: abi, .. } = support;
             let mut landlock = |what: &str, needed: u32, linux: &str| {
                 if abi < needed {
                     let has = if abi == 0 { "none".to_owned() } else { format!("ABI {abi}") };
@@ -345,8 +345,8 @@ mod linux {
 
         #[test]
         fn what_is_missing_is_said_and_only_what_is_demanded() {
-            let none = Support { landlock_abi: 0, seccomp: false, namespaces: false };
-            let old = Support { landlock_abi: 3, seccomp: true, namespaces: false };
+            let none = SandboxSupport { landlock_abi: 0, seccomp: false, namespaces: false };
+            let old = SandboxSupport { landlock_abi: 3, seccomp: true, namespaces: false };
             let missing = |sandbox: &Sandbox, support| sandbox.missing(support, false).join("; ");
             let basic = missing(&Sandbox::basic(), none);
             assert!(basic.contains("seccomp") && !basic.contains("Landlock"), "{basic}");

@@ -9,12 +9,12 @@ use crate::sys;
 /// itself, can provide.
 ///
 /// ```
-/// println!("{}", pipeplug_host::sandbox::Support::of_system());
+/// println!("{}", pipeplug_host::SandboxSupport::of_system());
 /// // say: Landlock ABI 7, seccomp, namespaces
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Support {
+pub struct SandboxSupport {
     /// The version of Landlock's interface: 3 confines files, 4 TCP ports, 6 signals; 0 where there
     /// is none.
     pub landlock_abi: u32,
@@ -25,21 +25,21 @@ pub struct Support {
     pub namespaces: bool,
 }
 
-impl Support {
-    /// Support of this system. Tested once, then cached.
+impl SandboxSupport {
+    /// SandboxSupport of this system. Tested once, then cached.
     ///
     /// # Blocking
     /// The first time, until a child has tried to make namespaces: some milliseconds.
     #[must_use]
     pub fn of_system() -> Self {
-        static SUPPORT: OnceLock<Support> = OnceLock::new();
+        static SUPPORT: OnceLock<SandboxSupport> = OnceLock::new();
         *SUPPORT
             .get_or_init(|| Self { namespaces: tried::can_make_namespaces(), ..Self::of_kernel() })
     }
 
     /// The same, with no word about namespaces; costs nothing.
     pub(super) fn of_kernel() -> Self {
-        static SUPPORT: OnceLock<Support> = OnceLock::new();
+        static SUPPORT: OnceLock<SandboxSupport> = OnceLock::new();
         *SUPPORT.get_or_init(|| Self {
             landlock_abi: tried::landlock_abi(),
             seccomp: sys::has_seccomp(),
@@ -48,7 +48,7 @@ impl Support {
     }
 }
 
-impl fmt::Display for Support {
+impl fmt::Display for SandboxSupport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.landlock_abi {
             0 => f.write_str("no Landlock")?,
@@ -104,9 +104,9 @@ mod tests {
 
     #[test]
     fn it_says_what_there_is_and_what_is_not() {
-        let all = Support { landlock_abi: 7, seccomp: true, namespaces: true };
+        let all = SandboxSupport { landlock_abi: 7, seccomp: true, namespaces: true };
         assert_eq!(all.to_string(), "Landlock ABI 7, seccomp, namespaces");
-        let none = Support { landlock_abi: 0, seccomp: false, namespaces: false };
+        let none = SandboxSupport { landlock_abi: 0, seccomp: false, namespaces: false };
         assert_eq!(none.to_string(), "no Landlock, no seccomp, no namespaces");
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Barrier;
 use std::thread;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use pipeplug_host::process::{Channel, Spawned, Stdin, Stdout, spawn};
+use pipeplug_host::process::{Channel, Spawned, spawn};
+use pipeplug_host::{Stdin, Stdout};
 
 use crate::guest::{Script, read_all, read_line, send};
 

@@ -12,9 +12,8 @@ use nix::sys::signal::{SigSet, Signal as NixSignal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use pipeplug_host::WaitStatus;
-use pipeplug_host::process::{
-    Channel, Delivery, EnvPlan, Launch, Leftovers, Signal, Stdin, Stdout, spawn,
-};
+use pipeplug_host::process::{Channel, Delivery, EnvPlan, Launch, Leftovers, Signal, spawn};
+use pipeplug_host::{Stdin, Stdout};
 
 use crate::guest::{LONG, Script, read_all, read_line, send, wait, wait_readable};
 

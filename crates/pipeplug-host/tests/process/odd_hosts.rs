@@ -12,9 +12,8 @@ use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, close};
 use pipeplug_host::WaitStatus;
-use pipeplug_host::process::{
-    Channel, Delivery, Leftovers, Signal, SpawnError, Stdin, Stdout, spawn,
-};
+use pipeplug_host::process::{Channel, Delivery, Leftovers, Signal, SpawnError, spawn};
+use pipeplug_host::{Stdin, Stdout};
 
 use crate::descriptors::{assert_pipes, read_report, reporter};
 use crate::guest::{LONG, Script, read_all, send, wait};

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::termios::{LocalFlags, tcgetattr};
+use pipeplug_host::SandboxSupport;
 use pipeplug_host::process::SpawnError;
-use pipeplug_host::sandbox::Support;
 use pipeplug_host::{Plugin, Sandbox, StartError};
 use pipeplug_tests::{Script, command_lines_with, eventually, time_that_is_set};
 
@@ -21,7 +21,7 @@ use crate::sandbox_host::{Kind, SandboxHost, open_dir, terminal};
 
 /// True if the system supports a strict sandbox. If not, the test is skipped, or fails in CI.
 fn is_supported() -> bool {
-    let support = Support::of_system();
+    let support = SandboxSupport::of_system();
     let is = support.seccomp && support.namespaces && support.landlock_abi >= 6;
     if !is {
         assert!(

@@ -3,13 +3,13 @@
 use std::fs;
 use std::net::TcpListener;
 
-use pipeplug_host::sandbox::Support;
+use pipeplug_host::SandboxSupport;
 
 use crate::sandbox_host::{Kind, SandboxHost, open_dir};
 
 /// The versions of this kernel, and 0 for none.
 fn versions() -> impl Iterator<Item = (u32, String)> {
-    let newest = Support::of_system().landlock_abi;
+    let newest = SandboxSupport::of_system().landlock_abi;
     assert!(
         newest > 6 || std::env::var_os("CI").is_none(),
         "only the versions up to {newest} can be tested here"

@@ -175,7 +175,7 @@ fn one_that_forks_in_a_sandbox_leaves_none() {
 #[test]
 #[cfg(linux_native)]
 fn one_that_forks_in_namespaces_leaves_none() {
-    if !pipeplug_host::sandbox::Support::of_system().namespaces {
+    if !pipeplug_host::SandboxSupport::of_system().namespaces {
         missing("namespaces, which this process may not make");
         return;
     }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pipeplug_host::sandbox::Support;
+use pipeplug_host::SandboxSupport;
 use pipeplug_host::{Plugin, PluginBuilder, Sandbox};
 use pipeplug_tests::{LONG, missing, tool};
 use tempfile::TempDir;
@@ -47,7 +47,7 @@ impl Room {
 }
 
 fn has_strict_sandbox() -> bool {
-    let support = Support::of_system();
+    let support = SandboxSupport::of_system();
     let has = support.seccomp && support.namespaces;
     if !has {
         missing(&format!("a strict sandbox; there is: {support}"));

@@ -9,8 +9,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pipeplug_host::SandboxSupport;
 use pipeplug_host::process::SpawnError;
-use pipeplug_host::sandbox::Support;
 use pipeplug_host::{Plugin, Sandbox, StartError, WaitStatus};
 use pipeplug_tests::{LONG, Script, eventually, system_calls};
 
@@ -25,7 +25,7 @@ const MIB: u64 = 1 << 20;
 
 /// True if the kernel supports the feature under test. If not, the test is skipped, or fails in CI.
 fn kernel_has(landlock_abi: u32) -> bool {
-    let support = Support::of_system();
+    let support = SandboxSupport::of_system();
     let has = support.seccomp && support.landlock_abi >= landlock_abi;
     if !has {
         assert!(
@@ -183,7 +183,7 @@ fn the_network_is_out_of_reach() {
 
 #[test]
 fn a_network_namespace_of_its_own_has_no_way_out() {
-    let support = Support::of_system();
+    let support = SandboxSupport::of_system();
     if !kernel_has(FILES) {
         return;
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use pipeplug_host::sandbox::Support;
+use pipeplug_host::SandboxSupport;
 use pipeplug_host::{Plugin, Sandbox};
 use pipeplug_tests::{apart_system_calls, strict_system_calls};
 
@@ -25,7 +25,7 @@ const STRICT: usize = 3;
 const STRICT_WITH_NAMESPACES: usize = 4;
 
 fn can_be_tested() -> bool {
-    let support = Support::of_system();
+    let support = SandboxSupport::of_system();
     let can = support.seccomp && support.landlock_abi >= 3;
     if !can {
         assert!(

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use pipeplug_host::SandboxSupport;
 use pipeplug_host::process::SpawnError;
-use pipeplug_host::sandbox::Support;
 use pipeplug_host::{LockFile, PluginBuilder, Sandbox, Sha256, StartError, WaitStatus};
 use signal_hook::consts::{SIGXCPU, SIGXFSZ};
 
@@ -320,7 +320,7 @@ fn names_a_command(error: &StartError) -> bool {
 pub(crate) fn notes(args: &SandboxArgs, level: Level) -> Vec<String> {
     let Some(sandbox) = args.sandbox(level) else { return Vec::new() };
     let mut notes =
-        vec![format!("its sandbox is {level}; this system has {}", Support::of_system())];
+        vec![format!("its sandbox is {level}; this system has {}", SandboxSupport::of_system())];
     notes.extend(sandbox.in_words().into_iter().map(|line| format!("  {line}")));
     notes
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pipeplug_host::sandbox::Support;
+use pipeplug_host::SandboxSupport;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -284,7 +284,7 @@ pub(crate) fn settle() {
 
 /// True if this system supports the strict sandbox. Panics in CI if it does not.
 pub(crate) fn has_strict_sandbox() -> bool {
-    let support = Support::of_system();
+    let support = SandboxSupport::of_system();
     let has = support.landlock_abi >= 3 && support.seccomp;
     if !has {
         assert!(
