@@ -17,7 +17,7 @@ const STATIC: [&str; 2] = ["bench-answer", "bench-guest-static"];
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct BenchArgs {
-    /// What the benchmarks take; --help shows it
+    /// Arguments of the benchmarks; --help shows them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
 }

@@ -19,7 +19,7 @@ const CI_CYCLES: &str = "300";
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct ChaosArgs {
-    /// What it takes, as `--cycles N` and `--seed S`; --help shows it
+    /// Arguments of that program, as `--cycles N` and `--seed S`; --help shows them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
 }

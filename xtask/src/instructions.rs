@@ -57,14 +57,14 @@ struct Budgets {
     instructions: BTreeMap<String, u64>,
 }
 
-/// What decides which instructions there are.
+/// Compiler and target. They decide which instructions there are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Compiler {
     rustc: String,
     target: String,
 }
 
-/// What is wrong with the count of a benchmark.
+/// Fault of a benchmark's count.
 #[derive(Debug, PartialEq, Eq)]
 enum Finding {
     Above { name: String, count: u64, budget: u64 },
@@ -180,7 +180,7 @@ impl Compiler {
     }
 }
 
-/// What a round of each benchmark takes.
+/// Counts the instructions of a round of each benchmark.
 fn count_all(project: &Project) -> anyhow::Result<BTreeMap<String, u64>> {
     let program = build(project)?;
     let names = stdout_of(Command::new(&program).arg("--list"))?;

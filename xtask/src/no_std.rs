@@ -14,7 +14,7 @@ use crate::tools::{self, Outcome, Presence, Tool};
 /// because cargo would unite its features with everybody else's.
 const PROOF: &str = "crates/pipeplug-wire/no-std-proof/Cargo.toml";
 
-/// What every allocation of Rust goes through, whichever allocator stands behind it.
+/// Functions that every allocation of Rust goes through, whichever allocator stands behind them.
 const ALLOCATION: [&str; 3] = ["__rust_alloc", "__rdl_alloc", "__rg_alloc"];
 
 pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {

@@ -64,7 +64,7 @@ fn status_and_last_lines(command: &mut Command) -> io::Result<(ExitStatus, Strin
     Ok((child.wait()?, printed))
 }
 
-/// What the command prints on stdout; its stderr goes to the terminal.
+/// Returns what the command prints on stdout. Its stderr goes to the terminal.
 ///
 /// # Errors
 /// It could not be started, did not succeed, or printed something that is not UTF-8.
@@ -81,7 +81,7 @@ pub(crate) fn stdout_of(command: &mut Command) -> anyhow::Result<String> {
         .with_context(|| format!("`{line}` printed something that is not UTF-8"))
 }
 
-/// Whether the command starts and succeeds; nothing of it is seen.
+/// Returns true if the command starts and succeeds. Nothing of it is seen.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())

@@ -1,4 +1,4 @@
-//! What `cargo metadata` says of the workspace.
+//! Workspace, as `cargo metadata` describes it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -209,7 +209,7 @@ fn run_repeatedly(
     Ok(())
 }
 
-/// What is wrong with how a run ended, with everything that it printed, or nothing.
+/// Returns what is wrong with how a run ended, with everything that it printed, or nothing.
 fn judge(spec: &RunSpec, ended: &Ended) -> Option<String> {
     let mut complaints = Vec::new();
     let (stdout, stderr) =

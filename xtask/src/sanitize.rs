@@ -31,7 +31,7 @@ Examples:
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Sanitizer {
-    /// Accesses to memory that is not there, or not any more, and memory that nobody holds any more
+    /// Accesses to memory that is not there, or not any more, and memory that nothing refers to
     Address,
     /// Accesses of two threads to the same memory that nothing orders
     Thread,

@@ -1,4 +1,4 @@
-//! What the steps need beyond stable Rust and a linker, and what happens when it is missing.
+//! Tools that the steps need beyond stable Rust and a linker, and what happens without them.
 //!
 //! On a developer's machine the step, or the part of it, is skipped with a line that says how to
 //! get the tool. With `CI=true` it fails: a check that silently does not run is no check.
@@ -29,14 +29,14 @@ pub(crate) enum Tool {
     Python3,
 }
 
-/// What a missing tool does to what needs it.
+/// Policy for a missing tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WhenMissing {
     Skip,
     Fail,
 }
 
-/// Whether everything is there that was asked for.
+/// Presence of everything that was asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Presence {
     Here,
@@ -47,7 +47,7 @@ pub(crate) enum Presence {
 /// How a step ended that did not fail.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It ran; parts of it may have been skipped, each with a line that says why.
+    /// The step ran. Each part that was skipped has a line that says why.
     Done {
         skipped_parts: Vec<String>,
     },
@@ -70,8 +70,8 @@ pub(crate) fn look_for(tools: &[Tool]) -> Presence {
     missing.map_or(Presence::Here, Presence::Missing)
 }
 
-/// What follows, in this environment, from the lack of something else than a tool, which `line`
-/// states.
+/// Applies the policy of this environment to the lack of something else than a tool. `line` states
+/// what is missing.
 ///
 /// # Errors
 /// `CI=true`.
@@ -79,12 +79,12 @@ pub(crate) fn missing(line: String) -> anyhow::Result<Presence> {
     WhenMissing::here().applied(line)
 }
 
-/// Whether this is a run with `CI=true`.
+/// Returns true in a run with `CI=true`.
 pub(crate) fn in_ci() -> bool {
     WhenMissing::here() == WhenMissing::Fail
 }
 
-/// Whether cargo-nextest is installed. It is only a faster runner, so no policy goes with it.
+/// Returns true if cargo-nextest is installed. Being only a faster runner, it needs no policy.
 pub(crate) fn has_nextest() -> bool {
     process::succeeds(process::cargo().args(["nextest", "--version"]))
 }
@@ -155,7 +155,7 @@ impl Tool {
     }
 }
 
-/// Whether nightly has the sources of its standard library.
+/// Returns true if nightly has the sources of its standard library.
 fn has_rust_src() -> bool {
     let mut rustc = Command::new("rustup");
     rustc.args(["run", "nightly", "rustc", "--print", "sysroot"]);
@@ -170,7 +170,7 @@ fn program(name: &str, arg: &str) -> Command {
 }
 
 impl fmt::Display for Tool {
-    /// What it is and, in brackets, how to get it.
+    /// Writes the name of the tool and, in brackets, how to get it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nightly => "nightly Rust (rustup toolchain install nightly --profile minimal)",

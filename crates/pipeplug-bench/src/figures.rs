@@ -1,4 +1,4 @@
-//! What a run brought, as it is written to JSON and read from it.
+//! Figures of a run, as they are written to JSON and read from it.
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub(crate) struct Document {
     pub(crate) seed: u64,
     pub(crate) machine: Machine,
     pub(crate) versions: Vec<Version>,
-    /// What the peers are.
+    /// Descriptions of the peers.
     #[serde(default)]
     pub(crate) peers: Vec<About>,
     /// Subjects that could not be measured at all.
@@ -46,11 +46,11 @@ pub(crate) struct About {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) subject: String,
-    /// What was done and which figure of it: `sequential.p50`.
+    /// Work that was done and which figure of it: `sequential.p50`.
     pub(crate) metric: String,
     /// Where the processes ran: `free`, `split`, `same` or `busy`.
     pub(crate) situation: String,
-    /// What the metric grows with: a size in bytes, callers, calls in flight.
+    /// Quantity that the metric grows with: a size in bytes, callers, calls in flight.
     pub(crate) parameter: u64,
     pub(crate) unit: String,
     /// One for each round that brought one.

@@ -1,4 +1,4 @@
-//! What was measured on.
+//! Description of the machine and its tools.
 
 use std::process::{Command, Stdio};
 
@@ -45,7 +45,7 @@ impl Machine {
     }
 }
 
-/// What the tools say of themselves, those that are here.
+/// Versions of the tools that are here, as they print them.
 pub(crate) fn tools() -> Vec<Version> {
     let asked = [("rustc", "--version"), ("go", "version"), ("node", "--version")];
     let version = |(name, arg): (&str, &str)| {

@@ -49,7 +49,7 @@ enum Command {
     Run(RunArgs),
     /// Write the tables and charts of docs/performance.md from a run's JSON
     Report {
-        /// What `run --out` wrote [default: pipeplug-bench.json in the target directory]
+        /// File that `run --out` wrote [default: pipeplug-bench.json in the target directory]
         json: Option<PathBuf>,
         /// The folder with performance.md
         #[arg(long, default_value = "docs")]

@@ -1,5 +1,5 @@
-//! What users would take in place of pipeplug: who they are, how they are built, which version was
-//! measured.
+//! Peers: libraries that users could take in place of pipeplug. Their names, how they are built,
+//! and the versions that were measured.
 //!
 //! Their sources stand in `peers` beside this crate's; whatever is built goes below the target
 //! directory. A peer whose toolchain is absent is left out, with a word.
@@ -22,13 +22,13 @@ const GO_SOURCES: &str = "/usr/share/gocode";
 /// A peer, in one of its ways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// What it is called in tables.
+    /// Name in tables.
     pub(crate) name: &'static str,
-    /// What it is, for who does not know it.
+    /// Description for readers who do not know the peer.
     pub(crate) what: &'static str,
-    /// What builds it.
+    /// Group that the peer is built with.
     pub(crate) group: Group,
-    /// What it is made of, with versions.
+    /// Parts that the peer is made of, with versions.
     pub(crate) version: String,
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<String>,
@@ -222,7 +222,7 @@ impl Group {
         }
     }
 
-    /// What is missing to build it, and how to get it.
+    /// Returns what is missing to build the group, and how to get it.
     fn lacks(self) -> Option<String> {
         let (programs, folders, hint): (&[&str], &[&str], &str) = match self {
             // It built this program.
@@ -358,7 +358,7 @@ fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
-/// What follows `start` up to the next quotation mark.
+/// Text between `start` and the next quotation mark.
 fn after(text: &str, start: &str) -> Option<String> {
     let (_, rest) = text.split_once(start)?;
     Some(rest.split_once('"')?.0.to_owned())

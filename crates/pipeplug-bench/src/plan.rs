@@ -1,4 +1,4 @@
-//! What is measured.
+//! Cases to measure.
 
 use crate::subjects::{Subject, is_wanted};
 use crate::work::{MESSAGE, Work};
@@ -86,7 +86,8 @@ impl Case {
     }
 }
 
-/// Whether --quick measures the subject: others stand for those that only have another setting.
+/// Returns true if --quick measures the subject. Subjects that differ only in a setting are left
+/// out.
 pub(crate) fn is_in_quick(subject: &Subject) -> bool {
     !subject.name.ends_with("-one-worker") && !subject.name.ends_with("-pipes")
 }
@@ -123,7 +124,7 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
     cases
 }
 
-/// What --quick leaves out.
+/// Cases that --quick leaves out.
 fn in_full() -> Vec<Case> {
     use Situation::{Busy, Free, Split};
     let mut cases = vec![Case::new(Work::Sequential { size: MESSAGE }, Busy, Of::All)];

@@ -2,7 +2,7 @@
 
 use crate::figures::Document;
 
-/// What is shown of each subject: a heading, and the row that it is taken from.
+/// Columns of each subject: a heading, and the row that the value is taken from.
 const COLUMNS: [(&str, &str, &str, u64); 12] = [
     ("split p50 µs", "sequential.p50", "split", 64),
     ("CPU µs", "sequential.cpu", "split", 64),

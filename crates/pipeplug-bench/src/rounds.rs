@@ -13,7 +13,7 @@ use crate::plan::{self, Case, Often, Size};
 use crate::stats::Random;
 use crate::subjects::{self, Field, Subject, is_wanted};
 
-/// What to measure, of whom, how often.
+/// Selection of cases and subjects, and the number of rounds.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) size: Size,
@@ -92,7 +92,7 @@ struct Run {
     dir: std::path::PathBuf,
 }
 
-/// What is known of a subject and a case.
+/// State of a subject in a case.
 #[derive(Debug, Default)]
 struct State {
     /// Calls a second.

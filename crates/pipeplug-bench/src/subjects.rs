@@ -1,4 +1,4 @@
-//! Who is measured.
+//! Subjects: the programs that are measured.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::figures::{About, Absent};
 use crate::peers::{self, LeftOut, Peer};
 
-/// Whose it is.
+/// Origin of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A limit: nothing but the system.
@@ -29,7 +29,7 @@ const RAW: [&str; 7] =
     ["raw-block", "raw-spin", "raw-epoll", "raw-stream", "raw-pipe-1m", "raw-socket", "raw-static"];
 const OURS: [&str; 3] = ["pipeplug", "pipeplug-nospin", "pipeplug-static"];
 
-/// Who can be measured here, who not, and what is to be known of the peers.
+/// Subjects that can be measured here, those that cannot, and descriptions of the peers.
 #[derive(Debug)]
 pub(crate) struct Field {
     pub(crate) subjects: Vec<Subject>,
@@ -79,7 +79,7 @@ fn ours() -> Result<Vec<Subject>> {
     Ok(raw.into_iter().chain(ours).collect())
 }
 
-/// Whether the name is among the patterns, which may end in `*`; an empty list is no restriction.
+/// Returns true if a pattern matches the name. A pattern may end in `*`; an empty list matches all.
 pub(crate) fn is_wanted(name: &str, patterns: &[impl AsRef<str>]) -> bool {
     patterns.is_empty()
         || patterns.iter().map(AsRef::as_ref).any(|pattern| match pattern.strip_suffix('*') {

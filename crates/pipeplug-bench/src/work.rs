@@ -88,7 +88,7 @@ impl Work {
         }
     }
 
-    /// What it grows with.
+    /// Quantity that the work grows with.
     pub(crate) fn parameter(self) -> u64 {
         match self {
             Self::Sequential { size } | Self::Bulk { size } => size,
@@ -146,12 +146,12 @@ impl Work {
         }
     }
 
-    /// Whether the number of threads is worth a look.
+    /// Returns true if the number of threads is worth a look.
     pub(crate) fn has_many_callers(self) -> bool {
         matches!(self, Self::Callers { .. } | Self::Tasks { .. } | Self::Flight { .. })
     }
 
-    /// Whether how many calls were made a second is more than the inverse of their time.
+    /// Returns true if the rate says more than the inverse of the time of a call.
     pub(crate) fn has_rate(self) -> bool {
         self.main_figure() == "rate"
     }

@@ -307,7 +307,7 @@ fn reading_pauses_while_no_call_is_open(way: Way) {
 
 fn one_ways_past_the_overrun_end_calls(way: Way) {
     const OVERRUN: usize = 64 << 10;
-    // More than the overrun takes and one for each call below, which may come ahead of the pause.
+    // More than the overrun takes and one for each call below, which may come before the pause.
     let chunks = way.count(2000).max(500);
     let (connection, mut raw, gate, handled) = gated(way, &narrow(OVERRUN));
     let call = connection.request("never", "").begin().unwrap();

@@ -40,7 +40,7 @@ fn one_thread_keeps_thousands_of_calls_in_flight() {
     }
 }
 
-/// A burst that is left to whoever leads next is written where that one's call fails.
+/// The next leader writes the burst that was left to it, even where its own call fails.
 #[test]
 fn a_call_that_cannot_be_sent_strands_nothing() {
     let _watchdog = watchdog();
@@ -112,8 +112,8 @@ fn an_answer_does_not_wait_for_a_slow_handler_behind_it() {
     }
 }
 
-/// After many calls in quick succession nobody reads until the next one. What comes in its place is
-/// read all the same.
+/// After many calls in quick succession no thread reads until the next call. Chunks that come in
+/// place of that call are read all the same.
 #[test]
 fn what_comes_in_place_of_the_next_call_is_read() {
     let _watchdog = watchdog();

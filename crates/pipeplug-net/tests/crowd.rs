@@ -1,4 +1,4 @@
-//! Many callers at once: they give way to each other, read for each other, and leave nobody behind.
+//! Many callers at once: they give way to each other, read for each other, and leave none behind.
 
 mod common;
 
@@ -73,8 +73,8 @@ fn a_crowd_leaves_no_sleeper_behind() {
     host.ping(LONG).unwrap();
 }
 
-/// What callers leave to be written together is written, whoever of them comes by, and all of them
-/// fail with the end.
+/// Chunks that callers leave to be written together are written by any of them. All callers fail
+/// with the end.
 #[test]
 fn the_end_reaches_all() {
     let _watchdog = watchdog();

@@ -175,7 +175,7 @@ fn a_deadline_is_inherited_by_calls_back_and_by_theirs() {
             parts(host.request("relay", "back back back end").timeout(LONG).wait_text().unwrap());
         assert_eq!(all.len(), 4);
         all.iter().for_each(|left| assert_left(left, LONG));
-        // The sooner one counts, whoever set it.
+        // The sooner one counts, whichever side set it.
         let all = parts(host.request("relay", "600000 end").timeout(LONG).wait_text().unwrap());
         all.iter().for_each(|left| assert_left(left, LONG));
         let all = parts(
@@ -477,7 +477,8 @@ fn a_late_reply_reaches_no_other_call_however_many_are_given_up() {
     assert_eq!(host.stats().unknown_replies, 0);
 }
 
-/// What a task awaits is dropped with its last waker, where nobody else holds the task any more.
+/// A task and the call that it awaits are dropped with the last waker, where nothing else holds the
+/// task.
 #[test]
 fn a_waker_that_holds_another_call_may_be_the_last_that_does() {
     struct Task(

@@ -1,4 +1,4 @@
-//! Peers that are not a pair of pipes, and descriptors that somebody else uses too.
+//! Peers that are not a pair of pipes, and descriptors that are shared with others.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -258,8 +258,8 @@ fn shared_pipes_keep_their_flags() {
     }
 }
 
-/// Fills `writer`, whose other side nobody reads, and sees that another connection on the same loop
-/// is served.
+/// Fills `writer`, whose other side is never read, and sees that another connection on the same
+/// loop is served.
 fn assert_full_does_not_block(
     reader: impl Fn() -> OwnedFd,
     writer: impl Fn() -> OwnedFd,
@@ -288,7 +288,7 @@ fn assert_full_does_not_block(
     drop(calls);
 }
 
-/// Sizes that leave, ahead of the one that does not fit, less room than a page.
+/// Sizes that leave less room than a page before the one that does not fit.
 const SIZES: [usize; 5] = [0, 100, 999, 3000, 5000];
 
 #[test]

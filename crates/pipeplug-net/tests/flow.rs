@@ -140,7 +140,7 @@ fn what_was_taken_ahead_of_the_agreement_is_credited_at_once() {
         },
         Refuse,
     );
-    // The guest knows of the host's window ahead of the host's knowing that the guest counts.
+    // The guest knows of the host's window before the host knows that the guest counts.
     accept(&guest, &host);
     guest.notify("log", vec![0; 2000]).unwrap();
     told.recv_timeout(LONG).unwrap();
@@ -294,7 +294,7 @@ fn a_request_that_no_thread_is_left_for_is_refused_whichever_connection_it_came_
     assert_eq!(second.stats().held, 0);
 }
 
-/// Refusing what waits makes room, which whoever paused for it has to be told.
+/// Refusing the requests that wait makes room. The thread that paused for room has to be told.
 #[test]
 fn reading_goes_on_after_requests_were_refused() {
     let _watchdog = watchdog();

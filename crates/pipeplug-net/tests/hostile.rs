@@ -1,4 +1,4 @@
-//! What a peer written by hand may do: nothing of it hangs, panics or is answered twice.
+//! Peers written by hand. Nothing that they do hangs, panics or is answered twice.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -35,7 +35,7 @@ fn replies_that_nobody_asked_for_are_counted() {
     assert_eq!((connection.stats().unknown_replies, connection.stats().late_replies), (3, 0));
 }
 
-/// What a call is told of a peer that ends inside a chunk.
+/// Error of a call to a peer that ends inside a chunk.
 fn told_of_end_behind(options: &Options, sent: &[u8]) -> String {
     let (connection, mut raw) = raw(options, Refuse);
     let call = connection.request("x", "").begin().unwrap();
@@ -115,7 +115,7 @@ fn credits_that_cannot_be_are_counted() {
         raw.one_way("cmd.credit", total.as_bytes());
     }
     raw.one_way("cmd.no such thing", b"");
-    // Ahead of the first request, with which a credit of 1 would be one that can be.
+    // Before the first request, with which a credit of 1 would be one that can be.
     eventually("all are counted", || connection.stats().unexpected == 8);
     assert_serves(&connection, &mut raw);
 }
@@ -229,7 +229,7 @@ fn any_cut_of_the_stream_is_the_same() {
     }
 }
 
-/// It would still talk, but does not listen.
+/// The peer would still talk, but does not listen.
 #[test]
 fn calls_fail_when_the_peer_has_closed_its_reading_end() {
     let _watchdog = watchdog();
@@ -359,7 +359,7 @@ fn an_end_that_races_with_replies_ends_each_call_once() {
     }
 }
 
-/// A peer that never pauses keeps whoever reads busy, and must not keep it beyond its deadline.
+/// A peer that never pauses keeps the reading caller busy, but not beyond the caller's deadline.
 #[test]
 fn a_deadline_is_kept_amid_a_flood() {
     let _watchdog = watchdog();
@@ -383,7 +383,7 @@ fn a_deadline_is_kept_amid_a_flood() {
     });
 }
 
-/// Who agreed to count is not read on for without bound when it does not.
+/// A peer that agreed to count, and does not, is not read without bound.
 #[test]
 fn a_peer_that_breaks_its_promise_is_paused() {
     let _watchdog = watchdog();

@@ -1,5 +1,5 @@
-//! What has come counts, though the deadline has passed: what it brought about on the other side
-//! does not.
+//! Chunks that have come count, though the deadline has passed. Failures that the deadline caused
+//! on the other side do not.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Who holds what for how long, and what may be done from where.
+//! Lifetimes: how long each part holds the others, and what may be done from where.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -55,7 +55,7 @@ struct Told(mpsc::Sender<&'static str>);
 
 impl Drop for Told {
     fn drop(&mut self) {
-        // Nobody may listen any more where another assertion has failed.
+        // The receiver may be gone where another assertion has failed.
         let _ = self.0.send("dropped");
     }
 }
@@ -363,7 +363,8 @@ fn dropping_and_ending_from_everywhere() {
     }
 }
 
-/// It is told of by whoever waits for its answer, as where a plugin that was told to stop does so.
+/// A failed write fails the calls that wait for an answer, not the sender of what was written. A
+/// plugin that was told to stop closes its pipe like this.
 #[test]
 fn what_was_written_counts_as_sent_though_what_came_behind_it_could_not_be() {
     let _watchdog = watchdog();

@@ -1,4 +1,4 @@
-//! What a peer may have of this side: threads, answers to come, words.
+//! Limits on a peer's share of this side: threads, answers to come, words.
 
 mod common;
 
@@ -48,7 +48,7 @@ fn requests_whose_answers_were_put_off_have_a_limit() {
     assert!(connection.close_reason().is_none());
 }
 
-/// What a peer takes of the threads by having its handlers call it, and not answering.
+/// A peer takes threads: its handlers call it, and it does not answer.
 #[test]
 fn one_connection_leaves_threads_to_the_others() {
     let _watchdog = watchdog();

@@ -1,5 +1,5 @@
-//! What is left over of threads and descriptors. One test alone in its process, so that what it
-//! counts is its own.
+//! Threads and descriptors that are left over. One test alone in its process, so that it counts
+//! only its own.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;

@@ -88,7 +88,7 @@ impl<W> Calls<W> {
         self.remove(id)
     }
 
-    /// Who waits for the call; `None` if it is not open.
+    /// Returns the waiter of the call. `None` if the call is not open.
     #[must_use]
     pub fn get(&self, id: ThreadId) -> Option<&W> {
         match self.slots.get(self.slot(id.as_u64()))? {
@@ -103,13 +103,13 @@ impl<W> Calls<W> {
         self.len
     }
 
-    /// Whether no call is open.
+    /// Returns true if no call is open.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether [`close`](Self::close) was called.
+    /// Returns true once [`close`](Self::close) was called.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.closed
@@ -181,7 +181,7 @@ impl<W> Calls<W> {
     }
 }
 
-/// What became of a response.
+/// Result of completing a call with a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion<W> {
     /// The call was open, and this waited for it.
@@ -202,18 +202,18 @@ pub enum OpenError<W> {
     TooMany {
         /// How many may be.
         limit: usize,
-        /// Who would have waited.
+        /// The waiter that was to be stored with the call.
         waiter: W,
     },
     /// The table is closed.
     Closed {
-        /// Who would have waited.
+        /// The waiter that was to be stored with the call.
         waiter: W,
     },
 }
 
 impl<W> OpenError<W> {
-    /// Who would have waited.
+    /// Returns the waiter that was to be stored with the call.
     pub fn into_waiter(self) -> W {
         match self {
             Self::TooMany { waiter, .. } | Self::Closed { waiter } => waiter,

@@ -6,21 +6,21 @@ use core::fmt;
 
 use crate::{Direction, Header, ThreadId};
 
-/// A chunk in somebody else's memory.
+/// A chunk in borrowed memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ChunkRef<'a> {
-    /// Whose response it is, or which request.
+    /// Id of the request, or of the request that this response answers.
     pub thread_id: ThreadId,
-    /// What it is to its receiver.
+    /// Kind of the chunk: one-way, request or response.
     pub direction: Direction,
-    /// What it asks for or tells.
+    /// Name of the command.
     pub command: &'a str,
-    /// Its payload, which the protocol does not look into.
+    /// Payload. The protocol does not look into it.
     pub buffer: &'a [u8],
 }
 
 impl<'a> ChunkRef<'a> {
-    /// What stands in front of the buffer.
+    /// Returns the header of the chunk: all that comes before the buffer.
     #[must_use]
     pub const fn header(&self) -> Header<'a> {
         Header {
@@ -54,19 +54,19 @@ impl fmt::Debug for ChunkRef<'_> {
 #[cfg(feature = "alloc")]
 #[derive(Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// Whose response it is, or which request.
+    /// Id of the request, or of the request that this response answers.
     pub thread_id: ThreadId,
-    /// What it is to its receiver.
+    /// Kind of the chunk: one-way, request or response.
     pub direction: Direction,
-    /// What it asks for or tells.
+    /// Name of the command.
     pub command: String,
-    /// Its payload, which the protocol does not look into.
+    /// Payload. The protocol does not look into it.
     pub buffer: Vec<u8>,
 }
 
 #[cfg(feature = "alloc")]
 impl Chunk {
-    /// A request with the thread id 0, which whoever sends it replaces.
+    /// A request with the thread id 0. The sender replaces the id.
     pub fn new(command: impl Into<String>, buffer: impl Into<Vec<u8>>) -> Self {
         Self {
             thread_id: ThreadId::new(0),
@@ -76,7 +76,7 @@ impl Chunk {
         }
     }
 
-    /// What stands in front of the buffer.
+    /// Returns the header of the chunk: all that comes before the buffer.
     #[must_use]
     pub fn header(&self) -> Header<'_> {
         self.as_ref().header()

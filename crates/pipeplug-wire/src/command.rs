@@ -11,17 +11,17 @@ pub const PING: &str = "cmd.ping";
 pub const STOP: &str = "cmd.stop";
 /// A one-way with the thread id of a request of the sender's whose answer is no longer wanted.
 pub const CANCEL: &str = "cmd.cancel";
-/// A one-way just ahead of a request with the same thread id: what a chunk has no room for, as
-/// JSON.
+/// A one-way just before a request with the same thread id. Carries, as JSON, what a chunk has no
+/// room for.
 pub const CONTEXT: &str = "cmd.context";
 /// A one-way that carries the total weight of the chunks taken so far, in decimal.
 pub const CREDIT: &str = "cmd.credit";
 /// The host's first request: who is the guest?
 pub const GET_METADATA: &str = "GetMetadata";
-/// What the protocol's own commands begin with.
+/// Prefix of the protocol's own commands.
 pub const RESERVED_PREFIX: &str = "cmd.";
 
-/// Whether this is a command of the protocol's own, known today or not.
+/// Returns true for a command of the protocol's own, known today or not.
 #[must_use]
 pub fn is_reserved(command: &str) -> bool {
     command.starts_with(RESERVED_PREFIX)

@@ -1,16 +1,16 @@
-//! What a chunk is to its receiver.
+//! Kinds of chunks: one-way, request, response.
 
 use core::fmt;
 
-/// What a chunk is to its receiver: something to note, to answer, or an answer.
+/// Kind of a chunk, as its receiver sees it: something to note, to answer, or an answer.
 ///
 /// The wire also knows 0, "noop", and may grow numbers; chunks with those are
 /// [skipped](crate::SkipReason), so they never become a value of this type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// Nobody answers it.
+    /// A chunk that has no answer.
     OneWay = 1,
-    /// It is answered by exactly one response that carries its thread id.
+    /// A request. Exactly one response with the same thread id answers it.
     Request = 2,
     /// The answer to the request with its thread id.
     Response = 3,

@@ -1,4 +1,4 @@
-//! What stands in front of a buffer, and how it is written.
+//! Headers of chunks, and how they are written.
 
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
@@ -12,14 +12,14 @@ use crate::{Direction, Format, ThreadId};
 #[cfg(feature = "alloc")]
 const SHORT: usize = 64;
 
-/// What stands in front of a buffer.
+/// Header of a chunk: all that comes before the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
-    /// Whose response it is, or which request.
+    /// Id of the request, or of the request that this response answers.
     pub thread_id: ThreadId,
-    /// What it is to its receiver.
+    /// Kind of the chunk: one-way, request or response.
     pub direction: Direction,
-    /// What it asks for or tells.
+    /// Name of the command.
     pub command: &'a str,
     /// How many bytes of buffer follow.
     pub buffer_len: u64,

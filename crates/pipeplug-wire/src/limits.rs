@@ -1,4 +1,4 @@
-//! What a receiver takes from its peer.
+//! Limits on the chunks that a receiver takes from its peer.
 
 /// How large a chunk a receiver takes; larger ones are [skipped](crate::Skipped).
 ///

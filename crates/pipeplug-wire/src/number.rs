@@ -65,7 +65,7 @@ pub(crate) fn split_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     for (index, &byte) in bytes.iter().take(usize::from(MAX_DIGITS)).enumerate() {
         let digit = u64::from(byte).wrapping_sub(u64::from(b'0'));
         if digit > 9 {
-            // Neither no digits nor a zero ahead of others.
+            // Not empty, and no zero before other digits.
             let usual = byte == 0 && index > 0 && (bytes[0] != b'0' || index == 1);
             return usual.then(|| (value, &bytes[index + 1..]));
         }

@@ -13,7 +13,7 @@ const ROOM: usize = 64 << 10;
 /// as much as a long one.
 const LOW: usize = 4 << 10;
 
-/// What [`Receiver::next`] found.
+/// Chunk that [`Receiver::next`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received<'a> {
     /// A chunk in the input buffer.
@@ -27,7 +27,7 @@ pub enum Received<'a> {
 /// Where the next bytes of the stream go.
 #[derive(Debug)]
 pub struct Space<'a> {
-    /// What they are appended to; `into.capacity() - into.len()` is at least `max`.
+    /// Vector to append the bytes to; `into.capacity() - into.len()` is at least `max`.
     pub into: &'a mut Vec<u8>,
     /// How many of them at most, 1 or more.
     pub max: usize,
@@ -49,7 +49,7 @@ pub struct Receiver {
 /// The input buffer.
 #[derive(Debug)]
 struct Input {
-    /// What is from `start` on is received and not consumed.
+    /// Received bytes. Those from `start` on are not consumed.
     bytes: Vec<u8>,
     start: usize,
 }
@@ -62,7 +62,7 @@ struct Large {
     command: String,
     buffer: Vec<u8>,
     len: usize,
-    /// Whether nothing was received but what came with its header.
+    /// True while nothing was received but what came with the header.
     is_new: bool,
 }
 
@@ -104,7 +104,7 @@ impl Receiver {
         self.input.bytes.capacity() + large
     }
 
-    /// What was received and is not consumed: behind an error, the chunk that broke the stream.
+    /// Bytes that were received and not consumed: after an error, the chunk that broke the stream.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
         self.input.unread()

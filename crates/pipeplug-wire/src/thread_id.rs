@@ -5,8 +5,8 @@ use core::fmt;
 /// The number that ties a response to its request.
 ///
 /// Each side counts its own: request 5 of the host and request 5 of the guest are two things.
-/// One-ways carry one too, which nobody looks up but for `cmd.context` and `cmd.cancel`; 0 is free
-/// for them, for [`Calls`](crate::Calls) begins at 1.
+/// One-ways carry one too. The receiver looks it up only for `cmd.context` and `cmd.cancel`. 0 is
+/// free for one-ways, for [`Calls`](crate::Calls) begins at 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ThreadId(u64);
 

@@ -32,7 +32,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// What [`Calls`] should do, told as simply as possible.
+/// Model of [`Calls`], as simple as possible.
 #[derive(Default)]
 struct Model {
     open: BTreeMap<u64, u32>,

@@ -1,4 +1,4 @@
-//! What the decoder promises beyond the events.
+//! Promises of the decoder beyond the events.
 
 #![cfg(feature = "alloc")]
 

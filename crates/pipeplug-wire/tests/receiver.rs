@@ -1,4 +1,4 @@
-//! What the receiver promises about memory.
+//! Promises of the receiver about memory.
 
 #![cfg(feature = "alloc")]
 

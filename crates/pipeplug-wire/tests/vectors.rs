@@ -22,7 +22,7 @@ struct Vector {
     bytes: Vec<u8>,
     format: Option<Format>,
     limits: Limits,
-    /// Whether what is decoded encodes to the same bytes again.
+    /// True if the decoded chunks encode to the same bytes again.
     canonical: bool,
     events: Vec<Event>,
     /// Field, offset and kind.

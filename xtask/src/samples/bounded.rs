@@ -23,7 +23,7 @@ pub(crate) struct Ended {
     pub(crate) status: Option<ExitStatus>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
-    /// Whether somebody else still held its stdout or stderr open at the time limit.
+    /// True if another process still held its stdout or stderr open at the time limit.
     pub(crate) left_behind: bool,
     pub(crate) limit: Duration,
 }
@@ -96,7 +96,7 @@ fn read_in_thread(
 ) {
     thread::spawn(move || {
         let mut buffer = [0; 8192];
-        // A stream that cannot be read any more has ended, and nobody listens after the time limit.
+        // A stream that cannot be read any more has ended. After the limit the receiver is gone.
         while let Ok(read @ 1..) = stream.read(&mut buffer) {
             if sender.send(event(buffer[..read].to_vec())).is_err() {
                 return;

@@ -20,7 +20,7 @@ pub(crate) struct RunSpec {
     #[serde(default = "cli")]
     pub(crate) bin: String,
     pub(crate) args: Vec<String>,
-    /// What the program reads on stdin; nothing, where it is not given.
+    /// Input that the program reads on stdin. Empty where it is not given.
     pub(crate) stdin: Option<String>,
     #[serde(default)]
     pub(crate) env: BTreeMap<String, String>,
@@ -37,7 +37,7 @@ pub(crate) struct RunSpec {
     pub(crate) needs: Vec<Tool>,
 }
 
-/// What the placeholders stand for.
+/// Values of the placeholders.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     pub(crate) bins: BTreeMap<String, PathBuf>,

@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _, stdin, stdout};
 use std::os::fd::AsFd as _;
 
 fn main() -> std::io::Result<()> {
-    // Not the standard handles, which have buffers that nobody needs here.
+    // Not the standard handles: their buffers are of no use here.
     let mut reader = File::from(stdin().as_fd().try_clone_to_owned()?);
     let mut writer = File::from(stdout().as_fd().try_clone_to_owned()?);
     let mut buffer = [0; 4096];

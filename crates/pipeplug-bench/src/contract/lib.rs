@@ -1,6 +1,5 @@
-//! What the subjects of the benchmark that stand in this package have in common: what the driver
-//! says and is told, and how times are taken. As little as possible, since it counts as the
-//! subjects' own.
+//! Common parts of the subjects in this package: the lines between driver and subject, and how
+//! times are taken. As little as possible, since this code counts as the subjects' own.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What the driver says and what it is told, line by line over standard input and output.
+//! Orders of the driver and answers of the subject, line by line over standard input and output.
 //!
 //! An order comes first; the subject warms up and says `BEGIN <plugin's pid>`, or `NA <why>` where
 //! it has no such thing; on the next line it measures and says `END {json}`; the line after that,
@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
-/// What to measure. Sizes are in bytes.
+/// Measurement that the driver asks for. Sizes are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// One call at a time.
@@ -131,7 +131,7 @@ impl FromStr for Order {
     }
 }
 
-/// What came of an order.
+/// Result of an order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Figures {
     /// How long it took.

@@ -1,4 +1,4 @@
-//! What carries the bytes of pipeplug: the limit to compare with is that of the same kind.
+//! Carriers of pipeplug's bytes. The limit to compare with is the one with the same carrier.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;

@@ -20,16 +20,16 @@ use super::only;
 use crate::subjects::Subject;
 use crate::work::Work;
 
-/// What a subject says.
+/// Line that a subject prints.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Line {
-    /// It is warm; its plugin's process, where it has one already.
+    /// The subject is warm. Holds the process of its plugin if there is one already.
     Begin(Option<Pid>),
     NotHere(String),
     End(End),
 }
 
-/// What came of an order.
+/// Result of an order.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct End {
     pub(super) seconds: f64,
@@ -43,7 +43,7 @@ pub(super) struct End {
 pub(super) struct Child {
     process: std::process::Child,
     stderr: File,
-    /// What was read behind the last line.
+    /// Bytes read after the last line.
     unread: Vec<u8>,
     /// How long each line may take.
     patience: Duration,
@@ -217,7 +217,7 @@ impl Drop for Burner {
     }
 }
 
-/// What that process does, until it is killed or the driver is gone.
+/// Keeps a CPU busy until the process is killed or the driver is gone.
 pub(crate) fn burn() -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     let mut stdout = std::io::stdout();

@@ -20,7 +20,7 @@ use crate::plan::{Case, Situation};
 use crate::subjects::{Kind, Subject};
 use crate::work::Work;
 
-/// What came of it.
+/// Result of a measurement.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     Measured(Measured),
@@ -29,7 +29,7 @@ pub(crate) enum Outcome {
     Failed(String),
 }
 
-/// What was measured.
+/// Figures that were measured.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Measured {
     /// Calls a second, to know how many take how long.
@@ -61,7 +61,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// behind.
 pub(crate) fn measure(subject: &Subject, case: &Case, count: u64, dir: &Path) -> Outcome {
     let outcome = try_measure(subject, case, count, dir, PATIENCE);
-    // Whoever lost its parent is ours now.
+    // Orphans of the subject are children of this process now.
     let left = process::kill_children();
     match outcome {
         Ok(Outcome::Measured(_)) if left > 0 => {
@@ -209,7 +209,7 @@ fn go(child: &mut Child, sample: impl FnMut()) -> Result<End> {
     }
 }
 
-/// What the subject itself measured.
+/// Takes over the figures that the subject itself measured.
 fn told(measured: &mut Measured, end: &End, work: Work) {
     let of_latency = ["p50", "p90", "p99", "p999", "max"].map(|name| (name, "µs"));
     let of_crowds = [
@@ -235,7 +235,7 @@ fn told(measured: &mut Measured, end: &End, work: Work) {
     }
 }
 
-/// What both processes do while nobody asks anything of them.
+/// Measures both processes while no call is made.
 fn watched_idle(child: &mut Child, pair: &Pair, time: Duration) -> Result<Measured> {
     std::thread::sleep(SETTLE);
     let before = (pair.cpu_time()?, pair.switches()?);
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
     use crate::plan::{Of, Often};
 
-    /// What comes of a subject that is a shell script.
+    /// Measures a subject that is a shell script.
     fn outcome(script: &str) -> Result<Outcome> {
         let subject = Subject {
             name: "script".into(),

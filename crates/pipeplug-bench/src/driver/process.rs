@@ -105,7 +105,7 @@ fn status(pid: Pid, field: &str) -> Option<u64> {
     value.trim().trim_end_matches(" kB").parse().ok()
 }
 
-/// Makes the processes of subjects that end ahead of them this process's children.
+/// Makes this process adopt the processes that a subject leaves behind when it ends.
 pub(crate) fn adopt_orphans() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")
 }
@@ -139,7 +139,7 @@ fn children() -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let is_ours = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name ahead of it may hold anything, but for another `)` behind it.
+        // The name before it may hold anything. Behind the `)` that ends the name comes no other.
         let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
         parent.and_then(|parent| parent.parse::<u32>().ok()) == Some(this)
     };

@@ -21,7 +21,7 @@ pub(super) struct Tracer {
     counts: NamedTempFile,
 }
 
-/// Whether there is one here; else a word on it.
+/// Checks that strace is here. The error says why it is not.
 pub(super) fn look() -> Result<(), String> {
     let mut command = Command::new(STRACE);
     let version =

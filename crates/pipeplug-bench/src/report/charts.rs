@@ -8,7 +8,7 @@ use crate::plan::DEFAULT;
 /// A picture.
 #[derive(Debug)]
 pub(super) struct Chart {
-    /// Its file's, without the extension.
+    /// Name of the file, without the extension.
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     pub(super) svg: String,

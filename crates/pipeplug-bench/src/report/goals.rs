@@ -1,4 +1,4 @@
-//! What is to be reached, as ratios within one run, and whether it is.
+//! Goals, as ratios within one run, and whether they are met.
 
 use std::fmt::Write as _;
 

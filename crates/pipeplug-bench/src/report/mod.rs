@@ -22,7 +22,7 @@ use charts::Chart;
 /// `docs/performance`.
 ///
 /// # Errors
-/// A file cannot be read or written, is no run, or has a block that nobody knows.
+/// A file cannot be read or written, is no run, or has an unknown block.
 pub(crate) fn write(json: &Path, docs: &Path) -> Result<()> {
     let read = |path: &Path| {
         fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
@@ -46,7 +46,7 @@ fn put(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// What stands in the block of that name.
+/// Content of the block of that name.
 fn block(document: &Document, charts: &[Chart], name: &str) -> Option<String> {
     if let Some(name) = name.strip_prefix("chart ") {
         // A short run has not the figures of all of them.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// Which colour somebody has.
+/// Colour of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     Ours,
@@ -105,7 +105,7 @@ polyline.ours-too { stroke-dasharray: 2 3; }
 polyline.raw { stroke-dasharray: 6 3; }
 ";
 
-/// What belongs to a subject, on light and on dark.
+/// Colours of the subjects, on light and on dark.
 const COLOURS: [(&str, [&str; 2]); 11] = [
     ("ours", ["#c2410c", "#fb923c"]),
     ("ours-too", ["#c2410c", "#fb923c"]),

@@ -192,7 +192,7 @@ pub(super) fn syscalls(document: &Document) -> String {
     text
 }
 
-/// What was run, on what.
+/// Describes the run and its machine.
 pub(super) fn run(document: &Document) -> String {
     let machine = &document.machine;
     let virtualised = match machine.virtualised {
@@ -236,7 +236,7 @@ pub(super) fn run(document: &Document) -> String {
     text
 }
 
-/// What the peers are, and which versions were measured.
+/// Table of the peers and the versions that were measured.
 pub(super) fn peers(document: &Document) -> String {
     let mut text = "| | what it is | version |\n| --- | --- | --- |\n".to_owned();
     for peer in &document.peers {

@@ -282,8 +282,8 @@ fn a_reply_is_read_though_what_came_ahead_of_it_had_reading_pause() {
             peer.send(Direction::OneWay, 0, "held", b"");
             while let Some(request) = peer.receive() {
                 peer.echo(&request);
-                // With the reply it is read for the call; behind it, it has reading pause ahead of
-                // the next one.
+                // Sent with the reply, it is read for the call. Sent after the reply, it makes
+                // reading pause before the next one.
                 peer.send(Direction::OneWay, 0, "held", b"");
             }
         });

@@ -36,7 +36,7 @@ fn cancelled(waits: Waits, reading: Reading, goes: bool) {
     };
     let (connection, mut peer) = connect(&events, Options { reading, ..options() }, handler);
     drop(events);
-    // Nobody but who cancels tells the handler.
+    // Only the side that cancels tells the handler.
     let stopped = StoppedClock::new();
     let peer = thread::spawn(move || {
         peer.send(Direction::Request, 7, "x", b"");

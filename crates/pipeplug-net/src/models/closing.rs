@@ -11,7 +11,7 @@ use crate::{
     Request,
 };
 
-/// Notes what it is told; nobody waits for anything in here, so that the lock is not one of the
+/// Notes of a handler. No thread waits while it holds the lock, so the lock need not be the
 /// model's.
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<&'static str>>>);

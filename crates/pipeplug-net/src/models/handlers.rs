@@ -85,7 +85,7 @@ fn a_handler_that_waits_for_the_other_side_leaves_its_seat_to_the_next() {
         let options = Options { handlers: NonZeroUsize::MIN, ..options() };
         let (connection, mut peer) = connect(&events, options, handler);
         drop(events);
-        // Nobody but who waits gives the seat up.
+        // Only a handler that waits gives its seat up.
         let stopped = StoppedClock::new();
         peer.send(Direction::Request, 0, "calls back", b"");
         peer.send(Direction::Request, 1, "returns", b"");
@@ -122,7 +122,7 @@ fn a_request_that_comes_while_the_reader_is_in_a_handler_is_handled() {
         let entered = shuttle::sync::Mutex::new(entered);
         let handler = move |incoming: &mut Request| {
             match incoming.command() {
-                // It blocks where nobody sees it.
+                // The loop does not see that the handler blocks here.
                 "waits" => drop(entered.lock().unwrap().recv()),
                 _ => drop(enter.send(())),
             }

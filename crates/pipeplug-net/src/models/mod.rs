@@ -35,7 +35,7 @@ const FAILURES: &str = "PIPEPLUG_MODEL_FAILURES";
 
 /// Most steps of a schedule: far more than any takes that comes to its end.
 const MAX_STEPS: usize = 200_000;
-/// What one thread has for its stack, in bytes.
+/// Stack size of a thread, in bytes.
 const STACK: usize = 256 << 10;
 /// Where one thread takes over from another against its priority, in one schedule: many a fault
 /// takes two.
@@ -76,7 +76,7 @@ fn connect(events: &EventLoop, options: Options, handler: impl Handler) -> (Conn
     (connection, Peer::new(peer_reader, peer_writer))
 }
 
-/// What a model sets: nothing is looked for ahead of a sleep, which would only cost steps.
+/// Options of a model. Spinning before a sleep is off, since it would only cost steps.
 fn options() -> Options {
     Options { spin: Duration::ZERO, ..Options::default() }
 }

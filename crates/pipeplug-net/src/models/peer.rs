@@ -58,7 +58,7 @@ impl Peer {
         header.encode_to(Format::Standard, &mut bytes).unwrap();
         bytes.extend_from_slice(buffer);
         sync::step();
-        // Nobody may read any more.
+        // The other side may have stopped reading.
         let _ = self.writer.write_all(&bytes);
     }
 

@@ -1,4 +1,4 @@
-//! What takes the place of the system's threads, locks, waits and clock in a model.
+//! Replacements for the system's threads, locks, waits and clock in a model.
 //!
 //! All threads of a model are run in turn by one real thread, so that nothing may block that one: a
 //! wait on descriptors is a look at them for each step of the others. The time follows from the
@@ -19,14 +19,14 @@ use shuttle::rand::Rng as _;
 pub(crate) use shuttle::sync::{Mutex, MutexGuard, WaitTimeoutResult, atomic};
 pub(crate) use shuttle::thread;
 
-/// What passes with each step of a thread.
+/// Time that passes with each step of a thread.
 const STEP: Duration = Duration::from_micros(1);
-/// What is further off than this comes, if at all, all at once: counting up to it would take too
-/// many steps.
+/// Longest wait that is counted step by step. A longer one ends, if at all, all at once, since
+/// counting would take too many steps.
 const FAR: Duration = Duration::from_millis(100);
-/// One in so many of those comes.
+/// One wait above [`FAR`] in so many ends.
 const RARE: u32 = 4;
-/// Most steps of others until it does.
+/// Most steps of other threads until a wait above [`FAR`] ends.
 const DELAY: u32 = 40;
 
 shuttle::lazy_static! {
@@ -35,7 +35,7 @@ shuttle::lazy_static! {
     /// At how many steps the clock stopped, if it has, and how many it has stood still for.
     static ref STOPPED_AT: AtomicUsize = AtomicUsize::new(usize::MAX);
     static ref STOOD: AtomicUsize = AtomicUsize::new(0);
-    /// Ahead of each system call another thread may come, as ahead of each operation of an atomic.
+    /// Lets another thread run before each system call, as before each operation of an atomic.
     static ref CALLS: atomic::AtomicBool = atomic::AtomicBool::new(false);
 }
 
@@ -154,8 +154,8 @@ impl Condvar {
         }
         let delay = shuttle::rand::thread_rng().gen_range(0..DELAY);
         let is_over = AtomicBool::new(false);
-        // Who waits is not to wake without one notification or the other: it would find what nobody
-        // told it of.
+        // The waiter must not wake without one notification or the other. It would find a change
+        // that no thread told it of.
         thread::scope(|scope| {
             scope.spawn(|| {
                 let mut reads = 0..delay;

@@ -118,11 +118,11 @@ pub(crate) fn echo(request: &mut Request) -> Result<Reply, HandlerError> {
 /// How bytes go from one side to the other.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Way {
-    /// What the kernel keeps of a pipe, in bytes; `None`: what it likes.
+    /// Capacity of a pipe in bytes. `None` for the default of the kernel.
     pub(crate) capacity: Option<NonZeroUsize>,
     /// The most that one read or write moves.
     pub(crate) transfer: NonZeroUsize,
-    /// Who reads for the guest.
+    /// Reading mode of the guest.
     pub(crate) reading: Reading,
 }
 

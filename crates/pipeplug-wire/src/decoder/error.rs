@@ -1,4 +1,4 @@
-//! What a peer can do wrong.
+//! Errors in the bytes of a peer.
 
 use core::error::Error;
 use core::fmt;
@@ -12,7 +12,7 @@ pub struct DecodeError {
     pub offset: u64,
     /// The field that stands there.
     pub field: Field,
-    /// What was expected and what was found.
+    /// The broken rule, with the bytes that were found.
     pub kind: DecodeErrorKind,
 }
 
@@ -85,7 +85,7 @@ pub enum DecodeErrorKind {
     NoDigits,
     /// A number holds something else than digits.
     NotADigit {
-        /// What stands there.
+        /// The byte that was found.
         found: u8,
     },
     /// A number of more than one digit begins with 0.
@@ -100,10 +100,10 @@ pub enum DecodeErrorKind {
     },
     /// The standard format's cmd is not followed by its NUL.
     NoNulAfterCommand {
-        /// What stands there.
+        /// The byte that was found.
         found: u8,
     },
-    /// The classic format's cmd met a NUL ahead of the space that ends it.
+    /// The classic format's cmd met a NUL before the space that ends it.
     NulInCommand,
     /// The cmd is no UTF-8.
     NotUtf8 {

@@ -57,7 +57,7 @@ pub struct Decoder {
     buffer_len: u64,
     /// Why the current chunk is skipped; its bytes are consumed as they are looked at.
     skip: Option<SkipReason>,
-    /// What is known of it besides.
+    /// Header of the skipped chunk, as far as it is kept.
     skipped: SkippedHeader,
     /// How many bytes are still to be discarded.
     left: u64,
@@ -225,7 +225,7 @@ impl Decoder {
     /// The general way, from wherever the last call got to.
     fn run<'a>(&mut self, input: &'a [u8]) -> Result<Step<'a>, DecodeError> {
         let mut input = input;
-        // What was discarded in this call, ahead of `input`.
+        // Bytes that this call discarded before `input`.
         let mut done = 0;
         // The cmd, if this call has checked it.
         let mut command = None;

@@ -7,9 +7,9 @@ use crate::{ThreadId, command};
 /// A chunk that is read and thrown away; the stream goes on behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// Its thread id.
+    /// Thread id of the chunk.
     pub thread_id: ThreadId,
-    /// Its direction's number, which [`Direction`](crate::Direction) need not know.
+    /// Number of the direction. [`Direction`](crate::Direction) need not know it.
     pub direction: u64,
     /// Why it is skipped.
     pub reason: SkipReason,
@@ -17,7 +17,7 @@ pub struct Skipped {
     pub command_len: u64,
     /// How long its buffer is, in bytes.
     pub buffer_len: u64,
-    /// Whether its cmd is one of the protocol's own, which flow control does not count.
+    /// True if the cmd is one of the protocol's own. Flow control does not count those.
     pub reserved: bool,
 }
 
@@ -66,7 +66,7 @@ impl fmt::Display for SkipReason {
     }
 }
 
-/// What is kept of the header of a chunk that is skipped.
+/// Part of the header that is kept of a skipped chunk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SkippedHeader {
     pub(super) direction: u64,

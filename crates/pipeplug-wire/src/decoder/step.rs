@@ -1,10 +1,10 @@
-//! What decoding gives.
+//! Results of decoding.
 
 #[cfg(doc)]
 use super::{Decoder, IN_PLACE_MAX};
 use crate::{ChunkRef, Header, Skipped};
 
-/// What a call of [`Decoder::decode`] found.
+/// Result of a call of [`Decoder::decode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
     /// The next chunk is not whole yet.

@@ -1,10 +1,10 @@
-//! What the tests of streams share: the events in one, found in one piece or in many.
+//! Common parts of the tests of streams: the events in one, found in one piece or in many.
 
 use pipeplug_wire::{
     Chunk, DecodeError, Decoder, Format, Limits, Received, Receiver, Skipped, Step,
 };
 
-/// What a stream held.
+/// Event in a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Event {
     Chunk(Chunk),

@@ -1,4 +1,4 @@
-//! Frames: a length, a kind and an id ahead of the body, as little as calls can do with.
+//! Frames: a length, a kind and an id before the body, as little as calls can do with.
 //!
 //! ```text
 //! 0       4       8               16
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 pub(crate) const HEADER: usize = 16;
 
-/// What a frame asks for.
+/// Action that a frame asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// To be sent back as it is.

@@ -13,7 +13,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair
 
 use crate::Mode;
 
-/// What carries the bytes.
+/// Kinds of channels that carry the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carrier {
     /// Of the size that the system gives: 64 KiB.

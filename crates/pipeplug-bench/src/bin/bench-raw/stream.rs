@@ -74,7 +74,7 @@ pub(crate) fn one_ways(
 /// How many may be sent.
 struct Credit {
     answered: AtomicU64,
-    /// Whether the writer waits; waking costs a system call.
+    /// True while the writer waits. Waking it costs a system call.
     asleep: AtomicBool,
     writer: Thread,
 }

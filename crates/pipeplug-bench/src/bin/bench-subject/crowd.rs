@@ -1,5 +1,5 @@
-//! A call beside much that only lies there: idle plugins on the same loop, and calls that nobody
-//! answers.
+//! A call beside much that only lies there: idle plugins on the same loop, and calls that are
+//! never answered.
 
 use anyhow::{Context as _, Result, ensure};
 use bench_contract::{Driver, allow_descriptors};
@@ -75,7 +75,7 @@ fn sequential_warm_up(plugin: &Plugin, size: usize) -> Result<()> {
     (0..WARM_UP).try_for_each(|_| crate::echo(plugin, &message))
 }
 
-/// What this process has.
+/// Resources that this process holds.
 struct Held {
     bytes: u64,
     descriptors: u64,

@@ -46,7 +46,7 @@ fn run() -> Result<()> {
 enum Mode {
     /// Every setting at its default.
     Default,
-    /// Nobody spins, on neither side.
+    /// No spinning, on neither side.
     NoSpin,
     /// The default, with a plugin that is linked statically, for its start.
     Static,
