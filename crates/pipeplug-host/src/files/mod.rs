@@ -7,7 +7,9 @@ mod regular_file;
 #[cfg(feature = "discovery")]
 mod replace;
 
-pub(crate) use access::{Obstacle, is_noexec, is_unknown_call, may_execute};
+#[cfg(target_os = "linux")]
+pub(crate) use access::is_unknown_call;
+pub(crate) use access::{Obstacle, is_noexec, may_execute};
 pub(crate) use directory_lock::DirectoryLock;
 pub(crate) use regular_file::{DIRECTORY, FileError, RegularFile, kind};
 #[cfg(feature = "discovery")]

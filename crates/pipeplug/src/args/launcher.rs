@@ -7,7 +7,8 @@ use std::{ffi::OsStr, path::PathBuf};
 use clap::Args;
 use pipeplug_host::PluginBuilder;
 #[cfg(target_os = "linux")]
-use pipeplug_host::launcher::{Attach, CommandPrefix, Engine, Ssh};
+use pipeplug_host::launcher::Attach;
+use pipeplug_host::launcher::{CommandPrefix, Engine, Ssh};
 
 use crate::args::container::ContainerArgs;
 use crate::args::kubectl::KubectlArgs;
