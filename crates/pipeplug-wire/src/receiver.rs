@@ -138,8 +138,8 @@ impl Receiver {
 
     /// Where the next bytes of the stream go.
     ///
-    /// That is the input buffer, or, within a large body, that body's own memory, so that it is
-    /// read straight into it. A body's memory grows with what was received, doubling from 64 KiB: a
+    /// Usually the input buffer. Within a large body it is the body's own memory, which is read into
+    /// directly. A body's memory grows with what was received, doubling from 64 KiB: a
     /// peer that announces much and sends little takes little.
     pub fn space(&mut self) -> Space<'_> {
         match &mut self.large {

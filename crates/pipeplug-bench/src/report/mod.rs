@@ -1,7 +1,6 @@
 //! `pipeplug-bench report`: the tables and charts of docs/performance.md, from a run.
 //!
-//! What people wrote there stays: only what stands between `<!-- bench:NAME -->` and `<!--
-//! bench:end -->` is replaced.
+//! Only the text between `<!-- bench:NAME -->` and `<!-- bench:end -->` is replaced.
 
 mod blocks;
 mod charts;

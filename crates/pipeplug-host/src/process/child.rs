@@ -146,7 +146,7 @@ impl Child {
 
     /// The process as a descriptor, on Linux since 5.3.
     ///
-    /// It is `None` on other systems, under `--cfg pipeplug_portable`, and where the kernel gave
+    /// `None` on other systems, under `--cfg pipeplug_portable`, and where the kernel gave
     /// none.
     #[must_use]
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {

@@ -291,9 +291,9 @@ impl Plan<'_> {
 
     /// Gives the guest the dispositions of a process that a shell starts, and an empty mask.
     ///
-    /// What the host ignores stays ignored (`nohup` relies on that), but for SIGPIPE, which the
-    /// Rust runtime ignores, and SIGCHLD, without which a guest could not wait for children of its
-    /// own.
+    /// Signals that the host ignores stay ignored (`nohup` relies on that), except for SIGPIPE,
+    /// which the Rust runtime ignores, and SIGCHLD, without which a guest could not wait for
+    /// children of its own.
     fn reset_signals(&self) -> Result<(), Errno> {
         for signal in 1..=HIGHEST_SIGNAL {
             // SAFETY: a sigaction is integers, a mask and a nullable pointer, for which zero is

@@ -226,7 +226,7 @@ impl EventLoop {
     }
 
     /// Tries again for a thread that the system refused. The work may be the end of a connection,
-    /// of which nobody else would be told.
+    /// which nothing else would report.
     fn retry_thread(&self) {
         if self.inner().call_backs.lacked_thread() {
             let lifetime = Arc::downgrade(&self.lifetime);

@@ -116,7 +116,7 @@ pub(crate) struct Writer {
     name: String,
     /// Limit of queued bytes past which senders wait.
     outgoing: usize,
-    /// Limit of queued bytes of responses that nobody can be made to wait for.
+    /// Limit of queued bytes of responses that no thread can wait for.
     unread: usize,
     transfer: NonZeroUsize,
 }

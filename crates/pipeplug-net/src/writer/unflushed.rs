@@ -1,4 +1,4 @@
-//! Counts the queued bytes of responses that nobody can be made to wait for.
+//! Counts the queued bytes of responses that no thread can wait for.
 //!
 //! Positions count all bytes that were ever queued. Bytes that are no longer queued are written.
 

@@ -1,5 +1,4 @@
-//! What the benchmark's driver and the programs that it measures say to each other, said once for
-//! all peers.
+//! Messages between the benchmark's driver and the programs that it measures, for all peers.
 //!
 //! The driver starts `PEER host [MODE]`, writes one command, and reads `BEGIN <plugin pid>` once
 //! all is warm. Any line starts the timed part, which ends with `END {json}`. `NA <why>` in place

@@ -28,7 +28,7 @@ use self::generated::{Chunk, Count};
 /// The default refuses messages over 4 MiB.
 const LIMIT: usize = 1 << 30;
 
-/// What may be under way unread. With the default of 1 MiB, HTTP/2 loses the connection when there
+/// Window of unread bytes. With the default of 1 MiB, HTTP/2 loses the connection when there
 /// are 10,000 calls in flight.
 const WINDOW: u32 = 64 << 20;
 
