@@ -27,11 +27,8 @@ fn begin(
     leases: &impl Leases,
     mut request: OutgoingRequest<'_>,
 ) -> Result<SupervisedCall, SupervisedCallError> {
-    if request.timeout.is_some() {
-        // The time for a start counts too.
-        request.begun.get_or_insert_with(Instant::now);
-    }
-    let lease = leases.acquire(request.timeout)?;
+    start_clock(&mut request);
+    let lease = acquire(leases, &request)?;
     let call = lease.plugin().begin_request(request)?;
     Ok(SupervisedCall::new(call, lease))
 }
@@ -42,15 +39,10 @@ fn wait(
     leases: &impl Leases,
     mut request: OutgoingRequest<'_>,
 ) -> Result<Reply, SupervisedCallError> {
-    if !request.is_idempotent {
-        return begin(leases, request)?.wait();
-    }
-    if request.timeout.is_some() {
-        request.begun.get_or_insert_with(Instant::now);
-    }
-    let mut left = leases.retries();
+    start_clock(&mut request);
+    let mut left = if request.is_idempotent { leases.retries() } else { 0 };
     loop {
-        let lease = match leases.acquire(request.timeout) {
+        let lease = match acquire(leases, &request) {
             Err(Unavailable::Start(error)) if left > 0 && error.is_crash() => {
                 left -= 1;
                 tracing::debug!(command = request.command, %error, left, "waits for the next start");
@@ -58,9 +50,12 @@ fn wait(
             }
             acquired => acquired?,
         };
+        if left == 0 {
+            return Ok(lease.plugin().wait_for_request(request)?);
+        }
         let attempt = OutgoingRequest { payload: request.payload.as_bytes().into(), ..request };
         match lease.plugin().wait_for_request(attempt) {
-            Err(CallError::Closed { reason, .. }) if left > 0 => {
+            Err(CallError::Closed { reason, .. }) => {
                 left -= 1;
                 let (plugin, command) = (lease.plugin().name(), request.command);
                 tracing::debug!(plugin, command, %reason, left, "called again");
@@ -68,6 +63,30 @@ fn wait(
             other => return Ok(other?),
         }
     }
+}
+
+/// Leases a process within the rest of the request's time. An error names the whole time.
+fn acquire(leases: &impl Leases, request: &OutgoingRequest<'_>) -> Result<Lease, Unavailable> {
+    leases.acquire(time_left(request)).map_err(|error| match (error, request.timeout) {
+        (Unavailable::NotReady { plugin, last, .. }, Some(after)) => {
+            Unavailable::NotReady { plugin, after, last }
+        }
+        (error, _) => error,
+    })
+}
+
+/// Starts the time of a request that has a time-out: the time for a start, and for each attempt,
+/// counts too.
+fn start_clock(request: &mut OutgoingRequest<'_>) {
+    if request.timeout.is_some() {
+        request.begun.get_or_insert_with(Instant::now);
+    }
+}
+
+/// Rest of the time of a request whose clock was started. `None` for no limit.
+fn time_left(request: &OutgoingRequest<'_>) -> Option<Duration> {
+    let passed = request.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+    request.timeout.map(|timeout| timeout.saturating_sub(passed))
 }
 
 fn send_one_way(
@@ -114,3 +133,44 @@ macro_rules! supervised_caller {
 
 supervised_caller!(Supervisor);
 supervised_caller!(Pool);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Never has a process.
+    struct Never(std::cell::RefCell<Vec<Option<Duration>>>);
+
+    impl Leases for Never {
+        fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
+            self.0.borrow_mut().push(within);
+            let after = within.unwrap_or_default();
+            Err(Unavailable::NotReady { plugin: "never".into(), after, last: None })
+        }
+
+        fn retries(&self) -> u32 {
+            2
+        }
+    }
+
+    fn request(timeout: Option<Duration>, begun: Option<Instant>) -> OutgoingRequest<'static> {
+        let (command, payload, is_idempotent) = ("c", Payload::from(""), true);
+        OutgoingRequest { command, payload, timeout, begun, is_idempotent, is_nonblocking: false }
+    }
+
+    #[test]
+    fn a_start_gets_the_rest_of_the_time_and_its_error_names_all_of_it() {
+        let never = Never(Vec::new().into());
+        let timeout = Duration::from_secs(10);
+        let begun = Instant::now().checked_sub(Duration::from_secs(4));
+        let error = wait(&never, request(Some(timeout), begun)).unwrap_err();
+        let SupervisedCallError::Unavailable(Unavailable::NotReady { after, .. }) = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(after, timeout);
+        let within = never.0.borrow()[0].unwrap();
+        assert!(within <= Duration::from_secs(6), "{within:?}");
+        wait(&never, request(None, None)).unwrap_err();
+        assert_eq!(never.0.borrow()[1..], [None]);
+    }
+}
