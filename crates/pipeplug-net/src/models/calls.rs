@@ -11,7 +11,7 @@ use shuttle::rand::Rng as _;
 
 use super::{check, connect, options, sync};
 use crate::sync::thread;
-use crate::{CallError, Connection, EventLoop, Hold, Options, Refuse};
+use crate::{CallError, Connection, EventLoop, Hold, Options, Refuse, Reply};
 
 /// As many steps are spent on looking for a reply.
 const SPIN: Duration = Duration::from_micros(50);
@@ -22,7 +22,7 @@ fn assert_nothing_left(connection: &Connection) {
     assert_eq!(connection.shared().leader.sleepers(), 0, "somebody is still counted as waiting");
 }
 
-fn assert_echo_or_closed(result: Result<Vec<u8>, CallError>, sent: &[u8]) {
+fn assert_echo_or_closed(result: Result<Reply, CallError>, sent: &[u8]) {
     match result {
         Ok(reply) => assert_eq!(reply, sent),
         Err(CallError::Closed { .. }) => {}
@@ -75,7 +75,7 @@ fn replies_cancels_and_the_end(ends_here: bool) {
     drop(events);
     thread::scope(|scope| {
         let connection = &connection;
-        scope.spawn(|| assert_echo_or_closed(connection.call_bytes("waits", "1"), b"1"));
+        scope.spawn(|| assert_echo_or_closed(connection.request("waits", "1").wait(), b"1"));
         scope.spawn(|| {
             if let Ok(pending) = connection.request("awaited", "2").begin() {
                 assert_echo_or_closed(block_on(pending), b"2");

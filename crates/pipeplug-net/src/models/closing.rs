@@ -33,7 +33,7 @@ impl Notes {
 impl Handler for Notes {
     fn handle(&self, request: &mut Request) -> Result<Reply, HandlerError> {
         self.note("begins");
-        let _ = incoming.connection().notify("from a handler", "");
+        let _ = request.connection().notify("from a handler", "");
         self.note("returns");
         Ok("done".into())
     }
@@ -151,9 +151,9 @@ fn an_end_from_this_side_reaches_a_caller_that_reads() {
 fn a_handler_that_waits_for_the_end_is_told_of_it() {
     check(|| {
         let events = EventLoop::with_handler_threads(3).unwrap();
-        let handler = |incoming: &mut Request| {
+        let handler = |request: &mut Request| {
             // What comes behind it, such as `closed`, waits for this to return.
-            drop(incoming.connection().wait_ended(LONG));
+            drop(request.connection().wait_ended(LONG));
             Ok(().into())
         };
         let (connection, mut peer) = connect(&events, options(), handler);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use pipeplug_net::CallError;
 use pipeplug_net::wire::{Chunk, Direction, Format, Limits, Received, Receiver, command};
+use pipeplug_net::{CallError, Reply};
 
 /// What the first bytes of an input say.
 pub struct Plan<'a> {
@@ -135,9 +135,9 @@ impl Model {
     }
 
     /// A call that was begun ahead of the stream ends with what the stream has for it.
-    pub fn check_call(&self, id: u64, outcome: &Result<Vec<u8>, CallError>) {
+    pub fn check_call(&self, id: u64, outcome: &Result<Reply, CallError>) {
         let is_so = match (self.ends.get(&id), outcome) {
-            (Some(End::Reply(expected)), Ok(bytes)) => expected == bytes,
+            (Some(End::Reply(expected)), Ok(reply)) => reply == expected,
             (Some(End::Refused(expected)), Err(CallError::Remote { message, .. })) => {
                 expected == message
             }
