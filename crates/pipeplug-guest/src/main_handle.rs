@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use pipeplug_net::wire::command;
+use pipeplug_net::wire::{Chunk, command};
 use pipeplug_net::{
     CallError, Caller, CloseReason, ConnectError, Connection, Endpoint, Escaped, EventLoop,
     HandlerError, NotifyError, Options, OutgoingRequest, Payload, PendingCall, Reply, Request,
@@ -186,6 +186,10 @@ impl Caller for Main {
 
     fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, CallError> {
         self.0.wait_for_request(request)
+    }
+
+    fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, CallError> {
+        self.0.call_chunk(chunk)
     }
 
     fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {

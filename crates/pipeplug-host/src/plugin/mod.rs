@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use pipeplug_net::wire::Chunk;
 use pipeplug_net::{
     CallError, Caller, Connection, Endpoint, EventLoop, Hold, NotifyError, OutgoingRequest,
     Payload, PendingCall, Reply, Watch, caller_methods,
@@ -470,6 +471,10 @@ impl Caller for Plugin {
 
     fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, CallError> {
         self.0.connection.wait_for_request(request)
+    }
+
+    fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, CallError> {
+        self.0.connection.call_chunk(chunk)
     }
 
     fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {

@@ -152,7 +152,7 @@ pub trait Caller: Sized {
 
 /// A call that waits for its reply: wait for it, or `.await` it in any executor. Dropping it gives
 /// the call up.
-pub trait PendingReply: Future<Output = Result<Reply, Self::Error>> {
+pub trait PendingReply: Future<Output = Result<Reply, Self::Error>> + Unpin {
     /// Error of the call.
     type Error;
 
@@ -203,7 +203,7 @@ pub struct OutgoingRequest<'a> {
 }
 
 impl<'a> OutgoingRequest<'a> {
-    fn new(command: &'a str, payload: Payload<'a>) -> Self {
+    pub(super) fn new(command: &'a str, payload: Payload<'a>) -> Self {
         let (timeout, begun) = (None, None);
         Self { command, payload, timeout, begun, is_idempotent: false, is_nonblocking: false }
     }
@@ -314,7 +314,7 @@ impl<'a, C: Caller> IntoFuture for RequestBuilder<'a, C> {
     /// As for [`RequestBuilder::begin`].
     fn into_future(self) -> AwaitedRequest<C> {
         AwaitedRequest(match self.begin() {
-            Ok(pending) => Awaited::Pending(Box::pin(pending)),
+            Ok(pending) => Awaited::Pending(pending),
             Err(error) => Awaited::Failed(Some(error)),
         })
     }
@@ -324,7 +324,7 @@ impl<'a, C: Caller> IntoFuture for RequestBuilder<'a, C> {
 pub struct AwaitedRequest<C: Caller>(Awaited<C>);
 
 enum Awaited<C: Caller> {
-    Pending(Pin<Box<C::Pending>>),
+    Pending(C::Pending),
     Failed(Option<C::CallError>),
 }
 
@@ -337,7 +337,7 @@ impl<C: Caller> Future for AwaitedRequest<C> {
     /// When it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            Awaited::Pending(pending) => pending.as_mut().poll(context),
+            Awaited::Pending(pending) => Pin::new(pending).poll(context),
             Awaited::Failed(error) => {
                 Poll::Ready(Err(error.take().expect("a request was polled after it had failed")))
             }

@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_wire::command;
+use pipeplug_wire::{Chunk, command};
 
 use crate::caller_methods;
 use crate::error::CloseReason;
@@ -187,16 +187,12 @@ impl Caller for Connection {
     }
 
     fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, CallError> {
-        self.shared().lead_early();
-        // Among many callers, one write for several of them is worth more than a write at once.
-        let flush = if self.shared().has_other_callers() { Flush::Later } else { Flush::Now };
-        match self.begin(request, flush) {
-            Ok(pending) => pending.wait(),
-            Err(error) => {
-                self.shared().end_early_lead();
-                Err(error)
-            }
-        }
+        self.begin_and_lead(request)?.wait()
+    }
+
+    fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, CallError> {
+        let Chunk { command, buffer, .. } = chunk;
+        self.begin_and_lead(OutgoingRequest::new(&command, buffer.into()))?.wait_chunk()
     }
 
     fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {
@@ -205,6 +201,14 @@ impl Caller for Connection {
 }
 
 impl Connection {
+    /// Sends a request that this thread waits for next.
+    fn begin_and_lead(&self, request: OutgoingRequest<'_>) -> Result<PendingCall, CallError> {
+        self.shared().lead_early();
+        // Among many callers, one write for several of them is worth more than a write at once.
+        let flush = if self.shared().has_other_callers() { Flush::Later } else { Flush::Now };
+        self.begin(request, flush).inspect_err(|_| self.shared().end_early_lead())
+    }
+
     fn begin(&self, request: OutgoingRequest<'_>, flush: Flush) -> Result<PendingCall, CallError> {
         let OutgoingRequest { command, payload, timeout, begun, is_nonblocking, .. } = request;
         let deadline = match (timeout, begun) {
