@@ -127,7 +127,7 @@ impl fmt::Display for Crash {
 
 /// The last panic in Rust that lines of standard error tell of: its place and message in one line.
 ///
-/// It is noticed as the lines come by, since the backtrace behind it may be longer than what is
+/// Noticed while the lines are read, since the backtrace behind it may be longer than what is
 /// kept of them.
 #[derive(Debug, Default)]
 pub(crate) struct Panic {

@@ -21,7 +21,7 @@ use queue::SLOW;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     Continue,
-    /// So much is queued that reading is suspended.
+    /// Reading is suspended: the queue is full.
     Full,
 }
 
