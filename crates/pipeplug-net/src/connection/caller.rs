@@ -253,7 +253,9 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     }
 
     /// Declares that the call does no harm when it is made twice. A supervisor or pool makes it
-    /// again if the plugin ends before it has answered. Other callers ignore it.
+    /// again if the plugin ends before it has answered, in [`wait`](RequestBuilder::wait) and
+    /// [`wait_text`](RequestBuilder::wait_text). A request that is begun or awaited is sent once.
+    /// Other callers ignore it.
     pub fn idempotent(mut self) -> Self {
         self.request.is_idempotent = true;
         self
