@@ -41,7 +41,7 @@ mod supervisor;
 #[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
 
-pub use integrity::{LockFile, LockFileError, ParseSha256Error, Sha256};
+pub use integrity::{LockFile, LockFileError, LockFileErrorKind, ParseSha256Error, Sha256};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId};
 pub use pipeplug_net::{
     CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped,
@@ -49,8 +49,8 @@ pub use pipeplug_net::{
     PendingReply, Postmortem, Reading, Reply, Request, RequestBuilder, Responder, Stats,
 };
 pub use plugin::{
-    Crash, Ended, Grace, Handler, Metadata, Output, Plugin, PluginBuilder, StartError, StopError,
-    Stopped, StoppedBy,
+    Crash, Ended, Grace, Handler, Metadata, Output, Plugin, PluginBuilder, StartError,
+    StartErrorKind, StopError, StopErrorKind, Stopped, StoppedBy,
 };
 pub use process::exit_status::WaitStatus;
 pub use process::launch::{OnHostExit, Stdin, Stdout};
@@ -59,4 +59,5 @@ pub use sandbox::{Sandbox, SandboxSupport};
 pub use supervisor::{
     Backoff, Breaker, EndCause, Event, HealthCheck, PluginFailure, Pool, SupervisedCall,
     SupervisedCallError, SupervisedNotifyError, Supervisor, SupervisorBuilder, Unavailable,
+    UnavailableKind,
 };

@@ -5,7 +5,9 @@ use std::io;
 use std::process::ExitCode;
 
 use pipeplug_host::Postmortem;
-use pipeplug_host::{CallError, Crash, Ended, StartError, WaitStatus, process::SpawnError};
+use pipeplug_host::{
+    CallError, Crash, Ended, StartError, StartErrorKind, WaitStatus, process::SpawnErrorKind,
+};
 
 use crate::args::sandbox::Level;
 use crate::output::stream::{Stream, WriteError};
@@ -178,11 +180,11 @@ impl CommandError {
 
 impl From<StartError> for CommandError {
     fn from(error: StartError) -> Self {
-        let reason = match &error {
-            StartError::Spawn(SpawnError::NotFound { .. } | SpawnError::NotADirectory { .. }) => {
-                ExitReason::NotFound
-            }
-            StartError::HandshakeTimeout { .. } => ExitReason::TimedOut,
+        let reason = match error.kind() {
+            StartErrorKind::Spawn(
+                SpawnErrorKind::NotFound { .. } | SpawnErrorKind::NotADirectory { .. },
+            ) => ExitReason::NotFound,
+            StartErrorKind::HandshakeTimeout { .. } => ExitReason::TimedOut,
             _ => ExitReason::NotStarted,
         };
         Self::new(reason, error)

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use catalog::{Catalog, CatalogEntry, Freshness, ProbeResult, Progress};
 pub use probe::{PluginInfo, Transport};
-pub use problem::{FindError, Problem};
+pub use problem::{FindError, FindErrorKind, Problem};
 pub use similar::nearest as nearest_name;
 pub use store::{AddError, InstallMode, InstallRecord, OnConflict, RemoveError, Store, StoreError};
 
@@ -54,11 +54,12 @@ pub trait Discover {
 /// be in; [`list`](Self::list) shows it as a problem.
 ///
 /// ```
-/// use pipeplug_host::discovery::{Discovery, FindError};
+/// use pipeplug_host::discovery::{Discovery, FindErrorKind};
 ///
 /// let empty = tempfile::tempdir()?;
 /// let plugins = Discovery::for_host("editor").with_dirs([empty.path()]);
-/// assert!(matches!(plugins.find("spell"), Err(FindError::NotFound { .. })));
+/// let error = plugins.find("spell").unwrap_err();
+/// assert!(matches!(error.kind(), FindErrorKind::NotFound { .. }));
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -178,8 +179,12 @@ impl Discovery {
     /// # Errors
     /// See [`FindError`].
     pub fn find(&self, name: &str) -> Result<Found, FindError> {
+        self.look_up(name).map_err(|kind| FindError::new(name, kind))
+    }
+
+    fn look_up(&self, name: &str) -> Result<Found, FindErrorKind> {
         if !problem::is_name(name) {
-            return Err(FindError::BadName { name: name.to_owned() });
+            return Err(FindErrorKind::BadName);
         }
         let mut passed_over = Vec::new();
         for dir in &self.dirs {
@@ -193,7 +198,7 @@ impl Discovery {
         // A file that cannot be looked at, because of the directories above it, may not even be
         // there.
         if passed_over.iter().any(|(_, problem)| !matches!(problem, Problem::Inaccessible { .. })) {
-            return Err(FindError::Unusable { name: name.to_owned(), problems: passed_over });
+            return Err(FindErrorKind::Unusable { problems: passed_over });
         }
         Err(self.not_found(name, passed_over))
     }
@@ -226,7 +231,7 @@ impl Discovery {
         Catalog::new(self.clone())
     }
 
-    fn not_found(&self, name: &str, mut skipped: Vec<(PathBuf, Problem)>) -> FindError {
+    fn not_found(&self, name: &str, mut skipped: Vec<(PathBuf, Problem)>) -> FindErrorKind {
         let mut usable = Vec::new();
         for entry in self.list() {
             match entry.state {
@@ -238,7 +243,7 @@ impl Discovery {
             }
         }
         let similar = similar::nearest(name, usable.iter().map(String::as_str)).map(str::to_owned);
-        FindError::NotFound { name: name.to_owned(), searched: self.dirs.clone(), similar, skipped }
+        FindErrorKind::NotFound { searched: self.dirs.clone(), similar, skipped }
     }
 
     /// The plugins of one directory, by file name; none is shadowed yet.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pipeplug_net::wire::Format;
 
-use crate::plugin::{Metadata, Plugin, PluginBuilder, StartError};
+use crate::plugin::{Metadata, Plugin, PluginBuilder, StartError, StartErrorKind};
 use crate::process::{Channel, WaitStatus};
 
 /// Answer of a plugin that was probed.
@@ -42,14 +42,17 @@ pub(super) fn probe(builder: &PluginBuilder) -> Result<PluginInfo, StartError> {
         Channel::Pipes { .. } => Transport::Descriptors,
     };
     let (plugin, format, transport) = match builder.start() {
-        Err(StartError::WrongFormat { found, .. }) => {
-            (builder.clone().format(found).start()?, found, transport)
-        }
-        Err(error) if transport == Transport::Descriptors && may_speak_otherwise(&error) => {
-            // The first error is that of the way that was asked for.
-            other_transport(builder, format).ok_or(error)?
-        }
-        started => (started?, format, transport),
+        Ok(plugin) => (plugin, format, transport),
+        Err(error) => match *error.kind() {
+            StartErrorKind::WrongFormat { found, .. } => {
+                (builder.clone().format(found).start()?, found, transport)
+            }
+            _ if transport == Transport::Descriptors && may_speak_otherwise(&error) => {
+                // The first error is that of the way that was asked for.
+                other_transport(builder, format).ok_or(error)?
+            }
+            _ => return Err(error),
+        },
     };
     let metadata = plugin.metadata().clone();
     if let Err(error) = plugin.stop() {
@@ -76,35 +79,33 @@ fn other_transport(builder: &PluginBuilder, format: Format) -> Option<(Plugin, F
 
 /// Looks for an end that a plugin may come to which was spoken to the wrong way.
 fn may_speak_otherwise(error: &StartError) -> bool {
-    match error {
-        StartError::Exited { status, launcher: None, .. } => {
-            !was_ended(*status) && !error.is_permanent()
-        }
-        StartError::ClosedPipe { launcher: None, .. }
-        | StartError::HandshakeTimeout { launcher: None, .. } => true,
+    let may = match error.kind() {
+        StartErrorKind::Exited { status, .. } => !was_ended(*status) && !error.is_permanent(),
+        StartErrorKind::ClosedPipe | StartErrorKind::HandshakeTimeout { .. } => true,
         _ => false,
-    }
+    };
+    may && error.launcher().is_none()
 }
 
 /// Tells whether an error is worth caching: finding it took a start, and another start will
 /// probably fail the same way.
 pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
-    match error {
+    match error.kind() {
         // What does not even start costs nothing to try.
-        StartError::Spawn(_) => false,
-        StartError::System { .. } | StartError::Connect { .. } | StartError::Launcher { .. } => {
-            false
-        }
-        StartError::Exited { status, .. } => !was_ended(*status),
-        StartError::ClosedPipe { .. }
-        | StartError::HandshakeTimeout { .. }
-        | StartError::WrongFormat { .. }
-        | StartError::Garbage { .. }
-        | StartError::BadMetadata { .. }
-        | StartError::LargeMetadata { .. }
-        | StartError::Terminal { .. }
-        | StartError::Echo { .. }
-        | StartError::Handshake { .. } => true,
+        StartErrorKind::Spawn(_) => false,
+        StartErrorKind::System { .. }
+        | StartErrorKind::Connect { .. }
+        | StartErrorKind::Launcher { .. } => false,
+        StartErrorKind::Exited { status, .. } => !was_ended(*status),
+        StartErrorKind::ClosedPipe
+        | StartErrorKind::HandshakeTimeout { .. }
+        | StartErrorKind::WrongFormat { .. }
+        | StartErrorKind::Garbage { .. }
+        | StartErrorKind::BadMetadata { .. }
+        | StartErrorKind::LargeMetadata { .. }
+        | StartErrorKind::Terminal { .. }
+        | StartErrorKind::Echo
+        | StartErrorKind::Handshake { .. } => true,
     }
 }
 

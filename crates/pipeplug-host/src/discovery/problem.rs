@@ -1,5 +1,6 @@
 //! Problems with a plugin's file or directory.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -102,15 +103,20 @@ impl Problem {
     }
 }
 
-/// Reason why no plugin of a name was found.
+/// Error of finding a plugin by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FindError {
+    name: String,
+    kind: FindErrorKind,
+}
+
+/// Kind of a [`FindError`]. Its text continues a message that begins with the plugin's name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum FindError {
+pub enum FindErrorKind {
     /// No directory has a file of that name.
-    #[error("no plugin {name:?}{}; searched {}{}", meant(similar.as_deref()), paths(searched), but_skipped(skipped))]
+    #[error("searched {}{}", paths(searched), but_skipped(skipped))]
     NotFound {
-        /// The name.
-        name: String,
         /// The directories that were searched, in their order.
         searched: Vec<PathBuf>,
         /// The nearest name that there is.
@@ -119,28 +125,58 @@ pub enum FindError {
         skipped: Vec<(PathBuf, Problem)>,
     },
     /// Files have that name, but none can be used.
-    #[error("plugin {name:?} cannot be used: {}", problems_of(problems))]
+    #[error("cannot be used: {}", problems_of(problems))]
     Unusable {
-        /// The name.
-        name: String,
         /// The files and what is wrong with each, in the order of the search.
         problems: Vec<(PathBuf, Problem)>,
     },
     /// The name is not valid for a plugin.
-    #[error("no plugin can be named {name:?}: a name is not empty and holds no `/` and no NUL")]
-    BadName {
-        /// The name.
-        name: String,
-    },
+    #[error("a name is not empty and holds no `/` and no NUL")]
+    BadName,
     /// A host's own way to find plugins failed.
-    #[error("plugin {name:?} cannot be looked up: {}", Escaped(reason))]
+    #[error("cannot be looked up: {}", Escaped(reason))]
     Other {
-        /// The name.
-        name: String,
         /// The reason, in words.
         reason: String,
     },
 }
+
+impl FindError {
+    /// Creates the error of finding the plugin `name`.
+    #[must_use]
+    pub fn new(name: impl Into<String>, kind: FindErrorKind) -> Self {
+        Self { name: name.into(), kind }
+    }
+
+    /// Name of the plugin.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Kind of the error.
+    #[must_use]
+    pub fn kind(&self) -> &FindErrorKind {
+        &self.kind
+    }
+}
+
+impl fmt::Display for FindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, kind } = self;
+        match kind {
+            FindErrorKind::NotFound { similar, .. } => {
+                write!(f, "no plugin {name:?}{}; {kind}", meant(similar.as_deref()))
+            }
+            FindErrorKind::BadName => write!(f, "no plugin can be named {name:?}: {kind}"),
+            FindErrorKind::Unusable { .. } | FindErrorKind::Other { .. } => {
+                write!(f, "plugin {name:?} {kind}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for FindError {}
 
 /// Tells whether a plugin can have that name.
 pub(super) fn is_name(name: &str) -> bool {

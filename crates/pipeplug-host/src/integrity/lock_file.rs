@@ -1,6 +1,7 @@
 //! The sums of a host's plugins, in a file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -42,21 +43,23 @@ pub struct LockFile {
     pins: BTreeMap<String, Sha256>,
 }
 
-/// Errors of a lock file.
+/// Error of a lock file.
+#[derive(Debug)]
+pub struct LockFileError {
+    path: PathBuf,
+    kind: LockFileErrorKind,
+}
+
+/// Kind of a [`LockFileError`]. Its text continues a message that begins with the lock file's path.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum LockFileError {
+pub enum LockFileErrorKind {
     /// The lock file does not exist.
-    #[error("there is no lock file {path:?}: `pipeplug pin PLUGIN` makes one")]
-    Missing {
-        /// The lock file's path.
-        path: PathBuf,
-    },
+    #[error("`pipeplug pin PLUGIN` makes one")]
+    Missing,
     /// The lock file cannot be read or written.
-    #[error("the lock file {path:?} cannot be {what}: {error}")]
+    #[error("cannot be {what}: {error}")]
     Io {
-        /// The lock file's path.
-        path: PathBuf,
         /// The action that failed.
         what: &'static str,
         /// Error of the system.
@@ -64,11 +67,9 @@ pub enum LockFileError {
     },
     /// The content is not what this version writes.
     #[error(
-        "the lock file {path:?} cannot be understood: {problem}; take it from version control, or remove it and pin anew"
+        "cannot be understood: {problem}; take it from version control, or remove it and pin anew"
     )]
     Malformed {
-        /// The lock file's path.
-        path: PathBuf,
         /// The problem.
         problem: String,
     },
@@ -82,6 +83,37 @@ pub enum LockFileError {
     },
 }
 
+impl LockFileError {
+    fn new(path: &Path, kind: LockFileErrorKind) -> Self {
+        Self { path: path.to_owned(), kind }
+    }
+
+    /// Path of the lock file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Kind of the error.
+    #[must_use]
+    pub fn kind(&self) -> &LockFileErrorKind {
+        &self.kind
+    }
+}
+
+impl fmt::Display for LockFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, kind } = self;
+        match kind {
+            LockFileErrorKind::Missing => write!(f, "there is no lock file {path:?}: {kind}"),
+            LockFileErrorKind::Plugin { .. } => kind.fmt(f),
+            _ => write!(f, "the lock file {path:?} {kind}"),
+        }
+    }
+}
+
+impl std::error::Error for LockFileError {}
+
 impl LockFile {
     /// Default name of a lock file.
     pub const NAME: &'static str = "pipeplug.lock";
@@ -92,12 +124,15 @@ impl LockFile {
     /// There is no such file, or it cannot be read or parsed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LockFileError> {
         let path = path.as_ref();
+        Self::read(path).map_err(|kind| LockFileError::new(path, kind))
+    }
+
+    fn read(path: &Path) -> Result<Self, LockFileErrorKind> {
         let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => LockFileError::Missing { path: path.to_owned() },
-            _ => LockFileError::Io { path: path.to_owned(), what: "read", error },
+            io::ErrorKind::NotFound => LockFileErrorKind::Missing,
+            _ => LockFileErrorKind::Io { what: "read", error },
         };
-        let malformed =
-            |problem: String| LockFileError::Malformed { path: path.to_owned(), problem };
+        let malformed = |problem: String| LockFileErrorKind::Malformed { problem };
         let text = match RegularFile::open(path).and_then(|file| file.read(FILE_MAX)) {
             Ok(text) => text,
             Err(FileError::System(error)) => return Err(failed(error)),
@@ -114,11 +149,10 @@ impl LockFile {
     pub fn open_or_new(path: impl AsRef<Path>) -> Result<Self, LockFileError> {
         let path = path.as_ref();
         match Self::open(path) {
-            Err(LockFileError::Missing { .. }) => {
-                let located = located(path).map_err(|error| LockFileError::Io {
-                    path: path.to_owned(),
-                    what: "written there",
-                    error,
+            Err(LockFileError { kind: LockFileErrorKind::Missing, .. }) => {
+                let located = located(path).map_err(|error| {
+                    let kind = LockFileErrorKind::Io { what: "written there", error };
+                    LockFileError::new(path, kind)
                 })?;
                 Ok(Self { path: located, pins: BTreeMap::new() })
             }
@@ -158,7 +192,8 @@ impl LockFile {
         let path = path.as_ref();
         let _lock =
             directory_of(path).and_then(|dir| DirectoryLock::take(&dir)).map_err(|error| {
-                LockFileError::Io { path: path.to_owned(), what: "locked for the update", error }
+                let kind = LockFileErrorKind::Io { what: "locked for the update", error };
+                LockFileError::new(path, kind)
             })?;
         let mut file = Self::open_or_new(path)?;
         let changed = change(&mut file)?;
@@ -176,7 +211,10 @@ impl LockFile {
     /// On reading all of the plugin's file.
     pub fn pin(&mut self, plugin: impl AsRef<Path>) -> Result<Sha256, LockFileError> {
         let plugin = plugin.as_ref();
-        let failed = |problem: String| LockFileError::Plugin { plugin: plugin.to_owned(), problem };
+        let failed = |problem: String| {
+            let kind = LockFileErrorKind::Plugin { plugin: plugin.to_owned(), problem };
+            LockFileError::new(&self.path, kind)
+        };
         let file = RegularFile::open(plugin).map_err(|error| failed(error.to_string()))?;
         let sum = Sha256::of_limited(&file, Launch::CHECKED_SIZE_MAX)
             .map_err(|error| failed(error.to_string()))?;
@@ -214,7 +252,9 @@ impl LockFile {
     /// # Errors
     /// The file cannot be written. The old file is kept.
     pub fn save(&self) -> Result<(), LockFileError> {
-        let failed = |error| LockFileError::Io { path: self.path.clone(), what: "written", error };
+        let failed = |error| {
+            LockFileError::new(&self.path, LockFileErrorKind::Io { what: "written", error })
+        };
         // A link to it stays one.
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let mut file: NamedTempFile = tempfile::Builder::new()

@@ -3,5 +3,5 @@
 mod lock_file;
 mod sha256;
 
-pub use lock_file::{LockFile, LockFileError};
+pub use lock_file::{LockFile, LockFileError, LockFileErrorKind};
 pub use sha256::{ParseSha256Error, Sha256};

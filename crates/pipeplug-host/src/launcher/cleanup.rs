@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::client;
-use crate::process::{Leftovers, OnHostExit, SpawnError, spawn};
+use crate::process::{Leftovers, OnHostExit, SpawnError, SpawnErrorKind, spawn};
 
 /// Time for the shell to fork the process that waits.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -70,7 +70,7 @@ impl Cleanup {
         };
         let system = |attempt| {
             let program = program.clone();
-            move |error| SpawnError::Os { path: program, attempt, error }
+            move |error| SpawnErrorKind::Os { attempt, error }.at(&program)
         };
         let absolute = path::absolute(&program).map_err(system("finding the working directory"))?;
         let mut launch = client::tool("/bin/sh");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{Launcher, Started};
 use crate::files::may_execute;
 use crate::process::{
-    Channel, EnvPlan, Launch, OnHostExit, SpawnError, Stdin, check_names, spawn_with,
+    Channel, EnvPlan, Launch, OnHostExit, SpawnErrorKind, Stdin, check_names, spawn_with,
 };
 
 /// The plugin's path, if it takes one, and arguments: it talks over its standard input and output,
@@ -21,8 +21,8 @@ pub(super) fn command_line(launch: &Launch) -> Vec<OsString> {
 }
 
 /// The variables that go with the plugin to where the host's environment does not.
-pub(super) fn variables(launch: &Launch) -> Result<BTreeMap<OsString, OsString>, SpawnError> {
-    check_names(launch, &launch.program)?;
+pub(super) fn variables(launch: &Launch) -> Result<BTreeMap<OsString, OsString>, SpawnErrorKind> {
+    check_names(launch)?;
     Ok(launch.env.added())
 }
 
@@ -31,16 +31,14 @@ pub(super) fn launch(
     plugin: &Launch,
     program: &OsStr,
     args: Vec<OsString>,
-) -> Result<Launch, SpawnError> {
+) -> Result<Launch, SpawnErrorKind> {
     if let Channel::Pipes { stdin: Stdin::Inherit, .. } = plugin.channel {
-        return Err(SpawnError::BadArgument {
-            path: plugin.program.clone(),
+        return Err(SpawnErrorKind::BadArgument {
             what: "the host's standard input".to_owned(),
             reason: "what carries it to where it runs has one only, for the messages",
         });
     }
-    let path = find(program).ok_or_else(|| SpawnError::NoClient {
-        path: plugin.program.clone(),
+    let path = find(program).ok_or_else(|| SpawnErrorKind::NoClient {
         client: program.to_string_lossy().into_owned(),
     })?;
     let mut client = tool(path);
@@ -60,15 +58,11 @@ pub(super) fn tool(path: impl Into<PathBuf>) -> Launch {
 }
 
 /// Starts it; that it cannot be started is told as the plugin's.
-pub(super) fn start(
-    plugin: &Launch,
-    client: &Launch,
-    launcher: &dyn Launcher,
-) -> Result<Started, SpawnError> {
+pub(super) fn start(client: &Launch, launcher: &dyn Launcher) -> Result<Started, SpawnErrorKind> {
     // None of its arguments is a plugin's, of which the first two might have to be explained.
     spawn_with(client, client.args.clone()).map(Started::from).map_err(|error| {
         let permanent = error.is_permanent();
-        SpawnError::launcher(plugin, launcher.describe(), error.to_string(), permanent)
+        SpawnErrorKind::launcher(launcher.describe(), error.to_string(), permanent)
     })
 }
 

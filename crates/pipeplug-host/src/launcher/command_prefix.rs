@@ -7,7 +7,7 @@ use std::path::{self, Path};
 use super::settings::Settings;
 use super::{Diagnosis, Launcher, Started, client};
 use crate::files::may_execute;
-use crate::process::{Executable, Launch, SpawnError, WaitStatus};
+use crate::process::{Executable, Launch, SpawnError, SpawnErrorKind, WaitStatus};
 
 /// Runs a plugin by a command that ends with it, and that carries its standard input and output:
 /// `nice`, `sudo -n`, `nsenter …`, `bwrap …`, `docker exec -i …`.
@@ -39,14 +39,7 @@ impl CommandPrefix {
         words.filter_map(|word| Some(Path::new(&*word).file_name()?.to_str()?.to_owned()))
     }
 
-    fn program(&self) -> &OsStr {
-        self.command.first().map_or(OsStr::new(""), OsString::as_os_str)
-    }
-}
-
-impl Launcher for CommandPrefix {
-    fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
-        let launch = &from_root(launch)?;
+    fn run(&self, launch: &Launch) -> Result<Started, SpawnErrorKind> {
         let by = Passing::of(launch)?;
         let mut args: Vec<_> = self.command.iter().skip(1).cloned().collect();
         if let Passing::Shell(_) = by {
@@ -58,14 +51,25 @@ impl Launcher for CommandPrefix {
             client.env = launch.env.clone().with_all();
             client.cwd.clone_from(&launch.cwd);
         }
-        let started = client::start(launch, &client, self)?;
+        let started = client::start(&client, self)?;
         if let Passing::Shell(settings) = by {
             let sent = settings.send(started.to_guest.as_fd());
             sent.map_err(|error| {
-                SpawnError::launcher(launch, self.describe(), error.to_string(), false)
+                SpawnErrorKind::launcher(self.describe(), error.to_string(), false)
             })?;
         }
         Ok(started)
+    }
+
+    fn program(&self) -> &OsStr {
+        self.command.first().map_or(OsStr::new(""), OsString::as_os_str)
+    }
+}
+
+impl Launcher for CommandPrefix {
+    fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
+        let launch = from_root(launch).map_err(|kind| kind.at(&launch.program))?;
+        self.run(&launch).map_err(|kind| kind.at(&launch.program))
     }
 
     fn describe(&self) -> Option<String> {
@@ -127,7 +131,7 @@ enum Passing {
 }
 
 impl Passing {
-    fn of(launch: &Launch) -> Result<Self, SpawnError> {
+    fn of(launch: &Launch) -> Result<Self, SpawnErrorKind> {
         if is_for_another_program(&launch.program) {
             return Ok(Self::Inheritance);
         }
@@ -150,7 +154,7 @@ fn is_for_another_program(plugin: &Path) -> bool {
 /// The same with a relative path taken from the host's working directory, which the command may
 /// leave. A name without a slash that is no file here is left to the command, which may look for it
 /// in its `PATH`.
-fn from_root(launch: &Launch) -> Result<Launch, SpawnError> {
+fn from_root(launch: &Launch) -> Result<Launch, SpawnErrorKind> {
     let path = &launch.program;
     let mut launch = launch.clone();
     if path.is_relative()
@@ -158,7 +162,7 @@ fn from_root(launch: &Launch) -> Result<Launch, SpawnError> {
         && (path.components().count() > 1 || path.is_file())
     {
         launch.program = path::absolute(path)
-            .map_err(|error| SpawnError::os(path, "finding the working directory", error))?;
+            .map_err(|error| SpawnErrorKind::os("finding the working directory", error))?;
     }
     Ok(launch)
 }

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::process::{Launch, SpawnError};
+use crate::process::{Launch, SpawnErrorKind};
 
 /// The words that start the shell; the plugin's path and arguments follow.
 ///
@@ -39,17 +39,17 @@ pub(super) struct Settings {
 impl Settings {
     /// # Errors
     /// With a variable that no shell can set.
-    pub(super) fn of(launch: &Launch) -> Result<Option<Self>, SpawnError> {
+    pub(super) fn of(launch: &Launch) -> Result<Option<Self>, SpawnErrorKind> {
         let mut commands = Vec::new();
         for (name, value) in super::client::variables(launch)? {
-            let name = shell_name(launch, &name)?;
+            let name = shell_name(&name)?;
             commands.push(assignment(name, value.as_bytes()));
         }
         for name in launch.env.removed() {
-            commands.push(format!("unset {}", shell_name(launch, name)?));
+            commands.push(format!("unset {}", shell_name(name)?));
         }
         if let Some(dir) = &launch.cwd {
-            commands.push(change(launch, dir)?);
+            commands.push(change(dir)?);
         }
         if commands.is_empty() {
             return Ok(None);
@@ -119,13 +119,12 @@ fn wait_for_room(file: &File, end: Instant, rest: usize) -> io::Result<()> {
 }
 
 /// A name that a shell can set: sh(1p), Name.
-fn shell_name<'a>(launch: &Launch, name: &'a OsStr) -> Result<&'a str, SpawnError> {
+fn shell_name(name: &OsStr) -> Result<&str, SpawnErrorKind> {
     let is_part = |(i, byte): (usize, u8)| {
         byte == b'_' || byte.is_ascii_alphabetic() || i > 0 && byte.is_ascii_digit()
     };
     name.to_str().filter(|name| !name.is_empty() && name.bytes().enumerate().all(is_part)).ok_or_else(|| {
-        SpawnError::BadArgument {
-            path: launch.program.clone(),
+        SpawnErrorKind::BadArgument {
             what: format!("the environment variable {name:?}"),
             reason: "a shell sets it there, which knows names of letters, digits and `_` only; `env NAME=VALUE` at the end \
                      of the command sets any",
@@ -137,14 +136,11 @@ fn assignment(name: &str, value: &[u8]) -> String {
     format!("{} && export {name}", set(name, value))
 }
 
-fn change(launch: &Launch, dir: &Path) -> Result<String, SpawnError> {
+fn change(dir: &Path) -> Result<String, SpawnErrorKind> {
     // From the root, as this process means it: where the command starts its shell is its own
     // choice.
-    let dir = path::absolute(dir).map_err(|error| SpawnError::BadWorkingDirectory {
-        path: launch.program.clone(),
-        cwd: dir.to_owned(),
-        error,
-    })?;
+    let dir = path::absolute(dir)
+        .map_err(|error| SpawnErrorKind::BadWorkingDirectory { cwd: dir.to_owned(), error })?;
     // With CDPATH, some shells print where they are.
     Ok(format!("{} && cd \"$_pipeplug\" >/dev/null", set("_pipeplug", dir.as_os_str().as_bytes())))
 }

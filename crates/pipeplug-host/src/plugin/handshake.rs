@@ -9,7 +9,7 @@ use pipeplug_net::{CallError, CloseReason, Connection, handshake};
 use crate::launcher::Diagnosis;
 use crate::plugin::metadata::{Metadata, offer};
 use crate::plugin::start_hint::{self, End, StartPipe};
-use crate::plugin::{Plugin, PluginBuilder, StartError, terminal};
+use crate::plugin::{Plugin, PluginBuilder, StartError, StartErrorKind, terminal};
 use crate::process::WaitStatus;
 
 /// Bytes of garbage that an error shows, at most.
@@ -90,117 +90,92 @@ pub(crate) fn explain(
     let hint = |end, stderr: &[String]| {
         start_hint::find(end, plugin.pid(), builder, pipe, stderr).map(Box::from)
     };
-    let path = plugin.path().to_owned();
     let launcher = builder.launcher.describe();
+    let is_elsewhere = launcher.is_some();
+    let failed = |kind| StartError::new(plugin.path(), launcher.clone(), kind);
     let error = match failure {
         HandshakeFailure::Metadata { mut bytes, error } => {
             bytes.truncate(SHOWN);
-            return StartError::BadMetadata { path, shown: bytes, error: error.to_string() };
+            let error = error.to_string();
+            return failed(StartErrorKind::BadMetadata { shown: bytes, error });
         }
         HandshakeFailure::Large { len } => {
-            return StartError::LargeMetadata { path, len, limit: METADATA_MAX };
+            return failed(StartErrorKind::LargeMetadata { len, limit: METADATA_MAX });
         }
         HandshakeFailure::Call(error) => error,
     };
     match &error {
         CallError::TimedOut { .. } => {
             let stderr = plugin.stderr_tail();
-            return StartError::HandshakeTimeout {
-                path,
-                launcher,
-                timeout: builder.handshake,
-                stopped_by: plugin.stopped_by(),
-                hint: hint(End::Silent, &stderr),
-                stderr,
-            };
+            let (timeout, stopped_by) = (builder.handshake, plugin.stopped_by());
+            return failed(StartErrorKind::HandshakeTimeout { timeout, stopped_by })
+                .with_hint(hint(End::Silent, &stderr))
+                .with_stderr(stderr);
         }
         CallError::Closed { reason, .. } => {
             if matches!(&**reason, CloseReason::Ended(why) if why == ECHO) {
-                return StartError::Echo { path };
+                return failed(StartErrorKind::Echo);
             }
             if let CloseReason::Broken { error, first } = &**reason {
                 // A command in between, such as `docker exec -t`, has made it.
                 if terminal::shows_in(first) {
-                    return StartError::Terminal { path, launcher, shown: first.clone() };
+                    return failed(StartErrorKind::Terminal { shown: first.clone() });
                 }
                 if let Some(Diagnosis { problem, is_permanent }) =
                     builder.launcher.diagnose_output()
                 {
                     // What carries it may run on: its status is no part of what went wrong.
                     let status = plugin.status().unwrap_or(WaitStatus::Unknown);
-                    let launcher = launcher.unwrap_or_default();
-                    let stderr = plugin.stderr_tail();
-                    return StartError::Launcher {
-                        path,
-                        launcher,
-                        problem,
-                        is_permanent,
-                        status,
-                        stderr,
-                    };
+                    return failed(StartErrorKind::Launcher { problem, is_permanent, status })
+                        .with_stderr(plugin.stderr_tail());
                 }
                 let spoken = builder.options.format.unwrap_or_default();
                 let found =
                     if spoken == Format::Standard { Format::Classic } else { Format::Standard };
                 if begins_as(found, first) {
-                    return StartError::WrongFormat { path, spoken, found };
+                    return failed(StartErrorKind::WrongFormat { spoken, found });
                 }
                 // Programs that end lines so by themselves are few.
-                if launcher.is_some() && terminal::ends_lines_of(first) {
-                    return StartError::Terminal { path, launcher, shown: first.clone() };
+                if is_elsewhere && terminal::ends_lines_of(first) {
+                    return failed(StartErrorKind::Terminal { shown: first.clone() });
                 }
                 let (first, reason) = (first.clone(), error.to_string());
                 // It may be about to say more.
                 let _ = plugin.wait(EXIT_TIMEOUT / 5);
-                return StartError::Garbage {
-                    path,
-                    launcher,
-                    first,
-                    reason,
-                    stderr: plugin.stderr_tail(),
-                };
+                return failed(StartErrorKind::Garbage { first, reason })
+                    .with_stderr(plugin.stderr_tail());
             }
         }
         _ => {
-            return StartError::Handshake {
-                path,
-                error: Box::new(error),
-                stderr: plugin.stderr_tail(),
-            };
+            return failed(StartErrorKind::Handshake { error }).with_stderr(plugin.stderr_tail());
         }
     }
     match plugin.wait(plugin.end_timeout().max(EXIT_TIMEOUT)) {
         Ok(Some(status)) => {
             let stderr = plugin.stderr_tail();
             if let Some(line) = terminal::missed_in(&stderr) {
-                return StartError::Terminal { path, launcher, shown: line.as_bytes().to_owned() };
+                return failed(StartErrorKind::Terminal { shown: line.as_bytes().to_owned() });
             }
             match plugin.diagnose(status, &stderr) {
                 Some(Diagnosis { mut problem, is_permanent }) => {
                     if problem.starts_with("which ") {
                         problem = format!("it ended with {status}, {problem}");
                     }
-                    let launcher = launcher.unwrap_or_default();
-                    StartError::Launcher { path, launcher, problem, is_permanent, status, stderr }
+                    failed(StartErrorKind::Launcher { problem, is_permanent, status })
+                        .with_stderr(stderr)
                 }
-                None => {
-                    let hint = hint(End::Exited(status), &stderr);
-                    StartError::Exited {
-                        path,
-                        launcher,
-                        status,
-                        after: begun.elapsed(),
-                        stderr,
-                        hint,
-                    }
-                }
+                None => failed(StartErrorKind::Exited { status, after: begun.elapsed() })
+                    .with_hint(hint(End::Exited(status), &stderr))
+                    .with_stderr(stderr),
             }
         }
         Ok(None) => {
             let stderr = plugin.stderr_tail();
-            StartError::ClosedPipe { path, launcher, hint: hint(End::ClosedPipe, &stderr), stderr }
+            failed(StartErrorKind::ClosedPipe)
+                .with_hint(hint(End::ClosedPipe, &stderr))
+                .with_stderr(stderr)
         }
-        Err(error) => StartError::System { path, error },
+        Err(error) => failed(StartErrorKind::System { error }),
     }
 }
 

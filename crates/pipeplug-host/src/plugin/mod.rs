@@ -29,11 +29,11 @@ pub use builder::{Handler, PluginBuilder};
 pub use crash::{Crash, Ended};
 pub use metadata::Metadata;
 pub use output::Output;
-pub use start_error::StartError;
-pub use stop::{Grace, StopError, Stopped, StoppedBy};
+pub use start_error::{StartError, StartErrorKind};
+pub use stop::{Grace, StopError, StopErrorKind, Stopped, StoppedBy};
 
 use crate::launcher::{Diagnosis, ExitFd, Launcher, Process};
-use crate::process::{Pid, SpawnError, WaitStatus};
+use crate::process::{Pid, SpawnErrorKind, WaitStatus};
 use allow_list::AllowList;
 use crash::Panic;
 use handshake::HandshakeFailure;
@@ -111,17 +111,22 @@ impl Plugin {
 
     pub(crate) fn launch(builder: &PluginBuilder) -> Result<Self, StartError> {
         let path = builder.launch.program.clone();
-        let system = |error| StartError::System { path: path.clone(), error };
+        let failed = |kind| StartError::new(&path, builder.launcher.describe(), kind);
+        let system = |error| failed(StartErrorKind::System { error });
         if let Some(demand) = builder.launch.demands()
             && !builder.launcher.enforces_demands()
         {
             let launcher =
                 builder.launcher.describe().unwrap_or_else(|| "by its launcher".to_owned());
-            return Err(SpawnError::NotEnforced { path, launcher, demand }.into());
+            let kind = SpawnErrorKind::NotEnforced { launcher, demand };
+            return Err(failed(StartErrorKind::Spawn(kind)));
         }
         let events = builder.events.clone().map_or_else(EventLoop::shared, Ok).map_err(system)?;
         let begun = Instant::now();
-        let started = builder.launcher.start(&builder.launch)?;
+        let started = builder
+            .launcher
+            .start(&builder.launch)
+            .map_err(|error| StartError::from(error).with_launcher(builder.launcher.describe()))?;
         let name = &builder.options.name;
         let lines = |fd, output, tail| {
             Lines::read(&events, fd, output, name, tail, builder.on_line.clone()).map_err(system)
@@ -150,7 +155,7 @@ impl Plugin {
                 options,
                 answer,
             )
-            .map_err(|error| StartError::Connect { path: path.clone(), error })?;
+            .map_err(|error| failed(StartErrorKind::Connect { error }))?;
         let plugin = Self(Arc::new(Inner {
             path: path.clone(),
             connection,
@@ -339,9 +344,8 @@ impl Plugin {
                 WaitStatus::Unknown
             }
         };
-        let launcher = builder.launcher.describe().unwrap_or_default();
-        let path = self.path().to_owned();
-        Err(StartError::Launcher { path, launcher, problem, is_permanent, status, stderr: head })
+        let kind = StartErrorKind::Launcher { problem, is_permanent, status };
+        Err(StartError::new(self.path(), builder.launcher.describe(), kind).with_stderr(head))
     }
 
     /// Asks the launcher for the meaning of an exit status.

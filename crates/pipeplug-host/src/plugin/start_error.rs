@@ -2,167 +2,110 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use pipeplug_net::wire::Format;
 use pipeplug_net::{CallError, ConnectError, Escaped};
 
-use crate::process::{SpawnError, WaitStatus};
+use crate::process::{SpawnError, SpawnErrorKind, WaitStatus};
 
 /// Error of starting a plugin. No process, descriptor or thread is left; the same builder can start
 /// again.
+#[derive(Debug)]
+// Boxed, so that the result of a start stays small.
+pub struct StartError(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    launcher: Option<String>,
+    stderr: Vec<String>,
+    hint: Option<Box<str>>,
+    kind: StartErrorKind,
+}
+
+/// Kind of a [`StartError`]. Its text continues a message that begins with the plugin's path.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum StartError {
+pub enum StartErrorKind {
     /// The process could not be started.
-    #[error(transparent)]
-    Spawn(#[from] SpawnError),
+    #[error("{0}")]
+    Spawn(SpawnErrorKind),
     /// The event loop or a descriptor could not be had.
-    #[error("plugin {path:?} was not started: {error}")]
+    #[error("was not started: {error}")]
     System {
-        /// The plugin's path.
-        path: PathBuf,
         /// Error of the system.
         error: io::Error,
     },
     /// The descriptors did not become a connection.
-    #[error("plugin {path:?} was not started: {error}")]
+    #[error("was not started: {error}")]
     Connect {
-        /// The plugin's path.
-        path: PathBuf,
         /// The reason.
         error: ConnectError,
     },
     /// The plugin ended before it answered the first request.
-    #[error(
-        "plugin {path:?}{} ended before it answered: {status} after {after:.1?}{}; {}",
-        By(launcher),
-        Tail(stderr),
-        Hint(hint, launcher)
-    )]
+    #[error("ended before it answered: {status} after {after:.1?}")]
     Exited {
-        /// The plugin's path.
-        path: PathBuf,
-        /// Launcher of the plugin, as it describes itself; `None` on this machine.
-        launcher: Option<String>,
         /// Exit status.
         status: WaitStatus,
         /// Running time.
         after: Duration,
-        /// The last lines of its standard error.
-        stderr: Vec<String>,
-        /// The likely cause and the next step, where something tells of them.
-        hint: Option<Box<str>>,
     },
     /// The launcher could not run the plugin.
-    #[error("plugin {path:?} did not start {launcher}: {}{}", Escaped(problem), Tail(stderr))]
+    #[error("{}", Escaped(problem))]
     Launcher {
-        /// The plugin's path, where it runs.
-        path: PathBuf,
-        /// Launcher of the plugin: [`Launcher::describe`](crate::launcher::Launcher::describe).
-        launcher: String,
         /// The problem, and what to do.
         problem: String,
         /// True if another start would fail the same way.
         is_permanent: bool,
         /// Exit status of the client; unknown if it has not ended.
         status: WaitStatus,
-        /// The last lines of its standard error.
-        stderr: Vec<String>,
     },
     /// The plugin runs, and closed its end of the pipe before it answered.
-    #[error(
-        "plugin {path:?}{} closed its pipe before it answered, and runs on{}; {}",
-        By(launcher),
-        Tail(stderr),
-        Hint(hint, launcher)
-    )]
-    ClosedPipe {
-        /// The plugin's path.
-        path: PathBuf,
-        /// Launcher of the plugin, as it describes itself; `None` on this machine.
-        launcher: Option<String>,
-        /// The last lines of its standard error.
-        stderr: Vec<String>,
-        /// The likely cause and the next step, where something tells of them.
-        hint: Option<Box<str>>,
-    },
+    #[error("closed its pipe before it answered, and runs on")]
+    ClosedPipe,
     /// The plugin runs, and did not answer in time.
-    #[error(
-        "plugin {path:?}{} did not answer GetMetadata within {timeout:?}{}; {}",
-        By(launcher),
-        Tail(stderr),
-        Silent(*stopped_by, hint)
-    )]
+    #[error("did not answer GetMetadata within {timeout:?}")]
     HandshakeTimeout {
-        /// The plugin's path.
-        path: PathBuf,
-        /// Launcher of the plugin, as it describes itself; `None` on this machine.
-        launcher: Option<String>,
         /// Time waited.
         timeout: Duration,
         /// The number of the signal that had stopped it by then.
         stopped_by: Option<i32>,
-        /// The last lines of its standard error.
-        stderr: Vec<String>,
-        /// The likely cause and the next step, where something tells of them.
-        hint: Option<Box<str>>,
     },
     /// The plugin answered in the other format.
     #[error(
-        "plugin {path:?} was spoken to in the {spoken} format and answers in the {found} one: set the format to {found} (`--format {found}`)"
+        "was spoken to in the {spoken} format and answers in the {found} one: set the format to {found} (`--format {found}`)"
     )]
     WrongFormat {
-        /// The plugin's path.
-        path: PathBuf,
         /// The format that the host used.
         spoken: Format,
         /// The plugin's.
         found: Format,
     },
     /// The plugin wrote bytes that are not a chunk.
-    #[error(
-        "plugin {path:?}{} wrote what is no message: \"{}\" ({reason}){}; {} must print nothing of its own there",
-        By(launcher),
-        first.escape_ascii(),
-        Tail(stderr),
-        launcher.as_ref().map_or("a plugin on stdin and stdout", |_| "the plugin, and the command that starts it on stdin and stdout,")
-    )]
+    #[error("wrote what is no message: \"{}\" ({reason})", first.escape_ascii())]
     Garbage {
-        /// The plugin's path.
-        path: PathBuf,
-        /// Launcher of the plugin, as it describes itself; `None` on this machine.
-        launcher: Option<String>,
         /// The first bytes, at most 64.
         first: Vec<u8>,
         /// The problem.
         reason: String,
-        /// The last lines of its standard error.
-        stderr: Vec<String>,
     },
     /// A terminal is between host and plugin, made by a command that starts it there.
     #[error(
-        "plugin {path:?}{} is behind a terminal, which changes the messages: it showed \"{}\"; have no command on the way make \
+        "is behind a terminal, which changes the messages: it showed \"{}\"; have no command on the way make \
          one, as by leaving out `-t` (docker exec, podman exec, kubectl exec, ssh) or `script`",
-        By(launcher),
         shown.escape_ascii()
     )]
     Terminal {
-        /// The plugin's path.
-        path: PathBuf,
-        /// Launcher of the plugin, as it describes itself; `None` on this machine.
-        launcher: Option<String>,
         /// The sign of it: an echo of the host's own first request, a line that ends in CR LF, or a
         /// line of its standard error.
         shown: Vec<u8>,
     },
     /// The metadata is not a JSON object.
-    #[error("plugin {path:?} answered GetMetadata with what is no JSON object: \"{}\" ({error})", shown.escape_ascii())]
+    #[error("answered GetMetadata with what is no JSON object: \"{}\" ({error})", shown.escape_ascii())]
     BadMetadata {
-        /// The plugin's path.
-        path: PathBuf,
         /// The first bytes, at most 64.
         shown: Vec<u8>,
         /// The problem.
@@ -170,11 +113,9 @@ pub enum StartError {
     },
     /// The metadata is too large.
     #[error(
-        "plugin {path:?} answered GetMetadata with {len} bytes, the limit is {limit}: send what is large as a reply to a call"
+        "answered GetMetadata with {len} bytes, the limit is {limit}: send what is large as a reply to a call"
     )]
     LargeMetadata {
-        /// The plugin's path.
-        path: PathBuf,
         /// Number of bytes sent.
         len: usize,
         /// Maximum number of bytes.
@@ -182,62 +123,105 @@ pub enum StartError {
     },
     /// The program is not a plugin: it writes what it reads, as `cat` does.
     #[error(
-        "plugin {path:?} sent the host's own first request back: it copies its input to its output; is it a plugin?"
+        "sent the host's own first request back: it copies its input to its output; is it a plugin?"
     )]
-    Echo {
-        /// The plugin's path.
-        path: PathBuf,
-    },
+    Echo,
     /// The first request failed in another way.
-    #[error("plugin {path:?} failed its first request: {error}{}", Tail(stderr))]
+    #[error("failed its first request: {error}")]
     Handshake {
-        /// The plugin's path.
-        path: PathBuf,
-        /// Error of the call; boxed, so that a start's result stays small.
-        error: Box<CallError>,
-        /// The last lines of its standard error.
-        stderr: Vec<String>,
+        /// Error of the call.
+        error: CallError,
     },
 }
 
 impl StartError {
+    pub(crate) fn new(
+        path: impl Into<PathBuf>,
+        launcher: Option<String>,
+        kind: StartErrorKind,
+    ) -> Self {
+        let (path, stderr, hint) = (path.into(), Vec::new(), None);
+        Self(Box::new(Inner { path, launcher, stderr, hint, kind }))
+    }
+
+    /// Adds the last lines of the plugin's standard error.
+    pub(crate) fn with_stderr(mut self, lines: Vec<String>) -> Self {
+        self.0.stderr = lines;
+        self
+    }
+
+    /// Adds the likely cause and the next step.
+    pub(crate) fn with_hint(mut self, hint: Option<Box<str>>) -> Self {
+        self.0.hint = hint;
+        self
+    }
+
+    /// Adds the launcher of the plugin, as it describes itself.
+    pub(crate) fn with_launcher(mut self, launcher: Option<String>) -> Self {
+        self.0.launcher = launcher;
+        self
+    }
+
+    /// Path of the plugin.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Launcher of the plugin: [`Launcher::describe`](crate::launcher::Launcher::describe). `None`
+    /// on this machine.
+    #[must_use]
+    pub fn launcher(&self) -> Option<&str> {
+        self.0.launcher.as_deref()
+    }
+
+    /// Kind of the error.
+    #[must_use]
+    pub fn kind(&self) -> &StartErrorKind {
+        &self.0.kind
+    }
+
+    /// Last lines of the plugin's standard error. Empty if it wrote none or did not run, or if the
+    /// kind of the error says all that there is to say.
+    #[must_use]
+    pub fn stderr(&self) -> &[String] {
+        &self.0.stderr
+    }
+
     /// The likely cause and the next step, where something tells of them; the message has them too.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
-        match self {
-            Self::Exited { hint, .. }
-            | Self::ClosedPipe { hint, .. }
-            | Self::HandshakeTimeout { hint, .. } => hint.as_deref(),
-            _ => None,
-        }
+        self.0.hint.as_deref()
     }
 
     /// Tells whether another start would fail the same way: the plugin, or how it is started, has
     /// to be repaired first. False if that is not certain.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
-        match self {
-            Self::Spawn(error) => error.is_permanent(),
-            Self::Exited { status, .. } => status.is_permanent(),
-            Self::Launcher { is_permanent, .. } => *is_permanent,
-            Self::WrongFormat { .. }
-            | Self::Terminal { .. }
-            | Self::BadMetadata { .. }
-            | Self::LargeMetadata { .. }
-            | Self::Echo { .. } => true,
-            Self::System { .. }
-            | Self::Connect { .. }
-            | Self::ClosedPipe { .. }
-            | Self::HandshakeTimeout { .. }
-            | Self::Garbage { .. }
-            | Self::Handshake { .. } => false,
+        match self.kind() {
+            StartErrorKind::Spawn(kind) => kind.is_permanent(),
+            StartErrorKind::Exited { status, .. } => status.is_permanent(),
+            StartErrorKind::Launcher { is_permanent, .. } => *is_permanent,
+            StartErrorKind::WrongFormat { .. }
+            | StartErrorKind::Terminal { .. }
+            | StartErrorKind::BadMetadata { .. }
+            | StartErrorKind::LargeMetadata { .. }
+            | StartErrorKind::Echo => true,
+            StartErrorKind::System { .. }
+            | StartErrorKind::Connect { .. }
+            | StartErrorKind::ClosedPipe
+            | StartErrorKind::HandshakeTimeout { .. }
+            | StartErrorKind::Garbage { .. }
+            | StartErrorKind::Handshake { .. } => false,
         }
     }
 
     /// Exit status of the process, if its end is the reason.
     pub(crate) fn status(&self) -> Option<WaitStatus> {
-        match self {
-            Self::Exited { status, .. } | Self::Launcher { status, .. } => Some(*status),
+        match self.kind() {
+            StartErrorKind::Exited { status, .. } | StartErrorKind::Launcher { status, .. } => {
+                Some(*status)
+            }
             _ => None,
         }
     }
@@ -245,13 +229,55 @@ impl StartError {
     /// Tells that it ran, and ended or closed its pipe before it had answered: a crash, as that of
     /// one that runs.
     pub(crate) fn is_crash(&self) -> bool {
-        match self {
-            Self::Exited { .. } | Self::ClosedPipe { .. } => !self.is_permanent(),
-            Self::Handshake { error, .. } => matches!(**error, CallError::Closed { .. }),
+        match self.kind() {
+            StartErrorKind::Exited { .. } | StartErrorKind::ClosedPipe => !self.is_permanent(),
+            StartErrorKind::Handshake { error } => matches!(error, CallError::Closed { .. }),
             _ => false,
         }
     }
 }
+
+impl From<SpawnError> for StartError {
+    fn from(error: SpawnError) -> Self {
+        let (path, kind) = error.into_parts();
+        Self::new(path, None, StartErrorKind::Spawn(kind))
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { path, launcher, stderr, hint, kind } = &*self.0;
+        match kind {
+            StartErrorKind::Spawn(kind) => kind.fmt_at(path, f),
+            StartErrorKind::Launcher { .. } => {
+                write!(f, "plugin {path:?} did not start{}: {kind}{}", By(launcher), Tail(stderr))
+            }
+            _ => {
+                write!(f, "plugin {path:?}{} {kind}", By(launcher))?;
+                match kind {
+                    StartErrorKind::Exited { .. } | StartErrorKind::ClosedPipe => {
+                        write!(f, "{}; {}", Tail(stderr), Hint(hint, launcher))
+                    }
+                    StartErrorKind::HandshakeTimeout { stopped_by, .. } => {
+                        write!(f, "{}; {}", Tail(stderr), Silent(*stopped_by, hint))
+                    }
+                    StartErrorKind::Garbage { .. } => {
+                        write!(
+                            f,
+                            "{}; {} must print nothing of its own there",
+                            Tail(stderr),
+                            Printing(launcher)
+                        )
+                    }
+                    StartErrorKind::Handshake { .. } => Tail(stderr).fmt(f),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
 
 /// Shows the launcher behind the path.
 struct By<'a>(&'a Option<String>);
@@ -274,6 +300,18 @@ impl fmt::Display for Hint<'_> {
             }
         };
         f.write_str(self.0.as_deref().unwrap_or(unknown))
+    }
+}
+
+/// The programs that may have printed among the messages.
+struct Printing<'a>(&'a Option<String>);
+
+impl fmt::Display for Printing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            None => "a plugin on stdin and stdout",
+            Some(_) => "the plugin, and the command that starts it on stdin and stdout,",
+        })
     }
 }
 
@@ -322,5 +360,45 @@ impl fmt::Display for Tail<'_> {
             write!(f, "{}", Escaped(line))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(launcher: Option<&str>, kind: StartErrorKind) -> StartError {
+        StartError::new("/x", launcher.map(str::to_owned), kind)
+    }
+
+    #[test]
+    fn the_message_joins_context_and_kind() {
+        let kind = || StartErrorKind::ClosedPipe;
+        assert_eq!(
+            error(None, kind()).with_stderr(vec!["oh no".into()]).to_string(),
+            "plugin \"/x\" closed its pipe before it answered, and runs on, last on its stderr: oh no; is it a plugin?"
+        );
+        assert_eq!(
+            error(Some("on there"), kind()).with_hint(Some("look".into())).to_string(),
+            "plugin \"/x\" on there closed its pipe before it answered, and runs on, nothing on its stderr; look"
+        );
+        let (status, is_permanent) = (WaitStatus::Unknown, true);
+        let kind = StartErrorKind::Launcher { problem: "no route".into(), is_permanent, status };
+        assert_eq!(
+            error(Some("on there"), kind).to_string(),
+            "plugin \"/x\" did not start on there: no route, nothing on its stderr"
+        );
+    }
+
+    #[test]
+    fn the_error_of_a_spawn_keeps_path_and_message() {
+        for kind in [|| SpawnErrorKind::NoExec, || SpawnErrorKind::NotFound { link_target: None }] {
+            let spawn = SpawnError::new("/x", kind());
+            let message = spawn.to_string();
+            assert!(message.contains("plugin") && message.contains("\"/x\""), "{message}");
+            let start = StartError::from(spawn).with_launcher(Some("on there".into()));
+            assert_eq!(start.to_string(), message);
+            assert_eq!((start.path(), start.launcher()), (Path::new("/x"), Some("on there")));
+        }
     }
 }

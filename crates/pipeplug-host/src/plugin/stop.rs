@@ -116,26 +116,46 @@ impl fmt::Display for StoppedBy {
 
 /// Error of stopping a plugin.
 #[derive(Debug, thiserror::Error)]
+#[error("process {pid} {kind}")]
+pub struct StopError {
+    pid: Pid,
+    kind: StopErrorKind,
+}
+
+/// Kind of a [`StopError`]. Its text continues a message that begins with the process id.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum StopError {
+pub enum StopErrorKind {
     /// The system did not take it down.
-    #[error(
-        "process {pid} is still there {after:?} after SIGKILL: it waits within the system, as for a disk"
-    )]
+    #[error("is still there {after:?} after SIGKILL: it waits within the system, as for a disk")]
     StillThere {
-        /// Process id.
-        pid: i32,
         /// Time waited.
         after: Duration,
     },
     /// The system failed.
-    #[error("process {pid} cannot be waited for or signalled: {error}")]
+    #[error("cannot be waited for or signalled: {error}")]
     System {
-        /// Process id.
-        pid: i32,
         /// Error of the system.
         error: io::Error,
     },
+}
+
+impl StopError {
+    fn system(process: &dyn Process, error: io::Error) -> Self {
+        Self { pid: process.pid(), kind: StopErrorKind::System { error } }
+    }
+
+    /// Process id of the plugin.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Kind of the error.
+    #[must_use]
+    pub fn kind(&self) -> &StopErrorKind {
+        &self.kind
+    }
 }
 
 /// Goes through the steps until the process has ended.
@@ -184,14 +204,15 @@ pub(crate) fn kill(process: &dyn Process) -> Result<Stopped, StopError> {
     let begun = Instant::now();
     match wait(process, KILL_TIMEOUT)? {
         Some(status) => Ok(Stopped::of(process, status, StoppedBy::Kill)),
-        None => Err(StopError::StillThere { pid: process.pid().as_raw(), after: begun.elapsed() }),
+        None => {
+            let kind = StopErrorKind::StillThere { after: begun.elapsed() };
+            Err(StopError { pid: process.pid(), kind })
+        }
     }
 }
 
 fn wait(process: &dyn Process, time: Duration) -> Result<Option<WaitStatus>, StopError> {
-    process
-        .wait_timeout(time)
-        .map_err(|error| StopError::System { pid: process.pid().as_raw(), error })
+    process.wait_timeout(time).map_err(|error| StopError::system(process, error))
 }
 
 /// Sends it, and tells what has come of a process that is not ours to signal.
@@ -199,6 +220,6 @@ fn signal(process: &dyn Process, signal: Signal) -> Result<Option<Stopped>, Stop
     match process.signal(signal) {
         Ok(Delivery::Sent | Delivery::Gone) => Ok(None),
         Ok(Delivery::NotOurs) => Ok(Some(Stopped::alone(WaitStatus::Unknown, StoppedBy::LetGo))),
-        Err(error) => Err(StopError::System { pid: process.pid().as_raw(), error }),
+        Err(error) => Err(StopError::system(process, error)),
     }
 }

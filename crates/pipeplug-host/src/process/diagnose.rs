@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::SpawnError;
+use super::SpawnErrorKind;
 use super::executable::{Executable, Machine};
 use crate::files::{Obstacle, is_noexec, kind, may_execute};
 use crate::sys::{ForkExecError, StartStep};
@@ -21,7 +21,7 @@ const INTERPRETER_DEPTH: usize = 5;
 /// instead), `/dev/null`, a copy that is clear of the guest's numbers.
 const DESCRIPTORS_NEEDED: u64 = 12;
 
-impl SpawnError {
+impl SpawnErrorKind {
     /// Finds out why the start of `path` failed, which the errno alone does not tell.
     ///
     /// `at` is what was being put into its root file system.
@@ -35,16 +35,15 @@ impl SpawnError {
         let ForkExecError { step, error } = failure;
         match step {
             StartStep::Fork | StartStep::Exec if errno(&error) == Errno::EAGAIN => {
-                Self::TooManyProcesses { path: path.to_owned(), limit: limit_of_processes(), error }
+                Self::TooManyProcesses { limit: limit_of_processes(), error }
             }
-            StartStep::Fork => Self::os(path, "forking", error),
-            StartStep::ProcessGroup => Self::os(path, "making its process group", error),
-            StartStep::KillOnHostExit => Self::os(path, "tying it to the host", error),
-            StartStep::Signals => Self::os(path, "resetting its signals", error),
-            StartStep::Descriptors => Self::os(path, "placing its descriptors", error),
+            StartStep::Fork => Self::os("forking", error),
+            StartStep::ProcessGroup => Self::os("making its process group", error),
+            StartStep::KillOnHostExit => Self::os("tying it to the host", error),
+            StartStep::Signals => Self::os("resetting its signals", error),
+            StartStep::Descriptors => Self::os("placing its descriptors", error),
             StartStep::WorkingDirectory if is_confined && cwd.is_some_and(Path::is_dir) => {
                 Self::Grant {
-                    path: path.to_owned(),
                     problem: format!(
                         "its working directory {:?} was not granted ({error}): `--sandbox-read DIR` (Sandbox::read) grants it",
                         cwd.unwrap_or(Path::new("."))
@@ -52,14 +51,12 @@ impl SpawnError {
                     is_permanent: true,
                 }
             }
-            StartStep::WorkingDirectory => Self::BadWorkingDirectory {
-                path: path.to_owned(),
-                cwd: cwd.unwrap_or(Path::new(".")).to_owned(),
-                error,
-            },
-            StartStep::Limits => Self::os(path, "limiting its resources", error),
-            StartStep::Namespaces => Self::os(path, "making its namespaces", error),
-            StartStep::IdMaps => Self::os(path, "giving its user namespace a user", error),
+            StartStep::WorkingDirectory => {
+                Self::BadWorkingDirectory { cwd: cwd.unwrap_or(Path::new(".")).to_owned(), error }
+            }
+            StartStep::Limits => Self::os("limiting its resources", error),
+            StartStep::Namespaces => Self::os("making its namespaces", error),
+            StartStep::IdMaps => Self::os("giving its user namespace a user", error),
             StartStep::Grant | StartStep::Root => {
                 let at = at.unwrap_or(path);
                 let is_replaced = errno(&error) == Errno::ESTALE;
@@ -70,31 +67,27 @@ impl SpawnError {
                 } else {
                     format!("{at:?} cannot be put into its root file system: {error}")
                 };
-                Self::Grant { path: path.to_owned(), problem, is_permanent: !is_replaced }
+                Self::Grant { problem, is_permanent: !is_replaced }
             }
-            StartStep::Init => Self::os(path, "starting the init of its pid namespace", error),
-            StartStep::Processes => Self::os(path, "mounting its /proc", error),
-            StartStep::Privileges => Self::os(path, "taking its privileges away", error),
-            StartStep::Files => Self::os(path, "confining its files with Landlock", error),
-            StartStep::SystemCalls => {
-                Self::os(path, "filtering its system calls with seccomp", error)
-            }
+            StartStep::Init => Self::os("starting the init of its pid namespace", error),
+            StartStep::Processes => Self::os("mounting its /proc", error),
+            StartStep::Privileges => Self::os("taking its privileges away", error),
+            StartStep::Files => Self::os("confining its files with Landlock", error),
+            StartStep::SystemCalls => Self::os("filtering its system calls with seccomp", error),
             StartStep::Exec if is_confined => Self::of_confined_exec(path, error),
             StartStep::Exec => Self::of_exec(path, error),
         }
     }
 
     /// An error of the system, told apart where there is something to do about it.
-    pub(crate) fn os(path: &Path, attempt: &'static str, error: io::Error) -> Self {
-        let path = path.to_owned();
+    pub(crate) fn os(attempt: &'static str, error: io::Error) -> Self {
         match errno(&error) {
             Errno::EMFILE | Errno::ENFILE => Self::TooManyDescriptors {
-                path,
                 needed: DESCRIPTORS_NEEDED,
                 limit: soft_limit(Resource::RLIMIT_NOFILE).unwrap_or(0),
                 error,
             },
-            _ => Self::Os { path, attempt, error },
+            _ => Self::Os { attempt, error },
         }
     }
 
@@ -107,7 +100,6 @@ impl SpawnError {
             .find(|it| it.exists() && !crate::sandbox::is_of_programs(it))
         {
             Some(interpreter) if is_out_of_reach => Self::Grant {
-                path: path.to_owned(),
                 problem: format!(
                     "its interpreter {interpreter:?} is out of reach ({error}); let it read that, with all that belongs to it \
                      (`--sandbox-read DIR`, Sandbox::read)"
@@ -120,56 +112,51 @@ impl SpawnError {
 
     /// The error for a regular file that this process may not execute.
     pub(super) fn not_executable(path: &Path, metadata: &fs::Metadata) -> Self {
-        let (owned, mode) = (path.to_owned(), metadata.permissions().mode() & 0o7777);
+        let mode = metadata.permissions().mode() & 0o7777;
         match Obstacle::of(path, metadata) {
-            Obstacle::FileSystem => Self::NoExec { path: owned },
-            Obstacle::Owner(owner) => Self::NotOurs { path: owned, mode, owner },
-            Obstacle::Mode => Self::NotExecutable { path: owned, mode },
+            Obstacle::FileSystem => Self::NoExec,
+            Obstacle::Owner(owner) => Self::NotOurs { mode, owner },
+            Obstacle::Mode => Self::NotExecutable { mode },
         }
     }
 
     pub(crate) fn of_exec(path: &Path, error: io::Error) -> Self {
-        let owned = path.to_owned();
         match errno(&error) {
             Errno::ENOENT | Errno::ENOTDIR => {
                 if let Some(file) = file_on_the_way(path) {
-                    return Self::NotADirectory { path: owned, file };
+                    return Self::NotADirectory { file };
                 }
                 if !path.exists() {
-                    return Self::NotFound { path: owned, link_target: fs::read_link(path).ok() };
+                    return Self::NotFound { link_target: fs::read_link(path).ok() };
                 }
                 match missing_interpreter(path) {
-                    Some(interpreter) => Self::MissingInterpreter { path: owned, interpreter },
-                    None => Self::Os { path: owned, attempt: "executing it", error },
+                    Some(interpreter) => Self::MissingInterpreter { interpreter },
+                    None => Self::Os { attempt: "executing it", error },
                 }
             }
             Errno::EACCES | Errno::EPERM => match fs::metadata(path) {
-                Ok(meta) if meta.is_dir() => Self::IsDirectory { path: owned },
-                Ok(meta) if !meta.is_file() => Self::NotAFile { path: owned, kind: kind(&meta) },
+                Ok(meta) if meta.is_dir() => Self::IsDirectory,
+                Ok(meta) if !meta.is_file() => Self::NotAFile { kind: kind(&meta) },
                 Ok(meta) if meta.permissions().mode() & 0o111 != 0o111 && !may_execute(path) => {
                     Self::not_executable(path, &meta)
                 }
-                Ok(_) if is_noexec(path) => Self::NoExec { path: owned },
-                Ok(_) | Err(_) => Self::AccessDenied { path: owned, error },
+                Ok(_) if is_noexec(path) => Self::NoExec,
+                Ok(_) | Err(_) => Self::AccessDenied { error },
             },
             Errno::ENOEXEC | Errno::EINVAL => match Executable::inspect(path) {
-                Ok(Executable::Other(found)) => Self::NotAProgram { path: owned, found },
+                Ok(Executable::Other(found)) => Self::NotAProgram { found },
                 Ok(Executable::Elf(elf)) if !elf.machine.is_ours() => Self::WrongArchitecture {
-                    path: owned,
                     found: elf.machine.in_words(),
                     expected: Machine::ours_in_words(),
                 },
-                Ok(Executable::Elf(_)) => {
-                    Self::NotAProgram { path: owned, found: "its ELF header is damaged" }
+                Ok(Executable::Elf(_)) => Self::NotAProgram { found: "its ELF header is damaged" },
+                Ok(Executable::Script { .. }) => {
+                    Self::NotAProgram { found: "the interpreter of its `#!` line is not a program" }
                 }
-                Ok(Executable::Script { .. }) => Self::NotAProgram {
-                    path: owned,
-                    found: "the interpreter of its `#!` line is not a program",
-                },
-                Err(_) => Self::Os { path: owned, attempt: "executing it", error },
+                Err(_) => Self::Os { attempt: "executing it", error },
             },
-            Errno::ETXTBSY => Self::Busy { path: owned },
-            _ => Self::os(path, "executing it", error),
+            Errno::ETXTBSY => Self::Busy,
+            _ => Self::os("executing it", error),
         }
     }
 }
@@ -239,7 +226,7 @@ mod tests {
     #[test]
     fn a_limit_of_processes_is_named() {
         let failure = ForkExecError { step: StartStep::Fork, error: Errno::EAGAIN.into() };
-        let error = SpawnError::diagnose(failure, Path::new("/plugin"), None, None, false);
+        let error = SpawnErrorKind::diagnose(failure, Path::new("/plugin"), None, None, false);
         assert!(!error.is_permanent());
         let said = error.to_string();
         assert!(

@@ -31,7 +31,7 @@ mod spawn;
 pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
 pub(crate) use environment::dropped;
-pub use error::SpawnError;
+pub use error::{SpawnError, SpawnErrorKind};
 pub(crate) use executable::Executable;
 #[cfg(feature = "pack")]
 pub(crate) use executable::Machine;

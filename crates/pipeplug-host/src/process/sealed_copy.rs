@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::{Launch, SpawnError};
+use super::{Launch, SpawnErrorKind};
 use crate::integrity::{LockFile, Sha256};
 use crate::sys::OpenImage;
 
@@ -18,7 +18,7 @@ struct Demand<'a> {
 }
 
 /// A copy of the program that has the sum which was demanded; `None` where none was.
-pub(super) fn copy(launch: &Launch, program: &Path) -> Result<Option<OpenImage>, SpawnError> {
+pub(super) fn copy(launch: &Launch, program: &Path) -> Result<Option<OpenImage>, SpawnErrorKind> {
     let demands = demands(launch, program)?;
     if demands.is_empty() {
         return Ok(None);
@@ -26,8 +26,7 @@ pub(super) fn copy(launch: &Launch, program: &Path) -> Result<Option<OpenImage>,
     let (image, found) = sealed::copy(program)?;
     match demands.into_iter().find(|demand| demand.sum != found) {
         None => Ok(Some(image)),
-        Some(Demand { sum, lock_file }) => Err(SpawnError::SumMismatch {
-            path: program.to_owned(),
+        Some(Demand { sum, lock_file }) => Err(SpawnErrorKind::SumMismatch {
             expected: sum,
             found,
             lock_file: lock_file.map(Path::to_owned),
@@ -35,19 +34,15 @@ pub(super) fn copy(launch: &Launch, program: &Path) -> Result<Option<OpenImage>,
     }
 }
 
-fn demands<'a>(launch: &'a Launch, program: &Path) -> Result<Vec<Demand<'a>>, SpawnError> {
+fn demands<'a>(launch: &'a Launch, program: &Path) -> Result<Vec<Demand<'a>>, SpawnErrorKind> {
     let mut demands: Vec<_> =
         launch.sha256.into_iter().map(|sum| Demand { sum, lock_file: None }).collect();
     if let Some(lock_file) = &launch.lock_file {
-        let pins = LockFile::open(lock_file)
-            .map_err(|error| SpawnError::LockFile { path: program.to_owned(), error })?;
+        let pins = LockFile::open(lock_file).map_err(|error| SpawnErrorKind::LockFile { error })?;
         let sum = pins
             .sum_of(program)
-            .map_err(|error| SpawnError::os(program, "finding its directory", error))?;
-        let sum = sum.ok_or_else(|| SpawnError::NotPinned {
-            path: program.to_owned(),
-            lock_file: lock_file.clone(),
-        })?;
+            .map_err(|error| SpawnErrorKind::os("finding its directory", error))?;
+        let sum = sum.ok_or_else(|| SpawnErrorKind::NotPinned { lock_file: lock_file.clone() })?;
         demands.push(Demand { sum, lock_file: Some(lock_file) });
     }
     Ok(demands)
@@ -65,7 +60,7 @@ mod sealed {
     use nix::errno::Errno;
 
     use super::super::executable::Executable;
-    use super::{OpenImage, Sha256, SpawnError};
+    use super::{OpenImage, Sha256, SpawnErrorKind};
     use crate::files::{DIRECTORY, FileError, RegularFile};
     use crate::process::Launch;
     use crate::sys;
@@ -74,9 +69,9 @@ mod sealed {
     const NAME_MAX: usize = 249;
 
     /// Copies a program into memory that is sealed then, and sums the memory up.
-    pub(super) fn copy(program: &Path) -> Result<(OpenImage, Sha256), SpawnError> {
+    pub(super) fn copy(program: &Path) -> Result<(OpenImage, Sha256), SpawnErrorKind> {
         let file = open(program)?;
-        let failed = |attempt| move |error| SpawnError::os(program, attempt, error);
+        let failed = |attempt| move |error| SpawnErrorKind::os(attempt, error);
         let mut copy = File::from(
             memory(program.file_name()).map_err(failed("making room for a copy of it"))?,
         );
@@ -100,21 +95,20 @@ mod sealed {
     }
 
     /// Opens the program. It has to be a file that this user may execute, as without a check.
-    fn open(program: &Path) -> Result<RegularFile, SpawnError> {
-        let path = program.to_owned();
+    fn open(program: &Path) -> Result<RegularFile, SpawnErrorKind> {
         let file = match RegularFile::open(program) {
             Ok(file) => file,
-            Err(FileError::System(error)) => return Err(SpawnError::of_exec(program, error)),
+            Err(FileError::System(error)) => return Err(SpawnErrorKind::of_exec(program, error)),
             Err(FileError::NotRegular { found: DIRECTORY }) => {
-                return Err(SpawnError::IsDirectory { path });
+                return Err(SpawnErrorKind::IsDirectory);
             }
             Err(FileError::NotRegular { found: kind }) => {
-                return Err(SpawnError::NotAFile { path, kind });
+                return Err(SpawnErrorKind::NotAFile { kind });
             }
-            Err(error) => return Err(SpawnError::of_exec(program, error.into())),
+            Err(error) => return Err(SpawnErrorKind::of_exec(program, error.into())),
         };
         if !file.may_execute() {
-            return Err(SpawnError::not_executable(program, file.metadata()));
+            return Err(SpawnErrorKind::not_executable(program, file.metadata()));
         }
         Ok(file)
     }
@@ -140,11 +134,11 @@ mod sealed {
     use std::io;
     use std::path::Path;
 
-    use super::{OpenImage, Sha256, SpawnError};
+    use super::{OpenImage, Sha256, SpawnErrorKind};
 
     /// Other systems cannot execute memory; a path could be swapped behind the check.
-    pub(super) fn copy(program: &Path) -> Result<(OpenImage, Sha256), SpawnError> {
+    pub(super) fn copy(program: &Path) -> Result<(OpenImage, Sha256), SpawnErrorKind> {
         let error = io::Error::new(io::ErrorKind::Unsupported, "that needs Linux");
-        Err(SpawnError::os(program, "executing what was checked", error))
+        Err(SpawnErrorKind::os("executing what was checked", error))
     }
 }

@@ -11,7 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::c_string;
-use super::{Channel, Child, Launch, OnHostExit, SpawnError, Stdin, Stdout, sealed_copy};
+use super::{
+    Channel, Child, Launch, OnHostExit, SpawnError, SpawnErrorKind, Stdin, Stdout, sealed_copy,
+};
 use crate::sandbox::{self, Extent, ImageKind, Prepared, Sandbox};
 use crate::sys::{self, Executed, ForkExecError, Image, KillOnHostExit, WorkingDirectory};
 
@@ -61,12 +63,20 @@ pub fn spawn(launch: &Launch) -> Result<Spawned, SpawnError> {
 
 /// Like [`spawn`], with these arguments from `argv[1]` on.
 pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Spawned, SpawnError> {
-    let program = absolute(&launch.program)?;
-    let mut image = image(launch, &program, arguments)?;
-    image.open = sealed_copy::copy(launch, &program)?;
+    let program = absolute(&launch.program).map_err(|kind| kind.at(&launch.program))?;
+    spawn_at(&program, launch, arguments).map_err(|kind| kind.at(&program))
+}
+
+fn spawn_at(
+    program: &Path,
+    launch: &Launch,
+    arguments: Vec<OsString>,
+) -> Result<Spawned, SpawnErrorKind> {
+    let mut image = image(launch, program, arguments)?;
+    image.open = sealed_copy::copy(launch, program)?;
     let pipes = Pipes::new(launch.channel, launch.sandbox.as_ref())
-        .map_err(|error| SpawnError::os(&program, "making its pipes", error))?;
-    let mut confinement = Confinement::new(launch, &program, &image, Extent::Whole)?;
+        .map_err(|error| SpawnErrorKind::os("making its pipes", error))?;
+    let mut confinement = Confinement::new(launch, program, &image, Extent::Whole)?;
     let mut pauses = BUSY_PAUSES.into_iter();
     let executed = loop {
         let failure = match confinement.fork_exec(&image, &pipes.guest) {
@@ -75,12 +85,12 @@ pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Sp
         };
         if let Some(reason) = confinement.refusal(&failure) {
             confinement.go_without(&reason)?;
-            confinement = Confinement::new(launch, &program, &image, Extent::WithoutNamespaces)?;
+            confinement = Confinement::new(launch, program, &image, Extent::WithoutNamespaces)?;
             continue;
         }
         let failure = confinement.diagnose(failure, launch.cwd.as_deref());
         match (failure, pauses.next()) {
-            (SpawnError::Busy { .. }, Some(pause)) => thread::sleep(pause),
+            (SpawnErrorKind::Busy, Some(pause)) => thread::sleep(pause),
             (failure, _) => return Err(failure),
         }
     };
@@ -88,7 +98,7 @@ pub(crate) fn spawn_with(launch: &Launch, arguments: Vec<OsString>) -> Result<Sp
     drop(pipes.guest);
     let child = confinement
         .watch(executed, image.group)
-        .map_err(|error| SpawnError::os(&program, "watching its process", error))?;
+        .map_err(|error| SpawnErrorKind::os("watching its process", error))?;
     tracing::debug!(pid = %child.pid(), program = ?program, "started a guest");
     Ok(Spawned {
         child,
@@ -113,7 +123,7 @@ impl<'a> Confinement<'a> {
         program: &'a Path,
         image: &Image,
         extent: Extent,
-    ) -> Result<Self, SpawnError> {
+    ) -> Result<Self, SpawnErrorKind> {
         let plugin = sandbox::Plugin {
             program,
             image: if image.open.is_some() { ImageKind::Memory } else { ImageKind::File },
@@ -126,7 +136,7 @@ impl<'a> Confinement<'a> {
         let kill_on_host_exit = match &prepared {
             Some(Prepared { host_alive: Some(_), .. }) => None,
             _ => kill_on_host_exit(launch.on_host_exit).map_err(|error| {
-                SpawnError::os(program, "making the sockets that tie it to the host", error)
+                SpawnErrorKind::os("making the sockets that tie it to the host", error)
             })?,
         };
         Ok(Self { plugin, sandbox, prepared, kill_on_host_exit })
@@ -143,13 +153,13 @@ impl<'a> Confinement<'a> {
         sandbox::refusal(failure)
     }
 
-    fn go_without(&self, reason: &str) -> Result<(), SpawnError> {
+    fn go_without(&self, reason: &str) -> Result<(), SpawnErrorKind> {
         self.sandbox.map_or(Ok(()), |sandbox| sandbox.go_without(self.plugin, reason))
     }
 
-    fn diagnose(&self, failure: ForkExecError, cwd: Option<&Path>) -> SpawnError {
+    fn diagnose(&self, failure: ForkExecError, cwd: Option<&Path>) -> SpawnErrorKind {
         let at = self.prepared.as_ref().and_then(|prepared| prepared.sandbox.failed_at());
-        SpawnError::diagnose(
+        SpawnErrorKind::diagnose(
             failure,
             self.plugin.program,
             cwd,
@@ -238,22 +248,25 @@ fn dev_null() -> io::Result<OwnedFd> {
 }
 
 /// The path from the root, while the host's working directory is still what the caller meant.
-fn absolute(program: &Path) -> Result<PathBuf, SpawnError> {
+fn absolute(program: &Path) -> Result<PathBuf, SpawnErrorKind> {
     if program.as_os_str().is_empty() {
-        return Err(SpawnError::NotFound { path: PathBuf::new(), link_target: None });
+        return Err(SpawnErrorKind::NotFound { link_target: None });
     }
     path::absolute(program)
-        .map_err(|error| SpawnError::os(program, "finding the working directory", error))
+        .map_err(|error| SpawnErrorKind::os("finding the working directory", error))
 }
 
-fn image(launch: &Launch, program: &Path, arguments: Vec<OsString>) -> Result<Image, SpawnError> {
-    let string =
-        |what: &str, value: OsString| c_string(program, || what.to_owned(), value.into_vec());
+fn image(
+    launch: &Launch,
+    program: &Path,
+    arguments: Vec<OsString>,
+) -> Result<Image, SpawnErrorKind> {
+    let string = |what: &str, value: OsString| c_string(|| what.to_owned(), value.into_vec());
     let cwd = |dir: PathBuf| string("its working directory", dir.into_os_string());
     let arg0 = launch.arg0.clone().unwrap_or_else(|| program.as_os_str().to_owned());
     let mut argv = vec![string("its argument 0", arg0)?];
     for (index, arg) in arguments.into_iter().enumerate() {
-        argv.push(c_string(program, || format!("its argument {}", index + 1), arg.into_vec())?);
+        argv.push(c_string(|| format!("its argument {}", index + 1), arg.into_vec())?);
     }
     let cwd = match &launch.cwd {
         Some(dir) => Some(WorkingDirectory::Demanded(cwd(dir.clone())?)),
@@ -267,19 +280,18 @@ fn image(launch: &Launch, program: &Path, arguments: Vec<OsString>) -> Result<Im
         program: string("its path", program.as_os_str().to_owned())?,
         open: None,
         argv,
-        env: environment(launch, program)?,
+        env: environment(launch)?,
         cwd,
         group: launch.group(),
     })
 }
 
 /// Checks the names of the environment variables.
-pub(crate) fn check_names(launch: &Launch, program: &Path) -> Result<(), SpawnError> {
+pub(crate) fn check_names(launch: &Launch) -> Result<(), SpawnErrorKind> {
     for name in launch.env.names() {
         let bytes = name.as_encoded_bytes();
         if bytes.is_empty() || bytes.contains(&b'=') {
-            return Err(SpawnError::BadArgument {
-                path: program.to_owned(),
+            return Err(SpawnErrorKind::BadArgument {
                 what: format!("the environment variable {name:?}"),
                 reason: "a name is not empty and holds no `=`",
             });
@@ -288,8 +300,8 @@ pub(crate) fn check_names(launch: &Launch, program: &Path) -> Result<(), SpawnEr
     Ok(())
 }
 
-fn environment(launch: &Launch, program: &Path) -> Result<Vec<CString>, SpawnError> {
-    check_names(launch, program)?;
+fn environment(launch: &Launch) -> Result<Vec<CString>, SpawnErrorKind> {
+    check_names(launch)?;
     let mut variables = launch.env.resolve();
     // The host's directory for temporary files is not in a root of the plugin's own, which has
     // /tmp.
@@ -305,7 +317,7 @@ fn environment(launch: &Launch, program: &Path) -> Result<Vec<CString>, SpawnErr
             pair.extend_from_slice(name.as_bytes());
             pair.push(b'=');
             pair.extend_from_slice(value.as_bytes());
-            c_string(program, || format!("the environment variable {name:?}"), pair)
+            c_string(|| format!("the environment variable {name:?}"), pair)
         })
         .collect()
 }

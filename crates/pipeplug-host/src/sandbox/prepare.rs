@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Sandbox;
-use crate::process::{OnHostExit, SpawnError};
+use crate::process::{OnHostExit, SpawnErrorKind};
 use crate::sys::SandboxPlan;
 
 /// The facts about a start that a sandbox needs.
@@ -54,16 +54,20 @@ impl Sandbox {
     /// Other systems have nothing of the kind.
     pub(crate) fn prepare(
         &self,
-        plugin: Plugin<'_>,
+        _plugin: Plugin<'_>,
         _extent: Extent,
-    ) -> Result<Prepared, SpawnError> {
+    ) -> Result<Prepared, SpawnErrorKind> {
         let problem = "that needs Linux".to_owned();
-        Err(SpawnError::Sandbox { path: plugin.program.to_owned(), problem })
+        Err(SpawnErrorKind::Sandbox { problem })
     }
 
-    pub(crate) fn go_without(&self, plugin: Plugin<'_>, missing: &str) -> Result<(), SpawnError> {
+    pub(crate) fn go_without(
+        &self,
+        _plugin: Plugin<'_>,
+        missing: &str,
+    ) -> Result<(), SpawnErrorKind> {
         let problem = missing.to_owned();
-        Err(SpawnError::Sandbox { path: plugin.program.to_owned(), problem })
+        Err(SpawnErrorKind::Sandbox { problem })
     }
 }
 
@@ -76,7 +80,8 @@ mod linux {
     use nix::sys::resource::{Resource, getrlimit};
 
     use super::{
-        Extent, ImageKind, OnHostExit, Plugin, Prepared, Sandbox, SandboxPlan, SpawnError, Terminal,
+        Extent, ImageKind, OnHostExit, Plugin, Prepared, Sandbox, SandboxPlan, SpawnErrorKind,
+        Terminal,
     };
     use crate::sandbox::grants::OwnRoot;
     use crate::sandbox::seccomp::{self, Policy};
@@ -97,8 +102,8 @@ mod linux {
             &self,
             plugin: Plugin<'_>,
             extent: Extent,
-        ) -> Result<Prepared, SpawnError> {
-            let failed = |problem| SpawnError::Sandbox { path: plugin.program.to_owned(), problem };
+        ) -> Result<Prepared, SpawnErrorKind> {
+            let failed = |problem| SpawnErrorKind::Sandbox { problem };
             let mut namespaces = self.level == Level::Strict && extent == Extent::Whole;
             // It is in memory, which memfd_create(2) may be kept from making.
             if namespaces && let Err(error) = sys::program::init() {
@@ -110,12 +115,8 @@ mod linux {
                 self.go_without(plugin, &missing.join("; "))?;
             }
             self.prepare_as_far(plugin, namespaces).map_err(|error| match error {
-                Unprepared::Program(error) => SpawnError::of_exec(plugin.program, error),
-                Unprepared::Grant(problem) => SpawnError::Grant {
-                    path: plugin.program.to_owned(),
-                    problem,
-                    is_permanent: true,
-                },
+                Unprepared::Program(error) => SpawnErrorKind::of_exec(plugin.program, error),
+                Unprepared::Grant(problem) => SpawnErrorKind::Grant { problem, is_permanent: true },
                 Unprepared::Other(problem) => failed(problem),
             })
         }
@@ -125,12 +126,9 @@ mod linux {
             &self,
             plugin: Plugin<'_>,
             missing: &str,
-        ) -> Result<(), SpawnError> {
+        ) -> Result<(), SpawnErrorKind> {
             match self.demand {
-                Demand::All => Err(SpawnError::Sandbox {
-                    path: plugin.program.to_owned(),
-                    problem: missing.to_owned(),
-                }),
+                Demand::All => Err(SpawnErrorKind::Sandbox { problem: missing.to_owned() }),
                 Demand::WhatThereIs => {
                     tracing::warn!(plugin = ?plugin.program, "the sandbox lacks something: {missing}");
                     Ok(())

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pipeplug_net::{CallError, Caller, OutgoingRequest, Payload, Reply, caller_methods};
 
 use super::Supervisor;
-use super::error::{SupervisedCallError, SupervisedNotifyError, Unavailable};
+use super::error::{SupervisedCallError, SupervisedNotifyError, Unavailable, UnavailableKind};
 use super::instance::{Lease, SupervisedCall};
 use super::pool::Pool;
 
@@ -43,7 +43,10 @@ fn wait(
     let mut left = if request.is_idempotent { leases.retries() } else { 0 };
     loop {
         let lease = match acquire(leases, &request) {
-            Err(Unavailable::Start(error)) if left > 0 && error.is_crash() => {
+            Err(error)
+                if left > 0
+                    && matches!(error.kind(), UnavailableKind::Start(start) if start.is_crash()) =>
+            {
                 left -= 1;
                 tracing::debug!(command = request.command, %error, left, "waits for the next start");
                 continue;
@@ -67,11 +70,9 @@ fn wait(
 
 /// Leases a process within the rest of the request's time. An error names the whole time.
 fn acquire(leases: &impl Leases, request: &OutgoingRequest<'_>) -> Result<Lease, Unavailable> {
-    leases.acquire(time_left(request)).map_err(|error| match (error, request.timeout) {
-        (Unavailable::NotReady { plugin, last, .. }, Some(after)) => {
-            Unavailable::NotReady { plugin, after, last }
-        }
-        (error, _) => error,
+    leases.acquire(time_left(request)).map_err(|error| match request.timeout {
+        Some(timeout) => error.within(timeout),
+        None => error,
     })
 }
 
@@ -145,7 +146,7 @@ mod tests {
         fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
             self.0.borrow_mut().push(within);
             let after = within.unwrap_or_default();
-            Err(Unavailable::NotReady { plugin: "never".into(), after, last: None })
+            Err(Unavailable::new("never", UnavailableKind::NotReady { after, last: None }))
         }
 
         fn retries(&self) -> u32 {
@@ -164,10 +165,9 @@ mod tests {
         let timeout = Duration::from_secs(10);
         let begun = Instant::now().checked_sub(Duration::from_secs(4));
         let error = wait(&never, request(Some(timeout), begun)).unwrap_err();
-        let SupervisedCallError::Unavailable(Unavailable::NotReady { after, .. }) = error else {
-            panic!("{error:?}");
-        };
-        assert_eq!(after, timeout);
+        let SupervisedCallError::Unavailable(error) = error else { panic!("{error:?}") };
+        let UnavailableKind::NotReady { after, .. } = error.kind() else { panic!("{error:?}") };
+        assert_eq!(*after, timeout);
         let within = never.0.borrow()[0].unwrap();
         assert!(within <= Duration::from_secs(6), "{within:?}");
         wait(&never, request(None, None)).unwrap_err();

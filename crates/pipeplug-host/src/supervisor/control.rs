@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::error::Unavailable;
+use super::error::{Unavailable, UnavailableKind};
 use super::event::{EndCause, Event};
 use super::instance::Instance;
 use super::state::{Job, Phase, Shared, SupervisorState};
@@ -97,7 +97,7 @@ impl Shared {
                 drop(replacement);
                 let error = Arc::new(error);
                 self.hook.tell(&name, Event::StartFailed { error: Arc::clone(&error) });
-                return Err(Unavailable::Start(error));
+                return Err(Unavailable::new(&name, UnavailableKind::Start(error)));
             }
         };
         state.plugin = plugin;

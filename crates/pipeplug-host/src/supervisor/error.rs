@@ -10,18 +10,23 @@ use super::event::PluginFailure;
 use super::settings::Breaker;
 use crate::plugin::StartError;
 
-/// Reason why there is no plugin to call.
+/// Error of a supervisor that has no plugin to call.
+#[derive(Debug, Clone)]
+pub struct Unavailable {
+    plugin: String,
+    kind: UnavailableKind,
+}
+
+/// Kind of an [`Unavailable`]. Its text continues a message that begins with the plugin's name.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
-pub enum Unavailable {
+pub enum UnavailableKind {
     /// The start that was waited for failed; all who waited get the same error.
     #[error("{0}")]
     Start(Arc<StartError>),
     /// The plugin did not become ready within the wait.
-    #[error("plugin {plugin:?} did not get ready within {after:?}{}", Last(.last))]
+    #[error("did not get ready within {after:?}{}", Last(.last))]
     NotReady {
-        /// The plugin's name.
-        plugin: String,
         /// Maximum time waited
         /// ([`SupervisorBuilder::ready_timeout`](crate::SupervisorBuilder::ready_timeout), or the
         /// call's own time).
@@ -30,10 +35,8 @@ pub enum Unavailable {
         last: Option<PluginFailure>,
     },
     /// The plugin failed too often, or in a way that a restart cannot repair.
-    #[error("plugin {plugin:?} is not started any more {}, reset the supervisor once that is mended: {last}", Why(*after))]
+    #[error("is not started any more {}, reset the supervisor once that is mended: {last}", Why(*after))]
     GaveUp {
-        /// The plugin's name.
-        plugin: String,
         /// Number of failures that was too many, and the time in which they came; `None` if a
         /// restart cannot repair the last failure.
         after: Option<(usize, Duration)>,
@@ -41,19 +44,52 @@ pub enum Unavailable {
         last: PluginFailure,
     },
     /// The supervisor was stopped.
-    #[error("plugin {plugin:?} was stopped, start its supervisor again to call it")]
-    Stopped {
-        /// The plugin's name.
-        plugin: String,
-    },
+    #[error("was stopped, start its supervisor again to call it")]
+    Stopped,
 }
 
 impl Unavailable {
+    pub(super) fn new(plugin: &str, kind: UnavailableKind) -> Self {
+        Self { plugin: plugin.to_owned(), kind }
+    }
+
     pub(super) fn gave_up(plugin: &str, breaker: Breaker, last: PluginFailure) -> Self {
         let after = (!last.is_permanent()).then_some((breaker.failures, breaker.within));
-        Self::GaveUp { plugin: plugin.to_owned(), after, last }
+        Self::new(plugin, UnavailableKind::GaveUp { after, last })
+    }
+
+    /// Name of the plugin.
+    #[must_use]
+    pub fn plugin(&self) -> &str {
+        &self.plugin
+    }
+
+    /// Kind of the error.
+    #[must_use]
+    pub fn kind(&self) -> &UnavailableKind {
+        &self.kind
+    }
+
+    /// Names the whole time of a call, part of which was left to wait.
+    pub(super) fn within(mut self, time: Duration) -> Self {
+        if let UnavailableKind::NotReady { after, .. } = &mut self.kind {
+            *after = time;
+        }
+        self
     }
 }
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            // The error of the start names the plugin by its path.
+            UnavailableKind::Start(error) => error.fmt(f),
+            kind => write!(f, "plugin {:?} {kind}", self.plugin),
+        }
+    }
+}
+
+impl std::error::Error for Unavailable {}
 
 /// Error of a call of a supervised plugin.
 #[derive(Debug, Clone, thiserror::Error)]

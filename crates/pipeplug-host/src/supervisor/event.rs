@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pipeplug_net::{CloseReason, EventLoop};
 
-use crate::plugin::{Crash, StartError};
+use crate::plugin::{Crash, StartError, StartErrorKind};
 use crate::process::{Pid, WaitStatus};
 
 /// Event of a supervised plugin.
@@ -112,7 +112,7 @@ impl PluginFailure {
     pub(super) fn may_be_an_upgrade(&self) -> bool {
         match self {
             Self::Start(error) => {
-                matches!(&**error, StartError::Spawn(error) if error.may_be_an_upgrade())
+                matches!(error.kind(), StartErrorKind::Spawn(kind) if kind.may_be_an_upgrade())
             }
             Self::Ended { .. } => false,
         }

@@ -15,7 +15,7 @@ mod transitions;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use error::{SupervisedCallError, SupervisedNotifyError, Unavailable};
+pub use error::{SupervisedCallError, SupervisedNotifyError, Unavailable, UnavailableKind};
 pub use event::{EndCause, Event, PluginFailure};
 pub use instance::SupervisedCall;
 pub use pool::Pool;

@@ -8,7 +8,7 @@ use pipeplug_net::EventLoop;
 use super::event::{Event, OnEvent};
 use super::state::Shared;
 use super::{Handle, Supervisor};
-use crate::plugin::{PluginBuilder, StartError};
+use crate::plugin::{PluginBuilder, StartError, StartErrorKind};
 
 /// Back-off of restarts: the wait is `initial` after the first failure, `factor` times as long
 /// after each further one, up to `max`.
@@ -245,9 +245,8 @@ impl SupervisorBuilder {
     pub fn build(self) -> Result<Supervisor, StartError> {
         let events = match &self.plugin.events {
             Some(events) => events.clone(),
-            None => EventLoop::shared().map_err(|error| StartError::System {
-                path: self.plugin.path().to_owned(),
-                error,
+            None => EventLoop::shared().map_err(|error| {
+                StartError::new(self.plugin.path(), None, StartErrorKind::System { error })
             })?,
         };
         let shared = Shared::new(self.plugin, self.settings, events, self.on_event);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::EventLoop;
 
-use super::error::Unavailable;
+use super::error::{Unavailable, UnavailableKind};
 use super::event::{EndCause, Event, Hook, OnEvent, PluginFailure};
 use super::instance::{Instance, Lease};
 use super::settings::Settings;
@@ -160,8 +160,9 @@ impl Shared {
                     let left =
                         deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
                     if left.is_some_and(|left| left.is_zero()) {
-                        let (plugin, last) = (state.name().to_owned(), state.last_failure.clone());
-                        return Err(Unavailable::NotReady { plugin, after, last });
+                        let last = state.last_failure.clone();
+                        let kind = UnavailableKind::NotReady { after, last };
+                        return Err(Unavailable::new(state.name(), kind));
                     }
                     self.wait(state, left.unwrap_or(Duration::MAX))
                 }
@@ -310,6 +311,6 @@ impl SupervisorState {
     }
 
     pub(super) fn stopped(&self) -> Unavailable {
-        Unavailable::Stopped { plugin: self.name().to_owned() }
+        Unavailable::new(self.name(), UnavailableKind::Stopped)
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::CloseReason;
 
-use super::error::Unavailable;
+use super::error::{Unavailable, UnavailableKind};
 use super::event::{EndCause, Event, PluginFailure};
 use super::instance::Instance;
 use super::settings::Settings;
@@ -71,7 +71,10 @@ impl Shared {
                 let error = Arc::new(error);
                 self.hook.tell(state.name(), Event::StartFailed { error: Arc::clone(&error) });
                 state.failed_starts += 1;
-                state.failed_start = Some(Unavailable::Start(Arc::clone(&error)));
+                state.failed_start = Some(Unavailable::new(
+                    state.name(),
+                    UnavailableKind::Start(Arc::clone(&error)),
+                ));
                 before = self.failed(&mut state, PluginFailure::Start(error), Duration::ZERO);
             }
         }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use pipeplug_host::launcher::{Container, Engine};
-use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Plugin, PluginBuilder, StartError};
+use pipeplug_host::process::SpawnErrorKind;
+use pipeplug_host::{Plugin, PluginBuilder, StartError, StartErrorKind};
 use pipeplug_tests::{Containers, LONG};
 
 use crate::CAPTIVE;
@@ -29,7 +29,7 @@ crate::with_each_engine! {
 #[track_caller]
 fn told(builder: PluginBuilder, text: &str) -> StartError {
     let error = builder.handshake_timeout(LONG).start().unwrap_err();
-    assert!(matches!(error, StartError::Launcher { .. }), "{error:?}");
+    assert!(matches!(error.kind(), StartErrorKind::Launcher { .. }), "{error:?}");
     assert!(error.to_string().contains(text), "{error}");
     error
 }
@@ -162,7 +162,10 @@ fn an_argument_that_cuts_the_plugin_off_is_refused(containers: &Containers) {
         ("-d", "in the background"),
     ] {
         let error = placed(containers.container().engine_arg(arg)).start().unwrap_err();
-        assert!(matches!(error, StartError::Spawn(SpawnError::BadArgument { .. })), "{error:?}");
+        assert!(
+            matches!(error.kind(), StartErrorKind::Spawn(SpawnErrorKind::BadArgument { .. })),
+            "{error:?}"
+        );
         assert!(error.to_string().contains(reason), "{error}");
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::signal;
 use pipeplug_host::CallError;
 use pipeplug_host::launcher::{Engine, Launcher};
 use pipeplug_host::process::{Delivery, Launch, Signal};
-use pipeplug_host::{Crash, Grace, Plugin, PluginBuilder, StartError, StoppedBy, WaitStatus};
+use pipeplug_host::{Crash, Grace, Plugin, PluginBuilder, StartErrorKind, StoppedBy, WaitStatus};
 use pipeplug_host::{Direction, Format};
 use pipeplug_tests::{Containers, LONG, chunk, send};
 
@@ -79,7 +79,7 @@ fn it_is_gone_after_a_start_that_took_too_long(containers: &Containers) {
     for millis in [1, 30, 100, 300, 1000] {
         let builder = containers.builder(containers.container()).arg("mute");
         let error = builder.handshake_timeout(Duration::from_millis(millis)).start().unwrap_err();
-        assert!(matches!(error, StartError::HandshakeTimeout { .. }), "{error}");
+        assert!(matches!(error.kind(), StartErrorKind::HandshakeTimeout { .. }), "{error}");
         containers.assert_gone();
     }
 }

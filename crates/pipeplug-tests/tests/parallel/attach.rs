@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use pipeplug_host::launcher::Attach;
-use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Crash, Grace, Plugin, PluginBuilder, StartError, StoppedBy, WaitStatus};
+use pipeplug_host::process::SpawnErrorKind;
+use pipeplug_host::{
+    Crash, Grace, Plugin, PluginBuilder, StartError, StartErrorKind, StoppedBy, WaitStatus,
+};
 use pipeplug_tests::{LONG, eventually, is_running, is_stopped, send, wait_exit};
 use tempfile::TempDir;
 
@@ -78,7 +80,10 @@ fn attach(socket: &Path) -> PluginBuilder {
 #[track_caller]
 fn refused(socket: &Path) -> (StartError, String) {
     let error = attach(socket).start().unwrap_err();
-    assert!(matches!(error, StartError::Spawn(SpawnError::Launcher { .. })), "{error:?}");
+    assert!(
+        matches!(error.kind(), StartErrorKind::Spawn(SpawnErrorKind::Launcher { .. })),
+        "{error:?}"
+    );
     let message = error.to_string();
     assert!(message.contains(&format!("{socket:?}")), "{message}");
     (error, message)

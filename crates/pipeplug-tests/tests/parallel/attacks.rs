@@ -12,8 +12,8 @@ use std::thread;
 
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use pipeplug_host::SandboxSupport;
-use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Plugin, Sandbox, StartError};
+use pipeplug_host::process::SpawnErrorKind;
+use pipeplug_host::{Plugin, Sandbox, StartErrorKind};
 use pipeplug_tests::{Script, command_lines_with, eventually, time_that_is_set};
 
 use crate::BURGLAR;
@@ -442,7 +442,10 @@ fn a_link_that_the_plugin_could_have_made_leads_nowhere() {
         Sandbox::strict().write(&own).read(dir.path().join("to-data")),
     ] {
         let error = Plugin::builder(BURGLAR).sandbox(sandbox.clone()).start().unwrap_err();
-        assert!(matches!(error, StartError::Spawn(SpawnError::Grant { .. })), "{error:?}");
+        assert!(
+            matches!(error.kind(), StartErrorKind::Spawn(SpawnErrorKind::Grant { .. })),
+            "{error:?}"
+        );
         assert!(error.to_string().contains("cannot be let in"), "{sandbox:?}: {error}");
     }
 }

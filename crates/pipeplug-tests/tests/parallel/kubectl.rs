@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use pipeplug_host::launcher::{Kubectl, PullPolicy};
-use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Plugin, PluginBuilder, StartError, StoppedBy, WaitStatus};
+use pipeplug_host::process::SpawnErrorKind;
+use pipeplug_host::{Plugin, PluginBuilder, StartErrorKind, StoppedBy, WaitStatus};
 use pipeplug_tests::{LONG, command_lines_with, eventually, free_port, send, tool};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -261,7 +261,10 @@ fn no_kubectl_no_cluster_and_no_context_are_told() {
         Plugin::preinstalled("spell").launcher(kubectl).handshake_timeout(LONG).start().unwrap_err()
     };
     let error = start(Kubectl::new("spell").program("no-such-kubectl"));
-    assert!(matches!(error, StartError::Spawn(SpawnError::NoClient { .. })), "{error:?}");
+    assert!(
+        matches!(error.kind(), StartErrorKind::Spawn(SpawnErrorKind::NoClient { .. })),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("\"no-such-kubectl\""), "{error}");
     if tool("kubectl", "kubernetes-client").is_none() {
         return;
@@ -356,7 +359,7 @@ fn the_pod_is_deleted_where_kubectl_is_killed_or_the_plugin_fails() {
 fn the_pod_is_deleted_where_the_start_takes_too_long() {
     let fake = Fake::running("sleep 1000");
     let error = fake.builder().handshake_timeout(Duration::from_millis(100)).start().unwrap_err();
-    assert!(matches!(error, StartError::HandshakeTimeout { .. }), "{error:?}");
+    assert!(matches!(error.kind(), StartErrorKind::HandshakeTimeout { .. }), "{error:?}");
     fake.assert_deleted();
 }
 

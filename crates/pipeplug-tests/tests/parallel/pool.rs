@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use pipeplug_host::{
     Plugin, PluginBuilder, Pool, SupervisedCall, SupervisedCallError, Supervisor,
-    SupervisorBuilder, Unavailable,
+    SupervisorBuilder, UnavailableKind,
 };
 use pipeplug_tests::{LONG, Script, eventually, is_running, send};
 
@@ -184,7 +184,7 @@ fn where_all_are_given_up_a_call_says_why() {
     hopeless.start().unwrap_err();
     let error = hopeless.call("echo", "").unwrap_err();
     assert!(
-        matches!(error, SupervisedCallError::Unavailable(Unavailable::GaveUp { .. })),
+        matches!(&error, SupervisedCallError::Unavailable(error) if matches!(error.kind(), UnavailableKind::GaveUp { .. })),
         "there is none left to start: {error}"
     );
     assert!(error.to_string().contains("plugin#"), "{error}");

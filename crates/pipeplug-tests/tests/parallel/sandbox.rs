@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pipeplug_host::SandboxSupport;
-use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Plugin, Sandbox, StartError, WaitStatus};
+use pipeplug_host::process::SpawnErrorKind;
+use pipeplug_host::{Plugin, Sandbox, StartErrorKind, WaitStatus};
 use pipeplug_tests::{LONG, Script, eventually, system_calls};
 
 use crate::BURGLAR;
@@ -379,6 +379,9 @@ fn what_cannot_be_had_starts_nothing() {
     let error =
         Plugin::builder(BURGLAR).sandbox(sandbox.clone().best_effort()).start().unwrap_err();
     assert!(error.is_permanent());
-    assert!(matches!(error, StartError::Spawn(SpawnError::Grant { .. })), "{error:?}");
+    assert!(
+        matches!(error.kind(), StartErrorKind::Spawn(SpawnErrorKind::Grant { .. })),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("\"/no/such/file\" cannot be let in"), "{error}");
 }

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_host::launcher::{Launcher as _, Ssh};
-use pipeplug_host::process::SpawnError;
-use pipeplug_host::{Crash, Plugin, PluginBuilder, StartError, StoppedBy, WaitStatus};
+use pipeplug_host::process::SpawnErrorKind;
+use pipeplug_host::{
+    Crash, Plugin, PluginBuilder, StartError, StartErrorKind, StoppedBy, WaitStatus,
+};
 use pipeplug_tests::{
     LONG, Script, Sshd, command_lines_with, eventually, free_port, is_running, send,
 };
@@ -29,7 +31,8 @@ fn marked(what: &str) -> (PluginBuilder, String) {
 #[track_caller]
 fn refused(builder: &PluginBuilder) -> StartError {
     let error = builder.clone().handshake_timeout(LONG).start().unwrap_err();
-    let StartError::Launcher { launcher: place, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Launcher { .. } = error.kind() else { panic!("{error:?}") };
+    let place = error.launcher().unwrap();
     assert!(place.ends_with("(ssh)") && error.to_string().contains(place), "{error}");
     error
 }
@@ -127,7 +130,10 @@ fn what_is_not_there_or_cannot_be_executed_is_told() {
         .launcher(there(&sshd))
         .start()
         .unwrap_err();
-    assert!(matches!(error, StartError::Exited { status: WaitStatus::Exited(3), .. }), "{error:?}");
+    assert!(
+        matches!(error.kind(), StartErrorKind::Exited { status: WaitStatus::Exited(3), .. }),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -205,7 +211,10 @@ fn a_host_that_says_nothing_is_given_up() {
 fn a_missing_ssh_is_told() {
     let error =
         misbehave(&[]).launcher(Ssh::new("there").program("no-such-ssh")).start().unwrap_err();
-    assert!(matches!(error, StartError::Spawn(SpawnError::NoClient { .. })), "{error:?}");
+    assert!(
+        matches!(error.kind(), StartErrorKind::Spawn(SpawnErrorKind::NoClient { .. })),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("no program \"no-such-ssh\""), "{error}");
 }
 

@@ -9,9 +9,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use pipeplug_host::Format;
-use pipeplug_host::StartError;
+use pipeplug_host::StartErrorKind;
 use pipeplug_host::launcher::{Launcher as _, Ssh};
-use pipeplug_host::process::{Launch, SpawnError};
+use pipeplug_host::process::{Launch, SpawnErrorKind};
 use pipeplug_tests::{LONG, Script, Sshd, eventually, tool};
 
 use crate::misbehave;
@@ -237,7 +237,7 @@ fn a_real_server_runs_it_by_every_login_shell_and_tells_what_fails() {
         let told = |launched: pipeplug_host::PluginBuilder| {
             let error = launched.handshake_timeout(LONG).launcher(ssh.clone()).start().unwrap_err();
             assert!(
-                matches!(error, StartError::Launcher { .. }) && error.is_permanent(),
+                matches!(error.kind(), StartErrorKind::Launcher { .. }) && error.is_permanent(),
                 "{name}: {error:?}"
             );
             error.to_string()
@@ -267,7 +267,7 @@ fn a_login_shell_that_prints_is_named() {
             let error = builder.clone().format(format).start().unwrap_err();
             let message = error.to_string();
             assert!(
-                matches!(error, StartError::Launcher { .. }) && error.is_permanent(),
+                matches!(error.kind(), StartErrorKind::Launcher { .. }) && error.is_permanent(),
                 "{name}: {error:?}"
             );
             assert!(
@@ -305,7 +305,7 @@ fn a_plugin_that_prints_is_not_taken_for_its_login_shell() {
     let ssh = Ssh::new(Sshd::NAME).args(sshd.options());
     let builder = pipeplug_host::Plugin::builder(chatty.path()).handshake_timeout(LONG);
     let error = builder.launcher(ssh).start().unwrap_err();
-    assert!(matches!(error, StartError::Garbage { .. }), "{error:?}");
+    assert!(matches!(error.kind(), StartErrorKind::Garbage { .. }), "{error:?}");
 }
 
 #[test]
@@ -348,8 +348,8 @@ fn the_longest_command_line_arrives_and_a_longer_one_is_refused() {
         launch
     };
     let ssh = Ssh::new("there").program("/no/such/ssh");
-    let of = |len: usize| match ssh.start(&launch(len)).unwrap_err() {
-        SpawnError::BadArgument { what, .. } => what,
+    let of = |len: usize| match ssh.start(&launch(len)).unwrap_err().kind() {
+        SpawnErrorKind::BadArgument { what, .. } => what.clone(),
         other => panic!("{other:?}"),
     };
     let rest: usize =
@@ -373,9 +373,10 @@ fn the_longest_command_line_arrives_and_a_longer_one_is_refused() {
 #[test]
 fn what_no_shell_could_be_told_is_refused() {
     let ssh = Ssh::new("nowhere.invalid");
-    let refused = |launch: Launch| match ssh.start(&launch).unwrap_err() {
-        error @ SpawnError::BadArgument { .. } => error.to_string(),
-        other => panic!("{other:?}"),
+    let refused = |launch: Launch| {
+        let error = ssh.start(&launch).unwrap_err();
+        assert!(matches!(error.kind(), SpawnErrorKind::BadArgument { .. }), "{error:?}");
+        error.to_string()
     };
     assert!(refused(Launch::new("-x")).contains("begins with a dash"));
     let mut launch = Launch::new("/plugin");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use pipeplug_host::{CallError, HandlerError, Plugin, Reply, Request, StartError};
+use pipeplug_host::{CallError, HandlerError, Plugin, Reply, Request, StartErrorKind};
 use pipeplug_tests::{SOON, eventually};
 
 use crate::{misbehave, plain};
@@ -71,7 +71,8 @@ fn a_flood_of_one_ways_waits_for_the_start_call_back() {
 #[test]
 fn a_start_call_back_that_fails_ends_the_plugin_with_its_message() {
     let error = misbehave(&["start-fails"]).start().unwrap_err();
-    let StartError::Exited { status, stderr, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Exited { status, .. } = error.kind() else { panic!("{error:?}") };
+    let stderr = error.stderr();
     assert_eq!(status.code(), Some(1));
     assert_eq!(stderr, &["misbehave: the plugin's start failed: the database is locked"]);
     assert!(error.to_string().contains("the database is locked"), "{error}");

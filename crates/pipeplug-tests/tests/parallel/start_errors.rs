@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pipeplug_host::Format;
-use pipeplug_host::{StartError, WaitStatus};
+use pipeplug_host::{StartError, StartErrorKind, WaitStatus};
 use pipeplug_tests::{LONG, Script};
 
 use crate::misbehave;
@@ -25,13 +25,17 @@ fn one_that_answers_in_the_other_format_is_told_apart() {
         cat <&3 >/dev/null",
     );
     let error = start(&classic);
-    let StartError::WrongFormat { spoken, found, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::WrongFormat { spoken, found, .. } = error.kind() else {
+        panic!("{error:?}")
+    };
     assert_eq!((*spoken, *found), (Format::Standard, Format::Classic));
     assert!(error.to_string().contains("--format classic"), "{error}");
 
     let standard = Script::answering("cat <&3 >/dev/null");
     let error = standard.builder().format(Format::Classic).start().unwrap_err();
-    let StartError::WrongFormat { spoken, found, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::WrongFormat { spoken, found, .. } = error.kind() else {
+        panic!("{error:?}")
+    };
     assert_eq!((*spoken, *found), (Format::Classic, Format::Standard));
     assert!(error.to_string().contains("--format standard"), "{error}");
 }
@@ -39,7 +43,8 @@ fn one_that_answers_in_the_other_format_is_told_apart() {
 #[test]
 fn one_that_understands_only_the_other_format_ends_and_says_why() {
     let error = misbehave(&["classic"]).start().unwrap_err();
-    let StartError::Exited { status, stderr, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Exited { status, .. } = error.kind() else { panic!("{error:?}") };
+    let stderr = error.stderr();
     assert_eq!(status.code(), Some(1));
     assert!(stderr.concat().contains("broke the protocol"), "{stderr:?}");
 
@@ -50,7 +55,7 @@ fn one_that_understands_only_the_other_format_ends_and_says_why() {
 fn garbage_on_stdout_is_shown() {
     let script = Script::new(r"printf 'Hello, world!\n\033[31m'; sleep 1000");
     let error = script.builder().stdio().start().unwrap_err();
-    let StartError::Garbage { first, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Garbage { first, .. } = error.kind() else { panic!("{error:?}") };
     assert_eq!(first, b"Hello, world!\n\x1b[31m");
     let message = error.to_string();
     assert!(message.contains(r"Hello, world!\n\x1b[31m"), "{message}");
@@ -61,7 +66,7 @@ fn garbage_on_stdout_is_shown() {
 fn of_much_garbage_only_the_beginning_is_shown() {
     let script = Script::new("yes garbage");
     let error = script.builder().stdio().start().unwrap_err();
-    let StartError::Garbage { first, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Garbage { first, .. } = error.kind() else { panic!("{error:?}") };
     assert_eq!(first.len(), 64);
 }
 
@@ -76,14 +81,15 @@ fn a_line_printed_ahead_of_the_answer_is_shown() {
     .stdio()
     .start()
     .unwrap_err();
-    let StartError::Garbage { first, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Garbage { first, .. } = error.kind() else { panic!("{error:?}") };
     assert!(first.starts_with(b"listening\n"), "{error}");
 }
 
 #[test]
 fn one_that_exits_is_told_with_its_status_and_last_words() {
     let error = start(&Script::new("echo first >&2; echo 'no such database' >&2; exit 7"));
-    let StartError::Exited { status, stderr, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Exited { status, .. } = error.kind() else { panic!("{error:?}") };
+    let stderr = error.stderr();
     assert_eq!(*status, WaitStatus::Exited(7));
     assert_eq!(stderr, &["first", "no such database"]);
     let message = error.to_string();
@@ -93,7 +99,8 @@ fn one_that_exits_is_told_with_its_status_and_last_words() {
 #[test]
 fn one_that_exits_with_success_has_not_started_either() {
     let error = start(&Script::new("exit 0"));
-    let StartError::Exited { status, stderr, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Exited { status, .. } = error.kind() else { panic!("{error:?}") };
+    let stderr = error.stderr();
     assert!(status.success());
     assert_eq!(stderr, &Vec::<String>::new());
     assert!(error.to_string().contains("nothing on its stderr"), "{error}");
@@ -102,7 +109,7 @@ fn one_that_exits_with_success_has_not_started_either() {
 #[test]
 fn one_that_a_signal_ends_is_told_with_the_signal() {
     let error = start(&Script::new("kill -SEGV $$"));
-    let StartError::Exited { status, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Exited { status, .. } = error.kind() else { panic!("{error:?}") };
     assert!(matches!(status, WaitStatus::Signaled { signal: 11, .. }), "{status}");
     assert!(error.to_string().contains("SIGSEGV"), "{error}");
 }
@@ -117,7 +124,8 @@ fn what_it_says_on_stderr_cannot_reach_a_terminal() {
 #[test]
 fn of_many_last_words_the_last_are_shown() {
     let error = start(&Script::new("seq 1000 >&2; exit 1"));
-    let StartError::Exited { stderr, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Exited { .. } = error.kind() else { panic!("{error:?}") };
+    let stderr = error.stderr();
     let expected: Vec<_> = (981..=1000).map(|i| i.to_string()).collect();
     assert_eq!(stderr, &expected);
     assert!(error.to_string().contains("996 | 997 | 998 | 999 | 1000"), "{error}");
@@ -127,7 +135,8 @@ fn of_many_last_words_the_last_are_shown() {
 fn one_that_closes_its_pipe_and_lives_on_is_told() {
     let begun = Instant::now();
     let error = start(&Script::new("echo bye >&2; exec 4>&-; sleep 1000"));
-    let StartError::ClosedPipe { stderr, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::ClosedPipe = error.kind() else { panic!("{error:?}") };
+    let stderr = error.stderr();
     assert_eq!(stderr, &["bye"]);
     assert!(begun.elapsed() < LONG);
 }
@@ -135,7 +144,7 @@ fn one_that_closes_its_pipe_and_lives_on_is_told() {
 #[test]
 fn one_that_closes_both_pipes_and_lives_on_is_told() {
     let error = start(&Script::new("exec 3<&- 4>&-; sleep 1000"));
-    assert!(matches!(error, StartError::ClosedPipe { .. }), "{error:?}");
+    assert!(matches!(error.kind(), StartErrorKind::ClosedPipe), "{error:?}");
 }
 
 #[test]
@@ -148,9 +157,10 @@ fn one_that_never_answers_is_told_after_the_timeout() {
         let took = begun.elapsed();
         // It is killed: to be asked to go, it would have to be a plugin.
         assert!(took >= timeout && took < Duration::from_secs(4), "{took:?}");
-        let StartError::HandshakeTimeout { stderr, .. } = &error else {
+        let StartErrorKind::HandshakeTimeout { .. } = error.kind() else {
             panic!("{body}: {error:?}")
         };
+        let stderr = error.stderr();
         assert_eq!(stderr, &["waiting"]);
         assert!(error.to_string().contains("150ms"), "{error}");
     }
@@ -162,7 +172,7 @@ fn one_that_is_stopped_is_told_with_the_signal() {
     for (name, number, next) in [("TTIN", 21, "--stdin inherit"), ("STOP", 19, "kill -CONT")] {
         let script = Script::new(&format!("kill -{name} $$"));
         let error = script.builder().handshake_timeout(timeout).start().unwrap_err();
-        let StartError::HandshakeTimeout { stopped_by, .. } = &error else {
+        let StartErrorKind::HandshakeTimeout { stopped_by, .. } = error.kind() else {
             panic!("{name}: {error:?}")
         };
         assert_eq!(*stopped_by, Some(number), "{error}");
@@ -182,14 +192,14 @@ fn one_that_prints_and_then_hangs_is_told_by_what_it_printed() {
         .handshake_timeout(LONG)
         .start()
         .unwrap_err();
-    assert!(matches!(error, StartError::Garbage { .. }), "{error:?}");
+    assert!(matches!(error.kind(), StartErrorKind::Garbage { .. }), "{error:?}");
     assert!(error.to_string().contains("usage: plugin FILE"), "{error}");
 }
 
 #[test]
 fn what_is_no_plugin_is_told_with_its_path() {
     let error = pipeplug_host::Plugin::start("/nonexistent/plugin").unwrap_err();
-    assert!(matches!(error, StartError::Spawn(_)), "{error:?}");
+    assert!(matches!(error.kind(), StartErrorKind::Spawn(_)), "{error:?}");
     assert!(error.to_string().contains("/nonexistent/plugin"), "{error}");
     // No plugin, but a program: `true` exits with success at once.
     let error = pipeplug_host::Plugin::start("/bin/true").unwrap_err();
@@ -205,7 +215,10 @@ fn the_same_builder_starts_again_with_success() {
     ));
     let builder = script.builder();
     let error = builder.start().unwrap_err();
-    assert!(matches!(error, StartError::Exited { status: WaitStatus::Exited(9), .. }), "{error:?}");
+    assert!(
+        matches!(error.kind(), StartErrorKind::Exited { status: WaitStatus::Exited(9), .. }),
+        "{error:?}"
+    );
     let plugin = builder.start().unwrap();
     assert_eq!(plugin.call("echo", "now").unwrap(), "now");
     let another = builder.start().unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pipeplug_host::{StartError, WaitStatus};
+use pipeplug_host::{StartError, StartErrorKind, WaitStatus};
 use pipeplug_tests::{LONG, Script, tool};
 
 use crate::MISBEHAVE;
@@ -19,7 +19,8 @@ fn one_that_went_into_the_background_is_told() {
     for body in ["sleep 1000 & exit 0", "setsid head -c 1000 <&3 >/dev/null 2>&1 & exit 0"] {
         for _ in 0..20 {
             let error = start(&Script::new(body));
-            let StartError::Exited { hint, .. } = &error else { panic!("{error:?}") };
+            let StartErrorKind::Exited { .. } = error.kind() else { panic!("{error:?}") };
+            let hint = error.hint();
             assert!(
                 hint.as_ref().is_some_and(|hint| hint.contains("went into the background")),
                 "{error}"
@@ -44,7 +45,8 @@ fn one_that_left_something_without_the_pipe_did_not_go_into_the_background() {
 #[test]
 fn descriptors_that_were_not_passed_on_are_told_by_the_plugin() {
     let error = start(&Script::new(&format!("{MISBEHAVE} \"$@\" plain 3<&- 4>&-; exit $?")));
-    let StartError::Exited { stderr, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Exited { .. } = error.kind() else { panic!("{error:?}") };
+    let stderr = error.stderr();
     assert!(
         stderr.concat().contains("descriptor 3, which is to bring messages in, is not open"),
         "{stderr:?}"
@@ -82,7 +84,7 @@ fn descriptors_that_were_not_passed_on_are_told_by_what_it_says_of_them() {
 fn descriptors_that_were_not_passed_on_are_told_of_one_that_waits() {
     let script = Script::new("sleep 1000 3<&- 4>&-; exit 1");
     let error = script.builder().handshake_timeout(Duration::from_millis(500)).start().unwrap_err();
-    assert!(matches!(error, StartError::HandshakeTimeout { .. }), "{error:?}");
+    assert!(matches!(error.kind(), StartErrorKind::HandshakeTimeout { .. }), "{error:?}");
     let said = error.to_string();
     assert!(
         said.contains("(\"sleep\"), which does not have descriptor 4") && said.contains("pass_fds"),
@@ -114,7 +116,8 @@ fn children_that_do_not_last_are_not_named() {
 #[test]
 fn descriptors_that_all_have_closed_are_told() {
     let error = start(&Script::new("exec 3<&- 4>&-; sleep 1000"));
-    let StartError::ClosedPipe { hint, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::ClosedPipe = error.kind() else { panic!("{error:?}") };
+    let hint = error.hint();
     assert!(
         hint.as_ref().unwrap().contains("has descriptor 4 open: a program in between"),
         "{error}"
@@ -173,7 +176,7 @@ fn launchers_that_pass_descriptors_on_start_a_plugin() {
             let code = code.replace(MISBEHAVE, ends.path().to_str().unwrap());
             std::fs::write(launcher.dir().join("launcher.cjs"), code).unwrap();
             let error = launcher.builder().start().unwrap_err();
-            let StartError::Exited { status, .. } = &error else { panic!("{error:?}") };
+            let StartErrorKind::Exited { status, .. } = error.kind() else { panic!("{error:?}") };
             assert_eq!(*status, expected, "{}: {error}", program.display());
         }
     }

@@ -9,9 +9,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use pipeplug_host::launcher::CommandPrefix;
-use pipeplug_host::process::SpawnError;
+use pipeplug_host::process::SpawnErrorKind;
 use pipeplug_host::{
-    Event, LockFile, Plugin, PluginBuilder, Sandbox, Sha256, StartError, Supervisor,
+    Event, LockFile, Plugin, PluginBuilder, Sandbox, Sha256, StartError, StartErrorKind, Supervisor,
 };
 use pipeplug_tests::{LONG, Script, eventually};
 use tempfile::TempDir;
@@ -31,11 +31,10 @@ fn copied(plugin: &str) -> (TempDir, PathBuf, Sha256) {
     (dir, path, sum)
 }
 
-fn spawn_error(builder: &PluginBuilder) -> SpawnError {
-    match builder.start() {
-        Err(StartError::Spawn(error)) => error,
-        other => panic!("{other:?}"),
-    }
+fn spawn_error(builder: &PluginBuilder) -> StartError {
+    let error = builder.start().unwrap_err();
+    assert!(matches!(error.kind(), StartErrorKind::Spawn(_)), "{error:?}");
+    error
 }
 
 #[test]
@@ -122,12 +121,14 @@ fn a_file_that_is_swapped_between_check_and_start_does_not_run() {
                     started.fetch_add(1, Ordering::Relaxed);
                     plugin.kill().unwrap();
                 }
-                Err(StartError::Spawn(SpawnError::SumMismatch { .. })) => {
-                    refused.fetch_add(1, Ordering::Relaxed);
-                }
-                // The moment in which the link is its own other name.
-                Err(StartError::Spawn(error)) if !error.is_permanent() => {}
-                Err(error) => panic!("{error}"),
+                Err(error) => match error.kind() {
+                    StartErrorKind::Spawn(SpawnErrorKind::SumMismatch { .. }) => {
+                        refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    // The moment in which the link is its own other name.
+                    StartErrorKind::Spawn(_) if !error.is_permanent() => {}
+                    _ => panic!("{error}"),
+                },
             }
         }
         stop.store(true, Ordering::Relaxed);
@@ -198,7 +199,8 @@ fn a_copy_that_is_changed_while_it_is_made_does_not_run() {
         for _ in 0..100 {
             let before = written.load(Ordering::Relaxed);
             let error = Plugin::builder(&path).sha256(sum).start().unwrap_err();
-            let is_refused = matches!(error, StartError::Spawn(SpawnError::SumMismatch { .. }));
+            let is_refused =
+                matches!(error.kind(), StartErrorKind::Spawn(SpawnErrorKind::SumMismatch { .. }));
             if marker.exists() || (is_refused && written.load(Ordering::Relaxed) > before) {
                 break;
             }
@@ -236,7 +238,10 @@ fn the_lock_file_is_demanded_and_names_both_sums() {
     let mut lock = LockFile::open_or_new(&lock_path).unwrap();
     lock.save().unwrap();
     let unpinned = spawn_error(&builder);
-    assert!(matches!(unpinned, SpawnError::NotPinned { .. }), "{unpinned}");
+    assert!(
+        matches!(unpinned.kind(), StartErrorKind::Spawn(SpawnErrorKind::NotPinned { .. })),
+        "{unpinned}"
+    );
 
     assert_eq!(lock.pin(&path).unwrap(), sum);
     lock.save().unwrap();
@@ -255,7 +260,13 @@ fn the_lock_file_is_demanded_and_names_both_sums() {
     );
     // Both demands have to be met.
     let error = spawn_error(&builder.clone().sha256(sum_of(&path)));
-    assert!(matches!(error, SpawnError::SumMismatch { lock_file: Some(_), .. }), "{error}");
+    assert!(
+        matches!(
+            error.kind(),
+            StartErrorKind::Spawn(SpawnErrorKind::SumMismatch { lock_file: Some(_), .. })
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -293,7 +304,11 @@ fn launchers_that_cannot_check_are_refused() {
         builder.sandbox(Sandbox::basic()),
     ] {
         let error = spawn_error(&builder);
-        assert!(matches!(error, SpawnError::NotEnforced { .. }) && error.is_permanent(), "{error}");
+        assert!(
+            matches!(error.kind(), StartErrorKind::Spawn(SpawnErrorKind::NotEnforced { .. }))
+                && error.is_permanent(),
+            "{error}"
+        );
         assert!(error.to_string().contains("via `nice`"), "{error}");
     }
 }

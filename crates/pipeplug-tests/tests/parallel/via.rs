@@ -6,9 +6,9 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use pipeplug_host::Format;
 use pipeplug_host::launcher::CommandPrefix;
-use pipeplug_host::process::SpawnError;
+use pipeplug_host::process::SpawnErrorKind;
 use pipeplug_host::{
-    Crash, Grace, Plugin, PluginBuilder, StartError, Stdin, StoppedBy, WaitStatus,
+    Crash, Grace, Plugin, PluginBuilder, StartErrorKind, Stdin, StoppedBy, WaitStatus,
 };
 use pipeplug_tests::{LONG, Script, command_lines_with, eventually, is_running, send, tool};
 
@@ -125,7 +125,8 @@ fn the_command_itself_is_the_host_s() {
     let script = "echo \"${VIA_A-none}\" >&2; pwd >&2; exit 1";
     let builder = plain().env("VIA_A", "plugin").current_dir(dir.path());
     let error = via(builder, &["sh", "-c", script]).start().unwrap_err();
-    let StartError::Exited { stderr, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Exited { .. } = error.kind() else { panic!("{error:?}") };
+    let stderr = error.stderr();
     let here = std::env::current_dir().unwrap().into_os_string().into_string().unwrap();
     assert_eq!(stderr, &["none".to_owned(), here]);
 }
@@ -178,7 +179,10 @@ fn what_cannot_be_set_past_the_command_is_told() {
     // written.
     let error =
         via(plain().env("A", "x".repeat(100_000)), &["sh", "-c", "exit 3"]).start().unwrap_err();
-    assert!(matches!(error, StartError::Exited { status: WaitStatus::Exited(3), .. }), "{error:?}");
+    assert!(
+        matches!(error.kind(), StartErrorKind::Exited { status: WaitStatus::Exited(3), .. }),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -191,18 +195,19 @@ fn a_command_that_is_not_there_is_named() {
         assert!(message.contains(MISBEHAVE) && message.contains(name), "{message}");
     }
     let error = via(plain(), &["no-such-carrier"]).start().unwrap_err();
-    assert!(matches!(error, StartError::Spawn(SpawnError::NoClient { .. })), "{error:?}");
+    assert!(
+        matches!(error.kind(), StartErrorKind::Spawn(SpawnErrorKind::NoClient { .. })),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("install it, or add its directory to `PATH`"), "{error}");
 }
 
 #[test]
 fn a_command_that_fails_is_told_with_its_status_and_last_words() {
     let error = via(plain(), &["sh", "-c", "echo 'no such user' >&2; exit 3"]).start().unwrap_err();
-    let StartError::Exited { status, stderr, .. } = &error else { panic!("{error:?}") };
-    assert_eq!(
-        (*status, stderr.as_slice()),
-        (WaitStatus::Exited(3), &["no such user".to_owned()][..])
-    );
+    let StartErrorKind::Exited { status, .. } = error.kind() else { panic!("{error:?}") };
+    let stderr = error.stderr();
+    assert_eq!((*status, stderr), (WaitStatus::Exited(3), &["no such user".to_owned()][..]));
     let place = format!(
         "plugin {MISBEHAVE:?} via `sh -c echo 'no such user' >&2; exit 3` ended before it answered"
     );
@@ -228,13 +233,13 @@ fn a_command_that_fails_is_told_with_its_status_and_last_words() {
         (&["/usr/bin/env", "nice", "-n", "x"], "`nice` of that command failed (exit status 125)"),
     ] {
         let error = via(plain(), command).start().unwrap_err();
-        assert!(matches!(error, StartError::Launcher { .. }), "{error:?}");
+        assert!(matches!(error.kind(), StartErrorKind::Launcher { .. }), "{error:?}");
         assert!(error.to_string().contains(says), "{error}");
     }
     // A plugin's own end is not the command's.
     let script = Script::new("echo \"$0: no such option\" >&2; exit 2");
     let error = via(script.builder(), &["nice"]).start().unwrap_err();
-    assert!(matches!(error, StartError::Exited { .. }), "{error:?}");
+    assert!(matches!(error.kind(), StartErrorKind::Exited { .. }), "{error:?}");
 }
 
 #[test]
@@ -242,7 +247,7 @@ fn a_command_that_prints_something_first_is_told_by_what() {
     let error = via(plain(), &["sh", "-c", "echo 'Last login: today'; exec \"$@\"", "sh"])
         .start()
         .unwrap_err();
-    let StartError::Garbage { first, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Garbage { first, .. } = error.kind() else { panic!("{error:?}") };
     assert!(first.starts_with(b"Last login: today\n"), "{error}");
     assert!(error.to_string().starts_with(&format!("plugin {MISBEHAVE:?} via `sh -c")), "{error}");
     assert!(
@@ -267,7 +272,7 @@ fn a_terminal_in_between_is_told() {
         let script = in_a_terminal("");
         let error =
             via(plain(), &[script.path().to_str().unwrap()]).format(format).start().unwrap_err();
-        let StartError::Terminal { shown, .. } = &error else { panic!("{error:?}") };
+        let StartErrorKind::Terminal { shown, .. } = error.kind() else { panic!("{error:?}") };
         assert!(shown.starts_with(b"1^@2^@"), "{error}");
         assert!(error.is_permanent());
         let message = error.to_string();
@@ -280,7 +285,7 @@ fn a_terminal_in_between_is_told() {
     let script = in_a_terminal("echo ready; ");
     let quiet = Script::new(&format!("sleep 1 | {} \"$@\"", script.path().display()));
     let error = via(plain(), &[quiet.path().to_str().unwrap()]).start().unwrap_err();
-    let StartError::Terminal { shown, .. } = &error else { panic!("{error:?}") };
+    let StartErrorKind::Terminal { shown, .. } = error.kind() else { panic!("{error:?}") };
     assert!(shown.starts_with(b"ready\r\n"), "{error}");
 }
 
@@ -289,7 +294,7 @@ fn a_command_that_misses_a_terminal_is_told() {
     // As `docker exec -it` does.
     let script = Script::new("echo 'the input device is not a TTY' >&2; exit 1");
     let error = via(plain(), &[script.path().to_str().unwrap()]).start().unwrap_err();
-    assert!(matches!(error, StartError::Terminal { .. }), "{error:?}");
+    assert!(matches!(error.kind(), StartErrorKind::Terminal { .. }), "{error:?}");
     assert!(error.to_string().contains("it showed \"the input device is not a TTY\""), "{error}");
 }
 

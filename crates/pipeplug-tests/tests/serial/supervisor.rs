@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use pipeplug_host::{
     Backoff, Breaker, CallError, EventLoop, Grace, HealthCheck, Pool, SupervisedCallError,
-    Supervisor, SupervisorBuilder, Unavailable,
+    Supervisor, SupervisorBuilder, UnavailableKind,
 };
 use pipeplug_tests::{HostFootprint, LONG, Script, children_of, eventually, send, wake_ups};
 
@@ -159,9 +159,11 @@ fn all_that_can_be_done_to_it_at_once_ends() {
                     assert_eq!(reply, "there");
                     replies.fetch_add(1, Ordering::SeqCst);
                 }
-                Err(SupervisedCallError::Unavailable(
-                    Unavailable::Stopped { .. } | Unavailable::Start(_),
-                )) => {}
+                Err(SupervisedCallError::Unavailable(error))
+                    if matches!(
+                        error.kind(),
+                        UnavailableKind::Stopped | UnavailableKind::Start(_)
+                    ) => {}
                 Err(SupervisedCallError::Call(CallError::Closed { .. })) => {}
                 Err(error) => panic!("{error}"),
             });

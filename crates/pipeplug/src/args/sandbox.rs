@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use pipeplug_host::SandboxSupport;
-use pipeplug_host::process::SpawnError;
-use pipeplug_host::{LockFile, PluginBuilder, Sandbox, Sha256, StartError, WaitStatus};
+use pipeplug_host::process::SpawnErrorKind;
+use pipeplug_host::{
+    LockFile, PluginBuilder, Sandbox, Sha256, StartError, StartErrorKind, WaitStatus,
+};
 use signal_hook::consts::{SIGXCPU, SIGXFSZ};
 
 use crate::args::units::{parse_bytes, parse_duration, parse_port};
@@ -158,16 +160,16 @@ impl Level {
         if self == Self::None {
             return None;
         }
-        match error {
+        match error.kind() {
             // The error names the limit or the missing command already.
-            error if names_a_limit(error) || names_a_command(error) => None,
-            StartError::Spawn(SpawnError::Sandbox { .. }) => Some(Hint::UNAVAILABLE),
-            StartError::Spawn(SpawnError::AccessDenied { .. })
-            | StartError::Exited { .. }
-            | StartError::ClosedPipe { .. }
-            | StartError::HandshakeTimeout { .. }
-            | StartError::Garbage { .. }
-            | StartError::Handshake { .. } => Some(Hint::MAY_NEED_MORE),
+            _ if names_a_limit(error) || names_a_command(error) => None,
+            StartErrorKind::Spawn(SpawnErrorKind::Sandbox { .. }) => Some(Hint::UNAVAILABLE),
+            StartErrorKind::Spawn(SpawnErrorKind::AccessDenied { .. })
+            | StartErrorKind::Exited { .. }
+            | StartErrorKind::ClosedPipe
+            | StartErrorKind::HandshakeTimeout { .. }
+            | StartErrorKind::Garbage { .. }
+            | StartErrorKind::Handshake { .. } => Some(Hint::MAY_NEED_MORE),
             _ => None,
         }
     }

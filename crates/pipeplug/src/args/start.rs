@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 use pipeplug_host::discovery::Transport;
-use pipeplug_host::{CallError, Grace, PluginBuilder, StartError, Stdin, Stdout};
+use pipeplug_host::{CallError, Grace, PluginBuilder, StartError, StartErrorKind, Stdin, Stdout};
 use pipeplug_host::{Format, Limits};
 
 use crate::args::container::ContainerArgs;
@@ -171,23 +171,23 @@ impl StartArgs {
             .hint()
             .is_some_and(|hint| hint.contains("--stdio") || hint.contains("background"));
         let may_be_on_stdio = !protocol.stdio && !self.launcher.is_given() && !is_explained;
-        let hint = match error {
+        let hint = match error.kind() {
             // There was no program to run.
-            error if error.is_permanent() => return None,
+            _ if error.is_permanent() => return None,
             // The cause is known.
-            error if sandbox::names_a_limit(error) => return None,
+            _ if sandbox::names_a_limit(error) => return None,
             // A plugin that cannot parse the first request may exit, too.
-            StartError::Exited { .. }
-            | StartError::ClosedPipe { .. }
-            | StartError::HandshakeTimeout { .. }
+            StartErrorKind::Exited { .. }
+            | StartErrorKind::ClosedPipe
+            | StartErrorKind::HandshakeTimeout { .. }
                 if may_be_on_stdio =>
             {
                 format!("{other_format}, if it uses stdin and stdout use --stdio")
             }
-            StartError::HandshakeTimeout { .. } => other_format.to_owned(),
-            StartError::Handshake { error, .. }
+            StartErrorKind::HandshakeTimeout { .. } => other_format.to_owned(),
+            StartErrorKind::Handshake { error }
                 if self.limit_buffer.is_some()
-                    && matches!(**error, CallError::ReplyTooLarge { .. }) =>
+                    && matches!(error, CallError::ReplyTooLarge { .. }) =>
             {
                 "the limit is that of --limit-buffer, and its metadata has to fit too".to_owned()
             }

@@ -5,7 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use pipeplug_host::discovery::{Discovery, FindError, PluginInfo, Problem, Store, StoreError};
+use pipeplug_host::discovery::{
+    Discovery, FindError, FindErrorKind, PluginInfo, Problem, Store, StoreError,
+};
 use pipeplug_host::{Plugin, PluginBuilder};
 
 use crate::builtin::{self, BuiltIn};
@@ -115,10 +117,14 @@ impl Target {
             }),
             // An installed plugin goes first, so that a file that happens to be in this directory
             // is not run instead of it.
-            Err(FindError::NotFound { .. }) if path.is_file() => Ok(Self {
-                choice: Some(Choice::FileHere),
-                ..at(Location::File(Path::new(".").join(path)))
-            }),
+            Err(error)
+                if matches!(error.kind(), FindErrorKind::NotFound { .. }) && path.is_file() =>
+            {
+                Ok(Self {
+                    choice: Some(Choice::FileHere),
+                    ..at(Location::File(Path::new(".").join(path)))
+                })
+            }
             Err(error) => Err(not_found(&name, host, path, error)),
         }
     }
@@ -213,18 +219,18 @@ pub(crate) fn list_command(host: &str) -> String {
 }
 
 fn not_found(name: &str, host: &str, path: &Path, error: FindError) -> CommandError {
-    match &error {
-        FindError::NotFound { .. } if path.is_dir() => CommandError::message(
+    match error.kind() {
+        FindErrorKind::NotFound { .. } if path.is_dir() => CommandError::message(
             ExitReason::NotStarted,
             format!("{path:?} is a directory: name the executable file inside it"),
         ),
-        FindError::NotFound { similar: Some(similar), .. } => CommandError::message(
+        FindErrorKind::NotFound { similar: Some(similar), .. } => CommandError::message(
             ExitReason::NotFound,
             format!(
                 "no plugin {name:?}, did you mean {similar:?}? A file is named with a slash, as in ./{name}"
             ),
         ),
-        FindError::NotFound { .. } => {
+        FindErrorKind::NotFound { .. } => {
             let list = list_command(host);
             let hint = format!(
                 "{error}; a file is named with a slash, as in ./{name}, and `{}` lists the plugins that are found by name",
@@ -232,7 +238,7 @@ fn not_found(name: &str, host: &str, path: &Path, error: FindError) -> CommandEr
             );
             CommandError::message(ExitReason::NotFound, hint)
         }
-        FindError::Unusable { .. } => CommandError::new(ExitReason::NotStarted, error),
+        FindErrorKind::Unusable { .. } => CommandError::new(ExitReason::NotStarted, error),
         _ => CommandError::new(ExitReason::NotFound, error),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use pipeplug_host::Format;
-use pipeplug_host::StartError;
+use pipeplug_host::StartErrorKind;
 use pipeplug_host::discovery::{
     self, AddError, Catalog, Discovery, InstallMode, InstallRecord, OnConflict, PluginInfo, Store,
     StoreError, Transport,
@@ -228,10 +228,10 @@ fn ask(
     shutdown: &Shutdown,
 ) -> Result<PluginInfo, CommandError> {
     catalog(args, discovery, shutdown).probe(source).map_err(|error| {
-        let not_added = match error {
+        let not_added = match error.kind() {
             // --no-metadata would not help: the file cannot be executed.
-            StartError::Spawn(_) => "",
-            StartError::Exited { .. } | StartError::ClosedPipe { .. } | StartError::HandshakeTimeout { .. } => {
+            StartErrorKind::Spawn(_) => "",
+            StartErrorKind::Exited { .. } | StartErrorKind::ClosedPipe | StartErrorKind::HandshakeTimeout { .. } => {
                 "; it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in both formats); --no-metadata adds it without probing"
             }
             _ => "; it was not added; --no-metadata adds it without probing",

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{self, Path, PathBuf};
 
 use clap::Args;
-use pipeplug_host::process::SpawnError;
+use pipeplug_host::process::{SpawnError, SpawnErrorKind};
 use pipeplug_host::{LockFile, LockFileError, StartError};
 
 use crate::args::target::{HOST, Target, Wanted};
@@ -70,7 +70,8 @@ fn attempt(args: &PinArgs) -> Result<(), CommandError> {
                 && error.kind() == io::ErrorKind::NotFound
             {
                 let path = path::absolute(&path).unwrap_or(path);
-                return Err(SpawnError::NotFound { path, link_target: None }.into());
+                let kind = SpawnErrorKind::NotFound { link_target: None };
+                return Err(SpawnError::new(path, kind).into());
             }
             let before = lock.sum_of(&path).ok().flatten();
             let sum = lock.pin(&path)?;

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path;
 
 use super::{Access, Container, Engine, Init, Mount, Privileges, Pull, client};
-use crate::process::{EnvPlan, Launch, SpawnError};
+use crate::process::{EnvPlan, Launch, SpawnErrorKind};
 
 /// Prefixes of variables that a client, its runtime or its loader reads for itself,
 const OF_CLIENTS: [&str; 14] = [
@@ -52,13 +52,13 @@ impl Container {
         name: &str,
         launch: &Launch,
         client: &mut EnvPlan,
-    ) -> Result<Vec<OsString>, SpawnError> {
+    ) -> Result<Vec<OsString>, SpawnErrorKind> {
         let mut args: Vec<OsString> =
             ["run", "--interactive", "--rm", "--name", name].map(Into::into).into();
         args.extend(self.confinement().into_iter().map(Into::into));
         for mount in &self.mounts {
             args.push("--mount".into());
-            args.push(mount.option(launch)?);
+            args.push(mount.option()?);
         }
         for (variable, value) in launch.env.added() {
             args.push("--env".into());
@@ -126,9 +126,8 @@ impl Container {
 impl Mount {
     /// The value of `--mount`, which is a line of comma-separated values; `--volume` would make a
     /// source that is not there.
-    fn option(&self, launch: &Launch) -> Result<OsString, SpawnError> {
-        let source = path::absolute(&self.source).map_err(|error| SpawnError::Os {
-            path: launch.program.clone(),
+    fn option(&self) -> Result<OsString, SpawnErrorKind> {
+        let source = path::absolute(&self.source).map_err(|error| SpawnErrorKind::Os {
             attempt: "finding the working directory, for a mount",
             error,
         })?;

@@ -1,17 +1,16 @@
 //! Arguments of the engine that no plugin could live with.
 
-use crate::process::{Launch, SpawnError};
+use crate::process::SpawnErrorKind;
 
 /// Short options that stand alone, before others in the same word: `-it`.
 const ALONE: [char; 5] = ['d', 'i', 'P', 'q', 't'];
 
 /// Refuses what would cut the plugin off from its host, or the container from what removes it.
-pub(super) fn check(launch: &Launch, args: &[String]) -> Result<(), SpawnError> {
+pub(super) fn check(args: &[String]) -> Result<(), SpawnErrorKind> {
     let refused = args.iter().find_map(|arg| Some((arg, refusal(arg)?)));
     match refused {
         None => Ok(()),
-        Some((arg, reason)) => Err(SpawnError::BadArgument {
-            path: launch.program.clone(),
+        Some((arg, reason)) => Err(SpawnErrorKind::BadArgument {
             what: format!("the engine's argument {arg:?}"),
             reason,
         }),
@@ -63,8 +62,7 @@ mod tests {
     #[test]
     fn what_cuts_the_plugin_off_is_refused() {
         let refused = |arg: &str, with: &str| {
-            let launch = Launch::new("/plugin");
-            let error = check(&launch, &["--label=a".to_owned(), arg.to_owned()]).unwrap_err();
+            let error = check(&["--label=a".to_owned(), arg.to_owned()]).unwrap_err();
             assert!(error.is_permanent());
             let error = error.to_string();
             assert!(error.contains(&format!("{arg:?}")) && error.contains(with), "{error}");

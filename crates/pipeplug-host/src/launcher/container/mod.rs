@@ -18,7 +18,7 @@ pub use pack::{PackError, pack};
 
 use super::cleanup::{Cleanup, Removal};
 use super::{Launcher, Started, client};
-use crate::process::{Launch, OnHostExit, SpawnError, spawn_with};
+use crate::process::{Launch, OnHostExit, SpawnError, SpawnErrorKind, spawn_with};
 use diagnose::Run;
 use limits::Limit;
 use process::Contained;
@@ -248,11 +248,9 @@ impl Container {
         self.engine_args.push(arg.into());
         self
     }
-}
 
-impl Launcher for Container {
-    fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
-        engine_args::check(launch, &self.engine_args)?;
+    fn run(&self, launch: &Launch) -> Result<Started, SpawnErrorKind> {
+        engine_args::check(&self.engine_args)?;
         let name = client::unused_name();
         let mut client = client::launch(launch, self.engine.program().as_ref(), Vec::new())?;
         client.args = self.arguments(&name, launch, &mut client.env)?;
@@ -264,7 +262,7 @@ impl Launcher for Container {
         let engine = client.program.clone();
         let of_launcher = |error: SpawnError| {
             let permanent = error.is_permanent();
-            SpawnError::launcher(launch, self.describe(), error.to_string(), permanent)
+            SpawnErrorKind::launcher(self.describe(), error.to_string(), permanent)
         };
         // First, so that there is no moment in which a container has none.
         let removal = Removal {
@@ -286,8 +284,14 @@ impl Launcher for Container {
         };
         Contained::started(spawned, engine, self.clone(), run, cleanup).map_err(|error| {
             let attempt = "starting a thread that waits for the engine's client";
-            SpawnError::Os { path: launch.program.clone(), attempt, error }
+            SpawnErrorKind::Os { attempt, error }
         })
+    }
+}
+
+impl Launcher for Container {
+    fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
+        self.run(launch).map_err(|kind| kind.at(&launch.program))
     }
 
     fn describe(&self) -> Option<String> {

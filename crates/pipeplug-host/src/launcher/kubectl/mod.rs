@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::cleanup::{Cleanup, Removal};
 use super::{Diagnosis, Launcher, Started, client};
-use crate::process::{Launch, SpawnError, WaitStatus, spawn_with};
+use crate::process::{Launch, SpawnError, SpawnErrorKind, WaitStatus, spawn_with};
 use process::Pod;
 
 /// Runs a plugin in a pod of its own, by `kubectl run`, with the user's own configuration and
@@ -159,7 +159,7 @@ impl Kubectl {
         args
     }
 
-    fn run(&self, name: &str, launch: &Launch) -> Result<Vec<OsString>, SpawnError> {
+    fn arguments(&self, name: &str, launch: &Launch) -> Result<Vec<OsString>, SpawnErrorKind> {
         let seconds = client::whole_seconds(self.running_timeout).max(1);
         let mut args = self.global();
         args.extend([
@@ -180,6 +180,21 @@ impl Kubectl {
         Ok(args)
     }
 
+    fn run(&self, launch: &Launch) -> Result<Started, SpawnErrorKind> {
+        let name = client::unused_name();
+        let client = client::launch(launch, &self.program, self.arguments(&name, launch)?)?;
+        let of_launcher = |error: SpawnError| {
+            let permanent = error.is_permanent();
+            SpawnErrorKind::launcher(self.describe(), error.to_string(), permanent)
+        };
+        // First, so that there is no moment in which a pod has none.
+        let removal = self.removal(&name, client.program.clone());
+        let cleanup = Cleanup::arm(removal, launch.on_host_exit).map_err(of_launcher)?;
+        let spawned = spawn_with(&client, client.args.clone()).map_err(of_launcher)?;
+        tracing::debug!(pod = %name, image = ?self.image, "started kubectl");
+        Ok(Pod::started(spawned, cleanup))
+    }
+
     fn removal(&self, name: &str, program: std::path::PathBuf) -> Removal {
         let mut args = self.global();
         args.extend([
@@ -195,18 +210,7 @@ impl Kubectl {
 
 impl Launcher for Kubectl {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
-        let name = client::unused_name();
-        let client = client::launch(launch, &self.program, self.run(&name, launch)?)?;
-        let of_launcher = |error: SpawnError| {
-            let permanent = error.is_permanent();
-            SpawnError::launcher(launch, self.describe(), error.to_string(), permanent)
-        };
-        // First, so that there is no moment in which a pod has none.
-        let removal = self.removal(&name, client.program.clone());
-        let cleanup = Cleanup::arm(removal, launch.on_host_exit).map_err(of_launcher)?;
-        let spawned = spawn_with(&client, client.args.clone()).map_err(of_launcher)?;
-        tracing::debug!(pod = %name, image = ?self.image, "started kubectl");
-        Ok(Pod::started(spawned, cleanup))
+        self.run(launch).map_err(|kind| kind.at(&launch.program))
     }
 
     fn describe(&self) -> Option<String> {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Kubectl, PullPolicy};
 use crate::launcher::client;
-use crate::process::{Launch, SpawnError};
+use crate::process::{Launch, SpawnErrorKind};
 
 /// Overrides for `kubectl run`: the settings without an option of kubectl, and with them all of the
 /// container.
@@ -14,18 +14,18 @@ pub(super) fn overrides(
     kubectl: &Kubectl,
     name: &str,
     launch: &Launch,
-) -> Result<String, SpawnError> {
+) -> Result<String, SpawnErrorKind> {
     let mut pod = match &kubectl.overrides {
         None => Map::new(),
         Some(text) => match serde_json::from_str(text) {
             Ok(Value::Object(pod)) => pod,
-            _ => return Err(bad(launch, "the overrides of its pod", "they are no JSON object")),
+            _ => return Err(bad("the overrides of its pod", "they are no JSON object")),
         },
     };
     pod.insert("apiVersion".into(), "v1".into());
     let spec = pod.entry("spec").or_insert_with(|| json!({}));
     let Some(spec) = spec.as_object_mut() else {
-        return Err(bad(launch, "the overrides of its pod", "their `spec` is no JSON object"));
+        return Err(bad("the overrides of its pod", "their `spec` is no JSON object"));
     };
     // It is a stranger to the cluster.
     spec.entry("automountServiceAccountToken").or_insert(false.into());
@@ -33,7 +33,7 @@ pub(super) fn overrides(
         None => Vec::new(),
         Some(Value::Array(others)) => others,
         Some(_) => {
-            return Err(bad(launch, "the overrides of its pod", "their `containers` are no list"));
+            return Err(bad("the overrides of its pod", "their `containers` are no list"));
         }
     };
     let own = container(kubectl, name, launch)?;
@@ -41,7 +41,7 @@ pub(super) fn overrides(
     Ok(Value::Object(pod).to_string())
 }
 
-fn container(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<Value, SpawnError> {
+fn container(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<Value, SpawnErrorKind> {
     let mut container = json!({
         // kubectl attaches to the first one.
         "name": name,
@@ -54,7 +54,7 @@ fn container(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<Value, Sp
         container[key] = value;
     };
     let words = client::command_line(launch);
-    let words = words.iter().map(|word| literal(launch, word)).collect::<Result<Vec<_>, _>>()?;
+    let words = words.iter().map(|word| literal(word)).collect::<Result<Vec<_>, _>>()?;
     let (command, args) = words.split_at(usize::from(!launch.is_preinstalled));
     if !command.is_empty() {
         set("command", command.into());
@@ -66,14 +66,12 @@ fn container(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<Value, Sp
     if !variables.is_empty() {
         let env = variables
             .into_iter()
-            .map(|(name, value)| {
-                Ok(json!({ "name": text(launch, &name)?, "value": literal(launch, &value)? }))
-            })
-            .collect::<Result<_, SpawnError>>()?;
+            .map(|(name, value)| Ok(json!({ "name": text(&name)?, "value": literal(&value)? })))
+            .collect::<Result<_, SpawnErrorKind>>()?;
         set("env", env);
     }
     if let Some(dir) = &launch.cwd {
-        set("workingDir", text(launch, dir.as_os_str())?.into());
+        set("workingDir", text(dir.as_os_str())?.into());
     }
     let mut resources = Map::new();
     for (key, amounts) in [("requests", &kubectl.requests), ("limits", &kubectl.limits)] {
@@ -97,16 +95,15 @@ fn container(kubectl: &Kubectl, name: &str, launch: &Launch) -> Result<Value, Sp
 
 /// A text that the cluster takes as it is: `$(NAME)` would stand for a variable, and `$$` does for
 /// a dollar.
-fn literal(launch: &Launch, word: &OsStr) -> Result<Value, SpawnError> {
-    Ok(text(launch, word)?.replace('$', "$$").into())
+fn literal(word: &OsStr) -> Result<Value, SpawnErrorKind> {
+    Ok(text(word)?.replace('$', "$$").into())
 }
 
-fn text<'a>(launch: &Launch, word: &'a OsStr) -> Result<&'a str, SpawnError> {
-    word.to_str().ok_or_else(|| {
-        bad(launch, &format!("{word:?}"), "it is not UTF-8, which the API takes only")
-    })
+fn text(word: &OsStr) -> Result<&str, SpawnErrorKind> {
+    word.to_str()
+        .ok_or_else(|| bad(&format!("{word:?}"), "it is not UTF-8, which the API takes only"))
 }
 
-fn bad(launch: &Launch, what: &str, reason: &'static str) -> SpawnError {
-    SpawnError::BadArgument { path: launch.program.clone(), what: what.to_owned(), reason }
+fn bad(what: &str, reason: &'static str) -> SpawnErrorKind {
+    SpawnErrorKind::BadArgument { what: what.to_owned(), reason }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use self::probe::Version;
 use super::{Diagnosis, Launcher, Started, client};
-use crate::process::{Launch, SpawnError, WaitStatus};
+use crate::process::{Launch, SpawnError, SpawnErrorKind, WaitStatus};
 
 /// Time that asking the login shell may take beyond that of connecting.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -162,15 +162,19 @@ impl Ssh {
         args.extend(["--".into(), self.destination.clone()]);
         args
     }
-}
 
-impl Launcher for Ssh {
-    fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
+    fn run(&self, launch: &Launch) -> Result<Started, SpawnErrorKind> {
         let line = remote::command_line(launch)?;
         let mut args = self.options(probe::version(&self.program));
         args.push(line);
         let client = client::launch(launch, &self.program, args)?;
-        client::start(launch, &client, self)
+        client::start(&client, self)
+    }
+}
+
+impl Launcher for Ssh {
+    fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
+        self.run(launch).map_err(|kind| kind.at(&launch.program))
     }
 
     fn describe(&self) -> Option<String> {

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::launcher::client;
-use crate::process::{Launch, SpawnError};
+use crate::process::{Launch, SpawnErrorKind};
 
 /// Longest command line, in bytes. It is one argument of ssh here, and of the login shell there,
 /// and Linux takes none that is longer (`MAX_ARG_STRLEN`, execve(2)), with the zero byte at its
@@ -60,12 +60,9 @@ const SCRIPT: &str = concat!(
 );
 
 /// The command line that starts the plugin by any login shell.
-pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnError> {
-    let refused = |what: &str, reason| SpawnError::BadArgument {
-        path: launch.program.clone(),
-        what: what.to_owned(),
-        reason,
-    };
+pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnErrorKind> {
+    let refused =
+        |what: &str, reason| SpawnErrorKind::BadArgument { what: what.to_owned(), reason };
     let program = launch.program.as_os_str().as_bytes();
     if launch.is_preinstalled {
         return Err(refused(

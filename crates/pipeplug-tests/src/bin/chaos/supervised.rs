@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 use pipeplug_host::{
     Backoff, Breaker, CallError, EventLoop, Grace, Plugin, PluginBuilder, Pool,
-    SupervisedCallError, SupervisedNotifyError, Supervisor, Unavailable,
+    SupervisedCallError, SupervisedNotifyError, Supervisor, Unavailable, UnavailableKind,
 };
 
 use crate::answer::{Board, payload};
@@ -281,9 +281,11 @@ impl Cycle<'_> {
     }
 
     fn may_be_missing(&self, error: &Unavailable, is_idempotent: bool) -> bool {
-        match error {
-            Unavailable::Stopped { .. } => self.plan.stops(),
-            Unavailable::Start(_) => self.plan.breaks() && (!is_idempotent || self.plan.stops()),
+        match error.kind() {
+            UnavailableKind::Stopped => self.plan.stops(),
+            UnavailableKind::Start(_) => {
+                self.plan.breaks() && (!is_idempotent || self.plan.stops())
+            }
             _ => false,
         }
     }
@@ -315,7 +317,8 @@ impl Cycle<'_> {
                 }
                 thread::sleep(time);
                 match of_either!(&self.kept, it => it.start()) {
-                    Ok(()) | Err(Unavailable::Start(_)) => {}
+                    Ok(()) => {}
+                    Err(error) if matches!(error.kind(), UnavailableKind::Start(_)) => {}
                     Err(error) => self.board.violation(format!("a start brought \"{error}\"")),
                 }
             }
@@ -326,7 +329,8 @@ impl Cycle<'_> {
     fn replaced(&self, replaced: Result<(), Unavailable>) {
         match replaced {
             Ok(()) => {}
-            Err(Unavailable::Start(_)) if self.plan.breaks() => {}
+            Err(error)
+                if matches!(error.kind(), UnavailableKind::Start(_)) && self.plan.breaks() => {}
             Err(error) => self.board.violation(format!("a replacement brought \"{error}\"")),
         }
     }
