@@ -43,7 +43,8 @@ enum Step {
     Clippy,
     /// cargo doc, warnings are errors
     Docs,
-    /// cargo clippy for pipeplug-host without its features, and with each alone
+    /// cargo clippy for pipeplug-host without its features, with each alone, and without one of the
+    /// heavy ones
     Features,
     /// cargo clippy for macOS and FreeBSD
     OtherSystems,

@@ -17,30 +17,47 @@
 //! ```
 //!
 //! Features, all on by default: `containers`, `kubectl` and `ssh` are launchers, `discovery` finds
-//! and installs plugins, `supervisor` restarts them. `pack` makes images for containers.
+//! and installs plugins, `sandbox` confines them, `supervisor` restarts them, `verify` starts only
+//! files of a known sum. `pack`, which is off by default, makes images for containers. A feature
+//! that is off takes its functions away and changes nothing else. `discovery` needs `sandbox` and
+//! `verify`: it probes unknown plugins in a sandbox, and records the sums of installed ones.
 //!
 //! Calls can be awaited ([`Plugin::request`]), under any executor; docs/async.md of the project
 //! says what blocks, and on what.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 #![cfg_attr(
-    not(any(test, all(feature = "discovery", feature = "supervisor"))),
+    not(any(
+        test,
+        all(
+            feature = "discovery",
+            feature = "sandbox",
+            feature = "supervisor",
+            feature = "verify"
+        )
+    )),
     expect(dead_code, reason = "parts of the crate serve the features that are left out")
 )]
 
 #[cfg(feature = "discovery")]
 pub mod discovery;
 mod files;
+#[cfg(feature = "verify")]
 mod integrity;
 pub mod launcher;
 mod plugin;
 pub mod process;
+#[cfg(feature = "sandbox")]
+mod sandbox;
+#[cfg(not(feature = "sandbox"))]
+#[path = "sandbox/absent.rs"]
 mod sandbox;
 #[cfg(feature = "supervisor")]
 mod supervisor;
 #[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
 
+#[cfg(feature = "verify")]
 pub use integrity::{LockFile, LockFileError, LockFileErrorKind, ParseSha256Error, Sha256};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId};
 pub use pipeplug_net::{
@@ -54,6 +71,7 @@ pub use plugin::{
 };
 pub use process::exit_status::WaitStatus;
 pub use process::launch::{OnHostExit, Stdin, Stdout};
+#[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxSupport};
 #[cfg(feature = "supervisor")]
 pub use supervisor::{

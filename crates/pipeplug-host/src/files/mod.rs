@@ -1,6 +1,7 @@
 //! Regular files, the right to execute one, replacing one as a whole, and JSON without double keys.
 
 mod access;
+#[cfg(feature = "verify")]
 mod directory_lock;
 pub(crate) mod json;
 mod regular_file;
@@ -10,7 +11,10 @@ mod replace;
 #[cfg(target_os = "linux")]
 pub(crate) use access::is_unknown_call;
 pub(crate) use access::{Obstacle, is_noexec, may_execute};
+#[cfg(feature = "verify")]
 pub(crate) use directory_lock::DirectoryLock;
-pub(crate) use regular_file::{DIRECTORY, FileError, RegularFile, kind};
+#[cfg(feature = "verify")]
+pub(crate) use regular_file::{DIRECTORY, FileError};
+pub(crate) use regular_file::{RegularFile, kind};
 #[cfg(feature = "discovery")]
 pub(crate) use replace::{make_dir, replace, temporary};

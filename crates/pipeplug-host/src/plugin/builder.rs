@@ -9,11 +9,13 @@ use std::time::Duration;
 use pipeplug_net::wire::{Format, Limits};
 use pipeplug_net::{Escaped, EventLoop, HandlerError, Options, Reply, Request};
 
+#[cfg(feature = "verify")]
 use crate::integrity::Sha256;
 use crate::launcher::{Exec, Launcher};
 use crate::plugin::output::{OnLine, Output};
 use crate::plugin::{Grace, Plugin, StartError};
 use crate::process::{Channel, Launch, OnHostExit, Stdin, Stdout};
+#[cfg(feature = "sandbox")]
 use crate::sandbox::Sandbox;
 
 /// Call-back that answers a plugin's requests and takes its one-ways. It runs on threads of a pool,
@@ -68,10 +70,12 @@ pub struct PluginBuilder {
     pub(crate) stderr_tail: usize,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) events: Option<EventLoop>,
+    #[cfg(feature = "sandbox")]
     sandbox_by: SandboxBy,
 }
 
 /// The origin of the choice of a sandbox, or of none.
+#[cfg(feature = "sandbox")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SandboxBy {
     Host,
@@ -98,6 +102,7 @@ impl PluginBuilder {
             stderr_tail: 20,
             metadata: BTreeMap::new(),
             events: None,
+            #[cfg(feature = "sandbox")]
             sandbox_by: SandboxBy::Host,
         }
     }
@@ -211,6 +216,7 @@ impl PluginBuilder {
     /// The SHA-256 sum that the plugin's file has to have: what is executed is what was checked,
     /// however the file is swapped meanwhile. [`Launch::sha256`] tells what is different for the
     /// plugin then.
+    #[cfg(feature = "verify")]
     pub fn sha256(mut self, sum: Sha256) -> Self {
         self.launch.sha256 = Some(sum);
         self
@@ -218,12 +224,14 @@ impl PluginBuilder {
 
     /// The [`LockFile`](crate::LockFile) that has to have the sum of the plugin's file; it is read
     /// at each start.
+    #[cfg(feature = "verify")]
     pub fn lock_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.launch.lock_file = Some(path.into());
         self
     }
 
     /// Confines the plugin. Default: the plugin may do what the host may.
+    #[cfg(feature = "sandbox")]
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.launch.sandbox = Some(sandbox);
         self.sandbox_by = SandboxBy::Host;
@@ -232,6 +240,7 @@ impl PluginBuilder {
 
     /// Takes a sandbox off that was set before, as the one of a
     /// [`Catalog`](crate::discovery::Catalog): the plugin may do whatever the host may.
+    #[cfg(feature = "sandbox")]
     pub fn no_sandbox(mut self) -> Self {
         self.launch.sandbox = None;
         self.sandbox_by = SandboxBy::Host;
@@ -239,6 +248,7 @@ impl PluginBuilder {
     }
 
     /// Sets the strict sandbox, on systems that have one, for an unknown plugin.
+    #[cfg(feature = "discovery")]
     pub(crate) fn untrusted(mut self) -> Self {
         self.launch.sandbox = cfg!(linux_native).then(Sandbox::strict);
         self.sandbox_by = SandboxBy::Default;
@@ -248,6 +258,7 @@ impl PluginBuilder {
     /// Takes the default of [`untrusted`](Self::untrusted) off where the launcher would be refused
     /// because of it: what runs elsewhere is confined there. A sandbox that the host demanded
     /// stays.
+    #[cfg(feature = "discovery")]
     pub(crate) fn without_default_sandbox_elsewhere(mut self) -> Self {
         if self.sandbox_by == SandboxBy::Default && !self.launcher.enforces_demands() {
             self.launch.sandbox = None;
@@ -382,7 +393,7 @@ fn name_of(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    #[cfg(feature = "ssh")]
+    #[cfg(all(feature = "discovery", feature = "ssh"))]
     #[test]
     fn a_default_sandbox_is_for_this_machine_and_a_demanded_one_for_all() {
         let is_sandboxed = |builder: PluginBuilder| {

@@ -41,7 +41,7 @@ pub(crate) fn hint(status: WaitStatus, launch: &Launch, stderr: &[String]) -> Op
             "command {name:?} is not there: install it, or correct its path, which counts from the plugin's working directory"
         ));
     }
-    let is_hidden = launch.sandbox.as_ref().is_some_and(|sandbox| sandbox.files.is_some());
+    let is_hidden = launch.sandbox.as_ref().is_some_and(|sandbox| sandbox.granted().is_some());
     Some(if is_hidden && is_in_path(&name) {
         format!(
             "its sandbox hides command {name:?}, which is in PATH here: let it read where that is installed \

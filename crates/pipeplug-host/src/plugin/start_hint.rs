@@ -186,7 +186,7 @@ fn descriptors(
 ///
 /// No path of its standard error is named: it would choose what it is granted.
 fn files(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
-    let granted = launch.sandbox.as_ref()?.files.as_ref()?;
+    let mut granted = launch.sandbox.as_ref()?.granted()?;
     if end == End::Silent || !says_any(stderr, &MISSING_FILE) {
         return None;
     }
@@ -194,10 +194,7 @@ fn files(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
     let dir = program.parent()?;
     let is_granted =
         |path: &PathBuf| fs::canonicalize(path).is_ok_and(|path| dir.starts_with(path));
-    if is_of_programs(dir)
-        || granted.read.iter().chain(&granted.write).any(is_granted)
-        || !names_a_neighbour(&program, dir, stderr)
-    {
+    if is_of_programs(dir) || granted.any(is_granted) || !names_a_neighbour(&program, dir, stderr) {
         return None;
     }
     Some(if is_shared(dir) {

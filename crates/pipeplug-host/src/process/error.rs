@@ -9,6 +9,7 @@ use pipeplug_net::Escaped;
 use thiserror::Error;
 
 use super::Launch;
+#[cfg(feature = "verify")]
 use crate::integrity::{LockFileError, Sha256};
 
 /// Error of starting a guest. No process is left of the attempt.
@@ -215,6 +216,7 @@ pub enum SpawnErrorKind {
         is_permanent: bool,
     },
     /// The file is not the one that was pinned.
+    #[cfg(feature = "verify")]
     #[error(
         "is not the file that was pinned: its SHA-256 is {found}, and {expected} is {}; nothing was started",
         demanded(lock_file.as_deref())
@@ -228,6 +230,7 @@ pub enum SpawnErrorKind {
         lock_file: Option<PathBuf>,
     },
     /// The lock file does not have it.
+    #[cfg(feature = "verify")]
     #[error(
         "is not pinned in {lock_file:?}, nothing was started; `pipeplug pin` adds one that is to be trusted"
     )]
@@ -236,6 +239,7 @@ pub enum SpawnErrorKind {
         lock_file: PathBuf,
     },
     /// The lock file cannot be read.
+    #[cfg(feature = "verify")]
     #[error("was not started: {error}")]
     LockFile {
         /// The problem.
@@ -320,11 +324,10 @@ impl SpawnErrorKind {
             | Self::BadWorkingDirectory { .. }
             | Self::BadArgument { .. }
             | Self::NoClient { .. }
-            | Self::SumMismatch { .. }
-            | Self::NotPinned { .. }
-            | Self::LockFile { .. }
             | Self::Sandbox { .. }
             | Self::NotEnforced { .. } => true,
+            #[cfg(feature = "verify")]
+            Self::SumMismatch { .. } | Self::NotPinned { .. } | Self::LockFile { .. } => true,
             Self::Launcher { is_permanent, .. } | Self::Grant { is_permanent, .. } => *is_permanent,
             Self::Busy { .. }
             | Self::TooManyDescriptors { .. }
@@ -359,6 +362,7 @@ pub(super) fn c_string(
     })
 }
 
+#[cfg(feature = "verify")]
 fn demanded(lock_file: Option<&Path>) -> String {
     match lock_file {
         None => "what the host demands".to_owned(),

@@ -5,6 +5,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+#[cfg(feature = "verify")]
 use crate::integrity::Sha256;
 use crate::sandbox::{Sandbox, Terminal};
 use crate::sys::Group;
@@ -56,12 +57,17 @@ pub struct Launch {
     /// executed, and no process can change it. `/proc/self/exe` does not lead to the file then. A
     /// script gets one more descriptor, behind its others, which the interpreter reads. A file of
     /// more than [`CHECKED_SIZE_MAX`](Self::CHECKED_SIZE_MAX) bytes is not started.
+    #[cfg(feature = "verify")]
     pub sha256: Option<Sha256>,
     /// The [`LockFile`](crate::LockFile) that has to have the file's sum; as for
     /// [`sha256`](Self::sha256).
+    #[cfg(feature = "verify")]
     pub lock_file: Option<PathBuf>,
     /// Sandbox of the guest; `None` for the rights of the host.
+    #[cfg(feature = "sandbox")]
     pub sandbox: Option<Sandbox>,
+    #[cfg(not(feature = "sandbox"))]
+    pub(crate) sandbox: Option<Sandbox>,
 }
 
 impl Launch {
@@ -81,7 +87,9 @@ impl Launch {
             channel: Channel::default(),
             on_host_exit: OnHostExit::default(),
             arg0: None,
+            #[cfg(feature = "verify")]
             sha256: None,
+            #[cfg(feature = "verify")]
             lock_file: None,
             sandbox: None,
         }
@@ -89,13 +97,11 @@ impl Launch {
 
     /// Names, in words, a demand that not every launcher can enforce.
     pub(crate) fn demands(&self) -> Option<&'static str> {
-        match self {
-            Self { sha256: Some(_), .. } | Self { lock_file: Some(_), .. } => {
-                Some("the check of its sum")
-            }
-            Self { sandbox: Some(_), .. } => Some("its sandbox"),
-            Self { .. } => None,
+        #[cfg(feature = "verify")]
+        if self.sha256.is_some() || self.lock_file.is_some() {
+            return Some("the check of its sum");
         }
+        self.sandbox.as_ref().map(|_| "its sandbox")
     }
 
     /// The process group that the guest is in.

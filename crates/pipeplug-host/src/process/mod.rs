@@ -24,6 +24,7 @@ mod executable;
 pub(crate) mod exit_status;
 pub(crate) mod launch;
 mod passed_on;
+#[cfg(feature = "verify")]
 mod sealed_copy;
 mod signal;
 mod spawn;

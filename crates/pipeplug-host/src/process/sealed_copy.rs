@@ -137,7 +137,7 @@ mod sealed {
     use super::{OpenImage, Sha256, SpawnErrorKind};
 
     /// Other systems cannot execute memory; a path could be swapped behind the check.
-    pub(super) fn copy(program: &Path) -> Result<(OpenImage, Sha256), SpawnErrorKind> {
+    pub(super) fn copy(_program: &Path) -> Result<(OpenImage, Sha256), SpawnErrorKind> {
         let error = io::Error::new(io::ErrorKind::Unsupported, "that needs Linux");
         Err(SpawnErrorKind::os("executing what was checked", error))
     }

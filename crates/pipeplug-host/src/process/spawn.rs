@@ -11,11 +11,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::c_string;
-use super::{
-    Channel, Child, Launch, OnHostExit, SpawnError, SpawnErrorKind, Stdin, Stdout, sealed_copy,
-};
+use super::{Channel, Child, Launch, OnHostExit, SpawnError, SpawnErrorKind, Stdin, Stdout};
 use crate::sandbox::{self, Extent, ImageKind, Prepared, Sandbox};
-use crate::sys::{self, Executed, ForkExecError, Image, KillOnHostExit, WorkingDirectory};
+use crate::sys::{
+    self, Executed, ForkExecError, Image, KillOnHostExit, OpenImage, WorkingDirectory,
+};
 
 /// The pauses before a busy file is tried again: 31 milliseconds in all.
 ///
@@ -73,7 +73,7 @@ fn spawn_at(
     arguments: Vec<OsString>,
 ) -> Result<Spawned, SpawnErrorKind> {
     let mut image = image(launch, program, arguments)?;
-    image.open = sealed_copy::copy(launch, program)?;
+    image.open = checked(launch, program)?;
     let pipes = Pipes::new(launch.channel, launch.sandbox.as_ref())
         .map_err(|error| SpawnErrorKind::os("making its pipes", error))?;
     let mut confinement = Confinement::new(launch, program, &image, Extent::Whole)?;
@@ -254,6 +254,17 @@ fn absolute(program: &Path) -> Result<PathBuf, SpawnErrorKind> {
     }
     path::absolute(program)
         .map_err(|error| SpawnErrorKind::os("finding the working directory", error))
+}
+
+/// A copy of the program that was checked, if a check was demanded.
+#[cfg(feature = "verify")]
+fn checked(launch: &Launch, program: &Path) -> Result<Option<OpenImage>, SpawnErrorKind> {
+    super::sealed_copy::copy(launch, program)
+}
+
+#[cfg(not(feature = "verify"))]
+fn checked(_: &Launch, _: &Path) -> Result<Option<OpenImage>, SpawnErrorKind> {
+    Ok(None)
 }
 
 fn image(

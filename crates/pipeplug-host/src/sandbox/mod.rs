@@ -13,6 +13,7 @@ mod refusal;
 mod root;
 #[cfg(linux_native)]
 mod seccomp;
+mod start;
 mod support;
 
 use std::path::PathBuf;
@@ -20,9 +21,9 @@ use std::time::Duration;
 
 #[cfg(linux_native)]
 pub(crate) use grants::is_of_programs;
-pub(crate) use prepare::{Extent, ImageKind, Plugin, Prepared, Terminal};
 #[cfg(linux_native)]
 pub(crate) use refusal::refusal;
+pub(crate) use start::{Extent, ImageKind, Plugin, Prepared, Terminal};
 pub use support::SandboxSupport;
 
 /// Limits what a plugin may do to the machine that it runs on.
@@ -204,6 +205,11 @@ impl Sandbox {
             scratch: Self::SCRATCH,
             demand: Demand::All,
         }
+    }
+
+    /// The files that were granted; `None` where every file may be used.
+    pub(crate) fn granted(&self) -> Option<impl Iterator<Item = &PathBuf>> {
+        self.files.as_ref().map(|files| files.read.iter().chain(&files.write))
     }
 
     /// Tells whether a plugin has a root file system of its own in it.

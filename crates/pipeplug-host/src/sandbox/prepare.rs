@@ -1,53 +1,9 @@
 //! From what is demanded to what the child does.
 
-use std::path::Path;
-
-use super::Sandbox;
-use crate::process::{OnHostExit, SpawnErrorKind};
-use crate::sys::SandboxPlan;
-
-/// The facts about a start that a sandbox needs.
-#[cfg_attr(not(linux_native), expect(dead_code, reason = "other systems have no sandbox"))]
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Plugin<'a> {
-    /// The file to execute, as an absolute path.
-    pub(crate) program: &'a Path,
-    /// The kind of image: the file itself, or a copy of it in memory.
-    pub(crate) image: ImageKind,
-    pub(crate) on_host_exit: OnHostExit,
-    pub(crate) terminal: Terminal,
-}
-
-/// The image that is executed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ImageKind {
-    File,
-    Memory,
-}
-
-/// A plugin's share of the terminal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Terminal {
-    /// The host's standard input.
-    Granted,
-    None,
-}
-
-/// Extent of the sandbox that a start tries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
-    Whole,
-    /// Without the namespaces, which this system has just refused.
-    WithoutNamespaces,
-}
-
-/// A confinement that is ready for the child.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) sandbox: SandboxPlan,
-    /// The end of a pipe whose closing ends the plugin's pid namespace, where it has one.
-    pub(crate) host_alive: Option<std::os::fd::OwnedFd>,
-}
+#[cfg(not(linux_native))]
+use super::{Extent, Plugin, Prepared, Sandbox};
+#[cfg(not(linux_native))]
+use crate::process::SpawnErrorKind;
 
 #[cfg(not(linux_native))]
 impl Sandbox {
@@ -79,14 +35,14 @@ mod linux {
 
     use nix::sys::resource::{Resource, getrlimit};
 
-    use super::{
-        Extent, ImageKind, OnHostExit, Plugin, Prepared, Sandbox, SandboxPlan, SpawnErrorKind,
-        Terminal,
-    };
+    use crate::process::{OnHostExit, SpawnErrorKind};
     use crate::sandbox::grants::OwnRoot;
     use crate::sandbox::seccomp::{self, Policy};
-    use crate::sandbox::{Demand, Level, Limits, Ports, SandboxSupport, grants, landlock, root};
-    use crate::sys::{self, IdMaps, Init, InitOnHostExit, Limit, Namespaces, Network};
+    use crate::sandbox::{
+        Demand, Extent, ImageKind, Level, Limits, Plugin, Ports, Prepared, Sandbox, SandboxSupport,
+        Terminal, grants, landlock, root,
+    };
+    use crate::sys::{self, IdMaps, Init, InitOnHostExit, Limit, Namespaces, Network, SandboxPlan};
 
     /// The first ABI of Landlock that keeps a file from being truncated: Linux 6.2.
     const ABI_OF_FILES: u32 = 3;

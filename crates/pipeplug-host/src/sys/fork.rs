@@ -30,8 +30,10 @@ pub(super) struct ChildFailure {
 
 #[cfg(not(linux_native))]
 pub(super) use copied::fork;
+#[cfg(linux_sandbox)]
+pub(super) use shared::{Forked, HelperStack, fork_helper, fork_sibling};
 #[cfg(linux_native)]
-pub(super) use shared::{Forked, HelperStack, fork, fork_helper, fork_orphan, fork_sibling};
+pub(super) use shared::{fork, fork_orphan};
 
 #[cfg(linux_native)]
 mod shared {

@@ -16,14 +16,13 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{self, Pid};
 
+#[cfg(linux_native)]
+use super::exec::exec_open;
 use super::fork::{Child, ChildFailure, fork};
 use super::guest_descriptors::{close_on_exec_from, descriptor_limit, place};
 use super::{KillOnHostExit, Look, OpenImage, SandboxPlan, block_until_exit, exit_status};
-#[cfg(linux_native)]
-use super::{
-    exec::exec_open, fork_within::fork_within, guest_descriptors::take_own_null,
-    namespaces::Namespaces,
-};
+#[cfg(linux_sandbox)]
+use super::{fork_within::fork_within, guest_descriptors::take_own_null, namespaces::Namespaces};
 
 /// The highest signal number of any system; sigaction refuses those that a system does not have.
 pub(super) const HIGHEST_SIGNAL: libc::c_int = 64;
@@ -199,7 +198,7 @@ impl Child for Plan<'_> {
 impl Plan<'_> {
     /// Every signal must be blocked.
     fn start(&self) -> Result<Executed, ChildFailure> {
-        #[cfg(linux_native)]
+        #[cfg(linux_sandbox)]
         if let Some(namespaces) = self.sandbox.and_then(|sandbox| sandbox.namespaces.as_ref()) {
             return self.start_within(namespaces);
         }
@@ -220,7 +219,7 @@ impl Plan<'_> {
         }
     }
 
-    #[cfg(linux_native)]
+    #[cfg(linux_sandbox)]
     fn start_within(&self, namespaces: &Namespaces) -> Result<Executed, ChildFailure> {
         let ruleset = self.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref());
         let pids = fork_within(namespaces, ruleset, self)?;
@@ -241,7 +240,7 @@ impl Plan<'_> {
         }
         self.reset_signals().map_err(at(StartStep::Signals))?;
         // Before the descriptors: those that the helper has opened may have any number.
-        #[cfg(linux_native)]
+        #[cfg(linux_sandbox)]
         if let Some(sandbox) = self.sandbox
             && let Some(namespaces) = &sandbox.namespaces
         {
@@ -342,7 +341,7 @@ impl Plan<'_> {
             #[cfg(not(linux_native))]
             Some(open) => match *open {},
         };
-        #[cfg(linux_native)]
+        #[cfg(linux_sandbox)]
         if self.sandbox.is_some_and(|sandbox| sandbox.namespaces.is_some()) {
             for number in 0..next {
                 take_own_null(number)?;

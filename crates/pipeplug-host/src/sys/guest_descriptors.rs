@@ -1,13 +1,13 @@
 //! Descriptors of a guest, placed in the child of fork.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 use std::os::fd::{BorrowedFd, IntoRawFd as _};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 use nix::{
     fcntl::{OFlag, open},
     sys::stat::{Mode, SFlag, fstat},
@@ -19,7 +19,7 @@ const MARKED_AT_MOST: RawFd = 65_536;
 /// Replaces a guest's `/dev/null` by the one of its own root, which cannot be changed. The host's
 /// is on a writable mount: its owner, which a guest with a root may be, could change its mode
 /// through the descriptor.
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 pub(super) fn take_own_null(number: RawFd) -> Result<(), Errno> {
     // The first memory device and its third minor number: null(4).
     const NULL: libc::dev_t = libc::makedev(1, 3);

@@ -9,18 +9,19 @@ mod exec;
 mod exit_notice;
 mod fork;
 mod fork_exec;
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 mod fork_within;
 mod guest_descriptors;
 mod kill_on_host_exit;
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 mod landlock;
 #[cfg(linux_native)]
 pub(crate) mod memfd;
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 mod mounts;
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 mod namespaces;
+mod open_image;
 mod pid_namespace;
 #[cfg(linux_native)]
 pub(crate) mod program;
@@ -36,19 +37,22 @@ pub(crate) use exit_notice::{ExitNotice, poll_readable};
 pub(crate) use fork_exec::{
     Executed, ForkExecError, Group, Image, StartStep, WorkingDirectory, fork_exec,
 };
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 pub(crate) use fork_within::try_namespaces;
 pub(crate) use kill_on_host_exit::KillOnHostExit;
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 pub(crate) use landlock::{PathRights, Ruleset, landlock_abi};
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 pub(crate) use mounts::Attributes;
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 pub(crate) use namespaces::{
     Copied, Entry, IdMaps, Identity, Init, InitOnHostExit, Kind, Namespaces, Network, Root,
 };
+pub(crate) use open_image::OpenImage;
 pub(crate) use pid_namespace::PidNamespace;
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 pub(crate) use sandbox::Limit;
-pub(crate) use sandbox::{OpenImage, SandboxPlan, has_seccomp};
+pub(crate) use sandbox::SandboxPlan;
+#[cfg(feature = "sandbox")]
+pub(crate) use sandbox::has_seccomp;
 pub(crate) use wait::{Look, block_until_exit, exit_status, reap_group, stopped_by};

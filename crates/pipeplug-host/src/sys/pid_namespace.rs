@@ -1,11 +1,11 @@
 //! A pid namespace with a plugin in it, from outside.
 
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 pub(crate) use linux::PidNamespace;
-#[cfg(not(linux_native))]
+#[cfg(not(linux_sandbox))]
 pub(crate) use none::PidNamespace;
 
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 mod linux {
     use std::os::fd::OwnedFd;
     use std::thread;
@@ -74,7 +74,7 @@ mod linux {
     }
 }
 
-#[cfg(not(linux_native))]
+#[cfg(not(linux_sandbox))]
 mod none {
     use std::os::fd::OwnedFd;
     use std::time::Duration;

@@ -1,16 +1,17 @@
 //! Restrictions that a child puts on itself before its exec.
 
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 pub(in crate::sys) use linux::give_up_privileges;
-#[cfg(linux_native)]
-pub(crate) use linux::{Limit, OpenImage, SandboxPlan, has_seccomp};
-#[cfg(not(linux_native))]
-pub(crate) use none::{OpenImage, SandboxPlan, has_seccomp};
+#[cfg(linux_sandbox)]
+pub(crate) use linux::{Limit, SandboxPlan, has_seccomp};
+#[cfg(not(linux_sandbox))]
+pub(crate) use none::SandboxPlan;
+#[cfg(all(feature = "sandbox", not(linux_sandbox)))]
+pub(crate) use none::has_seccomp;
 
-#[cfg(linux_native)]
+#[cfg(linux_sandbox)]
 mod linux {
     use std::ffi::OsStr;
-    use std::os::fd::OwnedFd;
     use std::os::unix::ffi::OsStrExt as _;
     use std::path::PathBuf;
 
@@ -46,16 +47,6 @@ mod linux {
         pub(crate) resource: Resource,
         pub(crate) soft: u64,
         pub(crate) hard: u64,
-    }
-
-    /// A program that is executed as it was when it was opened, whatever is at its path by then.
-    #[derive(Debug)]
-    pub(crate) enum OpenImage {
-        /// The kernel reads it.
-        Program(OwnedFd),
-        /// An interpreter opens it anew, by its number: the guest has it behind its other
-        /// descriptors.
-        Script(OwnedFd),
     }
 
     impl SandboxPlan {
@@ -144,13 +135,13 @@ mod linux {
     }
 }
 
-#[cfg(not(linux_native))]
+#[cfg(not(linux_sandbox))]
 mod none {
     use std::path::PathBuf;
 
     use super::super::fork::ChildFailure;
 
-    /// Other systems have none of these.
+    /// Other systems have none of these, nor has a build without the feature.
     #[derive(Debug)]
     pub(crate) enum SandboxPlan {}
 
@@ -164,10 +155,7 @@ mod none {
         }
     }
 
-    /// Other systems execute files by their paths.
-    #[derive(Debug)]
-    pub(crate) enum OpenImage {}
-
+    #[cfg(feature = "sandbox")]
     pub(crate) fn has_seccomp() -> bool {
         false
     }
