@@ -251,7 +251,7 @@ impl EnvPlan {
 
     /// The same plan with all of the host's environment, where it had the list.
     #[must_use]
-    pub fn with_all(mut self) -> Self {
+    pub(crate) fn with_all(mut self) -> Self {
         self.source = EnvSource::All;
         self
     }
