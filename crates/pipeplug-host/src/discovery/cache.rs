@@ -140,7 +140,7 @@ impl Cache {
             }
         }
         kept.plugins.retain(|path, _| !is_gone(path));
-        files::replace(&self.path, &serde_json::to_vec(&kept)?)
+        files::replace_private(&self.path, &serde_json::to_vec(&kept)?)
     }
 }
 

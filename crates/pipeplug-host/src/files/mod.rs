@@ -4,7 +4,6 @@ mod access;
 mod directory_lock;
 pub(crate) mod json;
 mod regular_file;
-#[cfg(feature = "discovery")]
 mod replace;
 
 #[cfg(target_os = "linux")]
@@ -12,5 +11,6 @@ pub(crate) use access::is_unknown_call;
 pub(crate) use access::{Obstacle, is_noexec, may_execute};
 pub(crate) use directory_lock::DirectoryLock;
 pub(crate) use regular_file::{DIRECTORY, FileError, RegularFile, kind};
+pub(crate) use replace::replace;
 #[cfg(feature = "discovery")]
-pub(crate) use replace::{make_dir, replace, temporary};
+pub(crate) use replace::{make_dir, replace_private, temporary};

@@ -1,15 +1,13 @@
 //! The sums of a host's plugins, in a file.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{self, Path, PathBuf};
 
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
 
-use crate::files::{DirectoryLock, FileError, RegularFile, json};
+use crate::files::{self, DirectoryLock, FileError, RegularFile, json};
 use crate::integrity::Sha256;
 use crate::process::Launch;
 
@@ -217,18 +215,10 @@ impl LockFile {
         let failed = |error| LockFileError::Io { path: self.path.clone(), what: "written", error };
         // A link to it stays one.
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let mut file: NamedTempFile = tempfile::Builder::new()
-            .prefix(".pipeplug-lock")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(path.parent().unwrap_or(Path::new("/")))
-            .map_err(failed)?;
         let pins: BTreeMap<_, _> =
             self.pins.iter().map(|(name, sum)| (name, sum.to_string())).collect();
         let text = format!("{:#}\n", json!({ "version": VERSION, "plugins": pins }));
-        file.write_all(text.as_bytes()).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(())
+        files::replace(&path, text.as_bytes()).map_err(failed)
     }
 
     /// Key of a plugin in the file; `None` if its path is not UTF-8.

@@ -78,10 +78,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// # Blocking
 /// Until every plugin has answered and ended, and is copied.
 pub(crate) fn run(args: &AddArgs, globals: &Globals) -> ExitReason {
-    let told = |failure: CommandError| {
-        report::print_failure(globals.color, &failure);
-        failure.reason
-    };
+    let told = |failure| report::exit_reason(globals.color, Err(failure));
     attempt(args, globals, &told).unwrap_or_else(told)
 }
 

@@ -114,13 +114,7 @@ struct ProbedPlugin {
 /// # Blocking
 /// Until every plugin has answered and ended. Several run at once, each for a few seconds at most.
 pub(crate) fn run(args: &ListArgs, globals: &Globals) -> ExitReason {
-    match attempt(args, globals) {
-        Ok(()) => ExitReason::Success,
-        Err(failure) => {
-            report::print_failure(globals.color, &failure);
-            failure.reason
-        }
-    }
+    report::exit_reason(globals.color, attempt(args, globals).map(|()| ExitReason::Success))
 }
 
 fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), CommandError> {

@@ -40,10 +40,7 @@ pub(crate) struct RmArgs {
 /// # Blocking
 /// While another process adds or removes plugins of this host.
 pub(crate) fn run(args: &RmArgs, globals: &Globals) -> ExitReason {
-    let told = |failure: CommandError| {
-        report::print_failure(globals.color, &failure);
-        failure.reason
-    };
+    let told = |failure| report::exit_reason(globals.color, Err(failure));
     attempt(args, &told).unwrap_or_else(told)
 }
 

@@ -9,7 +9,7 @@ use pipeplug_host::process::Pid;
 use pipeplug_host::{Output, Stopped, StoppedBy};
 
 use crate::cli::Globals;
-use crate::exit::CommandError;
+use crate::exit::{CommandError, ExitReason};
 use crate::output::event::{Event, RequestStatus};
 use crate::output::stream::{self, Kind, Stream, WriteError};
 use crate::output::style::{Paint, Role};
@@ -237,12 +237,18 @@ impl Report {
     }
 }
 
-/// Writes the error of a command that has no [`Report`].
-pub(crate) fn print_failure(color: ColorChoice, failure: &CommandError) {
-    if let Some(text) = failure_text(Paint::choose(color, &io::stderr()), failure) {
-        // A failed write to stderr cannot be reported on stderr.
-        let _ = stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
-    }
+/// Exit reason of a command that has no [`Report`]. Writes its error.
+pub(crate) fn exit_reason(
+    color: ColorChoice,
+    result: Result<ExitReason, CommandError>,
+) -> ExitReason {
+    result.unwrap_or_else(|failure| {
+        if let Some(text) = failure_text(Paint::choose(color, &io::stderr()), &failure) {
+            // A failed write to stderr cannot be reported on stderr.
+            let _ = stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
+        }
+        failure.reason
+    })
 }
 
 /// Writes the output of a command to stdout.

@@ -16,9 +16,9 @@ pub use engine::Engine;
 #[cfg(feature = "pack")]
 pub use pack::{PackError, pack};
 
-use super::cleanup::{Cleanup, Removal};
+use super::cleanup::Removal;
 use super::{Launcher, Started, client};
-use crate::process::{Launch, OnHostExit, SpawnError, spawn_with};
+use crate::process::{Launch, OnHostExit, SpawnError};
 use diagnose::Run;
 use limits::Limit;
 use process::Contained;
@@ -262,19 +262,13 @@ impl Launcher for Container {
             client.on_host_exit = OnHostExit::EndOfFile;
         }
         let engine = client.program.clone();
-        let of_launcher = |error: SpawnError| {
-            let permanent = error.is_permanent();
-            SpawnError::launcher(launch, self.describe(), error.to_string(), permanent)
-        };
-        // First, so that there is no moment in which a container has none.
         let removal = Removal {
             what: format!("the container {name}"),
             script: self.engine.removal(),
             program: engine.clone(),
             args: vec![name.clone().into()],
         };
-        let cleanup = Cleanup::arm(removal, launch.on_host_exit).map_err(of_launcher)?;
-        let spawned = spawn_with(&client, client.args.clone()).map_err(of_launcher)?;
+        let (spawned, cleanup) = client::start_with_cleanup(launch, &client, self, removal)?;
         tracing::debug!(container = %name, image = ?self.image, "started a container's client");
         let run = Run {
             name,

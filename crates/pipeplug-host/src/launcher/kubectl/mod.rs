@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::cleanup::{Cleanup, Removal};
-use super::{Diagnosis, Launcher, Started, client};
-use crate::process::{Launch, SpawnError, WaitStatus, spawn_with};
+use super::cleanup::Removal;
+use super::client::{self, Client};
+use super::{Diagnosis, Launcher, Started};
+use crate::process::{Launch, SpawnError, WaitStatus};
 use process::Pod;
 
 /// Runs a plugin in a pod of its own, by `kubectl run`, with the user's own configuration and
@@ -42,8 +43,7 @@ use process::Pod;
 #[derive(Debug, Clone)]
 pub struct Kubectl {
     image: String,
-    program: OsString,
-    args: Vec<OsString>,
+    client: Client,
     namespace: Option<String>,
     context: Option<String>,
     pull_policy: Option<PullPolicy>,
@@ -69,8 +69,7 @@ impl Kubectl {
     pub fn new(image: impl Into<String>) -> Self {
         Self {
             image: image.into(),
-            program: "kubectl".into(),
-            args: Vec::new(),
+            client: Client::new("kubectl"),
             namespace: None,
             context: None,
             pull_policy: None,
@@ -84,7 +83,7 @@ impl Kubectl {
     /// The program to run, which is looked for in `PATH` unless it has a slash. Default: `kubectl`.
     #[must_use]
     pub fn program(mut self, program: impl Into<OsString>) -> Self {
-        self.program = program.into();
+        self.client.program = program.into();
         self
     }
 
@@ -92,7 +91,7 @@ impl Kubectl {
     /// before the command.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
-        self.args.push(arg.into());
+        self.client.options.push(arg.into());
         self
     }
 
@@ -149,40 +148,35 @@ impl Kubectl {
         self
     }
 
-    /// Options before the command.
-    fn global(&self) -> Vec<OsString> {
-        let mut args = self.args.clone();
-        args.extend(self.context.iter().map(|context| format!("--context={context}").into()));
-        args.extend(
-            self.namespace.iter().map(|namespace| format!("--namespace={namespace}").into()),
-        );
-        args
+    /// The command line, with all options before the command.
+    fn command(&self, command: impl IntoIterator<Item = String>) -> Vec<OsString> {
+        let context = self.context.iter().map(|context| format!("--context={context}"));
+        let namespace = self.namespace.iter().map(|namespace| format!("--namespace={namespace}"));
+        let args = context.chain(namespace).chain(command);
+        self.client.command(args.map(OsString::from))
     }
 
     fn run(&self, name: &str, launch: &Launch) -> Result<Vec<OsString>, SpawnError> {
         let seconds = client::whole_seconds(self.running_timeout).max(1);
-        let mut args = self.global();
-        args.extend([
+        Ok(self.command([
             "run".into(),
             name.into(),
-            format!("--image={}", self.image).into(),
+            format!("--image={}", self.image),
             "--stdin".into(),
             "--rm".into(),
             "--restart=Never".into(),
             // It would write to the pipe.
             "--quiet".into(),
             "--labels=app.kubernetes.io/managed-by=pipeplug".into(),
-            format!("--pod-running-timeout={seconds}s").into(),
+            format!("--pod-running-timeout={seconds}s"),
             // All of the container, since a list is replaced as a whole:
             // `--override-type=strategic`, which would not, is not known to kubectl before 1.24.
-            format!("--overrides={}", pod::overrides(self, name, launch)?).into(),
-        ]);
-        Ok(args)
+            format!("--overrides={}", pod::overrides(self, name, launch)?),
+        ]))
     }
 
     fn removal(&self, name: &str, program: std::path::PathBuf) -> Removal {
-        let mut args = self.global();
-        args.extend([
+        let args = self.command([
             "delete".into(),
             "pod".into(),
             name.into(),
@@ -196,15 +190,9 @@ impl Kubectl {
 impl Launcher for Kubectl {
     fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
         let name = client::unused_name();
-        let client = client::launch(launch, &self.program, self.run(&name, launch)?)?;
-        let of_launcher = |error: SpawnError| {
-            let permanent = error.is_permanent();
-            SpawnError::launcher(launch, self.describe(), error.to_string(), permanent)
-        };
-        // First, so that there is no moment in which a pod has none.
+        let client = client::launch(launch, &self.client.program, self.run(&name, launch)?)?;
         let removal = self.removal(&name, client.program.clone());
-        let cleanup = Cleanup::arm(removal, launch.on_host_exit).map_err(of_launcher)?;
-        let spawned = spawn_with(&client, client.args.clone()).map_err(of_launcher)?;
+        let (spawned, cleanup) = client::start_with_cleanup(launch, &client, self, removal)?;
         tracing::debug!(pod = %name, image = ?self.image, "started kubectl");
         Ok(Pod::started(spawned, cleanup))
     }
