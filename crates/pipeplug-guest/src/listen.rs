@@ -52,10 +52,10 @@ pub enum ListenError {
     #[error("another process listens there: end that, or take another path")]
     InUse,
     /// Another process keeps the directory of the socket locked.
-    #[error("another process has locked its directory (flock) for {} s: end that, or take another path", .patience.as_secs())]
+    #[error("another process has locked its directory (flock) for {} s: end that, or take another path", .timeout.as_secs())]
     Locked {
         /// Time waited for the lock.
-        patience: Duration,
+        timeout: Duration,
     },
     /// The system refused.
     #[error("{attempt}: {error}")]
@@ -213,7 +213,7 @@ fn lock_directory(path: &Path) -> Result<Option<File>, ListenError> {
             // end.
             Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(LOCK_PAUSE),
             Err(TryLockError::WouldBlock) => {
-                return Err(ListenError::Locked { patience: LOCK_TIMEOUT });
+                return Err(ListenError::Locked { timeout: LOCK_TIMEOUT });
             }
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(TryLockError::Error(_)) => return Ok(None),

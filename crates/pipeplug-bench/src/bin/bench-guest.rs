@@ -71,11 +71,11 @@ impl State {
 
     /// Answers once that many one-ways were handled: the last of them may still run beside this.
     fn count(&self, expected: u64) -> Result<Reply, HandlerError> {
-        const PATIENCE: Duration = Duration::from_secs(5);
+        const TIMEOUT: Duration = Duration::from_secs(5);
         let begun = Instant::now();
         loop {
             let handled = self.one_ways.load(Ordering::Relaxed);
-            if handled >= expected || begun.elapsed() > PATIENCE {
+            if handled >= expected || begun.elapsed() > TIMEOUT {
                 return Ok(handled.to_string().into());
             }
             std::thread::yield_now();

@@ -52,7 +52,7 @@ impl Measured {
 }
 
 /// How long a subject may take to be warm, and then to measure.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a connection is let alone before it counts as idle.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -60,7 +60,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// Measures the case of the subject, with that many calls. `dir` is for what the subject leaves
 /// behind.
 pub(crate) fn measure(subject: &Subject, case: &Case, count: u64, dir: &Path) -> Outcome {
-    let outcome = try_measure(subject, case, count, dir, PATIENCE);
+    let outcome = try_measure(subject, case, count, dir, TIMEOUT);
     // Orphans of the subject are children of this process now.
     let left = process::kill_children();
     match outcome {
@@ -77,7 +77,7 @@ fn try_measure(
     case: &Case,
     count: u64,
     dir: &Path,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Outcome> {
     let cpus = Cpus::allowed()?;
     let needs_two = matches!(case.situation, Situation::Split | Situation::Busy);
@@ -94,7 +94,7 @@ fn try_measure(
         Situation::Busy => Some(Burner::start(second)?),
         Situation::Free | Situation::Split | Situation::Same => None,
     };
-    let start = || Child::start(subject, case.work, dir, patience);
+    let start = || Child::start(subject, case.work, dir, timeout);
     let mut child = match case.situation {
         // Not the first, which takes most interrupts.
         Situation::Same => cpus.bound_to(&[second], start)?,
@@ -148,7 +148,7 @@ fn obeyed(
     let plugin = match child.line(|| {})? {
         Line::Begin(plugin) => plugin,
         Line::NotHere(why) => return Ok(Outcome::Absent(why)),
-        Line::End(_) => bail!("END came ahead of BEGIN"),
+        Line::End(_) => bail!("END came before BEGIN"),
     };
     let pair = Pair { host: child.pid(), plugin };
     if case.situation == Situation::Split {

@@ -135,7 +135,7 @@ impl Plugin {
         // Nothing is handed to the handler before there is a plugin to hand along.
         let mut options = builder.options.clone();
         options.hold = Hold::AllBut(Vec::new());
-        options.reason_patience = started.process.end_timeout().max(REASON_TIMEOUT);
+        options.reason_timeout = started.process.end_timeout().max(REASON_TIMEOUT);
         let inner = Arc::new(OnceLock::new());
         let answer = PluginRequests {
             inner: Arc::clone(&inner),

@@ -211,11 +211,11 @@ impl Child {
             }
             exit_status(self.pid, Look::Reap)?;
             if self.group == Group::Own {
-                let patience = match leftovers {
+                let timeout = match leftovers {
                     Leftovers::Kill => SIBLINGS_TIMEOUT,
                     Leftovers::Leave => Duration::ZERO,
                 };
-                reap_group(self.pid, patience);
+                reap_group(self.pid, timeout);
             }
         }
         // Nothing of it can be left alone: the kernel kills it with the namespace.

@@ -13,7 +13,7 @@ use pipeplug_tests::SOON;
 use crate::misbehave;
 
 /// Time limit for calls and starts that never succeed.
-const PATIENCE: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Program that is started.
 #[derive(Debug, Clone, Copy)]
@@ -225,7 +225,12 @@ const TABLE: &[Row] = &[
     ),
     // Beside its replies.
     (Way(&["answers-twice"]), "answers each call twice", "once", End::Answered),
-    (Way(&["answers-unasked"]), "answers a hundred calls that nobody made", "asked", End::Answered),
+    (
+        Way(&["answers-unasked"]),
+        "answers a hundred calls that were never made",
+        "asked",
+        End::Answered,
+    ),
     (
         Way(&["odd-directions"]),
         "sends chunks of directions that there are not",
@@ -259,7 +264,7 @@ const TABLE: &[Row] = &[
     ),
     (
         Way(&["floods", "", "unasked"]),
-        "answers without end what nobody asked",
+        "answers without end calls that were never made",
         "x: no reply within 300ms",
         End::CallFails,
     ),
@@ -337,16 +342,16 @@ fn is_like(text: &str, pattern: &str) -> bool {
 /// The first line of what is read, and the end.
 fn try_out(what: What) -> (String, End) {
     // What never answers the first request is not waited for; what does has time.
-    let patience = if matches!(
+    let timeout = if matches!(
         what,
         Way(["answers-nothing" | "answers-half" | "trickles", ..]) | Program(["/bin/sh"])
     ) {
-        PATIENCE
+        TIMEOUT
     } else {
         pipeplug_tests::LONG
     };
     let builder =
-        what.builder().handshake_timeout(patience).grace(Grace::each(Duration::from_millis(20)));
+        what.builder().handshake_timeout(timeout).grace(Grace::each(Duration::from_millis(20)));
     let plugin = match builder.start() {
         Ok(plugin) => plugin,
         Err(error) => {
@@ -360,7 +365,7 @@ fn try_out(what: What) -> (String, End) {
             | ["floods", _, "unasked" | "directions" | "one-ways"])
     );
     let called = match plugin.request("x", "").begin() {
-        Ok(call) => call.wait_timeout(if never { PATIENCE } else { pipeplug_tests::LONG }),
+        Ok(call) => call.wait_timeout(if never { TIMEOUT } else { pipeplug_tests::LONG }),
         Err(error) => Err(error),
     };
     let (text, end) = match called {

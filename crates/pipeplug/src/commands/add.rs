@@ -71,7 +71,7 @@ pub(crate) struct AddArgs {
 }
 
 /// Default of `--timeout`.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs `pipeplug add`.
 ///
@@ -212,10 +212,10 @@ fn name_of(source: &Path, host: &str) -> Result<String, CommandError> {
 /// Makes the catalog that probes plugins with the options of the command line.
 fn catalog(args: &AddArgs, discovery: &Discovery, shutdown: &Shutdown) -> Catalog {
     let (register, confine) = (registering(shutdown), args.sandbox.confining());
-    let patience = args.timeout.unwrap_or(ANSWER_PATIENCE);
+    let timeout = args.timeout.unwrap_or(ANSWER_TIMEOUT);
     discovery
         .catalog()
-        .starting(move |builder| confine(register(builder.handshake_timeout(patience))))
+        .starting(move |builder| confine(register(builder.handshake_timeout(timeout))))
 }
 
 fn ask(

@@ -139,7 +139,7 @@ fn many_that_hang_are_listed_in_the_time_of_one() {
     let begun = Instant::now();
     let ran = place.pipeplug(["list", "--refresh", "--json", "--sandbox", "none"]).run().exits(0);
     assert_eq!(ran.json().iter().filter(|row| row["state"] == "unusable").count(), 25);
-    // Eight at once took 55 s with the same patience.
+    // Eight at once took 55 s with the same timeout.
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 

@@ -187,8 +187,8 @@ impl Launcher for Ssh {
     fn diagnose_output(&self) -> Option<Diagnosis> {
         let mut args = self.options(probe::version(&self.client.program));
         args.push("exec /bin/sh -c :".into());
-        let patience = Duration::from_secs(self.connect_seconds()) + LOGIN_TIMEOUT;
-        let line = probe::first_line(&self.client.program, args, patience)?;
+        let timeout = Duration::from_secs(self.connect_seconds()) + LOGIN_TIMEOUT;
+        let line = probe::first_line(&self.client.program, args, timeout)?;
         Some(Diagnosis::permanent(format!(
             "its login shell there prints to standard output, which is for messages: \"{}\"; have its startup files \
              (.bashrc, .zshenv, .cshrc, config.fish) print where that is a terminal only, so that `ssh {} true` prints \

@@ -92,7 +92,7 @@ const SCHEDULING: &str = "sched_yield sched_getaffinity sched_getattr sched_getp
      sched_get_priority_max sched_get_priority_min sched_rr_get_interval getpriority ioprio_get";
 
 /// A sandbox of its own, which can only restrict more; `seccomp` is in `arguments`.
-const WALLS: &str = "landlock_create_ruleset landlock_add_rule landlock_restrict_self";
+const LANDLOCK: &str = "landlock_create_ruleset landlock_add_rule landlock_restrict_self";
 
 /// Calls that programs try first, and do without where the kernel has none. ENOSYS tells them so;
 /// EPERM would end many.
@@ -128,7 +128,7 @@ pub(super) fn rules(policy: &Policy<'_>) -> Rules {
         IDS,
         INFORMATION,
         SCHEDULING,
-        WALLS,
+        LANDLOCK,
     ];
     if policy.namespaces {
         allowed.push(WATCHES);
