@@ -12,8 +12,11 @@ use pipeplug_guest::Options;
 use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request, Responder};
 
 pub(crate) fn main() -> ExitCode {
-    let state =
-        State { delay: delay_asked_for(), one_ways: AtomicU64::new(0), parked: Mutex::default() };
+    let state = BenchHandler {
+        delay: delay_asked_for(),
+        one_ways: AtomicU64::new(0),
+        parked: Mutex::default(),
+    };
     let mut options = Options::default();
     // Open calls are parked by the million.
     options.deferred = usize::MAX;
@@ -27,7 +30,7 @@ pub(crate) fn main() -> ExitCode {
     guest.register().wait()
 }
 
-struct State {
+struct BenchHandler {
     /// How long an echo takes.
     delay: Duration,
     one_ways: AtomicU64,
@@ -35,7 +38,7 @@ struct State {
     parked: Mutex<Vec<Responder>>,
 }
 
-impl State {
+impl BenchHandler {
     fn answer(&self, request: &mut Request) -> Result<Reply, HandlerError> {
         match request.command() {
             "echo" => {

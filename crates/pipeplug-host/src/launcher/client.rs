@@ -20,13 +20,13 @@ use crate::process::{
 /// A client as the user set it: its program, and the options of every command of it.
 #[cfg(any(feature = "kubectl", feature = "ssh"))]
 #[derive(Debug, Clone)]
-pub(super) struct Client {
+pub(super) struct ClientCommand {
     pub(super) program: OsString,
     pub(super) options: Vec<OsString>,
 }
 
 #[cfg(any(feature = "kubectl", feature = "ssh"))]
-impl Client {
+impl ClientCommand {
     pub(super) fn new(program: &str) -> Self {
         Self { program: program.into(), options: Vec::new() }
     }

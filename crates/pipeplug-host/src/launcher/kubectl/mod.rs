@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::cleanup::Removal;
-use super::client::{self, Client};
+use super::client::{self, ClientCommand};
 use super::{Diagnosis, Launcher, Started};
 use crate::process::{Launch, SpawnError, WaitStatus};
 use process::Pod;
@@ -43,7 +43,7 @@ use process::Pod;
 #[derive(Debug, Clone)]
 pub struct Kubectl {
     image: String,
-    client: Client,
+    client: ClientCommand,
     namespace: Option<String>,
     context: Option<String>,
     pull_policy: Option<PullPolicy>,
@@ -69,7 +69,7 @@ impl Kubectl {
     pub fn new(image: impl Into<String>) -> Self {
         Self {
             image: image.into(),
-            client: Client::new("kubectl"),
+            client: ClientCommand::new("kubectl"),
             namespace: None,
             context: None,
             pull_policy: None,

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use self::probe::Version;
-use super::client::{self, Client};
+use super::client::{self, ClientCommand};
 use super::{Diagnosis, Launcher, Started};
 use crate::process::{Launch, SpawnError, WaitStatus};
 
@@ -42,7 +42,7 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Ssh {
     destination: OsString,
-    client: Client,
+    client: ClientCommand,
     connect_timeout: Duration,
     alive_interval: Duration,
     alive_count: u32,
@@ -54,7 +54,7 @@ impl Ssh {
     pub fn new(destination: impl Into<OsString>) -> Self {
         Self {
             destination: destination.into(),
-            client: Client::new("ssh"),
+            client: ClientCommand::new("ssh"),
             connect_timeout: Duration::from_secs(8),
             alive_interval: Duration::from_secs(15),
             alive_count: 2,
