@@ -242,7 +242,8 @@ impl fmt::Display for Finding {
                 let change = change(*count, *budget);
                 write!(
                     f,
-                    "{name} takes only {count} instructions, its budget is {budget} ({change}) and can be lowered"
+                    "{name} takes only {count} instructions, its budget is {budget} ({change}) and \
+                     can be lowered"
                 )
             }
             Self::NoBudget { name, count } => {
@@ -305,7 +306,8 @@ mod tests {
 
     #[test]
     fn the_compiler_is_known_by_release_and_target() {
-        let version = "rustc 1.95.0 (59807616e 2026-04-14)\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0\n";
+        let version = "rustc 1.95.0 (59807616e 2026-04-14)\nhost: \
+                       x86_64-unknown-linux-gnu\nrelease: 1.95.0\n";
         assert_eq!(Compiler::parse(version).unwrap(), budgets(&[]).compiler);
         assert!(Compiler::parse("rustc 1.95.0").is_err());
     }

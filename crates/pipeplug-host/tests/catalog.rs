@@ -115,7 +115,8 @@ fn answering(help: &str) -> String {
     let len = json.len();
     // Before the request, no call would wait for the answer.
     format!(
-        "head -c 1 <&3 >/dev/null\nprintf '1\\0003\\00011\\000GetMetadata\\000{len}\\000%s' '{json}' >&4\nexec cat <&3 >/dev/null"
+        "head -c 1 <&3 >/dev/null\nprintf '1\\0003\\00011\\000GetMetadata\\000{len}\\000%s' \
+         '{json}' >&4\nexec cat <&3 >/dev/null"
     )
 }
 

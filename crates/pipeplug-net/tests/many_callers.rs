@@ -34,8 +34,8 @@ fn each_gets_its_own_reply() {
     }
 }
 
-/// Callers that sleep, since their handler takes long, are woken by other callers that read for them,
-/// and by the loop when those have gone.
+/// Callers that sleep, since their handler takes long, are woken by other callers that read for
+/// them, and by the loop when those have gone.
 #[test]
 fn many_callers_leave_no_sleeper_behind() {
     let _watchdog = watchdog();

@@ -114,9 +114,9 @@ impl Catalog {
     /// Changes how plugins are started to be asked. Default: five seconds to answer, half a second
     /// for each step of stopping, standard output to the log, everything else as
     /// [`Plugin::builder`] has it; and [`Sandbox::strict`](crate::Sandbox::strict), which
-    /// [`PluginBuilder::no_sandbox`] and [`PluginBuilder::sandbox`] change. There is no sandbox by default
-    /// where the system has none to offer (other systems than Linux), and with launchers that see
-    /// to none.
+    /// [`PluginBuilder::no_sandbox`] and [`PluginBuilder::sandbox`] change. There is no sandbox by
+    /// default where the system has none to offer (other systems than Linux), and with launchers
+    /// that see to none.
     #[must_use]
     pub fn starting(
         mut self,
@@ -139,8 +139,8 @@ impl Catalog {
     /// # Blocking
     /// Until each of these has answered and ended. Eight start at once; one that takes longer than
     /// a second holds no other one up, so that 64 that hang take as long as one: by default 5
-    /// seconds for the usual way to talk, and 2 for each of the three others ([`probe`](Self::probe)).
-    /// And on reading the files that were added and have changed.
+    /// seconds for the usual way to talk, and 2 for each of the three others
+    /// ([`probe`](Self::probe)). And on reading the files that were added and have changed.
     #[must_use]
     pub fn list(&self) -> Vec<CatalogEntry> {
         self.collect(Selection::Unknown)

@@ -54,7 +54,8 @@ fn dir_of(path: &Path) -> io::Result<&Path> {
     path.parent().ok_or_else(|| io::ErrorKind::IsADirectory.into())
 }
 
-/// Puts the new content in place of the old one. At any time the file has either of them as a whole.
+/// Puts the new content in place of the old one. At any time the file has either of them as a
+/// whole.
 fn finish(mut file: NamedTempFile, path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     // Without fsync(2) the name could reach the disk before the bytes, and a power cut would leave

@@ -16,8 +16,8 @@ const VERSION: u64 = 1;
 /// A larger file is none of ours, in bytes.
 const FILE_MAX: u64 = 16 << 20;
 
-/// The SHA-256 sums of a host's plugins, which [`PluginBuilder::lock_file`](crate::PluginBuilder::lock_file)
-/// demands.
+/// The SHA-256 sums of a host's plugins, which
+/// [`PluginBuilder::lock_file`](crate::PluginBuilder::lock_file) demands.
 ///
 /// A JSON file, made to be kept beside the host's own files in version control: a plugin below the
 /// file's directory is named relative to it, any other one by its absolute path.
@@ -62,7 +62,8 @@ pub enum LockFileError {
     },
     /// The content is not what this version writes.
     #[error(
-        "the lock file {path:?} cannot be understood: {problem}; take it from version control, or remove it and pin anew"
+        "the lock file {path:?} cannot be understood: {problem}; take it from version control, or \
+         remove it and pin anew"
     )]
     Malformed {
         /// The lock file's path.

@@ -103,13 +103,15 @@ fn attach(path: &Path) -> Result<Started, Refusal> {
     let (uid, own) = (Uid::from_raw(credentials.uid()), geteuid());
     if uid != own {
         return Err(Refusal::permanent(format!(
-            "the process behind it is of user {uid}, not of user {own} as this host: start the plugin as that"
+            "the process behind it is of user {uid}, not of user {own} as this host: start the \
+             plugin as that"
         )));
     }
     // Its number is 0 where it cannot be seen from here.
     let Some(pid) = Pid::new(credentials.pid()) else {
         return Err(Refusal::permanent(
-            "the process behind it cannot be seen from here, as that of a container: its end could not be told",
+            "the process behind it cannot be seen from here, as that of a container: its end could \
+             not be told",
         ));
     };
     let make = || -> io::Result<Started> {
@@ -145,10 +147,12 @@ fn connect(path: &Path) -> Result<UnixStream, Refusal> {
             _ => Refusal::passing(format!("no process listens there any more: {start}")),
         },
         io::ErrorKind::WouldBlock => Refusal::passing(
-            "others wait there already: the plugin stands still, as at a breakpoint, or takes its host right now",
+            "others wait there already: the plugin stands still, as at a breakpoint, or takes its \
+             host right now",
         ),
         io::ErrorKind::PermissionDenied => Refusal::permanent(
-            "it is another user's, or in a directory of theirs: a plugin takes hosts of its own user only",
+            "it is another user's, or in a directory of theirs: a plugin takes hosts of its own \
+             user only",
         ),
         _ if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => {
             Refusal::permanent("it is a socket of another kind, and no plugin's: check the path")

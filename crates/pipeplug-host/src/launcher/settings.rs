@@ -110,14 +110,14 @@ fn shell_name<'a>(launch: &Launch, name: &'a OsStr) -> Result<&'a str, SpawnErro
     let is_part = |(i, byte): (usize, u8)| {
         byte == b'_' || byte.is_ascii_alphabetic() || i > 0 && byte.is_ascii_digit()
     };
-    name.to_str().filter(|name| !name.is_empty() && name.bytes().enumerate().all(is_part)).ok_or_else(|| {
-        SpawnError::BadArgument {
+    name.to_str()
+        .filter(|name| !name.is_empty() && name.bytes().enumerate().all(is_part))
+        .ok_or_else(|| SpawnError::BadArgument {
             path: launch.program.clone(),
             what: format!("the environment variable {name:?}"),
-            reason: "a shell sets it there, which knows names of letters, digits and `_` only; `env NAME=VALUE` at the end \
-                     of the command sets any",
-        }
-    })
+            reason: "a shell sets it there, which knows names of letters, digits and `_` only; \
+                     `env NAME=VALUE` at the end of the command sets any",
+        })
 }
 
 fn assignment(name: &str, value: &[u8]) -> String {

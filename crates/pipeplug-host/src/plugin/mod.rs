@@ -318,7 +318,8 @@ impl Plugin {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(pid = %process.pid(), %error, "the plugin's end could not be asked for")
+                    tracing::error!(pid = %process.pid(), %error, "the plugin's end could not be \
+                                                            asked for")
                 }
             }
             Watch::End
@@ -335,7 +336,8 @@ impl Plugin {
         let status = match self.kill() {
             Ok(stopped) => stopped.status,
             Err(error) => {
-                tracing::error!(plugin = %self.name(), %error, "a plugin that was refused is still there");
+                tracing::error!(plugin = %self.name(), %error, "a plugin that was refused is still \
+                                                            there");
                 WaitStatus::Unknown
             }
         };
@@ -364,7 +366,8 @@ impl Plugin {
     ) -> StartError {
         let error = handshake::explain(failure, &self, begun, builder, pipe);
         if let Err(error) = self.kill() {
-            tracing::error!(plugin = %self.name(), %error, "a plugin that did not start is still there");
+            tracing::error!(plugin = %self.name(), %error, "a plugin that did not start is still \
+                                                            there");
         }
         error
     }
@@ -443,7 +446,8 @@ impl Inner {
             tracing::warn!(
                 target: "pipeplug::left",
                 plugin = %self.connection.name(), held = ?stopped.held, ?processes,
-                "the plugin has ended, and something that it started holds its output open: what that writes may be lost"
+                "the plugin has ended, and something that it started holds its output open: what \
+                 that writes may be lost"
             );
         }
         Ok(stopped)
@@ -453,7 +457,8 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if let Err(error) = self.stop(self.grace) {
-            tracing::error!(plugin = %self.connection.name(), %error, "the plugin could not be stopped");
+            tracing::error!(plugin = %self.connection.name(), %error, "the plugin could not be \
+                                                            stopped");
         }
     }
 }

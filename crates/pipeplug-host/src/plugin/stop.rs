@@ -76,7 +76,8 @@ impl Stopped {
             let processes: Vec<_> = left.iter().map(|pid| pid.as_raw()).collect();
             tracing::warn!(
                 target: "pipeplug::left",
-                pid = %process.pid(), ?processes, "the plugin has ended, and processes that it started run on"
+                pid = %process.pid(), ?processes, "the plugin has ended, and processes that it \
+                                                   started run on"
             );
         }
         Self { status, by, left, held: Vec::new() }
@@ -120,7 +121,8 @@ impl fmt::Display for StoppedBy {
 pub enum StopError {
     /// The system did not take it down.
     #[error(
-        "process {pid} is still there {after:?} after SIGKILL: it waits within the system, as for a disk"
+        "process {pid} is still there {after:?} after SIGKILL: it waits within the system, as for \
+         a disk"
     )]
     StillThere {
         /// Process id.

@@ -369,7 +369,8 @@ impl Drop for Child {
                     let _ = exit_status(pid, Look::Reap);
                 });
                 if let Err(error) = waiting {
-                    tracing::warn!(pid = self.pid.as_raw(), %error, "guest stays a zombie: no thread to reap it");
+                    tracing::warn!(pid = self.pid.as_raw(), %error, "guest stays a zombie: no \
+                                                            thread to reap it");
                 }
             }
             Err(error) => tracing::warn!(pid = self.pid.as_raw(), %error, "guest stays a zombie"),

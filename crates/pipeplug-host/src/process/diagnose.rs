@@ -46,7 +46,8 @@ impl SpawnError {
                 Self::Grant {
                     path: path.to_owned(),
                     problem: format!(
-                        "its working directory {:?} was not granted ({error}): `--sandbox-read DIR` (Sandbox::read) grants it",
+                        "its working directory {:?} was not granted ({error}): `--sandbox-read \
+                         DIR` (Sandbox::read) grants it",
                         cwd.unwrap_or(Path::new("."))
                     ),
                     is_permanent: true,
@@ -65,7 +66,8 @@ impl SpawnError {
                 let is_replaced = errno(&error) == Errno::ESTALE;
                 let problem = if is_replaced {
                     format!(
-                        "{at:?} was replaced by another file while it was let in; start the plugin again"
+                        "{at:?} was replaced by another file while it was let in; start the plugin \
+                         again"
                     )
                 } else {
                     format!("{at:?} cannot be put into its root file system: {error}")
@@ -109,8 +111,8 @@ impl SpawnError {
             Some(interpreter) if is_out_of_reach => Self::Grant {
                 path: path.to_owned(),
                 problem: format!(
-                    "its interpreter {interpreter:?} is out of reach ({error}); let it read that, with all that belongs to it \
-                     (`--sandbox-read DIR`, Sandbox::read)"
+                    "its interpreter {interpreter:?} is out of reach ({error}); let it read that, \
+                     with all that belongs to it (`--sandbox-read DIR`, Sandbox::read)"
                 ),
                 is_permanent: true,
             },

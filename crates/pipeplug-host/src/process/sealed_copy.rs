@@ -126,8 +126,9 @@ mod sealed {
             Errno::EPERM | Errno::ENOSYS => io::Error::new(
                 error.kind(),
                 format!(
-                    "memfd_create: {error}; a filter of system calls, as of a container, has to allow it, since \
-                     only sealed memory cannot change between the check and the start"
+                    "memfd_create: {error}; a filter of system calls, as of a container, has to \
+                     allow it, since only sealed memory cannot change between the check and the \
+                     start"
                 ),
             ),
             _ => error,

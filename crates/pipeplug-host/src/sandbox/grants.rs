@@ -228,8 +228,8 @@ fn walk(path: &Path, writable: &[Identity]) -> io::Result<OwnedFd> {
         links += 1;
         if here.is_writable || links > LINKS_MAX {
             return Err(io::Error::other(format!(
-                "the symbolic link {name:?} leads there, which the plugin may have made, as it may write to that \
-                 directory; name where it leads to"
+                "the symbolic link {name:?} leads there, which the plugin may have made, as it may \
+                 write to that directory; name where it leads to"
             )));
         }
         let target = PathBuf::from(readlinkat(&next, "")?);
@@ -279,7 +279,8 @@ impl Grant {
         }
         if own_root && self.is_device {
             return Err(io::Error::other(
-                "it is a device; a sandbox has /dev/null, zero, full, random and urandom, and no others",
+                "it is a device; a sandbox has /dev/null, zero, full, random and urandom, and no \
+                 others",
             ));
         }
         Ok(self)

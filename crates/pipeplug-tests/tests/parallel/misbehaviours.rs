@@ -47,92 +47,97 @@ const TABLE: &[Row] = &[
     (
         Program(&["/bin/true"]),
         "is no plugin and exits",
-        "plugin \"/bin/true\" ended before it answered: exit status 0 after …, nothing on its stderr; is it a plugin?",
+        "plugin \"/bin/true\" ended before it answered: exit status 0 after …, nothing on its \
+         stderr; is it a plugin?",
         End::NoStart,
     ),
     (
         Program(&["/bin/cat"]),
         "is no plugin and copies its input",
-        "plugin \"/bin/cat\" sent the host's own first request back: it copies its input to its output; is it a plugin?",
+        "plugin \"/bin/cat\" sent the host's own first request back: it copies its input to its \
+         output; is it a plugin?",
         End::NoStart,
     ),
     (
         Program(&["/bin/sh"]),
         "is no plugin and takes what it reads for commands",
-        "plugin \"/bin/sh\" did not answer GetMetadata within 300ms…; is it a plugin? A slow one needs more time: \
-         `--timeout` (PluginBuilder::handshake_timeout)",
+        "plugin \"/bin/sh\" did not answer GetMetadata within 300ms…; is it a plugin? A slow one \
+         needs more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     (
         Program(&["/bin/sh", "-c", "yes"]),
         "is no plugin and prints lines without end",
-        "plugin \"/bin/sh\" wrote what is no message: \"y\\ny\\n…\" (broken chunk at byte 0 of the stream, in its threadID: \
-         expected digits up to a NUL, found 0x79 ('y')), nothing on its stderr; a plugin on stdin and stdout must print \
-         nothing of its own there",
+        "plugin \"/bin/sh\" wrote what is no message: \"y\\ny\\n…\" (broken chunk at byte 0 of the \
+         stream, in its threadID: expected digits up to a NUL, found 0x79 ('y')), nothing on its \
+         stderr; a plugin on stdin and stdout must print nothing of its own there",
         End::NoStart,
     ),
     (
         Program(&["/bin/sh", "-c", "cat /dev/zero"]),
         "is no plugin and writes zeros without end",
-        "plugin \"/bin/sh\" wrote what is no message: \"\\x00\\x00…\" (broken chunk at byte 0 of the stream, in its threadID: \
-         expected at least one digit, found NUL), nothing on its stderr; a plugin on stdin and stdout must print nothing \
-         of its own there",
+        "plugin \"/bin/sh\" wrote what is no message: \"\\x00\\x00…\" (broken chunk at byte 0 of \
+         the stream, in its threadID: expected at least one digit, found NUL), nothing on its \
+         stderr; a plugin on stdin and stdout must print nothing of its own there",
         End::NoStart,
     ),
     (
         Way(&["prints-first"]),
         "prints a line where its messages go",
-        "plugin \"misbehave\" wrote what is no message: \"Listening on port 8080\\n\" (broken chunk at byte 0 of the stream, in \
-         its threadID: expected digits up to a NUL, found 0x4c ('L')), nothing on its stderr; a plugin on stdin and stdout \
-         must print nothing of its own there",
+        "plugin \"misbehave\" wrote what is no message: \"Listening on port 8080\\n\" (broken \
+         chunk at byte 0 of the stream, in its threadID: expected digits up to a NUL, found 0x4c \
+         ('L')), nothing on its stderr; a plugin on stdin and stdout must print nothing of its own \
+         there",
         End::NoStart,
     ),
     (
         Way(&["answers-classic"]),
         "answers in the other format",
-        "plugin \"misbehave\" was spoken to in the standard format and answers in the classic one: set the format to classic \
-         (`--format classic`)",
+        "plugin \"misbehave\" was spoken to in the standard format and answers in the classic one: \
+         set the format to classic (`--format classic`)",
         End::NoStart,
     ),
     (
         Way(&["answers-a-list"]),
         "gives metadata that is no object",
-        "plugin \"misbehave\" answered GetMetadata with what is no JSON object: \"[\\\"a\\\"]\" (…)",
+        "plugin \"misbehave\" answered GetMetadata with what is no JSON object: \"[\\\"a\\\"]\" \
+         (…)",
         End::NoStart,
     ),
     (
         Way(&["answers-much"]),
         "gives 2 MiB of metadata",
-        "plugin \"misbehave\" answered GetMetadata with 2097152 bytes, the limit is 1048576: send what is large as a reply to \
-         a call",
+        "plugin \"misbehave\" answered GetMetadata with 2097152 bytes, the limit is 1048576: send \
+         what is large as a reply to a call",
         End::NoStart,
     ),
     (
         Way(&["answers-nothing"]),
         "never answers",
-        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         more time: `--timeout` (PluginBuilder::handshake_timeout)",
+        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is \
+         it a plugin? A slow one needs more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     (
         Way(&["answers-half"]),
         "stops amid its answer",
-        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         more time: `--timeout` (PluginBuilder::handshake_timeout)",
+        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is \
+         it a plugin? A slow one needs more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     (
         Way(&["trickles", "1000"]),
         "answers a byte a second",
-        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         more time: `--timeout` (PluginBuilder::handshake_timeout)",
+        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is \
+         it a plugin? A slow one needs more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     // In place of a reply.
     (
         Way(&["declares-buffer"]),
         "declares a reply of 10¹⁸ bytes",
-        "x: the reply was skipped: the buffer is 1000000000000000000 bytes long, the limit is 268435456",
+        "x: the reply was skipped: the buffer is 1000000000000000000 bytes long, the limit is \
+         268435456",
         End::CallFails,
     ),
     (
@@ -145,64 +150,70 @@ const TABLE: &[Row] = &[
     (
         Way(&["number-too-large"]),
         "sends a number above 2⁶⁴−1",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected a \
-         number of at most 18446744073709551615, found the further digit 0x36 ('6'); the chunk begins with …",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected a number of at most 18446744073709551615, found the further digit \
+         0x36 ('6'); the chunk begins with …",
         End::Ended,
     ),
     (
         Way(&["number-without-digits"]),
         "sends a number of no digits",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected at \
-         least one digit, found NUL; the chunk begins with \"\\x003\\x00\"",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected at least one digit, found NUL; the chunk begins \
+         with \"\\x003\\x00\"",
         End::Ended,
     ),
     (
         Way(&["number-with-leading-zero"]),
         "sends a number with a zero ahead",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected NUL \
-         behind a leading zero, found …; the chunk begins with …",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected NUL behind a leading zero, found …; the chunk begins with …",
         End::Ended,
     ),
     (
         Way(&["number-with-sign"]),
         "sends a negative number",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected \
-         digits up to a NUL, found 0x2d ('-'); the chunk begins with …",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected digits up to a NUL, found 0x2d ('-'); the chunk begins with …",
         End::Ended,
     ),
     (
         Way(&["command-without-end"]),
         "sends a command that is longer than it says",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its cmd: expected NUL behind \
-         the announced length, found 0x79 ('y'); the chunk begins with …",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its cmd: expected NUL behind the announced length, found 0x79 ('y'); the chunk begins \
+         with …",
         End::Ended,
     ),
     (
         Way(&["command-not-utf8"]),
         "sends a command that is no UTF-8",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its cmd: expected UTF-8, \
-         found 0xff; the chunk begins with …",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its cmd: expected UTF-8, found 0xff; the chunk begins with …",
         End::Ended,
     ),
     (
         Way(&["prints"]),
         "prints a line between two messages",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected \
-         digits up to a NUL, found 0x44 ('D'); the chunk begins with \"Done!\\n\"",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected digits up to a NUL, found 0x44 ('D'); the chunk begins \
+         with \"Done!\\n\"",
         End::Ended,
     ),
     (
         Way(&["prints-json"]),
         "speaks another protocol",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected \
-         digits up to a NUL, found 0x7b ('{'); the chunk begins with \"{\\\"id\\\":…,\\\"result\\\":[]}\\n\"",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected digits up to a NUL, found 0x7b ('{'); the chunk begins \
+         with \"{\\\"id\\\":…,\\\"result\\\":[]}\\n\"",
         End::Ended,
     ),
     (
         Way(&["half-a-reply"]),
         "ends amid a reply",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its buffer: expected 96 \
-         further bytes, found the end of the stream; the chunk begins with …",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its buffer: expected 96 further bytes, found the end of the stream; the chunk begins with \
+         …",
         End::Ended,
     ),
     (
@@ -247,19 +258,22 @@ const TABLE: &[Row] = &[
     (
         Way(&["floods", "", "pings"]),
         "pings without end, and reads no answer",
-        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is 16777216",
+        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is \
+         16777216",
         End::Ended,
     ),
     (
         Way(&["floods", "", "unknown"]),
         "asks for what there is not, and reads no answer",
-        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is 16777216",
+        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is \
+         16777216",
         End::Ended,
     ),
     (
         Way(&["floods", "", "commands"]),
         "asks with commands over the limit, and reads no answer",
-        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is 16777216",
+        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is \
+         16777216",
         End::Ended,
     ),
     (
@@ -405,7 +419,8 @@ fn each_way_to_misbehave_is_told_for_what_it_is() {
 /// The table as docs/limits.md has it.
 fn in_markdown() -> String {
     let mut table = String::from(
-        "| plugin | what it does | what is read | what becomes of it |\n| --- | --- | --- | --- |\n",
+        "| plugin | what it does | what is read | what becomes of it |\n| --- | --- | --- | --- \
+         |\n",
     );
     for (what, does, reads, end) in TABLE {
         let kind = if matches!(what, Way(_)) { "misbehave " } else { "" };

@@ -272,7 +272,8 @@ fn privileges_are_gone_and_do_not_come_back() {
     assert_eq!(
         has,
         format!(
-            "done: CapInh: {none} CapPrm: {none} CapEff: {none} CapBnd: {none} CapAmb: {none} NoNewPrivs: 1"
+            "done: CapInh: {none} CapPrm: {none} CapEff: {none} CapBnd: {none} CapAmb: {none} \
+             NoNewPrivs: 1"
         )
     );
     assert!(free().call("privileges", "").unwrap().ends_with("NoNewPrivs: 0"));

@@ -167,7 +167,8 @@ fn add(
     if name.starts_with('@') {
         let name = Escaped(&name);
         let message = format!(
-            "a plugin named {name} would not be found, since @ marks built-in plugins; choose another name with --name"
+            "a plugin named {name} would not be found, since @ marks built-in plugins; choose \
+             another name with --name"
         );
         return Err(CommandError::message(ExitReason::Usage, message));
     }
@@ -228,8 +229,11 @@ fn ask(
         let not_added = match error {
             // --no-metadata would not help: the file cannot be executed.
             StartError::Spawn(_) => "",
-            StartError::Exited { .. } | StartError::ClosedPipe { .. } | StartError::HandshakeTimeout { .. } => {
-                "; it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in both formats); --no-metadata adds it without probing"
+            StartError::Exited { .. }
+            | StartError::ClosedPipe { .. }
+            | StartError::HandshakeTimeout { .. } => {
+                "; it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in \
+                 both formats); --no-metadata adds it without probing"
             }
             _ => "; it was not added; --no-metadata adds it without probing",
         };
@@ -268,7 +272,8 @@ fn how_to_run(args: &AddArgs, name: &str, said: Option<&PluginInfo>) -> String {
     if host != HOST {
         let of = shlex::try_quote(host).unwrap_or(host.into());
         return format!(
-            "name    {} finds it as {}\n  run     pipeplug run {} --host {}{over}{format}{passed} --call CMD",
+            "name    {} finds it as {}\n  run     pipeplug run {} --host {}{over}{format}{passed} \
+             --call CMD",
             Escaped(host),
             Escaped(name),
             Escaped(&word),

@@ -158,7 +158,8 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), CommandError> {
         table(&mut text, &rows, paint, text::columns(io::stdout()));
         if rows.iter().any(Row::is_remembered_problem) {
             text.push_str(
-                "\nA plugin that did not answer is probed again after an hour, or now with --refresh.\n",
+                "\nA plugin that did not answer is probed again after an hour, or now with \
+                 --refresh.\n",
             );
         }
         if rows.iter().any(Row::is_problem_in_sandbox) {
@@ -422,7 +423,8 @@ fn nothing_found(host: &str, discovery: &Discovery) -> String {
         let _ = writeln!(text, "  {}{missing}", short_path(dir));
     }
     text.push_str(
-        "`pipeplug add PATH` installs one; PIPEPLUG_PATH lists more directories, separated by\ncolons.\n",
+        "`pipeplug add PATH` installs one; PIPEPLUG_PATH lists more directories, separated \
+         by\ncolons.\n",
     );
     text
 }
@@ -465,7 +467,8 @@ mod tests {
         table(&mut text, &rows, Paint::Plain, Some(80));
         assert_eq!(
             text,
-            "/one\n  a         first\n  插件      of four columns\n  bb        is\\u{1b}[31m broken\n\n/two\n  a         shadowed by /one/p-a\n"
+            "/one\n  a         first\n  插件      of four columns\n  bb        is\\u{1b}[31m \
+             broken\n\n/two\n  a         shadowed by /one/p-a\n"
         );
     }
 

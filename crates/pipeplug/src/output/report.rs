@@ -151,7 +151,8 @@ impl Report {
                 match status {
                     RequestStatus::OneWay => self.speak(&format_args!("tells {command}{data}")),
                     RequestStatus::Refused => self.speak(&format_args!(
-                        "asks {command}{data}, which has no answer: --answer {command}=DATA gives one"
+                        "asks {command}{data}, which has no answer: --answer {command}=DATA gives \
+                         one"
                     )),
                     RequestStatus::Answered if self.verbosity >= Verbosity::Detailed => {
                         self.speak(&format_args!("asks {command}{data}, and is answered"));
@@ -202,7 +203,8 @@ impl Report {
         if !stopped.held.is_empty() {
             let held: Vec<_> = stopped.held.iter().map(Output::to_string).collect();
             self.note(format_args!(
-                "warning: something that {} started holds its {} open; what it writes from here on is not shown",
+                "warning: something that {} started holds its {} open; what it writes from here on \
+                 is not shown",
                 self.plugin,
                 held.join(" and ")
             ));

@@ -99,7 +99,8 @@ impl Shutdown {
                 }
             })
             .context(
-                "cannot start the thread that handles signals: a limit of processes is reached (ulimit -u, or pids.max of the cgroup)",
+                "cannot start the thread that handles signals: a limit of processes is reached \
+                 (ulimit -u, or pids.max of the cgroup)",
             )?;
         Ok(())
     }
@@ -236,7 +237,8 @@ impl Shutdown {
             match ended {
                 Ok(stopped) => stopped.by,
                 Err(error) => {
-                    tracing::error!(plugin = %plugin.name(), %error, "the plugin could not be ended");
+                    tracing::error!(plugin = %plugin.name(), %error, "the plugin could not be \
+                                                            ended");
                     StoppedBy::Itself
                 }
             }

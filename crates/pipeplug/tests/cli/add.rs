@@ -74,7 +74,8 @@ fn what_was_added_is_found_and_run_by_its_name_until_it_is_removed() {
     let sum = Command::new("sha256sum").arg(&source).output().unwrap();
     let sum = std::str::from_utf8(&sum.stdout).unwrap().split(' ').next().unwrap();
     ran.prints(&format!(
-        "added mirror: a mirror\n  file    ~/.local/share/pipeplug/plugins/pipeplug-mirror (a copy of {})\n  sha256  {sum}\n  run     pipeplug run mirror --call CMD\n",
+        "added mirror: a mirror\n  file    ~/.local/share/pipeplug/plugins/pipeplug-mirror (a copy \
+         of {})\n  sha256  {sum}\n  run     pipeplug run mirror --call CMD\n",
         source.display()
     ));
     fs::remove_file(&source).unwrap();
@@ -104,7 +105,8 @@ fn a_directory_has_each_of_its_plugins_added() {
     let ran =
         home.run(["add", dir]).exits(4).says("no-plugin\" ended before it answered: exit status 3");
     assert!(ran.stderr.ends_with(
-        "it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in both formats); --no-metadata adds it without probing\n"
+        "it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in both \
+         formats); --no-metadata adds it without probing\n"
     ));
     assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     assert!(
@@ -184,7 +186,8 @@ fn another_host_has_its_own() {
     home.sources.standard("editor-mirror", MIRROR);
     let ran = home.run(["add", "editor-mirror", "--host", "editor"]).exits(0);
     assert!(ran.text().contains("plugins/editor-mirror ("), "{}", ran.text());
-    let how = "name    editor finds it as mirror\n  run     pipeplug run mirror --host editor --call CMD\n";
+    let how = "name    editor finds it as mirror\n  run     pipeplug run mirror --host editor \
+               --call CMD\n";
     assert!(ran.text().ends_with(how), "{}", ran.text());
     home.run(["run", "mirror", "--host", "editor", "--call", "CMD"]).exits(0).prints("<CMD >");
     assert!(home.list().is_empty());

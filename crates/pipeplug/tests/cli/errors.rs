@@ -51,7 +51,8 @@ fn wrong_options_are_explained() {
     usage(&["unknown"], "unrecognized subcommand 'unknown'");
     usage(
         &["run", "@echo", "--call", "echo", "--foo"],
-        "tip: DATA that begins with two dashes comes from a file or stdin: --call echo @FILE, or @-",
+        "tip: DATA that begins with two dashes comes from a file or stdin: --call echo @FILE, or \
+         @-",
     );
     usage(
         &["run", "@echo", "--timeout", "-5s"],
@@ -82,10 +83,10 @@ fn wrong_options_are_explained() {
 
 #[test]
 fn a_path_that_leads_nowhere_is_not_found() {
-    pipeplug(["run", "/nonexistent/plugin"])
-        .run()
-        .exits(3)
-        .says_only("pipeplug: no plugin at \"/nonexistent/plugin\": no such file; check the path, `PATH` is not searched\n");
+    pipeplug(["run", "/nonexistent/plugin"]).run().exits(3).says_only(
+        "pipeplug: no plugin at \"/nonexistent/plugin\": no such file; check the path, \
+                    `PATH` is not searched\n",
+    );
 }
 
 #[test]
@@ -167,7 +168,8 @@ fn a_name_that_is_near_another_is_corrected() {
 #[test]
 fn an_unknown_built_in_plugin_names_those_there_are() {
     pipeplug(["run", "@ecko"]).run().exits(3).says_only(
-        "pipeplug: no built-in plugin \"@ecko\", there is @echo; for a file of that name write ./@ecko\n",
+        "pipeplug: no built-in plugin \"@ecko\", there is @echo; for a file of that name write \
+         ./@ecko\n",
     );
 }
 
@@ -233,7 +235,8 @@ fn programs_that_are_no_plugins_are_told_for_what_they_are() {
             .unwrap()
     };
     assert_eq!(run("/bin/true", "plugin \"/bin/true\" ended before it answered: exit status 0"), 4);
-    let copies = "plugin \"/bin/cat\" sent the host's own first request back: it copies its input to its output; is it a plugin?";
+    let copies = "plugin \"/bin/cat\" sent the host's own first request back: it copies its input \
+                  to its output; is it a plugin?";
     assert_eq!(run("/bin/cat", copies), 4);
     pipeplug(["run", "/bin/cat", "--stdio"]).run().says_only(&format!("pipeplug: {copies}\n"));
     assert_eq!(run("/bin/sh", "plugin \"/bin/sh\" did not answer GetMetadata within 500ms"), 124);

@@ -21,10 +21,10 @@ fn a_plugin_on_stdin_and_stdout_names_the_option() {
     let path = hello();
     let path = path.to_str().unwrap();
     for command in ["run", "inspect"] {
-        pipeplug([command, path, "--sandbox", "none"])
-            .run()
-            .exits(4)
-            .says("is it a plugin?; if it speaks the classic format use --format classic, if it uses stdin and stdout use --stdio\n");
+        pipeplug([command, path, "--sandbox", "none"]).run().exits(4).says(
+            "is it a plugin?; if it speaks the classic format use --format classic, if it \
+                   uses stdin and stdout use --stdio\n",
+        );
     }
     pipeplug(["run", path, "--stdio", "--call", "hello", "world"])
         .run()
@@ -42,7 +42,8 @@ fn a_plugin_that_stays_silent_has_both_options_named() {
     let path = path.to_str().unwrap();
     let options = ["run", path, "--timeout", "300ms"];
     place.pipeplug(options).run().exits(124).says(
-        "if it speaks the classic format use --format classic, if it uses stdin and stdout use --stdio\n",
+        "if it speaks the classic format use --format classic, if it uses stdin and stdout use \
+         --stdio\n",
     );
     let ran = place
         .pipeplug([&options[..], &["--format", "classic", "--stdio"]].concat())

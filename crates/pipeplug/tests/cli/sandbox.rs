@@ -27,7 +27,8 @@ fn the_environment_is_let_through_by_name() {
 #[test]
 fn variables_that_did_not_get_through_are_named_where_a_plugin_does_not_start() {
     let place = Place::new();
-    let needs = "#!/bin/sh\n[ -n \"$PYTHONPATH\" ] || { echo 'No module named x' >&2; exit 1; }\necho \"${SAYS:-failed}\" >&2\nexit \"$STATUS\"\n";
+    let needs = "#!/bin/sh\n[ -n \"$PYTHONPATH\" ] || { echo 'No module named x' >&2; exit 1; \
+                 }\necho \"${SAYS:-failed}\" >&2\nexit \"$STATUS\"\n";
     let path = place.executable("needs", needs);
     let run = |options: &[&str]| {
         let args = [&["run", path.to_str().unwrap(), "--env", "STATUS=0"], options].concat();
@@ -98,11 +99,13 @@ fn a_missing_command_is_named_and_nothing_else() {
         for (plugin, says) in [
             (
                 &env,
-                "command \"no-such-python\" was not found: install it, or have its directory in PATH",
+                "command \"no-such-python\" was not found: install it, or have its directory in \
+                 PATH",
             ),
             (
                 &shell,
-                "command \"no-such-python\" was not found: install it, or have its directory in PATH",
+                "command \"no-such-python\" was not found: install it, or have its directory in \
+                 PATH",
             ),
             (&wrong, "command \"/etc/passwd\" "),
         ] {
@@ -353,7 +356,8 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
     place.file("data", b"some data");
     let reader = place.standard(
         "reader",
-        "while recv; do case $cmd in cmd.stop) exit 0 ;; GetMetadata) send 3 x '{}' ;; *) send 3 x \"$(cat \"$data\" 2>&1)\" ;; esac; done",
+        "while recv; do case $cmd in cmd.stop) exit 0 ;; GetMetadata) send 3 x '{}' ;; *) send 3 \
+         x \"$(cat \"$data\" 2>&1)\" ;; esac; done",
     );
     let data = place.path().join("data").display().to_string();
     let run = |options: &[&str]| {
@@ -401,10 +405,10 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
         .says("--sandbox-write needs a sandbox");
     run(&["--sandbox", "weak"]).exits(2).says("strict");
     let sandboxed = ["run", "--sandbox", "basic", "--via", "nice", "@echo", "--call", "echo", "x"];
-    pipeplug(sandboxed)
-        .run()
-        .exits(4)
-        .says("via `nice`: its sandbox is made only for a plugin that this host starts as a process of its own");
+    pipeplug(sandboxed).run().exits(4).says(
+        "via `nice`: its sandbox is made only for a plugin that this host starts as a \
+               process of its own",
+    );
 }
 
 #[test]
@@ -426,7 +430,8 @@ fn a_limit_that_is_too_small_is_named() {
         (
             "--sandbox-memory",
             "1K",
-            "its sandbox allows it 1024 bytes of address space, which is probably too little: allow more",
+            "its sandbox allows it 1024 bytes of address space, which is probably too little: \
+             allow more",
         ),
         ("--sandbox-open-files", "3", "its sandbox allows it 3 open files"),
     ] {

@@ -18,7 +18,8 @@ pub enum StoreError {
     NoHome,
     /// The name is not valid for a host.
     #[error(
-        "no host can be named {host:?}: a name is not empty, begins with no dot, and holds no `/` and no NUL"
+        "no host can be named {host:?}: a name is not empty, begins with no dot, and holds no `/` \
+         and no NUL"
     )]
     BadHost {
         /// The name.
@@ -36,7 +37,8 @@ pub enum StoreError {
     },
     /// The records of what was added make no sense.
     #[error(
-        "the records of what was added, {path:?}, cannot be understood ({}): remove the file, and add the plugins again with --force",
+        "the records of what was added, {path:?}, cannot be understood ({}): remove the file, and \
+         add the plugins again with --force",
         Escaped(reason)
     )]
     BadRecords {
@@ -112,7 +114,8 @@ pub enum RemoveError {
     },
     /// The file is another one than was added.
     #[error(
-        "plugin {name:?} is not what was added any more: {path:?} has been changed; --force removes it all the same"
+        "plugin {name:?} is not what was added any more: {path:?} has been changed; --force \
+         removes it all the same"
     )]
     Changed {
         /// Name of the plugin.

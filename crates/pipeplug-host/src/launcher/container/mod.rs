@@ -39,14 +39,14 @@ use process::Contained;
 /// system that it cannot write to, no capability and no way to get new privileges, the user
 /// `nobody`, 512 MiB of memory, one CPU, 256 threads. Of the host's environment it gets nothing,
 /// only the variables of [`PluginBuilder::env`](crate::PluginBuilder::env);
-/// [`PluginBuilder::current_dir`](crate::PluginBuilder::current_dir) is a directory in the container. What it
-/// says to the host does not go into the engine's logs.
+/// [`PluginBuilder::current_dir`](crate::PluginBuilder::current_dir) is a directory in the
+/// container. What it says to the host does not go into the engine's logs.
 ///
 /// The container is gone after the plugin has ended or was stopped, and so it is after a kill of
 /// the plugin, of the engine's client, or of the host: a shell waits for that, which the host's end
-/// tells by the end of a pipe (not with [`OnHostExit::EndOfFile`](crate::OnHostExit), where the plugin
-/// sees the end of its input). Its process here, with the process id, is the engine's client;
-/// signals reach the plugin.
+/// tells by the end of a pipe (not with [`OnHostExit::EndOfFile`](crate::OnHostExit), where the
+/// plugin sees the end of its input). Its process here, with the process id, is the engine's
+/// client; signals reach the plugin.
 #[derive(Debug, Clone)]
 pub struct Container {
     engine: Engine,

@@ -117,7 +117,8 @@ impl Client {
                 Ok(Some(status)) => break status,
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::error!(container = %self.run.name, %error, "its client cannot be waited for");
+                    tracing::error!(container = %self.run.name, %error, "its client cannot be \
+                                                            waited for");
                     break WaitStatus::Unknown;
                 }
             }
@@ -168,7 +169,8 @@ impl Client {
         match self.query(&[&args[..], &[format]].concat(), ENQUIRY) {
             Ok(events) => killer_in(&events),
             Err(error) => {
-                tracing::debug!(container = %self.run.name, %error, "the engine does not tell of its end");
+                tracing::debug!(container = %self.run.name, %error, "the engine does not tell of \
+                                                            its end");
                 KilledBy::Unknown
             }
         }
@@ -244,7 +246,8 @@ impl Contained {
                 }
             }
         }
-        tracing::debug!(container = %client.run.name, %error, "the engine does not kill it, its client is killed");
+        tracing::debug!(container = %client.run.name, %error, "the engine does not kill it, its \
+                                                            client is killed");
         client.child.signal_group(Signal::Kill)
     }
 }

@@ -25,7 +25,8 @@ pub(super) fn diagnose(
             "invalid configuration",
         ]) {
             Diagnosis::permanent(
-                "kubectl's configuration has no such context: `kubectl config get-contexts` lists them",
+                "kubectl's configuration has no such context: `kubectl config get-contexts` lists \
+                 them",
             )
         } else if says(&[
             "Unable to connect to the server",
@@ -41,7 +42,8 @@ pub(super) fn diagnose(
             )
         } else if says(&["Error from server (Forbidden)"]) {
             Diagnosis::permanent(
-                "the cluster forbids it: this user has to be allowed to create, attach to and delete pods there",
+                "the cluster forbids it: this user has to be allowed to create, attach to and \
+                 delete pods there",
             )
         } else if says(&["Error from server (NotFound): namespaces"]) {
             Diagnosis::permanent("there is no such namespace: `kubectl get namespaces` lists them")
@@ -57,8 +59,8 @@ pub(super) fn diagnose(
             ))
         } else if says(&["timed out waiting for the condition"]) {
             Diagnosis::passing(format!(
-                "the pod did not run in time: the image {image:?} cannot be pulled, or no machine has room; \
-             `kubectl get events` tells"
+                "the pod did not run in time: the image {image:?} cannot be pulled, or no machine \
+                 has room; `kubectl get events` tells"
             ))
         } else if says(&[
             "terminated (StartError)",
@@ -66,7 +68,8 @@ pub(super) fn diagnose(
             "executable file not found",
         ]) {
             Diagnosis::permanent(format!(
-                "there is no such program in the image {image:?}, or it is built for another machine"
+                "there is no such program in the image {image:?}, or it is built for another \
+                 machine"
             ))
         } else if says(&["terminated (OOMKilled)"]) {
             Diagnosis::passing(

@@ -29,17 +29,18 @@ use process::Pod;
 /// # Ok::<(), pipeplug_host::StartError>(())
 /// ```
 ///
-/// What [`PluginBuilder::env`](crate::PluginBuilder::env) sets goes with it, nothing of the host's environment
-/// does; [`PluginBuilder::current_dir`](crate::PluginBuilder::current_dir) is a directory in the pod. Where it
-/// runs and what it may do is the cluster's choice, but for the token of its service account, which
-/// it does not get unless [`overrides`](Self::overrides) say so.
+/// What [`PluginBuilder::env`](crate::PluginBuilder::env) sets goes with it, nothing of the host's
+/// environment does; [`PluginBuilder::current_dir`](crate::PluginBuilder::current_dir) is a
+/// directory in the pod. Where it runs and what it may do is the cluster's choice, but for the
+/// token of its service account, which it does not get unless [`overrides`](Self::overrides) say
+/// so.
 ///
 /// A pod takes seconds to start, and longer where its image is yet to be pulled: the start needs a
-/// longer [`handshake_timeout`](crate::PluginBuilder::handshake_timeout) than the default one. The pod is
-/// deleted after the plugin has ended or was stopped, also where the start failed, and where
-/// kubectl or the host are killed (not with [`OnHostExit::EndOfFile`](crate::OnHostExit)). Its process
-/// here, with the process id, is kubectl; SIGTERM to that has the pod deleted. All pods have the
-/// label `app.kubernetes.io/managed-by=pipeplug`.
+/// longer [`handshake_timeout`](crate::PluginBuilder::handshake_timeout) than the default one. The
+/// pod is deleted after the plugin has ended or was stopped, also where the start failed, and where
+/// kubectl or the host are killed (not with [`OnHostExit::EndOfFile`](crate::OnHostExit)). Its
+/// process here, with the process id, is kubectl; SIGTERM to that has the pod deleted. All pods
+/// have the label `app.kubernetes.io/managed-by=pipeplug`.
 #[derive(Debug, Clone)]
 pub struct Kubectl {
     image: String,

@@ -19,11 +19,11 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// known hosts.
 ///
 /// The plugin's path is one of that machine: from its home directory where it is relative, looked
-/// for in its `PATH` where it has no slash. What [`PluginBuilder::env`](crate::PluginBuilder::env) sets, and
-/// the working directory, go with it; nothing of the host's environment does. The login shell there
-/// may be any that runs `exec /bin/sh -c '…'`: of that, and of arguments, variables and paths, it
-/// has nothing to interpret. All of these together take a command line of 128 KiB at most, in which
-/// a letter or a digit is one byte, and most other characters five.
+/// for in its `PATH` where it has no slash. What [`PluginBuilder::env`](crate::PluginBuilder::env)
+/// sets, and the working directory, go with it; nothing of the host's environment does. The login
+/// shell there may be any that runs `exec /bin/sh -c '…'`: of that, and of arguments, variables and
+/// paths, it has nothing to interpret. All of these together take a command line of 128 KiB at
+/// most, in which a letter or a digit is one byte, and most other characters five.
 ///
 /// ssh asks no questions (`BatchMode`): a key that needs a passphrase has to be in the agent, and
 /// the machine's own key has to be known. Options of the configuration that would break a plugin
@@ -190,9 +190,9 @@ impl Launcher for Ssh {
         let timeout = Duration::from_secs(self.connect_seconds()) + LOGIN_TIMEOUT;
         let line = probe::first_line(&self.client.program, args, timeout)?;
         Some(Diagnosis::permanent(format!(
-            "its login shell there prints to standard output, which is for messages: \"{}\"; have its startup files \
-             (.bashrc, .zshenv, .cshrc, config.fish) print where that is a terminal only, so that `ssh {} true` prints \
-             nothing",
+            "its login shell there prints to standard output, which is for messages: \"{}\"; have \
+             its startup files (.bashrc, .zshenv, .cshrc, config.fish) print where that is a \
+             terminal only, so that `ssh {} true` prints nothing",
             line.escape_ascii(),
             self.destination.to_string_lossy(),
         )))

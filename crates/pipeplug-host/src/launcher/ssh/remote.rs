@@ -121,8 +121,9 @@ pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnError> {
     Ok(OsString::from_vec(line))
 }
 
-const TOO_LONG: &str = "a login shell takes 131071, of which arguments and variables have one for each letter or digit and \
-                        five for most other characters: send what is large in a call, or as a file";
+const TOO_LONG: &str = "a login shell takes 131071, of which arguments and variables have one for \
+                        each letter or digit and five for most other characters: send what is \
+                        large in a call, or as a file";
 
 /// Appends the word in characters that no shell interprets: a byte other than a letter, a digit and
 /// `-`, `.`, `/` is `_`, `0` and its three octal digits.
