@@ -46,7 +46,7 @@ pub enum ListenError {
         limit: usize,
     },
     /// The path leads to another file, which is kept.
-    #[error("there is something that is no socket: take another path")]
+    #[error("the file there is not a socket: use another path")]
     NotASocket,
     /// Another process has a socket there, and has not ended.
     #[error("another process listens there: end that, or take another path")]

@@ -171,7 +171,10 @@ fn only_what_was_added_is_removed() {
     let error = store.remove("hand", OnConflict::Overwrite).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("plugin \"hand\" was not put there by `add`: remove {by_hand:?} as it came")
+        format!(
+            "plugin \"hand\" was not installed by `add`: remove {by_hand:?} in the way it was \
+                 installed"
+        )
     );
     assert!(by_hand.exists());
 

@@ -62,8 +62,8 @@ pub enum LockFileError {
     },
     /// The content is not what this version writes.
     #[error(
-        "the lock file {path:?} cannot be understood: {problem}; take it from version control, or \
-         remove it and pin anew"
+        "the lock file {path:?} cannot be understood: {problem}; restore it from version control, \
+         or remove it and pin the plugins again"
     )]
     Malformed {
         /// The lock file's path.
@@ -255,7 +255,7 @@ fn parse(text: &[u8]) -> Result<BTreeMap<String, Sha256>, String> {
     match file.get("version").and_then(Value::as_u64) {
         Some(VERSION) => {}
         Some(other) => {
-            return Err(format!("it is of version {other}, this program knows {VERSION}"));
+            return Err(format!("its version is {other}, this program knows {VERSION}"));
         }
         None => return Err("it has no `version`".to_owned()),
     }
@@ -267,7 +267,7 @@ fn parse(text: &[u8]) -> Result<BTreeMap<String, Sha256>, String> {
         .map(|(name, sum)| match sum.as_str().map(str::parse) {
             Some(Ok(sum)) => Ok((name.clone(), sum)),
             Some(Err(error)) => Err(format!("{name:?}: {error}")),
-            None => Err(format!("{name:?}: its sum is no string")),
+            None => Err(format!("{name:?}: its sum is not a string")),
         })
         .collect()
 }
@@ -349,11 +349,11 @@ mod tests {
         fs::File::create(&sparse).unwrap().set_len(6 << 30).unwrap();
         let mut file = LockFile::open_or_new(&lock).unwrap();
         let cases = [
-            (LockFile::open(&fifo), "it is a FIFO, no regular file"),
-            (LockFile::open("/dev/zero"), "it is a device, no regular file"),
+            (LockFile::open(&fifo), "it is a FIFO, not a regular file"),
+            (LockFile::open("/dev/zero"), "it is a device, not a regular file"),
             (LockFile::open(&sparse), "it has 6442450944 bytes, the limit is 16777216"),
-            (LockFile::update(&fifo, |lock| Ok(lock.clone())), "it is a FIFO, no regular file"),
-            (file.pin(&fifo).map(|_| file.clone()), "it is a FIFO, no regular file"),
+            (LockFile::update(&fifo, |lock| Ok(lock.clone())), "it is a FIFO, not a regular file"),
+            (file.pin(&fifo).map(|_| file.clone()), "it is a FIFO, not a regular file"),
             (
                 file.pin(&sparse).map(|_| file.clone()),
                 "it has 6442450944 bytes, the limit is 1073741824",
@@ -374,12 +374,12 @@ mod tests {
         for (text, part) in [
             ("", "no JSON"),
             ("{}", "no `version`"),
-            (r#"{"version":2,"plugins":{}}"#, "version 2"),
+            (r#"{"version":2,"plugins":{}}"#, "version is 2"),
             (r#"{"version":1}"#, "no object `plugins`"),
             (r#"{"version":1,"plugins":{"a":"12"}}"#, "64 hexadecimal digits"),
-            (r#"{"version":1,"plugins":{"a":7}}"#, "no string"),
-            (r#"{"version":1,"plugins":{"a":"12","a":"12"}}"#, "the key \"a\" is there twice"),
-            (r#"{"version":1,"version":1,"plugins":{}}"#, "the key \"version\" is there twice"),
+            (r#"{"version":1,"plugins":{"a":7}}"#, "not a string"),
+            (r#"{"version":1,"plugins":{"a":"12","a":"12"}}"#, "the key \"a\" occurs twice"),
+            (r#"{"version":1,"version":1,"plugins":{}}"#, "the key \"version\" occurs twice"),
         ] {
             fs::write(&path, text).unwrap();
             assert!(problem().contains(part), "{}", problem());

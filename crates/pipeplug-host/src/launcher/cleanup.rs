@@ -109,7 +109,7 @@ impl Drop for Cleanup {
             && self.then == REMOVE
         {
             let what = &self.what;
-            tracing::warn!(%error, "{what} may be left: what was to remove it is gone");
+            tracing::warn!(%error, "{what} may be left behind: its cleanup process is gone");
         }
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn launch(
         return Err(SpawnError::BadArgument {
             path: plugin.program.clone(),
             what: "the host's standard input".to_owned(),
-            reason: "what carries it to where it runs has one only, for the messages",
+            reason: "its launcher uses it for the messages",
         });
     }
     let path = find(program).ok_or_else(|| SpawnError::NoClient {

@@ -90,10 +90,10 @@ impl Launcher for CommandPrefix {
         }
         let failed = self.programs().find(|name| is_told_by(name, stderr))?;
         let next = if says_missing(stderr) {
-            "see that the plugin's path is there for it, as another user or in another root \
-             directory, and so is what it starts"
+            "check that the command finds the plugin and its interpreter, also as another user or \
+             in another root directory"
         } else {
-            "correct it, or have it start `cat` in place of the plugin to see what it lacks"
+            "correct it, or have it start `cat` instead of the plugin to find out what it lacks"
         };
         Some(Diagnosis::permanent(format!("`{failed}` of that command failed ({status}): {next}")))
     }

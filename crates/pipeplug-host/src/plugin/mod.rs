@@ -318,8 +318,8 @@ impl Plugin {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(pid = %process.pid(), %error, "the plugin's end could not be \
-                                                            asked for")
+                    tracing::error!(pid = %process.pid(), %error, "the state of the plugin's \
+                                                            process cannot be read")
                 }
             }
             Watch::End
@@ -446,8 +446,8 @@ impl Inner {
             tracing::warn!(
                 target: "pipeplug::left",
                 plugin = %self.connection.name(), held = ?stopped.held, ?processes,
-                "the plugin has ended, and something that it started holds its output open: what \
-                 that writes may be lost"
+                "the plugin has ended, and a process that it started holds its output open: the \
+                 output of that process may be lost"
             );
         }
         Ok(stopped)

@@ -124,8 +124,8 @@ pub(crate) fn find(
         && status.success()
     {
         return pipe.has_writer.then(|| {
-            "it went into the background, where something that it started still has its pipe: a \
-             plugin stays in the foreground, so leave out what makes a daemon of it (`&` in a \
+            "it went into the background, where a process that it started still has its pipe: a \
+             plugin stays in the foreground, so leave out what makes it a daemon (`&` in a \
              script), or give it the option for that (often --foreground, -f or --no-daemon)"
                 .to_owned()
         });

@@ -110,7 +110,7 @@ impl fmt::Display for StoppedBy {
             Self::EndOfFile => "stopped at the end of its input",
             Self::Term => "stopped by SIGTERM",
             Self::Kill => "stopped by SIGKILL",
-            Self::LetGo => "let go of, since another program started it",
+            Self::LetGo => "left running, since another program started it",
         })
     }
 }

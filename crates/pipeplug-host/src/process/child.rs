@@ -360,7 +360,7 @@ impl Drop for Child {
                 tracing::warn!(
                     pid = self.pid.as_raw(),
                     ?killed,
-                    "guest does not die of SIGKILL, still waiting"
+                    "guest has not ended after SIGKILL, still waiting"
                 );
                 let pid = self.pid;
                 let waiting = thread::Builder::new().name(format!("reap-{pid}")).spawn(move || {

@@ -66,8 +66,8 @@ impl SpawnError {
                 let is_replaced = errno(&error) == Errno::ESTALE;
                 let problem = if is_replaced {
                     format!(
-                        "{at:?} was replaced by another file while it was let in; start the plugin \
-                         again"
+                        "{at:?} was replaced by another file while it was granted; start the \
+                         plugin again"
                     )
                 } else {
                     format!("{at:?} cannot be put into its root file system: {error}")

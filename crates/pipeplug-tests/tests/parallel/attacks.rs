@@ -443,7 +443,7 @@ fn a_link_that_the_plugin_could_have_made_leads_nowhere() {
     ] {
         let error = Plugin::builder(BURGLAR).sandbox(sandbox.clone()).start().unwrap_err();
         assert!(matches!(error, StartError::Spawn(SpawnError::Grant { .. })), "{error:?}");
-        assert!(error.to_string().contains("cannot be let in"), "{sandbox:?}: {error}");
+        assert!(error.to_string().contains("cannot be granted"), "{sandbox:?}: {error}");
     }
 }
 

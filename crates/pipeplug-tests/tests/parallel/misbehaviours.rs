@@ -1,5 +1,5 @@
-//! One plugin for each way to misbehave: what the host's user reads, and what becomes of the
-//! connection.
+//! One plugin for each way to misbehave, with the message that the host's user reads and the state
+//! of the connection afterwards.
 //!
 //! The table is in docs/limits.md too, which is compared with this one.
 
@@ -39,35 +39,36 @@ enum End {
     Answered,
 }
 
-/// A way to misbehave; what it does; the first line that is read, `…` for any text; and the end.
+/// A way to misbehave, its description, the first line of the message (`…` for any text), and the
+/// result.
 type Row = (What, &'static str, &'static str, End);
 
 const TABLE: &[Row] = &[
     // Before the first answer.
     (
         Program(&["/bin/true"]),
-        "is no plugin and exits",
+        "is not a plugin, and exits",
         "plugin \"/bin/true\" ended before it answered: exit status 0 after …, nothing on its \
          stderr; is it a plugin?",
         End::NoStart,
     ),
     (
         Program(&["/bin/cat"]),
-        "is no plugin and copies its input",
+        "is not a plugin, and copies its input to its output",
         "plugin \"/bin/cat\" sent the host's own first request back: it copies its input to its \
          output; is it a plugin?",
         End::NoStart,
     ),
     (
         Program(&["/bin/sh"]),
-        "is no plugin and takes what it reads for commands",
+        "is not a plugin, and runs its input as commands",
         "plugin \"/bin/sh\" did not answer GetMetadata within 300ms…; is it a plugin? A slow one \
          needs more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     (
         Program(&["/bin/sh", "-c", "yes"]),
-        "is no plugin and prints lines without end",
+        "is not a plugin, and prints lines without end",
         "plugin \"/bin/sh\" wrote what is no message: \"y\\ny\\n…\" (broken chunk at byte 0 of the \
          stream, in its threadID: expected digits up to a NUL, found 0x79 ('y')), nothing on its \
          stderr; a plugin on stdin and stdout must print nothing of its own there",
@@ -75,7 +76,7 @@ const TABLE: &[Row] = &[
     ),
     (
         Program(&["/bin/sh", "-c", "cat /dev/zero"]),
-        "is no plugin and writes zeros without end",
+        "is not a plugin, and writes zeros without end",
         "plugin \"/bin/sh\" wrote what is no message: \"\\x00\\x00…\" (broken chunk at byte 0 of \
          the stream, in its threadID: expected at least one digit, found NUL), nothing on its \
          stderr; a plugin on stdin and stdout must print nothing of its own there",
@@ -99,7 +100,7 @@ const TABLE: &[Row] = &[
     ),
     (
         Way(&["answers-a-list"]),
-        "gives metadata that is no object",
+        "gives metadata that is not an object",
         "plugin \"misbehave\" answered GetMetadata with what is no JSON object: \"[\\\"a\\\"]\" \
          (…)",
         End::NoStart,
@@ -120,7 +121,7 @@ const TABLE: &[Row] = &[
     ),
     (
         Way(&["answers-half"]),
-        "stops amid its answer",
+        "stops in the middle of its answer",
         "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is \
          it a plugin? A slow one needs more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
@@ -157,7 +158,7 @@ const TABLE: &[Row] = &[
     ),
     (
         Way(&["number-without-digits"]),
-        "sends a number of no digits",
+        "sends a number without digits",
         "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
          its threadID: expected at least one digit, found NUL; the chunk begins \
          with \"\\x003\\x00\"",
@@ -165,7 +166,7 @@ const TABLE: &[Row] = &[
     ),
     (
         Way(&["number-with-leading-zero"]),
-        "sends a number with a zero ahead",
+        "sends a number with a leading zero",
         "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
          its threadID: expected NUL behind a leading zero, found …; the chunk begins with …",
         End::Ended,
@@ -179,7 +180,7 @@ const TABLE: &[Row] = &[
     ),
     (
         Way(&["command-without-end"]),
-        "sends a command that is longer than it says",
+        "sends a command that is longer than announced",
         "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
          its cmd: expected NUL behind the announced length, found 0x79 ('y'); the chunk begins \
          with …",
@@ -187,7 +188,7 @@ const TABLE: &[Row] = &[
     ),
     (
         Way(&["command-not-utf8"]),
-        "sends a command that is no UTF-8",
+        "sends a command that is not UTF-8",
         "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
          its cmd: expected UTF-8, found 0xff; the chunk begins with …",
         End::Ended,
@@ -210,7 +211,7 @@ const TABLE: &[Row] = &[
     ),
     (
         Way(&["half-a-reply"]),
-        "ends amid a reply",
+        "ends in the middle of a reply",
         "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
          its buffer: expected 96 further bytes, found the end of the stream; the chunk begins with \
          …",
@@ -224,7 +225,7 @@ const TABLE: &[Row] = &[
     ),
     (
         Way(&["closes-output"]),
-        "closes its pipe and lives on",
+        "closes its pipe and runs on",
         "x: no reply, the other side closed the pipe",
         End::Ended,
     ),
@@ -242,12 +243,7 @@ const TABLE: &[Row] = &[
         "asked",
         End::Answered,
     ),
-    (
-        Way(&["odd-directions"]),
-        "sends chunks of directions that there are not",
-        "even",
-        End::Answered,
-    ),
+    (Way(&["odd-directions"]), "sends chunks of unknown directions", "even", End::Answered),
     (
         Way(&["odd-notices"]),
         "gives credit for more than was sent, and tells the host to stop",
@@ -257,34 +253,34 @@ const TABLE: &[Row] = &[
     // Without end.
     (
         Way(&["floods", "", "pings"]),
-        "pings without end, and reads no answer",
+        "sends pings without end, and reads no answer",
         "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is \
          16777216",
         End::Ended,
     ),
     (
         Way(&["floods", "", "unknown"]),
-        "asks for what there is not, and reads no answer",
+        "sends unknown requests without end, and reads no answer",
         "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is \
          16777216",
         End::Ended,
     ),
     (
         Way(&["floods", "", "commands"]),
-        "asks with commands over the limit, and reads no answer",
+        "sends requests with commands over the limit without end, and reads no answer",
         "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is \
          16777216",
         End::Ended,
     ),
     (
         Way(&["floods", "", "unasked"]),
-        "answers without end calls that were never made",
+        "sends responses without end to calls that were never made",
         "x: no reply within 300ms",
         End::CallFails,
     ),
     (
         Way(&["floods", "", "directions"]),
-        "sends without end what is skipped",
+        "sends chunks that are skipped without end",
         "x: no reply within 300ms",
         End::CallFails,
     ),
@@ -353,7 +349,7 @@ fn is_like(text: &str, pattern: &str) -> bool {
     true
 }
 
-/// The first line of what is read, and the end.
+/// The first line of the message, and the result.
 fn try_out(what: What) -> (String, End) {
     // What never answers the first request is not waited for; what does has time.
     let timeout = if matches!(
@@ -418,10 +414,8 @@ fn each_way_to_misbehave_is_told_for_what_it_is() {
 
 /// The table as docs/limits.md has it.
 fn in_markdown() -> String {
-    let mut table = String::from(
-        "| plugin | what it does | what is read | what becomes of it |\n| --- | --- | --- | --- \
-         |\n",
-    );
+    let mut table =
+        String::from("| plugin | behaviour | message | result |\n| --- | --- | --- | --- |\n");
     for (what, does, reads, end) in TABLE {
         let kind = if matches!(what, Way(_)) { "misbehave " } else { "" };
         let reads = if *end == End::Answered {

@@ -381,5 +381,5 @@ fn what_cannot_be_had_starts_nothing() {
         Plugin::builder(BURGLAR).sandbox(sandbox.clone().best_effort()).start().unwrap_err();
     assert!(error.is_permanent());
     assert!(matches!(error, StartError::Spawn(SpawnError::Grant { .. })), "{error:?}");
-    assert!(error.to_string().contains("\"/no/such/file\" cannot be let in"), "{error}");
+    assert!(error.to_string().contains("\"/no/such/file\" cannot be granted"), "{error}");
 }

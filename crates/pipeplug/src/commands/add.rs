@@ -174,9 +174,9 @@ fn add(
     }
     let discovery = Discovery::for_host(&args.host);
     let said = if args.no_metadata { None } else { Some(ask(args, &discovery, source, shutdown)?) };
-    let way = if args.link { InstallMode::Link } else { InstallMode::Copy };
+    let mode = if args.link { InstallMode::Link } else { InstallMode::Copy };
     let existing = if args.force { OnConflict::Overwrite } else { OnConflict::Keep };
-    let (path, added) = store.add(source, &name, way, existing)?;
+    let (path, added) = store.add(source, &name, mode, existing)?;
     let mut text = format!("added {}", paint.paint(Role::Title, Escaped(&name)));
     if let Some(description) = said.as_ref().and_then(|said| said.metadata.value("Description")) {
         // Writing to a String does not fail.
@@ -244,11 +244,11 @@ fn ask(
 
 /// Describes the source of an installed plugin.
 pub(crate) fn origin(added: &InstallRecord) -> String {
-    let way = match added.mode {
+    let mode = match added.mode {
         InstallMode::Copy => "a copy of",
         InstallMode::Link => "a link to",
     };
-    format!("{way} {}", short_path(&added.from))
+    format!("{mode} {}", short_path(&added.from))
 }
 
 fn how_to_run(args: &AddArgs, name: &str, said: Option<&PluginInfo>) -> String {

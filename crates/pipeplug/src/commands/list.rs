@@ -41,7 +41,7 @@ JSON (--json), one object per line: name, path, state (usable, shadowed or
 unusable); description and format, if the plugin answered; shadowed_by;
 problem; stdio (true if it talks over stdin and stdout, as with run --stdio);
 in_sandbox (true if it was probed in a sandbox, which may be why it failed);
-remembered (true if an earlier listing probed it); added (from, way, sha256)
+remembered (true if an earlier listing probed it); added (from, mode, sha256)
 if `pipeplug add` installed it; changed_to, the sum of its file, if the file
 has changed since, as that of a link does with each build.";
 
@@ -297,13 +297,12 @@ impl Row {
                 row["in_sandbox"] = (*in_sandbox).into();
             }
         }
-        if let Some(InstallRecord { from, mode: way, sha256, .. }) = &self.added {
-            let way = match way {
+        if let Some(InstallRecord { from, mode, sha256, .. }) = &self.added {
+            let mode = match mode {
                 InstallMode::Copy => "copy",
                 InstallMode::Link => "link",
             };
-            row["added"] =
-                json!({ "from": from.to_string_lossy(), "way": way, "sha256": sha256.to_string() });
+            row["added"] = json!({ "from": from.to_string_lossy(), "mode": mode, "sha256": sha256.to_string() });
         }
         if let Some(sum) = self.changed {
             row["changed_to"] = sum.to_string().into();

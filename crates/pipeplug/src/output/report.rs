@@ -203,8 +203,8 @@ impl Report {
         if !stopped.held.is_empty() {
             let held: Vec<_> = stopped.held.iter().map(Output::to_string).collect();
             self.note(format_args!(
-                "warning: something that {} started holds its {} open; what it writes from here on \
-                 is not shown",
+                "warning: a process that {} started holds its {} open; its later output is not \
+                 shown",
                 self.plugin,
                 held.join(" and ")
             ));

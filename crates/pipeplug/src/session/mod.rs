@@ -64,9 +64,8 @@ impl Session {
             }
             Some(Choice::FileHere) => {
                 let name = Escaped(target.name());
-                report.detail(format_args!(
-                    "no plugin {name} is installed: the file ./{name} is taken"
-                ));
+                report
+                    .detail(format_args!("no plugin {name} is installed: using the file ./{name}"));
             }
             None => {}
         }

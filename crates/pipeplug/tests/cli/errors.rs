@@ -104,11 +104,10 @@ fn what_is_not_there_is_told_with_a_next_step_by_each_command() {
     let told =
         format!("no plugin at \"{file}/\": \"{file}\" is not a directory; name the file itself");
     place.pipeplug(["run", &format!("{file}/")]).run().exits(3).says(&told);
-    place
-        .pipeplug(["rm", "nosuch"])
-        .run()
-        .exits(3)
-        .says("no plugin \"nosuch\" of pipeplug was added; `pipeplug list` shows what there is");
+    place.pipeplug(["rm", "nosuch"]).run().exits(3).says(
+        "no plugin \"nosuch\" of pipeplug was added; `pipeplug list` lists the installed \
+               plugins",
+    );
     place
         .pipeplug(["rm", "nosuch", "--host", "editor"])
         .run()
@@ -135,7 +134,7 @@ fn an_installed_plugin_goes_before_a_file_in_the_working_directory() {
     std::fs::remove_file(place.path().join("pipeplug-mirror")).unwrap();
     here(&["run", "mirror", "-v"])
         .exits(4)
-        .says("no plugin mirror is installed: the file ./mirror is taken")
+        .says("no plugin mirror is installed: using the file ./mirror")
         .says("plugin \"./mirror\" ended before it answered");
 }
 

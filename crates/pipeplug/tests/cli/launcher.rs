@@ -126,12 +126,13 @@ fn a_plugin_that_runs_is_attached_to_and_let_go_of() {
         ["run", "--attach", socket.to_str().unwrap(), "--grace", "100ms", "--call", "x", "hello"];
     let ran = pipeplug(args).run().exits(0).prints("hello");
     ran.says_only(
-        "pipeplug: s did not end when asked: it was let go of, since another program started it\n",
+        "pipeplug: s did not end when asked: it was left running, since another program started \
+         it\n",
     );
     drop(guest.join().unwrap());
 
     let ran = pipeplug(["run", "--attach", socket.to_str().unwrap()]).run().exits(4);
-    ran.says("there is none: start the plugin with `--pipeplug-listen` and this path");
+    ran.says("there is no such file: start the plugin with `--pipeplug-listen` and this path");
 }
 
 /// True if a socket at this path accepts connections: proc_net(5), `SO_ACCEPTCON` of the flags.

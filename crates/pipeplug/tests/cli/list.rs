@@ -216,7 +216,7 @@ fn a_cache_that_is_no_file_is_ignored_and_not_waited_for() {
         let _ = std::fs::remove_file(&cache);
         std::os::unix::fs::symlink(target, &cache).unwrap();
         let ran = place.pipeplug(["list", "--no-metadata", "-vv"]).run().exits(0);
-        ran.says("the cache of metadata cannot be read").says("no regular file");
+        ran.says("the cache of metadata cannot be read").says("not a regular file");
         list(&place, &[]).run().exits(0).prints_part("a mirror");
         assert_eq!(starts(), i + 1);
         list(&place, &[]).run().exits(0).prints_part("a mirror");

@@ -248,7 +248,7 @@ fn pins_are_demanded_and_changed() {
     let before = fs::read(lock(&place)).unwrap();
     in_place(&["pin", mirror, "missing"]).exits(3).prints("");
     in_place(&["pin", "@echo"]).exits(2).says("has no file to pin");
-    in_place(&["pin", "./"]).exits(1).says("no regular file");
+    in_place(&["pin", "./"]).exits(1).says("not a regular file");
     assert_eq!(fs::read(lock(&place)).unwrap(), before);
     fs::write(lock(&place), "{}").unwrap();
     in_place(&["pin", mirror]).exits(1).says("cannot be understood");
@@ -323,7 +323,7 @@ fn a_lock_file_that_is_none_is_an_error_and_is_not_waited_for() {
     for (lock, problem) in [(fifo.to_str().unwrap(), "a FIFO"), ("/dev/zero", "a device")] {
         let locked = format!("--locked={lock}");
         let message = format!(
-            "the lock file {lock:?} cannot be understood: it is {problem}, no regular file"
+            "the lock file {lock:?} cannot be understood: it is {problem}, not a regular file"
         );
         place.pipeplug(["run", &locked, path]).run().exits(4).says(&message);
     }
@@ -336,14 +336,14 @@ fn a_lock_file_that_is_none_is_an_error_and_is_not_waited_for() {
         .pipeplug(["pin", fifo.to_str().unwrap()])
         .run()
         .exits(1)
-        .says("it is a FIFO, no regular file");
+        .says("it is a FIFO, not a regular file");
     let lock = lock(&place);
     let sum = "0".repeat(64);
     let text = format!(r#"{{"version":1,"plugins":{{"mirror":"{sum}","mirror":"{sum}"}}}}"#);
     fs::write(&lock, &text).unwrap();
     let ran = place.pipeplug(["run", &format!("--locked={lock}"), path]).run();
-    ran.exits(4).says("the key \"mirror\" is there twice");
-    place.pipeplug(["pin", path, "--lock-file", &lock]).run().exits(1).says("is there twice");
+    ran.exits(4).says("the key \"mirror\" occurs twice");
+    place.pipeplug(["pin", path, "--lock-file", &lock]).run().exits(1).says("occurs twice");
     assert_eq!(fs::read_to_string(&lock).unwrap(), text);
 }
 
@@ -376,7 +376,7 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
     run(&["--sandbox", "strict", "--sandbox-read", &data]).exits(0).prints("some data");
     let told = run(&["--sandbox", "strict", "--sandbox-read", "/no/such"])
         .exits(4)
-        .says("\"/no/such\" cannot be let in: No such file");
+        .says("\"/no/such\" cannot be granted: No such file");
     // Another sandbox would be no help.
     assert!(!told.stderr.contains("best-effort"), "{}", told.stderr);
     for (options, says) in [

@@ -52,7 +52,7 @@ impl Records {
             .map_err(|error| bad(error.to_string()))?;
         if records.version != VERSION {
             return Err(bad(format!(
-                "they are of version {}, known is {VERSION}",
+                "their version is {}, this program knows {VERSION}",
                 records.version
             )));
         }

@@ -253,7 +253,7 @@ fn of_settings(container: &Container, run: &Run, complaint: &str, text: &str) ->
             )
         } else if says(text, &["range of cpus"]) {
             Diagnosis::permanent(
-                "the machine has not so many CPUs: allow as many as it has, with `--cpus` \
+                "the machine has fewer CPUs: allow at most as many as it has, with `--cpus` \
                  (Container::cpus)",
             )
         } else if says(text, &["cgroup"])
@@ -287,14 +287,14 @@ fn of_program(phase: Phase, text: &str) -> Option<Diagnosis> {
         // none.
         Diagnosis::permanent(format!(
             "there is no such program in the image, or it cannot run there: it needs a dynamic \
-             loader, or the interpreter of its `#!` line, which the image has not (link it \
+             loader, or the interpreter of its `#!` line, which the image lacks (link it \
              statically), or it is built for another machine than this {}",
             std::env::consts::ARCH
         ))
     } else if says(text, &["permission denied", "is a directory"]) {
         Diagnosis::permanent(
-            "the program in the image may not be executed: it needs the mode 0755, and must be no \
-             directory",
+            "the program in the image may not be executed: it needs the mode 0755, and must not be \
+             a directory",
         )
     } else {
         return None;
@@ -517,7 +517,7 @@ mod tests {
         docker(
             "docker: Error response from daemon: Range of CPUs is from 0.01 to 2.00, as there are \
              only 2 CPUs available",
-            "not so many CPUs",
+            "fewer CPUs",
         );
         docker(
             "docker: Error response from daemon: Unknown runtime specified nosuch",

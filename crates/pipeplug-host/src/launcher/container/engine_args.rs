@@ -27,7 +27,7 @@ fn refusal(arg: &str) -> Option<&'static str> {
                           anyway: leave it out";
     const NAME: &str =
         "the container has a name of its own, by which it is removed: use --label to find it";
-    const REMOVE: &str = "the container goes with its plugin: leave it out";
+    const REMOVE: &str = "the container is removed with its plugin: leave it out";
     let (name, value) =
         arg.split_once('=').map_or((arg, None), |(name, value)| (name, Some(value)));
     let is_off =
@@ -84,7 +84,7 @@ mod tests {
         }
         refused("--name", "use --label");
         refused("--name=spell", "use --label");
-        refused("--rm=false", "goes with its plugin");
+        refused("--rm=false", "removed with its plugin");
     }
 
     #[test]

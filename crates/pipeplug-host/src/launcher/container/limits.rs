@@ -90,7 +90,7 @@ impl Container {
             tracing::warn!(
                 target: "pipeplug::limits",
                 image = %self.image,
-                "{engine} ignores the limits on {} here: the plugin may take as much as this user \
+                "{engine} ignores the limits on {} here: the plugin may use as much as this user \
                  may",
                 listed(&ignored)
             );
@@ -105,7 +105,7 @@ impl Container {
             }
         };
         Some(Diagnosis::permanent(format!(
-            "{engine} ignores the limit on {} that was demanded: {step}, or do without the limit",
+            "{engine} ignores the limit on {} that was set: {step}, or leave the limit out",
             listed(&demanded)
         )))
     }
@@ -152,7 +152,7 @@ mod tests {
         let container = || Container::podman("image");
         let told = unmet(&container().memory(64 << 20).pids(7), ROOTLESS).unwrap();
         assert!(
-            told.starts_with("Podman ignores the limit on memory and processes that was demanded:"),
+            told.starts_with("Podman ignores the limit on memory and processes that was set:"),
             "{told}"
         );
         let told = unmet(&container().cpus(0.5), ROOTLESS).unwrap();

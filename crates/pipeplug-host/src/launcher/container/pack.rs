@@ -27,8 +27,8 @@ pub enum PackError {
     },
     /// The file is not a program that can run alone.
     #[error(
-        "plugin {path:?} is no executable of its own: {found}; an image of one file has no \
-         interpreter for it, so write a Dockerfile"
+        "plugin {path:?} cannot run alone: {found}; an image of one file has no interpreter for \
+         it, so write a Dockerfile"
     )]
     NoExecutable {
         /// The file.

@@ -38,7 +38,7 @@ pub(super) fn diagnose(
             )
         } else if says(&["Unauthorized", "must be logged in"]) {
             Diagnosis::permanent(
-                "the cluster wants a login: `kubectl get pods` in a terminal tells how",
+                "the cluster wants a login: `kubectl get pods` in a terminal shows how",
             )
         } else if says(&["Error from server (Forbidden)"]) {
             Diagnosis::permanent(
@@ -52,7 +52,7 @@ pub(super) fn diagnose(
             "Error from server (BadRequest)",
             "Invalid value",
         ]) {
-            Diagnosis::permanent("the cluster does not take the pod as it was described")
+            Diagnosis::permanent("the cluster rejects the description of the pod")
         } else if says(&["ErrImagePull", "ImagePullBackOff", "InvalidImageName"]) {
             Diagnosis::permanent(format!(
                 "the image {image:?} cannot be pulled: check its name, and the cluster's login"
@@ -60,7 +60,7 @@ pub(super) fn diagnose(
         } else if says(&["timed out waiting for the condition"]) {
             Diagnosis::passing(format!(
                 "the pod did not run in time: the image {image:?} cannot be pulled, or no machine \
-                 has room; `kubectl get events` tells"
+                 has room; `kubectl get events` shows which"
             ))
         } else if says(&[
             "terminated (StartError)",
@@ -76,7 +76,10 @@ pub(super) fn diagnose(
                 "it needed more memory than its limit: `Kubectl::limit`, --limit memory=…",
             )
         } else if says(&["error: unknown flag", "error: Invalid JSON"]) {
-            Diagnosis::permanent("kubectl does not take what it was told: a newer one may")
+            Diagnosis::permanent(
+                "kubectl does not know an option or a command: a newer kubectl \
+                                  may",
+            )
         } else if says(&["lost connection to pod", "error: stream"]) {
             Diagnosis::passing("the connection to the pod was lost, which ends the plugin there")
         } else {

@@ -68,8 +68,8 @@ pub(super) fn of_end(status: WaitStatus, stderr: &[String]) -> Option<Diagnosis>
             Diagnosis::passing("the connection was lost, which ends the plugin there")
         } else {
             Diagnosis::passing(
-                "it exited with 255 itself, or a signal killed it there, which ssh does not tell \
-                 apart",
+                "it exited with 255 itself, or a signal killed it there, which ssh does not \
+                 distinguish",
             )
         }
     })

@@ -190,9 +190,9 @@ impl Launcher for Ssh {
         let timeout = Duration::from_secs(self.connect_seconds()) + LOGIN_TIMEOUT;
         let line = probe::first_line(&self.client.program, args, timeout)?;
         Some(Diagnosis::permanent(format!(
-            "its login shell there prints to standard output, which is for messages: \"{}\"; have \
-             its startup files (.bashrc, .zshenv, .cshrc, config.fish) print where that is a \
-             terminal only, so that `ssh {} true` prints nothing",
+            "its login shell there prints to standard output, which is for messages: \"{}\"; let \
+             its startup files (.bashrc, .zshenv, .cshrc, config.fish) print only to a terminal, \
+             so that `ssh {} true` prints nothing",
             line.escape_ascii(),
             self.destination.to_string_lossy(),
         )))

@@ -69,25 +69,25 @@ pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnError> {
     let program = launch.program.as_os_str().as_bytes();
     if launch.is_preinstalled {
         return Err(refused(
-            "a place without its path",
-            "a machine has no plugin of its own: name a path there",
+            "a start without a path",
+            "another machine has no preinstalled plugin: name a path there",
         ));
     }
     if program.starts_with(b"-") && !program.contains(&b'/') {
         return Err(refused(
             "a name that begins with a dash",
-            "the shell there would take it for an option",
+            "the shell there would read it as an option",
         ));
     }
     let variables = client::variables(launch)?;
     if !variables.is_empty() && program.contains(&b'=') {
-        let reason = "`env` on the other machine would take a path with a `=` for one";
+        let reason = "`env` on the other machine would read a path with a `=` as a variable";
         return Err(refused("variables of its environment", reason));
     }
     let mut words = Vec::new();
     if let Some(cwd) = &launch.cwd {
         if cwd.as_os_str().is_empty() {
-            return Err(refused("an empty working directory", "there is none of that name"));
+            return Err(refused("an empty working directory", "a directory has a name"));
         }
         // `-` is the last directory to `cd`, and `CDPATH` leads elsewhere.
         let ahead = if cwd.is_absolute() { "" } else { "./" };

@@ -88,7 +88,7 @@ fn the_committed_tables_are_those_of_the_lists() {
         let (gone, new) = (only_in(&committed, &table), only_in(&table, &committed));
         assert!(
             committed == table,
-            "{} is another one: look at the difference, and set {UPDATE}=1 if it is meant\n- {}\n+ \
+            "{} differs: look at the difference, and set {UPDATE}=1 if it is intended\n- {}\n+ \
              {}",
             path.display(),
             gone.join("\n- "),

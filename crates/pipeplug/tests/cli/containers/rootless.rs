@@ -140,7 +140,7 @@ fn a_plugin_runs_without_root() {
     ] {
         let told = format!(
             "did not start in a container of \"spell\" (podman): Podman ignores the limit on \
-             {resource} that was demanded"
+             {resource} that was set"
         );
         run(&[limit, &["--call", "echo", "hello"]].concat()).run().exits(4).prints("").says(&told);
     }
