@@ -69,8 +69,8 @@ pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnError> {
     let program = launch.program.as_os_str().as_bytes();
     if launch.is_preinstalled {
         return Err(refused(
-            "a start without a path",
-            "another machine has no preinstalled plugin: name a path there",
+            "a start as a preinstalled plugin",
+            "another machine has none: name a path there",
         ));
     }
     if program.starts_with(b"-") && !program.contains(&b'/') {
