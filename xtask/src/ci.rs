@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 
 use crate::project::Project;
-use crate::tools::Outcome;
+use crate::tools::StepOutcome;
 use crate::{chaos, fuzz, instructions, models, no_std, platforms, samples, sanitize, steps, tidy};
 
 /// Run the checks that a change has to pass, all of them or those that are named.
@@ -15,7 +15,7 @@ use crate::{chaos, fuzz, instructions, models, no_std, platforms, samples, sanit
 pub(crate) struct CiArgs {
     /// The steps to run, in this order [default: all, cheap ones first]
     #[arg(value_name = "STEP", value_enum)]
-    steps: Vec<Step>,
+    steps: Vec<CiStep>,
     /// Stop at the first step that fails
     #[arg(long)]
     fail_fast: bool,
@@ -32,7 +32,7 @@ Examples:
 
 /// A check, with what it runs. The order is that of a full run: cheap ones first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Step {
+enum CiStep {
     /// cargo fmt --check
     Fmt,
     /// cargo xtask tidy: file sizes, links, what is left to do
@@ -81,7 +81,7 @@ enum Verdict {
 /// A row of the summary.
 #[derive(Debug)]
 struct Row {
-    step: Step,
+    step: CiStep,
     verdict: Verdict,
     took: Duration,
     why: String,
@@ -89,7 +89,7 @@ struct Row {
 
 /// Runs the steps and prints the summary; a step that fails is in the exit code, not an error.
 pub(crate) fn run(project: &Project, args: &CiArgs) -> anyhow::Result<ExitCode> {
-    let steps = if args.steps.is_empty() { Step::value_variants() } else { &args.steps };
+    let steps = if args.steps.is_empty() { CiStep::value_variants() } else { &args.steps };
     let mut rows: Vec<Row> = Vec::new();
     for &step in steps {
         let failed = rows.iter().any(|row| row.verdict == Verdict::Failed);
@@ -108,7 +108,7 @@ pub(crate) fn run(project: &Project, args: &CiArgs) -> anyhow::Result<ExitCode> 
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn run_step(project: &Project, step: Step) -> Row {
+fn run_step(project: &Project, step: CiStep) -> Row {
     println!("\n=== {step} ===");
     let started = Instant::now();
     let row = Row::new(step, step.run(project), started.elapsed());
@@ -119,8 +119,8 @@ fn run_step(project: &Project, step: Step) -> Row {
     row
 }
 
-impl Step {
-    fn run(self, project: &Project) -> anyhow::Result<Outcome> {
+impl CiStep {
+    fn run(self, project: &Project) -> anyhow::Result<StepOutcome> {
         match self {
             Self::Fmt => steps::fmt(project)?,
             Self::Tidy => tidy::check(project)?,
@@ -140,26 +140,26 @@ impl Step {
             Self::Tsan => return sanitize::check(project),
             Self::Fuzz => return fuzz::check(project),
         }
-        Ok(Outcome::done())
+        Ok(StepOutcome::done())
     }
 }
 
 impl Row {
-    fn new(step: Step, outcome: anyhow::Result<Outcome>, took: Duration) -> Self {
+    fn new(step: CiStep, outcome: anyhow::Result<StepOutcome>, took: Duration) -> Self {
         let (verdict, why) = match outcome {
-            Ok(Outcome::Done { skipped_parts }) if skipped_parts.is_empty() => {
+            Ok(StepOutcome::Done { skipped_parts }) if skipped_parts.is_empty() => {
                 (Verdict::Passed, String::new())
             }
-            Ok(Outcome::Done { skipped_parts }) => {
+            Ok(StepOutcome::Done { skipped_parts }) => {
                 (Verdict::Passed, format!("skipped in part: {}", skipped_parts.join("; ")))
             }
-            Ok(Outcome::Skipped { why }) => (Verdict::Skipped, why),
+            Ok(StepOutcome::Skipped { why }) => (Verdict::Skipped, why),
             Err(error) => (Verdict::Failed, format!("{error:#}")),
         };
         Self { step, verdict, took, why }
     }
 
-    fn not_run(step: Step) -> Self {
+    fn not_run(step: CiStep) -> Self {
         let why = "an earlier step failed (--fail-fast)".to_owned();
         Self { step, verdict: Verdict::Skipped, took: Duration::ZERO, why }
     }
@@ -189,7 +189,7 @@ fn counts(rows: &[Row]) -> String {
     )
 }
 
-impl std::fmt::Display for Step {
+impl std::fmt::Display for CiStep {
     /// The name that the command line takes.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let value = self.to_possible_value().expect("no step is hidden from the command line");
@@ -216,18 +216,22 @@ mod tests {
     fn rows() -> Vec<Row> {
         let second = Duration::from_millis(1250);
         vec![
-            Row::new(Step::Fmt, Ok(Outcome::done()), second),
+            Row::new(CiStep::Fmt, Ok(StepOutcome::done()), second),
             Row::new(
-                Step::NoStd,
-                Ok(Outcome::Done { skipped_parts: vec!["missing: nm".to_owned()] }),
+                CiStep::NoStd,
+                Ok(StepOutcome::Done { skipped_parts: vec!["missing: nm".to_owned()] }),
                 second,
             ),
             Row::new(
-                Step::Fuzz,
-                Ok(Outcome::Skipped { why: "missing: cargo-fuzz".to_owned() }),
+                CiStep::Fuzz,
+                Ok(StepOutcome::Skipped { why: "missing: cargo-fuzz".to_owned() }),
                 second,
             ),
-            Row::new(Step::Test, Err(anyhow!("two lines\nof reason").context("it broke")), second),
+            Row::new(
+                CiStep::Test,
+                Err(anyhow!("two lines\nof reason").context("it broke")),
+                second,
+            ),
         ]
     }
 
@@ -245,6 +249,6 @@ test           failed        1.2  it broke: two lines";
     #[test]
     fn steps_are_counted_by_how_they_ended() {
         assert_eq!(counts(&rows()), "2 passed, 1 failed, 1 skipped");
-        assert_eq!(counts(&[Row::not_run(Step::Docs)]), "0 passed, 0 failed, 1 skipped");
+        assert_eq!(counts(&[Row::not_run(CiStep::Docs)]), "0 passed, 0 failed, 1 skipped");
     }
 }

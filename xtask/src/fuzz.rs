@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::process;
 use crate::project::Project;
-use crate::tools::{self, Outcome, Presence, Tool};
+use crate::tools::{self, Presence, StepOutcome, Tool};
 
 /// Fuzz the codec and whole connections, each target for a while.
 #[derive(Debug, Args)]
@@ -33,19 +33,19 @@ Examples:
 const FUZZED: [&str; 2] = ["crates/pipeplug-wire", "crates/pipeplug-net"];
 const CI_SECONDS: u32 = 10;
 
-pub(crate) fn run(project: &Project, args: &FuzzArgs) -> anyhow::Result<Outcome> {
+pub(crate) fn run(project: &Project, args: &FuzzArgs) -> anyhow::Result<StepOutcome> {
     fuzz(project, args.target.as_deref(), args.seconds)
 }
 
 /// The step of `cargo xtask ci`: a short run of every target.
-pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
+pub(crate) fn check(project: &Project) -> anyhow::Result<StepOutcome> {
     fuzz(project, None, CI_SECONDS)
 }
 
-fn fuzz(project: &Project, only: Option<&str>, seconds: u32) -> anyhow::Result<Outcome> {
+fn fuzz(project: &Project, only: Option<&str>, seconds: u32) -> anyhow::Result<StepOutcome> {
     let targets = select(targets(project)?, only)?;
     match tools::require(&[Tool::Nightly, Tool::CargoFuzz, Tool::Cxx])? {
-        Presence::Missing(why) => return Ok(Outcome::Skipped { why }),
+        Presence::Missing(why) => return Ok(StepOutcome::Skipped { why }),
         Presence::Here => {}
     }
     let mut failed = Vec::new();
@@ -58,7 +58,7 @@ fn fuzz(project: &Project, only: Option<&str>, seconds: u32) -> anyhow::Result<O
     if !failed.is_empty() {
         bail!("fuzz targets that failed: {}", failed.join(", "));
     }
-    Ok(Outcome::done())
+    Ok(StepOutcome::done())
 }
 
 /// A fuzz target and its package's folder.

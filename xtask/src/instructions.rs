@@ -18,7 +18,7 @@ use crate::no_std::executables;
 use crate::process::stdout_of;
 use crate::project::Project;
 use crate::steps::cargo_in;
-use crate::tools::{self, Outcome, Presence, Tool};
+use crate::tools::{self, Presence, StepOutcome, Tool};
 
 /// Count the codec's instructions and compare them with their budgets.
 #[derive(Debug, Args)]
@@ -73,7 +73,7 @@ enum Finding {
     NoBenchmark { name: String },
 }
 
-pub(crate) fn run(project: &Project, args: &InstructionsArgs) -> anyhow::Result<Outcome> {
+pub(crate) fn run(project: &Project, args: &InstructionsArgs) -> anyhow::Result<StepOutcome> {
     if !args.update {
         return check(project);
     }
@@ -90,14 +90,14 @@ pub(crate) fn run(project: &Project, args: &InstructionsArgs) -> anyhow::Result<
         serde_json::to_string_pretty(&budgets).context("cannot write the budgets as JSON")?;
     fs::write(&file, json + "\n").with_context(|| format!("cannot write {}", file.display()))?;
     println!("{BUDGETS} holds {} budgets", budgets.instructions.len());
-    Ok(Outcome::done())
+    Ok(StepOutcome::done())
 }
 
 /// The step of `cargo xtask ci`.
 ///
 /// # Errors
 /// A count is not within the tolerance of its budget, or something could not be run.
-pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
+pub(crate) fn check(project: &Project) -> anyhow::Result<StepOutcome> {
     let budgets = Budgets::read(&project.root.join(BUDGETS))?;
     let current = Compiler::current()?;
     let mut present = tools::require(&[Tool::Valgrind])?;
@@ -109,13 +109,13 @@ pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
         ))?;
     }
     if let Presence::Missing(why) = present {
-        return Ok(Outcome::Skipped { why });
+        return Ok(StepOutcome::Skipped { why });
     }
     let counts = count_all(project)?;
     println!("{}", budgets.table(&counts));
     let findings = budgets.compare(&counts);
     if findings.is_empty() {
-        return Ok(Outcome::done());
+        return Ok(StepOutcome::done());
     }
     let lines: Vec<String> = findings.iter().map(|finding| format!("\n    {finding}")).collect();
     bail!(
@@ -242,7 +242,8 @@ impl fmt::Display for Finding {
                 let change = change(*count, *budget);
                 write!(
                     f,
-                    "{name} takes only {count} instructions, its budget is {budget} ({change}) and can be lowered"
+                    "{name} takes only {count} instructions, its budget is {budget} ({change}) and \
+                     can be lowered"
                 )
             }
             Self::NoBudget { name, count } => {
@@ -305,7 +306,8 @@ mod tests {
 
     #[test]
     fn the_compiler_is_known_by_release_and_target() {
-        let version = "rustc 1.95.0 (59807616e 2026-04-14)\nhost: x86_64-unknown-linux-gnu\nrelease: 1.95.0\n";
+        let version = "rustc 1.95.0 (59807616e 2026-04-14)\nhost: \
+                       x86_64-unknown-linux-gnu\nrelease: 1.95.0\n";
         assert_eq!(Compiler::parse(version).unwrap(), budgets(&[]).compiler);
         assert!(Compiler::parse("rustc 1.95.0").is_err());
     }

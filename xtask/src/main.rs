@@ -74,7 +74,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let project = Project::load()?;
     match command {
         Command::Ci(args) => return ci::run(&project, &args),
-        Command::Tidy(args) => tidy::run(&project, &args)?,
+        Command::Tidy(_) => tidy::check(&project)?,
         Command::Samples(args) => samples::run(&project, &args)?.report(),
         Command::Chaos(args) => chaos::run(&project, &args)?,
         Command::Fuzz(args) => fuzz::run(&project, &args)?.report(),

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use crate::process::{run, stdout_of};
 use crate::project::Project;
 use crate::steps::cargo_in;
-use crate::tools::{self, Outcome, Presence, Tool};
+use crate::tools::{self, Presence, StepOutcome, Tool};
 
 /// A program that uses the codec with neither `std` nor `alloc`; excluded from the workspace
 /// because cargo would unite its features with everybody else's.
@@ -17,7 +17,7 @@ const PROOF: &str = "crates/pipeplug-wire/no-std-proof/Cargo.toml";
 /// Functions that every allocation of Rust goes through, whichever allocator stands behind them.
 const ALLOCATION: [&str; 3] = ["__rust_alloc", "__rdl_alloc", "__rg_alloc"];
 
-pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
+pub(crate) fn check(project: &Project) -> anyhow::Result<StepOutcome> {
     depends_on_nothing(project)?;
     let wire = ["build", "-p", "pipeplug-wire", "--no-default-features"];
     run(cargo_in(project).args(wire))?;
@@ -32,7 +32,7 @@ pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
     run(&mut proof("run"))?;
 
     match tools::require(&[Tool::Nm])? {
-        Presence::Missing(line) => return Ok(Outcome::Done { skipped_parts: vec![line] }),
+        Presence::Missing(line) => return Ok(StepOutcome::Done { skipped_parts: vec![line] }),
         Presence::Here => {}
     }
     let messages = stdout_of(proof("build").arg("--message-format=json-render-diagnostics"))?;
@@ -49,7 +49,7 @@ pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
         }
         println!("{} holds none of {}", binary.name, ALLOCATION.join(", "));
     }
-    Ok(Outcome::done())
+    Ok(StepOutcome::done())
 }
 
 /// # Errors

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::process::{run, stdout_of, succeeds};
 use crate::project::Project;
 use crate::steps::cargo_in;
-use crate::tools::Outcome;
+use crate::tools::StepOutcome;
 
 /// Systems without a runner of their own everywhere. Their code is type-checked.
 const TARGETS: [&str; 2] = ["aarch64-apple-darwin", "x86_64-unknown-freebsd"];
@@ -18,7 +18,7 @@ const ONLY_LINUX: [&str; 2] = ["pipeplug-tests", "pipeplug-bench"];
 
 /// Checks the workspace for the other systems. A target that cannot be obtained is left out, also
 /// with `CI=true`: a mirror may lack it.
-pub(crate) fn other_systems(project: &Project) -> anyhow::Result<Outcome> {
+pub(crate) fn other_systems(project: &Project) -> anyhow::Result<StepOutcome> {
     let mut skipped_parts = Vec::new();
     for target in TARGETS {
         if !has_target(project, target) && !add_target(project, target) {
@@ -33,7 +33,7 @@ pub(crate) fn other_systems(project: &Project) -> anyhow::Result<Outcome> {
         }
         run(command.args(["--", "-D", "warnings"]))?;
     }
-    Ok(Outcome::Done { skipped_parts })
+    Ok(StepOutcome::Done { skipped_parts })
 }
 
 fn has_target(project: &Project, target: &str) -> bool {
@@ -51,7 +51,7 @@ fn add_target(project: &Project, target: &str) -> bool {
 /// Checks the workspace with the Rust that `rust-version` promises, whose standard library clippy
 /// knows and whose language it does not. Where that Rust cannot be obtained, the step is skipped,
 /// also with `CI=true`: a mirror may lack it.
-pub(crate) fn oldest_rust(project: &Project) -> anyhow::Result<Outcome> {
+pub(crate) fn oldest_rust(project: &Project) -> anyhow::Result<StepOutcome> {
     let first = project.packages.first().and_then(|package| package.rust_version.as_deref());
     let version = first.context("the workspace has no rust-version")?;
     let rustup = |args: &[&str]| {
@@ -67,9 +67,9 @@ pub(crate) fn oldest_rust(project: &Project) -> anyhow::Result<Outcome> {
     if !succeeds(&mut rustup(&["run", version, "rustc", "--version"]))
         && run(&mut rustup(&install)).is_err()
     {
-        return Ok(Outcome::Skipped { why: format!("missing: Rust {version}") });
+        return Ok(StepOutcome::Skipped { why: format!("missing: Rust {version}") });
     }
     let check = ["run", version, "cargo", "check", "--workspace", "--all-targets", "--locked"];
     run(rustup(&check).env("CARGO_TARGET_DIR", project.target_dir.join("oldest-rust")))?;
-    Ok(Outcome::done())
+    Ok(StepOutcome::done())
 }

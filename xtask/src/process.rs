@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(
             printed.lines().count(),
             LAST_LINES + 1,
-            "with the empty one ahead of the first line feed"
+            "with the empty one before the first line feed"
         );
         assert!(printed.ends_with("\nout 200\nerr"), "{printed}");
     }

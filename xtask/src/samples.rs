@@ -22,7 +22,7 @@ use crate::no_std::executables;
 use crate::process::{display, stdout_of};
 use crate::project::{Package, Project};
 use crate::steps::cargo_in;
-use crate::tools::{self, Outcome, Presence};
+use crate::tools::{self, Presence, StepOutcome};
 
 /// Build the samples, run them, and check what they print.
 #[derive(Debug, Args)]
@@ -56,11 +56,11 @@ struct Sample {
 }
 
 /// The step of `cargo xtask ci`: every sample once.
-pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
+pub(crate) fn check(project: &Project) -> anyhow::Result<StepOutcome> {
     run(project, &SamplesArgs { names: Vec::new(), repeat: 1 })
 }
 
-pub(crate) fn run(project: &Project, args: &SamplesArgs) -> anyhow::Result<Outcome> {
+pub(crate) fn run(project: &Project, args: &SamplesArgs) -> anyhow::Result<StepOutcome> {
     let samples = select(find(project)?, &args.names)?;
     let places = build(project, &samples)?;
 
@@ -96,7 +96,7 @@ pub(crate) fn run(project: &Project, args: &SamplesArgs) -> anyhow::Result<Outco
     if !failed.is_empty() {
         bail!("runs that failed: {}", failed.join(", "));
     }
-    Ok(Outcome::Done { skipped_parts })
+    Ok(StepOutcome::Done { skipped_parts })
 }
 
 /// The samples in the order of their names.

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::process;
 use crate::project::Project;
 use crate::steps::set_flags;
-use crate::tools::{self, Outcome, Presence, Tool};
+use crate::tools::{self, Presence, StepOutcome, Tool};
 
 /// Run the tests of net, host and guest under a sanitizer.
 #[derive(Debug, Args)]
@@ -41,24 +41,24 @@ enum Sanitizer {
 const PACKAGES: [&str; 3] = [NET, "pipeplug-host", "pipeplug-guest"];
 const NET: &str = "pipeplug-net";
 
-pub(crate) fn run(project: &Project, args: &SanitizeArgs) -> anyhow::Result<Outcome> {
+pub(crate) fn run(project: &Project, args: &SanitizeArgs) -> anyhow::Result<StepOutcome> {
     match tools::require(args.sanitizer.tools())? {
-        Presence::Missing(why) => return Ok(Outcome::Skipped { why }),
+        Presence::Missing(why) => return Ok(StepOutcome::Skipped { why }),
         Presence::Here => {}
     }
     process::run(&mut args.sanitizer.command(project, &host()?, &PACKAGES, args.test.as_deref()))?;
-    Ok(Outcome::done())
+    Ok(StepOutcome::done())
 }
 
 /// The step of `cargo xtask ci`: the threads of net, where the hand-overs are. A mirror that has no
 /// sources of the standard library is a reason to do without, also with `CI=true`.
-pub(crate) fn check(project: &Project) -> anyhow::Result<Outcome> {
+pub(crate) fn check(project: &Project) -> anyhow::Result<StepOutcome> {
     let sanitizer = Sanitizer::Thread;
     if let Presence::Missing(why) = tools::look_for(sanitizer.tools()) {
-        return Ok(Outcome::Skipped { why });
+        return Ok(StepOutcome::Skipped { why });
     }
     process::run(&mut sanitizer.command(project, &host()?, &[NET], None))?;
-    Ok(Outcome::done())
+    Ok(StepOutcome::done())
 }
 
 impl Sanitizer {

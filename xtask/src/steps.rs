@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use crate::process::{cargo, run};
 use crate::project::Project;
-use crate::tools::{self, Outcome, Presence, Tool};
+use crate::tools::{self, Presence, StepOutcome, Tool};
 
 /// The packages that have a second implementation behind `--cfg pipeplug_portable`.
 const PORTABLE: [&str; 3] = ["pipeplug-net", "pipeplug-host", "pipeplug-guest"];
@@ -53,12 +53,12 @@ pub(crate) fn clippy(project: &Project) -> anyhow::Result<()> {
 }
 
 /// Dependencies, by the rules of `deny.toml`. Advisories are no part of it: they need the network.
-pub(crate) fn deny(project: &Project) -> anyhow::Result<Outcome> {
+pub(crate) fn deny(project: &Project) -> anyhow::Result<StepOutcome> {
     if let Presence::Missing(why) = tools::require(&[Tool::CargoDeny])? {
-        return Ok(Outcome::Skipped { why });
+        return Ok(StepOutcome::Skipped { why });
     }
     run(cargo_in(project).args(["deny", "check", "bans", "licenses", "sources"]))?;
-    Ok(Outcome::done())
+    Ok(StepOutcome::done())
 }
 
 /// pipeplug-host without its features, with each of them alone, and with all but one of the

@@ -3,7 +3,6 @@
 //!
 //! Each check is a function from text to findings. None of them parses Rust.
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,15 +23,14 @@ pub(crate) struct TidyArgs {}
 const RULES: &str = "\
 Rules:
   unsafe      only modules called sys lift the ban on it
-  size        no source file over 800 lines without its tests (a warning from 600)
+  size        no source file over 600 lines without its tests
   marks       nothing is left to do, no test is ignored
   privacy     no path of one machine, no host of a package registry
-  documents   relative links and paths lead somewhere, README's Rust is compiled
-  manifests   lints and version come from the workspace; CHANGELOG.md has an Unreleased section";
+  documents   relative links and paths lead somewhere
+  manifests   each package takes its lints from the workspace";
 
-/// The lines that a source file without its tests may have, and from where it is a warning.
-const MAX_LINES: usize = 800;
-const MANY_LINES: usize = 600;
+/// The lines that a source file may have without its tests.
+const MAX_LINES: usize = 600;
 
 // In two parts, so that this file does not hold what it looks for.
 const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
@@ -47,27 +45,18 @@ const REGISTRIES: [&str; 8] = [
     concat!("deb.deb", "ian.org"),
     concat!("repo.mav", "en"),
 ];
-/// The source that lock files name, and `deny.toml`; a mirror would be that of one machine.
+/// The only source that lock files may name; a mirror would be that of one machine. cargo-deny
+/// checks the workspace's, not those of the packages that it excludes.
 const INDEX: &str = concat!("https://github.com/rust-lang/crates", ".io-index");
 
-/// A violation of a rule, in the line counted from 1, or in the file as a whole (0).
-#[derive(Debug, PartialEq, Eq)]
-struct Finding {
-    path: PathBuf,
-    line: usize,
-    message: String,
-    is_error: bool,
-}
+/// A violation of a rule: the path, the line (counted from 1, or 0 for the whole file), the rule.
+type Finding = (PathBuf, usize, String);
 
 /// A text file, by its path from the root.
 #[derive(Debug)]
 struct TextFile {
     path: PathBuf,
     text: String,
-}
-
-pub(crate) fn run(project: &Project, _: &TidyArgs) -> anyhow::Result<()> {
-    check(project)
 }
 
 /// Prints the findings.
@@ -80,32 +69,27 @@ pub(crate) fn check(project: &Project) -> anyhow::Result<()> {
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let mut findings: Vec<Finding> = files.iter().flat_map(findings_in).collect();
     findings.extend(docs::check(&project.root, &files));
-    for finding in &findings {
-        println!("{finding}");
+    for (path, line, message) in &findings {
+        println!("error: {}:{line}: {message}", path.display());
     }
-    let errors = findings.iter().filter(|finding| finding.is_error).count();
-    println!("tidy: {} files, {errors} errors, {} warnings", files.len(), findings.len() - errors);
-    if errors > 0 {
-        bail!("tidy found {errors} errors");
+    println!("tidy: {} files, {} errors", files.len(), findings.len());
+    if !findings.is_empty() {
+        bail!("tidy found {} errors", findings.len());
     }
     Ok(())
 }
 
 fn findings_in(file: &TextFile) -> Vec<Finding> {
     let mut findings = privacy(file);
-    match file.path.extension().and_then(|extension| extension.to_str()) {
-        Some("rs") => {
-            findings.extend(lifted_unsafe(file));
-            findings.extend(length(file));
-            findings.extend(marks(file));
-        }
-        Some("toml" | "sh" | "yml" | "yaml" | "py" | "go" | "c" | "h") => {
-            findings.extend(marks(file));
-        }
-        None if file.path.starts_with(".ci") => findings.extend(marks(file)),
-        _ => {}
+    if file.is_a("rs") {
+        findings.extend(lifted_unsafe(file));
+        findings.extend(length(file));
     }
-    findings.extend(required(file));
+    // A document may name the marks.
+    if !file.is_a("md") {
+        findings.extend(marks(file));
+    }
+    findings.extend(own_lints(file));
     findings
 }
 
@@ -159,10 +143,8 @@ fn length(file: &TextFile) -> Option<Finding> {
     let tests = lines.windows(2).position(|two| two[0] == "#[cfg(test)]" && two[1].ends_with(" {"));
     let lines = tests.unwrap_or(lines.len());
     let is_source = file.path.iter().any(|part| part == "src");
-    (is_source && lines > MANY_LINES).then(|| Finding {
-        is_error: lines > MAX_LINES,
-        ..file.error(0, format!("{lines} lines without tests; over {MAX_LINES} is an error"))
-    })
+    let message = || format!("{lines} lines without tests, {MAX_LINES} is the limit: split it");
+    (is_source && lines > MAX_LINES).then(|| file.error(0, message()))
 }
 
 fn marks(file: &TextFile) -> Vec<Finding> {
@@ -200,26 +182,12 @@ fn has_path(line: &str, root: &str) -> bool {
     })
 }
 
-/// Lines that manifests and the change log have to have, each below its heading.
-fn required(file: &TextFile) -> Vec<Finding> {
-    let is_manifest = file.path.file_name().is_some_and(|name| name == "Cargo.toml")
+/// Manifests of the workspace without its lints.
+fn own_lints(file: &TextFile) -> Option<Finding> {
+    let is_member = file.path.ends_with("Cargo.toml")
         && (file.path.starts_with("xtask") || file.path.iter().count() == 3);
-    let required: &[[&str; 2]] = if is_manifest {
-        &[["[lints]", "workspace = true"], ["[package]", "version.workspace = true"]]
-    } else if file.path == Path::new("CHANGELOG.md") {
-        &[["## [Unreleased]", "## [Unreleased]"]]
-    } else {
-        &[]
-    };
-    let has = |heading: &str, entry: &str| {
-        let below = file.text.lines().skip_while(|line| *line != heading);
-        let section = |line: &&str| *line == heading || !line.starts_with('[');
-        below.take_while(section).any(|line| line == entry)
-    };
-    let missing = required.iter().filter(|[heading, entry]| !has(heading, entry));
-    missing
-        .map(|[heading, entry]| file.error(0, format!("lacks `{entry}` below `{heading}`")))
-        .collect()
+    let inherits = file.text.contains("[lints]\nworkspace = true\n");
+    (is_member && !inherits).then(|| file.error(0, "lacks `[lints] workspace = true`".to_owned()))
 }
 
 impl TextFile {
@@ -228,7 +196,7 @@ impl TextFile {
     }
 
     fn error(&self, line: usize, message: String) -> Finding {
-        Finding { path: self.path.clone(), line, message, is_error: true }
+        (self.path.clone(), line, message)
     }
 
     fn lines_that(
@@ -241,16 +209,5 @@ impl TextFile {
             .enumerate()
             .filter(move |(_, line)| is_wrong(line))
             .map(|(index, _)| self.error(index + 1, message.to_owned()))
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = if self.is_error { "error" } else { "warning" };
-        write!(f, "{severity}: {}", self.path.display())?;
-        if self.line > 0 {
-            write!(f, ":{}", self.line)?;
-        }
-        write!(f, ": {}", self.message)
     }
 }

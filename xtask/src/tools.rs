@@ -46,7 +46,7 @@ pub(crate) enum Presence {
 
 /// How a step ended that did not fail.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum StepOutcome {
     /// The step ran. Each part that was skipped has a line that says why.
     Done {
         skipped_parts: Vec<String>,
@@ -189,7 +189,7 @@ impl fmt::Display for Tool {
     }
 }
 
-impl Outcome {
+impl StepOutcome {
     pub(crate) fn done() -> Self {
         Self::Done { skipped_parts: Vec::new() }
     }

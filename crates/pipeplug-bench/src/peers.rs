@@ -230,8 +230,8 @@ impl Group {
             Self::Go => (
                 &["go", "protoc", "protoc-gen-go"],
                 &["github.com/hashicorp/go-plugin", "google.golang.org/grpc"],
-                "apt-get install golang-go golang-github-hashicorp-go-plugin-dev golang-google-grpc-dev \
-                 protobuf-compiler golang-goprotobuf-dev",
+                "apt-get install golang-go golang-github-hashicorp-go-plugin-dev \
+                 golang-google-grpc-dev protobuf-compiler golang-goprotobuf-dev",
             ),
             Self::Node => (&["node", "npm"], &[], "apt-get install nodejs npm"),
         };

@@ -44,10 +44,10 @@ pub(crate) struct Case {
     pub(crate) often: Often,
 }
 
-/// Whom a case is for.
+/// Peers that a case is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Of {
-    /// Everybody; who has no such thing says so.
+    /// All peers. One that has no such thing says so.
     All,
     /// Those of these names, which may end in `*`.
     These(&'static [&'static str]),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::driver::{self, Figure, Measured, Outcome};
+use crate::driver::{self, CaseOutcome, Figure, Measured};
 use crate::figures::{Absent, Document, Row};
 use crate::machine::{self, Machine};
 use crate::plan::{self, Case, Often, Size};
@@ -87,14 +87,14 @@ struct Run {
     target: Duration,
     random: Random,
     /// By the subject's name and the place of the case.
-    state: BTreeMap<(String, usize), State>,
+    state: BTreeMap<(String, usize), CaseState>,
     rows: Vec<Row>,
     dir: std::path::PathBuf,
 }
 
-/// State of a subject in a case.
+/// CaseState of a subject in a case.
 #[derive(Debug, Default)]
-struct State {
+struct CaseState {
     /// Calls a second.
     pace: Option<f64>,
     failures: u32,
@@ -134,7 +134,7 @@ impl Run {
         let wanted = state.pace.map_or(0.0, |pace| pace * self.target.as_secs_f64());
         let count = (wanted as u64).clamp(fewest, most);
         match driver::measure(subject, case, count, &self.dir) {
-            Outcome::Measured(Measured { pace, figures }) => {
+            CaseOutcome::Measured(Measured { pace, figures }) => {
                 state.failures = 0;
                 state.pace = pace;
                 if round > 0 {
@@ -143,8 +143,8 @@ impl Run {
                         .for_each(|figure| add(&mut self.rows, subject, case, figure));
                 }
             }
-            Outcome::Absent(why) => state.absent = Some(why),
-            Outcome::Failed(error) => {
+            CaseOutcome::Absent(why) => state.absent = Some(why),
+            CaseOutcome::Failed(error) => {
                 state.failures += 1;
                 let main = case.work.main_figure();
                 row(&mut self.rows, subject, case, main, "").error = Some(error);

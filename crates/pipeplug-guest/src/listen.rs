@@ -46,16 +46,16 @@ pub enum ListenError {
         limit: usize,
     },
     /// The path leads to another file, which is kept.
-    #[error("there is something that is no socket: take another path")]
+    #[error("the file there is not a socket: use another path")]
     NotASocket,
     /// Another process has a socket there, and has not ended.
     #[error("another process listens there: end that, or take another path")]
     InUse,
     /// Another process keeps the directory of the socket locked.
-    #[error("another process has locked its directory (flock) for {} s: end that, or take another path", .patience.as_secs())]
+    #[error("another process has locked its directory (flock) for {} s: end that, or take another path", .timeout.as_secs())]
     Locked {
         /// Time waited for the lock.
-        patience: Duration,
+        timeout: Duration,
     },
     /// The system refused.
     #[error("{attempt}: {error}")]
@@ -213,7 +213,7 @@ fn lock_directory(path: &Path) -> Result<Option<File>, ListenError> {
             // end.
             Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(LOCK_PAUSE),
             Err(TryLockError::WouldBlock) => {
-                return Err(ListenError::Locked { patience: LOCK_TIMEOUT });
+                return Err(ListenError::Locked { timeout: LOCK_TIMEOUT });
             }
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(TryLockError::Error(_)) => return Ok(None),

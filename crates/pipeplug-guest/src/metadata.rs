@@ -16,7 +16,7 @@ pub(crate) struct Own {
 
 impl Own {
     /// The reply to `GetMetadata`: what the builder said, or the request call-back's own object
-    /// (`asked`), with what this crate adds. Bytes that are no JSON object go out as they are: the
+    /// (`asked`), with what this crate adds. Bytes that are not a JSON object go out as they are: the
     /// host says what is wrong with them.
     pub(crate) fn reply(&self, connection: &Connection, asked: Option<Vec<u8>>) -> Vec<u8> {
         let mut object =

@@ -1,4 +1,4 @@
-//! What is kept of what plugins say of themselves, and when they are asked again.
+//! The catalog keeps the metadata of plugins, and probes them again when it is out of date.
 
 #![cfg(feature = "discovery")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -113,9 +113,10 @@ const LONG: Duration = Duration::from_secs(60);
 fn answering(help: &str) -> String {
     let json = format!("{{\"Help\":\"{help}\"}}");
     let len = json.len();
-    // Ahead of the request nobody would wait for the answer.
+    // Before the request, no call would wait for the answer.
     format!(
-        "head -c 1 <&3 >/dev/null\nprintf '1\\0003\\00011\\000GetMetadata\\000{len}\\000%s' '{json}' >&4\nexec cat <&3 >/dev/null"
+        "head -c 1 <&3 >/dev/null\nprintf '1\\0003\\00011\\000GetMetadata\\000{len}\\000%s' \
+         '{json}' >&4\nexec cat <&3 >/dev/null"
     )
 }
 
@@ -133,11 +134,11 @@ fn of<'a>(listed: &'a [CatalogEntry], name: &str) -> &'a CatalogEntry {
         .unwrap_or_else(|| panic!("{name}: {listed:?}"))
 }
 
-/// What it said, and when it was asked.
+/// The metadata in the cache, and the time of the probe.
 #[track_caller]
 fn answer(listed: &[CatalogEntry], name: &str) -> (Result<String, String>, Freshness) {
     let answer = of(listed, name).answer.clone().unwrap();
-    let help = answer.info.map(|said| said.metadata.value("Help").unwrap_or_default().to_owned());
+    let help = answer.info.map(|info| info.metadata.value("Help").unwrap_or_default().to_owned());
     (help, answer.freshness)
 }
 
@@ -243,7 +244,7 @@ fn a_cache_that_cannot_be_used_is_none() {
     let good = fs::read_to_string(home.cache()).unwrap();
     assert_eq!(answer(&home.list(), "a").1, Freshness::Remembered, "{good}");
     let half = &good[..good.len() / 2];
-    for bad in ["", "{}", "[]", "\0", half, &good.replace("\"version\":2", "\"version\":3")] {
+    for bad in ["", "{}", "[]", "\0", half, &good.replace("\"version\":3", "\"version\":4")] {
         assert_ne!(bad, good);
         fs::write(home.cache(), bad).unwrap();
         assert_eq!(answer(&home.list(), "a"), (Ok("text".into()), Freshness::Fresh), "{bad}");
@@ -262,7 +263,7 @@ fn a_cache_that_cannot_be_used_is_none() {
     assert_eq!(left, 1, "nothing unfinished stays");
 }
 
-/// Whether a strict sandbox can be had; in CI it has to be.
+/// Tells whether a strict sandbox works here. In CI it has to.
 fn has_sandbox() -> bool {
     let support = SandboxSupport::of_system();
     let has = support.landlock_abi >= 3 && support.seccomp && cfg!(not(pipeplug_portable));

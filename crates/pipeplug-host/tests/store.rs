@@ -60,7 +60,7 @@ fn a_copy_is_found_by_its_name_and_goes_again() {
     assert_eq!(added.sha256, Sha256::of_file(&source).unwrap());
     assert_eq!(fs::read(&path).unwrap(), fs::read(&source).unwrap());
     let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
-    assert_eq!(mode, 0o755, "nobody else may write it");
+    assert_eq!(mode, 0o755, "no other user may write it");
     let discovery = Discovery::for_host_in("editor", |name| home.env(name));
     assert_eq!(discovery.find("spell"), Ok(Found::at(&path)));
     assert_eq!(store.added().unwrap(), [("spell".to_owned(), added.clone())].into());
@@ -171,7 +171,10 @@ fn only_what_was_added_is_removed() {
     let error = store.remove("hand", OnConflict::Overwrite).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("plugin \"hand\" was not put there by `add`: remove {by_hand:?} as it came")
+        format!(
+            "plugin \"hand\" was not installed by `add`: remove {by_hand:?} in the way it was \
+                 installed"
+        )
     );
     assert!(by_hand.exists());
 
@@ -273,8 +276,8 @@ fn hosts_and_homes_that_there_cannot_be_are_told() {
         assert!(matches!(error, StoreError::BadHost { .. }), "{host:?}");
     }
     let gone = home.root.path().join("gone");
-    let nobody = |name: &str| (name == "HOME").then(|| OsString::from(&gone));
-    assert!(matches!(Store::for_host_in("editor", nobody), Err(StoreError::NoHome)));
+    let without_home = |name: &str| (name == "HOME").then(|| OsString::from(&gone));
+    assert!(matches!(Store::for_host_in("editor", without_home), Err(StoreError::NoHome)));
     assert!(matches!(Store::for_host_in("editor", |_| None), Err(StoreError::NoHome)));
     let data = |name: &str| (name == "XDG_DATA_HOME").then(|| OsString::from(&gone));
     assert_eq!(Store::for_host_in("editor", data).unwrap().dir(), gone.join("editor/plugins"));

@@ -52,7 +52,7 @@ pub struct Options {
     /// Time that open calls wait on after the peer has closed the pipe, so that
     /// [`Connection::end`](crate::Connection::end) can give the reason that they fail with.
     /// Default: 0.
-    pub reason_patience: Duration,
+    pub reason_timeout: Duration,
     /// Thread that reads. Default: [`Reading::Shared`].
     pub reading: Reading,
     /// Maximum spin time of a thread that waits for a reply or for requests, before it sleeps.
@@ -103,7 +103,7 @@ impl Default for Options {
             handlers: HANDLERS,
             deferred: 64 << 10,
             transfer: NonZeroUsize::MAX,
-            reason_patience: Duration::ZERO,
+            reason_timeout: Duration::ZERO,
             reading: Reading::Shared,
             spin: DEFAULT_SPIN,
             hold: Hold::Nothing,

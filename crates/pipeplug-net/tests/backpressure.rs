@@ -276,13 +276,13 @@ fn reading_pauses_while_no_call_is_open(way: Way) {
     fcntl(&output, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
     let flood = bytes(0, Direction::OneWay, "tick", &[0; 1000]).repeat(CHUNKS);
     let mut written = 0;
-    let mut write_until_full = |patience: PollTimeout| {
+    let mut write_until_full = |timeout: PollTimeout| {
         while written < flood.len() {
             match output.write(&flood[written..]) {
                 Ok(count) => written += count,
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                    if poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], patience)
+                    if poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], timeout)
                         .unwrap()
                         == 0
                     {
@@ -432,7 +432,7 @@ fn a_nonblocking_request_leaves_nothing_open(way: Way) {
             Ok(call) => pending.push(call),
             Err(error) => break error,
         }
-        assert!(pending.len() < 10_000, "a pipe that nobody reads never fills");
+        assert!(pending.len() < 10_000, "a pipe without a reader never fills");
     };
     assert!(matches!(error, CallError::WouldBlock { .. }), "{error}");
     assert_eq!(connection.stats().open_calls, pending.len());

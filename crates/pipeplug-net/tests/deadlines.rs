@@ -490,13 +490,13 @@ fn a_waker_that_holds_another_call_may_be_the_last_that_does() {
     let _watchdog = watchdog();
     let (connection, _raw) = raw(&Options::default(), Refuse);
     let begin = || Box::pin(connection.request("never", "").timeout(LONG).begin().unwrap());
-    let mut nobody = Context::from_waker(Waker::noop());
+    let mut context = Context::from_waker(Waker::noop());
     let (mut first, mut second) = (begin(), begin());
-    assert!(first.as_mut().poll(&mut nobody).is_pending());
+    assert!(first.as_mut().poll(&mut context).is_pending());
     let task = Waker::from(Arc::new(Task(Mutex::new(first))));
     assert!(second.as_mut().poll(&mut Context::from_waker(&task)).is_pending());
     drop(task);
     // Another task awaits it from here on.
-    assert!(second.as_mut().poll(&mut nobody).is_pending());
+    assert!(second.as_mut().poll(&mut context).is_pending());
     assert_eq!(connection.stats().open_calls, 1);
 }

@@ -103,11 +103,11 @@ fn a_handler_may_end_its_connection() {
     let _watchdog = watchdog();
     let (host, guest) = pair(&Options::default(), Refuse, |request: &mut Request| {
         request.connection().end("the handler had enough");
-        Ok("perhaps ahead of the end".into())
+        Ok("perhaps before the end".into())
     });
     // The loop may be reading just then, and the answer overtake the end.
     match host.call("end", "") {
-        Ok(reply) => assert_eq!(reply, "perhaps ahead of the end"),
+        Ok(reply) => assert_eq!(reply, "perhaps before the end"),
         Err(error) => assert!(matches!(error, CallError::Closed { .. }), "{error}"),
     }
     assert!(matches!(*host.wait_closed(LONG).unwrap(), CloseReason::EndOfFile));

@@ -56,7 +56,8 @@ impl Sshd {
         let file = |name: &str| dir.path().join(name).to_str().expect("a name in UTF-8").to_owned();
         fs::copy(file("id.pub"), file("authorized_keys")).expect("the key is there");
         let settings = format!(
-            "ListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
+            "ListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes \
+             no\nUsePAM no\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\n",
             file("host"),
             file("authorized_keys"),
@@ -129,8 +130,9 @@ impl Sshd {
         };
         fs::write(self.file("known_hosts"), known).expect("the directory is ours");
         let config = format!(
-            "Host {}\n  HostName 127.0.0.1\n  Port {}\n  IdentityFile {}\n  IdentitiesOnly yes\n  IdentityAgent none\n  \
-             UserKnownHostsFile {}\n  GlobalKnownHostsFile none\n  StrictHostKeyChecking ask\n",
+            "Host {}\n  HostName 127.0.0.1\n  Port {}\n  IdentityFile {}\n  IdentitiesOnly yes\n  \
+             IdentityAgent none\n  UserKnownHostsFile {}\n  GlobalKnownHostsFile none\n  \
+             StrictHostKeyChecking ask\n",
             Self::NAME,
             self.port,
             self.file(key),

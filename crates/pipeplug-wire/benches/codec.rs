@@ -1,4 +1,4 @@
-//! What a small chunk costs, in nanoseconds: `cargo bench -p pipeplug-wire`.
+//! Cost of a small chunk in nanoseconds: `cargo bench -p pipeplug-wire`.
 
 use std::hint::black_box;
 use std::time::Instant;

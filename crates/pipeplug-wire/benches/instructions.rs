@@ -48,7 +48,7 @@ fn counted(rounds: u32, round: &mut dyn FnMut()) {
     }
 }
 
-/// What is counted, once it has run: memory is allocated by then.
+/// Code to count, after a first run that allocates its memory.
 fn count(rounds: u32, mut round: impl FnMut()) {
     round();
     counted(rounds, &mut round);

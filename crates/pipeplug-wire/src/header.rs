@@ -179,13 +179,15 @@ impl fmt::Display for EncodeError {
             Self::SpaceInCommand { at } => {
                 write!(
                     f,
-                    "the command has a space at byte {at}, which the classic format cannot carry, use the standard format"
+                    "the command has a space at byte {at}, which the classic format cannot carry, \
+                     use the standard format"
                 )
             }
             Self::NulInCommand { at } => {
                 write!(
                     f,
-                    "the command has a NUL at byte {at}, which the classic format cannot carry, use the standard format"
+                    "the command has a NUL at byte {at}, which the classic format cannot carry, \
+                     use the standard format"
                 )
             }
             Self::NoRoom { needed, available } => {

@@ -138,9 +138,9 @@ impl Receiver {
 
     /// Where the next bytes of the stream go.
     ///
-    /// Usually the input buffer. Within a large body it is the body's own memory, which is read into
-    /// directly. A body's memory grows with what was received, doubling from 64 KiB: a
-    /// peer that announces much and sends little takes little.
+    /// Usually the input buffer. Within a large body it is the body's own memory, which is read
+    /// into directly. A body's memory grows with what was received, doubling from 64 KiB: a peer
+    /// that announces much and sends little takes little.
     pub fn space(&mut self) -> Space<'_> {
         match &mut self.large {
             // A whole body waits for `next`, and what comes now is behind it.

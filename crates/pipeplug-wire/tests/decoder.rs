@@ -221,18 +221,20 @@ fn an_error_is_one_precise_line() {
         (
             Format::Standard,
             b"07",
-            "1 of the stream, in its threadID: expected NUL behind a leading zero, found 0x37 ('7')",
+            "1 of the stream, in its threadID: expected NUL behind a leading zero, found 0x37 \
+             ('7')",
         ),
         (
             Format::Standard,
             b"18446744073709551616",
-            "19 of the stream, in its threadID: expected a number of at most 18446744073709551615, found the further \
-             digit 0x36 ('6')",
+            "19 of the stream, in its threadID: expected a number of at most 18446744073709551615, \
+             found the further digit 0x36 ('6')",
         ),
         (
             Format::Standard,
             b"7\x002\x001\0ab",
-            "7 of the stream, in its cmd: expected NUL behind the announced length, found 0x62 ('b')",
+            "7 of the stream, in its cmd: expected NUL behind the announced length, found 0x62 \
+             ('b')",
         ),
         (
             Format::Standard,
@@ -247,12 +249,14 @@ fn an_error_is_one_precise_line() {
         (
             Format::Classic,
             b"7\x002\0a",
-            "5 of the stream, in its cmd: expected the rest of the chunk, found the end of the stream",
+            "5 of the stream, in its cmd: expected the rest of the chunk, found the end of the \
+             stream",
         ),
         (
             Format::Standard,
             b"7\x002\x001\0a\x005\0hel",
-            "13 of the stream, in its buffer: expected 2 further bytes, found the end of the stream",
+            "13 of the stream, in its buffer: expected 2 further bytes, found the end of the \
+             stream",
         ),
     ];
     for (format, input, expected) in cases {
@@ -273,15 +277,18 @@ fn a_skip_says_both_numbers() {
     );
     assert_eq!(
         told(Format::Standard, b"1\x002\x0012\0abcdefghijkl\x000\0"),
-        "chunk with thread id 1 and direction 2 skipped: the command is 12 bytes long, the limit is 3"
+        "chunk with thread id 1 and direction 2 skipped: the command is 12 bytes long, the limit \
+         is 3"
     );
     assert_eq!(
         told(Format::Classic, b"1\x002\0abcd \0"),
-        "chunk with thread id 1 and direction 2 skipped: the command is 4 bytes long, the limit is 3"
+        "chunk with thread id 1 and direction 2 skipped: the command is 4 bytes long, the limit is \
+         3"
     );
     assert_eq!(
         told(Format::Classic, b"1\x002\0a 70\0"),
-        "chunk with thread id 1 and direction 2 skipped: the buffer is 70 bytes long, the limit is 4"
+        "chunk with thread id 1 and direction 2 skipped: the buffer is 70 bytes long, the limit is \
+         4"
     );
 }
 

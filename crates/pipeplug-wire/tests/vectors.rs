@@ -10,7 +10,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{Event, Outcome, decode, receive};
+use common::{Decoded, Event, decode, receive};
 use pipeplug_wire::{
     Chunk, DecodeErrorKind, Direction, Format, Header, Limits, SkipReason, Skipped, ThreadId,
 };
@@ -162,7 +162,7 @@ fn check_encode(format: Format, header: Header<'_>) {
 }
 
 impl Vector {
-    fn check(&self, (events, end, told): Outcome, how: &str) {
+    fn check(&self, (events, end, told): Decoded, how: &str) {
         let name = &self.name;
         assert_eq!(events, self.events, "{name}, {how}");
         let error = end

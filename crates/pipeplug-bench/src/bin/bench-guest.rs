@@ -12,8 +12,11 @@ use pipeplug_guest::Options;
 use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request, Responder};
 
 pub(crate) fn main() -> ExitCode {
-    let state =
-        State { delay: delay_asked_for(), one_ways: AtomicU64::new(0), parked: Mutex::default() };
+    let state = BenchHandler {
+        delay: delay_asked_for(),
+        one_ways: AtomicU64::new(0),
+        parked: Mutex::default(),
+    };
     let mut options = Options::default();
     // Open calls are parked by the million.
     options.deferred = usize::MAX;
@@ -27,7 +30,7 @@ pub(crate) fn main() -> ExitCode {
     guest.register().wait()
 }
 
-struct State {
+struct BenchHandler {
     /// How long an echo takes.
     delay: Duration,
     one_ways: AtomicU64,
@@ -35,7 +38,7 @@ struct State {
     parked: Mutex<Vec<Responder>>,
 }
 
-impl State {
+impl BenchHandler {
     fn answer(&self, request: &mut Request) -> Result<Reply, HandlerError> {
         match request.command() {
             "echo" => {
@@ -71,11 +74,11 @@ impl State {
 
     /// Answers once that many one-ways were handled: the last of them may still run beside this.
     fn count(&self, expected: u64) -> Result<Reply, HandlerError> {
-        const PATIENCE: Duration = Duration::from_secs(5);
+        const TIMEOUT: Duration = Duration::from_secs(5);
         let begun = Instant::now();
         loop {
             let handled = self.one_ways.load(Ordering::Relaxed);
-            if handled >= expected || begun.elapsed() > PATIENCE {
+            if handled >= expected || begun.elapsed() > TIMEOUT {
                 return Ok(handled.to_string().into());
             }
             std::thread::yield_now();

@@ -186,7 +186,7 @@ impl Driver {
     /// Until there is a line.
     pub fn begin(&mut self, plugin: u32) -> Result<()> {
         say(&format!("BEGIN {plugin}"))?;
-        ensure!(self.line()?.is_some(), "the driver left ahead of the measurement");
+        ensure!(self.line()?.is_some(), "the driver ended before the measurement");
         Ok(())
     }
 

@@ -46,7 +46,7 @@ pub(super) struct Child {
     /// Bytes read after the last line.
     unread: Vec<u8>,
     /// How long each line may take.
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// How often a subject is looked at while it measures.
@@ -57,7 +57,7 @@ impl Child {
         subject: &Subject,
         work: Work,
         dir: &Path,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self> {
         let stderr = tempfile::tempfile().context("a file for standard error")?;
         let mut command = Command::new(&subject.program);
@@ -75,7 +75,7 @@ impl Child {
         let process = command
             .spawn()
             .with_context(|| format!("cannot start {}", subject.program.display()))?;
-        Ok(Self { process, stderr, unread: Vec::new(), patience })
+        Ok(Self { process, stderr, unread: Vec::new(), timeout })
     }
 
     pub(super) fn pid(&self) -> Pid {
@@ -89,7 +89,7 @@ impl Child {
 
     /// The next line; until it comes, `sample` is called again and again.
     pub(super) fn line(&mut self, mut sample: impl FnMut()) -> Result<Line> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=end).collect();
@@ -104,7 +104,7 @@ impl Child {
                 _ => {
                     let mut bytes = [0; 4096];
                     let read = stdout.read(&mut bytes)?;
-                    ensure!(read > 0, "it ended ahead of its answer");
+                    ensure!(read > 0, "it ended before its answer");
                     self.unread.extend_from_slice(&bytes[..read]);
                 }
             }
@@ -113,14 +113,14 @@ impl Child {
 
     /// Lets it go, and waits until it has gone.
     pub(super) fn leave(mut self) -> Result<()> {
-        const PATIENCE: Duration = Duration::from_secs(10);
+        const TIMEOUT: Duration = Duration::from_secs(10);
         match self.say("quit") {
             Ok(()) => {}
             Err(error) if is_broken_pipe(&error) => {}
             Err(error) => return Err(error),
         }
         drop(self.process.stdin.take());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             if let Some(status) = self.process.try_wait()? {
                 ensure!(status.success(), "it ended with {status}");

@@ -22,7 +22,7 @@ use crate::work::Work;
 
 /// Result of a measurement.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Outcome {
+pub(crate) enum CaseOutcome {
     Measured(Measured),
     /// The subject has no such thing, or the machine has not, for this reason.
     Absent(String),
@@ -52,23 +52,23 @@ impl Measured {
 }
 
 /// How long a subject may take to be warm, and then to measure.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a connection is let alone before it counts as idle.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// Measures the case of the subject, with that many calls. `dir` is for what the subject leaves
 /// behind.
-pub(crate) fn measure(subject: &Subject, case: &Case, count: u64, dir: &Path) -> Outcome {
-    let outcome = try_measure(subject, case, count, dir, PATIENCE);
+pub(crate) fn measure(subject: &Subject, case: &Case, count: u64, dir: &Path) -> CaseOutcome {
+    let outcome = try_measure(subject, case, count, dir, TIMEOUT);
     // Orphans of the subject are children of this process now.
     let left = process::kill_children();
     match outcome {
-        Ok(Outcome::Measured(_)) if left > 0 => {
-            Outcome::Failed(format!("{left} of its processes were left behind"))
+        Ok(CaseOutcome::Measured(_)) if left > 0 => {
+            CaseOutcome::Failed(format!("{left} of its processes were left behind"))
         }
         Ok(outcome) => outcome,
-        Err(error) => Outcome::Failed(format!("{error:#}")),
+        Err(error) => CaseOutcome::Failed(format!("{error:#}")),
     }
 }
 
@@ -77,24 +77,24 @@ fn try_measure(
     case: &Case,
     count: u64,
     dir: &Path,
-    patience: Duration,
-) -> Result<Outcome> {
+    timeout: Duration,
+) -> Result<CaseOutcome> {
     let cpus = Cpus::allowed()?;
     let needs_two = matches!(case.situation, Situation::Split | Situation::Busy);
     let second = match cpus.second() {
-        None if needs_two => return Ok(Outcome::Absent("there is one CPU only".into())),
+        None if needs_two => return Ok(CaseOutcome::Absent("there is one CPU only".into())),
         second => second.unwrap_or(cpus.first()),
     };
     if case.work == Work::Syscalls
         && let Err(why) = strace::look()
     {
-        return Ok(Outcome::Absent(why));
+        return Ok(CaseOutcome::Absent(why));
     }
     let burner = match case.situation {
         Situation::Busy => Some(Burner::start(second)?),
         Situation::Free | Situation::Split | Situation::Same => None,
     };
-    let start = || Child::start(subject, case.work, dir, patience);
+    let start = || Child::start(subject, case.work, dir, timeout);
     let mut child = match case.situation {
         // Not the first, which takes most interrupts.
         Situation::Same => cpus.bound_to(&[second], start)?,
@@ -104,9 +104,9 @@ fn try_measure(
     let outcome = obeyed(&mut child, subject, case, count, [cpus.first(), second]);
     drop(burner);
     match outcome {
-        Ok(Outcome::Measured(measured)) => {
+        Ok(CaseOutcome::Measured(measured)) => {
             child.leave()?;
-            Ok(Outcome::Measured(measured))
+            Ok(CaseOutcome::Measured(measured))
         }
         Ok(outcome) => Ok(outcome),
         Err(error) => {
@@ -143,12 +143,12 @@ fn obeyed(
     case: &Case,
     count: u64,
     [first, second]: [usize; 2],
-) -> Result<Outcome> {
+) -> Result<CaseOutcome> {
     child.say(&case.work.line(count))?;
     let plugin = match child.line(|| {})? {
         Line::Begin(plugin) => plugin,
-        Line::NotHere(why) => return Ok(Outcome::Absent(why)),
-        Line::End(_) => bail!("END came ahead of BEGIN"),
+        Line::NotHere(why) => return Ok(CaseOutcome::Absent(why)),
+        Line::End(_) => bail!("END came before BEGIN"),
     };
     let pair = Pair { host: child.pid(), plugin };
     if case.situation == Situation::Split {
@@ -159,11 +159,11 @@ fn obeyed(
         Work::Quiet { seconds } => watched_idle(child, &pair, Duration::from_secs(seconds))?,
         Work::Syscalls => match traced(child, &pair)? {
             Ok(measured) => measured,
-            Err(why) => return Ok(Outcome::Absent(why)),
+            Err(why) => return Ok(CaseOutcome::Absent(why)),
         },
         _ => timed(child, &pair, subject, case)?,
     };
-    Ok(Outcome::Measured(measured))
+    Ok(CaseOutcome::Measured(measured))
 }
 
 /// Lets it go, and looks at both processes before and behind.
@@ -283,7 +283,7 @@ mod tests {
     use crate::plan::{Of, Often};
 
     /// Measures a subject that is a shell script.
-    fn outcome(script: &str) -> Result<Outcome> {
+    fn outcome(script: &str) -> Result<CaseOutcome> {
         let subject = Subject {
             name: "script".into(),
             kind: Kind::Peer,
@@ -300,7 +300,7 @@ mod tests {
     fn figures_come_from_the_subject_and_from_its_processes() {
         let end = r#"{"seconds": 0.5, "count": 10, "p50": 2.5}"#;
         let script = format!("read order; echo BEGIN $$; read go; echo 'END {end}'; read quit");
-        let Outcome::Measured(measured) = outcome(&script).unwrap() else {
+        let CaseOutcome::Measured(measured) = outcome(&script).unwrap() else {
             panic!("nothing measured")
         };
         assert_eq!(measured.pace, Some(20.0));
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn what_a_subject_has_not_is_absent() {
         let found = outcome("read order; echo NA no such thing").unwrap();
-        assert_eq!(found, Outcome::Absent("no such thing".into()));
+        assert_eq!(found, CaseOutcome::Absent("no such thing".into()));
     }
 
     #[test]

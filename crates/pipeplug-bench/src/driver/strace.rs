@@ -38,14 +38,14 @@ pub(super) fn look() -> Result<(), String> {
 /// # Errors
 /// The system does not permit it, or it takes too long.
 pub(super) fn attach(pid: Pid) -> Result<Tracer> {
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
     let counts = NamedTempFile::new()?;
     let mut command = Command::new(STRACE);
     command.args(["-f", "-c", "-p"]).arg(pid.to_string()).arg("-o").arg(counts.path());
     let process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let mut tracer = Tracer { process, counts };
     let stderr = tracer.process.stderr.as_mut().context("standard error is a pipe")?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut said = Vec::new();
     while !said.ends_with(b"\n") {
         let left = PollTimeout::try_from(deadline.saturating_duration_since(Instant::now()))?;

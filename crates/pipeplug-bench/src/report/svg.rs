@@ -78,8 +78,9 @@ impl Canvas {
     /// The file. It has a background of its own, so that it does not depend on the page's.
     pub(super) fn file(&self, title: &str, width: f64, height: f64) -> String {
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
-             height=\"{height:.0}\" role=\"img\">\n<title>{title}</title>\n<style>\n{}</style>\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
+             width=\"{width:.0}\" height=\"{height:.0}\" \
+             role=\"img\">\n<title>{title}</title>\n<style>\n{}</style>\n\
              <rect class=\"page\" width=\"100%\" height=\"100%\" rx=\"6\"/>\n{}</svg>\n",
             style(),
             self.body

@@ -202,7 +202,8 @@ pub(super) fn run(document: &Document) -> String {
         }
     };
     let mut text = format!(
-        "`{}` on {}, {} minutes, {} rounds, seed {}. {} × {}, {} MiB of memory, Linux {}, {virtualised}.\n\n",
+        "`{}` on {}, {} minutes, {} rounds, seed {}. {} × {}, {} MiB of memory, Linux {}, \
+         {virtualised}.\n\n",
         document.command,
         date(document.began),
         document.took.div_ceil(60),

@@ -20,7 +20,7 @@ use crate::integrity::Sha256;
 use crate::plugin::Metadata;
 
 /// The layout of the file; one of another number is as good as none.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// A larger file is as good as none, in bytes.
 const FILE_MAX: u64 = 256 << 20;
 /// The most that is kept of one plugin, in bytes: who says more is asked each time.
@@ -70,9 +70,8 @@ struct KeptAnswer {
     /// Time of the answer, in seconds since 1970.
     at: u64,
     /// The sandbox that it was asked in, if there was one.
-    #[serde(rename = "walls")]
     sandbox: Option<String>,
-    said: Result<KeptInfo, String>,
+    info: Result<KeptInfo, String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -140,7 +139,7 @@ impl Cache {
             }
         }
         kept.plugins.retain(|path, _| !is_gone(path));
-        files::replace(&self.path, &serde_json::to_vec(&kept)?)
+        files::replace_private(&self.path, &serde_json::to_vec(&kept)?)
     }
 }
 
@@ -166,17 +165,17 @@ impl Facts {
     ///
     /// An answer is the same in each sandbox. A failure in one says nothing of another one, or of
     /// none.
-    pub(super) fn said(
+    pub(super) fn info(
         &self,
         sandbox: Option<&str>,
         now: SystemTime,
     ) -> Option<(Result<PluginInfo, String>, bool)> {
         let answer = self.answer.as_ref()?;
-        let said = match &answer.said {
-            Ok(said) => {
-                let metadata = Metadata::from_map(said.metadata.clone());
-                let transport = if said.stdio { Transport::Stdio } else { Transport::Descriptors };
-                Ok(PluginInfo { format: said.format.parse().ok()?, transport, metadata })
+        let info = match &answer.info {
+            Ok(info) => {
+                let metadata = Metadata::from_map(info.metadata.clone());
+                let transport = if info.stdio { Transport::Stdio } else { Transport::Descriptors };
+                Ok(PluginInfo { format: info.format.parse().ok()?, transport, metadata })
             }
             Err(_) if answer.sandbox.is_some() && answer.sandbox.as_deref() != sandbox => {
                 return None;
@@ -188,31 +187,31 @@ impl Facts {
                 is_fresh.then(|| Err(problem.clone()))?
             }
         };
-        Some((said, answer.sandbox.is_some()))
+        Some((info, answer.sandbox.is_some()))
     }
 
-    /// Takes what the plugin said inside `sandbox`, unless it is too much.
-    pub(super) fn keep_said(
+    /// Keeps what the plugin said inside `sandbox`, unless it is too much.
+    pub(super) fn keep_info(
         &mut self,
-        said: &Result<PluginInfo, String>,
+        info: &Result<PluginInfo, String>,
         sandbox: Option<&str>,
         now: SystemTime,
     ) {
         let sandbox = sandbox.map(str::to_owned);
-        let bytes: usize = match said {
-            Ok(said) => said.metadata.iter().map(|(key, value)| key.len() + value.len()).sum(),
+        let bytes: usize = match info {
+            Ok(info) => info.metadata.iter().map(|(key, value)| key.len() + value.len()).sum(),
             Err(problem) => problem.len(),
         };
         let at = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let said = match said {
-            Ok(said) => Ok(KeptInfo {
-                format: said.format.to_string(),
-                stdio: said.transport == Transport::Stdio,
-                metadata: said.metadata.to_map(),
+        let info = match info {
+            Ok(info) => Ok(KeptInfo {
+                format: info.format.to_string(),
+                stdio: info.transport == Transport::Stdio,
+                metadata: info.metadata.to_map(),
             }),
             Err(problem) => Err(problem.clone()),
         };
-        self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, sandbox, said });
+        self.answer = (bytes <= KEPT_MAX).then_some(KeptAnswer { at, sandbox, info });
     }
 
     /// Compares the file with the one that they are of.
@@ -279,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    fn said(value: &str) -> Result<PluginInfo, String> {
+    fn info(value: &str) -> Result<PluginInfo, String> {
         let metadata = Metadata::from_map([("Help".to_owned(), value.to_owned())].into());
         Ok(PluginInfo { metadata, format: Format::Classic, transport: Transport::Stdio })
     }
@@ -293,28 +292,28 @@ mod tests {
         let now = SystemTime::now();
         let after = |seconds| now + Duration::from_secs(seconds);
         let mut facts = facts_of(Path::new("/"));
-        assert_eq!(facts.said(None, now), None);
-        facts.keep_said(&said("text"), None, now);
-        assert_eq!(facts.said(None, after(1_000_000)), Some((said("text"), false)));
-        facts.keep_said(&Err("broken".into()), None, now);
-        assert_eq!(facts.said(None, after(3590)), Some((Err("broken".into()), false)));
-        assert_eq!(facts.said(None, after(3610)), None);
-        assert_eq!(facts.said(None, now - Duration::from_secs(60)), None, "the clock was set back");
+        assert_eq!(facts.info(None, now), None);
+        facts.keep_info(&info("text"), None, now);
+        assert_eq!(facts.info(None, after(1_000_000)), Some((info("text"), false)));
+        facts.keep_info(&Err("broken".into()), None, now);
+        assert_eq!(facts.info(None, after(3590)), Some((Err("broken".into()), false)));
+        assert_eq!(facts.info(None, after(3610)), None);
+        assert_eq!(facts.info(None, now - Duration::from_secs(60)), None, "the clock was set back");
     }
 
     #[test]
-    fn an_error_inside_walls_holds_for_the_same_walls_only() {
+    fn an_error_in_a_sandbox_holds_for_the_same_sandbox_only() {
         let now = SystemTime::now();
         let mut facts = facts_of(Path::new("/"));
-        facts.keep_said(&Err("broken".into()), Some("strict"), now);
-        assert_eq!(facts.said(Some("strict"), now), Some((Err("broken".into()), true)));
-        assert_eq!(facts.said(Some("basic"), now), None);
-        assert_eq!(facts.said(None, now), None);
-        facts.keep_said(&Err("broken".into()), None, now);
-        assert_eq!(facts.said(Some("strict"), now), Some((Err("broken".into()), false)));
-        facts.keep_said(&said("text"), Some("strict"), now);
+        facts.keep_info(&Err("broken".into()), Some("strict"), now);
+        assert_eq!(facts.info(Some("strict"), now), Some((Err("broken".into()), true)));
+        assert_eq!(facts.info(Some("basic"), now), None);
+        assert_eq!(facts.info(None, now), None);
+        facts.keep_info(&Err("broken".into()), None, now);
+        assert_eq!(facts.info(Some("strict"), now), Some((Err("broken".into()), false)));
+        facts.keep_info(&info("text"), Some("strict"), now);
         for sandbox in [None, Some("basic"), Some("strict")] {
-            assert_eq!(facts.said(sandbox, now), Some((said("text"), true)));
+            assert_eq!(facts.info(sandbox, now), Some((info("text"), true)));
         }
     }
 
@@ -322,12 +321,12 @@ mod tests {
     fn what_is_too_much_is_not_kept() {
         let now = SystemTime::now();
         let mut facts = facts_of(Path::new("/"));
-        facts.keep_said(&said(&"x".repeat(KEPT_MAX - "Help".len())), None, now);
-        assert!(facts.said(None, now).is_some());
-        facts.keep_said(&said(&"x".repeat(KEPT_MAX)), None, now);
-        assert_eq!(facts.said(None, now), None);
-        facts.keep_said(&Err("x".repeat(KEPT_MAX + 1)), None, now);
-        assert_eq!(facts.said(None, now), None);
+        facts.keep_info(&info(&"x".repeat(KEPT_MAX - "Help".len())), None, now);
+        assert!(facts.info(None, now).is_some());
+        facts.keep_info(&info(&"x".repeat(KEPT_MAX)), None, now);
+        assert_eq!(facts.info(None, now), None);
+        facts.keep_info(&Err("x".repeat(KEPT_MAX + 1)), None, now);
+        assert_eq!(facts.info(None, now), None);
     }
 
     #[test]
@@ -349,7 +348,7 @@ mod tests {
     #[test]
     fn a_time_that_no_clock_shows_is_no_panic() {
         let mut facts = facts_of(Path::new("/"));
-        facts.answer = Some(KeptAnswer { at: u64::MAX, sandbox: None, said: Err("broken".into()) });
-        assert_eq!(facts.said(None, SystemTime::now()), None);
+        facts.answer = Some(KeptAnswer { at: u64::MAX, sandbox: None, info: Err("broken".into()) });
+        assert_eq!(facts.info(None, SystemTime::now()), None);
     }
 }

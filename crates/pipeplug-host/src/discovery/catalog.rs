@@ -40,7 +40,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// let plugins = Discovery::for_host("editor");
 /// for listed in plugins.catalog().list() {
 ///     match listed.answer.map(|answer| answer.info) {
-///         Some(Ok(said)) => println!("{}: {}", listed.entry.name, said.metadata.value("Help").unwrap_or_default()),
+///         Some(Ok(info)) => println!("{}: {}", listed.entry.name, info.metadata.value("Help").unwrap_or_default()),
 ///         Some(Err(problem)) => eprintln!("{}: {problem}", listed.entry.name),
 ///         None => {} // shadowed, or no executable
 ///     }
@@ -114,9 +114,9 @@ impl Catalog {
     /// Changes how plugins are started to be asked. Default: five seconds to answer, half a second
     /// for each step of stopping, standard output to the log, everything else as
     /// [`Plugin::builder`] has it; and [`Sandbox::strict`](crate::Sandbox::strict), which
-    /// [`PluginBuilder::no_sandbox`] and [`PluginBuilder::sandbox`] change. There is no sandbox by default
-    /// where the system has none to offer (other systems than Linux), and with launchers that see
-    /// to none.
+    /// [`PluginBuilder::no_sandbox`] and [`PluginBuilder::sandbox`] change. There is no sandbox by
+    /// default where the system has none to offer (other systems than Linux), and with launchers
+    /// that see to none.
     #[must_use]
     pub fn starting(
         mut self,
@@ -139,8 +139,8 @@ impl Catalog {
     /// # Blocking
     /// Until each of these has answered and ended. Eight start at once; one that takes longer than
     /// a second holds no other one up, so that 64 that hang take as long as one: by default 5
-    /// seconds for the usual way to talk, and 2 for each of the three others ([`probe`](Self::probe)).
-    /// And on reading the files that were added and have changed.
+    /// seconds for the usual way to talk, and 2 for each of the three others
+    /// ([`probe`](Self::probe)). And on reading the files that were added and have changed.
     #[must_use]
     pub fn list(&self) -> Vec<CatalogEntry> {
         self.collect(Selection::Unknown)
@@ -182,8 +182,8 @@ impl Catalog {
     pub fn remembered(&self, path: impl AsRef<Path>) -> Option<PluginInfo> {
         let path = path.as_ref();
         let kept = self.discovery.cache.as_ref()?.load();
-        let (said, _) = kept.facts(path, &Stamp::of(path).ok()?)?.said(None, SystemTime::now())?;
-        said.ok()
+        let (info, _) = kept.facts(path, &Stamp::of(path).ok()?)?.info(None, SystemTime::now())?;
+        info.ok()
     }
 
     /// Takes note of what files have said of themselves, as of their copies before these had their
@@ -192,15 +192,15 @@ impl Catalog {
     /// # Blocking
     /// Until the files are 100 milliseconds old: a younger one may change without its times
     /// telling.
-    pub fn remember(&self, said: impl IntoIterator<Item = (PathBuf, PluginInfo)>) {
+    pub fn remember(&self, info: impl IntoIterator<Item = (PathBuf, PluginInfo)>) {
         let Some(cache) = &self.discovery.cache else { return };
-        let facts = |(path, said): (PathBuf, PluginInfo)| {
+        let facts = |(path, info): (PathBuf, PluginInfo)| {
             let sandbox = self.sandbox_of(&path);
             let mut facts = Facts::new(Stamp::of(&path).ok()?);
-            facts.keep_said(&Ok(said), sandbox.as_deref(), SystemTime::now());
+            facts.keep_info(&Ok(info), sandbox.as_deref(), SystemTime::now());
             Some((path, facts))
         };
-        let news: Vec<_> = said.into_iter().filter_map(facts).collect();
+        let news: Vec<_> = info.into_iter().filter_map(facts).collect();
         let now = SystemTime::now();
         let wait = news.iter().map(|(_, facts)| facts.until_settled(now)).max().unwrap_or_default();
         thread::sleep(wait);
@@ -333,14 +333,14 @@ impl Row {
             };
             known.unwrap_or_else(|| Facts::new(stamp))
         });
-        let said = match entry.state {
+        let info = match entry.state {
             EntryState::Usable => {
-                facts.as_ref().and_then(|facts| facts.said(sandbox.as_deref(), begun))
+                facts.as_ref().and_then(|facts| facts.info(sandbox.as_deref(), begun))
             }
             EntryState::Shadowed { .. } | EntryState::Unusable(_) => None,
         };
-        let answer = said.map(|(said, in_sandbox)| ProbeResult {
-            info: said,
+        let answer = info.map(|(info, in_sandbox)| ProbeResult {
+            info,
             freshness: Freshness::Remembered,
             in_sandbox,
         });
@@ -355,15 +355,15 @@ impl Row {
         self.listed.entry.state == EntryState::Usable && self.listed.answer.is_none()
     }
 
-    fn take_result(&mut self, said: Result<PluginInfo, StartError>) {
-        let is_kept = said.as_ref().map_or_else(is_about_the_plugin, |_| true);
-        let said = said.map_err(|error| error.to_string());
+    fn take_result(&mut self, info: Result<PluginInfo, StartError>) {
+        let is_kept = info.as_ref().map_or_else(is_about_the_plugin, |_| true);
+        let info = info.map_err(|error| error.to_string());
         if let Some(facts) = self.facts.as_mut().filter(|_| is_kept) {
-            facts.keep_said(&said, self.sandbox.as_deref(), SystemTime::now());
+            facts.keep_info(&info, self.sandbox.as_deref(), SystemTime::now());
             self.has_news = true;
         }
         self.listed.answer = Some(ProbeResult {
-            info: said,
+            info,
             freshness: Freshness::Fresh,
             in_sandbox: self.sandbox.is_some(),
         });

@@ -57,7 +57,7 @@ pub(super) fn probe(builder: &PluginBuilder) -> Result<PluginInfo, StartError> {
     let metadata = plugin.metadata().clone();
     if let Err(error) = plugin.stop() {
         // It has answered, and that is what was asked for.
-        tracing::warn!(plugin = %plugin.name(), %error, "a plugin that was asked what it is did not end");
+        tracing::warn!(plugin = %plugin.name(), %error, "a probed plugin did not end");
     }
     Ok(PluginInfo { metadata, format, transport })
 }

@@ -23,7 +23,8 @@ pub enum Problem {
     },
     /// The file is another user's, whose mode does not let this user execute it.
     #[error(
-        "not executable for this user (mode {mode:04o}, it belongs to {owner}), let the owner run `chmod a+rx` on it"
+        "not executable for this user (mode {mode:04o}, it belongs to {owner}), let the owner run \
+         `chmod a+rx` on it"
     )]
     NotOurs {
         /// The permission bits of the file.

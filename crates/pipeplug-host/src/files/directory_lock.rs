@@ -41,7 +41,8 @@ impl DirectoryLock {
                 Ok(()) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_missing(&error) => {
-                    tracing::warn!(?dir, %error, "cannot be locked: changes that are made at the same time may be lost");
+                    tracing::warn!(?dir, %error, "cannot be locked: changes that are made at the \
+                                                  same time may be lost");
                     break;
                 }
                 Err(error) => return Err(error),

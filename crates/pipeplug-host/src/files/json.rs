@@ -81,7 +81,7 @@ impl<'de> Visitor<'de> for AnyValue {
         let mut object = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             if object.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("the key {key:?} is there twice")));
+                return Err(A::Error::custom(format_args!("the key {key:?} occurs twice")));
             }
             let value = map.next_value_seed(Self)?;
             object.insert(key, value);
@@ -107,7 +107,7 @@ mod tests {
     fn a_key_that_is_there_twice_is_named() {
         for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"c":2,"\u0061":3}}]"#] {
             let error = parse(text.as_bytes()).unwrap_err().to_string();
-            assert!(error.starts_with("the key \"a\" is there twice at line 1"), "{error}");
+            assert!(error.starts_with("the key \"a\" occurs twice at line 1"), "{error}");
         }
     }
 }

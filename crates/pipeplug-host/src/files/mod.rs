@@ -5,7 +5,6 @@ mod access;
 mod directory_lock;
 pub(crate) mod json;
 mod regular_file;
-#[cfg(feature = "discovery")]
 mod replace;
 
 #[cfg(target_os = "linux")]
@@ -16,5 +15,7 @@ pub(crate) use directory_lock::DirectoryLock;
 #[cfg(feature = "verify")]
 pub(crate) use regular_file::{DIRECTORY, FileError};
 pub(crate) use regular_file::{RegularFile, kind};
+#[cfg(feature = "verify")]
+pub(crate) use replace::replace;
 #[cfg(feature = "discovery")]
-pub(crate) use replace::{make_dir, replace, temporary};
+pub(crate) use replace::{make_dir, replace_private, temporary};

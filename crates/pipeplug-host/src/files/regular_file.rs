@@ -36,7 +36,7 @@ pub(crate) enum FileError {
     #[error("{0}")]
     System(io::Error),
     /// The path leads to something else.
-    #[error("it is {found}, no regular file")]
+    #[error("it is {found}, not a regular file")]
     NotRegular { found: &'static str },
     /// The file has more bytes than are read of it.
     #[error("it has {len} bytes, the limit is {limit}")]
@@ -209,15 +209,15 @@ mod tests {
         mkfifo(&fifo, Mode::S_IRWXU).unwrap();
         let _listener = UnixListener::bind(&socket).unwrap();
         let cases = [
-            (fifo.as_path(), "it is a FIFO, no regular file"),
-            (socket.as_path(), "it is a socket or a device, no regular file"),
-            (dir.path(), "it is a directory, no regular file"),
-            (Path::new("/dev/zero"), "it is a device, no regular file"),
+            (fifo.as_path(), "it is a FIFO, not a regular file"),
+            (socket.as_path(), "it is a socket or a device, not a regular file"),
+            (dir.path(), "it is a directory, not a regular file"),
+            (Path::new("/dev/zero"), "it is a device, not a regular file"),
         ];
         for (path, message) in cases {
             assert_eq!(RegularFile::open(path).unwrap_err().to_string(), message);
             let error = RegularFile::open_or_create(path).unwrap_err().to_string();
-            assert!(error.contains("no regular file"), "{error}");
+            assert!(error.contains("not a regular file"), "{error}");
         }
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&fifo, &link).unwrap();

@@ -1,19 +1,28 @@
 //! Atomic replacement of files.
 
+#[cfg(feature = "discovery")]
 use std::fs;
+use std::fs::Permissions;
 use std::io::{self, Write as _};
+#[cfg(feature = "discovery")]
 use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+#[cfg(feature = "discovery")]
 use std::time::Duration;
+
+use tempfile::NamedTempFile;
 
 /// Prefix of files that are being written. No plugin has such a name: it begins with the host's
 /// name, which has no leading dot.
 const UNFINISHED: &str = ".unfinished-";
 /// Age at which an unfinished file is abandoned.
+#[cfg(feature = "discovery")]
 const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
-/// A file to be written in `dir`, which is made where it is not there; what killed processes left
-/// there goes.
+/// Makes an unfinished file in `dir`, which is made where it does not exist. Removes what killed
+/// processes left there.
+#[cfg(feature = "discovery")]
 pub(crate) fn temporary<R>(
     dir: &Path,
     make: impl FnOnce(&mut tempfile::Builder<'_, '_>) -> io::Result<R>,
@@ -23,11 +32,31 @@ pub(crate) fn temporary<R>(
     make(tempfile::Builder::new().prefix(UNFINISHED))
 }
 
-/// Puts `bytes` into the file, which has either the old content or all of the new one at any time,
-/// for its user alone.
+/// Replaces a file in a directory of the host's own, which is made where it does not exist, for its
+/// user alone.
+#[cfg(feature = "discovery")]
+pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = dir_of(path)?;
+    let file = temporary(dir, |builder| builder.tempfile_in(dir))?;
+    finish(file, path, bytes)
+}
+
+/// Replaces a file that other users may read, as the umask has it.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
-    let mut file = temporary(dir, |builder| builder.tempfile_in(dir))?;
+    let file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(dir_of(path)?)?;
+    finish(file, path, bytes)
+}
+
+fn dir_of(path: &Path) -> io::Result<&Path> {
+    path.parent().ok_or_else(|| io::ErrorKind::IsADirectory.into())
+}
+
+/// Puts the new content in place of the old one. At any time the file has either of them as a
+/// whole.
+fn finish(mut file: NamedTempFile, path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     // Without fsync(2) the name could reach the disk before the bytes, and a power cut would leave
     // an empty file.
@@ -37,11 +66,13 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Makes a directory, with the mode that the XDG Base Directory Specification demands.
+#[cfg(feature = "discovery")]
 pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// Removes what is unfinished and will stay so.
+#[cfg(feature = "discovery")]
 fn sweep(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let is_unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
@@ -53,10 +84,9 @@ fn sweep(dir: &Path) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "discovery"))]
 mod tests {
     use std::fs::File;
-    use std::os::unix::fs::PermissionsExt as _;
     use std::time::SystemTime;
 
     use super::*;
@@ -65,14 +95,14 @@ mod tests {
     fn a_file_is_replaced_as_a_whole_and_is_private() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b/file");
-        replace(&path, b"first").unwrap();
+        replace_private(&path, b"first").unwrap();
         let before = File::open(&path).unwrap();
-        replace(&path, b"second").unwrap();
+        replace_private(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
         assert_eq!(
             io::read_to_string(before).unwrap(),
             "first",
-            "who reads it goes on with the old one"
+            "a reader goes on with the old one"
         );
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(
@@ -80,6 +110,21 @@ mod tests {
             0o700
         );
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_shared_file_keeps_the_mode_of_new_files_and_its_directory_is_not_made() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, plain) = (root.path().join("file"), root.path().join("plain"));
+        fs::write(&plain, "").unwrap();
+        replace(&path, b"first").unwrap();
+        replace(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&plain));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
+        let error = replace(&root.path().join("none/file"), b"").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
@@ -94,7 +139,7 @@ mod tests {
         let old = file(".unfinished-1", ABANDONED);
         let young = file(".unfinished-2", Duration::ZERO);
         let other = file(".profile", ABANDONED * 2);
-        replace(&root.path().join("file"), b"").unwrap();
+        replace_private(&root.path().join("file"), b"").unwrap();
         assert!(!old.exists() && young.exists() && other.exists());
     }
 }

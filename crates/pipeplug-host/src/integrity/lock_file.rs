@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{self, Path, PathBuf};
 
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
 
-use crate::files::{DirectoryLock, FileError, RegularFile, json};
+use crate::files::{self, DirectoryLock, FileError, RegularFile, json};
 use crate::integrity::Sha256;
 use crate::process::Launch;
 
@@ -19,8 +17,8 @@ const VERSION: u64 = 1;
 /// A larger file is none of ours, in bytes.
 const FILE_MAX: u64 = 16 << 20;
 
-/// The SHA-256 sums of a host's plugins, which [`PluginBuilder::lock_file`](crate::PluginBuilder::lock_file)
-/// demands.
+/// The SHA-256 sums of a host's plugins, which
+/// [`PluginBuilder::lock_file`](crate::PluginBuilder::lock_file) demands.
 ///
 /// A JSON file, made to be kept beside the host's own files in version control: a plugin below the
 /// file's directory is named relative to it, any other one by its absolute path.
@@ -67,7 +65,8 @@ pub enum LockFileErrorKind {
     },
     /// The content is not what this version writes.
     #[error(
-        "cannot be understood: {problem}; take it from version control, or remove it and pin anew"
+        "cannot be understood: {problem}; restore it from version control, or remove it and pin \
+         the plugins again"
     )]
     Malformed {
         /// The problem.
@@ -257,18 +256,10 @@ impl LockFile {
         };
         // A link to it stays one.
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let mut file: NamedTempFile = tempfile::Builder::new()
-            .prefix(".pipeplug-lock")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(path.parent().unwrap_or(Path::new("/")))
-            .map_err(failed)?;
         let pins: BTreeMap<_, _> =
             self.pins.iter().map(|(name, sum)| (name, sum.to_string())).collect();
         let text = format!("{:#}\n", json!({ "version": VERSION, "plugins": pins }));
-        file.write_all(text.as_bytes()).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(())
+        files::replace(&path, text.as_bytes()).map_err(failed)
     }
 
     /// Key of a plugin in the file; `None` if its path is not UTF-8.
@@ -304,7 +295,7 @@ fn parse(text: &[u8]) -> Result<BTreeMap<String, Sha256>, String> {
     match file.get("version").and_then(Value::as_u64) {
         Some(VERSION) => {}
         Some(other) => {
-            return Err(format!("it is of version {other}, this program knows {VERSION}"));
+            return Err(format!("its version is {other}, this program knows {VERSION}"));
         }
         None => return Err("it has no `version`".to_owned()),
     }
@@ -316,7 +307,7 @@ fn parse(text: &[u8]) -> Result<BTreeMap<String, Sha256>, String> {
         .map(|(name, sum)| match sum.as_str().map(str::parse) {
             Some(Ok(sum)) => Ok((name.clone(), sum)),
             Some(Err(error)) => Err(format!("{name:?}: {error}")),
-            None => Err(format!("{name:?}: its sum is no string")),
+            None => Err(format!("{name:?}: its sum is not a string")),
         })
         .collect()
 }
@@ -398,11 +389,11 @@ mod tests {
         fs::File::create(&sparse).unwrap().set_len(6 << 30).unwrap();
         let mut file = LockFile::open_or_new(&lock).unwrap();
         let cases = [
-            (LockFile::open(&fifo), "it is a FIFO, no regular file"),
-            (LockFile::open("/dev/zero"), "it is a device, no regular file"),
+            (LockFile::open(&fifo), "it is a FIFO, not a regular file"),
+            (LockFile::open("/dev/zero"), "it is a device, not a regular file"),
             (LockFile::open(&sparse), "it has 6442450944 bytes, the limit is 16777216"),
-            (LockFile::update(&fifo, |lock| Ok(lock.clone())), "it is a FIFO, no regular file"),
-            (file.pin(&fifo).map(|_| file.clone()), "it is a FIFO, no regular file"),
+            (LockFile::update(&fifo, |lock| Ok(lock.clone())), "it is a FIFO, not a regular file"),
+            (file.pin(&fifo).map(|_| file.clone()), "it is a FIFO, not a regular file"),
             (
                 file.pin(&sparse).map(|_| file.clone()),
                 "it has 6442450944 bytes, the limit is 1073741824",
@@ -423,12 +414,12 @@ mod tests {
         for (text, part) in [
             ("", "no JSON"),
             ("{}", "no `version`"),
-            (r#"{"version":2,"plugins":{}}"#, "version 2"),
+            (r#"{"version":2,"plugins":{}}"#, "version is 2"),
             (r#"{"version":1}"#, "no object `plugins`"),
             (r#"{"version":1,"plugins":{"a":"12"}}"#, "64 hexadecimal digits"),
-            (r#"{"version":1,"plugins":{"a":7}}"#, "no string"),
-            (r#"{"version":1,"plugins":{"a":"12","a":"12"}}"#, "the key \"a\" is there twice"),
-            (r#"{"version":1,"version":1,"plugins":{}}"#, "the key \"version\" is there twice"),
+            (r#"{"version":1,"plugins":{"a":7}}"#, "not a string"),
+            (r#"{"version":1,"plugins":{"a":"12","a":"12"}}"#, "the key \"a\" occurs twice"),
+            (r#"{"version":1,"version":1,"plugins":{}}"#, "the key \"version\" occurs twice"),
         ] {
             fs::write(&path, text).unwrap();
             assert!(problem().contains(part), "{}", problem());

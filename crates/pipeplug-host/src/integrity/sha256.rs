@@ -83,9 +83,7 @@ impl fmt::Debug for Sha256 {
 
 /// A text that is no SHA-256 sum.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{text:?} is no SHA-256 sum: it has 64 hexadecimal digits, as `sha256sum FILE` prints them"
-)]
+#[error("{text:?} is not a SHA-256 sum: write 64 hexadecimal digits, as `sha256sum FILE` prints")]
 pub struct ParseSha256Error {
     text: String,
 }

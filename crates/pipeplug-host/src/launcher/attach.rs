@@ -69,8 +69,12 @@ impl Launcher for Attach {
     }
 
     fn diagnose(&self, status: WaitStatus, _stderr: &[String]) -> Option<Diagnosis> {
-        (status == WaitStatus::Unknown)
-            .then(|| Diagnosis::passing("it tells where it was started why, and how it ended"))
+        (status == WaitStatus::Unknown).then(|| {
+            Diagnosis::passing(
+                "the terminal that it was started in shows how it ended, \
+                                         and why",
+            )
+        })
     }
 }
 
@@ -103,13 +107,15 @@ fn attach(path: &Path) -> Result<Started, Refusal> {
     let (uid, own) = (Uid::from_raw(credentials.uid()), geteuid());
     if uid != own {
         return Err(Refusal::permanent(format!(
-            "the process behind it is of user {uid}, not of user {own} as this host: start the plugin as that"
+            "the process behind it belongs to user {uid}, and this host to user {own}: start the \
+             plugin as user {own}"
         )));
     }
     // Its number is 0 where it cannot be seen from here.
     let Some(pid) = Pid::new(credentials.pid()) else {
         return Err(Refusal::permanent(
-            "the process behind it cannot be seen from here, as that of a container: its end could not be told",
+            "the process behind it is not visible from here, as if it were in a container, so its \
+             end could not be noticed",
         ));
     };
     let make = || -> io::Result<Started> {
@@ -125,7 +131,7 @@ fn connect(path: &Path) -> Result<UnixStream, Refusal> {
     if UnixAddr::new(path).is_err_and(|errno| errno == nix::errno::Errno::ENAMETOOLONG) {
         let len = path.as_os_str().len();
         return Err(Refusal::permanent(format!(
-            "its path is {len} bytes long, which no socket's can be: take a shorter one"
+            "its path is {len} bytes long, which is too long for a socket: use a shorter one"
         )));
     }
     let error = match connect_at_once(path) {
@@ -135,24 +141,27 @@ fn connect(path: &Path) -> Result<UnixStream, Refusal> {
     let start = "start the plugin with `--pipeplug-listen` and this path";
     Err(match error.kind() {
         io::ErrorKind::NotFound => Refusal::passing(format!(
-            "there is none: {start}; it takes one host, and removes the socket then"
+            "there is no such file: {start}; a plugin accepts one host, and then removes its socket"
         )),
         // The system says so of a file that is no socket, too.
         io::ErrorKind::ConnectionRefused => match fs::symlink_metadata(path) {
             Ok(meta) if !meta.file_type().is_socket() && !meta.file_type().is_symlink() => {
-                Refusal::permanent("there is something that is no socket: check the path")
+                Refusal::permanent("the file there is not a socket: check the path")
             }
             _ => Refusal::passing(format!("no process listens there any more: {start}")),
         },
         io::ErrorKind::WouldBlock => Refusal::passing(
-            "others wait there already: the plugin stands still, as at a breakpoint, or takes its host right now",
+            "other hosts wait there already: the plugin is paused, as at a breakpoint, or is \
+             accepting another host",
         ),
         io::ErrorKind::PermissionDenied => Refusal::permanent(
-            "it is another user's, or in a directory of theirs: a plugin takes hosts of its own user only",
+            "it belongs to another user, or is in another user's directory: a plugin accepts only \
+             hosts of its own user",
         ),
-        _ if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => {
-            Refusal::permanent("it is a socket of another kind, and no plugin's: check the path")
-        }
+        _ if error.raw_os_error() == Some(nix::libc::EPROTOTYPE) => Refusal::permanent(
+            "it is a socket of another kind, not that of a plugin: check the \
+                                path",
+        ),
         _ => Refusal::system("connecting to it", error),
     })
 }

@@ -2,13 +2,10 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{self, PathBuf};
-use std::thread;
 use std::time::Duration;
-
-use nix::sys::signal::{SigSet, Signal};
 
 use super::client;
 use crate::process::{Leftovers, OnHostExit, SpawnError, SpawnErrorKind, spawn};
@@ -102,23 +99,17 @@ impl Cleanup {
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        let told = self.pipe.try_clone().and_then(|pipe| say(self.then, pipe));
+        let told = self.pipe.try_clone().and_then(|pipe| {
+            let word = format!("{}\n", self.then);
+            client::without_sigpipe("pipeplug-cleanup", || {
+                File::from(pipe).write_all(word.as_bytes())
+            })
+        });
         if let Err(error) = told
             && self.then == REMOVE
         {
             let what = &self.what;
-            tracing::warn!(%error, "{what} may be left: what was to remove it is gone");
+            tracing::warn!(%error, "{what} may be left behind: its cleanup process is gone");
         }
     }
-}
-
-/// Writes to a pipe that may have no reader any more. SIGPIPE goes to the thread that wrote, which
-/// blocks it, and ends with the thread.
-fn say(word: &'static str, pipe: OwnedFd) -> io::Result<()> {
-    let write = move || {
-        SigSet::from(Signal::SIGPIPE).thread_block()?;
-        File::from(pipe).write_all(format!("{word}\n").as_bytes())
-    };
-    let thread = thread::Builder::new().name("pipeplug-cleanup".into()).spawn(write)?;
-    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that tells it panicked")))
 }

@@ -3,13 +3,40 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 
+use nix::sys::signal::{SigSet, Signal};
+
+#[cfg(any(feature = "containers", feature = "kubectl"))]
+use super::cleanup::{Cleanup, Removal};
 use super::{Launcher, Started};
 use crate::files::may_execute;
 use crate::process::{
-    Channel, EnvPlan, Launch, OnHostExit, SpawnErrorKind, Stdin, check_names, spawn_with,
+    Channel, EnvPlan, Launch, OnHostExit, SpawnError, SpawnErrorKind, Spawned, Stdin, check_names,
+    spawn_with,
 };
+
+/// A client as the user set it: its program, and the options of every command of it.
+#[cfg(any(feature = "kubectl", feature = "ssh"))]
+#[derive(Debug, Clone)]
+pub(super) struct ClientCommand {
+    pub(super) program: OsString,
+    pub(super) options: Vec<OsString>,
+}
+
+#[cfg(any(feature = "kubectl", feature = "ssh"))]
+impl ClientCommand {
+    pub(super) fn new(program: &str) -> Self {
+        Self { program: program.into(), options: Vec::new() }
+    }
+
+    /// The options, and these arguments behind them.
+    pub(super) fn command(&self, args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+        self.options.iter().cloned().chain(args).collect()
+    }
+}
 
 /// The plugin's path, if it takes one, and arguments: it talks over its standard input and output,
 /// for these are what is carried.
@@ -35,7 +62,7 @@ pub(super) fn launch(
     if let Channel::Pipes { stdin: Stdin::Inherit, .. } = plugin.channel {
         return Err(SpawnErrorKind::BadArgument {
             what: "the host's standard input".to_owned(),
-            reason: "what carries it to where it runs has one only, for the messages",
+            reason: "its launcher uses it for the messages",
         });
     }
     let path = find(program).ok_or_else(|| SpawnErrorKind::NoClient {
@@ -57,12 +84,50 @@ pub(super) fn tool(path: impl Into<PathBuf>) -> Launch {
     tool
 }
 
-/// Starts it; that it cannot be started is told as the plugin's.
+/// Starts the client. An error is told as the plugin's.
 pub(super) fn start(client: &Launch, launcher: &dyn Launcher) -> Result<Started, SpawnErrorKind> {
+    spawn(client).map(Started::from).map_err(|error| failed(launcher, &error))
+}
+
+/// Starts a client whose container or pod has to be removed at the end. An error is told as the
+/// plugin's.
+#[cfg(any(feature = "containers", feature = "kubectl"))]
+pub(super) fn start_with_cleanup(
+    plugin: &Launch,
+    client: &Launch,
+    launcher: &dyn Launcher,
+    removal: Removal,
+) -> Result<(Spawned, Cleanup), SpawnErrorKind> {
+    // The cleanup comes first, so that there is no moment in which a container or pod has none.
+    Cleanup::arm(removal, plugin.on_host_exit)
+        .and_then(|cleanup| Ok((spawn(client)?, cleanup)))
+        .map_err(|error| failed(launcher, &error))
+}
+
+fn spawn(client: &Launch) -> Result<Spawned, SpawnError> {
     // None of its arguments is a plugin's, of which the first two might have to be explained.
-    spawn_with(client, client.args.clone()).map(Started::from).map_err(|error| {
-        let permanent = error.is_permanent();
-        SpawnErrorKind::launcher(launcher.describe(), error.to_string(), permanent)
+    spawn_with(client, client.args.clone())
+}
+
+fn failed(launcher: &dyn Launcher, error: &SpawnError) -> SpawnErrorKind {
+    SpawnErrorKind::launcher(launcher.describe(), error.to_string(), error.is_permanent())
+}
+
+/// Writes to a pipe whose reader may be gone.
+///
+/// A SIGPIPE, which not every host ignores, goes to the thread that wrote. So `write` runs on a
+/// thread of its own, which blocks the signal and takes it along when it ends.
+pub(super) fn without_sigpipe(
+    thread_name: &str,
+    write: impl FnOnce() -> io::Result<()> + Send,
+) -> io::Result<()> {
+    let write = || {
+        SigSet::from(Signal::SIGPIPE).thread_block()?;
+        write()
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name(thread_name.into()).spawn_scoped(scope, write)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that writes panicked")))
     })
 }
 

@@ -15,8 +15,8 @@ use crate::process::{Executable, Launch, SpawnError, SpawnErrorKind, WaitStatus}
 /// The command gets the plugin's path and arguments as its own last ones. It runs with the host's
 /// environment and working directory, which it may need for itself, and passes on of these what it
 /// likes. What is set for the plugin, variables ([`PluginBuilder::env`](crate::PluginBuilder::env),
-/// [`env_pass`](crate::PluginBuilder::env_pass), [`env_remove`](crate::PluginBuilder::env_remove)) and a
-/// working directory, reaches the plugin past every such command: there the command starts
+/// [`env_pass`](crate::PluginBuilder::env_pass), [`env_remove`](crate::PluginBuilder::env_remove))
+/// and a working directory, reaches the plugin past every such command: there the command starts
 /// `/bin/sh`, which reads it from its standard input and executes the plugin. Only where this
 /// machine cannot execute the plugin, and the command is an interpreter or an emulator, it is set
 /// for the command. The command's standard error counts as the plugin's. Signals go to the
@@ -87,15 +87,17 @@ impl Launcher for CommandPrefix {
         }
         if stderr.iter().any(is_of_shell) {
             return Some(Diagnosis::permanent(
-                "it did not run the /bin/sh that sets the plugin's variables and directory (--env, --env-pass, --cwd): leave \
-                 these out, or set them in the command, as by `env NAME=VALUE` at its end",
+                "it did not run the /bin/sh that sets the plugin's variables and directory (--env, \
+                 --env-pass, --cwd): leave these out, or set them in the command, as by `env \
+                 NAME=VALUE` at its end",
             ));
         }
         let failed = self.programs().find(|name| is_told_by(name, stderr))?;
         let next = if says_missing(stderr) {
-            "see that the plugin's path is there for it, as another user or in another root directory, and so is what it starts"
+            "check that the command finds the plugin and its interpreter, also as another user or \
+             in another root directory"
         } else {
-            "correct it, or have it start `cat` in place of the plugin to see what it lacks"
+            "correct it, or have it start `cat` instead of the plugin to find out what it lacks"
         };
         Some(Diagnosis::permanent(format!("`{failed}` of that command failed ({status}): {next}")))
     }

@@ -12,13 +12,12 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{self, Path};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
 
+use super::client;
 use crate::process::{Launch, SpawnErrorKind};
 
 /// The words that start the shell; the plugin's path and arguments follow.
@@ -41,7 +40,7 @@ impl Settings {
     /// With a variable that no shell can set.
     pub(super) fn of(launch: &Launch) -> Result<Option<Self>, SpawnErrorKind> {
         let mut commands = Vec::new();
-        for (name, value) in super::client::variables(launch)? {
+        for (name, value) in client::variables(launch)? {
             let name = shell_name(&name)?;
             commands.push(assignment(name, value.as_bytes()));
         }
@@ -72,19 +71,7 @@ impl Settings {
     /// Not with a line that fits into the pipe; otherwise for [`TIMEOUT`] at most.
     pub(super) fn send(&self, pipe: BorrowedFd<'_>) -> io::Result<()> {
         let file = File::from(pipe.try_clone_to_owned()?);
-        // A SIGPIPE, which not every host ignores, goes to the thread that wrote, and with it.
-        let write = || {
-            SigSet::from(Signal::SIGPIPE).thread_block()?;
-            write_all(&file, &self.line)
-        };
-        thread::scope(|scope| {
-            let thread = thread::Builder::new()
-                .name("pipeplug-settings".into())
-                .spawn_scoped(scope, write)?;
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("the thread that writes it panicked")))
-        })
+        client::without_sigpipe("pipeplug-settings", || write_all(&file, &self.line))
     }
 }
 
@@ -123,13 +110,13 @@ fn shell_name(name: &OsStr) -> Result<&str, SpawnErrorKind> {
     let is_part = |(i, byte): (usize, u8)| {
         byte == b'_' || byte.is_ascii_alphabetic() || i > 0 && byte.is_ascii_digit()
     };
-    name.to_str().filter(|name| !name.is_empty() && name.bytes().enumerate().all(is_part)).ok_or_else(|| {
-        SpawnErrorKind::BadArgument {
+    name.to_str()
+        .filter(|name| !name.is_empty() && name.bytes().enumerate().all(is_part))
+        .ok_or_else(|| SpawnErrorKind::BadArgument {
             what: format!("the environment variable {name:?}"),
-            reason: "a shell sets it there, which knows names of letters, digits and `_` only; `env NAME=VALUE` at the end \
-                     of the command sets any",
-        }
-    })
+            reason: "a shell sets it there, which knows names of letters, digits and `_` only; \
+                     `env NAME=VALUE` at the end of the command sets any",
+        })
 }
 
 fn assignment(name: &str, value: &[u8]) -> String {

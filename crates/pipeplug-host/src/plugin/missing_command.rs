@@ -33,23 +33,26 @@ pub(crate) fn hint(status: WaitStatus, launch: &Launch, stderr: &[String]) -> Op
     let name = stderr.iter().rev().find_map(|line| named(line))?;
     if status == NOT_EXECUTABLE {
         return Some(format!(
-            "command {name:?} may not be executed: see that it is a program for this machine, and is executable (`chmod +x`)"
+            "command {name:?} may not be executed: check that it is a program for this machine, \
+             and is executable (`chmod +x`)"
         ));
     }
     if name.contains('/') {
         return Some(format!(
-            "command {name:?} is not there: install it, or correct its path, which counts from the plugin's working directory"
+            "command {name:?} does not exist: install it, or correct its path, which is relative \
+             to the plugin's working directory"
         ));
     }
     let is_hidden = launch.sandbox.as_ref().is_some_and(|sandbox| sandbox.granted().is_some());
     Some(if is_hidden && is_in_path(&name) {
         format!(
-            "its sandbox hides command {name:?}, which is in PATH here: let it read where that is installed \
-             (`--sandbox-read DIR`, Sandbox::read)"
+            "its sandbox hides command {name:?}, which is in PATH here: grant the directory that \
+             it is installed in (`--sandbox-read DIR`, Sandbox::read)"
         )
     } else {
         format!(
-            "command {name:?} was not found: install it, or have its directory in PATH (`--env PATH=DIRS`, PluginBuilder::env)"
+            "command {name:?} was not found: install it, or have its directory in PATH (`--env \
+             PATH=DIRS`, PluginBuilder::env)"
         )
     })
 }
@@ -91,7 +94,8 @@ mod tests {
             ("zsh:1: command not found: foo", Some("foo")),
             ("./p.sh: 2: ./foo: Permission denied", Some("./foo")),
             (
-                "foo: error while loading shared libraries: l.so: cannot open shared object file: No such file or directory",
+                "foo: error while loading shared libraries: l.so: cannot open shared object file: \
+                 No such file or directory",
                 None,
             ),
             ("it failed", None),

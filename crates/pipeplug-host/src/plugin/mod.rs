@@ -140,7 +140,7 @@ impl Plugin {
         // Nothing is handed to the handler before there is a plugin to hand along.
         let mut options = builder.options.clone();
         options.hold = Hold::AllBut(Vec::new());
-        options.reason_patience = started.process.end_timeout().max(REASON_TIMEOUT);
+        options.reason_timeout = started.process.end_timeout().max(REASON_TIMEOUT);
         let inner = Arc::new(OnceLock::new());
         let answer = PluginRequests {
             inner: Arc::clone(&inner),
@@ -323,7 +323,8 @@ impl Plugin {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(pid = %process.pid(), %error, "the plugin's end could not be asked for")
+                    tracing::error!(pid = %process.pid(), %error, "the state of the plugin's \
+                                                            process cannot be read")
                 }
             }
             Watch::End
@@ -340,7 +341,8 @@ impl Plugin {
         let status = match self.kill() {
             Ok(stopped) => stopped.status,
             Err(error) => {
-                tracing::error!(plugin = %self.name(), %error, "a plugin that was refused is still there");
+                tracing::error!(plugin = %self.name(), %error, "a plugin that was refused is still \
+                                                            there");
                 WaitStatus::Unknown
             }
         };
@@ -368,7 +370,8 @@ impl Plugin {
     ) -> StartError {
         let error = handshake::explain(failure, &self, begun, builder, pipe);
         if let Err(error) = self.kill() {
-            tracing::error!(plugin = %self.name(), %error, "a plugin that did not start is still there");
+            tracing::error!(plugin = %self.name(), %error, "a plugin that did not start is still \
+                                                            there");
         }
         error
     }
@@ -447,7 +450,8 @@ impl Inner {
             tracing::warn!(
                 target: "pipeplug::left",
                 plugin = %self.connection.name(), held = ?stopped.held, ?processes,
-                "the plugin has ended, and something that it started holds its output open: what that writes may be lost"
+                "the plugin has ended, and a process that it started holds its output open: the \
+                 output of that process may be lost"
             );
         }
         Ok(stopped)
@@ -457,7 +461,8 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if let Err(error) = self.stop(self.grace) {
-            tracing::error!(plugin = %self.connection.name(), %error, "the plugin could not be stopped");
+            tracing::error!(plugin = %self.connection.name(), %error, "the plugin could not be \
+                                                            stopped");
         }
     }
 }

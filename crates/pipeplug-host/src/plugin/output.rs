@@ -253,7 +253,8 @@ impl Lines {
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(nix::errno::Errno::EAGAIN) => break,
                 Err(errno) => {
-                    tracing::warn!(plugin = %self.plugin, output = %self.output, %errno, "cannot be read any more");
+                    tracing::warn!(plugin = %self.plugin, output = %self.output, %errno, "cannot \
+                                                            be read any more");
                     state.end();
                 }
             }
@@ -296,7 +297,8 @@ impl Lines {
                     Some(on_line) => {
                         let call = std::panic::AssertUnwindSafe(|| on_line(self.output, line));
                         if std::panic::catch_unwind(call).is_err() {
-                            tracing::error!(plugin = %self.plugin, "the handler of its lines panicked");
+                            tracing::error!(plugin = %self.plugin, "the handler of its lines \
+                                                            panicked");
                         }
                     }
                     None if !tracing::dispatcher::has_been_set() => self.forward(line),

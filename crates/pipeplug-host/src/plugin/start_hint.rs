@@ -107,8 +107,9 @@ const BAD_DESCRIPTOR: [&str; 3] = ["ad file descriptor", "EBADF", "Errno 9]"];
 const NOT_PASSED: &str = "its descriptors, which the program that starts it has to pass on";
 
 /// The next step after descriptors that were not passed on.
-const PASS_ON: &str = "a program in between has to pass descriptors 3 and 4 on (pass_fds=(3, 4) in Python, stdio: [0, 1, 2, 3, 4] in \
-                       Node), or `--stdio` (PluginBuilder::stdio) makes do with stdin and stdout";
+const PASS_ON: &str = "a program in between has to pass descriptors 3 and 4 on (pass_fds=(3, 4) in \
+                       Python, stdio: [0, 1, 2, 3, 4] in Node), or `--stdio` \
+                       (PluginBuilder::stdio) makes do with stdin and stdout";
 
 /// The likely cause, from what is known of the end.
 pub(crate) fn find(
@@ -123,9 +124,9 @@ pub(crate) fn find(
         && status.success()
     {
         return pipe.has_writer.then(|| {
-            "it went into the background, where something that it started still has its pipe: a plugin stays in the foreground, \
-             so leave out what makes a daemon of it (`&` in a script), or give it the option for that (often --foreground, -f or \
-             --no-daemon)"
+            "it went into the background, where a process that it started still has its pipe: a \
+             plugin stays in the foreground, so leave out what makes it a daemon (`&` in a \
+             script), or give it the option for that (often --foreground, -f or --no-daemon)"
                 .to_owned()
         });
     }
@@ -165,16 +166,23 @@ fn descriptors(
         End::Exited(_) if says_any(stderr, &[NOT_PASSED]) => {
             Some("pass descriptors 3 and 4 on, or use `--stdio` (PluginBuilder::stdio)".to_owned())
         }
-        End::Exited(_) => {
-            says_any(stderr, &BAD_DESCRIPTOR).then(|| format!("it may not have got its descriptors: {PASS_ON}"))
-        }
+        End::Exited(_) => says_any(stderr, &BAD_DESCRIPTOR).then(|| {
+            format!(
+                "it may not have got its \
+                                                            descriptors: {PASS_ON}"
+            )
+        }),
         End::ClosedPipe => (!pipe.has_writer).then(|| {
-            format!("neither it nor what it started has descriptor 4 open: {PASS_ON}; if none of that holds, is it a plugin?")
+            format!(
+                "neither it nor what it started has descriptor 4 open: {PASS_ON}; if none of \
+                     that holds, is it a plugin?"
+            )
         }),
         End::Silent => {
             let started = started_without(pid, pipe.inode?)?;
             Some(format!(
-                "it has started process {} ({:?}), which does not have descriptor 4; if that is the plugin: {PASS_ON}",
+                "it has started process {} ({:?}), which does not have descriptor 4; if that is \
+                 the plugin: {PASS_ON}",
                 started.pid, started.name
             ))
         }
@@ -199,12 +207,13 @@ fn files(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
     }
     Some(if is_shared(dir) {
         format!(
-            "its sandbox hides what is in {dir:?} beside it: move it into a directory of its own, with what it needs, and let it \
-             read that (`--sandbox-read DIR`, Sandbox::read)"
+            "its sandbox hides what is in {dir:?} beside it: move it into a directory of its own, \
+             with what it needs, and let it read that (`--sandbox-read DIR`, Sandbox::read)"
         )
     } else {
         format!(
-            "its sandbox hides what is in {dir:?} beside it: let it read that (`--sandbox-read {dir:?}`, Sandbox::read)"
+            "its sandbox hides what is in {dir:?} beside it: let it read that (`--sandbox-read \
+             {dir:?}`, Sandbox::read)"
         )
     })
 }
@@ -268,7 +277,10 @@ fn variables(end: End, launch: &Launch, stderr: &[String]) -> Option<String> {
     let more = names.len().saturating_sub(NAMES_SHOWN);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     (!names.is_empty()).then(|| {
-        format!("of the variables that are set here it did not get {shown}{more}: `--env-pass NAME` (PluginBuilder::env_pass) passes one on")
+        format!(
+            "of the variables that are set here it did not get {shown}{more}: `--env-pass \
+                 NAME` (PluginBuilder::env_pass) passes one on"
+        )
     })
 }
 

@@ -76,7 +76,8 @@ impl Stopped {
             let processes: Vec<_> = left.iter().map(|pid| pid.as_raw()).collect();
             tracing::warn!(
                 target: "pipeplug::left",
-                pid = %process.pid(), ?processes, "the plugin has ended, and processes that it started run on"
+                pid = %process.pid(), ?processes, "the plugin has ended, and processes that it \
+                                                   started run on"
             );
         }
         Self { status, by, left, held: Vec::new() }
@@ -109,7 +110,7 @@ impl fmt::Display for StoppedBy {
             Self::EndOfFile => "stopped at the end of its input",
             Self::Term => "stopped by SIGTERM",
             Self::Kill => "stopped by SIGKILL",
-            Self::LetGo => "let go of, since another program started it",
+            Self::LetGo => "left running, since another program started it",
         })
     }
 }

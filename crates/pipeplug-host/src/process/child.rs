@@ -211,11 +211,11 @@ impl Child {
             }
             exit_status(self.pid, Look::Reap)?;
             if self.group == Group::Own {
-                let patience = match leftovers {
+                let timeout = match leftovers {
                     Leftovers::Kill => SIBLINGS_TIMEOUT,
                     Leftovers::Leave => Duration::ZERO,
                 };
-                reap_group(self.pid, patience);
+                reap_group(self.pid, timeout);
             }
         }
         // Nothing of it can be left alone: the kernel kills it with the namespace.
@@ -360,7 +360,7 @@ impl Drop for Child {
                 tracing::warn!(
                     pid = self.pid.as_raw(),
                     ?killed,
-                    "guest does not die of SIGKILL, still waiting"
+                    "guest has not ended after SIGKILL, still waiting"
                 );
                 let pid = self.pid;
                 let waiting = thread::Builder::new().name(format!("reap-{pid}")).spawn(move || {
@@ -369,7 +369,8 @@ impl Drop for Child {
                     let _ = exit_status(pid, Look::Reap);
                 });
                 if let Err(error) = waiting {
-                    tracing::warn!(pid = self.pid.as_raw(), %error, "guest stays a zombie: no thread to reap it");
+                    tracing::warn!(pid = self.pid.as_raw(), %error, "guest stays a zombie: no \
+                                                            thread to reap it");
                 }
             }
             Err(error) => tracing::warn!(pid = self.pid.as_raw(), %error, "guest stays a zombie"),

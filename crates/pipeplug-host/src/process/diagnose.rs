@@ -45,7 +45,8 @@ impl SpawnErrorKind {
             StartStep::WorkingDirectory if is_confined && cwd.is_some_and(Path::is_dir) => {
                 Self::Grant {
                     problem: format!(
-                        "its working directory {:?} was not granted ({error}): `--sandbox-read DIR` (Sandbox::read) grants it",
+                        "its working directory {:?} was not granted ({error}): `--sandbox-read \
+                         DIR` (Sandbox::read) grants it",
                         cwd.unwrap_or(Path::new("."))
                     ),
                     is_permanent: true,
@@ -62,7 +63,8 @@ impl SpawnErrorKind {
                 let is_replaced = errno(&error) == Errno::ESTALE;
                 let problem = if is_replaced {
                     format!(
-                        "{at:?} was replaced by another file while it was let in; start the plugin again"
+                        "{at:?} was replaced by another file while it was granted; start the \
+                         plugin again"
                     )
                 } else {
                     format!("{at:?} cannot be put into its root file system: {error}")
@@ -101,8 +103,8 @@ impl SpawnErrorKind {
         {
             Some(interpreter) if is_out_of_reach => Self::Grant {
                 problem: format!(
-                    "its interpreter {interpreter:?} is out of reach ({error}); let it read that, with all that belongs to it \
-                     (`--sandbox-read DIR`, Sandbox::read)"
+                    "its interpreter {interpreter:?} is out of reach ({error}); let it read that, \
+                     with all that belongs to it (`--sandbox-read DIR`, Sandbox::read)"
                 ),
                 is_permanent: true,
             },

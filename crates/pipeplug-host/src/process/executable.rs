@@ -71,8 +71,8 @@ impl Executable {
             // The kernel takes no path for whole that fills what it reads: load_script of
             // fs/binfmt_script.c.
             [b'#', b'!', line @ ..] if len == HEAD_BYTES && is_cut(line) => Self::Other(
-                "its `#!` line is longer than the kernel reads (BINPRM_BUF_SIZE, 256 bytes), which takes a shorter path to \
-                 the interpreter",
+                "its `#!` line is longer than the kernel reads (BINPRM_BUF_SIZE, 256 bytes), which \
+                 takes a shorter path to the interpreter",
             ),
             [b'#', b'!', line @ ..] => match interpreter_of_line(line) {
                 Some(interpreter) => Self::Script { interpreter },
@@ -83,7 +83,8 @@ impl Executable {
                 None => Self::Other("its ELF header is damaged"),
             },
             [0xef, 0xbb, 0xbf, b'#', b'!', ..] => Self::Other(
-                "a byte order mark stands before its `#!` line, which hides that from the kernel: save it as UTF-8 without one",
+                "a byte order mark stands before its `#!` line, which hides that from the kernel: \
+                 save it as UTF-8 without one",
             ),
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Self::Other(
                 "it is UTF-16 text, by its byte order mark: save it as UTF-8 without one",

@@ -76,13 +76,13 @@ mod sealed {
             memory(program.file_name()).map_err(failed("making room for a copy of it"))?,
         );
         file.copy(Launch::CHECKED_SIZE_MAX, &mut copy)
-            .map_err(|error| failed("copying it, to check its sum")(error.into()))?;
+            .map_err(|error| failed("copying it, to check its checksum")(error.into()))?;
         sys::memfd::seal(&copy).map_err(failed("sealing the copy of it"))?;
         // From here on it does not change.
         let sum = copy
             .rewind()
             .and_then(|()| Sha256::of(&mut copy))
-            .map_err(failed("summing up the copy of it"))?;
+            .map_err(failed("computing the checksum of the copy"))?;
         let kind = Executable::of(&copy).map_err(failed("reading the copy of it"))?;
         let fd = OwnedFd::from(copy);
         let image = match kind {
@@ -120,8 +120,9 @@ mod sealed {
             Errno::EPERM | Errno::ENOSYS => io::Error::new(
                 error.kind(),
                 format!(
-                    "memfd_create: {error}; a filter of system calls, as of a container, has to allow it, since \
-                     only sealed memory cannot change between the check and the start"
+                    "memfd_create: {error}; a filter of system calls, as of a container, has to \
+                     allow it, since only sealed memory cannot change between the check and the \
+                     start"
                 ),
             ),
             _ => error,

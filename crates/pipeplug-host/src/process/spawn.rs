@@ -136,7 +136,7 @@ impl<'a> Confinement<'a> {
         let kill_on_host_exit = match &prepared {
             Some(Prepared { host_alive: Some(_), .. }) => None,
             _ => kill_on_host_exit(launch.on_host_exit).map_err(|error| {
-                SpawnErrorKind::os("making the sockets that tie it to the host", error)
+                SpawnErrorKind::os("making the sockets that end it with the host", error)
             })?,
         };
         Ok(Self { plugin, sandbox, prepared, kill_on_host_exit })

@@ -180,7 +180,7 @@ fn refused(path: &Path, error: &io::Error) -> Refused {
         io::ErrorKind::NotFound => "; make it first, or grant the directory that it will be in",
         _ => "",
     };
-    format!("{path:?} cannot be let in: {error}{next}")
+    format!("{path:?} cannot be granted: {error}{next}")
 }
 
 /// Opens a path, without a symbolic link in a directory that the plugin may write to, or below one:
@@ -228,8 +228,8 @@ fn walk(path: &Path, writable: &[Identity]) -> io::Result<OwnedFd> {
         links += 1;
         if here.is_writable || links > LINKS_MAX {
             return Err(io::Error::other(format!(
-                "the symbolic link {name:?} leads there, which the plugin may have made, as it may write to that \
-                 directory; name where it leads to"
+                "the symbolic link {name:?} leads there, which the plugin may have made, since it \
+                 may write to that directory; name the target of the link"
             )));
         }
         let target = PathBuf::from(readlinkat(&next, "")?);
@@ -279,7 +279,8 @@ impl Grant {
         }
         if own_root && self.is_device {
             return Err(io::Error::other(
-                "it is a device; a sandbox has /dev/null, zero, full, random and urandom, and no others",
+                "it is a device; a sandbox has /dev/null, zero, full, random and urandom, and no \
+                 others",
             ));
         }
         Ok(self)

@@ -17,7 +17,8 @@ impl Sandbox {
                 let own = match level {
                     Level::Strict => {
                         format!(
-                            "its own, the system's programs and libraries, /tmp and /dev/shm of {} bytes each",
+                            "its own, the system's programs and libraries, /tmp and /dev/shm of {} \
+                             bytes each",
                             self.scratch
                         )
                     }
@@ -90,11 +91,13 @@ mod tests {
         assert_eq!(
             strict.processes(7).in_words(),
             [
-                "files: its own, the system's programs and libraries, /tmp and /dev/shm of 67108864 bytes each",
+                "files: its own, the system's programs and libraries, /tmp and /dev/shm of \
+                 67108864 bytes each",
                 "read: \"/srv/a b\", \"/opt\"",
                 "write: \"/var/x\"",
                 "network: TCP only, connections to port 80, 443, listening on port 8080",
-                "limits: 4294967296 bytes of address space, 256 open files, 7 processes and threads, files of 1073741824 bytes",
+                "limits: 4294967296 bytes of address space, 256 open files, 7 processes and \
+                 threads, files of 1073741824 bytes",
             ]
         );
         assert_eq!(Sandbox::strict().in_words()[1], "network: none");

@@ -77,7 +77,8 @@ impl Sandbox {
 
 fn too_little(what: &str, option: &str, method: &str) -> String {
     format!(
-        "its sandbox allows it {what}, which is probably too little: allow more (`--sandbox-{option}`, Sandbox::{method})"
+        "its sandbox allows it {what}, which is probably too little: allow more \
+         (`--sandbox-{option}`, Sandbox::{method})"
     )
 }
 
@@ -97,8 +98,8 @@ mod tests {
         let named = limit(memory(1024), SEGV, "").unwrap();
         assert_eq!(
             named,
-            "its sandbox allows it 1024 bytes of address space, which is probably too little: allow more \
-             (`--sandbox-memory`, Sandbox::memory)"
+            "its sandbox allows it 1024 bytes of address space, which is probably too little: \
+             allow more (`--sandbox-memory`, Sandbox::memory)"
         );
         assert_eq!(limit(memory(4 << 30), SEGV, ""), None, "that is a bug of its own");
         assert_eq!(

@@ -29,8 +29,8 @@ pub use support::SandboxSupport;
 /// Limits what a plugin may do to the machine that it runs on.
 ///
 /// A process of its own protects against crashes, not against malice: a plugin may do whatever its
-/// user may. The kernel takes that away before the plugin's first instruction. There are two levels,
-/// which can be changed:
+/// user may. The kernel takes that away before the plugin's first instruction. There are two
+/// levels, which can be changed:
 ///
 /// - [`basic`](Sandbox::basic) leaves the plugin in the host's world, without privileges and
 ///   without the system calls that no plugin needs.

@@ -86,7 +86,8 @@ mod linux {
             match self.demand {
                 Demand::All => Err(SpawnErrorKind::Sandbox { problem: missing.to_owned() }),
                 Demand::WhatThereIs => {
-                    tracing::warn!(plugin = ?plugin.program, "the sandbox lacks something: {missing}");
+                    tracing::warn!(plugin = ?plugin.program, "the sandbox lacks something: \
+                                                            {missing}");
                     Ok(())
                 }
             }
@@ -174,8 +175,8 @@ mod linux {
                 if abi < needed {
                     let has = if abi == 0 { "none".to_owned() } else { format!("ABI {abi}") };
                     missing.push(format!(
-                        "{what} need Landlock ABI {needed} (Linux {linux}, with `landlock` among the LSMs that it is booted \
-                         with), and there is {has}"
+                        "{what} need Landlock ABI {needed} (Linux {linux}, with `landlock` among \
+                         the LSMs that it is booted with), and there is {has}"
                     ));
                 }
             };

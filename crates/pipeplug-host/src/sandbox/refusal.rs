@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use crate::sys::{ForkExecError, StartStep};
 
 /// The loss without namespaces.
-const LOST: &str = "without them the plugin sees the metadata of files that it cannot open, and the host's processes, and \
-                    what leaves its session outlives it";
+const LOST: &str = "without them the plugin sees the metadata of files that it cannot open, and \
+                    the host's processes, and what leaves its session outlives it";
 
 /// Explains why namespaces could not be made; `None` if the start failed for another reason.
 pub(crate) fn refusal(failure: &ForkExecError) -> Option<String> {
@@ -36,29 +36,34 @@ fn is_denied(error: &io::Error) -> bool {
 fn remedy(step: StartStep, error: &io::Error, read: impl Fn(&str) -> Option<String>) -> String {
     let is = |path: &str, value: &str| read(path).as_deref() == Some(value);
     if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-        return ": this system lets only root make user namespaces; `sysctl kernel.unprivileged_userns_clone=1` lets all users"
+        return ": this system lets only root make user namespaces; `sysctl \
+                kernel.unprivileged_userns_clone=1` lets all users"
             .to_owned();
     }
     if is("/proc/sys/user/max_user_namespaces", "0") {
-        return ": user namespaces are switched off; `sysctl user.max_user_namespaces=10000` switches them on".to_owned();
+        return ": user namespaces are switched off; `sysctl user.max_user_namespaces=10000` \
+                switches them on"
+            .to_owned();
     }
     if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
-        return ": AppArmor's policy on this system (Ubuntu's default) blocks user namespaces of programs that have no \
-                profile; give the host's program a profile with the rule `userns,`, or run \
-                `sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
+        return ": AppArmor's policy on this system (Ubuntu's default) blocks user namespaces of \
+                programs that have no profile; give the host's program a profile with the rule \
+                `userns,`, or run `sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
             .to_owned();
     }
     match step {
-        StartStep::Processes => ": a part of the host's own /proc is covered, as within a container; start the host outside of it, or \
-                            with an uncovered /proc (`--security-opt systempaths=unconfined`)"
+        StartStep::Processes => ": a part of the host's own /proc is covered, as within a \
+                                 container; start the host outside of it, or with an uncovered \
+                                 /proc (`--security-opt systempaths=unconfined`)"
             .to_owned(),
         StartStep::Namespaces if is_denied(error) => {
-            ": a seccomp filter or a security module around the host refuses it, as in a container; start the host outside of it"
+            ": a seccomp filter or a security module around the host refuses it, as in a \
+             container; start the host outside of it"
                 .to_owned()
         }
         StartStep::Namespaces if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
-            ": the root directory of this process is not the root of a mount, as in a chroot or an initramfs; mount it \
-             (`mount --rbind DIR DIR`) before the chroot"
+            ": the root directory of this process is not the root of a mount, as in a chroot or an \
+             initramfs; mount it (`mount --rbind DIR DIR`) before the chroot"
                 .to_owned()
         }
         _ => String::new(),

@@ -81,7 +81,8 @@ mod tried {
         };
         let tried = sys::try_namespaces(&namespaces);
         if let Err(failure) = &tried {
-            tracing::debug!(step = ?failure.step, error = %failure.error, "this process can make no namespaces");
+            tracing::debug!(step = ?failure.step, error = %failure.error, "this process can make \
+                                                            no namespaces");
         }
         tried.is_ok()
     }

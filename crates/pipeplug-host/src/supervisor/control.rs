@@ -60,8 +60,8 @@ impl Shared {
         stopped
     }
 
-    /// Starts another one, by [`SupervisorState::plugin`] where there is no other builder, has calls go
-    /// there, and ends the one before once its calls have ended.
+    /// Starts another one, by [`SupervisorState::plugin`] where there is no other builder, has
+    /// calls go there, and ends the one before once its calls have ended.
     pub(super) fn replace(
         self: &Arc<Self>,
         plugin: Option<PluginBuilder>,

@@ -204,8 +204,8 @@ impl Shared {
         self.hook.tell(name, event);
         // The last messages may still wait for a handler, which gets the plugin. This clone keeps
         // it alive until then.
-        let (plugin, patience) = (plugin.clone(), self.settings.drain_timeout);
-        self.events.spawn(move || drop(plugin.connection().wait_closed(patience)));
+        let (plugin, timeout) = (plugin.clone(), self.settings.drain_timeout);
+        self.events.spawn(move || drop(plugin.connection().wait_closed(timeout)));
         ended
     }
 

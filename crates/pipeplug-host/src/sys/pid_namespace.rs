@@ -50,11 +50,11 @@ mod linux {
         ///
         /// The plugin has to be reaped first: init does not end before everything inside has been
         /// waited for.
-        pub(crate) fn end(self, patience: Duration) {
+        pub(crate) fn end(self, timeout: Duration) {
             self.kill();
             let init = self.init;
             // Without a descriptor there is no wait with a limit.
-            if self.exit.is_none_or(|exit| exit.wait(patience).unwrap_or(true)) {
+            if self.exit.is_none_or(|exit| exit.wait(timeout).unwrap_or(true)) {
                 reap(init);
                 return;
             }

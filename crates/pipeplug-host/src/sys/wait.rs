@@ -60,7 +60,7 @@ pub(crate) fn block_until_exit(pid: Pid) -> io::Result<()> {
 ///
 /// Without any, it is one system call. A group whose number has been given away meanwhile is left
 /// alone: its leader is a child of this process, and found first.
-pub(crate) fn reap_group(group: Pid, patience: Duration) {
+pub(crate) fn reap_group(group: Pid, timeout: Duration) {
     #[cfg(target_os = "linux")]
     {
         let begun = Instant::now();
@@ -72,13 +72,13 @@ pub(crate) fn reap_group(group: Pid, patience: Duration) {
                 // A wait for all children, elsewhere in this process, may be faster, which is as
                 // good.
                 Some(pid) => drop(waitid_once(libc::P_PID, pid, options)),
-                None if begun.elapsed() >= patience => return,
+                None if begun.elapsed() >= timeout => return,
                 None => thread::sleep(Duration::from_millis(1)),
             }
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = (group, patience);
+    let _ = (group, timeout);
 }
 
 /// Blocks until a child has ended that has no exit signal, and reaps it: wait(2), `__WALL`.

@@ -18,7 +18,8 @@ use crate::guest::{Script, read_all, read_line, send};
 /// shell itself keeps the script's file open, at 10 or above and CLOEXEC.
 pub(crate) fn reporter(out: u32) -> Script {
     Script::new(&format!(
-        "(exec >&{out}; for fd in /proc/$$/fd/*; do echo \"${{fd##*/}}\"; readlink \"$fd\"; done); :"
+        "(exec >&{out}; for fd in /proc/$$/fd/*; do echo \"${{fd##*/}}\"; readlink \"$fd\"; done); \
+         :"
     ))
 }
 

@@ -1,4 +1,4 @@
-//! What is said of a guest that cannot be started.
+//! Error messages for guests that cannot be started.
 
 use std::fs;
 use std::os::unix::fs::symlink;

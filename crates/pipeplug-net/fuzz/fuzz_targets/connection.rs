@@ -35,12 +35,12 @@ const LONG: Duration = Duration::from_secs(20);
 /// Nothing that a pipe does not hold, so that the peer need not wait.
 const MOST: usize = 16 << 10;
 
-/// What the process has open once it rests, at most, however many connections there were.
+/// Largest number of descriptors of the process at rest, however many connections there were.
 const DESCRIPTORS: usize = 200;
 
 fuzz_target!(init: {
-    // What Rust's own start does for programs: writing to a peer that is gone is an error, and
-    // kills nobody. Threads inherit it.
+    // As the start of a Rust program does: writing to a peer that is gone is an error, and does
+    // not kill the process. Threads inherit it.
     SigSet::from(Signal::SIGPIPE).thread_block().expect("it is a signal");
 }, |data: &[u8]| {
     let Some(at) = data.iter().position(|&byte| byte == 0xff) else { return };
@@ -117,7 +117,7 @@ impl Wake for Woken {
     }
 }
 
-/// A call, and what it was woken by where it was polled ahead of its end.
+/// A call, and the counter of its wake-ups where it was polled before its end.
 type Call = (PendingCall, Option<Arc<Woken>>);
 
 fn attack(plan: &Plan, stream: &[u8]) {
@@ -183,7 +183,7 @@ fn begin_calls(plan: &Plan, connection: &Connection) -> Vec<Call> {
                 let woken = Arc::new(Woken::default());
                 let waker = Waker::from(Arc::clone(&woken));
                 let polled = Pin::new(&mut call).poll(&mut Context::from_waker(&waker));
-                assert!(polled.is_pending(), "there is a reply ahead of every byte: {polled:?}");
+                assert!(polled.is_pending(), "there is a reply before any byte: {polled:?}");
                 calls.push((call, Some(woken)));
             }
         }

@@ -34,7 +34,7 @@ pub(crate) struct Close {
     ending: Mutex<Option<Arc<CloseReason>>>,
     is_ending: AtomicBool,
     /// Reason that says only that the peer is gone, while a better one is waited for; see
-    /// [`Options::reason_patience`](crate::Options::reason_patience).
+    /// [`Options::reason_timeout`](crate::Options::reason_timeout).
     lost: Mutex<Option<Arc<CloseReason>>>,
     /// Reason that nothing is read any more.
     ended: OnceLock<Arc<CloseReason>>,
@@ -237,8 +237,8 @@ impl Shared {
             (CloseReason::EndOfFile | CloseReason::Local, Some(asked)) => asked,
             (reason, _) => Arc::new(reason),
         };
-        let patience = self.options.reason_patience;
-        if patience.is_zero() || !is_loss(&reason) {
+        let timeout = self.options.reason_timeout;
+        if timeout.is_zero() || !is_loss(&reason) {
             return self.reading_ended(reason);
         }
         *lock(&self.close.lost) = Some(reason);
@@ -246,7 +246,7 @@ impl Shared {
             return self.end_lost(); // a better reason came in between
         }
         let shared = Arc::clone(self);
-        self.events.after(patience, move || shared.end_lost());
+        self.events.after(timeout, move || shared.end_lost());
     }
 
     /// Fails open calls with `reason`, and tells the handler that nothing comes any more.

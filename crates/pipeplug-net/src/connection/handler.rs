@@ -346,7 +346,7 @@ impl Request {
             Err(error) => {
                 if let Some(times) = shared.counters.failed.count() {
                     let command = command.escape_debug();
-                    tracing::warn!(target: FAILED_ONE_WAYS, %peer, %command, %error, times, "a handler failed, and nobody waits for its answer");
+                    tracing::warn!(target: FAILED_ONE_WAYS, %peer, %command, %error, times, "a handler of a one-way failed");
                 }
             }
             Ok(_) => {}

@@ -170,7 +170,7 @@ impl Shared {
             Ok(()) => Ok((id, slot)),
             // The call fails with the others, and with their reason, once the owner has said why
             // the peer is gone.
-            Err(SendError::Fatal(reason)) if !self.options.reason_patience.is_zero() => {
+            Err(SendError::Fatal(reason)) if !self.options.reason_timeout.is_zero() => {
                 self.end_after_reading(reason);
                 Ok((id, slot))
             }
@@ -237,7 +237,7 @@ impl Shared {
                 SendError::Fatal(reason) => {
                     self.end_after_reading(reason);
                     // The owner may be about to say why the peer is gone.
-                    let until = Instant::now().checked_add(self.options.reason_patience);
+                    let until = Instant::now().checked_add(self.options.reason_timeout);
                     let reason =
                         self.close.wait_ended(until).unwrap_or_else(|| self.close.reason());
                     NotifyError::Closed { command, reason, postmortem: self.close.postmortem() }

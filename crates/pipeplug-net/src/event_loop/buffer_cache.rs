@@ -122,6 +122,10 @@ mod tests {
         assert_eq!(kept(&buffer_cache), Some(MIB), "it came since the last look");
         assert_eq!(buffer_cache.expire(), Expiry::Nothing);
         assert_eq!(kept(&buffer_cache), None);
-        assert_eq!(buffer_cache.keep(vec![1; MIB]), Expiry::Schedule, "nobody looks any more");
+        assert_eq!(
+            buffer_cache.keep(vec![1; MIB]),
+            Expiry::Schedule,
+            "no timer is left that would free it"
+        );
     }
 }

@@ -504,7 +504,7 @@ mod tests {
     /// The thread that the loop is on, once it has come to it.
     fn thread_of(events: &EventLoop, after: Duration) -> mpsc::Receiver<thread::ThreadId> {
         let (tell, told) = mpsc::channel();
-        // Nobody may wait for it any more.
+        // Perhaps no thread waits for it any more.
         events.after(after, move || tell.send(thread::current().id()).unwrap());
         told
     }

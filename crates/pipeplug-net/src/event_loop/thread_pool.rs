@@ -239,8 +239,8 @@ impl ThreadPool {
         let result = run();
         let mut state = lock(&self.state);
         state.threads -= 1;
-        // Work that came meanwhile may have found no room for a thread, and nobody else looks for
-        // it.
+        // Work that came meanwhile may have found no room for a thread, and no other thread looks
+        // for it.
         if !state.queue.is_empty() && state.idle == 0 && state.threads < self.limit {
             self.start_thread(state);
         }

@@ -19,7 +19,7 @@ const SPIN: Duration = Duration::from_micros(50);
 /// Nothing is left of the calls that were made, which have all ended.
 fn assert_nothing_left(connection: &Connection) {
     assert_eq!(connection.stats().open_calls, 0, "a call is left in the table");
-    assert_eq!(connection.shared().leader.sleepers(), 0, "somebody is still counted as waiting");
+    assert_eq!(connection.shared().leader.sleepers(), 0, "a caller is still counted as waiting");
 }
 
 fn assert_echo_or_closed(result: Result<Reply, CallError>, sent: &[u8]) {

@@ -39,7 +39,7 @@ fn nested(threads: usize, options: Options) -> (usize, usize) {
         peer.send(Direction::Request, id, "x", &[id as u8]);
     }
     while answered + refused < REQUESTS as usize {
-        let chunk = peer.receive().expect("the connection ended ahead of its answers");
+        let chunk = peer.receive().expect("the connection ended before its answers");
         if chunk.direction == Direction::Request {
             peer.echo(&chunk);
             continue;
@@ -91,7 +91,7 @@ fn a_handler_that_waits_for_the_other_side_leaves_its_seat_to_the_next() {
         peer.send(Direction::Request, 1, "returns", b"");
         let (mut back, mut returned) = (None, false);
         loop {
-            let chunk = peer.receive().expect("the connection ended ahead of its answers");
+            let chunk = peer.receive().expect("the connection ended before its answers");
             match (chunk.direction, chunk.thread_id.as_u64()) {
                 (Direction::Request, _) => back = Some(chunk),
                 (_, 1) => returned = true,

@@ -10,7 +10,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// Time for a call that waits for something that does not come.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The end of a child that has made a system call with all arguments -1, by its `Display` as a test
 /// reads it.
@@ -110,7 +110,7 @@ fn outcome(child: Pid) -> Result<ProbeOutcome, Errno> {
             WaitStatus::Signaled(..) if killed => return Ok(ProbeOutcome::Hang),
             WaitStatus::Signaled(_, signal, _) => return Ok(ProbeOutcome::Signal(signal)),
             _ if killed => {}
-            _ if begun.elapsed() > PATIENCE => {
+            _ if begun.elapsed() > TIMEOUT => {
                 kill(child, Signal::SIGKILL)?;
                 killed = true;
             }

@@ -82,7 +82,7 @@ fn a_program_for_another_machine_is_told(containers: &Containers) {
 }
 
 fn a_limit_that_the_engine_may_not_set_is_told(containers: &Containers) {
-    // More than fs.nr_open lets anybody have.
+    // More than fs.nr_open allows.
     let builder =
         placed(containers.container().engine_arg("--ulimit=nofile=2000000000:2000000000"));
     assert!(told(builder, "--ulimit=nofile=1024:1024").is_permanent());

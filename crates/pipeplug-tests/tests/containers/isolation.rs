@@ -80,11 +80,13 @@ fn it_has_its_share_of_memory(containers: &Containers) {
     let diagnosis = Crash::of(&error).unwrap().diagnosis.clone().unwrap();
     let cause = match containers.engine {
         Engine::Docker => {
-            "which stands for SIGKILL: the kernel sent it as the limit of 64 MiB of memory was exceeded"
+            "which stands for SIGKILL: the kernel sent it as the limit of 64 MiB of memory was \
+             exceeded"
         }
         // It does not tell.
         _ => {
-            "which stands for SIGKILL: the kernel sends it where the limit of 64 MiB of memory is exceeded"
+            "which stands for SIGKILL: the kernel sends it where the limit of 64 MiB of memory is \
+             exceeded"
         }
     };
     assert!(diagnosis.starts_with(cause), "{diagnosis}");

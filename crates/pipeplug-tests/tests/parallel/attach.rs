@@ -220,11 +220,11 @@ fn what_is_no_socket_of_a_plugin_is_left_alone() {
     let (dir, socket) = place();
     fs::write(&socket, "precious").unwrap();
     let guest = Guest::listen(&socket);
-    assert!(guest.said.contains("no socket: take another path"), "{}", guest.said);
+    assert!(guest.said.contains("not a socket: use another path"), "{}", guest.said);
     assert_eq!(guest.end().0, Some(2));
     assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
     let (error, message) = refused(&socket);
-    assert!(error.is_permanent() && message.contains("no socket"), "{message}");
+    assert!(error.is_permanent() && message.contains("not a socket"), "{message}");
 
     let other = dir.path().join("datagrams");
     let _receiver = UnixDatagram::bind(&other).unwrap();
@@ -242,7 +242,7 @@ fn a_path_that_no_socket_can_have_is_told() {
     assert_eq!(guest.end().0, Some(2));
     let (error, message) = refused(&long);
     assert!(
-        error.is_permanent() && message.contains("bytes long, which no socket's can be"),
+        error.is_permanent() && message.contains("bytes long, which is too long for a socket"),
         "{message}"
     );
 
@@ -250,7 +250,7 @@ fn a_path_that_no_socket_can_have_is_told() {
     assert!(Guest::listen(&nowhere).said.contains("No such file or directory"));
     let (error, message) = refused(&nowhere);
     assert!(
-        !error.is_permanent() && message.contains("there is none: start the plugin with"),
+        !error.is_permanent() && message.contains("there is no such file: start the plugin with"),
         "{message}"
     );
 }
@@ -283,7 +283,7 @@ fn users_do_not_mix() {
     // The host would talk to any process that made a socket there.
     let (error, message) = refused(&socket);
     assert!(
-        error.is_permanent() && message.contains("is of user 65534, not of user 0"),
+        error.is_permanent() && message.contains("belongs to user 65534, and this host to user 0"),
         "{message}"
     );
 
@@ -307,7 +307,7 @@ fn users_do_not_mix() {
         .output()
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("it is another user's"), "{said}");
+    assert!(said.contains("it belongs to another user"), "{said}");
 }
 
 #[test]

@@ -446,7 +446,7 @@ fn a_link_that_the_plugin_could_have_made_leads_nowhere() {
             matches!(error.kind(), StartErrorKind::Spawn(SpawnErrorKind::Grant { .. })),
             "{error:?}"
         );
-        assert!(error.to_string().contains("cannot be let in"), "{sandbox:?}: {error}");
+        assert!(error.to_string().contains("cannot be granted"), "{sandbox:?}: {error}");
     }
 }
 

@@ -100,7 +100,8 @@ fn assert_refuses(arranged: &str, why: &str) {
 fn descriptors_that_are_not_open_are_told() {
     assert_refuses(
         "77 78",
-        "descriptor 77, which is to bring messages in, is not open: the first two arguments of a plugin",
+        "descriptor 77, which is to bring messages in, is not open: the first two arguments of a \
+         plugin",
     );
     assert_refuses("7 78 7</dev/null", "descriptor 78, which is to bring messages out");
     assert_refuses("77 8 8>/dev/null", "descriptor 77");

@@ -249,10 +249,13 @@ fn what_the_api_cannot_carry_is_refused() {
     let placed = || Plugin::preinstalled("spell");
     assert!(start(placed().arg(OsStr::from_bytes(b"\xff")), "{}").contains("it is not UTF-8"));
     assert!(start(placed().env("A=B", "c"), "{}").contains("\"A=B\""));
-    assert!(start(placed(), "[").contains("they are no JSON object"));
-    assert!(start(placed(), "[]").contains("they are no JSON object"));
-    assert!(start(placed(), r#"{"spec":1}"#).contains("`spec` is no JSON object"));
-    assert!(start(placed(), r#"{"spec":{"containers":{}}}"#).contains("`containers` are no list"));
+    assert!(start(placed(), "[").contains("they are not a JSON object"));
+    assert!(start(placed(), "[]").contains("they are not a JSON object"));
+    assert!(start(placed(), r#"{"spec":1}"#).contains("`spec` is not a JSON object"));
+    assert!(start(placed(), r#"{"spec":{"containers":{}}}"#).contains(
+        "`containers` are not a \
+                                                            list"
+    ));
 }
 
 #[test]

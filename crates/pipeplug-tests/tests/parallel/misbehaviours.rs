@@ -1,5 +1,5 @@
-//! One plugin for each way to misbehave: what the host's user reads, and what becomes of the
-//! connection.
+//! One plugin for each way to misbehave, with the message that the host's user reads and the state
+//! of the connection afterwards.
 //!
 //! The table is in docs/limits.md too, which is compared with this one.
 
@@ -13,7 +13,7 @@ use pipeplug_tests::SOON;
 use crate::misbehave;
 
 /// Time limit for calls and starts that never succeed.
-const PATIENCE: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Program that is started.
 #[derive(Debug, Clone, Copy)]
@@ -39,100 +39,106 @@ enum End {
     Answered,
 }
 
-/// A way to misbehave; what it does; the first line that is read, `…` for any text; and the end.
+/// A way to misbehave, its description, the first line of the message (`…` for any text), and the
+/// result.
 type Row = (What, &'static str, &'static str, End);
 
 const TABLE: &[Row] = &[
     // Before the first answer.
     (
         Program(&["/bin/true"]),
-        "is no plugin and exits",
-        "plugin \"/bin/true\" ended before it answered: exit status 0 after …, nothing on its stderr; is it a plugin?",
+        "is not a plugin, and exits",
+        "plugin \"/bin/true\" ended before it answered: exit status 0 after …, nothing on its \
+         stderr; is it a plugin?",
         End::NoStart,
     ),
     (
         Program(&["/bin/cat"]),
-        "is no plugin and copies its input",
-        "plugin \"/bin/cat\" sent the host's own first request back: it copies its input to its output; is it a plugin?",
+        "is not a plugin, and copies its input to its output",
+        "plugin \"/bin/cat\" sent the host's own first request back: it copies its input to its \
+         output; is it a plugin?",
         End::NoStart,
     ),
     (
         Program(&["/bin/sh"]),
-        "is no plugin and takes what it reads for commands",
-        "plugin \"/bin/sh\" did not answer GetMetadata within 300ms…; is it a plugin? A slow one needs more time: \
-         `--timeout` (PluginBuilder::handshake_timeout)",
+        "is not a plugin, and runs its input as commands",
+        "plugin \"/bin/sh\" did not answer GetMetadata within 300ms…; is it a plugin? A slow one \
+         needs more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     (
         Program(&["/bin/sh", "-c", "yes"]),
-        "is no plugin and prints lines without end",
-        "plugin \"/bin/sh\" wrote what is no message: \"y\\ny\\n…\" (broken chunk at byte 0 of the stream, in its threadID: \
-         expected digits up to a NUL, found 0x79 ('y')), nothing on its stderr; a plugin on stdin and stdout must print \
-         nothing of its own there",
+        "is not a plugin, and prints lines without end",
+        "plugin \"/bin/sh\" wrote what is no message: \"y\\ny\\n…\" (broken chunk at byte 0 of the \
+         stream, in its threadID: expected digits up to a NUL, found 0x79 ('y')), nothing on its \
+         stderr; a plugin on stdin and stdout must print nothing of its own there",
         End::NoStart,
     ),
     (
         Program(&["/bin/sh", "-c", "cat /dev/zero"]),
-        "is no plugin and writes zeros without end",
-        "plugin \"/bin/sh\" wrote what is no message: \"\\x00\\x00…\" (broken chunk at byte 0 of the stream, in its threadID: \
-         expected at least one digit, found NUL), nothing on its stderr; a plugin on stdin and stdout must print nothing \
-         of its own there",
+        "is not a plugin, and writes zeros without end",
+        "plugin \"/bin/sh\" wrote what is no message: \"\\x00\\x00…\" (broken chunk at byte 0 of \
+         the stream, in its threadID: expected at least one digit, found NUL), nothing on its \
+         stderr; a plugin on stdin and stdout must print nothing of its own there",
         End::NoStart,
     ),
     (
         Way(&["prints-first"]),
         "prints a line where its messages go",
-        "plugin \"misbehave\" wrote what is no message: \"Listening on port 8080\\n\" (broken chunk at byte 0 of the stream, in \
-         its threadID: expected digits up to a NUL, found 0x4c ('L')), nothing on its stderr; a plugin on stdin and stdout \
-         must print nothing of its own there",
+        "plugin \"misbehave\" wrote what is no message: \"Listening on port 8080\\n\" (broken \
+         chunk at byte 0 of the stream, in its threadID: expected digits up to a NUL, found 0x4c \
+         ('L')), nothing on its stderr; a plugin on stdin and stdout must print nothing of its own \
+         there",
         End::NoStart,
     ),
     (
         Way(&["answers-classic"]),
         "answers in the other format",
-        "plugin \"misbehave\" was spoken to in the standard format and answers in the classic one: set the format to classic \
-         (`--format classic`)",
+        "plugin \"misbehave\" was spoken to in the standard format and answers in the classic one: \
+         set the format to classic (`--format classic`)",
         End::NoStart,
     ),
     (
         Way(&["answers-a-list"]),
-        "gives metadata that is no object",
-        "plugin \"misbehave\" answered GetMetadata with what is no JSON object: \"[\\\"a\\\"]\" (…)",
+        "gives metadata that is not an object",
+        "plugin \"misbehave\" answered GetMetadata with what is no JSON object: \"[\\\"a\\\"]\" \
+         (…)",
         End::NoStart,
     ),
     (
         Way(&["answers-much"]),
         "gives 2 MiB of metadata",
-        "plugin \"misbehave\" answered GetMetadata with 2097152 bytes, the limit is 1048576: send what is large as a reply to \
-         a call",
+        "plugin \"misbehave\" answered GetMetadata with 2097152 bytes, the limit is 1048576: send \
+         what is large as a reply to a call",
         End::NoStart,
     ),
     (
         Way(&["answers-nothing"]),
         "never answers",
-        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         more time: `--timeout` (PluginBuilder::handshake_timeout)",
+        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is \
+         it a plugin? A slow one needs more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     (
         Way(&["answers-half"]),
-        "stops amid its answer",
-        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         more time: `--timeout` (PluginBuilder::handshake_timeout)",
+        "stops in the middle of its answer",
+        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is \
+         it a plugin? A slow one needs more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     (
         Way(&["trickles", "1000"]),
         "answers a byte a second",
-        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is it a plugin? A slow one needs \
-         more time: `--timeout` (PluginBuilder::handshake_timeout)",
+        "plugin \"misbehave\" did not answer GetMetadata within 300ms, nothing on its stderr; is \
+         it a plugin? A slow one needs more time: `--timeout` (PluginBuilder::handshake_timeout)",
         End::NoStart,
     ),
     // In place of a reply.
     (
         Way(&["declares-buffer"]),
         "declares a reply of 10¹⁸ bytes",
-        "x: the reply was skipped: the buffer is 1000000000000000000 bytes long, the limit is 268435456",
+        "x: the reply was skipped: the buffer is 1000000000000000000 bytes long, the limit is \
+         268435456",
         End::CallFails,
     ),
     (
@@ -145,64 +151,70 @@ const TABLE: &[Row] = &[
     (
         Way(&["number-too-large"]),
         "sends a number above 2⁶⁴−1",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected a \
-         number of at most 18446744073709551615, found the further digit 0x36 ('6'); the chunk begins with …",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected a number of at most 18446744073709551615, found the further digit \
+         0x36 ('6'); the chunk begins with …",
         End::Ended,
     ),
     (
         Way(&["number-without-digits"]),
-        "sends a number of no digits",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected at \
-         least one digit, found NUL; the chunk begins with \"\\x003\\x00\"",
+        "sends a number without digits",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected at least one digit, found NUL; the chunk begins \
+         with \"\\x003\\x00\"",
         End::Ended,
     ),
     (
         Way(&["number-with-leading-zero"]),
-        "sends a number with a zero ahead",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected NUL \
-         behind a leading zero, found …; the chunk begins with …",
+        "sends a number with a leading zero",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected NUL behind a leading zero, found …; the chunk begins with …",
         End::Ended,
     ),
     (
         Way(&["number-with-sign"]),
         "sends a negative number",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected \
-         digits up to a NUL, found 0x2d ('-'); the chunk begins with …",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected digits up to a NUL, found 0x2d ('-'); the chunk begins with …",
         End::Ended,
     ),
     (
         Way(&["command-without-end"]),
-        "sends a command that is longer than it says",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its cmd: expected NUL behind \
-         the announced length, found 0x79 ('y'); the chunk begins with …",
+        "sends a command that is longer than announced",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its cmd: expected NUL behind the announced length, found 0x79 ('y'); the chunk begins \
+         with …",
         End::Ended,
     ),
     (
         Way(&["command-not-utf8"]),
-        "sends a command that is no UTF-8",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its cmd: expected UTF-8, \
-         found 0xff; the chunk begins with …",
+        "sends a command that is not UTF-8",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its cmd: expected UTF-8, found 0xff; the chunk begins with …",
         End::Ended,
     ),
     (
         Way(&["prints"]),
         "prints a line between two messages",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected \
-         digits up to a NUL, found 0x44 ('D'); the chunk begins with \"Done!\\n\"",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected digits up to a NUL, found 0x44 ('D'); the chunk begins \
+         with \"Done!\\n\"",
         End::Ended,
     ),
     (
         Way(&["prints-json"]),
         "speaks another protocol",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its threadID: expected \
-         digits up to a NUL, found 0x7b ('{'); the chunk begins with \"{\\\"id\\\":…,\\\"result\\\":[]}\\n\"",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its threadID: expected digits up to a NUL, found 0x7b ('{'); the chunk begins \
+         with \"{\\\"id\\\":…,\\\"result\\\":[]}\\n\"",
         End::Ended,
     ),
     (
         Way(&["half-a-reply"]),
-        "ends amid a reply",
-        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in its buffer: expected 96 \
-         further bytes, found the end of the stream; the chunk begins with …",
+        "ends in the middle of a reply",
+        "x: no reply, the other side broke the protocol: broken chunk at byte … of the stream, in \
+         its buffer: expected 96 further bytes, found the end of the stream; the chunk begins with \
+         …",
         End::Ended,
     ),
     (
@@ -213,7 +225,7 @@ const TABLE: &[Row] = &[
     ),
     (
         Way(&["closes-output"]),
-        "closes its pipe and lives on",
+        "closes its pipe and runs on",
         "x: no reply, the other side closed the pipe",
         End::Ended,
     ),
@@ -225,13 +237,13 @@ const TABLE: &[Row] = &[
     ),
     // Beside its replies.
     (Way(&["answers-twice"]), "answers each call twice", "once", End::Answered),
-    (Way(&["answers-unasked"]), "answers a hundred calls that nobody made", "asked", End::Answered),
     (
-        Way(&["odd-directions"]),
-        "sends chunks of directions that there are not",
-        "even",
+        Way(&["answers-unasked"]),
+        "answers a hundred calls that were never made",
+        "asked",
         End::Answered,
     ),
+    (Way(&["odd-directions"]), "sends chunks of unknown directions", "even", End::Answered),
     (
         Way(&["odd-notices"]),
         "gives credit for more than was sent, and tells the host to stop",
@@ -241,31 +253,34 @@ const TABLE: &[Row] = &[
     // Without end.
     (
         Way(&["floods", "", "pings"]),
-        "pings without end, and reads no answer",
-        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is 16777216",
+        "sends pings without end, and reads no answer",
+        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is \
+         16777216",
         End::Ended,
     ),
     (
         Way(&["floods", "", "unknown"]),
-        "asks for what there is not, and reads no answer",
-        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is 16777216",
+        "sends unknown requests without end, and reads no answer",
+        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is \
+         16777216",
         End::Ended,
     ),
     (
         Way(&["floods", "", "commands"]),
-        "asks with commands over the limit, and reads no answer",
-        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is 16777216",
+        "sends requests with commands over the limit without end, and reads no answer",
+        "x: no reply, the other side does not read: … bytes of answers wait for it, the limit is \
+         16777216",
         End::Ended,
     ),
     (
         Way(&["floods", "", "unasked"]),
-        "answers without end what nobody asked",
+        "sends responses without end to calls that were never made",
         "x: no reply within 300ms",
         End::CallFails,
     ),
     (
         Way(&["floods", "", "directions"]),
-        "sends without end what is skipped",
+        "sends chunks that are skipped without end",
         "x: no reply within 300ms",
         End::CallFails,
     ),
@@ -334,19 +349,19 @@ fn is_like(text: &str, pattern: &str) -> bool {
     true
 }
 
-/// The first line of what is read, and the end.
+/// The first line of the message, and the result.
 fn try_out(what: What) -> (String, End) {
     // What never answers the first request is not waited for; what does has time.
-    let patience = if matches!(
+    let timeout = if matches!(
         what,
         Way(["answers-nothing" | "answers-half" | "trickles", ..]) | Program(["/bin/sh"])
     ) {
-        PATIENCE
+        TIMEOUT
     } else {
         pipeplug_tests::LONG
     };
     let builder =
-        what.builder().handshake_timeout(patience).grace(Grace::each(Duration::from_millis(20)));
+        what.builder().handshake_timeout(timeout).grace(Grace::each(Duration::from_millis(20)));
     let plugin = match builder.start() {
         Ok(plugin) => plugin,
         Err(error) => {
@@ -360,7 +375,7 @@ fn try_out(what: What) -> (String, End) {
             | ["floods", _, "unasked" | "directions" | "one-ways"])
     );
     let called = match plugin.request("x", "").begin() {
-        Ok(call) => call.wait_timeout(if never { PATIENCE } else { pipeplug_tests::LONG }),
+        Ok(call) => call.wait_timeout(if never { TIMEOUT } else { pipeplug_tests::LONG }),
         Err(error) => Err(error),
     };
     let (text, end) = match called {
@@ -399,9 +414,8 @@ fn each_way_to_misbehave_is_told_for_what_it_is() {
 
 /// The table as docs/limits.md has it.
 fn in_markdown() -> String {
-    let mut table = String::from(
-        "| plugin | what it does | what is read | what becomes of it |\n| --- | --- | --- | --- |\n",
-    );
+    let mut table =
+        String::from("| plugin | behaviour | message | result |\n| --- | --- | --- | --- |\n");
     for (what, does, reads, end) in TABLE {
         let kind = if matches!(what, Way(_)) { "misbehave " } else { "" };
         let reads = if *end == End::Answered {

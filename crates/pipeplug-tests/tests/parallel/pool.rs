@@ -131,7 +131,7 @@ fn one_that_is_dead_is_left_out_and_missed_by_no_call() {
     let open = pool.members()[0].request("never", "").begin().unwrap();
     send(dead.pid().as_raw(), Signal::SIGKILL);
     assert!(open.wait_timeout(LONG).is_err());
-    // It waits for its restart longer than anybody.
+    // It waits for its restart longer than any call.
     for i in 0..100 {
         assert_eq!(pool.call("echo", i.to_string()).unwrap(), i.to_string());
     }

@@ -272,7 +272,8 @@ fn privileges_are_gone_and_do_not_come_back() {
     assert_eq!(
         has,
         format!(
-            "done: CapInh: {none} CapPrm: {none} CapEff: {none} CapBnd: {none} CapAmb: {none} NoNewPrivs: 1"
+            "done: CapInh: {none} CapPrm: {none} CapEff: {none} CapBnd: {none} CapAmb: {none} \
+             NoNewPrivs: 1"
         )
     );
     assert!(free().call("privileges", "").unwrap().ends_with("NoNewPrivs: 0"));
@@ -383,5 +384,5 @@ fn what_cannot_be_had_starts_nothing() {
         matches!(error.kind(), StartErrorKind::Spawn(SpawnErrorKind::Grant { .. })),
         "{error:?}"
     );
-    assert!(error.to_string().contains("\"/no/such/file\" cannot be let in"), "{error}");
+    assert!(error.to_string().contains("\"/no/such/file\" cannot be granted"), "{error}");
 }

@@ -314,8 +314,9 @@ fn what_the_configuration_forwards_and_shares_is_not_for_plugins() {
         Agent(command.arg("-D").arg("-a").arg(&agent).stdout(Stdio::null()).spawn().unwrap());
     eventually("the agent listens", || agent.exists());
     sshd.add_settings(&format!(
-        "IdentityAgent {}\n  ForwardAgent yes\n  ControlMaster auto\n  ControlPath {}\n  ControlPersist yes\n  \
-         RemoteForward {} 127.0.0.1:9\n  RemoteCommand false\n  RequestTTY force\n",
+        "IdentityAgent {}\n  ForwardAgent yes\n  ControlMaster auto\n  ControlPath {}\n  \
+         ControlPersist yes\n  RemoteForward {} 127.0.0.1:9\n  RemoteCommand false\n  RequestTTY \
+         force\n",
         agent.display(),
         master.display(),
         dir.path().join("forwarded").display(),

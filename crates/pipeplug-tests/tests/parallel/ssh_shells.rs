@@ -83,7 +83,8 @@ fn shell(name: &str, package: &str, dir: &Path) -> Option<PathBuf> {
 fn stand_in(shell: &Path, version: &str) -> Script {
     let body = format!(
         "if [ \"$1\" = -V ]; then echo '{version}' >&2; exit; fi\n\
-         printf '%s\\n' \"$@\" >\"$dir/args\"\nwhile [ \"$1\" != -- ]; do shift; done\nexec '{}' -c \"$3\"",
+         printf '%s\\n' \"$@\" >\"$dir/args\"\nwhile [ \"$1\" != -- ]; do shift; done\nexec '{}' \
+         -c \"$3\"",
         shell.display()
     );
     Script::new(&body)

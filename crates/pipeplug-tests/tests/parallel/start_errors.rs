@@ -239,7 +239,8 @@ fn a_file_system_without_programs_is_named() {
     const NO_MOUNT: i32 = 77;
     let dir = tempfile::tempdir().unwrap();
     let script = format!(
-        "mount -t tmpfs -o noexec none \"$2\" || exit {NO_MOUNT}; cp \"$1\" \"$2/plugin\"; exec \"$0\" none \"$2/plugin\""
+        "mount -t tmpfs -o noexec none \"$2\" || exit {NO_MOUNT}; cp \"$1\" \"$2/plugin\"; \
+         exec \"$0\" none \"$2/plugin\""
     );
     let output = std::process::Command::new("unshare")
         .args(["--map-root-user", "--user", "--mount", "sh", "-c", &script])

@@ -37,7 +37,8 @@ fn one_that_went_into_the_background_is_told() {
 fn one_that_left_something_without_the_pipe_did_not_go_into_the_background() {
     // It ends once the one in the background has closed its copies.
     let error = start(&Script::new(
-        "(exec 3<&- 4>&-; : >\"$dir/closed\"; exec sleep 1000) &\nuntil [ -e \"$dir/closed\" ]; do :; done; exit 0",
+        "(exec 3<&- 4>&-; : >\"$dir/closed\"; exec sleep 1000) &\nuntil [ -e \"$dir/closed\" ]; do \
+         :; done; exit 0",
     ));
     assert!(error.hint().is_none() && error.to_string().contains("is it a plugin?"), "{error}");
 }
@@ -126,7 +127,8 @@ fn descriptors_that_all_have_closed_are_told() {
 
 #[test]
 fn launchers_that_drop_descriptors_are_told_and_work_with_stdio() {
-    let python = "import os, subprocess, sys\nsys.exit(subprocess.run([os.environ['PLUGIN'], *sys.argv[1:]]).returncode)\n";
+    let python = "import os, subprocess, sys\nsys.exit(subprocess.run([os.environ['PLUGIN'], \
+                  *sys.argv[1:]]).returncode)\n";
     let node =
         "require('child_process').spawn(process.env.PLUGIN, process.argv.slice(2), { stdio: 'inherit' })
         .on('exit', (code) => process.exit(code));\n";

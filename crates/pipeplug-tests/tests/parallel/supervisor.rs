@@ -245,8 +245,8 @@ fn waits_grow_and_the_breaker_ends_them() {
         "{last:?}"
     );
     let message = error.to_string();
-    let expected = "plugin \"plugin\" is not started any more after 6 failures within 3600s, reset the supervisor once \
-        that is mended: ";
+    let expected = "plugin \"plugin\" is not started any more after 6 failures within 3600s, reset \
+                    the supervisor once that is mended: ";
     assert!(message.starts_with(expected) && message.contains("exit status 3"), "{message}");
     assert_eq!(starts(&script), 6, "it is not even tried");
 
@@ -491,7 +491,8 @@ fn a_call_that_may_be_made_twice_survives_the_death_of_its_plugin() {
 /// Kills itself as it starts the first two times.
 fn killed_at_its_start() -> Script {
     script(
-        "[ -e \"$dir/twice\" ] || { [ -e \"$dir/once\" ] && : >\"$dir/twice\"; : >\"$dir/once\"; kill -KILL $$; }",
+        "[ -e \"$dir/twice\" ] || { [ -e \"$dir/once\" ] && : >\"$dir/twice\"; : >\"$dir/once\"; \
+         kill -KILL $$; }",
     )
 }
 
@@ -516,7 +517,8 @@ fn a_call_that_may_be_made_twice_survives_a_start_that_is_killed() {
 
     // The one under way may be the restart of one that was killed itself.
     let script = Script::new(&format!(
-        "echo started >>\"$dir/starts\"; [ $(wc -l <\"$dir/starts\") = 2 ] && kill -KILL $$\nexec {MISBEHAVE} \"$1\" \"$2\" plain"
+        "echo started >>\"$dir/starts\"; [ $(wc -l <\"$dir/starts\") = 2 ] && kill -KILL $$\nexec \
+         {MISBEHAVE} \"$1\" \"$2\" plain"
     ));
     let supervisor = eager(script.builder()).build().unwrap();
     let plugin = supervisor.plugin().unwrap();

@@ -216,9 +216,10 @@ fn a_command_that_fails_is_told_with_its_status_and_last_words() {
     let error = via(Plugin::builder("/no/such/plugin"), &["env"]).start().unwrap_err();
     assert!(error.is_permanent() && error.to_string().contains("/no/such/plugin"), "{error}");
     assert!(
-        error
-            .to_string()
-            .contains("`env` of that command failed (exit status 127): see that the plugin's path"),
+        error.to_string().contains(
+            "`env` of that command failed (exit status 127): check that the command \
+                       finds the plugin"
+        ),
         "{error}"
     );
     for (command, says) in [

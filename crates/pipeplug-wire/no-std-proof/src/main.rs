@@ -26,7 +26,7 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     abort()
 }
 
-/// What unwinding would ask how; the prebuilt `core` names it, and nothing here unwinds.
+/// Personality function of unwinding. The prebuilt `core` names it; nothing here unwinds.
 // SAFETY: without std, nothing else in the program has this name.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() -> ! {

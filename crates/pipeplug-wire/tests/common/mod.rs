@@ -12,14 +12,14 @@ pub(crate) enum Event {
 }
 
 /// The events of a stream, how it ended, and which format it turned out to have.
-pub(crate) type Outcome = (Vec<Event>, Result<(), DecodeError>, Option<Format>);
+pub(crate) type Decoded = (Vec<Event>, Result<(), DecodeError>, Option<Format>);
 
 /// Gives the pieces to a receiver one after the other.
 pub(crate) fn receive<'a>(
     format: Option<Format>,
     limits: Limits,
     pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Outcome {
+) -> Decoded {
     let mut receiver = Receiver::new(format, limits);
     let mut events = Vec::new();
     for piece in pieces {
@@ -49,7 +49,7 @@ pub(crate) fn decode<'a>(
     format: Option<Format>,
     limits: Limits,
     pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Outcome {
+) -> Decoded {
     let mut decoder = format.map_or(Decoder::detect(limits), |format| Decoder::new(format, limits));
     let mut events = Vec::new();
     let mut input = Vec::new();

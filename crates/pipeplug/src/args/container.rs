@@ -113,11 +113,14 @@ fn parse_mount(text: &str) -> Result<Mount, String> {
         None => (text.strip_suffix(":ro").unwrap_or(text), Access::ReadOnly),
     };
     match text.split_once(':') {
-        Some((source, target)) if !source.is_empty() && target.starts_with('/') && !target.contains(':') => {
+        Some((source, target))
+            if !source.is_empty() && target.starts_with('/') && !target.contains(':') =>
+        {
             Ok(Mount { source: source.into(), target: target.into(), access })
         }
         Some(_) => {
-            Err("SOURCE is a path on this machine, TARGET an absolute path in the container, neither with a colon"
+            Err("SOURCE is a path on this machine, TARGET an absolute path in the container, \
+                 neither with a colon"
                 .to_owned())
         }
         None => Err("there is no `:`; write SOURCE:TARGET, as in --mount ./data:/data".to_owned()),

@@ -62,19 +62,29 @@ impl Loader {
                 let path = Escaped(&path);
                 CommandError::message(
                     ExitReason::Usage,
-                    format!("cannot read the data file {path}: {error}; for the text `@{path}` itself write @@{path}"),
+                    format!(
+                        "cannot read the data file {path}: {error}; for the text `@{path}` \
+                             itself write @@{path}"
+                    ),
                 )
             }),
             Data::Stdin => {
                 if std::mem::replace(&mut self.stdin, Stdin::Read) == Stdin::Read {
                     return Err(CommandError::message(
                         ExitReason::Usage,
-                        "`@-` is used twice, but stdin can be read only once: put the data in a file and write @FILE",
+                        "`@-` is used twice, but stdin can be read only once: put the data in a \
+                         file and write @FILE",
                     ));
                 }
                 let mut bytes = Vec::new();
                 io::stdin().lock().read_to_end(&mut bytes).map_err(|error| {
-                    CommandError::message(ExitReason::Usage, format!("cannot read stdin for `@-`: {error}"))
+                    CommandError::message(
+                        ExitReason::Usage,
+                        format!(
+                            "cannot read stdin for `@-`: \
+                                                            {error}"
+                        ),
+                    )
                 })?;
                 Ok(bytes)
             }

@@ -177,7 +177,8 @@ impl Level {
 
 impl Hint {
     const UNAVAILABLE: Self = Self(
-        "--sandbox-best-effort leaves out what this system does not support, --sandbox none starts the plugin without a sandbox",
+        "--sandbox-best-effort leaves out what this system does not support, --sandbox none starts \
+         the plugin without a sandbox",
     );
     const MAY_NEED_MORE: Self =
         Self("it may need more than its sandbox grants: --sandbox none starts it without one");
@@ -283,8 +284,8 @@ impl SandboxArgs {
         let WaitStatus::Signaled { signal, .. } = status else { return None };
         match (signal, self.sandbox_cpu, self.sandbox_file_size) {
             (SIGXCPU, Some(time), _) => Some(format!(
-                "its sandbox allows each of its processes {time:?} of CPU time, rounded up to whole seconds: --sandbox-cpu \
-                 allows more"
+                "its sandbox allows each of its processes {time:?} of CPU time, rounded up to \
+                 whole seconds: --sandbox-cpu allows more"
             )),
             (SIGXFSZ, _, Some(bytes)) => Some(format!(
                 "its sandbox allows it files of {bytes} bytes: --sandbox-file-size allows more"

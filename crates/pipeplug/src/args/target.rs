@@ -169,7 +169,8 @@ fn not_there(plugin: &OsStr) -> CommandError {
     let name = plugin.to_string_lossy();
     let name = Escaped(&name);
     let message = format!(
-        "{name} is built into this program and does not exist there; name a file that does, as in ./{name}"
+        "{name} is built into this program and does not exist there; name a file that does, as in \
+         ./{name}"
     );
     CommandError::message(ExitReason::NotFound, message)
 }
@@ -193,7 +194,8 @@ fn built_in(name: &str) -> Result<Target, CommandError> {
             Err(CommandError::message(
                 ExitReason::NotFound,
                 format!(
-                    "no built-in plugin \"@{name}\", there is {all}; for a file of that name write ./@{name}"
+                    "no built-in plugin \"@{name}\", there is {all}; for a file of that name write \
+                     ./@{name}"
                 ),
             ))
         }
@@ -227,13 +229,15 @@ fn not_found(name: &str, host: &str, path: &Path, error: FindError) -> CommandEr
         FindErrorKind::NotFound { similar: Some(similar), .. } => CommandError::message(
             ExitReason::NotFound,
             format!(
-                "no plugin {name:?}, did you mean {similar:?}? A file is named with a slash, as in ./{name}"
+                "no plugin {name:?}, did you mean {similar:?}? A file is named with a slash, as in \
+                 ./{name}"
             ),
         ),
         FindErrorKind::NotFound { .. } => {
             let list = list_command(host);
             let hint = format!(
-                "{error}; a file is named with a slash, as in ./{name}, and `{}` lists the plugins that are found by name",
+                "{error}; a file is named with a slash, as in ./{name}, and `{}` lists the plugins \
+                 that are found by name",
                 Escaped(&list)
             );
             CommandError::message(ExitReason::NotFound, hint)

@@ -38,8 +38,8 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     match port.parse::<u16>() {
         Ok(port) if !host.contains(':') || host.ends_with(']') => Err(format!(
-            "the kernel limits TCP by port and not by address: write the port alone, {port}, which allows it at \
-             every address"
+            "the kernel limits TCP by port and not by address: write the port alone, {port}, which \
+             allows it at every address"
         )),
         _ => Err("not a port; write a number from 0 to 65535, as in 80".to_owned()),
     }

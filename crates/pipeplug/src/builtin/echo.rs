@@ -9,9 +9,11 @@ use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 use super::BuiltIn;
 
 const HELP: &str = "\
-echo DATA, upper DATA, reverse DATA, log DATA (to stderr), print DATA (to stdout), count (calls so far), \
-args, env NAME, cwd, sleep MILLISECONDS (or until the call is given up), deadline (milliseconds left), fail MESSAGE, crash, exit STATUS, \
-ask CMD [DATA] (calls the host), tell CMD [DATA] (one-way to the host)";
+                    echo DATA, upper DATA, reverse DATA, log DATA (to stderr), print DATA (to \
+                    stdout), count (calls so far), args, env NAME, cwd, sleep MILLISECONDS (or \
+                    until the call is given up), deadline (milliseconds left), fail MESSAGE, \
+                    crash, exit STATUS, ask CMD [DATA] (calls the host), tell CMD [DATA] (one-way \
+                    to the host)";
 
 pub(super) fn run(plugin: &BuiltIn) -> ExitCode {
     let counted = AtomicU64::new(0);

@@ -71,17 +71,14 @@ pub(crate) struct AddArgs {
 }
 
 /// Default of `--timeout`.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs `pipeplug add`.
 ///
 /// # Blocking
 /// Until every plugin has answered and ended, and is copied.
 pub(crate) fn run(args: &AddArgs, globals: &Globals) -> ExitReason {
-    let told = |failure: CommandError| {
-        report::print_failure(globals.color, &failure);
-        failure.reason
-    };
+    let told = |failure| report::exit_reason(globals.color, Err(failure));
     attempt(args, globals, &told).unwrap_or_else(told)
 }
 
@@ -170,15 +167,16 @@ fn add(
     if name.starts_with('@') {
         let name = Escaped(&name);
         let message = format!(
-            "a plugin named {name} would not be found, since @ marks built-in plugins; choose another name with --name"
+            "a plugin named {name} would not be found, since @ marks built-in plugins; choose \
+             another name with --name"
         );
         return Err(CommandError::message(ExitReason::Usage, message));
     }
     let discovery = Discovery::for_host(&args.host);
     let said = if args.no_metadata { None } else { Some(ask(args, &discovery, source, shutdown)?) };
-    let way = if args.link { InstallMode::Link } else { InstallMode::Copy };
+    let mode = if args.link { InstallMode::Link } else { InstallMode::Copy };
     let existing = if args.force { OnConflict::Overwrite } else { OnConflict::Keep };
-    let (path, added) = store.add(source, &name, way, existing)?;
+    let (path, added) = store.add(source, &name, mode, existing)?;
     let mut text = format!("added {}", paint.paint(Role::Title, Escaped(&name)));
     if let Some(description) = said.as_ref().and_then(|said| said.metadata.value("Description")) {
         // Writing to a String does not fail.
@@ -215,10 +213,10 @@ fn name_of(source: &Path, host: &str) -> Result<String, CommandError> {
 /// Makes the catalog that probes plugins with the options of the command line.
 fn catalog(args: &AddArgs, discovery: &Discovery, shutdown: &Shutdown) -> Catalog {
     let (register, confine) = (registering(shutdown), args.sandbox.confining());
-    let patience = args.timeout.unwrap_or(ANSWER_PATIENCE);
+    let timeout = args.timeout.unwrap_or(ANSWER_TIMEOUT);
     discovery
         .catalog()
-        .starting(move |builder| confine(register(builder.handshake_timeout(patience))))
+        .starting(move |builder| confine(register(builder.handshake_timeout(timeout))))
 }
 
 fn ask(
@@ -231,8 +229,11 @@ fn ask(
         let not_added = match error.kind() {
             // --no-metadata would not help: the file cannot be executed.
             StartErrorKind::Spawn(_) => "",
-            StartErrorKind::Exited { .. } | StartErrorKind::ClosedPipe | StartErrorKind::HandshakeTimeout { .. } => {
-                "; it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in both formats); --no-metadata adds it without probing"
+            StartErrorKind::Exited { .. }
+            | StartErrorKind::ClosedPipe
+            | StartErrorKind::HandshakeTimeout { .. } => {
+                "; it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in \
+                 both formats); --no-metadata adds it without probing"
             }
             _ => "; it was not added; --no-metadata adds it without probing",
         };
@@ -243,11 +244,11 @@ fn ask(
 
 /// Describes the source of an installed plugin.
 pub(crate) fn origin(added: &InstallRecord) -> String {
-    let way = match added.mode {
+    let mode = match added.mode {
         InstallMode::Copy => "a copy of",
         InstallMode::Link => "a link to",
     };
-    format!("{way} {}", short_path(&added.from))
+    format!("{mode} {}", short_path(&added.from))
 }
 
 fn how_to_run(args: &AddArgs, name: &str, said: Option<&PluginInfo>) -> String {
@@ -271,7 +272,8 @@ fn how_to_run(args: &AddArgs, name: &str, said: Option<&PluginInfo>) -> String {
     if host != HOST {
         let of = shlex::try_quote(host).unwrap_or(host.into());
         return format!(
-            "name    {} finds it as {}\n  run     pipeplug run {} --host {}{over}{format}{passed} --call CMD",
+            "name    {} finds it as {}\n  run     pipeplug run {} --host {}{over}{format}{passed} \
+             --call CMD",
             Escaped(host),
             Escaped(name),
             Escaped(&word),

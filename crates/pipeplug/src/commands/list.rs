@@ -41,7 +41,7 @@ JSON (--json), one object per line: name, path, state (usable, shadowed or
 unusable); description and format, if the plugin answered; shadowed_by;
 problem; stdio (true if it talks over stdin and stdout, as with run --stdio);
 in_sandbox (true if it was probed in a sandbox, which may be why it failed);
-remembered (true if an earlier listing probed it); added (from, way, sha256)
+remembered (true if an earlier listing probed it); added (from, mode, sha256)
 if `pipeplug add` installed it; changed_to, the sum of its file, if the file
 has changed since, as that of a link does with each build.";
 
@@ -114,13 +114,7 @@ struct ProbedPlugin {
 /// # Blocking
 /// Until every plugin has answered and ended. Several run at once, each for a few seconds at most.
 pub(crate) fn run(args: &ListArgs, globals: &Globals) -> ExitReason {
-    match attempt(args, globals) {
-        Ok(()) => ExitReason::Success,
-        Err(failure) => {
-            report::print_failure(globals.color, &failure);
-            failure.reason
-        }
-    }
+    report::exit_reason(globals.color, attempt(args, globals).map(|()| ExitReason::Success))
 }
 
 fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), CommandError> {
@@ -164,7 +158,8 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), CommandError> {
         table(&mut text, &rows, paint, text::columns(io::stdout()));
         if rows.iter().any(Row::is_remembered_problem) {
             text.push_str(
-                "\nA plugin that did not answer is probed again after an hour, or now with --refresh.\n",
+                "\nA plugin that did not answer is probed again after an hour, or now with \
+                 --refresh.\n",
             );
         }
         if rows.iter().any(Row::is_problem_in_sandbox) {
@@ -302,13 +297,12 @@ impl Row {
                 row["in_sandbox"] = (*in_sandbox).into();
             }
         }
-        if let Some(InstallRecord { from, mode: way, sha256, .. }) = &self.added {
-            let way = match way {
+        if let Some(InstallRecord { from, mode, sha256, .. }) = &self.added {
+            let mode = match mode {
                 InstallMode::Copy => "copy",
                 InstallMode::Link => "link",
             };
-            row["added"] =
-                json!({ "from": from.to_string_lossy(), "way": way, "sha256": sha256.to_string() });
+            row["added"] = json!({ "from": from.to_string_lossy(), "mode": mode, "sha256": sha256.to_string() });
         }
         if let Some(sum) = self.changed {
             row["changed_to"] = sum.to_string().into();
@@ -428,7 +422,8 @@ fn nothing_found(host: &str, discovery: &Discovery) -> String {
         let _ = writeln!(text, "  {}{missing}", short_path(dir));
     }
     text.push_str(
-        "`pipeplug add PATH` installs one; PIPEPLUG_PATH lists more directories, separated by\ncolons.\n",
+        "`pipeplug add PATH` installs one; PIPEPLUG_PATH lists more directories, separated \
+         by\ncolons.\n",
     );
     text
 }
@@ -471,7 +466,8 @@ mod tests {
         table(&mut text, &rows, Paint::Plain, Some(80));
         assert_eq!(
             text,
-            "/one\n  a         first\n  插件      of four columns\n  bb        is\\u{1b}[31m broken\n\n/two\n  a         shadowed by /one/p-a\n"
+            "/one\n  a         first\n  插件      of four columns\n  bb        is\\u{1b}[31m \
+             broken\n\n/two\n  a         shadowed by /one/p-a\n"
         );
     }
 

@@ -45,13 +45,7 @@ pub(crate) struct PackArgs {
 /// # Blocking
 /// Until the engine has the image.
 pub(crate) fn run(args: &PackArgs, globals: &Globals) -> ExitReason {
-    match attempt(args) {
-        Ok(()) => ExitReason::Success,
-        Err(failure) => {
-            report::print_failure(globals.color, &failure);
-            failure.reason
-        }
-    }
+    report::exit_reason(globals.color, attempt(args).map(|()| ExitReason::Success))
 }
 
 fn attempt(args: &PackArgs) -> Result<(), CommandError> {

@@ -44,13 +44,7 @@ pub(crate) struct PinArgs {
 /// # Blocking
 /// Until all files have been read, and while another process pins plugins in the same lock file.
 pub(crate) fn run(args: &PinArgs, globals: &Globals) -> ExitReason {
-    match attempt(args) {
-        Ok(()) => ExitReason::Success,
-        Err(failure) => {
-            report::print_failure(globals.color, &failure);
-            failure.reason
-        }
-    }
+    report::exit_reason(globals.color, attempt(args).map(|()| ExitReason::Success))
 }
 
 fn attempt(args: &PinArgs) -> Result<(), CommandError> {

@@ -40,10 +40,7 @@ pub(crate) struct RmArgs {
 /// # Blocking
 /// While another process adds or removes plugins of this host.
 pub(crate) fn run(args: &RmArgs, globals: &Globals) -> ExitReason {
-    let told = |failure: CommandError| {
-        report::print_failure(globals.color, &failure);
-        failure.reason
-    };
+    let told = |failure| report::exit_reason(globals.color, Err(failure));
     attempt(args, &told).unwrap_or_else(told)
 }
 
@@ -78,14 +75,15 @@ fn explain(args: &RmArgs, name: &str, error: RemoveError) -> CommandError {
             Ok(found) if similar.is_none() => {
                 let path = found.path;
                 let message = format!(
-                    "plugin {name:?} was not put there by `add`: remove {path:?} as it came"
+                    "plugin {name:?} was not installed by `add`: remove {path:?} in the way it was \
+                     installed"
                 );
                 CommandError::message(ExitReason::Failed, message)
             }
             _ if similar.is_none() => {
                 let list = list_command(&args.host);
                 CommandError::new(ExitReason::NotFound, error)
-                    .followed_by(&format!("; `{}` shows what there is", Escaped(&list)))
+                    .followed_by(&format!("; `{}` lists the installed plugins", Escaped(&list)))
             }
             _ => CommandError::new(ExitReason::NotFound, error),
         },

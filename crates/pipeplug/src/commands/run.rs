@@ -30,7 +30,7 @@ use crate::session::shutdown::{Shutdown, Signalled};
 use crate::session::suspended;
 
 /// Time for a plugin that closed its pipe to exit, so that its exit status can be reported.
-const EXIT_PATIENCE: Duration = Duration::from_millis(500);
+const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
 
 const EXAMPLES: &str = "\
 DATA is literal text, or @FILE for the content of a file, @- for stdin, or
@@ -286,7 +286,7 @@ fn why_not(credit: Option<Credit>) -> String {
 
 /// Makes the error of a connection that ended during a call, with the wait status of the plugin.
 fn died(plugin: &Plugin, error: impl Ended + fmt::Display) -> CommandError {
-    let failure = CommandError::of_end(error, plugin.wait(EXIT_PATIENCE).ok().flatten());
+    let failure = CommandError::of_end(error, plugin.wait(EXIT_TIMEOUT).ok().flatten());
     CommandError { stderr: plugin.stderr_tail(), ..failure }
 }
 
@@ -300,7 +300,7 @@ fn run_until_end(plugin: &Plugin, report: &Report) -> Result<ExitReason, Command
     }
     let reason = plugin.connection().wait_closed(Duration::MAX);
     let failed = |error: io::Error| CommandError::new(ExitReason::Died, error);
-    if plugin.wait(EXIT_PATIENCE).map_err(failed)?.is_some() {
+    if plugin.wait(EXIT_TIMEOUT).map_err(failed)?.is_some() {
         return Ok(ExitReason::Success);
     }
     match reason.as_deref() {

@@ -9,7 +9,7 @@ use pipeplug_host::process::Pid;
 use pipeplug_host::{Output, Stopped, StoppedBy};
 
 use crate::cli::Globals;
-use crate::exit::CommandError;
+use crate::exit::{CommandError, ExitReason};
 use crate::output::event::{Event, RequestStatus};
 use crate::output::stream::{self, Kind, Stream, WriteError};
 use crate::output::style::{Paint, Role};
@@ -151,7 +151,8 @@ impl Report {
                 match status {
                     RequestStatus::OneWay => self.speak(&format_args!("tells {command}{data}")),
                     RequestStatus::Refused => self.speak(&format_args!(
-                        "asks {command}{data}, which has no answer: --answer {command}=DATA gives one"
+                        "asks {command}{data}, which has no answer: --answer {command}=DATA gives \
+                         one"
                     )),
                     RequestStatus::Answered if self.verbosity >= Verbosity::Detailed => {
                         self.speak(&format_args!("asks {command}{data}, and is answered"));
@@ -202,7 +203,8 @@ impl Report {
         if !stopped.held.is_empty() {
             let held: Vec<_> = stopped.held.iter().map(Output::to_string).collect();
             self.note(format_args!(
-                "warning: something that {} started holds its {} open; what it writes from here on is not shown",
+                "warning: a process that {} started holds its {} open; its later output is not \
+                 shown",
                 self.plugin,
                 held.join(" and ")
             ));
@@ -237,12 +239,18 @@ impl Report {
     }
 }
 
-/// Writes the error of a command that has no [`Report`].
-pub(crate) fn print_failure(color: ColorChoice, failure: &CommandError) {
-    if let Some(text) = failure_text(Paint::choose(color, &io::stderr()), failure) {
-        // A failed write to stderr cannot be reported on stderr.
-        let _ = stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
-    }
+/// Exit reason of a command that has no [`Report`]. Writes its error.
+pub(crate) fn exit_reason(
+    color: ColorChoice,
+    result: Result<ExitReason, CommandError>,
+) -> ExitReason {
+    result.unwrap_or_else(|failure| {
+        if let Some(text) = failure_text(Paint::choose(color, &io::stderr()), &failure) {
+            // A failed write to stderr cannot be reported on stderr.
+            let _ = stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
+        }
+        failure.reason
+    })
 }
 
 /// Writes the output of a command to stdout.

@@ -21,7 +21,7 @@ use crate::session::shutdown::Shutdown;
 use crate::session::suspended::SuspensionWatch;
 
 /// Time for the handlers of the last requests and one-ways after the plugin has ended.
-const HANDLERS_PATIENCE: Duration = Duration::from_secs(1);
+const HANDLERS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Running plugin.
 pub(crate) struct Session {
@@ -64,9 +64,8 @@ impl Session {
             }
             Some(Choice::FileHere) => {
                 let name = Escaped(target.name());
-                report.detail(format_args!(
-                    "no plugin {name} is installed: the file ./{name} is taken"
-                ));
+                report
+                    .detail(format_args!("no plugin {name} is installed: using the file ./{name}"));
             }
             None => {}
         }
@@ -135,7 +134,7 @@ impl Session {
         let mut stopped = self.plugin.stop();
         // Handlers of its last requests may still run. If the connection does not end in time, the
         // result does not matter.
-        let _ = self.plugin.connection().wait_closed(HANDLERS_PATIENCE);
+        let _ = self.plugin.connection().wait_closed(HANDLERS_TIMEOUT);
         let elsewhere = self.shutdown.forget();
         if let Ok(stopped) = &mut stopped {
             stopped.by = stopped.by.max(elsewhere);

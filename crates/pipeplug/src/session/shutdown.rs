@@ -16,7 +16,7 @@ use crate::exit::{CommandError, ExitReason};
 use crate::output::stream::{self, Stream, WriteError};
 
 /// Time for a run to end by itself after the second signal. Then the process exits at once.
-const KILL_PATIENCE: Duration = Duration::from_secs(2);
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time after the first signal in which further signals belong to it: timeout(1) signals its child
 /// and then its process group, and npm forwards a Ctrl-C that the terminal has sent to the whole
@@ -94,12 +94,13 @@ impl Shutdown {
                         told(Signalled::Kill);
                         shutdown.each(|_| EndMode::Kill);
                         stream::give_up();
-                        shutdown.exit_after(KILL_PATIENCE, signal);
+                        shutdown.exit_after(KILL_TIMEOUT, signal);
                     }
                 }
             })
             .context(
-                "cannot start the thread that handles signals: a limit of processes is reached (ulimit -u, or pids.max of the cgroup)",
+                "cannot start the thread that handles signals: a limit of processes is reached \
+                 (ulimit -u, or pids.max of the cgroup)",
             )?;
         Ok(())
     }
@@ -210,9 +211,9 @@ impl Shutdown {
 
     /// Exits the process if the run has not ended by then. Something may block it, such as a pipe
     /// that another process has filled.
-    fn exit_after(&self, patience: Duration, signal: i32) {
+    fn exit_after(&self, timeout: Duration, signal: i32) {
         let failure = self.failure();
-        thread::sleep(patience);
+        thread::sleep(timeout);
         let reason = failure.map_or(reason_of(signal), |failure| failure.reason);
         std::process::exit(reason.code().into());
     }
@@ -236,7 +237,8 @@ impl Shutdown {
             match ended {
                 Ok(stopped) => stopped.by,
                 Err(error) => {
-                    tracing::error!(plugin = %plugin.name(), %error, "the plugin could not be ended");
+                    tracing::error!(plugin = %plugin.name(), %error, "the plugin could not be \
+                                                            ended");
                     StoppedBy::Itself
                 }
             }

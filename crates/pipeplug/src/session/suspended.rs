@@ -55,7 +55,8 @@ pub(crate) fn note(pid: i32, signal: i32) -> String {
     match signal_hook::low_level::signal_name(signal) {
         Some(name @ ("SIGTTIN" | "SIGTTOU")) => {
             format!(
-                "the plugin is stopped ({name}), since it used the terminal: --stdin inherit allows that"
+                "the plugin is stopped ({name}), since it used the terminal: --stdin inherit \
+                 allows that"
             )
         }
         Some(name) => format!("the plugin is stopped ({name}): kill -CONT {pid} resumes it"),

@@ -74,7 +74,8 @@ fn what_was_added_is_found_and_run_by_its_name_until_it_is_removed() {
     let sum = Command::new("sha256sum").arg(&source).output().unwrap();
     let sum = std::str::from_utf8(&sum.stdout).unwrap().split(' ').next().unwrap();
     ran.prints(&format!(
-        "added mirror: a mirror\n  file    ~/.local/share/pipeplug/plugins/pipeplug-mirror (a copy of {})\n  sha256  {sum}\n  run     pipeplug run mirror --call CMD\n",
+        "added mirror: a mirror\n  file    ~/.local/share/pipeplug/plugins/pipeplug-mirror (a copy \
+         of {})\n  sha256  {sum}\n  run     pipeplug run mirror --call CMD\n",
         source.display()
     ));
     fs::remove_file(&source).unwrap();
@@ -82,7 +83,7 @@ fn what_was_added_is_found_and_run_by_its_name_until_it_is_removed() {
     let listed = home.list();
     assert_eq!(
         listed[0]["added"],
-        json!({ "from": source.to_str().unwrap(), "way": "copy", "sha256": sum })
+        json!({ "from": source.to_str().unwrap(), "mode": "copy", "sha256": sum })
     );
     assert!(listed[0].get("changed_to").is_none());
     home.run(["rm", "mirror"])
@@ -104,7 +105,8 @@ fn a_directory_has_each_of_its_plugins_added() {
     let ran =
         home.run(["add", dir]).exits(4).says("no-plugin\" ended before it answered: exit status 3");
     assert!(ran.stderr.ends_with(
-        "it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in both formats); --no-metadata adds it without probing\n"
+        "it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in both \
+         formats); --no-metadata adds it without probing\n"
     ));
     assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     assert!(
@@ -184,7 +186,8 @@ fn another_host_has_its_own() {
     home.sources.standard("editor-mirror", MIRROR);
     let ran = home.run(["add", "editor-mirror", "--host", "editor"]).exits(0);
     assert!(ran.text().contains("plugins/editor-mirror ("), "{}", ran.text());
-    let how = "name    editor finds it as mirror\n  run     pipeplug run mirror --host editor --call CMD\n";
+    let how = "name    editor finds it as mirror\n  run     pipeplug run mirror --host editor \
+               --call CMD\n";
     assert!(ran.text().ends_with(how), "{}", ran.text());
     home.run(["run", "mirror", "--host", "editor", "--call", "CMD"]).exits(0).prints("<CMD >");
     assert!(home.list().is_empty());
@@ -235,7 +238,7 @@ fn a_file_that_has_changed_since_is_shown() {
     assert_eq!(changed(0), changed(1));
     home.run(["rm", "copied"])
         .exits(1)
-        .says("is not what was added any more")
+        .says("has changed since it was added")
         .says("--force removes it");
     home.run(["rm", "copied", "linked", "--force"]).exits(0);
     assert!(source.exists());
@@ -253,8 +256,10 @@ fn only_what_was_added_is_removed() {
     let ran = run.run().exits(3);
     let expected = format!(
         "pipeplug: no plugin \"miror\" of pipeplug was added, did you mean \"mirror\"?\n\
-         pipeplug: plugin \"other\" was not put there by `add`: remove {other:?} as it came\n\
-         pipeplug: no plugin \"zzz\" of pipeplug was added; `pipeplug list` shows what there is\n"
+         pipeplug: plugin \"other\" was not installed by `add`: remove {other:?} in the way it was \
+         installed\n\
+         pipeplug: no plugin \"zzz\" of pipeplug was added; `pipeplug list` lists the installed \
+         plugins\n"
     );
     assert_eq!(ran.stderr, expected);
     assert!(
@@ -292,7 +297,7 @@ fn records_that_are_no_file_are_told_and_not_waited_for() {
         [(fifo.to_str().unwrap(), "it is a FIFO"), ("/dev/zero", "it is a device")]
     {
         symlink(target, root.join("added.json")).unwrap();
-        let told = format!("added.json\", cannot be understood ({problem}, no regular file)");
+        let told = format!("added.json\", cannot be understood ({problem}, not a regular file)");
         home.run(["list"]).exits(0).prints_part(&told);
         home.run(["add", "mirror", "--no-metadata"]).exits(1).says(&told);
         home.run(["rm", "mirror"]).exits(1).says(&told);
@@ -300,7 +305,7 @@ fn records_that_are_no_file_are_told_and_not_waited_for() {
 
         let _ = fs::remove_file(root.join("added.lock"));
         symlink(target, root.join("added.lock")).unwrap();
-        let told = format!("added.lock\": {problem}, no regular file");
+        let told = format!("added.lock\": {problem}, not a regular file");
         home.run(["add", "mirror", "--no-metadata"]).exits(1).says(&told);
         home.run(["rm", "mirror"]).exits(1).says(&told);
         fs::remove_file(root.join("added.lock")).unwrap();
@@ -311,7 +316,7 @@ fn records_that_are_no_file_are_told_and_not_waited_for() {
     let twice = records.replacen("\"plugins\": {", "\"plugins\": { \"mirror\": 1,", 1);
     assert_ne!(records, twice);
     fs::write(root.join("added.json"), &twice).unwrap();
-    home.run(["rm", "mirror"]).exits(1).says("the key \"mirror\" is there twice");
+    home.run(["rm", "mirror"]).exits(1).says("the key \"mirror\" occurs twice");
     assert_eq!(fs::read_to_string(root.join("added.json")).unwrap(), twice);
 }
 

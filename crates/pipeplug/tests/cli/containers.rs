@@ -267,7 +267,10 @@ fn a_daemon_that_does_not_answer_is_told() {
     run.command.env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
     run.run()
         .exits(4)
-        .says("plugin \"image\" did not start in a container of \"image\" (docker): Docker's daemon does not answer: start it")
+        .says(
+            "plugin \"image\" did not start in a container of \"image\" (docker): Docker's \
+               daemon does not answer: start it",
+        )
         .says("Cannot connect to the Docker daemon");
 }
 

@@ -103,7 +103,8 @@ fn attentive(place: &Place) -> String {
 #[test]
 fn a_plugin_may_ask_the_user() {
     let place = Place::new();
-    let body = "recv; send 3 x '{}'; recv; printf 'name? '; IFS= read -r name; send 3 x \"hello, $name\"; recv";
+    let body = "recv; send 3 x '{}'; recv; printf 'name? '; IFS= read -r name; send 3 x \"hello, \
+                $name\"; recv";
     let path = place.standard("asks", body);
     let args = [
         "run",

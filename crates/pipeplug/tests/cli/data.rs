@@ -30,7 +30,10 @@ fn stdin_cannot_be_sent_twice() {
         .run()
         .exits(2)
         .prints("")
-        .says_only("pipeplug: `@-` is used twice, but stdin can be read only once: put the data in a file and write @FILE\n");
+        .says_only(
+            "pipeplug: `@-` is used twice, but stdin can be read only once: put the data in \
+                    a file and write @FILE\n",
+        );
 }
 
 #[test]
@@ -48,8 +51,8 @@ fn a_missing_file_starts_nothing() {
         .exits(2)
         .prints("")
         .says_only(
-            "pipeplug: cannot read the data file /nonexistent/x: No such file or directory (os error 2); \
-             for the text `@/nonexistent/x` itself write @@/nonexistent/x\n",
+            "pipeplug: cannot read the data file /nonexistent/x: No such file or directory (os \
+             error 2); for the text `@/nonexistent/x` itself write @@/nonexistent/x\n",
         );
 }
 

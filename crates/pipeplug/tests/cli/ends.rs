@@ -46,7 +46,8 @@ fn its_last_words_come_ahead_of_the_error() {
         .run()
         .exits(5)
         .says(
-            "dying: out of cheese\npipeplug: x: no reply, dying has ended: exit status 9\n  dying (process ",
+            "dying: out of cheese\npipeplug: x: no reply, dying has ended: exit status 9\n  dying \
+             (process ",
         )
         .says("; last on stderr: \"out of cheese\"\n  calls open: 1 (\"x\" for ")
         .says("; last received: response 1 \"x\" of 2 B; last sent: request 2 \"x\" of 0 B\n");

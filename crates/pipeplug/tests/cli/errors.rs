@@ -51,7 +51,8 @@ fn wrong_options_are_explained() {
     usage(&["unknown"], "unrecognized subcommand 'unknown'");
     usage(
         &["run", "@echo", "--call", "echo", "--foo"],
-        "tip: DATA that begins with two dashes comes from a file or stdin: --call echo @FILE, or @-",
+        "tip: DATA that begins with two dashes comes from a file or stdin: --call echo @FILE, or \
+         @-",
     );
     usage(
         &["run", "@echo", "--timeout", "-5s"],
@@ -82,10 +83,10 @@ fn wrong_options_are_explained() {
 
 #[test]
 fn a_path_that_leads_nowhere_is_not_found() {
-    pipeplug(["run", "/nonexistent/plugin"])
-        .run()
-        .exits(3)
-        .says_only("pipeplug: no plugin at \"/nonexistent/plugin\": no such file; check the path, `PATH` is not searched\n");
+    pipeplug(["run", "/nonexistent/plugin"]).run().exits(3).says_only(
+        "pipeplug: no plugin at \"/nonexistent/plugin\": no such file; check the path, \
+                    `PATH` is not searched\n",
+    );
 }
 
 #[test]
@@ -103,11 +104,10 @@ fn what_is_not_there_is_told_with_a_next_step_by_each_command() {
     let told =
         format!("no plugin at \"{file}/\": \"{file}\" is not a directory; name the file itself");
     place.pipeplug(["run", &format!("{file}/")]).run().exits(3).says(&told);
-    place
-        .pipeplug(["rm", "nosuch"])
-        .run()
-        .exits(3)
-        .says("no plugin \"nosuch\" of pipeplug was added; `pipeplug list` shows what there is");
+    place.pipeplug(["rm", "nosuch"]).run().exits(3).says(
+        "no plugin \"nosuch\" of pipeplug was added; `pipeplug list` lists the installed \
+               plugins",
+    );
     place
         .pipeplug(["rm", "nosuch", "--host", "editor"])
         .run()
@@ -134,7 +134,7 @@ fn an_installed_plugin_goes_before_a_file_in_the_working_directory() {
     std::fs::remove_file(place.path().join("pipeplug-mirror")).unwrap();
     here(&["run", "mirror", "-v"])
         .exits(4)
-        .says("no plugin mirror is installed: the file ./mirror is taken")
+        .says("no plugin mirror is installed: using the file ./mirror")
         .says("plugin \"./mirror\" ended before it answered");
 }
 
@@ -167,7 +167,8 @@ fn a_name_that_is_near_another_is_corrected() {
 #[test]
 fn an_unknown_built_in_plugin_names_those_there_are() {
     pipeplug(["run", "@ecko"]).run().exits(3).says_only(
-        "pipeplug: no built-in plugin \"@ecko\", there is @echo; for a file of that name write ./@ecko\n",
+        "pipeplug: no built-in plugin \"@ecko\", there is @echo; for a file of that name write \
+         ./@ecko\n",
     );
 }
 
@@ -233,7 +234,8 @@ fn programs_that_are_no_plugins_are_told_for_what_they_are() {
             .unwrap()
     };
     assert_eq!(run("/bin/true", "plugin \"/bin/true\" ended before it answered: exit status 0"), 4);
-    let copies = "plugin \"/bin/cat\" sent the host's own first request back: it copies its input to its output; is it a plugin?";
+    let copies = "plugin \"/bin/cat\" sent the host's own first request back: it copies its input \
+                  to its output; is it a plugin?";
     assert_eq!(run("/bin/cat", copies), 4);
     pipeplug(["run", "/bin/cat", "--stdio"]).run().says_only(&format!("pipeplug: {copies}\n"));
     assert_eq!(run("/bin/sh", "plugin \"/bin/sh\" did not answer GetMetadata within 500ms"), 124);

@@ -41,7 +41,8 @@ fn ssh_is_told_where_and_what() {
     // It has the destination and the line for the shell there behind its options.
     place.executable(
         "ssh",
-        "#!/bin/sh\n[ \"$1\" != -V ] || exit 0\ncase $* in *ConnectTimeout=9\\ *) echo 9 s >&2; esac\n\
+        "#!/bin/sh\n[ \"$1\" != -V ] || exit 0\ncase $* in *ConnectTimeout=9\\ *) echo 9 s >&2; \
+         esac\n\
          while [ \"$1\" != -- ]; do shift; done\necho \"$2\" >&2; exec sh -c \"$3\"\n",
     );
     let plugin =
@@ -55,7 +56,8 @@ fn ssh_is_told_where_and_what() {
 
     let ran = with_programs(&place, &["run", "--ssh", "there", "/no/such/plugin"]).run().exits(4);
     ran.says(
-        "plugin \"/no/such/plugin\" did not start on there (ssh): there is no such file there (status 127)",
+        "plugin \"/no/such/plugin\" did not start on there (ssh): there is no such file there \
+         (status 127)",
     );
     let ran =
         with_programs(&place, &["run", "--ssh", "there", "/no/such/plugin", "--timeout", "12s"]);
@@ -65,7 +67,8 @@ fn ssh_is_told_where_and_what() {
     with_programs(&place, &args).run().exits(124).says("A slow one needs more time: `--timeout`");
     let ran = with_programs(&place, &["run", "--ssh", "there", "@echo"]).run().exits(3);
     ran.says_only(
-        "pipeplug: @echo is built into this program and does not exist there; name a file that does, as in ./@echo\n",
+        "pipeplug: @echo is built into this program and does not exist there; name a file that \
+         does, as in ./@echo\n",
     );
 }
 
@@ -123,12 +126,13 @@ fn a_plugin_that_runs_is_attached_to_and_let_go_of() {
         ["run", "--attach", socket.to_str().unwrap(), "--grace", "100ms", "--call", "x", "hello"];
     let ran = pipeplug(args).run().exits(0).prints("hello");
     ran.says_only(
-        "pipeplug: s did not end when asked: it was let go of, since another program started it\n",
+        "pipeplug: s did not end when asked: it was left running, since another program started \
+         it\n",
     );
     drop(guest.join().unwrap());
 
     let ran = pipeplug(["run", "--attach", socket.to_str().unwrap()]).run().exits(4);
-    ran.says("there is none: start the plugin with `--pipeplug-listen` and this path");
+    ran.says("there is no such file: start the plugin with `--pipeplug-listen` and this path");
 }
 
 /// True if a socket at this path accepts connections: proc_net(5), `SO_ACCEPTCON` of the flags.

@@ -45,7 +45,8 @@ fn a_table_shows_what_is_usable_and_what_is_not() {
         format!("{first}\n"),
         "  mirror    a mirror\n".into(),
         format!(
-            "  broken    plugin \"{first}/pipeplug-broken\" ended before it answered: exit status 3 after "
+            "  broken    plugin \"{first}/pipeplug-broken\" ended before it answered: exit status \
+             3 after "
         ),
         format!("{second}\n"),
         "  old       an old mirror\n".into(),
@@ -162,7 +163,8 @@ fn what_plugins_are_is_remembered_until_their_files_change() {
     assert!(!first.text().contains("an earlier time"), "{}", first.text());
     let second = list(&place, &[]).run().exits(0);
     assert_eq!(starts(), 1, "nothing is started");
-    let note = "A plugin that did not answer is probed again after an hour, or now with --refresh.\n\nbuilt in\n";
+    let note = "A plugin that did not answer is probed again after an hour, or now with \
+                --refresh.\n\nbuilt in\n";
     assert_eq!(
         second.text().replace(note, "built in\n"),
         first.text(),
@@ -214,7 +216,7 @@ fn a_cache_that_is_no_file_is_ignored_and_not_waited_for() {
         let _ = std::fs::remove_file(&cache);
         std::os::unix::fs::symlink(target, &cache).unwrap();
         let ran = place.pipeplug(["list", "--no-metadata", "-vv"]).run().exits(0);
-        ran.says("the cache of metadata cannot be read").says("no regular file");
+        ran.says("the cache of metadata cannot be read").says("not a regular file");
         list(&place, &[]).run().exits(0).prints_part("a mirror");
         assert_eq!(starts(), i + 1);
         list(&place, &[]).run().exits(0).prints_part("a mirror");

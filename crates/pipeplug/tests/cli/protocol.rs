@@ -21,10 +21,10 @@ fn a_plugin_on_stdin_and_stdout_names_the_option() {
     let path = hello();
     let path = path.to_str().unwrap();
     for command in ["run", "inspect"] {
-        pipeplug([command, path, "--sandbox", "none"])
-            .run()
-            .exits(4)
-            .says("is it a plugin?; if it speaks the classic format use --format classic, if it uses stdin and stdout use --stdio\n");
+        pipeplug([command, path, "--sandbox", "none"]).run().exits(4).says(
+            "is it a plugin?; if it speaks the classic format use --format classic, if it \
+                   uses stdin and stdout use --stdio\n",
+        );
     }
     pipeplug(["run", path, "--stdio", "--call", "hello", "world"])
         .run()
@@ -42,7 +42,8 @@ fn a_plugin_that_stays_silent_has_both_options_named() {
     let path = path.to_str().unwrap();
     let options = ["run", path, "--timeout", "300ms"];
     place.pipeplug(options).run().exits(124).says(
-        "if it speaks the classic format use --format classic, if it uses stdin and stdout use --stdio\n",
+        "if it speaks the classic format use --format classic, if it uses stdin and stdout use \
+         --stdio\n",
     );
     let ran = place
         .pipeplug([&options[..], &["--format", "classic", "--stdio"]].concat())
@@ -139,7 +140,7 @@ fn many_that_hang_are_listed_in_the_time_of_one() {
     let begun = Instant::now();
     let ran = place.pipeplug(["list", "--refresh", "--json", "--sandbox", "none"]).run().exits(0);
     assert_eq!(ran.json().iter().filter(|row| row["state"] == "unusable").count(), 25);
-    // Eight at once took 55 s with the same patience.
+    // Eight at once took 55 s with the same timeout.
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 

@@ -27,7 +27,8 @@ fn the_environment_is_let_through_by_name() {
 #[test]
 fn variables_that_did_not_get_through_are_named_where_a_plugin_does_not_start() {
     let place = Place::new();
-    let needs = "#!/bin/sh\n[ -n \"$PYTHONPATH\" ] || { echo 'No module named x' >&2; exit 1; }\necho \"${SAYS:-failed}\" >&2\nexit \"$STATUS\"\n";
+    let needs = "#!/bin/sh\n[ -n \"$PYTHONPATH\" ] || { echo 'No module named x' >&2; exit 1; \
+                 }\necho \"${SAYS:-failed}\" >&2\nexit \"$STATUS\"\n";
     let path = place.executable("needs", needs);
     let run = |options: &[&str]| {
         let args = [&["run", path.to_str().unwrap(), "--env", "STATUS=0"], options].concat();
@@ -98,11 +99,13 @@ fn a_missing_command_is_named_and_nothing_else() {
         for (plugin, says) in [
             (
                 &env,
-                "command \"no-such-python\" was not found: install it, or have its directory in PATH",
+                "command \"no-such-python\" was not found: install it, or have its directory in \
+                 PATH",
             ),
             (
                 &shell,
-                "command \"no-such-python\" was not found: install it, or have its directory in PATH",
+                "command \"no-such-python\" was not found: install it, or have its directory in \
+                 PATH",
             ),
             (&wrong, "command \"/etc/passwd\" "),
         ] {
@@ -245,7 +248,7 @@ fn pins_are_demanded_and_changed() {
     let before = fs::read(lock(&place)).unwrap();
     in_place(&["pin", mirror, "missing"]).exits(3).prints("");
     in_place(&["pin", "@echo"]).exits(2).says("has no file to pin");
-    in_place(&["pin", "./"]).exits(1).says("no regular file");
+    in_place(&["pin", "./"]).exits(1).says("not a regular file");
     assert_eq!(fs::read(lock(&place)).unwrap(), before);
     fs::write(lock(&place), "{}").unwrap();
     in_place(&["pin", mirror]).exits(1).says("cannot be understood");
@@ -320,7 +323,7 @@ fn a_lock_file_that_is_none_is_an_error_and_is_not_waited_for() {
     for (lock, problem) in [(fifo.to_str().unwrap(), "a FIFO"), ("/dev/zero", "a device")] {
         let locked = format!("--locked={lock}");
         let message = format!(
-            "the lock file {lock:?} cannot be understood: it is {problem}, no regular file"
+            "the lock file {lock:?} cannot be understood: it is {problem}, not a regular file"
         );
         place.pipeplug(["run", &locked, path]).run().exits(4).says(&message);
     }
@@ -333,14 +336,14 @@ fn a_lock_file_that_is_none_is_an_error_and_is_not_waited_for() {
         .pipeplug(["pin", fifo.to_str().unwrap()])
         .run()
         .exits(1)
-        .says("it is a FIFO, no regular file");
+        .says("it is a FIFO, not a regular file");
     let lock = lock(&place);
     let sum = "0".repeat(64);
     let text = format!(r#"{{"version":1,"plugins":{{"mirror":"{sum}","mirror":"{sum}"}}}}"#);
     fs::write(&lock, &text).unwrap();
     let ran = place.pipeplug(["run", &format!("--locked={lock}"), path]).run();
-    ran.exits(4).says("the key \"mirror\" is there twice");
-    place.pipeplug(["pin", path, "--lock-file", &lock]).run().exits(1).says("is there twice");
+    ran.exits(4).says("the key \"mirror\" occurs twice");
+    place.pipeplug(["pin", path, "--lock-file", &lock]).run().exits(1).says("occurs twice");
     assert_eq!(fs::read_to_string(&lock).unwrap(), text);
 }
 
@@ -353,7 +356,8 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
     place.file("data", b"some data");
     let reader = place.standard(
         "reader",
-        "while recv; do case $cmd in cmd.stop) exit 0 ;; GetMetadata) send 3 x '{}' ;; *) send 3 x \"$(cat \"$data\" 2>&1)\" ;; esac; done",
+        "while recv; do case $cmd in cmd.stop) exit 0 ;; GetMetadata) send 3 x '{}' ;; *) send 3 \
+         x \"$(cat \"$data\" 2>&1)\" ;; esac; done",
     );
     let data = place.path().join("data").display().to_string();
     let run = |options: &[&str]| {
@@ -372,7 +376,7 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
     run(&["--sandbox", "strict", "--sandbox-read", &data]).exits(0).prints("some data");
     let told = run(&["--sandbox", "strict", "--sandbox-read", "/no/such"])
         .exits(4)
-        .says("\"/no/such\" cannot be let in: No such file");
+        .says("\"/no/such\" cannot be granted: No such file");
     // Another sandbox would be no help.
     assert!(!told.stderr.contains("best-effort"), "{}", told.stderr);
     for (options, says) in [
@@ -401,10 +405,10 @@ fn a_sandbox_is_a_level_and_its_exceptions() {
         .says("--sandbox-write needs a sandbox");
     run(&["--sandbox", "weak"]).exits(2).says("strict");
     let sandboxed = ["run", "--sandbox", "basic", "--via", "nice", "@echo", "--call", "echo", "x"];
-    pipeplug(sandboxed)
-        .run()
-        .exits(4)
-        .says("via `nice`: its sandbox is made only for a plugin that this host starts as a process of its own");
+    pipeplug(sandboxed).run().exits(4).says(
+        "via `nice`: its sandbox is made only for a plugin that this host starts as a \
+               process of its own",
+    );
 }
 
 #[test]
@@ -426,7 +430,8 @@ fn a_limit_that_is_too_small_is_named() {
         (
             "--sandbox-memory",
             "1K",
-            "its sandbox allows it 1024 bytes of address space, which is probably too little: allow more",
+            "its sandbox allows it 1024 bytes of address space, which is probably too little: \
+             allow more",
         ),
         ("--sandbox-open-files", "3", "its sandbox allows it 3 open files"),
     ] {

@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-mod crowd;
+mod beside;
 mod throughput;
 
 use std::path::PathBuf;
@@ -90,7 +90,7 @@ fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
         return driver.not_here("it differs in its start alone");
     }
     if let Order::Idle { plugins, calls, size } = order {
-        return crowd::beside_idle(mode, driver, plugins, calls, size);
+        return beside::idle(mode, driver, plugins, calls, size);
     }
     let plugin = builder(mode)?.start()?;
     let figures = match order {
@@ -107,7 +107,7 @@ fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
         Order::OneWay { count, size } => throughput::one_ways(&plugin, driver, count, size)?,
         Order::Bulk { calls, size } => bulk(&plugin, driver, calls, size)?,
         Order::Open { open, calls, size } => {
-            return crowd::beside_open(&plugin, driver, open, calls, size);
+            return beside::open(&plugin, driver, open, calls, size);
         }
         Order::Stream { .. } => return driver.not_here("it has calls and one-ways, no streams"),
         Order::Spawn { .. } | Order::Idle { .. } => {

@@ -18,7 +18,8 @@ pub enum StoreError {
     NoHome,
     /// The name is not valid for a host.
     #[error(
-        "no host can be named {host:?}: a name is not empty, begins with no dot, and holds no `/` and no NUL"
+        "no host can be named {host:?}: a name is not empty, begins with no dot, and holds no `/` \
+         and no NUL"
     )]
     BadHost {
         /// The name.
@@ -36,7 +37,8 @@ pub enum StoreError {
     },
     /// The records of what was added make no sense.
     #[error(
-        "the records of what was added, {path:?}, cannot be understood ({}): remove the file, and add the plugins again with --force",
+        "the records of what was added, {path:?}, cannot be understood ({}): remove the file, and \
+         add the plugins again with --force",
         Escaped(reason)
     )]
     BadRecords {
@@ -111,9 +113,7 @@ pub enum RemoveError {
         similar: Option<String>,
     },
     /// The file is another one than was added.
-    #[error(
-        "plugin {name:?} is not what was added any more: {path:?} has been changed; --force removes it all the same"
-    )]
+    #[error("plugin {name:?} has changed since it was added: {path:?}; --force removes it anyway")]
     Changed {
         /// Name of the plugin.
         name: String,
@@ -141,7 +141,10 @@ fn came(path: &Path, added: Option<&InstallRecord>) -> String {
 fn not_added(name: &str, host: &str, path: Option<&Path>, similar: Option<&str>) -> String {
     match (path, similar) {
         (Some(path), _) => {
-            format!("plugin {name:?} was not put there by `add`: remove {path:?} as it came")
+            format!(
+                "plugin {name:?} was not installed by `add`: remove {path:?} in the way it was \
+                     installed"
+            )
         }
         (None, Some(similar)) => {
             format!("no plugin {name:?} of {host} was added, did you mean {similar:?}?")

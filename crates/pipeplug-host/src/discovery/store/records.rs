@@ -52,7 +52,7 @@ impl Records {
             .map_err(|error| bad(error.to_string()))?;
         if records.version != VERSION {
             return Err(bad(format!(
-                "they are of version {}, known is {VERSION}",
+                "their version is {}, this program knows {VERSION}",
                 records.version
             )));
         }
@@ -62,7 +62,7 @@ impl Records {
     pub(super) fn write(&self, path: &Path) -> Result<(), StoreError> {
         serde_json::to_vec_pretty(self)
             .map_err(io::Error::from)
-            .and_then(|bytes| files::replace(path, &bytes))
+            .and_then(|bytes| files::replace_private(path, &bytes))
             .map_err(|error| StoreError::io("write", path, error))
     }
 }

@@ -187,9 +187,10 @@ mod tests {
     fn by_default_nothing_is_allowed() {
         let mut launch = Launch::new("image");
         launch.is_preinstalled = true;
-        let expected = "run --interactive --rm --name pipeplug-1 --log-driver=none --cap-drop=ALL --network=none \
-            --user=65534:65534 --pull=never --init --read-only --security-opt=no-new-privileges \
-            --memory=536870912b --memory-swap=536870912b --cpus=1 --pids-limit=256 -- image";
+        let expected = "run --interactive --rm --name pipeplug-1 --log-driver=none --cap-drop=ALL \
+                        --network=none --user=65534:65534 --pull=never --init --read-only \
+                        --security-opt=no-new-privileges --memory=536870912b \
+                        --memory-swap=536870912b --cpus=1 --pids-limit=256 -- image";
         assert_eq!(line(&Container::docker("image"), &launch, &mut EnvPlan::inherit()), expected);
     }
 
@@ -213,10 +214,11 @@ mod tests {
         let mut launch = Launch::new("/plugin");
         launch.args = vec!["7".into(), "8".into()];
         launch.cwd = Some("/srv".into());
-        let expected = "run --interactive --rm --name pipeplug-1 --log-driver=none --cap-drop=ALL --network=host \
-            --user=0 --pull=missing --http-proxy=false --cap-add=CHOWN --cpus=0.5 --pids-limit=-1 \
-            --mount type=bind,source=/a,target=/b,readonly --mount type=bind,\"source=/c,\"\"d\"\"\",target=/e \
-            --workdir /srv --entrypoint /bin/sh --tmpfs=/tmp -- image /plugin 0 1 7 8";
+        let expected = "run --interactive --rm --name pipeplug-1 --log-driver=none --cap-drop=ALL \
+                        --network=host --user=0 --pull=missing --http-proxy=false --cap-add=CHOWN \
+                        --cpus=0.5 --pids-limit=-1 --mount type=bind,source=/a,target=/b,readonly \
+                        --mount type=bind,\"source=/c,\"\"d\"\"\",target=/e --workdir /srv \
+                        --entrypoint /bin/sh --tmpfs=/tmp -- image /plugin 0 1 7 8";
         assert_eq!(line(&container, &launch, &mut EnvPlan::inherit()), expected);
     }
 

@@ -41,8 +41,9 @@ fn of_client(container: &Container, run: &Run, text: &str) -> Option<Diagnosis> 
     let engine = container.engine;
     Some(if says(text, &["error waiting for container"]) {
         Diagnosis::passing(format!(
-            "the connection to {engine}'s daemon broke off, as when the daemon is killed or restarted: the container {name} may \
-             run on; once the daemon answers again it is removed within two minutes, or by `{client} rm --force {name}`",
+            "the connection to {engine}'s daemon broke off, as when the daemon is killed or \
+             restarted: the container {name} may run on; once the daemon answers again it is \
+             removed within two minutes, or by `{client} rm --force {name}`",
             name = run.name,
             client = engine.program(),
         ))
@@ -50,8 +51,8 @@ fn of_client(container: &Container, run: &Run, text: &str) -> Option<Diagnosis> 
         && says(text, &["endpoint", "context not found"])
     {
         Diagnosis::permanent(
-            "there is no such context of Docker: `docker context ls` lists them, and DOCKER_CONTEXT, or `docker context use`, \
-             chooses one",
+            "there is no such context of Docker: `docker context ls` lists them, and \
+             DOCKER_CONTEXT, or `docker context use`, chooses one",
         )
     } else if says(
         text,
@@ -62,15 +63,16 @@ fn of_client(container: &Container, run: &Run, text: &str) -> Option<Diagnosis> 
         ],
     ) {
         Diagnosis::permanent(
-            "DOCKER_HOST, or the context, names no place to connect to: write it as unix:///run/docker.sock, tcp://HOST:PORT or \
-             ssh://USER@HOST",
+            "DOCKER_HOST, or the context, names no place to connect to: write it as \
+             unix:///run/docker.sock, tcp://HOST:PORT or ssh://USER@HOST",
         )
     } else if says(
         text,
         &["permission denied while trying to connect", "connect: permission denied"],
     ) {
         Diagnosis::permanent(format!(
-            "this user may not use {engine}'s daemon: add the user to the group `docker`, or use rootless Docker or Podman"
+            "this user may not use {engine}'s daemon: add the user to the group `docker`, or use \
+             rootless Docker or Podman"
         ))
     } else if says(
         text,
@@ -81,17 +83,19 @@ fn of_client(container: &Container, run: &Run, text: &str) -> Option<Diagnosis> 
         ],
     ) {
         Diagnosis::passing(format!(
-            "{engine}'s daemon does not answer: start it, as with `systemctl start docker`, or have DOCKER_HOST say where it listens"
+            "{engine}'s daemon does not answer: start it, as with `systemctl start docker`, or \
+             have DOCKER_HOST say where it listens"
         ))
     } else if says(text, &["newuidmap", "newgidmap"]) && says(text, &["not found", "no such file"])
     {
         Diagnosis::permanent(
-            "Podman without root needs newuidmap and newgidmap: install uidmap (shadow-utils on Fedora)",
+            "Podman without root needs newuidmap and newgidmap: install uidmap (shadow-utils on \
+             Fedora)",
         )
     } else if says(text, &["xdg_runtime_dir", "mkdir /run/user"]) {
         Diagnosis::permanent(
-            "Podman without root needs a directory of the user's own in XDG_RUNTIME_DIR: log in as that user (not by su or \
-             sudo), or set it to one that the user alone may use",
+            "Podman without root needs a directory of the user's own in XDG_RUNTIME_DIR: log in as \
+             that user (not by su or sudo), or set it to one that the user alone may use",
         )
     } else {
         return None;
@@ -108,17 +112,20 @@ fn of_image(container: &Container, complaint: &str, text: &str) -> Option<Diagno
             .find(|word| word.starts_with("docker-credential"))
             .unwrap_or("the credential helper");
         Diagnosis::permanent(format!(
-            "{helper:?} fails, which is to give the login for the registry of {image:?}: install it, or take `credsStore` and \
-             `credHelpers` out of the client's settings (~/.docker/config.json)"
+            "{helper:?} fails, which is to give the login for the registry of {image:?}: install \
+             it, or take `credsStore` and `credHelpers` out of the client's settings \
+             (~/.docker/config.json)"
         ))
     } else if says(text, &["no such image", "image not known", "unable to find image"]) {
         Diagnosis::permanent(format!(
-            "there is no image {image:?} on this machine: `{client} pull {image}` downloads it, `pipeplug pack` makes one"
+            "there is no image {image:?} on this machine: `{client} pull {image}` downloads it, \
+             `pipeplug pack` makes one"
         ))
     } else if says(text, &["unauthorized", "authentication required", "no basic auth credentials"])
     {
         Diagnosis::permanent(format!(
-            "the registry of {image:?} wants a login: `{client} login` with the registry's name gives it"
+            "the registry of {image:?} wants a login: `{client} login` with the registry's name \
+             gives it"
         ))
     } else if says(
         text,
@@ -137,16 +144,19 @@ fn of_image(container: &Container, complaint: &str, text: &str) -> Option<Diagno
         ],
     ) {
         Diagnosis::passing(format!(
-            "the registry of {image:?} is not reached from where {engine} runs: check its name and the network there, or \
-             download the image with `{client} pull {image}` and leave `--pull` out"
+            "the registry of {image:?} is not reached from where {engine} runs: check its name and \
+             the network there, or download the image with `{client} pull {image}` and leave \
+             `--pull` out"
         ))
     } else if says(text, &["did not resolve to an alias", "unqualified-search"]) {
         Diagnosis::permanent(format!(
-            "the name {image:?} says not which registry it is from: write it in full, as docker.io/library/NAME:TAG"
+            "the name {image:?} says not which registry it is from: write it in full, as \
+             docker.io/library/NAME:TAG"
         ))
     } else if says(text, &["does not match the specified platform", "no matching manifest"]) {
         Diagnosis::permanent(format!(
-            "the image {image:?} is for another machine than was asked for: pull or build it for {}",
+            "the image {image:?} is for another machine than was asked for: pull or build it for \
+             {}",
             std::env::consts::ARCH
         ))
     } else if says(text, &["invalid reference format"]) {
@@ -155,7 +165,8 @@ fn of_image(container: &Container, complaint: &str, text: &str) -> Option<Diagno
         ))
     } else if says(text, &["no command specified", "no command or entrypoint"]) {
         Diagnosis::permanent(format!(
-            "the image {image:?} names no program: give the program's path in it as PLUGIN (Plugin::builder)"
+            "the image {image:?} names no program: give the program's path in it as PLUGIN \
+             (Plugin::builder)"
         ))
     } else {
         return None;
@@ -169,8 +180,8 @@ fn of_settings(container: &Container, run: &Run, complaint: &str, text: &str) ->
     Some(
         if says(text, &["unable to find user", "unable to find group", "no matching entries in"]) {
             Diagnosis::permanent(format!(
-                "the image knows no user or group {user:?}: name one of its /etc/passwd and /etc/group, or numbers, as 65534:65534 \
-             (`--user`, Container::user)"
+                "the image knows no user or group {user:?}: name one of its /etc/passwd and \
+                 /etc/group, or numbers, as 65534:65534 (`--user`, Container::user)"
             ))
         } else if says(
             text,
@@ -183,15 +194,17 @@ fn of_settings(container: &Container, run: &Run, complaint: &str, text: &str) ->
             ],
         ) {
             Diagnosis::permanent(format!(
-                "the user {user:?} has no number of this machine: {engine} without root needs ranges for this user in /etc/subuid \
-             and /etc/subgid (`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 NAME`, then `podman system \
-             migrate`), or the plugin runs as the only user there is (`--user 0`)"
+                "the user {user:?} has no number of this machine: {engine} without root needs \
+                 ranges for this user in /etc/subuid and /etc/subgid (`usermod --add-subuids \
+                 100000-165535 --add-subgids 100000-165535 NAME`, then `podman system migrate`), \
+                 or the plugin runs as the only user there is (`--user 0`)"
             ))
         } else if says(text, &["working directory", "workdir"])
             && says(text, &["absolute", "invalid"])
         {
             Diagnosis::permanent(
-                "the working directory is one in the container, from its root: write it with a `/` first",
+                "the working directory is one in the container, from its root: write it with a `/` \
+                 first",
             )
         } else if says(text, &["workdir", "cannot mkdir", "chdir to cwd"])
             && says(text, &["not a directory"])
@@ -201,20 +214,24 @@ fn of_settings(container: &Container, run: &Run, complaint: &str, text: &str) ->
             ))
         } else if says(text, &["workdir", "chdir to cwd"]) && says(text, &["permission denied"]) {
             Diagnosis::permanent(format!(
-                "the user {user:?} may not enter the working directory {directory} of the image: name another one, or another user"
+                "the user {user:?} may not enter the working directory {directory} of the image: \
+                 name another one, or another user"
             ))
         } else if says(text, &["workdir", "chdir to cwd"]) {
             Diagnosis::permanent(format!(
-                "the working directory {directory} is not in the image: name one of the image, or mount one there (`--cwd`, `--mount`)"
+                "the working directory {directory} is not in the image: name one of the image, or \
+                 mount one there (`--cwd`, `--mount`)"
             ))
         } else if says(text, &["setting rlimit"]) {
             Diagnosis::permanent(
-                "the engine may not raise a limit here: set the one that it names as low as its own, as with \
-             `--ulimit=nofile=1024:1024` for rlimit type 7 (`Container::engine_arg`, --engine-arg)",
+                "the engine may not raise a limit here: set the one that it names as low as its \
+                 own, as with `--ulimit=nofile=1024:1024` for rlimit type 7 \
+                 (`Container::engine_arg`, --engine-arg)",
             )
         } else if says(text, &["container-init binary not found", "docker-init"]) {
             Diagnosis::permanent(format!(
-                "{engine}'s init is not installed: install {}, or do without it (`Container::without_init`, --engine-arg=--init=false)",
+                "{engine}'s init is not installed: install {}, or do without it \
+                 (`Container::without_init`, --engine-arg=--init=false)",
                 match engine {
                     Engine::Docker => "tini (docker-init)",
                     Engine::Podman => "catatonit",
@@ -231,18 +248,21 @@ fn of_settings(container: &Container, run: &Run, complaint: &str, text: &str) ->
             ))
         } else if says(text, &["unable to set memory limit", "minimum memory limit"]) {
             Diagnosis::permanent(
-                "the limit on memory is less than a container takes to start: allow more with `--memory` (Container::memory)",
+                "the limit on memory is less than a container takes to start: allow more with \
+                 `--memory` (Container::memory)",
             )
         } else if says(text, &["range of cpus"]) {
             Diagnosis::permanent(
-                "the machine has not so many CPUs: allow as many as it has, with `--cpus` (Container::cpus)",
+                "the machine has fewer CPUs: allow at most as many as it has, with `--cpus` \
+                 (Container::cpus)",
             )
         } else if says(text, &["cgroup"])
             && says(text, &["permission denied", "not available", "not delegated"])
         {
             Diagnosis::permanent(format!(
-                "{engine} may not set limits here: have the user's cgroups delegated (systemd's `Delegate=cpu memory pids`), or do \
-             without limits (Container::memory, cpus and pids with None)"
+                "{engine} may not set limits here: have the user's cgroups delegated (systemd's \
+                 `Delegate=cpu memory pids`), or do without limits (Container::memory, cpus and \
+                 pids with None)"
             ))
         } else if says(text, &["runtime"])
             && says(text, &["unknown runtime", "oci runtime \"", "runtime specified"])
@@ -258,22 +278,23 @@ fn of_settings(container: &Container, run: &Run, complaint: &str, text: &str) ->
 fn of_program(phase: Phase, text: &str) -> Option<Diagnosis> {
     Some(if says(text, &["exec format error"]) {
         Diagnosis::permanent(format!(
-            "the program in the image is built for another machine, or is a script without a `#!` line: \
-             use an image for {}",
+            "the program in the image is built for another machine, or is a script without a `#!` \
+             line: use an image for {}",
             std::env::consts::ARCH
         ))
     } else if says(text, &["no such file or directory", "not found"]) && phase == Phase::Program {
         // Where exec(2) refuses a file, the init tries `/bin/sh` on it, and tells that there is
         // none.
         Diagnosis::permanent(format!(
-            "there is no such program in the image, or it cannot run there: it needs a dynamic loader, or the interpreter \
-             of its `#!` line, which the image has not (link it statically), or it is built for another machine than \
-             this {}",
+            "there is no such program in the image, or it cannot run there: it needs a dynamic \
+             loader, or the interpreter of its `#!` line, which the image lacks (link it \
+             statically), or it is built for another machine than this {}",
             std::env::consts::ARCH
         ))
     } else if says(text, &["permission denied", "is a directory"]) {
         Diagnosis::permanent(
-            "the program in the image may not be executed: it needs the mode 0755, and must be no directory",
+            "the program in the image may not be executed: it needs the mode 0755, and must not be \
+             a directory",
         )
     } else {
         return None;
@@ -312,10 +333,12 @@ mod tests {
 
     #[test]
     fn what_clients_of_several_years_say_is_known() {
-        let daemon = "Cannot connect to the Docker daemon at unix:///run/docker.sock. Is the docker daemon running?";
+        let daemon = "Cannot connect to the Docker daemon at unix:///run/docker.sock. Is the \
+                      docker daemon running?";
         assert!(!docker(&format!("docker: {daemon}."), "does not answer: start it").is_permanent);
-        let socket = "permission denied while trying to connect to the Docker daemon socket at unix:///run/docker.sock: \
-            dial unix /run/docker.sock: connect: permission denied";
+        let socket = "permission denied while trying to connect to the Docker daemon socket at \
+                      unix:///run/docker.sock: dial unix /run/docker.sock: connect: permission \
+                      denied";
         docker(&format!("docker: {socket}"), "group `docker`");
         docker(
             "docker: Error response from daemon: No such image: image:latest.",
@@ -327,9 +350,11 @@ mod tests {
             "Error: image: image not known",
             "there is no image \"image\"",
         );
-        let denied = "docker: Error response from daemon: pull access denied for image, repository does not exist or may";
+        let denied = "docker: Error response from daemon: pull access denied for image, repository \
+                      does not exist or may";
         docker(denied, "to download: check its name");
-        let init = "Error: container-init binary not found on the host: stat /usr/libexec/podman/catatonit: no such file";
+        let init = "Error: container-init binary not found on the host: stat \
+                    /usr/libexec/podman/catatonit: no such file";
         told(Engine::Podman, Phase::Engine, init, "install catatonit");
         let other = docker(
             "docker: Error response from daemon: out of cheese.",
@@ -342,21 +367,23 @@ mod tests {
     fn the_way_to_docker_is_told() {
         // Docker 28.2.
         docker(
-            "Failed to initialize: unable to resolve docker endpoint: context \"nosuch\": context not found: open \
-             contexts/meta/9e62/meta.json: no such file or directory",
+            "Failed to initialize: unable to resolve docker endpoint: context \"nosuch\": context \
+             not found: open contexts/meta/9e62/meta.json: no such file or directory",
             "there is no such context of Docker: `docker context ls` lists them",
         );
         docker(
-            "Failed to initialize: unable to resolve docker endpoint: invalid bind address format: foo://x",
+            "Failed to initialize: unable to resolve docker endpoint: invalid bind address format: \
+             foo://x",
             "DOCKER_HOST, or the context, names no place",
         );
         docker(
-            "docker: error during connect: Head \"http://docker.example.com/_ping\": command [ssh -T -- nosuch.invalid docker \
-             system dial-stdio] has exited with exit status 255",
+            "docker: error during connect: Head \"http://docker.example.com/_ping\": command [ssh \
+             -T -- nosuch.invalid docker system dial-stdio] has exited with exit status 255",
             "does not answer",
         );
         let broken = docker(
-            "time=\"2026-11-28T16:13:27Z\" level=error msg=\"error waiting for container: unexpected EOF\"",
+            "time=\"2026-11-28T16:13:27Z\" level=error msg=\"error waiting for container: \
+             unexpected EOF\"",
             "the container pipeplug-7 may run on; once the daemon answers again",
         );
         assert!(broken.problem.contains("`docker rm --force pipeplug-7`") && !broken.is_permanent);
@@ -364,8 +391,8 @@ mod tests {
 
     #[test]
     fn the_way_to_an_image_is_told() {
-        let helper = "docker: error getting credentials - err: exec: \"docker-credential-nosuch\": executable file not found in \
-            $PATH, out: ``";
+        let helper = "docker: error getting credentials - err: exec: \"docker-credential-nosuch\": \
+                      executable file not found in $PATH, out: ``";
         told(
             Engine::Docker,
             Phase::Program,
@@ -373,11 +400,13 @@ mod tests {
             "\"docker-credential-nosuch\" fails, which is to give the login",
         );
         for registry in [
-            "docker: Error response from daemon: Get \"https://registry.invalid/v2/\": dial tcp: lookup registry.invalid on \
-             192.0.2.1:53: no such host",
-            "docker: Error response from daemon: Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
-            "Error: initializing source docker://127.0.0.1:1/x:1: pinging container registry 127.0.0.1:1: Get \
-             \"https://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+            "docker: Error response from daemon: Get \"https://registry.invalid/v2/\": dial tcp: \
+             lookup registry.invalid on 192.0.2.1:53: no such host",
+            "docker: Error response from daemon: Get \"http://127.0.0.1:1/v2/\": dial tcp \
+             127.0.0.1:1: connect: connection refused",
+            "Error: initializing source docker://127.0.0.1:1/x:1: pinging container registry \
+             127.0.0.1:1: Get \"https://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: \
+             connection refused",
         ] {
             assert!(
                 !docker(
@@ -388,7 +417,8 @@ mod tests {
             );
         }
         docker(
-            "Error: short-name \"nosuchshort\" did not resolve to an alias and no unqualified-search registries are defined",
+            "Error: short-name \"nosuchshort\" did not resolve to an alias and no \
+             unqualified-search registries are defined",
             "write it in full",
         );
         docker(
@@ -396,8 +426,8 @@ mod tests {
             "is no name of an image",
         );
         docker(
-            "docker: Error response from daemon: image with reference bb was found but does not match the specified platform: \
-             wanted linux/arm64, actual: linux/amd64",
+            "docker: Error response from daemon: image with reference bb was found but does not \
+             match the specified platform: wanted linux/arm64, actual: linux/amd64",
             "for another machine than was asked for",
         );
     }
@@ -422,18 +452,20 @@ mod tests {
             "\"/srv/data\" is no directory in the image",
         );
         podman(
-            "Error: OCI runtime error: runc: runc create failed: unable to start container process: unable to setup user: invalid \
-             argument",
+            "Error: OCI runtime error: runc: runc create failed: unable to start container \
+             process: unable to setup user: invalid argument",
             "ranges for this user in /etc/subuid",
         );
         podman(
-            "Error: OCI runtime error: runc: runc create failed: unable to start container process: error during container init: \
-             error setting cgroup config for procHooks process: unable to set memory limit to 1048576 (current usage: 2334720)",
+            "Error: OCI runtime error: runc: runc create failed: unable to start container \
+             process: error during container init: error setting cgroup config for procHooks \
+             process: unable to set memory limit to 1048576 (current usage: 2334720)",
             "less than a container takes to start",
         );
         podman(
-            "Error: runc: runc create failed: unable to start container process: error during container init: error setting \
-             rlimits for ready process: error setting rlimit type 6: operation not permitted: OCI permission denied",
+            "Error: runc: runc create failed: unable to start container process: error during \
+             container init: error setting rlimits for ready process: error setting rlimit type 6: \
+             operation not permitted: OCI permission denied",
             "--ulimit=nofile=1024:1024",
         );
         podman(
@@ -441,12 +473,14 @@ mod tests {
             "XDG_RUNTIME_DIR: log in as that user",
         );
         podman(
-            "Error: runc: runc create failed: unable to start container process: exec: \"x\": executable file not found in $PATH: \
-             OCI runtime attempted to invoke a command that was not found",
+            "Error: runc: runc create failed: unable to start container process: exec: \"x\": \
+             executable file not found in $PATH: OCI runtime attempted to invoke a command that \
+             was not found",
             "there is no such program in the image",
         );
         podman(
-            "Error: command required for rootless mode with multiple IDs: exec: \"newuidmap\": executable file not found in $PATH",
+            "Error: command required for rootless mode with multiple IDs: exec: \"newuidmap\": \
+             executable file not found in $PATH",
             "install uidmap",
         );
         podman(
@@ -458,11 +492,13 @@ mod tests {
     #[test]
     fn settings_that_docker_refuses_are_told() {
         docker(
-            "docker: Error response from daemon: unable to find user nosuch: no matching entries in passwd file",
+            "docker: Error response from daemon: unable to find user nosuch: no matching entries \
+             in passwd file",
             "no user or",
         );
         docker(
-            "docker: Error response from daemon: the working directory 'relative' is invalid, it needs to be an absolute path",
+            "docker: Error response from daemon: the working directory 'relative' is invalid, it \
+             needs to be an absolute path",
             "with a `/` first",
         );
         docker(
@@ -470,7 +506,8 @@ mod tests {
             "is no directory in the image",
         );
         docker(
-            "docker: Error response from daemon: invalid CapAdd: unknown capability: \"CAP_NOSUCH\"",
+            "docker: Error response from daemon: invalid CapAdd: unknown \
+             capability: \"CAP_NOSUCH\"",
             "no capability \"CAP_NOSUCH\"",
         );
         docker(
@@ -478,8 +515,9 @@ mod tests {
             "less than a container takes",
         );
         docker(
-            "docker: Error response from daemon: Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available",
-            "not so many CPUs",
+            "docker: Error response from daemon: Range of CPUs is from 0.01 to 2.00, as there are \
+             only 2 CPUs available",
+            "fewer CPUs",
         );
         docker(
             "docker: Error response from daemon: Unknown runtime specified nosuch",

@@ -127,7 +127,8 @@ fn of_signal(container: &Container, code: i32, killed_by: KilledBy) -> Option<Di
     if signal != Signal::SIGKILL {
         let cause = match signal {
             Signal::SIGSEGV | Signal::SIGBUS | Signal::SIGILL | Signal::SIGFPE => {
-                ": the program crashed, or exited with this status; run it alone in the image to see more"
+                ": the program crashed, or exited with this status; run it alone in the image to \
+                 see more"
             }
             Signal::SIGABRT => {
                 ": the program gave up (abort), or exited with this status; its stderr may say why"
@@ -148,21 +149,23 @@ fn of_signal(container: &Container, code: i32, killed_by: KilledBy) -> Option<Di
         }
         (KilledBy::User, _) => {
             format!(
-                "{means}: the container was killed by `{client} kill`, `{client} rm --force` or the like"
+                "{means}: the container was killed by `{client} kill`, `{client} rm --force` or \
+                 the like"
             )
         }
         (KilledBy::Host, _) => format!("{means}, which this host sent"),
         (KilledBy::NeitherOfThese, _) => format!(
-            "{means}: {engine} knows of no lack of memory and of no `{client} kill`, so a process killed the plugin, or \
-             it exited with this status by itself"
+            "{means}: {engine} knows of no lack of memory and of no `{client} kill`, so a process \
+             killed the plugin, or it exited with this status by itself"
         ),
         (KilledBy::Unknown, Some(limit)) => format!(
-            "{means}: the kernel sends it where {limit} is exceeded ({more}); it may also be `{client} kill`, or an exit \
-             with this status"
+            "{means}: the kernel sends it where {limit} is exceeded ({more}); it may also be \
+             `{client} kill`, or an exit with this status"
         ),
         (KilledBy::Unknown, None) => {
             format!(
-                "{means}: it may be `{client} kill`, a machine without memory, or an exit with this status"
+                "{means}: it may be `{client} kill`, a machine without memory, or an exit with \
+                 this status"
             )
         }
     }))
@@ -181,8 +184,9 @@ fn of_processes(container: &Container, stderr: &[String]) -> Option<Diagnosis> {
     };
     stderr.iter().any(is_one).then(|| {
         Diagnosis::passing(format!(
-            "a process or thread could not be started in it: the limit of {pids}, which counts the engine's init and all \
-             threads, seems to be reached; allow more with `--pids` (Container::pids)"
+            "a process or thread could not be started in it: the limit of {pids}, which counts the \
+             engine's init and all threads, seems to be reached; allow more with `--pids` \
+             (Container::pids)"
         ))
     })
 }
@@ -214,9 +218,9 @@ fn of_command(container: &Container, run: &Run, code: i32, stderr: &[String]) ->
     let (program, image) = (container.engine.program(), &container.image);
     let certainly = if is_sure { "" } else { "either there is no such program in the image, or " };
     Some(Diagnosis::permanent(format!(
-        "{certainly}the plugin's arguments replaced the command (CMD) of the image, which has the program, or a part of it, \
-         there: name the program, as in `pipeplug run --{program} {image} /path/in/it -- ARGUMENT`, or have the image name it \
-         as its ENTRYPOINT"
+        "{certainly}the plugin's arguments replaced the command (CMD) of the image, which has the \
+         program, or a part of it, there: name the program, as in `pipeplug run --{program} \
+         {image} /path/in/it -- ARGUMENT`, or have the image name it as its ENTRYPOINT"
     )))
 }
 
@@ -238,8 +242,9 @@ fn of_machine(code: i32, stderr: &[String]) -> Option<Diagnosis> {
     };
     stderr.iter().any(is_one).then(|| {
         Diagnosis::permanent(format!(
-            "a program in the image is built for another machine than this {arch}, or is a script without a `#!` line: \
-             use an image for {arch}, as `--platform` chooses one where it is pulled or built",
+            "a program in the image is built for another machine than this {arch}, or is a script \
+             without a `#!` line: use an image for {arch}, as `--platform` chooses one where it is \
+             pulled or built",
             arch = std::env::consts::ARCH
         ))
     })
@@ -325,7 +330,8 @@ mod tests {
         let told =
             |container: &Container, by| told(container, &run(None), 137, by, "").unwrap().problem;
         let docker = Container::docker("image");
-        let memory = "which stands for SIGKILL: the kernel sent it as the limit of 512 MiB of memory was exceeded; allow";
+        let memory = "which stands for SIGKILL: the kernel sent it as the limit of 512 MiB of \
+                      memory was exceeded; allow";
         assert!(told(&docker, KilledBy::Memory).starts_with(memory));
         assert!(!told(&docker, KilledBy::User).contains("memory"));
         assert!(told(&docker, KilledBy::User).contains("killed by `docker kill`"));
@@ -358,8 +364,9 @@ mod tests {
         let said = [
             (
                 127,
-                "docker: Error response from daemon: failed to create shim task: OCI runtime create failed: runc create failed: \
-                unable to start container process: exec: \"7\": executable file not found in $PATH: unknown\n",
+                "docker: Error response from daemon: failed to create shim task: OCI runtime \
+                 create failed: runc create failed: unable to start container process: \
+                 exec: \"7\": executable file not found in $PATH: unknown\n",
             ),
             (127, "[FATAL tini (8)] exec 7 failed: No such file or directory"),
             (2, "python3: can't open file '//7': [Errno 2] No such file or directory"),
@@ -399,7 +406,8 @@ mod tests {
         let said = [
             (
                 2,
-                "/bin/foreign: line 1: \u{7f}ELF\u{2}\u{1}\u{1}\u{3}@@: not found\n/bin/foreign: line 2: syntax error",
+                "/bin/foreign: line 1: \u{7f}ELF\u{2}\u{1}\u{1}\u{3}@@: not found\n/bin/foreign: \
+                 line 2: syntax error",
             ),
             (1, "exec /bin/foreign: exec format error"),
             (126, "/plugin: 2: /bin/foreign: Exec format error"),
@@ -427,12 +435,14 @@ mod tests {
         );
         assert_told(
             101,
-            "failed to spawn thread: Os { code: 11, kind: WouldBlock, message: \"Resource temporarily unavailable\" }",
+            "failed to spawn thread: Os { code: 11, kind: WouldBlock, message: \"Resource \
+             temporarily unavailable\" }",
             limit,
         );
         assert_told(1, "RuntimeError: can't start new thread", limit);
         assert_told(2, "runtime: failed to create new OS thread (have 2 already; errno=11)", limit);
-        let attach = "Error: failed to connect to container's attach socket: /run/attach: no such file or directory";
+        let attach = "Error: failed to connect to container's attach socket: /run/attach: no such \
+                      file or directory";
         let podman = Container::podman("image").pids(2);
         let told = told(&podman, &run(None), 127, KilledBy::Unknown, attach).unwrap();
         assert!(told.problem.contains("the limit of 2, "), "{}", told.problem);

@@ -84,7 +84,8 @@ mod tests {
         let (log, path) = (dir.path().join("log"), dir.path().display());
         // A function in place of a file, which another test's child could hold open for writing.
         let script = format!(
-            "dir={path}\nclient() {{ echo \"$1\" >>\"$dir/log\"\n{client}\n}}\nremove() {{\n{}\n}}\nremove client name",
+            "dir={path}\nclient() {{ echo \"$1\" >>\"$dir/log\"\n{client}\n}}\nremove() \
+             {{\n{}\n}}\nremove client name",
             engine.removal()
         );
         let status = Command::new("/bin/sh").args(["-c", &script]).status().unwrap();

@@ -18,13 +18,15 @@ pub(super) fn check(args: &[String]) -> Result<(), SpawnErrorKind> {
 }
 
 fn refusal(arg: &str) -> Option<&'static str> {
-    const TTY: &str = "a terminal between host and plugin changes the messages: leave it out (an option's value that looks \
-        like it goes into one word with the option, as in --label=-t)";
+    const TTY: &str = "a terminal between host and plugin changes the messages: leave it out (an \
+                       option's value that looks like it goes into one word with the option, as in \
+                       --label=-t)";
     const DETACH: &str = "a container in the background has no pipe to its host: leave it out";
-    const ATTACH: &str = "the plugin talks over its standard input and output, which are attached anyway: leave it out";
+    const ATTACH: &str = "the plugin talks over its standard input and output, which are attached \
+                          anyway: leave it out";
     const NAME: &str =
         "the container has a name of its own, by which it is removed: use --label to find it";
-    const REMOVE: &str = "the container goes with its plugin: leave it out";
+    const REMOVE: &str = "the container is removed with its plugin: leave it out";
     let (name, value) =
         arg.split_once('=').map_or((arg, None), |(name, value)| (name, Some(value)));
     let is_off =
@@ -80,7 +82,7 @@ mod tests {
         }
         refused("--name", "use --label");
         refused("--name=spell", "use --label");
-        refused("--rm=false", "goes with its plugin");
+        refused("--rm=false", "removed with its plugin");
     }
 
     #[test]

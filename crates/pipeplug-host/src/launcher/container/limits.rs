@@ -90,7 +90,8 @@ impl Container {
             tracing::warn!(
                 target: "pipeplug::limits",
                 image = %self.image,
-                "{engine} ignores the limits on {} here: the plugin may take as much as this user may",
+                "{engine} ignores the limits on {} here: the plugin may use as much as this user \
+                 may",
                 listed(&ignored)
             );
             return None;
@@ -104,7 +105,7 @@ impl Container {
             }
         };
         Some(Diagnosis::permanent(format!(
-            "{engine} ignores the limit on {} that was demanded: {step}, or do without the limit",
+            "{engine} ignores the limit on {} that was set: {step}, or leave the limit out",
             listed(&demanded)
         )))
     }
@@ -151,7 +152,7 @@ mod tests {
         let container = || Container::podman("image");
         let told = unmet(&container().memory(64 << 20).pids(7), ROOTLESS).unwrap();
         assert!(
-            told.starts_with("Podman ignores the limit on memory and processes that was demanded:"),
+            told.starts_with("Podman ignores the limit on memory and processes that was set:"),
             "{told}"
         );
         let told = unmet(&container().cpus(0.5), ROOTLESS).unwrap();
@@ -179,9 +180,10 @@ mod tests {
 
     #[test]
     fn a_kernel_that_lacks_one_limit_is_known_by_that() {
-        let memory = "WARNING: Your kernel does not support memory limit capabilities or the cgroup is not mounted. \
-            Limitation discarded.";
-        let pids = "WARNING: Your kernel does not support pids limit capabilities or the cgroup is not mounted. PIDs limit discarded.";
+        let memory = "WARNING: Your kernel does not support memory limit capabilities or the \
+                      cgroup is not mounted. Limitation discarded.";
+        let pids = "WARNING: Your kernel does not support pids limit capabilities or the cgroup is \
+                    not mounted. PIDs limit discarded.";
         let docker = || Container::docker("image");
         assert!(unmet(&docker().memory(1 << 26), memory).unwrap().contains("on memory that"));
         assert!(unmet(&docker().pids(7), pids).unwrap().contains("on processes that"));

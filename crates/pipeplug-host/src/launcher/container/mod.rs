@@ -16,9 +16,9 @@ pub use engine::Engine;
 #[cfg(feature = "pack")]
 pub use pack::{PackError, pack};
 
-use super::cleanup::{Cleanup, Removal};
+use super::cleanup::Removal;
 use super::{Launcher, Started, client};
-use crate::process::{Launch, OnHostExit, SpawnError, SpawnErrorKind, spawn_with};
+use crate::process::{Launch, OnHostExit, SpawnError, SpawnErrorKind};
 use diagnose::Run;
 use limits::Limit;
 use process::Contained;
@@ -39,14 +39,14 @@ use process::Contained;
 /// system that it cannot write to, no capability and no way to get new privileges, the user
 /// `nobody`, 512 MiB of memory, one CPU, 256 threads. Of the host's environment it gets nothing,
 /// only the variables of [`PluginBuilder::env`](crate::PluginBuilder::env);
-/// [`PluginBuilder::current_dir`](crate::PluginBuilder::current_dir) is a directory in the container. What it
-/// says to the host does not go into the engine's logs.
+/// [`PluginBuilder::current_dir`](crate::PluginBuilder::current_dir) is a directory in the
+/// container. What it says to the host does not go into the engine's logs.
 ///
 /// The container is gone after the plugin has ended or was stopped, and so it is after a kill of
 /// the plugin, of the engine's client, or of the host: a shell waits for that, which the host's end
-/// tells by the end of a pipe (not with [`OnHostExit::EndOfFile`](crate::OnHostExit), where the plugin
-/// sees the end of its input). Its process here, with the process id, is the engine's client;
-/// signals reach the plugin.
+/// tells by the end of a pipe (not with [`OnHostExit::EndOfFile`](crate::OnHostExit), where the
+/// plugin sees the end of its input). Its process here, with the process id, is the engine's
+/// client; signals reach the plugin.
 #[derive(Debug, Clone)]
 pub struct Container {
     engine: Engine,
@@ -260,19 +260,13 @@ impl Container {
             client.on_host_exit = OnHostExit::EndOfFile;
         }
         let engine = client.program.clone();
-        let of_launcher = |error: SpawnError| {
-            let permanent = error.is_permanent();
-            SpawnErrorKind::launcher(self.describe(), error.to_string(), permanent)
-        };
-        // First, so that there is no moment in which a container has none.
         let removal = Removal {
             what: format!("the container {name}"),
             script: self.engine.removal(),
             program: engine.clone(),
             args: vec![name.clone().into()],
         };
-        let cleanup = Cleanup::arm(removal, launch.on_host_exit).map_err(of_launcher)?;
-        let spawned = spawn_with(&client, client.args.clone()).map_err(of_launcher)?;
+        let (spawned, cleanup) = client::start_with_cleanup(launch, &client, self, removal)?;
         tracing::debug!(container = %name, image = ?self.image, "started a container's client");
         let run = Run {
             name,

@@ -27,8 +27,8 @@ pub enum PackError {
     },
     /// The file is not a program that can run alone.
     #[error(
-        "plugin {path:?} is no executable of its own: {found}; an image of one file has no interpreter for it, so write a \
-         Dockerfile"
+        "plugin {path:?} cannot run alone: {found}; an image of one file has no interpreter for \
+         it, so write a Dockerfile"
     )]
     NoExecutable {
         /// The file.
@@ -38,8 +38,9 @@ pub enum PackError {
     },
     /// The program needs libraries, and the image has none.
     #[error(
-        "plugin {path:?} is dynamically linked (it needs {loader:?}), and the image has nothing but this file: link it \
-         statically, in Rust with `RUSTFLAGS=\"-C target-feature=+crt-static\" cargo build --release --target {target}`, or write a \
+        "plugin {path:?} is dynamically linked (it needs {loader:?}), and the image has nothing \
+         but this file: link it statically, in Rust with `RUSTFLAGS=\"-C \
+         target-feature=+crt-static\" cargo build --release --target {target}`, or write a \
          Dockerfile",
         target = target()
     )]
@@ -51,7 +52,8 @@ pub enum PackError {
     },
     /// The program is built for another machine.
     #[error(
-        "plugin {path:?} is built for another machine ({found}), this one is {expected}: build it for this one"
+        "plugin {path:?} is built for another machine ({found}), this one is {expected}: build it \
+         for this one"
     )]
     WrongArchitecture {
         /// The file.
@@ -63,7 +65,8 @@ pub enum PackError {
     },
     /// The engine's client is not installed.
     #[error(
-        "there is no program {program:?}: install {engine}, or add the program's directory to `PATH`"
+        "there is no program {program:?}: install {engine}, or add the program's directory to \
+         `PATH`"
     )]
     NoEngine {
         /// The engine.

@@ -117,7 +117,8 @@ impl Client {
                 Ok(Some(status)) => break status,
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::error!(container = %self.run.name, %error, "its client cannot be waited for");
+                    tracing::error!(container = %self.run.name, %error, "its client cannot be \
+                                                            waited for");
                     break WaitStatus::Unknown;
                 }
             }
@@ -165,19 +166,21 @@ impl Client {
         let args =
             ["events", "--since=1", &until, &filter, "--filter=event=oom", "--filter=event=kill"];
         let format = r#"--format={{.Action}} {{index .Actor.Attributes "signal"}}"#;
-        match self.ask(&[&args[..], &[format]].concat(), ENQUIRY) {
+        match self.query(&[&args[..], &[format]].concat(), ENQUIRY) {
             Ok(events) => killer_in(&events),
             Err(error) => {
-                tracing::debug!(container = %self.run.name, %error, "the engine does not tell of its end");
+                tracing::debug!(container = %self.run.name, %error, "the engine does not tell of \
+                                                            its end");
                 KilledBy::Unknown
             }
         }
     }
 
     /// Runs a command of the engine's client, and returns its output.
-    fn ask(&self, args: &[&str], patience: Duration) -> io::Result<String> {
-        let asked = spawn_with(&client::tool(&self.program), args.iter().map(Into::into).collect());
-        let asked = asked.map_err(io::Error::other)?;
+    fn query(&self, args: &[&str], timeout: Duration) -> io::Result<String> {
+        let client =
+            spawn_with(&client::tool(&self.program), args.iter().map(Into::into).collect());
+        let client = client.map_err(io::Error::other)?;
         let words = format!("{:?} {}", self.program, args.join(" "));
         // Both are read without blocking, once all is written: what is there is there.
         let all = |fd: OwnedFd| {
@@ -185,10 +188,10 @@ impl Client {
             let _ = File::from(fd).read_to_end(&mut said);
             String::from_utf8_lossy(&said).trim().to_owned()
         };
-        match asked.child.wait_timeout(patience, Leftovers::Kill)? {
-            Some(status) if status.success() => Ok(all(asked.from_guest)),
+        match client.child.wait_timeout(timeout, Leftovers::Kill)? {
+            Some(status) if status.success() => Ok(all(client.from_guest)),
             Some(status) => {
-                Err(io::Error::other(format!("{words}: {status}, {}", all(asked.stderr))))
+                Err(io::Error::other(format!("{words}: {status}, {}", all(client.stderr))))
             }
             None => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -199,7 +202,7 @@ impl Client {
 
     /// Runs a command of the engine's client on the container.
     fn order(&self, what: &str) -> io::Result<()> {
-        self.ask(&[what, &self.run.name], TIMEOUT).map(drop)
+        self.query(&[what, &self.run.name], TIMEOUT).map(drop)
     }
 }
 
@@ -243,7 +246,8 @@ impl Contained {
                 }
             }
         }
-        tracing::debug!(container = %client.run.name, %error, "the engine does not kill it, its client is killed");
+        tracing::debug!(container = %client.run.name, %error, "the engine does not kill it, its \
+                                                            client is killed");
         client.child.signal_group(Signal::Kill)
     }
 }

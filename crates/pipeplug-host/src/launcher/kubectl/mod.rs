@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::cleanup::{Cleanup, Removal};
-use super::{Diagnosis, Launcher, Started, client};
-use crate::process::{Launch, SpawnError, SpawnErrorKind, WaitStatus, spawn_with};
+use super::cleanup::Removal;
+use super::client::{self, ClientCommand};
+use super::{Diagnosis, Launcher, Started};
+use crate::process::{Launch, SpawnError, SpawnErrorKind, WaitStatus};
 use process::Pod;
 
 /// Runs a plugin in a pod of its own, by `kubectl run`, with the user's own configuration and
@@ -28,22 +29,22 @@ use process::Pod;
 /// # Ok::<(), pipeplug_host::StartError>(())
 /// ```
 ///
-/// What [`PluginBuilder::env`](crate::PluginBuilder::env) sets goes with it, nothing of the host's environment
-/// does; [`PluginBuilder::current_dir`](crate::PluginBuilder::current_dir) is a directory in the pod. Where it
-/// runs and what it may do is the cluster's choice, but for the token of its service account, which
-/// it does not get unless [`overrides`](Self::overrides) say so.
+/// What [`PluginBuilder::env`](crate::PluginBuilder::env) sets goes with it, nothing of the host's
+/// environment does; [`PluginBuilder::current_dir`](crate::PluginBuilder::current_dir) is a
+/// directory in the pod. Where it runs and what it may do is the cluster's choice, but for the
+/// token of its service account, which it does not get unless [`overrides`](Self::overrides) say
+/// so.
 ///
 /// A pod takes seconds to start, and longer where its image is yet to be pulled: the start needs a
-/// longer [`handshake_timeout`](crate::PluginBuilder::handshake_timeout) than the default one. The pod is
-/// deleted after the plugin has ended or was stopped, also where the start failed, and where
-/// kubectl or the host are killed (not with [`OnHostExit::EndOfFile`](crate::OnHostExit)). Its process
-/// here, with the process id, is kubectl; SIGTERM to that has the pod deleted. All pods have the
-/// label `app.kubernetes.io/managed-by=pipeplug`.
+/// longer [`handshake_timeout`](crate::PluginBuilder::handshake_timeout) than the default one. The
+/// pod is deleted after the plugin has ended or was stopped, also where the start failed, and where
+/// kubectl or the host are killed (not with [`OnHostExit::EndOfFile`](crate::OnHostExit)). Its
+/// process here, with the process id, is kubectl; SIGTERM to that has the pod deleted. All pods
+/// have the label `app.kubernetes.io/managed-by=pipeplug`.
 #[derive(Debug, Clone)]
 pub struct Kubectl {
     image: String,
-    program: OsString,
-    args: Vec<OsString>,
+    client: ClientCommand,
     namespace: Option<String>,
     context: Option<String>,
     pull_policy: Option<PullPolicy>,
@@ -69,8 +70,7 @@ impl Kubectl {
     pub fn new(image: impl Into<String>) -> Self {
         Self {
             image: image.into(),
-            program: "kubectl".into(),
-            args: Vec::new(),
+            client: ClientCommand::new("kubectl"),
             namespace: None,
             context: None,
             pull_policy: None,
@@ -84,7 +84,7 @@ impl Kubectl {
     /// The program to run, which is looked for in `PATH` unless it has a slash. Default: `kubectl`.
     #[must_use]
     pub fn program(mut self, program: impl Into<OsString>) -> Self {
-        self.program = program.into();
+        self.client.program = program.into();
         self
     }
 
@@ -92,7 +92,7 @@ impl Kubectl {
     /// before the command.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
-        self.args.push(arg.into());
+        self.client.options.push(arg.into());
         self
     }
 
@@ -149,55 +149,44 @@ impl Kubectl {
         self
     }
 
-    /// Options before the command.
-    fn global(&self) -> Vec<OsString> {
-        let mut args = self.args.clone();
-        args.extend(self.context.iter().map(|context| format!("--context={context}").into()));
-        args.extend(
-            self.namespace.iter().map(|namespace| format!("--namespace={namespace}").into()),
-        );
-        args
+    /// The command line, with all options before the command.
+    fn command(&self, command: impl IntoIterator<Item = String>) -> Vec<OsString> {
+        let context = self.context.iter().map(|context| format!("--context={context}"));
+        let namespace = self.namespace.iter().map(|namespace| format!("--namespace={namespace}"));
+        let args = context.chain(namespace).chain(command);
+        self.client.command(args.map(OsString::from))
     }
 
     fn arguments(&self, name: &str, launch: &Launch) -> Result<Vec<OsString>, SpawnErrorKind> {
         let seconds = client::whole_seconds(self.running_timeout).max(1);
-        let mut args = self.global();
-        args.extend([
+        Ok(self.command([
             "run".into(),
             name.into(),
-            format!("--image={}", self.image).into(),
+            format!("--image={}", self.image),
             "--stdin".into(),
             "--rm".into(),
             "--restart=Never".into(),
             // It would write to the pipe.
             "--quiet".into(),
             "--labels=app.kubernetes.io/managed-by=pipeplug".into(),
-            format!("--pod-running-timeout={seconds}s").into(),
+            format!("--pod-running-timeout={seconds}s"),
             // All of the container, since a list is replaced as a whole:
             // `--override-type=strategic`, which would not, is not known to kubectl before 1.24.
-            format!("--overrides={}", pod::overrides(self, name, launch)?).into(),
-        ]);
-        Ok(args)
+            format!("--overrides={}", pod::overrides(self, name, launch)?),
+        ]))
     }
 
     fn run(&self, launch: &Launch) -> Result<Started, SpawnErrorKind> {
         let name = client::unused_name();
-        let client = client::launch(launch, &self.program, self.arguments(&name, launch)?)?;
-        let of_launcher = |error: SpawnError| {
-            let permanent = error.is_permanent();
-            SpawnErrorKind::launcher(self.describe(), error.to_string(), permanent)
-        };
-        // First, so that there is no moment in which a pod has none.
+        let client = client::launch(launch, &self.client.program, self.arguments(&name, launch)?)?;
         let removal = self.removal(&name, client.program.clone());
-        let cleanup = Cleanup::arm(removal, launch.on_host_exit).map_err(of_launcher)?;
-        let spawned = spawn_with(&client, client.args.clone()).map_err(of_launcher)?;
+        let (spawned, cleanup) = client::start_with_cleanup(launch, &client, self, removal)?;
         tracing::debug!(pod = %name, image = ?self.image, "started kubectl");
         Ok(Pod::started(spawned, cleanup))
     }
 
     fn removal(&self, name: &str, program: std::path::PathBuf) -> Removal {
-        let mut args = self.global();
-        args.extend([
+        let args = self.command([
             "delete".into(),
             "pod".into(),
             name.into(),

@@ -19,13 +19,13 @@ pub(super) fn overrides(
         None => Map::new(),
         Some(text) => match serde_json::from_str(text) {
             Ok(Value::Object(pod)) => pod,
-            _ => return Err(bad("the overrides of its pod", "they are no JSON object")),
+            _ => return Err(bad("the overrides of its pod", "they are not a JSON object")),
         },
     };
     pod.insert("apiVersion".into(), "v1".into());
     let spec = pod.entry("spec").or_insert_with(|| json!({}));
     let Some(spec) = spec.as_object_mut() else {
-        return Err(bad("the overrides of its pod", "their `spec` is no JSON object"));
+        return Err(bad("the overrides of its pod", "their `spec` is not a JSON object"));
     };
     // It is a stranger to the cluster.
     spec.entry("automountServiceAccountToken").or_insert(false.into());
@@ -33,7 +33,7 @@ pub(super) fn overrides(
         None => Vec::new(),
         Some(Value::Array(others)) => others,
         Some(_) => {
-            return Err(bad("the overrides of its pod", "their `containers` are no list"));
+            return Err(bad("the overrides of its pod", "their `containers` are not a list"));
         }
     };
     let own = container(kubectl, name, launch)?;
@@ -101,7 +101,7 @@ fn literal(word: &OsStr) -> Result<Value, SpawnErrorKind> {
 
 fn text(word: &OsStr) -> Result<&str, SpawnErrorKind> {
     word.to_str()
-        .ok_or_else(|| bad(&format!("{word:?}"), "it is not UTF-8, which the API takes only"))
+        .ok_or_else(|| bad(&format!("{word:?}"), "it is not UTF-8, and the API takes nothing else"))
 }
 
 fn bad(what: &str, reason: &'static str) -> SpawnErrorKind {

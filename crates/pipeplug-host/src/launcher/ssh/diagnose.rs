@@ -31,26 +31,29 @@ pub(super) fn of_start(ssh: &Ssh, status: WaitStatus, stderr: &[String]) -> Opti
     let problem = match status.code()? {
         SSH_FAILED => return Some(of_ssh(ssh, stderr)),
         NO_DIRECTORY if script_says(CANNOT_ENTER) => {
-            "its working directory cannot be entered there (status 125): make it there, or name another one"
+            "its working directory cannot be entered there (status 125): make it there, or name \
+             another one"
         }
         NOT_FOUND if script_says(NO_FILE) => {
-            "there is no such file there (status 127): copy it there; a relative path begins at the home directory"
+            "there is no such file there (status 127): copy it there; a relative path begins at \
+             the home directory"
         }
         NOT_EXECUTABLE if script_says(A_DIRECTORY) => {
             "it is a directory there (status 126): name the file of the plugin"
         }
         NOT_EXECUTABLE if script_says(NO_PERMISSION) => {
-            "it is there, but cannot be executed (status 126): run `chmod +x` on it, or copy it to a file system that \
-             is not mounted noexec"
+            "it is there, but cannot be executed (status 126): run `chmod +x` on it, or copy it to \
+             a file system that is not mounted noexec"
         }
         NO_DIRECTORY => "`env` failed there, or it exited with 125 itself: `env` has to know `--`",
         NOT_EXECUTABLE => {
-            "it is there, but the system there cannot execute it (status 126): build it for that machine, or check the \
-             interpreter in its first line"
+            "it is there, but the system there cannot execute it (status 126): build it for that \
+             machine, or check the interpreter in its first line"
         }
         NOT_FOUND => {
-            "there is no program of that name in `PATH` there, or the file is there and its interpreter (the first \
-             line) or dynamic loader is not (status 127): name its path, or install what it needs"
+            "there is no program of that name in `PATH` there, or the file is there and its \
+             interpreter (the first line) or dynamic loader is not (status 127): name its path, or \
+             install what it needs"
         }
         _ => return None,
     };
@@ -65,7 +68,8 @@ pub(super) fn of_end(status: WaitStatus, stderr: &[String]) -> Option<Diagnosis>
             Diagnosis::passing("the connection was lost, which ends the plugin there")
         } else {
             Diagnosis::passing(
-                "it exited with 255 itself, or a signal killed it there, which ssh does not tell apart",
+                "it exited with 255 itself, or a signal killed it there, which ssh does not \
+                 distinguish",
             )
         }
     })
@@ -78,15 +82,15 @@ fn of_ssh(ssh: &Ssh, stderr: &[String]) -> Diagnosis {
     let log_in = format!("`ssh {destination} true` in a terminal");
     if says("REMOTE HOST IDENTIFICATION HAS CHANGED") {
         Diagnosis::permanent(
-            "its host key has changed: the connection may be intercepted; if the change is intended, remove the old key with \
-             `ssh-keygen -R`",
+            "its host key has changed: the connection may be intercepted; if the change is \
+             intended, remove the old key with `ssh-keygen -R`",
         )
     } else if says("Host key verification failed") {
         Diagnosis::permanent(format!("its host key is not known: run {log_in}, and check the key"))
     } else if says("Permission denied (") || says("Too many authentication failures") {
         Diagnosis::permanent(format!(
-            "it refuses the login: the key has to be in the agent or without a passphrase, since ssh \
-             does not ask for one; try {log_in}"
+            "it refuses the login: the key has to be in the agent or without a passphrase, since \
+             ssh does not ask for one; try {log_in}"
         ))
     } else if says("Could not resolve hostname") || says("hostname contains invalid characters") {
         if says("Temporary failure") {
@@ -100,7 +104,8 @@ fn of_ssh(ssh: &Ssh, stderr: &[String]) -> Diagnosis {
         || says("timed out") && says("connect to host")
     {
         Diagnosis::passing(format!(
-            "it does not answer; ssh waits for {} s at most: `--timeout` (Ssh::connect_timeout) allows more",
+            "it does not answer; ssh waits for {} s at most: `--timeout` (Ssh::connect_timeout) \
+             allows more",
             ssh.connect_seconds()
         ))
     } else if says("connect to host") {

@@ -8,7 +8,8 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use self::probe::Version;
-use super::{Diagnosis, Launcher, Started, client};
+use super::client::{self, ClientCommand};
+use super::{Diagnosis, Launcher, Started};
 use crate::process::{Launch, SpawnError, SpawnErrorKind, WaitStatus};
 
 /// Time that asking the login shell may take beyond that of connecting.
@@ -18,11 +19,11 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// known hosts.
 ///
 /// The plugin's path is one of that machine: from its home directory where it is relative, looked
-/// for in its `PATH` where it has no slash. What [`PluginBuilder::env`](crate::PluginBuilder::env) sets, and
-/// the working directory, go with it; nothing of the host's environment does. The login shell there
-/// may be any that runs `exec /bin/sh -c '…'`: of that, and of arguments, variables and paths, it
-/// has nothing to interpret. All of these together take a command line of 128 KiB at most, in which
-/// a letter or a digit is one byte, and most other characters five.
+/// for in its `PATH` where it has no slash. What [`PluginBuilder::env`](crate::PluginBuilder::env)
+/// sets, and the working directory, go with it; nothing of the host's environment does. The login
+/// shell there may be any that runs `exec /bin/sh -c '…'`: of that, and of arguments, variables and
+/// paths, it has nothing to interpret. All of these together take a command line of 128 KiB at
+/// most, in which a letter or a digit is one byte, and most other characters five.
 ///
 /// ssh asks no questions (`BatchMode`): a key that needs a passphrase has to be in the agent, and
 /// the machine's own key has to be known. Options of the configuration that would break a plugin
@@ -41,8 +42,7 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Ssh {
     destination: OsString,
-    program: OsString,
-    args: Vec<OsString>,
+    client: ClientCommand,
     connect_timeout: Duration,
     alive_interval: Duration,
     alive_count: u32,
@@ -54,8 +54,7 @@ impl Ssh {
     pub fn new(destination: impl Into<OsString>) -> Self {
         Self {
             destination: destination.into(),
-            program: "ssh".into(),
-            args: Vec::new(),
+            client: ClientCommand::new("ssh"),
             connect_timeout: Duration::from_secs(8),
             alive_interval: Duration::from_secs(15),
             alive_count: 2,
@@ -66,7 +65,7 @@ impl Ssh {
     /// is asked for its version before each start, by `-V`.
     #[must_use]
     pub fn program(mut self, program: impl Into<OsString>) -> Self {
-        self.program = program.into();
+        self.client.program = program.into();
         self
     }
 
@@ -74,14 +73,14 @@ impl Ssh {
     /// set here, so that it wins.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
-        self.args.push(arg.into());
+        self.client.options.push(arg.into());
         self
     }
 
     /// More arguments of ssh.
     #[must_use]
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
-        self.args.extend(args.into_iter().map(Into::into));
+        self.client.options.extend(args.into_iter().map(Into::into));
         self
     }
 
@@ -123,8 +122,7 @@ impl Ssh {
     /// them only; elsewhere the configuration cannot have them either. (`IgnoreUnknown` is no way
     /// out: it would take the place of the user's own.)
     fn options(&self, version: Option<Version>) -> Vec<OsString> {
-        let mut args = self.args.clone();
-        args.extend([
+        let mut args = self.client.command([
             "-T".into(),
             "-oBatchMode=yes".into(),
             format!("-oConnectTimeout={}", self.connect_seconds()).into(),
@@ -165,9 +163,9 @@ impl Ssh {
 
     fn run(&self, launch: &Launch) -> Result<Started, SpawnErrorKind> {
         let line = remote::command_line(launch)?;
-        let mut args = self.options(probe::version(&self.program));
+        let mut args = self.options(probe::version(&self.client.program));
         args.push(line);
-        let client = client::launch(launch, &self.program, args)?;
+        let client = client::launch(launch, &self.client.program, args)?;
         client::start(&client, self)
     }
 }
@@ -191,14 +189,14 @@ impl Launcher for Ssh {
 
     /// Logs in once more, to run nothing: what is printed then is not the plugin's.
     fn diagnose_output(&self) -> Option<Diagnosis> {
-        let mut args = self.options(probe::version(&self.program));
+        let mut args = self.options(probe::version(&self.client.program));
         args.push("exec /bin/sh -c :".into());
-        let patience = Duration::from_secs(self.connect_seconds()) + LOGIN_TIMEOUT;
-        let line = probe::first_line(&self.program, args, patience)?;
+        let timeout = Duration::from_secs(self.connect_seconds()) + LOGIN_TIMEOUT;
+        let line = probe::first_line(&self.client.program, args, timeout)?;
         Some(Diagnosis::permanent(format!(
-            "its login shell there prints to standard output, which is for messages: \"{}\"; have its startup files \
-             (.bashrc, .zshenv, .cshrc, config.fish) print where that is a terminal only, so that `ssh {} true` prints \
-             nothing",
+            "its login shell there prints to standard output, which is for messages: \"{}\"; let \
+             its startup files (.bashrc, .zshenv, .cshrc, config.fish) print only to a terminal, \
+             so that `ssh {} true` prints nothing",
             line.escape_ascii(),
             self.destination.to_string_lossy(),
         )))

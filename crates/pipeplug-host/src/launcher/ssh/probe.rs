@@ -23,7 +23,8 @@ pub(super) type Version = (u32, u32);
 /// # Blocking
 /// For 5 seconds at most.
 pub(super) fn version(program: &OsStr) -> Option<Version> {
-    let answer = ask(client::find(program)?, vec!["-V".into()], Output::Stderr, VERSION_TIMEOUT);
+    let answer =
+        output_of(client::find(program)?, vec!["-V".into()], Output::Stderr, VERSION_TIMEOUT);
     parse(&String::from_utf8_lossy(&answer.ok()?))
 }
 
@@ -31,13 +32,13 @@ pub(super) fn version(program: &OsStr) -> Option<Version> {
 /// nothing.
 ///
 /// # Blocking
-/// For `patience` at most.
+/// For `timeout` at most.
 pub(super) fn first_line(
     program: &OsStr,
     args: Vec<OsString>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Option<Vec<u8>> {
-    let answer = ask(client::find(program)?, args, Output::Stdout, patience).ok()?;
+    let answer = output_of(client::find(program)?, args, Output::Stdout, timeout).ok()?;
     let text = answer.trim_ascii_start();
     let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
     (!line.is_empty()).then(|| line.to_vec())
@@ -50,13 +51,13 @@ enum Output {
 }
 
 /// Runs a program, with nothing to read, until it closes that output, and kills what is left of it.
-fn ask(
+fn output_of(
     path: PathBuf,
     args: Vec<OsString>,
     output: Output,
-    patience: Duration,
+    timeout: Duration,
 ) -> io::Result<Vec<u8>> {
-    let until = Instant::now() + patience;
+    let until = Instant::now() + timeout;
     let spawned = spawn_with(&client::tool(path), args).map_err(io::Error::other)?;
     drop(spawned.to_guest);
     let (answer, _other) = match output {

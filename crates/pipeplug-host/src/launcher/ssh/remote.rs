@@ -66,25 +66,25 @@ pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnErrorKind> 
     let program = launch.program.as_os_str().as_bytes();
     if launch.is_preinstalled {
         return Err(refused(
-            "a place without its path",
-            "a machine has no plugin of its own: name a path there",
+            "a start as a preinstalled plugin",
+            "another machine has none: name a path there",
         ));
     }
     if program.starts_with(b"-") && !program.contains(&b'/') {
         return Err(refused(
             "a name that begins with a dash",
-            "the shell there would take it for an option",
+            "the shell there would read it as an option",
         ));
     }
     let variables = client::variables(launch)?;
     if !variables.is_empty() && program.contains(&b'=') {
-        let reason = "`env` on the other machine would take a path with a `=` for one";
+        let reason = "`env` on the other machine would read a path with a `=` as a variable";
         return Err(refused("variables of its environment", reason));
     }
     let mut words = Vec::new();
     if let Some(cwd) = &launch.cwd {
         if cwd.as_os_str().is_empty() {
-            return Err(refused("an empty working directory", "there is none of that name"));
+            return Err(refused("an empty working directory", "a directory has a name"));
         }
         // `-` is the last directory to `cd`, and `CDPATH` leads elsewhere.
         let ahead = if cwd.is_absolute() { "" } else { "./" };
@@ -118,8 +118,9 @@ pub(super) fn command_line(launch: &Launch) -> Result<OsString, SpawnErrorKind> 
     Ok(OsString::from_vec(line))
 }
 
-const TOO_LONG: &str = "a login shell takes 131071, of which arguments and variables have one for each letter or digit and \
-                        five for most other characters: send what is large in a call, or as a file";
+const TOO_LONG: &str = "a login shell takes 131071, of which arguments and variables have one for \
+                        each letter or digit and five for most other characters: send what is \
+                        large in a call, or as a file";
 
 /// Appends the word in characters that no shell interprets: a byte other than a letter, a digit and
 /// `-`, `.`, `/` is `_`, `0` and its three octal digits.

@@ -42,7 +42,7 @@ pub(super) fn assemble(code: u32, ranges: &[Range]) -> Result<Vec<libc::sock_fil
     let most = usize::from(u16::MAX).min(libc::BPF_MAXINSNS.unsigned_abs() as usize);
     if program.len() > most {
         return Err(format!(
-            "a filter of {} instructions, and the kernel takes {most}",
+            "a filter of {} instructions, and the limit of the kernel is {most}",
             program.len()
         ));
     }

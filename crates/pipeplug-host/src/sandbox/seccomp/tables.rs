@@ -16,12 +16,15 @@ fn render(machine: Machine) -> String {
     let policies = policies(&ports);
     let ranges = policies.map(|(_, policy)| machine.ranges(&policy));
     let mut lines = vec![
-        "# The answers to each system call: allow, EPERM, ENOSYS, kill, or by its arguments. The columns:"
+        "# The answers to each system call: allow, EPERM, ENOSYS, kill, or by its arguments. The \
+         columns:"
             .to_owned(),
-        "# basic; strict; strict with namespaces of its own; strict with ports to connect to and to bind."
+        "# basic; strict; strict with namespaces of its own; strict with ports to connect to and \
+         to bind."
             .to_owned(),
         format!(
-            "# Made from the lists in src/sandbox/seccomp: {UPDATE}=1 cargo test -p pipeplug-host tables"
+            "# Made from the lists in src/sandbox/seccomp: {UPDATE}=1 cargo test -p pipeplug-host \
+             tables"
         ),
     ];
     let mut row = |number: &str, name: &str, words: [&str; 4]| {
@@ -85,7 +88,8 @@ fn the_committed_tables_are_those_of_the_lists() {
         let (gone, new) = (only_in(&committed, &table), only_in(&table, &committed));
         assert!(
             committed == table,
-            "{} is another one: look at the difference, and set {UPDATE}=1 if it is meant\n- {}\n+ {}",
+            "{} differs: look at the difference, and set {UPDATE}=1 if it is intended\n- {}\n+ \
+             {}",
             path.display(),
             gone.join("\n- "),
             new.join("\n+ "),

@@ -1,4 +1,4 @@
-//! What a stream asks for and answers, by the codec alone.
+//! Expected requests and replies of a stream, by the codec alone.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use pipeplug_net::wire::{Chunk, Direction, Format, Limits, Received, Receiver, command};
 use pipeplug_net::{CallError, Reply};
 
-/// What the first bytes of an input say.
+/// Settings of a run, from the first bytes of an input.
 pub struct Plan<'a> {
     pub format: Option<Format>,
     /// The most that the connection reads or writes at once.
@@ -15,11 +15,11 @@ pub struct Plan<'a> {
     /// One handler at a time, and hardly anything may wait.
     pub is_narrow: bool,
     is_limited: bool,
-    /// Whether the peer reads nothing and closes that side, too.
+    /// True if the peer reads nothing and closes that side, too.
     pub closes_input: bool,
     /// The window that the peer offers, where it negotiates flow control.
     pub peer_window: Option<String>,
-    /// Calls that are begun ahead of the first byte.
+    /// Calls that are begun before the first byte.
     pub calls: u8,
     cuts: &'a [u8],
 }
@@ -71,7 +71,7 @@ enum End {
     TooLarge,
 }
 
-/// What a stream holds, up to its end or to what is no chunk.
+/// Content of a stream, up to its end or to the first bytes that are no chunk.
 #[derive(Debug, Default)]
 pub struct Model {
     pub format: Option<Format>,
@@ -79,9 +79,9 @@ pub struct Model {
     requests: BTreeMap<u64, usize>,
     /// The first response of each id.
     ends: BTreeMap<u64, End>,
-    /// Whether it ends where a chunk ends.
+    /// True if the stream ends where a chunk ends.
     is_whole: bool,
-    /// Whether something in it has the connection closed from within, or a request withdrawn.
+    /// True if a request in the stream closes the connection or cancels a request.
     pub may_close: bool,
 }
 
@@ -134,7 +134,7 @@ impl Model {
         }
     }
 
-    /// A call that was begun ahead of the stream ends with what the stream has for it.
+    /// A call that was begun before the stream ends with what the stream has for it.
     pub fn check_call(&self, id: u64, outcome: &Result<Reply, CallError>) {
         let is_so = match (self.ends.get(&id), outcome) {
             (Some(End::Reply(expected)), Ok(reply)) => reply == expected,

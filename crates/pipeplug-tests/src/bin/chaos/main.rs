@@ -150,8 +150,8 @@ fn run(cli: &Cli) -> ExitCode {
     let [ended, given_up, notes] =
         [&total.ended, &total.given_up, &total.notes].map(|count| count.load(Ordering::SeqCst));
     println!(
-        "chaos: {} cycles in {:.1} s (the slowest, {}, took {:.1}): {ended} calls of this process ended once, {given_up} \
-         of them given up; {notes} one-ways sent",
+        "chaos: {} cycles in {:.1} s (the slowest, {}, took {:.1}): {ended} calls of this process \
+         ended once, {given_up} of them given up; {notes} one-ways sent",
         cli.cycles,
         begun.elapsed().as_secs_f64(),
         slowest.1,

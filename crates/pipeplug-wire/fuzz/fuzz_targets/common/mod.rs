@@ -13,7 +13,7 @@ enum Event {
     Skipped(Skipped),
 }
 
-type Outcome = (Vec<Event>, Result<(), DecodeError>, Option<Format>);
+type Decoded = (Vec<Event>, Result<(), DecodeError>, Option<Format>);
 
 /// Reads the stream in several ways, which have to agree.
 pub fn check(format: Option<Format>, data: &[u8]) {
@@ -35,7 +35,7 @@ pub fn check(format: Option<Format>, data: &[u8]) {
 }
 
 /// The standard format has one way to write a chunk: what was read is written as it was.
-fn check_encoding((events, end, _): &Outcome, stream: &[u8]) {
+fn check_encoding((events, end, _): &Decoded, stream: &[u8]) {
     let mut bytes = Vec::new();
     for event in events {
         // Of a skipped chunk nothing is known but its head.
@@ -71,7 +71,7 @@ fn receive<'a>(
     format: Option<Format>,
     limits: Limits,
     pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Outcome {
+) -> Decoded {
     let mut receiver = Receiver::new(format, limits);
     let mut events = Vec::new();
     for piece in pieces {
@@ -94,7 +94,7 @@ fn decode<'a>(
     format: Option<Format>,
     limits: Limits,
     pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Outcome {
+) -> Decoded {
     let mut decoder = format.map_or(Decoder::detect(limits), |format| Decoder::new(format, limits));
     let mut events = Vec::new();
     let mut input = Vec::new();

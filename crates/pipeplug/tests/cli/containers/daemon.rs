@@ -100,7 +100,8 @@ impl Drop for Daemon {
 fn a_daemon_killed_within_a_call_is_told_with_the_containers_name() {
     if !geteuid().is_root() || Command::new("dockerd").arg("--version").output().is_err() {
         return missing(
-            "a daemon of Docker of one's own takes root, and dockerd (Debian: apt-get install docker.io)",
+            "a daemon of Docker of one's own takes root, and dockerd (Debian: apt-get install \
+             docker.io)",
         );
     }
     let place = Place::new();
@@ -160,8 +161,8 @@ fn a_daemon_killed_within_a_call_is_told_with_the_containers_name() {
     events.read_to_string(&mut said).unwrap();
     host.wait().unwrap();
     let runs_on = kill(pid, Signal::SIGKILL).is_ok();
-    let told = "the connection to Docker's daemon broke off, as when the daemon is killed or restarted: \
-        the container pipeplug-";
+    let told = "the connection to Docker's daemon broke off, as when the daemon is killed or \
+                restarted: the container pipeplug-";
     assert!(said.contains(told), "{said}");
     assert!(said.contains(&format!("`docker rm --force {name}")), "{said}");
     assert!(runs_on, "the container ended with its daemon, and the message is wrong");

@@ -49,7 +49,8 @@ impl Rootless {
             directory(name, USER);
         }
         directory("bin", 0);
-        let settings = "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
+        let settings = "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger \
+                        = \"none\"\n";
         place.file("home/.config/containers/containers.conf", settings.as_bytes());
         place.file("home/.config/containers/storage.conf", b"[storage]\ndriver = \"vfs\"\n");
         let users = fs::read_to_string("/etc/passwd").unwrap();
@@ -69,7 +70,8 @@ impl Rootless {
         if String::from_utf8_lossy(&info.stdout).trim() != "true" {
             let said = String::from_utf8_lossy(&info.stderr);
             missing(&format!(
-                "Podman does not run without root (Debian: apt-get install podman runc uidmap): {said}"
+                "Podman does not run without root (Debian: apt-get install podman runc uidmap): \
+                 {said}"
             ));
             return None;
         }
@@ -137,7 +139,8 @@ fn a_plugin_runs_without_root() {
         (&["--engine-arg=--memory=64m"], "memory"),
     ] {
         let told = format!(
-            "did not start in a container of \"spell\" (podman): Podman ignores the limit on {resource} that was demanded"
+            "did not start in a container of \"spell\" (podman): Podman ignores the limit on \
+             {resource} that was set"
         );
         run(&[limit, &["--call", "echo", "hello"]].concat()).run().exits(4).prints("").says(&told);
     }

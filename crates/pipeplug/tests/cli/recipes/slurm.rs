@@ -35,7 +35,8 @@ impl Cluster {
              SlurmctldPort={controller}\nSlurmdPort={node}\nStateSaveLocation={dir}/state\nSlurmdSpoolDir={dir}/spool\n\
              SlurmctldPidFile={dir}/slurmctld.pid\nSlurmdPidFile={dir}/slurmd.pid\nProctrackType=proctrack/linuxproc\n\
              TaskPlugin=task/none\nMpiDefault=none\nReturnToService=2\n\
-             NodeName={hostname} NodeAddr=127.0.0.1 CPUs=1\nPartitionName=main Nodes=ALL Default=YES State=UP\n",
+             NodeName={hostname} NodeAddr=127.0.0.1 CPUs=1\nPartitionName=main Nodes=ALL \
+             Default=YES State=UP\n",
             dir = dir.path().display()
         );
         fs::write(at("slurm.conf"), config).unwrap();

@@ -5,7 +5,7 @@ use std::str::{FromStr, SplitWhitespace};
 
 use anyhow::{Context as _, Result, bail};
 
-/// What to measure.
+/// Measurement that the driver asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
     Sequential { warmup: usize, calls: usize, size: usize },

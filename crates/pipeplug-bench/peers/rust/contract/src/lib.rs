@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result};
 
 pub use payload::Payload;
 
-/// What this process is to be.
+/// Role of this process.
 pub enum Role {
     /// Takes a command, starts the plugin, makes the calls.
     Host { mode: Mode },

@@ -1,4 +1,4 @@
-//! What a call carries and brings back.
+//! Data of calls and replies.
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
@@ -6,7 +6,7 @@ use bytes::Bytes;
 /// Up to here a reply is compared byte by byte; above, its length has to do.
 const COMPARED: usize = 64 * 1024;
 
-/// What a call carries, in the type that the peer's users have it in.
+/// Data of a call, in the type that the peer's users have it in.
 pub trait Payload: Clone + PartialEq + Send + Sync + 'static {
     /// A payload of that many bytes, all of them `x`, so that it can travel as JSON too.
     fn of(size: usize) -> Self;

@@ -1,4 +1,4 @@
-//! What a host tells the driver, and when.
+//! Lines that a host writes for the driver.
 
 use std::borrow::Cow;
 use std::fmt;

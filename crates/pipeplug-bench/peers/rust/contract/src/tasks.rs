@@ -16,7 +16,7 @@ use crate::{Mode, Payload, threads};
 
 /// A connection to a plugin whose calls are futures; clones share it.
 pub trait Client: Clone + Send + Sync + 'static {
-    /// What its calls carry.
+    /// Data of its calls.
     type Payload: Payload;
 
     /// Payloads have to be smaller than this.

@@ -13,7 +13,7 @@ use crate::{Mode, Payload};
 
 /// A connection to a plugin whose calls block.
 pub trait Client: Send + Sync + 'static {
-    /// What its calls carry.
+    /// Data of its calls.
     type Payload: Payload;
 
     /// Payloads have to be smaller than this.

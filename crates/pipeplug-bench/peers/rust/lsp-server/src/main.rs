@@ -62,7 +62,7 @@ fn start(mode: &Mode) -> Result<(Plugin, Client)> {
 /// Where a response goes, or that there will be none.
 type Waiter = Sender<Option<Response>>;
 
-/// Who waits for a response; gone once there will be none.
+/// Sender for each caller that waits for a response; `None` once there will be none.
 type Waiting = Arc<Mutex<Option<HashMap<RequestId, Waiter>>>>;
 
 struct Client {

@@ -1,4 +1,4 @@
-//! Many callers at once: they give way to each other, read for each other, and leave none behind.
+//! Many callers at once: they yield to each other, read for each other, and leave none behind.
 
 mod common;
 
@@ -11,7 +11,7 @@ use pipeplug_net::{EventLoop, Options, Refuse, Reply, Request};
 
 const CALLERS: usize = 16;
 
-/// Each caller of a crowd gets its own reply, however the bytes come.
+/// Each of many callers gets its own reply, however the bytes come.
 #[test]
 fn each_gets_its_own_reply() {
     let _watchdog = watchdog();
@@ -34,10 +34,10 @@ fn each_gets_its_own_reply() {
     }
 }
 
-/// Callers that sleep, since their handler takes long, are woken by a crowd that reads for them,
-/// and by the loop when the crowd has gone.
+/// Callers that sleep, since their handler takes long, are woken by other callers that read for
+/// them, and by the loop when those have gone.
 #[test]
-fn a_crowd_leaves_no_sleeper_behind() {
+fn many_callers_leave_no_sleeper_behind() {
     let _watchdog = watchdog();
     let (gate, inside) = (Gate::default(), Arc::new(AtomicUsize::new(0)));
     let (host, _guest) = pair(&Options::default(), Refuse, {

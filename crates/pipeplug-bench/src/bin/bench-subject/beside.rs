@@ -11,7 +11,7 @@ const WARM_UP: u64 = 1000;
 
 /// One call at a time to one plugin, with that many others idle on the same loop; and what each of
 /// these takes here.
-pub(crate) fn beside_idle(
+pub(crate) fn idle(
     mode: Mode,
     driver: &mut Driver,
     plugins: u64,
@@ -45,7 +45,7 @@ pub(crate) fn beside_idle(
 
 /// One call at a time, with that many others open to the same plugin; and what each of these takes
 /// on both sides.
-pub(crate) fn beside_open(
+pub(crate) fn open(
     plugin: &Plugin,
     driver: &mut Driver,
     open: u64,
