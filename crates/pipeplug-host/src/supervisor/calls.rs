@@ -28,6 +28,8 @@ fn begin(
     mut request: OutgoingRequest<'_>,
 ) -> Result<SupervisedCall, SupervisedCallError> {
     start_clock(&mut request);
+    // Leased before the request is sent and until the call has ended: `replace` and the idle timer
+    // see the call as open.
     let lease = acquire(leases, &request)?;
     let call = lease.plugin().begin_request(request)?;
     Ok(SupervisedCall::new(call, lease))
@@ -58,6 +60,9 @@ fn wait(
         }
         let attempt = OutgoingRequest { payload: request.payload.as_bytes().into(), ..request };
         match lease.plugin().wait_for_request(attempt) {
+            // The request may have been handled: only an idempotent one gets here. The lease of
+            // this attempt ends with this turn, before the next process is leased, so that a
+            // process which is being drained is not kept waiting.
             Err(CallError::Closed { reason, .. }) => {
                 left -= 1;
                 let (plugin, command) = (lease.plugin().name(), request.command);

@@ -131,6 +131,8 @@ mod shared {
         // its use of them. Without CLONE_FILES, CLONE_SIGHAND and CLONE_FS it changes nothing else
         // of the host's. The kernel writes one number to `pid`.
         let cloned = unsafe { libc::clone(enter::<C>, top, flags, argument, pid.0.as_ptr()) };
+        // The parent goes on only now: CLONE_VFORK orders all that the child wrote before this
+        // line.
         Errno::result(cloned)?;
         // SAFETY: `entry` is a live local; the child has written to it, if at all, before its end.
         Ok(unsafe { ptr::read_volatile(&raw const entry.failure) })

@@ -222,6 +222,8 @@ impl Plan<'_> {
     #[cfg(linux_sandbox)]
     fn start_within(&self, namespaces: &Namespaces) -> Result<Executed, ChildFailure> {
         let ruleset = self.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref());
+        // Returns after both have executed their programs or none is left, as `fork` does for one
+        // process.
         let pids = fork_within(namespaces, ruleset, self)?;
         match (pids.plugin.pid(), pids.init.pid()) {
             (Some(pid), Some(init)) => Ok(Executed { pid, init: Some(init) }),
@@ -316,6 +318,8 @@ impl Plan<'_> {
             let set = unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
             Errno::result(set)?;
         }
+        // Last: a signal that came meanwhile finds the dispositions of the guest, and runs no
+        // handler of the host.
         SigSet::empty().thread_set_mask()
     }
 

@@ -6,8 +6,11 @@ use std::task::Waker;
 
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
-/// Locks a mutex, poisoned or not. No user code runs while this crate holds a lock, so that the
-/// value is consistent.
+/// Locks a mutex, poisoned or not.
+///
+/// A value is consistent even if a thread panicked with the lock. The only user code that runs
+/// under a lock of this crate is `clone` and `will_wake` of a waker, which run before the value is
+/// changed, and the call-back of a watched descriptor, whose panic is caught.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
