@@ -8,10 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::Supervisor;
-use super::calls::Leases;
+use super::builder::SupervisorBuilder;
+use super::calls::{Leases, supervised_caller};
 use super::error::Unavailable;
 use super::instance::Lease;
-use super::settings::SupervisorBuilder;
 use super::state::Load;
 use crate::plugin::{PluginBuilder, StartError, StopError};
 
@@ -152,6 +152,8 @@ impl Pool {
         }
     }
 }
+
+supervised_caller!(Pool);
 
 impl Leases for Pool {
     /// Leases the first of the processes with the fewest open calls. A process that was called a

@@ -4,9 +4,9 @@ use std::io;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 
-use super::fork::{Child, ChildFailure, HelperStack, fork_helper};
-use super::fork_exec::{ForkExecError, StartStep};
+use super::fork::{Child, HelperStack, fork_helper};
 use super::namespaces::{Helper, Namespaces, Pids};
+use super::start_step::{ChildFailure, ForkExecError, StartStep};
 use super::{Look, block_until_exit, exit_status};
 use crate::process::WaitStatus;
 use nix::errno::Errno;
