@@ -339,6 +339,7 @@ impl Connection {
     }
 
     /// The handler that the connection was made with, if it is of this type.
+    #[doc(hidden)] // for pipeplug-guest: see internal.rs
     #[must_use]
     pub fn handler<H: Handler>(&self) -> Option<&H> {
         let handler: &dyn Any = &*self.shared().handler;

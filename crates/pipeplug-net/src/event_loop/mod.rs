@@ -221,6 +221,7 @@ impl EventLoop {
     }
 
     /// Runs a function that may block, on a thread that no handler takes: there is always one more.
+    #[doc(hidden)] // for pipeplug-host and pipeplug-guest: see internal.rs
     pub fn spawn(&self, run: impl FnOnce() + Send + 'static) {
         // The pool logs that the work has to wait for a thread.
         let _ = self.inner().call_backs.submit(Work::Once(Box::new(run)));

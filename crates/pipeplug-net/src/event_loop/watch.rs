@@ -19,6 +19,7 @@ impl EventLoop {
     ///
     /// # Errors
     /// The descriptor cannot be watched.
+    #[doc(hidden)] // for pipeplug-host: see internal.rs
     pub fn watch(
         &self,
         fd: impl AsFd + Send + 'static,
