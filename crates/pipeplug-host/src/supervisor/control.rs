@@ -157,12 +157,10 @@ impl Shared {
         while old.await_idle() && !matches!(state.phase, Phase::Stopped) {
             let left = self.settings.drain_timeout.saturating_sub(begun.elapsed());
             if left.is_zero() {
-                let open = old.open_calls();
-                tracing::warn!(
-                    plugin = state.name(),
-                    open,
-                    "calls take too long, the plugin is stopped"
-                );
+                let (plugin, open) = (state.name().to_owned(), old.open_calls());
+                // Not under the lock: a subscriber of `tracing` is code of the host.
+                drop(state);
+                tracing::warn!(plugin, open, "calls take too long, the plugin is stopped");
                 return;
             }
             // The lock is held from the look at the calls to the wait, and `last_call_ended` takes

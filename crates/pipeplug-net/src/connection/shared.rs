@@ -37,6 +37,7 @@ use crate::writer::{Blocking, Flush, Next, SendClass, SendError, WaitPolicy, Wri
 // `close` are taken last: no other lock is taken under them. The writer's queue comes before the
 // serve queue, since a sender that has waited for room holds it when it counts as a running worker
 // again (`thread_pool::while_blocked`). So nothing is sent under the lock of the serve queue.
+
 /// A connection, without the user's handle.
 pub(crate) struct Shared {
     pub(crate) options: Options,

@@ -8,9 +8,11 @@ use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// Locks a mutex, poisoned or not.
 ///
-/// A value is consistent even if a thread panicked with the lock. The only user code that runs
-/// under a lock of this crate is `clone` and `will_wake` of a waker, which run before the value is
-/// changed, and the call-back of a watched descriptor, whose panic is caught.
+/// A value is consistent even if a thread panicked with the lock, since user code runs under a lock
+/// of this crate only where its panic is caught (wakers and `Handler::explain` under the lock of the
+/// reader, the call-back of a watched descriptor), or before the value is changed (`clone` and
+/// `will_wake` of a waker). A subscriber of `tracing` may run under a lock, too; one that panics is
+/// not provided for.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
