@@ -79,10 +79,10 @@ pub(crate) enum ReaderRole {
 /// State of the reader role.
 pub(crate) struct Leader {
     // All operations on the role, on `sleepers`, on `dedicated_waits` and on the number of yielding
-    // callers are SeqCst. Pairs of threads hand over by "store mine, then look at yours" (for
-    // example: leave the role vacant, then look for sleepers, against: count as a sleeper, then
-    // look at the role). Release and Acquire would let both threads look before the other's store
-    // is visible.
+    // callers are SeqCst, except for the hint in `is_only_caller`. Pairs of threads hand over by
+    // "store mine, then look at yours" (for example: leave the role vacant, then look for sleepers,
+    // against: count as a sleeper, then look at the role). Release and Acquire would let both
+    // threads look before the other's store is visible.
     /// A [`ReaderRole`].
     role: AtomicU8,
     /// True while the dedicated reader waits on `role_is_free`.

@@ -221,7 +221,7 @@ impl Shared {
 
     /// Counts a deferred answer as given.
     pub(crate) fn deferred_done(self: &Arc<Self>) {
-        // The answer was sent before: `finish_if_idle` may close the writer once it is counted.
+        // An answer was sent before: `finish_if_idle` may close the writer once this is counted.
         lock(&self.serve_queue).deferred -= 1;
         self.finish_if_idle();
     }
