@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_net::wire::{Format, Limits, command};
-use pipeplug_net::{EventLoop, HandlerError, Hold, Options, Reading, Reply, Request};
+use pipeplug_net::wire::command;
+use pipeplug_net::{EventLoop, HandlerError, Hold, Options, Reading, connection_settings};
 
 use crate::descriptors::Plan;
 use crate::exit::{Exit, OnEnd};
-use crate::listen;
-use crate::main_handle::{Main, OnStop, Shared};
+use crate::listen::{self, NoPath};
+use crate::main_handle::{Handler, Main, OnStop, Shared};
 use crate::metadata::Own;
 use crate::register_error::RegisterError;
 use crate::startup::Startup;
@@ -70,33 +70,6 @@ impl Start for () {
 impl<F: FnOnce(&Main) -> Result<(), HandlerError>> Start for F {
     fn start(self, main: &Main) -> Result<(), HandlerError> {
         self(main)
-    }
-}
-
-/// Call-back that answers the host's requests and takes its one-ways. It runs on threads of a pool,
-/// and may block and call back.
-///
-/// A closure `Fn(&Main, &mut Request) -> Result<Reply, HandlerError>`.
-pub trait Handler: Send + Sync + 'static {
-    /// Answers one.
-    ///
-    /// # Errors
-    /// Any error goes back to the host with its message.
-    fn handle(&self, main: &Main, request: &mut Request) -> Result<Reply, HandlerError>;
-}
-
-impl<F> Handler for F
-where
-    F: Fn(&Main, &mut Request) -> Result<Reply, HandlerError> + Send + Sync + 'static,
-{
-    fn handle(&self, main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
-        self(main, request)
-    }
-}
-
-impl Handler for () {
-    fn handle(&self, _main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
-        request.unknown()
     }
 }
 
@@ -181,34 +154,6 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
-    /// The format to speak. Default: that of the host's first chunk.
-    pub fn format(mut self, format: Format) -> Self {
-        self.options.format = Some(format);
-        self
-    }
-
-    /// The largest command and buffer to take in.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.options.limits = limits;
-        self
-    }
-
-    /// Maximum spin time of a thread that waits for the host's requests, before it sleeps; 0
-    /// disables spinning. Default: [`Options::spin`].
-    pub fn spin(mut self, spin: Duration) -> Self {
-        self.options.spin = spin;
-        self
-    }
-
-    /// Every setting of the connection; its name, format, reading and hold are set by this crate.
-    pub fn options(mut self, options: Options) -> Self {
-        let ours = std::mem::replace(&mut self.options, options);
-        self.options.name = ours.name;
-        self.options.format = ours.format;
-        self.options.reading = ours.reading;
-        self
-    }
-
     /// Time for handlers that still run once the host said stop or is gone. Default: 5 seconds.
     ///
     /// A host that is gone without having said stop has most often had the system kill the plugin
@@ -273,9 +218,11 @@ impl<S: Start, R: Handler> Guest<S, R> {
     /// has attached.
     pub fn try_register(self) -> Result<Main, RegisterError> {
         let mut args = self.args.unwrap_or_else(|| std::env::args_os().skip(1).collect());
-        let (reader, writer, args) = match listen::path_in(&mut args)? {
+        let path = listen::path_in(&mut args).map_err(|NoPath| RegisterError::NoListenPath)?;
+        let (reader, writer, args) = match path {
             Some(path) => {
-                let (reader, writer) = listen::wait_for_host(&path, &self.own.name)?;
+                let (reader, writer) = listen::wait_for_host(&path, &self.own.name)
+                    .map_err(|reason| RegisterError::Listen { path, reason })?;
                 (reader, writer, args)
             }
             None => {
@@ -320,6 +267,14 @@ impl<S: Start, R: Handler> Guest<S, R> {
         main.connection().release();
         Ok(main)
     }
+}
+
+connection_settings! {
+    impl[S: Start, R: Handler] Guest<S, R>;
+    /// The format to speak. Default: that of the host's first chunk.
+    format;
+    waits_for "the host's requests";
+    keeps name, format, reading;
 }
 
 struct Program {

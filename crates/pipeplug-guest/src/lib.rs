@@ -25,15 +25,16 @@ mod listen;
 mod main_handle;
 mod metadata;
 mod register_error;
+mod shell_word;
 mod startup;
 mod stopping;
 #[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
 
 pub use exit::OnEnd;
-pub use guest::{Guest, Handler, Start, register};
+pub use guest::{Guest, Start, register};
 pub use listen::ListenError;
-pub use main_handle::Main;
+pub use main_handle::{Handler, Main};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Limits, ThreadId};
 pub use pipeplug_net::{
     CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped,

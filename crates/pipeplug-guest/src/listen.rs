@@ -21,7 +21,7 @@ use nix::unistd::{Uid, geteuid};
 use pipeplug_net::{Endpoint, Escaped};
 use std::os::fd::AsRawFd;
 
-use crate::register_error::{RegisterError, shell_word};
+use crate::shell_word::shell_word;
 
 /// First argument of a plugin that waits for its host. The path of the socket follows.
 const LISTEN: &str = "--pipeplug-listen";
@@ -67,30 +67,30 @@ pub enum ListenError {
     },
 }
 
+/// [`LISTEN`] was given without a path.
+#[derive(Debug)]
+pub(crate) struct NoPath;
+
 /// Takes the path to listen at out of a plugin's arguments, if they begin with that.
-pub(crate) fn path_in(args: &mut Vec<OsString>) -> Result<Option<PathBuf>, RegisterError> {
+pub(crate) fn path_in(args: &mut Vec<OsString>) -> Result<Option<PathBuf>, NoPath> {
     if args.first().is_none_or(|arg| arg != LISTEN) {
         return Ok(None);
     }
     if args.len() < 2 || args[1].is_empty() {
-        return Err(RegisterError::NoListenPath);
+        return Err(NoPath);
     }
     Ok(args.drain(..2).nth(1).map(PathBuf::from))
 }
 
 /// Makes the socket, says so, and waits for one host; nothing is left of the socket then.
-pub(crate) fn wait_for_host(
-    path: &Path,
-    name: &str,
-) -> Result<(Endpoint, Endpoint), RegisterError> {
-    let fail = |reason| RegisterError::Listen { path: path.to_owned(), reason };
-    let listener = Listener::new(path).map_err(fail)?;
+pub(crate) fn wait_for_host(path: &Path, name: &str) -> Result<(Endpoint, Endpoint), ListenError> {
+    let listener = Listener::new(path)?;
     let shown = shell_word(&path.to_string_lossy());
     let (name, shown) = (Escaped(name), Escaped(&shown));
     say(&format!("{name} waits for its host: pipeplug run --attach {shown} --call COMMAND [DATA]"));
-    let stream = listener.accept(name.0).map_err(fail)?;
+    let stream = listener.accept(name.0)?;
     drop(listener);
-    let copy = stream.try_clone().map_err(|error| fail(system("copying the connection")(error)))?;
+    let copy = stream.try_clone().map_err(system("copying the connection"))?;
     Ok((Endpoint::exclusive(stream), Endpoint::exclusive(copy)))
 }
 

@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use pipeplug_net::internal::{FAILED_ONE_WAYS, handshake};
 use pipeplug_net::wire::{Chunk, command};
 use pipeplug_net::{
     CallError, Caller, CloseReason, ConnectError, Connection, Endpoint, Escaped, EventLoop,
     HandlerError, NotifyError, Options, OutgoingRequest, Payload, PendingCall, Reply, Request,
-    caller_methods, handshake,
+    caller_methods, handler_trait,
 };
 
 use crate::exit::Exit;
-use crate::guest::Handler;
 use crate::metadata::{Own, parse_host};
 use crate::startup::Startup;
 use crate::stopping::{Stop, Stopping};
@@ -27,6 +27,14 @@ pub(crate) type OnStop = Arc<dyn Fn(Stop) + Send + Sync>;
 #[derive(Clone)]
 #[must_use = "a plugin whose main returns ends: call wait()"]
 pub struct Main(Connection);
+
+handler_trait! {
+    /// Call-back that answers the host's requests and takes its one-ways. It runs on threads of a
+    /// pool, and may block and call back.
+    ///
+    /// A closure `Fn(&Main, &mut Request) -> Result<Reply, HandlerError>`.
+    pub trait Handler(main: Main);
+}
 
 /// State that all handles share, and the call-backs of the connection.
 pub(crate) struct Shared {
@@ -84,7 +92,7 @@ impl Shared {
     /// plugin's own subscriber of `tracing` is told of it by the connection: that one mostly writes
     /// there too.
     fn tell_failure(&self, command: &str, error: &HandlerError) {
-        if tracing::enabled!(target: pipeplug_net::FAILED_ONE_WAYS, tracing::Level::WARN) {
+        if tracing::enabled!(target: FAILED_ONE_WAYS, tracing::Level::WARN) {
             return;
         }
         let times = self.failed_one_ways.fetch_add(1, Ordering::Relaxed).saturating_add(1);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use pipeplug_net::{Connection, handshake};
+use pipeplug_net::Connection;
+use pipeplug_net::internal::handshake;
 use serde_json::{Map, Value};
 
 const KEY_NAME: &str = "pipeplug.name";

@@ -3,11 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use pipeplug_net::{ConnectError, HandlerError};
-
-use pipeplug_net::Escaped;
+use pipeplug_net::{ConnectError, Escaped, HandlerError};
 
 use crate::listen::ListenError;
+use crate::shell_word::shell_word;
 
 /// The exit code of a plugin that was not started by a host, or could not use what it was given.
 pub(crate) const EXIT_USAGE: i32 = 2;
@@ -111,16 +110,6 @@ pub enum RegisterError {
     Start(HandlerError),
 }
 
-/// The text as one word of a shell: in quotes, unless it is made of what no shell takes for
-/// anything else (POSIX, sh(1p), Quoting).
-pub(crate) fn shell_word(text: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:=@%".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
 impl RegisterError {
     /// Exit status of a process that cannot go on.
     pub(crate) fn exit_code(&self) -> i32 {
@@ -149,7 +138,5 @@ mod tests {
         };
         assert!(told("/a/spell").contains("pipeplug run /a/spell --call COMMAND"));
         assert!(told("/a b/spell").contains("pipeplug run '/a b/spell' --call COMMAND"));
-        assert_eq!(shell_word("it's"), r"'it'\''s'");
-        assert_eq!(shell_word(""), "''");
     }
 }

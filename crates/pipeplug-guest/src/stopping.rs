@@ -49,16 +49,10 @@ struct StopState {
 }
 
 impl Stopping {
-    /// The reason, once the plugin is to end.
+    /// The reason, once the plugin is to end. `None` until then.
     #[must_use]
     pub fn reason(&self) -> Option<Stop> {
         self.lock().stop
-    }
-
-    /// Looks whether the plugin is to end.
-    #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        self.reason().is_some()
     }
 
     /// Waits until the plugin is to end, at most for `timeout`; `None` then.
@@ -156,6 +150,6 @@ mod tests {
         assert_eq!(thread.join().unwrap(), Some(Stop::Asked));
         assert_eq!(poll(), Poll::Ready(Stop::Asked));
         assert_eq!(count.0.load(Ordering::SeqCst), 1, "one task has one waker");
-        assert!(stopping.is_stopping());
+        assert_eq!(stopping.reason(), Some(Stop::Asked));
     }
 }

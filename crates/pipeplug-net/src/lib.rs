@@ -10,6 +10,8 @@ mod connection;
 mod error;
 mod escape;
 mod event_loop;
+#[doc(hidden)]
+pub mod internal;
 #[cfg(all(test, shuttle))]
 mod models;
 mod options;
@@ -27,21 +29,13 @@ pub use connection::caller::{
     AwaitedRequest, Caller, OutgoingRequest, PendingReply, RequestBuilder,
 };
 pub use connection::cancellation::Cancellation;
-pub use connection::handler::{
-    FAILED_ONE_WAYS, Handler, HandlerError, Refuse, Reply, Request, Responder,
-};
+pub use connection::handler::{Handler, HandlerError, Refuse, Reply, Request, Responder};
 pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;
 pub use escape::Escaped;
 pub use event_loop::EventLoop;
-pub use event_loop::watch::{Watch, Watcher};
 pub use options::{Hold, Options, Reading};
 pub use payload::Payload;
 pub use pipeplug_wire as wire;
 pub use postmortem::{ChunkHead, OpenCall, Postmortem};
 pub use protocol::flow::Credit;
-
-/// Negotiation of features, for crates that exchange metadata themselves.
-pub mod handshake {
-    pub use crate::connection::handshake::{accept, offer};
-}

@@ -91,7 +91,7 @@ fn every_way_to_give_up_reaches_every_way_to_learn_of_it() {
 fn a_reply_that_was_taken_cancels_nothing() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), Refuse);
-    pipeplug_net::handshake::accept(&connection, |key| {
+    pipeplug_net::internal::handshake::accept(&connection, |key| {
         (key == "pipeplug.features").then_some("cancel")
     });
     let call = connection.request("x", "").begin().unwrap();
@@ -110,7 +110,7 @@ fn a_reply_that_was_taken_cancels_nothing() {
 fn the_bytes_are_those_that_the_protocol_shows() {
     let _watchdog = watchdog();
     let (connection, mut raw) = raw(&Options::default(), Refuse);
-    pipeplug_net::handshake::accept(&connection, |key| {
+    pipeplug_net::internal::handshake::accept(&connection, |key| {
         (key == "pipeplug.features").then_some("context cancel")
     });
     let call = connection.request("x", "").begin().unwrap();
@@ -345,7 +345,7 @@ fn many_that_wait_are_cancelled_and_the_accounts_of_flow_control_are_right() {
     for mut options in ways() {
         options.window = 64; // so that each is reported
         let (connection, mut raw, gate, told) = one_at_a_time(options);
-        pipeplug_net::handshake::accept(&connection, |key| match key {
+        pipeplug_net::internal::handshake::accept(&connection, |key| match key {
             "pipeplug.features" => Some("flow cancel context"),
             "pipeplug.window" => Some("1000000"),
             _ => None,

@@ -45,7 +45,7 @@ fn ways() -> [Options; 2] {
 }
 
 fn accept_features(connection: &Connection, features: &str) {
-    pipeplug_net::handshake::accept(connection, |key| {
+    pipeplug_net::internal::handshake::accept(connection, |key| {
         (key == "pipeplug.features").then_some(features)
     });
 }

@@ -23,7 +23,7 @@ fn window(bytes: usize) -> Options {
 
 /// Offers what a peer of this window would.
 fn accept_window(connection: &pipeplug_net::Connection, window: &str) {
-    pipeplug_net::handshake::accept(connection, |key| match key {
+    pipeplug_net::internal::handshake::accept(connection, |key| match key {
         "pipeplug.features" => Some("flow"),
         "pipeplug.window" => Some(window),
         _ => None,

@@ -397,7 +397,7 @@ fn a_peer_that_breaks_its_promise_is_paused() {
         counter.fetch_add(1, Ordering::SeqCst);
         Ok(Reply::empty())
     });
-    pipeplug_net::handshake::accept(&connection, |key| match key {
+    pipeplug_net::internal::handshake::accept(&connection, |key| match key {
         "pipeplug.features" => Some("flow"),
         "pipeplug.window" => Some("10000"),
         _ => None,
@@ -455,7 +455,7 @@ fn credits_that_nobody_reads_end_the_connection() {
     options.window = 1;
     options.unread = 16 << 10;
     let (connection, raw) = raw(&options, |_: &mut Request| Ok(Reply::empty()));
-    pipeplug_net::handshake::accept(&connection, |key| {
+    pipeplug_net::internal::handshake::accept(&connection, |key| {
         (key == "pipeplug.features").then_some("flow")
     });
     let common::Raw { input: _input, mut output } = raw;

@@ -91,7 +91,7 @@ const WAITS: [Wait; 4] = [
 ];
 
 fn know_contexts(connection: &Connection) {
-    pipeplug_net::handshake::accept(connection, |key| {
+    pipeplug_net::internal::handshake::accept(connection, |key| {
         (key == "pipeplug.features").then_some("context")
     });
 }

@@ -7,9 +7,10 @@ use std::num::NonZeroUsize;
 use std::os::fd::IntoRawFd;
 
 use pipeplug_guest::{Guest, Main, OnEnd, RegisterError, Start};
+use pipeplug_net::internal::handshake;
 use pipeplug_net::wire::command;
 use pipeplug_net::{
-    CallError, ConnectError, Connection, Endpoint, EventLoop, Handler, Options, Reading, handshake,
+    CallError, ConnectError, Connection, Endpoint, EventLoop, Handler, Options, Reading,
 };
 use serde_json::{Map, Value};
 

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_net::wire::{Format, Limits};
-use pipeplug_net::{Escaped, EventLoop, HandlerError, Options, Reply, Request};
+use pipeplug_net::{Escaped, EventLoop, Options, connection_settings, handler_trait};
 
 #[cfg(feature = "verify")]
 use crate::integrity::Sha256;
@@ -18,32 +17,13 @@ use crate::process::{Channel, Launch, OnHostExit, Stdin, Stdout};
 #[cfg(feature = "sandbox")]
 use crate::sandbox::Sandbox;
 
-/// Call-back that answers a plugin's requests and takes its one-ways. It runs on threads of a pool,
-/// and may block and call back.
-///
-/// A closure `Fn(&Plugin, &mut Request) -> Result<Reply, HandlerError>`; the plugin is the one that
-/// asks.
-pub trait Handler: Send + Sync + 'static {
-    /// Answers one.
+handler_trait! {
+    /// Call-back that answers a plugin's requests and takes its one-ways. It runs on threads of a
+    /// pool, and may block and call back.
     ///
-    /// # Errors
-    /// Any error goes back to the plugin with its message.
-    fn handle(&self, plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError>;
-}
-
-impl<F> Handler for F
-where
-    F: Fn(&Plugin, &mut Request) -> Result<Reply, HandlerError> + Send + Sync + 'static,
-{
-    fn handle(&self, plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
-        self(plugin, request)
-    }
-}
-
-impl Handler for () {
-    fn handle(&self, _plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
-        request.unknown()
-    }
+    /// A closure `Fn(&Plugin, &mut Request) -> Result<Reply, HandlerError>`; the plugin is the one
+    /// that asks.
+    pub trait Handler(plugin: Plugin);
 }
 
 /// Call-back for a plugin whose process has just been started.
@@ -305,33 +285,6 @@ impl PluginBuilder {
         self
     }
 
-    /// The format to speak: the host speaks first, so it has to know. Default: standard.
-    pub fn format(mut self, format: Format) -> Self {
-        self.options.format = Some(format);
-        self
-    }
-
-    /// The largest command and buffer to take in.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.options.limits = limits;
-        self
-    }
-
-    /// Maximum spin time of a thread that waits for the plugin's reply, before it sleeps; 0
-    /// disables spinning. Default: [`Options::spin`].
-    pub fn spin(mut self, spin: Duration) -> Self {
-        self.options.spin = spin;
-        self
-    }
-
-    /// Every setting of the connection at once; its name, format and hold are set by this builder.
-    pub fn options(mut self, options: Options) -> Self {
-        let ours = std::mem::replace(&mut self.options, options);
-        self.options.name = ours.name;
-        self.options.format = ours.format;
-        self
-    }
-
     /// Time from the plugin's start to its answer to `GetMetadata`. Default: 10 seconds.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake = timeout;
@@ -373,6 +326,14 @@ impl PluginBuilder {
     pub fn start(&self) -> Result<Plugin, StartError> {
         Plugin::launch(self)
     }
+}
+
+connection_settings! {
+    impl[] PluginBuilder;
+    /// The format to speak: the host speaks first, so it has to know. Default: standard.
+    format;
+    waits_for "the plugin's reply";
+    keeps name, format;
 }
 
 impl std::fmt::Debug for PluginBuilder {

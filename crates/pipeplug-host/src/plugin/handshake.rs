@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use pipeplug_net::internal::handshake;
 use pipeplug_net::wire::{Decoder, Format, Limits, Step, command};
-use pipeplug_net::{CallError, CloseReason, Connection, handshake};
+use pipeplug_net::{CallError, CloseReason, Connection};
 
 use crate::launcher::Diagnosis;
 use crate::plugin::metadata::{Metadata, offer};

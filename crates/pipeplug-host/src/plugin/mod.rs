@@ -19,10 +19,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use pipeplug_net::internal::Watch;
 use pipeplug_net::wire::Chunk;
 use pipeplug_net::{
     CallError, Caller, Connection, Endpoint, EventLoop, Hold, NotifyError, OutgoingRequest,
-    Payload, PendingCall, Reply, Watch, caller_methods,
+    Payload, PendingCall, Reply, caller_methods,
 };
 
 pub use builder::{Handler, PluginBuilder};

@@ -13,7 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use pipeplug_net::{Escaped, EventLoop, Watch, Watcher};
+use pipeplug_net::internal::{Watch, Watcher};
+use pipeplug_net::{Escaped, EventLoop};
 
 use crate::plugin::crash::Panic;
 

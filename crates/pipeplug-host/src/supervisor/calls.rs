@@ -1,13 +1,11 @@
-//! Calls of a supervised plugin, by a [`Supervisor`] or a [`Pool`].
+//! Calls of a supervised plugin, by a supervisor or a pool.
 
 use std::time::{Duration, Instant};
 
-use pipeplug_net::{CallError, Caller, OutgoingRequest, Payload, Reply, caller_methods};
+use pipeplug_net::{CallError, Caller as _, OutgoingRequest, Payload, Reply};
 
-use super::Supervisor;
 use super::error::{SupervisedCallError, SupervisedNotifyError, Unavailable, UnavailableKind};
 use super::instance::{Lease, SupervisedCall};
-use super::pool::Pool;
 
 /// Source of processes to call.
 pub(super) trait Leases {
@@ -23,11 +21,13 @@ pub(super) trait Leases {
     fn retries(&self) -> u32;
 }
 
-fn begin(
+pub(super) fn begin(
     leases: &impl Leases,
     mut request: OutgoingRequest<'_>,
 ) -> Result<SupervisedCall, SupervisedCallError> {
     start_clock(&mut request);
+    // Leased before the request is sent and until the call has ended: `replace` and the idle timer
+    // see the call as open.
     let lease = acquire(leases, &request)?;
     let call = lease.plugin().begin_request(request)?;
     Ok(SupervisedCall::new(call, lease))
@@ -35,7 +35,7 @@ fn begin(
 
 /// Makes a call. Makes it again on another process if it is idempotent and the plugin ended before
 /// it has answered, or while it was started.
-fn wait(
+pub(super) fn wait(
     leases: &impl Leases,
     mut request: OutgoingRequest<'_>,
 ) -> Result<Reply, SupervisedCallError> {
@@ -58,6 +58,9 @@ fn wait(
         }
         let attempt = OutgoingRequest { payload: request.payload.as_bytes().into(), ..request };
         match lease.plugin().wait_for_request(attempt) {
+            // The request may have been handled: only an idempotent one gets here. The lease of
+            // this attempt ends with this turn, before the next process is leased, so that a
+            // process which is being drained is not kept waiting.
             Err(CallError::Closed { reason, .. }) => {
                 left -= 1;
                 let (plugin, command) = (lease.plugin().name(), request.command);
@@ -90,7 +93,7 @@ fn time_left(request: &OutgoingRequest<'_>) -> Option<Duration> {
     request.timeout.map(|timeout| timeout.saturating_sub(passed))
 }
 
-fn send_one_way(
+pub(super) fn send_one_way(
     leases: &impl Leases,
     command: &str,
     payload: Payload<'_>,
@@ -98,42 +101,46 @@ fn send_one_way(
     Ok(leases.acquire_for_one_way()?.plugin().send_one_way(command, payload)?)
 }
 
+/// Implements [`Caller`](pipeplug_net::Caller) for a source of processes, and gives it the methods
+/// of that trait as its own. Called where the type is defined.
 macro_rules! supervised_caller {
     ($type:ty) => {
-        impl Caller for $type {
-            type CallError = SupervisedCallError;
-            type NotifyError = SupervisedNotifyError;
-            type Pending = SupervisedCall;
+        impl pipeplug_net::Caller for $type {
+            type CallError = $crate::supervisor::SupervisedCallError;
+            type NotifyError = $crate::supervisor::SupervisedNotifyError;
+            type Pending = $crate::supervisor::SupervisedCall;
 
             fn begin_request(
                 &self,
-                request: OutgoingRequest<'_>,
-            ) -> Result<SupervisedCall, SupervisedCallError> {
-                begin(self, request)
+                request: pipeplug_net::OutgoingRequest<'_>,
+            ) -> Result<Self::Pending, Self::CallError> {
+                $crate::supervisor::calls::begin(self, request)
             }
 
             fn wait_for_request(
                 &self,
-                request: OutgoingRequest<'_>,
-            ) -> Result<Reply, SupervisedCallError> {
-                wait(self, request)
+                request: pipeplug_net::OutgoingRequest<'_>,
+            ) -> Result<pipeplug_net::Reply, Self::CallError> {
+                $crate::supervisor::calls::wait(self, request)
             }
 
             fn send_one_way(
                 &self,
                 command: &str,
-                payload: Payload<'_>,
-            ) -> Result<(), SupervisedNotifyError> {
-                send_one_way(self, command, payload)
+                payload: pipeplug_net::Payload<'_>,
+            ) -> Result<(), Self::NotifyError> {
+                $crate::supervisor::calls::send_one_way(self, command, payload)
             }
         }
 
-        caller_methods!($type, SupervisedCallError, SupervisedNotifyError);
+        pipeplug_net::caller_methods!(
+            $type,
+            $crate::supervisor::SupervisedCallError,
+            $crate::supervisor::SupervisedNotifyError
+        );
     };
 }
-
-supervised_caller!(Supervisor);
-supervised_caller!(Pool);
+pub(super) use supervised_caller;
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ impl Shared {
         state.forget_failures();
         if let Phase::GaveUp(_) | Phase::Backoff { .. } = state.phase {
             state.phase = Phase::Down;
-            // Who waits for the restart starts it.
+            // A caller that waits for the restart starts the plugin.
             self.changed.notify_all();
         }
     }
@@ -36,6 +36,9 @@ impl Shared {
     pub(super) fn stop(&self) -> Result<Option<Stopped>, StopError> {
         let mut state = self.lock();
         state.forget_failures();
+        // The phase is set first, and processes are ended after the lock is released. From here on
+        // calls fail, and a thread that starts, ends or replaces a process finds the phase changed
+        // when it takes the lock next.
         let before = mem::replace(&mut state.phase, Phase::Stopped);
         let replacement = state.replacement.take();
         let name = state.name().to_owned();
@@ -45,7 +48,8 @@ impl Shared {
             Phase::Up(instance) | Phase::Due(Job::End(instance, _)) => {
                 self.end(&name, &instance, EndCause::Stopped).map(Some)
             }
-            // The thread that stops the plugin continues, and sends the event.
+            // Another thread ends the plugin already, and sends the event. Both wait for the same
+            // process.
             Phase::Ending { instance, .. } => instance.plugin.stop().map(Some),
             Phase::Starting { plugin, .. } => plugin.map(|plugin| plugin.kill()).transpose(),
             Phase::Down
@@ -55,13 +59,14 @@ impl Shared {
             | Phase::Stopped => Ok(None),
         };
         replacement.iter().for_each(kill);
-        // One that is left for another waits for its calls no longer.
+        // A replacement that is under way has been woken above: `drain` waits no longer for the
+        // open calls of the old process, which `replace` then ends. That is waited for here.
         drop(self.replacing());
         stopped
     }
 
-    /// Starts another one, by [`SupervisorState::plugin`] where there is no other builder, has
-    /// calls go there, and ends the one before once its calls have ended.
+    /// Starts another process, by `plugin` or else by [`SupervisorState::plugin`], has new calls go
+    /// there, and ends the old process once its calls have ended.
     pub(super) fn replace(
         self: &Arc<Self>,
         plugin: Option<PluginBuilder>,
@@ -81,8 +86,13 @@ impl Shared {
                 shared.is_replacing(plugin);
             }
         });
+        // Declared before the lock, so that it is dropped after it: the old builder may hold the
+        // last handle to code of the host, such as a handler.
+        let _old_builder;
         let mut state = self.lock();
         let replacement = state.replacement.take();
+        // Stopped while the new process started. `stop` has killed it if it was recorded; killing
+        // it twice does no harm.
         if let Phase::Stopped = state.phase {
             let error = state.stopped();
             drop(state);
@@ -93,25 +103,26 @@ impl Shared {
             Ok(new) => new,
             Err(error) => {
                 drop(state);
-                // Behind the lock: it may be the last handle.
+                // After the lock is released: it may be the last handle to the plugin.
                 drop(replacement);
                 let error = Arc::new(error);
                 self.hook.tell(&name, Event::StartFailed { error: Arc::clone(&error) });
                 return Err(Unavailable::new(&name, UnavailableKind::Start(error)));
             }
         };
-        state.plugin = plugin;
+        _old_builder = mem::replace(&mut state.plugin, plugin);
         state.forget_failures();
         let before = self.is_up(&mut state, &new, begun.elapsed());
         let old = match before {
             Phase::Up(instance) | Phase::Due(Job::End(instance, _)) => instance,
-            // The thread that starts it sees the new phase and stops.
+            // The thread that starts this process finds the phase `Up` and not its own, and kills
+            // what it has started. It is killed here as well, which ends that start at once.
             Phase::Starting { plugin, .. } => {
                 drop(state);
                 plugin.iter().for_each(kill);
                 return Ok(());
             }
-            // The thread that stops it continues.
+            // In the first of these another thread ends the old process, and goes on with that.
             Phase::Ending { .. }
             | Phase::Down
             | Phase::Due(Job::Start)
@@ -146,14 +157,14 @@ impl Shared {
         while old.await_idle() && !matches!(state.phase, Phase::Stopped) {
             let left = self.settings.drain_timeout.saturating_sub(begun.elapsed());
             if left.is_zero() {
-                let open = old.open_calls();
-                tracing::warn!(
-                    plugin = state.name(),
-                    open,
-                    "calls take too long, the plugin is stopped"
-                );
+                let (plugin, open) = (state.name().to_owned(), old.open_calls());
+                // Not under the lock: a subscriber of `tracing` is code of the host.
+                drop(state);
+                tracing::warn!(plugin, open, "calls take too long, the plugin is stopped");
                 return;
             }
+            // The lock is held from the look at the calls to the wait, and `last_call_ended` takes
+            // it before it notifies: the end of the last call is not missed.
             state = self.wait(state, left);
         }
     }

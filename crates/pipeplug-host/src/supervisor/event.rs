@@ -211,8 +211,8 @@ impl Hook {
         Arc::new(Self { events, on_event, queue: Mutex::default() })
     }
 
-    /// Takes an event; nothing of the host's runs in here, no subscriber of `tracing` either, so
-    /// that it may be called under a lock.
+    /// Queues an event. May be called under a lock: the call-back and the log line of the event come
+    /// from another thread. (The pool logs here that the system refuses a thread, if it does.)
     pub(super) fn tell(self: &Arc<Self>, plugin: &str, event: Event) {
         let mut queue = self.queue();
         if queue.waiting.len() == WAITING {

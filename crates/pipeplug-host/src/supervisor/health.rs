@@ -1,7 +1,8 @@
 //! The timers of a process that calls go to: whether it is idle, and whether it hangs.
 //!
-//! They hold no process; one that is not called any more is left alone by the next of its timers,
-//! which is its last.
+//! A timer holds no process: only weak references, and a ping that waits for its answer holds the
+//! connection. Once calls no longer go to the process, the next of its timers finds that and sets
+//! no further one.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -40,12 +41,14 @@ impl Shared {
         self.after(time, instance, |shared, instance| shared.look_at_idleness(&instance));
     }
 
-    /// Calls set no timer each, only one that finds them at work is set anew: for the time that is
-    /// left, or by the call that ends last. Never by both, or there would be ever more of them.
+    /// Calls set no timer. The timer sets itself again for the rest of the time, or, if it finds
+    /// open calls, the end of the last one sets it. Never both, or the number of timers would grow.
     fn look_at_idleness(self: &Arc<Self>, instance: &Arc<Instance>) {
         let Some(timeout) = self.settings.idle_timeout else { return };
         let mut left = None;
         self.end_if(instance, || {
+            // Under the lock of the state, under which calls begin: the process leaves its state
+            // before another call can begin on it.
             let idle = instance.idle_or_await()?;
             left = Some(timeout.saturating_sub(idle)).filter(|left| !left.is_zero());
             let pid = instance.plugin.pid();
@@ -66,10 +69,10 @@ impl Shared {
         }
         let ping = match instance.plugin.request(command::PING, []).nonblocking().begin() {
             Ok(ping) => ping,
-            // That is found by itself.
+            // The end of the connection is reported by `on_end`.
             Err(CallError::Closed { .. }) => return,
-            // What waits for handlers is more than may be, say, which tells nothing of the plugin
-            // for now.
+            // The ping was not sent, for example because too much waits for the host's own handlers
+            // (`CallError::Overrun`). That says nothing about the plugin.
             Err(_) => return self.ping_after(check, check.interval, instance),
         };
         self.after(check.timeout, instance, move |shared, instance| {
@@ -84,7 +87,8 @@ impl Shared {
         instance: &Arc<Instance>,
     ) {
         let HealthCheck { interval, timeout } = check;
-        // An error is a sign of life too, or the end of the connection.
+        // An error is a sign of life too, or the end of the connection. Without a waker: this is
+        // the only look at the ping.
         if Pin::new(&mut ping).poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return self.ping_after(check, interval.saturating_sub(timeout), instance);
         }

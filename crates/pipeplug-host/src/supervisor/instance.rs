@@ -66,12 +66,15 @@ impl Instance {
         if self.await_idle() {
             return None;
         }
-        // What was asked for above has to be taken back, or the next call's end would tell too.
-        // Where that is too late, one has ended in between and tells.
+        // The notification that was asked for above has to be taken back, or the end of the next
+        // call would set another timer. If the flag is gone by now, a call has ended in between,
+        // and its end has set the timer.
         self.is_awaited.swap(false, Ordering::SeqCst).then(|| self.idle())
     }
 
     fn idle(&self) -> Duration {
+        // Relaxed: the caller has read the number of open calls, which the end of the last call
+        // decreased after it had stored this.
         let used = Duration::from_micros(self.used.load(Ordering::Relaxed));
         self.started.elapsed().saturating_sub(used)
     }
@@ -81,6 +84,8 @@ impl Instance {
             let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.used.fetch_max(now, Ordering::Relaxed);
         }
+        // The load before the swap: mostly no thread waits, and a swap would take the cache line.
+        // Of the ends of two calls that both see the flag, one takes it and notifies.
         if self.open.fetch_sub(1, Ordering::SeqCst) == 1
             && self.is_awaited.load(Ordering::SeqCst)
             && self.is_awaited.swap(false, Ordering::SeqCst)

@@ -1,6 +1,7 @@
 //! A plugin that is kept running: restarted when it fails, started when it is called, stopped when
 //! it is not.
 
+mod builder;
 mod calls;
 mod control;
 mod error;
@@ -15,15 +16,16 @@ mod transitions;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use builder::SupervisorBuilder;
 pub use error::{SupervisedCallError, SupervisedNotifyError, Unavailable, UnavailableKind};
 pub use event::{EndCause, Event, PluginFailure};
 pub use instance::SupervisedCall;
 pub use pool::Pool;
-pub use settings::{Backoff, Breaker, HealthCheck, SupervisorBuilder};
+pub use settings::{Backoff, Breaker, HealthCheck};
 
 use crate::plugin::{Plugin, PluginBuilder, StopError, Stopped};
 use crate::process::Pid;
-use calls::Leases;
+use calls::{Leases, supervised_caller};
 use instance::Lease;
 use state::Shared;
 
@@ -157,6 +159,8 @@ impl Supervisor {
         &self.0.shared
     }
 }
+
+supervised_caller!(Supervisor);
 
 impl Leases for Supervisor {
     fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {

@@ -8,10 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::Supervisor;
-use super::calls::Leases;
+use super::builder::SupervisorBuilder;
+use super::calls::{Leases, supervised_caller};
 use super::error::Unavailable;
 use super::instance::Lease;
-use super::settings::SupervisorBuilder;
 use super::state::Load;
 use crate::plugin::{PluginBuilder, StartError, StopError};
 
@@ -124,6 +124,9 @@ impl Pool {
         let (behind, ahead) = self.members().split_at(first);
         let members = || ahead.iter().chain(behind).map(Supervisor::shared);
         loop {
+            // Each load is looked at under the lock of its member alone, so the loads are not of
+            // one moment. `try_acquire` below looks again, under the lock of the member that was
+            // chosen, and fails if more calls are open there than were seen.
             let mut best = None;
             for member in members() {
                 let load = member.load();
@@ -141,14 +144,16 @@ impl Pool {
             {
                 down.start_soon();
             }
-            // It may have ended by now, or others were faster to call it: then another one may be
-            // better.
+            // It may have ended by now, or other threads have called it: then another member may be
+            // better, and all are looked at again.
             if let Some(lease) = best.try_acquire(open) {
                 return Ok(lease);
             }
         }
     }
 }
+
+supervised_caller!(Pool);
 
 impl Leases for Pool {
     /// Leases the first of the processes with the fewest open calls. A process that was called a
@@ -161,6 +166,7 @@ impl Leases for Pool {
     /// Leases the processes with the fewest open calls in turn: how many one-ways a process still
     /// has to handle is not known.
     fn acquire_for_one_way(&self) -> Result<Lease, Unavailable> {
+        // Relaxed: it only spreads one-ways, and orders nothing.
         self.acquire_from(self.0.next.fetch_add(1, Ordering::Relaxed) % self.members().len(), None)
     }
 
@@ -174,12 +180,13 @@ impl Members {
         thread::scope(|scope| {
             let each = &each;
             let begin = |member| {
-                // Where the system gives no thread it is done behind the others, by this one.
+                // If the system gives no thread, this thread does it after it has started the
+                // others.
                 thread::Builder::new().spawn_scoped(scope, move || each(member)).map_err(|_| member)
             };
             let running: Vec<_> = self.all.iter().map(begin).collect();
             let end = |one: Result<thread::ScopedJoinHandle<'_, T>, _>| match one {
-                // A hook of the host's may panic.
+                // A call-back of the host may panic.
                 Ok(running) => running.join().unwrap_or_else(|panic| resume_unwind(panic)),
                 Err(member) => each(member),
             };

@@ -130,6 +130,9 @@ impl Shared {
             if let Some(lease) = self.lease(&mut state) {
                 return Ok(lease);
             }
+            // The number is compared with that at the beginning of this call: a start that failed
+            // before it is not this call's error, and all calls that waited for one start fail with
+            // it.
             if state.failed_starts != failed_starts
                 && let Some(error) = &state.failed_start
             {
@@ -148,8 +151,8 @@ impl Shared {
                     self.work();
                     self.lock()
                 }
-                // Who has that much time only cannot do it: it takes what it takes. A thread of the
-                // pool comes.
+                // A caller with a time limit does not do the job itself, since that may take
+                // longer. A thread of the pool does (`work_soon`).
                 Phase::Due(_)
                 | Phase::Starting { .. }
                 | Phase::Ending { .. }
@@ -187,7 +190,7 @@ impl Shared {
         if instance.plugin.connection().close_reason().is_none() {
             return Some(instance.lease());
         }
-        // The news of its end is on its way.
+        // The connection has ended, and `look_for_end` is about to be called.
         let instance = Arc::clone(instance);
         self.end_soon(state, instance, EndCause::Unasked);
         None
@@ -288,7 +291,9 @@ impl Shared {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, SupervisorState> {
-        // No code of the host's runs while it is held, so that what it guards is whole.
+        // No call-back, handler or launcher of the host runs while it is held: events are queued
+        // (`Hook::tell`), and plugins and builders are dropped after it is released. So a panic of
+        // the host's code leaves no change half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

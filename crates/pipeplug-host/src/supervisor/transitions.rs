@@ -24,6 +24,9 @@ impl Shared {
         if !matches!(state.phase, Phase::Due(_)) {
             return;
         }
+        // The number marks this start or end. The lock is not held while it runs, so `stop` or
+        // `replace` may change the phase meanwhile: each step below looks for a phase with this
+        // number under the lock, and leaves any other phase alone.
         let number = state.next_number();
         let _undone = Undone { shared: self, number };
         match mem::replace(&mut state.phase, Phase::Down) {
@@ -56,12 +59,14 @@ impl Shared {
                 shared.is_starting(number, plugin);
             }
         });
-        // Dropped behind the lock: it may hold the last handle to a plugin.
+        // Declared before the lock, so that it is dropped after it: it may hold the last handle to
+        // a plugin, whose drop runs code of the launcher.
         let before;
         let mut state = self.lock();
         if !matches!(state.phase, Phase::Starting { number: at, .. } if at == number) {
             drop(state);
-            // It was stopped or replaced meanwhile.
+            // It was stopped or replaced meanwhile. That thread has killed what it found in the
+            // phase; a process that was spawned later is killed here, or in `is_starting`.
             started.iter().for_each(|instance| kill(&instance.plugin));
             return;
         }
@@ -84,6 +89,8 @@ impl Shared {
 
     /// Records the process that was started. From here on, stopping the supervisor can kill it.
     fn is_starting(&self, number: u64, process: &Plugin) {
+        // The process exists by now. Under one lock it is either recorded, where `stop` finds it,
+        // or `stop` came first, and it is killed here.
         let mut state = self.lock();
         match &mut state.phase {
             Phase::Starting { number: at, plugin } if *at == number => {
@@ -131,7 +138,9 @@ impl Shared {
         self.hook.tell(state.name(), Event::Started { pid: instance.plugin.pid(), took });
         self.watch(instance);
         if instance.plugin.connection().close_reason().is_some() {
-            // The connection ended before the phase was `Up`, when its end had no effect.
+            // `look_for_end` has no effect before the phase is `Up`. The end of the connection sets
+            // its reason first and calls that then, under this lock: an end before this line is
+            // seen here, and a later one finds the phase `Up`.
             self.end_soon(state, Arc::clone(instance), EndCause::Unasked);
         }
         self.changed.notify_all();
@@ -150,7 +159,8 @@ impl Shared {
             tracing::error!(plugin = name, %error, "the plugin could not be stopped");
         }
         let plugin = &instance.plugin;
-        // It has ended, but the loop may have to read first what it said last.
+        // The process has ended. What it wrote last may still lie in the pipe, and the reason of
+        // the connection is known once that is read.
         let reason = plugin
             .connection()
             .wait_ended(EXIT_TIMEOUT)
@@ -159,7 +169,9 @@ impl Shared {
         let before;
         let mut state = self.lock();
         if !matches!(state.phase, Phase::Ending { number: at, .. } if at == number) {
-            return; // it was stopped or replaced meanwhile
+            // It was stopped or replaced meanwhile, and the thread that did so has set what
+            // follows.
+            return;
         }
         if let EndCause::Idle = cause {
             before = mem::replace(&mut state.phase, Phase::Down);
@@ -184,7 +196,7 @@ impl Shared {
         let ended = match cause {
             EndCause::Idle | EndCause::Replaced | EndCause::Stopped => plugin.stop(),
             EndCause::Unasked => {
-                // What the system says here, `kill` says too.
+                // An error of this wait is not lost: `kill` meets it again and returns it.
                 let _ = plugin.wait(EXIT_TIMEOUT);
                 plugin.kill()
             }
@@ -223,7 +235,7 @@ impl Shared {
         }
         state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
         let now = Instant::now();
-        // One that never ran has a wrong path, more likely than an upgrade under way.
+        // A plugin that has never run has a wrong path, more likely than an upgrade under way.
         let is_upgrade = state.has_run
             && failure.may_be_an_upgrade()
             && now.duration_since(*state.upgraded_since.get_or_insert(now)) < upgrade_timeout;
@@ -256,6 +268,8 @@ impl Shared {
 
     fn backoff_is_over(self: &Arc<Self>, number: u64) {
         let mut state = self.lock();
+        // A timer cannot be revoked. One of an earlier back-off, which `reset`, `stop` or `replace`
+        // has ended, finds another phase, or a back-off with another number.
         if matches!(state.phase, Phase::Backoff { number: at } if at == number) {
             state.phase = Phase::Due(Job::Start);
             self.changed.notify_all();
@@ -265,8 +279,8 @@ impl Shared {
     }
 }
 
-/// Sees to it that what the host's own code panics in, a hook or a launcher, is not waited for for
-/// good.
+/// Ends the phase of a start or an end that panics, in a call-back or a launcher of the host.
+/// Callers would wait for that phase until their time is over.
 struct Undone<'a> {
     shared: &'a Arc<Shared>,
     number: u64,
@@ -281,11 +295,12 @@ impl Drop for Undone<'_> {
         if let Phase::Starting { number, .. } | Phase::Ending { number, .. } = state.phase
             && number == self.number
         {
-            // The next call begins anew.
+            // The next call starts the plugin.
             let before = mem::replace(&mut state.phase, Phase::Down);
             drop(state);
             self.shared.changed.notify_all();
-            // Elsewhere: to drop a plugin runs the launcher's code, which may panic once more.
+            // On another thread: dropping a plugin runs code of the launcher, and a second panic
+            // while this one unwinds would abort the process.
             self.shared.events.spawn(move || drop(before));
         }
     }

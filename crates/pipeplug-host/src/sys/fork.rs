@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::Pid;
 
-use super::fork_exec::StartStep;
+use super::start_step::{ChildFailure, StartStep};
 
 /// Task of the child of a fork.
 pub(super) trait Child {
@@ -19,13 +19,6 @@ pub(super) trait Child {
     /// No allocation, no lock, no panic, no destructor: other threads of the host may have held any
     /// lock at the moment of the fork, and what it writes to may be the host's own memory.
     fn run(&self) -> Result<(), ChildFailure>;
-}
-
-/// Report of a child that failed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ChildFailure {
-    pub(super) step: StartStep,
-    pub(super) errno: Errno,
 }
 
 #[cfg(not(linux_native))]
@@ -41,8 +34,8 @@ mod shared {
     use std::ptr;
     use std::sync::atomic::{AtomicI32, Ordering};
 
-    use super::super::{fork_exec::StartStep, wait};
-    use super::{Child, ChildFailure, Errno, Pid, leave, libc};
+    use super::super::wait;
+    use super::{Child, ChildFailure, Errno, Pid, StartStep, leave, libc};
 
     /// Size of the child's stack. At most it holds a signal's disposition, a few frames deep,
     /// perhaps in a wrapper from LD_PRELOAD.
@@ -131,6 +124,8 @@ mod shared {
         // its use of them. Without CLONE_FILES, CLONE_SIGHAND and CLONE_FS it changes nothing else
         // of the host's. The kernel writes one number to `pid`.
         let cloned = unsafe { libc::clone(enter::<C>, top, flags, argument, pid.0.as_ptr()) };
+        // The parent goes on only now: CLONE_VFORK orders all that the child wrote before this
+        // line.
         Errno::result(cloned)?;
         // SAFETY: `entry` is a live local; the child has written to it, if at all, before its end.
         Ok(unsafe { ptr::read_volatile(&raw const entry.failure) })

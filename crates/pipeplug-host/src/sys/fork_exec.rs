@@ -5,7 +5,6 @@
 //! overwritten by the guest's 3 and 4.
 
 use std::ffi::{CStr, CString};
-use std::io;
 #[cfg(linux_native)]
 use std::os::fd::AsRawFd as _;
 use std::os::fd::{OwnedFd, RawFd};
@@ -18,8 +17,9 @@ use nix::unistd::{self, Pid};
 
 #[cfg(linux_native)]
 use super::exec::exec_open;
-use super::fork::{Child, ChildFailure, fork};
+use super::fork::{Child, fork};
 use super::guest_descriptors::{close_on_exec_from, descriptor_limit, place};
+use super::start_step::{ChildFailure, ForkExecError, StartStep};
 use super::{KillOnHostExit, Look, OpenImage, SandboxPlan, block_until_exit, exit_status};
 #[cfg(linux_sandbox)]
 use super::{fork_within::fork_within, guest_descriptors::take_own_null, namespaces::Namespaces};
@@ -62,81 +62,12 @@ pub(crate) enum Group {
     OfHost,
 }
 
-/// Step at which a start failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StartStep {
-    /// The fork itself.
-    Fork,
-    /// The process group of the guest.
-    ProcessGroup,
-    /// Tying the guest to the host.
-    KillOnHostExit,
-    /// The signal dispositions and mask of the guest.
-    Signals,
-    /// The descriptors of the guest.
-    Descriptors,
-    /// The working directory of the guest.
-    WorkingDirectory,
-    /// The limits of the guest's resources.
-    Limits,
-    /// The namespaces of the guest.
-    Namespaces,
-    /// The user and the group of a user namespace.
-    IdMaps,
-    /// A file or directory that is let into the root of the guest.
-    Grant,
-    /// The root file system of the guest.
-    Root,
-    /// The init of the guest's pid namespace.
-    Init,
-    /// The `/proc` of the guest.
-    Processes,
-    /// Taking privileges away from the guest.
-    Privileges,
-    /// The sandbox around files.
-    Files,
-    /// The filter of system calls.
-    SystemCalls,
-    /// The exec.
-    Exec,
-}
-
-impl StartStep {
-    /// The steps that the child can report.
-    #[cfg(not(linux_native))]
-    pub(super) const IN_CHILD: [Self; 16] = [
-        Self::ProcessGroup,
-        Self::KillOnHostExit,
-        Self::Signals,
-        Self::Descriptors,
-        Self::WorkingDirectory,
-        Self::Limits,
-        Self::Namespaces,
-        Self::IdMaps,
-        Self::Grant,
-        Self::Root,
-        Self::Init,
-        Self::Processes,
-        Self::Privileges,
-        Self::Files,
-        Self::SystemCalls,
-        Self::Exec,
-    ];
-}
-
 /// A guest that has been started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Executed {
     pub(crate) pid: Pid,
     /// The init of its pid namespace, a child of the host as well.
     pub(crate) init: Option<Pid>,
-}
-
-/// A start that failed; no process is left of it.
-#[derive(Debug)]
-pub(crate) struct ForkExecError {
-    pub(crate) step: StartStep,
-    pub(crate) error: io::Error,
 }
 
 /// Starts `image`, tied to the host by `kill_on_host_exit` and confined by `sandbox`, with
@@ -222,6 +153,8 @@ impl Plan<'_> {
     #[cfg(linux_sandbox)]
     fn start_within(&self, namespaces: &Namespaces) -> Result<Executed, ChildFailure> {
         let ruleset = self.sandbox.and_then(|sandbox| sandbox.ruleset.as_ref());
+        // Returns after both have executed their programs or none is left, as `fork` does for one
+        // process.
         let pids = fork_within(namespaces, ruleset, self)?;
         match (pids.plugin.pid(), pids.init.pid()) {
             (Some(pid), Some(init)) => Ok(Executed { pid, init: Some(init) }),
@@ -316,6 +249,8 @@ impl Plan<'_> {
             let set = unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
             Errno::result(set)?;
         }
+        // Last: a signal that came meanwhile finds the dispositions of the guest, and runs no
+        // handler of the host.
         SigSet::empty().thread_set_mask()
     }
 

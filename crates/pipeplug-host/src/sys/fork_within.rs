@@ -4,9 +4,9 @@ use std::io;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 
-use super::fork::{Child, ChildFailure, HelperStack, fork_helper};
-use super::fork_exec::{ForkExecError, StartStep};
+use super::fork::{Child, HelperStack, fork_helper};
 use super::namespaces::{Helper, Namespaces, Pids};
+use super::start_step::{ChildFailure, ForkExecError, StartStep};
 use super::{Look, block_until_exit, exit_status};
 use crate::process::WaitStatus;
 use nix::errno::Errno;
@@ -24,7 +24,8 @@ pub(super) fn fork_within<C: Child>(
     let helper = Helper { namespaces, ruleset, plugin, pids: &pids };
     let (pid, failure) = fork_helper(&helper, &mut stack)
         .map_err(|errno| ChildFailure { step: StartStep::Fork, errno })?;
-    // It has ended, or is about to.
+    // The helper has ended, or is about to: it executes no program, so `fork_helper` has returned
+    // when it left the memory.
     let _ = block_until_exit(pid);
     let status = exit_status(pid, Look::Reap);
     let was_killed = matches!(status, Ok(Some(WaitStatus::Signaled { .. })));
@@ -32,7 +33,8 @@ pub(super) fn fork_within<C: Child>(
         (None, false) => return Ok(pids),
         (Some(failure), _) => failure,
         (None, true) => {
-            // A child of it may still have its stack here.
+            // CLONE_VFORK had the helper wait for its child. A helper that is killed waits no more,
+            // and the child may still run on its stack, which is part of this memory: it is leaked.
             std::mem::forget(stack);
             ChildFailure { step: StartStep::Fork, errno: Errno::EINTR }
         }

@@ -23,9 +23,12 @@ mod mounts;
 mod namespaces;
 mod open_image;
 mod pid_namespace;
+#[cfg(linux_sandbox)]
+mod privileges;
 #[cfg(linux_native)]
 pub(crate) mod program;
 mod sandbox;
+mod start_step;
 mod wait;
 #[cfg(linux_native)]
 mod watcher;
@@ -34,9 +37,7 @@ pub(crate) use descriptor::{lift, pipe, set_nonblocking};
 #[cfg(target_os = "linux")]
 pub(crate) use exit_notice::pidfd_open;
 pub(crate) use exit_notice::{ExitNotice, poll_readable};
-pub(crate) use fork_exec::{
-    Executed, ForkExecError, Group, Image, StartStep, WorkingDirectory, fork_exec,
-};
+pub(crate) use fork_exec::{Executed, Group, Image, WorkingDirectory, fork_exec};
 #[cfg(linux_sandbox)]
 pub(crate) use fork_within::try_namespaces;
 pub(crate) use kill_on_host_exit::KillOnHostExit;
@@ -55,4 +56,5 @@ pub(crate) use sandbox::Limit;
 pub(crate) use sandbox::SandboxPlan;
 #[cfg(feature = "sandbox")]
 pub(crate) use sandbox::has_seccomp;
+pub(crate) use start_step::{ForkExecError, StartStep};
 pub(crate) use wait::{Look, block_until_exit, exit_status, reap_group, stopped_by};

@@ -29,12 +29,12 @@ use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{self, fchdir, mkdir, sethostname, symlinkat};
 
 use super::exec::exec_open;
-use super::fork::{Child, ChildFailure, Forked, fork_sibling};
-use super::fork_exec::StartStep;
+use super::fork::{Child, Forked, fork_sibling};
 use super::guest_descriptors::{close_on_exec_from, place};
 use super::landlock::{PathRights, Ruleset};
 use super::mounts::{self, Attributes};
-use super::sandbox::give_up_privileges;
+use super::privileges::give_up_privileges;
+use super::start_step::{ChildFailure, StartStep};
 
 /// The name of the machine inside.
 const HOST_NAME: &str = "sandbox";

@@ -37,9 +37,10 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{self, Pid};
 
 use super::exec::exec_open;
-use super::fork::{Child, ChildFailure, fork_orphan};
-use super::fork_exec::{HIGHEST_SIGNAL, StartStep};
+use super::fork::{Child, fork_orphan};
+use super::fork_exec::HIGHEST_SIGNAL;
 use super::guest_descriptors::{close_on_exec_from, descriptor_limit, place};
+use super::start_step::{ChildFailure, StartStep};
 use super::{Group, descriptor, memfd, program};
 
 /// Name of the watcher in lists of processes, which show at most 15 bytes.

@@ -131,7 +131,7 @@ fn attack(plan: &Plan, stream: &[u8]) {
     if let Some(window) = &plan.peer_window {
         let offered =
             BTreeMap::from([("pipeplug.features", "flow"), ("pipeplug.window", window.as_str())]);
-        pipeplug_net::handshake::accept(&connection, |key| offered.get(key).copied());
+        pipeplug_net::internal::handshake::accept(&connection, |key| offered.get(key).copied());
     }
     let calls = begin_calls(plan, &connection);
     for piece in plan.cut(stream) {

@@ -83,6 +83,8 @@ impl CallSlot {
     /// Ends the call. Only the first outcome counts.
     pub(crate) fn complete(&self, outcome: CallOutcome) {
         let mut state = lock(&self.state);
+        // The sleeper looks at the state under this lock before it sleeps. So it is notified after
+        // the lock is released, and does not wake up only to wait for it.
         match std::mem::replace(&mut *state, SlotState::Done(outcome)) {
             SlotState::Waiting => {}
             SlotState::Sleeping => {
@@ -273,10 +275,13 @@ impl PendingCall {
     fn wait_until(&mut self, deadline: Option<Instant>) -> Option<CallOutcome> {
         let shared = self.connection.shared();
         if let Some(outcome) = self.slot.take() {
+            // Nothing is left to wait for: the role goes back, if this thread took it for the call.
             shared.end_early_lead();
             return Some(outcome);
         }
         thread_pool::while_blocked(BlockedOn::Peer, || {
+            // Cheapest first: yield to other callers, lead, sleep. The slot is looked at after
+            // each, since another thread may read the reply at any time.
             if shared.has_other_callers() {
                 shared.yield_to_callers(&self.slot, deadline);
                 if let Some(outcome) = self.slot.take() {
@@ -289,6 +294,9 @@ impl PendingCall {
             if let Some(outcome) = self.slot.take() {
                 return Some(outcome);
             }
+            // Counted first. A thread that leaves the role vacant from here on sees a sleeper and
+            // returns the role to the loop, or a yielding caller reads: this thread's reply is read
+            // while it sleeps.
             shared.sleep_begins();
             let outcome = self.slot.wait(deadline);
             shared.leader.sleep_ends();
@@ -361,6 +369,8 @@ impl Future for PendingCall {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         assert!(!self.taken, "a pending call was polled after it had given its reply");
         let (outcome, earlier) = {
+            // The outcome is looked for and the waker is stored under one lock: a reply comes
+            // before, and is taken here, or after, and wakes the task.
             let mut state = lock(&self.slot.state);
             let outcome = CallSlot::take_from(&mut state);
             let earlier = match &mut *state {
@@ -381,6 +391,8 @@ impl Future for PendingCall {
         if let Some(timed) = &mut this.timed {
             let deadline = timed.deadline;
             let (shared, waker) = (this.connection.shared(), context.waker());
+            // The waker is in the slot by now. A reply that comes during the last read wakes the
+            // task once more at worst.
             let now = Instant::now();
             if now >= deadline.at {
                 let final_read = shared.final_read();
@@ -402,6 +414,8 @@ impl Future for PendingCall {
                 }
             }
         }
+        // A task counts as a sleeper from its first poll to its end: no thread of its own will read
+        // for it.
         if !std::mem::replace(&mut self.polled, true) {
             self.connection.shared().sleep_begins();
         }

@@ -13,6 +13,73 @@ use super::handler::Reply;
 use crate::payload::Payload;
 use crate::sync::Instant;
 
+/// Documentation of the methods that [`Caller`] provides, for the trait and for the types that have
+/// them as their own ([`caller_methods!`]).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! caller_doc {
+    (call) => {
+        "
+         Calls the other side and waits for its reply as text. `payload` is a string or bytes.
+
+         # Errors
+         The other side answered with an error or with bytes that are no UTF-8, the request was not
+         sent, or the connection ended.
+
+         # Blocking
+         As for [`RequestBuilder::wait`](crate::RequestBuilder::wait)."
+    };
+    (call_bytes) => {
+        "
+         Calls the other side and waits for the bytes of its reply.
+
+         # Errors
+         As for [`call`](Self::call), except for text.
+
+         # Blocking
+         As for [`RequestBuilder::wait`](crate::RequestBuilder::wait)."
+    };
+    (call_chunk) => {
+        "
+         Sends the chunk's command and buffer as a request, and waits for the response chunk. The
+         chunk's thread id and direction are not used: the connection chooses them.
+
+         # Errors
+         As for [`call_bytes`](Self::call_bytes).
+
+         # Blocking
+         As for [`RequestBuilder::wait`](crate::RequestBuilder::wait)."
+    };
+    (request) => {
+        "
+         Makes a request with options: a time-out, a call that may be repeated, one that must not
+         block, or one that is awaited."
+    };
+    (notify) => {
+        "
+         Sends a one-way, which has no answer. `payload` is a string or bytes.
+
+         One-ways arrive in the order in which they are sent, and their handlers start in that order.
+         Handlers run concurrently: if one has to be done before the next starts, make it a call.
+
+         # Errors
+         The connection has ended. Success says that the one-way was sent, not that it was handled.
+
+         # Blocking
+         While the other side is behind with what was sent."
+    };
+    (notify_chunk) => {
+        "
+         Sends the chunk's command and buffer as a one-way. Its thread id and direction are not used.
+
+         # Errors
+         As for [`notify`](Self::notify).
+
+         # Blocking
+         As for [`notify`](Self::notify)."
+    };
+}
+
 /// Something that can be called: a connection, a plugin, the host, a supervisor or a pool.
 ///
 /// Each of these has the methods of this trait as its own, so that the trait is needed only in code
@@ -63,14 +130,7 @@ pub trait Caller: Sized {
     /// As for [`notify`](Caller::notify).
     fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), Self::NotifyError>;
 
-    /// Calls the other side and waits for its reply as text. `payload` is a string or bytes.
-    ///
-    /// # Errors
-    /// The other side answered with an error or with bytes that are no UTF-8, the request was not
-    /// sent, or the connection ended.
-    ///
-    /// # Blocking
-    /// As for [`RequestBuilder::wait`].
+    #[doc = caller_doc!(call)]
     fn call<'a>(
         &self,
         command: &str,
@@ -81,13 +141,7 @@ pub trait Caller: Sized {
             .map_err(Self::CallError::from)
     }
 
-    /// Calls the other side and waits for the bytes of its reply.
-    ///
-    /// # Errors
-    /// As for [`call`](Caller::call), except for text.
-    ///
-    /// # Blocking
-    /// As for [`RequestBuilder::wait`].
+    #[doc = caller_doc!(call_bytes)]
     fn call_bytes<'a>(
         &self,
         command: &str,
@@ -96,22 +150,14 @@ pub trait Caller: Sized {
         self.wait_for_request(OutgoingRequest::new(command, payload.into())).map(Reply::into_bytes)
     }
 
-    /// Sends the chunk's command and buffer as a request, and waits for the response chunk. The
-    /// chunk's thread id and direction are not used: the connection chooses them.
-    ///
-    /// # Errors
-    /// As for [`call_bytes`](Caller::call_bytes).
-    ///
-    /// # Blocking
-    /// As for [`RequestBuilder::wait`].
+    #[doc = caller_doc!(call_chunk)]
     fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, Self::CallError> {
         let Chunk { command, buffer, .. } = chunk;
         let pending = self.begin_request(OutgoingRequest::new(&command, buffer.into()))?;
         pending.wait_chunk()
     }
 
-    /// Makes a request with options: a time-out, a call that may be repeated, one that must not
-    /// block, or one that is awaited.
+    #[doc = caller_doc!(request)]
     fn request<'a>(
         &'a self,
         command: &'a str,
@@ -120,16 +166,7 @@ pub trait Caller: Sized {
         RequestBuilder { caller: self, request: OutgoingRequest::new(command, payload.into()) }
     }
 
-    /// Sends a one-way, which has no answer. `payload` is a string or bytes.
-    ///
-    /// One-ways arrive in the order in which they are sent, and their handlers start in that order.
-    /// Handlers run concurrently: if one has to be done before the next starts, make it a call.
-    ///
-    /// # Errors
-    /// The connection has ended. Success says that the one-way was sent, not that it was handled.
-    ///
-    /// # Blocking
-    /// While the other side is behind with what was sent.
+    #[doc = caller_doc!(notify)]
     fn notify<'a>(
         &self,
         command: &str,
@@ -138,13 +175,7 @@ pub trait Caller: Sized {
         self.send_one_way(command, payload.into())
     }
 
-    /// Sends the chunk's command and buffer as a one-way. Its thread id and direction are not used.
-    ///
-    /// # Errors
-    /// As for [`notify`](Caller::notify).
-    ///
-    /// # Blocking
-    /// As for [`notify`](Caller::notify).
+    #[doc = caller_doc!(notify_chunk)]
     fn notify_chunk(&self, chunk: Chunk) -> Result<(), Self::NotifyError> {
         self.send_one_way(&chunk.command, chunk.buffer.into())
     }
@@ -359,15 +390,7 @@ impl<C: Caller> std::fmt::Debug for AwaitedRequest<C> {
 macro_rules! caller_methods {
     ($type:ty, $call_error:ty, $notify_error:ty) => {
         impl $type {
-            /// Calls the other side and waits for its reply as text. `payload` is a string or
-            /// bytes.
-            ///
-            /// # Errors
-            /// The other side answered with an error or with bytes that are no UTF-8, the request
-            /// was not sent, or the connection ended.
-            ///
-            /// # Blocking
-            /// As for [`RequestBuilder::wait`]($crate::RequestBuilder::wait).
+            #[doc = $crate::caller_doc!(call)]
             pub fn call<'a>(
                 &self,
                 command: &str,
@@ -376,13 +399,7 @@ macro_rules! caller_methods {
                 $crate::Caller::call(self, command, payload)
             }
 
-            /// Calls the other side and waits for the bytes of its reply.
-            ///
-            /// # Errors
-            /// As for [`call`](Self::call), except for text.
-            ///
-            /// # Blocking
-            /// As for [`RequestBuilder::wait`]($crate::RequestBuilder::wait).
+            #[doc = $crate::caller_doc!(call_bytes)]
             pub fn call_bytes<'a>(
                 &self,
                 command: &str,
@@ -391,14 +408,7 @@ macro_rules! caller_methods {
                 $crate::Caller::call_bytes(self, command, payload)
             }
 
-            /// Sends the chunk's command and buffer as a request, and waits for the response chunk.
-            /// The chunk's thread id and direction are not used: the connection chooses them.
-            ///
-            /// # Errors
-            /// As for [`call_bytes`](Self::call_bytes).
-            ///
-            /// # Blocking
-            /// As for [`RequestBuilder::wait`]($crate::RequestBuilder::wait).
+            #[doc = $crate::caller_doc!(call_chunk)]
             pub fn call_chunk(
                 &self,
                 chunk: $crate::wire::Chunk,
@@ -406,8 +416,7 @@ macro_rules! caller_methods {
                 $crate::Caller::call_chunk(self, chunk)
             }
 
-            /// Makes a request with options: a time-out, a call that may be repeated, one that must
-            /// not block, or one that is awaited.
+            #[doc = $crate::caller_doc!(request)]
             pub fn request<'a>(
                 &'a self,
                 command: &'a str,
@@ -416,18 +425,7 @@ macro_rules! caller_methods {
                 $crate::Caller::request(self, command, payload)
             }
 
-            /// Sends a one-way, which has no answer. `payload` is a string or bytes.
-            ///
-            /// One-ways arrive in the order in which they are sent, and their handlers start in
-            /// that order. Handlers run concurrently: if one has to be done before the next starts,
-            /// make it a call.
-            ///
-            /// # Errors
-            /// The connection has ended. Success says that the one-way was sent, not that it was
-            /// handled.
-            ///
-            /// # Blocking
-            /// While the other side is behind with what was sent.
+            #[doc = $crate::caller_doc!(notify)]
             pub fn notify<'a>(
                 &self,
                 command: &str,
@@ -436,14 +434,7 @@ macro_rules! caller_methods {
                 $crate::Caller::notify(self, command, payload)
             }
 
-            /// Sends the chunk's command and buffer as a one-way. Its thread id and direction are
-            /// not used.
-            ///
-            /// # Errors
-            /// As for [`notify`](Self::notify).
-            ///
-            /// # Blocking
-            /// As for [`notify`](Self::notify).
+            #[doc = $crate::caller_doc!(notify_chunk)]
             pub fn notify_chunk(&self, chunk: $crate::wire::Chunk) -> Result<(), $notify_error> {
                 $crate::Caller::notify_chunk(self, chunk)
             }

@@ -181,6 +181,10 @@ enum Registered {
 impl CancelToken {
     pub(crate) fn cancel(&self) {
         let wakers = {
+            // Stored under the lock under which a waiter looks at the flag before it sleeps, and a
+            // task before it leaves its waker: each sees the flag or is woken. Release is for
+            // `is_cancelled`, which looks without the lock: what was written before the cancel is
+            // visible after it.
             let mut waiters = lock(&self.waiters);
             self.is_cancelled.store(true, Ordering::Release);
             std::mem::take(&mut waiters.wakers)
@@ -193,6 +197,7 @@ impl CancelToken {
 
     fn register(&self, key: &mut Option<u64>, waker: &Waker) -> Registered {
         let mut waiters = lock(&self.waiters);
+        // Relaxed, here and in `wait`: the lock orders it.
         if self.is_cancelled.load(Ordering::Relaxed) {
             return Registered::Cancelled;
         }
@@ -287,6 +292,8 @@ impl ActiveRequests {
     /// Notes that the request in this slot will be answered later, whatever its worker does
     /// meanwhile.
     pub(crate) fn answer_later(&mut self, slot: WorkerSlot) {
+        // With the state: a cancel that came before the handler took the responder is not
+        // forgotten.
         let request = std::mem::take(&mut self.slots[slot.0]);
         if let Some(id) = request.id {
             self.later.insert(id, request.state);
@@ -355,9 +362,13 @@ impl Shared {
     /// Cancels a request: the other side has no use for its answer any more. Called by the leader.
     pub(crate) fn cancel_request(self: &Arc<Self>, id: ThreadId) {
         let mut queue = lock(&self.serve_queue);
+        // The slots first, then the queue, under one lock: `ServeQueue::pop` moves a request from
+        // one to the other under the same lock, so that it is found in one of them.
         match queue.active.cancel(id) {
             Reached::Handler => {}
             Reached::Token(token) => {
+                // Not under the lock of the queue: this runs wakers, which may ask for another
+                // token.
                 drop(queue);
                 token.cancel();
             }
@@ -371,6 +382,7 @@ impl Shared {
 
     /// Cancels all requests: the other side takes no answer any more.
     pub(crate) fn cancel_all(&self) {
+        // Tokens that are asked for after this look are set by `Cancellation::new`.
         let tokens = lock(&self.serve_queue).active.tokens();
         tokens.iter().for_each(|token| token.cancel());
     }

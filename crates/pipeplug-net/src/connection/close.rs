@@ -30,6 +30,8 @@ use crate::sync::{
 
 /// State of a connection's end.
 pub(crate) struct Close {
+    // The reason is stored before the flag: a leader that sees `is_ending` finds the reason. The
+    // flag alone is looked at in the loops of the leaders, which take no lock for it.
     /// Reason for which the connection is to end. The leader ends it.
     ending: Mutex<Option<Arc<CloseReason>>>,
     is_ending: AtomicBool,
@@ -137,6 +139,10 @@ impl Close {
     /// [`Close::idle_may_have_changed`].
     pub(crate) fn wait_idle(&self, deadline: Option<Instant>, is_idle: impl Fn() -> bool) -> bool {
         let mut phase = lock(&self.phase);
+        // Before the first look. A thread that makes the connection idle changes the queue first
+        // and reads this flag then: either it sees the flag, or the look below sees its change. The
+        // lock of `phase` is held from here to the wait, and `notify` takes it, so that no
+        // notification falls in between.
         self.is_awaited.store(true, Ordering::SeqCst);
         while !is_idle() {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -190,6 +196,8 @@ impl Shared {
     pub(crate) fn end_after_reading(self: &Arc<Self>, reason: CloseReason) {
         let is_owners = matches!(reason, CloseReason::Ended(_));
         self.close.ask(reason);
+        // After `ask`. The end sets `ended` first and looks for a reason that was asked for then
+        // (`reading_ended`), so that one of the two drops the queue.
         if let Some(ended) = self.close.ended() {
             // Nothing is read any more, so no leader comes to end it: what could not be written is
             // dropped here.
@@ -215,6 +223,11 @@ impl Shared {
     pub(crate) fn end_if_asked(self: &Arc<Self>) {
         const FREE: [ReaderRole; 3] =
             [ReaderRole::EventLoop, ReaderRole::Suspended, ReaderRole::Vacant];
+        // The role may move from one of these to another between two attempts, so that all of them
+        // fail. It is not overlooked then: the thread that moves it looks for `is_ending`
+        // afterwards, in `return_role_to_loop`, `leave_between_calls` or `suspend`, or, as the
+        // dedicated reader, once it has taken the role back. This thread has set the flag before.
+        // Of two threads that come here at once, one takes the role.
         if !self.close.is_ending() || !FREE.into_iter().any(|from| self.leader.take(from)) {
             return;
         }
@@ -226,6 +239,8 @@ impl Shared {
 
     /// Stops reading for good. Called by the leader.
     pub(crate) fn reading_stopped(self: &Arc<Self>, reader: &mut Reader, reason: CloseReason) {
+        // First: no thread takes the role from here on, and the dedicated reader learns of it. The
+        // descriptor itself is closed with its last holder, after it has left the loop.
         self.leader.end();
         reader.stream = None;
         // Set once: nothing is read any more.
@@ -241,6 +256,9 @@ impl Shared {
         if timeout.is_zero() || !is_loss(&reason) {
             return self.reading_ended(reason);
         }
+        // Stored before the look at `asked`: an owner that gives its reason notes it first and
+        // takes `lost` then. One of the two calls `end_lost`, and only the one that takes the
+        // reason out goes on.
         *lock(&self.close.lost) = Some(reason);
         if self.close.asked().is_some_and(|asked| !is_loss(&asked)) {
             return self.end_lost(); // a better reason came in between
@@ -268,10 +286,14 @@ impl Shared {
         } else {
             self.writer.end(&reason);
         }
+        // After `ended` was set: a call that is refused because the table is closed finds the
+        // reason.
         let open = lock(&self.calls).close();
         for (_, slot) in open {
             slot.complete(CallOutcome::Closed(Arc::clone(&reason), Arc::clone(&postmortem)));
         }
+        // After `ended`, too: a handler that asks for its token later looks at `ended`
+        // (`Cancellation::new`).
         self.cancel_all();
         let shared = Arc::clone(self);
         self.events.spawn(move || {
@@ -285,6 +307,9 @@ impl Shared {
     pub(crate) fn finish_if_idle(self: &Arc<Self>) {
         self.close.idle_may_have_changed();
         let Some(reason) = self.close.ended() else { return };
+        // Several threads may find the connection idle at once, and one begins the last phase. Idle
+        // stays idle: nothing is read any more, and each handler, deferred answer and call of
+        // `ended` was counted before `ended` was set.
         if !self.is_idle() || !self.close.begin_notifying() {
             return;
         }

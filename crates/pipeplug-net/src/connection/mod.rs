@@ -163,6 +163,7 @@ impl EventLoop {
         let reader = Reader::new(reader, &options);
         let shared = Shared::new(self.clone(), reader, writer, options, Arc::new(handler));
         let handle = Arc::new(Handle { shared: Arc::clone(&shared) });
+        // Before reading starts: a handler gets the connection from here.
         if shared.handle.set(Arc::downgrade(&handle)).is_err() {
             unreachable!("the value was created above");
         }
@@ -338,6 +339,7 @@ impl Connection {
     }
 
     /// The handler that the connection was made with, if it is of this type.
+    #[doc(hidden)] // for pipeplug-guest: see internal.rs
     #[must_use]
     pub fn handler<H: Handler>(&self) -> Option<&H> {
         let handler: &dyn Any = &*self.shared().handler;

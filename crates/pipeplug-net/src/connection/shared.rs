@@ -26,6 +26,18 @@ use crate::sync::{
 use crate::sys::Stream;
 use crate::writer::{Blocking, Flush, Next, SendClass, SendError, WaitPolicy, Writer};
 
+// Order of locks. A thread that holds one takes only those to the right of it.
+//
+//   leader.reader -+-> queue of the writer -+-> serve_queue --> state of the thread pool
+//                  |                        +-> state of the event loop
+//                  +-> close.phase ---------+-> serve_queue
+//                  +-> leader.dedicated_lock -> leader.registered -> state of the event loop
+//
+// The table of calls, the slots of calls, cancel tokens, timers, the wake pipe and the reasons in
+// `close` are taken last: no other lock is taken under them. The writer's queue comes before the
+// serve queue, since a sender that has waited for room holds it when it counts as a running worker
+// again (`thread_pool::while_blocked`). So nothing is sent under the lock of the serve queue.
+
 /// A connection, without the user's handle.
 pub(crate) struct Shared {
     pub(crate) options: Options,
@@ -142,6 +154,10 @@ impl Shared {
         if let Some(held) = self.overrun_by_now() {
             return Err(CallError::Overrun { command: owned(), held, limit: self.options.overrun });
         }
+        // Opened before the request is sent: the reply may be read by another thread before `send`
+        // returns. The end of the connection closes the table after it has set its reason
+        // (`reading_ended`), so a call is either in the table then, and is failed, or is refused
+        // here with that reason.
         let id = match lock(&self.calls).open(Arc::clone(&slot)) {
             Ok(id) => id,
             Err(OpenError::TooMany { limit, .. }) => {
@@ -175,6 +191,8 @@ impl Shared {
                 Ok((id, slot))
             }
             Err(error) => {
+                // No reply comes for a request that was not sent. The end of the connection may
+                // have completed the slot meanwhile: that outcome is dropped for this error.
                 lock(&self.calls).cancel(id);
                 Err(match error {
                     SendError::Encode(error) => CallError::Encode { command: owned(), error },
@@ -271,6 +289,8 @@ impl Shared {
 
     /// Tells a peer that negotiated `cancel` that this side has given the call up.
     fn send_cancel(self: &Arc<Self>, id: ThreadId) {
+        // Relaxed: the flag publishes nothing else. A cancel that is not sent costs the peer a
+        // handler's time.
         if self.peer.takes_cancels.load(Ordering::Relaxed) {
             let (direction, buffer) = (Direction::OneWay, Vec::new());
             self.send_or_log(
@@ -340,6 +360,7 @@ impl Shared {
 
     /// Has the event loop's thread flush soon.
     fn flush_on_loop(self: &Arc<Self>) {
+        // Not registered any more: reading has ended, and the loop would not call this connection.
         if !self.leader.mark_ready(Ready::Writable) {
             self.flush();
         }
@@ -365,6 +386,8 @@ impl Shared {
     /// Fails every open call: reading on for their replies would hold more than the limit.
     pub(crate) fn give_up_calls(self: &Arc<Self>, held: usize, limit: usize) {
         let open: Vec<_> = {
+            // Taken out under one lock, so that no reply completes one of them in between, and
+            // completed after it: a waker is code of the user.
             let mut calls = lock(&self.calls);
             let ids: Vec<_> = calls.iter().map(|(id, _)| id).collect();
             ids.into_iter().filter_map(|id| Some((id, calls.cancel(id)?))).collect()

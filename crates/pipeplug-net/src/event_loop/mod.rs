@@ -183,6 +183,8 @@ impl EventLoop {
     /// Starts the loop's thread if the loop has none.
     fn attend(&self) -> io::Result<()> {
         let is_unattended = &self.inner().is_unattended;
+        // The swap decides which of several threads starts the loop's thread. The load before it
+        // keeps the common case, a loop that has one, from writing to the shared cache line.
         if !is_unattended.load(Ordering::SeqCst) || !is_unattended.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
@@ -219,6 +221,7 @@ impl EventLoop {
     }
 
     /// Runs a function that may block, on a thread that no handler takes: there is always one more.
+    #[doc(hidden)] // for pipeplug-host and pipeplug-guest: see internal.rs
     pub fn spawn(&self, run: impl FnOnce() + Send + 'static) {
         // The pool logs that the work has to wait for a thread.
         let _ = self.inner().call_backs.submit(Work::Once(Box::new(run)));
@@ -244,6 +247,8 @@ impl EventLoop {
         let Some(at) = Instant::now().checked_add(delay) else { return };
         let scheduled = Scheduled { at, run: Box::new(run) };
         let mut state = lock(&self.inner().state);
+        // A later one needs no wake-up: the thread wakes for the earliest, and computes its next
+        // wait then.
         let is_earliest = state.scheduled.peek().is_none_or(|first| scheduled.at < first.at);
         state.scheduled.push(scheduled);
         drop(state);
@@ -287,7 +292,10 @@ impl EventLoop {
         interest: Interest,
         source: Arc<dyn Source>,
     ) -> io::Result<Registration> {
+        // Relaxed: it only has to be another number each time. It is never used twice, so that an
+        // event that epoll reported before a descriptor was removed reaches no other source.
         let token = Token(self.inner().next_token.fetch_add(1, Ordering::Relaxed));
+        // Before the registration: the loop may report the descriptor before `register` returns.
         lock(&self.inner().state).sources.insert(token, source);
         let registered =
             sys::register(&self.inner().registry, fd, token, interest).and_then(|polled| {
@@ -312,6 +320,7 @@ impl EventLoop {
 
     /// Has the loop call a source soon, as if its descriptor were ready.
     pub(crate) fn mark_ready(&self, token: Token, what: Ready) {
+        // Pushed before the wake-up, which the loop's thread answers by looking at the list.
         lock(&self.inner().state).ready.push((token, what));
         self.attend_or_log();
         self.inner().wake();
@@ -331,6 +340,8 @@ impl std::fmt::Debug for EventLoop {
 
 impl Drop for Lifetime {
     fn drop(&mut self) {
+        // Before the wake-up. The thread sets `asleep` and looks at this flag then; here it is the
+        // other way round, so that the thread sees the flag or is woken.
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.handlers.stop();
         self.shared.call_backs.stop();
@@ -371,6 +382,8 @@ impl LoopShared {
                 self.asleep.store(false, Ordering::SeqCst);
                 return poll;
             }
+            // `timeout` is the last look: it returns zero if a source was marked ready. What comes
+            // after it finds `asleep` set and wakes the poll.
             let polled = poll.poll(&mut events, self.timeout());
             self.asleep.store(false, Ordering::SeqCst);
             if let Err(error) = polled {

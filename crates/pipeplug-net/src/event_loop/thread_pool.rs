@@ -134,6 +134,9 @@ impl ThreadPool {
     pub(crate) fn submit(self: &Arc<Self>, work: Work) -> Result<(), Exhausted> {
         let mut state = lock(&self.state);
         state.queue.push_back(work);
+        // An idle thread counts until it has the lock again, so this compares threads that are free
+        // or already notified with all work that waits for one, this included. Each work gets a
+        // thread of its own, and no notification is counted twice.
         if state.idle >= state.queue.len() {
             drop(state);
             self.work.notify_one();
@@ -145,6 +148,8 @@ impl ThreadPool {
                 Some(again) => state = again,
             }
         }
+        // Every thread waits for the peer, which may wait for this work. The owner refuses requests
+        // then.
         if state.idle == 0 && state.blocked >= state.threads {
             return Err(Exhausted { limit: state.threads });
         }
@@ -219,6 +224,8 @@ impl ThreadPool {
                 state = wait_until(&self.work, state, Some(until));
             }
             state.idle -= 1;
+            // Under the lock under which the queue was found empty: work that is queued after this
+            // sees one thread less and starts one.
             if state.queue.is_empty() {
                 state.threads -= 1;
                 return;
@@ -273,6 +280,8 @@ impl ThreadPool {
     /// owners whose work waits without any.
     fn thread_blocked(&self) -> Option<(Exhausted, Vec<Arc<dyn Serve>>)> {
         let mut state = lock(&self.state);
+        // Counted and looked at under one lock: of two threads that block at once, the second one
+        // sees that no thread is left.
         state.blocked += 1;
         let exhausted = state.exhausted(self.limit)?;
         let stranded: Vec<_> = state
@@ -317,6 +326,8 @@ pub(crate) fn while_unread<T>(wait: impl FnOnce() -> T) -> T {
 pub(crate) fn while_blocked<T>(on: BlockedOn, wait: impl FnOnce() -> T) -> T {
     let Some((pool, owner)) = SERVING.with_borrow(Clone::clone) else { return wait() };
     let exhausted = match on {
+        // The pool first, so that a worker that the owner starts next is refused if no thread can
+        // take it.
         BlockedOn::Peer => pool.thread_blocked(),
         BlockedOn::TimeOrCancel => None,
     };
@@ -326,6 +337,8 @@ pub(crate) fn while_blocked<T>(on: BlockedOn, wait: impl FnOnce() -> T) -> T {
     if let Some((exhausted, stranded)) = exhausted {
         stranded.into_iter().for_each(|owner| owner.refuse_waiting(exhausted));
     }
+    // `result` may hold the lock of the writer's queue: what follows may take that of the serve
+    // queue and of the pool, and must not send (see `Shared` in connection/shared.rs).
     let result = wait();
     if on == BlockedOn::Peer {
         pool.thread_resumed();

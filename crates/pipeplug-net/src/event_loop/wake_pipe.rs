@@ -42,6 +42,8 @@ impl WakePipe {
 
     /// Makes the pipe readable. Further calls do nothing until it is cleared.
     pub(crate) fn wake(&self) {
+        // The swap lets one thread write, so that the pipe holds one byte at most and the write
+        // cannot block.
         if !self.woken.swap(true, Ordering::SeqCst) && (&self.writer).write_all(&[0]).is_err() {
             // Cannot happen: the reading end is open, and an empty pipe takes a byte.
             tracing::error!("a reading thread could not be woken");
@@ -55,6 +57,8 @@ impl WakePipe {
 
     /// Takes the wake-up back. Called by the thread that sleeps.
     pub(crate) fn clear(&self) {
+        // Where the flag was set, its byte is in the pipe, or the thread that set it is about to
+        // write it: the read waits for that one.
         if self.woken.swap(false, Ordering::SeqCst) && (&self.reader).read_exact(&mut [0]).is_err()
         {
             tracing::error!("a wake pipe could not be read");

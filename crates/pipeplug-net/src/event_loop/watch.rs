@@ -19,6 +19,7 @@ impl EventLoop {
     ///
     /// # Errors
     /// The descriptor cannot be watched.
+    #[doc(hidden)] // for pipeplug-host: see internal.rs
     pub fn watch(
         &self,
         fd: impl AsFd + Send + 'static,
@@ -71,6 +72,8 @@ struct WatchedInner {
 
 impl Source for Watched {
     fn ready(self: Arc<Self>, _what: Ready) {
+        // Held during the call-back, which runs on one thread, that of the loop. `look_again` does
+        // not take it, so the call-back may call that.
         let mut inner = lock(&self.inner);
         let Some(watched) = inner.as_mut() else { return };
         // A call-back that panics is not called again.

@@ -6,8 +6,13 @@ use std::task::Waker;
 
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
-/// Locks a mutex, poisoned or not. No user code runs while this crate holds a lock, so that the
-/// value is consistent.
+/// Locks a mutex, poisoned or not.
+///
+/// A value is consistent even if a thread panicked with the lock, since user code runs under a lock
+/// of this crate only where its panic is caught (wakers and `Handler::explain` under the lock of the
+/// reader, the call-back of a watched descriptor), or before the value is changed (`clone` and
+/// `will_wake` of a waker). A subscriber of `tracing` may run under a lock, too; one that panics is
+/// not provided for.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

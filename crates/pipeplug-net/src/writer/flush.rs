@@ -46,6 +46,8 @@ pub(super) struct WriteFailure {
 impl Writer {
     /// Writes what the pipe takes, now that it takes something again.
     pub(crate) fn writable(&self) -> Result<(), CloseReason> {
+        // A sender may come between the two locks and write first. This flush finds an empty queue
+        // or no descriptor then, and either is right.
         lock(&self.queue).is_full = false;
         self.flush()
     }
@@ -73,11 +75,16 @@ impl Writer {
         mut stream: Stream,
     ) -> Result<(), WriteFailure> {
         for round in 0.. {
+            // The connection ended while this thread wrote. The thread that ended it found no
+            // descriptor to close, and left that to this one.
             if let Ending::Ended(_) = queue.ending {
                 queue.discard();
                 queue.close(stream);
                 return Ok(());
             }
+            // The descriptor goes back under the lock under which the queue was found empty. A
+            // chunk that was queued while this thread wrote is seen here; a chunk that is queued
+            // after this is written by its sender. None is left without a writer.
             if queue.pieces.is_empty() {
                 if let Ending::AfterFlush = queue.ending {
                     queue.close(stream);
@@ -89,12 +96,17 @@ impl Writer {
                 }
                 return Ok(());
             }
+            // Others may queue as fast as this thread writes, and it has a call or a handler to go
+            // on with. The pipe is not full: armed, it is reported writable at once, and the loop
+            // writes on.
             if round == ROUNDS {
                 return self.wait_writable(&mut queue, stream);
             }
             let mut pieces = std::mem::take(&mut queue.pieces);
             let mut classic = std::mem::take(&mut queue.classic);
             let mut spare = queue.spare.take();
+            // The lock is not held during the write(2): senders queue meanwhile, and the next round
+            // takes what they queued in one write.
             queue.in_flight = queue.queued;
             drop(queue);
             let (bytes, progress) =
@@ -105,6 +117,7 @@ impl Writer {
             if let Some(written) = &mut queue.discarded_after {
                 *written += bytes as u64;
             }
+            // Zero after a discard, whose bytes do not count as queued any more.
             let left = queue.queued.saturating_sub(bytes);
             queue.queued = left;
             queue.unflushed.left(left);
@@ -199,6 +212,8 @@ impl Writer {
 
     /// Has the event loop flush when the pipe takes something again.
     fn wait_writable(&self, queue: &mut WriteQueue, stream: Stream) -> Result<(), WriteFailure> {
+        // Armed under the lock of the queue: the loop may report the pipe at once, and `writable`
+        // then waits for this lock, so that it clears `is_full` after it was set below.
         let armed = match (&queue.registration, self.source.upgrade()) {
             (Some(registration), _) => registration.arm(stream.as_fd(), Interest::WRITABLE),
             (None, Some(source)) => self

@@ -179,6 +179,9 @@ impl Writer {
             // A sender without a deadline gets no error that would name the cause of the wait.
             let notice = self.log_missing_credit(&mut queue, class, begun);
             queue.senders_waiting += 1;
+            // Counted before the lock is released: a thread that makes room from here on notifies.
+            // The lock is not held across `while_blocked`, which takes that of the serve queue,
+            // starts threads and sends refusals.
             drop(queue);
             let wait = || {
                 let queue = lock(&self.queue);
@@ -195,6 +198,8 @@ impl Writer {
                 }
                 SendClass::Reply | SendClass::Control => thread_pool::while_unread(wait),
             };
+            // The condition is looked at again: all waiters are notified, and another one may have
+            // taken the room.
             queue.senders_waiting -= 1;
         }
         Ok(SendPermit { writer: self, queue, class })
@@ -244,6 +249,8 @@ impl Writer {
         let mut queue = lock(&self.queue);
         if queue.format.is_none() {
             queue.format = Some(format);
+            // All of them: some wait for the format, others for room or credit, and the one that a
+            // single notification woke might be of another kind.
             self.room.notify_all();
         }
     }
@@ -295,6 +302,8 @@ impl Writer {
             queue.ending = Ending::Ended(Arc::clone(reason));
         }
         queue.discard();
+        // Without the descriptor a thread writes at this moment. It looks at `ending` under this
+        // lock after each write, and closes the descriptor itself.
         if let Some(stream) = queue.stream.take() {
             queue.close(stream);
         }
@@ -385,7 +394,8 @@ impl SendPermit<'_> {
         }
         if queue.is_full || queue.stream.is_none() {
             // The event loop waits for the pipe, or another thread writes and takes this chunk
-            // along.
+            // along: it puts the descriptor back under this lock, and only if it finds the queue
+            // empty (`write_queue`).
             return Ok(Next::Nothing);
         }
         let was_empty = before == 0;
@@ -399,6 +409,7 @@ impl SendPermit<'_> {
         if is_left && queue.queued < ENOUGH.min(writer.outgoing) {
             return Ok(if flush == Flush::Soon && was_empty { Next::Flush } else { Next::Nothing });
         }
+        // From here to the end of `write_queue` this thread writes what all others queue.
         let Some(stream) = queue.stream.take() else { unreachable!("it was there above") };
         let end = queue.unflushed.total();
         match writer.write_queue(queue, stream) {

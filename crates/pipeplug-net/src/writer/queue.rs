@@ -140,6 +140,8 @@ impl WriteQueue {
     ) -> Result<(), EncodeError> {
         let copied = if payload.len() <= COPY_MAX { payload.len() } else { 0 };
         let needed = header.encoded_len(format) + copied;
+        // A piece is not grown, which would copy what is in it. The first one is small, for a chunk
+        // that leaves alone; further ones gather what waits.
         if self.pieces.back().is_none_or(|last| last.bytes.capacity() - last.bytes.len() < needed) {
             let room = needed.max(if self.pieces.is_empty() { COPY_MAX } else { GATHER });
             let spare = self.spare.take().filter(|spare| spare.capacity() >= room);
@@ -149,6 +151,8 @@ impl WriteQueue {
         let Some(last) = self.pieces.back_mut() else { unreachable!("a piece was just put there") };
         let before = last.bytes.len();
         if let Err(error) = header.encode_to(format, &mut last.bytes) {
+            // Nothing was appended. An empty piece must not stay: the writer takes a queue with
+            // pieces for one with something to write.
             if last.rest().is_empty() {
                 self.pieces.pop_back();
             }
@@ -220,6 +224,8 @@ impl WriteQueue {
 
     /// Closes the descriptor.
     pub(super) fn close(&mut self, stream: Stream) {
+        // Removed before the descriptor is closed: epoll(7) forgets a closed descriptor only with
+        // its last duplicate, and the number may be taken again at once.
         if let Some(registration) = self.registration.take() {
             registration.remove(stream.as_fd());
         }

@@ -84,8 +84,8 @@ pub(crate) fn negotiate(one: &Connection, other: &Connection) {
 
 /// `to` learns what `from` offers.
 pub(crate) fn accept(to: &Connection, from: &Connection) {
-    let offer = pipeplug_net::handshake::offer(from);
-    pipeplug_net::handshake::accept(to, |key| {
+    let offer = pipeplug_net::internal::handshake::offer(from);
+    pipeplug_net::internal::handshake::accept(to, |key| {
         offer.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str())
     });
 }

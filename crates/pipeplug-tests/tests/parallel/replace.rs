@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +19,36 @@ use crate::plain;
 use crate::supervisor::{Events, reluctant};
 
 const REPLACEMENTS: usize = 40;
+
+/// Code of a host that uses the supervisor when it is dropped.
+struct UsesSupervisor {
+    supervisor: Arc<OnceLock<Supervisor>>,
+    tell: mpsc::Sender<bool>,
+}
+
+impl Drop for UsesSupervisor {
+    fn drop(&mut self) {
+        let is_up = self.supervisor.get().is_some_and(|supervisor| supervisor.pid().is_some());
+        self.tell.send(is_up).unwrap();
+    }
+}
+
+#[test]
+fn the_handler_of_a_replaced_builder_may_use_the_supervisor_when_it_is_dropped() {
+    let (tell, told) = mpsc::channel();
+    let own = Arc::new(OnceLock::new());
+    let uses = UsesSupervisor { supervisor: Arc::clone(&own), tell };
+    let plugin = plain().handler(move |_: &Plugin, request: &mut Request| {
+        let _ = &uses;
+        request.unknown()
+    });
+    // It is not started, so that no process holds the handler too.
+    let supervisor = Supervisor::builder(plugin).build().unwrap();
+    own.set(supervisor.clone()).unwrap();
+    let replacing = thread::spawn(move || supervisor.replace(plain()));
+    assert!(told.recv_timeout(LONG).unwrap(), "the new process is there by then");
+    replacing.join().unwrap().unwrap();
+}
 
 #[test]
 fn no_call_and_no_one_way_is_lost_while_it_is_replaced_many_times() {

@@ -1,6 +1,6 @@
 //! Complaints of engines about a container that did not start.
 
-use super::diagnose::Run;
+use super::run::Run;
 use super::{Container, Engine};
 use crate::launcher::Diagnosis;
 

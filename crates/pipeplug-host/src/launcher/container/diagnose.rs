@@ -1,11 +1,9 @@
 //! The meaning of the end of an engine's client.
 
-use std::path::PathBuf;
-
 use nix::sys::signal::Signal;
 
 use super::complaint::{self, Phase};
-use super::process::{CLIENT_FAILED, KilledBy};
+use super::run::{CLIENT_FAILED, KilledBy, Run};
 use super::{Container, Engine};
 use crate::launcher::Diagnosis;
 use crate::process::WaitStatus;
@@ -38,18 +36,6 @@ const OF_PROCESSES: [&str; 5] = ["fork", "thread", "process", "spawn", "clone"];
 
 /// and those of runtimes that leave it out.
 const NO_THREAD: [&str; 2] = ["can't start new thread", "unable to create native thread"];
-
-/// A run of a container.
-#[derive(Debug)]
-pub(super) struct Run {
-    /// The container's.
-    pub(super) name: String,
-    /// The first of the words that stand in the place of the image's command (`CMD`), where there
-    /// are some.
-    pub(super) replaces_command: Option<String>,
-    /// The working directory that was asked for.
-    pub(super) directory: Option<PathBuf>,
-}
 
 /// The cause of an end before the plugin has answered.
 pub(super) fn diagnose(

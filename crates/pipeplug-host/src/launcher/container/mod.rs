@@ -9,6 +9,7 @@ mod limits;
 #[cfg(feature = "pack")]
 mod pack;
 mod process;
+mod run;
 
 use std::path::PathBuf;
 
@@ -19,9 +20,9 @@ pub use pack::{PackError, pack};
 use super::cleanup::Removal;
 use super::{Launcher, Started, client};
 use crate::process::{Launch, OnHostExit, SpawnError, SpawnErrorKind};
-use diagnose::Run;
 use limits::Limit;
 use process::Contained;
+use run::Run;
 
 /// Runs a plugin in a container of its own, which Docker or Podman starts and removes; its standard
 /// input and output are the pipes.

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::diagnose::{self, Run};
+use super::diagnose;
+use super::run::{CLIENT_FAILED, KilledBy, Run};
 use super::{Container, Engine};
 use crate::launcher::cleanup::Cleanup;
 use crate::launcher::{Diagnosis, Process, Started, client};
@@ -32,28 +33,8 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Time of one wait for the client.
 const ROUND: Duration = Duration::from_secs(3600);
 
-/// Exit status of an engine's client that failed itself. The state of the container is then
-/// unknown.
-pub(super) const CLIENT_FAILED: i32 = 125;
-
 /// 128 and the number of SIGKILL.
 const KILLED: i32 = 137;
-
-/// The origin of the SIGKILL that ended a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KilledBy {
-    /// The kernel, as the memory limit was exceeded.
-    Memory,
-    /// A user of the engine: `docker kill`, `docker rm --force`.
-    User,
-    /// None of these, as the engine tells: a process killed it, or the plugin exited with that
-    /// status.
-    NeitherOfThese,
-    /// The host itself.
-    Host,
-    /// The engine does not tell.
-    Unknown,
-}
 
 #[derive(Debug)]
 pub(super) struct Contained {

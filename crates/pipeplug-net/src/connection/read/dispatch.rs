@@ -79,6 +79,9 @@ impl Shared {
         let id = chunk.thread_id;
         match (chunk.direction, chunk.command) {
             (Direction::Response, _) => {
+                // The table of calls decides between a reply and a caller that gives up at the same
+                // moment: each takes the entry out under the lock of the table, and one of them
+                // finds it.
                 if let Some(slot) = self.waiting(id) {
                     let outcome = if self.is_late(id, &slot, chunk.command) {
                         CallOutcome::Late
@@ -88,10 +91,13 @@ impl Shared {
                         let command = (chunk.command != slot.command).then(|| chunk.command.into());
                         CallOutcome::Reply(ReplyParts { buffer: received.into_buffer(), command })
                     };
+                    // Not under the lock of the table: this may run the waker of a task.
                     slot.complete(outcome);
                 }
             }
             (Direction::Request, command::PING) => {
+                // Answered here, on the thread that reads, and without waiting for room: a ping
+                // tells whether this side reads, whatever its handlers do.
                 self.send_control(id, Direction::Response, command::PING, Vec::new());
             }
             (Direction::OneWay, command::STOP) => {
@@ -155,6 +161,8 @@ impl Shared {
     /// Parses the `cmd.context` for the request that follows it.
     fn context(&self, chunk: &ChunkRef<'_>) -> Option<PendingContext> {
         let id = chunk.thread_id;
+        // Relaxed: the flag publishes nothing else, and the thread that accepts the metadata is not
+        // ordered with this one. A context that is read at the same moment may be taken or not.
         if self.peer.ignores_contexts.load(Ordering::Relaxed) {
             if let Some(times) = self.counters.unexpected.count() {
                 tracing::warn!(peer = %self.options.name, %id, times, "a context that was not agreed to was ignored");
@@ -175,6 +183,7 @@ impl Shared {
     /// Takes the slot of the call that waits for this response. Other responses are counted.
     fn waiting(&self, id: ThreadId) -> Option<Arc<CallSlot>> {
         let (completion, unknown) = {
+            // One lock for both, so that the number is the one of this reply.
             let mut calls = lock(&self.calls);
             (calls.complete(id), calls.unknown())
         };

@@ -30,6 +30,8 @@ pub(crate) struct ReadSequence(AtomicU32);
 
 impl ReadSequence {
     pub(crate) fn begin(&self) {
+        // No read-modify-write: one leader after the other writes it, and each sees the store of
+        // the one before it through the role and the lock of the reader.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         // Before the read: a thread that finds the pipe empty after it finds the number odd, or
         // larger.
@@ -37,6 +39,7 @@ impl ReadSequence {
     }
 
     pub(crate) fn end(&self) {
+        // After the chunks were dealt with: a thread that loads this number finds their calls done.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
@@ -88,6 +91,8 @@ impl Shared {
     /// Deals with what has arrived. Waits up to [`LONGEST`] for another thread that reads.
     pub(crate) fn final_read_blocking(self: &Arc<Self>, slot: &CallSlot) {
         let begun = Instant::now();
+        // Polled, since the leader tells no thread when it is through. A leader that has this
+        // call's reply completes the slot, which ends the wait at once.
         while self.final_read() == FinalRead::Retry
             && begun.elapsed() < LONGEST
             && !slot.wait_done(Instant::now().checked_add(RETRY))

@@ -78,6 +78,11 @@ pub(crate) enum ReaderRole {
 
 /// State of the reader role.
 pub(crate) struct Leader {
+    // All operations on the role, on `sleepers`, on `dedicated_waits` and on the number of yielding
+    // callers are SeqCst, except for the hint in `is_only_caller`. Pairs of threads hand over by
+    // "store mine, then look at yours" (for example: leave the role vacant, then look for sleepers,
+    // against: count as a sleeper, then look at the role). Release and Acquire would let both
+    // threads look before the other's store is visible.
     /// A [`ReaderRole`].
     role: AtomicU8,
     /// True while the dedicated reader waits on `role_is_free`.
@@ -139,6 +144,10 @@ impl Leader {
 
     /// Makes this thread the leader in place of the event loop.
     pub(crate) fn take_from_event_loop(&self) -> bool {
+        // Taken first, disarmed afterwards. In between epoll may report the pipe to the loop, whose
+        // `read_on_loop` then finds the role taken and does nothing. The report is not lost: `arm`
+        // has what is in the pipe reported again. A thread that returned the role just before may
+        // arm the descriptor after this; the loop finds the role taken then, too.
         let took = self.take(ReaderRole::EventLoop);
         if took
             && let Some((registration, stream)) = &*lock(&self.registered)
@@ -163,6 +172,9 @@ impl Leader {
 
     /// Returns true if no other caller waits, except for one that reads.
     pub(crate) fn is_only_caller(&self) -> bool {
+        // Relaxed: a hint. If it is outdated, this thread sleeps or yields where it could have
+        // read, or reads for a sleeper too. The role itself is decided by `take`, and where it is
+        // left vacant sleepers are looked for in order (`leave_between_calls`).
         self.sleepers.load(Ordering::Relaxed) == 0 && self.yielding.is_empty()
     }
 
@@ -183,6 +195,8 @@ impl Leader {
 
     /// Wakes the leader if it sleeps in poll(2).
     pub(crate) fn wake(&self) {
+        // Under the lock under which the leader removes its wake pipe: no byte is written to a pipe
+        // after its thread has cleared it, where it would wake the thread's next wait for nothing.
         if let Some(wake_pipe) = &*lock(&self.wake_pipe) {
             wake_pipe.wake();
         }
@@ -280,8 +294,9 @@ impl Shared {
 
     /// Reads on the event loop's thread: the pipe is readable.
     pub(crate) fn read_on_loop(self: &Arc<Self>) {
+        // epoll reports an edge once. It is spent here if another thread reads, and comes again
+        // when that thread arms the descriptor.
         if !self.leader.take(ReaderRole::EventLoop) {
-            // Another thread reads. What it leaves is reported when it returns the role.
             return;
         }
         let mut reader = lock(&self.leader.reader);
@@ -289,6 +304,7 @@ impl Shared {
         if matches!(outcome, ReadOutcome::Nothing | ReadOutcome::Drained) {
             reader.receiver.release();
         }
+        // Before the role is given on: the next leader locks the reader first of all.
         drop(reader);
         match outcome {
             ReadOutcome::Ended | ReadOutcome::Suspended => {}
@@ -307,6 +323,8 @@ impl Shared {
     ///
     /// After the request the reply might wake the event loop before this thread takes the role.
     pub(crate) fn lead_early(self: &Arc<Self>) {
+        // This thread gives the role back on every way out of the call: in `lead_until_done`, or in
+        // `end_early_lead` where the request is not sent, has to wait, or is done already.
         if self.leader.is_only_caller() && self.take_role_to_call() {
             IS_EARLY_LEADER.set(true);
         }
@@ -355,8 +373,12 @@ impl Shared {
         {
             outcome = self.read(&mut reader, ReadUntil::Empty, ReaderKind::Other); // see final_read.rs
         }
+        // In this order: after the first line no thread writes to the pipe any more, so that the
+        // second one leaves it empty for this thread's next connection.
         *lock(&self.leader.wake_pipe) = None;
         wake_pipe.clear();
+        // Looked at while the role is still held. A call that another thread opens after this look
+        // finds the role vacant or with the loop, and reads by itself or has the loop read.
         let has_more = !lock(&self.calls).is_empty();
         if !has_more && reader.receiver.input().len() > KEPT {
             reader.receiver.release();
@@ -378,7 +400,8 @@ impl Shared {
     pub(crate) fn leave_between_calls(self: &Arc<Self>) {
         self.leader.set(ReaderRole::Vacant);
         // After the store. A thread that goes to sleep counts itself first and looks for a vacant
-        // role then (`sleep_begins`): one of the two sees the other.
+        // role then (`sleep_begins`): one of the two sees the other. The same holds for a thread
+        // that ends the connection: it sets `is_ending` first and tries to take the role then.
         if self.leader.leaves_sleepers() || self.close.is_ending() {
             self.return_vacant_role();
         } else {
@@ -391,6 +414,8 @@ impl Shared {
     pub(crate) fn sleep_begins(self: &Arc<Self>) {
         self.leader.sleepers.fetch_add(1, Ordering::SeqCst);
         // A yielding caller reads meanwhile, and the last one looks for sleepers when it leaves.
+        // After the count; see `leave_between_calls`. This thread's own reply may have been read
+        // meanwhile: that shows in its slot, whose state the sleep looks at under the slot's lock.
         if self.is_between_calls() && self.leader.yielding.is_empty() {
             self.return_vacant_role();
         }
@@ -398,6 +423,8 @@ impl Shared {
 
     /// Makes this thread, which waits for a call, the leader if no thread reads.
     pub(crate) fn take_role_to_call(self: &Arc<Self>) -> bool {
+        // A vacant role of a dedicated reader is not taken here. That thread takes it back when its
+        // handler returns, and the tick of the event loop returns it if the handler is slow.
         (self.options.reading == Reading::Shared && self.leader.take(ReaderRole::Vacant))
             || self.leader.take_from_event_loop()
     }
@@ -411,6 +438,8 @@ impl Shared {
         loop {
             let mut reader = lock(&self.leader.reader);
             *lock(&self.leader.wake_pipe) = Some(Arc::clone(&wake_pipe));
+            // Checked after the wake pipe was set, as in `lead_until_done`: an end that is asked
+            // for after this look wakes the poll(2) below.
             while !self.close.is_ending() {
                 outcome =
                     self.read_next(&mut reader, ReaderKind::Dedicated, &wake_pipe, None, outcome);
@@ -423,6 +452,8 @@ impl Shared {
             wake_pipe.clear();
             drop(reader);
             let mut is_leader = !matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended);
+            // The thread that asked for the end found the role taken. `return_role_to_loop` looks
+            // for the end after it has given the role up, and makes it.
             if is_leader && self.close.is_ending() {
                 is_leader = false;
                 self.return_role_to_loop();
@@ -440,6 +471,9 @@ impl Shared {
     /// Returns a vacant role to the event loop if this handler's thread has left it: the handler is
     /// about to wait.
     pub(crate) fn return_role_of_handler(self: &Arc<Self>) {
+        // The mark of this thread tells its own vacancy from that of another one, and makes it one
+        // return for each vacancy, however often the handler waits. Another thread may have taken
+        // the role before: `return_vacant_role` does nothing then.
         if LEFT_VACANT.take() {
             self.return_vacant_role();
         }
@@ -462,6 +496,8 @@ impl Shared {
 
     /// Reads on if reading was suspended: there is room again, or a call was opened.
     pub(crate) fn resume_reading(self: &Arc<Self>) {
+        // The load first: reading is hardly ever suspended, and a failed exchange would take the
+        // cache line from the leader's CPU.
         if self.leader.is(ReaderRole::Suspended)
             && self.leader.take(ReaderRole::Suspended)
             // Another thread may have resumed in between, and the queue may be full again.

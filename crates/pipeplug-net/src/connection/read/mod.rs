@@ -164,9 +164,13 @@ impl Shared {
                             return ReadOutcome::Ended;
                         }
                     };
+                    // After all chunks of this read were dealt with: none stays undecoded while
+                    // reading is suspended.
                     if is_full && self.suspend() {
                         return ReadOutcome::Suspended;
                     }
+                    // A read that was given more room than it filled has emptied the pipe. Where
+                    // that is wrong, as on some sockets, the poll(2) of the caller returns at once.
                     if until == ReadUntil::OneRead && count < max {
                         return ReadOutcome::Drained;
                     }
@@ -200,6 +204,8 @@ impl Shared {
         // After the store, for a thread that opens a call or makes room: it looks at the role
         // afterwards, and this thread at what it did. If that thread took the role out of the
         // suspension, it is the leader now.
+        // If both threads see each other's step, both try to take the role out of the suspension,
+        // and one of them succeeds: the role is neither lost nor held twice.
         self.is_overfull() || !self.leader.take(ReaderRole::Suspended)
     }
 
@@ -216,6 +222,8 @@ impl Shared {
         }
         let mut admission = Admission::Continue;
         let result = loop {
+            // In each turn: `admit_from` below takes the input buffer away, and the rest goes on in
+            // another one. Positions in `in_place` always refer to the buffer that is there now.
             let base = reader.receiver.input().as_ptr() as usize;
             let received = match reader.receiver.next() {
                 Ok(Some(received)) => received,
@@ -235,6 +243,8 @@ impl Shared {
                 reader.in_place.push(job);
                 continue;
             }
+            // A response may overtake jobs that came before it: it ends a call, and starts no
+            // handler.
             let is_response = matches!(&received, Received::Chunk(chunk) if chunk.direction == Direction::Response);
             if is_response || reader.in_place.is_empty() {
                 let context = &mut reader.pending_context;
@@ -259,7 +269,8 @@ impl Shared {
 
     /// Queues the jobs in place, with the memory that they lie in.
     fn admit_from(self: &Arc<Self>, reader: &mut Reader) -> Admission {
-        // The memory of the last time is used again if all its jobs are done.
+        // The memory of the last time is used again if all its jobs are done: `into_inner` succeeds
+        // for the last holder only.
         let spare = reader.taken.take().and_then(Arc::into_inner).unwrap_or_default();
         let input = Arc::new(reader.receiver.swap_input(spare));
         reader.read_many = reader.in_place.len() >= MANY;

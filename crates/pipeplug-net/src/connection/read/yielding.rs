@@ -55,6 +55,8 @@ impl Yielding {
 
     /// Returns true if yielding has paid lately.
     fn pays(&self) -> bool {
+        // Relaxed, here and below: hints about how often to try. Updates that race lose a count or
+        // two.
         let one_less = |skip: u32| skip.checked_sub(1);
         self.skip.load(Ordering::Relaxed) == 0
             || self.skip.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_err()
@@ -89,6 +91,8 @@ impl Shared {
         if !yielding.pays() {
             return;
         }
+        // Counted before the first look. From here on a thread that goes to sleep leaves a vacant
+        // role as it is, and relies on this thread to read, or to return the role when it leaves.
         let others = yielding.callers.fetch_add(1, Ordering::SeqCst);
         let start = Instant::now();
         let longest = TURN_EACH.saturating_mul(u32::try_from(others + 1).unwrap_or(u32::MAX));
@@ -98,6 +102,9 @@ impl Shared {
             if slot.is_done() {
                 break true;
             }
+            // The requests of all callers that yielded since the last flush leave in this write.
+            // Without it two callers could yield to each other for replies to requests that are
+            // still queued.
             self.flush();
             self.read_in_passing();
             if slot.is_done() {
@@ -117,7 +124,8 @@ impl Shared {
             yielding.miss();
         }
         // A caller that goes to sleep counts itself first and looks for yielding callers then. This
-        // is the other way round, so that one of the two sees the other.
+        // is the other way round, so that one of the two sees the other. Where no call is open, no
+        // caller comes back for the vacant role: the loop gets it now and not at its next tick.
         if yielding.callers.fetch_sub(1, Ordering::SeqCst) == 1
             && (self.leader.leaves_sleepers() || lock(&self.calls).is_empty())
         {
@@ -132,6 +140,7 @@ impl Shared {
         }
         let outcome =
             self.read(&mut lock(&self.leader.reader), ReadUntil::OneRead, ReaderKind::Other);
+        // An ended or suspended role is not this thread's any more.
         if !matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended) {
             self.leave_between_calls();
         }

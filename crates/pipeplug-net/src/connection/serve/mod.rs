@@ -38,6 +38,8 @@ impl Shared {
         if queue.is_exempt(&job.command) {
             let deadline = deadline.or_else(|| queue.take_deadline(&job));
             let deferred = queue.deferred;
+            // Released before each send of this function: sending takes the lock of the writer,
+            // which is taken before that of the queue (see `Shared`).
             drop(queue);
             if self.may_defer(deferred) {
                 self.run_unqueued(job, deadline);
@@ -54,6 +56,9 @@ impl Shared {
             let held = queue.weight.saturating_add(more);
             queue.take_deadline(&job);
             if job.direction != Direction::Request {
+                // A caller that reads the flag too early may open its call after `give_up_calls`
+                // below. If the weight is still over the limit then, the next one-way comes here
+                // and gives that call up.
                 self.is_overrun.store(true, Ordering::Relaxed);
             }
             drop(queue);
@@ -80,9 +85,13 @@ impl Shared {
         // The dedicated reader takes jobs by itself. Beside slow handlers it gets other workers.
         let another =
             (by == ReaderKind::Other || queue.usual > SLOW) && self.claim_worker(&mut queue);
+        // The job waits behind handlers that run. If one of them does not return, the tick of the
+        // event loop starts another worker: no other thread would look at the queue again.
         let waits = !another && queue.running > 0 && !queue.is_held();
         let watch = if waits { queue.begin_watch() } else { None };
         drop(queue);
+        // Counted under the lock and started after it. Another thread that admits a job in between
+        // sees the worker as running, and `is_idle` does not see the connection as idle.
         if another {
             self.start_worker();
         }
@@ -175,6 +184,10 @@ impl Shared {
     /// Sends a credit, and those that become due meanwhile.
     fn send_credits(self: &Arc<Self>, credit: Option<u64>) {
         let mut credit = credit;
+        // Not under the lock of the queue, since sending takes that of the writer. One thread sends
+        // at a time (`ServeQueue::credit_due`), so the totals leave in ascending order, and looks
+        // again after each: a total that became due meanwhile, when another thread was turned away,
+        // is sent here.
         while let Some(total) = credit {
             self.send_credit(total);
             credit = lock(&self.serve_queue).credit_sent();
@@ -208,6 +221,7 @@ impl Shared {
 
     /// Counts a deferred answer as given.
     pub(crate) fn deferred_done(self: &Arc<Self>) {
+        // An answer was sent before: `finish_if_idle` may close the writer once this is counted.
         lock(&self.serve_queue).deferred -= 1;
         self.finish_if_idle();
     }
@@ -215,6 +229,8 @@ impl Shared {
     /// Notes that the request in this slot will be answered later.
     pub(crate) fn answer_later(&self, slot: WorkerSlot) {
         let mut queue = lock(&self.serve_queue);
+        // The worker that runs the handler still counts as well: the connection is idle at no
+        // moment between the handler's return and the answer.
         queue.deferred += 1;
         queue.active.answer_later(slot);
     }

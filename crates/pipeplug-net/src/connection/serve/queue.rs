@@ -202,6 +202,8 @@ impl ServeQueue {
 
     /// Returns true if one more worker pays, `limit` being how many may run.
     pub(super) fn wants_worker(&self, limit: usize) -> bool {
+        // A worker that runs looks at the queue again after each handler. So one is enough for fast
+        // handlers, and a further one would cost a wake-up for less than it saves.
         self.has_work() && self.running < limit && (self.running == 0 || self.usual > SLOW)
     }
 
@@ -210,10 +212,15 @@ impl ServeQueue {
         if self.is_held() {
             return None;
         }
+        // The job leaves the queue and enters its slot under one lock. A cancel, which looks at the
+        // slots first and at the queue then, under the same lock, finds the request in one of the
+        // two.
         let mut job = self.jobs.pop_front()?;
         self.has_left(&job);
         self.begun += 1;
         if !self.cancelled.is_empty() {
+            // The request stays in the queue until its turn, and is answered without a call of the
+            // handler.
             job.is_cancelled = self.cancelled.take(&job, self.jobs.len());
         }
         self.active.begin(slot, job.request_id());
@@ -233,12 +240,16 @@ impl ServeQueue {
         let weight = job.weight();
         self.requests -= usize::from(job.request_id().is_some());
         self.weight -= usize::try_from(weight).unwrap_or(usize::MAX).min(self.weight);
+        // A peer that did not keep to its window is trusted again once it is within it.
         self.is_exceeded &= self.weight >= self.window;
         self.receive.taken(weight);
     }
 
     /// Takes out the jobs that will not be handled.
     pub(super) fn take_out(&mut self, which: impl Fn(&Job) -> bool) -> Vec<Job> {
+        // In one pass and under the lock. Its callers see to it that a peer cannot have the queue
+        // searched once for each chunk it sends: `CancelledInQueue` collects, `refuse_queued` looks
+        // for requests.
         let (out, rest) = std::mem::take(&mut self.jobs).into_iter().partition::<Vec<_>, _>(which);
         self.jobs = rest.into();
         for job in &out {
@@ -305,6 +316,8 @@ impl ServeQueue {
         if self.is_crediting {
             return None; // the thread that sends one looks again afterwards
         }
+        // The total counts all weight that was ever taken, so a credit that another thread was
+        // about to send is part of the next one.
         let total = self.receive.report();
         self.is_crediting = total.is_some();
         total

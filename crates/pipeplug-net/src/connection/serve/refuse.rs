@@ -17,6 +17,9 @@ impl Shared {
     /// Weight that is queued, if it is so much that no call may be opened: an open call has more
     /// read, and one call after the other would let the queue grow without bound.
     pub(crate) fn overrun_by_now(&self) -> Option<usize> {
+        // Relaxed and without the lock of the queue, for each call passes here. A call that misses
+        // the flag is given up by the next one-way; see `admit`. A call has suspended reading go
+        // on, so the weight is looked at for that, whatever the flag says.
         let is_overrun = self.is_overrun.load(Ordering::Relaxed);
         if !is_overrun && !self.leader.is(ReaderRole::Suspended) {
             return None; // nearly always
@@ -99,6 +102,8 @@ impl Shared {
             if !queue.has_requests() {
                 return;
             }
+            // Taken out under the lock, and answered after it: a worker that comes meanwhile finds
+            // each request either in the queue or refused, so each gets one answer.
             queue.take_out(|job| job.direction == Direction::Request)
         };
         self.refuse(requests, &exhausted.to_string());

@@ -28,6 +28,8 @@ impl Serve for Shared {
     }
 
     fn worker_blocked(self: Arc<Self>, on: BlockedOn) {
+        // First of all: what this handler waits for may have to be read, and no thread reads while
+        // the role is vacant, before the tick finds it.
         self.return_role_of_handler();
         let mut queue = lock(&self.serve_queue);
         queue.worker_blocked(on);
@@ -117,6 +119,9 @@ impl Shared {
         for turn in 1.. {
             let mut queue = lock(&self.serve_queue);
             let slot = *slot.get_or_insert_with(|| queue.active.claim_slot());
+            // Another thread has taken the role meanwhile, such as the tick for the loop.
+            // `retake_after_handler` clears this thread's mark, and fails unless the role is vacant
+            // again by now.
             if is_vacated && !self.leader.is(ReaderRole::Vacant) {
                 is_vacated = false;
                 is_leader = self.leader.retake_after_handler();
@@ -132,6 +137,9 @@ impl Shared {
             }
             let job = if is_surplus { None } else { queue.pop(slot) };
             let Some(mut job) = job else {
+                // Under the lock under which the queue was found empty. A job that is admitted
+                // after this sees one worker less, and gets one; a job that was admitted before was
+                // seen above. None is left without a worker.
                 queue.running -= 1;
                 queue.active.leave(slot);
                 drop(queue);
@@ -194,6 +202,8 @@ impl Shared {
                 if let Some(job) = self.unless_too_many_are_deferred(job, deferred, Flush::Now) {
                     self.run_handler(&mut connection, job, slot, deadline, Flush::Now);
                 }
+                // Fails if another thread reads: a caller, or the loop for a chunk that came
+                // meanwhile. This thread is a worker like any other then.
                 is_leader = is_leader && self.leader.take_from_event_loop();
             }
             done += 1;
@@ -201,6 +211,7 @@ impl Shared {
                 connection = None; // the user may have dropped it
             }
             if turn % TURN == 0 && self.events.handlers().has_waiting() {
+                // The slot is given back, since another thread may go on; it claims its own.
                 lock(&self.serve_queue).active.leave(slot);
                 // The worker stays counted, and goes to the end of the pool's queue.
                 self.start_worker();
@@ -287,6 +298,9 @@ impl Shared {
     /// again.
     pub(crate) fn watch_vacancy(self: &Arc<Self>) {
         let mut queue = lock(&self.serve_queue);
+        // The role was left vacant before this lock was taken. A tick that runs first either sees
+        // the vacancy and ticks on, or stops and clears `is_watched`, and then `begin_watch` starts
+        // the ticks again.
         queue.note_vacancy();
         let watch = queue.begin_watch();
         drop(queue);
@@ -304,10 +318,15 @@ impl Shared {
             let limit = shared.options.handlers.get();
             let is_vacant = shared.leader.is(ReaderRole::Vacant);
             let progress = queue.progress();
+            // Under the lock under which `begin_watch` looks at the flag: a thread that needs the
+            // ticks is either seen here or starts them anew.
             if !queue.has_work() && !is_vacant && progress == last {
                 queue.is_watched = false;
                 return;
             }
+            // Vacant for a whole tick without a handler that began or a vacancy that followed. A
+            // role that was left vacant a moment ago, and is not noted yet, may count as overdue:
+            // it is returned early, which costs an epoll_ctl(2).
             let is_overdue = is_vacant && progress == last;
             let stands = progress.begun == last.begun;
             let pool = shared.events.handlers();

@@ -1,0 +1,115 @@
+//! Parts that only pipeplug-host, pipeplug-guest and their test kit use.
+//!
+//! None of it is for users, and all of it may change with any version. Hidden from the
+//! documentation for that reason; methods of public types that are for these crates only are
+//! hidden where they are.
+
+pub use crate::connection::handler::FAILED_ONE_WAYS;
+pub use crate::event_loop::watch::{Watch, Watcher};
+
+/// Negotiation of features, for crates that exchange metadata themselves.
+pub mod handshake {
+    pub use crate::connection::handshake::{accept, offer};
+}
+
+/// Gives a builder the settings of its connection, which it keeps in a field `options`. `$waits`
+/// says what a thread that spins waits for, and `$kept` are the options that the builder sets.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! connection_settings {
+    (
+        impl[$($generics:tt)*] $builder:ty;
+        $(#[$format_doc:meta])* format;
+        waits_for $waits:literal;
+        keeps $($kept:ident),+;
+    ) => {
+        impl<$($generics)*> $builder {
+            $(#[$format_doc])*
+            pub fn format(mut self, format: $crate::wire::Format) -> Self {
+                self.options.format = ::std::option::Option::Some(format);
+                self
+            }
+
+            /// The largest command and buffer to take in.
+            pub fn limits(mut self, limits: $crate::wire::Limits) -> Self {
+                self.options.limits = limits;
+                self
+            }
+
+            #[doc = concat!(
+                "Maximum spin time of a thread that waits for ", $waits,
+                ", before it sleeps; 0 disables spinning. Default: [`Options::spin`]."
+            )]
+            ///
+            /// [`Options::spin`]: pipeplug_net::Options::spin
+            pub fn spin(mut self, spin: ::std::time::Duration) -> Self {
+                self.options.spin = spin;
+                self
+            }
+
+            #[doc = concat!(
+                "Sets all options of the connection but those that this builder sets itself: ",
+                $crate::connection_settings!(@list $($kept),+), " and `hold`."
+            )]
+            pub fn options(mut self, options: $crate::Options) -> Self {
+                let ours = ::std::mem::replace(&mut self.options, options);
+                $(self.options.$kept = ours.$kept;)+
+                self
+            }
+        }
+    };
+    (@list $first:ident $(, $more:ident)*) => {
+        concat!("`", stringify!($first), "`" $(, ", `", stringify!($more), "`")*)
+    };
+}
+
+/// Defines the trait of a call-back that answers the other side and gets this side's handle, of
+/// type `$handle`.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! handler_trait {
+    ($(#[$doc:meta])* pub trait $Handler:ident($handle:ident: $Handle:ty);) => {
+        $(#[$doc])*
+        pub trait $Handler: Send + Sync + 'static {
+            /// Answers a request, or takes a one-way.
+            ///
+            /// # Errors
+            /// Any error goes back to the caller with its message.
+            fn handle(
+                &self,
+                $handle: &$Handle,
+                request: &mut $crate::Request,
+            ) -> ::std::result::Result<$crate::Reply, $crate::HandlerError>;
+        }
+
+        impl<F> $Handler for F
+        where
+            F: Fn(
+                    &$Handle,
+                    &mut $crate::Request,
+                ) -> ::std::result::Result<$crate::Reply, $crate::HandlerError>
+                + Send
+                + Sync
+                + 'static,
+        {
+            fn handle(
+                &self,
+                $handle: &$Handle,
+                request: &mut $crate::Request,
+            ) -> ::std::result::Result<$crate::Reply, $crate::HandlerError> {
+                self($handle, request)
+            }
+        }
+
+        /// Answers each request with an error.
+        impl $Handler for () {
+            fn handle(
+                &self,
+                _: &$Handle,
+                request: &mut $crate::Request,
+            ) -> ::std::result::Result<$crate::Reply, $crate::HandlerError> {
+                request.unknown()
+            }
+        }
+    };
+}
