@@ -10,8 +10,8 @@ use pipeplug_net::internal::{FAILED_ONE_WAYS, handshake};
 use pipeplug_net::wire::{Chunk, command};
 use pipeplug_net::{
     CallError, Caller, CloseReason, ConnectError, Connection, Endpoint, Escaped, EventLoop,
-    HandlerError, NotifyError, Options, OutgoingRequest, Payload, PendingCall, Reply, Request,
-    caller_methods, handler_trait,
+    HandlerError, NotifyError, Options, OutgoingRequest, PartSender, Payload, PendingCall, Reply,
+    Request, StreamCall, StreamSides, caller_methods, handler_trait,
 };
 
 use crate::exit::Exit;
@@ -198,6 +198,22 @@ impl Caller for Main {
 
     fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, CallError> {
         self.0.call_chunk(chunk)
+    }
+
+    fn open_stream(
+        &self,
+        request: OutgoingRequest<'_>,
+        sides: StreamSides,
+    ) -> Result<StreamCall, CallError> {
+        self.0.open_stream(request, sides)
+    }
+
+    fn open_one_way_stream(
+        &self,
+        command: &str,
+        payload: Payload<'_>,
+    ) -> Result<PartSender, NotifyError> {
+        self.0.open_one_way_stream(command, payload)
     }
 
     fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {

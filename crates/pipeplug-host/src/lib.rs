@@ -62,8 +62,9 @@ pub use integrity::{LockFile, LockFileError, LockFileErrorKind, ParseSha256Error
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId};
 pub use pipeplug_net::{
     CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped,
-    EventLoop, HandlerError, NotifyError, OpenCall, Options, OutgoingRequest, Payload, PendingCall,
-    PendingReply, Postmortem, Reading, Reply, Request, RequestBuilder, Responder, Stats,
+    EventLoop, HandlerError, NotifyError, OpenCall, Options, OutgoingRequest, Part, PartSender,
+    Parts, Payload, PendingCall, PendingReply, Postmortem, Reading, Reply, ReplyParts, Request,
+    RequestBuilder, Responder, Stats, StreamCall, StreamError, StreamSides,
 };
 pub use plugin::{
     Crash, Ended, Grace, Handler, Metadata, Output, Plugin, PluginBuilder, StartError,

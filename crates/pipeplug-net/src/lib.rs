@@ -26,10 +26,14 @@ mod writer;
 pub use connection::call::PendingCall;
 pub use connection::call_error::{CallError, NotifyError};
 pub use connection::caller::{
-    AwaitedRequest, Caller, OutgoingRequest, PendingReply, RequestBuilder,
+    AwaitedRequest, Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamCall, StreamSides,
 };
 pub use connection::cancellation::Cancellation;
 pub use connection::handler::{Handler, HandlerError, Refuse, Reply, Request, Responder};
+pub use connection::stream::error::StreamError;
+pub use connection::stream::part::Part;
+pub use connection::stream::receive::{Parts, ReplyParts};
+pub use connection::stream::send::PartSender;
 pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;
 pub use escape::Escaped;

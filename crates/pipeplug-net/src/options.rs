@@ -47,6 +47,13 @@ pub struct Options {
     /// ([`Request::responder`](crate::Request::responder)). Past it requests are refused. Default:
     /// 65,536.
     pub deferred: usize,
+    /// Weight of the parts of one stream that were received and not taken, in bytes: 64 for each
+    /// part, and its length. One part may exceed it. The other side keeps within it. Default: 1
+    /// MiB.
+    pub stream_window: usize,
+    /// Number of streams that the other side may have open. A request or one-way with a stream past
+    /// it is refused. Default: 1,024.
+    pub streams: usize,
     /// Largest number of bytes of one read or write, for tests of short ones. Default: no limit.
     pub transfer: NonZeroUsize,
     /// Time that open calls wait on after the peer has closed the pipe, so that
@@ -102,6 +109,8 @@ impl Default for Options {
             overrun: 64 << 20,
             handlers: HANDLERS,
             deferred: 64 << 10,
+            stream_window: 1 << 20,
+            streams: 1024,
             transfer: NonZeroUsize::MAX,
             reason_timeout: Duration::ZERO,
             reading: Reading::Shared,

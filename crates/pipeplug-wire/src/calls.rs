@@ -65,6 +65,13 @@ impl<W> Calls<W> {
         }
     }
 
+    /// Returns an id that no call has or will have, for chunks that belong together and to no call.
+    pub const fn reserve(&mut self) -> ThreadId {
+        let id = self.next;
+        self.next += 1;
+        ThreadId::new(id)
+    }
+
     /// Ends a call with its response, and says who waited for it.
     pub fn complete(&mut self, id: ThreadId) -> Completion<W> {
         match self.remove(id) {

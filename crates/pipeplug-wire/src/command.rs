@@ -16,6 +16,20 @@ pub const CANCEL: &str = "cmd.cancel";
 pub const CONTEXT: &str = "cmd.context";
 /// A one-way that carries the total weight of the chunks taken so far, in decimal.
 pub const CREDIT: &str = "cmd.credit";
+/// One part of a stream. A one-way if the thread id is one of the sender's requests, a response if
+/// it is one of the receiver's. So are the other chunks of a stream, and [`PROGRESS`].
+pub const PART: &str = "cmd.part";
+/// The sender has no more parts. The buffer is empty, or says why they are not complete.
+pub const END: &str = "cmd.end";
+/// Total weight of the parts of one stream that were taken so far, in decimal.
+pub const PART_CREDIT: &str = "cmd.part.credit";
+/// The receiver wants no more parts. The buffer says why, or is empty.
+pub const ENOUGH: &str = "cmd.enough";
+/// Progress of a request, as JSON.
+pub const PROGRESS: &str = "cmd.progress";
+/// As the cmd of a response: the request failed, and the buffer is a JSON object with a code, a
+/// message, and data. Needs the feature `failure`; without it the response is [`ERROR`].
+pub const FAILURE: &str = "cmd.failure";
 /// The host's first request: who is the guest?
 pub const GET_METADATA: &str = "GetMetadata";
 /// Prefix of the protocol's own commands.

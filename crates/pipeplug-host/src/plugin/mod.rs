@@ -23,7 +23,7 @@ use pipeplug_net::internal::Watch;
 use pipeplug_net::wire::Chunk;
 use pipeplug_net::{
     CallError, Caller, Connection, Endpoint, EventLoop, Hold, NotifyError, OutgoingRequest,
-    Payload, PendingCall, Reply, caller_methods,
+    PartSender, Payload, PendingCall, Reply, StreamCall, StreamSides, caller_methods,
 };
 
 pub use builder::{Handler, PluginBuilder};
@@ -485,6 +485,22 @@ impl Caller for Plugin {
 
     fn call_chunk(&self, chunk: Chunk) -> Result<Chunk, CallError> {
         self.0.connection.call_chunk(chunk)
+    }
+
+    fn open_stream(
+        &self,
+        request: OutgoingRequest<'_>,
+        sides: StreamSides,
+    ) -> Result<StreamCall, CallError> {
+        self.0.connection.open_stream(request, sides)
+    }
+
+    fn open_one_way_stream(
+        &self,
+        command: &str,
+        payload: Payload<'_>,
+    ) -> Result<PartSender, NotifyError> {
+        self.0.connection.open_one_way_stream(command, payload)
     }
 
     fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use pipeplug_net::{CallError, Caller as _, OutgoingRequest, Payload, Reply};
+use pipeplug_net::{
+    CallError, Caller as _, OutgoingRequest, PartSender, Payload, Reply, StreamCall, StreamSides,
+};
 
 use super::error::{SupervisedCallError, SupervisedNotifyError, Unavailable, UnavailableKind};
 use super::instance::{Lease, SupervisedCall};
@@ -56,7 +58,8 @@ pub(super) fn wait(
         if left == 0 {
             return Ok(lease.plugin().wait_for_request(request)?);
         }
-        let attempt = OutgoingRequest { payload: request.payload.as_bytes().into(), ..request };
+        let attempt =
+            OutgoingRequest { payload: request.payload.as_bytes().into(), ..request.clone() };
         match lease.plugin().wait_for_request(attempt) {
             // The request may have been handled: only an idempotent one gets here. The lease of
             // this attempt ends with this turn, before the next process is leased, so that a
@@ -69,6 +72,31 @@ pub(super) fn wait(
             other => return Ok(other?),
         }
     }
+}
+
+/// Makes a call with a stream. The process is leased until the caller has the reply.
+pub(super) fn open_stream(
+    leases: &impl Leases,
+    mut request: OutgoingRequest<'_>,
+    sides: StreamSides,
+) -> Result<StreamCall, SupervisedCallError> {
+    start_clock(&mut request);
+    let lease = acquire(leases, &request)?;
+    let mut call = lease.plugin().open_stream(request, sides)?;
+    call.keep(lease);
+    Ok(call)
+}
+
+/// Sends a one-way with a stream. The process is leased until the sender is dropped.
+pub(super) fn open_one_way_stream(
+    leases: &impl Leases,
+    command: &str,
+    payload: Payload<'_>,
+) -> Result<PartSender, SupervisedNotifyError> {
+    let lease = leases.acquire_for_one_way()?;
+    let mut sender = lease.plugin().open_one_way_stream(command, payload)?;
+    sender.keep(lease);
+    Ok(sender)
 }
 
 /// Leases a process within the rest of the request's time. An error names the whole time.
@@ -124,6 +152,22 @@ macro_rules! supervised_caller {
                 $crate::supervisor::calls::wait(self, request)
             }
 
+            fn open_stream(
+                &self,
+                request: pipeplug_net::OutgoingRequest<'_>,
+                sides: pipeplug_net::StreamSides,
+            ) -> Result<pipeplug_net::StreamCall, Self::CallError> {
+                $crate::supervisor::calls::open_stream(self, request, sides)
+            }
+
+            fn open_one_way_stream(
+                &self,
+                command: &str,
+                payload: pipeplug_net::Payload<'_>,
+            ) -> Result<pipeplug_net::PartSender, Self::NotifyError> {
+                $crate::supervisor::calls::open_one_way_stream(self, command, payload)
+            }
+
             fn send_one_way(
                 &self,
                 command: &str,
@@ -162,8 +206,16 @@ mod tests {
     }
 
     fn request(timeout: Option<Duration>, begun: Option<Instant>) -> OutgoingRequest<'static> {
-        let (command, payload, is_idempotent) = ("c", Payload::from(""), true);
-        OutgoingRequest { command, payload, timeout, begun, is_idempotent, is_nonblocking: false }
+        let (command, payload, values) = ("c", Payload::from(""), Vec::new());
+        OutgoingRequest {
+            command,
+            payload,
+            timeout,
+            begun,
+            is_idempotent: true,
+            is_nonblocking: false,
+            values,
+        }
     }
 
     #[test]

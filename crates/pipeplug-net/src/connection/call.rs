@@ -255,6 +255,15 @@ impl PendingCall {
         drop(self);
     }
 
+    pub(crate) fn command(&self) -> &str {
+        &self.slot.command
+    }
+
+    /// Time at which the call is given up.
+    pub(crate) fn deadline_at(&self) -> Option<Instant> {
+        self.slot.deadline
+    }
+
     fn deadline(&self) -> Option<Deadline> {
         self.timed.as_ref().map(|timed| timed.deadline)
     }
@@ -290,7 +299,7 @@ impl PendingCall {
             }
             // Other calls, and maybe this one, were left in the queue to be written together.
             shared.flush();
-            shared.lead_until_done(&self.slot, deadline);
+            shared.lead_until_done(|| self.slot.is_done(), deadline);
             if let Some(outcome) = self.slot.take() {
                 return Some(outcome);
             }

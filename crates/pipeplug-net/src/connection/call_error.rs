@@ -1,10 +1,12 @@
 //! Errors of calls and one-ways.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pipeplug_wire::{EncodeError, SkipReason};
 
+use super::stream::error::StreamError;
 use crate::error::CloseReason;
 use crate::escape::Escaped;
 use crate::postmortem::Postmortem;
@@ -100,12 +102,50 @@ pub enum CallError {
         /// Limit of that weight, in bytes.
         limit: usize,
     },
+    /// The parts of the reply ended before the reply.
+    #[error("{command}: {error}")]
+    Stream {
+        /// Command that was called.
+        command: String,
+        /// Reason that they ended.
+        error: StreamError,
+    },
+    /// The other side has not negotiated a feature that the call needs.
+    #[error("{command}: not sent: the other side does not know the feature {feature}")]
+    Unsupported {
+        /// Command that was called.
+        command: String,
+        /// Name of the feature (docs/protocol.md, "Negotiation").
+        feature: &'static str,
+    },
+    /// The values of the call's context are too long.
+    #[error("{command}: not sent: its context has {len} bytes, the limit is {limit}")]
+    ContextTooLarge {
+        /// Command that was called.
+        command: String,
+        /// Length of the values, as JSON.
+        len: usize,
+        /// Limit of that length.
+        limit: usize,
+    },
     /// The call would have had to wait before it was sent, and must not wait.
     #[error("{command}: the other side is behind, sending would have to wait")]
     WouldBlock {
         /// Command that was called.
         command: String,
     },
+}
+
+impl From<CallError> for io::Error {
+    fn from(error: CallError) -> Self {
+        let kind = match &error {
+            CallError::Closed { .. } => io::ErrorKind::BrokenPipe,
+            CallError::TimedOut { .. } | CallError::NotSent { .. } => io::ErrorKind::TimedOut,
+            CallError::WouldBlock { .. } => io::ErrorKind::WouldBlock,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
 }
 
 fn not_sent(after: Duration, credit: Option<Credit>) -> String {
@@ -149,6 +189,14 @@ pub enum NotifyError {
         reason: Arc<CloseReason>,
         /// State of the connection at its end.
         postmortem: Arc<Postmortem>,
+    },
+    /// The other side has not negotiated a feature that the one-way needs.
+    #[error("{command}: not sent: the other side does not know the feature {feature}")]
+    Unsupported {
+        /// Command of the one-way.
+        command: String,
+        /// Name of the feature (docs/protocol.md, "Negotiation").
+        feature: &'static str,
     },
     /// The command cannot be sent in the connection's format.
     #[error("{command}: {error}")]

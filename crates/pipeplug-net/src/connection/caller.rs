@@ -1,5 +1,6 @@
 //! Calls and one-ways, for everything that can be called.
 
+use std::any::Any;
 use std::error::Error;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -10,6 +11,8 @@ use pipeplug_wire::Chunk;
 
 use super::call_error::CallError;
 use super::handler::Reply;
+use super::stream::receive::ReplyParts;
+use super::stream::send::PartSender;
 use crate::payload::Payload;
 use crate::sync::Instant;
 
@@ -67,6 +70,17 @@ macro_rules! caller_doc {
 
          # Blocking
          While the other side is behind with what was sent."
+    };
+    (notify_stream) => {
+        "
+         Sends a one-way that parts follow. Its handler takes them with
+         [`Request::parts`](crate::Request::parts).
+
+         # Errors
+         As for [`notify`](Self::notify), and if the other side has not negotiated `stream`.
+
+         # Blocking
+         As for [`notify`](Self::notify)."
     };
     (notify_chunk) => {
         "
@@ -130,6 +144,32 @@ pub trait Caller: Sized {
     /// As for [`notify`](Caller::notify).
     fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), Self::NotifyError>;
 
+    /// Sends a request with a stream; see [`RequestBuilder::stream`].
+    ///
+    /// # Errors
+    /// As for [`RequestBuilder::stream`].
+    ///
+    /// # Blocking
+    /// As for [`RequestBuilder::begin`].
+    fn open_stream(
+        &self,
+        request: OutgoingRequest<'_>,
+        sides: StreamSides,
+    ) -> Result<StreamCall, Self::CallError>;
+
+    /// Sends a one-way with a stream; see [`notify_stream`](Caller::notify_stream).
+    ///
+    /// # Errors
+    /// As for [`notify_stream`](Caller::notify_stream).
+    ///
+    /// # Blocking
+    /// As for [`notify`](Caller::notify).
+    fn open_one_way_stream(
+        &self,
+        command: &str,
+        payload: Payload<'_>,
+    ) -> Result<PartSender, Self::NotifyError>;
+
     #[doc = caller_doc!(call)]
     fn call<'a>(
         &self,
@@ -173,6 +213,15 @@ pub trait Caller: Sized {
         payload: impl Into<Payload<'a>>,
     ) -> Result<(), Self::NotifyError> {
         self.send_one_way(command, payload.into())
+    }
+
+    #[doc = caller_doc!(notify_stream)]
+    fn notify_stream<'a>(
+        &self,
+        command: &str,
+        payload: impl Into<Payload<'a>>,
+    ) -> Result<PartSender, Self::NotifyError> {
+        self.open_one_way_stream(command, payload.into())
     }
 
     #[doc = caller_doc!(notify_chunk)]
@@ -231,12 +280,49 @@ pub struct OutgoingRequest<'a> {
     pub is_idempotent: bool,
     /// True if sending must not block.
     pub is_nonblocking: bool,
+    /// Values of its context, in addition to those that it inherits.
+    pub values: Vec<(&'a str, &'a str)>,
+}
+
+/// Sides of a stream that send parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamSides {
+    /// The caller and the handler.
+    Both,
+    /// The handler.
+    Receive,
+}
+
+/// A call whose request and reply have parts; see [`RequestBuilder::stream`].
+#[derive(Debug)]
+pub struct StreamCall {
+    sender: PartSender,
+    parts: ReplyParts,
+}
+
+impl StreamCall {
+    pub(super) fn new(sender: PartSender, parts: ReplyParts) -> Self {
+        Self { sender, parts }
+    }
+
+    /// Keeps a value for as long as the parts of the reply are taken.
+    #[doc(hidden)]
+    pub fn keep(&mut self, value: impl Any + Send + Sync) {
+        self.parts.keep(value);
+    }
+
+    /// Returns the two halves, which different threads or tasks may use.
+    #[must_use]
+    pub fn split(self) -> (PartSender, ReplyParts) {
+        (self.sender, self.parts)
+    }
 }
 
 impl<'a> OutgoingRequest<'a> {
     pub(super) fn new(command: &'a str, payload: Payload<'a>) -> Self {
         let (timeout, begun) = (None, None);
-        Self { command, payload, timeout, begun, is_idempotent: false, is_nonblocking: false }
+        let (is_idempotent, is_nonblocking, values) = (false, false, Vec::new());
+        Self { command, payload, timeout, begun, is_idempotent, is_nonblocking, values }
     }
 }
 
@@ -296,6 +382,46 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     pub fn nonblocking(mut self) -> Self {
         self.request.is_nonblocking = true;
         self
+    }
+
+    /// Adds a value to the context of the call, such as `traceparent` or the id of a user. The
+    /// handler reads it ([`Request::context`](crate::Request::context)), and the calls that it
+    /// makes inherit it. If the other side has not negotiated `context`, it is not sent.
+    ///
+    /// The values of a context have at most 3,968 bytes as JSON.
+    pub fn context(mut self, key: &'a str, value: &'a str) -> Self {
+        self.request.values.push((key, value));
+        self
+    }
+
+    /// Sends the request, with parts that follow it, and parts of the reply. The handler takes and
+    /// sends them with [`Request::parts`](crate::Request::parts) and
+    /// [`Request::reply_parts`](crate::Request::reply_parts).
+    ///
+    /// The time-out is that of the whole call.
+    ///
+    /// # Errors
+    /// As for [`begin`](RequestBuilder::begin), and [`CallError::Unsupported`] if the other side
+    /// has not negotiated `stream`.
+    ///
+    /// # Blocking
+    /// As for [`begin`](RequestBuilder::begin).
+    pub fn stream(self) -> Result<StreamCall, C::CallError> {
+        self.caller.open_stream(self.request, StreamSides::Both)
+    }
+
+    /// Sends the request and takes the parts of its reply.
+    ///
+    /// # Errors
+    /// As for [`stream`](RequestBuilder::stream).
+    ///
+    /// # Blocking
+    /// As for [`begin`](RequestBuilder::begin).
+    pub fn receive_parts(self) -> Result<ReplyParts, C::CallError> {
+        let StreamCall { sender, parts } =
+            self.caller.open_stream(self.request, StreamSides::Receive)?;
+        drop(sender);
+        Ok(parts)
     }
 
     /// Sends the request and waits for its reply.
@@ -432,6 +558,15 @@ macro_rules! caller_methods {
                 payload: impl Into<$crate::Payload<'a>>,
             ) -> Result<(), $notify_error> {
                 $crate::Caller::notify(self, command, payload)
+            }
+
+            #[doc = $crate::caller_doc!(notify_stream)]
+            pub fn notify_stream<'a>(
+                &self,
+                command: &str,
+                payload: impl Into<$crate::Payload<'a>>,
+            ) -> Result<$crate::PartSender, $notify_error> {
+                $crate::Caller::notify_stream(self, command, payload)
             }
 
             #[doc = $crate::caller_doc!(notify_chunk)]

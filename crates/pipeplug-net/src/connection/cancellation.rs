@@ -361,6 +361,7 @@ impl TokenState {
 impl Shared {
     /// Cancels a request: the other side has no use for its answer any more. Called by the leader.
     pub(crate) fn cancel_request(self: &Arc<Self>, id: ThreadId) {
+        self.cancel_peers_stream(id);
         let mut queue = lock(&self.serve_queue);
         // The slots first, then the queue, under one lock: `ServeQueue::pop` moves a request from
         // one to the other under the same lock, so that it is found in one of them.

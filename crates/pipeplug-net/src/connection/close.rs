@@ -292,6 +292,7 @@ impl Shared {
         for (_, slot) in open {
             slot.complete(CallOutcome::Closed(Arc::clone(&reason), Arc::clone(&postmortem)));
         }
+        self.close_streams(&reason, &postmortem);
         // After `ended`, too: a handler that asks for its token later looks at `ended`
         // (`Cancellation::new`).
         self.cancel_all();

@@ -12,7 +12,12 @@ use crate::connection::cancellation::{self, Cancellation, WorkerSlot};
 use crate::connection::read::dispatch::unknown_command;
 use crate::connection::serve::job::Job;
 use crate::connection::shared::Shared;
+use crate::connection::stream::error::StreamError;
+use crate::connection::stream::receive::Parts;
+use crate::connection::stream::send::PartSender;
+use crate::connection::stream::{CallStream, Origin, StreamKey};
 use crate::error::CloseReason;
+use crate::protocol::context::{InheritValues, RequestContext};
 use crate::protocol::deadline::Inherit;
 use crate::sync::Instant;
 use crate::sync::lock::{guarded, lock};
@@ -198,9 +203,10 @@ pub struct Request {
     job: Job,
     /// Slot in which a cancel finds it.
     slot: WorkerSlot,
-    deadline: Option<Instant>,
+    context: RequestContext,
     /// True while the handler's result is to be sent.
     answerable: bool,
+    parts_taken: bool,
 }
 
 impl Request {
@@ -208,10 +214,10 @@ impl Request {
         connection: Connection,
         job: Job,
         slot: WorkerSlot,
-        deadline: Option<Instant>,
+        context: RequestContext,
     ) -> Self {
         let answerable = job.direction == Direction::Request;
-        Self { connection, job, slot, deadline, answerable }
+        Self { connection, job, slot, context, answerable, parts_taken: false }
     }
 
     /// The command.
@@ -272,7 +278,24 @@ impl Request {
     /// while it is queued is refused without a call of the handler.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.context.deadline
+    }
+
+    /// Value of the context that the caller sent, such as `traceparent`; see
+    /// [`RequestBuilder::context`](crate::RequestBuilder::context). `None` if there is none, or the
+    /// caller did not negotiate `context`.
+    ///
+    /// Calls and one-ways that the handler sends on its own thread, over any connection, inherit
+    /// the context.
+    #[must_use]
+    pub fn context(&self, key: &str) -> Option<&str> {
+        self.context.values.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Keys and values of the context, sorted by key.
+    pub fn contexts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let values = self.context.values.iter().flat_map(|values| values.iter());
+        values.map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     /// Returns the cancellation, which tells now and later whether the request is still wanted. For
@@ -280,7 +303,69 @@ impl Request {
     pub fn cancellation(&self) -> Cancellation {
         let shared = self.connection.shared();
         let token = lock(&shared.serve_queue).active.token(self.slot, self.job.request_id());
-        Cancellation::new(shared, token, self.deadline)
+        Cancellation::new(shared, token, self.context.deadline)
+    }
+
+    /// Returns true if the request has a stream: parts follow it, or its caller takes parts of the
+    /// reply.
+    #[must_use]
+    pub fn has_stream(&self) -> bool {
+        self.context.stream.is_some()
+    }
+
+    /// Takes the parts that follow the request. There are none without a stream, and the second
+    /// time.
+    pub fn parts(&mut self) -> Parts {
+        let is_first = !std::mem::replace(&mut self.parts_taken, true);
+        let shared = self.connection.shared();
+        let stream = match self.stream() {
+            Some(stream) if is_first => stream,
+            _ => CallStream::detached(self.stream_key(), Ok(())),
+        };
+        Parts::new(Arc::clone(shared), stream, self.context.deadline)
+    }
+
+    /// Takes the right to send parts of the reply. They are complete when the handler returns, or
+    /// when the [`Responder`] answers.
+    ///
+    /// # Errors
+    /// [`StreamError::NotTaken`] if the caller takes no parts.
+    pub fn reply_parts(&mut self) -> Result<PartSender, StreamError> {
+        if !self.context.stream.is_some_and(|mode| mode.receives) || self.is_one_way() {
+            return Err(StreamError::NotTaken);
+        }
+        let stream = self.stream().ok_or(StreamError::NotTaken)?;
+        let shared = Arc::clone(self.connection.shared());
+        Ok(PartSender::new(shared, stream, self.context.deadline))
+    }
+
+    fn stream_key(&self) -> StreamKey {
+        StreamKey { origin: Origin::Peer, id: self.job.thread_id }
+    }
+
+    /// The stream of the request, if it has one.
+    fn stream(&self) -> Option<Arc<CallStream>> {
+        self.context.stream?;
+        let shared = self.connection.shared();
+        Some(shared.streams.get(self.stream_key()).unwrap_or_else(|| {
+            // It has ended with the connection, or with the answer.
+            let error = match shared.close.ended() {
+                Some(reason) => StreamError::Closed {
+                    reason: Arc::clone(reason),
+                    postmortem: shared.close.postmortem(),
+                },
+                None => StreamError::Cancelled,
+            };
+            CallStream::detached(self.stream_key(), Err(error))
+        }))
+    }
+
+    /// Tells the sender of a one-way whose parts the handler has not taken that they are not
+    /// wanted. The answer of a request does so itself.
+    fn end_unused_stream(&mut self) {
+        if self.context.stream.is_some() && self.is_one_way() && !self.parts_taken {
+            drop(self.parts());
+        }
     }
 
     /// Takes the right to answer, to use it later and from any thread. The handler's result is then
@@ -294,7 +379,7 @@ impl Request {
                 shared: Some(shared),
                 id: self.job.thread_id,
                 command: self.job.command.as_str().into(),
-                deadline: self.deadline,
+                deadline: self.context.deadline,
             }
         })
     }
@@ -314,14 +399,17 @@ impl Request {
                 let shared = self.connection.shared();
                 shared.respond(self.job.thread_id, command::ERROR, why.into(), flush);
             }
+            self.end_unused_stream();
             return self.connection;
         }
-        let inherited = self.deadline.map(Inherit::from);
+        let inherited = self.context.deadline.map(Inherit::from);
+        let inherited_values = self.context.values.clone().map(InheritValues::from);
         // Inside, since the error's `Display` is code of the user too.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             handler.handle(&mut self).map_err(|error| chain(&*error))
         }));
-        drop(inherited);
+        drop((inherited, inherited_values));
+        self.end_unused_stream();
         let peer = self.connection.name();
         let command = self.job.command.as_str();
         let result = match result {
@@ -359,7 +447,7 @@ impl Request {
         if self.job.is_cancelled {
             return Some(cancellation::CANCELLED);
         }
-        let is_over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let is_over = self.context.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         is_over.then_some("not handled: its deadline had passed before its turn came")
     }
 }

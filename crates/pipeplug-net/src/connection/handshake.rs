@@ -3,23 +3,28 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Connection, cancellation};
-use crate::protocol::{deadline, flow};
+use super::{Connection, cancellation, stream};
+use crate::protocol::{context, flow};
 
 /// Version of the protocol that this crate speaks.
 const PROTOCOL: &str = "1";
 const KEY_PROTOCOL: &str = "pipeplug.protocol";
 const KEY_FEATURES: &str = "pipeplug.features";
 const KEY_WINDOW: &str = "pipeplug.window";
+const KEY_STREAM_WINDOW: &str = "pipeplug.stream_window";
 
 /// Keys and values that a side of `connection` sends in the exchange of metadata (docs/protocol.md,
 /// "Metadata").
 #[must_use]
-pub fn offer(connection: &Connection) -> [(&'static str, String); 3] {
+pub fn offer(connection: &Connection) -> [(&'static str, String); 4] {
     [
         (KEY_PROTOCOL, PROTOCOL.to_owned()),
-        (KEY_FEATURES, [flow::FEATURE, deadline::FEATURE, cancellation::FEATURE].join(" ")),
+        (
+            KEY_FEATURES,
+            [flow::FEATURE, context::FEATURE, cancellation::FEATURE, stream::FEATURE].join(" "),
+        ),
         (KEY_WINDOW, connection.shared().options.window.to_string()),
+        (KEY_STREAM_WINDOW, connection.shared().options.stream_window.to_string()),
     ]
 }
 
@@ -29,13 +34,18 @@ pub fn accept<'a>(connection: &Connection, offered: impl Fn(&str) -> Option<&'a 
     let shared = connection.shared();
     let features = offered(KEY_FEATURES).unwrap_or_default();
     let has = |feature| features.split(' ').any(|name| name == feature);
-    if has(deadline::FEATURE) {
-        shared.writer.tell_deadlines();
+    if has(context::FEATURE) {
+        shared.writer.tell_contexts();
     } else {
         shared.peer.ignores_contexts.store(true, Ordering::Relaxed);
     }
     if has(cancellation::FEATURE) {
         shared.peer.takes_cancels.store(true, Ordering::Relaxed);
+    }
+    if has(stream::FEATURE) && has(context::FEATURE) && has(cancellation::FEATURE) {
+        let window = flow::stream_window(offered(KEY_STREAM_WINDOW));
+        shared.peer.stream_window.store(window, Ordering::Relaxed);
+        shared.peer.takes_streams.store(true, Ordering::Release);
     }
     if has(flow::FEATURE) {
         shared.count_received();

@@ -10,6 +10,7 @@ pub(crate) mod handshake;
 pub(crate) mod read;
 pub(crate) mod serve;
 pub(crate) mod shared;
+pub(crate) mod stream;
 
 use std::any::Any;
 use std::io;
@@ -17,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_wire::{Chunk, command};
+use pipeplug_wire::{Chunk, ThreadId, command};
 
 use crate::caller_methods;
 use crate::error::CloseReason;
@@ -26,18 +27,23 @@ use crate::event_loop::EventLoop;
 use crate::options::Options;
 use crate::payload::Payload;
 use crate::postmortem::Postmortem;
+use crate::protocol::context::{self, RequestContext, StreamMode};
 use crate::protocol::deadline::Deadline;
 use crate::protocol::flow::Credit;
 use crate::sync::Instant;
+use crate::sync::atomic::Ordering;
 use crate::sync::lock::lock;
 use crate::sys::{Half, Stream};
 use crate::writer::{Blocking, Flush};
 use call::PendingCall;
 use call_error::{CallError, NotifyError};
-use caller::{Caller, OutgoingRequest};
+use caller::{Caller, OutgoingRequest, StreamCall, StreamSides};
 use handler::{Handler, Reply};
 use read::Reader;
-use shared::Shared;
+use shared::{Begun, Shared};
+use stream::receive::ReplyParts;
+use stream::send::PartSender;
+use stream::{CallStream, Origin, StreamKey};
 
 /// A connection to the other side, whichever that is.
 ///
@@ -184,7 +190,20 @@ impl Caller for Connection {
     type Pending = PendingCall;
 
     fn begin_request(&self, request: OutgoingRequest<'_>) -> Result<PendingCall, CallError> {
-        self.begin(request, Flush::Soon)
+        self.begin(request, None, Flush::Soon).map(|(call, _)| call)
+    }
+
+    fn open_stream(
+        &self,
+        request: OutgoingRequest<'_>,
+        sides: StreamSides,
+    ) -> Result<StreamCall, CallError> {
+        let mode = StreamMode { sends: sides != StreamSides::Receive, receives: true };
+        let (call, stream) = self.begin(request, Some(mode), Flush::Soon)?;
+        let stream = stream.expect("a stream was opened with the call");
+        let shared = Arc::clone(self.shared());
+        let sender = PartSender::new(Arc::clone(&shared), Arc::clone(&stream), call.deadline_at());
+        Ok(StreamCall::new(sender, ReplyParts::new(shared, stream, call)))
     }
 
     fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, CallError> {
@@ -197,7 +216,43 @@ impl Caller for Connection {
     }
 
     fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {
-        self.shared().notify(command, payload)
+        let context = context::inherited_values()
+            .map(|values| RequestContext { values: Some(values), ..RequestContext::default() });
+        let shared = self.shared();
+        let id = match context {
+            Some(_) => lock(&shared.calls).reserve(),
+            None => ThreadId::new(0),
+        };
+        shared.notify(command, payload, id, context.as_ref())
+    }
+
+    fn open_one_way_stream(
+        &self,
+        command: &str,
+        payload: Payload<'_>,
+    ) -> Result<PartSender, NotifyError> {
+        let shared = self.shared();
+        if !shared.peer.takes_streams.load(Ordering::Acquire) {
+            let command = command.to_owned();
+            return Err(NotifyError::Unsupported { command, feature: stream::FEATURE });
+        }
+        let mode = StreamMode { sends: true, receives: false };
+        let context = RequestContext {
+            stream: Some(mode),
+            values: context::inherited_values(),
+            ..RequestContext::default()
+        };
+        let key = StreamKey { origin: Origin::Own, id: lock(&shared.calls).reserve() };
+        let window = shared.peer.stream_window.load(Ordering::Relaxed);
+        let stream = shared.streams.open(key, mode, true, window, &shared.options);
+        let stream = stream.expect("the id was not used before");
+        if shared.close.ended().is_some() {
+            shared.end_own_stream(key.id); // as for a call, in `Shared::begin`
+        }
+        let sender = PartSender::new(Arc::clone(shared), stream, None);
+        // The sender removes the stream if this fails.
+        shared.notify(command, payload, key.id, Some(&context))?;
+        Ok(sender)
     }
 }
 
@@ -207,18 +262,33 @@ impl Connection {
         self.shared().lead_early();
         // Among many callers, one write for several of them is worth more than a write at once.
         let flush = if self.shared().has_other_callers() { Flush::Later } else { Flush::Now };
-        self.begin(request, flush).inspect_err(|_| self.shared().end_early_lead())
+        let begun = self.begin(request, None, flush);
+        begun.map(|(call, _)| call).inspect_err(|_| self.shared().end_early_lead())
     }
 
-    fn begin(&self, request: OutgoingRequest<'_>, flush: Flush) -> Result<PendingCall, CallError> {
-        let OutgoingRequest { command, payload, timeout, begun, is_nonblocking, .. } = request;
+    fn begin(
+        &self,
+        request: OutgoingRequest<'_>,
+        stream: Option<StreamMode>,
+        flush: Flush,
+    ) -> Result<(PendingCall, Option<Arc<CallStream>>), CallError> {
+        let OutgoingRequest { command, payload, timeout, begun, is_nonblocking, values, .. } =
+            request;
+        let wants_progress = false;
         let deadline = match (timeout, begun) {
             (Some(timeout), Some(begun)) => Deadline::of_call_since(begun, timeout),
             (timeout, _) => Deadline::of_call(timeout),
         };
         let blocking = if is_nonblocking { Blocking::Never } else { Blocking::Allowed };
-        let (id, slot) = self.shared().begin(command, payload, blocking, deadline, flush)?;
-        Ok(PendingCall::new(self.clone(), id, slot, deadline))
+        let context = context_of(command, &values, wants_progress, stream)?;
+        if stream.is_some() && !self.shared().peer.takes_streams.load(Ordering::Acquire) {
+            let command = command.to_owned();
+            return Err(CallError::Unsupported { command, feature: stream::FEATURE });
+        }
+        let shared = self.shared();
+        let Begun { id, slot, stream } =
+            shared.begin(command, payload, blocking, deadline, context.as_ref(), flush)?;
+        Ok((PendingCall::new(self.clone(), id, slot, deadline), stream))
     }
 
     /// Sends a ping and returns the time until its reply. The other side's reading thread answers
@@ -349,6 +419,27 @@ impl Connection {
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
     }
+}
+
+/// Context of a request: its own values, and those that it inherits.
+fn context_of(
+    command: &str,
+    own: &[(&str, &str)],
+    wants_progress: bool,
+    stream: Option<StreamMode>,
+) -> Result<Option<RequestContext>, CallError> {
+    let mut values = context::inherited_values();
+    if !own.is_empty() {
+        let mut all = values.as_deref().cloned().unwrap_or_default();
+        all.extend(own.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        if let Some(len) = context::too_large(&all) {
+            let (command, limit) = (command.to_owned(), context::VALUES_MAX);
+            return Err(CallError::ContextTooLarge { command, len, limit });
+        }
+        values = Some(Arc::new(all));
+    }
+    let context = RequestContext { deadline: None, stream, wants_progress, values };
+    Ok((!context.is_empty()).then_some(context))
 }
 
 impl From<Arc<Handle>> for Connection {

@@ -12,12 +12,15 @@ use super::handler::Handler;
 use super::read::Reader;
 use super::read::leader::Leader;
 use super::serve::queue::ServeQueue;
+use super::stream::{CallStream, Origin, StreamKey, Streams};
 use super::{Connection, Handle};
 use crate::event_loop::timers::Timers;
 use crate::event_loop::{EventLoop, Ready, Source};
 use crate::options::Options;
 use crate::payload::Payload;
+use crate::protocol::context::RequestContext;
 use crate::protocol::deadline::Deadline;
+use crate::protocol::flow;
 use crate::sync::lock::lock;
 use crate::sync::{
     Instant, Mutex,
@@ -47,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) handle: OnceLock<Weak<Handle>>,
     pub(crate) calls: Mutex<Calls<Arc<CallSlot>>>,
     pub(crate) peer: PeerFeatures,
+    pub(crate) streams: Streams,
     /// Timers of awaited calls and cancellations.
     pub(crate) timers: Arc<Timers>,
     pub(crate) leader: Leader,
@@ -60,7 +64,7 @@ pub(crate) struct Shared {
 }
 
 /// Features that the peer has named.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct PeerFeatures {
     /// True if the peer is told of calls that are given up.
     pub(crate) takes_cancels: AtomicBool,
@@ -69,6 +73,29 @@ pub(crate) struct PeerFeatures {
     /// Until then it may be about to name it: its first request can be read before its metadata is
     /// accepted.
     pub(crate) ignores_contexts: AtomicBool,
+    /// True if streams may be opened.
+    pub(crate) takes_streams: AtomicBool,
+    /// How much the peer holds of the parts of one stream, in bytes.
+    pub(crate) stream_window: AtomicU64,
+}
+
+/// A call that was sent.
+pub(crate) struct Begun {
+    pub(crate) id: ThreadId,
+    pub(crate) slot: Arc<CallSlot>,
+    pub(crate) stream: Option<Arc<CallStream>>,
+}
+
+impl Default for PeerFeatures {
+    fn default() -> Self {
+        Self {
+            takes_cancels: AtomicBool::new(false),
+            ignores_contexts: AtomicBool::new(false),
+            takes_streams: AtomicBool::new(false),
+            // A guest may open streams before its own metadata is accepted.
+            stream_window: AtomicU64::new(flow::DEFAULT_STREAM_WINDOW),
+        }
+    }
 }
 
 /// Faults of the peer that are logged.
@@ -115,6 +142,7 @@ impl Shared {
                 handle: OnceLock::new(),
                 calls: Mutex::new(Calls::new(options.calls)),
                 peer: PeerFeatures::default(),
+                streams: Streams::default(),
                 timers: Timers::new(&events),
                 leader: Leader::new(reader),
                 serve_queue: Mutex::new(ServeQueue::new(&options)),
@@ -140,8 +168,9 @@ impl Shared {
         payload: Payload<'_>,
         blocking: Blocking,
         deadline: Option<Deadline>,
+        context: Option<&RequestContext>,
         flush: Flush,
-    ) -> Result<(ThreadId, Arc<CallSlot>), CallError> {
+    ) -> Result<Begun, CallError> {
         let owned = || command.to_owned();
         if deadline.is_some_and(|deadline| deadline.is_over()) {
             return Err(CallError::NotSent {
@@ -167,6 +196,18 @@ impl Shared {
                 return Err(self.closed(owned()));
             }
         };
+        // Before the request is sent: its response ends the stream.
+        let stream = context.and_then(|context| context.stream).and_then(|mode| {
+            let key = StreamKey { origin: Origin::Own, id };
+            let window = self.peer.stream_window.load(Ordering::Relaxed);
+            let stream = self.streams.open(key, mode, false, window, &self.options);
+            // After it was put there: the end of the connection sets `ended` before it looks for
+            // streams, so that one of the two sees the other.
+            if self.close.ended().is_some() {
+                self.end_own_stream(id);
+            }
+            stream
+        });
         // A leader that suspends reading because no call is open stores that first and looks at the
         // calls then. This looks at the role after the call is open: one of the two sees the other.
         self.resume_reading();
@@ -182,18 +223,19 @@ impl Shared {
         } else {
             SendClass::FlowControlled(policy)
         };
-        match self.send(class, &header, payload, flush) {
-            Ok(()) => Ok((id, slot)),
+        match self.send(class, &header, payload, context, flush) {
+            Ok(()) => Ok(Begun { id, slot, stream }),
             // The call fails with the others, and with their reason, once the owner has said why
             // the peer is gone.
             Err(SendError::Fatal(reason)) if !self.options.reason_timeout.is_zero() => {
                 self.end_after_reading(reason);
-                Ok((id, slot))
+                Ok(Begun { id, slot, stream })
             }
             Err(error) => {
                 // No reply comes for a request that was not sent. The end of the connection may
                 // have completed the slot meanwhile: that outcome is dropped for this error.
                 lock(&self.calls).cancel(id);
+                self.end_own_stream(id);
                 Err(match error {
                     SendError::Encode(error) => CallError::Encode { command: owned(), error },
                     SendError::WouldBlock => CallError::WouldBlock { command: owned() },
@@ -223,11 +265,13 @@ impl Shared {
         }
     }
 
-    /// Sends a one-way.
+    /// Sends a one-way. `id` is 0, or that of its stream.
     pub(crate) fn notify(
         self: &Arc<Self>,
         command: &str,
         payload: Payload<'_>,
+        id: ThreadId,
+        context: Option<&RequestContext>,
     ) -> Result<(), NotifyError> {
         let class = if command::is_reserved(command) {
             SendClass::Control
@@ -235,12 +279,12 @@ impl Shared {
             SendClass::FlowControlled(WaitPolicy::WAIT)
         };
         let header = Header {
-            thread_id: ThreadId::new(0),
+            thread_id: id,
             direction: Direction::OneWay,
             command,
             buffer_len: payload.0.len() as u64,
         };
-        self.send(class, &header, payload, Flush::Soon).map_err(|error| {
+        self.send(class, &header, payload, context, Flush::Soon).map_err(|error| {
             let command = command.to_owned();
             match error {
                 SendError::Encode(error) => NotifyError::Encode { command, error },
@@ -273,6 +317,7 @@ impl Shared {
         buffer: Vec<u8>,
         flush: Flush,
     ) {
+        self.end_peers_stream(id);
         self.send_or_log(SendClass::Reply, id, Direction::Response, command, buffer, flush);
     }
 
@@ -319,7 +364,7 @@ impl Shared {
         flush: Flush,
     ) {
         let header = Header { thread_id, direction, command, buffer_len: buffer.len() as u64 };
-        match self.send(class, &header, buffer.into(), flush) {
+        match self.send(class, &header, buffer.into(), None, flush) {
             Ok(()) | Err(SendError::Closed(_)) => {}
             Err(SendError::Fatal(reason)) => self.end_after_reading(reason),
             Err(error @ (SendError::Encode(_) | SendError::WouldBlock | SendError::Late(_))) => {
@@ -332,11 +377,12 @@ impl Shared {
 
     /// Sends a chunk: writes it, or leaves it in the queue.
     #[inline]
-    fn send(
+    pub(super) fn send(
         self: &Arc<Self>,
         class: SendClass,
         header: &Header<'_>,
         payload: Payload<'_>,
+        context: Option<&RequestContext>,
         flush: Flush,
     ) -> Result<(), SendError> {
         let permit = match self.writer.try_permit(class)? {
@@ -347,7 +393,7 @@ impl Shared {
                 self.writer.wait_for_permit(class)?
             }
         };
-        match permit.send(header, payload.0, flush)? {
+        match permit.send(header, payload.0, context, flush)? {
             Next::Nothing => {}
             // Between two calls the caller flushes when it waits, and the tick of the event loop if
             // it does not.
@@ -379,6 +425,7 @@ impl Shared {
         // user.
         let slot = lock(&self.calls).cancel(id);
         if slot.is_some() {
+            self.end_own_stream(id);
             self.send_cancel(id);
         }
     }
@@ -399,6 +446,7 @@ impl Shared {
             "calls are given up: too many one-ways wait for handlers");
         for (id, slot) in open {
             slot.complete(CallOutcome::Overrun { held, limit });
+            self.end_own_stream(id);
             self.send_cancel(id);
         }
     }

@@ -26,6 +26,15 @@ pub(crate) fn window(offered: Option<&str>) -> u64 {
     offered.and_then(number).unwrap_or(DEFAULT_WINDOW)
 }
 
+/// Window of a stream of a peer that names the feature and no window, in bytes.
+pub(crate) const DEFAULT_STREAM_WINDOW: u64 = 1 << 20;
+
+/// Window of a stream of a peer that names the feature. A window that is no number counts as left
+/// out.
+pub(crate) fn stream_window(offered: Option<&str>) -> u64 {
+    offered.and_then(number).unwrap_or(DEFAULT_STREAM_WINDOW)
+}
+
 /// Weight of a request or one-way, in bytes.
 pub(crate) fn weight(command_len: usize, buffer_len: usize) -> u64 {
     weight_of(command_len as u64, buffer_len as u64)

@@ -1,4 +1,5 @@
-//! Rules of the protocol that need no descriptor, thread or clock: flow control and deadlines.
+//! Rules of the protocol that need no descriptor, thread or clock: flow control, deadlines and contexts.
 
+pub(crate) mod context;
 pub(crate) mod deadline;
 pub(crate) mod flow;

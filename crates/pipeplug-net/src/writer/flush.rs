@@ -91,8 +91,8 @@ impl Writer {
                 } else {
                     queue.stream = Some(stream);
                 }
-                if queue.senders_waiting > 0 {
-                    self.room.notify_all();
+                if queue.has_waiting() {
+                    self.notify_room(&mut queue);
                 }
                 return Ok(());
             }
@@ -137,8 +137,8 @@ impl Writer {
             queue.pieces = pieces;
             classic.append(&mut queue.classic);
             queue.classic = classic;
-            if queue.senders_waiting > 0 && queue.queued < self.outgoing {
-                self.room.notify_all();
+            if queue.has_waiting() && queue.queued < self.outgoing {
+                self.notify_room(&mut queue);
             }
             match progress {
                 _ if matches!(queue.ending, Ending::Ended(_)) => {}

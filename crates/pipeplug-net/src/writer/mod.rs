@@ -16,6 +16,7 @@ mod unflushed;
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
@@ -25,6 +26,7 @@ use crate::event_loop::thread_pool::{self, BlockedOn};
 use crate::event_loop::{EventLoop, Source};
 use crate::options::Options;
 use crate::postmortem::ChunkHead;
+use crate::protocol::context::RequestContext;
 use crate::protocol::deadline::sooner;
 use crate::protocol::flow::{Credit, weight};
 use crate::sync::lock::{lock, wait_until};
@@ -46,8 +48,10 @@ pub(crate) enum SendClass {
     /// A request that the peer's reading thread answers itself: waits for nothing but the format,
     /// so that a ping detects a peer that reads no more.
     Uncounted(WaitPolicy),
-    /// A handler's response: waits for room in the queue.
+    /// A handler's response, or a part of a stream: waits for room in the queue.
     Reply,
+    /// A part of a stream whose sender has waited for room: never waits.
+    Admitted,
     /// A chunk of the reading thread, or a `cmd.*`: never waits.
     Control,
 }
@@ -165,7 +169,7 @@ impl Writer {
     pub(crate) fn wait_for_permit(&self, class: SendClass) -> Result<SendPermit<'_>, SendError> {
         let policy = match class {
             SendClass::FlowControlled(policy) | SendClass::Uncounted(policy) => policy,
-            SendClass::Reply | SendClass::Control => WaitPolicy::WAIT,
+            SendClass::Reply | SendClass::Admitted | SendClass::Control => WaitPolicy::WAIT,
         };
         let begun = Instant::now();
         let mut queue = lock(&self.queue);
@@ -196,13 +200,38 @@ impl Writer {
                 SendClass::FlowControlled(_) | SendClass::Uncounted(_) => {
                     thread_pool::while_blocked(BlockedOn::Peer, wait)
                 }
-                SendClass::Reply | SendClass::Control => thread_pool::while_unread(wait),
+                SendClass::Reply | SendClass::Admitted | SendClass::Control => {
+                    thread_pool::while_unread(wait)
+                }
             };
             // The condition is looked at again: all waiters are notified, and another one may have
             // taken the room.
             queue.senders_waiting -= 1;
         }
         Ok(SendPermit { writer: self, queue, class })
+    }
+
+    /// Returns true if a part may be sent. Else `waker` is woken when it may.
+    pub(crate) fn poll_room(&self, waker: &Waker) -> bool {
+        let mut queue = lock(&self.queue);
+        // An error is that of the next attempt to send.
+        let may_send = !self.must_wait(&queue, SendClass::Reply).unwrap_or(false);
+        if !may_send && !queue.wakers.iter().any(|kept| kept.will_wake(waker)) {
+            queue.wakers.push(waker.clone());
+        }
+        may_send
+    }
+
+    /// Has senders that wait look again.
+    fn notify_room(&self, queue: &mut WriteQueue) {
+        // All of them: some wait for the format, others for room or credit, and the one that a
+        // single notification woke might be of another kind.
+        self.room.notify_all();
+        if !queue.wakers.is_empty() {
+            // Not here, under the lock: a waker is code of the user.
+            let wakers = std::mem::take(&mut queue.wakers);
+            self.events.spawn(move || wakers.into_iter().for_each(Waker::wake));
+        }
     }
 
     #[inline]
@@ -249,20 +278,18 @@ impl Writer {
         let mut queue = lock(&self.queue);
         if queue.format.is_none() {
             queue.format = Some(format);
-            // All of them: some wait for the format, others for room or credit, and the one that a
-            // single notification woke might be of another kind.
-            self.room.notify_all();
+            self.notify_room(&mut queue);
         }
     }
 
-    /// Sends deadlines with requests from now on: the peer negotiated `context`.
-    pub(crate) fn tell_deadlines(&self) {
-        lock(&self.queue).tells_deadlines = true;
+    /// Sends contexts from now on: the peer negotiated `context`.
+    pub(crate) fn tell_contexts(&self) {
+        lock(&self.queue).tells_contexts = true;
     }
 
-    /// Returns true if deadlines are sent with requests.
-    pub(crate) fn tells_deadlines(&self) -> bool {
-        lock(&self.queue).tells_deadlines
+    /// Returns true if contexts are sent.
+    pub(crate) fn tells_contexts(&self) -> bool {
+        lock(&self.queue).tells_contexts
     }
 
     /// Applies the peer's window from now on: the peer negotiated `flow`.
@@ -276,8 +303,8 @@ impl Writer {
         let mut queue = lock(&self.queue);
         let valid = queue.window.credit(total);
         queue.logs_missing_credit |= valid;
-        if valid && queue.senders_waiting > 0 {
-            self.room.notify_all();
+        if valid && queue.has_waiting() {
+            self.notify_room(&mut queue);
         }
         valid
     }
@@ -288,8 +315,8 @@ impl Writer {
         if let Ending::No = queue.ending {
             queue.ending = Ending::AfterFlush;
         }
-        if queue.senders_waiting > 0 {
-            self.room.notify_all();
+        if queue.has_waiting() {
+            self.notify_room(&mut queue);
         }
         drop(queue);
         self.flush()
@@ -307,7 +334,7 @@ impl Writer {
         if let Some(stream) = queue.stream.take() {
             queue.close(stream);
         }
-        self.room.notify_all();
+        self.notify_room(&mut queue);
     }
 
     /// Fails the senders that would have to wait for the peer: no chunk will tell the format any
@@ -318,7 +345,7 @@ impl Writer {
             queue.ending = Ending::Ended(Arc::clone(reason));
         }
         queue.silent = Some(Arc::clone(reason));
-        self.room.notify_all();
+        self.notify_room(&mut queue);
     }
 
     /// Waits until the queue is empty and no thread writes.
@@ -356,27 +383,30 @@ impl Writer {
 }
 
 impl SendPermit<'_> {
-    /// Sends a chunk: writes it, or leaves it in the queue.
+    /// Sends a chunk: writes it, or leaves it in the queue. `context` is what is told of it in
+    /// addition to its deadline.
     #[inline]
     pub(crate) fn send(
         self,
         header: &Header<'_>,
         payload: Cow<'_, [u8]>,
+        context: Option<&RequestContext>,
         flush: Flush,
     ) -> Result<Next, SendError> {
         let Self { writer, mut queue, class } = self;
         let format = queue.format.unwrap_or_default();
         let weight = match class {
             SendClass::FlowControlled(_) => weight(header.command.len(), payload.len()),
-            SendClass::Uncounted(_) | SendClass::Reply | SendClass::Control => 0,
+            _ => 0,
         };
         let before = queue.queued;
-        if let SendClass::FlowControlled(WaitPolicy { deadline: Some(deadline), .. }) = class
-            && queue.tells_deadlines
+        if let SendClass::FlowControlled(WaitPolicy { deadline, .. }) = class
+            && (deadline.is_some() || context.is_some())
+            && queue.tells_contexts
         {
             // Under one lock with its request: nothing may come in between.
             header.check(format).map_err(SendError::Encode)?;
-            queue.append_context(format, header, deadline)?;
+            queue.append_context(format, header, context, deadline)?;
         }
         queue.append(format, header, payload).map_err(SendError::Encode)?;
         queue.window.sent(weight);

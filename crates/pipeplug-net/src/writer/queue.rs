@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
@@ -14,7 +15,7 @@ use super::{SendClass, SendError};
 use crate::error::CloseReason;
 use crate::event_loop::Registration;
 use crate::postmortem::Recent;
-use crate::protocol::deadline;
+use crate::protocol::context::{self, RequestContext};
 use crate::protocol::flow::{Credit, SendWindow};
 use crate::sync::Instant;
 use crate::sys::Stream;
@@ -46,7 +47,7 @@ pub(super) struct WriteQueue {
     pub(super) format: Option<Format>,
     pub(super) window: SendWindow,
     /// True if the peer negotiated `context`.
-    pub(super) tells_deadlines: bool,
+    pub(super) tells_contexts: bool,
     pub(super) ending: Ending,
     /// Bytes that were written before the rest of the queue was discarded.
     pub(super) discarded_after: Option<u64>,
@@ -62,6 +63,8 @@ pub(super) struct WriteQueue {
     pub(super) recent: Recent,
     /// Threads that wait on `Writer::room`.
     pub(super) senders_waiting: usize,
+    /// Tasks that wait for room.
+    pub(super) wakers: Vec<Waker>,
 }
 
 /// Detects a sender that sends chunk after chunk.
@@ -115,7 +118,7 @@ impl WriteQueue {
             unflushed: Unflushed::default(),
             format,
             window: SendWindow::default(),
-            tells_deadlines: false,
+            tells_contexts: false,
             ending: Ending::No,
             discarded_after: None,
             in_flight: 0,
@@ -125,6 +128,7 @@ impl WriteQueue {
             burst: Burst::default(),
             recent: Recent::default(),
             senders_waiting: 0,
+            wakers: Vec::new(),
         }
     }
 
@@ -175,20 +179,21 @@ impl WriteQueue {
         Ok(())
     }
 
-    /// Appends the `cmd.context` that carries the remaining time of `request`, which is appended
-    /// next.
+    /// Appends the `cmd.context` of `request`, which is appended next.
     #[cold]
     pub(super) fn append_context(
         &mut self,
         format: Format,
         request: &Header<'_>,
-        deadline: Instant,
+        context: Option<&RequestContext>,
+        deadline: Option<Instant>,
     ) -> Result<(), SendError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
             return Err(SendError::Late(None));
         }
-        let context = deadline::encode(left);
+        let none = RequestContext::default();
+        let context = context::encode(context.unwrap_or(&none), left);
         let header = Header {
             thread_id: request.thread_id,
             direction: Direction::OneWay,
@@ -196,6 +201,11 @@ impl WriteQueue {
             buffer_len: context.len() as u64,
         };
         self.append(format, &header, context.into()).map_err(SendError::Encode)
+    }
+
+    /// Returns true if a thread or a task waits for room.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.senders_waiting > 0 || !self.wakers.is_empty()
     }
 
     /// Bytes that were written, of all that were ever queued.

@@ -1,5 +1,6 @@
 //! Decides what a received chunk is for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::connection::serve::Admission;
 use crate::connection::serve::job::Job;
 use crate::connection::shared::Shared;
 use crate::escape::beginning;
-use crate::protocol::deadline::{self, PendingContext};
+use crate::protocol::context::{self, PendingContext};
 use crate::protocol::flow;
 use crate::sync::lock::lock;
 use crate::sync::{Instant, atomic::Ordering};
@@ -29,16 +30,24 @@ const MESSAGE_MAX: usize = 64 << 10;
 
 /// A chunk in the input buffer, or one whose buffer was read into memory of its own.
 #[derive(Debug)]
-enum ReceivedChunk<'a> {
+pub(crate) enum ReceivedChunk<'a> {
     Borrowed(ChunkRef<'a>),
     Owned(Chunk),
 }
 
-impl ReceivedChunk<'_> {
-    fn as_ref(&self) -> ChunkRef<'_> {
+impl<'a> ReceivedChunk<'a> {
+    pub(crate) fn as_ref(&self) -> ChunkRef<'_> {
         match self {
             Self::Borrowed(chunk) => *chunk,
             Self::Owned(chunk) => chunk.as_ref(),
+        }
+    }
+
+    /// The buffer, in the input buffer or in memory of its own.
+    pub(crate) fn buffer(self) -> Cow<'a, [u8]> {
+        match self {
+            Self::Borrowed(chunk) => Cow::Borrowed(chunk.buffer),
+            Self::Owned(chunk) => Cow::Owned(chunk.buffer),
         }
     }
 
@@ -78,6 +87,10 @@ impl Shared {
         let chunk = received.as_ref();
         let id = chunk.thread_id;
         match (chunk.direction, chunk.command) {
+            (
+                Direction::OneWay | Direction::Response,
+                command::PART | command::END | command::PART_CREDIT | command::ENOUGH,
+            ) => self.stream_chunk(received),
             (Direction::Response, _) => {
                 // The table of calls decides between a reply and a caller that gives up at the same
                 // moment: each takes the entry out under the lock of the table, and one of them
@@ -93,6 +106,7 @@ impl Shared {
                     };
                     // Not under the lock of the table: this may run the waker of a task.
                     slot.complete(outcome);
+                    self.end_own_stream(id);
                 }
             }
             (Direction::Request, command::PING) => {
@@ -131,8 +145,13 @@ impl Shared {
                 }
             }
             (Direction::Request | Direction::OneWay, _) => {
-                let deadline = context.and_then(|context| context.deadline_for(&chunk));
-                return self.admit(received.into_job(), deadline, by);
+                let context = context.and_then(|context| context.context_for(&chunk));
+                if let Some(context) = &context
+                    && !self.open_or_refuse_stream(&chunk, context)
+                {
+                    return Admission::Continue;
+                }
+                return self.admit(received.into_job(), context, by);
             }
         }
         Admission::Continue
@@ -150,7 +169,7 @@ impl Shared {
         let now = Instant::now();
         let is_late = now >= deadline
             && (command == command::ERROR || now.saturating_duration_since(deadline) < MOMENT)
-            && self.writer.tells_deadlines();
+            && self.writer.tells_contexts();
         if is_late {
             // Counted as a late reply: completed again, it is not open any more.
             let _: Completion<_> = lock(&self.calls).complete(id);
@@ -158,7 +177,7 @@ impl Shared {
         is_late
     }
 
-    /// Parses the `cmd.context` for the request that follows it.
+    /// Parses the `cmd.context` for the chunk that follows it.
     fn context(&self, chunk: &ChunkRef<'_>) -> Option<PendingContext> {
         let id = chunk.thread_id;
         // Relaxed: the flag publishes nothing else, and the thread that accepts the metadata is not
@@ -169,8 +188,9 @@ impl Shared {
             }
             return None;
         }
-        match deadline::parse(chunk.buffer, Instant::now()) {
-            Ok(deadline) => deadline.map(|deadline| PendingContext { id, deadline }),
+        match context::parse(chunk.buffer, Instant::now()) {
+            Ok(context) if context.is_empty() => None,
+            Ok(context) => Some(PendingContext { id, context }),
             Err(error) => {
                 if let Some(times) = self.counters.unexpected.count() {
                     tracing::warn!(peer = %self.options.name, %id, %error, times, "a context was ignored");
@@ -224,7 +244,12 @@ impl Shared {
             self.credit_unqueued(flow::weight_of(skipped.command_len, skipped.buffer_len));
         }
         match (direction, reason) {
-            (_, SkipReason::UnknownDirection) | (None | Some(Direction::OneWay), _) => {}
+            (_, SkipReason::UnknownDirection) | (None, _) => {}
+            (Some(Direction::OneWay), _) => {
+                if skipped.reserved {
+                    self.part_was_skipped(id, reason);
+                }
+            }
             (Some(Direction::Request), _) => {
                 let message = format!("not taken: {reason}");
                 self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
@@ -232,6 +257,7 @@ impl Shared {
             (Some(Direction::Response), _) => {
                 if let Some(slot) = self.waiting(id) {
                     slot.complete(CallOutcome::Skipped(reason));
+                    self.end_own_stream(id);
                 }
             }
         }

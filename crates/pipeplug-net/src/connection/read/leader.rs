@@ -42,7 +42,6 @@ use mio::Interest;
 
 use super::yielding::Yielding;
 use super::{ReadOutcome, ReadSequence, ReadUntil, Reader, ReaderKind};
-use crate::connection::call::CallSlot;
 use crate::connection::shared::Shared;
 use crate::error::CloseReason;
 use crate::event_loop::Registration;
@@ -340,9 +339,13 @@ impl Shared {
         }
     }
 
-    /// Reads for a caller until its call is done, if it is the leader or can become it: if no other
-    /// thread reads or waits for a call.
-    pub(crate) fn lead_until_done(self: &Arc<Self>, slot: &CallSlot, deadline: Option<Instant>) {
+    /// Reads for a caller until `is_done`, if it is the leader or can become it: if no other thread
+    /// reads or waits for a call.
+    pub(crate) fn lead_until_done(
+        self: &Arc<Self>,
+        is_done: impl Fn() -> bool,
+        deadline: Option<Instant>,
+    ) {
         let is_leader =
             IS_EARLY_LEADER.take() || (self.leader.is_only_caller() && self.take_role_to_call());
         if !is_leader {
@@ -359,7 +362,7 @@ impl Shared {
         // The conditions are checked after the wake pipe was set: what happened before wrote to no
         // wake pipe.
         while !(matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended)
-            || slot.is_done()
+            || is_done()
             || self.close.is_ending()
             // Checked each time: a peer that sends without a pause would have this thread read for
             // ever.
@@ -369,7 +372,7 @@ impl Shared {
         }
         if !matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended)
             && deadline.is_some()
-            && !slot.is_done()
+            && !is_done()
         {
             outcome = self.read(&mut reader, ReadUntil::Empty, ReaderKind::Other); // see final_read.rs
         }

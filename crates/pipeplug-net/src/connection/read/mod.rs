@@ -17,8 +17,7 @@ use super::shared::Shared;
 use crate::error::CloseReason;
 use crate::options::Options;
 use crate::postmortem::Recent;
-use crate::protocol::deadline::PendingContext;
-use crate::sync::Instant;
+use crate::protocol::context::{PendingContext, RequestContext};
 use crate::sync::lock::lock;
 use crate::sys::{Read, Stream};
 use final_read::ReadSequence;
@@ -42,8 +41,8 @@ pub(crate) struct Reader {
     format_is_open: bool,
     /// Requests and one-ways that lie in the receiver's input buffer.
     in_place: Vec<JobInPlace>,
-    /// Deadlines of those of them that have one.
-    deadlines: Vec<(ThreadId, Instant)>,
+    /// Contexts of those of them that have one.
+    contexts: Vec<(ThreadId, RequestContext)>,
     /// Command of the last one of them.
     command: SmolStr,
     /// Context that the last chunk was, for the request that follows it.
@@ -98,7 +97,7 @@ impl Reader {
             receiver: Receiver::new(options.format, options.limits),
             format_is_open: options.format.is_none(),
             in_place: Vec::new(),
-            deadlines: Vec::new(),
+            contexts: Vec::new(),
             command: SmolStr::default(),
             pending_context: None,
             recent: Recent::default(),
@@ -236,9 +235,13 @@ impl Shared {
                 && !command::is_reserved(chunk.command)
                 && let Some(job) = JobInPlace::new(chunk, base, &mut reader.command)
             {
-                let context = reader.pending_context.take();
-                if let Some(deadline) = context.and_then(|context| context.deadline_for(chunk)) {
-                    reader.deadlines.push((chunk.thread_id, deadline));
+                if let Some(context) = reader.pending_context.take()
+                    && let Some(context) = context.context_for(chunk)
+                {
+                    if !self.open_or_refuse_stream(chunk, &context) {
+                        continue;
+                    }
+                    reader.contexts.push((chunk.thread_id, context));
                 }
                 reader.in_place.push(job);
                 continue;
@@ -274,7 +277,7 @@ impl Shared {
         let spare = reader.taken.take().and_then(Arc::into_inner).unwrap_or_default();
         let input = Arc::new(reader.receiver.swap_input(spare));
         reader.read_many = reader.in_place.len() >= MANY;
-        let admission = self.admit_in_place(&mut reader.in_place, &mut reader.deadlines, &input);
+        let admission = self.admit_in_place(&mut reader.in_place, &mut reader.contexts, &input);
         reader.taken = Some(input);
         admission
     }

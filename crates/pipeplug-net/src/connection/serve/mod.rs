@@ -12,8 +12,9 @@ use pipeplug_wire::{Direction, ThreadId};
 use super::cancellation::WorkerSlot;
 use super::read::ReaderKind;
 use super::shared::Shared;
+use crate::protocol::context::RequestContext;
+use crate::sync::atomic::Ordering;
 use crate::sync::lock::lock;
-use crate::sync::{Instant, atomic::Ordering};
 use job::{Job, JobInPlace};
 use queue::SLOW;
 
@@ -30,19 +31,19 @@ impl Shared {
     pub(crate) fn admit(
         self: &Arc<Self>,
         job: Job,
-        deadline: Option<Instant>,
+        context: Option<RequestContext>,
         by: ReaderKind,
     ) -> Admission {
         let weight = job.weight();
         let mut queue = lock(&self.serve_queue);
         if queue.is_exempt(&job.command) {
-            let deadline = deadline.or_else(|| queue.take_deadline(&job));
+            let context = context.unwrap_or_else(|| queue.take_context(&job));
             let deferred = queue.deferred;
             // Released before each send of this function: sending takes the lock of the writer,
             // which is taken before that of the queue (see `Shared`).
             drop(queue);
             if self.may_defer(deferred) {
-                self.run_unqueued(job, deadline);
+                self.run_unqueued(job, context);
             } else if let Some(id) = job.request_id() {
                 self.send_refusal(id, self.too_many_deferred(deferred));
             }
@@ -54,7 +55,7 @@ impl Shared {
         // As with the window, one chunk may go past it, so that none is too large to be ever taken.
         if queue.weight >= limit && queue.len() > 0 {
             let held = queue.weight.saturating_add(more);
-            queue.take_deadline(&job);
+            queue.take_context(&job);
             if job.direction != Direction::Request {
                 // A caller that reads the flag too early may open its call after `give_up_calls`
                 // below. If the weight is still over the limit then, the next one-way comes here
@@ -70,15 +71,15 @@ impl Shared {
             queue = lock(&self.serve_queue);
         }
         if let (Some(id), Some(exhausted)) = (job.request_id(), self.share_is_blocked(&queue)) {
-            queue.take_deadline(&job);
+            queue.take_context(&job);
             drop(queue);
             self.send_refusal(id, exhausted.to_string());
             self.credit_unqueued(weight);
             return Admission::Continue;
         }
         let exceeds = queue.add_weight(more, more);
-        if let Some(deadline) = deadline {
-            queue.set_deadline(job.thread_id, deadline);
+        if let Some(context) = context {
+            queue.set_context(job.thread_id, context);
         }
         queue.push(job);
         let is_full = queue.is_full();
@@ -108,7 +109,7 @@ impl Shared {
     pub(crate) fn admit_in_place(
         self: &Arc<Self>,
         in_place: &mut Vec<JobInPlace>,
-        deadlines: &mut Vec<(ThreadId, Instant)>,
+        contexts: &mut Vec<(ThreadId, RequestContext)>,
         input: &Arc<Vec<u8>>,
     ) -> Admission {
         let weight_of = |job: &JobInPlace| usize::try_from(job.weight()).unwrap_or(usize::MAX);
@@ -116,7 +117,7 @@ impl Shared {
         let last = in_place.last().map_or(0, weight_of);
         let mut jobs = in_place.drain(..).map(|job| job.into_job(input));
         let mut queue = lock(&self.serve_queue);
-        queue.set_deadlines(deadlines);
+        queue.set_contexts(contexts);
         // A job that waits for other workers must not keep the whole input, of which it may be a
         // small part. Jobs that may have to be refused are admitted one by one.
         if queue.running > 0

@@ -10,6 +10,7 @@ use super::job::Job;
 use crate::connection::cancellation::{ActiveRequests, CancelledInQueue, WorkerSlot};
 use crate::event_loop::thread_pool::BlockedOn;
 use crate::options::{Hold, Options};
+use crate::protocol::context::RequestContext;
 use crate::protocol::flow::ReceiveWindow;
 use crate::sync::Instant;
 
@@ -26,9 +27,9 @@ const STREAK: u32 = 1024;
 #[derive(Debug)]
 pub(crate) struct ServeQueue {
     jobs: VecDeque<Job>,
-    /// Deadlines of the queued requests that have one. Apart from the jobs: few have one, and a job
-    /// fills a cache line.
-    deadlines: HashMap<ThreadId, Instant>,
+    /// Contexts of the queued jobs that have one. Apart from the jobs: few have one, and a job fills
+    /// a cache line.
+    contexts: HashMap<ThreadId, RequestContext>,
     /// Number of the jobs that are requests.
     requests: usize,
     /// Weight of the jobs, in bytes.
@@ -76,7 +77,7 @@ impl ServeQueue {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
             jobs: VecDeque::new(),
-            deadlines: HashMap::new(),
+            contexts: HashMap::new(),
             requests: 0,
             weight: 0,
             running: 0,
@@ -122,13 +123,13 @@ impl ServeQueue {
         self.jobs.push_back(job);
     }
 
-    pub(super) fn set_deadline(&mut self, id: ThreadId, deadline: Instant) {
-        self.deadlines.insert(id, deadline);
+    pub(super) fn set_context(&mut self, id: ThreadId, context: RequestContext) {
+        self.contexts.insert(id, context);
     }
 
-    pub(super) fn set_deadlines(&mut self, deadlines: &mut Vec<(ThreadId, Instant)>) {
-        if !deadlines.is_empty() {
-            self.deadlines.extend(deadlines.drain(..));
+    pub(super) fn set_contexts(&mut self, contexts: &mut Vec<(ThreadId, RequestContext)>) {
+        if !contexts.is_empty() {
+            self.contexts.extend(contexts.drain(..));
         }
     }
 
@@ -227,13 +228,13 @@ impl ServeQueue {
         Some(job)
     }
 
-    /// Takes the deadline of a job that was taken out.
+    /// Takes the context of a job that was taken out.
     #[inline]
-    pub(super) fn take_deadline(&mut self, job: &Job) -> Option<Instant> {
-        if self.deadlines.is_empty() {
-            return None; // nearly always
+    pub(super) fn take_context(&mut self, job: &Job) -> RequestContext {
+        if self.contexts.is_empty() {
+            return RequestContext::default(); // nearly always
         }
-        job.request_id().and_then(|id| self.deadlines.remove(&id))
+        self.contexts.remove(&job.thread_id).unwrap_or_default()
     }
 
     fn has_left(&mut self, job: &Job) {
@@ -254,7 +255,7 @@ impl ServeQueue {
         self.jobs = rest.into();
         for job in &out {
             self.has_left(job);
-            self.take_deadline(job);
+            self.take_context(job);
         }
         out
     }
@@ -378,11 +379,12 @@ mod tests {
         for id in 1..=3 {
             add(&mut queue, job(id));
         }
-        queue.set_deadline(ThreadId::new(2), now);
+        let context = RequestContext { deadline: Some(now), ..RequestContext::default() };
+        queue.set_context(ThreadId::new(2), context);
         let slot = queue.active.claim_slot();
         let left: Vec<_> = std::iter::from_fn(|| {
             let job = queue.pop(slot)?;
-            Some((job.thread_id.as_u64(), queue.take_deadline(&job)))
+            Some((job.thread_id.as_u64(), queue.take_context(&job).deadline))
         })
         .collect();
         assert_eq!(left, [(1, None), (2, Some(now)), (3, None)]);

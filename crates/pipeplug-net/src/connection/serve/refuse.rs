@@ -123,7 +123,8 @@ impl Shared {
         self.finish_if_idle();
     }
 
-    pub(super) fn send_refusal(self: &Arc<Self>, id: ThreadId, message: String) {
+    pub(crate) fn send_refusal(self: &Arc<Self>, id: ThreadId, message: String) {
+        self.end_peers_stream(id);
         self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
     }
 }

@@ -11,6 +11,7 @@ use crate::connection::handler::Request;
 use crate::connection::read::leader::ReaderRole;
 use crate::connection::shared::{DeferredGuard, Shared};
 use crate::event_loop::thread_pool::{BlockedOn, Exhausted, Serve, Work};
+use crate::protocol::context::RequestContext;
 use crate::sync::Instant;
 use crate::sync::lock::lock;
 use crate::writer::Flush;
@@ -152,7 +153,7 @@ impl Shared {
                 self.finish_if_idle();
                 return is_leader;
             };
-            let deadline = queue.take_deadline(&job);
+            let context = queue.take_context(&job);
             let deferred = queue.deferred;
             let credit = queue.credit_due();
             let has_room = !queue.is_full();
@@ -185,7 +186,7 @@ impl Shared {
                 let flush = if has_more { Flush::Later } else { Flush::Now };
                 is_corked |= has_more;
                 if let Some(job) = self.unless_too_many_are_deferred(job, deferred, flush) {
-                    self.run_handler(&mut connection, job, slot, deadline, flush);
+                    self.run_handler(&mut connection, job, slot, context, flush);
                 }
             } else {
                 if std::mem::take(&mut is_corked) {
@@ -200,7 +201,7 @@ impl Shared {
                 // The handler may take long: the job must not keep the whole input.
                 job.own();
                 if let Some(job) = self.unless_too_many_are_deferred(job, deferred, Flush::Now) {
-                    self.run_handler(&mut connection, job, slot, deadline, Flush::Now);
+                    self.run_handler(&mut connection, job, slot, context, Flush::Now);
                 }
                 // Fails if another thread reads: a caller, or the loop for a chunk that came
                 // meanwhile. This thread is a worker like any other then.
@@ -230,12 +231,12 @@ impl Shared {
         connection: &mut Option<Connection>,
         job: Job,
         slot: WorkerSlot,
-        deadline: Option<Instant>,
+        context: RequestContext,
         flush: Flush,
     ) {
         match connection.take().or_else(|| self.connection()) {
             Some(found) => {
-                let incoming = Request::new(found, job, slot, deadline);
+                let incoming = Request::new(found, job, slot, context);
                 *connection = Some(incoming.run(&*self.handler, flush));
             }
             None => {
@@ -269,7 +270,7 @@ impl Shared {
     }
 
     /// Runs one handler without queueing it and without counting a worker.
-    pub(super) fn run_unqueued(self: &Arc<Self>, job: Job, deadline: Option<Instant>) {
+    pub(super) fn run_unqueued(self: &Arc<Self>, job: Job, context: RequestContext) {
         self.defer();
         let shared = Arc::clone(self);
         let run = move || {
@@ -280,7 +281,7 @@ impl Shared {
                 queue.active.begin(slot, job.request_id());
                 slot
             };
-            done.0.run_handler(&mut None, job, slot, deadline, Flush::Now);
+            done.0.run_handler(&mut None, job, slot, context, Flush::Now);
             lock(&done.0.serve_queue).active.leave(slot);
         };
         if let Err(exhausted) = self.events.handlers().submit(Work::Once(Box::new(run))) {

@@ -1,0 +1,341 @@
+//! Streams: parts of a request, parts of a reply, or both.
+//!
+//! A stream belongs to a request or one-way and has its id. Its parts are chunks with that id
+//! (docs/protocol.md, "Streams"). Each direction has its own credit, so that a receiver that is
+//! slow holds up no other stream and nothing else of the connection.
+//!
+//! The leader finds the stream of a chunk in [`Streams`] and puts the part into its queue, or notes
+//! credit. The receiver and the sender wait as a caller waits for its reply: the thread that waits
+//! reads for the connection if no other thread does.
+
+pub(crate) mod error;
+pub(crate) mod part;
+pub(crate) mod receive;
+pub(crate) mod send;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use pipeplug_wire::{ChunkRef, Direction, SkipReason, ThreadId, command};
+
+use super::read::dispatch::ReceivedChunk;
+use super::shared::Shared;
+use crate::error::CloseReason;
+use crate::event_loop::thread_pool::{self, BlockedOn};
+use crate::options::Options;
+use crate::postmortem::Postmortem;
+use crate::protocol::context::{RequestContext, StreamMode};
+use crate::protocol::flow;
+use crate::sync::lock::lock;
+use crate::sync::{
+    Condvar, Instant, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+use error::StreamError;
+use receive::Receiving;
+use send::Sending;
+
+/// Name of the feature in `pipeplug.features`.
+pub(crate) const FEATURE: &str = "stream";
+
+/// Bytes of the reason of an early end that are kept.
+const REASON_MAX: usize = 4096;
+
+/// Side that sent the request or one-way of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Origin {
+    Own,
+    Peer,
+}
+
+/// Name of a stream: both sides count their thread ids by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct StreamKey {
+    pub(crate) origin: Origin,
+    pub(crate) id: ThreadId,
+}
+
+impl StreamKey {
+    /// The stream that a chunk of this direction belongs to.
+    fn of(chunk: &ChunkRef<'_>) -> Self {
+        let origin = match chunk.direction {
+            Direction::Response => Origin::Own,
+            Direction::Request | Direction::OneWay => Origin::Peer,
+        };
+        Self { origin, id: chunk.thread_id }
+    }
+
+    /// Direction of the chunks that this side sends for the stream.
+    pub(crate) fn direction(self) -> Direction {
+        match self.origin {
+            Origin::Own => Direction::OneWay,
+            Origin::Peer => Direction::Response,
+        }
+    }
+}
+
+/// Both directions of one stream.
+#[derive(Debug)]
+pub(crate) struct CallStream {
+    pub(crate) key: StreamKey,
+    /// True if no response will end it.
+    is_one_way: bool,
+    pub(super) receiving: Mutex<Receiving>,
+    pub(super) received: Condvar,
+    pub(super) sending: Mutex<Sending>,
+    pub(super) may_send: Condvar,
+}
+
+/// Open streams of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    open: Mutex<OpenStreams>,
+    /// Number of open streams, for a look without the lock.
+    count: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct OpenStreams {
+    map: HashMap<StreamKey, Arc<CallStream>>,
+    /// Number of those that the peer has opened.
+    of_peer: usize,
+}
+
+impl Streams {
+    /// Returns true if no stream is open, as nearly always.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Opens a stream. `None` if the peer has as many open as it may, or uses an id twice.
+    pub(crate) fn open(
+        &self,
+        key: StreamKey,
+        mode: StreamMode,
+        is_one_way: bool,
+        window: u64,
+        options: &Options,
+    ) -> Option<Arc<CallStream>> {
+        let (sends, receives) = match key.origin {
+            Origin::Own => (mode.sends, mode.receives),
+            Origin::Peer => (mode.receives && !is_one_way, mode.sends),
+        };
+        let mut open = lock(&self.open);
+        if key.origin == Origin::Peer && open.of_peer >= options.streams {
+            return None;
+        }
+        let Entry::Vacant(place) = open.map.entry(key) else { return None };
+        let stream = Arc::new(CallStream {
+            key,
+            is_one_way,
+            receiving: Mutex::new(Receiving::new(options.stream_window as u64, receives)),
+            received: Condvar::new(),
+            sending: Mutex::new(Sending::new(window, sends)),
+            may_send: Condvar::new(),
+        });
+        place.insert(Arc::clone(&stream));
+        open.of_peer += usize::from(key.origin == Origin::Peer);
+        self.count.store(open.map.len(), Ordering::Release);
+        Some(stream)
+    }
+
+    pub(crate) fn get(&self, key: StreamKey) -> Option<Arc<CallStream>> {
+        if self.is_empty() {
+            return None;
+        }
+        lock(&self.open).map.get(&key).cloned()
+    }
+
+    /// Removes a stream: no chunk of it is of interest any more.
+    #[inline]
+    pub(crate) fn remove(&self, key: StreamKey) -> Option<Arc<CallStream>> {
+        if self.is_empty() { None } else { self.remove_open(key) }
+    }
+
+    #[cold]
+    fn remove_open(&self, key: StreamKey) -> Option<Arc<CallStream>> {
+        let mut open = lock(&self.open);
+        let stream = open.map.remove(&key)?;
+        open.of_peer -= usize::from(key.origin == Origin::Peer);
+        self.count.store(open.map.len(), Ordering::Release);
+        Some(stream)
+    }
+
+    fn close(&self) -> Vec<Arc<CallStream>> {
+        let mut open = lock(&self.open);
+        open.of_peer = 0;
+        self.count.store(0, Ordering::Release);
+        std::mem::take(&mut open.map).into_values().collect()
+    }
+}
+
+impl CallStream {
+    /// A stream that has ended, and that no chunk will find.
+    pub(crate) fn detached(key: StreamKey, end: Result<(), StreamError>) -> Arc<Self> {
+        let stream = Self {
+            key,
+            is_one_way: false,
+            receiving: Mutex::new(Receiving::new(0, false)),
+            received: Condvar::new(),
+            sending: Mutex::new(Sending::new(0, false)),
+            may_send: Condvar::new(),
+        };
+        if let Err(error) = end {
+            lock(&stream.receiving).fail(error.clone());
+            lock(&stream.sending).fail(error);
+        }
+        Arc::new(stream)
+    }
+
+    /// Ends both directions, unless they have ended.
+    fn end(&self, received: Result<(), StreamError>, sending: StreamError) {
+        self.end_received(received);
+        self.end_sending(sending);
+    }
+}
+
+impl Shared {
+    /// Opens the stream of a request or one-way of the peer, if it has one. Called by the leader,
+    /// before the parts can come. Returns false if the request was refused.
+    pub(crate) fn open_or_refuse_stream(
+        self: &Arc<Self>,
+        chunk: &ChunkRef<'_>,
+        context: &RequestContext,
+    ) -> bool {
+        let Some(mode) = context.stream else { return true };
+        let key = StreamKey { origin: Origin::Peer, id: chunk.thread_id };
+        let is_one_way = chunk.direction == Direction::OneWay;
+        let window = self.peer.stream_window.load(Ordering::Relaxed);
+        if self.streams.open(key, mode, is_one_way, window, &self.options).is_some() {
+            return true;
+        }
+        let limit = self.options.streams;
+        let message =
+            format!("not taken: {limit} streams of this side are open, the limit is {limit}");
+        if is_one_way {
+            self.send_control(key.id, key.direction(), command::ENOUGH, message.into_bytes());
+        } else {
+            self.send_refusal(key.id, message);
+        }
+        self.credit_unqueued(flow::weight(chunk.command.len(), chunk.buffer.len()));
+        false
+    }
+
+    /// Deals with a chunk of a stream. Called by the leader.
+    pub(crate) fn stream_chunk(self: &Arc<Self>, received: ReceivedChunk<'_>) {
+        let chunk = received.as_ref();
+        let key = StreamKey::of(&chunk);
+        // Chunks may come behind the end of their stream, which the sender did not know of.
+        let Some(stream) = self.streams.get(key) else { return };
+        match chunk.command {
+            command::PART => {
+                let len = chunk.buffer.len();
+                if let Err(error) = stream.received(received.buffer()) {
+                    tracing::warn!(peer = %self.options.name, id = %key.id, len, "{error}");
+                    self.send_enough(&stream, &error.to_string());
+                }
+            }
+            command::END => {
+                let end = match chunk.buffer {
+                    [] => Ok(()),
+                    reason => Err(StreamError::Aborted { reason: shortened(reason) }),
+                };
+                stream.end_received(end);
+            }
+            command::ENOUGH => {
+                stream.end_sending(StreamError::Enough { reason: shortened(chunk.buffer) });
+            }
+            _ => {
+                let total = std::str::from_utf8(chunk.buffer).ok().and_then(flow::number);
+                if !total.is_some_and(|total| stream.credited(total))
+                    && let Some(times) = self.counters.unexpected.count()
+                {
+                    tracing::warn!(peer = %self.options.name, id = %key.id, times,
+                        "a credit of a stream that cannot be was ignored");
+                }
+            }
+        }
+    }
+
+    /// Ends the receiving half of a stream of the peer, one of whose parts was skipped.
+    pub(crate) fn part_was_skipped(&self, id: ThreadId, reason: SkipReason) {
+        if let Some(stream) = self.streams.get(StreamKey { origin: Origin::Peer, id }) {
+            stream.end_received(Err(StreamError::TooLarge(reason)));
+        }
+    }
+
+    /// Ends the stream of a call of this side, which has ended.
+    #[inline]
+    pub(crate) fn end_own_stream(&self, id: ThreadId) {
+        if let Some(stream) = self.streams.remove(StreamKey { origin: Origin::Own, id }) {
+            stream.end(Ok(()), StreamError::Enough { reason: "the call has ended".into() });
+        }
+    }
+
+    /// Ends the stream of a request of the peer, which is about to be answered.
+    #[inline]
+    pub(crate) fn end_peers_stream(&self, id: ThreadId) {
+        if let Some(stream) = self.streams.remove(StreamKey { origin: Origin::Peer, id }) {
+            stream.end(
+                Err(StreamError::Cancelled),
+                StreamError::Enough { reason: "the request is answered".into() },
+            );
+        }
+    }
+
+    /// Ends the stream of a request that the peer has given up.
+    pub(crate) fn cancel_peers_stream(&self, id: ThreadId) {
+        if let Some(stream) = self.streams.get(StreamKey { origin: Origin::Peer, id }) {
+            stream.end(Err(StreamError::Cancelled), StreamError::Cancelled);
+        }
+    }
+
+    /// Ends all streams: nothing comes any more.
+    pub(crate) fn close_streams(&self, reason: &Arc<CloseReason>, postmortem: &Arc<Postmortem>) {
+        for stream in self.streams.close() {
+            let error = StreamError::Closed {
+                reason: Arc::clone(reason),
+                postmortem: Arc::clone(postmortem),
+            };
+            // The parts of a reply end with the error of their call.
+            let received = match stream.key.origin {
+                Origin::Own => Ok(()),
+                Origin::Peer => Err(error.clone()),
+            };
+            stream.end(received, error);
+        }
+    }
+
+    /// Tells the sender that no more parts are wanted.
+    fn send_enough(self: &Arc<Self>, stream: &CallStream, reason: &str) {
+        let key = stream.key;
+        self.send_control(key.id, key.direction(), command::ENOUGH, reason.into());
+    }
+
+    /// Waits for something that the peer sends. Reads for the connection meanwhile if no other
+    /// thread does, else calls `sleep`, which returns when `is_done` may have become true.
+    pub(super) fn wait_for_peer(
+        self: &Arc<Self>,
+        deadline: Option<Instant>,
+        is_done: impl Fn() -> bool,
+        sleep: impl FnOnce(),
+    ) {
+        thread_pool::while_blocked(BlockedOn::Peer, || {
+            self.flush();
+            self.lead_until_done(&is_done, deadline);
+            if is_done() {
+                return;
+            }
+            self.sleep_begins();
+            sleep();
+            self.leader.sleep_ends();
+        });
+    }
+}
+
+/// A reason of the peer, as much of it as a person might read.
+fn shortened(reason: &[u8]) -> String {
+    String::from_utf8_lossy(&reason[..reason.len().min(REASON_MAX)]).into_owned()
+}

@@ -1,0 +1,556 @@
+//! The receiving half of a stream.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use pipeplug_wire::command;
+
+use super::CallStream;
+use super::error::StreamError;
+use super::part::{self, Batch, Part, PartQueue};
+use crate::connection::call::PendingCall;
+use crate::connection::call_error::CallError;
+use crate::connection::handler::Reply;
+use crate::connection::shared::Shared;
+use crate::event_loop::timers::Timer;
+use crate::protocol::flow::{ReceiveWindow, weight};
+use crate::sync::Instant;
+use crate::sync::lock::{guarded, lock, wait_until};
+
+/// Parts that were received and not taken yet.
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    batches: VecDeque<Batch>,
+    /// Weight of the parts that were received and not taken, in bytes.
+    held: u64,
+    window: u64,
+    /// End of the parts. Those before it are taken first.
+    end: Option<Result<(), StreamError>>,
+    /// Receiver that waits.
+    waiter: Waiter,
+    credit: ReceiveWindow,
+}
+
+/// Thread or task that waits for a change.
+#[derive(Debug, Default)]
+pub(super) enum Waiter {
+    #[default]
+    None,
+    Thread,
+    Task(Waker),
+}
+
+impl Waiter {
+    /// Replaces the waker. The earlier one is dropped by the caller, outside its lock.
+    #[must_use]
+    pub(super) fn set_task(&mut self, waker: &Waker) -> Option<Self> {
+        match self {
+            Self::Task(earlier) if earlier.will_wake(waker) => None,
+            _ => Some(std::mem::replace(self, Self::Task(waker.clone()))),
+        }
+    }
+}
+
+impl Receiving {
+    pub(super) fn new(window: u64, receives: bool) -> Self {
+        let mut credit = ReceiveWindow::new(usize::try_from(window).unwrap_or(usize::MAX));
+        credit.negotiated();
+        let end = (!receives).then_some(Ok(()));
+        Self {
+            batches: VecDeque::new(),
+            held: 0,
+            window: window.max(1),
+            end,
+            waiter: Waiter::None,
+            credit,
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: StreamError) {
+        self.end = Some(Err(error));
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.batches.is_empty() || self.end.is_some()
+    }
+}
+
+fn weight_of(part: &[u8]) -> u64 {
+    weight(command::PART.len(), part.len())
+}
+
+impl CallStream {
+    /// Adds a part. Called by the leader.
+    pub(super) fn received(&self, part: Cow<'_, [u8]>) -> Result<(), StreamError> {
+        let mut receiving = lock(&self.receiving);
+        if receiving.end.is_some() {
+            return Ok(()); // behind the end, or no longer wanted
+        }
+        // One part may go past the window.
+        if receiving.held >= receiving.window {
+            let (held, window) = (receiving.held, receiving.window);
+            drop(receiving);
+            let error = StreamError::PastWindow { held, window };
+            self.end_received(Err(error.clone()));
+            return Err(error);
+        }
+        receiving.held += weight_of(&part);
+        match part {
+            Cow::Owned(part) => receiving.batches.push_back(Batch::Large(part)),
+            Cow::Borrowed(part) => part::add(&mut receiving.batches, part),
+        }
+        let waiter = std::mem::take(&mut receiving.waiter);
+        drop(receiving);
+        self.wake_receiver(waiter);
+        Ok(())
+    }
+
+    /// Ends the parts that come, unless they have ended.
+    pub(super) fn end_received(&self, end: Result<(), StreamError>) {
+        let mut receiving = lock(&self.receiving);
+        receiving.end.get_or_insert(end);
+        let waiter = std::mem::take(&mut receiving.waiter);
+        drop(receiving);
+        self.wake_receiver(waiter);
+    }
+
+    fn wake_receiver(&self, waiter: Waiter) {
+        match waiter {
+            Waiter::None => {}
+            Waiter::Thread => self.received.notify_one(),
+            Waiter::Task(waker) => guarded("a waker", || waker.wake()),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        lock(&self.receiving).is_ready()
+    }
+
+    /// Sleeps until something comes or `deadline` passes.
+    fn sleep_for_parts(&self, deadline: Option<Instant>) {
+        let mut receiving = lock(&self.receiving);
+        while !receiving.is_ready() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            receiving.waiter = Waiter::Thread;
+            receiving = wait_until(&self.received, receiving, deadline);
+        }
+        receiving.waiter = Waiter::None;
+    }
+}
+
+/// The part of a receiving half that a caller and a handler have in common.
+#[derive(Debug)]
+struct PartReader {
+    shared: Arc<Shared>,
+    stream: Arc<CallStream>,
+    queue: PartQueue,
+    /// Weight of the parts that were taken and not reported to the lock's counters yet.
+    taken: u64,
+}
+
+/// Result of a look at a stream.
+enum Next {
+    Part(Part),
+    Ended(Result<(), StreamError>),
+    Nothing,
+}
+
+impl PartReader {
+    fn new(shared: Arc<Shared>, stream: Arc<CallStream>) -> Self {
+        Self { shared, stream, queue: PartQueue::default(), taken: 0 }
+    }
+
+    /// Takes the next part, without waiting. If there is none, `waker` is woken when there is.
+    fn next(&mut self, waker: Option<&Waker>) -> Next {
+        if let Some(part) = self.queue.pop() {
+            self.took(&part);
+            return Next::Part(part);
+        }
+        let mut receiving = lock(&self.stream.receiving);
+        std::mem::swap(&mut self.queue.rest, &mut receiving.batches);
+        if let Some(part) = self.queue.pop() {
+            drop(receiving);
+            self.took(&part);
+            return Next::Part(part);
+        }
+        if let Some(end) = &receiving.end {
+            return Next::Ended(end.clone());
+        }
+        let earlier = waker.and_then(|waker| receiving.waiter.set_task(waker));
+        drop(receiving);
+        drop(earlier); // not under the lock: a waker's drop is code of the user
+        Next::Nothing
+    }
+
+    /// Counts a part as taken, and gives the sender credit when it is due.
+    fn took(&mut self, part: &Part) {
+        self.taken += weight_of(part);
+        // With a lock for each part small ones would cost twice as much.
+        if self.taken < lock_each(self.shared.options.stream_window) {
+            return;
+        }
+        let taken = std::mem::take(&mut self.taken);
+        let total = {
+            let mut receiving = lock(&self.stream.receiving);
+            receiving.held = receiving.held.saturating_sub(taken);
+            receiving.credit.taken(taken);
+            if receiving.end.is_some() { None } else { receiving.credit.report() }
+        };
+        if let Some(total) = total {
+            let key = self.stream.key;
+            let buffer = total.to_string().into_bytes();
+            self.shared.send_control(key.id, key.direction(), command::PART_CREDIT, buffer);
+        }
+    }
+
+    /// Waits until there is a part or the end, or `deadline` passes.
+    fn wait(&self, deadline: Option<Instant>) {
+        let stream = &self.stream;
+        self.shared.wait_for_peer(
+            deadline,
+            || stream.is_ready(),
+            || stream.sleep_for_parts(deadline),
+        );
+    }
+
+    /// Takes no more parts, and tells the sender, unless they have ended.
+    fn enough(&self, reason: &str) {
+        let has_ended = {
+            let mut receiving = lock(&self.stream.receiving);
+            receiving.batches.clear();
+            receiving.end.replace(Ok(())).is_some()
+        };
+        if !has_ended {
+            self.shared.send_enough(&self.stream, reason);
+        }
+    }
+}
+
+/// Weight that is counted at a time, for a window of this size.
+fn lock_each(window: usize) -> u64 {
+    (window as u64 / 16).min(16 << 10)
+}
+
+/// Parts of a request or one-way, for its handler.
+///
+/// Iterate over it, read it as bytes ([`io::Read`]), or await it
+/// ([`Stream`](futures_core::Stream)). The parts come in the order in which they were sent. After
+/// an error there are no more. Dropping it tells the sender that no more parts are wanted.
+///
+/// # Blocking
+/// `next` and `read` block until a part comes or the stream ends: by its sender, by the deadline of
+/// the request, when the caller gives it up, or with the connection.
+#[derive(Debug)]
+pub struct Parts {
+    reader: PartReader,
+    deadline: Option<Instant>,
+    timer: Option<Timer>,
+    has_ended: bool,
+    /// Part that is being read as bytes.
+    bytes: Bytes,
+}
+
+impl Parts {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        stream: Arc<CallStream>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self {
+            reader: PartReader::new(shared, stream),
+            deadline,
+            timer: None,
+            has_ended: false,
+            bytes: Bytes::default(),
+        }
+    }
+
+    /// Takes no more parts, and gives the sender the reason.
+    pub fn enough(mut self, reason: &str) {
+        self.has_ended = true;
+        self.reader.enough(reason);
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn ended(&mut self, end: Result<(), StreamError>) -> Option<Result<Part, StreamError>> {
+        self.has_ended = true;
+        end.err().map(Err)
+    }
+}
+
+impl Iterator for Parts {
+    type Item = Result<Part, StreamError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.has_ended {
+            match self.reader.next(None) {
+                Next::Part(part) => return Some(Ok(part)),
+                Next::Ended(end) => return self.ended(end),
+                Next::Nothing if self.is_late() => {
+                    return self.ended(Err(StreamError::DeadlinePassed));
+                }
+                Next::Nothing => self.reader.wait(self.deadline),
+            }
+        }
+        None
+    }
+}
+
+impl futures_core::Stream for Parts {
+    type Item = Result<Part, StreamError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.has_ended {
+            return Poll::Ready(None);
+        }
+        match this.reader.next(Some(context.waker())) {
+            Next::Part(part) => Poll::Ready(Some(Ok(part))),
+            Next::Ended(end) => Poll::Ready(this.ended(end)),
+            Next::Nothing if this.is_late() => {
+                Poll::Ready(this.ended(Err(StreamError::DeadlinePassed)))
+            }
+            Next::Nothing => {
+                if let Some(deadline) = this.deadline {
+                    match &this.timer {
+                        Some(timer) => timer.renew(context.waker()),
+                        None => {
+                            let timers = &this.reader.shared.timers;
+                            this.timer = Some(timers.set(deadline, context.waker().clone()));
+                        }
+                    }
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.reader.enough("");
+        }
+        let stream = &self.reader.stream;
+        if stream.is_one_way {
+            self.reader.shared.streams.remove(stream.key);
+        }
+    }
+}
+
+/// Parts of a reply, for its caller.
+///
+/// Iterate over it, read it as bytes ([`io::Read`]), or await it
+/// ([`Stream`](futures_core::Stream)). The parts come in the order in which they were sent. A call
+/// that fails ends them with its error, so that parts that end without one are complete.
+/// [`reply`](ReplyParts::reply) has the reply that follows the parts. Dropping it gives the call
+/// up.
+///
+/// # Blocking
+/// `next` and `read` block until a part comes or the call ends. Meanwhile this thread may read for
+/// the connection.
+#[derive(Debug)]
+pub struct ReplyParts {
+    reader: PartReader,
+    call: Option<PendingCall>,
+    /// Outcome of the call, behind the parts.
+    outcome: Option<Result<Reply, CallError>>,
+    has_ended: bool,
+    bytes: Bytes,
+    kept: Kept,
+}
+
+impl ReplyParts {
+    pub(crate) fn keep(&mut self, value: impl Any + Send + Sync) {
+        self.kept = Kept(Some(Box::new(value)));
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, stream: Arc<CallStream>, call: PendingCall) -> Self {
+        Self {
+            reader: PartReader::new(shared, stream),
+            call: Some(call),
+            outcome: None,
+            has_ended: false,
+            bytes: Bytes::default(),
+            kept: Kept::default(),
+        }
+    }
+
+    /// Takes no more parts, and tells the handler the reason. The reply still comes.
+    pub fn enough(&self, reason: &str) {
+        self.reader.enough(reason);
+    }
+
+    /// Waits for the reply that follows the parts. Parts that were not taken are dropped.
+    ///
+    /// # Errors
+    /// As for [`RequestBuilder::wait`](crate::RequestBuilder::wait).
+    ///
+    /// # Blocking
+    /// As for `next`.
+    pub fn reply(mut self) -> Result<Reply, CallError> {
+        while let Some(part) = self.next() {
+            part?;
+        }
+        // The error was returned by `next`, now or before.
+        self.outcome.take().unwrap_or_else(|| Ok(Reply::empty()))
+    }
+
+    fn finish(&mut self) -> Option<Result<Part, CallError>> {
+        self.has_ended = true;
+        match self.outcome.take() {
+            Some(Err(error)) => Some(Err(error)),
+            outcome => {
+                self.outcome = outcome;
+                None
+            }
+        }
+    }
+
+    fn ended(&mut self, end: Result<(), StreamError>) -> Option<Result<Part, CallError>> {
+        if let Err(error) = end {
+            let command = self.call.as_ref().map(|call| call.command().to_owned());
+            let command = command.unwrap_or_default();
+            self.outcome = Some(Err(CallError::Stream { command, error }));
+            self.call = None;
+        } else if let Some(call) = self.call.take() {
+            self.outcome = Some(call.wait());
+        }
+        self.finish()
+    }
+}
+
+impl Iterator for ReplyParts {
+    type Item = Result<Part, CallError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.has_ended {
+            match self.reader.next(None) {
+                Next::Part(part) => return Some(Ok(part)),
+                Next::Ended(end) => return self.ended(end),
+                Next::Nothing => {}
+            }
+            let Some(call) = &self.call else { return self.finish() };
+            let deadline = call.deadline_at();
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                // Deals with what has arrived in time, and gives the call up if that is not all.
+                self.outcome = self.call.take().map(PendingCall::wait);
+            } else {
+                self.reader.wait(deadline);
+            }
+        }
+        None
+    }
+}
+
+impl futures_core::Stream for ReplyParts {
+    type Item = Result<Part, CallError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.has_ended {
+            return Poll::Ready(None);
+        }
+        loop {
+            match this.reader.next(Some(context.waker())) {
+                Next::Part(part) => return Poll::Ready(Some(Ok(part))),
+                Next::Ended(Err(error)) => return Poll::Ready(this.ended(Err(error))),
+                Next::Ended(Ok(())) | Next::Nothing => {}
+            }
+            // What came before the outcome was received before it.
+            let Some(call) = &mut this.call else { return Poll::Ready(this.finish()) };
+            match Pin::new(call).poll(context) {
+                Poll::Ready(outcome) => {
+                    this.outcome = Some(outcome);
+                    this.call = None;
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// A value that lives as long as one half of a stream.
+#[derive(Default)]
+pub(super) struct Kept(pub(super) Option<Box<dyn Any + Send + Sync>>);
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Kept").field(&self.0.is_some()).finish()
+    }
+}
+
+/// A part that is read as bytes.
+#[derive(Debug, Default)]
+struct Bytes {
+    part: Option<Part>,
+    start: usize,
+}
+
+impl Bytes {
+    fn read(&mut self, into: &mut [u8]) -> usize {
+        let Some(part) = &self.part else { return 0 };
+        let rest = &part[self.start..];
+        let len = rest.len().min(into.len());
+        into[..len].copy_from_slice(&rest[..len]);
+        self.start += len;
+        if self.start == part.len() {
+            self.part = None;
+        }
+        len
+    }
+
+    fn set(&mut self, part: Part) {
+        // An empty part is no end of the bytes.
+        if !part.is_empty() {
+            (self.part, self.start) = (Some(part), 0);
+        }
+    }
+}
+
+macro_rules! read_as_bytes {
+    ($type:ty) => {
+        impl io::Read for $type {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                while self.bytes.part.is_none() && !into.is_empty() {
+                    match self.next().transpose()? {
+                        Some(part) => self.bytes.set(part),
+                        None => return Ok(0),
+                    }
+                }
+                Ok(self.bytes.read(into))
+            }
+        }
+
+        impl futures_io::AsyncRead for $type {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                into: &mut [u8],
+            ) -> Poll<io::Result<usize>> {
+                use futures_core::Stream as _;
+                while self.bytes.part.is_none() && !into.is_empty() {
+                    match self.as_mut().poll_next(context) {
+                        Poll::Ready(Some(part)) => {
+                            let part = part?;
+                            self.bytes.set(part);
+                        }
+                        Poll::Ready(None) => return Poll::Ready(Ok(0)),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                Poll::Ready(Ok(self.bytes.read(into)))
+            }
+        }
+    };
+}
+
+read_as_bytes!(Parts);
+read_as_bytes!(ReplyParts);

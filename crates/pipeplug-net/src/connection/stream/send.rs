@@ -1,0 +1,363 @@
+//! The sending half of a stream.
+
+use std::any::Any;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use pipeplug_wire::{Header, command};
+
+use super::CallStream;
+use super::error::StreamError;
+use super::receive::{Kept, Waiter};
+use crate::connection::shared::Shared;
+use crate::event_loop::timers::Timer;
+use crate::payload::Payload;
+use crate::protocol::flow::{SendWindow, weight};
+use crate::sync::Instant;
+use crate::sync::lock::{guarded, lock, wait_until};
+use crate::writer::{Flush, SendClass, SendError};
+
+/// Largest part that [`io::Write`] and `AsyncWrite` make, in bytes.
+const WRITE_MAX: usize = 128 << 10;
+
+/// Credit of the parts that are sent.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    window: SendWindow,
+    /// Reason that nothing more is sent.
+    end: Option<StreamError>,
+    waiter: Waiter,
+}
+
+impl Sending {
+    pub(super) fn new(window: u64, sends: bool) -> Self {
+        let mut sending = SendWindow::default();
+        sending.negotiated(window);
+        let end = (!sends).then_some(StreamError::NotTaken);
+        Self { window: sending, end, waiter: Waiter::None }
+    }
+
+    pub(super) fn fail(&mut self, error: StreamError) {
+        self.end = Some(error);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.window.is_open() || self.end.is_some()
+    }
+}
+
+impl CallStream {
+    /// Notes that the receiver has taken `total` bytes of weight. Returns false if that cannot be.
+    pub(super) fn credited(&self, total: u64) -> bool {
+        let mut sending = lock(&self.sending);
+        let is_valid = sending.window.credit(total);
+        let waiter =
+            if sending.is_ready() { std::mem::take(&mut sending.waiter) } else { Waiter::None };
+        drop(sending);
+        self.wake_sender(waiter);
+        is_valid
+    }
+
+    /// Ends sending, unless it has ended.
+    pub(super) fn end_sending(&self, end: StreamError) {
+        let mut sending = lock(&self.sending);
+        sending.end.get_or_insert(end);
+        let waiter = std::mem::take(&mut sending.waiter);
+        drop(sending);
+        self.wake_sender(waiter);
+    }
+
+    fn wake_sender(&self, waiter: Waiter) {
+        match waiter {
+            Waiter::None => {}
+            Waiter::Thread => self.may_send.notify_one(),
+            Waiter::Task(waker) => guarded("a waker", || waker.wake()),
+        }
+    }
+
+    /// Sleeps until a part may be sent or `deadline` passes.
+    fn sleep_for_credit(&self, deadline: Option<Instant>) {
+        let mut sending = lock(&self.sending);
+        while !sending.is_ready() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            sending.waiter = Waiter::Thread;
+            sending = wait_until(&self.may_send, sending, deadline);
+        }
+        sending.waiter = Waiter::None;
+    }
+}
+
+/// Sends parts: those of a request or one-way, or those of a reply.
+///
+/// Send part by part, write bytes ([`io::Write`]), or await ([`Sink`](futures_sink::Sink),
+/// [`AsyncWrite`](futures_io::AsyncWrite)). The parts arrive in the order in which they were sent.
+/// [`finish`](PartSender::finish) completes the parts of a request or one-way; those of a reply are
+/// complete when the handler returns. Dropping it before that ends the stream with an error for the
+/// receiver.
+#[derive(Debug)]
+pub struct PartSender {
+    shared: Arc<Shared>,
+    stream: Arc<CallStream>,
+    deadline: Option<Instant>,
+    timer: Option<Timer>,
+    is_finished: bool,
+    kept: Kept,
+}
+
+impl PartSender {
+    /// Keeps a value for as long as this sends.
+    #[doc(hidden)]
+    pub fn keep(&mut self, value: impl Any + Send + Sync) {
+        self.kept = Kept(Some(Box::new(value)));
+    }
+
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        stream: Arc<CallStream>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self { shared, stream, deadline, timer: None, is_finished: false, kept: Kept::default() }
+    }
+
+    /// Sends a part: a string or bytes. Owned bytes above 4 KiB are not copied.
+    ///
+    /// # Errors
+    /// The receiver wants no more parts, the call has ended, its deadline has passed, or the
+    /// connection has ended. The part was not sent.
+    ///
+    /// # Blocking
+    /// While the receiver is behind by more than its window, and while
+    /// [`Options::outgoing`](crate::Options::outgoing) bytes wait to be written.
+    pub fn send<'a>(&mut self, part: impl Into<Payload<'a>>) -> Result<(), StreamError> {
+        let part = part.into();
+        while !self.reserve(&part)? {
+            if self.is_late() {
+                return Err(StreamError::DeadlinePassed);
+            }
+            let (stream, deadline) = (&self.stream, self.deadline);
+            self.shared.wait_for_peer(
+                deadline,
+                || lock(&stream.sending).is_ready(),
+                || stream.sleep_for_credit(deadline),
+            );
+        }
+        self.send_reserved(part, SendClass::Reply)
+    }
+
+    /// Sends each part.
+    ///
+    /// # Errors
+    /// As for [`send`](PartSender::send).
+    ///
+    /// # Blocking
+    /// As for [`send`](PartSender::send).
+    pub fn send_all<'a, P: Into<Payload<'a>>>(
+        &mut self,
+        parts: impl IntoIterator<Item = P>,
+    ) -> Result<(), StreamError> {
+        parts.into_iter().try_for_each(|part| self.send(part))
+    }
+
+    /// Completes the stream: no more parts come.
+    ///
+    /// # Errors
+    /// As for [`send`](PartSender::send).
+    pub fn finish(mut self) -> Result<(), StreamError> {
+        self.finish_ref()
+    }
+
+    /// Ends the stream before it is complete. The receiver gets the reason.
+    pub fn abort(mut self, reason: &str) {
+        // The receiver tells an early end by its reason.
+        self.end(if reason.is_empty() { "no reason is given" } else { reason });
+    }
+
+    /// Returns the error that the next part would fail with, once there is one.
+    #[must_use]
+    pub fn error(&self) -> Option<StreamError> {
+        lock(&self.stream.sending).end.clone()
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn finish_ref(&mut self) -> Result<(), StreamError> {
+        let error = self.error();
+        self.end("");
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Counts a part as sent, if there is credit for it.
+    fn reserve(&self, part: &Payload<'_>) -> Result<bool, StreamError> {
+        let mut sending = lock(&self.stream.sending);
+        if let Some(end) = &sending.end {
+            return Err(end.clone());
+        }
+        let is_open = sending.window.is_open();
+        if is_open {
+            sending.window.sent(weight(command::PART.len(), part.0.len()));
+        }
+        Ok(is_open)
+    }
+
+    fn send_reserved(&self, part: Payload<'_>, class: SendClass) -> Result<(), StreamError> {
+        let key = self.stream.key;
+        let header = Header {
+            thread_id: key.id,
+            direction: key.direction(),
+            command: command::PART,
+            buffer_len: part.0.len() as u64,
+        };
+        self.shared.send(class, &header, part, None, Flush::Soon).map_err(|error| match error {
+            SendError::Closed(reason) => StreamError::Closed {
+                reason: self.shared.close.reason_or(reason),
+                postmortem: self.shared.close.postmortem(),
+            },
+            SendError::Fatal(reason) => {
+                self.shared.end_after_reading(reason);
+                StreamError::Closed {
+                    reason: self.shared.close.reason(),
+                    postmortem: self.shared.close.postmortem(),
+                }
+            }
+            SendError::WouldBlock | SendError::Late(_) | SendError::Encode(_) => {
+                unreachable!("a part waits for room without a limit, and can be encoded")
+            }
+        })
+    }
+
+    /// Ends the stream, complete if `reason` is empty. Does nothing the second time.
+    fn end(&mut self, reason: &str) {
+        if std::mem::replace(&mut self.is_finished, true) {
+            return;
+        }
+        let key = self.stream.key;
+        let is_over = {
+            let mut sending = lock(&self.stream.sending);
+            let end = StreamError::Enough { reason: "the sender has ended the stream".into() };
+            sending.end.replace(end).is_some()
+        };
+        let is_own = key.origin == super::Origin::Own;
+        if is_own && !is_over {
+            self.shared.send_control(key.id, key.direction(), command::END, reason.into());
+        }
+        if is_own && self.stream.is_one_way {
+            self.shared.streams.remove(key);
+        }
+    }
+
+    /// Waits for credit and for room.
+    fn poll_permit(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        let earlier = {
+            let mut sending = lock(&self.stream.sending);
+            if let Some(end) = &sending.end {
+                return Poll::Ready(Err(end.clone()));
+            }
+            if sending.window.is_open() {
+                drop(sending);
+                return match self.shared.writer.poll_room(context.waker()) {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Pending,
+                };
+            }
+            sending.waiter.set_task(context.waker())
+        };
+        drop(earlier); // not under the lock: a waker's drop is code of the user
+        if self.is_late() {
+            return Poll::Ready(Err(StreamError::DeadlinePassed));
+        }
+        if let Some(deadline) = self.deadline {
+            match &self.timer {
+                Some(timer) => timer.renew(context.waker()),
+                None => {
+                    self.timer = Some(self.shared.timers.set(deadline, context.waker().clone()));
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for PartSender {
+    fn drop(&mut self) {
+        self.end("the sender was dropped before the stream was complete");
+    }
+}
+
+/// Each write is a part, of at most 128 KiB.
+impl io::Write for PartSender {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let part = &bytes[..bytes.len().min(WRITE_MAX)];
+        self.send(part)?;
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.shared.flush();
+        Ok(())
+    }
+}
+
+impl<'a, P: Into<Payload<'a>>> futures_sink::Sink<P> for PartSender {
+    type Error = StreamError;
+
+    fn poll_ready(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), StreamError>> {
+        self.poll_permit(context)
+    }
+
+    fn start_send(self: Pin<&mut Self>, part: P) -> Result<(), StreamError> {
+        let part = part.into();
+        if self.reserve(&part)? {
+            self.send_reserved(part, SendClass::Admitted)
+        } else {
+            Err(StreamError::WouldBlock)
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.shared.flush();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        Poll::Ready(self.finish_ref())
+    }
+}
+
+/// Each write is a part, of at most 128 KiB.
+impl futures_io::AsyncWrite for PartSender {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        ready!(self.poll_permit(context))?;
+        let part = Payload::from(&bytes[..bytes.len().min(WRITE_MAX)]);
+        let len = part.0.len();
+        if !self.reserve(&part)? {
+            return Poll::Ready(Err(StreamError::WouldBlock.into()));
+        }
+        self.send_reserved(part, SendClass::Admitted)?;
+        Poll::Ready(Ok(len))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.flush();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.finish_ref().map_err(Into::into))
+    }
+}

@@ -1,0 +1,303 @@
+//! Streams: order, credit, early ends, deadlines, cancellation, the end of the connection.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use pipeplug_net::{
+    CallError, Connection, EventLoop, Handler, HandlerError, NotifyError, Options, Reading, Refuse,
+    Reply, Request, StreamError,
+};
+use pipeplug_testkit::{LONG, Pair, Peer};
+
+use common::eventually;
+
+type Handled = Result<Reply, HandlerError>;
+
+/// The caller, the other side, and what keeps both.
+struct Sides {
+    caller: Connection,
+    callee: Connection,
+    _pair: Pair,
+}
+
+/// A caller and a callee, with this window of each stream.
+fn sides(reading: Reading, window: usize, caller: impl Handler, callee: impl Handler) -> Sides {
+    let options = |reading| {
+        let mut options = Options::default();
+        (options.reading, options.stream_window) = (reading, window);
+        options
+    };
+    let setup = Pair::setup()
+        .host_options(options(Reading::Shared))
+        .guest_options(options(Reading::Dedicated));
+    let pair = match reading {
+        Reading::Shared => setup.connect(callee, caller).unwrap(),
+        _ => setup.connect(caller, callee).unwrap(),
+    };
+    let (host, guest) = (pair.host.clone(), pair.guest.clone());
+    match reading {
+        Reading::Shared => Sides { caller: guest, callee: host, _pair: pair },
+        _ => Sides { caller: host, callee: guest, _pair: pair },
+    }
+}
+
+/// Runs a test with the host's and the guest's way of reading, and with several windows.
+fn each(test: impl Fn(Reading, usize)) {
+    for reading in [Reading::Dedicated, Reading::Shared] {
+        for window in [1, 300, 1 << 20] {
+            test(reading, window);
+        }
+    }
+}
+
+/// Sends each part back, and the number of parts as the reply.
+fn echo(request: &mut Request) -> Handled {
+    let mut reply = request.reply_parts()?;
+    let mut count = 0;
+    for part in request.parts() {
+        reply.send(part?.into_bytes())?;
+        count += 1;
+    }
+    Ok(format!("{count}").into())
+}
+
+#[test]
+fn parts_go_through_a_handler_and_back_in_order() {
+    each(|reading, window| {
+        let sides = sides(reading, window, Refuse, echo);
+        let (mut sender, mut parts) = sides.caller.request("echo", "").stream().unwrap().split();
+        let count = 2000;
+        let part = |n: usize| vec![n as u8; n * 7 % 5001];
+        let sending = std::thread::spawn(move || {
+            for n in 0..count {
+                sender.send(part(n)).unwrap();
+            }
+            sender.finish().unwrap();
+        });
+        for n in 0..count {
+            assert!(*parts.next().unwrap().unwrap() == *part(n), "{n}");
+        }
+        assert!(parts.next().is_none());
+        assert_eq!(parts.reply().unwrap(), "2000");
+        sending.join().unwrap();
+    });
+}
+
+#[test]
+fn one_thread_sends_and_receives_in_turn() {
+    each(|reading, window| {
+        let sides = sides(reading, window, Refuse, echo);
+        let (mut sender, mut parts) = sides.caller.request("echo", "").stream().unwrap().split();
+        for n in 0..200_u32 {
+            sender.send(n.to_string()).unwrap();
+            assert_eq!(parts.next().unwrap().unwrap().text().unwrap(), n.to_string());
+        }
+        sender.finish().unwrap();
+        assert_eq!(parts.reply().unwrap(), "200");
+    });
+}
+
+#[test]
+fn large_parts_and_bytes_arrive_whole() {
+    each(|reading, window| {
+        let sides = sides(reading, window, Refuse, echo);
+        let (mut sender, mut parts) = sides.caller.request("echo", "").stream().unwrap().split();
+        let bytes: Vec<u8> = (0..3_000_001_u32).map(|n| (n >> 7) as u8).collect();
+        let sent = bytes.clone();
+        let sending = std::thread::spawn(move || {
+            sender.write_all(&sent).unwrap();
+            sender.send("").unwrap();
+            sender.send(sent).unwrap();
+            sender.finish().unwrap();
+        });
+        let mut received = Vec::new();
+        parts.read_to_end(&mut received).unwrap();
+        assert!(received == [bytes.as_slice(), &bytes].concat());
+        sending.join().unwrap();
+    });
+}
+
+#[test]
+fn a_one_way_stream_arrives_in_order() {
+    each(|reading, window| {
+        let (done, sums) = mpsc::channel();
+        let sides = sides(reading, window, Refuse, move |request: &mut Request| {
+            let mut bytes = Vec::new();
+            request.parts().read_to_end(&mut bytes)?;
+            done.send((request.is_one_way(), request.buffer().to_vec(), bytes)).unwrap();
+            Ok(Reply::empty())
+        });
+        let mut sender = sides.caller.notify_stream("take", "first").unwrap();
+        let numbers = (0..5000).map(|n| format!("{n} "));
+        sender.send_all(numbers.clone()).unwrap();
+        sender.finish().unwrap();
+        let (is_one_way, first, bytes) = sums.recv_timeout(LONG).unwrap();
+        assert!(is_one_way && first == b"first");
+        assert!(bytes == numbers.collect::<String>().into_bytes());
+    });
+}
+
+#[test]
+fn a_receiver_that_takes_nothing_holds_up_its_sender_and_nothing_else() {
+    let (release, gate) = mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let handler = move |request: &mut Request| {
+        if request.command() == "stuck" {
+            let parts = request.parts();
+            gate.lock().unwrap().recv_timeout(LONG)?;
+            return Ok(parts.count().to_string().into());
+        }
+        echo(request)
+    };
+    let sides = sides(Reading::Dedicated, 10_000, Refuse, handler);
+    let (mut sender, stuck) = sides.caller.request("stuck", "").stream().unwrap().split();
+    let sending = std::thread::spawn(move || {
+        for _ in 0..100 {
+            sender.send(vec![0; 1000]).unwrap();
+        }
+        sender.finish().unwrap();
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!sending.is_finished(), "the window is 10,000 bytes");
+    // Another stream, and a call, go on.
+    let (mut other, mut parts) = sides.caller.request("echo", "").stream().unwrap().split();
+    for _ in 0..100 {
+        other.send(vec![1; 1000]).unwrap();
+        assert_eq!(parts.next().unwrap().unwrap().len(), 1000);
+    }
+    other.finish().unwrap();
+    assert_eq!(parts.reply().unwrap(), "100");
+    sides.caller.ping(LONG).unwrap();
+    release.send(()).unwrap();
+    assert_eq!(stuck.reply().unwrap(), "100");
+    sending.join().unwrap();
+}
+
+#[test]
+fn either_side_ends_a_stream_early_and_the_other_learns_the_reason() {
+    each(|reading, window| {
+        let handler = |request: &mut Request| {
+            let mut parts = request.parts();
+            match request.command() {
+                "enough" => {
+                    parts.next();
+                    parts.enough("one is enough");
+                    Ok("had one".into())
+                }
+                "answer" => Ok("at once".into()),
+                "fail" => Err("it cannot be".into()),
+                "sum" => match parts.try_fold(0, |sum, part| part.map(|part| sum + part.len())) {
+                    Ok(sum) => Ok(sum.to_string().into()),
+                    Err(error) => Err(error.into()),
+                },
+                _ => {
+                    let mut reply = request.reply_parts()?;
+                    loop {
+                        if let Err(error) = reply.send("more") {
+                            return Ok(error.to_string().into());
+                        }
+                    }
+                }
+            }
+        };
+        let sides = sides(reading, window, Refuse, handler);
+        let open = |command| sides.caller.request(command, "").stream().unwrap().split();
+
+        for (command, expected) in [("enough", "one is enough"), ("answer", "")] {
+            let (mut sender, parts) = open(command);
+            let error = loop {
+                if let Err(error) = sender.send("part") {
+                    break error;
+                }
+            };
+            let StreamError::Enough { reason } = &error else { panic!("{error:?}") };
+            // The answer, which follows, may come first.
+            assert!(reason == expected || reason == "the call has ended", "{error}");
+            parts.reply().unwrap();
+        }
+        let (_sender, mut parts) = open("fail");
+        let error = parts.next().unwrap().unwrap_err();
+        assert!(matches!(&error, CallError::Remote { message, .. } if message == "it cannot be"));
+        assert!(parts.next().is_none());
+
+        let (mut sender, parts) = open("sum");
+        sender.send("12345").unwrap();
+        sender.abort("the disk is full");
+        let error = parts.reply().unwrap_err();
+        assert!(error.to_string().contains("ended the stream early: the disk is full"), "{error}");
+
+        let (mut sender, parts) = open("sum");
+        sender.send("12345").unwrap();
+        drop(sender);
+        let error = parts.reply().unwrap_err();
+        assert!(error.to_string().contains("dropped before"), "{error}");
+
+        let (_sender, mut parts) = open("endless");
+        assert_eq!(parts.next().unwrap().unwrap().text().unwrap(), "more");
+        parts.enough("no more");
+        let reply = parts.reply().unwrap();
+        assert_eq!(reply, "the receiver takes no more parts: no more");
+
+        // Dropping the parts of the reply gives the call up.
+        let (sender, parts) = open("endless");
+        drop(parts);
+        eventually("the handler ends", || sides.callee.wait_idle(Duration::ZERO));
+        assert!(sender.error().is_some());
+    });
+}
+
+#[test]
+fn a_deadline_and_a_crash_end_a_stream_as_they_end_a_call() {
+    each(|reading, window| {
+        let handler = |request: &mut Request| {
+            let error = request.parts().find_map(Result::err).unwrap();
+            Err(error.into())
+        };
+        let sides = sides(reading, window, Refuse, handler);
+        let wait = Duration::from_millis(30);
+        let call = sides.caller.request("wait", "").timeout(wait).stream().unwrap();
+        let (mut sender, mut parts) = call.split();
+        let error = parts.next().unwrap().unwrap_err();
+        assert!(matches!(error, CallError::TimedOut { after, .. } if after == wait), "{error}");
+        assert!(sender.send("late").is_err());
+        eventually("the handler ends", || sides.callee.wait_idle(Duration::ZERO));
+
+        let (mut sender, mut parts) = sides.caller.request("wait", "").stream().unwrap().split();
+        sender.send("part").unwrap();
+        sides.callee.end("the other side is gone");
+        let error = parts.next().unwrap().unwrap_err();
+        assert!(matches!(error, CallError::Closed { .. }), "{error:?}");
+        let error = loop {
+            if let Err(error) = sender.send("part") {
+                break error;
+            }
+        };
+        assert!(matches!(error, StreamError::Closed { .. }), "{error:?}");
+    });
+}
+
+#[test]
+fn calls_without_a_stream_have_no_parts() {
+    let handler = |request: &mut Request| {
+        assert_eq!(request.parts().count(), 0);
+        assert!(!request.has_stream());
+        request.reply_parts().map(|_| Reply::empty()).map_err(Into::into)
+    };
+    let sides = sides(Reading::Dedicated, 1 << 20, Refuse, handler);
+    let error = sides.caller.call("plain", "").unwrap_err();
+    assert!(error.to_string().contains("takes no parts of a reply"), "{error}");
+}
+
+#[test]
+fn a_peer_without_the_feature_is_sent_no_stream() {
+    let events = EventLoop::new().unwrap();
+    let (connection, _peer) = Peer::connect(&events, Options::default(), Refuse).unwrap();
+    let error = connection.request("echo", "").stream().unwrap_err();
+    assert!(matches!(error, CallError::Unsupported { feature: "stream", .. }), "{error}");
+    let error = connection.notify_stream("echo", "").unwrap_err();
+    assert!(matches!(error, NotifyError::Unsupported { feature: "stream", .. }), "{error}");
+}
