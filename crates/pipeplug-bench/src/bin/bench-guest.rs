@@ -20,6 +20,7 @@ pub(crate) fn main() -> ExitCode {
     let mut options = Options::default();
     // Open calls are parked by the million.
     options.deferred = usize::MAX;
+    options.stream_window = STREAM_WINDOW;
     let answer = move |_: &Main, request: &mut Request| state.answer(request);
     let guest = Guest::new().options(options).handler(answer);
     let guest = if std::env::var_os("BENCH_NO_SPIN").is_some() {
@@ -29,6 +30,9 @@ pub(crate) fn main() -> ExitCode {
     };
     guest.register().wait()
 }
+
+/// More than the messages that are in flight on one stream.
+const STREAM_WINDOW: usize = 8 << 20;
 
 struct BenchHandler {
     /// How long an echo takes.
@@ -47,6 +51,21 @@ impl BenchHandler {
             }
             "one-way" => {
                 self.one_ways.fetch_add(1, Ordering::Relaxed);
+                Ok(Reply::empty())
+            }
+            "stream" => {
+                let mut reply = request.reply_parts()?;
+                for part in request.parts() {
+                    let part = part?;
+                    if part.len() > 4096 { reply.send(part)? } else { reply.send(&part)? }
+                }
+                Ok(Reply::empty())
+            }
+            "one-way-stream" => {
+                for part in request.parts() {
+                    part?;
+                    self.one_ways.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(Reply::empty())
             }
             "count" => self.count(request.text()?.parse()?),

@@ -299,7 +299,7 @@ impl PendingCall {
             }
             // Other calls, and maybe this one, were left in the queue to be written together.
             shared.flush();
-            shared.lead_until_done(|| self.slot.is_done(), deadline);
+            shared.lead_until_done(|| self.slot.is_done(), deadline, false);
             if let Some(outcome) = self.slot.take() {
                 return Some(outcome);
             }

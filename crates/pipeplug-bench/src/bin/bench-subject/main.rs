@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod beside;
+mod stream;
 mod throughput;
 
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bench_contract::{Driver, Figures, Latency, Order, on_threads, one_at_a_time};
-use pipeplug_host::{Plugin, PluginBuilder};
+use pipeplug_host::{Options, Plugin, PluginBuilder};
 
 fn main() -> ExitCode {
     match run() {
@@ -48,6 +49,8 @@ enum Mode {
     Default,
     /// No spinning, on neither side.
     NoSpin,
+    /// The default, with a stream in place of one-ways and of large calls.
+    Streams,
     /// The default, with a plugin that is linked statically, for its start.
     Static,
 }
@@ -57,24 +60,30 @@ impl Mode {
         match name {
             "pipeplug" => Some(Self::Default),
             "pipeplug-nospin" => Some(Self::NoSpin),
+            "pipeplug-streams" => Some(Self::Streams),
             "pipeplug-static" => Some(Self::Static),
             _ => None,
         }
     }
 }
 
+/// More than the messages that are in flight on one stream.
+const STREAM_WINDOW: usize = 8 << 20;
+
 /// A plugin to start, with the mode's settings on both sides.
 fn builder(mode: Mode) -> Result<PluginBuilder> {
-    let builder = Plugin::builder(guest(mode)?);
+    let mut options = Options::default();
+    options.stream_window = STREAM_WINDOW;
+    let builder = Plugin::builder(guest(mode)?).options(options);
     Ok(match mode {
-        Mode::Default | Mode::Static => builder,
+        Mode::Default | Mode::Static | Mode::Streams => builder,
         Mode::NoSpin => builder.spin(Duration::ZERO).env("BENCH_NO_SPIN", "1"),
     })
 }
 
 fn guest(mode: Mode) -> Result<PathBuf> {
     let name = match mode {
-        Mode::Default | Mode::NoSpin => "bench-guest",
+        Mode::Default | Mode::NoSpin | Mode::Streams => "bench-guest",
         Mode::Static => "bench-guest-static",
     };
     Ok(std::env::current_exe()?.with_file_name(name))
@@ -88,6 +97,10 @@ fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
     }
     if mode == Mode::Static {
         return driver.not_here("it differs in its start alone");
+    }
+    let is_streamed = matches!(order, Order::OneWay { .. } | Order::Bulk { .. });
+    if mode == Mode::Streams && !is_streamed {
+        return driver.not_here("it differs in one-ways and in bulk alone");
     }
     if let Order::Idle { plugins, calls, size } = order {
         return beside::idle(mode, driver, plugins, calls, size);
@@ -104,12 +117,20 @@ fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
         Order::Flight { window, calls, size } => {
             throughput::flight(&plugin, driver, window, calls, size)?
         }
+        Order::OneWay { count, size } if mode == Mode::Streams => {
+            stream::one_ways(&plugin, driver, count, size)?
+        }
         Order::OneWay { count, size } => throughput::one_ways(&plugin, driver, count, size)?,
+        Order::Bulk { calls, size } if mode == Mode::Streams => {
+            stream::bulk(&plugin, driver, calls, size)?
+        }
         Order::Bulk { calls, size } => bulk(&plugin, driver, calls, size)?,
         Order::Open { open, calls, size } => {
             return beside::open(&plugin, driver, open, calls, size);
         }
-        Order::Stream { .. } => return driver.not_here("it has calls and one-ways, no streams"),
+        Order::Stream { window, calls, size } => {
+            stream::in_flight(&plugin, driver, [window, calls], size)?
+        }
         Order::Spawn { .. } | Order::Idle { .. } => {
             unreachable!("both start plugins of their own, above")
         }

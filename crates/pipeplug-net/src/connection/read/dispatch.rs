@@ -1,6 +1,5 @@
 //! Decides what a received chunk is for.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +34,7 @@ pub(crate) enum ReceivedChunk<'a> {
     Owned(Chunk),
 }
 
-impl<'a> ReceivedChunk<'a> {
+impl ReceivedChunk<'_> {
     pub(crate) fn as_ref(&self) -> ChunkRef<'_> {
         match self {
             Self::Borrowed(chunk) => *chunk,
@@ -43,15 +42,7 @@ impl<'a> ReceivedChunk<'a> {
         }
     }
 
-    /// The buffer, in the input buffer or in memory of its own.
-    pub(crate) fn buffer(self) -> Cow<'a, [u8]> {
-        match self {
-            Self::Borrowed(chunk) => Cow::Borrowed(chunk.buffer),
-            Self::Owned(chunk) => Cow::Owned(chunk.buffer),
-        }
-    }
-
-    fn into_buffer(self) -> Vec<u8> {
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
         match self {
             Self::Borrowed(chunk) => chunk.buffer.to_vec(),
             Self::Owned(chunk) => chunk.buffer,

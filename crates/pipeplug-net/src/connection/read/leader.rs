@@ -339,12 +339,32 @@ impl Shared {
         }
     }
 
+    /// Makes this thread the leader again if it is a dedicated reader that runs a handler and has
+    /// left its role vacant. The handler is about to wait with
+    /// [`lead_until_done`](Shared::lead_until_done). Returns true if the thread is the leader.
+    pub(crate) fn lead_from_handler(&self) -> bool {
+        let is_leader = LEFT_VACANT.take() && self.leader.take(ReaderRole::Vacant);
+        if is_leader {
+            IS_EARLY_LEADER.set(true);
+        }
+        is_leader
+    }
+
+    /// Leaves the role vacant again for the rest of a handler.
+    fn leave_to_handler(self: &Arc<Self>) {
+        self.watch_vacancy_of(|leader| leader.leave_for_handler());
+        if self.close.is_ending() {
+            self.return_role_of_handler();
+        }
+    }
+
     /// Reads for a caller until `is_done`, if it is the leader or can become it: if no other thread
     /// reads or waits for a call.
     pub(crate) fn lead_until_done(
         self: &Arc<Self>,
         is_done: impl Fn() -> bool,
         deadline: Option<Instant>,
+        is_handler: bool,
     ) {
         let is_leader =
             IS_EARLY_LEADER.take() || (self.leader.is_only_caller() && self.take_role_to_call());
@@ -392,6 +412,8 @@ impl Shared {
         }
         if self.options.reading == Reading::Shared && (has_more || self.calls_often()) {
             self.leave_between_calls();
+        } else if is_handler {
+            self.leave_to_handler();
         } else {
             self.return_role_to_loop();
         }

@@ -14,6 +14,7 @@ use smol_str::SmolStr;
 use super::serve::Admission;
 use super::serve::job::JobInPlace;
 use super::shared::Shared;
+use super::stream::receive::GatheredParts;
 use crate::error::CloseReason;
 use crate::options::Options;
 use crate::postmortem::Recent;
@@ -45,6 +46,8 @@ pub(crate) struct Reader {
     contexts: Vec<(ThreadId, RequestContext)>,
     /// Command of the last one of them.
     command: SmolStr,
+    /// Parts of one stream that came one behind the other.
+    parts: GatheredParts,
     /// Context that the last chunk was, for the request that follows it.
     pending_context: Option<PendingContext>,
     pub(crate) recent: Recent,
@@ -100,6 +103,7 @@ impl Reader {
             contexts: Vec::new(),
             command: SmolStr::default(),
             pending_context: None,
+            parts: GatheredParts::default(),
             recent: Recent::default(),
             read_many: false,
             taken: None,
@@ -231,6 +235,14 @@ impl Shared {
             };
             note(&mut reader.recent, &received);
             if let Received::Chunk(chunk) = &received
+                && chunk.command == command::PART
+                && reader.in_place.is_empty()
+            {
+                self.gather_part(&mut reader.parts, chunk);
+                continue;
+            }
+            self.deliver_parts(&mut reader.parts);
+            if let Received::Chunk(chunk) = &received
                 && chunk.direction != Direction::Response
                 && !command::is_reserved(chunk.command)
                 && let Some(job) = JobInPlace::new(chunk, base, &mut reader.command)
@@ -264,6 +276,7 @@ impl Shared {
                 admission = Admission::Full;
             }
         };
+        self.deliver_parts(&mut reader.parts);
         if !reader.in_place.is_empty() && self.admit_from(reader) == Admission::Full {
             admission = Admission::Full;
         }
@@ -288,7 +301,7 @@ impl Shared {
         reader: &mut Reader,
         by: ReaderKind,
     ) -> Result<Admission, DecodeError> {
-        let Reader { receiver, recent, pending_context, format_is_open, .. } = reader;
+        let Reader { receiver, recent, pending_context, parts, format_is_open, .. } = reader;
         let mut admission = Admission::Continue;
         if *format_is_open {
             // The first chunk tells the format. It is set before the chunk is dispatched, which may
@@ -299,13 +312,27 @@ impl Shared {
             note(recent, &first);
             admission = self.dispatch(first, pending_context, by);
         }
-        while let Some(received) = receiver.next()? {
+        // A broken chunk does not take those before it along.
+        let result = loop {
+            let received = match receiver.next() {
+                Ok(Some(received)) => received,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
             note(recent, &received);
+            if let Received::Chunk(chunk) = &received
+                && chunk.command == command::PART
+            {
+                self.gather_part(parts, chunk);
+                continue;
+            }
+            self.deliver_parts(parts);
             if self.dispatch(received, pending_context, by) == Admission::Full {
                 admission = Admission::Full;
             }
-        }
-        Ok(admission)
+        };
+        self.deliver_parts(parts);
+        result.map(|()| admission)
     }
 }
 

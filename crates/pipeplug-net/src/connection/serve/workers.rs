@@ -8,7 +8,7 @@ use super::queue::{HandlerProgress, SLOW, ServeQueue};
 use crate::connection::Connection;
 use crate::connection::cancellation::WorkerSlot;
 use crate::connection::handler::Request;
-use crate::connection::read::leader::ReaderRole;
+use crate::connection::read::leader::{Leader, ReaderRole};
 use crate::connection::shared::{DeferredGuard, Shared};
 use crate::event_loop::thread_pool::{BlockedOn, Exhausted, Serve, Work};
 use crate::protocol::context::RequestContext;
@@ -298,11 +298,18 @@ impl Shared {
     /// Has the event loop tick until the reader role, which a caller has left vacant, is taken
     /// again.
     pub(crate) fn watch_vacancy(self: &Arc<Self>) {
+        self.watch_vacancy_of(|_| {});
+    }
+
+    /// Does the same with a role that `leave` leaves vacant, under the lock under which the tick
+    /// looks at the role.
+    pub(crate) fn watch_vacancy_of(self: &Arc<Self>, leave: impl FnOnce(&Leader)) {
         let mut queue = lock(&self.serve_queue);
         // The role was left vacant before this lock was taken. A tick that runs first either sees
         // the vacancy and ticks on, or stops and clears `is_watched`, and then `begin_watch` starts
         // the ticks again.
         queue.note_vacancy();
+        leave(&self.leader);
         let watch = queue.begin_watch();
         drop(queue);
         if let Some(progress) = watch {

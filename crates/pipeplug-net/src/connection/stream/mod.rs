@@ -13,8 +13,8 @@ pub(crate) mod part;
 pub(crate) mod receive;
 pub(crate) mod send;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use pipeplug_wire::{ChunkRef, Direction, SkipReason, ThreadId, command};
@@ -33,6 +33,7 @@ use crate::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 use error::StreamError;
+use part::Batch;
 use receive::Receiving;
 use send::Sending;
 
@@ -58,7 +59,7 @@ pub(crate) struct StreamKey {
 
 impl StreamKey {
     /// The stream that a chunk of this direction belongs to.
-    fn of(chunk: &ChunkRef<'_>) -> Self {
+    pub(super) fn of(chunk: &ChunkRef<'_>) -> Self {
         let origin = match chunk.direction {
             Direction::Response => Origin::Own,
             Direction::Request | Direction::OneWay => Origin::Peer,
@@ -231,11 +232,10 @@ impl Shared {
         let Some(stream) = self.streams.get(key) else { return };
         match chunk.command {
             command::PART => {
-                let len = chunk.buffer.len();
-                if let Err(error) = stream.received(received.buffer()) {
-                    tracing::warn!(peer = %self.options.name, id = %key.id, len, "{error}");
-                    self.send_enough(&stream, &error.to_string());
-                }
+                // Small ones were gathered.
+                let weight = flow::weight(command::PART.len(), chunk.buffer.len());
+                let mut batches = VecDeque::from([Batch::Large(received.into_buffer())]);
+                self.deliver(&stream, &mut batches, weight, weight);
             }
             command::END => {
                 let end = match chunk.buffer {
@@ -309,7 +309,7 @@ impl Shared {
     }
 
     /// Tells the sender that no more parts are wanted.
-    fn send_enough(self: &Arc<Self>, stream: &CallStream, reason: &str) {
+    pub(super) fn send_enough(self: &Arc<Self>, stream: &CallStream, reason: &str) {
         let key = stream.key;
         self.send_control(key.id, key.direction(), command::ENOUGH, reason.into());
     }
@@ -322,9 +322,12 @@ impl Shared {
         is_done: impl Fn() -> bool,
         sleep: impl FnOnce(),
     ) {
+        // A handler on the dedicated reader's thread reads by itself: nothing else has to wake up
+        // for each part.
+        let is_reader = self.lead_from_handler();
         thread_pool::while_blocked(BlockedOn::Peer, || {
             self.flush();
-            self.lead_until_done(&is_done, deadline);
+            self.lead_until_done(&is_done, deadline, is_reader);
             if is_done() {
                 return;
             }

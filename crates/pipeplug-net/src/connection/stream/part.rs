@@ -1,9 +1,11 @@
 //! Parts of a stream, and the batches in which the leader hands them over.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::connection::serve::job::Buffer;
+use crate::payload::Payload;
 
 /// Parts up to this size gather in one piece of memory, in bytes.
 const GATHERED: usize = 4096;
@@ -53,6 +55,18 @@ impl AsRef<[u8]> for Part {
 impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Part {
     fn eq(&self, other: &T) -> bool {
         **self == *other.as_ref()
+    }
+}
+
+impl From<Part> for Payload<'_> {
+    fn from(part: Part) -> Self {
+        Self(Cow::Owned(part.into_bytes()))
+    }
+}
+
+impl<'a> From<&'a Part> for Payload<'a> {
+    fn from(part: &'a Part) -> Self {
+        Self(Cow::Borrowed(part))
     }
 }
 

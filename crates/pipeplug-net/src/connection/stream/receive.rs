@@ -1,18 +1,17 @@
 //! The receiving half of a stream.
 
 use std::any::Any;
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use pipeplug_wire::command;
+use pipeplug_wire::{ChunkRef, command};
 
-use super::CallStream;
 use super::error::StreamError;
 use super::part::{self, Batch, Part, PartQueue};
+use super::{CallStream, StreamKey};
 use crate::connection::call::PendingCall;
 use crate::connection::call_error::CallError;
 use crate::connection::handler::Reply;
@@ -80,30 +79,84 @@ impl Receiving {
     }
 }
 
+/// Parts of one stream that the leader has received one behind the other, and hands over together.
+#[derive(Debug, Default)]
+pub(crate) struct GatheredParts {
+    /// Stream of the last parts. Kept, since that of the next ones is mostly the same.
+    stream: Option<Arc<CallStream>>,
+    batches: VecDeque<Batch>,
+    weight: u64,
+    last: u64,
+}
+
+impl Shared {
+    /// Gathers a part. Called by the leader.
+    pub(crate) fn gather_part(self: &Arc<Self>, parts: &mut GatheredParts, chunk: &ChunkRef<'_>) {
+        let key = StreamKey::of(chunk);
+        if parts.stream.as_ref().is_none_or(|stream| stream.key != key) {
+            self.deliver_parts(parts);
+            parts.stream = self.streams.get(key);
+        }
+        // Parts may come behind the end of their stream, which the sender did not know of.
+        if parts.stream.is_some() {
+            parts.last = weight_of(chunk.buffer);
+            parts.weight += parts.last;
+            part::add(&mut parts.batches, chunk.buffer);
+        }
+    }
+
+    /// Hands gathered parts over to their receiver. Called by the leader.
+    #[inline]
+    pub(crate) fn deliver_parts(self: &Arc<Self>, parts: &mut GatheredParts) {
+        if let Some(stream) = parts.stream.take() {
+            let weight = std::mem::take(&mut parts.weight);
+            self.deliver(&stream, &mut parts.batches, weight, parts.last);
+        }
+    }
+
+    /// Hands parts over to the receiver. `last` is the weight of the last one.
+    pub(super) fn deliver(
+        self: &Arc<Self>,
+        stream: &CallStream,
+        batches: &mut VecDeque<Batch>,
+        weight: u64,
+        last: u64,
+    ) {
+        if let Err(error) = stream.received(batches, weight, last) {
+            batches.clear();
+            tracing::warn!(peer = %self.options.name, id = %stream.key.id, "{error}");
+            self.send_enough(stream, &error.to_string());
+        }
+    }
+}
+
 fn weight_of(part: &[u8]) -> u64 {
     weight(command::PART.len(), part.len())
 }
 
 impl CallStream {
-    /// Adds a part. Called by the leader.
-    pub(super) fn received(&self, part: Cow<'_, [u8]>) -> Result<(), StreamError> {
+    /// Adds parts. `last` is the weight of the last one.
+    fn received(
+        &self,
+        batches: &mut VecDeque<Batch>,
+        weight: u64,
+        last: u64,
+    ) -> Result<(), StreamError> {
         let mut receiving = lock(&self.receiving);
         if receiving.end.is_some() {
+            batches.clear();
             return Ok(()); // behind the end, or no longer wanted
         }
         // One part may go past the window.
-        if receiving.held >= receiving.window {
+        if receiving.held.saturating_add(weight - last) >= receiving.window {
             let (held, window) = (receiving.held, receiving.window);
             drop(receiving);
             let error = StreamError::PastWindow { held, window };
             self.end_received(Err(error.clone()));
             return Err(error);
         }
-        receiving.held += weight_of(&part);
-        match part {
-            Cow::Owned(part) => receiving.batches.push_back(Batch::Large(part)),
-            Cow::Borrowed(part) => part::add(&mut receiving.batches, part),
-        }
+        receiving.held += weight;
+        receiving.batches.append(batches);
         let waiter = std::mem::take(&mut receiving.waiter);
         drop(receiving);
         self.wake_receiver(waiter);
