@@ -449,7 +449,7 @@ impl ReplyParts {
     /// # Blocking
     /// As for `next`.
     pub fn reply(mut self) -> Result<Reply, CallError> {
-        while let Some(part) = self.next() {
+        for part in self.by_ref() {
             part?;
         }
         // The error was returned by `next`, now or before.
