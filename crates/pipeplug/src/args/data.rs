@@ -1,10 +1,13 @@
 //! DATA on the command line: a literal, the content of a file, or stdin.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::exit::{CommandError, ExitReason};
 use crate::output::text::Escaped;
@@ -33,6 +36,60 @@ impl Data {
     }
 }
 
+/// Data of a stream: the request's own, and where its parts come from.
+#[derive(Debug)]
+pub(crate) struct StreamData {
+    pub(crate) request: Vec<u8>,
+    pub(crate) parts: PartSource,
+}
+
+/// Source of the parts of a stream.
+#[derive(Debug)]
+pub(crate) enum PartSource {
+    File(PathBuf, File),
+    Stdin,
+}
+
+impl PartSource {
+    /// Reads the next part: what is there, up to `max` bytes. Empty at the end.
+    ///
+    /// # Errors
+    /// The message names the source.
+    ///
+    /// # Blocking
+    /// Until there is something to read.
+    pub(crate) fn read(&mut self, max: usize) -> Result<Vec<u8>, String> {
+        let mut part = vec![0; max];
+        let read = loop {
+            let read = match self {
+                Self::File(_, file) => file.read(&mut part),
+                // Without the buffer of `io::stdin`, which would copy each part once more.
+                Self::Stdin => nix::unistd::read(io::stdin(), &mut part).map_err(Into::into),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_stdin(),
+                read => break read,
+            }
+        };
+        let len = read.map_err(|error| match self {
+            Self::File(path, _) => {
+                format!("cannot read the data file {}: {error}", Escaped(&path.to_string_lossy()))
+            }
+            Self::Stdin => format!("cannot read stdin: {error}"),
+        })?;
+        part.truncate(len);
+        Ok(part)
+    }
+}
+
+/// Waits until stdin, which another process may have set to non-blocking mode, has something.
+fn wait_for_stdin() {
+    let stdin = io::stdin();
+    // An error shows in the next read.
+    let _ = poll(&mut [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+}
+
 /// Reads all data before a plugin is started, so that a wrong file name starts none.
 #[derive(Debug, Default)]
 pub(crate) struct Loader {
@@ -47,6 +104,36 @@ enum Stdin {
 }
 
 impl Loader {
+    /// Opens the data of a stream.
+    ///
+    /// # Errors
+    /// As for [`load`](Loader::load).
+    pub(crate) fn open(&mut self, data: &Data) -> Result<StreamData, CommandError> {
+        let (request, parts) = match data {
+            Data::Literal(bytes) => (bytes.clone(), PartSource::Stdin),
+            Data::Stdin => (Vec::new(), PartSource::Stdin),
+            Data::File(path) => {
+                let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+                (Vec::new(), PartSource::File(path.clone(), file))
+            }
+        };
+        if matches!(parts, PartSource::Stdin) {
+            self.use_stdin()?;
+        }
+        Ok(StreamData { request, parts })
+    }
+
+    fn use_stdin(&mut self) -> Result<(), CommandError> {
+        match std::mem::replace(&mut self.stdin, Stdin::Read) {
+            Stdin::Unread => Ok(()),
+            Stdin::Read => Err(CommandError::message(
+                ExitReason::Usage,
+                "stdin is used twice (by `@-`, or by --stream), but can be read only once: put the \
+                 data in a file and write @FILE",
+            )),
+        }
+    }
+
     /// Reads the bytes of `data`.
     ///
     /// # Errors
@@ -57,25 +144,9 @@ impl Loader {
     pub(crate) fn load(&mut self, data: &Data) -> Result<Vec<u8>, CommandError> {
         match data {
             Data::Literal(bytes) => Ok(bytes.clone()),
-            Data::File(path) => fs::read(path).map_err(|error| {
-                let path = path.display().to_string();
-                let path = Escaped(&path);
-                CommandError::message(
-                    ExitReason::Usage,
-                    format!(
-                        "cannot read the data file {path}: {error}; for the text `@{path}` \
-                             itself write @@{path}"
-                    ),
-                )
-            }),
+            Data::File(path) => fs::read(path).map_err(|error| unreadable(path, &error)),
             Data::Stdin => {
-                if std::mem::replace(&mut self.stdin, Stdin::Read) == Stdin::Read {
-                    return Err(CommandError::message(
-                        ExitReason::Usage,
-                        "`@-` is used twice, but stdin can be read only once: put the data in a \
-                         file and write @FILE",
-                    ));
-                }
+                self.use_stdin()?;
                 let mut bytes = Vec::new();
                 io::stdin().lock().read_to_end(&mut bytes).map_err(|error| {
                     CommandError::message(
@@ -90,6 +161,18 @@ impl Loader {
             }
         }
     }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> CommandError {
+    let path = path.display().to_string();
+    let path = Escaped(&path);
+    CommandError::message(
+        ExitReason::Usage,
+        format!(
+            "cannot read the data file {path}: {error}; for the text `@{path}` itself write \
+             @@{path}"
+        ),
+    )
 }
 
 #[cfg(test)]

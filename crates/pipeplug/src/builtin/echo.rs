@@ -1,5 +1,6 @@
 //! `@echo`: a plugin to try out a host.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 use super::BuiltIn;
 
 const HELP: &str = "\
-                    echo DATA, upper DATA, reverse DATA, log DATA (to stderr), print DATA (to \
+                    echo DATA (with --stream each part), grep TEXT (lines of a stream), upper DATA, reverse DATA, log DATA (to stderr), print DATA (to \
                     stdout), count (calls so far), args, env NAME, cwd, sleep MILLISECONDS (or \
                     until the call is given up), deadline (milliseconds left), fail MESSAGE, \
                     crash, exit STATUS, ask CMD [DATA] (calls the host), tell CMD [DATA] (one-way \
@@ -29,6 +30,8 @@ pub(super) fn run(plugin: &BuiltIn) -> ExitCode {
 fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Reply, HandlerError> {
     let count = counted.fetch_add(1, Ordering::Relaxed) + 1;
     match request.command() {
+        "echo" if request.has_stream() => echo_parts(request),
+        "grep" => grep(request),
         "echo" => Ok(request.take_buffer().into()),
         "upper" => Ok(request.text()?.to_uppercase().into()),
         "reverse" => Ok(request.text()?.chars().rev().collect::<String>().into()),
@@ -93,6 +96,36 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
         )
         .into()),
     }
+}
+
+/// Sends each part back.
+fn echo_parts(request: &mut Request) -> Result<Reply, HandlerError> {
+    if request.is_one_way() {
+        request.parts().try_for_each(|part| part.map(drop))?;
+        return Ok(Reply::empty());
+    }
+    let mut reply = request.reply_parts()?;
+    reply.send_all(vec![request.take_buffer()].into_iter().filter(|first| !first.is_empty()))?;
+    for part in request.parts() {
+        reply.send(part?)?;
+    }
+    Ok(Reply::empty())
+}
+
+/// Sends the lines back that contain the text of the request, each as soon as it is there.
+fn grep(request: &mut Request) -> Result<Reply, HandlerError> {
+    let mut reply = request.reply_parts()?;
+    let mut lines = BufReader::new(request.parts());
+    let wanted = request.text()?;
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        let is_found = String::from_utf8_lossy(&line).contains(wanted);
+        if is_found {
+            reply.send(std::mem::take(&mut line))?;
+        }
+        line.clear();
+    }
+    Ok(Reply::empty())
 }
 
 fn number<N: std::str::FromStr>(request: &Request) -> Result<N, HandlerError> {

@@ -16,6 +16,7 @@ pub(crate) const HELP: &str = "\
 JSON (--json), one object per line on stdout, each with \"event\":
   metadata  the plugin has started: plugin, path, pid, format, seconds,
             metadata (an object of strings)
+  part      a part of the reply, with --stream: command, data
   reply     the reply to a --call: command, data, seconds
   error     a call or the run failed: message; command, for a call;
             exit_code; stderr (the last lines), if the plugin is the cause;
@@ -38,6 +39,11 @@ Data that is not UTF-8 is in data_base64 instead of data.";
 /// One event of a run.
 pub(crate) enum Event<'a> {
     Started(&'a Started<'a>),
+    /// A part of a stream.
+    Part {
+        command: &'a str,
+        data: &'a [u8],
+    },
     Reply {
         command: &'a str,
         data: &'a [u8],
@@ -85,6 +91,11 @@ impl Event<'_> {
     pub(crate) fn to_json(&self) -> Value {
         let (event, fields) = match self {
             Self::Started(started) => ("metadata", started.to_json()),
+            Self::Part { command, data } => {
+                let mut fields = object(json!({ "command": command }));
+                insert_data(&mut fields, data);
+                ("part", fields)
+            }
             Self::Reply { command, data, took } => {
                 let mut fields =
                     object(json!({ "command": command, "seconds": took.as_secs_f64() }));

@@ -124,6 +124,10 @@ impl Report {
                     }
                 }
             }
+            Event::Part { data, .. } => match self.replies {
+                ReplyFormat::Exact => self.write_stdout(&[data]),
+                ReplyFormat::Lines => self.write_stdout(&[text::reply(data).as_bytes()]),
+            },
             Event::Reply { command, data, took: time } => {
                 match self.replies {
                     ReplyFormat::Exact => self.write_stdout(&[data]),

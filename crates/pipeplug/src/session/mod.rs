@@ -2,6 +2,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod shutdown;
+pub(crate) mod streaming;
 pub(crate) mod suspended;
 
 use std::sync::Arc;

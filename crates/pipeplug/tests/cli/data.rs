@@ -31,8 +31,8 @@ fn stdin_cannot_be_sent_twice() {
         .exits(2)
         .prints("")
         .says_only(
-            "pipeplug: `@-` is used twice, but stdin can be read only once: put the data in \
-                    a file and write @FILE\n",
+            "pipeplug: stdin is used twice (by `@-`, or by --stream), but can be read only once: \
+                    put the data in a file and write @FILE\n",
         );
 }
 

@@ -21,5 +21,6 @@ mod recipes;
 mod run;
 #[cfg(not(pipeplug_portable))]
 mod sandbox;
+mod stream;
 mod terminal;
 mod unread;

@@ -1,25 +1,26 @@
 //! `pipeplug run`: starts a plugin, calls it, and stops it.
 
-use std::fmt;
+mod calls;
+
 use std::io::{self, IsTerminal as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipeplug_host::{
-    CallError, CloseReason, Credit, Direction, Ended, Format, Header, NotifyError, Plugin,
-    StopError, Stopped, StoppedBy, ThreadId, WaitStatus,
+    CloseReason, Direction, Format, Header, Plugin, StopError, Stopped, StoppedBy, ThreadId,
+    WaitStatus,
 };
 
 use crate::args::calls::{CallArg, CallArgs, CallKind};
-use crate::args::data::Loader;
+use crate::args::data::{Loader, PartSource, StreamData};
 use crate::args::sandbox::Level;
 use crate::args::start::StartArgs;
 use crate::args::target::Target;
 use crate::cli::Globals;
 use crate::exit;
-use crate::exit::{CallFault, CommandError, ExitReason};
+use crate::exit::{CommandError, ExitReason};
 use crate::output::event;
 use crate::output::event::Event;
 use crate::output::report::{Mode, Report};
@@ -27,7 +28,6 @@ use crate::output::text::Escaped;
 use crate::session::Session;
 use crate::session::answers::{self, AnswerArg, AnswerHandler};
 use crate::session::shutdown::{Shutdown, Signalled};
-use crate::session::suspended;
 
 /// Time for a plugin that closed its pipe to exit, so that its exit status can be reported.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -42,7 +42,8 @@ Examples:
   pipeplug run ./plugin --call open @page.html --notify log done --call count
   date | pipeplug run ./plugin --call store @-
   pipeplug run ./plugin --answer ask=yes --timeout 2s --call start -- --fast
-  pipeplug run ./plugin --json --call list | jq -r .data";
+  pipeplug run ./plugin --json --call list | jq -r .data
+  tail -f log | pipeplug run @echo --call grep error --stream";
 
 /// Start a plugin, call it, and stop it
 ///
@@ -61,6 +62,14 @@ Examples:
 pub(crate) struct RunArgs {
     #[command(flatten)]
     calls: CallArgs,
+
+    /// Make the last --call or --notify a stream
+    ///
+    /// Stdin follows the request in parts, as it comes: with @FILE the file instead, of any size.
+    /// Parts of the reply are written to stdout as they come. DATA that is no @FILE is sent with
+    /// the request. The call ends when the plugin has replied, even if stdin has not ended.
+    #[arg(long, help_heading = "Calls")]
+    stream: bool,
 
     /// Answer requests CMD of the plugin with DATA, repeatable; others are refused
     #[arg(
@@ -83,6 +92,8 @@ pub(crate) struct RunArgs {
 struct LoadedCall<'a> {
     arg: &'a CallArg,
     data: Vec<u8>,
+    /// Source of the parts that follow, for a stream.
+    parts: Option<PartSource>,
 }
 
 /// Runs `pipeplug run`.
@@ -111,8 +122,20 @@ fn attempt(
     let target = Target::find(args.start.wanted())?;
     let mut loader = Loader::default();
     let mut calls = Vec::new();
-    for arg in &args.calls.0 {
-        calls.push(LoadedCall { arg, data: loader.load(&arg.data)? });
+    let last = args.calls.0.len().checked_sub(1).filter(|_| args.stream);
+    if args.stream && last.is_none() {
+        return Err(CommandError::message(
+            ExitReason::Usage,
+            "--stream needs a --call or --notify, the last of which it makes a stream",
+        ));
+    }
+    for (index, arg) in args.calls.0.iter().enumerate() {
+        calls.push(if Some(index) == last {
+            let StreamData { request, parts } = loader.open(&arg.data)?;
+            LoadedCall { arg, data: request, parts: Some(parts) }
+        } else {
+            LoadedCall { arg, data: loader.load(&arg.data)?, parts: None }
+        });
     }
     check_commands(&args.calls.0, args.start.protocol(&target).format)?;
     let answers = AnswerHandler::load(&args.answers, &mut loader, report)?;
@@ -174,21 +197,30 @@ pub(crate) fn handle_signals(
 /// If a call ends the run. A call that the plugin answers with an error does not: the result is
 /// [`ExitReason::Failed`] then.
 fn run_calls(
-    calls: Vec<LoadedCall<'_>>,
+    loaded: Vec<LoadedCall<'_>>,
     plugin: &Plugin,
     timeout: Option<Duration>,
     report: &Report,
     shutdown: &Shutdown,
 ) -> Result<ExitReason, CommandError> {
     let mut reason = ExitReason::Success;
-    for LoadedCall { arg, data } in calls {
+    for LoadedCall { arg, data, parts } in loaded {
         if let Some(failure) = shutdown.failure() {
             return Err(failure);
         }
         let begun = Instant::now();
-        let done = match arg.kind {
-            CallKind::Call => call(plugin, &arg.command, data, timeout, shutdown),
-            CallKind::Notify => notify(plugin, &arg.command, data, timeout).map(|()| None),
+        let command = arg.command.as_str();
+        let done = match (arg.kind, parts) {
+            (CallKind::Call, None) => calls::call(plugin, command, data, timeout, shutdown),
+            (CallKind::Call, Some(parts)) => {
+                calls::stream(plugin, command, (data, parts), timeout, report, shutdown)
+            }
+            (CallKind::Notify, None) => {
+                calls::notify(plugin, command, data, timeout).map(|()| None)
+            }
+            (CallKind::Notify, Some(parts)) => {
+                calls::notify_stream(plugin, command, (data, parts), shutdown).map(|()| None)
+            }
         };
         // A call that fails during a shutdown fails because of the shutdown.
         let done = done.map_err(|failure| shutdown.cancelled(&arg.command).unwrap_or(failure));
@@ -211,83 +243,6 @@ fn run_calls(
         }
     }
     Ok(reason)
-}
-
-fn call(
-    plugin: &Plugin,
-    command: &str,
-    data: Vec<u8>,
-    timeout: Option<Duration>,
-    shutdown: &Shutdown,
-) -> Result<Option<Vec<u8>>, CommandError> {
-    let begun = Instant::now();
-    let begin = match timeout {
-        None => plugin.request(command, data).begin(),
-        Some(timeout) => plugin.request(command, data).timeout(timeout).begin(),
-    };
-    let reply = match begin {
-        Ok(pending) => match shutdown.wait_for(pending) {
-            Some(reply) => reply,
-            // Dropping the future cancelled the call; `run_calls` reports the reason.
-            None => return Err(CommandError::silent(ExitReason::Interrupted)),
-        },
-        Err(error) => Err(error),
-    };
-    let failure = match reply {
-        Ok(reply) => return Ok(Some(reply.into_bytes())),
-        Err(CallError::NotSent { after, credit, .. }) => not_sent(command, after, credit),
-        Err(error) => match CallFault::of(&error) {
-            CallFault::Refused => CommandError::new(ExitReason::Failed, error),
-            CallFault::Died => died(plugin, error),
-            CallFault::TimedOut => {
-                let waited = timeout.unwrap_or_else(|| begun.elapsed());
-                let advice = match plugin.stopped_by() {
-                    Some(signal) => suspended::note(plugin.pid().as_raw(), signal),
-                    None => "--timeout allows more".to_owned(),
-                };
-                let message = format!("{command}: no reply within {waited:?}; {advice}");
-                CommandError {
-                    stderr: plugin.stderr_tail(),
-                    ..CommandError::message(ExitReason::TimedOut, message)
-                }
-            }
-        },
-    };
-    Err(failure.of_command(command))
-}
-
-fn notify(
-    plugin: &Plugin,
-    command: &str,
-    data: Vec<u8>,
-    timeout: Option<Duration>,
-) -> Result<(), CommandError> {
-    let sending = SendDeadline::arm(plugin, timeout);
-    let sent = plugin.notify(command, data);
-    sending.disarm(command)?;
-    sent.map_err(|error| {
-        let failure = match error {
-            NotifyError::Closed { .. } => died(plugin, error),
-            _ => CommandError::new(ExitReason::Failed, error),
-        };
-        failure.of_command(command)
-    })
-}
-
-fn not_sent(command: &str, within: Duration, credit: Option<Credit>) -> CommandError {
-    let message = format!("{command}: not sent within {within:?}, since {}", why_not(credit));
-    CommandError::message(ExitReason::TimedOut, message)
-}
-
-/// Reason that nothing can be sent to the plugin.
-fn why_not(credit: Option<Credit>) -> String {
-    credit.map_or_else(|| "the plugin does not read".into(), |credit| credit.to_string())
-}
-
-/// Makes the error of a connection that ended during a call, with the wait status of the plugin.
-fn died(plugin: &Plugin, error: impl Ended + fmt::Display) -> CommandError {
-    let failure = CommandError::of_end(error, plugin.wait(EXIT_TIMEOUT).ok().flatten());
-    CommandError { stderr: plugin.stderr_tail(), ..failure }
 }
 
 /// Waits until the plugin ends by itself or is stopped.
@@ -359,48 +314,4 @@ fn ended_badly(stopped: &Stopped) -> bool {
         StoppedBy::EndOfFile => matches!(stopped.status, WaitStatus::Signaled { .. }),
         _ => false,
     }
-}
-
-/// Ends the connection if a one-way cannot be sent within `--timeout`, since the plugin reads too
-/// little. Calls have their own deadline.
-struct SendDeadline {
-    /// `None` once the time is over, or the one-way was sent.
-    armed: Arc<Mutex<Option<Plugin>>>,
-    timeout: Option<Duration>,
-    /// Missing credit at the time-out.
-    credit: Arc<Mutex<Option<Credit>>>,
-}
-
-impl SendDeadline {
-    fn arm(plugin: &Plugin, timeout: Option<Duration>) -> Self {
-        let armed = Arc::new(Mutex::new(Some(plugin.clone())));
-        let credit = Arc::default();
-        if let Some(timeout) = timeout {
-            let (timer, waits_for) = (Arc::clone(&armed), Arc::clone(&credit));
-            plugin.connection().events().after(timeout, move || {
-                let mut armed = lock(&timer);
-                if let Some(plugin) = armed.take() {
-                    let credit = plugin.connection().stats().credit;
-                    *lock(&waits_for) = credit;
-                    plugin.connection().end(why_not(credit));
-                }
-            });
-        }
-        Self { armed, timeout, credit }
-    }
-
-    fn disarm(self, command: &str) -> Result<(), CommandError> {
-        let armed = lock(&self.armed).take();
-        match (armed, self.timeout) {
-            (None, Some(timeout)) => {
-                let credit = *lock(&self.credit);
-                Err(not_sent(command, timeout, credit).of_command(command))
-            }
-            (Some(_), _) | (None, None) => Ok(()),
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
