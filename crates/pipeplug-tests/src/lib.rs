@@ -68,6 +68,11 @@ pub struct Supervision;
 #[doc = include_str!("../../../docs/placement.md")]
 pub struct Placement;
 
+/// The programs of docs/streams.md, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/streams.md")]
+pub struct Streams;
+
 /// The programs of docs/async.md, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/async.md")]
