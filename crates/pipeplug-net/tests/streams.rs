@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use pipeplug_net::{
-    CallError, Connection, EventLoop, Handler, HandlerError, NotifyError, Options, Reading, Refuse,
-    Reply, Request, StreamError,
+    CallError, Connection, EventLoop, Handler, HandlerError, NotifyError, Options, Part, Reading,
+    Refuse, Reply, Request, StreamError,
 };
 use pipeplug_testkit::{LONG, Pair, Peer};
 
@@ -98,6 +98,36 @@ fn one_thread_sends_and_receives_in_turn() {
         }
         sender.finish().unwrap();
         assert_eq!(parts.reply().unwrap(), "200");
+    });
+}
+
+#[test]
+fn batches_are_parts_like_others() {
+    let handler = |request: &mut Request| {
+        let (mut reply, mut parts) = (request.reply_parts()?, request.parts());
+        while let Some(batch) = parts.next_batch() {
+            reply.send_batch(&batch?)?;
+        }
+        Ok(Reply::empty())
+    };
+    each(|reading, window| {
+        let sides = sides(reading, window, Refuse, handler);
+        let (mut sender, mut parts) = sides.caller.request("batches", "").stream().unwrap().split();
+        // Small ones, some that are sent alone, and more than the window takes.
+        let all: Vec<Vec<u8>> = (0..3000_usize).map(|n| vec![n as u8; n * 13 % 5003]).collect();
+        let sent = all.clone();
+        let sending = std::thread::spawn(move || {
+            sender.send_batch::<&[u8]>(&[]).unwrap();
+            sent.chunks(700).try_for_each(|batch| sender.send_batch(batch)).unwrap();
+            sender.finish().unwrap();
+        });
+        let mut received: Vec<Vec<u8>> = Vec::new();
+        while let Some(batch) = parts.next_batch() {
+            received.extend(batch.unwrap().into_iter().map(Part::into_bytes));
+        }
+        assert!(received == all);
+        parts.reply().unwrap();
+        sending.join().unwrap();
     });
 }
 

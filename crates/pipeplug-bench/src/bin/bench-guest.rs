@@ -55,16 +55,21 @@ impl BenchHandler {
             }
             "stream" => {
                 let mut reply = request.reply_parts()?;
-                for part in request.parts() {
-                    let part = part?;
-                    if part.len() > 4096 { reply.send(part)? } else { reply.send(&part)? }
+                let mut parts = request.parts();
+                while let Some(batch) = parts.next_batch() {
+                    let mut batch = batch?;
+                    // Large ones are not copied.
+                    while batch.first().is_some_and(|part| part.len() > 4096) {
+                        reply.send(batch.remove(0))?;
+                    }
+                    reply.send_batch(&batch)?;
                 }
                 Ok(Reply::empty())
             }
             "one-way-stream" => {
-                for part in request.parts() {
-                    part?;
-                    self.one_ways.fetch_add(1, Ordering::Relaxed);
+                let mut parts = request.parts();
+                while let Some(batch) = parts.next_batch() {
+                    self.one_ways.fetch_add(batch?.len() as u64, Ordering::Relaxed);
                 }
                 Ok(Reply::empty())
             }

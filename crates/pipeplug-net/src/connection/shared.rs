@@ -393,7 +393,13 @@ impl Shared {
                 self.writer.wait_for_permit(class)?
             }
         };
-        match permit.send(header, payload.0, context, flush)? {
+        self.after_sending(permit.send(header, payload.0, context, flush)?);
+        Ok(())
+    }
+
+    #[inline]
+    fn after_sending(self: &Arc<Self>, next: Next) {
+        match next {
             Next::Nothing => {}
             // Between two calls the caller flushes when it waits, and the tick of the event loop if
             // it does not.
@@ -401,6 +407,19 @@ impl Shared {
             Next::Flush => self.flush_on_loop(),
             Next::End(reason) => self.end_after_reading(reason),
         }
+    }
+
+    /// Sends small parts of a stream.
+    pub(super) fn send_parts(
+        self: &Arc<Self>,
+        header: &Header<'_>,
+        parts: &[&[u8]],
+    ) -> Result<(), SendError> {
+        let permit = match self.writer.try_permit(SendClass::Reply)? {
+            Some(permit) => permit,
+            None => self.writer.wait_for_permit(SendClass::Reply)?,
+        };
+        self.after_sending(permit.send_parts(header, parts)?);
         Ok(())
     }
 

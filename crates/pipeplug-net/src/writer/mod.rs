@@ -422,6 +422,37 @@ impl SendPermit<'_> {
                 return Err(SendError::Fatal(CloseReason::Unread { queued, limit }));
             }
         }
+        writer.flush_appended(queue, before, flush)
+    }
+
+    /// Sends small parts of a stream, with one look at the queue. `header` has their id and
+    /// direction.
+    pub(crate) fn send_parts(
+        self,
+        header: &Header<'_>,
+        parts: &[&[u8]],
+    ) -> Result<Next, SendError> {
+        let Self { writer, mut queue, .. } = self;
+        let format = queue.format.unwrap_or_default();
+        let before = queue.queued;
+        for part in parts {
+            let header = Header { buffer_len: part.len() as u64, ..*header };
+            queue.append(format, &header, Cow::Borrowed(part)).map_err(SendError::Encode)?;
+        }
+        writer.flush_appended(queue, before, Flush::Soon)
+    }
+}
+
+impl Writer {
+    /// Writes what was appended to a queue of `before` bytes, or leaves it.
+    #[inline]
+    fn flush_appended(
+        &self,
+        mut queue: MutexGuard<'_, WriteQueue>,
+        before: usize,
+        flush: Flush,
+    ) -> Result<Next, SendError> {
+        let writer = self;
         if queue.is_full || queue.stream.is_none() {
             // The event loop waits for the pipe, or another thread writes and takes this chunk
             // along: it puts the descriptor back under this lock, and only if it finds the queue

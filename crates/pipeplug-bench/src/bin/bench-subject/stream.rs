@@ -8,6 +8,8 @@ use pipeplug_host::{PartSender, Plugin, ReplyParts};
 
 use crate::pid;
 
+/// Number of messages that are sent together.
+const BATCH: usize = 1024;
 /// Size of the parts of a large payload: what the pipe is given at a time.
 const PART: usize = 128 << 10;
 
@@ -25,12 +27,18 @@ pub(crate) fn in_flight(
         for _ in 0..first {
             sender.send(message.as_slice())?;
         }
-        for sent in first..first + count {
-            let part = parts.next().context("the stream has ended")??;
-            ensure!(part == message, "the plugin answered something else");
-            if sent < count {
-                sender.send(message.as_slice())?;
-            }
+        let (mut sent, mut received) = (first, 0);
+        let again = vec![message.as_slice(); BATCH];
+        while received < count {
+            let batch = parts.next_batch().context("the stream has ended")??;
+            ensure!(
+                batch.iter().all(|part| *part == message),
+                "the plugin answered something else"
+            );
+            received += batch.len() as u64;
+            let more = (count - sent).min(batch.len() as u64);
+            sender.send_batch(&again[..usize::try_from(more)?])?;
+            sent += more;
         }
         Ok(())
     };
@@ -52,8 +60,12 @@ pub(crate) fn one_ways(
     let message = vec![b'x'; size];
     let mut sender = plugin.notify_stream("one-way-stream", "")?;
     let mut send = |times: u64, so_far: u64| -> Result<()> {
-        for _ in 0..times {
-            sender.send(message.as_slice())?;
+        let batch = vec![message.as_slice(); BATCH];
+        let mut left = usize::try_from(times)?;
+        while left > 0 {
+            let now = left.min(BATCH);
+            sender.send_batch(&batch[..now])?;
+            left -= now;
         }
         let handled = plugin.call("count", so_far.to_string())?;
         ensure!(handled == so_far.to_string(), "{handled} of {so_far} one-ways arrived");

@@ -8,6 +8,7 @@
 //! credit. The receiver and the sender wait as a caller waits for its reply: the thread that waits
 //! reads for the connection if no other thread does.
 
+mod batch;
 pub(crate) mod error;
 pub(crate) mod part;
 pub(crate) mod receive;

@@ -21,6 +21,9 @@ use crate::protocol::flow::{ReceiveWindow, weight};
 use crate::sync::Instant;
 use crate::sync::lock::{guarded, lock, wait_until};
 
+/// Largest number of parts that are taken together.
+const BATCH_MAX: usize = 1024;
+
 /// Parts that were received and not taken yet.
 #[derive(Debug)]
 pub(crate) struct Receiving {
@@ -239,6 +242,18 @@ impl PartReader {
         Next::Nothing
     }
 
+    /// Takes the parts that were handed over, up to [`BATCH_MAX`] with the first one.
+    fn with_those_here(&mut self, first: Part) -> Vec<Part> {
+        let mut parts = vec![first];
+        while parts.len() < BATCH_MAX
+            && let Some(part) = self.queue.pop()
+        {
+            self.took(&part);
+            parts.push(part);
+        }
+        parts
+    }
+
     /// Counts a part as taken, and gives the sender credit when it is due.
     fn took(&mut self, part: &Part) {
         self.taken += weight_of(part);
@@ -326,6 +341,10 @@ impl Parts {
     pub fn enough(mut self, reason: &str) {
         self.has_ended = true;
         self.reader.enough(reason);
+    }
+
+    pub(super) fn with_those_here(&mut self, first: Part) -> Vec<Part> {
+        self.reader.with_those_here(first)
     }
 
     fn is_late(&self) -> bool {
@@ -454,6 +473,10 @@ impl ReplyParts {
         }
         // The error was returned by `next`, now or before.
         self.outcome.take().unwrap_or_else(|| Ok(Reply::empty()))
+    }
+
+    pub(super) fn with_those_here(&mut self, first: Part) -> Vec<Part> {
+        self.reader.with_those_here(first)
     }
 
     fn finish(&mut self) -> Option<Result<Part, CallError>> {

@@ -97,8 +97,8 @@ impl CallStream {
 /// receiver.
 #[derive(Debug)]
 pub struct PartSender {
-    shared: Arc<Shared>,
-    stream: Arc<CallStream>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) stream: Arc<CallStream>,
     deadline: Option<Instant>,
     timer: Option<Timer>,
     is_finished: bool,
@@ -132,15 +132,7 @@ impl PartSender {
     pub fn send<'a>(&mut self, part: impl Into<Payload<'a>>) -> Result<(), StreamError> {
         let part = part.into();
         while !self.reserve(&part)? {
-            if self.is_late() {
-                return Err(StreamError::DeadlinePassed);
-            }
-            let (stream, deadline) = (&self.stream, self.deadline);
-            self.shared.wait_for_peer(
-                deadline,
-                || lock(&stream.sending).is_ready(),
-                || stream.sleep_for_credit(deadline),
-            );
+            self.wait_for_credit()?;
         }
         self.send_reserved(part, SendClass::Reply)
     }
@@ -179,6 +171,35 @@ impl PartSender {
         lock(&self.stream.sending).end.clone()
     }
 
+    /// Waits until there may be credit.
+    pub(super) fn wait_for_credit(&self) -> Result<(), StreamError> {
+        if self.is_late() {
+            return Err(StreamError::DeadlinePassed);
+        }
+        let (stream, deadline) = (&self.stream, self.deadline);
+        self.shared.wait_for_peer(
+            deadline,
+            || lock(&stream.sending).is_ready(),
+            || stream.sleep_for_credit(deadline),
+        );
+        Ok(())
+    }
+
+    /// Counts parts of these lengths as sent, as far as there is credit for them. Returns their
+    /// number.
+    pub(super) fn reserve_many(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
+        let mut sending = lock(&self.stream.sending);
+        if let Some(end) = &sending.end {
+            return Err(end.clone());
+        }
+        let mut count = 0;
+        while count < parts.len() && sending.window.is_open() {
+            sending.window.sent(weight(command::PART.len(), parts[count].len()));
+            count += 1;
+        }
+        Ok(count)
+    }
+
     fn is_late(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
@@ -210,7 +231,14 @@ impl PartSender {
             command: command::PART,
             buffer_len: part.0.len() as u64,
         };
-        self.shared.send(class, &header, part, None, Flush::Soon).map_err(|error| match error {
+        self.shared
+            .send(class, &header, part, None, Flush::Soon)
+            .map_err(|error| self.failed(error))
+    }
+
+    /// The error of a part that could not be sent.
+    pub(super) fn failed(&self, error: SendError) -> StreamError {
+        match error {
             SendError::Closed(reason) => StreamError::Closed {
                 reason: self.shared.close.reason_or(reason),
                 postmortem: self.shared.close.postmortem(),
@@ -225,7 +253,7 @@ impl PartSender {
             SendError::WouldBlock | SendError::Late(_) | SendError::Encode(_) => {
                 unreachable!("a part waits for room without a limit, and can be encoded")
             }
-        })
+        }
     }
 
     /// Ends the stream, complete if `reason` is empty. Does nothing the second time.
