@@ -185,7 +185,7 @@ impl Shared {
                 // The last response of a batch takes the others along.
                 let flush = if has_more { Flush::Later } else { Flush::Now };
                 is_corked |= has_more;
-                if let Some(job) = self.unless_too_many_are_deferred(job, deferred, flush) {
+                if !self.refused_for_deferred(&job, deferred, flush) {
                     self.run_handler(&mut connection, job, slot, context, flush);
                 }
             } else {
@@ -200,7 +200,7 @@ impl Shared {
                 }
                 // The handler may take long: the job must not keep the whole input.
                 job.own();
-                if let Some(job) = self.unless_too_many_are_deferred(job, deferred, Flush::Now) {
+                if !self.refused_for_deferred(&job, deferred, Flush::Now) {
                     self.run_handler(&mut connection, job, slot, context, Flush::Now);
                 }
                 // Fails if another thread reads: a caller, or the loop for a chunk that came
