@@ -7,6 +7,7 @@ use crate::plan::DEFAULT;
 use crate::print::short;
 
 const NO_SPIN: &str = "pipeplug-nospin";
+const STREAMS: &str = "pipeplug-streams";
 const STATIC: &str = "pipeplug-static";
 const BLOCK: &str = "raw-block";
 
@@ -182,10 +183,15 @@ fn many(of: &Of<'_>) -> Vec<Goal> {
         at_least(8.0, "10,000 in flight: rate, to the best peer's calls", of.to_best(FLIGHT)),
         at_least(
             1.0,
-            "10,000 in flight: rate, to the best peer's stream",
-            to(of.median(DEFAULT, FLIGHT), best_stream),
+            "10,000 in flight on a stream: rate, to the best peer's stream",
+            to(of.median(DEFAULT, STREAM), best_stream),
         ),
-        at_least(1.0, "one-ways: rate, to the best peer's", of.to_best(ONE_WAYS)),
+        at_least(
+            1.0,
+            "one-way stream: rate, to the best peer's one-ways",
+            to(of.median(STREAMS, ONE_WAYS), of.peers(ONE_WAYS).max_by(f64::total_cmp)),
+        ),
+        at_least(0.8, "one-ways: rate, to the best peer's", of.to_best(ONE_WAYS)),
         at_least(0.5, "one-ways: rate, to raw-stream", of.ratio("raw-stream", ONE_WAYS)),
     ]
 }
@@ -211,6 +217,13 @@ fn large(of: &Of<'_>) -> Vec<Goal> {
             of.to_best(rate),
         ));
     }
+    let bulk = ("bulk.rate", "free", 64 << 20);
+    let streamed = of.median(STREAMS, bulk).zip(of.median("raw-pipe-1m", bulk));
+    goals.push(at_least(
+        0.9,
+        "echo of 64 MiB in parts of a stream: rate, to raw-pipe-1m",
+        streamed.map(|(ours, raw)| ours / raw),
+    ));
     let start = ("spawn.p50", "free", 64);
     let linked_alike = of.median(STATIC, start).zip(of.median("raw-static", start));
     goals.push(at_most(
