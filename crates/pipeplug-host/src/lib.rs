@@ -76,7 +76,7 @@ pub use process::launch::{OnHostExit, Stdin, Stdout};
 pub use sandbox::{Sandbox, SandboxSupport};
 #[cfg(feature = "supervisor")]
 pub use supervisor::{
-    Backoff, Breaker, EndCause, Event, HealthCheck, PluginFailure, Pool, SupervisedCall,
-    SupervisedCallError, SupervisedNotifyError, Supervisor, SupervisorBuilder, Unavailable,
-    UnavailableKind,
+    AwaitedSupervisedCall, Backoff, Breaker, EndCause, Event, HealthCheck, PluginFailure, Pool,
+    SupervisedCall, SupervisedCallError, SupervisedNotifyError, Supervisor, SupervisorBuilder,
+    Unavailable, UnavailableKind,
 };

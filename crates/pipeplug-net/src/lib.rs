@@ -23,10 +23,11 @@ mod sync;
 mod sys;
 mod writer;
 
+pub use connection::awaited::AwaitedCall;
 pub use connection::call::PendingCall;
 pub use connection::call_error::{CallError, NotifyError};
 pub use connection::caller::{
-    AwaitedRequest, Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamCall, StreamSides,
+    Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamCall, StreamSides,
 };
 pub use connection::cancellation::Cancellation;
 pub use connection::handler::{Handler, HandlerError, Refuse, Reply, Request, Responder};

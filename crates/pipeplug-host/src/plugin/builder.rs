@@ -11,6 +11,7 @@ use pipeplug_net::{Escaped, EventLoop, Options, connection_settings, handler_tra
 #[cfg(feature = "verify")]
 use crate::integrity::Sha256;
 use crate::launcher::{Exec, Launcher};
+use crate::plugin::awaited;
 use crate::plugin::output::{OnLine, Output};
 use crate::plugin::{Grace, Plugin, StartError};
 use crate::process::{Channel, Launch, OnHostExit, Stdin, Stdout};
@@ -325,6 +326,30 @@ impl PluginBuilder {
     /// meanwhile.
     pub fn start(&self) -> Result<Plugin, StartError> {
         Plugin::launch(self)
+    }
+
+    /// Starts the plugin as [`start`](PluginBuilder::start) does, and awaits that it runs. It is
+    /// started on a thread of the event loop, when the future is polled first.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use pipeplug_host::Plugin;
+    ///
+    /// let plugin = Plugin::builder("./target/debug/echo").start_async().await?;
+    /// assert_eq!(plugin.call_async("echo", "hello").await?, "hello");
+    /// plugin.stop_async().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`start`](PluginBuilder::start).
+    ///
+    /// # Cancellation
+    /// If the future is dropped before it is ready, the plugin is killed and reaped in the
+    /// background.
+    pub fn start_async(&self) -> impl Future<Output = Result<Plugin, StartError>> + Send + use<> {
+        awaited::start(self.clone())
     }
 }
 

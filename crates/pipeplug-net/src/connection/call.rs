@@ -426,6 +426,7 @@ impl Future for PendingCall {
         // A task counts as a sleeper from its first poll to its end: no thread of its own will read
         // for it.
         if !std::mem::replace(&mut self.polled, true) {
+            self.connection.shared().note_awaited();
             self.connection.shared().sleep_begins();
         }
         Poll::Pending

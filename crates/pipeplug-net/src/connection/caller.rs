@@ -3,8 +3,6 @@
 use std::any::Any;
 use std::error::Error;
 use std::future::{Future, IntoFuture};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pipeplug_wire::Chunk;
@@ -71,6 +69,37 @@ macro_rules! caller_doc {
          # Blocking
          While the other side is behind with what was sent."
     };
+    (call_async) => {
+        "
+         Calls the other side as [`call`](Self::call) does, and awaits the reply.
+
+         # Errors
+         As for [`call`](Self::call).
+
+         # Cancellation
+         Dropping the future gives the call up."
+    };
+    (notify_async) => {
+        "
+         Sends a one-way as [`notify`](Self::notify) does, and awaits that it is sent.
+
+         # Errors
+         As for [`notify`](Self::notify).
+
+         # Cancellation
+         If the future is dropped before it is ready, the one-way was not sent."
+    };
+    (notify_stream_async) => {
+        "
+         Opens a one-way stream as [`notify_stream`](Self::notify_stream) does, and awaits that the
+         one-way is sent.
+
+         # Errors
+         As for [`notify_stream`](Self::notify_stream).
+
+         # Cancellation
+         If the future is dropped before it is ready, the one-way was not sent."
+    };
     (notify_stream) => {
         "
          Sends a one-way that parts follow. Its handler takes them with
@@ -113,6 +142,10 @@ pub trait Caller: Sized {
     type NotifyError: Error + Send + Sync + 'static;
     /// A call that waits for its reply.
     type Pending: PendingReply<Error = Self::CallError>;
+    /// Future of a call; see [`await_request`](Caller::await_request).
+    type CallFuture<'a>: Future<Output = Result<Reply, Self::CallError>> + Send
+    where
+        Self: 'a;
 
     /// Sends a request; see [`RequestBuilder::begin`].
     ///
@@ -134,6 +167,49 @@ pub trait Caller: Sized {
     fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, Self::CallError> {
         self.begin_request(request)?.wait()
     }
+
+    /// Returns the future of a call, which sends the request when it is polled first; see
+    /// [`RequestBuilder`].
+    fn await_request<'a>(&'a self, request: OutgoingRequest<'a>) -> Self::CallFuture<'a>;
+
+    /// Sends a request; see [`RequestBuilder::begin_async`].
+    ///
+    /// # Errors
+    /// The request was not sent.
+    fn begin_request_async(
+        &self,
+        request: OutgoingRequest<'_>,
+    ) -> impl Future<Output = Result<Self::Pending, Self::CallError>> + Send;
+
+    /// Sends a request with a stream; see [`RequestBuilder::stream_async`].
+    ///
+    /// # Errors
+    /// As for [`RequestBuilder::stream`].
+    fn open_stream_async(
+        &self,
+        request: OutgoingRequest<'_>,
+        sides: StreamSides,
+    ) -> impl Future<Output = Result<StreamCall, Self::CallError>> + Send;
+
+    /// Sends a one-way; see [`notify_async`](Caller::notify_async).
+    ///
+    /// # Errors
+    /// As for [`notify`](Caller::notify).
+    fn send_one_way_async(
+        &self,
+        command: &str,
+        payload: Payload<'_>,
+    ) -> impl Future<Output = Result<(), Self::NotifyError>> + Send;
+
+    /// Sends a one-way with a stream; see [`notify_stream_async`](Caller::notify_stream_async).
+    ///
+    /// # Errors
+    /// As for [`notify_stream`](Caller::notify_stream).
+    fn open_one_way_stream_async(
+        &self,
+        command: &str,
+        payload: Payload<'_>,
+    ) -> impl Future<Output = Result<PartSender, Self::NotifyError>> + Send;
 
     /// Sends a one-way; see [`notify`](Caller::notify).
     ///
@@ -222,6 +298,34 @@ pub trait Caller: Sized {
         payload: impl Into<Payload<'a>>,
     ) -> Result<PartSender, Self::NotifyError> {
         self.open_one_way_stream(command, payload.into())
+    }
+
+    #[doc = caller_doc!(call_async)]
+    fn call_async<'a>(
+        &'a self,
+        command: &'a str,
+        payload: impl Into<Payload<'a>>,
+    ) -> impl Future<Output = Result<String, Self::CallError>> + Send {
+        let reply = self.await_request(OutgoingRequest::new(command, payload.into()));
+        async move { reply.await?.into_text_of(command).map_err(Self::CallError::from) }
+    }
+
+    #[doc = caller_doc!(notify_async)]
+    fn notify_async<'a>(
+        &'a self,
+        command: &'a str,
+        payload: impl Into<Payload<'a>>,
+    ) -> impl Future<Output = Result<(), Self::NotifyError>> + Send {
+        self.send_one_way_async(command, payload.into())
+    }
+
+    #[doc = caller_doc!(notify_stream_async)]
+    fn notify_stream_async<'a>(
+        &'a self,
+        command: &'a str,
+        payload: impl Into<Payload<'a>>,
+    ) -> impl Future<Output = Result<PartSender, Self::NotifyError>> + Send {
+        self.open_one_way_stream_async(command, payload.into())
     }
 
     #[doc = caller_doc!(notify_chunk)]
@@ -370,8 +474,8 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     }
 
     /// Declares that the call does no harm when it is made twice. A supervisor or pool makes it
-    /// again if the plugin ends before it has answered, in [`wait`](RequestBuilder::wait) and
-    /// [`wait_text`](RequestBuilder::wait_text). A request that is begun or awaited is sent once.
+    /// again if the plugin ends before it has answered, in [`wait`](RequestBuilder::wait),
+    /// [`wait_text`](RequestBuilder::wait_text) and `.await`. A request that is begun is sent once.
     /// Other callers ignore it.
     pub fn idempotent(mut self) -> Self {
         self.request.is_idempotent = true;
@@ -408,6 +512,38 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     /// As for [`begin`](RequestBuilder::begin).
     pub fn stream(self) -> Result<StreamCall, C::CallError> {
         self.caller.open_stream(self.request, StreamSides::Both)
+    }
+
+    /// Sends the request as [`stream`](RequestBuilder::stream) does, and awaits that it is sent.
+    ///
+    /// # Errors
+    /// As for [`stream`](RequestBuilder::stream).
+    ///
+    /// # Cancellation
+    /// If the future is dropped before it is ready, the request was not sent.
+    pub async fn stream_async(self) -> Result<StreamCall, C::CallError>
+    where
+        C: Sync,
+    {
+        self.caller.open_stream_async(self.request, StreamSides::Both).await
+    }
+
+    /// Sends the request as [`receive_parts`](RequestBuilder::receive_parts) does, and awaits that
+    /// it is sent.
+    ///
+    /// # Errors
+    /// As for [`stream`](RequestBuilder::stream).
+    ///
+    /// # Cancellation
+    /// If the future is dropped before it is ready, the request was not sent.
+    pub async fn receive_parts_async(self) -> Result<ReplyParts, C::CallError>
+    where
+        C: Sync,
+    {
+        let opened = self.caller.open_stream_async(self.request, StreamSides::Receive);
+        let StreamCall { sender, parts } = opened.await?;
+        drop(sender);
+        Ok(parts)
     }
 
     /// Sends the request and takes the parts of its reply.
@@ -461,52 +597,31 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     pub fn begin(self) -> Result<C::Pending, C::CallError> {
         self.caller.begin_request(self.request)
     }
+
+    /// Sends the request as [`begin`](RequestBuilder::begin) does, and awaits that it is sent.
+    ///
+    /// # Errors
+    /// The request was not sent.
+    ///
+    /// # Cancellation
+    /// If the future is dropped before it is ready, the request was not sent.
+    pub async fn begin_async(self) -> Result<C::Pending, C::CallError>
+    where
+        C: Sync,
+    {
+        self.caller.begin_request_async(self.request).await
+    }
 }
 
 impl<'a, C: Caller> IntoFuture for RequestBuilder<'a, C> {
     type Output = Result<Reply, C::CallError>;
-    type IntoFuture = AwaitedRequest<C>;
+    type IntoFuture = C::CallFuture<'a>;
 
-    /// Sends the request.
-    ///
-    /// # Blocking
-    /// As for [`RequestBuilder::begin`].
-    fn into_future(self) -> AwaitedRequest<C> {
-        AwaitedRequest(match self.begin() {
-            Ok(pending) => Awaited::Pending(pending),
-            Err(error) => Awaited::Failed(Some(error)),
-        })
-    }
-}
-
-/// Future of a [`RequestBuilder`].
-pub struct AwaitedRequest<C: Caller>(Awaited<C>);
-
-enum Awaited<C: Caller> {
-    Pending(C::Pending),
-    Failed(Option<C::CallError>),
-}
-
-impl<C: Caller> Unpin for AwaitedRequest<C> {}
-
-impl<C: Caller> Future for AwaitedRequest<C> {
-    type Output = Result<Reply, C::CallError>;
-
-    /// # Panics
-    /// When it is polled again after it was ready.
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Awaited::Pending(pending) => Pin::new(pending).poll(context),
-            Awaited::Failed(error) => {
-                Poll::Ready(Err(error.take().expect("a request was polled after it had failed")))
-            }
-        }
-    }
-}
-
-impl<C: Caller> std::fmt::Debug for AwaitedRequest<C> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AwaitedRequest").finish_non_exhaustive()
+    /// Returns the call as a future: it sends the request when it is polled first, waits until the
+    /// request may be sent, and then for the reply. A time-out counts from the first poll. Dropping
+    /// it gives the call up.
+    fn into_future(self) -> C::CallFuture<'a> {
+        self.caller.await_request(self.request)
     }
 }
 
@@ -567,6 +682,33 @@ macro_rules! caller_methods {
                 payload: impl Into<$crate::Payload<'a>>,
             ) -> Result<$crate::PartSender, $notify_error> {
                 $crate::Caller::notify_stream(self, command, payload)
+            }
+
+            #[doc = $crate::caller_doc!(call_async)]
+            pub fn call_async<'a>(
+                &'a self,
+                command: &'a str,
+                payload: impl Into<$crate::Payload<'a>>,
+            ) -> impl Future<Output = Result<String, $call_error>> + Send {
+                $crate::Caller::call_async(self, command, payload)
+            }
+
+            #[doc = $crate::caller_doc!(notify_async)]
+            pub fn notify_async<'a>(
+                &'a self,
+                command: &'a str,
+                payload: impl Into<$crate::Payload<'a>>,
+            ) -> impl Future<Output = Result<(), $notify_error>> + Send {
+                $crate::Caller::notify_async(self, command, payload)
+            }
+
+            #[doc = $crate::caller_doc!(notify_stream_async)]
+            pub fn notify_stream_async<'a>(
+                &'a self,
+                command: &'a str,
+                payload: impl Into<$crate::Payload<'a>>,
+            ) -> impl Future<Output = Result<$crate::PartSender, $notify_error>> + Send {
+                $crate::Caller::notify_stream_async(self, command, payload)
             }
 
             #[doc = $crate::caller_doc!(notify_chunk)]
