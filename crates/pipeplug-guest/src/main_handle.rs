@@ -91,7 +91,7 @@ impl Shared {
     /// A one-way has no answer that could tell of a failure, so standard error does, unless the
     /// plugin's own subscriber of `tracing` is told of it by the connection: that one mostly writes
     /// there too.
-    fn tell_failure(&self, command: &str, error: &HandlerError) {
+    pub(crate) fn tell_failure(&self, command: &str, error: &HandlerError) {
         if tracing::enabled!(target: FAILED_ONE_WAYS, tracing::Level::WARN) {
             return;
         }

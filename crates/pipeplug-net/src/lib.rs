@@ -23,8 +23,9 @@ mod sync;
 mod sys;
 mod writer;
 
+pub use connection::async_handler::HandlerFuture;
 pub use connection::awaited::AwaitedCall;
-pub use connection::call::PendingCall;
+pub use connection::call::{CancelHandle, PendingCall};
 pub use connection::call_error::{CallError, NotifyError};
 pub use connection::caller::{
     Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamCall, StreamSides,

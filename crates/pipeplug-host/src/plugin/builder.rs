@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_net::{Escaped, EventLoop, Options, connection_settings, handler_trait};
+use pipeplug_net::{
+    Escaped, EventLoop, HandlerError, HandlerFuture, Options, Reply, Request, connection_settings,
+    handler_trait,
+};
 
 #[cfg(feature = "verify")]
 use crate::integrity::Sha256;
@@ -259,6 +262,43 @@ impl PluginBuilder {
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handler = Arc::new(handler);
         self
+    }
+
+    /// Sets an asynchronous call-back that answers the plugin. `spawner` gets the future of each
+    /// request, and has a runtime run it. No thread waits meanwhile; see [`Request::spawn`].
+    ///
+    /// ```no_run
+    /// use pipeplug_host::{HandlerError, Plugin, Reply, Request};
+    ///
+    /// async fn answer(_: Plugin, request: Request) -> Result<Reply, HandlerError> {
+    ///     tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    ///     Ok(request.text()?.to_uppercase().into())
+    /// }
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let runtime = tokio::runtime::Handle::current();
+    /// let plugin = Plugin::builder("./target/debug/spell")
+    ///     .async_handler(move |future| runtime.spawn(future), answer)
+    ///     .start_async()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn async_handler<T, F>(
+        self,
+        spawner: impl Fn(HandlerFuture) -> T + Send + Sync + 'static,
+        handler: impl Fn(Plugin, Request) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<Reply, HandlerError>> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        self.handler(move |plugin: &Plugin, request: &mut Request| {
+            // The task may drop the last handle to the plugin.
+            plugin.connection().note_awaited();
+            let (plugin, handler) = (plugin.clone(), Arc::clone(&handler));
+            request.spawn(&spawner, move |request| handler(plugin, request))
+        })
     }
 
     /// Called with each line of the plugin's standard error (and output, with [`Stdout::Log`]), in

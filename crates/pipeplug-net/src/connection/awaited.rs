@@ -63,6 +63,9 @@ impl std::fmt::Debug for AwaitedCall<'_> {
     }
 }
 
+/// A call whose request was sent, and its stream, if it has one.
+type SentCall = (PendingCall, Option<Arc<CallStream>>);
+
 /// A call whose request is sent when it is polled first, or as soon as it may be.
 pub(crate) enum SendingCall<'a> {
     Unsent(&'a Connection, OutgoingRequest<'a>, Option<StreamMode>),
@@ -97,7 +100,7 @@ impl<'a> SendingCall<'a> {
     pub(crate) fn poll_sent(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Result<(PendingCall, Option<Arc<CallStream>>), CallError>> {
+    ) -> Poll<Result<SentCall, CallError>> {
         match std::mem::replace(self, Self::Done) {
             Self::Unsent(connection, request, stream) => {
                 let mut opened = OpenedCall::open(connection, request, stream)?;
@@ -119,9 +122,7 @@ impl<'a> SendingCall<'a> {
     }
 
     /// Sends the request.
-    pub(crate) async fn sent(
-        mut self,
-    ) -> Result<(PendingCall, Option<Arc<CallStream>>), CallError> {
+    pub(crate) async fn sent(mut self) -> Result<SentCall, CallError> {
         poll_fn(|context| self.poll_sent(context)).await
     }
 }
@@ -147,16 +148,14 @@ impl<'a> OpenedCall<'a> {
             context,
             wait: RoomWait::default(),
             timer: None,
+            flush: Flush::Soon,
             is_sleeper: false,
         };
         let is_nonblocking = blocking == Blocking::Never;
         Ok(Self { connection, begun: Some(begun), deadline, is_nonblocking, send })
     }
 
-    fn poll_sent(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<(PendingCall, Option<Arc<CallStream>>), CallError>> {
+    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<Result<SentCall, CallError>> {
         let sent = match self.send.poll(context) {
             Poll::Ready(sent) => sent,
             Poll::Pending if self.is_nonblocking => Err(SendError::WouldBlock),
@@ -190,6 +189,7 @@ struct PendingSend<'a> {
     context: Option<RequestContext>,
     wait: RoomWait,
     timer: Option<(Instant, Timer)>,
+    flush: Flush,
     /// True while it counts as a sleeper: no thread of its own reads for it.
     is_sleeper: bool,
 }
@@ -208,13 +208,9 @@ impl PendingSend<'_> {
                     buffer_len: payload.0.len() as u64,
                 };
                 let context = self.context.as_ref();
-                Poll::Ready(self.shared.send_permitted(
-                    permit,
-                    &header,
-                    payload,
-                    context,
-                    Flush::Soon,
-                ))
+                Poll::Ready(
+                    self.shared.send_permitted(permit, &header, payload, context, self.flush),
+                )
             }
             Ok(PermitPoll::Pending(until)) => {
                 self.set_timer(until, waker);
@@ -266,6 +262,7 @@ impl Shared {
             context,
             wait: RoomWait::default(),
             timer: None,
+            flush: Flush::Soon,
             is_sleeper: false,
         };
         let Err(error) = poll_fn(|context| send.poll(context)).await else { return Ok(()) };
@@ -277,5 +274,30 @@ impl Shared {
                 self.events.offload(move || shared.wait_for_reason(&command)).await
             }
         })
+    }
+
+    /// Sends a response as soon as there is room.
+    pub(crate) async fn respond_async(
+        self: &Arc<Self>,
+        id: ThreadId,
+        command: &str,
+        buffer: Vec<u8>,
+    ) {
+        self.end_peers_stream(id);
+        let mut send = PendingSend {
+            shared: self,
+            class: SendClass::Reply,
+            id,
+            direction: Direction::Response,
+            command,
+            payload: buffer.into(),
+            context: None,
+            wait: RoomWait::default(),
+            timer: None,
+            flush: Flush::Now,
+            is_sleeper: false,
+        };
+        let sent = poll_fn(|context| send.poll(context)).await;
+        self.sent_or_log(sent);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pipeplug_wire::Chunk;
 
+use super::call::CancelHandle;
 use super::call_error::CallError;
 use super::handler::Reply;
 use super::stream::receive::ReplyParts;
@@ -339,6 +340,10 @@ pub trait Caller: Sized {
 pub trait PendingReply: Future<Output = Result<Reply, Self::Error>> + Unpin {
     /// Error of the call.
     type Error;
+
+    /// Returns a handle with which another thread can give the call up; see
+    /// [`PendingCall::cancel_handle`](crate::PendingCall::cancel_handle).
+    fn cancel_handle(&self) -> CancelHandle;
 
     /// Waits for the reply.
     ///

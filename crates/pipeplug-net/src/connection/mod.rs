@@ -1,5 +1,6 @@
 //! Connections: calls, one-ways, and the end. Both sides are the same.
 
+pub(crate) mod async_handler;
 pub(crate) mod awaited;
 pub(crate) mod call;
 pub(crate) mod call_error;

@@ -364,6 +364,14 @@ impl Shared {
         self.send_or_log(SendClass::Reply, id, Direction::Response, command, buffer, flush);
     }
 
+    /// Sends an error response without waiting for room, for a request that was dropped.
+    pub(crate) fn respond_dropped(self: &Arc<Self>, id: ThreadId, message: &str) {
+        self.end_peers_stream(id);
+        let (direction, buffer) = (Direction::Response, message.into());
+        let class = SendClass::Admitted;
+        self.send_or_log(class, id, direction, command::ERROR, buffer, Flush::Now);
+    }
+
     /// Sends a chunk without waiting for room. Called by the thread that reads.
     pub(crate) fn send_control(
         self: &Arc<Self>,
@@ -407,7 +415,13 @@ impl Shared {
         flush: Flush,
     ) {
         let header = Header { thread_id, direction, command, buffer_len: buffer.len() as u64 };
-        match self.send(class, &header, buffer.into(), None, flush) {
+        let sent = self.send(class, &header, buffer.into(), None, flush);
+        self.sent_or_log(sent);
+    }
+
+    /// Deals with the error of a chunk that no caller waits for.
+    pub(crate) fn sent_or_log(self: &Arc<Self>, sent: Result<(), SendError>) {
+        match sent {
             Ok(()) | Err(SendError::Closed(_)) => {}
             Err(SendError::Fatal(reason)) => self.end_after_reading(reason),
             Err(error @ (SendError::Encode(_) | SendError::WouldBlock | SendError::Late(_))) => {
@@ -512,6 +526,21 @@ impl Shared {
         if slot.is_some() {
             self.end_own_stream(id);
             self.send_cancel(id);
+        }
+    }
+
+    /// Gives a call up while a thread or task waits for it.
+    pub(crate) fn cancel_call(self: &Arc<Self>, id: ThreadId, slot: &Arc<CallSlot>) {
+        let is_open = {
+            let mut calls = lock(&self.calls);
+            calls.get(id).is_some_and(|open| Arc::ptr_eq(open, slot)) && calls.cancel(id).is_some()
+        };
+        if is_open {
+            slot.complete(CallOutcome::Cancelled);
+            self.end_own_stream(id);
+            self.send_cancel(id);
+            // The thread that waits for it may be the one that reads.
+            self.leader.wake();
         }
     }
 
