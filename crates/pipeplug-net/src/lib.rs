@@ -31,7 +31,8 @@ pub use connection::caller::{
     Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamCall, StreamSides,
 };
 pub use connection::cancellation::Cancellation;
-pub use connection::handler::{Handler, HandlerError, Refuse, Reply, Request, Responder};
+pub use connection::handler::{Handler, HandlerError, Refuse, Reply, Request};
+pub use connection::responder::Responder;
 pub use connection::stream::error::StreamError;
 pub use connection::stream::part::Part;
 pub use connection::stream::receive::{Parts, ReplyParts};

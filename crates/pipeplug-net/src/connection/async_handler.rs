@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::handler::{
-    HandlerError, Reply, Request, RequestPlace, Responder, chain, log_failed_one_way, log_panic,
+    HandlerError, Reply, Request, RequestPlace, chain, log_failed_one_way, log_panic,
 };
+use super::responder::Responder;
 use super::shared::Shared;
 use crate::protocol::context::InheritValues;
 use crate::protocol::deadline::Inherit;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
 
 use super::call::{CallOutcome, CallSlot};
-use super::call_error::{CallError, NotifyError};
+use super::call_error::CallError;
 use super::close::Close;
 use super::handler::Handler;
 use super::read::Reader;
@@ -23,7 +23,7 @@ use crate::protocol::deadline::Deadline;
 use crate::protocol::flow;
 use crate::sync::lock::lock;
 use crate::sync::{
-    Instant, Mutex,
+    Mutex,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use crate::sys::Stream;
@@ -295,62 +295,6 @@ impl Shared {
         }
     }
 
-    /// Sends a one-way. `id` is 0, or that of its stream.
-    pub(crate) fn notify(
-        self: &Arc<Self>,
-        command: &str,
-        payload: Payload<'_>,
-        id: ThreadId,
-        context: Option<&RequestContext>,
-    ) -> Result<(), NotifyError> {
-        let header = Header {
-            thread_id: id,
-            direction: Direction::OneWay,
-            command,
-            buffer_len: payload.0.len() as u64,
-        };
-        let sent = self.send(one_way_class(command), &header, payload, context, Flush::Soon);
-        sent.map_err(|error| match self.one_way_failed(error, command) {
-            OneWayFailed::Now(error) => error,
-            OneWayFailed::WithReason => self.wait_for_reason(command),
-        })
-    }
-
-    /// Error of a one-way that was not sent.
-    pub(crate) fn one_way_failed(
-        self: &Arc<Self>,
-        error: SendError,
-        command: &str,
-    ) -> OneWayFailed {
-        let command = command.to_owned();
-        OneWayFailed::Now(match error {
-            SendError::Encode(error) => NotifyError::Encode { command, error },
-            SendError::Closed(reason) => NotifyError::Closed {
-                command,
-                reason: self.close.reason_or(reason),
-                postmortem: self.close.postmortem(),
-            },
-            SendError::WouldBlock | SendError::Late(_) => {
-                unreachable!("a one-way waits for room")
-            }
-            SendError::Fatal(reason) => {
-                self.end_after_reading(reason);
-                return OneWayFailed::WithReason;
-            }
-        })
-    }
-
-    /// Error of a one-way that ended the connection.
-    ///
-    /// # Blocking
-    /// At most for `reason_timeout`: the owner may be about to say why the peer is gone.
-    pub(crate) fn wait_for_reason(&self, command: &str) -> NotifyError {
-        let until = Instant::now().checked_add(self.options.reason_timeout);
-        let reason = self.close.wait_ended(until).unwrap_or_else(|| self.close.reason());
-        let (command, postmortem) = (command.to_owned(), self.close.postmortem());
-        NotifyError::Closed { command, reason, postmortem }
-    }
-
     /// Sends a handler's response. Does nothing if the connection has ended: the caller waits no
     /// more.
     pub(crate) fn respond(
@@ -566,13 +510,6 @@ impl Shared {
     }
 }
 
-/// How a one-way failed.
-pub(crate) enum OneWayFailed {
-    Now(NotifyError),
-    /// The connection ends because of it; see [`Shared::wait_for_reason`].
-    WithReason,
-}
-
 /// Class of a request with this command.
 pub(crate) fn request_class(
     command: &str,
@@ -584,15 +521,6 @@ pub(crate) fn request_class(
         SendClass::Uncounted(policy)
     } else {
         SendClass::FlowControlled(policy)
-    }
-}
-
-/// Class of a one-way with this command.
-pub(crate) fn one_way_class(command: &str) -> SendClass {
-    if command::is_reserved(command) {
-        SendClass::Control
-    } else {
-        SendClass::FlowControlled(WaitPolicy::WAIT)
     }
 }
 
