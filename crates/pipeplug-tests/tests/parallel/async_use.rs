@@ -130,6 +130,12 @@ fn a_call_is_sent_when_it_is_polled_first() {
     plugin.stop().unwrap();
 }
 
+/// Stops it by a signal, so that it reads nothing.
+fn halt(plugin: &Plugin) {
+    send(plugin.pid().as_raw(), Signal::SIGSTOP);
+    eventually("it stands still", || plugin.stopped_by().is_some());
+}
+
 /// A plugin with little room, and what it takes to fill that.
 fn with_little_room() -> PluginBuilder {
     let mut options = Options::default();
@@ -140,7 +146,7 @@ fn with_little_room() -> PluginBuilder {
 #[test]
 fn calls_and_one_ways_that_wait_for_room_block_no_task() {
     let plugin = with_little_room().start().unwrap();
-    send(plugin.pid().as_raw(), Signal::SIGSTOP);
+    halt(&plugin);
     within(beside_a_heart(async {
         let calls: Vec<_> = (0..200_u8)
             .map(|number| {
@@ -174,7 +180,7 @@ fn calls_and_one_ways_that_wait_for_room_block_no_task() {
 #[test]
 fn what_is_dropped_while_it_waits_for_room_is_not_sent() {
     let plugin = with_little_room().start().unwrap();
-    send(plugin.pid().as_raw(), Signal::SIGSTOP);
+    halt(&plugin);
     within(beside_a_heart(async {
         let filling: Vec<_> = (0..10)
             .map(|_| {
@@ -200,14 +206,17 @@ fn what_is_dropped_while_it_waits_for_room_is_not_sent() {
 #[test]
 fn those_that_wait_for_room_learn_of_the_end() {
     let plugin = with_little_room().start().unwrap();
-    send(plugin.pid().as_raw(), Signal::SIGSTOP);
+    halt(&plugin);
     within(beside_a_heart(async {
         let calls: Vec<_> = (0..10)
             .map(|_| {
                 let plugin = plugin.clone();
                 tokio::spawn(async move {
                     let call = plugin.request("echo", vec![0; 50_000]).await;
-                    (call.unwrap_err(), plugin.notify_async("count", "").await.unwrap_err())
+                    (
+                        call.map(drop).unwrap_err(),
+                        plugin.notify_async("count", "").await.unwrap_err(),
+                    )
                 })
             })
             .collect();
