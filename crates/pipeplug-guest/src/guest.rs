@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeplug_net::wire::command;
-use pipeplug_net::{EventLoop, HandlerError, Hold, Options, Reading, connection_settings};
+use pipeplug_net::{
+    EventLoop, HandlerError, HandlerFuture, Hold, Options, Reading, Reply, Request,
+    connection_settings,
+};
 
 use crate::descriptors::Plan;
 use crate::exit::{Exit, OnEnd};
@@ -137,6 +140,50 @@ impl<S: Start, R: Handler> Guest<S, R> {
     pub fn handler<T: Handler>(self, handler: T) -> Guest<S, T> {
         let Self { start, handler: _, args, own, options, grace, on_end, on_stop } = self;
         Guest { start, handler, args, own, options, grace, on_end, on_stop }
+    }
+
+    /// Sets an asynchronous call-back that answers the host. `spawner` gets the future of each
+    /// request, and has a runtime run it. No thread waits meanwhile; see [`Request::spawn`].
+    ///
+    /// It is not asked for metadata: give those with [`metadata`](Guest::metadata).
+    ///
+    /// ```no_run
+    /// use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
+    ///
+    /// async fn answer(_: Main, request: Request) -> Result<Reply, HandlerError> {
+    ///     tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    ///     Ok(request.text()?.to_uppercase().into())
+    /// }
+    ///
+    /// fn main() -> std::process::ExitCode {
+    ///     let runtime = tokio::runtime::Runtime::new().expect("the system gives threads");
+    ///     let tasks = runtime.handle().clone();
+    ///     Guest::new().async_handler(move |future| tasks.spawn(future), answer).register().wait()
+    /// }
+    /// ```
+    pub fn async_handler<T, F>(
+        self,
+        spawner: impl Fn(HandlerFuture) -> T + Send + Sync + 'static,
+        handler: impl Fn(Main, Request) -> F + Send + Sync + 'static,
+    ) -> Guest<S, impl Handler>
+    where
+        F: Future<Output = Result<Reply, HandlerError>> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        self.handler(move |main: &Main, request: &mut Request| {
+            if request.command() == command::GET_METADATA && !request.is_one_way() {
+                return request.unknown();
+            }
+            let (main, handler) = (main.clone(), Arc::clone(&handler));
+            request.spawn(&spawner, move |request| async move {
+                let one_way = request.is_one_way().then(|| request.command().to_owned());
+                let answer = handler(main.clone(), request).await;
+                if let (Err(error), Some(command)) = (&answer, one_way) {
+                    main.shared().tell_failure(&command, error);
+                }
+                answer
+            })
+        })
     }
 
     /// The plugin's name. Default: that of the program.

@@ -37,10 +37,11 @@ pub use listen::ListenError;
 pub use main_handle::{Handler, Main};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Limits, ThreadId};
 pub use pipeplug_net::{
-    CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped,
-    EventLoop, HandlerError, NotifyError, OpenCall, Options, OutgoingRequest, Part, PartSender,
-    Parts, Payload, PendingCall, PendingReply, Postmortem, Reading, Reply, ReplyParts, Request,
-    RequestBuilder, Responder, Stats, StreamCall, StreamError, StreamSides,
+    AwaitedCall, CallError, Caller, CancelHandle, Cancellation, ChunkHead, CloseReason, Connection,
+    Credit, Escaped, EventLoop, HandlerError, HandlerFuture, NotifyError, OpenCall, Options,
+    OutgoingRequest, Part, PartSender, Parts, Payload, PendingCall, PendingReply, Postmortem,
+    Reading, Reply, ReplyParts, Request, RequestBuilder, Responder, Stats, StreamCall, StreamError,
+    StreamSides,
 };
 pub use register_error::RegisterError;
 pub use stopping::{Stop, Stopping};

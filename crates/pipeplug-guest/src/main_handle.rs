@@ -11,7 +11,7 @@ use pipeplug_net::wire::{Chunk, command};
 use pipeplug_net::{
     CallError, Caller, CloseReason, ConnectError, Connection, Endpoint, Escaped, EventLoop,
     HandlerError, NotifyError, Options, OutgoingRequest, PartSender, Payload, PendingCall, Reply,
-    Request, StreamCall, StreamSides, caller_methods, handler_trait,
+    Request, StreamCall, StreamSides, awaited_by_connection, caller_methods, handler_trait,
 };
 
 use crate::exit::Exit;
@@ -91,7 +91,7 @@ impl Shared {
     /// A one-way has no answer that could tell of a failure, so standard error does, unless the
     /// plugin's own subscriber of `tracing` is told of it by the connection: that one mostly writes
     /// there too.
-    fn tell_failure(&self, command: &str, error: &HandlerError) {
+    pub(crate) fn tell_failure(&self, command: &str, error: &HandlerError) {
         if tracing::enabled!(target: FAILED_ONE_WAYS, tracing::Level::WARN) {
             return;
         }
@@ -187,6 +187,8 @@ impl Caller for Main {
     type CallError = CallError;
     type NotifyError = NotifyError;
     type Pending = PendingCall;
+
+    awaited_by_connection!();
 
     fn begin_request(&self, request: OutgoingRequest<'_>) -> Result<PendingCall, CallError> {
         self.0.begin_request(request)

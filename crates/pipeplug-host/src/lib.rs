@@ -61,10 +61,11 @@ mod sys;
 pub use integrity::{LockFile, LockFileError, LockFileErrorKind, ParseSha256Error, Sha256};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId};
 pub use pipeplug_net::{
-    CallError, Caller, Cancellation, ChunkHead, CloseReason, Connection, Credit, Escaped,
-    EventLoop, HandlerError, NotifyError, OpenCall, Options, OutgoingRequest, Part, PartSender,
-    Parts, Payload, PendingCall, PendingReply, Postmortem, Reading, Reply, ReplyParts, Request,
-    RequestBuilder, Responder, Stats, StreamCall, StreamError, StreamSides,
+    AwaitedCall, CallError, Caller, CancelHandle, Cancellation, ChunkHead, CloseReason, Connection,
+    Credit, Escaped, EventLoop, HandlerError, HandlerFuture, NotifyError, OpenCall, Options,
+    OutgoingRequest, Part, PartSender, Parts, Payload, PendingCall, PendingReply, Postmortem,
+    Reading, Reply, ReplyParts, Request, RequestBuilder, Responder, Stats, StreamCall, StreamError,
+    StreamSides,
 };
 pub use plugin::{
     Crash, Ended, Grace, Handler, Metadata, Output, Plugin, PluginBuilder, StartError,
@@ -76,7 +77,7 @@ pub use process::launch::{OnHostExit, Stdin, Stdout};
 pub use sandbox::{Sandbox, SandboxSupport};
 #[cfg(feature = "supervisor")]
 pub use supervisor::{
-    Backoff, Breaker, EndCause, Event, HealthCheck, PluginFailure, Pool, SupervisedCall,
-    SupervisedCallError, SupervisedNotifyError, Supervisor, SupervisorBuilder, Unavailable,
-    UnavailableKind,
+    AwaitedSupervisedCall, Backoff, Breaker, EndCause, Event, HealthCheck, PluginFailure, Pool,
+    SupervisedCall, SupervisedCallError, SupervisedNotifyError, Supervisor, SupervisorBuilder,
+    Unavailable, UnavailableKind,
 };

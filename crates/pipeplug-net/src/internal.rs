@@ -5,6 +5,7 @@
 //! hidden where they are.
 
 pub use crate::connection::handler::FAILED_ONE_WAYS;
+pub use crate::event_loop::offload::Offloaded;
 pub use crate::event_loop::watch::{Watch, Watcher};
 
 /// Negotiation of features, for crates that exchange metadata themselves.
@@ -60,6 +61,53 @@ macro_rules! connection_settings {
     };
     (@list $first:ident $(, $more:ident)*) => {
         concat!("`", stringify!($first), "`" $(, ", `", stringify!($more), "`")*)
+    };
+}
+
+/// The awaited half of an `impl Caller`, for a type whose `connection()` makes the calls.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! awaited_by_connection {
+    () => {
+        type CallFuture<'a> = $crate::AwaitedCall<'a>;
+
+        fn await_request<'a>(
+            &'a self,
+            request: $crate::OutgoingRequest<'a>,
+        ) -> $crate::AwaitedCall<'a> {
+            $crate::Caller::await_request(self.connection(), request)
+        }
+
+        async fn begin_request_async(
+            &self,
+            request: $crate::OutgoingRequest<'_>,
+        ) -> ::std::result::Result<Self::Pending, Self::CallError> {
+            $crate::Caller::begin_request_async(self.connection(), request).await
+        }
+
+        async fn open_stream_async(
+            &self,
+            request: $crate::OutgoingRequest<'_>,
+            sides: $crate::StreamSides,
+        ) -> ::std::result::Result<$crate::StreamCall, Self::CallError> {
+            $crate::Caller::open_stream_async(self.connection(), request, sides).await
+        }
+
+        async fn send_one_way_async(
+            &self,
+            command: &str,
+            payload: $crate::Payload<'_>,
+        ) -> ::std::result::Result<(), Self::NotifyError> {
+            $crate::Caller::send_one_way_async(self.connection(), command, payload).await
+        }
+
+        async fn open_one_way_stream_async(
+            &self,
+            command: &str,
+            payload: $crate::Payload<'_>,
+        ) -> ::std::result::Result<$crate::PartSender, Self::NotifyError> {
+            $crate::Caller::open_one_way_stream_async(self.connection(), command, payload).await
+        }
     };
 }
 

@@ -23,13 +23,16 @@ mod sync;
 mod sys;
 mod writer;
 
-pub use connection::call::PendingCall;
+pub use connection::async_handler::HandlerFuture;
+pub use connection::awaited::AwaitedCall;
+pub use connection::call::{CancelHandle, PendingCall};
 pub use connection::call_error::{CallError, NotifyError};
 pub use connection::caller::{
-    AwaitedRequest, Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamCall, StreamSides,
+    Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamCall, StreamSides,
 };
 pub use connection::cancellation::Cancellation;
-pub use connection::handler::{Handler, HandlerError, Refuse, Reply, Request, Responder};
+pub use connection::handler::{Handler, HandlerError, Refuse, Reply, Request};
+pub use connection::responder::Responder;
 pub use connection::stream::error::StreamError;
 pub use connection::stream::part::Part;
 pub use connection::stream::receive::{Parts, ReplyParts};

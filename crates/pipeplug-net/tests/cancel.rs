@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use common::{Gate, LONG, Raw, Way, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog};
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    Cancellation, Connection, EventLoop, Handler, Options, PendingCall, Reading, Refuse, Reply,
-    Request, Responder,
+    CallError, Cancellation, Connection, EventLoop, Handler, Options, PendingCall, Reading, Refuse,
+    Reply, Request, Responder,
 };
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -498,4 +498,63 @@ fn requests_wait_for_handlers_that_wait_for_their_time() {
         let answer = peer.input.next().unwrap();
         assert_eq!((answer.command.as_str(), answer.buffer), ("wait", b"false".to_vec()));
     }
+}
+
+#[test]
+fn a_handle_gives_a_call_up_that_a_thread_or_task_waits_for() {
+    let _watchdog = watchdog();
+    for reading in [Reading::Shared, Reading::Dedicated] {
+        let mut options = Options::default();
+        options.reading = reading;
+        let (tell, told) = mpsc::channel();
+        let (host, guest) = pair(&options, Refuse, tells(tell));
+        negotiate(&host, &guest);
+        // The thread that waits alone reads; of several the others sleep.
+        for others in [0, 3] {
+            thread::scope(|scope| {
+                let begin = || host.request("wait", "").begin().unwrap();
+                let calls: Vec<_> = (0..=others).map(|_| begin()).collect();
+                let handles: Vec<_> = calls.iter().map(PendingCall::cancel_handle).collect();
+                let waiting: Vec<_> =
+                    calls.into_iter().map(|call| scope.spawn(|| call.wait())).collect();
+                thread::sleep(SHORT);
+                for (handle, waiting) in handles.iter().zip(waiting) {
+                    handle.clone().cancel();
+                    let error = waiting.join().unwrap().unwrap_err();
+                    assert!(matches!(error, CallError::Cancelled { .. }), "{error}");
+                    handle.cancel();
+                }
+            });
+        }
+        // Each handler tells twice.
+        let seen: Vec<_> = (0..10).map(|_| told.recv_timeout(LONG).unwrap().1).collect();
+        assert_eq!(seen.iter().filter(|is_cancelled| **is_cancelled).count(), 5);
+        let call = host.request("wait", "").begin().unwrap();
+        let handle = call.cancel_handle();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let error = runtime.block_on(async {
+            let task = tokio::spawn(call);
+            tokio::time::sleep(SHORT).await;
+            handle.cancel();
+            task.await.unwrap().unwrap_err()
+        });
+        assert_eq!(error.to_string(), "wait: cancelled by this side");
+        assert_eq!(host.stats().open_calls, 0);
+    }
+}
+
+#[test]
+fn a_handle_of_a_call_that_has_ended_does_nothing() {
+    let _watchdog = watchdog();
+    let (host, _guest) = pair(&Options::default(), Refuse, common::echo);
+    let call = host.request("echo", "x").begin().unwrap();
+    let handle = call.cancel_handle();
+    assert_eq!(call.wait().unwrap(), "x");
+    handle.cancel();
+    let call = host.request("echo", "y").begin().unwrap();
+    let other = call.cancel_handle();
+    handle.cancel();
+    assert_eq!(call.wait().unwrap(), "y");
+    drop(host);
+    other.cancel();
 }

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_net::{Escaped, EventLoop, Options, connection_settings, handler_trait};
+use pipeplug_net::{
+    Escaped, EventLoop, HandlerError, HandlerFuture, Options, Reply, Request, connection_settings,
+    handler_trait,
+};
 
 #[cfg(feature = "verify")]
 use crate::integrity::Sha256;
 use crate::launcher::{Exec, Launcher};
+use crate::plugin::awaited;
 use crate::plugin::output::{OnLine, Output};
 use crate::plugin::{Grace, Plugin, StartError};
 use crate::process::{Channel, Launch, OnHostExit, Stdin, Stdout};
@@ -260,6 +264,43 @@ impl PluginBuilder {
         self
     }
 
+    /// Sets an asynchronous call-back that answers the plugin. `spawner` gets the future of each
+    /// request, and has a runtime run it. No thread waits meanwhile; see [`Request::spawn`].
+    ///
+    /// ```no_run
+    /// use pipeplug_host::{HandlerError, Plugin, Reply, Request};
+    ///
+    /// async fn answer(_: Plugin, request: Request) -> Result<Reply, HandlerError> {
+    ///     tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    ///     Ok(request.text()?.to_uppercase().into())
+    /// }
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let runtime = tokio::runtime::Handle::current();
+    /// let plugin = Plugin::builder("./target/debug/spell")
+    ///     .async_handler(move |future| runtime.spawn(future), answer)
+    ///     .start_async()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn async_handler<T, F>(
+        self,
+        spawner: impl Fn(HandlerFuture) -> T + Send + Sync + 'static,
+        handler: impl Fn(Plugin, Request) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<Reply, HandlerError>> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        self.handler(move |plugin: &Plugin, request: &mut Request| {
+            // The task may drop the last handle to the plugin.
+            plugin.connection().note_awaited();
+            let (plugin, handler) = (plugin.clone(), Arc::clone(&handler));
+            request.spawn(&spawner, move |request| handler(plugin, request))
+        })
+    }
+
     /// Called with each line of the plugin's standard error (and output, with [`Stdout::Log`]), in
     /// order, on a thread of its own; beside the `tracing` events with target `pipeplug::stderr`
     /// that there are anyway.
@@ -325,6 +366,30 @@ impl PluginBuilder {
     /// meanwhile.
     pub fn start(&self) -> Result<Plugin, StartError> {
         Plugin::launch(self)
+    }
+
+    /// Starts the plugin as [`start`](PluginBuilder::start) does, and awaits that it runs. It is
+    /// started on a thread of the event loop, when the future is polled first.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use pipeplug_host::Plugin;
+    ///
+    /// let plugin = Plugin::builder("./target/debug/echo").start_async().await?;
+    /// assert_eq!(plugin.call_async("echo", "hello").await?, "hello");
+    /// plugin.stop_async().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`start`](PluginBuilder::start).
+    ///
+    /// # Cancellation
+    /// If the future is dropped before it is ready, the plugin is killed and reaped in the
+    /// background.
+    pub fn start_async(&self) -> impl Future<Output = Result<Plugin, StartError>> + Send + use<> {
+        awaited::start(self.clone())
     }
 }
 

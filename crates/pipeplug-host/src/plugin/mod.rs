@@ -1,6 +1,7 @@
 //! The host's handle.
 
 mod allow_list;
+mod awaited;
 mod builder;
 mod crash;
 mod handshake;
@@ -23,7 +24,8 @@ use pipeplug_net::internal::Watch;
 use pipeplug_net::wire::Chunk;
 use pipeplug_net::{
     CallError, Caller, Connection, Endpoint, EventLoop, Hold, NotifyError, OutgoingRequest,
-    PartSender, Payload, PendingCall, Reply, StreamCall, StreamSides, caller_methods,
+    PartSender, Payload, PendingCall, Reply, StreamCall, StreamSides, awaited_by_connection,
+    caller_methods,
 };
 
 pub use builder::{Handler, PluginBuilder};
@@ -56,7 +58,9 @@ const LINES_TIMEOUT: Duration = Duration::from_secs(1);
 /// A plugin that runs.
 ///
 /// This is a handle: cloning it is cheap, and dropping the last one stops the plugin as
-/// [`stop`](Plugin::stop) does, which may block as long. A process that ends without having done
+/// [`stop`](Plugin::stop) does, which may block as long. If anything of the plugin was ever awaited,
+/// such as its start or a call, the thread may be one of a runtime: then dropping the last handle
+/// does not block, and the stop goes on in the background. A process that ends without having done
 /// either (also by [`std::process::exit`], which drops nothing) has its plugins killed, unless
 /// [`OnHostExit`](crate::OnHostExit) says otherwise.
 ///
@@ -82,7 +86,15 @@ struct Inner {
     begun: Instant,
     metadata: OnceLock<Metadata>,
     /// True once it was said that something holds its streams open.
-    is_held_told: AtomicBool,
+    is_held_told: Arc<AtomicBool>,
+}
+
+/// The part of a plugin that stopping it needs.
+struct Stopper {
+    connection: Connection,
+    process: Arc<dyn Process>,
+    lines: Vec<Arc<Lines>>,
+    is_held_told: Arc<AtomicBool>,
 }
 
 impl Plugin {
@@ -166,7 +178,7 @@ impl Plugin {
             grace: builder.grace,
             begun,
             metadata: OnceLock::new(),
-            is_held_told: AtomicBool::new(false),
+            is_held_told: Arc::default(),
         }));
         if inner.set(Arc::downgrade(&plugin.0)).is_err() {
             unreachable!("it was made above");
@@ -304,7 +316,7 @@ impl Plugin {
     /// # Blocking
     /// Until the system has taken the process down.
     pub fn kill(&self) -> Result<Stopped, StopError> {
-        self.0.with_its_lines(stop::kill(&*self.0.process))
+        self.0.stopper().kill()
     }
 
     /// Takes notice of the end of the process, and reaps it.
@@ -433,6 +445,25 @@ impl Inner {
     }
 
     fn stop(&self, grace: Grace) -> Result<Stopped, StopError> {
+        self.stopper().stop(grace)
+    }
+
+    fn stopper(&self) -> Stopper {
+        Stopper {
+            connection: self.connection.clone(),
+            process: Arc::clone(&self.process),
+            lines: self.lines.clone(),
+            is_held_told: Arc::clone(&self.is_held_told),
+        }
+    }
+}
+
+impl Stopper {
+    fn kill(&self) -> Result<Stopped, StopError> {
+        self.with_its_lines(stop::kill(&*self.process))
+    }
+
+    fn stop(&self, grace: Grace) -> Result<Stopped, StopError> {
         self.with_its_lines(stop::stop(&self.connection, &*self.process, grace))
     }
 
@@ -461,9 +492,18 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Err(error) = self.stop(self.grace) {
-            tracing::error!(plugin = %self.connection.name(), %error, "the plugin could not be \
-                                                            stopped");
+        let (stopper, grace) = (self.stopper(), self.grace);
+        let stop = move || {
+            if let Err(error) = stopper.stop(grace) {
+                tracing::error!(plugin = %stopper.connection.name(), %error,
+                    "the plugin could not be stopped");
+            }
+        };
+        // The thread may be one of a runtime, which must not wait.
+        if self.connection.is_awaited() {
+            self.connection.events().clone().spawn(stop);
+        } else {
+            stop();
         }
     }
 }
@@ -474,6 +514,8 @@ impl Caller for Plugin {
     type CallError = CallError;
     type NotifyError = NotifyError;
     type Pending = PendingCall;
+
+    awaited_by_connection!();
 
     fn begin_request(&self, request: OutgoingRequest<'_>) -> Result<PendingCall, CallError> {
         self.0.connection.begin_request(request)

@@ -10,13 +10,24 @@ use super::error::{SupervisedCallError, SupervisedNotifyError, Unavailable, Unav
 use super::instance::{Lease, SupervisedCall};
 
 /// Source of processes to call.
-pub(super) trait Leases {
+pub(super) trait Leases: Sync {
     /// Leases a process for a call. Starts one if none runs, and waits for it for at most `within`.
     fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable>;
 
     /// Leases a process for a one-way.
     fn acquire_for_one_way(&self) -> Result<Lease, Unavailable> {
         self.acquire(None)
+    }
+
+    /// Leases a process as [`acquire`](Leases::acquire) does, and awaits it.
+    fn acquire_async(
+        &self,
+        within: Option<Duration>,
+    ) -> impl Future<Output = Result<Lease, Unavailable>> + Send;
+
+    /// Leases a process for a one-way, and awaits it.
+    fn acquire_for_one_way_async(&self) -> impl Future<Output = Result<Lease, Unavailable>> + Send {
+        self.acquire_async(None)
     }
 
     /// Number of times that an idempotent call is made again.
@@ -109,14 +120,14 @@ fn acquire(leases: &impl Leases, request: &OutgoingRequest<'_>) -> Result<Lease,
 
 /// Starts the time of a request that has a time-out: the time for a start, and for each attempt,
 /// counts too.
-fn start_clock(request: &mut OutgoingRequest<'_>) {
+pub(super) fn start_clock(request: &mut OutgoingRequest<'_>) {
     if request.timeout.is_some() {
         request.begun.get_or_insert_with(Instant::now);
     }
 }
 
 /// Rest of the time of a request whose clock was started. `None` for no limit.
-fn time_left(request: &OutgoingRequest<'_>) -> Option<Duration> {
+pub(super) fn time_left(request: &OutgoingRequest<'_>) -> Option<Duration> {
     let passed = request.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
     request.timeout.map(|timeout| timeout.saturating_sub(passed))
 }
@@ -137,6 +148,45 @@ macro_rules! supervised_caller {
             type CallError = $crate::supervisor::SupervisedCallError;
             type NotifyError = $crate::supervisor::SupervisedNotifyError;
             type Pending = $crate::supervisor::SupervisedCall;
+            type CallFuture<'a> = $crate::supervisor::AwaitedSupervisedCall<'a>;
+
+            fn await_request<'a>(
+                &'a self,
+                request: pipeplug_net::OutgoingRequest<'a>,
+            ) -> Self::CallFuture<'a> {
+                $crate::supervisor::AwaitedSupervisedCall::new(self, request)
+            }
+
+            async fn begin_request_async(
+                &self,
+                request: pipeplug_net::OutgoingRequest<'_>,
+            ) -> Result<Self::Pending, Self::CallError> {
+                $crate::supervisor::awaited::begin(self, request).await
+            }
+
+            async fn open_stream_async(
+                &self,
+                request: pipeplug_net::OutgoingRequest<'_>,
+                sides: pipeplug_net::StreamSides,
+            ) -> Result<pipeplug_net::StreamCall, Self::CallError> {
+                $crate::supervisor::awaited::open_stream(self, request, sides).await
+            }
+
+            async fn send_one_way_async(
+                &self,
+                command: &str,
+                payload: pipeplug_net::Payload<'_>,
+            ) -> Result<(), Self::NotifyError> {
+                $crate::supervisor::awaited::send_one_way(self, command, payload).await
+            }
+
+            async fn open_one_way_stream_async(
+                &self,
+                command: &str,
+                payload: pipeplug_net::Payload<'_>,
+            ) -> Result<pipeplug_net::PartSender, Self::NotifyError> {
+                $crate::supervisor::awaited::open_one_way_stream(self, command, payload).await
+            }
 
             fn begin_request(
                 &self,
@@ -191,13 +241,17 @@ mod tests {
     use super::*;
 
     /// Never has a process.
-    struct Never(std::cell::RefCell<Vec<Option<Duration>>>);
+    struct Never(std::sync::Mutex<Vec<Option<Duration>>>);
 
     impl Leases for Never {
         fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
-            self.0.borrow_mut().push(within);
+            self.0.lock().unwrap().push(within);
             let after = within.unwrap_or_default();
             Err(Unavailable::new("never", UnavailableKind::NotReady { after, last: None }))
+        }
+
+        async fn acquire_async(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
+            self.acquire(within)
         }
 
         fn retries(&self) -> u32 {
@@ -227,9 +281,9 @@ mod tests {
         let SupervisedCallError::Unavailable(error) = error else { panic!("{error:?}") };
         let UnavailableKind::NotReady { after, .. } = error.kind() else { panic!("{error:?}") };
         assert_eq!(*after, timeout);
-        let within = never.0.borrow()[0].unwrap();
+        let within = never.0.lock().unwrap()[0].unwrap();
         assert!(within <= Duration::from_secs(6), "{within:?}");
         wait(&never, request(None, None)).unwrap_err();
-        assert_eq!(never.0.borrow()[1..], [None]);
+        assert_eq!(never.0.lock().unwrap()[1..], [None]);
     }
 }

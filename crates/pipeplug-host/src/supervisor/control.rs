@@ -28,7 +28,7 @@ impl Shared {
         if let Phase::GaveUp(_) | Phase::Backoff { .. } = state.phase {
             state.phase = Phase::Down;
             // A caller that waits for the restart starts the plugin.
-            self.changed.notify_all();
+            self.notify_changed();
         }
     }
 
@@ -43,7 +43,7 @@ impl Shared {
         let replacement = state.replacement.take();
         let name = state.name().to_owned();
         drop(state);
-        self.changed.notify_all();
+        self.notify_changed();
         let stopped = match before {
             Phase::Up(instance) | Phase::Due(Job::End(instance, _)) => {
                 self.end(&name, &instance, EndCause::Stopped).map(Some)

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use pipeplug_net::wire::Chunk;
-use pipeplug_net::{PendingCall, PendingReply, Reply};
+use pipeplug_net::{CancelHandle, PendingCall, PendingReply, Reply};
 
 use super::error::SupervisedCallError;
 use super::state::Shared;
@@ -126,6 +126,12 @@ impl SupervisedCall {
         Self { call, lease: Some(lease) }
     }
 
+    /// Returns a handle with which another thread can give the call up.
+    #[must_use]
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.call.cancel_handle()
+    }
+
     /// Waits for the reply.
     ///
     /// # Errors
@@ -165,6 +171,10 @@ impl SupervisedCall {
 
 impl PendingReply for SupervisedCall {
     type Error = SupervisedCallError;
+
+    fn cancel_handle(&self) -> CancelHandle {
+        self.cancel_handle()
+    }
 
     fn wait(self) -> Result<Reply, SupervisedCallError> {
         self.wait()

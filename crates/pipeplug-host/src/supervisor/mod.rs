@@ -1,6 +1,7 @@
 //! A plugin that is kept running: restarted when it fails, started when it is called, stopped when
 //! it is not.
 
+mod awaited;
 mod builder;
 mod calls;
 mod control;
@@ -16,6 +17,9 @@ mod transitions;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipeplug_net::internal::Offloaded;
+
+pub use awaited::AwaitedSupervisedCall;
 pub use builder::SupervisorBuilder;
 pub use error::{SupervisedCallError, SupervisedNotifyError, Unavailable, UnavailableKind};
 pub use event::{EndCause, Event, PluginFailure};
@@ -43,7 +47,7 @@ use state::Shared;
 /// caller said that it may be ([`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent)).
 ///
 /// A handle: cloning it is cheap, and dropping the last one stops the plugin as
-/// [`stop`](Supervisor::stop) does. The plugin's own handler is handed the [`Plugin`] that asks,
+/// [`stop`](Supervisor::stop) does, in the background if anything of it was ever awaited. The plugin's own handler is handed the [`Plugin`] that asks,
 /// and answers with that: what it asked of the supervisor might be another process, or wait for a
 /// start that waits for the handler.
 ///
@@ -82,6 +86,72 @@ impl Supervisor {
     pub fn start(&self) -> Result<(), Unavailable> {
         self.shared().open();
         self.acquire(None).map(drop)
+    }
+
+    /// Starts the plugin as [`start`](Supervisor::start) does, and awaits that it runs.
+    ///
+    /// # Errors
+    /// As for [`start`](Supervisor::start).
+    ///
+    /// # Cancellation
+    /// The start goes on if the future is dropped: the plugin is the supervisor's.
+    pub async fn start_async(&self) -> Result<(), Unavailable> {
+        self.shared().open();
+        self.acquire_async(None).await.map(drop)
+    }
+
+    /// Returns the process that calls go to as [`plugin`](Supervisor::plugin) does, and awaits its
+    /// start if need be.
+    ///
+    /// # Errors
+    /// As for [`start`](Supervisor::start).
+    pub async fn plugin_async(&self) -> Result<Plugin, Unavailable> {
+        self.acquire_async(None).await.map(|lease| lease.plugin().clone())
+    }
+
+    /// Replaces the plugin as [`replace`](Supervisor::replace) does, and awaits the end of the
+    /// process before.
+    ///
+    /// # Errors
+    /// As for [`replace`](Supervisor::replace).
+    ///
+    /// # Cancellation
+    /// The replacement goes on if the future is dropped.
+    pub async fn replace_async(&self, plugin: PluginBuilder) -> Result<(), Unavailable> {
+        self.offload(|supervisor| supervisor.replace(plugin)).await
+    }
+
+    /// Restarts the plugin as [`restart`](Supervisor::restart) does, and awaits the end of the
+    /// process before.
+    ///
+    /// # Errors
+    /// As for [`restart`](Supervisor::restart).
+    ///
+    /// # Cancellation
+    /// The restart goes on if the future is dropped.
+    pub async fn restart_async(&self) -> Result<(), Unavailable> {
+        self.offload(Supervisor::restart).await
+    }
+
+    /// Stops the plugin as [`stop`](Supervisor::stop) does, and awaits its end.
+    ///
+    /// # Errors
+    /// As for [`stop`](Supervisor::stop).
+    ///
+    /// # Cancellation
+    /// The stop goes on if the future is dropped.
+    pub async fn stop_async(&self) -> Result<Option<Stopped>, StopError> {
+        self.offload(Supervisor::stop).await
+    }
+
+    /// Runs a method that blocks on a thread of the event loop.
+    fn offload<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Offloaded<T> {
+        self.shared().note_awaited();
+        let supervisor = self.clone();
+        self.shared().events.offload(move || run(&supervisor))
     }
 
     /// Starts another process, has new calls go there, waits until the calls that are open on the
@@ -167,6 +237,10 @@ impl Leases for Supervisor {
         self.shared().acquire(within)
     }
 
+    async fn acquire_async(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
+        self.shared().acquire_async(within).await
+    }
+
     fn retries(&self) -> u32 {
         self.shared().settings.retries
     }
@@ -174,9 +248,14 @@ impl Leases for Supervisor {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Err(error) = self.shared.stop() {
-            tracing::error!(plugin = self.shared.name(), %error, "the plugin could not be stopped");
-        }
+        let shared = Arc::clone(&self.shared);
+        let stop = move || {
+            if let Err(error) = shared.stop() {
+                tracing::error!(plugin = shared.name(), %error, "the plugin could not be stopped");
+            }
+        };
+        // The thread may be one of a runtime, which must not wait.
+        if self.shared.is_awaited() { self.shared.events.spawn(stop) } else { stop() }
     }
 }
 

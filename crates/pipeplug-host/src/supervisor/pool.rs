@@ -1,11 +1,14 @@
 //! Several processes of one plugin.
 
+use std::mem;
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use pipeplug_net::internal::Offloaded;
 
 use super::Supervisor;
 use super::builder::SupervisorBuilder;
@@ -24,7 +27,7 @@ use crate::plugin::{PluginBuilder, StartError, StopError};
 /// a start only if no process runs.
 ///
 /// A handle: cloning it is cheap, and dropping the last one stops them all, as [`stop`](Pool::stop)
-/// does. They are called by the plugin's name and a number: `echo#0`, `echo#1`, and so on.
+/// does, in the background if anything of it was ever awaited. They are called by the plugin's name and a number: `echo#0`, `echo#1`, and so on.
 ///
 /// ```no_run
 /// use std::num::NonZeroUsize;
@@ -120,16 +123,98 @@ impl Pool {
         &self.0.all
     }
 
+    /// Starts all of them as [`start`](Pool::start) does, and awaits that they run.
+    ///
+    /// # Errors
+    /// As for [`start`](Pool::start).
+    ///
+    /// # Cancellation
+    /// The starts go on if the future is dropped.
+    pub async fn start_async(&self) -> Result<(), Unavailable> {
+        self.offload(Self::start).await
+    }
+
+    /// Replaces them as [`replace`](Pool::replace) does, and awaits that.
+    ///
+    /// # Errors
+    /// As for [`replace`](Pool::replace).
+    ///
+    /// # Cancellation
+    /// The replacement goes on if the future is dropped.
+    pub async fn replace_async(&self, plugin: PluginBuilder) -> Result<(), Unavailable> {
+        self.offload(move |pool| pool.replace(&plugin)).await
+    }
+
+    /// Restarts them as [`restart`](Pool::restart) does, and awaits that.
+    ///
+    /// # Errors
+    /// As for [`restart`](Pool::restart).
+    ///
+    /// # Cancellation
+    /// The restart goes on if the future is dropped.
+    pub async fn restart_async(&self) -> Result<(), Unavailable> {
+        self.offload(Self::restart).await
+    }
+
+    /// Stops all as [`stop`](Pool::stop) does, and awaits their end.
+    ///
+    /// # Errors
+    /// As for [`stop`](Pool::stop).
+    ///
+    /// # Cancellation
+    /// The stop goes on if the future is dropped.
+    pub async fn stop_async(&self) -> Result<(), StopError> {
+        self.offload(Self::stop).await
+    }
+
+    /// Runs a method that blocks on a thread of the event loop.
+    fn offload<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Offloaded<T> {
+        self.note_awaited();
+        let pool = self.clone();
+        self.members()[0].shared().events.offload(move || run(&pool))
+    }
+
+    fn note_awaited(&self) {
+        // One is enough: a pool is dropped as a whole.
+        self.members()[0].shared().note_awaited();
+    }
+
+    /// Index of the next member to begin with for a one-way.
+    fn next_first(&self) -> usize {
+        // Relaxed: it only spreads one-ways, and orders nothing.
+        self.0.next.fetch_add(1, Ordering::Relaxed) % self.members().len()
+    }
+
     fn acquire_from(&self, first: usize, within: Option<Duration>) -> Result<Lease, Unavailable> {
+        self.choose(first).unwrap_or_else(|member| member.shared().acquire(within))
+    }
+
+    async fn acquire_from_async(
+        &self,
+        first: usize,
+        within: Option<Duration>,
+    ) -> Result<Lease, Unavailable> {
+        match self.choose(first) {
+            Ok(leased) => leased,
+            Err(member) => member.shared().acquire_async(within).await,
+        }
+    }
+
+    /// Leases the running process with the fewest open calls. If none runs, returns the member to
+    /// wait for.
+    fn choose(&self, first: usize) -> Result<Result<Lease, Unavailable>, &Supervisor> {
         let (behind, ahead) = self.members().split_at(first);
-        let members = || ahead.iter().chain(behind).map(Supervisor::shared);
+        let members = || ahead.iter().chain(behind);
         loop {
             // Each load is looked at under the lock of its member alone, so the loads are not of
             // one moment. `try_acquire` below looks again, under the lock of the member that was
             // chosen, and fails if more calls are open there than were seen.
             let mut best = None;
             for member in members() {
-                let load = member.load();
+                let load = member.shared().load();
                 if best.is_none_or(|(least, _)| load < least) {
                     best = Some((load, member));
                 }
@@ -138,16 +223,16 @@ impl Pool {
                 }
             }
             let Some((load, best)) = best else { unreachable!("a pool has one member at least") };
-            let Load::Open(open) = load else { return best.acquire(within) };
+            let Load::Open(open) = load else { return Err(best) };
             if open > 0
-                && let Some(down) = members().find(|member| member.load() == Load::Down)
+                && let Some(down) = members().find(|member| member.shared().load() == Load::Down)
             {
-                down.start_soon();
+                down.shared().start_soon();
             }
             // It may have ended by now, or other threads have called it: then another member may be
             // better, and all are looked at again.
-            if let Some(lease) = best.try_acquire(open) {
-                return Ok(lease);
+            if let Some(lease) = best.shared().try_acquire(open) {
+                return Ok(Ok(lease));
             }
         }
     }
@@ -166,8 +251,17 @@ impl Leases for Pool {
     /// Leases the processes with the fewest open calls in turn: how many one-ways a process still
     /// has to handle is not known.
     fn acquire_for_one_way(&self) -> Result<Lease, Unavailable> {
-        // Relaxed: it only spreads one-ways, and orders nothing.
-        self.acquire_from(self.0.next.fetch_add(1, Ordering::Relaxed) % self.members().len(), None)
+        self.acquire_from(self.next_first(), None)
+    }
+
+    async fn acquire_async(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
+        self.note_awaited();
+        self.acquire_from_async(0, within).await
+    }
+
+    async fn acquire_for_one_way_async(&self) -> Result<Lease, Unavailable> {
+        self.note_awaited();
+        self.acquire_from_async(self.next_first(), None).await
     }
 
     fn retries(&self) -> u32 {
@@ -177,31 +271,43 @@ impl Leases for Pool {
 
 impl Members {
     fn at_once<T: Send>(&self, each: impl Fn(&Supervisor) -> T + Sync) -> Vec<T> {
-        thread::scope(|scope| {
-            let each = &each;
-            let begin = |member| {
-                // If the system gives no thread, this thread does it after it has started the
-                // others.
-                thread::Builder::new().spawn_scoped(scope, move || each(member)).map_err(|_| member)
-            };
-            let running: Vec<_> = self.all.iter().map(begin).collect();
-            let end = |one: Result<thread::ScopedJoinHandle<'_, T>, _>| match one {
-                // A call-back of the host may panic.
-                Ok(running) => running.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                Err(member) => each(member),
-            };
-            running.into_iter().map(end).collect()
-        })
+        at_once(&self.all, each)
     }
+}
+
+fn at_once<T: Send>(all: &[Supervisor], each: impl Fn(&Supervisor) -> T + Sync) -> Vec<T> {
+    thread::scope(|scope| {
+        let each = &each;
+        let begin = |member| {
+            // If the system gives no thread, this thread does it after it has started the
+            // others.
+            thread::Builder::new().spawn_scoped(scope, move || each(member)).map_err(|_| member)
+        };
+        let running: Vec<_> = all.iter().map(begin).collect();
+        let end = |one: Result<thread::ScopedJoinHandle<'_, T>, _>| match one {
+            // A call-back of the host may panic.
+            Ok(running) => running.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(member) => each(member),
+        };
+        running.into_iter().map(end).collect()
+    })
 }
 
 impl Drop for Members {
     fn drop(&mut self) {
-        for stopped in self.at_once(Supervisor::stop) {
-            if let Err(error) = stopped {
-                tracing::error!(%error, "a plugin of a pool could not be stopped");
+        // Before the supervisors are dropped, each of which would be stopped after the other.
+        let is_awaited = self.all.iter().any(|member| member.shared().is_awaited());
+        let all = mem::take(&mut self.all);
+        let events = all[0].shared().events.clone();
+        let stop = move || {
+            for stopped in at_once(&all, Supervisor::stop) {
+                if let Err(error) = stopped {
+                    tracing::error!(%error, "a plugin of a pool could not be stopped");
+                }
             }
-        }
+        };
+        // The thread may be one of a runtime, which must not wait.
+        if is_awaited { events.spawn(stop) } else { stop() }
     }
 }
 

@@ -5,11 +5,13 @@
 //! them waits for a free thread.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pipeplug_net::EventLoop;
 
+use super::awaited::Tasks;
 use super::error::{Unavailable, UnavailableKind};
 use super::event::{EndCause, Event, Hook, OnEvent, PluginFailure};
 use super::instance::{Instance, Lease};
@@ -23,7 +25,11 @@ pub(super) struct Shared {
     pub(super) hook: Arc<Hook>,
     state: Mutex<SupervisorState>,
     /// The phase is another one, or the last call of a process that is left has ended.
-    pub(super) changed: Condvar,
+    changed: Condvar,
+    /// Tasks that wait for another phase.
+    pub(super) tasks: Tasks,
+    /// True once a task has waited for the plugin.
+    pub(super) is_awaited: AtomicBool,
     /// Held while the plugin is replaced, from the start of the new one to the end of the old one.
     pub(super) replacing: Mutex<()>,
 }
@@ -113,6 +119,8 @@ impl Shared {
                 upgraded_since: None,
             }),
             changed: Condvar::new(),
+            tasks: Tasks::default(),
+            is_awaited: AtomicBool::new(false),
             replacing: Mutex::default(),
         })
     }
@@ -163,9 +171,7 @@ impl Shared {
                     let left =
                         deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
                     if left.is_some_and(|left| left.is_zero()) {
-                        let last = state.last_failure.clone();
-                        let kind = UnavailableKind::NotReady { after, last };
-                        return Err(Unavailable::new(state.name(), kind));
+                        return Err(state.not_ready(after));
                     }
                     self.wait(state, left.unwrap_or(Duration::MAX))
                 }
@@ -185,7 +191,7 @@ impl Shared {
         }
     }
 
-    fn lease(self: &Arc<Self>, state: &mut SupervisorState) -> Option<Lease> {
+    pub(super) fn lease(self: &Arc<Self>, state: &mut SupervisorState) -> Option<Lease> {
         let Phase::Up(instance) = &state.phase else { return None };
         if instance.plugin.connection().close_reason().is_none() {
             return Some(instance.lease());
@@ -250,7 +256,7 @@ impl Shared {
     ) {
         // It is `instance`, which the caller holds.
         state.phase = Phase::Due(Job::End(instance, cause));
-        self.changed.notify_all();
+        self.notify_changed();
         self.work_soon();
     }
 
@@ -279,7 +285,13 @@ impl Shared {
         // Taking the lock once avoids a lost wake-up: a waiter checks the calls and begins to wait
         // under this lock.
         drop(self.lock());
+        self.notify_changed();
+    }
+
+    /// Has the threads and tasks look again that wait for another phase, or for the end of calls.
+    pub(super) fn notify_changed(&self) {
         self.changed.notify_all();
+        self.tasks.wake_all(&self.events);
     }
 
     pub(super) fn wait<'a>(
@@ -313,6 +325,11 @@ impl SupervisorState {
         self.failures_in_a_row = 0;
         self.last_failure = None;
         self.upgraded_since = None;
+    }
+
+    pub(super) fn not_ready(&self, after: Duration) -> Unavailable {
+        let kind = UnavailableKind::NotReady { after, last: self.last_failure.clone() };
+        Unavailable::new(self.name(), kind)
     }
 
     pub(super) fn stopped(&self) -> Unavailable {

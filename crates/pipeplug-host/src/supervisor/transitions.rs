@@ -143,7 +143,7 @@ impl Shared {
             // seen here, and a later one finds the phase `Up`.
             self.end_soon(state, Arc::clone(instance), EndCause::Unasked);
         }
-        self.changed.notify_all();
+        self.notify_changed();
         before
     }
 
@@ -175,7 +175,7 @@ impl Shared {
         }
         if let EndCause::Idle = cause {
             before = mem::replace(&mut state.phase, Phase::Down);
-            self.changed.notify_all();
+            self.notify_changed();
         } else {
             let ran = instance.started.elapsed();
             let failure = PluginFailure::Ended { reason, crash };
@@ -246,7 +246,7 @@ impl Shared {
             state.failures.pop_front();
         }
         state.last_failure = Some(failure.clone());
-        self.changed.notify_all();
+        self.notify_changed();
         if !is_upgrade && (failure.is_permanent() || state.failures.len() >= breaker.failures) {
             self.hook.tell(state.name(), Event::GaveUp { last: failure.clone() });
             let error = Unavailable::gave_up(state.name(), breaker, failure);
@@ -272,7 +272,7 @@ impl Shared {
         // has ended, finds another phase, or a back-off with another number.
         if matches!(state.phase, Phase::Backoff { number: at } if at == number) {
             state.phase = Phase::Due(Job::Start);
-            self.changed.notify_all();
+            self.notify_changed();
             drop(state);
             self.work_soon();
         }
@@ -298,7 +298,7 @@ impl Drop for Undone<'_> {
             // The next call starts the plugin.
             let before = mem::replace(&mut state.phase, Phase::Down);
             drop(state);
-            self.shared.changed.notify_all();
+            self.shared.notify_changed();
             // On another thread: dropping a plugin runs code of the launcher, and a second panic
             // while this one unwinds would abort the process.
             self.shared.events.spawn(move || drop(before));

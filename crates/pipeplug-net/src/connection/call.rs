@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::call_error::CallError;
 use super::caller::PendingReply;
 use super::handler::Reply;
 use super::read::final_read::{FinalRead, LONGEST, RETRY};
+use super::shared::Shared;
 use crate::error::CloseReason;
 use crate::event_loop::thread_pool::{self, BlockedOn};
 use crate::event_loop::timers::Timer;
@@ -36,6 +37,8 @@ pub(crate) enum CallOutcome {
         limit: usize,
     },
     Closed(Arc<CloseReason>, Arc<Postmortem>),
+    /// Given up through a [`CancelHandle`].
+    Cancelled,
 }
 
 #[derive(Debug)]
@@ -255,6 +258,17 @@ impl PendingCall {
         drop(self);
     }
 
+    /// Returns a handle with which another thread can give the call up while this one waits, or
+    /// while a task awaits it.
+    #[must_use]
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle {
+            shared: Arc::downgrade(self.connection.shared()),
+            id: self.id,
+            slot: Arc::clone(&self.slot),
+        }
+    }
+
     pub(crate) fn command(&self) -> &str {
         &self.slot.command
     }
@@ -345,12 +359,62 @@ impl PendingCall {
             CallOutcome::Closed(reason, postmortem) => {
                 Err(CallError::Closed { command: command(), reason, postmortem })
             }
+            CallOutcome::Cancelled => Err(CallError::Cancelled { command: command() }),
         }
+    }
+}
+
+/// Gives a call up from another thread, such as one that waits for signals; see
+/// [`PendingCall::cancel_handle`].
+///
+/// ```
+/// # use pipeplug_net::{CallError, Connection};
+/// # fn example(connection: &Connection) -> Result<(), CallError> {
+/// let call = connection.request("index", "all").begin()?;
+/// let handle = call.cancel_handle();
+/// std::thread::spawn(move || {
+///     // The user wants no result any more.
+///     handle.cancel();
+/// });
+/// match call.wait() {
+///     Err(CallError::Cancelled { .. }) => println!("given up"),
+///     reply => println!("{:?}", reply?),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct CancelHandle {
+    shared: Weak<Shared>,
+    id: ThreadId,
+    slot: Arc<CallSlot>,
+}
+
+impl CancelHandle {
+    /// Gives the call up: it ends with [`CallError::Cancelled`], and the other side learns of it as
+    /// from [`PendingCall::cancel`]. Does nothing once the call has ended.
+    pub fn cancel(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.cancel_call(self.id, &self.slot);
+        }
+    }
+}
+
+impl std::fmt::Debug for CancelHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CancelHandle")
+            .field("id", &self.id)
+            .field("command", &self.slot.command)
+            .finish_non_exhaustive()
     }
 }
 
 impl PendingReply for PendingCall {
     type Error = CallError;
+
+    fn cancel_handle(&self) -> CancelHandle {
+        self.cancel_handle()
+    }
 
     fn wait(self) -> Result<Reply, CallError> {
         self.wait()
@@ -426,6 +490,7 @@ impl Future for PendingCall {
         // A task counts as a sleeper from its first poll to its end: no thread of its own will read
         // for it.
         if !std::mem::replace(&mut self.polled, true) {
+            self.connection.shared().note_awaited();
             self.connection.shared().sleep_begins();
         }
         Poll::Pending

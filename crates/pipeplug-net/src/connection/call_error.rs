@@ -128,6 +128,12 @@ pub enum CallError {
         /// Limit of that length.
         limit: usize,
     },
+    /// This side gave the call up, through a [`CancelHandle`](crate::CancelHandle).
+    #[error("{command}: cancelled by this side")]
+    Cancelled {
+        /// Command that was called.
+        command: String,
+    },
     /// The call would have had to wait before it was sent, and must not wait.
     #[error("{command}: the other side is behind, sending would have to wait")]
     WouldBlock {

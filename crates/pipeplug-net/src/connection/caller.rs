@@ -3,96 +3,18 @@
 use std::any::Any;
 use std::error::Error;
 use std::future::{Future, IntoFuture};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pipeplug_wire::Chunk;
 
+use super::call::CancelHandle;
 use super::call_error::CallError;
 use super::handler::Reply;
 use super::stream::receive::ReplyParts;
 use super::stream::send::PartSender;
+use crate::caller_doc;
 use crate::payload::Payload;
 use crate::sync::Instant;
-
-/// Documentation of the methods that [`Caller`] provides, for the trait and for the types that have
-/// them as their own ([`caller_methods!`]).
-#[doc(hidden)]
-#[macro_export]
-macro_rules! caller_doc {
-    (call) => {
-        "
-         Calls the other side and waits for its reply as text. `payload` is a string or bytes.
-
-         # Errors
-         The other side answered with an error or with bytes that are no UTF-8, the request was not
-         sent, or the connection ended.
-
-         # Blocking
-         As for [`RequestBuilder::wait`](crate::RequestBuilder::wait)."
-    };
-    (call_bytes) => {
-        "
-         Calls the other side and waits for the bytes of its reply.
-
-         # Errors
-         As for [`call`](Self::call), except for text.
-
-         # Blocking
-         As for [`RequestBuilder::wait`](crate::RequestBuilder::wait)."
-    };
-    (call_chunk) => {
-        "
-         Sends the chunk's command and buffer as a request, and waits for the response chunk. The
-         chunk's thread id and direction are not used: the connection chooses them.
-
-         # Errors
-         As for [`call_bytes`](Self::call_bytes).
-
-         # Blocking
-         As for [`RequestBuilder::wait`](crate::RequestBuilder::wait)."
-    };
-    (request) => {
-        "
-         Makes a request with options: a time-out, a call that may be repeated, one that must not
-         block, or one that is awaited."
-    };
-    (notify) => {
-        "
-         Sends a one-way, which has no answer. `payload` is a string or bytes.
-
-         One-ways arrive in the order in which they are sent, and their handlers start in that order.
-         Handlers run concurrently: if one has to be done before the next starts, make it a call.
-
-         # Errors
-         The connection has ended. Success says that the one-way was sent, not that it was handled.
-
-         # Blocking
-         While the other side is behind with what was sent."
-    };
-    (notify_stream) => {
-        "
-         Sends a one-way that parts follow. Its handler takes them with
-         [`Request::parts`](crate::Request::parts).
-
-         # Errors
-         As for [`notify`](Self::notify), and if the other side has not negotiated `stream`.
-
-         # Blocking
-         As for [`notify`](Self::notify)."
-    };
-    (notify_chunk) => {
-        "
-         Sends the chunk's command and buffer as a one-way. Its thread id and direction are not used.
-
-         # Errors
-         As for [`notify`](Self::notify).
-
-         # Blocking
-         As for [`notify`](Self::notify)."
-    };
-}
 
 /// Something that can be called: a connection, a plugin, the host, a supervisor or a pool.
 ///
@@ -113,6 +35,10 @@ pub trait Caller: Sized {
     type NotifyError: Error + Send + Sync + 'static;
     /// A call that waits for its reply.
     type Pending: PendingReply<Error = Self::CallError>;
+    /// Future of a call; see [`await_request`](Caller::await_request).
+    type CallFuture<'a>: Future<Output = Result<Reply, Self::CallError>> + Send
+    where
+        Self: 'a;
 
     /// Sends a request; see [`RequestBuilder::begin`].
     ///
@@ -134,6 +60,49 @@ pub trait Caller: Sized {
     fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, Self::CallError> {
         self.begin_request(request)?.wait()
     }
+
+    /// Returns the future of a call, which sends the request when it is polled first; see
+    /// [`RequestBuilder`].
+    fn await_request<'a>(&'a self, request: OutgoingRequest<'a>) -> Self::CallFuture<'a>;
+
+    /// Sends a request; see [`RequestBuilder::begin_async`].
+    ///
+    /// # Errors
+    /// The request was not sent.
+    fn begin_request_async(
+        &self,
+        request: OutgoingRequest<'_>,
+    ) -> impl Future<Output = Result<Self::Pending, Self::CallError>> + Send;
+
+    /// Sends a request with a stream; see [`RequestBuilder::stream_async`].
+    ///
+    /// # Errors
+    /// As for [`RequestBuilder::stream`].
+    fn open_stream_async(
+        &self,
+        request: OutgoingRequest<'_>,
+        sides: StreamSides,
+    ) -> impl Future<Output = Result<StreamCall, Self::CallError>> + Send;
+
+    /// Sends a one-way; see [`notify_async`](Caller::notify_async).
+    ///
+    /// # Errors
+    /// As for [`notify`](Caller::notify).
+    fn send_one_way_async(
+        &self,
+        command: &str,
+        payload: Payload<'_>,
+    ) -> impl Future<Output = Result<(), Self::NotifyError>> + Send;
+
+    /// Sends a one-way with a stream; see [`notify_stream_async`](Caller::notify_stream_async).
+    ///
+    /// # Errors
+    /// As for [`notify_stream`](Caller::notify_stream).
+    fn open_one_way_stream_async(
+        &self,
+        command: &str,
+        payload: Payload<'_>,
+    ) -> impl Future<Output = Result<PartSender, Self::NotifyError>> + Send;
 
     /// Sends a one-way; see [`notify`](Caller::notify).
     ///
@@ -224,6 +193,34 @@ pub trait Caller: Sized {
         self.open_one_way_stream(command, payload.into())
     }
 
+    #[doc = caller_doc!(call_async)]
+    fn call_async<'a>(
+        &'a self,
+        command: &'a str,
+        payload: impl Into<Payload<'a>>,
+    ) -> impl Future<Output = Result<String, Self::CallError>> + Send {
+        let reply = self.await_request(OutgoingRequest::new(command, payload.into()));
+        async move { reply.await?.into_text_of(command).map_err(Self::CallError::from) }
+    }
+
+    #[doc = caller_doc!(notify_async)]
+    fn notify_async<'a>(
+        &'a self,
+        command: &'a str,
+        payload: impl Into<Payload<'a>>,
+    ) -> impl Future<Output = Result<(), Self::NotifyError>> + Send {
+        self.send_one_way_async(command, payload.into())
+    }
+
+    #[doc = caller_doc!(notify_stream_async)]
+    fn notify_stream_async<'a>(
+        &'a self,
+        command: &'a str,
+        payload: impl Into<Payload<'a>>,
+    ) -> impl Future<Output = Result<PartSender, Self::NotifyError>> + Send {
+        self.open_one_way_stream_async(command, payload.into())
+    }
+
     #[doc = caller_doc!(notify_chunk)]
     fn notify_chunk(&self, chunk: Chunk) -> Result<(), Self::NotifyError> {
         self.send_one_way(&chunk.command, chunk.buffer.into())
@@ -235,6 +232,10 @@ pub trait Caller: Sized {
 pub trait PendingReply: Future<Output = Result<Reply, Self::Error>> + Unpin {
     /// Error of the call.
     type Error;
+
+    /// Returns a handle with which another thread can give the call up; see
+    /// [`PendingCall::cancel_handle`](crate::PendingCall::cancel_handle).
+    fn cancel_handle(&self) -> CancelHandle;
 
     /// Waits for the reply.
     ///
@@ -370,8 +371,8 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     }
 
     /// Declares that the call does no harm when it is made twice. A supervisor or pool makes it
-    /// again if the plugin ends before it has answered, in [`wait`](RequestBuilder::wait) and
-    /// [`wait_text`](RequestBuilder::wait_text). A request that is begun or awaited is sent once.
+    /// again if the plugin ends before it has answered, in [`wait`](RequestBuilder::wait),
+    /// [`wait_text`](RequestBuilder::wait_text) and `.await`. A request that is begun is sent once.
     /// Other callers ignore it.
     pub fn idempotent(mut self) -> Self {
         self.request.is_idempotent = true;
@@ -408,6 +409,38 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     /// As for [`begin`](RequestBuilder::begin).
     pub fn stream(self) -> Result<StreamCall, C::CallError> {
         self.caller.open_stream(self.request, StreamSides::Both)
+    }
+
+    /// Sends the request as [`stream`](RequestBuilder::stream) does, and awaits that it is sent.
+    ///
+    /// # Errors
+    /// As for [`stream`](RequestBuilder::stream).
+    ///
+    /// # Cancellation
+    /// If the future is dropped before it is ready, the request was not sent.
+    pub async fn stream_async(self) -> Result<StreamCall, C::CallError>
+    where
+        C: Sync,
+    {
+        self.caller.open_stream_async(self.request, StreamSides::Both).await
+    }
+
+    /// Sends the request as [`receive_parts`](RequestBuilder::receive_parts) does, and awaits that
+    /// it is sent.
+    ///
+    /// # Errors
+    /// As for [`stream`](RequestBuilder::stream).
+    ///
+    /// # Cancellation
+    /// If the future is dropped before it is ready, the request was not sent.
+    pub async fn receive_parts_async(self) -> Result<ReplyParts, C::CallError>
+    where
+        C: Sync,
+    {
+        let opened = self.caller.open_stream_async(self.request, StreamSides::Receive);
+        let StreamCall { sender, parts } = opened.await?;
+        drop(sender);
+        Ok(parts)
     }
 
     /// Sends the request and takes the parts of its reply.
@@ -461,118 +494,30 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     pub fn begin(self) -> Result<C::Pending, C::CallError> {
         self.caller.begin_request(self.request)
     }
+
+    /// Sends the request as [`begin`](RequestBuilder::begin) does, and awaits that it is sent.
+    ///
+    /// # Errors
+    /// The request was not sent.
+    ///
+    /// # Cancellation
+    /// If the future is dropped before it is ready, the request was not sent.
+    pub async fn begin_async(self) -> Result<C::Pending, C::CallError>
+    where
+        C: Sync,
+    {
+        self.caller.begin_request_async(self.request).await
+    }
 }
 
 impl<'a, C: Caller> IntoFuture for RequestBuilder<'a, C> {
     type Output = Result<Reply, C::CallError>;
-    type IntoFuture = AwaitedRequest<C>;
+    type IntoFuture = C::CallFuture<'a>;
 
-    /// Sends the request.
-    ///
-    /// # Blocking
-    /// As for [`RequestBuilder::begin`].
-    fn into_future(self) -> AwaitedRequest<C> {
-        AwaitedRequest(match self.begin() {
-            Ok(pending) => Awaited::Pending(pending),
-            Err(error) => Awaited::Failed(Some(error)),
-        })
+    /// Returns the call as a future: it sends the request when it is polled first, waits until the
+    /// request may be sent, and then for the reply. A time-out counts from the first poll. Dropping
+    /// it gives the call up.
+    fn into_future(self) -> C::CallFuture<'a> {
+        self.caller.await_request(self.request)
     }
-}
-
-/// Future of a [`RequestBuilder`].
-pub struct AwaitedRequest<C: Caller>(Awaited<C>);
-
-enum Awaited<C: Caller> {
-    Pending(C::Pending),
-    Failed(Option<C::CallError>),
-}
-
-impl<C: Caller> Unpin for AwaitedRequest<C> {}
-
-impl<C: Caller> Future for AwaitedRequest<C> {
-    type Output = Result<Reply, C::CallError>;
-
-    /// # Panics
-    /// When it is polled again after it was ready.
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Awaited::Pending(pending) => Pin::new(pending).poll(context),
-            Awaited::Failed(error) => {
-                Poll::Ready(Err(error.take().expect("a request was polled after it had failed")))
-            }
-        }
-    }
-}
-
-impl<C: Caller> std::fmt::Debug for AwaitedRequest<C> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AwaitedRequest").finish_non_exhaustive()
-    }
-}
-
-/// Gives a type with an `impl Caller` the methods of that trait as its own.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! caller_methods {
-    ($type:ty, $call_error:ty, $notify_error:ty) => {
-        impl $type {
-            #[doc = $crate::caller_doc!(call)]
-            pub fn call<'a>(
-                &self,
-                command: &str,
-                payload: impl Into<$crate::Payload<'a>>,
-            ) -> Result<String, $call_error> {
-                $crate::Caller::call(self, command, payload)
-            }
-
-            #[doc = $crate::caller_doc!(call_bytes)]
-            pub fn call_bytes<'a>(
-                &self,
-                command: &str,
-                payload: impl Into<$crate::Payload<'a>>,
-            ) -> Result<Vec<u8>, $call_error> {
-                $crate::Caller::call_bytes(self, command, payload)
-            }
-
-            #[doc = $crate::caller_doc!(call_chunk)]
-            pub fn call_chunk(
-                &self,
-                chunk: $crate::wire::Chunk,
-            ) -> Result<$crate::wire::Chunk, $call_error> {
-                $crate::Caller::call_chunk(self, chunk)
-            }
-
-            #[doc = $crate::caller_doc!(request)]
-            pub fn request<'a>(
-                &'a self,
-                command: &'a str,
-                payload: impl Into<$crate::Payload<'a>>,
-            ) -> $crate::RequestBuilder<'a, Self> {
-                $crate::Caller::request(self, command, payload)
-            }
-
-            #[doc = $crate::caller_doc!(notify)]
-            pub fn notify<'a>(
-                &self,
-                command: &str,
-                payload: impl Into<$crate::Payload<'a>>,
-            ) -> Result<(), $notify_error> {
-                $crate::Caller::notify(self, command, payload)
-            }
-
-            #[doc = $crate::caller_doc!(notify_stream)]
-            pub fn notify_stream<'a>(
-                &self,
-                command: &str,
-                payload: impl Into<$crate::Payload<'a>>,
-            ) -> Result<$crate::PartSender, $notify_error> {
-                $crate::Caller::notify_stream(self, command, payload)
-            }
-
-            #[doc = $crate::caller_doc!(notify_chunk)]
-            pub fn notify_chunk(&self, chunk: $crate::wire::Chunk) -> Result<(), $notify_error> {
-                $crate::Caller::notify_chunk(self, chunk)
-            }
-        }
-    };
 }

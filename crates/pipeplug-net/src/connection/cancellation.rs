@@ -235,6 +235,9 @@ pub(crate) struct ActiveRequests {
     free: Vec<WorkerSlot>,
     /// Requests that will be answered later, from any thread.
     later: HashMap<ThreadId, TokenState>,
+    /// One-ways that tasks handle, by a number of their own.
+    one_ways: HashMap<u64, Arc<CancelToken>>,
+    last_one_way: u64,
 }
 
 /// Index of a worker's slot.
@@ -300,6 +303,19 @@ impl ActiveRequests {
         }
     }
 
+    /// Notes that a task handles the one-way in this slot, whatever its worker does meanwhile.
+    /// Returns its number, for [`one_way_done`](ActiveRequests::one_way_done), and its token.
+    pub(crate) fn detach_one_way(&mut self, slot: WorkerSlot) -> (u64, Arc<CancelToken>) {
+        let token = self.slots[slot.0].state.ask();
+        self.last_one_way += 1;
+        self.one_ways.insert(self.last_one_way, Arc::clone(&token));
+        (self.last_one_way, token)
+    }
+
+    pub(crate) fn one_way_done(&mut self, number: u64) {
+        self.one_ways.remove(&number);
+    }
+
     pub(crate) fn answered_later(&mut self, id: ThreadId) {
         self.later.remove(&id);
     }
@@ -340,7 +356,7 @@ impl ActiveRequests {
             TokenState::Asked(token) => Some(Arc::clone(token)),
             TokenState::Unasked | TokenState::Cancelled => None,
         });
-        asked.collect()
+        asked.chain(self.one_ways.values().cloned()).collect()
     }
 }
 

@@ -4,13 +4,14 @@ use std::any::Any;
 use std::error::Error;
 use std::sync::Arc;
 
-use pipeplug_wire::{ChunkRef, Direction, ThreadId, command};
+use pipeplug_wire::{ChunkRef, Direction, command};
 
 use crate::connection::Connection;
 use crate::connection::call_error::CallError;
-use crate::connection::cancellation::{self, Cancellation, WorkerSlot};
+use crate::connection::cancellation::{self, CancelToken, Cancellation, WorkerSlot};
 use crate::connection::read::dispatch::unknown_command;
-use crate::connection::serve::job::Job;
+use crate::connection::responder::Responder;
+use crate::connection::serve::job::{Buffer, Job};
 use crate::connection::shared::Shared;
 use crate::connection::stream::error::StreamError;
 use crate::connection::stream::receive::Parts;
@@ -201,12 +202,25 @@ impl std::ops::Deref for Reply {
 pub struct Request {
     connection: Connection,
     job: Job,
-    /// Slot in which a cancel finds it.
-    slot: WorkerSlot,
+    place: RequestPlace,
     context: RequestContext,
     /// True while the handler's result is to be sent.
     answerable: bool,
     parts_taken: bool,
+    /// Parts of a one-way that a task handles. Dropped with it, they tell the sender that they are
+    /// not wanted.
+    unused_parts: Option<Box<Parts>>,
+}
+
+/// Place where a cancel finds a request.
+#[derive(Debug)]
+pub(crate) enum RequestPlace {
+    /// Slot of the worker that runs its handler.
+    Worker(WorkerSlot),
+    /// It will be answered later, by a task.
+    Later,
+    /// A one-way that a task handles.
+    OneWay(Arc<CancelToken>),
 }
 
 impl Request {
@@ -217,7 +231,8 @@ impl Request {
         context: RequestContext,
     ) -> Self {
         let answerable = job.direction == Direction::Request;
-        Self { connection, job, slot, context, answerable, parts_taken: false }
+        let place = RequestPlace::Worker(slot);
+        Self { connection, job, place, context, answerable, parts_taken: false, unused_parts: None }
     }
 
     /// The command.
@@ -302,7 +317,15 @@ impl Request {
     /// a one-way it tells whether the connection is still open.
     pub fn cancellation(&self) -> Cancellation {
         let shared = self.connection.shared();
-        let token = lock(&shared.serve_queue).active.token(self.slot, self.job.request_id());
+        let token = match &self.place {
+            RequestPlace::Worker(slot) => {
+                lock(&shared.serve_queue).active.token(*slot, self.job.request_id())
+            }
+            RequestPlace::Later => {
+                lock(&shared.serve_queue).active.token_of_later(self.job.thread_id)
+            }
+            RequestPlace::OneWay(token) => Arc::clone(token),
+        };
         Cancellation::new(shared, token, self.context.deadline)
     }
 
@@ -316,6 +339,9 @@ impl Request {
     /// Takes the parts that follow the request. There are none without a stream, and the second
     /// time.
     pub fn parts(&mut self) -> Parts {
+        if let Some(parts) = self.unused_parts.take() {
+            return *parts;
+        }
         let is_first = !std::mem::replace(&mut self.parts_taken, true);
         let shared = self.connection.shared();
         let stream = match self.stream() {
@@ -369,19 +395,44 @@ impl Request {
     }
 
     /// Takes the right to answer, to use it later and from any thread. The handler's result is then
-    /// not sent. `None` for a one-way, and the second time.
+    /// not sent. `None` for a one-way, the second time, and for the request of a task
+    /// ([`spawn`](Request::spawn)), whose result is the answer.
     #[must_use]
     pub fn responder(&mut self) -> Option<Responder> {
+        let RequestPlace::Worker(slot) = self.place else { return None };
         std::mem::take(&mut self.answerable).then(|| {
             let shared = Arc::clone(self.connection.shared());
-            shared.answer_later(self.slot);
-            Responder {
-                shared: Some(shared),
-                id: self.job.thread_id,
-                command: self.job.command.as_str().into(),
-                deadline: self.context.deadline,
-            }
+            shared.answer_later(slot);
+            let command = self.job.command.as_str().into();
+            Responder::new(shared, self.job.thread_id, command, self.context.deadline)
         })
+    }
+
+    /// Takes the request out of its handler, for a task. Leaves its command and no bytes.
+    pub(super) fn detach(&mut self, place: RequestPlace) -> Self {
+        let takes_parts = self.is_one_way() && self.has_stream() && !self.parts_taken;
+        let unused_parts = takes_parts.then(|| Box::new(self.parts()));
+        let Job { thread_id, direction, ref command, ref mut buffer, is_cancelled } = self.job;
+        // The bytes are its own: a task may take long, and must not keep the whole input.
+        let (command, buffer) = (command.clone(), Buffer::Own(buffer.take()));
+        Self {
+            connection: self.connection.clone(),
+            job: Job { thread_id, direction, command, buffer, is_cancelled },
+            place,
+            context: self.context.clone(),
+            answerable: false,
+            parts_taken: std::mem::replace(&mut self.parts_taken, true),
+            unused_parts,
+        }
+    }
+
+    pub(super) fn place(&self) -> &RequestPlace {
+        &self.place
+    }
+
+    /// Limits and values that calls for this request inherit.
+    pub(super) fn request_context(&self) -> &RequestContext {
+        &self.context
     }
 
     /// Answers that the command is unknown.
@@ -414,14 +465,7 @@ impl Request {
         let command = self.job.command.as_str();
         let result = match result {
             Ok(result) => result,
-            Err(panic) => {
-                let shown = command.escape_debug();
-                let message =
-                    format!("the handler of \"{shown}\" panicked: {}", panic_message(&*panic));
-                tracing::error!(%peer, "{message}");
-                guarded("what a handler panicked with", || drop(panic));
-                Err(message)
-            }
+            Err(panic) => Err(log_panic(peer, command, panic)),
         };
         let shared = self.connection.shared();
         match result {
@@ -431,12 +475,7 @@ impl Request {
             Err(message) if self.answerable => {
                 shared.respond(self.job.thread_id, command::ERROR, message.into_bytes(), flush);
             }
-            Err(error) => {
-                if let Some(times) = shared.counters.failed.count() {
-                    let command = command.escape_debug();
-                    tracing::warn!(target: FAILED_ONE_WAYS, %peer, %command, %error, times, "a handler of a one-way failed");
-                }
-            }
+            Err(error) => log_failed_one_way(shared, command, &error),
             Ok(_) => {}
         }
         self.connection
@@ -452,62 +491,25 @@ impl Request {
     }
 }
 
-/// The right to answer one request, once, from any thread.
-///
-/// Dropping it unanswered sends an error.
-#[derive(Debug)]
-#[must_use = "dropping a responder answers with an error"]
-pub struct Responder {
-    /// `None` once the answer is given.
-    shared: Option<Arc<Shared>>,
-    id: ThreadId,
-    command: Box<str>,
-    deadline: Option<Instant>,
+/// Logs that a handler panicked. Returns the message for the caller.
+pub(super) fn log_panic(peer: &str, command: &str, panic: Box<dyn Any + Send>) -> String {
+    let shown = command.escape_debug();
+    let message = format!("the handler of \"{shown}\" panicked: {}", panic_message(&*panic));
+    tracing::error!(%peer, "{message}");
+    guarded("what a handler panicked with", || drop(panic));
+    message
 }
 
-impl Responder {
-    /// Sends the reply. Does nothing if the connection has ended.
-    ///
-    /// # Blocking
-    /// While more than [`Options::outgoing`](crate::Options) bytes wait to be written.
-    pub fn answer(mut self, reply: impl Into<Reply>) {
-        let command = std::mem::take(&mut self.command);
-        self.send(&command, reply.into().0);
-    }
-
-    /// Sends an error with this message.
-    ///
-    /// # Blocking
-    /// As for [`answer`](Responder::answer).
-    pub fn fail(mut self, message: &str) {
-        self.send(command::ERROR, message.as_bytes().to_vec());
-    }
-
-    /// Returns the cancellation, as [`Request::cancellation`] does.
-    pub fn cancellation(&self) -> Cancellation {
-        let shared = self.shared.as_ref().expect("giving the answer consumes the responder");
-        let token = lock(&shared.serve_queue).active.token_of_later(self.id);
-        Cancellation::new(shared, token, self.deadline)
-    }
-
-    fn send(&mut self, command: &str, buffer: Vec<u8>) {
-        if let Some(shared) = self.shared.take() {
-            shared.respond(self.id, command, buffer, Flush::Now);
-            shared.answered_later(self.id);
-        }
-    }
-}
-
-impl Drop for Responder {
-    fn drop(&mut self) {
-        if self.shared.is_some() {
-            self.send(command::ERROR, b"the request was dropped without an answer".to_vec());
-        }
+/// Logs that the handler of a one-way failed.
+pub(super) fn log_failed_one_way(shared: &Shared, command: &str, error: &str) {
+    if let Some(times) = shared.counters.failed.count() {
+        let (peer, command) = (&shared.options.name, command.escape_debug());
+        tracing::warn!(target: FAILED_ONE_WAYS, %peer, %command, %error, times, "a handler of a one-way failed");
     }
 }
 
 /// Message of an error and of its sources, in one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -1,13 +1,18 @@
 //! Connections: calls, one-ways, and the end. Both sides are the same.
 
+pub(crate) mod async_handler;
+pub(crate) mod awaited;
 pub(crate) mod call;
 pub(crate) mod call_error;
 pub(crate) mod caller;
+mod caller_methods;
 pub(crate) mod cancellation;
 pub(crate) mod close;
 pub(crate) mod handler;
 pub(crate) mod handshake;
+pub(crate) mod one_way;
 pub(crate) mod read;
+pub(crate) mod responder;
 pub(crate) mod serve;
 pub(crate) mod shared;
 pub(crate) mod stream;
@@ -35,6 +40,7 @@ use crate::sync::atomic::Ordering;
 use crate::sync::lock::lock;
 use crate::sys::{Half, Stream};
 use crate::writer::{Blocking, Flush};
+use awaited::{AwaitedCall, SendingCall};
 use call::PendingCall;
 use call_error::{CallError, NotifyError};
 use caller::{Caller, OutgoingRequest, StreamCall, StreamSides};
@@ -188,6 +194,47 @@ impl Caller for Connection {
     type CallError = CallError;
     type NotifyError = NotifyError;
     type Pending = PendingCall;
+    type CallFuture<'a> = AwaitedCall<'a>;
+
+    fn await_request<'a>(&'a self, request: OutgoingRequest<'a>) -> AwaitedCall<'a> {
+        AwaitedCall::new(self, request)
+    }
+
+    async fn begin_request_async(
+        &self,
+        request: OutgoingRequest<'_>,
+    ) -> Result<PendingCall, CallError> {
+        SendingCall::new(self, request, None).sent().await.map(|(call, _)| call)
+    }
+
+    async fn open_stream_async(
+        &self,
+        request: OutgoingRequest<'_>,
+        sides: StreamSides,
+    ) -> Result<StreamCall, CallError> {
+        let (call, stream) = SendingCall::new(self, request, Some(mode_of(sides))).sent().await?;
+        Ok(self.stream_call(call, stream))
+    }
+
+    async fn send_one_way_async(
+        &self,
+        command: &str,
+        payload: Payload<'_>,
+    ) -> Result<(), NotifyError> {
+        let (id, context) = self.prepare_one_way();
+        self.shared().notify_async(command, payload, id, context).await
+    }
+
+    async fn open_one_way_stream_async(
+        &self,
+        command: &str,
+        payload: Payload<'_>,
+    ) -> Result<PartSender, NotifyError> {
+        let (id, context, sender) = self.prepare_one_way_stream(command)?;
+        // The sender removes the stream if this fails, or is dropped.
+        self.shared().notify_async(command, payload, id, Some(context)).await?;
+        Ok(sender)
+    }
 
     fn begin_request(&self, request: OutgoingRequest<'_>) -> Result<PendingCall, CallError> {
         self.begin(request, None, Flush::Soon).map(|(call, _)| call)
@@ -198,12 +245,8 @@ impl Caller for Connection {
         request: OutgoingRequest<'_>,
         sides: StreamSides,
     ) -> Result<StreamCall, CallError> {
-        let mode = StreamMode { sends: sides != StreamSides::Receive, receives: true };
-        let (call, stream) = self.begin(request, Some(mode), Flush::Soon)?;
-        let stream = stream.expect("a stream was opened with the call");
-        let shared = Arc::clone(self.shared());
-        let sender = PartSender::new(Arc::clone(&shared), Arc::clone(&stream), call.deadline_at());
-        Ok(StreamCall::new(sender, ReplyParts::new(shared, stream, call)))
+        let (call, stream) = self.begin(request, Some(mode_of(sides)), Flush::Soon)?;
+        Ok(self.stream_call(call, stream))
     }
 
     fn wait_for_request(&self, request: OutgoingRequest<'_>) -> Result<Reply, CallError> {
@@ -216,14 +259,8 @@ impl Caller for Connection {
     }
 
     fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {
-        let context = context::inherited_values()
-            .map(|values| RequestContext { values: Some(values), ..RequestContext::default() });
-        let shared = self.shared();
-        let id = match context {
-            Some(_) => lock(&shared.calls).reserve(),
-            None => ThreadId::new(0),
-        };
-        shared.notify(command, payload, id, context.as_ref())
+        let (id, context) = self.prepare_one_way();
+        self.shared().notify(command, payload, id, context.as_ref())
     }
 
     fn open_one_way_stream(
@@ -231,6 +268,39 @@ impl Caller for Connection {
         command: &str,
         payload: Payload<'_>,
     ) -> Result<PartSender, NotifyError> {
+        let (id, context, sender) = self.prepare_one_way_stream(command)?;
+        // The sender removes the stream if this fails.
+        self.shared().notify(command, payload, id, Some(&context))?;
+        Ok(sender)
+    }
+}
+
+/// A request that is ready to be sent.
+pub(crate) struct Prepared<'a> {
+    command: &'a str,
+    payload: Payload<'a>,
+    deadline: Option<Deadline>,
+    context: Option<RequestContext>,
+    blocking: Blocking,
+}
+
+impl Connection {
+    /// Id and context of a one-way.
+    fn prepare_one_way(&self) -> (ThreadId, Option<RequestContext>) {
+        let context = context::inherited_values()
+            .map(|values| RequestContext { values: Some(values), ..RequestContext::default() });
+        let id = match context {
+            Some(_) => lock(&self.shared().calls).reserve(),
+            None => ThreadId::new(0),
+        };
+        (id, context)
+    }
+
+    /// Opens the stream of a one-way, which is sent next.
+    fn prepare_one_way_stream(
+        &self,
+        command: &str,
+    ) -> Result<(ThreadId, RequestContext, PartSender), NotifyError> {
         let shared = self.shared();
         if !shared.peer.takes_streams.load(Ordering::Acquire) {
             let command = command.to_owned();
@@ -250,13 +320,17 @@ impl Caller for Connection {
             shared.end_own_stream(key.id); // as for a call, in `Shared::begin`
         }
         let sender = PartSender::new(Arc::clone(shared), stream, None);
-        // The sender removes the stream if this fails.
-        shared.notify(command, payload, key.id, Some(&context))?;
-        Ok(sender)
+        Ok((key.id, context, sender))
     }
-}
 
-impl Connection {
+    /// A call whose stream was opened with it.
+    fn stream_call(&self, call: PendingCall, stream: Option<Arc<CallStream>>) -> StreamCall {
+        let stream = stream.expect("a stream was opened with the call");
+        let shared = Arc::clone(self.shared());
+        let sender = PartSender::new(Arc::clone(&shared), Arc::clone(&stream), call.deadline_at());
+        StreamCall::new(sender, ReplyParts::new(shared, stream, call))
+    }
+
     /// Sends a request that this thread waits for next.
     fn begin_and_lead(&self, request: OutgoingRequest<'_>) -> Result<PendingCall, CallError> {
         self.shared().lead_early();
@@ -272,6 +346,21 @@ impl Connection {
         stream: Option<StreamMode>,
         flush: Flush,
     ) -> Result<(PendingCall, Option<Arc<CallStream>>), CallError> {
+        let Prepared { command, payload, deadline, context, blocking } =
+            self.prepare(request, stream)?;
+        let shared = self.shared();
+        let Begun { id, slot, stream } =
+            shared.begin(command, payload, blocking, deadline, context.as_ref(), flush)?;
+        Ok((PendingCall::new(self.clone(), id, slot, deadline), stream))
+    }
+
+    /// Starts the clock of a request and collects its context.
+    #[inline]
+    pub(crate) fn prepare<'a>(
+        &self,
+        request: OutgoingRequest<'a>,
+        stream: Option<StreamMode>,
+    ) -> Result<Prepared<'a>, CallError> {
         let OutgoingRequest { command, payload, timeout, begun, is_nonblocking, values, .. } =
             request;
         let wants_progress = false;
@@ -285,10 +374,20 @@ impl Connection {
             let command = command.to_owned();
             return Err(CallError::Unsupported { command, feature: stream::FEATURE });
         }
-        let shared = self.shared();
-        let Begun { id, slot, stream } =
-            shared.begin(command, payload, blocking, deadline, context.as_ref(), flush)?;
-        Ok((PendingCall::new(self.clone(), id, slot, deadline), stream))
+        Ok(Prepared { command, payload, deadline, context, blocking })
+    }
+
+    /// Returns true once a task has waited for something of this connection.
+    #[doc(hidden)] // for pipeplug-host: see internal.rs
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.shared().is_awaited.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a task waits for something of this connection.
+    #[doc(hidden)] // for pipeplug-host: see internal.rs
+    pub fn note_awaited(&self) {
+        self.shared().note_awaited();
     }
 
     /// Sends a ping and returns the time until its reply. The other side's reading thread answers
@@ -419,6 +518,10 @@ impl Connection {
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
     }
+}
+
+fn mode_of(sides: StreamSides) -> StreamMode {
+    StreamMode { sends: sides != StreamSides::Receive, receives: true }
 }
 
 /// Context of a request: its own values, and those that it inherits.

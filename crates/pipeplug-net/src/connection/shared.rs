@@ -6,7 +6,7 @@ use std::time::Duration;
 use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
 
 use super::call::{CallOutcome, CallSlot};
-use super::call_error::{CallError, NotifyError};
+use super::call_error::CallError;
 use super::close::Close;
 use super::handler::Handler;
 use super::read::Reader;
@@ -18,16 +18,16 @@ use crate::event_loop::timers::Timers;
 use crate::event_loop::{EventLoop, Ready, Source};
 use crate::options::Options;
 use crate::payload::Payload;
-use crate::protocol::context::RequestContext;
+use crate::protocol::context::{RequestContext, StreamMode};
 use crate::protocol::deadline::Deadline;
 use crate::protocol::flow;
 use crate::sync::lock::lock;
 use crate::sync::{
-    Instant, Mutex,
+    Mutex,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use crate::sys::Stream;
-use crate::writer::{Blocking, Flush, Next, SendClass, SendError, WaitPolicy, Writer};
+use crate::writer::{Blocking, Flush, Next, SendClass, SendError, SendPermit, WaitPolicy, Writer};
 
 // Order of locks. A thread that holds one takes only those to the right of it.
 //
@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) writer: Writer,
     pub(crate) close: Close,
     pub(crate) counters: Counters,
+    /// True once a task has waited for something of this connection.
+    pub(crate) is_awaited: AtomicBool,
 }
 
 /// Features that the peer has named.
@@ -150,6 +152,7 @@ impl Shared {
                 writer: Writer::new(writer, events.clone(), source, &options),
                 close: Close::new(),
                 counters: Counters::default(),
+                is_awaited: AtomicBool::new(false),
                 events,
                 options,
             }
@@ -170,6 +173,26 @@ impl Shared {
         deadline: Option<Deadline>,
         context: Option<&RequestContext>,
         flush: Flush,
+    ) -> Result<Begun, CallError> {
+        let begun =
+            self.open_call(command, deadline, context.and_then(|context| context.stream))?;
+        let header = Header {
+            thread_id: begun.id,
+            direction: Direction::Request,
+            command,
+            buffer_len: payload.0.len() as u64,
+        };
+        let class = request_class(command, blocking, deadline);
+        let sent = self.send(class, &header, payload, context, flush);
+        self.request_sent(sent, begun, command, deadline)
+    }
+
+    /// Opens a call whose request is sent next.
+    pub(crate) fn open_call(
+        self: &Arc<Self>,
+        command: &str,
+        deadline: Option<Deadline>,
+        stream: Option<StreamMode>,
     ) -> Result<Begun, CallError> {
         let owned = || command.to_owned();
         if deadline.is_some_and(|deadline| deadline.is_over()) {
@@ -197,7 +220,7 @@ impl Shared {
             }
         };
         // Before the request is sent: its response ends the stream.
-        let stream = context.and_then(|context| context.stream).and_then(|mode| {
+        let stream = stream.and_then(|mode| {
             let key = StreamKey { origin: Origin::Own, id };
             let window = self.peer.stream_window.load(Ordering::Relaxed);
             let stream = self.streams.open(key, mode, false, window, &self.options);
@@ -211,31 +234,38 @@ impl Shared {
         // A leader that suspends reading because no call is open stores that first and looks at the
         // calls then. This looks at the role after the call is open: one of the two sees the other.
         self.resume_reading();
-        let header = Header {
-            thread_id: id,
-            direction: Direction::Request,
-            command,
-            buffer_len: payload.0.len() as u64,
-        };
-        let policy = WaitPolicy { blocking, deadline: deadline.map(|deadline| deadline.at) };
-        let class = if command::is_reserved(command) {
-            SendClass::Uncounted(policy)
-        } else {
-            SendClass::FlowControlled(policy)
-        };
-        match self.send(class, &header, payload, context, flush) {
-            Ok(()) => Ok(Begun { id, slot, stream }),
+        Ok(Begun { id, slot, stream })
+    }
+
+    /// Gives up a call whose request was not sent.
+    pub(crate) fn close_unsent(&self, id: ThreadId) {
+        // The slot is dropped after the lock is released.
+        let slot = lock(&self.calls).cancel(id);
+        drop(slot);
+        self.end_own_stream(id);
+    }
+
+    /// Returns the call if its request was sent, else its error.
+    pub(crate) fn request_sent(
+        self: &Arc<Self>,
+        sent: Result<(), SendError>,
+        begun: Begun,
+        command: &str,
+        deadline: Option<Deadline>,
+    ) -> Result<Begun, CallError> {
+        let owned = || command.to_owned();
+        match sent {
+            Ok(()) => Ok(begun),
             // The call fails with the others, and with their reason, once the owner has said why
             // the peer is gone.
             Err(SendError::Fatal(reason)) if !self.options.reason_timeout.is_zero() => {
                 self.end_after_reading(reason);
-                Ok(Begun { id, slot, stream })
+                Ok(begun)
             }
             Err(error) => {
                 // No reply comes for a request that was not sent. The end of the connection may
                 // have completed the slot meanwhile: that outcome is dropped for this error.
-                lock(&self.calls).cancel(id);
-                self.end_own_stream(id);
+                self.close_unsent(begun.id);
                 Err(match error {
                     SendError::Encode(error) => CallError::Encode { command: owned(), error },
                     SendError::WouldBlock => CallError::WouldBlock { command: owned() },
@@ -265,49 +295,6 @@ impl Shared {
         }
     }
 
-    /// Sends a one-way. `id` is 0, or that of its stream.
-    pub(crate) fn notify(
-        self: &Arc<Self>,
-        command: &str,
-        payload: Payload<'_>,
-        id: ThreadId,
-        context: Option<&RequestContext>,
-    ) -> Result<(), NotifyError> {
-        let class = if command::is_reserved(command) {
-            SendClass::Control
-        } else {
-            SendClass::FlowControlled(WaitPolicy::WAIT)
-        };
-        let header = Header {
-            thread_id: id,
-            direction: Direction::OneWay,
-            command,
-            buffer_len: payload.0.len() as u64,
-        };
-        self.send(class, &header, payload, context, Flush::Soon).map_err(|error| {
-            let command = command.to_owned();
-            match error {
-                SendError::Encode(error) => NotifyError::Encode { command, error },
-                SendError::Closed(reason) => NotifyError::Closed {
-                    command,
-                    reason: self.close.reason_or(reason),
-                    postmortem: self.close.postmortem(),
-                },
-                SendError::WouldBlock | SendError::Late(_) => {
-                    unreachable!("a one-way waits for room")
-                }
-                SendError::Fatal(reason) => {
-                    self.end_after_reading(reason);
-                    // The owner may be about to say why the peer is gone.
-                    let until = Instant::now().checked_add(self.options.reason_timeout);
-                    let reason =
-                        self.close.wait_ended(until).unwrap_or_else(|| self.close.reason());
-                    NotifyError::Closed { command, reason, postmortem: self.close.postmortem() }
-                }
-            }
-        })
-    }
-
     /// Sends a handler's response. Does nothing if the connection has ended: the caller waits no
     /// more.
     pub(crate) fn respond(
@@ -319,6 +306,14 @@ impl Shared {
     ) {
         self.end_peers_stream(id);
         self.send_or_log(SendClass::Reply, id, Direction::Response, command, buffer, flush);
+    }
+
+    /// Sends an error response without waiting for room, for a request that was dropped.
+    pub(crate) fn respond_dropped(self: &Arc<Self>, id: ThreadId, message: &str) {
+        self.end_peers_stream(id);
+        let (direction, buffer) = (Direction::Response, message.into());
+        let class = SendClass::Admitted;
+        self.send_or_log(class, id, direction, command::ERROR, buffer, Flush::Now);
     }
 
     /// Sends a chunk without waiting for room. Called by the thread that reads.
@@ -364,7 +359,13 @@ impl Shared {
         flush: Flush,
     ) {
         let header = Header { thread_id, direction, command, buffer_len: buffer.len() as u64 };
-        match self.send(class, &header, buffer.into(), None, flush) {
+        let sent = self.send(class, &header, buffer.into(), None, flush);
+        self.sent_or_log(sent);
+    }
+
+    /// Deals with the error of a chunk that no caller waits for.
+    pub(crate) fn sent_or_log(self: &Arc<Self>, sent: Result<(), SendError>) {
+        match sent {
             Ok(()) | Err(SendError::Closed(_)) => {}
             Err(SendError::Fatal(reason)) => self.end_after_reading(reason),
             Err(error @ (SendError::Encode(_) | SendError::WouldBlock | SendError::Late(_))) => {
@@ -393,6 +394,19 @@ impl Shared {
                 self.writer.wait_for_permit(class)?
             }
         };
+        self.send_permitted(permit, header, payload, context, flush)
+    }
+
+    /// Sends a chunk whose sender need not wait.
+    #[inline]
+    pub(super) fn send_permitted(
+        self: &Arc<Self>,
+        permit: SendPermit<'_>,
+        header: &Header<'_>,
+        payload: Payload<'_>,
+        context: Option<&RequestContext>,
+        flush: Flush,
+    ) -> Result<(), SendError> {
         self.after_sending(permit.send(header, payload.0, context, flush)?);
         Ok(())
     }
@@ -431,6 +445,16 @@ impl Shared {
         }
     }
 
+    /// Notes that a task waits for something of this connection.
+    #[inline]
+    pub(crate) fn note_awaited(&self) {
+        // The load first: a store each time would take the cache line from the other CPUs. Relaxed:
+        // it publishes nothing else.
+        if !self.is_awaited.load(Ordering::Relaxed) {
+            self.is_awaited.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Writes what is queued.
     pub(crate) fn flush(self: &Arc<Self>) {
         if let Err(reason) = self.writer.flush() {
@@ -446,6 +470,21 @@ impl Shared {
         if slot.is_some() {
             self.end_own_stream(id);
             self.send_cancel(id);
+        }
+    }
+
+    /// Gives a call up while a thread or task waits for it.
+    pub(crate) fn cancel_call(self: &Arc<Self>, id: ThreadId, slot: &Arc<CallSlot>) {
+        let is_open = {
+            let mut calls = lock(&self.calls);
+            calls.get(id).is_some_and(|open| Arc::ptr_eq(open, slot)) && calls.cancel(id).is_some()
+        };
+        if is_open {
+            slot.complete(CallOutcome::Cancelled);
+            self.end_own_stream(id);
+            self.send_cancel(id);
+            // The thread that waits for it may be the one that reads.
+            self.leader.wake();
         }
     }
 
@@ -468,6 +507,20 @@ impl Shared {
             self.end_own_stream(id);
             self.send_cancel(id);
         }
+    }
+}
+
+/// Class of a request with this command.
+pub(crate) fn request_class(
+    command: &str,
+    blocking: Blocking,
+    deadline: Option<Deadline>,
+) -> SendClass {
+    let policy = WaitPolicy { blocking, deadline: deadline.map(|deadline| deadline.at) };
+    if command::is_reserved(command) {
+        SendClass::Uncounted(policy)
+    } else {
+        SendClass::FlowControlled(policy)
     }
 }
 

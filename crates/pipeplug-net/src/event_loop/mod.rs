@@ -4,6 +4,7 @@
 //! descriptors as [`Source`]s, and its work as `thread_pool::Serve`.
 
 pub(crate) mod buffer_cache;
+pub(crate) mod offload;
 pub(crate) mod thread_pool;
 pub(crate) mod timers;
 pub(crate) mod wake_pipe;

@@ -55,6 +55,14 @@ impl WakePipe {
         self.woken.load(Ordering::SeqCst)
     }
 
+    /// Takes a wake-up back, if there was one. The usual case is one load.
+    #[inline]
+    pub(crate) fn clear_if_woken(&self) {
+        if self.is_woken() {
+            self.clear();
+        }
+    }
+
     /// Takes the wake-up back. Called by the thread that sleeps.
     pub(crate) fn clear(&self) {
         // Where the flag was set, its byte is in the pipe, or the thread that set it is about to

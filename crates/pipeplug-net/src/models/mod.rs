@@ -7,6 +7,7 @@
 //! "exceeded max_steps".
 #![expect(clippy::unwrap_used, reason = "a model fails by panicking")]
 
+mod awaited;
 mod calls;
 mod cancel;
 mod closing;

@@ -11,12 +11,12 @@
 mod classic;
 mod flush;
 mod queue;
+mod room;
 mod unflushed;
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
-use std::task::Waker;
 use std::time::Duration;
 
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
@@ -34,6 +34,7 @@ use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::sys::Stream;
 use flush::WriteFailure;
 use queue::{Ending, WriteQueue};
+pub(crate) use room::{PermitPoll, RoomWait};
 
 /// Queued bytes from which a delayed chunk is written at once: half of a pipe of the usual size.
 const ENOUGH: usize = 32 << 10;
@@ -211,29 +212,6 @@ impl Writer {
         Ok(SendPermit { writer: self, queue, class })
     }
 
-    /// Returns true if a part may be sent. Else `waker` is woken when it may.
-    pub(crate) fn poll_room(&self, waker: &Waker) -> bool {
-        let mut queue = lock(&self.queue);
-        // An error is that of the next attempt to send.
-        let may_send = !self.must_wait(&queue, SendClass::Reply).unwrap_or(false);
-        if !may_send && !queue.wakers.iter().any(|kept| kept.will_wake(waker)) {
-            queue.wakers.push(waker.clone());
-        }
-        may_send
-    }
-
-    /// Has senders that wait look again.
-    fn notify_room(&self, queue: &mut WriteQueue) {
-        // All of them: some wait for the format, others for room or credit, and the one that a
-        // single notification woke might be of another kind.
-        self.room.notify_all();
-        if !queue.wakers.is_empty() {
-            // Not here, under the lock: a waker is code of the user.
-            let wakers = std::mem::take(&mut queue.wakers);
-            self.events.spawn(move || wakers.into_iter().for_each(Waker::wake));
-        }
-    }
-
     #[inline]
     fn must_wait(&self, queue: &WriteQueue, class: SendClass) -> Result<bool, SendError> {
         let is_counted = matches!(class, SendClass::FlowControlled(_));
@@ -367,7 +345,7 @@ impl Writer {
     /// The credit that a sender waits for, if one does.
     pub(crate) fn awaited_credit(&self) -> Option<Credit> {
         let queue = lock(&self.queue);
-        queue.window.missing().filter(|_| queue.senders_waiting > 0)
+        queue.window.missing().filter(|_| queue.has_waiting())
     }
 
     /// Number of queued bytes.

@@ -1,7 +1,7 @@
 //! Queue of bytes to write.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::Waker;
@@ -63,8 +63,10 @@ pub(super) struct WriteQueue {
     pub(super) recent: Recent,
     /// Threads that wait on `Writer::room`.
     pub(super) senders_waiting: usize,
-    /// Tasks that wait for room.
-    pub(super) wakers: Vec<Waker>,
+    /// Tasks that wait, in the order in which they began to, and what they want to send.
+    pub(super) wakers: BTreeMap<u64, (SendClass, Waker)>,
+    /// Number of the task that waited last.
+    pub(super) last_waker: u64,
 }
 
 /// Detects a sender that sends chunk after chunk.
@@ -128,7 +130,8 @@ impl WriteQueue {
             burst: Burst::default(),
             recent: Recent::default(),
             senders_waiting: 0,
-            wakers: Vec::new(),
+            wakers: BTreeMap::new(),
+            last_waker: 0,
         }
     }
 

@@ -389,6 +389,9 @@ impl Shared {
             || deadline.is_some_and(|deadline| Instant::now() >= deadline))
         {
             outcome = self.read_next(&mut reader, ReaderKind::Other, &wake_pipe, deadline, outcome);
+            // A cancel of another call wakes this thread too. Before the conditions are looked at:
+            // what comes after this look wakes it again.
+            wake_pipe.clear_if_woken();
         }
         if !matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended)
             && deadline.is_some()
@@ -468,6 +471,7 @@ impl Shared {
             while !self.close.is_ending() {
                 outcome =
                     self.read_next(&mut reader, ReaderKind::Dedicated, &wake_pipe, None, outcome);
+                wake_pipe.clear_if_woken(); // as in `lead_until_done`
                 if matches!(outcome, ReadOutcome::Ended | ReadOutcome::Suspended) || self.has_jobs()
                 {
                     break;

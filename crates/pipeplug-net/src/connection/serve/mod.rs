@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use pipeplug_wire::{Direction, ThreadId};
 
-use super::cancellation::WorkerSlot;
+use super::cancellation::{CancelToken, WorkerSlot};
 use super::read::ReaderKind;
 use super::shared::Shared;
 use crate::protocol::context::RequestContext;
@@ -234,6 +234,26 @@ impl Shared {
         // moment between the handler's return and the answer.
         queue.deferred += 1;
         queue.active.answer_later(slot);
+    }
+
+    /// Notes that a task handles the one-way in this slot. `Err` if as many requests and one-ways
+    /// wait for tasks as may.
+    pub(crate) fn detach_one_way(
+        &self,
+        slot: WorkerSlot,
+    ) -> Result<(u64, Arc<CancelToken>), String> {
+        let mut queue = lock(&self.serve_queue);
+        if !self.may_defer(queue.deferred) {
+            return Err(self.too_many_deferred(queue.deferred));
+        }
+        queue.deferred += 1;
+        Ok(queue.active.detach_one_way(slot))
+    }
+
+    /// Notes that a task has handled a one-way.
+    pub(crate) fn one_way_done(self: &Arc<Self>, number: u64) {
+        lock(&self.serve_queue).active.one_way_done(number);
+        self.deferred_done();
     }
 
     /// Notes that a request that was to be answered later is answered.

@@ -17,7 +17,7 @@ use crate::payload::Payload;
 use crate::protocol::flow::{SendWindow, weight};
 use crate::sync::Instant;
 use crate::sync::lock::{guarded, lock, wait_until};
-use crate::writer::{Flush, SendClass, SendError};
+use crate::writer::{Flush, RoomWait, SendClass, SendError};
 
 /// Largest part that [`io::Write`] and `AsyncWrite` make, in bytes.
 const WRITE_MAX: usize = 128 << 10;
@@ -101,6 +101,7 @@ pub struct PartSender {
     pub(super) stream: Arc<CallStream>,
     deadline: Option<Instant>,
     timer: Option<Timer>,
+    room: RoomWait,
     is_finished: bool,
     kept: Kept,
 }
@@ -117,7 +118,15 @@ impl PartSender {
         stream: Arc<CallStream>,
         deadline: Option<Instant>,
     ) -> Self {
-        Self { shared, stream, deadline, timer: None, is_finished: false, kept: Kept::default() }
+        Self {
+            shared,
+            stream,
+            deadline,
+            timer: None,
+            room: RoomWait::default(),
+            is_finished: false,
+            kept: Kept::default(),
+        }
     }
 
     /// Sends a part: a string or bytes. Owned bytes above 4 KiB are not copied.
@@ -285,7 +294,7 @@ impl PartSender {
             }
             if sending.window.is_open() {
                 drop(sending);
-                return match self.shared.writer.poll_room(context.waker()) {
+                return match self.shared.writer.poll_room(&mut self.room, context.waker()) {
                     true => Poll::Ready(Ok(())),
                     false => Poll::Pending,
                 };
@@ -310,6 +319,7 @@ impl PartSender {
 
 impl Drop for PartSender {
     fn drop(&mut self) {
+        self.shared.writer.end_wait(&mut self.room);
         self.end("the sender was dropped before the stream was complete");
     }
 }
