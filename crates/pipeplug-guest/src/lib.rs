@@ -38,10 +38,11 @@ pub use main_handle::{Handler, Main};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Limits, ThreadId};
 pub use pipeplug_net::{
     AwaitedCall, CallError, Caller, CancelHandle, Cancellation, ChunkHead, CloseReason, Connection,
-    Credit, Escaped, EventLoop, HandlerError, HandlerFuture, NotifyError, OpenCall, Options,
-    OutgoingRequest, Part, PartSender, Parts, Payload, PendingCall, PendingReply, Postmortem,
-    Reading, Reply, ReplyParts, Request, RequestBuilder, Responder, Stats, StreamCall, StreamError,
-    StreamSides,
+    Credit, Escaped, EventLoop, Failure, HandlerError, HandlerFuture, NotifyError, OpenCall,
+    Options, OutgoingRequest, Part, PartSender, Parts, Payload, PendingCall, PendingReply,
+    Postmortem, Progress, ProgressReports, ProgressSender, Reading, Reply, ReplyParts, Request,
+    RequestBuilder, Responder, Retry, Sent, Stats, StreamCall, StreamError, StreamSides,
+    failure_code,
 };
 pub use register_error::RegisterError;
 pub use stopping::{Stop, Stopping};

@@ -26,12 +26,13 @@ mod writer;
 pub use connection::async_handler::HandlerFuture;
 pub use connection::awaited::AwaitedCall;
 pub use connection::call::{CancelHandle, PendingCall};
-pub use connection::call_error::{CallError, NotifyError};
+pub use connection::call_error::{CallError, NotifyError, Retry, Sent};
 pub use connection::caller::{
     Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamCall, StreamSides,
 };
 pub use connection::cancellation::Cancellation;
 pub use connection::handler::{Handler, HandlerError, Refuse, Reply, Request};
+pub use connection::progress::{ProgressReports, ProgressSender};
 pub use connection::responder::Responder;
 pub use connection::stream::error::StreamError;
 pub use connection::stream::part::Part;
@@ -45,4 +46,6 @@ pub use options::{Hold, Options, Reading};
 pub use payload::Payload;
 pub use pipeplug_wire as wire;
 pub use postmortem::{ChunkHead, OpenCall, Postmortem};
+pub use protocol::failure::{Failure, failure_code};
 pub use protocol::flow::Credit;
+pub use protocol::progress::Progress;

@@ -8,6 +8,7 @@ use pipeplug_host::Postmortem;
 use pipeplug_host::{
     CallError, Crash, Ended, StartError, StartErrorKind, WaitStatus, process::SpawnErrorKind,
 };
+use serde_json::Value;
 
 use crate::args::sandbox::Level;
 use crate::output::stream::{Stream, WriteError};
@@ -94,10 +95,21 @@ pub(crate) struct CommandError {
     pub(crate) error: Option<anyhow::Error>,
     /// Command of the call that failed.
     pub(crate) command: Option<String>,
+    /// Code and data of the error of a call, if it has a code.
+    pub(crate) coded: Option<Box<Coded>>,
     /// Last lines of the plugin's stderr. With text output they have been shown already.
     pub(crate) stderr: Vec<String>,
     /// Details of the plugin's end, if that is the error.
     pub(crate) crash: Option<Box<Crashed>>,
+}
+
+/// Code and data of the error of a call.
+#[derive(Debug)]
+pub(crate) struct Coded {
+    pub(crate) code: String,
+    pub(crate) data: Option<Value>,
+    /// True if the plugin gave it. Else the message says what the code says.
+    pub(crate) is_plugins: bool,
 }
 
 /// End of a plugin, and the calls and chunks before it.
@@ -117,7 +129,7 @@ impl Crashed {
 
 impl CommandError {
     pub(crate) fn new(reason: ExitReason, error: impl Into<anyhow::Error>) -> Self {
-        Self { reason, error: Some(error.into()), command: None, stderr: Vec::new(), crash: None }
+        Self { error: Some(error.into()), ..Self::silent(reason) }
     }
 
     pub(crate) fn message(reason: ExitReason, message: impl fmt::Display) -> Self {
@@ -125,7 +137,8 @@ impl CommandError {
     }
 
     pub(crate) fn silent(reason: ExitReason) -> Self {
-        Self { reason, error: None, command: None, stderr: Vec::new(), crash: None }
+        let (error, command, coded, crash) = (None, None, None, None);
+        Self { reason, error, command, coded, stderr: Vec::new(), crash }
     }
 
     /// Makes the error of a plugin that ended during a call. `since` is the wait status of a
@@ -138,6 +151,16 @@ impl CommandError {
             (None, None) => format!("{error}\n  it still runs, and is stopped"),
         };
         Self { crash, ..Self::message(ExitReason::Died, message) }
+    }
+
+    /// Adds the code and the data of the error of a call.
+    pub(crate) fn of_call(self, error: &CallError) -> Self {
+        let coded = error.code().map(|code| Coded {
+            code: code.into(),
+            data: error.data().cloned(),
+            is_plugins: matches!(error, CallError::Remote { .. }),
+        });
+        Self { coded: coded.map(Box::new), ..self }
     }
 
     /// Makes the error of a failed write. A reader that closes the pipe is no error

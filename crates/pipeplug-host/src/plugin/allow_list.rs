@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pipeplug_net::{HandlerError, Reply, Request};
+use pipeplug_net::{Failure, HandlerError, Reply, Request, failure_code};
 
 use crate::plugin::Plugin;
 
@@ -44,10 +44,8 @@ impl AllowList {
         if request.is_one_way() {
             return Ok(Reply::empty());
         }
-        Err(format!(
-            "the host does not allow this plugin to ask for \"{}\"",
-            command.escape_debug()
-        )
-        .into())
+        let command = command.escape_debug();
+        let message = format!("the host does not allow this plugin to ask for \"{command}\"");
+        Err(Failure::new(failure_code::REFUSED, message).into())
     }
 }

@@ -208,8 +208,12 @@ mod tests {
         let mut postmortem = Postmortem::default();
         postmortem.owner = Some(std::sync::Arc::new(crash(None)));
         let reason = std::sync::Arc::new(pipeplug_net::CloseReason::EndOfFile);
-        let error =
-            CallError::Closed { command: "x".into(), reason, postmortem: postmortem.into() };
+        let error = CallError::Closed {
+            command: "x".into(),
+            sent: pipeplug_net::Sent::Maybe,
+            reason,
+            postmortem: postmortem.into(),
+        };
         assert!(error.to_string().lines().count() > 1, "{error}");
         assert_eq!(error.summary().lines().count(), 1);
         assert!(error.summary().starts_with("x: no reply, "), "{}", error.summary());

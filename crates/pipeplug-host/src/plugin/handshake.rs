@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::internal::handshake;
 use pipeplug_net::wire::{Decoder, Format, Limits, Step, command};
-use pipeplug_net::{CallError, CloseReason, Connection};
+use pipeplug_net::{CallError, CloseReason, Connection, failure_code};
 
 use crate::launcher::Diagnosis;
 use crate::plugin::metadata::{Metadata, offer};
@@ -76,7 +76,9 @@ pub(crate) fn exchange(
 /// Returns true for the answer of a connection that does not get to a handler, such as where the
 /// system gives no thread.
 fn is_refused(error: &CallError) -> bool {
-    matches!(error, CallError::Remote { message, .. } if message.starts_with("not taken: "))
+    // A plugin does not know yet that this host takes codes.
+    error.code() == Some(failure_code::OVERLOADED)
+        || matches!(error, CallError::Remote { message, .. } if message.starts_with("not taken: "))
 }
 
 /// Turns a failed handshake into the error of the start.

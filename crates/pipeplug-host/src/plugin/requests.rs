@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::{Arc, OnceLock, Weak};
 
 use pipeplug_net::wire::command;
-use pipeplug_net::{CloseReason, HandlerError, Reply, Request};
+use pipeplug_net::{CloseReason, Failure, HandlerError, Reply, Request, failure_code};
 
 use super::allow_list::AllowList;
 use super::builder::{Handler, OnEnd};
@@ -37,7 +37,7 @@ impl pipeplug_net::Handler for PluginRequests {
                 }
                 self.handler.handle(&plugin, request)
             }
-            None => Err("the host gives the plugin up".into()),
+            None => Err(Failure::new(failure_code::REFUSED, "the host gives the plugin up").into()),
         }
     }
 

@@ -269,6 +269,7 @@ mod tests {
             is_idempotent: true,
             is_nonblocking: false,
             values,
+            progress: None,
         }
     }
 

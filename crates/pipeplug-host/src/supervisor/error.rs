@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_net::{CallError, NotifyError};
+use pipeplug_net::{CallError, NotifyError, Retry, Sent, failure_code};
+use serde_json::Value;
 
 use super::event::PluginFailure;
 use super::settings::Breaker;
@@ -101,6 +102,55 @@ pub enum SupervisedCallError {
     /// The call failed; whether the plugin has handled it is not known where the connection ended.
     #[error(transparent)]
     Call(#[from] CallError),
+}
+
+impl SupervisedCallError {
+    /// The error of the call. `None` if there was no plugin to call.
+    #[must_use]
+    pub fn call_error(&self) -> Option<&CallError> {
+        match self {
+            Self::Unavailable(_) => None,
+            Self::Call(error) => Some(error),
+        }
+    }
+
+    /// Code of the error; see [`CallError::code`]. [`UNAVAILABLE`](failure_code::UNAVAILABLE) if
+    /// there was no plugin to call.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.call_error().map_or(Some(failure_code::UNAVAILABLE), CallError::code)
+    }
+
+    /// Data of the plugin's answer.
+    #[must_use]
+    pub fn data(&self) -> Option<&Value> {
+        self.call_error().and_then(CallError::data)
+    }
+
+    /// Returns true if the plugin has answered; see [`CallError::is_answer`].
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        self.call_error().is_some_and(CallError::is_answer)
+    }
+
+    /// Tells whether the request was sent.
+    #[must_use]
+    pub fn sent(&self) -> Sent {
+        self.call_error().map_or(Sent::No, CallError::sent)
+    }
+
+    /// Tells whether the same call may be made again. If there was no plugin to call, it may unless
+    /// the supervisor has given up or was stopped.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Unavailable(error) => match error.kind() {
+                UnavailableKind::Start(_) | UnavailableKind::NotReady { .. } => Retry::Yes,
+                UnavailableKind::GaveUp { .. } | UnavailableKind::Stopped => Retry::No,
+            },
+            Self::Call(error) => error.retry(),
+        }
+    }
 }
 
 /// Error of a one-way to a supervised plugin.

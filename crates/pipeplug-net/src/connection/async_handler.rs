@@ -6,13 +6,12 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::handler::{
-    HandlerError, Reply, Request, RequestPlace, chain, log_failed_one_way, log_panic,
-};
+use super::handler::{HandlerError, Reply, Request, RequestPlace, log_failed_one_way, log_panic};
 use super::responder::Responder;
 use super::shared::Shared;
 use crate::protocol::context::InheritValues;
 use crate::protocol::deadline::Inherit;
+use crate::protocol::failure::Failure;
 
 /// Future of an async handler, which answers its request; see [`Request::spawn`].
 ///
@@ -109,7 +108,7 @@ async fn answer<F>(
         let _values = context.values.clone().map(InheritValues::from);
         let polled = catch_unwind(AssertUnwindSafe(|| {
             // Inside, since the error's `Display` is code of the user too.
-            future.as_mut().poll(task).map_err(|error| chain(&*error))
+            future.as_mut().poll(task).map_err(|error| Failure::of(&*error))
         }));
         polled
             .unwrap_or_else(|panic| Poll::Ready(Err(log_panic(connection.name(), &command, panic))))
@@ -117,8 +116,10 @@ async fn answer<F>(
     .await;
     match (result, responder) {
         (Ok(reply), Some(responder)) => responder.answer_async(reply).await,
-        (Err(message), Some(responder)) => responder.fail_async(&message).await,
-        (Err(message), None) => log_failed_one_way(connection.shared(), &command, &message),
+        (Err(failure), Some(responder)) => responder.fail_with_async(&failure).await,
+        (Err(failure), None) => {
+            log_failed_one_way(connection.shared(), &command, &failure.message);
+        }
         (Ok(_), None) => {}
     }
     drop(one_way);

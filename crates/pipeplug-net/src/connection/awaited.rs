@@ -134,11 +134,11 @@ impl<'a> OpenedCall<'a> {
         request: OutgoingRequest<'a>,
         stream: Option<StreamMode>,
     ) -> Result<Self, CallError> {
-        let Prepared { command, payload, deadline, context, blocking } =
+        let Prepared { command, payload, deadline, context, blocking, progress } =
             connection.prepare(request, stream)?;
         let shared = connection.shared();
         shared.note_awaited();
-        let begun = shared.open_call(command, deadline, stream)?;
+        let begun = shared.open_call(command, deadline, stream, progress.as_ref())?;
         let send = PendingSend {
             shared,
             class: request_class(command, blocking, deadline),

@@ -10,7 +10,7 @@ use pipeplug_wire::{Chunk, Direction, SkipReason, ThreadId};
 use smol_str::SmolStr;
 
 use super::Connection;
-use super::call_error::CallError;
+use super::call_error::{CallError, Sent};
 use super::caller::PendingReply;
 use super::handler::Reply;
 use super::read::final_read::{FinalRead, LONGEST, RETRY};
@@ -20,6 +20,7 @@ use crate::event_loop::thread_pool::{self, BlockedOn};
 use crate::event_loop::timers::Timer;
 use crate::postmortem::Postmortem;
 use crate::protocol::deadline::{Deadline, sooner};
+use crate::protocol::failure::Failure;
 use crate::sync::clock::coarse_now;
 use crate::sync::lock::{guarded, lock, renew, wait_until};
 use crate::sync::{Condvar, Instant, Mutex};
@@ -28,7 +29,7 @@ use crate::sync::{Condvar, Instant, Mutex};
 #[derive(Debug)]
 pub(crate) enum CallOutcome {
     Reply(ReplyParts),
-    Refused(String),
+    Refused(Box<Failure>),
     /// The other side answered because of the call's deadline.
     Late,
     Skipped(SkipReason),
@@ -345,7 +346,12 @@ impl PendingCall {
         let command = || self.slot.command.to_string();
         match outcome {
             CallOutcome::Reply(reply) => Ok(reply),
-            CallOutcome::Refused(message) => Err(CallError::Remote { command: command(), message }),
+            CallOutcome::Refused(failure) => {
+                let Failure { code, message, data } = *failure;
+                let code = (!code.is_empty()).then(|| code.into());
+                let data = data.map(Box::new);
+                Err(CallError::Remote { command: command(), code, message, data })
+            }
             CallOutcome::Late => {
                 let within = self.deadline().map_or(Duration::ZERO, |deadline| deadline.within);
                 Err(self.timed_out(within))
@@ -354,10 +360,11 @@ impl PendingCall {
                 Err(CallError::ReplyTooLarge { command: command(), reason })
             }
             CallOutcome::Overrun { held, limit } => {
-                Err(CallError::Overrun { command: command(), held, limit })
+                Err(CallError::Overrun { command: command(), held, limit, sent: Sent::Maybe })
             }
             CallOutcome::Closed(reason, postmortem) => {
-                Err(CallError::Closed { command: command(), reason, postmortem })
+                let sent = Sent::Maybe;
+                Err(CallError::Closed { command: command(), sent, reason, postmortem })
             }
             CallOutcome::Cancelled => Err(CallError::Cancelled { command: command() }),
         }

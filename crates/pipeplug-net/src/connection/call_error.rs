@@ -5,24 +5,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeplug_wire::{EncodeError, SkipReason};
+use serde_json::Value;
 
 use super::stream::error::StreamError;
 use crate::error::CloseReason;
 use crate::escape::Escaped;
 use crate::postmortem::Postmortem;
+use crate::protocol::failure::failure_code;
 use crate::protocol::flow::Credit;
 
 /// Reason that a call brought no reply.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The other side answered with an error (`cmd.error`).
+    /// The other side answered with an error (`cmd.failure` or `cmd.error`).
     #[error("{command}: {}", Escaped(message))]
     Remote {
         /// Command that was called.
         command: String,
+        /// Code of the error. `None` if the handler gave none, or the other side has not negotiated
+        /// `failure`. Codes of pipeplug itself are in [`failure_code`](crate::failure_code).
+        code: Option<String>,
         /// Error message of the other side.
         message: String,
+        /// Data of the error.
+        data: Option<Box<Value>>,
     },
     /// The connection ended before the reply came, or before the call.
     ///
@@ -31,6 +38,8 @@ pub enum CallError {
     Closed {
         /// Command that was called.
         command: String,
+        /// Tells whether the request was sent before.
+        sent: Sent,
         /// Reason that the connection ended.
         reason: Arc<CloseReason>,
         /// State of the connection at its end.
@@ -101,6 +110,8 @@ pub enum CallError {
         held: usize,
         /// Limit of that weight, in bytes.
         limit: usize,
+        /// Tells whether the request was sent before.
+        sent: Sent,
     },
     /// The parts of the reply ended before the reply.
     #[error("{command}: {error}")]
@@ -140,6 +151,140 @@ pub enum CallError {
         /// Command that was called.
         command: String,
     },
+}
+
+/// Tells whether a request was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// No: the other side has seen nothing of it.
+    No,
+    /// All or a part of it may have been sent, and it may have been handled.
+    Maybe,
+    /// Yes: the other side has answered.
+    Yes,
+}
+
+/// Tells whether the same call may be made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Yes. The request was not handled, and the reason may pass: make the call again later, or
+    /// over another connection if this one has ended.
+    Yes,
+    /// Only if the call does no harm when it is made twice. The request may have been handled, and
+    /// the reason may pass.
+    IfIdempotent,
+    /// No: the same call would fail in the same way, or was given up on purpose.
+    No,
+}
+
+impl CallError {
+    /// Command that was called.
+    #[must_use]
+    pub fn command(&self) -> &str {
+        match self {
+            Self::Remote { command, .. }
+            | Self::Closed { command, .. }
+            | Self::TimedOut { command, .. }
+            | Self::Cancelled { command, .. }
+            | Self::NotSent { command, .. }
+            | Self::TooManyCalls { command, .. }
+            | Self::ReplyTooLarge { command, .. }
+            | Self::NotText { command, .. }
+            | Self::Encode { command, .. }
+            | Self::Overrun { command, .. }
+            | Self::Stream { command, .. }
+            | Self::Unsupported { command, .. }
+            | Self::ContextTooLarge { command, .. }
+            | Self::WouldBlock { command } => command,
+        }
+    }
+
+    /// Code of the error, for programs: that of the other side's answer, or one of
+    /// [`failure_code`](crate::failure_code). `None` for an answer without a code.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        Some(match self {
+            Self::Remote { code, .. } => return code.as_deref(),
+            Self::Closed { .. } => failure_code::CLOSED,
+            Self::TimedOut { .. } | Self::NotSent { .. } => failure_code::DEADLINE,
+            Self::Cancelled { .. } => failure_code::CANCELLED,
+            Self::TooManyCalls { .. } | Self::Overrun { .. } | Self::WouldBlock { .. } => {
+                failure_code::OVERLOADED
+            }
+            Self::ReplyTooLarge { .. }
+            | Self::ContextTooLarge { .. }
+            | Self::Stream { error: StreamError::TooLarge(_), .. } => failure_code::TOO_LARGE,
+            Self::Unsupported { .. } => failure_code::UNSUPPORTED,
+            Self::NotText { .. } | Self::Encode { .. } | Self::Stream { .. } => {
+                failure_code::INVALID
+            }
+        })
+    }
+
+    /// Data of the other side's answer.
+    #[must_use]
+    pub fn data(&self) -> Option<&Value> {
+        match self {
+            Self::Remote { data, .. } => data.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Returns true if the other side has answered: with an error, or with a reply that cannot be
+    /// taken. Returns false if there is no answer, because of the connection, the time, or a limit
+    /// of this side.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        self.sent() == Sent::Yes
+    }
+
+    /// Tells whether the request was sent.
+    #[must_use]
+    pub fn sent(&self) -> Sent {
+        match self {
+            Self::Remote { .. }
+            | Self::ReplyTooLarge { .. }
+            | Self::NotText { .. }
+            | Self::Stream { .. } => Sent::Yes,
+            Self::Closed { sent, .. } | Self::Overrun { sent, .. } => *sent,
+            Self::TimedOut { .. } | Self::Cancelled { .. } => Sent::Maybe,
+            Self::NotSent { .. }
+            | Self::TooManyCalls { .. }
+            | Self::Encode { .. }
+            | Self::Unsupported { .. }
+            | Self::ContextTooLarge { .. }
+            | Self::WouldBlock { .. } => Sent::No,
+        }
+    }
+
+    /// Tells whether the same call may be made again.
+    ///
+    /// Of the answers, only those with the code [`OVERLOADED`](crate::failure_code::OVERLOADED)
+    /// may: the request was not handled. For other codes the caller knows best.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Remote { code, .. } if code.as_deref() == Some(failure_code::OVERLOADED) => {
+                Retry::Yes
+            }
+            Self::Closed { sent, .. } | Self::Overrun { sent, .. } => match sent {
+                Sent::No => Retry::Yes,
+                Sent::Maybe | Sent::Yes => Retry::IfIdempotent,
+            },
+            Self::TimedOut { .. } => Retry::IfIdempotent,
+            Self::NotSent { .. } | Self::TooManyCalls { .. } | Self::WouldBlock { .. } => {
+                Retry::Yes
+            }
+            Self::Remote { .. }
+            | Self::Cancelled { .. }
+            | Self::ReplyTooLarge { .. }
+            | Self::NotText { .. }
+            | Self::Encode { .. }
+            | Self::Stream { .. }
+            | Self::Unsupported { .. }
+            | Self::ContextTooLarge { .. } => Retry::No,
+        }
+    }
 }
 
 impl From<CallError> for io::Error {

@@ -10,6 +10,7 @@ use pipeplug_wire::Chunk;
 use super::call::CancelHandle;
 use super::call_error::CallError;
 use super::handler::Reply;
+use super::progress::{self, ProgressReports, ProgressSender};
 use super::stream::receive::ReplyParts;
 use super::stream::send::PartSender;
 use crate::caller_doc;
@@ -283,6 +284,8 @@ pub struct OutgoingRequest<'a> {
     pub is_nonblocking: bool,
     /// Values of its context, in addition to those that it inherits.
     pub values: Vec<(&'a str, &'a str)>,
+    /// Destination of the reports of its progress, if they are wanted.
+    pub progress: Option<ProgressSender>,
 }
 
 /// Sides of a stream that send parts.
@@ -323,7 +326,8 @@ impl<'a> OutgoingRequest<'a> {
     pub(super) fn new(command: &'a str, payload: Payload<'a>) -> Self {
         let (timeout, begun) = (None, None);
         let (is_idempotent, is_nonblocking, values) = (false, false, Vec::new());
-        Self { command, payload, timeout, begun, is_idempotent, is_nonblocking, values }
+        let progress = None;
+        Self { command, payload, timeout, begun, is_idempotent, is_nonblocking, values, progress }
     }
 }
 
@@ -393,6 +397,14 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     pub fn context(mut self, key: &'a str, value: &'a str) -> Self {
         self.request.values.push((key, value));
         self
+    }
+
+    /// Asks for the progress of the call, and returns what gives the reports of its handler
+    /// ([`Request::progress`](crate::Request::progress)).
+    pub fn progress(mut self) -> (Self, ProgressReports) {
+        let (sender, reports) = progress::channel();
+        self.request.progress = Some(sender);
+        (self, reports)
     }
 
     /// Sends the request, with parts that follow it, and parts of the reply. The handler takes and

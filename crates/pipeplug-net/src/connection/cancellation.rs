@@ -19,6 +19,7 @@ use super::shared::Shared;
 use crate::event_loop::thread_pool::{self, BlockedOn};
 use crate::event_loop::timers::Timer;
 use crate::protocol::deadline::sooner;
+use crate::protocol::failure::{Failure, failure_code};
 use crate::sync::lock::{guarded, lock, renew, wait_until};
 use crate::sync::{
     Condvar, Instant, Mutex,
@@ -392,7 +393,7 @@ impl Shared {
             Reached::NotFound => {
                 let dropped = queue.cancel_queued(id);
                 drop(queue);
-                self.refuse(dropped, CANCELLED);
+                self.refuse(dropped, &Failure::new(failure_code::CANCELLED, CANCELLED));
             }
         }
     }

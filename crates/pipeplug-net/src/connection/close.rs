@@ -293,6 +293,7 @@ impl Shared {
             slot.complete(CallOutcome::Closed(Arc::clone(&reason), Arc::clone(&postmortem)));
         }
         self.close_streams(&reason, &postmortem);
+        self.close_progress();
         // After `ended`, too: a handler that asks for its token later looks at `ended`
         // (`Cancellation::new`).
         self.cancel_all();

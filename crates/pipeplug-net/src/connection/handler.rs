@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use pipeplug_wire::{ChunkRef, Direction, command};
+use pipeplug_wire::{ChunkRef, Direction};
 
 use crate::connection::Connection;
 use crate::connection::call_error::CallError;
 use crate::connection::cancellation::{self, CancelToken, Cancellation, WorkerSlot};
+use crate::connection::progress::Reporter;
 use crate::connection::read::dispatch::unknown_command;
 use crate::connection::responder::Responder;
 use crate::connection::serve::job::{Buffer, Job};
@@ -20,11 +21,13 @@ use crate::connection::stream::{CallStream, Origin, StreamKey};
 use crate::error::CloseReason;
 use crate::protocol::context::{InheritValues, RequestContext};
 use crate::protocol::deadline::Inherit;
+use crate::protocol::failure::{Failure, failure_code};
 use crate::sync::Instant;
 use crate::sync::lock::{guarded, lock};
 use crate::writer::Flush;
 
-/// Error of a handler. Its message, with those of its sources, is sent to the caller.
+/// Error of a handler. Its message, with those of its sources, is sent to the caller. An error that
+/// is a [`Failure`], or has one as a source, is sent with its code and data.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
 
 /// Target of the `tracing` event for a one-way whose handler failed.
@@ -44,7 +47,7 @@ pub trait Handler: Any + Send + Sync {
     /// logged.
     ///
     /// # Errors
-    /// Any error is sent to the caller as a `cmd.error` reply with its message.
+    /// Any error is sent to the caller with its message, and a [`Failure`] with its code and data.
     fn handle(&self, request: &mut Request) -> Result<Reply, HandlerError>;
 
     /// Called once when the other side sends `cmd.stop`: finish and leave.
@@ -207,6 +210,8 @@ pub struct Request {
     /// True while the handler's result is to be sent.
     answerable: bool,
     parts_taken: bool,
+    /// Made by the first report of progress that the caller wants.
+    reporter: OnceLock<Arc<Reporter>>,
     /// Parts of a one-way that a task handles. Dropped with it, they tell the sender that they are
     /// not wanted.
     unused_parts: Option<Box<Parts>>,
@@ -231,8 +236,9 @@ impl Request {
         context: RequestContext,
     ) -> Self {
         let answerable = job.direction == Direction::Request;
-        let place = RequestPlace::Worker(slot);
-        Self { connection, job, place, context, answerable, parts_taken: false, unused_parts: None }
+        let (place, parts_taken, unused_parts) = (RequestPlace::Worker(slot), false, None);
+        let reporter = OnceLock::new();
+        Self { connection, job, place, context, answerable, parts_taken, unused_parts, reporter }
     }
 
     /// The command.
@@ -329,6 +335,45 @@ impl Request {
         Cancellation::new(shared, token, self.context.deadline)
     }
 
+    /// Returns true if the caller wants to know of progress.
+    #[must_use]
+    pub fn wants_progress(&self) -> bool {
+        self.context.wants_progress && !self.is_one_way()
+    }
+
+    /// Reports progress: how much is done, of how much if that is known, in any unit, and what is
+    /// being done now, for people. An empty message is none, and one of more than 512 bytes is cut.
+    ///
+    /// It costs next to nothing if the caller does not want to know. The first report is sent at
+    /// once, and then the latest every 50 ms, so a loop may report each of its steps. The last one
+    /// is sent before the answer.
+    ///
+    /// ```
+    /// use pipeplug_net::{HandlerError, Reply, Request};
+    ///
+    /// fn index(request: &mut Request) -> Result<Reply, HandlerError> {
+    ///     let files = ["a", "b", "c"];
+    ///     for (done, file) in (0..).zip(files) {
+    ///         request.progress(done, Some(files.len() as u64), file);
+    ///     }
+    ///     Ok("indexed".into())
+    /// }
+    /// ```
+    ///
+    /// # Blocking
+    /// Never. A report for which there is no room waits for the next.
+    pub fn progress(&self, done: u64, total: Option<u64>, message: &str) {
+        if let Some(reporter) = self.reporter() {
+            reporter.report(done, total, message);
+        }
+    }
+
+    fn reporter(&self) -> Option<&Arc<Reporter>> {
+        let shared = self.connection.shared();
+        self.wants_progress()
+            .then(|| self.reporter.get_or_init(|| Reporter::new(shared, self.job.thread_id)))
+    }
+
     /// Returns true if the request has a stream: parts follow it, or its caller takes parts of the
     /// reply.
     #[must_use]
@@ -404,7 +449,8 @@ impl Request {
             let shared = Arc::clone(self.connection.shared());
             shared.answer_later(slot);
             let command = self.job.command.as_str().into();
-            Responder::new(shared, self.job.thread_id, command, self.context.deadline)
+            let reporter = self.reporter().cloned();
+            Responder::new(shared, self.job.thread_id, command, self.context.deadline, reporter)
         })
     }
 
@@ -423,6 +469,7 @@ impl Request {
             answerable: false,
             parts_taken: std::mem::replace(&mut self.parts_taken, true),
             unused_parts,
+            reporter: self.reporter.clone(),
         }
     }
 
@@ -440,15 +487,14 @@ impl Request {
     /// # Errors
     /// Always.
     pub fn unknown(&self) -> Result<Reply, HandlerError> {
-        Err(unknown_command(self.command()).into())
+        Err(Failure::new(failure_code::UNKNOWN_COMMAND, unknown_command(self.command())).into())
     }
 
     /// Runs the handler and sends its answer. Returns the connection.
     pub(crate) fn run(mut self, handler: &dyn Handler, flush: Flush) -> Connection {
         if let Some(why) = self.unwanted() {
             if self.answerable {
-                let shared = self.connection.shared();
-                shared.respond(self.job.thread_id, command::ERROR, why.into(), flush);
+                self.connection.shared().respond_failure(self.job.thread_id, &why, flush);
             }
             self.end_unused_stream();
             return self.connection;
@@ -457,7 +503,7 @@ impl Request {
         let inherited_values = self.context.values.clone().map(InheritValues::from);
         // Inside, since the error's `Display` is code of the user too.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            handler.handle(&mut self).map_err(|error| chain(&*error))
+            handler.handle(&mut self).map_err(|error| Failure::of(&*error))
         }));
         drop((inherited, inherited_values));
         self.end_unused_stream();
@@ -467,37 +513,45 @@ impl Request {
             Ok(result) => result,
             Err(panic) => Err(log_panic(peer, command, panic)),
         };
+        if self.answerable
+            && let Some(reporter) = self.reporter.get()
+        {
+            reporter.close();
+        }
         let shared = self.connection.shared();
         match result {
             Ok(reply) if self.answerable => {
                 shared.respond(self.job.thread_id, command, reply.0, flush)
             }
-            Err(message) if self.answerable => {
-                shared.respond(self.job.thread_id, command::ERROR, message.into_bytes(), flush);
+            Err(failure) if self.answerable => {
+                shared.respond_failure(self.job.thread_id, &failure, flush);
             }
-            Err(error) => log_failed_one_way(shared, command, &error),
+            Err(error) => log_failed_one_way(shared, command, &error.message),
             Ok(_) => {}
         }
         self.connection
     }
 
     /// Reason not to call the handler.
-    fn unwanted(&self) -> Option<&'static str> {
+    fn unwanted(&self) -> Option<Failure> {
         if self.job.is_cancelled {
-            return Some(cancellation::CANCELLED);
+            return Some(Failure::new(failure_code::CANCELLED, cancellation::CANCELLED));
         }
         let is_over = self.context.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        is_over.then_some("not handled: its deadline had passed before its turn came")
+        is_over.then(|| {
+            let message = "not handled: its deadline had passed before its turn came";
+            Failure::new(failure_code::DEADLINE, message)
+        })
     }
 }
 
-/// Logs that a handler panicked. Returns the message for the caller.
-pub(super) fn log_panic(peer: &str, command: &str, panic: Box<dyn Any + Send>) -> String {
+/// Logs that a handler panicked. Returns the failure for the caller.
+pub(super) fn log_panic(peer: &str, command: &str, panic: Box<dyn Any + Send>) -> Failure {
     let shown = command.escape_debug();
     let message = format!("the handler of \"{shown}\" panicked: {}", panic_message(&*panic));
     tracing::error!(%peer, "{message}");
     guarded("what a handler panicked with", || drop(panic));
-    message
+    Failure::new(failure_code::PANICKED, message)
 }
 
 /// Logs that the handler of a one-way failed.
@@ -506,22 +560,6 @@ pub(super) fn log_failed_one_way(shared: &Shared, command: &str, error: &str) {
         let (peer, command) = (&shared.options.name, command.escape_debug());
         tracing::warn!(target: FAILED_ONE_WAYS, %peer, %command, %error, times, "a handler of a one-way failed");
     }
-}
-
-/// Message of an error and of its sources, in one line.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let text = error.to_string();
-        // Some errors repeat their source in their own message.
-        if !message.ends_with(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        source = error.source();
-    }
-    message
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Connection, cancellation, stream};
-use crate::protocol::{context, flow};
+use crate::protocol::{context, failure, flow, progress};
 
 /// Version of the protocol that this crate speaks.
 const PROTOCOL: &str = "1";
@@ -21,7 +21,15 @@ pub fn offer(connection: &Connection) -> [(&'static str, String); 4] {
         (KEY_PROTOCOL, PROTOCOL.to_owned()),
         (
             KEY_FEATURES,
-            [flow::FEATURE, context::FEATURE, cancellation::FEATURE, stream::FEATURE].join(" "),
+            [
+                flow::FEATURE,
+                context::FEATURE,
+                cancellation::FEATURE,
+                stream::FEATURE,
+                failure::FEATURE,
+                progress::FEATURE,
+            ]
+            .join(" "),
         ),
         (KEY_WINDOW, connection.shared().options.window.to_string()),
         (KEY_STREAM_WINDOW, connection.shared().options.stream_window.to_string()),
@@ -46,6 +54,12 @@ pub fn accept<'a>(connection: &Connection, offered: impl Fn(&str) -> Option<&'a 
         let window = flow::stream_window(offered(KEY_STREAM_WINDOW));
         shared.peer.stream_window.store(window, Ordering::Relaxed);
         shared.peer.takes_streams.store(true, Ordering::Release);
+    }
+    if has(failure::FEATURE) {
+        shared.peer.takes_failures.store(true, Ordering::Relaxed);
+    }
+    if has(progress::FEATURE) && has(context::FEATURE) {
+        shared.peer.reports_progress.store(true, Ordering::Relaxed);
     }
     if has(flow::FEATURE) {
         shared.count_received();

@@ -11,6 +11,7 @@ pub(crate) mod close;
 pub(crate) mod handler;
 pub(crate) mod handshake;
 pub(crate) mod one_way;
+pub(crate) mod progress;
 pub(crate) mod read;
 pub(crate) mod responder;
 pub(crate) mod serve;
@@ -45,8 +46,9 @@ use call::PendingCall;
 use call_error::{CallError, NotifyError};
 use caller::{Caller, OutgoingRequest, StreamCall, StreamSides};
 use handler::{Handler, Reply};
+use progress::ProgressSender;
 use read::Reader;
-use shared::{Begun, Shared};
+use shared::{Begun, Extras, Shared};
 use stream::receive::ReplyParts;
 use stream::send::PartSender;
 use stream::{CallStream, Origin, StreamKey};
@@ -282,6 +284,7 @@ pub(crate) struct Prepared<'a> {
     deadline: Option<Deadline>,
     context: Option<RequestContext>,
     blocking: Blocking,
+    progress: Option<ProgressSender>,
 }
 
 impl Connection {
@@ -346,11 +349,12 @@ impl Connection {
         stream: Option<StreamMode>,
         flush: Flush,
     ) -> Result<(PendingCall, Option<Arc<CallStream>>), CallError> {
-        let Prepared { command, payload, deadline, context, blocking } =
+        let Prepared { command, payload, deadline, context, blocking, progress } =
             self.prepare(request, stream)?;
         let shared = self.shared();
+        let extras = Extras { context: context.as_ref(), progress: progress.as_ref() };
         let Begun { id, slot, stream } =
-            shared.begin(command, payload, blocking, deadline, context.as_ref(), flush)?;
+            shared.begin(command, payload, blocking, deadline, extras, flush)?;
         Ok((PendingCall::new(self.clone(), id, slot, deadline), stream))
     }
 
@@ -361,20 +365,30 @@ impl Connection {
         request: OutgoingRequest<'a>,
         stream: Option<StreamMode>,
     ) -> Result<Prepared<'a>, CallError> {
-        let OutgoingRequest { command, payload, timeout, begun, is_nonblocking, values, .. } =
-            request;
-        let wants_progress = false;
+        let OutgoingRequest {
+            command,
+            payload,
+            timeout,
+            begun,
+            is_nonblocking,
+            values,
+            progress,
+            ..
+        } = request;
+        // Relaxed: the flag publishes nothing else.
+        let progress =
+            progress.filter(|_| self.shared().peer.reports_progress.load(Ordering::Relaxed));
         let deadline = match (timeout, begun) {
             (Some(timeout), Some(begun)) => Deadline::of_call_since(begun, timeout),
             (timeout, _) => Deadline::of_call(timeout),
         };
         let blocking = if is_nonblocking { Blocking::Never } else { Blocking::Allowed };
-        let context = context_of(command, &values, wants_progress, stream)?;
+        let context = context_of(command, &values, progress.is_some(), stream)?;
         if stream.is_some() && !self.shared().peer.takes_streams.load(Ordering::Acquire) {
             let command = command.to_owned();
             return Err(CallError::Unsupported { command, feature: stream::FEATURE });
         }
-        Ok(Prepared { command, payload, deadline, context, blocking })
+        Ok(Prepared { command, payload, deadline, context, blocking, progress })
     }
 
     /// Returns true once a task has waited for something of this connection.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use pipeplug_wire::{ThreadId, command};
+use pipeplug_wire::ThreadId;
 
 use super::cancellation::Cancellation;
 use super::handler::Reply;
+use super::progress::Reporter;
 use super::shared::Shared;
+use crate::protocol::failure::{Failure, failure_code};
 use crate::sync::Instant;
 use crate::sync::lock::lock;
 use crate::writer::Flush;
@@ -22,6 +24,8 @@ pub struct Responder {
     id: ThreadId,
     command: Box<str>,
     deadline: Option<Instant>,
+    /// `None` if the caller does not want to know of progress.
+    reporter: Option<Arc<Reporter>>,
 }
 
 impl Responder {
@@ -30,8 +34,9 @@ impl Responder {
         id: ThreadId,
         command: Box<str>,
         deadline: Option<Instant>,
+        reporter: Option<Arc<Reporter>>,
     ) -> Self {
-        Self { shared: Some(shared), id, command, deadline }
+        Self { shared: Some(shared), id, command, deadline, reporter }
     }
 
     /// Sends the reply. Does nothing if the connection has ended.
@@ -47,8 +52,29 @@ impl Responder {
     ///
     /// # Blocking
     /// As for [`answer`](Responder::answer).
-    pub fn fail(mut self, message: &str) {
-        self.send(command::ERROR, message.as_bytes().to_vec());
+    pub fn fail(self, message: &str) {
+        self.fail_with(&Failure::plain(message.to_owned()));
+    }
+
+    /// Sends an error with a code, and data if it has some.
+    ///
+    /// # Blocking
+    /// As for [`answer`](Responder::answer).
+    pub fn fail_with(mut self, failure: &Failure) {
+        if let Some(shared) = &self.shared {
+            let (command, buffer) = shared.failure_chunk(failure);
+            self.send(command, buffer);
+        }
+    }
+
+    /// Reports progress, as [`Request::progress`](crate::Request::progress) does.
+    ///
+    /// # Blocking
+    /// Never.
+    pub fn progress(&self, done: u64, total: Option<u64>, message: &str) {
+        if let Some(reporter) = &self.reporter {
+            reporter.report(done, total, message);
+        }
     }
 
     /// Returns the cancellation, as [`Request::cancellation`] does.
@@ -68,12 +94,28 @@ impl Responder {
     }
 
     /// Sends an error with this message as [`fail`](Responder::fail) does, and awaits that.
-    pub async fn fail_async(mut self, message: &str) {
-        self.send_async(command::ERROR, message.as_bytes().to_vec()).await;
+    pub async fn fail_async(self, message: &str) {
+        self.fail_with_async(&Failure::plain(message.to_owned())).await;
+    }
+
+    /// Sends an error as [`fail_with`](Responder::fail_with) does, and awaits that.
+    pub async fn fail_with_async(mut self, failure: &Failure) {
+        if let Some(shared) = &self.shared {
+            let (command, buffer) = shared.failure_chunk(failure);
+            self.send_async(command, buffer).await;
+        }
+    }
+
+    /// Sends the last report of progress, before the answer.
+    fn end_progress(&self) {
+        if let Some(reporter) = &self.reporter {
+            reporter.close();
+        }
     }
 
     async fn send_async(&mut self, command: &str, buffer: Vec<u8>) {
         if let Some(shared) = self.shared.clone() {
+            self.end_progress();
             shared.respond_async(self.id, command, buffer).await;
             self.shared = None;
             shared.answered_later(self.id);
@@ -82,6 +124,7 @@ impl Responder {
 
     fn send(&mut self, command: &str, buffer: Vec<u8>) {
         if let Some(shared) = self.shared.take() {
+            self.end_progress();
             shared.respond(self.id, command, buffer, Flush::Now);
             shared.answered_later(self.id);
         }
@@ -91,8 +134,11 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
+            self.end_progress();
+            let message = "the request was dropped without an answer";
+            let failure = Failure::new(failure_code::UNANSWERED, message);
             // Without waiting for room: the thread may be one of a runtime.
-            shared.respond_dropped(self.id, "the request was dropped without an answer");
+            shared.respond_dropped(self.id, &failure);
             shared.answered_later(self.id);
         }
     }

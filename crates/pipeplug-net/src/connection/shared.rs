@@ -6,9 +6,10 @@ use std::time::Duration;
 use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
 
 use super::call::{CallOutcome, CallSlot};
-use super::call_error::CallError;
+use super::call_error::{CallError, Sent};
 use super::close::Close;
 use super::handler::Handler;
+use super::progress::{ProgressFeeds, ProgressSender};
 use super::read::Reader;
 use super::read::leader::Leader;
 use super::serve::queue::ServeQueue;
@@ -20,6 +21,7 @@ use crate::options::Options;
 use crate::payload::Payload;
 use crate::protocol::context::{RequestContext, StreamMode};
 use crate::protocol::deadline::Deadline;
+use crate::protocol::failure::Failure;
 use crate::protocol::flow;
 use crate::sync::lock::lock;
 use crate::sync::{
@@ -36,7 +38,9 @@ use crate::writer::{Blocking, Flush, Next, SendClass, SendError, SendPermit, Wai
 //                  +-> close.phase ---------+-> serve_queue
 //                  +-> leader.dedicated_lock -> leader.registered -> state of the event loop
 //
-// The table of calls, the slots of calls, cancel tokens, timers, the wake pipe and the reasons in
+// The lock of a reporter of progress is taken before all of them: it sends under it.
+//
+// The table of calls, the slots of calls, cancel tokens, the slots of progress, timers, the wake pipe and the reasons in
 // `close` are taken last: no other lock is taken under them. The writer's queue comes before the
 // serve queue, since a sender that has waited for room holds it when it counts as a running worker
 // again (`thread_pool::while_blocked`). So nothing is sent under the lock of the serve queue.
@@ -51,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) calls: Mutex<Calls<Arc<CallSlot>>>,
     pub(crate) peer: PeerFeatures,
     pub(crate) streams: Streams,
+    pub(crate) progress: ProgressFeeds,
     /// Timers of awaited calls and cancellations.
     pub(crate) timers: Arc<Timers>,
     pub(crate) leader: Leader,
@@ -77,8 +82,19 @@ pub(crate) struct PeerFeatures {
     pub(crate) ignores_contexts: AtomicBool,
     /// True if streams may be opened.
     pub(crate) takes_streams: AtomicBool,
+    /// True if the peer may be asked for progress.
+    pub(crate) reports_progress: AtomicBool,
+    /// True if errors are sent with their codes.
+    pub(crate) takes_failures: AtomicBool,
     /// How much the peer holds of the parts of one stream, in bytes.
     pub(crate) stream_window: AtomicU64,
+}
+
+/// What goes with a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extras<'a> {
+    pub(crate) context: Option<&'a RequestContext>,
+    pub(crate) progress: Option<&'a ProgressSender>,
 }
 
 /// A call that was sent.
@@ -94,6 +110,8 @@ impl Default for PeerFeatures {
             takes_cancels: AtomicBool::new(false),
             ignores_contexts: AtomicBool::new(false),
             takes_streams: AtomicBool::new(false),
+            reports_progress: AtomicBool::new(false),
+            takes_failures: AtomicBool::new(false),
             // A guest may open streams before its own metadata is accepted.
             stream_window: AtomicU64::new(flow::DEFAULT_STREAM_WINDOW),
         }
@@ -145,6 +163,7 @@ impl Shared {
                 calls: Mutex::new(Calls::new(options.calls)),
                 peer: PeerFeatures::default(),
                 streams: Streams::default(),
+                progress: ProgressFeeds::default(),
                 timers: Timers::new(&events),
                 leader: Leader::new(reader),
                 serve_queue: Mutex::new(ServeQueue::new(&options)),
@@ -171,11 +190,15 @@ impl Shared {
         payload: Payload<'_>,
         blocking: Blocking,
         deadline: Option<Deadline>,
-        context: Option<&RequestContext>,
+        Extras { context, progress }: Extras<'_>,
         flush: Flush,
     ) -> Result<Begun, CallError> {
-        let begun =
-            self.open_call(command, deadline, context.and_then(|context| context.stream))?;
+        let begun = self.open_call(
+            command,
+            deadline,
+            context.and_then(|context| context.stream),
+            progress,
+        )?;
         let header = Header {
             thread_id: begun.id,
             direction: Direction::Request,
@@ -193,6 +216,7 @@ impl Shared {
         command: &str,
         deadline: Option<Deadline>,
         stream: Option<StreamMode>,
+        progress: Option<&ProgressSender>,
     ) -> Result<Begun, CallError> {
         let owned = || command.to_owned();
         if deadline.is_some_and(|deadline| deadline.is_over()) {
@@ -204,7 +228,8 @@ impl Shared {
         }
         let slot = CallSlot::new(command, deadline.map(|deadline| deadline.at));
         if let Some(held) = self.overrun_by_now() {
-            return Err(CallError::Overrun { command: owned(), held, limit: self.options.overrun });
+            let (limit, sent) = (self.options.overrun, Sent::No);
+            return Err(CallError::Overrun { command: owned(), held, limit, sent });
         }
         // Opened before the request is sent: the reply may be read by another thread before `send`
         // returns. The end of the connection closes the table after it has set its reason
@@ -216,7 +241,7 @@ impl Shared {
                 return Err(CallError::TooManyCalls { command: owned(), limit });
             }
             Err(OpenError::Closed { .. }) => {
-                return Err(self.closed(owned()));
+                return Err(self.closed(owned(), Sent::No));
             }
         };
         // Before the request is sent: its response ends the stream.
@@ -231,6 +256,13 @@ impl Shared {
             }
             stream
         });
+        if let Some(progress) = progress {
+            self.follow_progress(id, progress, deadline.map(|deadline| deadline.at));
+        }
+        if (stream.is_some() || progress.is_some()) && slot.is_done() {
+            // Given up by `give_up_calls`, which may have looked before they were there.
+            self.end_own_stream(id);
+        }
         // A leader that suspends reading because no call is open stores that first and looks at the
         // calls then. This looks at the role after the call is open: one of the two sees the other.
         self.resume_reading();
@@ -238,7 +270,7 @@ impl Shared {
     }
 
     /// Gives up a call whose request was not sent.
-    pub(crate) fn close_unsent(&self, id: ThreadId) {
+    pub(crate) fn close_unsent(self: &Arc<Self>, id: ThreadId) {
         // The slot is dropped after the lock is released.
         let slot = lock(&self.calls).cancel(id);
         drop(slot);
@@ -275,21 +307,24 @@ impl Shared {
                     }
                     SendError::Closed(reason) => CallError::Closed {
                         command: owned(),
+                        sent: Sent::No,
                         reason: self.close.reason_or(reason),
                         postmortem: self.close.postmortem(),
                     },
                     SendError::Fatal(reason) => {
                         self.end_after_reading(reason);
-                        self.closed(owned())
+                        // A part of it may have been written, or all of it.
+                        self.closed(owned(), Sent::Maybe)
                     }
                 })
             }
         }
     }
 
-    fn closed(&self, command: String) -> CallError {
+    fn closed(&self, command: String, sent: Sent) -> CallError {
         CallError::Closed {
             command,
+            sent,
             reason: self.close.reason(),
             postmortem: self.close.postmortem(),
         }
@@ -309,11 +344,29 @@ impl Shared {
     }
 
     /// Sends an error response without waiting for room, for a request that was dropped.
-    pub(crate) fn respond_dropped(self: &Arc<Self>, id: ThreadId, message: &str) {
+    pub(crate) fn respond_dropped(self: &Arc<Self>, id: ThreadId, failure: &Failure) {
         self.end_peers_stream(id);
-        let (direction, buffer) = (Direction::Response, message.into());
-        let class = SendClass::Admitted;
-        self.send_or_log(class, id, direction, command::ERROR, buffer, Flush::Now);
+        let (command, buffer) = self.failure_chunk(failure);
+        let (class, direction) = (SendClass::Admitted, Direction::Response);
+        self.send_or_log(class, id, direction, command, buffer, Flush::Now);
+    }
+
+    /// Sends the error of a handler as its response.
+    pub(crate) fn respond_failure(self: &Arc<Self>, id: ThreadId, failure: &Failure, flush: Flush) {
+        let (command, buffer) = self.failure_chunk(failure);
+        self.respond(id, command, buffer, flush);
+    }
+
+    /// Command and buffer of a response that is a failure. With a peer of the base protocol, only
+    /// the message is sent.
+    pub(crate) fn failure_chunk(&self, failure: &Failure) -> (&'static str, Vec<u8>) {
+        // Relaxed: the flag publishes nothing else, and a peer that has named the feature takes
+        // both.
+        if failure.is_plain() || !self.peer.takes_failures.load(Ordering::Relaxed) {
+            (command::ERROR, failure.message.clone().into_bytes())
+        } else {
+            (command::FAILURE, failure.encode())
+        }
     }
 
     /// Sends a chunk without waiting for room. Called by the thread that reads.
@@ -411,8 +464,9 @@ impl Shared {
         Ok(())
     }
 
+    /// Does what is left to do once a chunk was sent.
     #[inline]
-    fn after_sending(self: &Arc<Self>, next: Next) {
+    pub(super) fn after_sending(self: &Arc<Self>, next: Next) {
         match next {
             Next::Nothing => {}
             // Between two calls the caller flushes when it waits, and the tick of the event loop if
@@ -435,6 +489,26 @@ impl Shared {
         };
         self.after_sending(permit.send_parts(header, parts)?);
         Ok(())
+    }
+
+    /// Sends a report of progress if there is room. The caller passes the result to
+    /// [`after_sending`](Shared::after_sending), without a lock.
+    pub(super) fn try_send_progress(
+        &self,
+        thread_id: ThreadId,
+        buffer: Vec<u8>,
+    ) -> Result<Option<Next>, SendError> {
+        let Some(permit) = self.writer.try_permit(SendClass::Reply)? else { return Ok(None) };
+        let (direction, buffer_len) = (Direction::Response, buffer.len() as u64);
+        let header = Header { thread_id, direction, command: command::PROGRESS, buffer_len };
+        permit.send(&header, buffer.into(), None, Flush::Now).map(Some)
+    }
+
+    /// Sends the last report of progress, together with the answer that follows it.
+    pub(super) fn send_last_progress(self: &Arc<Self>, id: ThreadId, buffer: Vec<u8>) {
+        // Without waiting for room, for which the answer waits: the thread may be one of a runtime.
+        let (class, direction) = (SendClass::Admitted, Direction::Response);
+        self.send_or_log(class, id, direction, command::PROGRESS, buffer, Flush::Later);
     }
 
     /// Has the event loop's thread flush soon.

@@ -251,7 +251,11 @@ impl<T: 'static> LocalKey<std::cell::Cell<T>> {
 
 impl<T: 'static> LocalKey<std::cell::RefCell<T>> {
     pub(crate) fn set(&'static self, value: T) {
-        drop(self.with(|cell| cell.replace(value)));
+        drop(self.replace(value));
+    }
+
+    pub(crate) fn replace(&'static self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
     }
 
     pub(crate) fn replace(&'static self, value: T) -> T {

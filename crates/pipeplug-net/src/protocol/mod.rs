@@ -2,4 +2,6 @@
 
 pub(crate) mod context;
 pub(crate) mod deadline;
+pub(crate) mod failure;
 pub(crate) mod flow;
+pub(crate) mod progress;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use pipeplug_guest::Format;
 use pipeplug_guest::Options;
-use pipeplug_guest::{Guest, HandlerError, Main, OnEnd, Reply, Request, Stop};
+use pipeplug_guest::{Failure, Guest, HandlerError, Main, OnEnd, Reply, Request, Stop};
 use pipeplug_tests::misbehave_raw;
 
 /// Events in order.
@@ -239,6 +239,18 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
 
         // The other way.
         "call-host" => Ok(main.call(&text, "from the guest")?.into()),
+        "code-of-host" => {
+            let error = main.call(&text, "").err();
+            Ok(error.as_ref().and_then(|error| error.code()).unwrap_or("none").into())
+        }
+        "progress-of-host" => {
+            let (request, progress) = main.request(&text, "").progress();
+            let call = request.begin()?;
+            let reports: Vec<_> =
+                progress.map(|report| format!("{} {}", report.done, report.message)).collect();
+            call.wait()?;
+            Ok(reports.join(", ").into())
+        }
         "notify-host" => {
             main.notify(&text, "from the guest")?;
             Ok(Reply::empty())
@@ -251,6 +263,16 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
             }
         },
         "panic" => panic!("{text}"),
+        "fail" => Err(Failure::new(text, "it failed").data(vec![1, 2].into()).into()),
+        // Says how far it is, and dies the first time that it is asked to.
+        "steps" => {
+            request.progress(1, Some(2), "one");
+            if !text.is_empty() && fs::File::create_new(&text).is_ok() {
+                std::process::abort();
+            }
+            request.progress(2, Some(2), "two");
+            Ok(Reply::empty())
+        }
 
         // Standard input and output.
         "print" => print_lines(&text),

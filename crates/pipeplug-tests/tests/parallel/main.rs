@@ -11,6 +11,7 @@ mod by_hand;
 mod crash;
 mod deadlines;
 mod environment;
+mod failures;
 mod guest_end;
 mod killed;
 mod kubectl;
@@ -22,6 +23,7 @@ mod older_landlock;
 mod on_host_exit;
 mod options;
 mod pool;
+mod progress;
 mod raw;
 mod replace;
 #[cfg(linux_native)]

@@ -5,14 +5,15 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
+use pipeplug_guest::{Failure, Guest, HandlerError, Main, Reply, Request, failure_code};
+use serde_json::json;
 
 use super::BuiltIn;
 
 const HELP: &str = "\
                     echo DATA (with --stream each part), grep TEXT (lines of a stream), upper DATA, reverse DATA, log DATA (to stderr), print DATA (to \
                     stdout), count (calls so far), args, env NAME, cwd, sleep MILLISECONDS (or \
-                    until the call is given up), deadline (milliseconds left), fail MESSAGE, \
+                    until the call is given up), steps COUNT (10 ms each, with progress), deadline (milliseconds left), fail MESSAGE, \
                     crash, exit STATUS, ask CMD [DATA] (calls the host), tell CMD [DATA] (one-way \
                     to the host)";
 
@@ -51,7 +52,11 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
         }
         "env" => match std::env::var_os(request.text()?) {
             Some(value) => Ok(value.into_encoded_bytes().into()),
-            None => Err(format!("{} is not set", request.text()?).into()),
+            None => {
+                let name = request.text()?;
+                let failure = Failure::new("not_set", format!("{name} is not set"));
+                Err(failure.data(json!({ "name": name })).into())
+            }
         },
         "cwd" => Ok(std::env::current_dir()?.into_os_string().into_encoded_bytes().into()),
         "sleep" => {
@@ -73,6 +78,17 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
             }
             Ok(Reply::empty())
         }
+        "steps" => {
+            let count = number(request)?;
+            for done in 0..count {
+                request.progress(done, Some(count), &format!("step {}", done + 1));
+                if request.cancellation().wait_timeout(Duration::from_millis(10)) {
+                    return Err("given up by the caller".into());
+                }
+            }
+            request.progress(count, Some(count), "");
+            Ok(Reply::empty())
+        }
         "deadline" => Ok(request.deadline().map_or_else(
             || "none".into(),
             |deadline| {
@@ -90,11 +106,11 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
             let (command, data) = command_and_data(request.text()?);
             Ok(main.notify(command, data)?.into())
         }
-        _ => Err(format!(
-            "{}; it knows {HELP}",
-            request.unknown().err().map_or_else(String::new, |e| e.to_string())
-        )
-        .into()),
+        _ => {
+            let unknown = request.unknown().err().map_or_else(String::new, |e| e.to_string());
+            let message = format!("{unknown}; it knows {HELP}");
+            Err(Failure::new(failure_code::UNKNOWN_COMMAND, message).into())
+        }
     }
 }
 

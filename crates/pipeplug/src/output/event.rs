@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use pipeplug_host::ChunkHead;
 use pipeplug_host::Format;
-use pipeplug_host::{Output, Plugin, Stopped, WaitStatus};
+use pipeplug_host::{Output, Plugin, Progress, Stopped, WaitStatus};
 use serde_json::{Map, Value, json};
 
 use crate::exit::{CommandError, Crashed};
@@ -18,8 +18,11 @@ JSON (--json), one object per line on stdout, each with \"event\":
             metadata (an object of strings)
   part      a part of the reply, with --stream: command, data
   reply     the reply to a --call: command, data, seconds
-  error     a call or the run failed: message; command, for a call;
-            exit_code; stderr (the last lines), if the plugin is the cause;
+  progress  a --call reports progress: command, done; total and message, if
+            it says them
+  error     a call or the run failed: message; command, for a call; code
+            and data (any JSON) of the error, if it has them; exit_code;
+            stderr (the last lines), if the plugin is the cause;
             crash, if the plugin ended: plugin, path, pid, seconds (it ran),
             status (in words), code or signal and core_dumped, panic; calls
             (open calls: id, command, seconds) and calls_open (their number);
@@ -48,6 +51,10 @@ pub(crate) enum Event<'a> {
         command: &'a str,
         data: &'a [u8],
         took: Duration,
+    },
+    Progress {
+        command: &'a str,
+        progress: &'a Progress,
     },
     Failed(&'a CommandError),
     Request {
@@ -101,6 +108,15 @@ impl Event<'_> {
                     object(json!({ "command": command, "seconds": took.as_secs_f64() }));
                 insert_data(&mut fields, data);
                 ("reply", fields)
+            }
+            Self::Progress { command, progress } => {
+                let Progress { done, total, message, .. } = progress;
+                let mut fields = object(json!({ "command": command, "done": done }));
+                fields.extend(total.map(|total| ("total".into(), total.into())));
+                if !message.is_empty() {
+                    fields.insert("message".into(), message.as_str().into());
+                }
+                ("progress", fields)
             }
             Self::Failed(failure) => ("error", failed(failure)),
             Self::Request { status, command, data } => {
@@ -164,6 +180,10 @@ fn failed(failure: &CommandError) -> Map<String, Value> {
     let mut fields = object(json!({ "message": message, "exit_code": failure.reason.code() }));
     if let Some(command) = &failure.command {
         fields.insert("command".into(), command.as_str().into());
+    }
+    if let Some(coded) = &failure.coded {
+        fields.insert("code".into(), coded.code.as_str().into());
+        fields.extend(coded.data.clone().map(|data| ("data".into(), data)));
     }
     if !failure.stderr.is_empty() {
         fields.insert("stderr".into(), failure.stderr.clone().into());

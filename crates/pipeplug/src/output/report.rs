@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::ColorChoice;
 use pipeplug_host::process::Pid;
@@ -10,6 +11,7 @@ use pipeplug_host::{Output, Stopped, StoppedBy};
 
 use crate::cli::Globals;
 use crate::exit::{CommandError, ExitReason};
+use crate::output::bar::{Bar, CLEAR_LINE};
 use crate::output::event::{Event, RequestStatus};
 use crate::output::stream::{self, Kind, Stream, WriteError};
 use crate::output::style::{Paint, Role};
@@ -32,6 +34,9 @@ pub(crate) struct Report {
     paint: Paint,
     /// Form of replies on stdout.
     replies: ReplyFormat,
+    draws_bar: bool,
+    /// Progress of the call that runs, once it was reported.
+    bar: Mutex<Option<Bar>>,
     shutdown: Shutdown,
 }
 
@@ -66,7 +71,38 @@ impl Report {
             } else {
                 ReplyFormat::Exact
             },
+            // The log of the libraries does not know of the bar.
+            draws_bar: mode == Mode::Text
+                && io::stderr().is_terminal()
+                && globals.verbosity() < Verbosity::Debug
+                && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
+            bar: Mutex::default(),
             shutdown: shutdown.clone(),
+        }
+    }
+
+    /// Returns true if progress is shown.
+    pub(crate) fn shows_progress(&self) -> bool {
+        self.draws_bar || self.mode == Mode::Json
+    }
+
+    /// Removes the bar of a call that has ended.
+    pub(crate) fn end_progress(&self) {
+        *self.bar() = None;
+    }
+
+    fn bar(&self) -> MutexGuard<'_, Option<Bar>> {
+        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes while the bar is hidden.
+    fn beside_bar<T>(&self, write: impl FnOnce() -> T) -> T {
+        if !self.draws_bar {
+            return write();
+        }
+        match &*self.bar() {
+            Some(bar) => bar.hide_for(write),
+            None => write(),
         }
     }
 
@@ -91,8 +127,10 @@ impl Report {
     pub(crate) fn hint(&self, hint: &str) {
         if self.mode == Mode::Text {
             let text = message_lines(self.paint, Role::Note, &hint);
+            // Without waiting for the thread that draws: its terminal may take nothing now.
+            let clear = if self.draws_bar { CLEAR_LINE } else { "" };
             // A failed write to stderr cannot be reported on stderr.
-            let _ = stream::write(Stream::Stderr, Kind::Log, &[text.as_bytes()]);
+            let _ = stream::write(Stream::Stderr, Kind::Log, &[clear.as_bytes(), text.as_bytes()]);
         }
     }
 
@@ -143,6 +181,11 @@ impl Report {
                         Role::Note,
                         &format_args!("{command}: reply of {} B after {time}", data.len()),
                     );
+                }
+            }
+            Event::Progress { command, progress } => {
+                if self.draws_bar {
+                    self.bar().get_or_insert_with(|| Bar::new(command)).show(progress);
                 }
             }
             Event::Failed(failure) => {
@@ -225,7 +268,13 @@ impl Report {
 
     /// Writes to stdout. An error begins the shutdown of the run.
     fn write_stdout(&self, parts: &[&[u8]]) {
-        if let Err(error) = stream::write(Stream::Stdout, Kind::Report, parts) {
+        let write = || stream::write(Stream::Stdout, Kind::Report, parts);
+        // Elsewhere than in the terminal the bar is not in the way.
+        let written = match self.replies {
+            ReplyFormat::Lines => self.beside_bar(write),
+            ReplyFormat::Exact => write(),
+        };
+        if let Err(error) = written {
             self.shutdown.output_failed(Stream::Stdout, error);
         }
     }
@@ -233,7 +282,8 @@ impl Report {
     /// Writes whole lines to stderr. A write that takes longer than `--timeout` begins the
     /// shutdown.
     fn write_stderr(&self, text: &str) {
-        match stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]) {
+        let write = || stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
+        match self.beside_bar(write) {
             Err(error @ WriteError::NotRead(_)) => {
                 self.shutdown.output_failed(Stream::Stderr, error)
             }
@@ -284,7 +334,10 @@ pub(crate) fn print_interruptible(text: &str, shutdown: &Shutdown) -> Result<(),
 fn failure_text(paint: Paint, failure: &CommandError) -> Option<String> {
     let error = failure.error.as_ref()?;
     // The alternate form puts the causes in the same line.
-    let text = format!("{error:#}");
+    let mut text = format!("{error:#}");
+    if let Some(coded) = failure.coded.as_ref().filter(|coded| coded.is_plugins) {
+        text.push_str(&format!(" ({})", coded.code));
+    }
     if failure.crash.is_none() {
         return Some(message_lines(paint, Role::Error, &Escaped(&text)));
     }

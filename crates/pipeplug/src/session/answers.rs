@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 
-use pipeplug_host::{Handler, HandlerError, Plugin, Reply, Request};
+use pipeplug_host::{Failure, Handler, HandlerError, Plugin, Reply, Request, failure_code};
 
 use crate::args::data::{Data, Loader};
 use crate::exit::CommandError;
@@ -71,10 +71,10 @@ impl Handler for AnswerHandler {
             (_, Some(answer)) => Ok(answer.as_slice().into()),
             (_, None) => {
                 let command = Escaped(request.command());
-                Err(format!(
+                let message = format!(
                     "the host has no answer to \"{command}\" (--answer {command}=DATA gives one)"
-                )
-                .into())
+                );
+                Err(Failure::new(failure_code::UNKNOWN_COMMAND, message).into())
             }
         }
     }

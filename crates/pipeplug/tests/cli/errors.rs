@@ -10,6 +10,14 @@ fn usage(args: &[&str], told: &str) {
 }
 
 #[test]
+fn the_code_of_a_plugins_error_is_shown() {
+    pipeplug(["run", "@echo", "--call", "env", "NOT_SET"])
+        .run()
+        .exits(1)
+        .says_only("pipeplug: env: NOT_SET is not set (not_set)\n");
+}
+
+#[test]
 fn wrong_options_are_explained() {
     usage(&["run"], "<PLUGIN>");
     usage(

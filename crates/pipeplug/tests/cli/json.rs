@@ -53,6 +53,40 @@ fn everything_is_an_event() {
 }
 
 #[test]
+fn an_error_has_its_code_and_data() {
+    let args = ["run", "@echo", "--json", "--call", "env", "NOT_SET", "--call", "none"];
+    let ran = pipeplug(args).run().exits(1).says_only("");
+    let errors = events(&ran, "error");
+    assert_eq!(
+        errors[0],
+        json!({
+            "event": "error", "command": "env", "message": "env: NOT_SET is not set",
+            "code": "not_set", "data": { "name": "NOT_SET" }, "exit_code": 1,
+        })
+    );
+    assert_eq!(errors[1]["code"], "unknown_command");
+    assert_eq!(errors[1].get("data"), None);
+    let late = ["run", "@echo", "--json", "--timeout", "50ms", "--call", "sleep", "60000"];
+    let ran = pipeplug(late).run().exits(124);
+    assert_eq!(events(&ran, "error")[0]["code"], "deadline");
+}
+
+#[test]
+fn progress_is_an_event() {
+    let ran = pipeplug(["run", "@echo", "--json", "--call", "steps", "20"]).run().exits(0);
+    let progress = events(&ran, "progress");
+    let step = |done: u64, message: &str| json!({ "event": "progress", "command": "steps", "done": done, "total": 20, "message": message });
+    assert_eq!(progress[0], step(0, "step 1"));
+    let last = json!({ "event": "progress", "command": "steps", "done": 20, "total": 20 });
+    assert_eq!(progress.last(), Some(&last));
+    // Of 200 ms, one each 50 ms.
+    assert!((2..=12).contains(&progress.len()), "{progress:?}");
+    let kinds: Vec<_> = ran.json().iter().map(|event| event["event"].clone()).collect();
+    let reply = kinds.iter().position(|kind| kind == "reply").unwrap();
+    assert!(!kinds[reply..].contains(&json!("progress")), "{kinds:?}");
+}
+
+#[test]
 fn bytes_that_are_no_text_are_base64() {
     let ran = pipeplug(["run", "@echo", "--json", "--call", "echo", "@-"])
         .stdin([0xff, 0xfe, 0xfb])
@@ -82,6 +116,7 @@ fn the_death_of_a_plugin_has_its_last_words() {
             "event": "error",
             "command": "x",
             "message": "x: no reply, dying has ended: exit status 9",
+            "code": "closed",
             "exit_code": 5,
             "stderr": ["one", "two"],
             "crash": null,

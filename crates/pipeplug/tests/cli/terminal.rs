@@ -71,6 +71,45 @@ fn a_listing_that_takes_long_shows_how_far_it_is() {
 }
 
 #[test]
+fn a_call_with_progress_draws_a_bar_that_is_gone_at_its_end() {
+    let args = ["run", "@echo", "--color", "never", "--call", "steps", "30", "--call", "echo", "x"];
+    let (text, code) = in_terminal(pipeplug(args));
+    assert_eq!(code, Some(0));
+    assert!(text.contains("steps [") && text.contains("%") && text.contains("/30"), "{text:?}");
+    // The reply stands on a line that was cleared.
+    assert!(text.ends_with("\r\x1b[2Kx\r\n"), "{text:?}");
+    // Where stderr is no terminal there is none.
+    pipeplug(args).run().exits(0).prints("x").says_only("");
+}
+
+#[test]
+fn what_a_plugin_says_stands_on_lines_of_its_own_beside_the_bar() {
+    let place = Place::new();
+    let body = r#"
+        while recv; do case $cmd in
+            GetMetadata) send 3 "$cmd" '{"pipeplug.features":"context progress"}' ;;
+            cmd.context) ;;
+            work)
+                send 3 cmd.progress '{"done":1,"total":2,"message":"rude \u001b[2J"}'
+                sleep 0.3
+                echo aside >&2
+                sleep 0.3
+                send 3 cmd.progress '{"done":7}'
+                sleep 0.3
+                send 3 work '' ;;
+            *) exit 0 ;;
+        esac; done"#;
+    let path = place.standard("worker", body);
+    let run = place.pipeplug(["run", path.to_str().unwrap(), "--color", "never", "--call", "work"]);
+    let (text, code) = in_terminal(run);
+    assert_eq!(code, Some(0), "{text:?}");
+    assert!(text.contains("work [") && text.contains(" 50% 1/2 rude \\u{1b}[2J"), "{text:?}");
+    assert!(text.contains("\x1b[2Kworker: aside\r\n"), "{text:?}");
+    assert!(text.contains("work 7 "), "{text:?}");
+    assert!(!text.contains("\x1b[2J"), "{text:?}");
+}
+
+#[test]
 fn a_run_without_calls_says_what_it_waits_for() {
     let place = Place::new();
     let path = place.standard("brief", "recv; send 3 x '{}'; exit 0");

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 
 use pipeplug_net::wire::{Chunk, Direction, Format, Limits, Received, Receiver, command};
 use pipeplug_net::{CallError, Reply};
+use serde_json::Value;
 
 /// Settings of a run, from the first bytes of an input.
 pub struct Plan<'a> {
@@ -122,9 +123,21 @@ impl Model {
         self.may_close |= ["k", command::CANCEL].contains(&chunk.command.as_str());
         match chunk.direction {
             Direction::Request => *self.requests.entry(id).or_default() += 1,
+            // Of a call that has not asked for it, and of a stream that is not open.
+            Direction::Response
+                if [
+                    command::PROGRESS,
+                    command::PART,
+                    command::END,
+                    command::ENOUGH,
+                    command::PART_CREDIT,
+                ]
+                .contains(&chunk.command.as_str()) => {}
             Direction::Response => {
                 let end = if chunk.command == command::ERROR {
                     End::Refused(String::from_utf8_lossy(&chunk.buffer).into_owned())
+                } else if chunk.command == command::FAILURE {
+                    End::Refused(message_of(&chunk.buffer))
                 } else {
                     End::Reply(chunk.buffer)
                 };
@@ -163,5 +176,17 @@ impl Model {
                 assert_eq!(answered, *asked, "answers to requests with id {id}");
             }
         }
+    }
+}
+
+/// Message of a failure; all of it if it is none.
+fn message_of(failure: &[u8]) -> String {
+    let text = String::from_utf8_lossy(failure).into_owned();
+    let Ok(object) = serde_json::from_slice::<serde_json::Map<String, Value>>(failure) else {
+        return text;
+    };
+    match (object.get("code"), object.get("message")) {
+        (Some(Value::String(_)), Some(Value::String(message))) => message.clone(),
+        _ => text,
     }
 }

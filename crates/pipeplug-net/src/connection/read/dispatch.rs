@@ -14,6 +14,7 @@ use crate::connection::serve::job::Job;
 use crate::connection::shared::Shared;
 use crate::escape::beginning;
 use crate::protocol::context::{self, PendingContext};
+use crate::protocol::failure::{self, Failure, failure_code};
 use crate::protocol::flow;
 use crate::sync::lock::lock;
 use crate::sync::{Instant, atomic::Ordering};
@@ -24,8 +25,6 @@ const SHOWN: usize = 64;
 /// sent in whole milliseconds, slept for in whole milliseconds, and the sleeper runs a tick later
 /// at worst, on a machine that is not overloaded.
 const MOMENT: Duration = Duration::from_millis(5);
-/// Bytes past which an error message of the peer is cut.
-const MESSAGE_MAX: usize = 64 << 10;
 
 /// A chunk in the input buffer, or one whose buffer was read into memory of its own.
 #[derive(Debug)]
@@ -82,6 +81,7 @@ impl Shared {
                 Direction::OneWay | Direction::Response,
                 command::PART | command::END | command::PART_CREDIT | command::ENOUGH,
             ) => self.stream_chunk(received),
+            (Direction::Response, command::PROGRESS) => self.progress_chunk(&chunk),
             (Direction::Response, _) => {
                 // The table of calls decides between a reply and a caller that gives up at the same
                 // moment: each takes the entry out under the lock of the table, and one of them
@@ -90,7 +90,9 @@ impl Shared {
                     let outcome = if self.is_late(id, &slot, chunk.command) {
                         CallOutcome::Late
                     } else if chunk.command == command::ERROR {
-                        CallOutcome::Refused(message(chunk.buffer))
+                        CallOutcome::Refused(Failure::plain(failure::message(chunk.buffer)).into())
+                    } else if chunk.command == command::FAILURE {
+                        CallOutcome::Refused(Failure::parse(chunk.buffer).into())
                     } else {
                         let command = (chunk.command != slot.command).then(|| chunk.command.into());
                         CallOutcome::Reply(ReplyParts { buffer: received.into_buffer(), command })
@@ -126,8 +128,8 @@ impl Shared {
             (Direction::OneWay, command::CONTEXT) => *pending_context = self.context(&chunk),
             (Direction::OneWay, command::CANCEL) => self.cancel_request(id),
             (Direction::Request, name) if command::is_reserved(name) => {
-                let message = unknown_command(name);
-                self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
+                let failure = Failure::new(failure_code::UNKNOWN_COMMAND, unknown_command(name));
+                self.send_refusal(id, &failure);
             }
             (Direction::OneWay, name) if command::is_reserved(name) => {
                 if let Some(times) = self.counters.unexpected.count() {
@@ -159,7 +161,8 @@ impl Shared {
         let Some(deadline) = slot.deadline else { return false };
         let now = Instant::now();
         let is_late = now >= deadline
-            && (command == command::ERROR || now.saturating_duration_since(deadline) < MOMENT)
+            && (matches!(command, command::ERROR | command::FAILURE)
+                || now.saturating_duration_since(deadline) < MOMENT)
             && self.writer.tells_contexts();
         if is_late {
             // Counted as a late reply: completed again, it is not open any more.
@@ -242,8 +245,8 @@ impl Shared {
                 }
             }
             (Some(Direction::Request), _) => {
-                let message = format!("not taken: {reason}");
-                self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
+                let failure = Failure::new(failure_code::TOO_LARGE, format!("not taken: {reason}"));
+                self.send_refusal(id, &failure);
             }
             (Some(Direction::Response), _) => {
                 if let Some(slot) = self.waiting(id) {
@@ -251,16 +254,6 @@ impl Shared {
                     self.end_own_stream(id);
                 }
             }
-        }
-    }
-}
-
-/// The peer's error message, as much of it as a person might read.
-fn message(bytes: &[u8]) -> String {
-    match bytes.get(..MESSAGE_MAX) {
-        None => String::from_utf8_lossy(bytes).into_owned(),
-        Some(start) => {
-            format!("{}… ({} bytes in all)", String::from_utf8_lossy(start), bytes.len())
         }
     }
 }

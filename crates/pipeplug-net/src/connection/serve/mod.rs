@@ -2,7 +2,7 @@
 
 pub(crate) mod job;
 pub(crate) mod queue;
-mod refuse;
+pub(crate) mod refuse;
 mod workers;
 
 use std::sync::Arc;
@@ -13,10 +13,12 @@ use super::cancellation::{CancelToken, WorkerSlot};
 use super::read::ReaderKind;
 use super::shared::Shared;
 use crate::protocol::context::RequestContext;
+use crate::protocol::failure::Failure;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock::lock;
 use job::{Job, JobInPlace};
 use queue::SLOW;
+use refuse::overloaded;
 
 /// Result of queueing a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,7 @@ impl Shared {
             if self.may_defer(deferred) {
                 self.run_unqueued(job, context);
             } else if let Some(id) = job.request_id() {
-                self.send_refusal(id, self.too_many_deferred(deferred));
+                self.send_refusal(id, &self.too_many_deferred(deferred));
             }
             self.credit_unqueued(weight);
             return Admission::Continue;
@@ -73,7 +75,7 @@ impl Shared {
         if let (Some(id), Some(exhausted)) = (job.request_id(), self.share_is_blocked(&queue)) {
             queue.take_context(&job);
             drop(queue);
-            self.send_refusal(id, exhausted.to_string());
+            self.send_refusal(id, &overloaded(exhausted.to_string()));
             self.credit_unqueued(weight);
             return Admission::Continue;
         }
@@ -241,7 +243,7 @@ impl Shared {
     pub(crate) fn detach_one_way(
         &self,
         slot: WorkerSlot,
-    ) -> Result<(u64, Arc<CancelToken>), String> {
+    ) -> Result<(u64, Arc<CancelToken>), Failure> {
         let mut queue = lock(&self.serve_queue);
         if !self.may_defer(queue.deferred) {
             return Err(self.too_many_deferred(queue.deferred));

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use pipeplug_wire::{Direction, ThreadId, command};
+use pipeplug_wire::{Direction, ThreadId};
 
 use super::job::Job;
 use super::queue::ServeQueue;
 use crate::connection::read::leader::ReaderRole;
 use crate::connection::shared::Shared;
 use crate::event_loop::thread_pool::Exhausted;
+use crate::protocol::failure::{Failure, failure_code};
 use crate::sync::atomic::Ordering;
 use crate::sync::lock::lock;
 use crate::writer::Flush;
@@ -39,9 +40,9 @@ impl Shared {
         match job.request_id() {
             Some(id) => self.send_refusal(
                 id,
-                format!(
+                &overloaded(format!(
                     "not taken: {held} bytes of requests and one-ways wait for handlers, the limit is {limit}"
-                ),
+                )),
             ),
             None => self.give_up_calls(held, limit),
         }
@@ -68,8 +69,7 @@ impl Shared {
         // By reference, since jobs that are moved once more cost a tenth of a one-way.
         let is_refused = !self.may_defer(deferred) && job.request_id().is_some();
         if is_refused {
-            let message = self.too_many_deferred(deferred).into_bytes();
-            self.respond(job.thread_id, command::ERROR, message, flush);
+            self.respond_failure(job.thread_id, &self.too_many_deferred(deferred), flush);
         }
         is_refused
     }
@@ -78,9 +78,11 @@ impl Shared {
         deferred < self.options.deferred
     }
 
-    pub(super) fn too_many_deferred(&self, deferred: usize) -> String {
+    pub(super) fn too_many_deferred(&self, deferred: usize) -> Failure {
         let limit = self.options.deferred;
-        format!("not taken: {deferred} requests wait for their answers, the limit is {limit}")
+        overloaded(format!(
+            "not taken: {deferred} requests wait for their answers, the limit is {limit}"
+        ))
     }
 
     /// The exhaustion, if each thread that this connection may have waits for a call of its own.
@@ -102,16 +104,16 @@ impl Shared {
             // each request either in the queue or refused, so each gets one answer.
             queue.take_out(|job| job.direction == Direction::Request)
         };
-        self.refuse(requests, &exhausted.to_string());
+        self.refuse(requests, &overloaded(exhausted.to_string()));
     }
 
     /// Answers requests that were taken out of the queue with an error.
-    pub(crate) fn refuse(self: &Arc<Self>, requests: Vec<Job>, message: &str) {
+    pub(crate) fn refuse(self: &Arc<Self>, requests: Vec<Job>, failure: &Failure) {
         if requests.is_empty() {
             return;
         }
         for job in requests {
-            self.send_refusal(job.thread_id, message.to_owned());
+            self.send_refusal(job.thread_id, failure);
         }
         let credit = lock(&self.serve_queue).credit_due();
         self.send_credits(credit);
@@ -119,8 +121,14 @@ impl Shared {
         self.finish_if_idle();
     }
 
-    pub(crate) fn send_refusal(self: &Arc<Self>, id: ThreadId, message: String) {
+    pub(crate) fn send_refusal(self: &Arc<Self>, id: ThreadId, failure: &Failure) {
         self.end_peers_stream(id);
-        self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
+        let (command, buffer) = self.failure_chunk(failure);
+        self.send_control(id, Direction::Response, command, buffer);
     }
+}
+
+/// Failure of a request that is not taken, since too much waits or runs already.
+pub(crate) fn overloaded(message: String) -> Failure {
+    Failure::new(failure_code::OVERLOADED, message)
 }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use pipeplug_wire::{ChunkRef, Direction, SkipReason, ThreadId, command};
 
 use super::read::dispatch::ReceivedChunk;
+use super::serve::refuse::overloaded;
 use super::shared::Shared;
 use crate::error::CloseReason;
 use crate::event_loop::thread_pool::{self, BlockedOn};
@@ -219,7 +220,7 @@ impl Shared {
         if is_one_way {
             self.send_control(key.id, key.direction(), command::ENOUGH, message.into_bytes());
         } else {
-            self.send_refusal(key.id, message);
+            self.send_refusal(key.id, &overloaded(message));
         }
         self.credit_unqueued(flow::weight(chunk.command.len(), chunk.buffer.len()));
         false
@@ -267,9 +268,10 @@ impl Shared {
         }
     }
 
-    /// Ends the stream of a call of this side, which has ended.
+    /// Ends the stream of a call of this side, which has ended, and its progress.
     #[inline]
-    pub(crate) fn end_own_stream(&self, id: ThreadId) {
+    pub(crate) fn end_own_stream(self: &Arc<Self>, id: ThreadId) {
+        self.end_progress(id);
         if let Some(stream) = self.streams.remove(StreamKey { origin: Origin::Own, id }) {
             stream.end(Ok(()), StreamError::Enough { reason: "the call has ended".into() });
         }

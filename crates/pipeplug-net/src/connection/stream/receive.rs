@@ -40,7 +40,7 @@ pub(crate) struct Receiving {
 
 /// Thread or task that waits for a change.
 #[derive(Debug, Default)]
-pub(super) enum Waiter {
+pub(crate) enum Waiter {
     #[default]
     None,
     Thread,
@@ -50,7 +50,7 @@ pub(super) enum Waiter {
 impl Waiter {
     /// Replaces the waker. The earlier one is dropped by the caller, outside its lock.
     #[must_use]
-    pub(super) fn set_task(&mut self, waker: &Waker) -> Option<Self> {
+    pub(crate) fn set_task(&mut self, waker: &Waker) -> Option<Self> {
         match self {
             Self::Task(earlier) if earlier.will_wake(waker) => None,
             _ => Some(std::mem::replace(self, Self::Task(waker.clone()))),

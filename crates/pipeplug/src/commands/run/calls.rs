@@ -1,14 +1,23 @@
 //! Calls and one-ways of `pipeplug run`, with and without a stream.
 
 use std::fmt;
+use std::future;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use pipeplug_host::{CallError, Credit, Ended, NotifyError, Plugin, Reply, RequestBuilder};
+use futures_core::Stream as _;
+use pipeplug_host::{
+    CallError, Credit, Ended, NotifyError, PendingCall, Plugin, Progress, ProgressReports, Reply,
+    RequestBuilder,
+};
 
 use super::EXIT_TIMEOUT;
 use crate::args::data::PartSource;
 use crate::exit::{CallFault, CommandError, ExitReason};
+use crate::output::event::Event;
 use crate::output::report::Report;
 use crate::session::shutdown::Shutdown;
 use crate::session::{streaming, suspended};
@@ -18,15 +27,22 @@ pub(super) fn call(
     command: &str,
     data: Vec<u8>,
     timeout: Option<Duration>,
+    report: &Report,
     shutdown: &Shutdown,
 ) -> Result<Option<Vec<u8>>, CommandError> {
     let begun = Instant::now();
-    let reply = match request(plugin, command, data, timeout).begin() {
-        Ok(pending) => match shutdown.wait_for(pending) {
-            Some(reply) => reply,
-            // Dropping the future cancelled the call; `run_calls` reports the reason.
-            None => return Err(CommandError::silent(ExitReason::Interrupted)),
-        },
+    let (request, progress) = request(plugin, command, data, timeout, report);
+    let reply = match request.begin() {
+        Ok(pending) => {
+            let show = |progress: &Progress| report.show(&Event::Progress { command, progress });
+            let reply = shutdown.wait_for(with_progress(pending, progress, show));
+            report.end_progress();
+            match reply {
+                Some(reply) => reply,
+                // Dropping the future cancelled the call; `run_calls` reports the reason.
+                None => return Err(CommandError::silent(ExitReason::Interrupted)),
+            }
+        }
         Err(error) => Err(error),
     };
     outcome(plugin, command, reply, begun, timeout)
@@ -37,12 +53,44 @@ fn request<'a>(
     command: &'a str,
     data: Vec<u8>,
     timeout: Option<Duration>,
-) -> RequestBuilder<'a, Plugin> {
-    let request = plugin.request(command, data);
-    match timeout {
-        None => request,
-        Some(timeout) => request.timeout(timeout),
+    report: &Report,
+) -> (RequestBuilder<'a, Plugin>, Option<ProgressReports>) {
+    let mut request = plugin.request(command, data);
+    if let Some(timeout) = timeout {
+        request = request.timeout(timeout);
     }
+    if !report.shows_progress() {
+        return (request, None);
+    }
+    let (request, progress) = request.progress();
+    (request, Some(progress))
+}
+
+/// Awaits a reply, and shows the reports that come before it.
+async fn with_progress(
+    call: PendingCall,
+    mut progress: Option<ProgressReports>,
+    show: impl Fn(&Progress),
+) -> Result<Reply, CallError> {
+    let mut call = pin!(call);
+    future::poll_fn(|context| {
+        let mut show_reports = |context: &mut _| {
+            let mut reports = progress.as_mut().map(Pin::new);
+            while let Some(Poll::Ready(Some(report))) =
+                reports.as_mut().map(|reports| reports.as_mut().poll_next(context))
+            {
+                show(&report);
+            }
+        };
+        show_reports(context);
+        let reply = call.as_mut().poll(context);
+        if reply.is_ready() {
+            // The last report, which came just before it.
+            show_reports(context);
+        }
+        reply
+    })
+    .await
 }
 
 /// Makes a call with a stream: `source` to the plugin, and the parts of the reply to stdout.
@@ -55,9 +103,21 @@ pub(super) fn stream(
     shutdown: &Shutdown,
 ) -> Result<Option<Vec<u8>>, CommandError> {
     let begun = Instant::now();
-    let reply = match request(plugin, command, data, timeout).stream() {
+    let (request, progress) = request(plugin, command, data, timeout, report);
+    let reply = match request.stream() {
         Ok(call) => {
-            match streaming::exchange(plugin, command, call.split(), source, report, shutdown)? {
+            let reply = thread::scope(|scope| {
+                let show = || {
+                    for progress in progress.into_iter().flatten() {
+                        report.show(&Event::Progress { command, progress: &progress });
+                    }
+                };
+                // Ends with the call. Without a thread there are no reports.
+                let _ = thread::Builder::new().spawn_scoped(scope, show);
+                streaming::exchange(plugin, command, call.split(), source, report, shutdown)
+            });
+            report.end_progress();
+            match reply? {
                 Some(reply) => reply,
                 // Dropping the parts cancelled the call; `run_calls` reports the reason.
                 None => return Err(CommandError::silent(ExitReason::Interrupted)),
@@ -98,27 +158,28 @@ fn outcome(
     begun: Instant,
     timeout: Option<Duration>,
 ) -> Result<Option<Vec<u8>>, CommandError> {
-    let failure = match reply {
+    let error = match reply {
         Ok(reply) => return Ok(Some(reply.into_bytes())),
-        Err(CallError::NotSent { after, credit, .. }) => not_sent(command, after, credit),
-        Err(error) => match CallFault::of(&error) {
-            CallFault::Refused => CommandError::new(ExitReason::Failed, error),
-            CallFault::Died => died(plugin, error),
-            CallFault::TimedOut => {
-                let waited = timeout.unwrap_or_else(|| begun.elapsed());
-                let advice = match plugin.stopped_by() {
-                    Some(signal) => suspended::note(plugin.pid().as_raw(), signal),
-                    None => "--timeout allows more".to_owned(),
-                };
-                let message = format!("{command}: no reply within {waited:?}; {advice}");
-                CommandError {
-                    stderr: plugin.stderr_tail(),
-                    ..CommandError::message(ExitReason::TimedOut, message)
-                }
-            }
-        },
+        Err(error) => error,
     };
-    Err(failure.of_command(command))
+    let failure = match (&error, CallFault::of(&error)) {
+        (CallError::NotSent { after, credit, .. }, _) => not_sent(command, *after, *credit),
+        (_, CallFault::Refused) => CommandError::new(ExitReason::Failed, error.clone()),
+        (_, CallFault::Died) => died(plugin, error.clone()),
+        (_, CallFault::TimedOut) => {
+            let waited = timeout.unwrap_or_else(|| begun.elapsed());
+            let advice = match plugin.stopped_by() {
+                Some(signal) => suspended::note(plugin.pid().as_raw(), signal),
+                None => "--timeout allows more".to_owned(),
+            };
+            let message = format!("{command}: no reply within {waited:?}; {advice}");
+            CommandError {
+                stderr: plugin.stderr_tail(),
+                ..CommandError::message(ExitReason::TimedOut, message)
+            }
+        }
+    };
+    Err(failure.of_call(&error).of_command(command))
 }
 
 pub(super) fn notify(

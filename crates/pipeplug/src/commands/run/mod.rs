@@ -211,7 +211,7 @@ fn run_calls(
         let begun = Instant::now();
         let command = arg.command.as_str();
         let done = match (arg.kind, parts) {
-            (CallKind::Call, None) => calls::call(plugin, command, data, timeout, shutdown),
+            (CallKind::Call, None) => calls::call(plugin, command, data, timeout, report, shutdown),
             (CallKind::Call, Some(parts)) => {
                 calls::stream(plugin, command, (data, parts), timeout, report, shutdown)
             }
