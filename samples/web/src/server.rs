@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 /// Processes of the plugin.
 const PROCESSES: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 /// Open calls of each. Past it the server is overloaded.
-const CALLS: usize = 100;
+const CALLS: usize = 50;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
