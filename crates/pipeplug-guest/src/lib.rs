@@ -18,6 +18,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod config;
 mod descriptors;
 mod exit;
 mod guest;
@@ -31,6 +32,7 @@ mod stopping;
 #[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
 
+pub use config::ConfigError;
 pub use exit::OnEnd;
 pub use guest::{Guest, Start, register};
 pub use listen::ListenError;

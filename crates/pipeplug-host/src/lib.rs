@@ -68,8 +68,8 @@ pub use pipeplug_net::{
     StreamSides,
 };
 pub use plugin::{
-    Crash, Ended, Grace, Handler, Metadata, Output, Plugin, PluginBuilder, StartError,
-    StartErrorKind, StopError, StopErrorKind, Stopped, StoppedBy,
+    ConfigError, Crash, Ended, Grace, Handler, Metadata, NotReady, Output, Plugin, PluginBuilder,
+    StartError, StartErrorKind, StopError, StopErrorKind, Stopped, StoppedBy,
 };
 pub use process::exit_status::WaitStatus;
 pub use process::launch::{OnHostExit, Stdin, Stdout};

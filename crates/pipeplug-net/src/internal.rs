@@ -10,7 +10,15 @@ pub use crate::event_loop::watch::{Watch, Watcher};
 
 /// Negotiation of features, for crates that exchange metadata themselves.
 pub mod handshake {
-    pub use crate::connection::handshake::{accept, offer};
+    pub use crate::connection::handshake::{accept, name_feature, names_feature, offer};
+    pub use crate::protocol::interface_versions::{
+        InterfaceVersions, KEY_INTERFACE_VERSIONS, Mismatch,
+    };
+
+    /// Key of the configuration in the metadata of a host. Its value is JSON text.
+    pub const KEY_CONFIG: &str = "pipeplug.config";
+    /// Feature of a guest that hands the configuration to the plugin.
+    pub const FEATURE_CONFIG: &str = "config";
 }
 
 /// Gives a builder the settings of its connection, which it keeps in a field `options`. `$waits`

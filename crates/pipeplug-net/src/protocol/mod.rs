@@ -3,3 +3,4 @@
 pub(crate) mod context;
 pub(crate) mod deadline;
 pub(crate) mod flow;
+pub(crate) mod interface_versions;

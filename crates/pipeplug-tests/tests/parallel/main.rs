@@ -8,10 +8,12 @@ mod attach;
 #[cfg(linux_native)]
 mod attacks;
 mod by_hand;
+mod config;
 mod crash;
 mod deadlines;
 mod environment;
 mod guest_end;
+mod interface_versions;
 mod killed;
 mod kubectl;
 mod metadata;
@@ -20,6 +22,7 @@ mod odd_hosts;
 #[cfg(linux_native)]
 mod older_landlock;
 mod on_host_exit;
+mod on_ready;
 mod options;
 mod pool;
 mod raw;

@@ -11,12 +11,14 @@ use pipeplug_host::discovery::Transport;
 use pipeplug_host::{CallError, Grace, PluginBuilder, StartError, StartErrorKind, Stdin, Stdout};
 use pipeplug_host::{Format, Limits};
 
+use crate::args::config::{self, Config};
 use crate::args::container::ContainerArgs;
 use crate::args::kubectl::KubectlArgs;
 use crate::args::launcher::{self, LauncherArgs};
 use crate::args::sandbox::{self, Level, SandboxArgs};
 use crate::args::target::{HOST, Target, Wanted};
 use crate::args::units::{parse_bytes, parse_duration};
+use crate::exit::CommandError;
 use crate::output::stream;
 use crate::session::shutdown::Shutdown;
 
@@ -59,6 +61,12 @@ pub(crate) struct StartArgs {
     /// Set a variable of the plugin's environment: LANG=C; repeatable
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = OsStringValueParser::new().try_map(parse_variable))]
     env: Vec<Variable>,
+
+    /// Configuration of the plugin, which it has before its start: a file of JSON, or JSON text that
+    /// begins with `{`, `[` or `"`. No output shows it; other users can see a command line, so put
+    /// secrets in a file
+    #[arg(long, value_name = "FILE|JSON")]
+    config: Option<OsString>,
 
     /// Working directory of the plugin [default: the current one]
     #[arg(long, value_name = "DIR")]
@@ -194,6 +202,11 @@ impl StartArgs {
             _ => return None,
         };
         Some(hint)
+    }
+
+    /// Reads the configuration.
+    pub(crate) fn config(&self) -> Result<Option<Config>, CommandError> {
+        self.config.as_deref().map(config::load).transpose()
     }
 
     /// Interprets PLUGIN, which depends on the launcher.

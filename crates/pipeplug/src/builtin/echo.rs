@@ -11,7 +11,7 @@ use super::BuiltIn;
 
 const HELP: &str = "\
                     echo DATA (with --stream each part), grep TEXT (lines of a stream), upper DATA, reverse DATA, log DATA (to stderr), print DATA (to \
-                    stdout), count (calls so far), args, env NAME, cwd, sleep MILLISECONDS (or \
+                    stdout), count (calls so far), args, config, env NAME, cwd, sleep MILLISECONDS (or \
                     until the call is given up), deadline (milliseconds left), fail MESSAGE, \
                     crash, exit STATUS, ask CMD [DATA] (calls the host), tell CMD [DATA] (one-way \
                     to the host)";
@@ -49,6 +49,10 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
             let own: Vec<_> = main.args().iter().skip(2).map(|arg| arg.to_string_lossy()).collect();
             Ok(own.join(" ").into())
         }
+        "config" => match main.config::<serde_json::Value>()? {
+            Some(config) => Ok(config.to_string().into()),
+            None => Err("the host has no configuration for it".into()),
+        },
         "env" => match std::env::var_os(request.text()?) {
             Some(value) => Ok(value.into_encoded_bytes().into()),
             None => Err(format!("{} is not set", request.text()?).into()),

@@ -4,6 +4,7 @@
 
 mod add;
 mod common;
+mod config;
 mod containers;
 mod controlling;
 mod data;
