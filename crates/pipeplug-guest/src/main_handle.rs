@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::{self, ConfigError};
 use crate::exit::Exit;
+use crate::logging;
 use crate::metadata::{Own, parse_host};
 use crate::register_error::RegisterError;
 use crate::startup::Startup;
@@ -136,6 +137,10 @@ impl Shared {
         handshake::accept(&main.0, |key| metadata.get(key).map(String::as_str));
         let of_host = metadata.get(handshake::KEY_INTERFACE_VERSIONS).map(String::as_str);
         let interface_version = self.own.interface_versions.choose(of_host);
+        if let Some(level) = metadata.get(handshake::KEY_LOG_LEVEL) {
+            // A level that is unknown here leaves the log as it is.
+            let _ = logging::set_level(level);
+        }
         // A host that asks twice says the same.
         let _ = self.host.set(Host { metadata, config, interface_version });
         self.startup.introduced();
@@ -336,6 +341,10 @@ impl pipeplug_net::Handler for Shared {
             self.tell_failure(request.command(), error);
         }
         answer
+    }
+
+    fn log_level(&self, level: &str) -> bool {
+        logging::set_level(level)
     }
 
     fn stop(&self, connection: &Connection) {

@@ -6,6 +6,8 @@ use pipeplug_net::Connection;
 use pipeplug_net::internal::handshake::{self, InterfaceVersions};
 use serde_json::{Map, Value};
 
+use crate::logging;
+
 const KEY_NAME: &str = "pipeplug.name";
 
 /// Metadata of the plugin, from its builder.
@@ -32,6 +34,9 @@ impl Own {
         );
         let mut offer = handshake::offer(connection);
         handshake::name_feature(&mut offer, handshake::FEATURE_CONFIG);
+        if logging::is_installed() {
+            handshake::name_feature(&mut offer, handshake::FEATURE_LOG);
+        }
         let versions = self.interface_versions.to_offer();
         let versions = versions.map(|list| (handshake::KEY_INTERFACE_VERSIONS, list));
         let offer = offer.into_iter().chain(versions);

@@ -19,6 +19,10 @@ pub mod handshake {
     pub const KEY_CONFIG: &str = "pipeplug.config";
     /// Feature of a guest that hands the configuration to the plugin.
     pub const FEATURE_CONFIG: &str = "config";
+    /// Key of the level of the guest's log in the metadata of a host.
+    pub const KEY_LOG_LEVEL: &str = "pipeplug.log_level";
+    /// Feature of a guest whose host sets the level of its log.
+    pub const FEATURE_LOG: &str = "log";
 }
 
 /// Gives a builder the settings of its connection, which it keeps in a field `options`. `$waits`

@@ -20,7 +20,7 @@ use crate::plugin::awaited;
 use crate::plugin::config::{Config, ConfigError};
 use crate::plugin::output::{OnLine, Output};
 use crate::plugin::ready::OnReady;
-use crate::plugin::{Grace, Plugin, StartError};
+use crate::plugin::{Grace, LogLevel, Plugin, StartError};
 use crate::process::{Channel, Launch, OnHostExit, Stdin, Stdout};
 #[cfg(feature = "sandbox")]
 use crate::sandbox::Sandbox;
@@ -60,6 +60,7 @@ pub struct PluginBuilder {
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) config: Option<Config>,
     pub(crate) interface_versions: InterfaceVersions,
+    pub(crate) log_level: Option<LogLevel>,
     pub(crate) events: Option<EventLoop>,
     #[cfg(feature = "sandbox")]
     sandbox_by: SandboxBy,
@@ -95,6 +96,7 @@ impl PluginBuilder {
             metadata: BTreeMap::new(),
             config: None,
             interface_versions: InterfaceVersions::default(),
+            log_level: None,
             events: None,
             #[cfg(feature = "sandbox")]
             sandbox_by: SandboxBy::Host,
@@ -313,7 +315,12 @@ impl PluginBuilder {
 
     /// Called with each line of the plugin's standard error (and output, with [`Stdout::Log`]), in
     /// order, on a thread of its own; beside the `tracing` events with target `pipeplug::stderr`
-    /// that there are anyway.
+    /// (`pipeplug::stdout`) that there are anyway.
+    ///
+    /// The event of a line has the level that the line tells of: as JSON of a usual logging library
+    /// (tracing-subscriber, hclog, slog, pino, structlog), as `level=warn …`, or by its first word,
+    /// as in `ERROR …`, `[WARN] …` or `error: …`. Target and fields are `log.target` and
+    /// `log.fields` (JSON) of that event; the time is left out. The level of any other line is INFO.
     ///
     /// A host that has neither this nor a `tracing` subscriber sees the lines on its own standard
     /// error, behind the plugin's name. `on_line(|_, _| {})` switches that off.
@@ -438,6 +445,14 @@ impl PluginBuilder {
     /// ```
     pub fn interface_versions(mut self, versions: impl IntoIterator<Item = u32>) -> Self {
         self.interface_versions.extend(versions);
+        self
+    }
+
+    /// Sets the level of the plugin's own log at each start. [`Plugin::set_log_level`] changes it
+    /// later. For plugins that log by `logging` of `pipeplug-guest`, or name the feature `log`;
+    /// others set their level by themselves ([`Plugin::takes_log_level`]). Default: the plugin's.
+    pub fn log_level(mut self, level: LogLevel) -> Self {
+        self.log_level = Some(level);
         self
     }
 

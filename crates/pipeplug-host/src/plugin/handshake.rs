@@ -64,15 +64,22 @@ pub(crate) fn exchange(
     plugin: &Plugin,
     builder: &PluginBuilder,
 ) -> Result<Introduced, HandshakeFailure> {
-    let PluginBuilder { metadata: own, config, interface_versions, handshake: timeout, .. } =
-        builder;
+    let PluginBuilder {
+        metadata: own,
+        config,
+        interface_versions,
+        log_level,
+        handshake: timeout,
+        ..
+    } = builder;
     let offered = handshake::offer(plugin.connection());
     let offered = offered.iter().map(|(key, value)| (*key, value.as_str()));
     let own = own.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let versions = interface_versions.to_offer();
     let versions = versions.as_deref().map(|list| (handshake::KEY_INTERFACE_VERSIONS, list));
     let config = config.as_ref().map(|config| (handshake::KEY_CONFIG, config.json()));
-    let buffer = offer(own.chain(offered).chain(versions), config);
+    let log_level = log_level.map(|level| (handshake::KEY_LOG_LEVEL, level.name()));
+    let buffer = offer(own.chain(offered).chain(versions).chain(log_level), config);
     let reply = plugin
         .request(command::GET_METADATA, buffer)
         .begin()

@@ -6,6 +6,8 @@ mod builder;
 mod config;
 mod crash;
 mod handshake;
+mod log_level;
+mod log_line;
 mod metadata;
 mod missing_command;
 mod output;
@@ -33,6 +35,7 @@ use pipeplug_net::{
 pub use builder::{Handler, PluginBuilder};
 pub use config::ConfigError;
 pub use crash::{Crash, Ended};
+pub use log_level::{LogLevel, LogLevelError, ParseLogLevelError};
 pub use metadata::Metadata;
 pub use output::Output;
 pub use ready::NotReady;

@@ -87,6 +87,18 @@ fn main() -> ExitCode {
             tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
             with_metadata(guest).register().wait()
         }
+        // The same, with the one whose level the host sets.
+        ["logging"] => match pipeplug_guest::logging() {
+            Ok(()) => {
+                let again = pipeplug_guest::logging().is_err();
+                let guest = with_metadata(guest).metadata("Refused", again.to_string());
+                guest.register().wait()
+            }
+            Err(error) => {
+                eprintln!("misbehave: {error}");
+                ExitCode::FAILURE
+            }
+        },
         ["classic"] => with_metadata(guest).format(Format::Classic).register().wait(),
         ["grace", "ever"] => with_metadata(guest).grace(Duration::MAX).register().wait(),
         ["grace", millis] => with_metadata(guest).grace(millis_of(millis)).register().wait(),
@@ -279,6 +291,15 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
         "print" => print_lines(&text),
         "err-lines" => err_lines(&text, ""),
         "long-err-lines" => err_lines(&text, &format!(" {}", "x".repeat(1024))),
+        "log-events" => {
+            let _span = tracing::info_span!("asked", by = "test").entered();
+            tracing::error!(target: "words", text, count = 1, "an error");
+            tracing::warn!(target: "words", text, count = 2, "a warning");
+            tracing::info!(target: "words", text, count = 3, "information");
+            tracing::debug!(target: "words", text, count = 4, "a detail");
+            tracing::trace!(target: "words", text, count = 5, "a trace");
+            Ok(Reply::empty())
+        }
         "err-bytes" => {
             io::stderr().write_all(request.buffer())?;
             Ok(Reply::empty())

@@ -129,6 +129,9 @@ impl Shared {
                 let message = unknown_command(name);
                 self.send_control(id, Direction::Response, command::ERROR, message.into_bytes());
             }
+            (Direction::OneWay, command::LOG_LEVEL)
+                if std::str::from_utf8(chunk.buffer)
+                    .is_ok_and(|level| self.handler.log_level(level)) => {}
             (Direction::OneWay, name) if command::is_reserved(name) => {
                 if let Some(times) = self.counters.unexpected.count() {
                     let message = unknown_command(name);
