@@ -68,9 +68,9 @@ pub use pipeplug_net::{
     StreamSides,
 };
 pub use plugin::{
-    ConfigError, Crash, Ended, Grace, Handler, LogLevel, LogLevelError, Metadata, NotReady, Output,
-    ParseLogLevelError, Plugin, PluginBuilder, StartError, StartErrorKind, StopError,
-    StopErrorKind, Stopped, StoppedBy,
+    ConfigError, Crash, Ended, Grace, Handler, LogLevel, LogLevelError, LogLine, Metadata,
+    NotReady, Output, ParseLogLevelError, Plugin, PluginBuilder, StartError, StartErrorKind,
+    StopError, StopErrorKind, Stopped, StoppedBy,
 };
 pub use process::exit_status::WaitStatus;
 pub use process::launch::{OnHostExit, Stdin, Stdout};

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use pipeplug_net::Escaped;
 use serde_json::{Map, Value};
-use tracing::Level;
+
+use crate::plugin::LogLevel;
 
 /// Keys of a level, in the order in which they are looked for: tracing-subscriber, slog, pino,
 /// structlog, zap; hclog; others.
@@ -19,20 +20,34 @@ const TIME_KEYS: [&str; 6] = ["timestamp", "@timestamp", "time", "ts", "t", "asc
 /// Key under which tracing-subscriber has the fields of an event.
 const NESTED: &str = "fields";
 
-/// A line in a usual shape.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct LogLine<'a> {
-    pub(crate) level: Level,
-    pub(crate) target: Option<String>,
-    /// Its control characters are escaped if it was quoted in the line.
-    pub(crate) message: Cow<'a, str>,
-    /// JSON object.
-    pub(crate) fields: Option<String>,
+/// A line of a plugin's output that says its level, as an event.
+///
+/// The host's `tracing` has each line as such an event; this is for hosts that show lines by
+/// themselves ([`PluginBuilder::on_line`](crate::PluginBuilder::on_line)).
+///
+/// ```
+/// use pipeplug_host::{LogLevel, LogLine};
+///
+/// let line = r#"{"level":"warn","msg":"slow","logger":"db","ms":7}"#;
+/// let event = LogLine::read(line).expect("it says its level");
+/// assert_eq!((event.level(), event.target(), event.message()), (LogLevel::Warn, Some("db"), "slow"));
+/// assert_eq!(event.fields(), Some(r#"{"ms":7}"#));
+/// assert!(LogLine::read("plain text").is_none());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine<'a> {
+    level: LogLevel,
+    target: Option<String>,
+    message: Cow<'a, str>,
+    fields: Option<String>,
 }
 
 impl<'a> LogLine<'a> {
-    /// Reads a line; `None` if it has no shape that says its level.
-    pub(crate) fn read(line: &'a str) -> Option<Self> {
+    /// Reads a line: JSON of a usual logging library (tracing-subscriber, hclog, slog, pino,
+    /// structlog), `level=warn msg=…`, or text that begins with a level, as `ERROR …`, `[WARN] …` or
+    /// `error: …`. `None` for any other line.
+    #[must_use]
+    pub fn read(line: &'a str) -> Option<Self> {
         let text = line.trim_start();
         match text.as_bytes().first()? {
             b'{' => Self::of_object(serde_json::from_str(text).ok()?),
@@ -42,6 +57,30 @@ impl<'a> LogLine<'a> {
             }
             _ => Self::of_pairs(text).or_else(|| Self::of_first_word(text)),
         }
+    }
+
+    /// The level.
+    #[must_use]
+    pub fn level(&self) -> LogLevel {
+        self.level
+    }
+
+    /// The part of the plugin that the line is of: a module, or the name of a logger.
+    #[must_use]
+    pub fn target(&self) -> Option<&str> {
+        self.target.as_deref()
+    }
+
+    /// The message, without its level. Control characters of one that was quoted are escaped.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The other fields as a JSON object, without the time.
+    #[must_use]
+    pub fn fields(&self) -> Option<&str> {
+        self.fields.as_deref()
     }
 
     /// `ERROR …`, `WARN: …`, `error: …`. A word that is not in capitals needs the colon: it may begin
@@ -62,7 +101,7 @@ impl<'a> LogLine<'a> {
         Some(Self::plain(level_of_word(word)?, rest))
     }
 
-    fn plain(level: Level, rest: &'a str) -> Self {
+    fn plain(level: LogLevel, rest: &'a str) -> Self {
         let message = rest.strip_prefix(':').unwrap_or(rest).trim_start();
         Self { level, target: None, message: message.into(), fields: None }
     }
@@ -131,16 +170,16 @@ fn take_text(object: &mut Map<String, Value>, keys: &[&str]) -> Option<String> {
     }
 }
 
-fn level_of_value(value: &Value) -> Option<Level> {
+fn level_of_value(value: &Value) -> Option<LogLevel> {
     match value {
         Value::String(word) => level_of_word(word),
         // pino and bunyan: 10 is trace, 60 fatal. Those of syslog, from 0 to 7, count downwards.
         Value::Number(number) => match number.as_u64()? {
-            10..20 => Some(Level::TRACE),
-            20..30 => Some(Level::DEBUG),
-            30..40 => Some(Level::INFO),
-            40..50 => Some(Level::WARN),
-            50..=100 => Some(Level::ERROR),
+            10..20 => Some(LogLevel::Trace),
+            20..30 => Some(LogLevel::Debug),
+            30..40 => Some(LogLevel::Info),
+            40..50 => Some(LogLevel::Warn),
+            50..=100 => Some(LogLevel::Error),
             _ => None,
         },
         _ => None,
@@ -148,13 +187,13 @@ fn level_of_value(value: &Value) -> Option<Level> {
 }
 
 /// Levels by their usual names, in any case. slog writes those in between as `INFO+2`.
-fn level_of_word(word: &str) -> Option<Level> {
-    const NAMES: [(Level, &[&str]); 5] = [
-        (Level::ERROR, &["error", "err", "fatal", "critical", "crit", "panic", "dpanic"]),
-        (Level::WARN, &["warn", "warning"]),
-        (Level::INFO, &["info", "notice"]),
-        (Level::DEBUG, &["debug"]),
-        (Level::TRACE, &["trace"]),
+fn level_of_word(word: &str) -> Option<LogLevel> {
+    const NAMES: [(LogLevel, &[&str]); 5] = [
+        (LogLevel::Error, &["error", "err", "fatal", "critical", "crit", "panic", "dpanic"]),
+        (LogLevel::Warn, &["warn", "warning"]),
+        (LogLevel::Info, &["info", "notice"]),
+        (LogLevel::Debug, &["debug"]),
+        (LogLevel::Trace, &["trace"]),
     ];
     let word = match word.split_once(['+', '-']) {
         Some((word, offset)) if offset.bytes().all(|byte| byte.is_ascii_digit()) => word,
@@ -198,16 +237,16 @@ mod tests {
 
     use super::*;
 
-    fn read(line: &str) -> Option<(Level, Option<String>, String, Option<String>)> {
+    fn read(line: &str) -> Option<(LogLevel, Option<String>, String, Option<String>)> {
         LogLine::read(line).map(|it| (it.level, it.target, it.message.into_owned(), it.fields))
     }
 
     fn event(
-        level: Level,
+        level: LogLevel,
         target: &str,
         message: &str,
         fields: &str,
-    ) -> Option<(Level, Option<String>, String, Option<String>)> {
+    ) -> Option<(LogLevel, Option<String>, String, Option<String>)> {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Some((level, some(target), message.to_owned(), some(fields)))
     }
@@ -218,33 +257,33 @@ mod tests {
             // tracing-subscriber, as it is and flattened
             (
                 r#"{"timestamp":"2026-01-01T00:00:00Z","level":"WARN","fields":{"message":"slow","ms":7},"target":"db::pool"}"#,
-                event(Level::WARN, "db::pool", "slow", r#"{"ms":7}"#),
+                event(LogLevel::Warn, "db::pool", "slow", r#"{"ms":7}"#),
             ),
             (
                 r#"{"timestamp":"x","level":"DEBUG","message":"m","a":1,"target":"t","span":{"name":"s"}}"#,
-                event(Level::DEBUG, "t", "m", r#"{"a":1,"span":{"name":"s"}}"#),
+                event(LogLevel::Debug, "t", "m", r#"{"a":1,"span":{"name":"s"}}"#),
             ),
             // hclog
             (
                 r#"{"@level":"error","@message":"no","@module":"provider","@timestamp":"x","path":"/a"}"#,
-                event(Level::ERROR, "provider", "no", r#"{"path":"/a"}"#),
+                event(LogLevel::Error, "provider", "no", r#"{"path":"/a"}"#),
             ),
             // slog
             (
                 r#"{"time":"x","level":"INFO","msg":"hello","count":3}"#,
-                event(Level::INFO, "", "hello", r#"{"count":3}"#),
+                event(LogLevel::Info, "", "hello", r#"{"count":3}"#),
             ),
-            (r#"{"level":"DEBUG-4","msg":"m"}"#, event(Level::DEBUG, "", "m", "")),
+            (r#"{"level":"DEBUG-4","msg":"m"}"#, event(LogLevel::Debug, "", "m", "")),
             // pino
             (
                 r#"{"level":50,"time":1531171074631,"pid":657,"name":"app","msg":"no"}"#,
-                event(Level::ERROR, "app", "no", r#"{"pid":657}"#),
+                event(LogLevel::Error, "app", "no", r#"{"pid":657}"#),
             ),
-            (r#"{"level":10,"msg":"m"}"#, event(Level::TRACE, "", "m", "")),
+            (r#"{"level":10,"msg":"m"}"#, event(LogLevel::Trace, "", "m", "")),
             // structlog
             (
                 r#"{"event":"hello","level":"warning","logger":"a.b","timestamp":"x","n":null}"#,
-                event(Level::WARN, "a.b", "hello", r#"{"n":null}"#),
+                event(LogLevel::Warn, "a.b", "hello", r#"{"n":null}"#),
             ),
         ] {
             assert_eq!(read(line), expected, "{line}");
@@ -254,20 +293,20 @@ mod tests {
     #[test]
     fn level_words_and_pairs_keep_what_they_say() {
         for (line, expected) in [
-            ("ERROR it broke", event(Level::ERROR, "", "it broke", "")),
-            (" INFO indented", event(Level::INFO, "", "indented", "")),
-            ("WARNING:root:odd", event(Level::WARN, "", "root:odd", "")),
-            ("[WARN] odd", event(Level::WARN, "", "odd", "")),
-            ("[debug ]: x", event(Level::DEBUG, "", "x", "")),
-            ("Error: no such file", event(Level::ERROR, "", "no such file", "")),
-            ("panic: nil", event(Level::ERROR, "", "nil", "")),
-            ("TRACE", event(Level::TRACE, "", "", "")),
+            ("ERROR it broke", event(LogLevel::Error, "", "it broke", "")),
+            (" INFO indented", event(LogLevel::Info, "", "indented", "")),
+            ("WARNING:root:odd", event(LogLevel::Warn, "", "root:odd", "")),
+            ("[WARN] odd", event(LogLevel::Warn, "", "odd", "")),
+            ("[debug ]: x", event(LogLevel::Debug, "", "x", "")),
+            ("Error: no such file", event(LogLevel::Error, "", "no such file", "")),
+            ("panic: nil", event(LogLevel::Error, "", "nil", "")),
+            ("TRACE", event(LogLevel::Trace, "", "", "")),
             (
                 "level=info msg=\"a \\\"b\\\"\" n=1",
-                event(Level::INFO, "", "a \"b\"", r#"{"n":"1"}"#),
+                event(LogLevel::Info, "", "a \"b\"", r#"{"n":"1"}"#),
             ),
-            ("time=x level=WARN msg=m", event(Level::WARN, "", "m", "")),
-            ("level=error what it is", event(Level::ERROR, "", "what it is", "")),
+            ("time=x level=WARN msg=m", event(LogLevel::Warn, "", "m", "")),
+            ("level=error what it is", event(LogLevel::Error, "", "what it is", "")),
         ] {
             assert_eq!(read(line), expected, "{line}");
         }

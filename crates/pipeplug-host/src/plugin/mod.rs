@@ -36,6 +36,7 @@ pub use builder::{Handler, PluginBuilder};
 pub use config::ConfigError;
 pub use crash::{Crash, Ended};
 pub use log_level::{LogLevel, LogLevelError, ParseLogLevelError};
+pub use log_line::LogLine;
 pub use metadata::Metadata;
 pub use output::Output;
 pub use ready::NotReady;

@@ -18,6 +18,7 @@ use pipeplug_net::{Escaped, EventLoop};
 
 use tracing::Level;
 
+use crate::plugin::LogLevel;
 use crate::plugin::crash::Panic;
 use crate::plugin::log_line::LogLine;
 
@@ -76,11 +77,11 @@ macro_rules! log_line {
         if tracing::enabled!(target: $target, Level::ERROR) {
             let read = LogLine::read($line);
             let (level, message) = match &read {
-                Some(read) => (read.level, &*read.message),
-                None => (Level::INFO, $line),
+                Some(read) => (read.level(), read.message()),
+                None => (LogLevel::Info, $line),
             };
-            let target = read.as_ref().and_then(|read| read.target.as_deref());
-            let fields = read.as_ref().and_then(|read| read.fields.as_deref());
+            let target = read.as_ref().and_then(LogLine::target);
+            let fields = read.as_ref().and_then(LogLine::fields);
             macro_rules! event {
                 ($level:expr) => {
                     tracing::event!(
@@ -90,11 +91,12 @@ macro_rules! log_line {
                 };
             }
             match level {
-                Level::ERROR => event!(Level::ERROR),
-                Level::WARN => event!(Level::WARN),
-                Level::INFO => event!(Level::INFO),
-                Level::DEBUG => event!(Level::DEBUG),
-                Level::TRACE => event!(Level::TRACE),
+                // No line has the level Off.
+                LogLevel::Error | LogLevel::Off => event!(Level::ERROR),
+                LogLevel::Warn => event!(Level::WARN),
+                LogLevel::Info => event!(Level::INFO),
+                LogLevel::Debug => event!(Level::DEBUG),
+                LogLevel::Trace => event!(Level::TRACE),
             }
         }
     };

@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 use pipeplug_host::discovery::Transport;
-use pipeplug_host::{CallError, Grace, PluginBuilder, StartError, StartErrorKind, Stdin, Stdout};
+use pipeplug_host::{
+    CallError, Grace, LogLevel, PluginBuilder, StartError, StartErrorKind, Stdin, Stdout,
+};
 use pipeplug_host::{Format, Limits};
 
 use crate::args::config::{self, Config};
@@ -67,6 +69,11 @@ pub(crate) struct StartArgs {
     /// secrets in a file
     #[arg(long, value_name = "FILE|JSON")]
     config: Option<OsString>,
+
+    /// Level of the plugin's log: off, error, warn, info, debug or trace; for plugins that log by
+    /// pipeplug_guest::logging [default: the plugin's own]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
 
     /// Working directory of the plugin [default: the current one]
     #[arg(long, value_name = "DIR")]
@@ -243,6 +250,9 @@ impl StartArgs {
         };
         for Variable { name, value } in &self.env {
             builder = builder.env(name, value);
+        }
+        if let Some(level) = self.log_level {
+            builder = builder.log_level(level);
         }
         if let Some(dir) = &self.cwd {
             builder = builder.current_dir(dir);

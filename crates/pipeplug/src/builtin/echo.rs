@@ -10,7 +10,7 @@ use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
 use super::BuiltIn;
 
 const HELP: &str = "\
-                    echo DATA (with --stream each part), grep TEXT (lines of a stream), upper DATA, reverse DATA, log DATA (to stderr), print DATA (to \
+                    echo DATA (with --stream each part), grep TEXT (lines of a stream), upper DATA, reverse DATA, log DATA (to stderr), event LEVEL TEXT (to its log), print DATA (to \
                     stdout), count (calls so far), args, config, env NAME, cwd, sleep MILLISECONDS (or \
                     until the call is given up), deadline (milliseconds left), fail MESSAGE, \
                     crash, exit STATUS, ask CMD [DATA] (calls the host), tell CMD [DATA] (one-way \
@@ -18,6 +18,9 @@ const HELP: &str = "\
 
 pub(super) fn run(plugin: &BuiltIn) -> ExitCode {
     let counted = AtomicU64::new(0);
+    if let Err(error) = pipeplug_guest::logging() {
+        eprintln!("{error}");
+    }
     Guest::new()
         .name(plugin.name)
         .metadata("Description", plugin.description)
@@ -37,6 +40,22 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
         "reverse" => Ok(request.text()?.chars().rev().collect::<String>().into()),
         "log" => {
             eprintln!("{}", request.text()?);
+            Ok(Reply::empty())
+        }
+        "event" => {
+            let (level, text) = command_and_data(request.text()?);
+            match level {
+                "error" => tracing::error!(count, "{text}"),
+                "warn" => tracing::warn!(count, "{text}"),
+                "info" => tracing::info!(count, "{text}"),
+                "debug" => tracing::debug!(count, "{text}"),
+                "trace" => tracing::trace!(count, "{text}"),
+                _ => {
+                    return Err(
+                        "there is no such level: write event LEVEL TEXT, as event warn slow".into(),
+                    );
+                }
+            }
             Ok(Reply::empty())
         }
         "print" => {

@@ -104,6 +104,12 @@ impl Session {
             Ok(plugin) => {
                 shutdown.started(plugin.pid());
                 let took = begun.elapsed();
+                if args.log_level.is_some() && !plugin.takes_log_level() {
+                    report.note(format_args!(
+                        "{} does not take the level of its log from its host: --log-level has no effect",
+                        plugin.name()
+                    ));
+                }
                 Ok(Self {
                     plugin,
                     format: protocol.format,

@@ -14,6 +14,7 @@ mod inspect;
 mod json;
 mod launcher;
 mod list;
+mod logs;
 #[cfg(target_os = "linux")]
 mod node;
 mod protocol;
