@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use pipeplug_host::launcher::CommandPrefix;
 use pipeplug_host::{Format, Plugin, PluginBuilder, StartErrorKind, Supervisor};
 use pipeplug_tests::{Script, eventually};
 use serde_json::json;
@@ -32,7 +33,8 @@ fn is_there_in_the_start_call_back_and_later() {
 #[test]
 fn is_there_in_a_plugin_without_a_start_call_back_and_on_stdin_and_stdout() {
     let value = json!({"list": [1, "two\n\u{1f600}"], "none": null});
-    for builder in [plain(), plain().stdio()] {
+    let elsewhere = plain().launcher(CommandPrefix::new(["env"]));
+    for builder in [plain(), plain().stdio(), elsewhere] {
         let plugin = builder.config(&value).unwrap().start().unwrap();
         assert_eq!(plugin.call("config", "").unwrap(), value.to_string());
     }
