@@ -44,7 +44,7 @@ enum CiStep {
     /// cargo doc, warnings are errors
     Docs,
     /// cargo clippy for pipeplug-host without its features, with each alone, and without one of the
-    /// heavy ones
+    /// heavy ones, and for pipeplug-guest without its features
     Features,
     /// cargo clippy for macOS and FreeBSD
     OtherSystems,

@@ -62,7 +62,7 @@ pub(crate) fn deny(project: &Project) -> anyhow::Result<StepOutcome> {
 }
 
 /// pipeplug-host without its features, with each of them alone, and with all but one of the
-/// heavy ones and what needs that.
+/// heavy ones and what needs that; pipeplug-guest without its features.
 pub(crate) fn features(project: &Project) -> anyhow::Result<()> {
     let host = "pipeplug-host";
     let package = project.package(host).with_context(|| format!("{host} is no member"))?;
@@ -77,6 +77,9 @@ pub(crate) fn features(project: &Project) -> anyhow::Result<()> {
         let args = ["clippy", "-p", host, "--no-default-features", "--features", &set];
         run(cargo_in(project).args(args).args(["--", "-D", "warnings"]))?;
     }
+    // All other steps have it with its features.
+    let guest = ["clippy", "-p", "pipeplug-guest", "--no-default-features"];
+    run(cargo_in(project).args(guest).args(["--", "-D", "warnings"]))?;
     Ok(())
 }
 

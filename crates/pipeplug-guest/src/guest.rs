@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipeplug_net::internal::handshake::InterfaceVersions;
 use pipeplug_net::wire::command;
 use pipeplug_net::{
     EventLoop, HandlerError, HandlerFuture, Hold, Options, Reading, Reply, Request,
@@ -120,7 +121,11 @@ impl Guest {
             start: (),
             handler: (),
             args: None,
-            own: Own { name: program().name, metadata: BTreeMap::new() },
+            own: Own {
+                name: program().name,
+                metadata: BTreeMap::new(),
+                interface_versions: InterfaceVersions::default(),
+            },
             options,
             grace: Duration::from_secs(5),
             on_end: OnEnd::default(),
@@ -201,6 +206,28 @@ impl<S: Start, R: Handler> Guest<S, R> {
         self
     }
 
+    /// Adds versions of the application's own interface that the plugin speaks: the commands, and
+    /// what is in their buffers. The highest one that the host names as well is chosen at the start,
+    /// for both sides: [`Main::interface_version`]. Where one side names none, nothing is negotiated.
+    ///
+    /// With no common version neither the start call-back nor [`register`](Self::register) succeeds:
+    /// [`RegisterError::InterfaceVersions`]. The host's start fails likewise.
+    ///
+    /// ```no_run
+    /// use pipeplug_guest::{Guest, Main, Request};
+    ///
+    /// let answer = |main: &Main, request: &mut Request| match request.command() {
+    ///     "list" if main.interface_version() >= Some(3) => Ok(r#"["a","b"]"#.into()),
+    ///     "list" => Ok("a b".into()),
+    ///     _ => request.unknown(),
+    /// };
+    /// let main = Guest::new().interface_versions([2, 3]).handler(answer).register();
+    /// ```
+    pub fn interface_versions(mut self, versions: impl IntoIterator<Item = u32>) -> Self {
+        self.own.interface_versions.extend(versions);
+        self
+    }
+
     /// Time for handlers that still run once the host said stop or is gone. Default: 5 seconds.
     ///
     /// A host that is gone without having said stop has most often had the system kill the plugin
@@ -257,7 +284,8 @@ impl<S: Start, R: Handler> Guest<S, R> {
     /// requests in.
     ///
     /// # Errors
-    /// There is no host, a descriptor cannot be used, or the start call-back failed.
+    /// There is no host, a descriptor cannot be used, host and plugin have no common
+    /// [interface version](Self::interface_versions), or the start call-back failed.
     ///
     /// # Blocking
     /// While the start call-back runs. Before that, until the host has asked for the metadata,
@@ -287,13 +315,14 @@ impl<S: Start, R: Handler> Guest<S, R> {
         // Most often its thread is the one that is in `Main::wait`.
         let events = EventLoop::on_demand().map_err(RegisterError::EventLoop)?;
         let mut options = self.options;
-        options.hold = if self.start.is_nothing() {
-            Hold::Nothing
-        } else {
+        let is_awaited = !self.start.is_nothing() || !self.own.interface_versions.is_empty();
+        options.hold = if is_awaited {
             // What the host says of itself comes with it, and the start call-back may want to know.
             Hold::AllBut(vec![command::GET_METADATA.into()])
+        } else {
+            Hold::Nothing
         };
-        let is_awaited = !self.start.is_nothing();
+        let grace = self.grace;
         let startup = if is_awaited { Startup::with_start() } else { Startup::default() };
         let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone());
         let shared = Shared::new(args, self.own, exit, self.handler, startup, self.on_stop);
@@ -304,6 +333,16 @@ impl<S: Start, R: Handler> Guest<S, R> {
         let started = startup.starting();
         if is_awaited {
             startup.wait_introduced(|| main.connection().stats().held > 0);
+        }
+        if let Some(error) = main.shared().mismatch() {
+            drop(started);
+            // The host has the answer first, and says the same of both. What it asks in spite of it
+            // is refused.
+            main.connection().release();
+            let _ = main.connection().wait_idle(grace);
+            let _ = main.connection().wait_written(grace);
+            main.connection().close();
+            return Err(error);
         }
         if let Err(error) = self.start.start(&main) {
             // Closed before the end of the start: a plugin that does not start answers nothing.

@@ -12,16 +12,23 @@
 //! }
 //! ```
 //!
-//! Logs go to standard error, which the host reads line by line. Standard output is the host's to
+//! Logs go to standard error, which the host reads line by line; with the feature `logging`,
+//! `logging()` sends events of `tracing` there whose level the host sets. Standard output is the host's to
 //! choose; a plugin that talks over its standard output has that moved away first, so that a stray
 //! `println!` lands on standard error.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod config;
 mod descriptors;
 mod exit;
 mod guest;
 mod listen;
+#[cfg(feature = "logging")]
+mod logging;
+#[cfg(not(feature = "logging"))]
+#[path = "logging/absent.rs"]
+mod logging;
 mod main_handle;
 mod metadata;
 mod register_error;
@@ -31,9 +38,12 @@ mod stopping;
 #[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
 
+pub use config::ConfigError;
 pub use exit::OnEnd;
 pub use guest::{Guest, Start, register};
 pub use listen::ListenError;
+#[cfg(feature = "logging")]
+pub use logging::{LoggingError, logging};
 pub use main_handle::{Handler, Main};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Limits, ThreadId};
 pub use pipeplug_net::{

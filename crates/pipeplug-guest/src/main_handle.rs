@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use pipeplug_net::internal::{FAILED_ONE_WAYS, handshake};
+use pipeplug_net::internal::FAILED_ONE_WAYS;
+use pipeplug_net::internal::handshake::{self, InterfaceVersions};
 use pipeplug_net::wire::{Chunk, command};
 use pipeplug_net::{
     CallError, Caller, CloseReason, ConnectError, Connection, Endpoint, Escaped, EventLoop,
@@ -14,8 +15,13 @@ use pipeplug_net::{
     Request, StreamCall, StreamSides, awaited_by_connection, caller_methods, handler_trait,
 };
 
+use serde::de::DeserializeOwned;
+
+use crate::config::{self, ConfigError};
 use crate::exit::Exit;
+use crate::logging;
 use crate::metadata::{Own, parse_host};
+use crate::register_error::RegisterError;
 use crate::startup::Startup;
 use crate::stopping::{Stop, Stopping};
 
@@ -42,11 +48,24 @@ pub(crate) struct Shared {
     own: Own,
     exit: Arc<Exit>,
     handler: Box<dyn Handler>,
-    host: OnceLock<BTreeMap<String, String>>,
+    host: OnceLock<Host>,
     pub(crate) startup: Startup,
     stopping: Stopping,
     on_stop: Option<OnStop>,
     failed_one_ways: AtomicU64,
+    /// True once a host that has not described itself has asked something else.
+    is_asked_else: AtomicBool,
+}
+
+/// The host, as its first request has described it.
+struct Host {
+    /// Without the configuration, which may hold secrets.
+    metadata: BTreeMap<String, String>,
+    /// JSON text.
+    config: Option<String>,
+    /// The version of the application's interface, if both sides name versions; an error if they
+    /// have none in common.
+    interface_version: Result<Option<u32>, InterfaceVersions>,
 }
 
 /// Number of failed one-ways that are logged one by one. Later ones are logged each time that their
@@ -72,6 +91,7 @@ impl Shared {
             stopping: Stopping::default(),
             on_stop,
             failed_one_ways: AtomicU64::new(0),
+            is_asked_else: AtomicBool::new(false),
         }
     }
 
@@ -112,10 +132,17 @@ impl Shared {
     }
 
     fn metadata(&self, main: &Main, request: &mut Request) -> Reply {
-        let host = parse_host(request.buffer());
-        handshake::accept(&main.0, |key| host.get(key).map(String::as_str));
+        let mut metadata = parse_host(request.buffer());
+        let config = metadata.remove(handshake::KEY_CONFIG);
+        handshake::accept(&main.0, |key| metadata.get(key).map(String::as_str));
+        let of_host = metadata.get(handshake::KEY_INTERFACE_VERSIONS).map(String::as_str);
+        let interface_version = self.own.interface_versions.choose(of_host);
+        if let Some(level) = metadata.get(handshake::KEY_LOG_LEVEL) {
+            // A level that is unknown here leaves the log as it is.
+            let _ = logging::set_level(level);
+        }
         // A host that asks twice says the same.
-        let _ = self.host.set(host);
+        let _ = self.host.set(Host { metadata, config, interface_version });
         self.startup.introduced();
         let answered = if self.own.metadata.is_empty() {
             self.startup.wait_started();
@@ -125,6 +152,25 @@ impl Shared {
             None
         };
         self.own.reply(&main.0, answered).into()
+    }
+}
+
+impl Shared {
+    /// The host, once it has described itself. `None` if it asks something else first, or is gone.
+    fn introduced_host(&self, connection: &Connection) -> Option<&Host> {
+        if self.host.get().is_none() {
+            self.startup.wait_introduced(|| {
+                self.is_asked_else.load(Ordering::Relaxed) || connection.stats().held > 0
+            });
+        }
+        self.host.get()
+    }
+
+    /// Versions of the interface, if the two sides have none in common.
+    pub(crate) fn mismatch(&self) -> Option<RegisterError> {
+        let of_host = self.host.get()?.interface_version.as_ref().err()?;
+        let plugin = self.own.interface_versions.clone().into_vec();
+        Some(RegisterError::InterfaceVersions { plugin, host: of_host.clone().into_vec() })
     }
 }
 
@@ -160,7 +206,52 @@ impl Main {
     /// host's first request, which asks for the plugin's metadata.
     #[must_use]
     pub fn host(&self) -> BTreeMap<String, String> {
-        self.shared().host.get().cloned().unwrap_or_default()
+        self.shared().host.get().map(|host| host.metadata.clone()).unwrap_or_default()
+    }
+
+    /// Configuration that the host has for the plugin (`PluginBuilder::config` of `pipeplug-host`);
+    /// `None` if it has none. It is there before the start call-back runs, and is the same for as
+    /// long as the process runs.
+    ///
+    /// # Errors
+    /// The configuration does not fit the type `T`. The message names the field.
+    ///
+    /// # Blocking
+    /// Not in the start call-back and in handlers. In a plugin without a start call-back, until the
+    /// host has sent its first request.
+    ///
+    /// ```no_run
+    /// use pipeplug_guest::{Guest, Main};
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Settings {
+    ///     url: String,
+    ///     retries: u32,
+    /// }
+    ///
+    /// let start = |main: &Main| {
+    ///     let settings: Settings = main.config()?.ok_or("this plugin needs a configuration")?;
+    ///     eprintln!("connecting to {}, {} retries", settings.url, settings.retries);
+    ///     Ok(())
+    /// };
+    /// let main = Guest::new().start(start).register();
+    /// ```
+    pub fn config<T: DeserializeOwned>(&self) -> Result<Option<T>, ConfigError> {
+        let host = self.shared().introduced_host(&self.0);
+        host.and_then(|host| host.config.as_deref()).map(config::parse).transpose()
+    }
+
+    /// Version of the application's interface that both sides speak: the highest common one of
+    /// [`Guest::interface_versions`](crate::Guest::interface_versions) and the host's. `None` if one
+    /// side has named none.
+    ///
+    /// # Blocking
+    /// As [`config`](Self::config).
+    #[must_use]
+    pub fn interface_version(&self) -> Option<u32> {
+        let host = self.shared().introduced_host(&self.0)?;
+        host.interface_version.as_ref().ok().copied().flatten()
     }
 
     /// Tells handlers that run long whether the plugin has to end: the host said stop, or is gone.
@@ -235,6 +326,14 @@ impl pipeplug_net::Handler for Shared {
         if request.command() == command::GET_METADATA && !request.is_one_way() {
             return Ok(self.metadata(&main, request));
         }
+        match self.host.get() {
+            // Relaxed: it publishes nothing else.
+            None => self.is_asked_else.store(true, Ordering::Relaxed),
+            Some(Host { interface_version: Err(_), .. }) => {
+                return Err(self.mismatch().map_or_else(|| "not started".into(), Into::into));
+            }
+            Some(_) => {}
+        }
         let answer = self.handler.handle(&main, request);
         if let Err(error) = &answer
             && request.is_one_way()
@@ -242,6 +341,10 @@ impl pipeplug_net::Handler for Shared {
             self.tell_failure(request.command(), error);
         }
         answer
+    }
+
+    fn log_level(&self, level: &str) -> bool {
+        logging::set_level(level)
     }
 
     fn stop(&self, connection: &Connection) {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use pipeplug_net::Connection;
-use pipeplug_net::internal::handshake;
+use pipeplug_net::internal::handshake::{self, InterfaceVersions};
 use serde_json::{Map, Value};
+
+use crate::logging;
 
 const KEY_NAME: &str = "pipeplug.name";
 
@@ -13,6 +15,7 @@ const KEY_NAME: &str = "pipeplug.name";
 pub(crate) struct Own {
     pub(crate) name: String,
     pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) interface_versions: InterfaceVersions,
 }
 
 impl Own {
@@ -29,10 +32,15 @@ impl Own {
         object.extend(
             self.metadata.iter().map(|(key, value)| (key.clone(), Value::from(value.as_str()))),
         );
-        let offer = handshake::offer(connection)
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), Value::from(value)));
-        object.extend(offer);
+        let mut offer = handshake::offer(connection);
+        handshake::name_feature(&mut offer, handshake::FEATURE_CONFIG);
+        if logging::is_installed() {
+            handshake::name_feature(&mut offer, handshake::FEATURE_LOG);
+        }
+        let versions = self.interface_versions.to_offer();
+        let versions = versions.map(|list| (handshake::KEY_INTERFACE_VERSIONS, list));
+        let offer = offer.into_iter().chain(versions);
+        object.extend(offer.map(|(key, value)| (key.to_owned(), Value::from(value))));
         object.entry(KEY_NAME).or_insert_with(|| Value::from(self.name.as_str()));
         Value::Object(object).to_string().into_bytes()
     }

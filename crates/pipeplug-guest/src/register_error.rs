@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use pipeplug_net::internal::handshake::Mismatch;
 use pipeplug_net::{ConnectError, Escaped, HandlerError};
 
 use crate::listen::ListenError;
@@ -105,6 +106,15 @@ pub enum RegisterError {
     /// The connection could not be made.
     #[error(transparent)]
     Connect(ConnectError),
+    /// Host and plugin speak no common version of the application's interface.
+    #[error("{}", Mismatch { plugin, host })]
+    InterfaceVersions {
+        /// Versions that the plugin speaks
+        /// ([`Guest::interface_versions`](crate::Guest::interface_versions)).
+        plugin: Vec<u32>,
+        /// Versions that the host speaks.
+        host: Vec<u32>,
+    },
     /// The plugin's own start call-back failed.
     #[error("the plugin's start failed: {0}")]
     Start(HandlerError),
@@ -122,7 +132,10 @@ impl RegisterError {
             | Self::SameDescriptor { .. }
             | Self::NoListenPath
             | Self::Listen { .. } => EXIT_USAGE,
-            Self::EventLoop(_) | Self::Connect(_) | Self::Start(_) => 1,
+            Self::EventLoop(_)
+            | Self::Connect(_)
+            | Self::InterfaceVersions { .. }
+            | Self::Start(_) => 1,
         }
     }
 }

@@ -69,8 +69,9 @@ pub use pipeplug_net::{
     failure_code,
 };
 pub use plugin::{
-    Crash, Ended, Grace, Handler, Metadata, Output, Plugin, PluginBuilder, StartError,
-    StartErrorKind, StopError, StopErrorKind, Stopped, StoppedBy,
+    ConfigError, Crash, Ended, Grace, Handler, LogLevel, LogLevelError, LogLine, Metadata,
+    NotReady, Output, ParseLogLevelError, Plugin, PluginBuilder, StartError, StartErrorKind,
+    StopError, StopErrorKind, Stopped, StoppedBy,
 };
 pub use process::exit_status::WaitStatus;
 pub use process::launch::{OnHostExit, Stdin, Stdout};

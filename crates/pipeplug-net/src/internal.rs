@@ -10,7 +10,19 @@ pub use crate::event_loop::watch::{Watch, Watcher};
 
 /// Negotiation of features, for crates that exchange metadata themselves.
 pub mod handshake {
-    pub use crate::connection::handshake::{accept, offer};
+    pub use crate::connection::handshake::{accept, name_feature, names_feature, offer};
+    pub use crate::protocol::interface_versions::{
+        InterfaceVersions, KEY_INTERFACE_VERSIONS, Mismatch,
+    };
+
+    /// Key of the configuration in the metadata of a host. Its value is JSON text.
+    pub const KEY_CONFIG: &str = "pipeplug.config";
+    /// Feature of a guest that hands the configuration to the plugin.
+    pub const FEATURE_CONFIG: &str = "config";
+    /// Key of the level of the guest's log in the metadata of a host.
+    pub const KEY_LOG_LEVEL: &str = "pipeplug.log_level";
+    /// Feature of a guest whose host sets the level of its log.
+    pub const FEATURE_LOG: &str = "log";
 }
 
 /// Gives a builder the settings of its connection, which it keeps in a field `options`. `$waits`

@@ -30,6 +30,8 @@ pub const PROGRESS: &str = "cmd.progress";
 /// As the cmd of a response: the request failed, and the buffer is a JSON object with a code, a
 /// message, and data. Needs the feature `failure`; without it the response is [`ERROR`].
 pub const FAILURE: &str = "cmd.failure";
+/// A one-way from host to guest: the level of the guest's log, as `debug`.
+pub const LOG_LEVEL: &str = "cmd.log_level";
 /// The host's first request: who is the guest?
 pub const GET_METADATA: &str = "GetMetadata";
 /// Prefix of the protocol's own commands.

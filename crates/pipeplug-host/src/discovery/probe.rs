@@ -95,7 +95,11 @@ pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
         StartErrorKind::Spawn(_) => false,
         StartErrorKind::System { .. }
         | StartErrorKind::Connect { .. }
-        | StartErrorKind::Launcher { .. } => false,
+        | StartErrorKind::Launcher { .. }
+        // None of these is part of a probe.
+        | StartErrorKind::NoConfig { .. }
+        | StartErrorKind::InterfaceVersions { .. }
+        | StartErrorKind::NotReady { .. } => false,
         StartErrorKind::Exited { status, .. } => !was_ended(*status),
         StartErrorKind::ClosedPipe
         | StartErrorKind::HandshakeTimeout { .. }

@@ -6,17 +6,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pipeplug_net::internal::handshake::InterfaceVersions;
 use pipeplug_net::{
     Escaped, EventLoop, HandlerError, HandlerFuture, Options, Reply, Request, connection_settings,
     handler_trait,
 };
+use serde::Serialize;
 
 #[cfg(feature = "verify")]
 use crate::integrity::Sha256;
 use crate::launcher::{Exec, Launcher};
 use crate::plugin::awaited;
+use crate::plugin::config::{Config, ConfigError};
 use crate::plugin::output::{OnLine, Output};
-use crate::plugin::{Grace, Plugin, StartError};
+use crate::plugin::ready::OnReady;
+use crate::plugin::{Grace, LogLevel, Plugin, StartError};
 use crate::process::{Channel, Launch, OnHostExit, Stdin, Stdout};
 #[cfg(feature = "sandbox")]
 use crate::sandbox::Sandbox;
@@ -50,9 +54,13 @@ pub struct PluginBuilder {
     pub(crate) allowed: Option<BTreeSet<String>>,
     pub(crate) on_line: Option<OnLine>,
     pub(crate) on_spawn: Option<OnSpawn>,
+    pub(crate) on_ready: Option<OnReady>,
     pub(crate) on_end: Option<OnEnd>,
     pub(crate) stderr_tail: usize,
     pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) config: Option<Config>,
+    pub(crate) interface_versions: InterfaceVersions,
+    pub(crate) log_level: Option<LogLevel>,
     pub(crate) events: Option<EventLoop>,
     #[cfg(feature = "sandbox")]
     sandbox_by: SandboxBy,
@@ -82,9 +90,13 @@ impl PluginBuilder {
             allowed: None,
             on_line: None,
             on_spawn: None,
+            on_ready: None,
             on_end: None,
             stderr_tail: 20,
             metadata: BTreeMap::new(),
+            config: None,
+            interface_versions: InterfaceVersions::default(),
+            log_level: None,
             events: None,
             #[cfg(feature = "sandbox")]
             sandbox_by: SandboxBy::Host,
@@ -303,7 +315,12 @@ impl PluginBuilder {
 
     /// Called with each line of the plugin's standard error (and output, with [`Stdout::Log`]), in
     /// order, on a thread of its own; beside the `tracing` events with target `pipeplug::stderr`
-    /// that there are anyway.
+    /// (`pipeplug::stdout`) that there are anyway.
+    ///
+    /// The event of a line has the level that the line tells of: as JSON of a usual logging library
+    /// (tracing-subscriber, hclog, slog, pino, structlog), as `level=warn …`, or by its first word,
+    /// as in `ERROR …`, `[WARN] …` or `error: …`. Target and fields are `log.target` and
+    /// `log.fields` (JSON) of that event; the time is left out. The level of any other line is INFO.
     ///
     /// A host that has neither this nor a `tracing` subscriber sees the lines on its own standard
     /// error, behind the plugin's name. `on_line(|_, _| {})` switches that off.
@@ -320,13 +337,48 @@ impl PluginBuilder {
         self
     }
 
+    /// Sets a call-back that prepares the plugin after each start, and each restart by a
+    /// `Supervisor` or `Pool`: it signs in, sends what the plugin is to know, checks it. No call of
+    /// the host's comes before it, since [`start`](Self::start) returns after it, and it may call
+    /// the plugin itself. Its failure is that of the start ([`StartErrorKind::NotReady`]), and the
+    /// plugin is stopped.
+    ///
+    /// It has what is left of the [time for the start](Self::handshake_timeout). It runs on a thread
+    /// of its own, for which `start` waits. When the time is over the plugin is killed and `start`
+    /// returns, while the thread goes on until the call-back returns: its calls fail by then.
+    ///
+    /// Requests of the plugin reach the [`handler`](Self::handler) meanwhile. Another thread can end
+    /// the start by [`Plugin::kill`], with the handle of [`on_spawn`](Self::on_spawn).
+    ///
+    /// [`StartErrorKind::NotReady`]: crate::StartErrorKind::NotReady
+    ///
+    /// ```no_run
+    /// use pipeplug_host::Plugin;
+    ///
+    /// let plugin = Plugin::builder("./plugin")
+    ///     .on_ready(|plugin| {
+    ///         plugin.call("open", "words.db")?;
+    ///         Ok(())
+    ///     })
+    ///     .start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_ready(
+        mut self,
+        on_ready: impl Fn(&Plugin) -> Result<(), HandlerError> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_ready = Some(Arc::new(on_ready));
+        self
+    }
+
     /// Number of last lines of standard error that are kept for errors. Default: 20.
     pub fn stderr_tail(mut self, lines: usize) -> Self {
         self.stderr_tail = lines;
         self
     }
 
-    /// Time from the plugin's start to its answer to `GetMetadata`. Default: 10 seconds.
+    /// Time from the plugin's start to its answer to `GetMetadata`, and to the end of
+    /// [`on_ready`](Self::on_ready). Default: 10 seconds.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake = timeout;
         self
@@ -341,6 +393,66 @@ impl PluginBuilder {
     /// Adds an entry to the host's metadata, which the plugin gets with the first request.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets the configuration of the plugin, which it has before its start call-back runs, at each
+    /// start: `Main::config` of `pipeplug-guest` gives it there. It travels as JSON over the pipe.
+    ///
+    /// Neither logs nor errors of the host show it, so it may hold secrets: arguments and variables
+    /// of the environment can be read by other processes. The limit is 1 MiB of JSON.
+    ///
+    /// A plugin that cannot take a configuration does not start
+    /// ([`StartErrorKind::NoConfig`](crate::StartErrorKind::NoConfig)).
+    ///
+    /// # Errors
+    /// The value cannot be written as JSON, or is too large.
+    ///
+    /// ```no_run
+    /// use pipeplug_host::Plugin;
+    /// use serde::Serialize;
+    ///
+    /// #[derive(Serialize)]
+    /// struct Settings {
+    ///     url: String,
+    ///     retries: u32,
+    /// }
+    ///
+    /// let settings = Settings { url: "https://example.org".into(), retries: 3 };
+    /// let plugin = Plugin::builder("./plugin").config(&settings)?.start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn config<T: Serialize + ?Sized>(mut self, config: &T) -> Result<Self, ConfigError> {
+        self.config = Some(Config::new(config)?);
+        Ok(self)
+    }
+
+    /// Adds versions of the application's own interface that the host speaks: the commands, and
+    /// what is in their buffers. The highest one that the plugin names as well is chosen at the
+    /// start, for both sides: [`Plugin::interface_version`]. With no common version the start fails
+    /// ([`StartErrorKind::InterfaceVersions`](crate::StartErrorKind::InterfaceVersions)). Where one
+    /// side names none, nothing is negotiated.
+    ///
+    /// ```no_run
+    /// use pipeplug_host::Plugin;
+    ///
+    /// let plugin = Plugin::builder("./plugin").interface_versions([2, 3]).start()?;
+    /// match plugin.interface_version() {
+    ///     Some(3) => plugin.call("open", r#"{"path":"words.db"}"#)?,
+    ///     _ => plugin.call("open", "words.db")?,
+    /// };
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn interface_versions(mut self, versions: impl IntoIterator<Item = u32>) -> Self {
+        self.interface_versions.extend(versions);
+        self
+    }
+
+    /// Sets the level of the plugin's own log at each start. [`Plugin::set_log_level`] changes it
+    /// later. For plugins that log by `logging` of `pipeplug-guest`, or name the feature `log`;
+    /// others set their level by themselves ([`Plugin::takes_log_level`]). Default: the plugin's.
+    pub fn log_level(mut self, level: LogLevel) -> Self {
+        self.log_level = Some(level);
         self
     }
 
@@ -362,8 +474,8 @@ impl PluginBuilder {
     /// Each says what was wrong and what to do; nothing is left of the attempt.
     ///
     /// # Blocking
-    /// Until the plugin has answered, at most for the handshake timeout. The handler may be called
-    /// meanwhile.
+    /// Until the plugin has answered and [`on_ready`](Self::on_ready) has returned, at most for the
+    /// handshake timeout. The handler may be called meanwhile.
     pub fn start(&self) -> Result<Plugin, StartError> {
         Plugin::launch(self)
     }
@@ -407,6 +519,7 @@ impl std::fmt::Debug for PluginBuilder {
             .field("launch", &self.launch)
             .field("launcher", &self.launcher)
             .field("options", &self.options)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,5 @@
 //! The first request, and what its failure means.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pipeplug_net::internal::handshake;
@@ -28,8 +27,28 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// Reason why the handshake failed.
 pub(crate) enum HandshakeFailure {
     Call(CallError),
-    Metadata { bytes: Vec<u8>, error: serde_json::Error },
-    Large { len: usize },
+    Metadata {
+        bytes: Vec<u8>,
+        error: serde_json::Error,
+    },
+    Large {
+        len: usize,
+    },
+    /// The plugin takes no configuration, and the host has one.
+    NoConfig {
+        error: Option<CallError>,
+    },
+    InterfaceVersions {
+        plugin: Vec<u32>,
+        host: Vec<u32>,
+    },
+}
+
+/// The result of the exchange.
+pub(crate) struct Introduced {
+    pub(crate) metadata: Metadata,
+    /// Chosen by both sides.
+    pub(crate) interface_version: Option<u32>,
 }
 
 /// Ends the connection to a plugin that asks for metadata, which only hosts do: whatever it is, it
@@ -43,17 +62,29 @@ pub(crate) fn is_echo(connection: &Connection) {
 /// Exchanges the metadata of both sides. From here on the features that both name are used.
 pub(crate) fn exchange(
     plugin: &Plugin,
-    own: &BTreeMap<String, String>,
-    timeout: Duration,
-) -> Result<Metadata, HandshakeFailure> {
+    builder: &PluginBuilder,
+) -> Result<Introduced, HandshakeFailure> {
+    let PluginBuilder {
+        metadata: own,
+        config,
+        interface_versions,
+        log_level,
+        handshake: timeout,
+        ..
+    } = builder;
     let offered = handshake::offer(plugin.connection());
     let offered = offered.iter().map(|(key, value)| (*key, value.as_str()));
     let own = own.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let buffer = offer(own.chain(offered));
+    let versions = interface_versions.to_offer();
+    let versions = versions.as_deref().map(|list| (handshake::KEY_INTERFACE_VERSIONS, list));
+    let config = config.as_ref().map(|config| (handshake::KEY_CONFIG, config.json()));
+    let log_level = log_level.map(|level| (handshake::KEY_LOG_LEVEL, level.name()));
+    let buffer = offer(own.chain(offered).chain(versions).chain(log_level), config);
     let reply = plugin
         .request(command::GET_METADATA, buffer)
         .begin()
-        .and_then(|call| call.wait_timeout(timeout));
+        .and_then(|call| call.wait_timeout(*timeout));
+    let mut refusal = None;
     let bytes = match reply {
         Ok(reply) => reply.into_bytes(),
         // The plugin has not heard the question, and is unable to handle any other.
@@ -61,7 +92,10 @@ pub(crate) fn exchange(
             return Err(HandshakeFailure::Call(error));
         }
         // A plugin that does not know the question has no metadata.
-        Err(CallError::Remote { .. }) => return Ok(Metadata::default()),
+        Err(error @ CallError::Remote { .. }) => {
+            refusal = Some(error);
+            b"{}".to_vec()
+        }
         Err(error) => return Err(HandshakeFailure::Call(error)),
     };
     if bytes.len() > METADATA_MAX {
@@ -70,7 +104,16 @@ pub(crate) fn exchange(
     let metadata =
         Metadata::parse(&bytes).map_err(|error| HandshakeFailure::Metadata { bytes, error })?;
     handshake::accept(plugin.connection(), |key| metadata.value(key));
-    Ok(metadata)
+    let names = |feature| handshake::names_feature(|key| metadata.value(key), feature);
+    if config.is_some() && !names(handshake::FEATURE_CONFIG) {
+        return Err(HandshakeFailure::NoConfig { error: refusal });
+    }
+    let of_plugin = metadata.value(handshake::KEY_INTERFACE_VERSIONS);
+    let interface_version = interface_versions.choose(of_plugin).map_err(|of_plugin| {
+        let (plugin, host) = (of_plugin.into_vec(), interface_versions.clone().into_vec());
+        HandshakeFailure::InterfaceVersions { plugin, host }
+    })?;
+    Ok(Introduced { metadata, interface_version })
 }
 
 /// Returns true for the answer of a connection that does not get to a handler, such as where the
@@ -104,6 +147,12 @@ pub(crate) fn explain(
         }
         HandshakeFailure::Large { len } => {
             return failed(StartErrorKind::LargeMetadata { len, limit: METADATA_MAX });
+        }
+        HandshakeFailure::NoConfig { error } => {
+            return failed(StartErrorKind::NoConfig { error });
+        }
+        HandshakeFailure::InterfaceVersions { plugin, host } => {
+            return failed(StartErrorKind::InterfaceVersions { plugin, host });
         }
         HandshakeFailure::Call(error) => error,
     };

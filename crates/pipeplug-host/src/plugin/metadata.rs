@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use pipeplug_net::internal::handshake::KEY_CONFIG;
+use serde::Serializer as _;
 use serde_json::{Map, Value};
 
 /// Metadata of a plugin, its answer to `GetMetadata`: keys and values, such as `Cmd`, `Help` and
@@ -23,7 +25,10 @@ impl Metadata {
             Value::String(text) => text,
             other => other.to_string(),
         };
-        Ok(Self(object.into_iter().map(|(key, value)| (key, text(value))).collect()))
+        // A plugin that sends back what it gets would have the host's configuration among its
+        // metadata, which is shown and stored.
+        let entries = object.into_iter().filter(|(key, _)| key != KEY_CONFIG);
+        Ok(Self(entries.map(|(key, value)| (key, text(value))).collect()))
     }
 
     /// Restores the metadata that [`to_map`](Self::to_map) gave.
@@ -54,11 +59,21 @@ impl Metadata {
     }
 }
 
-/// The host's side of the exchange: a JSON object of strings.
-pub(crate) fn offer<'a>(entries: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
-    let object: Map<_, _> =
-        entries.into_iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
-    Value::Object(object).to_string().into_bytes()
+/// The host's side of the exchange: a JSON object of strings, with the configuration at its end.
+///
+/// Errors show the first bytes of what a program sends back that is no plugin, which may be these.
+/// The features before the configuration are longer.
+pub(crate) fn offer<'a>(
+    entries: impl IntoIterator<Item = (&'a str, &'a str)>,
+    config: Option<(&'a str, &'a str)>,
+) -> Vec<u8> {
+    let mut entries: BTreeMap<_, _> = entries.into_iter().collect();
+    config.map(|(key, _)| entries.remove(key));
+    let mut buffer = Vec::new();
+    serde_json::Serializer::new(&mut buffer)
+        .collect_map(entries.into_iter().chain(config))
+        .expect("strings have a JSON form, and a buffer takes it");
+    buffer
 }
 
 #[cfg(test)]
@@ -71,6 +86,15 @@ mod tests {
             Metadata::parse(br#"{"Help":"text","n":1,"list":["a"],"none":null}"#).unwrap();
         let found: Vec<_> = metadata.iter().collect();
         assert_eq!(found, [("Help", "text"), ("list", "[\"a\"]"), ("n", "1"), ("none", "null")]);
+    }
+
+    #[test]
+    fn the_configuration_is_last_and_never_part_of_a_plugins_metadata() {
+        let bytes = offer([("z", "1"), (KEY_CONFIG, "own"), ("a", "2")], Some((KEY_CONFIG, "[1]")));
+        let text = String::from_utf8(bytes).unwrap();
+        assert_eq!(text, r#"{"a":"2","z":"1","pipeplug.config":"[1]"}"#);
+        let found = Metadata::parse(text.as_bytes()).unwrap();
+        assert_eq!(found.iter().collect::<Vec<_>>(), [("a", "2"), ("z", "1")]);
     }
 
     #[test]

@@ -3,11 +3,15 @@
 mod allow_list;
 mod awaited;
 mod builder;
+mod config;
 mod crash;
 mod handshake;
+mod log_level;
+mod log_line;
 mod metadata;
 mod missing_command;
 mod output;
+mod ready;
 mod requests;
 mod start_error;
 mod start_hint;
@@ -29,9 +33,13 @@ use pipeplug_net::{
 };
 
 pub use builder::{Handler, PluginBuilder};
+pub use config::ConfigError;
 pub use crash::{Crash, Ended};
+pub use log_level::{LogLevel, LogLevelError, ParseLogLevelError};
+pub use log_line::LogLine;
 pub use metadata::Metadata;
 pub use output::Output;
+pub use ready::NotReady;
 pub use start_error::{StartError, StartErrorKind};
 pub use stop::{Grace, StopError, StopErrorKind, Stopped, StoppedBy};
 
@@ -39,7 +47,7 @@ use crate::launcher::{Diagnosis, ExitFd, Launcher, Process};
 use crate::process::{Pid, SpawnErrorKind, WaitStatus};
 use allow_list::AllowList;
 use crash::Panic;
-use handshake::HandshakeFailure;
+use handshake::{HandshakeFailure, Introduced};
 use output::{Deadlines, Lines, Stream};
 use requests::PluginRequests;
 use start_hint::StartPipe;
@@ -85,6 +93,8 @@ struct Inner {
     grace: Grace,
     begun: Instant,
     metadata: OnceLock<Metadata>,
+    /// Version of the application's interface, if one was negotiated.
+    interface_version: OnceLock<u32>,
     /// True once it was said that something holds its streams open.
     is_held_told: Arc<AtomicBool>,
 }
@@ -179,6 +189,7 @@ impl Plugin {
             begun,
             metadata: OnceLock::new(),
             is_held_told: Arc::default(),
+            interface_version: OnceLock::new(),
         }));
         if inner.set(Arc::downgrade(&plugin.0)).is_err() {
             unreachable!("it was made above");
@@ -188,16 +199,29 @@ impl Plugin {
             on_spawn(&plugin);
         }
         plugin.connection().release();
-        match handshake::exchange(&plugin, &builder.metadata, builder.handshake) {
-            Ok(metadata) => {
+        let asked = Instant::now();
+        match handshake::exchange(&plugin, builder) {
+            Ok(Introduced { metadata, interface_version }) => {
                 pipe.close();
                 plugin.check_launcher(builder)?;
-                // Set once, here.
+                // Both are set once, here.
                 let _ = plugin.0.metadata.set(metadata);
-                Ok(plugin)
+                let _ = interface_version.map(|version| plugin.0.interface_version.set(version));
             }
-            Err(failure) => Err(plugin.failed(failure, begun, builder, &pipe)),
+            Err(failure) => return Err(plugin.failed(failure, begun, builder, &pipe)),
         }
+        if let Some(on_ready) = &builder.on_ready {
+            let left = builder.handshake.saturating_sub(asked.elapsed());
+            ready::run(on_ready, &plugin, left).map_err(|kind| plugin.not_ready(builder, kind))?;
+        }
+        Ok(plugin)
+    }
+
+    /// Version of the application's interface that both sides speak: the highest common one of
+    /// [`PluginBuilder::interface_versions`] and the plugin's. `None` if one side has named none.
+    #[must_use]
+    pub fn interface_version(&self) -> Option<u32> {
+        self.0.interface_version.get().copied()
     }
 
     /// Metadata of the plugin. Empty while the plugin starts, and for plugins that send none.
@@ -371,6 +395,18 @@ impl Plugin {
     /// How long its end may take to be known.
     pub(crate) fn end_timeout(&self) -> Duration {
         self.0.process.end_timeout()
+    }
+
+    /// Stops a plugin that the host's own call-back has not found ready.
+    fn not_ready(&self, builder: &PluginBuilder, kind: StartErrorKind) -> StartError {
+        let is_late = matches!(kind, StartErrorKind::NotReady { why: NotReady::TimedOut(_), .. });
+        let stopped = if is_late { self.kill() } else { self.stop() };
+        if let Err(error) = stopped {
+            tracing::error!(plugin = %self.name(), %error, "a plugin that was not ready is still \
+                                                            there");
+        }
+        StartError::new(self.path(), builder.launcher.describe(), kind)
+            .with_stderr(self.stderr_tail())
     }
 
     /// Ends what did not start, and says why.

@@ -16,7 +16,11 @@ use std::time::Instant;
 use pipeplug_net::internal::{Watch, Watcher};
 use pipeplug_net::{Escaped, EventLoop};
 
+use tracing::Level;
+
+use crate::plugin::LogLevel;
 use crate::plugin::crash::Panic;
+use crate::plugin::log_line::LogLine;
 
 /// A longer line is cut into pieces of this size, in bytes.
 const LINE_MAX: usize = 16 << 10;
@@ -64,6 +68,38 @@ pub(crate) struct Lines {
     state: Mutex<LinesState>,
     /// Everything there was has been handed on.
     all_handed_on: Condvar,
+}
+
+/// Emits the event of a line. Level and target of an event are constants, so there is one for each.
+macro_rules! log_line {
+    ($target:literal, $plugin:expr, $line:expr) => {
+        // Most hosts read no line: where there is no subscriber for it.
+        if tracing::enabled!(target: $target, Level::ERROR) {
+            let read = LogLine::read($line);
+            let (level, message) = match &read {
+                Some(read) => (read.level(), read.message()),
+                None => (LogLevel::Info, $line),
+            };
+            let target = read.as_ref().and_then(LogLine::target);
+            let fields = read.as_ref().and_then(LogLine::fields);
+            macro_rules! event {
+                ($level:expr) => {
+                    tracing::event!(
+                        target: $target, $level, plugin = %$plugin, log.target = target,
+                        log.fields = fields, "{message}"
+                    )
+                };
+            }
+            match level {
+                // No line has the level Off.
+                LogLevel::Error | LogLevel::Off => event!(Level::ERROR),
+                LogLevel::Warn => event!(Level::WARN),
+                LogLevel::Info => event!(Level::INFO),
+                LogLevel::Debug => event!(Level::DEBUG),
+                LogLevel::Trace => event!(Level::TRACE),
+            }
+        }
+    };
 }
 
 thread_local! {
@@ -286,14 +322,7 @@ impl Lines {
             drop(state);
             HANDING_ON.set(true);
             for line in &waiting {
-                match self.output {
-                    Output::Stderr => {
-                        tracing::info!(target: "pipeplug::stderr", plugin = %self.plugin, "{line}")
-                    }
-                    Output::Stdout => {
-                        tracing::info!(target: "pipeplug::stdout", plugin = %self.plugin, "{line}")
-                    }
-                }
+                self.log(line);
                 match &self.on_line {
                     Some(on_line) => {
                         let call = std::panic::AssertUnwindSafe(|| on_line(self.output, line));
@@ -310,6 +339,14 @@ impl Lines {
             if was_full && let Some(watcher) = self.watcher.get() {
                 watcher.look_again();
             }
+        }
+    }
+
+    /// Hands a line to `tracing`: one event, with the level, target and fields that it tells of.
+    fn log(&self, line: &str) {
+        match self.output {
+            Output::Stderr => log_line!("pipeplug::stderr", self.plugin, line),
+            Output::Stdout => log_line!("pipeplug::stdout", self.plugin, line),
         }
     }
 

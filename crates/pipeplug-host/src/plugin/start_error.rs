@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use pipeplug_net::internal::handshake::Mismatch;
 use pipeplug_net::wire::Format;
 use pipeplug_net::{CallError, ConnectError, Escaped};
 
+use crate::plugin::NotReady;
 use crate::process::{SpawnError, SpawnErrorKind, WaitStatus};
 
 /// Error of starting a plugin. No process, descriptor or thread is left; the same builder can start
@@ -126,6 +128,35 @@ pub enum StartErrorKind {
         "sent the host's own first request back: it copies its input to its output; is it a plugin?"
     )]
     Echo,
+    /// The host has a configuration ([`PluginBuilder::config`](crate::PluginBuilder::config)), and
+    /// the plugin cannot take one.
+    #[error(
+        "cannot take the configuration that its host has for it: its answer to GetMetadata does not name the feature \
+         `config`{}; upgrade the plugin, or start it without a configuration",
+        error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default()
+    )]
+    NoConfig {
+        /// The plugin's answer, if that was an error.
+        error: Option<CallError>,
+    },
+    /// Host and plugin speak no common version of the application's interface.
+    #[error("does not fit its host: {}", Mismatch { plugin, host })]
+    InterfaceVersions {
+        /// Versions that the plugin speaks.
+        plugin: Vec<u32>,
+        /// Versions that the host speaks
+        /// ([`PluginBuilder::interface_versions`](crate::PluginBuilder::interface_versions)).
+        host: Vec<u32>,
+    },
+    /// The host's own call-back ([`PluginBuilder::on_ready`](crate::PluginBuilder::on_ready)) failed.
+    /// The plugin was stopped.
+    #[error("started, and was not ready: {why}")]
+    NotReady {
+        /// The reason.
+        why: NotReady,
+        /// Exit status, if the plugin ended by itself before the call-back failed.
+        status: Option<WaitStatus>,
+    },
     /// The first request failed in another way.
     #[error("failed its first request: {error}")]
     Handshake {
@@ -206,12 +237,15 @@ impl StartError {
             | StartErrorKind::Terminal { .. }
             | StartErrorKind::BadMetadata { .. }
             | StartErrorKind::LargeMetadata { .. }
+            | StartErrorKind::NoConfig { .. }
+            | StartErrorKind::InterfaceVersions { .. }
             | StartErrorKind::Echo => true,
             StartErrorKind::System { .. }
             | StartErrorKind::Connect { .. }
             | StartErrorKind::ClosedPipe
             | StartErrorKind::HandshakeTimeout { .. }
             | StartErrorKind::Garbage { .. }
+            | StartErrorKind::NotReady { .. }
             | StartErrorKind::Handshake { .. } => false,
         }
     }
@@ -222,6 +256,7 @@ impl StartError {
             StartErrorKind::Exited { status, .. } | StartErrorKind::Launcher { status, .. } => {
                 Some(*status)
             }
+            StartErrorKind::NotReady { status, .. } => *status,
             _ => None,
         }
     }
@@ -231,6 +266,7 @@ impl StartError {
     pub(crate) fn is_crash(&self) -> bool {
         match self.kind() {
             StartErrorKind::Exited { .. } | StartErrorKind::ClosedPipe => !self.is_permanent(),
+            StartErrorKind::NotReady { status, .. } => status.is_some(),
             StartErrorKind::Handshake { error } => matches!(error, CallError::Closed { .. }),
             _ => false,
         }
@@ -268,6 +304,10 @@ impl fmt::Display for StartError {
                             Tail(stderr),
                             Printing(launcher)
                         )
+                    }
+                    // The report of a call that ended with the plugin has these lines.
+                    StartErrorKind::NotReady { status: None, .. } if !stderr.is_empty() => {
+                        Tail(stderr).fmt(f)
                     }
                     StartErrorKind::Handshake { .. } => Tail(stderr).fmt(f),
                     _ => Ok(()),

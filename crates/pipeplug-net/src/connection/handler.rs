@@ -55,6 +55,16 @@ pub trait Handler: Any + Send + Sync {
         let _ = connection;
     }
 
+    /// Takes the level that the other side sets for the log of this side (`cmd.log_level`). Returns
+    /// false if it cannot be taken.
+    ///
+    /// Called on the thread that reads, in order. It must not wait for anything.
+    #[doc(hidden)]
+    fn log_level(&self, level: &str) -> bool {
+        let _ = level;
+        false
+    }
+
     /// Describes the other side when the connection is about to end. The description is part of the
     /// errors that calls end with ([`Postmortem::owner`](crate::Postmortem::owner)).
     ///

@@ -36,6 +36,19 @@ pub fn offer(connection: &Connection) -> [(&'static str, String); 4] {
     ]
 }
 
+/// Adds a feature that is not the connection's own to an offer.
+pub fn name_feature(offer: &mut [(&'static str, String)], feature: &str) {
+    for (_, words) in offer.iter_mut().filter(|(key, _)| *key == KEY_FEATURES) {
+        words.push(' ');
+        words.push_str(feature);
+    }
+}
+
+/// Tells whether the other side has named a feature in its metadata, looked up by key.
+pub fn names_feature<'a>(offered: impl Fn(&str) -> Option<&'a str>, feature: &str) -> bool {
+    offered(KEY_FEATURES).unwrap_or_default().split(' ').any(|name| name == feature)
+}
+
 /// Takes the metadata of the other side, looked up by key. Features that both sides name are used
 /// from now on.
 pub fn accept<'a>(connection: &Connection, offered: impl Fn(&str) -> Option<&'a str>) {

@@ -4,4 +4,5 @@ pub(crate) mod context;
 pub(crate) mod deadline;
 pub(crate) mod failure;
 pub(crate) mod flow;
+pub(crate) mod interface_versions;
 pub(crate) mod progress;

@@ -1,5 +1,6 @@
 //! A plugin for tests: `misbehave <how> [more…]`, and then one behaviour for each command.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -50,6 +51,17 @@ fn main() -> ExitCode {
             let times = times.parse().unwrap_or(1);
             guest.start(move |main: &Main| calls_from_start(main, times)).register().wait()
         }
+        // Reads its configuration in the start call-back: numbers with names.
+        ["configured"] => with_metadata(guest).start(read_config).register().wait(),
+        // Speaks these versions of an interface.
+        ["speaks", ref versions @ ..] => {
+            let versions = versions.iter().filter_map(|version| version.parse().ok());
+            let start = |_: &Main| {
+                eprintln!("the start call-back runs");
+                Ok(())
+            };
+            with_metadata(guest).interface_versions(versions).start(start).register().wait()
+        }
         ["start-fails"] => {
             guest.start(|_: &Main| Err("the database is locked".into())).register().wait()
         }
@@ -75,6 +87,18 @@ fn main() -> ExitCode {
             tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
             with_metadata(guest).register().wait()
         }
+        // The same, with the one whose level the host sets.
+        ["logging"] => match pipeplug_guest::logging() {
+            Ok(()) => {
+                let again = pipeplug_guest::logging().is_err();
+                let guest = with_metadata(guest).metadata("Refused", again.to_string());
+                guest.register().wait()
+            }
+            Err(error) => {
+                eprintln!("misbehave: {error}");
+                ExitCode::FAILURE
+            }
+        },
         ["classic"] => with_metadata(guest).format(Format::Classic).register().wait(),
         ["grace", "ever"] => with_metadata(guest).grace(Duration::MAX).register().wait(),
         ["grace", millis] => with_metadata(guest).grace(millis_of(millis)).register().wait(),
@@ -155,6 +179,12 @@ fn write(file: &str, text: &str) {
     }
 }
 
+fn read_config(main: &Main) -> Result<(), HandlerError> {
+    let numbers: Option<BTreeMap<String, u16>> = main.config()?;
+    saw(&format!("{numbers:?}"));
+    Ok(())
+}
+
 fn calls_from_start(main: &Main, times: usize) -> Result<(), HandlerError> {
     for i in 0..times {
         let reply = main.call("double", i.to_string())?;
@@ -199,6 +229,11 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
         "arg0" => Ok(std::env::args().next().unwrap_or_default().into()),
         "env" => Ok(std::env::var(&text).unwrap_or_else(|_| "unset".into()).into()),
         "cwd" => Ok(std::env::current_dir()?.display().to_string().into()),
+        "config" => match main.config::<serde_json::Value>()? {
+            Some(config) => Ok(config.to_string().into()),
+            None => Ok("none".into()),
+        },
+        "version" => Ok(format!("{:?}", main.interface_version()).into()),
         "host-says" => Ok(main.host().get(&text).cloned().unwrap_or_default().into()),
 
         // Time.
@@ -278,6 +313,15 @@ fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {
         "print" => print_lines(&text),
         "err-lines" => err_lines(&text, ""),
         "long-err-lines" => err_lines(&text, &format!(" {}", "x".repeat(1024))),
+        "log-events" => {
+            let _span = tracing::info_span!("asked", by = "test").entered();
+            tracing::error!(target: "words", text, count = 1, "an error");
+            tracing::warn!(target: "words", text, count = 2, "a warning");
+            tracing::info!(target: "words", text, count = 3, "information");
+            tracing::debug!(target: "words", text, count = 4, "a detail");
+            tracing::trace!(target: "words", text, count = 5, "a trace");
+            Ok(Reply::empty())
+        }
         "err-bytes" => {
             io::stderr().write_all(request.buffer())?;
             Ok(Reply::empty())

@@ -8,11 +8,13 @@ mod attach;
 #[cfg(linux_native)]
 mod attacks;
 mod by_hand;
+mod config;
 mod crash;
 mod deadlines;
 mod environment;
 mod failures;
 mod guest_end;
+mod interface_versions;
 mod killed;
 mod kubectl;
 mod metadata;
@@ -21,6 +23,7 @@ mod odd_hosts;
 #[cfg(linux_native)]
 mod older_landlock;
 mod on_host_exit;
+mod on_ready;
 mod options;
 mod pool;
 mod progress;

@@ -265,3 +265,18 @@ fn a_one_way_that_fails_is_told_of_once() {
         assert!(told[0].contains("invalid digit"), "{told:?}");
     }
 }
+
+#[test]
+fn a_one_way_that_fails_is_told_of() {
+    let plugin = plain().start().unwrap();
+    plugin.notify("unheard\x1bof", "").unwrap();
+    plugin.notify("exit", "no number").unwrap();
+    plugin.stop().unwrap();
+    let lines = plugin.stderr_tail();
+    for said in [
+        "misbehave: one-way \"unheard\\u{1b}of\" failed: unknown command",
+        "misbehave: one-way \"exit\" failed: invalid digit",
+    ] {
+        assert!(lines.iter().any(|line| line.starts_with(said)), "{said}: {lines:?}");
+    }
+}

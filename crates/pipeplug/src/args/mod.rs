@@ -1,6 +1,7 @@
 //! Arguments that several subcommands share, and the conversion of their values.
 
 pub(crate) mod calls;
+pub(crate) mod config;
 pub(crate) mod container;
 pub(crate) mod data;
 pub(crate) mod kubectl;

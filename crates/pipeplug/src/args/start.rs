@@ -8,15 +8,19 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 use pipeplug_host::discovery::Transport;
-use pipeplug_host::{CallError, Grace, PluginBuilder, StartError, StartErrorKind, Stdin, Stdout};
+use pipeplug_host::{
+    CallError, Grace, LogLevel, PluginBuilder, StartError, StartErrorKind, Stdin, Stdout,
+};
 use pipeplug_host::{Format, Limits};
 
+use crate::args::config::{self, Config};
 use crate::args::container::ContainerArgs;
 use crate::args::kubectl::KubectlArgs;
 use crate::args::launcher::{self, LauncherArgs};
 use crate::args::sandbox::{self, Level, SandboxArgs};
 use crate::args::target::{HOST, Target, Wanted};
 use crate::args::units::{parse_bytes, parse_duration};
+use crate::exit::CommandError;
 use crate::output::stream;
 use crate::session::shutdown::Shutdown;
 
@@ -59,6 +63,17 @@ pub(crate) struct StartArgs {
     /// Set a variable of the plugin's environment: LANG=C; repeatable
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = OsStringValueParser::new().try_map(parse_variable))]
     env: Vec<Variable>,
+
+    /// Configuration of the plugin, which it has before its start: a file of JSON, or JSON text that
+    /// begins with `{`, `[` or `"`. No output shows it; other users can see a command line, so put
+    /// secrets in a file
+    #[arg(long, value_name = "FILE|JSON")]
+    config: Option<OsString>,
+
+    /// Level of the plugin's log: off, error, warn, info, debug or trace; for plugins that log by
+    /// pipeplug_guest::logging [default: the plugin's own]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
 
     /// Working directory of the plugin [default: the current one]
     #[arg(long, value_name = "DIR")]
@@ -196,6 +211,11 @@ impl StartArgs {
         Some(hint)
     }
 
+    /// Reads the configuration.
+    pub(crate) fn config(&self) -> Result<Option<Config>, CommandError> {
+        self.config.as_deref().map(config::load).transpose()
+    }
+
     /// Interprets PLUGIN, which depends on the launcher.
     pub(crate) fn wanted(&self) -> Wanted<'_> {
         match (&self.plugin, self.launcher.preinstalled_name()) {
@@ -230,6 +250,9 @@ impl StartArgs {
         };
         for Variable { name, value } in &self.env {
             builder = builder.env(name, value);
+        }
+        if let Some(level) = self.log_level {
+            builder = builder.log_level(level);
         }
         if let Some(dir) = &self.cwd {
             builder = builder.current_dir(dir);

@@ -11,14 +11,19 @@ use serde_json::json;
 use super::BuiltIn;
 
 const HELP: &str = "\
-                    echo DATA (with --stream each part), grep TEXT (lines of a stream), upper DATA, reverse DATA, log DATA (to stderr), print DATA (to \
-                    stdout), count (calls so far), args, env NAME, cwd, sleep MILLISECONDS (or \
-                    until the call is given up), steps COUNT (10 ms each, with progress), deadline (milliseconds left), fail MESSAGE, \
+                    echo DATA (with --stream each part), grep TEXT (lines of a stream), upper \
+                    DATA, reverse DATA, log DATA (to stderr), event LEVEL TEXT (to its log), \
+                    print DATA (to stdout), count (calls so far), args, config, env NAME, cwd, \
+                    sleep MILLISECONDS (or until the call is given up), steps COUNT (10 ms each, \
+                    with progress), deadline (milliseconds left), fail MESSAGE, \
                     crash, exit STATUS, ask CMD [DATA] (calls the host), tell CMD [DATA] (one-way \
                     to the host)";
 
 pub(super) fn run(plugin: &BuiltIn) -> ExitCode {
     let counted = AtomicU64::new(0);
+    if let Err(error) = pipeplug_guest::logging() {
+        eprintln!("{error}");
+    }
     Guest::new()
         .name(plugin.name)
         .metadata("Description", plugin.description)
@@ -40,6 +45,22 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
             eprintln!("{}", request.text()?);
             Ok(Reply::empty())
         }
+        "event" => {
+            let (level, text) = command_and_data(request.text()?);
+            match level {
+                "error" => tracing::error!(count, "{text}"),
+                "warn" => tracing::warn!(count, "{text}"),
+                "info" => tracing::info!(count, "{text}"),
+                "debug" => tracing::debug!(count, "{text}"),
+                "trace" => tracing::trace!(count, "{text}"),
+                _ => {
+                    return Err(
+                        "there is no such level: write event LEVEL TEXT, as event warn slow".into(),
+                    );
+                }
+            }
+            Ok(Reply::empty())
+        }
         "print" => {
             println!("{}", request.text()?);
             Ok(Reply::empty())
@@ -50,6 +71,10 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
             let own: Vec<_> = main.args().iter().skip(2).map(|arg| arg.to_string_lossy()).collect();
             Ok(own.join(" ").into())
         }
+        "config" => match main.config::<serde_json::Value>()? {
+            Some(config) => Ok(config.to_string().into()),
+            None => Err("the host has no configuration for it".into()),
+        },
         "env" => match std::env::var_os(request.text()?) {
             Some(value) => Ok(value.into_encoded_bytes().into()),
             None => {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::ColorChoice;
 use pipeplug_host::process::Pid;
-use pipeplug_host::{Output, Stopped, StoppedBy};
+use pipeplug_host::{LogLine, Output, Stopped, StoppedBy};
 
 use crate::cli::Globals;
 use crate::exit::{CommandError, ExitReason};
@@ -212,11 +212,8 @@ impl Report {
                     Output::Stdout => format_args!("{} (stdout):", self.plugin),
                     _ => format_args!("{}:", self.plugin),
                 };
-                self.write_stderr(&format!(
-                    "{} {}\n",
-                    self.paint.paint(Role::Speaker, speaker),
-                    Escaped(line)
-                ));
+                let speaker = self.paint.paint(Role::Speaker, speaker);
+                self.write_stderr(&format!("{speaker} {}\n", Readable(line)));
             }
             Event::Suspended { pid, signal } => self.note(suspended::note(*pid, *signal)),
             Event::Ended(stopped) => self.show_end(stopped),
@@ -361,4 +358,25 @@ fn message_lines(paint: Paint, role: Role, what: &dyn fmt::Display) -> String {
         None => what,
     };
     format!("{} {what}\n", paint.paint(role, HEAD))
+}
+/// Shows a line of a plugin: the JSON of a usual logging library as level, target, message and
+/// fields, any other text as it is.
+struct Readable<'a>(&'a str);
+
+impl fmt::Display for Readable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_json = self.0.starts_with('{');
+        let Some(event) = is_json.then(|| LogLine::read(self.0)).flatten() else {
+            return Escaped(self.0).fmt(f);
+        };
+        write!(f, "{}", event.level().to_string().to_uppercase())?;
+        if let Some(target) = event.target() {
+            write!(f, " {}:", Escaped(target))?;
+        }
+        write!(f, " {}", Escaped(event.message()))?;
+        match event.fields() {
+            Some(fields) => write!(f, " {}", Escaped(fields)),
+            None => Ok(()),
+        }
+    }
 }

@@ -79,7 +79,13 @@ impl Session {
         if let Some(options) = &protocol.remembered {
             report.detail(format_args!("using {options}, as remembered from its last probe"));
         }
-        let builder = args.apply(builder, level, &protocol).handler(request);
+        let mut builder = args.apply(builder, level, &protocol).handler(request);
+        if let Some(config) = args.config()? {
+            report.detail(format_args!("the configuration has {} bytes", config.get().len()));
+            builder = builder
+                .config(&config)
+                .map_err(|error| CommandError::new(ExitReason::Usage, error))?;
+        }
         let watch = Arc::new(SuspensionWatch::new());
         let builder = builder.on_spawn({
             let (shutdown, watch, report) =
@@ -98,6 +104,12 @@ impl Session {
             Ok(plugin) => {
                 shutdown.started(plugin.pid());
                 let took = begun.elapsed();
+                if args.log_level.is_some() && !plugin.takes_log_level() {
+                    report.note(format_args!(
+                        "{} does not take the level of its log from its host: --log-level has no effect",
+                        plugin.name()
+                    ));
+                }
                 Ok(Self {
                     plugin,
                     format: protocol.format,

@@ -438,8 +438,10 @@ fn what_a_daemon_holds_is_in_the_json() {
 fn a_one_way_that_fails_is_told_of() {
     pipeplug(["run", "@echo", "--notify", "fail", "no \x1b way", "--notify", "unheard-of"])
         .run()
-        .says("echo: echo: one-way \"fail\" failed: no \\u{1b} way\n")
-        .says("echo: echo: one-way \"unheard-of\" failed: unknown command");
+        .says("a handler of a one-way failed {\"command\":\"fail\",\"error\":\"no \\u001b way\"")
+        .says(
+            "a handler of a one-way failed {\"command\":\"unheard-of\",\"error\":\"unknown command",
+        );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod add;
 mod common;
+mod config;
 mod containers;
 mod controlling;
 mod data;
@@ -13,6 +14,7 @@ mod inspect;
 mod json;
 mod launcher;
 mod list;
+mod logs;
 #[cfg(target_os = "linux")]
 mod node;
 mod protocol;

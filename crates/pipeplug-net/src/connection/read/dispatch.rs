@@ -131,6 +131,9 @@ impl Shared {
                 let failure = Failure::new(failure_code::UNKNOWN_COMMAND, unknown_command(name));
                 self.send_refusal(id, &failure);
             }
+            (Direction::OneWay, command::LOG_LEVEL)
+                if std::str::from_utf8(chunk.buffer)
+                    .is_ok_and(|level| self.handler.log_level(level)) => {}
             (Direction::OneWay, name) if command::is_reserved(name) => {
                 if let Some(times) = self.counters.unexpected.count() {
                     let message = unknown_command(name);
