@@ -38,10 +38,10 @@ pub use main_handle::{Handler, Main};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Limits, ThreadId};
 pub use pipeplug_net::{
     AwaitedCall, CallError, Caller, CancelHandle, Cancellation, ChunkHead, CloseReason, Connection,
-    Credit, Escaped, EventLoop, HandlerError, HandlerFuture, NotifyError, OpenCall, Options,
+    Credit, Escaped, EventLoop, HandlerError, HandlerFuture, NotifyError, OpenCall, Options, Order,
     OutgoingRequest, Part, PartSender, Parts, Payload, PendingCall, PendingReply, Postmortem,
     Reading, Reply, ReplyParts, Request, RequestBuilder, Responder, Stats, StreamCall, StreamError,
-    StreamSides,
+    StreamSides, Turn,
 };
 pub use register_error::RegisterError;
 pub use stopping::{Stop, Stopping};

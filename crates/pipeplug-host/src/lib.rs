@@ -62,10 +62,10 @@ pub use integrity::{LockFile, LockFileError, LockFileErrorKind, ParseSha256Error
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId};
 pub use pipeplug_net::{
     AwaitedCall, CallError, Caller, CancelHandle, Cancellation, ChunkHead, CloseReason, Connection,
-    Credit, Escaped, EventLoop, HandlerError, HandlerFuture, NotifyError, OpenCall, Options,
+    Credit, Escaped, EventLoop, HandlerError, HandlerFuture, NotifyError, OpenCall, Options, Order,
     OutgoingRequest, Part, PartSender, Parts, Payload, PendingCall, PendingReply, Postmortem,
     Reading, Reply, ReplyParts, Request, RequestBuilder, Responder, Stats, StreamCall, StreamError,
-    StreamSides,
+    StreamSides, Turn,
 };
 pub use plugin::{
     Crash, Ended, Grace, Handler, Metadata, Output, Plugin, PluginBuilder, StartError,

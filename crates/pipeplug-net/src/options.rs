@@ -69,6 +69,8 @@ pub struct Options {
     /// Requests and one-ways that are held back until
     /// [`Connection::release`](crate::Connection::release).
     pub hold: Hold,
+    /// Commands that are handled in order. Default: [`Order::Concurrent`].
+    pub order: Order,
 }
 
 /// Thread that reads a connection.
@@ -95,6 +97,40 @@ pub enum Hold {
     AllBut(Vec<String>),
 }
 
+/// Order in which the other side's requests and one-ways are handled.
+///
+/// Those of a sequence are handled one at a time, in the order in which they were sent: the next
+/// one starts when the handler of the one before has returned, or at the end of its
+/// [`Turn`](crate::Turn). Other commands, and other sequences, run beside. A handler in a sequence
+/// may wait for calls of its own. A request of the same sequence that the answer depends on waits
+/// behind it: give such calls a deadline, or the request another sequence.
+///
+/// Requests and one-ways that wait in a sequence count in [`Options::window`]. When they fill it,
+/// the other side waits before it sends more, of other commands too.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Order {
+    /// None is in order: handlers run concurrently.
+    #[default]
+    Concurrent,
+    /// All commands are one sequence.
+    InOrder,
+    /// The commands of each list are one sequence.
+    InOrderFor(Vec<Vec<String>>),
+}
+
+impl Order {
+    /// Adds a sequence of these commands. Does nothing if all commands are one.
+    pub fn add_sequence(&mut self, commands: impl IntoIterator<Item = impl Into<String>>) {
+        let commands = commands.into_iter().map(Into::into).collect();
+        match self {
+            Self::Concurrent => *self = Self::InOrderFor(vec![commands]),
+            Self::InOrder => {}
+            Self::InOrderFor(sequences) => sequences.push(commands),
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         const HANDLERS: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
@@ -116,6 +152,7 @@ impl Default for Options {
             reading: Reading::Shared,
             spin: DEFAULT_SPIN,
             hold: Hold::Nothing,
+            order: Order::Concurrent,
         }
     }
 }

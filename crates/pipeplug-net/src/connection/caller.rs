@@ -10,7 +10,7 @@ use pipeplug_wire::Chunk;
 use super::call::CancelHandle;
 use super::call_error::CallError;
 use super::handler::Reply;
-use super::stream::receive::ReplyParts;
+use super::stream::reply_parts::ReplyParts;
 use super::stream::send::PartSender;
 use crate::caller_doc;
 use crate::payload::Payload;

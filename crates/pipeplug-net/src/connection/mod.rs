@@ -16,6 +16,7 @@ pub(crate) mod responder;
 pub(crate) mod serve;
 pub(crate) mod shared;
 pub(crate) mod stream;
+pub(crate) mod turn;
 
 use std::any::Any;
 use std::io;
@@ -47,7 +48,7 @@ use caller::{Caller, OutgoingRequest, StreamCall, StreamSides};
 use handler::{Handler, Reply};
 use read::Reader;
 use shared::{Begun, Shared};
-use stream::receive::ReplyParts;
+use stream::reply_parts::ReplyParts;
 use stream::send::PartSender;
 use stream::{CallStream, Origin, StreamKey};
 

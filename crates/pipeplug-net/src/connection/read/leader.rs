@@ -36,7 +36,6 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::Interest;
 
@@ -552,76 +551,6 @@ impl Shared {
         {
             drop(registered);
             self.end_after_reading(CloseReason::ReadFailed(error));
-        }
-    }
-
-    /// Reads as soon as there is something: spins for as long as that has paid lately, then sleeps
-    /// until the pipe is readable, the wake pipe is woken, or `deadline` passes.
-    fn read_next(
-        self: &Arc<Self>,
-        reader: &mut Reader,
-        by: ReaderKind,
-        wake_pipe: &WakePipe,
-        deadline: Option<Instant>,
-        last: ReadOutcome,
-    ) -> ReadOutcome {
-        if last == ReadOutcome::Unfinished {
-            return self.read(reader, ReadUntil::OneRead, by);
-        }
-        if let Some(budget) = reader.spin(by).budget() {
-            let outcome = self.read(reader, ReadUntil::OneRead, by);
-            if outcome != ReadOutcome::Nothing {
-                return outcome; // this says nothing about whether spinning pays
-            }
-            if std::mem::take(&mut reader.read_many) {
-                // They may have come from many threads, some of which wait for this CPU.
-                thread::yield_now();
-            }
-            if let Some(outcome) = self.spin(budget, reader, by, wake_pipe) {
-                return outcome;
-            }
-        }
-        let Some(stream) = &reader.stream else { return ReadOutcome::Ended };
-        match stream.wait_readable(wake_pipe, deadline) {
-            Ok(true) => self.read(reader, ReadUntil::OneRead, by),
-            Ok(false) => ReadOutcome::Nothing,
-            Err(error) => {
-                // poll(2) fails only for lack of memory. It is called again, and logged, until
-                // there is some.
-                tracing::debug!(%error, "poll failed");
-                thread::yield_now();
-                ReadOutcome::Nothing
-            }
-        }
-    }
-
-    /// Reads in a loop for at most `budget`, until something comes.
-    fn spin(
-        self: &Arc<Self>,
-        budget: Duration,
-        reader: &mut Reader,
-        by: ReaderKind,
-        wake_pipe: &WakePipe,
-    ) -> Option<ReadOutcome> {
-        let start = Instant::now();
-        loop {
-            std::hint::spin_loop();
-            let outcome = self.read(reader, ReadUntil::OneRead, by);
-            let took = start.elapsed();
-            if outcome != ReadOutcome::Nothing {
-                // Input that took longer came while another thread had this CPU. That may have been
-                // the peer, which spinning keeps from running.
-                if took <= budget {
-                    reader.spin(by).hit(took);
-                } else {
-                    reader.spin(by).miss();
-                }
-                return Some(outcome);
-            }
-            if took >= budget || wake_pipe.is_woken() {
-                reader.spin(by).miss();
-                return None;
-            }
         }
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod dispatch;
 pub(crate) mod final_read;
 pub(crate) mod leader;
 pub(crate) mod spin;
+mod wait;
 pub(crate) mod yielding;
 
 use std::sync::Arc;

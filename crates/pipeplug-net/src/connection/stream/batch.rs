@@ -4,7 +4,8 @@ use pipeplug_wire::{Header, command};
 
 use super::error::StreamError;
 use super::part::Part;
-use super::receive::{Parts, ReplyParts};
+use super::receive::Parts;
+use super::reply_parts::ReplyParts;
 use super::send::PartSender;
 use crate::connection::call_error::CallError;
 

@@ -12,6 +12,7 @@ mod batch;
 pub(crate) mod error;
 pub(crate) mod part;
 pub(crate) mod receive;
+pub(crate) mod reply_parts;
 pub(crate) mod send;
 
 use std::collections::hash_map::Entry;
