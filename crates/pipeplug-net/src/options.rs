@@ -33,11 +33,11 @@ pub struct Options {
     /// Weight of the peer's requests and one-ways that wait for a handler, in bytes: 64 for each
     /// chunk, and the length of its command and buffer. One chunk may exceed it. A peer that
     /// negotiated `flow` keeps within it. From any other peer, and from one that does not keep to
-    /// it, nothing more is read while no call of this side is open. Default: 4 MiB.
+    /// it, nothing more is read while no call of this side and no stream is open. Default: 4 MiB.
     pub window: usize,
-    /// Weight that may wait for handlers while calls of this side are open, so that reading has to
-    /// go on, in bytes. One chunk may exceed it. Past it requests are refused, and if one-ways fill
-    /// it the open calls fail. Default: 64 MiB.
+    /// Weight that may wait for handlers while calls of this side or streams are open, so that
+    /// reading has to go on, in bytes. One chunk may exceed it. Past it requests are refused, and if
+    /// one-ways fill it the open calls and streams fail. Default: 64 MiB.
     pub overrun: usize,
     /// Number of handlers of this connection that run at once. A handler that waits for a call of
     /// its own does not count. Including those, a connection has at most three quarters of the
@@ -48,8 +48,8 @@ pub struct Options {
     /// 65,536.
     pub deferred: usize,
     /// Weight of the parts of one stream that were received and not taken, in bytes: 64 for each
-    /// part, and its length. One part may exceed it. The other side keeps within it. Default: 1
-    /// MiB.
+    /// part, and its length. One part may exceed it; the parts past the windows of several streams
+    /// hold at most [`Limits::buffer`] in all. The other side keeps within it. Default: 1 MiB.
     pub stream_window: usize,
     /// Number of streams that the other side may have open. A request or one-way with a stream past
     /// it is refused. Default: 1,024.

@@ -211,6 +211,7 @@ pub struct Request {
     /// True while the handler's result is to be sent.
     answerable: bool,
     parts_taken: bool,
+    reply_parts_taken: bool,
     /// Parts of a one-way that a task handles. Dropped with it, they tell the sender that they are
     /// not wanted.
     unused_parts: Option<Box<Parts>>,
@@ -236,7 +237,16 @@ impl Request {
     ) -> Self {
         let answerable = job.direction == Direction::Request;
         let place = RequestPlace::Worker(slot);
-        Self { connection, job, place, context, answerable, parts_taken: false, unused_parts: None }
+        Self {
+            connection,
+            job,
+            place,
+            context,
+            answerable,
+            parts_taken: false,
+            reply_parts_taken: false,
+            unused_parts: None,
+        }
     }
 
     /// The command.
@@ -359,12 +369,17 @@ impl Request {
     /// when the [`Responder`] answers.
     ///
     /// # Errors
-    /// [`StreamError::NotTaken`] if the caller takes no parts.
+    /// [`StreamError::NotTaken`] if the caller takes no parts, [`StreamError::AlreadyTaken`] the
+    /// second time.
     pub fn reply_parts(&mut self) -> Result<PartSender, StreamError> {
         if !self.context.stream.is_some_and(|mode| mode.receives) || self.is_one_way() {
             return Err(StreamError::NotTaken);
         }
         let stream = self.stream().ok_or(StreamError::NotTaken)?;
+        // One sender at a time waits for credit.
+        if std::mem::replace(&mut self.reply_parts_taken, true) {
+            return Err(StreamError::AlreadyTaken);
+        }
         let shared = Arc::clone(self.connection.shared());
         Ok(PartSender::new(shared, stream, self.context.deadline))
     }
@@ -437,6 +452,7 @@ impl Request {
             context: self.context.clone(),
             answerable: false,
             parts_taken: std::mem::replace(&mut self.parts_taken, true),
+            reply_parts_taken: self.reply_parts_taken,
             unused_parts,
         }
     }

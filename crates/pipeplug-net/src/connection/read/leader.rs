@@ -102,8 +102,9 @@ pub(crate) struct Leader {
 }
 
 thread_local! {
-    /// True on a dedicated reader that runs a handler and has left its role vacant.
-    static LEFT_VACANT: Cell<bool> = const { Cell::new(false) };
+    /// On a dedicated reader that runs a handler and has left its role vacant: address of the
+    /// [`Leader`]. The handler may wait for streams of other connections. Null otherwise.
+    static LEFT_VACANT: Cell<*const Leader> = const { Cell::new(std::ptr::null()) };
     /// True on a thread that became the leader for a call that it is about to make.
     static IS_EARLY_LEADER: Cell<bool> = const { Cell::new(false) };
 }
@@ -158,14 +159,23 @@ impl Leader {
 
     /// Leaves the role vacant while a handler runs on the dedicated reader.
     pub(crate) fn leave_for_handler(&self) {
-        LEFT_VACANT.set(true);
+        LEFT_VACANT.set(self);
         self.set(ReaderRole::Vacant);
     }
 
     /// Takes the role again after handlers. Returns false if another thread has taken it meanwhile.
     pub(crate) fn retake_after_handler(&self) -> bool {
-        LEFT_VACANT.set(false);
+        self.take_mark();
         self.take(ReaderRole::Vacant)
+    }
+
+    /// Clears the mark of this thread. Returns true if it has left this role vacant.
+    fn take_mark(&self) -> bool {
+        let is_marked = std::ptr::eq(LEFT_VACANT.get(), self);
+        if is_marked {
+            LEFT_VACANT.set(std::ptr::null());
+        }
+        is_marked
     }
 
     /// Returns true if no other caller waits, except for one that reads.
@@ -342,7 +352,7 @@ impl Shared {
     /// left its role vacant. The handler is about to wait with
     /// [`lead_until_done`](Shared::lead_until_done). Returns true if the thread is the leader.
     pub(crate) fn lead_from_handler(&self) -> bool {
-        let is_leader = LEFT_VACANT.take() && self.leader.take(ReaderRole::Vacant);
+        let is_leader = self.leader.take_mark() && self.leader.take(ReaderRole::Vacant);
         if is_leader {
             IS_EARLY_LEADER.set(true);
         }
@@ -502,7 +512,7 @@ impl Shared {
         // The mark of this thread tells its own vacancy from that of another one, and makes it one
         // return for each vacancy, however often the handler waits. Another thread may have taken
         // the role before: `return_vacant_role` does nothing then.
-        if LEFT_VACANT.take() {
+        if self.leader.take_mark() {
             self.return_vacant_role();
         }
     }

@@ -36,7 +36,13 @@ impl Shared {
             }
         }
         let Some(stream) = &reader.stream else { return ReadOutcome::Ended };
-        match stream.wait_readable(wake_pipe, deadline) {
+        let is_readable = stream.wait_readable(wake_pipe, deadline);
+        if wake_pipe.is_woken() {
+            // The caller looks next at what it was woken for, which was changed before the wake. A
+            // later wake-up ends the next poll(2).
+            wake_pipe.clear();
+        }
+        match is_readable {
             Ok(true) => self.read(reader, ReadUntil::OneRead, by),
             Ok(false) => ReadOutcome::Nothing,
             Err(error) => {

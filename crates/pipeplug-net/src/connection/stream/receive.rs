@@ -15,6 +15,7 @@ use crate::connection::shared::Shared;
 use crate::event_loop::timers::Timer;
 use crate::protocol::flow::{ReceiveWindow, weight};
 use crate::sync::Instant;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::lock::{guarded, lock, wait_until};
 
 /// Largest number of parts that are taken together.
@@ -32,6 +33,51 @@ pub(crate) struct Receiving {
     /// Receiver that waits.
     waiter: Waiter,
     credit: ReceiveWindow,
+    past: PastWindows,
+}
+
+/// Weight past the window of a stream that was received and not taken, as part of the total of all
+/// streams. One part may go past each window, and parts may be large: the total is bounded too.
+#[derive(Debug, Default)]
+pub(crate) struct PastWindows {
+    own: u64,
+    limit: u64,
+    total: Arc<AtomicU64>,
+}
+
+impl PastWindows {
+    pub(super) fn new(total: &Arc<AtomicU64>, limit: u64) -> Self {
+        Self { own: 0, limit, total: Arc::clone(total) }
+    }
+
+    /// Sets the weight of this stream. Returns the total and the limit if that is too much, and
+    /// sets nothing then. A stream that is the only one past its window may be so.
+    #[inline]
+    fn set(&mut self, past: u64) -> Result<(), (u64, u64)> {
+        if past == self.own {
+            return Ok(()); // nearly always
+        }
+        // Relaxed: a bound, which publishes nothing. The leader alone adds.
+        let others = self.total.load(Ordering::Relaxed).saturating_sub(self.own);
+        let total = others.saturating_add(past);
+        if past > self.own && others > 0 && total > self.limit {
+            return Err((total, self.limit));
+        }
+        if past > self.own {
+            self.total.fetch_add(past - self.own, Ordering::Relaxed);
+        } else {
+            self.total.fetch_sub(self.own - past, Ordering::Relaxed);
+        }
+        self.own = past;
+        Ok(())
+    }
+}
+
+impl Drop for PastWindows {
+    fn drop(&mut self) {
+        // Less is never too much.
+        let _ = self.set(0);
+    }
 }
 
 /// Thread or task that waits for a change.
@@ -55,7 +101,7 @@ impl Waiter {
 }
 
 impl Receiving {
-    pub(super) fn new(window: u64, receives: bool) -> Self {
+    pub(super) fn new(window: u64, receives: bool, past: PastWindows) -> Self {
         let mut credit = ReceiveWindow::new(usize::try_from(window).unwrap_or(usize::MAX));
         credit.negotiated();
         let end = (!receives).then_some(Ok(()));
@@ -66,6 +112,7 @@ impl Receiving {
             end,
             waiter: Waiter::None,
             credit,
+            past,
         }
     }
 
@@ -154,7 +201,16 @@ impl CallStream {
             self.end_received(Err(error.clone()));
             return Err(error);
         }
-        receiving.held += weight;
+        let held = receiving.held + weight;
+        let past = held.saturating_sub(receiving.window);
+        if let Err((total, limit)) = receiving.past.set(past) {
+            drop(receiving);
+            let [held, limit] = [total, limit].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+            let error = StreamError::Overrun { held, limit };
+            self.end_received(Err(error.clone()));
+            return Err(error);
+        }
+        receiving.held = held;
         receiving.batches.append(batches);
         let waiter = std::mem::take(&mut receiving.waiter);
         drop(receiving);
@@ -261,6 +317,9 @@ impl PartReader {
         let total = {
             let mut receiving = lock(&self.stream.receiving);
             receiving.held = receiving.held.saturating_sub(taken);
+            let past = receiving.held.saturating_sub(receiving.window);
+            // Less is never too much.
+            let _ = receiving.past.set(past);
             receiving.credit.taken(taken);
             if receiving.end.is_some() { None } else { receiving.credit.report() }
         };
@@ -286,6 +345,8 @@ impl PartReader {
         let has_ended = {
             let mut receiving = lock(&self.stream.receiving);
             receiving.batches.clear();
+            // Less is never too much.
+            let _ = receiving.past.set(0);
             receiving.end.replace(Ok(())).is_some()
         };
         if !has_ended {
