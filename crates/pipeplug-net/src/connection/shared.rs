@@ -429,10 +429,15 @@ impl Shared {
         self: &Arc<Self>,
         header: &Header<'_>,
         parts: &[&[u8]],
+        deadline: Option<Instant>,
     ) -> Result<(), SendError> {
-        let permit = match self.writer.try_permit(SendClass::Reply)? {
+        let class = SendClass::Part { deadline };
+        let permit = match self.writer.try_permit(class)? {
             Some(permit) => permit,
-            None => self.writer.wait_for_permit(SendClass::Reply)?,
+            None => {
+                self.end_early_lead(); // as in `send`
+                self.writer.wait_for_permit(class)?
+            }
         };
         self.after_sending(permit.send_parts(header, parts)?);
         Ok(())

@@ -52,7 +52,9 @@ impl PartSender {
                     continue;
                 }
                 let (now, later) = rest.split_at(count);
-                self.shared.send_parts(&header, now).map_err(|error| self.failed(error))?;
+                self.shared
+                    .send_parts(&header, now, self.deadline)
+                    .map_err(|error| self.failed(error))?;
                 rest = later;
             }
             together.clear();

@@ -109,7 +109,7 @@ impl CallStream {
 pub struct PartSender {
     pub(super) shared: Arc<Shared>,
     pub(super) stream: Arc<CallStream>,
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
     timer: Option<Timer>,
     room: RoomWait,
     is_finished: bool,
