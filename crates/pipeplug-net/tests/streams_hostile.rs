@@ -342,6 +342,9 @@ fn as_many_streams_are_open_as_may_be_and_an_id_counts_once() {
             peer.send(ids.start, Direction::OneWay, "cmd.end", b"");
             assert_eq!(expect(&mut peer, ids.start, "gather"), b"");
             open(&mut peer, ids.start + 2, Direction::Request, "gather", SENDS);
+            let told = expect(&mut peer, ids.start + 2, "cmd.error");
+            assert!(told.ends_with(b"a stream with its id is open"), "{}", told.escape_ascii());
+            open(&mut peer, ids.start + 1, Direction::OneWay, "gather", SENDS);
             for id in ids.skip(1) {
                 part(&mut peer, id, b"x");
                 peer.send(id, Direction::OneWay, "cmd.end", b"");

@@ -14,6 +14,7 @@ mod closing;
 mod handlers;
 mod peer;
 mod pool;
+mod streams;
 pub(crate) mod sync;
 mod writer;
 

@@ -257,10 +257,14 @@ impl Shared {
         }
         let id = key.id;
         if self.streams.get(key).is_some() {
-            // Without an answer, which would be taken for that of the other one.
+            // The other one goes on. A one-way gets no `cmd.enough`, which would end the other one.
+            if !is_one_way {
+                let message = b"not taken: a stream with its id is open".to_vec();
+                self.send_control(id, Direction::Response, command::ERROR, message);
+            }
             if let Some(times) = self.counters.unexpected.count() {
                 tracing::warn!(peer = %self.options.name, %id, times,
-                    "a request or one-way was dropped: a stream with its id is open");
+                    "a request or one-way was not taken: a stream with its id is open");
             }
             self.credit_unqueued(flow::weight(chunk.command.len(), chunk.buffer.len()));
             return false;
