@@ -104,7 +104,7 @@ impl Handler for Victim {
                 }
                 Ok(Reply::empty())
             }
-            "h" => Ok(request.parts().take(1).count().to_string().into()),
+            "h" => Ok(Iterator::take(request.parts(), 1).count().to_string().into()),
             "n" => Ok(request.connection().notify("x", request.buffer())?.into()),
             "k" => Ok(request.connection().close().into()),
             _ => request.unknown(),

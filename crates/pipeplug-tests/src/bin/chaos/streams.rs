@@ -52,7 +52,7 @@ impl Load<'_> {
     pub(crate) fn stream(&self, rng: &mut Rng, body: &[u8]) {
         let (count, len) = (self.plan.count(rng.usize(1..200)), rng.usize(..3000));
         let len = self.plan.size(len);
-        let taken = if rng.u32(..3) == 0 { rng.usize(..count) } else { usize::MAX };
+        let taken = if rng.u32(..3) == 0 { rng.usize(..=count) } else { usize::MAX };
         let is_dropped = rng.bool();
         let started = self.connection.request("parts", body).timeout(LONG).stream();
         self.tally.begun.fetch_add(1, Ordering::SeqCst);
