@@ -263,3 +263,40 @@ fn what_was_sent_before_the_end_is_handled_in_order() {
         assert!(ran.lock().unwrap().iter().copied().eq(0..200), "{:?}", ran.lock().unwrap());
     });
 }
+
+#[test]
+fn a_task_keeps_the_turn_until_it_is_done() {
+    each(|reading| {
+        let running = Arc::new(AtomicUsize::new(0));
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        let callee = {
+            let ran = Arc::clone(&ran);
+            move |request: &mut Request| {
+                let (running, ran) = (Arc::clone(&running), Arc::clone(&ran));
+                request.spawn(
+                    |mut future| {
+                        thread::spawn(move || {
+                            thread::sleep(Duration::from_micros(300));
+                            let mut context =
+                                std::task::Context::from_waker(std::task::Waker::noop());
+                            assert!(future.as_mut().poll(&mut context).is_ready());
+                        })
+                    },
+                    move |request: Request| async move {
+                        assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
+                        ran.lock().unwrap().push(request.text()?.to_owned());
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        Ok(Reply::empty())
+                    },
+                )
+            }
+        };
+        let (caller, callee, _pair) = sides(reading, &Order::InOrder, 256, Refuse, callee);
+        for number in 0..100 {
+            caller.notify("x", number.to_string()).unwrap();
+        }
+        caller.call("x", "100").unwrap();
+        assert!(callee.wait_idle(LONG));
+        assert!(ran.lock().unwrap().iter().map(|n| n.parse::<usize>().unwrap()).eq(0..=100));
+    });
+}

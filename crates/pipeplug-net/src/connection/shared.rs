@@ -21,6 +21,7 @@ use crate::options::Options;
 use crate::payload::Payload;
 use crate::protocol::context::{RequestContext, StreamMode};
 use crate::protocol::deadline::Deadline;
+use crate::sync::Instant;
 use crate::sync::lock::lock;
 use crate::sync::{
     Mutex,
