@@ -360,7 +360,7 @@ connection_settings! {
     /// The format to speak. Default: that of the host's first chunk.
     format;
     waits_for "the host's requests";
-    keeps name, format, reading;
+    keeps name, format, reading, order;
 }
 
 struct Program {
@@ -386,4 +386,15 @@ fn program() -> Program {
         .file_name()
         .map_or_else(|| "plugin".into(), |name| name.to_string_lossy().into_owned());
     Program { name, path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_outlives_other_settings() {
+        let guest = Guest::new().in_order().options(Options::default()).start(());
+        assert_eq!(guest.options.order, pipeplug_net::Order::InOrder);
+    }
 }

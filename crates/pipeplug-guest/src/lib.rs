@@ -49,9 +49,9 @@ pub use pipeplug_net::wire::{Chunk, Direction, Format, Limits, ThreadId};
 pub use pipeplug_net::{
     AwaitedCall, CallError, Caller, CancelHandle, Cancellation, ChunkHead, CloseReason, Connection,
     Credit, Escaped, EventLoop, Failure, HandlerError, HandlerFuture, NotifyError, OpenCall,
-    Options, OutgoingRequest, Part, PartSender, Parts, Payload, PendingCall, PendingReply,
+    Options, Order, OutgoingRequest, Part, PartSender, Parts, Payload, PendingCall, PendingReply,
     Postmortem, Progress, ProgressReports, ProgressSender, Reading, Reply, ReplyParts, Request,
-    RequestBuilder, Responder, Retry, Sent, Stats, StreamCall, StreamError, StreamSides,
+    RequestBuilder, Responder, Retry, Sent, Stats, StreamCall, StreamError, StreamSides, Turn,
     failure_code,
 };
 pub use register_error::RegisterError;

@@ -38,6 +38,10 @@ handler_trait! {
     /// Call-back that answers the host's requests and takes its one-ways. It runs on threads of a
     /// pool, and may block and call back.
     ///
+    /// **It runs concurrently**: calls and one-ways overtake each other, those of one caller too.
+    /// A call-back for which the order counts, such as one that appends to a file, needs `in_order`
+    /// or `in_order_for` of the builder, or one call with a stream.
+    ///
     /// A closure `Fn(&Main, &mut Request) -> Result<Reply, HandlerError>`.
     pub trait Handler(main: Main);
 }

@@ -60,6 +60,27 @@ macro_rules! connection_settings {
                 self
             }
 
+            /// Handles all commands in order: one request or one-way at a time, in the order in
+            /// which they were sent. Handlers run concurrently otherwise. See
+            /// [`Order`](pipeplug_net::Order), also for what must not wait for what.
+            pub fn in_order(mut self) -> Self {
+                self.options.order = $crate::Order::InOrder;
+                self
+            }
+
+            /// Handles these commands in order: one request or one-way at a time, in the order in
+            /// which they were sent. Other commands run beside. With a second call, its commands
+            /// are a sequence of their own. See [`Order`](pipeplug_net::Order).
+            pub fn in_order_for(
+                mut self,
+                commands: impl ::std::iter::IntoIterator<
+                    Item = impl ::std::convert::Into<::std::string::String>,
+                >,
+            ) -> Self {
+                self.options.order.add_sequence(commands);
+                self
+            }
+
             #[doc = concat!(
                 "Sets all options of the connection but those that this builder sets itself: ",
                 $crate::connection_settings!(@list $($kept),+), " and `hold`."

@@ -33,11 +33,11 @@ pub struct Options {
     /// Weight of the peer's requests and one-ways that wait for a handler, in bytes: 64 for each
     /// chunk, and the length of its command and buffer. One chunk may exceed it. A peer that
     /// negotiated `flow` keeps within it. From any other peer, and from one that does not keep to
-    /// it, nothing more is read while no call of this side is open. Default: 4 MiB.
+    /// it, nothing more is read while no call of this side and no stream is open. Default: 4 MiB.
     pub window: usize,
-    /// Weight that may wait for handlers while calls of this side are open, so that reading has to
-    /// go on, in bytes. One chunk may exceed it. Past it requests are refused, and if one-ways fill
-    /// it the open calls fail. Default: 64 MiB.
+    /// Weight that may wait for handlers while calls of this side or streams are open, so that
+    /// reading has to go on, in bytes. One chunk may exceed it. Past it requests are refused, and if
+    /// one-ways fill it the open calls and streams fail. Default: 64 MiB.
     pub overrun: usize,
     /// Number of handlers of this connection that run at once. A handler that waits for a call of
     /// its own does not count. Including those, a connection has at most three quarters of the
@@ -48,8 +48,8 @@ pub struct Options {
     /// 65,536.
     pub deferred: usize,
     /// Weight of the parts of one stream that were received and not taken, in bytes: 64 for each
-    /// part, and its length. One part may exceed it. The other side keeps within it. Default: 1
-    /// MiB.
+    /// part, and its length. One part may exceed it; the parts past the windows of several streams
+    /// hold at most [`Limits::buffer`] in all. The other side keeps within it. Default: 1 MiB.
     pub stream_window: usize,
     /// Number of streams that the other side may have open. A request or one-way with a stream past
     /// it is refused. Default: 1,024.
@@ -69,6 +69,8 @@ pub struct Options {
     /// Requests and one-ways that are held back until
     /// [`Connection::release`](crate::Connection::release).
     pub hold: Hold,
+    /// Commands that are handled in order. Default: [`Order::Concurrent`].
+    pub order: Order,
 }
 
 /// Thread that reads a connection.
@@ -95,6 +97,40 @@ pub enum Hold {
     AllBut(Vec<String>),
 }
 
+/// Order in which the other side's requests and one-ways are handled.
+///
+/// Those of a sequence are handled one at a time, in the order in which they were sent: the next
+/// one starts when the handler of the one before has returned, or at the end of its
+/// [`Turn`](crate::Turn). Other commands, and other sequences, run beside. A handler in a sequence
+/// may wait for calls of its own. A request of the same sequence that the answer depends on waits
+/// behind it: give such calls a deadline, or the request another sequence.
+///
+/// Requests and one-ways that wait in a sequence count in [`Options::window`]. When they fill it,
+/// the other side waits before it sends more, of other commands too.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Order {
+    /// None is in order: handlers run concurrently.
+    #[default]
+    Concurrent,
+    /// All commands are one sequence.
+    InOrder,
+    /// The commands of each list are one sequence.
+    InOrderFor(Vec<Vec<String>>),
+}
+
+impl Order {
+    /// Adds a sequence of these commands. Does nothing if all commands are one.
+    pub fn add_sequence(&mut self, commands: impl IntoIterator<Item = impl Into<String>>) {
+        let commands = commands.into_iter().map(Into::into).collect();
+        match self {
+            Self::Concurrent => *self = Self::InOrderFor(vec![commands]),
+            Self::InOrder => {}
+            Self::InOrderFor(sequences) => sequences.push(commands),
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         const HANDLERS: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
@@ -116,6 +152,7 @@ impl Default for Options {
             reading: Reading::Shared,
             spin: DEFAULT_SPIN,
             hold: Hold::Nothing,
+            order: Order::Concurrent,
         }
     }
 }

@@ -11,7 +11,7 @@ use pipeplug_net::{
     CallError, Connection, EventLoop, Handler, HandlerError, NotifyError, Options, Part, Reading,
     Refuse, Reply, Request, StreamError,
 };
-use pipeplug_testkit::{LONG, Pair, Peer};
+use pipeplug_testkit::{Cut, LONG, Pair, Peer, cut_at_every_byte};
 
 use common::eventually;
 
@@ -330,4 +330,43 @@ fn a_peer_without_the_feature_is_sent_no_stream() {
     assert!(matches!(error, CallError::Unsupported { feature: "stream", .. }), "{error}");
     let error = connection.notify_stream("echo", "").unwrap_err();
     assert!(matches!(error, NotifyError::Unsupported { feature: "stream", .. }), "{error}");
+}
+
+#[test]
+fn a_cut_at_any_byte_ends_both_directions_and_loses_nothing_before_it() {
+    let handler = |request: &mut Request| {
+        let mut reply = request.reply_parts()?;
+        for part in request.parts() {
+            reply.send(part?.into_bytes())?;
+        }
+        Ok("done".into())
+    };
+    let runs = cut_at_every_byte(
+        || Pair::new(Refuse, handler),
+        |pair: &Pair, cut: Option<Cut>| {
+            let Ok(call) = pair.host.request("x", "").stream() else { return };
+            let (mut sender, mut parts) = call.split();
+            let sent = ["one", "two"].map(|part| sender.send(part).is_ok());
+            let finished = sender.finish();
+            let received: Vec<_> = Iterator::by_ref(&mut parts).collect();
+            let texts = received.iter().flatten().map(|part| part.text().unwrap());
+            assert!(["one", "two"].starts_with(&texts.collect::<Vec<_>>()), "{received:?}");
+            match received.last() {
+                Some(Err(error)) => {
+                    let is_closed = matches!(error, CallError::Closed { .. });
+                    // The handler may tell first.
+                    let is_told = matches!(error, CallError::Remote { .. });
+                    assert!(cut.is_some() && (is_closed || is_told), "{error}");
+                }
+                _ => {
+                    assert_eq!((received.len(), sent), (2, [true; 2]));
+                    assert_eq!(parts.reply().unwrap(), "done");
+                    assert!(finished.is_ok() || cut.is_some());
+                }
+            }
+            assert_eq!(pair.host.stats().open_streams, 0);
+        },
+    )
+    .unwrap();
+    assert!(runs > 100, "{runs}");
 }

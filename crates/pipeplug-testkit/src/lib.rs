@@ -4,6 +4,7 @@
 //!   pipes, so that the test covers the code that runs in production. The guest may be a whole
 //!   plugin with its start call-back and metadata ([`Setup::register`]).
 //! - [`Wire`]: one direction of a pair. A test can cut, delay, shorten and stall it at any time.
+//! - [`cut_at_every_byte`]: runs a conversation again and again, with a wire cut at each of its bytes.
 //! - [`Peer`]: the other side of a connection, written by hand, chunk by chunk or byte by byte.
 //! - [`Clock`]: the clock of wires, and of code under test that uses it.
 //! - [`Gate`], [`Watchdog`], [`eventually`]: help for tests that neither sleep nor hang.
@@ -38,12 +39,14 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod clock;
+mod cut;
 mod pair;
 mod peer;
 mod sync;
 mod wire;
 
 pub use clock::{Clock, ManualClock};
+pub use cut::{Cut, GuestSide, cut_at_every_byte};
 pub use pair::{Pair, PairError, Setup};
 pub use peer::{Peer, PeerInput, chunk};
 pub use pipeplug_guest as guest;

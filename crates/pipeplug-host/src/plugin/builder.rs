@@ -29,6 +29,10 @@ handler_trait! {
     /// Call-back that answers a plugin's requests and takes its one-ways. It runs on threads of a
     /// pool, and may block and call back.
     ///
+    /// **It runs concurrently**: calls and one-ways overtake each other, those of one caller too.
+    /// A call-back for which the order counts, such as one that appends to a file, needs `in_order`
+    /// or `in_order_for` of the builder, or one call with a stream.
+    ///
     /// A closure `Fn(&Plugin, &mut Request) -> Result<Reply, HandlerError>`; the plugin is the one
     /// that asks.
     pub trait Handler(plugin: Plugin);
@@ -510,7 +514,7 @@ connection_settings! {
     /// The format to speak: the host speaks first, so it has to know. Default: standard.
     format;
     waits_for "the plugin's reply";
-    keeps name, format;
+    keeps name, format, order;
 }
 
 impl std::fmt::Debug for PluginBuilder {
@@ -544,6 +548,16 @@ mod tests {
         assert!(!is_sandboxed(here.no_sandbox()));
         assert!(!is_sandboxed(elsewhere.clone()));
         assert!(is_sandboxed(elsewhere.sandbox(Sandbox::strict())));
+    }
+
+    #[test]
+    fn an_order_outlives_other_options() {
+        let builder = PluginBuilder::new("x").in_order_for(["append", "cut"]).in_order_for(["log"]);
+        let options = builder.options(Options::default()).options;
+        let sequences = [["append", "cut"].map(String::from).to_vec(), vec!["log".to_owned()]];
+        assert_eq!(options.order, pipeplug_net::Order::InOrderFor(sequences.into()));
+        let all = PluginBuilder::new("x").in_order().in_order_for(["log"]).options.order;
+        assert_eq!(all, pipeplug_net::Order::InOrder);
     }
 
     #[test]

@@ -20,13 +20,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use model::{Model, Plan};
+use model::{Model, Plan, is_of_stream};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use pipeplug_net::wire::{Chunk, Direction, Limits, Received, Receiver};
 use pipeplug_net::{
     CallError, CloseReason, Connection, Endpoint, EventLoop, Handler, HandlerError, Options,
-    PendingCall, Reading, Reply, Request,
+    PendingCall, Reading, Reply, Request, StreamCall,
 };
 
 /// Far more than anything takes here; what runs into it hangs.
@@ -92,6 +92,19 @@ impl Handler for Victim {
                 Ok(Reply::empty())
             }
             "d" => Ok(drop(request.responder()).into()),
+            // Parts end with the connection at the latest.
+            "s" => {
+                let parts = request.parts().map(|part| part.map(|part| part.len()));
+                Ok(parts.sum::<Result<usize, _>>()?.to_string().into())
+            }
+            "p" => {
+                let mut reply = request.reply_parts()?;
+                for part in request.parts() {
+                    reply.send(part?)?;
+                }
+                Ok(Reply::empty())
+            }
+            "h" => Ok(Iterator::take(request.parts(), 1).count().to_string().into()),
             "n" => Ok(request.connection().notify("x", request.buffer())?.into()),
             "k" => Ok(request.connection().close().into()),
             _ => request.unknown(),
@@ -128,12 +141,23 @@ fn attack(plan: &Plan, stream: &[u8]) {
     let (reader, writer) = (Endpoint::exclusive(reader), Endpoint::exclusive(writer));
     let connection =
         events.connect(reader, writer, options(plan), Victim::default()).expect("they are pipes");
-    if let Some(window) = &plan.peer_window {
-        let offered =
-            BTreeMap::from([("pipeplug.features", "flow"), ("pipeplug.window", window.as_str())]);
+    let features = match (&plan.peer_window, plan.has_streams) {
+        (Some(_), true) => "flow context cancel stream",
+        (Some(_), false) => "flow",
+        (None, true) => "context cancel stream",
+        (None, false) => "",
+    };
+    if !features.is_empty() {
+        let window = plan.peer_window.as_deref().unwrap_or("100");
+        let offered = BTreeMap::from([
+            ("pipeplug.features", features),
+            ("pipeplug.window", window),
+            ("pipeplug.stream_window", window),
+        ]);
         pipeplug_net::internal::handshake::accept(&connection, |key| offered.get(key).copied());
     }
     let calls = begin_calls(plan, &connection);
+    let streams = begin_streams(plan, &connection);
     for piece in plan.cut(stream) {
         if output.write_all(piece).is_err() {
             break; // the connection ended for what came ahead
@@ -143,6 +167,7 @@ fn attack(plan: &Plan, stream: &[u8]) {
         drop(input);
         drop(output);
         check_calls(calls, None);
+        check_streams(streams);
         check_end(&connection);
         return;
     }
@@ -150,6 +175,7 @@ fn attack(plan: &Plan, stream: &[u8]) {
     drop(output);
     let answers = drain(&mut input, &model);
     check_calls(calls, (!model.may_close).then_some(&model));
+    check_streams(streams);
     check_end(&connection);
     model.check_answers(&answers);
 }
@@ -191,6 +217,34 @@ fn begin_calls(plan: &Plan, connection: &Connection) -> Vec<Call> {
     calls
 }
 
+/// One stream of each kind. The ids of calls come first.
+fn begin_streams(plan: &Plan, connection: &Connection) -> Vec<StreamCall> {
+    if !plan.has_streams {
+        return Vec::new();
+    }
+    // Not where it would have to wait.
+    if plan.peer_window.is_none()
+        && plan.format.is_some()
+        && let Ok(mut sender) = connection.notify_stream("x", "")
+    {
+        let _ = sender.send("part"); // the window takes one
+    }
+    let call = connection.request("x", "hello").nonblocking().timeout(LONG);
+    call.stream().into_iter().collect()
+}
+
+/// Every stream ends.
+fn check_streams(streams: Vec<StreamCall>) {
+    for stream in streams {
+        let (mut sender, parts) = stream.split();
+        if let Err(CallError::TimedOut { .. }) = parts.reply() {
+            hangs("a stream");
+        }
+        // The call has ended.
+        assert!(sender.send("part").is_err());
+    }
+}
+
 /// Every call ends, and with what the stream says.
 fn check_calls(calls: Vec<Call>, model: Option<&Model>) {
     for (mut call, woken) in calls {
@@ -229,7 +283,7 @@ fn check_end(connection: &Connection) {
     let [ended, closed] = [&victim.ended, &victim.closed].map(|count| count.load(Ordering::SeqCst));
     assert_eq!((ended, closed), (1, 1), "its end is told once");
     let stats = connection.stats();
-    assert_eq!((stats.open_calls, stats.held), (0, 0), "{stats:?}");
+    assert_eq!((stats.open_calls, stats.open_streams, stats.held), (0, 0, 0), "{stats:?}");
 }
 
 /// Reads what the connection sends, up to its end: the answers by their ids.
@@ -256,7 +310,7 @@ fn drain(input: &mut PipeReader, model: &Model) -> BTreeMap<u64, Vec<Chunk>> {
                 }
                 None => break,
             };
-            if chunk.direction == Direction::Response {
+            if chunk.direction == Direction::Response && !is_of_stream(&chunk) {
                 answers.entry(chunk.thread_id.as_u64()).or_default().push(chunk);
             }
         }

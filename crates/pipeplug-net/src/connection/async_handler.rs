@@ -27,6 +27,8 @@ impl Request {
     /// so does a future that is dropped. A future is not dropped when its caller gives the call up:
     /// await [`cancellation`](Request::cancellation) for that.
     ///
+    /// Of requests that are handled in order, the next one starts when the task is done.
+    ///
     /// Up to [`Options::deferred`](crate::Options::deferred) requests and one-ways may be handled by
     /// tasks.
     ///
@@ -60,6 +62,8 @@ impl Request {
     where
         F: Future<Output = Result<Reply, HandlerError>> + Send + 'static,
     {
+        // One that is handled in order keeps its turn until the task is done.
+        let turn = self.keep_turn();
         let (place, responder, one_way) = match self.responder() {
             Some(responder) => (RequestPlace::Later, Some(responder), None),
             None => {
@@ -72,7 +76,11 @@ impl Request {
             }
         };
         let request = self.detach(place);
-        spawn(Box::pin(answer(request, responder, one_way, handler)));
+        let answered = answer(request, responder, one_way, handler);
+        spawn(Box::pin(async move {
+            answered.await;
+            drop(turn);
+        }));
         Ok(Reply::empty())
     }
 }

@@ -11,7 +11,7 @@ use super::call::CancelHandle;
 use super::call_error::CallError;
 use super::handler::Reply;
 use super::progress::{self, ProgressReports, ProgressSender};
-use super::stream::receive::ReplyParts;
+use super::stream::reply_parts::ReplyParts;
 use super::stream::send::PartSender;
 use crate::caller_doc;
 use crate::payload::Payload;

@@ -46,8 +46,10 @@ macro_rules! caller_doc {
         "
          Sends a one-way, which has no answer. `payload` is a string or bytes.
 
-         One-ways arrive in the order in which they are sent, and their handlers start in that order.
-         Handlers run concurrently: if one has to be done before the next starts, make it a call.
+         One-ways arrive in the order in which they are sent. **Their handlers run concurrently**, and
+         may overtake each other. If one has to be done before the next starts, make it a call, send
+         parts of a stream (`notify_stream`), or have the other side handle the command in order
+         (`in_order` and `in_order_for` of its builder).
 
          # Errors
          The connection has ended. Success says that the one-way was sent, not that it was handled.

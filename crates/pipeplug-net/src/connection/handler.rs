@@ -18,6 +18,7 @@ use crate::connection::stream::error::StreamError;
 use crate::connection::stream::receive::Parts;
 use crate::connection::stream::send::PartSender;
 use crate::connection::stream::{CallStream, Origin, StreamKey};
+use crate::connection::turn::Turn;
 use crate::error::CloseReason;
 use crate::protocol::context::{InheritValues, RequestContext};
 use crate::protocol::deadline::Inherit;
@@ -38,8 +39,11 @@ pub const FAILED_ONE_WAYS: &str = module_path!();
 /// Each method runs on a thread of the event loop's handler pool. It may block, call back, and
 /// panic: a panic becomes an error reply and a log line.
 ///
-/// Handlers run concurrently. They start in the order in which requests and one-ways came, and
-/// finish in any order.
+/// **Handlers run concurrently**, those of one command and of one caller too. They start in about
+/// the order in which requests and one-ways came, overtake each other, and finish in any order: a
+/// file that many calls append to is corrupted. [`Options::order`](crate::Options::order) has some
+/// commands, or all, handled one at a time, in the order in which they were sent. The parts of a
+/// stream ([`Request::parts`]) are in order always.
 ///
 /// A closure `Fn(&mut Request) -> Result<Reply, HandlerError>` is a handler.
 pub trait Handler: Any + Send + Sync {
@@ -222,6 +226,7 @@ pub struct Request {
     parts_taken: bool,
     /// Made by the first report of progress that the caller wants.
     reporter: OnceLock<Arc<Reporter>>,
+    reply_parts_taken: bool,
     /// Parts of a one-way that a task handles. Dropped with it, they tell the sender that they are
     /// not wanted.
     unused_parts: Option<Box<Parts>>,
@@ -246,9 +251,17 @@ impl Request {
         context: RequestContext,
     ) -> Self {
         let answerable = job.direction == Direction::Request;
-        let (place, parts_taken, unused_parts) = (RequestPlace::Worker(slot), false, None);
-        let reporter = OnceLock::new();
-        Self { connection, job, place, context, answerable, parts_taken, unused_parts, reporter }
+        Self {
+            connection,
+            job,
+            place: RequestPlace::Worker(slot),
+            context,
+            answerable,
+            parts_taken: false,
+            reply_parts_taken: false,
+            unused_parts: None,
+            reporter: OnceLock::new(),
+        }
     }
 
     /// The command.
@@ -410,12 +423,17 @@ impl Request {
     /// when the [`Responder`] answers.
     ///
     /// # Errors
-    /// [`StreamError::NotTaken`] if the caller takes no parts.
+    /// [`StreamError::NotTaken`] if the caller takes no parts, [`StreamError::AlreadyTaken`] the
+    /// second time.
     pub fn reply_parts(&mut self) -> Result<PartSender, StreamError> {
         if !self.context.stream.is_some_and(|mode| mode.receives) || self.is_one_way() {
             return Err(StreamError::NotTaken);
         }
         let stream = self.stream().ok_or(StreamError::NotTaken)?;
+        // One sender at a time waits for credit.
+        if std::mem::replace(&mut self.reply_parts_taken, true) {
+            return Err(StreamError::AlreadyTaken);
+        }
         let shared = Arc::clone(self.connection.shared());
         Ok(PartSender::new(shared, stream, self.context.deadline))
     }
@@ -449,9 +467,20 @@ impl Request {
         }
     }
 
+    /// Keeps the turn of a request or one-way that is handled in order
+    /// ([`Options::order`](crate::Options::order)): the next one starts when the [`Turn`] is
+    /// dropped, and not when the handler returns. Does nothing for others, and the second time.
+    pub fn keep_turn(&mut self) -> Turn {
+        let RequestPlace::Worker(slot) = self.place else { return Turn::none() };
+        Turn::keep(self.connection.shared(), slot)
+    }
+
     /// Takes the right to answer, to use it later and from any thread. The handler's result is then
     /// not sent. `None` for a one-way, the second time, and for the request of a task
     /// ([`spawn`](Request::spawn)), whose result is the answer.
+    ///
+    /// Of requests that are handled in order, the next one starts when the handler returns, answered
+    /// or not. [`keep_turn`](Request::keep_turn) has it wait for longer.
     #[must_use]
     pub fn responder(&mut self) -> Option<Responder> {
         let RequestPlace::Worker(slot) = self.place else { return None };
@@ -478,6 +507,7 @@ impl Request {
             context: self.context.clone(),
             answerable: false,
             parts_taken: std::mem::replace(&mut self.parts_taken, true),
+            reply_parts_taken: self.reply_parts_taken,
             unused_parts,
             reporter: self.reporter.clone(),
         }

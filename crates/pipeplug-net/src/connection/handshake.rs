@@ -65,7 +65,7 @@ pub fn accept<'a>(connection: &Connection, offered: impl Fn(&str) -> Option<&'a 
     }
     if has(stream::FEATURE) && has(context::FEATURE) && has(cancellation::FEATURE) {
         let window = flow::stream_window(offered(KEY_STREAM_WINDOW));
-        shared.peer.stream_window.store(window, Ordering::Relaxed);
+        shared.stream_window_negotiated(window);
         shared.peer.takes_streams.store(true, Ordering::Release);
     }
     if has(failure::FEATURE) {

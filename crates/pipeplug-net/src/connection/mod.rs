@@ -17,6 +17,7 @@ pub(crate) mod responder;
 pub(crate) mod serve;
 pub(crate) mod shared;
 pub(crate) mod stream;
+pub(crate) mod turn;
 
 use std::any::Any;
 use std::io;
@@ -49,7 +50,7 @@ use handler::{Handler, Reply};
 use progress::ProgressSender;
 use read::Reader;
 use shared::{Begun, Extras, Shared};
-use stream::receive::ReplyParts;
+use stream::reply_parts::ReplyParts;
 use stream::send::PartSender;
 use stream::{CallStream, Origin, StreamKey};
 
@@ -115,6 +116,8 @@ pub enum ConnectError {
 pub struct Stats {
     /// Open calls of this side.
     pub open_calls: usize,
+    /// Open streams of both sides, with the calls that have parts.
+    pub open_streams: usize,
     /// Replies to calls that had been given up. They were dropped.
     pub late_replies: u64,
     /// Replies to no request. They were dropped.
@@ -316,11 +319,16 @@ impl Connection {
             ..RequestContext::default()
         };
         let key = StreamKey { origin: Origin::Own, id: lock(&shared.calls).reserve() };
-        let window = shared.peer.stream_window.load(Ordering::Relaxed);
+        let window = &shared.peer.stream_window;
         let stream = shared.streams.open(key, mode, true, window, &shared.options);
         let stream = stream.expect("the id was not used before");
         if shared.close.ended().is_some() {
             shared.end_own_stream(key.id); // as for a call, in `Shared::begin`
+        }
+        // Suspended reading goes on, as for a call: the credit has to be read. While more is queued
+        // than may be it waits for handlers, since each stream would have a little more read.
+        if shared.overrun_by_now().is_none() {
+            shared.resume_reading();
         }
         let sender = PartSender::new(Arc::clone(shared), stream, None);
         Ok((key.id, context, sender))
@@ -511,6 +519,7 @@ impl Connection {
         };
         Stats {
             open_calls,
+            open_streams: shared.streams.len(),
             late_replies,
             unknown_replies,
             skipped: shared.counters.skipped.total(),

@@ -13,6 +13,7 @@ use super::progress::{ProgressFeeds, ProgressSender};
 use super::read::Reader;
 use super::read::leader::Leader;
 use super::serve::queue::ServeQueue;
+use super::stream::error::StreamError;
 use super::stream::{CallStream, Origin, StreamKey, Streams};
 use super::{Connection, Handle};
 use crate::event_loop::timers::Timers;
@@ -22,7 +23,7 @@ use crate::payload::Payload;
 use crate::protocol::context::{RequestContext, StreamMode};
 use crate::protocol::deadline::Deadline;
 use crate::protocol::failure::Failure;
-use crate::protocol::flow;
+use crate::sync::Instant;
 use crate::sync::lock::lock;
 use crate::sync::{
     Mutex,
@@ -40,8 +41,9 @@ use crate::writer::{Blocking, Flush, Next, SendClass, SendError, SendPermit, Wai
 //
 // The lock of a reporter of progress is taken before all of them: it sends under it.
 //
-// The table of calls, the slots of calls, cancel tokens, the slots of progress, timers, the wake pipe and the reasons in
-// `close` are taken last: no other lock is taken under them. The writer's queue comes before the
+// The table of calls, the slots of calls, the table of streams, both halves of a stream, cancel
+// tokens, the slots of progress, timers, the wake pipe and the reasons in `close` are taken last:
+// no other lock is taken under them. The writer's queue comes before the
 // serve queue, since a sender that has waited for room holds it when it counts as a running worker
 // again (`thread_pool::while_blocked`). So nothing is sent under the lock of the serve queue.
 
@@ -112,8 +114,9 @@ impl Default for PeerFeatures {
             takes_streams: AtomicBool::new(false),
             reports_progress: AtomicBool::new(false),
             takes_failures: AtomicBool::new(false),
-            // A guest may open streams before its own metadata is accepted.
-            stream_window: AtomicU64::new(flow::DEFAULT_STREAM_WINDOW),
+            // A guest may open streams before its own metadata is accepted. One part fits in any
+            // window.
+            stream_window: AtomicU64::new(1),
         }
     }
 }
@@ -247,7 +250,7 @@ impl Shared {
         // Before the request is sent: its response ends the stream.
         let stream = stream.and_then(|mode| {
             let key = StreamKey { origin: Origin::Own, id };
-            let window = self.peer.stream_window.load(Ordering::Relaxed);
+            let window = &self.peer.stream_window;
             let stream = self.streams.open(key, mode, false, window, &self.options);
             // After it was put there: the end of the connection sets `ended` before it looks for
             // streams, so that one of the two sees the other.
@@ -381,7 +384,7 @@ impl Shared {
     }
 
     /// Tells a peer that negotiated `cancel` that this side has given the call up.
-    fn send_cancel(self: &Arc<Self>, id: ThreadId) {
+    pub(super) fn send_cancel(self: &Arc<Self>, id: ThreadId) {
         // Relaxed: the flag publishes nothing else. A cancel that is not sent costs the peer a
         // handler's time.
         if self.peer.takes_cancels.load(Ordering::Relaxed) {
@@ -482,10 +485,15 @@ impl Shared {
         self: &Arc<Self>,
         header: &Header<'_>,
         parts: &[&[u8]],
+        deadline: Option<Instant>,
     ) -> Result<(), SendError> {
-        let permit = match self.writer.try_permit(SendClass::Reply)? {
+        let class = SendClass::Part { deadline };
+        let permit = match self.writer.try_permit(class)? {
             Some(permit) => permit,
-            None => self.writer.wait_for_permit(SendClass::Reply)?,
+            None => {
+                self.end_early_lead(); // as in `send`
+                self.writer.wait_for_permit(class)?
+            }
         };
         self.after_sending(permit.send_parts(header, parts)?);
         Ok(())
@@ -542,7 +550,7 @@ impl Shared {
         // user.
         let slot = lock(&self.calls).cancel(id);
         if slot.is_some() {
-            self.end_own_stream(id);
+            self.give_up_own_stream(id);
             self.send_cancel(id);
         }
     }
@@ -571,15 +579,18 @@ impl Shared {
             let ids: Vec<_> = calls.iter().map(|(id, _)| id).collect();
             ids.into_iter().filter_map(|id| Some((id, calls.cancel(id)?))).collect()
         };
-        if open.is_empty() {
+        let streams = self.streams.take_all();
+        if open.is_empty() && streams.is_empty() {
             return;
         }
-        tracing::warn!(peer = %self.options.name, held, limit, calls = open.len(),
-            "calls are given up: too many one-ways wait for handlers");
+        tracing::warn!(peer = %self.options.name, held, limit, calls = open.len(), streams = streams.len(),
+            "calls and streams are given up: too many one-ways wait for handlers");
         for (id, slot) in open {
             slot.complete(CallOutcome::Overrun { held, limit });
-            self.end_own_stream(id);
             self.send_cancel(id);
+        }
+        for stream in streams {
+            self.give_up_stream(&stream, &StreamError::Overrun { held, limit });
         }
     }
 }

@@ -66,6 +66,22 @@ pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     unreachable!("the polls end with the reply")
 }
 
+/// The same for what may wake its task more than once, such as a stream.
+pub(super) fn block_on_any<T>(future: impl Future<Output = T>) -> T {
+    let unpark = Arc::new(Unpark { thread: thread::current(), count: AtomicUsize::new(0) });
+    let waker = Waker::from(Arc::clone(&unpark));
+    let mut future = pin!(future);
+    loop {
+        let seen = unpark.count.load(Ordering::SeqCst);
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        while unpark.count.load(Ordering::SeqCst) == seen {
+            thread::park();
+        }
+    }
+}
+
 /// One call waits, one is awaited, one is given up, while the other side answers some of them and
 /// closes, or this one ends.
 fn replies_cancels_and_the_end(ends_here: bool) {

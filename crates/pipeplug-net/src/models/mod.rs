@@ -15,6 +15,7 @@ mod handlers;
 mod peer;
 mod pool;
 mod progress;
+mod streams;
 pub(crate) mod sync;
 mod writer;
 

@@ -49,8 +49,10 @@ pub(crate) enum SendClass {
     /// A request that the peer's reading thread answers itself: waits for nothing but the format,
     /// so that a ping detects a peer that reads no more.
     Uncounted(WaitPolicy),
-    /// A handler's response, or a part of a stream: waits for room in the queue.
+    /// A handler's response: waits for room in the queue.
     Reply,
+    /// A part of a stream: waits for room in the queue, until a deadline.
+    Part { deadline: Option<Instant> },
     /// A part of a stream whose sender has waited for room: never waits.
     Admitted,
     /// A chunk of the reading thread, or a `cmd.*`: never waits.
@@ -170,6 +172,7 @@ impl Writer {
     pub(crate) fn wait_for_permit(&self, class: SendClass) -> Result<SendPermit<'_>, SendError> {
         let policy = match class {
             SendClass::FlowControlled(policy) | SendClass::Uncounted(policy) => policy,
+            SendClass::Part { deadline } => WaitPolicy { deadline, ..WaitPolicy::WAIT },
             SendClass::Reply | SendClass::Admitted | SendClass::Control => WaitPolicy::WAIT,
         };
         let begun = Instant::now();
@@ -201,9 +204,10 @@ impl Writer {
                 SendClass::FlowControlled(_) | SendClass::Uncounted(_) => {
                     thread_pool::while_blocked(BlockedOn::Peer, wait)
                 }
-                SendClass::Reply | SendClass::Admitted | SendClass::Control => {
-                    thread_pool::while_unread(wait)
-                }
+                SendClass::Part { .. }
+                | SendClass::Reply
+                | SendClass::Admitted
+                | SendClass::Control => thread_pool::while_unread(wait),
             };
             // The condition is looked at again: all waiters are notified, and another one may have
             // taken the room.
@@ -224,8 +228,10 @@ impl Writer {
             Ending::AfterFlush | Ending::No => {}
         }
         let must_wait = queue.format.is_none()
-            || (matches!(class, SendClass::FlowControlled(_) | SendClass::Reply)
-                && queue.queued >= self.outgoing)
+            || (matches!(
+                class,
+                SendClass::FlowControlled(_) | SendClass::Reply | SendClass::Part { .. }
+            ) && queue.queued >= self.outgoing)
             || (is_counted && !queue.window.is_open());
         match &queue.silent {
             Some(reason) if must_wait && is_new => Err(SendError::Closed(Arc::clone(reason))),
@@ -390,8 +396,8 @@ impl SendPermit<'_> {
         queue.window.sent(weight);
         // The number of these grows with what the peer sends. That of cancels and stops is up to
         // this side.
-        let is_asked_for =
-            header.direction == Direction::Response || header.command == command::CREDIT;
+        let is_asked_for = header.direction == Direction::Response
+            || matches!(header.command, command::CREDIT | command::PART_CREDIT);
         if class == SendClass::Control && is_asked_for {
             let len = queue.queued - before;
             queue.unflushed.answered(len);

@@ -45,6 +45,7 @@ impl Writer {
         }
         let deadline = match class {
             SendClass::FlowControlled(policy) | SendClass::Uncounted(policy) => policy.deadline,
+            SendClass::Part { deadline } => deadline,
             SendClass::Reply | SendClass::Admitted | SendClass::Control => {
                 WaitPolicy::WAIT.deadline
             }

@@ -20,6 +20,8 @@ pub struct Plan<'a> {
     pub closes_input: bool,
     /// The window that the peer offers, where it negotiates flow control.
     pub peer_window: Option<String>,
+    /// True if the peer negotiates streams.
+    pub has_streams: bool,
     /// Calls that are begun before the first byte.
     pub calls: u8,
     cuts: &'a [u8],
@@ -39,6 +41,7 @@ impl<'a> Plan<'a> {
             is_limited: flags & 16 != 0,
             closes_input: flags & 32 != 0,
             peer_window: (more & 1 != 0).then(|| (usize::from(more) * 10).to_string()),
+            has_streams: more & 2 != 0,
             calls: calls % 32,
             cuts: bytes.get(4..).unwrap_or_default(),
         }
@@ -62,6 +65,12 @@ impl<'a> Plan<'a> {
             (!piece.is_empty()).then_some(piece)
         })
     }
+}
+
+/// Returns true for a chunk that belongs to a stream, and ends no call.
+pub fn is_of_stream(chunk: &Chunk) -> bool {
+    let commands = [command::PART, command::END, command::ENOUGH, command::PART_CREDIT];
+    commands.contains(&chunk.command.as_str())
 }
 
 /// How a call ends.
@@ -125,14 +134,7 @@ impl Model {
             Direction::Request => *self.requests.entry(id).or_default() += 1,
             // Of a call that has not asked for it, and of a stream that is not open.
             Direction::Response
-                if [
-                    command::PROGRESS,
-                    command::PART,
-                    command::END,
-                    command::ENOUGH,
-                    command::PART_CREDIT,
-                ]
-                .contains(&chunk.command.as_str()) => {}
+                if chunk.command == command::PROGRESS || is_of_stream(&chunk) => {}
             Direction::Response => {
                 let end = if chunk.command == command::ERROR {
                     End::Refused(String::from_utf8_lossy(&chunk.buffer).into_owned())

@@ -70,7 +70,10 @@ impl Shared {
             Received::Chunk(chunk) => ReceivedChunk::Borrowed(chunk),
             Received::Large(chunk) => ReceivedChunk::Owned(chunk),
             Received::Skipped(skipped) => {
-                self.skipped(&skipped);
+                let opens_stream = context.is_some_and(|context| {
+                    context.id == skipped.thread_id && context.context.stream.is_some()
+                });
+                self.skipped(&skipped, opens_stream);
                 return Admission::Continue;
             }
         };
@@ -220,7 +223,7 @@ impl Shared {
         }
     }
 
-    fn skipped(self: &Arc<Self>, skipped: &Skipped) {
+    fn skipped(self: &Arc<Self>, skipped: &Skipped, opens_stream: bool) {
         let (id, reason) = (skipped.thread_id, skipped.reason);
         let direction = Direction::from_u64(skipped.direction);
         if let Some(times) = self.counters.skipped.count() {
@@ -245,6 +248,10 @@ impl Shared {
             (Some(Direction::OneWay), _) => {
                 if skipped.reserved {
                     self.part_was_skipped(id, reason);
+                } else if opens_stream {
+                    // Its sender would wait for credit for ever.
+                    let message = format!("not taken: {reason}").into_bytes();
+                    self.send_control(id, Direction::Response, command::ENOUGH, message);
                 }
             }
             (Some(Direction::Request), _) => {
@@ -255,6 +262,10 @@ impl Shared {
                 if let Some(slot) = self.waiting(id) {
                     slot.complete(CallOutcome::Skipped(reason));
                     self.end_own_stream(id);
+                    if skipped.reserved {
+                        // It may have been a part, whose handler would wait for credit for ever.
+                        self.send_cancel(id);
+                    }
                 }
             }
         }

@@ -36,7 +36,6 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::Interest;
 
@@ -103,8 +102,9 @@ pub(crate) struct Leader {
 }
 
 thread_local! {
-    /// True on a dedicated reader that runs a handler and has left its role vacant.
-    static LEFT_VACANT: Cell<bool> = const { Cell::new(false) };
+    /// On a dedicated reader that runs a handler and has left its role vacant: address of the
+    /// [`Leader`]. The handler may wait for streams of other connections. Null otherwise.
+    static LEFT_VACANT: Cell<*const Leader> = const { Cell::new(std::ptr::null()) };
     /// True on a thread that became the leader for a call that it is about to make.
     static IS_EARLY_LEADER: Cell<bool> = const { Cell::new(false) };
 }
@@ -159,14 +159,23 @@ impl Leader {
 
     /// Leaves the role vacant while a handler runs on the dedicated reader.
     pub(crate) fn leave_for_handler(&self) {
-        LEFT_VACANT.set(true);
+        LEFT_VACANT.set(self);
         self.set(ReaderRole::Vacant);
     }
 
     /// Takes the role again after handlers. Returns false if another thread has taken it meanwhile.
     pub(crate) fn retake_after_handler(&self) -> bool {
-        LEFT_VACANT.set(false);
+        self.take_mark();
         self.take(ReaderRole::Vacant)
+    }
+
+    /// Clears the mark of this thread. Returns true if it has left this role vacant.
+    fn take_mark(&self) -> bool {
+        let is_marked = std::ptr::eq(LEFT_VACANT.get(), self);
+        if is_marked {
+            LEFT_VACANT.set(std::ptr::null());
+        }
+        is_marked
     }
 
     /// Returns true if no other caller waits, except for one that reads.
@@ -343,7 +352,7 @@ impl Shared {
     /// left its role vacant. The handler is about to wait with
     /// [`lead_until_done`](Shared::lead_until_done). Returns true if the thread is the leader.
     pub(crate) fn lead_from_handler(&self) -> bool {
-        let is_leader = LEFT_VACANT.take() && self.leader.take(ReaderRole::Vacant);
+        let is_leader = self.leader.take_mark() && self.leader.take(ReaderRole::Vacant);
         if is_leader {
             IS_EARLY_LEADER.set(true);
         }
@@ -503,7 +512,7 @@ impl Shared {
         // The mark of this thread tells its own vacancy from that of another one, and makes it one
         // return for each vacancy, however often the handler waits. Another thread may have taken
         // the role before: `return_vacant_role` does nothing then.
-        if LEFT_VACANT.take() {
+        if self.leader.take_mark() {
             self.return_vacant_role();
         }
     }
@@ -552,76 +561,6 @@ impl Shared {
         {
             drop(registered);
             self.end_after_reading(CloseReason::ReadFailed(error));
-        }
-    }
-
-    /// Reads as soon as there is something: spins for as long as that has paid lately, then sleeps
-    /// until the pipe is readable, the wake pipe is woken, or `deadline` passes.
-    fn read_next(
-        self: &Arc<Self>,
-        reader: &mut Reader,
-        by: ReaderKind,
-        wake_pipe: &WakePipe,
-        deadline: Option<Instant>,
-        last: ReadOutcome,
-    ) -> ReadOutcome {
-        if last == ReadOutcome::Unfinished {
-            return self.read(reader, ReadUntil::OneRead, by);
-        }
-        if let Some(budget) = reader.spin(by).budget() {
-            let outcome = self.read(reader, ReadUntil::OneRead, by);
-            if outcome != ReadOutcome::Nothing {
-                return outcome; // this says nothing about whether spinning pays
-            }
-            if std::mem::take(&mut reader.read_many) {
-                // They may have come from many threads, some of which wait for this CPU.
-                thread::yield_now();
-            }
-            if let Some(outcome) = self.spin(budget, reader, by, wake_pipe) {
-                return outcome;
-            }
-        }
-        let Some(stream) = &reader.stream else { return ReadOutcome::Ended };
-        match stream.wait_readable(wake_pipe, deadline) {
-            Ok(true) => self.read(reader, ReadUntil::OneRead, by),
-            Ok(false) => ReadOutcome::Nothing,
-            Err(error) => {
-                // poll(2) fails only for lack of memory. It is called again, and logged, until
-                // there is some.
-                tracing::debug!(%error, "poll failed");
-                thread::yield_now();
-                ReadOutcome::Nothing
-            }
-        }
-    }
-
-    /// Reads in a loop for at most `budget`, until something comes.
-    fn spin(
-        self: &Arc<Self>,
-        budget: Duration,
-        reader: &mut Reader,
-        by: ReaderKind,
-        wake_pipe: &WakePipe,
-    ) -> Option<ReadOutcome> {
-        let start = Instant::now();
-        loop {
-            std::hint::spin_loop();
-            let outcome = self.read(reader, ReadUntil::OneRead, by);
-            let took = start.elapsed();
-            if outcome != ReadOutcome::Nothing {
-                // Input that took longer came while another thread had this CPU. That may have been
-                // the peer, which spinning keeps from running.
-                if took <= budget {
-                    reader.spin(by).hit(took);
-                } else {
-                    reader.spin(by).miss();
-                }
-                return Some(outcome);
-            }
-            if took >= budget || wake_pipe.is_woken() {
-                reader.spin(by).miss();
-                return None;
-            }
         }
     }
 }

@@ -4,11 +4,12 @@ pub(crate) mod dispatch;
 pub(crate) mod final_read;
 pub(crate) mod leader;
 pub(crate) mod spin;
+mod wait;
 pub(crate) mod yielding;
 
 use std::sync::Arc;
 
-use pipeplug_wire::{DecodeError, Direction, Received, Receiver, ThreadId, command};
+use pipeplug_wire::{ChunkRef, DecodeError, Direction, Received, Receiver, ThreadId, command};
 use smol_str::SmolStr;
 
 use super::serve::Admission;
@@ -200,7 +201,8 @@ impl Shared {
         }
     }
 
-    /// Suspends reading until a handler takes something, unless a call waits for what comes next.
+    /// Suspends reading until a handler takes something, unless a call or stream waits for what comes
+    /// next.
     /// Returns true if the role is no longer this thread's.
     fn suspend(&self) -> bool {
         self.leader.set(ReaderRole::Suspended);
@@ -214,7 +216,11 @@ impl Shared {
 
     /// Returns true if so much waits for handlers that nothing more is read.
     fn is_overfull(&self) -> bool {
-        self.is_full() && lock(&self.calls).is_empty() && !self.close.is_ending()
+        // An open stream waits for parts, for credit or for its end, as a call for its reply.
+        self.is_full()
+            && lock(&self.calls).is_empty()
+            && !self.streams.any_open()
+            && !self.close.is_ending()
     }
 
     /// Deals with chunks like [`take_in`](Shared::take_in), for a thread that runs the handlers
@@ -235,9 +241,10 @@ impl Shared {
             };
             note(&mut reader.recent, &received);
             if let Received::Chunk(chunk) = &received
-                && chunk.command == command::PART
+                && is_part(chunk)
                 && reader.in_place.is_empty()
             {
+                reader.pending_context = None;
                 self.gather_part(&mut reader.parts, chunk);
                 continue;
             }
@@ -321,8 +328,9 @@ impl Shared {
             };
             note(recent, &received);
             if let Received::Chunk(chunk) = &received
-                && chunk.command == command::PART
+                && is_part(chunk)
             {
+                *pending_context = None;
                 self.gather_part(parts, chunk);
                 continue;
             }
@@ -334,6 +342,11 @@ impl Shared {
         self.deliver_parts(parts);
         result.map(|()| admission)
     }
+}
+
+/// Returns true for a part of a stream. A request of that name is one for an unknown command.
+fn is_part(chunk: &ChunkRef<'_>) -> bool {
+    chunk.command == command::PART && chunk.direction != Direction::Request
 }
 
 /// The same with memory of its own.

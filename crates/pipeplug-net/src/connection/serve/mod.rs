@@ -1,6 +1,7 @@
 //! Serves the peer's requests and one-ways: queues them, and runs their handlers.
 
 pub(crate) mod job;
+pub(crate) mod lanes;
 pub(crate) mod queue;
 pub(crate) mod refuse;
 mod workers;
@@ -12,11 +13,13 @@ use pipeplug_wire::{Direction, ThreadId};
 use super::cancellation::{CancelToken, WorkerSlot};
 use super::read::ReaderKind;
 use super::shared::Shared;
+use crate::options::Order;
 use crate::protocol::context::RequestContext;
 use crate::protocol::failure::Failure;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock::lock;
 use job::{Job, JobInPlace};
+use lanes::LaneIndex;
 use queue::SLOW;
 use refuse::overloaded;
 
@@ -227,6 +230,37 @@ impl Shared {
         // An answer was sent before: `finish_if_idle` may close the writer once this is counted.
         lock(&self.serve_queue).deferred -= 1;
         self.finish_if_idle();
+    }
+
+    /// Keeps the turn of the handler in this slot, if its command is handled in order.
+    pub(crate) fn keep_turn(&self, slot: WorkerSlot) -> Option<LaneIndex> {
+        if self.options.order == Order::Concurrent {
+            return None;
+        }
+        let mut queue = lock(&self.serve_queue);
+        let lane = queue.keep_turn(slot)?;
+        // The worker counts as well until the handler returns. So the connection is idle at no
+        // moment, though the jobs behind it could not start.
+        queue.deferred += 1;
+        Some(lane)
+    }
+
+    /// Ends a turn that was kept: the next job of the lane may start.
+    pub(crate) fn end_turn(self: &Arc<Self>, lane: LaneIndex) {
+        let mut queue = lock(&self.serve_queue);
+        queue.end_turn(lane);
+        let another = self.claim_worker(&mut queue);
+        // As for a job that is admitted.
+        let waits = !another && queue.has_work();
+        let watch = if waits { queue.begin_watch() } else { None };
+        drop(queue);
+        if another {
+            self.start_worker();
+        }
+        if let Some(progress) = watch {
+            self.watch_for_stall(progress);
+        }
+        self.deferred_done();
     }
 
     /// Notes that the request in this slot will be answered later.

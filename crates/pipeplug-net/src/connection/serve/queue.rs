@@ -7,6 +7,7 @@ use std::time::Duration;
 use pipeplug_wire::ThreadId;
 
 use super::job::Job;
+use super::lanes::{LaneIndex, Lanes};
 use crate::connection::cancellation::{ActiveRequests, CancelledInQueue, WorkerSlot};
 use crate::event_loop::thread_pool::BlockedOn;
 use crate::options::{Hold, Options};
@@ -27,6 +28,8 @@ const STREAK: u32 = 1024;
 #[derive(Debug)]
 pub(crate) struct ServeQueue {
     jobs: VecDeque<Job>,
+    /// Jobs of the commands that are handled in order, if there are such commands.
+    lanes: Option<Box<Lanes>>,
     /// Contexts of the queued jobs that have one. Apart from the jobs: few have one, and a job fills
     /// a cache line.
     contexts: HashMap<ThreadId, RequestContext>,
@@ -77,6 +80,7 @@ impl ServeQueue {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
             jobs: VecDeque::new(),
+            lanes: Lanes::new(&options.order),
             contexts: HashMap::new(),
             requests: 0,
             weight: 0,
@@ -120,7 +124,11 @@ impl ServeQueue {
     /// Queues a job whose weight was added.
     pub(super) fn push(&mut self, job: Job) {
         self.requests += usize::from(job.request_id().is_some());
-        self.jobs.push_back(job);
+        let job = match &mut self.lanes {
+            None => Some(job),
+            Some(lanes) => lanes.push(job),
+        };
+        self.jobs.extend(job);
     }
 
     pub(super) fn set_context(&mut self, id: ThreadId, context: RequestContext) {
@@ -135,7 +143,12 @@ impl ServeQueue {
 
     /// Number of jobs.
     pub(super) fn len(&self) -> usize {
-        self.jobs.len()
+        self.jobs.len() + self.lanes.as_ref().map_or(0, |lanes| lanes.len())
+    }
+
+    /// Number of jobs that may start.
+    pub(super) fn ready(&self) -> usize {
+        self.jobs.len() + self.lanes.as_ref().map_or(0, |lanes| lanes.ready())
     }
 
     pub(super) fn has_requests(&self) -> bool {
@@ -143,7 +156,8 @@ impl ServeQueue {
     }
 
     pub(super) fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
-        self.jobs.iter_mut()
+        let in_lanes = self.lanes.iter_mut().flat_map(|lanes| lanes.jobs_mut());
+        self.jobs.iter_mut().chain(in_lanes)
     }
 
     /// Number of workers, running or waiting.
@@ -193,12 +207,12 @@ impl ServeQueue {
 
     /// Returns true if a job can be handled now.
     pub(super) fn has_work(&self) -> bool {
-        !self.jobs.is_empty() && !self.is_held()
+        self.ready() > 0 && !self.is_held()
     }
 
     /// Returns true if nothing is queued, runs, or is to be answered later.
     pub(super) fn is_idle(&self) -> bool {
-        self.jobs.is_empty() && self.workers() == 0 && self.deferred == 0
+        self.len() == 0 && self.workers() == 0 && self.deferred == 0
     }
 
     /// Returns true if one more worker pays, `limit` being how many may run.
@@ -216,16 +230,41 @@ impl ServeQueue {
         // The job leaves the queue and enters its slot under one lock. A cancel, which looks at the
         // slots first and at the queue then, under the same lock, finds the request in one of the
         // two.
-        let mut job = self.jobs.pop_front()?;
+        let others = !self.jobs.is_empty();
+        let of_lane = self.lanes.as_mut().and_then(|lanes| lanes.pop(slot, others));
+        let mut job = match of_lane {
+            Some(job) => job,
+            None => self.jobs.pop_front()?,
+        };
         self.has_left(&job);
         self.begun += 1;
         if !self.cancelled.is_empty() {
             // The request stays in the queue until its turn, and is answered without a call of the
             // handler.
-            job.is_cancelled = self.cancelled.take(&job, self.jobs.len());
+            job.is_cancelled = self.cancelled.take(&job, self.len());
         }
         self.active.begin(slot, job.request_id());
         Some(job)
+    }
+
+    /// Notes that the handler in this slot has returned: the next one of its lane may start.
+    #[inline]
+    pub(super) fn returned(&mut self, slot: WorkerSlot) {
+        if let Some(lanes) = &mut self.lanes {
+            lanes.returned(slot);
+        }
+    }
+
+    /// Keeps the turn of the handler in this slot, if it is one of a lane.
+    pub(super) fn keep_turn(&mut self, slot: WorkerSlot) -> Option<LaneIndex> {
+        self.lanes.as_mut()?.keep(slot)
+    }
+
+    /// Ends a turn that was kept.
+    pub(super) fn end_turn(&mut self, lane: LaneIndex) {
+        if let Some(lanes) = &mut self.lanes {
+            lanes.free(lane);
+        }
     }
 
     /// Takes the context of a job that was taken out.
@@ -251,8 +290,12 @@ impl ServeQueue {
         // In one pass and under the lock. Its callers see to it that a peer cannot have the queue
         // searched once for each chunk it sends: `CancelledInQueue` collects, `refuse_queued` looks
         // for requests.
-        let (out, rest) = std::mem::take(&mut self.jobs).into_iter().partition::<Vec<_>, _>(which);
+        let jobs = std::mem::take(&mut self.jobs);
+        let (mut out, rest) = jobs.into_iter().partition::<Vec<_>, _>(&which);
         self.jobs = rest.into();
+        if let Some(lanes) = &mut self.lanes {
+            out.extend(lanes.take_out(which));
+        }
         for job in &out {
             self.has_left(job);
             self.take_context(job);
@@ -263,7 +306,7 @@ impl ServeQueue {
     /// Notes that a request is cancelled, if it is queued. Returns the requests to refuse now,
     /// maybe with this one.
     pub(crate) fn cancel_queued(&mut self, id: ThreadId) -> Vec<Job> {
-        if !self.cancelled.add(id, self.jobs.len()) {
+        if !self.cancelled.add(id, self.len()) {
             return Vec::new();
         }
         let cancelled = std::mem::take(&mut self.cancelled);
@@ -336,6 +379,7 @@ mod tests {
     use pipeplug_wire::{ChunkRef, Direction};
 
     use super::*;
+    use crate::options::Order;
 
     fn job(id: u64) -> Job {
         let thread_id = ThreadId::new(id);
@@ -389,6 +433,72 @@ mod tests {
         .collect();
         assert_eq!(left, [(1, None), (2, Some(now)), (3, None)]);
         assert!(queue.is_idle());
+    }
+
+    fn command(id: u64, command: &str) -> Job {
+        let thread_id = ThreadId::new(id);
+        Job::from(ChunkRef { thread_id, direction: Direction::Request, command, buffer: b"" })
+    }
+
+    fn ordered(order: Order) -> ServeQueue {
+        ServeQueue::new(&Options { order, ..Options::default() })
+    }
+
+    fn take(queue: &mut ServeQueue, slot: WorkerSlot) -> Option<u64> {
+        queue.pop(slot).map(|job| job.thread_id.as_u64())
+    }
+
+    #[test]
+    fn a_job_of_a_lane_starts_once_the_one_before_has_returned() {
+        let mut queue = ordered(Order::InOrder);
+        for id in 1..=3 {
+            add(&mut queue, job(id));
+        }
+        let (one, other) = (queue.active.claim_slot(), queue.active.claim_slot());
+        assert_eq!(take(&mut queue, one), Some(1));
+        assert_eq!(take(&mut queue, other), None);
+        assert!(!queue.has_work() && !queue.is_idle() && queue.len() == 2);
+        queue.returned(other);
+        assert_eq!(take(&mut queue, other), None, "it has not run one");
+        let lane = queue.keep_turn(one).unwrap();
+        queue.returned(one);
+        assert_eq!(take(&mut queue, one), None, "the turn is kept");
+        queue.end_turn(lane);
+        assert_eq!(take(&mut queue, other), Some(2));
+        queue.returned(other);
+        assert_eq!(take(&mut queue, other), Some(3));
+        queue.returned(other);
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn lanes_and_other_commands_take_turns() {
+        let sequences = [vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]];
+        let mut queue = ordered(Order::InOrderFor(sequences.into()));
+        for (id, name) in (0..).zip(["a", "b", "c", "x", "a", "y", "z"]) {
+            add(&mut queue, command(id, name));
+        }
+        let slot = queue.active.claim_slot();
+        let order: Vec<_> = std::iter::from_fn(|| {
+            queue.returned(slot);
+            take(&mut queue, slot)
+        })
+        .collect();
+        assert_eq!(order, [0, 3, 2, 5, 1, 6, 4]);
+    }
+
+    #[test]
+    fn jobs_of_lanes_are_cancelled_and_taken_out_like_others() {
+        let mut queue = ordered(Order::InOrder);
+        for id in 1..=2 {
+            add(&mut queue, job(id));
+        }
+        assert_eq!(queue.cancel_queued(ThreadId::new(2)).len(), 1);
+        assert_eq!(queue.take_out(|_| true).len(), 1);
+        assert!(queue.is_idle() && !queue.has_work() && queue.weight == 0);
+        add(&mut queue, job(3));
+        let slot = queue.active.claim_slot();
+        assert_eq!(take(&mut queue, slot), Some(3));
     }
 
     #[test]

@@ -120,6 +120,7 @@ impl Shared {
         for turn in 1.. {
             let mut queue = lock(&self.serve_queue);
             let slot = *slot.get_or_insert_with(|| queue.active.claim_slot());
+            queue.returned(slot);
             // Another thread has taken the role meanwhile, such as the tick for the loop.
             // `retake_after_handler` clears this thread's mark, and fails unless the role is vacant
             // again by now.
@@ -213,7 +214,10 @@ impl Shared {
             }
             if turn % TURN == 0 && self.events.handlers().has_waiting() {
                 // The slot is given back, since another thread may go on; it claims its own.
-                lock(&self.serve_queue).active.leave(slot);
+                let mut queue = lock(&self.serve_queue);
+                queue.returned(slot);
+                queue.active.leave(slot);
+                drop(queue);
                 // The worker stays counted, and goes to the end of the pool's queue.
                 self.start_worker();
                 if is_corked {
@@ -349,7 +353,7 @@ impl Shared {
                 0
             };
             let share = pool.share();
-            let more = more.min(queue.len()).min(share - share.min(queue.workers()));
+            let more = more.min(queue.ready()).min(share - share.min(queue.workers()));
             queue.running += more;
             drop(queue);
             if is_overdue {

@@ -4,7 +4,8 @@ use pipeplug_wire::{Header, command};
 
 use super::error::StreamError;
 use super::part::Part;
-use super::receive::{Parts, ReplyParts};
+use super::receive::Parts;
+use super::reply_parts::ReplyParts;
 use super::send::PartSender;
 use crate::connection::call_error::CallError;
 
@@ -51,7 +52,9 @@ impl PartSender {
                     continue;
                 }
                 let (now, later) = rest.split_at(count);
-                self.shared.send_parts(&header, now).map_err(|error| self.failed(error))?;
+                self.shared
+                    .send_parts(&header, now, self.deadline)
+                    .map_err(|error| self.failed(error))?;
                 rest = later;
             }
             together.clear();

@@ -47,6 +47,20 @@ pub enum StreamError {
         /// Window, in bytes; see [`Options::stream_window`](crate::Options::stream_window).
         window: u64,
     },
+    /// More is received than is taken, on all streams or of requests and one-ways, and this stream
+    /// was given up for that.
+    #[error("the stream was given up: {held} received bytes were not taken, the limit is {limit}")]
+    Overrun {
+        /// Bytes that were not taken: of the requests and one-ways that wait for handlers, or of
+        /// the parts past the windows of all streams.
+        held: usize,
+        /// Limit, in bytes; see [`Options::overrun`](crate::Options::overrun) and
+        /// [`Limits::buffer`](pipeplug_wire::Limits).
+        limit: usize,
+    },
+    /// [`Request::reply_parts`](crate::Request::reply_parts) was called before.
+    #[error("the parts of this reply are sent from elsewhere: reply_parts was called before")]
+    AlreadyTaken,
     /// Sending would have to wait, and must not wait.
     #[error("the receiver is behind, sending would have to wait")]
     WouldBlock,
@@ -74,7 +88,8 @@ impl From<StreamError> for io::Error {
             StreamError::DeadlinePassed => io::ErrorKind::TimedOut,
             StreamError::WouldBlock => io::ErrorKind::WouldBlock,
             StreamError::Aborted { .. } => io::ErrorKind::UnexpectedEof,
-            StreamError::NotTaken => io::ErrorKind::Unsupported,
+            StreamError::NotTaken | StreamError::AlreadyTaken => io::ErrorKind::Unsupported,
+            StreamError::Overrun { .. } => io::ErrorKind::QuotaExceeded,
             StreamError::TooLarge(_) | StreamError::PastWindow { .. } => io::ErrorKind::InvalidData,
         };
         Self::new(kind, error)

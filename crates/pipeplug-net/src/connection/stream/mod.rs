@@ -12,6 +12,7 @@ mod batch;
 pub(crate) mod error;
 pub(crate) mod part;
 pub(crate) mod receive;
+pub(crate) mod reply_parts;
 pub(crate) mod send;
 
 use std::collections::hash_map::Entry;
@@ -32,11 +33,11 @@ use crate::protocol::flow;
 use crate::sync::lock::lock;
 use crate::sync::{
     Condvar, Instant, Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 use error::StreamError;
 use part::Batch;
-use receive::Receiving;
+use receive::{PastWindows, Receiving};
 use send::Sending;
 
 /// Name of the feature in `pipeplug.features`.
@@ -96,6 +97,8 @@ pub(crate) struct Streams {
     open: Mutex<OpenStreams>,
     /// Number of open streams, for a look without the lock.
     count: AtomicUsize,
+    /// Weight of parts past the windows of all streams that was received and not taken, in bytes.
+    past_windows: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -112,13 +115,24 @@ impl Streams {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Opens a stream. `None` if the peer has as many open as it may, or uses an id twice.
+    /// Number of open streams.
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Returns true if a stream is open, for a thread that has changed the reader role before it
+    /// looks. A thread that opens a stream looks at the role afterwards.
+    pub(crate) fn any_open(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
+    }
+
+    /// Opens a stream. `window` is the peer's for a stream. `None` if the peer has as many open as it may, or uses an id twice.
     pub(crate) fn open(
         &self,
         key: StreamKey,
         mode: StreamMode,
         is_one_way: bool,
-        window: u64,
+        window: &AtomicU64,
         options: &Options,
     ) -> Option<Arc<CallStream>> {
         let (sends, receives) = match key.origin {
@@ -130,18 +144,32 @@ impl Streams {
             return None;
         }
         let Entry::Vacant(place) = open.map.entry(key) else { return None };
+        // Under the lock. A window that is negotiated is stored first, and set for the open streams
+        // under this lock then: it is seen here, or this stream is found.
+        let window = window.load(Ordering::Relaxed);
         let stream = Arc::new(CallStream {
             key,
             is_one_way,
-            receiving: Mutex::new(Receiving::new(options.stream_window as u64, receives)),
+            receiving: Mutex::new(Receiving::new(
+                options.stream_window as u64,
+                receives,
+                PastWindows::new(&self.past_windows, options.limits.buffer),
+            )),
             received: Condvar::new(),
             sending: Mutex::new(Sending::new(window, sends)),
             may_send: Condvar::new(),
         });
         place.insert(Arc::clone(&stream));
         open.of_peer += usize::from(key.origin == Origin::Peer);
-        self.count.store(open.map.len(), Ordering::Release);
+        self.count.store(open.map.len(), Ordering::SeqCst);
         Some(stream)
+    }
+
+    /// Sets the peer's window of the streams that were opened before it was negotiated.
+    fn negotiated(&self, window: u64) {
+        for stream in self.all() {
+            stream.window_negotiated(window);
+        }
     }
 
     pub(crate) fn get(&self, key: StreamKey) -> Option<Arc<CallStream>> {
@@ -162,14 +190,28 @@ impl Streams {
         let mut open = lock(&self.open);
         let stream = open.map.remove(&key)?;
         open.of_peer -= usize::from(key.origin == Origin::Peer);
-        self.count.store(open.map.len(), Ordering::Release);
+        self.count.store(open.map.len(), Ordering::SeqCst);
         Some(stream)
     }
 
-    fn close(&self) -> Vec<Arc<CallStream>> {
+    /// Removes the streams that this side has opened.
+    fn take_own(&self) -> Vec<Arc<CallStream>> {
+        let mut open = lock(&self.open);
+        let own = open.map.extract_if(|key, _| key.origin == Origin::Own);
+        let own = own.map(|(_, stream)| stream).collect();
+        self.count.store(open.map.len(), Ordering::SeqCst);
+        own
+    }
+
+    fn all(&self) -> Vec<Arc<CallStream>> {
+        lock(&self.open).map.values().cloned().collect()
+    }
+
+    /// Removes all streams.
+    pub(crate) fn take_all(&self) -> Vec<Arc<CallStream>> {
         let mut open = lock(&self.open);
         open.of_peer = 0;
-        self.count.store(0, Ordering::Release);
+        self.count.store(0, Ordering::SeqCst);
         std::mem::take(&mut open.map).into_values().collect()
     }
 }
@@ -180,7 +222,7 @@ impl CallStream {
         let stream = Self {
             key,
             is_one_way: false,
-            receiving: Mutex::new(Receiving::new(0, false)),
+            receiving: Mutex::new(Receiving::new(0, false, PastWindows::default())),
             received: Condvar::new(),
             sending: Mutex::new(Sending::new(0, false)),
             may_send: Condvar::new(),
@@ -210,9 +252,23 @@ impl Shared {
         let Some(mode) = context.stream else { return true };
         let key = StreamKey { origin: Origin::Peer, id: chunk.thread_id };
         let is_one_way = chunk.direction == Direction::OneWay;
-        let window = self.peer.stream_window.load(Ordering::Relaxed);
+        let window = &self.peer.stream_window;
         if self.streams.open(key, mode, is_one_way, window, &self.options).is_some() {
             return true;
+        }
+        let id = key.id;
+        if self.streams.get(key).is_some() {
+            // The other one goes on. A one-way gets no `cmd.enough`, which would end the other one.
+            if !is_one_way {
+                let message = b"not taken: a stream with its id is open".to_vec();
+                self.send_control(id, Direction::Response, command::ERROR, message);
+            }
+            if let Some(times) = self.counters.unexpected.count() {
+                tracing::warn!(peer = %self.options.name, %id, times,
+                    "a request or one-way was not taken: a stream with its id is open");
+            }
+            self.credit_unqueued(flow::weight(chunk.command.len(), chunk.buffer.len()));
+            return false;
         }
         let limit = self.options.streams;
         let message =
@@ -262,19 +318,37 @@ impl Shared {
     }
 
     /// Ends the receiving half of a stream of the peer, one of whose parts was skipped.
-    pub(crate) fn part_was_skipped(&self, id: ThreadId, reason: SkipReason) {
+    pub(crate) fn part_was_skipped(self: &Arc<Self>, id: ThreadId, reason: SkipReason) {
         if let Some(stream) = self.streams.get(StreamKey { origin: Origin::Peer, id }) {
+            // Its sender would wait for credit for ever.
+            self.send_enough(&stream, &format!("a part was skipped: {reason}"));
             stream.end_received(Err(StreamError::TooLarge(reason)));
         }
     }
 
-    /// Ends the stream of a call of this side, which has ended, and its progress.
+    /// Ends the stream of a call of this side, which this thread gives up, and its progress.
+    pub(crate) fn give_up_own_stream(self: &Arc<Self>, id: ThreadId) {
+        if self.end_own_stream(id) {
+            self.wake_reading_half();
+        }
+    }
+
+    /// Has a thread look that reads while it waits for a stream, and so does not sleep on it. What
+    /// it waits for has changed, and nothing was read.
+    fn wake_reading_half(&self) {
+        self.leader.wake();
+    }
+
+    /// Ends the stream of a call of this side, which has ended, and its progress. Returns false if
+    /// it has no stream.
     #[inline]
-    pub(crate) fn end_own_stream(self: &Arc<Self>, id: ThreadId) {
+    pub(crate) fn end_own_stream(self: &Arc<Self>, id: ThreadId) -> bool {
         self.end_progress(id);
-        if let Some(stream) = self.streams.remove(StreamKey { origin: Origin::Own, id }) {
+        let stream = self.streams.remove(StreamKey { origin: Origin::Own, id });
+        if let Some(stream) = &stream {
             stream.end(Ok(()), StreamError::Enough { reason: "the call has ended".into() });
         }
+        stream.is_some()
     }
 
     /// Ends the stream of a request of the peer, which is about to be answered.
@@ -285,6 +359,7 @@ impl Shared {
                 Err(StreamError::Cancelled),
                 StreamError::Enough { reason: "the request is answered".into() },
             );
+            self.wake_reading_half();
         }
     }
 
@@ -295,9 +370,38 @@ impl Shared {
         }
     }
 
+    /// Ends a stream that was removed, and tells the peer.
+    pub(crate) fn give_up_stream(self: &Arc<Self>, stream: &CallStream, error: &StreamError) {
+        let key = stream.key;
+        match key.origin {
+            // The parts of a reply end with the error of their call.
+            Origin::Own if !stream.is_one_way => stream.end(Ok(()), error.clone()),
+            Origin::Own => {
+                stream.end(Ok(()), error.clone());
+                let reason = error.to_string().into_bytes();
+                self.send_control(key.id, key.direction(), command::END, reason);
+            }
+            Origin::Peer => {
+                stream.end(Err(error.clone()), error.clone());
+                self.send_enough(stream, &error.to_string());
+            }
+        }
+    }
+
+    /// Sets the peer's window of streams, which it has told.
+    pub(crate) fn stream_window_negotiated(&self, window: u64) {
+        self.peer.stream_window.store(window, Ordering::Relaxed);
+        // After the store; see `Streams::open`.
+        self.streams.negotiated(window);
+        self.wake_reading_half();
+    }
+
     /// Ends all streams: nothing comes any more.
     pub(crate) fn close_streams(&self, reason: &Arc<CloseReason>, postmortem: &Arc<Postmortem>) {
-        for stream in self.streams.close() {
+        // Those of the peer stay, ended: their handlers may begin later, and take the parts that
+        // have come.
+        let own = self.streams.take_own();
+        for stream in own.into_iter().chain(self.streams.all()) {
             let error = StreamError::Closed {
                 reason: Arc::clone(reason),
                 postmortem: Arc::clone(postmortem),

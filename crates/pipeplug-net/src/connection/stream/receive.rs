@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,13 +11,11 @@ use pipeplug_wire::{ChunkRef, command};
 use super::error::StreamError;
 use super::part::{self, Batch, Part, PartQueue};
 use super::{CallStream, StreamKey};
-use crate::connection::call::PendingCall;
-use crate::connection::call_error::CallError;
-use crate::connection::handler::Reply;
 use crate::connection::shared::Shared;
 use crate::event_loop::timers::Timer;
 use crate::protocol::flow::{ReceiveWindow, weight};
 use crate::sync::Instant;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::lock::{guarded, lock, wait_until};
 
 /// Largest number of parts that are taken together.
@@ -36,6 +33,51 @@ pub(crate) struct Receiving {
     /// Receiver that waits.
     waiter: Waiter,
     credit: ReceiveWindow,
+    past: PastWindows,
+}
+
+/// Weight past the window of a stream that was received and not taken, as part of the total of all
+/// streams. One part may go past each window, and parts may be large: the total is bounded too.
+#[derive(Debug, Default)]
+pub(crate) struct PastWindows {
+    own: u64,
+    limit: u64,
+    total: Arc<AtomicU64>,
+}
+
+impl PastWindows {
+    pub(super) fn new(total: &Arc<AtomicU64>, limit: u64) -> Self {
+        Self { own: 0, limit, total: Arc::clone(total) }
+    }
+
+    /// Sets the weight of this stream. Returns the total and the limit if that is too much, and
+    /// sets nothing then. A stream that is the only one past its window may be so.
+    #[inline]
+    fn set(&mut self, past: u64) -> Result<(), (u64, u64)> {
+        if past == self.own {
+            return Ok(()); // nearly always
+        }
+        // Relaxed: a bound, which publishes nothing. The leader alone adds.
+        let others = self.total.load(Ordering::Relaxed).saturating_sub(self.own);
+        let total = others.saturating_add(past);
+        if past > self.own && others > 0 && total > self.limit {
+            return Err((total, self.limit));
+        }
+        if past > self.own {
+            self.total.fetch_add(past - self.own, Ordering::Relaxed);
+        } else {
+            self.total.fetch_sub(self.own - past, Ordering::Relaxed);
+        }
+        self.own = past;
+        Ok(())
+    }
+}
+
+impl Drop for PastWindows {
+    fn drop(&mut self) {
+        // Less is never too much.
+        let _ = self.set(0);
+    }
 }
 
 /// Thread or task that waits for a change.
@@ -59,7 +101,7 @@ impl Waiter {
 }
 
 impl Receiving {
-    pub(super) fn new(window: u64, receives: bool) -> Self {
+    pub(super) fn new(window: u64, receives: bool, past: PastWindows) -> Self {
         let mut credit = ReceiveWindow::new(usize::try_from(window).unwrap_or(usize::MAX));
         credit.negotiated();
         let end = (!receives).then_some(Ok(()));
@@ -70,6 +112,7 @@ impl Receiving {
             end,
             waiter: Waiter::None,
             credit,
+            past,
         }
     }
 
@@ -158,7 +201,16 @@ impl CallStream {
             self.end_received(Err(error.clone()));
             return Err(error);
         }
-        receiving.held += weight;
+        let held = receiving.held + weight;
+        let past = held.saturating_sub(receiving.window);
+        if let Err((total, limit)) = receiving.past.set(past) {
+            drop(receiving);
+            let [held, limit] = [total, limit].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+            let error = StreamError::Overrun { held, limit };
+            self.end_received(Err(error.clone()));
+            return Err(error);
+        }
+        receiving.held = held;
         receiving.batches.append(batches);
         let waiter = std::mem::take(&mut receiving.waiter);
         drop(receiving);
@@ -200,28 +252,28 @@ impl CallStream {
 
 /// The part of a receiving half that a caller and a handler have in common.
 #[derive(Debug)]
-struct PartReader {
-    shared: Arc<Shared>,
-    stream: Arc<CallStream>,
+pub(super) struct PartReader {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stream: Arc<CallStream>,
     queue: PartQueue,
     /// Weight of the parts that were taken and not reported to the lock's counters yet.
     taken: u64,
 }
 
 /// Result of a look at a stream.
-enum Next {
+pub(super) enum Next {
     Part(Part),
     Ended(Result<(), StreamError>),
     Nothing,
 }
 
 impl PartReader {
-    fn new(shared: Arc<Shared>, stream: Arc<CallStream>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, stream: Arc<CallStream>) -> Self {
         Self { shared, stream, queue: PartQueue::default(), taken: 0 }
     }
 
     /// Takes the next part, without waiting. If there is none, `waker` is woken when there is.
-    fn next(&mut self, waker: Option<&Waker>) -> Next {
+    pub(super) fn next(&mut self, waker: Option<&Waker>) -> Next {
         if let Some(part) = self.queue.pop() {
             self.took(&part);
             return Next::Part(part);
@@ -243,7 +295,7 @@ impl PartReader {
     }
 
     /// Takes the parts that were handed over, up to [`BATCH_MAX`] with the first one.
-    fn with_those_here(&mut self, first: Part) -> Vec<Part> {
+    pub(super) fn with_those_here(&mut self, first: Part) -> Vec<Part> {
         let mut parts = vec![first];
         while parts.len() < BATCH_MAX
             && let Some(part) = self.queue.pop()
@@ -265,6 +317,9 @@ impl PartReader {
         let total = {
             let mut receiving = lock(&self.stream.receiving);
             receiving.held = receiving.held.saturating_sub(taken);
+            let past = receiving.held.saturating_sub(receiving.window);
+            // Less is never too much.
+            let _ = receiving.past.set(past);
             receiving.credit.taken(taken);
             if receiving.end.is_some() { None } else { receiving.credit.report() }
         };
@@ -276,7 +331,7 @@ impl PartReader {
     }
 
     /// Waits until there is a part or the end, or `deadline` passes.
-    fn wait(&self, deadline: Option<Instant>) {
+    pub(super) fn wait(&self, deadline: Option<Instant>) {
         let stream = &self.stream;
         self.shared.wait_for_peer(
             deadline,
@@ -286,10 +341,12 @@ impl PartReader {
     }
 
     /// Takes no more parts, and tells the sender, unless they have ended.
-    fn enough(&self, reason: &str) {
+    pub(super) fn enough(&self, reason: &str) {
         let has_ended = {
             let mut receiving = lock(&self.stream.receiving);
             receiving.batches.clear();
+            // Less is never too much.
+            let _ = receiving.past.set(0);
             receiving.end.replace(Ok(())).is_some()
         };
         if !has_ended {
@@ -417,142 +474,6 @@ impl Drop for Parts {
     }
 }
 
-/// Parts of a reply, for its caller.
-///
-/// Iterate over it, read it as bytes ([`io::Read`]), or await it
-/// ([`Stream`](futures_core::Stream)). The parts come in the order in which they were sent. A call
-/// that fails ends them with its error, so that parts that end without one are complete.
-/// [`reply`](ReplyParts::reply) has the reply that follows the parts. Dropping it gives the call
-/// up.
-///
-/// # Blocking
-/// `next` and `read` block until a part comes or the call ends. Meanwhile this thread may read for
-/// the connection.
-#[derive(Debug)]
-pub struct ReplyParts {
-    reader: PartReader,
-    call: Option<PendingCall>,
-    /// Outcome of the call, behind the parts.
-    outcome: Option<Result<Reply, CallError>>,
-    has_ended: bool,
-    bytes: Bytes,
-    kept: Kept,
-}
-
-impl ReplyParts {
-    pub(crate) fn keep(&mut self, value: impl Any + Send + Sync) {
-        self.kept = Kept(Some(Box::new(value)));
-    }
-
-    pub(crate) fn new(shared: Arc<Shared>, stream: Arc<CallStream>, call: PendingCall) -> Self {
-        Self {
-            reader: PartReader::new(shared, stream),
-            call: Some(call),
-            outcome: None,
-            has_ended: false,
-            bytes: Bytes::default(),
-            kept: Kept::default(),
-        }
-    }
-
-    /// Takes no more parts, and tells the handler the reason. The reply still comes.
-    pub fn enough(&self, reason: &str) {
-        self.reader.enough(reason);
-    }
-
-    /// Waits for the reply that follows the parts. Parts that were not taken are dropped.
-    ///
-    /// # Errors
-    /// As for [`RequestBuilder::wait`](crate::RequestBuilder::wait).
-    ///
-    /// # Blocking
-    /// As for `next`.
-    pub fn reply(mut self) -> Result<Reply, CallError> {
-        for part in self.by_ref() {
-            part?;
-        }
-        // The error was returned by `next`, now or before.
-        self.outcome.take().unwrap_or_else(|| Ok(Reply::empty()))
-    }
-
-    pub(super) fn with_those_here(&mut self, first: Part) -> Vec<Part> {
-        self.reader.with_those_here(first)
-    }
-
-    fn finish(&mut self) -> Option<Result<Part, CallError>> {
-        self.has_ended = true;
-        match self.outcome.take() {
-            Some(Err(error)) => Some(Err(error)),
-            outcome => {
-                self.outcome = outcome;
-                None
-            }
-        }
-    }
-
-    fn ended(&mut self, end: Result<(), StreamError>) -> Option<Result<Part, CallError>> {
-        if let Err(error) = end {
-            let command = self.call.as_ref().map(|call| call.command().to_owned());
-            let command = command.unwrap_or_default();
-            self.outcome = Some(Err(CallError::Stream { command, error }));
-            self.call = None;
-        } else if let Some(call) = self.call.take() {
-            self.outcome = Some(call.wait());
-        }
-        self.finish()
-    }
-}
-
-impl Iterator for ReplyParts {
-    type Item = Result<Part, CallError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.has_ended {
-            match self.reader.next(None) {
-                Next::Part(part) => return Some(Ok(part)),
-                Next::Ended(end) => return self.ended(end),
-                Next::Nothing => {}
-            }
-            let Some(call) = &self.call else { return self.finish() };
-            let deadline = call.deadline_at();
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                // Deals with what has arrived in time, and gives the call up if that is not all.
-                self.outcome = self.call.take().map(PendingCall::wait);
-            } else {
-                self.reader.wait(deadline);
-            }
-        }
-        None
-    }
-}
-
-impl futures_core::Stream for ReplyParts {
-    type Item = Result<Part, CallError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if this.has_ended {
-            return Poll::Ready(None);
-        }
-        loop {
-            match this.reader.next(Some(context.waker())) {
-                Next::Part(part) => return Poll::Ready(Some(Ok(part))),
-                Next::Ended(Err(error)) => return Poll::Ready(this.ended(Err(error))),
-                Next::Ended(Ok(())) | Next::Nothing => {}
-            }
-            // What came before the outcome was received before it.
-            let Some(call) = &mut this.call else { return Poll::Ready(this.finish()) };
-            match Pin::new(call).poll(context) {
-                Poll::Ready(outcome) => {
-                    this.outcome = Some(outcome);
-                    this.call = None;
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-}
-
 /// A value that lives as long as one half of a stream.
 #[derive(Default)]
 pub(super) struct Kept(pub(super) Option<Box<dyn Any + Send + Sync>>);
@@ -565,13 +486,13 @@ impl std::fmt::Debug for Kept {
 
 /// A part that is read as bytes.
 #[derive(Debug, Default)]
-struct Bytes {
-    part: Option<Part>,
+pub(super) struct Bytes {
+    pub(super) part: Option<Part>,
     start: usize,
 }
 
 impl Bytes {
-    fn read(&mut self, into: &mut [u8]) -> usize {
+    pub(super) fn read(&mut self, into: &mut [u8]) -> usize {
         let Some(part) = &self.part else { return 0 };
         let rest = &part[self.start..];
         let len = rest.len().min(into.len());
@@ -583,7 +504,7 @@ impl Bytes {
         len
     }
 
-    fn set(&mut self, part: Part) {
+    pub(super) fn set(&mut self, part: Part) {
         // An empty part is no end of the bytes.
         if !part.is_empty() {
             (self.part, self.start) = (Some(part), 0);
@@ -593,8 +514,8 @@ impl Bytes {
 
 macro_rules! read_as_bytes {
     ($type:ty) => {
-        impl io::Read for $type {
-            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        impl std::io::Read for $type {
+            fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
                 while self.bytes.part.is_none() && !into.is_empty() {
                     match self.next().transpose()? {
                         Some(part) => self.bytes.set(part),
@@ -610,7 +531,7 @@ macro_rules! read_as_bytes {
                 mut self: Pin<&mut Self>,
                 context: &mut Context<'_>,
                 into: &mut [u8],
-            ) -> Poll<io::Result<usize>> {
+            ) -> Poll<std::io::Result<usize>> {
                 use futures_core::Stream as _;
                 while self.bytes.part.is_none() && !into.is_empty() {
                     match self.as_mut().poll_next(context) {
@@ -629,4 +550,4 @@ macro_rules! read_as_bytes {
 }
 
 read_as_bytes!(Parts);
-read_as_bytes!(ReplyParts);
+pub(super) use read_as_bytes;

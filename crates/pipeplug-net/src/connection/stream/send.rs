@@ -60,6 +60,16 @@ impl CallStream {
         is_valid
     }
 
+    /// Sets the window of a stream that was opened before it was negotiated.
+    pub(super) fn window_negotiated(&self, window: u64) {
+        let mut sending = lock(&self.sending);
+        sending.window.negotiated(window);
+        let waiter =
+            if sending.is_ready() { std::mem::take(&mut sending.waiter) } else { Waiter::None };
+        drop(sending);
+        self.wake_sender(waiter);
+    }
+
     /// Ends sending, unless it has ended.
     pub(super) fn end_sending(&self, end: StreamError) {
         let mut sending = lock(&self.sending);
@@ -99,7 +109,7 @@ impl CallStream {
 pub struct PartSender {
     pub(super) shared: Arc<Shared>,
     pub(super) stream: Arc<CallStream>,
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
     timer: Option<Timer>,
     room: RoomWait,
     is_finished: bool,
@@ -143,7 +153,7 @@ impl PartSender {
         while !self.reserve(&part)? {
             self.wait_for_credit()?;
         }
-        self.send_reserved(part, SendClass::Reply)
+        self.send_reserved(part, SendClass::Part { deadline: self.deadline })
     }
 
     /// Sends each part.
@@ -214,6 +224,9 @@ impl PartSender {
     }
 
     fn finish_ref(&mut self) -> Result<(), StreamError> {
+        if self.is_finished {
+            return Ok(()); // the first time told of an error
+        }
         let error = self.error();
         self.end("");
         error.map_or(Ok(()), Err)
@@ -259,8 +272,14 @@ impl PartSender {
                     postmortem: self.shared.close.postmortem(),
                 }
             }
-            SendError::WouldBlock | SendError::Late(_) | SendError::Encode(_) => {
-                unreachable!("a part waits for room without a limit, and can be encoded")
+            SendError::Late(_) => {
+                // The part counts as sent: none may follow it.
+                let end = StreamError::DeadlinePassed;
+                lock(&self.stream.sending).end.get_or_insert(end.clone());
+                end
+            }
+            SendError::WouldBlock | SendError::Encode(_) => {
+                unreachable!("a part may wait, and can be encoded")
             }
         }
     }
@@ -294,12 +313,13 @@ impl PartSender {
             }
             if sending.window.is_open() {
                 drop(sending);
-                return match self.shared.writer.poll_room(&mut self.room, context.waker()) {
-                    true => Poll::Ready(Ok(())),
-                    false => Poll::Pending,
-                };
+                if self.shared.writer.poll_room(&mut self.room, context.waker()) {
+                    return Poll::Ready(Ok(()));
+                }
+                None
+            } else {
+                sending.waiter.set_task(context.waker())
             }
-            sending.waiter.set_task(context.waker())
         };
         drop(earlier); // not under the lock: a waker's drop is code of the user
         if self.is_late() {

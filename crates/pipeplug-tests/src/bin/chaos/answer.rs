@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use pipeplug_host::{Connection, HandlerError, Reply, Request};
 
+use crate::streams;
+
 /// Message of planned errors and panics of a handler.
 pub(crate) const PLANNED: &str = "as planned";
 /// Message of net for a request without an answer.
@@ -40,6 +42,11 @@ impl Board {
     /// One-ways that came.
     pub(crate) fn notes(&self) -> u64 {
         self.notes.load(Ordering::SeqCst)
+    }
+
+    /// Counts a one-way.
+    pub(crate) fn note(&self) {
+        self.notes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Each token comes once.
@@ -87,6 +94,10 @@ pub(crate) fn answer(board: &Board, request: &mut Request) -> Option<Result<Repl
     if command == "tally" {
         return Some(Ok(board.notes().to_string().into()));
     }
+    if streams::COMMANDS.contains(&command.as_str()) {
+        board.see(&command, request.buffer())?;
+        return Some(streams::answer(board, request));
+    }
     if !["echo", "slow", "fail", "panic", "later", "drop", "nest", "note"]
         .contains(&command.as_str())
     {
@@ -114,7 +125,7 @@ pub(crate) fn answer(board: &Board, request: &mut Request) -> Option<Result<Repl
         }
         "nest" => nest(&request.connection().clone(), request.buffer()),
         _ => {
-            board.notes.fetch_add(1, Ordering::SeqCst);
+            board.note();
             Ok(Reply::empty())
         }
     })

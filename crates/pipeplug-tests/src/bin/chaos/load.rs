@@ -86,7 +86,7 @@ impl Load<'_> {
             *token += 1 << 8;
             payload(*token, len)
         };
-        match rng.u32(..32) {
+        match rng.u32(..35) {
             0..=7 => {
                 let body = next(rng.usize(..200));
                 self.ends("echo", Expected::Bytes(&body), || {
@@ -155,6 +155,11 @@ impl Load<'_> {
                 Tally::add(&self.tally.begun);
                 let _ = self.connection.ping(LONG);
                 Tally::add(&self.tally.ended);
+            }
+            31 | 32 => self.stream(rng, &next(0)),
+            33 => {
+                let len = self.plan.size(rng.usize(..3000));
+                self.one_way_stream(rng, &next(len));
             }
             _ => thread::yield_now(),
         }

@@ -13,6 +13,7 @@ mod guest;
 mod load;
 mod plan;
 mod processes;
+mod streams;
 mod supervised;
 mod wires;
 

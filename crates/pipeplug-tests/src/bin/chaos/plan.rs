@@ -277,6 +277,7 @@ impl Party {
         }
         (options.window, options.outgoing, options.handlers) =
             (self.window, self.outgoing, self.handlers);
+        options.stream_window = self.window;
         if !self.spins {
             options.spin = Duration::ZERO;
         }

@@ -217,6 +217,9 @@ impl Round<'_> {
 
 /// Checks the counters of a connection after all its calls have ended.
 pub(crate) fn check_stats(connection: &Connection, tally: &Tally, board: &Board) {
+    if !comes_true(|| connection.stats().open_streams == 0) {
+        board.violation(format!("streams stay open: {:?}", connection.stats()));
+    }
     let stats = connection.stats();
     let given_up = tally.given_up.load(Ordering::SeqCst);
     if stats.open_calls != 0
