@@ -13,6 +13,7 @@ pub(crate) mod handshake;
 pub(crate) mod one_way;
 pub(crate) mod progress;
 pub(crate) mod read;
+mod reply;
 pub(crate) mod responder;
 pub(crate) mod serve;
 pub(crate) mod shared;

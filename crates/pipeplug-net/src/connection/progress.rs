@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use pipeplug_wire::{ChunkRef, ThreadId};
+use pipeplug_wire::{ChunkRef, Direction, Header, ThreadId, command};
 
 use super::shared::Shared;
 use super::stream::receive::Waiter;
@@ -20,7 +20,7 @@ use crate::sync::{
     Condvar, Instant, Mutex, MutexGuard,
     atomic::{AtomicUsize, Ordering},
 };
-use crate::writer::SendError;
+use crate::writer::{Flush, Next as AfterSend, SendClass, SendError};
 
 /// Reports of the progress of a call; see [`RequestBuilder::progress`].
 ///
@@ -309,6 +309,28 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+impl Shared {
+    /// Sends a report of progress if there is room. The caller passes the result to
+    /// [`after_sending`](Shared::after_sending), without a lock.
+    pub(super) fn try_send_progress(
+        &self,
+        thread_id: ThreadId,
+        buffer: Vec<u8>,
+    ) -> Result<Option<AfterSend>, SendError> {
+        let Some(permit) = self.writer.try_permit(SendClass::Reply)? else { return Ok(None) };
+        let (direction, buffer_len) = (Direction::Response, buffer.len() as u64);
+        let header = Header { thread_id, direction, command: command::PROGRESS, buffer_len };
+        permit.send(&header, buffer.into(), None, Flush::Now).map(Some)
+    }
+
+    /// Sends the last report of progress, together with the answer that follows it.
+    pub(super) fn send_last_progress(self: &Arc<Self>, id: ThreadId, buffer: Vec<u8>) {
+        // Without waiting for room, for which the answer waits: the thread may be one of a runtime.
+        let (class, direction) = (SendClass::Admitted, Direction::Response);
+        self.send_or_log(class, id, direction, command::PROGRESS, buffer, Flush::Later);
     }
 }
 

@@ -77,7 +77,7 @@ impl Responder {
         }
     }
 
-    /// Returns the cancellation, as [`Request::cancellation`] does.
+    /// Returns the cancellation, as [`Request::cancellation`](crate::Request::cancellation) does.
     pub fn cancellation(&self) -> Cancellation {
         let shared = self.shared.as_ref().expect("giving the answer consumes the responder");
         let token = lock(&shared.serve_queue).active.token_of_later(self.id);

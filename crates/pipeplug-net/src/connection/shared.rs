@@ -22,7 +22,6 @@ use crate::options::Options;
 use crate::payload::Payload;
 use crate::protocol::context::{RequestContext, StreamMode};
 use crate::protocol::deadline::Deadline;
-use crate::protocol::failure::Failure;
 use crate::sync::Instant;
 use crate::sync::lock::lock;
 use crate::sync::{
@@ -346,32 +345,6 @@ impl Shared {
         self.send_or_log(SendClass::Reply, id, Direction::Response, command, buffer, flush);
     }
 
-    /// Sends an error response without waiting for room, for a request that was dropped.
-    pub(crate) fn respond_dropped(self: &Arc<Self>, id: ThreadId, failure: &Failure) {
-        self.end_peers_stream(id);
-        let (command, buffer) = self.failure_chunk(failure);
-        let (class, direction) = (SendClass::Admitted, Direction::Response);
-        self.send_or_log(class, id, direction, command, buffer, Flush::Now);
-    }
-
-    /// Sends the error of a handler as its response.
-    pub(crate) fn respond_failure(self: &Arc<Self>, id: ThreadId, failure: &Failure, flush: Flush) {
-        let (command, buffer) = self.failure_chunk(failure);
-        self.respond(id, command, buffer, flush);
-    }
-
-    /// Command and buffer of a response that is a failure. With a peer of the base protocol, only
-    /// the message is sent.
-    pub(crate) fn failure_chunk(&self, failure: &Failure) -> (&'static str, Vec<u8>) {
-        // Relaxed: the flag publishes nothing else, and a peer that has named the feature takes
-        // both.
-        if failure.is_plain() || !self.peer.takes_failures.load(Ordering::Relaxed) {
-            (command::ERROR, failure.message.clone().into_bytes())
-        } else {
-            (command::FAILURE, failure.encode())
-        }
-    }
-
     /// Sends a chunk without waiting for room. Called by the thread that reads.
     pub(crate) fn send_control(
         self: &Arc<Self>,
@@ -405,7 +378,7 @@ impl Shared {
         self.send_control(ThreadId::new(0), Direction::OneWay, command::CREDIT, buffer);
     }
 
-    fn send_or_log(
+    pub(super) fn send_or_log(
         self: &Arc<Self>,
         class: SendClass,
         thread_id: ThreadId,
@@ -497,26 +470,6 @@ impl Shared {
         };
         self.after_sending(permit.send_parts(header, parts)?);
         Ok(())
-    }
-
-    /// Sends a report of progress if there is room. The caller passes the result to
-    /// [`after_sending`](Shared::after_sending), without a lock.
-    pub(super) fn try_send_progress(
-        &self,
-        thread_id: ThreadId,
-        buffer: Vec<u8>,
-    ) -> Result<Option<Next>, SendError> {
-        let Some(permit) = self.writer.try_permit(SendClass::Reply)? else { return Ok(None) };
-        let (direction, buffer_len) = (Direction::Response, buffer.len() as u64);
-        let header = Header { thread_id, direction, command: command::PROGRESS, buffer_len };
-        permit.send(&header, buffer.into(), None, Flush::Now).map(Some)
-    }
-
-    /// Sends the last report of progress, together with the answer that follows it.
-    pub(super) fn send_last_progress(self: &Arc<Self>, id: ThreadId, buffer: Vec<u8>) {
-        // Without waiting for room, for which the answer waits: the thread may be one of a runtime.
-        let (class, direction) = (SendClass::Admitted, Direction::Response);
-        self.send_or_log(class, id, direction, command::PROGRESS, buffer, Flush::Later);
     }
 
     /// Has the event loop's thread flush soon.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pipeplug_wire::{Direction, ThreadId};
+use pipeplug_wire::{Direction, ThreadId, command};
 
 use super::job::Job;
 use super::queue::ServeQueue;
@@ -12,7 +12,7 @@ use crate::event_loop::thread_pool::Exhausted;
 use crate::protocol::failure::{Failure, failure_code};
 use crate::sync::atomic::Ordering;
 use crate::sync::lock::lock;
-use crate::writer::Flush;
+use crate::writer::{Flush, SendClass};
 
 impl Shared {
     /// Weight that is queued, if it is so much that no call may be opened: an open call has more
@@ -119,6 +119,32 @@ impl Shared {
         self.send_credits(credit);
         self.resume_reading();
         self.finish_if_idle();
+    }
+
+    /// Sends an error response without waiting for room, for a request that was dropped.
+    pub(crate) fn respond_dropped(self: &Arc<Self>, id: ThreadId, failure: &Failure) {
+        self.end_peers_stream(id);
+        let (command, buffer) = self.failure_chunk(failure);
+        let (class, direction) = (SendClass::Admitted, Direction::Response);
+        self.send_or_log(class, id, direction, command, buffer, Flush::Now);
+    }
+
+    /// Sends the error of a handler as its response.
+    pub(crate) fn respond_failure(self: &Arc<Self>, id: ThreadId, failure: &Failure, flush: Flush) {
+        let (command, buffer) = self.failure_chunk(failure);
+        self.respond(id, command, buffer, flush);
+    }
+
+    /// Command and buffer of a response that is a failure. With a peer of the base protocol, only
+    /// the message is sent.
+    pub(crate) fn failure_chunk(&self, failure: &Failure) -> (&'static str, Vec<u8>) {
+        // Relaxed: the flag publishes nothing else, and a peer that has named the feature takes
+        // both.
+        if failure.is_plain() || !self.peer.takes_failures.load(Ordering::Relaxed) {
+            (command::ERROR, failure.message.clone().into_bytes())
+        } else {
+            (command::FAILURE, failure.encode())
+        }
     }
 
     pub(crate) fn send_refusal(self: &Arc<Self>, id: ThreadId, failure: &Failure) {

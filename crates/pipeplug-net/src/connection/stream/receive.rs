@@ -362,7 +362,7 @@ fn lock_each(window: usize) -> u64 {
 
 /// Parts of a request or one-way, for its handler.
 ///
-/// Iterate over it, read it as bytes ([`io::Read`]), or await it
+/// Iterate over it, read it as bytes ([`Read`](std::io::Read)), or await it
 /// ([`Stream`](futures_core::Stream)). The parts come in the order in which they were sent. After
 /// an error there are no more. Dropping it tells the sender that no more parts are wanted.
 ///

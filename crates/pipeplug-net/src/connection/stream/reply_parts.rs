@@ -17,7 +17,7 @@ use crate::sync::Instant;
 
 /// Parts of a reply, for its caller.
 ///
-/// Iterate over it, read it as bytes ([`io::Read`]), or await it
+/// Iterate over it, read it as bytes ([`Read`](std::io::Read)), or await it
 /// ([`Stream`](futures_core::Stream)). The parts come in the order in which they were sent. A call
 /// that fails ends them with its error, so that parts that end without one are complete.
 /// [`reply`](ReplyParts::reply) has the reply that follows the parts. Dropping it gives the call
