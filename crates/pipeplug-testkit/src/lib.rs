@@ -5,6 +5,8 @@
 //!   plugin with its start call-back and metadata ([`Setup::register`]).
 //! - [`Wire`]: one direction of a pair. A test can cut, delay, shorten and stall it at any time.
 //! - [`cut_at_every_byte`]: runs a conversation again and again, with a wire cut at each of its bytes.
+//! - `InProcess` (feature `host`): a plugin on a thread of the test, for a whole `pipeplug_host::Plugin`
+//!   and the call-backs of a host.
 //! - [`Peer`]: the other side of a connection, written by hand, chunk by chunk or byte by byte.
 //! - [`Clock`]: the clock of wires, and of code under test that uses it.
 //! - [`Gate`], [`Watchdog`], [`eventually`]: help for tests that neither sleep nor hang.
@@ -32,14 +34,16 @@
 //! ```
 //!
 //! What needs a process (signals, exit codes, standard error, the steps of a stop) is not here: a
-//! test starts a `pipeplug_host::Plugin` for that. Code of a host that only calls takes a
-//! `&Connection`, which a `Plugin` derefs to, and can be tested with either.
+//! test starts a `pipeplug_host::Plugin` for that. Code of a host that only calls is generic over
+//! [`Caller`](pipeplug_net::Caller), and can be tested with a [`Connection`].
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod clock;
 mod cut;
+#[cfg(feature = "host")]
+mod in_process;
 mod pair;
 mod peer;
 mod sync;
@@ -47,6 +51,8 @@ mod wire;
 
 pub use clock::{Clock, ManualClock};
 pub use cut::{Cut, GuestSide, cut_at_every_byte};
+#[cfg(feature = "host")]
+pub use in_process::InProcess;
 pub use pair::{Pair, PairError, Setup};
 pub use peer::{Peer, PeerInput, chunk};
 pub use pipeplug_guest as guest;

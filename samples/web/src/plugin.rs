@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use pipeplug_guest::{Guest, HandlerError, Main, Reply, Request};
+use pipeplug_guest::{Failure, Guest, HandlerError, Main, Reply, Request};
 
 /// Requests whose caller has given them up.
 static CANCELLED: AtomicU64 = AtomicU64::new(0);
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 async fn answer(_main: Main, request: Request) -> Result<Reply, HandlerError> {
     match request.command() {
         "shout" => match request.text()? {
-            "" => Err("there is nothing to shout".into()),
+            "" => Err(Failure::new("invalid_text", "there is nothing to shout").into()),
             text => Ok(text.to_uppercase().into()),
         },
         "sleep" => {

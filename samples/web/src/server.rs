@@ -15,7 +15,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use pipeplug_host::{CallError, Options, Plugin, Pool, SupervisedCallError, Supervisor};
+use pipeplug_host::{Options, Plugin, Pool, SupervisedCallError, Supervisor, failure_code};
 use tokio::net::TcpListener;
 
 /// Time that a client waits at most. The plugin knows it too.
@@ -35,6 +35,8 @@ async fn main() -> anyhow::Result<()> {
     let pool = Pool::new(supervisor, PROCESSES)?;
     pool.start_async().await?;
     let router = Router::new()
+        // Without the plugin, to compare.
+        .route("/", get(|| async { "HELLO" }))
         .route("/{command}/", get(|state, Path(command)| ask(state, command, String::new())))
         .route("/{command}/{text}", get(|state, Path((command, text))| ask(state, command, text)))
         .with_state(pool.clone());
@@ -66,14 +68,14 @@ async fn ask(State(pool): State<Pool>, command: String, text: String) -> Respons
 }
 
 fn status_of(error: &SupervisedCallError) -> StatusCode {
-    match error {
-        SupervisedCallError::Call(CallError::Remote { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
-        SupervisedCallError::Call(CallError::TimedOut { .. }) => StatusCode::GATEWAY_TIMEOUT,
-        // Nothing of these was sent.
-        SupervisedCallError::Unavailable(_)
-        | SupervisedCallError::Call(CallError::TooManyCalls { .. } | CallError::NotSent { .. }) => {
+    match error.code() {
+        Some(failure_code::DEADLINE) => StatusCode::GATEWAY_TIMEOUT,
+        Some(failure_code::OVERLOADED | failure_code::UNAVAILABLE) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        // Of the plugin's own errors, these are the client's.
+        Some(failure_code::UNKNOWN_COMMAND) => StatusCode::NOT_FOUND,
+        Some("invalid_text") => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::BAD_GATEWAY,
     }
 }

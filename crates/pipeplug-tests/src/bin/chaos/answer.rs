@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pipeplug_host::{Connection, HandlerError, Reply, Request};
+use pipeplug_host::{Connection, HandlerError, HandlerFuture, Reply, Request};
 
+use crate::load::block_on;
 use crate::streams;
 
 /// Message of planned errors and panics of a handler.
 pub(crate) const PLANNED: &str = "as planned";
 /// Message of net for a request without an answer.
 pub(crate) const DROPPED: &str = "the request was dropped without an answer";
+
+/// Reports of progress of the command "steps".
+pub(crate) const STEPS: u64 = 50;
 
 /// Bytes of the token that each request and one-way begins with.
 pub(crate) const TOKEN: usize = 8;
@@ -98,7 +102,7 @@ pub(crate) fn answer(board: &Board, request: &mut Request) -> Option<Result<Repl
         board.see(&command, request.buffer())?;
         return Some(streams::answer(board, request));
     }
-    if !["echo", "slow", "fail", "panic", "later", "drop", "nest", "note"]
+    if !["echo", "slow", "fail", "panic", "later", "task", "steps", "drop", "nest", "note"]
         .contains(&command.as_str())
     {
         return None;
@@ -118,6 +122,15 @@ pub(crate) fn answer(board: &Board, request: &mut Request) -> Option<Result<Repl
                 thread::spawn(move || responder.answer(buffer));
             }
             Ok(Reply::empty())
+        }
+        "task" => {
+            // A task of its own executor, which may be dropped with its connection.
+            let run = |future: HandlerFuture| thread::spawn(move || block_on(future));
+            request.spawn(run, |request| async move { Ok(request.buffer().into()) })
+        }
+        "steps" => {
+            (0..STEPS).for_each(|done| request.progress(done, Some(STEPS), "at work"));
+            Ok(request.take_buffer().into())
         }
         "drop" => {
             drop(request.responder());

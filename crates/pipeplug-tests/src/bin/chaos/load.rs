@@ -11,7 +11,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use pipeplug_host::{CallError, Connection, Reply};
 
-use crate::answer::{Board, DROPPED, PLANNED, payload};
+use crate::answer::{Board, DROPPED, PLANNED, STEPS, payload};
 use crate::plan::{Plan, Side, rng};
 
 /// Time limit of a call, reached only by one that hangs.
@@ -86,7 +86,7 @@ impl Load<'_> {
             *token += 1 << 8;
             payload(*token, len)
         };
-        match rng.u32(..35) {
+        match rng.u32(..39) {
             0..=7 => {
                 let body = next(rng.usize(..200));
                 self.ends("echo", Expected::Bytes(&body), || {
@@ -97,6 +97,25 @@ impl Load<'_> {
                 let body = next(self.plan.size(rng.usize(64 << 10..4 * MIB)));
                 self.ends("echo", Expected::Bytes(&body), || {
                     self.connection.call_bytes("echo", &body)
+                });
+            }
+            35 | 36 => {
+                let body = next(self.plan.size(rng.usize(..9000)));
+                self.ends("task", Expected::Bytes(&body), || {
+                    self.connection.call_bytes("task", &body)
+                });
+            }
+            37 | 38 => {
+                let body = next(rng.usize(..200));
+                self.ends("steps", Expected::Bytes(&body), || {
+                    let (request, reports) = self.connection.request("steps", &body).progress();
+                    let call = request.begin()?;
+                    // They end with the call, whatever ends it.
+                    let done: Vec<_> = reports.map(|report| report.done).collect();
+                    if !done.is_sorted() || done.iter().any(|done| *done >= STEPS) {
+                        self.board.violation(format!("progress went {done:?}"));
+                    }
+                    call.wait().map(Reply::into_bytes)
                 });
             }
             9 | 10 => {

@@ -1,0 +1,151 @@
+//! A plugin on a thread of the test, in place of a process.
+
+use std::io::{self, PipeReader, PipeWriter, Write as _, pipe};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pipeplug_guest::{Guest, Handler, OnEnd, Start};
+use pipeplug_host::WaitStatus;
+use pipeplug_host::launcher::{Launcher, Process, Started};
+use pipeplug_host::process::{Delivery, Launch, Pid, Signal, SpawnError};
+
+/// Launcher that runs a plugin on a thread of this process, so that the call-backs of a host can be
+/// tested with a real [`Plugin`](pipeplug_host::Plugin) and without a process.
+///
+/// The path, environment and working directory of the builder are not used; its arguments are the
+/// plugin's. The plugin cannot be killed: it ends after `cmd.stop`, or when its host closes the
+/// connection, and a host that would send it a signal lets go of it. Its process id is that of the
+/// test.
+///
+/// ```
+/// use pipeplug_guest::{Guest, Main, Request};
+/// use pipeplug_host::{HandlerError, Plugin, Reply};
+/// use pipeplug_testkit::InProcess;
+///
+/// // The call-back of a host, which the test is about.
+/// fn answer(plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
+///     match request.command() {
+///         "name" => Ok(plugin.name().into()),
+///         _ => request.unknown(),
+///     }
+/// }
+///
+/// // Each request of the test has the plugin call the host.
+/// let asks_back = || {
+///     Guest::new().metadata("Cmd", "asks back").handler(|host: &Main, request: &mut Request| {
+///         Ok(host.call_bytes(request.command(), request.buffer())?.into())
+///     })
+/// };
+/// let plugin = Plugin::builder("tested").launcher(InProcess::new(asks_back)).handler(answer).start()?;
+/// assert_eq!(plugin.call("name", "")?, "tested");
+/// plugin.stop()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct InProcess {
+    run: Arc<dyn Fn(Vec<std::ffi::OsString>) -> ExitCode + Send + Sync>,
+}
+
+impl InProcess {
+    /// Makes the launcher. `plugin` makes the plugin, once for each start.
+    pub fn new<S: Start, H: Handler>(
+        plugin: impl Fn() -> Guest<S, H> + Send + Sync + 'static,
+    ) -> Self {
+        let run = move |args| match plugin().args(args).on_end(OnEnd::Stay).try_register() {
+            Ok(main) => main.wait(),
+            Err(error) => {
+                eprintln!("the plugin did not register: {error}");
+                ExitCode::FAILURE
+            }
+        };
+        Self { run: Arc::new(run) }
+    }
+
+    fn launch(&self, launch: &Launch) -> io::Result<Started> {
+        let ((guest_in, host_out), (host_in, guest_out)) = (pipe()?, pipe()?);
+        let (ended, tells_end) = pipe()?;
+        let process = Arc::new(Shared { tells_end, status: Mutex::new(WaitStatus::Unknown) });
+        let (run, shared, own) = (Arc::clone(&self.run), Arc::clone(&process), launch.args.clone());
+        thread::Builder::new().name("plugin".into()).spawn(move || {
+            let numbers = [guest_in.into_raw_fd(), guest_out.into_raw_fd()];
+            let args = numbers.map(|number| number.to_string().into()).into_iter().chain(own);
+            let succeeded = run(args.collect()) == ExitCode::SUCCESS;
+            shared.end(WaitStatus::Exited(i32::from(!succeeded)));
+        })?;
+        let pid = i32::try_from(std::process::id()).ok().and_then(Pid::new);
+        let pid = pid.ok_or_else(|| io::Error::other("this process has no number"))?;
+        Ok(Started::new(Thread { pid, ended, shared: process }, host_out.into(), host_in.into()))
+    }
+}
+
+impl Launcher for InProcess {
+    fn start(&self, launch: &Launch) -> Result<Started, SpawnError> {
+        self.launch(launch).map_err(|error| {
+            SpawnError::launcher(launch, self.describe(), error.to_string(), false)
+        })
+    }
+
+    fn describe(&self) -> Option<String> {
+        Some("on a thread of this process".into())
+    }
+}
+
+impl std::fmt::Debug for InProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InProcess").finish_non_exhaustive()
+    }
+}
+
+/// A plugin's thread, as the host sees it.
+#[derive(Debug)]
+struct Thread {
+    pid: Pid,
+    /// Readable once the plugin has ended, or was let go of.
+    ended: PipeReader,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    tells_end: PipeWriter,
+    status: Mutex<WaitStatus>,
+}
+
+impl Shared {
+    fn end(&self, status: WaitStatus) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        // It fails once the host has forgotten the plugin.
+        let _ = (&self.tells_end).write(&[0]);
+    }
+}
+
+impl Process for Thread {
+    fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    fn exit_fd(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+
+    fn peek(&self) -> io::Result<Option<WaitStatus>> {
+        let mut fds = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
+        let is_over = poll(&mut fds, PollTimeout::ZERO)? > 0;
+        Ok(is_over.then(|| *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn reap(&self) -> io::Result<Option<WaitStatus>> {
+        self.peek()
+    }
+
+    fn signal(&self, _signal: Signal) -> io::Result<Delivery> {
+        if self.peek()?.is_some() {
+            return Ok(Delivery::Gone);
+        }
+        self.shared.end(WaitStatus::Unknown);
+        Ok(Delivery::NotOurs)
+    }
+}
