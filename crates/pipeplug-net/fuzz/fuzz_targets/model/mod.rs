@@ -133,8 +133,7 @@ impl Model {
         match chunk.direction {
             Direction::Request => *self.requests.entry(id).or_default() += 1,
             // Of a call that has not asked for it, and of a stream that is not open.
-            Direction::Response
-                if chunk.command == command::PROGRESS || is_of_stream(&chunk) => {}
+            Direction::Response if chunk.command == command::PROGRESS || is_of_stream(&chunk) => {}
             Direction::Response => {
                 let end = if chunk.command == command::ERROR {
                     End::Refused(String::from_utf8_lossy(&chunk.buffer).into_owned())
