@@ -258,10 +258,6 @@ impl<T: 'static> LocalKey<std::cell::RefCell<T>> {
         self.with(|cell| cell.replace(value))
     }
 
-    pub(crate) fn replace(&'static self, value: T) -> T {
-        self.with(|cell| cell.replace(value))
-    }
-
     pub(crate) fn with_borrow<R>(&'static self, with: impl FnOnce(&T) -> R) -> R {
         self.with(|cell| with(&cell.borrow()))
     }
