@@ -138,7 +138,10 @@ impl Shared {
     fn metadata(&self, main: &Main, request: &mut Request) -> Reply {
         let mut metadata = parse_host(request.buffer());
         let config = metadata.remove(handshake::KEY_CONFIG);
-        handshake::accept(&main.0, |key| metadata.get(key).map(String::as_str));
+        if self.host.get().is_none() {
+            // Once: a later question, such as one by hand, takes nothing back.
+            handshake::accept(&main.0, |key| metadata.get(key).map(String::as_str));
+        }
         let of_host = metadata.get(handshake::KEY_INTERFACE_VERSIONS).map(String::as_str);
         let interface_version = self.own.interface_versions.choose(of_host);
         if let Some(level) = metadata.get(handshake::KEY_LOG_LEVEL) {

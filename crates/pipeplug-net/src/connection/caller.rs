@@ -201,7 +201,7 @@ pub trait Caller: Sized {
         payload: impl Into<Payload<'a>>,
     ) -> impl Future<Output = Result<String, Self::CallError>> + Send {
         let reply = self.await_request(OutgoingRequest::new(command, payload.into()));
-        async move { reply.await?.into_text_of(command).map_err(Self::CallError::from) }
+        text_of(reply, command)
     }
 
     #[doc = caller_doc!(notify_async)]
@@ -226,6 +226,14 @@ pub trait Caller: Sized {
     fn notify_chunk(&self, chunk: Chunk) -> Result<(), Self::NotifyError> {
         self.send_one_way(&chunk.command, chunk.buffer.into())
     }
+}
+
+/// Awaits a reply as text.
+async fn text_of<E: From<CallError>>(
+    reply: impl Future<Output = Result<Reply, E>>,
+    command: &str,
+) -> Result<String, E> {
+    reply.await?.into_text_of(command).map_err(E::from)
 }
 
 /// A call that waits for its reply: wait for it, or `.await` it in any executor. Dropping it gives

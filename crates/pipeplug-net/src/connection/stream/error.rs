@@ -26,7 +26,10 @@ pub enum StreamError {
         reason: String,
     },
     /// The caller takes no parts of a reply: it made a call without a stream.
-    #[error("the caller takes no parts of a reply: it made a call without a stream")]
+    #[error(
+        "the caller takes no parts of a reply: it made a call without a stream, and not with \
+         request(…).stream(), or --stream in the command line"
+    )]
     NotTaken,
     /// The call was given up by its caller.
     #[error("the call was given up")]

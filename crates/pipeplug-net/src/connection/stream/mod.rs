@@ -328,7 +328,7 @@ impl Shared {
 
     /// Ends the stream of a call of this side, which this thread gives up, and its progress.
     pub(crate) fn give_up_own_stream(self: &Arc<Self>, id: ThreadId) {
-        if self.end_own_stream(id) {
+        if self.end_own_stream_with(id, StreamError::Cancelled) {
             self.wake_reading_half();
         }
     }
@@ -343,10 +343,14 @@ impl Shared {
     /// it has no stream.
     #[inline]
     pub(crate) fn end_own_stream(self: &Arc<Self>, id: ThreadId) -> bool {
+        self.end_own_stream_with(id, StreamError::Enough { reason: "the call has ended".into() })
+    }
+
+    fn end_own_stream_with(self: &Arc<Self>, id: ThreadId, sending: StreamError) -> bool {
         self.end_progress(id);
         let stream = self.streams.remove(StreamKey { origin: Origin::Own, id });
         if let Some(stream) = &stream {
-            stream.end(Ok(()), StreamError::Enough { reason: "the call has ended".into() });
+            stream.end(Ok(()), sending);
         }
         stream.is_some()
     }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -411,6 +412,19 @@ impl Parts {
     fn ended(&mut self, end: Result<(), StreamError>) -> Option<Result<Part, StreamError>> {
         self.has_ended = true;
         end.err().map(Err)
+    }
+}
+
+impl Parts {
+    /// Takes the next part as `next` does, and awaits it. `None` at the end.
+    ///
+    /// # Errors
+    /// As for `next`.
+    ///
+    /// # Cancellation
+    /// Dropping the future loses no part.
+    pub async fn next_async(&mut self) -> Option<Result<Part, StreamError>> {
+        poll_fn(|context| futures_core::Stream::poll_next(Pin::new(&mut *self), context)).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Parts of a reply, and the reply behind them.
 
 use std::any::Any;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -98,6 +99,19 @@ impl ReplyParts {
             self.outcome = Some(call.wait());
         }
         self.finish()
+    }
+}
+
+impl ReplyParts {
+    /// Takes the next part as `next` does, and awaits it. `None` at the end.
+    ///
+    /// # Errors
+    /// As for `next`.
+    ///
+    /// # Cancellation
+    /// Dropping the future loses no part.
+    pub async fn next_async(&mut self) -> Option<Result<Part, CallError>> {
+        poll_fn(|context| futures_core::Stream::poll_next(Pin::new(&mut *self), context)).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! The sending half of a stream.
 
 use std::any::Any;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -301,6 +302,27 @@ impl PartSender {
         }
         if is_own && self.stream.is_one_way {
             self.shared.streams.remove(key);
+        }
+    }
+
+    /// Sends a part as [`send`](PartSender::send) does, and awaits that it may be sent.
+    ///
+    /// # Errors
+    /// As for [`send`](PartSender::send).
+    ///
+    /// # Cancellation
+    /// If the future is dropped before it is ready, the part was not sent.
+    pub async fn send_async<'a>(
+        &mut self,
+        part: impl Into<Payload<'a>> + Send,
+    ) -> Result<(), StreamError> {
+        let part = part.into();
+        loop {
+            poll_fn(|context| self.poll_permit(context)).await?;
+            // Another thread may have ended the stream since, but none has used its credit.
+            if self.reserve(&part)? {
+                return self.send_reserved(part, SendClass::Admitted);
+            }
         }
     }
 
