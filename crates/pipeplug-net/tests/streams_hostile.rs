@@ -590,7 +590,7 @@ fn a_thread_that_reads_while_it_waits_learns_of_an_end_by_another_thread() {
         let sending = std::thread::spawn(move || sender.send("waits for credit"));
         std::thread::sleep(Duration::from_millis(round % 4));
         drop(parts);
-        assert!(matches!(sending.join().unwrap(), Err(StreamError::Enough { .. })));
+        assert!(matches!(sending.join().unwrap(), Err(StreamError::Cancelled)));
         drop(peer);
 
         // Its request is answered.
