@@ -132,7 +132,7 @@ pub struct Request {
 pub(crate) enum RequestPlace {
     /// Slot of the worker that runs its handler.
     Worker(WorkerSlot),
-    /// It will be answered later, by a task.
+    /// Answered later, by a task.
     Later,
     /// A one-way that a task handles.
     OneWay(Arc<CancelToken>),

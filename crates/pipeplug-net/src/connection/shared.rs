@@ -91,7 +91,7 @@ pub(crate) struct PeerFeatures {
     pub(crate) stream_window: AtomicU64,
 }
 
-/// What goes with a request.
+/// Context and progress of a request that is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extras<'a> {
     pub(crate) context: Option<&'a RequestContext>,

@@ -40,9 +40,9 @@ thread_local! {
 /// Sides of a stream that send parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StreamMode {
-    /// The side that sends the request sends parts too.
+    /// True if the side that sends the request sends parts too.
     pub(crate) sends: bool,
-    /// That side takes parts of the reply.
+    /// True if that side takes parts of the reply.
     pub(crate) receives: bool,
 }
 

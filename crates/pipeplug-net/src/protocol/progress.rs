@@ -33,7 +33,7 @@ pub struct Progress {
     pub done: u64,
     /// Amount of all work, in the same unit. `None` if it is not known.
     pub total: Option<u64>,
-    /// What the handler does now, for people. Empty if it did not say.
+    /// Work that the handler does now, for people. Empty if it did not say.
     pub message: String,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Coalesce {
     is_closed: bool,
 }
 
-/// What to do with the pending report.
+/// Next step for the pending report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Send it.

@@ -1,4 +1,4 @@
-//! What plugins log, in the log of the host: in a process of their own, which has a subscriber.
+//! Logs of plugins, in the log of the host: in a process of their own, which has a subscriber.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
