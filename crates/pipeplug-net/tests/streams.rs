@@ -370,3 +370,38 @@ fn a_cut_at_any_byte_ends_both_directions_and_loses_nothing_before_it() {
     .unwrap();
     assert!(runs > 100, "{runs}");
 }
+
+#[test]
+fn a_deadline_ends_sending_though_nothing_has_to_wait() {
+    each(|reading, _| {
+        let (release, gate) = mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let handler = move |_: &mut Request| {
+            gate.lock().unwrap().recv_timeout(LONG)?;
+            Ok(Reply::empty())
+        };
+        let sides = sides(reading, 1 << 20, Refuse, handler);
+        let timeout = Duration::from_millis(20);
+        let call = sides.caller.request("take", "").timeout(timeout).stream().unwrap();
+        let (mut sender, _parts) = call.split();
+        let begun = std::time::Instant::now();
+        let error = loop {
+            if let Err(error) = sender.send("there is credit for it") {
+                break error;
+            }
+            assert!(begun.elapsed() < LONG, "the deadline has passed long ago");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        assert!(matches!(error, StreamError::DeadlinePassed), "{error:?}");
+        release.send(()).unwrap();
+    });
+}
+
+#[test]
+fn parts_of_a_reply_that_are_dropped_end_sending_as_a_call_that_is_given_up() {
+    let sides = sides(Reading::Dedicated, 1 << 20, Refuse, echo);
+    let (mut sender, parts) = sides.caller.request("echo", "").stream().unwrap().split();
+    sender.send("part").unwrap();
+    drop(parts);
+    assert!(matches!(sender.send("more"), Err(StreamError::Cancelled)));
+}

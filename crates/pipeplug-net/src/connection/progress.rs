@@ -15,7 +15,7 @@ use super::shared::Shared;
 use super::stream::receive::Waiter;
 use crate::event_loop::timers::Timer;
 use crate::protocol::progress::{Coalesce, Progress, Step};
-use crate::sync::lock::{guarded, lock, wait_until};
+use crate::sync::lock::{lock, wait_until};
 use crate::sync::{
     Condvar, Instant, Mutex, MutexGuard,
     atomic::{AtomicUsize, Ordering},
@@ -120,12 +120,7 @@ impl ProgressSlot {
         change(&mut state);
         let waiter = std::mem::take(&mut state.waiter);
         drop(state);
-        match waiter {
-            Waiter::None => {}
-            Waiter::Thread => self.changed.notify_one(),
-            // Not under the lock: a waker is code of the user.
-            Waiter::Task(waker) => guarded("a waker", || waker.wake()),
-        }
+        waiter.wake(&self.changed);
     }
 
     fn next(&self, context: Option<&Context<'_>>) -> Next {

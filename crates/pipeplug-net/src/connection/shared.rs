@@ -516,7 +516,7 @@ impl Shared {
         };
         if is_open {
             slot.complete(CallOutcome::Cancelled);
-            self.end_own_stream(id);
+            self.give_up_own_stream(id);
             self.send_cancel(id);
             // The thread that waits for it may be the one that reads.
             self.leader.wake();

@@ -48,7 +48,7 @@ impl PartSender {
             while !rest.is_empty() {
                 let count = self.reserve_many(rest)?;
                 if count == 0 {
-                    self.wait_for_credit()?;
+                    self.wait_for_credit();
                     continue;
                 }
                 let (now, later) = rest.split_at(count);

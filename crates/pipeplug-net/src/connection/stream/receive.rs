@@ -15,9 +15,9 @@ use super::{CallStream, StreamKey};
 use crate::connection::shared::Shared;
 use crate::event_loop::timers::Timer;
 use crate::protocol::flow::{ReceiveWindow, weight};
-use crate::sync::Instant;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::lock::{guarded, lock, wait_until};
+use crate::sync::{Condvar, Instant};
 
 /// Largest number of parts that are taken together.
 const BATCH_MAX: usize = 1024;
@@ -97,6 +97,15 @@ impl Waiter {
         match self {
             Self::Task(earlier) if earlier.will_wake(waker) => None,
             _ => Some(std::mem::replace(self, Self::Task(waker.clone()))),
+        }
+    }
+
+    /// Wakes it. A thread sleeps on `condvar`. Called without a lock: a waker is code of the user.
+    pub(crate) fn wake(self, condvar: &Condvar) {
+        match self {
+            Self::None => {}
+            Self::Thread => condvar.notify_one(),
+            Self::Task(waker) => guarded("a waker", || waker.wake()),
         }
     }
 }
@@ -215,7 +224,7 @@ impl CallStream {
         receiving.batches.append(batches);
         let waiter = std::mem::take(&mut receiving.waiter);
         drop(receiving);
-        self.wake_receiver(waiter);
+        waiter.wake(&self.received);
         Ok(())
     }
 
@@ -225,15 +234,7 @@ impl CallStream {
         receiving.end.get_or_insert(end);
         let waiter = std::mem::take(&mut receiving.waiter);
         drop(receiving);
-        self.wake_receiver(waiter);
-    }
-
-    fn wake_receiver(&self, waiter: Waiter) {
-        match waiter {
-            Waiter::None => {}
-            Waiter::Thread => self.received.notify_one(),
-            Waiter::Task(waker) => guarded("a waker", || waker.wake()),
-        }
+        waiter.wake(&self.received);
     }
 
     fn is_ready(&self) -> bool {

@@ -16,8 +16,8 @@ use crate::connection::shared::Shared;
 use crate::event_loop::timers::Timer;
 use crate::payload::Payload;
 use crate::protocol::flow::{SendWindow, weight};
-use crate::sync::Instant;
-use crate::sync::lock::{guarded, lock, wait_until};
+use crate::sync::lock::{lock, wait_until};
+use crate::sync::{Instant, MutexGuard};
 use crate::writer::{Flush, RoomWait, SendClass, SendError};
 
 /// Largest part that [`io::Write`] and `AsyncWrite` make, in bytes.
@@ -47,6 +47,10 @@ impl Sending {
     fn is_ready(&self) -> bool {
         self.window.is_open() || self.end.is_some()
     }
+
+    fn take_waiter_if_ready(&mut self) -> Waiter {
+        if self.is_ready() { std::mem::take(&mut self.waiter) } else { Waiter::None }
+    }
 }
 
 impl CallStream {
@@ -54,10 +58,9 @@ impl CallStream {
     pub(super) fn credited(&self, total: u64) -> bool {
         let mut sending = lock(&self.sending);
         let is_valid = sending.window.credit(total);
-        let waiter =
-            if sending.is_ready() { std::mem::take(&mut sending.waiter) } else { Waiter::None };
+        let waiter = sending.take_waiter_if_ready();
         drop(sending);
-        self.wake_sender(waiter);
+        waiter.wake(&self.may_send);
         is_valid
     }
 
@@ -65,10 +68,9 @@ impl CallStream {
     pub(super) fn window_negotiated(&self, window: u64) {
         let mut sending = lock(&self.sending);
         sending.window.negotiated(window);
-        let waiter =
-            if sending.is_ready() { std::mem::take(&mut sending.waiter) } else { Waiter::None };
+        let waiter = sending.take_waiter_if_ready();
         drop(sending);
-        self.wake_sender(waiter);
+        waiter.wake(&self.may_send);
     }
 
     /// Ends sending, unless it has ended.
@@ -77,15 +79,7 @@ impl CallStream {
         sending.end.get_or_insert(end);
         let waiter = std::mem::take(&mut sending.waiter);
         drop(sending);
-        self.wake_sender(waiter);
-    }
-
-    fn wake_sender(&self, waiter: Waiter) {
-        match waiter {
-            Waiter::None => {}
-            Waiter::Thread => self.may_send.notify_one(),
-            Waiter::Task(waker) => guarded("a waker", || waker.wake()),
-        }
+        waiter.wake(&self.may_send);
     }
 
     /// Sleeps until a part may be sent or `deadline` passes.
@@ -152,7 +146,7 @@ impl PartSender {
     pub fn send<'a>(&mut self, part: impl Into<Payload<'a>>) -> Result<(), StreamError> {
         let part = part.into();
         while !self.reserve(&part)? {
-            self.wait_for_credit()?;
+            self.wait_for_credit();
         }
         self.send_reserved(part, SendClass::Part { deadline: self.deadline })
     }
@@ -192,32 +186,36 @@ impl PartSender {
     }
 
     /// Waits until there may be credit.
-    pub(super) fn wait_for_credit(&self) -> Result<(), StreamError> {
-        if self.is_late() {
-            return Err(StreamError::DeadlinePassed);
-        }
+    pub(super) fn wait_for_credit(&self) {
         let (stream, deadline) = (&self.stream, self.deadline);
         self.shared.wait_for_peer(
             deadline,
             || lock(&stream.sending).is_ready(),
             || stream.sleep_for_credit(deadline),
         );
-        Ok(())
     }
 
     /// Counts parts of these lengths as sent, as far as there is credit for them. Returns their
     /// number.
     pub(super) fn reserve_many(&self, parts: &[&[u8]]) -> Result<usize, StreamError> {
-        let mut sending = lock(&self.stream.sending);
-        if let Some(end) = &sending.end {
-            return Err(end.clone());
-        }
+        let mut sending = self.lock_to_send()?;
         let mut count = 0;
         while count < parts.len() && sending.window.is_open() {
             sending.window.sent(weight(command::PART.len(), parts[count].len()));
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Locks the stream to send a part, unless it has ended or the deadline has passed. A sender that
+    /// never has to wait would not notice the deadline otherwise.
+    fn lock_to_send(&self) -> Result<MutexGuard<'_, Sending>, StreamError> {
+        let sending = lock(&self.stream.sending);
+        match &sending.end {
+            Some(end) => Err(end.clone()),
+            None if self.is_late() => Err(StreamError::DeadlinePassed),
+            None => Ok(sending),
+        }
     }
 
     fn is_late(&self) -> bool {
@@ -235,10 +233,7 @@ impl PartSender {
 
     /// Counts a part as sent, if there is credit for it.
     fn reserve(&self, part: &Payload<'_>) -> Result<bool, StreamError> {
-        let mut sending = lock(&self.stream.sending);
-        if let Some(end) = &sending.end {
-            return Err(end.clone());
-        }
+        let mut sending = self.lock_to_send()?;
         let is_open = sending.window.is_open();
         if is_open {
             sending.window.sent(weight(command::PART.len(), part.0.len()));
