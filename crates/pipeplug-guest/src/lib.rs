@@ -47,12 +47,12 @@ pub use logging::{LoggingError, logging};
 pub use main_handle::{Handler, Main};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Limits, ThreadId};
 pub use pipeplug_net::{
-    AwaitedCall, CallError, Caller, CancelHandle, Cancellation, ChunkHead, CloseReason, Connection,
-    Credit, Escaped, EventLoop, Failure, HandlerError, HandlerFuture, NotifyError, OpenCall,
-    Options, Order, OutgoingRequest, Part, PartSender, Parts, Payload, PendingCall, PendingReply,
-    Postmortem, Progress, ProgressReports, ProgressSender, Reading, Reply, ReplyParts, Request,
-    RequestBuilder, Responder, Retry, Sent, Stats, StreamCall, StreamError, StreamSides, Turn,
-    failure_code,
+    AwaitedCall, CallError, CallFailure, Caller, CancelHandle, Cancellation, ChunkHead,
+    CloseReason, Connection, Credit, Escaped, EventLoop, Failure, HandlerError, HandlerFuture,
+    NotifyError, OpenCall, Options, Order, OutgoingRequest, Part, PartSender, Parts, Payload,
+    PendingCall, PendingReply, Postmortem, Progress, ProgressReports, ProgressSender, Reading,
+    Reply, ReplyParts, Request, RequestBuilder, Responder, Retry, Sent, Stats, StreamCall,
+    StreamError, StreamSides, Turn, failure_code,
 };
 pub use register_error::RegisterError;
 pub use stopping::{Stop, Stopping};

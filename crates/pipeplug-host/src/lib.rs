@@ -61,12 +61,12 @@ mod sys;
 pub use integrity::{LockFile, LockFileError, LockFileErrorKind, ParseSha256Error, Sha256};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId};
 pub use pipeplug_net::{
-    AwaitedCall, CallError, Caller, CancelHandle, Cancellation, ChunkHead, CloseReason, Connection,
-    Credit, Escaped, EventLoop, Failure, HandlerError, HandlerFuture, NotifyError, OpenCall,
-    Options, Order, OutgoingRequest, Part, PartSender, Parts, Payload, PendingCall, PendingReply,
-    Postmortem, Progress, ProgressReports, ProgressSender, Reading, Reply, ReplyParts, Request,
-    RequestBuilder, Responder, Retry, Sent, Stats, StreamCall, StreamError, StreamSides, Turn,
-    failure_code,
+    AwaitedCall, CallError, CallFailure, Caller, CancelHandle, Cancellation, ChunkHead,
+    CloseReason, Connection, Credit, Escaped, EventLoop, Failure, HandlerError, HandlerFuture,
+    NotifyError, OpenCall, Options, Order, OutgoingRequest, Part, PartSender, Parts, Payload,
+    PendingCall, PendingReply, Postmortem, Progress, ProgressReports, ProgressSender, Reading,
+    Reply, ReplyParts, Request, RequestBuilder, Responder, Retry, Sent, Stats, StreamCall,
+    StreamError, StreamSides, Turn, failure_code,
 };
 pub use plugin::{
     ConfigError, Crash, Ended, Grace, Handler, LogLevel, LogLevelError, LogLine, Metadata,

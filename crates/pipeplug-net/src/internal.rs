@@ -5,6 +5,7 @@
 //! hidden where they are.
 
 pub use crate::connection::handler::FAILED_ONE_WAYS;
+pub use crate::connection::progress::channel as progress_channel;
 pub use crate::event_loop::offload::Offloaded;
 pub use crate::event_loop::watch::{Watch, Watcher};
 

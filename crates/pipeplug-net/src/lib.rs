@@ -26,7 +26,7 @@ mod writer;
 pub use connection::async_handler::HandlerFuture;
 pub use connection::awaited::AwaitedCall;
 pub use connection::call::{CancelHandle, PendingCall};
-pub use connection::call_error::{CallError, NotifyError, Retry, Sent};
+pub use connection::call_error::{CallError, CallFailure, NotifyError, Retry, Sent};
 pub use connection::caller::{
     Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamCall, StreamSides,
 };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_net::{CallError, NotifyError, Retry, Sent, failure_code};
+use pipeplug_net::{CallError, CallFailure, NotifyError, Retry, Sent, failure_code};
 use serde_json::Value;
 
 use super::event::PluginFailure;
@@ -150,6 +150,24 @@ impl SupervisedCallError {
             },
             Self::Call(error) => error.retry(),
         }
+    }
+}
+
+impl CallFailure for SupervisedCallError {
+    fn call_error(&self) -> Option<&CallError> {
+        self.call_error()
+    }
+
+    fn code(&self) -> Option<&str> {
+        self.code()
+    }
+
+    fn sent(&self) -> Sent {
+        self.sent()
+    }
+
+    fn retry(&self) -> Retry {
+        self.retry()
     }
 }
 

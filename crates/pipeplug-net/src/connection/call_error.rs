@@ -1,5 +1,6 @@
 //! Errors of calls and one-ways.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -284,6 +285,39 @@ impl CallError {
             | Self::Unsupported { .. }
             | Self::ContextTooLarge { .. } => Retry::No,
         }
+    }
+}
+
+/// Error of a call of any [`Caller`](crate::Caller).
+pub trait CallFailure: Error + From<CallError> + Send + Sync + 'static {
+    /// The error of the call. `None` if there was nothing to call.
+    fn call_error(&self) -> Option<&CallError>;
+
+    /// Code of the error; see [`CallError::code`].
+    fn code(&self) -> Option<&str>;
+
+    /// Tells whether the request was sent.
+    fn sent(&self) -> Sent;
+
+    /// Tells whether the same call may be made again.
+    fn retry(&self) -> Retry;
+}
+
+impl CallFailure for CallError {
+    fn call_error(&self) -> Option<&CallError> {
+        Some(self)
+    }
+
+    fn code(&self) -> Option<&str> {
+        self.code()
+    }
+
+    fn sent(&self) -> Sent {
+        self.sent()
+    }
+
+    fn retry(&self) -> Retry {
+        self.retry()
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pipeplug_wire::Chunk;
 
 use super::call::CancelHandle;
-use super::call_error::CallError;
+use super::call_error::{CallError, CallFailure};
 use super::handler::Reply;
 use super::progress::{self, ProgressReports, ProgressSender};
 use super::stream::reply_parts::ReplyParts;
@@ -31,7 +31,7 @@ use crate::sync::Instant;
 /// ```
 pub trait Caller: Sized {
     /// Error of a call.
-    type CallError: Error + From<CallError> + Send + Sync + 'static;
+    type CallError: CallFailure;
     /// Error of a one-way.
     type NotifyError: Error + Send + Sync + 'static;
     /// A call that waits for its reply.
@@ -331,7 +331,9 @@ impl StreamCall {
 }
 
 impl<'a> OutgoingRequest<'a> {
-    pub(super) fn new(command: &'a str, payload: Payload<'a>) -> Self {
+    /// Makes a request without options.
+    #[must_use]
+    pub fn new(command: &'a str, payload: Payload<'a>) -> Self {
         let (timeout, begun) = (None, None);
         let (is_idempotent, is_nonblocking, values) = (false, false, Vec::new());
         let progress = None;

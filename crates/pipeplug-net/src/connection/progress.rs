@@ -63,7 +63,7 @@ pub struct ProgressReports {
 pub struct ProgressSender(Arc<ProgressFeed>);
 
 /// Makes the two ends of the reports of a request.
-pub(super) fn channel() -> (ProgressSender, ProgressReports) {
+pub fn channel() -> (ProgressSender, ProgressReports) {
     let slot = Arc::<ProgressSlot>::default();
     let feed = Arc::new(ProgressFeed(Arc::clone(&slot)));
     (ProgressSender(feed), ProgressReports { slot, timer: None, is_over: false })
