@@ -19,6 +19,7 @@ use crate::listen::{self, NoPath};
 use crate::main_handle::{Handler, Main, OnStop, Shared};
 use crate::metadata::Own;
 use crate::register_error::RegisterError;
+use crate::services::Services;
 use crate::startup::Startup;
 use crate::stopping::Stop;
 
@@ -97,7 +98,7 @@ pub struct Guest<S = (), R = ()> {
     start: S,
     handler: R,
     args: Option<Vec<OsString>>,
-    own: Own,
+    pub(crate) own: Own,
     options: Options,
     grace: Duration,
     on_end: OnEnd,
@@ -125,6 +126,7 @@ impl Guest {
                 name: program().name,
                 metadata: BTreeMap::new(),
                 interface_versions: InterfaceVersions::default(),
+                services: Services::default(),
             },
             options,
             grace: Duration::from_secs(5),

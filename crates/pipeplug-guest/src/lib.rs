@@ -32,6 +32,11 @@ mod logging;
 mod main_handle;
 mod metadata;
 mod register_error;
+#[cfg(feature = "service")]
+mod services;
+#[cfg(not(feature = "service"))]
+#[path = "services/absent.rs"]
+mod services;
 mod shell_word;
 mod startup;
 mod stopping;
@@ -55,4 +60,6 @@ pub use pipeplug_net::{
     StreamError, StreamSides, Turn, failure_code,
 };
 pub use register_error::RegisterError;
+#[cfg(feature = "service")]
+pub use services::serve;
 pub use stopping::{Stop, Stopping};

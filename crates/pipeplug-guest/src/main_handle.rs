@@ -341,7 +341,8 @@ impl pipeplug_net::Handler for Shared {
             }
             Some(_) => {}
         }
-        let answer = self.handler.handle(&main, request);
+        let answer = (self.own.services.handle(request))
+            .unwrap_or_else(|| self.handler.handle(&main, request));
         if let Err(error) = &answer
             && request.is_one_way()
         {

@@ -7,6 +7,7 @@ use pipeplug_net::internal::handshake::{self, InterfaceVersions};
 use serde_json::{Map, Value};
 
 use crate::logging;
+use crate::services::Services;
 
 const KEY_NAME: &str = "pipeplug.name";
 
@@ -16,6 +17,7 @@ pub(crate) struct Own {
     pub(crate) name: String,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) interface_versions: InterfaceVersions,
+    pub(crate) services: Services,
 }
 
 impl Own {
@@ -39,7 +41,7 @@ impl Own {
         }
         let versions = self.interface_versions.to_offer();
         let versions = versions.map(|list| (handshake::KEY_INTERFACE_VERSIONS, list));
-        let offer = offer.into_iter().chain(versions);
+        let offer = offer.into_iter().chain(versions).chain(self.services.metadata());
         object.extend(offer.map(|(key, value)| (key.to_owned(), Value::from(value))));
         object.entry(KEY_NAME).or_insert_with(|| Value::from(self.name.as_str()));
         Value::Object(object).to_string().into_bytes()

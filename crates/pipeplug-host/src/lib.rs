@@ -18,7 +18,8 @@
 //!
 //! Features, all on by default: `containers`, `kubectl` and `ssh` are launchers, `discovery` finds
 //! and installs plugins, `sandbox` confines them, `supervisor` restarts them, `verify` starts only
-//! files of a known sum. `pack`, which is off by default, makes images for containers. A feature
+//! files of a known sum. `pack` and `service`, which are off by
+//! default, make images for containers, and call and serve typed services (`pipeplug-service`). A feature
 //! that is off takes its functions away and changes nothing else. `discovery` needs `sandbox` and
 //! `verify`: it probes unknown plugins in a sandbox, and records the sums of installed ones.
 //!
@@ -52,6 +53,11 @@ mod sandbox;
 #[cfg(not(feature = "sandbox"))]
 #[path = "sandbox/absent.rs"]
 mod sandbox;
+#[cfg(feature = "service")]
+mod services;
+#[cfg(not(feature = "service"))]
+#[path = "services/absent.rs"]
+mod services;
 #[cfg(feature = "supervisor")]
 mod supervisor;
 #[expect(unsafe_code, reason = "system calls that no crate wraps")]

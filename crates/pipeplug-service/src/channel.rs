@@ -423,7 +423,6 @@ impl MethodCaller {
     ///
     /// # Errors
     /// As for [`send_items`](Self::send_items).
-    #[expect(clippy::type_complexity, reason = "the generated methods show it in full")]
     pub async fn send_items_async<A: Serialize, In: Serialize, T, E: DeserializeOwned>(
         &self,
         command: &str,
@@ -490,7 +489,6 @@ impl MethodCaller {
     ///
     /// # Errors
     /// As for [`exchange_items`](Self::exchange_items).
-    #[expect(clippy::type_complexity, reason = "the generated methods show it in full")]
     pub async fn exchange_items_async<A: Serialize, In: Serialize, Out, E: DeserializeOwned>(
         &self,
         command: &str,

@@ -191,9 +191,10 @@ fn near(bytes: &[u8], line: usize, column: usize) -> Option<String> {
     let text = bytes.split(|&byte| byte == b'\n').nth(line.checked_sub(1)?)?;
     let text = String::from_utf8_lossy(text);
     let text = text.trim_end();
-    let at = text.floor_char_boundary(column.min(text.len()));
-    let start = text.floor_char_boundary(at.saturating_sub(SHOWN));
-    let end = text.ceil_char_boundary(at.saturating_add(SHOWN).min(text.len()));
+    let at = (0..=column.min(text.len())).rev().find(|at| text.is_char_boundary(*at))?;
+    let (left, right) = text.split_at(at);
+    let start = left.char_indices().rev().nth(SHOWN).map_or(0, |(index, _)| index);
+    let end = right.char_indices().nth(SHOWN).map_or(text.len(), |(index, _)| at + index);
     let before = if start > 0 { "…" } else { "" };
     let after = if end < text.len() { "…" } else { "" };
     let shown = text.get(start..end).filter(|shown| !shown.is_empty())?;
@@ -228,7 +229,7 @@ mod tests {
         for (text, expected) in [
             (
                 r#"{"word":"teh","most":"many"}"#,
-                r#"most: invalid type: string "many", expected u32 at line 1 column 27, near …ord":"teh","most":"many"}"#,
+                r#"most: invalid type: string "many", expected u32 at line 1 column 27, near …word":"teh","most":"many"}"#,
             ),
             (
                 r#"{"word":"teh"}"#,
@@ -236,7 +237,7 @@ mod tests {
             ),
             (
                 r#"{"word":"teh","most":1,"tags":[1,2,300]}"#,
-                r#"tags[2]: invalid value: integer `300`, expected u8 at line 1 column 38, near …,"most":1,"tags":[1,2,300]}"#,
+                r#"tags[2]: invalid value: integer `300`, expected u8 at line 1 column 38, near …"most":1,"tags":[1,2,300]}"#,
             ),
             ("", "invalid type: null, expected struct Query, near null"),
             (

@@ -99,6 +99,7 @@ pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
         // None of these is part of a probe.
         | StartErrorKind::NoConfig { .. }
         | StartErrorKind::InterfaceVersions { .. }
+        | StartErrorKind::Service { .. }
         | StartErrorKind::NotReady { .. } => false,
         StartErrorKind::Exited { status, .. } => !was_ended(*status),
         StartErrorKind::ClosedPipe

@@ -24,6 +24,7 @@ use crate::plugin::{Grace, LogLevel, Plugin, StartError};
 use crate::process::{Channel, Launch, OnHostExit, Stdin, Stdout};
 #[cfg(feature = "sandbox")]
 use crate::sandbox::Sandbox;
+use crate::services::Services;
 
 handler_trait! {
     /// Call-back that answers a plugin's requests and takes its one-ways. It runs on threads of a
@@ -64,6 +65,7 @@ pub struct PluginBuilder {
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) config: Option<Config>,
     pub(crate) interface_versions: InterfaceVersions,
+    pub(crate) services: Services,
     pub(crate) log_level: Option<LogLevel>,
     pub(crate) events: Option<EventLoop>,
     #[cfg(feature = "sandbox")]
@@ -100,6 +102,7 @@ impl PluginBuilder {
             metadata: BTreeMap::new(),
             config: None,
             interface_versions: InterfaceVersions::default(),
+            services: Services::default(),
             log_level: None,
             events: None,
             #[cfg(feature = "sandbox")]

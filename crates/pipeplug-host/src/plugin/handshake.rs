@@ -11,6 +11,7 @@ use crate::plugin::metadata::{Metadata, offer};
 use crate::plugin::start_hint::{self, End, StartPipe};
 use crate::plugin::{Plugin, PluginBuilder, StartError, StartErrorKind, terminal};
 use crate::process::WaitStatus;
+use crate::services::Missing;
 
 /// Bytes of garbage that an error shows, at most.
 const SHOWN: usize = 64;
@@ -42,6 +43,7 @@ pub(crate) enum HandshakeFailure {
         plugin: Vec<u32>,
         host: Vec<u32>,
     },
+    Service(Missing),
 }
 
 /// The result of the exchange.
@@ -68,6 +70,7 @@ pub(crate) fn exchange(
         metadata: own,
         config,
         interface_versions,
+        services,
         log_level,
         handshake: timeout,
         ..
@@ -78,8 +81,11 @@ pub(crate) fn exchange(
     let versions = interface_versions.to_offer();
     let versions = versions.as_deref().map(|list| (handshake::KEY_INTERFACE_VERSIONS, list));
     let config = config.as_ref().map(|config| (handshake::KEY_CONFIG, config.json()));
+    let of_services = services.metadata();
+    let of_services = of_services.as_ref().map(|(key, value)| (*key, value.as_str()));
     let log_level = log_level.map(|level| (handshake::KEY_LOG_LEVEL, level.name()));
-    let buffer = offer(own.chain(offered).chain(versions).chain(log_level), config);
+    let buffer =
+        offer(own.chain(offered).chain(versions).chain(of_services).chain(log_level), config);
     let reply = plugin
         .request(command::GET_METADATA, buffer)
         .begin()
@@ -113,6 +119,7 @@ pub(crate) fn exchange(
         let (plugin, host) = (of_plugin.into_vec(), interface_versions.clone().into_vec());
         HandshakeFailure::InterfaceVersions { plugin, host }
     })?;
+    services.check(plugin, &metadata).map_err(HandshakeFailure::Service)?;
     Ok(Introduced { metadata, interface_version })
 }
 
@@ -153,6 +160,9 @@ pub(crate) fn explain(
         }
         HandshakeFailure::InterfaceVersions { plugin, host } => {
             return failed(StartErrorKind::InterfaceVersions { plugin, host });
+        }
+        HandshakeFailure::Service(error) => {
+            return failed(StartErrorKind::Service { problem: error.to_string() });
         }
         HandshakeFailure::Call(error) => error,
     };

@@ -168,6 +168,7 @@ impl Plugin {
         let answer = PluginRequests {
             inner: Arc::clone(&inner),
             handler: Arc::clone(&builder.handler),
+            services: builder.services.clone(),
             allow_list: builder.allowed.clone().map(AllowList::new),
             on_end: builder.on_end.clone(),
         };

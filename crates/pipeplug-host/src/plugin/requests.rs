@@ -9,11 +9,13 @@ use pipeplug_net::{CloseReason, Failure, HandlerError, Reply, Request, failure_c
 use super::allow_list::AllowList;
 use super::builder::{Handler, OnEnd};
 use super::{Inner, Plugin, handshake};
+use crate::services::Services;
 
 /// Call-backs of the connection.
 pub(super) struct PluginRequests {
     pub(super) inner: Arc<OnceLock<Weak<Inner>>>,
     pub(super) handler: Arc<dyn Handler>,
+    pub(super) services: Services,
     pub(super) allow_list: Option<AllowList>,
     pub(super) on_end: Option<OnEnd>,
 }
@@ -35,7 +37,8 @@ impl pipeplug_net::Handler for PluginRequests {
                 {
                     return allow_list.refuse(&plugin, request);
                 }
-                self.handler.handle(&plugin, request)
+                (self.services.handle(request))
+                    .unwrap_or_else(|| self.handler.handle(&plugin, request))
             }
             None => Err(Failure::new(failure_code::REFUSED, "the host gives the plugin up").into()),
         }

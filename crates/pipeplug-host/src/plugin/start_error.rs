@@ -148,6 +148,13 @@ pub enum StartErrorKind {
         /// ([`PluginBuilder::interface_versions`](crate::PluginBuilder::interface_versions)).
         host: Vec<u32>,
     },
+    /// The plugin does not have a typed service that the host requires, or in another version
+    /// (`PluginBuilder::requires`, with the feature `service`).
+    #[error("does not fit its host: {}", Escaped(problem))]
+    Service {
+        /// The service, the versions, and the methods that differ.
+        problem: String,
+    },
     /// The host's own call-back ([`PluginBuilder::on_ready`](crate::PluginBuilder::on_ready)) failed.
     /// The plugin was stopped.
     #[error("started, and was not ready: {why}")]
@@ -239,6 +246,7 @@ impl StartError {
             | StartErrorKind::LargeMetadata { .. }
             | StartErrorKind::NoConfig { .. }
             | StartErrorKind::InterfaceVersions { .. }
+            | StartErrorKind::Service { .. }
             | StartErrorKind::Echo => true,
             StartErrorKind::System { .. }
             | StartErrorKind::Connect { .. }

@@ -1,0 +1,28 @@
+//! No typed services: the feature `service` is off.
+
+use std::convert::Infallible;
+
+use pipeplug_net::{HandlerError, Reply, Request};
+
+use crate::plugin::{Metadata, Plugin};
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Services;
+
+pub(crate) type Missing = Infallible;
+
+#[expect(clippy::unused_self, reason = "as with the feature")]
+impl Services {
+    pub(crate) fn handle(&self, _: &mut Request) -> Option<Result<Reply, HandlerError>> {
+        None
+    }
+
+    pub(crate) fn metadata(&self) -> Option<(&'static str, String)> {
+        None
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
+    pub(crate) fn check(&self, _: &Plugin, _: &Metadata) -> Result<(), Missing> {
+        Ok(())
+    }
+}
