@@ -1,4 +1,4 @@
-//! The attribute `service` of pipeplug-service, which documents it.
+//! The attributes of pipeplug-service, which documents them.
 
 mod attributes;
 mod expand;
@@ -6,6 +6,7 @@ mod method;
 mod parse;
 
 use proc_macro::TokenStream;
+use quote::quote;
 
 /// Makes a service of a trait; see the crate pipeplug-service.
 #[proc_macro_attribute]
@@ -13,4 +14,26 @@ pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
     parse::service(arguments.into(), item.into())
         .map_or_else(syn::Error::into_compile_error, |service| expand::expand(&service))
         .into()
+}
+
+/// Derives what the types of a service need: serde's `Serialize` and `Deserialize`, and the schema.
+/// See the crate pipeplug-service.
+#[proc_macro_attribute]
+pub fn data(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    if let Some(argument) = arguments.into_iter().next() {
+        let message = "`data` takes no arguments: write `#[data]`";
+        return syn::Error::new(argument.span().into(), message).into_compile_error().into();
+    }
+    let item = syn::parse_macro_input!(item as syn::DeriveInput);
+    quote! {
+        #[derive(
+            ::pipeplug_service::serde::Serialize,
+            ::pipeplug_service::serde::Deserialize,
+            ::pipeplug_service::schemars::JsonSchema,
+        )]
+        #[serde(crate = "::pipeplug_service::serde")]
+        #[schemars(crate = "::pipeplug_service::schemars")]
+        #item
+    }
+    .into()
 }

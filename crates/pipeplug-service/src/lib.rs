@@ -90,7 +90,7 @@ pub use compare::{Change, Effect, compare};
 pub use error::{Never, ServiceError};
 pub use interface::{Description, Interface, InterfaceBuilder, Method, MethodBuilder, ServiceName};
 pub use pipeplug_net::{Caller, Progress, ProgressReports, Reply, Request};
-pub use pipeplug_service_macros::service;
+pub use pipeplug_service_macros::{data, service};
 pub use router::{Answer, Router};
 pub use schemars;
 pub use serde;

@@ -4,13 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pipeplug_net::Refuse;
-use pipeplug_service::schemars::JsonSchema;
 use pipeplug_service::{
     CallOptions, Channel, Client, Description, GET_SERVICES, INVALID_ARGUMENT, Json, METHOD_ERROR,
-    NoService, NoServiceKind, Request, ServiceError, ServiceSet, StreamIn, StreamOut, service,
+    NoService, NoServiceKind, Request, ServiceError, ServiceSet, StreamIn, StreamOut, data,
+    service,
 };
 use pipeplug_testkit::{Pair, eventually};
-use serde::{Deserialize, Serialize};
 
 /// Spelling.
 #[service(version = 3, oldest = 2)]
@@ -48,7 +47,8 @@ fn three() -> u32 {
 }
 
 /// Error of [`Spell`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[data]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SpellError {
     /// Not in the dictionary.
     #[error("there is no word {word:?}")]
@@ -62,14 +62,16 @@ pub enum SpellError {
 }
 
 /// A line of a text.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[data]
+#[derive(Debug)]
 pub struct Line {
     number: u32,
     text: String,
 }
 
 /// A mistake.
-#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[data]
+#[derive(Debug, PartialEq)]
 pub struct Typo {
     line: u32,
     word: String,
