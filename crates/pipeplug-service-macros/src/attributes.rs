@@ -97,7 +97,7 @@ impl MethodAttributes {
             } else {
                 return true;
             };
-            *place = Some(attribute.span());
+            *place = Some(attribute.path().span());
             if let Err(wrong) = attribute.meta.require_path_only() {
                 error = Some(wrong);
             }
@@ -114,7 +114,7 @@ pub(crate) fn take_of_argument(attributes: &mut Vec<Attribute>) -> syn::Result<V
         let path = attribute.path();
         if !["doc", "serde", "schemars"].iter().any(|known| path.is_ident(known)) {
             let message = "an argument has attributes of serde and schemars, such as `#[serde(default)]`, and docs";
-            return Err(syn::Error::new(attribute.span(), message));
+            return Err(syn::Error::new(path.span(), message));
         }
     }
     Ok(taken)

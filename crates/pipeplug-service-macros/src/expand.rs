@@ -42,7 +42,6 @@ fn arguments(service: &Service, method: &Method) -> TokenStream {
     quote! {
         #[doc = #doc]
         #[derive(
-            ::core::fmt::Debug,
             ::pipeplug_service::serde::Serialize,
             ::pipeplug_service::serde::Deserialize,
             ::pipeplug_service::schemars::JsonSchema,

@@ -1,0 +1,6 @@
+use pipeplug_service::service;
+
+#[service(version = 1)]
+pub struct Spell;
+
+fn main() {}
