@@ -320,8 +320,7 @@ impl Connection {
             ..RequestContext::default()
         };
         let key = StreamKey { origin: Origin::Own, id: lock(&shared.calls).reserve() };
-        let window = &shared.peer.stream_window;
-        let stream = shared.streams.open(key, mode, true, window, &shared.options);
+        let stream = shared.streams.open(key, mode, true, &shared.peer, &shared.options);
         let stream = stream.expect("the id was not used before");
         if shared.close.ended().is_some() {
             shared.end_own_stream(key.id); // as for a call, in `Shared::begin`

@@ -34,6 +34,8 @@ pub(crate) struct Receiving {
     /// Receiver that waits.
     waiter: Waiter,
     credit: ReceiveWindow,
+    /// Weight that is counted at a time.
+    lock_each: u64,
     past: PastWindows,
 }
 
@@ -111,8 +113,10 @@ impl Waiter {
 }
 
 impl Receiving {
-    pub(super) fn new(window: u64, receives: bool, past: PastWindows) -> Self {
-        let mut credit = ReceiveWindow::new(usize::try_from(window).unwrap_or(usize::MAX));
+    /// `credits_each` has the sender told of each part that is taken, not of each half window.
+    pub(super) fn new(window: u64, receives: bool, credits_each: bool, past: PastWindows) -> Self {
+        let reported = if credits_each { 1 } else { window };
+        let mut credit = ReceiveWindow::new(usize::try_from(reported).unwrap_or(usize::MAX));
         credit.negotiated();
         let end = (!receives).then_some(Ok(()));
         Self {
@@ -121,6 +125,7 @@ impl Receiving {
             window: window.max(1),
             end,
             waiter: Waiter::None,
+            lock_each: lock_each(reported),
             credit,
             past,
         }
@@ -260,6 +265,8 @@ pub(super) struct PartReader {
     queue: PartQueue,
     /// Weight of the parts that were taken and not reported to the lock's counters yet.
     taken: u64,
+    /// Weight that is counted at a time.
+    lock_each: u64,
 }
 
 /// Result of a look at a stream.
@@ -271,7 +278,8 @@ pub(super) enum Next {
 
 impl PartReader {
     pub(super) fn new(shared: Arc<Shared>, stream: Arc<CallStream>) -> Self {
-        Self { shared, stream, queue: PartQueue::default(), taken: 0 }
+        let lock_each = lock(&stream.receiving).lock_each;
+        Self { shared, stream, queue: PartQueue::default(), taken: 0, lock_each }
     }
 
     /// Takes the next part, without waiting. If there is none, `waker` is woken when there is.
@@ -312,7 +320,7 @@ impl PartReader {
     fn took(&mut self, part: &Part) {
         self.taken += weight_of(part);
         // With a lock for each part small ones would cost twice as much.
-        if self.taken < lock_each(self.shared.options.stream_window) {
+        if self.taken < self.lock_each {
             return;
         }
         let taken = std::mem::take(&mut self.taken);
@@ -358,8 +366,8 @@ impl PartReader {
 }
 
 /// Weight that is counted at a time, for a window of this size.
-fn lock_each(window: usize) -> u64 {
-    (window as u64 / 16).min(16 << 10)
+fn lock_each(window: u64) -> u64 {
+    (window / 16).min(16 << 10)
 }
 
 /// Parts of a request or one-way, for its handler.
