@@ -11,6 +11,7 @@
 mod batch;
 pub(crate) mod error;
 pub(crate) mod part;
+mod past_windows;
 pub(crate) mod receive;
 pub(crate) mod reply_parts;
 pub(crate) mod send;
@@ -37,7 +38,8 @@ use crate::sync::{
 };
 use error::StreamError;
 use part::Batch;
-use receive::{PastWindows, Receiving};
+use past_windows::PastWindows;
+use receive::Receiving;
 use send::Sending;
 
 /// Name of the feature in `pipeplug.features`.
