@@ -475,3 +475,18 @@ fn waiting_for_what_waits_ends_when_it_is_written() {
         assert_eq!(host.stats().queued, 0);
     }
 }
+
+#[test]
+fn errors_show_a_command_escaped() {
+    let (host, _guest) = pair(&Options::default(), Refuse, echo);
+    let error = host.call("red \x1b[31m\n", "").unwrap_err().to_string();
+    assert!(error.starts_with("red \\u{1b}[31m\\n: unknown command"), "{error}");
+    host.close();
+    let command = "red \x1b[31m";
+    for error in [
+        host.call(command, "").unwrap_err().to_string(),
+        host.notify(command, "").unwrap_err().to_string(),
+    ] {
+        assert!(error.starts_with("red \\u{1b}[31m: n"), "{error}");
+    }
+}

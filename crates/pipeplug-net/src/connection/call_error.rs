@@ -20,7 +20,7 @@ use crate::protocol::flow::Credit;
 #[non_exhaustive]
 pub enum CallError {
     /// The other side answered with an error (`cmd.failure` or `cmd.error`).
-    #[error("{command}: {}", Escaped(message))]
+    #[error("{}: {}", Escaped(command), Escaped(message))]
     Remote {
         /// Command that was called.
         command: String,
@@ -35,7 +35,7 @@ pub enum CallError {
     /// The connection ended before the reply came, or before the call.
     ///
     /// `Display` writes up to three lines: this one and those of the [`Postmortem`].
-    #[error("{command}: no reply, {reason}{postmortem}")]
+    #[error("{}: no reply, {reason}{postmortem}", Escaped(command))]
     Closed {
         /// Command that was called.
         command: String,
@@ -48,7 +48,7 @@ pub enum CallError {
     },
     /// No reply came in time. The limit is the call's own, that of the wait, or the deadline of the
     /// request whose handler made the call. The call is given up, and a late reply is dropped.
-    #[error("{command}: no reply within {}", Rounded(*.after))]
+    #[error("{}: no reply within {}", Escaped(command), Rounded(*.after))]
     TimedOut {
         /// Command that was called.
         command: String,
@@ -57,7 +57,7 @@ pub enum CallError {
     },
     /// The time was over before the call was sent: while the other side was behind with earlier
     /// chunks, or from the start. Nothing of the call has reached the other side.
-    #[error("{command}: {}", not_sent(*.after, *.credit))]
+    #[error("{}: {}", Escaped(command), not_sent(*.after, *.credit))]
     NotSent {
         /// Command that was called.
         command: String,
@@ -67,7 +67,7 @@ pub enum CallError {
         credit: Option<Credit>,
     },
     /// As many calls as [`Options::calls`](crate::Options) allows are open.
-    #[error("{command}: {limit} calls wait for a reply already, the limit is {limit}")]
+    #[error("{}: {limit} calls wait for a reply already, the limit is {limit}", Escaped(command))]
     TooManyCalls {
         /// Command that was called.
         command: String,
@@ -75,7 +75,7 @@ pub enum CallError {
         limit: usize,
     },
     /// The reply is larger than [`Options::limits`](crate::Options) allows and was skipped.
-    #[error("{command}: the reply was skipped: {reason}")]
+    #[error("{}: the reply was skipped: {reason}", Escaped(command))]
     ReplyTooLarge {
         /// Command that was called.
         command: String,
@@ -83,7 +83,10 @@ pub enum CallError {
         reason: SkipReason,
     },
     /// The reply is no UTF-8 text, which `call` promises. `call_bytes` takes any bytes.
-    #[error("{command}: the reply is no UTF-8 text ({source}); call_bytes takes any bytes")]
+    #[error(
+        "{}: the reply is no UTF-8 text ({source}); call_bytes takes any bytes",
+        Escaped(command)
+    )]
     NotText {
         /// Command that was called.
         command: String,
@@ -91,7 +94,7 @@ pub enum CallError {
         source: std::str::Utf8Error,
     },
     /// The command cannot be sent in the connection's format.
-    #[error("{command}: {error}")]
+    #[error("{}: {error}", Escaped(command))]
     Encode {
         /// Command that was called.
         command: String,
@@ -102,7 +105,8 @@ pub enum CallError {
     /// [`Options::overrun`](crate::Options) allows. Its replies, which come behind them, cannot be
     /// read.
     #[error(
-        "{command}: given up, since {held} bytes of one-ways from the other side wait for handlers, the limit is {limit}"
+        "{}: given up, since {held} bytes of one-ways from the other side wait for handlers, the limit is {limit}",
+        Escaped(command)
     )]
     Overrun {
         /// Command that was called.
@@ -115,7 +119,7 @@ pub enum CallError {
         sent: Sent,
     },
     /// The parts of the reply ended before the reply.
-    #[error("{command}: {error}")]
+    #[error("{}: {error}", Escaped(command))]
     Stream {
         /// Command that was called.
         command: String,
@@ -123,7 +127,7 @@ pub enum CallError {
         error: StreamError,
     },
     /// The other side has not negotiated a feature that the call needs.
-    #[error("{command}: not sent: the other side does not know the feature {feature}")]
+    #[error("{}: not sent: the other side does not know the feature {feature}", Escaped(command))]
     Unsupported {
         /// Command that was called.
         command: String,
@@ -131,7 +135,7 @@ pub enum CallError {
         feature: &'static str,
     },
     /// The values of the call's context are too long.
-    #[error("{command}: not sent: its context has {len} bytes, the limit is {limit}")]
+    #[error("{}: not sent: its context has {len} bytes, the limit is {limit}", Escaped(command))]
     ContextTooLarge {
         /// Command that was called.
         command: String,
@@ -141,13 +145,13 @@ pub enum CallError {
         limit: usize,
     },
     /// This side gave the call up, through a [`CancelHandle`](crate::CancelHandle).
-    #[error("{command}: cancelled by this side")]
+    #[error("{}: cancelled by this side", Escaped(command))]
     Cancelled {
         /// Command that was called.
         command: String,
     },
     /// The call would have had to wait before it was sent, and must not wait.
-    #[error("{command}: the other side is behind, sending would have to wait")]
+    #[error("{}: the other side is behind, sending would have to wait", Escaped(command))]
     WouldBlock {
         /// Command that was called.
         command: String,
@@ -366,7 +370,7 @@ pub enum NotifyError {
     /// The connection has ended.
     ///
     /// `Display` writes up to three lines: this one and those of the [`Postmortem`].
-    #[error("{command}: not sent, {reason}{postmortem}")]
+    #[error("{}: not sent, {reason}{postmortem}", Escaped(command))]
     Closed {
         /// Command of the one-way.
         command: String,
@@ -376,7 +380,7 @@ pub enum NotifyError {
         postmortem: Arc<Postmortem>,
     },
     /// The other side has not negotiated a feature that the one-way needs.
-    #[error("{command}: not sent: the other side does not know the feature {feature}")]
+    #[error("{}: not sent: the other side does not know the feature {feature}", Escaped(command))]
     Unsupported {
         /// Command of the one-way.
         command: String,
@@ -384,7 +388,7 @@ pub enum NotifyError {
         feature: &'static str,
     },
     /// The command cannot be sent in the connection's format.
-    #[error("{command}: {error}")]
+    #[error("{}: {error}", Escaped(command))]
     Encode {
         /// Command of the one-way.
         command: String,
