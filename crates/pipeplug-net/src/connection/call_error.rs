@@ -8,6 +8,7 @@ use std::time::Duration;
 use pipeplug_wire::{EncodeError, SkipReason};
 use serde_json::Value;
 
+use super::reserved::instead_of;
 use super::stream::error::StreamError;
 use crate::error::CloseReason;
 use crate::escape::Escaped;
@@ -126,6 +127,13 @@ pub enum CallError {
         /// Reason that they ended.
         error: StreamError,
     },
+    /// The command is one of the protocol's own (docs/protocol.md, "Reserved commands"), which
+    /// pipeplug sends by itself.
+    #[error("{}", reserved(command))]
+    Reserved {
+        /// Command that was called.
+        command: String,
+    },
     /// The other side has not negotiated a feature that the call needs.
     #[error("{}: not sent: the other side does not know the feature {feature}", Escaped(command))]
     Unsupported {
@@ -200,6 +208,7 @@ impl CallError {
             | Self::Stream { command, .. }
             | Self::Unsupported { command, .. }
             | Self::ContextTooLarge { command, .. }
+            | Self::Reserved { command }
             | Self::WouldBlock { command } => command,
         }
     }
@@ -220,9 +229,10 @@ impl CallError {
             | Self::ContextTooLarge { .. }
             | Self::Stream { error: StreamError::TooLarge(_), .. } => failure_code::TOO_LARGE,
             Self::Unsupported { .. } => failure_code::UNSUPPORTED,
-            Self::NotText { .. } | Self::Encode { .. } | Self::Stream { .. } => {
-                failure_code::INVALID
-            }
+            Self::NotText { .. }
+            | Self::Encode { .. }
+            | Self::Reserved { .. }
+            | Self::Stream { .. } => failure_code::INVALID,
         })
     }
 
@@ -256,6 +266,7 @@ impl CallError {
             Self::NotSent { .. }
             | Self::TooManyCalls { .. }
             | Self::Encode { .. }
+            | Self::Reserved { .. }
             | Self::Unsupported { .. }
             | Self::ContextTooLarge { .. }
             | Self::WouldBlock { .. } => Sent::No,
@@ -286,6 +297,7 @@ impl CallError {
             | Self::NotText { .. }
             | Self::Encode { .. }
             | Self::Stream { .. }
+            | Self::Reserved { .. }
             | Self::Unsupported { .. }
             | Self::ContextTooLarge { .. } => Retry::No,
         }
@@ -337,6 +349,11 @@ impl From<CallError> for io::Error {
     }
 }
 
+fn reserved(command: &str) -> String {
+    let instead = instead_of(command);
+    format!("{}: not sent: it is a command of the protocol; {instead}", Escaped(command))
+}
+
 fn not_sent(after: Duration, credit: Option<Credit>) -> String {
     if after.is_zero() {
         return "not sent: its deadline, or that of the request whose handler made it, had passed already"
@@ -378,6 +395,13 @@ pub enum NotifyError {
         reason: Arc<CloseReason>,
         /// State of the connection at its end.
         postmortem: Arc<Postmortem>,
+    },
+    /// The command is one of the protocol's own (docs/protocol.md, "Reserved commands"), which
+    /// pipeplug sends by itself.
+    #[error("{}", reserved(command))]
+    Reserved {
+        /// Command of the one-way.
+        command: String,
     },
     /// The other side has not negotiated a feature that the one-way needs.
     #[error("{}: not sent: the other side does not know the feature {feature}", Escaped(command))]
