@@ -45,14 +45,16 @@ pub fn register(start: impl Start, handler: impl Handler) -> Main {
 }
 
 /// Start call-back. Runs once at the end of registering, after the host has sent its metadata
-/// ([`Main::host`]) and before any message reaches the request call-back. It may call the host.
+/// ([`Main::host`]) and before any message reaches the request call-back. The host's start waits for
+/// it, at most for the time that the host has for a start (`PluginBuilder::handshake_timeout` of
+/// `pipeplug-host`, 10 seconds by default): long work belongs on a thread. It may call the host.
 ///
 /// A closure `FnOnce(&Main) -> Result<(), HandlerError>`, or `()` for nothing.
 pub trait Start {
     /// Runs it.
     ///
     /// # Errors
-    /// Any error ends the plugin.
+    /// Any error ends the plugin, and fails the host's start.
     fn start(self, main: &Main) -> Result<(), HandlerError>;
 
     /// Tells that it does nothing, so that no message has to wait for it.
@@ -320,6 +322,7 @@ impl<S: Start, R: Handler> Guest<S, R> {
         let is_awaited = !self.start.is_nothing() || !self.own.interface_versions.is_empty();
         options.hold = if is_awaited {
             // What the host says of itself comes with it, and the start call-back may want to know.
+            // The answer waits for the call-back.
             Hold::AllBut(vec![command::GET_METADATA.into()])
         } else {
             Hold::Nothing
@@ -331,7 +334,7 @@ impl<S: Start, R: Handler> Guest<S, R> {
         let main = Main::connect(&events, reader, writer, options, shared)
             .map_err(RegisterError::Connect)?;
         let startup = &main.shared().startup;
-        // Whatever becomes of it: until then the request call-back is not asked for metadata.
+        // Whatever becomes of it: until then `GetMetadata` is not answered.
         let started = startup.starting();
         if is_awaited {
             startup.wait_introduced(|| main.connection().stats().held > 0);

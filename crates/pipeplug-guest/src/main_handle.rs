@@ -135,24 +135,33 @@ impl Shared {
         }
     }
 
+    /// Answers `GetMetadata`, once the start call-back has succeeded. One that fails closes the
+    /// connection, so that no answer goes out, and the host's start fails.
     fn metadata(&self, main: &Main, request: &mut Request) -> Reply {
         let mut metadata = parse_host(request.buffer());
         let config = metadata.remove(handshake::KEY_CONFIG);
-        if self.host.get().is_none() {
+        let is_first = self.host.get().is_none();
+        let of_host = |key: &str| metadata.get(key).map(String::as_str);
+        if is_first {
             // Once: a later question, such as one by hand, takes nothing back.
-            handshake::accept(&main.0, |key| metadata.get(key).map(String::as_str));
+            handshake::accept_before_answer(&main.0, of_host);
         }
-        let of_host = metadata.get(handshake::KEY_INTERFACE_VERSIONS).map(String::as_str);
-        let interface_version = self.own.interface_versions.choose(of_host);
-        if let Some(level) = metadata.get(handshake::KEY_LOG_LEVEL) {
+        let interface_version =
+            self.own.interface_versions.choose(of_host(handshake::KEY_INTERFACE_VERSIONS));
+        if let Some(level) = of_host(handshake::KEY_LOG_LEVEL) {
             // A level that is unknown here leaves the log as it is.
             let _ = logging::set_level(level);
         }
         // A host that asks twice says the same.
-        let _ = self.host.set(Host { metadata, config, interface_version });
+        let _ = self.host.set(Host { metadata: metadata.clone(), config, interface_version });
         self.startup.introduced();
+        self.startup.wait_started();
+        if is_first {
+            // Not before: the host gives no credit until it has the answer, and the start call-back
+            // may send more than a window.
+            handshake::accept_with_answer(&main.0, |key| metadata.get(key).map(String::as_str));
+        }
         let answered = if self.own.metadata.is_empty() {
-            self.startup.wait_started();
             // A call-back that does not know the question has no metadata of its own.
             self.handler.handle(main, request).ok().map(Reply::into_bytes)
         } else {

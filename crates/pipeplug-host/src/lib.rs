@@ -65,7 +65,7 @@ mod sys;
 
 #[cfg(feature = "verify")]
 pub use integrity::{LockFile, LockFileError, LockFileErrorKind, ParseSha256Error, Sha256};
-pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId};
+pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId, command};
 pub use pipeplug_net::{
     AwaitedCall, CallError, CallFailure, Caller, CancelHandle, Cancellation, ChunkHead,
     CloseReason, Connection, Credit, Escaped, EventLoop, Failure, HandlerError, HandlerFuture,

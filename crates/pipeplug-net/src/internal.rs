@@ -11,7 +11,9 @@ pub use crate::event_loop::watch::{Watch, Watcher};
 
 /// Negotiation of features, for crates that exchange metadata themselves.
 pub mod handshake {
-    pub use crate::connection::handshake::{accept, name_feature, names_feature, offer};
+    pub use crate::connection::handshake::{
+        accept, accept_before_answer, accept_with_answer, name_feature, names_feature, offer,
+    };
     pub use crate::protocol::interface_versions::{
         InterfaceVersions, KEY_INTERFACE_VERSIONS, Mismatch,
     };

@@ -14,8 +14,9 @@ use common::{LONG, echo, negotiate, never_answer, pair};
 use pipeplug_net::wire::{Chunk, Format, Limits};
 use pipeplug_net::{
     CallError, CloseReason, Endpoint, EventLoop, NotifyError, Options, Refuse, Reply, Request,
-    Responder,
+    Responder, Retry, Sent,
 };
+use pipeplug_testkit::Peer;
 
 #[test]
 fn a_call_brings_the_reply() {
@@ -45,7 +46,6 @@ fn errors_and_panics_come_back_as_errors() {
     assert_eq!(message("fail"), "it failed");
     assert_eq!(message("panic"), "the handler of \"panic\" panicked: it panicked");
     assert_eq!(message("what?"), "unknown command \"what?\"");
-    assert_eq!(message("cmd.what"), "unknown command \"cmd.what\"");
     assert_eq!(host.call("echo", "still there").unwrap(), "still there");
 }
 
@@ -455,7 +455,7 @@ fn large_requests_on_their_way_do_not_stand_for_answers_that_are_not_read() {
     // does not read.
     let large = host.request("echo", vec![7; 10_000_000]).begin().unwrap();
     guest.ping(LONG).unwrap();
-    host.notify("cmd.nothing", "").unwrap();
+    host.notify_by_protocol("cmd.nothing", "".into()).unwrap();
     assert_eq!(guest.call("echo", "x").unwrap(), "x");
     assert!(large.wait().unwrap() == vec![7; 10_000_000]);
 }
@@ -473,5 +473,89 @@ fn waiting_for_what_waits_ends_when_it_is_written() {
         });
         assert!(host.wait_written(LONG), "round {round}");
         assert_eq!(host.stats().queued, 0);
+    }
+}
+
+#[test]
+fn commands_of_the_protocol_are_not_sent() {
+    let events = EventLoop::new().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for command in [
+        "GetMetadata",
+        "cmd.error",
+        "cmd.failure",
+        "cmd.ping",
+        "cmd.stop",
+        "cmd.cancel",
+        "cmd.context",
+        "cmd.credit",
+        "cmd.log_level",
+        "cmd.part",
+        "cmd.end",
+        "cmd.enough",
+        "cmd.part.credit",
+        "cmd.progress",
+        "cmd.of a later version\n",
+    ] {
+        let (host, mut peer) = Peer::connect(&events, Options::default(), Refuse).unwrap();
+        pipeplug_net::internal::handshake::accept(&host, |key| {
+            (key == "pipeplug.features").then_some("context cancel stream")
+        });
+        let payload = || "x";
+        let shown = command.escape_debug().to_string();
+        let calls = [
+            host.call(command, payload()).map(drop),
+            host.call_bytes(command, payload()).map(drop),
+            host.call_chunk(Chunk::new(command, payload())).map(drop),
+            host.request(command, payload()).begin().map(drop),
+            host.request(command, payload()).nonblocking().begin().map(drop),
+            host.request(command, payload()).stream().map(drop),
+            host.request(command, payload()).receive_parts().map(drop),
+            runtime.block_on(async { host.request(command, payload()).await }).map(drop),
+            runtime.block_on(host.request(command, payload()).begin_async()).map(drop),
+            runtime.block_on(host.request(command, payload()).stream_async()).map(drop),
+        ];
+        for call in calls {
+            let error = call.unwrap_err();
+            assert!(matches!(error, CallError::Reserved { .. }), "{error:?}");
+            assert_eq!((error.sent(), error.retry()), (Sent::No, Retry::No));
+            let message = error.to_string();
+            assert!(
+                message
+                    .starts_with(&format!("{shown}: not sent: it is a command of the protocol; ")),
+                "{message}"
+            );
+        }
+        let one_ways = [
+            host.notify(command, payload()),
+            host.notify_chunk(Chunk::new(command, payload())),
+            host.notify_stream(command, payload()).map(drop),
+            runtime.block_on(host.notify_async(command, payload())),
+            runtime.block_on(host.notify_stream_async(command, payload())).map(drop),
+        ];
+        for one_way in one_ways {
+            let error = one_way.unwrap_err();
+            assert!(matches!(error, NotifyError::Reserved { .. }), "{error:?}");
+        }
+        // Nothing of it was sent, and nothing is open.
+        let stats = host.stats();
+        assert_eq!((stats.open_calls, stats.open_streams), (0, 0));
+        host.notify("cmd", "a command of its own").unwrap();
+        assert_eq!(peer.input.next().unwrap().command, "cmd");
+    }
+}
+
+#[test]
+fn errors_show_a_command_escaped() {
+    let (host, _guest) = pair(&Options::default(), Refuse, echo);
+    let error = host.call("red \x1b[31m\n", "").unwrap_err().to_string();
+    assert!(error.starts_with("red \\u{1b}[31m\\n: unknown command"), "{error}");
+    host.close();
+    let command = "red \x1b[31m";
+    for error in [
+        host.call(command, "").unwrap_err().to_string(),
+        host.notify(command, "").unwrap_err().to_string(),
+    ] {
+        assert!(error.starts_with("red \\u{1b}[31m: n"), "{error}");
     }
 }

@@ -239,7 +239,7 @@ fn stop_and_the_end_are_told_though_every_thread_is_taken() {
     let (host, _guest) =
         pair_on((&host_loop, &guest_loop), &Options::default(), Way::PLAIN, Refuse, handler);
     host.notify("block", "").unwrap();
-    host.notify("cmd.stop", "").unwrap();
+    host.notify_by_protocol("cmd.stop", "".into()).unwrap();
     assert_eq!(told.recv_timeout(LONG), Ok("stop"));
     host.close();
     drop(host);

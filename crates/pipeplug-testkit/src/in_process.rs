@@ -3,13 +3,13 @@
 use std::io::{self, PipeReader, PipeWriter, Write as _, pipe};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use pipeplug_guest::{Guest, Handler, OnEnd, Start};
+use pipeplug_guest::{Guest, Handler, OnEnd, RegisterError, Start};
 use pipeplug_host::WaitStatus;
-use pipeplug_host::launcher::{Launcher, Process, Started};
+use pipeplug_host::launcher::{Diagnosis, Launcher, Process, Started};
 use pipeplug_host::process::{Delivery, Launch, Pid, Signal, SpawnError};
 
 /// Launcher that runs a plugin on a thread of this process, so that the call-backs of a host can be
@@ -46,7 +46,7 @@ use pipeplug_host::process::{Delivery, Launch, Pid, Signal, SpawnError};
 /// ```
 #[derive(Clone)]
 pub struct InProcess {
-    run: Arc<dyn Fn(Vec<std::ffi::OsString>) -> ExitCode + Send + Sync>,
+    run: Arc<dyn Fn(Vec<std::ffi::OsString>) -> Result<ExitCode, RegisterError> + Send + Sync>,
 }
 
 impl InProcess {
@@ -54,12 +54,9 @@ impl InProcess {
     pub fn new<S: Start, H: Handler>(
         plugin: impl Fn() -> Guest<S, H> + Send + Sync + 'static,
     ) -> Self {
-        let run = move |args| match plugin().args(args).on_end(OnEnd::Stay).try_register() {
-            Ok(main) => main.wait(),
-            Err(error) => {
-                eprintln!("the plugin did not register: {error}");
-                ExitCode::FAILURE
-            }
+        let run = move |args| {
+            let main = plugin().args(args).on_end(OnEnd::Stay).try_register()?;
+            Ok(main.wait())
         };
         Self { run: Arc::new(run) }
     }
@@ -67,13 +64,17 @@ impl InProcess {
     fn launch(&self, launch: &Launch) -> io::Result<Started> {
         let ((guest_in, host_out), (host_in, guest_out)) = (pipe()?, pipe()?);
         let (ended, tells_end) = pipe()?;
-        let process = Arc::new(Shared { tells_end, status: Mutex::new(WaitStatus::Unknown) });
+        let end = Mutex::new(End { status: WaitStatus::Unknown, error: None });
+        let process = Arc::new(Shared { tells_end, end });
         let (run, shared, own) = (Arc::clone(&self.run), Arc::clone(&process), launch.args.clone());
         thread::Builder::new().name("plugin".into()).spawn(move || {
             let numbers = [guest_in.into_raw_fd(), guest_out.into_raw_fd()];
             let args = numbers.map(|number| number.to_string().into()).into_iter().chain(own);
-            let succeeded = run(args.collect()) == ExitCode::SUCCESS;
-            shared.end(WaitStatus::Exited(i32::from(!succeeded)));
+            let (status, error) = match run(args.collect()) {
+                Ok(code) => (i32::from(code != ExitCode::SUCCESS), None),
+                Err(error) => (1, Some(error.to_string())),
+            };
+            shared.end(End { status: WaitStatus::Exited(status), error });
         })?;
         let pid = i32::try_from(std::process::id()).ok().and_then(Pid::new);
         let pid = pid.ok_or_else(|| io::Error::other("this process has no number"))?;
@@ -111,12 +112,24 @@ struct Thread {
 #[derive(Debug)]
 struct Shared {
     tells_end: PipeWriter,
-    status: Mutex<WaitStatus>,
+    end: Mutex<End>,
+}
+
+/// End of a plugin.
+#[derive(Debug)]
+struct End {
+    status: WaitStatus,
+    /// The reason why it did not register. A process writes it to its standard error.
+    error: Option<String>,
 }
 
 impl Shared {
-    fn end(&self, status: WaitStatus) {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    fn lock(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, end: End) {
+        *self.lock() = end;
         // It fails once the host has forgotten the plugin.
         let _ = (&self.tells_end).write(&[0]);
     }
@@ -134,7 +147,7 @@ impl Process for Thread {
     fn peek(&self) -> io::Result<Option<WaitStatus>> {
         let mut fds = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
         let is_over = poll(&mut fds, PollTimeout::ZERO)? > 0;
-        Ok(is_over.then(|| *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner)))
+        Ok(is_over.then(|| self.shared.lock().status))
     }
 
     fn reap(&self) -> io::Result<Option<WaitStatus>> {
@@ -145,7 +158,32 @@ impl Process for Thread {
         if self.peek()?.is_some() {
             return Ok(Delivery::Gone);
         }
-        self.shared.end(WaitStatus::Unknown);
+        self.shared.end(End { status: WaitStatus::Unknown, error: None });
         Ok(Delivery::NotOurs)
+    }
+
+    fn diagnose(&self, _status: WaitStatus, _stderr: &[String]) -> Option<Diagnosis> {
+        let problem = self.shared.lock().error.clone()?;
+        Some(Diagnosis::passing(problem))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pipeplug_guest::Main;
+    use pipeplug_host::Plugin;
+
+    #[test]
+    fn a_start_call_back_that_fails_fails_the_start_with_its_error() {
+        for has_metadata in [true, false] {
+            let plugin = InProcess::new(move || {
+                let guest = Guest::new().start(|_: &Main| Err("the database is locked".into()));
+                if has_metadata { guest.metadata("Cmd", "x") } else { guest }
+            });
+            let error = Plugin::builder("tested").launcher(plugin).start().unwrap_err();
+            assert!(error.to_string().contains("the database is locked"), "{error}");
+            assert!(!error.is_permanent());
+        }
     }
 }

@@ -10,7 +10,8 @@ use pipeplug_guest::{Guest, Main, OnEnd, RegisterError, Start};
 use pipeplug_net::internal::handshake;
 use pipeplug_net::wire::command;
 use pipeplug_net::{
-    CallError, ConnectError, Connection, Endpoint, EventLoop, Handler, Options, Reading,
+    CallError, ConnectError, Connection, Endpoint, EventLoop, Handler, Options, OutgoingRequest,
+    Reading,
 };
 use serde_json::{Map, Value};
 
@@ -174,9 +175,9 @@ impl Setup {
             .into_iter()
             .map(|(key, value)| (key.to_owned(), Value::from(value)))
             .collect();
+        let offer = Value::Object(offer).to_string();
         let request = host
-            .request(command::GET_METADATA, Value::Object(offer).to_string())
-            .begin()
+            .begin_by_protocol(OutgoingRequest::new(command::GET_METADATA, offer.into()))
             .map_err(PairError::NoMetadata)?;
         let numbers = [guest_in.into_raw_fd(), guest_out.into_raw_fd()];
         let args = numbers.iter().map(|number| number.to_string().into()).chain(self.args);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pipeplug_guest::{Guest, Main, OnEnd, Request};
 use pipeplug_net::{HandlerError, Reply};
-use pipeplug_testkit::{Pair, pipe_of};
+use pipeplug_testkit::{Pair, Watchdog, pipe_of};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -86,4 +86,51 @@ fn a_host_that_is_gone_ends_the_wait_for_it() {
     };
     let result = Guest::new().start(start).args(args).on_end(OnEnd::Stay).try_register();
     assert!(result.is_err());
+}
+
+#[test]
+fn the_start_call_back_may_send_more_than_a_window_and_use_what_the_host_names() {
+    const SENT: usize = 6;
+    let _watchdog = Watchdog::new(LONG);
+    for has_metadata in [true, false] {
+        let (tell, told) = mpsc::channel();
+        let host = move |request: &mut Request| match request.command() {
+            "large" => Ok(tell.send(request.buffer().len()).map(|()| Reply::empty())?),
+            "deadline" => Ok(request.deadline().is_some().to_string().into()),
+            _ => {
+                let mut reply = request.reply_parts()?;
+                for part in request.parts() {
+                    reply.send(&*part?)?;
+                }
+                Ok("all".into())
+            }
+        };
+        let start = |main: &Main| {
+            // The window is 4 MiB.
+            for _ in 0..SENT {
+                main.notify("large", vec![0; 1 << 20])?;
+            }
+            let deadline = main.request("deadline", "").timeout(LONG).wait_text()?;
+            let (mut sender, mut parts) = main.request("stream", "").stream()?.split();
+            sender.send_all(["one", "two"])?;
+            sender.finish()?;
+            let came = (&mut parts).map(|part| Ok(part?.text()?.to_owned()));
+            let came = came.collect::<Result<Vec<_>, HandlerError>>()?;
+            match (&*deadline, came.join(" ")) {
+                ("true", came) if came == "one two" => Ok(()),
+                wrong => Err(format!("{wrong:?}").into()),
+            }
+        };
+        let mut guest = Guest::new().start(start);
+        if has_metadata {
+            guest = guest.metadata("Cmd", "early");
+        }
+        let pair = Pair::setup().register(host, guest).unwrap();
+        let came: Vec<_> = (0..SENT).map(|_| told.recv_timeout(LONG).unwrap()).collect();
+        assert_eq!(came, [1 << 20; SENT]);
+        // Flow control is in force from then on, for what came before as well.
+        for _ in 0..SENT {
+            pair.guest.request("large", vec![0; 1 << 20]).timeout(LONG).wait().unwrap();
+        }
+    }
 }

@@ -37,6 +37,18 @@ pub const GET_METADATA: &str = "GetMetadata";
 /// Prefix of the protocol's own commands.
 pub const RESERVED_PREFIX: &str = "cmd.";
 
+/// Returns true for a command that users do not send: one of the protocol's own, known today or
+/// not, or [`GET_METADATA`].
+#[inline]
+#[must_use]
+pub fn is_of_protocol(command: &str) -> bool {
+    match command.as_bytes().first() {
+        Some(b'c') => is_reserved(command),
+        Some(b'G') => command == GET_METADATA,
+        _ => false,
+    }
+}
+
 /// Returns true for a command of the protocol's own, known today or not.
 #[must_use]
 pub fn is_reserved(command: &str) -> bool {

@@ -385,7 +385,8 @@ impl PluginBuilder {
     }
 
     /// Time from the plugin's start to its answer to `GetMetadata`, and to the end of
-    /// [`on_ready`](Self::on_ready). Default: 10 seconds.
+    /// [`on_ready`](Self::on_ready). A plugin of `pipeplug-guest` answers when its start call-back
+    /// has succeeded. Default: 10 seconds.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake = timeout;
         self

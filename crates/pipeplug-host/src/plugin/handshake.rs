@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pipeplug_net::internal::handshake;
 use pipeplug_net::wire::{Decoder, Format, Limits, Step, command};
-use pipeplug_net::{CallError, CloseReason, Connection, failure_code};
+use pipeplug_net::{CallError, CloseReason, Connection, OutgoingRequest, failure_code};
 
 use crate::launcher::Diagnosis;
 use crate::plugin::metadata::{Metadata, offer};
@@ -87,8 +87,8 @@ pub(crate) fn exchange(
     let buffer =
         offer(own.chain(offered).chain(versions).chain(of_services).chain(log_level), config);
     let reply = plugin
-        .request(command::GET_METADATA, buffer)
-        .begin()
+        .connection()
+        .begin_by_protocol(OutgoingRequest::new(command::GET_METADATA, buffer.into()))
         .and_then(|call| call.wait_timeout(*timeout));
     let mut refusal = None;
     let bytes = match reply {

@@ -105,7 +105,9 @@ impl Plugin {
         if !self.takes_log_level() {
             return Err(LogLevelError::Unsupported { plugin: self.name().to_owned() });
         }
-        self.notify(command::LOG_LEVEL, level.name()).map_err(LogLevelError::Notify)
+        self.connection()
+            .notify_by_protocol(command::LOG_LEVEL, level.name().into())
+            .map_err(LogLevelError::Notify)
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use pipeplug_net::Connection;
 use pipeplug_net::wire::command;
+use pipeplug_net::{Connection, Payload};
 
 use crate::launcher::Process;
 use crate::plugin::output::Output;
@@ -170,7 +170,7 @@ pub(crate) fn stop(
         return Ok(Stopped::alone(status, StoppedBy::Itself));
     }
     process.note_descendants();
-    if connection.notify(command::STOP, "").is_ok() {
+    if connection.notify_by_protocol(command::STOP, Payload::from("")).is_ok() {
         if let Some(status) = wait(grace.stop)? {
             return Ok(Stopped::of(process, status, StoppedBy::Stop));
         }

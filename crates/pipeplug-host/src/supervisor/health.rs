@@ -11,7 +11,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use pipeplug_net::wire::command;
-use pipeplug_net::{CallError, PendingCall};
+use pipeplug_net::{CallError, OutgoingRequest, Payload, PendingCall};
 
 use super::event::{EndCause, Event};
 use super::instance::Instance;
@@ -67,7 +67,9 @@ impl Shared {
         if !self.is_calling(instance) {
             return;
         }
-        let ping = match instance.plugin.request(command::PING, []).nonblocking().begin() {
+        let mut ping = OutgoingRequest::new(command::PING, Payload::from([]));
+        ping.is_nonblocking = true;
+        let ping = match instance.plugin.connection().begin_by_protocol(ping) {
             Ok(ping) => ping,
             // The end of the connection is reported by `on_end`.
             Err(CallError::Closed { .. }) => return,

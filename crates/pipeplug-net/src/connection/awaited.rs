@@ -14,7 +14,7 @@ use super::handler::Reply;
 use super::one_way::{OneWayFailed, one_way_class};
 use super::shared::{Begun, Shared, request_class};
 use super::stream::CallStream;
-use super::{Connection, Prepared};
+use super::{Connection, Prepared, reserved};
 use crate::event_loop::timers::Timer;
 use crate::payload::Payload;
 use crate::protocol::context::{RequestContext, StreamMode};
@@ -134,6 +134,7 @@ impl<'a> OpenedCall<'a> {
         request: OutgoingRequest<'a>,
         stream: Option<StreamMode>,
     ) -> Result<Self, CallError> {
+        reserved::refuse_call(request.command)?;
         let Prepared { command, payload, deadline, context, blocking, progress } =
             connection.prepare(request, stream)?;
         let shared = connection.shared();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pipeplug_wire::{EncodeError, SkipReason};
 use serde_json::Value;
 
+use super::reserved::instead_of;
 use super::stream::error::StreamError;
 use crate::error::CloseReason;
 use crate::escape::Escaped;
@@ -20,7 +21,7 @@ use crate::protocol::flow::Credit;
 #[non_exhaustive]
 pub enum CallError {
     /// The other side answered with an error (`cmd.failure` or `cmd.error`).
-    #[error("{command}: {}", Escaped(message))]
+    #[error("{}: {}", Escaped(command), Escaped(message))]
     Remote {
         /// Command that was called.
         command: String,
@@ -35,7 +36,7 @@ pub enum CallError {
     /// The connection ended before the reply came, or before the call.
     ///
     /// `Display` writes up to three lines: this one and those of the [`Postmortem`].
-    #[error("{command}: no reply, {reason}{postmortem}")]
+    #[error("{}: no reply, {reason}{postmortem}", Escaped(command))]
     Closed {
         /// Command that was called.
         command: String,
@@ -48,7 +49,7 @@ pub enum CallError {
     },
     /// No reply came in time. The limit is the call's own, that of the wait, or the deadline of the
     /// request whose handler made the call. The call is given up, and a late reply is dropped.
-    #[error("{command}: no reply within {}", Rounded(*.after))]
+    #[error("{}: no reply within {}", Escaped(command), Rounded(*.after))]
     TimedOut {
         /// Command that was called.
         command: String,
@@ -57,7 +58,7 @@ pub enum CallError {
     },
     /// The time was over before the call was sent: while the other side was behind with earlier
     /// chunks, or from the start. Nothing of the call has reached the other side.
-    #[error("{command}: {}", not_sent(*.after, *.credit))]
+    #[error("{}: {}", Escaped(command), not_sent(*.after, *.credit))]
     NotSent {
         /// Command that was called.
         command: String,
@@ -67,7 +68,7 @@ pub enum CallError {
         credit: Option<Credit>,
     },
     /// As many calls as [`Options::calls`](crate::Options) allows are open.
-    #[error("{command}: {limit} calls wait for a reply already, the limit is {limit}")]
+    #[error("{}: {limit} calls wait for a reply already, the limit is {limit}", Escaped(command))]
     TooManyCalls {
         /// Command that was called.
         command: String,
@@ -75,7 +76,7 @@ pub enum CallError {
         limit: usize,
     },
     /// The reply is larger than [`Options::limits`](crate::Options) allows and was skipped.
-    #[error("{command}: the reply was skipped: {reason}")]
+    #[error("{}: the reply was skipped: {reason}", Escaped(command))]
     ReplyTooLarge {
         /// Command that was called.
         command: String,
@@ -83,7 +84,10 @@ pub enum CallError {
         reason: SkipReason,
     },
     /// The reply is no UTF-8 text, which `call` promises. `call_bytes` takes any bytes.
-    #[error("{command}: the reply is no UTF-8 text ({source}); call_bytes takes any bytes")]
+    #[error(
+        "{}: the reply is no UTF-8 text ({source}); call_bytes takes any bytes",
+        Escaped(command)
+    )]
     NotText {
         /// Command that was called.
         command: String,
@@ -91,7 +95,7 @@ pub enum CallError {
         source: std::str::Utf8Error,
     },
     /// The command cannot be sent in the connection's format.
-    #[error("{command}: {error}")]
+    #[error("{}: {error}", Escaped(command))]
     Encode {
         /// Command that was called.
         command: String,
@@ -102,7 +106,8 @@ pub enum CallError {
     /// [`Options::overrun`](crate::Options) allows. Its replies, which come behind them, cannot be
     /// read.
     #[error(
-        "{command}: given up, since {held} bytes of one-ways from the other side wait for handlers, the limit is {limit}"
+        "{}: given up, since {held} bytes of one-ways from the other side wait for handlers, the limit is {limit}",
+        Escaped(command)
     )]
     Overrun {
         /// Command that was called.
@@ -115,15 +120,22 @@ pub enum CallError {
         sent: Sent,
     },
     /// The parts of the reply ended before the reply.
-    #[error("{command}: {error}")]
+    #[error("{}: {error}", Escaped(command))]
     Stream {
         /// Command that was called.
         command: String,
         /// Reason that they ended.
         error: StreamError,
     },
+    /// The command is one of the protocol's own (docs/protocol.md, "Reserved commands"), which
+    /// pipeplug sends by itself.
+    #[error("{}", reserved(command))]
+    Reserved {
+        /// Command that was called.
+        command: String,
+    },
     /// The other side has not negotiated a feature that the call needs.
-    #[error("{command}: not sent: the other side does not know the feature {feature}")]
+    #[error("{}: not sent: the other side does not know the feature {feature}", Escaped(command))]
     Unsupported {
         /// Command that was called.
         command: String,
@@ -131,7 +143,7 @@ pub enum CallError {
         feature: &'static str,
     },
     /// The values of the call's context are too long.
-    #[error("{command}: not sent: its context has {len} bytes, the limit is {limit}")]
+    #[error("{}: not sent: its context has {len} bytes, the limit is {limit}", Escaped(command))]
     ContextTooLarge {
         /// Command that was called.
         command: String,
@@ -141,13 +153,13 @@ pub enum CallError {
         limit: usize,
     },
     /// This side gave the call up, through a [`CancelHandle`](crate::CancelHandle).
-    #[error("{command}: cancelled by this side")]
+    #[error("{}: cancelled by this side", Escaped(command))]
     Cancelled {
         /// Command that was called.
         command: String,
     },
     /// The call would have had to wait before it was sent, and must not wait.
-    #[error("{command}: the other side is behind, sending would have to wait")]
+    #[error("{}: the other side is behind, sending would have to wait", Escaped(command))]
     WouldBlock {
         /// Command that was called.
         command: String,
@@ -196,6 +208,7 @@ impl CallError {
             | Self::Stream { command, .. }
             | Self::Unsupported { command, .. }
             | Self::ContextTooLarge { command, .. }
+            | Self::Reserved { command }
             | Self::WouldBlock { command } => command,
         }
     }
@@ -216,9 +229,10 @@ impl CallError {
             | Self::ContextTooLarge { .. }
             | Self::Stream { error: StreamError::TooLarge(_), .. } => failure_code::TOO_LARGE,
             Self::Unsupported { .. } => failure_code::UNSUPPORTED,
-            Self::NotText { .. } | Self::Encode { .. } | Self::Stream { .. } => {
-                failure_code::INVALID
-            }
+            Self::NotText { .. }
+            | Self::Encode { .. }
+            | Self::Reserved { .. }
+            | Self::Stream { .. } => failure_code::INVALID,
         })
     }
 
@@ -252,6 +266,7 @@ impl CallError {
             Self::NotSent { .. }
             | Self::TooManyCalls { .. }
             | Self::Encode { .. }
+            | Self::Reserved { .. }
             | Self::Unsupported { .. }
             | Self::ContextTooLarge { .. }
             | Self::WouldBlock { .. } => Sent::No,
@@ -282,6 +297,7 @@ impl CallError {
             | Self::NotText { .. }
             | Self::Encode { .. }
             | Self::Stream { .. }
+            | Self::Reserved { .. }
             | Self::Unsupported { .. }
             | Self::ContextTooLarge { .. } => Retry::No,
         }
@@ -333,6 +349,11 @@ impl From<CallError> for io::Error {
     }
 }
 
+fn reserved(command: &str) -> String {
+    let instead = instead_of(command);
+    format!("{}: not sent: it is a command of the protocol; {instead}", Escaped(command))
+}
+
 fn not_sent(after: Duration, credit: Option<Credit>) -> String {
     if after.is_zero() {
         return "not sent: its deadline, or that of the request whose handler made it, had passed already"
@@ -366,7 +387,7 @@ pub enum NotifyError {
     /// The connection has ended.
     ///
     /// `Display` writes up to three lines: this one and those of the [`Postmortem`].
-    #[error("{command}: not sent, {reason}{postmortem}")]
+    #[error("{}: not sent, {reason}{postmortem}", Escaped(command))]
     Closed {
         /// Command of the one-way.
         command: String,
@@ -375,8 +396,15 @@ pub enum NotifyError {
         /// State of the connection at its end.
         postmortem: Arc<Postmortem>,
     },
+    /// The command is one of the protocol's own (docs/protocol.md, "Reserved commands"), which
+    /// pipeplug sends by itself.
+    #[error("{}", reserved(command))]
+    Reserved {
+        /// Command of the one-way.
+        command: String,
+    },
     /// The other side has not negotiated a feature that the one-way needs.
-    #[error("{command}: not sent: the other side does not know the feature {feature}")]
+    #[error("{}: not sent: the other side does not know the feature {feature}", Escaped(command))]
     Unsupported {
         /// Command of the one-way.
         command: String,
@@ -384,7 +412,7 @@ pub enum NotifyError {
         feature: &'static str,
     },
     /// The command cannot be sent in the connection's format.
-    #[error("{command}: {error}")]
+    #[error("{}: {error}", Escaped(command))]
     Encode {
         /// Command of the one-way.
         command: String,

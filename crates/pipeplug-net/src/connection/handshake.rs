@@ -52,6 +52,17 @@ pub fn names_feature<'a>(offered: impl Fn(&str) -> Option<&'a str>, feature: &st
 /// Takes the metadata of the other side, looked up by key. Features that both sides name are used
 /// from now on.
 pub fn accept<'a>(connection: &Connection, offered: impl Fn(&str) -> Option<&'a str>) {
+    accept_before_answer(connection, &offered);
+    accept_with_answer(connection, offered);
+}
+
+/// Takes the metadata of a host that does not know this side's yet. Everything that the host has
+/// named is used from now on but `flow`: the host gives credit only once it knows that it is
+/// counted, so that a sender would wait for it in vain. [`accept_with_answer`] follows.
+pub fn accept_before_answer<'a>(
+    connection: &Connection,
+    offered: impl Fn(&str) -> Option<&'a str>,
+) {
     let shared = connection.shared();
     let features = offered(KEY_FEATURES).unwrap_or_default();
     let has = |feature| features.split(' ').any(|name| name == feature);
@@ -65,6 +76,7 @@ pub fn accept<'a>(connection: &Connection, offered: impl Fn(&str) -> Option<&'a 
     }
     if has(stream::FEATURE) && has(context::FEATURE) && has(cancellation::FEATURE) {
         let window = flow::stream_window(offered(KEY_STREAM_WINDOW));
+        shared.peer.lacks_stream_window.store(true, Ordering::Relaxed);
         shared.stream_window_negotiated(window);
         shared.peer.takes_streams.store(true, Ordering::Release);
     }
@@ -74,7 +86,13 @@ pub fn accept<'a>(connection: &Connection, offered: impl Fn(&str) -> Option<&'a 
     if has(progress::FEATURE) && has(context::FEATURE) {
         shared.peer.reports_progress.store(true, Ordering::Relaxed);
     }
-    if has(flow::FEATURE) {
+}
+
+/// Takes the rest of the metadata of a host: the answer to it is about to be sent.
+pub fn accept_with_answer<'a>(connection: &Connection, offered: impl Fn(&str) -> Option<&'a str>) {
+    let shared = connection.shared();
+    shared.peer.lacks_stream_window.store(false, Ordering::Relaxed);
+    if names_feature(&offered, flow::FEATURE) {
         shared.count_received();
         shared.writer.negotiated(flow::window(offered(KEY_WINDOW)));
     }

@@ -14,6 +14,7 @@ pub(crate) mod one_way;
 pub(crate) mod progress;
 pub(crate) mod read;
 mod reply;
+mod reserved;
 pub(crate) mod responder;
 pub(crate) mod serve;
 pub(crate) mod shared;
@@ -26,7 +27,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_wire::{Chunk, ThreadId, command};
+use pipeplug_wire::{Chunk, ThreadId};
 
 use crate::caller_methods;
 use crate::error::CloseReason;
@@ -227,6 +228,7 @@ impl Caller for Connection {
         command: &str,
         payload: Payload<'_>,
     ) -> Result<(), NotifyError> {
+        reserved::refuse_one_way(command)?;
         let (id, context) = self.prepare_one_way();
         self.shared().notify_async(command, payload, id, context).await
     }
@@ -265,8 +267,8 @@ impl Caller for Connection {
     }
 
     fn send_one_way(&self, command: &str, payload: Payload<'_>) -> Result<(), NotifyError> {
-        let (id, context) = self.prepare_one_way();
-        self.shared().notify(command, payload, id, context.as_ref())
+        reserved::refuse_one_way(command)?;
+        self.notify_by_protocol(command, payload)
     }
 
     fn open_one_way_stream(
@@ -308,6 +310,7 @@ impl Connection {
         &self,
         command: &str,
     ) -> Result<(ThreadId, RequestContext, PartSender), NotifyError> {
+        reserved::refuse_one_way(command)?;
         let shared = self.shared();
         if !shared.peer.takes_streams.load(Ordering::Acquire) {
             let command = command.to_owned();
@@ -320,8 +323,7 @@ impl Connection {
             ..RequestContext::default()
         };
         let key = StreamKey { origin: Origin::Own, id: lock(&shared.calls).reserve() };
-        let window = &shared.peer.stream_window;
-        let stream = shared.streams.open(key, mode, true, window, &shared.options);
+        let stream = shared.streams.open(key, mode, true, &shared.peer, &shared.options);
         let stream = stream.expect("the id was not used before");
         if shared.close.ended().is_some() {
             shared.end_own_stream(key.id); // as for a call, in `Shared::begin`
@@ -353,6 +355,16 @@ impl Connection {
     }
 
     fn begin(
+        &self,
+        request: OutgoingRequest<'_>,
+        stream: Option<StreamMode>,
+        flush: Flush,
+    ) -> Result<(PendingCall, Option<Arc<CallStream>>), CallError> {
+        reserved::refuse_call(request.command)?;
+        self.begin_any(request, stream, flush)
+    }
+
+    fn begin_any(
         &self,
         request: OutgoingRequest<'_>,
         stream: Option<StreamMode>,
@@ -411,21 +423,6 @@ impl Connection {
     #[doc(hidden)] // for pipeplug-host: see internal.rs
     pub fn note_awaited(&self) {
         self.shared().note_awaited();
-    }
-
-    /// Sends a ping and returns the time until its reply. The other side's reading thread answers
-    /// it, whatever its handlers do.
-    ///
-    /// # Errors
-    /// [`CallError::TimedOut`] if `timeout` passes first, or as for [`call`](Connection::call).
-    ///
-    /// # Blocking
-    /// At most for `timeout`, however far behind the other side is. On the side that does not speak
-    /// first, also until the first chunk has come.
-    pub fn ping(&self, timeout: Duration) -> Result<Duration, CallError> {
-        let start = Instant::now();
-        self.request(command::PING, []).begin()?.wait_timeout(timeout)?;
-        Ok(start.elapsed())
     }
 
     /// Lets handlers run that [`Options::hold`] has held back.

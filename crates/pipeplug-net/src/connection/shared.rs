@@ -87,6 +87,9 @@ pub(crate) struct PeerFeatures {
     pub(crate) reports_progress: AtomicBool,
     /// True if errors are sent with their codes.
     pub(crate) takes_failures: AtomicBool,
+    /// True while the peer does not know the window of this side for streams. It then sends one part
+    /// after the other, each when the one before was taken.
+    pub(crate) lacks_stream_window: AtomicBool,
     /// How much the peer holds of the parts of one stream, in bytes.
     pub(crate) stream_window: AtomicU64,
 }
@@ -113,6 +116,7 @@ impl Default for PeerFeatures {
             takes_streams: AtomicBool::new(false),
             reports_progress: AtomicBool::new(false),
             takes_failures: AtomicBool::new(false),
+            lacks_stream_window: AtomicBool::new(false),
             // A guest may open streams before its own metadata is accepted. One part fits in any
             // window.
             stream_window: AtomicU64::new(1),
@@ -249,8 +253,7 @@ impl Shared {
         // Before the request is sent: its response ends the stream.
         let stream = stream.and_then(|mode| {
             let key = StreamKey { origin: Origin::Own, id };
-            let window = &self.peer.stream_window;
-            let stream = self.streams.open(key, mode, false, window, &self.options);
+            let stream = self.streams.open(key, mode, false, &self.peer, &self.options);
             // After it was put there: the end of the connection sets `ended` before it looks for
             // streams, so that one of the two sees the other.
             if self.close.ended().is_some() {

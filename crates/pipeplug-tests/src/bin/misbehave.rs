@@ -65,6 +65,13 @@ fn main() -> ExitCode {
         ["start-fails"] => {
             guest.start(|_: &Main| Err("the database is locked".into())).register().wait()
         }
+        ["start-hangs"] => {
+            let start = |_: &Main| {
+                thread::sleep(Duration::from_secs(3600));
+                Ok(())
+            };
+            with_metadata(guest).start(start).register().wait()
+        }
         ["start-fails-late"] => {
             with_metadata(guest)
                 .start(|main: &Main| {

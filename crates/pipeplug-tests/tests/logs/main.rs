@@ -196,9 +196,9 @@ fn a_level_that_is_unknown_leaves_the_log_as_it_is() {
     let builder = misbehave("logging").name(name).metadata("pipeplug.log_level", "loud");
     let plugin = builder.start().unwrap();
     for level in ["", "INFO", "loud", "\u{0}"] {
-        plugin.notify("cmd.log_level", level).unwrap();
+        plugin.connection().notify_by_protocol("cmd.log_level", level.into()).unwrap();
     }
-    plugin.notify("cmd.log_level", [0xff]).unwrap();
+    plugin.connection().notify_by_protocol("cmd.log_level", [0xff].into()).unwrap();
     plugin.call("log-events", "").unwrap();
     plugin.stop().unwrap();
     let own = of(name).into_iter().filter(|(_, _, target, _)| target == "words").count();

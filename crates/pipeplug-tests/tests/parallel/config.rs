@@ -61,16 +61,14 @@ fn the_largest_arrives_in_both_formats() {
 fn one_that_does_not_fit_ends_the_plugin_with_the_name_of_the_field_and_without_the_value() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&lines);
-    let started = configured()
+    let error = configured()
         .config(&json!({ "port": SECRET }))
         .unwrap()
         .on_line(move |_, line| seen.lock().unwrap().push(line.to_owned()))
-        .start();
-    // The start call-back fails before or after the plugin's answer has come.
-    let error = match started {
-        Ok(plugin) => format!("{:?}", plugin.call("seen", "").unwrap_err()),
-        Err(error) => format!("{error} {error:?}"),
-    };
+        .start()
+        .unwrap_err();
+    assert!(matches!(error.kind(), StartErrorKind::Exited { .. }), "{error:?}");
+    let error = format!("{error} {error:?}");
     let text = || lines.lock().unwrap().join("\n");
     eventually("the plugin says why", || text().contains("field `port`: invalid type: string"));
     for shown in [text(), error] {

@@ -1,11 +1,12 @@
 //! The start call-back, and what a handler gets to know.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use pipeplug_host::{CallError, HandlerError, Plugin, Reply, Request, StartErrorKind};
-use pipeplug_tests::{SOON, eventually};
+use pipeplug_tests::eventually;
 
 use crate::{misbehave, plain};
 
@@ -79,23 +80,34 @@ fn a_start_call_back_that_fails_ends_the_plugin_with_its_message() {
 }
 
 #[test]
-fn one_that_fails_after_the_handshake_fails_what_was_called() {
-    let plugin = misbehave(&["start-fails-late"])
-        .handler(|_: &Plugin, _: &mut Request| {
+fn one_that_fails_late_fails_the_start_whatever_metadata_the_builder_has() {
+    // What is called before that fails with it.
+    let (tell, told) = mpsc::channel();
+    let error = misbehave(&["start-fails-late"])
+        .handler(move |plugin: &Plugin, _: &mut Request| {
+            let held_back = plugin.request("echo", "x").begin()?;
             // The plugin waits for this answer.
-            thread::sleep(std::time::Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
+            tell.send(held_back)?;
             Ok(Reply::empty())
         })
         .start()
-        .unwrap();
-    let error = plugin.call("echo", "x").unwrap_err();
+        .unwrap_err();
+    let StartErrorKind::Exited { status, .. } = error.kind() else { panic!("{error:?}") };
+    assert_eq!(status.code(), Some(1));
+    assert!(error.to_string().contains("start failed: the database is locked"), "{error}");
+    let error = told.recv().unwrap().wait().unwrap_err();
     assert!(matches!(error, CallError::Closed { .. }), "{error:?}");
-    assert_eq!(plugin.wait(SOON).unwrap().and_then(|status| status.code()), Some(1));
-    assert!(
-        plugin.stderr_tail().concat().contains("the database is locked"),
-        "{:?}",
-        plugin.stderr_tail()
-    );
+}
+
+#[test]
+fn the_time_for_the_start_covers_the_start_call_back() {
+    let error = misbehave(&["start-hangs"])
+        .handshake_timeout(Duration::from_millis(200))
+        .start()
+        .unwrap_err();
+    assert!(matches!(error.kind(), StartErrorKind::HandshakeTimeout { .. }), "{error:?}");
+    assert!(error.to_string().contains("A slow one needs more time"), "{error}");
 }
 
 #[test]

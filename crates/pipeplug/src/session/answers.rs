@@ -16,7 +16,7 @@ use crate::output::text::Escaped;
 /// One `--answer` of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AnswerArg {
-    command: String,
+    pub(crate) command: String,
     data: Data,
 }
 

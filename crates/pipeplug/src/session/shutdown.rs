@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 
 use crate::exit::{CommandError, ExitReason};
 use crate::output::stream::{self, Stream, WriteError};
+use crate::output::text::Escaped;
 
 /// Time for a run to end by itself after the second signal. Then the process exits at once.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -126,7 +127,7 @@ impl Shutdown {
             SIGTERM => "SIGTERM",
             _ => "SIGINT",
         };
-        let message = format!("{command}: cancelled by {name}");
+        let message = format!("{}: cancelled by {name}", Escaped(command));
         Some(CommandError::message(reason_of(*signal), message).of_command(command))
     }
 

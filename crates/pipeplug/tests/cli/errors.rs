@@ -18,6 +18,23 @@ fn the_code_of_a_plugins_error_is_shown() {
 }
 
 #[test]
+fn commands_of_the_protocol_are_refused_before_the_start() {
+    let refused = |args: [&str; 2], told: &str| {
+        pipeplug(["run", "/nonexistent/plugin"].iter().chain(&args))
+            .run()
+            .exits(2)
+            .prints("")
+            .says(told);
+    };
+    let text = "it is a command of the protocol; ";
+    refused(["--call", "cmd.ping"], &format!("cmd.ping: {text}pipeplug sends"));
+    refused(["--notify", "cmd.stop"], &format!("cmd.stop: {text}`pipeplug run` stops"));
+    refused(["--call", "GetMetadata"], &format!("GetMetadata: {text}`pipeplug inspect`"));
+    refused(["--call", "cmd.new\x1b"], &format!("cmd.new\\u{{1b}}: {text}"));
+    refused(["--answer", "cmd.ping=x"], &format!("cmd.ping: {text}"));
+}
+
+#[test]
 fn wrong_options_are_explained() {
     usage(&["run"], "<PLUGIN>");
     usage(

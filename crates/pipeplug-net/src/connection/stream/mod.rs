@@ -11,6 +11,7 @@
 mod batch;
 pub(crate) mod error;
 pub(crate) mod part;
+mod past_windows;
 pub(crate) mod receive;
 pub(crate) mod reply_parts;
 pub(crate) mod send;
@@ -23,7 +24,7 @@ use pipeplug_wire::{ChunkRef, Direction, SkipReason, ThreadId, command};
 
 use super::read::dispatch::ReceivedChunk;
 use super::serve::refuse::overloaded;
-use super::shared::Shared;
+use super::shared::{PeerFeatures, Shared};
 use crate::error::CloseReason;
 use crate::event_loop::thread_pool::{self, BlockedOn};
 use crate::options::Options;
@@ -37,7 +38,8 @@ use crate::sync::{
 };
 use error::StreamError;
 use part::Batch;
-use receive::{PastWindows, Receiving};
+use past_windows::PastWindows;
+use receive::Receiving;
 use send::Sending;
 
 /// Name of the feature in `pipeplug.features`.
@@ -126,13 +128,13 @@ impl Streams {
         self.count.load(Ordering::SeqCst) > 0
     }
 
-    /// Opens a stream. `window` is the peer's for a stream. `None` if the peer has as many open as it may, or uses an id twice.
+    /// Opens a stream. `None` if the peer has as many open as it may, or uses an id twice.
     pub(crate) fn open(
         &self,
         key: StreamKey,
         mode: StreamMode,
         is_one_way: bool,
-        window: &AtomicU64,
+        peer: &PeerFeatures,
         options: &Options,
     ) -> Option<Arc<CallStream>> {
         let (sends, receives) = match key.origin {
@@ -146,13 +148,16 @@ impl Streams {
         let Entry::Vacant(place) = open.map.entry(key) else { return None };
         // Under the lock. A window that is negotiated is stored first, and set for the open streams
         // under this lock then: it is seen here, or this stream is found.
-        let window = window.load(Ordering::Relaxed);
+        let window = peer.stream_window.load(Ordering::Relaxed);
+        // Relaxed: credit for each part is never wrong.
+        let credits_each = peer.lacks_stream_window.load(Ordering::Relaxed);
         let stream = Arc::new(CallStream {
             key,
             is_one_way,
             receiving: Mutex::new(Receiving::new(
                 options.stream_window as u64,
                 receives,
+                credits_each,
                 PastWindows::new(&self.past_windows, options.limits.buffer),
             )),
             received: Condvar::new(),
@@ -222,7 +227,7 @@ impl CallStream {
         let stream = Self {
             key,
             is_one_way: false,
-            receiving: Mutex::new(Receiving::new(0, false, PastWindows::default())),
+            receiving: Mutex::new(Receiving::new(0, false, false, PastWindows::default())),
             received: Condvar::new(),
             sending: Mutex::new(Sending::new(0, false)),
             may_send: Condvar::new(),
@@ -252,8 +257,7 @@ impl Shared {
         let Some(mode) = context.stream else { return true };
         let key = StreamKey { origin: Origin::Peer, id: chunk.thread_id };
         let is_one_way = chunk.direction == Direction::OneWay;
-        let window = &self.peer.stream_window;
-        if self.streams.open(key, mode, is_one_way, window, &self.options).is_some() {
+        if self.streams.open(key, mode, is_one_way, &self.peer, &self.options).is_some() {
             return true;
         }
         let id = key.id;

@@ -11,11 +11,11 @@ use pipeplug_wire::{ChunkRef, command};
 
 use super::error::StreamError;
 use super::part::{self, Batch, Part, PartQueue};
+use super::past_windows::PastWindows;
 use super::{CallStream, StreamKey};
 use crate::connection::shared::Shared;
 use crate::event_loop::timers::Timer;
 use crate::protocol::flow::{ReceiveWindow, weight};
-use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::lock::{guarded, lock, wait_until};
 use crate::sync::{Condvar, Instant};
 
@@ -31,54 +31,14 @@ pub(crate) struct Receiving {
     window: u64,
     /// End of the parts. Those before it are taken first.
     end: Option<Result<(), StreamError>>,
+    /// Time at which the end was received, if it was.
+    ended_at: Option<Instant>,
     /// Receiver that waits.
     waiter: Waiter,
     credit: ReceiveWindow,
+    /// Weight that is counted at a time.
+    lock_each: u64,
     past: PastWindows,
-}
-
-/// Weight past the window of a stream that was received and not taken, as part of the total of all
-/// streams. One part may go past each window, and parts may be large: the total is bounded too.
-#[derive(Debug, Default)]
-pub(crate) struct PastWindows {
-    own: u64,
-    limit: u64,
-    total: Arc<AtomicU64>,
-}
-
-impl PastWindows {
-    pub(super) fn new(total: &Arc<AtomicU64>, limit: u64) -> Self {
-        Self { own: 0, limit, total: Arc::clone(total) }
-    }
-
-    /// Sets the weight of this stream. Returns the total and the limit if that is too much, and
-    /// sets nothing then. A stream that is the only one past its window may be so.
-    #[inline]
-    fn set(&mut self, past: u64) -> Result<(), (u64, u64)> {
-        if past == self.own {
-            return Ok(()); // nearly always
-        }
-        // Relaxed: a bound, which publishes nothing. The leader alone adds.
-        let others = self.total.load(Ordering::Relaxed).saturating_sub(self.own);
-        let total = others.saturating_add(past);
-        if past > self.own && others > 0 && total > self.limit {
-            return Err((total, self.limit));
-        }
-        if past > self.own {
-            self.total.fetch_add(past - self.own, Ordering::Relaxed);
-        } else {
-            self.total.fetch_sub(self.own - past, Ordering::Relaxed);
-        }
-        self.own = past;
-        Ok(())
-    }
-}
-
-impl Drop for PastWindows {
-    fn drop(&mut self) {
-        // Less is never too much.
-        let _ = self.set(0);
-    }
 }
 
 /// Thread or task that waits for a change.
@@ -111,8 +71,10 @@ impl Waiter {
 }
 
 impl Receiving {
-    pub(super) fn new(window: u64, receives: bool, past: PastWindows) -> Self {
-        let mut credit = ReceiveWindow::new(usize::try_from(window).unwrap_or(usize::MAX));
+    /// `credits_each` has the sender told of each part that is taken, not of each half window.
+    pub(super) fn new(window: u64, receives: bool, credits_each: bool, past: PastWindows) -> Self {
+        let reported = if credits_each { 1 } else { window };
+        let mut credit = ReceiveWindow::new(usize::try_from(reported).unwrap_or(usize::MAX));
         credit.negotiated();
         let end = (!receives).then_some(Ok(()));
         Self {
@@ -120,7 +82,9 @@ impl Receiving {
             held: 0,
             window: window.max(1),
             end,
+            ended_at: None,
             waiter: Waiter::None,
+            lock_each: lock_each(reported),
             credit,
             past,
         }
@@ -231,7 +195,9 @@ impl CallStream {
     /// Ends the parts that come, unless they have ended.
     pub(super) fn end_received(&self, end: Result<(), StreamError>) {
         let mut receiving = lock(&self.receiving);
-        receiving.end.get_or_insert(end);
+        if receiving.end.is_none() {
+            (receiving.end, receiving.ended_at) = (Some(end), Some(Instant::now()));
+        }
         let waiter = std::mem::take(&mut receiving.waiter);
         drop(receiving);
         waiter.wake(&self.received);
@@ -260,6 +226,8 @@ pub(super) struct PartReader {
     queue: PartQueue,
     /// Weight of the parts that were taken and not reported to the lock's counters yet.
     taken: u64,
+    /// Weight that is counted at a time.
+    lock_each: u64,
 }
 
 /// Result of a look at a stream.
@@ -271,15 +239,23 @@ pub(super) enum Next {
 
 impl PartReader {
     pub(super) fn new(shared: Arc<Shared>, stream: Arc<CallStream>) -> Self {
-        Self { shared, stream, queue: PartQueue::default(), taken: 0 }
+        let lock_each = lock(&stream.receiving).lock_each;
+        Self { shared, stream, queue: PartQueue::default(), taken: 0, lock_each }
+    }
+
+    /// Takes the next one of the parts that were handed over together with the last one.
+    #[inline]
+    pub(super) fn next_here(&mut self) -> Option<Part> {
+        let part = self.queue.pop()?;
+        self.took(&part);
+        Some(part)
     }
 
     /// Takes the next part, without waiting. If there is none, `waker` is woken when there is.
+    ///
+    /// Follows [`next_here`](Self::next_here): a deadline is looked at in between, not for each
+    /// part.
     pub(super) fn next(&mut self, waker: Option<&Waker>) -> Next {
-        if let Some(part) = self.queue.pop() {
-            self.took(&part);
-            return Next::Part(part);
-        }
         let mut receiving = lock(&self.stream.receiving);
         std::mem::swap(&mut self.queue.rest, &mut receiving.batches);
         if let Some(part) = self.queue.pop() {
@@ -300,9 +276,8 @@ impl PartReader {
     pub(super) fn with_those_here(&mut self, first: Part) -> Vec<Part> {
         let mut parts = vec![first];
         while parts.len() < BATCH_MAX
-            && let Some(part) = self.queue.pop()
+            && let Some(part) = self.next_here()
         {
-            self.took(&part);
             parts.push(part);
         }
         parts
@@ -312,7 +287,7 @@ impl PartReader {
     fn took(&mut self, part: &Part) {
         self.taken += weight_of(part);
         // With a lock for each part small ones would cost twice as much.
-        if self.taken < lock_each(self.shared.options.stream_window) {
+        if self.taken < self.lock_each {
             return;
         }
         let taken = std::mem::take(&mut self.taken);
@@ -329,6 +304,19 @@ impl PartReader {
             let key = self.stream.key;
             let buffer = total.to_string().into_bytes();
             self.shared.send_control(key.id, key.direction(), command::PART_CREDIT, buffer);
+        }
+    }
+
+    /// Ends the parts, since `deadline` has passed, unless they had ended before it. Those that were
+    /// received are still taken; later ones are dropped.
+    fn end_late(&self, deadline: Instant) {
+        let mut receiving = lock(&self.stream.receiving);
+        let is_in_time = receiving.ended_at.is_none_or(|ended| ended < deadline);
+        match &receiving.end {
+            Some(Ok(()) | Err(StreamError::Aborted { .. })) if is_in_time => {}
+            // These end a stream at any time.
+            Some(Err(error)) if !matches!(error, StreamError::Aborted { .. }) => {}
+            _ => receiving.end = Some(Err(StreamError::DeadlinePassed)),
         }
     }
 
@@ -358,8 +346,8 @@ impl PartReader {
 }
 
 /// Weight that is counted at a time, for a window of this size.
-fn lock_each(window: usize) -> u64 {
-    (window as u64 / 16).min(16 << 10)
+fn lock_each(window: u64) -> u64 {
+    (window / 16).min(16 << 10)
 }
 
 /// Parts of a request or one-way, for its handler.
@@ -367,6 +355,9 @@ fn lock_each(window: usize) -> u64 {
 /// Iterate over it, read it as bytes ([`Read`](std::io::Read)), or await it
 /// ([`Stream`](futures_core::Stream)). The parts come in the order in which they were sent. After
 /// an error there are no more. Dropping it tells the sender that no more parts are wanted.
+///
+/// After the deadline of the request, the parts that were received are still given, and then
+/// [`StreamError::DeadlinePassed`], unless the stream had ended before.
 ///
 /// # Blocking
 /// `next` and `read` block until a part comes or the stream ends: by its sender, by the deadline of
@@ -406,8 +397,18 @@ impl Parts {
         self.reader.with_those_here(first)
     }
 
-    fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    /// Takes the next part, without waiting.
+    fn look(&mut self, waker: Option<&Waker>) -> Next {
+        if let Some(part) = self.reader.next_here() {
+            return Next::Part(part);
+        }
+        if let Some(deadline) = self.deadline
+            && Instant::now() >= deadline
+        {
+            // Before the next look: a sender that goes on would be listened to for ever.
+            self.reader.end_late(deadline);
+        }
+        self.reader.next(waker)
     }
 
     fn ended(&mut self, end: Result<(), StreamError>) -> Option<Result<Part, StreamError>> {
@@ -434,12 +435,9 @@ impl Iterator for Parts {
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.has_ended {
-            match self.reader.next(None) {
+            match self.look(None) {
                 Next::Part(part) => return Some(Ok(part)),
                 Next::Ended(end) => return self.ended(end),
-                Next::Nothing if self.is_late() => {
-                    return self.ended(Err(StreamError::DeadlinePassed));
-                }
                 Next::Nothing => self.reader.wait(self.deadline),
             }
         }
@@ -455,12 +453,9 @@ impl futures_core::Stream for Parts {
         if this.has_ended {
             return Poll::Ready(None);
         }
-        match this.reader.next(Some(context.waker())) {
+        match this.look(Some(context.waker())) {
             Next::Part(part) => Poll::Ready(Some(Ok(part))),
             Next::Ended(end) => Poll::Ready(this.ended(end)),
-            Next::Nothing if this.is_late() => {
-                Poll::Ready(this.ended(Err(StreamError::DeadlinePassed)))
-            }
             Next::Nothing => {
                 if let Some(deadline) = this.deadline {
                     match &this.timer {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::CallStream;
 use super::error::StreamError;
@@ -24,6 +24,9 @@ use crate::sync::Instant;
 /// [`reply`](ReplyParts::reply) has the reply that follows the parts. Dropping it gives the call
 /// up.
 ///
+/// After the deadline of the call, the parts that were received are still given, and then
+/// [`CallError::TimedOut`], unless the reply has come in time.
+///
 /// # Blocking
 /// `next` and `read` block until a part comes or the call ends. Meanwhile this thread may read for
 /// the connection.
@@ -33,6 +36,8 @@ pub struct ReplyParts {
     call: Option<PendingCall>,
     /// Outcome of the call, behind the parts.
     outcome: Option<Result<Reply, CallError>>,
+    /// Command of the call, once the outcome is known while parts are left.
+    command: String,
     has_ended: bool,
     bytes: Bytes,
     kept: Kept,
@@ -48,6 +53,7 @@ impl ReplyParts {
             reader: PartReader::new(shared, stream),
             call: Some(call),
             outcome: None,
+            command: String::new(),
             has_ended: false,
             bytes: Bytes::default(),
             kept: Kept::default(),
@@ -91,9 +97,12 @@ impl ReplyParts {
 
     fn ended(&mut self, end: Result<(), StreamError>) -> Option<Result<Part, CallError>> {
         if let Err(error) = end {
-            let command = self.call.as_ref().map(|call| call.command().to_owned());
-            let command = command.unwrap_or_default();
-            self.outcome = Some(Err(CallError::Stream { command, error }));
+            // The error of the call itself comes first.
+            if !matches!(self.outcome, Some(Err(_))) {
+                let settled = std::mem::take(&mut self.command);
+                let command = self.call.as_ref().map_or(settled, |call| call.command().to_owned());
+                self.outcome = Some(Err(CallError::Stream { command, error }));
+            }
             self.call = None;
         } else if let Some(call) = self.call.take() {
             self.outcome = Some(call.wait());
@@ -103,6 +112,30 @@ impl ReplyParts {
 }
 
 impl ReplyParts {
+    fn is_late(&self) -> bool {
+        let deadline = self.call.as_ref().and_then(PendingCall::deadline_at);
+        deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Ends the call at its deadline: deals with what has arrived in time, and gives the call up if
+    /// that is not all. No more parts come then.
+    fn end_late(&mut self) {
+        if let Some(call) = self.call.take() {
+            call.command().clone_into(&mut self.command);
+            self.outcome = Some(call.wait());
+        }
+    }
+
+    /// Asks for the outcome of the call.
+    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(call) = &mut self.call {
+            self.outcome = Some(ready!(Pin::new(&mut *call).poll(context)));
+            call.command().clone_into(&mut self.command);
+            self.call = None;
+        }
+        Poll::Ready(())
+    }
+
     /// Takes the next part as `next` does, and awaits it. `None` at the end.
     ///
     /// # Errors
@@ -120,19 +153,20 @@ impl Iterator for ReplyParts {
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.has_ended {
+            if let Some(part) = self.reader.next_here() {
+                return Some(Ok(part));
+            }
+            if self.is_late() {
+                // Before the next look: a handler that goes on would be listened to for ever.
+                self.end_late();
+            }
             match self.reader.next(None) {
                 Next::Part(part) => return Some(Ok(part)),
                 Next::Ended(end) => return self.ended(end),
                 Next::Nothing => {}
             }
             let Some(call) = &self.call else { return self.finish() };
-            let deadline = call.deadline_at();
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                // Deals with what has arrived in time, and gives the call up if that is not all.
-                self.outcome = self.call.take().map(PendingCall::wait);
-            } else {
-                self.reader.wait(deadline);
-            }
+            self.reader.wait(call.deadline_at());
         }
         None
     }
@@ -147,20 +181,23 @@ impl futures_core::Stream for ReplyParts {
             return Poll::Ready(None);
         }
         loop {
+            if let Some(part) = this.reader.next_here() {
+                return Poll::Ready(Some(Ok(part)));
+            }
+            if this.is_late() {
+                // As in `next`.
+                ready!(this.poll_outcome(context));
+            }
             match this.reader.next(Some(context.waker())) {
                 Next::Part(part) => return Poll::Ready(Some(Ok(part))),
                 Next::Ended(Err(error)) => return Poll::Ready(this.ended(Err(error))),
                 Next::Ended(Ok(())) | Next::Nothing => {}
             }
             // What came before the outcome was received before it.
-            let Some(call) = &mut this.call else { return Poll::Ready(this.finish()) };
-            match Pin::new(call).poll(context) {
-                Poll::Ready(outcome) => {
-                    this.outcome = Some(outcome);
-                    this.call = None;
-                }
-                Poll::Pending => return Poll::Pending,
+            if this.call.is_none() {
+                return Poll::Ready(this.finish());
             }
+            ready!(this.poll_outcome(context));
         }
     }
 }

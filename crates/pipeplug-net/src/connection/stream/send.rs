@@ -210,10 +210,12 @@ impl PartSender {
     /// Locks the stream to send a part, unless it has ended or the deadline has passed. A sender that
     /// never has to wait would not notice the deadline otherwise.
     fn lock_to_send(&self) -> Result<MutexGuard<'_, Sending>, StreamError> {
-        let sending = lock(&self.stream.sending);
+        let mut sending = lock(&self.stream.sending);
+        if sending.end.is_none() && self.is_late() {
+            sending.end = Some(StreamError::DeadlinePassed);
+        }
         match &sending.end {
             Some(end) => Err(end.clone()),
-            None if self.is_late() => Err(StreamError::DeadlinePassed),
             None => Ok(sending),
         }
     }
@@ -226,7 +228,8 @@ impl PartSender {
         if self.is_finished {
             return Ok(()); // the first time told of an error
         }
-        let error = self.error();
+        // After the deadline the receiver gets no end, which would say that the parts are complete.
+        let error = self.lock_to_send().err();
         self.end("");
         error.map_or(Ok(()), Err)
     }

@@ -19,6 +19,7 @@ use crate::args::data::PartSource;
 use crate::exit::{CallFault, CommandError, ExitReason};
 use crate::output::event::Event;
 use crate::output::report::Report;
+use crate::output::text::Escaped;
 use crate::session::shutdown::Shutdown;
 use crate::session::{streaming, suspended};
 
@@ -143,7 +144,7 @@ pub(super) fn notify_stream(
     match streaming::push(sender, source, shutdown)? {
         Some(Ok(())) => Ok(()),
         Some(Err(error)) => {
-            let error = format!("{command}: {error}");
+            let error = format!("{}: {error}", Escaped(command));
             Err(CommandError::message(ExitReason::Failed, error).of_command(command))
         }
         None => Err(CommandError::silent(ExitReason::Interrupted)),
@@ -172,7 +173,7 @@ fn outcome(
                 Some(signal) => suspended::note(plugin.pid().as_raw(), signal),
                 None => "--timeout allows more".to_owned(),
             };
-            let message = format!("{command}: no reply within {waited:?}; {advice}");
+            let message = format!("{}: no reply within {waited:?}; {advice}", Escaped(command));
             CommandError {
                 stderr: plugin.stderr_tail(),
                 ..CommandError::message(ExitReason::TimedOut, message)
@@ -201,7 +202,8 @@ pub(super) fn notify(
 }
 
 fn not_sent(command: &str, within: Duration, credit: Option<Credit>) -> CommandError {
-    let message = format!("{command}: not sent within {within:?}, since {}", why_not(credit));
+    let (command, why) = (Escaped(command), why_not(credit));
+    let message = format!("{command}: not sent within {within:?}, since {why}");
     CommandError::message(ExitReason::TimedOut, message)
 }
 

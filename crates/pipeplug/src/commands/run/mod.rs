@@ -10,7 +10,7 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipeplug_host::{
     CloseReason, Direction, Format, Header, Plugin, StopError, Stopped, StoppedBy, ThreadId,
-    WaitStatus,
+    WaitStatus, command,
 };
 
 use crate::args::calls::{CallArg, CallArgs, CallKind};
@@ -137,7 +137,7 @@ fn attempt(
             LoadedCall { arg, data: loader.load(&arg.data)?, parts: None }
         });
     }
-    check_commands(&args.calls.0, args.start.protocol(&target).format)?;
+    check_commands(&args.calls.0, &args.answers, args.start.protocol(&target).format)?;
     let answers = AnswerHandler::load(&args.answers, &mut loader, report)?;
     // After stdin has been read: until then Ctrl-C simply ends this process.
     handle_signals(shutdown, report)?;
@@ -161,8 +161,27 @@ fn attempt(
     reason
 }
 
-/// Checks, before the start, that the format can encode every command.
-fn check_commands(calls: &[CallArg], format: Format) -> Result<(), CommandError> {
+/// Checks, before the start, that the format can encode every command, and that none is the
+/// protocol's own.
+fn check_commands(
+    calls: &[CallArg],
+    answers: &[AnswerArg],
+    format: Format,
+) -> Result<(), CommandError> {
+    let commands = calls.iter().map(|arg| &arg.command);
+    for command in commands.chain(answers.iter().map(|arg| &arg.command)) {
+        if command::is_of_protocol(command) {
+            let instead = match command.as_str() {
+                command::GET_METADATA => "`pipeplug inspect` shows what the plugin answers",
+                command::STOP => "`pipeplug run` stops the plugin when it has called it",
+                command::LOG_LEVEL => "use --log-level",
+                _ => "pipeplug sends and answers those by itself",
+            };
+            let message =
+                format!("{}: it is a command of the protocol; {instead}", Escaped(command));
+            return Err(CommandError::message(ExitReason::Usage, message).of_command(command));
+        }
+    }
     for arg in calls {
         let (thread_id, direction) = (ThreadId::new(1), Direction::Request);
         let header = Header { thread_id, direction, command: &arg.command, buffer_len: 0 };
