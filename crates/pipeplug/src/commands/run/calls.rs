@@ -20,7 +20,8 @@ use crate::exit::{CallFault, CommandError, ExitReason};
 use crate::output::event::Event;
 use crate::output::report::Report;
 use crate::session::shutdown::Shutdown;
-use crate::session::{streaming, suspended};
+use crate::session::streaming::{self, SendFailure};
+use crate::session::suspended;
 
 pub(super) fn call(
     plugin: &Plugin,
@@ -134,17 +135,17 @@ pub(super) fn notify_stream(
     (data, source): (Vec<u8>, PartSource),
     shutdown: &Shutdown,
 ) -> Result<(), CommandError> {
-    let failed = |error: NotifyError| match error {
-        NotifyError::Closed { .. } => died(plugin, error),
-        _ => CommandError::new(ExitReason::Failed, error),
-    };
     let sender =
-        plugin.notify_stream(command, data).map_err(|error| failed(error).of_command(command))?;
+        plugin.notify_stream(command, data).map_err(|error| not_told(plugin, command, error))?;
     match streaming::push(sender, source, shutdown)? {
         Some(Ok(())) => Ok(()),
         Some(Err(error)) => {
+            let reason = match error {
+                SendFailure::Source(_) => ExitReason::Usage,
+                SendFailure::Stream(_) => ExitReason::Failed,
+            };
             let error = format!("{command}: {error}");
-            Err(CommandError::message(ExitReason::Failed, error).of_command(command))
+            Err(CommandError::message(reason, error).of_command(command))
         }
         None => Err(CommandError::silent(ExitReason::Interrupted)),
     }
@@ -191,13 +192,16 @@ pub(super) fn notify(
     let sending = SendDeadline::arm(plugin, timeout);
     let sent = plugin.notify(command, data);
     sending.disarm(command)?;
-    sent.map_err(|error| {
-        let failure = match error {
-            NotifyError::Closed { .. } => died(plugin, error),
-            _ => CommandError::new(ExitReason::Failed, error),
-        };
-        failure.of_command(command)
-    })
+    sent.map_err(|error| not_told(plugin, command, error))
+}
+
+/// Makes the error of a one-way that was not sent.
+fn not_told(plugin: &Plugin, command: &str, error: NotifyError) -> CommandError {
+    let failure = match error {
+        NotifyError::Closed { .. } => died(plugin, error),
+        _ => CommandError::new(ExitReason::Failed, error),
+    };
+    failure.of_command(command)
 }
 
 fn not_sent(command: &str, within: Duration, credit: Option<Credit>) -> CommandError {
