@@ -73,6 +73,11 @@ pub struct Placement;
 #[doc = include_str!("../../../docs/streams.md")]
 pub struct Streams;
 
+/// The programs of docs/plugins.md, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/plugins.md")]
+pub struct Plugins;
+
 /// The programs of docs/async.md, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/async.md")]
