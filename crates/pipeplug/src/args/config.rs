@@ -27,9 +27,14 @@ pub(crate) fn load(arg: &OsStr) -> Result<Config, CommandError> {
     let (bytes, place) = if name.trim_start().starts_with(['{', '[', '"']) {
         (arg.as_encoded_bytes().to_vec(), "--config".to_owned())
     } else {
+        let next = match name.strip_prefix('@').unwrap_or(&name) {
+            "-" => "--config /dev/stdin reads stdin",
+            _ if name.starts_with('@') => "the name of the file is written without `@`",
+            _ => EXPECTED,
+        };
         let name = Escaped(&name);
         let bytes = fs::read(arg).map_err(|error| {
-            usage(format!("cannot read the configuration file {name}: {error}; {EXPECTED}"))
+            usage(format!("cannot read the configuration file {name}: {error}; {next}"))
         })?;
         (bytes, format!("the configuration file {name}"))
     };

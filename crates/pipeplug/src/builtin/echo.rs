@@ -79,7 +79,9 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
         }
         "config" => match main.config::<serde_json::Value>()? {
             Some(config) => Ok(config.to_string().into()),
-            None => Err("the host has no configuration for it".into()),
+            None => {
+                Err("the host has no configuration for it: --config FILE|JSON gives one".into())
+            }
         },
         "env" => match std::env::var_os(request.text()?) {
             Some(value) => Ok(value.into_encoded_bytes().into()),
@@ -177,6 +179,10 @@ fn grep(request: &mut Request) -> Result<Reply, HandlerError> {
 
 fn number<N: std::str::FromStr>(request: &Request) -> Result<N, HandlerError> {
     let text = request.text()?;
+    if text.is_empty() {
+        let command = request.command();
+        return Err(format!("DATA is missing: it is a number, as in {command} 3").into());
+    }
     text.parse().map_err(|_| format!("{text:?} is not a number, or out of range").into())
 }
 

@@ -44,6 +44,11 @@ fn what_is_no_json_names_line_and_column_and_starts_nothing() {
             .exits(2)
             .says_only(&format!("pipeplug: --config {empty:?} has nothing in it: {expected}"));
     }
+    // As in DATA, where they have a meaning.
+    run("@config.json").exits(2).says("; the name of the file is written without `@`\n");
+    for stdin in ["-", "@-"] {
+        run(stdin).exits(2).says("; --config /dev/stdin reads stdin\n");
+    }
     let file = place.file("empty.json", b"\n");
     let file = file.to_str().unwrap();
     run(file)

@@ -20,6 +20,7 @@ fn an_unknown_command_is_short_and_has_a_next_step() {
          knows echo, grep, ",
     );
     assert!(ran.stderr.lines().count() == 2 && ran.stderr.len() < 300, "{}", ran.stderr);
+    run("steps").says_only("pipeplug: steps: DATA is missing: it is a number, as in steps 3\n");
     // A plugin that does not list its commands.
     let place = Place::new();
     let path = place.standard(
