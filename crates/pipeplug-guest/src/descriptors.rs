@@ -43,9 +43,13 @@ impl Plan {
         }
     }
 
-    /// Tells whether a person started this in a terminal, where no host can be at the other end.
+    /// Returns true if no host can be at the other end: a person started this in a terminal, or
+    /// stdin is a device such as `/dev/null`, as that of a service is.
     pub(crate) fn is_by_hand(&self) -> bool {
-        !self.told && (io::stdin().is_terminal() || io::stdout().is_terminal())
+        !self.told
+            && (io::stdin().is_terminal()
+                || io::stdout().is_terminal()
+                || sys::file_kind(STDIN).is_ok_and(|kind| kind == SFlag::S_IFCHR))
     }
 
     /// Makes both descriptors ours.

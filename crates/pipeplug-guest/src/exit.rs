@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::register_error::{EXIT_USAGE, RegisterError};
 use pipeplug_net::{CloseReason, Connection, EventLoop};
 
 /// Time that the end waits for `main` to call [`Main::wait`](crate::Main::wait): a host may be gone
@@ -16,7 +17,7 @@ const COMING: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnEnd {
-    /// The process exits: 0 after the host said stop, 1 after the host was lost.
+    /// The process exits: 0 after the host said stop, 1 after the host was lost, 2 if there was none.
     #[default]
     Exit,
     /// The process goes on, unless the host has the system kill it at that time.
@@ -38,6 +39,9 @@ pub(crate) struct Exit {
     name: String,
     grace: Duration,
     on_end: OnEnd,
+    /// Message of a plugin that nothing was sent to, so that no host has started it. `None` if one
+    /// has told it its descriptors.
+    by_hand: Option<String>,
     events: EventLoop,
     state: Mutex<ExitState>,
     changed: Condvar,
@@ -57,7 +61,14 @@ struct ExitState {
 
 impl Exit {
     pub(crate) fn new(name: String, grace: Duration, on_end: OnEnd, events: EventLoop) -> Self {
-        Self { name, grace, on_end, events, state: Mutex::default(), changed: Condvar::new() }
+        let (by_hand, state, changed) = (None, Mutex::default(), Condvar::new());
+        Self { name, grace, on_end, by_hand, events, state, changed }
+    }
+
+    /// Sets the message for an end before anything came from a host.
+    pub(crate) fn with_by_hand(mut self, error: Option<&RegisterError>) -> Self {
+        self.by_hand = error.map(ToString::to_string);
+        self
     }
 
     /// The host said stop: answers what it has asked, then closes.
@@ -119,7 +130,19 @@ impl Exit {
         if stopping {
             return self.finish(0);
         }
+        let was_called = connection
+            .and_then(Connection::postmortem)
+            .is_none_or(|postmortem| !postmortem.received.is_empty());
+        let by_hand = self.by_hand.as_ref().filter(|_| !was_called);
+        if let (Some(by_hand), CloseReason::EndOfFile) = (by_hand, reason) {
+            self.write(by_hand);
+            return self.finish(EXIT_USAGE);
+        }
         self.say(&format!("the host is gone: {reason}"));
+        if let (Some(by_hand), CloseReason::Broken { .. }) = (by_hand, reason) {
+            // A host with a fault, or no host.
+            self.write(by_hand);
+        }
         self.finish(1);
     }
 
@@ -168,8 +191,12 @@ impl Exit {
     }
 
     pub(crate) fn say(&self, message: &str) {
+        self.write(&format!("{}: {message}", self.name));
+    }
+
+    fn write(&self, line: &str) {
         // In one write: the process may be killed between two, which would leave half a line.
-        let line = format!("{}: {message}\n", self.name);
+        let line = format!("{line}\n");
         // Standard error may be gone together with the host.
         let _ = std::io::stderr().write_all(line.as_bytes());
     }

@@ -32,10 +32,12 @@ use crate::stopping::Stop;
 /// A plugin that is started by hand or in a debugger waits for a host at a socket where its
 /// arguments begin with `--pipeplug-listen PATH`; it prints how to attach one.
 ///
-/// A plugin that has no host cannot do anything: where it was started by hand, or the descriptors
-/// that it was told cannot be used, this says so on standard error, with the command to type, and
-/// exits with 2; where `start` fails it exits with 1. [`Guest::try_register`] gives these as
-/// errors.
+/// A plugin that has no host cannot do anything. If it was started by hand, it says so on standard
+/// error, with the command to type (`pipeplug run ./plugin`), and exits with 2: in a terminal, without
+/// stdin (`</dev/null`, a service), or if stdin ends before a host has sent anything. It also exits
+/// with 2 if the descriptors that it was told cannot be used, and with 1 if `start` fails.
+/// [`Guest::try_register`] gives these as errors, except for a stdin that ends, which ends the process
+/// or [`Main::wait`].
 ///
 /// # Blocking
 /// While `start` runs. With `--pipeplug-listen PATH` as the first arguments, until a host has
@@ -280,7 +282,7 @@ impl<S: Start, R: Handler> Guest<S, R> {
                 RegisterError::ByHand { .. } => eprintln!("{error}"),
                 _ => eprintln!("{name}: {error}"),
             }
-            std::process::exit(error.exit_code())
+            std::process::exit(error.exit_code().into())
         })
     }
 
@@ -298,6 +300,11 @@ impl<S: Start, R: Handler> Guest<S, R> {
     pub fn try_register(self) -> Result<Main, RegisterError> {
         let mut args = self.args.unwrap_or_else(|| std::env::args_os().skip(1).collect());
         let path = listen::path_in(&mut args).map_err(|NoPath| RegisterError::NoListenPath)?;
+        let by_hand = || RegisterError::ByHand {
+            name: self.own.name.clone(),
+            path: program().path_to_type(),
+        };
+        let mut may_be_by_hand = None;
         let (reader, writer, args) = match path {
             Some(path) => {
                 let (reader, writer) = listen::wait_for_host(&path, &self.own.name)
@@ -307,11 +314,9 @@ impl<S: Start, R: Handler> Guest<S, R> {
             None => {
                 let plan = Plan::from_args(args);
                 if plan.is_by_hand() {
-                    return Err(RegisterError::ByHand {
-                        name: self.own.name,
-                        path: program().path_to_type(),
-                    });
+                    return Err(by_hand());
                 }
+                may_be_by_hand = (!plan.told).then(by_hand);
                 let (reader, writer) = plan.take()?;
                 (reader, writer, plan.args)
             }
@@ -329,7 +334,8 @@ impl<S: Start, R: Handler> Guest<S, R> {
         };
         let grace = self.grace;
         let startup = if is_awaited { Startup::with_start() } else { Startup::default() };
-        let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone());
+        let exit = Exit::new(self.own.name.clone(), self.grace, self.on_end, events.clone())
+            .with_by_hand(may_be_by_hand.as_ref());
         let shared = Shared::new(args, self.own, exit, self.handler, startup, self.on_stop);
         let main = Main::connect(&events, reader, writer, options, shared)
             .map_err(RegisterError::Connect)?;

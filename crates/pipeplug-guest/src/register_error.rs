@@ -10,13 +10,14 @@ use crate::listen::ListenError;
 use crate::shell_word::shell_word;
 
 /// The exit code of a plugin that was not started by a host, or could not use what it was given.
-pub(crate) const EXIT_USAGE: i32 = 2;
+pub(crate) const EXIT_USAGE: u8 = 2;
 
 /// Error of registering with the host.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
-    /// Neither descriptors were told nor is there a pipe: a person typed the command.
+    /// No host is there: no descriptors were told, and stdin or stdout is a terminal, or stdin another
+    /// device such as `/dev/null`.
     #[error(
         "{} is a plugin: a host starts it and talks to it over pipes. To try it in a terminal:\n\n    \
          pipeplug run {path} --call COMMAND [DATA]\n",
@@ -122,7 +123,7 @@ pub enum RegisterError {
 
 impl RegisterError {
     /// Exit status of a process that cannot go on.
-    pub(crate) fn exit_code(&self) -> i32 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::ByHand { .. }
             | Self::NotOpen { .. }

@@ -70,7 +70,7 @@ pub struct ChunkHead {
 impl fmt::Display for ChunkHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { thread_id, direction, command, buffer_len } = self;
-        write!(f, "{direction} {thread_id} \"{}\" of {buffer_len} B", command.escape_debug())
+        write!(f, "{direction} {thread_id} {command:?} of {buffer_len} B")
     }
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for Postmortem {
         for (i, call) in self.open_calls.iter().take(SHOWN).enumerate() {
             let separator = if i == 0 { " (" } else { ", " };
             let age = call.age.as_secs_f64();
-            write!(f, "{separator}\"{}\" for {age:.3} s", call.command.escape_debug())?;
+            write!(f, "{separator}{:?} for {age:.3} s", call.command)?;
         }
         match self.open_count {
             0 => {}

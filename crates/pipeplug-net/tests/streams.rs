@@ -405,3 +405,64 @@ fn parts_of_a_reply_that_are_dropped_end_sending_as_a_call_that_is_given_up() {
     drop(parts);
     assert!(matches!(sender.send("more"), Err(StreamError::Cancelled)));
 }
+
+#[test]
+fn a_handler_that_ignores_a_stream_is_told_of() {
+    each(|reading, window| {
+        let later = |request: &mut Request| {
+            let responder = request.responder().unwrap();
+            std::thread::spawn(move || responder.answer("later"));
+            Ok(Reply::empty())
+        };
+        let sides =
+            sides(reading, window, Refuse, move |request: &mut Request| match request.command() {
+                "ignore" => Ok("done".into()),
+                "later" => later(request),
+                "task" => request.spawn(
+                    |future| {
+                        let mut runtime = tokio::runtime::Builder::new_current_thread();
+                        std::thread::spawn(move || runtime.build().unwrap().block_on(future))
+                    },
+                    async |_| Ok("done".into()),
+                ),
+                "first" => Ok(request.parts().next().unwrap()?.into_bytes().into()),
+                "all" => echo_into_nothing(request),
+                _ => request.unknown(),
+            });
+        let ignored = "the handler takes no parts";
+        for (command, is_ignored) in
+            [("ignore", true), ("later", true), ("task", true), ("first", false), ("all", false)]
+        {
+            let (mut sender, mut parts) =
+                sides.caller.request(command, "").stream().unwrap().split();
+            match sender.send("part").and_then(|()| sender.finish()) {
+                Ok(()) => {}
+                // The answer may be faster.
+                Err(StreamError::Enough { .. }) if command != "all" => {}
+                Err(error) => panic!("{command}: {error}"),
+            }
+            assert!(parts.next().is_none());
+            let refusal = parts.refusal().filter(|reason| !reason.is_empty());
+            assert_eq!(refusal.as_deref(), is_ignored.then_some(ignored), "{command}");
+            parts.reply().unwrap();
+        }
+        // An error says enough by itself.
+        let (_sender, mut parts) = sides.caller.request("no", "").stream().unwrap().split();
+        parts.next().unwrap().unwrap_err();
+        assert_eq!(parts.refusal(), None);
+        for command in ["ignore", "task"] {
+            let mut sender = sides.caller.notify_stream(command, "").unwrap();
+            eventually("sending ends", || sender.send("part").is_err());
+            let error = sender.error().unwrap();
+            assert!(
+                matches!(&error, StreamError::Enough { reason } if reason == ignored),
+                "{error:?}"
+            );
+        }
+    });
+}
+
+fn echo_into_nothing(request: &mut Request) -> Handled {
+    request.parts().try_for_each(|part| part.map(drop))?;
+    Ok(Reply::empty())
+}

@@ -78,6 +78,11 @@ pub struct Streams;
 #[doc = include_str!("../../../docs/services.md")]
 pub struct Services;
 
+/// The programs of docs/plugins.md, likewise.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/plugins.md")]
+pub struct Plugins;
+
 /// The programs of docs/async.md, likewise.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/async.md")]

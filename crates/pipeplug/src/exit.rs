@@ -5,13 +5,16 @@ use std::io;
 use std::process::ExitCode;
 
 use pipeplug_host::Postmortem;
+use pipeplug_host::discovery::nearest_name;
 use pipeplug_host::{
-    CallError, Crash, Ended, StartError, StartErrorKind, WaitStatus, process::SpawnErrorKind,
+    CallError, Crash, Ended, StartError, StartErrorKind, WaitStatus, failure_code,
+    process::SpawnErrorKind,
 };
 use serde_json::Value;
 
 use crate::args::sandbox::Level;
 use crate::output::stream::{Stream, WriteError};
+use crate::output::text::Escaped;
 
 /// Success.
 pub(crate) const SUCCESS: u8 = 0;
@@ -93,6 +96,8 @@ pub(crate) struct CommandError {
     pub(crate) reason: ExitReason,
     /// The message. `None` if the user knows: Ctrl-C was pressed, or the reader closed the pipe.
     pub(crate) error: Option<anyhow::Error>,
+    /// Next step, for people.
+    pub(crate) advice: Option<String>,
     /// Command of the call that failed.
     pub(crate) command: Option<String>,
     /// Code and data of the error of a call, if it has a code.
@@ -137,8 +142,8 @@ impl CommandError {
     }
 
     pub(crate) fn silent(reason: ExitReason) -> Self {
-        let (error, command, coded, crash) = (None, None, None, None);
-        Self { reason, error, command, coded, stderr: Vec::new(), crash }
+        let (error, advice, command, coded, crash) = (None, None, None, None, None);
+        Self { reason, error, advice, command, coded, stderr: Vec::new(), crash }
     }
 
     /// Makes the error of a plugin that ended during a call. `since` is the wait status of a
@@ -160,7 +165,7 @@ impl CommandError {
             data: error.data().cloned(),
             is_plugins: matches!(error, CallError::Remote { .. }),
         });
-        Self { coded: coded.map(Box::new), ..self }
+        Self { coded: coded.map(Box::new), advice: unknown_command(error), ..self }
     }
 
     /// Makes the error of a failed write. A reader that closes the pipe is no error
@@ -182,17 +187,21 @@ impl CommandError {
 
     /// Makes the error of a failed start in a sandbox of this level.
     pub(crate) fn of_start(error: StartError, level: Level) -> Self {
-        let Some(hint) = level.hint(&error) else { return error.into() };
-        let message = format!("{error}; {hint}");
-        Self { error: Some(anyhow::Error::msg(message)), ..error.into() }
+        let hint = level.hint(&error).map(|hint| hint.to_string());
+        Self::from(error).followed_by(hint.as_deref())
     }
 
-    /// Appends text to the message.
-    pub(crate) fn followed_by(self, more: &str) -> Self {
-        if more.is_empty() {
-            return self;
-        }
-        let error = self.error.map(|error| anyhow::Error::msg(format!("{error:#}{more}")));
+    /// Appends advice to the message: behind a semicolon, or as a sentence behind a question.
+    pub(crate) fn followed_by(self, advice: Option<&str>) -> Self {
+        let Some(advice) = advice else { return self };
+        let error = self.error.map(|error| {
+            let message = format!("{error:#}");
+            anyhow::Error::msg(if message.ends_with('?') {
+                format!("{message} {}", capitalized(advice))
+            } else {
+                format!("{message}; {advice}")
+            })
+        });
         Self { error, ..self }
     }
 
@@ -212,6 +221,27 @@ impl From<StartError> for CommandError {
         };
         Self::new(reason, error)
     }
+}
+
+/// Next step after a call of a command that does not exist. A plugin may name its commands in the data
+/// of the failure (docs/protocol.md, "Failures").
+fn unknown_command(error: &CallError) -> Option<String> {
+    let CallError::Remote { command, code, data, .. } = error else { return None };
+    if code.as_deref() != Some(failure_code::UNKNOWN_COMMAND) {
+        return None;
+    }
+    let known = data.as_ref().and_then(|data| data.get("commands")?.as_array());
+    let known: Vec<_> = known.into_iter().flatten().filter_map(Value::as_str).collect();
+    Some(match (nearest_name(command, known.iter().copied()), known.as_slice()) {
+        (Some(nearest), _) => format!("did you mean {nearest:?}?"),
+        (None, []) => "`pipeplug inspect` shows what the plugin says of its commands".to_owned(),
+        (None, known) => format!("it knows {}", Escaped(&known.join(", "))),
+    })
+}
+
+fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// Effect of a failed call on the run.

@@ -44,8 +44,7 @@ impl AllowList {
         if request.is_one_way() {
             return Ok(Reply::empty());
         }
-        let command = command.escape_debug();
-        let message = format!("the host does not allow this plugin to ask for \"{command}\"");
+        let message = format!("the host does not allow this plugin to ask for {command:?}");
         Err(Failure::new(failure_code::REFUSED, message).into())
     }
 }

@@ -118,8 +118,13 @@ impl fmt::Display for Crash {
         }
         let last = self.stderr.iter().rfind(|line| !line.trim().is_empty());
         match (&self.panic, last) {
-            (Some(panic), _) => write!(f, "; it panicked: {}", panic.escape_debug()),
-            (None, Some(line)) => write!(f, "; last on stderr: \"{}\"", line.escape_debug()),
+            (Some(panic), _) => write!(f, "; it panicked: {}", Escaped(panic)),
+            (None, Some(line)) => {
+                // A plugin of pipeplug-guest begins its own messages with its name.
+                let own = line.strip_prefix(self.plugin.as_str());
+                let line = own.and_then(|line| line.strip_prefix(": ")).unwrap_or(line);
+                write!(f, "; last on stderr: {line:?}")
+            }
             (None, None) => f.write_str("; nothing on stderr"),
         }
     }

@@ -200,6 +200,13 @@ impl StartError {
         self
     }
 
+    /// Replaces the path, for a plugin that its user knows by another name than that of its file.
+    #[must_use]
+    pub fn with_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.0.path = path.into();
+        self
+    }
+
     /// Path of the plugin.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -20,6 +20,7 @@ use crate::connection::stream::send::PartSender;
 use crate::connection::stream::{CallStream, Origin, StreamKey};
 use crate::connection::turn::Turn;
 use crate::error::CloseReason;
+use crate::escape::Escaped;
 use crate::protocol::context::{InheritValues, RequestContext};
 use crate::protocol::deadline::Inherit;
 use crate::protocol::failure::{Failure, failure_code};
@@ -303,12 +304,15 @@ impl Request {
     /// time.
     pub fn parts(&mut self) -> Parts {
         if let Some(parts) = self.unused_parts.take() {
-            return *parts;
+            return parts.taken();
         }
         let is_first = !std::mem::replace(&mut self.parts_taken, true);
         let shared = self.connection.shared();
         let stream = match self.stream() {
-            Some(stream) if is_first => stream,
+            Some(stream) if is_first => {
+                stream.taken();
+                stream
+            }
             _ => CallStream::detached(self.stream_key(), Ok(())),
         };
         Parts::new(Arc::clone(shared), stream, self.context.deadline)
@@ -358,7 +362,7 @@ impl Request {
     /// wanted. The answer of a request does so itself.
     fn end_unused_stream(&mut self) {
         if self.context.stream.is_some() && self.is_one_way() && !self.parts_taken {
-            drop(self.parts());
+            drop(self.parts().ignored());
         }
     }
 
@@ -391,7 +395,7 @@ impl Request {
     /// Takes the request out of its handler, for a task. Leaves its command and no bytes.
     pub(super) fn detach(&mut self, place: RequestPlace) -> Self {
         let takes_parts = self.is_one_way() && self.has_stream() && !self.parts_taken;
-        let unused_parts = takes_parts.then(|| Box::new(self.parts()));
+        let unused_parts = takes_parts.then(|| Box::new(self.parts().ignored()));
         let Job { thread_id, direction, ref command, ref mut buffer, is_cancelled } = self.job;
         // The bytes are its own: a task may take long, and must not keep the whole input.
         let (command, buffer) = (command.clone(), Buffer::Own(buffer.take()));
@@ -456,6 +460,7 @@ impl Request {
         let shared = self.connection.shared();
         match result {
             Ok(reply) if self.answerable => {
+                shared.tell_ignored(self.job.thread_id);
                 shared.respond(self.job.thread_id, command, reply.0, flush)
             }
             Err(failure) if self.answerable => {
@@ -482,8 +487,7 @@ impl Request {
 
 /// Logs that a handler panicked. Returns the failure for the caller.
 pub(super) fn log_panic(peer: &str, command: &str, panic: Box<dyn Any + Send>) -> Failure {
-    let shown = command.escape_debug();
-    let message = format!("the handler of \"{shown}\" panicked: {}", panic_message(&*panic));
+    let message = format!("the handler of {command:?} panicked: {}", panic_message(&*panic));
     tracing::error!(%peer, "{message}");
     guarded("what a handler panicked with", || drop(panic));
     Failure::new(failure_code::PANICKED, message)
@@ -492,7 +496,7 @@ pub(super) fn log_panic(peer: &str, command: &str, panic: Box<dyn Any + Send>) -
 /// Logs that the handler of a one-way failed.
 pub(super) fn log_failed_one_way(shared: &Shared, command: &str, error: &str) {
     if let Some(times) = shared.counters.failed.count() {
-        let (peer, command) = (&shared.options.name, command.escape_debug());
+        let (peer, command) = (&shared.options.name, Escaped(command));
         tracing::warn!(target: FAILED_ONE_WAYS, %peer, %command, %error, times, "a handler of a one-way failed");
     }
 }

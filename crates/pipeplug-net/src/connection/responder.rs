@@ -45,6 +45,7 @@ impl Responder {
     /// While more than [`Options::outgoing`](crate::Options) bytes wait to be written.
     pub fn answer(mut self, reply: impl Into<Reply>) {
         let command = std::mem::take(&mut self.command);
+        self.tell_ignored();
         self.send(&command, reply.into().0);
     }
 
@@ -90,6 +91,7 @@ impl Responder {
     /// If the future is dropped before it is ready, an error is sent in place of the reply.
     pub async fn answer_async(mut self, reply: impl Into<Reply> + Send) {
         let command = std::mem::take(&mut self.command);
+        self.tell_ignored();
         self.send_async(&command, reply.into().0).await;
     }
 
@@ -103,6 +105,13 @@ impl Responder {
         if let Some(shared) = &self.shared {
             let (command, buffer) = shared.failure_chunk(failure);
             self.send_async(command, buffer).await;
+        }
+    }
+
+    /// Tells the caller of a stream that was ignored, before the answer.
+    fn tell_ignored(&self) {
+        if let Some(shared) = &self.shared {
+            shared.tell_ignored(self.id);
         }
     }
 

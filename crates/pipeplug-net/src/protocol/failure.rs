@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::fmt;
 
 use serde_json::{Map, Value, json};
 
 use crate::escape::beginning;
+use crate::sys;
 
 /// Name of the feature in `pipeplug.features`.
 pub(crate) const FEATURE: &str = "failure";
@@ -71,12 +73,14 @@ pub mod failure_code {
 /// The caller gets code, message and data as [`CallError::Remote`](crate::CallError::Remote). If the
 /// two sides have not negotiated `failure`, the caller gets the message only.
 ///
-/// The message that is sent is that of the whole error with its sources. A failure is found by
-/// downcast, so a wrapper has to return it from `source`. An `anyhow::Error` does so for a failure
-/// that has a context; convert one without a context by
-/// `reallocate_into_boxed_dyn_error_without_backtrace`.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{message}")]
+/// The message that is sent is that of the whole error with its sources. Code and data are those of
+/// the outermost failure among the error and its sources. A wrapper that hides the type of what it
+/// wraps, as an `anyhow::Error` does with and without a context, and an error that is
+/// `#[error(transparent)]`, has the same sources: a failure with a code is its own [`source`] in
+/// another form, whose message is the code.
+///
+/// [`source`]: std::error::Error::source
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Failure {
     /// Code of the failure, by convention lowercase words joined by `_`. Empty for none.
@@ -86,6 +90,31 @@ pub struct Failure {
     /// Data for programs. Sent if the failure has at most 64 KiB with it.
     pub data: Option<Value>,
 }
+
+/// A failure as the source of itself.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Coded(Failure);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        (!self.is_plain()).then(|| sys::coded(self) as &dyn Error)
+    }
+}
+
+impl fmt::Display for Coded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.code)
+    }
+}
+
+impl Error for Coded {}
 
 impl Failure {
     /// Makes a failure without data.
@@ -106,7 +135,8 @@ impl Failure {
         let message = chain(error);
         let mut found = Some(error);
         while let Some(error) = found {
-            if let Some(Self { code, data, .. }) = error.downcast_ref() {
+            let coded = error.downcast_ref().map(|Coded(failure)| failure);
+            if let Some(Self { code, data, .. }) = error.downcast_ref().or(coded) {
                 return Self { code: code.clone(), message, data: data.clone() };
             }
             found = error.source();
@@ -181,7 +211,7 @@ pub(crate) fn message(bytes: &[u8]) -> String {
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
-    while let Some(error) = source {
+    while let Some(error) = source.filter(|source| !source.is::<Coded>()) {
         let text = error.to_string();
         // Some errors repeat their source in their own message.
         if !message.ends_with(&text) {
@@ -255,6 +285,27 @@ mod tests {
             assert!(parsed.code.starts_with(&failure.code[..1]), "{parsed:?}");
             assert!(parsed.message.starts_with("\u{1}é") && parsed.message.ends_with('…'));
         }
+    }
+
+    /// An error that shows itself as what it wraps.
+    #[derive(Debug, thiserror::Error)]
+    enum Transparent {
+        #[error(transparent)]
+        Failure(#[from] Failure),
+    }
+
+    #[test]
+    fn a_failure_is_found_in_a_wrapper_that_hides_it() {
+        let failure = Failure::new("not_found", "no page").data(json!(1));
+        assert_eq!(Failure::of(&Transparent::from(failure.clone())), failure);
+        let boxed = |error: anyhow::Error| -> Box<dyn Error + Send + Sync> { error.into() };
+        assert_eq!(Failure::of(&*boxed(failure.clone().into())), failure);
+        let context = anyhow::Error::from(failure.clone()).context("cannot open");
+        let shown = Failure { message: "cannot open: no page".into(), ..failure.clone() };
+        assert_eq!(Failure::of(&*boxed(context)), shown);
+        let plain = anyhow::Error::from(Failure::plain("no page".into()));
+        assert_eq!(format!("{plain:#}"), "no page");
+        assert_eq!(Failure::of(&*boxed(plain)), Failure::plain("no page".into()));
     }
 
     #[test]

@@ -22,8 +22,10 @@ use nix::sys::stat::{Mode as FileMode, SFlag, fstat};
 
 use crate::sync::{self, Instant};
 
+mod coded;
 mod pipe;
 
+pub(crate) use coded::coded;
 pub(crate) use pipe::Room;
 
 /// Most slices in one writev(2): `IOV_MAX` of Linux, macOS and FreeBSD.

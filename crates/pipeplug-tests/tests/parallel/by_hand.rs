@@ -1,7 +1,7 @@
 //! Plugins that no host started, or a host that gave them what cannot be used.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
@@ -129,11 +129,44 @@ fn one_descriptor_for_both_directions_is_told() {
 }
 
 #[test]
-fn a_closed_standard_input_is_no_host() {
-    let output = with_descriptors("<&-");
+fn a_standard_input_that_has_nothing_is_no_host() {
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let empty = format!("<'{}'", empty.path().to_str().unwrap());
     // The runtime of Rust puts /dev/null where a standard descriptor is closed.
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(output.stdout, b"");
+    for arranged in ["<&-", "</dev/null", &empty, "</dev/zero"] {
+        let output = with_descriptors(arranged);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arranged}: {stderr}");
+        assert_eq!(output.stdout, b"", "{arranged}");
+        let command = format!("    pipeplug run {MISBEHAVE} --call COMMAND [DATA]");
+        assert!(stderr.starts_with("misbehave is a plugin: "), "{arranged}: {stderr}");
+        assert!(stderr.contains(&command), "{arranged}: {stderr}");
+    }
+}
+
+#[test]
+fn a_pipe_that_ends_before_a_host_has_sent_anything_is_no_host() {
+    let run = |input: &[u8]| {
+        let mut plugin = Command::new(MISBEHAVE);
+        let plugin =
+            plugin.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut plugin = plugin.unwrap();
+        plugin.stdin.take().unwrap().write_all(input).unwrap();
+        let output = plugin.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for input in [&b""[..], b"hello", b"a line\nand more\n"] {
+        let (code, stderr) = run(input);
+        // Input that is no chunk may be that of a host with a fault, which has to know it.
+        let expected = if input.is_empty() { 2 } else { 1 };
+        assert_eq!(code, Some(expected), "{stderr}");
+        assert_eq!(stderr.contains("the host is gone: "), expected == 1, "{stderr}");
+        assert!(stderr.contains("misbehave is a plugin: "), "{stderr}");
+    }
+    // One that has called it was there.
+    let (code, stderr) = run(&pipeplug_tests::request(1, "echo", b"x"));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("the host is gone"), "{stderr}");
 }
 
 #[test]

@@ -146,19 +146,6 @@ fn many_requests_from_a_file_are_all_answered() {
 }
 
 #[test]
-fn no_input_at_all_is_a_lost_host() {
-    let mut guest = Command::new(MISBEHAVE)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    assert_eq!(wait_exit(&mut guest).code(), Some(1));
-    let stderr = String::from_utf8(guest.wait_with_output().unwrap().stderr).unwrap();
-    assert!(stderr.contains("the host is gone"), "{stderr}");
-}
-
-#[test]
 fn one_ways_ahead_of_the_end_are_handled() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("in");

@@ -113,7 +113,7 @@ impl Loader {
             Data::Literal(bytes) => (bytes.clone(), PartSource::Stdin),
             Data::Stdin => (Vec::new(), PartSource::Stdin),
             Data::File(path) => {
-                let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+                let file = open(path).map_err(|error| unreadable(path, &error))?;
                 (Vec::new(), PartSource::File(path.clone(), file))
             }
         };
@@ -161,6 +161,15 @@ impl Loader {
             }
         }
     }
+}
+
+/// Opens a file, unless its first read is sure to fail.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(nix::errno::Errno::EISDIR.into());
+    }
+    Ok(file)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> CommandError {

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use pipeplug_host::discovery::{
     Discovery, FindError, FindErrorKind, PluginInfo, Problem, Store, StoreError,
 };
-use pipeplug_host::{Plugin, PluginBuilder};
+use pipeplug_host::{Plugin, PluginBuilder, StartError};
 
 use crate::builtin::{self, BuiltIn};
 use crate::exit::{CommandError, ExitReason};
@@ -139,6 +139,15 @@ impl Target {
         match &self.location {
             Location::File(path) => Some(path),
             Location::Preinstalled | Location::BuiltIn(_) => None,
+        }
+    }
+
+    /// Has the error name a built-in plugin as the command line does, and not by the path of this
+    /// program.
+    pub(crate) fn named_in(&self, error: StartError) -> StartError {
+        match &self.location {
+            Location::BuiltIn(plugin) => error.with_path(format!("@{}", plugin.name)),
+            Location::File(_) | Location::Preinstalled => error,
         }
     }
 

@@ -10,6 +10,12 @@ use serde_json::json;
 
 use super::BuiltIn;
 
+/// Commands, for a caller of one that does not exist.
+const COMMANDS: [&str; 20] = [
+    "echo", "grep", "upper", "reverse", "log", "event", "print", "count", "args", "config", "env",
+    "cwd", "sleep", "steps", "deadline", "fail", "crash", "exit", "ask", "tell",
+];
+
 const HELP: &str = "\
                     echo DATA (with --stream each part), grep TEXT (lines of a stream), upper \
                     DATA, reverse DATA, log DATA (to stderr), event LEVEL TEXT (to its log), \
@@ -73,7 +79,9 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
         }
         "config" => match main.config::<serde_json::Value>()? {
             Some(config) => Ok(config.to_string().into()),
-            None => Err("the host has no configuration for it".into()),
+            None => {
+                Err("the host has no configuration for it: --config FILE|JSON gives one".into())
+            }
         },
         "env" => match std::env::var_os(request.text()?) {
             Some(value) => Ok(value.into_encoded_bytes().into()),
@@ -132,9 +140,9 @@ fn answer(main: &Main, request: &mut Request, counted: &AtomicU64) -> Result<Rep
             Ok(main.notify(command, data)?.into())
         }
         _ => {
-            let unknown = request.unknown().err().map_or_else(String::new, |e| e.to_string());
-            let message = format!("{unknown}; it knows {HELP}");
-            Err(Failure::new(failure_code::UNKNOWN_COMMAND, message).into())
+            let message = format!("unknown command {:?}", request.command());
+            let failure = Failure::new(failure_code::UNKNOWN_COMMAND, message);
+            Err(failure.data(json!({ "commands": COMMANDS })).into())
         }
     }
 }
@@ -171,10 +179,26 @@ fn grep(request: &mut Request) -> Result<Reply, HandlerError> {
 
 fn number<N: std::str::FromStr>(request: &Request) -> Result<N, HandlerError> {
     let text = request.text()?;
-    text.parse()
-        .map_err(|_| format!("\"{}\" is not a number, or out of range", text.escape_debug()).into())
+    if text.is_empty() {
+        let command = request.command();
+        return Err(format!("DATA is missing: it is a number, as in {command} 3").into());
+    }
+    text.parse().map_err(|_| format!("{text:?} is not a number, or out of range").into())
 }
 
 fn command_and_data(text: &str) -> (&str, &str) {
     text.split_once(' ').unwrap_or((text, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_has_every_command() {
+        for command in COMMANDS {
+            let is_helped = HELP.split(", ").any(|help| help.split(' ').next() == Some(command));
+            assert!(is_helped, "{command}");
+        }
+    }
 }

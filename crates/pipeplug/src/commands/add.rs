@@ -228,14 +228,14 @@ fn ask(
     catalog(args, discovery, shutdown).probe(source).map_err(|error| {
         let not_added = match error.kind() {
             // --no-metadata would not help: the file cannot be executed.
-            StartErrorKind::Spawn(_) => "",
+            StartErrorKind::Spawn(_) => None,
             StartErrorKind::Exited { .. }
             | StartErrorKind::ClosedPipe
-            | StartErrorKind::HandshakeTimeout { .. } => {
-                "; it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in \
-                 both formats); --no-metadata adds it without probing"
-            }
-            _ => "; it was not added; --no-metadata adds it without probing",
+            | StartErrorKind::HandshakeTimeout { .. } => Some(
+                "it was not added (probed over descriptors 3 and 4 and over stdin and stdout, in \
+                 both formats); --no-metadata adds it without probing",
+            ),
+            _ => Some("it was not added; --no-metadata adds it without probing"),
         };
         let failure = CommandError::of_start(error, args.sandbox.level());
         shutdown.failure().unwrap_or_else(|| failure.followed_by(not_added))

@@ -83,7 +83,7 @@ fn explain(args: &RmArgs, name: &str, error: RemoveError) -> CommandError {
             _ if similar.is_none() => {
                 let list = list_command(&args.host);
                 CommandError::new(ExitReason::NotFound, error)
-                    .followed_by(&format!("; `{}` lists the installed plugins", Escaped(&list)))
+                    .followed_by(Some(&format!("`{}` lists the installed plugins", Escaped(&list))))
             }
             _ => CommandError::new(ExitReason::NotFound, error),
         },

@@ -17,6 +17,8 @@ JSON (--json), one object per line on stdout, each with \"event\":
   metadata  the plugin has started: plugin, path, pid, format, seconds,
             metadata (an object of strings)
   part      a part of the reply, with --stream: command, data
+  refused   the plugin takes no parts, or no more, with --stream: command,
+            reason
   reply     the reply to a --call: command, data, seconds
   progress  a --call reports progress: command, done; total and message, if
             it says them
@@ -57,6 +59,11 @@ pub(crate) enum Event<'a> {
         progress: &'a Progress,
     },
     Failed(&'a CommandError),
+    /// The plugin has not taken the parts of a stream, and has replied.
+    Refused {
+        command: &'a str,
+        reason: &'a str,
+    },
     Request {
         status: RequestStatus,
         command: &'a str,
@@ -119,6 +126,9 @@ impl Event<'_> {
                 ("progress", fields)
             }
             Self::Failed(failure) => ("error", failed(failure)),
+            Self::Refused { command, reason } => {
+                ("refused", object(json!({ "command": command, "reason": reason })))
+            }
             Self::Request { status, command, data } => {
                 let kind = if *status == RequestStatus::OneWay { "one-way" } else { "request" };
                 let answered = *status == RequestStatus::Answered;

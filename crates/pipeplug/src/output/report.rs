@@ -109,6 +109,12 @@ impl Report {
     pub(crate) fn show(&self, event: &Event<'_>) {
         match self.mode {
             Mode::Json if event.is_silent() => {}
+            // Stdout may be what failed.
+            Mode::Json
+                if matches!(event, Event::Failed(_)) && self.shutdown.has_failed_output() =>
+            {
+                self.show_text(event);
+            }
             Mode::Json => {
                 self.write_stdout(&[text::json_line(&event.to_json()).as_bytes()]);
             }
@@ -193,6 +199,13 @@ impl Report {
                     self.write_stderr(&text);
                 }
             }
+            Event::Refused { command, reason } => {
+                let (command, reason) = (Escaped(command), Escaped(reason));
+                self.say(
+                    Role::Note,
+                    &format_args!("{command}: not all of the input was taken: {reason}"),
+                );
+            }
             Event::Request { status, command, data } => {
                 let (command, data) = (Escaped(command), QuotedData(data));
                 match status {
@@ -213,6 +226,9 @@ impl Report {
                     _ => format_args!("{}:", self.plugin),
                 };
                 let speaker = self.paint.paint(Role::Speaker, speaker);
+                // A plugin of pipeplug-guest begins its own messages with its name.
+                let own = line.strip_prefix(self.plugin.as_str());
+                let line = own.and_then(|line| line.strip_prefix(": ")).unwrap_or(line);
                 self.write_stderr(&format!("{speaker} {}\n", Readable(line)));
             }
             Event::Suspended { pid, signal } => self.note(suspended::note(*pid, *signal)),
@@ -336,7 +352,12 @@ fn failure_text(paint: Paint, failure: &CommandError) -> Option<String> {
         text.push_str(&format!(" ({})", coded.code));
     }
     if failure.crash.is_none() {
-        return Some(message_lines(paint, Role::Error, &Escaped(&text)));
+        let mut text = Escaped(&text).to_string();
+        if let Some(advice) = &failure.advice {
+            text.push_str("\n  ");
+            text.push_str(advice);
+        }
+        return Some(message_lines(paint, Role::Error, &text));
     }
     // The text of a crash has lines of its own; escape only within them.
     let lines: Vec<_> = text.lines().map(|line| Escaped(line).to_string()).collect();

@@ -67,6 +67,17 @@ pub(crate) fn width(text: &str) -> usize {
     text.width()
 }
 
+/// Text of at most `columns`, with an ellipsis in place of what does not fit.
+pub(crate) fn shortened(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let ends = text.char_indices().map(|(end, _)| end);
+    let fits = |end: &usize| width(&text[..*end]) < columns;
+    let end = ends.take_while(fits).last().unwrap_or(0);
+    format!("{}…", &text[..end])
+}
+
 /// Breaks text at spaces into lines of at most `columns`. A longer word gets a line of its own.
 pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];

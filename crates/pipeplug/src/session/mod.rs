@@ -120,13 +120,11 @@ impl Session {
             }
             Err(error) => {
                 shutdown.forget();
-                let hint = args
-                    .hint(&error, &protocol)
-                    .map(|hint| format!("; {hint}"))
-                    .unwrap_or_default();
-                Err(shutdown
-                    .failure()
-                    .unwrap_or_else(|| CommandError::of_start(error, level).followed_by(&hint)))
+                let error = target.named_in(error);
+                let hint = args.hint(&error, &protocol);
+                Err(shutdown.failure().unwrap_or_else(|| {
+                    CommandError::of_start(error, level).followed_by(hint.as_deref())
+                }))
             }
         }
     }

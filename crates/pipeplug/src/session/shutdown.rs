@@ -114,6 +114,11 @@ impl Shutdown {
         })
     }
 
+    /// True if output that cannot be written began a shutdown.
+    pub(crate) fn has_failed_output(&self) -> bool {
+        matches!(self.cause(), Some(Cause::Output(..)))
+    }
+
     /// True if a signal began a shutdown.
     pub(crate) fn is_interrupted(&self) -> bool {
         matches!(self.cause(), Some(Cause::Signal(_)))

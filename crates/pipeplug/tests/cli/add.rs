@@ -331,7 +331,7 @@ fn a_plugin_is_asked_in_a_sandbox_before_it_is_added() {
     let ran = home
         .run(["add", "greedy"])
         .exits(4)
-        .says("it may need more than its sandbox grants: --sandbox none");
+        .says("is it a plugin? It may need more than its sandbox grants: --sandbox none");
     assert!(ran.stderr.contains("--no-metadata adds it without probing"), "{}", ran.stderr);
     home.run(["add", "greedy", "--sandbox-read", needed.to_str().unwrap()]).exits(0);
     home.run(["add", "greedy", "--sandbox", "none", "--force"]).exits(0);

@@ -51,6 +51,16 @@ while recv; do
 done
 "#;
 
+/// Answers each request with `{}`, until it is told to stop. It knows no features.
+pub(crate) const ANSWERS: &str = r#"
+while recv; do
+    case $cmd in
+    cmd.stop) exit 0 ;;
+    *) send 3 "$cmd" '{}' ;;
+    esac
+done
+"#;
+
 /// A directory of plugins, which goes with it; the program's home too.
 pub(crate) struct Place {
     dir: TempDir,

@@ -1,6 +1,6 @@
 //! `--config`: the configuration of a plugin.
 
-use crate::common::{Place, pipeplug};
+use crate::common::{ANSWERS, Place, pipeplug};
 
 #[test]
 fn text_and_a_file_reach_the_plugin_as_they_are() {
@@ -33,10 +33,27 @@ fn what_is_no_json_names_line_and_column_and_starts_nothing() {
     run(file).exits(2).says_only(&format!(
         "pipeplug: the configuration file {file} is no JSON: expected value at line 2 column 7\n"
     ));
-    run("/nonexistent").exits(2).says_only(
+    let expected = "--config takes the name of a file with JSON, or JSON text that begins with \
+                    `{`, `[` or `\"`, as in --config settings.json or --config '{\"level\": 3}'\n";
+    run("/nonexistent").exits(2).says_only(&format!(
         "pipeplug: cannot read the configuration file /nonexistent: No such file or directory (os \
-         error 2); JSON text begins with `{`, `[` or `\"`\n",
-    );
+         error 2); {expected}"
+    ));
+    for empty in ["", " \n"] {
+        run(empty)
+            .exits(2)
+            .says_only(&format!("pipeplug: --config {empty:?} has nothing in it: {expected}"));
+    }
+    // As in DATA, where they have a meaning.
+    run("@config.json").exits(2).says("; the name of the file is written without `@`\n");
+    for stdin in ["-", "@-"] {
+        run(stdin).exits(2).says("; --config /dev/stdin reads stdin\n");
+    }
+    let file = place.file("empty.json", b"\n");
+    let file = file.to_str().unwrap();
+    run(file)
+        .exits(2)
+        .says_only(&format!("pipeplug: the configuration file {file} is empty: {expected}"));
     let large = format!("[\"{}\"]", "x".repeat(1 << 20));
     let file = place.file("large.json", large.as_bytes());
     run(file.to_str().unwrap()).exits(2).says("has 1048580 bytes of JSON, the limit is 1048576");
@@ -59,15 +76,7 @@ fn no_output_shows_it() {
 #[test]
 fn a_plugin_of_the_base_protocol_cannot_take_one() {
     let place = Place::new();
-    let plugin = place.standard(
-        "base",
-        r#"while recv; do
-            case $cmd in
-            cmd.stop) exit 0 ;;
-            *) send 3 "$cmd" '{}' ;;
-            esac
-        done"#,
-    );
+    let plugin = place.standard("base", ANSWERS);
     let plugin = plugin.to_str().unwrap();
     pipeplug(["run", plugin, "--config", "[]", "--call", "a"])
         .run()

@@ -54,6 +54,22 @@ fn its_last_words_come_ahead_of_the_error() {
 }
 
 #[test]
+fn the_name_in_a_message_of_the_plugin_is_shown_once() {
+    let place = Place::new();
+    let path = place.standard(
+        "plug's",
+        "recv; send 3 x '{}'; recv; echo \"plug's: it's \\\"over\\\"\" >&2; exit 9",
+    );
+    place
+        .pipeplug(["run", path.to_str().unwrap(), "--call", "it's"])
+        .run()
+        .exits(5)
+        .says("plug's: it's \"over\"\npipeplug: it's: no reply, plug's has ended: exit status 9\n")
+        .says("; last on stderr: \"it's \\\"over\\\"\"\n  calls open: 1 (\"it's\" for ")
+        .says("; last sent: request 2 \"it's\" of 0 B\n");
+}
+
+#[test]
 fn a_broken_stream_ends_the_plugin() {
     let place = Place::new();
     let path = place
@@ -202,14 +218,19 @@ fn a_pipe_into_head_is_quiet() {
 }
 
 #[test]
-fn a_full_disk_is_an_error() {
-    let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else { return };
-    let mut run = pipeplug(["run", "@echo", "--call", "echo", "a"]);
-    let child = run.command.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.starts_with("pipeplug: stdout cannot be written: No space left"), "{stderr}");
+fn a_full_disk_is_an_error_that_is_told_once() {
+    for options in [&[][..], &["--stream"], &["--json"], &["--call", "echo", "b"]] {
+        let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else { return };
+        let mut run = pipeplug([&["run", "@echo", "--call", "echo", "a"][..], options].concat());
+        run.command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped());
+        let output = run.command.spawn().unwrap().wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{options:?}");
+        assert_eq!(
+            String::from_utf8(output.stderr).unwrap(),
+            "pipeplug: stdout cannot be written: No space left on device (os error 28)\n",
+            "{options:?}"
+        );
+    }
 }
 
 #[track_caller]

@@ -10,6 +10,44 @@ fn usage(args: &[&str], told: &str) {
 }
 
 #[test]
+fn an_unknown_command_is_short_and_has_a_next_step() {
+    let run = |command| pipeplug(["run", "@echo", "--call", command]).run().exits(1);
+    run("ehco").says_only(
+        "pipeplug: ehco: unknown command \"ehco\" (unknown_command)\n  did you mean \"echo\"?\n",
+    );
+    let ran = run("nothing-like-it").says(
+        "pipeplug: nothing-like-it: unknown command \"nothing-like-it\" (unknown_command)\n  it \
+         knows echo, grep, ",
+    );
+    assert!(ran.stderr.lines().count() == 2 && ran.stderr.len() < 300, "{}", ran.stderr);
+    run("steps").says_only("pipeplug: steps: DATA is missing: it is a number, as in steps 3\n");
+    // A plugin that does not list its commands.
+    let place = Place::new();
+    let path = place.standard(
+        "coded",
+        r#"while recv; do
+            case $cmd in
+            cmd.stop) exit 0 ;;
+            x) send 3 cmd.failure '{"code":"unknown_command","message":"no x"}' ;;
+            *) send 3 "$cmd" '{}' ;;
+            esac
+        done"#,
+    );
+    pipeplug(["run", path.to_str().unwrap(), "--call", "x"]).run().exits(1).says_only(
+        "pipeplug: x: no x (unknown_command)\n  `pipeplug inspect` shows what the plugin says of \
+         its commands\n",
+    );
+}
+
+#[test]
+fn a_built_in_plugin_is_named_as_the_command_line_names_it() {
+    pipeplug(["run", "@echo", "--timeout", "1ms", "--call", "echo"])
+        .run()
+        .exits(124)
+        .says("pipeplug: plugin \"@echo\" did not answer");
+}
+
+#[test]
 fn the_code_of_a_plugins_error_is_shown() {
     pipeplug(["run", "@echo", "--call", "env", "NOT_SET"])
         .run()

@@ -1,6 +1,6 @@
 //! The log of a plugin.
 
-use crate::common::{Place, pipeplug};
+use crate::common::{ANSWERS, Place, pipeplug};
 
 #[test]
 fn json_of_a_usual_library_is_shown_as_text() {
@@ -40,15 +40,7 @@ fn the_level_is_an_option() {
 #[test]
 fn a_plugin_that_sets_its_level_by_itself_is_told_of() {
     let place = Place::new();
-    let plugin = place.standard(
-        "base",
-        r#"while recv; do
-            case $cmd in
-            cmd.stop) exit 0 ;;
-            *) send 3 "$cmd" '{}' ;;
-            esac
-        done"#,
-    );
+    let plugin = place.standard("base", ANSWERS);
     let plugin = plugin.to_str().unwrap();
     pipeplug(["run", plugin, "--log-level", "debug", "--call", "a"])
         .run()

@@ -22,7 +22,7 @@ fn a_plugin_on_stdin_and_stdout_names_the_option() {
     let path = path.to_str().unwrap();
     for command in ["run", "inspect"] {
         pipeplug([command, path, "--sandbox", "none"]).run().exits(4).says(
-            "is it a plugin?; if it speaks the classic format use --format classic, if it \
+            "is it a plugin? If it speaks the classic format use --format classic, if it \
                    uses stdin and stdout use --stdio\n",
         );
     }

@@ -91,6 +91,49 @@ fn a_one_way_may_be_a_stream() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_an_error_of_the_command_line() {
+    // It can be opened, and a read fails: nothing is mapped at 0 (proc(5)).
+    let data = "@/proc/self/mem";
+    if std::fs::File::open(&data[1..]).is_err() {
+        return;
+    }
+    let why = "cannot read the data file /proc/self/mem: Input/output error (os error 5)\n";
+    pipeplug(["run", "@echo", "--call", "echo", data, "--stream"])
+        .run()
+        .exits(2)
+        .says_only(&format!("pipeplug: {why}"));
+    pipeplug(["run", "@echo", "--notify", "echo", data, "--stream"]).run().exits(2).says(why);
+}
+
+#[test]
+fn a_stream_that_the_plugin_ignores_is_told_of() {
+    let note = "upper: not all of the input was taken: the handler takes no parts\n";
+    let upper = |input: &str| {
+        pipeplug(["run", "@echo", "--call", "upper", "x", "--stream"]).stdin(input).run()
+    };
+    upper("one\ntwo\n").exits(0).prints("X").says_only(&format!("pipeplug: {note}"));
+    upper("").exits(0).prints("X").says_only("");
+    let ran = pipeplug(["run", "@echo", "--json", "--call", "upper", "x", "--stream"])
+        .stdin("one")
+        .run()
+        .exits(0)
+        .says_only("");
+    let refused: Vec<_> =
+        ran.json().into_iter().filter(|event| event["event"] == "refused").collect();
+    assert_eq!(
+        refused,
+        [serde_json::json!({
+            "event": "refused", "command": "upper", "reason": "the handler takes no parts",
+        })]
+    );
+    pipeplug(["run", "@echo", "--notify", "upper", "x", "--stream"])
+        .stdin("one\n".repeat(1_000_000))
+        .run()
+        .exits(1)
+        .says("upper: the receiver takes no more parts: the handler takes no parts\n");
+}
+
+#[test]
 fn what_cannot_be_a_stream_is_told() {
     pipeplug(["run", "@echo", "--stream"]).run().exits(2).says("--stream needs a --call");
     pipeplug(["run", "@echo", "--call", "echo", "@/no/such", "--stream"])
@@ -101,10 +144,10 @@ fn what_cannot_be_a_stream_is_told() {
         .run()
         .exits(2)
         .says("stdin is used twice");
-    pipeplug(["run", "@echo", "--call", "echo", "@/", "--stream"])
-        .run()
-        .exits(1)
-        .says("ended the stream early: cannot read the data file /");
+    pipeplug(["run", "@echo", "--call", "echo", "@/", "--stream"]).run().exits(2).says_only(
+        "pipeplug: cannot read the data file /: Is a directory (os error 21); for the text \
+             `@/` itself write @@/\n",
+    );
     let place = Place::new();
     let path = place.standard("old", MIRROR);
     pipeplug(["run", path.to_str().unwrap(), "--call", "x", "y", "--stream"])

@@ -1,5 +1,7 @@
 //! Complaints of engines about a container that did not start.
 
+use pipeplug_net::Escaped;
+
 use super::run::Run;
 use super::{Container, Engine};
 use crate::launcher::Diagnosis;
@@ -26,7 +28,7 @@ pub(super) fn diagnose(
         .or_else(|| of_settings(container, run, complaint, &text))
         .or_else(|| of_program(phase, &text))
         .or_else(|| {
-            let words = Engine::words(complaint).escape_debug();
+            let words = Escaped(Engine::words(complaint));
             let is_engine = phase == Phase::Engine || Engine::words(complaint) != complaint;
             is_engine.then(|| Diagnosis::passing(format!("{} refuses: {words}", container.engine)))
         })

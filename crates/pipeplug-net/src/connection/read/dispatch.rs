@@ -277,5 +277,5 @@ impl Shared {
 pub(crate) fn unknown_command(command: &str) -> String {
     let shown = beginning(command, SHOWN);
     let rest = if shown.len() < command.len() { "…" } else { "" };
-    format!("unknown command \"{}{rest}\"", shown.escape_debug())
+    format!("unknown command {:?}", format!("{shown}{rest}"))
 }

@@ -10,6 +10,7 @@ use crate::connection::cancellation::WorkerSlot;
 use crate::connection::handler::Request;
 use crate::connection::read::leader::{Leader, ReaderRole};
 use crate::connection::shared::{DeferredGuard, Shared};
+use crate::escape::Escaped;
 use crate::event_loop::thread_pool::{BlockedOn, Exhausted, Serve, Work};
 use crate::protocol::context::RequestContext;
 use crate::sync::Instant;
@@ -244,7 +245,7 @@ impl Shared {
                 *connection = Some(incoming.run(&*self.handler, flush));
             }
             None => {
-                tracing::debug!(peer = %self.options.name, command = %job.command.escape_debug(),
+                tracing::debug!(peer = %self.options.name, command = %Escaped(&job.command),
                 "dropped: the connection was given up")
             }
         }

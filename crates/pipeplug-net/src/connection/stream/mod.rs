@@ -34,7 +34,7 @@ use crate::protocol::flow;
 use crate::sync::lock::lock;
 use crate::sync::{
     Condvar, Instant, Mutex,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 use error::StreamError;
 use part::Batch;
@@ -44,6 +44,9 @@ use send::Sending;
 
 /// Name of the feature in `pipeplug.features`.
 pub(crate) const FEATURE: &str = "stream";
+
+/// Reason of a handler that does not take the parts that follow its request or one-way.
+pub(crate) const IGNORED: &str = "the handler takes no parts";
 
 /// Bytes of the reason of an early end that are kept.
 const REASON_MAX: usize = 4096;
@@ -87,6 +90,8 @@ pub(crate) struct CallStream {
     pub(crate) key: StreamKey,
     /// True if no response will end it.
     is_one_way: bool,
+    /// True once the handler has the parts of the peer.
+    is_taken: AtomicBool,
     pub(super) receiving: Mutex<Receiving>,
     pub(super) received: Condvar,
     pub(super) sending: Mutex<Sending>,
@@ -154,6 +159,7 @@ impl Streams {
         let stream = Arc::new(CallStream {
             key,
             is_one_way,
+            is_taken: AtomicBool::new(false),
             receiving: Mutex::new(Receiving::new(
                 options.stream_window as u64,
                 receives,
@@ -227,6 +233,7 @@ impl CallStream {
         let stream = Self {
             key,
             is_one_way: false,
+            is_taken: AtomicBool::new(false),
             receiving: Mutex::new(Receiving::new(0, false, false, PastWindows::default())),
             received: Condvar::new(),
             sending: Mutex::new(Sending::new(0, false)),
@@ -237,6 +244,12 @@ impl CallStream {
             lock(&stream.sending).fail(error);
         }
         Arc::new(stream)
+    }
+
+    /// Notes that the handler takes the parts.
+    pub(crate) fn taken(&self) {
+        // Relaxed: the thread that answers has the request, which takes them.
+        self.is_taken.store(true, Ordering::Relaxed);
     }
 
     /// Ends both directions, unless they have ended.
@@ -307,7 +320,7 @@ impl Shared {
                 stream.end_received(end);
             }
             command::ENOUGH => {
-                stream.end_sending(StreamError::Enough { reason: shortened(chunk.buffer) });
+                stream.refused(shortened(chunk.buffer));
             }
             _ => {
                 let total = std::str::from_utf8(chunk.buffer).ok().and_then(flow::number);
@@ -368,6 +381,19 @@ impl Shared {
                 StreamError::Enough { reason: "the request is answered".into() },
             );
             self.wake_reading_half();
+        }
+    }
+
+    /// Tells the sender of the parts of a request, which is about to be answered, that its handler
+    /// has ignored them. The answer alone would look like one to them.
+    #[inline]
+    pub(crate) fn tell_ignored(self: &Arc<Self>, id: ThreadId) {
+        let stream = self.streams.get(StreamKey { origin: Origin::Peer, id });
+        if let Some(stream) = stream
+            && !stream.is_taken.load(Ordering::Relaxed)
+            && lock(&stream.receiving).is_ignored()
+        {
+            self.send_enough(&stream, IGNORED);
         }
     }
 

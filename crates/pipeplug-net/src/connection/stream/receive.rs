@@ -12,7 +12,7 @@ use pipeplug_wire::{ChunkRef, command};
 use super::error::StreamError;
 use super::part::{self, Batch, Part, PartQueue};
 use super::past_windows::PastWindows;
-use super::{CallStream, StreamKey};
+use super::{CallStream, IGNORED, StreamKey};
 use crate::connection::shared::Shared;
 use crate::event_loop::timers::Timer;
 use crate::protocol::flow::{ReceiveWindow, weight};
@@ -96,6 +96,11 @@ impl Receiving {
 
     fn is_ready(&self) -> bool {
         !self.batches.is_empty() || self.end.is_some()
+    }
+
+    /// Returns true if there are parts, or may be, that a handler which takes none ignores.
+    pub(super) fn is_ignored(&self) -> bool {
+        !self.batches.is_empty() || self.end.is_none()
     }
 }
 
@@ -368,6 +373,8 @@ pub struct Parts {
     deadline: Option<Instant>,
     timer: Option<Timer>,
     has_ended: bool,
+    /// Reason that a drop gives the sender.
+    drop_reason: &'static str,
     /// Part that is being read as bytes.
     bytes: Bytes,
 }
@@ -383,8 +390,24 @@ impl Parts {
             deadline,
             timer: None,
             has_ended: false,
+            drop_reason: "",
             bytes: Bytes::default(),
         }
+    }
+
+    /// Has a drop tell the sender that the handler has ignored the parts.
+    pub(crate) fn ignored(self) -> Self {
+        self.with_drop_reason(IGNORED)
+    }
+
+    /// Has a drop give the sender no reason.
+    pub(crate) fn taken(self) -> Self {
+        self.with_drop_reason("")
+    }
+
+    fn with_drop_reason(mut self, reason: &'static str) -> Self {
+        self.drop_reason = reason;
+        self
     }
 
     /// Takes no more parts, and gives the sender the reason.
@@ -475,7 +498,7 @@ impl futures_core::Stream for Parts {
 impl Drop for Parts {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.reader.enough("");
+            self.reader.enough(self.drop_reason);
         }
         let stream = &self.reader.stream;
         if stream.is_one_way {

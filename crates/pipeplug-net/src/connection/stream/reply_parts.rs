@@ -65,6 +65,17 @@ impl ReplyParts {
         self.reader.enough(reason);
     }
 
+    /// Reason of the handler to take no more parts of the request. Empty if it gave none, and `None`
+    /// if it has not said so.
+    ///
+    /// [`PartSender::send`](crate::PartSender::send) fails with the same reason
+    /// ([`StreamError::Enough`]). This also tells the caller that had sent everything before: once
+    /// the parts of the reply have ended, it says if the handler has ignored the stream.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.reader.stream.refusal()
+    }
+
     /// Waits for the reply that follows the parts. Parts that were not taken are dropped.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ pub(crate) struct Sending {
     window: SendWindow,
     /// Reason that nothing more is sent.
     end: Option<StreamError>,
+    /// Reason of the receiver to take no more parts, also if all were sent before.
+    refusal: Option<String>,
     waiter: Waiter,
 }
 
@@ -37,7 +39,7 @@ impl Sending {
         let mut sending = SendWindow::default();
         sending.negotiated(window);
         let end = (!sends).then_some(StreamError::NotTaken);
-        Self { window: sending, end, waiter: Waiter::None }
+        Self { window: sending, end, refusal: None, waiter: Waiter::None }
     }
 
     pub(super) fn fail(&mut self, error: StreamError) {
@@ -71,6 +73,17 @@ impl CallStream {
         let waiter = sending.take_waiter_if_ready();
         drop(sending);
         waiter.wake(&self.may_send);
+    }
+
+    /// Ends sending: the receiver takes no more parts.
+    pub(super) fn refused(&self, reason: String) {
+        lock(&self.sending).refusal = Some(reason.clone());
+        self.end_sending(StreamError::Enough { reason });
+    }
+
+    /// Reason of the receiver to take no more parts. `None` if it has not said so.
+    pub(super) fn refusal(&self) -> Option<String> {
+        lock(&self.sending).refusal.clone()
     }
 
     /// Ends sending, unless it has ended.

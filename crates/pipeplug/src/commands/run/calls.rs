@@ -21,7 +21,8 @@ use crate::output::event::Event;
 use crate::output::report::Report;
 use crate::output::text::Escaped;
 use crate::session::shutdown::Shutdown;
-use crate::session::{streaming, suspended};
+use crate::session::streaming::{self, SendFailure};
+use crate::session::suspended;
 
 pub(super) fn call(
     plugin: &Plugin,
@@ -135,17 +136,17 @@ pub(super) fn notify_stream(
     (data, source): (Vec<u8>, PartSource),
     shutdown: &Shutdown,
 ) -> Result<(), CommandError> {
-    let failed = |error: NotifyError| match error {
-        NotifyError::Closed { .. } => died(plugin, error),
-        _ => CommandError::new(ExitReason::Failed, error),
-    };
     let sender =
-        plugin.notify_stream(command, data).map_err(|error| failed(error).of_command(command))?;
+        plugin.notify_stream(command, data).map_err(|error| not_told(plugin, command, error))?;
     match streaming::push(sender, source, shutdown)? {
         Some(Ok(())) => Ok(()),
         Some(Err(error)) => {
+            let reason = match error {
+                SendFailure::Source(_) => ExitReason::Usage,
+                SendFailure::Stream(_) => ExitReason::Failed,
+            };
             let error = format!("{}: {error}", Escaped(command));
-            Err(CommandError::message(ExitReason::Failed, error).of_command(command))
+            Err(CommandError::message(reason, error).of_command(command))
         }
         None => Err(CommandError::silent(ExitReason::Interrupted)),
     }
@@ -192,13 +193,16 @@ pub(super) fn notify(
     let sending = SendDeadline::arm(plugin, timeout);
     let sent = plugin.notify(command, data);
     sending.disarm(command)?;
-    sent.map_err(|error| {
-        let failure = match error {
-            NotifyError::Closed { .. } => died(plugin, error),
-            _ => CommandError::new(ExitReason::Failed, error),
-        };
-        failure.of_command(command)
-    })
+    sent.map_err(|error| not_told(plugin, command, error))
+}
+
+/// Makes the error of a one-way that was not sent.
+fn not_told(plugin: &Plugin, command: &str, error: NotifyError) -> CommandError {
+    let failure = match error {
+        NotifyError::Closed { .. } => died(plugin, error),
+        _ => CommandError::new(ExitReason::Failed, error),
+    };
+    failure.of_command(command)
 }
 
 fn not_sent(command: &str, within: Duration, credit: Option<Credit>) -> CommandError {

@@ -254,7 +254,9 @@ fn run_calls(
                 report.show(&Event::Failed(&failure));
                 return Err(failure);
             }
-            Err(failure) if failure.reason == ExitReason::Failed => {
+            Err(failure)
+                if failure.reason == ExitReason::Failed && !shutdown.has_failed_output() =>
+            {
                 report.show(&Event::Failed(&failure));
                 reason = ExitReason::Failed;
             }
