@@ -25,11 +25,12 @@ mod writer;
 
 pub use connection::async_handler::HandlerFuture;
 pub use connection::awaited::AwaitedCall;
-pub use connection::call::{CancelHandle, PendingCall};
+pub use connection::call::PendingCall;
 pub use connection::call_error::{CallError, CallFailure, NotifyError, Retry, Sent};
 pub use connection::caller::{
     Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamCall, StreamSides,
 };
+pub use connection::cancel_handle::CancelHandle;
 pub use connection::cancellation::Cancellation;
 pub use connection::handler::{Handler, HandlerError, Refuse, Reply, Request};
 pub use connection::progress::{ProgressReports, ProgressSender};

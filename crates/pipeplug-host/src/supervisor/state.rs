@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use pipeplug_net::EventLoop;
 
 use super::awaited::Tasks;
+use super::calls::Patience;
 use super::error::{Unavailable, UnavailableKind};
 use super::event::{EndCause, Event, Hook, OnEvent, PluginFailure};
 use super::instance::{Instance, Lease};
@@ -127,10 +128,11 @@ impl Shared {
 
     /// A plugin to call, which is started or waited for where that is needed; one start at most.
     /// `within` that time, where there is one.
-    pub(super) fn acquire(
-        self: &Arc<Self>,
-        within: Option<Duration>,
-    ) -> Result<Lease, Unavailable> {
+    pub(super) fn acquire(self: &Arc<Self>, patience: Patience<'_>) -> Result<Lease, Unavailable> {
+        let Patience { within, cancel } = patience;
+        if cancel.is_some() {
+            return self.acquire_or_cancel(patience);
+        }
         let mut state = self.lock();
         let failed_starts = state.failed_starts;
         let mut deadline = None;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use smol_str::SmolStr;
 use super::Connection;
 use super::call_error::{CallError, Sent};
 use super::caller::PendingReply;
+use super::cancel_handle::{CancelHandle, CancelTarget};
 use super::handler::Reply;
 use super::read::final_read::{FinalRead, LONGEST, RETRY};
-use super::shared::Shared;
 use crate::error::CloseReason;
 use crate::event_loop::thread_pool::{self, BlockedOn};
 use crate::event_loop::timers::Timer;
@@ -260,13 +260,27 @@ impl PendingCall {
     }
 
     /// Returns a handle with which another thread can give the call up while this one waits, or
-    /// while a task awaits it.
+    /// while a task awaits it. [`RequestBuilder::cancel_by`](crate::RequestBuilder::cancel_by)
+    /// takes one that is there before the call is sent.
     #[must_use]
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle {
+        CancelHandle::of(self.cancel_target())
+    }
+
+    /// Has a handle give the call up that was made before.
+    #[inline]
+    pub(crate) fn cancelled_by(self, handle: Option<&CancelHandle>) -> Self {
+        if let Some(handle) = handle {
+            handle.attach(self.cancel_target());
+        }
+        self
+    }
+
+    fn cancel_target(&self) -> CancelTarget {
+        CancelTarget::Call {
             shared: Arc::downgrade(self.connection.shared()),
             id: self.id,
-            slot: Arc::clone(&self.slot),
+            slot: Arc::downgrade(&self.slot),
         }
     }
 
@@ -366,53 +380,10 @@ impl PendingCall {
                 let sent = Sent::Maybe;
                 Err(CallError::Closed { command: command(), sent, reason, postmortem })
             }
-            CallOutcome::Cancelled => Err(CallError::Cancelled { command: command() }),
+            CallOutcome::Cancelled => {
+                Err(CallError::Cancelled { command: command(), sent: Sent::Maybe })
+            }
         }
-    }
-}
-
-/// Gives a call up from another thread, such as one that waits for signals; see
-/// [`PendingCall::cancel_handle`].
-///
-/// ```
-/// # use pipeplug_net::{CallError, Connection};
-/// # fn example(connection: &Connection) -> Result<(), CallError> {
-/// let call = connection.request("index", "all").begin()?;
-/// let handle = call.cancel_handle();
-/// std::thread::spawn(move || {
-///     // The user wants no result any more.
-///     handle.cancel();
-/// });
-/// match call.wait() {
-///     Err(CallError::Cancelled { .. }) => println!("given up"),
-///     reply => println!("{:?}", reply?),
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone)]
-pub struct CancelHandle {
-    shared: Weak<Shared>,
-    id: ThreadId,
-    slot: Arc<CallSlot>,
-}
-
-impl CancelHandle {
-    /// Gives the call up: it ends with [`CallError::Cancelled`], and the other side learns of it as
-    /// from [`PendingCall::cancel`]. Does nothing once the call has ended.
-    pub fn cancel(&self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.cancel_call(self.id, &self.slot);
-        }
-    }
-}
-
-impl std::fmt::Debug for CancelHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CancelHandle")
-            .field("id", &self.id)
-            .field("command", &self.slot.command)
-            .finish_non_exhaustive()
     }
 }
 

@@ -141,10 +141,12 @@ pub enum CallError {
         limit: usize,
     },
     /// This side gave the call up, through a [`CancelHandle`](crate::CancelHandle).
-    #[error("{command}: cancelled by this side")]
+    #[error("{command}: cancelled by this side{}", if *.sent == Sent::No { " before it was sent" } else { "" })]
     Cancelled {
         /// Command that was called.
         command: String,
+        /// Tells whether the request was sent before.
+        sent: Sent,
     },
     /// The call would have had to wait before it was sent, and must not wait.
     #[error("{command}: the other side is behind, sending would have to wait")]
@@ -247,8 +249,10 @@ impl CallError {
             | Self::ReplyTooLarge { .. }
             | Self::NotText { .. }
             | Self::Stream { .. } => Sent::Yes,
-            Self::Closed { sent, .. } | Self::Overrun { sent, .. } => *sent,
-            Self::TimedOut { .. } | Self::Cancelled { .. } => Sent::Maybe,
+            Self::Closed { sent, .. }
+            | Self::Overrun { sent, .. }
+            | Self::Cancelled { sent, .. } => *sent,
+            Self::TimedOut { .. } => Sent::Maybe,
             Self::NotSent { .. }
             | Self::TooManyCalls { .. }
             | Self::Encode { .. }

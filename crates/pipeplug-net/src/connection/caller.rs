@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use pipeplug_wire::Chunk;
 
-use super::call::CancelHandle;
 use super::call_error::{CallError, CallFailure};
+use super::cancel_handle::CancelHandle;
 use super::handler::Reply;
 use super::progress::{self, ProgressReports, ProgressSender};
 use super::stream::reply_parts::ReplyParts;
@@ -294,6 +294,8 @@ pub struct OutgoingRequest<'a> {
     pub values: Vec<(&'a str, &'a str)>,
     /// Destination of the reports of its progress, if they are wanted.
     pub progress: Option<ProgressSender>,
+    /// Handle that gives the call up.
+    pub cancel: Option<&'a CancelHandle>,
 }
 
 /// Sides of a stream that send parts.
@@ -323,6 +325,13 @@ impl StreamCall {
         self.parts.keep(value);
     }
 
+    /// Returns a handle with which another thread can give the call up; see
+    /// [`ReplyParts::cancel_handle`].
+    #[must_use]
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.parts.cancel_handle()
+    }
+
     /// Returns the two halves, which different threads or tasks may use.
     #[must_use]
     pub fn split(self) -> (PartSender, ReplyParts) {
@@ -336,8 +345,18 @@ impl<'a> OutgoingRequest<'a> {
     pub fn new(command: &'a str, payload: Payload<'a>) -> Self {
         let (timeout, begun) = (None, None);
         let (is_idempotent, is_nonblocking, values) = (false, false, Vec::new());
-        let progress = None;
-        Self { command, payload, timeout, begun, is_idempotent, is_nonblocking, values, progress }
+        let (progress, cancel) = (None, None);
+        Self {
+            command,
+            payload,
+            timeout,
+            begun,
+            is_idempotent,
+            is_nonblocking,
+            values,
+            progress,
+            cancel,
+        }
     }
 }
 
@@ -396,6 +415,14 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     /// Fails with [`CallError::WouldBlock`] instead of waiting to be sent.
     pub fn nonblocking(mut self) -> Self {
         self.request.is_nonblocking = true;
+        self
+    }
+
+    /// Has this handle give the call up, from another thread and wherever the call waits: to be
+    /// sent, for the start or restart of a supervised plugin, for its reply, or for parts. It then
+    /// fails with [`CallError::Cancelled`], and is not made again.
+    pub fn cancel_by(mut self, handle: &'a CancelHandle) -> Self {
+        self.request.cancel = Some(handle);
         self
     }
 

@@ -12,6 +12,7 @@ use super::part::Part;
 use super::receive::{Bytes, Kept, Next, PartReader, read_as_bytes};
 use crate::connection::call::PendingCall;
 use crate::connection::call_error::CallError;
+use crate::connection::cancel_handle::CancelHandle;
 use crate::connection::handler::Reply;
 use crate::connection::shared::Shared;
 use crate::sync::Instant;
@@ -51,6 +52,16 @@ impl ReplyParts {
             has_ended: false,
             bytes: Bytes::default(),
             kept: Kept::default(),
+        }
+    }
+
+    /// Returns a handle with which another thread can give the call up, while this one takes parts
+    /// or sends them. Both halves end.
+    #[must_use]
+    pub fn cancel_handle(&self) -> CancelHandle {
+        match &self.call {
+            Some(call) => call.cancel_handle(),
+            None => CancelHandle::new(), // nothing is left to give up
         }
     }
 
