@@ -137,9 +137,24 @@ impl Shared {
         }
     }
 
-    /// Returns true once a task has waited for the plugin.
-    pub(super) fn is_awaited(&self) -> bool {
+    fn is_awaited(&self) -> bool {
         self.is_awaited.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if the thread that drops the last handle may be one of a runtime.
+    pub(super) fn stops_in_background(&self) -> bool {
+        self.is_awaited()
+            || match &self.lock().phase {
+                Phase::Up(instance)
+                | Phase::Ending { instance, .. }
+                | Phase::Due(Job::End(instance, _)) => instance.plugin.connection().is_awaited(),
+                Phase::Down
+                | Phase::Due(Job::Start)
+                | Phase::Starting { .. }
+                | Phase::Backoff { .. }
+                | Phase::GaveUp(_)
+                | Phase::Stopped => false,
+            }
     }
 
     /// Leases the plugin as [`acquire`](Shared::acquire) does, without a thread that waits.

@@ -46,7 +46,9 @@ use state::Shared;
 /// caller said that it may be ([`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent)).
 ///
 /// A handle: cloning it is cheap, and dropping the last one stops the plugin as
-/// [`stop`](Supervisor::stop) does, in the background if anything of it was ever awaited. The plugin's own handler is handed the [`Plugin`] that asks,
+/// [`stop`](Supervisor::stop) does. That blocks or goes on in the background by the rule of
+/// [`Plugin`]: in the background if anything of it was ever awaited, or with
+/// [`PluginBuilder::stop_in_background`]. The plugin's own handler is handed the [`Plugin`] that asks,
 /// and answers with that: what it asked of the supervisor might be another process, or wait for a
 /// start that waits for the handler.
 ///
@@ -254,7 +256,7 @@ impl Drop for Handle {
             }
         };
         // The thread may be one of a runtime, which must not wait.
-        if self.shared.is_awaited() { self.shared.events.spawn(stop) } else { stop() }
+        if self.shared.stops_in_background() { self.shared.events.spawn(stop) } else { stop() }
     }
 }
 

@@ -26,7 +26,8 @@ use crate::plugin::{PluginBuilder, StartError, StopError};
 /// a start only if no process runs.
 ///
 /// A handle: cloning it is cheap, and dropping the last one stops them all, as [`stop`](Pool::stop)
-/// does, in the background if anything of it was ever awaited. They are called by the plugin's name and a number: `echo#0`, `echo#1`, and so on.
+/// does. That blocks or goes on in the background by the rule of [`Plugin`](crate::Plugin): in the
+/// background if anything of it was ever awaited, or with [`PluginBuilder::stop_in_background`]. They are called by the plugin's name and a number: `echo#0`, `echo#1`, and so on.
 ///
 /// ```no_run
 /// use std::num::NonZeroUsize;
@@ -295,7 +296,7 @@ fn at_once<T: Send>(all: &[Supervisor], each: impl Fn(&Supervisor) -> T + Sync) 
 impl Drop for Members {
     fn drop(&mut self) {
         // Before the supervisors are dropped, each of which would be stopped after the other.
-        let is_awaited = self.all.iter().any(|member| member.shared().is_awaited());
+        let is_awaited = self.all.iter().any(|member| member.shared().stops_in_background());
         let all = mem::take(&mut self.all);
         let events = all[0].shared().events.clone();
         let stop = move || {

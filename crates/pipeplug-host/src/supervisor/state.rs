@@ -29,7 +29,8 @@ pub(super) struct Shared {
     changed: Condvar,
     /// Tasks that wait for another phase.
     pub(super) tasks: Tasks,
-    /// True once a task has waited for the plugin.
+    /// True once a task has waited for the plugin, or if its builder has it stopped in the
+    /// background.
     pub(super) is_awaited: AtomicBool,
     /// Held while the plugin is replaced, from the start of the new one to the end of the old one.
     pub(super) replacing: Mutex<()>,
@@ -102,6 +103,7 @@ impl Shared {
         events: EventLoop,
         on_event: Option<OnEvent>,
     ) -> Arc<Self> {
+        let is_awaited = AtomicBool::new(plugin.stops_in_background);
         Arc::new(Self {
             settings,
             hook: Hook::new(events.clone(), on_event),
@@ -121,7 +123,7 @@ impl Shared {
             }),
             changed: Condvar::new(),
             tasks: Tasks::default(),
-            is_awaited: AtomicBool::new(false),
+            is_awaited,
             replacing: Mutex::default(),
         })
     }

@@ -419,6 +419,7 @@ impl Future for PendingCall {
     /// When it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         assert!(!self.taken, "a pending call was polled after it had given its reply");
+        self.connection.shared().note_awaited();
         let (outcome, earlier) = {
             // The outcome is looked for and the waker is stored under one lock: a reply comes
             // before, and is taken here, or after, and wakes the task.
@@ -468,7 +469,6 @@ impl Future for PendingCall {
         // A task counts as a sleeper from its first poll to its end: no thread of its own will read
         // for it.
         if !std::mem::replace(&mut self.polled, true) {
-            self.connection.shared().note_awaited();
             self.connection.shared().sleep_begins();
         }
         Poll::Pending

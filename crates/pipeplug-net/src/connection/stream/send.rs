@@ -345,6 +345,7 @@ impl PartSender {
 
     /// Waits for credit and for room.
     fn poll_permit(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.shared.note_awaited();
         let earlier = {
             let mut sending = lock(&self.stream.sending);
             if let Some(end) = &sending.end {
