@@ -9,6 +9,7 @@ mod error;
 mod event;
 mod health;
 mod instance;
+mod log_level;
 mod pool;
 mod settings;
 mod state;

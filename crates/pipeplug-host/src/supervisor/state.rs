@@ -17,7 +17,7 @@ use super::error::{Unavailable, UnavailableKind};
 use super::event::{EndCause, Event, Hook, OnEvent, PluginFailure};
 use super::instance::{Instance, Lease};
 use super::settings::Settings;
-use crate::plugin::{Plugin, PluginBuilder};
+use crate::plugin::{LogLevel, Plugin, PluginBuilder};
 
 /// State that a supervisor's handles, timers and plugins share.
 pub(super) struct Shared {
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     /// True once a task has waited for the plugin, or if its builder has it stopped in the
     /// background.
     pub(super) is_awaited: AtomicBool,
+    /// Level of the plugin's own log that was set while it ran.
+    pub(super) log_level: Mutex<Option<LogLevel>>,
     /// Held while the plugin is replaced, from the start of the new one to the end of the old one.
     pub(super) replacing: Mutex<()>,
 }
@@ -124,6 +126,7 @@ impl Shared {
             changed: Condvar::new(),
             tasks: Tasks::default(),
             is_awaited,
+            log_level: Mutex::default(),
             replacing: Mutex::default(),
         })
     }
