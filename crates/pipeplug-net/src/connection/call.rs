@@ -212,6 +212,30 @@ impl PendingCall {
         Ok(Reply(self.wait_for_reply()?.buffer))
     }
 
+    /// Waits for the reply as text.
+    ///
+    /// # Errors
+    /// As for [`wait`](PendingCall::wait), and [`CallError::NotText`] for bytes that are no UTF-8.
+    ///
+    /// # Blocking
+    /// As for [`wait`](PendingCall::wait).
+    pub fn wait_text(mut self) -> Result<String, CallError> {
+        let reply = Reply(self.wait_for_reply()?.buffer);
+        reply.into_text_of(&self.slot.command)
+    }
+
+    /// Awaits the reply as text.
+    ///
+    /// # Errors
+    /// As for [`wait_text`](PendingCall::wait_text).
+    ///
+    /// # Cancellation
+    /// Dropping the future gives the call up.
+    pub async fn wait_text_async(mut self) -> Result<String, CallError> {
+        let reply = (&mut self).await?;
+        reply.into_text_of(&self.slot.command)
+    }
+
     /// Waits for the reply as a chunk.
     ///
     /// # Errors
@@ -396,6 +420,14 @@ impl PendingReply for PendingCall {
 
     fn wait(self) -> Result<Reply, CallError> {
         self.wait()
+    }
+
+    fn wait_text(self) -> Result<String, CallError> {
+        self.wait_text()
+    }
+
+    fn wait_text_async(self) -> impl Future<Output = Result<String, CallError>> + Send {
+        self.wait_text_async()
     }
 
     fn wait_chunk(self) -> Result<Chunk, CallError> {

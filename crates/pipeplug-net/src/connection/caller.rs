@@ -204,6 +204,16 @@ pub trait Caller: Sized {
         text_of(reply, command)
     }
 
+    #[doc = caller_doc!(call_bytes_async)]
+    fn call_bytes_async<'a>(
+        &'a self,
+        command: &'a str,
+        payload: impl Into<Payload<'a>>,
+    ) -> impl Future<Output = Result<Vec<u8>, Self::CallError>> + Send {
+        let reply = self.await_request(OutgoingRequest::new(command, payload.into()));
+        async { reply.await.map(Reply::into_bytes) }
+    }
+
     #[doc = caller_doc!(notify_async)]
     fn notify_async<'a>(
         &'a self,
@@ -254,6 +264,21 @@ pub trait PendingReply: Future<Output = Result<Reply, Self::Error>> + Unpin {
     /// # Blocking
     /// Until the reply is there, the call's time is over, or the connection ends.
     fn wait(self) -> Result<Reply, Self::Error>;
+
+    /// Waits for the reply as text.
+    ///
+    /// # Errors
+    /// As for [`wait`](PendingReply::wait), and [`CallError::NotText`].
+    ///
+    /// # Blocking
+    /// As for [`wait`](PendingReply::wait).
+    fn wait_text(self) -> Result<String, Self::Error>;
+
+    /// Awaits the reply as text.
+    ///
+    /// # Errors
+    /// As for [`wait_text`](PendingReply::wait_text).
+    fn wait_text_async(self) -> impl Future<Output = Result<String, Self::Error>> + Send;
 
     /// Waits for the reply as a chunk.
     ///
@@ -530,6 +555,20 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     pub fn wait_text(self) -> Result<String, C::CallError> {
         let command = self.request.command;
         self.wait()?.into_text_of(command).map_err(C::CallError::from)
+    }
+
+    /// Sends the request as `.await` does, and awaits its reply as text.
+    ///
+    /// # Errors
+    /// As for [`wait_text`](RequestBuilder::wait_text).
+    ///
+    /// # Cancellation
+    /// Dropping the future gives the call up.
+    pub fn wait_text_async(
+        self,
+    ) -> impl Future<Output = Result<String, C::CallError>> + Send + use<'a, C> {
+        let command = self.request.command;
+        text_of(self.into_future(), command)
     }
 
     /// Sends the request. The result is waited for or awaited later.

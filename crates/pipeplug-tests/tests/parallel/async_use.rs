@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_host::{
-    Backoff, CallError, Caller, Grace, Options, Plugin, PluginBuilder, Pool, Reply, Supervisor,
-    Unavailable, UnavailableKind,
+    Backoff, CallError, Caller, Grace, Options, PendingReply as _, Plugin, PluginBuilder, Pool,
+    Reply, Supervisor, Unavailable, UnavailableKind,
 };
 use pipeplug_tests::{LONG, SOON, Script, eventually, is_running, send};
 
@@ -443,4 +443,43 @@ fn a_task_waits_for_a_start_by_another_for_the_ready_timeout_only() {
         assert!(matches!(error.kind(), UnavailableKind::NotReady { .. }), "{error}");
         drop(supervisor);
     }));
+}
+
+#[test]
+fn text_and_bytes_come_in_every_form() {
+    fn each<C: Caller + Sync>(caller: &C)
+    where
+        C::CallError: std::fmt::Display,
+    {
+        let request = |body: &'static [u8]| caller.request("echo", body);
+        let text = [
+            caller.call("echo", "x"),
+            request(b"x").wait_text(),
+            request(b"x").begin().and_then(C::Pending::wait_text),
+            within(caller.call_async("echo", "x")),
+            within(request(b"x").wait_text_async()),
+            within(async { request(b"x").begin_async().await?.wait_text_async().await }),
+        ];
+        assert!(text.iter().all(|text| text.as_ref().is_ok_and(|text| text == "x")));
+        let bytes =
+            [caller.call_bytes("echo", [255]), within(caller.call_bytes_async("echo", [255]))];
+        assert!(bytes.iter().all(|bytes| bytes.as_ref().is_ok_and(|bytes| bytes == &[255])));
+        let no_text = [
+            request(&[255]).begin().and_then(C::Pending::wait_text),
+            within(request(&[255]).wait_text_async()),
+            within(async { request(&[255]).begin_async().await?.wait_text_async().await }),
+        ];
+        for error in no_text {
+            let error = error.err().unwrap().to_string();
+            assert!(error.starts_with("echo: the reply is no UTF-8 text"), "{error}");
+        }
+    }
+    let plugin = plain().start().unwrap();
+    each(&plugin);
+    let parts = plugin.request("echo", "x").receive_parts().unwrap();
+    assert_eq!(within(parts.reply_async()).unwrap(), "x");
+    let parts = plugin.request("no-such", "").receive_parts().unwrap();
+    assert!(within(parts.reply_async()).unwrap_err().is_answer());
+    each(&Supervisor::builder(plain()).build().unwrap());
+    each(&Pool::new(Supervisor::builder(plain()), NonZeroUsize::MIN).unwrap());
 }

@@ -85,6 +85,20 @@ impl ReplyParts {
         self.outcome.take().unwrap_or_else(|| Ok(Reply::empty()))
     }
 
+    /// Awaits the reply that follows the parts, as [`reply`](ReplyParts::reply) waits for it.
+    ///
+    /// # Errors
+    /// As for [`reply`](ReplyParts::reply).
+    ///
+    /// # Cancellation
+    /// Dropping the future gives the call up.
+    pub async fn reply_async(mut self) -> Result<Reply, CallError> {
+        while let Some(part) = self.next_async().await {
+            part?;
+        }
+        self.outcome.take().unwrap_or_else(|| Ok(Reply::empty()))
+    }
+
     pub(super) fn with_those_here(&mut self, first: Part) -> Vec<Part> {
         self.reader.with_those_here(first)
     }
