@@ -52,6 +52,7 @@ use handshake::{HandshakeFailure, Introduced};
 use output::Lines;
 use requests::PluginRequests;
 use start_hint::StartPipe;
+use stop::LastStep;
 use stopper::Stopper;
 
 /// Time that the open calls of a plugin that closed its pipe wait for its exit status: the kernel
@@ -102,6 +103,8 @@ struct Inner {
     interface_version: OnceLock<u32>,
     /// True once it was said that something holds its streams open.
     is_held_told: Arc<AtomicBool>,
+    /// What has ended it, if this host has.
+    last_step: Arc<LastStep>,
 }
 
 impl Plugin {
@@ -187,6 +190,7 @@ impl Plugin {
             begun,
             metadata: OnceLock::new(),
             is_held_told: Arc::default(),
+            last_step: Arc::default(),
             interface_version: OnceLock::new(),
         }));
         if inner.set(Arc::downgrade(&plugin.0)).is_err() {
@@ -470,7 +474,11 @@ impl Inner {
         let stderr = self.of_stderr().map(Lines::tail).unwrap_or_default();
         let diagnosis = self.diagnose(status, &stderr);
         let diagnosis = diagnosis.map(|it| format!(", {}", it.problem)).unwrap_or_default();
-        self.connection.end(format!("{} has ended: {status}{diagnosis}", self.connection.name()));
+        let by = match self.last_step.ended_by() {
+            StoppedBy::Itself => "has ended",
+            _ => "was stopped by this host",
+        };
+        self.connection.end(format!("{} {by}: {status}{diagnosis}", self.connection.name()));
     }
 
     /// Gives a handle up. Where it was the last one, that stops the plugin and waits for it, on
@@ -491,6 +499,7 @@ impl Inner {
             process: Arc::clone(&self.process),
             lines: self.lines.clone(),
             is_held_told: Arc::clone(&self.is_held_told),
+            last_step: Arc::clone(&self.last_step),
         }
     }
 }

@@ -8,7 +8,7 @@ use pipeplug_net::Connection;
 
 use super::Inner;
 use super::output::{Deadlines, Lines, Stream};
-use super::stop::{self, Grace, StopError, Stopped};
+use super::stop::{self, Grace, LastStep, StopError, Stopped};
 use crate::launcher::Process;
 
 /// Time for all streams of a plugin that has ended to end. Processes that it started may hold them
@@ -24,15 +24,16 @@ pub(super) struct Stopper {
     pub(super) process: Arc<dyn Process>,
     pub(super) lines: Vec<Arc<Lines>>,
     pub(super) is_held_told: Arc<AtomicBool>,
+    pub(super) last_step: Arc<LastStep>,
 }
 
 impl Stopper {
     pub(super) fn kill(&self) -> Result<Stopped, StopError> {
-        self.with_its_lines(stop::kill(&*self.process))
+        self.with_its_lines(stop::kill(&*self.process, &self.last_step))
     }
 
     pub(super) fn stop(&self, grace: Grace) -> Result<Stopped, StopError> {
-        self.with_its_lines(stop::stop(&self.connection, &*self.process, grace))
+        self.with_its_lines(stop::stop(&self.connection, &*self.process, grace, &self.last_step))
     }
 
     /// Lets what the plugin wrote last be handed on: a host may exit right behind its stop.

@@ -35,7 +35,7 @@ pub enum CallError {
     /// The connection ended before the reply came, or before the call.
     ///
     /// `Display` writes up to three lines: this one and those of the [`Postmortem`].
-    #[error("{command}: no reply, {reason}{postmortem}")]
+    #[error("{command}: {}, {reason}{postmortem}", if *.sent == Sent::No { "not sent" } else { "no reply" })]
     Closed {
         /// Command that was called.
         command: String,
