@@ -1,6 +1,5 @@
 //! Calls and one-ways, for everything that can be called.
 
-use std::any::Any;
 use std::error::Error;
 use std::future::{Future, IntoFuture};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use super::handler::Reply;
 use super::progress::{self, ProgressReports, ProgressSender};
 use super::stream::reply_parts::ReplyParts;
 use super::stream::send::PartSender;
+use super::stream::stream_call::StreamCall;
 use crate::caller_doc;
 use crate::payload::Payload;
 use crate::sync::Instant;
@@ -330,38 +330,6 @@ pub enum StreamSides {
     Both,
     /// The handler.
     Receive,
-}
-
-/// A call whose request and reply have parts; see [`RequestBuilder::stream`].
-#[derive(Debug)]
-pub struct StreamCall {
-    sender: PartSender,
-    parts: ReplyParts,
-}
-
-impl StreamCall {
-    pub(super) fn new(sender: PartSender, parts: ReplyParts) -> Self {
-        Self { sender, parts }
-    }
-
-    /// Keeps a value for as long as the parts of the reply are taken.
-    #[doc(hidden)]
-    pub fn keep(&mut self, value: impl Any + Send + Sync) {
-        self.parts.keep(value);
-    }
-
-    /// Returns a handle with which another thread can give the call up; see
-    /// [`ReplyParts::cancel_handle`].
-    #[must_use]
-    pub fn cancel_handle(&self) -> CancelHandle {
-        self.parts.cancel_handle()
-    }
-
-    /// Returns the two halves, which different threads or tasks may use.
-    #[must_use]
-    pub fn split(self) -> (PartSender, ReplyParts) {
-        (self.sender, self.parts)
-    }
 }
 
 impl<'a> OutgoingRequest<'a> {

@@ -47,7 +47,7 @@ use crate::writer::{Blocking, Flush};
 use awaited::{AwaitedCall, SendingCall};
 use call::PendingCall;
 use call_error::{CallError, NotifyError};
-use caller::{Caller, OutgoingRequest, StreamCall, StreamSides};
+use caller::{Caller, OutgoingRequest, StreamSides};
 use cancel_handle::CancelHandle;
 use handler::{Handler, Reply};
 use progress::ProgressSender;
@@ -55,6 +55,7 @@ use read::Reader;
 use shared::{Begun, Extras, Shared};
 use stream::reply_parts::ReplyParts;
 use stream::send::PartSender;
+use stream::stream_call::StreamCall;
 use stream::{CallStream, Origin, StreamKey};
 
 /// A connection to the other side, whichever that is.

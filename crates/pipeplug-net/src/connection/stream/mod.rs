@@ -14,6 +14,7 @@ pub(crate) mod part;
 pub(crate) mod receive;
 pub(crate) mod reply_parts;
 pub(crate) mod send;
+pub(crate) mod stream_call;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
