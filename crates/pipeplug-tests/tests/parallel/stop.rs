@@ -179,7 +179,7 @@ fn stopping_twice_tells_the_same_end() {
 fn calls_say_that_this_host_has_stopped_it() {
     let plugin = plain().start().unwrap();
     plugin.stop().unwrap();
-    plugin.connection().wait_ended(LONG).unwrap();
+    plugin.connection().wait_closed(LONG).unwrap();
     let error = plugin.call("echo", "x").unwrap_err().to_string();
     let expected = "echo: not sent, misbehave was stopped by this host: exit status 0";
     assert!(error.starts_with(expected), "{error}");
