@@ -25,11 +25,10 @@ mod writer;
 
 pub use connection::async_handler::HandlerFuture;
 pub use connection::awaited::AwaitedCall;
-pub use connection::call::{CancelHandle, PendingCall};
+pub use connection::call::PendingCall;
 pub use connection::call_error::{CallError, CallFailure, NotifyError, Retry, Sent};
-pub use connection::caller::{
-    Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamCall, StreamSides,
-};
+pub use connection::caller::{Caller, OutgoingRequest, PendingReply, RequestBuilder, StreamSides};
+pub use connection::cancel_handle::CancelHandle;
 pub use connection::cancellation::Cancellation;
 pub use connection::handler::{Handler, HandlerError, Refuse, Reply, Request};
 pub use connection::progress::{ProgressReports, ProgressSender};
@@ -39,6 +38,7 @@ pub use connection::stream::part::Part;
 pub use connection::stream::receive::Parts;
 pub use connection::stream::reply_parts::ReplyParts;
 pub use connection::stream::send::PartSender;
+pub use connection::stream::stream_call::StreamCall;
 pub use connection::turn::Turn;
 pub use connection::{ConnectError, Connection, Endpoint, Stats};
 pub use error::CloseReason;

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Gate, LONG, Raw, Way, eventually, negotiate, pair, pair_on, raw, raw_on, watchdog};
+use common::{
+    Gate, LONG, Raw, Way, eventually, fill, negotiate, pair, pair_on, raw, raw_on, watchdog,
+};
 use pipeplug_net::wire::Direction;
 use pipeplug_net::{
-    CallError, Cancellation, Connection, EventLoop, Handler, Options, PendingCall, Reading, Refuse,
-    Reply, Request, Responder,
+    CallError, CancelHandle, Cancellation, Connection, EventLoop, Handler, Options, PendingCall,
+    Reading, Refuse, Reply, Request, Responder, Retry, Sent,
 };
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -557,4 +559,85 @@ fn a_handle_of_a_call_that_has_ended_does_nothing() {
     assert_eq!(call.wait().unwrap(), "y");
     drop(host);
     other.cancel();
+}
+
+/// Threads that make the call with a handle, and a task that does.
+fn made_with(connection: &Connection, handle: &CancelHandle, threads: usize) -> Vec<CallError> {
+    thread::scope(|scope| {
+        let call = || connection.request("never", "").cancel_by(handle);
+        let threads: Vec<_> =
+            (0..threads).map(|_| scope.spawn(move || call().wait().unwrap_err())).collect();
+        let task = scope.spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(call().into_future()).unwrap_err()
+        });
+        thread::sleep(SHORT);
+        handle.cancel();
+        threads.into_iter().chain([task]).map(|call| call.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn a_handle_gives_calls_up_that_wait_to_be_sent() {
+    let _watchdog = watchdog();
+    let mut options = Options::default();
+    options.outgoing = 1 << 16;
+    let (connection, mut raw) = raw(&options, Refuse);
+    pipeplug_net::internal::handshake::accept(&connection, |key| {
+        (key == "pipeplug.features").then_some("cancel")
+    });
+    let filling = fill(&connection, 1 << 14);
+    let handle = CancelHandle::new();
+    for error in made_with(&connection, &handle, 3) {
+        assert!(matches!(error, CallError::Cancelled { sent: Sent::No, .. }), "{error:?}");
+        assert_eq!(error.to_string(), "never: cancelled by this side before it was sent");
+        assert_eq!((error.sent(), error.retry()), (Sent::No, Retry::No));
+    }
+    assert_eq!(connection.stats().open_calls, filling.len());
+    // The other side learns of none of them.
+    let reading = thread::spawn(move || {
+        let mut seen = Vec::new();
+        while let Some(chunk) = raw.input.next().filter(|chunk| chunk.command != "last") {
+            seen.push(chunk.command);
+        }
+        seen
+    });
+    connection.notify("last", "").unwrap();
+    assert!(connection.wait_written(LONG));
+    let seen = reading.join().unwrap();
+    assert!(seen.len() == filling.len() && seen.iter().all(|command| command == "x"), "{seen:?}");
+}
+
+#[test]
+fn a_handle_gives_calls_up_that_were_sent_and_later_ones_are_not_sent() {
+    let _watchdog = watchdog();
+    for reading in ways() {
+        let (host, guest) =
+            pair(&reading, Refuse, |request: &mut Request| match request.command() {
+                "never" => {
+                    assert!(request.cancellation().wait_timeout(LONG));
+                    Ok(Reply::empty())
+                }
+                _ => common::echo(request),
+            });
+        negotiate(&host, &guest);
+        let handle = CancelHandle::new();
+        // One that has ended is none of its calls any more.
+        let before = host.request("echo", "x").cancel_by(&handle).wait();
+        assert_eq!(before.unwrap(), "x");
+        for error in made_with(&host, &handle, 3) {
+            assert!(matches!(error, CallError::Cancelled { sent: Sent::Maybe, .. }), "{error:?}");
+        }
+        // Their handlers have learnt of it.
+        assert!(guest.wait_idle(LONG));
+        let late = host.request("echo", "x").cancel_by(&handle);
+        let late = late.begin().unwrap_err();
+        assert!(matches!(late, CallError::Cancelled { sent: Sent::No, .. }), "{late:?}");
+        let task = host.request("echo", "x").cancel_by(&handle).into_future();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let late = runtime.block_on(task).unwrap_err();
+        assert!(matches!(late, CallError::Cancelled { sent: Sent::No, .. }), "{late:?}");
+        assert_eq!(host.call("echo", "x").unwrap(), "x");
+        assert_eq!(host.stats().open_calls, 0);
+    }
 }

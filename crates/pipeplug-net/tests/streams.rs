@@ -7,9 +7,10 @@ use std::io::{Read as _, Write as _};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use pipeplug_net::wire::Format;
 use pipeplug_net::{
-    CallError, Connection, EventLoop, Handler, HandlerError, NotifyError, Options, Part, Reading,
-    Refuse, Reply, Request, StreamError,
+    CallError, CancelHandle, Connection, Endpoint, EventLoop, Handler, HandlerError, NotifyError,
+    Options, Part, Reading, Refuse, Reply, Request, Sent, StreamError,
 };
 use pipeplug_testkit::{Cut, LONG, Pair, Peer, cut_at_every_byte};
 
@@ -465,4 +466,136 @@ fn a_handler_that_ignores_a_stream_is_told_of() {
 fn echo_into_nothing(request: &mut Request) -> Handled {
     request.parts().try_for_each(|part| part.map(drop))?;
     Ok(Reply::empty())
+}
+
+/// Cancels a moment after `run` has begun to wait on another thread.
+fn cancelled<T: Send>(handle: &CancelHandle, run: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let running = scope.spawn(run);
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(!running.is_finished(), "it waits");
+        handle.cancel();
+        running.join().unwrap()
+    })
+}
+
+fn await_it<T>(task: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(task)
+}
+
+/// Waits until the call is given up, without taking or sending a part.
+fn stand_still(request: &mut Request) -> Handled {
+    assert!(request.cancellation().wait_timeout(LONG));
+    Ok(Reply::empty())
+}
+
+#[test]
+fn a_handle_ends_both_halves_of_a_stream_wherever_they_wait() {
+    for (reading, window) in [(Reading::Dedicated, 300), (Reading::Shared, 1)] {
+        for of_sender in [false, true] {
+            let sides = sides(reading, window, Refuse, stand_still);
+            let call = || sides.caller.request("stand still", "").stream().unwrap();
+            let open = || {
+                let (mut sender, parts) = call().split();
+                // One part fits in any window; the next one waits.
+                sender.send(vec![0; 400]).unwrap();
+                let handle = if of_sender { sender.cancel_handle() } else { parts.cancel_handle() };
+                (sender, parts, handle)
+            };
+            let (mut sender, mut parts, handle) = open();
+            let error = cancelled(&handle, || sender.send("waits for credit").unwrap_err());
+            assert!(matches!(error, StreamError::Cancelled), "{error:?}");
+            let error = parts.next().unwrap().unwrap_err();
+            assert!(matches!(error, CallError::Cancelled { .. }), "{error:?}");
+            assert!(parts.next().is_none());
+            let (_sender, mut parts, handle) = open();
+            let error = cancelled(&handle, || parts.next().unwrap().unwrap_err());
+            assert!(matches!(error, CallError::Cancelled { .. }), "{error:?}");
+            let (mut sender, mut parts, handle) = open();
+            let error = cancelled(&handle, || await_it(sender.send_async("x")).unwrap_err());
+            assert!(matches!(error, StreamError::Cancelled), "{error:?}");
+            let error = await_it(parts.next_async()).unwrap().unwrap_err();
+            assert!(matches!(error, CallError::Cancelled { .. }), "{error:?}");
+            assert!(sides.callee.wait_idle(LONG));
+            assert_eq!(sides.caller.stats().open_streams, 0);
+        }
+    }
+}
+
+#[test]
+fn a_handle_made_before_ends_a_stream_that_is_opened_with_it() {
+    let sides = sides(Reading::Dedicated, 300, Refuse, stand_still);
+    let handle = CancelHandle::new();
+    let open = || sides.caller.request("stand still", "").cancel_by(&handle);
+    let mut parts = open().receive_parts().unwrap();
+    let error = cancelled(&handle, || parts.next().unwrap().unwrap_err());
+    assert!(matches!(error, CallError::Cancelled { .. }), "{error:?}");
+    let error = open().stream().unwrap_err();
+    assert!(matches!(error, CallError::Cancelled { sent: Sent::No, .. }), "{error:?}");
+}
+
+#[test]
+fn a_handle_ends_a_sender_that_waits_for_room() {
+    for is_awaited in [false, true] {
+        // Nothing reads the pipe, and the window is larger than what may wait.
+        let (input, writer) = std::io::pipe().unwrap();
+        let (reader, output) = std::io::pipe().unwrap();
+        let events = EventLoop::new().unwrap();
+        let mut options = Options::default();
+        (options.outgoing, options.format) = (1 << 16, Some(Format::Standard));
+        let (reader, writer) = (Endpoint::exclusive(reader), Endpoint::exclusive(writer));
+        let connection = events.connect(reader, writer, options, Refuse).unwrap();
+        pipeplug_net::internal::handshake::accept(&connection, |key| match key {
+            "pipeplug.protocol" => Some("1"),
+            "pipeplug.features" => Some("context cancel stream"),
+            "pipeplug.stream_window" => Some("9999999"),
+            _ => None,
+        });
+        let (mut sender, _parts) = connection.request("x", "").stream().unwrap().split();
+        let handle = sender.cancel_handle();
+        let error = cancelled(&handle, || {
+            loop {
+                let part = vec![0; 1 << 12];
+                let sent = match is_awaited {
+                    true => await_it(sender.send_async(part)),
+                    false => sender.send(part),
+                };
+                if let Err(error) = sent {
+                    break error;
+                }
+            }
+        });
+        assert!(matches!(error, StreamError::Cancelled), "{error:?}");
+        assert!(connection.stats().queued >= 1 << 16, "it waited for room");
+        drop((input, output));
+    }
+}
+
+#[test]
+fn a_handle_ends_a_one_way_stream_early_and_the_parts_of_a_reply_for_their_sender() {
+    let (tell, told) = mpsc::channel();
+    let handler = move |request: &mut Request| {
+        if request.command() == "one-way" {
+            let end = request.parts().find_map(Result::err);
+            tell.send(end.map(|error| error.to_string()))?;
+            return Ok(Reply::empty());
+        }
+        let mut reply = request.reply_parts()?;
+        reply.send(vec![0; 400])?;
+        let handle = reply.cancel_handle();
+        let error = cancelled(&handle, || reply.send("waits for credit").unwrap_err());
+        Err(format!("it ended: {error}").into())
+    };
+    let sides = sides(Reading::Dedicated, 300, Refuse, handler);
+    let mut sender = sides.caller.notify_stream("one-way", "").unwrap();
+    sender.send("part").unwrap();
+    sender.cancel_handle().cancel();
+    assert!(matches!(sender.send("more"), Err(StreamError::Cancelled)));
+    let end = told.recv_timeout(LONG).unwrap().unwrap();
+    assert!(end.contains("the call was given up"), "{end}");
+    let parts = sides.caller.request("reply", "").receive_parts().unwrap();
+    // No part is taken before that, so that no credit comes.
+    eventually("the handler gives up", || sides.caller.stats().open_calls == 0);
+    let error = parts.reply().unwrap_err();
+    assert!(error.to_string().contains("it ended: the call was given up"), "{error}");
 }

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pipeplug_net::EventLoop;
 
+use super::Plugin;
 use super::builder::PluginBuilder;
 use super::start_error::{StartError, StartErrorKind};
 use super::stop::{Grace, StopError, Stopped};
-use super::{Plugin, Stopper};
+use super::stopper::Stopper;
 
 /// Starts a plugin on a thread of its event loop.
 pub(super) async fn start(mut builder: PluginBuilder) -> Result<Plugin, StartError> {

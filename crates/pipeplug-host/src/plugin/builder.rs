@@ -54,6 +54,8 @@ pub struct PluginBuilder {
     pub(crate) options: Options,
     pub(crate) handshake: Duration,
     pub(crate) grace: Grace,
+    /// True if dropping the last handle never blocks.
+    pub(crate) stops_in_background: bool,
     pub(crate) handler: Arc<dyn Handler>,
     /// Every command, if there is none.
     pub(crate) allowed: Option<BTreeSet<String>>,
@@ -92,6 +94,7 @@ impl PluginBuilder {
             options,
             handshake: Duration::from_secs(10),
             grace: Grace::default(),
+            stops_in_background: false,
             handler: Arc::new(()),
             allowed: None,
             on_line: None,
@@ -312,9 +315,8 @@ impl PluginBuilder {
         F: Future<Output = Result<Reply, HandlerError>> + Send + 'static,
     {
         let handler = Arc::new(handler);
-        self.handler(move |plugin: &Plugin, request: &mut Request| {
-            // The task may drop the last handle to the plugin.
-            plugin.connection().note_awaited();
+        // A task may drop the last handle to the plugin.
+        self.stop_in_background().handler(move |plugin: &Plugin, request: &mut Request| {
             let (plugin, handler) = (plugin.clone(), Arc::clone(&handler));
             request.spawn(&spawner, move |request| handler(plugin, request))
         })
@@ -395,6 +397,18 @@ impl PluginBuilder {
     /// Time for each step of stopping.
     pub fn grace(mut self, grace: Grace) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// Has the drop of the last handle never block: the stop goes on in the background. For a host
+    /// with a runtime that starts and calls the plugin only on threads that may block, as with
+    /// `spawn_blocking`, and drops it elsewhere. Without it, a plugin of which nothing was awaited
+    /// has ended when the drop returns; see [`Plugin`].
+    ///
+    /// A process that ends meanwhile has the plugin killed. End it with [`Plugin::stop`] or
+    /// [`Plugin::stop_async`] if it needs its grace times.
+    pub fn stop_in_background(mut self) -> Self {
+        self.stops_in_background = true;
         self
     }
 

@@ -16,11 +16,12 @@ mod requests;
 mod start_error;
 mod start_hint;
 mod stop;
+mod stopper;
 mod terminal;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -48,29 +49,34 @@ use crate::process::{Pid, SpawnErrorKind, WaitStatus};
 use allow_list::AllowList;
 use crash::Panic;
 use handshake::{HandshakeFailure, Introduced};
-use output::{Deadlines, Lines, Stream};
+use output::Lines;
 use requests::PluginRequests;
 use start_hint::StartPipe;
+use stop::LastStep;
+use stopper::Stopper;
 
 /// Time that the open calls of a plugin that closed its pipe wait for its exit status: the kernel
 /// closes a process's descriptors some time before its end, with a core dump in between.
 const REASON_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Time for all streams of a plugin that has ended to end. Processes that it started may hold them
-/// open.
-const STREAMS_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// Time for the last lines of a plugin that has ended to be handled, all together.
-const LINES_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// A plugin that runs.
 ///
 /// This is a handle: cloning it is cheap, and dropping the last one stops the plugin as
-/// [`stop`](Plugin::stop) does, which may block as long. If anything of the plugin was ever awaited,
-/// such as its start or a call, the thread may be one of a runtime: then dropping the last handle
-/// does not block, and the stop goes on in the background. A process that ends without having done
-/// either (also by [`std::process::exit`], which drops nothing) has its plugins killed, unless
-/// [`OnHostExit`](crate::OnHostExit) says otherwise.
+/// [`stop`](Plugin::stop) does.
+///
+/// # Dropping the last handle
+/// - It **blocks** if nothing of the plugin was ever awaited: until the plugin has ended, at most for
+///   all grace times together ([`Grace`], 8 s by default) and the moment that the system takes to end
+///   a killed process. Then the plugin is gone, as a program without a runtime expects.
+/// - It **does not block**, and the stop goes on in the background, if anything of the plugin was
+///   awaited, such as its start, a call or a part of a stream: the thread may be one of a runtime. The
+///   same holds with an [`async_handler`](PluginBuilder::async_handler), and with
+///   [`stop_in_background`](PluginBuilder::stop_in_background) in any case.
+///
+/// A process that ends before its plugins have ended, in the middle of a stop in the background for example,
+/// or by [`std::process::exit`], which drops nothing, has them killed, unless
+/// [`OnHostExit`](crate::OnHostExit) says otherwise. [`stop`](Plugin::stop) or
+/// [`stop_async`](Plugin::stop_async) at its end gives them their grace times.
 ///
 /// ```no_run
 /// use pipeplug_host::Plugin;
@@ -97,14 +103,8 @@ struct Inner {
     interface_version: OnceLock<u32>,
     /// True once it was said that something holds its streams open.
     is_held_told: Arc<AtomicBool>,
-}
-
-/// The part of a plugin that stopping it needs.
-struct Stopper {
-    connection: Connection,
-    process: Arc<dyn Process>,
-    lines: Vec<Arc<Lines>>,
-    is_held_told: Arc<AtomicBool>,
+    /// What has ended it, if this host has.
+    last_step: Arc<LastStep>,
 }
 
 impl Plugin {
@@ -190,12 +190,16 @@ impl Plugin {
             begun,
             metadata: OnceLock::new(),
             is_held_told: Arc::default(),
+            last_step: Arc::default(),
             interface_version: OnceLock::new(),
         }));
         if inner.set(Arc::downgrade(&plugin.0)).is_err() {
             unreachable!("it was made above");
         }
         plugin.watch_exit(&events, Arc::clone(&pipe)).map_err(system)?;
+        if builder.stops_in_background {
+            plugin.connection().note_awaited();
+        }
         if let Some(on_spawn) = &builder.on_spawn {
             on_spawn(&plugin);
         }
@@ -470,7 +474,11 @@ impl Inner {
         let stderr = self.of_stderr().map(Lines::tail).unwrap_or_default();
         let diagnosis = self.diagnose(status, &stderr);
         let diagnosis = diagnosis.map(|it| format!(", {}", it.problem)).unwrap_or_default();
-        self.connection.end(format!("{} has ended: {status}{diagnosis}", self.connection.name()));
+        let by = match self.last_step.ended_by() {
+            StoppedBy::Itself => "has ended",
+            _ => "was stopped by this host",
+        };
+        self.connection.end(format!("{} {by}: {status}{diagnosis}", self.connection.name()));
     }
 
     /// Gives a handle up. Where it was the last one, that stops the plugin and waits for it, on
@@ -491,56 +499,7 @@ impl Inner {
             process: Arc::clone(&self.process),
             lines: self.lines.clone(),
             is_held_told: Arc::clone(&self.is_held_told),
-        }
-    }
-}
-
-impl Stopper {
-    fn kill(&self) -> Result<Stopped, StopError> {
-        self.with_its_lines(stop::kill(&*self.process))
-    }
-
-    fn stop(&self, grace: Grace) -> Result<Stopped, StopError> {
-        self.with_its_lines(stop::stop(&self.connection, &*self.process, grace))
-    }
-
-    /// Lets what the plugin wrote last be handed on: a host may exit right behind its stop.
-    fn with_its_lines(&self, stopped: Result<Stopped, StopError>) -> Result<Stopped, StopError> {
-        let mut stopped = stopped?;
-        let now = Instant::now();
-        let by = Deadlines { ended: now + STREAMS_TIMEOUT, handed_on: now + LINES_TIMEOUT };
-        for lines in &self.lines {
-            if lines.wait_handed_on(by) == Stream::Held {
-                stopped.held.push(lines.output());
-            }
-        }
-        if !stopped.held.is_empty() && !self.is_held_told.swap(true, Ordering::Relaxed) {
-            let processes: Vec<_> = stopped.left.iter().map(|pid| pid.as_raw()).collect();
-            tracing::warn!(
-                target: "pipeplug::left",
-                plugin = %self.connection.name(), held = ?stopped.held, ?processes,
-                "the plugin has ended, and a process that it started holds its output open: the \
-                 output of that process may be lost"
-            );
-        }
-        Ok(stopped)
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        let (stopper, grace) = (self.stopper(), self.grace);
-        let stop = move || {
-            if let Err(error) = stopper.stop(grace) {
-                tracing::error!(plugin = %stopper.connection.name(), %error,
-                    "the plugin could not be stopped");
-            }
-        };
-        // The thread may be one of a runtime, which must not wait.
-        if self.connection.is_awaited() {
-            self.connection.events().clone().spawn(stop);
-        } else {
-            stop();
+            last_step: Arc::clone(&self.last_step),
         }
     }
 }

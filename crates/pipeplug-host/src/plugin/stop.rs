@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pipeplug_net::wire::command;
@@ -69,6 +70,14 @@ impl Stopped {
         Self { status, by, left: Vec::new(), held: Vec::new() }
     }
 
+    /// Result for a process that had ended before.
+    fn again(process: &dyn Process, status: WaitStatus, last: &LastStep) -> Self {
+        let by = last.ended_by();
+        // Those that an earlier stop has recorded, and has told of.
+        let left = if by == StoppedBy::Itself { Vec::new() } else { process.left() };
+        Self { left, ..Self::alone(status, by) }
+    }
+
     /// Collects the recorded processes that are left.
     fn of(process: &dyn Process, status: WaitStatus, by: StoppedBy) -> Self {
         let left = process.left();
@@ -88,7 +97,7 @@ impl Stopped {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum StoppedBy {
-    /// The plugin had ended already.
+    /// The plugin had ended already, or closed its pipe and ended, before any stop.
     Itself,
     /// The request to stop (`cmd.stop`).
     Stop,
@@ -112,6 +121,37 @@ impl fmt::Display for StoppedBy {
             Self::Kill => "stopped by SIGKILL",
             Self::LetGo => "left running, since another program started it",
         })
+    }
+}
+
+/// The latest step that a stop has begun: that one ends the plugin. Each stop that follows tells
+/// it.
+#[derive(Debug, Default)]
+pub(crate) struct LastStep(Mutex<Option<StoppedBy>>);
+
+impl LastStep {
+    /// Notes a step before it is taken: the process may end right behind it, on another thread's
+    /// watch.
+    fn begin(&self, step: StoppedBy) {
+        let mut last = self.lock();
+        *last = (*last).max(Some(step));
+    }
+
+    /// Takes a step back that could not be taken.
+    fn withdraw(&self, step: StoppedBy) {
+        let mut last = self.lock();
+        if *last == Some(step) {
+            *last = None;
+        }
+    }
+
+    /// The step that has ended a process that has ended. `Itself` if no stop had begun.
+    pub(crate) fn ended_by(&self) -> StoppedBy {
+        self.lock().unwrap_or(StoppedBy::Itself)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<StoppedBy>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -164,47 +204,55 @@ pub(crate) fn stop(
     connection: &Connection,
     process: &dyn Process,
     grace: Grace,
+    last: &LastStep,
 ) -> Result<Stopped, StopError> {
     let wait = |time| wait(process, time);
     if let Some(status) = wait(Duration::ZERO)? {
-        return Ok(Stopped::alone(status, StoppedBy::Itself));
+        return Ok(Stopped::again(process, status, last));
     }
     process.note_descendants();
+    last.begin(StoppedBy::Stop);
     if connection.notify_by_protocol(command::STOP, Payload::from("")).is_ok() {
         if let Some(status) = wait(grace.stop)? {
-            return Ok(Stopped::of(process, status, StoppedBy::Stop));
+            return Ok(Stopped::of(process, status, last.ended_by()));
         }
-    } else if let Some(status) = wait(grace.end_of_file)? {
-        // It had closed its pipe, and was on its way.
-        return Ok(Stopped::of(process, status, StoppedBy::Itself));
+    } else {
+        last.withdraw(StoppedBy::Stop);
+        if let Some(status) = wait(grace.end_of_file)? {
+            // It had closed its pipe, and was on its way.
+            return Ok(Stopped::of(process, status, last.ended_by()));
+        }
     }
     // It may have started some meanwhile.
     process.note_descendants();
+    last.begin(StoppedBy::EndOfFile);
     connection.close();
     if let Some(status) = wait(grace.end_of_file)? {
-        return Ok(Stopped::of(process, status, StoppedBy::EndOfFile));
+        return Ok(Stopped::of(process, status, last.ended_by()));
     }
+    last.begin(StoppedBy::Term);
     if let Some(let_go) = signal(process, Signal::Terminate)? {
         return Ok(let_go);
     }
     if let Some(status) = wait(grace.term)? {
-        return Ok(Stopped::of(process, status, StoppedBy::Term));
+        return Ok(Stopped::of(process, status, last.ended_by()));
     }
-    kill(process)
+    kill(process, last)
 }
 
 /// Ends the process group at once.
-pub(crate) fn kill(process: &dyn Process) -> Result<Stopped, StopError> {
+pub(crate) fn kill(process: &dyn Process, last: &LastStep) -> Result<Stopped, StopError> {
     if let Some(status) = wait(process, Duration::ZERO)? {
-        return Ok(Stopped::of(process, status, StoppedBy::Itself));
+        return Ok(Stopped::again(process, status, last));
     }
     process.note_descendants();
+    last.begin(StoppedBy::Kill);
     if let Some(let_go) = signal(process, Signal::Kill)? {
         return Ok(let_go);
     }
     let begun = Instant::now();
     match wait(process, KILL_TIMEOUT)? {
-        Some(status) => Ok(Stopped::of(process, status, StoppedBy::Kill)),
+        Some(status) => Ok(Stopped::of(process, status, last.ended_by())),
         None => {
             let kind = StopErrorKind::StillThere { after: begun.elapsed() };
             Err(StopError { pid: process.pid(), kind })

@@ -7,16 +7,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use pipeplug_net::internal::CancelWatch;
 use pipeplug_net::{
-    CallError, Caller as _, EventLoop, OutgoingRequest, PartSender, Payload, Reply, StreamCall,
+    Caller as _, CancelHandle, EventLoop, OutgoingRequest, PartSender, Payload, Reply, StreamCall,
     StreamSides,
 };
 
-use super::calls::{Leases, start_clock, time_left};
-use super::error::{SupervisedCallError, SupervisedNotifyError, Unavailable, UnavailableKind};
+use super::calls::{Attempts, Leases, Patience, acquired, start_clock};
+use super::error::{SupervisedCallError, SupervisedNotifyError, Unavailable};
 use super::instance::{Lease, SupervisedCall};
 use super::state::{Job, Phase, Shared};
 
@@ -55,31 +57,24 @@ async fn call(
     mut request: OutgoingRequest<'_>,
 ) -> Result<Reply, SupervisedCallError> {
     start_clock(&mut request);
-    let mut left = if request.is_idempotent { leases.retries() } else { 0 };
+    let mut attempts = Attempts::of(&request, leases);
     loop {
         let lease = match acquire(leases, &request).await {
-            Err(error)
-                if left > 0
-                    && matches!(error.kind(), UnavailableKind::Start(start) if start.is_crash()) =>
-            {
-                left -= 1;
-                tracing::debug!(command = request.command, %error, left, "waits for the next start");
+            Ok(lease) => lease,
+            Err(error) => {
+                attempts.not_started(error)?;
                 continue;
             }
-            acquired => acquired?,
         };
-        if left == 0 {
-            return Ok(lease.plugin().await_request(request).await?);
+        if attempts.is_last() {
+            let reply = lease.plugin().await_request(request).await;
+            return reply.map_err(|error| attempts.failed(error.into()));
         }
         let attempt =
             OutgoingRequest { payload: request.payload.as_bytes().into(), ..request.clone() };
         match lease.plugin().await_request(attempt).await {
-            Err(CallError::Closed { reason, .. }) => {
-                left -= 1;
-                let (plugin, command) = (lease.plugin().name(), request.command);
-                tracing::debug!(plugin, command, %reason, left, "called again");
-            }
-            other => return Ok(other?),
+            Err(error) => attempts.ended(lease.plugin().name(), error)?,
+            Ok(reply) => return Ok(reply),
         }
     }
 }
@@ -126,16 +121,12 @@ pub(super) async fn open_one_way_stream(
     Ok(sender)
 }
 
-/// Leases a process within the rest of the request's time. An error names the whole time.
+/// Leases a process within the rest of the request's time.
 async fn acquire(
     leases: &impl Leases,
     request: &OutgoingRequest<'_>,
-) -> Result<Lease, Unavailable> {
-    let acquired = leases.acquire_async(time_left(request)).await;
-    acquired.map_err(|error| match request.timeout {
-        Some(timeout) => error.within(timeout),
-        None => error,
-    })
+) -> Result<Lease, SupervisedCallError> {
+    acquired(leases.acquire_async(Patience::of(request)).await, request)
 }
 
 impl Shared {
@@ -146,19 +137,60 @@ impl Shared {
         }
     }
 
-    /// Returns true once a task has waited for the plugin.
-    pub(super) fn is_awaited(&self) -> bool {
+    fn is_awaited(&self) -> bool {
         self.is_awaited.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if the thread that drops the last handle may be one of a runtime.
+    pub(super) fn stops_in_background(&self) -> bool {
+        self.is_awaited()
+            || match &self.lock().phase {
+                Phase::Up(instance)
+                | Phase::Ending { instance, .. }
+                | Phase::Due(Job::End(instance, _)) => instance.plugin.connection().is_awaited(),
+                Phase::Down
+                | Phase::Due(Job::Start)
+                | Phase::Starting { .. }
+                | Phase::Backoff { .. }
+                | Phase::GaveUp(_)
+                | Phase::Stopped => false,
+            }
     }
 
     /// Leases the plugin as [`acquire`](Shared::acquire) does, without a thread that waits.
     pub(super) async fn acquire_async(
         self: &Arc<Self>,
-        within: Option<Duration>,
+        patience: Patience<'_>,
     ) -> Result<Lease, Unavailable> {
         self.note_awaited();
-        let mut wait = AcquireWait::new(self, within);
+        let mut wait = AcquireWait::new(self, patience);
         poll_fn(|context| wait.poll(context)).await
+    }
+
+    /// Leases the plugin on a thread that a cancel wakes.
+    pub(super) fn acquire_or_cancel(
+        self: &Arc<Self>,
+        patience: Patience<'_>,
+    ) -> Result<Lease, Unavailable> {
+        let mut wait = AcquireWait::new(self, patience);
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            match wait.poll(&mut context) {
+                Poll::Ready(acquired) => return acquired,
+                // Another use of `park` on this thread wakes it early at worst.
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+}
+
+/// Wakes a thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 
@@ -166,6 +198,7 @@ impl Shared {
 struct AcquireWait<'a> {
     shared: &'a Arc<Shared>,
     within: Option<Duration>,
+    cancel: Option<CancelWatch<'a>>,
     /// Number of failed starts at the first look.
     failed_starts: Option<u64>,
     /// True while the start that this task has begun is under way. That one has its own limit.
@@ -176,13 +209,21 @@ struct AcquireWait<'a> {
 }
 
 impl<'a> AcquireWait<'a> {
-    fn new(shared: &'a Arc<Shared>, within: Option<Duration>) -> Self {
+    fn new(shared: &'a Arc<Shared>, patience: Patience<'a>) -> Self {
+        let Patience { within, cancel } = patience;
+        let cancel = cancel.map(CancelHandle::watch);
         let (failed_starts, deadline, task) = (None, None, None);
-        Self { shared, within, failed_starts, is_starter: false, deadline, task }
+        Self { shared, within, cancel, failed_starts, is_starter: false, deadline, task }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Lease, Unavailable>> {
+        // Before a look that may begin a start. Not under the lock of the state, which a waker may
+        // take.
+        let is_cancelled = self.cancel.as_mut().is_some_and(|cancel| cancel.poll(context.waker()));
         let mut state = self.shared.lock();
+        if is_cancelled {
+            return Poll::Ready(Err(state.not_ready(Duration::ZERO)));
+        }
         if let Some(lease) = self.shared.lease(&mut state) {
             return Poll::Ready(Ok(lease));
         }

@@ -3,31 +3,54 @@
 use std::time::{Duration, Instant};
 
 use pipeplug_net::{
-    CallError, Caller as _, OutgoingRequest, PartSender, Payload, Reply, StreamCall, StreamSides,
+    CallError, Caller as _, CancelHandle, OutgoingRequest, PartSender, Payload, Reply, Sent,
+    StreamCall, StreamSides,
 };
 
 use super::error::{SupervisedCallError, SupervisedNotifyError, Unavailable, UnavailableKind};
 use super::instance::{Lease, SupervisedCall};
 
+/// Limits of the wait for a process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Patience<'a> {
+    /// Maximum time to wait. `None` for that of the supervisor.
+    pub(super) within: Option<Duration>,
+    /// Handle that ends the wait. The error is any one; [`acquired`] replaces it.
+    pub(super) cancel: Option<&'a CancelHandle>,
+}
+
+impl<'a> Patience<'a> {
+    /// That of a request whose clock was started: the rest of its time.
+    pub(super) fn of(request: &OutgoingRequest<'a>) -> Self {
+        let passed = request.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+        let within = request.timeout.map(|timeout| timeout.saturating_sub(passed));
+        Self { within, cancel: request.cancel }
+    }
+
+    pub(super) fn is_cancelled(self) -> bool {
+        self.cancel.is_some_and(CancelHandle::is_cancelled)
+    }
+}
+
 /// Source of processes to call.
 pub(super) trait Leases: Sync {
-    /// Leases a process for a call. Starts one if none runs, and waits for it for at most `within`.
-    fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable>;
+    /// Leases a process for a call. Starts one if none runs, and waits for it.
+    fn acquire(&self, patience: Patience<'_>) -> Result<Lease, Unavailable>;
 
     /// Leases a process for a one-way.
     fn acquire_for_one_way(&self) -> Result<Lease, Unavailable> {
-        self.acquire(None)
+        self.acquire(Patience::default())
     }
 
     /// Leases a process as [`acquire`](Leases::acquire) does, and awaits it.
     fn acquire_async(
         &self,
-        within: Option<Duration>,
+        patience: Patience<'_>,
     ) -> impl Future<Output = Result<Lease, Unavailable>> + Send;
 
     /// Leases a process for a one-way, and awaits it.
     fn acquire_for_one_way_async(&self) -> impl Future<Output = Result<Lease, Unavailable>> + Send {
-        self.acquire_async(None)
+        self.acquire_async(Patience::default())
     }
 
     /// Number of times that an idempotent call is made again.
@@ -53,21 +76,18 @@ pub(super) fn wait(
     mut request: OutgoingRequest<'_>,
 ) -> Result<Reply, SupervisedCallError> {
     start_clock(&mut request);
-    let mut left = if request.is_idempotent { leases.retries() } else { 0 };
+    let mut attempts = Attempts::of(&request, leases);
     loop {
         let lease = match acquire(leases, &request) {
-            Err(error)
-                if left > 0
-                    && matches!(error.kind(), UnavailableKind::Start(start) if start.is_crash()) =>
-            {
-                left -= 1;
-                tracing::debug!(command = request.command, %error, left, "waits for the next start");
+            Ok(lease) => lease,
+            Err(error) => {
+                attempts.not_started(error)?;
                 continue;
             }
-            acquired => acquired?,
         };
-        if left == 0 {
-            return Ok(lease.plugin().wait_for_request(request)?);
+        if attempts.is_last() {
+            let reply = lease.plugin().wait_for_request(request);
+            return reply.map_err(|error| attempts.failed(error.into()));
         }
         let attempt =
             OutgoingRequest { payload: request.payload.as_bytes().into(), ..request.clone() };
@@ -75,12 +95,8 @@ pub(super) fn wait(
             // The request may have been handled: only an idempotent one gets here. The lease of
             // this attempt ends with this turn, before the next process is leased, so that a
             // process which is being drained is not kept waiting.
-            Err(CallError::Closed { reason, .. }) => {
-                left -= 1;
-                let (plugin, command) = (lease.plugin().name(), request.command);
-                tracing::debug!(plugin, command, %reason, left, "called again");
-            }
-            other => return Ok(other?),
+            Err(error) => attempts.ended(lease.plugin().name(), error)?,
+            Ok(reply) => return Ok(reply),
         }
     }
 }
@@ -110,12 +126,96 @@ pub(super) fn open_one_way_stream(
     Ok(sender)
 }
 
-/// Leases a process within the rest of the request's time. An error names the whole time.
-fn acquire(leases: &impl Leases, request: &OutgoingRequest<'_>) -> Result<Lease, Unavailable> {
-    leases.acquire(time_left(request)).map_err(|error| match request.timeout {
-        Some(timeout) => error.within(timeout),
-        None => error,
+/// Leases a process within the rest of the request's time.
+fn acquire(
+    leases: &impl Leases,
+    request: &OutgoingRequest<'_>,
+) -> Result<Lease, SupervisedCallError> {
+    acquired(leases.acquire(Patience::of(request)), request)
+}
+
+/// Result of leasing a process for this request. The error is that the request was cancelled, if
+/// it was, or names the whole time of the request.
+pub(super) fn acquired(
+    acquired: Result<Lease, Unavailable>,
+    request: &OutgoingRequest<'_>,
+) -> Result<Lease, SupervisedCallError> {
+    acquired.map_err(|error| {
+        if Patience::of(request).is_cancelled() {
+            let (command, sent) = (request.command.to_owned(), Sent::No);
+            return CallError::Cancelled { command, sent }.into();
+        }
+        SupervisedCallError::Unavailable(match request.timeout {
+            Some(timeout) => error.within(timeout),
+            None => error,
+        })
     })
+}
+
+/// Attempts to make one call.
+pub(super) struct Attempts<'a> {
+    command: &'a str,
+    left: u32,
+    /// Tells whether the request of an earlier attempt was sent.
+    sent: Sent,
+}
+
+impl<'a> Attempts<'a> {
+    pub(super) fn of(request: &OutgoingRequest<'a>, leases: &impl Leases) -> Self {
+        let left = if request.is_idempotent { leases.retries() } else { 0 };
+        Self { command: request.command, left, sent: Sent::No }
+    }
+
+    pub(super) fn is_last(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Counts an attempt that ended before it had a process. Returns an error that ends the call.
+    pub(super) fn not_started(
+        &mut self,
+        error: SupervisedCallError,
+    ) -> Result<(), SupervisedCallError> {
+        match &error {
+            SupervisedCallError::Unavailable(unavailable)
+                if self.left > 0
+                    && matches!(unavailable.kind(), UnavailableKind::Start(start) if start.is_crash()) =>
+            {
+                self.left -= 1;
+                let (command, left) = (self.command, self.left);
+                tracing::debug!(command, %error, left, "waits for the next start");
+                Ok(())
+            }
+            _ => Err(self.failed(error)),
+        }
+    }
+
+    /// Counts an attempt whose connection ended. Returns an error that ends the call.
+    pub(super) fn ended(
+        &mut self,
+        plugin: &str,
+        error: CallError,
+    ) -> Result<(), SupervisedCallError> {
+        let CallError::Closed { sent, reason, .. } = &error else {
+            return Err(self.failed(error.into()));
+        };
+        if *sent != Sent::No {
+            self.sent = Sent::Maybe;
+        }
+        self.left -= 1;
+        let (command, left) = (self.command, self.left);
+        tracing::debug!(plugin, command, %reason, left, "called again");
+        Ok(())
+    }
+
+    /// Error of the call. It was sent if any attempt was.
+    pub(super) fn failed(&self, error: SupervisedCallError) -> SupervisedCallError {
+        match error {
+            SupervisedCallError::Call(CallError::Cancelled { command, sent: Sent::No }) => {
+                CallError::Cancelled { command, sent: self.sent }.into()
+            }
+            error => error,
+        }
+    }
 }
 
 /// Starts the time of a request that has a time-out: the time for a start, and for each attempt,
@@ -124,12 +224,6 @@ pub(super) fn start_clock(request: &mut OutgoingRequest<'_>) {
     if request.timeout.is_some() {
         request.begun.get_or_insert_with(Instant::now);
     }
-}
-
-/// Rest of the time of a request whose clock was started. `None` for no limit.
-pub(super) fn time_left(request: &OutgoingRequest<'_>) -> Option<Duration> {
-    let passed = request.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
-    request.timeout.map(|timeout| timeout.saturating_sub(passed))
 }
 
 pub(super) fn send_one_way(
@@ -244,14 +338,14 @@ mod tests {
     struct Never(std::sync::Mutex<Vec<Option<Duration>>>);
 
     impl Leases for Never {
-        fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
+        fn acquire(&self, Patience { within, .. }: Patience<'_>) -> Result<Lease, Unavailable> {
             self.0.lock().unwrap().push(within);
             let after = within.unwrap_or_default();
             Err(Unavailable::new("never", UnavailableKind::NotReady { after, last: None }))
         }
 
-        async fn acquire_async(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
-            self.acquire(within)
+        async fn acquire_async(&self, patience: Patience<'_>) -> Result<Lease, Unavailable> {
+            self.acquire(patience)
         }
 
         fn retries(&self) -> u32 {
@@ -270,6 +364,7 @@ mod tests {
             is_nonblocking: false,
             values,
             progress: None,
+            cancel: None,
         }
     }
 

@@ -110,6 +110,9 @@ impl Shared {
                 return Err(Unavailable::new(&name, UnavailableKind::Start(error)));
             }
         };
+        if plugin.stops_in_background {
+            self.note_awaited();
+        }
         _old_builder = mem::replace(&mut state.plugin, plugin);
         state.forget_failures();
         let before = self.is_up(&mut state, &new, begun.elapsed());

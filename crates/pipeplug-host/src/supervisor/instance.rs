@@ -144,6 +144,30 @@ impl SupervisedCall {
         Ok(call.wait()?)
     }
 
+    /// Waits for the reply as text.
+    ///
+    /// # Errors
+    /// As [`PendingCall::wait_text`].
+    ///
+    /// # Blocking
+    /// As [`PendingCall::wait`].
+    pub fn wait_text(self) -> Result<String, SupervisedCallError> {
+        let Self { call, lease: _lease } = self;
+        Ok(call.wait_text()?)
+    }
+
+    /// Awaits the reply as text.
+    ///
+    /// # Errors
+    /// As [`PendingCall::wait_text`].
+    ///
+    /// # Cancellation
+    /// Dropping the future gives the call up.
+    pub async fn wait_text_async(self) -> Result<String, SupervisedCallError> {
+        let Self { call, lease: _lease } = self;
+        Ok(call.wait_text_async().await?)
+    }
+
     /// Waits for the reply as a chunk.
     ///
     /// # Errors
@@ -178,6 +202,14 @@ impl PendingReply for SupervisedCall {
 
     fn wait(self) -> Result<Reply, SupervisedCallError> {
         self.wait()
+    }
+
+    fn wait_text(self) -> Result<String, SupervisedCallError> {
+        self.wait_text()
+    }
+
+    fn wait_text_async(self) -> impl Future<Output = Result<String, SupervisedCallError>> + Send {
+        self.wait_text_async()
     }
 
     fn wait_chunk(self) -> Result<Chunk, SupervisedCallError> {

@@ -9,13 +9,13 @@ mod error;
 mod event;
 mod health;
 mod instance;
+mod log_level;
 mod pool;
 mod settings;
 mod state;
 mod transitions;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pipeplug_net::internal::Offloaded;
 
@@ -29,7 +29,7 @@ pub use settings::{Backoff, Breaker, HealthCheck};
 
 use crate::plugin::{Plugin, PluginBuilder, StopError, Stopped};
 use crate::process::Pid;
-use calls::{Leases, supervised_caller};
+use calls::{Leases, Patience, supervised_caller};
 use instance::Lease;
 use state::Shared;
 
@@ -47,7 +47,9 @@ use state::Shared;
 /// caller said that it may be ([`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent)).
 ///
 /// A handle: cloning it is cheap, and dropping the last one stops the plugin as
-/// [`stop`](Supervisor::stop) does, in the background if anything of it was ever awaited. The plugin's own handler is handed the [`Plugin`] that asks,
+/// [`stop`](Supervisor::stop) does. That blocks or goes on in the background by the rule of
+/// [`Plugin`]: in the background if anything of it was ever awaited, or with
+/// [`PluginBuilder::stop_in_background`]. The plugin's own handler is handed the [`Plugin`] that asks,
 /// and answers with that: what it asked of the supervisor might be another process, or wait for a
 /// start that waits for the handler.
 ///
@@ -85,7 +87,7 @@ impl Supervisor {
     /// Until it runs, or its start has failed.
     pub fn start(&self) -> Result<(), Unavailable> {
         self.shared().open();
-        self.acquire(None).map(drop)
+        self.acquire(Patience::default()).map(drop)
     }
 
     /// Starts the plugin as [`start`](Supervisor::start) does, and awaits that it runs.
@@ -97,7 +99,7 @@ impl Supervisor {
     /// The start goes on if the future is dropped: the plugin is the supervisor's.
     pub async fn start_async(&self) -> Result<(), Unavailable> {
         self.shared().open();
-        self.acquire_async(None).await.map(drop)
+        self.acquire_async(Patience::default()).await.map(drop)
     }
 
     /// Returns the process that calls go to as [`plugin`](Supervisor::plugin) does, and awaits its
@@ -106,7 +108,7 @@ impl Supervisor {
     /// # Errors
     /// As for [`start`](Supervisor::start).
     pub async fn plugin_async(&self) -> Result<Plugin, Unavailable> {
-        self.acquire_async(None).await.map(|lease| lease.plugin().clone())
+        self.acquire_async(Patience::default()).await.map(|lease| lease.plugin().clone())
     }
 
     /// Replaces the plugin as [`replace`](Supervisor::replace) does, and awaits the end of the
@@ -210,7 +212,7 @@ impl Supervisor {
     /// # Blocking
     /// As [`start`](Supervisor::start).
     pub fn plugin(&self) -> Result<Plugin, Unavailable> {
-        self.acquire(None).map(|lease| lease.plugin().clone())
+        self.acquire(Patience::default()).map(|lease| lease.plugin().clone())
     }
 
     /// The process id of the plugin that calls go to; `None` while there is none.
@@ -233,12 +235,12 @@ impl Supervisor {
 supervised_caller!(Supervisor);
 
 impl Leases for Supervisor {
-    fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
-        self.shared().acquire(within)
+    fn acquire(&self, patience: Patience<'_>) -> Result<Lease, Unavailable> {
+        self.shared().acquire(patience)
     }
 
-    async fn acquire_async(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
-        self.shared().acquire_async(within).await
+    async fn acquire_async(&self, patience: Patience<'_>) -> Result<Lease, Unavailable> {
+        self.shared().acquire_async(patience).await
     }
 
     fn retries(&self) -> u32 {
@@ -255,7 +257,7 @@ impl Drop for Handle {
             }
         };
         // The thread may be one of a runtime, which must not wait.
-        if self.shared.is_awaited() { self.shared.events.spawn(stop) } else { stop() }
+        if self.shared.stops_in_background() { self.shared.events.spawn(stop) } else { stop() }
     }
 }
 

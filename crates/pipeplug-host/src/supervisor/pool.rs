@@ -6,13 +6,12 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use pipeplug_net::internal::Offloaded;
 
 use super::Supervisor;
 use super::builder::SupervisorBuilder;
-use super::calls::{Leases, supervised_caller};
+use super::calls::{Leases, Patience, supervised_caller};
 use super::error::Unavailable;
 use super::instance::Lease;
 use super::state::Load;
@@ -27,7 +26,8 @@ use crate::plugin::{PluginBuilder, StartError, StopError};
 /// a start only if no process runs.
 ///
 /// A handle: cloning it is cheap, and dropping the last one stops them all, as [`stop`](Pool::stop)
-/// does, in the background if anything of it was ever awaited. They are called by the plugin's name and a number: `echo#0`, `echo#1`, and so on.
+/// does. That blocks or goes on in the background by the rule of [`Plugin`](crate::Plugin): in the
+/// background if anything of it was ever awaited, or with [`PluginBuilder::stop_in_background`]. They are called by the plugin's name and a number: `echo#0`, `echo#1`, and so on.
 ///
 /// ```no_run
 /// use std::num::NonZeroUsize;
@@ -188,18 +188,18 @@ impl Pool {
         self.0.next.fetch_add(1, Ordering::Relaxed) % self.members().len()
     }
 
-    fn acquire_from(&self, first: usize, within: Option<Duration>) -> Result<Lease, Unavailable> {
-        self.choose(first).unwrap_or_else(|member| member.shared().acquire(within))
+    fn acquire_from(&self, first: usize, patience: Patience<'_>) -> Result<Lease, Unavailable> {
+        self.choose(first).unwrap_or_else(|member| member.shared().acquire(patience))
     }
 
     async fn acquire_from_async(
         &self,
         first: usize,
-        within: Option<Duration>,
+        patience: Patience<'_>,
     ) -> Result<Lease, Unavailable> {
         match self.choose(first) {
             Ok(leased) => leased,
-            Err(member) => member.shared().acquire_async(within).await,
+            Err(member) => member.shared().acquire_async(patience).await,
         }
     }
 
@@ -244,24 +244,24 @@ impl Leases for Pool {
     /// Leases the first of the processes with the fewest open calls. A process that was called a
     /// moment ago answers sooner than one that has to be woken, and the processes that only peaks
     /// need can become idle.
-    fn acquire(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
-        self.acquire_from(0, within)
+    fn acquire(&self, patience: Patience<'_>) -> Result<Lease, Unavailable> {
+        self.acquire_from(0, patience)
     }
 
     /// Leases the processes with the fewest open calls in turn: how many one-ways a process still
     /// has to handle is not known.
     fn acquire_for_one_way(&self) -> Result<Lease, Unavailable> {
-        self.acquire_from(self.next_first(), None)
+        self.acquire_from(self.next_first(), Patience::default())
     }
 
-    async fn acquire_async(&self, within: Option<Duration>) -> Result<Lease, Unavailable> {
+    async fn acquire_async(&self, patience: Patience<'_>) -> Result<Lease, Unavailable> {
         self.note_awaited();
-        self.acquire_from_async(0, within).await
+        self.acquire_from_async(0, patience).await
     }
 
     async fn acquire_for_one_way_async(&self) -> Result<Lease, Unavailable> {
         self.note_awaited();
-        self.acquire_from_async(self.next_first(), None).await
+        self.acquire_from_async(self.next_first(), Patience::default()).await
     }
 
     fn retries(&self) -> u32 {
@@ -296,7 +296,7 @@ fn at_once<T: Send>(all: &[Supervisor], each: impl Fn(&Supervisor) -> T + Sync) 
 impl Drop for Members {
     fn drop(&mut self) {
         // Before the supervisors are dropped, each of which would be stopped after the other.
-        let is_awaited = self.all.iter().any(|member| member.shared().is_awaited());
+        let is_awaited = self.all.iter().any(|member| member.shared().stops_in_background());
         let all = mem::take(&mut self.all);
         let events = all[0].shared().events.clone();
         let stop = move || {

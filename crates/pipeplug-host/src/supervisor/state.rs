@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use pipeplug_net::EventLoop;
 
 use super::awaited::Tasks;
+use super::calls::Patience;
 use super::error::{Unavailable, UnavailableKind};
 use super::event::{EndCause, Event, Hook, OnEvent, PluginFailure};
 use super::instance::{Instance, Lease};
 use super::settings::Settings;
-use crate::plugin::{Plugin, PluginBuilder};
+use crate::plugin::{LogLevel, Plugin, PluginBuilder};
 
 /// State that a supervisor's handles, timers and plugins share.
 pub(super) struct Shared {
@@ -28,8 +29,11 @@ pub(super) struct Shared {
     changed: Condvar,
     /// Tasks that wait for another phase.
     pub(super) tasks: Tasks,
-    /// True once a task has waited for the plugin.
+    /// True once a task has waited for the plugin, or if its builder has it stopped in the
+    /// background.
     pub(super) is_awaited: AtomicBool,
+    /// Level of the plugin's own log that was set while it ran.
+    pub(super) log_level: Mutex<Option<LogLevel>>,
     /// Held while the plugin is replaced, from the start of the new one to the end of the old one.
     pub(super) replacing: Mutex<()>,
 }
@@ -101,6 +105,7 @@ impl Shared {
         events: EventLoop,
         on_event: Option<OnEvent>,
     ) -> Arc<Self> {
+        let is_awaited = AtomicBool::new(plugin.stops_in_background);
         Arc::new(Self {
             settings,
             hook: Hook::new(events.clone(), on_event),
@@ -120,17 +125,19 @@ impl Shared {
             }),
             changed: Condvar::new(),
             tasks: Tasks::default(),
-            is_awaited: AtomicBool::new(false),
+            is_awaited,
+            log_level: Mutex::default(),
             replacing: Mutex::default(),
         })
     }
 
     /// A plugin to call, which is started or waited for where that is needed; one start at most.
     /// `within` that time, where there is one.
-    pub(super) fn acquire(
-        self: &Arc<Self>,
-        within: Option<Duration>,
-    ) -> Result<Lease, Unavailable> {
+    pub(super) fn acquire(self: &Arc<Self>, patience: Patience<'_>) -> Result<Lease, Unavailable> {
+        let Patience { within, cancel } = patience;
+        if cancel.is_some() {
+            return self.acquire_or_cancel(patience);
+        }
         let mut state = self.lock();
         let failed_starts = state.failed_starts;
         let mut deadline = None;

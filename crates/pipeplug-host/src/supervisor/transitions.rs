@@ -121,6 +121,7 @@ impl Shared {
                 shared.look_for_end();
             }
         }));
+        plugin.log_level = self.log_level().or(plugin.log_level);
         plugin.events.get_or_insert_with(|| self.events.clone());
         let plugin = plugin.start()?;
         Ok(Instance::new(plugin, Arc::downgrade(self), self.settings.idle_timeout.is_some()))
@@ -137,6 +138,9 @@ impl Shared {
         (state.has_run, state.upgraded_since) = (true, None);
         self.hook.tell(state.name(), Event::Started { pid: instance.plugin.pid(), took });
         self.watch(instance);
+        if instance.plugin.takes_log_level() {
+            self.catch_up_log_level(instance.plugin.clone());
+        }
         if instance.plugin.connection().close_reason().is_some() {
             // `look_for_end` has no effect before the phase is `Up`. The end of the connection sets
             // its reason first and calls that then, under this lock: an end before this line is

@@ -10,6 +10,7 @@ use pipeplug_wire::{Direction, Header, ThreadId};
 use super::call::PendingCall;
 use super::call_error::{CallError, NotifyError};
 use super::caller::OutgoingRequest;
+use super::cancel_handle::{CancelHandle, CancelWatch};
 use super::handler::Reply;
 use super::one_way::{OneWayFailed, one_way_class};
 use super::shared::{Begun, Shared, request_class};
@@ -85,6 +86,7 @@ pub(crate) struct OpenedCall<'a> {
     begun: Option<Begun>,
     deadline: Option<Deadline>,
     is_nonblocking: bool,
+    cancel: Option<CancelWatch<'a>>,
     send: PendingSend<'a>,
 }
 
@@ -135,7 +137,7 @@ impl<'a> OpenedCall<'a> {
         stream: Option<StreamMode>,
     ) -> Result<Self, CallError> {
         reserved::refuse_call(request.command)?;
-        let Prepared { command, payload, deadline, context, blocking, progress } =
+        let Prepared { command, payload, deadline, context, blocking, progress, cancel } =
             connection.prepare(request, stream)?;
         let shared = connection.shared();
         shared.note_awaited();
@@ -154,20 +156,33 @@ impl<'a> OpenedCall<'a> {
             is_sleeper: false,
         };
         let is_nonblocking = blocking == Blocking::Never;
-        Ok(Self { connection, begun: Some(begun), deadline, is_nonblocking, send })
+        let cancel = cancel.map(CancelHandle::watch);
+        Ok(Self { connection, begun: Some(begun), deadline, is_nonblocking, cancel, send })
     }
 
     fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<Result<SentCall, CallError>> {
-        let sent = match self.send.poll(context) {
-            Poll::Ready(sent) => sent,
-            Poll::Pending if self.is_nonblocking => Err(SendError::WouldBlock),
-            Poll::Pending => return Poll::Pending,
+        let is_cancelled = |watch: &CancelWatch<'_>| watch.handle().is_cancelled();
+        let sent = if self.cancel.as_ref().is_some_and(is_cancelled) {
+            Err(SendError::GivenUp)
+        } else {
+            match self.send.poll(context) {
+                Poll::Ready(sent) => sent,
+                Poll::Pending if self.is_nonblocking => Err(SendError::WouldBlock),
+                Poll::Pending => {
+                    let watch = self.cancel.as_mut();
+                    if !watch.is_some_and(|watch| watch.poll(context.waker())) {
+                        return Poll::Pending;
+                    }
+                    Err(SendError::GivenUp)
+                }
+            }
         };
         let begun = self.begun.take().expect("a call is sent once");
         let shared = self.connection.shared();
         let Begun { id, slot, stream } =
             shared.request_sent(sent, begun, self.send.command, self.deadline)?;
-        let call = PendingCall::new(self.connection.clone(), id, slot, self.deadline);
+        let call = PendingCall::new(self.connection.clone(), id, slot, self.deadline)
+            .cancelled_by(self.cancel.as_ref().map(CancelWatch::handle));
         Poll::Ready(Ok((call, stream)))
     }
 }

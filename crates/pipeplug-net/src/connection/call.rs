@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use smol_str::SmolStr;
 use super::Connection;
 use super::call_error::{CallError, Sent};
 use super::caller::PendingReply;
+use super::cancel_handle::{CancelHandle, CancelTarget};
 use super::handler::Reply;
 use super::read::final_read::{FinalRead, LONGEST, RETRY};
-use super::shared::Shared;
 use crate::error::CloseReason;
 use crate::event_loop::thread_pool::{self, BlockedOn};
 use crate::event_loop::timers::Timer;
@@ -212,6 +212,30 @@ impl PendingCall {
         Ok(Reply(self.wait_for_reply()?.buffer))
     }
 
+    /// Waits for the reply as text.
+    ///
+    /// # Errors
+    /// As for [`wait`](PendingCall::wait), and [`CallError::NotText`] for bytes that are no UTF-8.
+    ///
+    /// # Blocking
+    /// As for [`wait`](PendingCall::wait).
+    pub fn wait_text(mut self) -> Result<String, CallError> {
+        let reply = Reply(self.wait_for_reply()?.buffer);
+        reply.into_text_of(&self.slot.command)
+    }
+
+    /// Awaits the reply as text.
+    ///
+    /// # Errors
+    /// As for [`wait_text`](PendingCall::wait_text).
+    ///
+    /// # Cancellation
+    /// Dropping the future gives the call up.
+    pub async fn wait_text_async(mut self) -> Result<String, CallError> {
+        let reply = (&mut self).await?;
+        reply.into_text_of(&self.slot.command)
+    }
+
     /// Waits for the reply as a chunk.
     ///
     /// # Errors
@@ -260,13 +284,27 @@ impl PendingCall {
     }
 
     /// Returns a handle with which another thread can give the call up while this one waits, or
-    /// while a task awaits it.
+    /// while a task awaits it. [`RequestBuilder::cancel_by`](crate::RequestBuilder::cancel_by)
+    /// takes one that is there before the call is sent.
     #[must_use]
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle {
+        CancelHandle::of(self.cancel_target())
+    }
+
+    /// Has a handle give the call up that was made before.
+    #[inline]
+    pub(crate) fn cancelled_by(self, handle: Option<&CancelHandle>) -> Self {
+        if let Some(handle) = handle {
+            handle.attach(self.cancel_target());
+        }
+        self
+    }
+
+    fn cancel_target(&self) -> CancelTarget {
+        CancelTarget::Call {
             shared: Arc::downgrade(self.connection.shared()),
             id: self.id,
-            slot: Arc::clone(&self.slot),
+            slot: Arc::downgrade(&self.slot),
         }
     }
 
@@ -366,53 +404,10 @@ impl PendingCall {
                 let sent = Sent::Maybe;
                 Err(CallError::Closed { command: command(), sent, reason, postmortem })
             }
-            CallOutcome::Cancelled => Err(CallError::Cancelled { command: command() }),
+            CallOutcome::Cancelled => {
+                Err(CallError::Cancelled { command: command(), sent: Sent::Maybe })
+            }
         }
-    }
-}
-
-/// Gives a call up from another thread, such as one that waits for signals; see
-/// [`PendingCall::cancel_handle`].
-///
-/// ```
-/// # use pipeplug_net::{CallError, Connection};
-/// # fn example(connection: &Connection) -> Result<(), CallError> {
-/// let call = connection.request("index", "all").begin()?;
-/// let handle = call.cancel_handle();
-/// std::thread::spawn(move || {
-///     // The user wants no result any more.
-///     handle.cancel();
-/// });
-/// match call.wait() {
-///     Err(CallError::Cancelled { .. }) => println!("given up"),
-///     reply => println!("{:?}", reply?),
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone)]
-pub struct CancelHandle {
-    shared: Weak<Shared>,
-    id: ThreadId,
-    slot: Arc<CallSlot>,
-}
-
-impl CancelHandle {
-    /// Gives the call up: it ends with [`CallError::Cancelled`], and the other side learns of it as
-    /// from [`PendingCall::cancel`]. Does nothing once the call has ended.
-    pub fn cancel(&self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.cancel_call(self.id, &self.slot);
-        }
-    }
-}
-
-impl std::fmt::Debug for CancelHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CancelHandle")
-            .field("id", &self.id)
-            .field("command", &self.slot.command)
-            .finish_non_exhaustive()
     }
 }
 
@@ -425,6 +420,14 @@ impl PendingReply for PendingCall {
 
     fn wait(self) -> Result<Reply, CallError> {
         self.wait()
+    }
+
+    fn wait_text(self) -> Result<String, CallError> {
+        self.wait_text()
+    }
+
+    fn wait_text_async(self) -> impl Future<Output = Result<String, CallError>> + Send {
+        self.wait_text_async()
     }
 
     fn wait_chunk(self) -> Result<Chunk, CallError> {
@@ -448,6 +451,7 @@ impl Future for PendingCall {
     /// When it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         assert!(!self.taken, "a pending call was polled after it had given its reply");
+        self.connection.shared().note_awaited();
         let (outcome, earlier) = {
             // The outcome is looked for and the waker is stored under one lock: a reply comes
             // before, and is taken here, or after, and wakes the task.
@@ -497,7 +501,6 @@ impl Future for PendingCall {
         // A task counts as a sleeper from its first poll to its end: no thread of its own will read
         // for it.
         if !std::mem::replace(&mut self.polled, true) {
-            self.connection.shared().note_awaited();
             self.connection.shared().sleep_begins();
         }
         Poll::Pending

@@ -36,7 +36,7 @@ pub enum CallError {
     /// The connection ended before the reply came, or before the call.
     ///
     /// `Display` writes up to three lines: this one and those of the [`Postmortem`].
-    #[error("{}: no reply, {reason}{postmortem}", Escaped(command))]
+    #[error("{}: {}, {reason}{postmortem}", Escaped(command), if *.sent == Sent::No { "not sent" } else { "no reply" })]
     Closed {
         /// Command that was called.
         command: String,
@@ -153,10 +153,12 @@ pub enum CallError {
         limit: usize,
     },
     /// This side gave the call up, through a [`CancelHandle`](crate::CancelHandle).
-    #[error("{}: cancelled by this side", Escaped(command))]
+    #[error("{}: cancelled by this side{}", Escaped(command), if *.sent == Sent::No { " before it was sent" } else { "" })]
     Cancelled {
         /// Command that was called.
         command: String,
+        /// Tells whether the request was sent before.
+        sent: Sent,
     },
     /// The call would have had to wait before it was sent, and must not wait.
     #[error("{}: the other side is behind, sending would have to wait", Escaped(command))]
@@ -261,8 +263,10 @@ impl CallError {
             | Self::ReplyTooLarge { .. }
             | Self::NotText { .. }
             | Self::Stream { .. } => Sent::Yes,
-            Self::Closed { sent, .. } | Self::Overrun { sent, .. } => *sent,
-            Self::TimedOut { .. } | Self::Cancelled { .. } => Sent::Maybe,
+            Self::Closed { sent, .. }
+            | Self::Overrun { sent, .. }
+            | Self::Cancelled { sent, .. } => *sent,
+            Self::TimedOut { .. } => Sent::Maybe,
             Self::NotSent { .. }
             | Self::TooManyCalls { .. }
             | Self::Encode { .. }

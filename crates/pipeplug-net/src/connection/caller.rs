@@ -1,18 +1,18 @@
 //! Calls and one-ways, for everything that can be called.
 
-use std::any::Any;
 use std::error::Error;
 use std::future::{Future, IntoFuture};
 use std::time::Duration;
 
 use pipeplug_wire::Chunk;
 
-use super::call::CancelHandle;
 use super::call_error::{CallError, CallFailure};
+use super::cancel_handle::CancelHandle;
 use super::handler::Reply;
 use super::progress::{self, ProgressReports, ProgressSender};
 use super::stream::reply_parts::ReplyParts;
 use super::stream::send::PartSender;
+use super::stream::stream_call::StreamCall;
 use crate::caller_doc;
 use crate::payload::Payload;
 use crate::sync::Instant;
@@ -204,6 +204,16 @@ pub trait Caller: Sized {
         text_of(reply, command)
     }
 
+    #[doc = caller_doc!(call_bytes_async)]
+    fn call_bytes_async<'a>(
+        &'a self,
+        command: &'a str,
+        payload: impl Into<Payload<'a>>,
+    ) -> impl Future<Output = Result<Vec<u8>, Self::CallError>> + Send {
+        let reply = self.await_request(OutgoingRequest::new(command, payload.into()));
+        async { reply.await.map(Reply::into_bytes) }
+    }
+
     #[doc = caller_doc!(notify_async)]
     fn notify_async<'a>(
         &'a self,
@@ -255,6 +265,21 @@ pub trait PendingReply: Future<Output = Result<Reply, Self::Error>> + Unpin {
     /// Until the reply is there, the call's time is over, or the connection ends.
     fn wait(self) -> Result<Reply, Self::Error>;
 
+    /// Waits for the reply as text.
+    ///
+    /// # Errors
+    /// As for [`wait`](PendingReply::wait), and [`CallError::NotText`].
+    ///
+    /// # Blocking
+    /// As for [`wait`](PendingReply::wait).
+    fn wait_text(self) -> Result<String, Self::Error>;
+
+    /// Awaits the reply as text.
+    ///
+    /// # Errors
+    /// As for [`wait_text`](PendingReply::wait_text).
+    fn wait_text_async(self) -> impl Future<Output = Result<String, Self::Error>> + Send;
+
     /// Waits for the reply as a chunk.
     ///
     /// # Errors
@@ -294,6 +319,8 @@ pub struct OutgoingRequest<'a> {
     pub values: Vec<(&'a str, &'a str)>,
     /// Destination of the reports of its progress, if they are wanted.
     pub progress: Option<ProgressSender>,
+    /// Handle that gives the call up.
+    pub cancel: Option<&'a CancelHandle>,
 }
 
 /// Sides of a stream that send parts.
@@ -305,39 +332,24 @@ pub enum StreamSides {
     Receive,
 }
 
-/// A call whose request and reply have parts; see [`RequestBuilder::stream`].
-#[derive(Debug)]
-pub struct StreamCall {
-    sender: PartSender,
-    parts: ReplyParts,
-}
-
-impl StreamCall {
-    pub(super) fn new(sender: PartSender, parts: ReplyParts) -> Self {
-        Self { sender, parts }
-    }
-
-    /// Keeps a value for as long as the parts of the reply are taken.
-    #[doc(hidden)]
-    pub fn keep(&mut self, value: impl Any + Send + Sync) {
-        self.parts.keep(value);
-    }
-
-    /// Returns the two halves, which different threads or tasks may use.
-    #[must_use]
-    pub fn split(self) -> (PartSender, ReplyParts) {
-        (self.sender, self.parts)
-    }
-}
-
 impl<'a> OutgoingRequest<'a> {
     /// Makes a request without options.
     #[must_use]
     pub fn new(command: &'a str, payload: Payload<'a>) -> Self {
         let (timeout, begun) = (None, None);
         let (is_idempotent, is_nonblocking, values) = (false, false, Vec::new());
-        let progress = None;
-        Self { command, payload, timeout, begun, is_idempotent, is_nonblocking, values, progress }
+        let (progress, cancel) = (None, None);
+        Self {
+            command,
+            payload,
+            timeout,
+            begun,
+            is_idempotent,
+            is_nonblocking,
+            values,
+            progress,
+            cancel,
+        }
     }
 }
 
@@ -396,6 +408,14 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     /// Fails with [`CallError::WouldBlock`] instead of waiting to be sent.
     pub fn nonblocking(mut self) -> Self {
         self.request.is_nonblocking = true;
+        self
+    }
+
+    /// Has this handle give the call up, from another thread and wherever the call waits: to be
+    /// sent, for the start or restart of a supervised plugin, for its reply, or for parts. It then
+    /// fails with [`CallError::Cancelled`], and is not made again.
+    pub fn cancel_by(mut self, handle: &'a CancelHandle) -> Self {
+        self.request.cancel = Some(handle);
         self
     }
 
@@ -503,6 +523,20 @@ impl<'a, C: Caller> RequestBuilder<'a, C> {
     pub fn wait_text(self) -> Result<String, C::CallError> {
         let command = self.request.command;
         self.wait()?.into_text_of(command).map_err(C::CallError::from)
+    }
+
+    /// Sends the request as `.await` does, and awaits its reply as text.
+    ///
+    /// # Errors
+    /// As for [`wait_text`](RequestBuilder::wait_text).
+    ///
+    /// # Cancellation
+    /// Dropping the future gives the call up.
+    pub fn wait_text_async(
+        self,
+    ) -> impl Future<Output = Result<String, C::CallError>> + Send + use<'a, C> {
+        let command = self.request.command;
+        text_of(self.into_future(), command)
     }
 
     /// Sends the request. The result is waited for or awaited later.

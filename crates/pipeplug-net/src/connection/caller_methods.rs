@@ -67,6 +67,16 @@ macro_rules! caller_doc {
          # Cancellation
          Dropping the future gives the call up."
     };
+    (call_bytes_async) => {
+        "
+         Calls the other side as [`call_bytes`](Self::call_bytes) does, and awaits the reply.
+
+         # Errors
+         As for [`call_bytes`](Self::call_bytes).
+
+         # Cancellation
+         Dropping the future gives the call up."
+    };
     (notify_async) => {
         "
          Sends a one-way as [`notify`](Self::notify) does, and awaits that it is sent.
@@ -177,6 +187,15 @@ macro_rules! caller_methods {
                 payload: impl Into<$crate::Payload<'a>>,
             ) -> impl Future<Output = Result<String, $call_error>> + Send {
                 $crate::Caller::call_async(self, command, payload)
+            }
+
+            #[doc = $crate::caller_doc!(call_bytes_async)]
+            pub fn call_bytes_async<'a>(
+                &'a self,
+                command: &'a str,
+                payload: impl Into<$crate::Payload<'a>>,
+            ) -> impl Future<Output = Result<Vec<u8>, $call_error>> + Send {
+                $crate::Caller::call_bytes_async(self, command, payload)
             }
 
             #[doc = $crate::caller_doc!(notify_async)]

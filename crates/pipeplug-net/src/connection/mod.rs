@@ -6,6 +6,7 @@ pub(crate) mod call;
 pub(crate) mod call_error;
 pub(crate) mod caller;
 mod caller_methods;
+pub(crate) mod cancel_handle;
 pub(crate) mod cancellation;
 pub(crate) mod close;
 pub(crate) mod handler;
@@ -47,13 +48,15 @@ use crate::writer::{Blocking, Flush};
 use awaited::{AwaitedCall, SendingCall};
 use call::PendingCall;
 use call_error::{CallError, NotifyError};
-use caller::{Caller, OutgoingRequest, StreamCall, StreamSides};
+use caller::{Caller, OutgoingRequest, StreamSides};
+use cancel_handle::CancelHandle;
 use handler::{Handler, Reply};
 use progress::ProgressSender;
 use read::Reader;
 use shared::{Begun, Extras, Shared};
 use stream::reply_parts::ReplyParts;
 use stream::send::PartSender;
+use stream::stream_call::StreamCall;
 use stream::{CallStream, Origin, StreamKey};
 
 /// A connection to the other side, whichever that is.
@@ -291,6 +294,7 @@ pub(crate) struct Prepared<'a> {
     context: Option<RequestContext>,
     blocking: Blocking,
     progress: Option<ProgressSender>,
+    cancel: Option<&'a CancelHandle>,
 }
 
 impl Connection {
@@ -370,13 +374,13 @@ impl Connection {
         stream: Option<StreamMode>,
         flush: Flush,
     ) -> Result<(PendingCall, Option<Arc<CallStream>>), CallError> {
-        let Prepared { command, payload, deadline, context, blocking, progress } =
+        let Prepared { command, payload, deadline, context, blocking, progress, cancel } =
             self.prepare(request, stream)?;
         let shared = self.shared();
-        let extras = Extras { context: context.as_ref(), progress: progress.as_ref() };
+        let extras = Extras { context: context.as_ref(), progress: progress.as_ref(), cancel };
         let Begun { id, slot, stream } =
             shared.begin(command, payload, blocking, deadline, extras, flush)?;
-        Ok((PendingCall::new(self.clone(), id, slot, deadline), stream))
+        Ok((PendingCall::new(self.clone(), id, slot, deadline).cancelled_by(cancel), stream))
     }
 
     /// Starts the clock of a request and collects its context.
@@ -394,8 +398,10 @@ impl Connection {
             is_nonblocking,
             values,
             progress,
+            cancel,
             ..
         } = request;
+        CancelHandle::check(cancel, command)?;
         // Relaxed: the flag publishes nothing else.
         let progress =
             progress.filter(|_| self.shared().peer.reports_progress.load(Ordering::Relaxed));
@@ -409,7 +415,7 @@ impl Connection {
             let command = command.to_owned();
             return Err(CallError::Unsupported { command, feature: stream::FEATURE });
         }
-        Ok(Prepared { command, payload, deadline, context, blocking, progress })
+        Ok(Prepared { command, payload, deadline, context, blocking, progress, cancel })
     }
 
     /// Returns true once a task has waited for something of this connection.

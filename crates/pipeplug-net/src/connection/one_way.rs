@@ -47,7 +47,7 @@ impl Shared {
                 reason: self.close.reason_or(reason),
                 postmortem: self.close.postmortem(),
             },
-            SendError::WouldBlock | SendError::Late(_) => {
+            SendError::WouldBlock | SendError::Late(_) | SendError::GivenUp => {
                 unreachable!("a one-way waits for room")
             }
             SendError::Fatal(reason) => {

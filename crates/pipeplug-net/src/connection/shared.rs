@@ -7,6 +7,7 @@ use pipeplug_wire::{Calls, Direction, Header, OpenError, ThreadId, command};
 
 use super::call::{CallOutcome, CallSlot};
 use super::call_error::{CallError, Sent};
+use super::cancel_handle::CancelHandle;
 use super::close::Close;
 use super::handler::Handler;
 use super::progress::{ProgressFeeds, ProgressSender};
@@ -94,11 +95,12 @@ pub(crate) struct PeerFeatures {
     pub(crate) stream_window: AtomicU64,
 }
 
-/// Context and progress of a request that is sent.
+/// Context and progress of a request that is sent, and the handle that gives it up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extras<'a> {
     pub(crate) context: Option<&'a RequestContext>,
     pub(crate) progress: Option<&'a ProgressSender>,
+    pub(crate) cancel: Option<&'a CancelHandle>,
 }
 
 /// A call that was sent.
@@ -196,7 +198,7 @@ impl Shared {
         payload: Payload<'_>,
         blocking: Blocking,
         deadline: Option<Deadline>,
-        Extras { context, progress }: Extras<'_>,
+        Extras { context, progress, cancel }: Extras<'_>,
         flush: Flush,
     ) -> Result<Begun, CallError> {
         let begun = self.open_call(
@@ -212,7 +214,9 @@ impl Shared {
             buffer_len: payload.0.len() as u64,
         };
         let class = request_class(command, blocking, deadline);
-        let sent = self.send(class, &header, payload, context, flush);
+        let sent = self
+            .permit(class, |shared| shared.wait_to_send_request(class, cancel))
+            .and_then(|permit| self.send_permitted(permit, &header, payload, context, flush));
         self.request_sent(sent, begun, command, deadline)
     }
 
@@ -306,6 +310,7 @@ impl Shared {
                 Err(match error {
                     SendError::Encode(error) => CallError::Encode { command: owned(), error },
                     SendError::WouldBlock => CallError::WouldBlock { command: owned() },
+                    SendError::GivenUp => CallError::Cancelled { command: owned(), sent: Sent::No },
                     SendError::Late(credit) => {
                         let after = deadline.map_or(Duration::ZERO, |deadline| deadline.within);
                         CallError::NotSent { command: owned(), after, credit }
@@ -400,7 +405,12 @@ impl Shared {
         match sent {
             Ok(()) | Err(SendError::Closed(_)) => {}
             Err(SendError::Fatal(reason)) => self.end_after_reading(reason),
-            Err(error @ (SendError::Encode(_) | SendError::WouldBlock | SendError::Late(_))) => {
+            Err(
+                error @ (SendError::Encode(_)
+                | SendError::WouldBlock
+                | SendError::Late(_)
+                | SendError::GivenUp),
+            ) => {
                 // Cannot happen: the command was received or is our own, so that it can be encoded,
                 // and these wait.
                 tracing::error!(peer = %self.options.name, ?error, "an answer could not be sent");
@@ -418,15 +428,27 @@ impl Shared {
         context: Option<&RequestContext>,
         flush: Flush,
     ) -> Result<(), SendError> {
-        let permit = match self.writer.try_permit(class)? {
-            Some(permit) => permit,
+        let permit =
+            self.permit(class, |shared| shared.writer.wait_for_permit(class, &|| false))?;
+        self.send_permitted(permit, header, payload, context, flush)
+    }
+
+    /// Returns the permit to send a chunk of this class. Calls `wait` if the sender has to wait for
+    /// it.
+    #[inline]
+    pub(super) fn permit<'a>(
+        self: &'a Arc<Self>,
+        class: SendClass,
+        wait: impl FnOnce(&'a Arc<Self>) -> Result<SendPermit<'a>, SendError>,
+    ) -> Result<SendPermit<'a>, SendError> {
+        match self.writer.try_permit(class)? {
+            Some(permit) => Ok(permit),
             None => {
                 // A thread has to read while this one waits.
                 self.end_early_lead();
-                self.writer.wait_for_permit(class)?
+                wait(self)
             }
-        };
-        self.send_permitted(permit, header, payload, context, flush)
+        }
     }
 
     /// Sends a chunk whose sender need not wait.
@@ -462,15 +484,11 @@ impl Shared {
         header: &Header<'_>,
         parts: &[&[u8]],
         deadline: Option<Instant>,
+        is_given_up: &dyn Fn() -> bool,
     ) -> Result<(), SendError> {
         let class = SendClass::Part { deadline };
-        let permit = match self.writer.try_permit(class)? {
-            Some(permit) => permit,
-            None => {
-                self.end_early_lead(); // as in `send`
-                self.writer.wait_for_permit(class)?
-            }
-        };
+        let permit =
+            self.permit(class, |shared| shared.writer.wait_for_permit(class, is_given_up))?;
         self.after_sending(permit.send_parts(header, parts)?);
         Ok(())
     }
@@ -508,21 +526,6 @@ impl Shared {
         if slot.is_some() {
             self.give_up_own_stream(id);
             self.send_cancel(id);
-        }
-    }
-
-    /// Gives a call up while a thread or task waits for it.
-    pub(crate) fn cancel_call(self: &Arc<Self>, id: ThreadId, slot: &Arc<CallSlot>) {
-        let is_open = {
-            let mut calls = lock(&self.calls);
-            calls.get(id).is_some_and(|open| Arc::ptr_eq(open, slot)) && calls.cancel(id).is_some()
-        };
-        if is_open {
-            slot.complete(CallOutcome::Cancelled);
-            self.give_up_own_stream(id);
-            self.send_cancel(id);
-            // The thread that waits for it may be the one that reads.
-            self.leader.wake();
         }
     }
 

@@ -4,10 +4,10 @@
 use nix::fcntl::{FcntlArg, fcntl};
 use pipeplug_wire::Direction;
 
-use super::calls::block_on;
+use super::calls::{block_on, block_on_any};
 use super::{LONG, check, connect, options};
 use crate::sync::thread;
-use crate::{CallError, EventLoop, Options, Reading, Refuse};
+use crate::{CallError, CancelHandle, EventLoop, Options, Reading, Refuse, Sent};
 
 const TASKS: usize = 3;
 const EACH: usize = 3;
@@ -113,4 +113,49 @@ fn a_handle_wakes_the_caller_that_sleeps() {
 #[test]
 fn a_handle_and_a_reply_end_a_call_once() {
     check(|| given_up_by_a_handle(Reading::Shared, true));
+}
+
+/// A handle that was made before gives a call up: while it waits for the peer's format, or later.
+fn given_up_before_it_is_sent_or_later(reading: Reading, is_awaited: bool) {
+    let events = EventLoop::with_handler_threads(2).unwrap();
+    let options = Options { reading, format: None, ..options() };
+    let (connection, mut peer) = connect(&events, options, Refuse);
+    drop(events);
+    let peer = thread::spawn(move || {
+        // It tells the format.
+        peer.send(Direction::OneWay, 0, "hello", b"");
+        let mut requests = 0;
+        while let Some(chunk) = peer.receive() {
+            if chunk.direction == Direction::Request {
+                requests += 1;
+                peer.echo(&chunk);
+            }
+        }
+        requests
+    });
+    let handle = CancelHandle::new();
+    let other = handle.clone();
+    let cancels = thread::spawn(move || other.cancel());
+    let request = connection.request("x", "1").cancel_by(&handle);
+    let reply = if is_awaited { block_on_any(request.into_future()) } else { request.wait() };
+    cancels.join().unwrap();
+    assert_eq!(connection.stats().open_calls, 0);
+    connection.close();
+    let requests = peer.join().unwrap();
+    match reply {
+        Err(CallError::Cancelled { sent: Sent::No, .. }) => assert_eq!(requests, 0),
+        Err(CallError::Cancelled { .. }) => assert_eq!(requests, 1),
+        reply => assert_eq!((reply.unwrap().as_bytes(), requests), (&b"1"[..], 1)),
+    }
+    assert!(connection.wait_closed(LONG).is_some());
+}
+
+#[test]
+fn a_handle_ends_a_call_of_a_thread_before_it_is_sent_or_later() {
+    check(|| given_up_before_it_is_sent_or_later(Reading::Shared, false));
+}
+
+#[test]
+fn a_handle_ends_a_call_of_a_task_before_it_is_sent_or_later() {
+    check(|| given_up_before_it_is_sent_or_later(Reading::Dedicated, true));
 }

@@ -107,6 +107,8 @@ pub(crate) enum SendError {
     WouldBlock,
     /// The deadline passed while the sender waited, for the peer's credit if it is given.
     Late(Option<Credit>),
+    /// The sender wants it sent no more.
+    GivenUp,
     /// The connection has to end for this reason.
     Fatal(CloseReason),
 }
@@ -163,13 +165,18 @@ impl Writer {
         Ok((!must_wait).then_some(SendPermit { writer: self, queue, class }))
     }
 
-    /// Waits until a chunk of this class may be sent.
+    /// Waits until a chunk of this class may be sent, or `is_given_up` returns true. It is called
+    /// under the lock of the queue, and again after each [`wake_senders`](Writer::wake_senders).
     ///
     /// # Blocking
     /// As the class says, on the peer. If this thread is a worker, another one takes its place
     /// where that helps.
     #[cold]
-    pub(crate) fn wait_for_permit(&self, class: SendClass) -> Result<SendPermit<'_>, SendError> {
+    pub(crate) fn wait_for_permit(
+        &self,
+        class: SendClass,
+        is_given_up: &dyn Fn() -> bool,
+    ) -> Result<SendPermit<'_>, SendError> {
         let policy = match class {
             SendClass::FlowControlled(policy) | SendClass::Uncounted(policy) => policy,
             SendClass::Part { deadline } => WaitPolicy { deadline, ..WaitPolicy::WAIT },
@@ -184,6 +191,9 @@ impl Writer {
             if policy.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(SendError::Late(queue.awaited_credit(class)));
             }
+            if is_given_up() {
+                return Err(SendError::GivenUp);
+            }
             // A sender without a deadline gets no error that would name the cause of the wait.
             let notice = self.log_missing_credit(&mut queue, class, begun);
             queue.senders_waiting += 1;
@@ -196,8 +206,10 @@ impl Writer {
                 // Between the two locks the condition may have changed, and the notification was
                 // lost then.
                 match self.must_wait(&queue, class) {
-                    Ok(true) => wait_until(&self.room, queue, sooner(policy.deadline, notice)),
-                    Ok(false) | Err(_) => queue,
+                    Ok(true) if !is_given_up() => {
+                        wait_until(&self.room, queue, sooner(policy.deadline, notice))
+                    }
+                    Ok(_) | Err(_) => queue,
                 }
             };
             queue = match class {
@@ -214,6 +226,15 @@ impl Writer {
             queue.senders_waiting -= 1;
         }
         Ok(SendPermit { writer: self, queue, class })
+    }
+
+    /// Has threads that wait to send look whether they still want to.
+    pub(crate) fn wake_senders(&self) {
+        // Under the lock, under which a sender looks before it sleeps.
+        let queue = lock(&self.queue);
+        if queue.senders_waiting > 0 {
+            self.room.notify_all();
+        }
     }
 
     #[inline]

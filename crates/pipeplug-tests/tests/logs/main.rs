@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, Once};
 
-use pipeplug_host::{Format, LogLevel, LogLevelError, Plugin, PluginBuilder, Stdout, Supervisor};
+use pipeplug_host::{
+    Format, LogLevel, LogLevelError, Plugin, PluginBuilder, Pool, Stdout, Supervisor,
+};
 use pipeplug_tests::{Script, eventually};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -175,6 +178,82 @@ fn the_level_of_the_builder_is_that_of_each_restart() {
         eventually("it was logged", || messages(name).len() == round);
     }
     assert_eq!(messages(name), ["an error"; 2]);
+}
+
+#[test]
+fn the_level_of_a_supervisor_is_that_of_its_plugin_and_of_each_later_start() {
+    let name = "supervised";
+    let builder = || misbehave("logging").name(name).log_level(LogLevel::Error);
+    let supervisor = Supervisor::builder(builder()).build().unwrap();
+    let logged = || {
+        let before = of(name).len();
+        supervisor.request("log-events", "").idempotent().wait_text().unwrap();
+        supervisor.call("err-bytes", "end\n").unwrap();
+        let new = || of(name).split_off(before);
+        eventually("all came", || new().iter().any(|(_, message, ..)| message == "end"));
+        new().iter().filter(|(_, _, target, _)| target == "words").count()
+    };
+    // Before the first start, while it runs, after a crash, and for a replacement.
+    supervisor.set_log_level(LogLevel::Trace).unwrap();
+    assert_eq!(logged(), 5);
+    supervisor.set_log_level(LogLevel::Debug).unwrap();
+    assert_eq!(logged(), 4);
+    supervisor.call("exit", "3").unwrap_err();
+    assert_eq!(logged(), 4);
+    supervisor.replace(builder()).unwrap();
+    assert_eq!(logged(), 4);
+    supervisor.stop().unwrap();
+    supervisor.set_log_level(LogLevel::Warn).unwrap();
+    supervisor.start().unwrap();
+    assert_eq!(logged(), 2);
+    supervisor.stop().unwrap();
+}
+
+#[test]
+fn a_level_that_is_set_while_a_plugin_starts_is_not_lost() {
+    let name = "set-meanwhile";
+    let place = Arc::new(Mutex::new(None::<Supervisor>));
+    let supervisor = Arc::clone(&place);
+    let builder = misbehave("logging").name(name).on_ready(move |_| {
+        let supervisor = supervisor.lock().unwrap().clone().unwrap();
+        supervisor.set_log_level(LogLevel::Trace)?;
+        Ok(())
+    });
+    let supervisor = Supervisor::builder(builder).build().unwrap();
+    *place.lock().unwrap() = Some(supervisor.clone());
+    eventually("it has the level", || {
+        let before = of(name).len();
+        supervisor.call("log-events", "").unwrap();
+        supervisor.call("err-bytes", "end\n").unwrap();
+        let new = || of(name).split_off(before);
+        eventually("all came", || new().iter().any(|(_, message, ..)| message == "end"));
+        new().iter().filter(|(_, _, target, _)| target == "words").count() == 5
+    });
+    supervisor.stop().unwrap();
+    *place.lock().unwrap() = None;
+}
+
+#[test]
+fn the_level_of_a_pool_is_that_of_each_process() {
+    let two = NonZeroUsize::new(2).unwrap();
+    let builder = misbehave("logging").name("pooled");
+    let pool = Pool::new(Supervisor::builder(builder), two).unwrap();
+    pool.start().unwrap();
+    pool.set_log_level(LogLevel::Off).unwrap();
+    for member in pool.members() {
+        let name = member.name();
+        member.call("log-events", "").unwrap();
+        member.call("err-bytes", "end\n").unwrap();
+        eventually("all came", || messages(&name).contains(&"end".to_owned()));
+        assert_eq!(messages(&name), ["end"]);
+    }
+    pool.stop().unwrap();
+    let plain = Pool::new(Supervisor::builder(misbehave("plain")), two).unwrap();
+    plain.set_log_level(LogLevel::Off).unwrap();
+    plain.start().unwrap();
+    let error = plain.set_log_level(LogLevel::Off).unwrap_err();
+    assert!(matches!(error, LogLevelError::Unsupported { .. }), "{error:?}");
+    plain.stop().unwrap();
 }
 
 #[test]

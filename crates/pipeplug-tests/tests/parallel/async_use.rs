@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pipeplug_host::{
-    Backoff, CallError, Grace, Options, Plugin, PluginBuilder, Pool, Supervisor, Unavailable,
-    UnavailableKind,
+    Backoff, CallError, Caller, Grace, Options, PendingReply as _, Plugin, PluginBuilder, Pool,
+    Reply, Supervisor, Unavailable, UnavailableKind,
 };
 use pipeplug_tests::{LONG, SOON, Script, eventually, is_running, send};
 
@@ -291,6 +291,63 @@ fn the_last_handle_of_a_supervisor_or_pool_stops_in_the_background() {
     }));
 }
 
+/// Has it work on a request, so that it does not end when it is asked to. Awaits nothing.
+fn busy<C: Caller>(caller: &C) -> C::Pending
+where
+    C::CallError: std::fmt::Debug,
+{
+    let never = caller.request("never", "").begin().unwrap();
+    caller.call("echo", "").unwrap();
+    never
+}
+
+#[test]
+fn what_was_never_awaited_can_be_stopped_in_the_background() {
+    let slow = || plain().grace(Grace::each(SLOW));
+    let two = NonZeroUsize::new(2).unwrap();
+    // All of it on this thread, which may block.
+    let plugin = slow().stop_in_background().start().unwrap();
+    let answering = slow().async_handler(|_| (), |_, _| async { Ok(Reply::empty()) });
+    let answering = answering.start().unwrap();
+    let supervisor = Supervisor::builder(slow().stop_in_background()).build().unwrap();
+    supervisor.start().unwrap();
+    let polled = Supervisor::builder(slow()).build().unwrap();
+    polled.start().unwrap();
+    let pool = Pool::new(Supervisor::builder(slow().stop_in_background()), two).unwrap();
+    pool.start().unwrap();
+    let calls = [busy(&plugin), busy(&answering)];
+    let supervised = [busy(&supervisor), busy(&pool)];
+    let mut awaited = busy(&polled);
+    let mut pids = vec![plugin.pid(), answering.pid()];
+    pids.extend([supervisor.pid().unwrap(), polled.pid().unwrap()]);
+    pids.extend(pool.members().iter().map(|member| member.pid().unwrap()));
+    within(beside_a_heart(async {
+        tokio::time::timeout(Duration::from_millis(1), &mut awaited).await.unwrap_err();
+        drop((plugin, answering));
+        beat().await;
+        drop(supervisor);
+        beat().await;
+        drop(polled);
+        beat().await;
+        drop(pool);
+        beat().await;
+        while pids.iter().any(|pid| is_running(pid.as_raw())) {
+            beat().await;
+        }
+    }));
+    drop((calls, supervised, awaited));
+}
+
+#[test]
+fn what_was_never_awaited_has_ended_when_the_drop_returns() {
+    let plugin = plain().start().unwrap();
+    let supervisor = Supervisor::builder(plain()).build().unwrap();
+    supervisor.start().unwrap();
+    let pids = [plugin.pid(), supervisor.pid().unwrap()];
+    drop((plugin, supervisor));
+    assert!(pids.iter().all(|pid| !is_running(pid.as_raw())));
+}
+
 #[test]
 fn calls_await_the_start_of_a_supervised_plugin() {
     let script = slow_start();
@@ -386,4 +443,43 @@ fn a_task_waits_for_a_start_by_another_for_the_ready_timeout_only() {
         assert!(matches!(error.kind(), UnavailableKind::NotReady { .. }), "{error}");
         drop(supervisor);
     }));
+}
+
+#[test]
+fn text_and_bytes_come_in_every_form() {
+    fn each<C: Caller + Sync>(caller: &C)
+    where
+        C::CallError: std::fmt::Display,
+    {
+        let request = |body: &'static [u8]| caller.request("echo", body);
+        let text = [
+            caller.call("echo", "x"),
+            request(b"x").wait_text(),
+            request(b"x").begin().and_then(C::Pending::wait_text),
+            within(caller.call_async("echo", "x")),
+            within(request(b"x").wait_text_async()),
+            within(async { request(b"x").begin_async().await?.wait_text_async().await }),
+        ];
+        assert!(text.iter().all(|text| text.as_ref().is_ok_and(|text| text == "x")));
+        let bytes =
+            [caller.call_bytes("echo", [255]), within(caller.call_bytes_async("echo", [255]))];
+        assert!(bytes.iter().all(|bytes| bytes.as_ref().is_ok_and(|bytes| bytes == &[255])));
+        let no_text = [
+            request(&[255]).begin().and_then(C::Pending::wait_text),
+            within(request(&[255]).wait_text_async()),
+            within(async { request(&[255]).begin_async().await?.wait_text_async().await }),
+        ];
+        for error in no_text {
+            let error = error.err().unwrap().to_string();
+            assert!(error.starts_with("echo: the reply is no UTF-8 text"), "{error}");
+        }
+    }
+    let plugin = plain().start().unwrap();
+    each(&plugin);
+    let parts = plugin.request("echo", "x").receive_parts().unwrap();
+    assert_eq!(within(parts.reply_async()).unwrap(), "x");
+    let parts = plugin.request("no-such", "").receive_parts().unwrap();
+    assert!(within(parts.reply_async()).unwrap_err().is_answer());
+    each(&Supervisor::builder(plain()).build().unwrap());
+    each(&Pool::new(Supervisor::builder(plain()), NonZeroUsize::MIN).unwrap());
 }

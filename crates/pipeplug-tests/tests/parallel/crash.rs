@@ -54,7 +54,7 @@ fn a_kill_fails_every_open_call_and_every_later_one() {
     let later = plugin.call("echo", "later").unwrap_err();
     assert_eq!(
         first_line(&later),
-        "echo: no reply, misbehave has ended: killed by signal 9 (SIGKILL)"
+        "echo: not sent, misbehave has ended: killed by signal 9 (SIGKILL)"
     );
     assert!(matches!(plugin.notify("echo", "later"), Err(NotifyError::Closed { .. })));
     assert_eq!(plugin.connection().stats().open_calls, 0);

@@ -8,6 +8,7 @@ mod attach;
 #[cfg(linux_native)]
 mod attacks;
 mod by_hand;
+mod cancel_handle;
 mod config;
 mod crash;
 mod deadlines;

@@ -108,7 +108,7 @@ fn kill_asks_nobody() {
     let stopped = plugin.kill().unwrap();
     assert_eq!((stopped.by, stopped.status), (StoppedBy::Kill, KILLED));
     assert!(call.wait_timeout(LONG).is_err());
-    assert_eq!(plugin.kill().unwrap().by, StoppedBy::Itself);
+    assert_eq!(plugin.kill().unwrap().by, StoppedBy::Kill);
 }
 
 #[test]
@@ -160,7 +160,42 @@ fn stopping_twice_tells_the_same_end() {
     let plugin = plain().start().unwrap();
     assert_eq!(plugin.stop().unwrap().by, StoppedBy::Stop);
     let again = plugin.clone().stop().unwrap();
-    assert_eq!((again.by, again.status), (StoppedBy::Itself, WaitStatus::Exited(0)));
+    assert_eq!((again.by, again.status), (StoppedBy::Stop, WaitStatus::Exited(0)));
+    assert_eq!(plugin.kill().unwrap().by, StoppedBy::Stop);
+    let killed = plain().start().unwrap();
+    assert_eq!(killed.kill().unwrap().by, StoppedBy::Kill);
+    assert_eq!(killed.stop().unwrap().by, StoppedBy::Kill);
+    let script = Script::answering_after("trap '' TERM", "while :; do sleep 1000; done");
+    let stubborn = script.builder().grace(Grace::each(SHORT)).start().unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            (stubborn.stop().unwrap().by, stubborn.status()),
+            (StoppedBy::Kill, Some(KILLED))
+        );
+    }
+}
+
+#[test]
+fn calls_say_that_this_host_has_stopped_it() {
+    let plugin = plain().start().unwrap();
+    plugin.stop().unwrap();
+    plugin.connection().wait_closed(LONG).unwrap();
+    let error = plugin.call("echo", "x").unwrap_err().to_string();
+    let expected = "echo: not sent, misbehave was stopped by this host: exit status 0";
+    assert!(error.starts_with(expected), "{error}");
+    let plugin = plain().start().unwrap();
+    let call = plugin.request("never", "").begin().unwrap();
+    plugin.kill().unwrap();
+    let error = call.wait().unwrap_err().to_string();
+    let expected = "never: no reply, misbehave was stopped by this host: killed by signal 9";
+    assert!(error.starts_with(expected), "{error}");
+    // One that ends by itself is not said to be stopped.
+    let plugin = plain().start().unwrap();
+    let error = plugin.call("exit", "3").unwrap_err().to_string();
+    assert!(error.starts_with("exit: no reply, misbehave has ended: exit status 3"), "{error}");
+    plugin.stop().unwrap();
+    let error = plugin.call("echo", "x").unwrap_err().to_string();
+    assert!(error.starts_with("echo: not sent, misbehave has ended: exit status 3"), "{error}");
 }
 
 #[test]
@@ -176,7 +211,7 @@ fn several_threads_may_stop_it() {
     for stopping in stopping {
         let stopped = stopping.join().unwrap();
         assert_eq!(stopped.status, WaitStatus::Exited(0));
-        assert!(matches!(stopped.by, StoppedBy::Stop | StoppedBy::Itself), "{}", stopped.by);
+        assert_eq!(stopped.by, StoppedBy::Stop);
     }
     assert_eq!(call.wait_timeout(LONG).unwrap(), b"50");
 }

@@ -53,7 +53,7 @@ impl PartSender {
                 }
                 let (now, later) = rest.split_at(count);
                 self.shared
-                    .send_parts(&header, now, self.deadline)
+                    .send_parts(&header, now, self.deadline, &|| self.stream.is_sending_over())
                     .map_err(|error| self.failed(error))?;
                 rest = later;
             }

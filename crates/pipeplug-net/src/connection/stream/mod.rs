@@ -15,6 +15,7 @@ mod past_windows;
 pub(crate) mod receive;
 pub(crate) mod reply_parts;
 pub(crate) mod send;
+pub(crate) mod stream_call;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -346,8 +347,37 @@ impl Shared {
     /// Ends the stream of a call of this side, which this thread gives up, and its progress.
     pub(crate) fn give_up_own_stream(self: &Arc<Self>, id: ThreadId) {
         if self.end_own_stream_with(id, StreamError::Cancelled) {
-            self.wake_reading_half();
+            self.wake_halves();
         }
+    }
+
+    /// Wakes the threads of a stream that has ended though nothing came: one that reads while it
+    /// waits, and one that waits for room.
+    fn wake_halves(&self) {
+        self.wake_reading_half();
+        self.writer.wake_senders();
+    }
+
+    /// Gives a stream up, or the call that it belongs to, while a thread or task sends.
+    pub(crate) fn cancel_stream(self: &Arc<Self>, stream: &Arc<CallStream>) {
+        let key = stream.key;
+        if self.streams.get(key).is_none_or(|open| !Arc::ptr_eq(&open, stream)) {
+            return; // it has ended, and another one may have its id
+        }
+        match key.origin {
+            Origin::Own if stream.is_one_way => {
+                self.streams.remove(key);
+                self.give_up_stream(stream, &StreamError::Cancelled);
+            }
+            Origin::Own => {
+                let slot = lock(&self.calls).get(key.id).cloned();
+                if let Some(slot) = slot {
+                    self.cancel_call(key.id, &slot);
+                }
+            }
+            Origin::Peer => stream.end_sending(StreamError::Cancelled),
+        }
+        self.wake_halves();
     }
 
     /// Has a thread look that reads while it waits for a stream, and so does not sleep on it. What

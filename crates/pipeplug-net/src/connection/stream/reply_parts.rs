@@ -12,6 +12,7 @@ use super::part::Part;
 use super::receive::{Bytes, Kept, Next, PartReader, read_as_bytes};
 use crate::connection::call::PendingCall;
 use crate::connection::call_error::CallError;
+use crate::connection::cancel_handle::CancelHandle;
 use crate::connection::handler::Reply;
 use crate::connection::shared::Shared;
 use crate::sync::Instant;
@@ -60,6 +61,16 @@ impl ReplyParts {
         }
     }
 
+    /// Returns a handle with which another thread can give the call up, while this one takes parts
+    /// or sends them. Both halves end.
+    #[must_use]
+    pub fn cancel_handle(&self) -> CancelHandle {
+        match &self.call {
+            Some(call) => call.cancel_handle(),
+            None => CancelHandle::new(), // nothing is left to give up
+        }
+    }
+
     /// Takes no more parts, and tells the handler the reason. The reply still comes.
     pub fn enough(&self, reason: &str) {
         self.reader.enough(reason);
@@ -88,6 +99,20 @@ impl ReplyParts {
             part?;
         }
         // The error was returned by `next`, now or before.
+        self.outcome.take().unwrap_or_else(|| Ok(Reply::empty()))
+    }
+
+    /// Awaits the reply that follows the parts, as [`reply`](ReplyParts::reply) waits for it.
+    ///
+    /// # Errors
+    /// As for [`reply`](ReplyParts::reply).
+    ///
+    /// # Cancellation
+    /// Dropping the future gives the call up.
+    pub async fn reply_async(mut self) -> Result<Reply, CallError> {
+        while let Some(part) = self.next_async().await {
+            part?;
+        }
         self.outcome.take().unwrap_or_else(|| Ok(Reply::empty()))
     }
 

@@ -12,6 +12,7 @@ use pipeplug_wire::{Header, command};
 use super::CallStream;
 use super::error::StreamError;
 use super::receive::{Kept, Waiter};
+use crate::connection::cancel_handle::{CancelHandle, CancelTarget};
 use crate::connection::shared::Shared;
 use crate::event_loop::timers::Timer;
 use crate::payload::Payload;
@@ -93,6 +94,11 @@ impl CallStream {
         let waiter = std::mem::take(&mut sending.waiter);
         drop(sending);
         waiter.wake(&self.may_send);
+    }
+
+    /// Returns true once no more parts are to be sent.
+    pub(super) fn is_sending_over(&self) -> bool {
+        lock(&self.sending).end.is_some()
     }
 
     /// Sleeps until a part may be sent or `deadline` passes.
@@ -192,6 +198,18 @@ impl PartSender {
         self.end(if reason.is_empty() { "no reason is given" } else { reason });
     }
 
+    /// Returns a handle with which another thread can end the stream while this one sends, or waits
+    /// until it may. Of the parts of a request the whole call is given up. Those of a one-way end
+    /// early for the receiver. Those of a reply cannot be sent any more, and their handler decides
+    /// how it answers.
+    #[must_use]
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle::of(CancelTarget::Stream {
+            shared: Arc::downgrade(&self.shared),
+            stream: Arc::downgrade(&self.stream),
+        })
+    }
+
     /// Returns the error that the next part would fail with, once there is one.
     #[must_use]
     pub fn error(&self) -> Option<StreamError> {
@@ -265,8 +283,11 @@ impl PartSender {
             command: command::PART,
             buffer_len: part.0.len() as u64,
         };
-        self.shared
-            .send(class, &header, part, None, Flush::Soon)
+        let shared = &self.shared;
+        let is_over = || self.stream.is_sending_over();
+        shared
+            .permit(class, |shared| shared.writer.wait_for_permit(class, &is_over))
+            .and_then(|permit| shared.send_permitted(permit, &header, part, None, Flush::Soon))
             .map_err(|error| self.failed(error))
     }
 
@@ -290,6 +311,7 @@ impl PartSender {
                 lock(&self.stream.sending).end.get_or_insert(end.clone());
                 end
             }
+            SendError::GivenUp => self.error().unwrap_or(StreamError::Cancelled),
             SendError::WouldBlock | SendError::Encode(_) => {
                 unreachable!("a part may wait, and can be encoded")
             }
@@ -339,6 +361,7 @@ impl PartSender {
 
     /// Waits for credit and for room.
     fn poll_permit(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.shared.note_awaited();
         let earlier = {
             let mut sending = lock(&self.stream.sending);
             if let Some(end) = &sending.end {
@@ -349,7 +372,12 @@ impl PartSender {
                 if self.shared.writer.poll_room(&mut self.room, context.waker()) {
                     return Poll::Ready(Ok(()));
                 }
-                None
+                // The end of the stream wakes it too.
+                let mut sending = lock(&self.stream.sending);
+                if let Some(end) = &sending.end {
+                    return Poll::Ready(Err(end.clone()));
+                }
+                sending.waiter.set_task(context.waker())
             } else {
                 sending.waiter.set_task(context.waker())
             }
