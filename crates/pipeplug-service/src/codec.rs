@@ -237,7 +237,7 @@ mod tests {
             ),
             (
                 r#"{"word":"teh","most":1,"tags":[1,2,300]}"#,
-                r#"tags[2]: invalid value: integer `300`, expected u8 at line 1 column 38, near …"most":1,"tags":[1,2,300]}"#,
+                r#"tags[2]: invalid value: integer `300`, expected u8 at line 1 column 38, near …,"most":1,"tags":[1,2,300]}"#,
             ),
             ("", "invalid type: null, expected struct Query, near null"),
             (

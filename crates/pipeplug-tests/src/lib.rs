@@ -3,14 +3,15 @@
 //! The tests are in `tests/`: `parallel` has tests that can run at the same time in one process,
 //! `serial` has tests that count the descriptors, threads, children or memory of their own process.
 //!
-//! Seven programs help:
+//! Eight programs help:
 //! - `misbehave`: a plugin that breaks a rule on command;
 //! - `captive`: a plugin in a container that tries what the container forbids;
 //! - `burglar`: a plugin that tries to break out of its sandbox;
 //! - `sandbox-host`: a host of `burglar` that can run as any user;
 //! - `fugitive`: a plugin that tries to outlive its host;
 //! - `lonely-host`: a host that ends without stopping its plugin;
-//! - `odd-host`: a host that handles signals in unusual ways.
+//! - `odd-host`: a host that handles signals in unusual ways;
+//! - `typed`: a plugin with typed services.
 //!
 //! A program that does not know the protocol is a [`Script`].
 
@@ -25,6 +26,7 @@ mod sshd;
 #[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
 mod tools;
+pub mod typed;
 
 #[cfg(target_os = "linux")]
 pub use attacks::{

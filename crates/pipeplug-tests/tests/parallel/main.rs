@@ -36,6 +36,7 @@ mod runtimes;
 mod sandbox;
 #[cfg(linux_native)]
 mod sandbox_host;
+mod services;
 mod ssh;
 mod ssh_shells;
 mod start;
