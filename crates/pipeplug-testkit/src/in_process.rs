@@ -11,6 +11,7 @@ use pipeplug_guest::{Guest, Handler, OnEnd, Start};
 use pipeplug_host::WaitStatus;
 use pipeplug_host::launcher::{Launcher, Process, Started};
 use pipeplug_host::process::{Delivery, Launch, Pid, Signal, SpawnError};
+use pipeplug_net::Clock;
 
 /// Launcher that runs a plugin on a thread of this process, so that the call-backs of a host can be
 /// tested with a real [`Plugin`](pipeplug_host::Plugin) and without a process.
@@ -46,7 +47,8 @@ use pipeplug_host::process::{Delivery, Launch, Pid, Signal, SpawnError};
 /// ```
 #[derive(Clone)]
 pub struct InProcess {
-    run: Arc<dyn Fn(Vec<std::ffi::OsString>) -> ExitCode + Send + Sync>,
+    run: Arc<dyn Fn(Vec<std::ffi::OsString>, Clock) -> ExitCode + Send + Sync>,
+    clock: Clock,
 }
 
 impl InProcess {
@@ -54,14 +56,27 @@ impl InProcess {
     pub fn new<S: Start, H: Handler>(
         plugin: impl Fn() -> Guest<S, H> + Send + Sync + 'static,
     ) -> Self {
-        let run = move |args| match plugin().args(args).on_end(OnEnd::Stay).try_register() {
+        let run = move |args, clock| match plugin()
+            .args(args)
+            .clock(clock)
+            .on_end(OnEnd::Stay)
+            .try_register()
+        {
             Ok(main) => main.wait(),
             Err(error) => {
                 eprintln!("the plugin did not register: {error}");
                 ExitCode::FAILURE
             }
         };
-        Self { run: Arc::new(run) }
+        Self { run: Arc::new(run), clock: Clock::system() }
+    }
+
+    /// Sets the clock of the plugin: see [`ManualClock`](crate::ManualClock). Its host's is set with
+    /// [`PluginBuilder::clock`](pipeplug_host::PluginBuilder::clock). Default: the system's.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = clock.into();
+        self
     }
 
     fn launch(&self, launch: &Launch) -> io::Result<Started> {
@@ -69,10 +84,11 @@ impl InProcess {
         let (ended, tells_end) = pipe()?;
         let process = Arc::new(Shared { tells_end, status: Mutex::new(WaitStatus::Unknown) });
         let (run, shared, own) = (Arc::clone(&self.run), Arc::clone(&process), launch.args.clone());
+        let clock = self.clock.clone();
         thread::Builder::new().name("plugin".into()).spawn(move || {
             let numbers = [guest_in.into_raw_fd(), guest_out.into_raw_fd()];
             let args = numbers.map(|number| number.to_string().into()).into_iter().chain(own);
-            let succeeded = run(args.collect()) == ExitCode::SUCCESS;
+            let succeeded = run(args.collect(), clock) == ExitCode::SUCCESS;
             shared.end(WaitStatus::Exited(i32::from(!succeeded)));
         })?;
         let pid = i32::try_from(std::process::id()).ok().and_then(Pid::new);

@@ -29,6 +29,7 @@ use std::time::Duration;
 use pipeplug_wire::{Chunk, ThreadId, command};
 
 use crate::caller_methods;
+use crate::clock::Clock;
 use crate::error::CloseReason;
 use crate::escape::Escaped;
 use crate::event_loop::EventLoop;
@@ -388,8 +389,8 @@ impl Connection {
         let progress =
             progress.filter(|_| self.shared().peer.reports_progress.load(Ordering::Relaxed));
         let deadline = match (timeout, begun) {
-            (Some(timeout), Some(begun)) => Deadline::of_call_since(begun, timeout),
-            (timeout, _) => Deadline::of_call(timeout),
+            (Some(timeout), Some(begun)) => Deadline::of_call_since(begun, timeout, self.clock()),
+            (timeout, _) => Deadline::of_call(timeout, self.clock()),
         };
         let blocking = if is_nonblocking { Blocking::Never } else { Blocking::Allowed };
         let context = context_of(command, &values, progress.is_some(), stream)?;
@@ -426,6 +427,12 @@ impl Connection {
         let start = Instant::now();
         self.request(command::PING, []).begin()?.wait_timeout(timeout)?;
         Ok(start.elapsed())
+    }
+
+    /// Clock of its deadlines; see [`Options::clock`].
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared().options.clock
     }
 
     /// Lets handlers run that [`Options::hold`] has held back.

@@ -12,6 +12,7 @@ use pipeplug_wire::{ChunkRef, command};
 use super::error::StreamError;
 use super::part::{self, Batch, Part, PartQueue};
 use super::{CallStream, StreamKey};
+use crate::clock::has_passed;
 use crate::connection::shared::Shared;
 use crate::event_loop::timers::Timer;
 use crate::protocol::flow::{ReceiveWindow, weight};
@@ -244,7 +245,7 @@ impl CallStream {
     /// Sleeps until something comes or `deadline` passes.
     fn sleep_for_parts(&self, deadline: Option<Instant>) {
         let mut receiving = lock(&self.receiving);
-        while !receiving.is_ready() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        while !receiving.is_ready() && !deadline.is_some_and(has_passed) {
             receiving.waiter = Waiter::Thread;
             receiving = wait_until(&self.received, receiving, deadline);
         }
@@ -407,7 +408,7 @@ impl Parts {
     }
 
     fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.deadline.is_some_and(has_passed)
     }
 
     fn ended(&mut self, end: Result<(), StreamError>) -> Option<Result<Part, StreamError>> {

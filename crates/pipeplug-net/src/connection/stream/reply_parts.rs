@@ -10,11 +10,11 @@ use super::CallStream;
 use super::error::StreamError;
 use super::part::Part;
 use super::receive::{Bytes, Kept, Next, PartReader, read_as_bytes};
+use crate::clock::has_passed;
 use crate::connection::call::PendingCall;
 use crate::connection::call_error::CallError;
 use crate::connection::handler::Reply;
 use crate::connection::shared::Shared;
-use crate::sync::Instant;
 
 /// Parts of a reply, for its caller.
 ///
@@ -127,7 +127,7 @@ impl Iterator for ReplyParts {
             }
             let Some(call) = &self.call else { return self.finish() };
             let deadline = call.deadline_at();
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(has_passed) {
                 // Deals with what has arrived in time, and gives the call up if that is not all.
                 self.outcome = self.call.take().map(PendingCall::wait);
             } else {
