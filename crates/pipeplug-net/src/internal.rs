@@ -64,6 +64,13 @@ macro_rules! connection_settings {
                 self
             }
 
+            /// Sets the clock of deadlines and timeouts, for tests; see
+            /// [`Options::clock`](pipeplug_net::Options::clock).
+            pub fn clock(mut self, clock: impl ::std::convert::Into<$crate::Clock>) -> Self {
+                self.options.clock = clock.into();
+                self
+            }
+
             /// Handles all commands in order: one request or one-way at a time, in the order in
             /// which they were sent. Handlers run concurrently otherwise. See
             /// [`Order`](pipeplug_net::Order), also for what must not wait for what.

@@ -6,6 +6,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+mod clock;
 mod connection;
 mod error;
 mod escape;
@@ -23,6 +24,7 @@ mod sync;
 mod sys;
 mod writer;
 
+pub use clock::Clock;
 pub use connection::async_handler::HandlerFuture;
 pub use connection::awaited::AwaitedCall;
 pub use connection::call::PendingCall;

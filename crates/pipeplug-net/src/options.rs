@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use pipeplug_wire::{Format, Limits};
 
 /// Longest time to spin for input unless the user chooses another: about what a wake-up costs.
@@ -71,6 +72,11 @@ pub struct Options {
     pub hold: Hold,
     /// Commands that are handled in order. Default: [`Order::Concurrent`].
     pub order: Order,
+    /// Clock of the deadlines and timeouts of calls, of what handlers see of them, of their
+    /// streams, and of the heartbeats of a supervisor. Default: the system's. A test may set one
+    /// that it advances. Starts, stops, restarts and waits for the end of a connection go by the
+    /// system's clock, and so do the intervals of progress.
+    pub clock: Clock,
 }
 
 /// Thread that reads a connection.
@@ -153,6 +159,7 @@ impl Default for Options {
             spin: DEFAULT_SPIN,
             hold: Hold::Nothing,
             order: Order::Concurrent,
+            clock: Clock::system(),
         }
     }
 }

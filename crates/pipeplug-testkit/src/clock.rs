@@ -1,119 +1,69 @@
-//! Clocks, among them one that a test advances by hand.
+//! The clock that a test advances by hand.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::wire::WakePipe;
+use pipeplug_net::Clock;
 
-/// Clock for a [`Wire`](crate::Wire) and for code under test: the system's clock, or one that a
-/// test advances ([`ManualClock`]).
+/// Clock that stands still until a test advances it, so that a deadline passes without a wait.
 ///
-/// The connection itself always uses the system's clock, for instance in
-/// `PendingCall::wait_timeout` and for pings. So does any code that does not take its time from
-/// this clock.
-#[derive(Debug, Clone, Default)]
-pub struct Clock(Option<Arc<Manual>>);
-
-/// Clock that stands still until a test advances it.
+/// A [`Pair`](crate::Pair) goes by it on both sides ([`Setup::clock`](crate::Setup::clock)), as do
+/// a plugin and its host (`InProcess::clock`):
+///
+/// - the time-outs and deadlines of calls and their streams, blocking or awaited, whether they wait
+///   to be sent or for the reply, and those that handlers inherit;
+/// - the heartbeats of a supervisor whose builder has this clock: advance by the interval, make a
+///   call if the plugin is to be found alive, and advance by the time-out;
+/// - what handlers see of them: [`Request::remaining`](pipeplug_net::Request::remaining),
+///   [`Cancellation`](pipeplug_net::Cancellation) and its `wait_timeout`;
+/// - the delays of wires, and code under test that takes its time from [`Clock::now`] and
+///   [`Clock::sleep`].
+///
+/// Not by it, but by the system's clock: starts, stops and restarts of plugins, waits for the end of
+/// a connection, the intervals of progress, and code that reads the time itself. A time of this
+/// clock, such as [`Request::deadline`](pipeplug_net::Request::deadline), lies far from those of the
+/// system's clock: compare it with [`Clock::now`].
 ///
 /// ```
 /// use std::time::Duration;
-/// use pipeplug_testkit::ManualClock;
+/// use pipeplug_testkit::net::{CallError, Refuse, Reply, Request};
+/// use pipeplug_testkit::{Gate, ManualClock, Pair};
 ///
-/// let manual = ManualClock::new();
-/// let clock = manual.clock();
-/// let begun = clock.now();
-/// let sleeper = std::thread::spawn(move || clock.sleep(Duration::from_secs(3600)));
-/// manual.wait_for_sleepers(1);
-/// manual.advance(Duration::from_secs(3600));
-/// sleeper.join().unwrap();
-/// assert_eq!(manual.clock().now() - begun, Duration::from_secs(3600));
+/// let clock = ManualClock::new();
+/// let asked = Gate::default();
+/// let handler = asked.clone();
+/// let pair = Pair::setup().clock(&clock).connect(Refuse, move |request: &mut Request| {
+///     assert_eq!(request.remaining(), Some(Duration::from_secs(30)));
+///     handler.open();
+///     let is_late = request.cancellation().wait_timeout(Duration::from_secs(3600));
+///     Ok(Reply::from(format!("late: {is_late}")))
+/// })?;
+/// let call = pair.host.request("index", "all").timeout(Duration::from_secs(30)).begin()?;
+/// asked.pass();
+/// clock.advance(Duration::from_secs(30));
+/// assert!(matches!(call.wait(), Err(CallError::TimedOut { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Default)]
-pub struct ManualClock(Arc<Manual>);
-
-#[derive(Debug)]
-struct Manual {
-    start: Instant,
-    state: Mutex<ClockState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct ClockState {
-    passed: Duration,
-    sleepers: usize,
-    /// Wake pipes of the wires that wait for a time.
-    wake_pipes: Vec<Weak<WakePipe>>,
-}
-
-impl Default for Manual {
-    fn default() -> Self {
-        Self { start: Instant::now(), state: Mutex::default(), changed: Condvar::new() }
-    }
-}
-
-impl Clock {
-    /// The system's clock.
-    #[must_use]
-    pub const fn system() -> Self {
-        Self(None)
-    }
-
-    /// Current time.
-    #[must_use]
-    pub fn now(&self) -> Instant {
-        match &self.0 {
-            None => Instant::now(),
-            Some(manual) => manual.start + manual.lock().passed,
-        }
-    }
-
-    /// Sleeps for this duration by this clock.
-    ///
-    /// # Blocking
-    /// Until then. With a [`ManualClock`], until it was advanced that far.
-    pub fn sleep(&self, time: Duration) {
-        match &self.0 {
-            None => std::thread::sleep(time),
-            Some(manual) => manual.sleep(time),
-        }
-    }
-
-    /// Time until `due` by the system's clock. `None` for a manual clock, which uses the wake pipe.
-    pub(crate) fn real_time_until(&self, due: Instant) -> Option<Duration> {
-        self.0.is_none().then(|| due.saturating_duration_since(Instant::now()))
-    }
-
-    /// Registers a wake pipe for each advance of the clock.
-    pub(crate) fn wake_on_advance(&self, wake_pipe: &Arc<WakePipe>) {
-        if let Some(manual) = &self.0 {
-            manual.lock().wake_pipes.push(Arc::downgrade(wake_pipe));
-        }
-    }
-}
+#[derive(Debug, Clone)]
+pub struct ManualClock(Clock);
 
 impl ManualClock {
-    /// Makes a clock that stands at the current time.
+    /// Makes a clock. Its times are its own: no other clock shows them.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self(Clock::manual())
     }
 
-    /// Handle for code under test or for a [`Setup`](crate::Setup).
+    /// Handle for code under test, for a [`Setup`](crate::Setup), or for
+    /// [`Options::clock`](pipeplug_net::Options::clock).
     #[must_use]
     pub fn clock(&self) -> Clock {
-        Clock(Some(Arc::clone(&self.0)))
+        self.0.clone()
     }
 
-    /// Advances the clock. Threads whose sleep is over wake, and wires pass on what is due.
+    /// Advances the clock. Deadlines up to the new time have passed when it returns. Tasks that
+    /// wait for one are woken, and threads notice within a millisecond.
     pub fn advance(&self, time: Duration) {
-        let mut state = self.0.lock();
-        state.passed += time;
-        state
-            .wake_pipes
-            .retain(|wake_pipe| wake_pipe.upgrade().map(|wake_pipe| wake_pipe.wake()).is_some());
-        self.0.changed.notify_all();
+        self.0.advance(time);
     }
 
     /// Waits until this number of threads are in [`Clock::sleep`].
@@ -122,27 +72,19 @@ impl ManualClock {
     /// If there are fewer after [`LONG`](crate::LONG).
     #[track_caller]
     pub fn wait_for_sleepers(&self, count: usize) {
-        let too_few = |state: &mut ClockState| state.sleepers < count;
-        let waited = self.0.changed.wait_timeout_while(self.0.lock(), crate::LONG, too_few);
-        let sleepers = waited.unwrap_or_else(PoisonError::into_inner).0.sleepers;
+        let sleepers = self.0.wait_for_sleepers(count, crate::LONG);
         assert!(sleepers >= count, "{sleepers} threads sleep by this clock, expected {count}");
     }
 }
 
-impl Manual {
-    fn sleep(&self, time: Duration) {
-        let mut state = self.lock();
-        let end = state.passed + time;
-        state.sleepers += 1;
-        self.changed.notify_all();
-        state = self
-            .changed
-            .wait_while(state, |state| state.passed < end)
-            .unwrap_or_else(PoisonError::into_inner);
-        state.sleepers -= 1;
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, ClockState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl From<&ManualClock> for Clock {
+    fn from(manual: &ManualClock) -> Self {
+        manual.clock()
     }
 }

@@ -1,5 +1,6 @@
 //! A plugin on a thread of the test, in place of a process.
 
+use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter, Write as _, pipe};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
 use std::process::ExitCode;
@@ -11,6 +12,10 @@ use pipeplug_guest::{Guest, Handler, OnEnd, RegisterError, Start};
 use pipeplug_host::WaitStatus;
 use pipeplug_host::launcher::{Diagnosis, Launcher, Process, Started};
 use pipeplug_host::process::{Delivery, Launch, Pid, Signal, SpawnError};
+use pipeplug_net::Clock;
+
+/// Registers a plugin with these arguments and this clock, and waits for its end.
+type Run = Arc<dyn Fn(Vec<OsString>, Clock) -> Result<ExitCode, RegisterError> + Send + Sync>;
 
 /// Launcher that runs a plugin on a thread of this process, so that the call-backs of a host can be
 /// tested with a real [`Plugin`](pipeplug_host::Plugin) and without a process.
@@ -46,7 +51,8 @@ use pipeplug_host::process::{Delivery, Launch, Pid, Signal, SpawnError};
 /// ```
 #[derive(Clone)]
 pub struct InProcess {
-    run: Arc<dyn Fn(Vec<std::ffi::OsString>) -> Result<ExitCode, RegisterError> + Send + Sync>,
+    run: Run,
+    clock: Clock,
 }
 
 impl InProcess {
@@ -54,11 +60,19 @@ impl InProcess {
     pub fn new<S: Start, H: Handler>(
         plugin: impl Fn() -> Guest<S, H> + Send + Sync + 'static,
     ) -> Self {
-        let run = move |args| {
-            let main = plugin().args(args).on_end(OnEnd::Stay).try_register()?;
-            Ok(main.wait())
+        let run = move |args, clock| {
+            let guest = plugin().args(args).clock(clock).on_end(OnEnd::Stay);
+            Ok(guest.try_register()?.wait())
         };
-        Self { run: Arc::new(run) }
+        Self { run: Arc::new(run), clock: Clock::system() }
+    }
+
+    /// Sets the clock of the plugin: see [`ManualClock`](crate::ManualClock). Its host's is set with
+    /// [`PluginBuilder::clock`](pipeplug_host::PluginBuilder::clock). Default: the system's.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = clock.into();
+        self
     }
 
     fn launch(&self, launch: &Launch) -> io::Result<Started> {
@@ -67,10 +81,11 @@ impl InProcess {
         let end = Mutex::new(End { status: WaitStatus::Unknown, error: None });
         let process = Arc::new(Shared { tells_end, end });
         let (run, shared, own) = (Arc::clone(&self.run), Arc::clone(&process), launch.args.clone());
+        let clock = self.clock.clone();
         thread::Builder::new().name("plugin".into()).spawn(move || {
             let numbers = [guest_in.into_raw_fd(), guest_out.into_raw_fd()];
             let args = numbers.map(|number| number.to_string().into()).into_iter().chain(own);
-            let (status, error) = match run(args.collect()) {
+            let (status, error) = match run(args.collect(), clock) {
                 Ok(code) => (i32::from(code != ExitCode::SUCCESS), None),
                 Err(error) => (1, Some(error.to_string())),
             };

@@ -8,7 +8,8 @@
 //! - `InProcess` (feature `host`): a plugin on a thread of the test, for a whole `pipeplug_host::Plugin`
 //!   and the call-backs of a host.
 //! - [`Peer`]: the other side of a connection, written by hand, chunk by chunk or byte by byte.
-//! - [`Clock`]: the clock of wires, and of code under test that uses it.
+//! - [`ManualClock`]: a clock that a test advances, for deadlines, time-outs, the delays of wires, and
+//!   code under test that uses it.
 //! - [`Gate`], [`Watchdog`], [`eventually`]: help for tests that neither sleep nor hang.
 //!
 //! A plugin that loses its host in the middle of a call:
@@ -49,7 +50,7 @@ mod peer;
 mod sync;
 mod wire;
 
-pub use clock::{Clock, ManualClock};
+pub use clock::ManualClock;
 pub use cut::{Cut, GuestSide, cut_at_every_byte};
 #[cfg(feature = "host")]
 pub use in_process::InProcess;
@@ -58,6 +59,6 @@ pub use peer::{Peer, PeerInput, chunk};
 pub use pipeplug_guest as guest;
 pub use pipeplug_net as net;
 #[doc(no_inline)]
-pub use pipeplug_net::Connection;
+pub use pipeplug_net::{Clock, Connection};
 pub use sync::{Gate, LONG, Watchdog, eventually};
 pub use wire::{Wire, pipe_of};

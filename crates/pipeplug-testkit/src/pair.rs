@@ -10,13 +10,12 @@ use pipeplug_guest::{Guest, Main, OnEnd, RegisterError, Start};
 use pipeplug_net::internal::handshake;
 use pipeplug_net::wire::command;
 use pipeplug_net::{
-    CallError, ConnectError, Connection, Endpoint, EventLoop, Handler, Options, OutgoingRequest,
-    Reading,
+    CallError, Clock, ConnectError, Connection, Endpoint, EventLoop, Handler, Options,
+    OutgoingRequest, Reading,
 };
 use serde_json::{Map, Value};
 
 use crate::LONG;
-use crate::clock::Clock;
 use crate::wire::Wire;
 
 /// Host and guest within this process, and the wires between them.
@@ -94,13 +93,14 @@ impl Pair {
 }
 
 impl Setup {
-    /// Sets the options of the host's connection.
+    /// Sets the options of the host's connection, but for its [clock](Setup::clock).
     pub fn host_options(mut self, options: Options) -> Self {
         self.host = options;
         self
     }
 
-    /// Sets the options of the guest's connection. A registered plugin has its own options.
+    /// Sets the options of the guest's connection, but for its [clock](Setup::clock). A registered
+    /// plugin has its own options.
     pub fn guest_options(mut self, options: Options) -> Self {
         self.guest = options;
         self
@@ -113,9 +113,10 @@ impl Setup {
         self
     }
 
-    /// Sets the clock of delays. Default: the system's.
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
+    /// Sets the clock of deadlines and delays, for both sides and both wires: see
+    /// [`ManualClock`](crate::ManualClock). Default: the system's.
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = clock.into();
         self
     }
 
@@ -133,8 +134,11 @@ impl Setup {
     /// If the system provides no pipe, thread or event loop.
     pub fn connect(self, host: impl Handler, guest: impl Handler) -> Result<Pair, PairError> {
         let Ends { to_guest, to_host, guest_in, guest_out, host_in, host_out } = self.ends()?;
-        let guest = connect(guest_in, guest_out, self.guest, guest)?;
-        let host = connect(host_in, host_out, self.host, host)?;
+        let (mut guest_options, mut host_options) = (self.guest, self.host);
+        guest_options.clock = self.clock.clone();
+        host_options.clock = self.clock;
+        let guest = connect(guest_in, guest_out, guest_options, guest)?;
+        let host = connect(host_in, host_out, host_options, host)?;
         accept(&host, &guest);
         accept(&guest, &host);
         Ok(Pair { host, guest, metadata: BTreeMap::new(), to_guest, to_host })
@@ -163,14 +167,16 @@ impl Setup {
     ///
     /// # Blocking
     /// While the start call-back runs, and until the plugin has answered `GetMetadata`, for at most
-    /// 30 seconds.
+    /// 30 seconds by the clock of the pair.
     pub fn register<S: Start, R: pipeplug_guest::Handler>(
         self,
         host: impl Handler,
         guest: Guest<S, R>,
     ) -> Result<Pair<Main>, PairError> {
         let Ends { to_guest, to_host, guest_in, guest_out, host_in, host_out } = self.ends()?;
-        let host = connect(host_in, host_out, self.host, host)?;
+        let mut options = self.host;
+        options.clock = self.clock.clone();
+        let host = connect(host_in, host_out, options, host)?;
         let offer: Map<_, _> = handshake::offer(&host)
             .into_iter()
             .map(|(key, value)| (key.to_owned(), Value::from(value)))
@@ -181,7 +187,7 @@ impl Setup {
             .map_err(PairError::NoMetadata)?;
         let numbers = [guest_in.into_raw_fd(), guest_out.into_raw_fd()];
         let args = numbers.iter().map(|number| number.to_string().into()).chain(self.args);
-        let guest = guest.args(args).on_end(OnEnd::Stay).try_register()?;
+        let guest = guest.args(args).clock(self.clock).on_end(OnEnd::Stay).try_register()?;
         let metadata = match request.wait_timeout(LONG) {
             Ok(bytes) => metadata(&bytes)?,
             // A plugin that does not know the request has no metadata.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::clock::Clock;
+use pipeplug_net::Clock;
 
 /// Largest number of bytes that a wire holds. Then the sender waits.
 const HOLD: usize = 64 << 10;
@@ -87,7 +87,10 @@ impl Wire {
             fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
         let wake_pipe = Arc::new(WakePipe(waker));
-        clock.wake_on_advance(&wake_pipe);
+        let woken_on_advance = Arc::downgrade(&wake_pipe);
+        clock.on_advance(move || {
+            woken_on_advance.upgrade().map(|wake_pipe| wake_pipe.wake()).is_some()
+        });
         let state = WireState {
             delay: Duration::ZERO,
             piece: usize::MAX,
@@ -319,7 +322,9 @@ impl Pump {
         let mut fds = [(woken, PollFlags::POLLIN), (output, room), (input, PollFlags::POLLIN)]
             .map(|(fd, flags)| PollFd::new(fd, flags));
         let fds = if takes { &mut fds[..] } else { &mut fds[..2] };
-        let timeout = match due.and_then(|due| self.clock.real_time_until(due)) {
+        // An advance of a manual clock wakes the wake pipe.
+        let due = due.filter(|_| !self.clock.is_manual());
+        let timeout = match due.map(|due| due.saturating_duration_since(Instant::now())) {
             None => PollTimeout::NONE,
             // Rounded up, so that the piece is due when poll(2) returns.
             Some(time) => {

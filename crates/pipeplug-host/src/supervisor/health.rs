@@ -38,7 +38,8 @@ impl Shared {
     }
 
     fn look_at_idleness_after(self: &Arc<Self>, time: Duration, instance: &Arc<Instance>) {
-        self.after(time, instance, |shared, instance| shared.look_at_idleness(&instance));
+        let look = self.later(instance, |shared, instance| shared.look_at_idleness(&instance));
+        self.events.after(time, look);
     }
 
     /// Calls set no timer. The timer sets itself again for the rest of the time, or, if it finds
@@ -60,7 +61,10 @@ impl Shared {
     }
 
     fn ping_after(self: &Arc<Self>, check: HealthCheck, time: Duration, instance: &Arc<Instance>) {
-        self.after(time, instance, move |shared, instance| shared.ping(check, &instance));
+        let ping = self.later(instance, move |shared, instance| shared.ping(check, &instance));
+        // Heartbeats go by the clock of the connection, which may be a test's.
+        let connection = instance.plugin.connection();
+        connection.clock().after(connection.events(), time, ping);
     }
 
     fn ping(self: &Arc<Self>, check: HealthCheck, instance: &Arc<Instance>) {
@@ -77,9 +81,11 @@ impl Shared {
             // (`CallError::Overrun`). That says nothing about the plugin.
             Err(_) => return self.ping_after(check, check.interval, instance),
         };
-        self.after(check.timeout, instance, move |shared, instance| {
+        let look = self.later(instance, move |shared, instance| {
             shared.take_answer(check, ping, &instance);
         });
+        let connection = instance.plugin.connection();
+        connection.clock().after(connection.events(), check.timeout, look);
     }
 
     fn take_answer(
@@ -100,18 +106,18 @@ impl Shared {
         });
     }
 
-    fn after(
+    /// Call-back of a timer: does nothing once the supervisor or the process is gone.
+    fn later(
         self: &Arc<Self>,
-        time: Duration,
         instance: &Arc<Instance>,
         run: impl FnOnce(Arc<Self>, Arc<Instance>) + Send + 'static,
-    ) {
+    ) -> impl FnOnce() + Send + 'static {
         let (shared, instance) = (Arc::downgrade(self), Arc::downgrade(instance));
-        self.events.after(time, move || {
+        move || {
             let both = shared.upgrade().zip(Weak::upgrade(&instance));
             if let Some((shared, instance)) = both {
                 run(shared, instance);
             }
-        });
+        }
     }
 }

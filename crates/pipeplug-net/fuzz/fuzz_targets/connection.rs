@@ -23,10 +23,10 @@ use libfuzzer_sys::fuzz_target;
 use model::{Model, Plan, is_of_stream};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use pipeplug_net::wire::{Chunk, Direction, Limits, Received, Receiver};
+use pipeplug_net::wire::{Chunk, Direction, Limits, Received, Receiver, command};
 use pipeplug_net::{
     CallError, CloseReason, Connection, Endpoint, EventLoop, Handler, HandlerError, Options,
-    PendingCall, Reading, Reply, Request, StreamCall,
+    PendingCall, ProgressReports, Reading, Reply, Request, StreamCall,
 };
 
 /// Far more than anything takes here; what runs into it hangs.
@@ -104,6 +104,39 @@ impl Handler for Victim {
                 }
                 Ok(Reply::empty())
             }
+            // Each part may have to wait for credit, which comes or does not.
+            "o" => {
+                let (part, count) = (request.take_buffer(), 20);
+                let mut reply = request.reply_parts()?;
+                for _ in 0..count {
+                    reply.send(part.as_slice())?;
+                }
+                Ok(Reply::empty())
+            }
+            "a" => Ok(request.reply_parts()?.abort("as planned").into()),
+            "w" => {
+                let mut sender = request.connection().notify_stream("x", "")?;
+                for _ in 0..3 {
+                    sender.send(request.buffer())?;
+                }
+                Ok(sender.finish()?.into())
+            }
+            "g" => {
+                let count = request.buffer().len() as u64;
+                for done in 0..=count {
+                    request.progress(done, Some(count), "at work");
+                }
+                Ok(request.take_buffer().into())
+            }
+            // Reports before a part, after it, and before an error.
+            "r" => {
+                request.progress(0, None, "");
+                if let Ok(mut reply) = request.reply_parts() {
+                    reply.send("part")?;
+                    request.progress(1, None, "");
+                }
+                Err("as planned".into())
+            }
             "h" => Ok(Iterator::take(request.parts(), 1).count().to_string().into()),
             "n" => Ok(request.connection().notify("x", request.buffer())?.into()),
             "k" => Ok(request.connection().close().into()),
@@ -141,22 +174,23 @@ fn attack(plan: &Plan, stream: &[u8]) {
     let (reader, writer) = (Endpoint::exclusive(reader), Endpoint::exclusive(writer));
     let connection =
         events.connect(reader, writer, options(plan), Victim::default()).expect("they are pipes");
-    let features = match (&plan.peer_window, plan.has_streams) {
-        (Some(_), true) => "flow context cancel stream",
-        (Some(_), false) => "flow",
-        (None, true) => "context cancel stream",
-        (None, false) => "",
-    };
-    if !features.is_empty() {
+    let features = [
+        ("flow", plan.peer_window.is_some()),
+        ("context", plan.has_streams || plan.has_progress),
+        ("cancel stream", plan.has_streams),
+        ("progress", plan.has_progress),
+    ];
+    let features = features.map(|(name, is_named)| if is_named { name } else { "" }).join(" ");
+    if !features.trim().is_empty() {
         let window = plan.peer_window.as_deref().unwrap_or("100");
         let offered = BTreeMap::from([
-            ("pipeplug.features", features),
+            ("pipeplug.features", features.as_str()),
             ("pipeplug.window", window),
             ("pipeplug.stream_window", window),
         ]);
         pipeplug_net::internal::handshake::accept(&connection, |key| offered.get(key).copied());
     }
-    let calls = begin_calls(plan, &connection);
+    let (calls, progress) = begin_calls(plan, &connection);
     let streams = begin_streams(plan, &connection);
     for piece in plan.cut(stream) {
         if output.write_all(piece).is_err() {
@@ -168,16 +202,19 @@ fn attack(plan: &Plan, stream: &[u8]) {
         drop(output);
         check_calls(calls, None);
         check_streams(streams);
+        progress.into_iter().for_each(end_of_progress);
         check_end(&connection);
         return;
     }
     let model = Model::of(plan, stream);
     drop(output);
-    let answers = drain(&mut input, &model);
+    let (answers, reports) = drain(&mut input, &model);
     check_calls(calls, (!model.may_close).then_some(&model));
     check_streams(streams);
+    progress.into_iter().for_each(end_of_progress);
     check_end(&connection);
     model.check_answers(&answers);
+    model.check_progress(plan, &reports);
 }
 
 fn options(plan: &Plan) -> Options {
@@ -197,11 +234,17 @@ fn options(plan: &Plan) -> Options {
 }
 
 /// Some calls, in each way to wait for one; those that are given up at once are not among them.
-fn begin_calls(plan: &Plan, connection: &Connection) -> Vec<Call> {
-    let mut calls = Vec::new();
+fn begin_calls(plan: &Plan, connection: &Connection) -> (Vec<Call>, Vec<ProgressReports>) {
+    let (mut calls, mut reports) = (Vec::new(), Vec::new());
     for number in 0..plan.calls {
         // Not where it would have to wait.
-        let Ok(mut call) = connection.request("x", "hello").nonblocking().begin() else { continue };
+        let mut request = connection.request("x", "hello").nonblocking();
+        if plan.has_progress && number % 2 == 1 {
+            let (with_progress, these) = request.progress();
+            request = with_progress;
+            reports.push(these);
+        }
+        let Ok(mut call) = request.begin() else { continue };
         match number % 3 {
             0 => drop(call),
             1 => calls.push((call, None)),
@@ -214,7 +257,7 @@ fn begin_calls(plan: &Plan, connection: &Connection) -> Vec<Call> {
             }
         }
     }
-    calls
+    (calls, reports)
 }
 
 /// One stream of each kind. The ids of calls come first.
@@ -231,6 +274,11 @@ fn begin_streams(plan: &Plan, connection: &Connection) -> Vec<StreamCall> {
     }
     let call = connection.request("x", "hello").nonblocking().timeout(LONG);
     call.stream().into_iter().collect()
+}
+
+/// The reports of a call that has ended are at most the last one that came.
+fn end_of_progress(reports: ProgressReports) {
+    assert!(reports.count() <= 1, "reports are kept that were overtaken");
 }
 
 /// Every stream ends.
@@ -286,10 +334,15 @@ fn check_end(connection: &Connection) {
     assert_eq!((stats.open_calls, stats.open_streams, stats.held), (0, 0, 0), "{stats:?}");
 }
 
-/// Reads what the connection sends, up to its end: the answers by their ids.
-fn drain(input: &mut PipeReader, model: &Model) -> BTreeMap<u64, Vec<Chunk>> {
+/// Reads what the connection sends, up to its end: the answers by their ids, and how many of them
+/// came before the last report of progress with that id.
+fn drain(
+    input: &mut PipeReader,
+    model: &Model,
+) -> (BTreeMap<u64, Vec<Chunk>>, BTreeMap<u64, usize>) {
     let mut receiver = Receiver::new(model.format, Limits::default());
     let mut answers = BTreeMap::<_, Vec<_>>::new();
+    let mut reports = BTreeMap::new();
     let mut bytes = [0; 4096];
     loop {
         let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
@@ -310,12 +363,18 @@ fn drain(input: &mut PipeReader, model: &Model) -> BTreeMap<u64, Vec<Chunk>> {
                 }
                 None => break,
             };
-            if chunk.direction == Direction::Response && !is_of_stream(&chunk) {
-                answers.entry(chunk.thread_id.as_u64()).or_default().push(chunk);
+            if chunk.direction != Direction::Response || is_of_stream(&chunk) {
+                continue;
+            }
+            let id = chunk.thread_id.as_u64();
+            if chunk.command == command::PROGRESS {
+                reports.insert(id, answers.get(&id).map_or(0, Vec::len));
+            } else {
+                answers.entry(id).or_default().push(chunk);
             }
         }
     }
-    answers
+    (answers, reports)
 }
 
 fn hangs(what: &str) -> ! {

@@ -15,6 +15,7 @@ use super::caller::PendingReply;
 use super::cancel_handle::{CancelHandle, CancelTarget};
 use super::handler::Reply;
 use super::read::final_read::{FinalRead, LONGEST, RETRY};
+use crate::clock::{has_passed, has_passed_at};
 use crate::error::CloseReason;
 use crate::event_loop::thread_pool::{self, BlockedOn};
 use crate::event_loop::timers::Timer;
@@ -130,7 +131,7 @@ impl CallSlot {
             if matches!(*state, SlotState::Done(_) | SlotState::Taken) {
                 return true;
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(has_passed) {
                 return false;
             }
             *state = SlotState::Sleeping;
@@ -145,7 +146,7 @@ impl CallSlot {
             if let Some(outcome) = Self::take_from(&mut state) {
                 return Some(outcome);
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(has_passed) {
                 return None;
             }
             // The waker of an earlier poll is dropped: this thread waits now.
@@ -260,7 +261,7 @@ impl PendingCall {
     /// As for [`wait`](PendingCall::wait), at most for `timeout`.
     pub fn wait_timeout(mut self, timeout: Duration) -> Result<Reply, CallError> {
         // A time that no `Instant` can hold is no limit.
-        let until = Instant::now().checked_add(timeout);
+        let until = self.connection.shared().options.clock.now().checked_add(timeout);
         let deadline = self.deadline();
         match self.wait_until(sooner(until, deadline.map(|deadline| deadline.at))) {
             Some(outcome) => Ok(Reply(self.finish(outcome)?.buffer)),
@@ -478,7 +479,7 @@ impl Future for PendingCall {
             // The waker is in the slot by now. A reply that comes during the last read wakes the
             // task once more at worst.
             let now = Instant::now();
-            if now >= deadline.at {
+            if has_passed_at(deadline.at, now) {
                 let final_read = shared.final_read();
                 if let Some(outcome) = this.slot.take() {
                     return Poll::Ready(this.finish(outcome).map(|reply| Reply(reply.buffer)));

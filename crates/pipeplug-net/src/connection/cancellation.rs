@@ -16,6 +16,7 @@ use pipeplug_wire::ThreadId;
 
 use super::serve::job::Job;
 use super::shared::Shared;
+use crate::clock::has_passed;
 use crate::event_loop::thread_pool::{self, BlockedOn};
 use crate::event_loop::timers::Timer;
 use crate::protocol::deadline::sooner;
@@ -86,8 +87,7 @@ impl Cancellation {
     /// Returns true if the request is no longer wanted.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.token.is_cancelled.load(Ordering::Acquire)
-            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.token.is_cancelled.load(Ordering::Acquire) || self.deadline.is_some_and(has_passed)
     }
 
     /// Sleeps for `timeout`, or until the request is no longer wanted. Returns true if it is no
@@ -100,7 +100,7 @@ impl Cancellation {
         if self.is_cancelled() {
             return true;
         }
-        let until = sooner(Instant::now().checked_add(timeout), self.deadline);
+        let until = sooner(self.shared.options.clock.now().checked_add(timeout), self.deadline);
         thread_pool::while_blocked(BlockedOn::TimeOrCancel, || self.token.wait(until));
         self.is_cancelled()
     }
@@ -220,9 +220,7 @@ impl CancelToken {
 
     fn wait(&self, until: Option<Instant>) {
         let mut waiters = lock(&self.waiters);
-        while !self.is_cancelled.load(Ordering::Relaxed)
-            && until.is_none_or(|until| Instant::now() < until)
-        {
+        while !self.is_cancelled.load(Ordering::Relaxed) && !until.is_some_and(has_passed) {
             waiters = wait_until(&self.told, waiters, until);
         }
     }

@@ -19,6 +19,7 @@ use super::call::CallOutcome;
 use super::read::leader::ReaderRole;
 use super::read::{ReadOutcome, ReadUntil, Reader, ReaderKind};
 use super::shared::{DeferredGuard, Shared};
+use crate::clock::has_passed;
 use crate::error::CloseReason;
 use crate::postmortem::{self, ChunkHead, OpenCall, Postmortem};
 use crate::sync::clock::coarse_now;
@@ -116,7 +117,7 @@ impl Close {
             if let Some(reason) = self.ended.get() {
                 return Some(Arc::clone(reason));
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(has_passed) {
                 return None;
             }
             phase = wait_until(&self.phase_changed, phase, deadline);
@@ -127,7 +128,7 @@ impl Close {
     pub(crate) fn wait_finished(&self, deadline: Option<Instant>) -> Option<Arc<CloseReason>> {
         let mut phase = lock(&self.phase);
         while *phase != ClosePhase::Done {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(has_passed) {
                 return None;
             }
             phase = wait_until(&self.phase_changed, phase, deadline);
@@ -145,7 +146,7 @@ impl Close {
         // notification falls in between.
         self.is_awaited.store(true, Ordering::SeqCst);
         while !is_idle() {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(has_passed) {
                 return false;
             }
             phase = wait_until(&self.phase_changed, phase, deadline);

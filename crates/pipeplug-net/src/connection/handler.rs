@@ -3,9 +3,11 @@
 use std::any::Any;
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use pipeplug_wire::{ChunkRef, Direction};
 
+use crate::clock::{has_passed, time_until};
 use crate::connection::Connection;
 use crate::connection::cancellation::{self, CancelToken, Cancellation, WorkerSlot};
 use crate::connection::progress::Reporter;
@@ -219,6 +221,13 @@ impl Request {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.context.deadline
+    }
+
+    /// Time that is left until the [deadline](Request::deadline), by the connection's
+    /// [clock](crate::Options::clock). Zero once it has passed.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.context.deadline.map(time_until)
     }
 
     /// Value of the context that the caller sent, such as `traceparent`; see
@@ -477,7 +486,7 @@ impl Request {
         if self.job.is_cancelled {
             return Some(Failure::new(failure_code::CANCELLED, cancellation::CANCELLED));
         }
-        let is_over = self.context.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let is_over = self.context.deadline.is_some_and(has_passed);
         is_over.then(|| {
             let message = "not handled: its deadline had passed before its turn came";
             Failure::new(failure_code::DEADLINE, message)

@@ -9,6 +9,7 @@ mod caller_methods;
 pub(crate) mod cancel_handle;
 pub(crate) mod cancellation;
 pub(crate) mod close;
+mod endpoint;
 pub(crate) mod handler;
 pub(crate) mod handshake;
 pub(crate) mod one_way;
@@ -23,14 +24,13 @@ pub(crate) mod stream;
 pub(crate) mod turn;
 
 use std::any::Any;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pipeplug_wire::{Chunk, ThreadId};
 
 use crate::caller_methods;
+use crate::clock::Clock;
 use crate::error::CloseReason;
 use crate::escape::Escaped;
 use crate::event_loop::EventLoop;
@@ -43,13 +43,14 @@ use crate::protocol::flow::Credit;
 use crate::sync::Instant;
 use crate::sync::atomic::Ordering;
 use crate::sync::lock::lock;
-use crate::sys::{Half, Stream};
+use crate::sys::Half;
 use crate::writer::{Blocking, Flush};
 use awaited::{AwaitedCall, SendingCall};
 use call::PendingCall;
 use call_error::{CallError, NotifyError};
 use caller::{Caller, OutgoingRequest, StreamSides};
 use cancel_handle::CancelHandle;
+pub use endpoint::{ConnectError, Endpoint};
 use handler::{Handler, Reply};
 use progress::ProgressSender;
 use read::Reader;
@@ -86,35 +87,6 @@ pub(crate) struct Handle {
     shared: Arc<Shared>,
 }
 
-/// A descriptor for a connection, and whether another process uses its open file description too.
-#[derive(Debug)]
-pub struct Endpoint {
-    fd: OwnedFd,
-    sharing: Sharing,
-}
-
-#[derive(Debug)]
-enum Sharing {
-    Exclusive,
-    Shared,
-}
-
-/// Reason that two descriptors did not become a connection.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// A descriptor cannot be used.
-    #[error("the {half} descriptor of {name} cannot be used: {error}")]
-    Descriptor {
-        /// Name of the connection.
-        name: String,
-        /// "reading" or "writing".
-        half: &'static str,
-        /// Error of the system.
-        error: io::Error,
-    },
-}
-
 /// Counters of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -137,32 +109,6 @@ pub struct Stats {
     pub queued: usize,
     /// Credit that a call or one-way of this side waits for before it is sent, if one does.
     pub credit: Option<Credit>,
-}
-
-impl Endpoint {
-    /// Takes a descriptor that only this process uses, such as an end of a pipe made for this
-    /// connection. Sets `O_NONBLOCK` on it.
-    pub fn exclusive(fd: impl Into<OwnedFd>) -> Self {
-        Self { fd: fd.into(), sharing: Sharing::Exclusive }
-    }
-
-    /// Takes a descriptor that was inherited and may be shared, such as standard input. None of its
-    /// flags is changed. Terminals, regular files and `/dev/null` are taken too.
-    pub fn shared(fd: impl Into<OwnedFd>) -> Self {
-        Self { fd: fd.into(), sharing: Sharing::Shared }
-    }
-
-    fn into_stream(self, name: &str, half: Half) -> Result<Stream, ConnectError> {
-        match self.sharing {
-            Sharing::Exclusive => Stream::exclusive(self.fd, half),
-            Sharing::Shared => Stream::shared(self.fd, half),
-        }
-        .map_err(|error| ConnectError::Descriptor {
-            name: name.to_owned(),
-            half: half.name(),
-            error,
-        })
-    }
 }
 
 impl EventLoop {
@@ -406,8 +352,8 @@ impl Connection {
         let progress =
             progress.filter(|_| self.shared().peer.reports_progress.load(Ordering::Relaxed));
         let deadline = match (timeout, begun) {
-            (Some(timeout), Some(begun)) => Deadline::of_call_since(begun, timeout),
-            (timeout, _) => Deadline::of_call(timeout),
+            (Some(timeout), Some(begun)) => Deadline::of_call_since(begun, timeout, self.clock()),
+            (timeout, _) => Deadline::of_call(timeout, self.clock()),
         };
         let blocking = if is_nonblocking { Blocking::Never } else { Blocking::Allowed };
         let context = context_of(command, &values, progress.is_some(), stream)?;
@@ -429,6 +375,12 @@ impl Connection {
     #[doc(hidden)] // for pipeplug-host: see internal.rs
     pub fn note_awaited(&self) {
         self.shared().note_awaited();
+    }
+
+    /// Clock of its deadlines; see [`Options::clock`].
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared().options.clock
     }
 
     /// Lets handlers run that [`Options::hold`] has held back.

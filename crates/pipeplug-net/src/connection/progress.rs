@@ -13,6 +13,7 @@ use pipeplug_wire::{ChunkRef, Direction, Header, ThreadId, command};
 
 use super::shared::Shared;
 use super::stream::receive::Waiter;
+use crate::clock::has_passed;
 use crate::event_loop::timers::Timer;
 use crate::protocol::progress::{Coalesce, Progress, Step};
 use crate::sync::lock::{lock, wait_until};
@@ -101,7 +102,7 @@ impl FollowedCall {
     }
 
     fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.deadline.is_some_and(has_passed)
     }
 }
 
@@ -150,9 +151,7 @@ impl ProgressSlot {
     fn sleep(&self, call: Option<&FollowedCall>) {
         let deadline = call.and_then(|call| call.deadline);
         let mut state = lock(&self.state);
-        while !Self::is_ready(&state, call)
-            && deadline.is_none_or(|deadline| Instant::now() < deadline)
-        {
+        while !Self::is_ready(&state, call) && !deadline.is_some_and(has_passed) {
             state.waiter = Waiter::Thread;
             state = wait_until(&self.changed, state, deadline);
         }

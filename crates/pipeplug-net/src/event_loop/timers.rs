@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::EventLoop;
+use crate::clock::Manual;
 use crate::sync::lock::{guarded, lock, renew};
 use crate::sync::{Instant, Mutex};
 
@@ -35,8 +36,16 @@ struct TimerMap {
 /// Wakes a task at its time, unless it is dropped before.
 #[derive(Debug)]
 pub(crate) struct Timer {
-    timers: Arc<Timers>,
+    place: Place,
     key: Key,
+}
+
+/// Where a timer is kept.
+#[derive(Debug)]
+enum Place {
+    Loop(Arc<Timers>),
+    /// In the manual clock that its time is by.
+    Manual(Arc<Manual>),
 }
 
 impl TimerMap {
@@ -68,6 +77,10 @@ impl Timers {
 
     /// Sets a timer that wakes `waker` at `at`.
     pub(crate) fn set(self: &Arc<Self>, at: Instant, waker: Waker) -> Timer {
+        if let Some(manual) = Manual::of(at) {
+            let key = manual.wake_at(at, waker);
+            return Timer { place: Place::Manual(manual), key };
+        }
         let mut map = lock(&self.map);
         let key = (at, map.next);
         map.next += 1;
@@ -77,7 +90,7 @@ impl Timers {
         if wants_call_back {
             self.schedule(at);
         }
-        Timer { timers: Arc::clone(self), key }
+        Timer { place: Place::Loop(Arc::clone(self)), key }
     }
 
     fn schedule(self: &Arc<Self>, at: Instant) {
@@ -103,15 +116,23 @@ impl Timers {
 impl Timer {
     /// Replaces the waker. A timer that has fired stays fired: its task looks at the clock.
     pub(crate) fn renew(&self, waker: &Waker) {
+        let timers = match &self.place {
+            Place::Loop(timers) => timers,
+            Place::Manual(manual) => return manual.renew(&self.key, waker),
+        };
         let earlier =
-            lock(&self.timers.map).wakers.get_mut(&self.key).and_then(|kept| renew(kept, waker));
+            lock(&timers.map).wakers.get_mut(&self.key).and_then(|kept| renew(kept, waker));
         drop(earlier); // not under the lock: a waker's drop is code of the user
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        let waker = lock(&self.timers.map).wakers.remove(&self.key);
+        let timers = match &self.place {
+            Place::Loop(timers) => timers,
+            Place::Manual(manual) => return manual.remove(&self.key),
+        };
+        let waker = lock(&timers.map).wakers.remove(&self.key);
         drop(waker); // not under the lock: a waker's drop is code of the user
     }
 }

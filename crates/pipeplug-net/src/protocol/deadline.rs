@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use crate::clock::{Clock, has_passed, time_until};
 use crate::sync::{Instant, thread_local};
 
 thread_local! {
@@ -22,24 +23,24 @@ pub(crate) struct Deadline {
 impl Deadline {
     /// Deadline of a call that begins now: `timeout`, or that of the request that this thread
     /// handles, whichever is sooner.
-    pub(crate) fn of_call(timeout: Option<Duration>) -> Option<Self> {
+    pub(crate) fn of_call(timeout: Option<Duration>, clock: &Clock) -> Option<Self> {
         let inherited = INHERITED.get();
         if timeout.is_none() && inherited.is_none() {
             return None; // nearly always, and then the clock is not read
         }
-        let now = Instant::now();
         // A time that no `Instant` can hold is no limit.
-        let own = timeout.and_then(|timeout| now.checked_add(timeout));
+        let own = timeout.and_then(|timeout| clock.now().checked_add(timeout));
         let at = sooner(own, inherited)?;
-        let within = at.saturating_duration_since(now);
+        let within = timeout.filter(|_| own == Some(at)).unwrap_or_else(|| time_until(at));
         Some(Self { at, within, is_over: within.is_zero() })
     }
 
     /// Deadline of a call that began at `begun`.
-    pub(crate) fn of_call_since(begun: Instant, timeout: Duration) -> Option<Self> {
+    pub(crate) fn of_call_since(begun: Instant, timeout: Duration, clock: &Clock) -> Option<Self> {
+        let begun = clock.moment_of(begun);
         let at = sooner(begun.checked_add(timeout), INHERITED.get())?;
         let within = at.saturating_duration_since(begun);
-        Some(Self { at, within, is_over: at <= Instant::now() })
+        Some(Self { at, within, is_over: has_passed(at) })
     }
 
     /// Returns true if it had passed when it was made.
@@ -48,7 +49,7 @@ impl Deadline {
     }
 }
 
-/// The earlier one of two optional times.
+/// The earlier one of two optional times. Of times by different clocks, the one by the system's.
 pub(crate) fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -79,24 +80,31 @@ mod tests {
 
     #[test]
     fn without_any_a_call_has_none() {
-        assert!(Deadline::of_call(None).is_none());
-        assert!(Deadline::of_call(Some(Duration::MAX)).is_none());
+        assert!(Deadline::of_call(None, &Clock::system()).is_none());
+        assert!(Deadline::of_call(Some(Duration::MAX), &Clock::system()).is_none());
     }
 
     #[test]
     fn the_sooner_of_its_own_and_the_inherited_one_counts_while_the_handler_runs() {
         let at = Instant::now() + 10 * SECOND;
-        let within = |timeout| Deadline::of_call(timeout).map(|deadline| deadline.within);
+        let within =
+            |timeout| Deadline::of_call(timeout, &Clock::system()).map(|deadline| deadline.within);
         {
             let _outer = Inherit::from(at);
-            assert_eq!(Deadline::of_call(None).map(|deadline| deadline.at), Some(at));
+            assert_eq!(
+                Deadline::of_call(None, &Clock::system()).map(|deadline| deadline.at),
+                Some(at)
+            );
             assert_eq!(within(Some(SECOND)), Some(SECOND));
             assert!(within(Some(100 * SECOND)).unwrap() <= 10 * SECOND);
             {
                 let _inner = Inherit::from(Instant::now());
-                assert!(Deadline::of_call(Some(SECOND)).unwrap().is_over());
+                assert!(Deadline::of_call(Some(SECOND), &Clock::system()).unwrap().is_over());
             }
-            assert_eq!(Deadline::of_call(None).map(|deadline| deadline.at), Some(at));
+            assert_eq!(
+                Deadline::of_call(None, &Clock::system()).map(|deadline| deadline.at),
+                Some(at)
+            );
         }
         assert_eq!(within(None), None);
     }

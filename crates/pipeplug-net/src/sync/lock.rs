@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::task::Waker;
 
+use crate::clock::time_to_wait;
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// Locks a mutex, poisoned or not.
@@ -17,7 +18,7 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for a notification, at most until `deadline`. There may be spurious wake-ups.
+/// Waits for a notification, at most until `deadline` has passed by its clock. There may be spurious wake-ups.
 pub(crate) fn wait_until<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,
@@ -26,8 +27,10 @@ pub(crate) fn wait_until<'a, T>(
     match deadline {
         None => condvar.wait(guard).unwrap_or_else(PoisonError::into_inner),
         Some(deadline) => {
-            let left = deadline.saturating_duration_since(Instant::now());
-            condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
+            condvar
+                .wait_timeout(guard, time_to_wait(deadline))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0
         }
     }
 }

@@ -20,6 +20,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::{Mode as FileMode, SFlag, fstat};
 
+use crate::clock::{has_passed, time_to_wait};
 use crate::sync::{self, Instant};
 
 mod coded;
@@ -542,14 +543,14 @@ fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<b
         let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
             // Rounded up: the last millisecond is slept, not spun. Far deadlines are waited for in
             // parts.
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = time_to_wait(deadline);
             PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
         });
         match sync::poll(fds, timeout) {
             // Hang-ups and errors count as ready. The operation itself reports which it is.
             Ok(count) if count > 0 => return Ok(true),
             Ok(_) | Err(Errno::EINTR) => {
-                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                if deadline.is_some_and(has_passed) {
                     return Ok(false);
                 }
             }

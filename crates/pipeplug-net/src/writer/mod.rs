@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 
+use crate::clock::{first_to_look_at, has_passed};
 use crate::error::CloseReason;
 use crate::event_loop::thread_pool::{self, BlockedOn};
 use crate::event_loop::{EventLoop, Source};
 use crate::options::Options;
 use crate::postmortem::ChunkHead;
 use crate::protocol::context::RequestContext;
-use crate::protocol::deadline::sooner;
 use crate::protocol::flow::{Credit, weight};
 use crate::sync::lock::{lock, wait_until};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
@@ -188,7 +188,7 @@ impl Writer {
             if policy.blocking == Blocking::Never {
                 return Err(SendError::WouldBlock);
             }
-            if policy.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if policy.deadline.is_some_and(has_passed) {
                 return Err(SendError::Late(queue.awaited_credit(class)));
             }
             if is_given_up() {
@@ -207,7 +207,7 @@ impl Writer {
                 // lost then.
                 match self.must_wait(&queue, class) {
                     Ok(true) if !is_given_up() => {
-                        wait_until(&self.room, queue, sooner(policy.deadline, notice))
+                        wait_until(&self.room, queue, first_to_look_at(policy.deadline, notice))
                     }
                     Ok(_) | Err(_) => queue,
                 }
@@ -359,7 +359,7 @@ impl Writer {
         while queue.queued > 0
             || (queue.stream.is_none() && !matches!(queue.ending, Ending::Ended(_)))
         {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(has_passed) {
                 return false;
             }
             queue.senders_waiting += 1;

@@ -12,6 +12,7 @@ use pipeplug_wire::{Direction, EncodeError, Format, Header, command};
 use super::classic::ClassicChunks;
 use super::unflushed::Unflushed;
 use super::{SendClass, SendError};
+use crate::clock::time_until;
 use crate::error::CloseReason;
 use crate::event_loop::Registration;
 use crate::postmortem::Recent;
@@ -191,7 +192,7 @@ impl WriteQueue {
         context: Option<&RequestContext>,
         deadline: Option<Instant>,
     ) -> Result<(), SendError> {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = deadline.map(time_until);
         if left.is_some_and(|left| left.is_zero()) {
             return Err(SendError::Late(None));
         }

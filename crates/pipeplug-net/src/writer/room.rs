@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use super::queue::WriteQueue;
 use super::{SendClass, SendError, SendPermit, WaitPolicy, Writer};
-use crate::protocol::deadline::sooner;
+use crate::clock::{first_to_look_at, has_passed_at};
 use crate::sync::Instant;
 use crate::sync::lock::{guarded, lock, renew};
 
@@ -51,13 +51,13 @@ impl Writer {
             }
         };
         let now = Instant::now();
-        if deadline.is_some_and(|deadline| now >= deadline) {
+        if deadline.is_some_and(|deadline| has_passed_at(deadline, now)) {
             return Err(SendError::Late(queue.awaited_credit(class)));
         }
         let begun = *wait.begun.get_or_insert(now);
         let notice = self.log_missing_credit(&mut queue, class, begun);
         wait.unneeded = queue.keep_waker(wait, class, waker);
-        Ok(PermitPoll::Pending(sooner(deadline, notice)))
+        Ok(PermitPoll::Pending(first_to_look_at(deadline, notice)))
     }
 
     /// Returns true if a part may be sent. Else `waker` is woken when it may.

@@ -17,6 +17,7 @@ use pipeplug_host::{
     Request, StartErrorKind, StoppedBy, SupervisedCallError, Supervisor, SupervisorBuilder,
     UnavailableKind, WaitStatus,
 };
+use pipeplug_testkit::ManualClock;
 use pipeplug_tests::{LONG, SOON, Script, eventually, is_running, send};
 
 use crate::{MISBEHAVE, misbehave, plain};
@@ -406,6 +407,31 @@ fn one_that_hangs_is_killed_and_replaced() {
         supervisor.stop().unwrap();
         fills.into_iter().for_each(|fills| fills.join().unwrap());
     }
+}
+
+#[test]
+fn one_that_hangs_is_found_by_a_clock_that_a_test_advances() {
+    let (events, clock) = (Events::default(), ManualClock::new());
+    let check = HealthCheck::new(2 * FOREVER, FOREVER);
+    let supervisor = eager(plain().clock(&clock)).health_check(check);
+    let supervisor = events.of(supervisor).build().unwrap();
+    let first = pid(&supervisor);
+    for _ in 0..6 {
+        clock.advance(FOREVER);
+        // Answered after the ping, if there was one.
+        supervisor.call("echo", "").unwrap();
+    }
+    assert_eq!((pid(&supervisor), events.started()), (first, 1));
+    send(first, Signal::SIGSTOP);
+    let call = supervisor.request("never", "").begin().unwrap();
+    for _ in 0..3 {
+        clock.advance(FOREVER);
+    }
+    eventually("another one runs", || events.started() == 2);
+    assert_eq!(events.count(|event| matches!(event, Event::HealthFailure { .. })), 1);
+    let error = call.wait().unwrap_err().to_string();
+    assert!(error.contains("did not answer a ping within 3600s and was killed"), "{error}");
+    supervisor.stop().unwrap();
 }
 
 #[test]

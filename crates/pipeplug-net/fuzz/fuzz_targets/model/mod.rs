@@ -22,6 +22,8 @@ pub struct Plan<'a> {
     pub peer_window: Option<String>,
     /// True if the peer negotiates streams.
     pub has_streams: bool,
+    /// True if the peer negotiates progress.
+    pub has_progress: bool,
     /// Calls that are begun before the first byte.
     pub calls: u8,
     cuts: &'a [u8],
@@ -42,6 +44,7 @@ impl<'a> Plan<'a> {
             closes_input: flags & 32 != 0,
             peer_window: (more & 1 != 0).then(|| (usize::from(more) * 10).to_string()),
             has_streams: more & 2 != 0,
+            has_progress: more & 4 != 0,
             calls: calls % 32,
             cuts: bytes.get(4..).unwrap_or_default(),
         }
@@ -160,6 +163,20 @@ impl Model {
             _ => false,
         };
         assert!(is_so, "call {id} ended with {outcome:?}, expected {:?}", self.ends.get(&id));
+    }
+
+    /// Reports of progress are those of requests, and stop before the answer.
+    ///
+    /// `behind` has how many responses of each id came before its last report.
+    pub fn check_progress(&self, plan: &Plan<'_>, behind: &BTreeMap<u64, usize>) {
+        assert!(
+            plan.has_progress || behind.is_empty(),
+            "reports that were not agreed to: {behind:?}"
+        );
+        for (id, answered) in behind {
+            let asked = self.requests.get(id).copied().unwrap_or_default();
+            assert!(*answered < asked, "a report for {id} behind its last answer");
+        }
     }
 
     /// Each request is answered once; where the peer breaks the protocol, at most.

@@ -8,6 +8,7 @@ use pipeplug_wire::{
 };
 
 use super::ReaderKind;
+use crate::clock::{has_passed_at, system_time_since};
 use crate::connection::call::{CallOutcome, CallSlot, ReplyParts};
 use crate::connection::serve::Admission;
 use crate::connection::serve::job::Job;
@@ -166,9 +167,9 @@ impl Shared {
     fn is_late(&self, id: ThreadId, slot: &CallSlot, command: &str) -> bool {
         let Some(deadline) = slot.deadline else { return false };
         let now = Instant::now();
-        let is_late = now >= deadline
+        let is_late = has_passed_at(deadline, now)
             && (matches!(command, command::ERROR | command::FAILURE)
-                || now.saturating_duration_since(deadline) < MOMENT)
+                || system_time_since(deadline, now).is_none_or(|passed| passed < MOMENT))
             && self.writer.tells_contexts();
         if is_late {
             // Counted as a late reply: completed again, it is not open any more.
@@ -188,7 +189,7 @@ impl Shared {
             }
             return None;
         }
-        match context::parse(chunk.buffer, Instant::now()) {
+        match context::parse(chunk.buffer, self.options.clock.now()) {
             Ok(context) if context.is_empty() => None,
             Ok(context) => Some(PendingContext { id, context }),
             Err(error) => {

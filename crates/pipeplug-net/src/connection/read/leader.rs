@@ -41,6 +41,7 @@ use mio::Interest;
 
 use super::yielding::Yielding;
 use super::{ReadOutcome, ReadSequence, ReadUntil, Reader, ReaderKind};
+use crate::clock::has_passed;
 use crate::connection::shared::Shared;
 use crate::error::CloseReason;
 use crate::event_loop::Registration;
@@ -395,7 +396,7 @@ impl Shared {
             || self.close.is_ending()
             // Checked each time: a peer that sends without a pause would have this thread read for
             // ever.
-            || deadline.is_some_and(|deadline| Instant::now() >= deadline))
+            || deadline.is_some_and(has_passed))
         {
             outcome = self.read_next(&mut reader, ReaderKind::Other, &wake_pipe, deadline, outcome);
             // A cancel of another call wakes this thread too. Before the conditions are looked at:

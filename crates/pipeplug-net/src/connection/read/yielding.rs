@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::leader::is_early_leader;
 use super::spin::skips_after;
 use super::{ReadOutcome, ReadUntil, ReaderKind};
+use crate::clock::has_passed_at;
 use crate::connection::call::CallSlot;
 use crate::connection::shared::Shared;
 use crate::options::Reading;
@@ -113,7 +114,7 @@ impl Shared {
             let now = Instant::now();
             if rounds.next().is_none()
                 || now.saturating_duration_since(start) > longest
-                || deadline.is_some_and(|deadline| now >= deadline)
+                || deadline.is_some_and(|deadline| has_passed_at(deadline, now))
             {
                 break false;
             }

@@ -13,6 +13,7 @@ use super::error::StreamError;
 use super::part::{self, Batch, Part, PartQueue};
 use super::past_windows::PastWindows;
 use super::{CallStream, IGNORED, StreamKey};
+use crate::clock::has_passed;
 use crate::connection::shared::Shared;
 use crate::event_loop::timers::Timer;
 use crate::protocol::flow::{ReceiveWindow, weight};
@@ -215,7 +216,7 @@ impl CallStream {
     /// Sleeps until something comes or `deadline` passes.
     fn sleep_for_parts(&self, deadline: Option<Instant>) {
         let mut receiving = lock(&self.receiving);
-        while !receiving.is_ready() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        while !receiving.is_ready() && !deadline.is_some_and(has_passed) {
             receiving.waiter = Waiter::Thread;
             receiving = wait_until(&self.received, receiving, deadline);
         }
@@ -316,6 +317,7 @@ impl PartReader {
     /// received are still taken; later ones are dropped.
     fn end_late(&self, deadline: Instant) {
         let mut receiving = lock(&self.stream.receiving);
+        // By the system's clock. An end that came before this look is in time by a manual clock.
         let is_in_time = receiving.ended_at.is_none_or(|ended| ended < deadline);
         match &receiving.end {
             Some(Ok(()) | Err(StreamError::Aborted { .. })) if is_in_time => {}
@@ -426,7 +428,7 @@ impl Parts {
             return Next::Part(part);
         }
         if let Some(deadline) = self.deadline
-            && Instant::now() >= deadline
+            && has_passed(deadline)
         {
             // Before the next look: a sender that goes on would be listened to for ever.
             self.reader.end_late(deadline);

@@ -10,12 +10,12 @@ use super::CallStream;
 use super::error::StreamError;
 use super::part::Part;
 use super::receive::{Bytes, Kept, Next, PartReader, read_as_bytes};
+use crate::clock::has_passed;
 use crate::connection::call::PendingCall;
 use crate::connection::call_error::CallError;
 use crate::connection::cancel_handle::CancelHandle;
 use crate::connection::handler::Reply;
 use crate::connection::shared::Shared;
-use crate::sync::Instant;
 
 /// Parts of a reply, for its caller.
 ///
@@ -150,7 +150,7 @@ impl ReplyParts {
 impl ReplyParts {
     fn is_late(&self) -> bool {
         let deadline = self.call.as_ref().and_then(PendingCall::deadline_at);
-        deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        deadline.is_some_and(has_passed)
     }
 
     /// Ends the call at its deadline: deals with what has arrived in time, and gives the call up if

@@ -12,6 +12,7 @@ use pipeplug_wire::{Header, command};
 use super::CallStream;
 use super::error::StreamError;
 use super::receive::{Kept, Waiter};
+use crate::clock::has_passed;
 use crate::connection::cancel_handle::{CancelHandle, CancelTarget};
 use crate::connection::shared::Shared;
 use crate::event_loop::timers::Timer;
@@ -104,7 +105,7 @@ impl CallStream {
     /// Sleeps until a part may be sent or `deadline` passes.
     fn sleep_for_credit(&self, deadline: Option<Instant>) {
         let mut sending = lock(&self.sending);
-        while !sending.is_ready() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        while !sending.is_ready() && !deadline.is_some_and(has_passed) {
             sending.waiter = Waiter::Thread;
             sending = wait_until(&self.may_send, sending, deadline);
         }
@@ -252,7 +253,7 @@ impl PartSender {
     }
 
     fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.deadline.is_some_and(has_passed)
     }
 
     fn finish_ref(&mut self) -> Result<(), StreamError> {

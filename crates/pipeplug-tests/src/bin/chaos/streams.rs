@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use fastrand::Rng;
-use pipeplug_host::{CallError, HandlerError, Reply, Request, StreamError};
+use pipeplug_host::{CallError, HandlerError, PartSender, Reply, Request, StreamCall, StreamError};
 
 use crate::answer::{Board, TOKEN, payload};
 use crate::load::{LONG, Load};
+use crate::plan::Plan;
 
 /// Commands of streams.
 pub(crate) const COMMANDS: [&str; 2] = ["parts", "gather"];
@@ -21,13 +22,7 @@ fn part(token: &[u8], number: usize, len: usize) -> Vec<u8> {
 /// Sends each part back, or checks that all parts of a one-way came.
 pub(crate) fn answer(board: &Board, request: &mut Request) -> Result<Reply, HandlerError> {
     if request.command() == "parts" {
-        let mut reply = request.reply_parts()?;
-        let mut count = 0_usize;
-        for part in request.parts() {
-            reply.send(part?)?;
-            count += 1;
-        }
-        return Ok(count.to_string().into());
+        return send_back(request);
     }
     let token = request.buffer()[..TOKEN].to_vec();
     let len = request.buffer().len() - TOKEN;
@@ -45,6 +40,112 @@ pub(crate) fn answer(board: &Board, request: &mut Request) -> Result<Reply, Hand
     }
     board.note();
     Ok(Reply::empty())
+}
+
+/// Sends each part back. The reply is their number.
+pub(crate) fn send_back(request: &mut Request) -> Result<Reply, HandlerError> {
+    let mut reply = request.reply_parts()?;
+    let mut count = 0_usize;
+    for part in request.parts() {
+        reply.send(part?)?;
+        count += 1;
+    }
+    Ok(count.to_string().into())
+}
+
+/// Returns true if the parts of a [described](Shape::described) one-way came, each once, up to their
+/// end. A part that is not what was sent is reported on standard error.
+pub(crate) fn gather(request: &mut Request) -> bool {
+    let body = request.buffer().to_vec();
+    let Some(shape) = Shape::of(&body) else {
+        eprintln!("a one-way of {} bytes does not describe its parts", body.len());
+        return false;
+    };
+    let mut number = 0;
+    for next in request.parts() {
+        // Without an end its sender, or the connection, is gone.
+        let Ok(next) = next else { return false };
+        if number == shape.count || next != part(&body, number, shape.len) {
+            eprintln!(
+                "part {number} of {} is not what was sent: {} bytes",
+                shape.count,
+                next.len()
+            );
+            return false;
+        }
+        number += 1;
+    }
+    if number != shape.count {
+        eprintln!("{number} parts of {} came before the end", shape.count);
+    }
+    number == shape.count
+}
+
+/// Number and size of the parts of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    count: usize,
+    len: usize,
+}
+
+impl Shape {
+    /// Bytes of a shape at the end of a one-way.
+    const BYTES: usize = 16;
+
+    pub(crate) fn random(plan: &Plan, rng: &mut Rng) -> Self {
+        Self { count: plan.count(rng.usize(..60)), len: plan.size(rng.usize(..2000)) }
+    }
+
+    /// `body`, followed by the shape.
+    pub(crate) fn described(self, body: &[u8]) -> Vec<u8> {
+        let numbers = [self.count, self.len].map(|number| (number as u64).to_le_bytes());
+        [body, numbers.as_flattened()].concat()
+    }
+
+    fn of(body: &[u8]) -> Option<Self> {
+        let numbers = body.last_chunk::<{ Self::BYTES }>()?.as_chunks().0;
+        let number = |at: usize| usize::try_from(u64::from_le_bytes(numbers[at])).ok();
+        Some(Self { count: number(0)?, len: number(1)? })
+    }
+
+    pub(crate) fn send(self, mut sender: PartSender, body: &[u8]) -> Result<(), StreamError> {
+        for number in 0..self.count {
+            sender.send(part(body, number, self.len))?;
+        }
+        sender.finish()
+    }
+
+    /// Sends all parts, and takes those of the reply, which have to be the same.
+    pub(crate) fn exchange(
+        self,
+        call: StreamCall,
+        body: &[u8],
+        board: &Board,
+    ) -> Result<(), CallError> {
+        let (sender, mut parts) = call.split();
+        thread::scope(|scope| {
+            let sending = scope.spawn(|| self.send(sender, body));
+            let mut received = 0;
+            for next in parts.by_ref() {
+                if next? != part(body, received, self.len) {
+                    board.violation(format!("part {received} of a reply is not what was sent"));
+                }
+                received += 1;
+            }
+            let reply = parts.reply()?;
+            let sent = sending.join();
+            if received != self.count
+                || reply != self.count.to_string()
+                || !matches!(sent, Ok(Ok(())))
+            {
+                board.violation(format!(
+                    "{received} of {} parts came back, the reply is {reply:?}, and sending ended with {sent:?}",
+                    self.count
+                ));
+            }
+            Ok(())
+        })
+    }
 }
 
 impl Load<'_> {

@@ -26,6 +26,7 @@ use crate::answer::{Board, payload};
 use crate::load::{LONG, Tally, block_on};
 use crate::plan::{Fault, Plan, What, rng};
 use crate::processes::is_expected;
+use crate::streams;
 
 /// Number of attempts that survives every kill of a cycle.
 const ATTEMPTS: u32 = 1000;
@@ -37,6 +38,8 @@ const TOKEN: usize = 8;
 const ONCE: &str = "once";
 const AGAIN: &str = "again";
 const NOTE: &str = "note";
+const PARTS: &str = "parts";
+const GATHER: &str = "gather";
 
 /// A plugin that takes `delay` microseconds to start, and writes down in `log` what it handles.
 pub(crate) fn guest_main(delay: u64, log: &str) -> ExitCode {
@@ -49,12 +52,27 @@ pub(crate) fn guest_main(delay: u64, log: &str) -> ExitCode {
         }
     };
     let request = move |_: &Main, request: &mut Request| -> Result<Reply, HandlerError> {
-        let buffer = request.take_buffer();
-        let token = buffer.first_chunk::<TOKEN>().ok_or("there is no token")?;
+        let token = *request.buffer().first_chunk::<TOKEN>().ok_or("there is no token")?;
         // Whole, also where another process writes: O_APPEND, open(2).
-        (&log).write_all(token)?;
-        thread::sleep(Duration::from_micros(u64::from_le_bytes(*token) / 256 % 300));
-        Ok(buffer.into())
+        let write_down = || (&log).write_all(&token);
+        match request.command() {
+            GATHER => {
+                // Only if all of them came.
+                if streams::gather(request) {
+                    write_down()?;
+                }
+                Ok(Reply::empty())
+            }
+            PARTS => {
+                write_down()?;
+                streams::send_back(request)
+            }
+            _ => {
+                write_down()?;
+                thread::sleep(Duration::from_micros(u64::from_le_bytes(token) / 256 % 300));
+                Ok(request.take_buffer().into())
+            }
+        }
     };
     Guest::new().name("chaos").metadata("Cmd", "chaos").handler(request).register().wait()
 }
@@ -204,13 +222,16 @@ impl Cycle<'_> {
     }
 
     fn call(&self, random: &mut Rng, body: &[u8]) -> (&'static str, bool) {
-        let way = random.u32(..6);
+        let way = random.u32(..8);
         if way == 0 {
             let sent = of_either!(&self.kept, it => it.notify(NOTE, body));
             if sent.is_ok() {
                 self.tally.notes.fetch_add(1, Ordering::SeqCst);
             }
             return (NOTE, self.judge_note(sent));
+        }
+        if way == 7 {
+            return (GATHER, self.one_way_stream(random, body));
         }
         self.tally.begun.fetch_add(1, Ordering::SeqCst);
         let (command, reply) = match way {
@@ -223,6 +244,7 @@ impl Cycle<'_> {
                 let call = of_either!(&self.kept, it => it.request(ONCE, body).begin());
                 (ONCE, call.and_then(|call| Ok(block_on(call)?.into_bytes())))
             }
+            6 => (PARTS, self.stream(random, body)),
             _ => {
                 let call =
                     of_either!(&self.kept, it => it.request(ONCE, body).timeout(LONG).begin());
@@ -231,6 +253,37 @@ impl Cycle<'_> {
         };
         self.tally.ended.fetch_add(1, Ordering::SeqCst);
         (command, self.judge(command, body, reply))
+    }
+
+    /// A stream in both directions, taken to its end. The outcome of one that ended well is `body`.
+    fn stream(&self, random: &mut Rng, body: &[u8]) -> Result<Vec<u8>, SupervisedCallError> {
+        let shape = streams::Shape::random(self.plan, random);
+        let call = of_either!(&self.kept, it => it.request(PARTS, body).timeout(LONG).stream())?;
+        shape.exchange(call, body, self.board)?;
+        Ok(body.to_vec())
+    }
+
+    /// A stream behind a one-way. Returns true if all of it was accepted.
+    fn one_way_stream(&self, random: &mut Rng, body: &[u8]) -> bool {
+        let shape = streams::Shape::random(self.plan, random);
+        let body = shape.described(body);
+        match of_either!(&self.kept, it => it.notify_stream(GATHER, &body)) {
+            Err(error) => self.judge_note(Err(error)),
+            Ok(sender) => match shape.send(sender, &body) {
+                Ok(()) => {
+                    self.tally.notes.fetch_add(1, Ordering::SeqCst);
+                    true
+                }
+                Err(error) => {
+                    if !self.plan.breaks() {
+                        self.board.violation(format!(
+                            "a supervised one-way stream ended with \"{error}\""
+                        ));
+                    }
+                    false
+                }
+            },
+        }
     }
 
     /// True if the reply is right. An error is a broken rule unless the plan allows it.
@@ -250,7 +303,7 @@ impl Cycle<'_> {
                     }
                     // One that may be made again survives each kill.
                     SupervisedCallError::Call(CallError::Closed { .. }) => {
-                        self.plan.breaks() && command == ONCE || self.plan.stops()
+                        self.plan.breaks() && command != AGAIN || self.plan.stops()
                     }
                     SupervisedCallError::Call(_) => false,
                     _ => false,
@@ -346,7 +399,7 @@ impl Cycle<'_> {
             let fits = match *command {
                 AGAIN => times > 0 || !went_well,
                 // What was sent may be lost with its process.
-                NOTE => times == 1 || times == 0 && (self.plan.breaks() || !went_well),
+                NOTE | GATHER => times == 1 || times == 0 && (self.plan.breaks() || !went_well),
                 _ => times == 1 || times == 0 && !went_well,
             };
             if !fits {
