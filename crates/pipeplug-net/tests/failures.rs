@@ -10,8 +10,8 @@ use std::time::Duration;
 use common::{LONG, Raw, Way, negotiate, never_answer, pair_on, raw};
 use pipeplug_net::wire::{Direction, Limits};
 use pipeplug_net::{
-    CallError, Connection, EventLoop, Failure, Handler, Options, Refuse, Reply, Request, Retry,
-    Sent, failure_code,
+    CallError, Connection, EventLoop, Failure, Handler, Options, OutgoingRequest, Payload, Refuse,
+    Reply, Request, Retry, Sent, failure_code,
 };
 use serde_json::{Value, json};
 
@@ -114,7 +114,9 @@ fn failures_of_the_library_have_codes() {
         let of = |retry, code: &str| (retry, Some(code.to_owned()));
         assert_eq!(code("panic", b""), of(Retry::No, failure_code::PANICKED));
         assert_eq!(code("none", b""), of(Retry::No, failure_code::UNKNOWN_COMMAND));
-        assert_eq!(code("cmd.none", b""), of(Retry::No, failure_code::UNKNOWN_COMMAND));
+        let request = OutgoingRequest::new("cmd.none", Payload::from(""));
+        let error = host.begin_by_protocol(request).unwrap().wait().unwrap_err();
+        assert_eq!(error.code(), Some(failure_code::UNKNOWN_COMMAND));
         assert_eq!(code("drop", b""), of(Retry::No, failure_code::UNANSWERED));
         assert_eq!(code("plain", &[0; 2000]), of(Retry::No, failure_code::TOO_LARGE));
         let _kept = host.request("never", "").begin().unwrap();

@@ -8,7 +8,7 @@ mod parse;
 use proc_macro::TokenStream;
 use quote::quote;
 
-/// Makes a service of a trait; see the crate pipeplug-service.
+#[expect(missing_docs, reason = "documented where it is exported, in pipeplug-service")]
 #[proc_macro_attribute]
 pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
     parse::service(arguments.into(), item.into())
@@ -16,8 +16,7 @@ pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
         .into()
 }
 
-/// Derives what the types of a service need: serde's `Serialize` and `Deserialize`, and the schema.
-/// See the crate pipeplug-service.
+#[expect(missing_docs, reason = "documented where it is exported, in pipeplug-service")]
 #[proc_macro_attribute]
 pub fn data(arguments: TokenStream, item: TokenStream) -> TokenStream {
     if let Some(argument) = arguments.into_iter().next() {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pipeplug_net::{
-    Caller, OutgoingRequest, ProgressReports, ProgressSender, Reply, StreamCall, StreamSides,
-    failure_code,
+    Caller, CancelHandle, OutgoingRequest, ProgressReports, ProgressSender, Reply, StreamCall,
+    StreamSides, failure_code,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,7 @@ pub struct CallOptions {
     is_idempotent: bool,
     context: Vec<(String, String)>,
     progress: Option<ProgressSender>,
+    cancel: Option<CancelHandle>,
 }
 
 impl CallOptions {
@@ -67,6 +68,14 @@ impl CallOptions {
         (self, reports)
     }
 
+    /// Lets a handle give the calls up; see
+    /// [`RequestBuilder::cancel_by`](pipeplug_net::RequestBuilder::cancel_by).
+    #[must_use]
+    pub fn cancel_by(mut self, handle: &CancelHandle) -> Self {
+        self.cancel = Some(handle.clone());
+        self
+    }
+
     fn request<'a>(&'a self, command: &'a str, bytes: Vec<u8>) -> OutgoingRequest<'a> {
         let mut request = OutgoingRequest::new(command, bytes.into());
         request.timeout = self.timeout;
@@ -74,6 +83,7 @@ impl CallOptions {
         request.values =
             self.context.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         request.progress.clone_from(&self.progress);
+        request.cancel = self.cancel.as_ref();
         request
     }
 }

@@ -128,7 +128,7 @@ fn decode_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
             Ok(Err(error)) => DecodeError::json(None, &error, bytes),
             Err(error) => {
                 let path = error.path().to_string();
-                let field = Some(path).filter(|path| path != ".");
+                let field = Some(path).filter(|path| path != "." && path != "?");
                 DecodeError::json(field, error.inner(), bytes)
             }
         }

@@ -89,8 +89,63 @@ pub use codec::{Body, Codec, DecodeError, EncodeError, Json};
 pub use compare::{Change, Effect, compare};
 pub use error::{Never, ServiceError};
 pub use interface::{Description, Interface, InterfaceBuilder, Method, MethodBuilder, ServiceName};
-pub use pipeplug_net::{Caller, Progress, ProgressReports, Reply, Request};
-pub use pipeplug_service_macros::{data, service};
+pub use pipeplug_net::{Caller, CancelHandle, Progress, ProgressReports, Reply, Request};
+/// Derives what the types of a service need: `Serialize` and `Deserialize` of serde, and
+/// `JsonSchema` of schemars. The crate that uses it needs neither of them as a dependency.
+///
+/// ```
+/// #[pipeplug_service::data]
+/// #[derive(Debug)]
+/// pub struct Line {
+///     number: u32,
+///     #[serde(default)]
+///     text: String,
+/// }
+/// ```
+pub use pipeplug_service_macros::data;
+/// Makes a trait a service: the trait itself, a server, a blocking and an async client, and the
+/// types of the arguments of its methods.
+///
+/// | argument | |
+/// | --- | --- |
+/// | `version = 2` | version of the interface, required |
+/// | `oldest = 1` | the oldest version whose callers it serves. Default: `version` |
+/// | `name = "spelling"` | name of the service. Default: that of the trait, in snake case |
+/// | `codec = "postcard"` | encoding of calls between programs of the same interface: `json`, `postcard` or `msgpack`. Default: `json` |
+///
+/// | on a method | |
+/// | --- | --- |
+/// | `#[one_way]` | it is called by a one-way, and has no answer |
+/// | `#[idempotent]` | it does no harm when it is called twice: supervisors and pools may call it again |
+///
+/// Methods take `&self`, and then the call itself (`&Request` or `&mut Request`, which callers do
+/// not give) and arguments of owned types. An argument may have attributes of serde and schemars,
+/// such as `#[serde(default)]`. One parameter may be a [`StreamIn`]. The result is a value, a
+/// [`StreamOut`], or a `Result` of one of them with an error type that is data and has a `Display`.
+///
+/// ```
+/// use pipeplug_service::{Request, StreamIn, StreamOut, service};
+///
+/// /// Text.
+/// #[service(version = 2, oldest = 1)]
+/// pub trait Text {
+///     /// Number of words, of at most `most`.
+///     #[idempotent]
+///     fn count(&self, request: &Request, text: String, #[serde(default)] most: Option<u32>) -> u32;
+///     /// Each line in capitals.
+///     fn upper(&self, lines: StreamIn<String>) -> StreamOut<String>;
+///     /// Forgets a text.
+///     #[one_way]
+///     fn forget(&self, name: String);
+/// }
+///
+/// fn use_it(text: &TextClient) -> Result<(), pipeplug_service::ServiceError> {
+///     text.count("one two".into(), None)?;
+///     let (mut lines, mut upper) = text.upper()?;
+///     text.forget("notes".into())
+/// }
+/// ```
+pub use pipeplug_service_macros::service;
 pub use router::{Answer, Router};
 pub use schemars;
 pub use serde;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use pipeplug_net::Refuse;
 use pipeplug_service::{
-    CallOptions, Channel, Client, Description, GET_SERVICES, INVALID_ARGUMENT, Json, METHOD_ERROR,
-    NoService, NoServiceKind, Request, ServiceError, ServiceSet, StreamIn, StreamOut, data,
-    service,
+    CallOptions, CancelHandle, Channel, Client, Description, GET_SERVICES, INVALID_ARGUMENT, Json,
+    METHOD_ERROR, NoService, NoServiceKind, Request, ServiceError, ServiceSet, StreamIn, StreamOut,
+    data, service,
 };
 use pipeplug_testkit::{Pair, eventually};
 
@@ -38,6 +38,8 @@ pub trait Spell {
     fn learn_all(&self, words: StreamIn<String>);
     /// User of the call.
     fn user(&self, request: &mut Request) -> Option<String>;
+    /// Reports its progress, and waits for the end of the call if it is to.
+    fn index(&self, request: &Request, wait: bool) -> u64;
     /// Does nothing.
     fn nothing(&self);
 }
@@ -122,6 +124,17 @@ impl Spell for Dictionary {
 
     fn user(&self, request: &mut Request) -> Option<String> {
         request.context("user").map(Into::into)
+    }
+
+    fn index(&self, request: &Request, wait: bool) -> u64 {
+        for done in 1..=3 {
+            request.progress(done, Some(3), "indexing");
+        }
+        if wait {
+            // The caller gives the call up.
+            let _ = request.cancellation().wait_timeout(Duration::from_secs(60));
+        }
+        3
     }
 
     fn nothing(&self) {}
@@ -254,6 +267,25 @@ fn a_method_reads_the_context_and_options_give_it() {
     assert_eq!(spell.user().unwrap(), None);
     let options = CallOptions::new().context("user", "ann").timeout(Duration::from_secs(60));
     assert_eq!(spell.with(options).user().unwrap().as_deref(), Some("ann"));
+}
+
+#[test]
+fn options_ask_for_progress_and_give_calls_up() {
+    let (_pair, spell, _) = pair();
+    let (options, reports) = CallOptions::new().progress();
+    assert_eq!(spell.with(options).index(false).unwrap(), 3);
+    let last = reports.last().unwrap();
+    assert_eq!((last.done, last.total, last.message.as_str()), (3, Some(3), "indexing"));
+
+    let handle = CancelHandle::new();
+    let (options, mut reports) = CallOptions::new().cancel_by(&handle).progress();
+    let waiting = spell.with(options);
+    let call = std::thread::spawn(move || waiting.index(true).unwrap_err());
+    assert!(reports.next().is_some());
+    handle.cancel();
+    let error = call.join().unwrap();
+    let ServiceError::Call(failed) = &error else { panic!("{error:?}") };
+    assert_eq!(failed.code(), Some("cancelled"), "{error}");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         let _ = MAIN.set(main.clone());
         Ok(())
     });
-    let mode = std::env::args().last().unwrap_or_default();
+    let mode = std::env::args().next_back().unwrap_or_default();
     let guest = match mode.as_str() {
         "older" => guest.service(OldWorkServer::new(Worker)),
         "none" => guest,

@@ -1,7 +1,7 @@
 //! Versions of the application's interface.
 
 use pipeplug_host::{Format, Plugin, StartErrorKind, Supervisor};
-use pipeplug_tests::Script;
+use pipeplug_tests::{Script, eventually};
 
 use crate::misbehave;
 
@@ -62,10 +62,10 @@ fn a_plugin_refuses_a_host_that_does_not_compare_the_versions() {
     let builder = misbehave(&["speaks", "1"]).metadata("pipeplug.interface_versions", "2 3");
     let plugin = builder.start().unwrap();
     plugin.call("echo", "").unwrap_err();
-    let stderr = plugin.stderr_tail().join("\n");
-    assert!(
-        stderr.contains("the plugin speaks version 1 of the interface, the host versions 2, 3"),
-        "{stderr}"
-    );
+    let stderr = || plugin.stderr_tail().join("\n");
+    eventually("the plugin says why", || {
+        stderr().contains("the plugin speaks version 1 of the interface, the host versions 2, 3")
+    });
+    let stderr = stderr();
     assert!(!stderr.contains("the start call-back runs"), "{stderr}");
 }

@@ -41,7 +41,7 @@ fn an_unknown_command_is_short_and_has_a_next_step() {
 
 #[test]
 fn a_built_in_plugin_is_named_as_the_command_line_names_it() {
-    pipeplug(["run", "@echo", "--timeout", "1ms", "--call", "echo"])
+    pipeplug(["run", "@echo", "--timeout", "0.001ms", "--call", "echo"])
         .run()
         .exits(124)
         .says("pipeplug: plugin \"@echo\" did not answer");
