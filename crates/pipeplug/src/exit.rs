@@ -93,6 +93,8 @@ pub(crate) struct CommandError {
     pub(crate) reason: ExitReason,
     /// The message. `None` if the user knows: Ctrl-C was pressed, or the reader closed the pipe.
     pub(crate) error: Option<anyhow::Error>,
+    /// Lines that follow the message in a text for people: the input around a mistake.
+    pub(crate) excerpt: Vec<String>,
     /// Command of the call that failed.
     pub(crate) command: Option<String>,
     /// Code and data of the error of a call, if it has a code.
@@ -138,7 +140,8 @@ impl CommandError {
 
     pub(crate) fn silent(reason: ExitReason) -> Self {
         let (error, command, coded, crash) = (None, None, None, None);
-        Self { reason, error, command, coded, stderr: Vec::new(), crash }
+        let (excerpt, stderr) = (Vec::new(), Vec::new());
+        Self { reason, error, excerpt, command, coded, stderr, crash }
     }
 
     /// Makes the error of a plugin that ended during a call. `since` is the wait status of a

@@ -336,7 +336,9 @@ fn failure_text(paint: Paint, failure: &CommandError) -> Option<String> {
         text.push_str(&format!(" ({})", coded.code));
     }
     if failure.crash.is_none() {
-        return Some(message_lines(paint, Role::Error, &Escaped(&text)));
+        let mut text = message_lines(paint, Role::Error, &Escaped(&text));
+        text.extend(failure.excerpt.iter().map(|line| format!("  {line}\n")));
+        return Some(text);
     }
     // The text of a crash has lines of its own; escape only within them.
     let lines: Vec<_> = text.lines().map(|line| Escaped(line).to_string()).collect();
