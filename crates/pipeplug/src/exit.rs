@@ -40,7 +40,8 @@ Exit status:
   0    success; also if the reader of stdout, such as head, closed the pipe
   1    a call failed: the plugin answered with an error; or stdout could not
        be written; or a plugin could not be added or removed
-  2    the command line is wrong, or a DATA file cannot be read
+  2    the command line is wrong, a DATA file cannot be read, or arguments do not
+       fit a typed service
   3    there is no such plugin
   4    the plugin did not start
   5    the plugin ended, or broke the connection, while it was in use

@@ -24,7 +24,8 @@ use crate::session::shutdown::Shutdown;
 const EXAMPLES: &str = "\
 Examples:
   pipeplug diff ./spell-1.2 ./target/release/spell
-  pipeplug inspect ./spell --schema >spell.json; pipeplug diff spell.json ./spell
+  pipeplug inspect ./spell --schema >spell.json
+  pipeplug diff spell.json ./spell-new
   pipeplug diff --locked ./plugins/spell
 
 Plugins are started in a strict sandbox. For one that needs other options, let

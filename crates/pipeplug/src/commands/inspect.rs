@@ -90,19 +90,26 @@ fn attempt(
     let answers = AnswerHandler::load(&[], &mut Loader::default(), report)?;
     let session = Session::start(&target, &args.start, level, report, shutdown, answers)?;
     let started = session.started();
-    let described = describe::ask(&session.plugin, args.start.timeout, shutdown);
-    let text = described.and_then(|services| text_of(args, globals, &started, services.as_ref()));
+    let (services, problem) = match describe::ask(&session.plugin, args.start.timeout, shutdown) {
+        Ok(services) => (services, None),
+        // The rest is shown without them.
+        Err(problem) => (None, Some(problem)),
+    };
+    let text = text_of(args, globals, &started, services.as_ref());
     let stopped = session.end();
     if let Some(failure) = shutdown.failure() {
         return Err(failure);
     }
-    let text = text?;
+    let text = match (text, problem.as_ref()) {
+        (Err(_), Some(_)) => String::new(),
+        (text, _) => text?,
+    };
     report::print_interruptible(&text, shutdown)?;
     match stopped {
         Ok(stopped) => report.show(&Event::Ended(stopped)),
         Err(error) => return Err(CommandError::new(ExitReason::Died, error)),
     }
-    Ok(())
+    problem.map_or(Ok(()), Err)
 }
 
 fn text_of(

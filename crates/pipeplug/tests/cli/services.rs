@@ -305,6 +305,11 @@ fn a_description_that_cannot_be_read_checks_nothing() {
         .exits(0)
         .prints("<spell.suggest {}>")
         .says("arguments are not checked: spell does not describe its services");
+    let inspect = ["inspect", "./spell", "--sandbox", "none"];
+    let ran = place.pipeplug(inspect).in_place().run().exits(1);
+    ran.prints_part("pipeplug.services  spell/2-3").says("spell does not describe its services");
+    let schema = [&inspect[..], &["--schema"]].concat();
+    place.pipeplug(schema).in_place().run().exits(1).prints("");
 }
 
 /// An older version: a method less, and an argument more.
