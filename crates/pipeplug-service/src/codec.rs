@@ -128,7 +128,7 @@ fn decode_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
             Ok(Err(error)) => DecodeError::json(None, &error, bytes),
             Err(error) => {
                 let path = error.path().to_string();
-                let field = Some(path).filter(|path| path != ".");
+                let field = Some(path).filter(|path| path != "." && path != "?");
                 DecodeError::json(field, error.inner(), bytes)
             }
         }
@@ -237,7 +237,7 @@ mod tests {
             ),
             (
                 r#"{"word":"teh","most":1,"tags":[1,2,300]}"#,
-                r#"tags[2]: invalid value: integer `300`, expected u8 at line 1 column 38, near …"most":1,"tags":[1,2,300]}"#,
+                r#"tags[2]: invalid value: integer `300`, expected u8 at line 1 column 38, near …,"most":1,"tags":[1,2,300]}"#,
             ),
             ("", "invalid type: null, expected struct Query, near null"),
             (

@@ -95,16 +95,15 @@ fn attempt(
         // The rest is shown without them.
         Err(problem) => (None, Some(problem)),
     };
-    let text = text_of(args, globals, &started, services.as_ref());
+    let text = match problem {
+        Some(_) if args.schema => Ok(String::new()),
+        _ => text_of(args, globals, &started, services.as_ref()),
+    };
     let stopped = session.end();
     if let Some(failure) = shutdown.failure() {
         return Err(failure);
     }
-    let text = match (text, problem.as_ref()) {
-        (Err(_), Some(_)) => String::new(),
-        (text, _) => text?,
-    };
-    report::print_interruptible(&text, shutdown)?;
+    report::print_interruptible(&text?, shutdown)?;
     match stopped {
         Ok(stopped) => report.show(&Event::Ended(stopped)),
         Err(error) => return Err(CommandError::new(ExitReason::Died, error)),
