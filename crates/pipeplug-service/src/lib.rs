@@ -71,16 +71,20 @@
 extern crate self as pipeplug_service;
 
 mod channel;
+mod check;
 mod codec;
 mod compare;
 mod error;
 mod interface;
+mod notation;
 mod router;
+mod schema;
 mod service;
 mod stream;
 mod transport;
 
 pub use channel::{CallOptions, Channel, MethodCaller};
+pub use check::Mistake;
 #[cfg(feature = "msgpack")]
 pub use codec::MsgPack;
 #[cfg(feature = "postcard")]
@@ -89,6 +93,7 @@ pub use codec::{Body, Codec, DecodeError, EncodeError, Json};
 pub use compare::{Change, Effect, compare};
 pub use error::{Never, ServiceError};
 pub use interface::{Description, Interface, InterfaceBuilder, Method, MethodBuilder, ServiceName};
+pub use notation::Argument;
 pub use pipeplug_net::{Caller, CancelHandle, Progress, ProgressReports, Reply, Request};
 /// Derives what the types of a service need: `Serialize` and `Deserialize` of serde, and
 /// `JsonSchema` of schemars. The crate that uses it needs neither of them as a dependency.

@@ -247,7 +247,8 @@ pub enum NoServiceKind {
         theirs: (u32, u32),
         /// Version of the client.
         ours: u32,
-        /// Differences that break this client, as far as the peer has described its services.
+        /// Differences that break this client, as far as the peer has described its services: those
+        /// from the older version to the newer one.
         changes: Vec<Change>,
     },
 }
@@ -277,14 +278,10 @@ impl NoService {
                 let theirs = described.as_ref().and_then(|description| {
                     description.services.iter().find(|service| service.name == client.name)
                 });
-                let changes = theirs.map_or_else(Vec::new, |theirs| compare(client, theirs));
                 NoServiceKind::Version {
                     theirs: (service.oldest, service.version),
                     ours: client.version,
-                    changes: changes
-                        .into_iter()
-                        .filter(|change| change.method.is_some() && change.breaks_callers())
-                        .collect(),
+                    changes: theirs.map_or_else(Vec::new, |theirs| breaking(client, theirs)),
                 }
             }
             None => {
@@ -301,6 +298,18 @@ impl NoService {
         &self.kind
     }
 }
+
+/// Differences that break a client, from the older version to the newer one.
+fn breaking(client: &Interface, service: &Interface) -> Vec<Change> {
+    let is_newer = client.version > service.version;
+    let changes = if is_newer { compare(service, client) } else { compare(client, service) };
+    let breaks =
+        |change: &Change| if is_newer { change.breaks_services() } else { change.breaks_callers() };
+    changes.into_iter().filter(|change| change.method.is_some() && breaks(change)).collect()
+}
+
+/// Number of differences that a message names.
+const NAMED: usize = 6;
 
 impl fmt::Display for NoService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -329,11 +338,17 @@ impl fmt::Display for NoService {
                     f,
                     "{peer} has {theirs} of the service \"{service}\", and this side needs version {ours}: {older}, so {update}"
                 )?;
-                for (index, change) in changes.iter().enumerate() {
-                    let mark = if index == 0 { "; what differs: " } else { ", " };
-                    write!(f, "{mark}{change}")?;
+                for (index, change) in changes.iter().take(NAMED).enumerate() {
+                    let (old, new) = (newest.min(ours), newest.max(ours));
+                    match index {
+                        0 => write!(f, "; from version {old} to {new}: {change}")?,
+                        _ => write!(f, "; {change}")?,
+                    }
                 }
-                Ok(())
+                match changes.len().saturating_sub(NAMED) {
+                    0 => Ok(()),
+                    more => write!(f, "; and {more} more"),
+                }
             }
         }
     }

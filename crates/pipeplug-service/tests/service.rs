@@ -356,7 +356,21 @@ fn a_peer_is_checked_for_the_service() {
     assert_eq!(
         error.to_string(),
         "spell.so has version 1 of the service \"spell\", and this side needs version 3: spell.so \
-         is older, so update spell.so; what differs: words: the method is gone"
+         is older, so update spell.so; from version 1 to 3: words: the method is new"
+    );
+    // A newer peer: the methods that it has no more.
+    let newer = NoService::check("spell.so", SpellClient::interface(), Some("spell/5"), || {
+        let mut newer = SpellClient::interface().clone();
+        (newer.version, newer.oldest) = (5, 5);
+        newer.methods.truncate(1);
+        Some(Description { services: vec![newer] })
+    });
+    assert_eq!(
+        newer.unwrap_err().to_string(),
+        "spell.so has version 5 of the service \"spell\", and this side needs version 3: this side \
+         is older, so update this side; from version 3 to 5: check: the method is gone; count: the \
+         method is gone; words: the method is gone; learn: the method is gone; learn_all: the \
+         method is gone; user: the method is gone; and 1 more"
     );
     let error = check(Some("spell/4-5")).unwrap_err();
     assert!(error.to_string().contains("this side is older, so update this side"), "{error}");

@@ -12,7 +12,7 @@ use clap::{
 use pipeplug_host::discovery;
 
 use crate::args::calls;
-use crate::commands::{add, inspect, list, pack, pin, rm, run};
+use crate::commands::{add, diff, inspect, list, pack, pin, rm, run};
 use crate::output::logging;
 use crate::output::report::Verbosity;
 use crate::output::stream::{self, Kind, Stream};
@@ -26,6 +26,7 @@ Examples:
   pipeplug run ./plugin --call open @page.html --notify log done
   pipeplug list
   pipeplug inspect ./plugin
+  pipeplug diff ./plugin ./plugin-new
   pipeplug add ./plugin
   pipeplug pin ./plugin && pipeplug run --locked --sandbox strict ./plugin
 
@@ -48,6 +49,7 @@ enum Command {
     Run(run::RunArgs),
     List(list::ListArgs),
     Inspect(inspect::InspectArgs),
+    Diff(diff::DiffArgs),
     Add(add::AddArgs),
     Rm(rm::RmArgs),
     Pack(pack::PackArgs),
@@ -102,6 +104,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => run::run(args, &globals),
         Command::List(args) => list::run(args, &globals),
         Command::Inspect(args) => inspect::run(args, &globals),
+        Command::Diff(args) => diff::run(args, &globals),
         Command::Add(args) => add::run(args, &globals),
         Command::Rm(args) => rm::run(args, &globals),
         Command::Pack(args) => pack::run(args, &globals),

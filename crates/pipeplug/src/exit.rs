@@ -43,7 +43,8 @@ Exit status:
   0    success; also if the reader of stdout, such as head, closed the pipe
   1    a call failed: the plugin answered with an error; or stdout could not
        be written; or a plugin could not be added or removed
-  2    the command line is wrong, or a DATA file cannot be read
+  2    the command line is wrong, a DATA file cannot be read, or arguments do not
+       fit a typed service
   3    there is no such plugin
   4    the plugin did not start
   5    the plugin ended, or broke the connection, while it was in use
@@ -98,6 +99,8 @@ pub(crate) struct CommandError {
     pub(crate) error: Option<anyhow::Error>,
     /// Next step, for people.
     pub(crate) advice: Option<String>,
+    /// Lines that follow the message in a text for people: the input around a mistake.
+    pub(crate) excerpt: Vec<String>,
     /// Command of the call that failed.
     pub(crate) command: Option<String>,
     /// Code and data of the error of a call, if it has a code.
@@ -143,7 +146,8 @@ impl CommandError {
 
     pub(crate) fn silent(reason: ExitReason) -> Self {
         let (error, advice, command, coded, crash) = (None, None, None, None, None);
-        Self { reason, error, advice, command, coded, stderr: Vec::new(), crash }
+        let (excerpt, stderr) = (Vec::new(), Vec::new());
+        Self { reason, error, advice, excerpt, command, coded, stderr, crash }
     }
 
     /// Makes the error of a plugin that ended during a call. `since` is the wait status of a

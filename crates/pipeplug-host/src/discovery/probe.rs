@@ -100,6 +100,7 @@ pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
         | StartErrorKind::NoConfig { .. }
         | StartErrorKind::InterfaceVersions { .. }
         | StartErrorKind::Service { .. }
+        | StartErrorKind::PinnedInterface { .. }
         | StartErrorKind::NotReady { .. } => false,
         StartErrorKind::Exited { status, .. } => !was_ended(*status),
         StartErrorKind::ClosedPipe

@@ -32,6 +32,11 @@ const FILE_MAX: u64 = 16 << 20;
 /// }
 /// ```
 ///
+/// Beside the sums it can have the descriptions of the plugins' typed services, as `interfaces`
+/// ([`pin_interface`](Self::pin_interface)). A host with the feature `service` refuses a plugin
+/// then whose services break callers of the pinned ones, such as a script whose modules have
+/// changed.
+///
 /// [`update`](Self::update) is for programs that change one: of those that do so at the same time
 /// each one's change stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +44,8 @@ pub struct LockFile {
     /// Path without symbolic links, except perhaps its last part.
     path: PathBuf,
     pins: BTreeMap<String, Sha256>,
+    /// Descriptions of the services of plugins.
+    interfaces: BTreeMap<String, Value>,
 }
 
 /// Error of a lock file.
@@ -137,8 +144,8 @@ impl LockFile {
             Err(FileError::System(error)) => return Err(failed(error)),
             Err(error) => return Err(malformed(error.to_string())),
         };
-        let pins = parse(&text).map_err(malformed)?;
-        Ok(Self { path: located(path).map_err(failed)?, pins })
+        let (pins, interfaces) = parse(&text).map_err(malformed)?;
+        Ok(Self { path: located(path).map_err(failed)?, pins, interfaces })
     }
 
     /// Reads it, or takes an empty one where there is none.
@@ -153,7 +160,7 @@ impl LockFile {
                     let kind = LockFileErrorKind::Io { what: "written there", error };
                     LockFileError::new(path, kind)
                 })?;
-                Ok(Self { path: located, pins: BTreeMap::new() })
+                Ok(Self { path: located, pins: BTreeMap::new(), interfaces: BTreeMap::new() })
             }
             opened => opened,
         }
@@ -223,6 +230,38 @@ impl LockFile {
         Ok(sum)
     }
 
+    /// Takes the description of a plugin's typed services, which the plugin gives to the request
+    /// `GetServices`, beside its sum; [`save`](Self::save) keeps it. `None` removes it.
+    ///
+    /// # Errors
+    /// An error of the system for the plugin's path, or the path is no UTF-8.
+    pub fn pin_interface(
+        &mut self,
+        plugin: impl AsRef<Path>,
+        description: Option<Value>,
+    ) -> Result<(), LockFileError> {
+        let plugin = plugin.as_ref();
+        let failed = |problem: String| {
+            let kind = LockFileErrorKind::Plugin { plugin: plugin.to_owned(), problem };
+            LockFileError::new(&self.path, kind)
+        };
+        let key = self.key(plugin).map_err(|error| failed(error.to_string()))?;
+        let key = key.ok_or_else(|| failed("its path is no UTF-8".to_owned()))?;
+        match description {
+            Some(description) => self.interfaces.insert(key, description),
+            None => self.interfaces.remove(&key),
+        };
+        Ok(())
+    }
+
+    /// The description of a plugin's typed services, if it is pinned.
+    ///
+    /// # Errors
+    /// What the system says to the plugin's path.
+    pub fn interface_of(&self, plugin: impl AsRef<Path>) -> io::Result<Option<&Value>> {
+        Ok(self.key(plugin.as_ref())?.and_then(|key| self.interfaces.get(&key)))
+    }
+
     /// A plugin's sum, if it is pinned.
     ///
     /// # Errors
@@ -258,7 +297,11 @@ impl LockFile {
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let pins: BTreeMap<_, _> =
             self.pins.iter().map(|(name, sum)| (name, sum.to_string())).collect();
-        let text = format!("{:#}\n", json!({ "version": VERSION, "plugins": pins }));
+        let mut file = json!({ "version": VERSION, "plugins": pins });
+        if !self.interfaces.is_empty() {
+            file["interfaces"] = json!(self.interfaces);
+        }
+        let text = format!("{file:#}\n");
         files::replace(&path, text.as_bytes()).map_err(failed)
     }
 
@@ -290,7 +333,10 @@ fn located(file: &Path) -> io::Result<PathBuf> {
     }
 }
 
-fn parse(text: &[u8]) -> Result<BTreeMap<String, Sha256>, String> {
+type Pins = BTreeMap<String, Sha256>;
+type Interfaces = BTreeMap<String, Value>;
+
+fn parse(text: &[u8]) -> Result<(Pins, Interfaces), String> {
     let file = json::parse(text).map_err(|error| format!("it is no JSON ({error})"))?;
     match file.get("version").and_then(Value::as_u64) {
         Some(VERSION) => {}
@@ -302,14 +348,22 @@ fn parse(text: &[u8]) -> Result<BTreeMap<String, Sha256>, String> {
     let Some(Value::Object(plugins)) = file.get("plugins") else {
         return Err("it has no object `plugins`".to_owned());
     };
-    plugins
+    let interfaces = match file.get("interfaces") {
+        None => BTreeMap::new(),
+        Some(Value::Object(interfaces)) => {
+            interfaces.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+        }
+        Some(_) => return Err("its `interfaces` are no object".to_owned()),
+    };
+    let pins: Result<_, _> = plugins
         .iter()
         .map(|(name, sum)| match sum.as_str().map(str::parse) {
             Some(Ok(sum)) => Ok((name.clone(), sum)),
             Some(Err(error)) => Err(format!("{name:?}: {error}")),
             None => Err(format!("{name:?}: its sum is not a string")),
         })
-        .collect()
+        .collect();
+    Ok((pins?, interfaces))
 }
 
 #[cfg(test)]
@@ -345,6 +399,27 @@ mod tests {
         assert_eq!(read.sum_of(&path).unwrap(), None);
         let left: Vec<_> = fs::read_dir(dir.path().join("host")).unwrap().collect();
         assert_eq!(left.len(), 2, "nothing is left of the writing: {left:?}");
+    }
+
+    #[test]
+    fn interfaces_are_kept_beside_the_sums() {
+        let dir = tempfile::tempdir().unwrap();
+        let (plugin, path) = (dir.path().join("spell"), dir.path().join("pipeplug.lock"));
+        fs::write(&plugin, "").unwrap();
+        let description = json!({ "services": [{ "name": "spell" }] });
+        let update = |change: &dyn Fn(&mut LockFile) -> Result<(), LockFileError>| {
+            LockFile::update(&path, change).unwrap();
+        };
+        update(&|lock| {
+            lock.pin(&plugin)?;
+            lock.pin_interface(&plugin, Some(description.clone()))
+        });
+        update(&|lock| lock.pin(&plugin).map(drop));
+        let lock = LockFile::open(&path).unwrap();
+        assert_eq!(lock.interface_of(&plugin).unwrap(), Some(&description));
+        assert_eq!(lock.interface_of(&path).unwrap(), None);
+        update(&|lock| lock.pin_interface(&plugin, None));
+        assert!(!fs::read_to_string(&path).unwrap().contains("interfaces"));
     }
 
     #[test]
@@ -416,6 +491,7 @@ mod tests {
             ("{}", "no `version`"),
             (r#"{"version":2,"plugins":{}}"#, "version is 2"),
             (r#"{"version":1}"#, "no object `plugins`"),
+            (r#"{"version":1,"plugins":{},"interfaces":1}"#, "`interfaces` are no object"),
             (r#"{"version":1,"plugins":{"a":"12"}}"#, "64 hexadecimal digits"),
             (r#"{"version":1,"plugins":{"a":7}}"#, "not a string"),
             (r#"{"version":1,"plugins":{"a":"12","a":"12"}}"#, "the key \"a\" occurs twice"),

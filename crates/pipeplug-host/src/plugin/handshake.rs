@@ -1,5 +1,6 @@
 //! The first request, and what its failure means.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use pipeplug_net::internal::handshake;
@@ -12,6 +13,8 @@ use crate::plugin::start_hint::{self, End, StartPipe};
 use crate::plugin::{Plugin, PluginBuilder, StartError, StartErrorKind, terminal};
 use crate::process::WaitStatus;
 use crate::services::Missing;
+#[cfg(feature = "verify")]
+use crate::services::check_pinned;
 
 /// Bytes of garbage that an error shows, at most.
 const SHOWN: usize = 64;
@@ -44,6 +47,10 @@ pub(crate) enum HandshakeFailure {
         host: Vec<u32>,
     },
     Service(Missing),
+    Pinned {
+        lock_file: PathBuf,
+        problem: String,
+    },
 }
 
 /// The result of the exchange.
@@ -120,6 +127,12 @@ pub(crate) fn exchange(
         HandshakeFailure::InterfaceVersions { plugin, host }
     })?;
     services.check(plugin, &metadata).map_err(HandshakeFailure::Service)?;
+    #[cfg(feature = "verify")]
+    if let Some(lock_file) = &builder.launch.lock_file {
+        check_pinned(plugin, &metadata, &builder.launch, lock_file).map_err(|problem| {
+            HandshakeFailure::Pinned { lock_file: lock_file.clone(), problem }
+        })?;
+    }
     Ok(Introduced { metadata, interface_version })
 }
 
@@ -163,6 +176,9 @@ pub(crate) fn explain(
         }
         HandshakeFailure::Service(error) => {
             return failed(StartErrorKind::Service { problem: error.to_string() });
+        }
+        HandshakeFailure::Pinned { lock_file, problem } => {
+            return failed(StartErrorKind::PinnedInterface { lock_file, problem });
         }
         HandshakeFailure::Call(error) => error,
     };

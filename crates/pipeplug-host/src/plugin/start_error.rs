@@ -155,6 +155,19 @@ pub enum StartErrorKind {
         /// The service, the versions, and the methods that differ.
         problem: String,
     },
+    /// The plugin's typed services break callers of those that the lock file pins
+    /// (`LockFile::pin_interface`, with the features `service` and `verify`).
+    #[error(
+        "does not have the interface that is pinned in {lock_file:?}: {}; if that is intended, \
+         `pipeplug pin --interface` pins the new one",
+        Escaped(problem)
+    )]
+    PinnedInterface {
+        /// Path of the lock file.
+        lock_file: PathBuf,
+        /// The methods, and what differs.
+        problem: String,
+    },
     /// The host's own call-back ([`PluginBuilder::on_ready`](crate::PluginBuilder::on_ready)) failed.
     /// The plugin was stopped.
     #[error("started, and was not ready: {why}")]
@@ -254,6 +267,7 @@ impl StartError {
             | StartErrorKind::NoConfig { .. }
             | StartErrorKind::InterfaceVersions { .. }
             | StartErrorKind::Service { .. }
+            | StartErrorKind::PinnedInterface { .. }
             | StartErrorKind::Echo => true,
             StartErrorKind::System { .. }
             | StartErrorKind::Connect { .. }

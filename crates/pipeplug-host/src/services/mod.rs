@@ -1,14 +1,22 @@
 //! Typed services: those of the host, and clients of those of plugins.
 
+#[cfg(feature = "verify")]
+use std::path::Path;
 use std::time::Duration;
 
 use pipeplug_net::{HandlerError, Reply, Request};
 use pipeplug_service::{
     Body, CallOptions, Channel, Client, Description, GET_SERVICES, Interface, Json, KEY_SERVICES,
-    NoService, Service, ServiceSet,
+    NoService, Service, ServiceError, ServiceSet,
 };
+#[cfg(feature = "verify")]
+use pipeplug_service::{compare, serde::Deserialize as _};
 
+#[cfg(feature = "verify")]
+use crate::integrity::LockFile;
 use crate::plugin::{Metadata, Plugin, PluginBuilder};
+#[cfg(feature = "verify")]
+use crate::process::Launch;
 #[cfg(feature = "supervisor")]
 use crate::supervisor::{Pool, Supervisor};
 
@@ -42,16 +50,64 @@ impl Services {
     }
 }
 
+/// Checks that the services of a plugin serve callers of those that the lock file pins for it, if it
+/// pins any.
+///
+/// # Errors
+/// They do not: the methods, and what differs.
+///
+/// # Blocking
+/// Until the plugin has described its services, for at most 5 seconds.
+#[cfg(feature = "verify")]
+pub(crate) fn check_pinned(
+    plugin: &Plugin,
+    metadata: &Metadata,
+    launch: &Launch,
+    lock_file: &Path,
+) -> Result<(), String> {
+    let lock = LockFile::open(lock_file).map_err(|error| error.to_string())?;
+    let pinned = lock.interface_of(&launch.program).map_err(|error| error.to_string())?;
+    let Some(pinned) = pinned else { return Ok(()) };
+    let unread = |error: serde_json::Error| format!("what is pinned cannot be read: {error}");
+    let pinned = Description::deserialize(pinned).map_err(unread)?;
+    let found = if metadata.value(KEY_SERVICES).is_some() {
+        describe(plugin).map_err(|error| format!("it does not describe its services: {error}"))?
+    } else {
+        Description::default()
+    };
+    let mut problems = Vec::new();
+    for old in &pinned.services {
+        let name = &old.name;
+        match found.services.iter().find(|new| new.name == *name) {
+            Some(new) => {
+                let changes = compare(old, new);
+                let broken = changes.iter().filter(|change| change.breaks_callers());
+                problems.extend(broken.map(|change| match change.method {
+                    Some(_) => format!("{name}.{change}"),
+                    None => format!("{name}: {change}"),
+                }));
+            }
+            None => problems.push(format!("{name}: the service is gone")),
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join(", ")) }
+}
+
+/// Asks a plugin for the description of its services.
+fn describe(plugin: &Plugin) -> Result<Description, ServiceError> {
+    let options = CallOptions::new().timeout(DESCRIBE_TIMEOUT);
+    // Weakly would do as well: the channel ends with this call.
+    let channel = Channel::new(plugin.clone()).with(options);
+    channel.call(GET_SERVICES, Json::new(()))
+}
+
 fn check(
     plugin: &Plugin,
     metadata: &Metadata,
     interface: &'static Interface,
 ) -> Result<(), NoService> {
     NoService::check(plugin.name(), interface, metadata.value(KEY_SERVICES), || {
-        let options = CallOptions::new().timeout(DESCRIBE_TIMEOUT);
-        // Weakly would do as well: the channel ends with this call.
-        let channel = Channel::new(plugin.clone()).with(options);
-        channel.call::<Description, _>(GET_SERVICES, Json::new(())).ok()
+        describe(plugin).ok()
     })
 }
 

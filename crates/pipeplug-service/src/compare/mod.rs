@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::interface::{Interface, Method};
-use schema::{Difference, Schema};
+use crate::schema::Schema;
+use schema::Difference;
 
 /// A difference between two versions of an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,6 +51,24 @@ impl Effect {
 }
 
 impl Change {
+    /// The change of a whole service that has come or gone. `None` if both versions have it, or
+    /// none.
+    #[must_use]
+    pub fn whole(is_in_old: bool, is_in_new: bool) -> Option<Self> {
+        let (what, effect) = match (is_in_old, is_in_new) {
+            (true, false) => ("the service is gone", Effect::BreaksCallers),
+            (false, true) => ("the service is new", Effect::BreaksServices),
+            _ => return None,
+        };
+        Some(Self { method: None, what: what.into(), effect })
+    }
+
+    /// Returns true if callers and services of both versions work together.
+    #[must_use]
+    pub fn is_compatible(&self) -> bool {
+        self.effect == Effect::Compatible
+    }
+
     /// Returns true if callers of the old version do not work with services of the new one.
     #[must_use]
     pub fn breaks_callers(&self) -> bool {
@@ -83,6 +102,15 @@ pub fn compare(old: &Interface, new: &Interface) -> Vec<Change> {
             method: None,
             what: format!("version {} becomes {}", old.version, new.version),
             effect: Effect::new(!serves_old, !serves_new),
+        });
+    }
+    if old.codec != new.codec {
+        let name = |codec: &Option<String>| codec.clone().unwrap_or_else(|| "json".into());
+        changes.push(Change {
+            method: None,
+            what: format!("calls use {} instead of {}", name(&new.codec), name(&old.codec)),
+            // Peers of different interfaces use JSON.
+            effect: Effect::Compatible,
         });
     }
     for method in &old.methods {
@@ -122,9 +150,19 @@ impl Comparison<'_> {
 
     fn methods(&mut self, old: &Method, new: &Method) {
         if old.one_way != new.one_way {
+            // A service takes both forms. A result that comes or goes is a difference of its own.
             let kind = |one_way| if one_way { "a one-way" } else { "a call" };
             let what = format!("{} becomes {}", kind(old.one_way), kind(new.one_way));
-            self.change(what, Effect::BreaksBoth);
+            self.change(what, Effect::Compatible);
+        }
+        if old.idempotent != new.idempotent {
+            // Callers make an idempotent call again where they cannot tell if it was handled.
+            let what = if new.idempotent {
+                "it is idempotent now: new callers repeat it"
+            } else {
+                "it is not idempotent any more: callers that exist repeat it"
+            };
+            self.change(what.into(), Effect::new(old.idempotent, new.idempotent));
         }
         self.schemas("argument", old.arguments.as_ref(), new.arguments.as_ref(), true);
         self.items("items that it takes", old.items_in.as_ref(), new.items_in.as_ref(), true);
@@ -145,13 +183,18 @@ impl Comparison<'_> {
 
     /// Compares two schemas of values that the caller sends (`is_sent`) or gets.
     fn schemas(&mut self, what: &str, old: Option<&Value>, new: Option<&Value>, is_sent: bool) {
+        let is_error = what == "error";
         // Arguments that are not there are an object without properties, a result is `null`.
         let nothing = json!({ "type": if is_sent { "object" } else { "null" } });
         let old = Schema { value: old.unwrap_or(&nothing), root: self.old };
         let new = Schema { value: new.unwrap_or(&nothing), root: self.new };
         for difference in schema::differences(old, new) {
-            let Difference { path, what: difference, old_fits_new, new_fits_old } = difference;
-            let effect = if is_sent {
+            let Difference { path, what: difference, is_alternative, old_fits_new, new_fits_old } =
+                difference;
+            let effect = if is_error && is_alternative {
+                // The call fails either way: with the error's message, if not with its type.
+                Effect::Compatible
+            } else if is_sent {
                 Effect::new(!old_fits_new, !new_fits_old)
             } else {
                 Effect::new(!new_fits_old, !old_fits_new)
@@ -161,3 +204,6 @@ impl Comparison<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

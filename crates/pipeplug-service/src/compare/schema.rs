@@ -2,16 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::interface::Interface;
-
-/// A schema, and the interface whose definitions it refers to.
-#[derive(Clone, Copy)]
-pub(super) struct Schema<'a> {
-    pub(super) value: &'a Value,
-    pub(super) root: &'a Interface,
-}
+use crate::schema::{Schema, Variant};
 
 /// A difference between two schemas.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,206 +12,142 @@ pub(super) struct Difference {
     /// Path of the property: names joined by dots. Empty for the whole value.
     pub(super) path: String,
     pub(super) what: String,
+    /// True for an alternative that has come or gone.
+    pub(super) is_alternative: bool,
     /// True if each value of the old schema is one of the new schema too.
     pub(super) old_fits_new: bool,
     /// True if each value of the new schema is one of the old schema too.
     pub(super) new_fits_old: bool,
 }
 
+/// Schema of items that are not described.
+static ANY: Value = Value::Bool(true);
+
+/// Pairs of schemas that are compared, at most. Schemas that have more of them are not meant to be
+/// compared.
+const STEPS: u32 = 100_000;
+
 /// Differences of two schemas.
 pub(super) fn differences(old: Schema<'_>, new: Schema<'_>) -> Vec<Difference> {
-    let mut walk = Walk { found: Vec::new(), open: BTreeSet::new() };
+    let mut walk = Walk { found: Vec::new(), seen: BTreeSet::new(), steps: STEPS };
     walk.schemas("", old, new);
+    if walk.steps == 0 {
+        walk.found("", "is too large to compare".into(), false, false);
+    }
     walk.found
-}
-
-/// Prefix of a reference to a definition.
-const DEFS: &str = "#/$defs/";
-
-impl<'a> Schema<'a> {
-    fn with(self, value: &'a Value) -> Self {
-        Self { value, root: self.root }
-    }
-
-    fn get(self, key: &str) -> Option<&'a Value> {
-        self.value.get(key)
-    }
-
-    /// Name of the definition that it refers to.
-    fn reference(self) -> Option<&'a str> {
-        self.get("$ref")?.as_str()?.strip_prefix(DEFS)
-    }
-
-    /// The schema that it refers to, or itself.
-    fn resolved(self) -> Self {
-        let mut schema = self;
-        // A definition may be a reference itself. A chain this long is a circle.
-        for _ in 0..16 {
-            let Some(name) = schema.reference() else { return schema };
-            let Some(value) = self.root.definitions.get(name) else { return schema };
-            schema = self.with(value);
-        }
-        schema
-    }
-
-    fn properties(self) -> impl Iterator<Item = (&'a String, Self)> {
-        let properties = self.get("properties").and_then(Value::as_object);
-        properties.into_iter().flatten().map(move |(name, value)| (name, self.with(value)))
-    }
-
-    fn property(self, name: &str) -> Option<Self> {
-        self.get("properties")?.get(name).map(|value| self.with(value))
-    }
-
-    fn requires(self, name: &str) -> bool {
-        let required = self.get("required").and_then(Value::as_array);
-        required.is_some_and(|required| required.iter().any(|value| value == name))
-    }
-
-    /// Alternatives, each with a key by which those of two versions are matched.
-    fn variants(self) -> Vec<(String, Variant<'a>)> {
-        let schema = self.resolved();
-        for key in ["oneOf", "anyOf"] {
-            if let Some(variants) = schema.get(key).and_then(Value::as_array) {
-                return variants
-                    .iter()
-                    .flat_map(|variant| schema.with(variant).variants())
-                    .collect();
-            }
-        }
-        if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-            return values.iter().map(|value| (value.to_string(), Variant::Constant)).collect();
-        }
-        if let Some(value) = schema.get("const") {
-            return vec![(value.to_string(), Variant::Constant)];
-        }
-        match schema.get("type") {
-            Some(Value::Array(types)) => types
-                .iter()
-                .filter_map(Value::as_str)
-                .map(|name| (name.to_owned(), Variant::Schema(schema)))
-                .collect(),
-            Some(Value::String(name)) if name == "object" => {
-                vec![(schema.object_key(), Variant::Schema(schema))]
-            }
-            Some(Value::String(name)) => vec![(name.clone(), Variant::Schema(schema))],
-            _ => vec![("any value".into(), Variant::Schema(schema))],
-        }
-    }
-
-    /// Key of an object: the tag of a variant of an enumeration, or just `object`.
-    fn object_key(self) -> String {
-        let tag = self.properties().find_map(|(name, property)| {
-            let constant = property.get("const").filter(|_| self.requires(name))?;
-            Some(format!("{name}={constant}"))
-        });
-        tag.or_else(|| {
-            // Serde's external tag: one property, and no other is allowed.
-            let mut properties = self.properties();
-            let (name, _) = properties.next()?;
-            let is_closed = self.get("additionalProperties") == Some(&Value::Bool(false));
-            (properties.next().is_none() && is_closed).then(|| format!("\"{name}\""))
-        })
-        .unwrap_or_else(|| "object".into())
-    }
-
-    /// The least and the largest value of an integer, and its name for people.
-    fn range(self) -> (i128, i128, String) {
-        let format = self.get("format").and_then(Value::as_str).unwrap_or("integer");
-        let (least, largest) = match format {
-            "int8" => (i8::MIN.into(), i8::MAX.into()),
-            "int16" => (i16::MIN.into(), i16::MAX.into()),
-            "int32" => (i32::MIN.into(), i32::MAX.into()),
-            "int64" | "int" => (i64::MIN.into(), i64::MAX.into()),
-            "uint8" => (0, u8::MAX.into()),
-            "uint16" => (0, u16::MAX.into()),
-            "uint32" => (0, u32::MAX.into()),
-            "uint64" | "uint" => (0, u64::MAX.into()),
-            _ => (i128::MIN, i128::MAX),
-        };
-        let bound = |key| {
-            let value = self.get(key)?;
-            value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from))
-        };
-        let least = bound("minimum").map_or(least, |bound| bound.max(least));
-        let largest = bound("maximum").map_or(largest, |bound| bound.min(largest));
-        (least, largest, format.into())
-    }
-}
-
-/// An alternative of a schema.
-#[derive(Clone, Copy)]
-enum Variant<'a> {
-    /// One value, which is the key.
-    Constant,
-    Schema(Schema<'a>),
 }
 
 struct Walk {
     found: Vec<Difference>,
-    /// Pairs of definitions that are being compared, which may refer to themselves.
-    open: BTreeSet<(String, String)>,
+    /// Pairs of schemas that were compared, by their addresses: one may refer to itself.
+    seen: BTreeSet<(usize, usize)>,
+    /// Comparisons that are left.
+    steps: u32,
 }
 
 impl Walk {
     fn found(&mut self, path: &str, what: String, old_fits_new: bool, new_fits_old: bool) {
-        self.found.push(Difference { path: path.into(), what, old_fits_new, new_fits_old });
+        let path = path.into();
+        let is_alternative = false;
+        self.found.push(Difference { path, what, is_alternative, old_fits_new, new_fits_old });
+    }
+
+    /// Notes an alternative that has come or gone.
+    fn alternative(&mut self, path: &str, what: String, old_fits_new: bool, new_fits_old: bool) {
+        self.found(path, what, old_fits_new, new_fits_old);
+        if let Some(found) = self.found.last_mut() {
+            found.is_alternative = true;
+        }
     }
 
     fn schemas(&mut self, path: &str, old: Schema<'_>, new: Schema<'_>) {
-        let pair = match (old.reference(), new.reference()) {
-            (Some(old), Some(new)) => {
-                let pair = (old.to_owned(), new.to_owned());
-                if !self.open.insert(pair.clone()) {
-                    return;
-                }
-                Some(pair)
-            }
-            _ => None,
+        self.steps = self.steps.saturating_sub(1);
+        if self.steps == 0 {
+            return;
+        }
+        self.alternatives(path, old.variants(), new.variants());
+        // Properties beside the alternatives: those of a struct with a flattened enumeration.
+        let (old, new) = (old.resolved(), new.resolved());
+        let has_both = |schema: Schema<'_>| {
+            let has_alternatives = ["oneOf", "anyOf"].iter().any(|key| schema.get(key).is_some());
+            has_alternatives && schema.get("properties").is_some()
         };
-        self.alternatives(path, &old.variants(), &new.variants());
-        if let Some(pair) = pair {
-            self.open.remove(&pair);
+        if has_both(old) && has_both(new) {
+            self.objects(path, old, new);
         }
     }
 
     fn alternatives(
         &mut self,
         path: &str,
-        old: &[(String, Variant<'_>)],
-        new: &[(String, Variant<'_>)],
+        old: Vec<(String, Variant<'_>)>,
+        mut new: Vec<(String, Variant<'_>)>,
     ) {
-        if let ([(old_key, Variant::Schema(old))], [(new_key, Variant::Schema(new))]) = (old, new)
+        if let ([(old_key, Variant::Schema(old))], [(new_key, Variant::Schema(new))]) =
+            (old.as_slice(), new.as_slice())
             && old_key != new_key
         {
             let old_fits_new = fits(old_key, new_key);
             let new_fits_old = fits(new_key, old_key);
             if is_object(*old) && is_object(*new) {
-                return self.objects(path, *old, *new);
+                if self.seen.insert((address(*old), address(*new))) {
+                    self.objects(path, *old, *new);
+                }
+                return;
             }
             let what = format!("is {new_key} instead of {old_key}");
             return self.found(path, what, old_fits_new, new_fits_old);
         }
+        let (all_old, all_new): (Vec<_>, Vec<_>) = (keys(&old), keys(&new));
         for (key, variant) in old {
-            match (variant, new.iter().find(|(other, _)| other == key)) {
-                (Variant::Schema(old), Some((_, Variant::Schema(new)))) => {
-                    self.values(path, key, *old, *new);
-                }
-                (_, Some(_)) => {}
-                (_, None) => {
-                    let is_covered = new.iter().any(|(other, _)| fits(key, other));
-                    self.found(path, format!("cannot be {key} any more"), is_covered, true);
-                }
+            let Some(index) = self.counterpart(&key, variant, &new) else {
+                let is_covered = all_new.iter().any(|other| fits(&key, other));
+                self.alternative(path, format!("cannot be {key} any more"), is_covered, true);
+                continue;
+            };
+            if let (Variant::Schema(old), (_, Variant::Schema(new))) = (variant, new.remove(index))
+            {
+                self.values(path, &key, old, new);
             }
         }
-        for (key, _) in new.iter().filter(|(key, _)| old.iter().all(|(other, _)| other != key)) {
-            let is_covered = old.iter().any(|(other, _)| fits(key, other));
-            self.found(path, format!("can be {key} now"), true, is_covered);
+        for (key, _) in new {
+            let is_covered = all_old.iter().any(|other| fits(&key, other));
+            self.alternative(path, format!("can be {key} now"), true, is_covered);
         }
+    }
+
+    /// Finds the alternative that is the same in the other version: of several with one key, as an
+    /// untagged enumeration has, one without differences, or else the first.
+    fn counterpart(
+        &mut self,
+        key: &str,
+        variant: Variant<'_>,
+        others: &[(String, Variant<'_>)],
+    ) -> Option<usize> {
+        let mut same = (0..others.len()).filter(|index| others[*index].0 == key);
+        let first = same.next()?;
+        let mut rest = same.peekable();
+        if rest.peek().is_none() {
+            return Some(first);
+        }
+        let Variant::Schema(old) = variant else { return Some(first) };
+        let equal = std::iter::once(first).chain(rest).find(|index| {
+            let Variant::Schema(new) = others[*index].1 else { return false };
+            let mut walk = Walk { found: Vec::new(), seen: self.seen.clone(), steps: self.steps };
+            walk.values("", key, old, new);
+            self.steps = walk.steps;
+            walk.found.is_empty()
+        });
+        equal.or(Some(first))
     }
 
     /// Compares two schemas of the same kind of value.
     fn values(&mut self, path: &str, key: &str, old: Schema<'_>, new: Schema<'_>) {
+        // Whatever refers to itself comes by here, in an object or list.
+        let has_more = matches!(key, "array") || is_object(old);
+        if has_more && !self.seen.insert((address(old), address(new))) {
+            return;
+        }
         match key {
             "integer" => {
                 let (old_least, old_largest, old_name) = old.range();
@@ -227,9 +156,9 @@ impl Walk {
                 let new_fits_old = old_least <= new_least && new_largest <= old_largest;
                 if !(old_fits_new && new_fits_old) {
                     let what = if old_name == new_name {
-                        format!(
-                            "is {new_least} to {new_largest} instead of {old_least} to {old_largest}"
-                        )
+                        let (old, new) =
+                            (range((old_least, old_largest)), range((new_least, new_largest)));
+                        format!("is {new} instead of {old}")
                     } else {
                         format!("is {new_name} instead of {old_name}")
                     };
@@ -238,6 +167,7 @@ impl Walk {
             }
             "array" => self.arrays(path, old, new),
             "string" => {
+                self.bounds(path, "characters", ("minLength", "maxLength"), old, new);
                 for keyword in ["format", "pattern"] {
                     let text = |schema: Schema<'_>| {
                         schema.get(keyword).and_then(Value::as_str).map(str::to_owned)
@@ -260,13 +190,17 @@ impl Walk {
 
     fn arrays(&mut self, path: &str, old: Schema<'_>, new: Schema<'_>) {
         let tuple = |schema: Schema<'_>| {
-            let items = schema.value.get("prefixItems").and_then(Value::as_array);
-            items.map_or(0, Vec::len)
+            schema.value.get("prefixItems").and_then(Value::as_array).map(Vec::len)
         };
         if tuple(old) != tuple(new) {
-            let what = format!("has {} items instead of {}", tuple(new), tuple(old));
+            let name = |schema| match tuple(schema) {
+                Some(len) => format!("a tuple of {len}"),
+                None => "a list".into(),
+            };
+            let what = format!("is {} instead of {}", name(new), name(old));
             return self.found(path, what, false, false);
         }
+        self.bounds(path, "items", ("minItems", "maxItems"), old, new);
         if let (Some(Value::Array(olds)), Some(Value::Array(news))) =
             (old.get("prefixItems"), new.get("prefixItems"))
         {
@@ -274,31 +208,60 @@ impl Walk {
                 self.schemas(&format!("{path}[{index}]"), old.with(item), new.with(other));
             }
         }
-        let any = Value::Bool(true);
         let item = |schema: Schema<'_>| schema.value.get("items").cloned();
         if let (None, None) = (item(old), item(new)) {
             return;
         }
-        let old = old.with(old.get("items").unwrap_or(&any));
-        let new = new.with(new.get("items").unwrap_or(&any));
+        let old = old.with(old.get("items").unwrap_or(&ANY));
+        let new = new.with(new.get("items").unwrap_or(&ANY));
         self.schemas(&format!("{path}[]"), old, new);
+    }
+
+    /// Compares the least and largest number of what a value has.
+    fn bounds(
+        &mut self,
+        path: &str,
+        what: &str,
+        (least, most): (&str, &str),
+        old: Schema<'_>,
+        new: Schema<'_>,
+    ) {
+        let range = |schema: Schema<'_>| {
+            let bound = |key| schema.value.get(key).and_then(Value::as_u64);
+            (bound(least).unwrap_or(0), bound(most).unwrap_or(u64::MAX))
+        };
+        let (old, new) = (range(old), range(new));
+        if old != new {
+            let name = |range| match range {
+                (0, u64::MAX) => format!("any number of {what}"),
+                (least, u64::MAX) => format!("at least {least} {what}"),
+                (least, most) if least == most => format!("{least} {what}"),
+                (least, most) => format!("{least} to {most} {what}"),
+            };
+            let text = format!("has {} instead of {}", name(new), name(old));
+            let fits =
+                |inner: (u64, u64), outer: (u64, u64)| outer.0 <= inner.0 && inner.1 <= outer.1;
+            self.found(path, text, fits(old, new), fits(new, old));
+        }
     }
 
     fn objects(&mut self, path: &str, old: Schema<'_>, new: Schema<'_>) {
         let inner = |name: &str| {
             if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
         };
+        let (old_rest, new_rest) = (old.rest(), new.rest());
         for (name, property) in old.properties() {
             let path = inner(name);
             let was_required = old.requires(name);
             let Some(newer) = new.property(name) else {
-                self.found(&path, "is gone".into(), true, !was_required);
+                self.found(&path, "is gone".into(), !new.is_closed(), !was_required);
                 continue;
             };
             match (was_required, new.requires(name)) {
                 (false, true) => self.found(&path, "is required now".into(), false, true),
                 (true, false) => self.found(&path, "may be missing now".into(), true, false),
-                _ => {}
+                (false, false) => self.defaults(&path, property, newer),
+                (true, true) => {}
             }
             self.schemas(&path, property, newer);
         }
@@ -306,20 +269,53 @@ impl Walk {
             let is_required = new.requires(name);
             let what =
                 if is_required { "is new, and required" } else { "is new, and may be missing" };
-            self.found(&inner(name), what.into(), !is_required, true);
+            self.found(&inner(name), what.into(), !is_required, !old.is_closed());
         }
         // Of maps.
-        let rest = |schema: &Map<String, Value>| {
-            schema.get("additionalProperties").filter(|rest| rest.is_object()).cloned()
-        };
-        let (old_rest, new_rest) =
-            (old.value.as_object().and_then(rest), new.value.as_object().and_then(rest));
-        if let (Some(older), Some(newer)) = (&old_rest, &new_rest) {
-            let (older, newer) =
-                (Schema { value: older, root: old.root }, Schema { value: newer, root: new.root });
-            self.schemas(&inner("*"), older, newer);
+        match (old_rest, new_rest) {
+            (Some(older), Some(newer)) => self.schemas(&inner("*"), older, newer),
+            (None, None) => {}
+            (None, Some(_)) => self.found(path, "is a map now".into(), false, false),
+            (Some(_), None) => self.found(path, "is no map any more".into(), false, false),
         }
     }
+
+    fn defaults(&mut self, path: &str, old: Schema<'_>, new: Schema<'_>) {
+        let (old, new) = (old.get("default"), new.get("default"));
+        if old == new {
+            return;
+        }
+        let name = |default: Option<&Value>| default.map_or("none".into(), Value::to_string);
+        let what = format!("has the default {} instead of {}", name(new), name(old));
+        self.found(path, what, true, true);
+    }
+}
+
+impl<'a> Schema<'a> {
+    /// Schema of all properties that have no name in the schema.
+    fn rest(self) -> Option<Self> {
+        let rest = self.get("additionalProperties").filter(|rest| rest.is_object())?;
+        Some(self.with(rest))
+    }
+}
+
+/// Range of an integer in words.
+fn range(range: (i128, i128)) -> String {
+    match range {
+        (i128::MIN, i128::MAX) => "any integer".into(),
+        (least, i128::MAX) => format!("from {least} up"),
+        (i128::MIN, largest) => format!("up to {largest}"),
+        (least, largest) => format!("{least} to {largest}"),
+    }
+}
+
+fn address(schema: Schema<'_>) -> usize {
+    std::ptr::from_ref(schema.value).addr()
+}
+
+/// Keys of alternatives.
+fn keys(variants: &[(String, Variant<'_>)]) -> Vec<String> {
+    variants.iter().map(|(key, _)| key.clone()).collect()
 }
 
 fn is_object(schema: Schema<'_>) -> bool {
@@ -330,6 +326,8 @@ fn is_object(schema: Schema<'_>) -> bool {
 fn fits(kind: &str, other: &str) -> bool {
     other == "any value"
         || (kind == "integer" && other == "number")
-        // A constant text is a text.
+        // A constant is a value of its type.
         || (kind.starts_with('"') && other == "string")
+        || (kind.parse::<i128>().is_ok() && matches!(other, "integer" | "number"))
+        || (matches!(kind, "true" | "false") && other == "boolean")
 }

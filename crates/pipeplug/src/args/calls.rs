@@ -15,6 +15,9 @@ const NOTIFY: &str = "notify";
 /// of a process.
 const SHIELD: u8 = 0;
 
+/// Mark before words `NAME=VALUE` that are joined to one argument, each after a [`SHIELD`].
+const NAMED: &[u8] = &[SHIELD, b'='];
+
 /// Letters of the short options. An argument with one dash and any other letter is not an option.
 const SHORT_OPTIONS: &[u8] = b"vhV";
 
@@ -51,10 +54,10 @@ impl Args for CallArgs {
                 .help_heading("Calls")
         };
         command
-            .arg(
-                option(CALL)
-                    .help("Call CMD with DATA (default: empty) and write the reply to stdout"),
-            )
+            .arg(option(CALL).help(
+                "Call CMD with DATA (default: empty) and write the reply to stdout. DATA of \
+                         a typed service is a JSON object, or NAME=VALUE...",
+            ))
             .arg(
                 option(NOTIFY)
                     .help("Send CMD with DATA (default: empty) as a one-way, which has no reply"),
@@ -108,6 +111,10 @@ fn parse(kind: CallKind, name: &str, values: &[&OsStr]) -> Result<CallArg, Error
         command.to_str().ok_or_else(|| invalid("the CMD is not UTF-8".into()))?.to_owned();
     let data = data.map_or(Ok(Data::Literal(Vec::new())), |data| {
         let bytes = data.as_bytes();
+        if let Some(words) = bytes.strip_prefix(NAMED) {
+            let words = words.split(|byte| *byte == SHIELD).skip(1);
+            return Ok(Data::Named(words.map(<[u8]>::to_vec).collect()));
+        }
         Data::parse(OsStr::from_bytes(bytes.strip_prefix(&[SHIELD]).unwrap_or(bytes)))
     });
     Ok(CallArg { kind, command, data: data.map_err(invalid)? })
@@ -115,26 +122,54 @@ fn parse(kind: CallKind, name: &str, values: &[&OsStr]) -> Result<CallArg, Error
 
 /// Marks DATA that begins with one dash, such as `-5`, before clap parses the arguments. Clap alone
 /// takes it for an unknown option; with `allow_hyphen_values` it takes real options for DATA too.
+///
+/// Words `NAME=VALUE` after the command of a typed service, which has a dot, become one argument.
 pub(crate) fn shield(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     enum Next {
         Anything,
         Command,
-        Data,
+        Data { of_service: bool },
+        Named,
         PluginsOwn,
     }
     let mut next = Next::Anything;
-    let shielded = args.into_iter().map(|arg| {
+    let mut shielded: Vec<OsString> = Vec::new();
+    for arg in args {
         let bytes = arg.as_bytes();
-        let is_data = matches!(next, Next::Data) && is_data_with_dash(bytes);
+        let may_be_named = matches!(next, Next::Data { of_service: true } | Next::Named);
+        if may_be_named && is_named(bytes) {
+            if matches!(next, Next::Data { .. }) {
+                shielded.push(OsString::from_vec(NAMED.to_vec()));
+            }
+            if let Some(named) = shielded.last_mut() {
+                named.push(OsStr::from_bytes(&[SHIELD]));
+                named.push(&arg);
+            }
+            next = Next::Named;
+            continue;
+        }
+        let is_data = matches!(next, Next::Data { .. }) && is_data_with_dash(bytes);
         next = match (&next, bytes) {
             (Next::PluginsOwn, _) | (_, b"--") => Next::PluginsOwn,
             (_, b"--call" | b"--notify") => Next::Command,
-            (Next::Command, _) => Next::Data,
-            (Next::Anything | Next::Data, _) => Next::Anything,
+            (Next::Command, command) => Next::Data { of_service: command.contains(&b'.') },
+            (Next::Anything | Next::Data { .. } | Next::Named, _) => Next::Anything,
         };
-        if is_data { OsString::from_vec([&[SHIELD], bytes].concat()) } else { arg }
-    });
-    shielded.collect()
+        shielded.push(if is_data { OsString::from_vec([&[SHIELD], bytes].concat()) } else { arg });
+    }
+    shielded
+}
+
+/// Returns true for `NAME=VALUE`, with a name as arguments of methods have it.
+fn is_named(arg: &[u8]) -> bool {
+    let Some(at) = arg.iter().position(|byte| *byte == b'=') else { return false };
+    match arg.split_at(at).0 {
+        [first, rest @ ..] => {
+            (first.is_ascii_alphabetic() || *first == b'_')
+                && rest.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(byte))
+        }
+        [] => false,
+    }
 }
 
 fn is_data_with_dash(arg: &[u8]) -> bool {
@@ -186,6 +221,26 @@ mod tests {
                 [step(CallKind::Call, "a", data), step(CallKind::Call, "b", "")],
                 "{data}"
             );
+        }
+    }
+
+    #[test]
+    fn named_arguments_of_a_typed_service_are_taken_together() {
+        let named = |words: &[&str]| {
+            Data::Named(words.iter().map(|word| word.as_bytes().to_vec()).collect())
+        };
+        let args = ["--call", "a.b", "x=1", "y=a b=c", "z=", "--notify", "a.c", "w=-5", "-v"];
+        let expected = [
+            (CallKind::Call, "a.b".to_owned(), named(&["x=1", "y=a b=c", "z="])),
+            (CallKind::Notify, "a.c".to_owned(), named(&["w=-5"])),
+        ];
+        assert_eq!(steps(&args).unwrap(), expected);
+        // JSON is one word, and a plugin's own command takes any text.
+        let json = r#"{"x":"="}"#;
+        assert_eq!(steps(&["--call", "a.b", json]).unwrap()[0].2, Data::Literal(json.into()));
+        assert_eq!(steps(&["--call", "a", "x=1"]).unwrap()[0].2, Data::Literal("x=1".into()));
+        for args in [&["--call", "a", "x=1", "y=2"][..], &["--call", "a.b", "x=1", "./y=2"]] {
+            assert!(steps(args).is_err(), "{args:?}");
         }
     }
 

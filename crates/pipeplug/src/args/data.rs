@@ -16,6 +16,8 @@ use crate::output::text::Escaped;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Data {
     Literal(Vec<u8>),
+    /// Arguments `NAME=VALUE` of a typed service.
+    Named(Vec<Vec<u8>>),
     File(PathBuf),
     Stdin,
 }
@@ -111,6 +113,7 @@ impl Loader {
     pub(crate) fn open(&mut self, data: &Data) -> Result<StreamData, CommandError> {
         let (request, parts) = match data {
             Data::Literal(bytes) => (bytes.clone(), PartSource::Stdin),
+            Data::Named(words) => (words.join(&b' '), PartSource::Stdin),
             Data::Stdin => (Vec::new(), PartSource::Stdin),
             Data::File(path) => {
                 let file = open(path).map_err(|error| unreadable(path, &error))?;
@@ -144,6 +147,7 @@ impl Loader {
     pub(crate) fn load(&mut self, data: &Data) -> Result<Vec<u8>, CommandError> {
         match data {
             Data::Literal(bytes) => Ok(bytes.clone()),
+            Data::Named(words) => Ok(words.join(&b' ')),
             Data::File(path) => fs::read(path).map_err(|error| unreadable(path, &error)),
             Data::Stdin => {
                 self.use_stdin()?;

@@ -4,6 +4,7 @@ pub(crate) mod calls;
 pub(crate) mod config;
 pub(crate) mod container;
 pub(crate) mod data;
+pub(crate) mod describe;
 pub(crate) mod kubectl;
 pub(crate) mod launcher;
 pub(crate) mod sandbox;

@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use clap::Args;
-use serde_json::Value;
+use pipeplug_service::Description;
+use serde_json::{Value, json};
 
 use crate::args::data::Loader;
 use crate::args::sandbox::Level;
@@ -16,10 +17,12 @@ use crate::commands::run::handle_signals;
 use crate::exit::{self, CommandError, ExitReason};
 use crate::output::event::{Event, Started};
 use crate::output::report::{self, Mode, Report};
+use crate::output::services;
 use crate::output::style::{Paint, Role};
 use crate::output::text::{self, Escaped, took};
 use crate::session::Session;
 use crate::session::answers::AnswerHandler;
+use crate::session::describe;
 use crate::session::shutdown::Shutdown;
 
 const PROTOCOL: &str = "pipeplug.protocol";
@@ -29,9 +32,10 @@ const EXAMPLES: &str = "\
 Examples:
   pipeplug inspect @echo
   pipeplug inspect ./plugin --format classic
-  pipeplug inspect spell --json | jq -r .metadata.Description";
+  pipeplug inspect spell --json | jq -r .metadata.Description
+  pipeplug inspect spell --schema >spell.json";
 
-/// Start a plugin, show its metadata, and stop it
+/// Start a plugin, show its metadata and its typed services, and stop it
 ///
 /// The plugin runs in a strict sandbox, unless --sandbox names another level or a launcher is used.
 #[derive(Debug, Args)]
@@ -41,9 +45,15 @@ Examples:
     after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP)
 )]
 pub(crate) struct InspectArgs {
-    /// Write one JSON object: plugin, path, pid, format, seconds (the start took), metadata
+    /// Write one JSON object: plugin, path, pid, format, seconds (the start took), metadata, and
+    /// services, if it has any
     #[arg(long, help_heading = "Output")]
     json: bool,
+
+    /// Write only the description of its typed services, in JSON with JSON Schemas; the exit status
+    /// is 1 if it has none
+    #[arg(long, help_heading = "Output", conflicts_with = "json")]
+    schema: bool,
 
     #[command(flatten)]
     start: StartArgs,
@@ -80,21 +90,51 @@ fn attempt(
     let answers = AnswerHandler::load(&[], &mut Loader::default(), report)?;
     let session = Session::start(&target, &args.start, level, report, shutdown, answers)?;
     let started = session.started();
-    let text = if args.json {
-        text::json_line(&Value::Object(started.to_json()))
-    } else {
-        table(&started, Paint::choose(globals.color, &io::stdout()), text::columns(io::stdout()))
+    let (services, problem) = match describe::ask(&session.plugin, args.start.timeout, shutdown) {
+        Ok(services) => (services, None),
+        // The rest is shown without them.
+        Err(problem) => (None, Some(problem)),
+    };
+    let text = match problem {
+        Some(_) if args.schema => Ok(String::new()),
+        _ => text_of(args, globals, &started, services.as_ref()),
     };
     let stopped = session.end();
     if let Some(failure) = shutdown.failure() {
         return Err(failure);
     }
-    report::print_interruptible(&text, shutdown)?;
+    report::print_interruptible(&text?, shutdown)?;
     match stopped {
         Ok(stopped) => report.show(&Event::Ended(stopped)),
         Err(error) => return Err(CommandError::new(ExitReason::Died, error)),
     }
-    Ok(())
+    problem.map_or(Ok(()), Err)
+}
+
+fn text_of(
+    args: &InspectArgs,
+    globals: &Globals,
+    started: &Started<'_>,
+    services: Option<&Description>,
+) -> Result<String, CommandError> {
+    if args.schema {
+        let services = services.ok_or_else(|| describe::no_services(started.plugin.name()))?;
+        return Ok(text::json_lines(&json!(services)));
+    }
+    if args.json {
+        let mut fields = started.to_json();
+        if let Some(Description { services }) = services {
+            fields.insert("services".into(), json!(services));
+        }
+        return Ok(text::json_line(&Value::Object(fields)));
+    }
+    let paint = Paint::choose(globals.color, &io::stdout());
+    let columns = text::columns(io::stdout());
+    let mut text = table(started, paint, columns);
+    if let Some(services) = services {
+        text.push_str(&services::list(services, paint, columns));
+    }
+    Ok(text)
 }
 
 /// Formats the table: properties of the running plugin, then its own metadata.

@@ -10,16 +10,22 @@ use std::path::{self, Path, PathBuf};
 use clap::Args;
 use pipeplug_host::process::{SpawnError, SpawnErrorKind};
 use pipeplug_host::{LockFile, LockFileError, StartError};
+use pipeplug_service::Description;
+use serde_json::json;
 
+use crate::args::describe::DescribeArgs;
 use crate::args::target::{HOST, Target, Wanted};
 use crate::cli::Globals;
 use crate::exit::{self, CommandError, ExitReason};
 use crate::output::report;
 use crate::output::text::Escaped;
+use crate::session::describe;
+use crate::session::shutdown::Shutdown;
 
 const EXAMPLES: &str = "\
 Examples:
   pipeplug pin ./plugins/spell ./plugins/count
+  pipeplug pin --interface ./plugins/spell
   pipeplug run --locked ./plugins/spell --call check teh
   pipeplug run --sha256 \"$(sha256sum <./plugin | cut -c -64)\" ./plugin";
 
@@ -37,6 +43,15 @@ pub(crate) struct PinArgs {
     /// Lock file to write
     #[arg(long, value_name = "FILE", default_value = LockFile::NAME)]
     lock_file: PathBuf,
+
+    /// Write the description of the plugin's typed services too, for which the plugin is started:
+    /// --locked then refuses a plugin whose services break callers of these, and `pipeplug diff
+    /// --locked` shows what has changed
+    #[arg(long)]
+    interface: bool,
+
+    #[command(flatten)]
+    describe: DescribeArgs,
 }
 
 /// Runs `pipeplug pin`.
@@ -44,10 +59,13 @@ pub(crate) struct PinArgs {
 /// # Blocking
 /// Until all files have been read, and while another process pins plugins in the same lock file.
 pub(crate) fn run(args: &PinArgs, globals: &Globals) -> ExitReason {
-    report::exit_reason(globals.color, attempt(args).map(|()| ExitReason::Success))
+    report::exit_reason(globals.color, attempt(args, globals).map(|()| ExitReason::Success))
 }
 
-fn attempt(args: &PinArgs) -> Result<(), CommandError> {
+fn attempt(args: &PinArgs, globals: &Globals) -> Result<(), CommandError> {
+    let shutdown = Shutdown::default();
+    // Before the update: meanwhile nothing else can change the file.
+    let interfaces = if args.interface { describe(args, globals, &shutdown)? } else { Vec::new() };
     // One update: all plugins are pinned, or none.
     let text = LockFile::update(&args.lock_file, |lock| {
         let mut text = String::new();
@@ -69,6 +87,9 @@ fn attempt(args: &PinArgs) -> Result<(), CommandError> {
             }
             let before = lock.sum_of(&path).ok().flatten();
             let sum = lock.pin(&path)?;
+            if let Some((_, services)) = interfaces.iter().find(|(of, _)| of == plugin) {
+                lock.pin_interface(&path, Some(json!(services)))?;
+            }
             let shown = path.to_string_lossy();
             let _ = match before {
                 // Writing to a String does not fail.
@@ -81,6 +102,26 @@ fn attempt(args: &PinArgs) -> Result<(), CommandError> {
         Ok::<_, CommandError>(text)
     })?;
     report::print(&text)
+}
+
+/// Asks all plugins for the descriptions of their services.
+fn describe(
+    args: &PinArgs,
+    globals: &Globals,
+    shutdown: &Shutdown,
+) -> Result<Vec<(OsString, Description)>, CommandError> {
+    shutdown.on_signals(|_| {}).map_err(|error| CommandError::new(ExitReason::Failed, error))?;
+    let mut interfaces = Vec::new();
+    for plugin in &args.plugins {
+        // Its message is better than that of a start.
+        file_of(plugin)?;
+        let described = describe::of_plugin(plugin, &args.describe, globals, shutdown)?;
+        let shown = plugin.to_string_lossy();
+        let described =
+            described.ok_or_else(|| describe::no_services(&Escaped(&shown).to_string()))?;
+        interfaces.push((plugin.clone(), described));
+    }
+    Ok(interfaces)
 }
 
 /// Finds the file of a plugin.

@@ -4,6 +4,7 @@ pub(crate) mod bar;
 pub(crate) mod event;
 pub(crate) mod logging;
 pub(crate) mod report;
+pub(crate) mod services;
 pub(crate) mod stream;
 pub(crate) mod style;
 pub(crate) mod text;

@@ -357,7 +357,9 @@ fn failure_text(paint: Paint, failure: &CommandError) -> Option<String> {
             text.push_str("\n  ");
             text.push_str(advice);
         }
-        return Some(message_lines(paint, Role::Error, &text));
+        let mut text = message_lines(paint, Role::Error, &text);
+        text.extend(failure.excerpt.iter().map(|line| format!("  {line}\n")));
+        return Some(text);
     }
     // The text of a crash has lines of its own; escape only within them.
     let lines: Vec<_> = text.lines().map(|line| Escaped(line).to_string()).collect();

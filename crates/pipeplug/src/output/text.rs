@@ -29,9 +29,19 @@ pub(crate) fn reply(data: &[u8]) -> String {
 
 /// Formats JSON in one line. Also escapes control characters that JSON allows unescaped.
 pub(crate) fn json_line(value: &serde_json::Value) -> String {
+    json(&value.to_string())
+}
+
+/// Formats JSON with indentation, as [`json_line`] does.
+pub(crate) fn json_lines(value: &serde_json::Value) -> String {
+    json(&format!("{value:#}"))
+}
+
+fn json(text: &str) -> String {
     let mut line = String::new();
-    for c in value.to_string().chars() {
-        if Escaped::is_harmless(c) {
+    for c in text.chars() {
+        // Within a string a newline is escaped already.
+        if Escaped::is_harmless(c) || c == '\n' {
             line.push(c);
         } else {
             // They occur in strings only, and none is above U+FFFF. Writing to a String does not

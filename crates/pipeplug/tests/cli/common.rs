@@ -124,6 +124,7 @@ impl Place {
     pub(crate) fn pipeplug<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Run {
         let mut run = Run::new(args);
         run.command.env("HOME", self.path()).env("PIPEPLUG_PATH", self.path());
+        run.place = Some(self.path().to_owned());
         run
     }
 }
@@ -132,6 +133,8 @@ impl Place {
 pub(crate) struct Run {
     pub(crate) command: Command,
     stdin: Vec<u8>,
+    /// Directory of the plugins.
+    place: Option<PathBuf>,
 }
 
 /// Output and exit status of a run.
@@ -161,7 +164,13 @@ impl Run {
         }
         // Not even root can make anything there.
         command.env("HOME", "/proc/nonexistent");
-        Self { command, stdin: Vec::new() }
+        Self { command, stdin: Vec::new(), place: None }
+    }
+
+    /// Runs it in the directory of the plugins.
+    pub(crate) fn in_place(mut self) -> Self {
+        self.command.current_dir(self.place.as_ref().unwrap());
+        self
     }
 
     pub(crate) fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {

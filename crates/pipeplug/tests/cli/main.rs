@@ -23,6 +23,7 @@ mod recipes;
 mod run;
 #[cfg(not(pipeplug_portable))]
 mod sandbox;
+mod services;
 mod stream;
 mod terminal;
 mod unread;

@@ -1,6 +1,7 @@
 //! `pipeplug run`: starts a plugin, calls it, and stops it.
 
 mod calls;
+mod typed;
 
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::output::text::Escaped;
 use crate::session::Session;
 use crate::session::answers::{self, AnswerArg, AnswerHandler};
 use crate::session::shutdown::{Shutdown, Signalled};
+use typed::Checking;
 
 /// Time for a plugin that closed its pipe to exit, so that its exit status can be reported.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -37,12 +39,18 @@ DATA is literal text, or @FILE for the content of a file, @- for stdin, or
 @@TEXT for the text @TEXT. It may begin with one dash (-5). If it begins with
 two, or is the same as an option (-v, -h), use @FILE or @-.
 
+Arguments of a typed service (`pipeplug inspect` shows them) are a JSON object,
+or words NAME=VALUE. They are checked before anything is sent: --unchecked
+sends them as they are.
+
 Examples:
   pipeplug run @echo --call echo hello
   pipeplug run ./plugin --call open @page.html --notify log done --call count
   date | pipeplug run ./plugin --call store @-
   pipeplug run ./plugin --answer ask=yes --timeout 2s --call start -- --fast
   pipeplug run ./plugin --json --call list | jq -r .data
+  pipeplug run ./spell --call spell.suggest word=teh most=3
+  pipeplug run ./spell --call spell.suggest '{\"word\":\"teh\",\"most\":3}'
   tail -f log | pipeplug run @echo --call grep error --stream";
 
 /// Start a plugin, call it, and stop it
@@ -70,6 +78,10 @@ pub(crate) struct RunArgs {
     /// the request. The call ends when the plugin has replied, even if stdin has not ended.
     #[arg(long, help_heading = "Calls")]
     stream: bool,
+
+    /// Send arguments of typed services without checking them against the service's description
+    #[arg(long, help_heading = "Calls")]
+    unchecked: bool,
 
     /// Answer requests CMD of the plugin with DATA, repeatable; others are refused
     #[arg(
@@ -146,7 +158,10 @@ fn attempt(
     let result = if calls.is_empty() {
         run_until_end(&session.plugin, report)
     } else {
-        run_calls(calls, &session.plugin, args.start.timeout, report, shutdown)
+        let checking = if args.unchecked { Checking::Unchecked } else { Checking::Checked };
+        let timeout = args.start.timeout;
+        typed::prepare(&mut calls, &session.plugin, checking, timeout, report, shutdown)
+            .and_then(|()| run_calls(calls, &session.plugin, timeout, report, shutdown))
     };
     let name = session.plugin.name().to_owned();
     let stopped = session.end();

@@ -1,0 +1,52 @@
+//! Options of commands that start plugins only to ask for the description of their services.
+
+use std::ffi::{OsStr, OsString};
+use std::time::Duration;
+
+use clap::{Args, Parser};
+
+use crate::args::sandbox::Level;
+use crate::args::start::StartArgs;
+use crate::args::units::parse_duration;
+use crate::exit::{CommandError, ExitReason};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Starting plugins")]
+pub(crate) struct DescribeArgs {
+    /// Sandbox of plugins that are started: none, basic or strict
+    #[arg(long, value_name = "LEVEL", default_value_t = Level::OF_UNKNOWN)]
+    sandbox: Level,
+
+    /// Time limit of the start of a plugin, and of its answer, as 500ms, 2s or 1m [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+}
+
+/// Command line of a start without other options than the plugin.
+#[derive(Debug, Parser)]
+struct Defaults {
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+impl DescribeArgs {
+    /// Level of the sandbox.
+    pub(crate) fn level(&self) -> Level {
+        self.sandbox
+    }
+
+    /// Options of the start of a plugin.
+    ///
+    /// # Errors
+    /// The plugin has a name that only an option has.
+    pub(crate) fn start_args(&self, plugin: &OsStr) -> Result<StartArgs, CommandError> {
+        let args = [OsString::new(), plugin.to_owned()];
+        let Defaults { mut start } = Defaults::try_parse_from(args).map_err(|_| {
+            let plugin = plugin.to_string_lossy();
+            let message = format!("{plugin} is no plugin: a path has a slash, as in ./{plugin}");
+            CommandError::message(ExitReason::Usage, message)
+        })?;
+        start.timeout = self.timeout;
+        Ok(start)
+    }
+}
