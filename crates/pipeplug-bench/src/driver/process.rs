@@ -111,7 +111,7 @@ pub(crate) fn adopt_orphans() -> Result<()> {
 }
 
 /// Time in which what ends after its host ends by itself, as pipeplug's watcher does.
-const GRACE: Duration = Duration::from_millis(500);
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Ends every child that is left, with its own children; how many still ran.
 pub(super) fn kill_children() -> usize {
