@@ -4,7 +4,7 @@
 //! Their sources stand in `peers` beside this crate's; whatever is built goes below the target
 //! directory. A peer whose toolchain is absent is left out, with a word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -64,12 +64,13 @@ pub(crate) fn all() -> Result<Vec<Peer>> {
 /// Some minutes the first time, about a second when all is up to date.
 pub(crate) fn build(peers: Vec<Peer>) -> Result<(Vec<Peer>, Vec<LeftOut>)> {
     let out = out_dir()?;
+    let executables: BTreeSet<_> = peers.iter().map(|peer| peer.program.clone()).collect();
     let mut outcomes = BTreeMap::new();
     let (mut ready, mut left_out) = (Vec::new(), Vec::new());
     for peer in peers {
         let outcome = outcomes.entry(peer.group).or_insert_with(|| match peer.group.lacks() {
             Some(why) => Err(why),
-            None => peer.group.build(&out).map_err(|error| format!("{error:#}")),
+            None => peer.group.build(&out, &executables).map_err(|error| format!("{error:#}")),
         });
         match outcome {
             Ok(()) => ready.push(peer),
@@ -124,9 +125,18 @@ const GO_PLUGIN: Entry = Entry {
     mode: "netrpc",
 };
 
+const TYPED: Entry = Entry {
+    name: "typed-tarpc",
+    what: "tarpc with a typed interface, over stdin and stdout, bincode",
+    group: Group::Rust,
+    packages: &["tarpc"],
+    executable: "peer-typed-tarpc",
+    mode: "",
+};
+
 /// A runtime with one worker thread is what a tuner would find: on two CPUs most figures are the
 /// better for it.
-const TABLE: [Entry; 12] = [
+const TABLE: [Entry; 16] = [
     TARPC,
     Entry {
         name: "tarpc-one-worker",
@@ -178,6 +188,28 @@ const TABLE: [Entry; 12] = [
         packages: &["vscode-jsonrpc"],
         executable: "main.js",
         mode: "stdio",
+    },
+    TYPED,
+    Entry {
+        name: "typed-tonic",
+        what: "tonic with a typed interface: gRPC over a Unix socket",
+        packages: &["tonic"],
+        executable: "peer-typed-tonic",
+        ..TYPED
+    },
+    Entry {
+        name: "typed-rmcp",
+        what: "rmcp: MCP tools over stdin and stdout",
+        packages: &["rmcp"],
+        executable: "peer-typed-rmcp",
+        ..TYPED
+    },
+    Entry {
+        name: "typed-nu-plugin",
+        what: "nu-plugin, called by nu-plugin-engine over a Unix socket, MessagePack",
+        packages: &["nu-plugin"],
+        executable: "peer-typed-nu-plugin",
+        ..TYPED
     },
 ];
 
@@ -242,10 +274,15 @@ impl Group {
         Some(format!("{missing} is not installed: {hint}"))
     }
 
-    fn build(self, out: &Path) -> Result<()> {
+    /// Builds the group: in Rust, only the packages of these executables.
+    fn build(self, out: &Path, executables: &BTreeSet<PathBuf>) -> Result<()> {
         let sources = Path::new(SOURCES);
         match self {
-            Self::Rust => build_rust(&sources.join("rust"), &out.join("rust")),
+            Self::Rust => {
+                let release = out.join("rust/release");
+                let ours = executables.iter().filter_map(|path| path.strip_prefix(&release).ok());
+                build_rust(&sources.join("rust"), &out.join("rust"), ours)
+            }
             Self::Go => build_go(sources, &out.join("go")),
             Self::Node => build_node(&sources.join("node"), &out.join("node")),
         }
@@ -276,11 +313,21 @@ impl Group {
     }
 }
 
-fn build_rust(sources: &Path, out: &Path) -> Result<()> {
-    announce(&out.join("release/peer-tarpc"), Group::Rust);
+/// Each executable has the name of its package.
+fn build_rust<'a>(
+    sources: &Path,
+    out: &Path,
+    executables: impl Iterator<Item = &'a Path> + Clone,
+) -> Result<()> {
+    if let Some(first) = executables.clone().find(|name| !out.join("release").join(name).exists()) {
+        announce(&out.join("release").join(first), Group::Rust);
+    }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--release", "--locked", "--quiet", "--target-dir"]).arg(out);
+    for package in executables {
+        command.arg("--package").arg(package);
+    }
     // From its folder, so that it is not this workspace's configuration and toolchain that is read.
     run(command.current_dir(sources))
 }
@@ -326,7 +373,7 @@ fn build_node(sources: &Path, out: &Path) -> Result<()> {
 /// Says so when it is going to take long.
 fn announce(built: &Path, group: Group) {
     if !built.exists() {
-        eprintln!("building the peers in {} for the first time", group.name());
+        eprintln!("building the peers in {}, some for the first time", group.name());
     }
 }
 
@@ -366,8 +413,6 @@ fn after(text: &str, start: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
@@ -380,7 +425,7 @@ mod tests {
     fn locked_peers_have_a_version() {
         for peer in all().unwrap().iter().filter(|peer| peer.group != Group::Go) {
             let (name, version) = peer.version.split_once(' ').unwrap();
-            assert!(peer.name.starts_with(name), "{peer:?}");
+            assert!(peer.name.trim_start_matches("typed-").starts_with(name), "{peer:?}");
             assert!(version.starts_with(|first: char| first.is_ascii_digit()), "{peer:?}");
         }
     }
@@ -388,7 +433,7 @@ mod tests {
     #[test]
     fn every_executable_is_one_of_the_workspace() {
         for entry in TABLE.iter().filter(|entry| entry.group == Group::Rust) {
-            let folder = entry.executable.trim_start_matches("peer-");
+            let folder = entry.executable.trim_start_matches("peer-").replace("typed-", "typed/");
             let manifest = Path::new(SOURCES).join("rust").join(folder).join("Cargo.toml");
             let manifest = fs::read_to_string(manifest).unwrap();
             assert!(

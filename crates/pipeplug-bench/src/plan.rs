@@ -47,7 +47,7 @@ pub(crate) struct Case {
 /// Peers that a case is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Of {
-    /// All peers. One that has no such thing says so.
+    /// All but the typed ones. One that has no such thing says so.
     All,
     /// Those of these names, which may end in `*`.
     These(&'static [&'static str]),
@@ -57,6 +57,9 @@ pub(crate) enum Of {
 const CURVES: Of = Of::These(&["raw-*", DEFAULT, "tarpc", "tonic", "go-plugin-grpc"]);
 const HANDLERS: Of = Of::These(&["raw-block", "raw-spin", "pipeplug*"]);
 const CROWDS: Of = Of::These(&[DEFAULT]);
+
+/// Subjects with a typed interface, which are measured with nothing else.
+const TYPED: &str = "typed-*";
 
 /// In which rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +83,7 @@ impl Case {
 
     pub(crate) fn fits(&self, subject: &Subject) -> bool {
         match self.of {
-            Of::All => true,
+            Of::All => !is_wanted(&subject.name, &[TYPED]),
             Of::These(names) => is_wanted(&subject.name, names),
         }
     }
@@ -110,6 +113,8 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
         ]
         .map(|work| Case::new(work, Free, Of::All)),
     );
+    cases.push(Case::new(Work::Typed, Split, Of::These(&[TYPED])));
+    cases.push(Case::new(Work::TypedTasks { tasks: 64 }, Free, Of::These(&[TYPED])));
     let (quiet, of_quiet, handlers): (u64, Of, &[u64]) = match size {
         Size::Quick => (2, CROWDS, &[100]),
         Size::Full => (10, Of::All, &[0, 10, 100, 1000]),

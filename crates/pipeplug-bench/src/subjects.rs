@@ -27,7 +27,15 @@ pub(crate) struct Subject {
 
 const RAW: [&str; 7] =
     ["raw-block", "raw-spin", "raw-epoll", "raw-stream", "raw-pipe-1m", "raw-socket", "raw-static"];
-const OURS: [&str; 4] = ["pipeplug", "pipeplug-nospin", "pipeplug-streams", "pipeplug-static"];
+const OURS: [&str; 7] = [
+    "pipeplug",
+    "pipeplug-nospin",
+    "pipeplug-streams",
+    "pipeplug-static",
+    "typed-bytes",
+    "typed-json",
+    "typed-postcard",
+];
 
 /// Subjects that can be measured here, those that cannot, and descriptions of the peers.
 #[derive(Debug)]

@@ -41,6 +41,12 @@ pub(crate) enum Work {
     },
     /// The system calls of sequential calls.
     Syscalls,
+    /// Sequential calls of a typed service: the sum of two numbers.
+    Typed,
+    /// The same with many tasks.
+    TypedTasks {
+        tasks: u64,
+    },
 }
 
 /// The usual size of a message in bytes.
@@ -66,6 +72,8 @@ impl Work {
             Self::Open { .. } => "open",
             Self::Quiet { .. } => "quiet",
             Self::Syscalls => "syscalls",
+            Self::Typed => "typed",
+            Self::TypedTasks { .. } => "typed-tasks",
         }
     }
 
@@ -74,11 +82,13 @@ impl Work {
         match self {
             Self::Sequential { .. }
             | Self::Handler { .. }
+            | Self::Typed
             | Self::Spawn
             | Self::Idle { .. }
             | Self::Open { .. } => "p50",
             Self::Callers { .. }
             | Self::Tasks { .. }
+            | Self::TypedTasks { .. }
             | Self::Flight { .. }
             | Self::Stream { .. }
             | Self::OneWay
@@ -93,10 +103,12 @@ impl Work {
         match self {
             Self::Sequential { size } | Self::Bulk { size } => size,
             Self::Handler { micros } => micros,
-            Self::Callers { callers: many } | Self::Tasks { tasks: many } => many,
+            Self::Callers { callers: many }
+            | Self::Tasks { tasks: many }
+            | Self::TypedTasks { tasks: many } => many,
             Self::Flight { window } | Self::Stream { window } => window,
             Self::Idle { plugins: many } | Self::Open { open: many } => many,
-            Self::OneWay | Self::Spawn | Self::Syscalls => MESSAGE,
+            Self::OneWay | Self::Spawn | Self::Syscalls | Self::Typed => MESSAGE,
             // Quick or not, it is the same thing.
             Self::Quiet { .. } => 0,
         }
@@ -108,11 +120,14 @@ impl Work {
             Self::Sequential { size } => {
                 format!("sequential {} {count} {size}", (count / 4).clamp(100, 2000))
             }
+            Self::Typed => Self::Sequential { size: MESSAGE }.line(count),
             Self::Handler { .. } => {
                 format!("sequential {} {count} {MESSAGE}", (count / 4).clamp(20, 1000))
             }
             Self::Callers { callers } => format!("callers {callers} {count} {MESSAGE}"),
-            Self::Tasks { tasks } => format!("tasks {tasks} {count} {MESSAGE}"),
+            Self::Tasks { tasks } | Self::TypedTasks { tasks } => {
+                format!("tasks {tasks} {count} {MESSAGE}")
+            }
             Self::Flight { window } => format!("flight {window} {count} {MESSAGE}"),
             Self::Stream { window } => format!("stream {window} {count} {MESSAGE}"),
             Self::OneWay => format!("oneway {count} {MESSAGE}"),
@@ -129,11 +144,11 @@ impl Work {
     /// found with.
     pub(crate) fn counts(self) -> (u64, u64) {
         match self {
-            Self::Sequential { .. } => (500, 200_000),
+            Self::Sequential { .. } | Self::Typed => (500, 200_000),
             Self::Handler { .. } => (100, 200_000),
-            Self::Callers { callers: many } | Self::Tasks { tasks: many } => {
-                ((20 * many).max(2000), 2_000_000)
-            }
+            Self::Callers { callers: many }
+            | Self::Tasks { tasks: many }
+            | Self::TypedTasks { tasks: many } => ((20 * many).max(2000), 2_000_000),
             Self::Flight { window } | Self::Stream { window } => {
                 ((2 * window).max(4000), 20_000_000)
             }
@@ -148,7 +163,13 @@ impl Work {
 
     /// Returns true if the number of threads is worth a look.
     pub(crate) fn has_many_callers(self) -> bool {
-        matches!(self, Self::Callers { .. } | Self::Tasks { .. } | Self::Flight { .. })
+        matches!(
+            self,
+            Self::Callers { .. }
+                | Self::Tasks { .. }
+                | Self::TypedTasks { .. }
+                | Self::Flight { .. }
+        )
     }
 
     /// Returns true if the rate says more than the inverse of the time of a call.

@@ -324,7 +324,7 @@ impl MethodCaller {
     ) -> Result<T, ServiceError<E>> {
         if let Some(suffix) = self.suffix() {
             let bytes = encode::<C, _, _>(command, &arguments)?;
-            let result = self.channel.request(&format!("{command}{suffix}"), bytes);
+            let result = self.channel.request(&[command, suffix].concat(), bytes);
             if !self.turns_to_json(&result) {
                 return decode::<C, _, _>(command, &result.map_err(own_error)?);
             }
@@ -346,7 +346,7 @@ impl MethodCaller {
     ) -> Result<T, ServiceError<E>> {
         if let Some(suffix) = self.suffix() {
             let bytes = encode::<C, _, _>(command, &arguments)?;
-            let result = self.channel.request_async(&format!("{command}{suffix}"), bytes).await;
+            let result = self.channel.request_async(&[command, suffix].concat(), bytes).await;
             if !self.turns_to_json(&result) {
                 return decode::<C, _, _>(command, &result.map_err(own_error)?);
             }

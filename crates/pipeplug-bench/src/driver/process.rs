@@ -1,7 +1,7 @@
 //! Processes as the kernel shows them.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -110,9 +110,13 @@ pub(crate) fn adopt_orphans() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("PR_SET_CHILD_SUBREAPER")
 }
 
+/// Time in which what ends after its host ends by itself, as pipeplug's watcher does.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Ends every child that is left, with its own children; how many still ran.
 pub(super) fn kill_children() -> usize {
     let mut killed = 0;
+    let end = Instant::now() + GRACE;
     // A child's children are ours once it is gone.
     loop {
         let children = children();
@@ -120,11 +124,16 @@ pub(super) fn kill_children() -> usize {
             return killed;
         }
         for pid in children {
-            let has_ended = matches!(
-                waitpid(pid, Some(WaitPidFlag::WNOHANG)),
-                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(_)
-            );
-            if !has_ended {
+            let has_ended = || {
+                let status = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+                matches!(status, Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(_))
+            };
+            let mut is_left = !has_ended();
+            while is_left && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+                is_left = !has_ended();
+            }
+            if is_left {
                 killed += 1;
                 // It is our child and not reaped, so the number is still its own.
                 let _ = kill(pid, Signal::SIGKILL);

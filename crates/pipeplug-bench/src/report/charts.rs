@@ -184,7 +184,8 @@ fn tone(subjects: &[&str], subject: &str) -> Tone {
     } else {
         // One in another setting has the colour of the one that it is.
         let plain = |name: &str| name.trim_end_matches("-one-worker").to_owned();
-        let is_peer = |name: &&&str| !name.starts_with(DEFAULT) && !name.starts_with("raw-");
+        let others = [DEFAULT, "raw-", "typed-"];
+        let is_peer = |name: &&&str| others.iter().all(|other| !name.starts_with(other));
         let mut peers: Vec<String> =
             subjects.iter().filter(is_peer).map(|name| plain(name)).collect();
         peers.dedup();

@@ -101,6 +101,7 @@ fn goals(document: &Document) -> Vec<Goal> {
     goals.extend(many(&of));
     goals.extend(large(&of));
     goals.extend(crowds(&of));
+    goals.extend(typed(&of));
     goals
 }
 
@@ -263,6 +264,16 @@ fn crowds(of: &Of<'_>) -> Vec<Goal> {
     ]
 }
 
+/// Time that a typed call takes more than a call of bytes.
+fn typed(of: &Of<'_>) -> Vec<Goal> {
+    const P50: Place<'_> = ("typed.p50", "split", 64);
+    let more = |subject| Some(of.median(subject, P50)? - of.median("typed-bytes", P50)?);
+    vec![
+        at_most(1.5, "a typed call, JSON: p50 µs more than of bytes", more("typed-json")),
+        at_most(0.5, "a typed call, postcard: p50 µs more than of bytes", more("typed-postcard")),
+    ]
+}
+
 fn plain(value: f64) -> String {
     if value >= 1000.0 { format!("{value:.0}") } else { value.to_string() }
 }
@@ -290,6 +301,20 @@ mod tests {
         assert!(table.contains("p50, to raw-block | 1.50 | ≤ 1.15 | **not met** |"), "{table}");
         assert!(
             table.contains("| a call: CPU, to raw-block | – | ≤ 0.25 | not measured |"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn a_typed_call_is_compared_with_one_of_bytes() {
+        let table = table(&sample(&[
+            ("typed-bytes", "typed.p50", "split", 64, &[3.0]),
+            ("typed-json", "typed.p50", "split", 64, &[4.0]),
+            ("typed-postcard", "typed.p50", "split", 64, &[3.75]),
+        ]));
+        assert!(table.contains("JSON: p50 µs more than of bytes | 1 | ≤ 1.5 | met |"), "{table}");
+        assert!(
+            table.contains("postcard: p50 µs more than of bytes | 0.75 | ≤ 0.5 | **not met** |"),
             "{table}"
         );
     }

@@ -71,6 +71,7 @@ fn block(document: &Document, charts: &[Chart], name: &str) -> Option<String> {
         "handlers" => tables::handlers(document),
         "idle" => tables::idle(document),
         "open" => tables::open(document),
+        "typed" => tables::typed(document),
         "syscalls" => tables::syscalls(document),
         _ => return None,
     })

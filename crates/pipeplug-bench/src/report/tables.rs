@@ -166,6 +166,17 @@ pub(super) fn open(document: &Document) -> String {
     grown(document, "open calls", &columns)
 }
 
+/// Calls of a typed service.
+pub(super) fn typed(document: &Document) -> String {
+    let columns = [
+        less("one caller: p50 µs", "typed.p50", "split", 64),
+        less("CPU µs", "typed.cpu", "split", 64),
+        more("64 tasks: calls/s", "typed-tasks.rate", 64),
+        less("CPU µs a call", "typed-tasks.cpu", "free", 64),
+    ];
+    table(document, &columns)
+}
+
 /// The system calls of each subject, most frequent first.
 pub(super) fn syscalls(document: &Document) -> String {
     let mut text =
@@ -331,11 +342,13 @@ fn best(document: &Document, column: &Column) -> Option<f64> {
 }
 
 fn is_taken(subject: &str) -> bool {
-    !subject.starts_with("raw-")
+    !subject.starts_with("raw-") && subject != "typed-bytes"
 }
 
 fn shown(subject: &str) -> String {
-    if subject.starts_with(DEFAULT) { format!("**{subject}**") } else { subject.to_owned() }
+    let is_ours = subject.starts_with(DEFAULT)
+        || ["typed-bytes", "typed-json", "typed-postcard"].contains(&subject);
+    if is_ours { format!("**{subject}**") } else { subject.to_owned() }
 }
 
 /// The day, from seconds since 1970 (Hinnant's days_from_civil, the other way round).

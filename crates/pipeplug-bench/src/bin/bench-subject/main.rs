@@ -12,6 +12,7 @@
 mod beside;
 mod stream;
 mod throughput;
+mod typed;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +54,12 @@ enum Mode {
     Streams,
     /// The default, with a plugin that is linked statically, for its start.
     Static,
+    /// The default, with bytes as in the typed calls.
+    TypedBytes,
+    /// The default, with a typed service in JSON.
+    TypedJson,
+    /// The default, with a typed service in postcard.
+    TypedPostcard,
 }
 
 impl Mode {
@@ -62,6 +69,9 @@ impl Mode {
             "pipeplug-nospin" => Some(Self::NoSpin),
             "pipeplug-streams" => Some(Self::Streams),
             "pipeplug-static" => Some(Self::Static),
+            "typed-bytes" => Some(Self::TypedBytes),
+            "typed-json" => Some(Self::TypedJson),
+            "typed-postcard" => Some(Self::TypedPostcard),
             _ => None,
         }
     }
@@ -76,14 +86,15 @@ fn builder(mode: Mode) -> Result<PluginBuilder> {
     options.stream_window = STREAM_WINDOW;
     let builder = Plugin::builder(guest(mode)?).options(options);
     Ok(match mode {
-        Mode::Default | Mode::Static | Mode::Streams => builder,
         Mode::NoSpin => builder.spin(Duration::ZERO).env("BENCH_NO_SPIN", "1"),
+        _ => builder,
     })
 }
 
 fn guest(mode: Mode) -> Result<PathBuf> {
     let name = match mode {
-        Mode::Default | Mode::NoSpin | Mode::Streams => "bench-guest",
+        Mode::Default | Mode::NoSpin | Mode::Streams | Mode::TypedBytes => "bench-guest",
+        Mode::TypedJson | Mode::TypedPostcard => "bench-guest-typed",
         Mode::Static => "bench-guest-static",
     };
     Ok(std::env::current_exe()?.with_file_name(name))
@@ -91,6 +102,9 @@ fn guest(mode: Mode) -> Result<PathBuf> {
 
 /// The host's side.
 fn host(mode: Mode, order: Order, driver: &mut Driver) -> Result<()> {
+    if matches!(mode, Mode::TypedBytes | Mode::TypedJson | Mode::TypedPostcard) {
+        return typed::host(mode, order, driver);
+    }
     if let Order::Spawn { times } = order {
         let figures = spawn(mode, driver, times)?;
         return driver.end(&figures);

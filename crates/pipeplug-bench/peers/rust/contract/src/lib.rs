@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-pub use payload::Payload;
+pub use payload::{Payload, Sum};
 
 /// Role of this process.
 pub enum Role {

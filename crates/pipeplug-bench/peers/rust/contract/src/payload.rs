@@ -48,3 +48,31 @@ impl Payload for String {
         self.len()
     }
 }
+
+/// Two numbers to add, and their sum: the payload of peers with a typed interface, whatever size is
+/// asked for.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Sum {
+    pub a: i64,
+    pub b: i64,
+    sum: i64,
+}
+
+impl Sum {
+    /// The same with what the plugin answered.
+    #[must_use]
+    pub fn answered(self, sum: i64) -> Self {
+        Self { sum, ..self }
+    }
+}
+
+impl Payload for Sum {
+    fn of(_: usize) -> Self {
+        let (a, b) = (1_234_567, 7_654_321);
+        Self { a, b, sum: a + b }
+    }
+
+    fn size(&self) -> usize {
+        size_of::<[i64; 2]>()
+    }
+}

@@ -1,0 +1,3 @@
+//! The interface, as it is generated.
+
+tonic::include_proto!("words");
