@@ -83,7 +83,7 @@ fn text(part: &Part) -> String {
     part.text().unwrap().to_owned()
 }
 
-/// What a handler gets that takes its parts after the deadline, from a peer that has sent `early`
+/// Outcome of a handler that takes its parts after the deadline, from a peer that has sent `early`
 /// with the request, and `late` after the deadline.
 fn taken_late(
     reading: Reading,

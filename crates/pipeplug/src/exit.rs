@@ -97,10 +97,9 @@ pub(crate) struct CommandError {
     pub(crate) reason: ExitReason,
     /// The message. `None` if the user knows: Ctrl-C was pressed, or the reader closed the pipe.
     pub(crate) error: Option<anyhow::Error>,
-    /// Next step, for people.
-    pub(crate) advice: Option<String>,
-    /// Lines that follow the message in a text for people: the input around a mistake.
-    pub(crate) excerpt: Vec<String>,
+    /// Lines that follow the message in a text for people: the next step, or the input around a
+    /// mistake.
+    pub(crate) notes: Vec<String>,
     /// Command of the call that failed.
     pub(crate) command: Option<String>,
     /// Code and data of the error of a call, if it has a code.
@@ -145,9 +144,9 @@ impl CommandError {
     }
 
     pub(crate) fn silent(reason: ExitReason) -> Self {
-        let (error, advice, command, coded, crash) = (None, None, None, None, None);
-        let (excerpt, stderr) = (Vec::new(), Vec::new());
-        Self { reason, error, advice, excerpt, command, coded, stderr, crash }
+        let (error, command, coded, crash) = (None, None, None, None);
+        let (notes, stderr) = (Vec::new(), Vec::new());
+        Self { reason, error, notes, command, coded, stderr, crash }
     }
 
     /// Makes the error of a plugin that ended during a call. `since` is the wait status of a
@@ -169,7 +168,11 @@ impl CommandError {
             data: error.data().cloned(),
             is_plugins: matches!(error, CallError::Remote { .. }),
         });
-        Self { coded: coded.map(Box::new), advice: unknown_command(error), ..self }
+        Self {
+            coded: coded.map(Box::new),
+            notes: unknown_command(error).into_iter().collect(),
+            ..self
+        }
     }
 
     /// Makes the error of a failed write. A reader that closes the pipe is no error

@@ -9,7 +9,7 @@ use sample1::{DeskAsyncClient, DeskClient, Work, WorkServer};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-/// What the host has told at the start.
+/// Answers of the host at the start.
 struct Told {
     docker_host: String,
     host: DeskAsyncClient,

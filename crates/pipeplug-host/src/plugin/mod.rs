@@ -103,7 +103,7 @@ struct Inner {
     interface_version: OnceLock<u32>,
     /// True once it was said that something holds its streams open.
     is_held_told: Arc<AtomicBool>,
-    /// What has ended it, if this host has.
+    /// The step that has ended it, if this host has.
     last_step: Arc<LastStep>,
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    /// That of a request whose clock was started: the rest of its time.
+    /// The rest of the time of a request whose clock was started.
     pub(super) fn of(request: &OutgoingRequest<'a>) -> Self {
         let passed = request.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
         let within = request.timeout.map(|timeout| timeout.saturating_sub(passed));

@@ -352,13 +352,8 @@ fn failure_text(paint: Paint, failure: &CommandError) -> Option<String> {
         text.push_str(&format!(" ({})", coded.code));
     }
     if failure.crash.is_none() {
-        let mut text = Escaped(&text).to_string();
-        if let Some(advice) = &failure.advice {
-            text.push_str("\n  ");
-            text.push_str(advice);
-        }
-        let mut text = message_lines(paint, Role::Error, &text);
-        text.extend(failure.excerpt.iter().map(|line| format!("  {line}\n")));
+        let mut text = message_lines(paint, Role::Error, &Escaped(&text));
+        text.extend(failure.notes.iter().map(|line| format!("  {line}\n")));
         return Some(text);
     }
     // The text of a crash has lines of its own; escape only within them.

@@ -191,7 +191,7 @@ impl Typed<'_> {
             _ => format!("    {line}"),
         };
         lines.extend(signature.into_iter().enumerate().map(more));
-        CommandError { excerpt: lines, ..failure }
+        CommandError { notes: lines, ..failure }
     }
 
     fn unknown(&self, method: &str) -> CommandError {
