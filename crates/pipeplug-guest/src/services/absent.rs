@@ -3,7 +3,7 @@
 use pipeplug_net::{HandlerError, Reply, Request};
 
 #[derive(Debug, Default)]
-pub(crate) struct Services;
+pub(crate) struct Services(());
 
 impl Services {
     #[expect(clippy::unused_self, reason = "as with the feature")]

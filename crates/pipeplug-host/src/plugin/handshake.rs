@@ -126,7 +126,7 @@ pub(crate) fn exchange(
         let (plugin, host) = (of_plugin.into_vec(), interface_versions.clone().into_vec());
         HandshakeFailure::InterfaceVersions { plugin, host }
     })?;
-    services.check(plugin, &metadata).map_err(HandshakeFailure::Service)?;
+    services.check(plugin, plugin.name(), &metadata).map_err(HandshakeFailure::Service)?;
     #[cfg(feature = "verify")]
     if let Some(lock_file) = &builder.launch.lock_file {
         check_pinned(plugin, &metadata, &builder.launch, lock_file).map_err(|problem| {

@@ -8,7 +8,7 @@ mod crash;
 mod handshake;
 mod log_level;
 mod log_line;
-mod metadata;
+pub(crate) mod metadata;
 mod missing_command;
 mod output;
 mod ready;

@@ -6,19 +6,19 @@ use std::path::Path;
 
 use pipeplug_net::{HandlerError, Reply, Request};
 
-use crate::plugin::{Metadata, Plugin};
+use crate::plugin::metadata::Metadata;
 #[cfg(feature = "verify")]
 use crate::process::Launch;
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Services;
+pub(crate) struct Services(());
 
 pub(crate) type Missing = Infallible;
 
 /// Does not check the interface: the sum of the file was.
 #[cfg(feature = "verify")]
 #[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
-pub(crate) fn check_pinned(_: &Plugin, _: &Metadata, _: &Launch, _: &Path) -> Result<(), String> {
+pub(crate) fn check_pinned<C>(_: &C, _: &Metadata, _: &Launch, _: &Path) -> Result<(), String> {
     Ok(())
 }
 
@@ -33,7 +33,7 @@ impl Services {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
-    pub(crate) fn check(&self, _: &Plugin, _: &Metadata) -> Result<(), Missing> {
+    pub(crate) fn check<C>(&self, _: &C, _: &str, _: &Metadata) -> Result<(), Missing> {
         Ok(())
     }
 }

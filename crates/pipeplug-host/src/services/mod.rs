@@ -1,24 +1,24 @@
-//! Typed services: those of the host, and clients of those of plugins.
+//! Typed services of a host, and those that it needs of a plugin.
+
+mod clients;
 
 #[cfg(feature = "verify")]
 use std::path::Path;
 use std::time::Duration;
 
-use pipeplug_net::{HandlerError, Reply, Request};
+use pipeplug_net::{Caller, HandlerError, Reply, Request};
 use pipeplug_service::{
-    Body, CallOptions, Channel, Client, Description, GET_SERVICES, Interface, Json, KEY_SERVICES,
-    NoService, Service, ServiceError, ServiceSet,
+    Body, CallOptions, Channel, Description, GET_SERVICES, Interface, Json, KEY_SERVICES,
+    NoService, ServiceError, ServiceSet,
 };
 #[cfg(feature = "verify")]
 use pipeplug_service::{compare, serde::Deserialize as _};
 
 #[cfg(feature = "verify")]
 use crate::integrity::LockFile;
-use crate::plugin::{Metadata, Plugin, PluginBuilder};
+use crate::plugin::metadata::Metadata;
 #[cfg(feature = "verify")]
 use crate::process::Launch;
-#[cfg(feature = "supervisor")]
-use crate::supervisor::{Pool, Supervisor};
 
 /// Time in which a plugin describes its services, for the error that names what differs.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,9 +44,17 @@ impl Services {
         self.own.metadata().map(|value| (KEY_SERVICES, value))
     }
 
-    /// Checks that a plugin has the services that are needed.
-    pub(crate) fn check(&self, plugin: &Plugin, metadata: &Metadata) -> Result<(), Missing> {
-        self.required.iter().try_for_each(|interface| check(plugin, metadata, interface))
+    /// Checks that a plugin of this name has the services that are needed.
+    pub(crate) fn check<C>(
+        &self,
+        plugin: &C,
+        name: &str,
+        metadata: &Metadata,
+    ) -> Result<(), Missing>
+    where
+        C: Caller + Clone + Send + Sync + 'static,
+    {
+        self.required.iter().try_for_each(|interface| check(plugin, name, metadata, interface))
     }
 }
 
@@ -59,12 +67,15 @@ impl Services {
 /// # Blocking
 /// Until the plugin has described its services, for at most 5 seconds.
 #[cfg(feature = "verify")]
-pub(crate) fn check_pinned(
-    plugin: &Plugin,
+pub(crate) fn check_pinned<C>(
+    plugin: &C,
     metadata: &Metadata,
     launch: &Launch,
     lock_file: &Path,
-) -> Result<(), String> {
+) -> Result<(), String>
+where
+    C: Caller + Clone + Send + Sync + 'static,
+{
     let lock = LockFile::open(lock_file).map_err(|error| error.to_string())?;
     let pinned = lock.interface_of(&launch.program).map_err(|error| error.to_string())?;
     let Some(pinned) = pinned else { return Ok(()) };
@@ -94,87 +105,24 @@ pub(crate) fn check_pinned(
 }
 
 /// Asks a plugin for the description of its services.
-fn describe(plugin: &Plugin) -> Result<Description, ServiceError> {
+fn describe<C>(plugin: &C) -> Result<Description, ServiceError>
+where
+    C: Caller + Clone + Send + Sync + 'static,
+{
     let options = CallOptions::new().timeout(DESCRIBE_TIMEOUT);
     // Weakly would do as well: the channel ends with this call.
     let channel = Channel::new(plugin.clone()).with(options);
     channel.call(GET_SERVICES, Json::new(()))
 }
 
-fn check(
-    plugin: &Plugin,
+fn check<C>(
+    plugin: &C,
+    name: &str,
     metadata: &Metadata,
     interface: &'static Interface,
-) -> Result<(), NoService> {
-    NoService::check(plugin.name(), interface, metadata.value(KEY_SERVICES), || {
-        describe(plugin).ok()
-    })
-}
-
-impl PluginBuilder {
-    /// Adds a typed service that the plugin may call. Requests for its methods do not come to the
-    /// [`handler`](Self::handler). An [`allow`](Self::allow) list counts for them too.
-    ///
-    /// # Panics
-    /// There is one of that name.
-    pub fn service(mut self, service: impl Service) -> Self {
-        self.services.own.add(service);
-        self
-    }
-
-    /// Requires that the plugin has the service of this client, in a version that serves it. The
-    /// start fails otherwise ([`StartErrorKind::Service`](crate::StartErrorKind::Service)).
-    ///
-    /// ```no_run
-    /// # use pipeplug_service::service;
-    /// # #[service(version = 1)]
-    /// # pub trait Spell { fn suggest(&self, word: String) -> Vec<String>; }
-    /// use pipeplug_host::{Plugin, Supervisor};
-    ///
-    /// let plugin = Plugin::builder("./spell").requires::<SpellClient>();
-    /// let supervisor = Supervisor::builder(plugin).build()?;
-    /// let spell: SpellClient = supervisor.client();
-    /// println!("{:?}", spell.suggest("teh".into())?);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn requires<T: Client>(mut self) -> Self {
-        self.services.required.push(T::interface());
-        self
-    }
-}
-
-impl Plugin {
-    /// Makes a client of a service of the plugin.
-    ///
-    /// # Errors
-    /// The plugin does not have the service, or in a version that does not serve this client. The
-    /// message names what differs.
-    ///
-    /// # Blocking
-    /// Only if the versions do not fit: until the plugin has described its services, for at most 5
-    /// seconds.
-    pub fn client<T: Client>(&self) -> Result<T, NoService> {
-        check(self, self.metadata(), T::interface())?;
-        Ok(T::over(Channel::new(self.clone())))
-    }
-}
-
-#[cfg(feature = "supervisor")]
-impl Supervisor {
-    /// Makes a client of a service of the plugin. [`PluginBuilder::requires`] has each start check
-    /// that the plugin has it.
-    #[must_use]
-    pub fn client<T: Client>(&self) -> T {
-        T::over(Channel::new(self.clone()))
-    }
-}
-
-#[cfg(feature = "supervisor")]
-impl Pool {
-    /// Makes a client of a service of the plugin. [`PluginBuilder::requires`] has each start check
-    /// that the plugin has it.
-    #[must_use]
-    pub fn client<T: Client>(&self) -> T {
-        T::over(Channel::new(self.clone()))
-    }
+) -> Result<(), NoService>
+where
+    C: Caller + Clone + Send + Sync + 'static,
+{
+    NoService::check(name, interface, metadata.value(KEY_SERVICES), || describe(plugin).ok())
 }
