@@ -14,6 +14,13 @@ use pipeplug_net::{
 /// A future that is boxed, since the caller's type is not known.
 pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, CallFailed>> + Send + 'a>>;
 
+fn boxed<'a, T, E: 'a>(
+    future: impl Future<Output = Result<T, E>> + Send + 'a,
+    failed: fn(E) -> CallFailed,
+) -> Boxed<'a, T> {
+    Box::pin(async move { future.await.map_err(failed) })
+}
+
 /// A [`Caller`] that can be a trait object.
 pub(crate) trait Transport: Send + Sync {
     fn call(&self, request: OutgoingRequest<'_>) -> Result<Reply, CallFailed>;
@@ -45,7 +52,7 @@ impl<C: Caller + Send + Sync> Transport for C {
 
     fn call_async<'a>(&'a self, request: OutgoingRequest<'a>) -> Boxed<'a, Reply> {
         let reply = self.await_request(request);
-        Box::pin(async { reply.await.map_err(CallFailed::new) })
+        boxed(reply, CallFailed::new)
     }
 
     fn notify(&self, command: &str, payload: Payload<'_>) -> Result<(), CallFailed> {
@@ -54,7 +61,7 @@ impl<C: Caller + Send + Sync> Transport for C {
 
     fn notify_async<'a>(&'a self, command: &'a str, payload: Payload<'a>) -> Boxed<'a, ()> {
         let sent = self.send_one_way_async(command, payload);
-        Box::pin(async { sent.await.map_err(CallFailed::not_sent) })
+        boxed(sent, CallFailed::not_sent)
     }
 
     fn open(
@@ -71,7 +78,7 @@ impl<C: Caller + Send + Sync> Transport for C {
         sides: StreamSides,
     ) -> Boxed<'a, StreamCall> {
         let opened = self.open_stream_async(request, sides);
-        Box::pin(async { opened.await.map_err(CallFailed::new) })
+        boxed(opened, CallFailed::new)
     }
 
     fn open_one_way(&self, command: &str, payload: Payload<'_>) -> Result<PartSender, CallFailed> {
@@ -84,7 +91,7 @@ impl<C: Caller + Send + Sync> Transport for C {
         payload: Payload<'a>,
     ) -> Boxed<'a, PartSender> {
         let opened = self.open_one_way_stream_async(command, payload);
-        Box::pin(async { opened.await.map_err(CallFailed::not_sent) })
+        boxed(opened, CallFailed::not_sent)
     }
 }
 

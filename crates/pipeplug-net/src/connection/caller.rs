@@ -211,7 +211,7 @@ pub trait Caller: Sized {
         payload: impl Into<Payload<'a>>,
     ) -> impl Future<Output = Result<Vec<u8>, Self::CallError>> + Send {
         let reply = self.await_request(OutgoingRequest::new(command, payload.into()));
-        async { reply.await.map(Reply::into_bytes) }
+        bytes_of(reply)
     }
 
     #[doc = caller_doc!(notify_async)]
@@ -236,6 +236,11 @@ pub trait Caller: Sized {
     fn notify_chunk(&self, chunk: Chunk) -> Result<(), Self::NotifyError> {
         self.send_one_way(&chunk.command, chunk.buffer.into())
     }
+}
+
+/// Awaits a reply as bytes.
+async fn bytes_of<E>(reply: impl Future<Output = Result<Reply, E>>) -> Result<Vec<u8>, E> {
+    reply.await.map(Reply::into_bytes)
 }
 
 /// Awaits a reply as text.
