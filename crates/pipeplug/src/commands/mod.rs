@@ -3,6 +3,7 @@
 pub(crate) mod add;
 pub(crate) mod chunk;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod pack;

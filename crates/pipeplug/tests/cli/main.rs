@@ -9,6 +9,7 @@ mod config;
 mod containers;
 mod controlling;
 mod data;
+mod doctor;
 mod ends;
 mod errors;
 mod inspect;
