@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{
     ArgAction, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
@@ -12,7 +13,7 @@ use clap::{
 use pipeplug_host::discovery;
 
 use crate::args::calls;
-use crate::commands::{add, diff, inspect, list, pack, pin, rm, run};
+use crate::commands::{add, chunk, diff, doctor, inspect, list, pack, pin, rm, run};
 use crate::output::logging;
 use crate::output::report::Verbosity;
 use crate::output::stream::{self, Kind, Stream};
@@ -50,6 +51,8 @@ enum Command {
     List(list::ListArgs),
     Inspect(inspect::InspectArgs),
     Diff(diff::DiffArgs),
+    Chunk(chunk::ChunkArgs),
+    Doctor(doctor::DoctorArgs),
     Add(add::AddArgs),
     Rm(rm::RmArgs),
     Pack(pack::PackArgs),
@@ -85,7 +88,7 @@ pub(crate) fn main() -> ExitCode {
     if let Some(plugin) = builtin::of_command_line(&args) {
         return plugin.run();
     }
-    let command = Cli::command().color(color_of_help(&args));
+    let command = command().color(color_of_help(&args));
     let parsed = command
         .try_get_matches_from(calls::shield(args.clone()))
         .and_then(|matches| Cli::from_arg_matches(&matches));
@@ -105,12 +108,25 @@ pub(crate) fn main() -> ExitCode {
         Command::List(args) => list::run(args, &globals),
         Command::Inspect(args) => inspect::run(args, &globals),
         Command::Diff(args) => diff::run(args, &globals),
+        Command::Chunk(args) => chunk::run(args, &globals),
+        Command::Doctor(args) => doctor::run(args, &globals),
         Command::Add(args) => add::run(args, &globals),
         Command::Rm(args) => rm::run(args, &globals),
         Command::Pack(args) => pack::run(args, &globals),
         Command::Pin(args) => pin::run(args, &globals),
     };
     reason.into()
+}
+
+/// The definition of the command line.
+fn command() -> clap::Command {
+    // Only `doctor` can do without a plugin. An argument that is changed moves to the end, so that
+    // both positions are written out.
+    Cli::command().mut_subcommand("doctor", |doctor| {
+        doctor
+            .mut_arg("plugin", |it| it.required_unless_present(Resettable::Reset).index(1))
+            .mut_arg("args", |it| it.index(2))
+    })
 }
 
 /// Writes messages of clap: errors to stderr, help to stdout.
@@ -264,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(crate) const NOT_FOUND: u8 = 3;
 pub(crate) const NOT_STARTED: u8 = 4;
 /// The plugin ended, or its connection did, while it was in use.
 pub(crate) const DIED: u8 = 5;
+/// The input of `chunk` is broken.
+pub(crate) const BROKEN: u8 = 6;
 /// Something took longer than `--timeout`. timeout(1) uses the same status.
 pub(crate) const TIMED_OUT: u8 = 124;
 /// 128 plus the number of SIGHUP, as in shells.
@@ -48,6 +50,7 @@ Exit status:
   3    there is no such plugin
   4    the plugin did not start
   5    the plugin ended, or broke the connection, while it was in use
+  6    the stdin of `chunk` is broken, or ends inside a chunk
   124  a call, the start, or a wait for the output to be read took longer
        than --timeout
   130  interrupted by Ctrl-C (129: by SIGHUP, the terminal was closed;
@@ -62,6 +65,7 @@ pub(crate) enum ExitReason {
     NotFound,
     NotStarted,
     Died,
+    Broken,
     TimedOut,
     HungUp,
     Interrupted,
@@ -77,6 +81,7 @@ impl ExitReason {
             Self::NotFound => NOT_FOUND,
             Self::NotStarted => NOT_STARTED,
             Self::Died => DIED,
+            Self::Broken => BROKEN,
             Self::TimedOut => TIMED_OUT,
             Self::HungUp => HUNG_UP,
             Self::Interrupted => INTERRUPTED,
@@ -286,6 +291,7 @@ mod tests {
             ExitReason::NotFound,
             ExitReason::NotStarted,
             ExitReason::Died,
+            ExitReason::Broken,
             ExitReason::TimedOut,
             ExitReason::Interrupted,
         ];

@@ -16,7 +16,8 @@ use crate::tools::Tool;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct RunSpec {
-    /// The program that is run: the CLI, where nothing else is said.
+    /// The program that is run: one that was built, or a path if it has a slash. The CLI, where
+    /// nothing else is said.
     #[serde(default = "cli")]
     pub(crate) bin: String,
     pub(crate) args: Vec<String>,
@@ -81,7 +82,7 @@ impl RunSpec {
             env.insert(name.clone(), places.expand(value)?);
         }
         Ok(Self {
-            bin: self.bin.clone(),
+            bin: places.expand(&self.bin)?,
             args: all(&self.args)?,
             stdin: one(&self.stdin)?,
             env,
@@ -99,7 +100,10 @@ impl Places {
         Self { dir: dir.to_owned(), ..self.clone() }
     }
 
-    pub(crate) fn bin(&self, name: &str) -> anyhow::Result<&Path> {
+    pub(crate) fn bin<'a>(&'a self, name: &'a str) -> anyhow::Result<&'a Path> {
+        if name.contains('/') {
+            return Ok(Path::new(name));
+        }
         let known = || self.bins.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         Ok(self
             .bins

@@ -5,6 +5,7 @@ mod awaited;
 mod builder;
 mod config;
 mod crash;
+mod examine;
 mod handshake;
 mod log_level;
 mod log_line;

@@ -123,12 +123,17 @@ pub(crate) fn find(
     if let End::Exited(status) = end
         && status.success()
     {
-        return pipe.has_writer.then(|| {
-            "it went into the background, where a process that it started still has its pipe: a \
-             plugin stays in the foreground, so leave out what makes it a daemon (`&` in a \
-             script), or give it the option for that (often --foreground, -f or --no-daemon)"
-                .to_owned()
-        });
+        if pipe.has_writer {
+            return Some(
+                "it went into the background, where a process that it started still has its pipe: a \
+                 plugin stays in the foreground, so leave out what makes it a daemon (`&` in a \
+                 script), or give it the option for that (often --foreground, -f or --no-daemon)"
+                    .to_owned(),
+            );
+        }
+        // A script that cannot read its descriptor may take that for the end of the input.
+        let is_here = builder.launcher.describe().is_none();
+        return is_here.then(|| descriptors(end, pid, launch, pipe, stderr)).flatten();
     }
     // A plugin that runs elsewhere has other files, variables and descriptors.
     if builder.launcher.describe().is_some() {

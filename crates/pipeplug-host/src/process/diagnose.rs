@@ -16,10 +16,11 @@ use crate::sys::{ForkExecError, StartStep};
 /// Number of nested interpreters that Linux follows before ELOOP (exec_binprm).
 const INTERPRETER_DEPTH: usize = 5;
 
-/// Number of descriptors that a start uses at its peak: two ends each of four pipes and of the
-/// sockets that tie it to the host (in portable builds of the pipe that reports a failed exec
-/// instead), `/dev/null`, a copy that is clear of the guest's numbers.
-const DESCRIPTORS_NEEDED: u64 = 12;
+/// Number of descriptors that a start uses at its peak.
+// Two ends each of four pipes and of the sockets that tie it to the host (in portable builds of the
+// pipe that reports a failed exec instead), `/dev/null`, a copy that is clear of the guest's
+// numbers.
+pub const DESCRIPTORS_NEEDED: u64 = 12;
 
 impl SpawnErrorKind {
     /// Finds out why the start of `path` failed, which the errno alone does not tell.

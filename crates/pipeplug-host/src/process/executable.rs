@@ -105,27 +105,81 @@ impl Executable {
     }
 }
 
+/// An entry of the program header table of an ELF file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment {
+    pub(super) kind: u32,
+    /// Offset in the file.
+    pub(super) offset: u64,
+    /// Address in the running program.
+    pub(super) address: u64,
+    /// Size in the file.
+    pub(super) size: u64,
+}
+
+/// Reader of an ELF file: elf(5).
+#[derive(Debug)]
+pub(super) struct ElfReader<'a> {
+    file: &'a File,
+    head: [u8; HEAD_BYTES],
+    head_len: usize,
+    width: Width,
+    order: Order,
+}
+
 impl Elf {
     /// `None` if what the header says cannot be.
     fn read(file: &File, head: &[u8]) -> Option<Self> {
-        let width = match head.get(4)? {
+        ElfReader::of(file, head)?.elf()
+    }
+}
+
+impl<'a> ElfReader<'a> {
+    /// `None` if it is no ELF file.
+    pub(super) fn open(file: &'a File) -> Option<Self> {
+        let mut head = [0; HEAD_BYTES];
+        let len = read_at_most(file, &mut head, 0).ok()?;
+        head[..len].starts_with(b"\x7fELF").then(|| Self::of(file, &head[..len]))?
+    }
+
+    fn of(file: &'a File, start: &[u8]) -> Option<Self> {
+        let width = match start.get(4)? {
             1 => Width::Bits32,
             2 => Width::Bits64,
             _ => return None,
         };
-        let order = match head.get(5)? {
+        let order = match start.get(5)? {
             1 => Order::Little,
             2 => Order::Big,
             _ => return None,
         };
-        let number = order.u16_at(head, 18)?;
-        let interpreter = Self::loader(file, head, width, order);
-        Some(Self { machine: Machine { number, width, order }, interpreter })
+        let mut head = [0; HEAD_BYTES];
+        head.get_mut(..start.len())?.copy_from_slice(start);
+        Some(Self { file, head, head_len: start.len(), width, order })
     }
 
-    /// The path in the PT_INTERP segment: elf(5), the program header table.
-    fn loader(file: &File, head: &[u8], width: Width, order: Order) -> Option<PathBuf> {
-        let (table, entry_size, count) = match width {
+    /// `None` if what the header says cannot be.
+    pub(super) fn elf(&self) -> Option<Elf> {
+        let number = self.order.u16_at(self.head(), 18)?;
+        let machine = Machine { number, width: self.width, order: self.order };
+        let segment = self.segments().into_iter().find(|segment| segment.kind == PT_INTERP);
+        let interpreter = segment.and_then(|segment| {
+            let path = self.text_of(segment.offset, segment.size)?;
+            (!path.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(&path)))
+        });
+        Some(Elf { machine, interpreter })
+    }
+
+    /// The program header table, as far as it can be read.
+    pub(super) fn segments(&self) -> Vec<Segment> {
+        let (table, entry_size, count) = self.table().unwrap_or_default();
+        let at = |index| table.checked_add(index * u64::from(entry_size));
+        (0..u64::from(count)).map_while(|index| self.segment(at(index)?)).collect()
+    }
+
+    fn table(&self) -> Option<(u64, u16, u16)> {
+        let (order, head) = (self.order, self.head());
+        Some(match self.width {
             Width::Bits32 => (
                 u64::from(order.u32_at(head, 28)?),
                 order.u16_at(head, 42)?,
@@ -134,28 +188,58 @@ impl Elf {
             Width::Bits64 => {
                 (order.u64_at(head, 32)?, order.u16_at(head, 54)?, order.u16_at(head, 56)?)
             }
-        };
-        for index in 0..u64::from(count) {
-            let mut entry = [0; 56];
-            let at = table.checked_add(index * u64::from(entry_size))?;
-            let len = read_at_most(file, &mut entry, at).ok()?;
-            let entry = &entry[..len];
-            if order.u32_at(entry, 0)? != PT_INTERP {
-                continue;
-            }
-            let (start, size) = match width {
-                Width::Bits32 => {
-                    (u64::from(order.u32_at(entry, 4)?), u64::from(order.u32_at(entry, 16)?))
-                }
-                Width::Bits64 => (order.u64_at(entry, 8)?, order.u64_at(entry, 32)?),
-            };
-            let mut path = vec![0; usize::try_from(size.min(LOADER_PATH_BYTES)).ok()?];
-            let len = read_at_most(file, &mut path, start).ok()?;
-            let path =
-                path[..len].split(|byte| *byte == 0).next().filter(|path| !path.is_empty())?;
-            return Some(PathBuf::from(OsStr::from_bytes(path)));
+        })
+    }
+
+    fn segment(&self, at: u64) -> Option<Segment> {
+        let mut entry = [0; 56];
+        let len = read_at_most(self.file, &mut entry, at).ok()?;
+        let (order, entry) = (self.order, &entry[..len]);
+        let word = |at| order.u32_at(entry, at).map(u64::from);
+        let kind = order.u32_at(entry, 0)?;
+        Some(match self.width {
+            Width::Bits32 => Segment { kind, offset: word(4)?, address: word(8)?, size: word(16)? },
+            Width::Bits64 => Segment {
+                kind,
+                offset: order.u64_at(entry, 8)?,
+                address: order.u64_at(entry, 16)?,
+                size: order.u64_at(entry, 32)?,
+            },
+        })
+    }
+
+    /// Number of bytes of a word of the machine.
+    pub(super) fn word_len(&self) -> u64 {
+        match self.width {
+            Width::Bits32 => 4,
+            Width::Bits64 => 8,
         }
-        None
+    }
+
+    /// The word at this offset.
+    pub(super) fn word(&self, at: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        let len = read_at_most(self.file, &mut bytes, at).ok()?;
+        match self.width {
+            Width::Bits32 => self.order.u32_at(&bytes[..len], 0).map(u64::from),
+            Width::Bits64 => self.order.u64_at(&bytes[..len], 0),
+        }
+    }
+
+    /// The text at this offset, up to a NUL.
+    pub(super) fn text(&self, at: u64) -> Option<Vec<u8>> {
+        self.text_of(at, LOADER_PATH_BYTES)
+    }
+
+    fn text_of(&self, at: u64, size: u64) -> Option<Vec<u8>> {
+        let mut text = vec![0; usize::try_from(size.min(LOADER_PATH_BYTES)).ok()?];
+        let len = read_at_most(self.file, &mut text, at).ok()?;
+        text.truncate(len);
+        Some(text.split(|byte| *byte == 0).next()?.to_vec())
+    }
+
+    fn head(&self) -> &[u8] {
+        &self.head[..self.head_len]
     }
 }
 

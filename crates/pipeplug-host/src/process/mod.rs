@@ -20,9 +20,11 @@ mod descendants;
 mod diagnose;
 mod environment;
 mod error;
+mod examine;
 mod executable;
 pub(crate) mod exit_status;
 pub(crate) mod launch;
+mod libraries;
 mod passed_on;
 #[cfg(feature = "verify")]
 mod sealed_copy;
@@ -31,14 +33,17 @@ mod spawn;
 
 pub(crate) use crate::sys::poll_readable;
 pub use child::{Child, Delivery, Leftovers, Pid};
+pub use diagnose::DESCRIPTORS_NEEDED;
 pub(crate) use environment::dropped;
 pub use error::{SpawnError, SpawnErrorKind};
+pub use examine::{Examination, has_pidfd};
 pub(crate) use executable::Executable;
 #[cfg(feature = "pack")]
 pub(crate) use executable::Machine;
 pub(crate) use exit_status::WaitStatus;
 pub use launch::{Channel, EnvPlan, Launch};
 pub(crate) use launch::{OnHostExit, Stdin, Stdout};
+pub use libraries::MissingLibrary;
 pub(crate) use passed_on::started_without;
 pub use signal::Signal;
 pub use spawn::{Spawned, spawn};

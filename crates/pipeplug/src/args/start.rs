@@ -225,6 +225,16 @@ impl StartArgs {
         }
     }
 
+    /// True if the command line names a plugin, or a launcher that brings one.
+    pub(crate) fn names_a_plugin(&self) -> bool {
+        self.plugin.is_some() || self.launcher.preinstalled_name().is_some()
+    }
+
+    /// True if the plugin is started elsewhere.
+    pub(crate) fn has_launcher(&self) -> bool {
+        self.launcher.is_given()
+    }
+
     /// Level of the sandbox: that of the command line, else `default`, else none with a launcher.
     pub(crate) fn level(&self, default: Level) -> Level {
         let default = if self.launcher.is_given() { Level::None } else { default };

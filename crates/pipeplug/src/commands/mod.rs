@@ -1,7 +1,9 @@
 //! Subcommands: one module each, with the arguments, the help and the run of the command.
 
 pub(crate) mod add;
+pub(crate) mod chunk;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod pack;

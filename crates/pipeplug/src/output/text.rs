@@ -37,8 +37,20 @@ pub(crate) fn json_lines(value: &serde_json::Value) -> String {
     json(&format!("{value:#}"))
 }
 
+/// Formats a string as JSON, with its quotes and in one line, as [`json_line`] does.
+pub(crate) fn json_string(text: &str) -> String {
+    without_controls(&serde_json::Value::from(text).to_string())
+}
+
 fn json(text: &str) -> String {
-    let mut line = String::new();
+    let mut lines = without_controls(text);
+    lines.push('\n');
+    lines
+}
+
+/// Escapes the control characters of JSON text.
+fn without_controls(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         // Within a string a newline is escaped already.
         if Escaped::is_harmless(c) || c == '\n' {
@@ -49,7 +61,6 @@ fn json(text: &str) -> String {
             let _ = write!(line, "\\u{:04x}", u32::from(c));
         }
     }
-    line.push('\n');
     line
 }
 

@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod add;
+mod chunk;
 mod common;
 mod config;
 mod containers;
 mod controlling;
 mod data;
+mod doctor;
 mod ends;
 mod errors;
 mod inspect;
