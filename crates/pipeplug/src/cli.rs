@@ -12,7 +12,7 @@ use clap::{
 use pipeplug_host::discovery;
 
 use crate::args::calls;
-use crate::commands::{add, diff, inspect, list, pack, pin, rm, run};
+use crate::commands::{add, bench, diff, inspect, list, pack, pin, rm, run};
 use crate::output::logging;
 use crate::output::report::Verbosity;
 use crate::output::stream::{self, Kind, Stream};
@@ -27,6 +27,7 @@ Examples:
   pipeplug list
   pipeplug inspect ./plugin
   pipeplug diff ./plugin ./plugin-new
+  pipeplug bench ./plugin --call find teh --concurrency 100
   pipeplug add ./plugin
   pipeplug pin ./plugin && pipeplug run --locked --sandbox strict ./plugin
 
@@ -50,6 +51,7 @@ enum Command {
     List(list::ListArgs),
     Inspect(inspect::InspectArgs),
     Diff(diff::DiffArgs),
+    Bench(bench::BenchArgs),
     Add(add::AddArgs),
     Rm(rm::RmArgs),
     Pack(pack::PackArgs),
@@ -105,6 +107,7 @@ pub(crate) fn main() -> ExitCode {
         Command::List(args) => list::run(args, &globals),
         Command::Inspect(args) => inspect::run(args, &globals),
         Command::Diff(args) => diff::run(args, &globals),
+        Command::Bench(args) => bench::run(args, &globals),
         Command::Add(args) => add::run(args, &globals),
         Command::Rm(args) => rm::run(args, &globals),
         Command::Pack(args) => pack::run(args, &globals),

@@ -96,12 +96,22 @@ impl FromArgMatches for CallArgs {
 }
 
 fn parse(kind: CallKind, name: &str, values: &[&OsStr]) -> Result<CallArg, Error> {
-    let invalid = |message: String| {
+    parse_values(kind, name, values).map_err(|message| {
         Error::raw(
             ErrorKind::ValueValidation,
-            format!("--{name} CMD [DATA]: {message}\n\nFor more information, try '--help'.\n"),
+            format!("{message}\n\nFor more information, try '--help'.\n"),
         )
-    };
+    })
+}
+
+/// Parses the values of the only `--call` of a command.
+pub(crate) fn parse_call(values: &[OsString]) -> Result<CallArg, String> {
+    let values: Vec<_> = values.iter().map(OsString::as_os_str).collect();
+    parse_values(CallKind::Call, CALL, &values)
+}
+
+fn parse_values(kind: CallKind, name: &str, values: &[&OsStr]) -> Result<CallArg, String> {
+    let invalid = |message: String| format!("--{name} CMD [DATA]: {message}");
     let (command, data) = match values {
         [command] => (command, None),
         [command, data, ..] => (command, Some(data)),

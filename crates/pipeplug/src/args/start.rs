@@ -1,6 +1,6 @@
 //! Options for the start of a plugin, shared by `run` and `inspect`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -214,6 +214,16 @@ impl StartArgs {
     /// Reads the configuration.
     pub(crate) fn config(&self) -> Result<Option<Config>, CommandError> {
         self.config.as_deref().map(config::load).transpose()
+    }
+
+    /// PLUGIN as it was written.
+    pub(crate) fn plugin(&self) -> Option<&OsStr> {
+        self.plugin.as_deref()
+    }
+
+    /// Host whose plugins are searched for a name.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
     }
 
     /// Interprets PLUGIN, which depends on the launcher.

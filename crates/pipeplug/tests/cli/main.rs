@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod add;
+mod bench;
 mod common;
 mod config;
 mod containers;

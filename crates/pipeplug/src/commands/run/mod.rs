@@ -3,6 +3,8 @@
 mod calls;
 mod typed;
 
+pub(crate) use calls::died;
+
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -178,7 +180,7 @@ fn attempt(
 
 /// Checks, before the start, that the format can encode every command, and that none is the
 /// protocol's own.
-fn check_commands(
+pub(crate) fn check_commands(
     calls: &[CallArg],
     answers: &[AnswerArg],
     format: Format,

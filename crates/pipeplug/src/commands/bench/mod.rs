@@ -1,0 +1,401 @@
+//! `pipeplug bench`: measures throughput and latency of a plugin.
+
+mod figures;
+mod load;
+mod table;
+mod versus;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::{ArgAction, Args};
+use pipeplug_host::Plugin;
+use serde_json::{Value, json};
+
+use self::figures::Figures;
+use self::load::{Load, Pace, Round};
+use self::versus::Versus;
+use crate::args::calls;
+use crate::args::data::Loader;
+use crate::args::sandbox::Level;
+use crate::args::start::StartArgs;
+use crate::args::target::{Target, Wanted};
+use crate::args::units::{parse_bytes, parse_duration};
+use crate::cli::Globals;
+use crate::commands::run;
+use crate::exit;
+use crate::exit::{CommandError, ExitReason};
+use crate::output::event::Event;
+use crate::output::report::{self, Mode, Report};
+use crate::output::style::Paint;
+use crate::output::text;
+use crate::session::Session;
+use crate::session::answers::{self, AnswerArg, AnswerHandler};
+use crate::session::shutdown::Shutdown;
+
+/// Calls in flight at a constant rate, unless `--concurrency` says otherwise.
+const MOST_AT_RATE: usize = 1000;
+/// Largest size of `--size`.
+const LARGEST: u64 = 1 << 30;
+
+const EXAMPLES: &str = "\
+Examples:
+  pipeplug bench @echo --call echo hello
+  pipeplug bench ./plugin --call store --size 64K --concurrency 100
+  pipeplug bench ./plugin --call find '{\"word\":\"teh\"}' --rate 5000
+  pipeplug bench ./new/plugin --vs ./old/plugin --call find teh --duration 30s
+  pipeplug bench ./plugin --call find teh --json | jq .plugins[0].latency_seconds.p99";
+
+const JSON: &str = "\
+JSON (--json), one object on stdout: command, size (bytes of a request),
+concurrency, rate (null in a closed loop), interrupted, plugins (an array:
+plugin, calls, failed, seconds, calls_per_second, bytes_per_second,
+latency_seconds with min, p50, p90, p99, p99.9, max and mean, and errors with
+code, count and the first message); with --vs also rounds and ratio, with
+median, least and greatest for each figure.";
+
+/// Measure throughput and latency of a plugin
+///
+/// Starts the plugin, warms it up, and makes the same call again and again. Without --rate each
+/// call that ends is followed by the next one (a closed loop), with --concurrency calls in flight.
+/// With --rate calls are due at a constant rate, whether or not the plugin answers, and latency
+/// counts from the time that a call was due: a plugin that stalls makes all calls slow that were
+/// due meanwhile (no coordinated omission).
+///
+/// Latencies are those of calls that succeeded; failed calls are counted by code. `rate` counts the
+/// calls that succeeded in the measured time, `data` the bytes of their requests and replies. MB are
+/// 1,000,000 bytes. Ctrl-C ends the measurement and shows what was measured.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "pipeplug bench PLUGIN --call CMD [DATA] [OPTIONS] [-- ARGS]",
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{JSON}\n\n{}", exit::HELP)
+)]
+pub(crate) struct BenchArgs {
+    /// Command to call, with DATA as in `run`: a literal, @FILE, or @- for stdin
+    #[arg(
+        long,
+        required = true,
+        num_args = 1..=2,
+        action = ArgAction::Set,
+        value_names = ["CMD", "DATA"],
+        help_heading = "Load"
+    )]
+    call: Vec<OsString>,
+
+    /// Send this many bytes instead of DATA, as 4096, 64K or 16M
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Load")]
+    size: Option<u64>,
+
+    /// Calls in flight; with --rate at most [default: 1, with --rate 1000]
+    #[arg(long, value_name = "N", value_parser = parse_concurrency, help_heading = "Load")]
+    concurrency: Option<usize>,
+
+    /// Calls a second, at a constant rate [default: as many as are answered]
+    #[arg(long, value_name = "R", value_parser = parse_rate, help_heading = "Load")]
+    rate: Option<f64>,
+
+    /// Measured time of each plugin
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = parse_duration,
+        help_heading = "Load"
+    )]
+    duration: Duration,
+
+    /// Time before, which is not measured [default: 1s, at most a tenth of the duration]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
+    warmup: Option<Duration>,
+
+    /// Measure PLUGIN2 too, in alternation, and show the ratio of both
+    #[arg(long, value_name = "PLUGIN2", help_heading = "Load")]
+    vs: Option<OsString>,
+
+    /// Rounds of --vs, which share the duration
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=1000),
+        requires = "vs",
+        help_heading = "Load"
+    )]
+    rounds: u32,
+
+    /// Answer requests CMD of the plugin with DATA, repeatable; others are refused
+    #[arg(
+        long = "answer",
+        value_name = "CMD=DATA",
+        help_heading = "Load",
+        value_parser = OsStringValueParser::new().try_map(answers::parse)
+    )]
+    answers: Vec<AnswerArg>,
+
+    /// Write the figures to stdout as one JSON object
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+/// Figures of a run, and whether it was interrupted.
+struct Measured {
+    plugins: Vec<(String, Figures)>,
+    versus: Option<Versus>,
+    died: Option<CommandError>,
+}
+
+/// Runs `pipeplug bench`.
+///
+/// # Blocking
+/// For the duration of the measurement.
+pub(crate) fn run(args: &BenchArgs, globals: &Globals) -> ExitReason {
+    let shutdown = Shutdown::default();
+    args.start.bound_output(&shutdown);
+    let report =
+        Arc::new(Report::new(Mode::Text, &args.start.wanted().display_name(), globals, &shutdown));
+    attempt(args, globals, &report, &shutdown).unwrap_or_else(|failure| {
+        report.show(&Event::Failed(&failure));
+        failure.reason
+    })
+}
+
+fn attempt(
+    args: &BenchArgs,
+    globals: &Globals,
+    report: &Arc<Report>,
+    shutdown: &Shutdown,
+) -> Result<ExitReason, CommandError> {
+    let level = args.start.level(Level::None);
+    args.start.sandbox.check(level)?;
+    let mut targets = vec![Target::find(args.start.wanted())?];
+    if let Some(plugin) = &args.vs {
+        targets.push(Target::find(Wanted::Here(plugin, args.start.host()))?);
+    }
+    let mut loader = Loader::default();
+    let load = load(args, &mut loader, &targets)?;
+    run::handle_signals(shutdown, report)?;
+    let mut sessions = Vec::new();
+    for target in &targets {
+        let report = Arc::new(Report::new(Mode::Text, target.name(), globals, shutdown));
+        let answers = AnswerHandler::load(&args.answers, &mut loader, &report)?;
+        let session = Session::start(target, &args.start, level, &report, shutdown, answers)?;
+        report.show(&Event::Started(&session.started()));
+        sessions.push((session, report));
+    }
+    let plugins: Vec<_> = sessions.iter().map(|(session, _)| &session.plugin).collect();
+    if io::stderr().is_terminal() {
+        let [warm_up, time] = [args.warm_up(), args.duration].map(text::took);
+        let both = if args.vs.is_some() { ", of each plugin" } else { "" };
+        report.note(format_args!("measuring {time}, after a warm-up of {warm_up}{both}"));
+    }
+    let measured = measure(args, &load, &plugins, shutdown)?;
+    let shown = show(args, &load, &measured, globals, shutdown);
+    let mut reason = ExitReason::Success;
+    if measured.plugins.iter().any(|(_, figures)| figures.failed() > 0) {
+        reason = ExitReason::Failed;
+    }
+    let mut ended = Ok(());
+    for (session, report) in sessions {
+        match session.end() {
+            Ok(stopped) => report.show(&Event::Ended(stopped)),
+            Err(error) => ended = Err(CommandError::new(ExitReason::Died, error)),
+        }
+    }
+    shown?;
+    if let Some(failure) = shutdown.failure().or(measured.died) {
+        return Err(failure);
+    }
+    ended.map(|()| reason)
+}
+
+/// Checks the call and reads its data.
+fn load(args: &BenchArgs, loader: &mut Loader, targets: &[Target]) -> Result<Load, CommandError> {
+    let call = calls::parse_call(&args.call)
+        .map_err(|message| CommandError::message(ExitReason::Usage, message))?;
+    for target in targets {
+        let format = args.start.protocol(target).format;
+        run::check_commands(std::slice::from_ref(&call), &args.answers, format)?;
+    }
+    let data = match args.size {
+        None => loader.load(&call.data)?,
+        Some(_) if args.call.len() > 1 => {
+            let message = "--size takes the place of DATA: leave one of them out";
+            return Err(CommandError::message(ExitReason::Usage, message));
+        }
+        Some(size) if size > LARGEST => {
+            let message = format!("--size {size}: more than the largest size, {LARGEST} bytes");
+            return Err(CommandError::message(ExitReason::Usage, message));
+        }
+        Some(size) => (b'a'..=b'z').cycle().take(usize::try_from(size).unwrap_or(0)).collect(),
+    };
+    let pace = match args.rate {
+        None => Pace::Closed { concurrency: args.concurrency.unwrap_or(1) },
+        Some(per_second) => {
+            Pace::Rate { per_second, most: args.concurrency.unwrap_or(MOST_AT_RATE) }
+        }
+    };
+    Ok(Load { command: call.command, data, timeout: args.start.timeout, pace })
+}
+
+fn measure(
+    args: &BenchArgs,
+    load: &Load,
+    plugins: &[&Plugin],
+    shutdown: &Shutdown,
+) -> Result<Measured, CommandError> {
+    let mut died = None;
+    let mut measure = |plugin: &Plugin, warm_up, time| {
+        let round = load.measure(plugin, warm_up, time, shutdown);
+        let Round { figures, died: error } = round;
+        let error = error.map(|error| {
+            run::died(plugin, error.clone()).of_call(&error).of_command(&load.command)
+        });
+        died = died.take().or(error);
+        figures
+    };
+    let (names, versus, figures) = match plugins {
+        [first, second] => {
+            let (warm_up, time) = (args.warm_up() / args.rounds, args.duration / args.rounds);
+            let mut rounds = Vec::new();
+            for round in 0..args.rounds {
+                let mut both = if round == 0 { args.warm_up() } else { warm_up };
+                both = both.max(Duration::from_millis(1));
+                // Each plugin is the first one in every second round.
+                let figures = if round.is_multiple_of(2) {
+                    let first = measure(first, both, time);
+                    [first, measure(second, both, time)]
+                } else {
+                    let second = measure(second, both, time);
+                    [measure(first, both, time), second]
+                };
+                let is_cut = shutdown.is_begun();
+                // A round that was cut short compares nothing.
+                if !is_cut || rounds.is_empty() {
+                    rounds.push(figures);
+                }
+                if is_cut || rounds.iter().flatten().any(|it| it.time.is_zero()) {
+                    break;
+                }
+            }
+            let versus = Versus::new(rounds);
+            let figures = versus.as_ref().map(|it| it.figures.to_vec()).unwrap_or_default();
+            (names(args, [first.name(), second.name()]).to_vec(), versus, figures)
+        }
+        plugins => {
+            let figures = plugins.iter().map(|it| measure(it, args.warm_up(), args.duration));
+            let names = plugins.iter().map(|it| it.name().to_owned()).collect();
+            (names, None, figures.collect())
+        }
+    };
+    Ok(Measured { plugins: names.into_iter().zip(figures).collect(), versus, died })
+}
+
+/// Names of two plugins: as on the command line, if their own are the same.
+fn names(args: &BenchArgs, names: [&str; 2]) -> [String; 2] {
+    match &args.vs {
+        Some(second) if names[0] == names[1] => {
+            let first = args.start.plugin().unwrap_or_default();
+            [first, second.as_os_str()].map(|name| name.to_string_lossy().into_owned())
+        }
+        _ => names.map(str::to_owned),
+    }
+}
+
+fn show(
+    args: &BenchArgs,
+    load: &Load,
+    measured: &Measured,
+    globals: &Globals,
+    shutdown: &Shutdown,
+) -> Result<(), CommandError> {
+    let title = title(args, load, measured);
+    if args.json {
+        let line = text::json_line(&to_json(load, measured, shutdown));
+        return report::print_interruptible(&line, shutdown);
+    }
+    let paint = Paint::choose(globals.color, &io::stdout());
+    let table = match (&measured.versus, measured.plugins.as_slice()) {
+        (Some(versus), [(first, _), (second, _)]) => {
+            table::two(&title, [first, second], versus, paint)
+        }
+        (_, plugins) => {
+            plugins.iter().map(|(_, figures)| table::one(&title, figures, paint)).collect()
+        }
+    };
+    report::print_interruptible(&table, shutdown)
+}
+
+/// Describes the measurement in one line.
+fn title(args: &BenchArgs, load: &Load, measured: &Measured) -> String {
+    let pace = match load.pace {
+        Pace::Closed { concurrency: 1 } => "one call at a time".to_owned(),
+        Pace::Closed { concurrency } => format!("{concurrency} calls in flight"),
+        Pace::Rate { per_second, .. } => format!("{per_second} calls/s"),
+    };
+    let names: Vec<_> = measured.plugins.iter().map(|(name, _)| name.as_str()).collect();
+    let time = measured.plugins.iter().map(|(_, figures)| figures.time).max().unwrap_or_default();
+    // Rounds share it without the fractions of a nanosecond.
+    let is_whole = time.abs_diff(args.duration) < Duration::from_millis(1);
+    let time = if is_whole { args.duration } else { time };
+    format!(
+        "{}: {} with {} B, {pace}, {}",
+        names.join(" and "),
+        load.command,
+        load.data.len(),
+        text::took(time)
+    )
+}
+
+fn to_json(load: &Load, measured: &Measured, shutdown: &Shutdown) -> Value {
+    let (concurrency, rate) = match load.pace {
+        Pace::Closed { concurrency } => (concurrency, None),
+        Pace::Rate { per_second, most } => (most, Some(per_second)),
+    };
+    let plugins = measured.plugins.iter().map(|(name, figures)| {
+        let mut json = figures.to_json();
+        json["plugin"] = name.as_str().into();
+        json
+    });
+    let mut json = json!({
+        "command": load.command,
+        "size": load.data.len(),
+        "concurrency": concurrency,
+        "rate": rate,
+        "interrupted": shutdown.is_interrupted(),
+        "plugins": plugins.collect::<Vec<_>>(),
+    });
+    if let (Some(versus), Some(json)) = (&measured.versus, json.as_object_mut())
+        && let Value::Object(fields) = versus.to_json()
+    {
+        json.extend(fields);
+    }
+    json
+}
+
+impl BenchArgs {
+    fn warm_up(&self) -> Duration {
+        let default = Duration::from_secs(1).min(self.duration / 10);
+        self.warmup.unwrap_or(default)
+    }
+}
+
+fn parse_concurrency(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=1_000_000) => Ok(number),
+        _ => Err("not a number of calls; write one from 1 to 1000000, as in 100".to_owned()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.001..=1e7).contains(&rate) => Ok(rate),
+        _ => Err("not a rate; write calls a second from 0.001 to 10000000, as in 500".to_owned()),
+    }
+}
