@@ -33,6 +33,9 @@ Examples:
 
 Run `pipeplug help run` for calls and their data.";
 
+/// Beginnings of the headings of options that only `--help` shows, for commands that start a plugin.
+const TOPICS: [&str; 4] = ["Launcher", "Container", "Pod", "Rights and sandbox"];
+
 /// Run, list, inspect and add plugins: programs that a host starts and talks to over pipes
 #[derive(Debug, Parser)]
 #[command(name = "pipeplug", version, max_term_width = 100, after_help = EXAMPLES,
@@ -62,12 +65,22 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct Globals {
-    /// Write more to stderr: -v adds metadata and times, -vv the log of the libraries
+    /// Write more to stderr, -vv much more
+    ///
+    /// -v adds metadata and times, -vv the log of the libraries.
     #[arg(short, long, action = ArgAction::Count, global = true)]
     verbose: u8,
 
-    /// Use colours: always, never, or auto (in a terminal, unless NO_COLOR is set)
-    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    /// Use colours: always, never or auto
+    ///
+    /// auto uses them in a terminal, unless NO_COLOR is set.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        global = true
+    )]
     pub(crate) color: ColorChoice,
 }
 
@@ -87,7 +100,7 @@ pub(crate) fn main() -> ExitCode {
     if let Some(plugin) = builtin::of_command_line(&args) {
         return plugin.run();
     }
-    let command = Cli::command().color(color_of_help(&args));
+    let command = shortened(Cli::command()).color(color_of_help(&args));
     let parsed = command
         .try_get_matches_from(calls::shield(args.clone()))
         .and_then(|matches| Cli::from_arg_matches(&matches));
@@ -114,6 +127,21 @@ pub(crate) fn main() -> ExitCode {
         Command::Pin(args) => pin::run(args, &globals),
     };
     reason.into()
+}
+
+/// Leaves all options of a topic out of `-h`, which fits on a screen. Clap could only hide them one by
+/// one.
+fn shortened(command: clap::Command) -> clap::Command {
+    let is_topic = |arg: &clap::Arg| {
+        let heading = arg.get_help_heading().unwrap_or_default();
+        TOPICS.iter().any(|topic| heading.starts_with(topic))
+    };
+    command.mut_subcommands(|subcommand| {
+        if !subcommand.get_arguments().any(|arg| arg.get_id() == "kubectl") {
+            return subcommand;
+        }
+        subcommand.mut_args(|arg| if is_topic(&arg) { arg.hide_short_help(true) } else { arg })
+    })
 }
 
 /// Writes messages of clap: errors to stderr, help to stdout.

@@ -54,14 +54,11 @@ impl Args for CallArgs {
                 .help_heading("Calls")
         };
         command
-            .arg(option(CALL).help(
-                "Call CMD with DATA (default: empty) and write the reply to stdout. DATA of \
-                         a typed service is a JSON object, or NAME=VALUE...",
+            .arg(option(CALL).help("Call CMD with DATA, and write the reply to stdout").long_help(
+                "Call CMD with DATA (default: empty), and write the reply to stdout. DATA of a \
+                     typed service is a JSON object, or NAME=VALUE...",
             ))
-            .arg(
-                option(NOTIFY)
-                    .help("Send CMD with DATA (default: empty) as a one-way, which has no reply"),
-            )
+            .arg(option(NOTIFY).help("Send CMD with DATA as a one-way, which has no reply"))
     }
 
     fn augment_args_for_update(command: Command) -> Command {

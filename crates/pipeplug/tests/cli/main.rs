@@ -16,6 +16,7 @@ mod json;
 mod launcher;
 mod list;
 mod logs;
+mod many;
 #[cfg(target_os = "linux")]
 mod node;
 mod protocol;

@@ -49,6 +49,14 @@ Examples:
   pipeplug bench ./new/plugin --vs ./old/plugin --call find teh --duration 30s
   pipeplug bench ./plugin --call find teh --json | jq .plugins[0].latency_seconds.p99";
 
+const SHORT: &str = "\
+Examples:
+  pipeplug bench @echo --call echo --size 1K --concurrency 100
+  pipeplug bench ./new/plugin --vs ./old/plugin --call find teh
+
+`pipeplug bench --help` has more options: launchers (ssh, --via), containers,
+Kubernetes, rights and sandbox.";
+
 const JSON: &str = "\
 JSON (--json), one object on stdout: command, size (bytes of a request),
 concurrency, rate (null in a closed loop), interrupted, plugins (an array:
@@ -71,11 +79,11 @@ median, least and greatest for each figure.";
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug bench PLUGIN --call CMD [DATA] [OPTIONS] [-- ARGS]",
-    after_help = EXAMPLES,
+    after_help = SHORT,
     after_long_help = format!("{EXAMPLES}\n\n{JSON}\n\n{}", exit::HELP)
 )]
 pub(crate) struct BenchArgs {
-    /// Command to call, with DATA as in `run`: a literal, @FILE, or @- for stdin
+    /// Command to call, and DATA: a literal, @FILE or @-
     #[arg(
         long,
         required = true,
@@ -86,15 +94,17 @@ pub(crate) struct BenchArgs {
     )]
     call: Vec<OsString>,
 
-    /// Send this many bytes instead of DATA, as 4096, 64K or 16M
+    /// Send this many bytes instead of DATA, as 64K
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, help_heading = "Load")]
     size: Option<u64>,
 
-    /// Calls in flight; with --rate at most [default: 1, with --rate 1000]
+    /// Calls in flight [default: 1]
+    ///
+    /// With --rate the limit of them [default: 1000].
     #[arg(long, value_name = "N", value_parser = parse_concurrency, help_heading = "Load")]
     concurrency: Option<usize>,
 
-    /// Calls a second, at a constant rate [default: as many as are answered]
+    /// Calls a second [default: as many as are answered]
     #[arg(long, value_name = "R", value_parser = parse_rate, help_heading = "Load")]
     rate: Option<f64>,
 
@@ -108,11 +118,13 @@ pub(crate) struct BenchArgs {
     )]
     duration: Duration,
 
-    /// Time before, which is not measured [default: 1s, at most a tenth of the duration]
+    /// Time before, which is not measured [default: 1s]
+    ///
+    /// The default is at most a tenth of the duration.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
     warmup: Option<Duration>,
 
-    /// Measure PLUGIN2 too, in alternation, and show the ratio of both
+    /// Measure PLUGIN2 too, in turn, and show the ratio
     #[arg(long, value_name = "PLUGIN2", help_heading = "Load")]
     vs: Option<OsString>,
 
@@ -127,7 +139,9 @@ pub(crate) struct BenchArgs {
     )]
     rounds: u32,
 
-    /// Answer requests CMD of the plugin with DATA, repeatable; others are refused
+    /// Answer requests CMD of the plugin with DATA
+    ///
+    /// Repeatable. Other requests are refused.
     #[arg(
         long = "answer",
         value_name = "CMD=DATA",

@@ -153,7 +153,7 @@ pub(super) fn notify_stream(
 }
 
 /// The reply of a call, or the error that it makes of the run.
-fn outcome(
+pub(super) fn outcome(
     plugin: &Plugin,
     command: &str,
     reply: Result<Reply, CallError>,
