@@ -99,6 +99,14 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, hide_short_help = true)]
     limit_buffer: Option<u64>,
 
+    /// Take no options from a pipeplug.toml
+    ///
+    /// By default options of [plugins.NAME] are taken from a pipeplug.toml: of the working directory
+    /// or a parent, for a plugin in or below the directory of the file, and of
+    /// ~/.config/pipeplug, for all plugins. The command line wins. -v shows what was taken.
+    #[arg(long, hide_short_help = true)]
+    no_config_file: bool,
+
     // Last: clap would put any option after these below their headings in the help.
     #[command(flatten)]
     launcher: LauncherArgs,

@@ -321,6 +321,13 @@ impl Report {
     }
 }
 
+/// Writes a note of a command that has no [`Report`] yet.
+pub(crate) fn tell(color: ColorChoice, note: &str) {
+    let text = message_lines(Paint::choose(color, &io::stderr()), Role::Note, &note);
+    // A failed write to stderr cannot be reported on stderr.
+    let _ = stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
+}
+
 /// Exit reason of a command that has no [`Report`]. Writes its error.
 pub(crate) fn exit_reason(
     color: ColorChoice,

@@ -6,6 +6,7 @@ mod add;
 mod bench;
 mod common;
 mod config;
+mod config_file;
 mod containers;
 mod controlling;
 mod data;
