@@ -54,6 +54,13 @@ impl AnswerHandler {
     }
 }
 
+impl AnswerHandler {
+    /// The same answers, for a plugin with another report.
+    pub(crate) fn reporting_to(&self, report: &Arc<Report>) -> Self {
+        Self { known: Arc::clone(&self.known), report: Arc::clone(report) }
+    }
+}
+
 impl Handler for AnswerHandler {
     fn handle(&self, _plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
         let answer = self.known.get(request.command());

@@ -20,6 +20,7 @@ mod logs;
 mod many;
 #[cfg(target_os = "linux")]
 mod node;
+mod page;
 mod protocol;
 #[cfg(target_os = "linux")]
 mod recipes;

@@ -74,7 +74,9 @@ impl Taken {
             return Ok(Self::default());
         };
         let plugin = matches.try_get_one::<OsString>("plugin").ok().flatten();
-        let Some(plugin) = plugin.filter(|_| !matches.get_flag(SWITCH)) else {
+        // After an error the default of a flag may be missing.
+        let is_off = matches!(matches.try_get_one::<bool>(SWITCH), Ok(Some(true)));
+        let Some(plugin) = plugin.filter(|_| !is_off) else {
             return Ok(Self::default());
         };
         let mut taken = Self::default();

@@ -2,17 +2,18 @@
 
 mod figures;
 mod load;
+mod page;
 mod table;
 mod versus;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{ArgAction, Args};
-use pipeplug_host::Plugin;
 use serde_json::{Value, json};
 
 use self::figures::Figures;
@@ -38,6 +39,8 @@ use crate::session::shutdown::Shutdown;
 
 /// Calls in flight at a constant rate, unless `--concurrency` says otherwise.
 const MOST_AT_RATE: usize = 1000;
+/// Warm-up, unless `--warmup` says otherwise.
+const WARM_UP: Duration = Duration::from_secs(1);
 /// Largest size of `--size`.
 const LARGEST: u64 = 1 << 30;
 
@@ -45,7 +48,7 @@ const EXAMPLES: &str = "\
 Examples:
   pipeplug bench @echo --call echo hello
   pipeplug bench ./plugin --call store --size 64K --concurrency 100
-  pipeplug bench ./plugin --call find '{\"word\":\"teh\"}' --rate 5000
+  pipeplug bench ./plugin --call find '{\"word\":\"teh\"}' --rate 5000 --html page.html
   pipeplug bench ./new/plugin --vs ./old/plugin --call find teh --duration 30s
   pipeplug bench ./plugin --call find teh --json | jq .plugins[0].latency_seconds.p99";
 
@@ -120,7 +123,7 @@ pub(crate) struct BenchArgs {
 
     /// Time before, which is not measured [default: 1s]
     ///
-    /// The default is at most a tenth of the duration.
+    /// Of each round, with --vs. The default is at most a tenth of the measured time.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Load")]
     warmup: Option<Duration>,
 
@@ -154,11 +157,18 @@ pub(crate) struct BenchArgs {
     #[arg(long, help_heading = "Output")]
     json: bool,
 
+    /// Write a page with curves of latency to FILE
+    ///
+    /// One file with the table, latency by percentile, a histogram, and the course of the
+    /// measurement. It needs no network.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    html: Option<PathBuf>,
+
     #[command(flatten)]
     start: StartArgs,
 }
 
-/// Figures of a run, and whether it was interrupted.
+/// Figures of a run, and the error that has ended it early.
 struct Measured {
     plugins: Vec<(String, Figures)>,
     versus: Option<Versus>,
@@ -194,39 +204,24 @@ fn attempt(
     }
     let mut loader = Loader::default();
     let load = load(args, &mut loader, &targets)?;
+    if let Some(file) = &args.html {
+        page::check(file)?;
+    }
+    let answers = AnswerHandler::load(&args.answers, &mut loader, report)?;
     run::handle_signals(shutdown, report)?;
-    let mut sessions = Vec::new();
-    for target in &targets {
-        let report = Arc::new(Report::new(Mode::Text, target.name(), globals, shutdown));
-        let answers = AnswerHandler::load(&args.answers, &mut loader, &report)?;
-        let session = Session::start(target, &args.start, level, &report, shutdown, answers)?;
-        report.show(&Event::Started(&session.started()));
-        sessions.push((session, report));
-    }
-    let plugins: Vec<_> = sessions.iter().map(|(session, _)| &session.plugin).collect();
     if io::stderr().is_terminal() {
-        let [warm_up, time] = [args.warm_up(), args.duration].map(text::took);
-        let both = if args.vs.is_some() { ", of each plugin" } else { "" };
-        report.note(format_args!("measuring {time}, after a warm-up of {warm_up}{both}"));
+        let time = text::took(args.duration);
+        let both = if args.vs.is_some() { " of each plugin" } else { "" };
+        report.note(format_args!("measuring {time}{both}; Ctrl-C ends it"));
     }
-    let measured = measure(args, &load, &plugins, shutdown)?;
-    let shown = show(args, &load, &measured, globals, shutdown);
-    let mut reason = ExitReason::Success;
-    if measured.plugins.iter().any(|(_, figures)| figures.failed() > 0) {
-        reason = ExitReason::Failed;
-    }
-    let mut ended = Ok(());
-    for (session, report) in sessions {
-        match session.end() {
-            Ok(stopped) => report.show(&Event::Ended(stopped)),
-            Err(error) => ended = Err(CommandError::new(ExitReason::Died, error)),
-        }
-    }
-    shown?;
+    let bench = Bench { args, globals, load: &load, level, answers, shutdown };
+    let measured = bench.measure(&targets)?;
+    show(args, &load, &measured, globals, shutdown)?;
     if let Some(failure) = shutdown.failure().or(measured.died) {
         return Err(failure);
     }
-    ended.map(|()| reason)
+    let has_failed = measured.plugins.iter().any(|(_, figures)| figures.failed() > 0);
+    Ok(if has_failed { ExitReason::Failed } else { ExitReason::Success })
 }
 
 /// Checks the call and reads its data.
@@ -258,57 +253,95 @@ fn load(args: &BenchArgs, loader: &mut Loader, targets: &[Target]) -> Result<Loa
     Ok(Load { command: call.command, data, timeout: args.start.timeout, pace })
 }
 
-fn measure(
-    args: &BenchArgs,
-    load: &Load,
-    plugins: &[&Plugin],
-    shutdown: &Shutdown,
-) -> Result<Measured, CommandError> {
-    let mut died = None;
-    let mut measure = |plugin: &Plugin, warm_up, time| {
-        let round = load.measure(plugin, warm_up, time, shutdown);
-        let Round { figures, died: error } = round;
-        let error = error.map(|error| {
-            run::died(plugin, error.clone()).of_call(&error).of_command(&load.command)
-        });
-        died = died.take().or(error);
-        figures
-    };
-    let (names, versus, figures) = match plugins {
-        [first, second] => {
-            let (warm_up, time) = (args.warm_up() / args.rounds, args.duration / args.rounds);
-            let mut rounds = Vec::new();
-            for round in 0..args.rounds {
-                let mut both = if round == 0 { args.warm_up() } else { warm_up };
-                both = both.max(Duration::from_millis(1));
-                // Each plugin is the first one in every second round.
-                let figures = if round.is_multiple_of(2) {
-                    let first = measure(first, both, time);
-                    [first, measure(second, both, time)]
-                } else {
-                    let second = measure(second, both, time);
-                    [measure(first, both, time), second]
-                };
-                let is_cut = shutdown.is_begun();
-                // A round that was cut short compares nothing.
-                if !is_cut || rounds.is_empty() {
-                    rounds.push(figures);
-                }
-                if is_cut || rounds.iter().flatten().any(|it| it.time.is_zero()) {
-                    break;
+/// Measurement of one or two plugins.
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    globals: &'a Globals,
+    load: &'a Load,
+    level: Level,
+    answers: AnswerHandler,
+    shutdown: &'a Shutdown,
+}
+
+impl Bench<'_> {
+    fn measure(&self, targets: &[Target]) -> Result<Measured, CommandError> {
+        let args = self.args;
+        let [first, second] = targets else {
+            let mut plugins = Vec::new();
+            let mut died = None;
+            for target in targets {
+                let (figures, failure) = self.round(target, args.duration)?;
+                plugins.push((target.name().to_owned(), figures));
+                died = died.or(failure);
+            }
+            return Ok(Measured { plugins, versus: None, died });
+        };
+        let time = args.duration / args.rounds;
+        let mut died = None;
+        let mut rounds = Vec::new();
+        for round in 0..args.rounds {
+            // Each plugin is the first one in every second round.
+            let both = if round.is_multiple_of(2) { [first, second] } else { [second, first] };
+            let mut figures = Vec::new();
+            for target in both {
+                match self.round(target, time) {
+                    Ok((measured, failure)) => {
+                        figures.push(measured);
+                        died = died.or(failure);
+                    }
+                    // What was measured before it is shown.
+                    Err(failure) if !rounds.is_empty() => died = died.or(Some(failure)),
+                    Err(failure) => return Err(failure),
                 }
             }
-            let versus = Versus::new(rounds);
-            let figures = versus.as_ref().map(|it| it.figures.to_vec()).unwrap_or_default();
-            (names(args, [first.name(), second.name()]).to_vec(), versus, figures)
+            if !round.is_multiple_of(2) {
+                figures.reverse();
+            }
+            let is_cut = self.shutdown.is_begun() || died.is_some();
+            // A round that was cut short compares nothing.
+            if let (Ok(figures), true) =
+                (<[Figures; 2]>::try_from(figures), !is_cut || rounds.is_empty())
+            {
+                rounds.push(figures);
+            }
+            if is_cut {
+                break;
+            }
         }
-        plugins => {
-            let figures = plugins.iter().map(|it| measure(it, args.warm_up(), args.duration));
-            let names = plugins.iter().map(|it| it.name().to_owned()).collect();
-            (names, None, figures.collect())
+        let versus = Versus::new(rounds);
+        let figures = versus.as_ref().map(|it| it.figures.to_vec()).unwrap_or_default();
+        let names = names(args, [first.name(), second.name()]);
+        Ok(Measured { plugins: names.into_iter().zip(figures).collect(), versus, died })
+    }
+
+    /// Starts a plugin, measures it, and stops it. Each round has a process of its own: one may be
+    /// lucky with its processor or its memory, and the spread of the rounds should tell.
+    fn round(
+        &self,
+        target: &Target,
+        time: Duration,
+    ) -> Result<(Figures, Option<CommandError>), CommandError> {
+        let shutdown = self.shutdown;
+        let report = Arc::new(Report::new(Mode::Text, target.name(), self.globals, shutdown));
+        let answers = self.answers.reporting_to(&report);
+        let session =
+            Session::start(target, &self.args.start, self.level, &report, shutdown, answers)?;
+        report.show(&Event::Started(&session.started()));
+        let warm_up = self.args.warmup.unwrap_or_else(|| WARM_UP.min(time / 10));
+        let Round { figures, died } = self.load.measure(&session.plugin, warm_up, time, shutdown);
+        let died = died.map(|error| {
+            let failure = run::died(&session.plugin, error.clone());
+            failure.of_call(&error).of_command(&self.load.command)
+        });
+        match session.end() {
+            Ok(stopped) => report.show(&Event::Ended(stopped)),
+            Err(error) => {
+                let failure = CommandError::new(ExitReason::Died, error);
+                return Ok((figures, died.or(Some(failure))));
+            }
         }
-    };
-    Ok(Measured { plugins: names.into_iter().zip(figures).collect(), versus, died })
+        Ok((figures, died))
+    }
 }
 
 /// Names of two plugins: as on the command line, if their own are the same.
@@ -316,7 +349,12 @@ fn names(args: &BenchArgs, names: [&str; 2]) -> [String; 2] {
     match &args.vs {
         Some(second) if names[0] == names[1] => {
             let first = args.start.plugin().unwrap_or_default();
-            [first, second.as_os_str()].map(|name| name.to_string_lossy().into_owned())
+            let [first, second] =
+                [first, second.as_os_str()].map(|name| name.to_string_lossy().into_owned());
+            if first == second {
+                return [format!("{first} (1)"), format!("{second} (2)")];
+            }
+            [first, second]
         }
         _ => names.map(str::to_owned),
     }
@@ -330,6 +368,9 @@ fn show(
     shutdown: &Shutdown,
 ) -> Result<(), CommandError> {
     let title = title(args, load, measured);
+    if let Some(file) = &args.html {
+        page::write(file, &title, &measured.plugins, measured.versus.as_ref())?;
+    }
     if args.json {
         let line = text::json_line(&to_json(load, measured, shutdown));
         return report::print_interruptible(&line, shutdown);
@@ -391,13 +432,6 @@ fn to_json(load: &Load, measured: &Measured, shutdown: &Shutdown) -> Value {
         json.extend(fields);
     }
     json
-}
-
-impl BenchArgs {
-    fn warm_up(&self) -> Duration {
-        let default = Duration::from_secs(1).min(self.duration / 10);
-        self.warmup.unwrap_or(default)
-    }
 }
 
 fn parse_concurrency(text: &str) -> Result<usize, String> {

@@ -47,11 +47,11 @@ pub(super) fn two(title: &str, names: [&str; 2], versus: &Versus, paint: Paint) 
     table
 }
 
-fn ratio_text(Ratio { median, least, greatest }: &Ratio) -> String {
+pub(super) fn ratio_text(Ratio { median, least, greatest }: &Ratio) -> String {
     format!("{median:>12.2} ({least:.2} to {greatest:.2})")
 }
 
-fn rows(figures: &Figures) -> Vec<(&'static str, String)> {
+pub(super) fn rows(figures: &Figures) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("calls", grouped(figures.calls())),
         ("errors", grouped(figures.failed())),
