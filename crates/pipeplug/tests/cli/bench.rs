@@ -202,7 +202,18 @@ fn two_plugins_are_compared() {
     let ran = bench("@echo", &[&args[..], &["--vs", slow]].concat());
     let table = String::from_utf8(ran.stdout).unwrap();
     assert!(table.contains("ratio: echo to slow, median of 3 rounds"), "{table}");
+    // Two builds of the same plugin.
+    let same = bench("@echo", &["--call", "echo", "--vs", "@echo", "--duration", "100ms"]);
+    let same = String::from_utf8(same.stdout).unwrap();
+    assert!(same.contains("ratio: @echo (1) to @echo (2), median of 5 rounds"), "{same}");
+    assert!(same.lines().all(|line| line.chars().count() <= 80), "{same}");
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+}
+
+#[test]
+fn data_of_a_literal_has_its_size() {
+    let ran = bench("@echo", &["--call", "echo", "grüße", "--duration", "100ms", "--json"]);
+    assert_eq!(json(&ran)["size"], 7, "{ran:?}");
 }
 
 #[test]

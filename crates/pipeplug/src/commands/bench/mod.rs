@@ -6,6 +6,7 @@ mod page;
 mod table;
 mod versus;
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
@@ -14,12 +15,13 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{ArgAction, Args};
+use pipeplug_host::Plugin;
 use serde_json::{Value, json};
 
 use self::figures::Figures;
 use self::load::{Load, Pace, Round};
 use self::versus::Versus;
-use crate::args::calls;
+use crate::args::calls::{self, CallArg};
 use crate::args::data::Loader;
 use crate::args::sandbox::Level;
 use crate::args::start::StartArgs;
@@ -172,6 +174,8 @@ pub(crate) struct BenchArgs {
 struct Measured {
     plugins: Vec<(String, Figures)>,
     versus: Option<Versus>,
+    /// Size of a request.
+    size: usize,
     died: Option<CommandError>,
 }
 
@@ -203,7 +207,7 @@ fn attempt(
         targets.push(Target::find(Wanted::Here(plugin, args.start.host()))?);
     }
     let mut loader = Loader::default();
-    let load = load(args, &mut loader, &targets)?;
+    let (call, load) = load(args, &mut loader, &targets)?;
     if let Some(file) = &args.html {
         page::check(file)?;
     }
@@ -214,7 +218,16 @@ fn attempt(
         let both = if args.vs.is_some() { " of each plugin" } else { "" };
         report.note(format_args!("measuring {time}{both}; Ctrl-C ends it"));
     }
-    let bench = Bench { args, globals, load: &load, level, answers, shutdown };
+    let bench = Bench {
+        args,
+        globals,
+        call: &call,
+        load: &load,
+        level,
+        answers,
+        shutdown,
+        size: Cell::new(load.data.len()),
+    };
     let measured = bench.measure(&targets)?;
     show(args, &load, &measured, globals, shutdown)?;
     if let Some(failure) = shutdown.failure().or(measured.died) {
@@ -225,7 +238,11 @@ fn attempt(
 }
 
 /// Checks the call and reads its data.
-fn load(args: &BenchArgs, loader: &mut Loader, targets: &[Target]) -> Result<Load, CommandError> {
+fn load(
+    args: &BenchArgs,
+    loader: &mut Loader,
+    targets: &[Target],
+) -> Result<(CallArg, Load), CommandError> {
     let call = calls::parse_call(&args.call)
         .map_err(|message| CommandError::message(ExitReason::Usage, message))?;
     for target in targets {
@@ -250,17 +267,21 @@ fn load(args: &BenchArgs, loader: &mut Loader, targets: &[Target]) -> Result<Loa
             Pace::Rate { per_second, most: args.concurrency.unwrap_or(MOST_AT_RATE) }
         }
     };
-    Ok(Load { command: call.command, data, timeout: args.start.timeout, pace })
+    let (command, timeout) = (call.command.clone(), args.start.timeout);
+    Ok((call, Load { command, data, timeout, pace }))
 }
 
 /// Measurement of one or two plugins.
 struct Bench<'a> {
     args: &'a BenchArgs,
     globals: &'a Globals,
+    call: &'a CallArg,
     load: &'a Load,
     level: Level,
     answers: AnswerHandler,
     shutdown: &'a Shutdown,
+    /// Size of a request, which the arguments of a typed service have only once they are JSON.
+    size: Cell<usize>,
 }
 
 impl Bench<'_> {
@@ -274,7 +295,7 @@ impl Bench<'_> {
                 plugins.push((target.name().to_owned(), figures));
                 died = died.or(failure);
             }
-            return Ok(Measured { plugins, versus: None, died });
+            return Ok(Measured { plugins, versus: None, size: self.size.get(), died });
         };
         let time = args.duration / args.rounds;
         let mut died = None;
@@ -311,7 +332,12 @@ impl Bench<'_> {
         let versus = Versus::new(rounds);
         let figures = versus.as_ref().map(|it| it.figures.to_vec()).unwrap_or_default();
         let names = names(args, [first.name(), second.name()]);
-        Ok(Measured { plugins: names.into_iter().zip(figures).collect(), versus, died })
+        Ok(Measured {
+            plugins: names.into_iter().zip(figures).collect(),
+            versus,
+            size: self.size.get(),
+            died,
+        })
     }
 
     /// Starts a plugin, measures it, and stops it. Each round has a process of its own: one may be
@@ -328,19 +354,35 @@ impl Bench<'_> {
             Session::start(target, &self.args.start, self.level, &report, shutdown, answers)?;
         report.show(&Event::Started(&session.started()));
         let warm_up = self.args.warmup.unwrap_or_else(|| WARM_UP.min(time / 10));
-        let Round { figures, died } = self.load.measure(&session.plugin, warm_up, time, shutdown);
-        let died = died.map(|error| {
-            let failure = run::died(&session.plugin, error.clone());
-            failure.of_call(&error).of_command(&self.load.command)
+        let measured = self.load_for(&session.plugin, &report).map(|load| {
+            let Round { figures, died } = load.measure(&session.plugin, warm_up, time, shutdown);
+            let died = died.map(|error| {
+                let failure = run::died(&session.plugin, error.clone());
+                failure.of_call(&error).of_command(&load.command)
+            });
+            (figures, died)
         });
-        match session.end() {
-            Ok(stopped) => report.show(&Event::Ended(stopped)),
+        let ended = session.end();
+        let (figures, died) = measured?;
+        match ended {
+            Ok(stopped) => {
+                report.show(&Event::Ended(stopped));
+                Ok((figures, died))
+            }
             Err(error) => {
                 let failure = CommandError::new(ExitReason::Died, error);
-                return Ok((figures, died.or(Some(failure))));
+                Ok((figures, died.or(Some(failure))))
             }
         }
-        Ok((figures, died))
+    }
+
+    /// The load, with the data as this plugin takes it.
+    fn load_for(&self, plugin: &Plugin, report: &Report) -> Result<Load, CommandError> {
+        let load = self.load;
+        let (data, timeout) = (load.data.clone(), load.timeout);
+        let data = run::prepare_data(self.call, data, plugin, timeout, report, self.shutdown)?;
+        self.size.set(data.len());
+        Ok(Load { data, ..load.clone() })
     }
 }
 
@@ -403,7 +445,7 @@ fn title(args: &BenchArgs, load: &Load, measured: &Measured) -> String {
         "{}: {} with {} B, {pace}, {}",
         names.join(" and "),
         load.command,
-        load.data.len(),
+        measured.size,
         text::took(time)
     )
 }
@@ -420,7 +462,7 @@ fn to_json(load: &Load, measured: &Measured, shutdown: &Shutdown) -> Value {
     });
     let mut json = json!({
         "command": load.command,
-        "size": load.data.len(),
+        "size": measured.size,
         "concurrency": concurrency,
         "rate": rate,
         "interrupted": shutdown.is_interrupted(),

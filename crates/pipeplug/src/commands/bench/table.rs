@@ -41,7 +41,7 @@ pub(super) fn two(title: &str, names: [&str; 2], versus: &Versus, paint: Paint) 
     // Writing to a String does not fail.
     let _ = writeln!(
         table,
-        "\n  ratio: {} to {}, median of {rounds} rounds in alternation (least to greatest)",
+        "\n  ratio: {} to {}, median of {rounds} rounds (least to greatest)",
         shown[0], shown[1]
     );
     table

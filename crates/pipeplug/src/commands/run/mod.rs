@@ -331,6 +331,27 @@ impl Run<'_> {
     }
 }
 
+/// Data of a call, with the arguments of a typed service checked and made JSON.
+///
+/// # Errors
+/// The arguments do not fit.
+///
+/// # Blocking
+/// Until the plugin has described its services, if it has any.
+pub(crate) fn prepare_data(
+    arg: &CallArg,
+    data: Vec<u8>,
+    plugin: &Plugin,
+    timeout: Option<Duration>,
+    report: &Report,
+    shutdown: &Shutdown,
+) -> Result<Vec<u8>, CommandError> {
+    let mut call = [LoadedCall { arg, data, parts: None }];
+    typed::prepare(&mut call, plugin, Checking::Checked, timeout, report, shutdown)?;
+    let [call] = call;
+    Ok(call.data)
+}
+
 /// Makes Ctrl-C stop the plugin, with a hint in a terminal.
 pub(crate) fn handle_signals(
     shutdown: &Shutdown,
