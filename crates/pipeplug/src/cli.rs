@@ -13,9 +13,11 @@ use clap::{
 use pipeplug_host::discovery;
 
 use crate::args::calls;
-use crate::commands::{add, chunk, diff, doctor, inspect, list, pack, pin, rm, run};
+use crate::args::config_file::Taken;
+use crate::commands::{add, bench, chunk, diff, doctor, inspect, list, pack, pin, rm, run};
+use crate::exit::CommandError;
 use crate::output::logging;
-use crate::output::report::Verbosity;
+use crate::output::report::{self, Verbosity};
 use crate::output::stream::{self, Kind, Stream};
 use crate::output::style::Paint;
 use crate::output::text::Escaped;
@@ -28,10 +30,14 @@ Examples:
   pipeplug list
   pipeplug inspect ./plugin
   pipeplug diff ./plugin ./plugin-new
+  pipeplug bench ./plugin --call find teh --concurrency 100
   pipeplug add ./plugin
   pipeplug pin ./plugin && pipeplug run --locked --sandbox strict ./plugin
 
 Run `pipeplug help run` for calls and their data.";
+
+/// Beginnings of the headings of options that only `--help` shows, for commands that start a plugin.
+const TOPICS: [&str; 4] = ["Launcher", "Container", "Pod", "Rights and sandbox"];
 
 /// Run, list, inspect and add plugins: programs that a host starts and talks to over pipes
 #[derive(Debug, Parser)]
@@ -51,6 +57,7 @@ enum Command {
     List(list::ListArgs),
     Inspect(inspect::InspectArgs),
     Diff(diff::DiffArgs),
+    Bench(bench::BenchArgs),
     Chunk(chunk::ChunkArgs),
     Doctor(doctor::DoctorArgs),
     Add(add::AddArgs),
@@ -63,12 +70,22 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct Globals {
-    /// Write more to stderr: -v adds metadata and times, -vv the log of the libraries
+    /// Write more to stderr, -vv much more
+    ///
+    /// -v adds metadata and times, -vv the log of the libraries.
     #[arg(short, long, action = ArgAction::Count, global = true)]
     verbose: u8,
 
-    /// Use colours: always, never, or auto (in a terminal, unless NO_COLOR is set)
-    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    /// Use colours: always, never or auto
+    ///
+    /// auto uses them in a terminal, unless NO_COLOR is set.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        global = true
+    )]
     pub(crate) color: ColorChoice,
 }
 
@@ -88,26 +105,41 @@ pub(crate) fn main() -> ExitCode {
     if let Some(plugin) = builtin::of_command_line(&args) {
         return plugin.run();
     }
-    let command = command().color(color_of_help(&args));
-    let parsed = command
-        .try_get_matches_from(calls::shield(args.clone()))
-        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let taken = match options_of_files(&args) {
+        Ok(taken) => taken,
+        Err(failure) => return report::exit_reason(color_of_help(&args), Err(failure)).into(),
+    };
+    let parsed = match parse(&args, &taken.args) {
+        // An error of the command line alone is told so.
+        Err(error) if !taken.args.is_empty() && error.use_stderr() => match parse(&args, &[]) {
+            Ok(_) => Err((error, Some(&taken))),
+            Err(error) => Err((error, None)),
+        },
+        parsed => parsed.map_err(|error| (error, None)),
+    };
     let Cli { command, globals } = match parsed {
         Ok(cli) => cli,
-        Err(mut error) => {
+        Err((mut error, cause)) => {
             suggest(&mut error);
             forget_wrong_tips(&mut error);
             escape_context(&mut error, &args);
-            print(&error, &args);
+            print(&error, &args, cause);
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::SUCCESS });
         }
     };
     logging::init(globals.verbosity(), globals.color);
+    for line in &taken.passed_over {
+        report::tell(globals.color, line);
+    }
+    if globals.verbosity() >= Verbosity::Detailed {
+        taken.lines().for_each(|line| report::tell(globals.color, &line));
+    }
     let reason = match &command {
         Command::Run(args) => run::run(args, &globals),
         Command::List(args) => list::run(args, &globals),
         Command::Inspect(args) => inspect::run(args, &globals),
         Command::Diff(args) => diff::run(args, &globals),
+        Command::Bench(args) => bench::run(args, &globals),
         Command::Chunk(args) => chunk::run(args, &globals),
         Command::Doctor(args) => doctor::run(args, &globals),
         Command::Add(args) => add::run(args, &globals),
@@ -129,8 +161,48 @@ fn command() -> clap::Command {
     })
 }
 
+/// Parses the command line, with options of files.
+fn parse(args: &[OsString], of_files: &[OsString]) -> Result<Cli, clap::Error> {
+    // Behind the subcommand. Options of the program may be in front of it.
+    let names: Vec<_> =
+        Cli::command().get_subcommands().map(|it| it.get_name().to_owned()).collect();
+    let is_subcommand = |arg: &OsString| names.iter().any(|name| arg == name.as_str());
+    let behind = args.iter().position(is_subcommand).map_or(args.len(), |at| at + 1);
+    let (before, rest) = args.split_at(behind);
+    let all = before.iter().chain(of_files).chain(rest).cloned();
+    let command = shortened(command()).color(color_of_help(args));
+    let matches = command.try_get_matches_from(calls::shield(all))?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Takes options from files for the plugin of this command line.
+fn options_of_files(args: &[OsString]) -> Result<Taken, CommandError> {
+    // Also if an option is missing that a file has. Errors are for the parse after this one.
+    let lenient = |command: clap::Command| command.ignore_errors(true);
+    let mut command = lenient(command()).mut_subcommands(lenient);
+    let Ok(matches) = command.try_get_matches_from_mut(calls::shield(args.iter().cloned())) else {
+        return Ok(Taken::default());
+    };
+    Taken::read(&command, &matches)
+}
+
+/// Leaves all options of a topic out of `-h`, which fits on a screen. Clap could only hide them one by
+/// one.
+fn shortened(command: clap::Command) -> clap::Command {
+    let is_topic = |arg: &clap::Arg| {
+        let heading = arg.get_help_heading().unwrap_or_default();
+        TOPICS.iter().any(|topic| heading.starts_with(topic))
+    };
+    command.mut_subcommands(|subcommand| {
+        if !subcommand.get_arguments().any(|arg| arg.get_id() == "kubectl") {
+            return subcommand;
+        }
+        subcommand.mut_args(|arg| if is_topic(&arg) { arg.hide_short_help(true) } else { arg })
+    })
+}
+
 /// Writes messages of clap: errors to stderr, help to stdout.
-fn print(error: &clap::Error, args: &[OsString]) {
+fn print(error: &clap::Error, args: &[OsString], of_files: Option<&Taken>) {
     let color = color_of_help(args);
     let (stream, paint) = if error.use_stderr() {
         (Stream::Stderr, Paint::choose(color, &io::stderr()))
@@ -141,6 +213,9 @@ fn print(error: &clap::Error, args: &[OsString]) {
     let mut text = if paint == Paint::Colored { text.ansi().to_string() } else { text.to_string() };
     if let Some(tip) = tip(error, args) {
         text.push_str(&format!("\ntip: {tip}\n"));
+    }
+    if let Some(taken) = of_files {
+        text.push_str(&format!("\nnote: the options are also {taken}\n"));
     }
     // If the write fails, the exit status still reports the error.
     let _ = stream::write(stream, Kind::Report, &[text.as_bytes()]);

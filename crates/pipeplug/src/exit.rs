@@ -107,6 +107,8 @@ pub(crate) struct CommandError {
     pub(crate) notes: Vec<String>,
     /// Command of the call that failed.
     pub(crate) command: Option<String>,
+    /// Number of the line that the call had its data from.
+    pub(crate) line: Option<u64>,
     /// Code and data of the error of a call, if it has a code.
     pub(crate) coded: Option<Box<Coded>>,
     /// Last lines of the plugin's stderr. With text output they have been shown already.
@@ -151,7 +153,7 @@ impl CommandError {
     pub(crate) fn silent(reason: ExitReason) -> Self {
         let (error, command, coded, crash) = (None, None, None, None);
         let (notes, stderr) = (Vec::new(), Vec::new());
-        Self { reason, error, notes, command, coded, stderr, crash }
+        Self { reason, error, notes, command, line: None, coded, stderr, crash }
     }
 
     /// Makes the error of a plugin that ended during a call. `since` is the wait status of a
@@ -215,6 +217,11 @@ impl CommandError {
             })
         });
         Self { error, ..self }
+    }
+
+    /// Adds the line that the call had its data from.
+    pub(crate) fn at(self, line: Option<u64>) -> Self {
+        Self { line, ..self }
     }
 
     pub(crate) fn of_command(self, command: &str) -> Self {

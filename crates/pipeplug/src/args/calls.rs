@@ -54,14 +54,11 @@ impl Args for CallArgs {
                 .help_heading("Calls")
         };
         command
-            .arg(option(CALL).help(
-                "Call CMD with DATA (default: empty) and write the reply to stdout. DATA of \
-                         a typed service is a JSON object, or NAME=VALUE...",
+            .arg(option(CALL).help("Call CMD with DATA, and write the reply to stdout").long_help(
+                "Call CMD with DATA (default: empty), and write the reply to stdout. DATA of a \
+                     typed service is a JSON object, or NAME=VALUE...",
             ))
-            .arg(
-                option(NOTIFY)
-                    .help("Send CMD with DATA (default: empty) as a one-way, which has no reply"),
-            )
+            .arg(option(NOTIFY).help("Send CMD with DATA as a one-way, which has no reply"))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -96,12 +93,22 @@ impl FromArgMatches for CallArgs {
 }
 
 fn parse(kind: CallKind, name: &str, values: &[&OsStr]) -> Result<CallArg, Error> {
-    let invalid = |message: String| {
+    parse_values(kind, name, values).map_err(|message| {
         Error::raw(
             ErrorKind::ValueValidation,
-            format!("--{name} CMD [DATA]: {message}\n\nFor more information, try '--help'.\n"),
+            format!("{message}\n\nFor more information, try '--help'.\n"),
         )
-    };
+    })
+}
+
+/// Parses the values of the only `--call` of a command.
+pub(crate) fn parse_call(values: &[OsString]) -> Result<CallArg, String> {
+    let values: Vec<_> = values.iter().map(OsString::as_os_str).collect();
+    parse_values(CallKind::Call, CALL, &values)
+}
+
+fn parse_values(kind: CallKind, name: &str, values: &[&OsStr]) -> Result<CallArg, String> {
+    let invalid = |message: String| format!("--{name} CMD [DATA]: {message}");
     let (command, data) = match values {
         [command] => (command, None),
         [command, data, ..] => (command, Some(data)),

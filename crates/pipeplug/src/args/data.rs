@@ -126,12 +126,16 @@ impl Loader {
         Ok(StreamData { request, parts })
     }
 
-    fn use_stdin(&mut self) -> Result<(), CommandError> {
+    /// Notes that stdin is read.
+    ///
+    /// # Errors
+    /// If it is used twice.
+    pub(crate) fn use_stdin(&mut self) -> Result<(), CommandError> {
         match std::mem::replace(&mut self.stdin, Stdin::Read) {
             Stdin::Unread => Ok(()),
             Stdin::Read => Err(CommandError::message(
                 ExitReason::Usage,
-                "stdin is used twice (by `@-`, or by --stream), but can be read only once: put the \
+                "stdin is used twice (by `@-`, --stream or --data-each), but can be read only once: put the \
                  data in a file and write @FILE",
             )),
         }

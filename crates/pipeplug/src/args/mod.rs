@@ -2,6 +2,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod config;
+pub(crate) mod config_file;
 pub(crate) mod container;
 pub(crate) mod data;
 pub(crate) mod describe;

@@ -42,10 +42,12 @@ pub(crate) struct SandboxArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = LockFile::NAME)]
     locked: Option<PathBuf>,
 
-    /// Sandbox of the plugin. basic: no privileges, and no system calls that plugins never need;
-    /// strict: also no files, other processes or network, unless granted below [default: none for
-    /// run, strict for inspect]
-    #[arg(long, value_name = "LEVEL")]
+    /// Sandbox of the plugin: none, basic or strict
+    ///
+    /// basic: no privileges, and no system calls that plugins never need; strict: also no files,
+    /// other processes or network, unless granted below [default: none for run and bench, strict for
+    /// inspect]
+    #[arg(long, value_name = "LEVEL", hide_possible_values = true)]
     sandbox: Option<Level>,
 
     /// Grant read and execute on a file, or on all files below a directory; repeatable

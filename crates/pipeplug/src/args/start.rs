@@ -1,6 +1,6 @@
 //! Options for the start of a plugin, shared by `run` and `inspect`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,14 +27,15 @@ use crate::session::shutdown::Shutdown;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Starting the plugin")]
 pub(crate) struct StartArgs {
-    /// Path (with a slash), name of an installed plugin, or else of a file in this directory, or
-    /// @echo, which is built in. With a launcher: a path there, or nothing for the entry point of
-    /// an image
+    /// Path (with a slash), name of an installed plugin, or @echo
+    ///
+    /// A name is also that of a file in this directory, if no plugin of this name is installed.
+    /// @echo is built in. With a launcher: a path there, or nothing for the entry point of an image.
     #[arg(help_heading = None::<&str>, required_unless_present_any = launcher::WITH_PLUGIN)]
     plugin: Option<OsString>,
 
     /// Host whose plugins are searched for PLUGIN, if PLUGIN is a name
-    #[arg(long, value_name = "HOST", default_value = HOST)]
+    #[arg(long, value_name = "HOST", default_value = HOST, hide_short_help = true)]
     host: String,
 
     /// Arguments of the plugin itself
@@ -43,56 +44,68 @@ pub(crate) struct StartArgs {
 
     /// Wire format, which has to be the plugin's [default: for an installed plugin the one it was
     /// last probed with, else standard]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_short_help = true)]
     format: Option<FormatArg>,
 
-    /// Talk over the plugin's stdin and stdout instead of descriptors 3 and 4 [default: for an
-    /// installed plugin as it was last probed, else descriptors]
+    /// Talk over the plugin's stdin and stdout
+    ///
+    /// Instead of descriptors 3 and 4 [default: for an installed plugin as it was last probed, else
+    /// descriptors]
     #[arg(long)]
     stdio: bool,
 
     /// Stdin of the plugin: null, or inherit for a plugin that asks the user; Ctrl-C then reaches
     /// both processes [default: null]
-    #[arg(long, value_name = "WHAT", conflicts_with = "stdio")]
+    #[arg(long, value_name = "WHAT", conflicts_with = "stdio", hide_short_help = true)]
     stdin: Option<StdinArg>,
 
     /// Stdout of the plugin: inherit, null, or log, line by line to stderr [default: log]
-    #[arg(long, value_name = "WHERE", conflicts_with = "stdio")]
+    #[arg(long, value_name = "WHERE", conflicts_with = "stdio", hide_short_help = true)]
     stdout: Option<StdoutArg>,
 
-    /// Set a variable of the plugin's environment: LANG=C; repeatable
+    /// Set a variable of its environment; repeatable
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = OsStringValueParser::new().try_map(parse_variable))]
     env: Vec<Variable>,
 
-    /// Configuration of the plugin, which it has before its start: a file of JSON, or JSON text that
-    /// begins with `{`, `[` or `"`. No output shows it; other users can see a command line, so put
-    /// secrets in a file
+    /// Configuration of the plugin, as JSON
+    ///
+    /// The plugin has it before its start: a file of JSON, or JSON text that begins with `{`, `[` or
+    /// `"`. No output shows it; other users can see a command line, so put secrets in a file.
     #[arg(long, value_name = "FILE|JSON")]
     config: Option<OsString>,
 
     /// Level of the plugin's log: off, error, warn, info, debug or trace; for plugins that log by
     /// pipeplug_guest::logging [default: the plugin's own]
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", hide_short_help = true)]
     pub(crate) log_level: Option<LogLevel>,
 
     /// Working directory of the plugin [default: the current one]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     cwd: Option<PathBuf>,
 
-    /// Time limit of the start, of each call, and of each write to stdout or stderr, as 500ms, 2s,
-    /// 1m, or a number of seconds; the plugin learns the deadline of a call [default: 10s for the
-    /// start, else none]
+    /// Time limit of the start and of each call
+    ///
+    /// Also of each write to stdout or stderr. A time is written as 500ms, 2s, 1m, or a number of
+    /// seconds; the plugin learns the deadline of a call [default: 10s for the start, else none]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 
     /// Time limit of each step of stopping the plugin: stop request, closing its pipe, SIGTERM
     /// [default: 5s, 1s, 2s]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, hide_short_help = true)]
     grace: Option<Duration>,
 
     /// Limit of the buffer of a chunk from the plugin, as 64K or 1G [default: 256M]
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, hide_short_help = true)]
     limit_buffer: Option<u64>,
+
+    /// Take no options from a pipeplug.toml
+    ///
+    /// By default options of [plugins.NAME] are taken from a pipeplug.toml: of the working directory
+    /// or a parent, for a plugin in or below the directory of the file, and of
+    /// ~/.config/pipeplug, for all plugins. The command line wins. -v shows what was taken.
+    #[arg(long, hide_short_help = true)]
+    no_config_file: bool,
 
     // Last: clap would put any option after these below their headings in the help.
     #[command(flatten)]
@@ -214,6 +227,21 @@ impl StartArgs {
     /// Reads the configuration.
     pub(crate) fn config(&self) -> Result<Option<Config>, CommandError> {
         self.config.as_deref().map(config::load).transpose()
+    }
+
+    /// PLUGIN as it was written.
+    pub(crate) fn plugin(&self) -> Option<&OsStr> {
+        self.plugin.as_deref()
+    }
+
+    /// Host whose plugins are searched for a name.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// True if PLUGIN is no path on this machine, because of the launcher.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.launcher.preinstalled_name().is_some()
     }
 
     /// Interprets PLUGIN, which depends on the launcher.

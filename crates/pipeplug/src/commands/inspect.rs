@@ -35,13 +35,17 @@ Examples:
   pipeplug inspect spell --json | jq -r .metadata.Description
   pipeplug inspect spell --schema >spell.json";
 
+const MORE: &str = "\
+`pipeplug inspect --help` has more options: launchers (ssh, --via), containers,
+Kubernetes, rights and sandbox.";
+
 /// Start a plugin, show its metadata and its typed services, and stop it
 ///
 /// The plugin runs in a strict sandbox, unless --sandbox names another level or a launcher is used.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug inspect PLUGIN [OPTIONS] [-- ARGS]",
-    after_help = EXAMPLES,
+    after_help = format!("{EXAMPLES}\n\n{MORE}"),
     after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP)
 )]
 pub(crate) struct InspectArgs {

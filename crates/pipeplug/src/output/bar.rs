@@ -3,6 +3,7 @@
 use std::io;
 use std::mem;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use pipeplug_host::Progress;
@@ -27,6 +28,8 @@ const WITH_TOTAL: [Layout; 4] = [
 const WITHOUT_TOTAL: [Layout; 2] = [("{prefix} {pos} {wide_msg}", 2), ("{pos}", 0)];
 /// Columns that a message should have.
 const MESSAGE: usize = 12;
+/// Time between two drawings of a count.
+const REDRAW: Duration = Duration::from_millis(50);
 /// Columns of a terminal that does not tell them.
 const COLUMNS: usize = 80;
 
@@ -37,13 +40,15 @@ pub(crate) struct Bar {
     command: String,
     /// Template and columns of the last drawing.
     drawn: Option<(&'static str, usize)>,
+    /// Time of the last drawing of a count.
+    counted: Option<Instant>,
 }
 
 impl Bar {
     pub(crate) fn new(command: &str) -> Self {
         let target = ProgressDrawTarget::term_like(Box::new(Terminal::default()));
         let bar = ProgressBar::with_draw_target(None, target);
-        Self { bar, command: Escaped(command).to_string(), drawn: None }
+        Self { bar, command: Escaped(command).to_string(), drawn: None, counted: None }
     }
 
     pub(crate) fn show(&mut self, Progress { done, total, message, .. }: &Progress) {
@@ -53,6 +58,22 @@ impl Bar {
         }
         self.bar.set_message(Escaped(message).to_string());
         self.bar.set_position(*done);
+    }
+
+    /// Shows a count, at most every [`REDRAW`].
+    pub(crate) fn count(&mut self, done: u64, total: Option<u64>, failed: u64) {
+        if self.counted.is_some_and(|drawn| drawn.elapsed() < REDRAW) {
+            return;
+        }
+        self.counted = Some(Instant::now());
+        self.fit(done, total, columns());
+        if let Some(total) = total {
+            self.bar.set_length(total);
+        }
+        if failed > 0 {
+            self.bar.set_message(format!("{failed} failed"));
+        }
+        self.bar.set_position(done);
     }
 
     /// Chooses the layout for this width.
@@ -215,7 +236,7 @@ mod tests {
         let paper = Paper(Arc::default(), columns - 1);
         let target = ProgressDrawTarget::term_like(Box::new(paper.clone()));
         let bar = ProgressBar::with_draw_target(total, target);
-        let mut bar = Bar { bar, command: command.to_owned(), drawn: None };
+        let mut bar = Bar { bar, command: command.to_owned(), drawn: None, counted: None };
         bar.fit(done, total, usize::from(columns) - 1);
         bar.bar.set_position(done);
         bar.bar.set_message(message.to_owned());

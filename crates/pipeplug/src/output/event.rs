@@ -19,11 +19,13 @@ JSON (--json), one object per line on stdout, each with \"event\":
   part      a part of the reply, with --stream: command, data
   refused   the plugin takes no parts, or no more, with --stream: command,
             reason
-  reply     the reply to a --call: command, data, seconds
+  reply     the reply to a --call: command, data, seconds; line, with
+            --data-each
   progress  a --call reports progress: command, done; total and message, if
             it says them
-  error     a call or the run failed: message; command, for a call; code
-            and data (any JSON) of the error, if it has them; exit_code;
+  error     a call or the run failed: message; command, for a call; line,
+            with --data-each; code and data (any JSON) of the error, if it
+            has them; exit_code;
             stderr (the last lines), if the plugin is the cause;
             crash, if the plugin ended: plugin, path, pid, seconds (it ran),
             status (in words), code or signal and core_dumped, panic; calls
@@ -53,6 +55,8 @@ pub(crate) enum Event<'a> {
         command: &'a str,
         data: &'a [u8],
         took: Duration,
+        /// Line that the call had its data from.
+        line: Option<u64>,
     },
     Progress {
         command: &'a str,
@@ -110,9 +114,10 @@ impl Event<'_> {
                 insert_data(&mut fields, data);
                 ("part", fields)
             }
-            Self::Reply { command, data, took } => {
+            Self::Reply { command, data, took, line } => {
                 let mut fields =
                     object(json!({ "command": command, "seconds": took.as_secs_f64() }));
+                fields.extend(line.map(|line| ("line".into(), line.into())));
                 insert_data(&mut fields, data);
                 ("reply", fields)
             }
@@ -191,6 +196,7 @@ fn failed(failure: &CommandError) -> Map<String, Value> {
     if let Some(command) = &failure.command {
         fields.insert("command".into(), command.as_str().into());
     }
+    fields.extend(failure.line.map(|line| ("line".into(), line.into())));
     if let Some(coded) = &failure.coded {
         fields.insert("code".into(), coded.code.as_str().into());
         fields.extend(coded.data.clone().map(|data| ("data".into(), data)));
@@ -276,8 +282,10 @@ mod tests {
 
     #[test]
     fn data_is_text_or_base64() {
-        let reply =
-            |data| Event::Reply { command: "c", data, took: Duration::from_millis(500) }.to_json();
+        let reply = |data| {
+            Event::Reply { command: "c", data, took: Duration::from_millis(500), line: None }
+                .to_json()
+        };
         assert_eq!(
             reply(b"a\n"),
             json!({ "event": "reply", "command": "c", "data": "a\n", "seconds": 0.5 })

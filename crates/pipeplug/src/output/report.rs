@@ -81,6 +81,11 @@ impl Report {
         }
     }
 
+    /// True if bars are drawn.
+    pub(crate) fn draws_bar(&self) -> bool {
+        self.draws_bar
+    }
+
     /// Returns true if progress is shown.
     pub(crate) fn shows_progress(&self) -> bool {
         self.draws_bar || self.mode == Mode::Json
@@ -89,6 +94,13 @@ impl Report {
     /// Removes the bar of a call that has ended.
     pub(crate) fn end_progress(&self) {
         *self.bar() = None;
+    }
+
+    /// Shows how many of many calls are done.
+    pub(crate) fn count(&self, done: u64, total: Option<u64>, failed: u64) {
+        if self.draws_bar {
+            self.bar().get_or_insert_with(|| Bar::new("calls")).count(done, total, failed);
+        }
     }
 
     fn bar(&self) -> MutexGuard<'_, Option<Bar>> {
@@ -172,12 +184,15 @@ impl Report {
                 ReplyFormat::Exact => self.write_stdout(&[data]),
                 ReplyFormat::Lines => self.write_stdout(&[text::reply(data).as_bytes()]),
             },
-            Event::Reply { command, data, took: time } => {
+            Event::Reply { command, data, took: time, line } => {
+                // Of many calls each has a line of its own, also one with an empty reply.
+                let is_line = line.is_some();
+                let is_ended = data.ends_with(b"\n") || data.is_empty() && !is_line;
+                let newline: &[u8] = if is_ended { b"" } else { b"\n" };
                 match self.replies {
+                    ReplyFormat::Exact if is_line => self.write_stdout(&[data, newline]),
                     ReplyFormat::Exact => self.write_stdout(&[data]),
                     ReplyFormat::Lines => {
-                        let newline: &[u8] =
-                            if data.is_empty() || data.ends_with(b"\n") { b"" } else { b"\n" };
                         self.write_stdout(&[text::reply(data).as_bytes(), newline]);
                     }
                 }
@@ -306,6 +321,13 @@ impl Report {
     }
 }
 
+/// Writes a note of a command that has no [`Report`] yet.
+pub(crate) fn tell(color: ColorChoice, note: &str) {
+    let text = message_lines(Paint::choose(color, &io::stderr()), Role::Note, &note);
+    // A failed write to stderr cannot be reported on stderr.
+    let _ = stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
+}
+
 /// Exit reason of a command that has no [`Report`]. Writes its error.
 pub(crate) fn exit_reason(
     color: ColorChoice,
@@ -347,7 +369,8 @@ pub(crate) fn print_interruptible(text: &str, shutdown: &Shutdown) -> Result<(),
 fn failure_text(paint: Paint, failure: &CommandError) -> Option<String> {
     let error = failure.error.as_ref()?;
     // The alternate form puts the causes in the same line.
-    let mut text = format!("{error:#}");
+    let line = failure.line.map_or_else(String::new, |line| format!("line {line}: "));
+    let mut text = format!("{line}{error:#}");
     if let Some(coded) = failure.coded.as_ref().filter(|coded| coded.is_plugins) {
         text.push_str(&format!(" ({})", coded.code));
     }

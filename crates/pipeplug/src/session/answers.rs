@@ -34,8 +34,9 @@ pub(crate) fn parse(arg: OsString) -> Result<AnswerArg, String> {
 
 /// Handler that answers the plugin with the data of `--answer`, refuses other requests, and shows
 /// all of them.
+#[derive(Clone)]
 pub(crate) struct AnswerHandler {
-    known: BTreeMap<String, Vec<u8>>,
+    known: Arc<BTreeMap<String, Vec<u8>>>,
     report: Arc<Report>,
 }
 
@@ -49,7 +50,14 @@ impl AnswerHandler {
         for answer in answers {
             known.insert(answer.command.clone(), loader.load(&answer.data)?);
         }
-        Ok(Self { known, report: Arc::clone(report) })
+        Ok(Self { known: Arc::new(known), report: Arc::clone(report) })
+    }
+}
+
+impl AnswerHandler {
+    /// The same answers, for a plugin with another report.
+    pub(crate) fn reporting_to(&self, report: &Arc<Report>) -> Self {
+        Self { known: Arc::clone(&self.known), report: Arc::clone(report) }
     }
 }
 

@@ -119,6 +119,11 @@ impl Shutdown {
         matches!(self.cause(), Some(Cause::Output(..)))
     }
 
+    /// True if a shutdown has begun.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.cause().is_some()
+    }
+
     /// True if a signal began a shutdown.
     pub(crate) fn is_interrupted(&self) -> bool {
         matches!(self.cause(), Some(Cause::Signal(_)))

@@ -138,6 +138,7 @@ pub(crate) struct Run {
 }
 
 /// Output and exit status of a run.
+#[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,

@@ -31,7 +31,7 @@ fn stdin_cannot_be_sent_twice() {
         .exits(2)
         .prints("")
         .says_only(
-            "pipeplug: stdin is used twice (by `@-`, or by --stream), but can be read only once: \
+            "pipeplug: stdin is used twice (by `@-`, --stream or --data-each), but can be read only once: \
                     put the data in a file and write @FILE\n",
         );
 }

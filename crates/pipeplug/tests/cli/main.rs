@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod add;
+mod bench;
 mod chunk;
 mod common;
 mod config;
+mod config_file;
 mod containers;
 mod controlling;
 mod data;
@@ -17,8 +19,10 @@ mod json;
 mod launcher;
 mod list;
 mod logs;
+mod many;
 #[cfg(target_os = "linux")]
 mod node;
+mod page;
 mod protocol;
 #[cfg(target_os = "linux")]
 mod recipes;

@@ -153,7 +153,7 @@ pub(super) fn notify_stream(
 }
 
 /// The reply of a call, or the error that it makes of the run.
-fn outcome(
+pub(super) fn outcome(
     plugin: &Plugin,
     command: &str,
     reply: Result<Reply, CallError>,
@@ -217,7 +217,7 @@ fn why_not(credit: Option<Credit>) -> String {
 }
 
 /// Makes the error of a connection that ended during a call, with the wait status of the plugin.
-fn died(plugin: &Plugin, error: impl Ended + fmt::Display) -> CommandError {
+pub(crate) fn died(plugin: &Plugin, error: impl Ended + fmt::Display) -> CommandError {
     let failure = CommandError::of_end(error, plugin.wait(EXIT_TIMEOUT).ok().flatten());
     CommandError { stderr: plugin.stderr_tail(), ..failure }
 }

@@ -1,19 +1,27 @@
 //! `pipeplug run`: starts a plugin, calls it, and stops it.
 
 mod calls;
+mod check;
+mod each;
+mod many;
 mod typed;
+mod watch;
 
+pub(crate) use self::calls::died;
+pub(crate) use self::check::check_commands;
+
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use pipeplug_host::{
-    CloseReason, Direction, Format, Header, Plugin, StopError, Stopped, StoppedBy, ThreadId,
-    WaitStatus, command,
-};
+use pipeplug_host::{CloseReason, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
 
+use self::each::{Lines, Source};
+use self::many::Steps;
+use self::watch::{Watch, WatchedFile};
 use crate::args::calls::{CallArg, CallArgs, CallKind};
 use crate::args::data::{Loader, PartSource, StreamData};
 use crate::args::sandbox::Level;
@@ -25,7 +33,7 @@ use crate::exit::{CommandError, ExitReason};
 use crate::output::event;
 use crate::output::event::Event;
 use crate::output::report::{Mode, Report};
-use crate::output::text::Escaped;
+use crate::output::text;
 use crate::session::Session;
 use crate::session::answers::{self, AnswerArg, AnswerHandler};
 use crate::session::shutdown::{Shutdown, Signalled};
@@ -33,6 +41,15 @@ use typed::Checking;
 
 /// Time for a plugin that closed its pipe to exit, so that its exit status can be reported.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
+
+const SHORT: &str = "\
+Examples:
+  pipeplug run @echo --call echo hello
+  pipeplug run ./plugin --call open @page.html --notify log done
+  tail -f words | pipeplug run ./plugin --call suggest --data-each -
+
+DATA is literal text, @FILE, or @- for stdin. `pipeplug run --help` has more
+options: launchers (ssh, --via), containers, Kubernetes, rights and sandbox.";
 
 const EXAMPLES: &str = "\
 DATA is literal text, or @FILE for the content of a file, @- for stdin, or
@@ -51,7 +68,9 @@ Examples:
   pipeplug run ./plugin --json --call list | jq -r .data
   pipeplug run ./spell --call spell.suggest word=teh most=3
   pipeplug run ./spell --call spell.suggest '{\"word\":\"teh\",\"most\":3}'
-  tail -f log | pipeplug run @echo --call grep error --stream";
+  tail -f log | pipeplug run @echo --call grep error --stream
+  pipeplug run ./plugin --call suggest --data-each words.txt --parallel 8
+  pipeplug run ./target/debug/plugin --call suggest teh --watch";
 
 /// Start a plugin, call it, and stop it
 ///
@@ -64,7 +83,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug run PLUGIN [--call|--notify CMD [DATA]]... [OPTIONS] [-- ARGS]",
-    after_help = EXAMPLES,
+    after_help = SHORT,
     after_long_help = format!("{EXAMPLES}\n\n{}\n\n{}", event::HELP, exit::HELP)
 )]
 pub(crate) struct RunArgs {
@@ -80,10 +99,58 @@ pub(crate) struct RunArgs {
     stream: bool,
 
     /// Send arguments of typed services without checking them against the service's description
-    #[arg(long, help_heading = "Calls")]
+    #[arg(long, help_heading = "Calls", hide_short_help = true)]
     unchecked: bool,
 
-    /// Answer requests CMD of the plugin with DATA, repeatable; others are refused
+    /// Make all calls N times
+    ///
+    /// The plugin is started once.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..),
+        conflicts_with = "stream",
+        help_heading = "Calls"
+    )]
+    repeat: Option<u64>,
+
+    /// Make up to N calls at once
+    ///
+    /// Calls begin, and replies are written, in the given order.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        conflicts_with = "stream",
+        help_heading = "Calls"
+    )]
+    parallel: Option<u32>,
+
+    /// Make the call once for each line of FILE
+    ///
+    /// Each line is the DATA of a call, without its newline: words, or one JSON value (NDJSON). `-`
+    /// is stdin, whose calls are made as the lines come. Replies are written in the order of the
+    /// lines, each with a newline at its end if it has none. A call that fails is reported with the
+    /// number of its line, and the next one follows.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["stream", "repeat"],
+        help_heading = "Calls"
+    )]
+    data_each: Option<OsString>,
+
+    /// Start again when the file of the plugin changes
+    ///
+    /// Makes the calls, and makes them again each time that the file has changed, as after a build,
+    /// until Ctrl-C is pressed. A plugin that still runs then is stopped first, with its calls. DATA
+    /// files are read once.
+    #[arg(long, conflicts_with = "stream", help_heading = "Calls")]
+    watch: bool,
+
+    /// Answer requests CMD of the plugin with DATA
+    ///
+    /// Repeatable. Other requests are refused.
     #[arg(
         long = "answer",
         value_name = "CMD=DATA",
@@ -106,6 +173,13 @@ struct LoadedCall<'a> {
     data: Vec<u8>,
     /// Source of the parts that follow, for a stream.
     parts: Option<PartSource>,
+}
+
+impl LoadedCall<'_> {
+    /// Copy for another start of the plugin.
+    fn again(&self) -> Self {
+        Self { arg: self.arg, data: self.data.clone(), parts: None }
+    }
 }
 
 /// Runs `pipeplug run`.
@@ -150,63 +224,132 @@ fn attempt(
         });
     }
     check_commands(&args.calls.0, &args.answers, args.start.protocol(&target).format)?;
+    check::check_many(args, &mut loader)?;
     let answers = AnswerHandler::load(&args.answers, &mut loader, report)?;
+    let file = args.watch.then(|| WatchedFile::of(&target, &args.start)).transpose()?;
     // After stdin has been read: until then Ctrl-C simply ends this process.
     handle_signals(shutdown, report)?;
-    let session = Session::start(&target, &args.start, level, report, shutdown, answers)?;
-    report.show(&Event::Started(&session.started()));
-    let result = if calls.is_empty() {
-        run_until_end(&session.plugin, report)
-    } else {
-        let checking = if args.unchecked { Checking::Unchecked } else { Checking::Checked };
-        let timeout = args.start.timeout;
-        typed::prepare(&mut calls, &session.plugin, checking, timeout, report, shutdown)
-            .and_then(|()| run_calls(calls, &session.plugin, timeout, report, shutdown))
+    let run = Run { args, target: &target, level, report, shutdown };
+    let Some(mut file) = file else {
+        return run.once(calls, answers, None).map(|(reason, _)| reason);
     };
-    let name = session.plugin.name().to_owned();
-    let stopped = session.end();
-    let limit = match &stopped {
-        Ok(Stopped { status, .. }) => args.start.sandbox.limit_of_end(*status),
-        Err(_) => None,
-    };
-    let reason = final_reason(&name, result, stopped, report, shutdown);
-    if let (Ok(ExitReason::Died), Some(limit)) = (&reason, limit) {
-        report.note(limit);
+    loop {
+        file.note_start();
+        let again = calls.iter().map(LoadedCall::again).collect();
+        let end = run.once(again, answers.clone(), Some(&file));
+        let has_changed = matches!(end, Ok((_, End::Changed)));
+        if shutdown.is_begun() {
+            return end.map(|(reason, _)| reason);
+        }
+        if let Err(failure) = &end {
+            report.show(&Event::Failed(failure));
+        }
+        let path = text::short_path(file.path());
+        if !has_changed {
+            report.note(format_args!("waiting for a change of {path}; Ctrl-C ends"));
+            if !watch::wait(&file, shutdown) {
+                return shutdown.failure().map_or(Ok(ExitReason::Success), Err);
+            }
+        }
+        report.note(format_args!("{path} has changed: starting it again"));
     }
-    reason
 }
 
-/// Checks, before the start, that the format can encode every command, and that none is the
-/// protocol's own.
-fn check_commands(
-    calls: &[CallArg],
-    answers: &[AnswerArg],
-    format: Format,
-) -> Result<(), CommandError> {
-    let commands = calls.iter().map(|arg| &arg.command);
-    for command in commands.chain(answers.iter().map(|arg| &arg.command)) {
-        if command::is_of_protocol(command) {
-            let instead = match command.as_str() {
-                command::GET_METADATA => "`pipeplug inspect` shows what the plugin answers",
-                command::STOP => "`pipeplug run` stops the plugin when it has called it",
-                command::LOG_LEVEL => "use --log-level",
-                _ => "pipeplug sends and answers those by itself",
-            };
-            let message =
-                format!("{}: it is a command of the protocol; {instead}", Escaped(command));
-            return Err(CommandError::message(ExitReason::Usage, message).of_command(command));
+/// A run, for each start of the plugin.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    args: &'a RunArgs,
+    target: &'a Target,
+    level: Level,
+    report: &'a Arc<Report>,
+    shutdown: &'a Shutdown,
+}
+
+/// End of one start of the plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The calls were made, or the plugin has ended.
+    Done,
+    /// The file of the plugin has changed.
+    Changed,
+}
+
+impl Run<'_> {
+    /// Starts the plugin, makes the calls, and stops it.
+    fn once(
+        self,
+        calls: Vec<LoadedCall<'_>>,
+        answers: AnswerHandler,
+        file: Option<&WatchedFile>,
+    ) -> Result<(ExitReason, End), CommandError> {
+        let Self { args, target, level, report, shutdown } = self;
+        let session = Session::start(target, &args.start, level, report, shutdown, answers)?;
+        report.show(&Event::Started(&session.started()));
+        let watch = file.map(|file| file.watch(&session.plugin)).transpose()?;
+        let result = self.run_session(calls, &session.plugin);
+        let name = session.plugin.name().to_owned();
+        let has_changed = watch.is_some_and(Watch::end) && !shutdown.is_begun();
+        let stopped = session.end();
+        if has_changed {
+            return Ok((ExitReason::Success, End::Changed));
         }
+        let limit = match &stopped {
+            Ok(Stopped { status, .. }) => args.start.sandbox.limit_of_end(*status),
+            Err(_) => None,
+        };
+        let reason = final_reason(&name, result, stopped, report, shutdown);
+        if let (Ok(ExitReason::Died), Some(limit)) = (&reason, limit) {
+            report.note(limit);
+        }
+        reason.map(|reason| (reason, End::Done))
     }
-    for arg in calls {
-        let (thread_id, direction) = (ThreadId::new(1), Direction::Request);
-        let header = Header { thread_id, direction, command: &arg.command, buffer_len: 0 };
-        header.check(format).map_err(|error| {
-            let command = Escaped(&arg.command);
-            CommandError::message(ExitReason::Usage, format!("{command}: {error}"))
-                .of_command(&arg.command)
-        })?;
+
+    fn run_session(
+        self,
+        mut calls: Vec<LoadedCall<'_>>,
+        plugin: &Plugin,
+    ) -> Result<ExitReason, CommandError> {
+        let Self { args, report, shutdown, .. } = self;
+        let timeout = args.start.timeout;
+        let parallel = usize::try_from(args.parallel.unwrap_or(1)).unwrap_or(usize::MAX);
+        if calls.is_empty() {
+            return run_until_end(plugin, report);
+        }
+        if let Some(name) = &args.data_each {
+            let source = Source::open(name)?;
+            let total = report.draws_bar().then(|| source.count()).flatten();
+            let steps = Steps::each(&calls, Lines::read(source)?, total);
+            return steps.run(plugin, parallel, timeout, report, shutdown);
+        }
+        let checking = if args.unchecked { Checking::Unchecked } else { Checking::Checked };
+        typed::prepare(&mut calls, plugin, checking, timeout, report, shutdown)?;
+        if args.repeat.is_some() || args.parallel.is_some() {
+            let steps = Steps::repeat(&calls, args.repeat.unwrap_or(1));
+            return steps.run(plugin, parallel, timeout, report, shutdown);
+        }
+        run_calls(calls, plugin, timeout, report, shutdown)
     }
-    Ok(())
+}
+
+/// Data of a call, with the arguments of a typed service checked and made JSON.
+///
+/// # Errors
+/// The arguments do not fit.
+///
+/// # Blocking
+/// Until the plugin has described its services, if it has any.
+pub(crate) fn prepare_data(
+    arg: &CallArg,
+    data: Vec<u8>,
+    plugin: &Plugin,
+    timeout: Option<Duration>,
+    report: &Report,
+    shutdown: &Shutdown,
+) -> Result<Vec<u8>, CommandError> {
+    let mut call = [LoadedCall { arg, data, parts: None }];
+    typed::prepare(&mut call, plugin, Checking::Checked, timeout, report, shutdown)?;
+    let [call] = call;
+    Ok(call.data)
 }
 
 /// Makes Ctrl-C stop the plugin, with a hint in a terminal.
@@ -261,7 +404,7 @@ fn run_calls(
         match done {
             Ok(Some(reply)) => {
                 let (command, took) = (arg.command.as_str(), begun.elapsed());
-                report.show(&Event::Reply { command, data: &reply, took });
+                report.show(&Event::Reply { command, data: &reply, took, line: None });
             }
             Ok(None) => {}
             // `final_reason` reports the shutdown itself, without the call.
