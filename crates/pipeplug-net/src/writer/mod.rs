@@ -29,6 +29,7 @@ use crate::options::Options;
 use crate::postmortem::ChunkHead;
 use crate::protocol::context::RequestContext;
 use crate::protocol::flow::{Credit, weight};
+use crate::recording::tap::Tap;
 use crate::sync::lock::{lock, wait_until};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::sys::Stream;
@@ -143,9 +144,10 @@ impl Writer {
         events: EventLoop,
         source: Weak<dyn Source>,
         options: &Options,
+        tap: Option<Arc<Tap>>,
     ) -> Self {
         Self {
-            queue: Mutex::new(WriteQueue::new(stream, options.format)),
+            queue: Mutex::new(WriteQueue::new(stream, options.format, tap)),
             room: Condvar::new(),
             events,
             source,
