@@ -12,7 +12,7 @@ use clap::{
 use pipeplug_host::discovery;
 
 use crate::args::calls;
-use crate::commands::{add, diff, inspect, list, pack, pin, rm, run};
+use crate::commands::{add, diff, inspect, list, pack, pin, rm, run, trace};
 use crate::output::logging;
 use crate::output::report::Verbosity;
 use crate::output::stream::{self, Kind, Stream};
@@ -54,6 +54,7 @@ enum Command {
     Rm(rm::RmArgs),
     Pack(pack::PackArgs),
     Pin(pin::PinArgs),
+    Trace(trace::TraceArgs),
 }
 
 /// Options of every subcommand.
@@ -109,6 +110,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Rm(args) => rm::run(args, &globals),
         Command::Pack(args) => pack::run(args, &globals),
         Command::Pin(args) => pin::run(args, &globals),
+        Command::Trace(args) => trace::run(args, &globals),
     };
     reason.into()
 }

@@ -94,7 +94,7 @@ impl Recording {
     /// Records the data of chunks too. Of a large one, the beginning: as much as a sixteenth of the
     /// limit, and 2 MiB at most.
     ///
-    /// The file then holds what host and plugin tell each other, and the configuration of the
+    /// The file then holds what host and plugin tell each other, but not the configuration of the
     /// plugin. Only its owner may read it.
     pub fn with_data(mut self) -> Self {
         self.settings.with_data = true;

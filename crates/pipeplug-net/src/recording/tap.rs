@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use std::cell::Cell;
 
-use pipeplug_wire::{Direction, Header, Received, ThreadId};
+use pipeplug_wire::{Direction, Header, Received, ThreadId, command};
 use serde_json::{Map, Value};
 
 use super::format::{self, ChunkToRecord, Travel};
 use super::queue::Recorder;
 use super::redact::Redactions;
+use crate::internal::handshake::KEY_CONFIG;
 use crate::error::CloseReason;
 use crate::sync::lock::lock;
 use crate::sync::{Mutex, thread_local};
@@ -80,8 +81,8 @@ impl Tap {
     fn record(&self, mut chunk: ChunkToRecord<'_>) {
         if self.kept == 0 {
             chunk.data = None;
-        } else if let Some(redactions) = &self.redactions
-            && lock(redactions).redacts(&chunk)
+        } else if holds_config(&chunk)
+            || self.redactions.as_ref().is_some_and(|it| lock(it).redacts(&chunk))
         {
             (chunk.data, chunk.is_redacted) = (None, true);
         }
@@ -107,6 +108,14 @@ impl Tap {
     fn recorder_address(&self) -> usize {
         Arc::as_ptr(&self.recorder) as usize
     }
+}
+
+/// Tells whether a chunk has the configuration of a plugin, which may hold secrets.
+fn holds_config(chunk: &ChunkToRecord<'_>) -> bool {
+    let key = KEY_CONFIG.as_bytes();
+    chunk.command == command::GET_METADATA
+        && chunk.direction == Direction::Request.as_u64()
+        && chunk.data.is_some_and(|data| data.windows(key.len()).any(|part| part == key))
 }
 
 /// Ends the note that a thread handles a request when it is dropped.

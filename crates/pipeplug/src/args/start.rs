@@ -17,6 +17,7 @@ use crate::args::config::{self, Config};
 use crate::args::container::ContainerArgs;
 use crate::args::kubectl::KubectlArgs;
 use crate::args::launcher::{self, LauncherArgs};
+use crate::args::record::RecordArgs;
 use crate::args::sandbox::{self, Level, SandboxArgs};
 use crate::args::target::{HOST, Target, Wanted};
 use crate::args::units::{parse_bytes, parse_duration};
@@ -93,6 +94,9 @@ pub(crate) struct StartArgs {
     /// Limit of the buffer of a chunk from the plugin, as 64K or 1G [default: 256M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     limit_buffer: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) record: RecordArgs,
 
     // Last: clap would put any option after these below their headings in the help.
     #[command(flatten)]

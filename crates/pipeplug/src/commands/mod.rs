@@ -8,3 +8,4 @@ pub(crate) mod pack;
 pub(crate) mod pin;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod trace;
