@@ -12,7 +12,7 @@ use clap::{
 use pipeplug_host::discovery;
 
 use crate::args::calls;
-use crate::commands::{add, diff, inspect, list, pack, pin, rm, run, trace};
+use crate::commands::{add, diff, inspect, list, pack, pin, replay, rm, run, trace};
 use crate::output::logging;
 use crate::output::report::Verbosity;
 use crate::output::stream::{self, Kind, Stream};
@@ -55,6 +55,7 @@ enum Command {
     Pack(pack::PackArgs),
     Pin(pin::PinArgs),
     Trace(trace::TraceArgs),
+    Replay(replay::ReplayArgs),
 }
 
 /// Options of every subcommand.
@@ -111,6 +112,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Pack(args) => pack::run(args, &globals),
         Command::Pin(args) => pin::run(args, &globals),
         Command::Trace(args) => trace::run(args, &globals),
+        Command::Replay(args) => replay::run(args, &globals),
     };
     reason.into()
 }

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use super::format::{self, ChunkToRecord, Travel};
 use super::queue::Recorder;
 use super::redact::Redactions;
-use crate::internal::handshake::KEY_CONFIG;
 use crate::error::CloseReason;
+use crate::internal::handshake::KEY_CONFIG;
 use crate::sync::lock::lock;
 use crate::sync::{Mutex, thread_local};
 

@@ -5,7 +5,6 @@ use pipeplug_wire::{Direction, ThreadId};
 use tempfile::TempDir;
 
 use super::*;
-use crate::connection::caller::Caller as _;
 use crate::connection::{Connection, Endpoint};
 use crate::event_loop::EventLoop;
 use crate::options::Options;

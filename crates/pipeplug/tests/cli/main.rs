@@ -20,6 +20,7 @@ mod node;
 mod protocol;
 #[cfg(target_os = "linux")]
 mod recipes;
+mod record;
 mod run;
 #[cfg(not(pipeplug_portable))]
 mod sandbox;

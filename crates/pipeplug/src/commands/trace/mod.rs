@@ -1,10 +1,12 @@
 //! `pipeplug trace`: shows the calls of a recording.
 
 mod filter;
+mod html;
 mod json;
+mod perfetto;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -14,7 +16,7 @@ use crate::cli::Globals;
 use crate::exit::{self, CommandError, ExitReason};
 use crate::output::report;
 use crate::output::style::Paint;
-use crate::output::text;
+use crate::output::text::{self, Escaped};
 use crate::trace::lines::Lines;
 use crate::trace::spans::{Item, Tracer};
 use filter::FilterArgs;
@@ -30,6 +32,7 @@ Examples:
   pipeplug trace a.rec
   pipeplug trace a.rec --failed --data
   pipeplug trace a.rec --command open --slower-than 20ms
+  pipeplug trace a.rec --html a.html && xdg-open a.html
   pipeplug trace a.rec --json | jq 'select(.event == \"call\") | .seconds'
   pipeplug run ./plugin --trace --call open @page.html";
 
@@ -58,6 +61,14 @@ pub(crate) struct TraceArgs {
     /// Write one JSON object per line
     #[arg(long, help_heading = "Output")]
     json: bool,
+
+    /// Write a page with a sequence diagram to FILE, to be opened in a browser
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    html: Option<PathBuf>,
+
+    /// Write the trace-event format to FILE, which Perfetto opens (ui.perfetto.dev)
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    perfetto: Option<PathBuf>,
 }
 
 /// The items of a recording in the order of their begin.
@@ -75,7 +86,7 @@ impl Trace {
     ///
     /// # Errors
     /// The file cannot be read, or is no recording.
-    pub(crate) fn read(path: &std::path::Path) -> Result<Self, CommandError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, CommandError> {
         let unreadable = |error| CommandError::new(ExitReason::Usage, error);
         let reader = Reader::open(path).map_err(unreadable)?;
         let is_cut = reader.dropped_segments() > 0;
@@ -99,12 +110,31 @@ pub(crate) fn run(args: &TraceArgs, globals: &Globals) -> ExitReason {
     report::exit_reason(globals.color, attempt(args, globals).map(|()| ExitReason::Success))
 }
 
+/// Writes a file. An older one is replaced.
+fn write(path: &Path, text: &str) -> Result<(), CommandError> {
+    std::fs::write(path, text).map_err(|error| {
+        let path = path.to_string_lossy();
+        let message = format!("cannot write {}: {error}", Escaped(&path));
+        CommandError::message(ExitReason::Failed, message)
+    })
+}
+
 fn attempt(args: &TraceArgs, globals: &Globals) -> Result<(), CommandError> {
     let mut trace = Trace::read(&args.file)?;
     let all = trace.items.len();
     args.filter.apply(&mut trace);
+    if let Some(path) = &args.html {
+        let title = args.file.file_name().unwrap_or_default().to_string_lossy();
+        write(path, &html::page(&trace, &title))?;
+    }
+    if let Some(path) = &args.perfetto {
+        write(path, &perfetto::document(&trace))?;
+    }
     if args.json {
         return report::print(&json::lines(&trace));
+    }
+    if args.html.is_some() || args.perfetto.is_some() {
+        return Ok(());
     }
     let paint = Paint::choose(globals.color, &io::stdout());
     let mut lines = Lines::new(paint, text::columns(io::stdout()), args.data);
