@@ -115,7 +115,8 @@ async fn answer<F>(
         // On whichever thread it is polled.
         let _deadline = context.deadline.map(Inherit::from);
         let _values = context.values.clone().map(InheritValues::from);
-        let _handled = connection.shared().handled(id);
+        let tap = connection.shared().writer.tap.as_ref();
+        let _handled = tap.map(|tap| tap.handles(id));
         let polled = catch_unwind(AssertUnwindSafe(|| {
             // Inside, since the error's `Display` is code of the user too.
             future.as_mut().poll(task).map_err(|error| Failure::of(&*error))

@@ -130,8 +130,8 @@ impl EventLoop {
         let writer = writer.into_stream(&options.name, Half::Writing)?;
         let tap = options.recording.as_ref().map(|recording| recording.tap(&options.name));
         let tap = tap.transpose()?;
-        let reader = Reader::new(reader, &options, tap.clone());
-        let shared = Shared::new(self.clone(), reader, writer, options, Arc::new(handler), tap);
+        let reader = Reader::new(reader, &options, tap);
+        let shared = Shared::new(self.clone(), reader, writer, options, Arc::new(handler));
         let handle = Arc::new(Handle { shared: Arc::clone(&shared) });
         // Before reading starts: a handler gets the connection from here.
         if shared.handle.set(Arc::downgrade(&handle)).is_err() {

@@ -23,7 +23,6 @@ use crate::options::Options;
 use crate::payload::Payload;
 use crate::protocol::context::{RequestContext, StreamMode};
 use crate::protocol::deadline::Deadline;
-use crate::recording::tap::{Handled, Tap};
 use crate::sync::Instant;
 use crate::sync::lock::lock;
 use crate::sync::{
@@ -69,8 +68,6 @@ pub(crate) struct Shared {
     pub(crate) writer: Writer,
     pub(crate) close: Close,
     pub(crate) counters: Counters,
-    /// Recording of the chunks.
-    pub(crate) tap: Option<Arc<Tap>>,
     /// True once a task has waited for something of this connection.
     pub(crate) is_awaited: AtomicBool,
 }
@@ -165,7 +162,6 @@ impl Shared {
         writer: Stream,
         options: Options,
         handler: Arc<dyn Handler>,
-        tap: Option<Arc<Tap>>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this: &Weak<Self>| {
             let source: Weak<dyn Source> = Weak::<Self>::clone(this);
@@ -177,23 +173,17 @@ impl Shared {
                 streams: Streams::default(),
                 progress: ProgressFeeds::default(),
                 timers: Timers::new(&events),
+                writer: Writer::new(writer, events.clone(), source, &options, reader.tap.clone()),
                 leader: Leader::new(reader),
                 serve_queue: Mutex::new(ServeQueue::new(&options)),
                 is_overrun: AtomicBool::new(false),
-                writer: Writer::new(writer, events.clone(), source, &options, tap.clone()),
                 close: Close::new(),
                 counters: Counters::default(),
-                tap,
                 is_awaited: AtomicBool::new(false),
                 events,
                 options,
             }
         })
-    }
-
-    /// Notes for a recording that this thread handles a request, until the result is dropped.
-    pub(crate) fn handled(&self, id: ThreadId) -> Option<Handled> {
-        self.tap.as_ref().filter(|_| id.as_u64() != 0).map(|tap| tap.handles(id))
     }
 
     /// The user's connection, unless the user has dropped it.

@@ -56,7 +56,9 @@ impl Tap {
     #[cold]
     pub(crate) fn sent(&self, header: &Header<'_>, payload: &[u8]) {
         let (recorder, connection, id) = HANDLED.get();
+        // A one-way without an id cannot be named.
         let is_caused = recorder == self.recorder_address()
+            && id != 0
             && matches!(header.direction, Direction::Request | Direction::OneWay);
         let cause = if is_caused { (connection, id) } else { (0, 0) };
         self.record(ChunkToRecord {

@@ -129,6 +129,8 @@ pub(crate) struct Writer {
     /// Limit of queued bytes of responses that no thread can wait for.
     unread: usize,
     transfer: NonZeroUsize,
+    /// Recording of the chunks.
+    pub(crate) tap: Option<Arc<Tap>>,
 }
 
 /// Lock of the queue, held by a sender that need not wait.
@@ -147,7 +149,7 @@ impl Writer {
         tap: Option<Arc<Tap>>,
     ) -> Self {
         Self {
-            queue: Mutex::new(WriteQueue::new(stream, options.format, tap)),
+            queue: Mutex::new(WriteQueue::new(stream, options.format, tap.clone())),
             room: Condvar::new(),
             events,
             source,
@@ -155,6 +157,7 @@ impl Writer {
             outgoing: options.outgoing.max(1),
             unread: options.unread,
             transfer: options.transfer,
+            tap,
         }
     }
 

@@ -220,6 +220,16 @@ impl StartArgs {
         self.config.as_deref().map(config::load).transpose()
     }
 
+    /// True if PLUGIN is given, or a launcher that needs none.
+    pub(crate) fn has_plugin(&self) -> bool {
+        self.plugin.is_some() || self.launcher.preinstalled_name().is_some()
+    }
+
+    /// Arguments behind `--`.
+    pub(crate) fn own_args(&self) -> &[OsString] {
+        &self.args
+    }
+
     /// Interprets PLUGIN, which depends on the launcher.
     pub(crate) fn wanted(&self) -> Wanted<'_> {
         match (&self.plugin, self.launcher.preinstalled_name()) {

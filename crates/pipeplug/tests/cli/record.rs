@@ -13,6 +13,11 @@ fn text(path: &std::path::Path) -> &str {
     path.to_str().unwrap()
 }
 
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
 /// A recording of a call, one that fails, one that the plugin makes, and a one-way.
 fn recorded(place: &Place) -> PathBuf {
     let file = place.path().join("a.rec");
@@ -172,12 +177,14 @@ fn the_page_shows_searches_filters_and_decodes() {
     pipeplug(args.iter().chain(&calls)).run().exits(1);
     let page = place.path().join("a.html");
     pipeplug(["trace", text(&file), "--html", text(&page)]).run().exits(0).prints("");
-    if !has_tool("chromium", "chromium") {
+    let chrome = ["google-chrome", "chromium-browser"].into_iter().find(|name| is_installed(name));
+    let chrome = chrome.unwrap_or("chromium");
+    if !is_installed(chrome) && !has_tool("chromium", "chromium") {
         return;
     }
     let dom = |hash: &str| {
         let home = place.path().join("chromium");
-        let output = Command::new("chromium")
+        let output = Command::new(chrome)
             .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
             .arg(format!("--user-data-dir={}", text(&home)))
             .args(["--window-size=1200,800", "--virtual-time-budget=3000"])
@@ -250,7 +257,7 @@ fn a_replay_finds_what_has_changed_and_nothing_else() {
     };
     replay(&old, &["--ignore", "/pid"])
         .exits(0)
-        .prints("4 sent to the plugin, 1 expected of it: no differences\n");
+        .prints("4 sent, 1 expected from the other side: no differences\n");
     let differs = replay(&old, &[]).exits(1);
     assert!(
         differs.text().contains("the host's call 1, count: the response differs\n  /pid: was ")
@@ -262,7 +269,7 @@ fn a_replay_finds_what_has_changed_and_nothing_else() {
         differs.text(),
         "the host's call 1, count: the response differs\n  /count: was 12, is 13\n\
          the plugin's call 1, name: the data differs\n  recorded \"who\"\n  now      \"what\"\n\
-         4 sent to the plugin, 1 expected of it: 2 differences\n"
+         4 sent, 1 expected from the other side: 2 differences\n"
     );
 
     let mirror = place.standard("mirror", crate::common::MIRROR);
@@ -288,7 +295,7 @@ fn a_replay_needs_calls_with_their_data() {
     pipeplug(["replay", text(&file), "--as", "host", "@echo"])
         .run()
         .exits(0)
-        .prints("1 sent to the plugin, 0 expected of it: no differences\n");
+        .prints("1 sent, 0 expected from the other side: no differences\n");
     pipeplug(["replay", text(&file), "--as", "host", "@echo", "--connection", "7"])
         .run()
         .exits(2)
@@ -322,4 +329,40 @@ fn an_exported_test_compiles_and_passes() {
         without_first_line(&ours),
         "set UPDATE_EXPORTED to write the file anew"
     );
+}
+
+#[test]
+fn a_recorded_plugin_plays_against_a_host() {
+    let place = Place::new();
+    let (file, program) = (place.path().join("a.rec"), env!("CARGO_BIN_EXE_pipeplug"));
+    let args = ["run", "@echo", "--answer", "greet=hi", "--record", text(&file)];
+    let calls = ["--call", "echo", "hello", "--call", "ask", "greet you", "--notify", "log", "x"];
+    pipeplug(args.iter().chain(&calls)).run().exits(0);
+    let replay = |host: &[&str]| {
+        let args = ["replay", text(&file), "--as", "guest", "--timeout", "2s", "--"];
+        pipeplug(args.iter().chain(host)).run()
+    };
+    let same = [program, "run", "{}", "--answer", "greet=hi"];
+    let same = replay(&[&same[..], &calls].concat()).exits(0);
+    assert_eq!(
+        same.text(),
+        "hellohi1 sent, 3 expected from the other side: no differences\n",
+        "{}",
+        same.stderr
+    );
+    let other = [program, "run", "{}", "--stdio", "--answer", "greet=ho"];
+    let calls = ["--call", "echo", "hallo", "--call", "ask", "greet you", "--call", "more"];
+    let other = replay(&[&other[..], &calls].concat()).exits(1);
+    for part in [
+        "the host's call 1, echo: the data differs\n  recorded \"hello\"\n  now      \"hallo\"\n",
+        "the plugin's call 1, greet: the response differs\n  recorded \"hi\"\n  now      \"ho\"\n",
+        "more came, which the recording does not have\n",
+        "the host's one-way 3, log did not come\n",
+        ": 4 differences\n",
+    ] {
+        assert!(other.text().contains(part), "{part}: {}", other.text());
+    }
+    replay(&[program, "run", "./plugin"]).exits(2).says("has no {}");
+    replay(&["/no/such/host", "{}"]).exits(3).says("cannot start the host");
+    replay(&["true", "{}"]).exits(1).says("has not talked to its plugin");
 }

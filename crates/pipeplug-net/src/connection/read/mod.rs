@@ -54,7 +54,7 @@ pub(crate) struct Reader {
     pending_context: Option<PendingContext>,
     pub(crate) recent: Recent,
     /// Recording of the chunks.
-    tap: Option<Arc<Tap>>,
+    pub(crate) tap: Option<Arc<Tap>>,
     /// True if many of them came together in the last read, until it was made use of.
     read_many: bool,
     /// Input buffer that was taken out of the receiver last.

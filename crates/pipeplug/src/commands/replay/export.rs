@@ -103,9 +103,9 @@ pub(super) fn test(script: &Script, recording: &str, ignored: &[Pointer]) -> Str
     let recording: String = recording.escape_default().collect();
     let mut text =
         HEAD.replace("{recording}", &recording).replace("{ignored}", &ignored.join(", "));
-    table(&mut text, "Of the host, in their order.", "OF_HOST", &script.host);
+    table(&mut text, "Of the host, in their order.", "OF_HOST", &script.own);
     text.push('\n');
-    table(&mut text, "Of the plugin, in any order.", "OF_PLUGIN", &script.plugin);
+    table(&mut text, "Of the plugin, in any order.", "OF_PLUGIN", &script.others);
     text.push_str(TAIL);
     text
 }

@@ -1,11 +1,12 @@
 //! `pipeplug replay`: plays one side of a recording against the other.
 
-mod as_host;
+pub(crate) mod as_guest;
 mod compare;
 mod export;
+mod player;
 mod script;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -22,8 +23,8 @@ use crate::output::report::{self, Mode, Report};
 use crate::output::text::Escaped;
 use crate::session::Session;
 use crate::session::shutdown::Shutdown;
-use as_host::Player;
 use compare::Pointer;
+use player::Player;
 use script::Script;
 
 const EXAMPLES: &str = "\
@@ -40,6 +41,7 @@ Examples:
   pipeplug run ./plugin --record a.rec --call open @page.html --call count
   pipeplug replay a.rec --as host ./plugin
   pipeplug replay a.rec --as host ./plugin --ignore /time --ignore /stats/pid
+  pipeplug replay a.rec --as guest -- ./host --plugin {}
   pipeplug replay a.rec --export-test tests/recorded.rs";
 
 /// Play one side of a recording against the other, and report differences
@@ -48,17 +50,20 @@ Examples:
 /// change the plugin, and replay.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "pipeplug replay FILE --as host PLUGIN [OPTIONS] [-- ARGS]\n       pipeplug replay FILE --export-test FILE.rs",
-    mut_arg("plugin", |plugin| plugin.required_unless_present("export_test")),
+    override_usage = "pipeplug replay FILE --as host PLUGIN [OPTIONS] [-- ARGS]\n       pipeplug replay FILE --as guest [OPTIONS] -- HOST {}\n       pipeplug replay FILE --export-test FILE.rs",
+    mut_arg("plugin", |plugin| plugin.index(2).required_unless_present_any(["export_test", "args"])),
+    // `mut_arg` moves an argument to the end, so that its place has to be named.
+    mut_arg("args", |args| args.index(3)),
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP)
 )]
 pub(crate) struct ReplayArgs {
     /// The recording, made with data (--record of `run` does)
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", index = 1)]
     file: PathBuf,
 
-    /// Side to play: host starts PLUGIN and calls it as the recorded host did
+    /// Side to play: host starts PLUGIN and calls it as the recorded host did; guest starts the command
+    /// behind --, with the path of a plugin for {}, which answers as the recorded one did
     #[arg(long = "as", value_name = "SIDE", required_unless_present = "export_test")]
     side: Option<Side>,
 
@@ -81,6 +86,7 @@ pub(crate) struct ReplayArgs {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Side {
     Host,
+    Guest,
 }
 
 /// Runs `pipeplug replay`.
@@ -90,6 +96,9 @@ enum Side {
 pub(crate) fn run(args: &ReplayArgs, globals: &Globals) -> ExitReason {
     if let Some(path) = &args.export_test {
         return report::exit_reason(globals.color, export_test(args, path));
+    }
+    if let Some(Side::Guest) = args.side {
+        return report::exit_reason(globals.color, as_guest::run(args));
     }
     let shutdown = Shutdown::default();
     args.start.bound_output(&shutdown);
@@ -101,16 +110,17 @@ pub(crate) fn run(args: &ReplayArgs, globals: &Globals) -> ExitReason {
     })
 }
 
-fn script(args: &ReplayArgs) -> Result<Script, CommandError> {
-    let trace = Trace::read(&args.file)?;
-    Script::of(trace, args.connection).map_err(|problem| {
-        let path = args.file.to_string_lossy();
+/// Reads the script of a recording.
+fn load(file: &Path, connection: Option<u32>) -> Result<Script, CommandError> {
+    let trace = Trace::read(file)?;
+    Script::of(trace, connection).map_err(|problem| {
+        let path = file.to_string_lossy();
         CommandError::message(ExitReason::Usage, format!("{}: {problem}", Escaped(&path)))
     })
 }
 
 fn export_test(args: &ReplayArgs, path: &PathBuf) -> Result<ExitReason, CommandError> {
-    let script = script(args)?;
+    let script = load(&args.file, args.connection)?;
     let recording = args.file.file_name().unwrap_or_default().to_string_lossy();
     let text = export::test(&script, &recording, &args.ignore);
     std::fs::write(path, text).map_err(|error| {
@@ -126,14 +136,19 @@ fn replay(
     report: &Arc<Report>,
     shutdown: &Shutdown,
 ) -> Result<ExitReason, CommandError> {
-    let script = script(args)?;
+    let script = load(&args.file, args.connection)?;
+    if !args.start.has_plugin() {
+        let message = "no PLUGIN: write it behind --as host, before the plugin's own ARGS";
+        return Err(CommandError::message(ExitReason::Usage, message));
+    }
     let level = args.start.level(Level::None);
     args.start.sandbox.check(level)?;
     let target = Target::find(args.start.wanted())?;
     handle_signals(shutdown, report)?;
     let player = Player::new(script, args.ignore.clone(), args.start.timeout);
     let session = Session::start(&target, &args.start, level, report, shutdown, player.handler())?;
-    player.play(&session.plugin);
+    player.compare_metadata(&session.plugin);
+    player.play(session.plugin.connection());
     let stopped = session.end();
     if let Some(failure) = shutdown.failure() {
         return Err(failure);

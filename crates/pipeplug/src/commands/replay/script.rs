@@ -9,10 +9,10 @@ use crate::trace::spans::{Item, Outcome, Span};
 /// Calls and one-ways of both sides of one connection, in the order of their begin.
 #[derive(Debug, Default)]
 pub(super) struct Script {
-    /// Of the host, without those of the protocol.
-    pub(super) host: Vec<Span>,
-    /// Of the plugin.
-    pub(super) plugin: Vec<Span>,
+    /// Of the side that is played, without those of the protocol.
+    pub(super) own: Vec<Span>,
+    /// Of the other side.
+    pub(super) others: Vec<Span>,
     /// Answer of the plugin to the first request.
     pub(super) metadata: Option<Vec<u8>>,
     pub(super) left_out: LeftOut,
@@ -27,7 +27,12 @@ pub(super) struct LeftOut {
 }
 
 impl Script {
-    /// Takes the calls of a connection out of a trace: of the first one with calls, unless
+    /// The script of the other side.
+    pub(super) fn reversed(self) -> Self {
+        Self { own: self.others, others: self.own, ..self }
+    }
+
+    /// Takes the calls of a connection out of a trace, to play the host: of the first one with calls, unless
     /// `connection` names another.
     pub(super) fn of(trace: Trace, connection: Option<u32>) -> Result<Self, String> {
         if trace.is_cut {
@@ -65,15 +70,15 @@ impl Script {
             } else if !span.request.is_whole() {
                 script.left_out.without_data += 1;
             } else if span.travel == Travel::Sent {
-                script.host.push(span);
+                script.own.push(span);
             } else {
-                script.plugin.push(span);
+                script.others.push(span);
             }
         }
         if wanting == 0 {
             return Err(format!("connection {connection} has no calls to replay"));
         }
-        if script.host.is_empty() && script.plugin.is_empty() && script.left_out.without_data > 0 {
+        if script.own.is_empty() && script.others.is_empty() && script.left_out.without_data > 0 {
             return Err("it has headers only, and no data to replay: record with data \
                         (--record, or Recording::with_data)"
                 .to_owned());

@@ -1,4 +1,4 @@
-//! Plays the host of a recording.
+//! Plays one side of a recording against the other.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use pipeplug_host::recording::Travel;
 use pipeplug_host::{
-    CallError, Failure, Handler, HandlerError, Plugin, Reply, Request, Responder, failure_code,
+    CallError, Connection, Failure, Handler, HandlerError, Plugin, Reply, Request, Responder,
+    failure_code,
 };
 use serde_json::Value;
 
@@ -18,7 +19,7 @@ use crate::trace::spans::{Outcome, Span, SpanKind};
 /// Time to wait for what is to come, unless the user gives another.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Plays the host.
+/// Plays one side.
 pub(super) struct Player {
     shared: Arc<Shared>,
     timeout: Duration,
@@ -34,9 +35,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// For each call of the host, whether it has ended.
+    /// For each call of the played side, whether it has ended.
     ended: Vec<bool>,
-    /// For each request and one-way of the plugin, whether it has come, or is not waited for.
+    /// For each request and one-way of the other side, whether it has come, or is not waited for.
     came: Vec<bool>,
     differences: Vec<Difference>,
     /// True once the connection has ended: nothing comes any more.
@@ -55,8 +56,8 @@ pub(super) struct Difference {
 /// Result of a replay.
 pub(super) struct ReplayResult {
     pub(super) differences: Vec<Difference>,
-    host: usize,
-    plugin: usize,
+    own: usize,
+    others: usize,
     left_out: LeftOut,
 }
 
@@ -64,8 +65,8 @@ impl Player {
     pub(super) fn new(script: Script, ignored: Vec<Pointer>, timeout: Option<Duration>) -> Self {
         let timeout = timeout.unwrap_or(TIMEOUT);
         let state = State {
-            ended: vec![false; script.host.len()],
-            came: vec![false; script.plugin.len()],
+            ended: vec![false; script.own.len()],
+            came: vec![false; script.others.len()],
             ..State::default()
         };
         let (state, changed) = (Mutex::new(state), Condvar::new());
@@ -73,25 +74,40 @@ impl Player {
         Self { shared, timeout }
     }
 
-    /// Handler that answers the plugin as it was answered.
+    /// Handler that answers a plugin as it was answered.
     pub(super) fn handler(&self) -> impl Handler + use<> {
         let shared = Arc::clone(&self.shared);
         move |_: &Plugin, request: &mut Request| shared.answer(request)
     }
 
-    /// Sends what the host had sent, and compares what comes.
+    /// Answers a request as it was answered.
+    pub(super) fn answer(&self, request: &mut Request) -> Result<Reply, HandlerError> {
+        self.shared.answer(request)
+    }
+
+    /// Notes that the other side is gone, so that nothing more is waited for.
+    pub(super) fn gone(&self) {
+        self.shared.lock().is_gone = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Compares what the plugin says of itself. What the protocol negotiates is not compared.
+    pub(super) fn compare_metadata(&self, plugin: &Plugin) {
+        self.shared.compare_metadata(plugin);
+    }
+
+    /// Sends what this side had sent, and compares what comes.
     ///
     /// # Blocking
     /// Until all has come, or nothing has for the timeout.
-    pub(super) fn play(&self, plugin: &Plugin) {
+    pub(super) fn play(&self, peer: &Connection) {
         let shared = &self.shared;
-        shared.compare_metadata(plugin);
         thread::scope(|scope| {
-            for (index, span) in shared.script.host.iter().enumerate() {
+            for (index, span) in shared.script.own.iter().enumerate() {
                 shared.wait_for_what_came_before(span);
                 let data = span.request.data.as_deref().unwrap_or_default();
                 if span.kind == SpanKind::OneWay {
-                    let sent = plugin.notify(&span.command, data);
+                    let sent = peer.notify(&span.command, data);
                     if let Err(error) = sent {
                         let lines = error.to_string().lines().take(1).map(str::to_owned).collect();
                         shared.differ(format!("{} was not sent", title(index, span)), lines);
@@ -99,7 +115,7 @@ impl Player {
                     shared.ended(index);
                     continue;
                 }
-                let call = plugin.request(&span.command, data).timeout(self.timeout);
+                let call = peer.request(&span.command, data).timeout(self.timeout);
                 let call = call.begin();
                 if !was_answered(span) {
                     // Its caller did not wait either.
@@ -125,9 +141,9 @@ impl Player {
     }
 
     pub(super) fn result(&self) -> ReplayResult {
-        let Script { host, plugin, left_out, .. } = &self.shared.script;
+        let Script { own, others, left_out, .. } = &self.shared.script;
         let differences = self.shared.lock().differences.clone();
-        ReplayResult { differences, host: host.len(), plugin: plugin.len(), left_out: *left_out }
+        ReplayResult { differences, own: own.len(), others: others.len(), left_out: *left_out }
     }
 }
 
@@ -160,25 +176,24 @@ impl Shared {
         state
     }
 
-    /// Waits for the responses and the requests of the plugin that had come before this one was
-    /// sent.
+    /// Waits for the responses and requests that had come before this one was sent.
     fn wait_for_what_came_before(&self, span: &Span) {
         let before = |other: &Span| other.ended.is_some_and(|ended| ended < span.begun);
         // Calls have a timeout of their own.
         drop(self.wait_until(|state| {
-            let mut calls = self.script.host.iter().zip(&state.ended);
+            let mut calls = self.script.own.iter().zip(&state.ended);
             calls.all(|(other, ended)| *ended || !before(other))
         }));
         self.wait_for_requests(|other| other.begun < span.begun);
     }
 
-    /// Waits for requests and one-ways of the plugin. Those that do not come are differences.
+    /// Waits for requests and one-ways of the other side. Those that do not come are differences.
     fn wait_for_requests(&self, are_due: impl Fn(&Span) -> bool) {
-        let plugin = &self.script.plugin;
+        let others = &self.script.others;
         let is_missing = |(span, came): &(&Span, &bool)| are_due(span) && !**came;
         let mut state =
-            self.wait_until(|state| !plugin.iter().zip(&state.came).any(|it| is_missing(&it)));
-        for (index, span) in plugin.iter().enumerate() {
+            self.wait_until(|state| !others.iter().zip(&state.came).any(|it| is_missing(&it)));
+        for (index, span) in others.iter().enumerate() {
             if are_due(span) && !state.came[index] {
                 state.came[index] = true;
                 let title = format!("{} did not come", title(index, span));
@@ -188,12 +203,12 @@ impl Shared {
         }
     }
 
-    /// Answers a request of the plugin.
+    /// Answers a request of the other side.
     fn answer(&self, request: &mut Request) -> Result<Reply, HandlerError> {
         let span = {
             let mut state = self.lock();
             let kind = if request.is_one_way() { SpanKind::OneWay } else { SpanKind::Call };
-            let all = self.script.plugin.iter().enumerate();
+            let all = self.script.others.iter().enumerate();
             let mut candidates = all.filter(|(index, span)| {
                 !state.came[*index] && span.kind == kind && span.command == request.command()
             });
@@ -206,7 +221,7 @@ impl Shared {
                 first.into_iter().chain(candidates).find(|(_, span)| differences(span).is_empty());
             let Some((index, span)) = same.or(first) else {
                 let (command, data) = (Escaped(request.command()), QuotedData(request.buffer()));
-                let title = format!("the plugin sent {command}, which the recording does not have");
+                let title = format!("{command} came, which the recording does not have");
                 let lines = vec![format!("now     {data}")];
                 state.differences.push(Difference { title, lines });
                 let message = "the recording has no such request";
@@ -221,10 +236,10 @@ impl Shared {
             span
         };
         self.changed.notify_all();
-        // The host's handler had made these calls before it answered.
-        let key = (span.connection, Travel::Received, span.id);
+        // The handler had made these calls before it answered.
+        let key = (span.connection, span.travel, span.id);
         drop(self.wait_until(|state| {
-            let mut calls = self.script.host.iter().zip(&state.ended);
+            let mut calls = self.script.own.iter().zip(&state.ended);
             calls.all(|(call, ended)| *ended || call.cause != Some(key))
         }));
         match &span.outcome {
@@ -247,7 +262,6 @@ impl Shared {
         }
     }
 
-    /// Compares what the plugin says of itself. What the protocol negotiates is not compared.
     fn compare_metadata(&self, plugin: &Plugin) {
         let recorded = self.script.metadata.as_deref();
         let recorded = recorded.and_then(|data| serde_json::from_slice(data).ok());
@@ -316,8 +330,8 @@ impl ReplayResult {
             count => format!("{count} difference{}", plural(count)),
         };
         text.push_str(&format!(
-            "{} sent to the plugin, {} expected of it: {differences}\n",
-            self.host, self.plugin
+            "{} sent, {} expected from the other side: {differences}\n",
+            self.own, self.others
         ));
         text
     }
