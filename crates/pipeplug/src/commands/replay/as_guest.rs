@@ -56,6 +56,10 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitReason, CommandError> {
     let dir = stand_in(args).map_err(failed)?;
     let path = dir.path().join("plugin");
     let own = own.iter().map(|arg| with_path(arg, &path));
+    #[cfg_attr(
+        not(test),
+        expect(clippy::disallowed_methods, reason = "a host is no plugin: nothing talks to it")
+    )]
     let status = Command::new(program).args(own).status();
     let status = status.map_err(|error| {
         let program = program.to_string_lossy();
