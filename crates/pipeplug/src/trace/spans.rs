@@ -99,8 +99,6 @@ pub(crate) struct Tracer {
     open: BTreeMap<SpanKey, OpenSpan>,
     /// Contexts for the chunks that follow them.
     contexts: BTreeMap<(u32, Travel), (u64, Value)>,
-    /// Lowest time of an open span that was dropped for want of memory.
-    overrun: bool,
 }
 
 #[derive(Debug)]
@@ -207,7 +205,7 @@ impl Tracer {
                     self.open.insert(own, OpenSpan { span, is_cancelled: false });
                     return None;
                 }
-                self.overrun |= is_open;
+                // Of too many open ones, the newest are told as open at once.
                 Some(span)
             }
         }
