@@ -71,8 +71,8 @@ pub use pipeplug_net::{
     CloseReason, Connection, Credit, Escaped, EventLoop, Failure, HandlerError, HandlerFuture,
     NotifyError, OpenCall, Options, Order, OutgoingRequest, Part, PartSender, Parts, Payload,
     PendingCall, PendingReply, Postmortem, Progress, ProgressReports, ProgressSender, Reading,
-    Reply, ReplyParts, Request, RequestBuilder, Responder, Retry, Sent, Stats, StreamCall,
-    StreamError, StreamSides, Turn, failure_code,
+    Recording, Reply, ReplyParts, Request, RequestBuilder, Responder, Retry, Sent, Stats,
+    StreamCall, StreamError, StreamSides, Turn, failure_code, recording,
 };
 pub use plugin::{
     ConfigError, Crash, Ended, Grace, Handler, LogLevel, LogLevelError, LogLine, Metadata,

@@ -19,6 +19,7 @@ mod options;
 mod payload;
 mod postmortem;
 mod protocol;
+pub mod recording;
 mod sync;
 #[expect(unsafe_code, reason = "system calls that no crate wraps")]
 mod sys;
@@ -53,3 +54,4 @@ pub use postmortem::{ChunkHead, OpenCall, Postmortem};
 pub use protocol::failure::{Failure, failure_code};
 pub use protocol::flow::Credit;
 pub use protocol::progress::Progress;
+pub use recording::Recording;

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::recording::Recording;
 use pipeplug_wire::{Format, Limits};
 
 /// Longest time to spin for input unless the user chooses another: about what a wake-up costs.
@@ -77,6 +78,8 @@ pub struct Options {
     /// that it advances. Starts, stops, restarts and waits for the end of a connection go by the
     /// system's clock, and so do the intervals of progress.
     pub clock: Clock,
+    /// Recording of every chunk. Default: none.
+    pub recording: Option<Recording>,
 }
 
 /// Thread that reads a connection.
@@ -160,6 +163,7 @@ impl Default for Options {
             hold: Hold::Nothing,
             order: Order::Concurrent,
             clock: Clock::system(),
+            recording: None,
         }
     }
 }

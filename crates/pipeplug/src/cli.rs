@@ -14,7 +14,9 @@ use pipeplug_host::discovery;
 
 use crate::args::calls;
 use crate::args::config_file::Taken;
-use crate::commands::{add, bench, chunk, diff, doctor, inspect, list, pack, pin, rm, run};
+use crate::commands::{
+    add, bench, chunk, diff, doctor, inspect, list, pack, pin, replay, rm, run, trace,
+};
 use crate::exit::CommandError;
 use crate::output::logging;
 use crate::output::report::{self, Verbosity};
@@ -64,6 +66,8 @@ enum Command {
     Rm(rm::RmArgs),
     Pack(pack::PackArgs),
     Pin(pin::PinArgs),
+    Trace(trace::TraceArgs),
+    Replay(replay::ReplayArgs),
 }
 
 /// Options of every subcommand.
@@ -146,6 +150,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Rm(args) => rm::run(args, &globals),
         Command::Pack(args) => pack::run(args, &globals),
         Command::Pin(args) => pin::run(args, &globals),
+        Command::Trace(args) => trace::run(args, &globals),
+        Command::Replay(args) => replay::run(args, &globals),
     };
     reason.into()
 }

@@ -9,6 +9,7 @@ mod commands;
 mod exit;
 mod output;
 mod session;
+mod trace;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -98,6 +98,7 @@ pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
         | StartErrorKind::Launcher { .. }
         // None of these is part of a probe.
         | StartErrorKind::NoConfig { .. }
+        | StartErrorKind::Recording { .. }
         | StartErrorKind::InterfaceVersions { .. }
         | StartErrorKind::Service { .. }
         | StartErrorKind::PinnedInterface { .. }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pipeplug_net::internal::handshake::InterfaceVersions;
 use pipeplug_net::{
-    Escaped, EventLoop, HandlerError, HandlerFuture, Options, Reply, Request, connection_settings,
-    handler_trait,
+    Escaped, EventLoop, HandlerError, HandlerFuture, Options, Recording, Reply, Request,
+    connection_settings, handler_trait,
 };
 use serde::Serialize;
 
@@ -478,6 +478,25 @@ impl PluginBuilder {
         self
     }
 
+    /// Records every chunk, like a flight recorder: time, direction, command and length, and with
+    /// [`Recording::with_data`] the data. Default: nothing is recorded.
+    ///
+    /// All processes that this builder starts, one after the other by a
+    /// [`Supervisor`](crate::Supervisor) or at once by a [`Pool`](crate::Pool), go to the same file.
+    /// [`Crash::recording`](crate::Crash::recording) names it. `pipeplug trace FILE` shows it.
+    ///
+    /// ```no_run
+    /// use pipeplug_host::{Plugin, Recording};
+    ///
+    /// let recording = Recording::to("spell.rec").limit(16 << 20).redact(["log_in"]);
+    /// let plugin = Plugin::builder("./target/debug/spell").record(recording).start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn record(mut self, recording: Recording) -> Self {
+        self.options.recording = Some(recording);
+        self
+    }
+
     /// The loop that serves the plugin. Default: the one that the process shares.
     pub fn event_loop(mut self, events: EventLoop) -> Self {
         self.events = Some(events);
@@ -532,7 +551,7 @@ connection_settings! {
     /// The format to speak: the host speaks first, so it has to know. Default: standard.
     format;
     waits_for "the plugin's reply";
-    keeps name, format, order;
+    keeps name, format, order, recording;
 }
 
 impl std::fmt::Debug for PluginBuilder {

@@ -38,6 +38,9 @@ pub struct Crash {
     /// Place and message of a panic in Rust, if standard error told of one. The panic is in these
     /// lines, or explains the status (101, or SIGABRT).
     pub panic: Option<String>,
+    /// File with the chunks before the end, if they were recorded
+    /// ([`PluginBuilder::record`](crate::PluginBuilder::record)).
+    pub recording: Option<PathBuf>,
 }
 
 /// An error that tells of an ended connection.
@@ -118,14 +121,18 @@ impl fmt::Display for Crash {
         }
         let last = self.stderr.iter().rfind(|line| !line.trim().is_empty());
         match (&self.panic, last) {
-            (Some(panic), _) => write!(f, "; it panicked: {}", Escaped(panic)),
+            (Some(panic), _) => write!(f, "; it panicked: {}", Escaped(panic))?,
             (None, Some(line)) => {
                 // A plugin of pipeplug-guest begins its own messages with its name.
                 let own = line.strip_prefix(self.plugin.as_str());
                 let line = own.and_then(|line| line.strip_prefix(": ")).unwrap_or(line);
-                write!(f, "; last on stderr: {line:?}")
+                write!(f, "; last on stderr: {line:?}")?;
             }
-            (None, None) => f.write_str("; nothing on stderr"),
+            (None, None) => f.write_str("; nothing on stderr")?,
+        }
+        match &self.recording {
+            Some(path) => write!(f, "; recorded in {path:?}"),
+            None => Ok(()),
         }
     }
 }
@@ -204,6 +211,7 @@ mod tests {
             ran: Duration::from_millis(1234),
             stderr: vec!["secret".into()],
             panic: None,
+            recording: None,
         };
         assert_eq!(
             crash(Some(WaitStatus::Exited(3))).summary(),

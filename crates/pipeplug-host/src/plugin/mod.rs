@@ -30,8 +30,8 @@ use pipeplug_net::internal::Watch;
 use pipeplug_net::wire::Chunk;
 use pipeplug_net::{
     CallError, Caller, Connection, Endpoint, EventLoop, Hold, NotifyError, OutgoingRequest,
-    PartSender, Payload, PendingCall, Reply, StreamCall, StreamSides, awaited_by_connection,
-    caller_methods,
+    PartSender, Payload, PendingCall, Recording, Reply, StreamCall, StreamSides,
+    awaited_by_connection, caller_methods,
 };
 
 pub use builder::{Handler, PluginBuilder};
@@ -99,6 +99,8 @@ struct Inner {
     lines: Vec<Arc<Lines>>,
     grace: Grace,
     begun: Instant,
+    /// File that the chunks are recorded in.
+    recording: Option<PathBuf>,
     metadata: OnceLock<Metadata>,
     /// Version of the application's interface, if one was negotiated.
     interface_version: OnceLock<u32>,
@@ -146,6 +148,9 @@ impl Plugin {
             return Err(failed(StartErrorKind::Spawn(kind)));
         }
         let events = builder.events.clone().map_or_else(EventLoop::shared, Ok).map_err(system)?;
+        if let Some(recording) = &builder.options.recording {
+            recording.open().map_err(|error| failed(StartErrorKind::Recording { error }))?;
+        }
         let begun = Instant::now();
         let started = builder
             .launcher
@@ -165,6 +170,18 @@ impl Plugin {
         let mut options = builder.options.clone();
         options.hold = Hold::AllBut(Vec::new());
         options.reason_timeout = started.process.end_timeout().max(REASON_TIMEOUT);
+        options.recording = options.recording.map(|recording| {
+            let recording = recording
+                .describe("side", "host")
+                .describe("path", path.to_string_lossy())
+                .describe("pid", started.process.pid().as_raw());
+            match builder.launcher.describe() {
+                Some(launcher) => recording.describe("launcher", launcher),
+                None => recording,
+            }
+        });
+        let recording = options.recording.as_ref();
+        let recording = recording.and_then(Recording::path).map(Path::to_owned);
         let inner = Arc::new(OnceLock::new());
         let answer = PluginRequests {
             inner: Arc::clone(&inner),
@@ -189,6 +206,7 @@ impl Plugin {
             lines: of_plugin,
             grace: builder.grace,
             begun,
+            recording,
             metadata: OnceLock::new(),
             is_held_told: Arc::default(),
             last_step: Arc::default(),
@@ -447,6 +465,7 @@ impl Inner {
             status,
             diagnosis: diagnosis.map(|diagnosis| diagnosis.problem),
             ran: self.begun.elapsed(),
+            recording: self.recording.clone(),
             panic: panic.filter(|text| Panic::explains(text, status, &stderr)),
             stderr,
         }

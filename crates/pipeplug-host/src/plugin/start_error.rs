@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use pipeplug_net::internal::handshake::Mismatch;
+use pipeplug_net::recording::RecordingError;
 use pipeplug_net::wire::Format;
 use pipeplug_net::{CallError, ConnectError, Escaped};
 
@@ -128,6 +129,12 @@ pub enum StartErrorKind {
         "sent the host's own first request back: it copies its input to its output; is it a plugin?"
     )]
     Echo,
+    /// The connection was to be recorded ([`PluginBuilder::record`](crate::PluginBuilder::record)).
+    #[error("was not started: {error}")]
+    Recording {
+        /// The problem.
+        error: RecordingError,
+    },
     /// The host has a configuration ([`PluginBuilder::config`](crate::PluginBuilder::config)), and
     /// the plugin cannot take one.
     #[error(
@@ -275,6 +282,7 @@ impl StartError {
             | StartErrorKind::HandshakeTimeout { .. }
             | StartErrorKind::Garbage { .. }
             | StartErrorKind::NotReady { .. }
+            | StartErrorKind::Recording { .. }
             | StartErrorKind::Handshake { .. } => false,
         }
     }

@@ -109,11 +109,14 @@ async fn answer<F>(
     let connection = request.connection().clone();
     let command = request.command().to_owned();
     let context = request.request_context().clone();
+    let id = request.chunk().thread_id;
     let mut future = pin!(async move { handler(request).await });
     let result = poll_fn(|task| {
         // On whichever thread it is polled.
         let _deadline = context.deadline.map(Inherit::from);
         let _values = context.values.clone().map(InheritValues::from);
+        let tap = connection.shared().writer.tap.as_ref();
+        let _handled = tap.map(|tap| tap.handles(id));
         let polled = catch_unwind(AssertUnwindSafe(|| {
             // Inside, since the error's `Display` is code of the user too.
             future.as_mut().poll(task).map_err(|error| Failure::of(&*error))

@@ -280,6 +280,9 @@ impl Shared {
         // After the line above: a thread whose write fails notes its reason first, and then looks
         // whether the connection has ended.
         let flush = matches!(*reason, CloseReason::EndOfFile) && self.close.asked().is_none();
+        if let Some(tap) = &self.writer.tap {
+            tap.ended(&reason);
+        }
         tracing::debug!(peer = %self.options.name, %reason, "the connection has ended");
         self.close.notify();
         if flush {

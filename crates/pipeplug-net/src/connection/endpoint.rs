@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::recording::RecordingError;
 use crate::sys::{Half, Stream};
 
 /// A descriptor for a connection, and whether another process uses its open file description too.
@@ -32,6 +33,9 @@ pub enum ConnectError {
         /// Error of the system.
         error: io::Error,
     },
+    /// The connection was to be recorded.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
 }
 
 impl Endpoint {

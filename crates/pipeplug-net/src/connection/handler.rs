@@ -449,11 +449,13 @@ impl Request {
         }
         let inherited = self.context.deadline.map(Inherit::from);
         let inherited_values = self.context.values.clone().map(InheritValues::from);
+        let tap = self.connection.shared().writer.tap.as_ref();
+        let handled = tap.map(|tap| tap.handles(self.job.thread_id));
         // Inside, since the error's `Display` is code of the user too.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             handler.handle(&mut self).map_err(|error| Failure::of(&*error))
         }));
-        drop((inherited, inherited_values));
+        drop((inherited, inherited_values, handled));
         self.end_unused_stream();
         let peer = self.connection.name();
         let command = self.job.command.as_str();

@@ -128,7 +128,9 @@ impl EventLoop {
         options.name = Escaped(&options.name).to_string();
         let reader = reader.into_stream(&options.name, Half::Reading)?;
         let writer = writer.into_stream(&options.name, Half::Writing)?;
-        let reader = Reader::new(reader, &options);
+        let tap = options.recording.as_ref().map(|recording| recording.tap(&options.name));
+        let tap = tap.transpose()?;
+        let reader = Reader::new(reader, &options, tap);
         let shared = Shared::new(self.clone(), reader, writer, options, Arc::new(handler));
         let handle = Arc::new(Handle { shared: Arc::clone(&shared) });
         // Before reading starts: a handler gets the connection from here.

@@ -29,6 +29,7 @@ use crate::options::Options;
 use crate::postmortem::ChunkHead;
 use crate::protocol::context::RequestContext;
 use crate::protocol::flow::{Credit, weight};
+use crate::recording::tap::Tap;
 use crate::sync::lock::{lock, wait_until};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::sys::Stream;
@@ -128,6 +129,8 @@ pub(crate) struct Writer {
     /// Limit of queued bytes of responses that no thread can wait for.
     unread: usize,
     transfer: NonZeroUsize,
+    /// Recording of the chunks.
+    pub(crate) tap: Option<Arc<Tap>>,
 }
 
 /// Lock of the queue, held by a sender that need not wait.
@@ -143,9 +146,10 @@ impl Writer {
         events: EventLoop,
         source: Weak<dyn Source>,
         options: &Options,
+        tap: Option<Arc<Tap>>,
     ) -> Self {
         Self {
-            queue: Mutex::new(WriteQueue::new(stream, options.format)),
+            queue: Mutex::new(WriteQueue::new(stream, options.format, tap.clone())),
             room: Condvar::new(),
             events,
             source,
@@ -153,6 +157,7 @@ impl Writer {
             outgoing: options.outgoing.max(1),
             unread: options.unread,
             transfer: options.transfer,
+            tap,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::event_loop::Registration;
 use crate::postmortem::Recent;
 use crate::protocol::context::{self, RequestContext};
 use crate::protocol::flow::{Credit, SendWindow};
+use crate::recording::tap::Tap;
 use crate::sync::Instant;
 use crate::sys::Stream;
 
@@ -62,6 +63,8 @@ pub(super) struct WriteQueue {
     pub(super) is_full: bool,
     pub(super) burst: Burst,
     pub(super) recent: Recent,
+    /// Recording of the chunks.
+    tap: Option<Arc<Tap>>,
     /// Threads that wait on `Writer::room`.
     pub(super) senders_waiting: usize,
     /// Tasks that wait, in the order in which they began to, and what they want to send.
@@ -109,7 +112,7 @@ impl Piece {
 }
 
 impl WriteQueue {
-    pub(super) fn new(stream: Stream, format: Option<Format>) -> Self {
+    pub(super) fn new(stream: Stream, format: Option<Format>, tap: Option<Arc<Tap>>) -> Self {
         Self {
             stream: Some(stream),
             registration: None,
@@ -130,6 +133,7 @@ impl WriteQueue {
             is_full: false,
             burst: Burst::default(),
             recent: Recent::default(),
+            tap,
             senders_waiting: 0,
             wakers: BTreeMap::new(),
             last_waker: 0,
@@ -167,6 +171,9 @@ impl WriteQueue {
             return Err(error);
         }
         let header_len = last.bytes.len() - before;
+        if let Some(tap) = &self.tap {
+            tap.sent(header, &payload);
+        }
         let len = header_len + payload.len();
         if format == Format::Classic {
             self.classic.push(header_len, payload.len());

@@ -13,6 +13,7 @@ mod config;
 mod crash;
 mod deadlines;
 mod environment;
+mod exported;
 mod failures;
 mod guest_end;
 mod interface_versions;
@@ -29,6 +30,7 @@ mod options;
 mod pool;
 mod progress;
 mod raw;
+mod recording;
 mod replace;
 #[cfg(linux_native)]
 mod runtimes;

@@ -8,6 +8,7 @@ pub(crate) mod data;
 pub(crate) mod describe;
 pub(crate) mod kubectl;
 pub(crate) mod launcher;
+pub(crate) mod record;
 pub(crate) mod sandbox;
 pub(crate) mod start;
 pub(crate) mod target;

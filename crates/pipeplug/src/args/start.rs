@@ -17,6 +17,7 @@ use crate::args::config::{self, Config};
 use crate::args::container::ContainerArgs;
 use crate::args::kubectl::KubectlArgs;
 use crate::args::launcher::{self, LauncherArgs};
+use crate::args::record::RecordArgs;
 use crate::args::sandbox::{self, Level, SandboxArgs};
 use crate::args::target::{HOST, Target, Wanted};
 use crate::args::units::{parse_bytes, parse_duration};
@@ -106,6 +107,8 @@ pub(crate) struct StartArgs {
     /// ~/.config/pipeplug, for all plugins. The command line wins. -v shows what was taken.
     #[arg(long, hide_short_help = true)]
     no_config_file: bool,
+    #[command(flatten)]
+    pub(crate) record: RecordArgs,
 
     // Last: clap would put any option after these below their headings in the help.
     #[command(flatten)]
@@ -242,6 +245,16 @@ impl StartArgs {
     /// True if PLUGIN is no path on this machine, because of the launcher.
     pub(crate) fn is_elsewhere(&self) -> bool {
         self.launcher.preinstalled_name().is_some()
+    }
+
+    /// True if PLUGIN is given, or a launcher that needs none.
+    pub(crate) fn has_plugin(&self) -> bool {
+        self.plugin.is_some() || self.launcher.preinstalled_name().is_some()
+    }
+
+    /// Arguments behind `--`.
+    pub(crate) fn own_args(&self) -> &[OsString] {
+        &self.args
     }
 
     /// Interprets PLUGIN, which depends on the launcher.

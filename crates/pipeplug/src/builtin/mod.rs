@@ -8,6 +8,8 @@ mod echo;
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
+use crate::commands::replay;
+
 /// First argument after the descriptors when this program runs as a plugin.
 pub(crate) const SUBCOMMAND: &str = "__plugin";
 
@@ -28,6 +30,16 @@ pub(crate) static ALL: [BuiltIn; 1] = [BuiltIn {
     run: echo::run,
 }];
 
+/// Name of the plugin that `pipeplug replay --as guest` has a host start.
+pub(crate) const STAND_IN: &str = "replay";
+
+/// The plugin of that name, which is in no list.
+static REPLAY: BuiltIn = BuiltIn {
+    name: STAND_IN,
+    description: "plays the plugin of a recording",
+    run: |_| replay::as_guest::stand_in_main(),
+};
+
 /// Finds a built-in plugin by its name.
 pub(crate) fn find(name: &str) -> Option<&'static BuiltIn> {
     ALL.iter().find(|plugin| plugin.name == name)
@@ -43,6 +55,7 @@ pub(crate) fn of_command_line(args: &[OsString]) -> Option<&'static BuiltIn> {
         own => own,
     };
     match own {
+        [subcommand, name, ..] if subcommand == SUBCOMMAND && name == STAND_IN => Some(&REPLAY),
         [subcommand, name, ..] if subcommand == SUBCOMMAND => find(name.to_str()?),
         _ => None,
     }

@@ -9,5 +9,7 @@ pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod pack;
 pub(crate) mod pin;
+pub(crate) mod replay;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod trace;

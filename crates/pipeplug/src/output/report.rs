@@ -91,6 +91,11 @@ impl Report {
         self.draws_bar || self.mode == Mode::Json
     }
 
+    /// Paint of stderr.
+    pub(crate) fn paint(&self) -> Paint {
+        self.paint
+    }
+
     /// Removes the bar of a call that has ended.
     pub(crate) fn end_progress(&self) {
         *self.bar() = None;
@@ -309,7 +314,7 @@ impl Report {
 
     /// Writes whole lines to stderr. A write that takes longer than `--timeout` begins the
     /// shutdown.
-    fn write_stderr(&self, text: &str) {
+    pub(crate) fn write_stderr(&self, text: &str) {
         let write = || stream::write(Stream::Stderr, Kind::Report, &[text.as_bytes()]);
         match self.beside_bar(write) {
             Err(error @ WriteError::NotRead(_)) => {

@@ -2,6 +2,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod describe;
+mod recording;
 pub(crate) mod shutdown;
 pub(crate) mod streaming;
 pub(crate) mod suspended;
@@ -19,6 +20,7 @@ use crate::exit::{CommandError, ExitReason};
 use crate::output::event::{Event, Started};
 use crate::output::report::Report;
 use crate::output::text::Escaped;
+use crate::session::recording::SessionRecording;
 use crate::session::shutdown::Shutdown;
 use crate::session::suspended::SuspensionWatch;
 
@@ -33,6 +35,7 @@ pub(crate) struct Session {
     took: Duration,
     shutdown: Shutdown,
     watch: Arc<SuspensionWatch>,
+    recording: SessionRecording,
 }
 
 impl Session {
@@ -100,6 +103,8 @@ impl Session {
             let report = Arc::clone(report);
             move |output, line| report.show(&Event::Line { output, line })
         });
+        let recording = SessionRecording::begin(&args.record, report);
+        let builder = recording.apply(builder);
         let begun = Instant::now();
         match builder.start() {
             Ok(plugin) => {
@@ -117,10 +122,12 @@ impl Session {
                     took,
                     shutdown: shutdown.clone(),
                     watch,
+                    recording,
                 })
             }
             Err(error) => {
                 shutdown.forget();
+                recording.end();
                 let error = target.named_in(error);
                 let hint = args.hint(&error, &protocol);
                 Err(shutdown.failure().unwrap_or_else(|| {
@@ -147,6 +154,7 @@ impl Session {
         // Handlers of its last requests may still run. If the connection does not end in time, the
         // result does not matter.
         let _ = self.plugin.connection().wait_closed(HANDLERS_TIMEOUT);
+        self.recording.end();
         let elsewhere = self.shutdown.forget();
         if let Ok(stopped) = &mut stopped {
             stopped.by = stopped.by.max(elsewhere);

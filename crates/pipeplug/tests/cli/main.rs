@@ -26,6 +26,7 @@ mod page;
 mod protocol;
 #[cfg(target_os = "linux")]
 mod recipes;
+mod record;
 mod run;
 #[cfg(not(pipeplug_portable))]
 mod sandbox;

@@ -20,6 +20,7 @@ use crate::error::CloseReason;
 use crate::options::Options;
 use crate::postmortem::Recent;
 use crate::protocol::context::{PendingContext, RequestContext};
+use crate::recording::tap::Tap;
 use crate::sync::lock::lock;
 use crate::sys::{Read, Stream};
 use final_read::ReadSequence;
@@ -52,6 +53,8 @@ pub(crate) struct Reader {
     /// Context that the last chunk was, for the request that follows it.
     pending_context: Option<PendingContext>,
     pub(crate) recent: Recent,
+    /// Recording of the chunks.
+    pub(crate) tap: Option<Arc<Tap>>,
     /// True if many of them came together in the last read, until it was made use of.
     read_many: bool,
     /// Input buffer that was taken out of the receiver last.
@@ -95,7 +98,7 @@ pub(crate) enum ReaderKind {
 }
 
 impl Reader {
-    pub(crate) fn new(stream: Stream, options: &Options) -> Self {
+    pub(crate) fn new(stream: Stream, options: &Options, tap: Option<Arc<Tap>>) -> Self {
         Self {
             stream: Some(Arc::new(stream)),
             receiver: Receiver::new(options.format, options.limits),
@@ -106,6 +109,7 @@ impl Reader {
             pending_context: None,
             parts: GatheredParts::default(),
             recent: Recent::default(),
+            tap,
             read_many: false,
             taken: None,
             replies: Spin::new(options.spin),
@@ -239,7 +243,7 @@ impl Shared {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             };
-            note(&mut reader.recent, &received);
+            note(&mut reader.recent, reader.tap.as_deref(), &received);
             if let Received::Chunk(chunk) = &received
                 && is_part(chunk)
                 && reader.in_place.is_empty()
@@ -308,7 +312,7 @@ impl Shared {
         reader: &mut Reader,
         by: ReaderKind,
     ) -> Result<Admission, DecodeError> {
-        let Reader { receiver, recent, pending_context, parts, format_is_open, .. } = reader;
+        let Reader { receiver, recent, tap, pending_context, parts, format_is_open, .. } = reader;
         let mut admission = Admission::Continue;
         if *format_is_open {
             // The first chunk tells the format. It is set before the chunk is dispatched, which may
@@ -316,7 +320,7 @@ impl Shared {
             let Some(first) = receiver.next()?.map(owned) else { return Ok(admission) };
             *format_is_open = false;
             self.writer.set_format(receiver.format().unwrap_or_default());
-            note(recent, &first);
+            note(recent, tap.as_deref(), &first);
             admission = self.dispatch(first, pending_context, by);
         }
         // A broken chunk does not take those before it along.
@@ -326,7 +330,7 @@ impl Shared {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             };
-            note(recent, &received);
+            note(recent, tap.as_deref(), &received);
             if let Received::Chunk(chunk) = &received
                 && is_part(chunk)
             {
@@ -358,7 +362,10 @@ fn owned(received: Received<'_>) -> Received<'static> {
     }
 }
 
-fn note(recent: &mut Recent, received: &Received<'_>) {
+fn note(recent: &mut Recent, tap: Option<&Tap>, received: &Received<'_>) {
+    if let Some(tap) = tap {
+        tap.received(received);
+    }
     match received {
         Received::Chunk(chunk) => recent.note(&chunk.header()),
         Received::Large(chunk) => recent.note(&chunk.header()),
