@@ -12,7 +12,7 @@ use clap::{
 use pipeplug_host::discovery;
 
 use crate::args::calls;
-use crate::commands::{add, diff, inspect, list, pack, pin, rm, run};
+use crate::commands::{add, conform, diff, inspect, list, pack, pin, rm, run};
 use crate::output::logging;
 use crate::output::report::Verbosity;
 use crate::output::stream::{self, Kind, Stream};
@@ -54,6 +54,7 @@ enum Command {
     Rm(rm::RmArgs),
     Pack(pack::PackArgs),
     Pin(pin::PinArgs),
+    Conform(conform::ConformArgs),
 }
 
 /// Options of every subcommand.
@@ -85,6 +86,9 @@ pub(crate) fn main() -> ExitCode {
     if let Some(plugin) = builtin::of_command_line(&args) {
         return plugin.run();
     }
+    if let Some(status) = conform::host::of_command_line(&args) {
+        return status;
+    }
     let command = Cli::command().color(color_of_help(&args));
     let parsed = command
         .try_get_matches_from(calls::shield(args.clone()))
@@ -109,6 +113,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Rm(args) => rm::run(args, &globals),
         Command::Pack(args) => pack::run(args, &globals),
         Command::Pin(args) => pin::run(args, &globals),
+        Command::Conform(args) => conform::run(args, &globals),
     };
     reason.into()
 }

@@ -31,7 +31,7 @@ pub(crate) struct StartArgs {
     /// @echo, which is built in. With a launcher: a path there, or nothing for the entry point of
     /// an image
     #[arg(help_heading = None::<&str>, required_unless_present_any = launcher::WITH_PLUGIN)]
-    plugin: Option<OsString>,
+    pub(crate) plugin: Option<OsString>,
 
     /// Host whose plugins are searched for PLUGIN, if PLUGIN is a name
     #[arg(long, value_name = "HOST", default_value = HOST)]
@@ -39,7 +39,7 @@ pub(crate) struct StartArgs {
 
     /// Arguments of the plugin itself
     #[arg(last = true, value_name = "ARGS", help_heading = None::<&str>)]
-    args: Vec<OsString>,
+    pub(crate) args: Vec<OsString>,
 
     /// Wire format, which has to be the plugin's [default: for an installed plugin the one it was
     /// last probed with, else standard]
@@ -223,6 +223,11 @@ impl StartArgs {
             (None, Some(name)) => Wanted::Preinstalled(name),
             (plugin, None) => Wanted::Here(plugin.as_deref().unwrap_or_default(), &self.host),
         }
+    }
+
+    /// True if a launcher starts the plugin.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.launcher.is_given()
     }
 
     /// Level of the sandbox: that of the command line, else `default`, else none with a launcher.

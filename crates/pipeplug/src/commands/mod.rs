@@ -1,6 +1,7 @@
 //! Subcommands: one module each, with the arguments, the help and the run of the command.
 
 pub(crate) mod add;
+pub(crate) mod conform;
 pub(crate) mod diff;
 pub(crate) mod inspect;
 pub(crate) mod list;

@@ -5,6 +5,7 @@
 mod add;
 mod common;
 mod config;
+mod conform;
 mod containers;
 mod controlling;
 mod data;
