@@ -347,7 +347,12 @@ fn secret(setup: &Setup) -> Checked {
     // A plugin that does not start with it keeps it to itself as well.
     let answered = guest.hello("config", &[("pipeplug.config", &json)]);
     match answered {
-        Ok(()) => guest.ping()?,
+        Ok(()) => {
+            guest.ping()?;
+            // Its stderr is read by another thread.
+            guest.settle()?;
+            guest.settle()?;
+        }
         Err(failed) if guest.status(Duration::from_secs(2))?.is_none() => return Err(failed),
         Err(_) => {}
     }
