@@ -13,6 +13,8 @@ import sys
 from collections import deque
 
 ONE_WAY, REQUEST, RESPONSE = 1, 2, 3
+# The longest cmd or buffer.
+LIMIT = 16 << 20
 # What a part counts in addition to its bytes.
 WEIGHT = 64 + len("cmd.part")
 DEFAULT_WINDOW = 1 << 20
@@ -49,19 +51,45 @@ class Plugin:
         )
         self.writer.flush()
 
+    def read(self, length):
+        data = self.reader.read(length)
+        if len(data) < length:
+            raise EOFError("the host is gone")
+        return data
+
     def number(self):
         digits = b""
-        while (byte := self.reader.read(1)) != b"\0":
-            if not byte:
-                raise EOFError("the host is gone")
+        while (byte := self.read(1)) != b"\0":
             digits += byte
+            if not byte.isdigit() or digits[0] == ord("0") and len(digits) > 1:
+                raise ValueError(f"no chunk: {digits}")
+        if not digits or int(digits) >= 1 << 64:
+            raise ValueError(f"no chunk: {digits}")
         return int(digits)
 
+    def field(self):
+        """Returns the bytes behind their length. None if there are too many, which are skipped."""
+        length = self.number()
+        if length <= LIMIT:
+            return self.read(length)
+        while length:
+            length -= len(self.read(min(length, 1 << 16)))
+        return None
+
     def receive(self):
-        thread_id, direction = self.number(), self.number()
-        cmd = self.reader.read(self.number())
-        self.reader.read(1)  # the NUL behind it
-        return thread_id, direction, cmd.decode(), self.reader.read(self.number())
+        """Returns the next chunk. Skips those of unknown directions, and those that are too large."""
+        while True:
+            thread_id, direction = self.number(), self.number()
+            cmd = self.field()
+            if self.read(1) != b"\0":
+                raise ValueError("no chunk: there is no NUL behind the cmd")
+            buffer = self.field()
+            if direction not in (ONE_WAY, REQUEST, RESPONSE):
+                continue
+            if cmd is not None and buffer is not None:
+                return thread_id, direction, cmd.decode(), buffer
+            if direction == REQUEST:
+                self.send(thread_id, RESPONSE, "cmd.error", b"over the limit of %d bytes" % LIMIT)
 
     def part(self, stream, line):
         """Sends a part of the reply, once the host has room for it."""
@@ -131,5 +159,5 @@ try:
     plugin = Plugin()
     while True:
         plugin.handle(*(plugin.held.popleft() if plugin.held else plugin.receive()))
-except (EOFError, BrokenPipeError) as error:
+except (EOFError, BrokenPipeError, ValueError) as error:
     sys.exit(f"grep.py: {error}")

@@ -12,6 +12,8 @@ import sys
 from collections import deque
 
 ONE_WAY, REQUEST, RESPONSE = 1, 2, 3
+# The longest cmd or buffer.
+LIMIT = 16 << 20
 
 
 class HostError(Exception):
@@ -38,19 +40,45 @@ class Host:
         )
         self.writer.flush()
 
+    def read(self, length):
+        data = self.reader.read(length)
+        if len(data) < length:
+            raise EOFError("the host is gone")
+        return data
+
     def number(self):
         digits = b""
-        while (byte := self.reader.read(1)) != b"\0":
-            if not byte:
-                raise EOFError("the host is gone")
+        while (byte := self.read(1)) != b"\0":
             digits += byte
+            if not byte.isdigit() or digits[0] == ord("0") and len(digits) > 1:
+                raise ValueError(f"no chunk: {digits}")
+        if not digits or int(digits) >= 1 << 64:
+            raise ValueError(f"no chunk: {digits}")
         return int(digits)
 
+    def field(self):
+        """Returns the bytes behind their length. None if there are too many, which are skipped."""
+        length = self.number()
+        if length <= LIMIT:
+            return self.read(length)
+        while length:
+            length -= len(self.read(min(length, 1 << 16)))
+        return None
+
     def receive(self):
-        thread_id, direction = self.number(), self.number()
-        cmd = self.reader.read(self.number())
-        self.reader.read(1)  # the NUL behind it
-        return thread_id, direction, cmd.decode(), self.reader.read(self.number())
+        """Returns the next chunk. Skips those of unknown directions, and those that are too large."""
+        while True:
+            thread_id, direction = self.number(), self.number()
+            cmd = self.field()
+            if self.read(1) != b"\0":
+                raise ValueError("no chunk: there is no NUL behind the cmd")
+            buffer = self.field()
+            if direction not in (ONE_WAY, REQUEST, RESPONSE):
+                continue
+            if cmd is not None and buffer is not None:
+                return thread_id, direction, cmd.decode(), buffer
+            if direction == REQUEST:
+                self.send(thread_id, RESPONSE, "cmd.error", b"over the limit of %d bytes" % LIMIT)
 
     def call(self, cmd, buffer=b""):
         """Calls the host. Chunks that arrive before the answer are kept for later."""
@@ -94,5 +122,5 @@ def answer(host, cmd, buffer):
 
 try:
     Host().serve(answer)
-except (EOFError, BrokenPipeError) as error:
+except (EOFError, BrokenPipeError, ValueError) as error:
     sys.exit(f"hello.py: {error}")

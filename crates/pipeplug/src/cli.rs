@@ -15,7 +15,7 @@ use pipeplug_host::discovery;
 use crate::args::calls;
 use crate::args::config_file::Taken;
 use crate::commands::{
-    add, bench, chunk, diff, doctor, inspect, list, pack, pin, replay, rm, run, trace,
+    add, bench, chunk, conform, diff, doctor, inspect, list, pack, pin, replay, rm, run, trace,
 };
 use crate::exit::CommandError;
 use crate::output::logging;
@@ -66,6 +66,7 @@ enum Command {
     Rm(rm::RmArgs),
     Pack(pack::PackArgs),
     Pin(pin::PinArgs),
+    Conform(conform::ConformArgs),
     Trace(trace::TraceArgs),
     Replay(replay::ReplayArgs),
 }
@@ -109,6 +110,9 @@ pub(crate) fn main() -> ExitCode {
     if let Some(plugin) = builtin::of_command_line(&args) {
         return plugin.run();
     }
+    if let Some(status) = conform::host::of_command_line(&args) {
+        return status;
+    }
     let taken = match options_of_files(&args) {
         Ok(taken) => taken,
         Err(failure) => return report::exit_reason(color_of_help(&args), Err(failure)).into(),
@@ -150,6 +154,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Rm(args) => rm::run(args, &globals),
         Command::Pack(args) => pack::run(args, &globals),
         Command::Pin(args) => pin::run(args, &globals),
+        Command::Conform(args) => conform::run(args, &globals),
         Command::Trace(args) => trace::run(args, &globals),
         Command::Replay(args) => replay::run(args, &globals),
     };

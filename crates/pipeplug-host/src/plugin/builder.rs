@@ -15,7 +15,7 @@ use serde::Serialize;
 
 #[cfg(feature = "verify")]
 use crate::integrity::Sha256;
-use crate::launcher::{Exec, Launcher};
+use crate::launcher::{Exec, Launcher, Started};
 use crate::plugin::awaited;
 use crate::plugin::config::{Config, ConfigError};
 use crate::plugin::output::{OnLine, Output};
@@ -519,6 +519,25 @@ impl PluginBuilder {
     /// handshake timeout. The handler may be called meanwhile.
     pub fn start(&self) -> Result<Plugin, StartError> {
         Plugin::launch(self)
+    }
+
+    /// Starts the process of the plugin, and leaves its pipes to the caller: for programs that write
+    /// and read chunks by themselves, such as a check of the protocol. Nothing is sent, and of the
+    /// builder only the options of the process and the launcher apply. Dropping the process ends it.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    ///
+    /// # Blocking
+    /// Until the program is loaded, or the launcher has started it.
+    pub fn start_process(&self) -> Result<Started, StartError> {
+        Plugin::spawn(self)
+    }
+
+    /// True if the plugin is a process of this machine, which no launcher starts.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.launcher.describe().is_none()
     }
 
     /// Starts the plugin as [`start`](PluginBuilder::start) does, and awaits that it runs. It is

@@ -45,7 +45,7 @@ pub use ready::NotReady;
 pub use start_error::{StartError, StartErrorKind};
 pub use stop::{Grace, StopError, StopErrorKind, Stopped, StoppedBy};
 
-use crate::launcher::{Diagnosis, ExitFd, Launcher, Process};
+use crate::launcher::{Diagnosis, ExitFd, Launcher, Process, Started};
 use crate::process::{Pid, SpawnErrorKind, WaitStatus};
 use allow_list::AllowList;
 use crash::Panic;
@@ -135,10 +135,10 @@ impl Plugin {
         Self::builder(path).start()
     }
 
-    pub(crate) fn launch(builder: &PluginBuilder) -> Result<Self, StartError> {
-        let path = builder.launch.program.clone();
-        let failed = |kind| StartError::new(&path, builder.launcher.describe(), kind);
-        let system = |error| failed(StartErrorKind::System { error });
+    /// Starts the process of a plugin, and does not talk to it.
+    pub(crate) fn spawn(builder: &PluginBuilder) -> Result<Started, StartError> {
+        let failed =
+            |kind| StartError::new(&builder.launch.program, builder.launcher.describe(), kind);
         if let Some(demand) = builder.launch.demands()
             && !builder.launcher.enforces_demands()
         {
@@ -147,15 +147,22 @@ impl Plugin {
             let kind = SpawnErrorKind::NotEnforced { launcher, demand };
             return Err(failed(StartErrorKind::Spawn(kind)));
         }
+        builder
+            .launcher
+            .start(&builder.launch)
+            .map_err(|error| StartError::from(error).with_launcher(builder.launcher.describe()))
+    }
+
+    pub(crate) fn launch(builder: &PluginBuilder) -> Result<Self, StartError> {
+        let path = builder.launch.program.clone();
+        let failed = |kind| StartError::new(&path, builder.launcher.describe(), kind);
+        let system = |error| failed(StartErrorKind::System { error });
         let events = builder.events.clone().map_or_else(EventLoop::shared, Ok).map_err(system)?;
         if let Some(recording) = &builder.options.recording {
             recording.open().map_err(|error| failed(StartErrorKind::Recording { error }))?;
         }
         let begun = Instant::now();
-        let started = builder
-            .launcher
-            .start(&builder.launch)
-            .map_err(|error| StartError::from(error).with_launcher(builder.launcher.describe()))?;
+        let started = Self::spawn(builder)?;
         let name = &builder.options.name;
         let lines = |fd, output, tail| {
             Lines::read(&events, fd, output, name, tail, builder.on_line.clone()).map_err(system)

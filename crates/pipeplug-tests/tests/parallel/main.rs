@@ -10,6 +10,7 @@ mod attacks;
 mod by_hand;
 mod cancel_handle;
 mod config;
+mod conform;
 mod crash;
 mod deadlines;
 mod environment;

@@ -33,7 +33,7 @@ pub(crate) struct StartArgs {
     /// A name is also that of a file in this directory, if no plugin of this name is installed.
     /// @echo is built in. With a launcher: a path there, or nothing for the entry point of an image.
     #[arg(help_heading = None::<&str>, required_unless_present_any = launcher::WITH_PLUGIN)]
-    plugin: Option<OsString>,
+    pub(crate) plugin: Option<OsString>,
 
     /// Host whose plugins are searched for PLUGIN, if PLUGIN is a name
     #[arg(long, value_name = "HOST", default_value = HOST, hide_short_help = true)]
@@ -41,7 +41,7 @@ pub(crate) struct StartArgs {
 
     /// Arguments of the plugin itself
     #[arg(last = true, value_name = "ARGS", help_heading = None::<&str>)]
-    args: Vec<OsString>,
+    pub(crate) args: Vec<OsString>,
 
     /// Wire format, which has to be the plugin's [default: for an installed plugin the one it was
     /// last probed with, else standard]
@@ -264,11 +264,6 @@ impl StartArgs {
             (None, Some(name)) => Wanted::Preinstalled(name),
             (plugin, None) => Wanted::Here(plugin.as_deref().unwrap_or_default(), &self.host),
         }
-    }
-
-    /// True if the command line names a plugin, or a launcher that brings one.
-    pub(crate) fn names_a_plugin(&self) -> bool {
-        self.plugin.is_some() || self.launcher.preinstalled_name().is_some()
     }
 
     /// True if the plugin is started elsewhere.

@@ -8,6 +8,7 @@ mod chunk;
 mod common;
 mod config;
 mod config_file;
+mod conform;
 mod containers;
 mod controlling;
 mod data;

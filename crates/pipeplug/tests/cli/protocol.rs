@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::common::{MIRROR, Place, pipeplug, settle};
 
-/// A sample that knows no other descriptors than its stdin and stdout.
-fn hello() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/scripts/hello.sh"))
+/// Makes a plugin of this name that knows no other descriptors than its stdin and stdout: a sample that
+/// forgets its arguments.
+fn hello(place: &Place, name: &str) -> PathBuf {
+    let sample = include_str!("../../../../samples/scripts/hello.sh");
+    place.executable(name, &sample.replacen('\n', "\nset --\n", 1))
 }
 
 /// Makes a plugin on stdin and stdout of one of the helpers, which have the descriptors as
@@ -18,7 +20,8 @@ fn on_stdio(place: &Place, name: &str, inner: &Path) -> PathBuf {
 
 #[test]
 fn a_plugin_on_stdin_and_stdout_names_the_option() {
-    let path = hello();
+    let place = Place::new();
+    let path = hello(&place, "hello.sh");
     let path = path.to_str().unwrap();
     for command in ["run", "inspect"] {
         pipeplug([command, path, "--sandbox", "none"]).run().exits(4).says(
@@ -66,7 +69,7 @@ fn add_finds_out_which_it_is_and_prints_a_command_that_works() {
     };
     let classic = place.classic("inner", MIRROR);
     on_stdio(&place, "both", &classic);
-    std::fs::copy(hello(), place.path().join("hello")).unwrap();
+    hello(&place, "hello");
     for (name, options, call, reply) in [
         ("hello", "--stdio", ["hello", "x"], "hello, x"),
         ("both", "--stdio --format classic", ["a", "b"], "<a b>"),
@@ -99,7 +102,7 @@ fn add_finds_out_which_it_is_and_prints_a_command_that_works() {
 #[test]
 fn what_list_found_out_is_remembered() {
     let place = Place::new();
-    std::fs::copy(hello(), place.path().join("pipeplug-hello")).unwrap();
+    hello(&place, "pipeplug-hello");
     place.standard("pipeplug-mirror", MIRROR);
     settle();
     for remembered in [false, true] {
@@ -113,7 +116,7 @@ fn what_list_found_out_is_remembered() {
 #[test]
 fn a_plugin_that_is_found_by_its_name_is_talked_to_as_is_remembered() {
     let place = Place::new();
-    std::fs::copy(hello(), place.path().join("pipeplug-hello")).unwrap();
+    hello(&place, "pipeplug-hello");
     place.classic("pipeplug-classic", MIRROR);
     settle();
     let run = |args: &[&str]| place.pipeplug([&["run"], args].concat()).run();

@@ -68,7 +68,7 @@ pub(crate) fn run(args: &DoctorArgs, globals: &Globals) -> ExitReason {
 
 fn attempt(args: &DoctorArgs, globals: &Globals) -> Result<ExitReason, CommandError> {
     let system = system::check();
-    let plugin = match args.start.names_a_plugin() {
+    let plugin = match args.start.has_plugin() {
         true => Some(plugin::check(&args.start)?),
         false => None,
     };

@@ -1,0 +1,287 @@
+//! `pipeplug conform`: every check catches its fault, and plugins without faults pass.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::common::{Place, Ran, pipeplug};
+
+/// Faults of faulty.py, each with the check that is meant for it. The limit is far above what a plugin
+/// without the fault takes.
+const FAULTS: &[(&str, &str)] = &[
+    ("metadata-list", "start/metadata"),
+    ("metadata-of-numbers", "start/metadata"),
+    ("odd-window", "start/protocol-keys"),
+    ("needs-offer", "start/empty-buffer"),
+    ("needs-known-keys", "start/unknown-keys"),
+    ("failures-always", "start/base-only"),
+    ("garbage-on-start", "start/silent-before-metadata"),
+    ("stdio-only", "start/descriptors"),
+    ("stdio-only", "start/other-descriptors"),
+    ("prints-to-stdout", "start/stdio"),
+    ("never-answers-ping", "call/ping"),
+    ("pongs", "call/ping"),
+    ("swaps-fields", "call/ping"),
+    ("wrong-direction", "call/ping"),
+    ("no-answer-to-unknown", "call/unknown-request"),
+    ("echoes-unknown", "call/unknown-request"),
+    ("errors-not-utf8", "call/unknown-request"),
+    ("nul-in-header", "call/unknown-request"),
+    ("answers-one-ways", "call/unknown-one-way"),
+    ("echoes-reserved", "call/reserved-request"),
+    ("answers-reserved-one-ways", "call/reserved-one-way"),
+    ("stops-at-request", "call/stop-as-request"),
+    ("wrong-id", "call/answer"),
+    ("answers-twice", "call/one-response"),
+    ("dies-of-unasked-responses", "call/unasked-response"),
+    ("works-while-reading", "load/ping-while-busy"),
+    ("blocks-on-writes", "load/reads-while-stuck"),
+    ("divides-classic-writes", "format/classic-writes"),
+    ("wrong-direction", "format/own-directions"),
+    ("answers-unknown-directions", "format/directions"),
+    ("checks-what-it-skips", "format/direction-not-utf8"),
+    ("ends-at-limits", "limit/command"),
+    ("answers-long-one-ways", "limit/one-way"),
+    ("allocates-what-is-announced", "limit/announced"),
+    ("takes-signs", "broken/sign"),
+    ("takes-leading-zeros", "broken/leading-zero"),
+    ("takes-any-number", "broken/too-large"),
+    ("forgets-nul", "broken/no-nul"),
+    ("takes-any-cmd", "broken/not-utf8"),
+    ("answers-garbage", "broken/not-a-digit"),
+    ("goes-on-after-garbage", "broken/not-a-digit"),
+    ("answers-half-chunks", "broken/end-in-chunk"),
+    ("ignores-stop", "end/stop"),
+    ("exits-1-at-stop", "end/stop"),
+    ("exits-1-at-stop", "end/stop-then-close"),
+    ("drops-open-at-stop", "end/stop-answers-slow"),
+    ("stays-at-end", "end/eof"),
+    ("stays-at-end", "end/eof-at-once"),
+    ("stays-without-reader", "end/reader-gone"),
+    ("ignores-sigterm", "end/sigterm"),
+    ("leaves-a-child", "end/nothing-left"),
+    ("drops-credit", "flow/credit-comes"),
+    ("credits-too-much", "flow/credit-comes"),
+    ("credits-inexactly", "flow/credit-sum"),
+    ("forgets-credit-of-skipped", "flow/over-limit-counts"),
+    ("dies-of-odd-credits", "flow/odd-credits"),
+    ("dies-of-odd-contexts", "context/odd-values"),
+    ("keeps-contexts", "context/dropped"),
+    ("context-always", "context/not-agreed"),
+    ("no-answer-to-cancelled", "cancel/answered"),
+    ("answers-late-cancels", "cancel/unknown-and-late"),
+    ("odd-progress", "progress/reports"),
+    ("late-progress", "progress/reports"),
+    ("progress-always", "progress/not-asked"),
+    ("failure-without-message", "failure/object"),
+    ("failures-always", "failure/not-agreed"),
+    ("config-in-metadata", "config/kept-secret"),
+    ("logs-config", "config/kept-secret"),
+    ("dies-of-odd-levels", "log/level"),
+    ("no-answer-to-streams", "stream/answered"),
+    ("drops-part-credit", "stream/credit"),
+    ("credits-too-many-parts", "stream/credit"),
+    ("ignores-stream-window", "stream/window"),
+    ("answers-late-parts", "stream/late-chunks"),
+];
+
+fn faulty() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/conform/faulty.py")
+}
+
+fn has_python() -> bool {
+    let found = std::process::Command::new("python3").arg("--version").output().is_ok();
+    assert!(found || std::env::var_os("CI").is_none(), "python3 is missing");
+    found
+}
+
+/// Results by the name of the check.
+fn results(ran: &Ran) -> Vec<(String, String)> {
+    let of = |object: &Value| {
+        let text = |key: &str| object[key].as_str().map(str::to_owned);
+        Some((text("check")?, text("result")?))
+    };
+    ran.json().iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_plugin_written_from_the_page_alone_passes() {
+    if !has_python() {
+        return;
+    }
+    let path = faulty();
+    // In parts: a run of all checks may take longer than the time limit of the tests.
+    let groups = [
+        "start call",
+        "load format limit",
+        "broken",
+        "end flow",
+        "context cancel progress failure",
+        "config log stream services",
+    ];
+    let of_group = |group: &&str| {
+        let args = ["conform", path.to_str().unwrap(), "--json", "--timeout", "60s"];
+        let checks = group.split(' ').flat_map(|group| ["--check", group]);
+        let ran = pipeplug(args.into_iter().chain(checks).chain(["--", "none"])).run().exits(0);
+        results(&ran)
+    };
+    let results: Vec<_> = groups.iter().flat_map(of_group).collect();
+    assert!(results.len() > 90, "{results:?}");
+    let not_applicable: Vec<_> = results
+        .iter()
+        .filter(|(_, result)| result != "pass")
+        .map(|(check, _)| check.as_str())
+        .collect();
+    let expected = [
+        "format/own-requests",
+        "broken/nul-in-cmd",
+        "flow/keeps-to-window",
+        "services/described",
+        "services/methods",
+        "services/schemas",
+        "services/odd-arguments",
+    ];
+    assert_eq!(not_applicable, expected);
+}
+
+#[test]
+fn each_fault_is_caught_by_its_check() {
+    if !has_python() {
+        return;
+    }
+    let path = faulty();
+    let caught = |(fault, check): &(&str, &str)| {
+        let args =
+            ["conform", path.to_str().unwrap(), "--json", "--timeout", "4s", "--check", check];
+        let ran = pipeplug(args.into_iter().chain(["--", fault])).run();
+        let is_caught =
+            ran.code == Some(1) && results(&ran) == [(check.to_string(), "fail".into())];
+        (!is_caught).then(|| format!("{fault} by {check}: {}", ran.text()))
+    };
+    // They mostly wait.
+    let missed: Vec<_> = std::thread::scope(|scope| {
+        let quarters: Vec<_> = FAULTS
+            .chunks(FAULTS.len().div_ceil(4))
+            .map(|some| scope.spawn(move || some.iter().filter_map(caught).collect::<Vec<_>>()))
+            .collect();
+        quarters.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+}
+
+#[test]
+fn every_fault_of_the_plugin_is_in_the_table() {
+    let source = std::fs::read_to_string(faulty()).unwrap();
+    let mut named: Vec<_> = source
+        .lines()
+        .filter(|line| line.contains("FAULT"))
+        .flat_map(|line| line.split('"').skip(1).step_by(2))
+        .filter(|word| word.len() > 1 && word.contains('-') || *word == "pongs")
+        .collect();
+    let mut tried: Vec<_> = FAULTS.iter().map(|(fault, _)| *fault).collect();
+    for list in [&mut named, &mut tried] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    assert_eq!(named, tried);
+}
+
+#[test]
+fn the_built_in_plugin_passes() {
+    let ran =
+        pipeplug(["conform", "@echo", "--timeout", "60s", "--slow", "steps=30"]).run().exits(0);
+    assert!(ran.text().contains("pass  progress/reports\n"), "{}", ran.text());
+    assert!(ran.text().contains(" passed, 0 failed, "), "{}", ran.text());
+}
+
+#[test]
+fn a_failed_check_says_what_came() {
+    let place = Place::new();
+    let path = place.standard(
+        "rude",
+        r#"while recv; do case $cmd in cmd.stop) exit 3 ;; *) send 3 "$cmd" '{}' ;; esac; done"#,
+    );
+    let xml = place.path().join("report.xml");
+    let args = ["conform", path.to_str().unwrap(), "--basic", "--check", "end/stop"];
+    let args = args.into_iter().chain(["--check", "call/ping", "--check", "flow/credit-sum"]);
+    let ran = pipeplug(args.chain(["--junit", xml.to_str().unwrap()])).run().exits(1);
+    let text = "\
+FAIL  call/ping
+      sent      the request cmd.ping
+      expected  a response with the threadID of the request and an empty buffer
+      came      response 2 \"cmd.ping\" b\"{}\"
+      section   docs/protocol.md, \"Reserved commands\"
+FAIL  end/stop
+      sent      cmd.stop, and keeps the connection open
+      expected  the end of the plugin with the exit status 0
+      came      it ended with exit status 3
+      section   docs/protocol.md, \"The end\"
+n/a   flow/credit-sum: the plugin does not name `flow`
+
+0 passed, 2 failed, 1 not applicable, in ";
+    assert!(ran.text().starts_with(text), "{}", ran.text());
+    let xml = std::fs::read_to_string(xml).unwrap();
+    for part in [
+        "tests=\"3\" failures=\"2\" errors=\"0\" skipped=\"1\"",
+        "<testcase classname=\"end\" name=\"stop\"",
+        "<failure message=\"it ended with exit status 3\">",
+        "<skipped message=\"the plugin does not name `flow`\"/>",
+    ] {
+        assert!(xml.contains(part), "{part} in {xml}");
+    }
+}
+
+#[test]
+fn mistakes_have_a_next_step() {
+    let conform =
+        |args: &[&str]| pipeplug(["conform"].into_iter().chain(args.iter().copied())).run();
+    conform(&["@echo", "--check", "call/pign"]).exits(2).says("did you mean \"call/ping\"?");
+    conform(&["./nowhere"]).exits(1).says("");
+    conform(&["nowhere"]).exits(3).says("no plugin");
+    conform(&["--as", "host"]).exits(2).says("conform --as host -- ./myhost {plugin}");
+    conform(&["--as", "host", "--", "true"]).exits(2).says("{plugin}");
+    conform(&[]).exits(2).says("PLUGIN");
+    conform(&["@echo", "--call", "cmd.ping"]).exits(2).says("a command of the protocol");
+    let list = conform(&["--list"]).exits(0);
+    assert!(list.text().contains("call/ping\n      sends     "), "{}", list.text());
+}
+
+#[test]
+fn this_program_passes_as_a_host() {
+    let program = env!("CARGO_BIN_EXE_pipeplug");
+    let command = [program, "run", "{plugin}", "--call", "echo", "hi", "--call", "upper", "x"];
+    let args = ["conform", "--as", "host", "--timeout", "60s", "--"].into_iter().chain(command);
+    let ran = pipeplug(args).run().exits(0);
+    assert!(ran.text().contains("pass  flow/credit-comes\n"), "{}", ran.text());
+    assert!(ran.text().contains("pass  end/stop\n"), "{}", ran.text());
+}
+
+#[test]
+fn a_host_that_does_not_answer_fails() {
+    let place = Place::new();
+    // Asks for the metadata, answers nothing, and does not end the connection.
+    let host = place.executable(
+        "host",
+        "#!/bin/sh\n{ printf '1\\0002\\00011\\000GetMetadata\\0000\\000'; exec sleep 5; } | \"$1\" >/dev/null\n",
+    );
+    let checks = ["start/get-metadata", "call/ping", "broken/sign", "end/stop"];
+    let args = ["conform", "--as", "host", "--json", "--timeout", "1s"];
+    let args = args.into_iter().chain(checks.iter().flat_map(|check| ["--check", check]));
+    let ran = pipeplug(args.chain(["--", host.to_str().unwrap(), "{plugin}"])).run().exits(1);
+    let failed = |check: &str| (check.to_owned(), "fail".to_owned());
+    let expected = [
+        ("start/get-metadata".to_owned(), "pass".to_owned()),
+        failed("call/ping"),
+        failed("broken/sign"),
+        ("end/stop".to_owned(), "not-applicable".to_owned()),
+    ];
+    assert_eq!(results(&ran), expected);
+}
+
+#[test]
+fn a_host_that_starts_nothing_fails() {
+    let ran =
+        pipeplug(["conform", "--as", "host", "--check", "call/ping", "--", "false", "{plugin}"]);
+    let ran = ran.run().exits(1);
+    assert!(ran.text().contains("the host ended with exit status 1"), "{}", ran.text());
+}
