@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use syn::spanned::Spanned;
 use syn::{Ident, ItemTrait, TraitItem};
 
-use crate::attributes::ServiceArguments;
+use crate::attributes::{self, ServiceArguments};
 use crate::method::Method;
 
 /// A service.
@@ -31,6 +31,9 @@ pub(crate) fn service(arguments: TokenStream, item: TokenStream) -> syn::Result<
     if let Some(unsafety) = &item.unsafety {
         errors.add(unsafety, "a service is not unsafe");
     }
+    if let Some(cfg) = item.attrs.iter().find(|attribute| attribute.path().is_ident("cfg")) {
+        errors.add(cfg, "this would not count for what `#[service(…)]` adds: write it above that");
+    }
     let mut methods = Vec::new();
     for member in &mut item.items {
         match member {
@@ -50,6 +53,12 @@ pub(crate) fn service(arguments: TokenStream, item: TokenStream) -> syn::Result<
         return Err(syn::Error::new(item.span(), "the arguments cannot be read"));
     };
     let name = arguments.name.as_ref().map_or_else(|| snake_case(&item.ident), syn::LitStr::value);
+    if !attributes::is_service_name(&name) {
+        let message = format!(
+            "the service would have the name {name:?}, and a name is lowercase letters, digits and `_`, begins with a letter, and is not `cmd`: write `#[service(…, name = \"…\")]`"
+        );
+        return Err(syn::Error::new(item.ident.span(), message));
+    }
     Ok(Service { arguments, item, name, methods })
 }
 
