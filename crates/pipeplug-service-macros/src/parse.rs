@@ -31,9 +31,6 @@ pub(crate) fn service(arguments: TokenStream, item: TokenStream) -> syn::Result<
     if let Some(unsafety) = &item.unsafety {
         errors.add(unsafety, "a service is not unsafe");
     }
-    if let Some(cfg) = item.attrs.iter().find(|attribute| attribute.path().is_ident("cfg")) {
-        errors.add(cfg, "this would not count for what `#[service(…)]` adds: write it above that");
-    }
     let mut methods = Vec::new();
     for member in &mut item.items {
         match member {
