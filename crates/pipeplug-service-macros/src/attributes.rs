@@ -52,12 +52,16 @@ impl ServiceArguments {
     }
 }
 
+/// Returns true if a service may have that name.
+pub(crate) fn is_service_name(value: &str) -> bool {
+    // The protocol's own commands begin with `cmd`.
+    value != "cmd"
+        && value.starts_with(|c: char| c.is_ascii_lowercase())
+        && value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
 fn service_name(name: LitStr) -> syn::Result<LitStr> {
-    let value = name.value();
-    let is_valid = value.starts_with(|c: char| c.is_ascii_lowercase())
-        && value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    // The protocol's own commands begin so.
-    if !is_valid || value == "cmd" {
+    if !is_service_name(&name.value()) {
         let message = "a name of a service is lowercase letters, digits and `_`, begins with a letter, and is not `cmd`";
         return Err(syn::Error::new(name.span(), message));
     }

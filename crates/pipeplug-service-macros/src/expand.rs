@@ -1,6 +1,6 @@
 //! The items that the attribute adds to a trait.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote};
 use syn::{Ident, parse_quote};
 
@@ -39,7 +39,9 @@ fn arguments(service: &Service, method: &Method) -> TokenStream {
         });
         quote!(#doc #(#attributes)* #visibility #name: #kind)
     });
+    let cfgs = &method.cfgs;
     quote! {
+        #(#cfgs)*
         #[doc = #doc]
         #[derive(
             ::pipeplug_service::serde::Serialize,
@@ -68,6 +70,8 @@ fn server(service: &Service) -> TokenStream {
     let client = format_ident!("{ident}Client");
     let doc = format!("Serves an implementation of [`{ident}`].");
     let routes = service.methods.iter().map(|method| route(service, method));
+    let has_deprecated = service.methods.iter().any(|method| method.deprecated.is_some());
+    let allows_deprecated = has_deprecated.then(|| quote!(#[allow(deprecated)]));
     quote! {
         #[doc = #doc]
         #[derive(::core::fmt::Debug, ::core::clone::Clone)]
@@ -75,7 +79,7 @@ fn server(service: &Service) -> TokenStream {
 
         impl<T: #ident> #server<T> {
             /// Makes a service of an implementation.
-            pub fn new(implementation: T) -> Self {
+            #visibility fn new(implementation: T) -> Self {
                 Self(implementation)
             }
         }
@@ -85,6 +89,7 @@ fn server(service: &Service) -> TokenStream {
                 <#client as ::pipeplug_service::Client>::interface()
             }
 
+            #allows_deprecated
             fn add_to(self, routes: &mut ::pipeplug_service::Routes<'_>) {
                 let implementation = ::std::sync::Arc::new(self.0);
                 #(#routes)*
@@ -100,6 +105,9 @@ fn route(service: &Service, method: &Method) -> TokenStream {
     let (ident, codec) = (&method.ident, codec(service));
     let arguments = arguments_ident(&service.item.ident, ident);
     let names = method.arguments().map(|(name, ..)| name);
+    // An argument may have the same name.
+    let [implementation, request] =
+        ["implementation", "request"].map(|name| Ident::new(name, Span::mixed_site()));
     let mut takes_request = false;
     let mut values = Vec::new();
     let mut items = None;
@@ -107,18 +115,19 @@ fn route(service: &Service, method: &Method) -> TokenStream {
         match parameter {
             Parameter::Request => {
                 takes_request = true;
-                values.push(quote!(request));
+                values.push(quote!(#request));
             }
             Parameter::Argument { ident, .. } => values.push(quote!(#ident)),
             Parameter::Items { ident, .. } => {
                 takes_request = true;
-                items = Some(quote!(let #ident = ::pipeplug_service::StreamIn::of(request);));
+                items = Some(quote!(let #ident = ::pipeplug_service::StreamIn::of(#request);));
                 values.push(quote!(#ident));
             }
         }
     }
-    let request = if takes_request { quote!(request) } else { quote!(_) };
-    let mut result = quote!(implementation.#ident(#(#values),*));
+    let request = if takes_request { quote!(#request) } else { quote!(_) };
+    // By the type, since an `Arc` has methods of its own, such as `clone`.
+    let mut result = quote!(T::#ident(&#implementation, #(#values),*));
     if method.error.is_none() && !method.is_one_way {
         result = quote!(::core::result::Result::Ok::<_, ::pipeplug_service::Never>(#result));
     }
@@ -132,9 +141,11 @@ fn route(service: &Service, method: &Method) -> TokenStream {
         (false, _, Some(_)) => quote!(takes_items),
         (false, _, None) => quote!(call::<#codec, _, _, _, _>),
     };
+    let cfgs = &method.cfgs;
     quote! {
+        #(#cfgs)*
         routes.#adds(#name, {
-            let implementation = ::std::sync::Arc::clone(&implementation);
+            let #implementation = ::std::sync::Arc::clone(&implementation);
             move |#request, #arguments { #(#names),* }| #body
         });
     }
@@ -176,7 +187,7 @@ fn client(service: &Service, is_async: bool) -> TokenStream {
         impl #client {
             /// Makes a client over a plugin, the host, a supervisor, a pool or a connection. It does
             /// not ask whether the other side has the service.
-            pub fn new(
+            #visibility fn new(
                 caller: impl ::pipeplug_service::Caller
                 + ::core::marker::Send
                 + ::core::marker::Sync
@@ -187,7 +198,7 @@ fn client(service: &Service, is_async: bool) -> TokenStream {
 
             /// Returns the client with these options instead of its own.
             #[must_use]
-            pub fn with(&self, options: ::pipeplug_service::CallOptions) -> Self {
+            #visibility fn with(&self, options: ::pipeplug_service::CallOptions) -> Self {
                 Self(self.0.with(options))
             }
 
@@ -207,7 +218,8 @@ fn client(service: &Service, is_async: bool) -> TokenStream {
 }
 
 fn client_method(service: &Service, method: &Method, is_async: bool) -> TokenStream {
-    let (ident, docs) = (&method.ident, &method.doc_attributes);
+    let Method { ident, cfgs, doc_attributes: docs, deprecated, .. } = method;
+    let visibility = &service.item.vis;
     let command = format!("{}.{}", service.name, ident.to_string().trim_start_matches("r#"));
     let arguments = arguments_ident(&service.item.ident, ident);
     let (names, kinds): (Vec<_>, Vec<_>) =
@@ -248,8 +260,10 @@ fn client_method(service: &Service, method: &Method, is_async: bool) -> TokenStr
         (None, call, None)
     };
     quote! {
+        #(#cfgs)*
         #(#docs)*
-        pub #asyncness fn #ident(
+        #deprecated
+        #visibility #asyncness fn #ident(
             &self,
             #(#names: #kinds),*
         ) -> ::core::result::Result<#success, ::pipeplug_service::ServiceError<#error>> {
@@ -313,5 +327,6 @@ fn describe(service: &Ident, method: &Method) -> TokenStream {
     if method.is_idempotent {
         calls.push(quote!(.idempotent()));
     }
-    quote!(interface.method(#name)#(#calls)*;)
+    let cfgs = &method.cfgs;
+    quote!(#(#cfgs)* interface.method(#name)#(#calls)*;)
 }

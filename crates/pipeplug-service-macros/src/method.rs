@@ -11,6 +11,9 @@ use crate::attributes::{self, MethodAttributes};
 /// A method.
 pub(crate) struct Method {
     pub(crate) ident: Ident,
+    /// Attributes `cfg`, which count for all that belongs to the method.
+    pub(crate) cfgs: Vec<Attribute>,
+    pub(crate) deprecated: Option<Attribute>,
     /// Doc comments.
     pub(crate) doc_attributes: Vec<Attribute>,
     pub(crate) docs: String,
@@ -50,6 +53,9 @@ impl Method {
         let own = MethodAttributes::take(&mut function.attrs)?;
         let doc_attributes: Vec<_> = attributes::doc_attributes(&function.attrs).cloned().collect();
         let docs = attributes::docs(&function.attrs);
+        let named = |name| function.attrs.iter().filter(move |other| other.path().is_ident(name));
+        let cfgs = named("cfg").cloned().collect();
+        let deprecated = named("deprecated").next().cloned();
         let signature = &mut function.sig;
         check(signature)?;
         let parameters = parameters(signature)?;
@@ -72,6 +78,8 @@ impl Method {
         }
         Ok(Self {
             ident: signature.ident.clone(),
+            cfgs,
+            deprecated,
             doc_attributes,
             docs,
             is_one_way: own.one_way.is_some(),

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use syn::spanned::Spanned;
 use syn::{Ident, ItemTrait, TraitItem};
 
-use crate::attributes::ServiceArguments;
+use crate::attributes::{self, ServiceArguments};
 use crate::method::Method;
 
 /// A service.
@@ -50,6 +50,12 @@ pub(crate) fn service(arguments: TokenStream, item: TokenStream) -> syn::Result<
         return Err(syn::Error::new(item.span(), "the arguments cannot be read"));
     };
     let name = arguments.name.as_ref().map_or_else(|| snake_case(&item.ident), syn::LitStr::value);
+    if !attributes::is_service_name(&name) {
+        let message = format!(
+            "the service would have the name {name:?}, and a name is lowercase letters, digits and `_`, begins with a letter, and is not `cmd`: write `#[service(…, name = \"…\")]`"
+        );
+        return Err(syn::Error::new(item.ident.span(), message));
+    }
     Ok(Service { arguments, item, name, methods })
 }
 

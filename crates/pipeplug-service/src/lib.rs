@@ -94,7 +94,9 @@ pub use compare::{Change, Effect, compare};
 pub use error::{Never, ServiceError};
 pub use interface::{Description, Interface, InterfaceBuilder, Method, MethodBuilder, ServiceName};
 pub use notation::Argument;
-pub use pipeplug_net::{Caller, CancelHandle, Progress, ProgressReports, Reply, Request};
+pub use pipeplug_net::{
+    Caller, CancelHandle, HandlerError, Progress, ProgressReports, Reply, Request, StreamError,
+};
 /// Derives what the types of a service need: `Serialize` and `Deserialize` of serde, and
 /// `JsonSchema` of schemars. The crate that uses it needs neither of them as a dependency.
 ///
@@ -155,13 +157,15 @@ pub use router::{Answer, Router};
 pub use schemars;
 pub use serde;
 pub use service::{Client, NoService, NoServiceKind, Routes, Service, ServiceSet};
-pub use stream::{PendingResult, StreamIn, StreamItems, StreamOut, StreamSender};
+pub use stream::{PendingResult, SendError, StreamIn, StreamItems, StreamOut, StreamSender};
 pub use transport::CallFailed;
 
 /// Code of a failure whose data is the method's own error.
 pub const METHOD_ERROR: &str = "method_error";
 /// Code of a failure of a request whose bytes do not fit. It was not handled.
 pub const INVALID_ARGUMENT: &str = "invalid_argument";
+/// Code of a failure of a method whose result cannot be encoded. It was handled.
+pub const INVALID_RESULT: &str = "invalid_result";
 /// Command of the request for the description of all services.
 pub const GET_SERVICES: &str = "GetServices";
 /// Key of the list of services in the metadata of a host or plugin.

@@ -77,14 +77,15 @@ impl<'a> Schema<'a> {
 
     /// Properties of an object: the required ones in their order, then the others.
     fn fields(self, depth: usize) -> Vec<Argument<'a>> {
-        let required = self.get("required").and_then(Value::as_array);
-        let required = required.into_iter().flatten().filter_map(Value::as_str);
-        let first = required.filter_map(|name| {
-            let (name, property) = self.properties().find(|(other, _)| *other == name)?;
+        let names = self.get("required").and_then(Value::as_array);
+        let names = names.into_iter().flatten().filter_map(Value::as_str);
+        let first = names.filter_map(|name| {
+            let property = self.property(name)?;
             let text = format!("{name}: {}", property.notation(depth));
             Some(Argument { name, text, docs: property.docs() })
         });
-        let rest = self.properties().filter(|(name, _)| !self.requires(name));
+        let required = self.required();
+        let rest = self.properties().filter(|(name, _)| !required.contains(name.as_str()));
         let rest = rest.map(|(name, property)| {
             let kind = property.not_null(depth);
             let text = match property.get("default").filter(|default| !default.is_null()) {

@@ -13,6 +13,10 @@ pub(crate) struct Schema<'a> {
     pub(crate) root: &'a Interface,
 }
 
+/// Alternatives within alternatives that are followed. The other side may have described more, which
+/// no type has.
+const LEVELS: usize = 64;
+
 /// Prefix of a reference to a definition.
 const DEFS: &str = "#/$defs/";
 
@@ -63,20 +67,28 @@ impl<'a> Schema<'a> {
         self.get("properties")?.get(name).map(|value| self.with(value))
     }
 
-    pub(crate) fn requires(self, name: &str) -> bool {
+    /// Names of the properties that are required.
+    pub(crate) fn required(self) -> BTreeSet<&'a str> {
         let required = self.get("required").and_then(Value::as_array);
-        required.is_some_and(|required| required.iter().any(|value| value == name))
+        required.into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
     /// Alternatives, each with a key by which those of two versions are matched.
     pub(crate) fn variants(self) -> Vec<(String, Variant<'a>)> {
         let mut variants = Vec::new();
-        self.add_variants(&mut variants, &mut BTreeSet::new());
+        self.add_variants(&mut variants, &mut BTreeSet::new(), LEVELS);
         variants
     }
 
     /// Adds the alternatives. `seen` has the definitions that were followed: one may refer to itself.
-    fn add_variants(self, variants: &mut Vec<(String, Variant<'a>)>, seen: &mut BTreeSet<&'a str>) {
+    /// Those that are nested deeper than `levels` are left out.
+    fn add_variants(
+        self,
+        variants: &mut Vec<(String, Variant<'a>)>,
+        seen: &mut BTreeSet<&'a str>,
+        levels: usize,
+    ) {
+        let Some(levels) = levels.checked_sub(1) else { return };
         if self.reference().is_some_and(|name| !seen.insert(name)) {
             return;
         }
@@ -84,7 +96,7 @@ impl<'a> Schema<'a> {
         for key in ["oneOf", "anyOf"] {
             if let Some(alternatives) = schema.get(key).and_then(Value::as_array) {
                 for alternative in alternatives {
-                    schema.with(alternative).add_variants(variants, seen);
+                    schema.with(alternative).add_variants(variants, seen, levels);
                 }
                 return;
             }
@@ -110,8 +122,9 @@ impl<'a> Schema<'a> {
 
     /// Key of an object: the tag of a variant of an enumeration, or just `object`.
     pub(crate) fn object_key(self) -> String {
+        let required = self.required();
         let tag = self.properties().find_map(|(name, property)| {
-            let constant = property.get("const").filter(|_| self.requires(name))?;
+            let constant = property.get("const").filter(|_| required.contains(name.as_str()))?;
             Some(format!("{name}={constant}"))
         });
         tag.or_else(|| {

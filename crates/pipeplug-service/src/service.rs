@@ -13,7 +13,7 @@ use crate::compare::{Change, compare};
 use crate::interface::{Description, Interface, ServiceName};
 use crate::router::{Router, decode};
 use crate::stream::{StreamOut, invalid};
-use crate::{GET_SERVICES, METHOD_ERROR};
+use crate::{GET_SERVICES, INVALID_RESULT, METHOD_ERROR};
 
 /// A service that a plugin or host serves. The attribute [`service`](crate::service) writes an
 /// implementation for each trait: `SpellServer` for `Spell`.
@@ -71,13 +71,13 @@ impl Routes<'_> {
             self.add(format!("{command}{suffix}"), move |request| {
                 let arguments = decode::<C, A>(request)?;
                 let result = handler(request, arguments).map_err(|error| failure(&error))?;
-                Ok(C::encode(&result)?.into())
+                encoded::<C, _>(&result)
             });
         }
         self.add(command, move |request| {
             let arguments = arguments::<A>(request)?;
             let result = handler(request, arguments).map_err(|error| failure(&error))?;
-            Ok(Json::encode(&result)?.into())
+            encoded::<Json, _>(&result)
         });
     }
 
@@ -105,7 +105,7 @@ impl Routes<'_> {
         self.add(self.command(method), move |request| {
             let arguments = arguments::<A>(request)?;
             let result = handler(request, arguments).map_err(|error| failure(&error))?;
-            Ok(Json::encode(&result)?.into())
+            encoded::<Json, _>(&result)
         });
     }
 
@@ -131,6 +131,15 @@ fn arguments<A: DeserializeOwned>(request: &Request) -> Result<A, HandlerError> 
         return Json::decode(b"{}").map_err(|error| invalid(&error).into());
     }
     decode::<Json, A>(request)
+}
+
+/// Encodes a result. A failure has a code: one without would be taken for that of a peer that does
+/// not know the codec, and the method be called again.
+fn encoded<C: Codec, T: Serialize>(result: &T) -> Result<Reply, HandlerError> {
+    C::encode(result).map(Reply::from).map_err(|error| {
+        let message = format!("the result cannot be encoded as {}: {error}", C::NAME);
+        Failure::new(INVALID_RESULT, message).into()
+    })
 }
 
 /// Makes the failure of a method's own error.

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::INVALID_ARGUMENT;
 use crate::channel::{decode_error, method_error};
-use crate::codec::{Codec, Json};
+use crate::codec::{Codec, EncodeError, Json};
 use crate::error::ServiceError;
 use crate::transport::CallFailed;
 
@@ -146,7 +146,8 @@ impl<T: Serialize> StreamOut<T> {
 }
 
 fn is_enough(error: &HandlerError) -> bool {
-    matches!(error.downcast_ref(), Some(StreamError::Enough { .. }))
+    let sent = error.downcast_ref().and_then(SendError::stream_error);
+    matches!(sent.or_else(|| error.downcast_ref()), Some(StreamError::Enough { .. }))
 }
 
 impl<T> std::fmt::Debug for StreamOut<T> {
@@ -174,7 +175,7 @@ impl<T: Serialize> StreamSender<T> {
     ///
     /// # Blocking
     /// As [`PartSender::send`].
-    pub fn send(&mut self, item: &T) -> Result<(), HandlerError> {
+    pub fn send(&mut self, item: &T) -> Result<(), SendError> {
         Ok(self.0.send(Json::encode(item)?)?)
     }
 
@@ -185,7 +186,7 @@ impl<T: Serialize> StreamSender<T> {
     ///
     /// # Cancellation
     /// If the future is dropped before it is ready, the item was not sent.
-    pub async fn send_async(&mut self, item: T) -> Result<(), HandlerError> {
+    pub async fn send_async(&mut self, item: T) -> Result<(), SendError> {
         let bytes = Json::encode(&item)?;
         drop(item);
         Ok(self.0.send_async(bytes).await?)
@@ -202,6 +203,29 @@ impl<T: Serialize> StreamSender<T> {
     /// Ends the stream before it is complete. The receiver gets the reason.
     pub fn abort(self, reason: &str) {
         self.0.abort(reason);
+    }
+}
+
+/// Reason that an item was not sent.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The item cannot be encoded. The stream goes on.
+    #[error("the item cannot be encoded: {0}")]
+    Encode(#[from] EncodeError),
+    /// The stream has ended.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+impl SendError {
+    /// Reason that the stream has ended. `None` if it goes on.
+    #[must_use]
+    pub fn stream_error(&self) -> Option<&StreamError> {
+        match self {
+            Self::Encode(_) => None,
+            Self::Stream(error) => Some(error),
+        }
     }
 }
 

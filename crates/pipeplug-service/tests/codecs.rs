@@ -116,3 +116,45 @@ fn the_sum_of_an_interface_is_part_of_its_commands_only() {
     assert_eq!(first::SumClient::interface().codec.as_deref(), Some("postcard"));
     assert_ne!(first::SumClient::interface(), second::SumClient::interface());
 }
+
+mod flat {
+    use pipeplug_service::data;
+
+    #[data]
+    #[derive(Debug)]
+    pub(crate) struct Inner {
+        pub(crate) value: u32,
+    }
+
+    /// Postcard does not know flattened types.
+    #[data]
+    #[derive(Debug)]
+    pub(crate) struct Outer {
+        #[serde(flatten)]
+        pub(crate) inner: Inner,
+    }
+
+    #[pipeplug_service::service(version = 1, codec = "postcard")]
+    pub(crate) trait Flat {
+        /// Makes one more.
+        fn next(&self) -> Outer;
+    }
+}
+
+struct Flattened(Arc<AtomicUsize>);
+
+impl flat::Flat for Flattened {
+    fn next(&self) -> flat::Outer {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        flat::Outer { inner: flat::Inner { value: 1 } }
+    }
+}
+
+#[test]
+fn a_method_whose_result_cannot_be_encoded_is_not_called_again() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (pair, _) = pair(ServiceSet::new().with(flat::FlatServer::new(Flattened(calls.clone()))));
+    let error = flat::FlatClient::new(pair.host.clone()).next().unwrap_err();
+    assert!(error.to_string().contains("the result cannot be encoded as postcard"), "{error}");
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use pipeplug_net::Refuse;
 use pipeplug_service::{
     CallOptions, CancelHandle, Channel, Client, Description, GET_SERVICES, INVALID_ARGUMENT, Json,
-    METHOD_ERROR, NoService, NoServiceKind, Request, ServiceError, ServiceSet, StreamIn, StreamOut,
-    data, service,
+    METHOD_ERROR, NoService, NoServiceKind, Request, SendError, ServiceError, ServiceSet, StreamIn,
+    StreamOut, data, service,
 };
 use pipeplug_testkit::{Pair, eventually};
 
@@ -235,12 +235,18 @@ fn an_item_that_does_not_fit_ends_the_call() {
     assert!(error.to_string().contains("number: invalid type: string"), "{error}");
 }
 
+/// `?` takes errors of this kind.
+fn error_of_any_kind(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    error.to_string()
+}
+
 #[test]
 fn items_are_taken_and_given() {
     let (_pair, spell, dictionary) = pair();
     let (mut text, count) = spell.count().unwrap();
     text.send(&"one two".into()).unwrap();
-    text.send(&"three".into()).unwrap();
+    // An error that `?` turns into that of any crate.
+    text.send(&"three".into()).map_err(|error: SendError| error_of_any_kind(error)).unwrap();
     text.finish().unwrap();
     assert_eq!(count.wait().unwrap(), 3);
 
@@ -370,7 +376,7 @@ fn a_peer_is_checked_for_the_service() {
         "spell.so has version 5 of the service \"spell\", and this side needs version 3: this side \
          is older, so update this side; from version 3 to 5: check: the method is gone; count: the \
          method is gone; words: the method is gone; learn: the method is gone; learn_all: the \
-         method is gone; user: the method is gone; and 1 more"
+         method is gone; user: the method is gone; and 2 more"
     );
     let error = check(Some("spell/4-5")).unwrap_err();
     assert!(error.to_string().contains("this side is older, so update this side"), "{error}");

@@ -27,11 +27,16 @@ static ANY: Value = Value::Bool(true);
 /// compared.
 const STEPS: u32 = 100_000;
 
+/// Levels of schemas within schemas that are compared, at most: each takes a part of the stack, and
+/// the other side may have described any number of them.
+const LEVELS: u32 = 128;
+
 /// Differences of two schemas.
 pub(super) fn differences(old: Schema<'_>, new: Schema<'_>) -> Vec<Difference> {
-    let mut walk = Walk { found: Vec::new(), seen: BTreeSet::new(), steps: STEPS };
+    let mut walk =
+        Walk { found: Vec::new(), seen: BTreeSet::new(), steps: STEPS, level: 0, is_cut: false };
     walk.schemas("", old, new);
-    if walk.steps == 0 {
+    if walk.steps == 0 || walk.is_cut {
         walk.found("", "is too large to compare".into(), false, false);
     }
     walk.found
@@ -43,6 +48,9 @@ struct Walk {
     seen: BTreeSet<(usize, usize)>,
     /// Comparisons that are left.
     steps: u32,
+    level: u32,
+    /// True if there were more levels than are compared.
+    is_cut: bool,
 }
 
 impl Walk {
@@ -65,6 +73,16 @@ impl Walk {
         if self.steps == 0 {
             return;
         }
+        if self.level == LEVELS {
+            self.is_cut = true;
+            return;
+        }
+        self.level += 1;
+        self.within(path, old, new);
+        self.level -= 1;
+    }
+
+    fn within(&mut self, path: &str, old: Schema<'_>, new: Schema<'_>) {
         self.alternatives(path, old.variants(), new.variants());
         // Properties beside the alternatives: those of a struct with a flattened enumeration.
         let (old, new) = (old.resolved(), new.resolved());
@@ -133,9 +151,11 @@ impl Walk {
         let Variant::Schema(old) = variant else { return Some(first) };
         let equal = std::iter::once(first).chain(rest).find(|index| {
             let Variant::Schema(new) = others[*index].1 else { return false };
-            let mut walk = Walk { found: Vec::new(), seen: self.seen.clone(), steps: self.steps };
+            let Self { steps, level, is_cut, .. } = *self;
+            let seen = self.seen.clone();
+            let mut walk = Walk { found: Vec::new(), seen, steps, level, is_cut };
             walk.values("", key, old, new);
-            self.steps = walk.steps;
+            (self.steps, self.is_cut) = (walk.steps, walk.is_cut);
             walk.found.is_empty()
         });
         equal.or(Some(first))
@@ -250,14 +270,15 @@ impl Walk {
             if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
         };
         let (old_rest, new_rest) = (old.rest(), new.rest());
+        let (old_required, new_required) = (old.required(), new.required());
         for (name, property) in old.properties() {
             let path = inner(name);
-            let was_required = old.requires(name);
+            let was_required = old_required.contains(name.as_str());
             let Some(newer) = new.property(name) else {
                 self.found(&path, "is gone".into(), !new.is_closed(), !was_required);
                 continue;
             };
-            match (was_required, new.requires(name)) {
+            match (was_required, new_required.contains(name.as_str())) {
                 (false, true) => self.found(&path, "is required now".into(), false, true),
                 (true, false) => self.found(&path, "may be missing now".into(), true, false),
                 (false, false) => self.defaults(&path, property, newer),
@@ -266,7 +287,7 @@ impl Walk {
             self.schemas(&path, property, newer);
         }
         for (name, _) in new.properties().filter(|(name, _)| old.property(name).is_none()) {
-            let is_required = new.requires(name);
+            let is_required = new_required.contains(name.as_str());
             let what =
                 if is_required { "is new, and required" } else { "is new, and may be missing" };
             self.found(&inner(name), what.into(), !is_required, !old.is_closed());

@@ -485,3 +485,59 @@ proptest! {
         }
     }
 }
+
+/// A description as a hostile peer could send it.
+fn hostile(definition: impl Fn(usize) -> Value) -> Interface {
+    let definitions: serde_json::Map<_, _> =
+        (0..10_000).map(|index| (format!("A{index}"), definition(index))).collect();
+    serde_json::from_value(json!({
+        "name": "tree", "version": 1, "oldest": 1,
+        "methods": [{ "name": "get", "command": "tree.get", "result": { "$ref": "#/$defs/A0" } }],
+        "$defs": definitions,
+    }))
+    .unwrap()
+}
+
+#[test]
+fn descriptions_of_any_depth_leave_the_stack_alone() {
+    let next = |index: usize| json!({ "$ref": format!("#/$defs/A{}", index + 1) });
+    let alternatives = hostile(|index| json!({ "anyOf": [next(index), { "type": "null" }] }));
+    let objects =
+        hostile(|index| json!({ "type": "object", "properties": { "child": next(index) } }));
+    let lists = hostile(|index| json!({ "type": "array", "items": next(index) }));
+    let recursive = |definition| hostile(move |_| Value::clone(&definition));
+    let tree =
+        recursive(json!({ "type": "object", "properties": { "child": { "$ref": "#/$defs/A0" } } }));
+    for (old, new) in [
+        (&alternatives, &alternatives),
+        (&objects, &objects),
+        (&tree, &objects),
+        (&objects, &tree),
+        (&lists, &lists),
+        (&alternatives, &objects),
+    ] {
+        let _ = compare(old, new);
+    }
+    let changes = compare(&tree, &objects);
+    assert!(
+        changes.iter().any(|change| change.what.contains("too large to compare")),
+        "{changes:?}"
+    );
+}
+
+#[test]
+fn descriptions_with_many_properties_take_no_time_to_speak_of() {
+    let names: Vec<_> = (0..60_000).map(|index| format!("p{index}")).collect();
+    let properties: Map<_, _> =
+        names.iter().map(|name| (name.clone(), json!({ "const": 1 }))).collect();
+    let required: Vec<_> = names.iter().map(|name| format!("x{name}")).collect();
+    let wide = json!({ "type": "object", "properties": properties, "required": required });
+    let wide = with("arguments", wide, json!({}));
+    let begin = std::time::Instant::now();
+    let narrow = with("arguments", json!({ "type": "object" }), json!({}));
+    assert!(!compare(&wide, &narrow).is_empty());
+    assert!(!compare(&narrow, &wide).is_empty());
+    assert!(wide.signature(&wide.methods[0]).len() > 60_000);
+    // It was minutes.
+    assert!(begin.elapsed() < std::time::Duration::from_secs(20), "{:?}", begin.elapsed());
+}
