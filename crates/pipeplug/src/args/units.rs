@@ -5,20 +5,35 @@ use std::time::Duration;
 /// Longest duration: sums of two times must not overflow the clock.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Parses a duration such as `500ms`, `2s`, `1.5m` or `1h`; a plain number counts seconds.
+/// Parses a duration such as `500ms`, `2s`, `1.5m`, `1h` or `1m30s`; a plain number counts seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("unknown unit {unit:?}; write a time as 500ms, 2s, 1m or 1h")),
-    };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| "not a number; write a time as 500ms, 2s, 1m or 1h".to_owned())?;
-    let duration = Duration::try_from_secs_f64(number * seconds)
+    const EXAMPLES: &str = "write a time as 500ms, 2s, 1m30s or 1h";
+    let mut seconds = 0.0;
+    let mut rest = text;
+    loop {
+        let (number, more) = split(rest);
+        let end = more.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(more.len());
+        let (unit, more) = more.split_at(end);
+        let factor = match unit {
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            // Behind another unit, a number without one is most likely a slip.
+            "" if number.len() == text.len() => 1.0,
+            "" => return Err(format!("{number:?} has no unit; {EXAMPLES}")),
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 24.0 * 3600.0,
+            _ => return Err(format!("unknown unit {unit:?}; {EXAMPLES}")),
+        };
+        let number: f64 = number.parse().map_err(|_| format!("not a number; {EXAMPLES}"))?;
+        seconds += number * factor;
+        rest = more;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    let duration = Duration::try_from_secs_f64(seconds)
         .ok()
         .filter(|duration| *duration <= LONGEST)
         .ok_or_else(|| "longer than a year; leave the option out for no limit".to_owned())?;
@@ -45,20 +60,26 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
     }
 }
 
-/// Parses a size such as `4096`, `64K`, `16M` or `1G`, in bytes; K, M and G are powers of 1024.
+/// Parses a size such as `4096`, `64K`, `1.5M` or `4MiB`, in bytes; k, M and G are powers of 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+    const EXAMPLES: &str = "write a size as 4096, 64K, 1.5M or 4MiB, in powers of 1024";
     let (number, unit) = split(text);
-    let factor: u64 = match unit {
-        "" | "B" => 1,
-        "K" | "KiB" => 1 << 10,
-        "M" | "MiB" => 1 << 20,
-        "G" | "GiB" => 1 << 30,
-        _ => return Err(format!("unknown unit {unit:?}; write a size as 4096, 64K, 16M or 1G")),
+    let bits = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "ki" | "kib" => 10,
+        "m" | "mi" | "mib" => 20,
+        "g" | "gi" | "gib" => 30,
+        "t" | "ti" | "tib" => 40,
+        _ => return Err(format!("unknown unit {unit:?}; {EXAMPLES}")),
     };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "not a whole number; write a size as 4096, 64K, 16M or 1G".to_owned())?;
-    number.checked_mul(factor).ok_or_else(|| "the size does not fit into 64 bits".to_owned())
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let wrong = || format!("not a number of bytes; {EXAMPLES}");
+    let whole: u64 = whole.parse().map_err(|_| wrong())?;
+    // Parts of a byte are left out.
+    let fraction: f64 = format!("0.{fraction}").parse().map_err(|_| wrong())?;
+    let fraction = (fraction * (1_u64 << bits) as f64) as u64;
+    let bytes = whole.checked_mul(1 << bits).and_then(|bytes| bytes.checked_add(fraction));
+    bytes.ok_or_else(|| "the size does not fit into 64 bits".to_owned())
 }
 
 /// Splits text into a number and its unit.
@@ -81,6 +102,11 @@ mod tests {
             ("1h", 3_600_000),
             ("1.5s", 1500),
             (".5", 500),
+            ("1m30s", 90_000),
+            ("1h30m", 5_400_000),
+            ("1d", 86_400_000),
+            ("1s500ms", 1500),
+            ("2000us", 2),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
@@ -91,8 +117,10 @@ mod tests {
         for (text, told) in [
             ("", "not a number"),
             ("s", "not a number"),
-            ("-1s", "unknown unit \"-1s\""),
-            ("1d", "unknown unit \"d\""),
+            ("-1s", "unknown unit \"-\""),
+            ("1w", "unknown unit \"w\""),
+            ("1m30", "\"30\" has no unit"),
+            ("1ms-2s", "unknown unit \"ms-\""),
             ("1 s", "unknown unit \" s\""),
             ("1.2.3", "not a number"),
             ("0", "a time of 0"),
@@ -118,15 +146,26 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        for (text, bytes) in
-            [("0", 0), ("4096", 4096), ("64K", 65536), ("16M", 16 << 20), ("1GiB", 1 << 30)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("4096B", 4096),
+            ("64K", 65536),
+            ("1k", 1024),
+            ("1.5k", 1536),
+            ("16M", 16 << 20),
+            ("4MiB", 4 << 20),
+            ("1GiB", 1 << 30),
+            ("1T", 1 << 40),
+        ] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
         for (text, told) in [
-            ("", "not a whole number"),
-            ("1.5K", "not a whole number"),
-            ("1k", "unit \"k\""),
+            ("", "not a number of bytes"),
+            (".5K", "not a number of bytes"),
+            ("1.2.3K", "not a number of bytes"),
+            ("1kB", "unit \"kB\""),
+            ("-1", "unit \"-1\""),
             ("99999999999G", "64 bits"),
         ] {
             let error = parse_bytes(text).unwrap_err();

@@ -85,12 +85,12 @@ fn wrong_options_are_explained() {
     );
     usage(
         &["run", "@echo", "--timeout", "3x"],
-        "unknown unit \"x\"; write a time as 500ms, 2s, 1m or 1h",
+        "unknown unit \"x\"; write a time as 500ms, 2s, 1m30s or 1h",
     );
     usage(&["run", "@echo", "--timeout", "0"], "a time of 0 is not possible");
     usage(
-        &["run", "@echo", "--limit-buffer", "1T"],
-        "unknown unit \"T\"; write a size as 4096, 64K",
+        &["run", "@echo", "--limit-buffer", "1X"],
+        "unknown unit \"X\"; write a size as 4096, 64K",
     );
     usage(&["run", "@echo", "--answer", "who"], "there is no `=`; write CMD=DATA");
     usage(&["run", "@echo", "--env", "WHO"], "there is no `=`; write NAME=VALUE");

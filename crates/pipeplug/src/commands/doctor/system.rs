@@ -14,6 +14,7 @@ use pipeplug_host::process::{DESCRIPTORS_NEEDED, has_pidfd};
 use super::finding::Finding;
 
 /// Size of a pipe that any user may have, unless the system lowers it: pipe(7).
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const PIPE_SIZE: i32 = 1 << 20;
 /// Fewer descriptors than this are soon used up by several plugins.
 const FEW_DESCRIPTORS: u64 = 256;
@@ -241,6 +242,7 @@ fn of_processes(soft: u64, hard: u64, cgroup: Option<u64>) -> Finding {
 }
 
 /// Limit of processes of the cgroup that the text of /proc/self/cgroup names.
+#[cfg(not(target_vendor = "apple"))]
 fn pids_max(text: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -395,6 +397,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(not(target_vendor = "apple"))]
     fn the_cgroup_is_that_of_the_process() {
         assert_eq!(pids_max("0::/no/such/cgroup/anywhere\n"), None);
         assert_eq!(pids_max("7:memory:/x\nnonsense\n"), None);
