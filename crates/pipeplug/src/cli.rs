@@ -39,7 +39,7 @@ Examples:
 Run `pipeplug help run` for calls and their data.";
 
 /// Beginnings of the headings of options that only `--help` shows, for commands that start a plugin.
-const TOPICS: [&str; 4] = ["Launcher", "Container", "Pod", "Rights and sandbox"];
+const TOPICS: [&str; 5] = ["Launcher", "Container", "Pod", "Rights and sandbox", "Recording"];
 
 /// Run, list, inspect and add plugins: programs that a host starts and talks to over pipes
 #[derive(Debug, Parser)]

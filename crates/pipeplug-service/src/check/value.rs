@@ -55,10 +55,7 @@ pub(super) fn is_a(name: &str, node: &Node<'_>) -> bool {
             Value::Null => name == "null",
             Value::Bool(_) => name == "boolean",
             Value::String(_) => name == "string",
-            // Serde takes no integer that is written with a fraction or exponent.
-            Value::Number(_) => {
-                name == "number" || (name == "integer" && !node.text.contains(['.', 'e', 'E']))
-            }
+            Value::Number(_) => name == "number" || (name == "integer" && is_integer(node.text)),
             _ => false,
         },
         _ => false,
@@ -109,4 +106,10 @@ pub(super) fn shown(node: &Node<'_>) -> String {
     } else {
         kind.into()
     }
+}
+
+/// Returns true for a number that serde takes as an integer: without a fraction or exponent. A
+/// negative zero is a floating point number.
+fn is_integer(number: &str) -> bool {
+    !number.contains(['.', 'e', 'E']) && number != "-0"
 }

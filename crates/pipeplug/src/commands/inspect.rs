@@ -37,7 +37,7 @@ Examples:
 
 const MORE: &str = "\
 `pipeplug inspect --help` has more options: launchers (ssh, --via), containers,
-Kubernetes, rights and sandbox.";
+Kubernetes, rights and sandbox, recording.";
 
 /// Start a plugin, show its metadata and its typed services, and stop it
 ///

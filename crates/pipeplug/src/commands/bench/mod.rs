@@ -60,7 +60,7 @@ Examples:
   pipeplug bench ./new/plugin --vs ./old/plugin --call find teh
 
 `pipeplug bench --help` has more options: launchers (ssh, --via), containers,
-Kubernetes, rights and sandbox.";
+Kubernetes, rights and sandbox, recording.";
 
 const JSON: &str = "\
 JSON (--json), one object on stdout: command, size (bytes of a request),

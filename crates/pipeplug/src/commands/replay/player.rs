@@ -236,11 +236,16 @@ impl Shared {
             span
         };
         self.changed.notify_all();
-        // The handler had made these calls before it answered.
+        // The handler had made these calls before it answered, or they had ended before: the other
+        // side may go as soon as it has the answer.
         let key = (span.connection, span.travel, span.id);
+        let was_before = |call: &Span| {
+            call.cause == Some(key)
+                || (call.ended.zip(span.ended)).is_some_and(|(it, end)| it < end)
+        };
         drop(self.wait_until(|state| {
             let mut calls = self.script.own.iter().zip(&state.ended);
-            calls.all(|(call, ended)| *ended || call.cause != Some(key))
+            calls.all(|(call, ended)| *ended || !was_before(call))
         }));
         match &span.outcome {
             Outcome::Reply => {

@@ -49,7 +49,7 @@ Examples:
   tail -f words | pipeplug run ./plugin --call suggest --data-each -
 
 DATA is literal text, @FILE, or @- for stdin. `pipeplug run --help` has more
-options: launchers (ssh, --via), containers, Kubernetes, rights and sandbox.";
+options: launchers, containers, Kubernetes, rights and sandbox, recording.";
 
 const EXAMPLES: &str = "\
 DATA is literal text, or @FILE for the content of a file, @- for stdin, or
