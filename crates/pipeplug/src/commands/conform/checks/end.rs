@@ -1,5 +1,8 @@
 //! The end of a plugin.
 
+use std::thread;
+use std::time::Duration;
+
 use pipeplug_host::process::Signal;
 use pipeplug_wire::{Direction, command};
 
@@ -9,6 +12,7 @@ use crate::commands::conform::outcome::{Checked, came};
 use crate::commands::conform::peer::Input;
 
 const SECTION: &str = "The end";
+const BETWEEN_WRITES: Duration = Duration::from_millis(50);
 
 pub(crate) const CHECKS: &[Check] = &[
     Check {
@@ -135,11 +139,13 @@ fn reader_gone(setup: &Setup) -> Checked {
     let mut guest = setup.begin()?;
     guest.input = None;
     guest.state = Input::Ended;
-    for _ in 0..3 {
-        // It may be gone before the last one.
+    // Another check that is starting a process may hold a copy of the reader for a moment, and
+    // writes succeed meanwhile. It may be gone before the last one.
+    for _ in 0..20 {
         if guest.request(command::PING, b"").is_err() {
             break;
         }
+        thread::sleep(BETWEEN_WRITES);
     }
     guest.exits().map(drop)
 }
