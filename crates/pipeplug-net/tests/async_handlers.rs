@@ -225,12 +225,20 @@ fn past_the_limit_of_deferred_answers_requests_are_refused() {
     let mut options = Options::default();
     options.deferred = 2;
     let runtime = runtime();
-    let waits = |request: Request| async move {
-        request.cancellation().await;
-        Ok(Reply::empty())
+    let (begins, begun) = mpsc::channel();
+    let waits = move |request: Request| {
+        let begins = begins.clone();
+        async move {
+            begins.send(()).unwrap();
+            request.cancellation().await;
+            Ok(Reply::empty())
+        }
     };
     let (host, _guest) = connected(Refuse, by_tasks(&runtime, waits), &options);
     let open = [host.request("a", "").begin().unwrap(), host.request("b", "").begin().unwrap()];
+    // Requests overtake each other: the third one comes when the others are tasks.
+    begun.recv_timeout(LONG).unwrap();
+    begun.recv_timeout(LONG).unwrap();
     let error = host.call("c", "").unwrap_err().to_string();
     assert!(error.contains("2 requests wait for their answers, the limit is 2"), "{error}");
     drop(open);
