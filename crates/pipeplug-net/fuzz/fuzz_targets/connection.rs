@@ -214,7 +214,7 @@ fn attack(plan: &Plan, stream: &[u8]) {
     progress.into_iter().for_each(end_of_progress);
     check_end(&connection);
     model.check_answers(&answers);
-    model.check_progress(plan, &reports);
+    model.check_progress(plan, stream, &reports);
 }
 
 fn options(plan: &Plan) -> Options {

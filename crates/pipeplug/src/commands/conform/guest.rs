@@ -206,8 +206,7 @@ impl Guest<'_> {
         Ok(call)
     }
 
-    /// Begins the user's slow call, and returns its id. Call [`is_still_slow`](Self::is_still_slow)
-    /// after what was to happen meanwhile.
+    /// Begins the user's slow call, and returns its id.
     pub(super) fn begin_slow(&mut self) -> Checked<u64> {
         let call = self.setup.slow.clone();
         let id = self.request(&call.cmd, &call.data)?;
