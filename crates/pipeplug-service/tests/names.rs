@@ -29,7 +29,7 @@ pub trait Names {
     fn interface(&self) -> u32;
     /// Items both ways.
     fn both(&self, items: StreamIn<u32>) -> StreamOut<u32>;
-    /// It has a body.
+    /// Has a body.
     fn provided(&self, mut value: u32) -> u32 {
         value += 1;
         value

@@ -50,10 +50,10 @@ struct Queue {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum ThreadState {
-    /// It waits for the first record.
+    /// Waits for the first record.
     #[default]
     Idle,
-    /// It waits for more.
+    /// Waits for more.
     Gathering,
     Writing,
     Ended,

@@ -53,7 +53,7 @@ pub(crate) enum SpanKind {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Content {
     pub(crate) len: u64,
-    /// What was recorded of it.
+    /// The part of the data that was recorded.
     pub(crate) data: Option<Vec<u8>>,
     pub(crate) is_redacted: bool,
 }

@@ -42,7 +42,7 @@ document.body.append(seen);
 </script>
 "#;
 
-/// What a browser sees of the page.
+/// State of the page in a browser.
 fn look(place: &Place, page: &Path, width: u32) -> Value {
     let html = fs::read_to_string(page).unwrap();
     for remote in ["http:", "https:", "//cdn", "<script", "<link", "@import", "url("] {

@@ -40,7 +40,7 @@ pub(super) struct Load {
 pub(super) enum Pace {
     /// A call for each that has ended.
     Closed { concurrency: usize },
-    /// So many calls a second, whether or not the plugin answers. `most` limits those in flight; a
+    /// A number of calls a second, whether or not the plugin answers. `most` limits those in flight; a
     /// call that has to wait for that is late, and its latency counts from the time it was due.
     Rate { per_second: f64, most: usize },
 }

@@ -93,7 +93,7 @@ proptest! {
         prop_assert_eq!(encode(Some(format), &decoded), bytes);
     }
 
-    /// What comes before a break is there, and is the same again.
+    /// Chunks before a break are there, and are the same again.
     #[test]
     fn any_bytes_are_chunks_up_to_a_break(
         lines in vec(line(), 0..4),

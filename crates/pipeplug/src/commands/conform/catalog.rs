@@ -22,9 +22,9 @@ pub(super) struct Check {
     pub(super) name: &'static str,
     /// Heading in docs/protocol.md.
     pub(super) section: &'static str,
-    /// What is sent or done.
+    /// Action of the check, for people.
     pub(super) sends: &'static str,
-    /// What has to come.
+    /// Expected result, for people.
     pub(super) expects: &'static str,
     pub(super) scope: Scope,
     pub(super) run: fn(&Setup) -> Checked,

@@ -260,7 +260,7 @@ impl Guest<'_> {
         self.process.signal(signal).map(drop).map_err(|error| came(error.to_string()))
     }
 
-    /// What the plugin has written to its standard error.
+    /// Text that the plugin has written to its standard error.
     pub(super) fn stderr(&self) -> String {
         text_of(&self.stderr)
     }

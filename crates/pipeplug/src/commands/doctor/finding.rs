@@ -12,9 +12,9 @@ use crate::output::text::{self, Escaped};
 pub(super) struct Finding {
     pub(super) check: String,
     pub(super) state: State,
-    /// What was found.
+    /// The state that was found, for people.
     pub(super) detail: String,
-    /// What it means and what to do, unless all is right.
+    /// Meaning and next step, unless all is right.
     pub(super) next: Option<String>,
 }
 

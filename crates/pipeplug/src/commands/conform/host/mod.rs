@@ -41,9 +41,9 @@ pub(super) struct HostCheck {
     pub(super) name: &'static str,
     /// Heading in docs/protocol.md.
     pub(super) section: &'static str,
-    /// What the plugin sends or does.
+    /// Action of the plugin, for people.
     pub(super) sends: &'static str,
-    /// What has to come from the host.
+    /// Expected action of the host, for people.
     pub(super) expects: &'static str,
     pub(super) run: fn(&mut Scripted) -> Checked,
 }
