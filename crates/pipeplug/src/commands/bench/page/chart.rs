@@ -169,11 +169,13 @@ impl fmt::Display for Chart<'_> {
             let (top, bottom, text) = (TOP, HEIGHT - BOTTOM, HEIGHT - 8.0);
             writeln!(f, "<path class=\"grid\" d=\"M{at:.1} {top}V{bottom}\"/>")?;
             let half = HALF_CHARACTER * label.chars().count() as f64 + 4.0;
-            if at - half >= free_from {
-                free_from = at + half;
+            // A label at the end of the axis stays inside the picture.
+            let middle = at.min(WIDTH - half);
+            if middle - half >= free_from {
+                free_from = middle + half;
                 writeln!(
                     f,
-                    "<text x=\"{at:.1}\" y=\"{text}\" text-anchor=\"middle\">{label}</text>"
+                    "<text x=\"{middle:.1}\" y=\"{text}\" text-anchor=\"middle\">{label}</text>"
                 )?;
             }
         }
@@ -290,5 +292,22 @@ mod tests {
                 assert!((0.0..=1.0).contains(&scale.at(7.0)), "{values:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_label_at_the_end_of_the_axis_is_inside() {
+        let chart = Chart {
+            id: "percentiles",
+            title: String::new(),
+            about: "",
+            series: vec![Series { name: "", class: 0, mark: Mark::Line, points: vec![(1.0, 1e6)] }],
+            x: Axis::Named { ticks: vec![(1e4, "99.99 %".to_owned())], end: 1e4 },
+            y: Axis::Time,
+        };
+        let svg = chart.to_string();
+        let (label, _) = svg.split_once("\" y=\"252\" text-anchor=\"middle\">99.99 %").unwrap();
+        let (_, middle) = label.rsplit_once("x=\"").unwrap();
+        let half = 7.0 * HALF_CHARACTER;
+        assert!(middle.parse::<f64>().unwrap() + half <= WIDTH, "{middle}");
     }
 }
