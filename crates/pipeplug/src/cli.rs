@@ -110,7 +110,7 @@ pub(crate) fn main() -> ExitCode {
     if let Some(plugin) = builtin::of_command_line(&args) {
         return plugin.run();
     }
-    if let Some(status) = conform::host::of_command_line(&args) {
+    if let Some(status) = conform::of_command_line(&args) {
         return status;
     }
     let taken = match options_of_files(&args) {

@@ -16,8 +16,10 @@ const FAULTS: &[(&str, &str)] = &[
     ("needs-known-keys", "start/unknown-keys"),
     ("failures-always", "start/base-only"),
     ("garbage-on-start", "start/silent-before-metadata"),
+    ("takes-one-chunk-per-read", "start/at-once"),
     ("stdio-only", "start/descriptors"),
     ("stdio-only", "start/other-descriptors"),
+    ("takes-one-digit", "start/two-digit-descriptors"),
     ("prints-to-stdout", "start/stdio"),
     ("never-answers-ping", "call/ping"),
     ("pongs", "call/ping"),
@@ -28,21 +30,38 @@ const FAULTS: &[(&str, &str)] = &[
     ("errors-not-utf8", "call/unknown-request"),
     ("nul-in-header", "call/unknown-request"),
     ("answers-one-ways", "call/unknown-one-way"),
+    ("answers-one-ways", "call/one-way"),
+    ("ids-of-31-bits", "call/thread-ids"),
+    ("needs-text", "call/any-bytes"),
+    ("dies-of-large-buffers", "call/large-buffer"),
+    ("dies-of-huge-buffers", "call/huge-buffer"),
+    ("drops-odd-commands", "call/odd-commands"),
     ("echoes-reserved", "call/reserved-request"),
     ("answers-reserved-one-ways", "call/reserved-one-way"),
     ("stops-at-request", "call/stop-as-request"),
     ("wrong-id", "call/answer"),
     ("answers-twice", "call/one-response"),
     ("dies-of-unasked-responses", "call/unasked-response"),
+    ("takes-one-chunk-per-read", "load/many-at-once"),
+    ("loses-some-under-load", "load/in-flight"),
     ("works-while-reading", "load/ping-while-busy"),
     ("blocks-on-writes", "load/reads-while-stuck"),
+    ("needs-whole-fields", "format/byte-by-byte"),
+    ("needs-whole-fields", "format/pauses"),
+    ("answers-in-classic", "format/standard"),
+    ("answers-in-standard", "format/classic"),
+    ("needs-metadata-first", "format/noop-first"),
     ("divides-classic-writes", "format/classic-writes"),
+    ("asks-with-one-id", "format/own-requests"),
+    ("tells-with-ids", "format/own-requests"),
     ("wrong-direction", "format/own-directions"),
     ("answers-unknown-directions", "format/directions"),
     ("checks-what-it-skips", "format/direction-not-utf8"),
     ("ends-at-limits", "limit/command"),
     ("answers-long-one-ways", "limit/one-way"),
     ("allocates-what-is-announced", "limit/announced"),
+    ("takes-empty-numbers", "broken/no-digits"),
+    ("takes-nul-in-cmd", "broken/nul-in-cmd"),
     ("takes-signs", "broken/sign"),
     ("takes-leading-zeros", "broken/leading-zero"),
     ("takes-any-number", "broken/too-large"),
@@ -54,6 +73,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("ignores-stop", "end/stop"),
     ("exits-1-at-stop", "end/stop"),
     ("exits-1-at-stop", "end/stop-then-close"),
+    ("forgets-to-flush", "end/stop-answers"),
     ("drops-open-at-stop", "end/stop-answers-slow"),
     ("stays-at-end", "end/eof"),
     ("stays-at-end", "end/eof-at-once"),
@@ -65,6 +85,10 @@ const FAULTS: &[(&str, &str)] = &[
     ("credits-inexactly", "flow/credit-sum"),
     ("forgets-credit-of-skipped", "flow/over-limit-counts"),
     ("dies-of-odd-credits", "flow/odd-credits"),
+    ("ignores-the-window", "flow/keeps-to-window"),
+    ("credits-always", "flow/not-agreed"),
+    ("misreads-deadlines", "context/deadline"),
+    ("answers-after-deadlines", "context/passed-deadline"),
     ("dies-of-odd-contexts", "context/odd-values"),
     ("keeps-contexts", "context/dropped"),
     ("context-always", "context/not-agreed"),
@@ -75,18 +99,74 @@ const FAULTS: &[(&str, &str)] = &[
     ("progress-always", "progress/not-asked"),
     ("failure-without-message", "failure/object"),
     ("failures-always", "failure/not-agreed"),
+    ("drops-config", "config/taken"),
     ("config-in-metadata", "config/kept-secret"),
     ("logs-config", "config/kept-secret"),
     ("dies-of-odd-levels", "log/level"),
+    ("needs-known-levels", "log/at-start"),
     ("no-answer-to-streams", "stream/answered"),
     ("drops-part-credit", "stream/credit"),
     ("credits-too-many-parts", "stream/credit"),
     ("ignores-stream-window", "stream/window"),
+    ("waits-after-enough", "stream/enough"),
+    ("sends-parts-after-cancel", "stream/cancel"),
+    ("waits-after-errors", "stream/end-with-error"),
     ("answers-late-parts", "stream/late-chunks"),
+    ("describes-no-services", "services/without"),
+    ("service-of-another-version", "services/described"),
+    ("service-without-commands", "services/methods"),
+    ("service-of-odd-types", "services/schemas"),
+    ("service-takes-anything", "services/odd-arguments"),
+];
+
+/// Faults of faulty_host.py, each with the check that is meant for it.
+const HOST_FAULTS: &[(&str, &str)] = &[
+    ("offers-lists", "start/get-metadata"),
+    ("offers-odd-windows", "start/protocol-keys"),
+    ("answers-after-the-start", "start/calls-before-metadata"),
+    ("needs-metadata", "start/metadata-error"),
+    ("needs-descriptions", "start/metadata-empty"),
+    ("needs-strings", "start/metadata-other-types"),
+    ("needs-its-cmd", "start/metadata-other-cmd"),
+    ("takes-lists", "start/metadata-list"),
+    ("needs-known-keys", "start/unknown-keys"),
+    ("contexts-always", "start/base-only"),
+    ("pongs", "call/ping"),
+    ("drops-requests", "call/unknown-request"),
+    ("answers-one-ways", "call/unknown-one-way"),
+    ("echoes-reserved", "call/reserved-request"),
+    ("answers-reserved-one-ways", "call/reserved-one-way"),
+    ("ids-of-31-bits", "call/thread-ids"),
+    ("dies-of-unasked-responses", "call/unasked-response"),
+    ("loses-some-under-load", "call/in-flight"),
+    ("asks-with-one-id", "call/own-requests"),
+    ("needs-whole-fields", "format/byte-by-byte"),
+    ("answers-unknown-directions", "format/directions"),
+    ("ends-at-limits", "limit/command"),
+    ("goes-on-after-garbage", "broken/not-a-digit"),
+    ("takes-signs", "broken/sign"),
+    ("takes-leading-zeros", "broken/leading-zero"),
+    ("takes-any-number", "broken/too-large"),
+    ("forgets-nul", "broken/no-nul"),
+    ("takes-any-cmd", "broken/not-utf8"),
+    ("drops-credit", "flow/credit-comes"),
+    ("ignores-the-window", "flow/keeps-to-window"),
+    ("dies-of-odd-credits", "flow/odd-credits"),
+    ("sends-contexts-apart", "context/own"),
+    ("dies-of-cancels", "cancel/unknown"),
+    ("dies-of-progress", "progress/unasked"),
+    ("dies-of-stream-chunks", "stream/unknown"),
+    ("dies-of-failures", "failure/taken"),
+    ("closes-without-stop", "end/stop"),
+    ("stays-at-end", "end/guest-gone"),
 ];
 
 fn faulty() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/conform/faulty.py")
+}
+
+fn faulty_host() -> PathBuf {
+    faulty().with_file_name("faulty_host.py")
 }
 
 fn has_python() -> bool {
@@ -144,46 +224,127 @@ fn a_plugin_written_from_the_page_alone_passes() {
     assert_eq!(not_applicable, expected);
 }
 
-#[test]
-fn each_fault_is_caught_by_its_check() {
-    if !has_python() {
-        return;
-    }
-    let path = faulty();
-    let caught = |(fault, check): &(&str, &str)| {
-        let args =
-            ["conform", path.to_str().unwrap(), "--json", "--timeout", "4s", "--check", check];
-        let ran = pipeplug(args.into_iter().chain(["--", fault])).run();
+/// Runs each fault against its check, and returns those that were not caught.
+fn missed(faults: &[(&str, &str)], arguments: fn(&str, &str) -> Vec<String>) -> Vec<String> {
+    let not_caught = |(fault, check): &(&str, &str)| {
+        let ran = pipeplug(arguments(fault, check)).run();
         let is_caught =
             ran.code == Some(1) && results(&ran) == [(check.to_string(), "fail".into())];
         (!is_caught).then(|| format!("{fault} by {check}: {}", ran.text()))
     };
     // They mostly wait.
-    let missed: Vec<_> = std::thread::scope(|scope| {
-        let quarters: Vec<_> = FAULTS
-            .chunks(FAULTS.len().div_ceil(4))
-            .map(|some| scope.spawn(move || some.iter().filter_map(caught).collect::<Vec<_>>()))
+    std::thread::scope(|scope| {
+        let quarters: Vec<_> = faults
+            .chunks(faults.len().div_ceil(4))
+            .map(|some| scope.spawn(move || some.iter().filter_map(not_caught).collect::<Vec<_>>()))
             .collect();
         quarters.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn each_fault_of_a_plugin_is_caught_by_its_check() {
+    if !has_python() {
+        return;
+    }
+    let missed = missed(FAULTS, |fault, check| {
+        let path = faulty();
+        // Only one of the formats has a space behind the cmd.
+        let format = if check == "broken/nul-in-cmd" { "classic" } else { "standard" };
+        let args = ["conform", path.to_str().unwrap(), "--json", "--timeout", "4s"];
+        let args = [&args[..], &["--format", format, "--check", check, "--", fault]].concat();
+        args.into_iter().map(str::to_owned).collect()
     });
     assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
 }
 
 #[test]
-fn every_fault_of_the_plugin_is_in_the_table() {
-    let source = std::fs::read_to_string(faulty()).unwrap();
-    let mut named: Vec<_> = source
-        .lines()
-        .filter(|line| line.contains("FAULT"))
-        .flat_map(|line| line.split('"').skip(1).step_by(2))
-        .filter(|word| word.len() > 1 && word.contains('-') || *word == "pongs")
-        .collect();
-    let mut tried: Vec<_> = FAULTS.iter().map(|(fault, _)| *fault).collect();
-    for list in [&mut named, &mut tried] {
-        list.sort_unstable();
-        list.dedup();
+fn each_fault_of_a_host_is_caught_by_its_check() {
+    if !has_python() {
+        return;
     }
-    assert_eq!(named, tried);
+    let missed = missed(HOST_FAULTS, |fault, check| {
+        let path = faulty_host();
+        let args = ["conform", "--as", "host", "--json", "--timeout", "4s", "--check", check, "--"];
+        let host = ["python3", path.to_str().unwrap(), "{plugin}", fault];
+        args.into_iter().chain(host).map(str::to_owned).collect()
+    });
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+}
+
+#[test]
+fn a_host_without_a_fault_passes() {
+    if !has_python() {
+        return;
+    }
+    let path = faulty_host();
+    let args = ["conform", "--as", "host", "--json", "--timeout", "60s", "--", "python3"];
+    let host = [path.to_str().unwrap(), "{plugin}", "none"];
+    let ran = pipeplug(args.into_iter().chain(host)).run().exits(0);
+    let not_passed: Vec<_> = results(&ran).into_iter().filter(|(_, it)| it != "pass").collect();
+    assert!(not_passed.is_empty(), "{not_passed:?}");
+}
+
+#[test]
+fn a_plugin_with_a_service_passes() {
+    if !has_python() {
+        return;
+    }
+    let path = faulty();
+    let args = ["conform", path.to_str().unwrap(), "--json", "--timeout", "60s"];
+    let ran = pipeplug(args.into_iter().chain(["--check", "services", "--", "service"])).run();
+    let expected = ["not-applicable", "pass", "pass", "pass", "pass"];
+    let results: Vec<_> = results(&ran.exits(0)).into_iter().map(|(_, result)| result).collect();
+    assert_eq!(results, expected);
+}
+
+/// Names of checks for which there is no fault, out of those that `--list` shows.
+fn without_a_fault(list: &[&str], faults: &[(&str, &str)]) -> Vec<String> {
+    let list = pipeplug(["conform", "--list"].into_iter().chain(list.iter().copied())).run();
+    let ran = list.exits(0);
+    let text = ran.text();
+    let checks = text.lines().filter(|line| !line.starts_with(' ') && line.contains('/'));
+    let names: Vec<_> = checks.map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert!(names.len() > 30, "{names:?}");
+    names.into_iter().filter(|name| !faults.iter().any(|(_, check)| check == name)).collect()
+}
+
+#[test]
+fn every_check_has_a_fault() {
+    assert_eq!(without_a_fault(&[], FAULTS), [""; 0]);
+    assert_eq!(without_a_fault(&["--as", "host"], HOST_FAULTS), [""; 0]);
+}
+
+#[test]
+fn every_fault_is_in_the_table() {
+    let named_in = |path: &Path| -> Vec<String> {
+        let source = std::fs::read_to_string(path).unwrap();
+        source
+            .lines()
+            .filter(|line| line.contains("FAULT"))
+            .flat_map(|line| line.split('"').skip(1).step_by(2))
+            .filter(|word| word.contains('-') && word.len() > 1 || *word == "pongs")
+            .map(str::to_owned)
+            .collect()
+    };
+    for (mut named, faults) in
+        [(named_in(&faulty()), FAULTS), (named_in(&faulty_host()), HOST_FAULTS)]
+    {
+        // Both read with the same code.
+        let shared = named_in(&faulty());
+        named.extend(
+            faults
+                .iter()
+                .map(|(fault, _)| (*fault).to_owned())
+                .filter(|fault| shared.contains(fault)),
+        );
+        let mut tried: Vec<_> = faults.iter().map(|(fault, _)| (*fault).to_owned()).collect();
+        for list in [&mut named, &mut tried] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        assert_eq!(named, tried);
+    }
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! A plugin under test: how it is started, and its process beside its [`Peer`].
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
 use std::ops::{Deref, DerefMut};
@@ -37,8 +36,8 @@ pub(super) enum Way {
     Pipes,
     /// Standard input and output.
     Stdio,
-    /// Descriptors 8 and 9, by a shell.
-    Others,
+    /// Descriptors of these numbers.
+    Numbers(u8, u8),
 }
 
 /// A call that the checks may make.
@@ -300,12 +299,6 @@ pub(super) fn parse_number(text: &str) -> Option<u64> {
     let is_number =
         text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| is_number)
-}
-
-/// Path of a script that starts a program on the descriptors 8 and 9.
-pub(super) fn script_of_others(program: &OsString) -> Option<String> {
-    let program = shlex::try_quote(program.to_str()?).ok()?;
-    Some(format!("#!/bin/sh\nshift 2\nexec 8<&3 9>&4 3<&- 4>&-\nexec {program} 8 9 \"$@\"\n"))
 }
 
 fn not_started(error: &StartError, way: Way) -> Stop {

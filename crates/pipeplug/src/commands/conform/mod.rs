@@ -2,8 +2,9 @@
 
 mod catalog;
 mod checks;
+mod descriptors;
 mod guest;
-pub(crate) mod host;
+mod host;
 mod outcome;
 mod peer;
 mod report;
@@ -222,6 +223,11 @@ fn attempt(args: &ConformArgs, globals: &Globals) -> Result<ExitReason, CommandE
     finish(args, globals, target.name(), jobs)
 }
 
+/// Runs this program in one of its hidden modes, if a check has started it in that.
+pub(crate) fn of_command_line(args: &[OsString]) -> Option<std::process::ExitCode> {
+    host::of_command_line(args).or_else(|| descriptors::of_command_line(args))
+}
+
 /// Makes a builder of the plugin, which is reached in this way.
 fn builder(
     args: &ConformArgs,
@@ -235,15 +241,15 @@ fn builder(
         return Err("a launcher starts the plugin, and chooses its descriptors".to_owned());
     }
     let builder = match way {
-        Way::Others => {
+        Way::Numbers(input, output) => {
             let file = target.file().ok_or("the plugin is no file of its own")?;
             if level != Level::None {
                 return Err("the plugin is in a sandbox".to_owned());
             }
             let file = std::path::absolute(file).map_err(|error| error.to_string())?;
-            let script = guest::script_of_others(&file.into_os_string())
-                .ok_or("the path of the plugin is not UTF-8")?;
-            let path = script_dir.join("descriptors");
+            let script =
+                descriptors::script(&file, [input, output]).map_err(|error| error.to_string())?;
+            let path = script_dir.join(format!("descriptors-{input}-{output}"));
             host::write_script(&path, &script).map_err(|error| error.to_string())?;
             Plugin::builder(path)
         }
@@ -254,7 +260,7 @@ fn builder(
     let stdio = match way {
         Way::Usual => protocol.stdio,
         Way::Stdio => true,
-        Way::Pipes | Way::Others => false,
+        Way::Pipes | Way::Numbers(..) => false,
     };
     Ok(args.start.apply(builder, level, &WireProtocol { stdio, ..protocol.clone() }))
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A plugin of docs/protocol.md, in Python and only the standard library, with a fault that its last argument names.
 
-Without a fault ("none") every check of `pipeplug conform` passes. The features are flow, context, cancel, stream,
+Without a fault ("none", or "service" for a plugin with one) every check of `pipeplug conform` passes. The features are flow, context, cancel, stream,
 failure, progress, config and log; one thread reads, one writes, and each slow request has its own.
 """
 
@@ -13,6 +13,7 @@ import threading
 import time
 
 FAULT = sys.argv[-1]
+SERVES = FAULT.startswith("service")
 ONE_WAY, REQUEST, RESPONSE = 1, 2, 3
 LIMIT_CMD, LIMIT_BUFFER = 64 << 10, 64 << 20
 WINDOW, STREAM_WINDOW = 256 << 10, 64 << 10
@@ -30,7 +31,9 @@ class Input:
         self.classic = None
 
     def read(self, length):
-        data = self.file.read(length)
+        data = self.file.read1(length) if FAULT == "needs-whole-fields" and length else self.file.read(length)
+        if FAULT == "needs-whole-fields" and 0 < len(data) < length:
+            raise Broken("half a field")
         if len(data) < length:
             raise EOFError
         return data
@@ -46,6 +49,8 @@ class Input:
 
     def value(self, digits):
         if not digits:
+            if FAULT == "takes-empty-numbers" and self.classic is False:
+                return 0
             if self.classic is False:
                 raise Broken("no digits")
             self.classic = True
@@ -67,6 +72,10 @@ class Input:
             length -= len(self.read(min(length, 1 << 16)))
 
     def field(self, length, limit):
+        if FAULT == "dies-of-large-buffers" and 1 << 16 < length <= limit:
+            raise Broken("a large buffer")
+        if FAULT == "dies-of-huge-buffers" and 4 << 20 < length <= limit:
+            raise Broken("a huge buffer")
         if length > limit:
             if FAULT == "allocates-what-is-announced" and length > 1 << 30:
                 self.hoard = bytearray(200 << 20)
@@ -93,7 +102,7 @@ class Input:
         if self.classic:
             cmd = first
             while not cmd.endswith(b" "):
-                if cmd.endswith(b"\0"):
+                if cmd.endswith(b"\0") and FAULT != "takes-nul-in-cmd":
                     raise Broken("a NUL in a cmd")
                 cmd += self.read(1)
             cmd = cmd[:-1]
@@ -113,6 +122,10 @@ class Input:
                     if FAULT != "takes-any-cmd":
                         raise Broken("a cmd that is not UTF-8")
                     cmd = cmd.decode(errors="replace")
+        if FAULT == "takes-one-chunk-per-read":
+            os.set_blocking(self.file.fileno(), False)
+            self.file.read1(len(self.file.peek()))
+            os.set_blocking(self.file.fileno(), True)
         return thread_id, direction, cmd, buffer, weight
 
 
@@ -124,7 +137,7 @@ class Plugin:
         else:
             reader, self.out = 0, os.dup(1)
             os.dup2(2, 1)
-        if FAULT == "stdio-only":
+        if FAULT == "stdio-only" or FAULT == "takes-one-digit" and len(sys.argv[1]) > 1:
             reader, self.out = 0, 1
         self.input = Input(reader)
         self.outbox = queue.SimpleQueue()
@@ -137,7 +150,8 @@ class Plugin:
         self.stopping = False
         self.pending = threading.Semaphore(0)
         self.busy = 0
-        self.lock = threading.Lock()
+        self.pings = 0
+        self.host_known = False
 
     # Writing
 
@@ -147,9 +161,11 @@ class Plugin:
             thread_id, direction = direction, thread_id
         if FAULT == "wrong-direction" and direction == RESPONSE and cmd == b"cmd.ping":
             direction = 7
+        if FAULT == "ids-of-31-bits" and direction == RESPONSE:
+            thread_id &= 0x7FFFFFFF
         nothing = b"" if self.input.classic else b"0"
         number = lambda n: b"%d" % n if n else nothing
-        if self.input.classic:
+        if self.input.classic and FAULT != "answers-in-standard" or FAULT == "answers-in-classic":
             return b"%b\0%b\0%b %b\0%b" % (number(thread_id), number(direction), cmd, number(len(buffer)), buffer)
         length = b"%d" % len(cmd)
         if FAULT == "nul-in-header" and cmd == b"cmd.error":
@@ -174,12 +190,16 @@ class Plugin:
     def writes(self):
         try:
             while (data := self.outbox.get()) is not None:
+                if FAULT == "forgets-to-flush" and b"cmd.ping" in data:
+                    time.sleep(0.05)
                 self.write(data)
         except OSError:
             if FAULT != "stays-without-reader":
                 os._exit(1)
 
     def exit(self, status):
+        if FAULT == "forgets-to-flush":
+            os._exit(status)
         if status == 0 and self.busy:
             for _ in range(self.busy):
                 self.pending.acquire()
@@ -213,7 +233,8 @@ class Plugin:
 
     def credit(self, weight):
         self.taken += weight
-        if "flow" not in self.features or FAULT == "drops-credit":
+        agreed = "flow" in self.features or FAULT == "credits-always"
+        if not agreed or FAULT == "drops-credit":
             return
         if self.taken - self.credited >= WINDOW // 2:
             self.credited = self.taken
@@ -221,10 +242,13 @@ class Plugin:
             self.send(0, ONE_WAY, "cmd.credit", b"%d" % total)
 
     def metadata(self, thread_id, buffer):
+        self.host_known = True
         try:
             self.host = json.loads(buffer or b"{}")
         except ValueError:
             self.host = {}
+        if FAULT == "needs-known-levels" and "unheard" in self.host.get("pipeplug.log_level", ""):
+            raise Broken("an unknown level")
         if FAULT == "needs-known-keys" and any("unheard" in key for key in self.host):
             raise Broken("an unknown key")
         if FAULT == "needs-offer" and not buffer:
@@ -238,6 +262,10 @@ class Plugin:
             "pipeplug.stream_window": "0x10000" if FAULT == "odd-window" else str(STREAM_WINDOW),
             "Description": "has a fault",
         }
+        if FAULT == "drops-config" and "pipeplug.config" in self.host:
+            metadata["pipeplug.features"] = "flow context cancel"
+        if SERVES:
+            metadata["pipeplug.services"] = "adder/2" if FAULT == "service-of-another-version" else "adder/1"
         if FAULT == "config-in-metadata":
             metadata.update(self.host)
         if FAULT == "metadata-of-numbers":
@@ -275,11 +303,35 @@ class Plugin:
             self.send(thread_id, RESPONSE, "cmd.progress", b'{"done":2}')
         self.pending.release()
 
+    def add(self, thread_id, buffer):
+        try:
+            numbers = json.loads(buffer)
+            self.respond(thread_id, "adder.add", b"%d" % (numbers["a"] + numbers["b"]))
+        except (ValueError, LookupError, TypeError) as error:
+            if FAULT == "service-takes-anything":
+                self.respond(thread_id, "adder.add", b"0")
+            else:
+                self.fail(thread_id, "invalid_argument", f"adder.add: {error}")
+
+    def services(self, thread_id):
+        integer = {"type": "whole number" if FAULT == "service-of-odd-types" else "integer"}
+        method = {
+            "name": "add",
+            "command": "adder.add",
+            "arguments": {"type": "object", "properties": {"a": integer, "b": integer}, "required": ["a", "b"]},
+            "result": integer,
+        }
+        if FAULT == "service-without-commands":
+            del method["command"]
+        service = {"name": "adder", "version": 1, "methods": [method]}
+        self.respond(thread_id, "GetServices", json.dumps({"services": [service]}).encode())
+
     def request(self, thread_id, cmd, buffer, context):
         if cmd == "GetMetadata":
             self.metadata(thread_id, buffer)
         elif cmd == "cmd.ping":
-            if FAULT == "never-answers-ping":
+            self.pings += 1
+            if FAULT == "never-answers-ping" or FAULT == "loses-some-under-load" and self.pings % 1000 == 0:
                 return
             self.send(thread_id, RESPONSE, "cmd.ping", b"pong" if FAULT == "pongs" else b"")
         elif cmd == "cmd.stop" and FAULT == "stops-at-request":
@@ -294,6 +346,12 @@ class Plugin:
         elif cmd == "sleep":
             self.busy += 1
             threading.Thread(target=self.slow, args=(thread_id, buffer, context), daemon=True).start()
+        elif FAULT == "drops-odd-commands" and not cmd.isascii():
+            return
+        elif cmd == "GetServices" and (SERVES or FAULT == "describes-no-services"):
+            self.services(thread_id)
+        elif cmd == "adder.add" and SERVES:
+            self.add(thread_id, buffer)
         elif FAULT == "no-answer-to-unknown":
             return
         elif FAULT == "echoes-unknown":
@@ -305,9 +363,22 @@ class Plugin:
 
     def echo(self, thread_id, buffer, context):
         words = str(context.get("stream", "")).split()
-        if "deadline_ms" in context and context["deadline_ms"] == 0:
+        if FAULT == "needs-text":
+            buffer.decode()
+        if FAULT == "asks-with-one-id":
+            for _ in range(2):
+                self.send(7, REQUEST, "ask")
+        if FAULT == "tells-with-ids":
+            self.send(7, ONE_WAY, "tell")
+        if FAULT == "ignores-the-window":
+            for _ in range(5):
+                self.send(0, ONE_WAY, "tell")
+        late = "deadline_ms" in context and (context["deadline_ms"] == 0 or FAULT == "misreads-deadlines")
+        if late:
             self.fail(thread_id, "deadline", "too late")
-        elif "send" in words and "stream" in self.features:
+        if late and FAULT != "answers-after-deadlines":
+            return
+        if "send" in words and "stream" in self.features:
             window = int(self.host.get("pipeplug.stream_window", 1 << 20))
             self.streams[thread_id] = {
                 "window": window, "sent": 0, "credited": 0, "taken": 0, "held": [], "ended": False, "enough": False,
@@ -325,6 +396,8 @@ class Plugin:
             if not stream["enough"]:
                 self.send(thread_id, RESPONSE, "cmd.part", part)
             self.take(thread_id, stream, part)
+        if stream["enough"] and FAULT == "waits-after-enough":
+            return
         if stream["ended"]:
             del self.streams[thread_id]
             if FAULT != "no-answer-to-streams":
@@ -347,7 +420,7 @@ class Plugin:
         elif cmd == "cmd.part.credit":
             stream["credited"] = int(buffer)
         elif cmd == "cmd.end":
-            stream["ended"] = True
+            stream["ended"] = not (buffer and FAULT == "waits-after-errors")
         elif cmd == "cmd.enough":
             stream["enough"] = True
             stream["credited"] = 1 << 62
@@ -370,6 +443,8 @@ class Plugin:
             if thread_id in self.streams:
                 del self.streams[thread_id]
                 self.fail(thread_id, "cancelled", "given up")
+                if FAULT == "sends-parts-after-cancel":
+                    self.send(thread_id, RESPONSE, "cmd.part", b"late")
             elif thread_id in self.cancelled:
                 self.cancelled[thread_id].set()
             elif FAULT == "answers-late-cancels":
@@ -390,6 +465,8 @@ class Plugin:
 
     def handle(self):
         thread_id, direction, cmd, buffer, weight = self.input.chunk()
+        if FAULT == "needs-metadata-first" and cmd != "GetMetadata" and not self.host_known:
+            raise Broken("no GetMetadata")
         context, self.context = self.context, (None, {})
         keeps = context[0] == thread_id or FAULT == "keeps-contexts"
         counts = direction in (ONE_WAY, REQUEST) and not (cmd or "").startswith("cmd.")
@@ -437,4 +514,5 @@ class Plugin:
             self.exit(1)
 
 
-Plugin().run()
+if __name__ == "__main__":
+    Plugin().run()

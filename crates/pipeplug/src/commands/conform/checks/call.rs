@@ -110,6 +110,14 @@ pub(crate) const CHECKS: &[Check] = &[
         run: large_buffer,
     },
     Check {
+        name: "call/huge-buffer",
+        section: "Limits",
+        sends: "the user's call with a buffer of 10 MiB, then a ping",
+        expects: "a response to each",
+        scope: Scope::Every,
+        run: huge_buffer,
+    },
+    Check {
         name: "call/odd-commands",
         section: "Fields",
         sends: "requests whose cmd is empty, has other letters, a space or a NUL (standard format)",
@@ -222,6 +230,13 @@ fn large_buffer(setup: &Setup) -> Checked {
     let mut guest = setup.begin()?;
     let call = guest.users_call()?;
     guest.call(&call.cmd, &vec![b'x'; 1 << 20])?;
+    guest.ping()
+}
+
+fn huge_buffer(setup: &Setup) -> Checked {
+    let mut guest = setup.begin()?;
+    let call = guest.users_call()?;
+    guest.call(&call.cmd, &vec![b'x'; 10 << 20])?;
     guest.ping()
 }
 

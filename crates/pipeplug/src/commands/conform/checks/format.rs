@@ -13,6 +13,8 @@ use crate::commands::conform::peer::{Input, shown};
 const LONG_CMD: usize = 1 << 20;
 /// Length that no system can allocate.
 const HUGE: u64 = 1_000_000_000_000_000_000;
+/// Time for the plugin to read a byte before the next one comes.
+const BETWEEN_BYTES: Duration = Duration::from_millis(2);
 /// Memory that a plugin may take for a chunk of which few bytes have come.
 const GROWTH_MAX: u64 = 64 << 20;
 
@@ -132,7 +134,9 @@ fn byte_by_byte(setup: &Setup) -> Checked {
         guest.chunk(3, Direction::Request, command::PING, b""),
     ];
     for (id, chunk) in (1..).zip(chunks) {
-        guest.send_divided(&chunk, 1, Duration::ZERO)?;
+        // The first one is longer, and the plugin is not up yet.
+        let pause = if id == 1 { Duration::ZERO } else { BETWEEN_BYTES };
+        guest.send_divided(&chunk, 1, pause)?;
         guest.response(id)?;
     }
     Ok(())

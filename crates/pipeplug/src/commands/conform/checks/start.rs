@@ -57,6 +57,14 @@ pub(crate) const CHECKS: &[Check] = &[
         run: silent,
     },
     Check {
+        name: "start/at-once",
+        section: "Start",
+        sends: "GetMetadata, a ping and an unknown request in one write",
+        expects: "a response to each",
+        scope: Scope::Every,
+        run: at_once,
+    },
+    Check {
         name: "start/descriptors",
         section: "Descriptors",
         sends: "GetMetadata and a ping over the descriptors 3 and 4, named in the arguments",
@@ -71,6 +79,14 @@ pub(crate) const CHECKS: &[Check] = &[
         expects: "answers",
         scope: Scope::Every,
         run: other_descriptors,
+    },
+    Check {
+        name: "start/two-digit-descriptors",
+        section: "Descriptors",
+        sends: "GetMetadata and a ping over the descriptors 12 and 21, named in the arguments",
+        expects: "answers",
+        scope: Scope::Every,
+        run: two_digit_descriptors,
     },
     Check {
         name: "start/stdio",
@@ -191,7 +207,23 @@ fn descriptors(setup: &Setup) -> Checked {
 }
 
 fn other_descriptors(setup: &Setup) -> Checked {
-    greets(setup, Way::Others)
+    greets(setup, Way::Numbers(8, 9))
+}
+
+fn two_digit_descriptors(setup: &Setup) -> Checked {
+    greets(setup, Way::Numbers(12, 21))
+}
+
+fn at_once(setup: &Setup) -> Checked {
+    let mut guest = setup.start()?;
+    let offer = setup.offer("", &[]);
+    let chunks = [
+        guest.chunk(1, Direction::Request, command::GET_METADATA, &offer),
+        guest.chunk(2, Direction::Request, command::PING, b""),
+        guest.chunk(3, Direction::Request, "conform-unheard-of", b"data"),
+    ];
+    guest.send_raw(&chunks.concat())?;
+    (1..=3).try_for_each(|id| guest.response(id).map(drop))
 }
 
 fn greets(setup: &Setup, way: Way) -> Checked {

@@ -6,7 +6,7 @@
 mod checks;
 mod scripted;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use pipeplug_host::process::{Channel, EnvPlan, Launch, Leftovers, Signal, spawn};
 
 use self::scripted::Scripted;
+use super::descriptors::quoted;
 use super::outcome::{Checked, Outcome, Stop, came};
 use super::with_plugin;
 use crate::output::text::{Escaped, took};
@@ -136,10 +137,6 @@ fn attempt(name: &str, command: &[OsString], limit: Duration) -> Result<Outcome,
 
 /// Script that starts this program as the plugin of a check.
 fn script(dir: &Path, name: &str, limit: Duration) -> io::Result<String> {
-    let quoted = |word: &OsStr| {
-        let word = word.to_str().ok_or_else(|| io::Error::other("a path is not UTF-8"))?;
-        shlex::try_quote(word).map(String::from).map_err(io::Error::other)
-    };
     let program = std::env::current_exe()?;
     Ok(format!(
         "#!/bin/sh\nexec {} {SUBCOMMAND} {} {name} {} \"$@\"\n",

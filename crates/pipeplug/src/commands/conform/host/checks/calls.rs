@@ -150,6 +150,9 @@ pub(super) const CHECKS: &[HostCheck] = &[
     },
 ];
 
+/// Time for the other side to read a byte before the next one comes.
+const BETWEEN_BYTES: Duration = Duration::from_millis(2);
+
 fn ping(plugin: &mut Scripted) -> Checked {
     plugin.wait_for_host()?;
     let response = plugin.call(command::PING, b"")?;
@@ -228,7 +231,7 @@ fn byte_by_byte(plugin: &mut Scripted) -> Checked {
     let id = plugin.wait_for_host()?.thread_id.as_u64();
     let own = plugin.id();
     let ping = plugin.chunk(own, Direction::Request, command::PING, b"");
-    plugin.send_divided(&ping, 1, Duration::ZERO)?;
+    plugin.send_divided(&ping, 1, BETWEEN_BYTES)?;
     plugin.response(own)?;
     let metadata = br#"{"Description":"byte by byte"}"#;
     let own = plugin.id();

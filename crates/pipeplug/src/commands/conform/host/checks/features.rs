@@ -43,10 +43,47 @@ pub(super) const CHECKS: &[HostCheck] = &[
         run: own_contexts,
     },
     HostCheck {
+        name: "cancel/unknown",
+        section: "Cancellation",
+        sends: "cmd.cancel of requests that were never sent, then a ping",
+        expects: "an answer to the ping, and none to the cancels",
+        run: |plugin| {
+            plugin.wait_for_host()?;
+            is_ignored(plugin, Direction::OneWay, &[(command::CANCEL, b"")])
+        },
+    },
+    HostCheck {
+        name: "progress/unasked",
+        section: "Progress",
+        sends: "cmd.progress for requests that were never sent, then a ping",
+        expects: "an answer to the ping, and none to the reports",
+        run: |plugin| {
+            plugin.wait_for_host()?;
+            is_ignored(plugin, Direction::Response, &[(command::PROGRESS, br#"{"done":1}"#)])
+        },
+    },
+    HostCheck {
+        name: "stream/unknown",
+        section: "Streams",
+        sends: "chunks of streams that never existed, in either direction, then a ping",
+        expects: "an answer to the ping, and none to the others",
+        run: |plugin| {
+            let chunks: [(&str, &[u8]); 4] = [
+                (command::PART, b"late"),
+                (command::PART_CREDIT, b"100"),
+                (command::ENOUGH, b""),
+                (command::END, b""),
+            ];
+            plugin.wait_for_host()?;
+            is_ignored(plugin, Direction::OneWay, &chunks)?;
+            is_ignored(plugin, Direction::Response, &chunks[..3])
+        },
+    },
+    HostCheck {
         name: "failure/taken",
         section: "Failures",
-        sends: "cmd.failure as the answer to a call of the host, then a ping",
-        expects: "an answer to the ping: it is taken whatever was negotiated",
+        sends: "cmd.failure as the answer to a call of the host, between two pings",
+        expects: "answers to the pings, or cmd.stop after the first: it is taken whatever was negotiated",
         run: failure_taken,
     },
     HostCheck {
@@ -134,23 +171,36 @@ fn own_contexts(plugin: &mut Scripted) -> Checked {
     if count == 0 { Err(not_applicable("the host sends no cmd.context")) } else { Ok(()) }
 }
 
+/// Sends chunks of exchanges that do not exist.
+fn is_ignored(plugin: &mut Scripted, direction: Direction, chunks: &[(&str, &[u8])]) -> Checked {
+    for id in [1000, u64::MAX >> 1] {
+        for (cmd, buffer) in chunks {
+            plugin.send(id, direction, cmd, buffer)?;
+        }
+    }
+    plugin.no_answer("a chunk of no exchange")
+}
+
 fn failure_taken(plugin: &mut Scripted) -> Checked {
     plugin.wait_for_host()?;
     plugin.greet("", &[])?;
     let call = plugin.users_request()?;
     let failure = br#"{"code":"conform","message":"a check","data":{"a":1}}"#;
-    // The host may end after its failed call.
-    let id = plugin.id();
-    let mut bytes = plugin.chunk(id, Direction::Request, command::PING, b"");
-    bytes.extend(plugin.chunk(
-        call.thread_id.as_u64(),
-        Direction::Response,
-        command::FAILURE,
-        failure,
-    ));
-    plugin.send_raw(&bytes)?;
-    let is_next = |chunk: &Chunk| is_response(chunk, id);
-    plugin.expect("answer to the ping", is_next).map(drop)
+    let [before, after] = [plugin.id(), plugin.id()];
+    let bytes = [
+        plugin.chunk(before, Direction::Request, command::PING, b""),
+        plugin.chunk(call.thread_id.as_u64(), Direction::Response, command::FAILURE, failure),
+        plugin.chunk(after, Direction::Request, command::PING, b""),
+    ];
+    plugin.send_raw(&bytes.concat())?;
+    plugin.response(before)?;
+    // The host may stop the plugin after its failed call.
+    let goes_on = |chunk: &Chunk| is_response(chunk, after) || is_stop(chunk);
+    match plugin.expect("answer to the second ping", goes_on)? {
+        chunk if is_stop(&chunk) => plugin.state = Input::Ended,
+        _ => {}
+    }
+    Ok(())
 }
 
 fn stop(plugin: &mut Scripted) -> Checked {
