@@ -18,6 +18,7 @@ use crate::exit::{Exit, OnEnd};
 use crate::listen::{self, NoPath};
 use crate::main_handle::{Handler, Main, OnStop, Shared};
 use crate::metadata::Own;
+use crate::permissions::Permissions;
 use crate::register_error::RegisterError;
 use crate::services::Services;
 use crate::startup::Startup;
@@ -210,6 +211,22 @@ impl<S: Start, R: Handler> Guest<S, R> {
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.own.metadata.insert(key.into(), value.into());
         self
+    }
+
+    /// Declares what the plugin needs of the machine and of its host, which `pipeplug add` shows and
+    /// asks for. A host that confines plugins to their permissions grants what was allowed, and nothing
+    /// else. docs/security.md of the project ("Permissions") has more.
+    ///
+    /// As an entry of the [`metadata`](Self::metadata), it has the request call-back not be asked.
+    ///
+    /// ```no_run
+    /// use pipeplug_guest::{Guest, Permissions};
+    ///
+    /// let wanted = Permissions::new().read("{plugin}/words").connect(443).command("log");
+    /// let main = Guest::new().permissions(wanted).register();
+    /// ```
+    pub fn permissions(self, permissions: Permissions) -> Self {
+        self.metadata(Permissions::KEY, permissions.into_json())
     }
 
     /// Adds versions of the application's own interface that the plugin speaks: the commands, and

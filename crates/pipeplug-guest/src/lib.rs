@@ -31,6 +31,7 @@ mod logging;
 mod logging;
 mod main_handle;
 mod metadata;
+mod permissions;
 mod register_error;
 #[cfg(feature = "service")]
 mod services;
@@ -50,6 +51,7 @@ pub use listen::ListenError;
 #[cfg(feature = "logging")]
 pub use logging::{LoggingError, logging};
 pub use main_handle::{Handler, Main};
+pub use permissions::Permissions;
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Limits, ThreadId};
 pub use pipeplug_net::{
     AwaitedCall, CallError, CallFailure, Caller, CancelHandle, Cancellation, ChunkHead,

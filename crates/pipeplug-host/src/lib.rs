@@ -46,6 +46,7 @@ mod files;
 #[cfg(feature = "verify")]
 mod integrity;
 pub mod launcher;
+mod permissions;
 mod plugin;
 pub mod process;
 #[cfg(feature = "sandbox")]
@@ -65,6 +66,7 @@ mod sys;
 
 #[cfg(feature = "verify")]
 pub use integrity::{LockFile, LockFileError, LockFileErrorKind, ParseSha256Error, Sha256};
+pub use permissions::{Permissions, PermissionsError};
 pub use pipeplug_net::wire::{Chunk, Direction, Format, Header, Limits, ThreadId, command};
 pub use pipeplug_net::{
     AwaitedCall, CallError, CallFailure, Caller, CancelHandle, Cancellation, ChunkHead,

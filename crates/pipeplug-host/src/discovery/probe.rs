@@ -102,6 +102,9 @@ pub(super) fn is_about_the_plugin(error: &StartError) -> bool {
         | StartErrorKind::InterfaceVersions { .. }
         | StartErrorKind::Service { .. }
         | StartErrorKind::PinnedInterface { .. }
+        | StartErrorKind::NotPermitted { .. }
+        | StartErrorKind::MorePermissions { .. }
+        | StartErrorKind::BadPermissions { .. }
         | StartErrorKind::NotReady { .. } => false,
         StartErrorKind::Exited { status, .. } => !was_ended(*status),
         StartErrorKind::ClosedPipe

@@ -18,7 +18,7 @@ pub use error::{AddError, RemoveError, StoreError};
 use self::records::{Lock, Records};
 use super::{Problem, problem, search_path, similar};
 use crate::files::{self, DIRECTORY, FileError, RegularFile};
-use crate::integrity::Sha256;
+use crate::integrity::{LockFile, Sha256};
 
 /// A host's plugins in the user's data directory, `$XDG_DATA_HOME/<host>/plugins` or
 /// `~/.local/share/<host>/plugins`, where [`Discovery`](super::Discovery) finds them.
@@ -101,6 +101,13 @@ impl Store {
     #[must_use]
     pub fn path_of(&self, name: &str) -> Option<PathBuf> {
         problem::is_name(name).then(|| self.dir().join(format!("{}-{name}", self.host)))
+    }
+
+    /// Path of the [`LockFile`](crate::LockFile) that records what these plugins are allowed. It need
+    /// not be there yet.
+    #[must_use]
+    pub fn lock_path(&self) -> PathBuf {
+        self.root.join(LockFile::NAME)
     }
 
     /// Adds a plugin: an executable file of any name, which is found by `name` then.

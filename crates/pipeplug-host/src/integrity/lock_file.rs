@@ -10,10 +10,14 @@ use serde_json::{Value, json};
 
 use crate::files::{self, DirectoryLock, FileError, RegularFile, json};
 use crate::integrity::Sha256;
+use crate::permissions::Permissions;
 use crate::process::Launch;
 
-/// The version of the format that is read and written.
+/// Version of a file without permissions.
 const VERSION: u64 = 1;
+/// Version of a file with permissions, which programs that know only the first one do not read: they
+/// would lose the permissions when they write the file.
+const VERSION_WITH_PERMISSIONS: u64 = 2;
 /// A larger file is none of ours, in bytes.
 const FILE_MAX: u64 = 16 << 20;
 
@@ -37,6 +41,10 @@ const FILE_MAX: u64 = 16 << 20;
 /// then whose services break callers of the pinned ones, such as a script whose modules have
 /// changed.
 ///
+/// It can also have what each plugin is allowed, as `permissions` ([`allow`](Self::allow)), which
+/// [`PluginBuilder::permissions_from`](crate::PluginBuilder::permissions_from) enforces. Such a file
+/// has the version 2; older programs do not read it.
+///
 /// [`update`](Self::update) is for programs that change one: of those that do so at the same time
 /// each one's change stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +54,8 @@ pub struct LockFile {
     pins: BTreeMap<String, Sha256>,
     /// Descriptions of the services of plugins.
     interfaces: BTreeMap<String, Value>,
+    /// Permissions that plugins are allowed.
+    permissions: BTreeMap<String, Permissions>,
 }
 
 /// Error of a lock file.
@@ -144,8 +154,13 @@ impl LockFile {
             Err(FileError::System(error)) => return Err(failed(error)),
             Err(error) => return Err(malformed(error.to_string())),
         };
-        let (pins, interfaces) = parse(&text).map_err(malformed)?;
-        Ok(Self { path: located(path).map_err(failed)?, pins, interfaces })
+        let path = located(path).map_err(failed)?;
+        parse(path, &text).map_err(malformed)
+    }
+
+    fn empty(path: PathBuf) -> Self {
+        let (pins, interfaces, permissions) = Default::default();
+        Self { path, pins, interfaces, permissions }
     }
 
     /// Reads it, or takes an empty one where there is none.
@@ -160,7 +175,7 @@ impl LockFile {
                     let kind = LockFileErrorKind::Io { what: "written there", error };
                     LockFileError::new(path, kind)
                 })?;
-                Ok(Self { path: located, pins: BTreeMap::new(), interfaces: BTreeMap::new() })
+                Ok(Self::empty(located))
             }
             opened => opened,
         }
@@ -224,8 +239,7 @@ impl LockFile {
         let file = RegularFile::open(plugin).map_err(|error| failed(error.to_string()))?;
         let sum = Sha256::of_limited(&file, Launch::CHECKED_SIZE_MAX)
             .map_err(|error| failed(error.to_string()))?;
-        let key = self.key(plugin).map_err(|error| failed(error.to_string()))?;
-        let key = key.ok_or_else(|| failed("its path is no UTF-8".to_owned()))?;
+        let key = self.key_of(plugin)?;
         self.pins.insert(key, sum);
         Ok(sum)
     }
@@ -240,18 +254,37 @@ impl LockFile {
         plugin: impl AsRef<Path>,
         description: Option<Value>,
     ) -> Result<(), LockFileError> {
-        let plugin = plugin.as_ref();
-        let failed = |problem: String| {
-            let kind = LockFileErrorKind::Plugin { plugin: plugin.to_owned(), problem };
-            LockFileError::new(&self.path, kind)
-        };
-        let key = self.key(plugin).map_err(|error| failed(error.to_string()))?;
-        let key = key.ok_or_else(|| failed("its path is no UTF-8".to_owned()))?;
+        let key = self.key_of(plugin.as_ref())?;
         match description {
             Some(description) => self.interfaces.insert(key, description),
             None => self.interfaces.remove(&key),
         };
         Ok(())
+    }
+
+    /// Records what a plugin is allowed; [`save`](Self::save) keeps it. `None` removes it.
+    ///
+    /// # Errors
+    /// An error of the system for the plugin's path, or the path is no UTF-8.
+    pub fn allow(
+        &mut self,
+        plugin: impl AsRef<Path>,
+        permissions: Option<Permissions>,
+    ) -> Result<(), LockFileError> {
+        let key = self.key_of(plugin.as_ref())?;
+        match permissions {
+            Some(permissions) => self.permissions.insert(key, permissions),
+            None => self.permissions.remove(&key),
+        };
+        Ok(())
+    }
+
+    /// The permissions that a plugin is allowed, if they are recorded.
+    ///
+    /// # Errors
+    /// What the system says to the plugin's path.
+    pub fn permissions_of(&self, plugin: impl AsRef<Path>) -> io::Result<Option<&Permissions>> {
+        Ok(self.key(plugin.as_ref())?.and_then(|key| self.permissions.get(&key)))
     }
 
     /// The description of a plugin's typed services, if it is pinned.
@@ -297,12 +330,27 @@ impl LockFile {
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let pins: BTreeMap<_, _> =
             self.pins.iter().map(|(name, sum)| (name, sum.to_string())).collect();
-        let mut file = json!({ "version": VERSION, "plugins": pins });
+        let version = if self.permissions.is_empty() { VERSION } else { VERSION_WITH_PERMISSIONS };
+        let mut file = json!({ "version": version, "plugins": pins });
         if !self.interfaces.is_empty() {
             file["interfaces"] = json!(self.interfaces);
         }
+        if !self.permissions.is_empty() {
+            let permissions = self.permissions.iter().map(|(name, of)| (name, of.to_json()));
+            file["permissions"] = json!(permissions.collect::<BTreeMap<_, _>>());
+        }
         let text = format!("{file:#}\n");
         files::replace(&path, text.as_bytes()).map_err(failed)
+    }
+
+    /// Key of a plugin in the file, for an entry of it.
+    fn key_of(&self, plugin: &Path) -> Result<String, LockFileError> {
+        let failed = |problem: String| {
+            let kind = LockFileErrorKind::Plugin { plugin: plugin.to_owned(), problem };
+            LockFileError::new(&self.path, kind)
+        };
+        let key = self.key(plugin).map_err(|error| failed(error.to_string()))?;
+        key.ok_or_else(|| failed("its path is no UTF-8".to_owned()))
     }
 
     /// Key of a plugin in the file; `None` if its path is not UTF-8.
@@ -333,15 +381,14 @@ fn located(file: &Path) -> io::Result<PathBuf> {
     }
 }
 
-type Pins = BTreeMap<String, Sha256>;
-type Interfaces = BTreeMap<String, Value>;
-
-fn parse(text: &[u8]) -> Result<(Pins, Interfaces), String> {
+fn parse(path: PathBuf, text: &[u8]) -> Result<LockFile, String> {
     let file = json::parse(text).map_err(|error| format!("it is no JSON ({error})"))?;
     match file.get("version").and_then(Value::as_u64) {
-        Some(VERSION) => {}
+        Some(VERSION | VERSION_WITH_PERMISSIONS) => {}
         Some(other) => {
-            return Err(format!("its version is {other}, this program knows {VERSION}"));
+            return Err(format!(
+                "its version is {other}, this program knows up to {VERSION_WITH_PERMISSIONS}"
+            ));
         }
         None => return Err("it has no `version`".to_owned()),
     }
@@ -355,6 +402,17 @@ fn parse(text: &[u8]) -> Result<(Pins, Interfaces), String> {
         }
         Some(_) => return Err("its `interfaces` are no object".to_owned()),
     };
+    let permissions = match file.get("permissions") {
+        None => Ok(BTreeMap::new()),
+        Some(Value::Object(permissions)) => permissions
+            .iter()
+            .map(|(name, of)| match Permissions::from_value(of) {
+                Ok(of) => Ok((name.clone(), of)),
+                Err(error) => Err(format!("the permissions of {name:?}: {error}")),
+            })
+            .collect(),
+        Some(_) => Err("its `permissions` are no object".to_owned()),
+    };
     let pins: Result<_, _> = plugins
         .iter()
         .map(|(name, sum)| match sum.as_str().map(str::parse) {
@@ -363,7 +421,7 @@ fn parse(text: &[u8]) -> Result<(Pins, Interfaces), String> {
             None => Err(format!("{name:?}: its sum is not a string")),
         })
         .collect();
-    Ok((pins?, interfaces))
+    Ok(LockFile { path, pins: pins?, interfaces, permissions: permissions? })
 }
 
 #[cfg(test)]
@@ -420,6 +478,27 @@ mod tests {
         assert_eq!(lock.interface_of(&path).unwrap(), None);
         update(&|lock| lock.pin_interface(&plugin, None));
         assert!(!fs::read_to_string(&path).unwrap().contains("interfaces"));
+    }
+
+    #[test]
+    fn permissions_are_kept_and_make_a_file_of_a_newer_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let (plugin, path) = (dir.path().join("spell"), dir.path().join("pipeplug.lock"));
+        fs::write(&plugin, "").unwrap();
+        let version = || json::parse(&fs::read(&path).unwrap()).unwrap()["version"].clone();
+        fs::write(&path, r#"{"version":1,"plugins":{}}"#).unwrap();
+        LockFile::update(&path, |lock| lock.pin(&plugin).map(drop)).unwrap();
+        assert_eq!(version(), 1);
+        assert_eq!(LockFile::open(&path).unwrap().permissions_of(&plugin).unwrap(), None);
+        let allowed: Permissions = r#"{"connect":[443]}"#.parse().unwrap();
+        LockFile::update(&path, |lock| lock.allow(&plugin, Some(allowed.clone()))).unwrap();
+        LockFile::update(&path, |lock| lock.pin(&plugin).map(drop)).unwrap();
+        assert_eq!(version(), 2);
+        let lock = LockFile::open(&path).unwrap();
+        assert_eq!(lock.permissions_of(&plugin).unwrap(), Some(&allowed));
+        assert!(lock.sum_of(&plugin).unwrap().is_some());
+        LockFile::update(&path, |lock| lock.allow(&plugin, None)).unwrap();
+        assert_eq!(version(), 1);
     }
 
     #[test]
@@ -489,9 +568,14 @@ mod tests {
         for (text, part) in [
             ("", "no JSON"),
             ("{}", "no `version`"),
-            (r#"{"version":2,"plugins":{}}"#, "version is 2"),
+            (r#"{"version":3,"plugins":{}}"#, "version is 3"),
             (r#"{"version":1}"#, "no object `plugins`"),
             (r#"{"version":1,"plugins":{},"interfaces":1}"#, "`interfaces` are no object"),
+            (r#"{"version":2,"plugins":{},"permissions":1}"#, "`permissions` are no object"),
+            (
+                r#"{"version":2,"plugins":{},"permissions":{"a":{"usb":[]}}}"#,
+                "permissions of \"a\": the kind of permission \"usb\" is not known here",
+            ),
             (r#"{"version":1,"plugins":{"a":"12"}}"#, "64 hexadecimal digits"),
             (r#"{"version":1,"plugins":{"a":7}}"#, "not a string"),
             (r#"{"version":1,"plugins":{"a":"12","a":"12"}}"#, "the key \"a\" occurs twice"),

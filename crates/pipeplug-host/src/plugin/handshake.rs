@@ -1,5 +1,7 @@
 //! The first request, and what its failure means.
 
+#[cfg(feature = "sandbox")]
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,6 +10,8 @@ use pipeplug_net::wire::{Decoder, Format, Limits, Step, command};
 use pipeplug_net::{CallError, CloseReason, Connection, OutgoingRequest, failure_code};
 
 use crate::launcher::Diagnosis;
+#[cfg(feature = "sandbox")]
+use crate::permissions::{Permissions, PermissionsError};
 use crate::plugin::metadata::{Metadata, offer};
 use crate::plugin::start_hint::{self, End, StartPipe};
 use crate::plugin::{Plugin, PluginBuilder, StartError, StartErrorKind, terminal};
@@ -47,6 +51,14 @@ pub(crate) enum HandshakeFailure {
         host: Vec<u32>,
     },
     Service(Missing),
+    /// The plugin declares more than it is allowed.
+    #[cfg(feature = "sandbox")]
+    MorePermissions {
+        more: Permissions,
+        lock_file: Option<PathBuf>,
+    },
+    #[cfg(feature = "sandbox")]
+    Permissions(PermissionsError),
     Pinned {
         lock_file: PathBuf,
         problem: String,
@@ -116,6 +128,8 @@ pub(crate) fn exchange(
     }
     let metadata =
         Metadata::parse(&bytes).map_err(|error| HandshakeFailure::Metadata { bytes, error })?;
+    #[cfg(feature = "sandbox")]
+    check_permissions(&metadata, builder)?;
     handshake::accept(plugin.connection(), |key| metadata.value(key));
     let names = |feature| handshake::names_feature(|key| metadata.value(key), feature);
     if config.is_some() && !names(handshake::FEATURE_CONFIG) {
@@ -134,6 +148,20 @@ pub(crate) fn exchange(
         })?;
     }
     Ok(Introduced { metadata, interface_version })
+}
+
+/// Compares what the plugin declares with what it is allowed, if it is confined to that.
+#[cfg(feature = "sandbox")]
+fn check_permissions(metadata: &Metadata, builder: &PluginBuilder) -> Result<(), HandshakeFailure> {
+    let Some(allowed) = &builder.permissions else { return Ok(()) };
+    let declared = Permissions::declared(metadata).map_err(HandshakeFailure::Permissions)?;
+    let none = Permissions::default();
+    let more = declared.unwrap_or_default().beyond(allowed.known().unwrap_or(&none));
+    if more.is_empty() {
+        return Ok(());
+    }
+    let lock_file = allowed.lock_file().map(Path::to_owned);
+    Err(HandshakeFailure::MorePermissions { more, lock_file })
 }
 
 /// Returns true for the answer of a connection that does not get to a handler, such as where the
@@ -176,6 +204,14 @@ pub(crate) fn explain(
         }
         HandshakeFailure::Service(error) => {
             return failed(StartErrorKind::Service { problem: error.to_string() });
+        }
+        #[cfg(feature = "sandbox")]
+        HandshakeFailure::MorePermissions { more, lock_file } => {
+            return failed(StartErrorKind::MorePermissions { more, lock_file });
+        }
+        #[cfg(feature = "sandbox")]
+        HandshakeFailure::Permissions(error) => {
+            return failed(StartErrorKind::BadPermissions { error });
         }
         HandshakeFailure::Pinned { lock_file, problem } => {
             return failed(StartErrorKind::PinnedInterface { lock_file, problem });

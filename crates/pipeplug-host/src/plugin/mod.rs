@@ -154,6 +154,7 @@ impl Plugin {
     }
 
     pub(crate) fn launch(builder: &PluginBuilder) -> Result<Self, StartError> {
+        let builder = &*builder.permitted()?;
         let path = builder.launch.program.clone();
         let failed = |kind| StartError::new(&path, builder.launcher.describe(), kind);
         let system = |error| failed(StartErrorKind::System { error });

@@ -11,6 +11,7 @@ use pipeplug_net::recording::RecordingError;
 use pipeplug_net::wire::Format;
 use pipeplug_net::{CallError, ConnectError, Escaped};
 
+use crate::permissions::{Permissions, PermissionsError};
 use crate::plugin::NotReady;
 use crate::process::{SpawnError, SpawnErrorKind, WaitStatus};
 
@@ -175,6 +176,32 @@ pub enum StartErrorKind {
         /// The methods, and what differs.
         problem: String,
     },
+    /// The plugin was to be confined to its permissions (`PluginBuilder::permissions`, with the
+    /// feature `sandbox`), and none are recorded for it, or they cannot be enforced.
+    #[error("was not started: {}", Escaped(problem))]
+    NotPermitted {
+        /// The problem.
+        problem: String,
+    },
+    /// The plugin declares more permissions than it is allowed (`PluginBuilder::permissions`). It was
+    /// stopped.
+    #[error(
+        "asks for more than it is allowed: {}; {}",
+        more.in_words().join("; "),
+        AllowIn(lock_file.as_deref())
+    )]
+    MorePermissions {
+        /// The permissions that it asks for, and is not allowed.
+        more: Permissions,
+        /// Path of the lock file that allows the others.
+        lock_file: Option<PathBuf>,
+    },
+    /// The plugin declares permissions that cannot be understood. It was stopped.
+    #[error("declares permissions that cannot be understood: {error}")]
+    BadPermissions {
+        /// The problem.
+        error: PermissionsError,
+    },
     /// The host's own call-back ([`PluginBuilder::on_ready`](crate::PluginBuilder::on_ready)) failed.
     /// The plugin was stopped.
     #[error("started, and was not ready: {why}")]
@@ -275,6 +302,9 @@ impl StartError {
             | StartErrorKind::InterfaceVersions { .. }
             | StartErrorKind::Service { .. }
             | StartErrorKind::PinnedInterface { .. }
+            | StartErrorKind::NotPermitted { .. }
+            | StartErrorKind::MorePermissions { .. }
+            | StartErrorKind::BadPermissions { .. }
             | StartErrorKind::Echo => true,
             StartErrorKind::System { .. }
             | StartErrorKind::Connect { .. }
@@ -355,6 +385,18 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+/// The next step where a plugin asks for more than it is allowed.
+struct AllowIn<'a>(Option<&'a Path>);
+
+impl fmt::Display for AllowIn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(path) => write!(f, "allow that first, in {path:?}"),
+            None => f.write_str("allow that first, with PluginBuilder::permissions"),
+        }
+    }
+}
 
 /// Shows the launcher behind the path.
 struct By<'a>(&'a Option<String>);

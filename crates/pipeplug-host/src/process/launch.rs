@@ -256,6 +256,13 @@ impl EnvPlan {
         self
     }
 
+    /// The same plan with the list, where it had all of the host's environment.
+    #[must_use]
+    pub(crate) fn without_all(mut self) -> Self {
+        self.source = EnvSource::Listed;
+        self
+    }
+
     /// Passes a variable of the host on, if it is set.
     pub fn pass(&mut self, name: impl Into<OsString>) -> &mut Self {
         self.passed.insert(name.into());

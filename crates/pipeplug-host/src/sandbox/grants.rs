@@ -5,15 +5,16 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{self, Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-use super::Files;
+use super::{DeclaredFile, Files, Within};
 use crate::files::is_unknown_call;
 use crate::sys::{self, Identity, Kind};
 
@@ -125,6 +126,7 @@ pub(super) fn of_host(files: &Files, own_root: OwnRoot) -> Result<Vec<Grant>, Re
             .write
             .iter()
             .map(|path| (path, Access::Write))
+            .chain(files.look_at.iter().map(|path| (path, Access::Read)))
             .chain(files.read.iter().map(|path| (path, Access::Execute))),
     )?;
     // All of them before the first is walked to: a way may lead through any of them, by a name that
@@ -137,15 +139,18 @@ pub(super) fn of_host(files: &Files, own_root: OwnRoot) -> Result<Vec<Grant>, Re
     let mut grants: Vec<Grant> = Vec::new();
     for (path, access) in wanted {
         let grant = open_beneath(&writable, &path, access)
-            .and_then(|grant| grant.checked(own_root))
+            .and_then(|grant| grant.checked(own_root)?.bounded(files))
             .map_err(|error| refused(&path, &error))?;
         grants.push(grant);
     }
     // By components, so that a directory comes before what is in it. Of the same path, the write
-    // access is the last one, and counts.
-    grants.sort_by(|a, b| {
-        a.path.cmp(&b.path).then((a.access == Access::Write).cmp(&(b.access == Access::Write)))
-    });
+    // access is the last one, and counts, and executing comes after reading.
+    let rank = |access| match access {
+        Access::Read | Access::Device => 0,
+        Access::Execute => 1,
+        Access::Write => 2,
+    };
+    grants.sort_by(|a, b| a.path.cmp(&b.path).then(rank(a.access).cmp(&rank(b.access))));
     Ok(grants)
 }
 
@@ -284,6 +289,39 @@ impl Grant {
             ));
         }
         Ok(self)
+    }
+
+    /// Refuses a file that a plugin has asked for, and that is not where it said, and a directory to
+    /// write to that has a file which must not be written to.
+    ///
+    /// The open file is what counts: what its path leads to later is of no account.
+    fn bounded(self, files: &Files) -> io::Result<Self> {
+        let bounds: Vec<_> = files.declared.iter().filter(|it| it.path == self.path).collect();
+        let keeps = self.access == Access::Write && !files.not_writable.is_empty();
+        if bounds.is_empty() && !keeps {
+            return Ok(self);
+        }
+        let real = fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd()))?;
+        for DeclaredFile { within, .. } in bounds {
+            let (is_there, place) = match within {
+                Within::Folder(folder) => (real.starts_with(folder), folder),
+                Within::Itself => (real == self.path, &self.path),
+                Within::Anywhere => continue,
+            };
+            if !is_there {
+                return Err(io::Error::other(format!(
+                    "a symbolic link leads from there to {real:?}, which is not in {place:?}; a \
+                     permission names the target of a link"
+                )));
+            }
+        }
+        match files.not_writable.iter().find(|file| keeps && file.starts_with(&real)) {
+            Some(file) => Err(io::Error::other(format!(
+                "the plugin could change {file:?} there, and so what it is allowed; keep that in \
+                 another directory"
+            ))),
+            None => Ok(self),
+        }
     }
 
     fn of(file: OwnedFd, path: &Path, access: Access) -> io::Result<Self> {

@@ -13,7 +13,7 @@ impl Sandbox {
         let mut lines = Vec::new();
         match (&self.files, self.level) {
             (None, _) => lines.push("files: all that its user may use".to_owned()),
-            (Some(Files { read, write }), level) => {
+            (Some(Files { read, look_at, write, .. }), level) => {
                 let own = match level {
                     Level::Strict => {
                         format!(
@@ -26,6 +26,7 @@ impl Sandbox {
                 };
                 lines.push(format!("files: {own}"));
                 lines.extend(named("read", read));
+                lines.extend(named("read, not execute", look_at));
                 lines.extend(named("write", write));
             }
         }

@@ -100,8 +100,33 @@ pub(crate) struct Limits {
 /// The files that may be used, beside those that every program needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Files {
+    /// Files to read and execute.
     pub(crate) read: Vec<PathBuf>,
+    /// Files to read only.
+    pub(crate) look_at: Vec<PathBuf>,
     pub(crate) write: Vec<PathBuf>,
+    /// Bounds of files that a plugin has asked for.
+    pub(crate) declared: Vec<DeclaredFile>,
+    /// Files that no grant may let be written to.
+    pub(crate) not_writable: Vec<PathBuf>,
+}
+
+/// A file that a plugin has asked for, which no symbolic link may lead away from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DeclaredFile {
+    pub(crate) path: PathBuf,
+    pub(crate) within: Within,
+}
+
+/// The place that the open file has to be in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Within {
+    /// This folder, which has no symbolic link in its path.
+    Folder(PathBuf),
+    /// The path itself, without a symbolic link.
+    Itself,
+    /// Anywhere: the path is the system's own.
+    Anywhere,
 }
 
 /// The TCP ports that may be used.
@@ -209,7 +234,12 @@ impl Sandbox {
 
     /// The files that were granted; `None` where every file may be used.
     pub(crate) fn granted(&self) -> Option<impl Iterator<Item = &PathBuf>> {
-        self.files.as_ref().map(|files| files.read.iter().chain(&files.write))
+        self.files.as_ref().map(|files| files.read.iter().chain(&files.look_at).chain(&files.write))
+    }
+
+    /// Tells whether nothing of a strict sandbox is left out, on any system.
+    pub(crate) fn is_strict_in_full(&self) -> bool {
+        self.level == Level::Strict && self.demand == Demand::All
     }
 
     /// Tells whether a plugin has a root file system of its own in it.

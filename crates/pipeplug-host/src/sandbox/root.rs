@@ -135,7 +135,8 @@ impl Grant {
         Entry::Copy(match self.access {
             Access::Execute => copied,
             Access::Read => {
-                copied.with(always.and(Attributes::NO_DEVICES).and(Attributes::READ_ONLY))
+                let attributes = always.and(Attributes::NO_DEVICES).and(Attributes::READ_ONLY);
+                copied.with(attributes.and(Attributes::NO_EXECUTION))
             }
             Access::Device => copied.with(always.and(Attributes::READ_ONLY)),
             Access::Write => {

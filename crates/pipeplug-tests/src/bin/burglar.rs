@@ -34,7 +34,12 @@ fn main() -> ExitCode {
         "descriptors" => Ok(at_start.as_str().into()),
         _ => answer(main, request),
     };
-    Guest::new().handler(handler).register().wait()
+    let mut guest = Guest::new().handler(handler);
+    // The permissions that it declares, whatever it may do.
+    if let Ok(declared) = std::env::var("BURGLAR_DECLARES") {
+        guest = guest.metadata("pipeplug.permissions", declared);
+    }
+    guest.register().wait()
 }
 
 fn answer(main: &Main, request: &mut Request) -> Result<Reply, HandlerError> {

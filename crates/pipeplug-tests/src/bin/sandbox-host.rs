@@ -4,7 +4,7 @@
 //! the plugin.
 //!
 //! Options: `--read PATH`, `--write PATH`, `--connect PORT`, `--bind PORT`, `--scratch BYTES`,
-//! `--best-effort`, `--leave`, `--inherit-stdout`, `--without-namespaces`, which has the kernel
+//! `--permissions JSON`, `--best-effort`, `--leave`, `--inherit-stdout`, `--without-namespaces`, which has the kernel
 //! refuse them to this process, as a container engine does, and `--without-landlock`, which has it
 //! seem to have none; `--landlock ABI`, which has it seem to have that version; `--log`, which has
 //! warnings in the standard error too.
@@ -12,7 +12,7 @@
 use std::io::{self, BufRead as _, Write as _};
 use std::process::ExitCode;
 
-use pipeplug_host::{OnHostExit, Plugin, Sandbox, Stdout};
+use pipeplug_host::{OnHostExit, Permissions, Plugin, Sandbox, Stdout};
 
 fn main() -> ExitCode {
     match run() {
@@ -29,6 +29,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut next = || args.next().ok_or("something is missing on the command line");
     let mut changes: Vec<Box<dyn FnOnce(Sandbox) -> Sandbox>> = Vec::new();
     let (mut stdout, mut on_host_exit) = (Stdout::Null, OnHostExit::Kill);
+    let mut permissions = None;
     let level = loop {
         match next()?.as_str() {
             "--read" => {
@@ -51,6 +52,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                 let bytes = next()?.parse()?;
                 changes.push(Box::new(move |sandbox| sandbox.scratch(bytes)));
             }
+            "--permissions" => permissions = Some(next()?.parse::<Permissions>()?),
             "--best-effort" => changes.push(Box::new(Sandbox::best_effort)),
             "--leave" => on_host_exit = OnHostExit::EndOfFile,
             "--inherit-stdout" => stdout = Stdout::Inherit,
@@ -74,6 +76,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(sandbox) = sandbox {
         builder =
             builder.sandbox(changes.into_iter().fold(sandbox, |sandbox, change| change(sandbox)));
+    }
+    if let Some(permissions) = permissions {
+        builder = builder.permissions(permissions);
     }
     let plugin = builder.start()?;
     let mut answers = io::stderr();

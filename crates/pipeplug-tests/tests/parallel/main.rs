@@ -28,6 +28,8 @@ mod older_landlock;
 mod on_host_exit;
 mod on_ready;
 mod options;
+#[cfg(linux_native)]
+mod permissions;
 mod pool;
 mod progress;
 mod raw;

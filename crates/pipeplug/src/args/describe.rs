@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 
-use crate::args::sandbox::Level;
+use crate::args::sandbox::{Level, probe_level};
 use crate::args::start::StartArgs;
 use crate::args::units::parse_duration;
 use crate::exit::{CommandError, ExitReason};
@@ -14,7 +14,7 @@ use crate::exit::{CommandError, ExitReason};
 #[command(next_help_heading = "Starting plugins")]
 pub(crate) struct DescribeArgs {
     /// Sandbox of plugins that are started: none, basic or strict
-    #[arg(long, value_name = "LEVEL", default_value_t = Level::OF_UNKNOWN)]
+    #[arg(long, value_name = "LEVEL", default_value_t = Level::OF_UNKNOWN, value_parser = probe_level())]
     sandbox: Level,
 
     /// Time limit of the start of a plugin, and of its answer, as 500ms, 2s or 1m [default: 10s]

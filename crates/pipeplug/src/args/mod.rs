@@ -1,5 +1,6 @@
 //! Arguments that several subcommands share, and the conversion of their values.
 
+mod allow_hint;
 pub(crate) mod calls;
 pub(crate) mod config;
 pub(crate) mod config_file;

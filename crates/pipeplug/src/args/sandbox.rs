@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use pipeplug_host::SandboxSupport;
 use pipeplug_host::process::SpawnErrorKind;
@@ -42,11 +43,12 @@ pub(crate) struct SandboxArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = LockFile::NAME)]
     locked: Option<PathBuf>,
 
-    /// Sandbox of the plugin: none, basic or strict
+    /// Sandbox of the plugin: none, basic, strict or declared
     ///
     /// basic: no privileges, and no system calls that plugins never need; strict: also no files,
-    /// other processes or network, unless granted below [default: none for run and bench, strict for
-    /// inspect]
+    /// other processes or network, unless granted below; declared: strict, with exactly the
+    /// permissions that `pipeplug add` has asked for, or with --locked those of the lock file
+    /// [default: none for run and bench, strict for inspect]
     #[arg(long, value_name = "LEVEL", hide_possible_values = true)]
     sandbox: Option<Level>,
 
@@ -103,6 +105,16 @@ pub(crate) enum Level {
     None,
     Basic,
     Strict,
+    Declared,
+}
+
+/// Parses the level of a sandbox for plugins that are only probed, whose permissions are not known.
+pub(crate) fn probe_level() -> impl TypedValueParser<Value = Level> {
+    PossibleValuesParser::new(["none", "basic", "strict"]).map(|name| match name.as_str() {
+        "none" => Level::None,
+        "basic" => Level::Basic,
+        _ => Level::Strict,
+    })
 }
 
 /// Options for the sandbox of plugins that are probed.
@@ -111,7 +123,7 @@ pub(crate) enum Level {
 pub(crate) struct ProbeSandboxArgs {
     /// Sandbox of the probed plugin. basic: no privileges, and no system calls that plugins never
     /// need; strict: also no files, other processes or network
-    #[arg(long, value_name = "LEVEL", default_value_t = Level::OF_UNKNOWN, conflicts_with = "no_metadata")]
+    #[arg(long, value_name = "LEVEL", default_value_t = Level::OF_UNKNOWN, value_parser = probe_level(), conflicts_with = "no_metadata")]
     sandbox: Level,
 
     /// Grant read and execute on a file, or on all files below a directory, such as the modules of
@@ -139,6 +151,7 @@ impl fmt::Display for Level {
             Self::None => "none",
             Self::Basic => "basic",
             Self::Strict => "strict",
+            Self::Declared => "declared",
         })
     }
 }
@@ -152,7 +165,8 @@ impl Level {
         let sandbox = match self {
             Self::None => return None,
             Self::Basic => Sandbox::basic(),
-            Self::Strict => Sandbox::strict(),
+            // Files and ports are added at the start.
+            Self::Strict | Self::Declared => Sandbox::strict(),
         };
         Some(if best_effort { sandbox.best_effort() } else { sandbox })
     }
@@ -205,6 +219,11 @@ impl ProbeSandboxArgs {
         self.sandbox
     }
 
+    /// True for a strict sandbox of which nothing is left out.
+    pub(crate) fn is_strict_in_full(&self) -> bool {
+        self.sandbox == Level::Strict && !self.sandbox_best_effort
+    }
+
     /// Checks that no option contradicts the level.
     ///
     /// # Errors
@@ -255,7 +274,28 @@ impl SandboxArgs {
             ("--sandbox-scratch", self.sandbox_scratch.is_some()),
             ("--sandbox-best-effort", self.sandbox_best_effort),
         ];
-        check(level, given.into_iter().find_map(|(option, is_given)| is_given.then_some(option)))
+        check(level, given.into_iter().find_map(|(option, is_given)| is_given.then_some(option)))?;
+        let grants = ["--sandbox-read", "--sandbox-write", "--sandbox-connect", "--sandbox-bind"];
+        let grants = given
+            .into_iter()
+            .filter(|(option, _)| grants.contains(option) || *option == "--sandbox-best-effort");
+        let of_environment =
+            [("--env-pass", !self.env_pass.is_empty()), ("--env-inherit", self.env_inherit)];
+        match grants.chain(of_environment).find(|(_, is_given)| *is_given) {
+            Some((option, _)) if level == Level::Declared => {
+                let message = format!(
+                    "{option} does not go with --sandbox declared, which grants what the plugin was \
+                     allowed and nothing else: use --sandbox strict"
+                );
+                Err(CommandError::message(ExitReason::Usage, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lock file of `--locked`.
+    pub(crate) fn locked(&self) -> Option<&Path> {
+        self.locked.as_deref()
     }
 
     /// Sets all of these options on the builder, with a sandbox of this level.
@@ -326,6 +366,10 @@ pub(crate) fn notes(args: &SandboxArgs, level: Level) -> Vec<String> {
     let Some(sandbox) = args.sandbox(level) else { return Vec::new() };
     let mut notes =
         vec![format!("its sandbox is {level}; this system has {}", SandboxSupport::of_system())];
+    if level == Level::Declared {
+        notes.push("  files, network, commands and variables: as allowed in the lock file".into());
+        return notes;
+    }
     notes.extend(sandbox.in_words().into_iter().map(|line| format!("  {line}")));
     notes
 }

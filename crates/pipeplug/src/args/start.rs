@@ -1,18 +1,20 @@
 //! Options for the start of a plugin, shared by `run` and `inspect`.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
-use pipeplug_host::discovery::Transport;
+use pipeplug_host::discovery::{Store, Transport};
 use pipeplug_host::{
-    CallError, Grace, LogLevel, PluginBuilder, StartError, StartErrorKind, Stdin, Stdout,
+    CallError, Grace, LogLevel, Permissions, PluginBuilder, StartError, StartErrorKind, Stdin,
+    Stdout,
 };
 use pipeplug_host::{Format, Limits};
 
+use crate::args::allow_hint::OfLock;
 use crate::args::config::{self, Config};
 use crate::args::container::ContainerArgs;
 use crate::args::kubectl::KubectlArgs;
@@ -21,8 +23,9 @@ use crate::args::record::RecordArgs;
 use crate::args::sandbox::{self, Level, SandboxArgs};
 use crate::args::target::{HOST, Target, Wanted};
 use crate::args::units::{parse_bytes, parse_duration};
-use crate::exit::CommandError;
+use crate::exit::{CommandError, ExitReason};
 use crate::output::stream;
+use crate::output::text::Escaped;
 use crate::session::shutdown::Shutdown;
 
 #[derive(Debug, Args)]
@@ -203,6 +206,9 @@ impl StartArgs {
             .is_some_and(|hint| hint.contains("--stdio") || hint.contains("background"));
         let may_be_on_stdio = !protocol.stdio && !self.launcher.is_given() && !is_explained;
         let hint = match error.kind() {
+            StartErrorKind::NotPermitted { .. } | StartErrorKind::MorePermissions { .. } => {
+                return self.of_lock().hint(error);
+            }
             // There was no program to run.
             _ if error.is_permanent() => return None,
             // The cause is known.
@@ -277,6 +283,48 @@ impl StartArgs {
         self.sandbox.named_level().unwrap_or(default)
     }
 
+    /// Checks that no option contradicts the level of the sandbox, and that a level which needs a
+    /// lock file has one.
+    ///
+    /// # Errors
+    /// An option is missing, or one too many.
+    pub(crate) fn check(&self, level: Level) -> Result<(), CommandError> {
+        self.sandbox.check(level)?;
+        // A launcher that cannot confine the plugin is refused at the start.
+        let is_here = !self.launcher.is_given();
+        if level == Level::Declared && is_here && self.permissions_file().is_none() {
+            let plugin = self.plugin.as_deref().unwrap_or_default().to_string_lossy();
+            let message = format!(
+                "--sandbox declared needs a record of what {} is allowed: `{}` asks you and makes one, \
+                 then add --locked",
+                Escaped(&plugin),
+                Escaped(&self.of_lock().pin())
+            );
+            return Err(CommandError::message(ExitReason::Usage, message));
+        }
+        Ok(())
+    }
+
+    fn of_lock(&self) -> OfLock<'_> {
+        let plugin = self.plugin.as_deref().unwrap_or_default();
+        OfLock { plugin, host: &self.host, locked: self.sandbox.locked() }
+    }
+
+    /// Lock file with the permissions of the plugin: that of `--locked`, or that of the installed
+    /// plugins for a name. A lock file in the working directory is not taken unasked: it may have
+    /// come with the plugin.
+    fn permissions_file(&self) -> Option<PathBuf> {
+        if let Some(path) = self.sandbox.locked() {
+            return Some(path.to_owned());
+        }
+        match self.wanted() {
+            Wanted::Here(plugin, host) if !plugin.as_bytes().contains(&b'/') => {
+                Store::for_host(host).ok().map(|store| store.lock_path())
+            }
+            _ => None,
+        }
+    }
+
     /// Sets all of these options on the builder, with a sandbox of this level.
     pub(crate) fn apply(
         &self,
@@ -287,6 +335,12 @@ impl StartArgs {
         let builder = self.launcher.apply(builder, &self.container, &self.kubectl, self.timeout);
         let mut builder =
             self.sandbox.apply(builder, level).args(&self.args).format(protocol.format);
+        if level == Level::Declared {
+            builder = match self.permissions_file() {
+                Some(path) => builder.permissions_from(path),
+                None => builder.permissions(Permissions::default()),
+            };
+        }
         builder = if protocol.stdio {
             builder.stdio()
         } else {

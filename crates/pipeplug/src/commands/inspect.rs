@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use clap::Args;
+use pipeplug_host::{Metadata, Permissions};
 use pipeplug_service::Description;
 use serde_json::{Value, json};
 
@@ -50,7 +51,7 @@ Kubernetes, rights and sandbox, recording.";
 )]
 pub(crate) struct InspectArgs {
     /// Write one JSON object: plugin, path, pid, format, seconds (the start took), metadata, and
-    /// services, if it has any
+    /// permissions and services, if it has any
     #[arg(long, help_heading = "Output")]
     json: bool,
 
@@ -88,7 +89,7 @@ fn attempt(
     shutdown: &Shutdown,
 ) -> Result<(), CommandError> {
     let level = args.start.level(Level::OF_UNKNOWN);
-    args.start.sandbox.check(level)?;
+    args.start.check(level)?;
     let target = Target::find(args.start.wanted())?;
     handle_signals(shutdown, report)?;
     let answers = AnswerHandler::load(&[], &mut Loader::default(), report)?;
@@ -127,6 +128,9 @@ fn text_of(
     }
     if args.json {
         let mut fields = started.to_json();
+        if let Ok(Some(declared)) = Permissions::declared(started.plugin.metadata()) {
+            fields.insert("permissions".into(), declared.to_json());
+        }
         if let Some(Description { services }) = services {
             fields.insert("services".into(), json!(services));
         }
@@ -155,12 +159,20 @@ fn table(started: &Started<'_>, paint: Paint, columns: Option<usize>) -> String 
         ("protocol", metadata.value(PROTOCOL).unwrap_or(unsaid).to_owned()),
         ("features", metadata.value(FEATURES).unwrap_or(unsaid).to_owned()),
     ];
-    let said: Vec<_> =
-        metadata.iter().filter(|(key, _)| ![PROTOCOL, FEATURES].contains(key)).collect();
+    let permissions = permissions(metadata);
+    let shown_above = [PROTOCOL, FEATURES, Permissions::KEY];
+    let said: Vec<_> = metadata.iter().filter(|(key, _)| !shown_above.contains(key)).collect();
+    let known = known.iter().map(|(key, value)| (*key, value.as_str())).chain(
+        permissions.iter().enumerate().map(|(i, line)| {
+            let key = if i == 0 { "asks to" } else { "" };
+            (key, line.as_str())
+        }),
+    );
+    let known: Vec<_> = known.collect();
     let widest = known.iter().map(|(key, _)| *key).chain(said.iter().map(|(key, _)| *key));
     let widest = widest.map(|key| text::width(&Escaped(key).to_string())).max().unwrap_or(0);
     let mut table = String::new();
-    for (key, value) in known.iter().map(|(key, value)| (*key, value.as_str())) {
+    for (key, value) in known {
         row(&mut table, key, value, widest, paint, columns);
     }
     if said.is_empty() {
@@ -172,6 +184,14 @@ fn table(started: &Started<'_>, paint: Paint, columns: Option<usize>) -> String 
         row(&mut table, key, value, widest, paint, columns);
     }
     table
+}
+
+/// Permissions that the plugin declares, in words.
+fn permissions(metadata: &Metadata) -> Vec<String> {
+    match Permissions::declared(metadata) {
+        Ok(declared) => declared.map(|declared| declared.in_words()).unwrap_or_default(),
+        Err(error) => vec![format!("(permissions that cannot be understood: {error})")],
+    }
 }
 
 fn row(

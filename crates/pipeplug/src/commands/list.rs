@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use pipeplug_host::Format;
-use pipeplug_host::Sha256;
 use pipeplug_host::discovery::{
     Catalog, CatalogEntry, Discovery, EntryState, Freshness, InstallMode, InstallRecord,
-    ProbeResult, Progress, Transport,
+    ProbeResult, Progress, Store, Transport,
 };
+use pipeplug_host::{LockFile, Permissions, PermissionsError, Sha256};
 use serde_json::{Value, json};
 
 use crate::args::sandbox::{Hint, ProbeSandboxArgs};
@@ -21,7 +21,7 @@ use crate::args::target::{HOST, check_host};
 use crate::args::units::parse_duration;
 use crate::builtin;
 use crate::cli::Globals;
-use crate::commands::add::origin;
+use crate::commands::add::{of_store, origin};
 use crate::exit::{CommandError, ExitReason};
 use crate::output::report;
 use crate::output::stream::{self, Kind, Stream};
@@ -41,7 +41,8 @@ JSON (--json), one object per line: name, path, state (usable, shadowed or
 unusable); description and format, if the plugin answered; shadowed_by;
 problem; stdio (true if it talks over stdin and stdout, as with run --stdio);
 in_sandbox (true if it was probed in a sandbox, which may be why it failed);
-remembered (true if an earlier listing probed it); added (from, mode, sha256)
+remembered (true if an earlier listing probed it); permissions, if it declares
+any; allowed, the permissions that you have allowed; added (from, mode, sha256)
 if `pipeplug add` installed it; changed_to, the sum of its file, if the file
 has changed since, as that of a link does with each build.";
 
@@ -91,6 +92,8 @@ struct Row {
     path: PathBuf,
     state: RowState,
     added: Option<InstallRecord>,
+    /// Permissions that the user has allowed.
+    allowed: Option<Permissions>,
     /// Checksum of the file, if the file has changed since it was added.
     changed: Option<Sha256>,
 }
@@ -107,6 +110,8 @@ struct ProbedPlugin {
     format: Format,
     over: Transport,
     asked: Freshness,
+    /// Permissions that it declares, or the problem with them.
+    permissions: Result<Permissions, PermissionsError>,
 }
 
 /// Runs `pipeplug list`.
@@ -142,7 +147,8 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), CommandError> {
         // The thread ends with the catalog. A panic of it would only lose the progress line.
         let _ = shown.join();
     }
-    let rows: Vec<_> = listed.into_iter().map(Row::new).collect();
+    let lock = lock_of(&args.host, globals);
+    let rows: Vec<_> = listed.into_iter().map(|listed| Row::new(listed, lock.as_ref())).collect();
     if let Some(failure) = shutdown.failure() {
         return Err(failure);
     }
@@ -183,6 +189,17 @@ fn attempt(args: &ListArgs, globals: &Globals) -> Result<(), CommandError> {
         }
     }
     report::print_interruptible(&text, &shutdown)
+}
+
+/// Opens the lock file with what the plugins of a host are allowed. A listing does without one that
+/// cannot be read.
+fn lock_of(host: &str, globals: &Globals) -> Option<LockFile> {
+    of_store(&Store::for_host(host).ok()?).unwrap_or_else(|failure| {
+        if let Some(error) = failure.error {
+            report::tell(globals.color, &format!("{error:#}"));
+        }
+        None
+    })
 }
 
 /// Starts a thread that shows the progress of the catalog in a terminal. It ends with the catalog.
@@ -240,8 +257,11 @@ fn progress_line(text: &str) {
 }
 
 impl Row {
-    fn new(listed: CatalogEntry) -> Self {
+    fn new(listed: CatalogEntry, lock: Option<&LockFile>) -> Self {
         let CatalogEntry { entry, answer, added, changed, .. } = listed;
+        // Also of a plugin that cannot be used. A path that is no UTF-8 is not in the file.
+        let allowed =
+            lock.and_then(|lock| lock.permissions_of(&entry.path).ok().flatten()).cloned();
         let unusable =
             |problem| RowState::Unusable { problem, asked: Freshness::Fresh, in_sandbox: false };
         let state = match (entry.state, answer) {
@@ -255,6 +275,8 @@ impl Row {
                     format: said.format,
                     over: said.transport,
                     asked,
+                    permissions: Permissions::declared(&said.metadata)
+                        .map(Option::unwrap_or_default),
                 })),
                 Err(problem) => RowState::Unusable { problem, asked, in_sandbox },
             },
@@ -262,7 +284,7 @@ impl Row {
             (EntryState::Unusable(problem), _) => unusable(problem.to_string()),
             _ => unusable("in a state that this program does not know".into()),
         };
-        Self { name: entry.name, path: entry.path, state, added, changed }
+        Self { name: entry.name, path: entry.path, state, added, allowed, changed }
     }
 
     fn is_remembered_problem(&self) -> bool {
@@ -279,7 +301,13 @@ impl Row {
         match &self.state {
             RowState::Usable(known) => {
                 row["state"] = "usable".into();
-                if let Some(ProbedPlugin { description, format, over, asked }) = known {
+                if let Some(ProbedPlugin { description, format, over, asked, permissions }) = known
+                {
+                    if let Ok(permissions) = permissions.as_ref()
+                        && !permissions.is_empty()
+                    {
+                        row["permissions"] = permissions.to_json();
+                    }
                     row["description"] = description.as_deref().into();
                     row["format"] = format.to_string().into();
                     row["stdio"] = (*over == Transport::Stdio).into();
@@ -303,6 +331,9 @@ impl Row {
                 InstallMode::Link => "link",
             };
             row["added"] = json!({ "from": from.to_string_lossy(), "mode": mode, "sha256": sha256.to_string() });
+        }
+        if let Some(allowed) = &self.allowed {
+            row["allowed"] = allowed.to_json();
         }
         if let Some(sum) = self.changed {
             row["changed_to"] = sum.to_string().into();
@@ -329,6 +360,9 @@ fn table(text: &mut String, rows: &[Row], paint: Paint, columns: Option<usize>) 
         for row in rows.iter().filter(|row| row.directory() == *dir) {
             let (role, what) = row.in_words();
             line(text, &row.shown_name(), &what, role, width(rows), paint, columns);
+            for rights in row.rights() {
+                line(text, "", &rights, Role::Aside, width(rows), paint, columns);
+            }
         }
     }
 }
@@ -357,6 +391,31 @@ impl Row {
             ));
         }
         (role, format!("{what} ({origin})").trim_start().to_owned())
+    }
+
+    /// Lines that tell what the plugin may do, and what it asks for beyond that.
+    fn rights(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let join = |permissions: &Permissions| permissions.in_words().join("; ");
+        if let Some(allowed) = self.allowed.as_ref().filter(|it| !it.is_empty()) {
+            lines.push(format!("may {}", join(allowed)));
+        }
+        if let RowState::Usable(Some(ProbedPlugin { permissions, .. })) = &self.state {
+            match permissions {
+                Ok(declared) => {
+                    let more =
+                        declared.beyond(self.allowed.as_ref().unwrap_or(&Permissions::default()));
+                    lines.extend(
+                        (!more.is_empty())
+                            .then(|| format!("asks to {} (not allowed yet)", join(&more))),
+                    );
+                }
+                Err(error) => {
+                    lines.push(format!("declares permissions that cannot be understood: {error}"));
+                }
+            }
+        }
+        lines
     }
 
     /// Directory to list it under. A directory with a problem is listed under itself.
@@ -433,7 +492,8 @@ mod tests {
     use super::*;
 
     fn row(name: &str, path: &str, state: RowState) -> Row {
-        Row { name: name.into(), path: path.into(), state, added: None, changed: None }
+        let (added, allowed, changed) = (None, None, None);
+        Row { name: name.into(), path: path.into(), state, added, allowed, changed }
     }
 
     fn usable(description: &str) -> RowState {
@@ -443,6 +503,7 @@ mod tests {
             format,
             over: Transport::Descriptors,
             asked: Freshness::Fresh,
+            permissions: Ok(Permissions::default()),
         }))
     }
 

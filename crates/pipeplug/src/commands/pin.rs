@@ -9,7 +9,7 @@ use std::path::{self, Path, PathBuf};
 
 use clap::Args;
 use pipeplug_host::process::{SpawnError, SpawnErrorKind};
-use pipeplug_host::{LockFile, LockFileError, StartError};
+use pipeplug_host::{LockFile, LockFileError, LockFileErrorKind, Permissions, StartError};
 use pipeplug_service::Description;
 use serde_json::json;
 
@@ -19,6 +19,7 @@ use crate::cli::Globals;
 use crate::exit::{self, CommandError, ExitReason};
 use crate::output::report;
 use crate::output::text::Escaped;
+use crate::session::consent::{Consent, Request};
 use crate::session::describe;
 use crate::session::shutdown::Shutdown;
 
@@ -26,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   pipeplug pin ./plugins/spell ./plugins/count
   pipeplug pin --interface ./plugins/spell
+  pipeplug pin --permissions ./spell && pipeplug run --locked --sandbox declared ./spell
   pipeplug run --locked ./plugins/spell --call check teh
   pipeplug run --sha256 \"$(sha256sum <./plugin | cut -c -64)\" ./plugin";
 
@@ -50,6 +52,15 @@ pub(crate) struct PinArgs {
     #[arg(long)]
     interface: bool,
 
+    /// Write what the plugin may do too: what it declares is shown, and you are asked. `pipeplug run
+    /// --locked --sandbox declared` enforces that
+    #[arg(long)]
+    permissions: bool,
+
+    /// Allow what the plugins ask for, without a question
+    #[arg(short, long, requires = "permissions")]
+    yes: bool,
+
     #[command(flatten)]
     describe: DescribeArgs,
 }
@@ -66,6 +77,7 @@ fn attempt(args: &PinArgs, globals: &Globals) -> Result<(), CommandError> {
     let shutdown = Shutdown::default();
     // Before the update: meanwhile nothing else can change the file.
     let interfaces = if args.interface { describe(args, globals, &shutdown)? } else { Vec::new() };
+    let permissions = if args.permissions { allow(args, globals, &shutdown)? } else { Vec::new() };
     // One update: all plugins are pinned, or none.
     let text = LockFile::update(&args.lock_file, |lock| {
         let mut text = String::new();
@@ -90,6 +102,11 @@ fn attempt(args: &PinArgs, globals: &Globals) -> Result<(), CommandError> {
             if let Some((_, services)) = interfaces.iter().find(|(of, _)| of == plugin) {
                 lock.pin_interface(&path, Some(json!(services)))?;
             }
+            let allowed =
+                permissions.iter().find(|(of, _)| of == plugin).map(|(_, allowed)| allowed);
+            if let Some(allowed) = allowed {
+                lock.allow(&path, Some(allowed.clone()))?;
+            }
             let shown = path.to_string_lossy();
             let _ = match before {
                 // Writing to a String does not fail.
@@ -98,10 +115,52 @@ fn attempt(args: &PinArgs, globals: &Globals) -> Result<(), CommandError> {
                 }
                 _ => writeln!(text, "{sum}  {}", Escaped(&shown)),
             };
+            for line in allowed.iter().flat_map(|allowed| allowed.in_words()) {
+                let _ = writeln!(text, "  may {line}");
+            }
         }
         Ok::<_, CommandError>(text)
     })?;
     report::print(&text)
+}
+
+/// Asks all plugins for their permissions, and the user whether to allow them.
+fn allow(
+    args: &PinArgs,
+    globals: &Globals,
+    shutdown: &Shutdown,
+) -> Result<Vec<(OsString, Permissions)>, CommandError> {
+    if !args.interface {
+        shutdown
+            .on_signals(|_| {})
+            .map_err(|error| CommandError::new(ExitReason::Failed, error))?;
+    }
+    let lock = match LockFile::open(&args.lock_file) {
+        Err(error) if matches!(error.kind(), LockFileErrorKind::Missing) => None,
+        lock => Some(lock?),
+    };
+    let mut all = Vec::new();
+    for plugin in &args.plugins {
+        let path = file_of(plugin)?;
+        let name = plugin.to_string_lossy();
+        let unclear = |error| {
+            let name = Escaped(&name);
+            let message = format!("{name} declares permissions that cannot be understood: {error}");
+            CommandError::message(ExitReason::NotStarted, message)
+        };
+        let declared = match Permissions::beside(&path).map_err(unclear)? {
+            Some(beside) => beside,
+            None => describe::metadata(plugin, &args.describe, globals, shutdown)
+                .and_then(|said| Permissions::declared(&said).map_err(unclear))?
+                .unwrap_or_default(),
+        };
+        let before = lock.as_ref().and_then(|lock| lock.permissions_of(&path).ok().flatten());
+        let (name, wanted) = (&*name, &declared);
+        let consent = if args.yes { Consent::Given } else { Consent::Asked };
+        Request { name, wanted, before, action: "pin it" }.ask(consent, shutdown)?;
+        all.push((plugin.clone(), declared));
+    }
+    Ok(all)
 }
 
 /// Asks all plugins for the descriptions of their services.

@@ -5,7 +5,7 @@ use pipeplug_host::discovery::{Discovery, OnConflict, RemoveError, Store};
 
 use crate::args::target::{HOST, list_command};
 use crate::cli::Globals;
-use crate::commands::add::{open_store, origin};
+use crate::commands::add::{open_store, origin, record};
 use crate::exit::{CommandError, ExitReason};
 use crate::output::report;
 use crate::output::text::Escaped;
@@ -62,7 +62,11 @@ fn attempt(
 fn remove(args: &RmArgs, store: &Store, name: &str) -> Result<String, CommandError> {
     let existing = if args.force { OnConflict::Overwrite } else { OnConflict::Keep };
     match store.remove(name, existing) {
-        Ok((_, added)) => Ok(format!("removed {}, {}\n", Escaped(name), origin(&added))),
+        Ok((path, added)) => {
+            // Another plugin of this name is asked for again.
+            record(store, &path, None)?;
+            Ok(format!("removed {}, {}\n", Escaped(name), origin(&added)))
+        }
         Err(error) => Err(explain(args, name, error)),
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pipeplug_host::{Plugin, StopError, Stopped};
+use pipeplug_host::{Metadata, Plugin, StopError, Stopped};
 use pipeplug_service::{Description, GET_SERVICES, KEY_SERVICES};
 
 use crate::args::data::Loader;
@@ -61,6 +61,35 @@ pub(crate) fn of_plugin(
     globals: &Globals,
     shutdown: &Shutdown,
 ) -> Result<Option<Description>, CommandError> {
+    while_started(plugin, options, globals, shutdown, |running, timeout| {
+        ask(running, timeout, shutdown)
+    })
+}
+
+/// Starts a plugin for its metadata, and stops it.
+///
+/// # Errors
+/// The plugin is not found, does not start or does not answer.
+///
+/// # Blocking
+/// Until the plugin has ended.
+pub(crate) fn metadata(
+    plugin: &OsStr,
+    options: &DescribeArgs,
+    globals: &Globals,
+    shutdown: &Shutdown,
+) -> Result<Metadata, CommandError> {
+    while_started(plugin, options, globals, shutdown, |running, _| Ok(running.metadata().clone()))
+}
+
+/// Starts a plugin, asks it something, and stops it.
+fn while_started<T>(
+    plugin: &OsStr,
+    options: &DescribeArgs,
+    globals: &Globals,
+    shutdown: &Shutdown,
+    ask: impl FnOnce(&Plugin, Option<Duration>) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
     let start = options.start_args(plugin)?;
     let level = options.level();
     let report =
@@ -68,14 +97,14 @@ pub(crate) fn of_plugin(
     let target = Target::find(start.wanted())?;
     let answers = AnswerHandler::load(&[], &mut Loader::default(), &report)?;
     let session = Session::start(&target, &start, level, &report, shutdown, answers)?;
-    let described = ask(&session.plugin, start.timeout, shutdown);
+    let answer = ask(&session.plugin, start.timeout);
     let stopped = session.end();
     if let Some(failure) = shutdown.failure() {
         return Err(failure);
     }
-    let described = described?;
+    let answer = answer?;
     show_end(stopped, &report)?;
-    Ok(described)
+    Ok(answer)
 }
 
 /// Shows the end of a plugin that was only asked.

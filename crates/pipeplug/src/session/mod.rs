@@ -1,6 +1,7 @@
 //! Session with a plugin from its start to its end. Shows everything that the plugin writes.
 
 pub(crate) mod answers;
+pub(crate) mod consent;
 pub(crate) mod describe;
 mod recording;
 pub(crate) mod shutdown;

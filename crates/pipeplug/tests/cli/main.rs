@@ -24,6 +24,8 @@ mod many;
 #[cfg(target_os = "linux")]
 mod node;
 mod page;
+#[cfg(linux_native)]
+mod permissions;
 mod protocol;
 #[cfg(target_os = "linux")]
 mod recipes;

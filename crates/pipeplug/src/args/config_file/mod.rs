@@ -16,6 +16,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
 use self::find::{Found, Reach};
+use crate::args::sandbox::Level;
 use crate::exit::CommandError;
 use crate::output::text;
 
@@ -118,6 +119,15 @@ impl Taken {
             || files.iter().any(|(_, reach, options)| {
                 *reach == Reach::All && options.keys().any(|option| confines(option))
             });
+        // A lock file says what a plugin is allowed then. The project may have made it.
+        let is_declared = matches.try_get_one::<Level>("sandbox").ok().flatten()
+            == Some(&Level::Declared)
+            || files.iter().any(|(_, reach, options)| {
+                *reach == Reach::All
+                    && options.get("sandbox").is_some_and(|args| args == &["--sandbox=declared"])
+            });
+        let is_harmless =
+            |option: &str| HARMLESS.contains(&option) && !(is_declared && option == "locked");
         let mut set: Vec<String> = Vec::new();
         for (path, reach, options) in files {
             for (option, args) in options {
@@ -130,7 +140,7 @@ impl Taken {
                 if !is_known || is_replaced {
                     continue;
                 }
-                if reach == Reach::Below && is_confined && !HARMLESS.contains(&option.as_str()) {
+                if reach == Reach::Below && is_confined && !is_harmless(&option) {
                     self.passed_over.push(format!(
                         "--{option} of {} is left out: a file of a project does not weaken a \
                          sandbox or a checksum; write the option on the command line",

@@ -201,7 +201,7 @@ fn attempt(
     shutdown: &Shutdown,
 ) -> Result<ExitReason, CommandError> {
     let level = args.start.level(Level::None);
-    args.start.sandbox.check(level)?;
+    args.start.check(level)?;
     let mut targets = vec![Target::find(args.start.wanted())?];
     if let Some(plugin) = &args.vs {
         targets.push(Target::find(Wanted::Here(plugin, args.start.host()))?);

@@ -188,7 +188,7 @@ fn attempt(args: &ConformArgs, globals: &Globals) -> Result<ExitReason, CommandE
         return Err(usage("name a PLUGIN, as in pipeplug conform ./plugin".to_owned()));
     }
     let level = args.start.level(Level::None);
-    args.start.sandbox.check(level)?;
+    args.start.check(level)?;
     let target = Target::find(args.start.wanted())?;
     let protocol = args.start.protocol(&target);
     let script_dir =

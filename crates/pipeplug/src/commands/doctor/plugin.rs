@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// If there is no such plugin.
 pub(super) fn check(args: &StartArgs) -> Result<Vec<Finding>, CommandError> {
     let level = args.level(Level::OF_UNKNOWN);
-    args.sandbox.check(level)?;
+    args.check(level)?;
     let target = Target::find(args.wanted())?;
     let protocol = args.protocol(&target);
     let builder = |protocol: &WireProtocol| -> Result<PluginBuilder, CommandError> {

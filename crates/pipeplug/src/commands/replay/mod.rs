@@ -142,7 +142,7 @@ fn replay(
         return Err(CommandError::message(ExitReason::Usage, message));
     }
     let level = args.start.level(Level::None);
-    args.start.sandbox.check(level)?;
+    args.start.check(level)?;
     let target = Target::find(args.start.wanted())?;
     handle_signals(shutdown, report)?;
     let player = Player::new(script, args.ignore.clone(), args.start.timeout);

@@ -204,7 +204,7 @@ fn attempt(
     shutdown: &Shutdown,
 ) -> Result<ExitReason, CommandError> {
     let level = args.start.level(Level::None);
-    args.start.sandbox.check(level)?;
+    args.start.check(level)?;
     let target = Target::find(args.start.wanted())?;
     let mut loader = Loader::default();
     let mut calls = Vec::new();

@@ -1,18 +1,21 @@
 //! `pipeplug add`: installs plugins, so that they are found by name.
 
+mod permissions;
+
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use pipeplug_host::Format;
-use pipeplug_host::StartErrorKind;
 use pipeplug_host::discovery::{
     self, AddError, Catalog, Discovery, InstallMode, InstallRecord, OnConflict, PluginInfo, Store,
     StoreError, Transport,
 };
+use pipeplug_host::{Format, Permissions, PluginBuilder, StartErrorKind};
 
+use self::permissions::Asking;
+pub(crate) use self::permissions::{of_store, record};
 use crate::args::sandbox::ProbeSandboxArgs;
 use crate::args::target::HOST;
 use crate::args::units::parse_duration;
@@ -27,6 +30,7 @@ const EXAMPLES: &str = "\
 Examples:
   pipeplug add ./target/release/spell
   pipeplug add ./spell.py --name spell --force
+  pipeplug add --yes ./spell && pipeplug run --sandbox declared spell
   pipeplug add ./target/debug/spell --link
   pipeplug add ./plugins --host editor";
 
@@ -35,6 +39,10 @@ Examples:
 /// Each executable is started in a strict sandbox to probe it, and then copied to
 /// ~/.local/share/HOST/plugins as HOST-NAME. Its SHA-256 sum is recorded, so that `pipeplug list`
 /// shows a file that has changed since. `pipeplug rm` removes the plugin.
+///
+/// If it declares permissions, they are shown, and you are asked once. The answer is recorded in
+/// ~/.local/share/HOST/pipeplug.lock, which `pipeplug run --sandbox declared` enforces. With --force, a
+/// newer version that wants more shows only what is new, and asks again.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AddArgs {
@@ -57,6 +65,10 @@ pub(crate) struct AddArgs {
     /// Replace an existing plugin of the same name
     #[arg(long)]
     force: bool,
+
+    /// Allow what the plugin asks for, without a question
+    #[arg(short, long)]
+    yes: bool,
 
     /// Add without starting it, whether or not it is a plugin
     #[arg(long)]
@@ -173,10 +185,27 @@ fn add(
         return Err(CommandError::message(ExitReason::Usage, message));
     }
     let discovery = Discovery::for_host(&args.host);
-    let said = if args.no_metadata { None } else { Some(ask(args, &discovery, source, shutdown)?) };
+    // What cannot be added is not asked for.
+    let is_taken = store.path_of(&name).is_none_or(|path| path.symlink_metadata().is_ok());
+    let asking = if is_taken && !args.force {
+        None
+    } else {
+        Some(Asking::begin(args, store, &name, source, shutdown)?)
+    };
+    let granted = asking.as_ref().and_then(|asking| asking.beside.clone());
+    let said = if args.no_metadata {
+        None
+    } else {
+        Some(ask(args, &discovery, source, granted, shutdown)?)
+    };
+    let allowed = match asking {
+        Some(asking) => asking.finish(said.as_ref(), shutdown)?,
+        None => None,
+    };
     let mode = if args.link { InstallMode::Link } else { InstallMode::Copy };
     let existing = if args.force { OnConflict::Overwrite } else { OnConflict::Keep };
     let (path, added) = store.add(source, &name, mode, existing)?;
+    record(store, &path, allowed.clone())?;
     let mut text = format!("added {}", paint.paint(Role::Title, Escaped(&name)));
     if let Some(description) = said.as_ref().and_then(|said| said.metadata.value("Description")) {
         // Writing to a String does not fail.
@@ -184,6 +213,9 @@ fn add(
     }
     let _ = writeln!(text, "\n  file    {} ({})", short_path(&path), origin(&added));
     let _ = writeln!(text, "  sha256  {}", added.sha256);
+    for (i, line) in allowed.iter().flat_map(Permissions::in_words).enumerate() {
+        let _ = writeln!(text, "  {:6}  {line}", if i == 0 { "may" } else { "" });
+    }
     match discovery.find(&name) {
         Ok(found) if found.path != path => {
             let _ = writeln!(text, "  hidden  by {}, which comes first", short_path(&found.path));
@@ -212,20 +244,36 @@ fn name_of(source: &Path, host: &str) -> Result<String, CommandError> {
 
 /// Makes the catalog that probes plugins with the options of the command line.
 fn catalog(args: &AddArgs, discovery: &Discovery, shutdown: &Shutdown) -> Catalog {
+    discovery.catalog().starting(starting(args, shutdown, |builder| builder))
+}
+
+/// Returns a function that sets the options of the command line on a builder, and then `more`.
+fn starting(
+    args: &AddArgs,
+    shutdown: &Shutdown,
+    more: impl Fn(PluginBuilder) -> PluginBuilder + Send + Sync + 'static,
+) -> impl Fn(PluginBuilder) -> PluginBuilder + Send + Sync + 'static {
     let (register, confine) = (registering(shutdown), args.sandbox.confining());
     let timeout = args.timeout.unwrap_or(ANSWER_TIMEOUT);
-    discovery
-        .catalog()
-        .starting(move |builder| confine(register(builder.handshake_timeout(timeout))))
+    move |builder| more(confine(register(builder.handshake_timeout(timeout))))
 }
 
 fn ask(
     args: &AddArgs,
     discovery: &Discovery,
     source: &Path,
+    granted: Option<Permissions>,
     shutdown: &Shutdown,
 ) -> Result<PluginInfo, CommandError> {
-    catalog(args, discovery, shutdown).probe(source).map_err(|error| {
+    let catalog = match granted.filter(|_| args.sandbox.is_strict_in_full()) {
+        Some(granted) => {
+            catalog(args, discovery, shutdown).starting(starting(args, shutdown, move |builder| {
+                builder.permissions(granted.clone())
+            }))
+        }
+        None => catalog(args, discovery, shutdown),
+    };
+    catalog.probe(source).map_err(|error| {
         let not_added = match error.kind() {
             // --no-metadata would not help: the file cannot be executed.
             StartErrorKind::Spawn(_) => None,
