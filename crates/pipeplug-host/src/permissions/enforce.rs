@@ -54,6 +54,37 @@ impl Allowed {
 }
 
 impl PluginBuilder {
+    /// Confines the plugin to exactly these permissions: a strict sandbox with their files and TCP
+    /// ports, the variables that every plugin gets and theirs, and their commands. Of
+    /// [`sandbox`](Self::sandbox), which has to be strict, the limits and what it grants hold as well;
+    /// an allow list of [`allow`](Self::allow) takes commands away; [`env`](Self::env) and
+    /// [`env_pass`](Self::env_pass) hold, [`env_inherit`](Self::env_inherit) does not.
+    ///
+    /// A plugin that declares more than that in its metadata does not start
+    /// ([`StartErrorKind::MorePermissions`](crate::StartErrorKind::MorePermissions)).
+    ///
+    /// ```no_run
+    /// use pipeplug_host::{Permissions, Plugin};
+    ///
+    /// let allowed: Permissions = r#"{"read":["{plugin}/words"],"commands":["log"]}"#.parse()?;
+    /// let plugin = Plugin::builder("./spell").permissions(allowed).start()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn permissions(mut self, allowed: Permissions) -> Self {
+        self.permissions = Some(Allowed::Given(allowed));
+        self
+    }
+
+    /// Confines the plugin to the permissions that a [`LockFile`](crate::LockFile) has for it, as
+    /// [`permissions`](Self::permissions) does. The file is read at each start. A plugin that it
+    /// names no permissions for does not start
+    /// ([`StartErrorKind::NotPermitted`](crate::StartErrorKind::NotPermitted)).
+    #[cfg(feature = "verify")]
+    pub fn permissions_from(mut self, lock_file: impl Into<PathBuf>) -> Self {
+        self.permissions = Some(Allowed::In(lock_file.into()));
+        self
+    }
+
     /// The same builder with the permissions that are allowed now, if it has any, as its sandbox,
     /// environment and allow list.
     ///

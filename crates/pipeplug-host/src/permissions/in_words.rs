@@ -41,7 +41,7 @@ impl PermittedPath {
     fn in_words(&self) -> String {
         let folder = match self.base() {
             Base::Root if self.below().is_empty() => return "all files of this machine".to_owned(),
-            Base::Root => return self.to_string(),
+            Base::Root => return shown(&self.to_string()),
             Base::Plugin => "the plugin's own folder",
             Base::Home => "your home folder",
             Base::Temp => "the shared folder of temporary files",
@@ -49,14 +49,20 @@ impl PermittedPath {
         };
         match self.below() {
             "" => format!("all of {folder}"),
-            below => format!("{below} in {folder}"),
+            below => format!("{} in {folder}", shown(below)),
         }
     }
 }
 
+/// Quotes a name that could be taken for words of the sentence.
+fn shown(name: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./@+:~".contains(c);
+    if name.chars().all(is_plain) { name.to_owned() } else { format!("{name:?}") }
+}
+
 /// `TCP port 80`, or `TCP ports 80 and 443`.
 fn listed(noun: &str, all: &BTreeSet<impl Display>) -> Option<String> {
-    let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+    let all: Vec<_> = all.iter().map(|one| shown(&one.to_string())).collect();
     match all.as_slice() {
         [] => None,
         [one] => Some(format!("{noun} {one}")),
@@ -70,16 +76,18 @@ mod tests {
 
     #[test]
     fn each_kind_has_its_words() {
-        let all: Permissions = r#"{"read":["/usr/share/dict","/","{plugin}/words","{home}"],
+        let all: Permissions =
+            r#"{"read":["/usr/share/dict","/","{plugin}/words","{home}","/x, and nothing else"],
             "write":["{home}/.cache/spell","{temp}","{cwd}"],"execute":["/opt/x"],"connect":[443],
             "bind":[1,2,3],"commands":["log","find"],"environment":["EDITOR","a\u202eb"]}"#
-            .parse()
-            .unwrap();
+                .parse()
+                .unwrap();
         assert_eq!(
             all.in_words(),
             [
                 "read all files of this machine",
                 "read /usr/share/dict",
+                "read \"/x, and nothing else\"",
                 "read words in the plugin's own folder",
                 "read all of your home folder",
                 "read and change .cache/spell in your home folder",
@@ -89,7 +97,7 @@ mod tests {
                 "connect to TCP port 443, on any machine",
                 "listen on TCP ports 1, 2 and 3",
                 "send its host the commands find and log",
-                "see the environment variables EDITOR and a\\u{202e}b",
+                "see the environment variables EDITOR and \"a\\u{202e}b\"",
             ]
         );
         assert!(Permissions::default().in_words().is_empty());

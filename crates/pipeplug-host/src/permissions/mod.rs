@@ -21,7 +21,7 @@ use self::path::PermittedPath;
 use crate::files::{FileError, RegularFile, json};
 use crate::plugin::Metadata;
 
-/// Number of permissions that a plugin may ask for. Of a longer list people read no end.
+/// Number of permissions that a plugin may ask for. A longer list is not read to its end.
 const MOST: usize = 64;
 /// Length of a name or path, in bytes.
 const LENGTH_MAX: usize = 4096;
@@ -84,7 +84,7 @@ pub enum PermissionsError {
         /// The problem.
         problem: &'static str,
     },
-    /// More than anybody would read.
+    /// A list that is too long to be read by the person who is asked.
     #[error(
         "they are {count} permissions, the limit is {MOST}: name directories in place of files"
     )]

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::integrity::Sha256;
 use crate::launcher::{Exec, Launcher, Started};
 #[cfg(feature = "sandbox")]
-use crate::permissions::{Allowed, Permissions};
+use crate::permissions::Allowed;
 use crate::plugin::awaited;
 use crate::plugin::config::{Config, ConfigError};
 use crate::plugin::output::{OnLine, Output};
@@ -257,38 +257,6 @@ impl PluginBuilder {
     pub fn no_sandbox(mut self) -> Self {
         self.launch.sandbox = None;
         self.sandbox_by = SandboxBy::Host;
-        self
-    }
-
-    /// Confines the plugin to exactly these permissions: a strict sandbox with their files and TCP
-    /// ports, the variables that every plugin gets and theirs, and their commands. Of
-    /// [`sandbox`](Self::sandbox), which has to be strict, the limits and what it grants hold as well;
-    /// an allow list of [`allow`](Self::allow) takes commands away; [`env`](Self::env) and
-    /// [`env_pass`](Self::env_pass) hold, [`env_inherit`](Self::env_inherit) does not.
-    ///
-    /// A plugin that declares more than that in its metadata does not start
-    /// ([`StartErrorKind::MorePermissions`](crate::StartErrorKind::MorePermissions)).
-    ///
-    /// ```no_run
-    /// use pipeplug_host::{Permissions, Plugin};
-    ///
-    /// let allowed: Permissions = r#"{"read":["{plugin}/words"],"commands":["log"]}"#.parse()?;
-    /// let plugin = Plugin::builder("./spell").permissions(allowed).start()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[cfg(feature = "sandbox")]
-    pub fn permissions(mut self, allowed: Permissions) -> Self {
-        self.permissions = Some(Allowed::Given(allowed));
-        self
-    }
-
-    /// Confines the plugin to the permissions that a [`LockFile`](crate::LockFile) has for it, as
-    /// [`permissions`](Self::permissions) does. The file is read at each start. A plugin that it
-    /// names no permissions for does not start
-    /// ([`StartErrorKind::NotPermitted`](crate::StartErrorKind::NotPermitted)).
-    #[cfg(all(feature = "sandbox", feature = "verify"))]
-    pub fn permissions_from(mut self, lock_file: impl Into<PathBuf>) -> Self {
-        self.permissions = Some(Allowed::In(lock_file.into()));
         self
     }
 

@@ -54,7 +54,7 @@ pub(crate) enum HandshakeFailure {
     /// The plugin declares more than it is allowed.
     #[cfg(feature = "sandbox")]
     MorePermissions {
-        more: Permissions,
+        more: Box<Permissions>,
         lock_file: Option<PathBuf>,
     },
     #[cfg(feature = "sandbox")]
@@ -161,7 +161,7 @@ fn check_permissions(metadata: &Metadata, builder: &PluginBuilder) -> Result<(),
         return Ok(());
     }
     let lock_file = allowed.lock_file().map(Path::to_owned);
-    Err(HandshakeFailure::MorePermissions { more, lock_file })
+    Err(HandshakeFailure::MorePermissions { more: Box::new(more), lock_file })
 }
 
 /// Returns true for the answer of a connection that does not get to a handler, such as where the

@@ -192,7 +192,7 @@ pub enum StartErrorKind {
     )]
     MorePermissions {
         /// The permissions that it asks for, and is not allowed.
-        more: Permissions,
+        more: Box<Permissions>,
         /// Path of the lock file that allows the others.
         lock_file: Option<PathBuf>,
     },

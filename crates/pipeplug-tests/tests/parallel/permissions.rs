@@ -299,7 +299,7 @@ fn a_plugin_that_declares_more_than_it_was_allowed_does_not_start() {
     let StartErrorKind::MorePermissions { more, lock_file } = error.kind() else {
         panic!("{error:?}");
     };
-    assert_eq!(*more, permissions(json!({ "connect": [22], "write": ["{plugin}/data"] })));
+    assert_eq!(**more, permissions(json!({ "connect": [22], "write": ["{plugin}/data"] })));
     assert_eq!(lock_file.as_deref(), Some(Path::new(&lock_path)));
     let error = start(r#"{"usb":["1"]}"#).unwrap_err();
     assert!(matches!(error.kind(), StartErrorKind::BadPermissions { .. }), "{error:?}");
