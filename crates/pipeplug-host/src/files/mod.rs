@@ -13,8 +13,8 @@ pub(crate) use access::{Obstacle, is_noexec, may_execute};
 #[cfg(feature = "verify")]
 pub(crate) use directory_lock::DirectoryLock;
 #[cfg(feature = "verify")]
-pub(crate) use regular_file::{DIRECTORY, FileError};
-pub(crate) use regular_file::{RegularFile, kind};
+pub(crate) use regular_file::DIRECTORY;
+pub(crate) use regular_file::{FileError, RegularFile, kind};
 #[cfg(feature = "verify")]
 pub(crate) use replace::replace;
 #[cfg(feature = "discovery")]
