@@ -15,7 +15,7 @@ use pipeplug_host::discovery;
 use crate::args::calls;
 use crate::args::config_file::Taken;
 use crate::commands::{
-    add, bench, chunk, conform, diff, doctor, inspect, list, pack, pin, replay, rm, run, trace,
+    add, bench, chunk, conform, diff, doctor, inspect, list, new, pack, pin, replay, rm, run, trace,
 };
 use crate::exit::CommandError;
 use crate::output::logging;
@@ -69,6 +69,7 @@ enum Command {
     Conform(conform::ConformArgs),
     Trace(trace::TraceArgs),
     Replay(replay::ReplayArgs),
+    New(new::NewArgs),
 }
 
 /// Options of every subcommand.
@@ -157,6 +158,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Conform(args) => conform::run(args, &globals),
         Command::Trace(args) => trace::run(args, &globals),
         Command::Replay(args) => replay::run(args, &globals),
+        Command::New(args) => new::run(args, &globals),
     };
     reason.into()
 }

@@ -8,6 +8,7 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod list;
+pub(crate) mod new;
 pub(crate) mod pack;
 pub(crate) mod pin;
 pub(crate) mod replay;

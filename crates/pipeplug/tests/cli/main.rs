@@ -21,6 +21,7 @@ mod launcher;
 mod list;
 mod logs;
 mod many;
+mod new;
 #[cfg(target_os = "linux")]
 mod node;
 mod page;
