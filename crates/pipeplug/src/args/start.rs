@@ -25,7 +25,7 @@ use crate::exit::CommandError;
 use crate::output::stream;
 use crate::session::shutdown::Shutdown;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Starting the plugin")]
 pub(crate) struct StartArgs {
     /// Path (with a slash), name of an installed plugin, or @echo

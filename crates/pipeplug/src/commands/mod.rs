@@ -4,6 +4,7 @@ pub(crate) mod add;
 pub(crate) mod bench;
 pub(crate) mod chunk;
 pub(crate) mod conform;
+pub(crate) mod dev;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod inspect;
