@@ -15,6 +15,8 @@ use ignore::{DirEntry, WalkBuilder};
 /// Time between two looks at a directory, and at least so many times as long as a look takes.
 const INTERVAL: Duration = Duration::from_millis(150);
 const REST: u32 = 10;
+/// Builds in a row, all of which change a file that they write.
+const WRITTEN: u32 = 3;
 /// Directories that hold what tools write, also without a `.gitignore` that says so.
 const OF_TOOLS: [&str; 4] = ["target", "node_modules", "__pycache__", ".git"];
 
@@ -53,8 +55,8 @@ pub(crate) struct Tree {
     files: BTreeMap<PathBuf, Version>,
     /// Files that a build writes.
     outputs: BTreeSet<PathBuf>,
-    /// Files that have changed in the last build.
-    suspects: BTreeSet<PathBuf>,
+    /// Files that have changed in the last builds, and in how many of them.
+    suspects: BTreeMap<PathBuf, u32>,
     /// Time that the last look took.
     took: Duration,
 }
@@ -65,17 +67,11 @@ impl Tree {
             root: root.to_owned(),
             files: BTreeMap::new(),
             outputs: BTreeSet::new(),
-            suspects: BTreeSet::new(),
+            suspects: BTreeMap::new(),
             took: Duration::ZERO,
         };
         tree.look();
         tree
-    }
-
-    /// Never reports this file, which a build writes.
-    pub(crate) fn leave_out(&mut self, path: &Path) {
-        self.files.remove(path);
-        self.outputs.insert(path.to_owned());
     }
 
     /// Files that have changed, come or gone since the last look.
@@ -93,16 +89,21 @@ impl Tree {
     }
 
     /// Looks after a build. Returns the files that have changed meanwhile, and not by the build: one that
-    /// changes in two builds in a row is written by them, and so is one that changes in the `first` one.
+    /// changes in [several](WRITTEN) builds in a row is written by them, and so is one that changes in the
+    /// `first` one. Such a file counts again when it changes without a build.
     pub(crate) fn look_after_build(&mut self, is_first: bool) -> BTreeSet<PathBuf> {
-        let changed = self.look();
-        let is_written = |path: &PathBuf| is_first || self.suspects.contains(path);
-        let (written, changed): (BTreeSet<_>, BTreeSet<_>) =
-            changed.into_iter().partition(is_written);
-        for path in written {
-            self.leave_out(&path);
+        let mut changed = self.look();
+        if is_first {
+            self.outputs.append(&mut changed);
         }
-        self.suspects.clone_from(&changed);
+        changed.retain(|path| !self.outputs.contains(path));
+        self.suspects.retain(|path, _| changed.contains(path));
+        for path in &changed {
+            *self.suspects.entry(path.clone()).or_default() += 1;
+        }
+        let written = self.suspects.iter().filter(|(_, builds)| **builds >= WRITTEN);
+        self.outputs.extend(written.map(|(path, _)| path.clone()));
+        changed.retain(|path| !self.outputs.contains(path));
         changed
     }
 
@@ -119,6 +120,7 @@ impl Tree {
             if now.is_empty() && !changed.is_empty() {
                 return Some(changed);
             }
+            self.outputs.retain(|path| !now.contains(path));
             changed.extend(now);
         }
         None
@@ -133,7 +135,7 @@ impl Tree {
             let entry = entry.ok()?;
             let file = entry.metadata().ok().filter(Metadata::is_file)?;
             let path = entry.into_path();
-            (!self.outputs.contains(&path)).then(|| (path, Version::of_metadata(&file)))
+            Some((path, Version::of_metadata(&file)))
         });
         files.collect()
     }
@@ -203,13 +205,22 @@ mod tests {
         assert_eq!(names(root, tree.look_after_build(true)), [""; 0]);
         write("program", "22");
         assert_eq!(names(root, tree.look_after_build(false)), [""; 0]);
-        // A source that is saved during a build is built again, and one that each build writes is not.
-        write("source", "1");
-        write("version.h", "1");
-        assert_eq!(names(root, tree.look_after_build(false)), ["source", "version.h"]);
-        write("version.h", "22");
+        // A source that is saved during a build is built again, and what each build writes is not.
+        let both = ["source", "version.h"];
+        for text in ["1", "22"] {
+            both.iter().for_each(|name| write(name, text));
+            assert_eq!(names(root, tree.look_after_build(false)), both);
+        }
+        write("version.h", "333");
         assert_eq!(names(root, tree.look_after_build(false)), [""; 0]);
-        write("source", "22");
+        write("source", "333");
+        write("version.h", "4444");
         assert_eq!(names(root, tree.look_after_build(false)), ["source"]);
+        // Without a build it is someone else who changes it.
+        write("program", "333");
+        let changed = tree.wait(BTreeSet::new(), || false).unwrap();
+        assert_eq!(names(root, changed), ["program"]);
+        write("program", "4444");
+        assert_eq!(names(root, tree.look_after_build(false)), ["program"]);
     }
 }

@@ -12,6 +12,7 @@ mod conform;
 mod containers;
 mod controlling;
 mod data;
+mod dev;
 mod doctor;
 mod ends;
 mod errors;

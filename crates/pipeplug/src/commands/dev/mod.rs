@@ -178,9 +178,15 @@ fn attempt(
     let calls = Arc::new(args.calls.0.clone());
     let mut tree = Tree::new(&project.dir);
     let (mut changed, mut versions) = (BTreeSet::new(), 0_u64);
-    let mut is_first = true;
+    let (mut is_first, has_build) = (true, !project.build.is_empty());
     while !shutdown.is_begun() {
-        match dev.make_version() {
+        let built = dev.build();
+        // At once, so that a file which is saved from here on is not taken for one that the build writes.
+        if has_build {
+            changed.extend(tree.look_after_build(is_first));
+            is_first &= built.is_err();
+        }
+        match built.and_then(|built| built.map_or(Ok(false), |built| dev.put(built))) {
             Ok(true) => {
                 versions += 1;
                 if versions == 1 {
@@ -195,11 +201,6 @@ fn attempt(
                 dev.tell_what_runs(versions);
             }
         }
-        if let Some(program) = dev.built_file() {
-            tree.leave_out(&program);
-        }
-        changed.extend(tree.look_after_build(is_first && !project.build.is_empty()));
-        is_first = false;
         match tree.wait(std::mem::take(&mut changed), || shutdown.is_begun()) {
             Some(files) => report.note(format_args!("changed: {}", listed(&files, &project.dir))),
             None => break,
@@ -210,6 +211,14 @@ fn attempt(
     dev.recording.end();
     shutdown.failure().map_or(Ok(()), Err).and(stopped)?;
     Ok(ExitReason::Success)
+}
+
+/// A version that was built.
+struct Version {
+    /// Executables that cargo tells.
+    executables: Vec<PathBuf>,
+    /// Time that the build took, if there was one.
+    took: Option<Duration>,
 }
 
 /// A plugin that is developed.
@@ -225,26 +234,35 @@ struct Dev<'a> {
 }
 
 impl Dev<'_> {
-    /// Builds a version, and has it replace the one before. False if a shutdown has begun.
+    /// Builds a version. `None` if a shutdown has begun.
     ///
     /// # Errors
-    /// The build fails, or the version does not start.
-    fn make_version(&mut self) -> Result<bool, CommandError> {
+    /// The build fails.
+    fn build(&self) -> Result<Option<Version>, CommandError> {
         let begun = Instant::now();
         let has_build = !self.project.build.is_empty();
         if has_build {
             self.report.note(format_args!("building: {}", build::shown(self.project)));
         }
-        let built = match build::build(self.project, || self.shutdown.is_begun())? {
-            Built::Done(built) => built,
-            Built::Ended => return Ok(false),
+        match build::build(self.project, || self.shutdown.is_begun())? {
+            Built::Done(executables) => {
+                let took = has_build.then(|| begun.elapsed());
+                Ok(Some(Version { executables, took }))
+            }
+            Built::Ended => Ok(None),
             Built::Failed(status) => {
                 let message = format!("the build failed: {status}");
-                return Err(CommandError::message(ExitReason::Failed, message));
+                Err(CommandError::message(ExitReason::Failed, message))
             }
-        };
-        let (program, own_args) = self.project.program(&built)?;
-        let took = begun.elapsed();
+        }
+    }
+
+    /// Has a version replace the one before. False if a shutdown has begun.
+    ///
+    /// # Errors
+    /// The version does not start.
+    fn put(&mut self, version: Version) -> Result<bool, CommandError> {
+        let (program, own_args) = self.project.program(&version.executables)?;
         let (plugin, protocol) = self.builder(program, own_args)?;
         let begun = Instant::now();
         let Some(outcome) = self.stage.put(plugin, self.shutdown) else { return Ok(false) };
@@ -253,7 +271,7 @@ impl Dev<'_> {
             stage::not_started(&error, hint)
         })?;
         let (name, started) = (&self.project.name, text::took(begun.elapsed()));
-        if has_build {
+        if let Some(took) = version.took {
             let built = text::took(took);
             self.report.note(format_args!("{name} runs (built in {built}, started in {started})"));
         } else {
@@ -272,14 +290,7 @@ impl Dev<'_> {
         let answers = self.answers.clone();
         let (plugin, protocol) =
             session::builder(&target, &self.start, self.level, self.report, answers)?;
-        self.start.plugin = Some(program.into());
         Ok((self.recording.apply(plugin).name(&self.project.name), protocol))
-    }
-
-    /// File that the build has made.
-    fn built_file(&self) -> Option<PathBuf> {
-        let is_built = !self.project.build.is_empty();
-        self.start.plugin.as_ref().map(PathBuf::from).filter(|file| is_built && file.is_file())
     }
 
     fn tell_how_to_call(&self) {
