@@ -15,7 +15,8 @@ use pipeplug_host::discovery;
 use crate::args::calls;
 use crate::args::config_file::Taken;
 use crate::commands::{
-    add, bench, chunk, conform, diff, doctor, inspect, list, pack, pin, replay, rm, run, trace,
+    add, bench, chunk, conform, dev, diff, doctor, inspect, list, new, pack, pin, replay, rm, run,
+    trace,
 };
 use crate::exit::CommandError;
 use crate::output::logging;
@@ -69,6 +70,8 @@ enum Command {
     Conform(conform::ConformArgs),
     Trace(trace::TraceArgs),
     Replay(replay::ReplayArgs),
+    New(new::NewArgs),
+    Dev(dev::DevArgs),
 }
 
 /// Options of every subcommand.
@@ -157,6 +160,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Conform(args) => conform::run(args, &globals),
         Command::Trace(args) => trace::run(args, &globals),
         Command::Replay(args) => replay::run(args, &globals),
+        Command::New(args) => new::run(args, &globals),
+        Command::Dev(args) => dev::run(args, &globals),
     };
     reason.into()
 }
@@ -165,11 +170,13 @@ pub(crate) fn main() -> ExitCode {
 fn command() -> clap::Command {
     // Only `doctor` can do without a plugin. An argument that is changed moves to the end, so that
     // both positions are written out.
-    Cli::command().mut_subcommand("doctor", |doctor| {
-        doctor
-            .mut_arg("plugin", |it| it.required_unless_present(Resettable::Reset).index(1))
-            .mut_arg("args", |it| it.index(2))
-    })
+    Cli::command()
+        .mut_subcommand("doctor", |doctor| {
+            doctor
+                .mut_arg("plugin", |it| it.required_unless_present(Resettable::Reset).index(1))
+                .mut_arg("args", |it| it.index(2))
+        })
+        .mut_subcommand("dev", dev::own_arguments)
 }
 
 /// Parses the command line, with options of files.

@@ -10,6 +10,7 @@ mod exit;
 mod output;
 mod session;
 mod trace;
+mod watch;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -12,7 +12,7 @@ const GROUP: &str = "container";
 
 /// Options for a container. The defaults: no network, a read-only root, no capabilities, an
 /// unprivileged user (65534), and limits.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Container (with --docker or --podman)")]
 pub(crate) struct ContainerArgs {
     /// Network of the engine to connect the plugin to [default: none]

@@ -6,7 +6,7 @@ use pipeplug_host::launcher::{Kubectl, PullPolicy};
 /// Option of `launcher.rs` that each option below requires.
 const LAUNCHER: &str = "kubectl";
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Pod (with --kubectl)")]
 pub(crate) struct KubectlArgs {
     /// Namespace of the pod [default: that of the context]

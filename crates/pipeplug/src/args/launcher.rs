@@ -23,7 +23,7 @@ pub(crate) const WITH_PLUGIN: &[&str] = &[
 ];
 
 /// Options that start the plugin by a launcher. Without them it is a process on this machine.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Launcher (one of these)")]
 #[group(id = "launcher", multiple = false)]
 pub(crate) struct LauncherArgs {

@@ -8,7 +8,7 @@ use pipeplug_host::recording::Record;
 
 use crate::args::units::parse_bytes;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Recording")]
 pub(crate) struct RecordArgs {
     /// Record every chunk with its time and data in FILE, for `pipeplug trace` and `pipeplug replay`

@@ -18,7 +18,7 @@ use crate::args::units::{parse_bytes, parse_duration, parse_port};
 use crate::exit::{CommandError, ExitReason};
 
 /// Options that limit a plugin or check its file.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Rights and sandbox")]
 pub(crate) struct SandboxArgs {
     /// Pass on this variable of the environment; repeatable [passed on by default: PATH, HOME,
@@ -118,7 +118,7 @@ pub(crate) fn probe_level() -> impl TypedValueParser<Value = Level> {
 }
 
 /// Options for the sandbox of plugins that are probed.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Rights and sandbox")]
 pub(crate) struct ProbeSandboxArgs {
     /// Sandbox of the probed plugin. basic: no privileges, and no system calls that plugins never

@@ -28,7 +28,7 @@ use crate::output::stream;
 use crate::output::text::Escaped;
 use crate::session::shutdown::Shutdown;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Starting the plugin")]
 pub(crate) struct StartArgs {
     /// Path (with a slash), name of an installed plugin, or @echo

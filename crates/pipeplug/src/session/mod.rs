@@ -3,7 +3,7 @@
 pub(crate) mod answers;
 pub(crate) mod consent;
 pub(crate) mod describe;
-mod recording;
+pub(crate) mod recording;
 pub(crate) mod shutdown;
 pub(crate) mod streaming;
 pub(crate) mod suspended;
@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pipeplug_host::Format;
-use pipeplug_host::{Handler, Plugin, StopError, Stopped};
+use pipeplug_host::{Handler, Plugin, PluginBuilder, StopError, Stopped};
 
 use crate::args::sandbox::{self, Level};
-use crate::args::start::StartArgs;
+use crate::args::start::{StartArgs, WireProtocol};
 use crate::args::target::{Choice, Target};
 use crate::exit::{CommandError, ExitReason};
 use crate::output::event::{Event, Started};
@@ -55,44 +55,10 @@ impl Session {
         shutdown: &Shutdown,
         request: impl Handler,
     ) -> Result<Self, CommandError> {
-        for (path, problem) in &target.passed_over {
-            let path = path.to_string_lossy();
-            report.note(format_args!("{} was passed over: {problem}", Escaped(&path)));
-        }
-        match &target.choice {
-            Some(Choice::Installed(path)) => {
-                let path = path.to_string_lossy();
-                let name = Escaped(target.name());
-                report.note(format_args!(
-                    "{name} is the installed plugin {}; the file in this directory is ./{name}",
-                    Escaped(&path)
-                ));
-            }
-            Some(Choice::FileHere) => {
-                let name = Escaped(target.name());
-                report
-                    .detail(format_args!("no plugin {name} is installed: using the file ./{name}"));
-            }
-            None => {}
-        }
-        for note in sandbox::notes(&args.sandbox, level) {
-            report.detail(note);
-        }
-        let builder =
-            target.builder().map_err(|error| CommandError::new(ExitReason::NotStarted, error))?;
-        let protocol = args.protocol(target);
-        if let Some(options) = &protocol.remembered {
-            report.detail(format_args!("using {options}, as remembered from its last probe"));
-        }
-        let mut builder = args.apply(builder, level, &protocol).handler(request);
-        if let Some(config) = args.config()? {
-            report.detail(format_args!("the configuration has {} bytes", config.get().len()));
-            builder = builder
-                .config(&config)
-                .map_err(|error| CommandError::new(ExitReason::Usage, error))?;
-        }
         let watch = Arc::new(SuspensionWatch::new());
-        let builder = builder.on_spawn({
+        let (builder, protocol) = builder(target, args, level, report, request)?;
+        let recording = SessionRecording::begin(&args.record, report);
+        let builder = recording.apply(builder).on_spawn({
             let (shutdown, watch, report) =
                 (shutdown.clone(), Arc::clone(&watch), Arc::clone(report));
             move |plugin| {
@@ -100,12 +66,6 @@ impl Session {
                 shutdown.starting(plugin);
             }
         });
-        let builder = builder.on_line({
-            let report = Arc::clone(report);
-            move |output, line| report.show(&Event::Line { output, line })
-        });
-        let recording = SessionRecording::begin(&args.record, report);
-        let builder = recording.apply(builder);
         let begun = Instant::now();
         match builder.start() {
             Ok(plugin) => {
@@ -162,4 +122,57 @@ impl Session {
         }
         stopped
     }
+}
+
+/// Builder of a plugin with all options, in a sandbox of this level, that shows what the plugin writes. Tells
+/// how the plugin was found.
+///
+/// # Errors
+/// The configuration cannot be read, or the path of this program is unknown.
+pub(crate) fn builder(
+    target: &Target,
+    args: &StartArgs,
+    level: Level,
+    report: &Arc<Report>,
+    request: impl Handler,
+) -> Result<(PluginBuilder, WireProtocol), CommandError> {
+    for (path, problem) in &target.passed_over {
+        let path = path.to_string_lossy();
+        report.note(format_args!("{} was passed over: {problem}", Escaped(&path)));
+    }
+    match &target.choice {
+        Some(Choice::Installed(path)) => {
+            let path = path.to_string_lossy();
+            let name = Escaped(target.name());
+            report.note(format_args!(
+                "{name} is the installed plugin {}; the file in this directory is ./{name}",
+                Escaped(&path)
+            ));
+        }
+        Some(Choice::FileHere) => {
+            let name = Escaped(target.name());
+            report.detail(format_args!("no plugin {name} is installed: using the file ./{name}"));
+        }
+        None => {}
+    }
+    for note in sandbox::notes(&args.sandbox, level) {
+        report.detail(note);
+    }
+    let builder =
+        target.builder().map_err(|error| CommandError::new(ExitReason::NotStarted, error))?;
+    let protocol = args.protocol(target);
+    if let Some(options) = &protocol.remembered {
+        report.detail(format_args!("using {options}, as remembered from its last probe"));
+    }
+    let mut builder = args.apply(builder, level, &protocol).handler(request);
+    if let Some(config) = args.config()? {
+        report.detail(format_args!("the configuration has {} bytes", config.get().len()));
+        builder =
+            builder.config(&config).map_err(|error| CommandError::new(ExitReason::Usage, error))?;
+    }
+    let builder = builder.on_line({
+        let report = Arc::clone(report);
+        move |output, line| report.show(&Event::Line { output, line })
+    });
+    Ok((builder, protocol))
 }

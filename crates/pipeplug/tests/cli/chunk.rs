@@ -268,3 +268,13 @@ fn unhex(value: &Value) -> Vec<u8> {
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
     digits.chunks(2).map(pair).collect()
 }
+
+#[test]
+fn all_content_can_be_base64() {
+    let text = b"1\x002\x001\0a\x005\0hello".to_vec();
+    let ran = pipeplug(["chunk", "decode", "--base64"]).stdin(text.clone()).run().exits(0);
+    let line = "{\"id\":1,\"direction\":\"request\",\"command\":\"a\",\"base64\":\"aGVsbG8=\"}\n";
+    let ran = ran.prints(line);
+    let encoded = pipeplug(["chunk", "encode"]).stdin(ran.stdout).run().exits(0);
+    assert_eq!(encoded.stdout, text);
+}

@@ -12,6 +12,7 @@ mod conform;
 mod containers;
 mod controlling;
 mod data;
+mod dev;
 mod doctor;
 mod ends;
 mod errors;
@@ -21,6 +22,7 @@ mod launcher;
 mod list;
 mod logs;
 mod many;
+mod new;
 #[cfg(target_os = "linux")]
 mod node;
 mod page;

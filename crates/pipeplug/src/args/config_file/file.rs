@@ -9,7 +9,7 @@ use pipeplug_host::discovery::nearest_name;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ANSWER, Options, is_option, shown, takes_file};
+use super::{ANSWER, DEV, Options, is_option, shown, takes_file};
 use crate::exit::{CommandError, ExitReason};
 use crate::output::text::Escaped;
 
@@ -43,6 +43,9 @@ pub(super) fn parse(
         .map_err(|error| file.error(error.span().unwrap_or(0..0), error.message()))?;
     let mut found = Options::new();
     for (key, value) in table.get_ref() {
+        if key.get_ref() == DEV {
+            continue;
+        }
         if key.get_ref() != PLUGINS {
             let key_name = Escaped(key.get_ref());
             let message = format!(

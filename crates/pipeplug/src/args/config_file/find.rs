@@ -39,8 +39,12 @@ pub(super) fn files(plugin: &OsStr) -> Vec<Found> {
     let file = plugin.as_bytes().contains(&b'/').then(|| fs::canonicalize(plugin).ok()).flatten();
     let dir = env::current_dir().and_then(fs::canonicalize);
     if let (Some(file), Ok(dir)) = (file, dir) {
+        // That of a project, which `pipeplug dev` builds as its files say.
+        let own = (file.is_dir() && !dir.starts_with(&file)).then_some(file.as_path());
         let dirs = dir.ancestors().filter(|dir| file.starts_with(dir));
-        found.extend(dirs.filter_map(|dir| look(&dir.join(NAME), Reach::Below)));
+        found.extend(
+            own.into_iter().chain(dirs).filter_map(|dir| look(&dir.join(NAME), Reach::Below)),
+        );
     }
     let of_user = user_dir().and_then(|dir| look(&dir.join(NAME), Reach::All));
     found.extend(of_user);
@@ -56,7 +60,7 @@ fn user_dir() -> Option<PathBuf> {
 }
 
 /// Reads a file. `None` if there is none.
-fn look(path: &Path, reach: Reach) -> Option<Found> {
+pub(super) fn look(path: &Path, reach: Reach) -> Option<Found> {
     let text = match read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,

@@ -9,6 +9,7 @@ mod find;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -17,11 +18,13 @@ use clap::{ArgMatches, Command};
 
 use self::find::{Found, Reach};
 use crate::args::sandbox::Level;
-use crate::exit::CommandError;
+use crate::exit::{CommandError, ExitReason};
 use crate::output::text;
 
 /// Name of the file.
 pub(crate) const NAME: &str = "pipeplug.toml";
+/// Table of `pipeplug dev`, which reads it, and the name of that command.
+pub(crate) const DEV: &str = "dev";
 /// Headings of the options that a file may set, and one option more.
 const HEADINGS: [&str; 5] =
     ["Starting the plugin", "Launcher", "Container", "Pod", "Rights and sandbox"];
@@ -74,7 +77,12 @@ impl Taken {
         let Some(subcommand) = subcommand.filter(|it| takes_file(it)) else {
             return Ok(Self::default());
         };
-        let plugin = matches.try_get_one::<OsString>("plugin").ok().flatten();
+        let plugin = matches.try_get_one::<OsString>("plugin").ok().flatten().cloned();
+        // DIR, whose name is that of the plugin.
+        let plugin = match (name, plugin) {
+            (DEV, dir) => fs::canonicalize(dir.unwrap_or_else(|| ".".into())).ok().map(Into::into),
+            (_, plugin) => plugin,
+        };
         // After an error the default of a flag may be missing.
         let is_off = matches!(matches.try_get_one::<bool>(SWITCH), Ok(Some(true)));
         let Some(plugin) = plugin.filter(|_| !is_off) else {
@@ -82,11 +90,11 @@ impl Taken {
         };
         let mut taken = Self::default();
         let mut files = Vec::new();
-        for found in find::files(plugin) {
+        for found in find::files(&plugin) {
             let Found { path, reach, text } = found;
             match text {
                 Ok(text) => {
-                    let options = file::parse(&text, &path, plugin_name(plugin), command)?;
+                    let options = file::parse(&text, &path, plugin_name(&plugin), command)?;
                     files.push((path, reach, options));
                 }
                 Err(reason) => {
@@ -175,6 +183,17 @@ impl fmt::Display for Taken {
             paths.join(" and ")
         )
     }
+}
+
+/// Reads a file of a project. `None` if there is none.
+///
+/// # Errors
+/// It cannot be read, or others may have written it.
+pub(crate) fn read_trusted(path: &Path) -> Result<Option<String>, CommandError> {
+    let Some(Found { text, .. }) = find::look(path, Reach::Below) else { return Ok(None) };
+    text.map(Some).map_err(|reason| {
+        CommandError::message(ExitReason::Usage, format!("{} is not read: {reason}", shown(path)))
+    })
 }
 
 /// True for a command whose options a file may set.

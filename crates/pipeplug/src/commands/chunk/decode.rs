@@ -5,6 +5,7 @@ use std::io::Read as _;
 use pipeplug_host::{Format, Limits};
 
 use super::dump;
+use super::line::Content;
 use super::pipes::{self, Input};
 use super::stream::{Break, ChunkStream};
 use crate::exit::CommandError;
@@ -44,9 +45,10 @@ fn failure(broken: &Break<'_>) -> DecodeFailure {
 pub(super) fn run(
     format: Option<Format>,
     limits: Limits,
+    content: Content,
     details: bool,
 ) -> Result<(), DecodeFailure> {
-    let mut stream = ChunkStream::new(format, limits, details);
+    let mut stream = ChunkStream::new(format, limits, content, details);
     let mut piece = vec![0; READ];
     loop {
         let len = Input.read(&mut piece).map_err(|error| pipes::not_read(&error))?;

@@ -41,6 +41,15 @@ pub(super) struct Details {
     pub(super) format: Format,
 }
 
+/// Form of the buffer in a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Text, or Base64 if the bytes are not UTF-8.
+    Text,
+    /// Base64, always.
+    Base64,
+}
+
 /// Error of a line, which names the field.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LineError {
@@ -145,13 +154,13 @@ impl Line {
     }
 
     /// Formats the line, with a line break at its end.
-    pub(super) fn to_json(&self, details: Option<Details>) -> String {
+    pub(super) fn to_json(&self, content: Content, details: Option<Details>) -> String {
         let mut line = head(self.id, self.direction);
         // Writing to a String does not fail.
         let _ = write!(line, ",\"command\":{}", text::json_string(&self.command));
-        let _ = match std::str::from_utf8(&self.buffer) {
-            Ok(buffer) => write!(line, ",\"text\":{}", text::json_string(buffer)),
-            Err(_) => write!(line, ",\"base64\":\"{}\"", STANDARD.encode(&self.buffer)),
+        let _ = match (content, std::str::from_utf8(&self.buffer)) {
+            (Content::Text, Ok(buffer)) => write!(line, ",\"text\":{}", text::json_string(buffer)),
+            _ => write!(line, ",\"base64\":\"{}\"", STANDARD.encode(&self.buffer)),
         };
         end(line, details)
     }

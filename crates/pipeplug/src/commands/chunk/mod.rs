@@ -12,6 +12,7 @@ mod tests;
 use clap::{Args, Subcommand, ValueEnum};
 use pipeplug_host::{Format, Limits};
 
+use self::line::Content;
 use crate::args::units::parse_bytes;
 use crate::cli::Globals;
 use crate::exit::ExitReason;
@@ -32,7 +33,8 @@ A line is a JSON object with these fields:
              [default: request]
   command    name of the command, as in \"echo\"
   text       the buffer as text, or
-  base64     as Base64 (decode writes it for bytes that are not UTF-8), or
+  base64     as Base64 (decode writes it for bytes that are not UTF-8, and for
+             all with --base64), or
   json       as any JSON value, for encode only [default: no bytes]
 With decode --details also, which encode takes as well:
   offset     position of the chunk in the stream, in bytes
@@ -86,6 +88,10 @@ struct DecodeArgs {
     #[arg(long)]
     details: bool,
 
+    /// Write every buffer as Base64, for scripts without a JSON library
+    #[arg(long)]
+    base64: bool,
+
     /// Limit of the buffer of a chunk, as 64K or 1G; a larger one is skipped [default: 256M]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     limit_buffer: Option<u64>,
@@ -124,7 +130,8 @@ pub(crate) fn run(args: &ChunkArgs, globals: &Globals) -> ExitReason {
     };
     let limits = Limits::default();
     let limits = args.limit_buffer.map_or(limits, |bytes| limits.with_buffer(bytes));
-    match decode::run(args.format.named(), limits, args.details) {
+    let content = if args.base64 { Content::Base64 } else { Content::Text };
+    match decode::run(args.format.named(), limits, content, args.details) {
         Ok(()) => ExitReason::Success,
         Err(failure) => {
             let bytes = failure.bytes;

@@ -3,7 +3,7 @@
 use pipeplug_host::{Format, Limits};
 use pipeplug_wire::{DecodeError, Decoder, SkipReason, Skipped, Step};
 
-use super::line::{self, Details, Line};
+use super::line::{self, Content, Details, Line};
 
 /// Room for the header of a chunk beside its command: four numbers and what ends them.
 const HEADER_MAX: usize = 100;
@@ -12,6 +12,7 @@ const HEADER_MAX: usize = 100;
 pub(super) struct ChunkStream {
     decoder: Decoder,
     limits: Limits,
+    content: Content,
     details: bool,
     /// Bytes of the stream from `base` on.
     kept: Vec<u8>,
@@ -49,13 +50,18 @@ pub(super) struct Break<'a> {
 }
 
 impl ChunkStream {
-    pub(super) fn new(format: Option<Format>, limits: Limits, details: bool) -> Self {
+    pub(super) fn new(
+        format: Option<Format>,
+        limits: Limits,
+        content: Content,
+        details: bool,
+    ) -> Self {
         let decoder = match format {
             Some(format) => Decoder::new(format, limits),
             None => Decoder::detect(limits),
         };
         let (kept, base, start, count, pending) = (Vec::new(), 0, 0, 0, None);
-        Self { decoder, limits, details, kept, base, start, count, pending }
+        Self { decoder, limits, content, details, kept, base, start, count, pending }
     }
 
     /// Takes further bytes.
@@ -147,7 +153,7 @@ impl ChunkStream {
     }
 
     fn finish_chunk(&mut self, line: &Line, end: u64) -> String {
-        let text = line.to_json(self.details_to(end));
+        let text = line.to_json(self.content, self.details_to(end));
         self.start = end;
         self.count += 1;
         text

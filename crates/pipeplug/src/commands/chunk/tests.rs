@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::encode::Encoder;
-use super::line::Line;
+use super::line::{Content, Line};
 use super::stream::ChunkStream;
 
 /// Decodes a stream that arrives in pieces of this size. Returns its lines, the offset behind the
@@ -17,7 +17,7 @@ fn decode(
     bytes: &[u8],
     piece: usize,
 ) -> (Vec<String>, u64, Result<(), DecodeError>) {
-    let mut stream = ChunkStream::new(format, limits, false);
+    let mut stream = ChunkStream::new(format, limits, Content::Text, false);
     let mut lines = Vec::new();
     for piece in bytes.chunks(piece) {
         stream.push(piece);

@@ -1,7 +1,5 @@
 //! `--watch`: starts the plugin again when its file changes.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,9 +12,9 @@ use crate::args::start::StartArgs;
 use crate::args::target::Target;
 use crate::exit::{CommandError, ExitReason};
 use crate::session::shutdown::Shutdown;
+use crate::watch::Version;
 
-/// Time between two looks at the file. Looking needs no limit of the system, works on every file
-/// system, and sees a file that was replaced as a whole, as compilers do.
+/// Time between two looks at the file.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Looks in which a file must not change before it is started: it may still be written.
 const STABLE: u32 = 3;
@@ -27,16 +25,6 @@ pub(super) struct WatchedFile {
     path: PathBuf,
     /// The version that was started last.
     started: Option<Version>,
-}
-
-/// Version of a file: a change of any of these is a new one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Version {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    /// Of the content, mode or name: a file may be given back an old time of modification.
-    changed: (i64, i64),
 }
 
 /// Watch over a plugin that runs.
@@ -124,19 +112,6 @@ impl Watch {
             let _ = thread.join();
         }
         self.has_changed.load(Ordering::Acquire)
-    }
-}
-
-impl Version {
-    /// `None` if there is no file.
-    fn of(path: &Path) -> Option<Self> {
-        let file = fs::metadata(path).ok().filter(|file| file.is_file() && file.len() > 0)?;
-        Some(Self {
-            inode: file.ino(),
-            size: file.size(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        })
     }
 }
 

@@ -1,0 +1,175 @@
+//! Templates of projects, one for each language: the files of `templates/LANG`.
+
+use clap::ValueEnum;
+
+/// Language of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    #[value(alias = "rs")]
+    Rust,
+    #[value(alias = "py")]
+    Python,
+    #[value(aliases = ["js", "javascript", "nodejs"])]
+    Node,
+    #[value(alias = "golang")]
+    Go,
+    C,
+    #[value(aliases = ["shell", "posix"])]
+    Sh,
+}
+
+/// A project of one language.
+pub(super) struct Template {
+    pub(super) files: &'static [File],
+    /// Name of the language for people, and what the project needs.
+    pub(super) title: &'static str,
+    pub(super) needs: &'static str,
+    /// Commands to type in the directory of the project, each with a placeholder for the name.
+    pub(super) next: &'static [&'static str],
+}
+
+/// File of a project. Name and text may have placeholders.
+pub(super) struct File {
+    pub(super) name: &'static str,
+    pub(super) text: &'static str,
+    /// Purpose, for the list of files. `None` for a file that needs no mention.
+    pub(super) purpose: Option<&'static str>,
+    pub(super) is_executable: bool,
+}
+
+/// A file of a template: its name in the project, its path in `templates`, its purpose.
+macro_rules! file {
+    ($name:literal, $path:literal) => {
+        File {
+            name: $name,
+            text: include_str!(concat!("../../../templates/", $path)),
+            purpose: None,
+            is_executable: false,
+        }
+    };
+    ($name:literal, $path:literal, $purpose:literal) => {
+        File { purpose: Some($purpose), ..file!($name, $path) }
+    };
+    ($name:literal, $path:literal, $purpose:literal, executable) => {
+        File { is_executable: true, ..file!($name, $path, $purpose) }
+    };
+}
+
+impl Language {
+    pub(super) const fn template(self) -> &'static Template {
+        match self {
+            Self::Rust => &RUST,
+            Self::Python => &PYTHON,
+            Self::Node => &NODE,
+            Self::Go => &GO,
+            Self::C => &C,
+            Self::Sh => &SH,
+        }
+    }
+}
+
+const RUST: Template = Template {
+    files: &[
+        file!("Cargo.toml", "rust/Cargo.toml.in"),
+        file!("src/main.rs", "rust/src/main.rs", "the plugin, a typed service, and its test"),
+        file!("README.md", "rust/README.md"),
+        file!(".gitignore", "rust/gitignore"),
+    ],
+    title: "Rust",
+    needs: "cargo, and the crates pipeplug-guest, -service and -testkit",
+    next: &[
+        "cargo test",
+        "cargo build",
+        "pipeplug run ./target/debug/{{name}} --call greeter.hello name=world",
+        "pipeplug conform ./target/debug/{{name}}",
+    ],
+};
+
+const PYTHON: Template = Template {
+    files: &[
+        file!("{{module}}.py", "python/plugin.py", "the plugin", executable),
+        file!("protocol.py", "python/protocol.py", "speaks the protocol"),
+        file!("test_{{module}}.py", "python/test_plugin.py", "its tests"),
+        file!("README.md", "python/README.md"),
+        file!(".gitignore", "python/gitignore"),
+    ],
+    title: "Python",
+    needs: "Python 3.8",
+    next: &[
+        "python3 -m unittest",
+        "pipeplug run ./{{module}}.py --call hello world",
+        "pipeplug conform ./{{module}}.py --call hello=world",
+    ],
+};
+
+const NODE: Template = Template {
+    files: &[
+        file!("{{name}}.js", "node/plugin.js", "the plugin", executable),
+        file!("protocol.js", "node/protocol.js", "speaks the protocol"),
+        file!("{{name}}.test.js", "node/plugin.test.js", "its tests"),
+        file!("package.json", "node/package.json"),
+        file!("README.md", "node/README.md"),
+        file!(".gitignore", "node/gitignore"),
+    ],
+    title: "JavaScript with Node.js",
+    needs: "Node.js 18.14",
+    next: &[
+        "node --test",
+        "pipeplug run ./{{name}}.js --call hello world",
+        "pipeplug conform ./{{name}}.js --call hello=world",
+    ],
+};
+
+const GO: Template = Template {
+    files: &[
+        file!("main.go", "go/main.go", "the plugin"),
+        file!("protocol.go", "go/protocol.go", "speaks the protocol"),
+        file!("main_test.go", "go/main_test.go", "its tests"),
+        file!("go.mod", "go/go.mod.in"),
+        file!("README.md", "go/README.md"),
+        file!(".gitignore", "go/gitignore"),
+    ],
+    title: "Go",
+    needs: "Go 1.19",
+    next: &[
+        "go test",
+        "go build",
+        "pipeplug run ./{{name}} --call hello world",
+        "pipeplug conform ./{{name}} --call hello=world",
+    ],
+};
+
+const C: Template = Template {
+    files: &[
+        file!("{{name}}.c", "c/plugin.c", "the plugin"),
+        file!("protocol.c", "c/protocol.c", "speaks the protocol"),
+        file!("protocol.h", "c/protocol.h"),
+        file!("test.sh", "c/test.sh", "its tests", executable),
+        file!("Makefile", "c/Makefile.in"),
+        file!("README.md", "c/README.md"),
+        file!(".gitignore", "c/gitignore"),
+    ],
+    title: "C",
+    needs: "a C compiler and make",
+    next: &[
+        "make check",
+        "pipeplug run ./{{name}} --call hello world",
+        "pipeplug conform ./{{name}} --call hello=world",
+    ],
+};
+
+const SH: Template = Template {
+    files: &[
+        file!("{{name}}.sh", "sh/plugin.sh", "the plugin", executable),
+        file!("protocol.sh", "sh/protocol.sh", "speaks the protocol"),
+        file!("test.sh", "sh/test.sh", "its tests", executable),
+        file!("README.md", "sh/README.md"),
+    ],
+    title: "POSIX sh",
+    needs: "pipeplug and base64",
+    next: &[
+        "./test.sh",
+        "pipeplug run ./{{name}}.sh --call hello world",
+        "pipeplug conform ./{{name}}.sh --basic --call hello=world",
+    ],
+};
