@@ -15,7 +15,8 @@ use pipeplug_host::discovery;
 use crate::args::calls;
 use crate::args::config_file::Taken;
 use crate::commands::{
-    add, bench, chunk, conform, diff, doctor, inspect, list, pack, pin, replay, rm, run, trace,
+    add, bench, chunk, conform, diff, doctor, generate, inspect, list, pack, pin, replay, rm, run,
+    trace,
 };
 use crate::exit::CommandError;
 use crate::output::logging;
@@ -23,7 +24,7 @@ use crate::output::report::{self, Verbosity};
 use crate::output::stream::{self, Kind, Stream};
 use crate::output::style::Paint;
 use crate::output::text::Escaped;
-use crate::{builtin, exit};
+use crate::{builtin, complete, exit};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,6 +70,7 @@ enum Command {
     Conform(conform::ConformArgs),
     Trace(trace::TraceArgs),
     Replay(replay::ReplayArgs),
+    Generate(generate::GenerateArgs),
 }
 
 /// Options of every subcommand.
@@ -83,7 +85,7 @@ pub(crate) struct Globals {
 
     /// Use colours: always, never or auto
     ///
-    /// auto uses them in a terminal, unless NO_COLOR is set.
+    /// auto uses them in a terminal, or with CLICOLOR_FORCE=1, unless NO_COLOR is set.
     #[arg(
         long,
         value_name = "WHEN",
@@ -111,6 +113,9 @@ pub(crate) fn main() -> ExitCode {
         return plugin.run();
     }
     if let Some(status) = conform::of_command_line(&args) {
+        return status;
+    }
+    if let Some(status) = complete::of_environment(&args, command) {
         return status;
     }
     let taken = match options_of_files(&args) {
@@ -157,12 +162,13 @@ pub(crate) fn main() -> ExitCode {
         Command::Conform(args) => conform::run(args, &globals),
         Command::Trace(args) => trace::run(args, &globals),
         Command::Replay(args) => replay::run(args, &globals),
+        Command::Generate(args) => generate::run(args, &globals),
     };
     reason.into()
 }
 
 /// The definition of the command line.
-fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     // Only `doctor` can do without a plugin. An argument that is changed moves to the end, so that
     // both positions are written out.
     Cli::command().mut_subcommand("doctor", |doctor| {
@@ -189,12 +195,16 @@ fn parse(args: &[OsString], of_files: &[OsString]) -> Result<Cli, clap::Error> {
 /// Takes options from files for the plugin of this command line.
 fn options_of_files(args: &[OsString]) -> Result<Taken, CommandError> {
     // Also if an option is missing that a file has. Errors are for the parse after this one.
+    let Some((command, matches)) = matches(args) else { return Ok(Taken::default()) };
+    Taken::read(&command, &matches)
+}
+
+/// Parses what can be parsed of a command line, without its errors.
+pub(crate) fn matches(args: &[OsString]) -> Option<(clap::Command, clap::ArgMatches)> {
     let lenient = |command: clap::Command| command.ignore_errors(true);
     let mut command = lenient(command()).mut_subcommands(lenient);
-    let Ok(matches) = command.try_get_matches_from_mut(calls::shield(args.iter().cloned())) else {
-        return Ok(Taken::default());
-    };
-    Taken::read(&command, &matches)
+    let matches = command.try_get_matches_from_mut(calls::shield(args.iter().cloned())).ok()?;
+    Some((command, matches))
 }
 
 /// Leaves all options of a topic out of `-h`, which fits on a screen. Clap could only hide them one by
@@ -238,12 +248,17 @@ fn suggest(error: &mut clap::Error) {
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
         return;
     };
-    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+    let typed = typed.clone();
+    // Clap also suggests hidden commands, and some for a path.
+    error.remove(ContextKind::SuggestedSubcommand);
+    if is_plugin(&typed) {
+        error.remove(ContextKind::Suggested);
         return;
     }
     let command = Cli::command();
-    let names = command.get_subcommands().map(clap::Command::get_name);
-    if let Some(meant) = discovery::nearest_name(typed, names) {
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let names = shown.map(clap::Command::get_name);
+    if let Some(meant) = discovery::nearest_name(&typed, names) {
         let meant = ContextValue::Strings(vec![meant.to_owned()]);
         error.insert(ContextKind::SuggestedSubcommand, meant);
     }
@@ -287,8 +302,7 @@ fn escape_context(error: &mut clap::Error, args: &[OsString]) {
 fn tip(error: &clap::Error, args: &[OsString]) -> Option<String> {
     if let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) {
         // A word that `escape_context` has changed is not taken for a plugin.
-        let is_plugin = typed.starts_with('@') || typed.contains('/') || Path::new(typed).is_file();
-        return is_plugin
+        return is_plugin(typed)
             .then(|| format!("a plugin is started by `run`: pipeplug run {}", Escaped(typed)));
     }
     match (error.kind(), error.get(ContextKind::InvalidArg)?) {
@@ -302,6 +316,11 @@ fn tip(error: &clap::Error, args: &[OsString]) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// True if a word in place of a subcommand is meant for a plugin.
+fn is_plugin(typed: &str) -> bool {
+    typed.starts_with('@') || typed.contains('/') || Path::new(typed).is_file()
 }
 
 /// Tip for an unknown word or option.

@@ -6,6 +6,7 @@ pub(crate) mod chunk;
 pub(crate) mod conform;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod pack;

@@ -6,6 +6,7 @@ mod add;
 mod bench;
 mod chunk;
 mod common;
+mod complete;
 mod config;
 mod config_file;
 mod conform;

@@ -116,8 +116,11 @@ fn options_that_do_not_fit_are_errors() {
         (&["--data-each", "/dev/null"], "--data-each needs one --call"),
         (&["--call", "a", "--call", "b", "--data-each", "/dev/null"], "needs one --call"),
         (&["--call", "a", "x", "--data-each", "/dev/null"], "gives the call its DATA"),
-        (&["--call", "a", "--data-each", "/nonexistent"], "cannot read the file of --data-each"),
-        (&["--call", "a", "--data-each", "/"], "cannot read the file of --data-each"),
+        (
+            &["--call", "a", "--data-each", "/nonexistent"],
+            "cannot read the file /nonexistent of --data-each",
+        ),
+        (&["--call", "a", "--data-each", "/"], "cannot read the file / of --data-each"),
         (&["--call", "a", "--data-each", "-", "--answer", "b=@-"], "stdin is used twice"),
         (&["--call", "a", "--repeat", "2", "--stream"], "cannot be used with"),
         (&["--call", "a", "--watch"], "--watch needs a plugin whose file"),

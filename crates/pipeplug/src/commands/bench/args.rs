@@ -16,9 +16,9 @@ const EXAMPLES: &str = "\
 Examples:
   pipeplug bench @echo --call echo hello
   pipeplug bench ./plugin --call store --size 64K --concurrency 100
-  pipeplug bench ./plugin --call find '{\"word\":\"teh\"}' --rate 5000 --html page.html
+  pipeplug bench ./plugin --call find word=teh --rate 5000 --html page.html
   pipeplug bench ./new/plugin --vs ./old/plugin --call find teh --duration 30s
-  pipeplug bench ./plugin --call find teh --json | jq .plugins[0].latency_seconds.p99";
+  pipeplug bench ./plugin --call find teh --json | jq .plugins[0].calls";
 
 const SHORT: &str = "\
 Examples:

@@ -115,7 +115,9 @@ fn load(
             return Err(CommandError::message(ExitReason::Usage, message));
         }
         Some(size) if size > LARGEST => {
-            let message = format!("--size {size}: more than the largest size, {LARGEST} bytes");
+            let message = format!(
+                "--size of {size} bytes is too large; write at most 1G, which is {LARGEST}"
+            );
             return Err(CommandError::message(ExitReason::Usage, message));
         }
         Some(size) => (b'a'..=b'z').cycle().take(usize::try_from(size).unwrap_or(0)).collect(),

@@ -7,6 +7,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
 use crate::args::calls::CallArgs;
 use crate::args::start::StartArgs;
+use crate::args::units::parse_count;
 use crate::exit;
 use crate::output::event;
 use crate::session::answers::{self, AnswerArg};
@@ -77,7 +78,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "N",
-        value_parser = clap::value_parser!(u64).range(1..),
+        value_parser = parse_count::<u64>,
         conflicts_with = "stream",
         help_heading = "Calls"
     )]
@@ -89,7 +90,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..),
+        value_parser = parse_count::<u32>,
         conflicts_with = "stream",
         help_heading = "Calls"
     )]
