@@ -16,6 +16,7 @@ mod data;
 mod doctor;
 mod ends;
 mod errors;
+mod examples;
 mod inspect;
 mod json;
 mod launcher;
