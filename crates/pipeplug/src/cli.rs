@@ -307,7 +307,7 @@ fn tip(error: &clap::Error, args: &[OsString]) -> Option<String> {
     }
     match (error.kind(), error.get(ContextKind::InvalidArg)?) {
         (ErrorKind::MissingRequiredArgument, ContextValue::Strings(names))
-            if names.iter().any(|name| name == "<PLUGIN>") =>
+            if names.iter().any(|name| name == "<PLUGIN>") && takes_calls(error) =>
         {
             Some("write PLUGIN first; a word after --call CMD is its DATA".to_owned())
         }
@@ -357,6 +357,12 @@ fn takes_value(option: &str) -> bool {
     let command = Cli::command();
     let mut options = command.get_subcommands().flat_map(clap::Command::get_arguments);
     options.any(|it| it.get_long() == Some(name) && it.get_action().takes_values())
+}
+
+/// True if the error is about a subcommand with calls in its usage.
+fn takes_calls(error: &clap::Error) -> bool {
+    let usage = error.get(ContextKind::Usage);
+    matches!(usage, Some(ContextValue::StyledStr(usage)) if usage.to_string().contains("--call"))
 }
 
 /// True if the error is about a subcommand that starts a plugin.

@@ -41,3 +41,9 @@ fn messages() {
 fn the_command_line() {
     run("../../docs/command-line.md");
 }
+
+/// Messages about what comes from stdin, which an example on a page has no place for.
+#[test]
+fn messages_about_stdin() {
+    run("tests/cmd/*.toml");
+}
