@@ -7,7 +7,9 @@ use clap::{Args, ValueEnum};
 
 use crate::project::Project;
 use crate::tools::StepOutcome;
-use crate::{chaos, fuzz, instructions, models, no_std, platforms, samples, sanitize, steps, tidy};
+use crate::{
+    chaos, dist, fuzz, instructions, models, no_std, platforms, samples, sanitize, steps, tidy,
+};
 
 /// Run the checks that a change has to pass, all of them or those that are named.
 #[derive(Debug, Args)]
@@ -41,6 +43,8 @@ enum CiStep {
     Deny,
     /// cargo clippy, warnings are errors
     Clippy,
+    /// cargo xtask dist --check: completions and manual pages are current
+    Dist,
     /// cargo doc, warnings are errors
     Docs,
     /// cargo clippy for pipeplug-host without its features, with each alone, and without one of the
@@ -125,6 +129,7 @@ impl CiStep {
             Self::Fmt => steps::fmt(project)?,
             Self::Tidy => tidy::check(project)?,
             Self::Clippy => steps::clippy(project)?,
+            Self::Dist => dist::check(project)?,
             Self::Docs => steps::docs(project)?,
             Self::Test => steps::test(project)?,
             Self::Chaos => chaos::check(project)?,

@@ -8,6 +8,7 @@
 mod bench;
 mod chaos;
 mod ci;
+mod dist;
 mod fuzz;
 mod instructions;
 mod models;
@@ -39,6 +40,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask ci                            everything that a change has to pass
   cargo xtask ci fmt clippy tidy            three steps of it
+  cargo xtask dist                          new completions and manual pages
   cargo xtask samples echo --repeat 50      one sample, fifty times
   cargo xtask chaos --cycles 10000          what is lost or left where processes break
   cargo xtask fuzz --seconds 3600           an hour for every fuzz target
@@ -51,6 +53,7 @@ Examples:
 enum Command {
     Ci(ci::CiArgs),
     Tidy(tidy::TidyArgs),
+    Dist(dist::DistArgs),
     Samples(samples::SamplesArgs),
     Chaos(chaos::ChaosArgs),
     Fuzz(fuzz::FuzzArgs),
@@ -75,6 +78,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ci(args) => return ci::run(&project, &args),
         Command::Tidy(_) => tidy::check(&project)?,
+        Command::Dist(args) => dist::run_command(&project, &args)?,
         Command::Samples(args) => samples::run(&project, &args)?.report(),
         Command::Chaos(args) => chaos::run(&project, &args)?,
         Command::Fuzz(args) => fuzz::run(&project, &args)?.report(),

@@ -15,8 +15,8 @@ use pipeplug_host::discovery;
 use crate::args::calls;
 use crate::args::config_file::Taken;
 use crate::commands::{
-    add, bench, chunk, conform, dev, diff, doctor, inspect, list, new, pack, pin, replay, rm, run,
-    trace,
+    add, bench, chunk, conform, dev, diff, doctor, generate, inspect, list, new, pack, pin, replay,
+    rm, run, trace,
 };
 use crate::exit::CommandError;
 use crate::output::logging;
@@ -24,7 +24,7 @@ use crate::output::report::{self, Verbosity};
 use crate::output::stream::{self, Kind, Stream};
 use crate::output::style::Paint;
 use crate::output::text::Escaped;
-use crate::{builtin, exit};
+use crate::{builtin, complete, exit};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,6 +72,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     New(new::NewArgs),
     Dev(dev::DevArgs),
+    Generate(generate::GenerateArgs),
 }
 
 /// Options of every subcommand.
@@ -86,7 +87,7 @@ pub(crate) struct Globals {
 
     /// Use colours: always, never or auto
     ///
-    /// auto uses them in a terminal, unless NO_COLOR is set.
+    /// auto uses them in a terminal, or with CLICOLOR_FORCE=1, unless NO_COLOR is set.
     #[arg(
         long,
         value_name = "WHEN",
@@ -114,6 +115,9 @@ pub(crate) fn main() -> ExitCode {
         return plugin.run();
     }
     if let Some(status) = conform::of_command_line(&args) {
+        return status;
+    }
+    if let Some(status) = complete::of_environment(&args, command) {
         return status;
     }
     let taken = match options_of_files(&args) {
@@ -162,12 +166,13 @@ pub(crate) fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, &globals),
         Command::New(args) => new::run(args, &globals),
         Command::Dev(args) => dev::run(args, &globals),
+        Command::Generate(args) => generate::run(args, &globals),
     };
     reason.into()
 }
 
 /// The definition of the command line.
-fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     // Only `doctor` can do without a plugin. An argument that is changed moves to the end, so that
     // both positions are written out.
     Cli::command()
@@ -196,12 +201,16 @@ fn parse(args: &[OsString], of_files: &[OsString]) -> Result<Cli, clap::Error> {
 /// Takes options from files for the plugin of this command line.
 fn options_of_files(args: &[OsString]) -> Result<Taken, CommandError> {
     // Also if an option is missing that a file has. Errors are for the parse after this one.
+    let Some((command, matches)) = matches(args) else { return Ok(Taken::default()) };
+    Taken::read(&command, &matches)
+}
+
+/// Parses what can be parsed of a command line, without its errors.
+pub(crate) fn matches(args: &[OsString]) -> Option<(clap::Command, clap::ArgMatches)> {
     let lenient = |command: clap::Command| command.ignore_errors(true);
     let mut command = lenient(command()).mut_subcommands(lenient);
-    let Ok(matches) = command.try_get_matches_from_mut(calls::shield(args.iter().cloned())) else {
-        return Ok(Taken::default());
-    };
-    Taken::read(&command, &matches)
+    let matches = command.try_get_matches_from_mut(calls::shield(args.iter().cloned())).ok()?;
+    Some((command, matches))
 }
 
 /// Leaves all options of a topic out of `-h`, which fits on a screen. Clap could only hide them one by
@@ -245,12 +254,17 @@ fn suggest(error: &mut clap::Error) {
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else {
         return;
     };
-    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+    let typed = typed.clone();
+    // Clap also suggests hidden commands, and some for a path.
+    error.remove(ContextKind::SuggestedSubcommand);
+    if is_plugin(&typed) {
+        error.remove(ContextKind::Suggested);
         return;
     }
     let command = Cli::command();
-    let names = command.get_subcommands().map(clap::Command::get_name);
-    if let Some(meant) = discovery::nearest_name(typed, names) {
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let names = shown.map(clap::Command::get_name);
+    if let Some(meant) = discovery::nearest_name(&typed, names) {
         let meant = ContextValue::Strings(vec![meant.to_owned()]);
         error.insert(ContextKind::SuggestedSubcommand, meant);
     }
@@ -294,13 +308,12 @@ fn escape_context(error: &mut clap::Error, args: &[OsString]) {
 fn tip(error: &clap::Error, args: &[OsString]) -> Option<String> {
     if let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) {
         // A word that `escape_context` has changed is not taken for a plugin.
-        let is_plugin = typed.starts_with('@') || typed.contains('/') || Path::new(typed).is_file();
-        return is_plugin
+        return is_plugin(typed)
             .then(|| format!("a plugin is started by `run`: pipeplug run {}", Escaped(typed)));
     }
     match (error.kind(), error.get(ContextKind::InvalidArg)?) {
         (ErrorKind::MissingRequiredArgument, ContextValue::Strings(names))
-            if names.iter().any(|name| name == "<PLUGIN>") =>
+            if names.iter().any(|name| name == "<PLUGIN>") && takes_calls(error) =>
         {
             Some("write PLUGIN first; a word after --call CMD is its DATA".to_owned())
         }
@@ -309,6 +322,11 @@ fn tip(error: &clap::Error, args: &[OsString]) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// True if a word in place of a subcommand is meant for a plugin.
+fn is_plugin(typed: &str) -> bool {
+    typed.starts_with('@') || typed.contains('/') || Path::new(typed).is_file()
 }
 
 /// Tip for an unknown word or option.
@@ -345,6 +363,12 @@ fn takes_value(option: &str) -> bool {
     let command = Cli::command();
     let mut options = command.get_subcommands().flat_map(clap::Command::get_arguments);
     options.any(|it| it.get_long() == Some(name) && it.get_action().takes_values())
+}
+
+/// True if the error is about a subcommand with calls in its usage.
+fn takes_calls(error: &clap::Error) -> bool {
+    let usage = error.get(ContextKind::Usage);
+    matches!(usage, Some(ContextValue::StyledStr(usage)) if usage.to_string().contains("--call"))
 }
 
 /// True if the error is about a subcommand that starts a plugin.

@@ -300,12 +300,25 @@ mod tests {
             ExitReason::Died,
             ExitReason::Broken,
             ExitReason::TimedOut,
+            ExitReason::HungUp,
             ExitReason::Interrupted,
+            ExitReason::Terminated,
         ];
         for reason in all {
             let code = format!("  {:<3}  ", reason.code());
-            assert!(HELP.lines().any(|line| line.starts_with(&code)), "{reason:?}");
+            // In the line of 130.
+            let is_signal = matches!(reason, ExitReason::HungUp | ExitReason::Terminated);
+            let among = is_signal && HELP.contains(&format!("{}: by SIG", reason.code()));
+            assert!(among || HELP.lines().any(|line| line.starts_with(&code)), "{reason:?}");
         }
-        assert!(HELP.contains("129") && HELP.contains("143"));
+    }
+
+    #[test]
+    fn the_documentation_has_the_list_of_the_help() {
+        let page = include_str!("../../../docs/command-line.md");
+        assert!(
+            page.contains(&format!("```text\n{HELP}\n```")),
+            "docs/command-line.md has to list\n{HELP}"
+        );
     }
 }

@@ -6,6 +6,7 @@ mod args;
 mod builtin;
 mod cli;
 mod commands;
+mod complete;
 mod exit;
 mod output;
 mod session;

@@ -393,7 +393,9 @@ fn parse_variable(arg: OsString) -> Result<Variable, String> {
     let mut name = arg.into_vec();
     match name.iter().position(|byte| *byte == b'=') {
         None => Err("there is no `=`; write NAME=VALUE, as in --env LANG=C".into()),
-        Some(0) => Err("there is no name before the `=`".into()),
+        Some(0) => {
+            Err("there is no name before the `=`; write NAME=VALUE, as in --env LANG=C".into())
+        }
         Some(at) => {
             let value = OsString::from_vec(name.split_off(at + 1));
             name.pop();

@@ -1,13 +1,16 @@
 //! PLUGIN on the command line: a path, the name of an installed plugin, or a built-in plugin.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use anyhow::Context as _;
 use pipeplug_host::discovery::{
     Discovery, FindError, FindErrorKind, PluginInfo, Problem, Store, StoreError,
 };
+use pipeplug_host::process::{SpawnError, SpawnErrorKind};
 use pipeplug_host::{Plugin, PluginBuilder, StartError};
 
 use crate::builtin::{self, BuiltIn};
@@ -139,6 +142,30 @@ impl Target {
         match &self.location {
             Location::File(path) => Some(path),
             Location::Preinstalled | Location::BuiltIn(_) => None,
+        }
+    }
+
+    /// The built-in plugin, if it is one.
+    pub(crate) fn built_in(&self) -> Option<&'static BuiltIn> {
+        match &self.location {
+            Location::BuiltIn(plugin) => Some(plugin),
+            Location::File(_) | Location::Preinstalled => None,
+        }
+    }
+
+    /// Checks that there is a file, for a command that does not begin with a start.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn check_exists(&self) -> Result<(), CommandError> {
+        let Location::File(path) = &self.location else { return Ok(()) };
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let path = path::absolute(path).unwrap_or_else(|_| path.clone());
+                let kind = SpawnErrorKind::NotFound { link_target: None };
+                Err(StartError::from(SpawnError::new(path, kind)).into())
+            }
+            _ => Ok(()),
         }
     }
 

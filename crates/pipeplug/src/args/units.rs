@@ -1,5 +1,6 @@
 //! Durations, ports and sizes on the command line.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Longest duration: sums of two times must not overflow the clock.
@@ -19,6 +20,9 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
             "ms" => 1e-3,
             "s" => 1.0,
             // Behind another unit, a number without one is most likely a slip.
+            _ if number.is_empty() && seconds == 0.0 => {
+                return Err(format!("not a time; {EXAMPLES}"));
+            }
             "" if number.len() == text.len() => 1.0,
             "" => return Err(format!("{number:?} has no unit; {EXAMPLES}")),
             "m" | "min" => 60.0,
@@ -41,6 +45,12 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err("a time of 0 is not possible; leave the option out for the default".into());
     }
     Ok(duration)
+}
+
+/// Parses a number of things, of which there is at least one.
+pub(crate) fn parse_count<T: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| *number >= T::from(1));
+    number.ok_or_else(|| "not a number from 1 on; write one as in 100".to_owned())
 }
 
 /// Parses a TCP port.
@@ -70,6 +80,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         "m" | "mi" | "mib" => 20,
         "g" | "gi" | "gib" => 30,
         "t" | "ti" | "tib" => 40,
+        _ if number.is_empty() => return Err(format!("not a size; {EXAMPLES}")),
         _ => return Err(format!("unknown unit {unit:?}; {EXAMPLES}")),
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -115,9 +126,10 @@ mod tests {
     #[test]
     fn an_invalid_time_is_an_error() {
         for (text, told) in [
-            ("", "not a number"),
+            ("", "not a time"),
+            ("soon", "not a time; write a time as 500ms"),
             ("s", "not a number"),
-            ("-1s", "unknown unit \"-\""),
+            ("-1s", "not a time"),
             ("1w", "unknown unit \"w\""),
             ("1m30", "\"30\" has no unit"),
             ("1ms-2s", "unknown unit \"ms-\""),
@@ -129,6 +141,14 @@ mod tests {
         ] {
             let error = parse_duration(text).unwrap_err();
             assert!(error.contains(told), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_count_is_at_least_one() {
+        assert_eq!(parse_count::<u32>("1"), Ok(1));
+        for text in ["0", "-1", "", "4294967296", "two"] {
+            assert!(parse_count::<u32>(text).unwrap_err().contains("from 1 on"), "{text}");
         }
     }
 
@@ -165,7 +185,7 @@ mod tests {
             (".5K", "not a number of bytes"),
             ("1.2.3K", "not a number of bytes"),
             ("1kB", "unit \"kB\""),
-            ("-1", "unit \"-1\""),
+            ("-1", "not a size"),
             ("99999999999G", "64 bits"),
         ] {
             let error = parse_bytes(text).unwrap_err();

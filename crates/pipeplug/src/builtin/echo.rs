@@ -11,7 +11,7 @@ use serde_json::json;
 use super::BuiltIn;
 
 /// Commands, for a caller of one that does not exist.
-const COMMANDS: [&str; 20] = [
+pub(super) const COMMANDS: [&str; 20] = [
     "echo", "grep", "upper", "reverse", "log", "event", "print", "count", "args", "config", "env",
     "cwd", "sleep", "steps", "deadline", "fail", "crash", "exit", "ask", "tell",
 ];

@@ -20,6 +20,8 @@ pub(crate) struct BuiltIn {
     pub(crate) name: &'static str,
     /// Description in one line.
     pub(crate) description: &'static str,
+    /// Commands that it answers.
+    pub(crate) commands: &'static [&'static str],
     run: fn(&BuiltIn) -> ExitCode,
 }
 
@@ -27,6 +29,7 @@ pub(crate) struct BuiltIn {
 pub(crate) static ALL: [BuiltIn; 1] = [BuiltIn {
     name: "echo",
     description: "answers what it is told, and misbehaves on demand",
+    commands: &echo::COMMANDS,
     run: echo::run,
 }];
 
@@ -37,6 +40,7 @@ pub(crate) const STAND_IN: &str = "replay";
 static REPLAY: BuiltIn = BuiltIn {
     name: STAND_IN,
     description: "plays the plugin of a recording",
+    commands: &[],
     run: |_| replay::as_guest::stand_in_main(),
 };
 

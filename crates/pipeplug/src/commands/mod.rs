@@ -7,6 +7,7 @@ pub(crate) mod conform;
 pub(crate) mod dev;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod new;

@@ -11,11 +11,13 @@ use crate::output::report;
 
 const EXAMPLES: &str = "\
 Examples:
-  pipeplug pack ./plugin -t plugin && pipeplug run --docker plugin --call echo hello
+  pipeplug pack ./plugin -t plugin && pipeplug run --docker plugin --call x
   pipeplug pack ./plugin -t plugin:2 --podman
 
-The executable has to be linked statically, since the image contains nothing else. For Rust:
-  RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --target x86_64-unknown-linux-gnu";
+The executable has to be linked statically, since the image contains
+nothing else. For Rust:
+  RUSTFLAGS='-C target-feature=+crt-static' \\
+  cargo build --release --target x86_64-unknown-linux-gnu";
 
 /// Make a container image of one executable, without a Dockerfile
 ///

@@ -29,17 +29,18 @@ pub(crate) enum Role {
 }
 
 impl Paint {
-    /// Chooses for one stream. `auto` colours in a terminal, unless NO_COLOR is set (no-color.org)
-    /// or TERM is `dumb`.
+    /// Chooses for one stream. `auto` colours in a terminal, unless TERM is `dumb`. CLICOLOR_FORCE
+    /// (bixense.com/clicolors) colours everywhere, and NO_COLOR (no-color.org) nowhere.
     pub(crate) fn choose(choice: ColorChoice, stream: &impl IsTerminal) -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let colored = match choice {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
             ColorChoice::Auto => {
-                stream.is_terminal()
-                    && set("NO_COLOR").is_none()
-                    && set("TERM").is_none_or(|term| term != "dumb")
+                let is_forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+                let is_terminal =
+                    || stream.is_terminal() && set("TERM").is_none_or(|term| term != "dumb");
+                set("NO_COLOR").is_none() && (is_forced || is_terminal())
             }
         };
         if colored { Self::Colored } else { Self::Plain }

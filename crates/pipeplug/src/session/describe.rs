@@ -11,6 +11,7 @@ use crate::args::data::Loader;
 use crate::args::describe::DescribeArgs;
 use crate::args::target::Target;
 use crate::cli::Globals;
+use crate::complete::remembered;
 use crate::exit::{CommandError, ExitReason};
 use crate::output::event::Event;
 use crate::output::report::{Mode, Report};
@@ -45,7 +46,9 @@ pub(crate) fn ask(
     let call = request.begin().map_err(|error| failed(&error))?;
     let reply = shutdown.wait_for(call).ok_or_else(|| failed(&"interrupted"))?;
     let bytes = reply.map_err(|error| failed(&error))?.into_bytes();
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(&error))
+    let described = serde_json::from_slice(&bytes).map_err(|error| failed(&error))?;
+    remembered::remember(plugin.path(), &described);
+    Ok(Some(described))
 }
 
 /// Starts a plugin, asks for the description of its services, and stops it. `None` if it has none.

@@ -224,7 +224,7 @@ fn what_cannot_be_measured_is_an_error() {
         (&["--call", "cmd.stop"], "command of the protocol"),
         (&["--call", "x", "--rate", "0"], "from 0.001"),
         (&["--call", "x", "--concurrency", "0"], "from 1 to"),
-        (&["--call", "x", "--size", "2G"], "more than the largest size"),
+        (&["--call", "x", "--size", "2G"], "write at most 1G"),
         (&["--call", "x", "--rounds", "3"], "--vs"),
         (&["--call", "x", "@/nonexistent"], "cannot read the data file"),
     ];

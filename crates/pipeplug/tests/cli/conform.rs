@@ -397,7 +397,7 @@ fn mistakes_have_a_next_step() {
     let conform =
         |args: &[&str]| pipeplug(["conform"].into_iter().chain(args.iter().copied())).run();
     conform(&["@echo", "--check", "call/pign"]).exits(2).says("did you mean \"call/ping\"?");
-    conform(&["./nowhere"]).exits(1).says("");
+    conform(&["./nowhere"]).exits(3).says("no plugin at").prints("");
     conform(&["nowhere"]).exits(3).says("no plugin");
     conform(&["--as", "host"]).exits(2).says("conform --as host -- ./myhost {plugin}");
     conform(&["--as", "host", "--", "true"]).exits(2).says("{plugin}");

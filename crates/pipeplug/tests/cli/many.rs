@@ -116,8 +116,11 @@ fn options_that_do_not_fit_are_errors() {
         (&["--data-each", "/dev/null"], "--data-each needs one --call"),
         (&["--call", "a", "--call", "b", "--data-each", "/dev/null"], "needs one --call"),
         (&["--call", "a", "x", "--data-each", "/dev/null"], "gives the call its DATA"),
-        (&["--call", "a", "--data-each", "/nonexistent"], "cannot read the file of --data-each"),
-        (&["--call", "a", "--data-each", "/"], "cannot read the file of --data-each"),
+        (
+            &["--call", "a", "--data-each", "/nonexistent"],
+            "cannot read the file /nonexistent of --data-each",
+        ),
+        (&["--call", "a", "--data-each", "/"], "cannot read the file / of --data-each"),
         (&["--call", "a", "--data-each", "-", "--answer", "b=@-"], "stdin is used twice"),
         (&["--call", "a", "--repeat", "2", "--stream"], "cannot be used with"),
         (&["--call", "a", "--watch"], "--watch needs a plugin whose file"),
@@ -194,7 +197,7 @@ fn a_plugin_that_runs_is_stopped_when_its_file_changes() {
 
 #[test]
 fn short_help_fits_on_a_screen() {
-    for command in ["run", "bench", "inspect"] {
+    for command in ["run", "bench", "inspect", "doctor"] {
         let mut run = pipeplug([command, "-h"]);
         run.command.env("COLUMNS", "80");
         let ran = run.run();

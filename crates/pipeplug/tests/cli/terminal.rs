@@ -10,8 +10,12 @@ use nix::pty::{OpenptyResult, Winsize, openpty};
 use crate::common::{MIRROR, Place, Run, pipeplug, wait};
 
 /// Runs it with stdout and stderr in a terminal of 60 columns, and gives what that got.
-fn in_terminal(mut run: Run) -> (String, Option<i32>) {
-    let size = Winsize { ws_row: 24, ws_col: 60, ws_xpixel: 0, ws_ypixel: 0 };
+fn in_terminal(run: Run) -> (String, Option<i32>) {
+    in_terminal_of(run, 60)
+}
+
+fn in_terminal_of(mut run: Run, columns: u16) -> (String, Option<i32>) {
+    let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
     run.command
         .env("TERM", "xterm")
@@ -56,6 +60,52 @@ fn errors_are_coloured_unless_that_is_not_wanted() {
     let mut run = pipeplug(args);
     run.command.env("NO_COLOR", "1");
     assert_eq!(in_terminal(run).0, "pipeplug: fail: no\r\n");
+}
+
+#[test]
+fn variables_choose_colours_and_options_win() {
+    let coloured = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut run = pipeplug([&["run", "@echo", "--call", "fail", "no"], args].concat());
+        run.command.envs(variables.iter().copied());
+        run.run().exits(1).stderr.contains('\x1b')
+    };
+    // In a pipe.
+    assert!(!coloured(&[], &[]));
+    assert!(coloured(&[], &[("CLICOLOR_FORCE", "1"), ("TERM", "dumb")]));
+    assert!(!coloured(&[], &[("CLICOLOR_FORCE", "0")]));
+    assert!(!coloured(&[], &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+    assert!(!coloured(&["--color", "never"], &[("CLICOLOR_FORCE", "1")]));
+    assert!(coloured(&["--color", "always"], &[("NO_COLOR", "1")]));
+    // Help, which clap writes.
+    let mut run = pipeplug(["run", "--help"]);
+    run.command.env("CLICOLOR_FORCE", "1");
+    assert!(run.run().text().contains('\x1b'));
+}
+
+#[test]
+fn tables_and_options_fit_narrow_terminals() {
+    for columns in [40, 80] {
+        let shown = |args: &[&str]| {
+            let mut run = pipeplug(args);
+            run.command.env("NO_COLOR", "1").env("COLUMNS", columns.to_string());
+            in_terminal_of(run, columns).0.replace('\r', "")
+        };
+        let wide = |text: &str| {
+            text.lines().find(|line| line.chars().count() > usize::from(columns)).map(str::to_owned)
+        };
+        if columns == 80 {
+            // A path is not broken.
+            let table = shown(&["inspect", "@echo"]);
+            let table: Vec<_> = table.lines().filter(|line| !line.starts_with("path")).collect();
+            assert!(table.len() > 8);
+            assert_eq!(wide(&table.join("\n")), None);
+        }
+        // Examples are lines to type, and stay whole.
+        let help = shown(&["run", "-h"]);
+        let options = help.split("Examples:").next().unwrap();
+        let usage = options.find("Arguments:").unwrap();
+        assert_eq!(wide(&options[usage..]), None);
+    }
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub(super) enum Content {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LineError {
     #[error(
-        "is not a JSON object ({error}); write a chunk as \
+        "it is not a JSON object ({error}); write a chunk as \
          {{\"command\":\"echo\",\"text\":\"hello\"}}, on one line"
     )]
     NotJson { error: serde_json::Error },

@@ -22,8 +22,8 @@ const EXAMPLES: &str = "\
 Examples:
   echo '{\"command\":\"echo\",\"text\":\"hello\"}' | pipeplug chunk encode | hexdump -C
   pipeplug chunk decode <dump.bin
-  pipeplug chunk decode <dump.bin | jq -r 'select(.direction == \"request\").command'
-  pipeplug chunk decode | ./answer.sh | pipeplug chunk encode   # a plugin on stdin and stdout";
+  pipeplug chunk decode <dump.bin | jq -r .command
+  pipeplug chunk decode | ./answer.sh | pipeplug chunk encode";
 
 const LINES: &str = "\
 A line is a JSON object with these fields:
@@ -40,7 +40,8 @@ With decode --details also, which encode takes as well:
   offset     position of the chunk in the stream, in bytes
   bytes      size of the chunk in the stream
   format     standard or classic
-A chunk over a limit is a line with `skipped` (why), `command_bytes` and `buffer_bytes`.";
+A chunk over a limit is a line with `skipped` (why), `command_bytes` and
+`buffer_bytes`.";
 
 const STATUSES: &str = "\
 Exit status:

@@ -62,7 +62,8 @@ pub(super) fn select(
     };
     if let Some(word) = wanted.iter().find(|word| !all.iter().any(|name| is_of(name, word))) {
         // The part behind the group is what people remember.
-        let nearest = nearest_name(word, all.iter().copied()).or_else(|| {
+        let groups = all.iter().filter_map(|name| Some(name.split_once('/')?.0));
+        let nearest = nearest_name(word, all.iter().copied().chain(groups)).or_else(|| {
             let of_group = |name: &&str| name.rsplit('/').next().unwrap_or(name).to_owned();
             let short: Vec<_> = all.iter().map(of_group).collect();
             let found = nearest_name(word.rsplit('/').next()?, short.iter().map(String::as_str))?;

@@ -190,6 +190,9 @@ fn attempt(args: &ConformArgs, globals: &Globals) -> Result<ExitReason, CommandE
     let level = args.start.level(Level::None);
     args.start.check(level)?;
     let target = Target::find(args.start.wanted())?;
+    if !args.start.has_launcher() {
+        target.check_exists()?;
+    }
     let protocol = args.start.protocol(&target);
     let script_dir =
         tempfile::tempdir().map_err(|error| CommandError::new(ExitReason::Failed, error))?;

@@ -24,6 +24,14 @@ Examples:
   pipeplug doctor ./plugin --stdio --sandbox none
   pipeplug doctor ./plugin --json | jq '.plugin[] | select(.state == \"failed\")'";
 
+const SHORT: &str = "\
+Examples:
+  pipeplug doctor
+  pipeplug doctor ./plugin
+
+`pipeplug doctor --help` has the states and exit statuses, and more options:
+launchers (ssh, --via), containers, Kubernetes, rights and sandbox, recording.";
+
 const STATUSES: &str = "\
 States:
   ok       there is nothing to do
@@ -46,7 +54,7 @@ Exit status:
 #[derive(Debug, Args)]
 #[command(
     override_usage = "pipeplug doctor [PLUGIN] [OPTIONS] [-- ARGS]",
-    after_help = EXAMPLES,
+    after_help = SHORT,
     after_long_help = format!("{EXAMPLES}\n\n{STATUSES}")
 )]
 pub(crate) struct DoctorArgs {

@@ -14,7 +14,7 @@ use pipeplug_host::{
     RequestBuilder,
 };
 
-use super::EXIT_TIMEOUT;
+use super::end::EXIT_TIMEOUT;
 use crate::args::data::PartSource;
 use crate::exit::{CallFault, CommandError, ExitReason};
 use crate::output::event::Event;

@@ -62,7 +62,7 @@ impl Source {
             Err(error) => {
                 let path = path.to_string_lossy();
                 let message =
-                    format!("cannot read the file of --data-each {}: {error}", Escaped(&path));
+                    format!("cannot read the file {} of --data-each: {error}", Escaped(&path));
                 Err(CommandError::message(ExitReason::Usage, message))
             }
         }

@@ -1,171 +1,41 @@
 //! `pipeplug run`: starts a plugin, calls it, and stops it.
 
+mod args;
 mod calls;
 mod check;
 mod each;
+mod end;
 mod many;
 mod typed;
 mod watch;
 
+pub(crate) use self::args::RunArgs;
 pub(crate) use self::calls::died;
 pub(crate) use self::check::check_commands;
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use pipeplug_host::{CloseReason, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
+use pipeplug_host::{Plugin, Stopped};
 
 use self::each::{Lines, Source};
+use self::end::{final_reason, run_until_end};
 use self::many::Steps;
 use self::watch::{Watch, WatchedFile};
-use crate::args::calls::{CallArg, CallArgs, CallKind};
+use crate::args::calls::{CallArg, CallKind};
 use crate::args::data::{Loader, PartSource, StreamData};
 use crate::args::sandbox::Level;
-use crate::args::start::StartArgs;
 use crate::args::target::Target;
 use crate::cli::Globals;
-use crate::exit;
 use crate::exit::{CommandError, ExitReason};
-use crate::output::event;
 use crate::output::event::Event;
 use crate::output::report::{Mode, Report};
 use crate::output::text;
 use crate::session::Session;
-use crate::session::answers::{self, AnswerArg, AnswerHandler};
+use crate::session::answers::AnswerHandler;
 use crate::session::shutdown::{Shutdown, Signalled};
 use typed::Checking;
-
-/// Time for a plugin that closed its pipe to exit, so that its exit status can be reported.
-const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
-
-const SHORT: &str = "\
-Examples:
-  pipeplug run @echo --call echo hello
-  pipeplug run ./plugin --call open @page.html --notify log done
-  tail -f words | pipeplug run ./plugin --call suggest --data-each -
-
-DATA is literal text, @FILE, or @- for stdin. `pipeplug run --help` has more
-options: launchers, containers, Kubernetes, rights and sandbox, recording.";
-
-const EXAMPLES: &str = "\
-DATA is literal text, or @FILE for the content of a file, @- for stdin, or
-@@TEXT for the text @TEXT. It may begin with one dash (-5). If it begins with
-two, or is the same as an option (-v, -h), use @FILE or @-.
-
-Arguments of a typed service (`pipeplug inspect` shows them) are a JSON object,
-or words NAME=VALUE. They are checked before anything is sent: --unchecked
-sends them as they are.
-
-Examples:
-  pipeplug run @echo --call echo hello
-  pipeplug run ./plugin --call open @page.html --notify log done --call count
-  date | pipeplug run ./plugin --call store @-
-  pipeplug run ./plugin --answer ask=yes --timeout 2s --call start -- --fast
-  pipeplug run ./plugin --json --call list | jq -r .data
-  pipeplug run ./spell --call spell.suggest word=teh most=3
-  pipeplug run ./spell --call spell.suggest '{\"word\":\"teh\",\"most\":3}'
-  tail -f log | pipeplug run @echo --call grep error --stream
-  pipeplug run ./plugin --call suggest --data-each words.txt --parallel 8
-  pipeplug run ./target/debug/plugin --call suggest teh --watch";
-
-/// Start a plugin, call it, and stop it
-///
-/// Starts the plugin, makes the calls and one-ways in the given order, and stops the plugin. Only
-/// replies go to stdout, byte for byte; in a terminal each reply ends with a newline, and control
-/// characters are escaped. The plugin's stderr, and its requests and one-ways to the host, go to
-/// stderr. A one-way has no reply: a plugin made with pipeplug-guest reports a failed one on its
-/// stderr, and the exit status does not change. Without --call and --notify the plugin runs until
-/// it ends or Ctrl-C is pressed.
-#[derive(Debug, Args)]
-#[command(
-    override_usage = "pipeplug run PLUGIN [--call|--notify CMD [DATA]]... [OPTIONS] [-- ARGS]",
-    after_help = SHORT,
-    after_long_help = format!("{EXAMPLES}\n\n{}\n\n{}", event::HELP, exit::HELP)
-)]
-pub(crate) struct RunArgs {
-    #[command(flatten)]
-    calls: CallArgs,
-
-    /// Make the last --call or --notify a stream
-    ///
-    /// Stdin follows the request in parts, as it comes: with @FILE the file instead, of any size.
-    /// Parts of the reply are written to stdout as they come. DATA that is no @FILE is sent with
-    /// the request. The call ends when the plugin has replied, even if stdin has not ended.
-    #[arg(long, help_heading = "Calls")]
-    stream: bool,
-
-    /// Send arguments of typed services without checking them against the service's description
-    #[arg(long, help_heading = "Calls", hide_short_help = true)]
-    unchecked: bool,
-
-    /// Make all calls N times
-    ///
-    /// The plugin is started once.
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = clap::value_parser!(u64).range(1..),
-        conflicts_with = "stream",
-        help_heading = "Calls"
-    )]
-    repeat: Option<u64>,
-
-    /// Make up to N calls at once
-    ///
-    /// Calls begin, and replies are written, in the given order.
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..),
-        conflicts_with = "stream",
-        help_heading = "Calls"
-    )]
-    parallel: Option<u32>,
-
-    /// Make the call once for each line of FILE
-    ///
-    /// Each line is the DATA of a call, without its newline: words, or one JSON value (NDJSON). `-`
-    /// is stdin, whose calls are made as the lines come. Replies are written in the order of the
-    /// lines, each with a newline at its end if it has none. A call that fails is reported with the
-    /// number of its line, and the next one follows.
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with_all = ["stream", "repeat"],
-        help_heading = "Calls"
-    )]
-    data_each: Option<OsString>,
-
-    /// Start again when the file of the plugin changes
-    ///
-    /// Makes the calls, and makes them again each time that the file has changed, as after a build,
-    /// until Ctrl-C is pressed. A plugin that still runs then is stopped first, with its calls. DATA
-    /// files are read once.
-    #[arg(long, conflicts_with = "stream", help_heading = "Calls")]
-    watch: bool,
-
-    /// Answer requests CMD of the plugin with DATA
-    ///
-    /// Repeatable. Other requests are refused.
-    #[arg(
-        long = "answer",
-        value_name = "CMD=DATA",
-        help_heading = "Calls",
-        value_parser = OsStringValueParser::new().try_map(answers::parse)
-    )]
-    answers: Vec<AnswerArg>,
-
-    /// Write all events to stdout, one JSON object per line
-    #[arg(long, help_heading = "Output")]
-    json: bool,
-
-    #[command(flatten)]
-    start: StartArgs,
-}
 
 /// A call or one-way whose data has been read.
 struct LoadedCall<'a> {
@@ -422,75 +292,4 @@ fn run_calls(
         }
     }
     Ok(reason)
-}
-
-/// Waits until the plugin ends by itself or is stopped.
-fn run_until_end(plugin: &Plugin, report: &Report) -> Result<ExitReason, CommandError> {
-    if io::stderr().is_terminal() {
-        report.note(format_args!(
-            "{} runs until it ends or Ctrl-C is pressed (--call CMD calls it)",
-            plugin.name()
-        ));
-    }
-    let reason = plugin.connection().wait_closed(Duration::MAX);
-    let failed = |error: io::Error| CommandError::new(ExitReason::Died, error);
-    if plugin.wait(EXIT_TIMEOUT).map_err(failed)?.is_some() {
-        return Ok(ExitReason::Success);
-    }
-    match reason.as_deref() {
-        Some(CloseReason::EndOfFile) | None => {
-            report.note(format_args!("{} has closed its pipe and still runs", plugin.name()));
-            plugin.wait(Duration::MAX).map_err(failed)?;
-            Ok(ExitReason::Success)
-        }
-        Some(reason) => {
-            let failure = CommandError::message(ExitReason::Died, reason);
-            Err(CommandError { stderr: plugin.stderr_tail(), ..failure })
-        }
-    }
-}
-
-/// Combines the result of the calls with the end of the plugin.
-fn final_reason(
-    name: &str,
-    result: Result<ExitReason, CommandError>,
-    stopped: Result<Stopped, StopError>,
-    report: &Report,
-    shutdown: &Shutdown,
-) -> Result<ExitReason, CommandError> {
-    let result = match (shutdown.failure(), result, &stopped) {
-        // A run that fails during a shutdown fails because of the shutdown.
-        (Some(failure), _, _) => Err(failure),
-        (None, Ok(_), Ok(stopped)) if ended_badly(stopped) => {
-            let Stopped { status, by, .. } = stopped;
-            let when = if *by == StoppedBy::Stop {
-                "did not stop as it should"
-            } else {
-                "has ended by itself"
-            };
-            Err(CommandError::message(ExitReason::Died, format!("{name} {when}: {status}")))
-        }
-        (None, result, _) => result,
-    };
-    let reason = result.unwrap_or_else(|failure| {
-        report.show(&Event::Failed(&failure));
-        failure.reason
-    });
-    match stopped {
-        Ok(stopped) => report.show(&Event::Ended(stopped)),
-        Err(error) => return Err(CommandError::new(ExitReason::Died, error)),
-    }
-    Ok(reason)
-}
-
-/// True if the plugin crashed or failed by itself, and not because it was killed.
-fn ended_badly(stopped: &Stopped) -> bool {
-    match stopped.by {
-        StoppedBy::Itself | StoppedBy::Stop => {
-            !stopped.status.success() && stopped.status != WaitStatus::Unknown
-        }
-        // A crash closes the pipe as well. A plugin that loses its host may exit with any status.
-        StoppedBy::EndOfFile => matches!(stopped.status, WaitStatus::Signaled { .. }),
-        _ => false,
-    }
 }

@@ -24,8 +24,8 @@ use filter::FilterArgs;
 const EXAMPLES: &str = "\
 A line has the time since the begin of the recording, how long the call took,
 the bytes of request and response, and the command: → from the host to the
-plugin, ← from the plugin. A call that was made by the handler of another one is
-indented below it.
+plugin, ← from the plugin. A call that was made by the handler of another one
+is indented below it.
 
 Examples:
   pipeplug run ./plugin --record a.rec --call open @page.html
