@@ -15,7 +15,8 @@ use pipeplug_host::discovery;
 use crate::args::calls;
 use crate::args::config_file::Taken;
 use crate::commands::{
-    add, bench, chunk, conform, diff, doctor, inspect, list, pack, pin, replay, rm, run, trace,
+    add, bench, chunk, conform, diff, doctor, inspect, list, pack, pin, replay, rm, run, shell,
+    trace,
 };
 use crate::exit::CommandError;
 use crate::output::logging;
@@ -29,6 +30,7 @@ const EXAMPLES: &str = "\
 Examples:
   pipeplug run @echo --call echo hello
   pipeplug run ./plugin --call open @page.html --notify log done
+  pipeplug shell ./plugin
   pipeplug list
   pipeplug inspect ./plugin
   pipeplug diff ./plugin ./plugin-new
@@ -56,6 +58,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Shell(shell::ShellArgs),
     List(list::ListArgs),
     Inspect(inspect::InspectArgs),
     Diff(diff::DiffArgs),
@@ -144,6 +147,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let reason = match &command {
         Command::Run(args) => run::run(args, &globals),
+        Command::Shell(args) => shell::run(args, &globals),
         Command::List(args) => list::run(args, &globals),
         Command::Inspect(args) => inspect::run(args, &globals),
         Command::Diff(args) => diff::run(args, &globals),

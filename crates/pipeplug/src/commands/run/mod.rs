@@ -7,8 +7,9 @@ mod many;
 mod typed;
 mod watch;
 
-pub(crate) use self::calls::died;
+pub(crate) use self::calls::{Calling, ProgressBar, call, died, not_told};
 pub(crate) use self::check::check_commands;
+pub(crate) use self::typed::{Checking, argument_schema};
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use pipeplug_host::{CloseReason, Plugin, StopError, Stopped, StoppedBy, WaitStatus};
+use pipeplug_service::Description;
 
 use self::each::{Lines, Source};
 use self::many::Steps;
@@ -37,7 +39,6 @@ use crate::output::text;
 use crate::session::Session;
 use crate::session::answers::{self, AnswerArg, AnswerHandler};
 use crate::session::shutdown::{Shutdown, Signalled};
-use typed::Checking;
 
 /// Time for a plugin that closed its pipe to exit, so that its exit status can be reported.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -352,6 +353,22 @@ pub(crate) fn prepare_data(
     Ok(call.data)
 }
 
+/// Data of a call as [`prepare_data`] makes it, of a plugin that has described its services.
+///
+/// # Errors
+/// The arguments do not fit.
+pub(crate) fn prepare_described(
+    arg: &CallArg,
+    data: Vec<u8>,
+    plugin: &str,
+    description: &Description,
+    checking: Checking,
+) -> Result<Vec<u8>, CommandError> {
+    let mut call = LoadedCall { arg, data, parts: None };
+    typed::prepare_described(&mut call, plugin, description, checking)?;
+    Ok(call.data)
+}
+
 /// Makes Ctrl-C stop the plugin, with a hint in a terminal.
 pub(crate) fn handle_signals(
     shutdown: &Shutdown,
@@ -388,7 +405,10 @@ fn run_calls(
         let begun = Instant::now();
         let command = arg.command.as_str();
         let done = match (arg.kind, parts) {
-            (CallKind::Call, None) => calls::call(plugin, command, data, timeout, report, shutdown),
+            (CallKind::Call, None) => {
+                let (cancel, bar) = (None, ProgressBar::Drawn);
+                call(Calling { plugin, timeout, report, shutdown, cancel, bar }, command, data)
+            }
             (CallKind::Call, Some(parts)) => {
                 calls::stream(plugin, command, (data, parts), timeout, report, shutdown)
             }
@@ -451,7 +471,7 @@ fn run_until_end(plugin: &Plugin, report: &Report) -> Result<ExitReason, Command
 }
 
 /// Combines the result of the calls with the end of the plugin.
-fn final_reason(
+pub(crate) fn final_reason(
     name: &str,
     result: Result<ExitReason, CommandError>,
     stopped: Result<Stopped, StopError>,
