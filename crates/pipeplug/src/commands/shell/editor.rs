@@ -9,7 +9,7 @@ use std::thread;
 
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
+use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
@@ -52,24 +52,19 @@ impl LineEditor {
         known: Arc<Mutex<Known>>,
         paint: Paint,
     ) -> anyhow::Result<Self> {
-        let color = match paint {
-            Paint::Plain => ColorMode::Disabled,
-            Paint::Colored => ColorMode::Forced,
-        };
+        let screen: &'static Screen = Box::leak(Box::new(Screen::new()));
         let config = Config::builder()
             .max_history_size(HISTORY)?
             .history_ignore_space(true)
             .completion_type(CompletionType::List)
-            .color_mode(color)
+            .completion_prompt_limit(usize::MAX)
+            // Without colours, too, the editor asks for them: see the module `screen`.
+            .color_mode(ColorMode::Forced)
             .build();
         let mut editor = Editor::with_config(config)?;
-        editor.set_helper(Some(Completing { known, paint }));
-        let screen: &'static Screen = Box::leak(Box::new(Screen::new()));
-        // A terminal that can do nothing (TERM=dumb) has no printer, and shows all text as it comes.
-        if let Ok(printer) = editor.create_external_printer() {
-            thread::Builder::new().name("screen".into()).spawn(move || screen.print(printer))?;
-            stream::set_prompt(screen);
-        }
+        editor.set_helper(Some(Completing { known, paint, screen }));
+        thread::Builder::new().name("screen".into()).spawn(|| screen.draw())?;
+        stream::set_prompt(screen);
         let history = history_file();
         if let Some(path) = &history {
             // There may be none yet.
@@ -135,6 +130,7 @@ fn history_file() -> Option<PathBuf> {
 struct Completing {
     known: Arc<Mutex<Known>>,
     paint: Paint,
+    screen: &'static Screen,
 }
 
 impl Completer for Completing {
@@ -153,7 +149,18 @@ impl Completer for Completing {
 
 impl Highlighter for Completing {
     fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
-        self.paint.paint(Role::Speaker, prompt).to_string().into()
+        let painted = self.paint.paint(Role::Speaker, prompt).to_string();
+        self.screen.draws_prompt(prompt, painted).into()
+    }
+
+    fn highlight<'l>(&self, line: &'l str, cursor: usize) -> Cow<'l, str> {
+        self.screen.draws_line(line, cursor);
+        line.into()
+    }
+
+    fn highlight_char(&self, _: &str, _: usize, _: CmdKind) -> bool {
+        // Each key draws the line, and so tells where the cursor is.
+        true
     }
 }
 

@@ -185,10 +185,16 @@ fn talk(
         if let Err(note) = editor.remember(&line) {
             report.note(note);
         }
-        match shell.execute(&line, None) {
-            Ok(Next::Go) => {}
-            Ok(Next::End) => break,
-            Err(failure) => report.show(&Event::Failed(&failure)),
+        // Several lines can be pasted at once.
+        for line in line.lines() {
+            match shell.execute(line, None) {
+                Ok(Next::Go) => {}
+                Ok(Next::End) => return Ok(ExitReason::Success),
+                Err(failure) => {
+                    session::show_failure(report, &failure);
+                    break;
+                }
+            }
         }
     }
     Ok(ExitReason::Success)

@@ -231,14 +231,7 @@ impl<'a> Shell<'a> {
         let cancel = caller.cancel.clone();
         let result = self.interrupts.while_running(&cancel, || caller.make(&ready));
         // After the error, which tells of the end of the plugin: what watches it is silent till then.
-        let result = result.map_err(|failure| {
-            self.learn(&failure);
-            if failure.reason == ExitReason::Died {
-                failure.followed_by(Some("`restart` starts it again"))
-            } else {
-                failure
-            }
-        });
+        let result = result.inspect_err(|failure| self.learn(failure));
         if result.is_ok() && kind == crate::args::calls::CallKind::Call {
             self.known().learn(&command);
         }
@@ -261,7 +254,7 @@ impl<'a> Shell<'a> {
                 // The script ends with it.
                 return Err(failure);
             }
-            report.show(&Event::Failed(&failure));
+            show_failure(&report, &failure);
             Ok(())
         })?;
         if line.is_none() {
@@ -404,6 +397,15 @@ impl<'a> Shell<'a> {
         }
         let stopped = live.end();
         run::final_reason(&name, result, stopped, &self.report, &self.shutdown)
+    }
+}
+
+/// Shows an error to the user of a terminal.
+pub(super) fn show_failure(report: &Report, failure: &CommandError) {
+    report.show(&Event::Failed(failure));
+    // The report of a crash says nothing of the next step.
+    if failure.crash.is_some() {
+        report.note("`restart` starts it again");
     }
 }
 
