@@ -30,14 +30,14 @@ fn terminal() -> (File, File) {
 }
 
 /// The program in a session of its own, with a terminal.
-struct Session {
-    child: Child,
+pub(crate) struct Session {
+    pub(crate) child: Child,
     terminal: File,
     shown: Vec<u8>,
 }
 
 impl Session {
-    fn start(place: &Place, args: &[&str]) -> Self {
+    pub(crate) fn start(place: &Place, args: &[&str]) -> Self {
         let (master, slave) = terminal();
         let run = place.pipeplug(args);
         let mut command = Command::new("setsid");
@@ -55,7 +55,7 @@ impl Session {
     }
 
     /// Output so far.
-    fn text(&mut self) -> String {
+    pub(crate) fn text(&mut self) -> String {
         let mut buffer = [0; 1024];
         // Nothing yet, or EIO from a terminal that no process has open any more: pty(7).
         while let Ok(count @ 1..) = self.terminal.read(&mut buffer) {
@@ -65,7 +65,7 @@ impl Session {
     }
 
     #[track_caller]
-    fn until(&mut self, text: &str) {
+    pub(crate) fn until(&mut self, text: &str) {
         let deadline = Instant::now() + LONG;
         while !self.text().contains(text) {
             assert!(Instant::now() < deadline, "{text:?} is not in {:?}", self.text());
@@ -73,12 +73,12 @@ impl Session {
         }
     }
 
-    fn type_in(&mut self, keys: &str) {
+    pub(crate) fn type_in(&mut self, keys: &str) {
         self.terminal.write_all(keys.as_bytes()).unwrap();
     }
 
     /// Ends by itself.
-    fn code(self) -> Option<i32> {
+    pub(crate) fn code(self) -> Option<i32> {
         wait(self.child)
     }
 

@@ -79,7 +79,7 @@ impl Screen {
                 drop(waited.unwrap_or_else(PoisonError::into_inner));
                 continue;
             }
-            let columns = text::columns(io::stdout()).unwrap_or(80);
+            let columns = text::columns(io::stdout()).filter(|it| *it > 0).unwrap_or(80);
             let text = drawn.below(&whole_lines(waiting), columns);
             // Under the lock: the editor asks for it before it draws again. The terminal takes the
             // text, or is gone.

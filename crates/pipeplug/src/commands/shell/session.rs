@@ -422,5 +422,5 @@ fn numbered(number: u32, failure: CommandError) -> CommandError {
 
 /// Width of texts.
 fn columns() -> usize {
-    text::columns(std::io::stdout()).unwrap_or(80).min(100)
+    text::columns(std::io::stdout()).filter(|it| *it > 0).unwrap_or(80).min(100)
 }
