@@ -192,6 +192,18 @@ fn enter(session: &mut Session, line: &str) {
     }
 }
 
+/// Waits for an empty line to edit.
+#[track_caller]
+fn prompted(session: &mut Session) {
+    let deadline = Instant::now() + LONG;
+    while !session.text().ends_with("echo> \r\x1b[6C\x1b[?2026l")
+        && !session.text().ends_with("echo> \r\x1b[6C")
+    {
+        assert!(Instant::now() < deadline, "{:?}", session.text());
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Presses Ctrl-C until the text is shown: earlier, nothing may run yet.
 #[track_caller]
 fn interrupt(session: &mut Session, text: &str) {
@@ -256,13 +268,12 @@ fn ctrl_c_ends_the_call_and_not_the_shell() {
     let mut session = at_terminal(&place);
     enter(&mut session, "call sleep 60000");
     interrupt(&mut session, "sleep: cancelled by Ctrl-C");
-    // Once a line is edited, Ctrl-C is one of its keys.
-    let deadline = Instant::now() + LONG;
-    while !session.text().ends_with("echo> \r\x1b[6C\x1b[?2026l") {
-        assert!(Instant::now() < deadline, "{:?}", session.text());
-        thread::sleep(Duration::from_millis(2));
-    }
-    session.type_in("call echo dropped\x03call echo kept\r");
+    // Once a line is edited, Ctrl-C is one of its keys, and drops those after it.
+    prompted(&mut session);
+    session.type_in("call echo dropped\x03");
+    session.until("dropped\r\x1b[23C\x1b[?2026l\x1b[?2004l\r\n");
+    prompted(&mut session);
+    session.type_in("call echo kept\r");
     session.until("kept\r\n");
     assert!(!session.text().contains("\ndropped\r\n"));
     session.type_in("\x04");
