@@ -23,8 +23,10 @@ pub(super) struct Counts {
     pub(super) answered: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) one_ways: AtomicU64,
-    /// Lines that are being done, whose errors tell the end of the plugin.
+    /// Lines that are being done, whose errors may tell the end of the plugin.
     pub(super) running: AtomicU64,
+    /// True once an error has told it.
+    pub(super) end_is_told: AtomicBool,
 }
 
 /// A call or one-way that is ready to be made.
@@ -64,6 +66,9 @@ impl Caller {
         let result = (0..ready.repeat).try_for_each(|_| {
             self.once(ready).inspect(|()| done += 1).map_err(|failure| self.cause(ready, failure))
         });
+        if result.as_ref().is_err_and(|failure| failure.reason == ExitReason::Died) {
+            self.counts.end_is_told.store(true, Ordering::SeqCst);
+        }
         if ready.is_timed {
             let took = begun.elapsed();
             let each = match u32::try_from(done) {

@@ -16,6 +16,9 @@ use crate::session::Session;
 /// Time for a plugin that closed its pipe to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Pause between looks at the calls that a plugin's end has ended.
+const CALLS_RETURN: Duration = Duration::from_millis(20);
+
 /// Running plugin, or one that has ended and was not started again.
 pub(super) struct Live {
     pub(super) session: Session,
@@ -73,8 +76,11 @@ pub(super) enum Watch {
 fn show_end(plugin: Plugin, report: &Report, counts: &Counts, is_stopping: &AtomicBool) {
     // `None` after about as many years as the clock has.
     let _ = plugin.connection().wait_ended(Duration::MAX);
-    let is_told = counts.running.load(Ordering::SeqCst) > 0;
-    if is_told || is_stopping.load(Ordering::Acquire) {
+    // Calls that the end has ended return soon. One that had its reply before tells nothing.
+    while counts.running.load(Ordering::SeqCst) > 0 && !is_stopping.load(Ordering::Acquire) {
+        thread::sleep(CALLS_RETURN);
+    }
+    if counts.end_is_told.load(Ordering::SeqCst) || is_stopping.load(Ordering::Acquire) {
         return;
     }
     let failure = end_of(&plugin);

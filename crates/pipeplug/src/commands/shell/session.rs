@@ -230,7 +230,6 @@ impl<'a> Shell<'a> {
         counts.running.fetch_add(1, Ordering::SeqCst);
         let cancel = caller.cancel.clone();
         let result = self.interrupts.while_running(&cancel, || caller.make(&ready));
-        // After the error, which tells of the end of the plugin: what watches it is silent till then.
         let result = result.inspect_err(|failure| self.learn(failure));
         if result.is_ok() && kind == crate::args::calls::CallKind::Call {
             self.known().learn(&command);
