@@ -38,6 +38,11 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn start(place: &Place, args: &[&str]) -> Self {
+        Self::start_with(place, args, &[("TERM", "xterm")])
+    }
+
+    /// Starts it with these variables of the environment.
+    pub(crate) fn start_with(place: &Place, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let (master, slave) = terminal();
         let run = place.pipeplug(args);
         let mut command = Command::new("setsid");
@@ -48,6 +53,7 @@ impl Session {
                 None => command.env_remove(name),
             };
         }
+        command.envs(variables.iter().copied());
         command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
         let child = command.spawn().unwrap();
         drop(command);

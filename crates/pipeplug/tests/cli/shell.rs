@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::common::{LONG, Place, Ran, pipeplug};
+use crate::common::{LONG, MIRROR, Place, Ran, pipeplug};
 use crate::controlling::Session;
 use crate::services::{plugin, spell};
 
@@ -151,6 +151,7 @@ fn arguments_of_typed_services_are_named_and_checked() {
     shell("set checked off\ncall suggest wrod=teh")
         .exits(0)
         .prints("<spell.suggest {\"wrod\":\"teh\"}>\n");
+    shell("set checked off\ncall sugest").exits(0).prints("<sugest >\n");
     shell("call spell.sugest word=teh").exits(2).says("did you mean \"suggest\"?");
     shell("help suggest")
         .exits(0)
@@ -342,6 +343,40 @@ fn a_plugin_that_is_killed_is_told_and_can_be_restarted() {
     session.until("`restart` starts it again\r\necho> ");
     assert_eq!(count(&mut session, "SIGKILL"), 3);
     session.type_in("\x04");
+    assert_eq!(session.code(), Some(0));
+}
+
+#[test]
+fn ctrl_c_ends_a_restart_that_hangs() {
+    let place = Place::new();
+    let mark = place.path().join("hang");
+    let body = format!("[ -e {mark:?} ] && {{ echo hangs >&2; exec sleep 600; }}\n{MIRROR}");
+    let path = place.standard("mirror", &body);
+    let mut session = Session::start(&place, &["shell", path.to_str().unwrap(), "--stdio"]);
+    session.until("mirror> ");
+    fs::write(&mark, "").unwrap();
+    session.type_in("restart\r");
+    session.until("hangs\r\n");
+    interrupt(&mut session, "restart: ended by Ctrl-C; `restart` starts the plugin");
+    session.type_in("call x\r");
+    session.until("the plugin does not run; `restart` starts it again");
+    fs::remove_file(&mark).unwrap();
+    session.type_in("restart\rcall x y\r");
+    session.until("<x y>\r\n");
+    session.type_in("\x04");
+    assert_eq!(session.code(), Some(0));
+}
+
+#[test]
+fn a_terminal_without_a_cursor_has_a_prompt_too() {
+    let place = Place::new();
+    let mut session = Session::start_with(&place, &["shell", "@echo"], &[("TERM", "dumb")]);
+    session.until("echo> ");
+    session.type_in("notify log x\rcall upper y\r");
+    session.until("echo: x\r\n");
+    session.until("Y\r\n");
+    session.type_in("quit\r");
+    assert!(!session.text().contains('\x1b'), "{:?}", session.text());
     assert_eq!(session.code(), Some(0));
 }
 

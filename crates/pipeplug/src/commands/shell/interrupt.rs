@@ -12,10 +12,10 @@ use crate::session::shutdown::{Interrupt, Shutdown};
 pub(super) struct Interrupts(Arc<Mutex<State>>);
 
 enum State {
-    /// The first start of the plugin, or a script: Ctrl-C ends the shell.
+    /// The first start of the plugin, its last stop, or a script: Ctrl-C ends the shell.
     Ends,
-    /// A restart, which Ctrl-C ends.
-    Restarting,
+    /// A restart, which Ctrl-C ends, and whether it has.
+    Restarting { is_ended: bool },
     /// The shell does nothing.
     Idle,
     /// Something runs that can be given up, on this thread.
@@ -32,14 +32,25 @@ impl Interrupts {
         *self.state() = State::Idle;
     }
 
+    /// Ctrl-C ends the shell again.
+    pub(super) fn end(&self) {
+        *self.state() = State::Ends;
+    }
+
     /// Has Ctrl-C end what runs on this thread.
     pub(super) fn while_running<T>(&self, cancel: &CancelHandle, run: impl FnOnce() -> T) -> T {
         self.during(State::Running(cancel.clone(), thread::current()), run)
     }
 
-    /// Has Ctrl-C end the restart.
-    pub(super) fn while_restarting<T>(&self, run: impl FnOnce() -> T) -> T {
-        self.during(State::Restarting, run)
+    /// Has Ctrl-C end the restart. Returns also true if it has.
+    pub(super) fn while_restarting<T>(&self, run: impl FnOnce() -> T) -> (T, bool) {
+        let (interrupts, mut is_ended) = (self.clone(), false);
+        let result = self.during(State::Restarting { is_ended }, || {
+            let result = run();
+            is_ended = matches!(*interrupts.state(), State::Restarting { is_ended: true });
+            result
+        });
+        (result, is_ended)
     }
 
     fn during<T>(&self, state: State, run: impl FnOnce() -> T) -> T {
@@ -55,9 +66,12 @@ impl Interrupts {
 
     /// Uses a Ctrl-C.
     pub(super) fn interrupt(&self, shutdown: &Shutdown) -> Interrupt {
-        match &*self.state() {
+        match &mut *self.state() {
             State::Ends => return Interrupt::Stops,
-            State::Restarting => shutdown.kill_starting(),
+            State::Restarting { is_ended } => {
+                *is_ended = true;
+                shutdown.kill_starting();
+            }
             State::Idle => {}
             State::Running(cancel, thread) => {
                 cancel.cancel();

@@ -1,19 +1,21 @@
 //! State of the shell: the plugin, its settings, and what each line does.
 
-use std::sync::atomic::Ordering;
+mod making;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pipeplug_host::discovery::nearest_name;
 use pipeplug_host::{CancelHandle, LogLevel};
 
-use super::calls::{Caller, Ready};
 use super::data;
 use super::interrupt::Interrupts;
 use super::jobs::Jobs;
 use super::known::Known;
-use super::line::{self, CallLine, Line, Place, Setting};
+use super::line::{self, Line, Setting};
 use super::live::{Live, Watch};
 use super::show;
+use crate::args::calls::CallKind;
 use crate::args::sandbox::Level;
 use crate::args::start::StartArgs;
 use crate::args::target::Target;
@@ -197,85 +199,6 @@ impl<'a> Shell<'a> {
         Ok(Next::Go)
     }
 
-    fn call(&mut self, call: CallLine, text: &str, line: Option<u64>) -> Result<(), CommandError> {
-        let CallLine { kind, command, data, place, is_timed, repeat } = call;
-        let arg = data::call(&self.known(), kind, &command, &data)?;
-        self.check_command(&arg.command)?;
-        let data = data::load(&arg.data)?;
-        let live = self.live()?;
-        let plugin = live.session.plugin.clone();
-        let data = run::prepare_described(
-            &arg,
-            data,
-            plugin.name(),
-            &self.known().description,
-            self.checking,
-        )?;
-        let caller = Caller {
-            plugin,
-            report: Arc::clone(&self.report),
-            shutdown: self.shutdown.clone(),
-            timeout: self.timeout,
-            cancel: CancelHandle::new(),
-            counts: Arc::clone(&live.counts),
-        };
-        let command = arg.command;
-        let repeat = repeat.unwrap_or(1);
-        let ready =
-            Ready { kind, command: command.clone(), data, repeat, is_timed, line, job: None };
-        if place == Place::Background {
-            return self.begin_job(text, caller, ready, line);
-        }
-        let counts = Arc::clone(&caller.counts);
-        counts.running.fetch_add(1, Ordering::SeqCst);
-        let cancel = caller.cancel.clone();
-        let result = self.interrupts.while_running(&cancel, || caller.make(&ready));
-        let result = result.inspect_err(|failure| self.learn(failure));
-        if result.is_ok() && kind == crate::args::calls::CallKind::Call {
-            self.known().learn(&command);
-        }
-        counts.running.fetch_sub(1, Ordering::SeqCst);
-        result
-    }
-
-    fn begin_job(
-        &mut self,
-        text: &str,
-        caller: Caller,
-        ready: Ready,
-        line: Option<u64>,
-    ) -> Result<(), CommandError> {
-        let report = Arc::clone(&self.report);
-        let text = text.trim_start_matches('&').trim_start();
-        let number = self.jobs.begin(text, caller, ready, move |number, failure| {
-            let failure = numbered(number, failure).at(line);
-            if line.is_some() {
-                // The script ends with it.
-                return Err(failure);
-            }
-            show_failure(&report, &failure);
-            Ok(())
-        })?;
-        if line.is_none() {
-            self.report.note(format_args!("[{number}] begun"));
-        }
-        Ok(())
-    }
-
-    /// Keeps the commands that an error names.
-    fn learn(&self, failure: &CommandError) {
-        let data = failure.coded.as_ref().and_then(|coded| coded.data.as_ref());
-        let commands = data.and_then(|data| data.get("commands")?.as_array());
-        let mut known = self.known();
-        commands
-            .into_iter()
-            .flatten()
-            .filter_map(|command| command.as_str())
-            // They go to the terminal.
-            .filter(|command| command.chars().all(Escaped::is_harmless))
-            .for_each(|command| known.learn(command));
-    }
-
     fn wait(&mut self, job: Option<u32>) -> Result<(), CommandError> {
         self.jobs.reap()?;
         let cancel = CancelHandle::new();
@@ -309,7 +232,14 @@ impl<'a> Shell<'a> {
             }
         }
         let interrupts = self.interrupts.clone();
-        interrupts.while_restarting(|| self.begin())?;
+        let (begun, is_ended) = interrupts.while_restarting(|| self.begin());
+        begun.map_err(|failure| {
+            if !is_ended {
+                return failure;
+            }
+            let message = "restart: ended by Ctrl-C; `restart` starts the plugin";
+            CommandError::message(ExitReason::Interrupted, message)
+        })?;
         if self.start.watch == Watch::Shown {
             let pid = self.live()?.session.plugin.pid();
             self.report.note(format_args!("started again (pid {pid})"));
@@ -324,7 +254,7 @@ impl<'a> Shell<'a> {
     }
 
     fn check_command(&self, command: &str) -> Result<(), CommandError> {
-        let arg = data::call(&Known::default(), crate::args::calls::CallKind::Call, command, "")?;
+        let arg = data::call(&Known::default(), CallKind::Call, command, "")?;
         let format = self.start.args.protocol(self.start.target).format;
         run::check_commands(&[arg], &[], format)
     }
@@ -355,7 +285,7 @@ impl<'a> Shell<'a> {
             format!("help: the plugin does not describe its command \"{}\"", Escaped(name))
         } else {
             let verbs = line::VERBS.iter().map(|verb| verb.name);
-            match pipeplug_host::discovery::nearest_name(name, names.into_iter().chain(verbs)) {
+            match nearest_name(name, names.into_iter().chain(verbs)) {
                 Some(meant) => format!("help: did you mean \"{}\"?", Escaped(meant)),
                 None => {
                     format!("help: nothing is known of \"{}\"; `help` lists all", Escaped(name))
@@ -387,6 +317,7 @@ impl<'a> Shell<'a> {
         result: Result<ExitReason, CommandError>,
     ) -> Result<ExitReason, CommandError> {
         self.jobs.cancel_all();
+        self.interrupts.end();
         let Some(live) = self.live else { return result };
         let name = live.session.plugin.name().to_owned();
         if self.start.watch == Watch::Shown && live.ended().is_some() {
@@ -411,12 +342,6 @@ pub(super) fn show_failure(report: &Report, failure: &CommandError) {
 fn not_started() -> CommandError {
     let message = "the plugin does not run; `restart` starts it again";
     CommandError::message(ExitReason::NotStarted, message)
-}
-
-/// Adds the number of the job to the message.
-fn numbered(number: u32, failure: CommandError) -> CommandError {
-    let error = failure.error.map(|error| anyhow::Error::msg(format!("[{number}] {error:#}")));
-    CommandError { error, ..failure }
 }
 
 /// Width of texts.
