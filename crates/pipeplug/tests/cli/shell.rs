@@ -193,16 +193,22 @@ fn enter(session: &mut Session, line: &str) {
     }
 }
 
-/// Waits for an empty line to edit.
+/// Waits for an empty line to edit. Before it, the terminal uses Ctrl-C and Ctrl-D itself.
 #[track_caller]
 fn prompted(session: &mut Session) {
     let deadline = Instant::now() + LONG;
-    while !session.text().ends_with("echo> \r\x1b[6C\x1b[?2026l")
-        && !session.text().ends_with("echo> \r\x1b[6C")
-    {
+    while !session.text().rsplit('\n').next().is_some_and(|last| last.contains("> \r\x1b[")) {
         assert!(Instant::now() < deadline, "{:?}", session.text());
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Ends the shell with Ctrl-D.
+#[track_caller]
+fn finish(mut session: Session) {
+    prompted(&mut session);
+    session.type_in("\x04");
+    assert_eq!(session.code(), Some(0));
 }
 
 /// Presses Ctrl-C until the text is shown: earlier, nothing may run yet.
@@ -234,8 +240,7 @@ fn keys_are_completed_and_kept_in_the_history() {
     session.until("HIDDEN\r\n");
     session.type_in("\x1b[A\x1b[D\x1b[DX\r");
     session.until("SECOXND\r\n");
-    session.type_in("\x04");
-    assert_eq!(session.code(), Some(0));
+    finish(session);
     let history = place.path().join(".local/state/pipeplug/shell_history");
     let kept = fs::read_to_string(&history).unwrap();
     let kept: Vec<_> = kept.lines().skip(1).collect();
@@ -259,8 +264,7 @@ fn arguments_are_completed() {
     session.until("spell> ");
     session.type_in("call sug\tw\tteh m\t3\r");
     session.until("<spell.suggest {\"word\":\"teh\",\"most\":3}>\r\n");
-    session.type_in("\x04");
-    assert_eq!(session.code(), Some(0));
+    finish(session);
 }
 
 #[test]
@@ -277,8 +281,7 @@ fn ctrl_c_ends_the_call_and_not_the_shell() {
     session.type_in("call echo kept\r");
     session.until("kept\r\n");
     assert!(!session.text().contains("\ndropped\r\n"));
-    session.type_in("\x04");
-    assert_eq!(session.code(), Some(0));
+    finish(session);
 }
 
 #[test]
@@ -295,8 +298,7 @@ fn messages_appear_above_the_line_that_is_edited() {
     assert!(session.text().contains("echo asks greet \"me\", and is answered\r\n"));
     session.type_in(" done\r");
     session.until("half done\r\n");
-    session.type_in("\x04");
-    assert_eq!(session.code(), Some(0));
+    finish(session);
 }
 
 #[test]
@@ -314,8 +316,7 @@ fn a_job_is_listed_and_cancelled() {
     interrupt(&mut session, "wait: ended by Ctrl-C; the calls go on");
     session.type_in("jobs\r");
     session.until("[2] ");
-    session.type_in("\x04");
-    assert_eq!(session.code(), Some(0));
+    finish(session);
 }
 
 #[test]
@@ -342,8 +343,7 @@ fn a_plugin_that_is_killed_is_told_and_can_be_restarted() {
     session.type_in("call echo x\r");
     session.until("`restart` starts it again\r\necho> ");
     assert_eq!(count(&mut session, "SIGKILL"), 3);
-    session.type_in("\x04");
-    assert_eq!(session.code(), Some(0));
+    finish(session);
 }
 
 #[test]
@@ -352,7 +352,8 @@ fn ctrl_c_ends_a_restart_that_hangs() {
     let mark = place.path().join("hang");
     let body = format!("[ -e {mark:?} ] && {{ echo hangs >&2; exec sleep 600; }}\n{MIRROR}");
     let path = place.standard("mirror", &body);
-    let mut session = Session::start(&place, &["shell", path.to_str().unwrap(), "--stdio"]);
+    let args = ["shell", path.to_str().unwrap(), "--stdio", "--color", "never"];
+    let mut session = Session::start(&place, &args);
     session.until("mirror> ");
     fs::write(&mark, "").unwrap();
     session.type_in("restart\r");
@@ -363,8 +364,7 @@ fn ctrl_c_ends_a_restart_that_hangs() {
     fs::remove_file(&mark).unwrap();
     session.type_in("restart\rcall x y\r");
     session.until("<x y>\r\n");
-    session.type_in("\x04");
-    assert_eq!(session.code(), Some(0));
+    finish(session);
 }
 
 #[test]
@@ -397,6 +397,5 @@ fn nothing_of_a_plugin_steers_the_terminal_of_a_shell() {
     let mut session = at_terminal(&place);
     session.type_in("call echo \"\x16\x1b[2Jx\"\r");
     session.until("\\u{1b}[2Jx\r\n");
-    session.type_in("\x04");
-    assert_eq!(session.code(), Some(0));
+    finish(session);
 }
