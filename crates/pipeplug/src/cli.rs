@@ -16,7 +16,7 @@ use crate::args::calls;
 use crate::args::config_file::Taken;
 use crate::commands::{
     add, bench, chunk, conform, dev, diff, doctor, generate, inspect, list, new, pack, pin, replay,
-    rm, run, trace,
+    rm, run, shell, trace,
 };
 use crate::exit::CommandError;
 use crate::output::logging;
@@ -30,6 +30,7 @@ const EXAMPLES: &str = "\
 Examples:
   pipeplug run @echo --call echo hello
   pipeplug run ./plugin --call open @page.html --notify log done
+  pipeplug shell ./plugin
   pipeplug list
   pipeplug inspect ./plugin
   pipeplug diff ./plugin ./plugin-new
@@ -57,6 +58,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Shell(shell::ShellArgs),
     List(list::ListArgs),
     Inspect(inspect::InspectArgs),
     Diff(diff::DiffArgs),
@@ -151,6 +153,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let reason = match &command {
         Command::Run(args) => run::run(args, &globals),
+        Command::Shell(args) => shell::run(args, &globals),
         Command::List(args) => list::run(args, &globals),
         Command::Inspect(args) => inspect::run(args, &globals),
         Command::Diff(args) => diff::run(args, &globals),

@@ -16,4 +16,5 @@ pub(crate) mod pin;
 pub(crate) mod replay;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod shell;
 pub(crate) mod trace;

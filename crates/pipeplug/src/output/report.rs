@@ -35,6 +35,8 @@ pub(crate) struct Report {
     /// Form of replies on stdout.
     replies: ReplyFormat,
     draws_bar: bool,
+    /// True for a shell, whose user gives answers while the plugin runs.
+    is_shell: bool,
     /// Progress of the call that runs, once it was reported.
     bar: Mutex<Option<Bar>>,
     shutdown: Shutdown,
@@ -76,9 +78,29 @@ impl Report {
                 && io::stderr().is_terminal()
                 && globals.verbosity() < Verbosity::Debug
                 && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
+            is_shell: false,
             bar: Mutex::default(),
             shutdown: shutdown.clone(),
         }
+    }
+
+    /// The report of a shell.
+    pub(crate) fn of_shell(self) -> Self {
+        Self { is_shell: true, ..self }
+    }
+
+    /// Says how the user gives an answer to a request of the plugin.
+    pub(crate) fn gives_answer(&self, command: &Escaped<'_>) -> String {
+        if self.is_shell {
+            format!("`answer {command} DATA` gives one")
+        } else {
+            format!("--answer {command}=DATA gives one")
+        }
+    }
+
+    /// Name of the setting that limits calls.
+    pub(crate) fn timeout_setting(&self) -> &'static str {
+        if self.is_shell { "`set timeout TIME`" } else { "--timeout" }
     }
 
     /// True if bars are drawn.
@@ -231,10 +253,12 @@ impl Report {
                 match status {
                     RequestStatus::OneWay => self.speak(&format_args!("tells {command}{data}")),
                     RequestStatus::Refused => self.speak(&format_args!(
-                        "asks {command}{data}, which has no answer: --answer {command}=DATA gives \
-                         one"
+                        "asks {command}{data}, which has no answer: {}",
+                        self.gives_answer(&command)
                     )),
-                    RequestStatus::Answered if self.verbosity >= Verbosity::Detailed => {
+                    RequestStatus::Answered
+                        if self.is_shell || self.verbosity >= Verbosity::Detailed =>
+                    {
                         self.speak(&format_args!("asks {command}{data}, and is answered"));
                     }
                     RequestStatus::Answered => {}

@@ -96,6 +96,24 @@ static OUTPUT: Output = Output {
     room: Mutex::new(()),
 };
 
+/// Prompt in the terminal, while a line is edited there.
+pub(crate) trait Prompt: Send + Sync {
+    /// Takes text to show it above the prompt. False if no line is edited now, or the stream is
+    /// elsewhere.
+    ///
+    /// # Blocking
+    /// Until the terminal has taken earlier text, if there is much.
+    fn take(&self, stream: Stream, parts: &[&[u8]]) -> bool;
+}
+
+static PROMPT: OnceLock<&'static dyn Prompt> = OnceLock::new();
+
+/// Has the prompt take what is written from now on.
+pub(crate) fn set_prompt(prompt: &'static dyn Prompt) {
+    // A process has at most one prompt.
+    let _ = PROMPT.set(prompt);
+}
+
 /// Writes all parts, without interleaving of other threads.
 ///
 /// # Errors
@@ -104,6 +122,20 @@ static OUTPUT: Output = Output {
 /// # Blocking
 /// Until there is room. Without [`set_timeout`] or [`begin_shutdown`] there is no limit.
 pub(crate) fn write(stream: Stream, kind: Kind, parts: &[&[u8]]) -> Result<(), WriteError> {
+    if PROMPT.get().is_some_and(|prompt| prompt.take(stream, parts)) {
+        return Ok(());
+    }
+    write_now(stream, kind, parts)
+}
+
+/// Writes as [`write()`] does, also while a line is edited.
+///
+/// # Errors
+/// As for [`write()`].
+///
+/// # Blocking
+/// As for [`write()`].
+pub(crate) fn write_now(stream: Stream, kind: Kind, parts: &[&[u8]]) -> Result<(), WriteError> {
     match stream {
         Stream::Stdout => OUTPUT.write(&OUTPUT.stdout, &io::stdout(), kind, parts),
         Stream::Stderr => OUTPUT.write(&OUTPUT.stderr, &io::stderr(), kind, parts),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use pipeplug_host::{Failure, Handler, HandlerError, Plugin, Reply, Request, failure_code};
 
@@ -36,8 +37,16 @@ pub(crate) fn parse(arg: OsString) -> Result<AnswerArg, String> {
 /// all of them.
 #[derive(Clone)]
 pub(crate) struct AnswerHandler {
-    known: Arc<BTreeMap<String, Vec<u8>>>,
+    known: Arc<RwLock<BTreeMap<String, Arc<[u8]>>>>,
+    counts: Arc<Counts>,
     report: Arc<Report>,
+}
+
+/// Requests and one-ways of the plugin so far.
+#[derive(Debug, Default)]
+struct Counts {
+    requests: AtomicU64,
+    one_ways: AtomicU64,
 }
 
 impl AnswerHandler {
@@ -48,23 +57,54 @@ impl AnswerHandler {
     ) -> Result<Self, CommandError> {
         let mut known = BTreeMap::new();
         for answer in answers {
-            known.insert(answer.command.clone(), loader.load(&answer.data)?);
+            known.insert(answer.command.clone(), loader.load(&answer.data)?.into());
         }
-        Ok(Self { known: Arc::new(known), report: Arc::clone(report) })
+        let (known, counts) = (Arc::new(RwLock::new(known)), Arc::default());
+        Ok(Self { known, counts, report: Arc::clone(report) })
     }
 }
 
 impl AnswerHandler {
     /// The same answers, for a plugin with another report.
     pub(crate) fn reporting_to(&self, report: &Arc<Report>) -> Self {
-        Self { known: Arc::clone(&self.known), report: Arc::clone(report) }
+        Self { report: Arc::clone(report), ..self.clone() }
+    }
+
+    /// Answers requests of this command with the data from now on.
+    pub(crate) fn answer(&self, command: &str, data: Vec<u8>) {
+        self.known
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(command.into(), data.into());
+    }
+
+    /// Refuses requests of this command from now on. False if they were refused before.
+    pub(crate) fn refuse(&self, command: &str) -> bool {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(command).is_some()
+    }
+
+    /// Commands and the data that answers them.
+    pub(crate) fn known(&self) -> BTreeMap<String, Arc<[u8]>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Numbers of requests and of one-ways so far.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let Counts { requests, one_ways } = &*self.counts;
+        (requests.load(Ordering::Relaxed), one_ways.load(Ordering::Relaxed))
     }
 }
 
 impl Handler for AnswerHandler {
     fn handle(&self, _plugin: &Plugin, request: &mut Request) -> Result<Reply, HandlerError> {
-        let answer = self.known.get(request.command());
-        let status = match (request.is_one_way(), answer) {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let answer = known.get(request.command()).cloned();
+        // The report may wait for the terminal.
+        drop(known);
+        let counts = &*self.counts;
+        let count = if request.is_one_way() { &counts.one_ways } else { &counts.requests };
+        count.fetch_add(1, Ordering::Relaxed);
+        let status = match (request.is_one_way(), &answer) {
             (true, _) => RequestStatus::OneWay,
             (false, Some(_)) => RequestStatus::Answered,
             (false, None) => RequestStatus::Refused,
@@ -76,12 +116,11 @@ impl Handler for AnswerHandler {
         });
         match (status, answer) {
             (RequestStatus::OneWay, _) => Ok(Reply::empty()),
-            (_, Some(answer)) => Ok(answer.as_slice().into()),
+            (_, Some(answer)) => Ok(answer[..].into()),
             (_, None) => {
                 let command = Escaped(request.command());
-                let message = format!(
-                    "the host has no answer to \"{command}\" (--answer {command}=DATA gives one)"
-                );
+                let gives = self.report.gives_answer(&command);
+                let message = format!("the host has no answer to \"{command}\" ({gives})");
                 Err(Failure::new(failure_code::UNKNOWN_COMMAND, message).into())
             }
         }

@@ -98,6 +98,11 @@ impl Session {
         }
     }
 
+    /// Wire format of the connection.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
     pub(crate) fn started(&self) -> Started<'_> {
         Started { plugin: &self.plugin, format: self.format, took: self.took }
     }

@@ -35,8 +35,8 @@ struct Inner {
     plugins: Mutex<Vec<Registered>>,
     /// Threads that end plugins: each may take as long as the grace time.
     ending: Mutex<Vec<JoinHandle<StoppedBy>>>,
-    /// Thread that waits for a call, to be woken.
-    waiting: Mutex<Option<Thread>>,
+    /// Threads that wait for a call, to be woken.
+    waiting: Mutex<Vec<Thread>>,
     /// Grace time of the plugins.
     grace: OnceLock<Duration>,
 }
@@ -51,6 +51,15 @@ struct Registered {
 pub(crate) enum Signalled {
     Stop,
     Kill,
+}
+
+/// Use of a SIGINT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// It ended something else, or nothing.
+    Used,
+    /// It stops the plugins.
+    Stops,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +88,16 @@ impl Shutdown {
         &self,
         told: impl Fn(Signalled) + Send + 'static,
     ) -> anyhow::Result<()> {
+        self.on_signals_but(|| Interrupt::Stops, told)
+    }
+
+    /// Handles signals as [`on_signals`](Self::on_signals) does, but for a SIGINT that `interrupt` has
+    /// a use for.
+    pub(crate) fn on_signals_but(
+        &self,
+        interrupt: impl Fn() -> Interrupt + Send + 'static,
+        told: impl Fn(Signalled) + Send + 'static,
+    ) -> anyhow::Result<()> {
         let handled = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
         let mut signals = Signals::new(handled).context("cannot handle signals")?;
         let shutdown = self.clone();
@@ -87,6 +106,9 @@ impl Shutdown {
             .spawn(move || {
                 let mut first: Option<Instant> = None;
                 for signal in signals.forever() {
+                    if signal == SIGINT && first.is_none() && interrupt() == Interrupt::Used {
+                        continue;
+                    }
                     if shutdown.cause().is_none() {
                         first = Some(Instant::now());
                         shutdown.begin(Cause::Signal(signal));
@@ -152,7 +174,7 @@ impl Shutdown {
         let mut future = pin!(future);
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
-        *lock(&self.0.waiting) = Some(thread::current());
+        lock(&self.0.waiting).push(thread::current());
         let output = loop {
             // An unpark between these checks and the park makes the park return
             // (std::thread::park).
@@ -164,7 +186,11 @@ impl Shutdown {
             }
             thread::park();
         };
-        *lock(&self.0.waiting) = None;
+        let mut waiting = lock(&self.0.waiting);
+        if let Some(at) = waiting.iter().position(|other| other.id() == thread::current().id()) {
+            waiting.swap_remove(at);
+        }
+        drop(waiting);
         output
     }
 
@@ -183,6 +209,15 @@ impl Shutdown {
             lock(&self.0.plugins).iter_mut().filter(|registered| registered.plugin.pid() == pid)
         {
             registered.phase = Phase::Running;
+        }
+    }
+
+    /// Kills the plugins that have not started yet.
+    pub(crate) fn kill_starting(&self) {
+        for registered in lock(&self.0.plugins).iter() {
+            if registered.phase == Phase::Starting {
+                self.end(registered.plugin.clone(), EndMode::Kill);
+            }
         }
     }
 
@@ -210,9 +245,7 @@ impl Shutdown {
         // Only the first cause counts.
         if self.0.cause.set(cause).is_ok() {
             stream::begin_shutdown(self.0.grace.get().copied().unwrap_or(Grace::default().stop));
-            if let Some(thread) = &*lock(&self.0.waiting) {
-                thread.unpark();
-            }
+            lock(&self.0.waiting).iter().for_each(Thread::unpark);
             self.each(|phase| match phase {
                 Phase::Starting => EndMode::Kill,
                 Phase::Running => EndMode::Stop,

@@ -31,13 +31,18 @@ fn terminal() -> (File, File) {
 
 /// The program in a session of its own, with a terminal.
 pub(crate) struct Session {
-    child: Child,
+    pub(crate) child: Child,
     terminal: File,
     shown: Vec<u8>,
 }
 
 impl Session {
     pub(crate) fn start(place: &Place, args: &[&str]) -> Self {
+        Self::start_with(place, args, &[("TERM", "xterm")])
+    }
+
+    /// Starts it with these variables of the environment.
+    pub(crate) fn start_with(place: &Place, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let (master, slave) = terminal();
         let run = place.pipeplug(args);
         let mut command = Command::new("setsid");
@@ -48,6 +53,7 @@ impl Session {
                 None => command.env_remove(name),
             };
         }
+        command.envs(variables.iter().copied());
         command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
         let child = command.spawn().unwrap();
         drop(command);
@@ -55,7 +61,7 @@ impl Session {
     }
 
     /// Output so far.
-    fn text(&mut self) -> String {
+    pub(crate) fn text(&mut self) -> String {
         let mut buffer = [0; 1024];
         // Nothing yet, or EIO from a terminal that no process has open any more: pty(7).
         while let Ok(count @ 1..) = self.terminal.read(&mut buffer) {

@@ -38,6 +38,7 @@ mod run;
 #[cfg(not(pipeplug_portable))]
 mod sandbox;
 mod services;
+mod shell;
 mod stream;
 mod terminal;
 mod unread;

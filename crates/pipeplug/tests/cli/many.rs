@@ -197,7 +197,7 @@ fn a_plugin_that_runs_is_stopped_when_its_file_changes() {
 
 #[test]
 fn short_help_fits_on_a_screen() {
-    for command in ["run", "bench", "inspect", "doctor"] {
+    for command in ["run", "bench", "inspect", "doctor", "shell"] {
         let mut run = pipeplug([command, "-h"]);
         run.command.env("COLUMNS", "80");
         let ran = run.run();

@@ -66,7 +66,7 @@ trait Admin {
     fn reset(&self);
 }
 
-fn spell() -> Interface {
+pub(crate) fn spell() -> Interface {
     SpellClient::interface().clone()
 }
 
@@ -75,7 +75,7 @@ fn described(services: &[Interface]) -> String {
 }
 
 /// A plugin that answers each call with what it was sent.
-fn plugin(place: &Place, name: &str, services: &[Interface]) -> PathBuf {
+pub(crate) fn plugin(place: &Place, name: &str, services: &[Interface]) -> PathBuf {
     let names: Vec<_> = services.iter().map(|one| one.service_name().to_string()).collect();
     place.file(&format!("{name}.json"), described(services).as_bytes());
     let file = place.path().join(format!("{name}.json"));

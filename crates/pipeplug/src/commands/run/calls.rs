@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream as _;
 use pipeplug_host::{
-    CallError, Credit, Ended, NotifyError, PendingCall, Plugin, Progress, ProgressReports, Reply,
-    RequestBuilder,
+    CallError, CancelHandle, Credit, Ended, NotifyError, PendingCall, Plugin, Progress,
+    ProgressReports, Reply, RequestBuilder,
 };
 
 use super::end::EXIT_TIMEOUT;
@@ -24,21 +24,50 @@ use crate::session::shutdown::Shutdown;
 use crate::session::streaming::{self, SendFailure};
 use crate::session::suspended;
 
-pub(super) fn call(
-    plugin: &Plugin,
+/// Plugin that is called, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Calling<'a> {
+    pub(crate) plugin: &'a Plugin,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) report: &'a Report,
+    pub(crate) shutdown: &'a Shutdown,
+    /// Gives the call up.
+    pub(crate) cancel: Option<&'a CancelHandle>,
+    pub(crate) bar: ProgressBar,
+}
+
+/// Bar of a call that reports progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProgressBar {
+    /// Drawn in a terminal.
+    Drawn,
+    /// The terminal is used for something else.
+    Hidden,
+}
+
+/// Makes a call and waits for its reply.
+pub(crate) fn call(
+    calling: Calling<'_>,
     command: &str,
     data: Vec<u8>,
-    timeout: Option<Duration>,
-    report: &Report,
-    shutdown: &Shutdown,
 ) -> Result<Option<Vec<u8>>, CommandError> {
+    let Calling { plugin, timeout, report, shutdown, cancel, bar } = calling;
     let begun = Instant::now();
-    let (request, progress) = request(plugin, command, data, timeout, report);
+    let (request, progress) = match bar {
+        ProgressBar::Drawn => request(plugin, command, data, timeout, report),
+        ProgressBar::Hidden => (without_progress(plugin, command, data, timeout), None),
+    };
+    let request = match cancel {
+        Some(cancel) => request.cancel_by(cancel),
+        None => request,
+    };
     let reply = match request.begin() {
         Ok(pending) => {
             let show = |progress: &Progress| report.show(&Event::Progress { command, progress });
             let reply = shutdown.wait_for(with_progress(pending, progress, show));
-            report.end_progress();
+            if bar == ProgressBar::Drawn {
+                report.end_progress();
+            }
             match reply {
                 Some(reply) => reply,
                 // Dropping the future cancelled the call; `run_calls` reports the reason.
@@ -47,7 +76,7 @@ pub(super) fn call(
         }
         Err(error) => Err(error),
     };
-    outcome(plugin, command, reply, begun, timeout)
+    outcome(plugin, command, reply, begun, timeout, report)
 }
 
 fn request<'a>(
@@ -57,15 +86,25 @@ fn request<'a>(
     timeout: Option<Duration>,
     report: &Report,
 ) -> (RequestBuilder<'a, Plugin>, Option<ProgressReports>) {
-    let mut request = plugin.request(command, data);
-    if let Some(timeout) = timeout {
-        request = request.timeout(timeout);
-    }
+    let request = without_progress(plugin, command, data, timeout);
     if !report.shows_progress() {
         return (request, None);
     }
     let (request, progress) = request.progress();
     (request, Some(progress))
+}
+
+fn without_progress<'a>(
+    plugin: &'a Plugin,
+    command: &'a str,
+    data: Vec<u8>,
+    timeout: Option<Duration>,
+) -> RequestBuilder<'a, Plugin> {
+    let request = plugin.request(command, data);
+    match timeout {
+        Some(timeout) => request.timeout(timeout),
+        None => request,
+    }
 }
 
 /// Awaits a reply, and shows the reports that come before it.
@@ -127,7 +166,7 @@ pub(super) fn stream(
         }
         Err(error) => Err(error),
     };
-    outcome(plugin, command, reply, begun, timeout)
+    outcome(plugin, command, reply, begun, timeout, report)
 }
 
 pub(super) fn notify_stream(
@@ -159,6 +198,7 @@ pub(super) fn outcome(
     reply: Result<Reply, CallError>,
     begun: Instant,
     timeout: Option<Duration>,
+    report: &Report,
 ) -> Result<Option<Vec<u8>>, CommandError> {
     let error = match reply {
         Ok(reply) => return Ok(Some(reply.into_bytes())),
@@ -172,7 +212,7 @@ pub(super) fn outcome(
             let waited = timeout.unwrap_or_else(|| begun.elapsed());
             let advice = match plugin.stopped_by() {
                 Some(signal) => suspended::note(plugin.pid().as_raw(), signal),
-                None => "--timeout allows more".to_owned(),
+                None => format!("{} allows more", report.timeout_setting()),
             };
             let message = format!("{}: no reply within {waited:?}; {advice}", Escaped(command));
             CommandError {
@@ -197,7 +237,7 @@ pub(super) fn notify(
 }
 
 /// Makes the error of a one-way that was not sent.
-fn not_told(plugin: &Plugin, command: &str, error: NotifyError) -> CommandError {
+pub(crate) fn not_told(plugin: &Plugin, command: &str, error: NotifyError) -> CommandError {
     let failure = match error {
         NotifyError::Closed { .. } => died(plugin, error),
         _ => CommandError::new(ExitReason::Failed, error),

@@ -40,7 +40,7 @@ pub(super) fn run_until_end(plugin: &Plugin, report: &Report) -> Result<ExitReas
 }
 
 /// Combines the result of the calls with the end of the plugin.
-pub(super) fn final_reason(
+pub(crate) fn final_reason(
     name: &str,
     result: Result<ExitReason, CommandError>,
     stopped: Result<Stopped, StopError>,

@@ -129,7 +129,7 @@ impl<'a> Steps<'a> {
                     let Some(Open { command, line, begun, .. }) = open.pop_front() else {
                         continue;
                     };
-                    match outcome(plugin, command, reply, begun, timeout) {
+                    match outcome(plugin, command, reply, begun, timeout, report) {
                         Ok(Some(data)) => {
                             let took = begun.elapsed();
                             report.show(&Event::Reply { command, data: &data, took, line });

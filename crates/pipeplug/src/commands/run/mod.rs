@@ -10,17 +10,20 @@ mod typed;
 mod watch;
 
 pub(crate) use self::args::RunArgs;
-pub(crate) use self::calls::died;
+pub(crate) use self::calls::{Calling, ProgressBar, call, died, not_told};
 pub(crate) use self::check::check_commands;
+pub(crate) use self::typed::{Checking, argument_schema};
 
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pipeplug_host::{Plugin, Stopped};
+use pipeplug_service::Description;
 
 use self::each::{Lines, Source};
-use self::end::{final_reason, run_until_end};
+pub(crate) use self::end::final_reason;
+use self::end::run_until_end;
 use self::many::Steps;
 use self::watch::{Watch, WatchedFile};
 use crate::args::calls::{CallArg, CallKind};
@@ -35,7 +38,6 @@ use crate::output::text;
 use crate::session::Session;
 use crate::session::answers::AnswerHandler;
 use crate::session::shutdown::{Shutdown, Signalled};
-use typed::Checking;
 
 /// A call or one-way whose data has been read.
 struct LoadedCall<'a> {
@@ -222,6 +224,22 @@ pub(crate) fn prepare_data(
     Ok(call.data)
 }
 
+/// Data of a call as [`prepare_data`] makes it, of a plugin that has described its services.
+///
+/// # Errors
+/// The arguments do not fit.
+pub(crate) fn prepare_described(
+    arg: &CallArg,
+    data: Vec<u8>,
+    plugin: &str,
+    description: &Description,
+    checking: Checking,
+) -> Result<Vec<u8>, CommandError> {
+    let mut call = LoadedCall { arg, data, parts: None };
+    typed::prepare_described(&mut call, plugin, description, checking)?;
+    Ok(call.data)
+}
+
 /// Makes Ctrl-C stop the plugin, with a hint in a terminal.
 pub(crate) fn handle_signals(
     shutdown: &Shutdown,
@@ -258,7 +276,10 @@ fn run_calls(
         let begun = Instant::now();
         let command = arg.command.as_str();
         let done = match (arg.kind, parts) {
-            (CallKind::Call, None) => calls::call(plugin, command, data, timeout, report, shutdown),
+            (CallKind::Call, None) => {
+                let (cancel, bar) = (None, ProgressBar::Drawn);
+                call(Calling { plugin, timeout, report, shutdown, cancel, bar }, command, data)
+            }
             (CallKind::Call, Some(parts)) => {
                 calls::stream(plugin, command, (data, parts), timeout, report, shutdown)
             }

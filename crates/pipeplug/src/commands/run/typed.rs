@@ -19,10 +19,11 @@ use crate::output::text::{self, Escaped};
 use crate::session::describe;
 use crate::session::shutdown::Shutdown;
 use excerpt::excerpt;
+pub(crate) use named::argument_schema;
 
 /// Treatment of arguments that do not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Checking {
+pub(crate) enum Checking {
     /// They are an error.
     Checked,
     /// They are sent.
@@ -68,31 +69,40 @@ pub(super) fn prepare(
         report.note(format_args!("arguments are not checked: {}", Escaped(&problem.to_string())));
     }
     for call in calls {
-        let command = call.arg.command.as_str();
-        let service = typed_method(command).and_then(|(service, method)| {
-            let service = description.services.iter().find(|other| other.name == service)?;
-            Some((service, method))
-        });
-        match service {
-            Some((service, method)) => {
-                let prepared = Typed { service, command, checking }.prepare(call, method);
-                prepared.map_err(|failure| failure.of_command(command))?;
-            }
-            // Without a description only one word is the same text for every plugin.
-            None if call.named().is_some_and(|words| words.len() > 1) => {
-                let message = format!(
-                    "{}: NAME=VALUE is for the typed services that a plugin describes, and {} has \
-                     none of that name; put DATA of several words in quotes",
-                    Escaped(command),
-                    plugin.name()
-                );
-                let failure = CommandError::message(ExitReason::Usage, message);
-                return Err(failure.of_command(command));
-            }
-            None => {}
-        }
+        prepare_described(call, plugin.name(), &description, checking)?;
     }
     Ok(())
+}
+
+/// Checks the arguments of a call as [`prepare`] does, with a description that is there.
+pub(super) fn prepare_described(
+    call: &mut LoadedCall<'_>,
+    plugin: &str,
+    description: &Description,
+    checking: Checking,
+) -> Result<(), CommandError> {
+    let command = call.arg.command.as_str();
+    let service = typed_method(command).and_then(|(service, method)| {
+        let service = description.services.iter().find(|other| other.name == service)?;
+        Some((service, method))
+    });
+    match service {
+        Some((service, method)) => {
+            let prepared = Typed { service, command, checking }.prepare(call, method);
+            prepared.map_err(|failure| failure.of_command(command))
+        }
+        // Without a description only one word is the same text for every plugin.
+        None if call.named().is_some_and(|words| words.len() > 1) => {
+            let message = format!(
+                "{}: NAME=VALUE is for the typed services that a plugin describes, and {plugin} \
+                 has none of that name; put DATA of several words in quotes",
+                Escaped(command),
+            );
+            let failure = CommandError::message(ExitReason::Usage, message);
+            Err(failure.of_command(command))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Service and method of a command. `None` if it has another form, or asks for an encoding other

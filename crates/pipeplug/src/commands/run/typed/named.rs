@@ -54,7 +54,7 @@ pub(super) fn to_json(
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         let word = Word { name, value, start };
         start += text.len() + 1;
-        let property = method.arguments.as_ref().and_then(|all| property(service, all, name));
+        let property = property(service, method, name);
         let value = value_of(service, property, value);
         if json.len() > 1 {
             json.push(',');
@@ -101,9 +101,17 @@ fn place(
     })
 }
 
-/// Schema of an argument.
-fn property<'a>(service: &'a Interface, schema: &'a Value, name: &str) -> Option<&'a Value> {
-    resolved(service, schema).get("properties")?.get(name)
+/// Schema of an argument, and not the name of a definition.
+pub(crate) fn argument_schema<'a>(
+    service: &'a Interface,
+    method: &'a Method,
+    name: &str,
+) -> Option<&'a Value> {
+    Some(resolved(service, property(service, method, name)?))
+}
+
+fn property<'a>(service: &'a Interface, method: &'a Method, name: &str) -> Option<&'a Value> {
+    resolved(service, method.arguments.as_ref()?).get("properties")?.get(name)
 }
 
 fn resolved<'a>(service: &'a Interface, schema: &'a Value) -> &'a Value {
