@@ -80,6 +80,7 @@ type Conn struct {
 	stopped  func()                  // cmd.stop
 	logLevel func(level string)      // cmd.log_level; nil if the level cannot be set
 	onEnd    func(cause error)       // the connection has ended
+	explain  func(cause error) error // says more of the end; may take a moment
 	hold     func(req *Request) bool // keeps what comes before the start is over
 
 	format   atomic.Int32
@@ -203,6 +204,9 @@ func (c *Conn) isOver() bool { return c.ending.Load() }
 
 // ended ends the connection: nothing more comes, or nothing can be sent.
 func (c *Conn) ended(cause error) {
+	if c.explain != nil && !c.isOver() {
+		cause = c.explain(cause)
+	}
 	if errors.Is(cause, io.EOF) {
 		cause = errors.New("it has closed the connection")
 	}
@@ -249,6 +253,16 @@ func (c *Conn) ended(cause error) {
 	}
 }
 
+// closeInput closes the reading end.
+func (c *Conn) closeInput() {
+	c.in.closing.Lock()
+	defer c.in.closing.Unlock()
+	if !c.in.closed {
+		c.in.closed = true
+		_ = c.in.file.Close()
+	}
+}
+
 // closeOutput closes the writing end, once nothing writes.
 func (c *Conn) closeOutput() {
 	c.w.mu.Lock()
@@ -262,25 +276,11 @@ func (c *Conn) closeOutput() {
 	default:
 		close(c.w.ended)
 	}
-	busy := c.w.busy
-	c.w.busy = true // for good: the descriptor may be another file's from now on
-	c.w.mu.Unlock()
-	if !busy {
-		_ = c.w.file.Close()
-		return
+	// The goroutine that writes, if any, closes it at its end.
+	if c.w.closing = true; !c.w.busy {
+		c.w.close()
 	}
-	// The goroutine that writes is in the background, and ends with the wake pipe.
-	go func() {
-		for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			c.w.mu.Lock()
-			busy := c.w.busy
-			c.w.mu.Unlock()
-			if !busy {
-				break
-			}
-		}
-		_ = c.w.file.Close()
-	}()
+	c.w.mu.Unlock()
 }
 
 // pause waits while the peer has sent more than may wait, if it does not know when to wait itself.

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -59,6 +60,8 @@ type reader struct {
 	cmd      *command
 	commands map[string]*command
 	head     chunk
+	closing  sync.Mutex // around read(2), and the close of the descriptor
+	closed   bool
 }
 
 // command returns the one kept for a name.
@@ -180,7 +183,7 @@ func (r *reader) read() error {
 		to = r.buf
 	}
 	for {
-		n, err := syscall.Read(r.fd, to)
+		n, err := r.sysRead(to)
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -202,6 +205,15 @@ func (r *reader) read() error {
 		}
 		return nil
 	}
+}
+
+func (r *reader) sysRead(to []byte) (int, error) {
+	r.closing.Lock()
+	defer r.closing.Unlock()
+	if r.closed {
+		return 0, os.ErrClosed
+	}
+	return syscall.Read(r.fd, to)
 }
 
 type stepResult int

@@ -1,5 +1,12 @@
 package pipeplug
+
 type Service struct{}
-func (s *Service) versionWord() string { return "" }
+
+func (s *Service) versionWord() string     { return "" }
 func describeServices(s []*Service) []byte { return nil }
-func routeServices(services []*Service, h Handler) Handler { if h == nil { return NewMux() }; return h }
+func routeServices(services []*Service, h Handler) Handler {
+	if h == nil {
+		return NewMux()
+	}
+	return h
+}

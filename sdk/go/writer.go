@@ -37,14 +37,15 @@ type writer struct {
 	blocking bool // the descriptor has no O_NONBLOCK, since others share it
 	wake     int  // becomes readable at the end of the connection
 
-	mu     sync.Mutex
-	queue  []piece
-	spare  []piece
-	queued int
-	busy   bool // a goroutine has the writing role
-	err    error
-	failed func(error)
-	room   chan struct{} // closed when there is room again, if any caller waits
+	mu              sync.Mutex
+	queue           []piece
+	spare           []piece
+	queued          int
+	busy            bool // a goroutine has the writing role
+	closing, closed bool
+	err             error
+	failed          func(error)
+	room            chan struct{} // closed when there is room again, if any caller waits
 
 	written chan struct{} // closed when nothing is left to write, if any goroutine waits
 	format  Format
@@ -159,6 +160,9 @@ func (w *writer) drain(mayBlock bool) {
 		w.mu.Lock()
 		if len(w.queue) == 0 || w.err != nil {
 			w.busy = false
+			if w.closing {
+				w.close()
+			}
 			if w.written != nil {
 				close(w.written)
 				w.written = nil
@@ -205,6 +209,14 @@ func (w *writer) drain(mayBlock bool) {
 			w.spare = todo[:0]
 		}
 		w.mu.Unlock()
+	}
+}
+
+// close closes the descriptor. The caller has the lock, and no goroutine the role.
+func (w *writer) close() {
+	if !w.closed {
+		w.closed = true
+		_ = w.file.Close()
 	}
 }
 
