@@ -100,24 +100,31 @@ func (c *Conn) Call(ctx context.Context, cmd string, data []byte, options ...Cal
 	c.unblock()
 	select {
 	case <-p.done:
-		return p.recycle()
-	default:
-	}
-	select {
-	case <-p.done:
-		return p.recycle()
 	case <-ctx.Done():
-		if !c.cancel(p) {
-			<-p.done // the reply has come at this moment
-			return p.recycle()
+		if c.cancel(p) {
+			return nil, givenUp(cmd, ctx)
 		}
-		return nil, fmt.Errorf("%s: given up: %w", cmd, ctx.Err())
+		<-p.done // the reply has come at this moment
 	}
+	return p.recycle()
+}
+
+func givenUp(cmd string, ctx context.Context) error {
+	return fmt.Errorf("%s: given up: %w", cmd, ctx.Err())
+}
+
+// result is the reply or error of a complete call. At a deadline both sides may be the first: the
+// caller gets the same error.
+func (p *Pending) result() ([]byte, error) {
+	p.reports.wait()
+	if _, ok := p.err.(*Error); ok && p.ctx.Err() != nil {
+		return nil, givenUp(p.cmd, p.ctx)
+	}
+	return p.reply, p.err
 }
 
 func (p *Pending) recycle() ([]byte, error) {
-	p.reports.wait()
-	reply, err := p.reply, p.err
+	reply, err := p.result()
 	*p = Pending{done: p.done}
 	pendings.Put(p)
 	return reply, err
@@ -144,26 +151,19 @@ func (p *Pending) Done() <-chan struct{} { return p.done }
 
 // Wait waits for the reply, and gives the call up if its context ends before.
 func (p *Pending) Wait() ([]byte, error) {
-	select {
-	case <-p.done:
-		p.reports.wait()
-		return p.reply, p.err
-	default:
+	if !p.complete.Load() {
+		p.conn.w.flush()
+		if !p.conn.lead(p) {
+			p.conn.unblock()
+			select {
+			case <-p.done:
+			case <-p.ctx.Done():
+				p.Cancel()
+			}
+		}
 	}
-	p.conn.w.flush()
-	defer p.reports.wait()
-	if p.conn.lead(p) {
-		<-p.done
-		return p.reply, p.err
-	}
-	p.conn.unblock()
-	select {
-	case <-p.done:
-	case <-p.ctx.Done():
-		p.Cancel()
-		<-p.done
-	}
-	return p.reply, p.err
+	<-p.done
+	return p.result()
 }
 
 // Cancel gives the call up: it fails with context.Canceled, or the error of its context.

@@ -202,13 +202,16 @@ func (c *Conn) InterfaceVersion() (version uint32, ok bool) {
 
 func (c *Conn) isOver() bool { return c.ending.Load() }
 
+var errPeerClosed = errors.New("it has closed the connection")
+
 // ended ends the connection: nothing more comes, or nothing can be sent.
 func (c *Conn) ended(cause error) {
 	if c.explain != nil && !c.isOver() {
 		cause = c.explain(cause)
 	}
-	if errors.Is(cause, io.EOF) {
-		cause = errors.New("it has closed the connection")
+	isEOF := errors.Is(cause, io.EOF)
+	if isEOF {
+		cause = errPeerClosed
 	}
 	c.mu.Lock()
 	if c.err != nil {
@@ -228,10 +231,8 @@ func (c *Conn) ended(cause error) {
 	for _, r := range requests {
 		running = append(running, r)
 	}
-	var dropped []*Request
-	dropped, c.waiting, c.waitingSize = c.waiting, nil, 0
-	for _, r := range dropped {
-		delete(c.requests, r.id)
+	if !isEOF { // the writer of a pipeline ends before its answers are read
+		c.waiting, c.waitingSize = nil, 0
 	}
 	err := c.err
 	close(c.over)

@@ -355,14 +355,15 @@ func (s *serving) ended(cause error) {
 	s.mu.Lock()
 	stop := s.stop
 	s.mu.Unlock()
-	if !stop && !c.waitIdle(timeout) {
+	if stop {
+		return // finish is at work
+	}
+	if !c.waitIdle(timeout) {
 		c.logf("handlers were still at work %v after the host was gone", s.grace())
 	}
 	c.w.waitWritten(timeout)
 	switch {
-	case stop:
-		s.end(nil)
-	case !s.told && !c.received.Load():
+	case !s.told && !c.received.Load() && cause == errPeerClosed:
 		s.end(s.guest.byHand())
 	default:
 		s.end(&wrapped{ErrHostGone, fmt.Sprintf("the host is gone: %v", cause)})

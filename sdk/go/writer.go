@@ -170,13 +170,13 @@ func (w *writer) drain(mayBlock bool) {
 			w.mu.Unlock()
 			return
 		}
-		todo := w.queue
+		todo, format := w.queue, w.format
 		w.queue = w.spare[:0]
 		w.spare = nil
 		w.mu.Unlock()
 
 		for i := range todo {
-			n, err := w.write(todo[i].bytes, mayBlock)
+			n, err := w.write(todo[i].bytes, format, mayBlock)
 			if err == syscall.EAGAIN {
 				w.mu.Lock()
 				w.settle(n)
@@ -236,14 +236,14 @@ func (w *writer) letIn() {
 }
 
 // write writes all of p, or gives EAGAIN with what was written before.
-func (w *writer) write(p []byte, mayBlock bool) (n int, err error) {
+func (w *writer) write(p []byte, format Format, mayBlock bool) (n int, err error) {
 	if len(p) > w.grown/2 && w.grown < largestPipe {
 		size := growPipe(w.fd, largestPipe)
 		if w.grown = size; size < largestPipe {
 			w.grown = largestPipe // there is no more to ask for
 		}
 	}
-	if w.format == FormatClassic && len(p) > pipeBuf {
+	if format == FormatClassic && len(p) > pipeBuf {
 		if !mayBlock {
 			return 0, syscall.EAGAIN
 		}
@@ -251,7 +251,7 @@ func (w *writer) write(p []byte, mayBlock bool) (n int, err error) {
 	}
 	for n < len(p) {
 		part := p[n:]
-		if w.blocking || (w.format == FormatClassic && !mayBlock) {
+		if w.blocking || (format == FormatClassic && !mayBlock) {
 			if !w.writable(0) {
 				if !mayBlock {
 					return n, syscall.EAGAIN
@@ -260,7 +260,7 @@ func (w *writer) write(p []byte, mayBlock bool) (n int, err error) {
 					return n, os.ErrClosed
 				}
 			}
-			if w.blocking && len(part) > pipeBuf && w.format != FormatClassic {
+			if w.blocking && len(part) > pipeBuf && format != FormatClassic {
 				part = part[:pipeBuf] // a pipe that is ready has room for this
 			}
 		}
