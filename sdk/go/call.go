@@ -243,13 +243,7 @@ func (c *Conn) beginInternal(ctx context.Context, p *Pending, cmd string, data [
 
 // send queues a request or one-way behind its context.
 func (c *Conn) send(id uint64, direction byte, cmd string, data, head []byte) {
-	format := Format(c.format.Load())
-	c.w.mu.Lock()
-	if head != nil {
-		c.w.putLocked(format, id, oneWay, cmdContext, head, false)
-	}
-	c.w.putLocked(format, id, direction, cmd, data, false)
-	c.w.mu.Unlock()
+	c.w.send(Format(c.format.Load()), id, direction, cmd, data, head)
 }
 
 // reserve waits for room and credit, and calls take under the lock of the connection.

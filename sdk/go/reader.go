@@ -10,7 +10,10 @@ import (
 	"time"
 )
 
-const readSize = 64 << 10
+const (
+	readSize  = 64 << 10
+	startSize = 1 << 20 // what is made for a buffer that is announced
+)
 
 // chunk is one that has arrived. The buffer is the receiver's.
 type chunk struct {
@@ -109,12 +112,8 @@ func (r *reader) next(c *Conn) (got chunk, ok bool, err error) {
 		}
 		if r.dec.skip == "" && n > 0 {
 			if r.body == nil {
-				// Memory is for what has come, and for a little more.
-				size := r.left
-				if most := uint64(n)*2 + readSize; size > most {
-					size = most
-				}
-				r.body = make([]byte, 0, size)
+				// Memory is for what has come. One chunk at a time may be given a little more.
+				r.body = make([]byte, 0, minSize(r.left))
 			}
 			r.grow(n)
 			r.body = append(r.body, p[:n]...)
@@ -132,6 +131,14 @@ func (r *reader) next(c *Conn) (got chunk, ok bool, err error) {
 		r.head.buffer, r.body = r.body, nil
 		return r.head, true, nil
 	}
+}
+
+// minSize is how much memory is made for a buffer before its bytes have come.
+func minSize(left uint64) uint64 {
+	if left > startSize {
+		return startSize
+	}
+	return left
 }
 
 // grow makes room for at least n more bytes of the body.
@@ -169,7 +176,7 @@ func (r *reader) read() error {
 	var to []byte
 	if direct {
 		if r.body == nil {
-			r.body = make([]byte, 0, readSize)
+			r.body = make([]byte, 0, minSize(r.left))
 		}
 		if cap(r.body) == len(r.body) {
 			r.grow(1)

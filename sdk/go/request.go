@@ -325,9 +325,12 @@ func (c *Conn) finish(req *Request, reply []byte, err error) {
 	if req.inline != 0 && c.inline.Load() == req.inline {
 		return // the goroutine that reads writes when it has nothing left to handle
 	}
-	if many {
+	switch {
+	case len(reply) > copyLimit:
+		c.w.flushAs(brief)
+	case many:
 		c.w.flushSoon()
-	} else {
+	default:
 		c.w.flush()
 	}
 }

@@ -233,9 +233,8 @@ func (w *PartWriter) Send(part []byte) error {
 		if w.sent-w.credited < window {
 			w.sent += partWeight(len(part))
 			c := w.conn
-			// Under the lock, so that no part comes behind the end.
-			c.w.put(Format(c.format.Load()), w.id, w.direction, cmdPart, part, false)
 			w.mu.Unlock()
+			c.w.send(Format(c.format.Load()), w.id, w.direction, cmdPart, part, nil)
 			c.w.flushLater()
 			return nil
 		}

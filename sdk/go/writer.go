@@ -25,9 +25,21 @@ const (
 
 // piece is what is written in one go: chunks, or a large buffer.
 type piece struct {
-	bytes []byte
-	batch bool // bytes may get more chunks, and go back to the pool
+	bytes    []byte
+	batch    bool // bytes may get more chunks, and go back to the pool
+	borrowed bool // bytes are the user's, and are copied before they are left to another goroutine
 }
+
+// patience is what a goroutine that writes does when the pipe is full.
+type patience int
+
+const (
+	leave patience = iota // has another goroutine write the rest: this one reads, or runs a handler for that
+	brief                 // waits as long as the reader takes something every few milliseconds
+	block                 // waits
+)
+
+const briefWait = int64(2 * time.Millisecond)
 
 // writer writes chunks. One goroutine at a time has the writing role; the others leave what they
 // have in the queue. No write blocks the goroutine that reads, or that runs a handler.
@@ -97,8 +109,30 @@ func (w *writer) putLocked(format Format, id uint64, direction byte, cmd string,
 	return true
 }
 
+// send queues a chunk behind its context, if it has one. A large buffer is written from where it is,
+// by this goroutine, which is not the one that reads. The buffer may be changed afterwards.
+func (w *writer) send(format Format, id uint64, direction byte, cmd string, buffer, head []byte) bool {
+	w.mu.Lock()
+	if head != nil {
+		w.putLocked(format, id, oneWay, cmdContext, head, false)
+	}
+	if len(buffer) <= copyLimit || format == FormatClassic || w.busy || w.err != nil {
+		ok := w.putLocked(format, id, direction, cmd, buffer, false)
+		w.mu.Unlock()
+		return ok
+	}
+	w.putLocked(format, id, direction, cmd, buffer, true)
+	w.queue[len(w.queue)-1].borrowed = true
+	w.busy = true
+	w.mu.Unlock()
+	w.drain(brief)
+	return true
+}
+
 // flush writes what is queued, as far as that does not block. The rest is written in the background.
-func (w *writer) flush() {
+func (w *writer) flush() { w.flushAs(leave) }
+
+func (w *writer) flushAs(p patience) {
 	w.mu.Lock()
 	if w.busy || len(w.queue) == 0 {
 		w.mu.Unlock()
@@ -106,7 +140,7 @@ func (w *writer) flush() {
 	}
 	w.busy = true
 	w.mu.Unlock()
-	w.drain(false)
+	w.drain(p)
 }
 
 // flushSoon lets other goroutines that are ready add to the batch before it is written.
@@ -130,7 +164,7 @@ func (w *writer) flushLater() {
 	if w.queued >= batchLimit/2 {
 		w.busy = true
 		w.mu.Unlock()
-		w.drain(false)
+		w.drain(leave)
 		return
 	}
 	if w.flusher == nil {
@@ -155,7 +189,7 @@ func (w *writer) flushLater() {
 }
 
 // drain writes the queue. The caller has the writing role, and has it no more afterwards.
-func (w *writer) drain(mayBlock bool) {
+func (w *writer) drain(p patience) {
 	for {
 		w.mu.Lock()
 		if len(w.queue) == 0 || w.err != nil {
@@ -176,14 +210,27 @@ func (w *writer) drain(mayBlock bool) {
 		w.mu.Unlock()
 
 		for i := range todo {
-			n, err := w.write(todo[i].bytes, format, mayBlock)
+			n, err := w.write(todo[i].bytes, format, p)
 			if err == syscall.EAGAIN {
 				w.mu.Lock()
 				w.settle(n)
+				for j := i; j < len(todo); j++ {
+					if todo[j].borrowed {
+						from := 0
+						if j == i {
+							from = n
+						}
+						copied := append(make([]byte, 0, len(todo[j].bytes)-from), todo[j].bytes[from:]...)
+						todo[j] = piece{bytes: copied}
+						if j == i {
+							n = 0
+						}
+					}
+				}
 				rest := append([]piece{{bytes: todo[i].bytes[n:]}}, todo[i+1:]...)
 				w.queue = append(rest, w.queue...)
 				w.mu.Unlock()
-				go w.drain(true)
+				go w.drain(block)
 				return
 			}
 			w.mu.Lock()
@@ -236,7 +283,7 @@ func (w *writer) letIn() {
 }
 
 // write writes all of p, or gives EAGAIN with what was written before.
-func (w *writer) write(p []byte, format Format, mayBlock bool) (n int, err error) {
+func (w *writer) write(p []byte, format Format, patience patience) (n int, err error) {
 	if len(p) > w.grown/2 && w.grown < largestPipe {
 		size := growPipe(w.fd, largestPipe)
 		if w.grown = size; size < largestPipe {
@@ -244,16 +291,16 @@ func (w *writer) write(p []byte, format Format, mayBlock bool) (n int, err error
 		}
 	}
 	if format == FormatClassic && len(p) > pipeBuf {
-		if !mayBlock {
+		if patience != block {
 			return 0, syscall.EAGAIN
 		}
 		w.awaitEmpty(len(p))
 	}
 	for n < len(p) {
 		part := p[n:]
-		if w.blocking || (format == FormatClassic && !mayBlock) {
+		if w.blocking || (format == FormatClassic && patience != block) {
 			if !w.writable(0) {
-				if !mayBlock {
+				if patience != block {
 					return n, syscall.EAGAIN
 				}
 				if !w.writable(-1) {
@@ -272,10 +319,10 @@ func (w *writer) write(p []byte, format Format, mayBlock bool) (n int, err error
 		switch err {
 		case syscall.EINTR:
 		case syscall.EAGAIN:
-			if !mayBlock {
+			switch {
+			case patience == leave, patience == brief && !w.writable(briefWait):
 				return n, err
-			}
-			if !w.writable(-1) {
+			case patience == block && !w.writable(-1):
 				return n, os.ErrClosed
 			}
 		default:
