@@ -102,23 +102,34 @@ func (c *Conn) Call(ctx context.Context, cmd string, data []byte, options ...Cal
 	case <-p.done:
 	case <-ctx.Done():
 		if c.cancel(p) {
-			return nil, givenUp(cmd, ctx)
+			return nil, givenUp(cmd, ctx.Err())
 		}
 		<-p.done // the reply has come at this moment
 	}
 	return p.recycle()
 }
 
-func givenUp(cmd string, ctx context.Context) error {
-	return fmt.Errorf("%s: given up: %w", cmd, ctx.Err())
+func givenUp(cmd string, err error) error { return fmt.Errorf("%s: given up: %w", cmd, err) }
+
+// whyOver is the error of a context, also if its deadline has passed just now.
+func whyOver(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // result is the reply or error of a complete call. At a deadline both sides may be the first: the
 // caller gets the same error.
 func (p *Pending) result() ([]byte, error) {
 	p.reports.wait()
-	if _, ok := p.err.(*Error); ok && p.ctx.Err() != nil {
-		return nil, givenUp(p.cmd, p.ctx)
+	if _, ok := p.err.(*Error); ok {
+		if over := whyOver(p.ctx); over != nil {
+			return nil, givenUp(p.cmd, over)
+		}
 	}
 	return p.reply, p.err
 }

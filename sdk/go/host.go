@@ -78,7 +78,8 @@ type StartError struct {
 
 func (e *StartError) Error() string {
 	text := fmt.Sprintf("plugin %q did not start: %v", e.Plugin, e.Err)
-	if e.Stderr != "" {
+	var exit *ExitError // has it as well
+	if e.Stderr != "" && !errors.As(e.Err, &exit) {
 		text += "; its stderr ends with: " + e.Stderr
 	}
 	return text

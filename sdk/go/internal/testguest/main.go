@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,8 +33,9 @@ func main() {
 		os.Exit(3)
 		return nil, nil
 	})
-	mux.HandleFunc("back", func(ctx context.Context, req *pipeplug.Request) ([]byte, error) {
-		return req.Conn().Call(ctx, "hello", req.Data)
+	mux.HandleFunc("ask", func(ctx context.Context, req *pipeplug.Request) ([]byte, error) {
+		cmd, data, _ := bytes.Cut(req.Data, []byte(" "))
+		return req.Conn().Call(ctx, string(cmd), data)
 	})
 	mux.HandleFunc("config", func(_ context.Context, req *pipeplug.Request) ([]byte, error) {
 		var config json.RawMessage
