@@ -157,6 +157,8 @@ for options in "" "--format classic" "--stdio" "--stdio --format classic"; do
     tail -n 1 "$work/log"
 done
 check "conform of a guest with a service" "$pipeplug" conform --check services "$bin/greeter-plugin"
+check "conform of a guest that calls back" "$pipeplug" conform "$bin/testguest" --call "ask=mirror x" --answer mirror=y \
+    --check flow --check format
 for options in "" -classic; do
     # shellcheck disable=SC2086
     check "conform as host $options" "$pipeplug" conform --as host -- "$bin/testhost" $options "{plugin}"

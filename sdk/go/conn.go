@@ -48,6 +48,9 @@ type Options struct {
 	StreamWindow int // the same for one direction of one stream
 	MaxHandlers  int // handlers at a time; what comes beyond waits
 	MaxStreams   int // streams that the other side has open
+	// InOrder are sequences of commands. The commands of a sequence are handled one at a time, in the
+	// order in which they were sent; a handler must not wait for a later command of its sequence.
+	InOrder [][]string
 }
 
 func (o Options) withDefaults() Options {
@@ -122,6 +125,7 @@ type Conn struct {
 	inStreams    int                    // that the peer has opened
 	running      int
 	waiting      []*Request
+	sequences    map[string]*bool // by command: whether one of its sequence runs
 	waitingSize  uint64
 	idle         chan struct{} // closed when no handler runs, if any goroutine waits
 	stopping     chan struct{}
@@ -152,6 +156,15 @@ func newConn(peer string, format Format, options Options, in, out *os.File, bloc
 		wakeR: wakeR, wakeW: wakeW, over: make(chan struct{}), stopping: make(chan struct{}),
 		readerNeeded: make(chan struct{}, 1), resume: make(chan struct{}, 1),
 		calls: map[uint64]*Pending{}, outStreams: map[uint64]*PartWriter{}, requests: map[uint64]*Request{},
+	}
+	for _, commands := range c.options.InOrder {
+		if c.sequences == nil {
+			c.sequences = map[string]*bool{}
+		}
+		busy := new(bool)
+		for _, cmd := range commands {
+			c.sequences[cmd] = busy
+		}
 	}
 	c.logf = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	c.format.Store(int32(format))
@@ -361,7 +374,7 @@ func (c *Conn) skipped(d *decoder) {
 }
 
 // dispatch handles one chunk. It is false if another goroutine has the reading role now.
-func (c *Conn) dispatch(ch chunk, leads bool) bool {
+func (c *Conn) dispatch(ch chunk, from origin) bool {
 	if !c.received.Load() {
 		c.received.Store(true)
 	}
@@ -406,7 +419,7 @@ func (c *Conn) dispatch(ch chunk, leads bool) bool {
 	if c.hold != nil && c.hold(req) {
 		return true
 	}
-	return c.admit(req, leads)
+	return c.admit(req, from)
 }
 
 // control handles a one-way of the protocol.

@@ -154,13 +154,10 @@ func TestAHandlerThatBlocksAllAtOnce(t *testing.T) {
 	})
 	a, b := pair(t, FormatStandard, Options{}, nil, mux)
 	ctx := within(t, 10*time.Second)
-	for i := 0; i < 100; i++ {
+	for i := 0; i < 100 || b.inlineSeq.Load() == 0; i++ {
 		if _, err := a.Call(ctx, "maybe", nil); err != nil {
-			t.Fatal(err)
+			t.Fatalf("no handler ran on the goroutine that reads: %v", err)
 		}
-	}
-	if b.inlineSeq.Load() == 0 {
-		t.Error("no handler ran on the goroutine that reads")
 	}
 	blocked, err := a.Go(ctx, "maybe", []byte("block"))
 	if err != nil {
@@ -719,5 +716,51 @@ func TestIdleConnectionLeavesNoGoroutines(t *testing.T) {
 			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, text[:runtime.Stack(text, true)])
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestCommandsInOrder(t *testing.T) {
+	var mu sync.Mutex
+	var handled []string
+	mux := echoMux()
+	record := func(_ context.Context, req *Request) ([]byte, error) {
+		if len(req.Data)%3 == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		mu.Lock()
+		handled = append(handled, string(req.Data))
+		mu.Unlock()
+		return nil, nil
+	}
+	mux.HandleFunc("append", record)
+	mux.HandleFunc("clear", record)
+	a, _ := pair(t, FormatStandard, Options{MaxHandlers: 3, InOrder: [][]string{{"append", "clear"}, {"other"}}}, nil, mux)
+	ctx := within(t, 20*time.Second)
+	var calls []*Pending
+	for i := 0; i < 300; i++ {
+		cmd := "append"
+		if i%7 == 0 {
+			cmd = "clear"
+		}
+		call, err := a.Go(ctx, cmd, []byte(fmt.Sprint(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls = append(calls, call)
+		if i%50 == 0 {
+			if _, err := a.Call(ctx, "echo", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, call := range calls {
+		if _, err := call.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, text := range handled {
+		if text != fmt.Sprint(i) {
+			t.Fatalf("%s was handled as number %d", text, i)
+		}
 	}
 }

@@ -247,10 +247,12 @@ func (s *serving) holds(req *Request) bool {
 	}
 	s.held = append(s.held, req)
 	// Streams and cancels find it in the table.
-	c := s.conn
-	c.mu.Lock()
-	c.requests[req.id] = req
-	c.mu.Unlock()
+	if c := s.conn; !req.oneWay || req.parts != nil {
+		c.mu.Lock()
+		c.requests[req.id] = req
+		req.listed = true
+		c.mu.Unlock()
+	}
 	return true
 }
 
@@ -281,7 +283,7 @@ func (s *serving) start() {
 		}
 		s.mu.Unlock()
 		for _, req := range held {
-			c.admit(req, true)
+			c.admit(req, fromStart)
 		}
 	}
 	c.w.flush()

@@ -75,6 +75,8 @@ func testGuest(kind string) {
 		guest.Start = func(context.Context, *Conn) error { return errors.New("there is no disk") }
 	case "sleeps":
 		guest.Start = func(context.Context, *Conn) error { time.Sleep(time.Hour); return nil }
+	case "short":
+		guest.Grace = 100 * time.Millisecond
 	case "bare":
 		guest.InterfaceVersions = nil
 	case "ignores":
@@ -392,6 +394,23 @@ func TestALostHost(t *testing.T) {
 	plugin.closeOutput()
 	<-plugin.Exited()
 	if status := plugin.cmd.ProcessState.ExitCode(); status != 1 || !strings.Contains(stderr.String(), "testee: the host is gone") {
+		t.Errorf("exit status %d, %q", status, stderr)
+	}
+}
+
+// A handler that does not end keeps a plugin whose host is gone only for its grace time.
+func TestALostHostWithAHandlerAtWork(t *testing.T) {
+	plugin, stderr := mustStart(t, Host{}, "short")
+	ctx := within(t, 10*time.Second)
+	if _, err := plugin.Go(ctx, "hang", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := plugin.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	plugin.closeOutput()
+	<-plugin.Exited()
+	if status := plugin.cmd.ProcessState.ExitCode(); status != 1 || !strings.Contains(stderr.String(), "handlers were still at work 100ms") {
 		t.Errorf("exit status %d, %q", status, stderr)
 	}
 }

@@ -232,7 +232,7 @@ const (
 )
 
 // step reads once and handles what came. The caller has the reading role.
-func (c *Conn) step(timeout int64, leads bool) stepResult {
+func (c *Conn) step(timeout int64, from origin) stepResult {
 	r := &c.in
 	if !r.wait(timeout) {
 		if c.isOver() {
@@ -244,11 +244,11 @@ func (c *Conn) step(timeout int64, leads bool) stepResult {
 		c.ended(err)
 		return stepLost
 	}
-	return c.dispatchAll(leads)
+	return c.dispatchAll(from)
 }
 
 // dispatchAll handles the chunks that were read.
-func (c *Conn) dispatchAll(leads bool) stepResult {
+func (c *Conn) dispatchAll(from origin) stepResult {
 	c.spawned = false
 	for {
 		ch, ok, err := c.in.next(c)
@@ -259,7 +259,7 @@ func (c *Conn) dispatchAll(leads bool) stepResult {
 		if !ok {
 			break
 		}
-		if !c.dispatch(ch, leads) {
+		if !c.dispatch(ch, from) {
 			return stepLost
 		}
 	}
@@ -273,7 +273,7 @@ func (c *Conn) dispatchAll(leads bool) stepResult {
 
 // readLoop reads until the end of the connection, or until another goroutine has taken over.
 func (c *Conn) readLoop() {
-	if c.dispatchAll(false) == stepLost {
+	if c.dispatchAll(fromReader) == stepLost {
 		return
 	}
 	lease := time.NewTimer(time.Hour)
@@ -281,7 +281,7 @@ func (c *Conn) readLoop() {
 	for {
 		c.pause()
 		c.replied = false
-		if c.step(-1, false) == stepLost {
+		if c.step(-1, fromReader) == stepLost {
 			return
 		}
 		if !c.replied || c.openCalls.Load() != 0 {
@@ -331,7 +331,7 @@ func (c *Conn) lead(p *Pending) bool {
 	}
 	c.led.Add(1)
 	for !p.complete.Load() {
-		switch c.step(leaderPause, true) {
+		switch c.step(leaderPause, fromLeader) {
 		case stepLost:
 			// The connection has ended: no other goroutine takes the role of a leader away.
 			c.reading.Unlock()

@@ -96,6 +96,7 @@ type Request struct {
 	oneWay    bool
 	inline    uint32 // its number if it runs on the goroutine that reads
 	listed    bool   // in the table of requests
+	turn      *bool  // of its sequence of commands
 	cancelled atomic.Bool
 	ctx       requestContext
 	parts     *PartReader
@@ -166,9 +167,18 @@ func (x *requestContext) cancel(err error) {
 	}
 }
 
+// origin is the goroutine that admits a request.
+type origin int
+
+const (
+	fromReader origin = iota // the one that reads
+	fromLeader               // a caller that reads, whose goroutine runs no handlers
+	fromStart                // another one, which has no reading role
+)
+
 // admit runs the handler of a request, or lets it wait. It is false if another goroutine has the
 // reading role now.
-func (c *Conn) admit(req *Request, leads bool) bool {
+func (c *Conn) admit(req *Request, from origin) bool {
 	streams := req.parts != nil || req.replies != nil
 	tracked := !req.oneWay || streams
 	c.mu.Lock()
@@ -194,19 +204,25 @@ func (c *Conn) admit(req *Request, leads bool) bool {
 	if streams {
 		c.inStreams++
 	}
-	if c.running >= c.options.MaxHandlers {
+	busy := c.sequences[req.Command]
+	if c.running >= c.options.MaxHandlers || (busy != nil && *busy) {
 		c.waiting = append(c.waiting, req)
 		c.waitingSize += weight(req.Command, len(req.Data))
 		c.mu.Unlock()
 		return true
 	}
+	if busy != nil {
+		*busy, req.turn = true, busy
+	}
 	c.running++
 	c.tookLocked(weight(req.Command, len(req.Data)))
 	c.mu.Unlock()
-	if !leads && !streams && req.cmd.score.Load() > 0 {
+	if from == fromReader && !streams && req.cmd.score.Load() > 0 {
 		return c.runInline(req)
 	}
-	c.spawned = true
+	if from != fromStart {
+		c.spawned = true
+	}
 	go c.serve(req)
 	return true
 }
@@ -300,16 +316,10 @@ func (c *Conn) finish(req *Request, reply []byte, err error) {
 	}
 	c.running--
 	many := c.running > 0
-	var next *Request
-	if len(c.waiting) > 0 && c.running < c.options.MaxHandlers {
-		next = c.waiting[0]
-		c.waiting[0] = nil
-		c.waiting = c.waiting[1:]
-		w := weight(next.Command, len(next.Data))
-		c.waitingSize -= w
-		c.running++
-		c.tookLocked(w)
+	if req.turn != nil {
+		*req.turn = false
 	}
+	next := c.nextWaiting()
 	if c.running == 0 && c.idle != nil {
 		close(c.idle)
 		c.idle = nil
@@ -333,6 +343,33 @@ func (c *Conn) finish(req *Request, reply []byte, err error) {
 	default:
 		c.w.flush()
 	}
+}
+
+// nextWaiting takes the first request out of those that wait whose turn it is.
+func (c *Conn) nextWaiting() *Request {
+	if c.running >= c.options.MaxHandlers {
+		return nil
+	}
+	for i, req := range c.waiting {
+		if busy := c.sequences[req.Command]; busy != nil {
+			if *busy {
+				continue
+			}
+			*busy, req.turn = true, busy
+		}
+		if i == 0 {
+			c.waiting[0] = nil
+			c.waiting = c.waiting[1:]
+		} else {
+			c.waiting = append(c.waiting[:i], c.waiting[i+1:]...)
+		}
+		w := weight(req.Command, len(req.Data))
+		c.waitingSize -= w
+		c.running++
+		c.tookLocked(w)
+		return req
+	}
+	return nil
 }
 
 // waitIdle waits until no handler runs; false at the time limit.
