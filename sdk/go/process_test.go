@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +26,9 @@ func TestMain(m *testing.M) {
 }
 
 func testGuest(kind string) {
+	if kind == "old" {
+		oldGuest()
+	}
 	mux := echoMux()
 	mux.HandleFunc("print", func(_ context.Context, req *Request) ([]byte, error) {
 		fmt.Println("a stray line")
@@ -83,6 +87,124 @@ func testGuest(kind string) {
 		guest.Grace = time.Hour
 	}
 	guest.Main()
+}
+
+// oldGuest reads as the original Go package does: a header byte by byte, a buffer with one read(2).
+// It echoes, and exits with 9 when a buffer was cut.
+func oldGuest() {
+	in, out := os.NewFile(3, "in"), os.NewFile(4, "out")
+	if os.Args[1] == "0" {
+		in, out = os.Stdin, os.Stdout
+	}
+	for {
+		id, direction, rest, ok := oldHeader(in)
+		if !ok {
+			os.Exit(1)
+		}
+		cmd, size, _ := strings.Cut(rest, " ")
+		n, _ := strconv.Atoi(size)
+		buffer := make([]byte, n)
+		if got, _ := in.Read(buffer); got != n {
+			fmt.Fprintf(os.Stderr, "a buffer of %d bytes came as %d\n", n, got)
+			os.Exit(9)
+		}
+		switch {
+		case cmd == cmdStop:
+			os.Exit(0)
+		case direction == "2":
+			if cmd == cmdMetadata {
+				buffer = []byte(`{"Cmd":"old"}`)
+			}
+			id, _ := strconv.ParseUint(id, 10, 64)
+			_, _ = out.Write(append(appendHeader(nil, FormatClassic, id, response, cmd, len(buffer)), buffer...))
+		}
+	}
+}
+
+func oldHeader(in io.Reader) (id, direction, rest string, ok bool) {
+	var fields [3]string
+	for i := range fields {
+		for b := []byte{1}; ; fields[i] += string(b) {
+			if n, err := in.Read(b); n != 1 || err != nil {
+				return "", "", "", false
+			}
+			if b[0] == 0 {
+				break
+			}
+		}
+	}
+	return fields[0], fields[1], fields[2], true
+}
+
+func TestAGuestOfTheOriginalPackage(t *testing.T) {
+	for _, stdio := range []bool{false, true} {
+		plugin, stderr := mustStart(t, Host{Format: FormatClassic, Stdio: stdio}, "old")
+		ctx := within(t, 30*time.Second)
+		if plugin.PeerMetadata()["Cmd"] != "old" {
+			t.Errorf("%v", plugin.PeerMetadata())
+		}
+		var group sync.WaitGroup
+		for caller := 0; caller < 4; caller++ {
+			group.Add(1)
+			go func() {
+				defer group.Done()
+				for _, size := range []int{0, 1, 4000, 4090, 4096, 10_000, 65_530, 65_536, 200_000, 1_000_000, 3} {
+					data := bytes.Repeat([]byte("x"), size)
+					if reply, err := plugin.Call(ctx, "echo", data); err != nil || !bytes.Equal(reply, data) {
+						t.Errorf("%d bytes: %v; %s", size, err, stderr)
+						return
+					}
+				}
+			}()
+		}
+		group.Wait()
+		if err := plugin.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A host that reads as the original package does gets each buffer of a guest as a whole.
+func TestAHostOfTheOriginalPackage(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "0", "1")
+	cmd.Env = append(os.Environ(), "PIPEPLUG_TEST_GUEST=bare")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	sizes := []int{2, 0, 4096, 5000, 65_536, 500_000, 1_000_000}
+	go func() {
+		_, _ = in.Write(appendHeader(nil, FormatClassic, 1, request, cmdMetadata, 0))
+		for i, size := range sizes {
+			chunk := appendHeader(nil, FormatClassic, uint64(i+2), request, "echo", size)
+			_, _ = in.Write(append(chunk, make([]byte, size)...))
+		}
+	}()
+	for got := 0; got <= len(sizes); got++ {
+		id, direction, rest, ok := oldHeader(out)
+		if !ok {
+			t.Fatal("the guest has ended")
+		}
+		name, text, _ := strings.Cut(rest, " ")
+		size, _ := strconv.Atoi(text)
+		if n, _ := out.Read(make([]byte, size)); n != size {
+			t.Fatalf("%s: a buffer of %d bytes came as %d", name, size, n)
+		}
+		if want := cmdMetadata; direction != "3" || (id == "1") != (name == want) {
+			t.Errorf("%s %s %s", id, direction, rest)
+		}
+	}
+	_, _ = in.Write(appendHeader(nil, FormatClassic, 0, oneWay, cmdStop, 0))
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 // lines is a writer for tests.
