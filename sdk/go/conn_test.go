@@ -764,3 +764,48 @@ func TestCommandsInOrder(t *testing.T) {
 		}
 	}
 }
+
+// A peer that takes nothing keeps a call neither from being given up, nor from being read while it
+// changes its data.
+func TestALargeCallToAPeerThatDoesNotRead(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	never, keep, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keep.Close()
+	_ = w.Fd()
+	c, err := newConn("peer", FormatStandard, Options{}, never, w, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = syscall.SetNonblock(c.w.fd, true)
+	c.handler = NewMux()
+	c.start()
+	defer c.ended(errors.New("the test is over"))
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	data := bytes.Repeat([]byte{7}, 3<<20)
+	began := time.Now()
+	if _, err := c.Call(ctx, "echo", data); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	for i := range data {
+		data[i] = 8
+	}
+	sent := make([]byte, 3<<20)
+	header := appendHeader(nil, FormatStandard, 1, request, "echo", len(data))
+	if _, err := io.ReadFull(r, sent[:len(header)]); err != nil || !bytes.Equal(sent[:len(header)], header) {
+		t.Fatalf("%q, %v", sent[:len(header)], err)
+	}
+	if _, err := io.ReadFull(r, sent); err != nil || !bytes.Equal(sent, bytes.Repeat([]byte{7}, 3<<20)) {
+		t.Errorf("other bytes were sent, %v", err)
+	}
+}

@@ -39,7 +39,10 @@ const (
 	block                 // waits
 )
 
-const briefWait = int64(2 * time.Millisecond)
+const (
+	briefWait  = int64(2 * time.Millisecond)
+	briefTotal = 20 * time.Millisecond
+)
 
 // writer writes chunks. One goroutine at a time has the writing role; the others leave what they
 // have in the queue. No write blocks the goroutine that reads, or that runs a handler.
@@ -263,6 +266,8 @@ func (w *writer) drain(p patience) {
 func (w *writer) close() {
 	if !w.closed {
 		w.closed = true
+		// A socket is open in the other direction still, by another descriptor. A pipe gives an error.
+		_ = syscall.Shutdown(w.fd, syscall.SHUT_WR)
 		_ = w.file.Close()
 	}
 }
@@ -296,6 +301,7 @@ func (w *writer) write(p []byte, format Format, patience patience) (n int, err e
 		}
 		w.awaitEmpty(len(p))
 	}
+	var began time.Time // of waiting
 	for n < len(p) {
 		part := p[n:]
 		if w.blocking || (format == FormatClassic && patience != block) {
@@ -319,8 +325,11 @@ func (w *writer) write(p []byte, format Format, patience patience) (n int, err e
 		switch err {
 		case syscall.EINTR:
 		case syscall.EAGAIN:
+			if patience == brief && began.IsZero() {
+				began = time.Now()
+			}
 			switch {
-			case patience == leave, patience == brief && !w.writable(briefWait):
+			case patience == leave, patience == brief && (time.Since(began) > briefTotal || !w.writable(briefWait)):
 				return n, err
 			case patience == block && !w.writable(-1):
 				return n, os.ErrClosed
