@@ -223,3 +223,36 @@ func TestVectorsEncode(t *testing.T) {
 		}
 	}
 }
+
+// Any stream gives the same in one piece and byte by byte.
+func FuzzDecoder(f *testing.F) {
+	for _, name := range []string{"standard", "classic", "detect"} {
+		text, err := os.ReadFile(filepath.Join(vectorsDir(), name+".json"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		var file vectorFile
+		if err := json.Unmarshal(text, &file); err != nil {
+			f.Fatal(err)
+		}
+		for _, v := range file.Vectors {
+			if stream, err := hex.DecodeString(strings.ReplaceAll(v.Bytes, " ", "")); err == nil {
+				f.Add(stream)
+			}
+		}
+	}
+	limits := map[string]uint64{"command": 30, "buffer": 50}
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		var single [][]byte
+		for i := range stream {
+			single = append(single, stream[i:i+1])
+		}
+		for _, format := range []Format{FormatAuto, FormatStandard, FormatClassic} {
+			events, told, err := decodeAll(format, limits, [][]byte{stream})
+			again, toldAgain, errAgain := decodeAll(format, limits, single)
+			if !reflect.DeepEqual(events, again) || told != toldAgain || fmt.Sprint(err) != fmt.Sprint(errAgain) {
+				t.Errorf("%v: %v %v %v, byte by byte %v %v %v", format, events, told, err, again, toldAgain, errAgain)
+			}
+		}
+	})
+}

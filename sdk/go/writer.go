@@ -19,6 +19,8 @@ const (
 	queueLimit = 1 << 20
 	// pipeBuf is PIPE_BUF: what a pipe takes as a whole or not at all.
 	pipeBuf = 4096
+	// writeSize is how much is written at a time: the reader begins to read when a write has ended.
+	writeSize = 128 << 10
 	// largestPipe is what any user may grow a pipe to.
 	largestPipe = 1 << 20
 )
@@ -316,6 +318,9 @@ func (w *writer) write(p []byte, format Format, patience patience) (n int, err e
 			if w.blocking && len(part) > pipeBuf && format != FormatClassic {
 				part = part[:pipeBuf] // a pipe that is ready has room for this
 			}
+		}
+		if format != FormatClassic && len(part) > writeSize {
+			part = part[:writeSize]
 		}
 		wrote, err := syscall.Write(w.fd, part)
 		if wrote > 0 {

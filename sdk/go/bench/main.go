@@ -28,7 +28,6 @@ func main() {
 	duration := flag.Duration("duration", time.Second, "time of each subject")
 	report := flag.String("report", "", "file with lines of results")
 	profile := flag.String("profile", "", "file for a profile of the host's CPU time")
-	flag.StringVar(&load.Only, "subject", "", "the subject to measure; default: all")
 	guest := os.Getenv("PIPEPLUG_BENCH_GUEST")
 	if guest != "" {
 		serve(guest)
@@ -189,6 +188,10 @@ func table(file string) error {
 	fmt.Println("| calls a second (median latency) | " + peers[0] + " | others: rate, and pipeplug's as a multiple |")
 	fmt.Println("| --- | --- | --- |")
 	for _, subject := range load.Subjects {
+		own := median(rates[[2]string{peers[0], subject}])
+		if own == 0 {
+			continue // it was not measured
+		}
 		show := func(peer string) string {
 			key := [2]string{peer, subject}
 			text := fmt.Sprintf("%.0f", median(rates[key]))
@@ -198,7 +201,6 @@ func table(file string) error {
 			return text
 		}
 		line := fmt.Sprintf("| %s | %s |", subject, show(peers[0]))
-		own := median(rates[[2]string{peers[0], subject}])
 		for _, peer := range peers[1:] {
 			if r := median(rates[[2]string{peer, subject}]); r > 0 {
 				line += fmt.Sprintf(" %s %s: %.1f×;", peer, show(peer), own/r)

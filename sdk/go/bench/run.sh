@@ -4,7 +4,7 @@
 #
 #   bench/run.sh [ROUNDS [SECONDS]]
 #
-# PIPEPLUG is the path of the executable pipeplug. Writes into a temporary folder only.
+# PIPEPLUG is the path of the executable pipeplug, BENCH_SUBJECT one of the subjects, such as "1 MiB". Writes into a temporary folder only.
 set -eu
 sdk=$(cd "$(dirname "$0")/.." && pwd)
 rounds=${1:-3} seconds=${2:-1}

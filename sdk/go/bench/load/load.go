@@ -31,14 +31,14 @@ type Result struct {
 // Subjects are the names of the loads, in order.
 var Subjects = []string{"sequential", "64 concurrent", "pipelined", "1 MiB"}
 
-// Only is the subject that Run measures; all of them if it is empty.
-var Only string
+// only is the subject that Run measures; all of them if it is empty.
+var only = os.Getenv("BENCH_SUBJECT")
 
 // Run measures each subject for a while, and writes a line of JSON for each.
 func Run(peer Peer, duration time.Duration) error {
 	small, large := make([]byte, 64), make([]byte, 1<<20)
 	for _, subject := range Subjects {
-		if Only != "" && Only != subject {
+		if only != "" && only != subject {
 			continue
 		}
 		result := Result{Peer: peer.Name, Subject: subject}
