@@ -6,7 +6,8 @@
 # PIPEPLUG is the path of the executable pipeplug. Default: target/debug/pipeplug, then pipeplug on PATH. The samples of
 # Rust are taken from its folder, if they are there. SEED is that of the soak.
 #
-# Exit status: 0 if all is well, 77 if a tool is missing, 1 on a failure. Writes into temporary folders only.
+# Exit status: 0 if all is well, 77 if a tool is missing, 1 on a failure. Writes into temporary
+# folders only, and into the build cache of go (GOCACHE): a first run takes a minute or two longer.
 set -u
 
 sdk=$(cd "$(dirname "$0")" && pwd)
@@ -57,9 +58,7 @@ formatted() {
 }
 check "gofmt" formatted
 check "go vet" go vet ./...
-for system in darwin freebsd linux/arm64; do
-    check "go vet for $system" env GOOS="${system%/*}" GOARCH="$(case $system in */*) echo "${system#*/}" ;; *) echo amd64 ;; esac)" CGO_ENABLED=0 go vet .
-done
+check "go vet for another system" env GOOS=darwin CGO_ENABLED=0 go vet .
 only_standard() {
     others=$(go list -deps . | grep '\..*/' | grep -v '^github.com/pipeplug/pipeplug/sdk/go' | grep -v '^vendor/')
     echo "$others"
