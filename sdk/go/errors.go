@@ -1,0 +1,185 @@
+package pipeplug
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// Errors of a connection. Test for them with errors.Is.
+var (
+	// ErrClosed: the connection has ended. The error that wraps it says why.
+	ErrClosed = errors.New("the connection has ended")
+	// ErrHostGone is what Guest.Serve returns when the host went without saying stop.
+	ErrHostGone = errors.New("the host is gone")
+	// ErrByHand is what Guest.Serve returns when no host has started this process.
+	ErrByHand = errors.New("started by hand: this program is a plugin, which a host starts")
+	// ErrUnsupported: the peer does not have the feature, such as streams.
+	ErrUnsupported = errors.New("the peer does not support it")
+	// ErrReserved: a command that begins with "cmd.", or GetMetadata, is not for users.
+	ErrReserved = errors.New("the command belongs to the protocol")
+	// ErrCommand: a command that cannot be written: too long, not UTF-8, or with a space or NUL in
+	// the classic format.
+	ErrCommand = errors.New("the command cannot be sent")
+	// ErrEnough: the receiver wants no more parts.
+	ErrEnough = errors.New("the receiver wants no more parts")
+	// ErrAborted: the sender has ended a stream early.
+	ErrAborted = errors.New("the sender has ended the stream early")
+)
+
+// Codes with the same meaning for every plugin. docs/protocol.md, "Failures", has the table.
+const (
+	CodeUnknownCommand  = "unknown_command"
+	CodeRefused         = "refused"
+	CodeOverloaded      = "overloaded"
+	CodeCancelled       = "cancelled"
+	CodeDeadline        = "deadline"
+	CodeTooLarge        = "too_large"
+	CodePanicked        = "panicked"
+	CodeUnanswered      = "unanswered"
+	CodeMethodError     = "method_error"
+	CodeInvalidArgument = "invalid_argument"
+	CodeInvalidResult   = "invalid_result"
+)
+
+// Errors to compare with by errors.Is: every Error with this code is one.
+var (
+	ErrUnknownCommand  = &Error{Code: CodeUnknownCommand}
+	ErrRefused         = &Error{Code: CodeRefused}
+	ErrOverloaded      = &Error{Code: CodeOverloaded}
+	ErrCancelled       = &Error{Code: CodeCancelled}
+	ErrDeadline        = &Error{Code: CodeDeadline}
+	ErrTooLarge        = &Error{Code: CodeTooLarge}
+	ErrPanicked        = &Error{Code: CodePanicked}
+	ErrInvalidArgument = &Error{Code: CodeInvalidArgument}
+)
+
+// An Error is the answer of a request that failed. A handler returns one to give its caller a code,
+// and Call returns one if the other side has answered with an error.
+type Error struct {
+	Code    string          // for programs: lowercase words joined by "_"; empty for none
+	Message string          // for people
+	Data    json.RawMessage // any JSON that belongs to the code; nil for none
+}
+
+// Errorf makes an Error with a code and a formatted message.
+func Errorf(code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// WithData returns a copy of the error with data, which has to be encodable as JSON.
+func (e *Error) WithData(data any) *Error {
+	with := *e
+	with.Data = nil
+	if text, err := json.Marshal(data); err == nil {
+		with.Data = text
+	}
+	return &with
+}
+
+func (e *Error) Error() string {
+	if e.Message == "" {
+		return e.Code
+	}
+	return e.Message
+}
+
+// Is tells whether target is an Error with this code and nothing else.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code != "" && t.Code == e.Code && (t.Message == "" || t.Message == e.Message)
+}
+
+// maxFailure is the limit of the buffer of a cmd.failure.
+const maxFailure = 65536
+
+type failureJSON struct {
+	Code    string          `json:"code"`
+	Message string          `json:"message"`
+	Data    json.RawMessage `json:"data,omitempty"`
+}
+
+// errorReply is the cmd and buffer that answer a request which failed with err.
+func errorReply(err error, coded bool) (cmd string, buffer []byte) {
+	message := err.Error()
+	var e *Error
+	if !coded || !errors.As(err, &e) || e.Code == "" {
+		return cmdError, []byte(message)
+	}
+	failure := failureJSON{Code: e.Code, Message: message, Data: e.Data}
+	if !json.Valid(e.Data) {
+		failure.Data = nil
+	}
+	text, err := json.Marshal(failure)
+	if err == nil && len(text) <= maxFailure {
+		return cmdFailure, text
+	}
+	failure.Data = nil
+	for {
+		text, err = json.Marshal(failure)
+		if err != nil {
+			return cmdError, []byte(message)
+		}
+		if len(text) <= maxFailure {
+			return cmdFailure, text
+		}
+		if len(failure.Message) == 0 {
+			failure.Code = "too_large"
+			continue
+		}
+		failure.Message = cutText(failure.Message, len(failure.Message)-1-(len(text)-maxFailure)/6)
+	}
+}
+
+// cutText returns at most n bytes of a text, whole characters.
+func cutText(text string, n int) string {
+	if n >= len(text) {
+		return text
+	}
+	if n < 0 {
+		n = 0
+	}
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n]
+}
+
+// parseFailure reads the buffer of a cmd.failure.
+func parseFailure(buffer []byte) *Error {
+	var failure struct {
+		Code    *string         `json:"code"`
+		Message *string         `json:"message"`
+		Data    json.RawMessage `json:"data"`
+	}
+	if len(buffer) > maxFailure || json.Unmarshal(buffer, &failure) != nil || failure.Code == nil || failure.Message == nil {
+		return &Error{Message: string(buffer)}
+	}
+	if string(failure.Data) == "null" {
+		failure.Data = nil
+	}
+	return &Error{Code: *failure.Code, Message: *failure.Message, Data: failure.Data}
+}
+
+// closedError is the end of a connection with its cause; it is ErrClosed.
+type closedError struct {
+	peer  string
+	cause error
+}
+
+func (e *closedError) Error() string { return e.peer + " is gone: " + e.cause.Error() }
+
+func (e *closedError) Unwrap() error { return e.cause }
+
+func (e *closedError) Is(target error) bool { return target == ErrClosed }
+
+// wrapped is an error with a message of its own that is a sentinel.
+type wrapped struct {
+	kind    error
+	message string
+}
+
+func (e *wrapped) Error() string { return e.message }
+
+func (e *wrapped) Unwrap() error { return e.kind }

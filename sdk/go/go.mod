@@ -1,0 +1,3 @@
+module github.com/pipeplug/pipeplug/sdk/go
+
+go 1.19
