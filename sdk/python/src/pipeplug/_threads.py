@@ -1,0 +1,713 @@
+"""The driver of a connection by threads.
+
+One thread at a time *leads*: it reads, and completes what others wait for. A thread that waits for a reply leads
+if no other does, so that a call needs no hand-over between threads. While a plugin serves, its main thread leads
+and runs handlers itself; a second thread *watches*, and leads in its place if a handler takes long.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Optional
+
+from ._codec import BrokenStream
+from ._errors import CallTimeout, Failure
+from ._handlers import CURRENT, Handler, Handlers, answer_error, check_start, encode_result
+from ._parts import Waitable
+from ._pipe import Pipe
+from ._session import Call, Incoming, Session
+
+log = logging.getLogger("pipeplug")
+
+#: Time after which a handler counts as slow, and another thread reads in its place.
+TICK = 0.005
+SLOW = 0.001
+#: Ticks without a handler after which the watching thread sleeps until it is woken.
+QUIET = 20
+#: Time for which a thread looks for input before it sleeps, if that has paid lately.
+SPIN = 100e-6
+
+_monotonic = time.monotonic
+_now = time.perf_counter
+
+
+class _Waiter:
+    """A thread that sleeps."""
+
+    __slots__ = ("is_woken", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.is_woken = False
+
+    def wake(self) -> None:
+        """Wakes it. The caller holds the session's lock."""
+        if not self.is_woken:
+            self.is_woken = True
+            self.lock.release()
+
+
+class _Term:
+    """The time in which a thread leads."""
+
+    __slots__ = ("is_polling", "may_be_taken", "poll_both", "poll_reader", "thread")
+
+    def __init__(self, driver: ThreadDriver, may_be_taken: bool) -> None:
+        self.may_be_taken, self.is_polling = may_be_taken, False
+        self.thread = threading.get_ident()
+        self.poll_reader, self.poll_both = driver.pollers()
+
+
+class ThreadDriver:
+    """Reads, writes and runs handlers by threads."""
+
+    def __init__(self, session: Session, pipe: Pipe, handlers: Handlers) -> None:
+        self.session, self.pipe, self.handlers = session, pipe, handlers
+        self.lock = session.lock
+        self.leader: Optional[_Term] = None
+        self.followers: Dict[_Waiter, None] = {}
+        self._local = threading.local()
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+        self._is_writing = False
+        self._pool = _Pool(session.options.handlers)
+        self.held: Optional[List[Incoming]] = None
+        # The watching thread.
+        self._park = threading.Lock()
+        self._park.acquire()
+        self._has_watcher = self._is_deep = self._is_spawning = False
+        self._inline: Optional[Handler] = None
+        self._inline_count = 0
+        self._threads: List[threading.Thread] = []
+        # The end.
+        self.is_finished = False
+        self.done = threading.Event()
+        self.end_at: Optional[float] = None
+        self.end_reason: Optional[str] = None
+        self.on_end: Callable[[str], str] = lambda reason: reason
+        self.is_guest = not session.is_host
+        self.exit_status: Optional[int] = None
+        #: Call-backs to run once the lock is free.
+        self.later: Deque[Callable[[], None]] = deque()
+        # Spinning.
+        self._spin = 0
+        self._spin_penalty = 4
+        self._may_spin = (os.cpu_count() or 1) > 1
+
+    # Reading.
+
+    def pollers(self) -> Any:
+        """The poll objects of this thread, which may not be shared."""
+        found = getattr(self._local, "pollers", None)
+        if found is None:
+            reader, both = select.poll(), select.poll()
+            for poller in (reader, both):
+                poller.register(self.pipe.reader, select.POLLIN)
+                poller.register(self._wake_reader, select.POLLIN)
+            both.register(self.pipe.writer, select.POLLOUT)
+            found = self._local.pollers = (reader, both)
+        return found
+
+    def _read(self, me: _Term, deadline: Optional[float]) -> Optional[bytes]:
+        """Waits for input, until the deadline. None if there is none, or this thread no longer leads."""
+        session, pipe = self.session, self.pipe
+        wanted = session.decoder.wanted
+        may_read = not session.input_ended and not self._is_full()
+        if may_read:
+            data = pipe.read(wanted)
+            if data is not None:
+                return data
+            if self._spin >= 4 and not self.followers and not session.out:
+                end = _now() + SPIN
+                while True:
+                    data = pipe.read(wanted)
+                    if data is not None:
+                        if self._spin < 32:
+                            self._spin += 1
+                        return data
+                    if _now() > end:
+                        break
+                self._spin -= 4
+                if self._spin < 4:
+                    self._spin = -self._spin_penalty
+                    self._spin_penalty = min(self._spin_penalty * 2, 256)
+        timeout: Optional[float] = None
+        if deadline is not None:
+            timeout = max(0.0, (deadline - _monotonic()) * 1000)
+        if me.may_be_taken:
+            with self.lock:
+                if self.leader is not me:
+                    return None
+                me.is_polling = True
+        if session.out and not self._is_writing:
+            poller = me.poll_both
+            if pipe.waits_for_empty:
+                poller, timeout = me.poll_reader, 1.0 if timeout is None else min(timeout, 1.0)
+        else:
+            poller = me.poll_reader
+        if not may_read:
+            # The input has ended, or is left alone: only what others do is waited for.
+            poller = select.poll()
+            poller.register(self._wake_reader, select.POLLIN)
+            if session.out and not self._is_writing and not pipe.waits_for_empty:
+                poller.register(pipe.writer, select.POLLOUT)
+        begun = _now()
+        found = poller.poll(timeout)
+        if self._may_spin and self._spin < 4:
+            if _now() - begun < SPIN * 1.5:
+                self._spin += 1
+            elif self._spin > 0:
+                self._spin = 0
+        if me.may_be_taken:
+            with self.lock:
+                me.is_polling = False
+                if self.leader is not me:
+                    return None
+        for descriptor, _ in found:
+            if descriptor == self._wake_reader and not self.is_finished:
+                try:
+                    os.read(self._wake_reader, 4096)
+                except BlockingIOError:
+                    pass
+        if session.out:
+            self.flush()
+        return pipe.read(wanted) if may_read else None
+
+    def _is_full(self) -> bool:
+        """Tells whether a peer that knows no flow is to be held back by the pipe."""
+        session = self.session
+        return (
+            session.waiting > session.options.window
+            and not session.calls
+            and not session.opened
+            and not session.accepted
+        )
+
+    def pump(self, me: _Term, deadline: Optional[float], may_run: bool) -> None:
+        """Reads once, and takes what has come. Handlers run here if they may."""
+        session = self.session
+        events = session.decoder.events
+        broken: Optional[str] = None
+        if not events:
+            data = self._read(me, deadline)
+            if data is None:
+                return
+            try:
+                if data:
+                    session.decoder.feed(data)
+                else:
+                    session.decoder.end()
+                    broken = "the other side closed the pipe"
+            except BrokenStream as error:
+                broken = f"the other side broke the protocol: {error}"
+            except BaseException:
+                self._end("this side was interrupted while it read", False)
+                raise
+            if broken is not None:
+                self._take_events(me, may_run)
+                self._end(broken, not data and session.decoder.is_between)
+                return
+        self._take_events(me, may_run)
+        if session.out:
+            self.flush()
+            if session.out_size > session.options.unread:
+                self._end(
+                    f"the other side does not read: {session.out_size} bytes of answers wait for it,"
+                    f" the limit is {session.options.unread}",
+                    False,
+                )
+
+    def _take_events(self, me: _Term, may_run: bool) -> None:
+        session, lock = self.session, self.lock
+        events = session.decoder.events
+        find = self.handlers.commands.get
+        lock.acquire()
+        try:
+            while events and self.leader is me:
+                request = session.receive(events.popleft())
+                if request is None:
+                    continue
+                handler = find(request.command)
+                if (
+                    handler is not None
+                    and may_run
+                    and handler.slow_for == 0
+                    and handler.sequence is None
+                    and request.source is None
+                    and request.sink is None
+                    and (self.held is None or request.command == "GetMetadata")
+                    and session.out_size < session.options.outgoing
+                ):
+                    session.take(request.weight)
+                    self._inline = handler
+                    self._inline_count += 1
+                    lock.release()
+                    try:
+                        if self._is_deep or not self._has_watcher:
+                            self._arm()
+                        begun = _now()
+                        self.run(handler, request)
+                        took = _now() - begun
+                        if took > 1e-4:
+                            if took > SLOW:
+                                handler.was_slow()
+                            if self.leader is me:
+                                self.flush()
+                    finally:
+                        lock.acquire()
+                        if self.leader is me:
+                            self._inline = None
+                else:
+                    self._hand_over(request, handler)
+        finally:
+            lock.release()
+        while self.later:
+            self.later.popleft()()
+
+    # Handlers.
+
+    def _hand_over(self, request: Incoming, handler: Optional[Handler]) -> None:
+        """Gives a request to the pool. The caller holds the lock."""
+        if self.held is not None and request.command != "GetMetadata":
+            self.held.append(request)
+            self.session.waiting += request.weight
+            return
+        if handler is None:
+            handler = self.handlers.find(request.command)
+        if handler is None:
+            self.session.take(request.weight)
+            answer_error(request, self.handlers.unknown(request.command), self.handlers)
+            self._ended()
+            return
+        if handler.slow_for:
+            handler.slow_for -= 1
+        found = handler
+        self.session.waiting += request.weight
+        sequence = handler.sequence
+        if sequence is not None:
+            sequence.queue.append((handler, request))
+            if sequence.is_running:
+                return
+            sequence.is_running = True
+
+            def run_sequence() -> None:
+                while True:
+                    with self.lock:
+                        if not sequence.queue:
+                            sequence.is_running = False
+                            return
+                        next_handler, next_request = sequence.queue.popleft()
+                    self._run_in_pool(next_handler, next_request)
+
+            self._pool.submit(run_sequence)
+        else:
+            self._pool.submit(lambda: self._run_in_pool(found, request))
+
+    def _run_in_pool(self, handler: Handler, request: Incoming) -> None:
+        session = self.session
+        with self.lock:
+            session.waiting -= request.weight
+            session.take(request.weight)
+        if session.out_size >= session.options.outgoing:
+            self.block(session.room, session.has_room)
+        self.run(handler, request)
+        self.flush()
+        if self.end_at is not None or session.waiting:
+            self.wake()
+
+    def run(self, handler: Handler, request: Incoming) -> None:
+        """Runs a handler, and queues its answer."""
+        session = self.session
+        try:
+            check_start(request)
+            if request.deadline is None and request.values is None:
+                result = handler.function(request)
+            else:
+                token = CURRENT.set(request)
+                try:
+                    result = handler.function(request)
+                finally:
+                    CURRENT.reset(token)
+            data = result if type(result) is bytes else encode_result(request.command, result)
+        except Exception as error:
+            with self.lock:
+                answer_error(request, error, self.handlers)
+                self._ended()
+        except SystemExit as end:
+            with self.lock:
+                self._ended()
+            code = end.code
+            self.exit_status = code if isinstance(code, int) else int(code is not None)
+            self.finish()
+        except BaseException as error:
+            with self.lock:
+                answer_error(request, Failure("panicked", repr(error)), self.handlers)
+                self._ended()
+            raise
+        else:
+            with self.lock:
+                session.respond(request, data)
+                self._ended()
+
+    def _ended(self) -> None:
+        self.session.active -= 1
+
+    def release_held(self) -> None:
+        """Lets requests in that came before the plugin was ready."""
+        with self.lock:
+            held, self.held = self.held, None
+            for request in held or ():
+                self.session.waiting -= request.weight
+                self._hand_over(request, None)
+        self.flush()
+
+    # Writing.
+
+    def flush(self) -> None:
+        """Writes what is queued, as far as the pipe takes it."""
+        session = self.session
+        lock = self.lock
+        with lock:
+            if self._is_writing or not session.out:
+                return
+            self._is_writing = True
+            try:
+                all_written = self.pipe.write(session)
+            finally:
+                self._is_writing = False
+            if session.room.waiters and session.has_room():
+                session.room.notify()
+            if session.opened or session.accepted:
+                for sink, _ in [*session.opened.values(), *session.accepted.values()]:
+                    if sink is not None and sink.waiters and sink.may_send():
+                        sink.notify()
+        if self.pipe.error is not None:
+            self._end(f"the other side no longer reads: {self.pipe.error}", False)
+        elif not all_written:
+            self.wake()
+
+    def wake(self) -> None:
+        """Has the leading thread look at the state again."""
+        try:
+            os.write(self._wake_writer, b"\0")
+        except (BlockingIOError, OSError):
+            pass
+        if self._is_deep:
+            self._unpark()
+
+    # Waiting.
+
+    def block(
+        self, target: Waitable, is_ready: Callable[[], bool], deadline: Optional[float] = None
+    ) -> bool:
+        """Waits until the state of a target is right. Returns false at the deadline."""
+        lock = self.lock
+        lock.acquire()
+        try:
+            while not is_ready():
+                if self.is_finished or (deadline is not None and deadline <= _monotonic()):
+                    return False
+                leader = self.leader
+                if leader is None or (leader.may_be_taken and leader.is_polling):
+                    self._lead(is_ready, deadline)
+                    continue
+                if leader.thread == threading.get_ident():
+                    self._go_on_leading(leader, is_ready, deadline)
+                    continue
+                waiter = _Waiter()
+                self.followers[waiter] = None
+                target.waiters.append(waiter.wake)
+                lock.release()
+                try:
+                    if deadline is None:
+                        waiter.lock.acquire()
+                    else:
+                        waiter.lock.acquire(timeout=max(0.0, deadline - _monotonic()))
+                finally:
+                    lock.acquire()
+                    waiter.is_woken = True
+                    self.followers.pop(waiter, None)
+                    if waiter.wake in target.waiters:
+                        target.waiters.remove(waiter.wake)
+            return True
+        finally:
+            if self.leader is None and self.followers:
+                self._promote()
+            lock.release()
+
+    def _lead(self, is_ready: Callable[[], bool], deadline: Optional[float]) -> None:
+        """Leads until a state is right. The caller holds the lock."""
+        lock = self.lock
+        me = self.leader = _Term(self, False)
+        try:
+            while not is_ready() and self.leader is me:
+                if deadline is not None and deadline <= _monotonic():
+                    break
+                lock.release()
+                try:
+                    self.pump(me, deadline, False)
+                finally:
+                    lock.acquire()
+        finally:
+            if self.leader is me:
+                self.leader = None
+                if self.followers:
+                    self._promote()
+                elif self._is_deep:
+                    self._is_deep = False
+                    self._park.release()
+
+    def _go_on_leading(
+        self, me: _Term, is_ready: Callable[[], bool], deadline: Optional[float]
+    ) -> None:
+        """Reads for a handler that waits on the thread that leads. The caller holds the lock."""
+        lock = self.lock
+        handler, self._inline = self._inline, None
+        try:
+            while not is_ready() and self.leader is me:
+                if deadline is not None and deadline <= _monotonic():
+                    break
+                lock.release()
+                try:
+                    self.pump(me, deadline, False)
+                finally:
+                    lock.acquire()
+        finally:
+            if self.leader is me:
+                self._inline = handler
+                self._inline_count += 1
+
+    def _promote(self) -> None:
+        """Wakes a thread that waits, so that it leads. The caller holds the lock."""
+        for waiter in self.followers:
+            if not waiter.is_woken:
+                waiter.wake()
+                return
+
+    def wait_call(self, call: Call, deadline: Optional[float]) -> None:
+        """Waits for the reply of a call."""
+        if call.done:
+            return
+        if not self.block(call, lambda: call.done, deadline):
+            with self.lock:
+                self.session.give_up(call, CallTimeout(call.command, "no reply within its time"))
+            self.flush()
+
+    # Threads that serve.
+
+    def start(self) -> None:
+        """Begins to read on a thread of its own."""
+        self._spawn()
+
+    def _spawn(self) -> None:
+        self._is_spawning = True
+        thread = threading.Thread(target=self.loop, name="pipeplug", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def loop(self) -> None:
+        """Leads or watches, until the end or until there are others for both."""
+        lock = self.lock
+        self._is_spawning = False
+        while True:
+            lock.acquire()
+            if self.is_finished:
+                lock.release()
+                return
+            if self.leader is None:
+                me = self.leader = _Term(self, not self.is_guest)
+                lock.release()
+                try:
+                    self._serve(me)
+                except Exception:
+                    log.exception("the connection ends by a fault of this library")
+                    self._end("this side failed", False)
+                finally:
+                    with lock:
+                        if self.leader is me:
+                            self.leader = None
+            elif not self._has_watcher:
+                self._has_watcher = True
+                lock.release()
+                self._watch()
+            else:
+                lock.release()
+                return
+
+    def _serve(self, me: _Term) -> None:
+        while self.leader is me and not self.is_finished:
+            self.pump(me, self.end_at, True)
+            if self.end_at is not None:
+                self._check_end()
+
+    def _watch(self) -> None:
+        """Sleeps until no thread leads, or a handler takes long."""
+        last_count, last_leader, quiet = -1, None, 0
+        lock, park = self.lock, self._park
+        while True:
+            if self._is_deep:
+                park.acquire()
+            else:
+                park.acquire(timeout=TICK)
+            with lock:
+                if self.is_finished or self.leader is None:
+                    self._has_watcher = self._is_deep = False
+                    return
+                if self._inline is not None and self._inline_count == last_count:
+                    # The thread finds out when its handler returns.
+                    self._inline.was_slow()
+                    self._inline = None
+                    self.leader = None
+                    self._has_watcher = self._is_deep = False
+                    self._spawn()
+                    return
+                is_quiet = self._inline is None and self._inline_count == last_count
+                if is_quiet and self.leader is last_leader:
+                    quiet += 1
+                else:
+                    quiet = 0
+                last_count, last_leader = self._inline_count, self.leader
+                # A caller that waits for long wakes this thread when it has its reply.
+                is_long = not self.leader.may_be_taken and not self.is_guest and is_quiet
+                self._is_deep = quiet >= QUIET or (is_long and quiet >= 2)
+
+    def _arm(self) -> None:
+        """Has a thread watch how long the handler takes."""
+        if self._is_deep:
+            self._unpark()
+        elif not self._has_watcher and not self._is_spawning:
+            self._spawn()
+
+    def _unpark(self) -> None:
+        with self.lock:
+            if self._is_deep:
+                self._is_deep = False
+                self._park.release()
+
+    # The end.
+
+    def _end(self, reason: str, may_answer: bool) -> None:
+        """Ends the connection; answers may still be written if the input has ended between chunks."""
+        session = self.session
+        if self.end_reason is None:
+            self.end_reason = reason
+        if self.is_guest and may_answer and session.closed is None:
+            with self.lock:
+                session.end_input(reason)
+                grace = _monotonic() + self.grace
+                self.end_at = grace if self.end_at is None else min(self.end_at, grace)
+            self.on_close()
+            self.wake()
+            return
+        reason = self.on_end(reason)
+        with self.lock:
+            session.close(reason)
+        if self.is_guest:
+            with self.lock:
+                grace = _monotonic() + self.grace
+                self.end_at = grace if self.end_at is None else min(self.end_at, grace)
+                session.input_ended = True
+                self.pipe.cut()
+            self.on_close()
+            self.wake()
+        else:
+            self.finish()
+
+    grace = 5.0
+
+    def stop_soon(self) -> None:
+        """Ends once the open requests are answered, or the grace time is over. Needs the lock."""
+        if self.end_at is None:
+            self.end_at = _monotonic() + self.grace
+
+    def _check_end(self) -> None:
+        session = self.session
+        is_over = self.end_at is not None and _monotonic() >= self.end_at
+        if (session.active == 0 and not session.out) or is_over:
+            if session.active and is_over:
+                self.on_late()
+            self.finish()
+
+    #: Runs when the input of a plugin ends.
+    on_close: Callable[[], None] = staticmethod(lambda: None)
+    #: Runs when the grace time is over, and handlers still run.
+    on_late: Callable[[], None] = staticmethod(lambda: None)
+
+    def finish(self) -> None:
+        """Ends all threads."""
+        with self.lock:
+            self.is_finished = True
+            self.session.close(self.end_reason or "the connection was closed")
+            for waiter in list(self.followers):
+                waiter.wake()
+        self.done.set()
+        self.wake()
+
+    def dispose(self) -> None:
+        """Closes the descriptors, once no thread uses them."""
+        self.finish()
+        me = threading.current_thread()
+        for thread in self._threads:
+            if thread is not me:
+                thread.join(1.0)
+        self._pool.close()
+        for descriptor in {
+            self.pipe.reader, self.pipe.writer, self._wake_reader, self._wake_writer
+        }:  # fmt: skip
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
+
+
+class _Pool:
+    """Threads that run handlers."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._count, self._idle = limit, 0, 0
+        self._jobs: Deque[Optional[Callable[[], None]]] = deque()
+        self._condition = threading.Condition(threading.Lock())
+        self._is_closed = False
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Runs a job on an idle thread, a new one, or later."""
+        with self._condition:
+            self._jobs.append(job)
+            if self._idle >= len(self._jobs):
+                self._condition.notify()
+                return
+            if self._count >= self._limit:
+                return
+            self._count += 1
+        threading.Thread(target=self._work, name="pipeplug-handler", daemon=True).start()
+
+    def _work(self) -> None:
+        condition = self._condition
+        while True:
+            with condition:
+                while not self._jobs:
+                    if self._is_closed:
+                        self._count -= 1
+                        return
+                    self._idle += 1
+                    condition.wait()
+                    self._idle -= 1
+                job = self._jobs.popleft()
+            assert job is not None
+            try:
+                job()
+            except Exception:
+                log.exception("a handler's thread failed")
+
+    def close(self) -> None:
+        """Ends the threads that are idle."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify_all()
