@@ -1,6 +1,7 @@
 """Plugins as programs of their own: the guest (a plugin) and the host (the program that starts it)."""
 
-from ._connection import Request
+from ._commands import Commands
+from ._connection import Connection, Parts, PartSender, PendingCall, Request, Stream
 from ._errors import (
     CallCancelled,
     CallError,
@@ -16,5 +17,6 @@ from ._errors import (
     Unsupported,
 )
 from ._guest import Guest, Host
+from ._host import Plugin
 from ._negotiation import Progress
 from ._options import Data, Options

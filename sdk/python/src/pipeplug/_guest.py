@@ -20,19 +20,18 @@ from typing import (
     Optional,
     TypeVar,
     Union,
-    overload,
 )
 
 from . import _negotiation as nego
+from ._commands import Commands
 from ._connection import Connection, Request
 from ._errors import RegisterError
-from ._handlers import Handlers, encode_result, error_text
+from ._handlers import error_text
 from ._logging import JsonHandler, set_level
 from ._options import Options
 from ._pipe import Pipe
 from ._register import take_ends
-from ._service import ServiceSet
-from ._session import Incoming, Session
+from ._session import Session
 from ._threads import ThreadDriver
 
 log = logging.getLogger("pipeplug")
@@ -78,7 +77,7 @@ class Host(Connection, HostInfo):
         HostInfo.__init__(self, guest)
 
 
-class Guest:
+class Guest(Commands):
     """A plugin.
 
     >>> plugin = Guest(description="says back what it is told")
@@ -108,12 +107,7 @@ class Guest:
         self.interface_versions = sorted(set(interface_versions))
         self.options, self.format, self.grace = options or Options(), format, grace
         self._args = args
-        self._handlers = Handlers(self.name)
-        if in_order is True:
-            self._handlers.order(None)
-        elif in_order:
-            self._handlers.order(in_order)
-        self._services = ServiceSet()
+        super().__init__(self.name, in_order=in_order)
         self._start: Optional[Callable[..., Any]] = None
         self._on_stop: Optional[Callable[[], Any]] = None
         self._has_log = False
@@ -121,34 +115,6 @@ class Guest:
         self._by_hand: Optional[str] = None
         self._has_started = False
         self._start_error: Optional[str] = None
-
-    # Registration.
-
-    @overload
-    def command(self, name: F) -> F: ...
-
-    @overload
-    def command(self, name: Optional[str] = None) -> Callable[[F], F]: ...
-
-    def command(self, name: Union[F, str, None] = None) -> Any:
-        """Registers the function of a command: `@plugin.command`, or `@plugin.command("its-name")`.
-
-        The function gets the request, and returns bytes, text or None. It may be a coroutine.
-        """
-        if callable(name):
-            return self._add(name.__name__, name)
-
-        def decorate(function: F) -> F:
-            return self._add(function.__name__ if name is None else str(name), function)
-
-        return decorate
-
-    def fallback(self, function: F) -> F:
-        """Registers the function of all commands that have none of their own."""
-        from ._handlers import Handler
-
-        self._handlers.fallback = Handler(function, inspect.iscoroutinefunction(function))
-        return function
 
     def start(self, function: F) -> F:
         """Registers a function that runs before any command, once the host has described itself.
@@ -163,14 +129,6 @@ class Guest:
         self._on_stop = function
         return function
 
-    def service(self, implementation: object) -> None:
-        """Serves an object of a class that is decorated by `@service`."""
-        self._services.add(implementation, self._handlers)
-
-    def in_order(self, *commands: str) -> None:
-        """Has commands handled one at a time, in the order in which they were sent; none: all."""
-        self._handlers.order(commands or None)
-
     def setup_logging(self, level: int = logging.INFO) -> None:
         """Writes records of `logging` to standard error, as lines whose level the host knows and may set."""
         self._has_log = True
@@ -178,10 +136,6 @@ class Guest:
         if not any(isinstance(it, JsonHandler) for it in root.handlers):
             root.addHandler(JsonHandler())
         root.setLevel(level)
-
-    def _add(self, name: str, function: F) -> F:
-        self._handlers.add(name, function, inspect.iscoroutinefunction(function))
-        return function
 
     @property
     def host(self) -> Host:
@@ -387,5 +341,3 @@ class Guest:
         except OSError:
             pass
 
-
-__all__ = ["Guest", "Host", "HostInfo", "Incoming", "encode_result"]

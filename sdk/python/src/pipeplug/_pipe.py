@@ -94,9 +94,17 @@ class Pipe:
 
     def cut(self) -> None:
         """Ends the connection, and keeps the numbers of the descriptors, which other threads may use."""
-        for descriptor in {self.reader, self.writer}:
-            with open(os.devnull, "r+b", buffering=0) as nothing:
-                os.dup2(nothing.fileno(), descriptor, inheritable=False)
+        self._replace(self.reader)
+        self.cut_writer()
+
+    def cut_writer(self) -> None:
+        """Ends the direction to the other side."""
+        self._replace(self.writer)
+
+    @staticmethod
+    def _replace(descriptor: int) -> None:
+        with open(os.devnull, "r+b", buffering=0) as nothing:
+            os.dup2(nothing.fileno(), descriptor, inheritable=False)
 
     def _grow(self, size: int) -> None:
         """Makes room for a large chunk, so that it takes fewer system calls."""

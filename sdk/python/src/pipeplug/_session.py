@@ -161,6 +161,10 @@ class Session:
         """Tells whether this side may use a feature."""
         return self.features is not None and feature in self.features
 
+    def takes(self, feature: str) -> bool:
+        """Tells whether the other side may use a feature. A plugin may before it has named its own."""
+        return self.features is None if self.is_host and not self.is_agreed else self.has(feature)
+
     def check_command(self, command: str) -> None:
         """Raises an error for a command that belongs to the protocol."""
         if command.startswith("cmd."):
@@ -389,9 +393,9 @@ class Session:
             request.deadline = time.monotonic() + min(context.deadline_ms, 1 << 40) / 1000
         if context.values:
             request.values = context.values
-        if context.progress and self.has("progress") and not request.is_one_way:
+        if context.progress and self.takes("progress") and not request.is_one_way:
             request.wants_progress = True
-        if (context.sends or context.receives) and self.has("stream"):
+        if (context.sends or context.receives) and self.takes("stream"):
             if len(self.accepted) >= self.options.streams:
                 message = f"{len(self.accepted)} streams are open, which is the limit"
                 if request.is_one_way:
@@ -468,14 +472,14 @@ class Session:
                 self.credited = total
                 self.room.notify()
         elif command == "cmd.context":
-            context = nego.parse_context(data) if self.has("context") else None
+            context = nego.parse_context(data) if self.takes("context") else None
             if context is None:
                 self.warn("a context that is none, or was not agreed on, was ignored")
             else:
                 self._context = (thread_id, context)
         elif command == "cmd.cancel":
             request = self.requests.get(thread_id)
-            if request is not None and self.has("cancel"):
+            if request is not None and self.takes("cancel"):
                 self._cancel(request)
         elif command == "cmd.log_level":
             self.on_log_level(data.decode(errors="replace"))
