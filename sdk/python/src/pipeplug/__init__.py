@@ -20,3 +20,12 @@ from ._guest import Guest, Host
 from ._host import Plugin
 from ._negotiation import Progress
 from ._options import Data, Options
+
+
+def __getattr__(name: str) -> object:
+    # asyncio takes time to import, which a plugin by threads need not spend.
+    if name in ("AsyncConnection", "AsyncHost", "AsyncPlugin", "AsyncRequest", "AsyncStream"):
+        from . import _aio
+
+        return getattr(_aio, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,3 +7,4 @@ class ServiceSet:
     def metadata(self) -> Dict[str, str]: return {}
 T = TypeVar("T")
 def make_client(service: Type[T], connection: Any) -> T: raise NotImplementedError
+def make_async_client(service: Type[T], connection: Any) -> T: raise NotImplementedError

@@ -103,6 +103,8 @@ class Session:
         self.one_ways: Dict[int, Incoming] = {}
         #: The handle of the other side that users have.
         self.peer: Any = None
+        #: The same for coroutines.
+        self.async_peer: Any = None
         #: Handlers that run or wait, those of one-ways too.
         self.active = 0
         #: Streams that this side has opened, and those of the other side.

@@ -36,7 +36,7 @@ _monotonic = time.monotonic
 _now = time.perf_counter
 
 
-class _Waiter:
+class Waiter:
     """A thread that sleeps."""
 
     __slots__ = ("is_woken", "lock")
@@ -71,13 +71,13 @@ class ThreadDriver:
         self.session, self.pipe, self.handlers = session, pipe, handlers
         self.lock = session.lock
         self.leader: Optional[_Term] = None
-        self.followers: Dict[_Waiter, None] = {}
+        self.followers: Dict[Waiter, None] = {}
         self._local = threading.local()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(self._wake_writer, False)
         self._is_writing = False
-        self._pool = _Pool(session.options.handlers)
+        self._pool = Pool(session.options.handlers)
         self.held: Optional[List[Incoming]] = None
         # The watching thread.
         self._park = threading.Lock()
@@ -421,7 +421,7 @@ class ThreadDriver:
                 if leader.thread == threading.get_ident():
                     self._go_on_leading(leader, is_ready, deadline)
                     continue
-                waiter = _Waiter()
+                waiter = Waiter()
                 self.followers[waiter] = None
                 target.waiters.append(waiter.wake)
                 lock.release()
@@ -667,7 +667,7 @@ class ThreadDriver:
                 pass
 
 
-class _Pool:
+class Pool:
     """Threads that run handlers."""
 
     def __init__(self, limit: int) -> None:
