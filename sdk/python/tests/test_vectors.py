@@ -70,36 +70,34 @@ def decode(
 class Vectors(unittest.TestCase):
     def test_each_stream_gives_its_events_however_it_is_cut(self) -> None:
         count = 0
-        for format, vector in vectors():
+        for kind, vector in vectors():
             data = bytes.fromhex(vector["bytes"])
             cuts = [[data], [data[i : i + 1] for i in range(len(data))]]
             cuts += [[data[:i], data[i:]] for i in range(1, len(data))]
             for pieces in cuts:
-                with self.subTest(format=format, name=vector["name"], pieces=len(pieces)):
-                    events, error, told = decode(format, vector, [p for p in pieces if p])
+                with self.subTest(format=kind, name=vector["name"], pieces=len(pieces)):
+                    events, error, told = decode(kind, vector, [p for p in pieces if p])
                     self.assertEqual(events, vector["events"])
                     self.assertEqual(error, vector.get("error"))
-                    if format is None:
+                    if kind is None:
                         self.assertEqual(told, vector.get("told"))
             count += 1
         self.assertGreater(count, 100)
 
     def test_chunks_are_written_as_in_the_vectors(self) -> None:
-        for format, vector in vectors():
+        for kind, vector in vectors():
             if vector.get("canonical") is False or "error" in vector:
                 continue
             if any("skipped" in event for event in vector["events"]):
                 continue
-            encoder = Encoder(format or vector.get("told", "standard"))
+            encoder = Encoder(kind or vector.get("told", "standard"))
             written = b""
             for event in vector["events"]:
                 chunk = event["chunk"]
                 data = bytes.fromhex(chunk["buffer"])
-                written += encoder.header(
-                    int(chunk["thread_id"]), chunk["direction"], chunk["command"], len(data)
-                )
+                written += encoder.header(int(chunk["thread_id"]), chunk["direction"], chunk["command"], len(data))
                 written += data
-            with self.subTest(format=format, name=vector["name"]):
+            with self.subTest(format=kind, name=vector["name"]):
                 self.assertEqual(written.hex(), vector["bytes"].replace(" ", ""))
 
 

@@ -10,8 +10,7 @@ from typing import Any, AsyncIterator, Callable, Dict, Iterable, Mapping, Option
 from ._codec import STANDARD
 from ._commands import Commands
 from ._connection import Connection, ProgressHook, Request, RequestBase, ServiceT, make_context
-from ._errors import CallCancelled, CallError, CallFailed, CallTimeout, StreamError
-from ._errors import Failure
+from ._errors import CallCancelled, CallError, CallFailed, CallTimeout, Failure, StreamError
 from ._guest import Guest, Host, HostInfo
 from ._handlers import Handlers
 from ._host import Setup
@@ -48,9 +47,7 @@ class AsyncConnection:
         await self._driver.wait_call_async(call, deadline)
         return call.result()
 
-    async def notify(
-        self, command: str, data: Data = b"", *, values: Optional[Mapping[str, str]] = None
-    ) -> None:
+    async def notify(self, command: str, data: Data = b"", *, values: Optional[Mapping[str, str]] = None) -> None:
         """Sends a one-way. Waits for room only."""
         await self._send_one_way(command, data, values, "")
 
@@ -109,14 +106,12 @@ class AsyncConnection:
         values: Optional[Mapping[str, str]],
         progress: Optional[ProgressHook],
         stream: str,
-    ) -> "tuple[Call, Optional[float]]":
+    ) -> tuple[Call, Optional[float]]:
         session, driver = self._session, self._driver
         encoded = data if type(data) is bytes else to_bytes(data)
         deadline, context = make_context(session, timeout, values, progress, stream)
         session.check_command(command)
-        if not session.has_room() and not await driver.wait(
-            session.room, session.has_room, deadline
-        ):
+        if not session.has_room() and not await driver.wait(session.room, session.has_room, deadline):
             raise CallTimeout(command, "not sent: there was no room within its time")
         with session.lock:
             call = session.open_call(command, encoded, context)
@@ -213,9 +208,7 @@ class AsyncParts(AsyncIterator[bytes]):
 class AsyncStream(AsyncPartSender):
     """A call with parts: sends those of the request, iterates over those of the reply."""
 
-    def __init__(
-        self, connection: AsyncConnection, call: Call, deadline: Optional[float]
-    ) -> None:
+    def __init__(self, connection: AsyncConnection, call: Call, deadline: Optional[float]) -> None:
         self._driver, self._call, self._deadline = connection._driver, call, deadline
         if call.sink is not None:
             self._sink = call.sink
@@ -284,9 +277,7 @@ class AsyncRequest(RequestBase[AsyncConnection]):
     def _driver(self) -> LoopDriver:
         return self.peer._driver
 
-    def progress(
-        self, done: int, total: Optional[int] = None, message: Optional[str] = None
-    ) -> None:
+    def progress(self, done: int, total: Optional[int] = None, message: Optional[str] = None) -> None:
         """Reports how far the work is. Costs next to nothing unless the caller wants to know."""
         if self.wants_progress:
             with self.session.lock:
@@ -307,7 +298,8 @@ class AsyncRequest(RequestBase[AsyncConnection]):
 
 
 async def _none() -> AsyncIterator[bytes]:
-    for part in ():
+    nothing: Sequence[bytes] = ()
+    for part in nothing:
         yield part
 
 
@@ -320,9 +312,7 @@ class AsyncHost(AsyncConnection, HostInfo):
 
 
 def _incoming(handlers: Handlers) -> Callable[[Session, int, str, bytes, bool], Incoming]:
-    def make(
-        session: Session, thread_id: int, command: str, data: bytes, is_one_way: bool
-    ) -> Incoming:
+    def make(session: Session, thread_id: int, command: str, data: bytes, is_one_way: bool) -> Incoming:
         handler = handlers.find(command)
         kind = AsyncRequest if handler is not None and handler.is_async else Request
         return kind(session, thread_id, command, data, is_one_way)
@@ -351,9 +341,7 @@ async def serve_guest(guest: Guest) -> int:
 
     session.on_stop = stopping
     driver.on_close = guest._tell_stop
-    driver.on_late = lambda: guest._say(
-        f"stopped with handlers still at work after {guest.grace:g} s"
-    )
+    driver.on_late = lambda: guest._say(f"stopped with handlers still at work after {guest.grace:g} s")
     start = guest._start
     if start is not None:
         driver.held = []
@@ -399,9 +387,7 @@ class AsyncPlugin(AsyncConnection):
     #: Version of the application's interface that both sides speak; None if one names none.
     interface_version: Optional[int]
 
-    def __init__(
-        self, session: Session, driver: LoopDriver, process: Process, stop_timeout: float
-    ) -> None:
+    def __init__(self, session: Session, driver: LoopDriver, process: Process, stop_timeout: float) -> None:
         super().__init__(session, driver)
         self._process, self.name, self._stop_timeout = process, process.name, stop_timeout
         self.metadata, self.interface_version = {}, None
@@ -412,6 +398,7 @@ class AsyncPlugin(AsyncConnection):
         cls,
         program: Program,
         *,
+        args: Sequence[str] = (),
         stdio: bool = False,
         format: str = STANDARD,
         timeout: float = 10.0,
@@ -439,17 +426,13 @@ class AsyncPlugin(AsyncConnection):
         handlers = setup.handlers()
 
         def spawn() -> Process:
-            return Process(
-                program, name=name, stdio=stdio, format=format, env=env, cwd=cwd, on_line=on_line
-            )
+            return Process(program, args=args, name=name, stdio=stdio, format=format, env=env, cwd=cwd, on_line=on_line)
 
         process = await asyncio.to_thread(spawn)
         session = Session(options or Options(), format, is_host=True)
         driver = LoopDriver(session, Pipe(process.reader, process.writer), handlers)
         session.incoming = _incoming(handlers)
-        driver.on_end = lambda reason: (
-            process.end_text() if reason == "the other side closed the pipe" else reason
-        )
+        driver.on_end = lambda reason: process.end_text() if reason == "the other side closed the pipe" else reason
         plugin = cls(session, driver, process, stop_timeout)
         session.async_peer = plugin
         session.peer = Connection(session, driver)

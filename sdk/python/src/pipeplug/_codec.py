@@ -22,9 +22,7 @@ _KEPT = 512
 _STANDARD_HEADER = re.compile(
     rb"(0|[1-9][0-9]{0,18})\x00([123])\x00(0|[1-9][0-9]{0,4})\x00([^\x00]*)\x00(0|[1-9][0-9]{0,11})\x00"
 )
-_CLASSIC_HEADER = re.compile(
-    rb"(|0|[1-9][0-9]{0,18})\x00([123])\x00([^\x00 ]*) (|0|[1-9][0-9]{0,11})\x00"
-)
+_CLASSIC_HEADER = re.compile(rb"(|0|[1-9][0-9]{0,18})\x00([123])\x00([^\x00 ]*) (|0|[1-9][0-9]{0,11})\x00")
 
 
 class Chunk(NamedTuple):
@@ -54,9 +52,7 @@ class BrokenStream(Exception):
     """The stream breaks the grammar, or ends inside a chunk."""
 
     def __init__(self, field: str, offset: int, kind: str, found: str) -> None:
-        super().__init__(
-            f"broken chunk at byte {offset} of the stream, in its {field}: {kind}, found {found}"
-        )
+        super().__init__(f"broken chunk at byte {offset} of the stream, in its {field}: {kind}, found {found}")
         self.field, self.offset, self.kind = field, offset, kind
 
 
@@ -376,9 +372,7 @@ class Decoder:
                 if long.seen < long.announced or pos >= len(data):
                     return pos
                 if data[pos] != 0:
-                    raise BrokenStream(
-                        "cmd", self._offset + pos, "no-nul", f"0x{data[pos]:02x}"
-                    )
+                    raise BrokenStream("cmd", self._offset + pos, "no-nul", f"0x{data[pos]:02x}")
             else:
                 end = data.find(b" ", pos)
                 stop = end if end >= 0 else len(data)
@@ -400,11 +394,7 @@ class Decoder:
             reason, limit, reserved = "unknown-direction", None, False
         else:
             reason, limit, reserved = "command-too-long", self.command_limit, head.is_reserved
-        self.events.append(
-            Skipped(
-                head.thread_id, head.direction, reason, long.seen, length, limit, None, reserved
-            )
-        )
+        self.events.append(Skipped(head.thread_id, head.direction, reason, long.seen, length, limit, None, reserved))
         self._skip = length
         return pos
 

@@ -14,9 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Commands:
     """The commands and services that a side answers: those of a host for its plugins, or of a plugin."""
 
-    def __init__(
-        self, name: str = "host", *, in_order: Union[bool, Iterable[str]] = False
-    ) -> None:
+    def __init__(self, name: str = "host", *, in_order: Union[bool, Iterable[str]] = False) -> None:
         self._handlers = Handlers(name)
         self._services = ServiceSet()
         if in_order is True:

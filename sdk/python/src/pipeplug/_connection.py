@@ -13,18 +13,16 @@ from typing import (
     Iterator,
     Mapping,
     Optional,
-    Sequence,
     Type,
     TypeVar,
 )
 
-from ._errors import CallCancelled, CallError, CallTimeout, Failure, StreamError
+from ._errors import CallCancelled, CallTimeout, Failure, StreamError
 from ._handlers import CURRENT
 from ._negotiation import Progress
 from ._options import Data, to_bytes
 from ._parts import PartSink, PartSource
-from ._session import Call, Incoming, Session
-from ._threads import ThreadDriver
+from ._session import Call, Driver, Incoming, Session
 
 _monotonic = time.monotonic
 ProgressHook = Callable[[Progress], None]
@@ -36,7 +34,7 @@ def make_context(
     values: Optional[Mapping[str, str]],
     progress: Optional[ProgressHook],
     stream: str = "",
-) -> "tuple[Optional[float], Optional[Dict[str, Any]]]":
+) -> tuple[Optional[float], Optional[Dict[str, Any]]]:
     """Returns the deadline of a call, and its context, both with what the handler's own call has."""
     deadline = None if timeout is None else _monotonic() + timeout
     current = CURRENT.get()
@@ -60,7 +58,7 @@ def make_context(
 class Connection:
     """The other side of a connection. Its methods may be called by any thread."""
 
-    def __init__(self, session: Session, driver: ThreadDriver) -> None:
+    def __init__(self, session: Session, driver: Driver) -> None:
         self._session, self._driver = session, driver
 
     def call(
@@ -98,9 +96,7 @@ class Connection:
         """Sends a request, and does not wait for its reply: for many calls at once."""
         return PendingCall(self, *self._open(command, data, timeout, values, progress, ""))
 
-    def notify(
-        self, command: str, data: Data = b"", *, values: Optional[Mapping[str, str]] = None
-    ) -> None:
+    def notify(self, command: str, data: Data = b"", *, values: Optional[Mapping[str, str]] = None) -> None:
         """Sends a one-way. Waits for room only."""
         self._send_one_way(command, data, values, "")
 
@@ -154,18 +150,12 @@ class Connection:
         progress: Optional[ProgressHook],
         stream: str,
         is_own: bool = False,
-    ) -> "tuple[Call, Optional[float]]":
+    ) -> tuple[Call, Optional[float]]:
         session, driver = self._session, self._driver
         encoded = data if type(data) is bytes else to_bytes(data)
         deadline: Optional[float] = None
         context: Optional[Dict[str, Any]] = None
-        if (
-            timeout is not None
-            or values
-            or stream
-            or progress is not None
-            or CURRENT.get() is not None
-        ):
+        if timeout is not None or values or stream or progress is not None or CURRENT.get() is not None:
             deadline, context = make_context(session, timeout, values, progress, stream)
         if not is_own and command.startswith("cmd."):
             session.check_command(command)
@@ -250,7 +240,7 @@ class PendingCall:
 class PartSender:
     """Sends the parts of a request, one-way or reply."""
 
-    def __init__(self, driver: ThreadDriver, sink: PartSink) -> None:
+    def __init__(self, driver: Driver, sink: PartSink) -> None:
         self._driver, self._sink = driver, sink
 
     def send(self, part: Data) -> None:
@@ -297,7 +287,7 @@ class PartSender:
 class Parts(Iterator[bytes]):
     """Receives the parts of a request or reply, in order."""
 
-    def __init__(self, driver: ThreadDriver, source: PartSource) -> None:
+    def __init__(self, driver: Driver, source: PartSource) -> None:
         self._driver, self._source = driver, source
         source.was_asked = True
 
@@ -445,16 +435,14 @@ class Request(RequestBase[Connection]):
     @property
     def peer(self) -> Connection:  # type: ignore[override]
         """The other side, which the handler may call."""
-        found: Connection = self.session.peer  # type: ignore[attr-defined]
+        found: Connection = self.session.peer
         return found
 
     @property
-    def _driver(self) -> ThreadDriver:
+    def _driver(self) -> Driver:
         return self.peer._driver
 
-    def progress(
-        self, done: int, total: Optional[int] = None, message: Optional[str] = None
-    ) -> None:
+    def progress(self, done: int, total: Optional[int] = None, message: Optional[str] = None) -> None:
         """Reports how far the work is. Costs next to nothing unless the caller wants to know."""
         if not self.wants_progress:
             return
@@ -481,15 +469,3 @@ class Request(RequestBase[Connection]):
         if self.sink is None:
             raise Failure("invalid_argument", f"{self.command} answers with parts: call it by a stream")
         PartSender(self._driver, self.sink).send(part)
-
-
-__all__ = [
-    "CallError",
-    "Connection",
-    "PartSender",
-    "Parts",
-    "PendingCall",
-    "Request",
-    "Sequence",
-    "Stream",
-]

@@ -32,9 +32,7 @@ class CallError(PipeplugError):
 class CallFailed(CallError):
     """The other side has answered with an error."""
 
-    def __init__(
-        self, command: str, message: str, code: Optional[str] = None, data: Any = None
-    ) -> None:
+    def __init__(self, command: str, message: str, code: Optional[str] = None, data: Any = None) -> None:
         super().__init__(command, message)
         #: Code for programs; None if the error has none.
         self.code = code

@@ -31,7 +31,7 @@ from ._logging import JsonHandler, set_level
 from ._options import Options
 from ._pipe import Pipe
 from ._register import take_ends
-from ._session import Session
+from ._session import Driver, Session
 from ._threads import ThreadDriver
 
 log = logging.getLogger("pipeplug")
@@ -72,7 +72,7 @@ class HostInfo:
 class Host(Connection, HostInfo):
     """The host, as its plugin sees it."""
 
-    def __init__(self, session: Session, driver: ThreadDriver, guest: Guest) -> None:
+    def __init__(self, session: Session, driver: Driver, guest: Guest) -> None:
         Connection.__init__(self, session, driver)
         HostInfo.__init__(self, guest)
 
@@ -158,10 +158,10 @@ class Guest(Commands):
 
     def serve(self) -> int:
         """Serves the host until the end. Returns the exit status of the process."""
-        if threading.current_thread() is threading.main_thread():
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             # Ctrl-C ends a plugin as it ends other programs, without a traceback.
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         is_async = self._handlers.has_async or self._is_coroutine(self._start)
         try:
             if is_async:
@@ -180,7 +180,7 @@ class Guest(Commands):
 
         return await serve_guest(self)
 
-    def _connect(self) -> "tuple[Session, Pipe, List[str]]":
+    def _connect(self) -> tuple[Session, Pipe, List[str]]:
         args = sys.argv[1:] if self._args is None else self._args
         ends = take_ends(args, self.name)
         self._by_hand = ends.by_hand
@@ -202,9 +202,7 @@ class Guest(Commands):
             driver.stop_soon()
 
         session.on_stop = stopping
-        driver.on_late = lambda: self._say(
-            f"stopped with handlers still at work after {self.grace:g} s"
-        )
+        driver.on_late = lambda: self._say(f"stopped with handlers still at work after {self.grace:g} s")
         driver.on_close = self._tell_stop
         if self._start is not None:
             driver.held = []
@@ -235,9 +233,7 @@ class Guest(Commands):
         is_main = threading.current_thread() is threading.main_thread()
         returned = threading.Event()
         if is_main:
-            threading.Thread(
-                target=self._leave_late, args=(driver, returned), name="pipeplug-end", daemon=True
-            ).start()
+            threading.Thread(target=self._leave_late, args=(driver, returned), name="pipeplug-end", daemon=True).start()
         driver.loop()
         driver.done.wait()
         returned.set()
@@ -340,4 +336,3 @@ class Guest(Commands):
             os.write(2, line.encode(errors="replace"))
         except OSError:
             pass
-

@@ -18,9 +18,7 @@ from ._session import Incoming
 log = logging.getLogger("pipeplug")
 
 #: The request whose handler runs: calls of the handler inherit its deadline and values.
-CURRENT: contextvars.ContextVar[Optional[Incoming]] = contextvars.ContextVar(
-    "pipeplug_request", default=None
-)
+CURRENT: contextvars.ContextVar[Optional[Incoming]] = contextvars.ContextVar("pipeplug_request", default=None)
 #: Commands that no user's handler takes.
 RESERVED = ("GetMetadata", "GetServices")
 
@@ -38,9 +36,7 @@ class Handler:
 
     __slots__ = ("function", "is_async", "penalty", "sequence", "slow_for")
 
-    def __init__(
-        self, function: Callable[..., Any], is_async: bool, sequence: Optional[Sequence] = None
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], is_async: bool, sequence: Optional[Sequence] = None) -> None:
         self.function, self.is_async, self.sequence = function, is_async, sequence
         #: Number of requests that go to a thread of the pool, since the function was slow.
         self.slow_for = 0
@@ -130,9 +126,7 @@ def encode_result(command: str, result: object) -> bytes:
         return b""
     if isinstance(result, (bytes, str, bytearray, memoryview)):
         return to_bytes(result)
-    raise TypeError(
-        f"the handler of {command!r} returned {type(result).__name__}: it returns bytes, str or None"
-    )
+    raise TypeError(f"the handler of {command!r} returned {type(result).__name__}: it returns bytes, str or None")
 
 
 def check_start(request: Incoming) -> None:
@@ -145,9 +139,8 @@ def check_start(request: Incoming) -> None:
 
 def error_text(error: BaseException) -> str:
     """Returns the message of an error, with those of its causes."""
-    if isinstance(error, Failure):
-        text = str(error)
-    else:
+    text = str(error)
+    if not isinstance(error, Failure):
         text = traceback.format_exception_only(type(error), error)[-1].strip()
     cause = error.__cause__
     return f"{text}: {error_text(cause)}" if cause is not None else text

@@ -20,7 +20,7 @@ from ._process import Process, Program
 from ._session import Session
 from ._threads import ThreadDriver
 
-_running: "weakref.WeakSet[Plugin]" = weakref.WeakSet()
+_running: weakref.WeakSet[Plugin] = weakref.WeakSet()
 
 
 class Setup:
@@ -106,7 +106,7 @@ class Setup:
             other = "classic" if self.format == STANDARD else "standard"
             return StartError(
                 f'plugin "{name}" wrote what is no message: {error.message}{said}; a plugin on stdin and'
-                f' stdout must print nothing of its own there; if it speaks the other format use'
+                f" stdout must print nothing of its own there; if it speaks the other format use"
                 f' format="{other}"'
             )
         return StartError(f'plugin "{name}" ended before it answered: {error.message}{said}')
@@ -119,6 +119,7 @@ class Plugin(Connection):
     ...     print(plugin.call("echo", "hello"))
     """
 
+    _driver: ThreadDriver
     #: Name of the plugin, for messages.
     name: str
     #: What the plugin says of itself.
@@ -126,9 +127,7 @@ class Plugin(Connection):
     #: Version of the application's interface that both sides speak; None if one names none.
     interface_version: Optional[int]
 
-    def __init__(
-        self, session: Session, driver: ThreadDriver, process: Process, stop_timeout: float
-    ) -> None:
+    def __init__(self, session: Session, driver: ThreadDriver, process: Process, stop_timeout: float) -> None:
         super().__init__(session, driver)
         self._process, self.name, self._stop_timeout = process, process.name, stop_timeout
         self.metadata, self.interface_version = {}, None
@@ -139,6 +138,7 @@ class Plugin(Connection):
         cls,
         program: Program,
         *,
+        args: Sequence[str] = (),
         stdio: bool = False,
         format: str = STANDARD,
         timeout: float = 10.0,
@@ -154,9 +154,9 @@ class Plugin(Connection):
         log_level: Optional[str] = None,
         options: Optional[Options] = None,
     ) -> Plugin:
-        """Starts a plugin: a path, or a list of its command and arguments.
+        """Starts a plugin: a path, or a list such as `[sys.executable, "plugin.py"]`.
 
-        `commands` answers what the plugin asks. `config` is anything that JSON can hold. `on_line` gets each line of
+        `args` are its own arguments. `commands` answers what the plugin asks. `config` is anything that JSON can hold. `on_line` gets each line of
         the plugin's standard error, which goes to that of this program otherwise. `stdio` and `format` are for
         plugins that need them. `timeout` is for the start, in seconds, and `stop_timeout` for `stop`.
         """
@@ -171,15 +171,11 @@ class Plugin(Connection):
         handlers = setup.handlers()
         if handlers.has_async:
             raise StartError("a command of the host is a coroutine: start the plugin by AsyncPlugin")
-        process = Process(
-            program, name=name, stdio=stdio, format=format, env=env, cwd=cwd, on_line=on_line
-        )
+        process = Process(program, args=args, name=name, stdio=stdio, format=format, env=env, cwd=cwd, on_line=on_line)
         session = Session(options or Options(), format, is_host=True)
         session.incoming = Request
         driver = ThreadDriver(session, Pipe(process.reader, process.writer), handlers)
-        driver.on_end = lambda reason: (
-            process.end_text() if reason == "the other side closed the pipe" else reason
-        )
+        driver.on_end = lambda reason: process.end_text() if reason == "the other side closed the pipe" else reason
         plugin = cls(session, driver, process, stop_timeout)
         session.peer = plugin
         begun = time.monotonic()
@@ -288,4 +284,3 @@ def _stop_all() -> None:
     """Stops what still runs: a plugin does not outlive its host."""
     for plugin in list(_running):
         plugin.stop(min(1.0, plugin._stop_timeout))
-

@@ -33,7 +33,7 @@ class LoopDriver:
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._pool = Pool(session.options.handlers)
-        self._tasks: Set["asyncio.Task[None]"] = set()
+        self._tasks: Set[asyncio.Task[None]] = set()
         self.held: Optional[List[Incoming]] = None
         self.later: Deque[Callable[[], None]] = deque()
         self._is_writing = self._is_flush_due = self._waits_to_write = False
@@ -159,8 +159,8 @@ class LoopDriver:
             found = handler
             self._pool.submit(lambda: self._run_in_pool(found, request))
 
-    def _spawn(self, coroutine: Any) -> "asyncio.Task[None]":
-        task: "asyncio.Task[None]" = self.loop.create_task(coroutine)
+    def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -251,9 +251,7 @@ class LoopDriver:
         """Runs a function that is no coroutine, on a thread."""
         error: Optional[BaseException] = None
         data = b""
-        token = CURRENT.set(
-            request if request.deadline is not None or request.values is not None else None
-        )
+        token = CURRENT.set(request if request.deadline is not None or request.values is not None else None)
         try:
             check_start(request)
             data = encode_result(request.command, handler.function(request))
@@ -348,9 +346,7 @@ class LoopDriver:
                 # The loop has ended, and with it all that waits in it.
                 pass
 
-    async def wait(
-        self, target: Waitable, is_ready: Callable[[], bool], deadline: Optional[float] = None
-    ) -> bool:
+    async def wait(self, target: Waitable, is_ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
         """Waits until the state of a target is right. Returns false at the deadline."""
         while True:
             with self.lock:
@@ -360,7 +356,7 @@ class LoopDriver:
                     return False
                 future = self.loop.create_future()
 
-                def set_result(future: "asyncio.Future[None]" = future) -> None:
+                def set_result(future: asyncio.Future[None] = future) -> None:
                     if not future.done():
                         future.set_result(None)
 
@@ -396,9 +392,7 @@ class LoopDriver:
             self.session.give_up(call, error)
         self._flush()
 
-    def block(
-        self, target: Waitable, is_ready: Callable[[], bool], deadline: Optional[float] = None
-    ) -> bool:
+    def block(self, target: Waitable, is_ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
         """Waits on a thread that is not the loop's."""
         if threading.get_ident() == self._thread:
             raise RuntimeError("this call blocks, and would block the event loop: use its awaited form")

@@ -78,8 +78,7 @@ def parse_metadata(data: bytes) -> Optional[Dict[str, str]]:
     if not isinstance(found, dict):
         return None
     return {
-        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for key, value in found.items()
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in found.items()
     }
 
 

@@ -34,8 +34,16 @@ class Waitable:
 class PartSink(Waitable):
     """Parts that this side sends."""
 
-    __slots__ = ("credited", "direction", "enough", "ended", "is_finished", "sent", "session",
-                 "thread_id")  # fmt: skip
+    __slots__ = (
+        "credited",
+        "direction",
+        "ended",
+        "enough",
+        "is_finished",
+        "sent",
+        "session",
+        "thread_id",
+    )  # fmt: skip
 
     def __init__(self, session: Session, thread_id: int, direction: int) -> None:
         super().__init__()
@@ -144,9 +152,7 @@ class PartSource(Waitable):
             due = 1 if self.is_eager else self.session.options.stream_window / 2
             if self.taken - self.credit_sent >= due and not self.has_ended:
                 self.credit_sent = self.taken
-                self.session.queue(
-                    self.thread_id, self.direction, "cmd.part.credit", b"%d" % self.taken
-                )
+                self.session.queue(self.thread_id, self.direction, "cmd.part.credit", b"%d" % self.taken)
             return data
         if self.error is not None:
             raise self.error

@@ -69,10 +69,8 @@ class Pipe:
                 self._grow(size)
             lock.release()
             try:
-                if len(batch) == 1:
-                    written = os.write(self.writer, batch[0])
-                else:
-                    written = os.writev(self.writer, batch)
+                one = len(batch) == 1
+                written = os.write(self.writer, batch[0]) if one else os.writev(self.writer, batch)
             except BlockingIOError:
                 written = 0
             except OSError as error:

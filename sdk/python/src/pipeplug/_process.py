@@ -27,34 +27,33 @@ class Process:
         self,
         program: Program,
         *,
+        args: Sequence[str],
         name: Optional[str],
         stdio: bool,
         format: str,
         env: Optional[Mapping[str, str]],
-        cwd: Union[str, "os.PathLike[str]", None],
+        cwd: Union[str, os.PathLike[str], None],
         on_line: Optional[Callable[[str], None]],
     ) -> None:
         single = isinstance(program, (str, os.PathLike))
         command = [os.fspath(program)] if single else [os.fspath(it) for it in program]  # type: ignore[arg-type,union-attr]
         if not command:
             raise StartError("the command of the plugin is empty")
-        self.name = name or os.path.basename(command[0])
+        self.name = name or os.path.basename(command[-1])
         self.on_line = on_line
         self._tail: Deque[str] = deque(maxlen=_TAIL)
         reader, their_writer = os.pipe()
         their_reader, self_writer = os.pipe()
         errors, their_errors = os.pipe()
-        args = command[1:]
+        own = list(args)
         if stdio:
-            numbers = args[:2]
-            look_alike = len(numbers) == 2 and all(re.fullmatch("[0-9]+", it) for it in numbers)
-            if look_alike or format == CLASSIC:
-                args = ["0", "1", *args]
+            look_alike = len(own) > 1 and all(re.fullmatch("[0-9]+", it) for it in own[:2])
+            numbers = ["0", "1"] if look_alike or format == CLASSIC else []
         else:
-            args = [str(their_reader), str(their_writer), *args]
+            numbers = [str(their_reader), str(their_writer)]
         try:
-            self.popen: "subprocess.Popen[bytes]" = subprocess.Popen(
-                [command[0], *args],
+            self.popen: subprocess.Popen[bytes] = subprocess.Popen(
+                [*command, *numbers, *own],
                 stdin=their_reader if stdio else subprocess.DEVNULL,
                 stdout=their_writer if stdio else their_errors,
                 stderr=their_errors,
@@ -72,9 +71,7 @@ class Process:
             for descriptor in (their_reader, their_writer, their_errors):
                 os.close(descriptor)
         self.reader, self.writer = reader, self_writer
-        self._errors = threading.Thread(
-            target=self._read_lines, args=(errors,), name="pipeplug-stderr", daemon=True
-        )
+        self._errors = threading.Thread(target=self._read_lines, args=(errors,), name="pipeplug-stderr", daemon=True)
         self._errors.start()
 
     def _cannot_start(self, path: str, error: OSError) -> str:

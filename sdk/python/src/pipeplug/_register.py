@@ -45,8 +45,7 @@ def take_ends(args: List[str], name: str) -> Ends:
         reader, writer = int(numbers[0]), int(numbers[1])
         if reader == writer:
             raise RegisterError(
-                f"descriptor {reader} was given for both directions; hand down a copy of it under"
-                " another number",
+                f"descriptor {reader} was given for both directions; hand down a copy of it under another number",
                 _USAGE,
             )
         for number, half in ((reader, "in"), (writer, "out")):
@@ -177,9 +176,7 @@ def _remove_stale(path: str) -> None:
             return
         except OSError:
             pass
-    raise RegisterError(
-        f"cannot wait for a host at {path!r}: another process listens there; give another path", _USAGE
-    )
+    raise RegisterError(f"cannot wait for a host at {path!r}: another process listens there; give another path", _USAGE)
 
 
 def _peer_uid(connection: socket.socket) -> Optional[int]:

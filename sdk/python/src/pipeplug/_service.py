@@ -150,7 +150,7 @@ class Method:
 
     # Of the side that calls.
 
-    def bind(self, args: "tuple[Any, ...]", named: Dict[str, Any]) -> "tuple[bytes, Any]":
+    def bind(self, args: tuple[Any, ...], named: Dict[str, Any]) -> tuple[bytes, Any]:
         """Returns arguments as JSON, and the items to send."""
         if len(args) > len(self.parameters):
             raise TypeError(f"{self.name}() takes {len(self.parameters)} arguments")
@@ -233,17 +233,14 @@ class Interface:
                 older = "other side" if newest is not None and newest < self.version else "caller"
                 raise Unsupported(
                     self.name,
-                    f"the service has the versions {range_}, the caller needs {self.version}: upgrade the"
-                    f" {older}",
+                    f"the service has the versions {range_}, the caller needs {self.version}: upgrade the {older}",
                 )
             return
         has = f"it has {services}" if services else "it has no services"
         raise Unsupported(self.name, f"the other side does not have this service; {has}")
 
 
-def service(
-    *, version: int, oldest: Optional[int] = None, name: Optional[str] = None
-) -> Callable[[Type[T]], Type[T]]:
+def service(*, version: int, oldest: Optional[int] = None, name: Optional[str] = None) -> Callable[[Type[T]], Type[T]]:
     """Makes a class the interface of a service: its methods are commands, their types the schema.
 
     A subclass implements it, and is served by `Guest.service`; `client` gives an object that calls it. Types are those
@@ -398,9 +395,7 @@ def _call(it: Method, connection: Connection) -> Callable[..., Any]:
         try:
             if it.items_in is None and it.items_out is None:
                 return it.result_of(connection.call(it.command, data))
-            stream = connection.stream(
-                it.command, data, send=it.items_in is not None, receive=it.items_out is not None
-            )
+            stream = connection.stream(it.command, data, send=it.items_in is not None, receive=it.items_out is not None)
             if it.items_out is None:
                 _send(it, stream, items)
                 return it.result_of(stream.reply())

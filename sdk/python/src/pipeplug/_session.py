@@ -10,18 +10,11 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Protocol, Tuple, Union
 
 from . import _negotiation as nego
 from ._codec import CLASSIC, LARGE, ONE_WAY, REQUEST, RESPONSE, Chunk, Decoder, Encoder, Skipped
-from ._errors import (
-    CallCancelled,
-    CallError,
-    CallFailed,
-    ConnectionClosed,
-    Failure,
-    Unsupported,
-)
+from ._errors import CallError, CallFailed, ConnectionClosed, Unsupported
 from ._options import Options
 from ._parts import PartSink, PartSource, Waitable
 
@@ -39,6 +32,24 @@ _INSTEAD = {
     "cmd.part": "stream()",
     "cmd.progress": "progress() of a request",
 }
+
+
+class Driver(Protocol):
+    """Moves the bytes of a connection, and waits, for threads that block."""
+
+    lock: threading.Lock
+    #: Call-backs to run once the lock is free.
+    later: Deque[Callable[[], None]]
+
+    def flush(self) -> None:
+        """Writes what is queued, as far as the pipe takes it."""
+
+    def block(self, target: Waitable, is_ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
+        """Waits until the state of a target is right. Returns false at the deadline."""
+        ...
+
+    def wait_call(self, call: Call, deadline: Optional[float]) -> None:
+        """Waits for the reply of a call."""
 
 
 class Call(Waitable):
@@ -71,9 +82,7 @@ class Incoming(Waitable):
                  "late_report", "session", "sink", "source", "thread_id", "values", "wants_progress",
                  "weight")  # fmt: skip
 
-    def __init__(
-        self, session: Session, thread_id: int, command: str, data: bytes, is_one_way: bool
-    ) -> None:
+    def __init__(self, session: Session, thread_id: int, command: str, data: bytes, is_one_way: bool) -> None:
         self.waiters: List[Callable[[], None]] = []
         self.session, self.thread_id = session, thread_id
         self.command, self.data, self.is_one_way = command, data, is_one_way
@@ -174,9 +183,7 @@ class Session:
             use = f": use {instead}" if instead else ""
             raise CallError(command, f"commands that begin with `cmd.` belong to the protocol{use}")
 
-    def open_call(
-        self, command: str, data: bytes, context: Optional[Dict[str, Any]] = None
-    ) -> Call:
+    def open_call(self, command: str, data: bytes, context: Optional[Dict[str, Any]] = None) -> Call:
         """Sends a request, for which there is room."""
         if self.closed is not None:
             raise ConnectionClosed(command, f"not sent, {self.closed}")
@@ -187,11 +194,7 @@ class Session:
             words = context.get("stream", "")
             if words:
                 sink = PartSink(self, thread_id, ONE_WAY) if "send" in words else None
-                source = (
-                    PartSource(self, thread_id, ONE_WAY, not self.is_agreed)
-                    if "receive" in words
-                    else None
-                )
+                source = PartSource(self, thread_id, ONE_WAY, not self.is_agreed) if "receive" in words else None
                 call.sink, call.source = sink, source
                 self.opened[thread_id] = (sink, source)
         self.queue(thread_id, REQUEST, command, data)
@@ -199,9 +202,7 @@ class Session:
         self.calls[thread_id] = call
         return call
 
-    def send_one_way(
-        self, command: str, data: bytes, context: Optional[Dict[str, Any]] = None
-    ) -> Optional[PartSink]:
+    def send_one_way(self, command: str, data: bytes, context: Optional[Dict[str, Any]] = None) -> Optional[PartSink]:
         """Sends a one-way, for which there is room. Returns the sender of its parts, if it has any."""
         if self.closed is not None:
             raise ConnectionClosed(command, f"not sent, {self.closed}")
@@ -291,9 +292,7 @@ class Session:
 
     def _send_error(self, thread_id: int, code: Optional[str], message: str, data: Any) -> None:
         if code is not None and self.has("failure"):
-            self.queue(
-                thread_id, RESPONSE, "cmd.failure", nego.encode_failure(code, message, data)
-            )
+            self.queue(thread_id, RESPONSE, "cmd.failure", nego.encode_failure(code, message, data))
         else:
             encoded = message.encode(errors="replace")
             self.queue(thread_id, RESPONSE, "cmd.error", encoded[: 1 << 20])
@@ -307,16 +306,14 @@ class Session:
             request.late_report = report
             return False
         request.last_report, request.late_report = now, None
-        self.queue(
-            request.thread_id, RESPONSE, "cmd.progress", nego.encode_progress(report)
-        )
+        self.queue(request.thread_id, RESPONSE, "cmd.progress", nego.encode_progress(report))
         return True
 
     # What is received.
 
     def receive(self, event: Union[Chunk, Skipped]) -> Optional[Incoming]:
         """Takes a chunk. Returns the request or one-way that a handler is to have."""
-        if type(event) is Skipped:
+        if isinstance(event, Skipped):
             self._context = None
             self._skipped(event)
             return None
@@ -351,9 +348,7 @@ class Session:
             elif command == "cmd.ping":
                 self.queue(thread_id, RESPONSE, "cmd.ping", b"")
             else:
-                self._send_error(
-                    thread_id, "unknown_command", f"unknown command {command!r}", None
-                )
+                self._send_error(thread_id, "unknown_command", f"unknown command {command!r}", None)
             return None
         is_one_way = direction == ONE_WAY
         request = self.incoming(self, thread_id, command, data, is_one_way)
@@ -514,9 +509,7 @@ class Session:
             elif direction == RESPONSE and event.command not in _ABOUT_CALLS:
                 call = self.calls.pop(event.thread_id, None)
                 if call is not None:
-                    self._complete(
-                        call, CallFailed(call.command, f"the reply was skipped: {message}")
-                    )
+                    self._complete(call, CallFailed(call.command, f"the reply was skipped: {message}"))
             return
         self.was_spoken_to = True
         if not event.is_reserved:
@@ -544,9 +537,7 @@ class Session:
     def hear(self, metadata: Mapping[str, str]) -> None:
         """Takes the features that the other side has named."""
         self.features = frozenset(metadata.get("pipeplug.features", "").split())
-        self.peer_stream_window = nego.window(
-            metadata.get("pipeplug.stream_window"), nego.DEFAULT_STREAM_WINDOW
-        )
+        self.peer_stream_window = nego.window(metadata.get("pipeplug.stream_window"), nego.DEFAULT_STREAM_WINDOW)
 
     def agree(self, metadata: Mapping[str, str]) -> None:
         """Begins to wait for credit, as both sides have now said what they speak."""
@@ -613,6 +604,3 @@ def _nothing() -> None:
 
 def _ignore(_: str) -> None:
     pass
-
-
-__all__ = ["Call", "CallCancelled", "Failure", "Incoming", "Session"]

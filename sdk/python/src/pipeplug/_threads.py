@@ -404,9 +404,7 @@ class ThreadDriver:
 
     # Waiting.
 
-    def block(
-        self, target: Waitable, is_ready: Callable[[], bool], deadline: Optional[float] = None
-    ) -> bool:
+    def block(self, target: Waitable, is_ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
         """Waits until the state of a target is right. Returns false at the deadline."""
         lock = self.lock
         lock.acquire()
@@ -464,9 +462,7 @@ class ThreadDriver:
                     self._is_deep = False
                     self._park.release()
 
-    def _go_on_leading(
-        self, me: _Term, is_ready: Callable[[], bool], deadline: Optional[float]
-    ) -> None:
+    def _go_on_leading(self, me: _Term, is_ready: Callable[[], bool], deadline: Optional[float]) -> None:
         """Reads for a handler that waits on the thread that leads. The caller holds the lock."""
         lock = self.lock
         handler, self._inline = self._inline, None

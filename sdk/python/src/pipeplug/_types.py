@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
-import typing
 from collections import abc
 from typing import (
     Annotated,
@@ -82,10 +81,10 @@ def bare(kind: Any) -> Tuple[Any, Optional[str]]:
 
 def to_json(value: Any) -> Any:
     """Returns a value as what JSON can hold."""
-    if value is None or isinstance(value, (str, bool, int, float)) and not isinstance(value, enum.Enum):
+    if value is None or (isinstance(value, (str, bool, int, float)) and not isinstance(value, enum.Enum)):
         return value
     if isinstance(value, MethodError):
-        fields = _fields_of(value) if dataclasses.is_dataclass(value) else {}
+        fields: Dict[str, Any] = _fields_of(value) if dataclasses.is_dataclass(value) else {}
         if type(value).__bases__[0] is MethodError:
             return fields
         name = type(value).__name__
@@ -341,6 +340,3 @@ def docs_of(thing: Any) -> Optional[str]:
     if not own or own.startswith(f"{thing.__name__}("):
         return None
     return inspect.cleandoc(own)
-
-
-__all__ = ["MethodError", "Misfit", "bare", "docs_of", "from_json", "schema", "to_json", "typing"]
