@@ -6,7 +6,7 @@ import json
 import os
 import unittest
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 from pipeplug._codec import BrokenStream, Chunk, Decoder, Encoder, Skipped
 
@@ -25,17 +25,17 @@ def vectors() -> Iterator[Tuple[Optional[str], Dict[str, Any]]]:
             yield file["format"], vector
 
 
-def shown(event: object) -> Dict[str, Any]:
-    if isinstance(event, Chunk):
+def shown(event: Union[Chunk, Skipped]) -> Dict[str, Any]:
+    if not isinstance(event, Skipped):
+        thread_id, direction, command, data = event
         return {
             "chunk": {
-                "thread_id": str(event.thread_id),
-                "direction": event.direction,
-                "command": event.command,
-                "buffer": event.data.hex(),
+                "thread_id": str(thread_id),
+                "direction": direction,
+                "command": command,
+                "buffer": data.hex(),
             }
         }
-    assert isinstance(event, Skipped)
     found: Dict[str, Any] = {
         "thread_id": str(event.thread_id),
         "direction": str(event.direction),

@@ -265,8 +265,6 @@ class AsyncStream(AsyncPartSender):
 class AsyncRequest(RequestBase[AsyncConnection]):
     """A request or one-way, as a coroutine gets it. The task is cancelled if the caller gives up."""
 
-    __slots__ = ()
-
     @property
     def peer(self) -> AsyncConnection:  # type: ignore[override]
         """The other side, which the handler may call."""

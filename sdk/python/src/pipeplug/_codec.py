@@ -14,24 +14,20 @@ COMMAND_LIMIT = 64 << 10
 BUFFER_LIMIT = 256 << 20
 
 _LARGEST = (1 << 64) - 1
+_DIRECTIONS = {b"1": ONE_WAY, b"2": REQUEST, b"3": RESPONSE}
 #: Buffers from this size on are written from where they are.
 LARGE = 32 << 10
 #: Commands whose text is kept, so that it is decoded once.
 _KEPT = 512
 
 _STANDARD_HEADER = re.compile(
-    rb"(0|[1-9][0-9]{0,18})\x00([123])\x00(0|[1-9][0-9]{0,4})\x00([^\x00]*)\x00(0|[1-9][0-9]{0,11})\x00"
+    rb"(0|[1-9][0-9]{0,18})\x00([123])\x00((?:0|[1-9][0-9]{0,4})\x00[^\x00]*)\x00(0|[1-9][0-9]{0,11})\x00"
 )
 _CLASSIC_HEADER = re.compile(rb"(|0|[1-9][0-9]{0,18})\x00([123])\x00([^\x00 ]*) (|0|[1-9][0-9]{0,11})\x00")
 
 
-class Chunk(NamedTuple):
-    """A chunk that has arrived."""
-
-    thread_id: int
-    direction: int
-    command: str
-    data: bytes
+#: A chunk that has arrived: threadID, direction, command and buffer. A plain tuple is the quickest.
+Chunk = Tuple[int, int, str, bytes]
 
 
 class Skipped(NamedTuple):
@@ -65,28 +61,35 @@ class Encoder:
 
     def __init__(self, format: str) -> None:
         self.format = format
-        self._middles: Dict[Tuple[int, str], bytes] = {}
+        #: What stands between the numbers, by direction and command.
+        self._middles: Tuple[Dict[str, bytes], ...] = ({}, {}, {}, {})
+        self._is_standard = format != CLASSIC
 
     def header(self, thread_id: int, direction: int, command: str, length: int) -> bytes:
         """Returns the bytes before the buffer."""
-        middle = self._middles.get((direction, command))
+        middle = self._middles[direction].get(command)
         if middle is None:
-            cmd = command.encode()
-            if self.format == CLASSIC:
-                if b" " in cmd or b"\0" in cmd:
-                    raise ValueError(
-                        f"the command {command!r} has a space or NUL, which the classic format"
-                        " cannot carry: use the standard format"
-                    )
-                middle = b"\0%d\0%b " % (direction, cmd)
-            else:
-                middle = b"\0%d\0%d\0%b\0" % (direction, len(cmd), cmd)
-            if len(self._middles) < _KEPT:
-                self._middles[(direction, command)] = middle
-        if self.format == CLASSIC:
-            number = b"%d" % thread_id if thread_id else b""
-            return b"%b%b%b\0" % (number, middle, b"%d" % length if length else b"")
-        return b"%d%b%d\0" % (thread_id, middle, length)
+            middle = self._middle(direction, command)
+        if self._is_standard:
+            return b"%d%b%d\0" % (thread_id, middle, length)
+        number = b"%d" % thread_id if thread_id else b""
+        return b"%b%b%b\0" % (number, middle, b"%d" % length if length else b"")
+
+    def _middle(self, direction: int, command: str) -> bytes:
+        cmd = command.encode()
+        if self._is_standard:
+            middle = b"\0%d\0%d\0%b\0" % (direction, len(cmd), cmd)
+        elif b" " in cmd or b"\0" in cmd:
+            raise ValueError(
+                f"the command {command!r} has a space or NUL, which the classic format cannot carry:"
+                " use the standard format"
+            )
+        else:
+            middle = b"\0%d\0%b " % (direction, cmd)
+        kept = self._middles[direction]
+        if len(kept) < _KEPT and len(cmd) < 256:
+            kept[command] = middle
+        return middle
 
 
 class Decoder:
@@ -129,6 +132,19 @@ class Decoder:
         """True if the stream may end here."""
         return not (self._rest or self._skip or self._head or self._long)
 
+    def single(self, data: bytes) -> Optional[Chunk]:
+        """Returns the chunk that further bytes are, if they are exactly one, and takes them then."""
+        if self._head is None and not self._rest and self.format == STANDARD:
+            match = _STANDARD_HEADER.match(data)
+            if match is not None:
+                number, direction, key, length = match.groups()
+                text, start, needed = self._texts.get(key), match.end(), int(length)
+                fits = start + needed == len(data) and needed <= self.buffer_limit
+                if text is not None and fits and not self._skip and self._long is None:
+                    self._offset += len(data)
+                    return int(number), _DIRECTIONS[direction], text, data[start:]
+        return None
+
     def feed(self, data: bytes) -> None:
         """Takes further bytes of the stream."""
         if self._head is not None:
@@ -169,7 +185,7 @@ class Decoder:
             buffer = b"".join(self._pieces)
         else:
             buffer = data[:missing]
-        self.events.append(Chunk(*head, buffer))
+        self.events.append((*head, buffer))
         self._head, self._pieces, self._missing = None, [], 0
         self._offset += missing
         return data[missing:]
@@ -177,7 +193,7 @@ class Decoder:
     def _parse(self, data: bytes) -> None:
         pos, size = 0, len(data)
         texts = self._texts
-        events = self.events
+        append = self.events.append
         pattern = _STANDARD_HEADER if self.format == STANDARD else _CLASSIC_HEADER
         is_known = self.format is not None
         is_standard = self.format == STANDARD
@@ -195,30 +211,24 @@ class Decoder:
                 break
             match = pattern.match(data, pos) if is_known else None
             if match is not None:
-                if is_standard:
-                    number, direction, announced, cmd, length = match.groups()
-                    fits = int(announced) == len(cmd)
-                else:
-                    number, direction, cmd, length = match.groups()
-                    fits = True
-                if fits and len(cmd) <= self.command_limit:
-                    needed = int(length) if length else 0
-                    text = texts.get(cmd)
-                    if text is None:
-                        text = self._text(cmd, match.start(4 if is_standard else 3))
-                    if needed <= self.buffer_limit:
-                        start = match.end()
-                        end = start + needed
-                        head = (int(number) if number else 0, int(direction), text)
-                        if end <= size:
-                            events.append(Chunk(*head, data[start:end]))
-                            pos = end
-                            continue
-                        if size > start:
-                            self._pieces.append(data[start:])
-                        self._head, self._missing = head, end - size
-                        self._offset += size
-                        return
+                number, direction, key, length = match.groups()
+                text = texts.get(key)
+                if text is None:
+                    text = self._text(key, match.start(3), is_standard)
+                needed = int(length) if length else 0
+                if text is not None and needed <= self.buffer_limit:
+                    start = match.end()
+                    end = start + needed
+                    thread_id = int(number) if number else 0
+                    if end <= size:
+                        append((thread_id, _DIRECTIONS[direction], text, data[start:end]))
+                        pos = end
+                        continue
+                    if size > start:
+                        self._pieces.append(data[start:])
+                    self._head, self._missing = (thread_id, _DIRECTIONS[direction], text), end - size
+                    self._offset += size
+                    return
             try:
                 pos = self._slow(data, pos)
             except _Incomplete:
@@ -242,15 +252,30 @@ class Decoder:
         self._offset += pos
         self._rest = data[pos:]
 
-    def _text(self, cmd: bytes, at: int) -> str:
+    def _text(self, key: bytes, at: int, is_standard: bool) -> Optional[str]:
+        """Returns the command of a key: with its length and NUL in the standard format.
+
+        None if it is to be read byte by byte: over the limit, or of another length.
+        """
+        cmd = key
+        if is_standard:
+            announced, _, cmd = key.partition(b"\0")
+            if int(announced) != len(cmd):
+                return None
+            at += len(announced) + 1
+        if len(cmd) > self.command_limit:
+            return None
+        text = self._decode(cmd, at)
+        if len(self._texts) < _KEPT and len(cmd) < 256:
+            self._texts[key] = text
+        return text
+
+    def _decode(self, cmd: bytes, at: int) -> str:
         try:
-            text = cmd.decode()
+            return cmd.decode()
         except UnicodeDecodeError as error:
             offset = self._offset + at + error.start
             raise BrokenStream("cmd", offset, "not-utf8", f"0x{cmd[error.start]:02x}") from None
-        if len(self._texts) < _KEPT and len(cmd) < 256:
-            self._texts[cmd] = text
-        return text
 
     def _number(self, data: bytes, pos: int, field: str, may_be_empty: bool) -> Tuple[int, int]:
         """Reads a number and its NUL. Returns it, and the position behind."""
@@ -315,7 +340,7 @@ class Decoder:
             end = at + announced
             if data[end] != 0:
                 raise BrokenStream("cmd", self._offset + end, "no-nul", f"0x{data[end]:02x}")
-            text = self._text(cmd, at)
+            text = self._decode(cmd, at)
         else:
             end = data.find(b" ", at)
             nul = data.find(b"\0", at, end if end >= 0 else len(data))
@@ -330,7 +355,7 @@ class Decoder:
             if end < 0:
                 raise _Incomplete("cmd")
             announced = end - at
-            text = self._text(data[at:end], at)
+            text = self._decode(data[at:end], at)
         length, at = self._number(data, end + 1, "len(buffer)", self.format == CLASSIC)
         return _Header(thread_id, direction, at, announced, text, length, text.startswith("cmd."))
 

@@ -75,7 +75,7 @@ class Connection:
         `timeout` is in seconds; the other side is told of it. `values` go with the call, and with those that its
         handler makes. `progress` is called with each report of the handler, and should return soon.
         """
-        call, deadline = self._open(command, data, timeout, values, progress, "")
+        call, deadline = self._open(command, data, timeout, values, progress, "", leads=True)
         try:
             self._driver.wait_call(call, deadline)
         except BaseException:
@@ -150,6 +150,7 @@ class Connection:
         progress: Optional[ProgressHook],
         stream: str,
         is_own: bool = False,
+        leads: bool = False,
     ) -> tuple[Call, Optional[float]]:
         session, driver = self._session, self._driver
         encoded = data if type(data) is bytes else to_bytes(data)
@@ -162,7 +163,7 @@ class Connection:
         lock = session.lock
         lock.acquire()
         try:
-            while not is_own and not session.has_room():
+            while not session.has_room() and not is_own:
                 lock.release()
                 try:
                     if not driver.block(session.room, session.has_room, deadline):
@@ -175,9 +176,11 @@ class Connection:
             if progress is not None:
                 hook, later = progress, driver.later
                 call.on_progress = lambda report: later.append(lambda: hook(report))
+            driver.write_now()
         finally:
             lock.release()
-        driver.flush()
+        if session.out:
+            driver.flush(leads)
         return call, deadline
 
     def _send_one_way(
@@ -384,8 +387,6 @@ class RequestBase(Incoming, Generic[PeerT]):
     #: The other side.
     peer: PeerT
 
-    __slots__ = ()
-
     @property
     def text(self) -> str:
         """The data as text."""
@@ -429,8 +430,6 @@ class RequestBase(Incoming, Generic[PeerT]):
 
 class Request(RequestBase[Connection]):
     """A request or one-way, as a handler gets it. Its methods may be called by any thread."""
-
-    __slots__ = ()
 
     @property
     def peer(self) -> Connection:  # type: ignore[override]

@@ -205,7 +205,7 @@ class LoopDriver:
             check_start(request)
             # Not before: a task that is cancelled before its first step would answer nothing.
             cancel = task.cancel
-            request.waiters.append(lambda: self._in_loop(cancel))
+            request.add_waiter(lambda: self._in_loop(cancel))
             if request.deadline is not None or request.values is not None:
                 CURRENT.set(request)
                 if request.deadline is not None:
@@ -228,7 +228,7 @@ class LoopDriver:
         if timer is not None:
             timer.cancel()
         with self.lock:
-            request.waiters.clear()
+            request.waiters = ()
             if error is not None:
                 answer_error(request, error, self.handlers)
             else:
@@ -283,7 +283,10 @@ class LoopDriver:
 
     # Writing.
 
-    def flush(self) -> None:
+    def write_now(self) -> None:
+        """Leaves it to `flush`."""
+
+    def flush(self, leads_next: bool = False) -> None:
         """Writes what is queued, as far as the pipe takes it."""
         if threading.get_ident() != self._thread:
             if not self._is_flush_due:
@@ -363,7 +366,7 @@ class LoopDriver:
                 def wake(set_result: Callable[[], None] = set_result) -> None:
                     self._in_loop(set_result)
 
-                target.waiters.append(wake)
+                target.add_waiter(wake)
             timer = None
             if deadline is not None:
                 timer = self.loop.call_later(max(0.0, deadline - _monotonic()), set_result)
@@ -372,8 +375,7 @@ class LoopDriver:
             finally:
                 if timer is not None:
                     timer.cancel()
-                if wake in target.waiters:
-                    target.waiters.remove(wake)
+                target.remove_waiter(wake)
 
     async def wait_call_async(self, call: Call, deadline: Optional[float]) -> None:
         """Waits for the reply of a call. A task that is cancelled gives the call up."""
@@ -402,7 +404,7 @@ class LoopDriver:
                 if self.is_finished or (deadline is not None and deadline <= _monotonic()):
                     return False
                 waiter = Waiter()
-                target.waiters.append(waiter.wake)
+                target.add_waiter(waiter.wake)
                 lock.release()
                 try:
                     # Not for ever: the end of the loop wakes no thread.
@@ -411,8 +413,7 @@ class LoopDriver:
                 finally:
                     lock.acquire()
                     waiter.is_woken = True
-                    if waiter.wake in target.waiters:
-                        target.waiters.remove(waiter.wake)
+                    target.remove_waiter(waiter.wake)
             return True
 
     def wait_call(self, call: Call, deadline: Optional[float]) -> None:

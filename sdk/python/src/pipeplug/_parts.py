@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Callable, Deque, List, Optional
+from typing import TYPE_CHECKING, Callable, Deque, Optional, Sequence
 
 from ._codec import ONE_WAY
 from ._errors import EnoughParts, PipeplugError, StreamError
@@ -18,15 +18,22 @@ WEIGHT = 64 + len("cmd.part")
 class Waitable:
     """State that threads and tasks wait for."""
 
-    __slots__ = ("waiters",)
+    # Most are never waited for: a list is made by the first that waits.
+    waiters: Sequence[Callable[[], None]] = ()
 
-    def __init__(self) -> None:
-        self.waiters: List[Callable[[], None]] = []
+    def add_waiter(self, wake: Callable[[], None]) -> None:
+        """Has a function called by the next `notify`."""
+        self.waiters = [*self.waiters, wake]
+
+    def remove_waiter(self, wake: Callable[[], None]) -> None:
+        """Takes a function back, if it was not called."""
+        if self.waiters:
+            self.waiters = [it for it in self.waiters if it != wake]
 
     def notify(self) -> None:
         """Wakes all that wait. They look at the state again."""
         if self.waiters:
-            waiters, self.waiters = self.waiters, []
+            waiters, self.waiters = self.waiters, ()
             for wake in waiters:
                 wake()
 
@@ -34,19 +41,7 @@ class Waitable:
 class PartSink(Waitable):
     """Parts that this side sends."""
 
-    __slots__ = (
-        "credited",
-        "direction",
-        "ended",
-        "enough",
-        "is_finished",
-        "sent",
-        "session",
-        "thread_id",
-    )  # fmt: skip
-
     def __init__(self, session: Session, thread_id: int, direction: int) -> None:
-        super().__init__()
         self.session, self.thread_id, self.direction = session, thread_id, direction
         self.sent = self.credited = 0
         self.is_finished = False
@@ -111,11 +106,7 @@ class PartSink(Waitable):
 class PartSource(Waitable):
     """Parts that this side receives."""
 
-    __slots__ = ("credit_sent", "direction", "error", "has_ended", "is_eager", "is_refused", "parts",
-                 "queued", "reason", "session", "taken", "thread_id", "was_asked")  # fmt: skip
-
     def __init__(self, session: Session, thread_id: int, direction: int, is_eager: bool) -> None:
-        super().__init__()
         self.session, self.thread_id, self.direction = session, thread_id, direction
         self.parts: Deque[bytes] = deque()
         self.queued = self.taken = self.credit_sent = 0

@@ -7,13 +7,14 @@ import os
 import struct
 import sys
 import termios
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING, List, Optional, Union
 
 from ._codec import CLASSIC
 
 if TYPE_CHECKING:
     from ._session import Session
 
+Piece = Union[bytes, memoryview]
 PIPE_BUF = 4096
 _SET_SIZE, _GET_SIZE = 1031, 1032  # F_SETPIPE_SZ, F_GETPIPE_SZ: fcntl(2) on Linux
 _LARGEST_PIPE = 1 << 20
@@ -61,7 +62,8 @@ class Pipe:
                 batch = [out.popleft()]
                 size = len(batch[0])
             else:
-                batch, size = [], 0
+                batch = []
+                size = 0
                 while out and size < _BATCH and len(batch) < 512:
                     batch.append(out.popleft())
                     size += len(batch[-1])
@@ -119,13 +121,13 @@ class Pipe:
                 # The user has too many such pipes: fs.pipe-user-pages-soft, proc_sys_fs(5).
                 self._may_grow = False
 
-    def _classic_batch(self, session: Session) -> List[bytes]:
+    def _classic_batch(self, session: Session) -> List[Piece]:
         """Takes what may be written at once, by "Writes of the classic format" of the protocol."""
         out = session.out
         first = out[0]
         if len(first) <= PIPE_BUF:
             size = 0
-            pieces: List[bytes] = []
+            pieces: List[Piece] = []
             while out and size + len(out[0]) <= PIPE_BUF:
                 size += len(out[0])
                 pieces.append(out.popleft())
@@ -146,12 +148,13 @@ class Pipe:
         return int(struct.unpack("i", answer)[0])
 
 
-def _put_back(session: Session, batch: List[bytes], written: int) -> None:
+def _put_back(session: Session, batch: List[Piece], written: int) -> None:
     for index, piece in enumerate(batch):
         if written < len(piece):
             rest = batch[index:]
             if written:
-                rest[0] = piece[written:]
+                # Not a copy, of which each partial write of a large buffer would make one.
+                rest[0] = memoryview(piece)[written:]
             session.out.extendleft(reversed(rest))
             return
         written -= len(piece)

@@ -41,8 +41,11 @@ class Driver(Protocol):
     #: Call-backs to run once the lock is free.
     later: Deque[Callable[[], None]]
 
-    def flush(self) -> None:
-        """Writes what is queued, as far as the pipe takes it."""
+    def flush(self, leads_next: bool = False) -> None:
+        """Writes what is queued, as far as the pipe takes it. `leads_next`: the caller then waits for a reply."""
+
+    def write_now(self) -> None:
+        """Writes what is queued, if that is quick. The caller holds the lock."""
 
     def block(self, target: Waitable, is_ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
         """Waits until the state of a target is right. Returns false at the deadline."""
@@ -55,18 +58,15 @@ class Driver(Protocol):
 class Call(Waitable):
     """A request of this side."""
 
-    __slots__ = ("command", "done", "error", "on_progress", "reply", "session", "sink", "source",
-                 "thread_id")  # fmt: skip
+    done = False
+    reply = b""
+    error: Optional[CallError] = None
+    on_progress: Optional[Callable[[nego.Progress], None]] = None
+    sink: Optional[PartSink] = None
+    source: Optional[PartSource] = None
 
     def __init__(self, session: Session, thread_id: int, command: str) -> None:
-        self.waiters: List[Callable[[], None]] = []
         self.session, self.thread_id, self.command = session, thread_id, command
-        self.done = False
-        self.reply = b""
-        self.error: Optional[CallError] = None
-        self.on_progress: Optional[Callable[[nego.Progress], None]] = None
-        self.sink: Optional[PartSink] = None
-        self.source: Optional[PartSource] = None
 
     def result(self) -> bytes:
         """Returns the reply of a call that is done."""
@@ -78,22 +78,18 @@ class Call(Waitable):
 class Incoming(Waitable):
     """A request or one-way of the other side."""
 
-    __slots__ = ("answered", "cancelled", "command", "data", "deadline", "is_one_way", "last_report",
-                 "late_report", "session", "sink", "source", "thread_id", "values", "wants_progress",
-                 "weight")  # fmt: skip
+    answered = cancelled = wants_progress = False
+    deadline: Optional[float] = None
+    values: Optional[Mapping[str, str]] = None
+    sink: Optional[PartSink] = None
+    source: Optional[PartSource] = None
+    last_report = 0.0
+    late_report: Optional[nego.Progress] = None
+    weight = 0
 
     def __init__(self, session: Session, thread_id: int, command: str, data: bytes, is_one_way: bool) -> None:
-        self.waiters: List[Callable[[], None]] = []
         self.session, self.thread_id = session, thread_id
         self.command, self.data, self.is_one_way = command, data, is_one_way
-        self.answered = self.cancelled = self.wants_progress = False
-        self.deadline: Optional[float] = None
-        self.values: Optional[Mapping[str, str]] = None
-        self.sink: Optional[PartSink] = None
-        self.source: Optional[PartSource] = None
-        self.last_report = 0.0
-        self.late_report: Optional[nego.Progress] = None
-        self.weight = 0
 
 
 class Session:
@@ -119,7 +115,7 @@ class Session:
         #: Streams that this side has opened, and those of the other side.
         self.opened: Dict[int, Tuple[Optional[PartSink], Optional[PartSource]]] = {}
         self.accepted: Dict[int, Tuple[Optional[PartSink], Optional[PartSource]]] = {}
-        self.out: Deque[bytes] = deque()
+        self.out: Deque[Union[bytes, memoryview]] = deque()
         self.out_size = 0
         self.last_id = 0
         #: Features of the other side; None until it has named them.
@@ -250,6 +246,16 @@ class Session:
         """Answers a request with its result."""
         if request.answered:
             return
+        if request.sink is None and request.source is None and request.late_report is None:
+            # Most requests.
+            request.answered = True
+            if request.is_one_way:
+                self.one_ways.pop(id(request), None)
+                return
+            self.requests.pop(request.thread_id, None)
+            if self.closed is None:
+                self.queue(request.thread_id, RESPONSE, request.command, data)
+            return
         self._before_answer(request)
         if not request.is_one_way and self.closed is None:
             self.queue(request.thread_id, RESPONSE, request.command, data)
@@ -338,8 +344,8 @@ class Session:
             else:
                 call.reply = data
                 call.done = True
-                for wake in call.waiters:
-                    wake()
+                if call.waiters:
+                    call.notify()
             return None
         self.was_spoken_to = True
         if command.startswith("cmd."):

@@ -13,13 +13,13 @@ import select
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional
+from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
 
 from ._codec import BrokenStream
 from ._errors import CallTimeout, Failure
 from ._handlers import CURRENT, Handler, Handlers, answer_error, check_start, encode_result
 from ._parts import Waitable
-from ._pipe import Pipe
+from ._pipe import PIPE_BUF, Pipe
 from ._session import Call, Incoming, Session
 
 log = logging.getLogger("pipeplug")
@@ -39,17 +39,20 @@ _now = time.perf_counter
 class Waiter:
     """A thread that sleeps."""
 
-    __slots__ = ("is_woken", "lock")
+    __slots__ = ("is_woken", "lock", "woken")
 
-    def __init__(self) -> None:
+    def __init__(self, woken: Optional[Set[Waiter]] = None) -> None:
         self.lock = threading.Lock()
         self.lock.acquire()
         self.is_woken = False
+        self.woken = woken
 
     def wake(self) -> None:
         """Wakes it. The caller holds the session's lock."""
         if not self.is_woken:
             self.is_woken = True
+            if self.woken is not None:
+                self.woken.add(self)
             self.lock.release()
 
 
@@ -72,6 +75,8 @@ class ThreadDriver:
         self.lock = session.lock
         self.leader: Optional[_Term] = None
         self.followers: Dict[Waiter, None] = {}
+        #: Those that were woken and do not run yet. The last one has another lead, if none does.
+        self._woken_followers: Set[Waiter] = set()
         self._local = threading.local()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
@@ -96,8 +101,9 @@ class ThreadDriver:
         self.exit_status: Optional[int] = None
         #: Call-backs to run once the lock is free.
         self.later: Deque[Callable[[], None]] = deque()
-        # Spinning.
+        # Spinning. `_reads_first` is true while input comes faster than it is read.
         self._spin = 0
+        self._reads_first = False
         self._spin_penalty = 4
         self._may_spin = (os.cpu_count() or 1) > 1
 
@@ -117,28 +123,21 @@ class ThreadDriver:
 
     def _read(self, me: _Term, deadline: Optional[float]) -> Optional[bytes]:
         """Waits for input, until the deadline. None if there is none, or this thread no longer leads."""
-        session, pipe = self.session, self.pipe
+        session = self.session
+        if session.input_ended or (session.waiting > session.options.window and self._is_full()):
+            self._leave_input(deadline)
+            return None
+        pipe = self.pipe
         wanted = session.decoder.wanted
-        may_read = not session.input_ended and not self._is_full()
-        if may_read:
+        if self._reads_first or wanted or self._spin >= 4:
             data = pipe.read(wanted)
             if data is not None:
                 return data
             if self._spin >= 4 and not self.followers and not session.out:
-                end = _now() + SPIN
-                while True:
-                    data = pipe.read(wanted)
-                    if data is not None:
-                        if self._spin < 32:
-                            self._spin += 1
-                        return data
-                    if _now() > end:
-                        break
-                self._spin -= 4
-                if self._spin < 4:
-                    self._spin = -self._spin_penalty
-                    self._spin_penalty = min(self._spin_penalty * 2, 256)
-        timeout: Optional[float] = None
+                data = self._look()
+                if data is not None:
+                    return data
+        poller, timeout = me.poll_reader, None
         if deadline is not None:
             timeout = max(0.0, (deadline - _monotonic()) * 1000)
         if me.may_be_taken:
@@ -146,18 +145,10 @@ class ThreadDriver:
                 if self.leader is not me:
                     return None
                 me.is_polling = True
-        if session.out and not self._is_writing:
+        if session.out and not self._is_writing and not self._woken_followers:
             poller = me.poll_both
             if pipe.waits_for_empty:
                 poller, timeout = me.poll_reader, 1.0 if timeout is None else min(timeout, 1.0)
-        else:
-            poller = me.poll_reader
-        if not may_read:
-            # The input has ended, or is left alone: only what others do is waited for.
-            poller = select.poll()
-            poller.register(self._wake_reader, select.POLLIN)
-            if session.out and not self._is_writing and not pipe.waits_for_empty:
-                poller.register(pipe.writer, select.POLLOUT)
         begun = _now()
         found = poller.poll(timeout)
         if self._may_spin and self._spin < 4:
@@ -170,15 +161,51 @@ class ThreadDriver:
                 me.is_polling = False
                 if self.leader is not me:
                     return None
+        if len(found) != 1 or found[0][0] != pipe.reader:
+            self._woken(found)
+        return pipe.read(wanted)
+
+    def _look(self) -> Optional[bytes]:
+        """Looks for input for a short time."""
+        read, wanted = self.pipe.read, self.session.decoder.wanted
+        end = _now() + SPIN
+        while True:
+            data = read(wanted)
+            if data is not None:
+                if self._spin < 32:
+                    self._spin += 1
+                return data
+            if _now() > end:
+                break
+        self._spin -= 4
+        if self._spin < 4:
+            self._spin = -self._spin_penalty
+            self._spin_penalty = min(self._spin_penalty * 2, 256)
+        return None
+
+    def _woken(self, found: List[Tuple[int, int]]) -> None:
+        """Takes what another thread has to say, and writes if there is room."""
         for descriptor, _ in found:
             if descriptor == self._wake_reader and not self.is_finished:
                 try:
                     os.read(self._wake_reader, 4096)
                 except BlockingIOError:
                     pass
-        if session.out:
+        if self.session.out:
             self.flush()
-        return pipe.read(wanted) if may_read else None
+
+    def _leave_input(self, deadline: Optional[float]) -> None:
+        """Waits for what other threads do, and for room: the input has ended, or is left to the pipe."""
+        session, pipe = self.session, self.pipe
+        poller = select.poll()
+        poller.register(self._wake_reader, select.POLLIN)
+        timeout = None if deadline is None else max(0.0, (deadline - _monotonic()) * 1000)
+        if session.out and not self._is_writing:
+            if pipe.waits_for_empty:
+                timeout = 1.0
+            else:
+                poller.register(pipe.writer, select.POLLOUT)
+        self._woken(poller.poll(timeout))
 
     def _is_full(self) -> bool:
         """Tells whether a peer that knows no flow is to be held back by the pipe."""
@@ -199,6 +226,15 @@ class ThreadDriver:
             data = self._read(me, deadline)
             if data is None:
                 return
+            chunk = session.decoder.single(data)
+            if chunk is not None:
+                self._reads_first = False
+                events.append(chunk)
+                self._take_events(me, may_run)
+                if session.out:
+                    self.flush()
+                return
+            self._reads_first = True
             try:
                 if data:
                     session.decoder.feed(data)
@@ -253,17 +289,22 @@ class ThreadDriver:
                         if self._is_deep or not self._has_watcher:
                             self._arm()
                         begun = _now()
-                        self.run(handler, request)
+                        data, error = self._execute(handler, request)
                         took = _now() - begun
-                        if took > 1e-4:
-                            if took > SLOW:
-                                handler.was_slow()
-                            if self.leader is me:
-                                self.flush()
                     finally:
                         lock.acquire()
                         if self.leader is me:
                             self._inline = None
+                    self._answer(request, data, error)
+                    if took > 1e-4:
+                        if took > SLOW:
+                            handler.was_slow()
+                        if self.leader is me or session.out:
+                            lock.release()
+                            try:
+                                self.flush()
+                            finally:
+                                lock.acquire()
                 else:
                     self._hand_over(request, handler)
         finally:
@@ -324,37 +365,38 @@ class ThreadDriver:
 
     def run(self, handler: Handler, request: Incoming) -> None:
         """Runs a handler, and queues its answer."""
-        session = self.session
+        data, error = self._execute(handler, request)
+        with self.lock:
+            self._answer(request, data, error)
+
+    def _execute(self, handler: Handler, request: Incoming) -> Tuple[bytes, Optional[BaseException]]:
+        """Runs a handler. Returns its result, or its error."""
         try:
-            check_start(request)
-            if request.deadline is None and request.values is None:
+            if request.deadline is None and request.values is None and not request.cancelled:
                 result = handler.function(request)
             else:
+                check_start(request)
                 token = CURRENT.set(request)
                 try:
                     result = handler.function(request)
                 finally:
                     CURRENT.reset(token)
-            data = result if type(result) is bytes else encode_result(request.command, result)
+            return (result if type(result) is bytes else encode_result(request.command, result)), None
         except Exception as error:
-            with self.lock:
-                answer_error(request, error, self.handlers)
-                self._ended()
+            return b"", error
         except SystemExit as end:
-            with self.lock:
-                self._ended()
             code = end.code
             self.exit_status = code if isinstance(code, int) else int(code is not None)
             self.finish()
-        except BaseException as error:
-            with self.lock:
-                answer_error(request, Failure("panicked", repr(error)), self.handlers)
-                self._ended()
-            raise
+            return b"", Failure("unanswered", "the plugin exits")
+
+    def _answer(self, request: Incoming, data: bytes, error: Optional[BaseException]) -> None:
+        """Queues the answer of a request. The caller holds the lock."""
+        if error is None:
+            self.session.respond(request, data)
         else:
-            with self.lock:
-                session.respond(request, data)
-                self._ended()
+            answer_error(request, error, self.handlers)
+        self.session.active -= 1
 
     def _ended(self) -> None:
         self.session.active -= 1
@@ -370,12 +412,39 @@ class ThreadDriver:
 
     # Writing.
 
-    def flush(self) -> None:
+    def write_now(self) -> None:
+        """Writes the only chunk that is queued, if it is small. The caller holds the lock."""
+        session = self.session
+        out = session.out
+        if self._woken_followers:
+            # They are about to send as well: the last one writes for all.
+            return
+        if len(out) == 1 and len(out[0]) <= PIPE_BUF and not self._is_writing:
+            try:
+                # All or nothing: pipe(7), PIPE_BUF. A socket may take a part.
+                written = os.write(self.pipe.writer, out[0])
+            except OSError:
+                # `flush` finds the same, and says so.
+                return
+            session.out_size -= written
+            if written == len(out[0]):
+                out.clear()
+            else:
+                out[0] = memoryview(out[0])[written:]
+
+    def flush(self, leads_next: bool = False) -> None:
         """Writes what is queued, as far as the pipe takes it."""
         session = self.session
         lock = self.lock
         with lock:
+            if self._woken_followers and session.out_size < 65536 and not self.is_finished:
+                return
+            self.write_now()
             if self._is_writing or not session.out:
+                if not session.room.waiters:
+                    return
+                if session.has_room():
+                    session.room.notify()
                 return
             self._is_writing = True
             try:
@@ -388,9 +457,10 @@ class ThreadDriver:
                 for sink, _ in [*session.opened.values(), *session.accepted.values()]:
                     if sink is not None and sink.waiters and sink.may_send():
                         sink.notify()
+            is_led = self.leader is None and leads_next
         if self.pipe.error is not None:
             self._end(f"the other side no longer reads: {self.pipe.error}", False)
-        elif not all_written:
+        elif not all_written and not is_led:
             self.wake()
 
     def wake(self) -> None:
@@ -406,7 +476,7 @@ class ThreadDriver:
 
     def block(self, target: Waitable, is_ready: Callable[[], bool], deadline: Optional[float] = None) -> bool:
         """Waits until the state of a target is right. Returns false at the deadline."""
-        lock = self.lock
+        lock, session = self.lock, self.session
         lock.acquire()
         try:
             while not is_ready():
@@ -419,9 +489,9 @@ class ThreadDriver:
                 if leader.thread == threading.get_ident():
                     self._go_on_leading(leader, is_ready, deadline)
                     continue
-                waiter = Waiter()
+                waiter = Waiter(self._woken_followers)
                 self.followers[waiter] = None
-                target.waiters.append(waiter.wake)
+                target.add_waiter(waiter.wake)
                 lock.release()
                 try:
                     if deadline is None:
@@ -432,8 +502,14 @@ class ThreadDriver:
                     lock.acquire()
                     waiter.is_woken = True
                     self.followers.pop(waiter, None)
-                    if waiter.wake in target.waiters:
-                        target.waiters.remove(waiter.wake)
+                    self._woken_followers.discard(waiter)
+                    if session.out and not self._woken_followers and not self._is_writing:
+                        lock.release()
+                        try:
+                            self.flush()
+                        finally:
+                            lock.acquire()
+                    target.remove_waiter(waiter.wake)
             return True
         finally:
             if self.leader is None and self.followers:
@@ -443,7 +519,11 @@ class ThreadDriver:
     def _lead(self, is_ready: Callable[[], bool], deadline: Optional[float]) -> None:
         """Leads until a state is right. The caller holds the lock."""
         lock = self.lock
-        me = self.leader = _Term(self, False)
+        try:
+            me: _Term = self._local.term
+        except AttributeError:
+            me = self._local.term = _Term(self, False)
+        self.leader = me
         try:
             while not is_ready() and self.leader is me:
                 if deadline is not None and deadline <= _monotonic():
@@ -482,6 +562,8 @@ class ThreadDriver:
 
     def _promote(self) -> None:
         """Wakes a thread that waits, so that it leads. The caller holds the lock."""
+        if self._woken_followers:
+            return
         for waiter in self.followers:
             if not waiter.is_woken:
                 waiter.wake()
