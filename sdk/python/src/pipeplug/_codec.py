@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from typing import Deque, Dict, List, NamedTuple, Optional, Tuple, Union
+from io import BytesIO
+from typing import Deque, Dict, NamedTuple, Optional, Tuple, Union
 
 ONE_WAY, REQUEST, RESPONSE = 1, 2, 3
 STANDARD, CLASSIC = "standard", "classic"
@@ -114,9 +115,10 @@ class Decoder:
         self._offset = 0
         #: Bytes that are still to be discarded of a buffer.
         self._skip = 0
-        #: A large buffer that arrives: its header, pieces, and number of bytes that are missing.
+        #: A large buffer that arrives: its header, and number of bytes that are missing.
         self._head: Optional[Tuple[int, int, str]] = None
-        self._pieces: List[bytes] = []
+        #: Grows as bytes arrive, and gives them without a copy.
+        self._buffer: Optional[BytesIO] = None
         self._missing = 0
         self._texts: Dict[bytes, str] = {}
         #: State of a header whose command is over the limit: fields so far, bytes of it to discard.
@@ -150,7 +152,7 @@ class Decoder:
         if self._head is not None:
             size = len(data)
             if size < self._missing:
-                self._pieces.append(data)
+                self._keep(data)
                 self._missing -= size
                 self._offset += size
                 return
@@ -177,16 +179,20 @@ class Decoder:
             return
         raise BrokenStream(field, offset, "end", "the end of the stream")
 
+    def _keep(self, data: bytes) -> None:
+        if self._buffer is None:
+            self._buffer = BytesIO()
+        self._buffer.write(data)
+
     def _finish_buffer(self, data: bytes) -> bytes:
         assert self._head is not None
         missing, head = self._missing, self._head
-        if self._pieces:
-            self._pieces.append(data[:missing] if len(data) > missing else data)
-            buffer = b"".join(self._pieces)
-        else:
-            buffer = data[:missing]
+        buffer = data[:missing]
+        if self._buffer is not None:
+            self._buffer.write(buffer)
+            buffer = self._buffer.getvalue()
         self.events.append((*head, buffer))
-        self._head, self._pieces, self._missing = None, [], 0
+        self._head, self._buffer, self._missing = None, None, 0
         self._offset += missing
         return data[missing:]
 
@@ -225,7 +231,7 @@ class Decoder:
                         pos = end
                         continue
                     if size > start:
-                        self._pieces.append(data[start:])
+                        self._keep(data[start:])
                     self._head, self._missing = (thread_id, _DIRECTIONS[direction], text), end - size
                     self._offset += size
                     return
@@ -245,7 +251,7 @@ class Decoder:
                     self._parse(data)
                     return
                 if rest:
-                    self._pieces.append(rest)
+                    self._keep(rest)
                     self._missing -= len(rest)
                     self._offset += len(rest)
                 return

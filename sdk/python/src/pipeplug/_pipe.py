@@ -19,6 +19,8 @@ PIPE_BUF = 4096
 _SET_SIZE, _GET_SIZE = 1031, 1032  # F_SETPIPE_SZ, F_GETPIPE_SZ: fcntl(2) on Linux
 _LARGEST_PIPE = 1 << 20
 _READ = 64 << 10
+#: A buffer of this size stays in the cache of a CPU.
+_READ_LARGE = 256 << 10
 _BATCH = 512 << 10
 
 
@@ -38,7 +40,7 @@ class Pipe:
     def read(self, wanted: int) -> Optional[bytes]:
         """Returns bytes, empty at the end of the stream, or None if there are none yet."""
         try:
-            return os.read(self.reader, _READ if wanted < _READ else min(wanted, _LARGEST_PIPE))
+            return os.read(self.reader, _READ if wanted < _READ else min(wanted, _READ_LARGE))
         except BlockingIOError:
             return None
         except ConnectionResetError:
