@@ -52,9 +52,7 @@ def main() -> None:
     plugin = Plugin.start(path, commands=desk, on_line=lambda line: print(line, file=sys.stderr))
     # From here on the plugin calls back, and is answered while this side makes its own calls.
     started = plugin.begin("Start", str(CALLS))
-    threads = [
-        threading.Thread(target=echo, args=(plugin, first)) for first in range(0, CALLS, CALLS // THREADS)
-    ]
+    threads = [threading.Thread(target=echo, args=(plugin, first)) for first in range(0, CALLS, CALLS // THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -40,9 +40,9 @@ class Soak:
     def __init__(self, pipeplug: str, seed: int) -> None:
         self.pipeplug, self.seed = pipeplug, seed
         self.lock = threading.Lock()
-        self.counts: "Counter[str]" = Counter()
+        self.counts: Counter[str] = Counter()
         self.wrong: List[str] = []
-        self.killed: "set[int]" = set()
+        self.killed: set[int] = set()
         self.plugin = self.start()
 
     def start(self) -> Plugin:
@@ -118,9 +118,7 @@ class Soak:
             self.wrong.append(f"the connection ended unasked: {error}")
 
     def run(self, calls: int) -> None:
-        threads = [
-            threading.Thread(target=self.work, args=(number, calls // THREADS)) for number in range(THREADS)
-        ]
+        threads = [threading.Thread(target=self.work, args=(number, calls // THREADS)) for number in range(THREADS)]
         for thread in threads:
             thread.start()
         for thread in threads:

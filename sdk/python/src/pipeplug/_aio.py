@@ -265,6 +265,9 @@ class AsyncStream(AsyncPartSender):
 class AsyncRequest(RequestBase[AsyncConnection]):
     """A request or one-way, as a coroutine gets it. The task is cancelled if the caller gives up."""
 
+    def lose_caller(self) -> None:
+        """Lets the coroutine go on to its answer, for the grace time."""
+
     @property
     def peer(self) -> AsyncConnection:  # type: ignore[override]
         """The other side, which the handler may call."""

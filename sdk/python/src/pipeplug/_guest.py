@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import logging
@@ -30,7 +31,7 @@ from ._handlers import error_text
 from ._logging import JsonHandler, set_level
 from ._options import Options
 from ._pipe import Pipe
-from ._register import take_ends
+from ._register import Ends, runs_on_pipes, take_ends
 from ._session import Driver, Session
 from ._threads import ThreadDriver
 
@@ -115,6 +116,15 @@ class Guest(Commands):
         self._by_hand: Optional[str] = None
         self._has_started = False
         self._start_error: Optional[str] = None
+        # What a program prints between here and `run` must not reach the wire. A module that only defines
+        # a plugin, as for its tests, is left alone.
+        is_program = sys._getframe(1).f_globals.get("__name__") == "__main__"
+        is_early = is_program and args is None and runs_on_pipes(sys.argv[1:])
+        self._ends: Optional[Ends] = None
+        if is_early:
+            # A failure is told by `run`, which finds it again.
+            with contextlib.suppress(RegisterError):
+                self._ends = take_ends(sys.argv[1:], self.name)
 
     def start(self, function: F) -> F:
         """Registers a function that runs before any command, once the host has described itself.
@@ -182,7 +192,7 @@ class Guest(Commands):
 
     def _connect(self) -> tuple[Session, Pipe, List[str]]:
         args = sys.argv[1:] if self._args is None else self._args
-        ends = take_ends(args, self.name)
+        ends = self._ends or take_ends(args, self.name)
         self._by_hand = ends.by_hand
         session = Session(self.options, self.format, is_host=False)
         session.on_log_level = lambda level: set_level(level) if self._has_log else None

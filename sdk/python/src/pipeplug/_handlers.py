@@ -131,7 +131,7 @@ def encode_result(command: str, result: object) -> bytes:
 
 def check_start(request: Incoming) -> None:
     """Raises an error for a request that need not be handled any more."""
-    if request.cancelled:
+    if request.cancelled and not request.session.input_ended:
         raise Failure("cancelled", "the caller has given the request up")
     if request.deadline is not None and request.deadline <= time.monotonic():
         raise Failure("deadline", "the deadline of the request had passed before its handler began")

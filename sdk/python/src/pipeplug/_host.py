@@ -156,9 +156,10 @@ class Plugin(Connection):
     ) -> Plugin:
         """Starts a plugin: a path, or a list such as `[sys.executable, "plugin.py"]`.
 
-        `args` are its own arguments. `commands` answers what the plugin asks. `config` is anything that JSON can hold. `on_line` gets each line of
-        the plugin's standard error, which goes to that of this program otherwise. `stdio` and `format` are for
-        plugins that need them. `timeout` is for the start, in seconds, and `stop_timeout` for `stop`.
+        `args` are its own arguments. `commands` answers what the plugin asks. `config` is anything that JSON can
+        hold. `on_line` gets each line of the plugin's standard error, which goes to that of this program otherwise.
+        `stdio` and `format` are for plugins that need them. `timeout` is for the start, in seconds, and
+        `stop_timeout` for `stop`.
         """
         setup = Setup(
             config=config,

@@ -440,10 +440,8 @@ class LoopDriver:
             self._reads = False
             self.loop.remove_reader(self.pipe.reader)
         if not self.is_guest:
-            reason = self.on_end(reason)
-            with self.lock:
-                session.close(reason)
-            self.finish()
+            # Its status tells why, and may take a moment.
+            self._spawn(self._close(reason))
             return
         with self.lock:
             session.input_ended = True
@@ -455,6 +453,12 @@ class LoopDriver:
             self._cut()
         self.on_close()
         self.stop_soon()
+
+    async def _close(self, reason: str) -> None:
+        reason = await asyncio.to_thread(self.on_end, reason)
+        with self.lock:
+            self.session.close(reason)
+        self.finish()
 
     def _cut(self) -> None:
         if self._waits_to_write:

@@ -30,6 +30,17 @@ class Ends(NamedTuple):
     by_hand: Optional[str]
 
 
+def runs_on_pipes(args: List[str]) -> bool:
+    """Tells whether standard input and output seem to lead to a host."""
+    if args[:1] == [_LISTEN] or (len([it for it in args[:2] if it.isdigit()]) == 2 and args[:2] != ["0", "1"]):
+        return False
+    try:
+        kinds = [os.fstat(number).st_mode for number in (0, 1)]
+    except OSError:
+        return False
+    return all(stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) for kind in kinds)
+
+
 def take_ends(args: List[str], name: str) -> Ends:
     """Takes the descriptors, and puts something harmless in the place of standard input and output."""
     if args[:1] == [_LISTEN]:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Protocol, Tuple, Union
+from typing import Any, Callable, Deque, Dict, Mapping, Optional, Protocol, Tuple, Union
 
 from . import _negotiation as nego
 from ._codec import CLASSIC, LARGE, ONE_WAY, REQUEST, RESPONSE, Chunk, Decoder, Encoder, Skipped
@@ -90,6 +90,11 @@ class Incoming(Waitable):
     def __init__(self, session: Session, thread_id: int, command: str, data: bytes, is_one_way: bool) -> None:
         self.session, self.thread_id = session, thread_id
         self.command, self.data, self.is_one_way = command, data, is_one_way
+
+    def lose_caller(self) -> None:
+        """Tells a handler that looks that nothing comes any more. Its answer may still be read."""
+        self.cancelled = True
+        self.notify()
 
 
 class Session:
@@ -557,7 +562,9 @@ class Session:
     def end_input(self, reason: str) -> None:
         """Ends all that waits for something from the other side."""
         self.input_ended = True
-        self._fail_all(reason)
+        self._fail_calls(reason)
+        for request in [*self.requests.values(), *self.one_ways.values()]:
+            request.lose_caller()
 
     def close(self, reason: str) -> None:
         """Ends the connection."""
@@ -565,15 +572,14 @@ class Session:
             self.closed = reason
             self.out.clear()
             self.out_size = 0
-        self._fail_all(reason)
-        self.room.notify()
+        self._fail_calls(reason)
+        for request in [*self.requests.values(), *self.one_ways.values()]:
+            self._cancel(request)
 
-    def _fail_all(self, reason: str) -> None:
+    def _fail_calls(self, reason: str) -> None:
         calls, self.calls = self.calls, {}
         for call in calls.values():
             self._complete(call, ConnectionClosed(call.command, f"no reply, {reason}"))
-        for request in [*self.requests.values(), *self.one_ways.values()]:
-            self._cancel(request)
         for sink, source in [*self.opened.values(), *self.accepted.values()]:
             if sink is not None:
                 sink.end(reason)
