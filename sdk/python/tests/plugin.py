@@ -192,6 +192,8 @@ def ends(request: Request) -> None:
         sys.exit(3)
     if how == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+        # Another thread may be the one that takes the signal.
+        time.sleep(60)
     if how == "_exit":
         os._exit(7)
 
