@@ -115,19 +115,14 @@ class Decoder:
         self._offset = 0
         #: Bytes that are still to be discarded of a buffer.
         self._skip = 0
-        #: A large buffer that arrives: its header, and number of bytes that are missing.
+        #: A large buffer that arrives: its header, and the number of bytes that complete it.
         self._head: Optional[Tuple[int, int, str]] = None
         #: Grows as bytes arrive, and gives them without a copy.
         self._buffer: Optional[BytesIO] = None
-        self._missing = 0
+        self.wanted = 0
         self._texts: Dict[bytes, str] = {}
         #: State of a header whose command is over the limit: fields so far, bytes of it to discard.
         self._long: Optional[_LongCommand] = None
-
-    @property
-    def wanted(self) -> int:
-        """Number of bytes that complete the buffer that arrives; 0 between buffers."""
-        return self._missing
 
     @property
     def is_between(self) -> bool:
@@ -151,9 +146,9 @@ class Decoder:
         """Takes further bytes of the stream."""
         if self._head is not None:
             size = len(data)
-            if size < self._missing:
+            if size < self.wanted:
                 self._keep(data)
-                self._missing -= size
+                self.wanted -= size
                 self._offset += size
                 return
             data = self._finish_buffer(data)
@@ -186,13 +181,13 @@ class Decoder:
 
     def _finish_buffer(self, data: bytes) -> bytes:
         assert self._head is not None
-        missing, head = self._missing, self._head
+        missing, head = self.wanted, self._head
         buffer = data[:missing]
         if self._buffer is not None:
             self._buffer.write(buffer)
             buffer = self._buffer.getvalue()
         self.events.append((*head, buffer))
-        self._head, self._buffer, self._missing = None, None, 0
+        self._head, self._buffer, self.wanted = None, None, 0
         self._offset += missing
         return data[missing:]
 
@@ -232,7 +227,7 @@ class Decoder:
                         continue
                     if size > start:
                         self._keep(data[start:])
-                    self._head, self._missing = (thread_id, _DIRECTIONS[direction], text), end - size
+                    self._head, self.wanted = (thread_id, _DIRECTIONS[direction], text), end - size
                     self._offset += size
                     return
             try:
@@ -246,13 +241,13 @@ class Decoder:
                 # All bytes behind the header belong to the buffer.
                 rest = data[pos:]
                 self._offset += pos
-                if len(rest) >= self._missing:
+                if len(rest) >= self.wanted:
                     data = self._finish_buffer(rest)
                     self._parse(data)
                     return
                 if rest:
                     self._keep(rest)
-                    self._missing -= len(rest)
+                    self.wanted -= len(rest)
                     self._offset += len(rest)
                 return
         self._offset += pos
@@ -388,7 +383,7 @@ class Decoder:
             self._skip = header.length
             return header.at
         self._head = (header.thread_id, header.direction, header.command)
-        self._missing = header.length
+        self.wanted = header.length
         return header.at
 
     def _go_on_long(self, data: bytes, pos: int) -> int:

@@ -31,6 +31,8 @@ SLOW = 0.001
 QUIET = 20
 #: Time for which a thread looks for input before it sleeps, if that has paid lately.
 SPIN = 100e-6
+#: Short waits in a row after which looking pays. A miss costs as many, and each time twice as many.
+PAYS = 8
 
 _monotonic = time.monotonic
 _now = time.perf_counter
@@ -104,7 +106,7 @@ class ThreadDriver:
         # Spinning. `_reads_first` is true while input comes faster than it is read.
         self._spin = 0
         self._reads_first = False
-        self._spin_penalty = 4
+        self._spin_penalty = PAYS
         self._may_spin = (os.cpu_count() or 1) > 1
 
     # Reading.
@@ -129,11 +131,11 @@ class ThreadDriver:
             return None
         pipe = self.pipe
         wanted = session.decoder.wanted
-        if self._reads_first or wanted or self._spin >= 4:
+        if self._reads_first or wanted or self._spin >= PAYS:
             data = pipe.read(wanted)
             if data is not None:
                 return data
-            if self._spin >= 4 and not self.followers and not session.out:
+            if self._spin >= PAYS and not self.followers and not session.out:
                 data = self._look()
                 if data is not None:
                     return data
@@ -151,7 +153,7 @@ class ThreadDriver:
                 poller, timeout = me.poll_reader, 1.0 if timeout is None else min(timeout, 1.0)
         begun = _now()
         found = poller.poll(timeout)
-        if self._may_spin and self._spin < 4:
+        if self._may_spin and self._spin < PAYS:
             if _now() - begun < SPIN * 1.5:
                 self._spin += 1
             elif self._spin > 0:
@@ -172,13 +174,13 @@ class ThreadDriver:
         while True:
             data = read(wanted)
             if data is not None:
-                if self._spin < 32:
+                if self._spin < 2 * PAYS:
                     self._spin += 1
                 return data
             if _now() > end:
                 break
-        self._spin -= 4
-        if self._spin < 4:
+        self._spin -= PAYS
+        if self._spin < PAYS:
             self._spin = -self._spin_penalty
             self._spin_penalty = min(self._spin_penalty * 2, 256)
         return None
@@ -534,13 +536,17 @@ class ThreadDriver:
                 finally:
                     lock.acquire()
         finally:
-            if self.leader is me:
-                self.leader = None
-                if self.followers:
-                    self._promote()
-                elif self._is_deep:
-                    self._is_deep = False
-                    self._park.release()
+            self._step_down(me)
+
+    def _step_down(self, me: _Term) -> None:
+        """Leaves the reading to another thread. The caller holds the lock."""
+        if self.leader is me:
+            self.leader = None
+            if self.followers:
+                self._promote()
+            elif self._is_deep:
+                self._is_deep = False
+                self._park.release()
 
     def _go_on_leading(self, me: _Term, is_ready: Callable[[], bool], deadline: Optional[float]) -> None:
         """Reads for a handler that waits on the thread that leads. The caller holds the lock."""
@@ -573,8 +579,29 @@ class ThreadDriver:
         """Waits for the reply of a call."""
         if call.done:
             return
+        lock = self.lock
+        lock.acquire()
+        leader = self.leader
+        if call.done or deadline is not None or leader is not None:
+            lock.release()
+        else:
+            # As `block` does, for most calls.
+            try:
+                me: _Term = self._local.term
+            except AttributeError:
+                me = self._local.term = _Term(self, False)
+            self.leader = me
+            lock.release()
+            try:
+                while not call.done and self.leader is me:
+                    self.pump(me, None, False)
+            finally:
+                with lock:
+                    self._step_down(me)
+            if call.done:
+                return
         if not self.block(call, lambda: call.done, deadline):
-            with self.lock:
+            with lock:
                 self.session.give_up(call, CallTimeout(call.command, "no reply within its time"))
             self.flush()
 
