@@ -75,6 +75,14 @@ class Connection:
         `timeout` is in seconds; the other side is told of it. `values` go with the call, and with those that its
         handler makes. `progress` is called with each report of the handler, and should return soon.
         """
+        if timeout is None and values is None and progress is None and type(data) is bytes:
+            alone = None
+            if CURRENT.get() is None and not command.startswith("cmd."):
+                alone = self._driver.call_alone(command, data)
+            if alone is not None:
+                if not alone.done:
+                    self._driver.wait_call(alone, None)
+                return alone.result()
         call, deadline = self._open(command, data, timeout, values, progress, "", leads=True)
         try:
             self._driver.wait_call(call, deadline)

@@ -54,6 +54,9 @@ class Driver(Protocol):
     def wait_call(self, call: Call, deadline: Optional[float]) -> None:
         """Waits for the reply of a call."""
 
+    def call_alone(self, command: str, data: bytes) -> Optional[Call]:
+        """Makes a call while nothing else is open. None if it takes the usual way."""
+
 
 class Call(Waitable):
     """A request of this side."""

@@ -15,8 +15,8 @@ import time
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple
 
-from ._codec import BrokenStream
-from ._errors import CallTimeout, Failure
+from ._codec import RESPONSE, BrokenStream
+from ._errors import CallCancelled, CallTimeout, Failure
 from ._handlers import CURRENT, Handler, Handlers, answer_error, check_start, encode_result
 from ._parts import Waitable
 from ._pipe import PIPE_BUF, Pipe
@@ -92,6 +92,8 @@ class ThreadDriver:
         self._has_watcher = self._is_deep = self._is_spawning = False
         self._inline: Optional[Handler] = None
         self._inline_count = 0
+        #: Number of times that a caller has led.
+        self._terms = 0
         self._threads: List[threading.Thread] = []
         # The end.
         self.is_finished = False
@@ -221,38 +223,50 @@ class ThreadDriver:
 
     def pump(self, me: _Term, deadline: Optional[float], may_run: bool) -> None:
         """Reads once, and takes what has come. Handlers run here if they may."""
+        if self.session.decoder.events:
+            self._take_events(me, may_run)
+            if self.session.out:
+                self.flush()
+            return
+        data = self._read(me, deadline)
+        if data is not None:
+            self._take(me, data, may_run)
+
+    def _take(self, me: _Term, data: bytes, may_run: bool) -> None:
+        """Takes bytes that have come, or the end of the input."""
         session = self.session
-        events = session.decoder.events
+        decoder = session.decoder
+        chunk = decoder.single(data)
+        if chunk is not None:
+            self._reads_first = False
+            if chunk[1] == RESPONSE:
+                with self.lock:
+                    session.receive(chunk)
+                while self.later:
+                    self.later.popleft()()
+            else:
+                decoder.events.append(chunk)
+                self._take_events(me, may_run)
+            if session.out:
+                self.flush()
+            return
+        self._reads_first = True
         broken: Optional[str] = None
-        if not events:
-            data = self._read(me, deadline)
-            if data is None:
-                return
-            chunk = session.decoder.single(data)
-            if chunk is not None:
-                self._reads_first = False
-                events.append(chunk)
-                self._take_events(me, may_run)
-                if session.out:
-                    self.flush()
-                return
-            self._reads_first = True
-            try:
-                if data:
-                    session.decoder.feed(data)
-                else:
-                    session.decoder.end()
-                    broken = "the other side closed the pipe"
-            except BrokenStream as error:
-                broken = f"the other side broke the protocol: {error}"
-            except BaseException:
-                self._end("this side was interrupted while it read", False)
-                raise
-            if broken is not None:
-                self._take_events(me, may_run)
-                self._end(broken, not data and session.decoder.is_between)
-                return
+        try:
+            if data:
+                decoder.feed(data)
+            else:
+                decoder.end()
+                broken = "the other side closed the pipe"
+        except BrokenStream as error:
+            broken = f"the other side broke the protocol: {error}"
+        except BaseException:
+            self._end("this side was interrupted while it read", False)
+            raise
         self._take_events(me, may_run)
+        if broken is not None:
+            self._end(broken, not data and decoder.is_between)
+            return
         if session.out:
             self.flush()
             if session.out_size > session.options.unread:
@@ -526,6 +540,7 @@ class ThreadDriver:
         except AttributeError:
             me = self._local.term = _Term(self, False)
         self.leader = me
+        self._terms += 1
         try:
             while not is_ready() and self.leader is me:
                 if deadline is not None and deadline <= _monotonic():
@@ -591,6 +606,7 @@ class ThreadDriver:
             except AttributeError:
                 me = self._local.term = _Term(self, False)
             self.leader = me
+            self._terms += 1
             lock.release()
             try:
                 while not call.done and self.leader is me:
@@ -604,6 +620,61 @@ class ThreadDriver:
             with lock:
                 self.session.give_up(call, CallTimeout(call.command, "no reply within its time"))
             self.flush()
+
+    def call_alone(self, command: str, data: bytes) -> Optional[Call]:
+        """Makes a call while nothing else is open, with as few steps as can be: most calls are such.
+
+        Returns a call that is sent, and mostly done. None if it takes the usual way, and nothing was sent.
+        """
+        session, lock, pipe = self.session, self.lock, self.pipe
+        decoder = session.decoder
+        lock.acquire()
+        encoder = session.encoder
+        if (
+            self.leader is not None
+            or session.calls
+            or session.out
+            or session.closed is not None
+            or encoder is None
+            or len(data) > 2048
+            or len(command) > 256
+            or self._is_writing
+            or decoder.events
+            or not session.has_room()
+        ):
+            lock.release()
+            return None
+        try:
+            me: _Term = self._local.term
+        except AttributeError:
+            me = self._local.term = _Term(self, False)
+        try:
+            call = session.open_call(command, data)
+            self.write_now()
+            self.leader = me
+            self._terms += 1
+        finally:
+            lock.release()
+        try:
+            if not session.out and self._spin < PAYS:
+                begun = _now()
+                found = me.poll_reader.poll()
+                if self._may_spin:
+                    self._spin = self._spin + 1 if _now() - begun < SPIN * 1.5 else min(self._spin, 0)
+                if len(found) == 1 and found[0][0] == pipe.reader:
+                    received = pipe.read(decoder.wanted)
+                    if received:
+                        self._take(me, received, False)
+            while not call.done and self.leader is me:
+                self.pump(me, None, False)
+        except BaseException:
+            with lock:
+                session.give_up(call, CallCancelled(command, "given up by the caller"))
+            raise
+        finally:
+            with lock:
+                self._step_down(me)
+        return call
 
     # Threads that serve.
 
@@ -620,15 +691,16 @@ class ThreadDriver:
     def loop(self) -> None:
         """Leads or watches, until the end or until there are others for both."""
         lock = self.lock
-        self._is_spawning = False
+        self._is_spawning = was_taken = False
         while True:
             lock.acquire()
             if self.is_finished:
                 lock.release()
                 return
-            if self.leader is None:
+            if self.leader is None and not (was_taken and not self._has_watcher):
                 me = self.leader = _Term(self, not self.is_guest)
                 lock.release()
+                was_taken = True
                 try:
                     self._serve(me)
                 except Exception:
@@ -642,6 +714,7 @@ class ThreadDriver:
                 self._has_watcher = True
                 lock.release()
                 self._watch()
+                was_taken = False
             else:
                 lock.release()
                 return
@@ -654,15 +727,17 @@ class ThreadDriver:
 
     def _watch(self) -> None:
         """Sleeps until no thread leads, or a handler takes long."""
-        last_count, last_leader, quiet = -1, None, 0
+        last_count, last_terms, quiet = -1, self._terms, 0
         lock, park = self.lock, self._park
         while True:
             if self._is_deep:
                 park.acquire()
+                quiet = 0
             else:
                 park.acquire(timeout=TICK)
             with lock:
-                if self.is_finished or self.leader is None:
+                is_quiet = self._inline_count == last_count and self._terms == last_terms
+                if self.is_finished or (self.leader is None and self._terms == last_terms):
                     self._has_watcher = self._is_deep = False
                     return
                 if self._inline is not None and self._inline_count == last_count:
@@ -673,15 +748,13 @@ class ThreadDriver:
                     self._has_watcher = self._is_deep = False
                     self._spawn()
                     return
-                is_quiet = self._inline is None and self._inline_count == last_count
-                if is_quiet and self.leader is last_leader:
-                    quiet += 1
-                else:
-                    quiet = 0
-                last_count, last_leader = self._inline_count, self.leader
-                # A caller that waits for long wakes this thread when it has its reply.
-                is_long = not self.leader.may_be_taken and not self.is_guest and is_quiet
-                self._is_deep = quiet >= QUIET or (is_long and quiet >= 2)
+                quiet = quiet + 1 if is_quiet else 0
+                last_count, last_terms = self._inline_count, self._terms
+                # A caller that waits for long wakes this thread when it has its reply. Between two callers
+                # that read, one after the other, this thread would only wake up in vain.
+                leader = self.leader
+                waits_long = leader is not None and not leader.may_be_taken and not self.is_guest
+                self._is_deep = leader is not None and quiet >= (2 if waits_long else QUIET)
 
     def _arm(self) -> None:
         """Has a thread watch how long the handler takes."""
