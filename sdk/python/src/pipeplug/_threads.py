@@ -38,6 +38,12 @@ _monotonic = time.monotonic
 _now = time.perf_counter
 
 
+def _cpus() -> int:
+    """Returns the number of CPUs that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
 class Waiter:
     """A thread that sleeps."""
 
@@ -109,7 +115,7 @@ class ThreadDriver:
         self._spin = 0
         self._reads_first = False
         self._spin_penalty = PAYS
-        self._may_spin = (os.cpu_count() or 1) > 1
+        self._may_spin = _cpus() > 1
 
     # Reading.
 
