@@ -87,7 +87,7 @@ conform() { # name, arguments…
 conform "plugin by threads" samples/echo.py
 conform "plugin by threads, classic" --format classic samples/echo.py
 conform "plugin by asyncio" samples/echo_async.py
-conform "plugin with a service" --call greeter.languages= samples/greeter_plugin.py
+conform "plugin with a service" --check services --check start --call greeter.languages= samples/greeter_plugin.py
 conform "host by threads" --as host -- samples/echo_host.py '{plugin}'
 conform "host by asyncio" --as host -- samples/echo_host_async.py '{plugin}'
 

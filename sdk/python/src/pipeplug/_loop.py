@@ -15,8 +15,8 @@ from ._errors import CallCancelled, CallTimeout, Failure
 from ._handlers import CURRENT, Handler, Handlers, answer_error, check_start, encode_result
 from ._parts import Waitable
 from ._pipe import Pipe
+from ._pool import Pool, Waiter
 from ._session import Call, Incoming, Session
-from ._threads import Pool, Waiter
 
 log = logging.getLogger("pipeplug")
 _monotonic = time.monotonic

@@ -20,6 +20,7 @@ from ._errors import CallCancelled, CallTimeout, Failure
 from ._handlers import CURRENT, Handler, Handlers, answer_error, check_start, encode_result
 from ._parts import Waitable
 from ._pipe import PIPE_BUF, Pipe
+from ._pool import Pool, Waiter
 from ._session import Call, Incoming, Session
 
 log = logging.getLogger("pipeplug")
@@ -42,26 +43,6 @@ def _cpus() -> int:
     """Returns the number of CPUs that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-class Waiter:
-    """A thread that sleeps."""
-
-    __slots__ = ("is_woken", "lock", "woken")
-
-    def __init__(self, woken: Optional[Set[Waiter]] = None) -> None:
-        self.lock = threading.Lock()
-        self.lock.acquire()
-        self.is_woken = False
-        self.woken = woken
-
-    def wake(self) -> None:
-        """Wakes it. The caller holds the session's lock."""
-        if not self.is_woken:
-            self.is_woken = True
-            if self.woken is not None:
-                self.woken.add(self)
-            self.lock.release()
 
 
 class _Term:
@@ -849,49 +830,3 @@ class ThreadDriver:
                 os.close(descriptor)
             except OSError:
                 pass
-
-
-class Pool:
-    """Threads that run handlers."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._count, self._idle = limit, 0, 0
-        self._jobs: Deque[Optional[Callable[[], None]]] = deque()
-        self._condition = threading.Condition(threading.Lock())
-        self._is_closed = False
-
-    def submit(self, job: Callable[[], None]) -> None:
-        """Runs a job on an idle thread, a new one, or later."""
-        with self._condition:
-            self._jobs.append(job)
-            if self._idle >= len(self._jobs):
-                self._condition.notify()
-                return
-            if self._count >= self._limit:
-                return
-            self._count += 1
-        threading.Thread(target=self._work, name="pipeplug-handler", daemon=True).start()
-
-    def _work(self) -> None:
-        condition = self._condition
-        while True:
-            with condition:
-                while not self._jobs:
-                    if self._is_closed:
-                        self._count -= 1
-                        return
-                    self._idle += 1
-                    condition.wait()
-                    self._idle -= 1
-                job = self._jobs.popleft()
-            assert job is not None
-            try:
-                job()
-            except Exception:
-                log.exception("a handler's thread failed")
-
-    def close(self) -> None:
-        """Ends the threads that are idle."""
-        with self._condition:
-            self._is_closed = True
-            self._condition.notify_all()
