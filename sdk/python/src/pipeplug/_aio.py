@@ -1,0 +1,530 @@
+"""Calls in an event loop of asyncio: the awaited forms of connections, streams and requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any, AsyncIterator, Callable, Dict, Iterable, Mapping, Optional, Sequence, Type
+
+from ._codec import STANDARD
+from ._commands import Commands
+from ._connection import Connection, ProgressHook, Request, RequestBase, ServiceT, make_context
+from ._errors import CallCancelled, CallError, CallFailed, CallTimeout, Failure, StreamError
+from ._guest import Guest, Host, HostInfo
+from ._handlers import Handlers
+from ._host import Setup
+from ._loop import LoopDriver
+from ._negotiation import Progress
+from ._options import Data, Options, to_bytes
+from ._parts import PartSink, PartSource
+from ._pipe import Pipe
+from ._process import Process, Program
+from ._session import Call, Incoming, Session
+
+
+class AsyncConnection:
+    """The other side of a connection, for tasks of one event loop."""
+
+    def __init__(self, session: Session, driver: LoopDriver) -> None:
+        self._session, self._driver = session, driver
+
+    async def call(
+        self,
+        command: str,
+        data: Data = b"",
+        *,
+        timeout: Optional[float] = None,
+        values: Optional[Mapping[str, str]] = None,
+        progress: Optional[ProgressHook] = None,
+    ) -> bytes:
+        """Makes a call, and returns its reply. A task that is cancelled gives the call up.
+
+        `timeout` is in seconds; the other side is told of it. `values` go with the call, and with those that its
+        handler makes. `progress` is called with each report of the handler.
+        """
+        call, deadline = await self._open(command, data, timeout, values, progress, "")
+        await self._driver.wait_call_async(call, deadline)
+        return call.result()
+
+    async def notify(self, command: str, data: Data = b"", *, values: Optional[Mapping[str, str]] = None) -> None:
+        """Sends a one-way. Waits for room only."""
+        await self._send_one_way(command, data, values, "")
+
+    async def stream(
+        self,
+        command: str,
+        data: Data = b"",
+        *,
+        send: bool = True,
+        receive: bool = True,
+        timeout: Optional[float] = None,
+        values: Optional[Mapping[str, str]] = None,
+        progress: Optional[ProgressHook] = None,
+    ) -> AsyncStream:
+        """Makes a call with parts: of the request (`send`), of the reply (`receive`), or both."""
+        words = " ".join(["send"] * send + ["receive"] * receive)
+        call, deadline = await self._open(command, data, timeout, values, progress, words)
+        return AsyncStream(self, call, deadline)
+
+    async def notify_stream(
+        self, command: str, data: Data = b"", *, values: Optional[Mapping[str, str]] = None
+    ) -> AsyncPartSender:
+        """Sends a one-way with parts."""
+        sink = await self._send_one_way(command, data, values, "send")
+        assert sink is not None
+        return AsyncPartSender(self._driver, sink)
+
+    async def ping(self, timeout: Optional[float] = None) -> None:
+        """Waits until the other side shows that it reads."""
+        session = self._session
+        with session.lock:
+            call = session.open_call("cmd.ping", b"")
+            session.sent -= 64 + len("cmd.ping")
+        self._driver.flush()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        await self._driver.wait_call_async(call, deadline)
+        if call.error is not None and not isinstance(call.error, CallFailed):
+            raise call.error
+
+    @property
+    def is_closed(self) -> bool:
+        """True once the connection has ended."""
+        return self._session.closed is not None
+
+    def client(self, service: Type[ServiceT]) -> ServiceT:
+        """Returns an object whose methods call the service of this class, and are awaited."""
+        from ._service import make_async_client
+
+        return make_async_client(service, self)
+
+    async def _open(
+        self,
+        command: str,
+        data: Data,
+        timeout: Optional[float],
+        values: Optional[Mapping[str, str]],
+        progress: Optional[ProgressHook],
+        stream: str,
+    ) -> tuple[Call, Optional[float]]:
+        session, driver = self._session, self._driver
+        encoded = data if type(data) is bytes else to_bytes(data)
+        deadline, context = make_context(session, timeout, values, progress, stream)
+        session.check_command(command)
+        if not session.has_room() and not await driver.wait(session.room, session.has_room, deadline):
+            raise CallTimeout(command, "not sent: there was no room within its time")
+        with session.lock:
+            call = session.open_call(command, encoded, context)
+            if progress is not None:
+                hook, later = progress, driver.later
+                call.on_progress = lambda report: later.append(lambda: hook(report))
+        driver.flush()
+        return call, deadline
+
+    async def _send_one_way(
+        self, command: str, data: Data, values: Optional[Mapping[str, str]], stream: str
+    ) -> Optional[PartSink]:
+        session, driver = self._session, self._driver
+        encoded = data if type(data) is bytes else to_bytes(data)
+        _, context = make_context(session, None, values, None, stream)
+        session.check_command(command)
+        if not session.has_room():
+            await driver.wait(session.room, session.has_room)
+        with session.lock:
+            sink = session.send_one_way(command, encoded, context)
+        driver.flush()
+        return sink
+
+
+class AsyncPartSender:
+    """Sends the parts of a request, one-way or reply."""
+
+    def __init__(self, driver: LoopDriver, sink: PartSink) -> None:
+        self._driver, self._sink = driver, sink
+
+    async def send(self, part: Data) -> None:
+        """Sends a part. Waits while the receiver has a window full of parts."""
+        data, sink, driver = to_bytes(part), self._sink, self._driver
+        while not sink.may_send():
+            await driver.wait(sink, sink.may_send)
+        with driver.lock:
+            sink.send(data)
+        driver.flush()
+
+    async def finish(self) -> None:
+        """Says that the parts are complete."""
+        with self._driver.lock:
+            if not self._sink.is_finished and self._sink.enough is None:
+                self._sink.check()
+            self._sink.finish()
+        self._driver.flush()
+
+    async def abort(self, reason: str) -> None:
+        """Ends the parts early; the receiver gets the reason as an error."""
+        with self._driver.lock:
+            self._sink.finish(reason or "aborted")
+        self._driver.flush()
+
+    async def __aenter__(self) -> AsyncPartSender:
+        return self
+
+    async def __aexit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
+        if error is not None:
+            await self.abort(str(error) or type(error).__name__)
+        elif not self._sink.is_finished and self._sink.enough is None:
+            await self.finish()
+
+
+class AsyncParts(AsyncIterator[bytes]):
+    """Receives the parts of a request or reply, in order."""
+
+    def __init__(self, driver: LoopDriver, source: PartSource) -> None:
+        self._driver, self._source = driver, source
+        source.was_asked = True
+
+    def __aiter__(self) -> AsyncParts:
+        return self
+
+    async def __anext__(self) -> bytes:
+        source, driver = self._source, self._driver
+        if not source.is_ready():
+            await driver.wait(source, source.is_ready)
+        with driver.lock:
+            part = source.take()
+        if source.session.out:
+            driver.flush()
+        if part is None:
+            raise StopAsyncIteration
+        return part
+
+    def enough(self, reason: str = "") -> None:
+        """Tells the sender that no more parts are wanted."""
+        with self._driver.lock:
+            self._source.refuse(reason)
+            self._source.end(None)
+        self._driver.flush()
+
+
+class AsyncStream(AsyncPartSender):
+    """A call with parts: sends those of the request, iterates over those of the reply."""
+
+    def __init__(self, connection: AsyncConnection, call: Call, deadline: Optional[float]) -> None:
+        self._driver, self._call, self._deadline = connection._driver, call, deadline
+        if call.sink is not None:
+            self._sink = call.sink
+        self._parts = None if call.source is None else AsyncParts(self._driver, call.source)
+
+    async def send(self, part: Data) -> None:
+        """Sends a part of the request. Waits while the receiver has a window full of parts."""
+        if self._call.sink is None:
+            raise StreamError("the stream was opened without parts of the request")
+        await super().send(part)
+
+    async def finish(self) -> None:
+        """Says that the parts of the request are complete."""
+        if self._call.sink is not None:
+            with self._driver.lock:
+                self._sink.finish()
+            self._driver.flush()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._parts is not None:
+            async for part in self._parts:
+                yield part
+
+    def enough(self, reason: str = "") -> None:
+        """Takes no more parts of the reply. The reply itself still comes."""
+        if self._parts is not None:
+            self._parts.enough(reason)
+
+    @property
+    def refusal(self) -> Optional[str]:
+        """Reason for which the handler takes no more parts of the request, if it has said so."""
+        return None if self._call.sink is None else self._call.sink.enough
+
+    async def reply(self) -> bytes:
+        """Waits for the reply behind the parts."""
+        await self._driver.wait_call_async(self._call, self._deadline)
+        return self._call.result()
+
+    def cancel(self) -> None:
+        """Gives the call up, and ends both directions."""
+        with self._driver.lock:
+            error = CallCancelled(self._call.command, "given up by the caller")
+            self._call.session.give_up(self._call, error)
+        self._driver.flush()
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(self, kind: object, error: Optional[BaseException], trace: object) -> None:
+        if not self._call.done:
+            self.cancel()
+
+
+class AsyncRequest(RequestBase[AsyncConnection]):
+    """A request or one-way, as a coroutine gets it. The task is cancelled if the caller gives up."""
+
+    def lose_caller(self) -> None:
+        """Lets the coroutine go on to its answer, for the grace time."""
+
+    @property
+    def peer(self) -> AsyncConnection:  # type: ignore[override]
+        """The other side, which the handler may call."""
+        found: AsyncConnection = self.session.async_peer
+        return found
+
+    @property
+    def _driver(self) -> LoopDriver:
+        return self.peer._driver
+
+    def progress(self, done: int, total: Optional[int] = None, message: Optional[str] = None) -> None:
+        """Reports how far the work is. Costs next to nothing unless the caller wants to know."""
+        if self.wants_progress:
+            with self.session.lock:
+                is_due = self.session.report(self, Progress(done, total, message))
+            if is_due:
+                self._driver.flush()
+
+    @property
+    def parts(self) -> AsyncIterator[bytes]:
+        """The parts that follow the request; none if it has none."""
+        return _none() if self.source is None else AsyncParts(self._driver, self.source)
+
+    async def send(self, part: Data) -> None:
+        """Sends a part of the reply. Waits while the caller has a window full of parts."""
+        if self.sink is None:
+            raise Failure("invalid_argument", f"{self.command} answers with parts: call it by a stream")
+        await AsyncPartSender(self._driver, self.sink).send(part)
+
+
+async def _none() -> AsyncIterator[bytes]:
+    nothing: Sequence[bytes] = ()
+    for part in nothing:
+        yield part
+
+
+class AsyncHost(AsyncConnection, HostInfo):
+    """The host, as a plugin of coroutines sees it."""
+
+    def __init__(self, session: Session, driver: LoopDriver, guest: Guest) -> None:
+        AsyncConnection.__init__(self, session, driver)
+        HostInfo.__init__(self, guest)
+
+
+def _incoming(handlers: Handlers) -> Callable[[Session, int, str, bytes, bool], Incoming]:
+    def make(session: Session, thread_id: int, command: str, data: bytes, is_one_way: bool) -> Incoming:
+        handler = handlers.find(command)
+        kind = AsyncRequest if handler is not None and handler.is_async else Request
+        return kind(session, thread_id, command, data, is_one_way)
+
+    return make
+
+
+async def serve_guest(guest: Guest) -> int:
+    """Serves a host in the running event loop."""
+    session, pipe, args = guest._connect()
+    handlers = guest._handlers
+    driver = LoopDriver(session, pipe, handlers)
+    session.incoming = _incoming(handlers)
+    driver.grace = guest.grace
+    host = AsyncHost(session, driver, guest)
+    blocking = Host(session, driver, guest)
+    host.args = blocking.args = args
+    blocking._stopping = host._stopping
+    session.async_peer, session.peer = host, blocking
+    # The handle that `Guest.host` gives is the one of coroutines.
+    guest._host = host
+
+    def stopping() -> None:
+        guest._tell_stop()
+        driver.stop_soon()
+
+    session.on_stop = stopping
+    driver.on_close = guest._tell_stop
+    driver.on_late = lambda: guest._say(f"stopped with handlers still at work after {guest.grace:g} s")
+    start = guest._start
+    if start is not None:
+        driver.held = []
+
+    async def metadata(request: AsyncRequest) -> bytes:
+        answer = guest._introduce(request.data, session)
+        blocking.metadata, blocking._config = host.metadata, host._config
+        blocking.interface_version = host.interface_version
+        if answer is None:
+            if start is not None and not guest._has_started:
+                guest._has_started = True
+                try:
+                    if guest._is_coroutine(start):
+                        await start(*guest._start_args(start, host))
+                    else:
+                        await asyncio.to_thread(start, *guest._start_args(start, blocking))
+                except Exception as error:
+                    guest._fail_start(error)
+                    driver._cut()
+                    driver.finish()
+                    return b""
+            guest._agree(session)
+            answer = guest._answer(session)
+        if driver.held is not None:
+            driver.loop.call_soon(driver.release_held)
+        return answer
+
+    if "GetMetadata" not in handlers.commands:
+        handlers.add("GetMetadata", metadata, True)
+    guest._services.register(handlers)
+    driver.start()
+    await driver.done.wait()
+    return guest._status(session, driver.exit_status, driver.end_reason)
+
+
+class AsyncPlugin(AsyncConnection):
+    """A plugin that runs, for tasks of one event loop."""
+
+    #: Name of the plugin, for messages.
+    name: str
+    #: What the plugin says of itself.
+    metadata: Mapping[str, str]
+    #: Version of the application's interface that both sides speak; None if one names none.
+    interface_version: Optional[int]
+
+    def __init__(self, session: Session, driver: LoopDriver, process: Process, stop_timeout: float) -> None:
+        super().__init__(session, driver)
+        self._process, self.name, self._stop_timeout = process, process.name, stop_timeout
+        self.metadata, self.interface_version = {}, None
+        self._status: Optional[int] = None
+
+    @classmethod
+    async def start(
+        cls,
+        program: Program,
+        *,
+        args: Sequence[str] = (),
+        stdio: bool = False,
+        format: str = STANDARD,
+        timeout: float = 10.0,
+        stop_timeout: float = 5.0,
+        config: Any = None,
+        metadata: Optional[Mapping[str, str]] = None,
+        interface_versions: Iterable[int] = (),
+        commands: Optional[Commands] = None,
+        name: Optional[str] = None,
+        env: Optional[Mapping[str, str]] = None,
+        cwd: Optional[str] = None,
+        on_line: Optional[Callable[[str], None]] = None,
+        log_level: Optional[str] = None,
+        options: Optional[Options] = None,
+    ) -> AsyncPlugin:
+        """Starts a plugin, with the arguments of `Plugin.start`. Commands of the host may be coroutines."""
+        setup = Setup(
+            config=config,
+            metadata=metadata,
+            interface_versions=interface_versions,
+            commands=commands,
+            log_level=log_level,
+            format=format,
+        )
+        handlers = setup.handlers()
+
+        def spawn() -> Process:
+            return Process(program, args=args, name=name, stdio=stdio, format=format, env=env, cwd=cwd, on_line=on_line)
+
+        process = await asyncio.to_thread(spawn)
+        session = Session(options or Options(), format, is_host=True)
+        driver = LoopDriver(session, Pipe(process.reader, process.writer), handlers)
+        session.incoming = _incoming(handlers)
+        driver.on_end = lambda reason: process.end_text() if reason == "the other side closed the pipe" else reason
+        plugin = cls(session, driver, process, stop_timeout)
+        session.async_peer = plugin
+        session.peer = Connection(session, driver)
+        begun = time.monotonic()
+        try:
+            driver.start()
+            with session.lock:
+                call = session.open_call("GetMetadata", setup.request(session))
+            driver.flush()
+            await driver.wait_call_async(call, begun + timeout)
+            try:
+                reply: Optional[bytes] = call.result()
+            except CallFailed:
+                reply = None
+            plugin.metadata = setup.take(process.name, session, reply)
+            plugin.interface_version = setup.interface_version
+            driver.flush()
+        except BaseException as error:
+            await plugin.kill()
+            if isinstance(error, CallError):
+                raise setup.failure(process, error, time.monotonic() - begun) from None
+            raise
+        return plugin
+
+    async def stop(self, timeout: Optional[float] = None) -> int:
+        """Stops the plugin: it answers what is open, and exits. Returns its exit status, see `Plugin.stop`."""
+        if self._status is None:
+            grace = self._stop_timeout if timeout is None else timeout
+            end = time.monotonic() + grace
+            session, driver = self._session, self._driver
+            with session.lock:
+                if session.closed is None and not session.is_stopping:
+                    session.is_stopping = True
+                    session.queue(0, 1, "cmd.stop", b"")
+            driver._flush()
+            while session.calls or session.active or session.out:
+                if session.closed is not None or time.monotonic() > end:
+                    break
+                await asyncio.sleep(0.002)
+            if driver._waits_to_write:
+                driver._waits_to_write = False
+                driver.loop.remove_writer(driver.pipe.writer)
+            driver.pipe.cut_writer()
+            rest = max(0.0, end - time.monotonic())
+            self._status = await asyncio.to_thread(self._process.end, rest)
+            driver.dispose()
+        return self._status
+
+    async def kill(self) -> int:
+        """Ends the plugin at once. Returns its exit status."""
+        if self._status is None:
+            self._process.kill()
+            self._driver.end_reason = f"{self.name} was killed by its host"
+            self._driver.finish()
+            self._status = await asyncio.to_thread(self._process.end, 0.0)
+            self._driver.dispose()
+        return self._status
+
+    @property
+    def pid(self) -> int:
+        """Process id of the plugin."""
+        return self._process.popen.pid
+
+    @property
+    def status(self) -> Optional[int]:
+        """Exit status of the plugin, negative for a signal; None while it runs."""
+        return self._process.popen.poll()
+
+    def set_log_level(self, level: str) -> bool:
+        """Sets the level of the plugin's log. Returns false if the plugin has no such log."""
+        session = self._session
+        if not session.has("log"):
+            return False
+        with session.lock:
+            session.queue(0, 1, "cmd.log_level", to_bytes(level))
+        self._driver.flush()
+        return True
+
+    async def services(self) -> Sequence[Dict[str, Any]]:
+        """Returns the description of the plugin's services, which is empty if it has none."""
+        if not self.metadata.get("pipeplug.services"):
+            return []
+        found = json.loads(await self.call("GetServices"))
+        services: Sequence[Dict[str, Any]] = found["services"]
+        return services
+
+    async def __aenter__(self) -> AsyncPlugin:
+        return self
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        await self.stop(None if error is None else min(1.0, self._stop_timeout))
+
+
+__all__ = ["AsyncHost", "AsyncPlugin", "AsyncRequest", "serve_guest"]

@@ -1,0 +1,447 @@
+"""Chunks as bytes: an encoder, and a decoder that takes a stream cut anywhere."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from io import BytesIO
+from typing import Deque, Dict, NamedTuple, Optional, Tuple, Union
+
+ONE_WAY, REQUEST, RESPONSE = 1, 2, 3
+STANDARD, CLASSIC = "standard", "classic"
+
+#: Limits of a receiver, in bytes.
+COMMAND_LIMIT = 64 << 10
+BUFFER_LIMIT = 256 << 20
+
+_LARGEST = (1 << 64) - 1
+_DIRECTIONS = {b"1": ONE_WAY, b"2": REQUEST, b"3": RESPONSE}
+#: Buffers from this size on are written from where they are.
+LARGE = 32 << 10
+#: Commands whose text is kept, so that it is decoded once.
+_KEPT = 512
+
+_STANDARD_HEADER = re.compile(
+    rb"(0|[1-9][0-9]{0,18})\x00([123])\x00((?:0|[1-9][0-9]{0,4})\x00[^\x00]*)\x00(0|[1-9][0-9]{0,11})\x00"
+)
+_CLASSIC_HEADER = re.compile(rb"(|0|[1-9][0-9]{0,18})\x00([123])\x00([^\x00 ]*) (|0|[1-9][0-9]{0,11})\x00")
+
+
+#: A chunk that has arrived: threadID, direction, command and buffer. A plain tuple is the quickest.
+Chunk = Tuple[int, int, str, bytes]
+
+
+class Skipped(NamedTuple):
+    """A chunk that is read and discarded: of an unknown direction, or over a limit."""
+
+    thread_id: int
+    direction: int
+    reason: str
+    command_len: int
+    buffer_len: int
+    limit: Optional[int]
+    #: The command, unless it was discarded itself.
+    command: Optional[str]
+    is_reserved: bool
+
+
+class BrokenStream(Exception):
+    """The stream breaks the grammar, or ends inside a chunk."""
+
+    def __init__(self, field: str, offset: int, kind: str, found: str) -> None:
+        super().__init__(f"broken chunk at byte {offset} of the stream, in its {field}: {kind}, found {found}")
+        self.field, self.offset, self.kind = field, offset, kind
+
+
+class _Incomplete(Exception):
+    """More bytes are needed. Its argument is the field that is incomplete."""
+
+
+class Encoder:
+    """Writes chunks in one format."""
+
+    def __init__(self, format: str) -> None:
+        self.format = format
+        #: What stands between the numbers, by direction and command.
+        self._middles: Tuple[Dict[str, bytes], ...] = ({}, {}, {}, {})
+        self._is_standard = format != CLASSIC
+
+    def header(self, thread_id: int, direction: int, command: str, length: int) -> bytes:
+        """Returns the bytes before the buffer."""
+        middle = self._middles[direction].get(command)
+        if middle is None:
+            middle = self._middle(direction, command)
+        if self._is_standard:
+            return b"%d%b%d\0" % (thread_id, middle, length)
+        number = b"%d" % thread_id if thread_id else b""
+        return b"%b%b%b\0" % (number, middle, b"%d" % length if length else b"")
+
+    def _middle(self, direction: int, command: str) -> bytes:
+        cmd = command.encode()
+        if self._is_standard:
+            middle = b"\0%d\0%d\0%b\0" % (direction, len(cmd), cmd)
+        elif b" " in cmd or b"\0" in cmd:
+            raise ValueError(
+                f"the command {command!r} has a space or NUL, which the classic format cannot carry:"
+                " use the standard format"
+            )
+        else:
+            middle = b"\0%d\0%b " % (direction, cmd)
+        kept = self._middles[direction]
+        if len(kept) < _KEPT and len(cmd) < 256:
+            kept[command] = middle
+        return middle
+
+
+class Decoder:
+    """Reads chunks of a stream that arrives in pieces.
+
+    `events` has what is complete. `feed` raises `BrokenStream` at a violation, after the events
+    before it.
+    """
+
+    def __init__(
+        self,
+        format: Optional[str] = None,
+        command_limit: int = COMMAND_LIMIT,
+        buffer_limit: int = BUFFER_LIMIT,
+    ) -> None:
+        #: The format; None until the first chunk has shown it.
+        self.format = format
+        self.command_limit, self.buffer_limit = command_limit, buffer_limit
+        self.events: Deque[Union[Chunk, Skipped]] = deque()
+        self._rest = b""
+        #: Offset of `_rest` in the stream.
+        self._offset = 0
+        #: Bytes that are still to be discarded of a buffer.
+        self._skip = 0
+        #: A large buffer that arrives: its header, and the number of bytes that complete it.
+        self._head: Optional[Tuple[int, int, str]] = None
+        #: Grows as bytes arrive, and gives them without a copy.
+        self._buffer: Optional[BytesIO] = None
+        self.wanted = 0
+        self._texts: Dict[bytes, str] = {}
+        #: State of a header whose command is over the limit: fields so far, bytes of it to discard.
+        self._long: Optional[_LongCommand] = None
+
+    @property
+    def is_between(self) -> bool:
+        """True if the stream may end here."""
+        return not (self._rest or self._skip or self._head or self._long)
+
+    def single(self, data: bytes) -> Optional[Chunk]:
+        """Returns the chunk that further bytes are, if they are exactly one, and takes them then."""
+        if self._head is None and not self._rest and self.format == STANDARD:
+            match = _STANDARD_HEADER.match(data)
+            if match is not None:
+                number, direction, key, length = match.groups()
+                text, start, needed = self._texts.get(key), match.end(), int(length)
+                fits = start + needed == len(data) and needed <= self.buffer_limit
+                if text is not None and fits and not self._skip and self._long is None:
+                    self._offset += len(data)
+                    return int(number), _DIRECTIONS[direction], text, data[start:]
+        return None
+
+    def feed(self, data: bytes) -> None:
+        """Takes further bytes of the stream."""
+        if self._head is not None:
+            size = len(data)
+            if size < self.wanted:
+                self._keep(data)
+                self.wanted -= size
+                self._offset += size
+                return
+            data = self._finish_buffer(data)
+        elif self._rest:
+            data = self._rest + data
+            self._rest = b""
+        self._parse(data)
+
+    def end(self) -> None:
+        """Takes the end of the stream."""
+        if self._head is not None or self._skip:
+            field, offset = "buffer", self._offset
+        elif self._long is not None:
+            field, offset = self._long.field, self._offset + len(self._rest)
+        elif self._rest:
+            offset = self._offset + len(self._rest)
+            try:
+                self._header(self._rest, 0)
+                raise AssertionError("a complete header is not kept")
+            except _Incomplete as incomplete:
+                field = str(incomplete)
+        else:
+            return
+        raise BrokenStream(field, offset, "end", "the end of the stream")
+
+    def _keep(self, data: bytes) -> None:
+        if self._buffer is None:
+            self._buffer = BytesIO()
+        self._buffer.write(data)
+
+    def _finish_buffer(self, data: bytes) -> bytes:
+        assert self._head is not None
+        missing, head = self.wanted, self._head
+        buffer = data[:missing]
+        if self._buffer is not None:
+            self._buffer.write(buffer)
+            buffer = self._buffer.getvalue()
+        self.events.append((*head, buffer))
+        self._head, self._buffer, self.wanted = None, None, 0
+        self._offset += missing
+        return data[missing:]
+
+    def _parse(self, data: bytes) -> None:
+        pos, size = 0, len(data)
+        texts = self._texts
+        append = self.events.append
+        pattern = _STANDARD_HEADER if self.format == STANDARD else _CLASSIC_HEADER
+        is_known = self.format is not None
+        is_standard = self.format == STANDARD
+        while True:
+            if self._skip:
+                step = min(self._skip, size - pos)
+                pos += step
+                self._skip -= step
+            if self._long is not None:
+                pos = self._go_on_long(data, pos)
+                if self._long is not None:
+                    break
+                continue
+            if pos >= size:
+                break
+            match = pattern.match(data, pos) if is_known else None
+            if match is not None:
+                number, direction, key, length = match.groups()
+                text = texts.get(key)
+                if text is None:
+                    text = self._text(key, match.start(3), is_standard)
+                needed = int(length) if length else 0
+                if text is not None and needed <= self.buffer_limit:
+                    start = match.end()
+                    end = start + needed
+                    thread_id = int(number) if number else 0
+                    if end <= size:
+                        append((thread_id, _DIRECTIONS[direction], text, data[start:end]))
+                        pos = end
+                        continue
+                    if size > start:
+                        self._keep(data[start:])
+                    self._head, self.wanted = (thread_id, _DIRECTIONS[direction], text), end - size
+                    self._offset += size
+                    return
+            try:
+                pos = self._slow(data, pos)
+            except _Incomplete:
+                break
+            if not is_known and self.format is not None:
+                is_known, is_standard = True, self.format == STANDARD
+                pattern = _STANDARD_HEADER if is_standard else _CLASSIC_HEADER
+            if self._head is not None:
+                # All bytes behind the header belong to the buffer.
+                rest = data[pos:]
+                self._offset += pos
+                if len(rest) >= self.wanted:
+                    data = self._finish_buffer(rest)
+                    self._parse(data)
+                    return
+                if rest:
+                    self._keep(rest)
+                    self.wanted -= len(rest)
+                    self._offset += len(rest)
+                return
+        self._offset += pos
+        self._rest = data[pos:]
+
+    def _text(self, key: bytes, at: int, is_standard: bool) -> Optional[str]:
+        """Returns the command of a key: with its length and NUL in the standard format.
+
+        None if it is to be read byte by byte: over the limit, or of another length.
+        """
+        cmd = key
+        if is_standard:
+            announced, _, cmd = key.partition(b"\0")
+            if int(announced) != len(cmd):
+                return None
+            at += len(announced) + 1
+        if len(cmd) > self.command_limit:
+            return None
+        text = self._decode(cmd, at)
+        if len(self._texts) < _KEPT and len(cmd) < 256:
+            self._texts[key] = text
+        return text
+
+    def _decode(self, cmd: bytes, at: int) -> str:
+        try:
+            return cmd.decode()
+        except UnicodeDecodeError as error:
+            offset = self._offset + at + error.start
+            raise BrokenStream("cmd", offset, "not-utf8", f"0x{cmd[error.start]:02x}") from None
+
+    def _number(self, data: bytes, pos: int, field: str, may_be_empty: bool) -> Tuple[int, int]:
+        """Reads a number and its NUL. Returns it, and the position behind."""
+        value, at, size = 0, pos, len(data)
+        while at < size:
+            byte = data[at]
+            if byte == 0:
+                if at == pos and not may_be_empty:
+                    raise BrokenStream(field, self._offset + at, "no-digits", "NUL")
+                return value, at + 1
+            if not 0x30 <= byte <= 0x39:
+                raise BrokenStream(field, self._offset + at, "not-a-digit", f"0x{byte:02x}")
+            if at > pos and value == 0:
+                raise BrokenStream(field, self._offset + at, "leading-zero", f"0x{byte:02x}")
+            value = value * 10 + byte - 0x30
+            if value > _LARGEST:
+                raise BrokenStream(field, self._offset + at, "too-large", f"0x{byte:02x}")
+            at += 1
+        raise _Incomplete(field)
+
+    def _detect(self, data: bytes, pos: int) -> None:
+        """Tells the formats apart by the first chunk."""
+        second = data.find(0, pos)
+        first_is_empty = second == pos
+        if second < 0:
+            return
+        third = data.find(0, second + 1)
+        if first_is_empty or third == second + 1:
+            self.format = CLASSIC
+            return
+        if third < 0:
+            return
+        at = third + 1
+        while at < len(data) and 0x30 <= data[at] <= 0x39:
+            at += 1
+        if at - third - 1 > 20:
+            self.format = CLASSIC
+        elif at < len(data):
+            self.format = STANDARD if data[at] == 0 else CLASSIC
+
+    def _header(self, data: bytes, pos: int) -> _Header:
+        """Reads a header byte by byte. Raises `_Incomplete` if it is not complete."""
+        if self.format is None:
+            self._detect(data, pos)
+        # Until the format is known, either may come: numbers may be empty.
+        is_classic = self.format != STANDARD
+        thread_id, at = self._number(data, pos, "threadID", is_classic)
+        direction, at = self._number(data, at, "direction", is_classic)
+        if self.format is None:
+            raise _Incomplete("len(cmd)")
+        if self.format == STANDARD:
+            announced, at = self._number(data, at, "len(cmd)", False)
+            keep = direction in (1, 2, 3) and announced <= self.command_limit
+            if not keep:
+                reserved = data[at : at + 4] == b"cmd."
+                if announced >= 4 and len(data) < at + 4:
+                    raise _Incomplete("cmd")
+                return _Header(thread_id, direction, at, announced, None, 0, reserved)
+            if len(data) <= at + announced:
+                raise _Incomplete("cmd")
+            cmd = data[at : at + announced]
+            end = at + announced
+            if data[end] != 0:
+                raise BrokenStream("cmd", self._offset + end, "no-nul", f"0x{data[end]:02x}")
+            text = self._decode(cmd, at)
+        else:
+            end = data.find(b" ", at)
+            nul = data.find(b"\0", at, end if end >= 0 else len(data))
+            if nul >= 0:
+                raise BrokenStream("cmd", self._offset + nul, "nul-in-cmd", "NUL")
+            so_far = (end if end >= 0 else len(data)) - at
+            if direction not in (1, 2, 3) or so_far > self.command_limit:
+                reserved = data[at : at + 4] == b"cmd."
+                if so_far < 4 and end < 0:
+                    raise _Incomplete("cmd")
+                return _Header(thread_id, direction, at, None, None, 0, reserved)
+            if end < 0:
+                raise _Incomplete("cmd")
+            announced = end - at
+            text = self._decode(data[at:end], at)
+        length, at = self._number(data, end + 1, "len(buffer)", self.format == CLASSIC)
+        return _Header(thread_id, direction, at, announced, text, length, text.startswith("cmd."))
+
+    def _slow(self, data: bytes, pos: int) -> int:
+        """Takes a header, or what can be taken of one, and returns the position behind."""
+        header = self._header(data, pos)
+        if header.command is None:
+            self._long = _LongCommand(header)
+            return header.at
+        assert header.command_len is not None
+        if header.length > self.buffer_limit:
+            self.events.append(
+                Skipped(
+                    header.thread_id,
+                    header.direction,
+                    "buffer-too-long",
+                    header.command_len,
+                    header.length,
+                    self.buffer_limit,
+                    header.command,
+                    header.is_reserved,
+                )
+            )
+            self._skip = header.length
+            return header.at
+        self._head = (header.thread_id, header.direction, header.command)
+        self.wanted = header.length
+        return header.at
+
+    def _go_on_long(self, data: bytes, pos: int) -> int:
+        """Discards a command, reads the length behind it, and has the buffer discarded."""
+        long = self._long
+        assert long is not None
+        if long.field == "cmd":
+            if long.announced is not None:
+                step = min(long.announced - long.seen, len(data) - pos)
+                long.seen += step
+                pos += step
+                if long.seen < long.announced or pos >= len(data):
+                    return pos
+                if data[pos] != 0:
+                    raise BrokenStream("cmd", self._offset + pos, "no-nul", f"0x{data[pos]:02x}")
+            else:
+                end = data.find(b" ", pos)
+                stop = end if end >= 0 else len(data)
+                nul = data.find(b"\0", pos, stop)
+                if nul >= 0:
+                    raise BrokenStream("cmd", self._offset + nul, "nul-in-cmd", "NUL")
+                long.seen += stop - pos
+                pos = stop
+                if end < 0:
+                    return pos
+            pos += 1
+            long.field = "len(buffer)"
+        try:
+            length, pos = self._number(data, pos, "len(buffer)", self.format == CLASSIC)
+        except _Incomplete:
+            return pos
+        head, self._long = long.header, None
+        if head.direction not in (1, 2, 3):
+            reason, limit, reserved = "unknown-direction", None, False
+        else:
+            reason, limit, reserved = "command-too-long", self.command_limit, head.is_reserved
+        self.events.append(Skipped(head.thread_id, head.direction, reason, long.seen, length, limit, None, reserved))
+        self._skip = length
+        return pos
+
+
+class _Header(NamedTuple):
+    thread_id: int
+    direction: int
+    #: Position behind the header; of the command, if that is discarded.
+    at: int
+    command_len: Optional[int]
+    #: None if it is discarded.
+    command: Optional[str]
+    length: int
+    is_reserved: bool
+
+
+class _LongCommand:
+    """A header whose command is discarded."""
+
+    def __init__(self, header: _Header) -> None:
+        self.header = header
+        self.announced = header.command_len
+        self.seen = 0
+        self.field = "cmd"
