@@ -466,6 +466,10 @@ int ppg_json_get(const char *json, size_t len, const char *key, const char **val
     return found;
 }
 
+int ppg_json_is_object(const char *json, size_t len) {
+    return json_is_valid(json, len) && *json_space(json, json + len) == '{';
+}
+
 char *ppg_json_text(const char *value, size_t value_len) {
     struct text text = {NULL, 0, 0, 0};
     const char *end = value + value_len;
@@ -1086,6 +1090,9 @@ static void wake_leader(ppg_peer *peer) {
     if (write(peer->wake_write, "", 1) < 0) return; /* full: it is awake */
 }
 
+static void drop_lead(ppg_peer *peer);
+static void pass_lead(ppg_peer *peer);
+
 /* ==== Writing ==== */
 
 /* writev that never raises SIGPIPE. */
@@ -1280,7 +1287,7 @@ static int out_keep(ppg_peer *peer, const struct iovec *iov, int n, size_t skip,
 }
 
 /* With out_mu: writes a large chunk from the caller's memory, and waits for room. */
-static void out_write_direct(ppg_peer *peer, struct iovec *iov, int n, int64_t until) {
+static void out_write_direct(ppg_peer *peer, struct iovec *iov, int n, int leads, int64_t until) {
     peer->out_direct = 1;
     while (n > 0 && !peer->out_closed) {
         ssize_t done = write_quiet(peer, iov, n);
@@ -1297,6 +1304,14 @@ static void out_write_direct(ppg_peer *peer, struct iovec *iov, int n, int64_t u
             }
             fd.fd = peer->wfd;
             pthread_mutex_unlock(&peer->out_mu);
+            if (leads) {
+                /* The other side may not read before it was read from. */
+                leads = 0;
+                pthread_mutex_lock(&peer->mu);
+                if (is_me(peer)) drop_lead(peer);
+                pass_lead(peer);
+                pthread_mutex_unlock(&peer->mu);
+            }
             poll(&fd, 1, ms < 0 || ms > 100 ? 100 : ms);
             pthread_mutex_lock(&peer->out_mu);
             continue;
@@ -1320,7 +1335,8 @@ static void out_write_direct(ppg_peer *peer, struct iovec *iov, int n, int64_t u
 enum send_flags {
     SEND_NOW = 0,
     SEND_CORKED = 1, /* more will be sent in a moment, and then written */
-    SEND_MAY_WAIT = 2 /* this thread may wait for room */
+    SEND_MAY_WAIT = 2, /* this thread may wait for room */
+    SEND_LEADS = 4 /* it reads, and has to leave that before it waits */
 };
 
 /* Sends a chunk, behind another one if there is one, with nothing between them. */
@@ -1342,6 +1358,16 @@ static ppg_status send_two(ppg_peer *peer, const struct iovec *before, uint64_t 
     total = iov[0].iov_len + (n > 1 ? iov[1].iov_len : 0) + (n > 2 ? iov[2].iov_len : 0);
 
     pthread_mutex_lock(&peer->out_mu);
+    if ((flags & SEND_LEADS) && peer->out_len >= OUT_LIMIT) {
+        /* out_mu may be taken inside of mu only. */
+        pthread_mutex_unlock(&peer->out_mu);
+        pthread_mutex_lock(&peer->mu);
+        if (is_me(peer)) drop_lead(peer);
+        pass_lead(peer);
+        pthread_mutex_unlock(&peer->mu);
+        pthread_mutex_lock(&peer->out_mu);
+        flags = SEND_MAY_WAIT;
+    }
     while ((flags & SEND_MAY_WAIT) && (peer->out_len >= OUT_LIMIT || peer->out_direct) && !peer->out_closed) {
         if (!cond_wait(&peer->room_cond, &peer->out_mu, until)) {
             status = PPG_ETIMEOUT;
@@ -1358,8 +1384,8 @@ static ppg_status send_two(ppg_peer *peer, const struct iovec *before, uint64_t 
     }
     if (peer->out == NULL && !peer->out_direct && !classic_has_to_wait(peer, total)) {
         ssize_t done;
-        if (!classic && total > 65536 && (flags & SEND_MAY_WAIT)) {
-            out_write_direct(peer, iov, n, until);
+        if (!classic && total > 65536 && (flags & (SEND_MAY_WAIT | SEND_LEADS))) {
+            out_write_direct(peer, iov, n, flags & SEND_LEADS, until);
             goto out;
         }
         if (classic && peer->write_shared && n > 1) {
@@ -2116,7 +2142,7 @@ static void send_progress(ppg_request *request) {
 }
 
 /* Begins an answer: returns 0 if there is one already, or none is wanted. */
-static int answer_begin(ppg_request *request, size_t len, int *flags) {
+static int answer_begin(ppg_request *request, int *flags) {
     ppg_peer *peer = request->peer;
     int begins;
     pthread_mutex_lock(&peer->mu);
@@ -2131,9 +2157,7 @@ static int answer_begin(ppg_request *request, size_t len, int *flags) {
             stream_close(request->stream, PPG_EINVAL, 0, "the request is answered");
         }
         if (!*flags) {
-            /* The other side may not read: this thread waits then, and must not be the one that reads. */
-            if (is_me(peer) && len > 65536) drop_lead(peer), pass_lead(peer);
-            if (!is_me(peer)) *flags = SEND_MAY_WAIT;
+            *flags = is_me(peer) ? SEND_LEADS : SEND_MAY_WAIT;
         }
     }
     pthread_mutex_unlock(&peer->mu);
@@ -2152,7 +2176,7 @@ static ppg_status answer_end(ppg_request *request, ppg_status status) {
 
 ppg_status ppg_answer(ppg_request *request, const void *data, size_t len) {
     int flags;
-    if (!answer_begin(request, len, &flags)) return request->chunk->direction == DIR_REQUEST ? PPG_EINVAL : PPG_OK;
+    if (!answer_begin(request, &flags)) return request->chunk->direction == DIR_REQUEST ? PPG_EINVAL : PPG_OK;
     return answer_end(request, send_chunk(request->peer, request->node.id, DIR_RESPONSE, request->chunk->command, data,
                                           len, flags));
 }
@@ -2162,7 +2186,7 @@ ppg_status ppg_fail(ppg_request *request, const char *code, const char *message,
     if (message == NULL) message = "";
     if (utf8_prefix(message, strlen(message)) != strlen(message)) message = "the error is not UTF-8";
     if (data != NULL && !json_is_valid(data, strlen(data))) data = NULL;
-    if (!answer_begin(request, 0, &flags)) {
+    if (!answer_begin(request, &flags)) {
         if (request->chunk->direction == DIR_REQUEST) return PPG_EINVAL;
         warn(request->peer, "the one-way \"%.64s\" failed: %.300s", request->chunk->command, message);
         return PPG_OK;
@@ -2297,7 +2321,6 @@ static enum led incoming(ppg_peer *peer, chunk *it, int is_caller) {
     uint64_t weight = weight_of(it->command_len, it->len), generation = peer->generation;
     int is_request = it->direction == DIR_REQUEST, is_metadata;
     ppg_request *request;
-    peer->was_called = 1;
     is_metadata = peer->is_guest && is_request && strcmp(it->command, "GetMetadata") == 0;
     if (peer->held > ((uint64_t)64 << 20)) { /* it does not wait, and this side cannot stop to read */
         take(peer, weight);
@@ -2488,6 +2511,7 @@ static void protocol_one_way(ppg_peer *peer, chunk *it) {
 /* With mu: takes a chunk. */
 static enum led dispatch(ppg_peer *peer, chunk *it, int is_caller) {
     int is_protocol = strncmp(it->command, "cmd.", 4) == 0;
+    peer->was_called = 1;
     if (peer->context.is_set && (it->direction == DIR_RESPONSE || is_protocol || it->id != peer->context.id))
         context_clear(&peer->context);
     if (it->direction == DIR_RESPONSE) {
@@ -2698,7 +2722,10 @@ static void *serve(void *of) {
         }
         if (peer->lead_now && !peer->leading && !peer->is_closed) {
             peer->lead_now = 0;
-            lead(peer, 0, NULL, NULL, NEVER);
+            /* One that has left the lead for its handler takes it again, if no other has. */
+            while (lead(peer, 0, NULL, NULL, NEVER) == LED_LOST && !peer->leading && !peer->is_closed && !peer->shutdown &&
+                   peer->waiters == NULL && peer->queue == NULL)
+                continue;
             pass_lead(peer);
             continue;
         }
@@ -2914,12 +2941,7 @@ static ppg_status begin(ppg_peer *peer, const char *command, const void *data, s
     peer->sent += weight;
     flags = own_flags(peer);
     /* A thread that reads must not wait for room. */
-    if (!flags && !is_me(peer)) flags = SEND_MAY_WAIT;
-    if (!flags && len > 65536) {
-        drop_lead(peer);
-        pass_lead(peer);
-        flags = SEND_MAY_WAIT;
-    }
+    if (!flags) flags = is_me(peer) ? SEND_LEADS : SEND_MAY_WAIT;
     pthread_mutex_unlock(&peer->mu);
     before.iov_base = context.at;
     before.iov_len = context.len;
@@ -3298,8 +3320,7 @@ ppg_status ppg_add_service(ppg_peer *peer, const char *name, uint32_t version, u
     char word[160];
     int n;
     if (peer == NULL || name == NULL || description == NULL || peer->is_started || oldest > version) return PPG_EINVAL;
-    if (!json_is_valid(description, strlen(description)) || *json_space(description, description + strlen(description)) != '{')
-        return PPG_EINVAL;
+    if (!ppg_json_is_object(description, strlen(description))) return PPG_EINVAL;
     if (oldest == version)
         n = snprintf(word, sizeof word, "%s/%lu", name, (unsigned long)version);
     else
@@ -4073,7 +4094,10 @@ static void add_tail(ppg_peer *peer, ppg_error *error) {
 
 /* Ends what did not start. */
 static ppg_status start_failed(ppg_peer *peer, ppg_status status, ppg_error *error) {
-    int64_t soon = in_ms(peer->close_status == PPG_ECLOSED && peer->is_closed ? 500 : 0);
+    int64_t soon;
+    pthread_mutex_lock(&peer->mu);
+    soon = in_ms(peer->close_status == PPG_ECLOSED && peer->is_closed ? 500 : 0);
+    pthread_mutex_unlock(&peer->mu);
     if (peer->pid > 0 && !reap(peer, soon)) {
         send_signal(peer, SIGKILL);
         reap(peer, NEVER);
@@ -4116,6 +4140,7 @@ ppg_status ppg_plugin_start(ppg_peer *peer, ppg_error *error) {
         status = ppg_call(peer, "GetMetadata", json.at, json.len, &options, &reply, &reason);
     free(json.at);
     if (status != PPG_OK && status != PPG_EPEER) {
+        pthread_mutex_lock(&peer->mu);
         if (status == PPG_ETIMEOUT)
             fail(error, PPG_ESTART,
                  "%.100s did not answer within %u ms; if it speaks the classic format use ppg_plugin_use_classic, if it "
@@ -4125,6 +4150,7 @@ ppg_status ppg_plugin_start(ppg_peer *peer, ppg_error *error) {
             fail(error, PPG_ESTART, "%.100s did not start: %.200s%s", peer->path,
                  peer->is_closed ? peer->close_reason : reason.message,
                  peer->close_status == PPG_EBROKEN ? "; does it speak the other format?" : "");
+        pthread_mutex_unlock(&peer->mu);
         return start_failed(peer, PPG_ESTART, error);
     }
     pthread_mutex_lock(&peer->mu);

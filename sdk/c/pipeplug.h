@@ -260,6 +260,8 @@ ppg_status ppg_enough(ppg_stream *stream, const char *reason);
 /* Finds the value of a key in a JSON object: a pointer into json and its length. Returns 0 if json is no object or has
  * no such key. */
 int ppg_json_get(const char *json, size_t len, const char *key, const char **value, size_t *value_len);
+/* Returns 1 if the text is one JSON object, and nothing else. */
+int ppg_json_is_object(const char *json, size_t len);
 /* Decodes a JSON string into a new C string. NULL if the value is no string, has a NUL, or there is no memory. */
 char *ppg_json_text(const char *value, size_t value_len);
 /* Encodes a C string as a new JSON string, with its quotes. NULL if there is no memory. */
