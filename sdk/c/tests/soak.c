@@ -1,7 +1,7 @@
 /* Calls of random sizes against a plugin's command "echo", with cancellations, deadlines and kills, from several threads.
  * Each call has one outcome, and that of a call which was neither given up nor hit by a kill is its own data.
  *
- *     soak [CALLS [SEED]] PLUGIN [COMMAND]
+ *     soak [CALLS [SEED [LARGEST]]] PLUGIN [COMMAND]
  */
 #include <pthread.h>
 #include <signal.h>
@@ -16,9 +16,10 @@ enum { THREADS = 8, KILLS = 10 };
 
 struct soak {
     const char *path, *command;
-    unsigned long seed;
+    unsigned long seed, largest;
     int calls;
-    pthread_rwlock_t lock; /* for writing while the plugin is replaced */
+    pthread_mutex_t lock;
+    int finished; /* calls with this plugin */
     ppg_peer *plugin;
 };
 
@@ -51,20 +52,22 @@ static void *work(void *of) {
     for (i = 0; data != NULL && i < worker->calls; i++) {
         unsigned long kind = next(&state) % 100, size = next(&state) % 100;
         size_t len = size < 80 ? next(&state) % 200 : size < 98 ? next(&state) % 20000 : next(&state) % (1 << 20);
+        if (len > soak->largest) len %= soak->largest;
         ppg_call_options options = PPG_CALL_OPTIONS_INIT;
         ppg_pending *pending = NULL;
         ppg_reply *reply = NULL;
         ppg_status status;
         fill(data, len, state);
         if (kind < 10) options.timeout_ms = (int)(next(&state) % 3);
-        pthread_rwlock_rdlock(&soak->lock);
         status = ppg_begin(soak->plugin, soak->command, data, len, &options, &pending, NULL);
         if (status == PPG_OK) {
             if (kind >= 10 && kind < 20) ppg_cancel(pending);
             status = ppg_wait(pending, 30000, &reply, NULL);
         }
         ppg_pending_free(pending);
-        pthread_rwlock_unlock(&soak->lock);
+        pthread_mutex_lock(&soak->lock);
+        soak->finished++;
+        pthread_mutex_unlock(&soak->lock);
         if (status == PPG_OK && ppg_reply_len(reply) == len && memcmp(ppg_reply_data(reply), data, len) == 0)
             worker->answered++;
         else if (status == PPG_ECANCELLED && kind >= 10 && kind < 20)
@@ -88,7 +91,7 @@ static void quiet(const char *line, void *user) {
 }
 
 int main(int argc, char **argv) {
-    struct soak soak = {NULL, "echo", 1, 10000, PTHREAD_RWLOCK_INITIALIZER, NULL};
+    struct soak soak = {NULL, "echo", 1, 1 << 20, 10000, PTHREAD_MUTEX_INITIALIZER, 0, NULL};
     struct worker workers[THREADS], sum;
     pthread_t threads[THREADS];
     int first = 1, i, kills;
@@ -96,8 +99,9 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     if (argc > first + 1 && atoi(argv[first]) > 0) soak.calls = atoi(argv[first++]);
     if (argc > first + 1 && strtoul(argv[first], NULL, 10) > 0) soak.seed = strtoul(argv[first++], NULL, 10);
+    if (argc > first + 1 && strtoul(argv[first], NULL, 10) > 0) soak.largest = strtoul(argv[first++], NULL, 10);
     if (argc <= first) {
-        fputs("usage: soak [CALLS [SEED]] PLUGIN [COMMAND]\n", stderr);
+        fputs("usage: soak [CALLS [SEED [LARGEST]]] PLUGIN [COMMAND]\n", stderr);
         return 2;
     }
     soak.path = argv[first];
@@ -105,6 +109,7 @@ int main(int argc, char **argv) {
     memset(&sum, 0, sizeof sum);
     for (kills = 0; kills <= KILLS; kills++) {
         int calls = soak.calls / (KILLS + 1) / THREADS + 1;
+        soak.finished = 0;
         soak.plugin = ppg_plugin_new(soak.path);
         ppg_plugin_on_line(soak.plugin, quiet, NULL);
         {
@@ -122,10 +127,16 @@ int main(int argc, char **argv) {
             if (pthread_create(&threads[i], NULL, work, &workers[i]) != 0) return 1;
         }
         if (kills < KILLS) {
-            struct timespec pause = {0, 0};
+            /* In the midst of its calls. */
             unsigned long state = soak.seed + (unsigned long)kills * 7919 + 1;
-            pause.tv_nsec = (long)(next(&state) % 150) * 1000000;
-            nanosleep(&pause, NULL);
+            int until = (int)(next(&state) % (unsigned long)(calls * THREADS)), finished;
+            do {
+                struct timespec pause = {0, 1000000};
+                nanosleep(&pause, NULL);
+                pthread_mutex_lock(&soak.lock);
+                finished = soak.finished;
+                pthread_mutex_unlock(&soak.lock);
+            } while (finished < until);
             ppg_plugin_kill(soak.plugin);
         }
         for (i = 0; i < THREADS; i++) {
