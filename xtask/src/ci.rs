@@ -7,7 +7,9 @@ use clap::{Args, ValueEnum};
 
 use crate::project::Project;
 use crate::tools::StepOutcome;
-use crate::{chaos, fuzz, instructions, models, no_std, platforms, samples, sanitize, steps, tidy};
+use crate::{
+    chaos, fuzz, instructions, languages, models, no_std, platforms, samples, sanitize, steps, tidy,
+};
 
 /// Run the checks that a change has to pass, all of them or those that are named.
 #[derive(Debug, Args)]
@@ -58,6 +60,8 @@ enum CiStep {
     Models,
     /// cargo xtask samples
     Samples,
+    /// cargo xtask languages: the libraries for other languages
+    Languages,
     /// cargo xtask instructions: what the codec takes, under valgrind
     Instructions,
     /// 300 cycles of cargo xtask chaos
@@ -136,6 +140,7 @@ impl CiStep {
             Self::OldestRust => return platforms::oldest_rust(project),
             Self::NoStd => return no_std::check(project),
             Self::Samples => return samples::check(project),
+            Self::Languages => return languages::check(project),
             Self::Instructions => return instructions::check(project),
             Self::Tsan => return sanitize::check(project),
             Self::Fuzz => return fuzz::check(project),

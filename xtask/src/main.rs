@@ -10,6 +10,7 @@ mod chaos;
 mod ci;
 mod fuzz;
 mod instructions;
+mod languages;
 mod models;
 mod no_std;
 mod platforms;
@@ -40,6 +41,7 @@ Examples:
   cargo xtask ci                            everything that a change has to pass
   cargo xtask ci fmt clippy tidy            three steps of it
   cargo xtask samples echo --repeat 50      one sample, fifty times
+  cargo xtask languages python              the library for a language
   cargo xtask chaos --cycles 10000          what is lost or left where processes break
   cargo xtask fuzz --seconds 3600           an hour for every fuzz target
   cargo xtask models                        thousands of schedules of each model
@@ -52,6 +54,7 @@ enum Command {
     Ci(ci::CiArgs),
     Tidy(tidy::TidyArgs),
     Samples(samples::SamplesArgs),
+    Languages(languages::LanguagesArgs),
     Chaos(chaos::ChaosArgs),
     Fuzz(fuzz::FuzzArgs),
     Models(models::ModelsArgs),
@@ -76,6 +79,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ci(args) => return ci::run(&project, &args),
         Command::Tidy(_) => tidy::check(&project)?,
         Command::Samples(args) => samples::run(&project, &args)?.report(),
+        Command::Languages(args) => languages::run(&project, &args)?.report(),
         Command::Chaos(args) => chaos::run(&project, &args)?,
         Command::Fuzz(args) => fuzz::run(&project, &args)?.report(),
         Command::Models(args) => models::run(&project, &args)?,
