@@ -75,6 +75,8 @@ begin 'installed into a clean folder, and used from there'
 make -s install OUT="$dir/plain" PREFIX=/opt/pipeplug DESTDIR="$dir/root"
 mkdir "$dir/user"
 cp samples/echo.c samples/call.c "$dir/user"
+# The plugin and the host of the README.
+awk -v dir="$dir/user" '/^```c$/ { out = dir "/readme" ++n ".c"; next } /^```$/ { out = "" } out != "" { print >out }' README.md
 (
     cd "$dir/user"
     export PKG_CONFIG_SYSROOT_DIR=$dir/root PKG_CONFIG_LIBDIR=$dir/root/opt/pipeplug/lib/pkgconfig
@@ -83,6 +85,9 @@ cp samples/echo.c samples/call.c "$dir/user"
     # A host does not pass LD_LIBRARY_PATH on.
     gcc -std=c99 -o echo echo.c "${flags[0]}" "$dir/root/opt/pipeplug/lib/libpipeplug.a" -lpthread
     [[ $(LD_LIBRARY_PATH=$dir/root/opt/pipeplug/lib ./call ./echo upper hello) = HELLO ]]
+    gcc -std=c99 -o plugin readme1.c "${flags[0]}" "$dir/root/opt/pipeplug/lib/libpipeplug.a" -lpthread
+    gcc -std=c99 -o host readme2.c "${flags[@]}"
+    [[ $(LD_LIBRARY_PATH=$dir/root/opt/pipeplug/lib ./host) = hello ]]
     [[ $(pkg-config --modversion pipeplug) = $(sed -n 's/#define PPG_VERSION "\(.*\)"/\1/p' "$dir/root/opt/pipeplug/include/pipeplug.h") ]]
 )
 
@@ -121,6 +126,9 @@ status 2 bash -c ": | '$dir/asan/echo'"
 status 1 bash -c "printf '1\\0002\\0008\\000cmd.ping\\0000\\000' | '$dir/asan/echo'"
 status 0 bash -c "printf '0\\0001\\0008\\000cmd.stop\\0000\\000' | '$dir/asan/echo'"
 status 2 "$dir/asan/echo" 77 78
+# The start comes before the first request of a host that does not ask for metadata, and what fails to start is not called.
+status 1 bash -c "printf '1\\0002\\0004\\000echo\\0001\\000x' | '$dir/asan/all' 0 1 --fail | cat; exit \${PIPESTATUS[1]}"
+grep -q 'no license' "$dir/log"
 status 143 bash -c "sleep 9 | '$dir/plain/echo' & pid=\$!; sleep 0.3; kill \$pid; wait \$pid"
 
 begin 'soak: 10,000 calls with cancellations and kills'

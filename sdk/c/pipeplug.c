@@ -971,7 +971,7 @@ struct ppg_request {
 struct ppg_peer {
     pthread_mutex_t mu;
     /* Settings. */
-    int is_guest, is_started;
+    int is_guest, is_started, did_start;
     char *name, *path;
     struct command *commands;
     struct entry *metadata, *env, **args_end;
@@ -2224,14 +2224,28 @@ void ppg_request_keep(ppg_request *request) {
 }
 
 static void handle_metadata(ppg_request *request, void *user);
+static int guest_start(ppg_peer *peer);
 
 /* With mu, which is released meanwhile: runs the handler of a request. */
 static void request_run(ppg_request *request) {
     ppg_peer *peer = request->peer;
     int is_open, is_late = request->context.deadline != NEVER && now_ns() >= request->context.deadline;
     int is_cancelled = request->is_cancelled && !peer->is_closed;
+    int starts = peer->is_guest && peer->on_start != NULL && !peer->did_start && !request->is_metadata;
     peer->running++;
+    /* A host that does not ask for metadata first: the start still comes before all handlers. */
+    if (starts) peer->hold = 1;
     pthread_mutex_unlock(&peer->mu);
+    if (starts && !guest_start(peer)) {
+        pthread_mutex_lock(&peer->mu);
+        request->is_kept = 1;
+        if (request->is_linked) table_remove(&peer->open, &request->node);
+        request->is_linked = 0;
+        if (request->chunk->direction == DIR_REQUEST) request_unref(request);
+        peer->running--;
+        request_unref(request);
+        return;
+    }
     if (is_cancelled)
         ppg_fail(request, "cancelled", "the request was given up before it was handled", NULL);
     else if (is_late)
@@ -3490,6 +3504,25 @@ static void guest_abort(ppg_peer *peer, int code) {
     pthread_mutex_unlock(&peer->mu);
 }
 
+/* Runs the start call-back, once. Returns 0 if it failed, which ends the guest. */
+static int guest_start(ppg_peer *peer) {
+    int runs;
+    pthread_mutex_lock(&peer->mu);
+    runs = peer->on_start != NULL && !peer->did_start;
+    peer->did_start = 1;
+    pthread_mutex_unlock(&peer->mu);
+    if (runs && peer->on_start(peer, peer->on_start_user) != 0) {
+        guest_abort(peer, 1);
+        return 0;
+    }
+    pthread_mutex_lock(&peer->mu);
+    peer->hold = 0;
+    pthread_cond_broadcast(&peer->work_cond);
+    pthread_cond_broadcast(&peer->watch_cond);
+    pthread_mutex_unlock(&peer->mu);
+    return 1;
+}
+
 /* Answers GetMetadata; the first one when the guest has initialised itself. */
 static void handle_metadata(ppg_request *request, void *user) {
     ppg_peer *peer = request->peer;
@@ -3505,10 +3538,9 @@ static void handle_metadata(ppg_request *request, void *user) {
         is_common = choose_version(peer);
     }
     pthread_mutex_unlock(&peer->mu);
-    if (is_first && is_common && peer->on_start != NULL && peer->on_start(peer, peer->on_start_user) != 0) {
+    if (is_first && is_common && !guest_start(peer)) {
         /* Without an answer: a guest that does not start has none. */
         request->is_kept = 1;
-        guest_abort(peer, 1);
         answer_end(request, PPG_OK);
         return;
     }

@@ -145,7 +145,7 @@ ppg_status ppg_plugin_set_start_timeout(ppg_peer *plugin, unsigned milliseconds)
 /* Starts it, and waits until it has answered. A failure has the last lines of its stderr. */
 ppg_status ppg_plugin_start(ppg_peer *plugin, ppg_error *error);
 /* Asks it to end, waits 5 s, closes its pipe, waits 1 s, sends SIGTERM, waits 2 s, sends SIGKILL. exit_status is that
- * of waitpid(2), 0 for a plugin that was attached to. PPG_ECLOSED if it had ended before. */
+ * of waitpid(2), 0 for a plugin that was attached to. PPG_ECLOSED if it had ended before. For one thread at a time. */
 ppg_status ppg_plugin_stop(ppg_peer *plugin, int *exit_status, ppg_error *error);
 /* Sends SIGKILL to its process group. ppg_plugin_stop then returns its status. */
 ppg_status ppg_plugin_kill(ppg_peer *plugin);
@@ -153,7 +153,8 @@ ppg_status ppg_plugin_kill(ppg_peer *plugin);
 ppg_status ppg_plugin_wait(ppg_peer *plugin, int timeout_ms);
 /* Process id; 0 if it does not run. */
 long ppg_plugin_pid(ppg_peer *plugin);
-/* Stops it if it runs, and frees it. No other thread may use it any more. */
+/* Stops it if it runs, waits for its handlers, and frees it. No other thread may use it any more, and no handler or
+ * call-back of it may free it. Calls are freed before. */
 void ppg_free(ppg_peer *plugin);
 
 /* ---- The other side, once it is known ---- */
